@@ -1,0 +1,13 @@
+//! Decides what an update client does. It has no I/O of its own: everything it needs of the world comes in
+//! through a seam, a trait that lies beside its consumer.
+#![forbid(unsafe_code)]
+
+pub mod artifact;
+pub mod boot;
+pub mod config;
+pub mod deploy;
+pub mod install;
+pub mod provides;
+pub mod slot;
+pub mod state_store;
+pub mod storage;

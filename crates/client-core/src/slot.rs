@@ -1,0 +1,203 @@
+//! The two root file system partitions, and what the running system knows about itself.
+
+use std::fmt;
+use std::ops::Not;
+
+use crate::storage::BlockDevice;
+
+/// One root file system partition. `!slot` is the other one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+pub enum Slot {
+    /// The partition that `RootfsPartA` names.
+    A,
+    /// The partition that `RootfsPartB` names.
+    B,
+}
+
+impl Slot {
+    /// Both slots, in order.
+    pub const BOTH: [Slot; 2] = [Slot::A, Slot::B];
+}
+
+impl Not for Slot {
+    type Output = Slot;
+
+    fn not(self) -> Slot {
+        match self {
+            Slot::A => Slot::B,
+            Slot::B => Slot::A,
+        }
+    }
+}
+
+impl fmt::Display for Slot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Slot::A => "A",
+            Slot::B => "B",
+        })
+    }
+}
+
+/// The facts about the running system that only the operating system knows.
+///
+/// Nothing here changes the device except [`System::reboot`].
+pub trait System {
+    /// The slot the running root file system was mounted from.
+    ///
+    /// # Errors
+    /// When neither slot can be shown to be the running one. The error names every input that was
+    /// compared, because this is the first thing that fails on a new board.
+    fn running_slot(&mut self) -> Result<Slot, SlotError>;
+
+    /// The value of the device type file, without the `device_type=` prefix.
+    ///
+    /// # Errors
+    /// When the file is missing or is not exactly one `device_type=<value>` line.
+    fn device_type(&mut self) -> Result<String, SlotError>;
+
+    /// Restarts the device. On success it does not return, or returns and the process is about to be
+    /// killed; the caller does nothing more.
+    ///
+    /// # Errors
+    /// When the reboot could not be started.
+    fn reboot(&mut self) -> Result<(), SlotError>;
+}
+
+/// Opens the slots as storage.
+pub trait Slots {
+    /// Opens `slot` for writing and reading.
+    ///
+    /// The implementation refuses a slot that is missing, mounted, the running root, or the same device
+    /// as the other slot; it never creates anything.
+    ///
+    /// # Errors
+    /// A [`SlotError`] that names the slot and its path.
+    fn open(&mut self, slot: Slot) -> Result<Box<dyn BlockDevice + '_>, SlotError>;
+}
+
+/// Why a slot cannot be used, or the running system not be told.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum SlotError {
+    /// `RootfsPartA` or `RootfsPartB` is not configured.
+    NotConfigured {
+        /// The missing configuration key.
+        key: &'static str,
+    },
+    /// The slot's path does not exist.
+    Missing {
+        /// Which slot.
+        slot: Slot,
+        /// Its configured path.
+        path: String,
+    },
+    /// The slot is mounted somewhere.
+    Mounted {
+        /// Which slot.
+        slot: Slot,
+        /// Its configured path.
+        path: String,
+        /// Where it is mounted.
+        mount_point: String,
+    },
+    /// The slot holds the running root file system.
+    Running {
+        /// Which slot.
+        slot: Slot,
+        /// Its configured path.
+        path: String,
+    },
+    /// Both slots are the same device or file.
+    SameDevice {
+        /// Path of slot A.
+        a: String,
+        /// Path of slot B.
+        b: String,
+    },
+    /// The path names something that cannot hold a root file system (a directory, a terminal...).
+    WrongKind {
+        /// Which slot.
+        slot: Slot,
+        /// Its configured path.
+        path: String,
+        /// What it is.
+        found: &'static str,
+    },
+    /// The path does not end in the partition number that the boot environment needs.
+    NoPartitionNumber {
+        /// Which slot.
+        slot: Slot,
+        /// Its configured path.
+        path: String,
+    },
+    /// The running slot could not be determined.
+    RunningUnknown {
+        /// Every input that was compared, as text for the log.
+        inputs: String,
+    },
+    /// The device type is not known.
+    DeviceType {
+        /// The file that was read.
+        path: String,
+        /// What was wrong with it.
+        reason: String,
+    },
+    /// The operating system refused.
+    Io {
+        /// What was being done.
+        doing: &'static str,
+        /// The path it was done to.
+        path: String,
+        /// The error of the operating system.
+        source: std::io::Error,
+    },
+}
+
+impl fmt::Display for SlotError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SlotError::NotConfigured { key } => write!(f, "{key} is not set in the configuration"),
+            SlotError::Missing { slot, path } => write!(f, "slot {slot} ({path}) does not exist"),
+            SlotError::Mounted { slot, path, mount_point } => {
+                write!(f, "slot {slot} ({path}) is mounted on {mount_point}")
+            }
+            SlotError::Running { slot, path } => {
+                write!(f, "slot {slot} ({path}) holds the running root file system")
+            }
+            SlotError::SameDevice { a, b } => {
+                write!(f, "slot A ({a}) and slot B ({b}) are the same device")
+            }
+            SlotError::WrongKind { slot, path, found } => {
+                write!(f, "slot {slot} ({path}) is {found}, not a block device, UBI volume or file")
+            }
+            SlotError::NoPartitionNumber { slot, path } => {
+                write!(f, "slot {slot} ({path}) does not end in a partition number")
+            }
+            SlotError::RunningUnknown { inputs } => {
+                write!(f, "cannot tell which slot is running: {inputs}")
+            }
+            SlotError::DeviceType { path, reason } => {
+                write!(f, "cannot read the device type from {path}: {reason}")
+            }
+            SlotError::Io { doing, path, source } => write!(f, "cannot {doing} {path}: {source}"),
+        }
+    }
+}
+
+impl std::error::Error for SlotError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            SlotError::Io { source, .. } => Some(source),
+            SlotError::NotConfigured { .. }
+            | SlotError::Missing { .. }
+            | SlotError::Mounted { .. }
+            | SlotError::Running { .. }
+            | SlotError::SameDevice { .. }
+            | SlotError::WrongKind { .. }
+            | SlotError::NoPartitionNumber { .. }
+            | SlotError::RunningUnknown { .. }
+            | SlotError::DeviceType { .. } => None,
+        }
+    }
+}

@@ -1,0 +1,25 @@
+//! What the interop tests share: where the real tools are, and saying so when one is missing.
+
+use std::path::PathBuf;
+
+/// The path of `program`, or `None` with a printed reason when it is not installed.
+///
+/// `cargo xtask test` installs the packages where it may, and sets `ROTA_REQUIRE_TOOLS=1` when it did; a missing
+/// tool is then a failure, not a skip.
+///
+/// # Panics
+/// When `ROTA_REQUIRE_TOOLS=1` and the program is missing.
+#[allow(clippy::panic, clippy::print_stdout)]
+pub fn tool(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let dirs = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
+    let found = dirs.map(|dir| dir.join(program)).find(|candidate| candidate.is_file());
+    if found.is_none() {
+        assert!(
+            std::env::var_os("ROTA_REQUIRE_TOOLS").is_none_or(|v| v != "1"),
+            "{program} is required and not installed"
+        );
+        println!("SKIPPED: {program} is not installed");
+    }
+    found
+}
