@@ -1,2 +1,273 @@
-//! Being written.
-fn main() {}
+//! `rust-ota`: the command line of the update client. Also answers to the names `mender-update` and `mender`.
+//!
+//! It wires `client-core` to Linux and says what happened; it decides nothing about updates.
+#![forbid(unsafe_code)]
+
+mod cli;
+mod compose;
+mod exit;
+mod http;
+mod logger;
+mod standalone;
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, Read};
+use std::process::ExitCode;
+
+use client_core::artifact::ReadAhead;
+use client_core::deploy::record::Record;
+use client_core::deploy::stage::Stage;
+use client_core::deploy::{self, DeployError, Device, Options, Policy, Summary};
+
+use crate::cli::{Command, Invocation, UsageError};
+use crate::compose::{ComposeError, Setup};
+use crate::http::HttpSource;
+use crate::standalone::{Printer, print_line};
+
+fn main() -> ExitCode {
+    // A file must never be group-writable because of the environment this was started in.
+    linux::process::set_private_umask();
+    let code = match cli::parse(std::env::args_os()) {
+        Ok(invocation) => run(&invocation),
+        Err(error) => {
+            if matches!(error, UsageError::NoCommand) {
+                print_line(cli::HELP.trim_end());
+            }
+            could_not(&error);
+            exit::FAILURE
+        }
+    };
+    ExitCode::from(code)
+}
+
+fn could_not(error: &dyn std::fmt::Display) {
+    eprintln!("Could not fulfill request: {error}");
+}
+
+fn run(invocation: &Invocation) -> u8 {
+    match &invocation.command {
+        Command::Help(text) => {
+            print_line(text.trim_end());
+            return exit::SUCCESS;
+        }
+        Command::Version => {
+            print_line(env!("CARGO_PKG_VERSION"));
+            return exit::SUCCESS;
+        }
+        Command::Install { .. }
+        | Command::Resume { .. }
+        | Command::Commit { .. }
+        | Command::Rollback { .. }
+        | Command::ShowArtifact
+        | Command::ShowProvides => {}
+    }
+    match prepare(invocation).and_then(|setup| Ok((setup.lock()?, setup))) {
+        Ok((_lock, setup)) => with_device(invocation, &setup).unwrap_or_else(|error| {
+            could_not(&error);
+            exit::FAILURE
+        }),
+        Err(error) => {
+            could_not(&error);
+            exit::FAILURE
+        }
+    }
+}
+
+/// Reads the configuration and starts logging.
+fn prepare(invocation: &Invocation) -> Result<Setup, ComposeError> {
+    let global = &invocation.global;
+    let setup = Setup::load(global, |name| std::env::var_os(name).map(Into::into))?;
+    // The command line beats the configuration.
+    let name = global.log_level.as_deref().or(setup.config.log_level.as_deref()).unwrap_or("info");
+    let level = logger::level(name).ok_or_else(|| ComposeError::LogLevel(name.to_owned()))?;
+    logger::start(level, global.log_file.as_deref()).map_err(|source| ComposeError::Io {
+        doing: "open the log file",
+        path: global.log_file.as_deref().unwrap_or(std::path::Path::new("")).display().to_string(),
+        source,
+    })?;
+    Ok(setup)
+}
+
+/// Why a command ended before the deployment could say anything.
+#[derive(Debug)]
+enum CommandError {
+    Compose(ComposeError),
+    Deploy(DeployError),
+}
+
+impl std::fmt::Display for CommandError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            CommandError::Compose(error) => error.fmt(f),
+            CommandError::Deploy(error) => error.fmt(f),
+        }
+    }
+}
+
+impl From<ComposeError> for CommandError {
+    fn from(error: ComposeError) -> CommandError {
+        CommandError::Compose(error)
+    }
+}
+
+fn with_device(invocation: &Invocation, setup: &Setup) -> Result<u8, ComposeError> {
+    let json = invocation.global.json;
+    let mut state = setup.open_state()?;
+    let mut boot_env = setup.boot_env();
+    let mut slots = setup.slots();
+    let mut system = setup.system();
+    let mut scripts = setup.scripts();
+    let mut printer = Printer::new(json);
+    let mut device = Device {
+        boot_env: &mut boot_env,
+        slots: &mut slots,
+        system: &mut system,
+        state: &mut state,
+        scripts: &mut scripts,
+        observer: &mut printer,
+    };
+    let options = |stop_before: &[Stage]| Options { stop_before: stop_before.to_vec() };
+    let (name, reboot_exit_code, result) = match &invocation.command {
+        Command::Install { source, reboot_exit_code, stop_before } => {
+            let result = bootstrap(&mut device, setup)
+                .map_err(CommandError::Deploy)
+                .and_then(|()| Ok(setup.policy()?))
+                .and_then(|policy| install(&mut device, setup, source, &policy, &options(stop_before)));
+            ("install", *reboot_exit_code, result)
+        }
+        Command::Resume { reboot_exit_code, stop_before } => {
+            let result = deploy::resume(&mut device, &options(stop_before)).map_err(CommandError::Deploy);
+            ("resume", *reboot_exit_code, result)
+        }
+        Command::Commit { stop_before } => {
+            ("commit", false, deploy::commit(&mut device, &options(stop_before)).map_err(CommandError::Deploy))
+        }
+        Command::Rollback { stop_before } => {
+            ("rollback", false, deploy::roll_back(&mut device, &options(stop_before)).map_err(CommandError::Deploy))
+        }
+        Command::ShowArtifact => return Ok(show(&mut device, setup, json, show_artifact)),
+        Command::ShowProvides => return Ok(show(&mut device, setup, json, show_provides)),
+        Command::Help(_) | Command::Version => return Ok(exit::SUCCESS),
+    };
+    Ok(match result {
+        Ok(summary) => {
+            if let Some(error) = &summary.error {
+                could_not(error);
+            }
+            let code = exit::of_summary(&summary, reboot_exit_code);
+            printer.print_summary(name, code, &summary);
+            code
+        }
+        Err(error) => {
+            let code = match &error {
+                CommandError::Compose(_) => exit::FAILURE,
+                CommandError::Deploy(error) => exit::of_error(error),
+            };
+            if code != exit::NOTHING_IN_PROGRESS {
+                could_not(&error);
+            }
+            printer.print_error(name, code, &error.to_string());
+            code
+        }
+    })
+}
+
+fn install(
+    device: &mut Device<'_>,
+    setup: &Setup,
+    source: &OsStr,
+    policy: &Policy,
+    options: &Options,
+) -> Result<Summary, CommandError> {
+    let opened = open_source(source, setup);
+    let reader: Box<dyn Read + Send> = match opened {
+        Ok(reader) => reader,
+        // The deployment says what follows from it: nothing was modified.
+        Err(error) => Box::new(Broken(Some(error))),
+    };
+    // Reading the source, decoding and writing the slot are three threads.
+    deploy::install(device, ReadAhead::new(reader), policy, options).map_err(CommandError::Deploy)
+}
+
+fn open_source(source: &OsStr, setup: &Setup) -> io::Result<Box<dyn Read + Send>> {
+    if source == "-" {
+        return Ok(Box::new(io::stdin()));
+    }
+    let url = source.to_str().filter(|text| text.starts_with("http://") || text.starts_with("https://"));
+    if let Some(url) = url {
+        return Ok(Box::new(HttpSource::open(url, &setup.http_options()).map_err(io::Error::other)?));
+    }
+    let file = File::open(source).and_then(|file| {
+        if file.metadata()?.is_dir() { Err(io::ErrorKind::IsADirectory.into()) } else { Ok(file) }
+    });
+    match file {
+        Ok(file) => Ok(Box::new(file)),
+        Err(error) => Err(io::Error::new(error.kind(), format!("cannot open {}: {error}", source.display()))),
+    }
+}
+
+/// A source that could not be opened.
+struct Broken(Option<io::Error>);
+
+impl Read for Broken {
+    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        Err(self.0.take().unwrap_or_else(|| io::ErrorKind::UnexpectedEof.into()))
+    }
+}
+
+/// Gives a device that has no artifact name one, and removes the bootstrap artifact in any case.
+fn bootstrap(device: &mut Device<'_>, setup: &Setup) -> Result<(), DeployError> {
+    let path = setup.bootstrap_path();
+    let source = match File::open(&path) {
+        Ok(file) => Some(Box::new(file) as Box<dyn Read + Send>),
+        Err(error) => {
+            if error.kind() != io::ErrorKind::NotFound {
+                log::warn!("cannot open {}: {error}", path.display());
+            }
+            None
+        }
+    };
+    let found = source.is_some();
+    let result = deploy::bootstrap(device, source, &client_core::artifact::Limits::default());
+    if found {
+        if let Err(error) = std::fs::remove_file(&path) {
+            log::warn!("cannot remove {}: {error}", path.display());
+        }
+    }
+    result
+}
+
+fn show(device: &mut Device<'_>, setup: &Setup, json: bool, print: fn(&Record, bool)) -> u8 {
+    let result = bootstrap(device, setup).and_then(|()| Ok(Record::load(device.state)?));
+    match result {
+        Ok(record) => {
+            print(&record, json);
+            exit::SUCCESS
+        }
+        Err(error) => {
+            could_not(&error);
+            exit::FAILURE
+        }
+    }
+}
+
+fn show_artifact(record: &Record, json: bool) {
+    let name = record.installed.name();
+    if json {
+        print_line(&serde_json::json!({ "artifact_name": name }).to_string());
+    } else {
+        print_line(name);
+    }
+}
+
+fn show_provides(record: &Record, json: bool) {
+    let all = record.installed.all();
+    if json {
+        print_line(&serde_json::json!(all).to_string());
+        return;
+    }
+    for (key, value) in all {
+        print_line(&format!("{key}={value}"));
+    }
+}

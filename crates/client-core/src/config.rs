@@ -1,1 +1,320 @@
-//! Being written.
+//! `mender.conf`: the keys this client uses, from one or two JSON documents.
+//!
+//! Keys are matched in any letter case, unknown keys are ignored, and the main file wins over the fallback key by
+//! key, as in the Mender client. A known key with a value of the wrong type is an error: a configuration that
+//! cannot be understood must not quietly mean "no verification key". Reads no files.
+
+use std::fmt;
+
+use serde_json::{Map, Value};
+
+/// Which bootloader integration to use.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Bootloader {
+    /// The one whose environment is there.
+    #[default]
+    Auto,
+    /// U-Boot, described by `fw_env.config`.
+    UBoot,
+    /// GRUB in the grub-mender-grubenv layout.
+    Grub,
+}
+
+/// The configuration. Paths are as written; nothing is checked for existence here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Config {
+    /// `ArtifactVerifyKey` or `ArtifactVerifyKeys`: paths of the public keys. `None` when neither key is set; an
+    /// empty list or an empty path still demands a signature.
+    pub artifact_verify_keys: Option<Vec<String>>,
+    /// `RootfsPartA`.
+    pub rootfs_part_a: Option<String>,
+    /// `RootfsPartB`.
+    pub rootfs_part_b: Option<String>,
+    /// `DeviceTypeFile`; default `<datastore>/device_type`.
+    pub device_type_file: Option<String>,
+    /// `ServerCertificate`: an extra CA bundle for TLS.
+    pub server_certificate: Option<String>,
+    /// `SkipVerify`: no verification of TLS certificates.
+    pub skip_verify: bool,
+    /// `DaemonLogLevel`.
+    pub log_level: Option<String>,
+    /// `StateScriptTimeoutSeconds`.
+    pub state_script_timeout_seconds: u64,
+    /// `StateScriptRetryTimeoutSeconds`: how long one script may ask to be retried.
+    pub state_script_retry_timeout_seconds: u64,
+    /// `StateScriptRetryIntervalSeconds`.
+    pub state_script_retry_interval_seconds: u64,
+    /// `RustOta.Bootloader`.
+    pub bootloader: Bootloader,
+    /// `RustOta.FwEnvConfig`.
+    pub fw_env_config: String,
+    /// `RustOta.GrubEnvDir`; found when absent.
+    pub grub_env_dir: Option<String>,
+    /// `RustOta.RunningRoot`: equal to `RootfsPartA` or `RootfsPartB` where detection cannot work; `None` for
+    /// `auto`.
+    pub running_root: Option<String>,
+    /// `RustOta.RebootCommand`.
+    pub reboot_command: String,
+    /// `RustOta.DangerAcceptUnsigned`: install without a signature check when no key is configured.
+    pub danger_accept_unsigned: bool,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            artifact_verify_keys: None,
+            rootfs_part_a: None,
+            rootfs_part_b: None,
+            device_type_file: None,
+            server_certificate: None,
+            skip_verify: false,
+            log_level: None,
+            // Defaults of the Mender client 5.x.
+            state_script_timeout_seconds: 3600,
+            state_script_retry_timeout_seconds: 1800,
+            state_script_retry_interval_seconds: 60,
+            bootloader: Bootloader::Auto,
+            fw_env_config: "/etc/fw_env.config".into(),
+            grub_env_dir: None,
+            running_root: None,
+            reboot_command: "reboot".into(),
+            danger_accept_unsigned: false,
+        }
+    }
+}
+
+/// What is wrong with a configuration file.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// Not a JSON object.
+    Malformed {
+        /// The file.
+        file: String,
+        /// What the parser says, with line and column.
+        reason: String,
+    },
+    /// A key that this client uses has a value of the wrong kind.
+    WrongType {
+        /// The file.
+        file: String,
+        /// The key.
+        key: String,
+        /// What it must be.
+        expected: &'static str,
+    },
+    /// One key twice, in different letter case.
+    Duplicate {
+        /// The file.
+        file: String,
+        /// The key as written the second time.
+        key: String,
+    },
+    /// Two keys that exclude each other.
+    Conflict {
+        /// One key.
+        one: &'static str,
+        /// The other.
+        other: &'static str,
+    },
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ConfigError::Malformed { file, reason } => write!(f, "{file}: {reason}"),
+            ConfigError::WrongType { file, key, expected } => write!(f, "{file}: {key} must be {expected}"),
+            ConfigError::Duplicate { file, key } => write!(f, "{file}: {key} is there twice"),
+            ConfigError::Conflict { one, other } => write!(f, "{one} and {other} exclude each other"),
+        }
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+/// One configuration file: its name for messages, and its content.
+#[derive(Debug, Clone, Copy)]
+pub struct Source<'a> {
+    /// Name for messages.
+    pub name: &'a str,
+    /// The content.
+    pub content: &'a [u8],
+}
+
+impl Config {
+    /// Reads the configuration from `sources`; a later one wins over an earlier one, key by key.
+    ///
+    /// # Errors
+    /// The first thing that cannot be understood.
+    pub fn parse(sources: &[Source<'_>]) -> Result<Config, ConfigError> {
+        let mut config = Config::default();
+        let mut single_key: Option<String> = None;
+        let mut key_list: Option<Vec<String>> = None;
+        for source in sources {
+            let file = source.name;
+            let document: Value = serde_json::from_slice(source.content)
+                .map_err(|error| ConfigError::Malformed { file: file.into(), reason: error.to_string() })?;
+            let Value::Object(object) = document else {
+                return Err(ConfigError::Malformed { file: file.into(), reason: "not a JSON object".into() });
+            };
+            let mut keys = Keys::new(file, "", &object)?;
+            keys.string("ArtifactVerifyKey", |v| single_key = Some(v))?;
+            keys.strings("ArtifactVerifyKeys", |v| key_list = Some(v))?;
+            keys.string("RootfsPartA", |v| config.rootfs_part_a = Some(v))?;
+            keys.string("RootfsPartB", |v| config.rootfs_part_b = Some(v))?;
+            keys.string("DeviceTypeFile", |v| config.device_type_file = Some(v))?;
+            keys.string("ServerCertificate", |v| config.server_certificate = Some(v))?;
+            keys.boolean("SkipVerify", |v| config.skip_verify = v)?;
+            keys.string("DaemonLogLevel", |v| config.log_level = Some(v))?;
+            keys.seconds("StateScriptTimeoutSeconds", |v| config.state_script_timeout_seconds = v)?;
+            keys.seconds("StateScriptRetryTimeoutSeconds", |v| {
+                config.state_script_retry_timeout_seconds = v;
+            })?;
+            keys.seconds("StateScriptRetryIntervalSeconds", |v| {
+                config.state_script_retry_interval_seconds = v;
+            })?;
+            if let Some(own) = keys.object("RustOta")? {
+                let mut keys = Keys::new(file, "RustOta.", own)?;
+                let mut bootloader = None;
+                keys.string("Bootloader", |v| bootloader = Some(v))?;
+                if let Some(name) = bootloader {
+                    config.bootloader = match name.as_str() {
+                        "auto" => Bootloader::Auto,
+                        "uboot" => Bootloader::UBoot,
+                        "grub" => Bootloader::Grub,
+                        _ => return Err(keys.wrong("Bootloader", "\"uboot\", \"grub\" or \"auto\"")),
+                    };
+                }
+                keys.string("FwEnvConfig", |v| config.fw_env_config = v)?;
+                keys.string("GrubEnvDir", |v| config.grub_env_dir = Some(v))?;
+                keys.string("RunningRoot", |v| config.running_root = Some(v).filter(|v| v != "auto"))?;
+                keys.string("RebootCommand", |v| config.reboot_command = v)?;
+                keys.boolean("DangerAcceptUnsigned", |v| config.danger_accept_unsigned = v)?;
+            }
+        }
+        config.artifact_verify_keys = match (single_key, key_list) {
+            (Some(_), Some(_)) => {
+                return Err(ConfigError::Conflict { one: "ArtifactVerifyKey", other: "ArtifactVerifyKeys" });
+            }
+            (Some(key), None) => Some(vec![key]),
+            (None, list) => list,
+        };
+        Ok(config)
+    }
+}
+
+/// The keys of one object, looked up in any letter case.
+struct Keys<'a> {
+    file: &'a str,
+    prefix: &'static str,
+    object: &'a Map<String, Value>,
+}
+
+impl<'a> Keys<'a> {
+    fn new(file: &'a str, prefix: &'static str, object: &'a Map<String, Value>) -> Result<Self, ConfigError> {
+        let mut seen = std::collections::BTreeSet::new();
+        for key in object.keys() {
+            if !seen.insert(key.to_ascii_lowercase()) {
+                return Err(ConfigError::Duplicate { file: file.into(), key: format!("{prefix}{key}") });
+            }
+        }
+        Ok(Keys { file, prefix, object })
+    }
+
+    fn find(&self, key: &str) -> Option<&'a Value> {
+        // `null` is how generators write "not set".
+        let found = self.object.iter().find(|(name, _)| name.eq_ignore_ascii_case(key));
+        found.map(|(_, value)| value).filter(|value| !value.is_null())
+    }
+
+    fn wrong(&self, key: &str, expected: &'static str) -> ConfigError {
+        ConfigError::WrongType { file: self.file.into(), key: format!("{}{key}", self.prefix), expected }
+    }
+
+    fn take<T>(
+        &mut self,
+        key: &str,
+        expected: &'static str,
+        convert: impl FnOnce(&'a Value) -> Option<T>,
+        set: impl FnOnce(T),
+    ) -> Result<(), ConfigError> {
+        if let Some(value) = self.find(key) {
+            set(convert(value).ok_or_else(|| self.wrong(key, expected))?);
+        }
+        Ok(())
+    }
+
+    fn string(&mut self, key: &str, set: impl FnOnce(String)) -> Result<(), ConfigError> {
+        self.take(key, "a string", |value| value.as_str().map(str::to_owned), set)
+    }
+
+    fn boolean(&mut self, key: &str, set: impl FnOnce(bool)) -> Result<(), ConfigError> {
+        self.take(key, "true or false", Value::as_bool, set)
+    }
+
+    fn seconds(&mut self, key: &str, set: impl FnOnce(u64)) -> Result<(), ConfigError> {
+        self.take(key, "a whole number of seconds", Value::as_u64, set)
+    }
+
+    fn strings(&mut self, key: &str, set: impl FnOnce(Vec<String>)) -> Result<(), ConfigError> {
+        let convert = |value: &Value| {
+            value.as_array()?.iter().map(|item| item.as_str().map(str::to_owned)).collect::<Option<Vec<_>>>()
+        };
+        self.take(key, "a list of strings", convert, set)
+    }
+
+    fn object(&mut self, key: &str) -> Result<Option<&'a Map<String, Value>>, ConfigError> {
+        let mut found = None;
+        self.take(key, "an object", Value::as_object, |object| found = Some(object))?;
+        Ok(found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(documents: &[&str]) -> Result<Config, String> {
+        let sources: Vec<Source> =
+            documents.iter().map(|text| Source { name: "test.conf", content: text.as_bytes() }).collect();
+        Config::parse(&sources).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_main_file_wins_key_by_key_in_any_letter_case() {
+        let config = parse(&[
+            r#"{"RootfsPartA":"/dev/a1","rootfspartb":"/dev/a2","Unknown":[1]}"#,
+            r#"{"ROOTFSPARTA":"/dev/b1","rustota":{"bootloader":"grub","RunningRoot":"auto"}}"#,
+        ])
+        .unwrap();
+        assert_eq!(config.rootfs_part_a.as_deref(), Some("/dev/b1"));
+        assert_eq!(config.rootfs_part_b.as_deref(), Some("/dev/a2"));
+        assert_eq!((config.bootloader, config.running_root), (Bootloader::Grub, None));
+    }
+
+    #[test]
+    fn a_known_key_of_the_wrong_type_is_refused_by_name() {
+        let check = |document: &str, expected: &str| {
+            let error = parse(&[document]).unwrap_err();
+            assert!(error.contains(expected), "{error}");
+        };
+        check(r#"{"ArtifactVerifyKey":["k"]}"#, "ArtifactVerifyKey must be a string");
+        check(r#"{"ArtifactVerifyKeys":"k"}"#, "ArtifactVerifyKeys must be a list of strings");
+        check(r#"{"ArtifactVerifyKeys":["k",1]}"#, "ArtifactVerifyKeys must be a list of strings");
+        check(r#"{"RustOta":{"Bootloader":"lilo"}}"#, "RustOta.Bootloader must be");
+        check(r#"{"RustOta":{"DangerAcceptUnsigned":"yes"}}"#, "RustOta.DangerAcceptUnsigned must be true");
+        check(r#"{"StateScriptTimeoutSeconds":-1}"#, "a whole number of seconds");
+        check(r#"{"RootfsPartA":"x","rootfsparta":"y"}"#, "is there twice");
+        check(r#"{"RootfsPartA":"x""#, "test.conf: EOF");
+        check("[]", "not a JSON object");
+    }
+
+    #[test]
+    fn verification_cannot_be_turned_off_by_a_muddle_of_keys() {
+        let both = parse(&[r#"{"ArtifactVerifyKey":"a"}"#, r#"{"ArtifactVerifyKeys":["b"]}"#]);
+        assert!(both.unwrap_err().contains("exclude each other"));
+        assert_eq!(parse(&[r#"{"ArtifactVerifyKeys":[]}"#]).unwrap().artifact_verify_keys, Some(vec![]));
+        assert_eq!(parse(&["{}"]).unwrap().artifact_verify_keys, None);
+    }
+}

@@ -74,6 +74,12 @@ pub trait Slots {
     /// # Errors
     /// A [`SlotError`] that names the slot and its path.
     fn open(&mut self, slot: Slot) -> Result<Box<dyn BlockDevice + '_>, SlotError>;
+
+    /// The partition number by which the boot environment names `slot`.
+    ///
+    /// # Errors
+    /// When the slot is not configured or its path does not end in a number.
+    fn partition_number(&mut self, slot: Slot) -> Result<u32, SlotError>;
 }
 
 /// Why a slot cannot be used, or the running system not be told.

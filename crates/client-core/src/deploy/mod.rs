@@ -1,1 +1,16 @@
-//! Being written.
+//! The sequence of an update: which stage follows which, what survives a restart, and the one place that acts.
+//!
+//! [`stage`] decides (pure tables), [`run`] performs, [`record`] is what survives. Nothing in this crate imports
+//! this module.
+
+mod device;
+pub mod record;
+pub mod report;
+pub mod run;
+pub mod scripts;
+pub mod stage;
+
+pub use device::Device;
+pub use report::{DeployError, Notice, Observer, Status, Summary};
+pub use run::{Options, Policy, bootstrap, commit, install, resume, roll_back};
+pub use stage::Stage;

@@ -1,1 +1,117 @@
-//! Being written.
+//! Installing a payload: the seam every payload type implements, the streaming writer of a slot, and the
+//! built-in handler for `rootfs-image`.
+
+mod error;
+mod rootfs_image;
+mod slot_writer;
+
+pub use error::InstallError;
+pub use rootfs_image::RootfsImage;
+pub use slot_writer::{SlotWriter, WriteStatistics, Written, WrittenImage};
+
+use crate::artifact::PayloadReader;
+use crate::boot::{BootControl, BootError, Verdict};
+
+/// Payload type of the built-in handler.
+pub const ROOTFS_IMAGE: &str = "rootfs-image";
+
+/// Points the bootloader at a slot that was written and verified, on trial. There is no other way to do it:
+/// [`Written`] comes only from a slot whose content was read back and had the expected digest.
+///
+/// # Errors
+/// When the boot environment cannot be written.
+pub fn arm(boot: &mut BootControl<'_>, written: &Written) -> Result<(), BootError> {
+    boot.arm(written.slot())
+}
+
+/// Whether the payload becomes active only with a restart of the device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RebootNeed {
+    /// It is active already.
+    None,
+    /// The device must be restarted by the client.
+    Automatic,
+}
+
+/// What one payload type does at each stage of a deployment.
+///
+/// # Contract
+/// Every verb but [`download`](PayloadHandler::download) may be called again after a power cut in the middle of
+/// it, in a new process, with only [`restore`](PayloadHandler::restore) called before; it must then finish what
+/// was begun or find nothing to do. `download` changes nothing that boots.
+pub trait PayloadHandler {
+    /// Takes the payload's files. Returns only after the payload and the archive around it ended properly and
+    /// everything stored is durable and verified.
+    ///
+    /// # Errors
+    /// Whatever was wrong; nothing that boots has changed then.
+    fn download(&mut self, payload: &mut PayloadReader, progress: &mut dyn Progress) -> Result<(), InstallError>;
+
+    /// What a later process must know to go on: stored in the record when `download` is done.
+    fn image(&self) -> Option<WrittenImage>;
+
+    /// Takes back what [`image`](PayloadHandler::image) returned in an earlier process.
+    fn restore(&mut self, image: Option<WrittenImage>);
+
+    /// Makes the new software the one that is tried next.
+    ///
+    /// # Errors
+    /// When it cannot; [`roll_back`](PayloadHandler::roll_back) follows where it is supported.
+    fn install(&mut self) -> Result<(), InstallError>;
+
+    /// Whether a restart is needed before the new software runs.
+    ///
+    /// # Errors
+    /// When the handler cannot say.
+    fn needs_reboot(&mut self) -> Result<RebootNeed, InstallError>;
+
+    /// Whether [`roll_back`](PayloadHandler::roll_back) can undo an installation.
+    ///
+    /// # Errors
+    /// When the handler cannot say.
+    fn supports_rollback(&mut self) -> Result<bool, InstallError>;
+
+    /// Makes the new software permanent.
+    ///
+    /// # Errors
+    /// When it is not running, or cannot be made permanent.
+    fn commit(&mut self) -> Result<(), InstallError>;
+
+    /// Goes back to the old software.
+    ///
+    /// # Errors
+    /// When it cannot: the device may then be inconsistent.
+    fn roll_back(&mut self) -> Result<(), InstallError>;
+
+    /// Called once after a failed deployment, rolled back or not.
+    ///
+    /// # Errors
+    /// When the handler's own failure step failed.
+    fn fail(&mut self) -> Result<(), InstallError>;
+
+    /// Removes what the deployment left behind. Always the last call.
+    ///
+    /// # Errors
+    /// When something could not be removed.
+    fn clean_up(&mut self) -> Result<(), InstallError>;
+
+    /// What the bootloader did to this payload while we were off; `None` where no bootloader is concerned and
+    /// only the record can tell.
+    ///
+    /// # Errors
+    /// When the boot environment cannot be read.
+    fn verdict(&mut self) -> Result<Option<Verdict>, InstallError>;
+}
+
+/// Told how far an installation is.
+pub trait Progress {
+    /// `done` of `total` bytes of the payload file have passed the digest and were handed to the slot. Called at
+    /// least once per MiB and at the end.
+    fn written(&mut self, done_bytes: u64, total_bytes: u64);
+
+    /// `done` of `total` bytes were read back from the medium and passed the digest again.
+    fn verified(&mut self, done_bytes: u64, total_bytes: u64);
+
+    /// A slot was written and verified as a whole.
+    fn finished(&mut self, _statistics: &WriteStatistics) {}
+}

@@ -1,0 +1,23 @@
+//! The seams of one device as one struct: passed first to everything that acts.
+
+use crate::boot::BootEnv;
+use super::report::Observer;
+use super::scripts::ScriptRunner;
+use crate::slot::{Slots, System};
+use crate::state_store::StateStore;
+
+/// Everything a deployment needs of the world.
+pub struct Device<'a> {
+    /// The variables shared with the bootloader.
+    pub boot_env: &'a mut dyn BootEnv,
+    /// The two root file system partitions.
+    pub slots: &'a mut dyn Slots,
+    /// What the operating system knows.
+    pub system: &'a mut dyn System,
+    /// The record that survives a power cut.
+    pub state: &'a mut dyn StateStore,
+    /// State scripts.
+    pub scripts: &'a mut dyn ScriptRunner,
+    /// Who is told what happens.
+    pub observer: &'a mut dyn Observer,
+}

@@ -1,0 +1,256 @@
+//! The persisted record: what is installed, and the deployment in progress.
+//!
+//! One JSON document inside a [`StateStore`]. Both slots' clients read and write it, so a client that is older than
+//! the writer must be able to: unknown fields are kept and written back, and a document that it does not understand
+//! leads to a roll-back, never to a panic and never to an invented default.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::stage::Stage;
+use crate::install::WrittenImage;
+use crate::provides::Provides;
+use crate::state_store::{StateError, StateStore};
+
+/// Version of the document that this client writes.
+pub const VERSION: u32 = 1;
+
+/// Stage changes one deployment may make. More is a loop: the longest legal deployment makes eight.
+pub const TRANSITIONS_MAX: u32 = 28;
+
+/// The whole document.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// [`VERSION`], or that of a newer client.
+    pub version: u32,
+    /// What is installed.
+    #[serde(default)]
+    pub installed: Provides,
+    /// The deployment in progress.
+    #[serde(default)]
+    pub deployment: Option<Deployment>,
+    /// Fields of other clients.
+    #[serde(flatten)]
+    unknown: Map<String, Value>,
+}
+
+/// A deployment in progress.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Deployment {
+    /// Name of the artifact being installed.
+    pub artifact_name: String,
+    /// Its group.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub artifact_group: Option<String>,
+    /// Its payload type.
+    pub payload_type: String,
+    /// What it provides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provides: Option<BTreeMap<String, String>>,
+    /// Which provides it clears.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clears_provides: Option<Vec<String>>,
+    /// What was written where.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<WrittenImage>,
+    /// Where it is.
+    pub stage: Stage,
+    /// Whether the stage has begun, or the deployment waits before it.
+    pub entered: bool,
+    /// Something failed; the deployment is on its way back or to its end.
+    #[serde(default)]
+    pub failed: bool,
+    /// The way back failed too, or there is none.
+    #[serde(default)]
+    pub inconsistent: bool,
+    /// The payload needs a restart.
+    #[serde(default)]
+    pub needs_reboot: bool,
+    /// Stage changes so far.
+    #[serde(default)]
+    pub transitions: u32,
+    /// Fields of other clients.
+    #[serde(flatten)]
+    unknown: Map<String, Value>,
+}
+
+/// Why the record cannot be used.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum RecordError {
+    /// The store failed.
+    Store(StateError),
+    /// The document is not one of ours.
+    Malformed {
+        /// What the parser says.
+        reason: String,
+    },
+}
+
+impl fmt::Display for RecordError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RecordError::Store(error) => error.fmt(f),
+            RecordError::Malformed { reason } => write!(f, "the state record cannot be understood: {reason}"),
+        }
+    }
+}
+
+impl std::error::Error for RecordError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            RecordError::Store(error) => Some(error),
+            RecordError::Malformed { .. } => None,
+        }
+    }
+}
+
+impl From<StateError> for RecordError {
+    fn from(error: StateError) -> RecordError {
+        RecordError::Store(error)
+    }
+}
+
+impl Deployment {
+    /// A deployment that is about to download.
+    pub fn new(artifact_name: String, payload_type: String) -> Deployment {
+        Deployment {
+            artifact_name,
+            artifact_group: None,
+            payload_type,
+            provides: None,
+            clears_provides: None,
+            image: None,
+            stage: Stage::Download,
+            entered: true,
+            failed: false,
+            inconsistent: false,
+            needs_reboot: false,
+            transitions: 0,
+            unknown: Map::new(),
+        }
+    }
+
+    /// What can be saved of a deployment that another client wrote in a way this one does not understand: enough to
+    /// go back.
+    fn salvaged(value: &Value) -> Deployment {
+        let text = |key: &str| value.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let mut deployment = Deployment::new(text("artifact_name"), text("payload_type"));
+        deployment.image = value.get("image").and_then(|image| serde_json::from_value(image.clone()).ok());
+        deployment.stage = Stage::Rollback;
+        deployment.failed = true;
+        deployment
+    }
+}
+
+impl Record {
+    /// The record of a device on which nothing was recorded yet.
+    pub fn new() -> Record {
+        Record { version: VERSION, installed: Provides::default(), deployment: None, unknown: Map::new() }
+    }
+
+    /// Reads a document.
+    ///
+    /// # Errors
+    /// When it is not a JSON object with an `installed` that can be understood.
+    pub fn from_json(bytes: &[u8]) -> Result<Record, RecordError> {
+        let malformed = |error: serde_json::Error| RecordError::Malformed { reason: error.to_string() };
+        let mut document: Value = serde_json::from_slice(bytes).map_err(malformed)?;
+        // The deployment is read on its own: when only it cannot be understood, what is installed still can.
+        let deployment = document.as_object_mut().and_then(|object| object.remove("deployment"));
+        let mut record: Record = serde_json::from_value(document).map_err(malformed)?;
+        record.deployment = match deployment {
+            None | Some(Value::Null) => None,
+            Some(value) if record.version > VERSION => Some(Deployment::salvaged(&value)),
+            Some(value) => match serde_json::from_value(value.clone()) {
+                Ok(deployment) => Some(deployment),
+                Err(error) => {
+                    log::error!("the deployment in the state record cannot be understood ({error}): rolling back");
+                    Some(Deployment::salvaged(&value))
+                }
+            },
+        };
+        Ok(record)
+    }
+
+    /// The document.
+    ///
+    /// # Errors
+    /// Only if a field cannot be written as JSON, which no field of this type can cause.
+    pub fn to_json(&self) -> Result<Vec<u8>, RecordError> {
+        serde_json::to_vec(self).map_err(|error| RecordError::Malformed { reason: error.to_string() })
+    }
+
+    /// Loads the record.
+    ///
+    /// # Errors
+    /// When the store fails or the document cannot be understood.
+    pub fn load(store: &mut dyn StateStore) -> Result<Record, RecordError> {
+        Record::from_json(&store.load()?)
+    }
+
+    /// Saves the record: all or nothing, durable on return.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn save(&self, store: &mut dyn StateStore) -> Result<(), RecordError> {
+        Ok(store.save(&self.to_json()?)?)
+    }
+}
+
+impl Default for Record {
+    fn default() -> Record {
+        Record::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A record as version 0.1 writes it. A stored format changes only together with a new fixture.
+    const VERSION_1: &str = r#"{"version":1,"installed":{"artifact_name":"rel-1","artifact_group":"g","provides":{"rootfs-image.version":"rel-1"}},"deployment":{"artifact_name":"rel-2","payload_type":"rootfs-image","provides":{"rootfs-image.version":"rel-2"},"clears_provides":["rootfs-image.*"],"image":{"slot":"B","size_bytes":4096,"sha256":"ab"},"stage":"Commit","entered":false,"failed":false,"inconsistent":false,"needs_reboot":true,"transitions":3}}"#;
+
+    #[test]
+    fn version_1_reads_and_writes_back_unchanged() {
+        let record = Record::from_json(VERSION_1.as_bytes()).unwrap();
+        assert_eq!(record.deployment.as_ref().unwrap().stage, Stage::Commit);
+        assert_eq!(String::from_utf8(record.to_json().unwrap()).unwrap(), VERSION_1);
+    }
+
+    #[test]
+    fn fields_of_another_client_survive() {
+        let text = VERSION_1.replace(r#""version":1,"#, r#""version":1,"floor":7,"#).replace(
+            r#""stage":"Commit""#,
+            r#""attempt":{"n":2},"stage":"Commit""#,
+        );
+        let mut record = Record::from_json(text.as_bytes()).unwrap();
+        record.installed.artifact_name = Some("rel-2".into());
+        let written: Value = serde_json::from_slice(&record.to_json().unwrap()).unwrap();
+        assert_eq!((&written["floor"], &written["deployment"]["attempt"]["n"]), (&7.into(), &2.into()));
+    }
+
+    #[test]
+    fn a_deployment_that_cannot_be_understood_is_rolled_back() {
+        let check = |text: String| {
+            let record = Record::from_json(text.as_bytes()).unwrap();
+            let deployment = record.deployment.unwrap();
+            assert_eq!((deployment.stage, deployment.entered), (Stage::Rollback, true));
+            assert_eq!(deployment.image.unwrap().size_bytes, 4096);
+            assert_eq!(record.installed.name(), "rel-1");
+        };
+        check(VERSION_1.replace(r#""stage":"Commit""#, r#""stage":"Levitate""#));
+        check(VERSION_1.replace(r#""version":1"#, r#""version":2"#));
+        check(VERSION_1.replace(r#""entered":false"#, r#""entered":"maybe""#));
+    }
+
+    #[test]
+    fn a_document_that_is_not_ours_is_an_error() {
+        for text in ["", "null", "[]", "{}", r#"{"version":"x"}"#, r#"{"version":1,"installed":3}"#] {
+            assert!(Record::from_json(text.as_bytes()).is_err(), "{text}");
+        }
+    }
+}

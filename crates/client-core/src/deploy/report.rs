@@ -1,0 +1,225 @@
+//! What a deployment says: notices while it runs, a summary at its end, errors when it cannot go on.
+
+use std::fmt;
+
+use super::record::RecordError;
+use super::scripts::ScriptError;
+use crate::boot::Verdict;
+use crate::install::{InstallError, Progress};
+use crate::provides::DependsError;
+use crate::slot::SlotError;
+
+/// Something a person who watches a command wants to know, when it happens. The command line turns each into the
+/// line that scripts expect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Notice {
+    /// The header was accepted; the payload follows.
+    Installing,
+    /// The artifact has no payload.
+    EmptyPayload,
+    /// Taken in, and stopped there.
+    Streamed,
+    /// Installed; waits for `commit` or `rollback`.
+    InstalledNotCommitted,
+    /// The payload cannot be rolled back, so waiting would be pointless.
+    NoRollbackCommitting,
+    /// Installed and permanent.
+    InstalledAndCommitted,
+    /// The payload needs a restart.
+    RebootRequested,
+    /// The artifact was refused or broke off.
+    StreamingFailed,
+    /// Nothing on the device changed.
+    SystemNotModified,
+    /// No handler for the payload type; nothing on the device changed.
+    NoUpdateModule,
+    /// The installation failed.
+    InstallationFailed,
+    /// The commit failed.
+    CommittingFailed,
+    /// The old software is back, or will be after the restart.
+    RolledBack,
+    /// There is no way back.
+    NoRollback,
+    /// The way back failed.
+    RollbackFailed,
+    /// Permanent now.
+    Committed,
+    /// Permanent, but a script behind the commit failed.
+    PostCommitFailed,
+    /// What the deployment left behind could not be removed.
+    CleanupFailed,
+    /// Only the clean-up was left to do, and is done.
+    CleanedUp,
+    /// No deployment is in progress.
+    NothingInProgress,
+}
+
+/// Who is told.
+pub trait Observer: Progress {
+    /// Something happened.
+    fn notice(&mut self, notice: Notice);
+}
+
+/// How a command left the device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Status {
+    /// As before.
+    NotModified,
+    /// The payload is taken in, nothing more.
+    Streamed,
+    /// Installed, waiting for the reboot or for the order to commit.
+    Installed,
+    /// Permanent.
+    Committed,
+    /// The old software is back, or will be after the restart.
+    RolledBack,
+    /// Neither the old nor the new software can be vouched for.
+    Inconsistent,
+    /// Stopped where it was asked to stop.
+    Stopped,
+    /// Only the clean-up was left.
+    CleanedUp,
+}
+
+impl Status {
+    /// The status as a word for machines.
+    pub fn name(self) -> &'static str {
+        match self {
+            Status::NotModified => "not-modified",
+            Status::Streamed => "streamed",
+            Status::Installed => "installed",
+            Status::Committed => "committed",
+            Status::RolledBack => "rolled-back",
+            Status::Inconsistent => "inconsistent",
+            Status::Stopped => "stopped",
+            Status::CleanedUp => "cleaned-up",
+        }
+    }
+}
+
+/// The end of a command that could be carried out, well or badly.
+#[derive(Debug)]
+pub struct Summary {
+    /// How it left the device.
+    pub status: Status,
+    /// Whether the command did what it was asked to do.
+    pub success: bool,
+    /// Whether the device must be restarted for the change to take effect.
+    pub needs_reboot: bool,
+    /// Why it did not, where it did not.
+    pub error: Option<DeployError>,
+}
+
+/// Why a command could not be carried out.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum DeployError {
+    /// No deployment is in progress.
+    NothingInProgress,
+    /// Another one must be finished first.
+    AlreadyInProgress,
+    /// `commit` makes no sense here.
+    CannotCommitHere,
+    /// `rollback` makes no sense here.
+    CannotRollBackHere,
+    /// The boot environment contradicts the record.
+    Contradiction {
+        /// What the environment says.
+        verdict: Verdict,
+    },
+    /// The bootloader went back to the old software.
+    FellBack,
+    /// A bootstrap artifact may only set provides.
+    NotABootstrapArtifact {
+        /// What it has that it may not have.
+        found: &'static str,
+    },
+    /// The deployment changed its stage too often.
+    Loop,
+    /// The artifact, the slot or the boot environment.
+    Install(InstallError),
+    /// The artifact is not for this device.
+    Depends(DependsError),
+    /// What the operating system knows could not be learned.
+    Slot(SlotError),
+    /// The record cannot be read or saved.
+    Record(RecordError),
+    /// A state script.
+    Script(ScriptError),
+}
+
+impl fmt::Display for DeployError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DeployError::NothingInProgress => f.write_str("no update in progress"),
+            DeployError::AlreadyInProgress => {
+                f.write_str("Update already in progress. Please commit or roll back first")
+            }
+            DeployError::CannotCommitHere => f.write_str(
+                "Cannot commit from this state. Make sure that the `install` command has run successfully and \
+                 the device is expecting a commit.",
+            ),
+            DeployError::CannotRollBackHere => f.write_str(
+                "Cannot roll back from this state. Use `resume` to complete the current install in order to \
+                 start a new one.",
+            ),
+            DeployError::Contradiction { verdict } => write!(
+                f,
+                "the boot environment contradicts the deployment in progress ({verdict}); nothing was changed"
+            ),
+            DeployError::FellBack => {
+                f.write_str("the bootloader went back to the old software: refusing to commit")
+            }
+            DeployError::NotABootstrapArtifact { found } => {
+                write!(f, "a bootstrap artifact may not have {found}")
+            }
+            DeployError::Loop => f.write_str("the deployment changed its stage too often and was ended"),
+            DeployError::Install(error) => error.fmt(f),
+            DeployError::Depends(error) => error.fmt(f),
+            DeployError::Slot(error) => error.fmt(f),
+            DeployError::Record(error) => error.fmt(f),
+            DeployError::Script(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for DeployError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            DeployError::Install(error) => error.source(),
+            DeployError::Depends(error) => error.source(),
+            DeployError::Slot(error) => error.source(),
+            DeployError::Record(error) => error.source(),
+            DeployError::Script(error) => error.source(),
+            DeployError::NothingInProgress
+            | DeployError::AlreadyInProgress
+            | DeployError::CannotCommitHere
+            | DeployError::CannotRollBackHere
+            | DeployError::Contradiction { .. }
+            | DeployError::FellBack
+            | DeployError::NotABootstrapArtifact { .. }
+            | DeployError::Loop => None,
+        }
+    }
+}
+
+macro_rules! from {
+    ($($error:ident => $variant:ident),* $(,)?) => {$(
+        impl From<$error> for DeployError {
+            fn from(error: $error) -> DeployError {
+                DeployError::$variant(error)
+            }
+        }
+    )*};
+}
+
+from! {
+    InstallError => Install,
+    DependsError => Depends,
+    SlotError => Slot,
+    RecordError => Record,
+    ScriptError => Script,
+}

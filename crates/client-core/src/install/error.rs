@@ -1,0 +1,129 @@
+//! Why an installation stopped.
+
+use std::fmt;
+
+use crate::artifact::ArtifactError;
+use crate::boot::BootError;
+use crate::slot::{Slot, SlotError};
+
+/// Why an installation stopped. Errors of the artifact are never cured by trying again; errors of the device may
+/// be.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum InstallError {
+    /// The artifact is bad, or its source broke off.
+    Artifact(ArtifactError),
+    /// The boot environment does not allow it.
+    Boot(BootError),
+    /// The slot cannot be used.
+    Slot(SlotError),
+    /// The image does not fit. Nothing was written.
+    SlotTooSmall {
+        /// The slot.
+        slot: Slot,
+        /// Bytes of the image.
+        need_bytes: u64,
+        /// Bytes of the slot.
+        have_bytes: u64,
+    },
+    /// A root file system payload must hold exactly one file.
+    FileCount {
+        /// What was found.
+        found: &'static str,
+    },
+    /// The image has no bytes.
+    EmptyImage,
+    /// What was read back from the slot is not what was written.
+    ReadBack {
+        /// The slot.
+        slot: Slot,
+        /// Digest of the image.
+        expected: String,
+        /// Digest of what the slot holds.
+        actual: String,
+    },
+    /// The slot could not be written, synced or read.
+    Storage {
+        /// What was being done.
+        doing: &'static str,
+        /// The slot.
+        slot: Slot,
+        /// Its device.
+        device: String,
+        /// Byte offset in the slot.
+        offset: u64,
+        /// The error of the device.
+        source: std::io::Error,
+    },
+    /// Nothing was downloaded that could be installed.
+    NothingWritten,
+    /// No handler for this payload type is installed.
+    UnknownPayloadType {
+        /// The payload type.
+        payload_type: String,
+    },
+}
+
+impl fmt::Display for InstallError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            InstallError::Artifact(error) => error.fmt(f),
+            InstallError::Boot(error) => error.fmt(f),
+            InstallError::Slot(error) => error.fmt(f),
+            InstallError::SlotTooSmall { slot, need_bytes, have_bytes } => write!(
+                f,
+                "the image of {need_bytes} bytes is larger than slot {slot} with {have_bytes} bytes"
+            ),
+            InstallError::FileCount { found } => {
+                write!(f, "a rootfs-image payload must hold exactly one file, this one holds {found}")
+            }
+            InstallError::EmptyImage => f.write_str("the root file system image is empty"),
+            InstallError::ReadBack { slot, expected, actual } => write!(
+                f,
+                "slot {slot} does not hold what was written: sha256 {actual}, expected {expected}"
+            ),
+            InstallError::Storage { doing, slot, device, offset, source } => {
+                write!(f, "cannot {doing} slot {slot} ({device}) at byte {offset}: {source}")
+            }
+            InstallError::NothingWritten => f.write_str("no image was written that could be installed"),
+            InstallError::UnknownPayloadType { payload_type } => {
+                write!(f, "no update module for payload type {payload_type:?}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for InstallError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            InstallError::Artifact(error) => error.source(),
+            InstallError::Boot(error) => error.source(),
+            InstallError::Slot(error) => error.source(),
+            InstallError::Storage { source, .. } => Some(source),
+            InstallError::SlotTooSmall { .. }
+            | InstallError::FileCount { .. }
+            | InstallError::EmptyImage
+            | InstallError::ReadBack { .. }
+            | InstallError::NothingWritten
+            | InstallError::UnknownPayloadType { .. } => None,
+        }
+    }
+}
+
+impl From<ArtifactError> for InstallError {
+    fn from(error: ArtifactError) -> InstallError {
+        InstallError::Artifact(error)
+    }
+}
+
+impl From<BootError> for InstallError {
+    fn from(error: BootError) -> InstallError {
+        InstallError::Boot(error)
+    }
+}
+
+impl From<SlotError> for InstallError {
+    fn from(error: SlotError) -> InstallError {
+        InstallError::Slot(error)
+    }
+}

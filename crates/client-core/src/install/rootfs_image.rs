@@ -1,0 +1,126 @@
+//! The built-in handler of `rootfs-image`: one image to the slot that does not run, a trial boot, a commit.
+
+use super::{InstallError, PayloadHandler, Progress, RebootNeed, SlotWriter, Written, WrittenImage};
+use crate::artifact::PayloadReader;
+use crate::boot::{BootControl, BootEnv, Partitions, Verdict, verdict};
+use crate::slot::{Slot, Slots, System};
+
+/// Installs root file system images on a device with two slots.
+pub struct RootfsImage<'a> {
+    boot: BootControl<'a>,
+    slots: &'a mut dyn Slots,
+    system: &'a mut dyn System,
+    image: Option<WrittenImage>,
+    written: Option<Written>,
+}
+
+impl<'a> RootfsImage<'a> {
+    /// A handler that has written nothing yet.
+    ///
+    /// # Errors
+    /// When the slots are not configured, or have one number.
+    pub fn new(
+        boot_env: &'a mut dyn BootEnv,
+        slots: &'a mut dyn Slots,
+        system: &'a mut dyn System,
+    ) -> Result<RootfsImage<'a>, InstallError> {
+        let partitions = Partitions::new(slots.partition_number(Slot::A)?, slots.partition_number(Slot::B)?)?;
+        let boot = BootControl::new(boot_env, partitions);
+        Ok(RootfsImage { boot, slots, system, image: None, written: None })
+    }
+
+    fn target(&self) -> Result<Slot, InstallError> {
+        Ok(self.image.as_ref().ok_or(InstallError::NothingWritten)?.slot)
+    }
+}
+
+impl PayloadHandler for RootfsImage<'_> {
+    fn download(&mut self, payload: &mut PayloadReader, progress: &mut dyn Progress) -> Result<(), InstallError> {
+        let running = self.system.running_slot()?;
+        // The other slot may be overwritten only while nothing points at it, durably.
+        self.boot.settled(running)?;
+        let target = !running;
+        let mut device = self.slots.open(target)?;
+        let Some(mut file) = payload.next_file()? else {
+            return Err(InstallError::FileCount { found: "none" });
+        };
+        // The size is known before the first byte, and so is whether it fits.
+        let mut writer = SlotWriter::new(&mut *device, target, file.size())?;
+        let sha256 = file.expected_sha256_hex();
+        writer.copy_from(&mut file, progress)?; // fails at the end of the file on a wrong checksum
+        drop(file);
+        if payload.next_file()?.is_some() {
+            return Err(InstallError::FileCount { found: "more than one" });
+        }
+        // Here the artifact has ended properly and every byte of it was accounted for in the manifest.
+        let (written, statistics) = writer.finish(sha256, progress)?;
+        progress.finished(&statistics);
+        self.image = Some(written.image().clone());
+        self.written = Some(written);
+        Ok(())
+    }
+
+    fn image(&self) -> Option<WrittenImage> {
+        self.image.clone()
+    }
+
+    fn restore(&mut self, image: Option<WrittenImage>) {
+        self.image = image;
+    }
+
+    fn install(&mut self) -> Result<(), InstallError> {
+        let running = self.system.running_slot()?;
+        self.boot.settled(running)?;
+        let written = match self.written.take() {
+            Some(written) => written,
+            // Another process wrote it: what the slot holds now must be proved again before it is armed.
+            None => {
+                let image = self.image.clone().ok_or(InstallError::NothingWritten)?;
+                let mut device = self.slots.open(image.slot)?;
+                Written::verify(&mut *device, image, &mut Silent)?
+            }
+        };
+        Ok(super::arm(&mut self.boot, &written)?)
+    }
+
+    fn needs_reboot(&mut self) -> Result<RebootNeed, InstallError> {
+        Ok(RebootNeed::Automatic)
+    }
+
+    fn supports_rollback(&mut self) -> Result<bool, InstallError> {
+        Ok(true)
+    }
+
+    fn commit(&mut self) -> Result<(), InstallError> {
+        let target = self.target()?;
+        let running = self.system.running_slot()?;
+        Ok(self.boot.commit(running, target)?)
+    }
+
+    fn roll_back(&mut self) -> Result<(), InstallError> {
+        let target = self.target()?;
+        Ok(self.boot.roll_back(!target)?)
+    }
+
+    fn fail(&mut self) -> Result<(), InstallError> {
+        Ok(())
+    }
+
+    fn clean_up(&mut self) -> Result<(), InstallError> {
+        Ok(())
+    }
+
+    fn verdict(&mut self) -> Result<Option<Verdict>, InstallError> {
+        let target = self.target()?;
+        let running = self.system.running_slot()?;
+        Ok(Some(verdict(self.boot.read()?, running, target)))
+    }
+}
+
+/// Progress nobody watches.
+struct Silent;
+
+impl Progress for Silent {
+    fn written(&mut self, _: u64, _: u64) {}
+    fn verified(&mut self, _: u64, _: u64) {}
+}

@@ -1,0 +1,324 @@
+//! Writes an image to a slot in constant memory and proves that it is there.
+//!
+//! The image passes through one buffer of 1 MiB. Blocks that the slot already holds are not written again; the
+//! device is synced in bounded windows, so that a slow medium cannot pile up dirty memory, and once at the end.
+//! Then the caches are dropped and the whole image is read back and hashed. It arms nothing.
+
+use std::io::Read;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::{InstallError, Progress};
+use crate::artifact::{ArtifactError, PayloadFile};
+use crate::slot::Slot;
+use crate::storage::{BlockDevice, Medium};
+
+/// Bytes read, compared and written at a time. Large enough that flash and network file systems see whole erase
+/// blocks, small enough for a device with 32 MiB of memory (there are two such buffers).
+const CHUNK_BYTES: usize = 1024 * 1024;
+
+/// Equal runs are looked for in steps of this many bytes: skipping less than this saves no flash wear.
+const COMPARE_BYTES: usize = 64 * 1024;
+
+/// Writing back is started every so many bytes...
+const WRITE_BACK_BYTES: u64 = 4 * 1024 * 1024;
+
+/// ...and waited for every so many: the most that can be dirty, and lost by an unnoticed device error.
+const SYNC_WINDOW_BYTES: u64 = 32 * 1024 * 1024;
+
+/// What was written to which slot: enough for a later process to find it again and check it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WrittenImage {
+    /// The slot that holds the image.
+    pub slot: Slot,
+    /// Length of the image in bytes.
+    pub size_bytes: u64,
+    /// SHA-256 of the image, lower-case hexadecimal.
+    pub sha256: String,
+}
+
+/// Proof that a slot holds a whole image, durable and with the digest that the artifact's manifest names. Only
+/// [`SlotWriter::finish`] and [`Written::verify`] make it, both by reading the slot back.
+#[derive(Debug)]
+pub struct Written {
+    image: WrittenImage,
+}
+
+/// What a finished write did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct WriteStatistics {
+    /// Bytes of the image.
+    pub total_bytes: u64,
+    /// Bytes that differed and were written.
+    pub written_bytes: u64,
+    /// Bytes the slot already held.
+    pub skipped_bytes: u64,
+    /// Times the device was synced.
+    pub syncs: u32,
+}
+
+impl Written {
+    /// The slot.
+    pub fn slot(&self) -> Slot {
+        self.image.slot
+    }
+
+    /// What to remember of it.
+    pub fn image(&self) -> &WrittenImage {
+        &self.image
+    }
+
+    /// Reads `image` back from `device` and compares its digest: for a process that finds an image which an
+    /// earlier one wrote.
+    ///
+    /// # Errors
+    /// [`InstallError::ReadBack`] when the slot holds something else.
+    pub fn verify(
+        device: &mut dyn BlockDevice,
+        image: WrittenImage,
+        progress: &mut dyn Progress,
+    ) -> Result<Written, InstallError> {
+        let at = |doing, offset, device: &dyn BlockDevice, source| InstallError::Storage {
+            doing,
+            slot: image.slot,
+            device: device.name().to_owned(),
+            offset,
+            source,
+        };
+        if image.size_bytes > device.len() {
+            return Err(InstallError::SlotTooSmall {
+                slot: image.slot,
+                need_bytes: image.size_bytes,
+                have_bytes: device.len(),
+            });
+        }
+        // From the medium, not from the memory that was just written.
+        device.drop_cache().map_err(|e| at("drop the cache of", 0, device, e))?;
+        let mut digest = Sha256::new();
+        let mut buffer = vec![0; CHUNK_BYTES];
+        let mut done = 0;
+        while done < image.size_bytes {
+            let take = (image.size_bytes - done).min(CHUNK_BYTES as u64) as usize;
+            let part = &mut buffer[..take];
+            device.read_at(done, part).map_err(|e| at("read back", done, device, e))?;
+            digest.update(&*part);
+            done += take as u64;
+            progress.verified(done, image.size_bytes);
+        }
+        let actual = hex(&digest.finalize());
+        if actual != image.sha256 {
+            return Err(InstallError::ReadBack { slot: image.slot, expected: image.sha256, actual });
+        }
+        Ok(Written { image })
+    }
+}
+
+/// Writes one image to one slot, front to back.
+pub struct SlotWriter<'d> {
+    device: &'d mut dyn BlockDevice,
+    slot: Slot,
+    size_bytes: u64,
+    position: u64,
+    written_back: u64,
+    synced: u64,
+    compare: bool,
+    old: Vec<u8>,
+    statistics: WriteStatistics,
+}
+
+impl<'d> SlotWriter<'d> {
+    /// A writer for an image of `size_bytes`. Nothing is written yet.
+    ///
+    /// # Errors
+    /// [`InstallError::SlotTooSmall`], before the first byte; [`InstallError::EmptyImage`].
+    pub fn new(
+        device: &'d mut dyn BlockDevice,
+        slot: Slot,
+        size_bytes: u64,
+    ) -> Result<SlotWriter<'d>, InstallError> {
+        if size_bytes == 0 {
+            return Err(InstallError::EmptyImage);
+        }
+        let have_bytes = device.len();
+        if size_bytes > have_bytes {
+            return Err(InstallError::SlotTooSmall { slot, need_bytes: size_bytes, have_bytes });
+        }
+        // A UBI volume is replaced as a whole and cannot be read meanwhile.
+        let compare = device.medium() != Medium::UbiVolume;
+        let mut writer = SlotWriter {
+            device,
+            slot,
+            size_bytes,
+            position: 0,
+            written_back: 0,
+            synced: 0,
+            compare,
+            old: if compare { vec![0; CHUNK_BYTES] } else { Vec::new() },
+            statistics: WriteStatistics { total_bytes: size_bytes, ..WriteStatistics::default() },
+        };
+        writer.device.begin_replace(size_bytes).map_err(|e| writer.storage_error("prepare", e))?;
+        Ok(writer)
+    }
+
+    /// Copies `file` to the slot. The file itself fails at its end when its checksum is wrong.
+    ///
+    /// # Errors
+    /// The artifact's or the device's; the slot then holds nothing that may be booted.
+    pub fn copy_from(
+        &mut self,
+        file: &mut PayloadFile<'_>,
+        progress: &mut dyn Progress,
+    ) -> Result<(), InstallError> {
+        let mut chunk = vec![0; CHUNK_BYTES];
+        loop {
+            let filled = fill(file, &mut chunk)?;
+            if filled == 0 {
+                return Ok(());
+            }
+            self.write(&chunk[..filled])?;
+            progress.written(self.position, self.size_bytes);
+        }
+    }
+
+    /// Writes the next bytes of the image, at most one chunk.
+    fn write(&mut self, new: &[u8]) -> Result<(), InstallError> {
+        let end = self.position + new.len() as u64;
+        if end > self.size_bytes {
+            // The size was promised and checked against the slot; never write past it.
+            return Err(InstallError::SlotTooSmall {
+                slot: self.slot,
+                need_bytes: end,
+                have_bytes: self.size_bytes,
+            });
+        }
+        if self.compare {
+            let old = &mut self.old[..new.len()];
+            self.device.read_at(self.position, old).map_err(|source| InstallError::Storage {
+                doing: "read",
+                slot: self.slot,
+                device: self.device.name().to_owned(),
+                offset: self.position,
+                source,
+            })?;
+        }
+        let mut start = 0;
+        while start < new.len() {
+            let run = self.next_run(new, start);
+            let offset = self.position + run.start as u64;
+            if !run.is_empty() {
+                self.device.write_at(offset, &new[run.clone()]).map_err(|source| InstallError::Storage {
+                    doing: "write",
+                    slot: self.slot,
+                    device: self.device.name().to_owned(),
+                    offset,
+                    source,
+                })?;
+                self.statistics.written_bytes += run.len() as u64;
+            }
+            self.statistics.skipped_bytes += (run.start - start) as u64;
+            start = run.end;
+        }
+        self.position = end;
+        self.bound_dirty_memory()
+    }
+
+    /// The next run of blocks from `start` on that differ from what the slot holds; empty at the end when the
+    /// rest is equal.
+    fn next_run(&self, new: &[u8], start: usize) -> std::ops::Range<usize> {
+        if !self.compare {
+            return start..new.len();
+        }
+        let block_end = |at: usize| (at + COMPARE_BYTES).min(new.len());
+        let equal = |at: usize| new[at..block_end(at)] == self.old[at..block_end(at)];
+        let mut first = start;
+        while first < new.len() && equal(first) {
+            first = block_end(first);
+        }
+        let mut end = first;
+        while end < new.len() && !equal(end) {
+            end = block_end(end);
+        }
+        first..end
+    }
+
+    fn bound_dirty_memory(&mut self) -> Result<(), InstallError> {
+        if self.position - self.written_back >= WRITE_BACK_BYTES {
+            self.device.start_write_back(self.written_back, self.position - self.written_back);
+            self.written_back = self.position;
+        }
+        // A UBI volume update is one transaction; it cannot be synced half-way.
+        if self.compare && self.position - self.synced >= SYNC_WINDOW_BYTES {
+            self.sync()?;
+        }
+        Ok(())
+    }
+
+    fn sync(&mut self) -> Result<(), InstallError> {
+        // After one failed sync nothing since the last good one is known to be there, and a later success would
+        // not say otherwise: every failure ends the installation.
+        self.device.sync().map_err(|e| self.storage_error("sync", e))?;
+        self.synced = self.position;
+        self.statistics.syncs += 1;
+        Ok(())
+    }
+
+    /// Syncs, drops the caches and reads the whole image back. `sha256` is the digest that the artifact's
+    /// manifest names, in lower-case hexadecimal.
+    ///
+    /// # Errors
+    /// When the image is shorter than promised, the sync fails or the slot does not hold the image.
+    pub fn finish(
+        mut self,
+        sha256: String,
+        progress: &mut dyn Progress,
+    ) -> Result<(Written, WriteStatistics), InstallError> {
+        if self.position != self.size_bytes {
+            return Err(InstallError::Storage {
+                doing: "complete",
+                slot: self.slot,
+                device: self.device.name().to_owned(),
+                offset: self.position,
+                source: std::io::ErrorKind::UnexpectedEof.into(),
+            });
+        }
+        self.sync()?; // data before the pointer to it
+        self.old = Vec::new(); // two buffers at any time, never three
+        let image = WrittenImage { slot: self.slot, size_bytes: self.size_bytes, sha256 };
+        let written = Written::verify(self.device, image, progress)?;
+        Ok((written, self.statistics))
+    }
+
+    fn storage_error(&self, doing: &'static str, source: std::io::Error) -> InstallError {
+        InstallError::Storage {
+            doing,
+            slot: self.slot,
+            device: self.device.name().to_owned(),
+            offset: self.position,
+            source,
+        }
+    }
+}
+
+/// Fills `buffer` as far as the file goes.
+fn fill(file: &mut PayloadFile<'_>, buffer: &mut [u8]) -> Result<usize, InstallError> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match file.read(&mut buffer[filled..]) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(InstallError::Artifact(ArtifactError::from_io(error))),
+        }
+    }
+    Ok(filled)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}

@@ -1,0 +1,86 @@
+//! Device type, running slot and reboot on Linux.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use client_core::slot::{Slot, SlotError, System};
+
+use crate::slots::{SlotPaths, running_slot};
+
+/// Longest device type file that is read, in bytes.
+const DEVICE_TYPE_BYTES: usize = 4096;
+
+/// The running Linux system.
+pub struct LinuxSystem {
+    paths: SlotPaths,
+    device_type_file: PathBuf,
+    reboot_command: String,
+}
+
+impl LinuxSystem {
+    /// `reboot_command` is a program with arguments, separated by blanks.
+    pub fn new(paths: SlotPaths, device_type_file: PathBuf, reboot_command: String) -> LinuxSystem {
+        LinuxSystem { paths, device_type_file, reboot_command }
+    }
+}
+
+impl System for LinuxSystem {
+    fn running_slot(&mut self) -> Result<Slot, SlotError> {
+        running_slot(&self.paths)
+    }
+
+    fn device_type(&mut self) -> Result<String, SlotError> {
+        let path = self.device_type_file.display().to_string();
+        let wrong = |reason: String| SlotError::DeviceType { path: path.clone(), reason };
+        let content = fs::read(&self.device_type_file).map_err(|error| wrong(error.to_string()))?;
+        parse_device_type(&content).map_err(|reason| wrong(reason.to_owned()))
+    }
+
+    fn reboot(&mut self) -> Result<(), SlotError> {
+        let io_error = |source| SlotError::Io { doing: "run", path: self.reboot_command.clone(), source };
+        let mut words = self.reboot_command.split_whitespace();
+        let program = words.next().ok_or_else(|| io_error(std::io::ErrorKind::InvalidInput.into()))?;
+        let status = Command::new(program).args(words).status().map_err(io_error)?;
+        if !status.success() {
+            return Err(io_error(std::io::Error::other(status.to_string())));
+        }
+        Ok(())
+    }
+}
+
+/// Exactly one line `device_type=<value>`, with or without its line end; the value is not trimmed.
+fn parse_device_type(content: &[u8]) -> Result<String, &'static str> {
+    if content.len() > DEVICE_TYPE_BYTES {
+        return Err("longer than 4096 bytes");
+    }
+    let text = std::str::from_utf8(content).map_err(|_| "not UTF-8")?;
+    let line = text.strip_suffix('\n').unwrap_or(text);
+    if line.contains('\n') {
+        return Err("more than one line");
+    }
+    match line.strip_prefix("device_type=") {
+        Some("") => Err("the value is empty"),
+        Some(value) => Ok(value.to_owned()),
+        None => Err("the line does not begin with device_type="),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_device_type_file_holds_exactly_one_line() {
+        let check = |content: &str, expected: Result<&str, &str>| {
+            let actual = parse_device_type(content.as_bytes());
+            assert_eq!(actual.as_deref().map_err(|reason| *reason), expected, "{content:?}");
+        };
+        check("device_type=qemux86-64\n", Ok("qemux86-64"));
+        check("device_type= x", Ok(" x"));
+        check("device_type=a\n\n", Err("more than one line"));
+        check("device_type=a\nb=c\n", Err("more than one line"));
+        check("DEVICE_TYPE=a", Err("the line does not begin with device_type="));
+        check("device_type=", Err("the value is empty"));
+    }
+}

@@ -1,0 +1,378 @@
+//! The command line as typed, turned into the command as meant. Knows no files and no defaults of the device.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use client_core::deploy::Stage;
+use lexopt::{Arg, Parser, ValueExt};
+
+/// What was asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Invocation {
+    /// Options that hold for every command.
+    pub global: Global,
+    /// The command.
+    pub command: Command,
+}
+
+/// Options before the command.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Global {
+    /// `--config`.
+    pub config: Option<PathBuf>,
+    /// `--fallback-config`.
+    pub fallback_config: Option<PathBuf>,
+    /// `--datastore`.
+    pub datastore: Option<PathBuf>,
+    /// `--log-file`.
+    pub log_file: Option<PathBuf>,
+    /// `--log-level`.
+    pub log_level: Option<String>,
+    /// `--trusted-certs`.
+    pub trusted_certs: Option<String>,
+    /// `--skipverify`.
+    pub skip_verify: bool,
+    /// `--json`.
+    pub json: bool,
+}
+
+/// A command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// `install`.
+    Install {
+        /// File, address or `-`.
+        source: OsString,
+        /// `--reboot-exit-code`.
+        reboot_exit_code: bool,
+        /// `--stop-before`.
+        stop_before: Vec<Stage>,
+    },
+    /// `resume`.
+    Resume {
+        /// `--reboot-exit-code`.
+        reboot_exit_code: bool,
+        /// `--stop-before`.
+        stop_before: Vec<Stage>,
+    },
+    /// `commit`.
+    Commit {
+        /// `--stop-before`.
+        stop_before: Vec<Stage>,
+    },
+    /// `rollback`.
+    Rollback {
+        /// `--stop-before`.
+        stop_before: Vec<Stage>,
+    },
+    /// `show-artifact`.
+    ShowArtifact,
+    /// `show-provides`.
+    ShowProvides,
+    /// `--version`.
+    Version,
+    /// `--help`, of one command or of all.
+    Help(&'static str),
+}
+
+/// What cannot be understood about a command line.
+#[derive(Debug)]
+pub enum UsageError {
+    /// No command at all.
+    NoCommand,
+    /// Anything else, as a sentence.
+    Wrong(String),
+}
+
+impl fmt::Display for UsageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            UsageError::NoCommand => f.write_str("no command given"),
+            UsageError::Wrong(text) => f.write_str(text),
+        }
+    }
+}
+
+impl From<lexopt::Error> for UsageError {
+    fn from(error: lexopt::Error) -> UsageError {
+        UsageError::Wrong(error.to_string())
+    }
+}
+
+/// Help for the whole program.
+pub const HELP: &str = "\
+rust-ota: installs signed artifacts on devices with two root partitions
+
+Usage: rust-ota [global options] COMMAND [options]
+
+Commands:
+  install FILE|URL|-   Install an artifact on the other slot and try it at the next boot
+  commit               Make the running trial permanent
+  rollback             Go back to the old software
+  resume               Go on with an update that was stopped or interrupted
+  show-artifact        Print the name of the installed artifact
+  show-provides        Print everything the installed artifacts provide
+
+Global options (before the command):
+  -c, --config FILE            Configuration [/etc/mender/mender.conf]
+  -b, --fallback-config FILE   Configuration under it [/var/lib/mender/mender.conf]
+  -d, --datastore DIR          Where state is kept [/var/lib/mender]
+  -L, --log-file FILE          Log there instead of to standard error
+  -l, --log-level LEVEL        trace, debug, info, warning, error or fatal [info]
+  -E, --trusted-certs FILE     Trust these certificate authorities too
+      --skipverify             Do not verify the certificate of the server
+      --json                   Print one JSON object instead of lines
+  -v, --version                Print the version
+  -h, --help                   Print this help; after a command, help for it
+
+Exit codes: 0 success; 1 failure; 2 no update in progress; 4 reboot needed
+(only with --reboot-exit-code).
+";
+
+const INSTALL_HELP: &str = "\
+Usage: rust-ota install [options] FILE|URL|-
+
+Verifies the artifact, writes it to the slot that does not run, reads it back, and points the bootloader at it for one
+trial boot. Restart the device, then run `commit`; without a commit the bootloader goes back at the next boot.
+
+  -                      Read the artifact from standard input
+  --reboot-exit-code     Exit with 4 instead of 0 when the device must be restarted
+  --stop-before STATE    Stop before STATE, one of ArtifactInstall_Enter, ArtifactCommit_Enter,
+                         ArtifactCommit_Leave, ArtifactRollback_Enter, ArtifactFailure_Enter, Cleanup;
+                         may be given several times
+";
+
+const RESUME_HELP: &str = "\
+Usage: rust-ota resume [--reboot-exit-code] [--stop-before STATE]...
+
+Goes on with an update that was stopped with --stop-before or interrupted by a power cut. What happens is decided by
+the boot environment: an interrupted installation is rolled back, a running trial is committed, a commit that had taken
+effect is completed.
+";
+
+const COMMIT_HELP: &str = "\
+Usage: rust-ota commit [--stop-before STATE]...
+
+Makes the running trial permanent. Rolls back when the new system is not the one that runs.
+";
+
+const ROLLBACK_HELP: &str = "\
+Usage: rust-ota rollback [--stop-before STATE]...
+
+Goes back to the old software. If the new one runs already, the old one runs after the next restart.
+";
+
+const SHOW_HELP: &str = "\
+Usage: rust-ota show-artifact
+       rust-ota show-provides
+
+Print the name of the installed artifact, or every key=value pair it provides.
+";
+
+/// Reads a command line. `arguments` begin with the program's own name.
+///
+/// # Errors
+/// When it cannot be understood.
+pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation, UsageError> {
+    let mut arguments = arguments.into_iter();
+    let program = arguments.next().unwrap_or_default();
+    // Scripts from the days of the 3.x client call it `mender` and may pass options that mean nothing any more.
+    let old_name = Path::new(&program).file_name().is_some_and(|name| name == "mender");
+    let mut parser = Parser::from_args(arguments);
+    let mut global = Global::default();
+    let mut version = false;
+    let name = loop {
+        match parser.next()? {
+            Some(Arg::Short('c') | Arg::Long("config")) => global.config = Some(parser.value()?.into()),
+            Some(Arg::Short('b') | Arg::Long("fallback-config")) => {
+                global.fallback_config = Some(parser.value()?.into());
+            }
+            Some(Arg::Short('d') | Arg::Long("datastore" | "data")) => {
+                global.datastore = Some(parser.value()?.into());
+            }
+            Some(Arg::Short('L') | Arg::Long("log-file")) => global.log_file = Some(parser.value()?.into()),
+            Some(Arg::Short('l') | Arg::Long("log-level")) => global.log_level = Some(parser.value()?.string()?),
+            Some(Arg::Short('E') | Arg::Long("trusted-certs")) => {
+                global.trusted_certs = Some(parser.value()?.string()?);
+            }
+            Some(Arg::Long("skipverify")) => global.skip_verify = true,
+            Some(Arg::Long("json")) => global.json = true,
+            Some(Arg::Long("no-syslog")) if old_name => {}
+            Some(Arg::Short('v') | Arg::Long("version")) => version = true,
+            Some(Arg::Short('h') | Arg::Long("help")) => {
+                return Ok(Invocation { global, command: Command::Help(HELP) });
+            }
+            Some(Arg::Value(name)) => break name,
+            Some(other) => return Err(other.unexpected().into()),
+            None if version => return Ok(Invocation { global, command: Command::Version }),
+            None => return Err(UsageError::NoCommand),
+        }
+    };
+    if version {
+        return Err(UsageError::Wrong("--version must be alone".into()));
+    }
+    let command = match name.to_str() {
+        Some("install") => {
+            let options = CommandOptions::parse(&mut parser, INSTALL_HELP, true, &mut global)?;
+            match (options.help, options.source) {
+                (Some(help), _) => help,
+                (None, Some(source)) => Command::Install {
+                    source,
+                    reboot_exit_code: options.reboot_exit_code,
+                    stop_before: options.stop_before,
+                },
+                (None, None) => {
+                    return Err(UsageError::Wrong("install needs a file, an address or - for standard input".into()));
+                }
+            }
+        }
+        Some("resume") => {
+            let options = CommandOptions::parse(&mut parser, RESUME_HELP, false, &mut global)?;
+            let CommandOptions { reboot_exit_code, stop_before, .. } = options;
+            options.help.unwrap_or(Command::Resume { reboot_exit_code, stop_before })
+        }
+        Some("commit") => {
+            let options = CommandOptions::parse(&mut parser, COMMIT_HELP, false, &mut global)?.without_reboot()?;
+            options.help.unwrap_or(Command::Commit { stop_before: options.stop_before })
+        }
+        Some("rollback") => {
+            let options = CommandOptions::parse(&mut parser, ROLLBACK_HELP, false, &mut global)?.without_reboot()?;
+            options.help.unwrap_or(Command::Rollback { stop_before: options.stop_before })
+        }
+        Some("show-artifact") => {
+            let options = CommandOptions::parse(&mut parser, SHOW_HELP, false, &mut global)?.without_any()?;
+            options.help.unwrap_or(Command::ShowArtifact)
+        }
+        Some("show-provides") => {
+            let options = CommandOptions::parse(&mut parser, SHOW_HELP, false, &mut global)?.without_any()?;
+            options.help.unwrap_or(Command::ShowProvides)
+        }
+        Some("help") => Command::Help(HELP),
+        Some(_) | None => return Err(UsageError::Wrong(format!("unknown command {}", name.to_string_lossy()))),
+    };
+    Ok(Invocation { global, command })
+}
+
+/// Everything any command takes.
+#[derive(Default)]
+struct CommandOptions {
+    source: Option<OsString>,
+    reboot_exit_code: bool,
+    stop_before: Vec<Stage>,
+    help: Option<Command>,
+}
+
+impl CommandOptions {
+    fn parse(
+        parser: &mut Parser,
+        help: &'static str,
+        takes_source: bool,
+        global: &mut Global,
+    ) -> Result<CommandOptions, UsageError> {
+        let mut options = CommandOptions::default();
+        while let Some(argument) = parser.next()? {
+            match argument {
+                Arg::Long("reboot-exit-code") => options.reboot_exit_code = true,
+                Arg::Long("stop-before") => options.stop_before.push(stop_point(&parser.value()?.string()?)?),
+                Arg::Long("json") => global.json = true,
+                Arg::Short('h') | Arg::Long("help") => options.help = Some(Command::Help(help)),
+                Arg::Value(value) if takes_source && options.source.is_none() => options.source = Some(value),
+                Arg::Value(value) => {
+                    return Err(UsageError::Wrong(format!("unexpected argument {}", value.to_string_lossy())));
+                }
+                other @ (Arg::Short(_) | Arg::Long(_)) => return Err(other.unexpected().into()),
+            }
+        }
+        Ok(options)
+    }
+
+    fn without_reboot(self) -> Result<CommandOptions, UsageError> {
+        if self.reboot_exit_code {
+            return Err(UsageError::Wrong("--reboot-exit-code goes with install and resume".into()));
+        }
+        Ok(self)
+    }
+
+    fn without_any(self) -> Result<CommandOptions, UsageError> {
+        if !self.stop_before.is_empty() {
+            return Err(UsageError::Wrong("--stop-before does not go with this command".into()));
+        }
+        self.without_reboot()
+    }
+}
+
+/// The stage before which `--stop-before` stops.
+fn stop_point(name: &str) -> Result<Stage, UsageError> {
+    match name {
+        "ArtifactInstall_Enter" => Ok(Stage::Install),
+        "ArtifactCommit_Enter" => Ok(Stage::Commit),
+        "ArtifactCommit_Leave" => Ok(Stage::AfterCommit),
+        "ArtifactRollback_Enter" => Ok(Stage::Rollback),
+        "ArtifactFailure_Enter" => Ok(Stage::Failure),
+        "Cleanup" => Ok(Stage::Cleanup),
+        _ => Err(UsageError::Wrong(format!("Value error: Cannot stop before unsupported state {name}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(line: &str) -> Result<Invocation, String> {
+        parse(line.split(' ').map(OsString::from)).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn global_options_come_before_the_command_in_both_spellings() {
+        let invocation = words("mender-update -c a --datastore=b --log-level debug install x").unwrap();
+        assert_eq!(invocation.global.config.as_deref(), Some(Path::new("a")));
+        assert_eq!(invocation.global.datastore.as_deref(), Some(Path::new("b")));
+        assert!(matches!(invocation.command, Command::Install { source, .. } if source == "x"));
+        assert!(words("rust-ota install -c a x").unwrap_err().contains("-c"));
+    }
+
+    #[test]
+    fn the_old_name_takes_the_old_options() {
+        assert!(words("/usr/bin/mender --no-syslog --data d commit").is_ok());
+        assert!(words("rust-ota --no-syslog commit").is_err());
+    }
+
+    #[test]
+    fn stop_points_have_their_names_and_no_others() {
+        let line = "rust-ota install --stop-before ArtifactInstall_Enter --stop-before=Cleanup --reboot-exit-code -";
+        let expected = Command::Install {
+            source: "-".into(),
+            reboot_exit_code: true,
+            stop_before: vec![Stage::Install, Stage::Cleanup],
+        };
+        assert_eq!(words(line).unwrap().command, expected);
+        let error = words("rust-ota commit --stop-before Foo").unwrap_err();
+        assert_eq!(error, "Value error: Cannot stop before unsupported state Foo");
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        for line in [
+            "rust-ota",
+            "rust-ota fly",
+            "rust-ota install",
+            "rust-ota install a b",
+            "rust-ota commit x",
+            "rust-ota commit --reboot-exit-code",
+            "rust-ota show-artifact --stop-before Cleanup",
+            "rust-ota --version commit",
+            "rust-ota --config",
+        ] {
+            assert!(words(line).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn help_is_there_for_everything() {
+        for line in ["rust-ota -h", "rust-ota install --help", "rust-ota commit -h", "rust-ota help"] {
+            assert!(matches!(words(line).unwrap().command, Command::Help(_)), "{line}");
+        }
+        assert_eq!(words("rust-ota -v").unwrap().command, Command::Version);
+    }
+}

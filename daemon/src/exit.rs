@@ -1,0 +1,26 @@
+//! Exit codes, the same as the Mender client's.
+
+use client_core::deploy::{DeployError, Summary};
+
+/// Everything went as asked.
+pub const SUCCESS: u8 = 0;
+/// Anything failed.
+pub const FAILURE: u8 = 1;
+/// `commit`, `rollback` or `resume` without an update in progress.
+pub const NOTHING_IN_PROGRESS: u8 = 2;
+/// Success, and the device must be restarted; only with `--reboot-exit-code`.
+pub const REBOOT_NEEDED: u8 = 4;
+
+/// The code for the end of a command.
+pub fn of_summary(summary: &Summary, reboot_exit_code: bool) -> u8 {
+    match (summary.success, summary.needs_reboot && reboot_exit_code) {
+        (false, _) => FAILURE,
+        (true, true) => REBOOT_NEEDED,
+        (true, false) => SUCCESS,
+    }
+}
+
+/// The code for a command that could not be carried out.
+pub fn of_error(error: &DeployError) -> u8 {
+    if matches!(error, DeployError::NothingInProgress) { NOTHING_IN_PROGRESS } else { FAILURE }
+}

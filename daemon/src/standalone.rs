@@ -1,0 +1,254 @@
+//! What the command line prints: the lines that scripts expect on standard output, progress on standard error, or one
+//! JSON object.
+
+use std::io::{self, IsTerminal, Write};
+use std::time::{Duration, Instant};
+
+use client_core::deploy::{Notice, Observer, Status, Summary};
+use client_core::install::{Progress, WriteStatistics};
+use serde_json::{Value, json};
+
+/// Time between two updates of the bar on a terminal.
+const BAR_INTERVAL: Duration = Duration::from_millis(200);
+/// Time between two plain lines elsewhere.
+const LINE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Prints what happens as it happens.
+pub struct Printer {
+    json: bool,
+    terminal: bool,
+    phase: Phase,
+    started: Instant,
+    shown: Option<Instant>,
+    /// Whether a bar without a line end is on the screen.
+    bar: bool,
+    write_seconds: Option<f64>,
+    verify_seconds: Option<f64>,
+    statistics: Option<WriteStatistics>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Idle,
+    Writing,
+    Verifying,
+}
+
+impl Printer {
+    /// With `json`, nothing but the final object goes to standard output.
+    pub fn new(json: bool) -> Printer {
+        Printer {
+            json,
+            terminal: io::stderr().is_terminal(),
+            phase: Phase::Idle,
+            started: Instant::now(),
+            shown: None,
+            bar: false,
+            write_seconds: None,
+            verify_seconds: None,
+            statistics: None,
+        }
+    }
+
+    /// The final object of `--json`.
+    pub fn print_summary(&self, command: &str, exit_code: u8, summary: &Summary) {
+        let mut object = json!({
+            "command": command,
+            "status": summary.status.name(),
+            "success": summary.success,
+            "needs_reboot": summary.needs_reboot,
+            "exit_code": exit_code,
+        });
+        if let Some(error) = &summary.error {
+            object["error"] = error.to_string().into();
+        }
+        if let Some(statistics) = self.statistics {
+            object["image"] = json!({
+                "total_bytes": statistics.total_bytes,
+                "written_bytes": statistics.written_bytes,
+                "skipped_bytes": statistics.skipped_bytes,
+                "syncs": statistics.syncs,
+                "write_seconds": self.write_seconds,
+                "verify_seconds": self.verify_seconds,
+            });
+        }
+        self.print_json(&object);
+    }
+
+    /// The final object of `--json` for a command that could not be carried out.
+    pub fn print_error(&self, command: &str, exit_code: u8, error: &str) {
+        self.print_json(&json!({
+            "command": command,
+            "status": Status::NotModified.name(),
+            "success": false,
+            "needs_reboot": false,
+            "exit_code": exit_code,
+            "error": error,
+        }));
+    }
+
+    /// Prints `object` on one line if JSON was asked for.
+    pub fn print_json(&self, object: &Value) {
+        if self.json {
+            print_line(&object.to_string());
+        }
+    }
+
+    fn progress(&mut self, phase: Phase, done: u64, total: u64) {
+        let now = Instant::now();
+        if self.phase != phase {
+            self.phase = phase;
+            self.started = now;
+            self.shown = None;
+        }
+        let interval = if self.terminal { BAR_INTERVAL } else { LINE_INTERVAL };
+        let due = match self.shown {
+            None => self.terminal,
+            Some(shown) => now - shown >= interval,
+        };
+        if self.shown.is_none() {
+            self.shown = Some(now);
+        }
+        if !(due || done == total) {
+            return;
+        }
+        self.shown = Some(now);
+        let elapsed = (now - self.started).as_secs_f64();
+        let verb = if phase == Phase::Writing { "writing" } else { "verifying" };
+        let text = progress_text(verb, done, total, elapsed);
+        if self.terminal {
+            let end = if done == total { "\n" } else { "" };
+            eprint_text(&format!("\r{} {text}\x1b[K{end}", bar(done, total)));
+            self.bar = done != total;
+        } else {
+            eprint_text(&format!("{text}\n"));
+        }
+        if done == total {
+            let seconds = match phase {
+                Phase::Writing => &mut self.write_seconds,
+                Phase::Verifying | Phase::Idle => &mut self.verify_seconds,
+            };
+            *seconds = Some(elapsed);
+        }
+    }
+}
+
+impl Progress for Printer {
+    fn written(&mut self, done_bytes: u64, total_bytes: u64) {
+        self.progress(Phase::Writing, done_bytes, total_bytes);
+    }
+
+    fn verified(&mut self, done_bytes: u64, total_bytes: u64) {
+        self.progress(Phase::Verifying, done_bytes, total_bytes);
+    }
+
+    fn finished(&mut self, statistics: &WriteStatistics) {
+        log::info!(
+            "{} bytes installed and verified: {} written, {} already there, {} syncs",
+            statistics.total_bytes,
+            statistics.written_bytes,
+            statistics.skipped_bytes,
+            statistics.syncs
+        );
+        self.statistics = Some(*statistics);
+    }
+}
+
+impl Observer for Printer {
+    fn notice(&mut self, notice: Notice) {
+        if self.bar {
+            eprint_text("\n");
+            self.bar = false;
+        }
+        if self.json {
+            return;
+        }
+        for line in lines(notice) {
+            print_line(line);
+        }
+    }
+}
+
+/// The lines of the Mender client 5.x (specification 5.3).
+fn lines(notice: Notice) -> &'static [&'static str] {
+    match notice {
+        Notice::Installing => &["Installing artifact..."],
+        Notice::EmptyPayload => &["Artifact with empty payload. Committing immediately."],
+        Notice::Streamed => &["Streamed to storage, but not installed/enabled."],
+        Notice::InstalledNotCommitted => &[
+            "Installed, but not committed.",
+            "Use 'commit' to update, or 'rollback' to roll back the update.",
+        ],
+        Notice::NoRollbackCommitting => &["Update Module doesn't support rollback. Committing immediately."],
+        Notice::InstalledAndCommitted => &["Installed and committed."],
+        Notice::RebootRequested => &["At least one payload requested a reboot of the device it updated."],
+        Notice::StreamingFailed => &["Streaming failed."],
+        Notice::SystemNotModified => &["System not modified."],
+        Notice::NoUpdateModule => &["System not modified. Cleanup failed."],
+        Notice::InstallationFailed => &["Installation failed."],
+        Notice::CommittingFailed => &["Committing failed."],
+        Notice::RolledBack => &["Rolled back."],
+        Notice::NoRollback => {
+            &["Update Module does not support rollback. System may be in an inconsistent state."]
+        }
+        Notice::RollbackFailed => &["Rollback failed. System may be in an inconsistent state."],
+        Notice::Committed => &["Committed."],
+        Notice::PostCommitFailed => &["One or more post-commit steps failed."],
+        Notice::CleanupFailed => &["Cleanup failed."],
+        Notice::CleanedUp => &["Cleaned up."],
+        Notice::NothingInProgress => &["No update in progress."],
+        // A notice this program does not know yet has no line that a script could expect.
+        _ => &[],
+    }
+}
+
+/// Prints one line on standard output. A closed pipe is the reader's business.
+pub fn print_line(line: &str) {
+    let mut out = io::stdout().lock();
+    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+}
+
+fn eprint_text(text: &str) {
+    let _ = io::stderr().lock().write_all(text.as_bytes());
+}
+
+fn bar(done: u64, total: u64) -> String {
+    const WIDTH: u64 = 30;
+    let filled = (done * WIDTH).checked_div(total).unwrap_or(WIDTH) as usize;
+    format!("[{}{}]", "#".repeat(filled), ".".repeat(WIDTH as usize - filled))
+}
+
+fn progress_text(verb: &str, done: u64, total: u64, elapsed: f64) -> String {
+    const MIB: f64 = 1024.0 * 1024.0;
+    let percent = (done * 100).checked_div(total).unwrap_or(100);
+    let mut text =
+        format!("{verb} {percent:3}% ({:.1} of {:.1} MiB", done as f64 / MIB, total as f64 / MIB);
+    if elapsed > 0.1 && done > 0 {
+        let rate = done as f64 / elapsed;
+        text.push_str(&format!(", {:.1} MiB/s", rate / MIB));
+        if done < total {
+            text.push_str(&format!(", {:.0} s left", (total - done) as f64 / rate));
+        }
+    }
+    text.push(')');
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_tells_amount_speed_and_time_left() {
+        let text = progress_text("writing", 64 << 20, 256 << 20, 2.0);
+        assert_eq!(text, "writing  25% (64.0 of 256.0 MiB, 32.0 MiB/s, 6 s left)");
+        assert_eq!(progress_text("verifying", 1 << 20, 1 << 20, 0.0), "verifying 100% (1.0 of 1.0 MiB)");
+    }
+
+    #[test]
+    fn the_bar_is_as_full_as_the_work_is_done() {
+        assert_eq!(bar(0, 10), format!("[{}]", ".".repeat(30)));
+        assert_eq!(bar(5, 10), format!("[{}{}]", "#".repeat(15), ".".repeat(15)));
+        assert_eq!(bar(0, 0), format!("[{}]", "#".repeat(30)));
+    }
+}
