@@ -22,7 +22,7 @@ const FILE_BYTES: usize = 128 * 1024;
 /// When the datastore cannot be written, or the file there has another length.
 pub fn open(datastore: &Path, initial: &[u8]) -> Result<TwoCopyRecord<FileDevice>, StateError> {
     let path = datastore.join(FILE_NAME);
-    let io_error = |doing, source| StateError::Io { doing, path: path.display().to_string(), source };
+    let io_error = |doing, source| StateError::Io { doing, device: path.display().to_string(), source };
     match fs::symlink_metadata(&path) {
         Ok(_) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -37,7 +37,7 @@ pub fn open(datastore: &Path, initial: &[u8]) -> Result<TwoCopyRecord<FileDevice
 /// Both copies are there and valid before the file gets its name, so that a file with no valid copy always means
 /// damage.
 fn create(path: &Path, initial: &[u8]) -> Result<(), StateError> {
-    let io_error = |doing, source| StateError::Io { doing, path: path.display().to_string(), source };
+    let io_error = |doing, source| StateError::Io { doing, device: path.display().to_string(), source };
     let temporary = PathBuf::from(format!("{}.new", path.display()));
     let file = fs::OpenOptions::new()
         .write(true)
@@ -48,8 +48,8 @@ fn create(path: &Path, initial: &[u8]) -> Result<(), StateError> {
         .map_err(|error| io_error("create", error))?;
     file.set_len(FILE_BYTES as u64).map_err(|error| io_error("create", error))?;
     drop(file);
-    let mut device = FileDevice::open(&temporary).map_err(|error| io_error("open", error))?;
-    TwoCopyRecord::format(&mut device, initial)?;
+    let device = FileDevice::open(&temporary).map_err(|error| io_error("open", error))?;
+    TwoCopyRecord::format_new(device, initial)?;
     drop(device);
     atomic_file::publish(&temporary, path).map_err(|error| io_error("create", error))
 }

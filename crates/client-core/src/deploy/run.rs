@@ -106,10 +106,10 @@ pub fn install(
         let error = Some(InstallError::UnknownPayloadType { payload_type }.into());
         return Ok(Summary { status: Status::NotModified, success: false, needs_reboot: false, error });
     }
-    let mut run = match Run::new(device, record, deployment, options) {
-        Ok(run) => run,
-        Err(error) => return refused(device.observer, error),
-    };
+    if let Err(error) = RootfsImage::new(device.boot_env, device.slots, device.system).map(drop) {
+        return refused(device.observer, error.into());
+    }
+    let mut run = Run::new(device, record, deployment, options)?;
     run.drive(Stage::Download, Some(Incoming { header: &header, payload: &mut payload }));
     Ok(run.finish(Command::Install))
 }
@@ -200,19 +200,13 @@ pub fn bootstrap(
         return Ok(());
     }
     let installed = match source {
-        None => Ok(false),
-        Some(source) => {
-            bootstrap_provides(device, &mut record, source, limits).inspect_err(|_| {
-                // A refused artifact is gone after this; the next start must find a name.
-                record = Record { installed: Default::default(), ..record.clone() };
-            }).map(|()| true)
-        }
+        None => Ok(()),
+        Some(source) => bootstrap_provides(device, &mut record, source, limits),
     };
-    if !matches!(installed, Ok(true)) {
-        record.installed.artifact_name = Some(UNKNOWN_ARTIFACT.to_owned());
-    }
+    // Refused or not there: the next start must find a name all the same.
+    record.installed.artifact_name.get_or_insert_with(|| UNKNOWN_ARTIFACT.to_owned());
     record.save(device.state)?;
-    installed.map(|_| ())
+    installed
 }
 
 fn bootstrap_provides(

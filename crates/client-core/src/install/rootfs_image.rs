@@ -46,7 +46,7 @@ impl PayloadHandler for RootfsImage<'_> {
         };
         // The size is known before the first byte, and so is whether it fits.
         let mut writer = SlotWriter::new(&mut *device, target, file.size())?;
-        let sha256 = file.expected_sha256_hex();
+        let sha256 = file.expected_sha256();
         writer.copy_from(&mut file, progress)?; // fails at the end of the file on a wrong checksum
         drop(file);
         if payload.next_file()?.is_some() {

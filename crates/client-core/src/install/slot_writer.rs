@@ -146,7 +146,7 @@ impl<'d> SlotWriter<'d> {
         }
         // A UBI volume is replaced as a whole and cannot be read meanwhile.
         let compare = device.medium() != Medium::UbiVolume;
-        let mut writer = SlotWriter {
+        let writer = SlotWriter {
             device,
             slot,
             size_bytes,
@@ -264,13 +264,13 @@ impl<'d> SlotWriter<'d> {
     }
 
     /// Syncs, drops the caches and reads the whole image back. `sha256` is the digest that the artifact's
-    /// manifest names, in lower-case hexadecimal.
+    /// manifest names.
     ///
     /// # Errors
     /// When the image is shorter than promised, the sync fails or the slot does not hold the image.
     pub fn finish(
         mut self,
-        sha256: String,
+        sha256: [u8; 32],
         progress: &mut dyn Progress,
     ) -> Result<(Written, WriteStatistics), InstallError> {
         if self.position != self.size_bytes {
@@ -284,7 +284,7 @@ impl<'d> SlotWriter<'d> {
         }
         self.sync()?; // data before the pointer to it
         self.old = Vec::new(); // two buffers at any time, never three
-        let image = WrittenImage { slot: self.slot, size_bytes: self.size_bytes, sha256 };
+        let image = WrittenImage { slot: self.slot, size_bytes: self.size_bytes, sha256: hex(&sha256) };
         let written = Written::verify(self.device, image, progress)?;
         Ok((written, self.statistics))
     }
