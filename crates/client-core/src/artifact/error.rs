@@ -1,0 +1,340 @@
+//! What can be wrong with an artifact. One enum for the whole reader: an artifact is refused for exactly one reason,
+//! and the reason names the entry.
+
+use super::compression::Compression;
+use std::fmt;
+use std::io;
+
+/// Why an artifact was refused, could not be read or could not be written.
+///
+/// Only [`ArtifactError::Source`] says nothing about the artifact: the bytes could not be read. All other variants
+/// are verdicts on the bytes and stay the same however often they are read; see [`ArtifactError::is_retryable`].
+#[derive(Debug)]
+#[non_exhaustive]
+#[allow(missing_docs)] // The fields are named for what they hold; each variant says when it is returned.
+pub enum ArtifactError {
+    /// Reading the source failed. The artifact may be good.
+    Source { source: io::Error },
+    /// Writing an artifact, or reading what goes into one, failed.
+    Write { doing: String, source: io::Error },
+    /// The data ended in the middle of `entry`.
+    Truncated { entry: String },
+    /// A tar header or tar structure this reader does not accept.
+    Tar { entry: String, problem: TarProblem },
+    /// A length or a number is over its limit.
+    TooLarge { entry: String, what: &'static str, limit: u64 },
+    /// A member of an archive is not where the format has it, or not part of the format at all.
+    UnexpectedMember { found: String, expected: &'static str },
+    /// The archive ended before a required member.
+    MissingMember { expected: &'static str },
+    /// The artifact has `manifest-augment` or `header-augment`, which no client supports.
+    Augmented,
+    /// `version` is not a description of the format.
+    NotAnArtifact { found: String },
+    /// `version` names another version of the format.
+    UnsupportedVersion { found: String },
+    /// A line of the manifest is not `<64 hexadecimal digits>  <name>`.
+    ManifestLine { line: usize, problem: &'static str },
+    /// The manifest lists a name twice.
+    ManifestDuplicate { entry: String },
+    /// The manifest has no line for an entry that needs one.
+    NotInManifest { entry: String },
+    /// The manifest has a line for something that is not in the artifact.
+    NotInArtifact { entry: String },
+    /// An entry's SHA-256 is not the one of the manifest.
+    ChecksumMismatch { entry: String, expected: [u8; 32], actual: [u8; 32] },
+    /// There is no verification key, and unsigned artifacts were not asked for.
+    NoVerifyKeys,
+    /// The artifact carries no signature, and one is required.
+    Unsigned,
+    /// `manifest.sig` is not Base64.
+    SignatureEncoding,
+    /// The signature verifies with none of the keys.
+    SignatureMismatch { keys: Vec<String> },
+    /// The compression is not known, or this program was built without it.
+    CompressionNotSupported { entry: String, compression: Compression },
+    /// The first bytes are not those of the compression the name promises.
+    WrongMagic { entry: String, compression: Compression },
+    /// The decoder refused the data.
+    Decompress { entry: String, compression: Compression, source: io::Error },
+    /// There is something behind the compressed data that does not belong to it.
+    TrailingGarbage { entry: String },
+    /// A JSON document cannot be parsed, is nested too deeply or has a key twice.
+    Json { entry: String, problem: String },
+    /// A field of a JSON document is missing or has another type than the format says.
+    Field { entry: String, field: &'static str, problem: String },
+    /// A state script's name is not one of the format.
+    ScriptName { name: String },
+    /// A payload type is empty or more than one plain path component.
+    PayloadType { found: String },
+    /// The artifact has not exactly one payload.
+    PayloadCount { found: usize },
+    /// `type-info` names another payload type than `header-info`.
+    PayloadTypeMismatch { header_info: String, type_info: String },
+    /// `type-info` repeats a dependency of `header-info`.
+    DuplicateDepends { key: String },
+    /// A payload file's name is not one plain path component.
+    PayloadName { name: String },
+    /// An artifact without a payload carries something that only a payload has.
+    EmptyPayloadWith { what: &'static str },
+    /// The same member twice in one archive.
+    DuplicateMember { entry: String },
+    /// Something was asked of the reader after it had failed.
+    AfterFailure,
+    /// What was to be written cannot be expressed in the format.
+    CannotWrite { problem: String },
+}
+
+/// What is wrong with a tar header. All of these are things that two readers could understand differently.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TarProblem {
+    /// The header's checksum is wrong.
+    Checksum,
+    /// Neither POSIX ustar nor GNU.
+    Magic,
+    /// Not a regular file: a link, a directory, a device, a sparse file or a global header.
+    Type(u8),
+    /// A number field does not hold a number.
+    Number,
+    /// The sizes in the PAX header and the tar header disagree.
+    SizeDisagrees,
+    /// Two extension headers of one kind for one member, or names from two kinds.
+    TwoExtensions,
+    /// An extension header with no member behind it.
+    DanglingExtension,
+    /// A PAX record is malformed.
+    PaxRecord,
+    /// A PAX record of a kind that changes what the member is.
+    PaxKey,
+    /// The name is empty, not UTF-8 or has bytes behind its end.
+    Name,
+    /// A regular file with a link name.
+    LinkName,
+    /// Non-zero bytes in a part of the header or its padding that has to be zero.
+    Padding,
+    /// One zero block that is not followed by another.
+    LoneZeroBlock,
+    /// Something other than zeros behind the end of the archive.
+    AfterEnd,
+}
+
+impl ArtifactError {
+    /// Whether the same artifact may be readable on another attempt. Never true for a verdict on its bytes.
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, ArtifactError::Source { .. })
+    }
+
+    /// Gets back the error that travelled through [`std::io::Read`]; any other I/O error is one of the source.
+    pub fn from_io(error: io::Error) -> ArtifactError {
+        match error.downcast::<ArtifactError>() {
+            Ok(ours) => ours,
+            Err(source) => ArtifactError::Source { source },
+        }
+    }
+
+    /// Wraps the error so that it can travel through [`std::io::Read`].
+    pub fn into_io(self) -> io::Error {
+        let kind = if let ArtifactError::Source { source } = &self {
+            source.kind()
+        } else if let ArtifactError::Truncated { .. } = &self {
+            io::ErrorKind::UnexpectedEof
+        } else {
+            io::ErrorKind::InvalidData
+        };
+        io::Error::new(kind, self)
+    }
+
+    pub(crate) fn tar(entry: &str, problem: TarProblem) -> ArtifactError {
+        ArtifactError::Tar { entry: entry.to_owned(), problem }
+    }
+
+    pub(crate) fn too_large(entry: &str, what: &'static str, limit: u64) -> ArtifactError {
+        ArtifactError::TooLarge { entry: entry.to_owned(), what, limit }
+    }
+}
+
+/// Parse results inside the module travel through `Read` too.
+impl From<ArtifactError> for io::Error {
+    fn from(error: ArtifactError) -> io::Error {
+        error.into_io()
+    }
+}
+
+impl std::error::Error for ArtifactError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        if let ArtifactError::Source { source }
+        | ArtifactError::Write { source, .. }
+        | ArtifactError::Decompress { source, .. } = self
+        {
+            Some(source)
+        } else {
+            None
+        }
+    }
+}
+
+impl fmt::Display for ArtifactError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ArtifactError::Source { source } => write!(f, "cannot read the artifact: {source}"),
+            ArtifactError::Write { doing, source } => write!(f, "cannot {doing}: {source}"),
+            ArtifactError::Truncated { entry } => write!(f, "{}: the data ends too early", Shown(entry)),
+            ArtifactError::Tar { entry, problem } => write!(f, "{}: {problem}", Shown(entry)),
+            ArtifactError::TooLarge { entry, what, limit } => {
+                write!(f, "{}: {what} over the limit of {limit}", Shown(entry))
+            }
+            ArtifactError::UnexpectedMember { found, expected } => {
+                write!(f, "unexpected member {} where {expected} should be", Shown(found))
+            }
+            ArtifactError::MissingMember { expected } => write!(f, "the archive ends before {expected}"),
+            ArtifactError::Augmented => write!(f, "augmented artifacts are not supported"),
+            ArtifactError::NotAnArtifact { found } => write!(f, "version: not an artifact: {}", Shown(found)),
+            ArtifactError::UnsupportedVersion { found } => {
+                write!(f, "version: artifact format {} is not supported, only 3 is", Shown(found))
+            }
+            ArtifactError::ManifestLine { line, problem } => write!(f, "manifest: line {line}: {problem}"),
+            ArtifactError::ManifestDuplicate { entry } => {
+                write!(f, "manifest: {} is listed twice", Shown(entry))
+            }
+            ArtifactError::NotInManifest { entry } => {
+                write!(f, "{}: not listed in the manifest", Shown(entry))
+            }
+            ArtifactError::NotInArtifact { entry } => {
+                write!(f, "{}: listed in the manifest and not in the artifact", Shown(entry))
+            }
+            ArtifactError::ChecksumMismatch { entry, expected, actual } => {
+                write!(
+                    f,
+                    "{}: checksum mismatch: expected {}, got {}",
+                    Shown(entry),
+                    Hex(expected),
+                    Hex(actual)
+                )
+            }
+            ArtifactError::NoVerifyKeys => write!(
+                f,
+                "no key to verify artifacts with is configured: set ArtifactVerifyKey or ArtifactVerifyKeys, or \
+                 accept unsigned artifacts with DangerAcceptUnsigned in RustOta"
+            ),
+            ArtifactError::Unsigned => write!(f, "expecting signed artifact, but no signature file found"),
+            ArtifactError::SignatureEncoding => write!(f, "manifest.sig: not Base64"),
+            ArtifactError::SignatureMismatch { keys } => {
+                write!(f, "manifest.sig: wrong signature or wrong key; tried {}", keys.join(", "))
+            }
+            ArtifactError::CompressionNotSupported { entry, compression } => {
+                write!(f, "{}: this program was built without {compression} support", Shown(entry))
+            }
+            ArtifactError::WrongMagic { entry, compression } => {
+                write!(f, "{}: the content is not {compression} as the name says", Shown(entry))
+            }
+            ArtifactError::Decompress { entry, compression, source } => {
+                write!(f, "{}: cannot decompress {compression}: {source}", Shown(entry))
+            }
+            ArtifactError::TrailingGarbage { entry } => {
+                write!(f, "{}: data behind the end of the compressed stream", Shown(entry))
+            }
+            ArtifactError::Json { entry, problem } => write!(f, "{entry}: {problem}"),
+            ArtifactError::Field { entry, field, problem } => write!(f, "{entry}: {field}: {problem}"),
+            ArtifactError::ScriptName { name } => {
+                write!(f, "{}: not the name of a state script", Shown(name))
+            }
+            ArtifactError::PayloadType { found } => {
+                write!(f, "header-info: {} is not a payload type", Shown(found))
+            }
+            ArtifactError::PayloadCount { found } => {
+                write!(f, "header-info: {found} payloads, only one is supported")
+            }
+            ArtifactError::PayloadTypeMismatch { header_info, type_info } => write!(
+                f,
+                "type-info: payload type {} does not match {} of header-info",
+                Shown(type_info),
+                Shown(header_info)
+            ),
+            ArtifactError::DuplicateDepends { key } => {
+                write!(f, "type-info: artifact_depends repeats {} of header-info", Shown(key))
+            }
+            ArtifactError::PayloadName { name } => {
+                write!(f, "{}: not a plain file name for a payload file", Shown(name))
+            }
+            ArtifactError::EmptyPayloadWith { what } => write!(f, "an empty payload cannot have {what}"),
+            ArtifactError::DuplicateMember { entry } => write!(f, "{}: in the archive twice", Shown(entry)),
+            ArtifactError::AfterFailure => write!(f, "the artifact was refused before"),
+            ArtifactError::CannotWrite { problem } => write!(f, "cannot write the artifact: {problem}"),
+        }
+    }
+}
+
+impl fmt::Display for TarProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            TarProblem::Checksum => write!(f, "wrong tar header checksum"),
+            TarProblem::Magic => write!(f, "neither a ustar nor a GNU tar header"),
+            TarProblem::Type(flag) => {
+                write!(f, "tar member type '{}' is not a regular file", flag.escape_ascii())
+            }
+            TarProblem::Number => write!(f, "malformed number in the tar header"),
+            TarProblem::SizeDisagrees => write!(f, "the sizes in the PAX and the tar header disagree"),
+            TarProblem::TwoExtensions => write!(f, "two extension headers for one member"),
+            TarProblem::DanglingExtension => write!(f, "an extension header with no member behind it"),
+            TarProblem::PaxRecord => write!(f, "malformed PAX record"),
+            TarProblem::PaxKey => write!(f, "PAX record of an unsupported kind"),
+            TarProblem::Name => write!(f, "malformed member name"),
+            TarProblem::LinkName => write!(f, "a regular file with a link name"),
+            TarProblem::Padding => write!(f, "non-zero padding"),
+            TarProblem::LoneZeroBlock => write!(f, "a lone zero block"),
+            TarProblem::AfterEnd => write!(f, "data behind the end of the archive"),
+        }
+    }
+}
+
+/// A digest as lowercase hexadecimal digits.
+pub(crate) struct Hex<'a>(pub(crate) &'a [u8]);
+
+impl fmt::Display for Hex<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// A name from an artifact, made safe for a log line: control characters escaped, and not longer than 80 characters.
+struct Shown<'a>(&'a str);
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for c in self.0.chars().take(80) {
+            match c.is_control() {
+                true => write!(f, "{}", c.escape_unicode())?,
+                false => write!(f, "{c}")?,
+            }
+        }
+        match self.0.chars().nth(80) {
+            Some(_) => write!(f, "..."),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_error_of_the_source_is_retryable_and_it_survives_the_trip_through_io() {
+        let source = ArtifactError::from_io(io::Error::from(io::ErrorKind::TimedOut));
+        assert!(source.is_retryable());
+        let trip = ArtifactError::from_io(source.into_io());
+        assert!(
+            matches!(&trip, ArtifactError::Source { source } if source.kind() == io::ErrorKind::TimedOut)
+        );
+        let verdict = ArtifactError::from_io(ArtifactError::Unsigned.into_io());
+        assert!(matches!(verdict, ArtifactError::Unsigned) && !verdict.is_retryable());
+    }
+
+    #[test]
+    fn hostile_names_cannot_forge_log_lines() {
+        let error = ArtifactError::PayloadName { name: format!("a\n{}", "b".repeat(100)) };
+        let shown = error.to_string();
+        assert!(!shown.contains('\n') && shown.contains("\\u{a}") && shown.contains("..."), "{shown}");
+    }
+}

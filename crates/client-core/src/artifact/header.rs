@@ -1,0 +1,415 @@
+//! The header: what the artifact is called, what it needs, what it provides, and its state scripts.
+//!
+//! It is parsed only from bytes whose checksum was compared with the signed manifest. What it says is turned into plain
+//! values here; whether they fit the device is not decided here.
+
+use super::compression::Compression;
+use super::error::ArtifactError;
+use super::json::{self, Keys, Object};
+use super::limits::Limits;
+use super::manifest::Manifest;
+use super::signature::SignatureStatus;
+use super::tar::TarReader;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::io::Read;
+
+/// Everything an artifact says about itself, verified.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Header {
+    /// The name of the artifact.
+    pub artifact_name: String,
+    /// The group the artifact provides.
+    pub artifact_group: Option<String>,
+    /// What the device has to be and have.
+    pub depends: Depends,
+    /// What the device provides afterwards, from `type-info`; absent and empty differ (see the rules for merging).
+    pub provides: Option<BTreeMap<String, String>>,
+    /// Patterns of what the device no longer provides; absent and empty differ.
+    pub clears_provides: Option<Vec<String>>,
+    /// The payload, or `None` for an artifact that changes nothing but what the device provides.
+    pub payload: Option<PayloadInfo>,
+    /// State scripts in the order of their names.
+    pub scripts: Vec<StateScript>,
+    /// Who signed it.
+    pub signature: SignatureStatus,
+    /// The manifest.
+    pub manifest: Manifest,
+    /// How the data member is compressed; `None` when there is no data member.
+    pub data_compression: Option<Compression>,
+    /// The version of the format.
+    pub format_version: u64,
+}
+
+/// The payload's handler and the data for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PayloadInfo {
+    /// Which handler installs it: one plain path component.
+    pub payload_type: String,
+    /// A JSON object as text, exactly as it is in the artifact. Validated, not interpreted.
+    pub meta_data: Option<String>,
+}
+
+/// What an artifact depends on. For each entry the device's value has to be one of those listed.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Depends {
+    /// Device types. Never empty.
+    pub device_type: Vec<String>,
+    /// Names of the artifact that is installed now.
+    pub artifact_name: Option<Vec<String>>,
+    /// Groups of the artifact that is installed now.
+    pub artifact_group: Option<Vec<String>>,
+    /// Other things provided on the device, from `type-info`.
+    pub type_info: BTreeMap<String, Vec<String>>,
+}
+
+/// A script that runs at a point of the deployment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StateScript {
+    /// Plain file name, checked against the format's grammar.
+    pub name: String,
+    /// What is in the file.
+    pub content: Vec<u8>,
+}
+
+const TYPE_INFO: &str = "headers/0000/type-info";
+const META_DATA: &str = "headers/0000/meta-data";
+const SCRIPT_STATES: [&str; 6] = [
+    "ArtifactInstall",
+    "ArtifactReboot",
+    "ArtifactCommit",
+    "ArtifactRollback",
+    "ArtifactRollbackReboot",
+    "ArtifactFailure",
+];
+const SCRIPT_ACTIONS: [&str; 3] = ["Enter", "Leave", "Error"];
+/// Characters of an artifact name, the bound of the tool that writes artifacts.
+const ARTIFACT_NAME_CHARS: usize = 256;
+
+/// What the members of the header archive say.
+pub(crate) struct HeaderContent {
+    pub(crate) artifact_name: String,
+    pub(crate) artifact_group: Option<String>,
+    pub(crate) depends: Depends,
+    pub(crate) provides: Option<BTreeMap<String, String>>,
+    pub(crate) clears_provides: Option<Vec<String>>,
+    pub(crate) payload: Option<PayloadInfo>,
+    pub(crate) scripts: Vec<StateScript>,
+}
+
+/// Reads the header archive to its end: `header-info`, scripts, `type-info`, `meta-data`, in this order.
+pub(crate) fn parse(archive: impl Read, limits: &Limits) -> Result<HeaderContent, ArtifactError> {
+    let mut tar = TarReader::new(archive, "header.tar", limits);
+    let missing = |expected| ArtifactError::MissingMember { expected };
+
+    let first = tar.next_entry()?.ok_or_else(|| missing("header-info"))?;
+    if first.name != "header-info" {
+        return Err(ArtifactError::UnexpectedMember { found: first.name, expected: "header-info" });
+    }
+    let info = HeaderInfo::parse(&tar.read_all("bytes", limits.header_json_bytes)?, limits)?;
+
+    let mut scripts = BTreeMap::new();
+    let mut scripts_bytes = 0;
+    let type_info = loop {
+        let entry = tar.next_entry()?.ok_or_else(|| missing(TYPE_INFO))?;
+        if entry.name == TYPE_INFO {
+            break TypeInfo::parse(&tar.read_all("bytes", limits.header_json_bytes)?, limits)?;
+        }
+        let Some(name) = entry.name.strip_prefix("scripts/") else {
+            return Err(ArtifactError::UnexpectedMember { found: entry.name, expected: TYPE_INFO });
+        };
+        if !is_script_name(name) {
+            return Err(ArtifactError::ScriptName { name: name.to_owned() });
+        }
+        if scripts.len() >= limits.scripts {
+            return Err(ArtifactError::too_large("header.tar", "state scripts", limits.scripts as u64));
+        }
+        let content = tar.read_all("bytes", limits.script_bytes)?;
+        scripts_bytes += content.len();
+        if scripts_bytes > limits.scripts_total_bytes {
+            let limit = limits.scripts_total_bytes as u64;
+            return Err(ArtifactError::too_large("scripts", "bytes together", limit));
+        }
+        if scripts.insert(name.to_owned(), content).is_some() {
+            return Err(ArtifactError::DuplicateMember { entry: entry.name });
+        }
+    };
+
+    let meta_data = match tar.next_entry()? {
+        None => None,
+        Some(entry) if entry.name == META_DATA => {
+            let meta_data = parse_meta_data(&tar.read_all("bytes", limits.meta_data_bytes)?, limits)?;
+            if let Some(extra) = tar.next_entry()? {
+                let expected = "the end of the header";
+                return Err(ArtifactError::UnexpectedMember { found: extra.name, expected });
+            }
+            meta_data
+        }
+        Some(entry) => {
+            return Err(ArtifactError::UnexpectedMember { found: entry.name, expected: META_DATA });
+        }
+    };
+    combine(info, type_info, meta_data, scripts)
+}
+
+/// What the two documents have to agree on.
+fn combine(
+    info: HeaderInfo,
+    type_info: TypeInfo,
+    meta_data: Option<String>,
+    scripts: BTreeMap<String, Vec<u8>>,
+) -> Result<HeaderContent, ArtifactError> {
+    // Old releases of mender-artifact wrote an empty type for root file systems.
+    let type_of_info = type_info.payload_type.filter(|payload_type| !payload_type.is_empty());
+    if type_of_info.is_some() && type_of_info != info.payload_type
+        || type_info.is_null && info.payload_type.is_some()
+    {
+        return Err(ArtifactError::PayloadTypeMismatch {
+            header_info: info.payload_type.unwrap_or_else(|| "null".to_owned()),
+            type_info: type_of_info.unwrap_or_else(|| "null".to_owned()),
+        });
+    }
+    let repeated = |key: &str| match key {
+        "device_type" => true,
+        "artifact_name" => info.depends.artifact_name.is_some(),
+        "artifact_group" => info.depends.artifact_group.is_some(),
+        _ => false,
+    };
+    if let Some(key) = type_info.depends.keys().find(|key| repeated(key)) {
+        return Err(ArtifactError::DuplicateDepends { key: key.clone() });
+    }
+    let payload = match info.payload_type {
+        Some(payload_type) => Some(PayloadInfo { payload_type, meta_data }),
+        None if meta_data.is_some() => return Err(ArtifactError::EmptyPayloadWith { what: "meta-data" }),
+        None => None,
+    };
+    Ok(HeaderContent {
+        artifact_name: info.artifact_name,
+        artifact_group: info.artifact_group,
+        depends: Depends { type_info: type_info.depends, ..info.depends },
+        provides: type_info.provides,
+        clears_provides: type_info.clears_provides,
+        payload,
+        scripts: scripts.into_iter().map(|(name, content)| StateScript { name, content }).collect(),
+    })
+}
+
+struct HeaderInfo {
+    payload_type: Option<String>,
+    artifact_name: String,
+    artifact_group: Option<String>,
+    depends: Depends,
+}
+
+impl HeaderInfo {
+    fn parse(bytes: &[u8], limits: &Limits) -> Result<HeaderInfo, ArtifactError> {
+        let info = json::parse_object("header-info", bytes, limits.json_depth)?;
+        let payloads = info.array("payloads")?;
+        let [payload] = payloads else {
+            return Err(ArtifactError::PayloadCount { found: payloads.len() });
+        };
+        let provides =
+            info.object("artifact_provides")?.ok_or_else(|| info.wrong("artifact_provides", "missing"))?;
+        let artifact_name =
+            provides.string("artifact_name")?.ok_or_else(|| info.wrong("artifact_name", "missing"))?;
+        if !is_artifact_name(&artifact_name) {
+            return Err(info.wrong("artifact_name", "empty, too long or with control characters"));
+        }
+        let depends =
+            info.object("artifact_depends")?.ok_or_else(|| info.wrong("artifact_depends", "missing"))?;
+        let device_type = depends
+            .strings("device_type")?
+            .filter(|types| !types.is_empty())
+            .ok_or_else(|| info.wrong("device_type", "missing or empty"))?;
+        Ok(HeaderInfo {
+            payload_type: payload_type(&info, payload)?,
+            artifact_name,
+            artifact_group: provides.string("artifact_group")?,
+            depends: Depends {
+                device_type,
+                artifact_name: depends.strings("artifact_name")?,
+                artifact_group: depends.strings("artifact_group")?,
+                type_info: BTreeMap::new(),
+            },
+        })
+    }
+}
+
+/// `{"type": "<name>"}`, or `{"type": null}` for none.
+fn payload_type(info: &Object<'_>, payload: &Value) -> Result<Option<String>, ArtifactError> {
+    let fields = payload.as_object().ok_or_else(|| info.wrong("payloads", "not a list of objects"))?;
+    let payload = Object::nested(info, fields);
+    let value = payload.find("type").ok_or_else(|| info.wrong("payloads.type", "missing"))?;
+    if value.is_null() {
+        return Ok(None);
+    }
+    let found = value.as_str().ok_or_else(|| info.wrong("payloads.type", "not a string"))?;
+    match is_payload_type(found) {
+        true => Ok(Some(found.to_owned())),
+        false => Err(ArtifactError::PayloadType { found: found.to_owned() }),
+    }
+}
+
+struct TypeInfo {
+    payload_type: Option<String>,
+    is_null: bool,
+    depends: BTreeMap<String, Vec<String>>,
+    provides: Option<BTreeMap<String, String>>,
+    clears_provides: Option<Vec<String>>,
+}
+
+impl TypeInfo {
+    fn parse(bytes: &[u8], limits: &Limits) -> Result<TypeInfo, ArtifactError> {
+        let info = json::parse_object("type-info", bytes, limits.json_depth)?;
+        let is_null = info.find("type").ok_or_else(|| info.wrong("type", "missing"))?.is_null();
+        let provides = info.object("artifact_provides")?.map(|provides| {
+            provides
+                .iter()
+                .map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())))
+                .collect::<Option<BTreeMap<_, _>>>()
+                .ok_or_else(|| info.wrong("artifact_provides", "a value is not a string"))
+        });
+        // One string, or a list of which any will do.
+        let allowed = |value: &Value| match value.as_str() {
+            Some(one) => Some(vec![one.to_owned()]),
+            None => json::strings_of(value),
+        };
+        let depends = info.object("artifact_depends")?.map(|depends| {
+            depends
+                .iter()
+                .map(|(key, value)| Some((key.clone(), allowed(value)?)))
+                .collect::<Option<BTreeMap<_, _>>>()
+                .ok_or_else(|| {
+                    info.wrong("artifact_depends", "a value is neither a string nor a list of them")
+                })
+        });
+        Ok(TypeInfo {
+            payload_type: info.string("type")?,
+            is_null,
+            depends: depends.transpose()?.unwrap_or_default(),
+            provides: provides.transpose()?,
+            clears_provides: info.strings("clears_artifact_provides")?,
+        })
+    }
+}
+
+/// An object, or nothing for an empty file.
+fn parse_meta_data(bytes: &[u8], limits: &Limits) -> Result<Option<String>, ArtifactError> {
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    let text = json::validate("meta-data", bytes, limits.json_depth, Keys::Exact)?;
+    match text.trim_ascii_start().starts_with('{') {
+        true => Ok(Some(text.to_owned())),
+        false => {
+            let problem = "not an object".to_owned();
+            Err(ArtifactError::Json { entry: "meta-data".to_owned(), problem })
+        }
+    }
+}
+
+/// A payload type names a program in a directory, so it has to be one plain path component.
+pub(crate) fn is_payload_type(name: &str) -> bool {
+    let mut bytes = name.bytes();
+    name.len() <= 128
+        && bytes.next().is_some_and(|first| first.is_ascii_alphanumeric())
+        && bytes.all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'))
+}
+
+/// The name is printed, logged, compared and kept in a record.
+pub(crate) fn is_artifact_name(name: &str) -> bool {
+    !name.is_empty() && name.chars().count() <= ARTIFACT_NAME_CHARS && !name.chars().any(char::is_control)
+}
+
+/// `<State>_<Action>_NN`, optionally followed by `_` and anything but white space and `/`.
+pub(crate) fn is_script_name(name: &str) -> bool {
+    let after_state = SCRIPT_STATES.iter().find_map(|state| name.strip_prefix(state)?.strip_prefix('_'));
+    let after_action = after_state.and_then(|rest| {
+        SCRIPT_ACTIONS.iter().find_map(|action| rest.strip_prefix(action)?.strip_prefix('_'))
+    });
+    let Some((order, rest)) = after_action.and_then(|rest| rest.split_at_checked(2)) else { return false };
+    let odd = |c: char| c == '/' || c.is_whitespace() || c.is_control();
+    let label = rest.strip_prefix('_');
+    order.bytes().all(|byte| byte.is_ascii_digit())
+        && (rest.is_empty() || label.is_some_and(|label| !label.is_empty() && !label.chars().any(odd)))
+}
+
+/// `version`: which format and which version of it.
+pub(crate) fn parse_version(bytes: &[u8], limits: &Limits) -> Result<u64, ArtifactError> {
+    let version = json::parse_object("version", bytes, limits.json_depth)?;
+    let format = version.string("format")?.unwrap_or_default();
+    if format != "mender" {
+        return Err(ArtifactError::NotAnArtifact { found: format });
+    }
+    let number = version.find("version").cloned().unwrap_or(Value::Null);
+    match number.as_u64() {
+        Some(3) => Ok(3),
+        _ => Err(ArtifactError::UnsupportedVersion { found: number.to_string() }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn script_names_follow_the_grammar_of_the_format() {
+        for name in [
+            "ArtifactInstall_Enter_00",
+            "ArtifactRollbackReboot_Error_99_x.sh",
+            "ArtifactCommit_Leave_10_a_b",
+        ] {
+            assert!(is_script_name(name), "{name}");
+        }
+        for name in [
+            "",
+            "ArtifactInstall",
+            "ArtifactInstall_Enter",
+            "ArtifactInstall_Enter_",
+            "ArtifactInstall_Enter_0",
+            "ArtifactInstall_Enter_000",
+            "ArtifactInstall_Enter_00.sh",
+            "ArtifactInstall_Enter_00_",
+            "ArtifactInstall_Enter_00_a b",
+            "ArtifactInstall_Enter_00_../../etc/x",
+            "ArtifactInstall_Enter_00_a\u{a0}b",
+            "ArtifactInstall_Enter_0é",
+            "ArtifactInstall_enter_00",
+            "Download_Enter_00",
+            "Idle_Enter_00",
+            "xArtifactInstall_Enter_00",
+            "../ArtifactInstall_Enter_00",
+        ] {
+            assert!(!is_script_name(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn payload_types_are_one_plain_path_component() {
+        for name in ["rootfs-image", "a", "0x", "single-file_2.0", &"t".repeat(128)] {
+            assert!(is_payload_type(name), "{name}");
+        }
+        for name in ["", ".", "..", "../x", "a/b", ".hidden", "-rf", "a b", "a\0", "é", &"t".repeat(129)] {
+            assert!(!is_payload_type(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn only_version_three_of_the_format_is_read() {
+        let check = |text: &str| parse_version(text.as_bytes(), &Limits::default());
+        assert_eq!(check("{\"format\":\"mender\",\"version\":3}").unwrap(), 3);
+        assert_eq!(check(" {\n \"Version\" : 3, \"FORMAT\":\"mender\", \"more\": [] }\n").unwrap(), 3);
+        for version in ["1", "2", "4", "3.5", "\"3\"", "-3", "null"] {
+            let refused = check(&format!("{{\"format\":\"mender\",\"version\":{version}}}"));
+            assert!(matches!(refused, Err(ArtifactError::UnsupportedVersion { .. })), "{version}");
+        }
+        assert!(check("{\"format\":\"mender\",\"version\":2}").unwrap_err().to_string().contains("only 3"));
+        assert!(matches!(
+            check("{\"format\":\"x\",\"version\":3}"),
+            Err(ArtifactError::NotAnArtifact { .. })
+        ));
+        assert!(matches!(check("{\"version\":3}"), Err(ArtifactError::NotAnArtifact { .. })));
+        assert!(matches!(check("[]"), Err(ArtifactError::Json { .. })));
+    }
+}

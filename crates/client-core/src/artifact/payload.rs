@@ -1,0 +1,221 @@
+//! The payload files, streamed: each is listed in the signed manifest, comes once, and fails at its end when its
+//! checksum is wrong.
+//!
+//! Bytes are handed out before their checksum can be known. Whoever writes them must not use what was written before
+//! [`PayloadReader::next_file`] has returned `None`: only then has everything the manifest lists been seen, and
+//! nothing else.
+
+use super::checked::Checked;
+use super::error::ArtifactError;
+use super::limits::Limits;
+use super::manifest::{Manifest, check_file_name};
+use super::tar::TarReader;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io::{self, BufRead, Read};
+
+/// The inner archive behind decompression and read-ahead, whatever the artifact was read from.
+type Source = Box<dyn BufRead + Send>;
+
+/// Hands out the payload files one after the other.
+pub struct PayloadReader {
+    /// `None` when the artifact has no data member.
+    tar: Option<TarReader<Source>>,
+    files: BTreeMap<String, Listed>,
+    limits: Limits,
+    current: Option<Current>,
+    state: State,
+}
+
+struct Listed {
+    sha256: [u8; 32],
+    seen: bool,
+}
+
+struct Current {
+    name: String,
+    size: u64,
+    checked: Checked,
+    verified: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Reading,
+    Ended,
+    Failed,
+}
+
+impl PayloadReader {
+    pub(crate) fn new(tar: Option<TarReader<Source>>, manifest: &Manifest, limits: &Limits) -> PayloadReader {
+        let listed = |file: &super::manifest::ManifestFile| {
+            (file.name.clone(), Listed { sha256: file.sha256, seen: false })
+        };
+        PayloadReader {
+            tar,
+            files: manifest.files.iter().map(listed).collect(),
+            limits: limits.clone(),
+            current: None,
+            state: State::Reading,
+        }
+    }
+
+    /// The next payload file. What was left of the one before is read, and its checksum compared.
+    ///
+    /// `None` means that the artifact is complete and right: every file of the manifest was seen, and all archives
+    /// have ended with nothing behind them. After an error there is nothing more to be had.
+    pub fn next_file(&mut self) -> Result<Option<PayloadFile<'_>>, ArtifactError> {
+        match self.state {
+            State::Reading => {}
+            State::Ended => return Ok(None),
+            State::Failed => return Err(ArtifactError::AfterFailure),
+        }
+        match self.advance() {
+            Ok(true) => Ok(Some(PayloadFile { reader: self })),
+            Ok(false) => {
+                self.state = State::Ended;
+                Ok(None)
+            }
+            Err(error) => {
+                self.state = State::Failed;
+                Err(error)
+            }
+        }
+    }
+
+    /// Reads all files to the end without using them.
+    pub fn drain(&mut self) -> Result<(), ArtifactError> {
+        while self.next_file()?.is_some() {}
+        Ok(())
+    }
+
+    fn advance(&mut self) -> Result<bool, ArtifactError> {
+        loop {
+            let count = self.fill()?.len();
+            if count == 0 {
+                break;
+            }
+            self.consume(count);
+        }
+        self.current = None;
+        let entry = match &mut self.tar {
+            Some(tar) => tar.next_entry()?,
+            None => None,
+        };
+        let Some(entry) = entry else {
+            return match self.files.iter().find(|(_, listed)| !listed.seen) {
+                Some((name, _)) => Err(ArtifactError::NotInArtifact { entry: format!("data/0000/{name}") }),
+                None => Ok(false),
+            };
+        };
+        check_file_name(&entry.name, &self.limits)?;
+        let path = format!("data/0000/{}", entry.name);
+        let listed = self
+            .files
+            .get_mut(&entry.name)
+            .ok_or_else(|| ArtifactError::NotInManifest { entry: path.clone() })?;
+        if std::mem::replace(&mut listed.seen, true) {
+            return Err(ArtifactError::DuplicateMember { entry: path });
+        }
+        let checked = Checked::new(path, listed.sha256);
+        self.current = Some(Current { name: entry.name, size: entry.size, checked, verified: false });
+        Ok(true)
+    }
+
+    /// The next bytes of the current file; at its end the checksum is compared once.
+    fn fill(&mut self) -> Result<&[u8], ArtifactError> {
+        let (Some(tar), Some(current)) = (&mut self.tar, &mut self.current) else { return Ok(&[]) };
+        if tar.remaining() == 0 && !current.verified {
+            current.checked.finish()?;
+            current.verified = true;
+        }
+        tar.fill_data()
+    }
+
+    fn consume(&mut self, count: usize) {
+        let (Some(tar), Some(current)) = (&mut self.tar, &mut self.current) else { return };
+        // What was filled is still there, so this neither reads nor fails.
+        if let Ok(bytes) = tar.fill_data() {
+            let bytes = bytes.get(..count).unwrap_or(bytes);
+            current.checked.update(bytes);
+            let count = bytes.len();
+            tar.consume_data(count);
+        }
+    }
+}
+
+impl fmt::Debug for PayloadReader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PayloadReader({} files)", self.files.len())
+    }
+}
+
+/// One payload file, to be read to its end. Where the end would be reported, a wrong checksum is an error instead:
+/// [`ArtifactError::ChecksumMismatch`] inside the [`io::Error`], see [`ArtifactError::from_io`].
+///
+/// [`BufRead`] gives the bytes without another copy.
+pub struct PayloadFile<'a> {
+    reader: &'a mut PayloadReader,
+}
+
+impl PayloadFile<'_> {
+    /// The file's name: one plain path component.
+    pub fn name(&self) -> &str {
+        self.reader.current.as_ref().map_or("", |current| &current.name)
+    }
+
+    /// Its length in bytes, uncompressed; known before the first of them.
+    pub fn size(&self) -> u64 {
+        self.reader.current.as_ref().map_or(0, |current| current.size)
+    }
+
+    /// The digest the signed manifest has for it.
+    pub fn expected_sha256(&self) -> [u8; 32] {
+        self.reader.current.as_ref().map_or([0; 32], |current| current.checked.expected())
+    }
+
+    /// The digest of what was read so far.
+    pub fn running_sha256(&self) -> [u8; 32] {
+        self.reader.current.as_ref().map_or([0; 32], |current| current.checked.running())
+    }
+
+    /// Whether the end was reached and the checksum was right.
+    pub fn is_verified(&self) -> bool {
+        self.reader.current.as_ref().is_some_and(|current| current.verified)
+    }
+}
+
+impl BufRead for PayloadFile<'_> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if self.reader.state == State::Failed {
+            return Err(ArtifactError::AfterFailure.into_io());
+        }
+        // Asked twice, because the borrow of the first answer would last through the error branch.
+        if let Err(error) = self.reader.fill() {
+            self.reader.state = State::Failed;
+            return Err(error.into_io());
+        }
+        self.reader.fill().map_err(ArtifactError::into_io)
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.reader.consume(count);
+    }
+}
+
+impl Read for PayloadFile<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if buffer.is_empty() {
+            return Ok(0);
+        }
+        let count = self.fill_buf()?.read(buffer)?;
+        self.consume(count);
+        Ok(count)
+    }
+}
+
+impl fmt::Debug for PayloadFile<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PayloadFile({:?}, {} bytes)", self.name(), self.size())
+    }
+}

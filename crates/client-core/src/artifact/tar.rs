@@ -1,0 +1,549 @@
+//! A strict, streaming reader and writer for the tar archives of an artifact.
+//!
+//! It is not a general tar: it knows regular files and nothing else, never seeks, and refuses every header that two
+//! readers could understand differently. The outer archive, the header and the payload are all read by it, so that
+//! there is one place that decides where one member ends and the next begins.
+//!
+//! Why not the `tar` crate: what is needed here is the refusals, and a general reader is built to accept. Its raw
+//! mode would leave the resolving of PAX and GNU headers, all limits and most of the checks below to us, and keep an
+//! unpacker with symbolic links and permissions in the program. The part we use of the format is one 512-byte header.
+//!
+//! What is read: POSIX ustar, PAX `x` headers (`path` and `size`; times, owners and attributes are ignored), GNU long
+//! names (`L`) and base-256 sizes. Written: ustar, and PAX where ustar has no room.
+
+use super::error::{ArtifactError, TarProblem};
+use super::limits::Limits;
+use std::io::{self, BufRead, Read, Write};
+
+const BLOCK: usize = 512;
+const NAME: std::ops::Range<usize> = 0..100;
+const MODE: std::ops::Range<usize> = 100..108;
+const SIZE: std::ops::Range<usize> = 124..136;
+const MTIME: std::ops::Range<usize> = 136..148;
+const CHECKSUM: std::ops::Range<usize> = 148..156;
+const TYPE: usize = 156;
+const LINK_NAME: std::ops::Range<usize> = 157..257;
+const MAGIC: std::ops::Range<usize> = 257..265;
+const PREFIX: std::ops::Range<usize> = 345..500;
+const USTAR_MAGIC: &[u8; 8] = b"ustar\x0000";
+const GNU_MAGIC: &[u8; 8] = b"ustar  \0";
+/// The largest size eleven octal digits can say.
+const USTAR_MAX_SIZE: u64 = 0o777_7777_7777;
+
+/// One regular file of an archive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Entry {
+    pub(crate) name: String,
+    pub(crate) size: u64,
+    pub(crate) mode: u32,
+    pub(crate) mtime: u64,
+}
+
+/// Reads an archive front to back. The data of each member has to be read completely before the next is asked for.
+pub(crate) struct TarReader<R> {
+    source: R,
+    archive: String,
+    name_bytes: usize,
+    pax_bytes: usize,
+    trailing_zero_bytes: u64,
+    current: String,
+    remaining: u64,
+    padding: usize,
+    ended: bool,
+}
+
+impl<R: Read> TarReader<R> {
+    pub(crate) fn new(source: R, archive: &str, limits: &Limits) -> TarReader<R> {
+        TarReader {
+            source,
+            archive: archive.to_owned(),
+            name_bytes: limits.name_bytes,
+            pax_bytes: limits.pax_bytes,
+            trailing_zero_bytes: limits.trailing_zero_bytes,
+            current: String::new(),
+            remaining: 0,
+            padding: 0,
+            ended: false,
+        }
+    }
+
+    /// The next member, or `None` when the archive has ended properly: two zero blocks, then only zeros, then the
+    /// end of the source.
+    pub(crate) fn next_entry(&mut self) -> Result<Option<Entry>, ArtifactError> {
+        if self.ended {
+            return Ok(None);
+        }
+        if self.remaining > 0 {
+            return Err(ArtifactError::AfterFailure);
+        }
+        self.read_padding()?;
+        let mut pax: Option<Pax> = None;
+        let mut gnu_name: Option<String> = None;
+        loop {
+            let block = self.read_block()?;
+            if block.iter().all(|byte| *byte == 0) {
+                if pax.is_some() || gnu_name.is_some() {
+                    return Err(self.problem(TarProblem::DanglingExtension));
+                }
+                self.read_end()?;
+                self.ended = true;
+                return Ok(None);
+            }
+            let header = Header::parse(&block).map_err(|problem| self.problem(problem))?;
+            match header.type_flag {
+                b'0' | 0 => {
+                    let entry = self.resolve(&block, &header, pax, gnu_name)?;
+                    self.remaining = entry.size;
+                    self.padding = padding_of(entry.size);
+                    self.current.clone_from(&entry.name);
+                    return Ok(Some(entry));
+                }
+                b'x' if pax.is_some() => return Err(self.problem(TarProblem::TwoExtensions)),
+                b'x' => {
+                    let records = self.read_extension(header.size, self.pax_bytes, "PAX header bytes")?;
+                    pax = Some(Pax::parse(&records).map_err(|problem| self.problem(problem))?);
+                }
+                b'L' if gnu_name.is_some() => return Err(self.problem(TarProblem::TwoExtensions)),
+                b'L' => {
+                    // The name is followed by one NUL, which the size counts.
+                    let bytes = self.read_extension(header.size, self.name_bytes + 1, "name bytes")?;
+                    gnu_name = Some(until_nul(&bytes).map_err(|problem| self.problem(problem))?);
+                }
+                other => return Err(self.problem(TarProblem::Type(other))),
+            }
+        }
+    }
+
+    /// Reads from the data of the current member; 0 is its end.
+    pub(crate) fn read_data(&mut self, buffer: &mut [u8]) -> Result<usize, ArtifactError> {
+        let most = usize::try_from(self.remaining).unwrap_or(usize::MAX).min(buffer.len());
+        let Some(buffer) = buffer.get_mut(..most).filter(|buffer| !buffer.is_empty()) else {
+            return Ok(0);
+        };
+        let count = read_retrying(&mut self.source, buffer)?;
+        if count == 0 {
+            return Err(ArtifactError::Truncated { entry: self.current.clone() });
+        }
+        self.remaining -= count as u64;
+        Ok(count)
+    }
+
+    /// The whole data of the current member, which may have at most `limit` bytes. The size is known from the tar
+    /// header, so nothing is allocated for a member that is too large.
+    pub(crate) fn read_all(&mut self, what: &'static str, limit: usize) -> Result<Vec<u8>, ArtifactError> {
+        let size = usize::try_from(self.remaining)
+            .ok()
+            .filter(|size| *size <= limit)
+            .ok_or_else(|| ArtifactError::too_large(&self.current, what, limit as u64))?;
+        // A size is only a claim: memory grows with the bytes that really come.
+        let mut data = Vec::with_capacity(size.min(64 * 1024));
+        let mut buffer = [0; 8192];
+        loop {
+            match self.read_data(&mut buffer)? {
+                0 => return Ok(data),
+                count => data.extend_from_slice(buffer.get(..count).unwrap_or_default()),
+            }
+        }
+    }
+
+    /// What remains of the current member's data.
+    pub(crate) fn remaining(&self) -> u64 {
+        self.remaining
+    }
+
+    fn resolve(
+        &self,
+        block: &[u8; BLOCK],
+        header: &Header,
+        pax: Option<Pax>,
+        gnu_name: Option<String>,
+    ) -> Result<Entry, ArtifactError> {
+        let pax = pax.unwrap_or_default();
+        let name = match (pax.path, gnu_name) {
+            (Some(_), Some(_)) => return Err(self.problem(TarProblem::TwoExtensions)),
+            (Some(name), None) | (None, Some(name)) => name,
+            (None, None) => header.name(block).map_err(|problem| self.problem(problem))?,
+        };
+        if name.is_empty() || name.contains('\0') {
+            return Err(self.problem(TarProblem::Name));
+        }
+        if name.len() > self.name_bytes {
+            return Err(ArtifactError::too_large(&name, "name bytes", self.name_bytes as u64));
+        }
+        let at_entry = |problem| ArtifactError::tar(&name, problem);
+        header.check_regular(block).map_err(at_entry)?;
+        // Readers have disagreed about which of the two sizes counts, and one archive was two. Writers put 0 into the
+        // tar header where the size does not fit; any other difference is an attack or a broken writer.
+        let size = match pax.size {
+            Some(size) if header.size == 0 || header.size == size => size,
+            Some(_) => return Err(at_entry(TarProblem::SizeDisagrees)),
+            None => header.size,
+        };
+        Ok(Entry { name, size, mode: header.mode, mtime: header.mtime })
+    }
+
+    fn read_extension(
+        &mut self,
+        size: u64,
+        limit: usize,
+        what: &'static str,
+    ) -> Result<Vec<u8>, ArtifactError> {
+        self.current.clone_from(&self.archive);
+        self.remaining = size;
+        self.padding = padding_of(size);
+        let data = self.read_all(what, limit)?;
+        self.read_padding()?;
+        Ok(data)
+    }
+
+    fn read_padding(&mut self) -> Result<(), ArtifactError> {
+        let mut block = [0; BLOCK];
+        let Some(padding) = block.get_mut(..self.padding) else { return Ok(()) };
+        if read_full(&mut self.source, padding)? < padding.len() {
+            return Err(ArtifactError::Truncated { entry: self.current.clone() });
+        }
+        self.padding = 0;
+        match block.iter().all(|byte| *byte == 0) {
+            true => Ok(()),
+            false => Err(ArtifactError::tar(&self.current, TarProblem::Padding)),
+        }
+    }
+
+    fn read_block(&mut self) -> Result<[u8; BLOCK], ArtifactError> {
+        let mut block = [0; BLOCK];
+        match read_full(&mut self.source, &mut block)? {
+            BLOCK => Ok(block),
+            _ => Err(ArtifactError::Truncated { entry: self.archive.clone() }),
+        }
+    }
+
+    /// Behind the first zero block: a second one, and then nothing but zeros.
+    fn read_end(&mut self) -> Result<(), ArtifactError> {
+        if self.read_block()?.iter().any(|byte| *byte != 0) {
+            return Err(self.problem(TarProblem::LoneZeroBlock));
+        }
+        let mut zeros = 0u64;
+        let mut buffer = [0; 8192];
+        loop {
+            let count = read_retrying(&mut self.source, &mut buffer)?;
+            if count == 0 {
+                return Ok(());
+            }
+            if buffer.iter().take(count).any(|byte| *byte != 0) {
+                return Err(self.problem(TarProblem::AfterEnd));
+            }
+            zeros += count as u64;
+            if zeros > self.trailing_zero_bytes {
+                let limit = self.trailing_zero_bytes;
+                return Err(ArtifactError::too_large(&self.archive, "zeros behind the end", limit));
+            }
+        }
+    }
+
+    fn problem(&self, problem: TarProblem) -> ArtifactError {
+        ArtifactError::tar(&self.archive, problem)
+    }
+}
+
+impl<R: BufRead> TarReader<R> {
+    /// The next bytes of the current member, without a copy; empty at its end.
+    pub(crate) fn fill_data(&mut self) -> Result<&[u8], ArtifactError> {
+        if self.remaining == 0 {
+            return Ok(&[]);
+        }
+        let available = self.source.fill_buf().map_err(ArtifactError::from_io)?;
+        if available.is_empty() {
+            return Err(ArtifactError::Truncated { entry: self.current.clone() });
+        }
+        let most = usize::try_from(self.remaining).unwrap_or(usize::MAX).min(available.len());
+        Ok(available.get(..most).unwrap_or_default())
+    }
+
+    /// Marks `count` bytes of the last [`TarReader::fill_data`] as read.
+    pub(crate) fn consume_data(&mut self, count: usize) {
+        let count = usize::try_from(self.remaining).unwrap_or(usize::MAX).min(count);
+        self.source.consume(count);
+        self.remaining -= count as u64;
+    }
+}
+
+/// The fields of one header block that mean something for every type.
+struct Header {
+    type_flag: u8,
+    size: u64,
+    mode: u32,
+    mtime: u64,
+    posix: bool,
+}
+
+impl Header {
+    fn parse(block: &[u8; BLOCK]) -> Result<Header, TarProblem> {
+        let stated = number(field(block, CHECKSUM)).map_err(|_| TarProblem::Checksum)?;
+        if stated != u64::from(checksum(block)) {
+            return Err(TarProblem::Checksum);
+        }
+        let magic = field(block, MAGIC);
+        let posix = magic == USTAR_MAGIC;
+        if !posix && magic != GNU_MAGIC {
+            return Err(TarProblem::Magic);
+        }
+        Ok(Header {
+            type_flag: block[TYPE],
+            size: number(field(block, SIZE))?,
+            mode: u32::try_from(number(field(block, MODE))? & 0o7777).map_err(|_| TarProblem::Number)?,
+            // Of no consequence, and negative for files older than 1970.
+            mtime: number(field(block, MTIME)).unwrap_or(0),
+            posix,
+        })
+    }
+
+    fn name(&self, block: &[u8; BLOCK]) -> Result<String, TarProblem> {
+        let name = until_nul(field(block, NAME))?;
+        let prefix = if self.posix { until_nul(field(block, PREFIX))? } else { String::new() };
+        match prefix.is_empty() {
+            true => Ok(name),
+            false => Ok(format!("{prefix}/{name}")),
+        }
+    }
+
+    fn check_regular(&self, block: &[u8; BLOCK]) -> Result<(), TarProblem> {
+        if field(block, LINK_NAME).iter().any(|byte| *byte != 0) {
+            return Err(TarProblem::LinkName);
+        }
+        // GNU tar keeps sparse maps and the real size here, for types that are refused anyway.
+        let must_be_zero = if self.posix { PREFIX.end..BLOCK } else { PREFIX.start..BLOCK };
+        match field(block, must_be_zero).iter().all(|byte| *byte == 0) {
+            true => Ok(()),
+            false => Err(TarProblem::Padding),
+        }
+    }
+}
+
+/// What a PAX header says about the member behind it.
+#[derive(Default)]
+struct Pax {
+    path: Option<String>,
+    size: Option<u64>,
+}
+
+impl Pax {
+    /// Records are `<length> <key>=<value>\n`, the length counting itself.
+    fn parse(mut records: &[u8]) -> Result<Pax, TarProblem> {
+        let mut pax = Pax::default();
+        while !records.is_empty() {
+            let space = records.iter().position(|byte| *byte == b' ').ok_or(TarProblem::PaxRecord)?;
+            let (digits, _) = records.split_at(space);
+            let length = usize::try_from(decimal(digits).ok_or(TarProblem::PaxRecord)?)
+                .map_err(|_| TarProblem::PaxRecord)?;
+            if length > records.len() {
+                return Err(TarProblem::PaxRecord);
+            }
+            let (record, rest) = records.split_at(length);
+            records = rest;
+            let body = record
+                .get(space + 1..)
+                .and_then(|body| body.strip_suffix(b"\n"))
+                .and_then(|body| std::str::from_utf8(body).ok())
+                .ok_or(TarProblem::PaxRecord)?;
+            let (key, value) = body.split_once('=').ok_or(TarProblem::PaxRecord)?;
+            match key {
+                "path" if pax.path.is_some() => return Err(TarProblem::PaxRecord),
+                "path" => pax.path = Some(value.to_owned()),
+                "size" if pax.size.is_some() => return Err(TarProblem::PaxRecord),
+                "size" => pax.size = Some(decimal(value.as_bytes()).ok_or(TarProblem::PaxRecord)?),
+                // These would make the member a link or a sparse file, or change how the other records are read.
+                "linkpath" | "hdrcharset" | "charset" => return Err(TarProblem::PaxKey),
+                sparse if sparse.starts_with("GNU.sparse") => return Err(TarProblem::PaxKey),
+                // Times, owners and attributes: not used by anyone behind us.
+                _ => {}
+            }
+        }
+        Ok(pax)
+    }
+}
+
+/// Writes an archive front to back, with the headers Go's `archive/tar` writes.
+pub(crate) struct TarWriter<W> {
+    out: W,
+    remaining: u64,
+    padding: usize,
+}
+
+impl<W: Write> TarWriter<W> {
+    pub(crate) fn new(out: W) -> TarWriter<W> {
+        TarWriter { out, remaining: 0, padding: 0 }
+    }
+
+    /// Starts a member; exactly `entry.size` bytes of data have to follow.
+    pub(crate) fn begin(&mut self, entry: &Entry) -> io::Result<()> {
+        self.finish_member()?;
+        let mut records = Vec::new();
+        if entry.name.len() > NAME.len() || !entry.name.is_ascii() {
+            push_record(&mut records, "path", &entry.name);
+        }
+        if entry.size > USTAR_MAX_SIZE {
+            push_record(&mut records, "size", &entry.size.to_string());
+        }
+        if !records.is_empty() {
+            let header = header_block("PaxHeaders.0/member", records.len() as u64, 0, 0, b'x');
+            self.out.write_all(&header)?;
+            self.out.write_all(&records)?;
+            self.write_zeros(padding_of(records.len() as u64))?;
+        }
+        let size = if entry.size > USTAR_MAX_SIZE { 0 } else { entry.size };
+        self.out.write_all(&header_block(&entry.name, size, entry.mode, entry.mtime, b'0'))?;
+        self.remaining = entry.size;
+        self.padding = padding_of(entry.size);
+        Ok(())
+    }
+
+    /// A whole member from memory.
+    pub(crate) fn append(&mut self, name: &str, data: &[u8], mode: u32, mtime: u64) -> io::Result<()> {
+        self.begin(&Entry { name: name.to_owned(), size: data.len() as u64, mode, mtime })?;
+        self.write_all(data)
+    }
+
+    /// Ends the archive with exactly two zero blocks.
+    pub(crate) fn finish(mut self) -> io::Result<W> {
+        self.finish_member()?;
+        self.write_zeros(2 * BLOCK)?;
+        Ok(self.out)
+    }
+
+    fn finish_member(&mut self) -> io::Result<()> {
+        if self.remaining > 0 {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "fewer bytes than announced"));
+        }
+        let padding = std::mem::take(&mut self.padding);
+        self.write_zeros(padding)
+    }
+
+    fn write_zeros(&mut self, count: usize) -> io::Result<()> {
+        self.out.write_all([0; 2 * BLOCK].get(..count).unwrap_or(&[0; 2 * BLOCK]))
+    }
+}
+
+/// Writes data of the current member.
+impl<W: Write> Write for TarWriter<W> {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        if data.len() as u64 > self.remaining {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "more bytes than announced"));
+        }
+        let count = self.out.write(data)?;
+        self.remaining -= count as u64;
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+fn push_record(records: &mut Vec<u8>, key: &str, value: &str) {
+    let body = format!(" {key}={value}\n");
+    // The length counts its own digits: grow it until it agrees with itself.
+    let mut length = body.len();
+    while length != body.len() + length.to_string().len() {
+        length = body.len() + length.to_string().len();
+    }
+    records.extend_from_slice(format!("{length}{body}").as_bytes());
+}
+
+fn header_block(name: &str, size: u64, mode: u32, mtime: u64, type_flag: u8) -> [u8; BLOCK] {
+    let mut block = [0; BLOCK];
+    let ascii = name.bytes().filter(u8::is_ascii).take(NAME.len());
+    block.iter_mut().zip(ascii).for_each(|(to, from)| *to = from);
+    let mut put = |range: std::ops::Range<usize>, text: &[u8]| {
+        block.iter_mut().skip(range.start).take(range.len()).zip(text).for_each(|(to, from)| *to = *from);
+    };
+    put(MODE, format!("{:07o}\0", mode & 0o7777).as_bytes());
+    put(108..116, b"0000000\0"); // owner: root, as nobody reads it
+    put(116..124, b"0000000\0");
+    put(SIZE, format!("{size:011o}\0").as_bytes());
+    put(MTIME, format!("{:011o}\0", mtime.min(USTAR_MAX_SIZE)).as_bytes());
+    put(TYPE..TYPE + 1, &[type_flag]);
+    put(MAGIC, USTAR_MAGIC);
+    put(329..337, b"0000000\0");
+    put(337..345, b"0000000\0");
+    put(CHECKSUM, b"        ");
+    let sum = format!("{:06o}\0 ", checksum(&block));
+    block.iter_mut().skip(CHECKSUM.start).zip(sum.bytes()).for_each(|(to, from)| *to = from);
+    block
+}
+
+/// The sum of all bytes, those of the checksum field counted as blanks.
+fn checksum(block: &[u8; BLOCK]) -> u32 {
+    let byte = |(at, byte): (usize, &u8)| if CHECKSUM.contains(&at) { 32 } else { u32::from(*byte) };
+    block.iter().enumerate().map(byte).sum()
+}
+
+fn field(block: &[u8; BLOCK], range: std::ops::Range<usize>) -> &[u8] {
+    block.get(range).unwrap_or_default()
+}
+
+/// Octal digits between blanks and NULs, or base-256 with the top bit of the first byte set.
+fn number(field: &[u8]) -> Result<u64, TarProblem> {
+    let value = match field.split_first() {
+        // 0xff would be a negative number.
+        Some((0x80, rest)) => rest
+            .iter()
+            .try_fold(0u64, |value, byte| value.checked_mul(256).map(|value| value | u64::from(*byte))),
+        _ => {
+            let blanks = field.iter().take_while(|byte| **byte == b' ').count();
+            let digits = field.get(blanks..).unwrap_or_default();
+            let end = digits.iter().position(|b| !(b'0'..=b'7').contains(b)).unwrap_or(digits.len());
+            let (digits, rest) = digits.split_at(end);
+            if digits.is_empty() || rest.iter().any(|byte| *byte != 0 && *byte != b' ') {
+                return Err(TarProblem::Number);
+            }
+            digits.iter().try_fold(0u64, |value, digit| {
+                value.checked_mul(8).map(|value| value + u64::from(digit - b'0'))
+            })
+        }
+    };
+    value.filter(|value| *value <= i64::MAX as u64).ok_or(TarProblem::Number)
+}
+
+fn decimal(digits: &[u8]) -> Option<u64> {
+    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    std::str::from_utf8(digits).ok()?.parse().ok().filter(|value| *value <= i64::MAX as u64)
+}
+
+/// The text before the first NUL; only NULs may follow.
+fn until_nul(field: &[u8]) -> Result<String, TarProblem> {
+    let end = field.iter().position(|byte| *byte == 0).unwrap_or(field.len());
+    let (text, rest) = field.split_at(end);
+    if rest.iter().any(|byte| *byte != 0) {
+        return Err(TarProblem::Name);
+    }
+    std::str::from_utf8(text).map(str::to_owned).map_err(|_| TarProblem::Name)
+}
+
+fn padding_of(size: u64) -> usize {
+    // Less than a block, so it fits whatever a usize is.
+    (size.wrapping_neg() % BLOCK as u64) as usize
+}
+
+/// Reads until `buffer` is full or the source has ended; returns the count.
+pub(crate) fn read_full(source: &mut impl Read, buffer: &mut [u8]) -> Result<usize, ArtifactError> {
+    let mut filled = 0;
+    while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+        match read_retrying(source, rest)? {
+            0 => break,
+            count => filled += count,
+        }
+    }
+    Ok(filled)
+}
+
+fn read_retrying(source: &mut impl Read, buffer: &mut [u8]) -> Result<usize, ArtifactError> {
+    loop {
+        match source.read(buffer) {
+            Ok(count) => return Ok(count),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(ArtifactError::from_io(error)),
+        }
+    }
+}
