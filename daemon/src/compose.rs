@@ -6,13 +6,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use client_core::artifact::{ArtifactError, Limits, Trust, VerifyKeys};
+use client_core::artifact::{KeyError, Limits, Trust, VerifyKeys};
 use client_core::boot::{BootEnv, BootEnvError};
 use client_core::config::{Bootloader, Config, ConfigError, Source};
 use client_core::deploy::Policy;
 use client_core::deploy::record::{Record, RecordError};
 use client_core::state_store::{StateError, TwoCopyRecord};
 use linux::block_device::FileDevice;
+use linux::lock::{FileLock, LockError};
 use linux::boot_env::{BootEnvPaths, BootloaderChoice};
 use linux::slots::{LinuxSlots, SlotPaths};
 use linux::state_scripts::{LinuxScripts, ScriptTimes};
@@ -24,6 +25,7 @@ use crate::http::HttpOptions;
 const CONFIG_DIRECTORY: &str = "/etc/mender";
 const DATASTORE: &str = "/var/lib/mender";
 const CONFIG_FILE: &str = "mender.conf";
+const LOCK_FILE: &str = "rust-ota.lock";
 const BOOTSTRAP_FILE: &str = "bootstrap.mender";
 /// Longest configuration file that is read.
 const CONFIG_BYTES: u64 = 1024 * 1024;
@@ -38,7 +40,7 @@ pub enum ComposeError {
         /// Its file.
         path: String,
         /// What is wrong with it.
-        error: ArtifactError,
+        error: KeyError,
     },
     /// The record cannot be opened.
     State(StateError),
@@ -55,11 +57,8 @@ pub enum ComposeError {
     },
     /// The log level has no meaning.
     LogLevel(String),
-    /// Another process works on this device.
-    Busy {
-        /// The lock file.
-        path: String,
-    },
+    /// Another process works on this device, or the lock that would tell cannot be taken.
+    Lock(LockError),
 }
 
 impl fmt::Display for ComposeError {
@@ -74,10 +73,12 @@ impl fmt::Display for ComposeError {
                 f,
                 "log level {name:?} is none of trace, debug, info, warning, error, fatal"
             ),
-            ComposeError::Busy { path } => write!(
+            ComposeError::Lock(LockError::Held { path }) => write!(
                 f,
-                "another rust-ota process is working on this device (lock {path}); try again when it is done"
+                "another rust-ota process is working on this device (lock {}); try again when it is done",
+                path.display()
             ),
+            ComposeError::Lock(error) => error.fmt(f),
         }
     }
 }
@@ -181,14 +182,9 @@ impl Setup {
     ///
     /// # Errors
     /// [`ComposeError::Busy`] at once when another process has it.
-    pub fn lock(&self) -> Result<linux::lock::FileLock, ComposeError> {
+    pub fn lock(&self) -> Result<FileLock, ComposeError> {
         fs::create_dir_all(&self.datastore).map_err(|error| io_error("create", &self.datastore, error))?;
-        let path = self.datastore.join("rust-ota.lock");
-        match linux::lock::FileLock::try_take(&path) {
-            Ok(Some(lock)) => Ok(lock),
-            Ok(None) => Err(ComposeError::Busy { path: path.display().to_string() }),
-            Err(error) => Err(io_error("lock", &path, error)),
-        }
+        FileLock::acquire(&self.datastore.join(LOCK_FILE), Duration::ZERO).map_err(ComposeError::Lock)
     }
 
     /// The paths of the slots.

@@ -2,6 +2,8 @@
 //!
 //! It wires `client-core` to Linux and says what happened; it decides nothing about updates.
 #![forbid(unsafe_code)]
+// A program has no public items: `pub` marks what other modules use.
+#![allow(unreachable_pub)]
 
 mod cli;
 mod compose;
@@ -94,6 +96,7 @@ fn prepare(invocation: &Invocation) -> Result<Setup, ComposeError> {
 enum CommandError {
     Compose(ComposeError),
     Deploy(DeployError),
+    Thread(io::Error),
 }
 
 impl std::fmt::Display for CommandError {
@@ -101,6 +104,7 @@ impl std::fmt::Display for CommandError {
         match self {
             CommandError::Compose(error) => error.fmt(f),
             CommandError::Deploy(error) => error.fmt(f),
+            CommandError::Thread(error) => write!(f, "cannot start a thread: {error}"),
         }
     }
 }
@@ -161,7 +165,7 @@ fn with_device(invocation: &Invocation, setup: &Setup) -> Result<u8, ComposeErro
         }
         Err(error) => {
             let code = match &error {
-                CommandError::Compose(_) => exit::FAILURE,
+                CommandError::Compose(_) | CommandError::Thread(_) => exit::FAILURE,
                 CommandError::Deploy(error) => exit::of_error(error),
             };
             if code != exit::NOTHING_IN_PROGRESS {
@@ -187,7 +191,8 @@ fn install(
         Err(error) => Box::new(Broken(Some(error))),
     };
     // Reading the source, decoding and writing the slot are three threads.
-    deploy::install(device, ReadAhead::new(reader), policy, options).map_err(CommandError::Deploy)
+    let ahead = ReadAhead::new(reader).map_err(CommandError::Thread)?;
+    deploy::install(device, ahead, policy, options).map_err(CommandError::Deploy)
 }
 
 fn open_source(source: &OsStr, setup: &Setup) -> io::Result<Box<dyn Read + Send>> {

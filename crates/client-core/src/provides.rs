@@ -113,7 +113,7 @@ impl Provides {
             .into_iter()
             // An absent list asks for nothing.
             .filter_map(|(key, list)| list.as_ref().map(|list| (key, list)))
-            .chain(depends.provides.iter().map(|(key, list)| (key.as_str(), list)));
+            .chain(depends.type_info.iter().map(|(key, list)| (key.as_str(), list)));
         for (key, accepted) in needed {
             let value = have.get(key).ok_or_else(|| DependsError::Missing { key: key.to_owned() })?;
             if !accepted.iter().any(|candidate| candidate == value) {

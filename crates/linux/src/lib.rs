@@ -1,1 +1,12 @@
-//! Being written.
+//! Every seam of `client-core` on Linux. The only crate besides `ffi` with unsafe code.
+
+pub mod atomic_file;
+pub mod block_device;
+pub mod boot_env;
+pub mod lock;
+pub mod mounts;
+pub mod process;
+pub mod slots;
+pub mod state_file;
+pub mod state_scripts;
+pub mod system;

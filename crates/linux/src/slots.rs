@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use client_core::slot::{Slot, SlotError, Slots};
 use client_core::storage::BlockDevice;
 
-use crate::block_device;
+use crate::block_device::{self, Access, Kind};
 use crate::mounts::{self, Mount};
 
 /// The configured paths of the slots.
@@ -35,8 +35,9 @@ impl SlotPaths {
         let path = self.configured(slot)?;
         // `ubi0_1` is how Mender's configuration names a UBI volume.
         let path = if path.starts_with("ubi") { PathBuf::from("/dev").join(path) } else { PathBuf::from(path) };
-        // Links such as /dev/disk/by-partuuid/... name a node whose own name ends in the partition number.
-        Ok(fs::canonicalize(&path).unwrap_or(path))
+        // Links such as /dev/disk/by-partuuid/... name a node whose own name ends in the partition number. What
+        // cannot be resolved is found missing when it is opened.
+        Ok(block_device::resolve(&path).unwrap_or(path))
     }
 }
 
@@ -70,6 +71,16 @@ impl LinuxSlots {
     }
 }
 
+/// What is wrong with a slot of this kind.
+fn unfit(kind: Kind) -> Option<&'static str> {
+    match kind {
+        Kind::RegularFile | Kind::BlockDevice | Kind::UbiVolume => None,
+        // Bad blocks have no meaning to a root file system image.
+        Kind::Mtd => Some("a raw flash device"),
+        Kind::Other(found) => Some(found),
+    }
+}
+
 fn slot_metadata(slot: Slot, path: &Path) -> Result<fs::Metadata, SlotError> {
     fs::metadata(path).map_err(|source| match source.kind() {
         std::io::ErrorKind::NotFound => SlotError::Missing { slot, path: path.display().to_string() },
@@ -82,16 +93,8 @@ impl Slots for LinuxSlots {
         let path = self.paths.resolved(slot)?;
         let shown = || path.display().to_string();
         let metadata = slot_metadata(slot, &path)?;
-        let kind = metadata.file_type();
-        if kind.is_dir() {
-            return Err(SlotError::WrongKind { slot, path: shown(), found: "a directory" });
-        }
-        let is_ubi = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("ubi"));
-        if kind.is_char_device() && !is_ubi {
-            return Err(SlotError::WrongKind { slot, path: shown(), found: "a character device" });
-        }
-        if !(kind.is_file() || kind.is_block_device() || kind.is_char_device()) {
-            return Err(SlotError::WrongKind { slot, path: shown(), found: "neither a file nor a device" });
+        if let Some(found) = unfit(Kind::of(&path, &metadata)) {
+            return Err(SlotError::WrongKind { slot, path: shown(), found });
         }
         let target = identity(&metadata);
         let other_path = self.paths.resolved(!slot)?;
@@ -114,7 +117,7 @@ impl Slots for LinuxSlots {
                 return Err(SlotError::Running { slot, path: shown() });
             }
         }
-        block_device::open(&path).map_err(|source| SlotError::Io { doing: "open", path: shown(), source })
+        block_device::open(&path, Access::WriteExclusive).map_err(|source| SlotError::Io { doing: "open", path: shown(), source })
     }
 
     fn partition_number(&mut self, slot: Slot) -> Result<u32, SlotError> {

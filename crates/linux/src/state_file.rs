@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use client_core::state_store::{StateError, TwoCopyRecord};
 
 use crate::atomic_file;
-use crate::block_device::FileDevice;
+use crate::block_device::{Access, FileDevice};
 
 /// Name of the file in the datastore.
 pub const FILE_NAME: &str = "rust-ota-state";
@@ -30,7 +30,7 @@ pub fn open(datastore: &Path, initial: &[u8]) -> Result<TwoCopyRecord<FileDevice
         }
         Err(error) => return Err(io_error("look at", error)),
     }
-    let device = FileDevice::open(&path).map_err(|error| io_error("open", error))?;
+    let device = FileDevice::open(&path, Access::Write).map_err(|error| io_error("open", error))?;
     TwoCopyRecord::open(device)
 }
 
@@ -48,8 +48,7 @@ fn create(path: &Path, initial: &[u8]) -> Result<(), StateError> {
         .map_err(|error| io_error("create", error))?;
     file.set_len(FILE_BYTES as u64).map_err(|error| io_error("create", error))?;
     drop(file);
-    let device = FileDevice::open(&temporary).map_err(|error| io_error("open", error))?;
+    let device = FileDevice::open(&temporary, Access::Write).map_err(|error| io_error("open", error))?;
     TwoCopyRecord::format_new(device, initial)?;
-    drop(device);
     atomic_file::publish(&temporary, path).map_err(|error| io_error("create", error))
 }
