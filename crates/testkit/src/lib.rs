@@ -1,1 +1,6 @@
-//! Being written.
+//! Test doubles.
+#![allow(clippy::panic, clippy::expect_used, clippy::unwrap_used)]
+
+pub mod choice;
+pub mod enumerator;
+pub mod storage;
