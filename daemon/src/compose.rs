@@ -14,7 +14,7 @@ use client_core::deploy::record::{Record, RecordError};
 use client_core::state_store::{StateError, TwoCopyRecord};
 use linux::block_device::FileDevice;
 use linux::lock::{FileLock, LockError};
-use linux::boot_env::{BootEnvPaths, BootloaderChoice};
+use linux::boot_env::{self, BootEnvPaths};
 use linux::slots::{LinuxSlots, SlotPaths};
 use linux::state_scripts::{LinuxScripts, ScriptTimes};
 use linux::system::LinuxSystem;
@@ -221,14 +221,13 @@ impl Setup {
     /// The boot environment, opened when it is first used: not every command needs one.
     pub fn boot_env(&self) -> LazyBootEnv {
         let choice = match self.config.bootloader {
-            Bootloader::Auto => BootloaderChoice::Auto,
-            Bootloader::UBoot => BootloaderChoice::UBoot,
-            Bootloader::Grub => BootloaderChoice::Grub,
+            Bootloader::Auto => boot_env::Bootloader::Auto,
+            Bootloader::UBoot => boot_env::Bootloader::UBoot,
+            Bootloader::Grub => boot_env::Bootloader::Grub,
         };
-        let paths = BootEnvPaths {
-            fw_env_config: PathBuf::from(&self.config.fw_env_config),
-            grub_env_dir: self.config.grub_env_dir.clone().map(PathBuf::from),
-        };
+        let mut paths = BootEnvPaths::default();
+        paths.fw_env_config = PathBuf::from(&self.config.fw_env_config);
+        paths.grub_env_dir = self.config.grub_env_dir.clone().map(PathBuf::from);
         LazyBootEnv { choice, paths, open: None }
     }
 
@@ -240,7 +239,7 @@ impl Setup {
 
 /// A boot environment that is opened when it is first used.
 pub struct LazyBootEnv {
-    choice: BootloaderChoice,
+    choice: boot_env::Bootloader,
     paths: BootEnvPaths,
     open: Option<Box<dyn BootEnv>>,
 }

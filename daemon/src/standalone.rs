@@ -97,8 +97,12 @@ impl Printer {
     fn progress(&mut self, phase: Phase, done: u64, total: u64) {
         let now = Instant::now();
         if self.phase != phase {
+            if phase == Phase::Verifying {
+                // Writing ends with the sync, not with the last write.
+                self.write_seconds = Some((now - self.started).as_secs_f64());
+                self.started = now;
+            }
             self.phase = phase;
-            self.started = now;
             self.shown = None;
         }
         let interval = if self.terminal { BAR_INTERVAL } else { LINE_INTERVAL };
@@ -123,12 +127,8 @@ impl Printer {
         } else {
             eprint_text(&format!("{text}\n"));
         }
-        if done == total {
-            let seconds = match phase {
-                Phase::Writing => &mut self.write_seconds,
-                Phase::Verifying | Phase::Idle => &mut self.verify_seconds,
-            };
-            *seconds = Some(elapsed);
+        if (phase, done) == (Phase::Verifying, total) {
+            self.verify_seconds = Some(elapsed);
         }
     }
 }
@@ -159,6 +159,9 @@ impl Observer for Printer {
         if self.bar {
             eprint_text("\n");
             self.bar = false;
+        }
+        if notice == Notice::Installing {
+            self.started = Instant::now();
         }
         if self.json {
             return;
