@@ -256,6 +256,25 @@ impl<D: BlockDevice> GrubEnv<D> {
             Err(error) => warn!("GRUB environment: {name} stays wrong for the stock tool: {error}"),
         }
     }
+
+    fn change(&mut self, changes: &[(&str, &str)]) -> Result<(), BootEnvError> {
+        let mut block = self.load()?;
+        for (name, value) in changes {
+            block.set(name, value)?;
+        }
+        block.keep_ours_in_one_sector()?;
+        if let Err(reason) = check_variables(&block) {
+            warn!("GRUB environment: refusing a change after which it {reason}");
+            let name = changes.first().map_or("", |(name, _)| name).to_string();
+            return Err(BootEnvError::InvalidVariable { name, reason: "GRUB would not accept the result" });
+        }
+        let bytes = block.encode()?;
+        self.write_copy(Copy::Second, &bytes)?; // until this is done, copy 1 is what counts
+        self.write_copy(Copy::First, &bytes)?; // from its lock on, copy 2 is
+        self.attest(Copy::Second);
+        self.attest(Copy::First);
+        Ok(())
+    }
 }
 
 impl<D: BlockDevice> BootEnv for GrubEnv<D> {
@@ -276,22 +295,12 @@ impl<D: BlockDevice> BootEnv for GrubEnv<D> {
 
     /// An empty value is stored as such, as the stock tool does.
     fn write(&mut self, changes: &[(&str, &str)]) -> Result<(), BootEnvError> {
-        let mut block = self.load()?;
-        for (name, value) in changes {
-            block.set(name, value)?;
+        let result = self.change(changes);
+        if result.is_err() {
+            // After a failed flush the cache may show what the medium does not have.
+            self.flushed = false;
         }
-        block.keep_ours_in_one_sector()?;
-        if let Err(reason) = check_variables(&block) {
-            warn!("GRUB environment: refusing a change after which it {reason}");
-            let name = changes.first().map_or("", |(name, _)| name).to_string();
-            return Err(BootEnvError::InvalidVariable { name, reason: "GRUB would not accept the result" });
-        }
-        let bytes = block.encode()?;
-        self.write_copy(Copy::Second, &bytes)?; // until this is done, copy 1 is what counts
-        self.write_copy(Copy::First, &bytes)?; // from its lock on, copy 2 is
-        self.attest(Copy::Second);
-        self.attest(Copy::First);
-        Ok(())
+        result
     }
 
     fn describe(&self) -> String {
@@ -730,6 +739,18 @@ mod tests {
             fail_after += 1;
         }
         assert!(fail_after > 40);
+    }
+
+    #[test]
+    fn after_a_failed_write_the_next_call_flushes_again() {
+        let disk = Disk::sound();
+        let mut env = disk.env();
+        disk.0.borrow_mut().fail_after = Some(30);
+        env.write(&CHANGE).unwrap_err();
+        disk.0.borrow_mut().fail_after = None;
+        disk.0.borrow_mut().log.clear();
+        env.read(&[BOOT_PART]).unwrap();
+        assert_eq!(disk.0.borrow().log[..2], ["sync env1", "drop env1"]);
     }
 
     #[test]

@@ -288,28 +288,8 @@ impl<D: BlockDevice> UBootEnv<D> {
         }
         Ok(())
     }
-}
 
-impl<D: BlockDevice> BootEnv for UBootEnv<D> {
-    fn read(&mut self, names: &[&str]) -> Result<Vec<Option<String>>, BootEnvError> {
-        let (_, image) = self.load()?;
-        names
-            .iter()
-            .map(|name| match image.variables.value(name) {
-                None => Ok(None),
-                Some(value) => match std::str::from_utf8(value) {
-                    Ok(value) => Ok(Some(value.to_string())),
-                    Err(_) => Err(BootEnvError::InvalidVariable {
-                        name: (*name).to_string(),
-                        reason: "the stored value is not UTF-8",
-                    }),
-                },
-            })
-            .collect()
-    }
-
-    /// An empty value removes the variable: to U-Boot `name=` and no entry at all are the same.
-    fn write(&mut self, changes: &[(&str, &str)]) -> Result<(), BootEnvError> {
+    fn change(&mut self, changes: &[(&str, &str)]) -> Result<(), BootEnvError> {
         let (active, mut image) = self.load()?;
         for (name, value) in changes {
             image.variables.set(name, value)?;
@@ -335,6 +315,35 @@ impl<D: BlockDevice> BootEnv for UBootEnv<D> {
                 }
             }
         }
+    }
+}
+
+impl<D: BlockDevice> BootEnv for UBootEnv<D> {
+    fn read(&mut self, names: &[&str]) -> Result<Vec<Option<String>>, BootEnvError> {
+        let (_, image) = self.load()?;
+        names
+            .iter()
+            .map(|name| match image.variables.value(name) {
+                None => Ok(None),
+                Some(value) => match std::str::from_utf8(value) {
+                    Ok(value) => Ok(Some(value.to_string())),
+                    Err(_) => Err(BootEnvError::InvalidVariable {
+                        name: (*name).to_string(),
+                        reason: "the stored value is not UTF-8",
+                    }),
+                },
+            })
+            .collect()
+    }
+
+    /// An empty value removes the variable: to U-Boot `name=` and no entry at all are the same.
+    fn write(&mut self, changes: &[(&str, &str)]) -> Result<(), BootEnvError> {
+        let result = self.change(changes);
+        if result.is_err() {
+            // After a failed flush the cache may show what the medium does not have.
+            self.flushed = false;
+        }
+        result
     }
 
     fn describe(&self) -> String {
@@ -660,6 +669,18 @@ mod tests {
         assert!(matches!(env.read(&["v"]), Err(BootEnvError::Io { doing: "flush", .. })));
         memory.0.borrow_mut().fail_after = None;
         assert!(env.read(&["v"]).is_ok());
+    }
+
+    #[test]
+    fn after_a_failed_write_the_next_call_flushes_again() {
+        let memory = Memory::with_copies(Medium::Rewritable, [Some((1, b"v=1\0\0")), None]);
+        let mut env = memory.env();
+        memory.0.borrow_mut().fail_after = Some(5);
+        assert!(matches!(env.write(&[("v", "2")]), Err(BootEnvError::Io { doing: "flush", .. })));
+        memory.0.borrow_mut().fail_after = None;
+        memory.0.borrow_mut().log.clear();
+        env.read(&["v"]).unwrap();
+        assert_eq!(memory.0.borrow().log[..2], ["sync", "drop"]);
     }
 
     #[test]
