@@ -39,7 +39,7 @@ impl<'a> Der<'a> {
         let (found, rest) = self.0.split_first()?;
         let (first, rest) = rest.split_first()?;
         let (length, rest) = match *first {
-            short @ 0..0x80 => (usize::from(short), rest),
+            short @ 0..=0x7f => (usize::from(short), rest),
             long @ (0x81 | 0x82) => {
                 let (bytes, rest) = rest.split_at_checked(usize::from(long & 0x7f))?;
                 let length = bytes.iter().fold(0usize, |length, byte| length << 8 | usize::from(*byte));
@@ -70,7 +70,7 @@ impl<'a> Der<'a> {
 pub(super) fn encode(tag: u8, content: &[u8]) -> Vec<u8> {
     let mut bytes = vec![tag];
     match content.len() {
-        short @ 0..0x80 => bytes.extend(u8::try_from(short)),
+        short @ 0..=0x7f => bytes.extend(u8::try_from(short)),
         // Nothing encoded here comes near 64 KiB.
         long => {
             let length = u16::try_from(long).unwrap_or(u16::MAX).to_be_bytes();

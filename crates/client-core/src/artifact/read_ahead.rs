@@ -190,14 +190,16 @@ mod tests {
 
     #[test]
     fn dropping_it_neither_blocks_nor_leaves_the_thread_reading() {
-        struct Endless(mpsc::Sender<()>);
+        struct Endless {
+            _alive: mpsc::Sender<()>,
+        }
         impl Read for Endless {
             fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
                 Ok(buffer.len())
             }
         }
         let (alive, watch) = mpsc::channel();
-        drop(ReadAhead::new(Endless(alive)).unwrap());
+        drop(ReadAhead::new(Endless { _alive: alive }).unwrap());
         // The sender is dropped together with the source, which is when the thread has ended.
         assert!(watch.recv().is_err());
     }

@@ -547,3 +547,281 @@ fn read_retrying(source: &mut impl Read, buffer: &mut [u8]) -> Result<usize, Art
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Cursor;
+
+    fn member(name: &str, size: u64) -> Entry {
+        Entry { name: name.to_owned(), size, mode: 0o644, mtime: 7 }
+    }
+
+    /// One block of a member with a changed field and the checksum made right again.
+    fn block(type_flag: u8, size: u64, change: impl FnOnce(&mut [u8; BLOCK])) -> Vec<u8> {
+        let mut block = header_block("name", size, 0o644, 0, type_flag);
+        change(&mut block);
+        let sum = format!("{:06o}\0 ", checksum(&block));
+        block[CHECKSUM].copy_from_slice(sum.as_bytes());
+        block.to_vec()
+    }
+
+    fn end() -> Vec<u8> {
+        vec![0; 2 * BLOCK]
+    }
+
+    /// The names and contents of all members, or why the archive was refused.
+    fn check(bytes: Vec<u8>) -> Result<Vec<(String, Vec<u8>)>, ArtifactError> {
+        let mut tar = TarReader::new(Cursor::new(bytes), "archive", &Limits::default());
+        let mut members = Vec::new();
+        while let Some(entry) = tar.next_entry()? {
+            let data = tar.read_all("bytes", 1 << 20)?;
+            assert_eq!(data.len() as u64, entry.size);
+            members.push((entry.name, data));
+        }
+        assert!(tar.next_entry().unwrap().is_none());
+        Ok(members)
+    }
+
+    fn refused(bytes: Vec<u8>) -> TarProblem {
+        match check(bytes) {
+            Err(ArtifactError::Tar { problem, .. }) => problem,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// `x` or `L` with its data, padded.
+    fn extension(type_flag: u8, data: &[u8]) -> Vec<u8> {
+        let mut bytes = block(type_flag, data.len() as u64, |_| {});
+        bytes.extend_from_slice(data);
+        bytes.resize(bytes.len() + padding_of(data.len() as u64), 0);
+        bytes
+    }
+
+    fn record(key: &str, value: &str) -> Vec<u8> {
+        let mut records = Vec::new();
+        push_record(&mut records, key, value);
+        records
+    }
+
+    #[test]
+    fn what_is_written_reads_as_the_same() {
+        let mut tar = TarWriter::new(Vec::new());
+        let names = ["a".to_owned(), "b".repeat(100), "c".repeat(101), "d".repeat(255), "größe".to_owned()];
+        for (index, name) in names.iter().enumerate() {
+            tar.append(name, &vec![1; 511 + index], 0o600, 0).unwrap();
+        }
+        let bytes = tar.finish().unwrap();
+        assert_eq!(bytes.len() % BLOCK, 0);
+        assert!(
+            bytes.ends_with(&end()) && bytes[bytes.len() - 3 * BLOCK..bytes.len() - 2 * BLOCK] != [0; BLOCK]
+        );
+        let members = check(bytes).unwrap();
+        for (index, name) in names.iter().enumerate() {
+            assert_eq!(members[index], (name.clone(), vec![1; 511 + index]));
+        }
+    }
+
+    #[test]
+    fn the_writer_holds_the_caller_to_the_announced_size() {
+        let mut tar = TarWriter::new(Vec::new());
+        tar.begin(&member("a", 3)).unwrap();
+        assert!(tar.write(b"four").is_err());
+        tar.write_all(b"tw").unwrap();
+        assert!(tar.begin(&member("b", 0)).is_err());
+        assert!(tar.finish().is_err());
+    }
+
+    #[test]
+    fn sizes_are_right_around_what_ustar_can_say() {
+        for size in [USTAR_MAX_SIZE, USTAR_MAX_SIZE + 1, 1 << 40] {
+            let mut tar = TarWriter::new(Vec::new());
+            tar.begin(&member("image", size)).unwrap();
+            let bytes = tar.out;
+            assert_eq!(bytes.len() > BLOCK, size > USTAR_MAX_SIZE, "PAX only where it is needed");
+            let mut tar = TarReader::new(Cursor::new(bytes), "archive", &Limits::default());
+            assert_eq!(tar.next_entry().unwrap().unwrap(), member("image", size));
+            assert_eq!(tar.remaining(), size);
+        }
+    }
+
+    #[test]
+    fn only_regular_files_are_members() {
+        for flag in 0..=255u8 {
+            let bytes = [block(flag, 0, |_| {}), block(b'0', 0, |_| {}), end()].concat();
+            match flag {
+                b'0' | 0 => assert_eq!(check(bytes).unwrap().len(), 2),
+                // An empty PAX header says nothing; an empty long name is not a name.
+                b'x' => assert_eq!(check(bytes).unwrap().len(), 1),
+                b'L' => assert_eq!(refused(bytes), TarProblem::Name),
+                other => assert_eq!(refused(bytes), TarProblem::Type(other)),
+            }
+        }
+    }
+
+    #[test]
+    fn every_changed_byte_of_a_header_makes_its_checksum_wrong() {
+        let good = [block(b'0', 0, |_| {}), end()].concat();
+        for at in (0..BLOCK).filter(|at| !CHECKSUM.contains(at)) {
+            let mut changed = good.clone();
+            changed[at] ^= 1;
+            assert_eq!(refused(changed), TarProblem::Checksum, "{at}");
+        }
+    }
+
+    #[test]
+    fn pax_gives_name_and_size_and_what_it_says_else_is_ignored() {
+        let records = [record("mtime", "1.5"), record("path", "long"), record("size", "3")].concat();
+        let data = |size| [block(b'0', size, |_| {}), b"abc".to_vec(), vec![0; 509], end()].concat();
+        for size in [0, 3] {
+            let bytes = [extension(b'x', &records), data(size)].concat();
+            assert_eq!(check(bytes).unwrap(), [("long".to_owned(), b"abc".to_vec())]);
+        }
+        for size in [1, 2, 4, 512] {
+            let bytes = [extension(b'x', &records), data(size)].concat();
+            assert_eq!(refused(bytes), TarProblem::SizeDisagrees, "{size}");
+        }
+    }
+
+    #[test]
+    fn malformed_pax_records_are_refused() {
+        let file = [block(b'0', 0, |_| {}), end()].concat();
+        for records in [
+            &b"x"[..],
+            b"9 path=a",
+            b"99 path=a\n",
+            b"0 path=a\n",
+            b"3 path=a\n",
+            b" path=a\n",
+            b"-9 path=a\n",
+            b"+9 path=a\n",
+            b"9 pathxa\n",
+            b"9 path=\xff\n",
+            b"9 size=x\n",
+            b"10 size=-1\n",
+            b"29 size=99999999999999999999\n",
+            b"9 path=a\n9 path=a\n",
+            b"9 size=0\n9 size=0\n",
+        ] {
+            let bytes = [extension(b'x', records), file.clone()].concat();
+            assert_eq!(refused(bytes), TarProblem::PaxRecord, "{}", records.escape_ascii());
+        }
+        for key in ["linkpath", "GNU.sparse.major", "GNU.sparse.realsize", "hdrcharset", "charset"] {
+            let bytes = [extension(b'x', &record(key, "1")), file.clone()].concat();
+            assert_eq!(refused(bytes), TarProblem::PaxKey, "{key}");
+        }
+        for name in ["", "a\0b"] {
+            let bytes = [extension(b'x', &record("path", name)), file.clone()].concat();
+            assert_eq!(refused(bytes), TarProblem::Name, "{name:?}");
+        }
+    }
+
+    #[test]
+    fn gnu_long_names_and_binary_sizes_are_understood() {
+        let gnu = |block: &mut [u8; BLOCK]| {
+            block[MAGIC].copy_from_slice(GNU_MAGIC);
+            block[SIZE].copy_from_slice(&[0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 3]);
+        };
+        let name = "n".repeat(200);
+        let long = extension(b'L', format!("{name}\0").as_bytes());
+        let bytes = [long, block(b'0', 0, gnu), b"abc".to_vec(), vec![0; 509], end()].concat();
+        assert_eq!(check(bytes).unwrap(), [(name, b"abc".to_vec())]);
+    }
+
+    #[test]
+    fn numbers_that_are_none_or_too_large_are_refused() {
+        let size = |field: &[u8; 12]| {
+            let field = *field;
+            refused([block(b'0', 0, |block| block[SIZE].copy_from_slice(&field)), end()].concat())
+        };
+        for field in [
+            b"\0\0\0\0\0\0\0\0\0\0\0\0",
+            b"            ",
+            b"00000000008\0",
+            b"-0000000001\0",
+            b"0000000000x\0",
+            b"1\0001\0\0\0\0\0\0\0",
+            b"\x80\0\0\0\x80\0\0\0\0\0\0\0",
+            b"\x80\x01\0\0\0\0\0\0\0\0\0\0",
+            b"\x81\0\0\0\0\0\0\0\0\0\0\0",
+            b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff",
+        ] {
+            assert_eq!(size(field), TarProblem::Number, "{}", field.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn bytes_where_nothing_belongs_are_refused() {
+        let with = |change: fn(&mut [u8; BLOCK])| refused([block(b'0', 0, change), end()].concat());
+        assert_eq!(with(|b| b[0..7].copy_from_slice(b"na\0me\0\0")), TarProblem::Name);
+        assert_eq!(with(|b| b[99] = b'x'), TarProblem::Name);
+        assert_eq!(with(|b| b[0] = 0xff), TarProblem::Name);
+        assert_eq!(with(|b| b[0..4].fill(0)), TarProblem::Name);
+        assert_eq!(with(|b| b[LINK_NAME.start] = b'x'), TarProblem::LinkName);
+        assert_eq!(with(|b| b[LINK_NAME.end - 1] = b'x'), TarProblem::LinkName);
+        assert_eq!(with(|b| b[511] = 1), TarProblem::Padding);
+        assert_eq!(with(|b| (b[345], b[347]) = (b'p', b'q')), TarProblem::Name);
+        assert_eq!(with(|b| b[MAGIC].fill(0)), TarProblem::Magic);
+        assert_eq!(with(|b| b[264] = b'1'), TarProblem::Magic);
+        let gnu = |b: &mut [u8; BLOCK]| {
+            b[MAGIC].copy_from_slice(GNU_MAGIC);
+            b[386] = 1;
+        };
+        assert_eq!(refused([block(b'0', 0, gnu), end()].concat()), TarProblem::Padding);
+        let mut padded = [block(b'0', 3, |_| {}), b"abc".to_vec(), vec![0; 509], end()].concat();
+        padded[BLOCK + 3] = 1;
+        assert_eq!(refused(padded.clone()), TarProblem::Padding);
+        padded[BLOCK + 3] = 0;
+        padded[BLOCK + 511] = 1;
+        assert_eq!(refused(padded), TarProblem::Padding);
+        let prefix = |b: &mut [u8; BLOCK]| b[345..348].copy_from_slice(b"dir");
+        assert_eq!(check([block(b'0', 0, prefix), end()].concat()).unwrap()[0].0, "dir/name");
+    }
+
+    #[test]
+    fn extension_headers_belong_to_one_member() {
+        let file = || block(b'0', 0, |_| {});
+        let pax = || extension(b'x', &record("path", "p"));
+        let long = || extension(b'L', b"l\0");
+        assert_eq!(refused([pax(), end()].concat()), TarProblem::DanglingExtension);
+        assert_eq!(refused([long(), end()].concat()), TarProblem::DanglingExtension);
+        assert_eq!(refused([pax(), pax(), file(), end()].concat()), TarProblem::TwoExtensions);
+        assert_eq!(refused([long(), long(), file(), end()].concat()), TarProblem::TwoExtensions);
+        assert_eq!(refused([pax(), long(), file(), end()].concat()), TarProblem::TwoExtensions);
+        assert_eq!(refused([long(), pax(), file(), end()].concat()), TarProblem::TwoExtensions);
+        let names: Vec<_> = check([pax(), file(), file(), end()].concat()).unwrap();
+        assert_eq!(names.iter().map(|(name, _)| &name[..]).collect::<Vec<_>>(), ["p", "name"]);
+    }
+
+    #[test]
+    fn an_archive_ends_with_two_zero_blocks_and_then_only_zeros() {
+        let file = || block(b'0', 0, |_| {});
+        assert_eq!(check([file(), end(), vec![0; 9000]].concat()).unwrap().len(), 1);
+        assert_eq!(check(end()).unwrap(), []);
+        assert_eq!(refused([file(), vec![0; BLOCK], file(), end()].concat()), TarProblem::LoneZeroBlock);
+        assert_eq!(refused([file(), end(), file(), end()].concat()), TarProblem::AfterEnd);
+        assert_eq!(refused([file(), end(), vec![0; 9000], vec![1]].concat()), TarProblem::AfterEnd);
+        let whole = [block(b'0', 3, |_| {}), b"abc".to_vec(), vec![0; 509], end()].concat();
+        for length in 0..whole.len() {
+            let error = check(whole[..length].to_vec()).unwrap_err();
+            assert!(matches!(error, ArtifactError::Truncated { .. }), "{length}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_size_that_is_only_claimed_allocates_nothing() {
+        let bytes = block(b'0', 1 << 40, |_| {});
+        let mut tar = TarReader::new(Cursor::new(bytes), "archive", &Limits::default());
+        tar.next_entry().unwrap();
+        assert!(matches!(tar.read_all("bytes", 100), Err(ArtifactError::TooLarge { limit: 100, .. })));
+        let error = tar.read_all("bytes", usize::MAX).unwrap_err();
+        assert!(matches!(error, ArtifactError::Truncated { .. }));
+    }
+
+    #[test]
+    fn zeros_without_end_behind_the_archive_are_refused() {
+        let endless = Cursor::new(end()).chain(io::repeat(0));
+        let mut tar = TarReader::new(endless, "archive", &Limits::default());
+        assert!(matches!(tar.next_entry(), Err(ArtifactError::TooLarge { .. })));
+    }
+}

@@ -1,1 +1,492 @@
-//! Being written.
+//! Writes artifacts: the same members, names, order and JSON as the reference tool, in one pass over the payload.
+//!
+//! It opens no files. The payload comes from [`PayloadSource`]s, and the data member goes through a [`Scratch`] of the
+//! caller, because its compressed length stands in front of it in the outer archive.
+
+use super::checked::{Checked, sha256};
+use super::compression::{Compression, CompressionLevel, Encoder};
+use super::error::ArtifactError;
+use super::header::{StateScript, is_artifact_name, is_payload_type, is_script_name};
+use super::json::{self, Keys};
+use super::limits::Limits;
+use super::manifest::{Manifest, ManifestFile, check_file_name};
+use super::signature::Signer;
+use super::tar::{Entry, TarReader, TarWriter};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+
+/// One file that goes into the payload.
+pub trait PayloadSource {
+    /// Its plain name.
+    fn name(&self) -> &str;
+    /// Its length. Delivering any other number of bytes is an error.
+    fn size(&self) -> u64;
+    /// Starts reading it. Called once for each artifact that is written.
+    fn open(&self) -> io::Result<Box<dyn Read + '_>>;
+    /// Permission bits for the archive; devices do not use them.
+    fn mode(&self) -> u32 {
+        0o644
+    }
+    /// Seconds since 1970 for the archive; devices do not use them. Zero makes the artifact reproducible.
+    fn mtime(&self) -> u64 {
+        0
+    }
+}
+
+/// Where the compressed payload waits until its length is known, such as a temporary file. Empty, and positioned at
+/// its start.
+pub trait Scratch: Read + Write + Seek {}
+
+impl<T: Read + Write + Seek> Scratch for T {}
+
+/// Everything in an artifact but the payload files.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct ArtifactSpec {
+    /// Name of the artifact.
+    pub artifact_name: String,
+    /// Group the artifact provides.
+    pub artifact_group: Option<String>,
+    /// Device types it fits. At least one.
+    pub device_types: Vec<String>,
+    /// Names of artifacts it can be installed on top of; empty for any.
+    pub depends_names: Vec<String>,
+    /// Groups it depends on; empty for any.
+    pub depends_groups: Vec<String>,
+    /// What else it depends on.
+    pub depends: BTreeMap<String, String>,
+    /// What it provides.
+    pub provides: BTreeMap<String, String>,
+    /// Patterns of what is no longer provided; `None` writes no such field, which devices read as `["*"]` or, without
+    /// provides, as everything.
+    pub clears_provides: Option<Vec<String>>,
+    /// Also provide the SHA-256 of the only payload file under this key.
+    pub checksum_provides: Option<String>,
+    /// Who installs the payload; `None` for an artifact without one.
+    pub payload_type: Option<String>,
+    /// What is written as `meta-data`.
+    pub meta_data: MetaData,
+    /// State scripts.
+    pub scripts: Vec<StateScript>,
+    /// For header and data.
+    pub compression: CompressionLevel,
+    /// Seconds since 1970 in the archives. Zero makes the artifact reproducible.
+    pub mtime: u64,
+}
+
+/// The three forms `meta-data` has in artifacts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MetaData {
+    /// No such member.
+    Absent,
+    /// A member without content, as in every `rootfs-image`.
+    Empty,
+    /// A JSON object. It is written without white space and with sorted keys.
+    Json(String),
+}
+
+/// How the software in an artifact is called in `provides`: `<filesystem>.<name>.version`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SoftwareName {
+    /// First part, `rootfs-image` by default.
+    pub filesystem: String,
+    /// Second part; none for a whole root file system.
+    pub name: Option<String>,
+}
+
+/// The payload type of a whole root file system.
+pub const ROOTFS_IMAGE: &str = "rootfs-image";
+const DEFAULT_FILESYSTEM: &str = "rootfs-image";
+/// What the reference tool writes, byte for byte.
+const VERSION: &[u8] = br#"{"format":"mender","version":3}"#;
+const FILE_MODE: u32 = 0o600;
+const SCRIPT_MODE: u32 = 0o755;
+/// Bytes of the payload in memory at once.
+const COPY_BYTES: usize = 256 * 1024;
+
+impl ArtifactSpec {
+    /// A whole root file system, without the defaults of [`ArtifactSpec::provide_version`] and the like.
+    pub fn rootfs_image(artifact_name: &str, device_types: &[String]) -> ArtifactSpec {
+        let mut spec = ArtifactSpec::bootstrap(artifact_name, device_types);
+        spec.payload_type = Some(ROOTFS_IMAGE.to_owned());
+        spec.meta_data = MetaData::Empty;
+        spec
+    }
+
+    /// A payload for an update module.
+    pub fn module_image(artifact_name: &str, device_types: &[String], payload_type: &str) -> ArtifactSpec {
+        let mut spec = ArtifactSpec::bootstrap(artifact_name, device_types);
+        spec.payload_type = Some(payload_type.to_owned());
+        spec
+    }
+
+    /// No payload at all: it only says what the device provides.
+    pub fn bootstrap(artifact_name: &str, device_types: &[String]) -> ArtifactSpec {
+        ArtifactSpec {
+            artifact_name: artifact_name.to_owned(),
+            artifact_group: None,
+            device_types: device_types.to_vec(),
+            depends_names: Vec::new(),
+            depends_groups: Vec::new(),
+            depends: BTreeMap::new(),
+            provides: BTreeMap::new(),
+            clears_provides: None,
+            checksum_provides: None,
+            payload_type: None,
+            meta_data: MetaData::Absent,
+            scripts: Vec::new(),
+            compression: CompressionLevel::default_of(Compression::Gzip),
+            mtime: 0,
+        }
+    }
+
+    /// Provides `<software>.version`, unless a value was given for that key.
+    pub fn provide_version(&mut self, software: &SoftwareName, version: &str) {
+        self.provides.entry(software.key("version")).or_insert_with(|| version.to_owned());
+    }
+
+    /// Adds what an update of `software` usually clears, behind the patterns that are there.
+    pub fn clear_software(&mut self, software: &SoftwareName) {
+        let clears = self.clears_provides.get_or_insert_default();
+        // The root file system also replaces what only older releases recorded.
+        if software.name.is_none() && software.filesystem == DEFAULT_FILESYSTEM {
+            clears.extend(["artifact_group".to_owned(), "rootfs_image_checksum".to_owned()]);
+        }
+        clears.push(software.key("*"));
+    }
+}
+
+impl SoftwareName {
+    /// The software a payload type stands for when nothing else is said.
+    pub fn of_payload_type(payload_type: &str) -> SoftwareName {
+        let name = (payload_type != ROOTFS_IMAGE).then(|| payload_type.to_owned());
+        SoftwareName { filesystem: DEFAULT_FILESYSTEM.to_owned(), name }
+    }
+
+    fn key(&self, last: &str) -> String {
+        match &self.name {
+            Some(name) => format!("{}.{name}.{last}", self.filesystem),
+            None => format!("{}.{last}", self.filesystem),
+        }
+    }
+}
+
+/// Writes one artifact to `out`; the payload files are in it in the order given.
+///
+/// # Errors
+/// [`ArtifactError::CannotWrite`] and the reader's own verdicts for what could not be read again,
+/// [`ArtifactError::Write`] when reading a file or writing failed.
+pub fn write(
+    spec: &ArtifactSpec,
+    files: &[&dyn PayloadSource],
+    signer: Option<&Signer>,
+    scratch: &mut dyn Scratch,
+    out: &mut dyn Write,
+) -> Result<(), ArtifactError> {
+    let limits = Limits::default();
+    check_spec(spec, files, &limits)?;
+
+    let listed = write_data(spec, files, scratch)?;
+    let data_bytes = scratch.seek(SeekFrom::End(0)).map_err(writing("measure the payload"))?;
+    scratch.seek(SeekFrom::Start(0)).map_err(writing("rewind the payload"))?;
+
+    let header = write_header(spec, &listed)?;
+    if header.len() > limits.header_bytes {
+        return Err(ArtifactError::too_large("header.tar", "bytes", limits.header_bytes as u64));
+    }
+    let manifest = Manifest {
+        version_sha256: sha256(VERSION),
+        header_sha256: sha256(&header),
+        header_compression: spec.compression.compression,
+        files: listed,
+    };
+    let text = manifest.to_text();
+    // Whatever is wrong with names or numbers is found here and not by a device.
+    Manifest::parse(text.as_bytes(), &limits)?;
+
+    let mut tar = TarWriter::new(out);
+    tar.append("version", VERSION, FILE_MODE, 0).map_err(writing("write version"))?;
+    tar.append("manifest", text.as_bytes(), FILE_MODE, 0).map_err(writing("write manifest"))?;
+    if let Some(signer) = signer {
+        append_signature(&mut tar, text.as_bytes(), signer)?;
+    }
+    tar.append(&manifest.header_name(), &header, FILE_MODE, spec.mtime).map_err(writing("write header"))?;
+    let name = format!("data/0000.tar{}", spec.compression.compression.suffix());
+    let data = Entry { name, size: data_bytes, mode: FILE_MODE, mtime: spec.mtime };
+    tar.begin(&data).map_err(writing("write payload"))?;
+    io::copy(scratch, &mut tar).map_err(writing("write payload"))?;
+    tar.finish().and_then(Write::flush).map_err(writing("write the end"))
+}
+
+/// Copies an artifact and puts a new signature in the place of any it had. It reads the outer archive only: whether the
+/// artifact is good has to be known before.
+pub fn sign<R: Read>(
+    source: R,
+    signer: &Signer,
+    limits: &Limits,
+    out: &mut dyn Write,
+) -> Result<(), ArtifactError> {
+    let mut reader = TarReader::new(source, "the artifact", limits);
+    let mut tar = TarWriter::new(out);
+    while let Some(entry) = reader.next_entry()? {
+        match entry.name.as_str() {
+            "manifest" => {
+                let manifest = reader.read_all("bytes", limits.manifest_bytes)?;
+                tar.append("manifest", &manifest, entry.mode, entry.mtime)
+                    .map_err(writing("write manifest"))?;
+                append_signature(&mut tar, &manifest, signer)?;
+            }
+            "manifest.sig" => {
+                reader.read_all("bytes", limits.signature_bytes)?;
+            }
+            _ => {
+                tar.begin(&entry).map_err(writing("copy a member"))?;
+                let mut buffer = vec![0; COPY_BYTES];
+                loop {
+                    let count = reader.read_data(&mut buffer)?;
+                    if count == 0 {
+                        break;
+                    }
+                    tar.write_all(buffer.get(..count).unwrap_or_default())
+                        .map_err(writing("copy a member"))?;
+                }
+            }
+        }
+    }
+    tar.finish().and_then(Write::flush).map_err(writing("write the end"))
+}
+
+fn append_signature<W: Write>(
+    tar: &mut TarWriter<W>,
+    manifest: &[u8],
+    signer: &Signer,
+) -> Result<(), ArtifactError> {
+    let signature = signer
+        .sign_manifest(manifest)
+        .map_err(|error| ArtifactError::CannotWrite { problem: error.to_string() })?;
+    tar.append("manifest.sig", signature.as_bytes(), FILE_MODE, 0).map_err(writing("write manifest.sig"))
+}
+
+/// What no reader would take.
+fn check_spec(
+    spec: &ArtifactSpec,
+    files: &[&dyn PayloadSource],
+    limits: &Limits,
+) -> Result<(), ArtifactError> {
+    let cannot = |problem: &str| Err(ArtifactError::CannotWrite { problem: problem.to_owned() });
+    if !is_artifact_name(&spec.artifact_name) || spec.artifact_name.contains(char::is_whitespace) {
+        return cannot("the artifact name is empty, longer than 256 characters or has white space in it");
+    }
+    if spec.device_types.is_empty() {
+        return cannot("no device type");
+    }
+    match &spec.payload_type {
+        Some(name) if !is_payload_type(name) => {
+            return Err(ArtifactError::PayloadType { found: name.clone() });
+        }
+        Some(_) => {}
+        None if !files.is_empty() => return Err(ArtifactError::EmptyPayloadWith { what: "files" }),
+        None if spec.meta_data != MetaData::Absent => {
+            return Err(ArtifactError::EmptyPayloadWith { what: "meta-data" });
+        }
+        None => {}
+    }
+    if spec.checksum_provides.is_some() && files.len() != 1 {
+        return cannot("a checksum can be provided for exactly one file");
+    }
+    let mut names = BTreeSet::new();
+    for file in files {
+        check_file_name(file.name(), limits)?;
+        if !names.insert(file.name()) {
+            return Err(ArtifactError::DuplicateMember { entry: file.name().to_owned() });
+        }
+    }
+    if spec.scripts.len() > limits.scripts {
+        return Err(ArtifactError::too_large("header.tar", "state scripts", limits.scripts as u64));
+    }
+    let total: usize = spec.scripts.iter().map(|script| script.content.len()).sum();
+    if total > limits.scripts_total_bytes {
+        return Err(ArtifactError::too_large("scripts", "bytes together", limits.scripts_total_bytes as u64));
+    }
+    let mut names = BTreeSet::new();
+    for script in &spec.scripts {
+        if !is_script_name(&script.name) {
+            return Err(ArtifactError::ScriptName { name: script.name.clone() });
+        }
+        if script.content.len() > limits.script_bytes {
+            return Err(ArtifactError::too_large(&script.name, "bytes", limits.script_bytes as u64));
+        }
+        if !names.insert(&script.name) {
+            return Err(ArtifactError::DuplicateMember { entry: script.name.clone() });
+        }
+    }
+    Ok(())
+}
+
+/// The data member; each byte of the payload is read, hashed and compressed once.
+fn write_data(
+    spec: &ArtifactSpec,
+    files: &[&dyn PayloadSource],
+    scratch: &mut dyn Scratch,
+) -> Result<Vec<ManifestFile>, ArtifactError> {
+    let encoder = Encoder::new(scratch, spec.compression).map_err(writing("compress the payload"))?;
+    let mut tar = TarWriter::new(encoder);
+    let mut listed = Vec::new();
+    let mut buffer = vec![0; COPY_BYTES];
+    for file in files {
+        let doing = || format!("read {}", file.name());
+        let wrong = |source| ArtifactError::Write { doing: doing(), source };
+        let (name, size) = (file.name().to_owned(), file.size());
+        let entry = Entry { name: name.clone(), size, mode: file.mode(), mtime: file.mtime() };
+        tar.begin(&entry).map_err(writing("write the payload"))?;
+        let mut hash = Checked::new(name.clone(), [0; 32]);
+        let mut reader = file.open().map_err(wrong)?;
+        let mut left = size;
+        loop {
+            let count = match reader.read(&mut buffer) {
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(wrong(error)),
+            };
+            let changed = || wrong(io::Error::other("its length has changed while it was read"));
+            let Some(rest) = left.checked_sub(count as u64) else { return Err(changed()) };
+            left = rest;
+            if count == 0 && left > 0 {
+                return Err(changed());
+            }
+            if count == 0 {
+                break;
+            }
+            let bytes = buffer.get(..count).unwrap_or_default();
+            hash.update(bytes);
+            tar.write_all(bytes).map_err(writing("write the payload"))?;
+        }
+        listed.push(ManifestFile { name, sha256: hash.running() });
+    }
+    let encoder = tar.finish().map_err(writing("write the payload"))?;
+    encoder.finish().and_then(|scratch| scratch.flush()).map_err(writing("write the payload"))?;
+    Ok(listed)
+}
+
+fn write_header(spec: &ArtifactSpec, files: &[ManifestFile]) -> Result<Vec<u8>, ArtifactError> {
+    let limits = Limits::default();
+    let fit = |name: &str, document: &str, limit: usize| match document.len() > limit {
+        true => Err(ArtifactError::too_large(name, "bytes", limit as u64)),
+        false => Ok(()),
+    };
+    let info = header_info(spec);
+    let type_info = type_info(spec, files);
+    fit("header-info", &info, limits.header_json_bytes)?;
+    fit("type-info", &type_info, limits.header_json_bytes)?;
+    // The reader's rules, for instance that no key is there twice but for its letter case.
+    json::validate("header-info", info.as_bytes(), limits.json_depth, Keys::FoldCase)?;
+    json::validate("type-info", type_info.as_bytes(), limits.json_depth, Keys::FoldCase)?;
+    let meta_data = match &spec.meta_data {
+        MetaData::Absent => None,
+        MetaData::Empty => Some(String::new()),
+        MetaData::Json(text) => {
+            let minified = minify(text, &limits)?;
+            fit("meta-data", &minified, limits.meta_data_bytes)?;
+            Some(minified)
+        }
+    };
+    let build = || {
+        let mut tar = TarWriter::new(Encoder::new(Vec::new(), spec.compression)?);
+        tar.append("header-info", info.as_bytes(), FILE_MODE, 0)?;
+        let mut scripts: Vec<&StateScript> = spec.scripts.iter().collect();
+        scripts.sort_by(|a, b| a.name.cmp(&b.name));
+        for script in scripts {
+            tar.append(&format!("scripts/{}", script.name), &script.content, SCRIPT_MODE, spec.mtime)?;
+        }
+        tar.append("headers/0000/type-info", type_info.as_bytes(), FILE_MODE, 0)?;
+        if let Some(meta_data) = &meta_data {
+            tar.append("headers/0000/meta-data", meta_data.as_bytes(), FILE_MODE, 0)?;
+        }
+        tar.finish()?.finish()
+    };
+    build().map_err(writing("write the header"))
+}
+
+fn header_info(spec: &ArtifactSpec) -> String {
+    let payload = spec.payload_type.as_deref().map_or_else(|| "null".to_owned(), json_string);
+    let mut provides = vec![format!("\"artifact_name\":{}", json_string(&spec.artifact_name))];
+    provides
+        .extend(spec.artifact_group.iter().map(|group| format!("\"artifact_group\":{}", json_string(group))));
+    let mut depends = Vec::new();
+    let mut list = |key: &str, values: &[String]| {
+        if !values.is_empty() {
+            depends.push(format!("\"{key}\":{}", json_strings(values)));
+        }
+    };
+    list("artifact_name", &spec.depends_names);
+    list("device_type", &spec.device_types);
+    list("artifact_group", &spec.depends_groups);
+    format!(
+        "{{\"payloads\":[{{\"type\":{payload}}}],\"artifact_provides\":{{{}}},\"artifact_depends\":{{{}}}}}",
+        provides.join(","),
+        depends.join(",")
+    )
+}
+
+/// Empty maps are left out, as an absent one means something else to devices; an empty list of patterns is not.
+fn type_info(spec: &ArtifactSpec, files: &[ManifestFile]) -> String {
+    let mut provides = spec.provides.clone();
+    if let (Some(key), Some(file)) = (&spec.checksum_provides, files.first()) {
+        provides.insert(key.clone(), super::error::Hex(&file.sha256).to_string());
+    }
+    let payload = spec.payload_type.as_deref().map_or_else(|| "null".to_owned(), json_string);
+    let mut fields = vec![format!("\"type\":{payload}")];
+    let mut map = |key: &str, map: &BTreeMap<String, String>| {
+        if !map.is_empty() {
+            let pair =
+                |(key, value): (&String, &String)| format!("{}:{}", json_string(key), json_string(value));
+            fields.push(format!("\"{key}\":{{{}}}", map.iter().map(pair).collect::<Vec<_>>().join(",")));
+        }
+    };
+    map("artifact_depends", &spec.depends);
+    map("artifact_provides", &provides);
+    if let Some(clears) = &spec.clears_provides {
+        fields.push(format!("\"clears_artifact_provides\":{}", json_strings(clears)));
+    }
+    format!("{{{}}}", fields.join(","))
+}
+
+/// Without white space, and keys in order.
+fn minify(text: &str, limits: &Limits) -> Result<String, ArtifactError> {
+    json::validate("meta-data", text.as_bytes(), limits.json_depth, Keys::Exact)?;
+    match serde_json::from_str(text) {
+        Ok(object @ serde_json::Value::Object(_)) => Ok(escape_like_go(&object.to_string())),
+        Ok(_) | Err(_) => {
+            let problem = "not an object".to_owned();
+            Err(ArtifactError::Json { entry: "meta-data".to_owned(), problem })
+        }
+    }
+}
+
+fn json_strings(values: &[String]) -> String {
+    let values: Vec<String> = values.iter().map(|value| json_string(value)).collect();
+    format!("[{}]", values.join(","))
+}
+
+fn json_string(text: &str) -> String {
+    escape_like_go(&serde_json::Value::from(text).to_string())
+}
+
+/// The reference tool's JSON writer escapes what could end a script in a web page. These characters occur in JSON
+/// only inside strings, so they can be replaced anywhere.
+fn escape_like_go(json: &str) -> String {
+    let mut escaped = String::with_capacity(json.len());
+    for c in json.chars() {
+        match c {
+            '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => {
+                escaped.push_str(&format!("\\u{:04x}", u32::from(c)));
+            }
+            c => escaped.push(c),
+        }
+    }
+    escaped
+}
+
+fn writing(doing: &'static str) -> impl Fn(io::Error) -> ArtifactError {
+    move |source| ArtifactError::Write { doing: doing.to_owned(), source }
+}
