@@ -178,8 +178,8 @@ fn decode_base64(text: &[u8]) -> Option<Vec<u8>> {
 impl PublicKey {
     /// From `SubjectPublicKeyInfo`.
     fn parse(spki: &[u8]) -> Result<PublicKey, KeyError> {
-        let (algorithm, parameters, key) = split_spki(spki).ok_or(KeyError::Malformed)?;
-        match (algorithm, parameters) {
+        let (algorithm, key) = split_spki(spki).ok_or(KeyError::Malformed)?;
+        match algorithm {
             (OID_ED25519, None) => {
                 let bytes = key.try_into().map_err(|_| KeyError::Malformed)?;
                 let key = ed25519_dalek::VerifyingKey::from_bytes(bytes).map_err(|_| KeyError::Malformed)?;
@@ -267,15 +267,18 @@ fn verify_p384(_: &[u8], _: &[u8], _: &[u8]) -> bool {
     false
 }
 
-/// Algorithm, its parameter if that is an object identifier, and the key.
-fn split_spki(spki: &[u8]) -> Option<(&[u8], Option<&[u8]>, &[u8])> {
+/// An object identifier, and its parameter if that is one too.
+type Algorithm<'a> = (&'a [u8], Option<&'a [u8]>);
+
+/// The algorithm and the key.
+fn split_spki(spki: &[u8]) -> Option<(Algorithm<'_>, &[u8])> {
     let mut info = Der::new(Der::only(spki, der::SEQUENCE)?);
-    let (algorithm, parameters) = algorithm_identifier(&mut info)?;
+    let algorithm = algorithm_identifier(&mut info)?;
     let key = info.bit_string()?;
-    info.is_empty().then_some((algorithm, parameters, key))
+    info.is_empty().then_some((algorithm, key))
 }
 
-fn algorithm_identifier<'a>(info: &mut Der<'a>) -> Option<(&'a [u8], Option<&'a [u8]>)> {
+fn algorithm_identifier<'a>(info: &mut Der<'a>) -> Option<Algorithm<'a>> {
     let mut identifier = info.sequence()?;
     let algorithm = identifier.take(der::OID)?;
     let parameters = if identifier.next_is(der::OID) {
