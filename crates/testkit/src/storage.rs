@@ -158,12 +158,24 @@ pub(crate) struct Counters {
     pub(crate) images: u64,
 }
 
+/// A machine without power. Nothing is pending in it.
+pub(crate) struct Snapshot {
+    devices: Vec<Device>,
+    boot: u32,
+    cuts: u32,
+    operations: u64,
+    injections: Vec<Armed>,
+    suppressed: Vec<(usize, Suppressed)>,
+}
+
+#[derive(Clone)]
 struct Armed {
     injection: Injection,
     device: Option<usize>,
     seen: u64,
 }
 
+#[derive(Clone)]
 struct Device {
     name: Rc<str>,
     live: Vec<u8>,
@@ -178,6 +190,7 @@ struct Device {
 }
 
 /// Consecutive whole sectors on their way to the medium.
+#[derive(Clone)]
 struct Request {
     first: usize,
     data: Vec<u8>,
@@ -343,7 +356,7 @@ impl CrashWorld {
         self.0.borrow_mut().operations = 0;
     }
 
-    pub(crate) fn set_limits_cuts(&self, cuts: u32) {
+    pub(crate) fn set_cuts_allowed(&self, cuts: u32) {
         self.0.borrow_mut().limits.cuts = cuts;
     }
 
@@ -373,6 +386,35 @@ impl CrashWorld {
     pub(crate) fn cuts_left(&self) -> bool {
         let world = self.0.borrow();
         world.cuts < world.limits.cuts
+    }
+
+    /// The machine as it lies there after a power cut, to be gone on from more than once.
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        let world = self.0.borrow();
+        Snapshot {
+            devices: world.devices.clone(),
+            boot: world.boot,
+            cuts: world.cuts,
+            operations: world.operations,
+            injections: world.injections.clone(),
+            suppressed: world.suppressed.clone(),
+        }
+    }
+
+    /// The machine of a snapshot, with choices of its own from there on.
+    pub(crate) fn restore(snapshot: &Snapshot, choices: Choices, limits: Limits) -> CrashWorld {
+        let restored = CrashWorld::new(choices, limits);
+        {
+            let mut world = restored.0.borrow_mut();
+            world.devices.clone_from(&snapshot.devices);
+            world.boot = snapshot.boot;
+            world.cuts = snapshot.cuts;
+            world.operations = snapshot.operations;
+            world.injections.clone_from(&snapshot.injections);
+            world.suppressed.clone_from(&snapshot.suppressed);
+            world.powered = false;
+        }
+        restored
     }
 
     pub(crate) fn is_off(&self) -> bool {
