@@ -117,15 +117,6 @@ impl Choices {
         self.position > self.first_new
     }
 
-    /// A number for the walk up to here; equal walks have equal numbers.
-    pub fn prefix_hash(&self) -> u64 {
-        let mut hash = Mixer::new();
-        for taken in &self.taken[..self.position] {
-            hash.word(u64::from(taken.answer));
-        }
-        hash.finish()
-    }
-
     /// The id of this walk.
     pub fn id(&self) -> ReplayId {
         ReplayId(self.taken[..self.position].iter().map(|taken| taken.answer).collect())
@@ -135,6 +126,18 @@ impl Choices {
 /// Leads back to one case. Runs of three or more zeros are written `0*12`, zeros at the end not at all.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReplayId(Vec<u32>);
+
+impl ReplayId {
+    /// The walk from the very beginning.
+    pub(crate) fn start() -> ReplayId {
+        ReplayId(Vec::new())
+    }
+
+    /// This walk, and then that one.
+    pub(crate) fn then(&self, next: &ReplayId) -> ReplayId {
+        ReplayId([&self.0[..], &next.0].concat())
+    }
+}
 
 impl fmt::Display for ReplayId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -13,17 +13,18 @@
 //! promised to whom, which slot holds what). Everything else has to be in devices. `run`, `boot` and `recover` may
 //! lose power at any operation; they set facts before or after operations, never instead of them.
 //!
-//! Cases are re-run from their beginning, so a scenario has to be deterministic but for
+//! Cases are re-run from their beginning, or from a state in between
+//! ([`fold_equal_states`](Scenario::fold_equal_states)). So a scenario has to be deterministic but for
 //! [`CrashWorld::choose`](crate::storage::CrashWorld::choose).
 
 use std::any::Any;
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::choice::{Choices, Generator, Mixer, ReplayId};
-use crate::storage::{CrashWorld, Limits, PowerCut};
+use crate::storage::{CrashWorld, Limits, PowerCut, Snapshot};
 
 /// What the client wants after it has started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,7 +47,7 @@ pub struct Scenario<F> {
     boot: Step<F>,
     recover: Recover<F>,
     check: Check<F>,
-    fingerprint: Option<fn(&F) -> u64>,
+    folding: Option<Folding<F>>,
 }
 
 impl<F> Scenario<F> {
@@ -58,7 +59,7 @@ impl<F> Scenario<F> {
             boot: Box::new(|_, _| Ok(())),
             recover: Box::new(|_, _| Ok(After::Settled)),
             check: Box::new(|_, _| Ok(())),
-            fingerprint: None,
+            folding: None,
         }
     }
 
@@ -93,19 +94,28 @@ impl<F> Scenario<F> {
         self
     }
 
-    /// Goes on only once from equal machines with equal facts. Saves most of the work from the second cut on.
+    /// Goes on only once from equal machines with equal facts, and from there rather than from the beginning. Makes
+    /// an enumeration many times faster, and needs facts that hold nothing of the world (a handle, a device).
     #[must_use]
     pub fn fold_equal_states(mut self) -> Self
     where
-        F: Hash,
+        F: Hash + Clone,
     {
-        self.fingerprint = Some(|facts| {
-            let mut hasher = FactsHasher(Mixer::new());
-            facts.hash(&mut hasher);
-            hasher.finish()
+        self.folding = Some(Folding {
+            fingerprint: |facts| {
+                let mut hasher = FactsHasher(Mixer::new());
+                facts.hash(&mut hasher);
+                hasher.finish()
+            },
+            copy: F::clone,
         });
         self
     }
+}
+
+struct Folding<F> {
+    fingerprint: fn(&F) -> u64,
+    copy: fn(&F) -> F,
 }
 
 struct FactsHasher(Mixer);
@@ -159,13 +169,13 @@ impl Options {
 /// What was seen.
 #[derive(Debug, Clone, Default)]
 pub struct Report {
-    /// Places in which the power was cut, counted once each.
+    /// Places in which the power was cut, once for every state that leads there.
     pub crash_points: u64,
-    /// Machines started after a cut, each with another history: crash points times images.
+    /// Machines after a cut: crash points times the images each may leave.
     pub states: u64,
     /// Those of them that equalled an earlier one and were not followed again.
     pub folded: u64,
-    /// Histories run, whole or up to a folded state.
+    /// Histories run, whole or from one state to the next.
     pub cases: u64,
     /// Histories among them that were drawn at random.
     pub random_cases: u64,
@@ -236,25 +246,137 @@ impl Report {
 /// Runs every case, or as many as the options allow.
 pub fn explore<F>(scenario: &Scenario<F>, options: &Options) -> Report {
     let mut report = Report { seed: options.seed, ..Report::default() };
-    let mut known = HashMap::new();
-    let mut choices = Choices::exhaustive();
-    while report.cases < options.cases {
-        let mut case = Case::new(scenario, options, choices);
-        case.known = Some(&mut known);
-        choices = case.finish(&mut report);
-        if !choices.advance() {
-            report.exhausted = true;
-            break;
-        }
-    }
+    report.exhausted = match &scenario.folding {
+        Some(folding) => explore_states(scenario, folding, options, &mut report),
+        None => explore_from(scenario, options, None, &mut report, &mut |_, _, _, _| unreachable!()),
+    };
     if !report.exhausted {
         let mut seeds = Generator::new(options.seed);
         for _ in 0..options.random_cases {
-            Case::new(scenario, options, Choices::random(seeds.next_word())).finish(&mut report);
+            let world = CrashWorld::new(Choices::random(seeds.next_word()), options.limits.clone());
+            let ending = Case { scenario, options, world: &world, in_pieces: false }.from_the_beginning();
+            report.note(scenario, options, &world, &ReplayId::start(), &ending);
             report.random_cases += 1;
         }
     }
     report
+}
+
+/// A machine about to start, and how it came to that.
+struct State<F> {
+    snapshot: Snapshot,
+    facts: F,
+    starts: u32,
+    copy: fn(&F) -> F,
+    id: ReplayId,
+}
+
+/// Goes from state to state, once from each. Returns whether that was all.
+fn explore_states<F>(
+    scenario: &Scenario<F>,
+    folding: &Folding<F>,
+    options: &Options,
+    report: &mut Report,
+) -> bool {
+    let mut known = HashSet::new();
+    let mut waiting = Vec::new();
+    let mut from: Option<State<F>> = None;
+    loop {
+        let mut folded = 0;
+        let all = explore_from(scenario, options, from.as_ref(), report, &mut |world, facts, starts, id| {
+            let mut hash = Mixer::new();
+            hash.word(u64::from(starts));
+            hash.word((folding.fingerprint)(&facts));
+            world.hash(&mut hash);
+            if known.insert(hash.finish()) {
+                waiting.push(State { snapshot: world.snapshot(), facts, starts, copy: folding.copy, id });
+            } else if starts == 0 {
+                folded += 1;
+            }
+        });
+        report.folded += folded;
+        if !all {
+            return false;
+        }
+        from = waiting.pop();
+        if from.is_none() {
+            return true;
+        }
+    }
+}
+
+/// Runs every case from the beginning, or from one state to the next ones, which `on_pause` is told. Returns whether
+/// the budget was enough.
+fn explore_from<F>(
+    scenario: &Scenario<F>,
+    options: &Options,
+    from: Option<&State<F>>,
+    report: &mut Report,
+    on_pause: &mut dyn FnMut(&CrashWorld, F, u32, ReplayId),
+) -> bool {
+    let mut choices = Choices::exhaustive();
+    let start = ReplayId::start();
+    let so_far = from.map_or(&start, |state| &state.id);
+    let in_pieces = scenario.folding.is_some();
+    while report.cases < options.cases {
+        let limits = options.limits.clone();
+        let (world, ending) = match from {
+            None => {
+                let world = CrashWorld::new(choices, limits);
+                let ending = Case { scenario, options, world: &world, in_pieces }.from_the_beginning();
+                (world, ending)
+            }
+            Some(state) => {
+                let world = CrashWorld::restore(&state.snapshot, choices, limits);
+                let facts = (state.copy)(&state.facts);
+                let ending =
+                    Case { scenario, options, world: &world, in_pieces }.from_a_state(facts, state.starts);
+                (world, ending)
+            }
+        };
+        report.note(scenario, options, &world, so_far, &ending);
+        if let Ending::Paused(facts, starts) = ending {
+            on_pause(&world, facts, starts, so_far.then(&world.with_choices(|choices| choices.id())));
+        }
+        choices = world.with_choices(|choices| choices.clone());
+        if !choices.advance() {
+            return true;
+        }
+    }
+    false
+}
+
+impl Report {
+    /// Writes down what came of a case.
+    fn note<F>(
+        &mut self,
+        scenario: &Scenario<F>,
+        options: &Options,
+        world: &CrashWorld,
+        so_far: &ReplayId,
+        ending: &Ending<F>,
+    ) {
+        let counters = world.counters();
+        self.crash_points += counters.crash_points;
+        self.states += counters.images;
+        self.cases += 1;
+        let Ending::Broken(invariant) = ending else {
+            return;
+        };
+        self.violation_count += 1;
+        if self.violations.len() < options.kept_violations {
+            let id = so_far.then(&world.with_choices(|choices| choices.id()));
+            let again = replay_id(scenario, options, &id);
+            self.violations.push(match again {
+                Some(again) if again.invariant == *invariant => again,
+                Some(_) | None => Violation {
+                    id,
+                    invariant: format!("the scenario is not deterministic: {invariant}"),
+                    trace: Vec::new(),
+                },
+            });
+        }
+    }
 }
 
 /// Runs exactly one case, given as a report printed it.
@@ -267,21 +389,21 @@ pub fn replay<F>(scenario: &Scenario<F>, options: &Options, id: &str) -> Option<
 }
 
 fn replay_id<F>(scenario: &Scenario<F>, options: &Options, id: &ReplayId) -> Option<Violation> {
-    let mut case = Case::new(scenario, options, Choices::replay(id));
-    case.world.keep_trace();
-    let ending = case.live();
-    match ending {
-        Ending::Holds | Ending::Folded => None,
-        Ending::Broken(invariant) => {
-            Some(Violation { id: id.clone(), invariant, trace: case.world.take_trace() })
-        }
+    let world = CrashWorld::new(Choices::replay(id), options.limits.clone());
+    world.keep_trace();
+    let case = Case { scenario, options, world: &world, in_pieces: false };
+    match case.from_the_beginning() {
+        Ending::Holds | Ending::Paused(..) => None,
+        Ending::Broken(invariant) => Some(Violation { id: id.clone(), invariant, trace: world.take_trace() }),
     }
 }
 
 /// How a case ended.
-enum Ending {
+enum Ending<F> {
     Holds,
-    Folded,
+    /// Not yet: it was followed up to a power cut, or a start in good order with nothing pending. The facts, and
+    /// the starts since the last cut.
+    Paused(F, u32),
     Broken(String),
 }
 
@@ -295,111 +417,83 @@ enum Part<T> {
 struct Case<'a, F> {
     scenario: &'a Scenario<F>,
     options: &'a Options,
-    world: CrashWorld,
-    known: Option<&'a mut HashMap<u64, u64>>,
+    world: &'a CrashWorld,
+    in_pieces: bool,
 }
 
-impl<'a, F> Case<'a, F> {
-    fn new(scenario: &'a Scenario<F>, options: &'a Options, choices: Choices) -> Self {
-        let world = CrashWorld::new(choices, options.limits.clone());
-        Case { scenario, options, world, known: None }
-    }
-
-    /// Lives through the case and writes down what came of it.
-    fn finish(mut self, report: &mut Report) -> Choices {
-        let ending = self.live();
-        let counters = self.world.counters();
-        report.crash_points += counters.crash_points;
-        report.states += counters.images;
-        report.cases += 1;
-        match ending {
-            Ending::Holds => {}
-            Ending::Folded => {
-                if self.world.with_choices(|choices| choices.is_new()) {
-                    report.folded += 1;
-                }
-            }
-            Ending::Broken(invariant) => {
-                report.violation_count += 1;
-                if report.violations.len() < self.options.kept_violations {
-                    let id = self.world.with_choices(|choices| choices.id());
-                    let again = replay_id(self.scenario, self.options, &id);
-                    report.violations.push(match again {
-                        Some(again) if again.invariant == invariant => again,
-                        Some(_) | None => Violation {
-                            id,
-                            invariant: format!("the scenario is not deterministic: {invariant}"),
-                            trace: Vec::new(),
-                        },
-                    });
-                }
-            }
-        }
-        self.world.with_choices(|choices| choices.clone())
-    }
-
-    fn live(&mut self) -> Ending {
-        let ending = self.history();
-        // A machine that was written to while it was off proves nothing.
-        match self.world.misuse().first() {
-            Some(misuse) => Ending::Broken(misuse.clone()),
-            None => ending,
-        }
-    }
-
-    fn history(&mut self) -> Ending {
-        let (world, scenario) = (self.world.clone(), self.scenario);
-        world.set_limits_cuts(0);
-        let mut facts = match attempt(|| Ok((scenario.set_up)(&world))) {
+impl<F> Case<'_, F> {
+    fn from_the_beginning(&self) -> Ending<F> {
+        let (world, scenario) = (self.world, self.scenario);
+        world.set_cuts_allowed(0);
+        let mut facts = match attempt(|| Ok((scenario.set_up)(world))) {
             Part::Done(facts) => facts,
             Part::Cut => return Ending::Broken("the power was cut during the set-up".to_owned()),
             Part::Broken(invariant) => return Ending::Broken(invariant),
         };
         world.settle_everything();
-        world.set_limits_cuts(self.options.limits.cuts);
+        world.set_cuts_allowed(self.options.limits.cuts);
         world.start();
-
-        let mut starts = match self.part("run", || (scenario.run)(&world, &mut facts)) {
-            Part::Done(()) => match self.idle() {
-                Part::Done(()) => 1,
-                Part::Cut => 0,
-                Part::Broken(invariant) => return Ending::Broken(invariant),
-            },
-            Part::Cut => 0,
-            Part::Broken(invariant) => return Ending::Broken(invariant),
+        let ran = match self.part("run", || (scenario.run)(world, &mut facts)) {
+            Part::Done(()) => self.idle(),
+            cut_or_broken @ (Part::Cut | Part::Broken(_)) => cut_or_broken,
         };
+        self.judged(match ran {
+            Part::Done(()) => self.start_until_settled(facts, 1),
+            Part::Cut => self.after_cut(facts),
+            Part::Broken(invariant) => Ending::Broken(invariant),
+        })
+    }
+
+    fn from_a_state(&self, facts: F, starts: u32) -> Ending<F> {
+        self.judged(self.start_until_settled(facts, starts))
+    }
+
+    /// A machine that was written to while it was off proves nothing.
+    fn judged(&self, ending: Ending<F>) -> Ending<F> {
+        match self.world.misuse().into_iter().next() {
+            Some(misuse) => Ending::Broken(misuse),
+            None => ending,
+        }
+    }
+
+    fn after_cut(&self, facts: F) -> Ending<F> {
+        if self.in_pieces { Ending::Paused(facts, 0) } else { self.start_until_settled(facts, 0) }
+    }
+
+    /// Starts the machine until the client wants nothing more. `starts` were made since the last cut.
+    fn start_until_settled(&self, mut facts: F, mut starts: u32) -> Ending<F> {
+        let (world, scenario) = (self.world, self.scenario);
         loop {
-            if starts == 0 && self.is_known(&facts) {
-                return Ending::Folded;
-            }
             if starts > self.options.starts {
                 return Ending::Broken(format!("not settled after {} starts", self.options.starts));
             }
             starts += 1;
             world.start();
-            match self.part("boot", || (scenario.boot)(&world, &mut facts)) {
-                Part::Done(()) => {}
-                Part::Cut => {
-                    starts = 0;
-                    continue;
+            let recovered = match self.part("boot", || (scenario.boot)(world, &mut facts)) {
+                Part::Done(()) => self.part("recover", || (scenario.recover)(world, &mut facts)),
+                Part::Cut => Part::Cut,
+                Part::Broken(invariant) => Part::Broken(invariant),
+            };
+            let settled = match recovered {
+                Part::Done(After::Reboot) if self.in_pieces && !world.anything_pending() => {
+                    return Ending::Paused(facts, starts);
                 }
+                Part::Done(After::Reboot) => continue,
+                Part::Done(After::Settled) => self.settled(&facts),
+                Part::Cut => Part::Cut,
+                Part::Broken(invariant) => Part::Broken(invariant),
+            };
+            match settled {
+                Part::Done(()) => return Ending::Holds,
                 Part::Broken(invariant) => return Ending::Broken(invariant),
-            }
-            match self.part("recover", || (scenario.recover)(&world, &mut facts)) {
-                Part::Done(After::Reboot) => {}
-                Part::Done(After::Settled) => match self.settled(&facts) {
-                    Part::Done(()) => return Ending::Holds,
-                    Part::Cut => starts = 0,
-                    Part::Broken(invariant) => return Ending::Broken(invariant),
-                },
+                Part::Cut if self.in_pieces => return Ending::Paused(facts, 0),
                 Part::Cut => starts = 0,
-                Part::Broken(invariant) => return Ending::Broken(invariant),
             }
         }
     }
 
     fn settled(&self, facts: &F) -> Part<()> {
-        let (world, scenario) = (&self.world, self.scenario);
+        let (world, scenario) = (self.world, self.scenario);
         match self.part("check", || (scenario.check)(world, facts)) {
             Part::Done(()) => self.idle(),
             Part::Cut => Part::Broken("a check must not do operations".to_owned()),
@@ -428,19 +522,6 @@ impl<'a, F> Case<'a, F> {
             }
         }
         part
-    }
-
-    /// Whether an earlier history led to this very state.
-    fn is_known(&mut self, facts: &F) -> bool {
-        let (Some(fingerprint), Some(known)) = (self.scenario.fingerprint, &mut self.known) else {
-            return false;
-        };
-        let mut hash = Mixer::new();
-        hash.word(fingerprint(facts));
-        self.world.hash(&mut hash);
-        let here = self.world.with_choices(|choices| choices.prefix_hash());
-        let first = *known.entry(hash.finish()).or_insert(here);
-        first != here
     }
 }
 

@@ -1,6 +1,7 @@
 //! Test doubles.
 #![allow(clippy::panic, clippy::expect_used, clippy::unwrap_used)]
 
+pub mod bootloader;
 pub mod choice;
 pub mod enumerator;
 pub mod storage;

@@ -7,12 +7,13 @@
 //! # What a power cut does
 //! It comes in the middle of a write, in the middle of a sync, at [`CrashWorld::crash_point`], or while the
 //! machine idles with something pending. The middle of a write includes the moment before it, because every
-//! sector of the request may still be old. Then, for each device:
+//! sector of the request may still be old. Then:
 //! - every pending sector becomes the old content or any pending version of it, independently of the others;
 //! - one sector that changes, the first or last one, or all sectors of one request may be torn instead
-//!   ([`Tear`]);
+//!   ([`Tear`]), one in the whole machine;
 //! - where that makes more than [`Limits::images`] combinations, the sectors go by classes: none, all, all but
-//!   the first, all but the last, only the first, only the last, the first half, every other one.
+//!   the first, all but the last, only the first, only the last, the first half, every other one, those of one
+//!   device, those of all other devices.
 //!
 //! # What a failed sync does
 //! Each pending sector becomes old or new on the medium, nobody is told which, reads go on showing the new
@@ -56,7 +57,7 @@ pub struct Limits {
     pub cuts: u32,
     /// What a torn sector may look like.
     pub tears: Vec<Tear>,
-    /// Combinations of sectors up to which all of them are tried, per device and cut.
+    /// Combinations of sectors up to which all of them are tried, per cut.
     pub images: usize,
 }
 
@@ -157,12 +158,24 @@ pub(crate) struct Counters {
     pub(crate) images: u64,
 }
 
+/// A machine without power. Nothing is pending in it.
+pub(crate) struct Snapshot {
+    devices: Vec<Device>,
+    boot: u32,
+    cuts: u32,
+    operations: u64,
+    injections: Vec<Armed>,
+    suppressed: Vec<(usize, Suppressed)>,
+}
+
+#[derive(Clone)]
 struct Armed {
     injection: Injection,
     device: Option<usize>,
     seen: u64,
 }
 
+#[derive(Clone)]
 struct Device {
     name: Rc<str>,
     live: Vec<u8>,
@@ -177,6 +190,7 @@ struct Device {
 }
 
 /// Consecutive whole sectors on their way to the medium.
+#[derive(Clone)]
 struct Request {
     first: usize,
     data: Vec<u8>,
@@ -342,7 +356,7 @@ impl CrashWorld {
         self.0.borrow_mut().operations = 0;
     }
 
-    pub(crate) fn set_limits_cuts(&self, cuts: u32) {
+    pub(crate) fn set_cuts_allowed(&self, cuts: u32) {
         self.0.borrow_mut().limits.cuts = cuts;
     }
 
@@ -372,6 +386,35 @@ impl CrashWorld {
     pub(crate) fn cuts_left(&self) -> bool {
         let world = self.0.borrow();
         world.cuts < world.limits.cuts
+    }
+
+    /// The machine as it lies there after a power cut, to be gone on from more than once.
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        let world = self.0.borrow();
+        Snapshot {
+            devices: world.devices.clone(),
+            boot: world.boot,
+            cuts: world.cuts,
+            operations: world.operations,
+            injections: world.injections.clone(),
+            suppressed: world.suppressed.clone(),
+        }
+    }
+
+    /// The machine of a snapshot, with choices of its own from there on.
+    pub(crate) fn restore(snapshot: &Snapshot, choices: Choices, limits: Limits) -> CrashWorld {
+        let restored = CrashWorld::new(choices, limits);
+        {
+            let mut world = restored.0.borrow_mut();
+            world.devices.clone_from(&snapshot.devices);
+            world.boot = snapshot.boot;
+            world.cuts = snapshot.cuts;
+            world.operations = snapshot.operations;
+            world.injections.clone_from(&snapshot.injections);
+            world.suppressed.clone_from(&snapshot.suppressed);
+            world.powered = false;
+        }
+        restored
     }
 
     pub(crate) fn is_off(&self) -> bool {
@@ -481,14 +524,63 @@ impl World {
         if let Some(trace) = &mut self.trace {
             trace.push(format!("POWER CUT in {}", at()));
         }
-        for device in &mut self.devices {
-            device.lose_power(&mut self.choices, &self.limits, &mut self.trace);
-        }
+        self.choose_image();
         // Without new choices the image is as new as the cut.
         if self.choices.is_new() {
             self.counters.images += 1;
         }
         std::panic::resume_unwind(Box::new(PowerCut));
+    }
+
+    /// Decides what the media hold after the power was cut, of all devices together.
+    fn choose_image(&mut self) {
+        let torn = self.choose_tear();
+        let open: Vec<Undecided> = self
+            .devices
+            .iter()
+            .enumerate()
+            .flat_map(|(index, device)| {
+                let torn = match &torn {
+                    Some((torn, sectors, _)) if *torn == index => sectors.clone(),
+                    Some(_) | None => 0..0,
+                };
+                device.undecided(index).into_iter().filter(move |place| !torn.contains(&place.sector))
+            })
+            .collect();
+        decide(&mut self.devices, &open, &mut self.choices, self.limits.images, &mut self.trace);
+        if let Some((index, sectors, tear)) = torn {
+            let device = &mut self.devices[index];
+            let line = format!("  {}: torn {sectors:?}, {tear:?}", device.name);
+            for sector in sectors {
+                device.tear(sector, tear);
+            }
+            self.log(|| line);
+        }
+        for device in &mut self.devices {
+            if !device.pending.is_empty() || device.cache_lies {
+                device.pending.clear();
+                device.live.copy_from_slice(&device.durable);
+                device.live_bad.clone_from(&device.durable_bad);
+                device.cache_lies = false;
+            }
+        }
+    }
+
+    /// Nothing, one sector, or one whole request.
+    fn choose_tear(&mut self) -> Option<(usize, Range<usize>, Tear)> {
+        let places: Vec<(usize, Range<usize>)> = self
+            .devices
+            .iter()
+            .enumerate()
+            .flat_map(|(index, device)| {
+                let places = device.tear_places(self.limits.images);
+                places.into_iter().map(move |sectors| (index, sectors))
+            })
+            .collect();
+        let tears = &self.limits.tears;
+        let chosen = self.choices.choose(1 + places.len() * tears.len()).checked_sub(1)?;
+        let (index, sectors) = places[chosen / tears.len()].clone();
+        Some((index, sectors, tears[chosen % tears.len()]))
     }
 
     fn is_suppressed(&self, index: usize) -> bool {
@@ -578,59 +670,33 @@ impl Device {
         self.cache_lies = false;
     }
 
-    /// For every pending sector what it may hold afterwards: old first, then each pending version once.
-    fn versions(&self) -> BTreeMap<usize, Vec<Vec<u8>>> {
-        let mut versions: BTreeMap<usize, Vec<Vec<u8>>> = BTreeMap::new();
+    /// The pending sectors that may hold more than one thing afterwards.
+    fn undecided(&self, device: usize) -> Vec<Undecided> {
+        let mut places: BTreeMap<usize, Vec<Vec<u8>>> = BTreeMap::new();
         for request in &self.pending {
             for sector in request.sectors() {
-                let versions =
-                    versions.entry(sector).or_insert_with(|| vec![self.durable[bytes_of(sector)].to_vec()]);
                 let new = request.sector(sector);
                 // What is unreadable is not the same as any content.
-                let unlike_old = usize::from(self.durable_bad.contains(&sector));
-                if versions[unlike_old..].iter().all(|version| version != new) {
+                let is_old = !self.durable_bad.contains(&sector) && self.durable[bytes_of(sector)] == *new;
+                let versions = places.entry(sector).or_default();
+                if !is_old && versions.iter().all(|version| version != new) {
                     versions.push(new.to_vec());
                 }
             }
         }
-        versions
+        places.retain(|_, versions| !versions.is_empty());
+        places.into_iter().map(|(sector, versions)| Undecided { device, sector, versions }).collect()
     }
 
-    fn lose_power(&mut self, choices: &mut Choices, limits: &Limits, trace: &mut Option<Vec<String>>) {
-        let versions = self.versions();
-        if !versions.is_empty() {
-            let torn = self.choose_tear(choices, limits, &versions);
-            let torn_sectors = torn.as_ref().map_or(0..0, |(sectors, _)| sectors.clone());
-            self.choose_versions(choices, limits.images, &versions, &torn_sectors, trace);
-            if let Some((sectors, tear)) = torn {
-                if let Some(trace) = trace {
-                    trace.push(format!("  {}: torn {sectors:?}, {tear:?}", self.name));
-                }
-                for sector in sectors {
-                    self.tear(sector, tear, versions.get(&sector).and_then(|all| all.last()));
-                }
-            }
-        }
-        self.pending.clear();
-        self.live.copy_from_slice(&self.durable);
-        self.live_bad.clone_from(&self.durable_bad);
-        self.cache_lies = false;
-    }
-
-    /// Nothing, one sector, or one whole request.
-    fn choose_tear(
-        &self,
-        choices: &mut Choices,
-        limits: &Limits,
-        versions: &BTreeMap<usize, Vec<Vec<u8>>>,
-    ) -> Option<(Range<usize>, Tear)> {
-        let changing = |sector: &&usize| versions.get(sector).is_some_and(|versions| versions.len() > 1);
-        let ends = [versions.keys().next(), versions.keys().next_back()];
-        let changing: Vec<&usize> = versions.keys().filter(changing).collect();
+    /// Where a tear is tried.
+    fn tear_places(&self, limit: usize) -> Vec<Range<usize>> {
+        let pending: BTreeSet<usize> = self.pending.iter().flat_map(Request::sectors).collect();
         // One sector that keeps its content stands for all that do.
-        let mut sectors: BTreeSet<usize> = ends.into_iter().flatten().copied().collect();
-        if changing.len() <= limits.images {
-            sectors.extend(changing);
+        let mut sectors: BTreeSet<usize> =
+            [pending.first(), pending.last()].into_iter().flatten().copied().collect();
+        let changing = self.undecided(0);
+        if changing.len() <= limit {
+            sectors.extend(changing.iter().map(|place| place.sector));
         }
         let mut places: Vec<Range<usize>> = sectors.into_iter().map(|sector| sector..sector + 1).collect();
         for request in &self.pending {
@@ -639,48 +705,11 @@ impl Device {
                 places.push(sectors);
             }
         }
-        let chosen = choices.choose(1 + places.len() * limits.tears.len()).checked_sub(1)?;
-        let place = places[chosen / limits.tears.len()].clone();
-        Some((place, limits.tears[chosen % limits.tears.len()]))
+        places
     }
 
-    /// Puts one version of every pending sector on the medium.
-    fn choose_versions(
-        &mut self,
-        choices: &mut Choices,
-        limit: usize,
-        versions: &BTreeMap<usize, Vec<Vec<u8>>>,
-        except: &Range<usize>,
-        trace: &mut Option<Vec<String>>,
-    ) {
-        let open: Vec<_> = versions
-            .iter()
-            .filter(|(sector, versions)| versions.len() > 1 && !except.contains(sector))
-            .collect();
-        let combinations =
-            open.iter().try_fold(1_usize, |product, (_, versions)| product.checked_mul(versions.len()));
-        let picks: Vec<usize> = if combinations.is_some_and(|combinations| combinations <= limit) {
-            open.iter().map(|(_, versions)| choices.choose(versions.len())).collect()
-        } else {
-            let class = CLASSES[choices.choose(CLASSES.len())];
-            open.iter()
-                .enumerate()
-                .map(|(at, (_, versions))| if class(at, open.len()) { versions.len() - 1 } else { 0 })
-                .collect()
-        };
-        // A sector that is torn is not left bad from before, and one whose old content stays is.
-        for (&(&sector, versions), pick) in open.iter().zip(picks) {
-            if let Some(trace) = trace {
-                trace.push(format!("  {}: sector {sector} version {pick} of {}", self.name, versions.len()));
-            }
-            if pick > 0 {
-                self.durable[bytes_of(sector)].copy_from_slice(&versions[pick]);
-                self.durable_bad.remove(&sector);
-            }
-        }
-    }
-
-    fn tear(&mut self, sector: usize, tear: Tear, new: Option<&Vec<u8>>) {
+    fn tear(&mut self, sector: usize, tear: Tear) {
+        let newest = self.pending.iter().rev().find(|request| request.sectors().contains(&sector));
         let content = &mut self.durable[bytes_of(sector)];
         self.durable_bad.remove(&sector);
         match tear {
@@ -690,19 +719,53 @@ impl Device {
                 self.durable_bad.insert(sector);
             }
             Tear::Prefix(len) => {
-                if let Some(new) = new {
-                    content[..len].copy_from_slice(&new[..len]);
+                if let Some(newest) = newest {
+                    content[..len].copy_from_slice(&newest.sector(sector)[..len]);
                 }
             }
         }
     }
+}
 
-    /// Decides what a failed sync left on the medium. Reads do not show it.
-    fn fail_sync(&mut self, choices: &mut Choices, limits: &Limits, trace: &mut Option<Vec<String>>) {
-        let versions = self.versions();
-        self.choose_versions(choices, limits.images, &versions, &(0..0), trace);
-        self.pending.clear();
-        self.cache_lies = true;
+/// A pending sector and what it may become besides staying as it is.
+struct Undecided {
+    device: usize,
+    sector: usize,
+    versions: Vec<Vec<u8>>,
+}
+
+/// Puts the old or one of the new versions of every sector on its medium.
+fn decide(
+    devices: &mut [Device],
+    open: &[Undecided],
+    choices: &mut Choices,
+    limit: usize,
+    trace: &mut Option<Vec<String>>,
+) {
+    let combinations =
+        open.iter().try_fold(1_usize, |product, place| product.checked_mul(1 + place.versions.len()));
+    let picks: Vec<usize> = if combinations.is_some_and(|combinations| combinations <= limit) {
+        open.iter().map(|place| choices.choose(1 + place.versions.len())).collect()
+    } else {
+        let class = choices.choose(CLASSES.len() + 2 * devices.len());
+        let is_new = |at: usize, place: &Undecided| match class.checked_sub(CLASSES.len()) {
+            None => CLASSES[class](at, open.len()),
+            Some(device) if device < devices.len() => place.device == device,
+            Some(device) => place.device != device - devices.len(),
+        };
+        let newest = |(at, place)| if is_new(at, place) { place.versions.len() } else { 0 };
+        open.iter().enumerate().map(newest).collect()
+    };
+    for (place, pick) in open.iter().zip(picks) {
+        let device = &mut devices[place.device];
+        if let Some(trace) = trace {
+            let of = place.versions.len();
+            trace.push(format!("  {}: sector {} has version {pick} of {of}", device.name, place.sector));
+        }
+        if let Some(pick) = pick.checked_sub(1) {
+            device.durable[bytes_of(place.sector)].copy_from_slice(&place.versions[pick]);
+            device.durable_bad.remove(&place.sector);
+        }
     }
 }
 
@@ -798,7 +861,10 @@ impl BlockDevice for CrashDevice {
         world.maybe_cut(|| format!("sync {name}"));
         let device = &mut world.devices[self.index];
         if let Outcome::Faulty(fault) = outcome {
-            device.fail_sync(&mut world.choices, &world.limits, &mut world.trace);
+            let open = device.undecided(self.index);
+            device.pending.clear();
+            device.cache_lies = true;
+            decide(&mut world.devices, &open, &mut world.choices, world.limits.images, &mut world.trace);
             return Err(io::Error::from_raw_os_error(match fault {
                 Fault::NoSpace => ENOSPC,
                 Fault::InputOutput | Fault::ShortWrite | Fault::LostWrite | Fault::CorruptWrite => EIO,

@@ -10,7 +10,7 @@ use testkit::storage::{CrashDevice, CrashWorld, Suppressed, Tear};
 const DEVICE_LEN: usize = 2 * 4096;
 
 /// What the client was told about the record.
-#[derive(Hash)]
+#[derive(Clone, Hash)]
 struct Promises {
     /// The last save that returned `Ok`.
     saved: u8,

@@ -1,2 +1,11 @@
-//! Being written.
-fn main() {}
+//! The program: everything is in the library, so that tests can call it.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let (mut out, mut err) = (std::io::stdout(), std::io::stderr());
+    match rust_ota_artifact::run(std::env::args_os().skip(1), &mut out, &mut err) {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    }
+}

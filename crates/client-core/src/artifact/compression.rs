@@ -409,14 +409,20 @@ mod tests {
 
     #[test]
     fn an_xz_dictionary_over_the_memory_limit_is_refused() {
-        let with_preset = |preset| {
-            let mut encoder = liblzma::write::XzEncoder::new(Vec::new(), preset);
+        let with_dictionary = |bytes| {
+            let mut options = liblzma::stream::LzmaOptions::new_preset(6).unwrap();
+            options.dict_size(bytes);
+            let mut filters = liblzma::stream::Filters::new();
+            filters.lzma2(&options);
+            let check = liblzma::stream::Check::Crc64;
+            let stream = liblzma::stream::Stream::new_stream_encoder(&filters, check).unwrap();
+            let mut encoder = liblzma::write::XzEncoder::new_stream(Vec::new(), stream);
             encoder.write_all(b"text").unwrap();
             encoder.finish().unwrap()
         };
         let limits = Limits::default();
-        assert_eq!(open(Compression::Xz, with_preset(8), &limits).unwrap(), b"text");
-        let refused = open(Compression::Xz, with_preset(9), &limits);
+        assert_eq!(open(Compression::Xz, with_dictionary(64 << 20), &limits).unwrap(), b"text");
+        let refused = open(Compression::Xz, with_dictionary(96 << 20), &limits);
         assert!(matches!(refused, Err(ArtifactError::Decompress { .. })));
     }
 

@@ -47,7 +47,9 @@ pub struct Limits {
     /// Largest window of a zstd frame as a power of two: 8 MiB, which RFC 8878 names as the window every decoder
     /// should take.
     pub zstd_window_log: u32,
-    /// Memory the xz decoder may use. `xz -9` needs 65 MiB and is refused; `xz -8` needs 33 MiB.
+    /// Memory the xz decoder may use: the dictionary of 64 MiB that `mender-artifact` and `xz -9` ask for, however
+    /// small the content, and 2 MiB for the decoder itself. Pages of a dictionary that are never written cost
+    /// nothing. The next dictionary size needs 97 MiB.
     pub xz_memory_bytes: u64,
 }
 
@@ -71,7 +73,7 @@ impl Default for Limits {
             pax_bytes: 16 * KIB,
             trailing_zero_bytes: 1 << 20,
             zstd_window_log: 23,
-            xz_memory_bytes: 64 << 20,
+            xz_memory_bytes: 66 << 20,
         }
     }
 }

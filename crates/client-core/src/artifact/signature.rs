@@ -178,8 +178,8 @@ fn decode_base64(text: &[u8]) -> Option<Vec<u8>> {
 impl PublicKey {
     /// From `SubjectPublicKeyInfo`.
     fn parse(spki: &[u8]) -> Result<PublicKey, KeyError> {
-        let (algorithm, parameters, key) = split_spki(spki).ok_or(KeyError::Malformed)?;
-        match (algorithm, parameters) {
+        let (algorithm, key) = split_spki(spki).ok_or(KeyError::Malformed)?;
+        match algorithm {
             (OID_ED25519, None) => {
                 let bytes = key.try_into().map_err(|_| KeyError::Malformed)?;
                 let key = ed25519_dalek::VerifyingKey::from_bytes(bytes).map_err(|_| KeyError::Malformed)?;
@@ -267,15 +267,18 @@ fn verify_p384(_: &[u8], _: &[u8], _: &[u8]) -> bool {
     false
 }
 
-/// Algorithm, its parameter if that is an object identifier, and the key.
-fn split_spki(spki: &[u8]) -> Option<(&[u8], Option<&[u8]>, &[u8])> {
+/// An object identifier, and its parameter if that is one too.
+type Algorithm<'a> = (&'a [u8], Option<&'a [u8]>);
+
+/// The algorithm and the key.
+fn split_spki(spki: &[u8]) -> Option<(Algorithm<'_>, &[u8])> {
     let mut info = Der::new(Der::only(spki, der::SEQUENCE)?);
-    let (algorithm, parameters) = algorithm_identifier(&mut info)?;
+    let algorithm = algorithm_identifier(&mut info)?;
     let key = info.bit_string()?;
-    info.is_empty().then_some((algorithm, parameters, key))
+    info.is_empty().then_some((algorithm, key))
 }
 
-fn algorithm_identifier<'a>(info: &mut Der<'a>) -> Option<(&'a [u8], Option<&'a [u8]>)> {
+fn algorithm_identifier<'a>(info: &mut Der<'a>) -> Option<Algorithm<'a>> {
     let mut identifier = info.sequence()?;
     let algorithm = identifier.take(der::OID)?;
     let parameters = if identifier.next_is(der::OID) {
@@ -518,5 +521,91 @@ impl Signer {
     #[cfg(not(feature = "rsa-ecdsa"))]
     fn from_sec1(_: &[u8], _: Option<&[u8]>) -> Result<Signer, KeyError> {
         Err(KeyError::Unsupported { found: "a key other than Ed25519 in this build".to_owned() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keys(pem: &str) -> VerifyKeys {
+        let mut keys = VerifyKeys::new();
+        keys.add_pem("key", pem.as_bytes()).unwrap();
+        keys
+    }
+
+    /// Signs, and verifies the signature, every changed byte of it and a changed message.
+    fn check(pair: &KeyPairPem) {
+        let signer = Signer::from_pem(pair.private.as_bytes()).unwrap();
+        assert_eq!(signer.public_pem(), pair.public);
+        let keys = keys(&pair.public);
+        let signature = signer.sign(b"message").unwrap();
+        assert_eq!(keys.verify(b"message", &signature), Some("key"));
+        assert_eq!(keys.verify(b"massage", &signature), None);
+        for at in 0..signature.len() {
+            let mut changed = signature.clone();
+            changed[at] ^= 1;
+            assert_eq!(keys.verify(b"message", &changed), None, "{at}");
+        }
+        for length in (0..200).filter(|length| *length != signature.len()) {
+            let other: Vec<u8> = signature.iter().copied().cycle().take(length).collect();
+            assert_eq!(keys.verify(b"message", &other), None, "{length}");
+        }
+    }
+
+    #[test]
+    fn an_ed25519_key_signs_and_verifies() {
+        check(&Signer::generate_ed25519(&[3; 32]));
+    }
+
+    #[cfg(feature = "rsa-ecdsa")]
+    #[test]
+    fn an_ecdsa_key_signs_and_verifies() {
+        let pair = Signer::generate_ecdsa_p256().unwrap();
+        assert!(pair.private.contains("BEGIN EC PRIVATE KEY"));
+        check(&pair);
+    }
+
+    #[test]
+    fn keys_that_are_none_or_too_weak_are_refused() {
+        let refused = |pem: &str| VerifyKeys::new().add_pem("key", pem.as_bytes()).unwrap_err();
+        assert!(matches!(refused(""), KeyError::NotPem { .. }));
+        assert!(matches!(refused(&Signer::generate_ed25519(&[1; 32]).private), KeyError::NotPem { .. }));
+        assert_eq!(refused("-----BEGIN PUBLIC KEY-----\nMCo="), KeyError::Malformed);
+        let spki = |key: &[u8]| {
+            let algorithm = der::encode(der::SEQUENCE, &der::encode(der::OID, OID_ED25519));
+            let bits = der::encode(der::BIT_STRING, &[&[0][..], key].concat());
+            der::pem_encode("PUBLIC KEY", &der::encode(der::SEQUENCE, &[algorithm, bits].concat()))
+        };
+        assert_eq!(refused(&spki(&[1; 31])), KeyError::Malformed);
+        // The neutral element: every signature would be as good as any.
+        let mut neutral = [0; 32];
+        neutral[0] = 1;
+        assert!(matches!(refused(&spki(&neutral)), KeyError::Unsupported { .. }));
+    }
+
+    #[test]
+    fn every_changed_byte_of_a_public_key_is_refused_or_another_key() {
+        let pair = Signer::generate_ed25519(&[3; 32]);
+        let signature = Signer::from_pem(pair.private.as_bytes()).unwrap().sign(b"message").unwrap();
+        let spki = der::pem_blocks(pair.public.as_bytes()).unwrap().remove(0).content;
+        for at in 0..spki.len() {
+            let mut changed = spki.clone();
+            changed[at] ^= 1;
+            let mut keys = VerifyKeys::new();
+            if keys.add_pem("key", der::pem_encode("PUBLIC KEY", &changed).as_bytes()).is_ok() {
+                assert_eq!(keys.verify(b"message", &signature), None, "{at}");
+            }
+        }
+    }
+
+    #[test]
+    fn encrypted_private_keys_are_named_so() {
+        for label in ["ENCRYPTED PRIVATE KEY", "RSA PRIVATE KEY"] {
+            let text = der::pem_encode(label, b"x").replacen('\n', "\nProc-Type: 4,ENCRYPTED\n\n", 1);
+            assert_eq!(Signer::from_pem(text.as_bytes()).unwrap_err(), KeyError::Encrypted);
+        }
+        let none = Signer::from_pem(Signer::generate_ed25519(&[1; 32]).public.as_bytes());
+        assert!(matches!(none, Err(KeyError::NotPem { .. })));
     }
 }

@@ -490,3 +490,167 @@ fn escape_like_go(json: &str) -> String {
 fn writing(doing: &'static str) -> impl Fn(io::Error) -> ArtifactError {
     move |source| ArtifactError::Write { doing: doing.to_owned(), source }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Trust, open};
+    use super::*;
+    use std::io::Cursor;
+
+    /// A file in memory that may lie about its size.
+    struct File {
+        name: &'static str,
+        content: Vec<u8>,
+        size: u64,
+    }
+
+    impl PayloadSource for File {
+        fn name(&self) -> &str {
+            self.name
+        }
+        fn size(&self) -> u64 {
+            self.size
+        }
+        fn open(&self) -> io::Result<Box<dyn Read + '_>> {
+            Ok(Box::new(self.content.as_slice()))
+        }
+    }
+
+    fn file(name: &'static str, content: &[u8]) -> File {
+        File { name, content: content.to_vec(), size: content.len() as u64 }
+    }
+
+    fn build(spec: &ArtifactSpec, files: &[File], signer: Option<&Signer>) -> Result<Vec<u8>, ArtifactError> {
+        let files: Vec<&dyn PayloadSource> = files.iter().map(|file| file as &dyn PayloadSource).collect();
+        let mut out = Vec::new();
+        write(spec, &files, signer, &mut Cursor::new(Vec::new()), &mut out)?;
+        Ok(out)
+    }
+
+    fn refused(spec: &ArtifactSpec, files: &[File], because: &str) {
+        let error = build(spec, files, None).unwrap_err().to_string();
+        assert!(error.contains(because), "{error}, not {because}");
+    }
+
+    fn module() -> ArtifactSpec {
+        ArtifactSpec::module_image("rel-1", &["dev".to_owned()], "mod")
+    }
+
+    #[test]
+    fn what_is_written_is_read_as_the_same_in_every_compression() {
+        for compression in Compression::ALL {
+            let mut spec = module();
+            spec.artifact_group = Some("g".to_owned());
+            spec.depends_names = vec!["rel-0".to_owned()];
+            spec.depends.insert("k".to_owned(), "<v>".to_owned());
+            spec.provide_version(&SoftwareName::of_payload_type("mod"), "7");
+            spec.clear_software(&SoftwareName::of_payload_type("mod"));
+            spec.meta_data = MetaData::Json("{ \"b\": 1, \"a\": [] }".to_owned());
+            spec.scripts = ["ArtifactInstall_Leave_00", "ArtifactInstall_Enter_00"]
+                .map(|name| StateScript { name: name.to_owned(), content: name.into() })
+                .to_vec();
+            spec.compression = CompressionLevel::default_of(compression);
+            let files = [file("two", b"second"), file("one", &[7; 600_000]), file("empty", b"")];
+            let bytes = build(&spec, &files, None).unwrap();
+            assert_eq!(build(&spec, &files, None).unwrap(), bytes, "the same input makes the same bytes");
+
+            let mut artifact = open(Cursor::new(bytes), &Trust::DangerUnsigned, &Limits::default()).unwrap();
+            let header = &artifact.header;
+            let scripts: Vec<&str> = header.scripts.iter().map(|script| &script.name[..]).collect();
+            assert_eq!(scripts, ["ArtifactInstall_Enter_00", "ArtifactInstall_Leave_00"]);
+            assert_eq!(header.payload.as_ref().unwrap().meta_data.as_deref(), Some("{\"a\":[],\"b\":1}"));
+            assert_eq!(header.depends.type_info["k"], ["<v>"]);
+            assert_eq!(header.provides.as_ref().unwrap()["rootfs-image.mod.version"], "7");
+            assert_eq!(header.clears_provides.as_ref().unwrap(), &["rootfs-image.mod.*"]);
+            for expected in files {
+                let mut got = artifact.payload.next_file().unwrap().unwrap();
+                assert_eq!(got.name(), expected.name);
+                let mut content = Vec::new();
+                got.read_to_end(&mut content).unwrap();
+                assert!(content == expected.content);
+            }
+            assert!(artifact.payload.next_file().unwrap().is_none());
+        }
+    }
+
+    #[test]
+    fn the_documents_are_those_of_the_reference_tool() {
+        let mut spec = ArtifactSpec::rootfs_image("rel-1", &["a".to_owned(), "b\"&".to_owned()]);
+        spec.artifact_group = Some("grp".to_owned());
+        spec.depends_names = vec!["old".to_owned()];
+        spec.depends_groups = vec!["dg".to_owned()];
+        assert_eq!(
+            header_info(&spec),
+            r#"{"payloads":[{"type":"rootfs-image"}],"artifact_provides":{"artifact_name":"rel-1","artifact_group":"grp"},"artifact_depends":{"artifact_name":["old"],"device_type":["a","b\"\u0026"],"artifact_group":["dg"]}}"#
+        );
+        assert_eq!(type_info(&spec, &[]), r#"{"type":"rootfs-image"}"#);
+        let software = SoftwareName::of_payload_type(ROOTFS_IMAGE);
+        spec.clears_provides = Some(vec!["foo*".to_owned()]);
+        spec.clear_software(&software);
+        spec.provide_version(&software, "rel-1");
+        spec.depends.insert("k".to_owned(), "v".to_owned());
+        assert_eq!(
+            type_info(&spec, &[]),
+            r#"{"type":"rootfs-image","artifact_depends":{"k":"v"},"artifact_provides":{"rootfs-image.version":"rel-1"},"clears_artifact_provides":["foo*","artifact_group","rootfs_image_checksum","rootfs-image.*"]}"#
+        );
+        let bootstrap = ArtifactSpec::bootstrap("b", &["a".to_owned()]);
+        assert_eq!(type_info(&bootstrap, &[]), r#"{"type":null}"#);
+        let mut keeps_all = module();
+        keeps_all.clears_provides = Some(Vec::new());
+        assert_eq!(type_info(&keeps_all, &[]), r#"{"type":"mod","clears_artifact_provides":[]}"#);
+    }
+
+    #[test]
+    fn what_no_reader_would_take_is_not_written() {
+        let spec = |change: fn(&mut ArtifactSpec)| {
+            let mut spec = module();
+            change(&mut spec);
+            spec
+        };
+        refused(&spec(|s| s.artifact_name = "a b".to_owned()), &[], "artifact name");
+        refused(&spec(|s| s.artifact_name.clear()), &[], "artifact name");
+        refused(&spec(|s| s.device_types.clear()), &[], "no device type");
+        refused(&spec(|s| s.payload_type = Some("../x".to_owned())), &[], "not a payload type");
+        refused(&spec(|s| s.payload_type = None), &[file("a", b"")], "cannot have files");
+        refused(
+            &spec(|s| (s.payload_type, s.meta_data) = (None, MetaData::Empty)),
+            &[],
+            "cannot have meta-data",
+        );
+        refused(&spec(|s| s.checksum_provides = Some("c".to_owned())), &[], "exactly one file");
+        refused(&module(), &[file("a/b", b"")], "plain file name");
+        refused(&module(), &[file("a", b""), file("a", b"")], "twice");
+        refused(&spec(|s| s.meta_data = MetaData::Json("[]".to_owned())), &[], "not an object");
+        refused(&spec(|s| s.meta_data = MetaData::Json("{\"a\":1,\"a\":2}".to_owned())), &[], "twice");
+        let same = |s: &mut ArtifactSpec| {
+            s.provides = [("a", "1"), ("A", "2")].map(|(k, v)| (k.to_owned(), v.to_owned())).into()
+        };
+        refused(&spec(same), &[], "twice");
+        refused(
+            &spec(|s| s.scripts = vec![StateScript { name: "x".to_owned(), content: Vec::new() }]),
+            &[],
+            "state script",
+        );
+    }
+
+    #[test]
+    fn a_file_that_changes_its_length_is_not_written() {
+        for size in [0, 3, 5, 1 << 40] {
+            refused(&module(), &[File { name: "a", content: b"four".to_vec(), size }], "length has changed");
+        }
+    }
+
+    #[test]
+    fn signing_again_replaces_the_signature_and_nothing_else() {
+        let signer =
+            |seed: u8| Signer::from_pem(Signer::generate_ed25519(&[seed; 32]).private.as_bytes()).unwrap();
+        let files = [file("one", &[1; 5000])];
+        let expected = build(&module(), &files, Some(&signer(2))).unwrap();
+        for first in [None, Some(&signer(1))] {
+            let before = build(&module(), &files, first).unwrap();
+            let mut after = Vec::new();
+            sign(Cursor::new(before), &signer(2), &Limits::default(), &mut after).unwrap();
+            assert!(after == expected);
+        }
+    }
+}

@@ -1,0 +1,430 @@
+//! The boot environment under power cuts: two updates one after the other, the client and the bootloader both
+//! losing power, and the slot that comes up is always whole and the one that was promised.
+//!
+//! The client here is the shortest that keeps its rules; its record and its slots are perfect, so that only the
+//! environment can break anything. Any [`BootEnv`] goes in through [`Board::open`].
+
+use std::collections::BTreeMap;
+use std::hash::Hash;
+use std::time::Instant;
+
+use client_core::boot::{BOOT_COUNT, BOOT_PART, BOOT_PART_HEX, BootEnv, BootEnvError, UPGRADE_AVAILABLE};
+use client_core::slot::Slot;
+use client_core::storage::BlockDevice;
+use testkit::bootloader::{Behaviour, Boot, GrubModel, Partitions, Startup, UBootModel};
+use testkit::enumerator::{After, Options, Report, Scenario, explore};
+use testkit::storage::CrashWorld;
+
+/// A bootloader, and the client's way to its environment.
+#[derive(Clone)]
+struct Board {
+    bootloader: Bootloader,
+    open: fn(&CrashWorld) -> Box<dyn BootEnv>,
+    /// What a bootloader that finds no valid environment means for the case.
+    lost_environment: Lost,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Lost {
+    /// It must not happen.
+    IsAViolation,
+    /// The case ends there: only what is worse is looked for.
+    EndsTheCase,
+}
+
+#[derive(Clone)]
+enum Bootloader {
+    UBoot(UBootModel),
+    Grub(GrubModel),
+}
+
+/// What is true of the machine and what the client, through its record, knows.
+#[derive(Clone, Hash)]
+struct Facts {
+    /// Whether each slot holds a whole image, and what that does.
+    slots: [(bool, Behaviour); 2],
+    running: Slot,
+    step: Step,
+    /// The slot that must come up, where there is only one.
+    promised: Option<Slot>,
+    lost_environment: bool,
+    updates_left: u8,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Step {
+    Idle,
+    Installing,
+    Armed,
+}
+
+fn at(slot: Slot) -> usize {
+    match slot {
+        Slot::A => 0,
+        Slot::B => 1,
+    }
+}
+
+/// Two updates of a device that starts from `start`, to images that behave like this.
+fn scenario(board: Board, start: Slot, behaviour: Behaviour) -> Scenario<Facts> {
+    let (set_up, open, lost, bootloader) =
+        (board.clone(), board.open, board.lost_environment, board.bootloader);
+    Scenario::new(move |world| {
+        set_up.install(world, start);
+        let good = (true, Behaviour::Good);
+        Facts {
+            slots: [good, good],
+            running: start,
+            step: Step::Idle,
+            promised: Some(start),
+            updates_left: 2,
+        }
+    })
+    .boot(move |world, facts| {
+        let mut half_written = false;
+        let mut start = |slot: Slot| {
+            let (whole, behaviour) = &mut facts.slots[at(slot)];
+            half_written |= !*whole;
+            if *whole { behaviour.start() } else { Startup::Fails }
+        };
+        let boot = match &bootloader {
+            Bootloader::UBoot(model) => model.boot(world, &mut start),
+            Bootloader::Grub(model) => model.boot(world, &mut start),
+        };
+        facts.lost_environment |=
+            matches!(boot, Boot::Up { defaulted: true, .. } | Boot::Stuck { defaulted: true, .. });
+        if facts.lost_environment && lost == Lost::EndsTheCase {
+            return Ok(());
+        }
+        if half_written {
+            return Err(format!("a half-written slot was booted: {boot:?}"));
+        }
+        match boot {
+            Boot::Up { slot, .. } if facts.promised.is_some_and(|promised| promised != slot) => {
+                Err(format!("slot {slot} came up, the other one was promised: {boot:?}"))
+            }
+            Boot::Up { slot, defaulted: false, .. } => {
+                facts.running = slot;
+                Ok(())
+            }
+            Boot::Up { defaulted: true, .. } => Err(format!("the bootloader lost its environment: {boot:?}")),
+            Boot::Stuck { .. } => Err(format!("nothing comes up: {boot:?}")),
+        }
+    })
+    .recover(move |world, facts| {
+        if facts.lost_environment {
+            return Ok(After::Settled);
+        }
+        client(world, facts, open(world).as_mut(), behaviour).map_err(|error| error.to_string())
+    })
+    .fold_equal_states()
+}
+
+fn client(
+    world: &CrashWorld,
+    facts: &mut Facts,
+    env: &mut dyn BootEnv,
+    behaviour: Behaviour,
+) -> Result<After, BootEnvError> {
+    let running = facts.running;
+    let trial = env.read(&[UPGRADE_AVAILABLE])?[0].as_deref() == Some("1");
+    match (facts.step, trial) {
+        (Step::Armed, true) => {
+            // On the target this commits; on the old slot it takes the order back.
+            env.write(&settled_on(running))?;
+            return Ok(finish(facts, running));
+        }
+        // Committed before the cut, or fallen back to.
+        (Step::Armed, false) => return Ok(finish(facts, running)),
+        (Step::Installing, _) => {
+            env.write(&settled_on(running))?;
+            return Ok(finish(facts, running));
+        }
+        (Step::Idle, _) => {}
+    }
+    if facts.updates_left == 0 {
+        return Ok(After::Settled);
+    }
+    env.write(&settled_on(running))?;
+    facts.step = Step::Installing;
+    facts.slots[at(!running)] = (false, behaviour);
+    world.crash_point("slot write");
+    facts.slots[at(!running)].0 = true;
+    facts.step = Step::Armed;
+    facts.promised = None;
+    let part = Partitions::default().number(!running).to_string();
+    env.write(&[(BOOT_PART, &part), (BOOT_PART_HEX, &part), (UPGRADE_AVAILABLE, "1"), (BOOT_COUNT, "0")])?;
+    Ok(After::Reboot)
+}
+
+fn finish(facts: &mut Facts, running: Slot) -> After {
+    facts.promised = Some(running);
+    facts.step = Step::Idle;
+    facts.updates_left -= 1;
+    After::Reboot
+}
+
+fn settled_on(slot: Slot) -> [(&'static str, &'static str); 4] {
+    let part = match slot {
+        Slot::A => "2",
+        Slot::B => "3",
+    };
+    [(BOOT_PART, part), (BOOT_PART_HEX, part), (UPGRADE_AVAILABLE, "0"), (BOOT_COUNT, "0")]
+}
+
+const ENV_LEN: usize = 1024;
+
+fn board(bootloader: Bootloader, open: fn(&CrashWorld) -> Box<dyn BootEnv>) -> Board {
+    Board { bootloader, open, lost_environment: Lost::IsAViolation }
+}
+
+impl Board {
+    fn tolerating_lost_environments(self) -> Board {
+        Board { lost_environment: Lost::EndsTheCase, ..self }
+    }
+
+    fn install(&self, world: &CrashWorld, slot: Slot) {
+        match &self.bootloader {
+            Bootloader::UBoot(model) => {
+                world.add_device("env0", vec![0xff; ENV_LEN]);
+                world.add_device("env1", vec![0xff; ENV_LEN]);
+                model.install(world, slot);
+            }
+            Bootloader::Grub(model) => model.install(world, slot),
+        }
+    }
+
+    /// Every start slot and every behaviour of the new image.
+    fn check(self, options: &Options) -> Report {
+        let started = Instant::now();
+        let mut total = Report { exhausted: true, ..Report::default() };
+        for start in Slot::BOTH {
+            for behaviour in [Behaviour::Good, Behaviour::NeverUp, Behaviour::PanicsOnce] {
+                let report = explore(&scenario(self.clone(), start, behaviour), options);
+                total.crash_points += report.crash_points;
+                total.states += report.states;
+                total.folded += report.folded;
+                total.cases += report.cases;
+                total.exhausted &= report.exhausted;
+                total.violation_count += report.violation_count;
+                total.violations.extend(report.violations);
+            }
+        }
+        let seconds = started.elapsed().as_secs_f64();
+        let mut head = total.clone();
+        head.violations.truncate(2);
+        println!("{head}\n{:.0} states/s, {seconds:.2} s", total.states as f64 / seconds);
+        total
+    }
+}
+
+/// The environment is longer than a sector, and a write changes both sectors of a copy.
+fn u_boot() -> UBootModel {
+    UBootModel::redundant(("env0", 0), ("env1", 0), ENV_LEN).with_default("bootcmd", &"x".repeat(480))
+}
+
+fn single_u_boot() -> UBootModel {
+    UBootModel::single("env0", 0, ENV_LEN).with_default("bootcmd", &"x".repeat(480))
+}
+
+fn grub() -> GrubModel {
+    GrubModel::new(("env1", "lock1"), ("env2", "lock2"))
+}
+
+/// How a client treats the environment. Only the first is right.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Care {
+    InOrder,
+    NoSync,
+    NoSettleFlush,
+    Truncates,
+}
+
+/// Stands in for the client's codec: as plain as can be, over the code of the model.
+struct UBootStandIn {
+    world: CrashWorld,
+    model: UBootModel,
+    care: Care,
+}
+
+impl UBootStandIn {
+    fn sync(&self) {
+        for device in ["env0", "env1"] {
+            self.world.open(device).sync().unwrap();
+        }
+    }
+}
+
+impl BootEnv for UBootStandIn {
+    fn read(&mut self, names: &[&str]) -> Result<Vec<Option<String>>, BootEnvError> {
+        if self.care == Care::InOrder {
+            self.sync();
+        }
+        let no_copy = || BootEnvError::NoValidCopy { copies: "none".to_owned() };
+        let variables = self.model.variables(&self.world).ok_or_else(no_copy)?;
+        Ok(names.iter().map(|&name| variables.get(name).cloned()).collect())
+    }
+    fn write(&mut self, changes: &[(&str, &str)]) -> Result<(), BootEnvError> {
+        assert!(self.model.set(&self.world, changes));
+        if self.care != Care::NoSync {
+            self.sync();
+        }
+        Ok(())
+    }
+    fn describe(&self) -> String {
+        "stand-in".to_owned()
+    }
+}
+
+/// As [`UBootStandIn`], for GRUB's four files.
+struct GrubStandIn {
+    world: CrashWorld,
+    model: GrubModel,
+    care: Care,
+}
+
+impl GrubStandIn {
+    fn put(&self, name: &str, content: &[u8]) {
+        let mut device = self.world.open(name);
+        if self.care == Care::Truncates {
+            // The file is empty, and durably so, until the new content is there.
+            device.write_at(0, &vec![0; content.len()]).unwrap();
+            device.sync().unwrap();
+        }
+        device.write_at(0, content).unwrap();
+        if self.care != Care::NoSync {
+            device.sync().unwrap();
+        }
+    }
+
+    fn put_copy(&self, copy: usize, variables: &BTreeMap<String, String>) {
+        let (env, lock) = (format!("env{}", copy + 1), format!("lock{}", copy + 1));
+        self.put(&lock, &GrubModel::held_lock());
+        self.put(&env, &GrubModel::env(variables));
+        self.put(&lock, &GrubModel::open_lock());
+    }
+
+    fn is_good(&self, copy: usize) -> bool {
+        self.model.is_open(&self.world, copy) && self.model.variables(&self.world, copy).len() == 3
+    }
+
+    fn settled(&self) -> Result<BTreeMap<String, String>, BootEnvError> {
+        if self.care != Care::NoSettleFlush && self.care != Care::NoSync {
+            for device in ["env1", "lock1", "env2", "lock2"] {
+                self.world.open(device).sync().unwrap();
+            }
+        }
+        match (self.is_good(0), self.is_good(1)) {
+            (false, false) => Err(BootEnvError::NoValidCopy { copies: "both".to_owned() }),
+            (false, true) => {
+                let variables = self.model.variables(&self.world, 1);
+                self.put_copy(0, &variables);
+                Ok(variables)
+            }
+            (true, false) => {
+                let variables = self.model.variables(&self.world, 0);
+                self.put_copy(1, &variables);
+                Ok(variables)
+            }
+            (true, true) => Ok(self.model.variables(&self.world, 0)),
+        }
+    }
+}
+
+impl BootEnv for GrubStandIn {
+    fn read(&mut self, names: &[&str]) -> Result<Vec<Option<String>>, BootEnvError> {
+        let variables = self.settled()?;
+        Ok(names.iter().map(|&name| variables.get(name).cloned()).collect())
+    }
+    fn write(&mut self, changes: &[(&str, &str)]) -> Result<(), BootEnvError> {
+        let mut variables = self.settled()?;
+        for (name, value) in changes.iter().filter(|(name, _)| *name != BOOT_PART_HEX) {
+            variables.insert((*name).to_owned(), (*value).to_owned());
+        }
+        self.put_copy(1, &variables);
+        self.put_copy(0, &variables);
+        Ok(())
+    }
+    fn describe(&self) -> String {
+        "stand-in".to_owned()
+    }
+}
+
+fn u_boot_env(world: &CrashWorld, model: UBootModel, care: Care) -> Box<dyn BootEnv> {
+    Box::new(UBootStandIn { world: world.clone(), model, care })
+}
+
+fn grub_env(world: &CrashWorld, care: Care) -> Box<dyn BootEnv> {
+    Box::new(GrubStandIn { world: world.clone(), model: grub(), care })
+}
+
+#[test]
+fn a_redundant_u_boot_environment_survives_three_power_cuts() {
+    let open = |world: &CrashWorld| u_boot_env(world, u_boot(), Care::InOrder);
+    board(Bootloader::UBoot(u_boot().flushing()), open).check(&Options::cuts(3)).assert_holds();
+}
+
+#[test]
+fn a_grub_environment_written_in_place_survives_two_power_cuts() {
+    let open = |world: &CrashWorld| grub_env(world, Care::InOrder);
+    board(Bootloader::Grub(grub().flushing()), open).check(&Options::cuts(2)).assert_holds();
+}
+
+#[test]
+fn probe_u_boot_unflushed() {
+    let open = |world: &CrashWorld| u_boot_env(world, u_boot(), Care::InOrder);
+    for k in 1..3 {
+        board(Bootloader::UBoot(u_boot()), open).check(&Options::cuts(k));
+        board(Bootloader::UBoot(u_boot()), open).tolerating_lost_environments().check(&Options::cuts(k));
+    }
+}
+
+#[test]
+fn probe_grub_unflushed() {
+    let open = |world: &CrashWorld| grub_env(world, Care::InOrder);
+    for k in 1..2 {
+        board(Bootloader::Grub(grub()), open).check(&Options::cuts(k));
+        board(Bootloader::Grub(grub()), open).tolerating_lost_environments().check(&Options::cuts(k));
+    }
+}
+
+#[test]
+fn probe_no_settle() {
+    let open = |world: &CrashWorld| u_boot_env(world, u_boot(), Care::NoSettleFlush);
+    board(Bootloader::UBoot(u_boot()), open).tolerating_lost_environments().check(&Options::cuts(1));
+    let open = |world: &CrashWorld| grub_env(world, Care::NoSettleFlush);
+    board(Bootloader::Grub(grub()), open).tolerating_lost_environments().check(&Options::cuts(1));
+}
+
+#[test]
+fn a_single_u_boot_environment_does_not_survive_a_power_cut() {
+    let open = |world: &CrashWorld| u_boot_env(world, single_u_boot(), Care::InOrder);
+    board(Bootloader::UBoot(single_u_boot()), open)
+        .check(&Options::cuts(1))
+        .assert_violates("lost its environment");
+}
+
+#[test]
+fn a_u_boot_environment_that_is_not_synced_does_not_survive_a_power_cut() {
+    let open = |world: &CrashWorld| u_boot_env(world, u_boot(), Care::NoSync);
+    board(Bootloader::UBoot(u_boot().flushing()), open).check(&Options::cuts(1)).assert_violates("");
+}
+
+#[test]
+fn a_grub_environment_that_is_not_synced_does_not_survive_a_power_cut() {
+    let open = |world: &CrashWorld| grub_env(world, Care::NoSync);
+    board(Bootloader::Grub(grub().flushing()), open).check(&Options::cuts(1)).assert_violates("");
+}
+
+#[test]
+fn a_grub_environment_that_is_truncated_first_does_not_survive_two_power_cuts() {
+    let open = |world: &CrashWorld| grub_env(world, Care::Truncates);
+    board(Bootloader::Grub(grub().flushing()), open).check(&Options::cuts(2)).assert_violates("");
+}
+
+/// The bootloader fell back, the client believed it and began to overwrite the other slot.
+#[test]
+fn without_the_settle_flush_a_fallback_is_lost_after_the_client_believed_it() {
+    let open = |world: &CrashWorld| u_boot_env(world, u_boot(), Care::NoSettleFlush);
+    board(Bootloader::UBoot(u_boot()), open).check(&Options::cuts(1)).assert_violates("promised");
+}

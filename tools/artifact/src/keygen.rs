@@ -1,0 +1,61 @@
+//! `keygen`: a new key pair.
+
+use crate::Console;
+use crate::args;
+use crate::failure::Failure;
+use crate::keys;
+use crate::output::Output;
+use client_core::artifact::Signer;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+const HELP: &str = "\
+Usage: rust-ota-artifact keygen [OPTION]... -o KEY
+
+Writes a private key to KEY and its public key to KEY.pub.
+
+  -o, --output-path KEY   where the private key goes
+  -T, --type TYPE         ecdsa-p256 (default; understood by all clients) or ed25519 (by this project only)
+  -f, --force             replace files that are there
+";
+
+pub(crate) fn run(mut parser: lexopt::Parser, console: &mut Console<'_>) -> Result<(), Failure> {
+    use lexopt::Arg::{Long, Short, Value};
+    let (mut output, mut kind, mut force) = (None, None, false);
+    while let Some(arg) = parser.next()? {
+        match arg {
+            Long("help") | Short('h') => return console.print(HELP),
+            Long("output-path") | Short('o') => {
+                args::once(&mut output, args::path(&mut parser)?, "--output-path")?;
+            }
+            Long("type") | Short('T') => args::once(&mut kind, args::text(&mut parser)?, "--type")?,
+            Long("force") | Short('f') => force = true,
+            Long(_) | Short(_) | Value(_) => return Err(arg.unexpected().into()),
+        }
+    }
+    let private: PathBuf = output.ok_or_else(|| Failure::usage("keygen needs --output-path"))?;
+    let mut public = private.clone().into_os_string();
+    public.push(".pub");
+    let public = PathBuf::from(public);
+    for path in [&private, &public] {
+        if !force && path.symlink_metadata().is_ok() {
+            return Err(Failure::usage(format!("{} exists; --force replaces it", path.display())));
+        }
+    }
+    let pair = match kind.as_deref().unwrap_or("ecdsa-p256") {
+        "ed25519" => Signer::generate_ed25519(&keys::random()?),
+        "ecdsa-p256" => Signer::generate_ecdsa_p256().map_err(|error| Failure::key(&private, error))?,
+        other => {
+            return Err(Failure::usage(format!("no key type {other:?}; there are ecdsa-p256 and ed25519")));
+        }
+    };
+    put(&private, 0o600, &pair.private)?;
+    put(&public, 0o644, &pair.public)
+}
+
+fn put(path: &Path, mode: u32, text: &str) -> Result<(), Failure> {
+    let (output, mut file) = Output::create(path, mode)?;
+    file.write_all(text.as_bytes())
+        .map_err(|error| Failure::io(format_args!("write {}", path.display()), error))?;
+    output.commit(file)
+}

@@ -1,0 +1,129 @@
+//! `read`: prints what an artifact says.
+
+use crate::failure::Failure;
+use crate::{Console, args, keys, validate};
+use client_core::artifact::{Artifact, Header, SignatureStatus, Trust};
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+const HELP: &str = "\
+Usage: rust-ota-artifact read [OPTION]... ARTIFACT
+
+Prints what the artifact says. With a key it fails when the signature is not by that key, after printing.
+
+  -k, --key KEY    public key; may be given several times
+  --no-progress    accepted for compatibility
+";
+
+pub(crate) fn run(mut parser: lexopt::Parser, console: &mut Console<'_>) -> Result<(), Failure> {
+    use lexopt::Arg::{Long, Short, Value};
+    let (mut paths, mut path) = (Vec::new(), None);
+    while let Some(arg) = parser.next()? {
+        match arg {
+            Long("help") | Short('h') => return console.print(HELP),
+            Long("key") | Short('k') => paths.push(args::path(&mut parser)?),
+            Long("no-progress") => {}
+            Value(value) => args::once(&mut path, PathBuf::from(value), "the artifact")?,
+            Long(_) | Short(_) => return Err(arg.unexpected().into()),
+        }
+    }
+    let path = path.ok_or_else(|| Failure::usage("read needs an artifact"))?;
+    let (artifact, refused) = match paths.is_empty() {
+        true => (validate::open(&path, &Trust::DangerUnsigned)?, None),
+        false => match validate::open(&path, &keys::trust(&paths)?) {
+            Ok(artifact) => (artifact, None),
+            // What it says is of use for finding out why; that it is not trusted is said with it.
+            Err(refused) => (validate::open(&path, &Trust::DangerUnsigned)?, Some(refused)),
+        },
+    };
+    let signature = match (&artifact.header.signature, &refused) {
+        (SignatureStatus::Unsigned, _) => "no signature",
+        (_, Some(_)) => "signed; verification using provided key failed",
+        (SignatureStatus::Verified { .. }, None) => "signed and verified correctly",
+        (_, None) => {
+            "signed but no key for verification provided; please use `-k` option for providing verification key"
+        }
+    };
+    let mut text = describe(&artifact.header, signature);
+    text.push_str(&describe_files(artifact).map_err(|error| Failure::artifact(&path, error))?);
+    console.print(&text)?;
+    refused.map_or(Ok(()), Err)
+}
+
+fn describe(header: &Header, signature: &str) -> String {
+    let mut text = String::new();
+    let list =
+        |values: &Option<Vec<String>>| format!("[{}]", values.as_deref().unwrap_or_default().join(" "));
+    // Writing to a string does not fail.
+    let _ = write!(
+        text,
+        "Mender artifact:\n  Name: {}\n  Format: mender\n  Version: {}\n  Signature: {signature}\n  \
+         Compatible devices: '[{}]'\n  Provides group: {}\n  Depends on one of artifact(s): {}\n  \
+         Depends on one of group(s): {}\n  State scripts:\n",
+        header.artifact_name,
+        header.format_version,
+        header.depends.device_type.join(" "),
+        header.artifact_group.as_deref().unwrap_or_default(),
+        list(&header.depends.artifact_name),
+        list(&header.depends.artifact_group),
+    );
+    for script in &header.scripts {
+        let _ = writeln!(text, "    {}", script.name);
+    }
+    let payload_type = header.payload.as_ref().map_or("Empty type", |payload| &payload.payload_type);
+    let _ = writeln!(text, "\nUpdates:\n    0:\n    Type:   {payload_type}");
+    text.push_str(&describe_map("Provides", header.provides.as_ref()));
+    let depends: BTreeMap<String, String> = header
+        .depends
+        .type_info
+        .iter()
+        .map(|(key, values)| match values.as_slice() {
+            [one] => (key.clone(), one.clone()),
+            many => (key.clone(), format!("[{}]", many.join(" "))),
+        })
+        .collect();
+    text.push_str(&describe_map("Depends", Some(&depends)));
+    if let Some(clears) = &header.clears_provides {
+        let clears: Vec<String> = clears.iter().map(|pattern| format!("{pattern:?}")).collect();
+        let _ = writeln!(text, "    Clears Provides: [{}]", clears.join(", "));
+    }
+    match header.payload.as_ref().and_then(|payload| payload.meta_data.as_deref()).map(pretty) {
+        None => text.push_str("    Metadata: Nothing\n"),
+        Some(meta_data) => {
+            text.push_str("    Metadata:\n");
+            meta_data.lines().for_each(|line| {
+                let _ = writeln!(text, "\t{line}");
+            });
+        }
+    }
+    text
+}
+
+fn describe_map(title: &str, map: Option<&BTreeMap<String, String>>) -> String {
+    let Some(map) = map.filter(|map| !map.is_empty()) else { return format!("    {title}: Nothing\n") };
+    let lines: String = map.iter().map(|(key, value)| format!("\t{key}: {value}\n")).collect();
+    format!("    {title}:\n{lines}")
+}
+
+fn pretty(json: &str) -> String {
+    let value = serde_json::from_str::<serde_json::Value>(json);
+    value.and_then(|value| serde_json::to_string_pretty(&value)).unwrap_or_else(|_| json.to_owned())
+}
+
+fn describe_files(mut artifact: Artifact) -> Result<String, client_core::artifact::ArtifactError> {
+    let mut text = String::new();
+    while let Some(file) = artifact.payload.next_file()? {
+        let digest: String = file.expected_sha256().iter().map(|byte| format!("{byte:02x}")).collect();
+        let _ = write!(
+            text,
+            "      name:     {}\n      size:     {}\n      checksum: {digest}\n",
+            file.name(),
+            file.size()
+        );
+    }
+    match text.is_empty() {
+        true => Ok("    Files: None\n".to_owned()),
+        false => Ok(format!("    Files:\n{text}")),
+    }
+}

@@ -1,0 +1,61 @@
+//! `sign`: puts a signature into an artifact.
+
+use crate::failure::Failure;
+use crate::output::Output;
+use crate::{Console, args, keys, validate};
+use client_core::artifact::{Limits, SignatureStatus, Trust, write};
+use std::fs::File;
+use std::io::BufWriter;
+use std::path::PathBuf;
+
+const HELP: &str = "\
+Usage: rust-ota-artifact sign [OPTION]... -k KEY ARTIFACT
+
+Checks the artifact completely, and signs it.
+
+  -k, --key KEY            private key
+  -o, --output-path FILE   where the signed artifact goes; without it the artifact is replaced
+  -f, --force              replace a signature that is there
+";
+
+pub(crate) fn run(mut parser: lexopt::Parser, console: &mut Console<'_>) -> Result<(), Failure> {
+    use lexopt::Arg::{Long, Short, Value};
+    let (mut key, mut output, mut path, mut force) = (None, None, None, false);
+    while let Some(arg) = parser.next()? {
+        match arg {
+            Long("help") | Short('h') => return console.print(HELP),
+            Long("key") | Short('k') => args::once(&mut key, args::path(&mut parser)?, "--key")?,
+            Long("output-path") | Short('o') => {
+                args::once(&mut output, args::path(&mut parser)?, "--output-path")?;
+            }
+            Long("force") | Short('f') => force = true,
+            Value(value) => args::once(&mut path, PathBuf::from(value), "the artifact")?,
+            Long(_) | Short(_) => return Err(arg.unexpected().into()),
+        }
+    }
+    let path = path.ok_or_else(|| Failure::usage("sign needs an artifact"))?;
+    let signer = keys::signer(&key.ok_or_else(|| Failure::usage("sign needs --key"))?)?;
+    warn_of_ed25519(signer.kind(), console);
+
+    // Nothing is signed that a device would refuse.
+    let artifact = validate::open(&path, &Trust::DangerUnsigned)?;
+    if artifact.header.signature != SignatureStatus::Unsigned && !force {
+        return Err(Failure::usage(format!("{}: signed already; --force signs it again", path.display())));
+    }
+    validate::drain(&path, artifact, true)?;
+
+    let source =
+        File::open(&path).map_err(|error| Failure::io(format_args!("open {}", path.display()), error))?;
+    let target = output.unwrap_or_else(|| path.clone());
+    let (output, file) = Output::create(&target, 0o644)?;
+    write::sign(source, &signer, &Limits::default(), &mut BufWriter::new(&file))
+        .map_err(|error| Failure::artifact(&path, error))?;
+    output.commit(file)
+}
+
+/// Other clients refuse what they do not know.
+pub(crate) fn warn_of_ed25519(kind: &str, console: &mut Console<'_>) {
+    if kind == "Ed25519" {
+        console.warn("Mender clients do not know Ed25519 signatures; only this project's client does");
+    }
+}

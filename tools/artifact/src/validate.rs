@@ -1,0 +1,69 @@
+//! `validate`: everything a device would check, and whether the archive is complete.
+
+use crate::failure::Failure;
+use crate::progress::Progress;
+use crate::{Console, args, keys};
+use client_core::artifact::{self, Artifact, Limits, SignatureStatus, Trust};
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+const HELP: &str = "\
+Usage: rust-ota-artifact validate [OPTION]... ARTIFACT
+
+Succeeds when the artifact is complete, every checksum is right, and its signature is by one of the keys. Without a
+key only an artifact without a signature is valid.
+
+  -k, --key KEY    public key; may be given several times
+  --no-progress    show no progress
+";
+
+pub(crate) fn run(mut parser: lexopt::Parser, console: &mut Console<'_>) -> Result<(), Failure> {
+    use lexopt::Arg::{Long, Short, Value};
+    let (mut paths, mut path, mut visible) = (Vec::new(), None, true);
+    while let Some(arg) = parser.next()? {
+        match arg {
+            Long("help") | Short('h') => return console.print(HELP),
+            Long("key") | Short('k') => paths.push(args::path(&mut parser)?),
+            Long("no-progress") => visible = false,
+            Value(value) => args::once(&mut path, PathBuf::from(value), "the artifact")?,
+            Long(_) | Short(_) => return Err(arg.unexpected().into()),
+        }
+    }
+    let path = path.ok_or_else(|| Failure::usage("validate needs an artifact"))?;
+    let trust = if paths.is_empty() { Trust::DangerUnsigned } else { keys::trust(&paths)? };
+    let artifact = open(&path, &trust)?;
+    if artifact.header.signature == SignatureStatus::NotChecked {
+        return Err(Failure::usage(format!(
+            "{}: signed, and no key to verify it with: use -k",
+            path.display()
+        )));
+    }
+    drain(&path, artifact, visible)?;
+    console.print(&format!("Artifact file '{}' validated successfully\n", path.display()))
+}
+
+/// Opens an artifact from a file.
+pub(crate) fn open(path: &Path, trust: &Trust) -> Result<Artifact, Failure> {
+    let file =
+        File::open(path).map_err(|error| Failure::io(format_args!("open {}", path.display()), error))?;
+    artifact::open(file, trust, &Limits::default()).map_err(|error| Failure::artifact(path, error))
+}
+
+/// Reads the payload to its end.
+pub(crate) fn drain(path: &Path, mut artifact: Artifact, visible: bool) -> Result<(), Failure> {
+    let mut buffer = vec![0; 256 * 1024];
+    let wrong = |error| Failure::artifact(path, error);
+    while let Some(file) = artifact.payload.next_file().map_err(wrong)? {
+        let progress = if visible { Progress::new(file.size()) } else { Progress::hidden() };
+        let mut file = progress.count(file);
+        loop {
+            match file.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(_) => {}
+                Err(error) => return Err(wrong(artifact::ArtifactError::from_io(error))),
+            }
+        }
+    }
+    Ok(())
+}
