@@ -17,7 +17,7 @@ use bootloader_uboot::UBootEnv;
 use client_core::artifact::{Limits, Trust};
 use client_core::boot::{BootEnv, BootEnvError};
 use client_core::deploy::record::Record;
-use client_core::deploy::{self, DeployError, Device, Options as Order, Policy, Status, Summary};
+use client_core::deploy::{self, DeployError, Device, Options as Order, Policy, Stage, Status, Summary};
 use client_core::slot::Slot;
 use client_core::state_store::{StateError, StateStore, TwoCopyRecord};
 use testkit::artifacts;
@@ -253,18 +253,24 @@ fn install(
 fn recorded(world: &CrashWorld) -> Result<Option<String>, String> {
     let mut store = TwoCopyRecord::open(world.open("record")).map_err(|error| error.to_string())?;
     let record = Record::load(&mut store).map_err(|error| error.to_string())?;
-    Ok(record.deployment.is_none().then(|| record.installed.name().to_owned()))
+    // What a cut download leaves behind is no deployment.
+    let idle = record.deployment.is_none_or(|deployment| deployment.stage == Stage::Download);
+    Ok(idle.then(|| record.installed.name().to_owned()))
 }
 
+/// What the bootloader would boot next, and whether on trial. Read by the model: no operation of ours.
 fn selected(world: &CrashWorld, machine: Machine) -> Result<(Slot, bool), String> {
-    let mut env = machine.env(world);
-    let values = env.read(&["mender_boot_part", "upgrade_available"]).map_err(|error| error.to_string())?;
-    let slot = match values[0].as_deref() {
+    let variables = match machine {
+        Machine::UBoot => uboot().variables(world).ok_or("U-Boot has no environment")?,
+        Machine::Grub => grub().variables(world, 0),
+    };
+    let value = |name: &str| variables.get(name).map(String::as_str);
+    let slot = match value("mender_boot_part") {
         Some("2") => Slot::A,
         Some("3") => Slot::B,
         other => return Err(format!("mender_boot_part is {other:?}")),
     };
-    Ok((slot, values[1].as_deref() == Some("1")))
+    Ok((slot, value("upgrade_available") == Some("1")))
 }
 
 /// The scenario: one machine, one start slot, one ending, one mistake.

@@ -96,10 +96,10 @@ impl Written {
         // From the medium, not from the memory that was just written.
         device.drop_cache().map_err(|e| at("drop the cache of", 0, device, e))?;
         let mut digest = Sha256::new();
-        let mut buffer = vec![0; CHUNK_BYTES];
+        let mut buffer = vec![0; chunk_bytes(image.size_bytes)];
         let mut done = 0;
         while done < image.size_bytes {
-            let take = (image.size_bytes - done).min(CHUNK_BYTES as u64) as usize;
+            let take = chunk_bytes(image.size_bytes - done);
             let part = &mut buffer[..take];
             device.read_at(done, part).map_err(|e| at("read back", done, device, e))?;
             digest.update(&*part);
@@ -154,7 +154,7 @@ impl<'d> SlotWriter<'d> {
             written_back: 0,
             synced: 0,
             compare,
-            old: if compare { vec![0; CHUNK_BYTES] } else { Vec::new() },
+            old: Vec::new(),
             statistics: WriteStatistics { total_bytes: size_bytes, ..WriteStatistics::default() },
         };
         writer.device.begin_replace(size_bytes).map_err(|e| writer.storage_error("prepare", e))?;
@@ -170,7 +170,7 @@ impl<'d> SlotWriter<'d> {
         file: &mut PayloadFile<'_>,
         progress: &mut dyn Progress,
     ) -> Result<(), InstallError> {
-        let mut chunk = vec![0; CHUNK_BYTES];
+        let mut chunk = vec![0; chunk_bytes(self.size_bytes)];
         loop {
             let filled = fill(file, &mut chunk)?;
             if filled == 0 {
@@ -193,18 +193,20 @@ impl<'d> SlotWriter<'d> {
             });
         }
         if self.compare {
-            let old = &mut self.old[..new.len()];
-            self.device.read_at(self.position, old).map_err(|source| InstallError::Storage {
-                doing: "read",
-                slot: self.slot,
-                device: self.device.name().to_owned(),
-                offset: self.position,
-                source,
-            })?;
+            self.old.resize(new.len(), 0);
         }
+        // A power cut in an earlier installation can leave sectors that cannot be read until they are written: what
+        // the slot holds is only worth a comparison, never an error.
+        let readable = self.compare && match self.device.read_at(self.position, &mut self.old) {
+            Ok(()) => true,
+            Err(error) => {
+                log::warn!("slot {} cannot be read at byte {}: {error}; writing it", self.slot, self.position);
+                false
+            }
+        };
         let mut start = 0;
         while start < new.len() {
-            let run = self.next_run(new, start);
+            let run = if readable { self.next_run(new, start) } else { start..new.len() };
             let offset = self.position + run.start as u64;
             if !run.is_empty() {
                 self.device.write_at(offset, &new[run.clone()]).map_err(|source| InstallError::Storage {
@@ -226,9 +228,6 @@ impl<'d> SlotWriter<'d> {
     /// The next run of blocks from `start` on that differ from what the slot holds; empty at the end when the
     /// rest is equal.
     fn next_run(&self, new: &[u8], start: usize) -> std::ops::Range<usize> {
-        if !self.compare {
-            return start..new.len();
-        }
         let block_end = |at: usize| (at + COMPARE_BYTES).min(new.len());
         let equal = |at: usize| new[at..block_end(at)] == self.old[at..block_end(at)];
         let mut first = start;
@@ -298,6 +297,11 @@ impl<'d> SlotWriter<'d> {
             source,
         }
     }
+}
+
+/// Length of the next chunk when `left_bytes` are left.
+fn chunk_bytes(left_bytes: u64) -> usize {
+    usize::try_from(left_bytes).map_or(CHUNK_BYTES, |left| left.min(CHUNK_BYTES))
 }
 
 /// Fills `buffer` as far as the file goes.
