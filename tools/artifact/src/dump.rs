@@ -4,7 +4,7 @@ use crate::failure::Failure;
 use crate::output::Output;
 use crate::{Console, args, validate};
 use client_core::artifact::{Artifact, ArtifactError, Header, Trust};
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
@@ -56,8 +56,8 @@ pub(crate) fn run(mut parser: lexopt::Parser, console: &mut Console<'_>) -> Resu
     }
     dump_files(&path, &mut artifact, files.as_deref(), &mut written, &mut command)?;
     // Both archives have ended properly and every checksum was right.
-    for (output, file) in written {
-        output.commit(file)?;
+    for output in written {
+        output.rename()?;
     }
     match separator {
         None => Ok(()),
@@ -74,7 +74,7 @@ fn dump_files(
     path: &Path,
     artifact: &mut Artifact,
     folder: Option<&Path>,
-    written: &mut Vec<(Output, File)>,
+    written: &mut Vec<Output>,
     command: &mut Vec<String>,
 ) -> Result<(), Failure> {
     while let Some(mut file) = artifact.payload.next_file().map_err(|error| Failure::artifact(path, error))? {
@@ -86,11 +86,11 @@ fn dump_files(
     Ok(())
 }
 
-/// Which end of a copy failed.
+/// Which end of a copy failed; the last has its words already.
 enum CopyFailure {
     Reading(io::Error),
     Writing(io::Error),
-    Creating(Failure),
+    Naming(Failure),
 }
 
 impl CopyFailure {
@@ -98,23 +98,25 @@ impl CopyFailure {
         match self {
             CopyFailure::Reading(error) => Failure::artifact(artifact, ArtifactError::from_io(error)),
             CopyFailure::Writing(error) => Failure::io(format_args!("write {}", target.display()), error),
-            CopyFailure::Creating(failure) => failure,
+            CopyFailure::Naming(failure) => failure,
         }
     }
 }
 
-fn put(target: &Path, mode: u32, source: &mut dyn Read) -> Result<(Output, File), CopyFailure> {
+fn put(target: &Path, mode: u32, source: &mut dyn Read) -> Result<Output, CopyFailure> {
     if let Some(folder) = target.parent() {
         fs::create_dir_all(folder).map_err(CopyFailure::Writing)?;
     }
-    let (output, mut file) = Output::create(target, mode).map_err(CopyFailure::Creating)?;
+    let (output, mut file) = Output::create(target, mode).map_err(CopyFailure::Naming)?;
     let mut buffer = vec![0; 256 * 1024];
     loop {
         match source.read(&mut buffer).map_err(CopyFailure::Reading)? {
-            0 => return Ok((output, file)),
+            0 => break,
             count => file.write_all(buffer.get(..count).unwrap_or_default()).map_err(CopyFailure::Writing)?,
         }
     }
+    output.sync(file).map_err(CopyFailure::Naming)?;
+    Ok(output)
 }
 
 /// Everything but scripts, meta-data and files, which are named where they are dumped.

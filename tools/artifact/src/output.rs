@@ -5,7 +5,7 @@ use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-/// A file being written. Dropped without [`Output::commit`], it leaves nothing behind.
+/// A file being written. Dropped without its name, it leaves nothing behind.
 pub(crate) struct Output {
     path: PathBuf,
     temporary: PathBuf,
@@ -19,14 +19,26 @@ impl Output {
         Ok((Output { path: path.to_owned(), temporary, committed: false }, file))
     }
 
-    /// Makes it durable and gives it its name.
-    pub(crate) fn commit(mut self, file: File) -> Result<(), Failure> {
-        let doing = format!("write {}", self.path.display());
-        file.sync_all().map_err(|error| Failure::io(&doing, error))?;
-        drop(file);
-        fs::rename(&self.temporary, &self.path).map_err(|error| Failure::io(&doing, error))?;
+    /// Makes the content durable. Many outputs can wait for their names without a file being open for each.
+    pub(crate) fn sync(&self, file: File) -> Result<(), Failure> {
+        file.sync_all().map_err(|error| self.cannot_write(error))
+    }
+
+    /// Gives it its name, after [`Output::sync`].
+    pub(crate) fn rename(mut self) -> Result<(), Failure> {
+        fs::rename(&self.temporary, &self.path).map_err(|error| self.cannot_write(error))?;
         self.committed = true;
         Ok(())
+    }
+
+    /// Both.
+    pub(crate) fn commit(self, file: File) -> Result<(), Failure> {
+        self.sync(file)?;
+        self.rename()
+    }
+
+    fn cannot_write(&self, error: std::io::Error) -> Failure {
+        Failure::io(format_args!("write {}", self.path.display()), error)
     }
 }
 

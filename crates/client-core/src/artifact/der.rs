@@ -85,6 +85,7 @@ pub(super) fn encode(tag: u8, content: &[u8]) -> Vec<u8> {
 }
 
 /// An unsigned number: no superfluous zero in front, and one where the top bit is set.
+#[cfg(feature = "rsa-ecdsa")]
 pub(super) fn encode_unsigned(number: &[u8]) -> Vec<u8> {
     let zeros = number.iter().take_while(|byte| **byte == 0).count();
     let mut content = number.get(zeros..).unwrap_or_default().to_vec();
@@ -167,6 +168,7 @@ mod tests {
         }
     }
 
+    #[cfg(feature = "rsa-ecdsa")]
     #[test]
     fn unsigned_numbers_have_one_spelling() {
         assert_eq!(encode_unsigned(&[0, 0, 5]), [2, 1, 5]);

@@ -179,7 +179,9 @@ impl<'de> Visitor<'de> for Check {
                 Keys::Exact => key.clone(),
             };
             if !seen.insert(form) {
-                return Err(A::Error::custom(format!("the key {key:?} is there twice")));
+                // A key may be as long as the document; a message may not.
+                let start: String = key.chars().take(80).collect();
+                return Err(A::Error::custom(format!("the key {start:?} is there twice")));
             }
             fields.next_value_seed(inner)?;
         }

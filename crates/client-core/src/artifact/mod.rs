@@ -227,5 +227,7 @@ impl<R: Read> Read for DataMember<R> {
     }
 }
 
+// They go through all compressions.
 #[cfg(test)]
+#[cfg(all(feature = "gzip", feature = "xz", feature = "zstd"))]
 mod tests;

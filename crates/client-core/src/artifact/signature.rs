@@ -419,16 +419,20 @@ impl Signer {
 
     /// The public key as PEM.
     pub fn public_pem(&self) -> String {
-        let rsa = [der::encode(der::OID, OID_RSA), der::encode(der::NULL, &[])].concat();
-        let p256 = [der::encode(der::OID, OID_EC), der::encode(der::OID, OID_P256)].concat();
         let (algorithm, key) = match &self.key {
             PrivateKey::Ed25519(key) => {
                 (der::encode(der::OID, OID_ED25519), key.verifying_key().to_bytes().to_vec())
             }
             #[cfg(feature = "rsa-ecdsa")]
-            PrivateKey::Rsa(key) => (rsa, key.public().as_ref().to_vec()),
+            PrivateKey::Rsa(key) => (
+                [der::encode(der::OID, OID_RSA), der::encode(der::NULL, &[])].concat(),
+                key.public().as_ref().to_vec(),
+            ),
             #[cfg(feature = "rsa-ecdsa")]
-            PrivateKey::EcdsaP256(key) => (p256, ring::signature::KeyPair::public_key(key).as_ref().to_vec()),
+            PrivateKey::EcdsaP256(key) => (
+                [der::encode(der::OID, OID_EC), der::encode(der::OID, OID_P256)].concat(),
+                ring::signature::KeyPair::public_key(key).as_ref().to_vec(),
+            ),
         };
         let bits = [&[0][..], &key].concat();
         let info = [der::encode(der::SEQUENCE, &algorithm), der::encode(der::BIT_STRING, &bits)].concat();
