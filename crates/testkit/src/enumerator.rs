@@ -254,7 +254,8 @@ pub fn explore<F>(scenario: &Scenario<F>, options: &Options) -> Report {
         let mut seeds = Generator::new(options.seed);
         for _ in 0..options.random_cases {
             let world = CrashWorld::new(Choices::random(seeds.next_word()), options.limits.clone());
-            let ending = Case { scenario, options, world: &world, in_pieces: false }.from_the_beginning();
+            let ending =
+                Case { scenario, options, world: &world, in_pieces: false }.live_from_the_beginning();
             report.note(scenario, options, &world, &ReplayId::start(), &ending);
             report.random_cases += 1;
         }
@@ -323,14 +324,14 @@ fn explore_from<F>(
         let (world, ending) = match from {
             None => {
                 let world = CrashWorld::new(choices, limits);
-                let ending = Case { scenario, options, world: &world, in_pieces }.from_the_beginning();
+                let ending = Case { scenario, options, world: &world, in_pieces }.live_from_the_beginning();
                 (world, ending)
             }
             Some(state) => {
                 let world = CrashWorld::restore(&state.snapshot, choices, limits);
                 let facts = (state.copy)(&state.facts);
-                let ending =
-                    Case { scenario, options, world: &world, in_pieces }.from_a_state(facts, state.starts);
+                let ending = Case { scenario, options, world: &world, in_pieces }
+                    .live_from_a_state(facts, state.starts);
                 (world, ending)
             }
         };
@@ -392,7 +393,7 @@ fn replay_id<F>(scenario: &Scenario<F>, options: &Options, id: &ReplayId) -> Opt
     let world = CrashWorld::new(Choices::replay(id), options.limits.clone());
     world.keep_trace();
     let case = Case { scenario, options, world: &world, in_pieces: false };
-    match case.from_the_beginning() {
+    match case.live_from_the_beginning() {
         Ending::Holds | Ending::Paused(..) => None,
         Ending::Broken(invariant) => Some(Violation { id: id.clone(), invariant, trace: world.take_trace() }),
     }
@@ -422,7 +423,7 @@ struct Case<'a, F> {
 }
 
 impl<F> Case<'_, F> {
-    fn from_the_beginning(&self) -> Ending<F> {
+    fn live_from_the_beginning(&self) -> Ending<F> {
         let (world, scenario) = (self.world, self.scenario);
         world.set_cuts_allowed(0);
         let mut facts = match attempt(|| Ok((scenario.set_up)(world))) {
@@ -444,7 +445,7 @@ impl<F> Case<'_, F> {
         })
     }
 
-    fn from_a_state(&self, facts: F, starts: u32) -> Ending<F> {
+    fn live_from_a_state(&self, facts: F, starts: u32) -> Ending<F> {
         self.judged(self.start_until_settled(facts, starts))
     }
 
@@ -539,4 +540,103 @@ fn attempt<T>(act: impl FnOnce() -> Result<T, String>) -> Part<T> {
 fn panic_message(payload: &(dyn Any + Send)) -> &str {
     let text = payload.downcast_ref::<String>().map(String::as_str);
     text.or_else(|| payload.downcast_ref::<&str>().copied()).unwrap_or("with no message")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::SECTOR_LEN;
+    use client_core::storage::BlockDevice;
+
+    /// Writes 1, 2, 3 to one sector with a sync each; a check that knows better than to allow 2 fails.
+    fn counting(allowed: fn(u8) -> bool) -> Scenario<()> {
+        Scenario::new(|world| world.add_device("disk", vec![0; SECTOR_LEN]))
+            .run(|world, ()| {
+                let mut disk = world.open("disk");
+                for number in 1..=3 {
+                    disk.write_at(0, &[number; SECTOR_LEN]).unwrap();
+                    disk.sync().unwrap();
+                }
+                Ok(())
+            })
+            .check(move |world, ()| {
+                let found = world.durable("disk")[0];
+                if allowed(found) { Ok(()) } else { Err(format!("found {found}")) }
+            })
+    }
+
+    fn whole_sectors(cuts: u32) -> Options {
+        let mut options = Options::cuts(cuts);
+        options.limits.tears.clear();
+        options
+    }
+
+    #[test]
+    fn every_operation_is_cut_with_every_image() {
+        let report = explore(&counting(|_| true), &whole_sectors(1));
+        report.assert_holds();
+        assert!(report.exhausted);
+        assert_eq!((report.crash_points, report.states, report.cases), (6, 12, 13));
+    }
+
+    #[test]
+    fn going_on_from_states_finds_what_going_from_the_beginning_finds() {
+        let options = whole_sectors(2);
+        let (slow, fast) = (counting(|found| found != 2), counting(|found| found != 2).fold_equal_states());
+        let (slow, fast) = (explore(&slow, &options), explore(&fast, &options));
+        assert!(fast.folded > 0);
+        assert!(slow.violation_count >= fast.violation_count && fast.violation_count > 0);
+        slow.assert_violates("found 2");
+        fast.assert_violates("found 2");
+    }
+
+    #[test]
+    fn a_violation_is_replayed_by_its_id_and_by_no_other() {
+        let (scenario, options) = (counting(|found| found != 2), whole_sectors(1));
+        let report = explore(&scenario, &options);
+        let first = &report.violations[0];
+        let again = replay(&scenario, &options, &first.id.to_string()).unwrap();
+        assert_eq!((again.invariant, again.trace.clone()), (first.invariant.clone(), first.trace.clone()));
+        assert!(again.trace.iter().any(|line| line.starts_with("POWER CUT")));
+        assert!(replay(&scenario, &options, "0").is_none());
+    }
+
+    #[test]
+    fn beyond_the_budget_cases_are_drawn_from_a_seed() {
+        let options = whole_sectors(1).budget(3, 200);
+        let report = explore(&counting(|found| found != 2), &options);
+        assert!(!report.exhausted);
+        assert_eq!((report.cases, report.random_cases), (203, 200));
+        report.assert_violates("found 2");
+    }
+
+    #[test]
+    fn a_panic_of_the_code_under_test_is_a_violation() {
+        let scenario = counting(|_| true).recover(|_, ()| panic!("an invariant of its own"));
+        explore(&scenario, &Options { kept_violations: 1, ..whole_sectors(0) })
+            .assert_violates("panicked: an invariant of its own");
+    }
+
+    #[test]
+    fn a_client_that_reboots_for_ever_is_a_violation() {
+        let scenario = counting(|_| true).recover(|_, ()| Ok(After::Reboot)).fold_equal_states();
+        explore(&scenario, &whole_sectors(0)).assert_violates("not settled after");
+    }
+
+    #[test]
+    fn a_destructor_that_writes_after_the_cut_is_a_violation() {
+        struct WritesWhenDropped(crate::storage::CrashDevice);
+        impl Drop for WritesWhenDropped {
+            fn drop(&mut self) {
+                self.0.write_at(0, &[9]).unwrap_or_default();
+            }
+        }
+        let scenario = counting(|_| true).run(|world, ()| {
+            let mut guard = WritesWhenDropped(world.open("disk"));
+            guard.0.write_at(0, &[1]).unwrap();
+            guard.0.sync().unwrap();
+            Ok(())
+        });
+        explore(&scenario, &whole_sectors(1)).assert_violates("after the power was cut");
+    }
 }

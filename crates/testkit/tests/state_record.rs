@@ -1,5 +1,8 @@
 //! The state record under power cuts: what is loaded afterwards is what was saved last, or what was being saved.
 
+// All of this file is test code; the numbers printed go into the reliability report.
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
+
 use std::io;
 
 use client_core::state_store::{StateStore, TwoCopyRecord};
