@@ -31,14 +31,17 @@ const IMAGE_BYTES: usize = 16 * 512;
 const ENV_BYTES: usize = 512;
 const RECORD_BYTES: usize = 2 * 8 * 512;
 
-/// Whose bootloader the machine has.
+/// Whose bootloader the machine has, and whether what the bootloader writes is on the medium when it goes on
+/// (`...Cached`: it stays in a cache until somebody flushes, and any part of it may be lost).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Machine {
     UBoot,
+    UBootCached,
     Grub,
+    GrubCached,
 }
 
-const MACHINES: [Machine; 2] = [Machine::UBoot, Machine::Grub];
+const MACHINES: [Machine; 4] = [Machine::UBoot, Machine::UBootCached, Machine::Grub, Machine::GrubCached];
 
 /// What the update does after its installation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -90,20 +93,20 @@ fn version(world: &CrashWorld, slot: Slot) -> Option<&'static str> {
 impl Machine {
     fn install(self, world: &CrashWorld, running: Slot) {
         match self {
-            Machine::UBoot => {
+            Machine::UBoot | Machine::UBootCached => {
                 world.add_device("env", vec![0; 2 * ENV_BYTES]);
-                uboot().install(world, running);
+                self.uboot().install(world, running);
             }
-            Machine::Grub => grub().install(world, running),
+            Machine::Grub | Machine::GrubCached => self.grub().install(world, running),
         }
     }
 
     fn env(self, world: &CrashWorld) -> Box<dyn BootEnv> {
         match self {
-            Machine::UBoot => Box::new(
+            Machine::UBoot | Machine::UBootCached => Box::new(
                 UBootEnv::redundant_on_one(world.open("env"), [0, ENV_BYTES as u64], ENV_BYTES as u64).unwrap(),
             ),
-            Machine::Grub => {
+            Machine::Grub | Machine::GrubCached => {
                 let copy = |env: &str, lock: &str| GrubCopy {
                     env: world.open(env),
                     lock: world.open(lock),
@@ -116,19 +119,37 @@ impl Machine {
 
     fn boot(self, world: &CrashWorld, start: &mut dyn FnMut(Slot) -> testkit::bootloader::Startup) -> Boot {
         match self {
-            Machine::UBoot => uboot().boot(world, start),
-            Machine::Grub => grub().boot(world, start),
+            Machine::UBoot | Machine::UBootCached => self.uboot().boot(world, start),
+            Machine::Grub | Machine::GrubCached => self.grub().boot(world, start),
         }
     }
-}
 
-fn uboot() -> UBootModel {
-    // Redundant copies protect one write at a time: U-Boot's storage driver must not leave two of them in a cache.
-    UBootModel::redundant(("env", 0), ("env", ENV_BYTES as u64), ENV_BYTES).flushing()
-}
+    fn is_cached(self) -> bool {
+        match self {
+            Machine::UBoot | Machine::Grub => false,
+            Machine::UBootCached | Machine::GrubCached => true,
+        }
+    }
 
-fn grub() -> GrubModel {
-    GrubModel::new(("env1", "lock1"), ("env2", "lock2"))
+    fn uboot(self) -> UBootModel {
+        let model = UBootModel::redundant(("env", 0), ("env", ENV_BYTES as u64), ENV_BYTES);
+        if self.is_cached() { model } else { model.flushing() }
+    }
+
+    fn grub(self) -> GrubModel {
+        let model = GrubModel::new(("env1", "lock1"), ("env2", "lock2"));
+        if self.is_cached() { model } else { model.flushing() }
+    }
+
+    /// Sectors may be torn, but not several copies of one environment at once: a bootloader that writes both before
+    /// anything is flushed is only promised that what it writes is there or not.
+    fn limits(self, cuts: u32) -> Options {
+        let mut options = Options::cuts(cuts);
+        if self.is_cached() {
+            options.limits.tears.clear();
+        }
+        options
+    }
 }
 
 /// Carries out durable steps in order, or one of them too late.
@@ -261,8 +282,10 @@ fn recorded(world: &CrashWorld) -> Result<Option<String>, String> {
 /// What the bootloader would boot next, and whether on trial. Read by the model: no operation of ours.
 fn selected(world: &CrashWorld, machine: Machine) -> Result<(Slot, bool), String> {
     let variables = match machine {
-        Machine::UBoot => uboot().variables(world).ok_or("U-Boot has no environment")?,
-        Machine::Grub => grub().variables(world, 0),
+        Machine::UBoot | Machine::UBootCached => {
+            machine.uboot().variables(world).ok_or("U-Boot has no environment")?
+        }
+        Machine::Grub | Machine::GrubCached => machine.grub().variables(world, 0),
     };
     let value = |name: &str| variables.get(name).map(String::as_str);
     let slot = match value("mender_boot_part") {
@@ -404,7 +427,7 @@ fn run_all(cuts: u32, budget: u64, mistake: Mistake, endings: &[Ending]) -> Vec<
         for start in Slot::BOTH {
             for ending in endings {
                 let scenario = scenario(machine, start, *ending, mistake);
-                let options = Options::cuts(cuts).budget(budget, budget / 20);
+                let options = machine.limits(cuts).budget(budget, budget / 20);
                 reports.push((format!("{machine:?} from {start}, {ending:?}"), explore(&scenario, &options)));
             }
         }
