@@ -463,3 +463,47 @@ fn a_grub_environment_that_is_truncated_first_does_not_survive_a_power_cut() {
     let board = board(Bootloader::Grub(grub().flushing()), open);
     board.check(&cuts_between_sectors(1)).assert_violates("lost its environment");
 }
+
+fn production_u_boot(world: &CrashWorld) -> Box<dyn BootEnv> {
+    let devices = ["env0", "env1"].map(|name| world.open(name));
+    Box::new(bootloader_uboot::UBootEnv::redundant_on_two(devices, [0, 0], ENV_LEN as u64).unwrap())
+}
+
+fn production_grub(world: &CrashWorld) -> Box<dyn BootEnv> {
+    let copy = |env, lock| bootloader_grub::GrubCopy {
+        env: world.open(env),
+        lock: world.open(lock),
+        lock_sum: None,
+    };
+    Box::new(bootloader_grub::GrubEnv::new([copy("env1", "lock1"), copy("env2", "lock2")]))
+}
+
+#[test]
+fn the_u_boot_codec_survives_two_power_cuts() {
+    board(Bootloader::UBoot(u_boot().flushing()), production_u_boot).check(&Options::cuts(2)).assert_holds();
+}
+
+#[test]
+fn the_u_boot_codec_keeps_what_was_promised_when_the_bootloader_does_not_flush() {
+    let board = board(Bootloader::UBoot(u_boot()), production_u_boot).tolerating_lost_environments();
+    board.check(&Options::cuts(2)).assert_holds();
+}
+
+#[test]
+fn the_grub_codec_survives_three_power_cuts_that_leave_sectors_whole() {
+    let mut options = Options::cuts(3);
+    options.limits.tears = vec![Tear::Prefix(300)];
+    board(Bootloader::Grub(grub().flushing()), production_grub).check(&options).assert_holds();
+}
+
+#[test]
+fn the_grub_codec_keeps_what_was_promised_when_the_first_sector_is_torn() {
+    let board = board(Bootloader::Grub(grub().flushing()), production_grub).tolerating_lost_environments();
+    board.check(&Options::cuts(1)).assert_holds();
+}
+
+#[test]
+fn the_grub_codec_keeps_what_was_promised_when_the_bootloader_does_not_flush() {
+    let board = board(Bootloader::Grub(grub()), production_grub).tolerating_lost_environments();
+    board.check(&Options::cuts(1)).assert_holds();
+}
