@@ -24,7 +24,7 @@ use testkit::artifacts;
 use testkit::bootloader::{Behaviour, Boot, GrubModel, UBootModel};
 use testkit::device::{CrashSlots, KnownSystem, Notices, ScriptLog, slot_device};
 use testkit::enumerator::{After, Options, Report, Scenario, explore};
-use testkit::storage::{CrashDevice, CrashWorld, Fault, Injection, Lasting, Operation, Suppressed};
+use testkit::storage::{CrashDevice, CrashWorld, Fault, Injection, Lasting, Operation, Suppressed, Tear};
 
 /// Sixteen sectors: enough for "all but the first", "all but the last" and "one torn" to differ.
 const IMAGE_BYTES: usize = 16 * 512;
@@ -141,12 +141,16 @@ impl Machine {
         if self.is_cached() { model } else { model.flushing() }
     }
 
-    /// Sectors may be torn, but not several copies of one environment at once: a bootloader that writes both before
-    /// anything is flushed is only promised that what it writes is there or not.
+    /// What a power cut may leave behind. GRUB itself cannot repair a block whose first sector is torn before a client
+    /// could (see `boot_environment.rs`), and a bootloader that writes both copies before anything is flushed is only
+    /// promised that what it writes is there or not.
     fn limits(self, cuts: u32) -> Options {
         let mut options = Options::cuts(cuts);
-        if self.is_cached() {
-            options.limits.tears.clear();
+        match self {
+            Machine::UBoot => {}
+            // Behind the variables: the padding of an environment block, and any other sector as well.
+            Machine::Grub => options.limits.tears = vec![Tear::Prefix(300)],
+            Machine::UBootCached | Machine::GrubCached => options.limits.tears.clear(),
         }
         options
     }
