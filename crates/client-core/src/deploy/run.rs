@@ -18,6 +18,7 @@ use super::report::{DeployError, Notice, Observer, Status, Summary};
 use super::scripts::{OnScriptFailure, ScriptPoint, ScriptRunner};
 use super::stage::{self, Outcome, Resume, Stage};
 use crate::artifact::{self, Artifact, Header, Limits, PayloadReader, Trust};
+use crate::boot::Verdict;
 use crate::install::{InstallError, PayloadHandler, ROOTFS_IMAGE, RebootNeed, RootfsImage};
 use crate::provides::UNKNOWN_ARTIFACT;
 use crate::state_store::StateStore;
@@ -318,6 +319,8 @@ struct Run<'r> {
     waiting: bool,
     cleanup_failed: bool,
     post_commit_failed: bool,
+    /// The way back is still open.
+    stuck: bool,
     /// The record is the last word: without it even a done deed is not finished.
     save_failed: bool,
 }
@@ -350,6 +353,7 @@ impl<'r> Run<'r> {
             waiting: false,
             cleanup_failed: false,
             post_commit_failed: false,
+            stuck: false,
             save_failed: false,
         })
     }
@@ -369,7 +373,7 @@ impl<'r> Run<'r> {
     }
 
     fn contradiction(&mut self) -> Result<DeployError, DeployError> {
-        let verdict = self.handler.verdict()?.unwrap_or(crate::boot::Verdict::Foreign);
+        let verdict = self.handler.verdict()?.unwrap_or(Verdict::Foreign);
         Ok(DeployError::Contradiction { verdict })
     }
 
@@ -385,6 +389,11 @@ impl<'r> Run<'r> {
             let outcome = self.perform(stage, incoming.take());
             self.passed.push(stage);
             if self.save_failed {
+                return;
+            }
+            if stage == Stage::Rollback && outcome != Outcome::Done && !self.is_back() {
+                // The trial may still be open. The record keeps saying so, and `resume` tries again.
+                self.stuck = true;
                 return;
             }
             upcoming = stage::next(stage, outcome);
@@ -595,6 +604,18 @@ impl<'r> Run<'r> {
             log::error!("cannot tell whether the payload can be rolled back, so it is not: {error}");
             false
         })
+    }
+
+    /// Whether a roll-back that failed has left nothing open: only its scripts failed, or no bootloader is concerned.
+    fn is_back(&mut self) -> bool {
+        match self.handler.verdict() {
+            Ok(None | Some(Verdict::FellBack | Verdict::Reverting)) => true,
+            Ok(Some(Verdict::Untouched | Verdict::Trial | Verdict::Committed | Verdict::Foreign)) => false,
+            Err(error) => {
+                log::error!("cannot tell what boots next: {error}");
+                false
+            }
+        }
     }
 
     /// Remembers the first thing that went wrong.
