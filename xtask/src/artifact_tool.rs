@@ -1,5 +1,56 @@
-//! Being written.
-use crate::Outcome;
-pub fn run(_: &[String]) -> Outcome {
-    Err(String::new())
+//! The host tool `rust-ota-artifact`, as the demo and the benchmark use it.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::virtual_device::DEVICE_TYPE;
+use crate::{Outcome, workspace};
+
+/// The built program.
+pub struct ArtifactTool {
+    program: PathBuf,
+}
+
+/// A key pair in files.
+pub struct KeyPair {
+    /// For signing.
+    pub private: PathBuf,
+    /// For the device.
+    pub public: PathBuf,
+}
+
+impl ArtifactTool {
+    /// Builds it.
+    pub fn build() -> Outcome<ArtifactTool> {
+        Ok(ArtifactTool { program: workspace::build_for_development("rust-ota-artifact")? })
+    }
+
+    /// Makes `private` and, beside it, the public key.
+    pub fn make_keys(&self, private: PathBuf) -> Outcome<KeyPair> {
+        workspace::run(self.command().arg("keygen").arg("--output-path").arg(&private))?;
+        let mut public = private.clone().into_os_string();
+        public.push(".pub");
+        Ok(KeyPair { private, public: public.into() })
+    }
+
+    /// Writes a signed artifact `name` with `image` for the root file system.
+    pub fn write_rootfs_image(
+        &self,
+        name: &str,
+        image: &Path,
+        compression: &str,
+        keys: &KeyPair,
+        output: &Path,
+    ) -> Outcome {
+        let mut command = self.command();
+        command.args(["write", "rootfs-image", "--no-progress", "-t", DEVICE_TYPE, "-n", name]);
+        command.args(["--compression", compression]).arg("-k").arg(&keys.private);
+        workspace::run(command.arg("-f").arg(image).arg("-o").arg(output))
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(&self.program);
+        command.stdin(Stdio::null());
+        command
+    }
 }

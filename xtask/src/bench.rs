@@ -1,5 +1,295 @@
-//! Being written.
-use crate::Outcome;
-pub fn run(_: &[String]) -> Outcome {
-    Err(String::new())
+//! `cargo xtask bench`: installation of a large image against the plainest thing that does the same work, a pipe of
+//! decoder, `sha256sum` and `dd`, in one run, taking turns.
+//!
+//! Both read the same compressed bytes and write the same file, which holds other data before each turn. The pipe
+//! checks no signature and reads nothing back.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use client_core::slot::Slot;
+use serde_json::Value;
+
+use crate::artifact_tool::{ArtifactTool, KeyPair};
+use crate::options::Options;
+use crate::virtual_device::VirtualDevice;
+use crate::{Outcome, image, markdown, size, workspace};
+
+const PAGE: &str = "docs/performance.md";
+const SECTION: &str = "bench";
+const MIB: u64 = 1024 * 1024;
+
+/// A compression: its name to the host tool, the suffix of its payload, and its bare decoder.
+struct Compression {
+    name: &'static str,
+    suffix: &'static str,
+    decoder: &'static str,
+}
+
+const COMPRESSIONS: [Compression; 4] = [
+    Compression { name: "none", suffix: "", decoder: "cat" },
+    Compression { name: "gzip", suffix: ".gz", decoder: "gzip -dc" },
+    Compression { name: "lzma", suffix: ".xz", decoder: "xz -dc" },
+    Compression { name: "zstd", suffix: ".zst", decoder: "zstd -dcq" },
+];
+
+/// Measures and prints a table.
+pub fn run(arguments: &[String]) -> Outcome {
+    let mut options = Options::new(arguments);
+    let runs = options.count("--runs", 3)?;
+    let image_mib = options.count("--mib", 256)?;
+    let write = options.flag("--write");
+    options.finish()?;
+
+    let bench = Bench::prepare(image_mib * MIB)?;
+    let mut results = [const { (Vec::new(), Vec::new()) }; COMPRESSIONS.len()];
+    for run in 1..=runs {
+        for (compression, (pipe, install)) in COMPRESSIONS.iter().zip(&mut results) {
+            println!("run {run} of {runs}: {}", compression.name);
+            pipe.push(bench.pipe(compression)?);
+            install.push(bench.install(compression)?);
+        }
+    }
+    let mut table = format!("{}\n{HEAD}", bench.conditions(runs)?);
+    for (compression, (pipe, install)) in COMPRESSIONS.iter().zip(&results) {
+        table += &row(compression, bench.payload_bytes(compression)?, pipe, install);
+    }
+    println!("\n{table}");
+    if write {
+        let path = workspace::root().join(PAGE);
+        let page = markdown::with_section(&workspace::read(&path)?, SECTION, &table)?;
+        workspace::write(&path, page)?;
+    }
+    workspace::fresh_directory(&bench.directory)
+}
+
+const HEAD: &str = "\
+| compression | payload | pipe | install | of it read-back | without read-back, to pipe | CPU pipe | CPU install | to pipe | peak memory | of it anonymous |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
+";
+
+fn row(compression: &Compression, payload_bytes: u64, pipe: &[Sample], install: &[Sample]) -> String {
+    let pipe_wall = median(pipe, |sample| sample.wall);
+    let pipe_cpu = median(pipe, |sample| sample.cpu);
+    let cpu = median(install, |sample| sample.cpu);
+    let mib = |kib: f64| kib / 1024.0;
+    format!(
+        "| {} | {:.1} MiB | {pipe_wall:.2} s | {:.2} s | {:.2} s | {:.2} | {pipe_cpu:.2} s | {cpu:.2} s | {:.2} | {:.1} MiB | {:.1} MiB |\n",
+        if compression.name == "lzma" { "xz" } else { compression.name },
+        payload_bytes as f64 / MIB as f64,
+        median(install, |sample| sample.wall),
+        median(install, |sample| sample.verify),
+        median(install, |sample| sample.wall - sample.verify) / pipe_wall,
+        cpu / pipe_cpu,
+        mib(median(install, |sample| sample.peak_kib)),
+        mib(median(install, |sample| sample.peak_anonymous_kib)),
+    )
+}
+
+fn median(samples: &[Sample], value: impl Fn(&Sample) -> f64) -> f64 {
+    let mut values: Vec<f64> = samples.iter().map(value).collect();
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+/// One turn.
+#[derive(Debug, Default)]
+struct Sample {
+    /// Seconds from start to end.
+    wall: f64,
+    /// Seconds of processor time, of all processes.
+    cpu: f64,
+    /// Seconds of `wall` that went into reading the slot back.
+    verify: f64,
+    /// Largest resident memory of the started process.
+    peak_kib: f64,
+    /// Largest part of it that is not a mapped file.
+    peak_anonymous_kib: f64,
+}
+
+struct Bench {
+    directory: PathBuf,
+    client: PathBuf,
+    keys: KeyPair,
+    image_bytes: u64,
+    /// Bytes of the image that are files of this machine.
+    file_bytes: usize,
+}
+
+impl Bench {
+    fn prepare(image_bytes: u64) -> Outcome<Bench> {
+        println!("building the client as it ships, the host tool, an image and its artifacts ...");
+        let client = size::build(None)?;
+        let tool = ArtifactTool::build()?;
+        let directory = workspace::target_directory()?.join("bench");
+        workspace::fresh_directory(&directory)?;
+        let keys = tool.make_keys(directory.join("signing-key"))?;
+        let image = directory.join("image");
+        let file_bytes = image::write_realistic(&image, image_bytes as usize)?;
+        let bench = Bench { directory, client, keys, image_bytes, file_bytes };
+        for compression in &COMPRESSIONS {
+            let artifact = bench.artifact(compression);
+            tool.write_rootfs_image("bench-1", &image, compression.name, &bench.keys, &artifact)?;
+            let payload = bench.payload(compression);
+            let file = File::create(&payload)
+                .map_err(|error| format!("cannot make {}: {error}", payload.display()))?;
+            let member = format!("data/0000.tar{}", compression.suffix);
+            workspace::run(Command::new("tar").arg("-xOf").arg(artifact).arg(member).stdout(file))?;
+        }
+        Ok(bench)
+    }
+
+    fn artifact(&self, compression: &Compression) -> PathBuf {
+        self.directory.join(format!("{}.mender", compression.name))
+    }
+
+    /// The compressed bytes in the artifact, as a file for the pipe.
+    fn payload(&self, compression: &Compression) -> PathBuf {
+        self.directory.join(format!("payload.tar{}", compression.suffix))
+    }
+
+    fn payload_bytes(&self, compression: &Compression) -> Outcome<u64> {
+        let path = self.payload(compression);
+        let metadata =
+            fs::metadata(&path).map_err(|error| format!("cannot look at {}: {error}", path.display()))?;
+        Ok(metadata.len())
+    }
+
+    /// A device whose other slot is full of other data, all of it on the disk.
+    fn fresh_device(&self) -> Outcome<VirtualDevice> {
+        let slot_bytes = self.image_bytes / 4 * 5;
+        let device = VirtualDevice::create(&self.directory.join("device"), slot_bytes, &self.keys.public)?;
+        let path = device.slot(Slot::B);
+        let failed = |error: std::io::Error| format!("cannot fill {}: {error}", path.display());
+        let mut file = File::options().write(true).open(&path).map_err(failed)?;
+        std::io::copy(&mut std::io::Read::take(std::io::repeat(0xA5), slot_bytes), &mut file)
+            .map_err(failed)?;
+        file.sync_all().map_err(failed)?;
+        Ok(device)
+    }
+
+    fn pipe(&self, compression: &Compression) -> Outcome<Sample> {
+        let device = self.fresh_device()?;
+        let script = format!(
+            "sha256sum < sum > /dev/null & {} \"$1\" | tee sum | \
+             dd of=\"$2\" bs=1M iflag=fullblock conv=notrunc,fsync status=none && wait",
+            compression.decoder
+        );
+        let sum = self.directory.join("sum");
+        if !sum.exists() {
+            workspace::run(Command::new("mkfifo").arg(&sum))?;
+        }
+        let mut command = Command::new("sh");
+        command.arg("-c").arg(script).arg("sh").arg(self.payload(compression)).arg(device.slot(Slot::B));
+        let (sample, _) = measure(command.current_dir(&self.directory))?;
+        Ok(sample)
+    }
+
+    fn install(&self, compression: &Compression) -> Outcome<Sample> {
+        let device = self.fresh_device()?;
+        let mut command = device.client(&self.client);
+        command.args(["--log-level", "error", "--json", "install"]).arg(self.artifact(compression));
+        let (sample, stdout) = measure(command.stderr(Stdio::null()))?;
+        let result: Value = serde_json::from_slice(&stdout).map_err(|error| format!("--json: {error}"))?;
+        let verify = result["image"]["verify_seconds"].as_f64().ok_or("--json has no verify_seconds")?;
+        Ok(Sample { verify, ..sample })
+    }
+
+    /// What was measured, on what.
+    fn conditions(&self, runs: u64) -> Outcome<String> {
+        let cpu = workspace::read(Path::new("/proc/cpuinfo"))?;
+        let model =
+            cpu.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or(": unknown processor");
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Ok(format!(
+            "An image of {} MiB ({} MiB files of `/usr` in the order of their names, the rest pseudo-random data and \
+             zeros), medians of {runs} runs,{} ({cores} cores).\n",
+            self.image_bytes / MIB,
+            self.file_bytes as u64 / MIB,
+            model.trim_start_matches(['\t', ':']),
+        ))
+    }
+}
+
+/// Runs `command` to its good end. Returns also what it printed.
+fn measure(command: &mut Command) -> Outcome<(Sample, Vec<u8>)> {
+    let shown = workspace::shown(command);
+    let failed = |error: std::io::Error| format!("cannot run {shown}: {error}");
+    let cpu_before = children_cpu_seconds()?;
+    let start = Instant::now();
+    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().map_err(failed)?;
+    let ended = AtomicBool::new(false);
+    let (output, wall, peaks) = std::thread::scope(|scope| {
+        let watcher = scope.spawn({
+            let (id, ended) = (child.id(), &ended);
+            move || watch_memory(id, ended)
+        });
+        let output = child.wait_with_output();
+        let wall = start.elapsed().as_secs_f64();
+        ended.store(true, Ordering::Relaxed);
+        (output, wall, watcher.join().unwrap_or_default())
+    });
+    let output = output.map_err(failed)?;
+    if !output.status.success() {
+        return Err(format!("{shown} ended with {}", output.status));
+    }
+    let cpu = children_cpu_seconds()? - cpu_before;
+    Ok((Sample { wall, cpu, peak_kib: peaks.0, peak_anonymous_kib: peaks.1, verify: 0.0 }, output.stdout))
+}
+
+/// Processor time of all children that ended, and of theirs: fields 16 and 17 of `/proc/self/stat`, in hundredths of
+/// a second on every Linux.
+fn children_cpu_seconds() -> Outcome<f64> {
+    let stat = workspace::read(Path::new("/proc/self/stat"))?;
+    // The second field is the name of the program, in parentheses, and may hold anything.
+    let after_name = stat.rsplit(')').next().unwrap_or_default();
+    let ticks: Vec<f64> =
+        after_name.split_whitespace().skip(13).take(2).filter_map(|f| f.parse().ok()).collect();
+    if ticks.len() == 2 {
+        Ok((ticks[0] + ticks[1]) / 100.0)
+    } else {
+        Err("/proc/self/stat is too short".into())
+    }
+}
+
+/// Peak of the resident memory of a process, and of its anonymous part, in KiB. The kernel keeps the first; of the
+/// second, and of the last moments, only samples are seen.
+fn watch_memory(id: u32, ended: &AtomicBool) -> (f64, f64) {
+    let path = format!("/proc/{id}/status");
+    let (mut peak, mut anonymous) = (0.0_f64, 0.0_f64);
+    while !ended.load(Ordering::Relaxed) {
+        if let Ok(status) = fs::read_to_string(&path) {
+            peak = peak.max(kib(&status, "VmHWM:"));
+            anonymous = anonymous.max(kib(&status, "RssAnon:"));
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    (peak, anonymous)
+}
+
+fn kib(status: &str, name: &str) -> f64 {
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
+    line.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or(0.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_is_the_middle_one() {
+        let samples = [3.0, 1.0, 2.0].map(|wall| Sample { wall, ..Sample::default() });
+        assert_eq!(median(&samples, |sample| sample.wall), 2.0);
+    }
+
+    #[test]
+    fn a_child_is_measured() {
+        let (sample, stdout) = measure(Command::new("echo").arg("hello")).unwrap();
+        assert_eq!(stdout, b"hello\n");
+        assert!(sample.wall > 0.0);
+        assert_eq!(kib("Name: x\nVmHWM:\t    1234 kB\n", "VmHWM:"), 1234.0);
+    }
 }

@@ -1,5 +1,120 @@
-//! Being written.
-use crate::Outcome;
-pub fn run(_: &[String]) -> Outcome {
-    Err(String::new())
+//! The real counterparts that the interoperability tests run against: looks for them, and installs their Debian
+//! packages where that is allowed.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use crate::{Outcome, workspace};
+
+/// Program, and the package that has it.
+const TOOLS: &[(&str, &str)] = &[
+    ("mender-artifact", "mender-artifact"),
+    ("mender", "mender-client"),
+    ("fw_printenv", "libubootenv-tool"),
+    ("fw_setenv", "libubootenv-tool"),
+    ("mkenvimage", "u-boot-tools"),
+    ("grub-editenv", "grub-common"),
+    ("xdelta3", "xdelta3"),
+    ("openssl", "openssl"),
+    ("xz", "xz-utils"),
+    ("zstd", "zstd"),
+];
+
+/// What of the tools is there in the end.
+pub struct Tools {
+    /// Programs that are not.
+    pub missing: Vec<&'static str>,
+    /// Why they were not installed, for a person.
+    pub reason: String,
+}
+
+/// Looks for the tools, and installs what is missing if `may_install` and this user can.
+pub fn prepare(may_install: bool) -> Tools {
+    if missing().is_empty() {
+        return Tools { missing: Vec::new(), reason: String::new() };
+    }
+    let result =
+        if may_install { install(&packages(&missing())) } else { Err("--no-install was given".into()) };
+    Tools {
+        missing: missing(),
+        reason: result.err().unwrap_or_else(|| "their packages do not have them".into()),
+    }
+}
+
+fn missing() -> Vec<&'static str> {
+    TOOLS.iter().map(|(program, _)| *program).filter(|program| find(program).is_none()).collect()
+}
+
+fn find(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let system = ["/usr/sbin".into(), "/sbin".into()];
+    std::env::split_paths(&path)
+        .chain(system)
+        .map(|directory| directory.join(program))
+        .find(|path| path.is_file())
+}
+
+/// Each package once.
+fn packages(programs: &[&str]) -> Vec<&'static str> {
+    let wanted = TOOLS.iter().filter(|(program, _)| programs.contains(program));
+    let mut packages: Vec<&str> = wanted.map(|(_, package)| *package).collect();
+    packages.dedup();
+    packages
+}
+
+fn install(packages: &[&str]) -> Outcome {
+    find("apt-get").ok_or("there is no apt-get")?;
+    let sudo = sudo()?;
+    println!("installing {}", packages.join(" "));
+    apt_get(sudo, &["update"])?;
+    let install = ["install", "--yes", "--no-install-recommends"];
+    let all = apt_get(sudo, &[&install, packages].concat());
+    if all.is_err() {
+        // One unknown package fails the whole call: take what there is.
+        for package in packages {
+            if let Err(error) = apt_get(sudo, &[&install[..], &[*package]].concat()) {
+                println!("{package}: {error}");
+            }
+        }
+    }
+    all
+}
+
+/// Whether `sudo` is needed, if this user may install at all.
+fn sudo() -> Outcome<bool> {
+    let quiet = |program: &str, argument: &str| {
+        let mut command = Command::new(program);
+        command.arg(argument).stdin(Stdio::null()).stderr(Stdio::null()).output()
+    };
+    if quiet("id", "-u").is_ok_and(|output| output.stdout == b"0\n") {
+        return Ok(false);
+    }
+    match Command::new("sudo").args(["-n", "true"]).stdin(Stdio::null()).stderr(Stdio::null()).status() {
+        Ok(status) if status.success() => Ok(true),
+        Ok(_) | Err(_) => Err("this user is not root and has no sudo without a password".into()),
+    }
+}
+
+fn apt_get(sudo: bool, arguments: &[&str]) -> Outcome {
+    // `sudo` clears the environment, `env` sets it again.
+    let words = ["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-q", "-o", "DPkg::Lock::Timeout=120"];
+    let mut words = words.iter().chain(arguments);
+    let mut command = if sudo {
+        let mut command = Command::new("sudo");
+        command.arg("-n");
+        command
+    } else {
+        Command::new(words.next().unwrap_or(&"env"))
+    };
+    workspace::run(command.args(words).stdin(Stdio::null()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_package_is_named_once() {
+        assert_eq!(packages(&["fw_printenv", "fw_setenv", "zstd"]), ["libubootenv-tool", "zstd"]);
+    }
 }

@@ -1,6 +1,6 @@
 //! Who may import whom: the table that ARCHITECTURE.md quotes, and the check that nobody else does.
 
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
@@ -155,13 +155,7 @@ pub fn module_findings(path: &Path, text: &str) -> Vec<String> {
 /// of the crate is no module.
 fn module_of(path: &Path) -> Option<(String, usize)> {
     let inside = path.strip_prefix(CORE).ok()?.with_extension("");
-    let mut names: Vec<String> = inside
-        .components()
-        .map(|component| match component {
-            Component::Normal(name) => name.to_string_lossy().into_owned(),
-            _ => String::new(),
-        })
-        .collect();
+    let mut names: Vec<String> = inside.iter().map(|name| name.to_string_lossy().into_owned()).collect();
     if names.last().is_some_and(|name| name == "mod") {
         names.pop();
     }

@@ -64,6 +64,9 @@ pub fn source_findings(path: &Path, text: &str) -> Vec<String> {
         if line.replace(' ', "").contains("#[ignore") {
             say(number, "a test that is ignored tests nothing");
         }
+        if line.contains("&& let ") {
+            say(number, "let chains need a newer compiler than rust-version says");
+        }
         if number >= tests_start && (line.contains("thread::sleep") || line.contains("sleep(Duration")) {
             say(number, "tests do not sleep");
         }
@@ -153,6 +156,12 @@ mod tests {
         let sleep = "//! A.\nstd::thread::sleep(d);\n#[cfg(test)]\nmod tests { fn f() { thread::sleep(d) } }";
         check("daemon/src/a.rs", sleep, &[":4: tests do not sleep"]);
         check("tests/interop/tests/a.rs", "//! A.\nthread::sleep(d);", &[":2: tests do not sleep"]);
+    }
+
+    #[test]
+    fn what_the_oldest_compiler_does_not_know_is_reported() {
+        let complaint = [":2: let chains need a newer compiler than rust-version says"];
+        check("daemon/src/a.rs", "//! A.\nif a && let Some(b) = c {}", &complaint);
     }
 
     #[test]
