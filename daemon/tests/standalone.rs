@@ -1,0 +1,697 @@
+//! Commands on a device, from the outside: what the lines, the exit codes and the boot variables are.
+//!
+//! The lines are those of the Mender client 5.x (specification 5.3).
+
+// Clippy's leave for tests does not reach the functions that tests share.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod common;
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
+
+use client_core::artifact::write::ArtifactSpec;
+use client_core::artifact::{Compression, Signer, StateScript};
+use common::{SLOT_BYTES, VirtualDevice, build, image, open_fifo};
+use serde_json::{Value, json};
+use testkit::artifacts::rootfs_spec;
+
+const INSTALLED: [&str; 4] = [
+    "Installing artifact...",
+    "Installed, but not committed.",
+    "Use 'commit' to update, or 'rollback' to roll back the update.",
+    "At least one payload requested a reboot of the device it updated.",
+];
+const REFUSED: [&str; 2] = ["Streaming failed.", "System not modified."];
+const REFUSED_LATER: [&str; 3] = ["Installing artifact...", "Streaming failed.", "System not modified."];
+
+fn spec() -> ArtifactSpec {
+    rootfs_spec("rel-2", Compression::Gzip)
+}
+
+fn new_image() -> Vec<u8> {
+    image(9, SLOT_BYTES / 2)
+}
+
+/// A good artifact on a good device.
+fn device_with_artifact() -> (VirtualDevice, PathBuf) {
+    let device = VirtualDevice::new();
+    let artifact = device.artifact(&spec(), &new_image());
+    (device, artifact)
+}
+
+#[track_caller]
+fn assert_pointer(device: &VirtualDevice, part: &str, upgrade_available: &str) {
+    assert_eq!(device.pointer(), (part.to_owned(), upgrade_available.to_owned()));
+}
+
+/// Nothing about the boot changed, and the old software runs.
+#[track_caller]
+fn assert_untouched(device: &VirtualDevice) {
+    assert_pointer(device, "2", "0");
+    assert_eq!(fs::read(device.slot(2)).unwrap(), image(2, SLOT_BYTES));
+}
+
+#[test]
+fn an_update_is_installed_tried_and_committed() {
+    let (device, artifact) = device_with_artifact();
+    device.says("show-artifact").says(0, &["unknown"]);
+    device.install(&artifact).says(0, &INSTALLED);
+    assert_pointer(&device, "3", "1");
+    assert_eq!(device.boot_variables()["mender_boot_part_hex"], "3");
+    assert_eq!(fs::read(device.slot(3)).unwrap()[..SLOT_BYTES / 2], new_image());
+    assert_eq!(device.simulate_bootloader(), 3);
+    device.says("commit").says(0, &["Committed."]);
+    assert_pointer(&device, "3", "0");
+    assert_eq!(device.simulate_bootloader(), 3);
+    device.says("show-artifact").says(0, &["rel-2"]);
+    device.says("commit").says(2, &["No update in progress."]);
+}
+
+#[test]
+fn the_next_update_goes_to_the_other_slot() {
+    let (device, artifact) = device_with_artifact();
+    for expected in [3, 2, 3] {
+        device.install(&artifact).says(0, &INSTALLED);
+        assert_eq!(device.simulate_bootloader(), expected);
+        device.says("commit").says(0, &["Committed."]);
+    }
+    assert_eq!(fs::read(device.slot(2)).unwrap()[..SLOT_BYTES / 2], new_image());
+}
+
+#[test]
+fn an_update_that_does_not_boot_falls_back_and_commit_says_so() {
+    let (device, artifact) = device_with_artifact();
+    device.install(&artifact).says(0, &INSTALLED);
+    assert_eq!(device.simulate_bootloader(), 3);
+    assert_eq!(device.simulate_bootloader(), 2);
+    let ran = device.says("commit");
+    ran.says(1, &["Committing failed.", "Rolled back."]).because(&["the bootloader went back"]);
+    assert_untouched(&device);
+    device.says("show-artifact").says(0, &["unknown"]);
+    device.says("commit").says(2, &["No update in progress."]);
+}
+
+#[test]
+fn commit_before_the_reboot_rolls_back() {
+    let (device, artifact) = device_with_artifact();
+    device.install(&artifact).says(0, &INSTALLED);
+    device.says("commit").says(1, &["Committing failed.", "Rolled back."]).because(&["refusing to commit"]);
+    assert_untouched(&device);
+}
+
+#[test]
+fn rollback_before_the_reboot_disarms_the_trial() {
+    let (device, artifact) = device_with_artifact();
+    device.install(&artifact).says(0, &INSTALLED);
+    device.says("rollback").says(0, &["Rolled back."]);
+    assert_untouched(&device);
+    device.says("rollback").says(2, &["No update in progress."]);
+}
+
+#[test]
+fn rollback_on_trial_goes_back_at_the_next_boot() {
+    let (device, artifact) = device_with_artifact();
+    device.install(&artifact).says(0, &INSTALLED);
+    assert_eq!(device.simulate_bootloader(), 3);
+    assert_eq!(device.says("rollback").code, 0);
+    assert_eq!(device.simulate_bootloader(), 2);
+    assert_untouched(&device);
+    device.says("show-artifact").says(0, &["unknown"]);
+}
+
+#[test]
+fn a_second_update_waits_until_the_first_is_decided() {
+    let (device, artifact) = device_with_artifact();
+    device.install(&artifact).says(0, &INSTALLED);
+    let ran = device.install(&artifact);
+    ran.says(1, &["System not modified."])
+        .because(&["Update already in progress. Please commit or roll back first"]);
+    assert_pointer(&device, "3", "1");
+}
+
+#[test]
+fn without_an_update_there_is_nothing_to_decide() {
+    let device = VirtualDevice::new();
+    for command in ["commit", "rollback", "resume"] {
+        device.says(command).says(2, &["No update in progress."]);
+    }
+}
+
+#[test]
+fn the_reboot_exit_code_is_four_and_only_on_request() {
+    let (device, artifact) = device_with_artifact();
+    let ran = device.run(["install".as_ref(), "--reboot-exit-code".as_ref(), artifact.as_os_str()]);
+    ran.says(4, &INSTALLED);
+}
+
+#[test]
+fn an_update_stopped_before_the_installation_is_resumed() {
+    let (device, artifact) = device_with_artifact();
+    let stop = "--stop-before=ArtifactInstall_Enter";
+    let ran = device.run(["install".as_ref(), stop.as_ref(), artifact.as_os_str()]);
+    ran.says(0, &["Installing artifact...", "Streamed to storage, but not installed/enabled."]);
+    assert_untouched(&device);
+    device.run(["resume", stop]).says(0, &[]);
+    assert_untouched(&device);
+    let ran = device.says("resume");
+    assert_eq!(ran.code, 0, "{ran:#?}");
+    assert_eq!(ran.stdout.lines().last(), Some(INSTALLED[3]), "{ran:#?}");
+    assert_pointer(&device, "3", "1");
+    assert_eq!(device.simulate_bootloader(), 3);
+    device.says("commit").says(0, &["Committed."]);
+}
+
+#[test]
+fn a_committed_update_that_was_stopped_before_the_cleanup_is_cleaned_up() {
+    let (device, artifact) = device_with_artifact();
+    device.install(&artifact).says(0, &INSTALLED);
+    device.simulate_bootloader();
+    assert_eq!(device.says("commit --stop-before Cleanup").code, 0);
+    assert_pointer(&device, "3", "0");
+    device.says("resume").says(0, &["Cleaned up."]);
+    device.says("show-artifact").says(0, &["rel-2"]);
+}
+
+#[test]
+fn the_binary_answers_to_the_names_scripts_know() {
+    for name in ["mender-update", "mender"] {
+        let (mut device, artifact) = device_with_artifact();
+        device.call_it(name);
+        device.install(&artifact).says(0, &INSTALLED);
+        assert_eq!(device.simulate_bootloader(), 3);
+        device.says("commit").says(0, &["Committed."]);
+        device.says("show-artifact").says(0, &["rel-2"]);
+    }
+    let (mut device, _) = device_with_artifact();
+    device.call_it("mender");
+    device.says("--no-syslog show-artifact").says(0, &["unknown"]);
+}
+
+#[test]
+fn json_is_one_object_on_standard_output() {
+    let (device, artifact) = device_with_artifact();
+    let object = |arguments: &[&str], code: i32| -> Value {
+        let ran = device.run(arguments);
+        assert_eq!((ran.code, ran.stdout.lines().count()), (code, 1), "{ran:#?}");
+        serde_json::from_str(&ran.stdout).unwrap()
+    };
+    let installed = object(&["--json", "install", artifact.to_str().unwrap()], 0);
+    let expected = json!(["install", "installed", true, true, 0]);
+    let facts =
+        ["command", "status", "success", "needs_reboot", "exit_code"].map(|key| installed[key].clone());
+    assert_eq!(json!(facts), expected, "{installed}");
+    assert_eq!(installed["image"]["total_bytes"], SLOT_BYTES / 2);
+    let again = object(&["--json", "install", artifact.to_str().unwrap()], 1);
+    assert_eq!((&again["status"], &again["success"]), (&json!("not-modified"), &json!(false)));
+    assert!(again["error"].as_str().unwrap().contains("already in progress"), "{again}");
+    assert_eq!(object(&["--json", "rollback"], 0)["status"], "rolled-back");
+    assert_eq!(object(&["--json", "commit"], 2)["exit_code"], 2);
+    assert_eq!(object(&["--json", "show-artifact"], 0), json!({ "artifact_name": "unknown" }));
+    assert_eq!(object(&["--json", "show-provides"], 0), json!({ "artifact_name": "unknown" }));
+}
+
+#[test]
+fn an_artifact_signed_with_another_key_is_refused() {
+    let device = VirtualDevice::new();
+    let other = Signer::generate_ed25519(&[8; 32]);
+    let other = Signer::from_pem(other.private.as_bytes()).unwrap();
+    let artifact = device.store(&build(&spec(), &new_image(), Some(&other)));
+    device.install(&artifact).says(1, &REFUSED).because(&["wrong signature or wrong key", "key.pub"]);
+    assert_untouched(&device);
+}
+
+#[test]
+fn an_unsigned_artifact_is_refused_where_a_key_is_configured() {
+    let device = VirtualDevice::new();
+    let artifact = device.store(&build(&spec(), &new_image(), None));
+    device.install(&artifact).says(1, &REFUSED).because(&["expecting signed artifact"]);
+    // The other way of accepting it does not count beside a key.
+    device.configure(|config| config["RustOta"]["DangerAcceptUnsigned"] = true.into());
+    device.install(&artifact).says(1, &REFUSED).because(&["expecting signed artifact"]);
+    assert_untouched(&device);
+}
+
+#[test]
+fn without_a_key_nothing_is_installed_and_the_error_names_both_ways_out() {
+    let (device, artifact) = device_with_artifact();
+    device.configure(|config| config["ArtifactVerifyKey"] = Value::Null);
+    let ran = device.install(&artifact);
+    ran.says(1, &REFUSED).because(&["ArtifactVerifyKey", "DangerAcceptUnsigned"]);
+    assert_untouched(&device);
+    device.accept_unsigned();
+    device.install(&artifact).says(0, &INSTALLED);
+}
+
+#[test]
+fn a_key_that_cannot_be_used_is_an_error_and_not_no_key() {
+    let (device, artifact) = device_with_artifact();
+    fs::write(device.path("key.pub"), "no key\n").unwrap();
+    device.install(&artifact).says(1, &[]).because(&["key.pub"]);
+    fs::remove_file(device.path("key.pub")).unwrap();
+    device.install(&artifact).says(1, &[]).because(&["key.pub"]);
+    assert_untouched(&device);
+}
+
+#[test]
+fn an_artifact_for_another_device_type_is_refused() {
+    let (device, artifact) = device_with_artifact();
+    fs::write(device.path("data/device_type"), "device_type=toaster\n").unwrap();
+    device.install(&artifact).says(1, &REFUSED_LATER).because(&["toaster", "testbox"]);
+    fs::remove_file(device.path("data/device_type")).unwrap();
+    device.install(&artifact).says(1, &REFUSED_LATER).because(&["device_type"]);
+    assert_untouched(&device);
+}
+
+#[test]
+fn an_image_larger_than_the_slot_is_refused() {
+    let device = VirtualDevice::new();
+    let artifact = device.artifact(&spec(), &image(9, SLOT_BYTES + 4096));
+    device.install(&artifact).says(1, &REFUSED_LATER).because(&["larger than slot B", "2101248", "2097152"]);
+    assert_untouched(&device);
+    assert_eq!(fs::read(device.slot(3)).unwrap(), image(3, SLOT_BYTES), "not a byte was written");
+}
+
+#[test]
+fn an_image_of_exactly_the_slot_fits() {
+    let device = VirtualDevice::new();
+    let artifact = device.artifact(&spec(), &image(9, SLOT_BYTES));
+    device.install(&artifact).says(0, &INSTALLED);
+    assert_eq!(fs::read(device.slot(3)).unwrap(), image(9, SLOT_BYTES));
+}
+
+/// A device on which an installation cannot be begun.
+#[track_caller]
+fn check_cannot_begin(change: impl FnOnce(&VirtualDevice), words: &[&str]) {
+    let (device, artifact) = device_with_artifact();
+    let variables = device.boot_variables();
+    change(&device);
+    let ran = device.install(&artifact);
+    ran.says(1, &REFUSED_LATER).because(words);
+    assert_eq!(fs::read(device.slot(2)).unwrap(), image(2, SLOT_BYTES));
+    if device.env_copy(0).exists() && fs::read(device.env_copy(0)).unwrap()[0] != 0xEE {
+        assert_eq!(device.boot_variables(), variables);
+    }
+}
+
+#[test]
+fn a_slot_that_is_missing_is_named() {
+    check_cannot_begin(
+        |device| fs::remove_file(device.slot(3)).unwrap(),
+        &["slot B", "slot3", "does not exist"],
+    );
+    check_cannot_begin(
+        |device| device.configure(|config| config["RootfsPartB"] = Value::Null),
+        &["RootfsPartB"],
+    );
+}
+
+#[test]
+fn one_file_cannot_be_both_slots() {
+    check_cannot_begin(
+        |device| {
+            fs::remove_file(device.slot(3)).unwrap();
+            std::os::unix::fs::symlink(device.slot(2), device.slot(3)).unwrap();
+        },
+        &["RootfsPartA and RootfsPartB have the same partition number 2"],
+    );
+    check_cannot_begin(
+        |device| {
+            fs::remove_file(device.slot(3)).unwrap();
+            fs::hard_link(device.slot(2), device.slot(3)).unwrap();
+        },
+        &["same device"],
+    );
+    check_cannot_begin(
+        |device| device.configure(|config| config["RootfsPartB"] = config["RootfsPartA"].clone()),
+        &["RootfsPartA", "RootfsPartB"],
+    );
+}
+
+#[test]
+fn the_running_slot_is_never_written() {
+    // The environment says that slot 3 is the running one, the system that slot 2 is: nothing may be guessed.
+    check_cannot_begin(|device| device.boot(3), &["slot"]);
+    check_cannot_begin(
+        |device| device.configure(|config| config["RustOta"]["RunningRoot"] = "/elsewhere".into()),
+        &["cannot tell which slot is running", "/elsewhere"],
+    );
+}
+
+#[test]
+fn an_environment_with_no_valid_copy_is_an_error() {
+    check_cannot_begin(
+        |device| (0..2).for_each(|copy| fs::write(device.env_copy(copy), [0xEE; 0x1000]).unwrap()),
+        &["no valid copy of the boot environment"],
+    );
+}
+
+#[test]
+fn an_environment_with_one_valid_copy_is_good_enough() {
+    for copy in 0..2 {
+        let (device, artifact) = device_with_artifact();
+        fs::write(device.env_copy(copy), [0xEE; 0x1000]).unwrap();
+        device.install(&artifact).says(0, &INSTALLED);
+        assert_eq!(device.simulate_bootloader(), 3);
+        device.says("commit").says(0, &["Committed."]);
+        assert_pointer(&device, "3", "0");
+    }
+}
+
+#[test]
+fn an_environment_description_that_cannot_be_read_is_named() {
+    let remove = |device: &VirtualDevice| fs::remove_file(device.path("fw_env.config")).unwrap();
+    check_cannot_begin(remove, &["fw_env.config"]);
+    let garble = |device: &VirtualDevice| fs::write(device.path("fw_env.config"), "what?\n").unwrap();
+    check_cannot_begin(garble, &["fw_env.config"]);
+    let directory = |device: &VirtualDevice| {
+        fs::remove_file(device.path("fw_env.config")).unwrap();
+        fs::create_dir(device.path("fw_env.config")).unwrap();
+    };
+    check_cannot_begin(directory, &["fw_env.config"]);
+}
+
+#[test]
+fn a_configuration_that_cannot_be_understood_stops_every_command() {
+    let (device, artifact) = device_with_artifact();
+    let artifact = artifact.to_str().unwrap();
+    let good = fs::read_to_string(device.config()).unwrap();
+    let check = |content: &str, words: &[&str]| {
+        fs::write(device.config(), content).unwrap();
+        for arguments in
+            [&["install", artifact][..], &["commit"], &["rollback"], &["resume"], &["show-artifact"]]
+        {
+            device.run(arguments).says(1, &[]).because(words);
+        }
+        assert_untouched(&device);
+    };
+    check(&good[..good.len() - 1], &["mender.conf", "EOF"]);
+    check("[]", &["mender.conf", "not a JSON object"]);
+    check("", &["mender.conf"]);
+    check(r#"{"ArtifactVerifyKey":true}"#, &["mender.conf", "ArtifactVerifyKey must be a string"]);
+    check(r#"{"RustOta":{"Bootloader":7}}"#, &["RustOta.Bootloader"]);
+    check(r#"{"RootfsPartA":"a","ROOTFSPARTA":"b"}"#, &["is there twice"]);
+    fs::remove_file(device.config()).unwrap();
+    device.says("show-artifact").says(1, &[]).because(&["mender.conf"]);
+}
+
+#[test]
+fn a_datastore_that_cannot_be_written_is_named() {
+    let (device, artifact) = device_with_artifact();
+    fs::rename(device.path("data"), device.path("kept")).unwrap();
+    fs::write(device.path("data"), "not a directory").unwrap();
+    device.install(&artifact).says(1, &[]).because(&["data"]);
+    assert_untouched(&device);
+    fs::remove_file(device.path("data")).unwrap();
+    fs::rename(device.path("kept"), device.path("data")).unwrap();
+    fs::set_permissions(device.path("data"), fs::Permissions::from_mode(0o500)).unwrap();
+    if fs::write(device.path("data/probe"), "").is_ok() {
+        println!("SKIPPED: a directory cannot be made read-only for root");
+        return;
+    }
+    device.install(&artifact).says(1, &[]).because(&["data"]);
+    assert_untouched(&device);
+    fs::set_permissions(device.path("data"), fs::Permissions::from_mode(0o700)).unwrap();
+}
+
+#[test]
+fn a_second_process_is_told_that_the_device_is_busy() {
+    let (device, artifact) = device_with_artifact();
+    let fifo = device.fifo("slow.mender");
+    let first = device.start(["install".as_ref(), fifo.as_os_str()]);
+    let mut feed = open_fifo(&fifo);
+    for command in ["commit", "rollback", "resume", "show-artifact", "install update.mender"] {
+        let ran = device.says(command);
+        ran.says(1, &[]).because(&["another rust-ota process is working on this device", "rust-ota.lock"]);
+    }
+    feed.write_all(&fs::read(artifact).unwrap()).unwrap();
+    drop(feed);
+    first.end().says(0, &INSTALLED);
+    device.says("rollback").says(0, &["Rolled back."]);
+}
+
+#[test]
+fn an_artifact_comes_from_standard_input() {
+    let (device, artifact) = device_with_artifact();
+    let mut running = device.start(["install", "-"]);
+    running.stdin().write_all(&fs::read(artifact).unwrap()).unwrap();
+    running.end().says(0, &INSTALLED);
+    assert_pointer(&device, "3", "1");
+}
+
+#[test]
+fn an_artifact_that_ends_early_leaves_the_boot_as_it_was() {
+    let (device, artifact) = device_with_artifact();
+    let bytes = fs::read(artifact).unwrap();
+    let mut running = device.start(["install", "-"]);
+    running.stdin().write_all(&bytes[..bytes.len() / 2]).unwrap();
+    running.end().says(1, &REFUSED_LATER).because(&["ends too early"]);
+    assert_untouched(&device);
+    device.says("commit").says(2, &["No update in progress."]);
+}
+
+#[test]
+fn a_file_that_cannot_be_opened_is_named() {
+    let device = VirtualDevice::new();
+    device.says("install /nowhere/at-all.mender").says(1, &REFUSED).because(&["/nowhere/at-all.mender"]);
+    device.install(&device.path("data")).says(1, &REFUSED).because(&["data"]);
+}
+
+/// Serves `body` on the loopback interface. The first two connections are cut after a third each; the rest has to be
+/// asked for with `Range`. Returns the address, and where each answer began.
+fn serve_with_two_cuts(body: Vec<u8>) -> (String, JoinHandle<Vec<usize>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}/update.mender", listener.local_addr().unwrap());
+    let server = std::thread::spawn(move || {
+        (0..3)
+            .map(|round| {
+                let (mut connection, _) = listener.accept().unwrap();
+                let from = range_asked_for(&connection);
+                let head = if from == 0 { "200 OK" } else { "206 Partial Content" };
+                let (length, all) = (body.len() - from, body.len());
+                let range = format!("Content-Range: bytes {from}-{}/{all}\r\n", all - 1);
+                let range = if from == 0 { String::new() } else { range };
+                let head =
+                    format!("HTTP/1.1 {head}\r\nETag: \"1\"\r\n{range}Content-Length: {length}\r\n\r\n");
+                let to = if round == 2 { all } else { from + all / 3 };
+                connection.write_all(head.as_bytes()).unwrap();
+                connection.write_all(&body[from..to]).unwrap();
+                from
+            })
+            .collect()
+    });
+    (address, server)
+}
+
+/// Reads the head of a request; the first byte that it asks for.
+fn range_asked_for(connection: &TcpStream) -> usize {
+    let lines = BufReader::new(connection).lines().map(|line| line.unwrap().to_ascii_lowercase());
+    let head: Vec<String> = lines.take_while(|line| !line.is_empty()).collect();
+    let range = head.iter().find_map(|line| line.strip_prefix("range: bytes=")?.strip_suffix('-'));
+    range.map_or(0, |from| from.parse().unwrap())
+}
+
+#[test]
+fn a_download_goes_on_where_the_connection_broke() {
+    let (device, artifact) = device_with_artifact();
+    let body = fs::read(artifact).unwrap();
+    let third = body.len() / 3;
+    let (address, server) = serve_with_two_cuts(body);
+    device.run(["install", &address]).says(0, &INSTALLED);
+    assert_eq!(server.join().unwrap(), [0, third, 2 * third]);
+    assert_eq!(fs::read(device.slot(3)).unwrap()[..SLOT_BYTES / 2], new_image());
+}
+
+/// A signal in the middle of a download, and the same update again.
+fn check_killed_while_downloading(signal: &str, code: i32) {
+    let device = VirtualDevice::new();
+    // Not compressed and larger than all buffers on the way, so that part of it has arrived and part has not.
+    let bytes = build(&rootfs_spec("rel-2", Compression::None), &image(9, SLOT_BYTES), Some(device.signer()));
+    let fifo = device.fifo("slow.mender");
+    let running = device.start(["install".as_ref(), fifo.as_os_str()]);
+    let mut feed = open_fifo(&fifo);
+    feed.write_all(&bytes[..bytes.len() * 3 / 4]).unwrap();
+    running.signal(signal);
+    let ran = running.end();
+    assert_eq!(ran.code, code, "{ran:#?}");
+    drop(feed);
+    assert_untouched(&device);
+    device.says("commit").says(2, &["No update in progress."]);
+    device.install(&device.store(&bytes)).says(0, &INSTALLED);
+    assert_eq!(device.simulate_bootloader(), 3);
+    device.says("commit").says(0, &["Committed."]);
+    assert_eq!(fs::read(device.slot(3)).unwrap(), image(9, SLOT_BYTES));
+}
+
+#[test]
+fn a_client_killed_while_downloading_can_install_again() {
+    check_killed_while_downloading("KILL", 128 + 9);
+}
+
+#[test]
+fn a_client_told_to_end_while_downloading_can_install_again() {
+    check_killed_while_downloading("TERM", 128 + 15);
+}
+
+/// An artifact with these scripts, each of which writes its own name to `log`; those in `failing` fail.
+fn scripted(device: &VirtualDevice, log: &Path, names: &[&str], failing: &[&str]) -> PathBuf {
+    let mut spec = spec();
+    for name in names {
+        let end = if failing.contains(name) { "exit 1" } else { "exit 0" };
+        let content = format!("#!/bin/sh\necho \"${{0##*/}}\" >>'{}'\n{end}\n", log.display());
+        spec.scripts.push(StateScript { name: (*name).to_owned(), content: content.into_bytes() });
+    }
+    device.artifact(&spec, &new_image())
+}
+
+const SCRIPTS: [&str; 11] = [
+    "ArtifactInstall_Enter_10_late",
+    "ArtifactInstall_Enter_05",
+    "ArtifactInstall_Leave_00",
+    "ArtifactInstall_Error_00",
+    "ArtifactReboot_Enter_00",
+    "ArtifactCommit_Enter_00",
+    "ArtifactCommit_Leave_00",
+    "ArtifactCommit_Error_00",
+    "ArtifactRollback_Enter_00",
+    "ArtifactRollback_Leave_00",
+    "ArtifactFailure_Enter_00",
+];
+
+fn log_of(log: &Path) -> Vec<String> {
+    let mut text = String::new();
+    fs::File::open(log).unwrap().read_to_string(&mut text).unwrap();
+    text.lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn state_scripts_run_in_their_order() {
+    let device = VirtualDevice::new();
+    let log = device.path("log");
+    let artifact = scripted(&device, &log, &SCRIPTS, &[]);
+    device.install(&artifact).says(0, &INSTALLED);
+    let installed = ["ArtifactInstall_Enter_05", "ArtifactInstall_Enter_10_late", "ArtifactInstall_Leave_00"];
+    assert_eq!(log_of(&log), installed);
+    device.simulate_bootloader();
+    device.says("commit").says(0, &["Committed."]);
+    assert_eq!(log_of(&log)[3..], ["ArtifactCommit_Enter_00", "ArtifactCommit_Leave_00"]);
+}
+
+#[test]
+fn a_script_that_fails_before_the_installation_rolls_back() {
+    let device = VirtualDevice::new();
+    let log = device.path("log");
+    let artifact = scripted(&device, &log, &SCRIPTS, &["ArtifactInstall_Enter_05"]);
+    let ran = device.install(&artifact);
+    ran.says(1, &["Installing artifact...", "Installation failed.", "Rolled back."]);
+    ran.because(&["state script ArtifactInstall_Enter_05 failed"]);
+    let expected = [
+        "ArtifactInstall_Enter_05",
+        "ArtifactInstall_Error_00",
+        "ArtifactRollback_Enter_00",
+        "ArtifactRollback_Leave_00",
+        "ArtifactFailure_Enter_00",
+    ];
+    assert_eq!(log_of(&log), expected);
+    assert_untouched(&device);
+    device.says("commit").says(2, &["No update in progress."]);
+}
+
+#[test]
+fn a_script_that_fails_before_the_commit_rolls_back() {
+    let device = VirtualDevice::new();
+    let log = device.path("log");
+    let artifact = scripted(&device, &log, &SCRIPTS, &["ArtifactCommit_Enter_00"]);
+    device.install(&artifact).says(0, &INSTALLED);
+    device.simulate_bootloader();
+    let ran = device.says("commit");
+    assert_eq!(ran.code, 1, "{ran:#?}");
+    assert_eq!(ran.stdout.lines().take(2).collect::<Vec<_>>(), ["Committing failed.", "Rolled back."]);
+    assert_eq!(device.simulate_bootloader(), 2);
+    assert_untouched(&device);
+}
+
+#[test]
+fn a_script_that_fails_behind_the_commit_is_told_and_changes_nothing() {
+    let device = VirtualDevice::new();
+    let log = device.path("log");
+    let artifact = scripted(&device, &log, &SCRIPTS, &["ArtifactCommit_Leave_00"]);
+    device.install(&artifact).says(0, &INSTALLED);
+    device.simulate_bootloader();
+    device.says("commit").says(1, &["Committed.", "One or more post-commit steps failed."]);
+    assert_pointer(&device, "3", "0");
+}
+
+#[test]
+fn a_bootstrap_artifact_gives_the_device_its_provides_once() {
+    let device = VirtualDevice::new();
+    let mut spec = ArtifactSpec::bootstrap("factory-1", &["testbox".to_owned()]);
+    spec.provides.insert("rootfs-image.version".into(), "factory-1".into());
+    let bootstrap = testkit::artifacts::build(&spec, &[], None);
+    let path = device.path("data/bootstrap.mender");
+    fs::write(&path, &bootstrap).unwrap();
+    device.says("show-artifact").says(0, &["factory-1"]);
+    assert!(!path.exists());
+    let provides = ["artifact_name=factory-1", "rootfs-image.version=factory-1"];
+    device.says("show-provides").says(0, &provides);
+    let mut other = spec;
+    other.artifact_name = "factory-2".into();
+    fs::write(&path, testkit::artifacts::build(&other, &[], None)).unwrap();
+    device.says("show-provides").says(0, &provides);
+    assert!(!path.exists());
+}
+
+#[test]
+fn a_committed_update_replaces_what_the_device_provides() {
+    let (device, _) = device_with_artifact();
+    let mut spec = spec();
+    spec.artifact_group = Some("group".into());
+    spec.provides.insert("rootfs-image.flavour".into(), "plain".into());
+    let artifact = device.artifact(&spec, &new_image());
+    device.install(&artifact).says(0, &INSTALLED);
+    device.says("show-provides").says(0, &["artifact_name=unknown"]);
+    device.simulate_bootloader();
+    device.says("commit").says(0, &["Committed."]);
+    let ran = device.says("show-provides");
+    for line in [
+        "artifact_group=group",
+        "artifact_name=rel-2",
+        "rootfs-image.flavour=plain",
+        "rootfs-image.version=rel-2",
+    ] {
+        assert!(ran.stdout.lines().any(|found| found == line), "{line} is not in {ran:#?}");
+    }
+}
+
+#[test]
+fn an_artifact_without_a_payload_is_committed_at_once() {
+    let device = VirtualDevice::new();
+    let spec = ArtifactSpec::bootstrap("paper-1", &["testbox".to_owned()]);
+    let artifact = device.store(&testkit::artifacts::build(&spec, &[], Some(device.signer())));
+    device.install(&artifact).says(
+        0,
+        &[
+            "Installing artifact...",
+            "Artifact with empty payload. Committing immediately.",
+            "Installed and committed.",
+        ],
+    );
+    device.says("show-artifact").says(0, &["paper-1"]);
+    assert_untouched(&device);
+}
+
+#[test]
+fn a_payload_of_another_type_has_no_update_module() {
+    let device = VirtualDevice::new();
+    let mut spec = ArtifactSpec::module_image("rel-2", &["testbox".to_owned()], "single-file");
+    spec.compression = rootfs_spec("rel-2", Compression::None).compression;
+    let artifact = device.artifact(&spec, b"content");
+    let ran = device.install(&artifact);
+    ran.says(1, &["Installing artifact...", "System not modified. Cleanup failed."]);
+    ran.because(&["no update module", "single-file"]);
+    assert_untouched(&device);
+}
