@@ -531,19 +531,17 @@ fn a_second_power_cut_during_the_recovery_changes_nothing_about_that() {
     println!("power-cut states with two cuts: {states}");
 }
 
-/// Whether the mistake breaks an invariant on this machine: with one cut or, where that does not show it, with two.
+/// Whether one cut shows that the mistake breaks an invariant on this machine.
 fn is_found(machine: Machine, mistake: Mistake) -> bool {
-    for cuts in [1, 2] {
-        for ending in ENDINGS {
-            let scenario = scenario(machine, Slot::A, ending, mistake);
-            let mut options = machine.limits(cuts).budget(6_000, 0);
-            options.limits.images = 8;
-            options.kept_violations = 1;
-            let report = explore(&scenario, &options);
-            if let Some(violation) = report.violations.first() {
-                println!("{machine:?} {mistake:?}: found with {cuts} cuts, {ending:?}: {}", violation.invariant);
-                return true;
-            }
+    for ending in ENDINGS {
+        let scenario = scenario(machine, Slot::A, ending, mistake);
+        let mut options = machine.limits(1).budget(6_000, 0);
+        options.limits.images = 8;
+        options.kept_violations = 1;
+        let report = explore(&scenario, &options);
+        if let Some(violation) = report.violations.first() {
+            println!("{machine:?} {mistake:?}: {}", violation.invariant);
+            return true;
         }
     }
     println!("{machine:?} {mistake:?}: not found");
@@ -555,34 +553,35 @@ fn a_device_that_is_never_synced_is_found() {
     for device in ["slot-b", "env", "record"] {
         assert!(is_found(Machine::UBoot, Mistake::NoSync(device)), "{device}");
     }
-    for device in ["env1", "env2"] {
-        assert!(is_found(Machine::Grub, Mistake::NoSync(device)), "{device}");
-    }
+    // Not the second copy: the first one is what GRUB reads, and what repairs the other.
+    assert!(is_found(Machine::Grub, Mistake::NoSync("env1")));
 }
 
+/// The other syncs of a successful update are flushes before something is trusted, which matter with a bootloader that
+/// leaves its writes in a cache (`boot_environment.rs` holds those), and the ones of one GRUB copy, which the other copy
+/// makes good.
 #[test]
 fn leaving_out_a_sync_is_found() {
     for (machine, device, syncs) in [
-        (Machine::UBoot, "slot-b", 1),
-        (Machine::UBoot, "env", 5),
-        (Machine::UBoot, "record", 12),
-        (Machine::Grub, "env1", 5),
-        (Machine::Grub, "env2", 5),
-        (Machine::Grub, "lock1", 8),
-        (Machine::Grub, "lock2", 8),
+        (Machine::UBoot, "slot-b", vec![1]),
+        (Machine::UBoot, "env", vec![2, 5]),
+        (Machine::UBoot, "record", vec![2, 3, 6, 7, 8]),
+        (Machine::Grub, "env1", vec![2]),
     ] {
-        for nth in 1..=syncs {
-            is_found(machine, Mistake::LostSync(device, nth));
+        for nth in syncs {
+            assert!(is_found(machine, Mistake::LostSync(device, nth)), "{machine:?} {device} {nth}");
         }
     }
 }
 
+/// Install: download, install, arm, wait. Finish: commit, environment, committed, end. Arming and the record that says
+/// that arming is done may change places: between them the environment decides. The last step has nothing behind it.
 #[test]
 fn swapping_two_durable_steps_is_found() {
     for machine in [Machine::UBoot, Machine::Grub] {
-        for (command, steps) in [(Command::Install, 4), (Command::Finish, 5)] {
-            for step in 1..=steps {
-                is_found(machine, Mistake::Swap(command, step));
+        for (command, steps) in [(Command::Install, vec![1, 2]), (Command::Finish, vec![1, 2, 3, 4])] {
+            for step in steps {
+                assert!(is_found(machine, Mistake::Swap(command, step)), "{machine:?} {command:?} {step}");
             }
         }
     }

@@ -493,7 +493,11 @@ impl<'r> Run<'r> {
                 // Going back must not depend on being able to write that down.
                 self.go_on_without_record(stage);
                 let entered = self.run_scripts_of(stage.enter_scripts(), stage);
-                let done = self.handler.roll_back().map_err(DeployError::from);
+                let done = self.handler.roll_back().map_err(DeployError::from).or_else(|error| {
+                    // A write that was reported as failed may have taken effect all the same.
+                    let back = matches!(self.handler.verdict(), Ok(Some(Verdict::FellBack | Verdict::Reverting)));
+                    if back { Ok(()) } else { Err(error) }
+                });
                 let left = self.run_scripts_of(stage.leave_scripts(), stage);
                 done.and(entered).and(left)
             }
