@@ -41,10 +41,16 @@ pub fn run(arguments: &[String]) -> Outcome {
     let mut options = Options::new(arguments);
     let runs = options.count("--runs", 3)?;
     let image_mib = options.count("--mib", 256)?;
+    let client = options.value("--client")?;
     let write = options.flag("--write");
     options.finish()?;
 
-    let bench = Bench::prepare(image_mib * MIB)?;
+    println!("building the programs, an image and its artifacts ...");
+    let client = match client {
+        Some(path) => workspace::root().join(path),
+        None => size::build(None)?,
+    };
+    let bench = Bench::prepare(client, image_mib * MIB)?;
     let mut results = [const { (Vec::new(), Vec::new()) }; COMPRESSIONS.len()];
     for run in 1..=runs {
         for (compression, (pipe, install)) in COMPRESSIONS.iter().zip(&mut results) {
@@ -120,9 +126,7 @@ struct Bench {
 }
 
 impl Bench {
-    fn prepare(image_bytes: u64) -> Outcome<Bench> {
-        println!("building the client as it ships, the host tool, an image and its artifacts ...");
-        let client = size::build(None)?;
+    fn prepare(client: PathBuf, image_bytes: u64) -> Outcome<Bench> {
         let tool = ArtifactTool::build()?;
         let directory = workspace::target_directory()?.join("bench");
         workspace::fresh_directory(&directory)?;

@@ -38,9 +38,9 @@ Tasks:
                                   into ARCHITECTURE.md
   demo                            An update and a fall-back on a virtual device; also `cargo demo`
   size [--target TRIPLE]          Build the program as it ships and check its size
-  bench [--runs N] [--mib N] [--write]
-                                  Measure installation against a plain pipe. --write puts the table into
-                                  docs/performance.md
+  bench [--runs N] [--mib N] [--client PROGRAM] [--write]
+                                  Measure installation against a plain pipe. --client measures another build
+                                  than the one that ships; --write puts the table into docs/performance.md
 ";
 
 fn main() -> ExitCode {
