@@ -123,18 +123,23 @@ fn plain(bytes: &[u8]) -> Vec<u8> {
     bytes.to_vec()
 }
 
+/// What is done to the bytes of an archive before they become a member.
+type Pack = fn(&[u8]) -> Vec<u8>;
+/// What is done to the members of an archive.
+type Change = Box<dyn Fn(&mut Vec<Member>)>;
+
 /// The parts of a good artifact, to be made bad.
 struct Crafted {
     version: Vec<u8>,
     header: Vec<Member>,
     data: Vec<Member>,
     /// Suffix of the name, and what is done to the archive.
-    pack_header: (&'static str, fn(&[u8]) -> Vec<u8>),
-    pack_data: (&'static str, fn(&[u8]) -> Vec<u8>),
+    pack_header: (&'static str, Pack),
+    pack_data: (&'static str, Pack),
     /// Changes the lines of the manifest, which are right before.
     manifest: fn(&mut Vec<String>),
     /// Changes the members of the outer archive, which are right before.
-    outer: Box<dyn Fn(&mut Vec<Member>)>,
+    outer: Change,
     behind: Vec<u8>,
 }
 
@@ -299,7 +304,7 @@ fn the_outer_archive_has_its_members_in_their_order_and_no_others() {
     let target = Target::unsigned();
     let names = ["version", "manifest", "header.tar", "data/0000.tar"];
     for (index, name) in names.iter().enumerate() {
-        let check = |what: &str, words: &[&str], change: Box<dyn Fn(&mut Vec<Member>)>| {
+        let check = |what: &str, words: &[&str], change: Change| {
             target.refuses(&format!("{name} {what}"), words, |c| c.outer = change);
         };
         check("missing", &[name], Box::new(move |m| drop(m.remove(index))));
@@ -401,7 +406,8 @@ fn the_manifest_lists_everything_once_and_rightly() {
     });
 }
 
-/// Changes the checksum on line `N`.
+/// Changes the checksum on line `N`. The field that takes it is for any change of the lines.
+#[allow(clippy::ptr_arg)]
 fn wrong<const N: usize>(lines: &mut Vec<String>) {
     let digit = if lines[N].starts_with('0') { "1" } else { "0" };
     lines[N].replace_range(..1, digit);
@@ -684,7 +690,7 @@ fn extension_headers_cannot_change_what_a_member_is() {
 #[test]
 fn bombs_do_not_go_off() {
     let target = Target::unsigned();
-    let packings: [(&str, fn(&[u8]) -> Vec<u8>); 3] = [(".gz", gzip), (".xz", xz), (".zst", zstd)];
+    let packings: [(&str, Pack); 3] = [(".gz", gzip), (".xz", xz), (".zst", zstd)];
     for packing in packings {
         let suffix = packing.0;
         let zeros = vec![0; 40 << 20];
@@ -745,7 +751,7 @@ fn what_is_packed_is_what_the_name_says_and_whole() {
         Vec::new()
     }
     for (name, suffix, pack) in [
-        ("plain as gzip", ".gz", plain as fn(&[u8]) -> Vec<u8>),
+        ("plain as gzip", ".gz", plain as Pack),
         ("plain as xz", ".xz", plain),
         ("plain as zstd", ".zst", plain),
         ("xz as gzip", ".gz", xz),
@@ -765,7 +771,7 @@ fn what_is_packed_is_what_the_name_says_and_whole() {
     target.refuses("an unknown suffix", &["unexpected member header.tar.bz2"], |c| {
         c.pack_header = (".bz2", plain)
     });
-    for (suffix, pack) in [(".gz", gzip as fn(&[u8]) -> Vec<u8>), (".xz", xz), (".zst", zstd)] {
+    for (suffix, pack) in [(".gz", gzip as Pack), (".xz", xz), (".zst", zstd)] {
         // And one that is right, within the same memory.
         let crafted = Crafted { pack_header: (suffix, pack), pack_data: (suffix, pack), ..Crafted::new() };
         Target::unsigned().still_installs(&crafted.build());
