@@ -56,7 +56,18 @@ const PACKAGES: &[PackageRule] = &[
 const ANY: &str = "any";
 
 /// What tests may use everywhere, besides what their package may.
-const TESTS_TOO: &[&str] = &["tempfile", "testkit", "client-core", "bootloader-uboot", "bootloader-grub"];
+const TESTS_TOO: &[&str] = &[
+    "tempfile",
+    "testkit",
+    "client-core",
+    "bootloader-uboot",
+    "bootloader-grub",
+    "crc32fast",
+    "flate2",
+    "liblzma",
+    "sha2",
+    "zstd",
+];
 
 /// What a module of `client-core` may import of its siblings.
 const MODULES: &[(&str, &[&str])] = &[
