@@ -185,7 +185,7 @@ impl Setup {
     /// returned value is dropped.
     ///
     /// # Errors
-    /// [`ComposeError::Busy`] at once when another process has it.
+    /// [`ComposeError::Lock`] at once when another process has it.
     pub fn lock(&self) -> Result<FileLock, ComposeError> {
         fs::create_dir_all(&self.datastore).map_err(|error| io_error("create", &self.datastore, error))?;
         FileLock::acquire(&self.datastore.join(LOCK_FILE), Duration::ZERO).map_err(ComposeError::Lock)
