@@ -192,7 +192,9 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
                 global.datastore = Some(parser.value()?.into());
             }
             Some(Arg::Short('L') | Arg::Long("log-file")) => global.log_file = Some(parser.value()?.into()),
-            Some(Arg::Short('l') | Arg::Long("log-level")) => global.log_level = Some(parser.value()?.string()?),
+            Some(Arg::Short('l') | Arg::Long("log-level")) => {
+                global.log_level = Some(parser.value()?.string()?)
+            }
             Some(Arg::Short('E') | Arg::Long("trusted-certs")) => {
                 global.trusted_certs = Some(parser.value()?.string()?);
             }
@@ -223,7 +225,9 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
                     stop_before: options.stop_before,
                 },
                 (None, None) => {
-                    return Err(UsageError::Wrong("install needs a file, an address or - for standard input".into()));
+                    return Err(UsageError::Wrong(
+                        "install needs a file, an address or - for standard input".into(),
+                    ));
                 }
             }
         }
@@ -233,11 +237,13 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
             options.help.unwrap_or(Command::Resume { reboot_exit_code, stop_before })
         }
         Some("commit") => {
-            let options = CommandOptions::parse(&mut parser, COMMIT_HELP, false, &mut global)?.without_reboot()?;
+            let options =
+                CommandOptions::parse(&mut parser, COMMIT_HELP, false, &mut global)?.without_reboot()?;
             options.help.unwrap_or(Command::Commit { stop_before: options.stop_before })
         }
         Some("rollback") => {
-            let options = CommandOptions::parse(&mut parser, ROLLBACK_HELP, false, &mut global)?.without_reboot()?;
+            let options =
+                CommandOptions::parse(&mut parser, ROLLBACK_HELP, false, &mut global)?.without_reboot()?;
             options.help.unwrap_or(Command::Rollback { stop_before: options.stop_before })
         }
         Some("show-artifact") => {
@@ -249,7 +255,9 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
             options.help.unwrap_or(Command::ShowProvides)
         }
         Some("help") => Command::Help(HELP),
-        Some(_) | None => return Err(UsageError::Wrong(format!("unknown command {}", name.to_string_lossy()))),
+        Some(_) | None => {
+            return Err(UsageError::Wrong(format!("unknown command {}", name.to_string_lossy())));
+        }
     };
     Ok(Invocation { global, command })
 }
@@ -279,7 +287,10 @@ impl CommandOptions {
                 Arg::Short('h') | Arg::Long("help") => options.help = Some(Command::Help(help)),
                 Arg::Value(value) if takes_source && options.source.is_none() => options.source = Some(value),
                 Arg::Value(value) => {
-                    return Err(UsageError::Wrong(format!("unexpected argument {}", value.to_string_lossy())));
+                    return Err(UsageError::Wrong(format!(
+                        "unexpected argument {}",
+                        value.to_string_lossy()
+                    )));
                 }
                 other @ (Arg::Short(_) | Arg::Long(_)) => return Err(other.unexpected().into()),
             }
@@ -340,7 +351,8 @@ mod tests {
 
     #[test]
     fn stop_points_have_their_names_and_no_others() {
-        let line = "rust-ota install --stop-before ArtifactInstall_Enter --stop-before=Cleanup --reboot-exit-code -";
+        let line =
+            "rust-ota install --stop-before ArtifactInstall_Enter --stop-before=Cleanup --reboot-exit-code -";
         let expected = Command::Install {
             source: "-".into(),
             reboot_exit_code: true,

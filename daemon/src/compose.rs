@@ -13,8 +13,8 @@ use client_core::deploy::Policy;
 use client_core::deploy::record::{Record, RecordError};
 use client_core::state_store::{StateError, TwoCopyRecord};
 use linux::block_device::FileDevice;
-use linux::lock::{FileLock, LockError};
 use linux::boot_env::{self, BootEnvPaths};
+use linux::lock::{FileLock, LockError};
 use linux::slots::{LinuxSlots, SlotPaths};
 use linux::state_scripts::{LinuxScripts, ScriptTimes};
 use linux::system::LinuxSystem;
@@ -69,10 +69,9 @@ impl fmt::Display for ComposeError {
             ComposeError::State(error) => error.fmt(f),
             ComposeError::Record(error) => error.fmt(f),
             ComposeError::Io { doing, path, source } => write!(f, "cannot {doing} {path}: {source}"),
-            ComposeError::LogLevel(name) => write!(
-                f,
-                "log level {name:?} is none of trace, debug, info, warning, error, fatal"
-            ),
+            ComposeError::LogLevel(name) => {
+                write!(f, "log level {name:?} is none of trace, debug, info, warning, error, fatal")
+            }
             ComposeError::Lock(LockError::Held { path }) => write!(
                 f,
                 "another rust-ota process is working on this device (lock {}); try again when it is done",
@@ -105,15 +104,17 @@ impl Setup {
     ///
     /// # Errors
     /// When a file cannot be read or understood. The default files may be missing; one that was named may not.
-    pub fn load(global: &Global, environment: impl Fn(&str) -> Option<PathBuf>) -> Result<Setup, ComposeError> {
+    pub fn load(
+        global: &Global,
+        environment: impl Fn(&str) -> Option<PathBuf>,
+    ) -> Result<Setup, ComposeError> {
         let configuration_directory = environment("MENDER_CONF_DIR").unwrap_or(CONFIG_DIRECTORY.into());
         let default_datastore = environment("MENDER_DATASTORE_DIR").unwrap_or(DATASTORE.into());
         let datastore = global.datastore.clone().unwrap_or(default_datastore);
         let fallback = read_config(global.fallback_config.as_deref(), &datastore.join(CONFIG_FILE))?;
         let main = read_config(global.config.as_deref(), &configuration_directory.join(CONFIG_FILE))?;
         let files: Vec<(String, Vec<u8>)> = fallback.into_iter().chain(main).collect();
-        let sources: Vec<Source<'_>> =
-            files.iter().map(|(name, content)| Source { name, content }).collect();
+        let sources: Vec<Source<'_>> = files.iter().map(|(name, content)| Source { name, content }).collect();
         let config = Config::parse(&sources).map_err(ComposeError::Config)?;
         Ok(Setup {
             skip_verify: global.skip_verify || config.skip_verify,
@@ -133,7 +134,9 @@ impl Setup {
         let limits = Limits::default();
         let Some(paths) = &self.config.artifact_verify_keys else {
             let trust = if self.config.danger_accept_unsigned {
-                log::warn!("RustOta.DangerAcceptUnsigned is set: artifacts are installed without a signature check");
+                log::warn!(
+                    "RustOta.DangerAcceptUnsigned is set: artifacts are installed without a signature check"
+                );
                 Trust::DangerUnsigned
             } else {
                 Trust::Keys(VerifyKeys::default())
@@ -155,7 +158,8 @@ impl Setup {
     }
 
     fn add_key(&self, keys: &mut VerifyKeys, path: &str) -> Result<(), ComposeError> {
-        let pem = read_bounded(Path::new(path)).map_err(|e| io_error("read the verification key", Path::new(path), e))?;
+        let pem = read_bounded(Path::new(path))
+            .map_err(|e| io_error("read the verification key", Path::new(path), e))?;
         keys.add_pem(path, &pem).map_err(|error| ComposeError::Key { path: path.to_owned(), error })
     }
 
@@ -181,7 +185,7 @@ impl Setup {
     /// returned value is dropped.
     ///
     /// # Errors
-    /// [`ComposeError::Busy`] at once when another process has it.
+    /// [`ComposeError::Lock`] at once when another process has it.
     pub fn lock(&self) -> Result<FileLock, ComposeError> {
         fs::create_dir_all(&self.datastore).map_err(|error| io_error("create", &self.datastore, error))?;
         FileLock::acquire(&self.datastore.join(LOCK_FILE), Duration::ZERO).map_err(ComposeError::Lock)

@@ -136,7 +136,9 @@ impl HttpSource {
             match source.connect() {
                 Ok(()) => return Ok(source),
                 Err(Failure::Status(status)) => return Err(HttpError::Status { url: shown(url), status }),
-                Err(Failure::Refused(reason)) => return Err(HttpError::Unreachable { url: shown(url), reason }),
+                Err(Failure::Refused(reason)) => {
+                    return Err(HttpError::Unreachable { url: shown(url), reason });
+                }
                 Err(Failure::TryAgain(reason)) => {
                     source.wait(&reason).map_err(|_| HttpError::Unreachable { url: shown(url), reason })?;
                 }
@@ -278,7 +280,10 @@ fn judge(response: &Response<Body>, offset: u64, total: Option<u64>, validator: 
     if status == StatusCode::RANGE_NOT_SATISFIABLE {
         return changed();
     }
-    if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS || status == StatusCode::REQUEST_TIMEOUT {
+    if status.is_server_error()
+        || status == StatusCode::TOO_MANY_REQUESTS
+        || status == StatusCode::REQUEST_TIMEOUT
+    {
         return Answer::TryAgain(format!("the server answered {status}"));
     }
     Answer::Refused(format!("the server answered {status}"))
@@ -433,7 +438,11 @@ mod tests {
         };
         check(answer("200 OK", "Content-Length: 10\r\nETag: \"v2\"\r\n", "abcdefghij"));
         check(answer("200 OK", "Content-Length: 11\r\n", "abcdefghijk"));
-        check(answer("206 Partial Content", "Content-Length: 7\r\nContent-Range: bytes 4-10/11\r\n", "4567890"));
+        check(answer(
+            "206 Partial Content",
+            "Content-Length: 7\r\nContent-Range: bytes 4-10/11\r\n",
+            "4567890",
+        ));
         check(answer("416 Range Not Satisfiable", "Content-Length: 0\r\n", ""));
     }
 

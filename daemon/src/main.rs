@@ -144,12 +144,16 @@ fn with_device(invocation: &Invocation, setup: &Setup) -> Result<u8, ComposeErro
             let result = deploy::resume(&mut device, &options(stop_before)).map_err(CommandError::Deploy);
             ("resume", *reboot_exit_code, result)
         }
-        Command::Commit { stop_before } => {
-            ("commit", false, deploy::commit(&mut device, &options(stop_before)).map_err(CommandError::Deploy))
-        }
-        Command::Rollback { stop_before } => {
-            ("rollback", false, deploy::roll_back(&mut device, &options(stop_before)).map_err(CommandError::Deploy))
-        }
+        Command::Commit { stop_before } => (
+            "commit",
+            false,
+            deploy::commit(&mut device, &options(stop_before)).map_err(CommandError::Deploy),
+        ),
+        Command::Rollback { stop_before } => (
+            "rollback",
+            false,
+            deploy::roll_back(&mut device, &options(stop_before)).map_err(CommandError::Deploy),
+        ),
         Command::ShowArtifact => return Ok(show(&mut device, setup, json, show_artifact)),
         Command::ShowProvides => return Ok(show(&mut device, setup, json, show_provides)),
         Command::Help(_) | Command::Version => return Ok(exit::SUCCESS),
@@ -208,7 +212,9 @@ fn open_source(source: &OsStr, setup: &Setup) -> io::Result<Box<dyn Read + Send>
     });
     match file {
         Ok(file) => Ok(Box::new(file)),
-        Err(error) => Err(io::Error::new(error.kind(), format!("cannot open {}: {error}", source.display()))),
+        Err(error) => {
+            Err(io::Error::new(error.kind(), format!("cannot open {}: {error}", source.to_string_lossy())))
+        }
     }
 }
 

@@ -224,8 +224,7 @@ fn bar(done: u64, total: u64) -> String {
 fn progress_text(verb: &str, done: u64, total: u64, elapsed: f64) -> String {
     const MIB: f64 = 1024.0 * 1024.0;
     let percent = (done * 100).checked_div(total).unwrap_or(100);
-    let mut text =
-        format!("{verb} {percent:3}% ({:.1} of {:.1} MiB", done as f64 / MIB, total as f64 / MIB);
+    let mut text = format!("{verb} {percent:3}% ({:.1} of {:.1} MiB", done as f64 / MIB, total as f64 / MIB);
     if elapsed > 0.1 && done > 0 {
         let rate = done as f64 / elapsed;
         text.push_str(&format!(", {:.1} MiB/s", rate / MIB));

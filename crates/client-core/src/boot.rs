@@ -307,10 +307,9 @@ impl fmt::Display for BootError {
                 f,
                 "slot {selected} is on trial ({UPGRADE_AVAILABLE}=1): commit it or roll it back first"
             ),
-            BootError::Disagrees { running, selected, environment } => write!(
-                f,
-                "slot {running} is running but the {environment} selects slot {selected}"
-            ),
+            BootError::Disagrees { running, selected, environment } => {
+                write!(f, "slot {running} is running but the {environment} selects slot {selected}")
+            }
             BootError::NotOnTrial { target, verdict } => {
                 write!(f, "slot {target} is not running on trial (it is {verdict}): refusing to commit")
             }
@@ -367,9 +366,10 @@ impl<'a> BootControl<'a> {
             return Err(BootError::CanaryMissing { environment: self.env.describe() });
         }
         let part = part.ok_or_else(|| BootError::NotSet { environment: self.env.describe() })?;
-        let selected = part.parse().ok().and_then(|number| self.partitions.slot(number)).ok_or_else(|| {
-            bad_value(BOOT_PART, &part, format!("{} or {}", self.partitions.a, self.partitions.b))
-        })?;
+        let selected =
+            part.parse().ok().and_then(|number| self.partitions.slot(number)).ok_or_else(|| {
+                bad_value(BOOT_PART, &part, format!("{} or {}", self.partitions.a, self.partitions.b))
+            })?;
         let trial = match trial.as_deref() {
             // A bootloader that has never tried anything has not set it.
             None | Some("") | Some("0") => false,

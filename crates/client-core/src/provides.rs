@@ -210,7 +210,8 @@ mod tests {
 
     #[test]
     fn patterns_match_whole_keys() {
-        let check = |pattern, text, expected| assert_eq!(matches(pattern, text), expected, "{pattern} {text}");
+        let check =
+            |pattern, text, expected| assert_eq!(matches(pattern, text), expected, "{pattern} {text}");
         check("foo", "foo", true);
         check("foo", "foofoo", false);
         check("foo*", "foofoo", true);

@@ -24,8 +24,11 @@ pub struct Mount {
 /// When `/proc` is not there.
 pub fn read() -> Result<Vec<Mount>, SlotError> {
     let path = "/proc/self/mountinfo";
-    let text = fs::read_to_string(path)
-        .map_err(|source| SlotError::Io { doing: "read", path: path.into(), source })?;
+    let text = fs::read_to_string(path).map_err(|source| SlotError::Io {
+        doing: "read",
+        path: path.into(),
+        source,
+    })?;
     Ok(text.lines().filter_map(parse_line).map(with_backing_file).collect())
 }
 
@@ -91,7 +94,8 @@ mod tests {
 
     #[test]
     fn a_line_of_mountinfo_gives_device_place_and_source() {
-        let mount = parse_line("36 35 98:1 /mnt1 /mnt\\0402 rw,noatime master:1 - ext3 /dev/root rw").unwrap();
+        let mount =
+            parse_line("36 35 98:1 /mnt1 /mnt\\0402 rw,noatime master:1 - ext3 /dev/root rw").unwrap();
         assert_eq!((mount.point.as_str(), mount.source.as_str()), ("/mnt 2", "/dev/root"));
         assert_eq!(mount.device, nix::sys::stat::makedev(98, 1));
     }

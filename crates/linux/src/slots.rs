@@ -34,7 +34,8 @@ impl SlotPaths {
     fn resolved(&self, slot: Slot) -> Result<PathBuf, SlotError> {
         let path = self.configured(slot)?;
         // `ubi0_1` is how Mender's configuration names a UBI volume.
-        let path = if path.starts_with("ubi") { PathBuf::from("/dev").join(path) } else { PathBuf::from(path) };
+        let path =
+            if path.starts_with("ubi") { PathBuf::from("/dev").join(path) } else { PathBuf::from(path) };
         // Links such as /dev/disk/by-partuuid/... name a node whose own name ends in the partition number. What
         // cannot be resolved is found missing when it is opened.
         Ok(block_device::resolve(&path).unwrap_or(path))
@@ -82,9 +83,13 @@ fn unfit(kind: Kind) -> Option<&'static str> {
 }
 
 fn slot_metadata(slot: Slot, path: &Path) -> Result<fs::Metadata, SlotError> {
-    fs::metadata(path).map_err(|source| match source.kind() {
-        std::io::ErrorKind::NotFound => SlotError::Missing { slot, path: path.display().to_string() },
-        _ => SlotError::Io { doing: "look at", path: path.display().to_string(), source },
+    fs::metadata(path).map_err(|source| {
+        let path = path.display().to_string();
+        if source.kind() == std::io::ErrorKind::NotFound {
+            SlotError::Missing { slot, path }
+        } else {
+            SlotError::Io { doing: "look at", path, source }
+        }
     })
 }
 
@@ -117,7 +122,11 @@ impl Slots for LinuxSlots {
                 return Err(SlotError::Running { slot, path: shown() });
             }
         }
-        block_device::open(&path, Access::WriteExclusive).map_err(|source| SlotError::Io { doing: "open", path: shown(), source })
+        block_device::open(&path, Access::WriteExclusive).map_err(|source| SlotError::Io {
+            doing: "open",
+            path: shown(),
+            source,
+        })
     }
 
     fn partition_number(&mut self, slot: Slot) -> Result<u32, SlotError> {
@@ -173,9 +182,10 @@ pub fn running_slot(paths: &SlotPaths) -> Result<Slot, SlotError> {
         let is_root = match &here {
             Ok(identity) => {
                 root.is_some_and(|root| is_mounted(root, *identity, &path))
-                    || root_node.as_deref().and_then(|node| fs::metadata(node).ok()).is_some_and(|node| {
-                        self::identity(&node) == *identity
-                    })
+                    || root_node
+                        .as_deref()
+                        .and_then(|node| fs::metadata(node).ok())
+                        .is_some_and(|node| self::identity(&node) == *identity)
             }
             Err(_) => false,
         };

@@ -118,7 +118,8 @@ impl LinuxScripts {
             .map_err(|error| io_error("run", script, error))?;
         log_lines(child.stdout.take(), name, "stdout");
         log_lines(child.stderr.take(), name, "stderr");
-        let group = Pid::from_raw(child.id().cast_signed());
+        // A process id always fits: the kernel keeps them below 2^22.
+        let group = Pid::from_raw(i32::try_from(child.id()).unwrap_or(i32::MAX));
         let (sender, receiver) = mpsc::channel();
         // The standard library waits without a deadline only; this thread ends with the child.
         std::thread::spawn(move || {
@@ -217,7 +218,8 @@ fn check_version(path: &Path) -> Result<(), ScriptError> {
 }
 
 fn is_executable(script: &Path) -> bool {
-    fs::metadata(script).is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
+    fs::metadata(script)
+        .is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
 }
 
 /// Logs what a script prints, in a thread that ends when the last holder of the pipe does.
@@ -258,7 +260,8 @@ mod tests {
 
     use super::*;
 
-    const ENTER: ScriptPoint = ScriptPoint { state: ScriptState::ArtifactInstall, action: ScriptAction::Enter };
+    const ENTER: ScriptPoint =
+        ScriptPoint { state: ScriptState::ArtifactInstall, action: ScriptAction::Enter };
 
     struct Fixture {
         directory: tempfile::TempDir,
@@ -282,7 +285,8 @@ mod tests {
                 .iter()
                 .map(|(name, body)| StateScript {
                     name: name.to_string(),
-                    content: format!("#!/bin/sh\ncd {}\n{body}\n", self.directory.path().display()).into_bytes(),
+                    content: format!("#!/bin/sh\ncd {}\n{body}\n", self.directory.path().display())
+                        .into_bytes(),
                 })
                 .collect();
             self.scripts.stage(&scripts).unwrap();
@@ -296,7 +300,8 @@ mod tests {
 
     #[test]
     fn only_whole_names_with_two_digits_are_scripts() {
-        let check = |name, expected| assert_eq!(is_script_of("ArtifactInstall_Enter_", name), expected, "{name}");
+        let check =
+            |name, expected| assert_eq!(is_script_of("ArtifactInstall_Enter_", name), expected, "{name}");
         check("ArtifactInstall_Enter_00", true);
         check("ArtifactInstall_Enter_99_x.sh", true);
         check("ArtifactInstall_Enter_00.sh", false);
@@ -325,7 +330,8 @@ mod tests {
     #[test]
     fn nothing_staged_is_run_before_it_is_published() {
         let mut fixture = Fixture::new(Duration::ZERO);
-        let script = StateScript { name: "ArtifactInstall_Enter_00".into(), content: b"#!/bin/false\n".to_vec() };
+        let script =
+            StateScript { name: "ArtifactInstall_Enter_00".into(), content: b"#!/bin/false\n".to_vec() };
         fixture.scripts.stage(std::slice::from_ref(&script)).unwrap();
         fixture.scripts.run(ENTER, OnScriptFailure::Stop).unwrap();
         fixture.scripts.publish().unwrap();
@@ -358,8 +364,13 @@ mod tests {
         let error = fixture.scripts.run(ENTER, OnScriptFailure::Stop).unwrap_err();
         assert!(matches!(error, ScriptError::TimedOut { .. }), "{error}");
         let child: i32 = fixture.read("child").trim().parse().unwrap();
-        let state = fs::read_to_string(format!("/proc/{child}/stat")).unwrap_or_default();
-        assert!(state.is_empty() || state.contains(" Z "), "{state}");
+        // The signal was sent; that its receiver is gone is for the kernel to do.
+        let state = || fs::read_to_string(format!("/proc/{child}/stat")).unwrap_or_default();
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !(state().is_empty() || state().contains(" Z ")) {
+            assert!(Instant::now() < deadline, "{}", state());
+            std::thread::yield_now();
+        }
     }
 
     #[test]

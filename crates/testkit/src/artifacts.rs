@@ -36,7 +36,8 @@ impl PayloadSource for MemoryFile {
 pub fn build(spec: &ArtifactSpec, files: &[MemoryFile], signer: Option<&Signer>) -> Vec<u8> {
     let files: Vec<&dyn PayloadSource> = files.iter().map(|file| file as &dyn PayloadSource).collect();
     let mut out = Vec::new();
-    write::write(spec, &files, signer, &mut Cursor::new(Vec::new()), &mut out).expect("the artifact is written");
+    write::write(spec, &files, signer, &mut Cursor::new(Vec::new()), &mut out)
+        .expect("the artifact is written");
     out
 }
 

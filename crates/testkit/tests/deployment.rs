@@ -8,6 +8,9 @@
 //! - `resume`, and a second installation where the first was lost, end with the new image committed (or, when it
 //!   cannot come up, with the old one and a settled environment).
 
+// Helpers outside of test functions: a failure in one is a failure of the test.
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
+
 use std::cell::RefCell;
 use std::io::Cursor;
 use std::rc::Rc;
@@ -132,7 +135,10 @@ fn new_image() -> Vec<u8> {
 
 fn version(world: &CrashWorld, slot: Slot) -> Option<&'static str> {
     let content = world.live(slot_device(slot));
-    [("old", old_image()), ("new", new_image())].into_iter().find(|(_, image)| *image == content).map(|(name, _)| name)
+    [("old", old_image()), ("new", new_image())]
+        .into_iter()
+        .find(|(_, image)| *image == content)
+        .map(|(name, _)| name)
 }
 
 impl Machine {
@@ -149,7 +155,8 @@ impl Machine {
     fn env(self, world: &CrashWorld) -> Box<dyn BootEnv> {
         match self {
             Machine::UBoot | Machine::UBootCached => Box::new(
-                UBootEnv::redundant_on_one(world.open("env"), [0, ENV_BYTES as u64], ENV_BYTES as u64).unwrap(),
+                UBootEnv::redundant_on_one(world.open("env"), [0, ENV_BYTES as u64], ENV_BYTES as u64)
+                    .unwrap(),
             ),
             Machine::Grub | Machine::GrubCached => {
                 let copy = |env: &str, lock: &str| GrubCopy {
@@ -262,7 +269,8 @@ impl StateStore for SwappedStore {
     fn save(&mut self, document: &[u8]) -> Result<(), StateError> {
         if self.steps.borrow_mut().hold() {
             let (inner, document) = (Rc::clone(&self.inner), document.to_vec());
-            self.steps.borrow_mut().held = Some(Box::new(move || inner.borrow_mut().save(&document).unwrap()));
+            self.steps.borrow_mut().held =
+                Some(Box::new(move || inner.borrow_mut().save(&document).unwrap()));
             return Ok(());
         }
         self.inner.borrow_mut().save(document)?;
@@ -316,7 +324,9 @@ fn install(
 ) -> Result<Summary, DeployError> {
     let policy = Policy { trust: Trust::DangerUnsigned, limits: Limits::default() };
     let source = Cursor::new(artifact.to_vec());
-    client(world, machine, running, late, |device| deploy::install(device, source, &policy, &Order::default()))
+    client(world, machine, running, late, |device| {
+        deploy::install(device, source, &policy, &Order::default())
+    })
 }
 
 /// What the record says is installed; `None` while a deployment is in progress.
@@ -425,7 +435,8 @@ fn scenario(machine: Machine, start: Slot, ending: Ending, mistake: Mistake) -> 
     })
     .recover(move |world, facts| {
         let running = facts.running;
-        let version_now = version(world, running).ok_or("what runs is neither the old image nor the new one")?;
+        let version_now =
+            version(world, running).ok_or("what runs is neither the old image nor the new one")?;
         let late = mistake.late(Command::Finish);
         let injection = mistake.injection(Command::Finish).filter(|_| !facts.failed);
         let fails = injection.is_some();
@@ -468,12 +479,18 @@ fn scenario(machine: Machine, start: Slot, ending: Ending, mistake: Mistake) -> 
             Some(_) => {}
         }
         let wanted = if ending == Ending::Commit { "new" } else { "old" };
-        if version_now == wanted && (wanted == "new" || progress.is_some() || facts.went_back || facts.installs > 1) {
+        if version_now == wanted
+            && (wanted == "new" || progress.is_some() || facts.went_back || facts.installs > 1)
+        {
             return Ok(After::Settled);
         }
         if version_now == "new" {
             // The commit was quicker than the order to go back.
-            return if ending == Ending::RollBack { Ok(After::Settled) } else { Err("a dead image runs".into()) };
+            return if ending == Ending::RollBack {
+                Ok(After::Settled)
+            } else {
+                Err("a dead image runs".into())
+            };
         }
         if facts.installs == 3 {
             return Err("three installations were lost".into());
@@ -605,7 +622,10 @@ fn a_failing_operation_anywhere_leaves_a_whole_system_and_a_true_record() {
                             let mistake = Mistake::Fails(command, operation, fault, lasting, nth);
                             let scenario = scenario(machine, Slot::A, ending, mistake);
                             let report = explore(&scenario, &machine.limits(0).budget(200, 0));
-                            assert_eq!(report.violation_count, 0, "{machine:?} {ending:?} {mistake:?}: {report}");
+                            assert_eq!(
+                                report.violation_count, 0,
+                                "{machine:?} {ending:?} {mistake:?}: {report}"
+                            );
                             cases += report.cases;
                         }
                     }

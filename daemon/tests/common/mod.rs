@@ -5,8 +5,7 @@
 //!
 //! Memory: every run has its data segment (heap, thread stacks and all other private writable memory) limited with
 //! `ulimit -d` to [`MEMORY_KIB`]; the kernel refuses what goes beyond, so that a run that ends well or with a verdict
-//! has kept the bound. `VmHWM` from `/proc/<pid>/status` is polled beside that and is a lower bound only: the last
-//! value before the end can be missed.
+//! has kept the bound.
 
 // Each test program uses its own part of this.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -18,7 +17,6 @@ use std::io::{Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
 use bootloader_uboot::image::{Format, Image, Variables};
 use client_core::artifact::Signer;
@@ -41,8 +39,6 @@ pub struct Ran {
     pub code: i32,
     pub stdout: String,
     pub stderr: String,
-    /// Highest `VmHWM` seen.
-    pub peak_kib: u64,
 }
 
 impl Ran {
@@ -96,29 +92,10 @@ impl Running {
         };
         let stdout = collect(Box::new(self.child.stdout.take().unwrap()));
         let stderr = collect(Box::new(self.child.stderr.take().unwrap()));
-        let status_file = format!("/proc/{}/status", self.child.id());
-        let mut peak_kib = 0;
-        let status = loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                break status;
-            }
-            peak_kib = peak_kib.max(high_water_kib(&status_file).unwrap_or(0));
-            // There is no event for "the peak has grown"; this is a sampling interval, not a wait for a result.
-            std::thread::sleep(Duration::from_millis(1));
-        };
+        let status = self.child.wait().unwrap();
         let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap());
-        Ran { code, stdout: stdout.join().unwrap(), stderr: stderr.join().unwrap(), peak_kib }
+        Ran { code, stdout: stdout.join().unwrap(), stderr: stderr.join().unwrap() }
     }
-}
-
-fn high_water_kib(status_file: &str) -> Option<u64> {
-    let status = fs::read_to_string(status_file).ok()?;
-    // Before the shell has become the client, the number is the shell's.
-    if !status.starts_with("Name:\trust-ota") && !status.starts_with("Name:\tmender") {
-        return None;
-    }
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    line.split_whitespace().next()?.parse().ok()
 }
 
 /// The device.

@@ -2,6 +2,7 @@
 //!
 //! Options are named as in `mender-artifact` where they mean the same. What an artifact is, and every rule about it,
 //! is in `client_core::artifact`; here are files, options and text.
+#![forbid(unsafe_code)]
 
 mod args;
 mod dump;

@@ -242,7 +242,8 @@ impl CompressionLevel {
     }
 }
 
-/// A compressing writer that has to be finished.
+/// A compressing writer that has to be finished. There is one at a time, so that its size does not matter.
+#[allow(clippy::large_enum_variant)]
 pub(crate) enum Encoder<W: Write> {
     None(W),
     #[cfg(feature = "gzip")]

@@ -158,12 +158,14 @@ pub(crate) fn check(
         (Trust::DangerUnsigned, Some(base64)) => {
             match decode_base64(base64) {
                 Some(_) => log::warn!("manifest.sig is not checked: unsigned artifacts are accepted"),
-                None => log::warn!("manifest.sig is not Base64, and accepted: unsigned artifacts are"),
+                None => log::warn!(
+                    "manifest.sig is not Base64, and is installed: unsigned artifacts are accepted"
+                ),
             }
             Ok(SignatureStatus::NotChecked)
         }
         (Trust::DangerUnsigned, None) => {
-            log::warn!("the artifact is not signed, and accepted: unsigned artifacts are");
+            log::warn!("the artifact is not signed, and is installed: unsigned artifacts are accepted");
             Ok(SignatureStatus::Unsigned)
         }
     }

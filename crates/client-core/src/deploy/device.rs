@@ -1,8 +1,8 @@
 //! The seams of one device as one struct: passed first to everything that acts.
 
-use crate::boot::BootEnv;
 use super::report::Observer;
 use super::scripts::ScriptRunner;
+use crate::boot::BootEnv;
 use crate::slot::{Slots, System};
 use crate::state_store::StateStore;
 

@@ -168,7 +168,9 @@ impl Record {
             Some(value) => match serde_json::from_value(value.clone()) {
                 Ok(deployment) => Some(deployment),
                 Err(error) => {
-                    log::error!("the deployment in the state record cannot be understood ({error}): rolling back");
+                    log::error!(
+                        "the deployment in the state record cannot be understood ({error}): rolling back"
+                    );
                     Some(Deployment::salvaged(&value))
                 }
             },
@@ -223,10 +225,9 @@ mod tests {
 
     #[test]
     fn fields_of_another_client_survive() {
-        let text = VERSION_1.replace(r#""version":1,"#, r#""version":1,"floor":7,"#).replace(
-            r#""stage":"Commit""#,
-            r#""attempt":{"n":2},"stage":"Commit""#,
-        );
+        let text = VERSION_1
+            .replace(r#""version":1,"#, r#""version":1,"floor":7,"#)
+            .replace(r#""stage":"Commit""#, r#""attempt":{"n":2},"stage":"Commit""#);
         let mut record = Record::from_json(text.as_bytes()).unwrap();
         record.installed.artifact_name = Some("rel-2".into());
         let written: Value = serde_json::from_slice(&record.to_json().unwrap()).unwrap();

@@ -72,12 +72,7 @@ pub fn install(
     let refused = |observer: &mut dyn Observer, error| {
         observer.notice(Notice::StreamingFailed);
         observer.notice(Notice::SystemNotModified);
-        Ok(Summary {
-            status: Status::NotModified,
-            success: false,
-            needs_reboot: false,
-            error: Some(error),
-        })
+        Ok(Summary { status: Status::NotModified, success: false, needs_reboot: false, error: Some(error) })
     };
     // Nothing is written before the header was verified: a refused artifact leaves no trace.
     let Artifact { header, mut payload } = match artifact::open(source, &policy.trust, &policy.limits) {
@@ -495,7 +490,8 @@ impl<'r> Run<'r> {
                 let entered = self.run_scripts_of(stage.enter_scripts(), stage);
                 let done = self.handler.roll_back().map_err(DeployError::from).or_else(|error| {
                     // A write that was reported as failed may have taken effect all the same.
-                    let back = matches!(self.handler.verdict(), Ok(Some(Verdict::FellBack | Verdict::Reverting)));
+                    let back =
+                        matches!(self.handler.verdict(), Ok(Some(Verdict::FellBack | Verdict::Reverting)));
                     if back { Ok(()) } else { Err(error) }
                 });
                 let left = self.run_scripts_of(stage.leave_scripts(), stage);
@@ -593,11 +589,12 @@ impl<'r> Run<'r> {
     }
 
     fn leave_waiting_before(&mut self, stage: Stage) {
-        let saved = if (self.deployment.stage, self.deployment.entered) == (stage, false) && self.passed.is_empty() {
-            Ok(())
-        } else {
-            self.save_position(stage, false)
-        };
+        let saved =
+            if (self.deployment.stage, self.deployment.entered) == (stage, false) && self.passed.is_empty() {
+                Ok(())
+            } else {
+                self.save_position(stage, false)
+            };
         if let Err(error) = saved {
             self.fail(error);
         }
@@ -643,7 +640,8 @@ impl<'r> Run<'r> {
         let was = |stage| self.passed.contains(&stage);
         let mut say = Vec::new();
         let installing = was(Stage::Install);
-        let (status, success) = if self.save_failed || (self.stopped || self.waiting) && self.error.is_some() {
+        let (status, success) = if self.save_failed || (self.stopped || self.waiting) && self.error.is_some()
+        {
             (Status::Inconsistent, false)
         } else if self.waiting {
             say.push(Notice::InstalledNotCommitted);

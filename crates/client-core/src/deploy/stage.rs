@@ -77,7 +77,11 @@ impl Stage {
     pub fn enter_scripts(self) -> Option<ScriptPoint> {
         match self {
             Stage::AfterCommit => None,
-            Stage::Download | Stage::Install | Stage::Commit | Stage::Rollback | Stage::Failure
+            Stage::Download
+            | Stage::Install
+            | Stage::Commit
+            | Stage::Rollback
+            | Stage::Failure
             | Stage::Cleanup => self.scripts(ScriptAction::Enter),
         }
     }
@@ -86,7 +90,11 @@ impl Stage {
     pub fn leave_scripts(self) -> Option<ScriptPoint> {
         match self {
             Stage::Commit => None,
-            Stage::Download | Stage::Install | Stage::AfterCommit | Stage::Rollback | Stage::Failure
+            Stage::Download
+            | Stage::Install
+            | Stage::AfterCommit
+            | Stage::Rollback
+            | Stage::Failure
             | Stage::Cleanup => self.scripts(ScriptAction::Leave),
         }
     }
@@ -124,7 +132,9 @@ pub fn next(stage: Stage, outcome: Outcome) -> Option<Stage> {
         (Stage::Install | Stage::Commit, Outcome::Failed) => Some(Stage::Rollback),
         (Stage::Install | Stage::Commit, Outcome::FailedForGood) => Some(Stage::Failure),
         // Behind the commit point there is no way back.
-        (Stage::AfterCommit, Outcome::Done | Outcome::Failed | Outcome::FailedForGood) => Some(Stage::Cleanup),
+        (Stage::AfterCommit, Outcome::Done | Outcome::Failed | Outcome::FailedForGood) => {
+            Some(Stage::Cleanup)
+        }
         (Stage::Rollback, Outcome::Done | Outcome::Failed | Outcome::FailedForGood) => Some(Stage::Failure),
         (Stage::Failure, Outcome::Done | Outcome::Failed | Outcome::FailedForGood) => Some(Stage::Cleanup),
         (Stage::Cleanup, Outcome::Done | Outcome::Failed | Outcome::FailedForGood) => None,
@@ -143,8 +153,7 @@ pub fn resume(stage: Stage, entered: bool, verdict: Option<Verdict>) -> Resume {
         (Stage::Install, false) => Enter(Stage::Install),
         // Cut while installing: not everything that belongs to it was done, so it is undone.
         (Stage::Install, true) => match verdict {
-            None
-            | Some(Verdict::Untouched | Verdict::Trial | Verdict::FellBack | Verdict::Reverting) => {
+            None | Some(Verdict::Untouched | Verdict::Trial | Verdict::FellBack | Verdict::Reverting) => {
                 Enter(Stage::Rollback)
             }
             Some(Verdict::Committed) => Enter(Stage::AfterCommit),
@@ -159,8 +168,7 @@ pub fn resume(stage: Stage, entered: bool, verdict: Option<Verdict>) -> Resume {
         },
         // Cut while committing: committed if and only if the environment says so.
         (Stage::Commit, true) => match verdict {
-            None
-            | Some(Verdict::Untouched | Verdict::Trial | Verdict::FellBack | Verdict::Reverting) => {
+            None | Some(Verdict::Untouched | Verdict::Trial | Verdict::FellBack | Verdict::Reverting) => {
                 Enter(Stage::Rollback)
             }
             Some(Verdict::Committed) => Enter(Stage::AfterCommit),
@@ -177,7 +185,11 @@ pub fn resume(stage: Stage, entered: bool, verdict: Option<Verdict>) -> Resume {
 pub fn may_commit(stage: Stage) -> bool {
     match stage {
         Stage::Commit => true,
-        Stage::Download | Stage::Install | Stage::AfterCommit | Stage::Rollback | Stage::Failure
+        Stage::Download
+        | Stage::Install
+        | Stage::AfterCommit
+        | Stage::Rollback
+        | Stage::Failure
         | Stage::Cleanup => false,
     }
 }

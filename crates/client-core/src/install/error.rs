@@ -78,10 +78,9 @@ impl fmt::Display for InstallError {
                 write!(f, "a rootfs-image payload must hold exactly one file, this one holds {found}")
             }
             InstallError::EmptyImage => f.write_str("the root file system image is empty"),
-            InstallError::ReadBack { slot, expected, actual } => write!(
-                f,
-                "slot {slot} does not hold what was written: sha256 {actual}, expected {expected}"
-            ),
+            InstallError::ReadBack { slot, expected, actual } => {
+                write!(f, "slot {slot} does not hold what was written: sha256 {actual}, expected {expected}")
+            }
             InstallError::Storage { doing, slot, device, offset, source } => {
                 write!(f, "cannot {doing} slot {slot} ({device}) at byte {offset}: {source}")
             }

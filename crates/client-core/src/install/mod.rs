@@ -45,7 +45,11 @@ pub trait PayloadHandler {
     ///
     /// # Errors
     /// Whatever was wrong; nothing that boots has changed then.
-    fn download(&mut self, payload: &mut PayloadReader, progress: &mut dyn Progress) -> Result<(), InstallError>;
+    fn download(
+        &mut self,
+        payload: &mut PayloadReader,
+        progress: &mut dyn Progress,
+    ) -> Result<(), InstallError>;
 
     /// What a later process must know to go on: stored in the record when `download` is done.
     fn image(&self) -> Option<WrittenImage>;

@@ -35,7 +35,11 @@ impl<'a> RootfsImage<'a> {
 }
 
 impl PayloadHandler for RootfsImage<'_> {
-    fn download(&mut self, payload: &mut PayloadReader, progress: &mut dyn Progress) -> Result<(), InstallError> {
+    fn download(
+        &mut self,
+        payload: &mut PayloadReader,
+        progress: &mut dyn Progress,
+    ) -> Result<(), InstallError> {
         let running = self.system.running_slot()?;
         // The other slot may be overwritten only while nothing points at it, durably.
         self.boot.settled(running)?;
@@ -48,7 +52,6 @@ impl PayloadHandler for RootfsImage<'_> {
         let mut writer = SlotWriter::new(&mut *device, target, file.size())?;
         let sha256 = file.expected_sha256();
         writer.copy_from(&mut file, progress)?; // fails at the end of the file on a wrong checksum
-        drop(file);
         if payload.next_file()?.is_some() {
             return Err(InstallError::FileCount { found: "more than one" });
         }

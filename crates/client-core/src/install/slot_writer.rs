@@ -197,13 +197,18 @@ impl<'d> SlotWriter<'d> {
         }
         // A power cut in an earlier installation can leave sectors that cannot be read until they are written: what
         // the slot holds is only worth a comparison, never an error.
-        let readable = self.compare && match self.device.read_at(self.position, &mut self.old) {
-            Ok(()) => true,
-            Err(error) => {
-                log::warn!("slot {} cannot be read at byte {}: {error}; writing it", self.slot, self.position);
-                false
-            }
-        };
+        let readable = self.compare
+            && match self.device.read_at(self.position, &mut self.old) {
+                Ok(()) => true,
+                Err(error) => {
+                    log::warn!(
+                        "slot {} cannot be read at byte {}: {error}; writing it",
+                        self.slot,
+                        self.position
+                    );
+                    false
+                }
+            };
         let mut start = 0;
         while start < new.len() {
             let run = if readable { self.next_run(new, start) } else { start..new.len() };
