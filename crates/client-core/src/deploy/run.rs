@@ -465,9 +465,9 @@ impl<'r> Run<'r> {
                 let Some(Incoming { header, payload }) = incoming else {
                     return Err(InstallError::NothingWritten.into());
                 };
+                self.check_that_the_record_fits()?; // a commit that cannot be recorded must not be begun
                 self.scripts.stage(&header.scripts)?;
                 self.enter(stage)?; // who finds a half-written slot must know why
-                self.check_that_the_end_fits()?; // a commit that cannot be recorded must not be begun
                 self.handler.download(payload, self.observer)?;
                 self.deployment.image = self.handler.image();
                 self.leave(stage)?;
@@ -530,8 +530,10 @@ impl<'r> Run<'r> {
         Ok(self.scripts.run(point, on_failure)?)
     }
 
-    /// Refuses a deployment whose largest record, with the old provides and the new ones, would not fit into the store.
-    fn check_that_the_end_fits(&mut self) -> Result<(), DeployError> {
+    /// Refuses a deployment whose record would not fit into the store, now or with the new provides beside the old.
+    fn check_that_the_record_fits(&mut self) -> Result<(), DeployError> {
+        let mut now = self.record.clone();
+        now.deployment = Some(self.deployment.clone());
         let mut end = self.record.clone();
         end.installed = end.installed.after_commit(
             &self.deployment.artifact_name,
@@ -539,12 +541,10 @@ impl<'r> Run<'r> {
             self.deployment.provides.as_ref(),
             self.deployment.clears_provides.as_deref(),
         );
-        let end_bytes = end.to_json()?.len() + RECORD_SPARE_BYTES;
-        let now_bytes = self.record.to_json()?.len() + RECORD_SPARE_BYTES;
-        let capacity = self.state.capacity_bytes();
-        let need_bytes = end_bytes.max(now_bytes);
-        if need_bytes > capacity {
-            return Err(DeployError::RecordTooSmall { need_bytes, have_bytes: capacity });
+        let need_bytes = now.to_json()?.len().max(end.to_json()?.len()) + RECORD_SPARE_BYTES;
+        let have_bytes = self.state.capacity_bytes();
+        if need_bytes > have_bytes {
+            return Err(DeployError::RecordTooSmall { need_bytes, have_bytes });
         }
         Ok(())
     }
