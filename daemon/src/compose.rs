@@ -167,7 +167,12 @@ impl Setup {
     pub fn http_options(&self) -> HttpOptions {
         let authorities = [&self.config.server_certificate, &self.trusted_certs];
         HttpOptions {
-            extra_authorities: authorities.into_iter().flatten().cloned().collect(),
+            extra_authorities: authorities
+                .into_iter()
+                .flatten()
+                .filter(|path| !path.is_empty())
+                .cloned()
+                .collect(),
             skip_verify: self.skip_verify,
         }
     }
@@ -189,6 +194,11 @@ impl Setup {
     pub fn lock(&self) -> Result<FileLock, ComposeError> {
         fs::create_dir_all(&self.datastore).map_err(|error| io_error("create", &self.datastore, error))?;
         FileLock::acquire(&self.datastore.join(LOCK_FILE), Duration::ZERO).map_err(ComposeError::Lock)
+    }
+
+    /// Whether a record is there already.
+    pub fn has_state(&self) -> bool {
+        self.datastore.join(linux::state_file::FILE_NAME).exists()
     }
 
     /// The paths of the slots.

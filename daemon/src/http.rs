@@ -105,6 +105,8 @@ enum Answer {
     Rest,
     /// The body begins at byte 0: skip what is here already.
     Whole,
+    /// There is no rest: everything is here already.
+    Complete,
     /// Trying again may help.
     TryAgain(String),
     /// It will not.
@@ -154,7 +156,10 @@ impl HttpSource {
                 request = request.header(header::IF_RANGE, validator.as_str());
             }
         }
-        let response = request.call().map_err(|error| Failure::TryAgain(error.to_string()))?;
+        let response = request.call().map_err(|error| {
+            let reason = error.to_string();
+            if may_pass(&error) { Failure::TryAgain(reason) } else { Failure::Refused(reason) }
+        })?;
         if self.offset == 0 {
             return self.begin(response);
         }
@@ -172,6 +177,11 @@ impl HttpSource {
                     return Err(Failure::TryAgain("the answer is shorter than what is here already".into()));
                 }
                 self.body = Some(body);
+                Ok(())
+            }
+            Answer::Complete => {
+                self.total = Some(self.offset);
+                self.body = Some(response.into_body().into_with_config().limit(0).reader());
                 Ok(())
             }
             Answer::TryAgain(reason) => Err(Failure::TryAgain(reason)),
@@ -248,6 +258,20 @@ impl Read for HttpSource {
     }
 }
 
+/// Whether an attempt that failed this way may succeed later. A certificate that is not accepted stays so.
+fn may_pass(error: &ureq::Error) -> bool {
+    match error {
+        ureq::Error::Io(error) => {
+            let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+            !matches!(tls, Some(rustls::Error::InvalidCertificate(_)))
+        }
+        ureq::Error::Timeout(_) | ureq::Error::ConnectionFailed | ureq::Error::HostNotFound => true,
+        ureq::Error::Protocol(_) => true,
+        // The type grows; what is not known to pass is not waited for.
+        _ => false,
+    }
+}
+
 /// Why an attempt brought nothing.
 enum Failure {
     TryAgain(String),
@@ -278,7 +302,10 @@ fn judge(response: &Response<Body>, offset: u64, total: Option<u64>, validator: 
         return Answer::Whole;
     }
     if status == StatusCode::RANGE_NOT_SATISFIABLE {
-        return changed();
+        // `bytes */N` tells the length: with N bytes here, only the end of the transfer was lost (RFC 9110, 15.5.17).
+        let text = response.headers().get(header::CONTENT_RANGE).and_then(|value| value.to_str().ok());
+        let whole = text.and_then(|text| text.trim().strip_prefix("bytes */")?.parse().ok());
+        return if total.is_none() && whole == Some(offset) { Answer::Complete } else { changed() };
     }
     if status.is_server_error()
         || status == StatusCode::TOO_MANY_REQUESTS
@@ -318,15 +345,21 @@ fn agent(url: &str, options: &HttpOptions) -> Result<Agent, HttpError> {
         .timeout_per_write(Some(STALL))
         .max_idle_connections(1)
         .user_agent(concat!("rust-ota/", env!("CARGO_PKG_VERSION")));
-    if https {
-        // Made once; a second call finds it there, which is as good.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let tls = TlsConfig::builder()
-            .disable_verification(options.skip_verify)
-            .root_certs(RootCerts::new_with_certs(&authorities(options)?))
-            .build();
-        config = config.tls_config(tls);
-    }
+    // Also for a plain address: it may lead to an encrypted one. Made once; a second call finds it there.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let authorities = match authorities(options) {
+        Ok(authorities) => authorities,
+        Err(error) if https => return Err(error),
+        Err(error) => {
+            log::warn!("{error}");
+            Vec::new()
+        }
+    };
+    let tls = TlsConfig::builder()
+        .disable_verification(options.skip_verify)
+        .root_certs(RootCerts::new_with_certs(&authorities))
+        .build();
+    config = config.tls_config(tls);
     Ok(config.build().new_agent())
 }
 
@@ -461,6 +494,24 @@ mod tests {
         let error = fetch(&url).unwrap_err();
         assert!(error.contains("giving up after 10 attempts"), "{error}");
         assert_eq!(requests.iter().count(), ATTEMPTS as usize);
+    }
+
+    #[test]
+    fn a_transfer_whose_end_was_lost_is_complete_when_the_server_says_so() {
+        let (url, _requests) = serve(vec![
+            answer("200 OK", "Transfer-Encoding: chunked\r\n", "4\r\n0123\r\n"),
+            answer("416 Range Not Satisfiable", "Content-Length: 0\r\nContent-Range: bytes */4\r\n", ""),
+        ]);
+        assert_eq!(fetch(&url).unwrap(), "0123");
+    }
+
+    #[test]
+    fn a_plain_address_may_lead_to_an_encrypted_one() {
+        let unused = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let redirect = format!("Content-Length: 0\r\nLocation: https://{unused}/\r\n");
+        let (url, _requests) = serve(vec![answer("301 Moved Permanently", &redirect, ""); 10]);
+        // Nobody listens there; what matters is that it is an error and not a panic.
+        assert!(fetch(&url).unwrap_err().contains("cannot get"));
     }
 
     #[test]

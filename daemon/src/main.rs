@@ -22,6 +22,8 @@ use client_core::deploy::record::Record;
 use client_core::deploy::stage::Stage;
 use client_core::deploy::{self, DeployError, Device, Options, Policy, Summary};
 
+use linux::lock::LockError;
+
 use crate::cli::{Command, Invocation, UsageError};
 use crate::compose::{ComposeError, Setup};
 use crate::http::HttpSource;
@@ -64,16 +66,28 @@ fn run(invocation: &Invocation) -> u8 {
         | Command::ShowArtifact
         | Command::ShowProvides => {}
     }
-    match prepare(invocation).and_then(|setup| Ok((setup.lock()?, setup))) {
-        Ok((_lock, setup)) => with_device(invocation, &setup).unwrap_or_else(|error| {
-            could_not(&error);
-            exit::FAILURE
-        }),
-        Err(error) => {
-            could_not(&error);
-            exit::FAILURE
+    let done = prepare(invocation).and_then(|setup| match (setup.lock(), &invocation.command) {
+        (Ok(_lock), _) => with_device(invocation, &setup),
+        // Reading needs no lock: a save never touches the copy that is read. State scripts ask while an update runs.
+        (Err(ComposeError::Lock(LockError::Held { .. })), Command::ShowArtifact | Command::ShowProvides)
+            if setup.has_state() =>
+        {
+            show_without_lock(invocation, &setup)
         }
-    }
+        (Err(error), _) => Err(error),
+    });
+    done.unwrap_or_else(|error| {
+        could_not(&error);
+        exit::FAILURE
+    })
+}
+
+/// `show-artifact` and `show-provides` while another process works on the device.
+fn show_without_lock(invocation: &Invocation, setup: &Setup) -> Result<u8, ComposeError> {
+    let record = Record::load(&mut setup.open_state()?).map_err(ComposeError::Record)?;
+    let print = if invocation.command == Command::ShowArtifact { show_artifact } else { show_provides };
+    print(&record, invocation.global.json);
+    Ok(exit::SUCCESS)
 }
 
 /// Reads the configuration and starts logging.

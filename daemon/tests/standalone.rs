@@ -424,10 +424,12 @@ fn a_second_process_is_told_that_the_device_is_busy() {
     let fifo = device.fifo("slow.mender");
     let first = device.start(["install".as_ref(), fifo.as_os_str()]);
     let mut feed = open_fifo(&fifo);
-    for command in ["commit", "rollback", "resume", "show-artifact", "install update.mender"] {
+    for command in ["commit", "rollback", "resume", "install update.mender"] {
         let ran = device.says(command);
         ran.says(1, &[]).because(&["another rust-ota process is working on this device", "rust-ota.lock"]);
     }
+    // State scripts ask this while an update runs.
+    device.says("show-artifact").says(0, &["unknown"]);
     feed.write_all(&fs::read(artifact).unwrap()).unwrap();
     drop(feed);
     first.end().says(0, &INSTALLED);
@@ -643,6 +645,17 @@ fn a_bootstrap_artifact_gives_the_device_its_provides_once() {
     fs::write(&path, testkit::artifacts::build(&other, &[], None)).unwrap();
     device.says("show-provides").says(0, &provides);
     assert!(!path.exists());
+}
+
+#[test]
+fn provides_that_could_not_be_recorded_are_refused_before_anything_is_armed() {
+    let (device, _) = device_with_artifact();
+    let mut spec = spec();
+    spec.provides.insert("rootfs-image.notes".into(), "x".repeat(70_000));
+    let artifact = device.artifact(&spec, &new_image());
+    let ran = device.install(&artifact);
+    ran.says(1, &REFUSED_LATER).because(&["does not fit into the state record"]);
+    assert_untouched(&device);
 }
 
 #[test]

@@ -37,6 +37,9 @@ pub trait StateStore {
     /// # Errors
     /// When it did not become durable. The record then holds the old document or this one.
     fn save(&mut self, document: &[u8]) -> Result<(), StateError>;
+
+    /// The longest document that can be saved, in bytes.
+    fn capacity_bytes(&self) -> usize;
 }
 
 /// A reader refuses every other number, so that a later format is never taken for damage.
@@ -161,11 +164,6 @@ impl<D: BlockDevice> TwoCopyRecord<D> {
         Ok(record)
     }
 
-    /// The longest document this record can hold.
-    pub fn capacity_bytes(&self) -> usize {
-        self.copy_len - HEADER_LEN
-    }
-
     /// Writes one copy in one request, makes it durable and compares what the medium gives back.
     fn put(&mut self, position: Position, document: &[u8]) -> Result<(), StateError> {
         let image = encode(position.sequence, document, self.capacity_bytes())?;
@@ -249,6 +247,10 @@ impl<D: BlockDevice> TwoCopyRecord<D> {
 }
 
 impl<D: BlockDevice> StateStore for TwoCopyRecord<D> {
+    fn capacity_bytes(&self) -> usize {
+        self.copy_len - HEADER_LEN
+    }
+
     fn load(&mut self) -> Result<Vec<u8>, StateError> {
         self.current = None;
         self.settle().map(|(_, document)| document)

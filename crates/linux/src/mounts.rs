@@ -24,11 +24,10 @@ pub struct Mount {
 /// When `/proc` is not there.
 pub fn read() -> Result<Vec<Mount>, SlotError> {
     let path = "/proc/self/mountinfo";
-    let text = fs::read_to_string(path).map_err(|source| SlotError::Io {
-        doing: "read",
-        path: path.into(),
-        source,
-    })?;
+    let bytes =
+        fs::read(path).map_err(|source| SlotError::Io { doing: "read", path: path.into(), source })?;
+    // A mount point in another encoding is none of ours.
+    let text = String::from_utf8_lossy(&bytes);
     Ok(text.lines().filter_map(parse_line).map(with_backing_file).collect())
 }
 

@@ -98,7 +98,7 @@ impl LinuxScripts {
                 return Err(ScriptError::Failed { script: name, how });
             }
             let since = first_retry.get_or_insert_with(Instant::now).elapsed();
-            if since + self.times.retry_interval > self.times.retry_timeout {
+            if since.saturating_add(self.times.retry_interval) > self.times.retry_timeout {
                 let seconds = self.times.retry_timeout.as_secs();
                 return Err(ScriptError::RetriedTooLong { script: name, seconds });
             }
@@ -130,8 +130,11 @@ impl LinuxScripts {
             Err(_) => {
                 // The group may be gone already, which is as good.
                 let _ = killpg(group, Signal::SIGTERM);
-                if receiver.recv_timeout(GRACE).is_err() {
-                    let _ = killpg(group, Signal::SIGKILL);
+                let gone = receiver.recv_timeout(GRACE).is_ok();
+                // Also when the script is gone: what it started may not have listened.
+                let _ = killpg(group, Signal::SIGKILL);
+                if !gone {
+                    let _ = receiver.recv_timeout(GRACE);
                 }
                 let seconds = self.times.timeout.as_secs();
                 return Err(ScriptError::TimedOut { script: name.to_owned(), seconds });
@@ -160,7 +163,8 @@ impl ScriptRunner for LinuxScripts {
     }
 
     fn publish(&mut self) -> Result<(), ScriptError> {
-        if !self.staging_directory.exists() {
+        let staged = &self.staging_directory;
+        if !staged.try_exists().map_err(|error| io_error("look at", staged, error))? {
             return Ok(());
         }
         let to = &self.artifact_directory;

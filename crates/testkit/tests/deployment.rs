@@ -262,6 +262,10 @@ struct SwappedStore {
 }
 
 impl StateStore for SwappedStore {
+    fn capacity_bytes(&self) -> usize {
+        self.inner.borrow().capacity_bytes()
+    }
+
     fn load(&mut self) -> Result<Vec<u8>, StateError> {
         self.inner.borrow_mut().load()
     }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::stage::Stage;
-use crate::install::WrittenImage;
+use crate::install::{ROOTFS_IMAGE, WrittenImage};
 use crate::provides::Provides;
 use crate::state_store::{StateError, StateStore};
 
@@ -138,7 +138,9 @@ impl Deployment {
     /// go back.
     fn salvaged(value: &Value) -> Deployment {
         let text = |key: &str| value.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
-        let mut deployment = Deployment::new(text("artifact_name"), text("payload_type"));
+        let payload_type = Some(text("payload_type")).filter(|text| !text.is_empty());
+        let payload_type = payload_type.unwrap_or_else(|| ROOTFS_IMAGE.to_owned());
+        let mut deployment = Deployment::new(text("artifact_name"), payload_type);
         deployment.image = value.get("image").and_then(|image| serde_json::from_value(image.clone()).ok());
         deployment.stage = Stage::Rollback;
         deployment.failed = true;

@@ -137,6 +137,15 @@ pub enum DeployError {
         /// What it has that it may not have.
         found: &'static str,
     },
+    /// A commit was cut before it took effect, and is undone.
+    Interrupted,
+    /// What the deployment provides, together with what is installed, does not fit into the record.
+    RecordTooSmall {
+        /// Bytes needed.
+        need_bytes: usize,
+        /// Bytes there are.
+        have_bytes: usize,
+    },
     /// The deployment changed its stage too often.
     Loop,
     /// The artifact, the slot or the boot environment.
@@ -176,6 +185,14 @@ impl fmt::Display for DeployError {
             DeployError::NotABootstrapArtifact { found } => {
                 write!(f, "a bootstrap artifact may not have {found}")
             }
+            DeployError::Interrupted => {
+                f.write_str("the commit was interrupted before it took effect: rolling back")
+            }
+            DeployError::RecordTooSmall { need_bytes, have_bytes } => write!(
+                f,
+                "what the artifact provides does not fit into the state record: {need_bytes} bytes needed, \
+                 {have_bytes} there"
+            ),
             DeployError::Loop => f.write_str("the deployment changed its stage too often and was ended"),
             DeployError::Install(error) => error.fmt(f),
             DeployError::Depends(error) => error.fmt(f),
@@ -200,6 +217,8 @@ impl std::error::Error for DeployError {
             | DeployError::CannotRollBackHere
             | DeployError::Contradiction { .. }
             | DeployError::FellBack
+            | DeployError::Interrupted
+            | DeployError::RecordTooSmall { .. }
             | DeployError::NotABootstrapArtifact { .. }
             | DeployError::Loop => None,
         }

@@ -13,7 +13,7 @@
 use std::io::Read;
 
 use super::device::Device;
-use super::record::{Deployment, Record, TRANSITIONS_MAX};
+use super::record::{Deployment, Record, TRANSITIONS_MAX, VERSION};
 use super::report::{DeployError, Notice, Observer, Status, Summary};
 use super::scripts::{OnScriptFailure, ScriptPoint, ScriptRunner};
 use super::stage::{self, Outcome, Resume, Stage};
@@ -69,6 +69,8 @@ pub fn install(
             return Err(DeployError::AlreadyInProgress);
         }
     }
+    // Whoever wrote the record before: the deployment that begins is in this client's words.
+    record.version = VERSION;
     let refused = |observer: &mut dyn Observer, error| {
         observer.notice(Notice::StreamingFailed);
         observer.notice(Notice::SystemNotModified);
@@ -125,7 +127,7 @@ pub fn commit(device: &mut Device<'_>, options: &Options) -> Result<Summary, Dep
         Resume::Enter(Stage::Commit) | Resume::AwaitReboot => run.drive(Stage::Commit, None),
         Resume::Enter(stage) => {
             if stage == Stage::Rollback {
-                run.fail(DeployError::FellBack);
+                run.fail(if deployment.entered { DeployError::Interrupted } else { DeployError::FellBack });
             }
             run.drive(stage, None);
         }
@@ -282,6 +284,9 @@ fn take_up<'r>(
     Ok((run, deployment))
 }
 
+/// What a deployment adds to the record later: the image, names of stages, `_INCONSISTENT`.
+const RECORD_SPARE_BYTES: usize = 1024;
+
 /// What only the process that downloads has.
 struct Incoming<'i> {
     header: &'i Header,
@@ -314,8 +319,6 @@ struct Run<'r> {
     waiting: bool,
     cleanup_failed: bool,
     post_commit_failed: bool,
-    /// The way back is still open.
-    stuck: bool,
     /// The record is the last word: without it even a done deed is not finished.
     save_failed: bool,
 }
@@ -348,7 +351,6 @@ impl<'r> Run<'r> {
             waiting: false,
             cleanup_failed: false,
             post_commit_failed: false,
-            stuck: false,
             save_failed: false,
         })
     }
@@ -388,7 +390,6 @@ impl<'r> Run<'r> {
             }
             if stage == Stage::Rollback && outcome != Outcome::Done && !self.is_back() {
                 // The trial may still be open. The record keeps saying so, and `resume` tries again.
-                self.stuck = true;
                 return;
             }
             upcoming = stage::next(stage, outcome);
@@ -464,6 +465,7 @@ impl<'r> Run<'r> {
                 let Some(Incoming { header, payload }) = incoming else {
                     return Err(InstallError::NothingWritten.into());
                 };
+                self.check_that_the_record_fits()?; // a commit that cannot be recorded must not be begun
                 self.scripts.stage(&header.scripts)?;
                 self.enter(stage)?; // who finds a half-written slot must know why
                 self.handler.download(payload, self.observer)?;
@@ -528,6 +530,25 @@ impl<'r> Run<'r> {
         Ok(self.scripts.run(point, on_failure)?)
     }
 
+    /// Refuses a deployment whose record would not fit into the store, now or with the new provides beside the old.
+    fn check_that_the_record_fits(&mut self) -> Result<(), DeployError> {
+        let mut now = self.record.clone();
+        now.deployment = Some(self.deployment.clone());
+        let mut end = self.record.clone();
+        end.installed = end.installed.after_commit(
+            &self.deployment.artifact_name,
+            self.deployment.artifact_group.as_deref(),
+            self.deployment.provides.as_ref(),
+            self.deployment.clears_provides.as_deref(),
+        );
+        let need_bytes = now.to_json()?.len().max(end.to_json()?.len()) + RECORD_SPARE_BYTES;
+        let have_bytes = self.state.capacity_bytes();
+        if need_bytes > have_bytes {
+            return Err(DeployError::RecordTooSmall { need_bytes, have_bytes });
+        }
+        Ok(())
+    }
+
     /// Behind the commit point: what is installed and where the deployment stands change in one save.
     fn settle_commit(&mut self) -> Result<(), DeployError> {
         let stage = Stage::AfterCommit;
@@ -539,6 +560,9 @@ impl<'r> Run<'r> {
                 self.deployment.provides.as_ref(),
                 self.deployment.clears_provides.as_deref(),
             );
+            // They are in what is installed now; twice they might not fit.
+            self.deployment.provides = None;
+            self.deployment.clears_provides = None;
         }
         if let Err(error) = self.save_position(stage, true) {
             self.save_failed = true;
@@ -563,6 +587,7 @@ impl<'r> Run<'r> {
                 .inconsistent(&self.deployment.artifact_name, self.deployment.artifact_group.as_deref());
         }
         self.record.deployment = None;
+        self.record.version = VERSION;
         self.record.save(self.state)?;
         cleaned.and(discarded)
     }
@@ -597,6 +622,7 @@ impl<'r> Run<'r> {
             };
         if let Err(error) = saved {
             self.fail(error);
+            self.save_failed = true;
         }
     }
 
@@ -625,12 +651,14 @@ impl<'r> Run<'r> {
         self.error.get_or_insert(error);
     }
 
-    fn summary(self, status: Status, success: bool) -> Summary {
+    fn summary(mut self, status: Status, success: bool) -> Summary {
         let needs_reboot = match status {
             Status::Installed | Status::Committed | Status::Streamed | Status::Stopped => {
                 self.deployment.needs_reboot
             }
-            Status::RolledBack | Status::NotModified | Status::Inconsistent | Status::CleanedUp => false,
+            // The new software may still be running.
+            Status::RolledBack => matches!(self.handler.verdict(), Ok(Some(Verdict::Reverting))),
+            Status::NotModified | Status::Inconsistent | Status::CleanedUp => false,
         };
         Summary { status, success, needs_reboot, error: self.error }
     }
@@ -691,7 +719,11 @@ impl<'r> Run<'r> {
             }
             (Status::Committed, !self.post_commit_failed && !self.cleanup_failed)
         } else if self.stopped {
-            if was(Stage::Download) {
+            if self.error.is_some() {
+                let failed = if installing { Notice::InstallationFailed } else { Notice::CommittingFailed };
+                say.push(failed);
+                (Status::Stopped, false)
+            } else if was(Stage::Download) {
                 say.push(Notice::Streamed);
                 (Status::Streamed, true)
             } else {

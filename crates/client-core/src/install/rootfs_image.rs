@@ -101,8 +101,15 @@ impl PayloadHandler for RootfsImage<'_> {
     }
 
     fn roll_back(&mut self) -> Result<(), InstallError> {
-        let target = self.target()?;
-        Ok(self.boot.roll_back(!target)?)
+        let original = match &self.image {
+            Some(image) => !image.slot,
+            // A record that could not be understood: an open trial is the only thing there can be to undo.
+            None => {
+                let vars = self.boot.read()?;
+                if vars.trial { !vars.selected } else { vars.selected }
+            }
+        };
+        Ok(self.boot.roll_back(original)?)
     }
 
     fn fail(&mut self) -> Result<(), InstallError> {
@@ -114,9 +121,16 @@ impl PayloadHandler for RootfsImage<'_> {
     }
 
     fn verdict(&mut self) -> Result<Option<Verdict>, InstallError> {
-        let target = self.target()?;
         let running = self.system.running_slot()?;
-        Ok(Some(verdict(self.boot.read()?, running, target)))
+        let vars = self.boot.read()?;
+        // Without an image only the environment can tell which slot was written.
+        let guess = match (vars.trial, vars.selected == running) {
+            (true, _) => vars.selected,
+            (false, true) => !running,
+            (false, false) => running,
+        };
+        let target = self.image.as_ref().map_or(guess, |image| image.slot);
+        Ok(Some(verdict(vars, running, target)))
     }
 }
 
