@@ -260,16 +260,18 @@ impl Read for HttpSource {
 
 /// Whether an attempt that failed this way may succeed later. A certificate that is not accepted stays so.
 fn may_pass(error: &ureq::Error) -> bool {
-    match error {
-        ureq::Error::Io(error) => {
-            let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-            !matches!(tls, Some(rustls::Error::InvalidCertificate(_)))
-        }
-        ureq::Error::Timeout(_) | ureq::Error::ConnectionFailed | ureq::Error::HostNotFound => true,
-        ureq::Error::Protocol(_) => true,
-        // The type grows; what is not known to pass is not waited for.
-        _ => false,
+    if let ureq::Error::Io(error) = error {
+        let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+        return !matches!(tls, Some(rustls::Error::InvalidCertificate(_)));
     }
+    // What is not known to pass is not waited for.
+    matches!(
+        error,
+        ureq::Error::Timeout(_)
+            | ureq::Error::ConnectionFailed
+            | ureq::Error::HostNotFound
+            | ureq::Error::Protocol(_)
+    )
 }
 
 /// Why an attempt brought nothing.
