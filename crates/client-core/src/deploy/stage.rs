@@ -254,7 +254,7 @@ mod tests {
     /// The tables as a document: `docs/state-machine.md` is this text.
     fn document() -> String {
         let mut out = String::from(
-            "# State machine\n\nGenerated from `client-core::deploy::stage` by `cargo xtask golden`; a test compares them.\n",
+            "# State machine\n\nGenerated from `client-core::deploy::stage` by `ROTA_GOLDEN=1 cargo test -p client-core`; a test compares them.\n",
         );
         let name = |stage: Option<Stage>| stage.map_or("end".to_owned(), |stage| format!("{stage:?}"));
         out.push_str("\n## What follows a stage\n\n| stage | done | failed | failed, no way back |\n| --- | --- | --- | --- |\n");
@@ -316,6 +316,6 @@ mod tests {
             std::fs::write(path, &expected).unwrap();
         }
         let actual = std::fs::read_to_string(path).unwrap_or_default();
-        assert_eq!(actual, expected, "run `cargo xtask golden` and read the difference");
+        assert_eq!(actual, expected, "run it with ROTA_GOLDEN=1 and read the difference");
     }
 }
