@@ -648,6 +648,22 @@ fn a_bootstrap_artifact_gives_the_device_its_provides_once() {
 }
 
 #[test]
+fn a_failure_says_what_failed_also_with_a_stop_before_a_later_state() {
+    let (device, artifact) = device_with_artifact();
+    let bytes = fs::read(&artifact).unwrap();
+    let short = device.path("short.mender");
+    fs::write(&short, &bytes[..bytes.len() - 1024]).unwrap();
+    let ran =
+        device.run(["install".as_ref(), "--stop-before".as_ref(), "Cleanup".as_ref(), short.as_os_str()]);
+    ran.says(1, &REFUSED_LATER);
+    device.says("resume").says(0, &["Cleaned up."]);
+    device.install(&artifact).says(0, &INSTALLED);
+    // Without the restart the commit fails, and is stopped before it goes back.
+    device.says("commit --stop-before ArtifactRollback_Enter").says(1, &["Committing failed."]);
+    device.says("resume").says(0, &["Rolled back."]);
+}
+
+#[test]
 fn provides_that_could_not_be_recorded_are_refused_before_anything_is_armed() {
     let (device, _) = device_with_artifact();
     let mut spec = spec();

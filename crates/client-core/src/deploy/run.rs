@@ -668,8 +668,7 @@ impl<'r> Run<'r> {
         let was = |stage| self.passed.contains(&stage);
         let mut say = Vec::new();
         let installing = was(Stage::Install);
-        let (status, success) = if self.save_failed || (self.stopped || self.waiting) && self.error.is_some()
-        {
+        let (status, success) = if self.save_failed {
             (Status::Inconsistent, false)
         } else if self.waiting {
             say.push(Notice::InstalledNotCommitted);
@@ -702,6 +701,14 @@ impl<'r> Run<'r> {
             say.push(Notice::StreamingFailed);
             say.push(Notice::SystemNotModified);
             (Status::NotModified, false)
+        } else if self.stopped && self.error.is_some() && !was(Stage::AfterCommit) {
+            // Stopped on the way back. Where nothing was passed, the caller has said what is known.
+            if installing {
+                say.push(Notice::InstallationFailed);
+            } else if was(Stage::Commit) {
+                say.push(Notice::CommittingFailed);
+            }
+            (Status::Stopped, false)
         } else if was(Stage::AfterCommit) || was(Stage::Commit) {
             if was(Stage::Commit) || command != Command::Resume || self.post_commit_failed {
                 say.push(if installing { Notice::InstalledAndCommitted } else { Notice::Committed });
@@ -719,11 +726,7 @@ impl<'r> Run<'r> {
             }
             (Status::Committed, !self.post_commit_failed && !self.cleanup_failed)
         } else if self.stopped {
-            if self.error.is_some() {
-                let failed = if installing { Notice::InstallationFailed } else { Notice::CommittingFailed };
-                say.push(failed);
-                (Status::Stopped, false)
-            } else if was(Stage::Download) {
+            if was(Stage::Download) {
                 say.push(Notice::Streamed);
                 (Status::Streamed, true)
             } else {
