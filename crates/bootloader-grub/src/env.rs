@@ -16,7 +16,9 @@
 //! What this cannot do is change the length of a file: a copy of the wrong length is a bad copy, and the caller
 //! who opens files restores the length first.
 
-use client_core::boot::{BOOT_COUNT, BOOT_PART, BootEnv, BootEnvError, UPGRADE_AVAILABLE, VARIABLES_READ};
+use client_core::boot::{
+    BOOT_COUNT, BOOT_PART, BootEnv, BootEnvError, UPGRADE_AVAILABLE, VARIABLES_READ, text_values,
+};
 use client_core::storage::BlockDevice;
 use log::{info, warn};
 use sha2::{Digest, Sha256};
@@ -280,17 +282,7 @@ impl<D: BlockDevice> GrubEnv<D> {
 impl<D: BlockDevice> BootEnv for GrubEnv<D> {
     fn read(&mut self, names: &[&str]) -> Result<Vec<Option<String>>, BootEnvError> {
         let block = self.load()?;
-        names
-            .iter()
-            .map(|name| match block.value(name).map(String::from_utf8) {
-                None => Ok(None),
-                Some(Ok(value)) => Ok(Some(value)),
-                Some(Err(_)) => Err(BootEnvError::InvalidVariable {
-                    name: (*name).to_string(),
-                    reason: "the stored value is not UTF-8",
-                }),
-            })
-            .collect()
+        text_values(names, |name| block.value(name))
     }
 
     /// An empty value is stored as such, as the stock tool does.

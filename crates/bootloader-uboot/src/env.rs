@@ -9,7 +9,7 @@
 //!
 //! Content is never kept between calls: U-Boot's tools may write as well.
 
-use client_core::boot::{BootEnv, BootEnvError};
+use client_core::boot::{BootEnv, BootEnvError, text_values};
 use client_core::storage::{BlockDevice, Medium};
 use log::{debug, warn};
 
@@ -321,19 +321,7 @@ impl<D: BlockDevice> UBootEnv<D> {
 impl<D: BlockDevice> BootEnv for UBootEnv<D> {
     fn read(&mut self, names: &[&str]) -> Result<Vec<Option<String>>, BootEnvError> {
         let (_, image) = self.load()?;
-        names
-            .iter()
-            .map(|name| match image.variables.value(name) {
-                None => Ok(None),
-                Some(value) => match std::str::from_utf8(value) {
-                    Ok(value) => Ok(Some(value.to_string())),
-                    Err(_) => Err(BootEnvError::InvalidVariable {
-                        name: (*name).to_string(),
-                        reason: "the stored value is not UTF-8",
-                    }),
-                },
-            })
-            .collect()
+        text_values(names, |name| image.variables.value(name).map(<[u8]>::to_vec))
     }
 
     /// An empty value removes the variable: to U-Boot `name=` and no entry at all are the same.

@@ -56,6 +56,23 @@ pub trait BootEnv {
     fn describe(&self) -> String;
 }
 
+/// The answer of [`BootEnv::read`] for an environment whose stored values are bytes: `value` looks one up.
+///
+/// # Errors
+/// When a value that was asked for is not UTF-8. Others may be what they like.
+pub fn text_values(
+    names: &[&str],
+    value: impl Fn(&str) -> Option<Vec<u8>>,
+) -> Result<Vec<Option<String>>, BootEnvError> {
+    let text = |name: &&str| {
+        value(name).map(String::from_utf8).transpose().map_err(|_| BootEnvError::InvalidVariable {
+            name: (*name).to_owned(),
+            reason: "the stored value is not UTF-8",
+        })
+    };
+    names.iter().map(text).collect()
+}
+
 /// Why a boot environment cannot be read or written.
 #[derive(Debug)]
 #[non_exhaustive]

@@ -19,7 +19,7 @@ const FILE_BYTES: usize = 128 * 1024;
 /// Opens the record in `datastore`, making it with `initial` as its content when there is none.
 ///
 /// # Errors
-/// When the datastore cannot be written, or the file there has another length.
+/// When the datastore cannot be written, or the file there cannot be used.
 pub fn open(datastore: &Path, initial: &[u8]) -> Result<TwoCopyRecord<FileDevice>, StateError> {
     let path = datastore.join(FILE_NAME);
     let io_error = |doing, source| StateError::Io { doing, device: path.display().to_string(), source };

@@ -20,7 +20,7 @@ use super::stage::{self, Outcome, Resume, Stage};
 use crate::artifact::{self, Artifact, Header, Limits, PayloadReader, Trust};
 use crate::boot::Verdict;
 use crate::install::{InstallError, PayloadHandler, ROOTFS_IMAGE, RebootNeed, RootfsImage};
-use crate::provides::UNKNOWN_ARTIFACT;
+use crate::provides::{Provides, UNKNOWN_ARTIFACT};
 use crate::state_store::StateStore;
 
 /// What is trusted, and how much is taken from outside.
@@ -535,12 +535,7 @@ impl<'r> Run<'r> {
         let mut now = self.record.clone();
         now.deployment = Some(self.deployment.clone());
         let mut end = self.record.clone();
-        end.installed = end.installed.after_commit(
-            &self.deployment.artifact_name,
-            self.deployment.artifact_group.as_deref(),
-            self.deployment.provides.as_ref(),
-            self.deployment.clears_provides.as_deref(),
-        );
+        end.installed = self.provides_after_commit();
         let need_bytes = now.to_json()?.len().max(end.to_json()?.len()) + RECORD_SPARE_BYTES;
         let have_bytes = self.state.capacity_bytes();
         if need_bytes > have_bytes {
@@ -549,17 +544,22 @@ impl<'r> Run<'r> {
         Ok(())
     }
 
+    /// What the device provides once this deployment is committed.
+    fn provides_after_commit(&self) -> Provides {
+        self.record.installed.after_commit(
+            &self.deployment.artifact_name,
+            self.deployment.artifact_group.as_deref(),
+            self.deployment.provides.as_ref(),
+            self.deployment.clears_provides.as_deref(),
+        )
+    }
+
     /// Behind the commit point: what is installed and where the deployment stands change in one save.
     fn settle_commit(&mut self) -> Result<(), DeployError> {
         let stage = Stage::AfterCommit;
         // Behind a stop before this stage the old provides still stand, so that `rollback` finds them.
         if (self.deployment.stage, self.deployment.entered) != (stage, true) {
-            self.record.installed = self.record.installed.after_commit(
-                &self.deployment.artifact_name,
-                self.deployment.artifact_group.as_deref(),
-                self.deployment.provides.as_ref(),
-                self.deployment.clears_provides.as_deref(),
-            );
+            self.record.installed = self.provides_after_commit();
             // They are in what is installed now; twice they might not fit.
             self.deployment.provides = None;
             self.deployment.clears_provides = None;

@@ -13,7 +13,7 @@ use crate::artifact::PayloadReader;
 use crate::boot::{BootControl, BootError, Verdict};
 
 /// Payload type of the built-in handler.
-pub const ROOTFS_IMAGE: &str = "rootfs-image";
+pub use crate::artifact::write::ROOTFS_IMAGE;
 
 /// Points the bootloader at a slot that was written and verified, on trial. There is no other way to do it:
 /// [`Written`] comes only from a slot whose content was read back and had the expected digest.
