@@ -4,10 +4,12 @@
 
 pub mod artifact;
 pub mod boot;
+pub mod clock;
 pub mod config;
 pub mod deploy;
 pub mod install;
 pub mod provides;
+pub mod server;
 pub mod slot;
 pub mod state_store;
 pub mod storage;

@@ -62,7 +62,9 @@ const TESTS_TOO: &[&str] = &["tempfile"];
 const MODULES: &[(&str, &[&str])] = &[
     ("artifact", &[]),
     ("storage", &[]),
+    ("clock", &[]),
     ("config", &[]),
+    ("server", &["clock", "provides"]),
     ("slot", &["storage"]),
     ("state_store", &["storage"]),
     ("provides", &["artifact"]),

@@ -1,0 +1,85 @@
+//! Why the server did not do what it was asked to do.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::TransportError;
+
+/// Why a call of the device API failed.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ServerError {
+    /// No server is configured.
+    NoServer,
+    /// No answer.
+    Transport {
+        /// The address asked, without its query.
+        url: String,
+        /// What went wrong.
+        source: TransportError,
+    },
+    /// The device is not accepted (yet).
+    Unauthorized {
+        /// What the server says.
+        message: String,
+    },
+    /// An answer that the call does not know, or that cannot be understood.
+    Status {
+        /// The address asked, without its query.
+        url: String,
+        /// The status code.
+        status: u16,
+        /// What the server says, shortened.
+        message: String,
+        /// How long the server wants to be left alone, bounded (1 second to 24 hours).
+        retry_after: Option<Duration>,
+    },
+    /// A good status with a body that is not what the call answers: perhaps a captive portal.
+    Malformed {
+        /// The address asked, without its query.
+        url: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The identity or the key of the device cannot be used.
+    Credentials {
+        /// Why not.
+        reason: String,
+    },
+    /// The process was asked to stop.
+    Stopped,
+}
+
+impl fmt::Display for ServerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ServerError::NoServer => f.write_str("no server is configured: set ServerURL"),
+            ServerError::Transport { url, source } => write!(f, "no answer from {url}: {source}"),
+            ServerError::Unauthorized { message } => {
+                write!(f, "the server does not accept this device: {message}")
+            }
+            ServerError::Status { url, status, message, .. } => {
+                write!(f, "{url} answered {status}: {message}")
+            }
+            ServerError::Malformed { url, reason } => {
+                write!(f, "{url} answered something that is not from a Mender server: {reason}")
+            }
+            ServerError::Credentials { reason } => f.write_str(reason),
+            ServerError::Stopped => f.write_str("asked to stop"),
+        }
+    }
+}
+
+impl std::error::Error for ServerError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            ServerError::Transport { source, .. } => Some(source),
+            ServerError::NoServer
+            | ServerError::Unauthorized { .. }
+            | ServerError::Status { .. }
+            | ServerError::Malformed { .. }
+            | ServerError::Credentials { .. }
+            | ServerError::Stopped => None,
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! The device API of a Mender-compatible server: what is asked, and what the answers mean. How bytes travel is the
+//! business of a [`Transport`].
+
+mod api;
+mod backoff;
+mod download;
+mod error;
+
+pub use api::{Api, Attribute, AttributeValue, DeploymentStatus, Offer, ReportAnswer, Settings};
+pub use backoff::Backoff;
+pub use download::{Download, DownloadSettings};
+pub use error::ServerError;
+
+use std::fmt;
+use std::io::Read;
+
+/// A request method.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Method {
+    /// GET.
+    Get,
+    /// POST.
+    Post,
+    /// PUT.
+    Put,
+    /// PATCH.
+    Patch,
+}
+
+/// What a request is for: the two kinds have different deadlines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// A small question with a small answer.
+    Api,
+    /// An artifact: as long as it takes, but never silent for long.
+    Download,
+}
+
+/// A request. Header names are in lower case; `host`, `content-length`, `user-agent` and `connection` are the
+/// transport's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request<'a> {
+    /// The method.
+    pub method: Method,
+    /// The whole address.
+    pub url: &'a str,
+    /// The headers.
+    pub headers: Vec<(&'static str, String)>,
+    /// The body, if there is one. Always sent with its length, never chunked.
+    pub body: Option<&'a [u8]>,
+    /// What it is for.
+    pub purpose: Purpose,
+}
+
+/// An answer, as it came: a redirect is an answer.
+pub struct Response {
+    /// The status code.
+    pub status: u16,
+    /// The headers, names in lower case.
+    pub headers: Vec<(String, String)>,
+    /// The body. Ends early only with an error: an end of the connection before the announced length is one.
+    pub body: Box<dyn Read + Send>,
+}
+
+impl Response {
+    /// The first header of this name (lower case).
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str())
+    }
+}
+
+impl fmt::Debug for Response {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Response")
+            .field("status", &self.status)
+            .field("headers", &self.headers)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Sends requests.
+///
+/// # Contract
+/// - Does not follow redirects, does not repeat a request, adds no credentials, undoes no `content-encoding`.
+/// - Every wait on the network has a deadline, and ends within a second when the process is asked to stop.
+/// - The head of an answer is bounded (64 KiB); the body is the caller's to bound.
+pub trait Transport: Send {
+    /// Sends `request`; returns when the head of the answer is here.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    fn send(&mut self, request: &Request<'_>) -> Result<Response, TransportError>;
+}
+
+/// Why there is no answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TransportError {
+    /// Whether the server may have received the request.
+    pub reached: Reached,
+    /// Whether the same attempt may succeed later; a certificate that is not accepted stays so.
+    pub may_pass: bool,
+    /// What went wrong, for a person.
+    pub reason: String,
+}
+
+/// Whether a request got to the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reached {
+    /// It certainly did not: there was no connection.
+    No,
+    /// It may have.
+    Maybe,
+}
+
+impl fmt::Display for TransportError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.reason)
+    }
+}
+
+impl std::error::Error for TransportError {}
+
+/// What names the device to the server: its identity, and the key that proves it.
+pub trait Credentials: Send {
+    /// The identity as the compact JSON text of one object with sorted keys: the `id_data` of a request.
+    ///
+    /// # Errors
+    /// When the identity cannot be learned; the text says why.
+    fn id_data(&mut self) -> Result<String, String>;
+
+    /// The public key, as SubjectPublicKeyInfo in PEM: block type `PUBLIC KEY`, lines of 64, a final newline.
+    fn public_key_pem(&self) -> String;
+
+    /// The signature over `message`: PKCS#1 v1.5 with SHA-256 (RSA), SHA-256 and DER (ECDSA), pure (Ed25519).
+    ///
+    /// # Errors
+    /// When the key cannot be used; the text says why.
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, String>;
+}
