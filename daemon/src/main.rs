@@ -20,7 +20,8 @@ use std::process::ExitCode;
 use client_core::artifact::ReadAhead;
 use client_core::deploy::record::Record;
 use client_core::deploy::stage::Stage;
-use client_core::deploy::{self, DeployError, Device, Options, Policy, Summary};
+use client_core::deploy::{self, DeployError, Device, NoReporter, Options, Policy, Summary};
+use client_core::install::NoModules;
 
 use linux::lock::LockError;
 
@@ -134,16 +135,18 @@ fn with_device(invocation: &Invocation, setup: &Setup) -> Result<u8, ComposeErro
     let mut state = setup.open_state()?;
     let mut boot_env = setup.boot_env();
     let mut slots = setup.slots();
-    let mut system = setup.system();
+    let system = setup.system();
     let mut scripts = setup.scripts();
     let mut printer = Printer::new(json);
     let mut device = Device {
         boot_env: &mut boot_env,
         slots: &mut slots,
-        system: &mut system,
+        system: &system,
+        modules: &mut NoModules,
         state: &mut state,
         scripts: &mut scripts,
         observer: &mut printer,
+        reporter: &mut NoReporter,
     };
     let options = |stop_before: &[Stage]| Options { stop_before: stop_before.to_vec() };
     let (name, reboot_exit_code, result) = match &invocation.command {

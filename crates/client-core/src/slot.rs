@@ -48,20 +48,20 @@ pub trait System {
     /// # Errors
     /// When neither slot can be shown to be the running one. The error names every input that was
     /// compared, because this is the first thing that fails on a new board.
-    fn running_slot(&mut self) -> Result<Slot, SlotError>;
+    fn running_slot(&self) -> Result<Slot, SlotError>;
 
     /// The value of the device type file, without the `device_type=` prefix.
     ///
     /// # Errors
     /// When the file is missing or is not exactly one `device_type=<value>` line.
-    fn device_type(&mut self) -> Result<String, SlotError>;
+    fn device_type(&self) -> Result<String, SlotError>;
 
     /// Restarts the device. On success it does not return, or returns and the process is about to be
     /// killed; the caller does nothing more.
     ///
     /// # Errors
     /// When the reboot could not be started.
-    fn reboot(&mut self) -> Result<(), SlotError>;
+    fn reboot(&self) -> Result<(), SlotError>;
 }
 
 /// Opens the slots as storage.

@@ -193,6 +193,10 @@ impl ScriptRunner for LinuxScripts {
         first_error.map_or(Ok(()), Err)
     }
 
+    fn check_root_scripts(&mut self) -> Result<(), ScriptError> {
+        check_version(&self.rootfs_directory.join("version"))
+    }
+
     fn discard(&mut self) -> Result<(), ScriptError> {
         for directory in [&self.staging_directory, &self.artifact_directory] {
             atomic_file::remove_directory(directory).map_err(|e| io_error("remove", directory, e))?;

@@ -26,18 +26,18 @@ impl LinuxSystem {
 }
 
 impl System for LinuxSystem {
-    fn running_slot(&mut self) -> Result<Slot, SlotError> {
+    fn running_slot(&self) -> Result<Slot, SlotError> {
         running_slot(&self.paths)
     }
 
-    fn device_type(&mut self) -> Result<String, SlotError> {
+    fn device_type(&self) -> Result<String, SlotError> {
         let path = self.device_type_file.display().to_string();
         let wrong = |reason: String| SlotError::DeviceType { path: path.clone(), reason };
         let content = fs::read(&self.device_type_file).map_err(|error| wrong(error.to_string()))?;
         parse_device_type(&content).map_err(|reason| wrong(reason.to_owned()))
     }
 
-    fn reboot(&mut self) -> Result<(), SlotError> {
+    fn reboot(&self) -> Result<(), SlotError> {
         let io_error = |source| SlotError::Io { doing: "run", path: self.reboot_command.clone(), source };
         let mut words = self.reboot_command.split_whitespace();
         let program = words.next().ok_or_else(|| io_error(std::io::ErrorKind::InvalidInput.into()))?;

@@ -56,15 +56,15 @@ pub struct KnownSystem {
 }
 
 impl System for KnownSystem {
-    fn running_slot(&mut self) -> Result<Slot, SlotError> {
+    fn running_slot(&self) -> Result<Slot, SlotError> {
         Ok(self.running)
     }
 
-    fn device_type(&mut self) -> Result<String, SlotError> {
+    fn device_type(&self) -> Result<String, SlotError> {
         Ok(self.device_type.clone())
     }
 
-    fn reboot(&mut self) -> Result<(), SlotError> {
+    fn reboot(&self) -> Result<(), SlotError> {
         Ok(())
     }
 }
@@ -98,6 +98,10 @@ impl ScriptRunner for ScriptLog {
         if self.failing.as_ref() == Some(&point) {
             return Err(ScriptError::Failed { script: point, how: "exit status 1".into() });
         }
+        Ok(())
+    }
+
+    fn check_root_scripts(&mut self) -> Result<(), ScriptError> {
         Ok(())
     }
 

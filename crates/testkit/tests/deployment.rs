@@ -20,7 +20,8 @@ use bootloader_uboot::UBootEnv;
 use client_core::artifact::{Limits, Trust};
 use client_core::boot::{BootEnv, BootEnvError};
 use client_core::deploy::record::Record;
-use client_core::deploy::{self, DeployError, Device, Options as Order, Policy, Stage, Status, Summary};
+use client_core::deploy::{self, DeployError, Device, NoReporter, Options as Order, Policy, Stage, Status, Summary};
+use client_core::install::NoModules;
 use client_core::slot::Slot;
 use client_core::state_store::{StateError, StateStore, TwoCopyRecord};
 use testkit::artifacts;
@@ -304,16 +305,18 @@ fn client(
     let mut state = SwappedStore { inner: Rc::new(RefCell::new(record)), steps: Rc::clone(&steps) };
     let mut env = SwappedEnv { inner: Rc::new(RefCell::new(machine.env(world))), steps: Rc::clone(&steps) };
     let mut slots = CrashSlots::new(world, running);
-    let mut system = KnownSystem { running, device_type: artifacts::DEVICE_TYPE.into() };
+    let system = KnownSystem { running, device_type: artifacts::DEVICE_TYPE.into() };
     let mut scripts = ScriptLog::default();
     let mut notices = Notices::default();
     let result = command(&mut Device {
         boot_env: &mut env,
         slots: &mut slots,
-        system: &mut system,
+        system: &system,
+        modules: &mut NoModules,
         state: &mut state,
         scripts: &mut scripts,
         observer: &mut notices,
+        reporter: &mut NoReporter,
     });
     release(&steps);
     result

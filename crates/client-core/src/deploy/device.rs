@@ -1,8 +1,9 @@
 //! The seams of one device as one struct: passed first to everything that acts.
 
-use super::report::Observer;
+use super::report::{Observer, Reporter};
 use super::scripts::ScriptRunner;
 use crate::boot::BootEnv;
+use crate::install::Modules;
 use crate::slot::{Slots, System};
 use crate::state_store::StateStore;
 
@@ -13,11 +14,15 @@ pub struct Device<'a> {
     /// The two root file system partitions.
     pub slots: &'a mut dyn Slots,
     /// What the operating system knows.
-    pub system: &'a mut dyn System,
+    pub system: &'a dyn System,
+    /// Handlers of payload types that are not built in.
+    pub modules: &'a mut dyn Modules,
     /// The record that survives a power cut.
     pub state: &'a mut dyn StateStore,
     /// State scripts.
     pub scripts: &'a mut dyn ScriptRunner,
     /// Who is told what happens.
     pub observer: &'a mut dyn Observer,
+    /// The server that ordered the deployment, if one did.
+    pub reporter: &'a mut dyn Reporter,
 }

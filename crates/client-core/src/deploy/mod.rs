@@ -11,6 +11,6 @@ pub mod scripts;
 pub mod stage;
 
 pub use device::Device;
-pub use report::{DeployError, Notice, Observer, Status, Summary};
-pub use run::{Options, Policy, bootstrap, commit, install, resume, roll_back};
-pub use stage::Stage;
+pub use report::{DeployError, NoReporter, Notice, Observer, Reported, Reporter, Status, Summary};
+pub use run::{Open, Options, Order, Policy, bootstrap, carry_out, commit, install, resume, roll_back};
+pub use stage::{Importance, Stage};

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::stage::Stage;
+use crate::artifact::Header;
 use crate::install::{ROOTFS_IMAGE, WrittenImage};
 use crate::provides::Provides;
 use crate::state_store::{StateError, StateStore};
@@ -18,8 +19,12 @@ use crate::state_store::{StateError, StateStore};
 /// Version of the document that this client writes.
 pub const VERSION: u32 = 1;
 
-/// Stage changes one deployment may make. More is a loop: the longest legal deployment makes eight.
+/// Stages one deployment may enter, and processes that may take it up, counted together. More is a loop: the longest
+/// legal deployment makes eighteen.
 pub const TRANSITIONS_MAX: u32 = 28;
+
+/// Restarts one deployment may ask for, in each direction.
+pub const REBOOTS_MAX: u32 = 3;
 
 /// The whole document.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -32,20 +37,36 @@ pub struct Record {
     /// The deployment in progress.
     #[serde(default)]
     pub deployment: Option<Deployment>,
+    /// The end of a deployment that the server does not know yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unreported: Option<Unreported>,
     /// Fields of other clients.
     #[serde(flatten)]
     unknown: Map<String, Value>,
 }
 
+/// The end of a deployment, for the server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unreported {
+    /// The deployment's id.
+    pub id: String,
+    /// Whether it failed.
+    pub failed: bool,
+}
+
 /// A deployment in progress.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Deployment {
+    /// Its id, given by the server; `None` for one of the command line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
     /// Name of the artifact being installed.
     pub artifact_name: String,
     /// Its group.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub artifact_group: Option<String>,
-    /// Its payload type.
+    /// Its payload type; empty before the header was read, and for an artifact without a payload.
+    #[serde(default)]
     pub payload_type: String,
     /// What it provides.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -69,7 +90,16 @@ pub struct Deployment {
     /// The payload needs a restart.
     #[serde(default)]
     pub needs_reboot: bool,
-    /// Stage changes so far.
+    /// The payload's handler restarts the device itself.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub reboots_itself: bool,
+    /// Restarts asked for, on the way there.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub reboots: u32,
+    /// Restarts asked for, on the way back.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub reboots_back: u32,
+    /// Stages entered, and processes that took it up, so far.
     #[serde(default)]
     pub transitions: u32,
     /// Fields of other clients.
@@ -108,6 +138,17 @@ impl std::error::Error for RecordError {
     }
 }
 
+// The signature is serde's.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_zero(value: &u32) -> bool {
+    *value == 0
+}
+
 impl From<StateError> for RecordError {
     fn from(error: StateError) -> RecordError {
         RecordError::Store(error)
@@ -118,6 +159,7 @@ impl Deployment {
     /// A deployment that is about to download.
     pub fn new(artifact_name: String, payload_type: String) -> Deployment {
         Deployment {
+            id: None,
             artifact_name,
             artifact_group: None,
             payload_type,
@@ -129,9 +171,22 @@ impl Deployment {
             failed: false,
             inconsistent: false,
             needs_reboot: false,
+            reboots_itself: false,
+            reboots: 0,
+            reboots_back: 0,
             transitions: 0,
             unknown: Map::new(),
         }
+    }
+
+    /// Takes over what the artifact says about itself.
+    pub(super) fn learn(&mut self, header: &Header) {
+        self.artifact_name = header.artifact_name.clone();
+        self.artifact_group = header.artifact_group.clone();
+        self.payload_type =
+            header.payload.as_ref().map(|info| info.payload_type.clone()).unwrap_or_default();
+        self.provides = header.provides.clone();
+        self.clears_provides = header.clears_provides.clone();
     }
 
     /// What can be saved of a deployment that another client wrote in a way this one does not understand: enough to
@@ -141,6 +196,7 @@ impl Deployment {
         let payload_type = Some(text("payload_type")).filter(|text| !text.is_empty());
         let payload_type = payload_type.unwrap_or_else(|| ROOTFS_IMAGE.to_owned());
         let mut deployment = Deployment::new(text("artifact_name"), payload_type);
+        deployment.id = value.get("id").and_then(Value::as_str).map(str::to_owned);
         deployment.image = value.get("image").and_then(|image| serde_json::from_value(image.clone()).ok());
         deployment.stage = Stage::Rollback;
         deployment.failed = true;
@@ -151,7 +207,7 @@ impl Deployment {
 impl Record {
     /// The record of a device on which nothing was recorded yet.
     pub fn new() -> Record {
-        Record { version: VERSION, installed: Provides::default(), deployment: None, unknown: Map::new() }
+        Record { version: VERSION, installed: Provides::default(), deployment: None, unreported: None, unknown: Map::new() }
     }
 
     /// Reads a document.

@@ -2,11 +2,13 @@
 
 use std::fmt;
 
-use super::record::RecordError;
+use super::record::{RecordError, Unreported};
 use super::scripts::ScriptError;
+use super::stage::{Importance, Stage};
 use crate::boot::Verdict;
 use crate::install::{InstallError, Progress};
 use crate::provides::DependsError;
+use crate::server::DeploymentStatus;
 use crate::slot::SlotError;
 
 /// Something a person who watches a command wants to know, when it happens. The command line turns each into the
@@ -60,6 +62,43 @@ pub enum Notice {
 pub trait Observer: Progress {
     /// Something happened.
     fn notice(&mut self, notice: Notice);
+
+    /// A stage begins.
+    fn stage(&mut self, _stage: Stage) {}
+
+    /// Whether the process was asked to stop: no further stage is begun then, and a step that fails is taken as
+    /// interrupted, not as failed. Once true it stays true.
+    fn stop_requested(&self) -> bool {
+        false
+    }
+}
+
+/// Tells the server how a deployment goes.
+pub trait Reporter {
+    /// Reports `status` of deployment `id`. With [`Importance::Mandatory`] it tries until there is an answer or the
+    /// attempts are used up.
+    fn report(&mut self, id: &str, status: DeploymentStatus, importance: Importance) -> Reported;
+}
+
+/// What became of a report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reported {
+    /// The server noted it.
+    Accepted,
+    /// The server has aborted the deployment, or does not know it.
+    Aborted,
+    /// No answer, and no further attempt.
+    NoAnswer,
+}
+
+/// No server to tell: the command line's reporter.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoReporter;
+
+impl Reporter for NoReporter {
+    fn report(&mut self, _: &str, _: DeploymentStatus, _: Importance) -> Reported {
+        Reported::Accepted
+    }
 }
 
 /// How a command left the device.
@@ -82,6 +121,10 @@ pub enum Status {
     Stopped,
     /// Only the clean-up was left.
     CleanedUp,
+    /// The device is being restarted; the deployment goes on after that.
+    Rebooting,
+    /// The process was asked to stop; the deployment goes on in the next one.
+    Interrupted,
 }
 
 impl Status {
@@ -96,6 +139,8 @@ impl Status {
             Status::Inconsistent => "inconsistent",
             Status::Stopped => "stopped",
             Status::CleanedUp => "cleaned-up",
+            Status::Rebooting => "rebooting",
+            Status::Interrupted => "interrupted",
         }
     }
 }
@@ -111,6 +156,15 @@ pub struct Summary {
     pub needs_reboot: bool,
     /// Why it did not, where it did not.
     pub error: Option<DeployError>,
+    /// How the deployment ended, for the server that ordered it; `None` while it goes on, or without a server.
+    pub ended: Option<Unreported>,
+}
+
+impl Summary {
+    /// A summary with nothing more to say; a success where there is no error.
+    pub(super) fn of(status: Status, error: Option<DeployError>) -> Summary {
+        Summary { status, success: error.is_none(), needs_reboot: false, error, ended: None }
+    }
 }
 
 /// Why a command could not be carried out.
@@ -148,6 +202,24 @@ pub enum DeployError {
     },
     /// The deployment changed its stage too often.
     Loop,
+    /// The server aborted the deployment.
+    Aborted,
+    /// The server could not be told that the new software is about to be committed.
+    Unreachable,
+    /// The process was asked to stop.
+    Stopped,
+    /// The device was restarted as often as one deployment may ask for it.
+    TooManyReboots {
+        /// How often that is.
+        limit: u32,
+    },
+    /// The device or the client was restarted in the middle of a stage that cannot be taken up again.
+    CutShort {
+        /// The stage.
+        stage: Stage,
+    },
+    /// The artifact could not be asked for.
+    Source(std::io::Error),
     /// The artifact, the slot or the boot environment.
     Install(InstallError),
     /// The artifact is not for this device.
@@ -194,6 +266,18 @@ impl fmt::Display for DeployError {
                  {have_bytes} there"
             ),
             DeployError::Loop => f.write_str("the deployment changed its stage too often and was ended"),
+            DeployError::Aborted => f.write_str("the server aborted the deployment"),
+            DeployError::Unreachable => f.write_str(
+                "the server could not be reached before the commit: the new software is not made permanent",
+            ),
+            DeployError::Stopped => f.write_str("interrupted: asked to stop"),
+            DeployError::TooManyReboots { limit } => {
+                write!(f, "the device was restarted {limit} times and the software did not change")
+            }
+            DeployError::CutShort { stage } => {
+                write!(f, "the device or the client was restarted in the middle of {stage:?}")
+            }
+            DeployError::Source(error) => error.fmt(f),
             DeployError::Install(error) => error.fmt(f),
             DeployError::Depends(error) => error.fmt(f),
             DeployError::Slot(error) => error.fmt(f),
@@ -211,6 +295,7 @@ impl std::error::Error for DeployError {
             DeployError::Slot(error) => error.source(),
             DeployError::Record(error) => error.source(),
             DeployError::Script(error) => error.source(),
+            DeployError::Source(error) => Some(error),
             DeployError::NothingInProgress
             | DeployError::AlreadyInProgress
             | DeployError::CannotCommitHere
@@ -220,6 +305,11 @@ impl std::error::Error for DeployError {
             | DeployError::Interrupted
             | DeployError::RecordTooSmall { .. }
             | DeployError::NotABootstrapArtifact { .. }
+            | DeployError::Aborted
+            | DeployError::Unreachable
+            | DeployError::Stopped
+            | DeployError::TooManyReboots { .. }
+            | DeployError::CutShort { .. }
             | DeployError::Loop => None,
         }
     }

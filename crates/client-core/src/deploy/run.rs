@@ -13,14 +13,15 @@
 use std::io::Read;
 
 use super::device::Device;
-use super::record::{Deployment, Record, TRANSITIONS_MAX, VERSION};
-use super::report::{DeployError, Notice, Observer, Status, Summary};
+use super::record::{Deployment, REBOOTS_MAX, Record, TRANSITIONS_MAX, Unreported, VERSION};
+use super::report::{DeployError, Notice, Observer, Reported, Reporter, Status, Summary};
 use super::scripts::{OnScriptFailure, ScriptPoint, ScriptRunner};
-use super::stage::{self, Outcome, Resume, Stage};
+use super::stage::{self, Conduct, Importance, Outcome, Resume, Stage};
 use crate::artifact::{self, Artifact, Header, Limits, PayloadReader, Trust};
-use crate::boot::Verdict;
-use crate::install::{InstallError, PayloadHandler, ROOTFS_IMAGE, RebootNeed, RootfsImage};
+use crate::boot::{BootEnv, Verdict};
+use crate::install::{InstallError, Modules, PayloadHandler, ROOTFS_IMAGE, RebootNeed, RootfsImage};
 use crate::provides::{Provides, UNKNOWN_ARTIFACT};
+use crate::slot::{Slots, System};
 use crate::state_store::StateStore;
 
 /// What is trusted, and how much is taken from outside.
@@ -57,24 +58,14 @@ pub fn install(
     options: &Options,
 ) -> Result<Summary, DeployError> {
     let mut record = Record::load(device.state)?;
-    match &record.deployment {
-        None => {}
-        // Cut while downloading: nothing points at the half-written slot, and it will be written again.
-        Some(left) if left.stage == Stage::Download => {
-            log::warn!("forgetting the interrupted download of {}", left.artifact_name);
-            record.deployment = None;
-        }
-        Some(_) => {
-            device.observer.notice(Notice::SystemNotModified);
-            return Err(DeployError::AlreadyInProgress);
-        }
+    if let Err(error) = make_room(&mut record) {
+        device.observer.notice(Notice::SystemNotModified);
+        return Err(error);
     }
-    // Whoever wrote the record before: the deployment that begins is in this client's words.
-    record.version = VERSION;
     let refused = |observer: &mut dyn Observer, error| {
         observer.notice(Notice::StreamingFailed);
         observer.notice(Notice::SystemNotModified);
-        Ok(Summary { status: Status::NotModified, success: false, needs_reboot: false, error: Some(error) })
+        Ok(Summary::of(Status::NotModified, Some(error)))
     };
     // Nothing is written before the header was verified: a refused artifact leaves no trace.
     let Artifact { header, mut payload } = match artifact::open(source, &policy.trust, &policy.limits) {
@@ -94,22 +85,74 @@ pub fn install(
         };
     };
     let mut deployment = Deployment::new(header.artifact_name.clone(), info.payload_type.clone());
-    deployment.artifact_group = header.artifact_group.clone();
-    deployment.provides = header.provides.clone();
-    deployment.clears_provides = header.clears_provides.clone();
-
-    if deployment.payload_type != ROOTFS_IMAGE {
-        device.observer.notice(Notice::NoUpdateModule);
-        let payload_type = deployment.payload_type;
-        let error = Some(InstallError::UnknownPayloadType { payload_type }.into());
-        return Ok(Summary { status: Status::NotModified, success: false, needs_reboot: false, error });
+    deployment.learn(&header);
+    let mut run = Run::new(device, record, deployment, options);
+    if let Err(error) = run.open_handler() {
+        let unknown = matches!(error, InstallError::UnknownPayloadType { .. });
+        if !unknown {
+            return refused(run.observer, error.into());
+        }
+        run.observer.notice(Notice::NoUpdateModule);
+        return Ok(Summary::of(Status::NotModified, Some(error.into())));
     }
-    if let Err(error) = RootfsImage::new(device.boot_env, device.slots, device.system).map(drop) {
-        return refused(device.observer, error.into());
-    }
-    let mut run = Run::new(device, record, deployment, options)?;
-    run.drive(Stage::Download, Some(Incoming { header: &header, payload: &mut payload }));
+    run.drive(Stage::Download, Some(Incoming::Opened { header: &header, payload: &mut payload }));
     Ok(run.finish(Command::Install))
+}
+
+/// A deployment as a server orders it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Order {
+    /// Its id.
+    pub id: String,
+    /// The artifact's name as the server tells it, until the artifact itself does.
+    pub artifact_name: String,
+}
+
+/// Begins to read the artifact of an order.
+pub type Open<'o> = dyn FnMut() -> std::io::Result<Box<dyn Read + Send>> + 'o;
+
+/// Carries out what a server ordered, up to the restart or to the end.
+///
+/// # Errors
+/// When nothing was begun: the record cannot be read, or another deployment is in progress. Everything after that
+/// is told by the summary.
+pub fn carry_out(
+    device: &mut Device<'_>,
+    order: &Order,
+    open: &mut Open<'_>,
+    policy: &Policy,
+) -> Result<Summary, DeployError> {
+    let mut record = match Record::load(device.state) {
+        Ok(record) => record,
+        Err(error) => return Err(error.into()),
+    };
+    make_room(&mut record)?;
+    let mut deployment = Deployment::new(order.artifact_name.clone(), String::new());
+    deployment.id = Some(order.id.clone());
+    log::info!("deployment {}: artifact {}", order.id, order.artifact_name);
+    let options = Options::default();
+    let mut run = Run::new(device, record, deployment, &options);
+    run.drive(Stage::Download, Some(Incoming::Ordered { open, policy }));
+    Ok(run.finish(Command::Install))
+}
+
+/// Makes sure that no other deployment is in progress.
+fn make_room(record: &mut Record) -> Result<(), DeployError> {
+    match &record.deployment {
+        None => {}
+        // Cut while downloading: nothing points at the half-written slot, and it will be written again.
+        Some(left) if left.stage == Stage::Download => {
+            log::warn!("forgetting the interrupted download of {}", left.artifact_name);
+            if let Some(id) = &left.id {
+                record.unreported = Some(Unreported { id: id.clone(), failed: true });
+            }
+            record.deployment = None;
+        }
+        Some(_) => return Err(DeployError::AlreadyInProgress),
+    }
+    // Whoever wrote the record before: the deployment that begins is in this client's words.
+    record.version = VERSION;
+    Ok(())
 }
 
 /// Makes the running trial permanent.
@@ -162,16 +205,47 @@ pub fn roll_back(device: &mut Device<'_>, options: &Options) -> Result<Summary, 
 /// environment from being read. Nothing has changed then.
 pub fn resume(device: &mut Device<'_>, options: &Options) -> Result<Summary, DeployError> {
     let (mut run, deployment) = take_up(device, options)?;
+    if deployment.transitions > TRANSITIONS_MAX {
+        // Something in the stages it passes ends this process every time: nothing of it is called again.
+        run.deployment.inconsistent = true;
+        run.fail(DeployError::Loop);
+        run.passed.push(Stage::Failure);
+        run.handler = None;
+        run.drive(Stage::Cleanup, None);
+        return Ok(run.finish(Command::Resume));
+    }
     match run.position()? {
-        Resume::AwaitReboot => run.waiting = true,
+        Resume::AwaitReboot => match run.conduct {
+            Conduct::Attended => run.waiting = true,
+            Conduct::Unattended => run.drive(Stage::Reboot, None),
+        },
         Resume::Enter(stage) => {
-            if stage == Stage::Rollback {
-                if deployment.stage == Stage::Commit && !deployment.entered {
+            match (stage, deployment.stage) {
+                (Stage::Rollback, Stage::Commit) if !deployment.entered => {
                     // It was waiting, and the bootloader went back: that is news.
                     run.fail(DeployError::FellBack);
                     run.observer.notice(Notice::CommittingFailed);
                 }
-                run.deployment.failed = true;
+                (Stage::Rollback | Stage::Cleanup, found) if found != stage => {
+                    run.deployment.failed = true;
+                    if run.conduct == Conduct::Unattended {
+                        run.fail(DeployError::CutShort { stage: found });
+                    }
+                }
+                (Stage::Rollback, _) => run.deployment.failed = true,
+                (
+                    Stage::Download
+                    | Stage::Install
+                    | Stage::Reboot
+                    | Stage::VerifyReboot
+                    | Stage::Commit
+                    | Stage::AfterCommit
+                    | Stage::RollbackReboot
+                    | Stage::VerifyRollback
+                    | Stage::Failure
+                    | Stage::Cleanup,
+                    _,
+                ) => {}
             }
             run.drive(stage, None);
         }
@@ -263,7 +337,7 @@ fn install_empty(
     record.deployment = None;
     record.save(device.state)?;
     device.observer.notice(Notice::InstalledAndCommitted);
-    Ok(Summary { status: Status::Committed, success: true, needs_reboot: false, error: None })
+    Ok(Summary::of(Status::Committed, None))
 }
 
 /// Loads the deployment in progress.
@@ -273,14 +347,22 @@ fn take_up<'r>(
 ) -> Result<(Run<'r>, Deployment), DeployError> {
     let record = Record::load(device.state)?;
     let deployment = match record.deployment.clone() {
-        // An interrupted download left nothing to go on with.
-        Some(deployment) if deployment.stage != Stage::Download => deployment,
+        // An interrupted download left nothing to go on with, but a server may wait to hear of it.
+        Some(mut deployment) if deployment.stage != Stage::Download || deployment.id.is_some() => {
+            deployment.transitions = deployment.transitions.saturating_add(1);
+            deployment
+        }
         Some(_) | None => {
             device.observer.notice(Notice::NothingInProgress);
             return Err(DeployError::NothingInProgress);
         }
     };
-    let run = Run::new(device, record, deployment.clone(), options)?;
+    let mut run = Run::new(device, record, deployment.clone(), options);
+    // Killed before the header was read, or without a payload: there is none.
+    if !deployment.payload_type.is_empty() {
+        run.open_handler()?;
+        run.begun = true;
+    }
     Ok((run, deployment))
 }
 
@@ -288,9 +370,11 @@ fn take_up<'r>(
 const RECORD_SPARE_BYTES: usize = 1024;
 
 /// What only the process that downloads has.
-struct Incoming<'i> {
-    header: &'i Header,
-    payload: &'i mut PayloadReader,
+enum Incoming<'i> {
+    /// An artifact whose header was accepted already.
+    Opened { header: &'i Header, payload: &'i mut PayloadReader },
+    /// An artifact that is still to be asked for.
+    Ordered { open: &'i mut Open<'i>, policy: &'i Policy },
 }
 
 /// Which command is being carried out: they differ only in what they say at the end.
@@ -304,23 +388,34 @@ enum Command {
 
 /// One deployment while a process works on it.
 struct Run<'r> {
-    handler: Box<dyn PayloadHandler + 'r>,
+    /// What the handler is made of, until it is.
+    boot: Option<(&'r mut dyn BootEnv, &'r mut dyn Slots)>,
+    modules: Option<&'r mut dyn Modules>,
+    handler: Option<Box<dyn PayloadHandler + 'r>>,
+    /// The handler was called, now or by an earlier process: it may have left something behind.
+    begun: bool,
+    system: &'r dyn System,
     state: &'r mut dyn StateStore,
     scripts: &'r mut dyn ScriptRunner,
     observer: &'r mut dyn Observer,
+    reporter: &'r mut dyn Reporter,
     options: &'r Options,
+    conduct: Conduct,
     record: Record,
     deployment: Deployment,
     /// The first thing that went wrong.
     error: Option<DeployError>,
-    /// Stages this process went through, the last one first.
+    /// Stages this process went through, the last one last.
     passed: Vec<Stage>,
     stopped: bool,
     waiting: bool,
+    rebooting: bool,
+    interrupted: bool,
     cleanup_failed: bool,
     post_commit_failed: bool,
     /// The record is the last word: without it even a done deed is not finished.
     save_failed: bool,
+    ended: Option<Unreported>,
 }
 
 impl<'r> Run<'r> {
@@ -329,30 +424,51 @@ impl<'r> Run<'r> {
         record: Record,
         deployment: Deployment,
         options: &'r Options,
-    ) -> Result<Run<'r>, DeployError> {
-        if deployment.payload_type != ROOTFS_IMAGE {
-            let payload_type = deployment.payload_type;
-            return Err(InstallError::UnknownPayloadType { payload_type }.into());
-        }
-        let mut handler: Box<dyn PayloadHandler + 'r> =
-            Box::new(RootfsImage::new(device.boot_env, device.slots, device.system)?);
-        handler.restore(deployment.image.clone());
-        Ok(Run {
-            handler,
+    ) -> Run<'r> {
+        Run {
+            boot: Some((device.boot_env, device.slots)),
+            modules: Some(device.modules),
+            handler: None,
+            begun: false,
+            system: device.system,
             state: device.state,
             scripts: device.scripts,
             observer: device.observer,
+            reporter: device.reporter,
             options,
+            conduct: if deployment.id.is_some() { Conduct::Unattended } else { Conduct::Attended },
             record,
             deployment,
             error: None,
             passed: Vec::new(),
             stopped: false,
             waiting: false,
+            rebooting: false,
+            interrupted: false,
             cleanup_failed: false,
             post_commit_failed: false,
             save_failed: false,
-        })
+            ended: None,
+        }
+    }
+
+    /// Finds the handler of the payload's type.
+    fn open_handler(&mut self) -> Result<(), InstallError> {
+        let payload_type = &self.deployment.payload_type;
+        let unknown = || InstallError::UnknownPayloadType { payload_type: payload_type.clone() };
+        let mut handler: Box<dyn PayloadHandler + 'r> = if payload_type == ROOTFS_IMAGE {
+            let (boot_env, slots) = self.boot.take().ok_or_else(unknown)?;
+            Box::new(RootfsImage::new(boot_env, slots, self.system)?)
+        } else {
+            self.modules.take().ok_or_else(unknown)?.open(payload_type)?
+        };
+        handler.restore(self.deployment.image.clone());
+        self.handler = Some(handler);
+        Ok(())
+    }
+
+    fn handler(&mut self) -> Result<&mut (dyn PayloadHandler + 'r), InstallError> {
+        self.handler.as_deref_mut().ok_or(InstallError::NothingWritten)
     }
 
     /// Where this deployment goes on, decided by the record and the boot environment together.
@@ -360,8 +476,14 @@ impl<'r> Run<'r> {
         let Deployment { stage, entered, .. } = self.deployment;
         // Only where it decides: going back must work with an environment that cannot be read.
         let verdict = match stage {
-            Stage::Install | Stage::Commit => self.handler.verdict()?,
-            Stage::Download | Stage::AfterCommit | Stage::Rollback | Stage::Failure | Stage::Cleanup => None,
+            Stage::Install | Stage::Reboot | Stage::VerifyReboot | Stage::Commit => self.handler()?.verdict()?,
+            Stage::Download
+            | Stage::AfterCommit
+            | Stage::Rollback
+            | Stage::RollbackReboot
+            | Stage::VerifyRollback
+            | Stage::Failure
+            | Stage::Cleanup => None,
         };
         if let Some(verdict) = verdict {
             log::info!("{} found in {stage:?}: {verdict}", self.deployment.artifact_name);
@@ -370,7 +492,7 @@ impl<'r> Run<'r> {
     }
 
     fn contradiction(&mut self) -> Result<DeployError, DeployError> {
-        let verdict = self.handler.verdict()?.unwrap_or(Verdict::Foreign);
+        let verdict = self.handler()?.verdict()?.unwrap_or(Verdict::Foreign);
         Ok(DeployError::Contradiction { verdict })
     }
 
@@ -383,19 +505,42 @@ impl<'r> Run<'r> {
                 self.leave_waiting_before(stage);
                 return;
             }
-            let outcome = self.perform(stage, incoming.take());
-            self.passed.push(stage);
-            if self.save_failed {
+            if self.observer.stop_requested() {
+                self.interrupted = true;
+                // Of a download that has not begun there is nothing to remember.
+                if stage != Stage::Download {
+                    self.leave_waiting_before(stage);
+                }
                 return;
             }
-            if stage == Stage::Rollback && outcome != Outcome::Done && !self.is_back() {
+            self.observer.stage(stage);
+            let mut outcome = match self.announce(stage) {
+                Ok(()) => self.perform(stage, incoming.take()),
+                Err(outcome) => outcome,
+            };
+            if (stage, outcome) == (Stage::Install, Outcome::Done) {
+                outcome = self.learn_reboot_need().unwrap_or_else(|error| {
+                    self.fail(error);
+                    self.judge_failure(stage)
+                });
+            }
+            self.passed.push(stage);
+            if self.save_failed || self.interrupted || self.rebooting {
+                return;
+            }
+            if (stage, outcome) == (Stage::Rollback, Outcome::Failed) && !self.is_back() {
                 // The trial may still be open. The record keeps saying so, and `resume` tries again.
                 return;
             }
             upcoming = stage::next(stage, outcome);
+            if (stage, outcome) == (Stage::Download, Outcome::Done) && self.handler.is_none() {
+                // No payload: accepting the artifact was all there is to it.
+                self.record.installed = self.provides_after_commit();
+                upcoming = Some(Stage::Cleanup);
+            }
             let following = upcoming.map_or("end".to_owned(), |stage| format!("{stage:?}"));
             log::info!("{}: {stage:?} {outcome:?}, {following} follows", self.deployment.artifact_name);
-            if (stage, outcome) == (Stage::Install, Outcome::Done) {
+            if (stage, outcome, self.conduct) == (Stage::Install, Outcome::Done, Conduct::Attended) {
                 if !self.supports_rollback() {
                     self.observer.notice(Notice::NoRollbackCommitting);
                     continue;
@@ -415,28 +560,108 @@ impl<'r> Run<'r> {
         }
     }
 
+    /// Tells the server what comes, where a server ordered it. An error is how the stage ended before it began.
+    fn announce(&mut self, stage: Stage) -> Result<(), Outcome> {
+        let (Some(id), Some((status, importance))) = (self.deployment.id.clone(), stage.announces()) else {
+            return Ok(());
+        };
+        if stage == Stage::Commit {
+            // The answer may take long: a process that is ended meanwhile must find the installation complete.
+            if let Err(error) = self.save_position(stage, false) {
+                self.fail(error);
+                return Err(self.judge_failure(stage));
+            }
+        }
+        match (self.reporter.report(&id, status, importance), importance) {
+            (Reported::Accepted, _) | (Reported::NoAnswer, Importance::BestEffort) => Ok(()),
+            (Reported::Aborted, _) => {
+                self.fail(DeployError::Aborted);
+                Err(match stage {
+                    Stage::Download | Stage::Install => Outcome::Aborted,
+                    Stage::Reboot
+                    | Stage::VerifyReboot
+                    | Stage::Commit
+                    | Stage::AfterCommit
+                    | Stage::Rollback
+                    | Stage::RollbackReboot
+                    | Stage::VerifyRollback
+                    | Stage::Failure
+                    | Stage::Cleanup => match self.judge_failure(stage) {
+                        Outcome::Failed => Outcome::Aborted,
+                        other @ (Outcome::Done
+                        | Outcome::DoneNeedsReboot
+                        | Outcome::FailedForGood
+                        | Outcome::Aborted) => other,
+                    },
+                })
+            }
+            (Reported::NoAnswer, Importance::Mandatory) if self.observer.stop_requested() => {
+                self.interrupted = true;
+                Err(Outcome::Failed)
+            }
+            (Reported::NoAnswer, Importance::Mandatory) => {
+                self.fail(DeployError::Unreachable);
+                Err(self.judge_failure(stage))
+            }
+        }
+    }
+
+    /// Asks the handler whether a restart is needed; the daemon takes care of it, the command line only says so.
+    fn learn_reboot_need(&mut self) -> Result<Outcome, DeployError> {
+        let need = self.handler()?.needs_reboot()?;
+        self.deployment.needs_reboot = need != RebootNeed::None;
+        self.deployment.reboots_itself = need == RebootNeed::Custom;
+        Ok(match self.conduct {
+            Conduct::Unattended if self.deployment.needs_reboot => Outcome::DoneNeedsReboot,
+            Conduct::Unattended | Conduct::Attended => Outcome::Done,
+        })
+    }
+
     /// One stage: scripts, deed, scripts.
     fn perform(&mut self, stage: Stage, incoming: Option<Incoming<'_>>) -> Outcome {
         match self.try_to(stage, incoming) {
-            Ok(()) => Outcome::Done,
+            Ok(outcome) => outcome,
+            // What was asked to stop has not failed. The record says where to go on.
+            Err(error) if self.observer.stop_requested() => {
+                log::info!("{}: {stage:?} interrupted: {error}", self.deployment.artifact_name);
+                self.interrupted = true;
+                if stage == Stage::Download {
+                    self.forget_download();
+                }
+                Outcome::Failed
+            }
             Err(error) => {
                 log::error!("{}: {stage:?} failed: {error}", self.deployment.artifact_name);
                 self.fail(error);
-                if let Some(point) = stage.error_scripts() {
-                    // What a script says to a failure changes nothing (specification 4.4).
-                    self.run_scripts(point, OnScriptFailure::RunTheRest).unwrap_or_else(|error| {
-                        log::warn!("ignored: {error}");
-                    });
+                if let (Some(point), true) =
+                    (stage.error_scripts(self.conduct), stage != Stage::VerifyRollback)
+                {
+                    self.run_error_scripts(point);
                 }
                 self.judge_failure(stage)
             }
         }
     }
 
+    /// The server orders it again, and nothing of it is on the device: it simply has not happened.
+    fn forget_download(&mut self) {
+        self.record.deployment = None;
+        if let Err(error) = self.record.save(self.state) {
+            log::error!("cannot save that the download was interrupted: {error}");
+        }
+    }
+
+    fn run_error_scripts(&mut self, point: ScriptPoint) {
+        // What a script says to a failure changes nothing (specification 4.4).
+        self.scripts.run(point, OnScriptFailure::RunTheRest).unwrap_or_else(|error| {
+            log::warn!("ignored: {error}");
+        });
+    }
+
     /// What a failed stage means for the deployment.
     fn judge_failure(&mut self, stage: Stage) -> Outcome {
         match stage {
-            Stage::Install | Stage::Commit => {
+            Stage::Install | Stage::Reboot | Stage::VerifyReboot | Stage::Commit => {
                 if self.supports_rollback() {
                     return Outcome::Failed;
                 }
@@ -455,59 +680,165 @@ impl<'r> Run<'r> {
                 self.cleanup_failed = true;
                 Outcome::Failed
             }
-            Stage::Download => Outcome::Failed,
+            Stage::Download | Stage::RollbackReboot | Stage::VerifyRollback => Outcome::Failed,
         }
     }
 
-    fn try_to(&mut self, stage: Stage, incoming: Option<Incoming<'_>>) -> Result<(), DeployError> {
+    fn try_to(&mut self, stage: Stage, incoming: Option<Incoming<'_>>) -> Result<Outcome, DeployError> {
         match stage {
-            Stage::Download => {
-                let Some(Incoming { header, payload }) = incoming else {
-                    return Err(InstallError::NothingWritten.into());
-                };
-                self.check_that_the_record_fits()?; // a commit that cannot be recorded must not be begun
-                self.scripts.stage(&header.scripts)?;
-                self.enter(stage)?; // who finds a half-written slot must know why
-                self.handler.download(payload, self.observer)?;
-                self.deployment.image = self.handler.image();
-                self.leave(stage)?;
-                // Only now has every byte of the artifact been verified.
-                Ok(self.scripts.publish()?)
-            }
+            Stage::Download => self.take_in(incoming),
             Stage::Install => {
                 self.enter(stage)?; // intent before effect: a cut from here on is undone
-                self.handler.install()?;
+                self.handler()?.install()?;
                 self.leave(stage)?;
-                self.deployment.needs_reboot = self.handler.needs_reboot()? == RebootNeed::Automatic;
-                Ok(())
+                Ok(Outcome::Done)
+            }
+            Stage::Reboot => {
+                if self.deployment.reboots >= REBOOTS_MAX {
+                    return Err(DeployError::TooManyReboots { limit: REBOOTS_MAX });
+                }
+                self.deployment.reboots += 1;
+                self.enter(stage)?; // whoever comes after the restart must know what it was for
+                if self.deployment.reboots_itself {
+                    self.handler()?.reboot()?;
+                } else {
+                    self.system.reboot()?;
+                    self.rebooting = true;
+                }
+                Ok(Outcome::Done)
+            }
+            Stage::VerifyReboot => {
+                self.enter(stage)?;
+                self.handler()?.verify_reboot()?;
+                self.leave(stage)?;
+                Ok(Outcome::Done)
             }
             Stage::Commit => {
                 self.enter(stage)?; // a cut from here on is decided by the boot environment
-                Ok(self.handler.commit()?) // the single commit point
+                self.scripts.check_root_scripts()?; // software that could not be updated again must not stay
+                self.handler()?.commit()?; // the single commit point
+                Ok(Outcome::Done)
             }
-            Stage::AfterCommit => self.settle_commit(),
+            Stage::AfterCommit => self.settle_commit().map(|()| Outcome::Done),
             Stage::Rollback => {
                 // Going back must not depend on being able to write that down.
                 self.go_on_without_record(stage);
-                let entered = self.run_scripts_of(stage.enter_scripts(), stage);
-                let done = self.handler.roll_back().map_err(DeployError::from).or_else(|error| {
-                    // A write that was reported as failed may have taken effect all the same.
-                    let back =
-                        matches!(self.handler.verdict(), Ok(Some(Verdict::FellBack | Verdict::Reverting)));
-                    if back { Ok(()) } else { Err(error) }
-                });
-                let left = self.run_scripts_of(stage.leave_scripts(), stage);
-                done.and(entered).and(left)
+                self.run_and_remember(stage.enter_scripts());
+                let done = self.roll_back_payload();
+                self.run_and_remember(stage.leave_scripts());
+                done?;
+                Ok(self.learn_reboot_need().unwrap_or_else(|error| {
+                    self.remember_inconsistent(error);
+                    Outcome::Done
+                }))
+            }
+            Stage::RollbackReboot => Ok(self.reboot_back()),
+            Stage::VerifyRollback => {
+                self.go_on_without_record(stage);
+                self.handler()?.verify_reboot_back()?;
+                if !self.run_and_remember(stage.leave_scripts()) {
+                    if let Some(point) = stage.error_scripts(self.conduct) {
+                        self.run_error_scripts(point);
+                    }
+                }
+                Ok(Outcome::Done)
             }
             Stage::Failure => {
                 self.go_on_without_record(stage);
-                let entered = self.run_scripts_of(stage.enter_scripts(), stage);
-                let done = self.handler.fail().map_err(DeployError::from);
-                let left = self.run_scripts_of(stage.leave_scripts(), stage);
-                done.and(entered).and(left)
+                self.run_and_remember(stage.enter_scripts());
+                let done = self.handler().and_then(|handler| handler.fail());
+                self.run_and_remember(stage.leave_scripts());
+                done?;
+                Ok(Outcome::Done)
             }
-            Stage::Cleanup => self.end(),
+            Stage::Cleanup => self.end().map(|()| Outcome::Done),
         }
+    }
+
+    /// The download: everything up to a payload that is stored, durable and verified.
+    fn take_in(&mut self, incoming: Option<Incoming<'_>>) -> Result<Outcome, DeployError> {
+        let stage = Stage::Download;
+        match incoming {
+            None => return Err(InstallError::NothingWritten.into()),
+            Some(Incoming::Opened { header, payload }) => {
+                self.check_that_the_record_fits()?; // a commit that cannot be recorded must not be begun
+                self.scripts.stage(&header.scripts)?;
+                self.enter(stage)?; // who finds a half-written slot must know why
+                self.download(payload)?;
+            }
+            Some(Incoming::Ordered { open, policy }) => {
+                self.enter(stage)?; // scripts may ask for a later time, before the first byte is bought
+                let source = open().map_err(DeployError::Source)?;
+                let Artifact { header, mut payload } =
+                    artifact::open(source, &policy.trust, &policy.limits).map_err(InstallError::from)?;
+                log::info!("artifact {} for {}", header.artifact_name, header.depends.device_type.join(", "));
+                let device_type = self.system.device_type()?;
+                self.record.installed.satisfies(&device_type, &header)?;
+                self.deployment.learn(&header);
+                self.check_that_the_record_fits()?;
+                if self.deployment.payload_type.is_empty() {
+                    drain_empty(&mut payload)?;
+                    self.leave(stage)?;
+                    return Ok(Outcome::Done);
+                }
+                self.open_handler()?;
+                self.scripts.stage(&header.scripts)?;
+                self.save_position(stage, true)?; // now with what has to clean up after it
+                self.download(&mut payload)?;
+            }
+        }
+        self.leave(stage)?;
+        // Only now has every byte of the artifact been verified.
+        self.scripts.publish()?;
+        Ok(Outcome::Done)
+    }
+
+    fn download(&mut self, payload: &mut PayloadReader) -> Result<(), InstallError> {
+        self.begun = true;
+        let handler = self.handler.as_deref_mut().ok_or(InstallError::NothingWritten)?;
+        handler.download(payload, self.observer)?;
+        self.deployment.image = handler.image();
+        Ok(())
+    }
+
+    fn roll_back_payload(&mut self) -> Result<(), DeployError> {
+        self.handler()?.roll_back().map_err(DeployError::from).or_else(|error| {
+            // A write that was reported as failed may have taken effect all the same.
+            let back = self.handler().and_then(|handler| handler.verdict());
+            let back = matches!(back, Ok(Some(Verdict::FellBack | Verdict::Reverting)));
+            if back { Ok(()) } else { Err(error) }
+        })
+    }
+
+    /// The restart into the old software, as often as one deployment may ask for it.
+    fn reboot_back(&mut self) -> Outcome {
+        let stage = Stage::RollbackReboot;
+        if self.deployment.reboots_back >= REBOOTS_MAX {
+            self.remember_inconsistent(DeployError::TooManyReboots { limit: REBOOTS_MAX });
+            return Outcome::FailedForGood;
+        }
+        self.deployment.reboots_back += 1;
+        self.go_on_without_record(stage);
+        // Not again for a restart that is repeated because the first one did not help.
+        if self.passed.last() != Some(&Stage::VerifyRollback) {
+            self.run_and_remember(stage.enter_scripts());
+        }
+        if self.interrupted {
+            return Outcome::Failed;
+        }
+        let begun = if self.deployment.reboots_itself {
+            self.handler().and_then(|handler| handler.reboot_back())
+        } else {
+            self.system.reboot().map(|()| self.rebooting = true).map_err(InstallError::from)
+        };
+        // Whether the old software is back is for the next stage to see.
+        begun.map_or_else(
+            |error| {
+                log::error!("{}: {error}", self.deployment.artifact_name);
+                Outcome::Failed
+            },
+            |()| Outcome::Done,
+        )
     }
 
     /// Saves that `stage` has begun and runs its scripts.
@@ -521,13 +852,30 @@ impl<'r> Run<'r> {
     }
 
     fn run_scripts_of(&mut self, point: Option<ScriptPoint>, stage: Stage) -> Result<(), DeployError> {
-        let on_failure =
-            if stage.scripts_can_fail_it() { OnScriptFailure::Stop } else { OnScriptFailure::RunTheRest };
-        point.map_or(Ok(()), |point| self.run_scripts(point, on_failure))
+        let can_fail = stage.scripts_can_fail_it(self.conduct);
+        let on_failure = if can_fail { OnScriptFailure::Stop } else { OnScriptFailure::RunTheRest };
+        point.map_or(Ok(()), |point| Ok(self.scripts.run(point, on_failure)?))
     }
 
-    fn run_scripts(&mut self, point: ScriptPoint, on_failure: OnScriptFailure) -> Result<(), DeployError> {
-        Ok(self.scripts.run(point, on_failure)?)
+    /// Runs scripts of a stage that goes on whatever they say. Whether they all succeeded.
+    fn run_and_remember(&mut self, point: Option<ScriptPoint>) -> bool {
+        let Some(Err(error)) = point.map(|point| self.scripts.run(point, OnScriptFailure::RunTheRest)) else {
+            return true;
+        };
+        if self.observer.stop_requested() {
+            // Ended because we are: the stage is gone through again.
+            self.interrupted = true;
+        } else {
+            self.remember_inconsistent(error.into());
+        }
+        false
+    }
+
+    /// The way back did not go as it should: neither the old nor the new software can be vouched for.
+    fn remember_inconsistent(&mut self, error: DeployError) {
+        log::error!("{}: {error}", self.deployment.artifact_name);
+        self.deployment.inconsistent = true;
+        self.fail(error);
     }
 
     /// Refuses a deployment whose record would not fit into the store, now or with the new provides beside the old.
@@ -569,16 +917,22 @@ impl<'r> Run<'r> {
             return Err(error);
         }
         self.leave(stage).inspect_err(|_| {
+            if self.observer.stop_requested() {
+                return;
+            }
             // The software is the new one, but not all of what belongs to it was done.
             let Record { installed, .. } = &self.record;
             self.record.installed = installed.inconsistent(installed.name(), None);
         })
     }
 
-    /// The last stage: one save removes the deployment and says what is installed.
+    /// The last stage: one save removes the deployment, says what is installed, and what the server is to be told.
     fn end(&mut self) -> Result<(), DeployError> {
         self.go_on_without_record(Stage::Cleanup);
-        let cleaned = self.handler.clean_up().map_err(DeployError::from);
+        let cleaned = match self.handler.as_deref_mut().filter(|_| self.begun) {
+            Some(handler) => handler.clean_up().map_err(DeployError::from),
+            None => Ok(()),
+        };
         let discarded = self.scripts.discard().map_err(DeployError::from);
         if self.deployment.inconsistent {
             self.record.installed = self
@@ -588,6 +942,8 @@ impl<'r> Run<'r> {
         }
         self.record.deployment = None;
         self.record.version = VERSION;
+        self.ended = self.deployment.id.clone().map(|id| Unreported { id, failed: self.deployment.failed });
+        self.record.unreported = self.ended.clone().or(self.record.unreported.take());
         self.record.save(self.state)?;
         cleaned.and(discarded)
     }
@@ -600,12 +956,8 @@ impl<'r> Run<'r> {
     }
 
     fn save_position(&mut self, stage: Stage, entered: bool) -> Result<(), DeployError> {
-        if self.deployment.stage != stage {
+        if entered {
             self.deployment.transitions = self.deployment.transitions.saturating_add(1);
-        }
-        if self.deployment.transitions > TRANSITIONS_MAX {
-            self.deployment.inconsistent = true;
-            return Err(DeployError::Loop);
         }
         self.deployment.stage = stage;
         self.deployment.entered = entered;
@@ -627,7 +979,7 @@ impl<'r> Run<'r> {
     }
 
     fn supports_rollback(&mut self) -> bool {
-        self.handler.supports_rollback().unwrap_or_else(|error| {
+        self.handler().and_then(|handler| handler.supports_rollback()).unwrap_or_else(|error| {
             log::error!("cannot tell whether the payload can be rolled back, so it is not: {error}");
             false
         })
@@ -635,7 +987,7 @@ impl<'r> Run<'r> {
 
     /// Whether a roll-back that failed has left nothing open: only its scripts failed, or no bootloader is concerned.
     fn is_back(&mut self) -> bool {
-        match self.handler.verdict() {
+        match self.handler().and_then(|handler| handler.verdict()) {
             Ok(None | Some(Verdict::FellBack | Verdict::Reverting)) => true,
             Ok(Some(Verdict::Untouched | Verdict::Trial | Verdict::Committed | Verdict::Foreign)) => false,
             Err(error) => {
@@ -657,10 +1009,17 @@ impl<'r> Run<'r> {
                 self.deployment.needs_reboot
             }
             // The new software may still be running.
-            Status::RolledBack => matches!(self.handler.verdict(), Ok(Some(Verdict::Reverting))),
-            Status::NotModified | Status::Inconsistent | Status::CleanedUp => false,
+            Status::RolledBack => {
+                let verdict = self.handler().and_then(|handler| handler.verdict());
+                matches!(verdict, Ok(Some(Verdict::Reverting)))
+            }
+            Status::NotModified
+            | Status::Inconsistent
+            | Status::CleanedUp
+            | Status::Rebooting
+            | Status::Interrupted => false,
         };
-        Summary { status, success, needs_reboot, error: self.error }
+        Summary { status, success, needs_reboot, error: self.error, ended: self.ended }
     }
 
     /// Says how it ended.
@@ -670,6 +1029,10 @@ impl<'r> Run<'r> {
         let installing = was(Stage::Install);
         let (status, success) = if self.save_failed {
             (Status::Inconsistent, false)
+        } else if self.interrupted {
+            (Status::Interrupted, false)
+        } else if self.rebooting {
+            (Status::Rebooting, true)
         } else if self.waiting {
             say.push(Notice::InstalledNotCommitted);
             if self.deployment.needs_reboot {

@@ -7,14 +7,22 @@ use crate::artifact::StateScript;
 /// The state in a script's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ScriptState {
+    /// Around the daemon's wait between two pieces of work.
+    Idle,
+    /// Around each conversation with the server.
+    Sync,
     /// Before and after the download; these scripts belong to the root file system.
     Download,
     /// Around arming the new software.
     ArtifactInstall,
+    /// Around the restart into it.
+    ArtifactReboot,
     /// Around making it permanent.
     ArtifactCommit,
     /// Around going back.
     ArtifactRollback,
+    /// Around the restart into the old software.
+    ArtifactRollbackReboot,
     /// At the end of a failed deployment.
     ArtifactFailure,
 }
@@ -43,10 +51,14 @@ impl ScriptState {
     /// The state as written in file names.
     pub fn name(self) -> &'static str {
         match self {
+            ScriptState::Idle => "Idle",
+            ScriptState::Sync => "Sync",
             ScriptState::Download => "Download",
             ScriptState::ArtifactInstall => "ArtifactInstall",
+            ScriptState::ArtifactReboot => "ArtifactReboot",
             ScriptState::ArtifactCommit => "ArtifactCommit",
             ScriptState::ArtifactRollback => "ArtifactRollback",
+            ScriptState::ArtifactRollbackReboot => "ArtifactRollbackReboot",
             ScriptState::ArtifactFailure => "ArtifactFailure",
         }
     }
@@ -54,10 +66,12 @@ impl ScriptState {
     /// Whether the scripts come with the artifact; the others lie in the root file system.
     pub fn from_artifact(self) -> bool {
         match self {
-            ScriptState::Download => false,
+            ScriptState::Idle | ScriptState::Sync | ScriptState::Download => false,
             ScriptState::ArtifactInstall
+            | ScriptState::ArtifactReboot
             | ScriptState::ArtifactCommit
             | ScriptState::ArtifactRollback
+            | ScriptState::ArtifactRollbackReboot
             | ScriptState::ArtifactFailure => true,
         }
     }
@@ -179,6 +193,13 @@ pub trait ScriptRunner {
     /// # Errors
     /// The first failure.
     fn run(&mut self, point: ScriptPoint, on_failure: OnScriptFailure) -> Result<(), ScriptError>;
+
+    /// Whether the scripts of the root file system are of a version this client can run: asked before a commit, so that
+    /// a system on which no further update could begin is not made permanent.
+    ///
+    /// # Errors
+    /// [`ScriptError::Version`], or when that cannot be learned.
+    fn check_root_scripts(&mut self) -> Result<(), ScriptError>;
 
     /// Removes staged and published scripts of the artifact. Succeeds when there are none.
     ///

@@ -1,10 +1,20 @@
 //! The stages of a deployment as pure tables: what follows a stage, where to go on after an interruption, and the
 //! facts of each stage. Nothing here has an effect.
+//!
+//! ```text
+//!  Download ─ Install ─ Reboot ═ VerifyReboot ─ Commit ─ AfterCommit ─┐
+//!                 └────────┴───────────┴──────────┤                   │
+//!                      Rollback ─ RollbackReboot ═ VerifyRollback     │
+//!                          └──────────────────────────┴─ Failure ─── Cleanup
+//! ```
+//! The command line leaves the restarts (`═`) to the person who uses it: its deployments never enter the four stages
+//! around them, and wait before `Commit`.
 
 use serde::{Deserialize, Serialize};
 
 use super::scripts::{ScriptAction, ScriptPoint, ScriptState};
 use crate::boot::Verdict;
+use crate::server::DeploymentStatus;
 
 /// Position in a deployment. Stored by name; a name once released is never given another meaning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -13,17 +23,34 @@ pub enum Stage {
     Download,
     /// The new software is being made the one that is tried next.
     Install,
-    /// The trial is being made permanent. Before it is entered, the deployment waits here for the reboot and for
-    /// the order to commit.
+    /// The device is being restarted into the new software.
+    Reboot,
+    /// The new software is being looked at after the restart.
+    VerifyReboot,
+    /// The trial is being made permanent. Before it is entered, a deployment of the command line waits here for the
+    /// reboot and for the order to commit; the daemon waits for the server to answer.
     Commit,
     /// Permanent; the scripts behind the commit are being run.
     AfterCommit,
     /// Going back to the old software.
     Rollback,
+    /// The device is being restarted into the old software.
+    RollbackReboot,
+    /// The old software is being looked at after the restart.
+    VerifyRollback,
     /// The failed deployment is being wound up.
     Failure,
     /// What the deployment left behind is being removed.
     Cleanup,
+}
+
+/// Who carries a deployment out. Not stored: a deployment with an id is the daemon's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Conduct {
+    /// A person on the command line, who restarts the device and orders the commit.
+    Attended,
+    /// The daemon, on the order of a server.
+    Unattended,
 }
 
 /// How a stage ended.
@@ -31,10 +58,14 @@ pub enum Stage {
 pub enum Outcome {
     /// As planned.
     Done,
+    /// As planned, and a restart has to follow.
+    DoneNeedsReboot,
     /// It failed, and the payload can be rolled back.
     Failed,
     /// It failed, and the payload cannot be rolled back.
     FailedForGood,
+    /// The server aborted the deployment before the stage began.
+    Aborted,
 }
 
 /// Where to go on with a deployment that another process left.
@@ -42,32 +73,48 @@ pub enum Outcome {
 pub enum Resume {
     /// Enter this stage.
     Enter(Stage),
-    /// The device has not been restarted since the installation: there is nothing to do yet.
+    /// The device has not been restarted since the installation: there is nothing to do but that.
     AwaitReboot,
     /// The boot environment contradicts everything this deployment can have done: a person must look.
     Contradiction,
 }
 
+/// How much depends on the server's answer to a report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Importance {
+    /// One attempt; only an abort changes anything.
+    BestEffort,
+    /// Tried again for as long as the configuration allows; without an answer the deployment fails. This is where new
+    /// software proves that it can reach the server.
+    Mandatory,
+}
+
 impl Stage {
     /// Every stage, in the order of a deployment in which everything happens.
-    pub const ALL: [Stage; 7] = [
+    pub const ALL: [Stage; 11] = [
         Stage::Download,
         Stage::Install,
+        Stage::Reboot,
+        Stage::VerifyReboot,
         Stage::Commit,
         Stage::AfterCommit,
         Stage::Rollback,
+        Stage::RollbackReboot,
+        Stage::VerifyRollback,
         Stage::Failure,
         Stage::Cleanup,
     ];
 
-    /// The name of this stage's state scripts; `None` for stages without scripts. The scripts of `AfterCommit` are
-    /// the `Leave` scripts of `ArtifactCommit`.
+    /// The name of this stage's state scripts; `None` for stages without scripts. The scripts of `AfterCommit`, and of
+    /// the two stages that verify, are the `Leave` scripts of the stage before.
     pub fn script_state(self) -> Option<ScriptState> {
         match self {
             Stage::Download => Some(ScriptState::Download),
             Stage::Install => Some(ScriptState::ArtifactInstall),
+            Stage::Reboot | Stage::VerifyReboot => Some(ScriptState::ArtifactReboot),
             Stage::Commit | Stage::AfterCommit => Some(ScriptState::ArtifactCommit),
             Stage::Rollback => Some(ScriptState::ArtifactRollback),
+            Stage::RollbackReboot | Stage::VerifyRollback => Some(ScriptState::ArtifactRollbackReboot),
             Stage::Failure => Some(ScriptState::ArtifactFailure),
             Stage::Cleanup => None,
         }
@@ -76,11 +123,13 @@ impl Stage {
     /// Scripts before the stage acts.
     pub fn enter_scripts(self) -> Option<ScriptPoint> {
         match self {
-            Stage::AfterCommit => None,
+            Stage::VerifyReboot | Stage::AfterCommit | Stage::VerifyRollback => None,
             Stage::Download
             | Stage::Install
+            | Stage::Reboot
             | Stage::Commit
             | Stage::Rollback
+            | Stage::RollbackReboot
             | Stage::Failure
             | Stage::Cleanup => self.scripts(ScriptAction::Enter),
         }
@@ -89,30 +138,62 @@ impl Stage {
     /// Scripts after the stage has acted.
     pub fn leave_scripts(self) -> Option<ScriptPoint> {
         match self {
-            Stage::Commit => None,
+            Stage::Reboot | Stage::Commit | Stage::RollbackReboot => None,
             Stage::Download
             | Stage::Install
+            | Stage::VerifyReboot
             | Stage::AfterCommit
             | Stage::Rollback
+            | Stage::VerifyRollback
             | Stage::Failure
             | Stage::Cleanup => self.scripts(ScriptAction::Leave),
         }
     }
 
     /// Scripts when the stage failed, in any of its three parts. Never after a power cut.
-    pub fn error_scripts(self) -> Option<ScriptPoint> {
+    pub fn error_scripts(self, conduct: Conduct) -> Option<ScriptPoint> {
         match self {
-            Stage::Download | Stage::Install | Stage::Commit => self.scripts(ScriptAction::Error),
-            // On the command line a failed script behind the commit has no error scripts (specification 4.4).
-            Stage::AfterCommit | Stage::Rollback | Stage::Failure | Stage::Cleanup => None,
+            Stage::Download | Stage::Install | Stage::Reboot | Stage::VerifyReboot | Stage::Commit => {
+                self.scripts(ScriptAction::Error)
+            }
+            Stage::AfterCommit => match conduct {
+                // On the command line a failed script behind the commit has no error scripts (specification 4.4).
+                Conduct::Attended => None,
+                Conduct::Unattended => self.scripts(ScriptAction::Error),
+            },
+            // Only when its own `Leave` scripts failed; an old system that is not back yet is restarted again.
+            Stage::VerifyRollback => self.scripts(ScriptAction::Error),
+            Stage::Rollback | Stage::RollbackReboot | Stage::Failure | Stage::Cleanup => None,
         }
     }
 
     /// Whether a failing script ends the stage. Where it does not, all scripts run and the failure is remembered.
-    pub fn scripts_can_fail_it(self) -> bool {
+    pub fn scripts_can_fail_it(self, conduct: Conduct) -> bool {
         match self {
-            Stage::Download | Stage::Install | Stage::Commit => true,
-            Stage::AfterCommit | Stage::Rollback | Stage::Failure | Stage::Cleanup => false,
+            Stage::Download | Stage::Install | Stage::Reboot | Stage::VerifyReboot | Stage::Commit => true,
+            Stage::AfterCommit => conduct == Conduct::Unattended,
+            Stage::Rollback
+            | Stage::RollbackReboot
+            | Stage::VerifyRollback
+            | Stage::Failure
+            | Stage::Cleanup => false,
+        }
+    }
+
+    /// What the server is told before the stage begins.
+    pub fn announces(self) -> Option<(DeploymentStatus, Importance)> {
+        match self {
+            Stage::Download => Some((DeploymentStatus::Downloading, Importance::BestEffort)),
+            Stage::Install => Some((DeploymentStatus::Installing, Importance::BestEffort)),
+            Stage::Reboot => Some((DeploymentStatus::Rebooting, Importance::BestEffort)),
+            Stage::Commit => Some((DeploymentStatus::Installing, Importance::Mandatory)),
+            Stage::VerifyReboot
+            | Stage::AfterCommit
+            | Stage::Rollback
+            | Stage::RollbackReboot
+            | Stage::VerifyRollback
+            | Stage::Failure
+            | Stage::Cleanup => None,
         }
     }
 
@@ -123,21 +204,34 @@ impl Stage {
 
 /// The stage that follows, or `None` at the end.
 pub fn next(stage: Stage, outcome: Outcome) -> Option<Stage> {
+    use Outcome::{Aborted, Done, DoneNeedsReboot, Failed, FailedForGood};
     match (stage, outcome) {
-        (Stage::Download, Outcome::Done) => Some(Stage::Install),
+        (Stage::Download, Done | DoneNeedsReboot) => Some(Stage::Install),
         // Nothing that boots has changed: there is nothing to go back from.
-        (Stage::Download, Outcome::Failed | Outcome::FailedForGood) => Some(Stage::Cleanup),
-        (Stage::Install, Outcome::Done) => Some(Stage::Commit),
-        (Stage::Commit, Outcome::Done) => Some(Stage::AfterCommit),
-        (Stage::Install | Stage::Commit, Outcome::Failed) => Some(Stage::Rollback),
-        (Stage::Install | Stage::Commit, Outcome::FailedForGood) => Some(Stage::Failure),
+        (Stage::Download, Failed | FailedForGood | Aborted) | (Stage::Install, Aborted) => Some(Stage::Cleanup),
+        (Stage::Install, Done) | (Stage::VerifyReboot, Done | DoneNeedsReboot) => Some(Stage::Commit),
+        (Stage::Install, DoneNeedsReboot) => Some(Stage::Reboot),
+        (Stage::Reboot, Done | DoneNeedsReboot) => Some(Stage::VerifyReboot),
+        (Stage::Commit, Done | DoneNeedsReboot) => Some(Stage::AfterCommit),
+        (Stage::Install, Failed) => Some(Stage::Rollback),
+        (Stage::Reboot | Stage::VerifyReboot | Stage::Commit, Failed | Aborted) => Some(Stage::Rollback),
+        (Stage::Install | Stage::Reboot | Stage::VerifyReboot | Stage::Commit, FailedForGood) => {
+            Some(Stage::Failure)
+        }
         // Behind the commit point there is no way back.
-        (Stage::AfterCommit, Outcome::Done | Outcome::Failed | Outcome::FailedForGood) => {
+        (Stage::AfterCommit, Done | DoneNeedsReboot | Failed | FailedForGood | Aborted) => {
             Some(Stage::Cleanup)
         }
-        (Stage::Rollback, Outcome::Done | Outcome::Failed | Outcome::FailedForGood) => Some(Stage::Failure),
-        (Stage::Failure, Outcome::Done | Outcome::Failed | Outcome::FailedForGood) => Some(Stage::Cleanup),
-        (Stage::Cleanup, Outcome::Done | Outcome::Failed | Outcome::FailedForGood) => None,
+        (Stage::Rollback, DoneNeedsReboot) => Some(Stage::RollbackReboot),
+        (Stage::Rollback, Done | Failed | FailedForGood | Aborted) => Some(Stage::Failure),
+        (Stage::RollbackReboot, FailedForGood) => Some(Stage::Failure),
+        // Whether it worked is for the next stage to see.
+        (Stage::RollbackReboot, Done | DoneNeedsReboot | Failed | Aborted) => Some(Stage::VerifyRollback),
+        // The old software is not back: restart again, as often as is allowed.
+        (Stage::VerifyRollback, Failed | Aborted) => Some(Stage::RollbackReboot),
+        (Stage::VerifyRollback, Done | DoneNeedsReboot | FailedForGood) => Some(Stage::Failure),
+        (Stage::Failure, Done | DoneNeedsReboot | Failed | FailedForGood | Aborted) => Some(Stage::Cleanup),
+        (Stage::Cleanup, Done | DoneNeedsReboot | Failed | FailedForGood | Aborted) => None,
     }
 }
 
@@ -159,6 +253,23 @@ pub fn resume(stage: Stage, entered: bool, verdict: Option<Verdict>) -> Resume {
             Some(Verdict::Committed) => Enter(Stage::AfterCommit),
             Some(Verdict::Foreign) => Contradiction,
         },
+        (Stage::Reboot | Stage::VerifyReboot, _) => match verdict {
+            // Where no bootloader tells: the restart was the last thing begun, and this is after it; a verification
+            // that was cut is not trusted a second time.
+            None => match (stage == Stage::Reboot, entered) {
+                (true, false) => Enter(Stage::Reboot),
+                (true, true) | (false, false) => Enter(Stage::VerifyReboot),
+                (false, true) => Enter(Stage::Rollback),
+            },
+            // Armed, and still the old software: the restart did not happen.
+            Some(Verdict::Untouched) => AwaitReboot,
+            Some(Verdict::Trial) => Enter(Stage::VerifyReboot),
+            // The verification finds that out, and its error scripts hear of it.
+            Some(Verdict::FellBack) => Enter(Stage::VerifyReboot),
+            Some(Verdict::Reverting) => Enter(Stage::Rollback),
+            Some(Verdict::Committed) => Enter(Stage::AfterCommit),
+            Some(Verdict::Foreign) => Contradiction,
+        },
         (Stage::Commit, false) => match verdict {
             None | Some(Verdict::Trial) => Enter(Stage::Commit),
             Some(Verdict::Untouched) => AwaitReboot,
@@ -176,6 +287,8 @@ pub fn resume(stage: Stage, entered: bool, verdict: Option<Verdict>) -> Resume {
         },
         (Stage::AfterCommit, _) => Enter(Stage::AfterCommit),
         (Stage::Rollback, _) => Enter(Stage::Rollback),
+        // Whether the restart happened is for the verification to see; it restarts again where it did not.
+        (Stage::RollbackReboot | Stage::VerifyRollback, _) => Enter(Stage::VerifyRollback),
         (Stage::Failure, _) => Enter(Stage::Failure),
         (Stage::Cleanup, _) => Enter(Stage::Cleanup),
     }
@@ -187,8 +300,12 @@ pub fn may_commit(stage: Stage) -> bool {
         Stage::Commit => true,
         Stage::Download
         | Stage::Install
+        | Stage::Reboot
+        | Stage::VerifyReboot
         | Stage::AfterCommit
         | Stage::Rollback
+        | Stage::RollbackReboot
+        | Stage::VerifyRollback
         | Stage::Failure
         | Stage::Cleanup => false,
     }
@@ -197,9 +314,13 @@ pub fn may_commit(stage: Stage) -> bool {
 /// Whether `rollback` is a legal order for a deployment in this position.
 pub fn may_roll_back(stage: Stage, entered: bool) -> bool {
     match stage {
-        Stage::Install | Stage::Commit | Stage::Rollback => true,
+        Stage::Install | Stage::Reboot | Stage::VerifyReboot | Stage::Commit | Stage::Rollback => true,
         Stage::AfterCommit => !entered,
-        Stage::Download | Stage::Failure | Stage::Cleanup => false,
+        Stage::Download
+        | Stage::RollbackReboot
+        | Stage::VerifyRollback
+        | Stage::Failure
+        | Stage::Cleanup => false,
     }
 }
 
@@ -218,19 +339,30 @@ mod tests {
         Some(Verdict::Reverting),
         Some(Verdict::Foreign),
     ];
-    const OUTCOMES: [Outcome; 3] = [Outcome::Done, Outcome::Failed, Outcome::FailedForGood];
+    const OUTCOMES: [Outcome; 5] = [
+        Outcome::Done,
+        Outcome::DoneNeedsReboot,
+        Outcome::Failed,
+        Outcome::FailedForGood,
+        Outcome::Aborted,
+    ];
+
+    /// Every way through the table from `stage`; the only loop is the restart on the way back, which is counted.
+    fn every_way_ends(stage: Stage, left: u32) {
+        assert!(left > 0, "too long a way at {stage:?}");
+        for outcome in OUTCOMES {
+            match next(stage, outcome) {
+                None => assert_eq!(stage, Stage::Cleanup),
+                Some(Stage::RollbackReboot) if stage == Stage::VerifyRollback => {}
+                Some(following) => every_way_ends(following, left - 1),
+            }
+        }
+    }
 
     #[test]
-    fn every_deployment_ends_within_seven_stages() {
+    fn every_deployment_ends_within_eleven_stages() {
         for first in Stage::ALL {
-            for outcomes in 0..3_u32.pow(7) {
-                let mut stage = Some(first);
-                for step in 0..7 {
-                    let outcome = OUTCOMES[(outcomes / 3_u32.pow(step) % 3) as usize];
-                    stage = stage.and_then(|stage| next(stage, outcome));
-                }
-                assert_eq!(stage, None, "from {first:?}");
-            }
+            every_way_ends(first, 11);
         }
     }
 
@@ -239,7 +371,7 @@ mod tests {
         for outcome in OUTCOMES {
             assert_eq!(next(Stage::AfterCommit, outcome), Some(Stage::Cleanup));
         }
-        for stage in [Stage::Install, Stage::Commit] {
+        for stage in [Stage::Install, Stage::Reboot, Stage::VerifyReboot, Stage::Commit] {
             for entered in [false, true] {
                 let resumed = resume(stage, entered, Some(Verdict::Committed));
                 assert!(
@@ -257,10 +389,10 @@ mod tests {
             "# State machine\n\nGenerated from `client-core::deploy::stage` by `ROTA_GOLDEN=1 cargo test -p client-core`; a test compares them.\n",
         );
         let name = |stage: Option<Stage>| stage.map_or("end".to_owned(), |stage| format!("{stage:?}"));
-        out.push_str("\n## What follows a stage\n\n| stage | done | failed | failed, no way back |\n| --- | --- | --- | --- |\n");
+        out.push_str("\n## What follows a stage\n\n| stage | done | done, restart needed | failed | failed, no way back | aborted by the server |\n| --- | --- | --- | --- | --- | --- |\n");
         for stage in Stage::ALL {
-            let [done, failed, for_good] = OUTCOMES.map(|outcome| name(next(stage, outcome)));
-            let _ = writeln!(out, "| {stage:?} | {done} | {failed} | {for_good} |");
+            let cells = OUTCOMES.map(|outcome| name(next(stage, outcome)));
+            let _ = writeln!(out, "| {stage:?} | {} |", cells.join(" | "));
         }
         out.push_str(
             "\n## Where a deployment goes on after an interruption\n\nColumns: what the boot environment says. `no bootloader` is for payloads that it does not concern.\n\n",
@@ -275,7 +407,7 @@ mod tests {
             for entered in [false, true] {
                 let cells = VERDICTS.map(|verdict| match resume(stage, entered, verdict) {
                     Resume::Enter(stage) => format!("{stage:?}"),
-                    Resume::AwaitReboot => "wait for the reboot".to_owned(),
+                    Resume::AwaitReboot => "restart, or wait for it".to_owned(),
                     Resume::Contradiction => "stop".to_owned(),
                 });
                 let position = if entered { "in" } else { "before" };
@@ -283,7 +415,7 @@ mod tests {
             }
         }
         out.push_str(
-            "\n## Facts per stage\n\n| stage | scripts before | scripts after | scripts on error | a failing script fails it | `commit` allowed | `rollback` allowed |\n| --- | --- | --- | --- | --- | --- | --- |\n",
+            "\n## Facts per stage\n\nWhere the command line and the daemon differ, the daemon's fact is in parentheses.\n\n| stage | reported before | scripts before | scripts after | scripts on error | a failing script fails it | `commit` allowed | `rollback` allowed |\n| --- | --- | --- | --- | --- | --- | --- | --- |\n",
         );
         for stage in Stage::ALL {
             let point = |point: Option<ScriptPoint>| point.map_or("-".to_owned(), |point| point.to_string());
@@ -294,13 +426,27 @@ mod tests {
                 (false, true) => "once it began",
                 (false, false) => "no",
             };
+            let both = |attended: String, unattended: String| {
+                if attended == unattended { attended } else { format!("{attended} ({unattended})") }
+            };
+            let reported = match stage.announces() {
+                None => "-".to_owned(),
+                Some((status, Importance::BestEffort)) => format!("`{}`", status.name()),
+                Some((status, Importance::Mandatory)) => format!("`{}`, mandatory", status.name()),
+            };
             let _ = writeln!(
                 out,
-                "| {stage:?} | {} | {} | {} | {} | {} | {roll_back} |",
+                "| {stage:?} | {reported} | {} | {} | {} | {} | {} | {roll_back} |",
                 point(stage.enter_scripts()),
                 point(stage.leave_scripts()),
-                point(stage.error_scripts()),
-                yes(stage.scripts_can_fail_it()),
+                both(
+                    point(stage.error_scripts(Conduct::Attended)),
+                    point(stage.error_scripts(Conduct::Unattended))
+                ),
+                both(
+                    yes(stage.scripts_can_fail_it(Conduct::Attended)).to_owned(),
+                    yes(stage.scripts_can_fail_it(Conduct::Unattended)).to_owned()
+                ),
                 yes(may_commit(stage)),
             );
         }

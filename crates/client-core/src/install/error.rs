@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::artifact::ArtifactError;
-use crate::boot::BootError;
+use crate::boot::{BootError, Verdict};
 use crate::slot::{Slot, SlotError};
 
 /// Why an installation stopped. Errors of the artifact are never cured by trying again; errors of the device may
@@ -57,6 +57,23 @@ pub enum InstallError {
     },
     /// Nothing was downloaded that could be installed.
     NothingWritten,
+    /// After the restart the new software does not run on trial.
+    NotOnTrial {
+        /// What was found.
+        found: Verdict,
+    },
+    /// After the restart the old software does not run, or the new one is still selected.
+    NotBack {
+        /// What was found.
+        found: Verdict,
+    },
+    /// A handler's own step failed.
+    Handler {
+        /// The step.
+        step: &'static str,
+        /// What it says.
+        reason: String,
+    },
     /// No handler for this payload type is installed.
     UnknownPayloadType {
         /// The payload type.
@@ -85,6 +102,13 @@ impl fmt::Display for InstallError {
                 write!(f, "cannot {doing} slot {slot} ({device}) at byte {offset}: {source}")
             }
             InstallError::NothingWritten => f.write_str("no image was written that could be installed"),
+            InstallError::NotOnTrial { found } => {
+                write!(f, "after the restart the new software is not on trial: {found}")
+            }
+            InstallError::NotBack { found } => {
+                write!(f, "after the restart the old software is not back: {found}")
+            }
+            InstallError::Handler { step, reason } => write!(f, "{step} failed: {reason}"),
             InstallError::UnknownPayloadType { payload_type } => {
                 write!(f, "no update module for payload type {payload_type:?}")
             }
@@ -104,6 +128,9 @@ impl std::error::Error for InstallError {
             | InstallError::EmptyImage
             | InstallError::ReadBack { .. }
             | InstallError::NothingWritten
+            | InstallError::NotOnTrial { .. }
+            | InstallError::NotBack { .. }
+            | InstallError::Handler { .. }
             | InstallError::UnknownPayloadType { .. } => None,
         }
     }

@@ -29,6 +29,8 @@ pub fn arm(boot: &mut BootControl<'_>, written: &Written) -> Result<(), BootErro
 pub enum RebootNeed {
     /// It is active already.
     None,
+    /// The device must be restarted, and the handler does that itself.
+    Custom,
     /// The device must be restarted by the client.
     Automatic,
 }
@@ -75,6 +77,31 @@ pub trait PayloadHandler {
     /// When the handler cannot say.
     fn supports_rollback(&mut self) -> Result<bool, InstallError>;
 
+    /// Restarts the device or whatever else makes the new software run ([`RebootNeed::Custom`]), or the device itself
+    /// ([`RebootNeed::Automatic`], for handlers of this crate). The process may be ended in the middle of it.
+    ///
+    /// # Errors
+    /// When the restart could not be begun.
+    fn reboot(&mut self) -> Result<(), InstallError>;
+
+    /// Whether the new software runs. Called after the restart, perhaps in a new process.
+    ///
+    /// # Errors
+    /// When it does not.
+    fn verify_reboot(&mut self) -> Result<(), InstallError>;
+
+    /// As [`reboot`](PayloadHandler::reboot), on the way back.
+    ///
+    /// # Errors
+    /// When the restart could not be begun.
+    fn reboot_back(&mut self) -> Result<(), InstallError>;
+
+    /// Whether the old software runs again.
+    ///
+    /// # Errors
+    /// When it does not.
+    fn verify_reboot_back(&mut self) -> Result<(), InstallError>;
+
     /// Makes the new software permanent.
     ///
     /// # Errors
@@ -105,6 +132,25 @@ pub trait PayloadHandler {
     /// # Errors
     /// When the boot environment cannot be read.
     fn verdict(&mut self) -> Result<Option<Verdict>, InstallError>;
+}
+
+/// Handlers of payload types that are not built in.
+pub trait Modules {
+    /// The handler of `payload_type`.
+    ///
+    /// # Errors
+    /// [`InstallError::UnknownPayloadType`] when there is none.
+    fn open<'m>(&'m mut self, payload_type: &str) -> Result<Box<dyn PayloadHandler + 'm>, InstallError>;
+}
+
+/// No payload types but the built-in one.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoModules;
+
+impl Modules for NoModules {
+    fn open<'m>(&'m mut self, payload_type: &str) -> Result<Box<dyn PayloadHandler + 'm>, InstallError> {
+        Err(InstallError::UnknownPayloadType { payload_type: payload_type.to_owned() })
+    }
 }
 
 /// Told how far an installation is.

@@ -9,7 +9,7 @@ use crate::slot::{Slot, Slots, System};
 pub struct RootfsImage<'a> {
     boot: BootControl<'a>,
     slots: &'a mut dyn Slots,
-    system: &'a mut dyn System,
+    system: &'a dyn System,
     image: Option<WrittenImage>,
     written: Option<Written>,
 }
@@ -22,7 +22,7 @@ impl<'a> RootfsImage<'a> {
     pub fn new(
         boot_env: &'a mut dyn BootEnv,
         slots: &'a mut dyn Slots,
-        system: &'a mut dyn System,
+        system: &'a dyn System,
     ) -> Result<RootfsImage<'a>, InstallError> {
         let partitions = Partitions::new(slots.partition_number(Slot::A)?, slots.partition_number(Slot::B)?)?;
         let boot = BootControl::new(boot_env, partitions);
@@ -87,7 +87,45 @@ impl PayloadHandler for RootfsImage<'_> {
     }
 
     fn needs_reboot(&mut self) -> Result<RebootNeed, InstallError> {
-        Ok(RebootNeed::Automatic)
+        Ok(match self.environment_verdict()? {
+            // The old software runs and will run: there is nothing to restart for.
+            Verdict::FellBack => RebootNeed::None,
+            Verdict::Untouched
+            | Verdict::Trial
+            | Verdict::Committed
+            | Verdict::Reverting
+            | Verdict::Foreign => RebootNeed::Automatic,
+        })
+    }
+
+    fn reboot(&mut self) -> Result<(), InstallError> {
+        Ok(self.system.reboot()?)
+    }
+
+    fn verify_reboot(&mut self) -> Result<(), InstallError> {
+        match self.environment_verdict()? {
+            Verdict::Trial => Ok(()),
+            found @ (Verdict::Untouched
+            | Verdict::Committed
+            | Verdict::FellBack
+            | Verdict::Reverting
+            | Verdict::Foreign) => Err(InstallError::NotOnTrial { found }),
+        }
+    }
+
+    fn reboot_back(&mut self) -> Result<(), InstallError> {
+        Ok(self.system.reboot()?)
+    }
+
+    fn verify_reboot_back(&mut self) -> Result<(), InstallError> {
+        match self.environment_verdict()? {
+            Verdict::FellBack => Ok(()),
+            found @ (Verdict::Untouched
+            | Verdict::Trial
+            | Verdict::Committed
+            | Verdict::Reverting
+            | Verdict::Foreign) => Err(InstallError::NotBack { found }),
+        }
     }
 
     fn supports_rollback(&mut self) -> Result<bool, InstallError> {
@@ -121,6 +159,12 @@ impl PayloadHandler for RootfsImage<'_> {
     }
 
     fn verdict(&mut self) -> Result<Option<Verdict>, InstallError> {
+        Ok(Some(self.environment_verdict()?))
+    }
+}
+
+impl RootfsImage<'_> {
+    fn environment_verdict(&mut self) -> Result<Verdict, InstallError> {
         let running = self.system.running_slot()?;
         let vars = self.boot.read()?;
         // Without an image only the environment can tell which slot was written.
@@ -130,7 +174,7 @@ impl PayloadHandler for RootfsImage<'_> {
             (false, false) => running,
         };
         let target = self.image.as_ref().map_or(guess, |image| image.slot);
-        Ok(Some(verdict(vars, running, target)))
+        Ok(verdict(vars, running, target))
     }
 }
 
