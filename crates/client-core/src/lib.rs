@@ -2,6 +2,7 @@
 //! through a seam, a trait that lies beside its consumer.
 #![forbid(unsafe_code)]
 
+pub mod agent;
 pub mod artifact;
 pub mod boot;
 pub mod clock;
@@ -9,6 +10,7 @@ pub mod config;
 pub mod deploy;
 pub mod install;
 pub mod provides;
+pub mod schedule;
 pub mod server;
 pub mod slot;
 pub mod state_store;

@@ -50,6 +50,21 @@ pub enum ServerError {
     Stopped,
 }
 
+impl ServerError {
+    /// How long the server wants to be left alone, where it said so.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            ServerError::Status { retry_after, .. } => *retry_after,
+            ServerError::NoServer
+            | ServerError::Transport { .. }
+            | ServerError::Unauthorized { .. }
+            | ServerError::Malformed { .. }
+            | ServerError::Credentials { .. }
+            | ServerError::Stopped => None,
+        }
+    }
+}
+
 impl fmt::Display for ServerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

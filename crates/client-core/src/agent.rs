@@ -1,0 +1,562 @@
+//! The daemon's loop: wait, talk to the server, carry out what it orders, tell it how that went.
+//!
+//! It decides when what is done and performs nothing itself: the device, the server and time come in through seams, so
+//! that the power-cut tests run this very loop. Whatever happens, it asks the server again.
+//!
+//! ```text
+//!  start ─ settle ─► wait ─► inventory ─► wait ─► poll ─► (deployment ─► report) ─► wait ...
+//! ```
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::artifact::ReadAhead;
+use crate::clock::{Clock, Paused, Waiter, Wake};
+use crate::deploy::record::{Record, Unreported};
+use crate::deploy::scripts::{OnScriptFailure, ScriptAction, ScriptPoint, ScriptRunner, ScriptState};
+use crate::deploy::{self, Device, Importance, Order, Policy, Reported, Reporter, Status, Summary};
+use crate::schedule::{Schedule, Task};
+use crate::server::{
+    Api, Attribute, Backoff, DeploymentStatus, Download, DownloadSettings, Offer, ReportAnswer, ServerError,
+    Transport,
+};
+
+/// How long the restart may take that was asked for, before it is asked for again.
+const REBOOT_PATIENCE: Duration = Duration::from_secs(600);
+/// Attempts to upload the log of a failed deployment.
+const LOG_ATTEMPTS: u32 = 3;
+
+/// The part of the daemon that is about this device and this operating system.
+pub trait Host {
+    /// Runs `work` on the device while no other process works on it.
+    ///
+    /// # Errors
+    /// When another process does, or the device cannot be opened; `work` was not run then.
+    fn with_device(
+        &mut self,
+        reporter: &mut dyn Reporter,
+        work: &mut dyn FnMut(&mut Device<'_>),
+    ) -> Result<(), String>;
+
+    /// Whose artifacts are trusted. Asked for each deployment, so that new keys need no restart.
+    ///
+    /// # Errors
+    /// When the keys cannot be read.
+    fn policy(&mut self) -> Result<Policy, String>;
+
+    /// The scripts of the root file system.
+    fn scripts(&mut self) -> &mut dyn ScriptRunner;
+
+    /// What the inventory scripts say.
+    ///
+    /// # Errors
+    /// When all of them failed.
+    fn inventory(&mut self) -> Result<Vec<Attribute>, String>;
+
+    /// A way to servers that hand out artifacts.
+    ///
+    /// # Errors
+    /// When it cannot be set up.
+    fn download_transport(&mut self) -> Result<Box<dyn Transport>, String>;
+
+    /// From here on what is logged belongs to deployment `id`, until [`end_log`](Host::end_log). Again after a restart.
+    fn begin_log(&mut self, id: &str);
+
+    /// The end of the log.
+    fn end_log(&mut self);
+
+    /// The log of deployment `id` for [`Api::upload_log`]; empty when there is none.
+    fn log_messages(&mut self, id: &str) -> Vec<u8>;
+
+    /// Something that the status and the watchdog want to know.
+    fn tell(&mut self, event: &Event<'_>);
+}
+
+/// What the agent tells its host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event<'e> {
+    /// Nothing to do for so long.
+    Idle {
+        /// Until the server is asked for an update.
+        next_check: Duration,
+        /// Until the inventory is sent.
+        next_inventory: Duration,
+    },
+    /// The server is being talked to.
+    Syncing,
+    /// The server was asked for an update and has answered.
+    Checked,
+    /// A deployment begins or goes on.
+    Deploying {
+        /// Its id.
+        id: &'e str,
+        /// The artifact's name, as far as it is known.
+        artifact_name: &'e str,
+    },
+    /// A deployment ended.
+    Ended {
+        /// Whether it failed.
+        failed: bool,
+    },
+    /// Something went wrong; the agent goes on.
+    Failed {
+        /// What.
+        reason: &'e str,
+    },
+}
+
+/// What does not change while the process runs.
+#[derive(Debug, Clone)]
+pub struct AgentSettings {
+    /// `RetryPollIntervalSeconds`.
+    pub retry_interval: Duration,
+    /// `RetryPollCount`.
+    pub retry_count: u32,
+    /// How patient downloads are.
+    pub download: DownloadSettings,
+}
+
+/// Why the loop ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// The process was asked to stop.
+    Stopped,
+}
+
+/// The daemon.
+pub struct Agent<'a> {
+    host: &'a mut dyn Host,
+    api: Arc<Mutex<Api>>,
+    clock: Arc<dyn Clock>,
+    waiter: &'a mut dyn Waiter,
+    settings: AgentSettings,
+    schedule: Schedule,
+    backoff: Backoff,
+    /// A deployment is in progress that could not be gone on with.
+    unsettled: bool,
+}
+
+impl<'a> Agent<'a> {
+    /// Nothing is done yet.
+    pub fn new(
+        host: &'a mut dyn Host,
+        api: Api,
+        clock: Arc<dyn Clock>,
+        waiter: &'a mut dyn Waiter,
+        settings: AgentSettings,
+        schedule: Schedule,
+    ) -> Agent<'a> {
+        let backoff = Backoff::new(settings.retry_interval, settings.retry_count);
+        let api = Arc::new(Mutex::new(api));
+        Agent { host, api, clock, waiter, settings, schedule, backoff, unsettled: true }
+    }
+
+    /// Works until the process is asked to stop.
+    pub fn run(&mut self) -> Ended {
+        loop {
+            if self.unsettled {
+                self.settle();
+            }
+            if self.clock.stop_requested() {
+                return Ended::Stopped;
+            }
+            let now = self.clock.now();
+            self.host.tell(&Event::Idle {
+                next_check: self.schedule.next_check_in(now),
+                next_inventory: self.schedule.next_inventory_in(now),
+            });
+            // What an idle script says changes nothing (specification 4.4).
+            self.run_ignored(ScriptState::Idle, ScriptAction::Enter);
+            let wait = self.schedule.next_in(now);
+            let wake = self.waiter.wait(wait);
+            if wake == Wake::Stop || self.clock.stop_requested() {
+                return Ended::Stopped;
+            }
+            self.run_ignored(ScriptState::Idle, ScriptAction::Leave);
+            match wake {
+                Wake::CheckUpdate => self.schedule.check_now(),
+                Wake::SendInventory => self.schedule.inventory_now(),
+                Wake::Elapsed | Wake::Stop => {}
+            }
+            match self.schedule.due(self.clock.now()) {
+                Some(Task::Inventory) => self.send_inventory(),
+                Some(Task::Check) => self.check(),
+                None => {}
+            }
+        }
+    }
+
+    /// Goes on with a deployment that an earlier process began, and delivers a report it could not deliver.
+    fn settle(&mut self) {
+        self.unsettled = false;
+        let record = match self.record() {
+            Ok(record) => record,
+            Err(reason) => return self.complain(&reason),
+        };
+        if let Some(deployment) = record.deployment.filter(|deployment| deployment.id.is_some()) {
+            let id = deployment.id.unwrap_or_default();
+            self.host.begin_log(&id);
+            log::info!("deployment {id}: going on at {:?}", deployment.stage);
+            self.host.tell(&Event::Deploying { id: &id, artifact_name: &deployment.artifact_name });
+            let result = self.on_device(|device| deploy::resume(device, &deploy::Options::default()));
+            self.take_result(&id, result);
+        } else if let Some(unreported) = record.unreported {
+            self.host.begin_log(&unreported.id);
+            self.deliver(&unreported, Importance::Mandatory);
+            self.host.end_log();
+        }
+    }
+
+    fn send_inventory(&mut self) {
+        let sent = self.sync(|agent| {
+            let attributes = agent.host.inventory().map_err(Failure::Other)?;
+            agent.api().send_inventory(&attributes).map_err(Failure::Server)
+        });
+        match sent {
+            Ok(()) => {
+                self.backoff.reset();
+                self.schedule.inventory_sent(self.clock.now());
+            }
+            Err(failure) => {
+                let wait = self.after_failure(&failure);
+                self.schedule.inventory_failed(self.clock.now(), wait);
+            }
+        }
+    }
+
+    fn check(&mut self) {
+        let offered = self.sync(|agent| {
+            let mut record = agent.record().map_err(Failure::Other)?;
+            if let Some(unreported) = record.unreported.take() {
+                agent.host.begin_log(&unreported.id);
+                agent.deliver(&unreported, Importance::BestEffort);
+                agent.host.end_log();
+                // What the server has still not taken is kept beside what it orders next.
+                record = agent.record().map_err(Failure::Other)?;
+            }
+            if let Some(deployment) = &record.deployment {
+                if deployment.id.is_some() {
+                    agent.unsettled = true;
+                } else if deployment.stage != deploy::Stage::Download {
+                    let name = &deployment.artifact_name;
+                    log::warn!("artifact {name} was installed by hand and waits for `commit` or `rollback`");
+                }
+                if deployment.id.is_some() || deployment.stage != deploy::Stage::Download {
+                    return Ok(None);
+                }
+            }
+            let provides = agent.provides(&record).map_err(Failure::Other)?;
+            let offer = agent.api().next_deployment(&provides).map_err(Failure::Server)?;
+            agent.host.tell(&Event::Checked);
+            Ok(offer.map(|offer| (offer, provides, record.unreported)))
+        });
+        match offered {
+            Ok(offered) => {
+                self.backoff.reset();
+                self.schedule.checked(self.clock.now());
+                if let Some((offer, provides, unreported)) = offered {
+                    self.deploy(&offer, &provides, unreported);
+                }
+            }
+            Err(failure) => {
+                let wait = self.after_failure(&failure);
+                self.schedule.check_failed(self.clock.now(), wait);
+            }
+        }
+    }
+
+    /// Carries out what the server offers.
+    fn deploy(&mut self, offer: &Offer, provides: &BTreeMap<String, String>, unreported: Option<Unreported>) {
+        if let Some(known) = unreported.filter(|unreported| unreported.id == offer.id) {
+            // Done already; only the server has not heard of it.
+            log::info!("deployment {} is over: reporting that again", known.id);
+            self.deliver(&known, Importance::Mandatory);
+            return;
+        }
+        self.host.begin_log(&offer.id);
+        let artifact_name = offer.artifact_name.clone().unwrap_or_default();
+        self.host.tell(&Event::Deploying { id: &offer.id, artifact_name: &artifact_name });
+        let order = Order { id: offer.id.clone(), artifact_name };
+        let result = match self.host.policy() {
+            Ok(policy) => self.carry_out(&order, offer, provides, &policy),
+            Err(reason) => Err(reason),
+        };
+        self.take_result(&offer.id, result);
+    }
+
+    fn carry_out(
+        &mut self,
+        order: &Order,
+        offer: &Offer,
+        provides: &BTreeMap<String, String>,
+        policy: &Policy,
+    ) -> Result<Summary, String> {
+        let transport = self.host.download_transport()?;
+        let (api, clock, settings) =
+            (Arc::clone(&self.api), Arc::clone(&self.clock), self.settings.download.clone());
+        let device_type = provides.get("device_type").cloned().unwrap_or_default();
+        let mut transport = Some(transport);
+        let mut open = || {
+            if !offer.device_types.is_empty() && !offer.device_types.contains(&device_type) {
+                // Known before the first byte of the artifact is bought.
+                return Err(std::io::Error::other(format!(
+                    "the server ordered an artifact for {}, this device is a {device_type}",
+                    offer.device_types.join(", ")
+                )));
+            }
+            let transport = transport.take().ok_or_else(|| std::io::Error::other("opened twice"))?;
+            let download =
+                Download::of_offer(offer, provides, Arc::clone(&api), transport, Arc::clone(&clock), settings.clone())
+                    .map_err(std::io::Error::other)?;
+            // Reading the network, decoding and writing the slot are three threads.
+            Ok(Box::new(ReadAhead::new(download)?) as Box<dyn Read + Send>)
+        };
+        self.on_device(|device| deploy::carry_out(device, order, &mut open, policy))
+    }
+
+    /// What follows from how a deployment went.
+    fn take_result(&mut self, id: &str, result: Result<Summary, String>) {
+        match result {
+            Ok(summary) => {
+                if let Some(error) = &summary.error {
+                    log::error!("deployment {id}: {error}");
+                }
+                match (summary.status, summary.ended) {
+                    (Status::Interrupted, _) => {}
+                    (Status::Rebooting, _) => {
+                        self.host.end_log();
+                        return self.await_reboot();
+                    }
+                    (_, Some(ended)) => {
+                        log::info!("deployment {id}: {}", if ended.failed { "failed" } else { "succeeded" });
+                        self.host.tell(&Event::Ended { failed: ended.failed });
+                        self.deliver(&ended, Importance::Mandatory);
+                        // What is installed may have changed.
+                        self.schedule.inventory_now();
+                    }
+                    // It could not come to its end: it is gone on with after the next wait.
+                    (_, None) => self.try_again_later("the deployment is not over yet"),
+                }
+            }
+            Err(reason) => self.try_again_later(&reason),
+        }
+        self.host.end_log();
+    }
+
+    fn try_again_later(&mut self, reason: &str) {
+        self.complain(reason);
+        self.unsettled = true;
+        let wait = self.retry_wait();
+        self.schedule.check_failed(self.clock.now(), wait);
+    }
+
+    /// The restart was asked for: this process is about to be ended.
+    fn await_reboot(&mut self) {
+        log::info!("waiting for the restart");
+        loop {
+            match self.waiter.wait(REBOOT_PATIENCE) {
+                Wake::Stop => return,
+                Wake::CheckUpdate | Wake::SendInventory => {}
+                Wake::Elapsed => break,
+            }
+        }
+        self.complain("the restart did not happen");
+        self.unsettled = true;
+    }
+
+    /// Tells the server how a deployment ended, with its log if it failed.
+    fn deliver(&mut self, unreported: &Unreported, importance: Importance) {
+        let Unreported { id, failed } = unreported;
+        let status = if *failed { DeploymentStatus::Failure } else { DeploymentStatus::Success };
+        let answer = self.reporter().report(id, status, importance);
+        match answer {
+            Reported::NoAnswer => {
+                log::warn!("deployment {id}: the server does not know yet that it ended as {}", status.name());
+                return;
+            }
+            Reported::Accepted if *failed => self.upload_log(id),
+            Reported::Accepted => {}
+            // Nothing that it would listen to.
+            Reported::Aborted => log::info!("deployment {id}: the server has given it up"),
+        }
+        let forgotten = self.on_device(|device| {
+            let mut record = Record::load(device.state)?;
+            if record.unreported.as_ref().is_some_and(|unreported| &unreported.id == id) {
+                record.unreported = None;
+                record.save(device.state)?;
+            }
+            Ok::<(), deploy::record::RecordError>(())
+        });
+        if let Err(reason) = forgotten {
+            // It is reported once more, with the same words.
+            self.complain(&reason);
+        }
+    }
+
+    fn upload_log(&mut self, id: &str) {
+        let messages = self.host.log_messages(id);
+        if messages.is_empty() {
+            return;
+        }
+        let mut backoff = Backoff::new(self.settings.retry_interval, LOG_ATTEMPTS);
+        loop {
+            let error = match self.api().upload_log(id, &messages) {
+                Ok(ReportAnswer::Accepted) => return,
+                Ok(answer @ (ReportAnswer::Aborted | ReportAnswer::Refused)) => {
+                    return log::warn!("deployment {id}: the server does not take its log: {answer:?}");
+                }
+                Err(error) => error,
+            };
+            log::warn!("deployment {id}: the log could not be uploaded: {error}");
+            match backoff.next(&*self.clock) {
+                Some(wait) if self.clock.pause(wait) == Paused::Elapsed => {}
+                Some(_) | None => return,
+            }
+        }
+    }
+
+    /// Work with the server between its scripts.
+    fn sync<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T, Failure>) -> Result<T, Failure> {
+        self.host.tell(&Event::Syncing);
+        let done = self
+            .run_scripts(ScriptState::Sync, ScriptAction::Enter)
+            .and_then(|()| work(self))
+            .and_then(|value| self.run_scripts(ScriptState::Sync, ScriptAction::Leave).map(|()| value));
+        if done.is_err() && !self.clock.stop_requested() {
+            self.run_ignored(ScriptState::Sync, ScriptAction::Error);
+        }
+        done
+    }
+
+    fn run_scripts(&mut self, state: ScriptState, action: ScriptAction) -> Result<(), Failure> {
+        let ran = self.host.scripts().run(ScriptPoint { state, action }, OnScriptFailure::Stop);
+        ran.map_err(|error| Failure::Other(error.to_string()))
+    }
+
+    fn run_ignored(&mut self, state: ScriptState, action: ScriptAction) {
+        let ran = self.host.scripts().run(ScriptPoint { state, action }, OnScriptFailure::RunTheRest);
+        if let Err(error) = ran {
+            log::warn!("ignored: {error}");
+        }
+    }
+
+    /// How long to leave the server alone after a failure.
+    fn after_failure(&mut self, failure: &Failure) -> Duration {
+        let (reason, wished) = match failure {
+            Failure::Server(error) => (error.to_string(), error.retry_after()),
+            Failure::Other(reason) => (reason.clone(), None),
+        };
+        if !self.clock.stop_requested() {
+            self.complain(&reason);
+        }
+        wished.unwrap_or_else(|| self.retry_wait())
+    }
+
+    fn retry_wait(&mut self) -> Duration {
+        match self.backoff.next(&*self.clock) {
+            Some(wait) => wait,
+            // Used up: the schedule's own interval is the longest wait there is (specification 1.9).
+            None => {
+                self.backoff.reset();
+                Duration::MAX
+            }
+        }
+    }
+
+    fn complain(&mut self, reason: &str) {
+        log::error!("{reason}");
+        self.host.tell(&Event::Failed { reason });
+    }
+
+    fn api(&self) -> MutexGuard<'_, Api> {
+        lock(&self.api)
+    }
+
+    fn reporter(&self) -> ServerReporter {
+        ServerReporter {
+            api: Arc::clone(&self.api),
+            clock: Arc::clone(&self.clock),
+            retry_interval: self.settings.retry_interval,
+            retry_count: self.settings.retry_count,
+        }
+    }
+
+    fn record(&mut self) -> Result<Record, String> {
+        self.on_device(|device| Record::load(device.state))
+    }
+
+    /// Everything the device provides, as the server wants to know it.
+    fn provides(&mut self, record: &Record) -> Result<BTreeMap<String, String>, String> {
+        let device_type = self.on_device(|device| device.system.device_type())?;
+        let installed = record.installed.all().into_iter();
+        let device_type = [("device_type", device_type.as_str())];
+        Ok(installed.chain(device_type).map(|(key, value)| (key.to_owned(), value.to_owned())).collect())
+    }
+
+    fn on_device<T, E: std::fmt::Display>(
+        &mut self,
+        work: impl FnOnce(&mut Device<'_>) -> Result<T, E>,
+    ) -> Result<T, String> {
+        let (mut work, mut result) = (Some(work), None);
+        self.host.with_device(&mut self.reporter(), &mut |device| {
+            if let Some(work) = work.take() {
+                result = Some(work(device).map_err(|error| error.to_string()));
+            }
+        })?;
+        result.unwrap_or_else(|| Err("the device was not opened".to_owned()))
+    }
+}
+
+/// Why a conversation with the server failed.
+enum Failure {
+    Server(ServerError),
+    Other(String),
+}
+
+/// Reports to the server the agent talks to.
+struct ServerReporter {
+    api: Arc<Mutex<Api>>,
+    clock: Arc<dyn Clock>,
+    retry_interval: Duration,
+    retry_count: u32,
+}
+
+impl Reporter for ServerReporter {
+    fn report(&mut self, id: &str, status: DeploymentStatus, importance: Importance) -> Reported {
+        let mut backoff = Backoff::new(self.retry_interval, self.retry_count);
+        if (status, importance) == (DeploymentStatus::Installing, Importance::Mandatory) {
+            // The new software has to show that it can introduce itself to the server.
+            lock(&self.api).forget_token();
+        }
+        loop {
+            let answer = lock(&self.api).report(id, status);
+            let error = match (answer, importance) {
+                (Ok(ReportAnswer::Accepted), _) => return Reported::Accepted,
+                (Ok(ReportAnswer::Aborted), _) | (Ok(ReportAnswer::Refused), Importance::Mandatory) => {
+                    return Reported::Aborted;
+                }
+                (Ok(ReportAnswer::Refused), Importance::BestEffort) => return Reported::NoAnswer,
+                (Err(error), Importance::BestEffort) => {
+                    log::warn!("deployment {id}: {} could not be reported: {error}", status.name());
+                    return Reported::NoAnswer;
+                }
+                (Err(error), Importance::Mandatory) => error,
+            };
+            log::warn!("deployment {id}: {} could not be reported: {error}", status.name());
+            let Some(wait) = backoff.next(&*self.clock) else { return Reported::NoAnswer };
+            let wait = error.retry_after().unwrap_or(wait);
+            match self.clock.pause(wait) {
+                Paused::Elapsed => {}
+                Paused::Stopped => return Reported::NoAnswer,
+            }
+        }
+    }
+}
+
+/// A panic of another thread leaves nothing half done in here: calls begin with the token and end with an answer.
+fn lock(api: &Mutex<Api>) -> MutexGuard<'_, Api> {
+    api.lock().unwrap_or_else(PoisonError::into_inner)
+}
