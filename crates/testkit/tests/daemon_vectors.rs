@@ -1,0 +1,616 @@
+//! The daemon's loop against the 92 recorded behaviours of the Mender client's daemon: the same calls and scripts in the
+//! same order, the same reports, the same end, for every fault at every point. Where ours differ, the difference and its
+//! reason are in [`DIFFERENT`].
+
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::io::{Cursor, Read};
+use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use client_core::agent::{Agent, AgentSettings, Event, Host};
+use client_core::artifact::write::ArtifactSpec;
+use client_core::artifact::{Limits, PayloadReader, StateScript, Trust};
+use client_core::boot::{BootEnv, BootEnvError, Verdict};
+use client_core::clock::{Clock, Paused, Waiter, Wake};
+use client_core::deploy::record::Record;
+use client_core::deploy::scripts::{
+    OnScriptFailure, ScriptAction, ScriptError, ScriptPoint, ScriptRunner, ScriptState,
+};
+use client_core::deploy::{Device, Policy, Reporter};
+use client_core::install::{InstallError, Modules, PayloadHandler, Progress, RebootNeed, WrittenImage};
+use client_core::schedule::Schedule;
+use client_core::server::{
+    Api, Attribute, Credentials, DownloadSettings, Method, Request, Response, Settings, Transport,
+    TransportError,
+};
+use client_core::slot::{Slot, SlotError, Slots};
+use client_core::state_store::{StateError, StateStore};
+use client_core::storage::BlockDevice;
+use testkit::artifacts::{self, MemoryFile};
+use testkit::device::{KnownSystem, Notices};
+
+const VECTORS: &str = include_str!("fixtures/daemon-vectors.txt");
+const TYPE: &str = "tmod";
+const ID: &str = "d0000000-0000-4000-8000-000000000001";
+
+/// What ours does otherwise: number, what is compared, ours, why. An empty text leaves that part as recorded.
+const DIFFERENT: &[(u32, &str, &str, &str, &str)] = &[];
+
+/// Rows about data of another program that this client has no counterpart of.
+const NOT_APPLICABLE: &[(u32, &str)] = &[
+    (84, "a record of the Mender client before 2.0"),
+    (91, "update control maps of the Mender client 3.x"),
+    (92, "update control maps of the Mender client 3.x"),
+];
+
+/// The process was killed here.
+struct Killed;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Fails,
+    Kills,
+}
+
+/// What the module and the scripts pass through, and what goes wrong there.
+#[derive(Default)]
+struct Plan {
+    passed: RefCell<Vec<String>>,
+    faults: RefCell<Vec<(String, Kind, u32)>>,
+    idle_scripts: Cell<bool>,
+    rollback: Cell<bool>,
+    reboot: Cell<bool>,
+}
+
+impl Plan {
+    fn pass(&self, point: &str) -> Result<(), ()> {
+        self.passed.borrow_mut().push(point.to_owned());
+        self.ask(point)
+    }
+
+    /// As `pass`, for what is not part of a chain.
+    fn ask(&self, point: &str) -> Result<(), ()> {
+        let mut faults = self.faults.borrow_mut();
+        let Some(fault) = faults.iter_mut().find(|(at, _, left)| at == point && *left > 0) else {
+            return Ok(());
+        };
+        fault.2 -= 1;
+        match fault.1 {
+            Kind::Fails => Err(()),
+            Kind::Kills => {
+                drop(faults);
+                panic_any(Killed)
+            }
+        }
+    }
+}
+
+struct Module(Rc<Plan>);
+
+impl Module {
+    fn call(&self, point: &'static str) -> Result<(), InstallError> {
+        self.0.pass(point).map_err(|()| InstallError::Handler { step: point, reason: "injected".into() })
+    }
+}
+
+impl PayloadHandler for Module {
+    fn download(&mut self, payload: &mut PayloadReader, _: &mut dyn Progress) -> Result<(), InstallError> {
+        self.call("D")?;
+        while let Some(mut file) = payload.next_file()? {
+            std::io::copy(&mut file, &mut std::io::sink()).unwrap();
+        }
+        Ok(())
+    }
+    fn image(&self) -> Option<WrittenImage> {
+        None
+    }
+    fn restore(&mut self, _: Option<WrittenImage>) {}
+    fn install(&mut self) -> Result<(), InstallError> {
+        self.call("I")
+    }
+    fn needs_reboot(&mut self) -> Result<RebootNeed, InstallError> {
+        let asked = self.0.ask("NeedsArtifactReboot");
+        asked.map_err(|()| InstallError::Handler { step: "NeedsArtifactReboot", reason: "injected".into() })?;
+        Ok(if self.0.reboot.get() { RebootNeed::Custom } else { RebootNeed::None })
+    }
+    fn supports_rollback(&mut self) -> Result<bool, InstallError> {
+        let asked = self.0.ask("SupportsRollback");
+        asked.map_err(|()| InstallError::Handler { step: "SupportsRollback", reason: "injected".into() })?;
+        Ok(self.0.rollback.get())
+    }
+    fn reboot(&mut self) -> Result<(), InstallError> {
+        self.call("R")
+    }
+    fn verify_reboot(&mut self) -> Result<(), InstallError> {
+        self.call("VR")
+    }
+    fn reboot_back(&mut self) -> Result<(), InstallError> {
+        self.call("BR")
+    }
+    fn verify_reboot_back(&mut self) -> Result<(), InstallError> {
+        self.call("VBR")
+    }
+    fn commit(&mut self) -> Result<(), InstallError> {
+        self.call("C")
+    }
+    fn roll_back(&mut self) -> Result<(), InstallError> {
+        self.call("B")
+    }
+    fn fail(&mut self) -> Result<(), InstallError> {
+        self.call("F")
+    }
+    fn clean_up(&mut self) -> Result<(), InstallError> {
+        self.call("Z")
+    }
+    fn verdict(&mut self) -> Result<Option<Verdict>, InstallError> {
+        Ok(None)
+    }
+}
+
+struct OneModule(Rc<Plan>);
+
+impl Modules for OneModule {
+    fn open<'m>(&'m mut self, payload_type: &str) -> Result<Box<dyn PayloadHandler + 'm>, InstallError> {
+        assert_eq!(payload_type, TYPE);
+        Ok(Box::new(Module(Rc::clone(&self.0))))
+    }
+}
+
+struct Scripts(Rc<Plan>);
+
+impl ScriptRunner for Scripts {
+    fn stage(&mut self, _: &[StateScript]) -> Result<(), ScriptError> {
+        Ok(())
+    }
+    fn publish(&mut self) -> Result<(), ScriptError> {
+        Ok(())
+    }
+    fn run(&mut self, point: ScriptPoint, _: OnScriptFailure) -> Result<(), ScriptError> {
+        let state = match point.state {
+            ScriptState::Idle | ScriptState::Sync if !self.0.idle_scripts.get() => return Ok(()),
+            ScriptState::Idle => "Idle",
+            ScriptState::Sync => "Sync",
+            ScriptState::Download => "D",
+            ScriptState::ArtifactInstall => "I",
+            ScriptState::ArtifactReboot => "R",
+            ScriptState::ArtifactCommit => "C",
+            ScriptState::ArtifactRollback => "B",
+            ScriptState::ArtifactRollbackReboot => "BR",
+            ScriptState::ArtifactFailure => "F",
+        };
+        let action = match point.action {
+            ScriptAction::Enter => '+',
+            ScriptAction::Leave => '-',
+            ScriptAction::Error => '!',
+        };
+        let point = format!("{state}{action}");
+        self.0.pass(&point).map_err(|()| ScriptError::Failed { script: point, how: "injected".into() })
+    }
+    fn check_root_scripts(&mut self) -> Result<(), ScriptError> {
+        Ok(())
+    }
+    fn discard(&mut self) -> Result<(), ScriptError> {
+        Ok(())
+    }
+}
+
+/// A record in memory that may become read-only.
+#[derive(Clone)]
+struct Store {
+    document: Rc<RefCell<Vec<u8>>>,
+    writes_left: Rc<Cell<u32>>,
+}
+
+impl StateStore for Store {
+    fn load(&mut self) -> Result<Vec<u8>, StateError> {
+        Ok(self.document.borrow().clone())
+    }
+    fn save(&mut self, document: &[u8]) -> Result<(), StateError> {
+        let Some(left) = self.writes_left.get().checked_sub(1) else {
+            return Err(StateError::TooLarge { need_bytes: document.len(), have_bytes: 0 });
+        };
+        self.writes_left.set(left);
+        document.clone_into(&mut self.document.borrow_mut());
+        Ok(())
+    }
+    fn capacity_bytes(&self) -> usize {
+        1 << 16
+    }
+}
+
+/// Nothing that a module needs.
+struct NoSlots;
+
+impl Slots for NoSlots {
+    fn open(&mut self, slot: Slot) -> Result<Box<dyn BlockDevice + '_>, SlotError> {
+        Err(SlotError::Missing { slot, path: String::new() })
+    }
+    fn partition_number(&mut self, slot: Slot) -> Result<u32, SlotError> {
+        Err(SlotError::Missing { slot, path: String::new() })
+    }
+}
+
+struct NoEnv;
+
+impl BootEnv for NoEnv {
+    fn read(&mut self, _: &[&str]) -> Result<Vec<Option<String>>, BootEnvError> {
+        Err(BootEnvError::NoValidCopy { copies: String::new() })
+    }
+    fn write(&mut self, _: &[(&str, &str)]) -> Result<(), BootEnvError> {
+        Err(BootEnvError::NoValidCopy { copies: String::new() })
+    }
+    fn describe(&self) -> String {
+        "none".into()
+    }
+}
+
+/// Time that passes when somebody waits. Asks to stop once the deployment is over and some waits have passed.
+#[derive(Default)]
+struct Time {
+    now_seconds: AtomicU64,
+    stop: AtomicBool,
+}
+
+impl Clock for Time {
+    fn now(&self) -> Duration {
+        Duration::from_secs(self.now_seconds.load(Ordering::Relaxed))
+    }
+    fn wall(&self) -> Duration {
+        Duration::from_secs(1_800_000_000) + self.now()
+    }
+    fn pause(&self, time: Duration) -> Paused {
+        self.now_seconds.fetch_add(time.as_secs(), Ordering::Relaxed);
+        Paused::Elapsed
+    }
+    fn stop_requested(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+    fn random(&self) -> u64 {
+        self.now_seconds.load(Ordering::Relaxed).wrapping_mul(0x9E37_79B9_7F4A_7C15)
+    }
+}
+
+struct Waits {
+    time: Arc<Time>,
+    server: Arc<Mutex<Server>>,
+    left: u32,
+}
+
+impl Waiter for Waits {
+    fn wait(&mut self, time: Duration) -> Wake {
+        self.left = self.left.saturating_sub(1);
+        if self.left == 0 || self.server.lock().unwrap().finished() {
+            self.time.stop.store(true, Ordering::Relaxed);
+            return Wake::Stop;
+        }
+        self.time.pause(time + Duration::from_secs(1));
+        Wake::Elapsed
+    }
+}
+
+/// A server with one deployment.
+#[derive(Default)]
+struct Server {
+    artifact: Vec<u8>,
+    device_types: Vec<String>,
+    statuses: Vec<String>,
+    /// How often a status is answered with an error, and with which.
+    failing: BTreeMap<String, (u32, u16)>,
+}
+
+impl Server {
+    fn finished(&self) -> bool {
+        self.statuses.iter().any(|status| status == "OK" || status == "FAIL")
+    }
+
+    fn answer(&mut self, request: &Request<'_>) -> (u16, Vec<u8>) {
+        let path = request.url.strip_prefix("http://server").unwrap();
+        if path.ends_with("/auth_requests") {
+            return (200, b"aGVhZA.Y2xhaW1z.c2ln".to_vec());
+        }
+        if path.ends_with("/attributes") {
+            return (200, Vec::new());
+        }
+        if path.contains("/deployments/next") {
+            if self.finished() {
+                return (204, Vec::new());
+            }
+            let body = format!(
+                r#"{{"id":"{ID}","artifact":{{"artifact_name":"new","source":{{"uri":"http://server/artifact"}},"device_types_compatible":{}}}}}"#,
+                format!("{:?}", self.device_types)
+            );
+            return (200, body.into_bytes());
+        }
+        if path == "/artifact" {
+            return (200, self.artifact.clone());
+        }
+        if path.ends_with("/log") {
+            return (204, Vec::new());
+        }
+        assert!(path.ends_with("/status"), "{path}");
+        let body = std::str::from_utf8(request.body.unwrap()).unwrap();
+        let short = match body.trim_end() {
+            r#"{"status":"downloading"}"# => "dl",
+            r#"{"status":"installing"}"# => "in",
+            r#"{"status":"rebooting"}"# => "rb",
+            r#"{"status":"success"}"# => "OK",
+            r#"{"status":"failure"}"# => "FAIL",
+            other => panic!("{other}"),
+        };
+        // Attempts in a row are one report.
+        if let Some((left, code)) = self.failing.get_mut(short).filter(|(left, _)| *left > 0) {
+            *left -= 1;
+            let code = *code;
+            if self.statuses.last().map(String::as_str) != Some(short) {
+                self.statuses.push(short.to_owned());
+            }
+            return (code, Vec::new());
+        }
+        let repeated = self.statuses.last().map(String::as_str) == Some(short);
+        let had_failed = repeated && self.failing.contains_key(short);
+        if !had_failed {
+            self.statuses.push(short.to_owned());
+        }
+        (204, Vec::new())
+    }
+}
+
+struct Wire(Arc<Mutex<Server>>);
+
+impl Transport for Wire {
+    fn send(&mut self, request: &Request<'_>) -> Result<Response, TransportError> {
+        let (status, body) = self.0.lock().unwrap().answer(request);
+        assert!(matches!(request.method, Method::Get | Method::Post | Method::Put | Method::Patch));
+        let headers = vec![("content-length".to_owned(), body.len().to_string())];
+        Ok(Response { status, headers, body: Box::new(Cursor::new(body)) as Box<dyn Read + Send> })
+    }
+}
+
+struct Known;
+
+impl Credentials for Known {
+    fn id_data(&mut self) -> Result<String, String> {
+        Ok(r#"{"mac":"02:00:00:00:00:01"}"#.into())
+    }
+    fn public_key_pem(&self) -> String {
+        "-----BEGIN PUBLIC KEY-----\n-----END PUBLIC KEY-----\n".into()
+    }
+    fn sign(&self, _: &[u8]) -> Result<Vec<u8>, String> {
+        Ok(vec![1; 64])
+    }
+}
+
+struct Machine {
+    plan: Rc<Plan>,
+    store: Store,
+    scripts: Scripts,
+    server: Arc<Mutex<Server>>,
+}
+
+impl Host for Machine {
+    fn with_device(
+        &mut self,
+        reporter: &mut dyn Reporter,
+        work: &mut dyn FnMut(&mut Device<'_>),
+    ) -> Result<(), String> {
+        work(&mut Device {
+            boot_env: &mut NoEnv,
+            slots: &mut NoSlots,
+            system: &KnownSystem { running: Slot::A, device_type: artifacts::DEVICE_TYPE.into() },
+            modules: &mut OneModule(Rc::clone(&self.plan)),
+            state: &mut self.store,
+            scripts: &mut self.scripts,
+            observer: &mut Notices::default(),
+            reporter,
+        });
+        Ok(())
+    }
+    fn policy(&mut self) -> Result<Policy, String> {
+        Ok(Policy { trust: Trust::DangerUnsigned, limits: Limits::default() })
+    }
+    fn scripts(&mut self) -> &mut dyn ScriptRunner {
+        &mut self.scripts
+    }
+    fn inventory(&mut self) -> Result<Vec<Attribute>, String> {
+        Ok(Vec::new())
+    }
+    fn download_transport(&mut self) -> Result<Box<dyn Transport>, String> {
+        Ok(Box::new(Wire(Arc::clone(&self.server))))
+    }
+    fn begin_log(&mut self, _: &str) {}
+    fn end_log(&mut self) {}
+    fn log_messages(&mut self, _: &str) -> Vec<u8> {
+        Vec::new()
+    }
+    fn tell(&mut self, _: &Event<'_>) {}
+}
+
+/// What a run left.
+#[derive(Debug, PartialEq, Eq)]
+struct Seen {
+    chain: String,
+    statuses: String,
+    end: String,
+}
+
+fn artifact(payload: bool) -> Vec<u8> {
+    let mut spec = ArtifactSpec::rootfs_image("new", &[artifacts::DEVICE_TYPE.to_owned()]);
+    if payload {
+        spec.payload_type = Some(TYPE.to_owned());
+        let file = MemoryFile { name: "file".into(), content: vec![7; 3000] };
+        artifacts::build(&spec, &[file], None)
+    } else {
+        spec.payload_type = None;
+        artifacts::build(&spec, &[], None)
+    }
+}
+
+fn run(condition: &str, rollback: bool, reboot: bool) -> Seen {
+    let plan = Rc::new(Plan::default());
+    plan.rollback.set(rollback);
+    plan.reboot.set(reboot);
+    let mut server = Server {
+        artifact: artifact(!condition.contains("null payload")),
+        device_types: vec![artifacts::DEVICE_TYPE.into()],
+        ..Server::default()
+    };
+    let times = |lasting: &str| if condition.contains(lasting) { u32::MAX } else { 1 };
+    let mut writes = u32::MAX;
+    // A server that has aborted says so instead of failing.
+    let code = if condition.contains("server answers aborted") { 409 } else { 500 };
+    for part in condition.split("; ") {
+        let part = part.trim();
+        let inject = |points: &str, kind, times| {
+            let faults = points.split(',').map(|point| (point.to_owned(), kind, times));
+            plan.faults.borrow_mut().extend(faults);
+        };
+        if let Some(points) = part.strip_prefix("err@").or_else(|| part.strip_prefix("hang@")) {
+            inject(points, Kind::Fails, times("err forever"));
+        } else if let Some(points) = part.strip_prefix("kill@") {
+            inject(points, Kind::Kills, times("kill forever"));
+        } else if let Some(status) = part.strip_prefix("status ") {
+            let (name, count) = status.split_once(" fails x").unwrap();
+            let short = match name {
+                "Downloading" => "dl",
+                "Installing" => "in",
+                "Rebooting" => "rb",
+                other => panic!("{other}"),
+            };
+            server.failing.insert(short.into(), (count.parse().unwrap(), code));
+        } else {
+            match part {
+                "(none)" | "server answers aborted" | "null payload" | "err forever" | "kill forever" => {}
+                "sizes query answers Yes" | "sizes query answers No" | "sizes query answers Empty" => {}
+                "with Idle/Sync scripts" => plan.idle_scripts.set(true),
+                "device type mismatch" => server.device_types = vec!["another".into()],
+                "DB read-only after 0 writes" => writes = 0,
+                "DB read-only after 4 writes" => writes = 2,
+                "HTTP body breaks in header" => server.artifact[600..].fill(0xAA),
+                other => panic!("{other}"),
+            }
+        }
+    }
+    let mut record = Record::new();
+    record.installed.artifact_name = Some("old".into());
+    let store = Store {
+        document: Rc::new(RefCell::new(record.to_json().unwrap())),
+        writes_left: Rc::new(Cell::new(writes)),
+    };
+    let server = Arc::new(Mutex::new(server));
+    let time = Arc::new(Time::default());
+    // Killed at most as often as the table lets it be.
+    for _ in 0..100 {
+        let ended = catch_unwind(AssertUnwindSafe(|| {
+            process(&plan, &store, &server, &time);
+        }));
+        match ended {
+            Ok(()) => break,
+            Err(payload) if payload.is::<Killed>() => {}
+            Err(other) => std::panic::resume_unwind(other),
+        }
+    }
+    let name = Record::from_json(&store.document.borrow()).unwrap().installed.name().to_owned();
+    let chain = plan.passed.borrow().join(" ");
+    let statuses = server.lock().unwrap().statuses.join(" ");
+    let end = if name == "new_INCONSISTENT" { "INC".into() } else { name };
+    Seen { chain, statuses, end }
+}
+
+/// The daemon from its start until it is killed or the deployment is over.
+fn process(plan: &Rc<Plan>, store: &Store, server: &Arc<Mutex<Server>>, time: &Arc<Time>) {
+    let mut host = Machine {
+        plan: Rc::clone(plan),
+        store: store.clone(),
+        scripts: Scripts(Rc::clone(plan)),
+        server: Arc::clone(server),
+    };
+    let clock: Arc<dyn Clock> = Arc::clone(time) as Arc<dyn Clock>;
+    let settings = Settings { servers: vec!["http://server".into()], ..Settings::default() };
+    let api = Api::new(Box::new(Wire(Arc::clone(server))), Box::new(Known), Arc::clone(&clock), settings);
+    let mut waits = Waits { time: Arc::clone(time), server: Arc::clone(server), left: 60 };
+    let schedule = Schedule::new(&*clock, Duration::from_secs(1800), Duration::from_secs(28800));
+    let settings = AgentSettings {
+        retry_interval: Duration::from_secs(300),
+        retry_count: 0,
+        download: DownloadSettings {
+            attempts_max: 10,
+            longest_wait: Duration::from_secs(300),
+            first_wait: Duration::from_secs(1),
+            least_bytes_per_second: 0,
+            rate_window: Duration::from_secs(60),
+            abort_check_every: None,
+        },
+    };
+    Agent::new(&mut host, api, clock, &mut waits, settings, schedule).run();
+}
+
+/// Writes out `(A B)xN`, and leaves out what only update modules are asked.
+fn expand(chain: &str) -> String {
+    let mut out = Vec::new();
+    let mut rest = chain;
+    while let Some((before, after)) = rest.split_once('(') {
+        out.extend(before.split_whitespace().map(str::to_owned));
+        let (group, after) = after.split_once(")x").unwrap();
+        let digits = after.len() - after.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+        for _ in 0..after[..digits].parse::<u32>().unwrap() {
+            out.extend(group.split_whitespace().map(str::to_owned));
+        }
+        rest = &after[digits..];
+    }
+    out.extend(rest.split_whitespace().map(str::to_owned));
+    let chain: Vec<String> = out
+        .into_iter()
+        .filter(|step| step != "Q")
+        .map(|step| if step == "DS" { "D".to_owned() } else { step })
+        .collect();
+    chain.join(" ").replace("(no module call)", "")
+}
+
+#[test]
+fn the_daemon_does_what_the_recorded_one_does() {
+    // Kills are part of the plan; anything else that panics is shown.
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        if !info.payload().is::<Killed>() {
+            hook(info);
+        }
+    }));
+    let (mut same, mut different, mut wrong) = (0, 0, Vec::new());
+    for line in VECTORS.lines().filter(|line| !line.starts_with('#')) {
+        let columns: Vec<&str> = line.split(" | ").map(str::trim).collect();
+        let [number, condition, answers, chain, statuses, end] = columns[..] else { panic!("{line}") };
+        let number: u32 = number.parse().unwrap();
+        if NOT_APPLICABLE.iter().any(|(row, _)| *row == number) {
+            continue;
+        }
+        let (rollback, reboot) = answers.split_once('/').unwrap();
+        let chain = if chain == "(no module call)" { String::new() } else { expand(chain) };
+        let mut expected = Seen { chain, statuses: statuses.to_owned(), end: end.to_owned() };
+        match DIFFERENT.iter().find(|(row, ..)| *row == number) {
+            None => same += 1,
+            Some((_, ours_chain, ours_statuses, ours_end, _)) => {
+                different += 1;
+                let replace = |to: &mut String, ours: &str| {
+                    if !ours.is_empty() {
+                        *to = expand(ours);
+                    }
+                };
+                replace(&mut expected.chain, ours_chain);
+                replace(&mut expected.statuses, ours_statuses);
+                replace(&mut expected.end, ours_end);
+            }
+        }
+        let seen = run(condition, rollback == "yes", reboot == "yes");
+        if seen != expected {
+            wrong.push(format!("{number} {condition} ({answers}):\n  expected {expected:?}\n  seen     {seen:?}"));
+        }
+    }
+    println!("{same} as recorded, {different} different on purpose, {} not applicable", NOT_APPLICABLE.len());
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
