@@ -308,9 +308,15 @@ impl<'a> Agent<'a> {
                 )));
             }
             let transport = transport.take().ok_or_else(|| std::io::Error::other("opened twice"))?;
-            let download =
-                Download::of_offer(offer, provides, Arc::clone(&api), transport, Arc::clone(&clock), settings.clone())
-                    .map_err(std::io::Error::other)?;
+            let download = Download::of_offer(
+                offer,
+                provides,
+                Arc::clone(&api),
+                transport,
+                Arc::clone(&clock),
+                settings.clone(),
+            )
+            .map_err(std::io::Error::other)?;
             // Reading the network, decoding and writing the slot are three threads.
             Ok(Box::new(ReadAhead::new(download)?) as Box<dyn Read + Send>)
         };
@@ -374,7 +380,10 @@ impl<'a> Agent<'a> {
         let answer = self.reporter().report(id, status, importance);
         match answer {
             Reported::NoAnswer => {
-                log::warn!("deployment {id}: the server does not know yet that it ended as {}", status.name());
+                log::warn!(
+                    "deployment {id}: the server does not know yet that it ended as {}",
+                    status.name()
+                );
                 return;
             }
             Reported::Accepted if *failed => self.upload_log(id),

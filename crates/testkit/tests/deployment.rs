@@ -20,7 +20,9 @@ use bootloader_uboot::UBootEnv;
 use client_core::artifact::{Limits, Trust};
 use client_core::boot::{BootEnv, BootEnvError};
 use client_core::deploy::record::Record;
-use client_core::deploy::{self, DeployError, Device, NoReporter, Options as Order, Policy, Stage, Status, Summary};
+use client_core::deploy::{
+    self, DeployError, Device, NoReporter, Options as Order, Policy, Stage, Status, Summary,
+};
 use client_core::install::NoModules;
 use client_core::slot::Slot;
 use client_core::state_store::{StateError, StateStore, TwoCopyRecord};

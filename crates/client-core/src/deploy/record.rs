@@ -183,8 +183,7 @@ impl Deployment {
     pub(super) fn learn(&mut self, header: &Header) {
         self.artifact_name = header.artifact_name.clone();
         self.artifact_group = header.artifact_group.clone();
-        self.payload_type =
-            header.payload.as_ref().map(|info| info.payload_type.clone()).unwrap_or_default();
+        self.payload_type = header.payload.as_ref().map(|info| info.payload_type.clone()).unwrap_or_default();
         self.provides = header.provides.clone();
         self.clears_provides = header.clears_provides.clone();
     }
@@ -207,7 +206,13 @@ impl Deployment {
 impl Record {
     /// The record of a device on which nothing was recorded yet.
     pub fn new() -> Record {
-        Record { version: VERSION, installed: Provides::default(), deployment: None, unreported: None, unknown: Map::new() }
+        Record {
+            version: VERSION,
+            installed: Provides::default(),
+            deployment: None,
+            unreported: None,
+            unknown: Map::new(),
+        }
     }
 
     /// Reads a document.

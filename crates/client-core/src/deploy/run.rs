@@ -219,7 +219,7 @@ pub fn resume(device: &mut Device<'_>, options: &Options) -> Result<Summary, Dep
             Conduct::Attended => run.waiting = true,
             Conduct::Unattended => run.drive(Stage::Reboot, None),
         },
-        Resume::Enter(stage) => {
+        Resume::Enter(mut stage) => {
             match (stage, deployment.stage) {
                 (Stage::Rollback, Stage::Commit) if !deployment.entered => {
                     // It was waiting, and the bootloader went back: that is news.
@@ -230,6 +230,11 @@ pub fn resume(device: &mut Device<'_>, options: &Options) -> Result<Summary, Dep
                     run.deployment.failed = true;
                     if run.conduct == Conduct::Unattended {
                         run.fail(DeployError::CutShort { stage: found });
+                        // The command line goes back without asking (specification 7.2).
+                        if stage == Stage::Rollback && !run.supports_rollback() {
+                            run.deployment.inconsistent = true;
+                            stage = Stage::Failure;
+                        }
                     }
                 }
                 (Stage::Rollback, _) => run.deployment.failed = true,
@@ -249,7 +254,15 @@ pub fn resume(device: &mut Device<'_>, options: &Options) -> Result<Summary, Dep
             }
             run.drive(stage, None);
         }
-        Resume::Contradiction => return Err(run.contradiction()?),
+        Resume::Contradiction => {
+            let error = run.contradiction()?;
+            if run.conduct == Conduct::Attended {
+                return Err(error);
+            }
+            // No person is here to look. Nothing that boots is touched, and the server hears of it.
+            run.remember_inconsistent(error);
+            run.drive(Stage::Failure, None);
+        }
     }
     Ok(run.finish(Command::Resume))
 }
@@ -476,7 +489,9 @@ impl<'r> Run<'r> {
         let Deployment { stage, entered, .. } = self.deployment;
         // Only where it decides: going back must work with an environment that cannot be read.
         let verdict = match stage {
-            Stage::Install | Stage::Reboot | Stage::VerifyReboot | Stage::Commit => self.handler()?.verdict()?,
+            Stage::Install | Stage::Reboot | Stage::VerifyReboot | Stage::Commit => {
+                self.handler()?.verdict()?
+            }
             Stage::Download
             | Stage::AfterCommit
             | Stage::Rollback

@@ -208,7 +208,9 @@ pub fn next(stage: Stage, outcome: Outcome) -> Option<Stage> {
     match (stage, outcome) {
         (Stage::Download, Done | DoneNeedsReboot) => Some(Stage::Install),
         // Nothing that boots has changed: there is nothing to go back from.
-        (Stage::Download, Failed | FailedForGood | Aborted) | (Stage::Install, Aborted) => Some(Stage::Cleanup),
+        (Stage::Download, Failed | FailedForGood | Aborted) | (Stage::Install, Aborted) => {
+            Some(Stage::Cleanup)
+        }
         (Stage::Install, Done) | (Stage::VerifyReboot, Done | DoneNeedsReboot) => Some(Stage::Commit),
         (Stage::Install, DoneNeedsReboot) => Some(Stage::Reboot),
         (Stage::Reboot, Done | DoneNeedsReboot) => Some(Stage::VerifyReboot),
@@ -316,11 +318,9 @@ pub fn may_roll_back(stage: Stage, entered: bool) -> bool {
     match stage {
         Stage::Install | Stage::Reboot | Stage::VerifyReboot | Stage::Commit | Stage::Rollback => true,
         Stage::AfterCommit => !entered,
-        Stage::Download
-        | Stage::RollbackReboot
-        | Stage::VerifyRollback
-        | Stage::Failure
-        | Stage::Cleanup => false,
+        Stage::Download | Stage::RollbackReboot | Stage::VerifyRollback | Stage::Failure | Stage::Cleanup => {
+            false
+        }
     }
 }
 
@@ -339,13 +339,8 @@ mod tests {
         Some(Verdict::Reverting),
         Some(Verdict::Foreign),
     ];
-    const OUTCOMES: [Outcome; 5] = [
-        Outcome::Done,
-        Outcome::DoneNeedsReboot,
-        Outcome::Failed,
-        Outcome::FailedForGood,
-        Outcome::Aborted,
-    ];
+    const OUTCOMES: [Outcome; 5] =
+        [Outcome::Done, Outcome::DoneNeedsReboot, Outcome::Failed, Outcome::FailedForGood, Outcome::Aborted];
 
     /// Every way through the table from `stage`; the only loop is the restart on the way back, which is counted.
     fn every_way_ends(stage: Stage, left: u32) {
