@@ -11,12 +11,12 @@
 // Helpers outside of test functions: a failure in one is a failure of the test.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
+mod machine;
+
 use std::cell::RefCell;
 use std::io::Cursor;
 use std::rc::Rc;
 
-use bootloader_grub::{GrubCopy, GrubEnv};
-use bootloader_uboot::UBootEnv;
 use client_core::artifact::{Limits, Trust};
 use client_core::boot::{BootEnv, BootEnvError};
 use client_core::deploy::record::Record;
@@ -26,28 +26,12 @@ use client_core::deploy::{
 use client_core::install::NoModules;
 use client_core::slot::Slot;
 use client_core::state_store::{StateError, StateStore, TwoCopyRecord};
+use machine::{IMAGE_BYTES, MACHINES, Machine, RECORD_BYTES, new_image, old_image, selected, version};
 use testkit::artifacts;
-use testkit::bootloader::{Behaviour, Boot, GrubModel, UBootModel};
+use testkit::bootloader::{Behaviour, Boot};
 use testkit::device::{CrashSlots, KnownSystem, Notices, ScriptLog, slot_device};
-use testkit::enumerator::{After, Options, Report, Scenario, explore};
-use testkit::storage::{CrashDevice, CrashWorld, Fault, Injection, Lasting, Operation, Suppressed, Tear};
-
-/// Sixteen sectors: enough for "all but the first", "all but the last" and "one torn" to differ.
-const IMAGE_BYTES: usize = 16 * 512;
-const ENV_BYTES: usize = 512;
-const RECORD_BYTES: usize = 2 * 8 * 512;
-
-/// Whose bootloader the machine has, and whether what the bootloader writes is on the medium when it goes on
-/// (`...Cached`: it stays in a cache until somebody flushes, and any part of it may be lost).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Machine {
-    UBoot,
-    UBootCached,
-    Grub,
-    GrubCached,
-}
-
-const MACHINES: [Machine; 4] = [Machine::UBoot, Machine::UBootCached, Machine::Grub, Machine::GrubCached];
+use testkit::enumerator::{After, Report, Scenario, explore};
+use testkit::storage::{CrashDevice, CrashWorld, Fault, Injection, Lasting, Operation, Suppressed};
 
 /// What the update does after its installation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -126,89 +110,6 @@ struct Facts {
     failed: bool,
     /// An installation was reported as done, and the device not started since.
     promised: bool,
-}
-
-fn old_image() -> Vec<u8> {
-    vec![0x11; IMAGE_BYTES]
-}
-
-fn new_image() -> Vec<u8> {
-    (0..IMAGE_BYTES).map(|at| 0x80 | (at / 512) as u8).collect()
-}
-
-fn version(world: &CrashWorld, slot: Slot) -> Option<&'static str> {
-    let content = world.live(slot_device(slot));
-    [("old", old_image()), ("new", new_image())]
-        .into_iter()
-        .find(|(_, image)| *image == content)
-        .map(|(name, _)| name)
-}
-
-impl Machine {
-    fn install(self, world: &CrashWorld, running: Slot) {
-        match self {
-            Machine::UBoot | Machine::UBootCached => {
-                world.add_device("env", vec![0; 2 * ENV_BYTES]);
-                self.uboot().install(world, running);
-            }
-            Machine::Grub | Machine::GrubCached => self.grub().install(world, running),
-        }
-    }
-
-    fn env(self, world: &CrashWorld) -> Box<dyn BootEnv> {
-        match self {
-            Machine::UBoot | Machine::UBootCached => Box::new(
-                UBootEnv::redundant_on_one(world.open("env"), [0, ENV_BYTES as u64], ENV_BYTES as u64)
-                    .unwrap(),
-            ),
-            Machine::Grub | Machine::GrubCached => {
-                let copy = |env: &str, lock: &str| GrubCopy {
-                    env: world.open(env),
-                    lock: world.open(lock),
-                    lock_sum: None,
-                };
-                Box::new(GrubEnv::new([copy("env1", "lock1"), copy("env2", "lock2")]))
-            }
-        }
-    }
-
-    fn boot(self, world: &CrashWorld, start: &mut dyn FnMut(Slot) -> testkit::bootloader::Startup) -> Boot {
-        match self {
-            Machine::UBoot | Machine::UBootCached => self.uboot().boot(world, start),
-            Machine::Grub | Machine::GrubCached => self.grub().boot(world, start),
-        }
-    }
-
-    fn is_cached(self) -> bool {
-        match self {
-            Machine::UBoot | Machine::Grub => false,
-            Machine::UBootCached | Machine::GrubCached => true,
-        }
-    }
-
-    fn uboot(self) -> UBootModel {
-        let model = UBootModel::redundant(("env", 0), ("env", ENV_BYTES as u64), ENV_BYTES);
-        if self.is_cached() { model } else { model.flushing() }
-    }
-
-    fn grub(self) -> GrubModel {
-        let model = GrubModel::new(("env1", "lock1"), ("env2", "lock2"));
-        if self.is_cached() { model } else { model.flushing() }
-    }
-
-    /// What a power cut may leave behind. GRUB itself cannot repair a block whose first sector is torn before a client
-    /// could (see `boot_environment.rs`), and a bootloader that writes both copies before anything is flushed is only
-    /// promised that what it writes is there or not.
-    fn limits(self, cuts: u32) -> Options {
-        let mut options = Options::cuts(cuts);
-        match self {
-            Machine::UBoot => {}
-            // Behind the variables: the padding of an environment block, and any other sector as well.
-            Machine::Grub => options.limits.tears = vec![Tear::Prefix(300)],
-            Machine::UBootCached | Machine::GrubCached => options.limits.tears.clear(),
-        }
-        options
-    }
 }
 
 /// Carries out durable steps in order, or one of them too late.
@@ -345,23 +246,6 @@ fn recorded(world: &CrashWorld) -> Result<Option<String>, String> {
     // What a cut download leaves behind is no deployment.
     let idle = record.deployment.is_none_or(|deployment| deployment.stage == Stage::Download);
     Ok(idle.then(|| record.installed.name().to_owned()))
-}
-
-/// What the bootloader would boot next, and whether on trial. Read by the model: no operation of ours.
-fn selected(world: &CrashWorld, machine: Machine) -> Result<(Slot, bool), String> {
-    let variables = match machine {
-        Machine::UBoot | Machine::UBootCached => {
-            machine.uboot().variables(world).ok_or("U-Boot has no environment")?
-        }
-        Machine::Grub | Machine::GrubCached => machine.grub().variables(world, 0),
-    };
-    let value = |name: &str| variables.get(name).map(String::as_str);
-    let slot = match value("mender_boot_part") {
-        Some("2") => Slot::A,
-        Some("3") => Slot::B,
-        other => return Err(format!("mender_boot_part is {other:?}")),
-    };
-    Ok((slot, value("upgrade_available") == Some("1")))
 }
 
 /// The scenario: one machine, one start slot, one ending, one mistake.
