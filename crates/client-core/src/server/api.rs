@@ -2,12 +2,28 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::{Credentials, ServerError, Transport};
+use sha2::{Digest, Sha256};
+
+use super::answer::{self, Answer};
+use super::deployments::{self, DeploymentStatus, Offer, ReportAnswer, VARIANTS, Variant};
+use super::inventory::{self, Attribute};
+use super::{Credentials, Method, ServerError, Transport, auth, url};
 use crate::clock::Clock;
 
+/// Calls in a row without an answer, after which another server is tried.
+const SILENCE_MAX: u32 = 3;
+/// How long the first server is left alone once another one had to be used.
+const HOLD_DOWN: Duration = Duration::from_secs(60 * 60);
+/// How often a 403 may lead to a new token. No Mender client asks for one then, although a gateway may answer 403 for
+/// an expired token; a device that is forbidden something must not authenticate with every call.
+const FORBIDDEN_EVERY: Duration = Duration::from_secs(10 * 60);
+/// How long it is remembered which variant of a question a server answers.
+const VARIANT_KNOWN: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// What does not change while the process runs.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct Settings {
     /// `ServerURL` or `Servers`, in order.
     pub servers: Vec<String>,
@@ -17,82 +33,42 @@ pub struct Settings {
     pub device_tier: Option<String>,
 }
 
+/// Without the tenant token, which is a secret.
+impl std::fmt::Debug for Settings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Settings")
+            .field("servers", &self.servers)
+            .field("device_tier", &self.device_tier)
+            .finish_non_exhaustive()
+    }
+}
+
 /// The device API of whichever server accepts this device.
 pub struct Api {
     transport: Box<dyn Transport>,
     credentials: Box<dyn Credentials>,
     clock: Arc<dyn Clock>,
     settings: Settings,
+    servers: Vec<Server>,
+    /// The server that is asked: the one that gave the token, or the last one that did.
+    current: usize,
+    token: Option<String>,
+    /// Calls in a row that the current server did not answer.
+    silence: u32,
+    /// When the first server was left, or last tried in vain.
+    away_since: Option<Duration>,
+    /// When a 403 last led to a new token.
+    forbidden_at: Option<Duration>,
+    /// A deployment was offered and its end not reported: no time to change servers without need.
+    deployment_open: bool,
+    /// What the inventory was that this server accepted under this token.
+    inventory: Option<[u8; 32]>,
 }
 
-/// A deployment that the server orders.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Offer {
-    /// Its id.
-    pub id: String,
-    /// Where the artifact is.
-    pub artifact_url: String,
-    /// The artifact's name, where the server told it.
-    pub artifact_name: Option<String>,
-    /// The device types it is for; empty where the server did not tell.
-    pub device_types: Vec<String>,
-}
-
-/// What is reported about a deployment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum DeploymentStatus {
-    /// The artifact is being taken in.
-    Downloading,
-    /// It is being installed, or is about to be committed.
-    Installing,
-    /// The device restarts into it.
-    Rebooting,
-    /// It is installed for good.
-    Success,
-    /// It is not.
-    Failure,
-}
-
-impl DeploymentStatus {
-    /// The word on the wire.
-    pub fn name(self) -> &'static str {
-        match self {
-            DeploymentStatus::Downloading => "downloading",
-            DeploymentStatus::Installing => "installing",
-            DeploymentStatus::Rebooting => "rebooting",
-            DeploymentStatus::Success => "success",
-            DeploymentStatus::Failure => "failure",
-        }
-    }
-}
-
-/// What the server says to a report.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ReportAnswer {
-    /// Noted.
-    Accepted,
-    /// The deployment was aborted (409).
-    Aborted,
-    /// The server will never take this report (404 unknown deployment, 400, 413): repeating it is pointless.
-    Refused,
-}
-
-/// One inventory attribute.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Attribute {
-    /// Its name.
-    pub name: String,
-    /// Its value.
-    pub value: AttributeValue,
-}
-
-/// One string, or several.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum AttributeValue {
-    /// A key that occurred once.
-    One(String),
-    /// A key that occurred several times, in order.
-    Many(Vec<String>),
+struct Server {
+    url: String,
+    /// The variant that it answers, and since when that is known.
+    variant: Option<(Variant, Duration)>,
 }
 
 impl Api {
@@ -103,7 +79,22 @@ impl Api {
         clock: Arc<dyn Clock>,
         settings: Settings,
     ) -> Api {
-        Api { transport, credentials, clock, settings }
+        let configured = settings.servers.iter().filter(|server| !server.trim().is_empty());
+        let servers = configured.map(|server| Server { url: url::server(server), variant: None }).collect();
+        Api {
+            transport,
+            credentials,
+            clock,
+            settings,
+            servers,
+            current: 0,
+            token: None,
+            silence: 0,
+            away_since: None,
+            forbidden_at: None,
+            deployment_open: false,
+            inventory: None,
+        }
     }
 
     /// Gets a token if there is none, trying the servers in order. Every other call does this by itself.
@@ -111,21 +102,32 @@ impl Api {
     /// # Errors
     /// When no server accepts the device.
     pub fn authenticate(&mut self) -> Result<(), ServerError> {
-        let _ = (&mut self.transport, &mut self.credentials, &self.clock, &self.settings);
-        Err(ServerError::NoServer)
+        let lost = self.silence >= SILENCE_MAX && self.servers.len() > 1;
+        if self.token.is_some() && !lost {
+            return Ok(());
+        }
+        self.walk()
     }
 
     /// Drops the token: the next call authenticates anew.
-    pub fn forget_token(&mut self) {}
+    pub fn forget_token(&mut self) {
+        self.token = None;
+        self.inventory = None;
+    }
 
     /// Whether there is a token.
     pub fn is_authorized(&self) -> bool {
-        false
+        self.token.is_some()
+    }
+
+    /// The token, for a local proxy that adds it to what it forwards. A secret: not for messages.
+    pub fn token(&self) -> Option<&str> {
+        self.token.as_deref()
     }
 
     /// The server in use, for messages.
     pub fn server(&self) -> Option<&str> {
-        None
+        self.servers.get(self.current).map(|server| server.url.as_str())
     }
 
     /// Asks for a deployment. `provides` is everything the device provides, `device_type` and `artifact_name` among it.
@@ -136,8 +138,15 @@ impl Api {
         &mut self,
         provides: &BTreeMap<String, String>,
     ) -> Result<Option<Offer>, ServerError> {
-        let _ = provides;
-        Err(ServerError::NoServer)
+        self.return_to_first();
+        let answer = self.ask_variants(provides)?;
+        let offer = match answer.status {
+            204 => None,
+            200 => Some(deployments::offer(&answer)?),
+            _ => return Err(answer.into_error()),
+        };
+        self.deployment_open = offer.is_some();
+        Ok(offer)
     }
 
     /// Reports a status of deployment `id`; one attempt.
@@ -145,18 +154,25 @@ impl Api {
     /// # Errors
     /// When the report may not have arrived and may be repeated.
     pub fn report(&mut self, id: &str, status: DeploymentStatus) -> Result<ReportAnswer, ServerError> {
-        let _ = (id, status);
-        Err(ServerError::NoServer)
+        let body = serde_json::json!({ "status": status.name() }).to_string();
+        let answer =
+            self.call(Method::Put, &deployments::report_path(id, "status"), Some(body.as_bytes()))?;
+        let answer = report_answer(answer, status.name())?;
+        if status.is_final() {
+            self.deployment_open = false;
+        }
+        Ok(answer)
     }
 
     /// Uploads the log of deployment `id`: `messages` is the JSON array's items, joined by commas, as
-    /// `deployment_log` made them.
+    /// `deployment_log` made them. Without a message nothing is sent: servers refuse an empty log.
     ///
     /// # Errors
     /// When the server did not take it.
     pub fn upload_log(&mut self, id: &str, messages: &[u8]) -> Result<ReportAnswer, ServerError> {
-        let _ = (id, messages);
-        Err(ServerError::NoServer)
+        let Some(body) = deployments::log_body(messages) else { return Ok(ReportAnswer::Accepted) };
+        let answer = self.call(Method::Put, &deployments::report_path(id, "log"), Some(&body))?;
+        report_answer(answer, "log")
     }
 
     /// Sends the inventory, unless it equals the last one that this server accepted under this token.
@@ -164,7 +180,262 @@ impl Api {
     /// # Errors
     /// When the server did not take it.
     pub fn send_inventory(&mut self, attributes: &[Attribute]) -> Result<(), ServerError> {
-        let _ = attributes;
-        Err(ServerError::NoServer)
+        let body = inventory::body(attributes);
+        let digest: [u8; 32] = Sha256::digest(&body).into();
+        self.authenticate()?;
+        if self.inventory == Some(digest) {
+            log::debug!("the inventory has not changed since it was sent");
+            return Ok(());
+        }
+        let mut answer = self.call(Method::Put, inventory::PATH, Some(&body))?;
+        if answer.status == 405 {
+            answer = self.call(Method::Patch, inventory::PATH, Some(&body))?;
+        }
+        match answer.status {
+            200 | 204 => {
+                answer.from_server()?;
+                self.inventory = Some(digest);
+                Ok(())
+            }
+            _ => Err(answer.into_error()),
+        }
+    }
+
+    /// Asks in the variant that this server is known to answer, or finds out which one that is.
+    fn ask_variants(&mut self, provides: &BTreeMap<String, String>) -> Result<Answer, ServerError> {
+        self.authenticate()?;
+        let now = self.clock.now();
+        let known = self.servers.get(self.current).and_then(|server| server.variant);
+        let known = known.filter(|(_, since)| now.saturating_sub(*since) < VARIANT_KNOWN);
+        let first = known.map(|(variant, _)| variant);
+        let others = VARIANTS.into_iter().filter(|variant| Some(*variant) != first);
+        let mut last = None;
+        for variant in first.into_iter().chain(others) {
+            let (method, path, body) = deployments::question(variant, provides);
+            let answer = self.call(method, &path, body.as_deref())?;
+            // A server that knows the path for other methods only may say 405.
+            if matches!(answer.status, 404 | 405) {
+                last = Some(answer);
+                continue;
+            }
+            if matches!(answer.status, 200 | 204) && first != Some(variant) {
+                self.remember_variant(Some((variant, now)));
+            }
+            return Ok(answer);
+        }
+        self.remember_variant(None);
+        last.ok_or(ServerError::NoServer)
+    }
+
+    fn remember_variant(&mut self, variant: Option<(Variant, Duration)>) {
+        if let Some(server) = self.servers.get_mut(self.current) {
+            server.variant = variant;
+        }
+    }
+
+    /// Makes a call with a token. One that is refused is replaced once, and the call repeated once.
+    fn call(&mut self, method: Method, path: &str, body: Option<&[u8]>) -> Result<Answer, ServerError> {
+        self.authenticate()?;
+        let answer = self.attempt(method, path, body)?;
+        match answer.status {
+            401 => {
+                log::info!("{} does not accept the token (any more)", answer.url);
+                self.forget_token();
+            }
+            403 if self.may_ask_for_permission() => {
+                log::info!("{} is forbidden: trying with a new token", answer.url);
+            }
+            _ => return Ok(answer),
+        }
+        self.walk()?;
+        let answer = self.attempt(method, path, body)?;
+        if answer.status == 401 {
+            self.forget_token();
+            return Err(ServerError::Unauthorized { message: answer.message() });
+        }
+        Ok(answer)
+    }
+
+    fn may_ask_for_permission(&mut self) -> bool {
+        let now = self.clock.now();
+        let may = self.forbidden_at.is_none_or(|at| now.saturating_sub(at) >= FORBIDDEN_EVERY);
+        if may {
+            self.forbidden_at = Some(now);
+        }
+        may
+    }
+
+    fn attempt(&mut self, method: Method, path: &str, body: Option<&[u8]>) -> Result<Answer, ServerError> {
+        let (Some(token), Some(server)) = (&self.token, self.servers.get(self.current)) else {
+            return Err(ServerError::NoServer);
+        };
+        let mut headers = vec![
+            ("authorization", format!("Bearer {token}")),
+            ("accept", "application/json".to_owned()),
+            ("accept-encoding", "identity".to_owned()),
+        ];
+        if body.is_some() {
+            headers.push(("content-type", "application/json".to_owned()));
+        }
+        let target = format!("{}{path}", server.url);
+        let result = answer::exchange(&mut *self.transport, &*self.clock, method, &target, &headers, body);
+        match &result {
+            Err(ServerError::Transport { .. }) => self.silence = self.silence.saturating_add(1),
+            Ok(_)
+            | Err(
+                ServerError::Status { .. }
+                | ServerError::Malformed { .. }
+                | ServerError::NoServer
+                | ServerError::Unauthorized { .. }
+                | ServerError::Credentials { .. }
+                | ServerError::ContentChanged { .. }
+                | ServerError::Aborted { .. }
+                | ServerError::GaveUp { .. }
+                | ServerError::Stopped,
+            ) => self.silence = 0,
+        }
+        result.map(|answer| self.without_secrets(answer)).map_err(|error| self.error_without_secrets(error))
+    }
+
+    /// Asks one server after the other to let the device in.
+    fn walk(&mut self) -> Result<(), ServerError> {
+        let count = self.servers.len();
+        // The last good server first, unless it has been silent.
+        let lost = self.silence >= SILENCE_MAX && count > 1;
+        let start = self.current + usize::from(lost);
+        let mut order: Vec<usize> = (0..count).map(|step| (start + step) % count).collect();
+        if self.may_return() && !lost {
+            order.retain(|index| *index != 0);
+            order.insert(0, 0);
+        }
+        let mut last = ServerError::NoServer;
+        for index in order {
+            match self.authenticate_at(index) {
+                Ok(()) => return Ok(()),
+                // The other servers could not help.
+                Err(error @ (ServerError::Stopped | ServerError::Credentials { .. })) => return Err(error),
+                Err(error) => {
+                    log::debug!("{error}");
+                    last = error;
+                }
+            }
+        }
+        // Only a definite refusal ends what was granted; while nobody can be asked the old token may still be good.
+        if matches!(last, ServerError::Unauthorized { .. }) {
+            self.forget_token();
+        }
+        Err(last)
+    }
+
+    fn authenticate_at(&mut self, index: usize) -> Result<(), ServerError> {
+        let (body, headers) = auth::request(&mut *self.credentials, &self.settings)?;
+        let Some(server) = self.servers.get(index) else { return Err(ServerError::NoServer) };
+        let target = format!("{}{}", server.url, auth::PATH);
+        if index == 0 {
+            self.away_since = Some(self.clock.now());
+        }
+        let result = answer::exchange(
+            &mut *self.transport,
+            &*self.clock,
+            Method::Post,
+            &target,
+            &headers,
+            Some(&body),
+        );
+        let answer = self.without_secrets(result.map_err(|error| self.error_without_secrets(error))?);
+        match answer.status {
+            200 => {}
+            401 => return Err(ServerError::Unauthorized { message: answer.message() }),
+            _ => return Err(answer.into_error()),
+        }
+        let token = auth::token(&answer.body).map_err(|reason| answer.malformed(reason))?;
+        if index == self.current {
+            log::debug!("authorized by {}", answer.url);
+        } else {
+            log::info!("going on with another server: {}", answer.url);
+        }
+        self.current = index;
+        self.token = Some(token);
+        self.inventory = None;
+        self.silence = 0;
+        if index == 0 {
+            self.away_since = None;
+        }
+        Ok(())
+    }
+
+    /// Whether the first server has been left alone for long enough.
+    fn may_return(&self) -> bool {
+        let rested = |since: Duration| self.clock.now().saturating_sub(since) >= HOLD_DOWN;
+        self.current != 0 && self.away_since.is_none_or(rested)
+    }
+
+    /// Tries the first server again when it is time. What is in use stays in use if that fails.
+    fn return_to_first(&mut self) {
+        if self.token.is_none() || self.deployment_open || !self.may_return() {
+            return;
+        }
+        if let Err(error) = self.authenticate_at(0) {
+            log::debug!("the first server is still not there: {error}");
+        }
+    }
+
+    /// Keeps secrets out of what may be shown: a server can say them back.
+    fn without_secrets(&self, mut answer: Answer) -> Answer {
+        if !(200..300).contains(&answer.status) {
+            let text = String::from_utf8_lossy(&answer.body);
+            answer.body = self.hide(&text).into_bytes();
+        }
+        answer
+    }
+
+    fn error_without_secrets(&self, error: ServerError) -> ServerError {
+        match error {
+            ServerError::Transport { url, mut source } => {
+                source.reason = self.hide(&source.reason);
+                ServerError::Transport { url: self.hide(&url), source }
+            }
+            ServerError::Status { url, status, message, retry_after } => ServerError::Status {
+                url: self.hide(&url),
+                status,
+                message: self.hide(&message),
+                retry_after,
+            },
+            ServerError::Malformed { url, reason } => {
+                ServerError::Malformed { url: self.hide(&url), reason: self.hide(&reason) }
+            }
+            same @ (ServerError::NoServer
+            | ServerError::Unauthorized { .. }
+            | ServerError::Credentials { .. }
+            | ServerError::ContentChanged { .. }
+            | ServerError::Aborted { .. }
+            | ServerError::GaveUp { .. }
+            | ServerError::Stopped) => same,
+        }
+    }
+
+    fn hide(&self, text: &str) -> String {
+        let mut text = text.to_owned();
+        let tenant = Some(self.settings.tenant_token.as_str());
+        for secret in
+            [self.token.as_deref(), tenant].into_iter().flatten().filter(|secret| !secret.is_empty())
+        {
+            text = text.replace(secret, "[secret]");
+        }
+        text
+    }
+}
+
+/// What the answer to a report or an upload of `what` means.
+fn report_answer(answer: Answer, what: &str) -> Result<ReportAnswer, ServerError> {
+    match answer.status {
+        200 | 204 => answer.from_server().map(|_| ReportAnswer::Accepted),
+        409 => Ok(ReportAnswer::Aborted),
+        400 | 404 | 413 => {
+            let answer = answer.from_server()?;
+            log::warn!("{} refuses {what} ({}): {}", answer.url, answer.status, answer.message());
+            Ok(ReportAnswer::Refused)
+        }
+        _ => Err(answer.into_error()),
     }
 }

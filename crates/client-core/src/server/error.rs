@@ -46,6 +46,27 @@ pub enum ServerError {
         /// Why not.
         reason: String,
     },
+    /// What is at the address is no longer what was being transferred: the bytes here have no rest.
+    ContentChanged {
+        /// The address asked, without its query.
+        url: String,
+        /// What shows it.
+        reason: String,
+    },
+    /// The server aborted the deployment, or ordered another one.
+    Aborted {
+        /// The deployment that is no more.
+        id: String,
+    },
+    /// Attempts in a row brought nothing.
+    GaveUp {
+        /// The address asked, without its query.
+        url: String,
+        /// How many attempts.
+        attempts: u32,
+        /// What the last one ended with.
+        reason: String,
+    },
     /// The process was asked to stop.
     Stopped,
 }
@@ -80,6 +101,13 @@ impl fmt::Display for ServerError {
                 write!(f, "{url} answered something that is not from a Mender server: {reason}")
             }
             ServerError::Credentials { reason } => f.write_str(reason),
+            ServerError::ContentChanged { url, reason } => {
+                write!(f, "what {url} offers changed during the transfer: {reason}")
+            }
+            ServerError::Aborted { id } => write!(f, "the server aborted deployment {id}"),
+            ServerError::GaveUp { url, attempts, reason } => {
+                write!(f, "giving up on {url} after {attempts} attempts: {reason}")
+            }
             ServerError::Stopped => f.write_str("asked to stop"),
         }
     }
@@ -94,6 +122,9 @@ impl std::error::Error for ServerError {
             | ServerError::Status { .. }
             | ServerError::Malformed { .. }
             | ServerError::Credentials { .. }
+            | ServerError::ContentChanged { .. }
+            | ServerError::Aborted { .. }
+            | ServerError::GaveUp { .. }
             | ServerError::Stopped => None,
         }
     }

@@ -1,15 +1,23 @@
 //! The device API of a Mender-compatible server: what is asked, and what the answers mean. How bytes travel is the
 //! business of a [`Transport`].
 
+mod answer;
 mod api;
+mod auth;
 mod backoff;
+mod deployments;
 mod download;
 mod error;
+mod inventory;
+mod retry_after;
+mod url;
 
-pub use api::{Api, Attribute, AttributeValue, DeploymentStatus, Offer, ReportAnswer, Settings};
+pub use api::{Api, Settings};
 pub use backoff::Backoff;
+pub use deployments::{DeploymentStatus, Offer, ReportAnswer};
 pub use download::{Download, DownloadSettings};
 pub use error::ServerError;
+pub use inventory::{Attribute, AttributeValue};
 
 use std::fmt;
 use std::io::Read;

@@ -1,0 +1,184 @@
+//! One exchange of the device API: a request out, a bounded answer in. Follows the redirects that may be followed,
+//! knows nothing of tokens and endpoints.
+
+use std::time::Duration;
+
+use super::{
+    Method, Purpose, Reached, Request, Response, ServerError, Transport, TransportError, retry_after, url,
+};
+use crate::clock::Clock;
+
+/// Longest answer that is read.
+pub(super) const ANSWER_BYTES_MAX: usize = 1024 * 1024;
+/// Redirects that are followed.
+pub(super) const REDIRECTS_MAX: usize = 5;
+/// Longest time for the body of an answer: a server that dribbles is as good as one that is silent.
+const BODY_TIME: Duration = Duration::from_secs(120);
+/// Characters of a server's message that are shown.
+const MESSAGE_CHARS: usize = 200;
+
+/// An answer, read to its end.
+#[derive(Debug)]
+pub(super) struct Answer {
+    /// The address that answered, as it may be shown.
+    pub(super) url: String,
+    pub(super) status: u16,
+    pub(super) body: Vec<u8>,
+    pub(super) retry_after: Option<Duration>,
+}
+
+/// Sends a request and reads the answer.
+pub(super) fn exchange(
+    transport: &mut dyn Transport,
+    clock: &dyn Clock,
+    method: Method,
+    target: &str,
+    headers: &[(&'static str, String)],
+    body: Option<&[u8]>,
+) -> Result<Answer, ServerError> {
+    let mut target = target.to_owned();
+    let mut redirects = 0;
+    loop {
+        if clock.stop_requested() {
+            return Err(ServerError::Stopped);
+        }
+        let request =
+            Request { method, url: &target, headers: headers.to_vec(), body, purpose: Purpose::Api };
+        let response = transport.send(&request).map_err(|error| no_answer(clock, &target, error))?;
+        if !is_redirect(response.status) {
+            return read(clock, &target, response);
+        }
+        // RFC 9110, 15.4: with 301, 302 and 303 a client may turn the request into a GET without its body. That is not
+        // what was asked.
+        let repeatable = method == Method::Get || matches!(response.status, 307 | 308);
+        let next = response.header("location").and_then(|location| url::resolve(&target, location));
+        let next = next.filter(|next| repeatable && url::same_place(&target, next));
+        let message = match next {
+            Some(next) if redirects < REDIRECTS_MAX => {
+                redirects += 1;
+                target = next;
+                continue;
+            }
+            Some(_) => "too many redirects",
+            None => "redirected elsewhere (a captive portal?)",
+        };
+        let (url, message) = (url::shown(&target), message.to_owned());
+        return Err(ServerError::Status { url, status: response.status, message, retry_after: None });
+    }
+}
+
+/// Whether the answer only says where else to ask.
+pub(super) fn is_redirect(status: u16) -> bool {
+    matches!(status, 301 | 302 | 303 | 307 | 308)
+}
+
+/// What having no answer means. An address in the reason is shown without its secrets.
+pub(super) fn no_answer(clock: &dyn Clock, target: &str, mut error: TransportError) -> ServerError {
+    if clock.stop_requested() {
+        return ServerError::Stopped;
+    }
+    let shown = url::shown(target);
+    error.reason = error.reason.replace(target, &shown);
+    ServerError::Transport { url: shown, source: error }
+}
+
+fn read(clock: &dyn Clock, target: &str, response: Response) -> Result<Answer, ServerError> {
+    let shown = url::shown(target);
+    let malformed = |reason: String| ServerError::Malformed { url: shown.clone(), reason };
+    let status = response.status;
+    let good = (200..300).contains(&status);
+    if let Some(coding) = foreign_coding(&response) {
+        return Err(malformed(format!("content encoding {}, which was not asked for", printable(coding))));
+    }
+    let asked_for = matches!(status, 429 | 503);
+    let retry_after = response.header("retry-after").filter(|_| asked_for);
+    let retry_after = retry_after.and_then(|text| retry_after::parse(text, clock.wall()));
+    let mut reader = response.body;
+    let mut body = Vec::new();
+    let mut chunk = [0; 4096];
+    let begun = clock.now();
+    loop {
+        if clock.stop_requested() {
+            return Err(ServerError::Stopped);
+        }
+        let failure = match reader.read(&mut chunk) {
+            Ok(0) => break,
+            Ok(count) => {
+                body.extend_from_slice(&chunk[..count]);
+                if body.len() > ANSWER_BYTES_MAX {
+                    return Err(malformed(format!("an answer of more than {ANSWER_BYTES_MAX} bytes")));
+                }
+                if clock.now().saturating_sub(begun) < BODY_TIME {
+                    continue;
+                }
+                "the answer takes too long".to_owned()
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+            Err(error) => error.to_string(),
+        };
+        // What is wrong is known from the status; its explanation may be cut.
+        if !good {
+            break;
+        }
+        let error = TransportError { reached: Reached::Maybe, may_pass: true, reason: failure };
+        return Err(no_answer(clock, target, error));
+    }
+    Ok(Answer { url: shown, status, body, retry_after })
+}
+
+/// A content encoding that nobody asked for.
+pub(super) fn foreign_coding(response: &Response) -> Option<&str> {
+    let coding = response.header("content-encoding")?.trim();
+    let identity = coding.is_empty() || coding.eq_ignore_ascii_case("identity");
+    (!identity).then_some(coding)
+}
+
+impl Answer {
+    /// The answer as the error it is for its call.
+    pub(super) fn into_error(self) -> ServerError {
+        let message = self.message();
+        ServerError::Status { url: self.url, status: self.status, message, retry_after: self.retry_after }
+    }
+
+    /// A good status with a body that is not what was asked for.
+    pub(super) fn malformed(&self, reason: impl Into<String>) -> ServerError {
+        ServerError::Malformed { url: self.url.clone(), reason: reason.into() }
+    }
+
+    /// Whether this is a page for people: no device API answers with one, but what lies between does.
+    pub(super) fn is_web_page(&self) -> bool {
+        self.body.trim_ascii_start().starts_with(b"<")
+    }
+
+    /// Refuses a page for people: without this a captive portal would have taken a report.
+    pub(super) fn from_server(self) -> Result<Answer, ServerError> {
+        if self.is_web_page() {
+            return Err(self.malformed(format!("status {} with a web page (a captive portal?)", self.status)));
+        }
+        Ok(self)
+    }
+
+    /// What the server says: `{"error":"..."}`, or the text as it is.
+    pub(super) fn message(&self) -> String {
+        if self.is_web_page() {
+            return "a web page (a captive portal?)".to_owned();
+        }
+        let json: Option<serde_json::Value> = serde_json::from_slice(&self.body).ok();
+        let said = json.as_ref().and_then(|json| json.get("error")?.as_str());
+        match said {
+            Some(said) => printable(said),
+            None if self.body.is_empty() => "no explanation".to_owned(),
+            None => printable(&String::from_utf8_lossy(&self.body)),
+        }
+    }
+}
+
+/// Text from outside, shortened and on one line.
+pub(super) fn printable(text: &str) -> String {
+    let mut shown: String =
+        text.trim().chars().take(MESSAGE_CHARS).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    if text.trim().chars().nth(MESSAGE_CHARS).is_some() {
+        shown.push_str("...");
+    }
+    shown
+}
