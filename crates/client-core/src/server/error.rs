@@ -81,6 +81,9 @@ impl ServerError {
             | ServerError::Unauthorized { .. }
             | ServerError::Malformed { .. }
             | ServerError::Credentials { .. }
+            | ServerError::ContentChanged { .. }
+            | ServerError::Aborted { .. }
+            | ServerError::GaveUp { .. }
             | ServerError::Stopped => None,
         }
     }

@@ -1,0 +1,492 @@
+//! The whole daemon under power cuts, with a server that keeps what it was told: the production loop, state machine,
+//! boot environment codecs and record over crash devices, against bootloader models.
+//!
+//! Power fails at every durable operation, and before and after every request that reaches the server. What must hold
+//! once the device has been started again, as often as it likes:
+//! - some slot comes up, with exactly the old or exactly the new image;
+//! - the server gets a final report, all final reports say the same, and what they say is true;
+//! - the record names what runs, no deployment is left, no trial is open;
+//! - the daemon asks the server again.
+
+// Helpers outside of test functions: a failure in one is a failure of the test.
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
+
+mod machine;
+
+use std::cell::{Cell, RefCell};
+use std::io::Cursor;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use client_core::agent::{Agent, AgentSettings, Event, Host};
+use client_core::artifact::{Limits, Trust};
+use client_core::clock::{Clock, Paused, Waiter, Wake};
+use client_core::deploy::record::Record;
+use client_core::deploy::scripts::ScriptRunner;
+use client_core::deploy::{Device, Policy, Reporter};
+use client_core::install::NoModules;
+use client_core::schedule::Schedule;
+use client_core::server::{
+    Api, Attribute, Credentials, DownloadSettings, Request, Response, Settings, Transport, TransportError,
+};
+use client_core::slot::{Slot, SlotError, System};
+use client_core::state_store::TwoCopyRecord;
+use machine::{IMAGE_BYTES, MACHINES, Machine, RECORD_BYTES, new_image, old_image, selected, version};
+use testkit::artifacts;
+use testkit::bootloader::{Behaviour, Boot};
+use testkit::device::{CrashSlots, Notices, ScriptLog, slot_device};
+use testkit::enumerator::{After, Report, Scenario, explore};
+use testkit::storage::{CrashWorld, Suppressed};
+
+const ID: &str = "d0000000-0000-4000-8000-000000000001";
+
+/// How the deployment goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Ending {
+    /// The new image comes up, reaches the server, and is committed.
+    Commit,
+    /// The new image never comes up.
+    FallBack,
+    /// The new image comes up and cannot reach the server.
+    Unreachable,
+    /// The server aborts as soon as it hears of the installation.
+    Abort,
+    /// The server aborts when the new image asks to be committed.
+    LateAbort,
+}
+
+const ENDINGS: [Ending; 5] =
+    [Ending::Commit, Ending::FallBack, Ending::Unreachable, Ending::Abort, Ending::LateAbort];
+
+/// What the server knows. Survives every power cut of the device.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+struct Server {
+    /// Final reports, in order; the second of the same kind is kept too.
+    finals: Vec<bool>,
+    /// Somebody was told that the deployment is aborted.
+    aborted: bool,
+    /// Requests for an update after the final report.
+    asked_after: u32,
+}
+
+#[derive(Hash, Clone)]
+struct Facts {
+    running: Slot,
+    server: Server,
+    boots: u32,
+}
+
+std::thread_local! {
+    /// The world of the case that runs in this thread; downloads read in others and change nothing.
+    static WORLD: RefCell<Option<CrashWorld>> = const { RefCell::new(None) };
+}
+
+fn crash_point(what: &str) {
+    let world = WORLD.with(|world| world.borrow().clone());
+    if let Some(world) = world {
+        world.crash_point(what);
+    }
+}
+
+struct Wire {
+    server: Arc<Mutex<Server>>,
+    artifact: Arc<Vec<u8>>,
+    ending: Ending,
+    on_new: bool,
+}
+
+impl Wire {
+    fn answer(&self, request: &Request<'_>) -> (u16, Vec<u8>) {
+        let path = request.url.strip_prefix("http://server").unwrap();
+        let mut server = self.server.lock().unwrap();
+        if path.ends_with("/auth_requests") {
+            return (200, b"aGVhZA.Y2xhaW1z.c2ln".to_vec());
+        }
+        if path.ends_with("/attributes") {
+            return (200, Vec::new());
+        }
+        if path == "/artifact" {
+            return (200, self.artifact.to_vec());
+        }
+        if path.contains("/deployments/next") {
+            if !server.finals.is_empty() || server.aborted {
+                server.asked_after += 1;
+                return (204, Vec::new());
+            }
+            let body = format!(
+                r#"{{"id":"{ID}","artifact":{{"artifact_name":"new","source":{{"uri":"http://server/artifact"}},"device_types_compatible":["{}"]}}}}"#,
+                artifacts::DEVICE_TYPE
+            );
+            return (200, body.into_bytes());
+        }
+        if path.ends_with("/log") {
+            return (204, Vec::new());
+        }
+        assert!(path.ends_with("/status"), "{path}");
+        let body = std::str::from_utf8(request.body.unwrap()).unwrap();
+        let says = |status: &str| body.contains(&format!("\"{status}\""));
+        if says("success") || says("failure") {
+            server.finals.push(says("success"));
+            return (if server.aborted { 409 } else { 204 }, Vec::new());
+        }
+        let aborts = match self.ending {
+            Ending::Abort => says("installing"),
+            Ending::LateAbort => says("installing") && self.on_new,
+            Ending::Commit | Ending::FallBack | Ending::Unreachable => false,
+        };
+        server.aborted |= aborts;
+        (if server.aborted { 409 } else { 204 }, Vec::new())
+    }
+}
+
+impl Transport for Wire {
+    fn send(&mut self, request: &Request<'_>) -> Result<Response, TransportError> {
+        let path = request.url.rsplit('/').next().unwrap_or_default();
+        crash_point(&format!("before the request {path}"));
+        // The new system has no network until it is given up. The old one does.
+        if self.ending == Ending::Unreachable && self.on_new {
+            let reason = "no route".to_owned();
+            return Err(TransportError { reached: client_core::server::Reached::No, may_pass: true, reason });
+        }
+        let (status, body) = self.answer(request);
+        crash_point(&format!("after the request {path}"));
+        let headers = vec![("content-length".to_owned(), body.len().to_string())];
+        Ok(Response { status, headers, body: Box::new(Cursor::new(body)) })
+    }
+}
+
+struct Known;
+
+impl Credentials for Known {
+    fn id_data(&mut self) -> Result<String, String> {
+        Ok(r#"{"mac":"02:00:00:00:00:01"}"#.into())
+    }
+    fn public_key_pem(&self) -> String {
+        "-----BEGIN PUBLIC KEY-----\n-----END PUBLIC KEY-----\n".into()
+    }
+    fn sign(&self, _: &[u8]) -> Result<Vec<u8>, String> {
+        Ok(vec![1; 64])
+    }
+}
+
+#[derive(Default)]
+struct Time {
+    now_seconds: AtomicU64,
+    stop: AtomicBool,
+}
+
+impl Clock for Time {
+    fn now(&self) -> Duration {
+        Duration::from_secs(self.now_seconds.load(Ordering::Relaxed))
+    }
+    fn wall(&self) -> Duration {
+        Duration::from_secs(1_800_000_000)
+    }
+    fn pause(&self, time: Duration) -> Paused {
+        self.now_seconds.fetch_add(time.as_secs(), Ordering::Relaxed);
+        Paused::Elapsed
+    }
+    fn stop_requested(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+    fn random(&self) -> u64 {
+        4
+    }
+}
+
+/// Ends the process when it is restarted, when all is over, or when nothing moves any more.
+struct Waits {
+    time: Arc<Time>,
+    rebooted: Rc<Cell<bool>>,
+    server: Arc<Mutex<Server>>,
+    left: u32,
+}
+
+impl Waiter for Waits {
+    fn wait(&mut self, time: Duration) -> Wake {
+        self.left = self.left.saturating_sub(1);
+        if self.rebooted.get() || self.left == 0 || self.server.lock().unwrap().asked_after > 0 {
+            self.time.stop.store(true, Ordering::Relaxed);
+            return Wake::Stop;
+        }
+        self.time.pause(time.saturating_add(Duration::from_secs(1)));
+        Wake::Elapsed
+    }
+}
+
+struct Box1 {
+    running: Slot,
+    rebooted: Rc<Cell<bool>>,
+}
+
+impl System for Box1 {
+    fn running_slot(&self) -> Result<Slot, SlotError> {
+        Ok(self.running)
+    }
+    fn device_type(&self) -> Result<String, SlotError> {
+        Ok(artifacts::DEVICE_TYPE.into())
+    }
+    fn reboot(&self) -> Result<(), SlotError> {
+        crash_point("the restart");
+        self.rebooted.set(true);
+        Ok(())
+    }
+}
+
+struct Board {
+    world: CrashWorld,
+    machine: Machine,
+    system: Box1,
+    scripts: ScriptLog,
+    server: Arc<Mutex<Server>>,
+    artifact: Arc<Vec<u8>>,
+    ending: Ending,
+    on_new: bool,
+}
+
+impl Host for Board {
+    fn with_device(
+        &mut self,
+        reporter: &mut dyn Reporter,
+        work: &mut dyn FnMut(&mut Device<'_>),
+    ) -> Result<(), String> {
+        let mut state = TwoCopyRecord::open(self.world.open("record")).map_err(|error| error.to_string())?;
+        let mut boot_env = self.machine.env(&self.world);
+        let mut slots = CrashSlots::new(&self.world, self.system.running);
+        work(&mut Device {
+            boot_env: &mut *boot_env,
+            slots: &mut slots,
+            system: &self.system,
+            modules: &mut NoModules,
+            state: &mut state,
+            scripts: &mut self.scripts,
+            observer: &mut Notices::default(),
+            reporter,
+        });
+        Ok(())
+    }
+    fn policy(&mut self) -> Result<Policy, String> {
+        Ok(Policy { trust: Trust::DangerUnsigned, limits: Limits::default() })
+    }
+    fn scripts(&mut self) -> &mut dyn ScriptRunner {
+        &mut self.scripts
+    }
+    fn inventory(&mut self) -> Result<Vec<Attribute>, String> {
+        Ok(Vec::new())
+    }
+    fn download_transport(&mut self) -> Result<Box<dyn Transport>, String> {
+        Ok(Box::new(Wire {
+            server: Arc::clone(&self.server),
+            artifact: Arc::clone(&self.artifact),
+            ending: self.ending,
+            on_new: self.on_new,
+        }))
+    }
+    fn begin_log(&mut self, _: &str) {}
+    fn end_log(&mut self) {}
+    fn log_messages(&mut self, _: &str) -> Vec<u8> {
+        Vec::new()
+    }
+    fn tell(&mut self, _: &Event<'_>) {}
+}
+
+/// Copies what the server knows back into the facts, also when the power fails.
+struct Keep<'f> {
+    facts: &'f mut Facts,
+    server: Arc<Mutex<Server>>,
+}
+
+impl Drop for Keep<'_> {
+    fn drop(&mut self) {
+        self.facts.server = self.server.lock().unwrap_or_else(|poison| poison.into_inner()).clone();
+        WORLD.with(|current| current.borrow_mut().take());
+    }
+}
+
+/// The daemon from its start to its end. Whether it asked for a restart.
+fn daemon(
+    world: &CrashWorld,
+    machine: Machine,
+    ending: Ending,
+    artifact: &Arc<Vec<u8>>,
+    facts: &mut Facts,
+) -> bool {
+    let running = facts.running;
+    let server = Arc::new(Mutex::new(facts.server.clone()));
+    WORLD.with(|current| current.borrow_mut().replace(world.clone()));
+    let _keep = Keep { facts, server: Arc::clone(&server) };
+    let on_new = version(world, running) == Some("new");
+    let wire = || Wire { server: Arc::clone(&server), artifact: Arc::clone(artifact), ending, on_new };
+    let time = Arc::new(Time::default());
+    let clock: Arc<dyn Clock> = Arc::clone(&time) as Arc<dyn Clock>;
+    let settings = Settings { servers: vec!["http://server".into()], ..Settings::default() };
+    let api = Api::new(Box::new(wire()), Box::new(Known), Arc::clone(&clock), settings);
+    let rebooted = Rc::new(Cell::new(false));
+    let mut waits = Waits { time, rebooted: Rc::clone(&rebooted), server: Arc::clone(&server), left: 40 };
+    let mut host = Board {
+        world: world.clone(),
+        machine,
+        system: Box1 { running, rebooted: Rc::clone(&rebooted) },
+        scripts: ScriptLog::default(),
+        server: Arc::clone(&server),
+        artifact: Arc::clone(artifact),
+        ending,
+        on_new,
+    };
+    let schedule = Schedule::new(&*clock, Duration::from_secs(1800), Duration::from_secs(28800));
+    let settings = AgentSettings {
+        retry_interval: Duration::from_secs(300),
+        retry_count: 3,
+        download: DownloadSettings {
+            attempts_max: 10,
+            longest_wait: Duration::from_secs(300),
+            first_wait: Duration::from_secs(1),
+            least_bytes_per_second: 0,
+            rate_window: Duration::from_secs(60),
+            abort_check_every: None,
+        },
+    };
+    Agent::new(&mut host, api, clock, &mut waits, settings, schedule).run();
+    rebooted.get()
+}
+
+fn scenario(
+    machine: Machine,
+    start: Slot,
+    ending: Ending,
+    unsynced: Option<&'static str>,
+) -> Scenario<Facts> {
+    let artifact = Arc::new(artifacts::rootfs("new", &new_image()));
+    let for_recovery = Arc::clone(&artifact);
+    let target = !start;
+    Scenario::new(move |world| {
+        world.add_device(slot_device(start), old_image());
+        world.add_device(slot_device(target), vec![0x55; IMAGE_BYTES]);
+        machine.install(world, start);
+        world.add_device("record", vec![0; RECORD_BYTES]);
+        let mut record = Record::new();
+        record.installed.artifact_name = Some("old".into());
+        TwoCopyRecord::format_new(world.open("record"), &record.to_json().unwrap()).unwrap();
+        if let Some(device) = unsynced {
+            world.suppress_sync(device, Suppressed::Every);
+        }
+        Facts { running: start, server: Server::default(), boots: 0 }
+    })
+    .run(move |world, facts| {
+        daemon(world, machine, ending, &artifact, facts);
+        Ok(())
+    })
+    .boot(move |world, facts| {
+        facts.boots += 1;
+        if facts.boots > 12 {
+            return Err("the device restarts without end".into());
+        }
+        let mut broken = None;
+        let booted = machine.boot(world, &mut |slot| {
+            if version(world, slot).is_none() {
+                broken = Some(slot);
+            }
+            let behaviour = match (slot == target, ending) {
+                (true, Ending::FallBack) => Behaviour::NeverUp,
+                (true, Ending::Commit | Ending::Unreachable | Ending::Abort | Ending::LateAbort)
+                | (false, _) => Behaviour::Good,
+            };
+            { behaviour }.start()
+        });
+        if let Some(slot) = broken {
+            return Err(format!("slot {slot} was booted and holds neither the old image nor the new one"));
+        }
+        match booted {
+            Boot::Up { slot, .. } => {
+                facts.running = slot;
+                Ok(())
+            }
+            Boot::Stuck { slot, .. } => Err(format!("nothing comes up: slot {slot} is tried for ever")),
+        }
+    })
+    .recover(move |world, facts| {
+        if daemon(world, machine, ending, &for_recovery, facts) {
+            return Ok(After::Reboot);
+        }
+        if facts.server.asked_after == 0 {
+            return Err(format!("the daemon does not ask again: {:?}", facts.server));
+        }
+        let runs =
+            version(world, facts.running).ok_or("what runs is neither the old image nor the new one")?;
+        let mut store = TwoCopyRecord::open(world.open("record")).map_err(|error| error.to_string())?;
+        let record = Record::load(&mut store).map_err(|error| error.to_string())?;
+        if record.deployment.is_some() || record.unreported.is_some() {
+            return Err(format!("the record is not settled: {record:?}"));
+        }
+        let (next, trial) = selected(world, machine)?;
+        if trial || next != facts.running {
+            return Err(format!("slot {next} is selected, trial {trial}, slot {} runs", facts.running));
+        }
+        if record.installed.name() != runs {
+            return Err(format!("the record says {}, and {runs} runs", record.installed.name()));
+        }
+        let finals = &facts.server.finals;
+        match finals.first() {
+            None => Err("the server was never told how it ended".into()),
+            Some(said) if finals.iter().any(|other| other != said) => {
+                Err(format!("the server was told both: {finals:?}"))
+            }
+            Some(said) if *said != (runs == "new") => {
+                Err(format!("the server was told success {said}, and {runs} runs"))
+            }
+            Some(true) if ending != Ending::Commit => Err("a deployment that must fail succeeded".into()),
+            Some(_) => Ok(After::Settled),
+        }
+    })
+    .fold_equal_states()
+}
+
+fn run_all(cuts: u32, budget: u64) -> Vec<(String, Report)> {
+    let mut reports = Vec::new();
+    for machine in MACHINES {
+        for (start, ending) in Slot::BOTH.into_iter().zip([0, 1]).flat_map(|(start, half)| {
+            // Each ending from one of the slots; which one is only a name.
+            ENDINGS
+                .into_iter()
+                .enumerate()
+                .filter(move |(at, _)| at % 2 == half)
+                .map(move |(_, e)| (start, e))
+        }) {
+            let options = machine.limits(cuts).budget(budget, budget / 20);
+            let report = explore(&scenario(machine, start, ending, None), &options);
+            reports.push((format!("{machine:?} from {start}, {ending:?}"), report));
+        }
+    }
+    reports
+}
+
+#[test]
+fn every_power_cut_of_a_deployment_ends_in_one_true_report() {
+    let mut states = 0;
+    for (name, report) in run_all(1, u64::MAX) {
+        println!("{name}: {report}");
+        report.assert_holds();
+        states += report.states;
+    }
+    println!("power-cut states of the daemon with one cut: {states}");
+}
+
+#[test]
+fn a_second_power_cut_of_the_daemon_changes_nothing_about_that() {
+    let mut states = 0;
+    for (name, report) in run_all(2, 3_000) {
+        println!("{name}: {report}");
+        report.assert_holds();
+        states += report.states;
+    }
+    println!("power-cut states of the daemon with two cuts: {states}");
+}
+
+#[test]
+fn a_record_that_is_never_synced_is_found() {
+    let options = Machine::UBoot.limits(1).budget(6_000, 0);
+    let report = explore(&scenario(Machine::UBoot, Slot::A, Ending::Commit, Some("record")), &options);
+    assert!(report.violation_count > 0, "{report}");
+}
