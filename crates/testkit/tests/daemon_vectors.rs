@@ -51,7 +51,7 @@ const DIFFERENT: &[(u32, &str, &str, &str, &str)] = &[
     ),
     (
         76,
-        "D+ D D- I+ I I- R+ R VR R! B+ B B- BR+ BR VBR BR- (F+ F)x12",
+        "D+ D D- I+ I I- R+ R VR R! B+ B B- BR+ BR VBR BR- (F+ F)x11",
         "",
         "",
         "each start of a stage and each start of the process counts one of 28; the recorded one counts more",
