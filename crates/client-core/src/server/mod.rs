@@ -22,6 +22,9 @@ pub use inventory::{Attribute, AttributeValue};
 use std::fmt;
 use std::io::Read;
 
+/// Headers of a request: names in lower case.
+type Headers = Vec<(&'static str, String)>;
+
 /// A request method.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Method {
