@@ -9,6 +9,7 @@ pub mod config;
 pub mod deploy;
 pub mod install;
 pub mod provides;
+pub mod schedule;
 pub mod server;
 pub mod slot;
 pub mod state_store;
