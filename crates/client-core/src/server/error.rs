@@ -71,6 +71,24 @@ pub enum ServerError {
     Stopped,
 }
 
+impl ServerError {
+    /// How long the server wants to be left alone, where it says so: at least 1 second, at most 24 hours.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            ServerError::Status { retry_after, .. } => *retry_after,
+            ServerError::NoServer
+            | ServerError::Transport { .. }
+            | ServerError::Unauthorized { .. }
+            | ServerError::Malformed { .. }
+            | ServerError::Credentials { .. }
+            | ServerError::ContentChanged { .. }
+            | ServerError::Aborted { .. }
+            | ServerError::GaveUp { .. }
+            | ServerError::Stopped => None,
+        }
+    }
+}
+
 impl fmt::Display for ServerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

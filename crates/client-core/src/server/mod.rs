@@ -9,13 +9,14 @@ mod deployments;
 mod download;
 mod error;
 mod inventory;
+mod resume;
 mod retry_after;
 mod url;
 
 pub use api::{Api, Settings};
 pub use backoff::Backoff;
 pub use deployments::{DeploymentStatus, Offer, ReportAnswer};
-pub use download::{Download, DownloadSettings};
+pub use download::{Download, DownloadSettings, DownloadStatistics};
 pub use error::ServerError;
 pub use inventory::{Attribute, AttributeValue};
 
