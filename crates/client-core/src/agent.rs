@@ -17,7 +17,7 @@ use crate::clock::{Clock, Paused, Waiter, Wake};
 use crate::deploy::record::{Record, Unreported};
 use crate::deploy::scripts::{OnScriptFailure, ScriptAction, ScriptPoint, ScriptRunner, ScriptState};
 use crate::deploy::{self, Device, Importance, Order, Policy, Reported, Reporter, Status, Summary};
-use crate::schedule::{Schedule, Task};
+use crate::schedule::{Due, Schedule};
 use crate::server::{
     Api, Attribute, Backoff, DeploymentStatus, Download, DownloadSettings, Offer, ReportAnswer, ServerError,
     Transport,
@@ -165,7 +165,7 @@ impl<'a> Agent<'a> {
             }
             let now = self.clock.now();
             self.host.tell(&Event::Idle {
-                next_check: self.schedule.next_check_in(now),
+                next_check: self.schedule.next_update_in(now),
                 next_inventory: self.schedule.next_inventory_in(now),
             });
             // What an idle script says changes nothing (specification 4.4).
@@ -177,13 +177,13 @@ impl<'a> Agent<'a> {
             }
             self.run_ignored(ScriptState::Idle, ScriptAction::Leave);
             match wake {
-                Wake::CheckUpdate => self.schedule.check_now(),
+                Wake::CheckUpdate => self.schedule.poll_now(),
                 Wake::SendInventory => self.schedule.inventory_now(),
                 Wake::Elapsed | Wake::Stop => {}
             }
             match self.schedule.due(self.clock.now()) {
-                Some(Task::Inventory) => self.send_inventory(),
-                Some(Task::Check) => self.check(),
+                Some(Due::Inventory) => self.send_inventory(),
+                Some(Due::Update) => self.check(),
                 None => {}
             }
         }
@@ -218,11 +218,11 @@ impl<'a> Agent<'a> {
         match sent {
             Ok(()) => {
                 self.backoff.reset();
-                self.schedule.inventory_sent(self.clock.now());
+                self.schedule.after_success(Due::Inventory, &*self.clock);
             }
             Err(failure) => {
                 let wait = self.after_failure(&failure);
-                self.schedule.inventory_failed(self.clock.now(), wait);
+                self.try_again(Due::Inventory, wait);
             }
         }
     }
@@ -256,14 +256,14 @@ impl<'a> Agent<'a> {
         match offered {
             Ok(offered) => {
                 self.backoff.reset();
-                self.schedule.checked(self.clock.now());
+                self.schedule.after_success(Due::Update, &*self.clock);
                 if let Some((offer, provides, unreported)) = offered {
                     self.deploy(&offer, &provides, unreported);
                 }
             }
             Err(failure) => {
                 let wait = self.after_failure(&failure);
-                self.schedule.check_failed(self.clock.now(), wait);
+                self.try_again(Due::Update, wait);
             }
         }
     }
@@ -355,8 +355,19 @@ impl<'a> Agent<'a> {
     fn try_again_later(&mut self, reason: &str) {
         self.complain(reason);
         self.unsettled = true;
-        let wait = self.retry_wait();
-        self.schedule.check_failed(self.clock.now(), wait);
+        let wait = self.backoff.next(&*self.clock);
+        self.try_again(Due::Update, wait);
+    }
+
+    /// After `wait`; without one the attempts are used up, and the usual interval is the wait (specification 1.9).
+    fn try_again(&mut self, due: Due, wait: Option<Duration>) {
+        match wait {
+            Some(wait) => self.schedule.after_failure(due, &*self.clock, wait),
+            None => {
+                self.backoff.reset();
+                self.schedule.after_success(due, &*self.clock);
+            }
+        }
     }
 
     /// The restart was asked for: this process is about to be ended.
@@ -453,7 +464,7 @@ impl<'a> Agent<'a> {
     }
 
     /// How long to leave the server alone after a failure.
-    fn after_failure(&mut self, failure: &Failure) -> Duration {
+    fn after_failure(&mut self, failure: &Failure) -> Option<Duration> {
         let (reason, wished) = match failure {
             Failure::Server(error) => (error.to_string(), error.retry_after()),
             Failure::Other(reason) => (reason.clone(), None),
@@ -461,18 +472,7 @@ impl<'a> Agent<'a> {
         if !self.clock.stop_requested() {
             self.complain(&reason);
         }
-        wished.unwrap_or_else(|| self.retry_wait())
-    }
-
-    fn retry_wait(&mut self) -> Duration {
-        match self.backoff.next(&*self.clock) {
-            Some(wait) => wait,
-            // Used up: the schedule's own interval is the longest wait there is (specification 1.9).
-            None => {
-                self.backoff.reset();
-                Duration::MAX
-            }
-        }
+        wished.or_else(|| self.backoff.next(&*self.clock))
     }
 
     fn complain(&mut self, reason: &str) {

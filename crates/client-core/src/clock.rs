@@ -26,6 +26,14 @@ pub trait Clock: Send + Sync {
     fn random(&self) -> u64;
 }
 
+/// A time between `least` and `most`, any with the same chance.
+pub fn between(clock: &dyn Clock, least: Duration, most: Duration) -> Duration {
+    // 584 years are enough for a span, and keep the product below within 128 bits.
+    let span = u64::try_from(most.saturating_sub(least).as_nanos()).unwrap_or(u64::MAX);
+    let share = (u128::from(span) * u128::from(clock.random())) >> 64;
+    least.saturating_add(Duration::from_nanos(share as u64))
+}
+
 /// How a pause ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Paused {

@@ -1,77 +1,111 @@
-//! When the server is asked for an update, and when the inventory is sent. Pure: time comes in as a value.
+//! When to ask for an update, and when to send the inventory. Decides only; it waits for nothing and sends nothing.
+//!
+//! Everything is measured on the monotonic clock. The first round comes soon after the start, at a random moment, and
+//! every interval is a little longer or shorter: devices that start together do not stay together.
 
 use std::time::Duration;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, between};
 
-/// What is due.
+/// The first round comes within this time of the start.
+const FIRST_WITHIN: Duration = Duration::from_secs(60);
+/// Shortest interval: less is no interval.
+const SHORTEST: Duration = Duration::from_secs(1);
+/// Longest interval. Whoever configures more wants "never", and ten years are as good.
+const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
+/// Share of an interval by which it may be longer or shorter.
+const JITTER: u32 = 10;
+
+/// What is to be done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Task {
-    /// Send the inventory.
+pub enum Due {
+    /// Send the inventory. Comes first where both are due: the server may choose what to order by it.
     Inventory,
     /// Ask for an update.
-    Check,
+    Update,
 }
 
-/// The two timers of the daemon.
+/// The two timers.
 #[derive(Debug, Clone)]
 pub struct Schedule {
-    check_every: Duration,
-    inventory_every: Duration,
-    check_at: Duration,
-    inventory_at: Duration,
+    inventory: Timer,
+    update: Timer,
+}
+
+#[derive(Debug, Clone)]
+struct Timer {
+    interval: Duration,
+    /// On the monotonic clock.
+    next: Duration,
 }
 
 impl Schedule {
-    /// Both are due at once.
-    pub fn new(clock: &dyn Clock, check_every: Duration, inventory_every: Duration) -> Schedule {
-        let now = clock.now();
-        Schedule { check_every, inventory_every, check_at: now, inventory_at: now }
+    /// Intervals as configured; the first round within a minute, or within the shorter interval.
+    pub fn new(clock: &dyn Clock, update_interval: Duration, inventory_interval: Duration) -> Schedule {
+        let update = update_interval.clamp(SHORTEST, LONGEST);
+        let inventory = inventory_interval.clamp(SHORTEST, LONGEST);
+        let spread = FIRST_WITHIN.min(update).min(inventory);
+        let first = clock.now().saturating_add(between(clock, Duration::ZERO, spread));
+        let timer = |interval| Timer { interval, next: first };
+        Schedule { inventory: timer(inventory), update: timer(update) }
     }
-    /// .
-    pub fn next_check_in(&self, now: Duration) -> Duration {
-        self.check_at.saturating_sub(now)
+
+    /// What is due at `now`, the most important first.
+    pub fn due(&self, now: Duration) -> Option<Due> {
+        [Due::Inventory, Due::Update].into_iter().find(|due| self.timer(*due).next <= now)
     }
-    /// .
-    pub fn next_inventory_in(&self, now: Duration) -> Duration {
-        self.inventory_at.saturating_sub(now)
-    }
-    /// .
+
+    /// How long nothing is due.
     pub fn next_in(&self, now: Duration) -> Duration {
-        self.next_check_in(now).min(self.next_inventory_in(now))
+        self.inventory.next.min(self.update.next).saturating_sub(now)
     }
-    /// .
-    pub fn check_now(&mut self) {
-        self.check_at = Duration::ZERO;
+
+    /// How long until the server is asked for an update.
+    pub fn next_update_in(&self, now: Duration) -> Duration {
+        self.update.next.saturating_sub(now)
     }
-    /// .
+
+    /// How long until the inventory is sent.
+    pub fn next_inventory_in(&self, now: Duration) -> Duration {
+        self.inventory.next.saturating_sub(now)
+    }
+
+    /// Makes an update check due at once.
+    pub fn poll_now(&mut self) {
+        self.update.next = Duration::ZERO;
+    }
+
+    /// Makes the inventory due at once.
     pub fn inventory_now(&mut self) {
-        self.inventory_at = Duration::ZERO;
+        self.inventory.next = Duration::ZERO;
     }
-    /// .
-    pub fn due(&self, now: Duration) -> Option<Task> {
-        if self.inventory_at <= now {
-            Some(Task::Inventory)
-        } else if self.check_at <= now {
-            Some(Task::Check)
-        } else {
-            None
+
+    /// It was done: due again after its interval.
+    pub fn after_success(&mut self, due: Due, clock: &dyn Clock) {
+        let timer = self.timer_mut(due);
+        let jitter = timer.interval / JITTER;
+        let wait = between(clock, timer.interval - jitter, timer.interval + jitter);
+        timer.next = clock.now().saturating_add(wait);
+    }
+
+    /// It failed: due again after `wait`, or a little later. Never earlier: a server may have asked for this time.
+    pub fn after_failure(&mut self, due: Due, clock: &dyn Clock, wait: Duration) {
+        let wait = wait.clamp(SHORTEST, LONGEST);
+        let wait = between(clock, wait, wait + wait / JITTER);
+        self.timer_mut(due).next = clock.now().saturating_add(wait);
+    }
+
+    fn timer(&self, due: Due) -> &Timer {
+        match due {
+            Due::Inventory => &self.inventory,
+            Due::Update => &self.update,
         }
     }
-    /// .
-    pub fn checked(&mut self, now: Duration) {
-        self.check_at = now.saturating_add(self.check_every);
-    }
-    /// .
-    pub fn inventory_sent(&mut self, now: Duration) {
-        self.inventory_at = now.saturating_add(self.inventory_every);
-    }
-    /// .
-    pub fn check_failed(&mut self, now: Duration, wait: Duration) {
-        self.check_at = now.saturating_add(wait.min(self.check_every));
-    }
-    /// .
-    pub fn inventory_failed(&mut self, now: Duration, wait: Duration) {
-        self.inventory_at = now.saturating_add(wait.min(self.inventory_every));
+
+    fn timer_mut(&mut self, due: Due) -> &mut Timer {
+        match due {
+            Due::Inventory => &mut self.inventory,
+            Due::Update => &mut self.update,
+        }
     }
 }

@@ -6,6 +6,9 @@
 //! | [`choice`] | walks through everything that may happen; every case has a replay id |
 //! | [`storage`] | block devices with live and durable content, power cuts, faults |
 //! | [`bootloader`] | what U-Boot and GRUB do with the boot environment |
+//! | [`clock`] | time that passes only when somebody waits |
+//! | [`transport`] | answers to requests from a script, with faults on the way |
+//! | [`server`] | a Mender-compatible server in memory |
 //! | [`enumerator`] | runs a scenario through cuts, images, bootloader and recovery, and checks invariants |
 //!
 //! # A scenario
@@ -81,6 +84,10 @@
 pub mod artifacts;
 pub mod bootloader;
 pub mod choice;
+pub mod clock;
 pub mod device;
 pub mod enumerator;
+pub mod json;
+pub mod server;
 pub mod storage;
+pub mod transport;

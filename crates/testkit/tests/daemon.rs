@@ -492,7 +492,7 @@ fn a_record_that_is_never_synced_is_found() {
 }
 #[test]
 fn zz_probe() {
-    let options = Machine::UBoot.limits(1).budget(300, 0);
+    let options = Machine::UBoot.limits(1).budget(20000, 0);
     let t = std::time::Instant::now();
     let report = explore(&scenario(Machine::UBoot, Slot::A, Ending::Commit, None), &options);
     println!("{report} {:?}", t.elapsed());

@@ -64,6 +64,7 @@ const MODULES: &[(&str, &[&str])] = &[
     ("storage", &[]),
     ("clock", &[]),
     ("config", &[]),
+    ("schedule", &["clock"]),
     ("server", &["clock", "provides"]),
     ("slot", &["storage"]),
     ("state_store", &["storage"]),

@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use super::{
-    Method, Purpose, Reached, Request, Response, ServerError, Transport, TransportError, retry_after, url,
+    Headers, Method, Purpose, Reached, Request, Response, ServerError, Transport, TransportError,
+    retry_after, url,
 };
 use crate::clock::Clock;
 
@@ -33,7 +34,7 @@ pub(super) fn exchange(
     clock: &dyn Clock,
     method: Method,
     target: &str,
-    headers: &[(&'static str, String)],
+    headers: &Headers,
     body: Option<&[u8]>,
 ) -> Result<Answer, ServerError> {
     let mut target = target.to_owned();
@@ -42,8 +43,7 @@ pub(super) fn exchange(
         if clock.stop_requested() {
             return Err(ServerError::Stopped);
         }
-        let request =
-            Request { method, url: &target, headers: headers.to_vec(), body, purpose: Purpose::Api };
+        let request = Request { method, url: &target, headers: headers.clone(), body, purpose: Purpose::Api };
         let response = transport.send(&request).map_err(|error| no_answer(clock, &target, error))?;
         if !is_redirect(response.status) {
             return read(clock, &target, response);
@@ -151,7 +151,7 @@ impl Answer {
     }
 
     /// Refuses a page for people: without this a captive portal would have taken a report.
-    pub(super) fn from_server(self) -> Result<Answer, ServerError> {
+    pub(super) fn unless_web_page(self) -> Result<Answer, ServerError> {
         if self.is_web_page() {
             return Err(self.malformed(format!("status {} with a web page (a captive portal?)", self.status)));
         }

@@ -193,7 +193,7 @@ impl Api {
         }
         match answer.status {
             200 | 204 => {
-                answer.from_server()?;
+                answer.unless_web_page()?;
                 self.inventory = Some(digest);
                 Ok(())
             }
@@ -429,10 +429,10 @@ impl Api {
 /// What the answer to a report or an upload of `what` means.
 fn report_answer(answer: Answer, what: &str) -> Result<ReportAnswer, ServerError> {
     match answer.status {
-        200 | 204 => answer.from_server().map(|_| ReportAnswer::Accepted),
+        200 | 204 => answer.unless_web_page().map(|_| ReportAnswer::Accepted),
         409 => Ok(ReportAnswer::Aborted),
         400 | 404 | 413 => {
-            let answer = answer.from_server()?;
+            let answer = answer.unless_web_page()?;
             log::warn!("{} refuses {what} ({}): {}", answer.url, answer.status, answer.message());
             Ok(ReportAnswer::Refused)
         }

@@ -4,7 +4,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value};
 
-use super::{Credentials, ServerError, Settings};
+use super::{Credentials, Headers, ServerError, Settings};
 
 /// Where devices ask to be let in.
 pub(super) const PATH: &str = "/api/devices/v1/authentication/auth_requests";
@@ -15,7 +15,7 @@ const TOKEN_BYTES_MAX: usize = 16 * 1024;
 pub(super) fn request(
     credentials: &mut dyn Credentials,
     settings: &Settings,
-) -> Result<(Vec<u8>, Vec<(&'static str, String)>), ServerError> {
+) -> Result<(Vec<u8>, Headers), ServerError> {
     let unusable = |reason: String| ServerError::Credentials { reason };
     let mut fields = Map::new();
     let mut field = |name: &str, value: String| fields.insert(name.to_owned(), Value::String(value));

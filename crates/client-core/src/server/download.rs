@@ -1,12 +1,27 @@
 //! An artifact as a reader that survives a bad network: nothing is transferred twice.
+//!
+//! When the connection breaks or stalls, the next request asks for the rest, and the bytes go on where they stopped. What
+//! an answer means is decided by [`resume`]; this file acts. Whether the bytes are the right ones is not decided here but
+//! by the signature and the digests of the artifact.
 
 use std::collections::BTreeMap;
+use std::error::Error;
 use std::io::{self, Read};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::{Api, Offer, ServerError, Transport};
-use crate::clock::Clock;
+use super::answer::{REDIRECTS_MAX, no_answer};
+use super::resume::{self, Content, Verdict};
+use super::{
+    Api, DeploymentStatus, Method, Offer, Purpose, ReportAnswer, Request, Response, ServerError, Transport,
+    retry_after, url,
+};
+use crate::clock::{Clock, Paused, between};
+
+/// New links in a row that bring no byte.
+const LINKS_MAX: u32 = 3;
+/// Deepest chain of causes that is searched.
+const CAUSES_MAX: usize = 16;
 
 /// How patient a download is.
 #[derive(Debug, Clone)]
@@ -25,13 +40,123 @@ pub struct DownloadSettings {
     pub abort_check_every: Option<Duration>,
 }
 
+/// What a transfer cost. Shared with whoever shows it.
+#[derive(Debug, Default)]
+pub struct DownloadStatistics {
+    // Not atomics: some 32-bit devices have none of 64 bits.
+    counts: Mutex<Counts>,
+}
+
+#[derive(Debug, Default, Clone, Copy)]
+struct Counts {
+    received: u64,
+    discarded: u64,
+    connections: u64,
+    resumes: u64,
+}
+
+impl DownloadStatistics {
+    /// Bytes of bodies that came over the network.
+    pub fn received(&self) -> u64 {
+        self.counts().received
+    }
+
+    /// Those of them that were here already: bytes bought twice.
+    pub fn discarded(&self) -> u64 {
+        self.counts().discarded
+    }
+
+    /// Requests that were answered.
+    pub fn connections(&self) -> u64 {
+        self.counts().connections
+    }
+
+    /// How often the transfer went on in the middle.
+    pub fn resumes(&self) -> u64 {
+        self.counts().resumes
+    }
+
+    fn counts(&self) -> MutexGuard<'_, Counts> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// An artifact being transferred.
 pub struct Download {
     transport: Box<dyn Transport>,
     clock: Arc<dyn Clock>,
     settings: DownloadSettings,
-    deployment: Option<(Arc<Mutex<Api>>, Offer, BTreeMap<String, String>)>,
+    deployment: Option<Deployment>,
     url: String,
+    /// The transfer began encrypted, and stays so.
+    encrypted: bool,
+    /// The address is another one than that from which `content` comes.
+    new_link: bool,
+    content: Content,
+    /// Bytes handed on so far.
+    offset: u64,
+    answer: Option<Answering>,
+    /// Why the last connection ended, if it was not by itself.
+    stalled: Option<Stall>,
+    /// Attempts in a row without a byte.
+    fruitless: u32,
+    /// Waits in a row without progress.
+    waits: u32,
+    /// New links in a row without progress.
+    links: u32,
+    statistics: Arc<DownloadStatistics>,
+}
+
+/// The order of the server that is being followed.
+struct Deployment {
+    api: Arc<Mutex<Api>>,
+    id: String,
+    provides: BTreeMap<String, String>,
+    /// When the server was last asked whether it stands by it.
+    asked_at: Duration,
+}
+
+/// The body that is being read.
+struct Answering {
+    body: Box<dyn Read + Send>,
+    /// Bytes at its beginning that are here already.
+    skip: u64,
+    /// Bytes left in it, where that is known.
+    left: Option<u64>,
+    /// New bytes that it brought.
+    came: u64,
+    /// Time spent reading, and what came in it: reset with each window. Only time in which bytes were waited for
+    /// counts, not the time in which the reader was busy with them.
+    spent: Duration,
+    in_window: u64,
+}
+
+/// Why nothing comes.
+enum Trouble {
+    /// It may pass.
+    Stall(Stall),
+    /// It will not.
+    Over(ServerError),
+}
+
+struct Stall {
+    reason: String,
+    /// How long the server wants to be left alone.
+    retry_after: Option<Duration>,
+    /// Bytes came, but too slowly to count as progress.
+    slow: bool,
+}
+
+impl Stall {
+    fn of(reason: impl Into<String>) -> Stall {
+        Stall { reason: reason.into(), retry_after: None, slow: false }
+    }
+}
+
+impl From<ServerError> for Trouble {
+    fn from(error: ServerError) -> Trouble {
+        Trouble::Over(error)
+    }
 }
 
 impl Download {
@@ -45,11 +170,13 @@ impl Download {
         clock: Arc<dyn Clock>,
         settings: DownloadSettings,
     ) -> Result<Download, ServerError> {
-        Ok(Download { transport, clock, settings, deployment: None, url: url.to_owned() })
+        Download::begin(url, None, transport, clock, settings)
     }
 
     /// Of a deployment: on an expired link (401, 403, 404, 410) `api` is asked again with `provides`, and the transfer
     /// goes on at the same byte if it is the same deployment and the same content; an abort by the server ends it.
+    ///
+    /// `api` is locked only while it is asked: do not hold it while reading.
     ///
     /// # Errors
     /// When the first request is refused, or the attempts are used up.
@@ -61,21 +188,424 @@ impl Download {
         clock: Arc<dyn Clock>,
         settings: DownloadSettings,
     ) -> Result<Download, ServerError> {
-        let mut download = Download::open(&offer.artifact_url, transport, clock, settings)?;
-        download.deployment = Some((api, offer.clone(), provides.clone()));
+        let asked_at = clock.now();
+        let deployment = Deployment { api, id: offer.id.clone(), provides: provides.clone(), asked_at };
+        Download::begin(&offer.artifact_url, Some(deployment), transport, clock, settings)
+    }
+
+    fn begin(
+        url: &str,
+        deployment: Option<Deployment>,
+        transport: Box<dyn Transport>,
+        clock: Arc<dyn Clock>,
+        settings: DownloadSettings,
+    ) -> Result<Download, ServerError> {
+        let Some(parts) = url::parts(url) else {
+            let reason = "not an address of the web".to_owned();
+            return Err(ServerError::Malformed { url: url::shown(url), reason });
+        };
+        let mut download = Download {
+            encrypted: parts.https,
+            transport,
+            clock,
+            settings,
+            deployment,
+            url: url.to_owned(),
+            new_link: false,
+            content: Content::default(),
+            offset: 0,
+            answer: None,
+            stalled: None,
+            fruitless: 0,
+            waits: 0,
+            links: 0,
+            statistics: Arc::default(),
+        };
+        while download.answer.is_none() {
+            download.step()?;
+        }
         Ok(download)
     }
 
     /// Whether `error`, returned by this reader at some depth, says that the server aborted the deployment.
-    pub fn is_abort(error: &(dyn std::error::Error + 'static)) -> bool {
-        let _ = error;
-        false
+    pub fn is_abort(error: &(dyn Error + 'static)) -> bool {
+        matches!(Download::cause(error), Some(ServerError::Aborted { .. }))
+    }
+
+    /// The error of this reader inside `error`, at some depth.
+    pub fn cause<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a ServerError> {
+        let mut current = Some(error);
+        for _ in 0..CAUSES_MAX {
+            let error = current?;
+            if let Some(found) = error.downcast_ref() {
+                return Some(found);
+            }
+            // The source of an `io::Error` is that of what it holds: what it holds would be passed over.
+            current = match error.downcast_ref::<io::Error>() {
+                Some(error) => error.get_ref().map(|inner| inner as &(dyn Error + 'static)),
+                None => error.source(),
+            };
+        }
+        None
+    }
+
+    /// Bytes handed on so far.
+    pub fn bytes_read(&self) -> u64 {
+        self.offset
+    }
+
+    /// Length of the whole, where it is known.
+    pub fn total(&self) -> Option<u64> {
+        self.content.total
+    }
+
+    /// Bytes that were transferred although they were here already.
+    pub fn bytes_discarded(&self) -> u64 {
+        self.statistics.discarded()
+    }
+
+    /// What the transfer costs; goes on counting after the download was handed on.
+    pub fn statistics(&self) -> Arc<DownloadStatistics> {
+        Arc::clone(&self.statistics)
+    }
+
+    /// Gets a connection, or waits before the next attempt.
+    fn step(&mut self) -> Result<(), ServerError> {
+        if let Some(stall) = self.stalled.take() {
+            return self.wait(stall);
+        }
+        self.ask_whether_aborted()?;
+        match self.connect() {
+            Ok(()) => Ok(()),
+            Err(Trouble::Stall(stall)) => self.wait(stall),
+            Err(Trouble::Over(error)) => Err(error),
+        }
+    }
+
+    /// Asks for what is missing, through redirects and new links.
+    fn connect(&mut self) -> Result<(), Trouble> {
+        let mut target = self.url.clone();
+        let mut redirects = 0;
+        loop {
+            let response = self.send(&target)?;
+            self.statistics.counts().connections += 1;
+            let verdict = if self.offset == 0 {
+                resume::begin(&response)
+            } else {
+                resume::go_on(&response, self.offset, &self.content, self.new_link)
+            };
+            let shown = url::shown(&target);
+            match verdict {
+                Verdict::Body { skip, length, content } => {
+                    self.take_body(response, skip, length, content);
+                    return Ok(());
+                }
+                Verdict::Complete => {
+                    self.content.total = Some(self.offset);
+                    return Ok(());
+                }
+                Verdict::Elsewhere => {
+                    target = self.redirected(&response, &target, redirects)?;
+                    redirects += 1;
+                }
+                Verdict::Expired => {
+                    target = self.new_address(&response, &target)?;
+                    redirects = 0;
+                }
+                Verdict::TryAgain(reason) => {
+                    let text = response.header("retry-after");
+                    let text = text.filter(|_| matches!(response.status, 429 | 503));
+                    let retry_after = text.and_then(|text| retry_after::parse(text, self.clock.wall()));
+                    return Err(Trouble::Stall(Stall { reason, retry_after, slow: false }));
+                }
+                Verdict::Changed(reason) => {
+                    return Err(Trouble::Over(ServerError::ContentChanged { url: shown, reason }));
+                }
+                Verdict::Refused => return Err(Trouble::Over(refused(&response, &target))),
+                Verdict::Unusable(reason) => {
+                    return Err(Trouble::Over(ServerError::Malformed { url: shown, reason }));
+                }
+            }
+        }
+    }
+
+    fn send(&mut self, target: &str) -> Result<Response, Trouble> {
+        if self.clock.stop_requested() {
+            return Err(Trouble::Over(ServerError::Stopped));
+        }
+        let mut headers = vec![("accept-encoding", "identity".to_owned())];
+        if self.offset > 0 {
+            headers.push(("range", format!("bytes={}-", self.offset)));
+            if let Some(validator) = self.content.if_range() {
+                headers.push(("if-range", validator.to_owned()));
+            }
+        }
+        let request =
+            Request { method: Method::Get, url: target, headers, body: None, purpose: Purpose::Download };
+        self.transport.send(&request).map_err(|error| {
+            let may_pass = error.may_pass;
+            let error = no_answer(&*self.clock, target, error);
+            if may_pass && matches!(error, ServerError::Transport { .. }) {
+                Trouble::Stall(Stall::of(error.to_string()))
+            } else {
+                Trouble::Over(error)
+            }
+        })
+    }
+
+    fn take_body(&mut self, response: Response, skip: u64, length: Option<u64>, content: Content) {
+        if self.offset > 0 {
+            self.statistics.counts().resumes += 1;
+            let skipping = if skip > 0 { format!(", skipping {skip} bytes") } else { String::new() };
+            match content.total {
+                Some(total) => log::info!("transfer goes on at byte {} of {total}{skipping}", self.offset),
+                None => log::info!("transfer goes on at byte {}{skipping}", self.offset),
+            }
+        }
+        self.content = content;
+        self.new_link = false;
+        self.answer = Some(Answering {
+            body: response.body,
+            skip,
+            left: length,
+            came: 0,
+            spent: Duration::ZERO,
+            in_window: 0,
+        });
+    }
+
+    /// Where a redirect leads. Nothing secret is in the request, so any host will do.
+    fn redirected(&self, response: &Response, from: &str, redirects: usize) -> Result<String, Trouble> {
+        let wrong = |message: &str| {
+            Trouble::Over(ServerError::Status {
+                url: url::shown(from),
+                status: response.status,
+                message: message.to_owned(),
+                retry_after: None,
+            })
+        };
+        if redirects >= REDIRECTS_MAX {
+            return Err(wrong("too many redirects"));
+        }
+        let location = response.header("location").and_then(|location| url::resolve(from, location));
+        let location = location.ok_or_else(|| wrong("redirected to nowhere"))?;
+        if is_encrypted(from) && !is_encrypted(&location) {
+            return Err(wrong("redirected from https to http"));
+        }
+        Ok(location)
+    }
+
+    /// The address that the server has now for what is being transferred, in place of one that is refused.
+    fn new_address(&mut self, response: &Response, refused_at: &str) -> Result<String, Trouble> {
+        let refused = refused(response, refused_at);
+        let Some(deployment) = &mut self.deployment else { return Err(Trouble::Over(refused)) };
+        if self.links >= LINKS_MAX {
+            return Err(Trouble::Over(refused));
+        }
+        self.links += 1;
+        let mut api = deployment.api.lock().unwrap_or_else(PoisonError::into_inner);
+        let offer = match api.next_deployment(&deployment.provides) {
+            Ok(Some(offer)) if offer.id == deployment.id => offer,
+            Ok(Some(_) | None) => {
+                return Err(Trouble::Over(ServerError::Aborted { id: deployment.id.clone() }));
+            }
+            Err(ServerError::Stopped) => return Err(Trouble::Over(ServerError::Stopped)),
+            Err(error) => {
+                // No answer is not a new link.
+                self.links -= 1;
+                let reason = format!("{refused}; no new address: {error}");
+                let retry_after = error.retry_after();
+                return Err(Trouble::Stall(Stall { reason, retry_after, slow: false }));
+            }
+        };
+        drop(api);
+        if self.encrypted && !is_encrypted(&offer.artifact_url) {
+            let reason = "a new address that is not encrypted".to_owned();
+            return Err(Trouble::Over(ServerError::Malformed { url: url::shown(refused_at), reason }));
+        }
+        if offer.artifact_url == self.url {
+            return Err(Trouble::Stall(Stall::of(refused.to_string())));
+        }
+        log::info!("the address of the artifact is good no more ({}): got a new one", response.status);
+        self.url.clone_from(&offer.artifact_url);
+        self.new_link = true;
+        Ok(offer.artifact_url)
+    }
+
+    /// Waits before the next attempt, or gives up.
+    fn wait(&mut self, stall: Stall) -> Result<(), ServerError> {
+        let Stall { reason, retry_after, slow } = stall;
+        let came = self.answer.take().map_or(0, |answer| answer.came);
+        if came > 0 && !slow {
+            self.made_progress();
+        } else {
+            self.fruitless = self.fruitless.saturating_add(1);
+        }
+        if self.clock.stop_requested() {
+            return Err(ServerError::Stopped);
+        }
+        if self.fruitless >= self.settings.attempts_max.max(1) {
+            let attempts = self.fruitless;
+            return Err(ServerError::GaveUp { url: url::shown(&self.url), attempts, reason });
+        }
+        let doubled = 1_u32.checked_shl(self.waits).unwrap_or(u32::MAX);
+        self.waits = self.waits.saturating_add(1);
+        let wait = self.settings.first_wait.saturating_mul(doubled).min(self.settings.longest_wait);
+        let mut wait = between(&*self.clock, wait / 2, wait);
+        if let Some(asked) = retry_after {
+            wait = wait.max(between(&*self.clock, asked, asked + asked / 10));
+        }
+        log::debug!("transfer interrupted at byte {}: {reason}; next attempt in {wait:.0?}", self.offset);
+        match self.clock.pause(wait) {
+            Paused::Elapsed => Ok(()),
+            Paused::Stopped => Err(ServerError::Stopped),
+        }
+    }
+
+    fn made_progress(&mut self) {
+        self.fruitless = 0;
+        self.waits = 0;
+        self.links = 0;
+    }
+
+    /// Asks the server, if it is time, whether it stands by the deployment.
+    fn ask_whether_aborted(&mut self) -> Result<(), ServerError> {
+        let (Some(deployment), Some(every)) = (&mut self.deployment, self.settings.abort_check_every) else {
+            return Ok(());
+        };
+        let now = self.clock.now();
+        if now.saturating_sub(deployment.asked_at) < every {
+            return Ok(());
+        }
+        deployment.asked_at = now;
+        let mut api = deployment.api.lock().unwrap_or_else(PoisonError::into_inner);
+        match api.report(&deployment.id, DeploymentStatus::Downloading) {
+            Ok(ReportAnswer::Aborted) => Err(ServerError::Aborted { id: deployment.id.clone() }),
+            Ok(ReportAnswer::Accepted | ReportAnswer::Refused) => Ok(()),
+            Err(ServerError::Stopped) => Err(ServerError::Stopped),
+            // The transfer may well go on while the server cannot be asked.
+            Err(error) => {
+                log::debug!("cannot ask whether deployment {} was aborted: {error}", deployment.id);
+                Ok(())
+            }
+        }
+    }
+
+    /// Reads from the connection that there is. `None`: nothing for the caller yet.
+    fn receive(&mut self, buffer: &mut [u8]) -> Result<Option<usize>, ServerError> {
+        let Some(answer) = &mut self.answer else { return Ok(None) };
+        let wanted = if answer.skip > 0 {
+            answer.skip
+        } else {
+            self.content.total.map_or(u64::MAX, |total| total.saturating_sub(self.offset))
+        };
+        let wanted = wanted.min(answer.left.unwrap_or(u64::MAX));
+        let room = usize::try_from(wanted).unwrap_or(usize::MAX).min(buffer.len());
+        let before = self.clock.now();
+        let count = match answer.body.read(&mut buffer[..room]) {
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(None),
+            Err(error) => {
+                self.stalled = Some(Stall::of(error.to_string()));
+                return Ok(None);
+            }
+        };
+        if count == 0 {
+            // Without a length the end of the answer is the end of the whole.
+            if answer.skip == 0 && self.content.total.is_none() && answer.left.unwrap_or(0) == 0 {
+                self.content.total = Some(self.offset);
+                return Ok(Some(0));
+            }
+            self.stalled = Some(Stall::of("the connection ended too early"));
+            return Ok(None);
+        }
+        answer.spent = answer.spent.saturating_add(self.clock.now().saturating_sub(before));
+        let bytes = count as u64;
+        answer.in_window += bytes;
+        answer.left = answer.left.map(|left| left.saturating_sub(bytes));
+        let new = answer.skip == 0;
+        {
+            let mut counts = self.statistics.counts();
+            counts.received += bytes;
+            if !new {
+                counts.discarded += bytes;
+            }
+        }
+        if new {
+            if self.offset == 0
+                && self.content.web_page
+                && buffer[..count].trim_ascii_start().starts_with(b"<")
+            {
+                let reason = "a web page instead of an artifact (a captive portal?)".to_owned();
+                return Err(ServerError::Malformed { url: url::shown(&self.url), reason });
+            }
+            self.offset += bytes;
+            answer.came += bytes;
+        } else {
+            answer.skip -= bytes.min(answer.skip);
+        }
+        self.check_rate();
+        Ok(new.then_some(count))
+    }
+
+    /// Ends a connection on which bytes trickle: it may hold a device for ever.
+    fn check_rate(&mut self) {
+        let Some(answer) = &mut self.answer else { return };
+        if answer.spent < self.settings.rate_window {
+            return;
+        }
+        let least = u128::from(self.settings.least_bytes_per_second) * answer.spent.as_millis() / 1000;
+        if u128::from(answer.in_window) < least {
+            let reason = format!("only {} bytes in {:.0?}", answer.in_window, answer.spent);
+            self.stalled = Some(Stall { reason, retry_after: None, slow: true });
+            return;
+        }
+        answer.spent = Duration::ZERO;
+        answer.in_window = 0;
+        if answer.came > 0 {
+            self.made_progress();
+        }
+    }
+
+    fn read_on(&mut self, buffer: &mut [u8]) -> Result<usize, ServerError> {
+        loop {
+            if self.content.total == Some(self.offset) {
+                return Ok(0);
+            }
+            if self.clock.stop_requested() {
+                return Err(ServerError::Stopped);
+            }
+            if self.answer.is_none() || self.stalled.is_some() {
+                self.step()?;
+                continue;
+            }
+            self.ask_whether_aborted()?;
+            if let Some(count) = self.receive(buffer)? {
+                return Ok(count);
+            }
+        }
     }
 }
 
+/// Fails with a [`ServerError`] inside an [`io::Error`]; [`Download::cause`] finds it again.
 impl Read for Download {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let _ = (buffer, &mut self.transport, &self.clock, &self.settings, &self.deployment, &self.url);
-        Ok(0)
+        if buffer.is_empty() {
+            return Ok(0);
+        }
+        self.read_on(buffer).map_err(io::Error::other)
+    }
+}
+
+fn is_encrypted(url: &str) -> bool {
+    url::parts(url).is_some_and(|parts| parts.https)
+}
+
+fn refused(response: &Response, target: &str) -> ServerError {
+    ServerError::Status {
+        url: url::shown(target),
+        status: response.status,
+        message: "the artifact was refused".to_owned(),
+        retry_after: None,
     }
 }

@@ -72,7 +72,7 @@ pub enum ServerError {
 }
 
 impl ServerError {
-    /// How long the server wants to be left alone, where it said so.
+    /// How long the server wants to be left alone, where it says so: at least 1 second, at most 24 hours.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             ServerError::Status { retry_after, .. } => *retry_after,

@@ -9,18 +9,22 @@ mod deployments;
 mod download;
 mod error;
 mod inventory;
+mod resume;
 mod retry_after;
 mod url;
 
 pub use api::{Api, Settings};
 pub use backoff::Backoff;
 pub use deployments::{DeploymentStatus, Offer, ReportAnswer};
-pub use download::{Download, DownloadSettings};
+pub use download::{Download, DownloadSettings, DownloadStatistics};
 pub use error::ServerError;
 pub use inventory::{Attribute, AttributeValue};
 
 use std::fmt;
 use std::io::Read;
+
+/// Headers of a request: names in lower case.
+type Headers = Vec<(&'static str, String)>;
 
 /// A request method.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

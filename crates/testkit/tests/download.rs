@@ -1,0 +1,575 @@
+//! Downloads over a network that does what it likes.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::io::{self, Read};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use client_core::artifact::{self, Compression, Limits, Trust};
+use client_core::clock::Clock;
+use client_core::server::{
+    Api, Download, DownloadSettings, DownloadStatistics, Offer, Reached, ServerError, Settings, Transport,
+};
+use testkit::clock::VirtualClock;
+use testkit::server::{Endpoint, Failure, Matcher, SERVER, ServerModel, TestCredentials};
+use testkit::transport::{Reply, ScriptedTransport, Sent};
+
+const URL: &str = "https://storage.test/a?signature=secret";
+
+fn patience() -> DownloadSettings {
+    DownloadSettings {
+        attempts_max: 10,
+        longest_wait: Duration::from_secs(60),
+        first_wait: Duration::from_secs(1),
+        least_bytes_per_second: 100,
+        rate_window: Duration::from_secs(60),
+        abort_check_every: None,
+    }
+}
+
+fn content(length: usize) -> Vec<u8> {
+    (0..length).map(|at| (at * 7 + at / 251) as u8).collect()
+}
+
+/// A storage that honours ranges.
+fn serve(bytes: &[u8], sent: &Sent) -> Reply {
+    let start = sent.header("range").map_or(0, |range| {
+        range.trim_start_matches("bytes=").trim_end_matches('-').parse::<usize>().unwrap()
+    });
+    let reply = if start == 0 {
+        Reply::new(200, bytes)
+    } else {
+        let range = format!("bytes {start}-{}/{}", bytes.len() - 1, bytes.len());
+        Reply::new(206, &bytes[start..]).header("content-range", range)
+    };
+    reply.sized().header("etag", "\"v1\"")
+}
+
+struct Outcome {
+    result: Result<Vec<u8>, String>,
+    statistics: Option<Arc<DownloadStatistics>>,
+    clock: VirtualClock,
+    sent: Vec<Sent>,
+}
+
+fn fetch_with(transport: &ScriptedTransport, clock: &VirtualClock, settings: DownloadSettings) -> Outcome {
+    let transport = transport.clone().with_clock(clock);
+    let mut statistics = None;
+    let result = Download::open(URL, transport.boxed(), clock.shared(), settings)
+        .map_err(|error| error.to_string())
+        .and_then(|mut download| {
+            statistics = Some(download.statistics());
+            let mut bytes = Vec::new();
+            download.read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+            assert_eq!(download.bytes_read(), bytes.len() as u64);
+            assert_eq!(download.total(), Some(bytes.len() as u64));
+            Ok(bytes)
+        });
+    Outcome { result, statistics, clock: clock.clone(), sent: transport.take_sent() }
+}
+
+fn fetch(replies: impl IntoIterator<Item = Reply>) -> Outcome {
+    fetch_with(&ScriptedTransport::list(replies), &VirtualClock::new(1), patience())
+}
+
+fn part(first: usize, last: usize, total: usize, bytes: &[u8]) -> Reply {
+    Reply::new(206, &bytes[first..=last])
+        .sized()
+        .header("content-range", format!("bytes {first}-{last}/{total}"))
+}
+
+#[track_caller]
+fn check_refused(replies: impl IntoIterator<Item = Reply>, text: &str) {
+    let outcome = fetch(replies);
+    let error = outcome.result.unwrap_err();
+    assert!(error.contains(text), "{error}");
+    assert!(!error.contains("secret"), "{error}");
+}
+
+#[test]
+fn a_cut_at_any_byte_costs_not_one_byte_twice() {
+    let bytes = content(12 * 1024);
+    let clock = VirtualClock::new(1);
+    for cut in 0..=bytes.len() {
+        for breaks in [false, true] {
+            let (served, mut first) = (bytes.clone(), true);
+            let transport = ScriptedTransport::answering(move |sent| {
+                let reply = serve(&served, sent);
+                match (std::mem::take(&mut first), breaks) {
+                    (true, true) => reply.breaking_after(cut),
+                    (true, false) => reply.ending_after(cut),
+                    (false, _) => reply,
+                }
+            });
+            let outcome = fetch_with(&transport, &clock, patience());
+            assert!(outcome.result.unwrap() == bytes, "cut at {cut}");
+            let statistics = outcome.statistics.unwrap();
+            assert_eq!((statistics.discarded(), statistics.received()), (0, bytes.len() as u64), "{cut}");
+            let whole = cut == bytes.len();
+            assert_eq!(outcome.sent.len(), if whole { 1 } else { 2 }, "cut at {cut}");
+        }
+    }
+}
+
+#[test]
+fn a_link_that_breaks_again_and_again_brings_everything_once() {
+    let bytes = content(100_000);
+    for step in [1000, 1001, 1009, 4096, 65_537] {
+        let served = bytes.clone();
+        let transport = ScriptedTransport::answering(move |sent| serve(&served, sent).breaking_after(step));
+        let outcome = fetch_with(&transport, &VirtualClock::new(1), patience());
+        assert!(outcome.result.unwrap() == bytes);
+        let statistics = outcome.statistics.unwrap();
+        assert_eq!((statistics.discarded(), statistics.received()), (0, bytes.len() as u64));
+        assert_eq!(statistics.resumes(), (bytes.len() as u64 - 1) / step as u64);
+        // Every attempt made progress, so no wait is longer than the first.
+        assert!(outcome.clock.take_pauses().iter().all(|wait| *wait <= Duration::from_secs(1)));
+    }
+}
+
+#[test]
+fn the_rest_is_asked_for_with_the_validator_and_nothing_else() {
+    let bytes = content(10);
+    let outcome = fetch([
+        Reply::new(200, &bytes).sized().header("etag", "\"v1\"").breaking_after(4),
+        part(4, 9, 10, &bytes),
+    ]);
+    assert_eq!(outcome.result.unwrap(), bytes);
+    let first = vec![("accept-encoding", "identity".to_owned())];
+    assert_eq!(outcome.sent[0].headers, first);
+    let rest = vec![("range", "bytes=4-".to_owned()), ("if-range", "\"v1\"".to_owned())];
+    assert_eq!(outcome.sent[1].headers, [first, rest].concat());
+    assert!(outcome.sent.iter().all(|sent| sent.method == "GET" && sent.url == URL && sent.is_download));
+}
+
+#[test]
+fn without_a_tag_the_date_guards_the_rest_and_without_a_date_the_length() {
+    let bytes = content(10);
+    let dated = fetch([
+        Reply::new(200, &bytes).sized().header("last-modified", "yesterday").breaking_after(4),
+        part(4, 9, 10, &bytes),
+    ]);
+    assert_eq!(dated.result.unwrap(), bytes);
+    assert_eq!(dated.sent[1].header("if-range"), Some("yesterday"));
+    let weak = fetch([
+        Reply::new(200, &bytes).sized().header("etag", "W/\"v1\"").breaking_after(4),
+        part(4, 9, 10, &bytes),
+    ]);
+    assert_eq!(weak.result.unwrap(), bytes);
+    assert_eq!(weak.sent[1].header("if-range"), None);
+}
+
+#[test]
+fn a_server_that_sends_everything_again_is_skipped_through() {
+    let bytes = content(10);
+    let outcome = fetch([
+        Reply::new(200, &bytes).sized().breaking_after(4),
+        Reply::new(200, &bytes).sized().breaking_after(2),
+        Reply::new(200, &bytes).sized(),
+    ]);
+    assert_eq!(outcome.result.unwrap(), bytes);
+    let statistics = outcome.statistics.unwrap();
+    assert_eq!((statistics.discarded(), statistics.received()), (6, 16));
+}
+
+#[test]
+fn a_range_that_begins_earlier_is_skipped_to_its_place() {
+    let bytes = content(10);
+    let outcome = fetch([Reply::new(200, &bytes).sized().breaking_after(4), part(1, 9, 10, &bytes)]);
+    assert_eq!(outcome.result.unwrap(), bytes);
+    assert_eq!(outcome.statistics.unwrap().discarded(), 3);
+}
+
+#[test]
+fn ranges_in_pieces_are_put_together_and_surplus_is_not_read() {
+    let bytes = content(10);
+    let outcome = fetch([
+        Reply::new(200, &bytes).sized().breaking_after(4),
+        part(4, 5, 10, &bytes),
+        Reply::new(206, [&bytes[6..], b"surplus"].concat()).header("content-range", "bytes 6-9/10"),
+    ]);
+    assert_eq!(outcome.result.unwrap(), bytes);
+}
+
+#[test]
+fn an_answer_without_a_length_ends_where_it_ends() {
+    assert_eq!(fetch([Reply::new(200, "0123")]).result.unwrap(), b"0123");
+    assert_eq!(fetch([Reply::new(200, "").sized()]).result.unwrap(), b"");
+    // Only its end was lost.
+    let lost =
+        [Reply::new(200, "0123").breaking_after(4), Reply::new(416, "").header("content-range", "bytes */4")];
+    assert_eq!(fetch(lost).result.unwrap(), b"0123");
+}
+
+#[test]
+fn content_that_changed_is_refused() {
+    let bytes = content(10);
+    let first = || Reply::new(200, content(10)).sized().header("etag", "\"v1\"").breaking_after(4);
+    let changed = "changed during the transfer";
+    check_refused([first(), Reply::new(200, &bytes).sized().header("etag", "\"v2\"")], changed);
+    check_refused([first(), Reply::new(200, content(11)).sized()], changed);
+    check_refused([first(), part(4, 10, 11, &content(11))], changed);
+    check_refused([first(), part(4, 9, 10, &bytes).header("etag", "\"v2\"")], changed);
+    check_refused([first(), Reply::new(416, "")], changed);
+    check_refused([Reply::new(200, &bytes).breaking_after(4), part(4, 9, 10, &bytes)], "nothing shows");
+}
+
+#[test]
+fn answers_that_do_not_fit_are_tried_again() {
+    let bytes = content(10);
+    let outcome = fetch([
+        Reply::new(200, &bytes).sized().header("etag", "\"v1\"").breaking_after(4),
+        part(5, 9, 10, &bytes),
+        part(0, 3, 10, &bytes),
+        Reply::new(206, &bytes[4..]),
+        Reply::new(206, &bytes[4..]).header("content-range", "bytes 4-99999999999999999999/10"),
+        Reply::new(200, "<html>pay</html>").header("content-type", "text/html"),
+        Reply::new(503, ""),
+        Reply::no_answer(Reached::Maybe, "timeout"),
+        part(4, 9, 10, &bytes),
+    ]);
+    assert_eq!(outcome.result.unwrap(), bytes);
+}
+
+#[test]
+fn what_cannot_pass_is_not_waited_for() {
+    for status in [400, 401, 403, 404, 405, 410, 418, 206, 204, 304, 100] {
+        check_refused([Reply::new(status, "")], &format!("answered {status}"));
+    }
+    check_refused([Reply::no_trust("the certificate is not accepted")], "certificate");
+    check_refused([Reply::new(200, "x").header("content-encoding", "gzip")], "gzip");
+    check_refused([Reply::new(200, " <html>").header("content-type", "text/html")], "captive portal");
+}
+
+#[test]
+fn a_transfer_without_progress_is_given_up_with_growing_waits() {
+    let transport = ScriptedTransport::answering(|_| Reply::new(500, ""));
+    let outcome = fetch_with(&transport, &VirtualClock::new(5), patience());
+    let error = outcome.result.unwrap_err();
+    assert!(error.contains("after 10 attempts") && error.contains("500"), "{error}");
+    assert_eq!(outcome.sent.len(), 10);
+    let pauses = outcome.clock.take_pauses();
+    for (pause, most) in pauses.iter().zip([1, 2, 4, 8, 16, 32, 60, 60, 60]) {
+        let most = Duration::from_secs(most);
+        assert!(*pause >= most / 2 && *pause <= most, "{pauses:?}");
+    }
+    assert_eq!(pauses.len(), 9);
+}
+
+#[test]
+fn retry_after_is_honoured_within_bounds() {
+    let bytes = content(10);
+    let check = |status: u16, text: &str, least: u64, most: u64| {
+        let outcome =
+            fetch([Reply::new(status, "").header("retry-after", text), Reply::new(200, &bytes).sized()]);
+        assert!(outcome.result.is_ok());
+        let pause = outcome.clock.take_pauses()[0];
+        let range = Duration::from_millis(least)..=Duration::from_millis(most);
+        assert!(range.contains(&pause), "{status} {text}: {pause:?}");
+    };
+    check(503, "120", 120_000, 132_000);
+    check(429, "120", 120_000, 132_000);
+    check(500, "120", 500, 1000);
+    check(503, "99999999999999999999", 86_400_000, 95_040_000);
+    for garbage in ["-5", "soon", "", "1e9", "\u{1}"] {
+        check(503, garbage, 500, 1000);
+    }
+}
+
+#[test]
+fn bytes_that_trickle_are_a_stall_and_give_up_in_the_end() {
+    let bytes = content(1_000_000);
+    let trickling = |served: Vec<u8>, times: usize| {
+        let mut count = 0;
+        ScriptedTransport::answering(move |sent| {
+            count += 1;
+            let reply = serve(&served, sent);
+            if count > times { reply } else { reply.slowly(Duration::from_secs(1), 10) }
+        })
+    };
+    let outcome = fetch_with(&trickling(bytes.clone(), 3), &VirtualClock::new(1), patience());
+    assert!(outcome.result.unwrap() == bytes);
+    assert_eq!((outcome.statistics.unwrap().discarded(), outcome.sent.len()), (0, 4));
+    let outcome = fetch_with(&trickling(bytes, usize::MAX), &VirtualClock::new(1), patience());
+    let error = outcome.result.unwrap_err();
+    assert!(error.contains("only") && outcome.sent.len() == 10, "{error}");
+    assert!(outcome.clock.now() < Duration::from_secs(3600));
+}
+
+#[test]
+fn a_slow_reader_is_no_slow_network() {
+    let (bytes, clock) = (content(5000), VirtualClock::new(1));
+    let served = bytes.clone();
+    let transport = ScriptedTransport::answering(move |sent| serve(&served, sent));
+    let mut download = Download::open(URL, transport.boxed(), clock.shared(), patience()).unwrap();
+    let mut read = Vec::new();
+    let mut one = [0];
+    while download.read(&mut one).unwrap() == 1 {
+        clock.advance(Duration::from_secs(1));
+        read.push(one[0]);
+    }
+    assert!(read == bytes);
+    assert_eq!(transport.take_sent().len(), 1);
+}
+
+#[test]
+fn redirects_are_followed_with_the_range_and_never_from_https_to_http() {
+    let bytes = content(10);
+    let to = |status, location: &str| Reply::new(status, "").header("location", location);
+    let outcome = fetch([
+        to(302, "https://other.test/b"),
+        to(307, "../c?x"),
+        Reply::new(200, &bytes).sized().header("etag", "\"v1\"").breaking_after(4),
+        to(303, "https://other.test/d"),
+        part(4, 9, 10, &bytes),
+    ]);
+    assert_eq!(outcome.result.unwrap(), bytes);
+    assert_eq!(outcome.sent[2].url, "https://other.test/../c?x");
+    assert_eq!(outcome.sent[3].url, URL);
+    assert_eq!(outcome.sent[4].header("range"), Some("bytes=4-"));
+    check_refused([to(302, "http://storage.test/a")], "from https to http");
+    check_refused([to(302, "file:///etc/passwd")], "redirected to nowhere");
+    check_refused([Reply::new(301, "")], "redirected to nowhere");
+    check_refused((0..6).map(|at| to(308, &format!("/{at}"))), "too many redirects");
+}
+
+#[test]
+fn a_stop_ends_a_transfer_and_a_wait() {
+    let clock = VirtualClock::new(1);
+    clock.stop_in(Duration::from_millis(100));
+    let transport = ScriptedTransport::answering(|_| Reply::new(500, ""));
+    let result = Download::open(URL, transport.boxed(), clock.shared(), patience());
+    assert!(matches!(result, Err(ServerError::Stopped)));
+
+    let clock = VirtualClock::new(1);
+    let bytes = content(10);
+    let transport = ScriptedTransport::answering(move |sent| serve(&bytes, sent));
+    let mut download = Download::open(URL, transport.boxed(), clock.shared(), patience()).unwrap();
+    clock.stop();
+    let error = download.read(&mut [0; 4]).unwrap_err();
+    assert!(matches!(Download::cause(&error), Some(ServerError::Stopped)));
+    assert!(!Download::is_abort(&error));
+}
+
+/// A deployment `d1` of `artifact` with everything that is needed to download it.
+struct Order {
+    model: ServerModel,
+    clock: VirtualClock,
+    api: Arc<Mutex<Api>>,
+    provides: BTreeMap<String, String>,
+    offer: Offer,
+}
+
+fn order(artifact: &[u8]) -> Order {
+    let (model, clock) = (ServerModel::new(), VirtualClock::new(1));
+    model.deploy("d1", "release-2", "testbox", artifact);
+    let mut settings = Settings::default();
+    settings.servers = vec![SERVER.to_owned()];
+    let mut api = Api::new(model.transport(), Box::new(TestCredentials::default()), clock.shared(), settings);
+    let provides = [("artifact_name", "release-1"), ("device_type", "testbox")];
+    let provides = provides.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    let offer = api.next_deployment(&provides).unwrap().unwrap();
+    Order { model, clock, api: Arc::new(Mutex::new(api)), provides, offer }
+}
+
+impl Order {
+    fn download(&self, abort_check_every: Option<Duration>) -> Result<Download, ServerError> {
+        let settings = DownloadSettings { abort_check_every, ..patience() };
+        let api = Arc::clone(&self.api);
+        let transport: Box<dyn Transport> = self.model.transport();
+        Download::of_offer(&self.offer, &self.provides, api, transport, self.clock.shared(), settings)
+    }
+}
+
+#[test]
+fn an_expired_link_is_replaced_at_every_phase_and_the_transfer_goes_on() {
+    let bytes = content(1000);
+    for read_before in [0, 1, 500, 999] {
+        for status in [401, 403, 404, 410] {
+            let order = order(&bytes);
+            if read_before > 0 {
+                order.model.fail_next(Matcher::Of(Endpoint::Artifact), Failure::CutAfter(read_before));
+            }
+            if status == 403 {
+                // The real thing; the others are only said.
+                if read_before == 0 {
+                    order.model.expire_links("d1");
+                }
+            } else if read_before == 0 {
+                order.model.fail_next(Matcher::Of(Endpoint::Artifact), Failure::Status(status));
+                order.model.expire_links("d1");
+            }
+            let mut download = order.download(None).unwrap();
+            if read_before > 0 {
+                if status != 403 {
+                    order.model.fail_next(Matcher::Of(Endpoint::Artifact), Failure::Status(status));
+                }
+                order.model.expire_links("d1");
+            }
+            let mut read = Vec::new();
+            download.read_to_end(&mut read).unwrap();
+            assert!(read == bytes, "{status} after {read_before}");
+            assert_eq!(download.bytes_discarded(), 0);
+            let asked = order.model.take_sent();
+            assert_eq!(asked.iter().filter(|sent| sent.path().ends_with("/next")).count(), 2);
+        }
+    }
+}
+
+#[test]
+fn behind_a_new_link_other_content_is_refused() {
+    let bytes = content(1000);
+    let check = |artifact: &[u8], etag: Option<&str>, expected: bool| {
+        let order = order(&bytes);
+        order.model.fail_next(Matcher::Of(Endpoint::Artifact), Failure::CutAfter(500));
+        let mut download = order.download(None).unwrap();
+        order.model.expire_links("d1");
+        order.model.replace_artifact("d1", artifact, etag);
+        let mut read = Vec::new();
+        let result = download.read_to_end(&mut read);
+        assert_eq!(result.is_ok(), expected, "{result:?}");
+        if expected {
+            assert!(read == bytes);
+        }
+    };
+    check(&bytes, Some("\"d1-1\""), true);
+    // Another storage, the same length: the signature has the last word.
+    check(&bytes, Some("\"other\""), true);
+    check(&bytes, None, true);
+    check(&content(1001), Some("\"other\""), false);
+    check(&content(1001), None, false);
+}
+
+#[test]
+fn links_that_are_never_good_are_given_up() {
+    let order = order(&content(1000));
+    order.model.fail_always(Matcher::Of(Endpoint::Artifact), Failure::Status(403));
+    let error = order.download(None).err().unwrap();
+    assert!(matches!(error, ServerError::Status { status: 403, .. }), "{error}");
+    assert!(order.model.take_sent().len() < 12);
+}
+
+#[test]
+fn a_link_without_a_deployment_behind_it_is_an_abort() {
+    for other in [false, true] {
+        let order = order(&content(1000));
+        order.model.fail_next(Matcher::Of(Endpoint::Artifact), Failure::CutAfter(500));
+        let mut download = order.download(None).unwrap();
+        order.model.expire_links("d1");
+        order.model.abort("d1");
+        if other {
+            order.model.deploy("d2", "release-3", "testbox", b"x");
+        }
+        let error = download.read_to_end(&mut Vec::new()).unwrap_err();
+        assert!(Download::is_abort(&error), "{error}");
+    }
+}
+
+#[test]
+fn a_server_that_is_away_when_the_link_expires_is_waited_for() {
+    let bytes = content(1000);
+    let order = order(&bytes);
+    order.model.fail_next(Matcher::Of(Endpoint::Artifact), Failure::CutAfter(500));
+    let mut download = order.download(None).unwrap();
+    order.model.expire_links("d1");
+    for failure in [Failure::Status(503), Failure::LostAnswer, Failure::NotReached, Failure::CaptivePortal] {
+        order.model.fail_next(Matcher::Of(Endpoint::Next), failure);
+    }
+    let mut read = Vec::new();
+    download.read_to_end(&mut read).unwrap();
+    assert!(read == bytes && download.bytes_discarded() == 0);
+}
+
+#[test]
+fn an_abort_is_noticed_in_the_middle_and_found_at_any_depth() {
+    let image = content(200_000);
+    let order = order(&testkit::artifacts::rootfs("release-2", &image));
+    let every = Some(Duration::from_secs(30));
+    let download = order.download(every).unwrap();
+    let trust = Trust { keys: Vec::new(), accept_unsigned: true };
+    let mut artifact = artifact::open(download, &trust, &Limits::default()).unwrap();
+    let mut file = artifact.next_file().unwrap().unwrap();
+    let mut start = [0; 1000];
+    file.read_exact(&mut start).unwrap();
+    assert!(start[..] == image[..1000]);
+    order.model.abort("d1");
+    order.clock.advance(Duration::from_secs(31));
+    let error = file.read_to_end(&mut Vec::new()).unwrap_err();
+    assert!(Download::is_abort(&error), "{error:?}");
+}
+
+#[test]
+fn an_abort_before_the_header_is_found_inside_the_error_of_the_artifact() {
+    let order = order(&testkit::artifacts::rootfs("release-2", &content(1000)));
+    let download = order.download(Some(Duration::from_secs(30))).unwrap();
+    order.model.abort("d1");
+    order.clock.advance(Duration::from_secs(31));
+    let trust = Trust { keys: Vec::new(), accept_unsigned: true };
+    let error = artifact::open(download, &trust, &Limits::default()).err().unwrap();
+    assert!(Download::is_abort(&error), "{error:?}");
+    let wrapped = io::Error::other(error);
+    assert!(Download::is_abort(&wrapped));
+    assert!(!Download::is_abort(&io::Error::other("else")));
+}
+
+#[test]
+fn an_abort_is_found_through_the_thread_that_decompresses() {
+    let spec = testkit::artifacts::rootfs_spec("release-2", Compression::Gzip);
+    let noise: Vec<u8> = {
+        let clock = VirtualClock::new(9);
+        (0..300_000).map(|_| clock.random() as u8).collect()
+    };
+    let file = testkit::artifacts::MemoryFile { name: "rootfs.img".into(), content: noise };
+    let bytes = testkit::artifacts::build(&spec, &[file], None);
+    let order = order(&bytes);
+    // The connection breaks in the payload, and the abort is known before the wait is over.
+    order.model.fail_next(Matcher::Of(Endpoint::Artifact), Failure::CutAfter(bytes.len() - 1000));
+    let download = order.download(Some(Duration::from_millis(1))).unwrap();
+    let trust = Trust { keys: Vec::new(), accept_unsigned: true };
+    let mut artifact = artifact::open(download, &trust, &Limits::default()).unwrap();
+    order.model.abort("d1");
+    let mut file = artifact.next_file().unwrap().unwrap();
+    let error = file.read_to_end(&mut Vec::new()).unwrap_err();
+    assert!(Download::is_abort(&error), "{error:?}");
+}
+
+#[test]
+fn asking_about_an_abort_does_not_disturb_the_transfer() {
+    let bytes = content(100_000);
+    let order = order(&bytes);
+    for failure in [Failure::Status(500), Failure::LostAnswer, Failure::NotReached, Failure::Status(404)] {
+        order.model.fail_next(Matcher::Of(Endpoint::Status), failure);
+    }
+    let mut download = order.download(Some(Duration::from_secs(30))).unwrap();
+    let mut read = Vec::new();
+    let mut chunk = [0; 10_000];
+    loop {
+        let count = download.read(&mut chunk).unwrap();
+        if count == 0 {
+            break;
+        }
+        read.extend_from_slice(&chunk[..count]);
+        order.clock.advance(Duration::from_secs(16));
+    }
+    assert!(read == bytes);
+    let reports = order.model.reports("d1");
+    assert!(!reports.is_empty() && reports.iter().all(|status| status == "downloading"), "{reports:?}");
+}
+
+#[test]
+fn an_address_that_is_none_is_refused_without_a_request() {
+    for url in ["", "file:///etc/passwd", "https://", "https://h/\r\nx: y", "h/a"] {
+        let transport = ScriptedTransport::list([]);
+        let clock = VirtualClock::new(1);
+        let result = Download::open(url, transport.boxed(), clock.shared(), patience());
+        assert!(matches!(result, Err(ServerError::Malformed { .. })));
+    }
+}
+
+#[test]
+fn the_error_has_a_source_that_can_be_walked() {
+    let error = ServerError::Aborted { id: "d1".into() };
+    let boxed: Box<dyn Error> = Box::new(error);
+    assert!(Download::is_abort(&*boxed));
+}
