@@ -486,7 +486,8 @@ fn a_second_power_cut_of_the_daemon_changes_nothing_about_that() {
 
 #[test]
 fn a_device_that_is_never_synced_makes_the_daemon_lie_or_stop_and_is_found() {
-    for device in ["record", "env", "slot-b"] {
+    // The slot itself is in `deployment.rs`: the writes are the same.
+    for device in ["record", "env"] {
         let found = ENDINGS.into_iter().find_map(|ending| {
             let mut options = Machine::UBoot.limits(1).budget(6_000, 0);
             options.limits.images = 8;
