@@ -3,6 +3,7 @@
 pub mod atomic_file;
 pub mod block_device;
 pub mod boot_env;
+pub mod key_value_scripts;
 pub mod lock;
 pub mod mounts;
 pub mod process;
