@@ -9,6 +9,10 @@ mod cli;
 mod compose;
 mod exit;
 mod http;
+#[allow(dead_code)] // Wired by the daemon.
+mod identity;
+#[allow(dead_code)] // Wired by the daemon.
+mod keystore;
 mod logger;
 mod standalone;
 
