@@ -174,6 +174,7 @@ impl Setup {
                 .cloned()
                 .collect(),
             skip_verify: self.skip_verify,
+            client: None,
         }
     }
 

@@ -394,12 +394,12 @@ mod tests {
     #[test]
     fn every_format_that_openssl_writes_is_read() {
         let fixture = Fixture::new();
-        let check = |make: &str, verify: &str| match fixture.openssl(make) {
-            Some(made) => {
-                assert!(made, "{make}");
-                fixture.check_signature(verify, None);
-            }
-            None => {}
+        if fixture.openssl("version").is_none() {
+            return;
+        }
+        let check = |make: &str, verify: &str| {
+            assert_eq!(fixture.openssl(make), Some(true), "{make}");
+            fixture.check_signature(verify, None);
         };
         // What the Mender client 3.4 writes, and the sizes around it.
         check("genrsa -traditional -out key.pem 3072", DIGEST);

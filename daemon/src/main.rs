@@ -8,6 +8,7 @@
 mod cli;
 mod compose;
 mod exit;
+#[allow(dead_code)] // Wired by the daemon.
 mod http;
 #[allow(dead_code)] // Wired by the daemon.
 mod identity;

@@ -109,7 +109,7 @@ fn parse(encrypted: &[u8]) -> Result<Encrypted<'_>, KeyError> {
     .ok_or(KeyError::Malformed)?;
     let iterations = iterations
         .iter()
-        .try_fold(0_u32, |number, byte| Some(number.checked_mul(256)?.checked_add(u32::from(*byte))?))
+        .try_fold(0_u32, |number, byte| number.checked_mul(256)?.checked_add(u32::from(*byte)))
         .filter(|number| *number <= ITERATIONS)
         .and_then(NonZeroU32::new)
         .ok_or_else(|| unsupported("this number of iterations of a key derivation"))?;
