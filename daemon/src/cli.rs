@@ -35,6 +35,10 @@ pub struct Global {
     pub skip_verify: bool,
     /// `--json`.
     pub json: bool,
+    /// `--passphrase-file`: what opens the device key; `-` is standard input.
+    pub passphrase_file: Option<PathBuf>,
+    /// `--syslog`, undone by `--no-syslog`.
+    pub syslog: bool,
 }
 
 /// A command.
@@ -70,6 +74,19 @@ pub enum Command {
     ShowArtifact,
     /// `show-provides`.
     ShowProvides,
+    /// `daemon`.
+    Daemon,
+    /// `bootstrap`.
+    Bootstrap {
+        /// `--forcebootstrap`.
+        force: bool,
+    },
+    /// `check-update`.
+    CheckUpdate,
+    /// `send-inventory`.
+    SendInventory,
+    /// `status`.
+    Status,
     /// `--version`.
     Version,
     /// `--help`, of one command or of all.
@@ -113,6 +130,11 @@ Commands:
   resume               Go on with an update that was stopped or interrupted
   show-artifact        Print the name of the installed artifact
   show-provides        Print everything the installed artifacts provide
+  daemon               Ask the server for updates, and install them
+  status               Print what the daemon is doing
+  check-update         Tell the daemon to ask for an update now
+  send-inventory       Tell the daemon to send the inventory now
+  bootstrap            Make the device key, and ask the server to accept this device
 
 Global options (before the command):
   -c, --config FILE            Configuration [/etc/mender/mender.conf]
@@ -121,6 +143,9 @@ Global options (before the command):
   -L, --log-file FILE          Log there instead of to standard error
   -l, --log-level LEVEL        trace, debug, info, warning, error or fatal [info]
   -E, --trusted-certs FILE     Trust these certificate authorities too
+      --passphrase-file FILE   Open the device key with the first line of FILE, or of standard input for -
+      --syslog                 Log to syslog instead of to standard error
+      --no-syslog              Do not (the default)
       --skipverify             Do not verify the certificate of the server
       --json                   Print one JSON object instead of lines
   -v, --version                Print the version
@@ -163,6 +188,35 @@ Usage: rust-ota rollback [--stop-before STATE]...
 Goes back to the old software. If the new one runs already, the old one runs after the next restart.
 ";
 
+const DAEMON_HELP: &str = "\
+Usage: rust-ota daemon
+
+Runs until it is told to stop: authenticates, sends the inventory, asks for updates, installs them and reports. SIGUSR1
+makes it ask for an update at once, SIGUSR2 send the inventory, SIGTERM stop within two seconds.
+";
+
+const STATUS_HELP: &str = "\
+Usage: rust-ota status [--json]
+
+Prints what the daemon is doing. Exits with 1 when none is running.
+";
+
+const DEMAND_HELP: &str = "\
+Usage: rust-ota check-update
+       rust-ota send-inventory
+
+Tell the running daemon to ask for an update, or to send the inventory, now. Exit with 1 when none is running.
+";
+
+const BOOTSTRAP_HELP: &str = "\
+Usage: rust-ota bootstrap [-F|--forcebootstrap]
+
+Makes the device key if there is none, and asks the server to accept this device.
+
+  -F, --forcebootstrap   Make a new key even if there is one: the server then knows the device no more, until
+                         somebody accepts it again
+";
+
 const SHOW_HELP: &str = "\
 Usage: rust-ota show-artifact
        rust-ota show-provides
@@ -177,8 +231,7 @@ Print the name of the installed artifact, or every key=value pair it provides.
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation, UsageError> {
     let mut arguments = arguments.into_iter();
     let program = arguments.next().unwrap_or_default();
-    // Scripts from the days of the 3.x client call it `mender` and may pass options that mean nothing any more.
-    let old_name = Path::new(&program).file_name().is_some_and(|name| name == "mender");
+    let program = Path::new(&program).file_name().unwrap_or_default().to_os_string();
     let mut parser = Parser::from_args(arguments);
     let mut global = Global::default();
     let mut version = false;
@@ -200,7 +253,9 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
             }
             Some(Arg::Long("skipverify")) => global.skip_verify = true,
             Some(Arg::Long("json")) => global.json = true,
-            Some(Arg::Long("no-syslog")) if old_name => {}
+            Some(Arg::Long("passphrase-file")) => global.passphrase_file = Some(parser.value()?.into()),
+            Some(Arg::Long("syslog")) => global.syslog = true,
+            Some(Arg::Long("no-syslog")) => global.syslog = false,
             Some(Arg::Short('v') | Arg::Long("version")) => version = true,
             Some(Arg::Short('h') | Arg::Long("help")) => {
                 return Ok(Invocation { global, command: Command::Help(HELP) });
@@ -214,9 +269,41 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
     if version {
         return Err(UsageError::Wrong("--version must be alone".into()));
     }
+    // Of the two programs of the Mender client 5.x this one has the key and the token, and no updates.
+    if program == "mender-auth" && !["daemon", "bootstrap", "help"].iter().any(|known| name == *known) {
+        let name = name.to_string_lossy();
+        return Err(UsageError::Wrong(format!("mender-auth has no command {name}; mender-update may have")));
+    }
     let command = match name.to_str() {
+        Some("daemon") => {
+            let options =
+                CommandOptions::parse(&mut parser, DAEMON_HELP, false, &mut global)?.without_any()?;
+            options.help.unwrap_or(Command::Daemon)
+        }
+        Some("bootstrap") => {
+            let options = CommandOptions::parse(&mut parser, BOOTSTRAP_HELP, false, &mut global)?;
+            let force = options.force;
+            let options = CommandOptions { force: false, ..options }.without_any()?;
+            options.help.unwrap_or(Command::Bootstrap { force })
+        }
+        Some("check-update") => {
+            let options =
+                CommandOptions::parse(&mut parser, DEMAND_HELP, false, &mut global)?.without_any()?;
+            options.help.unwrap_or(Command::CheckUpdate)
+        }
+        Some("send-inventory") => {
+            let options =
+                CommandOptions::parse(&mut parser, DEMAND_HELP, false, &mut global)?.without_any()?;
+            options.help.unwrap_or(Command::SendInventory)
+        }
+        Some("status") => {
+            let options =
+                CommandOptions::parse(&mut parser, STATUS_HELP, false, &mut global)?.without_any()?;
+            options.help.unwrap_or(Command::Status)
+        }
         Some("install") => {
-            let options = CommandOptions::parse(&mut parser, INSTALL_HELP, true, &mut global)?;
+            let options =
+                CommandOptions::parse(&mut parser, INSTALL_HELP, true, &mut global)?.without_force()?;
             match (options.help, options.source) {
                 (Some(help), _) => help,
                 (None, Some(source)) => Command::Install {
@@ -232,7 +319,8 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
             }
         }
         Some("resume") => {
-            let options = CommandOptions::parse(&mut parser, RESUME_HELP, false, &mut global)?;
+            let options =
+                CommandOptions::parse(&mut parser, RESUME_HELP, false, &mut global)?.without_force()?;
             let CommandOptions { reboot_exit_code, stop_before, .. } = options;
             options.help.unwrap_or(Command::Resume { reboot_exit_code, stop_before })
         }
@@ -268,6 +356,7 @@ struct CommandOptions {
     source: Option<OsString>,
     reboot_exit_code: bool,
     stop_before: Vec<Stage>,
+    force: bool,
     help: Option<Command>,
 }
 
@@ -283,6 +372,9 @@ impl CommandOptions {
             match argument {
                 Arg::Long("reboot-exit-code") => options.reboot_exit_code = true,
                 Arg::Long("stop-before") => options.stop_before.push(stop_point(&parser.value()?.string()?)?),
+                Arg::Short('F') | Arg::Long("forcebootstrap") => options.force = true,
+                // The 3.x client takes it here.
+                Arg::Long("passphrase-file") => global.passphrase_file = Some(parser.value()?.into()),
                 Arg::Long("json") => global.json = true,
                 Arg::Short('h') | Arg::Long("help") => options.help = Some(Command::Help(help)),
                 Arg::Value(value) if takes_source && options.source.is_none() => options.source = Some(value),
@@ -298,11 +390,18 @@ impl CommandOptions {
         Ok(options)
     }
 
+    fn without_force(self) -> Result<CommandOptions, UsageError> {
+        if self.force {
+            return Err(UsageError::Wrong("--forcebootstrap goes with bootstrap".into()));
+        }
+        Ok(self)
+    }
+
     fn without_reboot(self) -> Result<CommandOptions, UsageError> {
         if self.reboot_exit_code {
             return Err(UsageError::Wrong("--reboot-exit-code goes with install and resume".into()));
         }
-        Ok(self)
+        self.without_force()
     }
 
     fn without_any(self) -> Result<CommandOptions, UsageError> {
@@ -344,9 +443,27 @@ mod tests {
     }
 
     #[test]
-    fn the_old_name_takes_the_old_options() {
+    fn the_old_names_take_the_old_options() {
         assert!(words("/usr/bin/mender --no-syslog --data d commit").is_ok());
-        assert!(words("rust-ota --no-syslog commit").is_err());
+        let bootstrap = words("mender bootstrap --forcebootstrap --passphrase-file -").unwrap();
+        assert_eq!(bootstrap.command, Command::Bootstrap { force: true });
+        assert_eq!(bootstrap.global.passphrase_file.as_deref(), Some(Path::new("-")));
+        assert_eq!(words("/usr/bin/mender-auth daemon").unwrap().command, Command::Daemon);
+        assert!(words("mender-auth install x").unwrap_err().contains("mender-update"));
+    }
+
+    #[test]
+    fn the_daemon_and_who_speaks_to_it_have_commands() {
+        let check = |line: &str, expected: Command| assert_eq!(words(line).unwrap().command, expected);
+        check("rust-ota daemon", Command::Daemon);
+        check("rust-ota bootstrap", Command::Bootstrap { force: false });
+        check("rust-ota bootstrap -F", Command::Bootstrap { force: true });
+        check("mender-update check-update", Command::CheckUpdate);
+        check("mender-update send-inventory", Command::SendInventory);
+        check("rust-ota status --json", Command::Status);
+        assert!(words("rust-ota --json status").unwrap().global.json);
+        assert!(words("rust-ota --syslog daemon").unwrap().global.syslog);
+        assert!(!words("rust-ota --syslog --no-syslog daemon").unwrap().global.syslog);
     }
 
     #[test]
@@ -374,6 +491,12 @@ mod tests {
             "rust-ota commit --reboot-exit-code",
             "rust-ota show-artifact --stop-before Cleanup",
             "rust-ota --version commit",
+            "rust-ota daemon x",
+            "rust-ota daemon -F",
+            "rust-ota install -F x",
+            "rust-ota commit -F",
+            "rust-ota bootstrap --stop-before Cleanup",
+            "rust-ota status --reboot-exit-code",
             "rust-ota --config",
         ] {
             assert!(words(line).is_err(), "{line}");
@@ -382,7 +505,17 @@ mod tests {
 
     #[test]
     fn help_is_there_for_everything() {
-        for line in ["rust-ota -h", "rust-ota install --help", "rust-ota commit -h", "rust-ota help"] {
+        for line in [
+            "rust-ota -h",
+            "rust-ota install --help",
+            "rust-ota commit -h",
+            "rust-ota help",
+            "rust-ota daemon -h",
+            "rust-ota bootstrap -h",
+            "rust-ota check-update -h",
+            "rust-ota send-inventory -h",
+            "rust-ota status -h",
+        ] {
             assert!(matches!(words(line).unwrap().command, Command::Help(_)), "{line}");
         }
         assert_eq!(words("rust-ota -v").unwrap().command, Command::Version);

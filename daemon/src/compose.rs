@@ -4,10 +4,12 @@ use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use client_core::artifact::{KeyError, Limits, Trust, VerifyKeys};
 use client_core::boot::{BootEnv, BootEnvError};
+use client_core::clock::Clock;
 use client_core::config::{Bootloader, Config, ConfigError, Source};
 use client_core::deploy::Policy;
 use client_core::deploy::record::{Record, RecordError};
@@ -20,12 +22,17 @@ use linux::state_scripts::{LinuxScripts, ScriptTimes};
 use linux::system::LinuxSystem;
 
 use crate::cli::Global;
-use crate::http::HttpOptions;
+use crate::http::{HttpError, HttpOptions, HttpTransport, ProxyRules};
+use crate::keystore::KeyPlace;
 
 const CONFIG_DIRECTORY: &str = "/etc/mender";
 const DATASTORE: &str = "/var/lib/mender";
+const DATA_DIRECTORY: &str = "/usr/share/mender";
 const CONFIG_FILE: &str = "mender.conf";
 const LOCK_FILE: &str = "rust-ota.lock";
+const PID_FILE: &str = "rust-ota.pid";
+const STATUS_SOCKET: &str = "status.sock";
+const RUN_DIRECTORY: &str = "/run/rust-ota";
 const BOOTSTRAP_FILE: &str = "bootstrap.mender";
 /// Longest configuration file that is read.
 const CONFIG_BYTES: u64 = 1024 * 1024;
@@ -95,6 +102,9 @@ pub struct Setup {
     /// Where state is kept.
     pub datastore: PathBuf,
     configuration_directory: PathBuf,
+    data_directory: PathBuf,
+    /// Whether the state is where it is on every device; if not, several devices may be on this machine.
+    default_datastore: bool,
     trusted_certs: Option<String>,
     skip_verify: bool,
 }
@@ -119,6 +129,8 @@ impl Setup {
         Ok(Setup {
             skip_verify: global.skip_verify || config.skip_verify,
             trusted_certs: global.trusted_certs.clone(),
+            data_directory: environment("MENDER_DATA_DIR").unwrap_or(DATA_DIRECTORY.into()),
+            default_datastore: datastore == Path::new(DATASTORE),
             config,
             datastore,
             configuration_directory,
@@ -174,6 +186,58 @@ impl Setup {
                 .cloned()
                 .collect(),
             skip_verify: self.skip_verify,
+            client: self
+                .config
+                .https_client
+                .as_ref()
+                .map(|client| (client.certificate.clone(), client.key.clone())),
+        }
+    }
+
+    /// The way to the servers of the daemon.
+    ///
+    /// # Errors
+    /// When the environment names a proxy that cannot be used.
+    pub fn http_transport(&self, clock: Arc<dyn Clock>) -> Result<HttpTransport, HttpError> {
+        let environment = |name: &str| std::env::var(name).ok();
+        let proxies = ProxyRules::from_environment(environment).map_err(HttpError::Proxy)?;
+        Ok(HttpTransport::new(self.http_options(), proxies, clock))
+    }
+
+    /// Where the device key is.
+    pub fn key_place(&self) -> KeyPlace {
+        KeyPlace::new(&self.datastore, self.config.auth_private_key.as_deref())
+    }
+
+    /// The program that prints the identity.
+    pub fn identity_program(&self) -> PathBuf {
+        match &self.config.identity_script {
+            Some(path) => path.into(),
+            None => self.data_directory.join("identity/mender-device-identity"),
+        }
+    }
+
+    /// Where the inventory programs are.
+    pub fn inventory_directory(&self) -> PathBuf {
+        self.data_directory.join("inventory")
+    }
+
+    /// Where the deployment logs are.
+    pub fn deployment_log_directory(&self) -> PathBuf {
+        self.config.update_log_path.as_ref().map_or_else(|| self.datastore.clone(), PathBuf::from)
+    }
+
+    /// The file that says which process is the daemon.
+    pub fn pid_file(&self) -> PathBuf {
+        self.datastore.join(PID_FILE)
+    }
+
+    /// Where the daemon tells what it does: in `/run` on a device, beside the state of a virtual one.
+    pub fn status_socket(&self) -> PathBuf {
+        match &self.config.status_socket {
+            Some(path) => path.into(),
+            None if self.default_datastore => Path::new(RUN_DIRECTORY).join(STATUS_SOCKET),
+            None => self.datastore.join(STATUS_SOCKET),
         }
     }
 

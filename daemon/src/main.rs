@@ -6,11 +6,21 @@
 #![allow(unreachable_pub)]
 
 mod cli;
+#[allow(dead_code)] // Wired by the daemon.
 mod compose;
 mod exit;
+#[allow(dead_code)] // Wired by the daemon.
 mod http;
+#[allow(dead_code)] // Wired by the daemon.
+mod identity;
+#[allow(dead_code)] // Wired by the daemon.
+mod keystore;
 mod logger;
+#[allow(dead_code)] // Wired by the daemon.
+mod notify;
 mod standalone;
+#[allow(dead_code)] // Wired by the daemon.
+mod status;
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -23,6 +33,7 @@ use client_core::deploy::stage::Stage;
 use client_core::deploy::{self, DeployError, Device, NoReporter, Options, Policy, Summary};
 use client_core::install::NoModules;
 
+use linux::daemon_process::{self, Demand};
 use linux::lock::LockError;
 
 use crate::cli::{Command, Invocation, UsageError};
@@ -60,6 +71,13 @@ fn run(invocation: &Invocation) -> u8 {
             print_line(env!("CARGO_PKG_VERSION"));
             return exit::SUCCESS;
         }
+        Command::Daemon | Command::Bootstrap { .. } => {
+            could_not(&UsageError::Wrong("the daemon is not part of this build".into()));
+            return exit::FAILURE;
+        }
+        Command::CheckUpdate => return demand(invocation, Demand::CheckUpdate),
+        Command::SendInventory => return demand(invocation, Demand::SendInventory),
+        Command::Status => return status_command(invocation),
         Command::Install { .. }
         | Command::Resume { .. }
         | Command::Commit { .. }
@@ -81,6 +99,36 @@ fn run(invocation: &Invocation) -> u8 {
         could_not(&error);
         exit::FAILURE
     })
+}
+
+/// Prints what the running daemon is doing.
+fn status_command(invocation: &Invocation) -> u8 {
+    let asked = prepare(invocation)
+        .map_err(|error| error.to_string())
+        .and_then(|setup| status::ask(&setup.status_socket()).map_err(|error| error.to_string()));
+    match asked {
+        Ok(status) if invocation.global.json => print_line(&status.to_string()),
+        Ok(status) => print_line(&status::shown(&status)),
+        Err(error) => {
+            could_not(&error);
+            return exit::FAILURE;
+        }
+    }
+    exit::SUCCESS
+}
+
+/// Asks the running daemon for something. Needs no lock: the daemon has it.
+fn demand(invocation: &Invocation, demand: Demand) -> u8 {
+    let asked = prepare(invocation).map_err(|error| error.to_string()).and_then(|setup| {
+        daemon_process::demand(&setup.pid_file(), demand).map_err(|error| error.to_string())
+    });
+    match asked {
+        Ok(()) => exit::SUCCESS,
+        Err(error) => {
+            could_not(&error);
+            exit::FAILURE
+        }
+    }
 }
 
 /// `show-artifact` and `show-provides` while another process works on the device.
@@ -173,7 +221,13 @@ fn with_device(invocation: &Invocation, setup: &Setup) -> Result<u8, ComposeErro
         ),
         Command::ShowArtifact => return Ok(show(&mut device, setup, json, show_artifact)),
         Command::ShowProvides => return Ok(show(&mut device, setup, json, show_provides)),
-        Command::Help(_) | Command::Version => return Ok(exit::SUCCESS),
+        Command::Daemon
+        | Command::Bootstrap { .. }
+        | Command::CheckUpdate
+        | Command::SendInventory
+        | Command::Status
+        | Command::Help(_)
+        | Command::Version => return Ok(exit::SUCCESS),
     };
     Ok(match result {
         Ok(summary) => {

@@ -5,6 +5,7 @@
 //! cannot be understood must not quietly mean "no verification key". Reads no files.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 
 use serde_json::{Map, Value};
 
@@ -20,10 +21,46 @@ pub enum Bootloader {
     Grub,
 }
 
+/// A certificate to show to servers that ask for one, and its private key: paths.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientCertificate {
+    /// `HttpsClient.Certificate`: the chain, the device's own certificate first.
+    pub certificate: String,
+    /// `HttpsClient.Key`.
+    pub key: String,
+}
+
+/// What a `DeviceTier` may be.
+const DEVICE_TIERS: [&str; 3] = ["standard", "micro", "system"];
+
 /// The configuration. Paths are as written; nothing is checked for existence here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Config {
+    /// `ServerURL` or `Servers`, in order; empty when there is none.
+    pub servers: Vec<String>,
+    /// `TenantToken`; empty when there is none.
+    pub tenant_token: String,
+    /// `DeviceTier`: one of `standard`, `micro` and `system`.
+    pub device_tier: Option<String>,
+    /// `UpdatePollIntervalSeconds`. Never 0: that means the default, as it did when 0 was how "not set" was written.
+    pub update_poll_interval_seconds: u64,
+    /// `InventoryPollIntervalSeconds`. Never 0, likewise.
+    pub inventory_poll_interval_seconds: u64,
+    /// `RetryPollIntervalSeconds`: the longest wait between two attempts. Never 0, likewise.
+    pub retry_poll_interval_seconds: u64,
+    /// `RetryPollCount`: attempts in all; 0 means three at the longest wait.
+    pub retry_poll_count: u32,
+    /// `RetryDownloadCount`: attempts to go on with a download.
+    pub retry_download_count: u32,
+    /// `ModuleTimeoutSeconds`: one call of an update module.
+    pub module_timeout_seconds: u64,
+    /// `UpdateLogPath`: the directory of the deployment logs; default is the datastore.
+    pub update_log_path: Option<String>,
+    /// `HttpsClient`.
+    pub https_client: Option<ClientCertificate>,
+    /// `Security.AuthPrivateKey`: a device key that is never made and never replaced.
+    pub auth_private_key: Option<String>,
     /// `ArtifactVerifyKey` or `ArtifactVerifyKeys`: paths of the public keys. `None` when neither key is set; an
     /// empty list or an empty path still demands a signature.
     pub artifact_verify_keys: Option<Vec<String>>,
@@ -56,6 +93,10 @@ pub struct Config {
     pub running_root: Option<String>,
     /// `RustOta.RebootCommand`.
     pub reboot_command: String,
+    /// `RustOta.IdentityScript`: the program that prints the identity; default is the one of the Mender client.
+    pub identity_script: Option<String>,
+    /// `RustOta.StatusSocket`: where the daemon tells what it does; default is in `/run`.
+    pub status_socket: Option<String>,
     /// `RustOta.DangerAcceptUnsigned`: install without a signature check when no key is configured.
     pub danger_accept_unsigned: bool,
 }
@@ -63,6 +104,19 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Config {
         Config {
+            // Defaults of the Mender client 5.x.
+            servers: Vec::new(),
+            tenant_token: String::new(),
+            device_tier: None,
+            update_poll_interval_seconds: 1800,
+            inventory_poll_interval_seconds: 28_800,
+            retry_poll_interval_seconds: 300,
+            retry_poll_count: 0,
+            retry_download_count: 10,
+            module_timeout_seconds: 14_400,
+            update_log_path: None,
+            https_client: None,
+            auth_private_key: None,
             artifact_verify_keys: None,
             rootfs_part_a: None,
             rootfs_part_b: None,
@@ -70,7 +124,6 @@ impl Default for Config {
             server_certificate: None,
             skip_verify: false,
             log_level: None,
-            // Defaults of the Mender client 5.x.
             state_script_timeout_seconds: 3600,
             state_script_retry_timeout_seconds: 1800,
             state_script_retry_interval_seconds: 60,
@@ -79,6 +132,8 @@ impl Default for Config {
             grub_env_dir: None,
             running_root: None,
             reboot_command: "reboot".into(),
+            identity_script: None,
+            status_socket: None,
             danger_accept_unsigned: false,
         }
     }
@@ -118,6 +173,13 @@ pub enum ConfigError {
         /// The other.
         other: &'static str,
     },
+    /// A key that means nothing without another.
+    Incomplete {
+        /// The key that is there.
+        key: &'static str,
+        /// The one that is missing.
+        missing: &'static str,
+    },
 }
 
 impl fmt::Display for ConfigError {
@@ -127,6 +189,7 @@ impl fmt::Display for ConfigError {
             ConfigError::WrongType { file, key, expected } => write!(f, "{file}: {key} must be {expected}"),
             ConfigError::Duplicate { file, key } => write!(f, "{file}: {key} is there twice"),
             ConfigError::Conflict { one, other } => write!(f, "{one} and {other} exclude each other"),
+            ConfigError::Incomplete { key, missing } => write!(f, "{key} is there and {missing} is not"),
         }
     }
 }
@@ -151,6 +214,9 @@ impl Config {
         let mut config = Config::default();
         let mut single_key: Option<String> = None;
         let mut key_list: Option<Vec<String>> = None;
+        let mut server_url: Option<String> = None;
+        let mut server_list: Option<Vec<String>> = None;
+        let (mut certificate, mut key) = (None, None);
         for source in sources {
             let file = source.name;
             let document: Value = serde_json::from_slice(source.content)
@@ -159,6 +225,37 @@ impl Config {
                 return Err(ConfigError::Malformed { file: file.into(), reason: "not a JSON object".into() });
             };
             let mut keys = Keys::new(file, "", &object)?;
+            keys.string("ServerURL", |v| server_url = not_empty(v))?;
+            if let Some(servers) = keys.servers()? {
+                server_list = Some(servers);
+            }
+            keys.string("TenantToken", |v| config.tenant_token = v)?;
+            let mut tier = None;
+            keys.string("DeviceTier", |v| tier = Some(v))?;
+            if let Some(tier) = tier {
+                if !DEVICE_TIERS.contains(&tier.as_str()) {
+                    return Err(keys.wrong("DeviceTier", "\"standard\", \"micro\" or \"system\""));
+                }
+                config.device_tier = Some(tier);
+            }
+            keys.interval("UpdatePollIntervalSeconds", &mut config.update_poll_interval_seconds)?;
+            keys.interval("InventoryPollIntervalSeconds", &mut config.inventory_poll_interval_seconds)?;
+            keys.interval("RetryPollIntervalSeconds", &mut config.retry_poll_interval_seconds)?;
+            keys.count("RetryPollCount", 0..=u32::MAX, "a whole number", |v| config.retry_poll_count = v)?;
+            keys.count("RetryDownloadCount", 1..=10_000, "a whole number from 1 to 10000", |v| {
+                config.retry_download_count = v;
+            })?;
+            keys.seconds("ModuleTimeoutSeconds", |v| config.module_timeout_seconds = v)?;
+            keys.string("UpdateLogPath", |v| config.update_log_path = not_empty(v))?;
+            if let Some(object) = keys.object("HttpsClient")? {
+                let mut keys = Keys::new(file, "HttpsClient.", object)?;
+                keys.string("Certificate", |v| certificate = not_empty(v))?;
+                keys.string("Key", |v| key = not_empty(v))?;
+            }
+            if let Some(object) = keys.object("Security")? {
+                let mut keys = Keys::new(file, "Security.", object)?;
+                keys.string("AuthPrivateKey", |v| config.auth_private_key = not_empty(v))?;
+            }
             keys.string("ArtifactVerifyKey", |v| single_key = Some(v))?;
             keys.strings("ArtifactVerifyKeys", |v| key_list = Some(v))?;
             keys.string("RootfsPartA", |v| config.rootfs_part_a = Some(v))?;
@@ -190,6 +287,8 @@ impl Config {
                 keys.string("GrubEnvDir", |v| config.grub_env_dir = Some(v))?;
                 keys.string("RunningRoot", |v| config.running_root = Some(v).filter(|v| v != "auto"))?;
                 keys.string("RebootCommand", |v| config.reboot_command = v)?;
+                keys.string("IdentityScript", |v| config.identity_script = not_empty(v))?;
+                keys.string("StatusSocket", |v| config.status_socket = not_empty(v))?;
                 keys.boolean("DangerAcceptUnsigned", |v| config.danger_accept_unsigned = v)?;
             }
         }
@@ -200,8 +299,28 @@ impl Config {
             (Some(key), None) => Some(vec![key]),
             (None, list) => list,
         };
+        config.servers = match (server_url, server_list) {
+            (Some(_), Some(_)) => return Err(ConfigError::Conflict { one: "ServerURL", other: "Servers" }),
+            (Some(server), None) => vec![server],
+            (None, list) => list.unwrap_or_default(),
+        };
+        config.https_client = match (certificate, key) {
+            (Some(certificate), Some(key)) => Some(ClientCertificate { certificate, key }),
+            (Some(_), None) => return Err(incomplete("HttpsClient.Certificate", "HttpsClient.Key")),
+            (None, Some(_)) => return Err(incomplete("HttpsClient.Key", "HttpsClient.Certificate")),
+            (None, None) => None,
+        };
         Ok(config)
     }
+}
+
+fn incomplete(key: &'static str, missing: &'static str) -> ConfigError {
+    ConfigError::Incomplete { key, missing }
+}
+
+/// The setup program of the Mender client writes empty text for what is not set.
+fn not_empty(value: String) -> Option<String> {
+    Some(value).filter(|value| !value.is_empty())
 }
 
 /// The keys of one object, looked up in any letter case.
@@ -257,6 +376,46 @@ impl<'a> Keys<'a> {
         self.take(key, "a whole number of seconds", Value::as_u64, set)
     }
 
+    /// A time between two things that repeat. 0 leaves the default.
+    fn interval(&mut self, key: &str, interval: &mut u64) -> Result<(), ConfigError> {
+        self.seconds(key, |seconds| {
+            if seconds > 0 {
+                *interval = seconds;
+            }
+        })
+    }
+
+    fn count(
+        &mut self,
+        key: &str,
+        range: RangeInclusive<u32>,
+        expected: &'static str,
+        set: impl FnOnce(u32),
+    ) -> Result<(), ConfigError> {
+        let convert = |value: &Value| {
+            value
+                .as_u64()
+                .and_then(|number| u32::try_from(number).ok())
+                .filter(|number| range.contains(number))
+        };
+        self.take(key, expected, convert, set)
+    }
+
+    /// The addresses of `Servers`: a list of objects with one key each. An empty list is none.
+    fn servers(&mut self) -> Result<Option<Vec<String>>, ConfigError> {
+        const EXPECTED: &str = "a list of objects with a ServerURL each";
+        let Some(list) = self.find("Servers") else { return Ok(None) };
+        let list = list.as_array().ok_or_else(|| self.wrong("Servers", EXPECTED))?;
+        let mut servers = Vec::new();
+        for item in list {
+            let object = item.as_object().ok_or_else(|| self.wrong("Servers", EXPECTED))?;
+            let mut url = None;
+            Keys::new(self.file, "Servers.", object)?.string("ServerURL", |v| url = not_empty(v))?;
+            servers.push(url.ok_or_else(|| self.wrong("Servers", EXPECTED))?);
+        }
+        Ok(Some(servers).filter(|servers| !servers.is_empty()))
+    }
+
     fn strings(&mut self, key: &str, set: impl FnOnce(Vec<String>)) -> Result<(), ConfigError> {
         let convert = |value: &Value| {
             value.as_array()?.iter().map(|item| item.as_str().map(str::to_owned)).collect::<Option<Vec<_>>>()
@@ -308,6 +467,71 @@ mod tests {
         check(r#"{"RootfsPartA":"x","rootfsparta":"y"}"#, "is there twice");
         check(r#"{"RootfsPartA":"x""#, "test.conf: EOF");
         check("[]", "not a JSON object");
+        check(r#"{"DeviceTier":"large"}"#, "DeviceTier must be \"standard\"");
+        check(r#"{"RetryDownloadCount":0}"#, "from 1 to 10000");
+        check(r#"{"RetryDownloadCount":10001}"#, "from 1 to 10000");
+        check(r#"{"RetryPollCount":-1}"#, "a whole number");
+        check(r#"{"UpdatePollIntervalSeconds":"1800"}"#, "a whole number of seconds");
+        check(r#"{"Security":"key"}"#, "Security must be an object");
+        check(r#"{"TenantToken":7}"#, "TenantToken must be a string");
+    }
+
+    #[test]
+    fn the_daemon_has_the_defaults_of_the_mender_client() {
+        let config = parse(&["{}"]).unwrap();
+        let intervals = |config: &Config| {
+            let Config { update_poll_interval_seconds: update, .. } = config;
+            (*update, config.inventory_poll_interval_seconds, config.retry_poll_interval_seconds)
+        };
+        assert_eq!(intervals(&config), (1800, 28_800, 300));
+        assert_eq!((config.retry_poll_count, config.retry_download_count), (0, 10));
+        assert_eq!(config.module_timeout_seconds, 14_400);
+        let zero = r#"{"UpdatePollIntervalSeconds":0,"InventoryPollIntervalSeconds":0,"RetryPollIntervalSeconds":0}"#;
+        assert_eq!(intervals(&parse(&[zero]).unwrap()), (1800, 28_800, 300));
+        let five = zero.replace(":0", ":5");
+        assert_eq!(intervals(&parse(&[&five]).unwrap()), (5, 5, 5));
+        assert_eq!(parse(&[r#"{"RetryDownloadCount":10000}"#]).unwrap().retry_download_count, 10_000);
+    }
+
+    #[test]
+    fn servers_are_one_or_a_list() {
+        let check = |document: &str, expected: &[&str]| {
+            assert_eq!(parse(&[document]).unwrap().servers, expected, "{document}");
+        };
+        check(r#"{"ServerURL":"https://a"}"#, &["https://a"]);
+        check(
+            r#"{"servers":[{"serverurl":"https://a"},{"ServerURL":"https://b"}]}"#,
+            &["https://a", "https://b"],
+        );
+        check(r#"{"ServerURL":"","Servers":[{"ServerURL":"https://a"}]}"#, &["https://a"]);
+        check(r#"{"ServerURL":"https://a","Servers":[]}"#, &["https://a"]);
+        check("{}", &[]);
+        let both = parse(&[r#"{"ServerURL":"https://a"}"#, r#"{"Servers":[{"ServerURL":"https://b"}]}"#]);
+        assert!(both.unwrap_err().contains("ServerURL and Servers exclude each other"));
+        for wrong in [r#"["https://a"]"#, r#"[{}]"#, r#"{"ServerURL":"https://a"}"#, r#"[{"ServerURL":1}]"#] {
+            let error = parse(&[&format!(r#"{{"Servers":{wrong}}}"#)]).unwrap_err();
+            assert!(error.contains("Servers"), "{error}");
+        }
+    }
+
+    #[test]
+    fn keys_and_certificates_come_together() {
+        let config = parse(&[
+            r#"{"HttpsClient":{"Certificate":"c","Key":"old"},"Security":{"AuthPrivateKey":"a"}}"#,
+            r#"{"httpsclient":{"key":"k","SSLEngine":"pkcs11"},"RustOta":{"IdentityScript":"i","StatusSocket":"s"}}"#,
+        ])
+        .unwrap();
+        let expected = ClientCertificate { certificate: "c".into(), key: "k".into() };
+        assert_eq!(config.https_client, Some(expected));
+        assert_eq!(config.auth_private_key.as_deref(), Some("a"));
+        assert_eq!(
+            (config.identity_script.as_deref(), config.status_socket.as_deref()),
+            (Some("i"), Some("s"))
+        );
+        let error = parse(&[r#"{"HttpsClient":{"Key":"k","Certificate":""}}"#]).unwrap_err();
+        assert_eq!(error, "HttpsClient.Key is there and HttpsClient.Certificate is not");
+        assert!(parse(&[r#"{"HttpsClient":{"Certificate":"c"}}"#]).is_err());
+        assert_eq!(parse(&[r#"{"HttpsClient":{},"Security":{}}"#]).unwrap().https_client, None);
     }
 
     #[test]

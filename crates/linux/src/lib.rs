@@ -3,10 +3,16 @@
 pub mod atomic_file;
 pub mod block_device;
 pub mod boot_env;
+pub mod daemon_process;
+pub mod key_value_scripts;
+pub mod local_socket;
 pub mod lock;
 pub mod mounts;
 pub mod process;
+pub mod process_group;
+pub mod signals;
 pub mod slots;
 pub mod state_file;
 pub mod state_scripts;
 pub mod system;
+pub mod waiter;

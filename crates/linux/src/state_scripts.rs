@@ -4,29 +4,23 @@
 //! directory with scripts may hold a `version` file; `2` and `3` are known.
 
 use std::fs;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
-use std::sync::mpsc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use client_core::artifact::StateScript;
+use client_core::clock::{Clock, Paused};
 use client_core::deploy::scripts::{OnScriptFailure, ScriptError, ScriptPoint, ScriptRunner};
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
 
 use crate::atomic_file;
+use crate::process_group::{Ended, ProcessGroup, log_lines};
 
 /// Exit status by which a script asks to be run again later.
 const RETRY_LATER: i32 = 21;
-
-/// How long a script that is being stopped has between SIGTERM and SIGKILL.
-const GRACE: Duration = Duration::from_secs(10);
-
-/// Output of one script that is logged, in bytes; the rest is read and dropped.
-const OUTPUT_BYTES: usize = 10 * 1024;
 
 /// Limits on how long scripts may take.
 #[derive(Debug, Clone, Copy)]
@@ -45,6 +39,7 @@ pub struct LinuxScripts {
     staging_directory: PathBuf,
     rootfs_directory: PathBuf,
     times: ScriptTimes,
+    clock: Option<Arc<dyn Clock>>,
 }
 
 impl LinuxScripts {
@@ -56,7 +51,14 @@ impl LinuxScripts {
             staging_directory: datastore.join("scripts.new"),
             rootfs_directory: configuration.join("scripts"),
             times,
+            clock: None,
         }
+    }
+
+    /// A request to stop that `clock` has ends the script that runs, and the wait for its retry.
+    pub fn stopped_by(mut self, clock: Arc<dyn Clock>) -> LinuxScripts {
+        self.clock = Some(clock);
+        self
     }
 
     /// The scripts of one point, sorted bytewise.
@@ -103,44 +105,36 @@ impl LinuxScripts {
                 return Err(ScriptError::RetriedTooLong { script: name, seconds });
             }
             log::info!("state script {name} asks to be retried in {} s", self.times.retry_interval.as_secs());
-            std::thread::sleep(self.times.retry_interval);
+            match &self.clock {
+                Some(clock) if clock.pause(self.times.retry_interval) == Paused::Stopped => {
+                    return Err(stopped(&name));
+                }
+                Some(_) => {}
+                None => std::thread::sleep(self.times.retry_interval),
+            }
         }
     }
 
     fn run_once(&self, script: &Path, name: &str) -> Result<ExitStatus, ScriptError> {
         log::info!("running state script {name}");
-        let mut child = Command::new(script)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .process_group(0)
-            .spawn()
-            .map_err(|error| io_error("run", script, error))?;
-        log_lines(child.stdout.take(), name, "stdout");
-        log_lines(child.stderr.take(), name, "stderr");
-        // A process id always fits: the kernel keeps them below 2^22.
-        let group = Pid::from_raw(i32::try_from(child.id()).unwrap_or(i32::MAX));
-        let (sender, receiver) = mpsc::channel();
-        // The standard library waits without a deadline only; this thread ends with the child.
-        std::thread::spawn(move || {
-            let _ = sender.send(child.wait());
-        });
-        let ended = match receiver.recv_timeout(self.times.timeout) {
-            Ok(ended) => ended,
-            Err(_) => {
-                // The group may be gone already, which is as good.
-                let _ = killpg(group, Signal::SIGTERM);
-                let gone = receiver.recv_timeout(GRACE).is_ok();
-                // Also when the script is gone: what it started may not have listened.
-                let _ = killpg(group, Signal::SIGKILL);
-                if !gone {
-                    let _ = receiver.recv_timeout(GRACE);
-                }
-                let seconds = self.times.timeout.as_secs();
-                return Err(ScriptError::TimedOut { script: name.to_owned(), seconds });
+        let mut command = Command::new(script);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut group = ProcessGroup::spawn(&mut command).map_err(|error| io_error("run", script, error))?;
+        let (stdout, stderr) = group.take_output();
+        log_lines(stdout, name, "stdout");
+        log_lines(stderr, name, "stderr");
+        let ended = group.wait(self.times.timeout, self.clock.as_deref());
+        match ended.map_err(|error| io_error("wait for", script, error))? {
+            Ended::Exited(status) => {
+                group.spare_the_rest();
+                Ok(status)
             }
-        };
-        ended.map_err(|error| io_error("wait for", script, error))
+            Ended::TimedOut => {
+                let seconds = self.times.timeout.as_secs();
+                Err(ScriptError::TimedOut { script: name.to_owned(), seconds })
+            }
+            Ended::Stopped => Err(stopped(name)),
+        }
     }
 }
 
@@ -230,28 +224,9 @@ fn is_executable(script: &Path) -> bool {
         .is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
 }
 
-/// Logs what a script prints, in a thread that ends when the last holder of the pipe does.
-fn log_lines(pipe: Option<impl Read + Send + 'static>, name: &str, stream: &'static str) {
-    let Some(pipe) = pipe else { return };
-    let name = name.to_owned();
-    std::thread::spawn(move || {
-        let mut reader = BufReader::new(pipe);
-        let mut line = Vec::new();
-        let mut logged = 0;
-        loop {
-            line.clear();
-            // Bounded: a line without an end is cut into pieces.
-            match reader.by_ref().take(1024).read_until(b'\n', &mut line) {
-                Ok(0) | Err(_) => return,
-                Ok(count) => {
-                    if logged < OUTPUT_BYTES {
-                        log::info!("{name} ({stream}): {}", String::from_utf8_lossy(&line).trim_end());
-                    }
-                    logged += count;
-                }
-            }
-        }
-    });
+/// The script did not end by itself, nor did it fail: this process was asked to stop.
+fn stopped(script: &str) -> ScriptError {
+    ScriptError::Failed { script: script.to_owned(), how: "stopped".into() }
 }
 
 fn file_name(path: &Path) -> String {
@@ -378,6 +353,30 @@ mod tests {
         while !(state().is_empty() || state().contains(" Z ")) {
             assert!(Instant::now() < deadline, "{}", state());
             std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn a_stop_ends_the_script_that_runs_and_the_wait_for_a_retry() {
+        for body in ["touch started; trap '' TERM; while :; do sleep 1000; done", "touch started; exit 21"] {
+            let mut fixture = Fixture::new(Duration::from_secs(3600));
+            fixture.scripts.times.retry_interval = Duration::from_secs(600);
+            fixture.scripts.times.timeout = Duration::from_secs(600);
+            let clock = crate::waiter::LinuxClock::new();
+            fixture.scripts.clock = Some(Arc::new(clock.clone()));
+            fixture.publish(&[("ArtifactInstall_Enter_00", body)]);
+            let started = fixture.directory.path().join("started");
+            let stopping = std::thread::spawn(move || {
+                while !started.exists() {
+                    std::thread::yield_now();
+                }
+                clock.request_stop();
+                Instant::now()
+            });
+            let error = fixture.scripts.run(ENTER, OnScriptFailure::Stop).unwrap_err().to_string();
+            let asked = stopping.join().unwrap();
+            assert!(asked.elapsed() < Duration::from_millis(1800), "{:?}", asked.elapsed());
+            assert!(error.contains("stopped"), "{error}");
         }
     }
 

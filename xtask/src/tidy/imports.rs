@@ -25,6 +25,7 @@ const PACKAGES: &[PackageRule] = &[
             "zstd",
             "ed25519-dalek",
             "ring",
+            "aes",
             "sha2",
             "base64",
             "log",
@@ -40,7 +41,7 @@ const PACKAGES: &[PackageRule] = &[
     PackageRule {
         name: "rust-ota",
         workspace: &["client-core", "linux"],
-        outside: &["ureq", "rustls", "lexopt", "log", "serde_json"],
+        outside: &["ureq", "rustls", "ring", "base64", "lexopt", "log", "serde_json"],
     },
     PackageRule {
         name: "rust-ota-artifact",

@@ -12,6 +12,8 @@
 mod checked;
 mod compression;
 mod der;
+#[cfg(feature = "rsa-ecdsa")]
+mod encrypted_key;
 mod error;
 mod header;
 mod json;

@@ -74,8 +74,12 @@ pub enum KeyError {
         /// What it is.
         found: String,
     },
-    /// The private key is encrypted.
+    /// The private key is encrypted, and no passphrase is given.
     Encrypted,
+    /// The private key is encrypted in the old way of OpenSSL (`Proc-Type: 4,ENCRYPTED`), which is weak.
+    EncryptedTraditionally,
+    /// The passphrase does not open the private key.
+    WrongPassphrase,
     /// Signing failed, or the system has no randomness.
     CannotSign,
 }
@@ -88,7 +92,12 @@ impl fmt::Display for KeyError {
             KeyError::NotPem { expected } => write!(f, "no PEM block {expected}"),
             KeyError::Malformed => write!(f, "malformed key"),
             KeyError::Unsupported { found } => write!(f, "{found} is not supported"),
-            KeyError::Encrypted => write!(f, "the private key is encrypted; decrypt it first"),
+            KeyError::Encrypted => write!(f, "the private key is encrypted, and there is no passphrase"),
+            KeyError::EncryptedTraditionally => write!(
+                f,
+                "the private key is encrypted in the old way of OpenSSL; convert it with `openssl pkcs8 -topk8`"
+            ),
+            KeyError::WrongPassphrase => write!(f, "the passphrase does not open the private key"),
             KeyError::CannotSign => write!(f, "cannot sign with this key"),
         }
     }
@@ -342,14 +351,22 @@ pub struct KeyPairPem {
 impl Signer {
     /// Reads a private key: PKCS#8 (`PRIVATE KEY`), PKCS#1 (`RSA PRIVATE KEY`) or SEC1 (`EC PRIVATE KEY`).
     pub fn from_pem(pem: &[u8]) -> Result<Signer, KeyError> {
-        let text = String::from_utf8_lossy(pem);
-        if text.contains("BEGIN ENCRYPTED PRIVATE KEY") || text.contains("Proc-Type: 4,ENCRYPTED") {
-            return Err(KeyError::Encrypted);
+        Signer::from_pem_with_passphrase(pem, None)
+    }
+
+    /// The same, and PKCS#8 that is encrypted with a passphrase (`ENCRYPTED PRIVATE KEY`).
+    pub fn from_pem_with_passphrase(pem: &[u8], passphrase: Option<&[u8]>) -> Result<Signer, KeyError> {
+        if String::from_utf8_lossy(pem).contains("Proc-Type: 4,ENCRYPTED") {
+            return Err(KeyError::EncryptedTraditionally);
         }
         let blocks = der::pem_blocks(pem).ok_or(KeyError::Malformed)?;
         for block in blocks {
             match block.label.as_str() {
                 "PRIVATE KEY" => return Signer::from_pkcs8(&block.content),
+                "ENCRYPTED PRIVATE KEY" => {
+                    let passphrase = passphrase.ok_or(KeyError::Encrypted)?;
+                    return Signer::from_encrypted(&block.content, passphrase);
+                }
                 "RSA PRIVATE KEY" => return Signer::from_rsa(&block.content),
                 "EC PRIVATE KEY" => return Signer::from_sec1(&block.content, None),
                 // `openssl ecparam -genkey` writes the parameters in front of the key.
@@ -441,6 +458,22 @@ impl Signer {
         der::pem_encode("PUBLIC KEY", &der::encode(der::SEQUENCE, &info))
     }
 
+    /// The signature over `message` as the device API wants it: like that of a manifest, but ECDSA in DER.
+    pub fn sign_message(&self, message: &[u8]) -> Result<Vec<u8>, KeyError> {
+        let signature = self.sign(message)?;
+        match &self.key {
+            PrivateKey::Ed25519(_) => Ok(signature),
+            #[cfg(feature = "rsa-ecdsa")]
+            PrivateKey::Rsa(_) => Ok(signature),
+            #[cfg(feature = "rsa-ecdsa")]
+            PrivateKey::EcdsaP256(_) => {
+                let (r, s) = signature.split_at(signature.len() / 2);
+                let numbers = [der::encode_unsigned(r), der::encode_unsigned(s)].concat();
+                Ok(der::encode(der::SEQUENCE, &numbers))
+            }
+        }
+    }
+
     fn sign(&self, message: &[u8]) -> Result<Vec<u8>, KeyError> {
         match &self.key {
             PrivateKey::Ed25519(key) => Ok(key.sign(message).to_bytes().to_vec()),
@@ -479,6 +512,16 @@ impl Signer {
             (OID_EC, Some(curve), key) => Signer::from_sec1(key, Some(curve)),
             _ => Err(KeyError::Unsupported { found: "this kind of private key".to_owned() }),
         }
+    }
+
+    #[cfg(feature = "rsa-ecdsa")]
+    fn from_encrypted(encrypted: &[u8], passphrase: &[u8]) -> Result<Signer, KeyError> {
+        Signer::from_pkcs8(&super::encrypted_key::decrypt(encrypted, passphrase)?)
+    }
+
+    #[cfg(not(feature = "rsa-ecdsa"))]
+    fn from_encrypted(_: &[u8], _: &[u8]) -> Result<Signer, KeyError> {
+        Err(KeyError::Unsupported { found: "an encrypted private key in this build".to_owned() })
     }
 
     #[cfg(feature = "rsa-ecdsa")]
@@ -607,10 +650,10 @@ mod tests {
 
     #[test]
     fn encrypted_private_keys_are_named_so() {
-        for label in ["ENCRYPTED PRIVATE KEY", "RSA PRIVATE KEY"] {
-            let text = der::pem_encode(label, b"x").replacen('\n', "\nProc-Type: 4,ENCRYPTED\n\n", 1);
-            assert_eq!(Signer::from_pem(text.as_bytes()).unwrap_err(), KeyError::Encrypted);
-        }
+        let pem = der::pem_encode("ENCRYPTED PRIVATE KEY", b"x");
+        assert_eq!(Signer::from_pem(pem.as_bytes()).unwrap_err(), KeyError::Encrypted);
+        let old = der::pem_encode("RSA PRIVATE KEY", b"x").replacen('\n', "\nProc-Type: 4,ENCRYPTED\n\n", 1);
+        assert_eq!(Signer::from_pem(old.as_bytes()).unwrap_err(), KeyError::EncryptedTraditionally);
         let none = Signer::from_pem(Signer::generate_ed25519(&[1; 32]).public.as_bytes());
         assert!(matches!(none, Err(KeyError::NotPem { .. })));
     }

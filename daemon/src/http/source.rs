@@ -5,15 +5,19 @@
 //! every attempt without progress, and progress resets them. Whether the bytes are the right ones is not decided here
 //! but by the signature.
 
-use std::fmt;
-use std::fs;
 use std::io::{self, Read};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use linux::waiter::LinuxClock;
 use ureq::http::{Response, StatusCode, header};
-use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig};
 use ureq::{Agent, Body, BodyReader};
+
+use super::connection::{Dialer, NoResolver, SharedDialer};
+use super::proxy::ProxyRules;
+use super::tls::{Tls, TlsOptions};
+use super::{HttpError, may_pass, settings, shown};
 
 /// Longest silence of the server on an open connection.
 const STALL: Duration = Duration::from_secs(60);
@@ -21,66 +25,14 @@ const STALL: Duration = Duration::from_secs(60);
 const CONNECT: Duration = Duration::from_secs(30);
 /// Redirects that are followed.
 const REDIRECTS: u32 = 5;
-/// Longest head of an answer, in bytes.
-const HEAD_BYTES: usize = 64 * 1024;
 /// Attempts in a row that bring no byte, after which the transfer is given up.
 const ATTEMPTS: u32 = 10;
 /// Wait after the first such attempt; doubled each time.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 /// Longest wait between two attempts.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
-/// Where certificate authorities are looked for, as the usual distributions place them.
-const CA_BUNDLES: [&str; 3] =
-    ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
-
 /// How to reach a server.
-#[derive(Debug, Clone, Default)]
-pub struct HttpOptions {
-    /// Files with certificate authorities to trust besides those of the system.
-    pub extra_authorities: Vec<String>,
-    /// No verification of the server's certificate.
-    pub skip_verify: bool,
-}
-
-/// Why a transfer could not begin.
-#[derive(Debug)]
-pub enum HttpError {
-    /// A file with certificate authorities cannot be used.
-    Authorities {
-        /// The file.
-        path: String,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// The server refused, and would again.
-    Status {
-        /// The address asked for, without its query.
-        url: String,
-        /// What it answered.
-        status: StatusCode,
-    },
-    /// The server could not be reached.
-    Unreachable {
-        /// The address asked for, without its query.
-        url: String,
-        /// What went wrong last.
-        reason: String,
-    },
-}
-
-impl fmt::Display for HttpError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            HttpError::Authorities { path, reason } => {
-                write!(f, "cannot use the certificate authorities in {path}: {reason}")
-            }
-            HttpError::Status { url, status } => write!(f, "the server answered {status} to {url}"),
-            HttpError::Unreachable { url, reason } => write!(f, "cannot get {url}: {reason}"),
-        }
-    }
-}
-
-impl std::error::Error for HttpError {}
+pub type HttpOptions = TlsOptions;
 
 /// An artifact being transferred.
 pub struct HttpSource {
@@ -258,22 +210,6 @@ impl Read for HttpSource {
     }
 }
 
-/// Whether an attempt that failed this way may succeed later. A certificate that is not accepted stays so.
-fn may_pass(error: &ureq::Error) -> bool {
-    if let ureq::Error::Io(error) = error {
-        let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-        return !matches!(tls, Some(rustls::Error::InvalidCertificate(_)));
-    }
-    // What is not known to pass is not waited for.
-    matches!(
-        error,
-        ureq::Error::Timeout(_)
-            | ureq::Error::ConnectionFailed
-            | ureq::Error::HostNotFound
-            | ureq::Error::Protocol(_)
-    )
-}
-
 /// Why an attempt brought nothing.
 enum Failure {
     TryAgain(String),
@@ -335,70 +271,22 @@ fn strong_validator(response: &Response<Body>) -> Option<String> {
 
 fn agent(url: &str, options: &HttpOptions) -> Result<Agent, HttpError> {
     let https = url.starts_with("https://");
-    let mut config = Agent::config_builder()
-        .http_status_as_error(false)
+    let config = settings()
         // From https never to http.
         .https_only(https)
         .max_redirects(REDIRECTS)
-        .max_response_header_size(HEAD_BYTES)
         .timeout_connect(Some(CONNECT))
         .timeout_recv_response(Some(STALL))
         .timeout_per_read(Some(STALL))
         .timeout_per_write(Some(STALL))
-        .max_idle_connections(1)
-        .user_agent(concat!("rust-ota/", env!("CARGO_PKG_VERSION")));
-    // Also for a plain address: it may lead to an encrypted one. Made once; a second call finds it there.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let authorities = match authorities(options) {
-        Ok(authorities) => authorities,
-        Err(error) if https => return Err(error),
-        Err(error) => {
-            log::warn!("{error}");
-            Vec::new()
-        }
-    };
-    let tls = TlsConfig::builder()
-        .disable_verification(options.skip_verify)
-        .root_certs(RootCerts::new_with_certs(&authorities))
         .build();
-    config = config.tls_config(tls);
-    Ok(config.build().new_agent())
-}
-
-fn authorities(options: &HttpOptions) -> Result<Vec<Certificate<'static>>, HttpError> {
-    let mut certificates = Vec::new();
-    if let Some(bundle) = CA_BUNDLES.iter().find(|path| fs::metadata(path).is_ok()) {
-        certificates.extend(read_certificates(bundle)?);
+    let proxies = ProxyRules::from_environment(|name| std::env::var(name).ok()).map_err(HttpError::Proxy)?;
+    let tls = Tls::new(options.clone());
+    if https {
+        tls.config()?;
     }
-    for path in &options.extra_authorities {
-        let read = read_certificates(path)?;
-        if read.is_empty() {
-            return Err(HttpError::Authorities { path: path.clone(), reason: "no certificate in it".into() });
-        }
-        certificates.extend(read);
-    }
-    Ok(certificates)
-}
-
-fn read_certificates(path: &str) -> Result<Vec<Certificate<'static>>, HttpError> {
-    let wrong = |reason: String| HttpError::Authorities { path: path.to_owned(), reason };
-    let pem = fs::read(path).map_err(|error| wrong(error.to_string()))?;
-    let mut certificates = Vec::new();
-    for item in ureq::tls::parse_pem(&pem) {
-        if let PemItem::Certificate(certificate) = item.map_err(|error| wrong(error.to_string()))? {
-            certificates.push(certificate);
-        }
-    }
-    Ok(certificates)
-}
-
-/// An address without the parts that may hold secrets.
-fn shown(url: &str) -> String {
-    let url = url.split(['?', '#']).next().unwrap_or_default();
-    match url.split_once("://").and_then(|(scheme, rest)| Some((scheme, rest.split_once('@')?.1))) {
-        Some((scheme, rest)) => format!("{scheme}://{rest}"),
-        None => url.to_owned(),
-    }
+    let dialer = Dialer::new(tls, proxies, Arc::new(LinuxClock::new()));
+    Ok(Agent::with_parts(config, SharedDialer(Arc::new(dialer)), NoResolver))
 }
 
 #[cfg(test)]

@@ -1,0 +1,321 @@
+//! HTTP over this program's own connections: the transport of the device API, and the source of the command line.
+//!
+//! [`HttpTransport`] sends one request and hands on one answer. It follows no redirect and knows no credentials.
+
+mod connection;
+mod proxy;
+mod source;
+#[cfg(test)]
+mod tests;
+mod tls;
+
+pub use proxy::{ProxyError, ProxyRules};
+pub use source::{HttpOptions, HttpSource};
+pub use tls::TlsOptions;
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use client_core::clock::Clock;
+use client_core::server::{Method, Purpose, Reached, Request, Response, Transport, TransportError};
+use ureq::config::{AutoHeaderValue, ConfigBuilder};
+use ureq::http::{self, StatusCode};
+use ureq::typestate::{AgentScope, HttpCrateScope};
+use ureq::{Agent, Body};
+
+use connection::{ConnectError, Dialer, Interruption, NoResolver, SharedDialer};
+use tls::Tls;
+
+/// Longest head of an answer, in bytes.
+const HEAD_BYTES: usize = 64 * 1024;
+/// Connections that are kept: to the server, and to its storage.
+const KEPT: usize = 2;
+/// How long they are kept. The requests of one poll follow each other within seconds, and servers close after about
+/// a minute by themselves.
+const KEPT_FOR: Duration = Duration::from_secs(60);
+
+/// How long to wait for what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Deadlines {
+    /// Name, connection, proxy and encryption together.
+    pub connect: Duration,
+    /// The whole request, head and body each.
+    pub send: Duration,
+    /// From the end of the request to the end of the head of the answer.
+    pub head: Duration,
+    /// One silence of the server.
+    pub read: Duration,
+    /// The whole body of the answer.
+    pub body: Option<Duration>,
+}
+
+impl Deadlines {
+    /// A small question with a small answer.
+    const API: Deadlines = Deadlines {
+        connect: Duration::from_secs(30),
+        send: Duration::from_secs(60),
+        head: Duration::from_secs(60),
+        read: Duration::from_secs(30),
+        body: Some(Duration::from_secs(120)),
+    };
+
+    /// An artifact takes as long as it takes.
+    const DOWNLOAD: Deadlines = Deadlines {
+        connect: Duration::from_secs(30),
+        send: Duration::from_secs(60),
+        head: Duration::from_secs(60),
+        read: Duration::from_secs(60),
+        body: None,
+    };
+}
+
+/// Why there is no client, or nothing to read from it.
+#[derive(Debug)]
+pub enum HttpError {
+    /// A file with certificates cannot be used.
+    Authorities {
+        /// The file.
+        path: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The private key for the server cannot be used, or does not belong to the certificate.
+    ClientKey {
+        /// The file.
+        path: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Encryption cannot be set up.
+    Tls {
+        /// Why not.
+        reason: String,
+    },
+    /// The environment names a proxy that cannot be used.
+    Proxy(ProxyError),
+    /// The server refused, and would again.
+    Status {
+        /// The address asked for, without its query.
+        url: String,
+        /// What it answered.
+        status: StatusCode,
+    },
+    /// The server could not be reached.
+    Unreachable {
+        /// The address asked for, without its query.
+        url: String,
+        /// What went wrong last.
+        reason: String,
+    },
+}
+
+impl fmt::Display for HttpError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            HttpError::Authorities { path, reason } => {
+                write!(f, "cannot use the certificates in {path}: {reason}")
+            }
+            HttpError::ClientKey { path, reason } => {
+                write!(f, "cannot use the key for the server, {path}: {reason}")
+            }
+            HttpError::Tls { reason } => write!(f, "cannot set up encryption: {reason}"),
+            HttpError::Proxy(error) => error.fmt(f),
+            HttpError::Status { url, status } => write!(f, "the server answered {status} to {url}"),
+            HttpError::Unreachable { url, reason } => write!(f, "cannot get {url}: {reason}"),
+        }
+    }
+}
+
+impl std::error::Error for HttpError {}
+
+/// Sends the requests of the device API and of downloads.
+pub struct HttpTransport {
+    dialer: Arc<Dialer>,
+    clock: Arc<dyn Clock>,
+    agent: Arc<Mutex<Agent>>,
+    api: Deadlines,
+    download: Deadlines,
+}
+
+/// Closes the connections of a transport that nobody uses.
+#[derive(Clone)]
+pub struct IdleConnections {
+    dialer: Arc<Dialer>,
+    agent: Arc<Mutex<Agent>>,
+}
+
+impl IdleConnections {
+    /// Closes them. What the next handshake can skip is still remembered.
+    pub fn close(&self) {
+        *self.agent.lock().unwrap_or_else(PoisonError::into_inner) = agent(&self.dialer);
+    }
+}
+
+impl HttpTransport {
+    /// Opens nothing yet, and reads no file before the first encrypted connection.
+    pub fn new(tls: TlsOptions, proxies: ProxyRules, clock: Arc<dyn Clock>) -> HttpTransport {
+        let dialer = Arc::new(Dialer::new(Tls::new(tls), proxies, Arc::clone(&clock)));
+        let agent = Arc::new(Mutex::new(agent(&dialer)));
+        HttpTransport { dialer, clock, agent, api: Deadlines::API, download: Deadlines::DOWNLOAD }
+    }
+
+    /// Reads the files that encrypted connections need, to report what is wrong with them early.
+    ///
+    /// # Errors
+    /// When one cannot be used.
+    pub fn check(&self) -> Result<(), HttpError> {
+        self.dialer.tls().config().map(|_| ())
+    }
+
+    /// A handle to close idle connections with, before a long wait.
+    pub fn idle_connections(&self) -> IdleConnections {
+        IdleConnections { dialer: Arc::clone(&self.dialer), agent: Arc::clone(&self.agent) }
+    }
+
+    fn send_once(&self, request: &Request<'_>) -> Result<http::Response<Body>, ureq::Error> {
+        let method = match request.method {
+            Method::Get => http::Method::GET,
+            Method::Post => http::Method::POST,
+            Method::Put => http::Method::PUT,
+            Method::Patch => http::Method::PATCH,
+        };
+        let mut builder = http::Request::builder().method(method).uri(request.url);
+        for (name, value) in &request.headers {
+            builder = builder.header(*name, value);
+        }
+        let deadlines = match request.purpose {
+            Purpose::Api => self.api,
+            Purpose::Download => self.download,
+        };
+        let agent = self.agent.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        match (request.method, request.body) {
+            (Method::Get, _) => {
+                agent.run(deadlines.apply(agent.configure_request(builder.body(())?)).build())
+            }
+            (Method::Post | Method::Put | Method::Patch, body) => {
+                let body = body.unwrap_or_default();
+                agent.run(deadlines.apply(agent.configure_request(builder.body(body)?)).build())
+            }
+        }
+    }
+}
+
+impl Deadlines {
+    fn apply<S: ureq::AsSendBody>(
+        self,
+        config: ConfigBuilder<HttpCrateScope<S>>,
+    ) -> ConfigBuilder<HttpCrateScope<S>> {
+        config
+            .timeout_connect(Some(self.connect))
+            .timeout_send_request(Some(self.send))
+            .timeout_send_body(Some(self.send))
+            .timeout_recv_response(Some(self.head))
+            .timeout_recv_body(self.body)
+            .timeout_per_read(Some(self.read))
+            .timeout_per_write(Some(self.read))
+    }
+}
+
+impl Transport for HttpTransport {
+    fn send(&mut self, request: &Request<'_>) -> Result<Response, TransportError> {
+        let mut kept_connections = KEPT;
+        loop {
+            if self.clock.stop_requested() {
+                let reason = Interruption::Stopped.to_string();
+                return Err(TransportError { reached: Reached::No, may_pass: true, reason });
+            }
+            match self.send_once(request) {
+                Ok(response) => return Ok(answer(response)),
+                // The server closed it while it was kept. Every request of a device may be repeated.
+                Err(ureq::Error::Io(error))
+                    if Interruption::of(&error) == Some(Interruption::Stale) && kept_connections > 0 =>
+                {
+                    kept_connections -= 1;
+                }
+                Err(error) => return Err(transport_error(error)),
+            }
+        }
+    }
+}
+
+fn answer(response: http::Response<Body>) -> Response {
+    let (head, body) = response.into_parts();
+    let text = |value: &http::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+    Response {
+        status: head.status.as_u16(),
+        headers: head.headers.iter().map(|(name, value)| (name.as_str().to_owned(), text(value))).collect(),
+        body: Box::new(body.into_reader()),
+    }
+}
+
+// Not our enum: a new kind of error is one that may pass.
+#[allow(clippy::wildcard_enum_match_arm)]
+fn transport_error(error: ureq::Error) -> TransportError {
+    let maybe = |may_pass, reason| TransportError { reached: Reached::Maybe, may_pass, reason };
+    match error {
+        ureq::Error::Io(error) => {
+            match error.get_ref().and_then(|inner| inner.downcast_ref::<ConnectError>()) {
+                Some(failed) => TransportError {
+                    reached: Reached::No,
+                    may_pass: failed.may_pass,
+                    reason: failed.reason.clone(),
+                },
+                None => maybe(connection::may_pass(&error), error.to_string()),
+            }
+        }
+        // These would print the address, which may hold a secret.
+        ureq::Error::BadUri(_) | ureq::Error::Http(_) => TransportError {
+            reached: Reached::No,
+            may_pass: false,
+            reason: "the address or a header is not valid".into(),
+        },
+        ureq::Error::Timeout(ureq::Timeout::Connect | ureq::Timeout::Resolve) => {
+            TransportError { reached: Reached::No, may_pass: true, reason: "cannot connect in time".into() }
+        }
+        ureq::Error::Timeout(_) => maybe(true, "the server does not answer in time".into()),
+        other => maybe(true, other.to_string()),
+    }
+}
+
+/// What every client of this program has in common.
+fn settings() -> ConfigBuilder<AgentScope> {
+    Agent::config_builder()
+        .http_status_as_error(false)
+        .max_response_header_size(HEAD_BYTES)
+        .max_idle_connections(KEPT)
+        .max_idle_connections_per_host(1)
+        .max_idle_age(KEPT_FOR)
+        // Proxies are the business of the dialer.
+        .proxy(None)
+        .accept(AutoHeaderValue::None)
+        .accept_encoding(AutoHeaderValue::None)
+        .user_agent(concat!("rust-ota/", env!("CARGO_PKG_VERSION")))
+}
+
+/// A client that hands on what it gets.
+fn agent(dialer: &Arc<Dialer>) -> Agent {
+    let config = settings().max_redirects(0).max_redirects_will_error(false).build();
+    Agent::with_parts(config, SharedDialer(Arc::clone(dialer)), NoResolver)
+}
+
+/// Whether an attempt that failed this way may succeed later. A certificate that is not accepted stays so.
+fn may_pass(error: &ureq::Error) -> bool {
+    if let ureq::Error::Io(error) = error {
+        return match error.get_ref().and_then(|inner| inner.downcast_ref::<ConnectError>()) {
+            Some(failed) => failed.may_pass,
+            None => connection::may_pass(error),
+        };
+    }
+    // What is not known to pass is not waited for.
+    matches!(error, ureq::Error::Timeout(_) | ureq::Error::Protocol(_))
+}
+
+/// An address without the parts that may hold secrets.
+fn shown(url: &str) -> String {
+    let url = url.split(['?', '#']).next().unwrap_or_default();
+    match url.split_once("://").and_then(|(scheme, rest)| Some((scheme, rest.split_once('@')?.1))) {
+        Some((scheme, rest)) => format!("{scheme}://{rest}"),
+        None => url.to_owned(),
+    }
+}

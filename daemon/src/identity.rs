@@ -1,0 +1,91 @@
+//! What names this device to a server: what its identity program says, and its key.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use client_core::artifact::Signer;
+use client_core::clock::Clock;
+use client_core::server::{Attribute, AttributeValue, Credentials};
+use linux::key_value_scripts::{self, RunLimits};
+use serde_json::{Map, Value};
+
+/// The identity and the key of this device.
+pub struct DeviceCredentials {
+    signer: Signer,
+    program: PathBuf,
+    limits: RunLimits,
+    clock: Arc<dyn Clock>,
+}
+
+impl DeviceCredentials {
+    /// `program` prints the identity; it runs for every authentication, as network interfaces come and go.
+    pub fn new(signer: Signer, program: PathBuf, clock: Arc<dyn Clock>) -> DeviceCredentials {
+        DeviceCredentials { signer, program, limits: RunLimits::default(), clock }
+    }
+}
+
+impl Credentials for DeviceCredentials {
+    fn id_data(&mut self) -> Result<String, String> {
+        let identity = key_value_scripts::identity(&self.program, self.limits, Some(&*self.clock));
+        let attributes = identity.map_err(|error| format!("cannot learn the identity: {error}"))?;
+        Ok(canonical(attributes))
+    }
+
+    fn public_key_pem(&self) -> String {
+        self.signer.public_pem()
+    }
+
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, String> {
+        self.signer.sign_message(message).map_err(|error| error.to_string())
+    }
+}
+
+/// One compact JSON object with sorted names. Servers tell devices apart by it.
+fn canonical(attributes: Vec<Attribute>) -> String {
+    // The map of serde_json keeps its keys sorted bytewise.
+    let object: Map<String, Value> = attributes
+        .into_iter()
+        .map(|attribute| {
+            let value = match attribute.value {
+                AttributeValue::One(text) => Value::String(text),
+                AttributeValue::Many(texts) => texts.into_iter().map(Value::String).collect(),
+            };
+            (attribute.name, value)
+        })
+        .collect();
+    Value::Object(object).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    use linux::waiter::LinuxClock;
+
+    use super::*;
+
+    fn id_data_of(body: &str) -> Result<String, String> {
+        let directory = tempfile::tempdir().unwrap();
+        let program = directory.path().join("mender-device-identity");
+        fs::write(&program, format!("#!/bin/sh\n{body}\n")).unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o700)).unwrap();
+        let pair = Signer::generate_ed25519(&[1; 32]);
+        let signer = Signer::from_pem(pair.private.as_bytes()).unwrap();
+        DeviceCredentials::new(signer, program, Arc::new(LinuxClock::new())).id_data()
+    }
+
+    #[test]
+    fn an_identity_is_canonical_json() {
+        let check = |body: &str, expected: &str| assert_eq!(id_data_of(body).unwrap(), expected);
+        check("echo mac=02:12:61:13:6c:42", r#"{"mac":"02:12:61:13:6c:42"}"#);
+        check("echo b=1; echo a='<&>'; echo b=2; echo B=x", r#"{"B":"x","a":"<&>","b":["1","2"]}"#);
+        check(r#"echo 'q="\'; echo ü=ö"#, r#"{"q":"\"\\","ü":"ö"}"#);
+    }
+
+    #[test]
+    fn an_identity_that_cannot_be_learned_says_why() {
+        let error = id_data_of("exit 1").unwrap_err();
+        assert!(error.starts_with("cannot learn the identity: "), "{error}");
+    }
+}

@@ -1,0 +1,388 @@
+//! What the daemon is doing, over a local socket: one line of JSON for one line of JSON.
+//!
+//! Only root and the user of the daemon get an answer. Whoever connects can neither hold up the daemon nor fill its
+//! memory: a thread answers one after the other, within a deadline, from a board that the daemon keeps.
+
+use std::fmt;
+use std::fs;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use client_core::clock::Clock;
+use linux::local_socket;
+use serde_json::{Value, json};
+
+/// How long one client may take.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Longest question.
+const REQUEST_BYTES: u64 = 256;
+/// Longest answer.
+const ANSWER_BYTES: u64 = 64 * 1024;
+/// Longest text on the board, in characters.
+const TEXT_CHARS: usize = 512;
+/// Stack of the thread that answers.
+const STACK: usize = 128 * 1024;
+/// The question.
+const REQUEST: &[u8] = b"{\"command\":\"status\"}\n";
+
+/// What the daemon tells about itself. Times are those of [`Clock::now`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StatusBoard {
+    stage: Option<String>,
+    deployment: Option<String>,
+    artifact_name: Option<String>,
+    progress: Option<(u64, Option<u64>)>,
+    last_check: Option<Duration>,
+    next_check: Option<Duration>,
+    last_error: Option<String>,
+    server: Option<String>,
+    authorized: bool,
+}
+
+/// The board that the daemon writes and the socket reads.
+pub type SharedBoard = Arc<Mutex<StatusBoard>>;
+
+/// Looks at the board, also after a thread has died with it.
+pub fn look(board: &SharedBoard) -> MutexGuard<'_, StatusBoard> {
+    board.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl StatusBoard {
+    /// What is being done, in a word: the stage of a deployment, or `idle`.
+    pub fn set_stage(&mut self, stage: &str) {
+        self.stage = Some(short(stage));
+    }
+
+    /// The deployment that is carried out: its id, and the name of its artifact as soon as it is known.
+    pub fn set_deployment(&mut self, id: &str, artifact_name: Option<&str>) {
+        self.deployment = Some(short(id));
+        self.artifact_name = artifact_name.map(short);
+        self.progress = None;
+    }
+
+    /// No deployment is carried out any more.
+    pub fn clear_deployment(&mut self) {
+        (self.deployment, self.artifact_name, self.progress) = (None, None, None);
+    }
+
+    /// How many bytes of the payload are verified and written, and how many there are.
+    pub fn set_progress(&mut self, verified_bytes: u64, total_bytes: Option<u64>) {
+        self.progress = Some((verified_bytes, total_bytes));
+    }
+
+    /// The server was asked at `now`, with success or not.
+    pub fn set_checked(&mut self, now: Duration) {
+        self.last_check = Some(now);
+    }
+
+    /// The server will be asked at `then`.
+    pub fn set_next_check(&mut self, then: Duration) {
+        self.next_check = Some(then);
+    }
+
+    /// What went wrong last; `None` when something went right since.
+    pub fn set_error(&mut self, error: Option<&str>) {
+        self.last_error = error.map(short);
+    }
+
+    /// The server in use, and whether it accepts this device.
+    pub fn set_server(&mut self, server: Option<&str>, authorized: bool) {
+        self.server = server.map(short);
+        self.authorized = authorized;
+    }
+
+    /// The board at `now` as one JSON object.
+    pub fn to_json(&self, now: Duration) -> Value {
+        json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "pid": std::process::id(),
+            "stage": self.stage.as_deref().unwrap_or("starting"),
+            "deployment_id": self.deployment,
+            "artifact_name": self.artifact_name,
+            "verified_bytes": self.progress.map(|(verified, _)| verified),
+            "total_bytes": self.progress.and_then(|(_, total)| total),
+            "last_check_seconds_ago": self.last_check.map(|then| now.saturating_sub(then).as_secs()),
+            "next_check_in_seconds": self.next_check.map(|then| then.saturating_sub(now).as_secs()),
+            "last_error": self.last_error,
+            "server": self.server,
+            "authorized": self.authorized,
+        })
+    }
+}
+
+fn short(text: &str) -> String {
+    text.chars().take(TEXT_CHARS).collect()
+}
+
+/// Answers until it is dropped; then the socket is gone. The thread ends with the process.
+#[derive(Debug)]
+pub struct StatusServer {
+    path: PathBuf,
+}
+
+impl Drop for StatusServer {
+    fn drop(&mut self) {
+        // A socket that stays is replaced by the next daemon.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// Begins to answer at `path`. Makes its directory, and replaces the socket of a daemon that is gone.
+///
+/// # Errors
+/// When the socket cannot be made, and when another daemon answers there.
+pub fn serve(path: &Path, board: SharedBoard, clock: Arc<dyn Clock>) -> io::Result<StatusServer> {
+    if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
+        if !directory.exists() {
+            fs::DirBuilder::new().recursive(true).mode(0o755).create(directory)?;
+            // Whatever the umask is: others may see that there is a socket.
+            fs::set_permissions(directory, fs::Permissions::from_mode(0o755))?;
+        }
+    }
+    if fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket()) {
+        if UnixStream::connect(path).is_ok() {
+            return Err(io::ErrorKind::AddrInUse.into());
+        }
+        fs::remove_file(path)?;
+    }
+    // The umask of this process keeps others out from the first moment on.
+    let listener = UnixListener::bind(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+    let answer_all = move || {
+        for stream in listener.incoming() {
+            match stream.and_then(|stream| answer(&stream, &board, &*clock)) {
+                Ok(()) => {}
+                Err(error) => {
+                    log::debug!("status: {error}");
+                    // Without descriptors, for example, the next attempt fails at once too.
+                    clock.pause(Duration::from_millis(50));
+                }
+            }
+        }
+    };
+    thread::Builder::new().name("status".into()).stack_size(STACK).spawn(answer_all)?;
+    Ok(StatusServer { path: path.to_owned() })
+}
+
+fn answer(stream: &UnixStream, board: &SharedBoard, clock: &dyn Clock) -> io::Result<()> {
+    if !local_socket::peer_is_trusted(stream)? {
+        return Err(io::Error::other("asked by somebody who may not know"));
+    }
+    let request = read_line(stream, REQUEST_BYTES, PATIENCE)?;
+    let request: Option<Value> = serde_json::from_slice(&request).ok();
+    let known = request.is_some_and(|request| request["command"] == "status");
+    let mut answer = if known {
+        look(board).to_json(clock.now()).to_string()
+    } else {
+        json!({ "error": "the only command is status" }).to_string()
+    };
+    answer.push('\n');
+    stream.set_write_timeout(Some(PATIENCE))?;
+    // It fits into the buffer of the socket: a client that never reads holds up nobody.
+    (&*stream).write_all(answer.as_bytes())
+}
+
+/// One line, with all its bytes within `patience`.
+fn read_line(stream: &UnixStream, limit: u64, patience: Duration) -> io::Result<Vec<u8>> {
+    let deadline = Instant::now() + patience;
+    let mut line = Vec::new();
+    let mut reader = BufReader::with_capacity(512, stream).take(limit);
+    while !line.ends_with(b"\n") {
+        let left = deadline.saturating_duration_since(Instant::now());
+        stream.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
+        let available = reader.fill_buf()?;
+        if available.is_empty() || left.is_zero() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let end = available.iter().position(|byte| *byte == b'\n').map_or(available.len(), |at| at + 1);
+        line.extend_from_slice(&available[..end]);
+        reader.consume(end);
+    }
+    Ok(line)
+}
+
+/// Why there is no status.
+#[derive(Debug)]
+pub enum StatusError {
+    /// No daemon answers.
+    NoDaemon {
+        /// The socket.
+        path: PathBuf,
+        /// The error of the operating system.
+        source: io::Error,
+    },
+    /// It is there and did not answer.
+    NoAnswer {
+        /// The error of the operating system.
+        source: io::Error,
+    },
+    /// What it said is not a status.
+    Malformed,
+}
+
+impl fmt::Display for StatusError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StatusError::NoDaemon { path, source } => {
+                write!(f, "no daemon is running, nobody answers at {}: {source}", path.display())
+            }
+            StatusError::NoAnswer { source } => write!(f, "the daemon does not answer: {source}"),
+            StatusError::Malformed => f.write_str("the daemon says something that is not a status"),
+        }
+    }
+}
+
+impl std::error::Error for StatusError {}
+
+/// Asks the daemon that answers at `path`.
+///
+/// # Errors
+/// When there is none, or it does not answer.
+pub fn ask(path: &Path) -> Result<Value, StatusError> {
+    let no_answer = |source| StatusError::NoAnswer { source };
+    let stream = UnixStream::connect(path)
+        .map_err(|source| StatusError::NoDaemon { path: path.to_owned(), source })?;
+    stream.set_write_timeout(Some(PATIENCE)).map_err(no_answer)?;
+    (&stream).write_all(REQUEST).map_err(no_answer)?;
+    let answer = read_line(&stream, ANSWER_BYTES, 3 * PATIENCE).map_err(no_answer)?;
+    let answer: Value = serde_json::from_slice(&answer).map_err(|_| StatusError::Malformed)?;
+    if answer["stage"].is_string() { Ok(answer) } else { Err(StatusError::Malformed) }
+}
+
+/// A status for people.
+pub fn shown(status: &Value) -> String {
+    let mut lines = Vec::new();
+    let mut line = |label: &str, text: Option<String>| {
+        if let Some(text) = text {
+            lines.push(format!("{label:<12}{}", text.replace(|c: char| c.is_control(), " ")));
+        }
+    };
+    let text = |key: &str| status[key].as_str().map(str::to_owned);
+    let number = |key: &str| status[key].as_u64();
+    line("Stage", text("stage"));
+    line("Deployment", text("deployment_id"));
+    line("Artifact", text("artifact_name"));
+    line(
+        "Progress",
+        number("verified_bytes").map(|verified| match number("total_bytes").filter(|total| *total > 0) {
+            Some(total) => {
+                let percent = u128::from(verified) * 100 / u128::from(total);
+                format!("{verified} of {total} bytes ({percent} %)")
+            }
+            None => format!("{verified} bytes"),
+        }),
+    );
+    line("Server", text("server"));
+    line("Authorized", status["authorized"].as_bool().map(|yes| if yes { "yes" } else { "no" }.to_owned()));
+    line("Last check", number("last_check_seconds_ago").map(|seconds| format!("{seconds} s ago")));
+    line("Next check", number("next_check_in_seconds").map(|seconds| format!("in {seconds} s")));
+    line("Last error", text("last_error"));
+    line("Process", number("pid").map(|pid| pid.to_string()));
+    line("Version", text("version"));
+    lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use linux::waiter::LinuxClock;
+
+    use super::*;
+
+    struct Fixture {
+        directory: tempfile::TempDir,
+        board: SharedBoard,
+        _server: StatusServer,
+    }
+
+    impl Fixture {
+        fn new() -> Fixture {
+            let directory = tempfile::tempdir().unwrap();
+            let board = SharedBoard::default();
+            let path = directory.path().join("run/status.sock");
+            let server = serve(&path, Arc::clone(&board), Arc::new(LinuxClock::new())).unwrap();
+            Fixture { directory, board, _server: server }
+        }
+
+        fn path(&self) -> PathBuf {
+            self.directory.path().join("run/status.sock")
+        }
+
+        fn connect(&self) -> UnixStream {
+            UnixStream::connect(self.path()).unwrap()
+        }
+    }
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn the_daemon_tells_what_is_on_its_board() {
+        let fixture = Fixture::new();
+        assert_eq!((mode(&fixture.path()), mode(fixture.path().parent().unwrap())), (0o600, 0o755));
+        assert_eq!(ask(&fixture.path()).unwrap()["stage"], "starting");
+        let mut board = look(&fixture.board);
+        board.set_stage("Download");
+        board.set_deployment("d1", Some("release-2"));
+        board.set_progress(50, Some(200));
+        board.set_server(Some("https://a"), true);
+        board.set_error(Some("no answer"));
+        drop(board);
+        let status = ask(&fixture.path()).unwrap();
+        assert_eq!((&status["deployment_id"], &status["authorized"]), (&json!("d1"), &json!(true)));
+        let text = shown(&status);
+        assert!(text.contains("Progress    50 of 200 bytes (25 %)"), "{text}");
+        assert!(text.contains("Artifact    release-2"), "{text}");
+        look(&fixture.board).clear_deployment();
+        assert_eq!(ask(&fixture.path()).unwrap()["verified_bytes"], Value::Null);
+    }
+
+    #[test]
+    fn times_are_told_from_now() {
+        let mut board = StatusBoard::default();
+        board.set_checked(Duration::from_secs(100));
+        board.set_next_check(Duration::from_secs(190));
+        let status = board.to_json(Duration::from_secs(130));
+        assert_eq!(status["last_check_seconds_ago"], 30);
+        assert_eq!(status["next_check_in_seconds"], 60);
+        assert_eq!(board.to_json(Duration::from_secs(500))["next_check_in_seconds"], 0);
+    }
+
+    #[test]
+    fn hostile_clients_hold_up_nobody_for_long() {
+        let fixture = Fixture::new();
+        let _never_writes = fixture.connect();
+        fixture.connect().write_all(&[b'x'; 10_000]).unwrap_or_default();
+        fixture.connect().write_all(b"\xff\xff\n").unwrap();
+        let mut never_reads = fixture.connect();
+        never_reads.write_all(REQUEST).unwrap();
+        drop(fixture.connect());
+        assert_eq!(ask(&fixture.path()).unwrap()["stage"], "starting");
+        let mut other = fixture.connect();
+        other.write_all(b"{\"command\":\"fly\"}\n").unwrap();
+        let mut answer = String::new();
+        other.read_to_string(&mut answer).unwrap();
+        assert!(answer.contains("the only command is status"), "{answer}");
+    }
+
+    #[test]
+    fn the_socket_of_a_daemon_that_is_gone_is_replaced_and_another_is_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("status.sock");
+        drop(UnixListener::bind(&path).unwrap());
+        assert!(matches!(ask(&path), Err(StatusError::NoDaemon { .. })));
+        let clock: Arc<dyn Clock> = Arc::new(LinuxClock::new());
+        let server = serve(&path, SharedBoard::default(), Arc::clone(&clock)).unwrap();
+        assert!(serve(&path, SharedBoard::default(), clock).is_err());
+        assert!(ask(&path).is_ok());
+        drop(server);
+        assert!(!path.exists());
+        let error = ask(&path).unwrap_err().to_string();
+        assert!(error.starts_with("no daemon is running"), "{error}");
+    }
+}
