@@ -1,30 +1,118 @@
-//! Log lines: one per event, with time and level, to standard error or a file.
+//! Log lines: one per event, with time and level, to standard error, a file or syslog; and beside that to the log of
+//! the deployment that is carried out.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::net::UnixDatagram;
 use std::path::Path;
-use std::sync::Mutex;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
-struct Logger {
-    file: Option<Mutex<File>>,
+use crate::deployment_log::DeploymentLog;
+
+/// Where syslog listens.
+const SYSLOG: &str = "/dev/log";
+/// Longest syslog message, in bytes: the kernel limits a datagram, and some daemons cut at 8 KiB.
+const SYSLOG_BYTES: usize = 8 * 1024;
+/// How long a syslog daemon that is busy is waited for.
+const SYSLOG_WAIT: Duration = Duration::from_millis(500);
+
+/// The log of the deployment that is carried out.
+static DEPLOYMENT: Mutex<Option<DeploymentLog>> = Mutex::new(None);
+
+fn deployment() -> MutexGuard<'static, Option<DeploymentLog>> {
+    DEPLOYMENT.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// From now on every line also goes to `log`, and to the one before it no longer. Returns that one.
+pub fn tee(log: Option<DeploymentLog>) -> Option<DeploymentLog> {
+    std::mem::replace(&mut *deployment(), log)
+}
+
+/// Where log lines go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Destination<'a> {
+    /// Standard error.
+    StandardError,
+    /// The end of this file.
+    File(&'a Path),
+    /// The syslog daemon.
+    Syslog,
+}
+
+enum Logger {
+    StandardError,
+    File(Mutex<File>),
+    Syslog(Mutex<Syslog>),
 }
 
 /// Starts logging.
 ///
 /// # Errors
 /// When the log file cannot be opened.
-pub fn start(level: LevelFilter, file: Option<&Path>) -> io::Result<()> {
-    let file = match file {
-        Some(path) => Some(Mutex::new(OpenOptions::new().append(true).create(true).open(path)?)),
-        None => None,
+pub fn start(level: LevelFilter, destination: Destination<'_>) -> io::Result<()> {
+    let logger = match destination {
+        Destination::StandardError => Logger::StandardError,
+        Destination::File(path) => {
+            Logger::File(Mutex::new(OpenOptions::new().append(true).create(true).open(path)?))
+        }
+        Destination::Syslog => Logger::Syslog(Mutex::new(Syslog::new(SYSLOG.as_ref()))),
     };
     // A second start keeps the first logger.
-    let _ = log::set_boxed_logger(Box::new(Logger { file }));
+    let _ = log::set_boxed_logger(Box::new(logger));
     log::set_max_level(level);
     Ok(())
+}
+
+/// The way to the syslog daemon, which may come and go.
+struct Syslog {
+    path: Box<Path>,
+    socket: Option<UnixDatagram>,
+}
+
+impl Syslog {
+    fn new(path: &Path) -> Syslog {
+        Syslog { path: path.into(), socket: None }
+    }
+
+    fn send(&mut self, level: Level, message: &str) -> io::Result<()> {
+        let line = syslog_line(level, std::process::id(), message);
+        if let Some(socket) = &self.socket {
+            match socket.send(line.as_bytes()) {
+                // The daemon was restarted: its new socket is another one.
+                Err(error) if error.kind() != io::ErrorKind::WouldBlock => self.socket = None,
+                sent => return sent.map(|_| ()),
+            }
+        }
+        let socket = UnixDatagram::unbound()?;
+        socket.connect(&self.path)?;
+        socket.set_write_timeout(Some(SYSLOG_WAIT))?;
+        socket.send(line.as_bytes())?;
+        self.socket = Some(socket);
+        Ok(())
+    }
+}
+
+/// A message as RFC 3164 has it, for the facility "daemon". Without a time: it would be in the local time zone, and the
+/// syslog daemon puts in its own.
+fn syslog_line(level: Level, pid: u32, message: &str) -> String {
+    const DAEMON: u8 = 3 << 3;
+    let severity = match level {
+        Level::Error => 3,
+        Level::Warn => 4,
+        Level::Info => 6,
+        Level::Debug | Level::Trace => 7,
+    };
+    let mut line = format!("<{}>rust-ota[{pid}]: ", DAEMON | severity);
+    for character in message.chars() {
+        if line.len() >= SYSLOG_BYTES {
+            break;
+        }
+        line.push(if character.is_control() { ' ' } else { character });
+    }
+    line
 }
 
 /// The level of this name, as the Mender client names them.
@@ -50,7 +138,7 @@ impl Log for Logger {
         if !self.enabled(record.metadata()) {
             return;
         }
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let level = match record.level() {
             Level::Error => "error",
             Level::Warn => "warning",
@@ -58,15 +146,30 @@ impl Log for Logger {
             Level::Debug => "debug",
             Level::Trace => "trace",
         };
-        let line = format!("{} {level}: {}\n", utc(now), record.args());
+        let message = record.args().to_string();
+        let line = || format!("{} {level}: {message}\n", utc(now.as_secs()));
         // A log that cannot be written must not stop an update.
-        let _ = match &self.file {
-            Some(file) => file.lock().map_or(Ok(()), |mut file| file.write_all(line.as_bytes())),
-            None => io::stderr().lock().write_all(line.as_bytes()),
+        let _ = match self {
+            Logger::StandardError => io::stderr().lock().write_all(line().as_bytes()),
+            Logger::File(file) => file.lock().map_or(Ok(()), |mut file| file.write_all(line().as_bytes())),
+            Logger::Syslog(syslog) => {
+                syslog.lock().map_or(Ok(()), |mut syslog| syslog.send(record.level(), &message))
+            }
         };
+        if let Some(log) = &mut *deployment() {
+            log.append(level, &message, now);
+        }
     }
 
     fn flush(&self) {}
+}
+
+/// Time since 1970 as `2026-11-22T19:01:54.123Z`.
+pub fn utc_millis(time: Duration) -> String {
+    let mut text = utc(time.as_secs());
+    text.pop();
+    text.push_str(&format!(".{:03}Z", time.subsec_millis()));
+    text
 }
 
 /// Seconds since 1970 as `2026-11-22T19:01:54Z`. Days to date after Howard Hinnant's `civil_from_days`.
@@ -97,6 +200,35 @@ mod tests {
         check(951_782_400, "2000-02-29T00:00:00Z");
         check(1_795_374_114, "2026-11-22T19:01:54Z");
         check(4_107_542_400, "2100-03-01T00:00:00Z");
+    }
+
+    #[test]
+    fn deployment_logs_have_milliseconds() {
+        assert_eq!(utc_millis(Duration::from_millis(1_795_374_114_007)), "2026-11-22T19:01:54.007Z");
+    }
+
+    #[test]
+    fn syslog_lines_are_single_and_bounded() {
+        assert_eq!(syslog_line(Level::Info, 7, "a\nb"), "<30>rust-ota[7]: a b");
+        assert_eq!(syslog_line(Level::Error, 7, "x"), "<27>rust-ota[7]: x");
+        assert!(syslog_line(Level::Debug, 7, &"\u{e9}".repeat(SYSLOG_BYTES)).len() <= SYSLOG_BYTES + 1);
+    }
+
+    #[test]
+    fn a_syslog_daemon_may_be_restarted() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log");
+        let mut syslog = Syslog::new(&path);
+        assert!(syslog.send(Level::Info, "nobody").is_err());
+        let mut buffer = [0; 64];
+        for message in ["first", "second"] {
+            let daemon = UnixDatagram::bind(&path).unwrap();
+            syslog.send(Level::Warn, message).unwrap();
+            let count = daemon.recv(&mut buffer).unwrap();
+            let expected = format!("<28>rust-ota[{}]: {message}", std::process::id());
+            assert_eq!(buffer[..count], *expected.as_bytes());
+            std::fs::remove_file(&path).unwrap();
+        }
     }
 
     #[test]

@@ -8,6 +8,8 @@
 mod cli;
 #[allow(dead_code)] // Wired by the daemon.
 mod compose;
+#[allow(dead_code)] // Wired by the daemon.
+mod deployment_log;
 mod exit;
 #[allow(dead_code)] // Wired by the daemon.
 mod http;
@@ -15,6 +17,7 @@ mod http;
 mod identity;
 #[allow(dead_code)] // Wired by the daemon.
 mod keystore;
+#[allow(dead_code)] // Wired by the daemon.
 mod logger;
 #[allow(dead_code)] // Wired by the daemon.
 mod notify;
@@ -39,6 +42,7 @@ use linux::lock::LockError;
 use crate::cli::{Command, Invocation, UsageError};
 use crate::compose::{ComposeError, Setup};
 use crate::http::HttpSource;
+use crate::logger::Destination;
 use crate::standalone::{Printer, print_line};
 
 fn main() -> ExitCode {
@@ -146,7 +150,12 @@ fn prepare(invocation: &Invocation) -> Result<Setup, ComposeError> {
     // The command line beats the configuration.
     let name = global.log_level.as_deref().or(setup.config.log_level.as_deref()).unwrap_or("info");
     let level = logger::level(name).ok_or_else(|| ComposeError::LogLevel(name.to_owned()))?;
-    logger::start(level, global.log_file.as_deref()).map_err(|source| ComposeError::Io {
+    let destination = match &global.log_file {
+        Some(path) => Destination::File(path),
+        None if global.syslog => Destination::Syslog,
+        None => Destination::StandardError,
+    };
+    logger::start(level, destination).map_err(|source| ComposeError::Io {
         doing: "open the log file",
         path: global.log_file.as_deref().unwrap_or(std::path::Path::new("")).display().to_string(),
         source,

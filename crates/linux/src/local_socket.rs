@@ -23,6 +23,8 @@ pub fn peer_is_trusted(stream: &UnixStream) -> io::Result<bool> {
 /// When there is no such path.
 pub fn free_bytes(path: &Path) -> io::Result<u64> {
     let status = statvfs(path)?;
+    // The types have 32 bits on some systems.
+    #[allow(clippy::useless_conversion)]
     Ok(u64::from(status.blocks_available()).saturating_mul(u64::from(status.fragment_size())))
 }
 
