@@ -13,6 +13,8 @@ const UNSAFE_FORBIDDEN: &[&str] = &[
     "crates/bootloader-uboot/src/lib.rs",
     "crates/bootloader-grub/src/lib.rs",
     "daemon/src/main.rs",
+    "server/src/lib.rs",
+    "server/src/main.rs",
     "tools/artifact/src/lib.rs",
     "tools/artifact/src/main.rs",
     "xtask/src/main.rs",

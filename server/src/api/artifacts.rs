@@ -1,0 +1,291 @@
+//! Artifacts: they are read while they come in, and kept when they are what they say.
+
+use std::io::Read;
+use std::time::Duration;
+
+use client_core::artifact::{self, ArtifactError, Header, Limits, SignatureStatus, Trust};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper::{Method, StatusCode};
+use ring::digest;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
+
+use super::paging::Page;
+use super::{ApiError, Call, Reply, Shared, download, reply};
+use crate::domain::model::{Artifact, ArtifactFile};
+use crate::domain::time::Timestamp;
+use crate::domain::{id, limits};
+
+/// Longest description.
+const DESCRIPTION_BYTES: u64 = 4096;
+
+/// Whether the body of a request is an artifact and has to be read by [`route`].
+pub(super) fn is_upload(call: &Call) -> bool {
+    call.method == Method::POST
+        && matches!(call.segments().as_slice(), ["api", "management", _, "deployments", "artifacts"])
+}
+
+pub(super) async fn route(
+    shared: &Shared,
+    call: &Call,
+    rest: &[&str],
+    upload: Option<Incoming>,
+) -> Result<Reply, ApiError> {
+    match (rest, &call.method) {
+        ([], &Method::POST) => match upload {
+            Some(body) => take(shared, call, body).await,
+            None => Err(ApiError::bad_request("there is no body")),
+        },
+        ([] | ["list"], &Method::GET) => list(shared, call),
+        ([id], &Method::GET) => {
+            let fleet = shared.fleet();
+            let artifact = fleet.artifact(id).ok_or_else(ApiError::not_found)?;
+            Ok(reply::json(StatusCode::OK, &describe(artifact)))
+        }
+        ([id], &Method::PUT) => {
+            #[derive(Deserialize)]
+            struct Described {
+                description: String,
+            }
+            let text = call.json::<Described>()?.description;
+            if text.len() as u64 > DESCRIPTION_BYTES {
+                return Err(ApiError::bad_request("the description is too long"));
+            }
+            shared
+                .change(|fleet, now| {
+                    let changes = fleet.describe_artifact(id, text, now);
+                    changes.map(|changes| ((), changes)).ok_or_else(ApiError::not_found)
+                })
+                .await?;
+            Ok(reply::empty(StatusCode::NO_CONTENT))
+        }
+        ([id], &Method::DELETE) => {
+            let gone = shared.change(|fleet, _| fleet.delete_artifact(id)).await?;
+            shared.store.blobs.remove(&gone.id);
+            Ok(reply::empty(StatusCode::NO_CONTENT))
+        }
+        ([id, "download"], &Method::GET) => {
+            let artifact = shared.fleet().artifact(id).cloned().ok_or_else(ApiError::not_found)?;
+            let link = download::link(shared, call, &artifact);
+            Ok(reply::json(StatusCode::OK, &json!({ "uri": link.uri, "expire": link.expire })))
+        }
+        _ => Err(ApiError::not_found()),
+    }
+}
+
+/// How much there is.
+pub(super) fn storage(shared: &Shared) -> Result<Reply, ApiError> {
+    let usage: u64 = shared.fleet().artifacts().map(|artifact| artifact.size).sum();
+    Ok(reply::json(StatusCode::OK, &json!({ "limit": 0, "usage": usage })))
+}
+
+fn list(shared: &Shared, call: &Call) -> Result<Reply, ApiError> {
+    let page = Page::of(call)?;
+    let (names, device_type) = (call.queries("name"), call.query("device_type"));
+    let named = |artifact: &Artifact| {
+        let one = |name: &String| match name.strip_suffix('*') {
+            Some(start) => artifact.name.starts_with(start),
+            None => artifact.name == *name,
+        };
+        names.is_empty() || names.iter().any(one)
+    };
+    let fleet = shared.fleet();
+    let mut found: Vec<&Artifact> = fleet
+        .artifacts()
+        .filter(|artifact| named(artifact))
+        .filter(|artifact| device_type.as_ref().is_none_or(|kind| artifact.device_types.contains(kind)))
+        .collect();
+    found.sort_by(|a, b| (b.modified, &a.name).cmp(&(a.modified, &b.name)));
+    Ok(page.list(call, &found, |artifact| describe(artifact)))
+}
+
+pub(super) fn describe(artifact: &Artifact) -> Value {
+    let files: Vec<Value> = artifact
+        .files
+        .iter()
+        .map(|file| json!({ "name": file.name, "checksum": file.checksum, "size": file.size }))
+        .collect();
+    json!({
+        "id": artifact.id,
+        "name": artifact.name,
+        "description": artifact.description,
+        "device_types_compatible": artifact.device_types,
+        "info": { "format": "mender", "version": 3 },
+        "signed": artifact.signed,
+        "updates": [{
+            "type_info": { "type": artifact.payload_type },
+            "files": files,
+            "meta_data": artifact.meta_data,
+        }],
+        "artifact_provides": artifact.provides,
+        "artifact_depends": artifact.depends,
+        "clears_artifact_provides": artifact.clears_provides,
+        "size": artifact.size,
+        "sha256": artifact.sha256,
+        "modified": artifact.modified,
+    })
+}
+
+/// What has come in as a file.
+struct Received {
+    size: u64,
+    sha256: String,
+}
+
+async fn take(shared: &Shared, call: &Call, body: Incoming) -> Result<Reply, ApiError> {
+    let id = id::uuid()?;
+    let result = receive(shared, call, body, &id).await;
+    let (received, description) = match result {
+        Ok(received) => received,
+        Err(error) => {
+            discard(shared, &id);
+            return Err(error);
+        }
+    };
+    let path = shared.store.blobs.incoming(&id);
+    let read = tokio::task::spawn_blocking(move || read(&path)).await;
+    let read = read.map_err(|_| ApiError::bad_request("the artifact could not be read"));
+    let (header, files) = match read.and_then(|read| read) {
+        Ok(read) => read,
+        Err(error) => {
+            discard(shared, &id);
+            return Err(error);
+        }
+    };
+    let artifact = record(&id, header, files, received, description);
+    let kept = shared.store.blobs.clone();
+    let to_keep = id.clone();
+    tokio::task::spawn_blocking(move || kept.keep(&to_keep))
+        .await
+        .map_err(|_| ApiError::bad_request("the artifact could not be kept"))??;
+    // The file first: a record without its file would be offered to devices.
+    if let Err(error) = shared.change(|fleet, _| fleet.add_artifact(artifact)).await {
+        shared.store.blobs.remove(&id);
+        return Err(error);
+    }
+    Ok(reply::created(&format!("./management/v1/deployments/artifacts/{id}")))
+}
+
+fn discard(shared: &Shared, id: &str) {
+    if shared.store.blobs.incoming(id).exists() {
+        shared.store.blobs.discard(id);
+    }
+}
+
+/// Streams the form: the description, then the artifact into a file.
+async fn receive(
+    shared: &Shared,
+    call: &Call,
+    body: Incoming,
+    id: &str,
+) -> Result<(Received, String), ApiError> {
+    let bad = |error: multer::Error| match error {
+        multer::Error::StreamSizeExceeded { .. } | multer::Error::FieldSizeExceeded { .. } => {
+            ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "the artifact or a field is too large")
+        }
+        error => ApiError::bad_request(&format!("the form: {error}")),
+    };
+    let boundary = call.header("content-type").and_then(|kind| multer::parse_boundary(kind).ok());
+    let boundary = boundary.ok_or_else(|| ApiError::bad_request("the body is not multipart/form-data"))?;
+    let most = shared.options.max_artifact_bytes;
+    let sizes = multer::SizeLimit::new()
+        .for_field("description", DESCRIPTION_BYTES)
+        .for_field("size", 64)
+        .for_field("artifact", most)
+        .per_field(DESCRIPTION_BYTES)
+        .whole_stream(most.saturating_add(limits::BODY_BYTES as u64));
+    let constraints = multer::Constraints::new().size_limit(sizes);
+    let mut form = multer::Multipart::with_constraints(body.into_data_stream(), boundary, constraints);
+    let patience = Duration::from_secs(shared.options.read_timeout_seconds);
+    let late = |_| ApiError::new(StatusCode::REQUEST_TIMEOUT, "the body did not come");
+    let mut description = String::new();
+    while let Some(mut field) =
+        tokio::time::timeout(patience, form.next_field()).await.map_err(late)?.map_err(bad)?
+    {
+        match field.name() {
+            Some("description") => description = field.text().await.map_err(bad)?,
+            Some("artifact") => {
+                let mut file = tokio::fs::File::create(shared.store.blobs.incoming(id)).await?;
+                let mut context = digest::Context::new(&digest::SHA256);
+                let mut size = 0_u64;
+                while let Some(bytes) =
+                    tokio::time::timeout(patience, field.chunk()).await.map_err(late)?.map_err(bad)?
+                {
+                    context.update(&bytes);
+                    size += bytes.len() as u64;
+                    file.write_all(&bytes).await?;
+                }
+                file.flush().await?;
+                return Ok((Received { size, sha256: id::hex(context.finish().as_ref()) }, description));
+            }
+            _ => {
+                field.bytes().await.map_err(bad)?;
+            }
+        }
+    }
+    Err(ApiError::bad_request("the form has no field artifact"))
+}
+
+/// Reads all of an artifact: what it says, and that its checksums are right. Whether its signature is, is for the
+/// devices to judge: they have the keys.
+fn read(path: &std::path::Path) -> Result<(Header, Vec<ArtifactFile>), ApiError> {
+    let wrong = |error: ArtifactError| ApiError::bad_request(&format!("not a valid artifact: {error}"));
+    let file = std::fs::File::open(path)?;
+    let artifact::Artifact { header, mut payload, .. } =
+        artifact::open(file, &Trust::DangerUnsigned, &Limits::default()).map_err(wrong)?;
+    let mut files = Vec::new();
+    let mut buffer = vec![0; 256 * 1024];
+    while let Some(mut file) = payload.next_file().map_err(wrong)? {
+        files.push(ArtifactFile {
+            name: file.name().to_owned(),
+            checksum: id::hex(&file.expected_sha256()),
+            size: file.size(),
+        });
+        while file
+            .read(&mut buffer)
+            .map_err(|error| ApiError::bad_request(&format!("not a valid artifact: {error}")))?
+            > 0
+        {}
+    }
+    Ok((header, files))
+}
+
+fn record(
+    id: &str,
+    header: Header,
+    files: Vec<ArtifactFile>,
+    received: Received,
+    description: String,
+) -> Artifact {
+    let mut depends = header.depends.type_info;
+    depends.extend(header.depends.artifact_name.map(|names| ("artifact_name".to_owned(), names)));
+    depends.extend(header.depends.artifact_group.map(|groups| ("artifact_group".to_owned(), groups)));
+    let mut provides = header.provides.unwrap_or_default();
+    provides.insert("artifact_name".to_owned(), header.artifact_name.clone());
+    provides.extend(header.artifact_group.map(|group| ("artifact_group".to_owned(), group)));
+    let (payload_type, meta_data) = match header.payload {
+        Some(payload) => (Some(payload.payload_type), payload.meta_data),
+        None => (None, None),
+    };
+    Artifact {
+        id: id.to_owned(),
+        name: header.artifact_name,
+        description,
+        device_types: header.depends.device_type,
+        depends,
+        provides,
+        clears_provides: header.clears_provides.unwrap_or_default(),
+        payload_type,
+        meta_data: meta_data.and_then(|text| serde_json::from_str(&text).ok()),
+        files,
+        signed: match header.signature {
+            SignatureStatus::Unsigned => false,
+            _ => true,
+        },
+        size: received.size,
+        sha256: received.sha256,
+        modified: Timestamp::now(),
+    }
+}

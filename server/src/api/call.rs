@@ -1,0 +1,111 @@
+//! One request, read.
+
+use hyper::body::Bytes;
+use hyper::header::HeaderMap;
+use hyper::http::request::Parts;
+use hyper::{Method, header};
+use serde::de::DeserializeOwned;
+
+use super::ApiError;
+
+/// One request, read.
+pub(crate) struct Call {
+    pub(crate) method: Method,
+    /// As it was sent, without the query.
+    pub(crate) path: String,
+    pub(crate) query: String,
+    pub(crate) headers: HeaderMap,
+    /// Empty for an upload.
+    pub(crate) body: Bytes,
+}
+
+impl Call {
+    pub(crate) fn new(parts: Parts) -> Call {
+        Call {
+            path: parts.uri.path().to_owned(),
+            query: parts.uri.query().unwrap_or_default().to_owned(),
+            method: parts.method,
+            headers: parts.headers,
+            body: Bytes::new(),
+        }
+    }
+
+    /// The path without its first slash, in pieces.
+    pub(crate) fn segments(&self) -> Vec<&str> {
+        self.path.strip_prefix('/').unwrap_or(&self.path).trim_end_matches('/').split('/').collect()
+    }
+
+    pub(crate) fn path_and_query(&self) -> String {
+        match self.query.as_str() {
+            "" => self.path.clone(),
+            query => format!("{}?{query}", self.path),
+        }
+    }
+
+    /// A header as text.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).and_then(|value| value.to_str().ok())
+    }
+
+    /// The token of `Authorization: Bearer`.
+    pub(crate) fn bearer(&self) -> Option<&str> {
+        let value = self.header(header::AUTHORIZATION.as_str())?;
+        let (scheme, token) = value.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+    }
+
+    /// Every value of `name` in the query.
+    pub(crate) fn queries(&self, name: &str) -> Vec<String> {
+        self.query
+            .split('&')
+            .filter_map(|pair| {
+                let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+                (decode(key) == name).then(|| decode(value))
+            })
+            .collect()
+    }
+
+    /// The first value of `name` in the query.
+    pub(crate) fn query(&self, name: &str) -> Option<String> {
+        self.queries(name).into_iter().next()
+    }
+
+    /// The body as JSON.
+    pub(crate) fn json<T: DeserializeOwned>(&self) -> Result<T, ApiError> {
+        serde_json::from_slice(&self.body)
+            .map_err(|error| ApiError::bad_request(&format!("the body is not as expected: {error}")))
+    }
+}
+
+/// Percent-decodes; what is no text then has replacement characters.
+pub(crate) fn decode(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&byte, after)) = rest.split_first() {
+        rest = after;
+        let digits = after.get(..2).and_then(|digits| std::str::from_utf8(digits).ok());
+        let value =
+            digits.filter(|d| !d.starts_with('+')).and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        match (byte, value) {
+            (b'%', Some(value)) => {
+                bytes.push(value);
+                rest = &after[2..];
+            }
+            (b'+', _) => bytes.push(b' '),
+            _ => bytes.push(byte),
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn percent_encoding_is_undone() {
+        for (text, decoded) in
+            [("a%20b+c", "a b c"), ("%", "%"), ("%4", "%4"), ("%zz%41", "%zzA"), ("%ff", "\u{fffd}")]
+        {
+            assert_eq!(super::decode(text), decoded);
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! What devices reported, groups, and searches over both.
+
+use hyper::{Method, StatusCode};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::paging::Page;
+use super::{ApiError, Call, Reply, Shared, reply};
+use crate::domain::fleet::Fleet;
+use crate::domain::limits;
+use crate::domain::model::Device;
+
+pub(super) async fn route(
+    shared: &Shared,
+    call: &Call,
+    version: &str,
+    rest: &[&str],
+) -> Result<Reply, ApiError> {
+    match (version, rest, &call.method) {
+        ("v1", ["devices"], &Method::GET) => list(shared, call),
+        ("v1", ["devices", id], &Method::GET) => {
+            let fleet = shared.fleet();
+            let device = fleet.device(id).ok_or_else(ApiError::not_found)?;
+            Ok(reply::json(StatusCode::OK, &describe(&fleet, device)))
+        }
+        ("v1", ["devices", id, "group"], &Method::GET) => {
+            let fleet = shared.fleet();
+            let device = fleet.device(id).ok_or_else(ApiError::not_found)?;
+            Ok(reply::json(StatusCode::OK, &json!({ "group": device.group })))
+        }
+        ("v1", ["devices", id, "group"], &Method::PUT) => {
+            #[derive(Deserialize)]
+            struct Wanted {
+                group: String,
+            }
+            let group = call.json::<Wanted>()?.group;
+            check_group(&group)?;
+            set_group(shared, id, Some(group)).await
+        }
+        ("v1", ["devices", id, "group", group], &Method::DELETE) => {
+            let group = super::call::decode(group);
+            if shared.fleet().device(id).and_then(|device| device.group.clone()) != Some(group) {
+                return Err(ApiError::not_found());
+            }
+            set_group(shared, id, None).await
+        }
+        ("v1", ["groups"], &Method::GET) => {
+            let fleet = shared.fleet();
+            let mut groups: Vec<&String> =
+                fleet.devices().filter_map(|device| device.group.as_ref()).collect();
+            groups.sort();
+            groups.dedup();
+            Ok(reply::json(StatusCode::OK, &groups))
+        }
+        _ => Err(ApiError::not_found()),
+    }
+}
+
+fn check_group(group: &str) -> Result<(), ApiError> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    if group.is_empty() || group.len() > limits::NAME_CHARS || !group.chars().all(plain) {
+        return Err(ApiError::bad_request("a group has 1 to 256 letters, digits, _ and -"));
+    }
+    Ok(())
+}
+
+async fn set_group(shared: &Shared, id: &str, group: Option<String>) -> Result<Reply, ApiError> {
+    shared
+        .change(|fleet, now| {
+            let changes = fleet.set_group(id, group, now);
+            changes.map(|changes| ((), changes)).ok_or_else(ApiError::not_found)
+        })
+        .await?;
+    Ok(reply::empty(StatusCode::NO_CONTENT))
+}
+
+fn list(shared: &Shared, call: &Call) -> Result<Reply, ApiError> {
+    let page = Page::of(call)?;
+    let group = call.query("group");
+    let has_group = call.query("has_group").map(|text| text == "true");
+    let fleet = shared.fleet();
+    let found: Vec<&Device> = fleet
+        .devices()
+        .filter(|device| group.is_none() || device.group == group)
+        .filter(|device| has_group.is_none_or(|wanted| device.group.is_some() == wanted))
+        .collect();
+    Ok(page.list(call, &found, |device| describe(&fleet, device)))
+}
+
+/// Every attribute of a device: scope, name, value.
+fn attributes(fleet: &Fleet, device: &Device) -> Vec<Value> {
+    let attribute =
+        |scope: &str, name: &str, value: Value| json!({ "scope": scope, "name": name, "value": value });
+    let mut all = Vec::new();
+    for (name, value) in &device.identity {
+        all.push(attribute("identity", name, value.clone()));
+    }
+    all.push(attribute("identity", "status", json!(device.status())));
+    all.push(attribute("system", "created_ts", json!(device.created)));
+    all.push(attribute("system", "updated_ts", json!(device.updated)));
+    if let Some(group) = &device.group {
+        all.push(attribute("system", "group", json!(group)));
+    }
+    if let Some(time) = fleet.last_check_in(&device.id) {
+        all.push(attribute("system", "check_in_time", json!(time)));
+    }
+    let reported = fleet.inventory(&device.id).map(|inventory| &inventory.attributes);
+    for (name, value) in reported.into_iter().flatten() {
+        let mut described = attribute("inventory", name, value.value.clone());
+        described["timestamp"] = json!(value.timestamp);
+        if let Some(text) = &value.description {
+            described["description"] = json!(text);
+        }
+        all.push(described);
+    }
+    all
+}
+
+fn describe(fleet: &Fleet, device: &Device) -> Value {
+    let reported = fleet.inventory(&device.id).and_then(|inventory| inventory.updated);
+    json!({
+        "id": device.id,
+        "updated_ts": reported.unwrap_or(device.updated),
+        "attributes": attributes(fleet, device),
+    })
+}

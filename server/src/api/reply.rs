@@ -1,0 +1,193 @@
+//! Answers, and errors in the words of the protocol.
+
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Bytes;
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::{Response, StatusCode};
+use serde::Serialize;
+use serde_json::json;
+
+use crate::domain::fleet::{AdmissionError, ArtifactConflict, CreateError, DeleteArtifactError, ReportError};
+use crate::domain::id::{self, NoRandomness};
+use crate::store::{StoreError, WriterFailed};
+
+/// The bytes of an answer.
+pub(crate) type Body = BoxBody<Bytes, std::io::Error>;
+/// An answer.
+pub(crate) type Reply = Response<Body>;
+
+/// An answer that is an error.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ApiError {
+    pub(crate) status: StatusCode,
+    pub(crate) message: String,
+}
+
+impl ApiError {
+    pub(crate) fn new(status: StatusCode, message: &str) -> ApiError {
+        ApiError { status, message: message.to_owned() }
+    }
+
+    pub(crate) fn bad_request(message: &str) -> ApiError {
+        ApiError::new(StatusCode::BAD_REQUEST, message)
+    }
+
+    pub(crate) fn unauthorized(message: &str) -> ApiError {
+        ApiError::new(StatusCode::UNAUTHORIZED, message)
+    }
+
+    pub(crate) fn not_found() -> ApiError {
+        ApiError::new(StatusCode::NOT_FOUND, "not found")
+    }
+
+    pub(crate) fn unprocessable(message: &str) -> ApiError {
+        ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, message)
+    }
+
+    pub(crate) fn conflict(message: &str) -> ApiError {
+        ApiError::new(StatusCode::CONFLICT, message)
+    }
+
+    fn internal(message: &str) -> ApiError {
+        ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, message)
+    }
+
+    pub(crate) fn into_reply(self) -> Reply {
+        let request_id = id::uuid().unwrap_or_default();
+        let mut reply = json(self.status, &json!({ "error": self.message, "request_id": request_id }));
+        if let Ok(value) = HeaderValue::from_str(&request_id) {
+            reply.headers_mut().insert("X-MEN-RequestID", value);
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            reply
+                .headers_mut()
+                .insert("WWW-Authenticate", HeaderValue::from_static("Bearer realm=\"rust-ota\""));
+        }
+        reply
+    }
+}
+
+impl From<WriterFailed> for ApiError {
+    fn from(_: WriterFailed) -> ApiError {
+        ApiError::internal("nothing can be stored")
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> ApiError {
+        log::error!("{error}");
+        ApiError::internal("the store could not be read")
+    }
+}
+
+impl From<NoRandomness> for ApiError {
+    fn from(_: NoRandomness) -> ApiError {
+        ApiError::internal("no random numbers")
+    }
+}
+
+impl From<std::io::Error> for ApiError {
+    fn from(error: std::io::Error) -> ApiError {
+        log::error!("{error}");
+        ApiError::internal("a file could not be read or written")
+    }
+}
+
+impl From<AdmissionError> for ApiError {
+    fn from(error: AdmissionError) -> ApiError {
+        match error {
+            AdmissionError::NotFound => ApiError::not_found(),
+            AdmissionError::Exists => ApiError::conflict("the device exists"),
+            AdmissionError::BadTransition => ApiError::unprocessable("the status cannot become that one"),
+            AdmissionError::DeviceLimit => {
+                ApiError::unprocessable("maximum number of accepted devices reached")
+            }
+            AdmissionError::NoRandomness => NoRandomness.into(),
+        }
+    }
+}
+
+impl From<ArtifactConflict> for ApiError {
+    fn from(conflict: ArtifactConflict) -> ApiError {
+        ApiError::conflict(&format!(
+            "artifact {} has the same name, depends, and one of the device types",
+            conflict.existing
+        ))
+    }
+}
+
+impl From<DeleteArtifactError> for ApiError {
+    fn from(error: DeleteArtifactError) -> ApiError {
+        match error {
+            DeleteArtifactError::NotFound => ApiError::not_found(),
+            DeleteArtifactError::InUse => ApiError::conflict("the artifact is used by an active deployment"),
+        }
+    }
+}
+
+impl From<CreateError> for ApiError {
+    fn from(error: CreateError) -> ApiError {
+        match error {
+            CreateError::NoArtifact => ApiError::unprocessable("no artifact has that name"),
+            CreateError::NoDevices => ApiError::unprocessable("the deployment would be for no device"),
+            CreateError::UnknownDevice(id) => ApiError::unprocessable(&format!("there is no device {id}")),
+            CreateError::Exists(id) => ApiError::conflict(&format!("deployment {id} is active and the same")),
+            CreateError::NoRandomness => NoRandomness.into(),
+        }
+    }
+}
+
+impl From<ReportError> for ApiError {
+    fn from(error: ReportError) -> ApiError {
+        match error {
+            ReportError::NotFound => ApiError::not_found(),
+            ReportError::Aborted => ApiError::conflict("the deployment was aborted"),
+            ReportError::Finished => ApiError::unprocessable("the deployment is finished"),
+        }
+    }
+}
+
+impl From<ApiError> for Reply {
+    fn from(error: ApiError) -> Reply {
+        error.into_reply()
+    }
+}
+
+/// These bytes.
+pub(crate) fn bytes(status: StatusCode, content_type: &'static str, bytes: impl Into<Bytes>) -> Reply {
+    let body = Full::new(bytes.into()).map_err(|never| match never {}).boxed();
+    let mut reply = Response::new(body);
+    *reply.status_mut() = status;
+    reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    reply
+}
+
+/// No body.
+pub(crate) fn empty(status: StatusCode) -> Reply {
+    let mut reply = bytes(status, "application/json", Bytes::new());
+    reply.headers_mut().remove(CONTENT_TYPE);
+    reply
+}
+
+/// A value as JSON.
+pub(crate) fn json<T: Serialize>(status: StatusCode, value: &T) -> Reply {
+    match serde_json::to_vec(value) {
+        Ok(text) => bytes(status, "application/json", text),
+        Err(error) => ApiError::internal(&error.to_string()).into_reply(),
+    }
+}
+
+/// Something new, and where it is.
+pub(crate) fn created(location: &str) -> Reply {
+    let mut reply = empty(StatusCode::CREATED);
+    if let Ok(location) = HeaderValue::from_str(location) {
+        reply.headers_mut().insert(hyper::header::LOCATION, location);
+    }
+    reply
+}
+
+/// Text of whatever kind.
+pub(crate) fn text(status: StatusCode, text: &str) -> Reply {
+    bytes(status, "application/json", text.as_bytes().to_vec())
+}

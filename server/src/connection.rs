@@ -1,0 +1,104 @@
+//! Connections: accepted, decrypted, and served until they end or the server does.
+
+use std::convert::Infallible;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio_rustls::TlsAcceptor;
+
+use crate::api::{self, Shared};
+use crate::domain::limits;
+use crate::faults::io::{Bender, BentStream};
+
+/// Open at once. More wait to be accepted: each needs a file descriptor and some memory.
+const CONNECTIONS: usize = 16_384;
+/// How long requests may go on after the server was told to stop.
+const LAST_SECONDS: u64 = 5;
+
+/// Serves until `stop` says so.
+pub(crate) async fn accept(
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    shared: Arc<Shared>,
+    mut stop: watch::Receiver<bool>,
+) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let Ok(place) = places.clone().acquire_owned().await else { break };
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = stop.changed() => break,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                // Mostly there are no file descriptors left; some will be when a connection ends.
+                log::warn!("a connection could not be accepted: {error}");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        let (tls, shared, stop) = (tls.clone(), shared.clone(), stop.clone());
+        tokio::spawn(async move {
+            if let Err(error) = serve(stream, tls, shared, stop).await {
+                log::debug!("a connection ended: {error}");
+            }
+            drop(place);
+        });
+    }
+    drop(listener);
+    // Every connection holds a place.
+    let all = places.acquire_many(u32::try_from(CONNECTIONS).unwrap_or(u32::MAX));
+    if tokio::time::timeout(Duration::from_secs(LAST_SECONDS), all).await.is_err() {
+        log::info!("connections that did not end are closed");
+    }
+}
+
+async fn serve(
+    stream: TcpStream,
+    tls: Option<TlsAcceptor>,
+    shared: Arc<Shared>,
+    stop: watch::Receiver<bool>,
+) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let Some(tls) = tls else { return serve_http(stream, shared, stop).await };
+    let patience = Duration::from_secs(shared.options.read_timeout_seconds);
+    match tokio::time::timeout(patience, tls.accept(stream)).await {
+        Ok(stream) => serve_http(stream?, shared, stop).await,
+        Err(_) => Err(io::ErrorKind::TimedOut.into()),
+    }
+}
+
+async fn serve_http<S>(stream: S, shared: Arc<Shared>, mut stop: watch::Receiver<bool>) -> io::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let patience = Duration::from_secs(shared.options.read_timeout_seconds);
+    let bender = Bender::default();
+    let stream = BentStream::new(stream, bender.clone(), patience);
+    let service = service_fn(move |request| {
+        let (shared, bender) = (shared.clone(), bender.clone());
+        async move { Ok::<_, Infallible>(api::serve(&shared, &bender, request).await) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(patience)
+        .max_buf_size(limits::HEAD_BYTES)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
+    let result = tokio::select! {
+        result = connection.as_mut() => result,
+        _ = stop.changed() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    result.map_err(io::Error::other)
+}

@@ -1,0 +1,84 @@
+//! What names a device: a JSON object, brought to one form, whatever client wrote it.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::id;
+
+/// Most keys an identity may have.
+const KEYS: usize = 100;
+/// Longest key or value.
+const TEXT_CHARS: usize = 4096;
+
+/// What is wrong with the identity a device sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub(crate) enum IdentityError {
+    /// Not a JSON object with at least one key.
+    NotAnObject,
+    /// More or longer than the limits allow.
+    TooLarge,
+}
+
+/// An identity in its one form.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Identity {
+    /// The attributes, sorted.
+    pub(crate) attributes: BTreeMap<String, Value>,
+    /// SHA-256 of the attributes as compact JSON with sorted keys.
+    pub(crate) sha256: String,
+}
+
+impl Identity {
+    /// Reads the text of `id_data`.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(crate) fn parse(id_data: &str) -> Result<Identity, IdentityError> {
+        let attributes = serde_json::from_str(id_data).map_err(|_| IdentityError::NotAnObject)?;
+        Identity::new(attributes)
+    }
+
+    /// The identity with these attributes.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub(crate) fn new(attributes: BTreeMap<String, Value>) -> Result<Identity, IdentityError> {
+        if attributes.is_empty() {
+            return Err(IdentityError::NotAnObject);
+        }
+        let too_long = |text: &str| text.chars().count() > TEXT_CHARS;
+        let value_too_long = |value: &Value| too_long(&value.to_string());
+        if attributes.len() > KEYS
+            || attributes.iter().any(|(key, value)| too_long(key) || value_too_long(value))
+        {
+            return Err(IdentityError::TooLarge);
+        }
+        // Values inside are maps of serde_json, which sorts them as well.
+        let canonical = serde_json::to_string(&attributes).map_err(|_| IdentityError::NotAnObject)?;
+        Ok(Identity { sha256: id::sha256_hex(canonical.as_bytes()), attributes })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Identity, IdentityError};
+
+    #[test]
+    fn two_encodings_of_one_identity_are_one_device() {
+        let old = Identity::parse("{\"sn\":\"A\\u003cB\\u003e\\u0026\",\"mac\":\"x\"}\n").unwrap();
+        let new = Identity::parse("{ \"mac\": \"x\", \"sn\": \"A<B>&\" }").unwrap();
+        assert_eq!(old, new);
+        assert_ne!(old.sha256, Identity::parse("{\"mac\":\"y\",\"sn\":\"A<B>&\"}").unwrap().sha256);
+    }
+
+    #[test]
+    fn what_is_no_identity_is_refused() {
+        for text in ["", "{}", "[]", "\"mac\"", "{\"mac\"", "null"] {
+            assert_eq!(Identity::parse(text), Err(IdentityError::NotAnObject));
+        }
+        let long = format!("{{\"mac\":\"{}\"}}", "x".repeat(5000));
+        assert_eq!(Identity::parse(&long), Err(IdentityError::TooLarge));
+    }
+}

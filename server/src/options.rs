@@ -1,0 +1,152 @@
+//! What a server can be told.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use crate::faults::Rule;
+
+/// What a server is told when it starts. Only the data folder has to be named.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Options {
+    pub(crate) data_dir: PathBuf,
+    pub(crate) listen: SocketAddr,
+    pub(crate) tls: Option<(PathBuf, PathBuf)>,
+    pub(crate) client_ca: Option<PathBuf>,
+    pub(crate) public_url: Option<String>,
+    pub(crate) auto_accept: bool,
+    pub(crate) max_devices: usize,
+    pub(crate) link_lifetime_seconds: u64,
+    pub(crate) token_lifetime_seconds: u64,
+    pub(crate) v2: bool,
+    pub(crate) user: Option<(String, String)>,
+    pub(crate) max_artifact_bytes: u64,
+    pub(crate) record_requests: bool,
+    pub(crate) enable_faults: bool,
+    pub(crate) faults: Vec<Rule>,
+    pub(crate) read_timeout_seconds: u64,
+    pub(crate) threads: usize,
+}
+
+impl Options {
+    /// A server with its data in `data_dir`, on a free port of the loopback.
+    pub fn new(data_dir: impl Into<PathBuf>) -> Options {
+        Options {
+            data_dir: data_dir.into(),
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            tls: None,
+            client_ca: None,
+            public_url: None,
+            auto_accept: false,
+            max_devices: 0,
+            link_lifetime_seconds: 24 * 3600,
+            token_lifetime_seconds: 7 * 24 * 3600,
+            v2: true,
+            user: None,
+            max_artifact_bytes: 10 * 1024 * 1024 * 1024,
+            record_requests: false,
+            enable_faults: false,
+            faults: Vec::new(),
+            read_timeout_seconds: 30,
+            threads: 2,
+        }
+    }
+
+    /// Where to listen. Port 0 is any that is free.
+    pub fn listen(mut self, address: SocketAddr) -> Options {
+        self.listen = address;
+        self
+    }
+
+    /// Speak TLS with this certificate chain and key, both PEM.
+    pub fn tls(mut self, certificate: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Options {
+        self.tls = Some((certificate.into(), key.into()));
+        self
+    }
+
+    /// Serve only clients with a certificate of this authority (PEM). Needs [`Options::tls`].
+    pub fn client_ca(mut self, certificate: impl Into<PathBuf>) -> Options {
+        self.client_ca = Some(certificate.into());
+        self
+    }
+
+    /// What links begin with. By default it is taken from the `Host` header of the request.
+    pub fn public_url(mut self, url: &str) -> Options {
+        self.public_url = Some(url.trim_end_matches('/').to_owned());
+        self
+    }
+
+    /// Accept new devices without asking anybody. A second key of a device is not accepted that way.
+    pub fn auto_accept(mut self, yes: bool) -> Options {
+        self.auto_accept = yes;
+        self
+    }
+
+    /// Most accepted devices; 0 is no limit.
+    pub fn max_devices(mut self, count: usize) -> Options {
+        self.max_devices = count;
+        self
+    }
+
+    /// How long a download link opens its artifact.
+    pub fn link_lifetime_seconds(mut self, seconds: u64) -> Options {
+        self.link_lifetime_seconds = seconds;
+        self
+    }
+
+    /// How long a device's token is valid.
+    pub fn token_lifetime_seconds(mut self, seconds: u64) -> Options {
+        self.token_lifetime_seconds = seconds;
+        self
+    }
+
+    /// Whether `deployments/next` exists in its second version. The open-source server has only the first.
+    pub fn v2(mut self, yes: bool) -> Options {
+        self.v2 = yes;
+        self
+    }
+
+    /// A person who may log in with a name and a password.
+    pub fn user(mut self, name: &str, password: &str) -> Options {
+        self.user = Some((name.to_owned(), password.to_owned()));
+        self
+    }
+
+    /// The largest artifact that is taken.
+    pub fn max_artifact_bytes(mut self, bytes: u64) -> Options {
+        self.max_artifact_bytes = bytes;
+        self
+    }
+
+    /// Remember every request for [`crate::Running::requests`]. For tests: the memory for it is never given back.
+    pub fn record_requests(mut self, yes: bool) -> Options {
+        self.record_requests = yes;
+        self
+    }
+
+    /// Let `PUT /api/internal/v1/faults` set faults. For tests.
+    pub fn enable_faults(mut self, yes: bool) -> Options {
+        self.enable_faults = yes;
+        self
+    }
+
+    /// Begin with these faults. For tests.
+    pub fn faults(mut self, rules: Vec<Rule>) -> Options {
+        self.faults = rules;
+        self.enable_faults = true;
+        self
+    }
+
+    /// How long a client may take for the head of a request, and again for its body; and how long it may leave an
+    /// answer unread.
+    pub fn read_timeout_seconds(mut self, seconds: u64) -> Options {
+        self.read_timeout_seconds = seconds.max(1);
+        self
+    }
+
+    /// Threads that serve requests.
+    pub fn threads(mut self, count: usize) -> Options {
+        self.threads = count.max(1);
+        self
+    }
+}

@@ -1,0 +1,261 @@
+//! A server from its start to its end, on threads of its own.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls;
+use tokio_rustls::rustls::RootCertStore;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::server::WebPkiClientVerifier;
+
+use crate::api::Shared;
+use crate::connection;
+use crate::domain::model::Change;
+use crate::domain::time::Timestamp;
+use crate::faults::FaultsHandle;
+use crate::options::Options;
+use crate::recorder::{RecordedRequest, Recorder};
+use crate::store::{self, StoreError};
+
+/// How often the times at which devices were heard of are stored.
+const CHECK_IN_INTERVAL: Duration = Duration::from_secs(60);
+/// How long threads may go on after everything was told to stop.
+const LAST: Duration = Duration::from_secs(2);
+
+/// Why a server did not start.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The data folder.
+    Store(StoreError),
+    /// The address.
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// The reason.
+        source: io::Error,
+    },
+    /// Certificates or keys.
+    Tls {
+        /// What is wrong.
+        reason: String,
+    },
+    /// A certificate of clients without TLS.
+    ClientCaWithoutTls,
+    /// The threads.
+    Threads(io::Error),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StartError::Store(error) => error.fmt(f),
+            StartError::Listen { address, source } => write!(f, "listening on {address}: {source}"),
+            StartError::Tls { reason } => write!(f, "TLS: {reason}"),
+            StartError::ClientCaWithoutTls => {
+                write!(f, "certificates of clients need a certificate of the server")
+            }
+            StartError::Threads(error) => write!(f, "starting threads: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+/// Starts servers.
+#[derive(Debug)]
+pub struct Server;
+
+impl Server {
+    /// Starts a server. It has read its data and listens when this returns.
+    ///
+    /// # Errors
+    /// Why it did not start.
+    pub fn start(options: Options) -> Result<Running, StartError> {
+        let tls = tls(&options)?;
+        let (store, fleet) = store::open(&options.data_dir).map_err(StartError::Store)?;
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(options.threads)
+            .thread_name("server")
+            .enable_all()
+            .build()
+            .map_err(StartError::Threads)?;
+        let faults = FaultsHandle::default();
+        faults.set(options.faults.clone());
+        let address = options.listen;
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let recorder = Recorder::new(options.record_requests);
+        let shared =
+            Arc::new(Shared { options, fleet: RwLock::new(fleet), store, faults: faults.clone(), recorder });
+        let listen = |source| StartError::Listen { address, source };
+        let listener = runtime.block_on(TcpListener::bind(address)).map_err(listen)?;
+        let address = listener.local_addr().map_err(listen)?;
+        let (stop, stopped) = watch::channel(false);
+        let accepting = runtime.spawn(connection::accept(
+            listener,
+            tls.map(TlsAcceptor::from),
+            shared.clone(),
+            stopped.clone(),
+        ));
+        runtime.spawn(store_check_ins(shared.clone(), stopped));
+        let host = if address.ip().is_unspecified() { "127.0.0.1".to_owned() } else { host(address) };
+        Ok(Running {
+            url: format!("{scheme}://{host}:{}", address.port()),
+            port: address.port(),
+            shared,
+            faults,
+            stop,
+            threads: Some((runtime, accepting)),
+        })
+    }
+}
+
+fn host(address: SocketAddr) -> String {
+    match address {
+        SocketAddr::V4(address) => address.ip().to_string(),
+        SocketAddr::V6(address) => format!("[{}]", address.ip()),
+    }
+}
+
+/// A server that runs. It stops when this is dropped.
+pub struct Running {
+    url: String,
+    port: u16,
+    shared: Arc<Shared>,
+    faults: FaultsHandle,
+    stop: watch::Sender<bool>,
+    threads: Option<(Runtime, tokio::task::JoinHandle<()>)>,
+}
+
+impl fmt::Debug for Running {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Running").field("url", &self.url).finish_non_exhaustive()
+    }
+}
+
+impl Running {
+    /// Where it is, such as `http://127.0.0.1:40123`.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The port it listens on.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// What opens its management API.
+    pub fn management_token(&self) -> &str {
+        &self.shared.store.secrets.management_token
+    }
+
+    /// Its faults.
+    pub fn faults(&self) -> FaultsHandle {
+        self.faults.clone()
+    }
+
+    /// Every request so far, in the order of the answers, if [`Options::record_requests`] was set.
+    pub fn requests(&self) -> Vec<RecordedRequest> {
+        self.shared.recorder.requests()
+    }
+
+    /// Stops it: requests that are being answered get a few seconds, and everything is stored.
+    pub fn stop(mut self) {
+        self.end();
+    }
+
+    fn end(&mut self) {
+        let Some((runtime, accepting)) = self.threads.take() else { return };
+        self.stop.send_replace(true);
+        if let Err(error) = runtime.block_on(accepting) {
+            log::error!("the server did not end as it should: {error}");
+        }
+        let times = self.shared.fleet().check_ins(Timestamp(0));
+        let stored = self.shared.store.writer.write(vec![Change::CheckIns(times)]);
+        if runtime.block_on(stored.stored()).is_err() {
+            log::error!("the last changes could not be stored");
+        }
+        runtime.shutdown_timeout(LAST);
+        self.shared.store.writer.stop();
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// The times at which devices were heard of change with every request, so they are stored now and then.
+async fn store_check_ins(shared: Arc<Shared>, mut stop: watch::Receiver<bool>) {
+    let mut since = Timestamp::now();
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(CHECK_IN_INTERVAL) => {}
+            _ = stop.changed() => return,
+        }
+        let now = Timestamp::now();
+        let stored = {
+            let fleet = shared.fleet();
+            let times = fleet.check_ins(since);
+            shared.store.writer.write(if times.is_empty() {
+                Vec::new()
+            } else {
+                vec![Change::CheckIns(times)]
+            })
+        };
+        if stored.stored().await.is_err() {
+            return;
+        }
+        since = now;
+    }
+}
+
+fn tls(options: &Options) -> Result<Option<Arc<rustls::ServerConfig>>, StartError> {
+    let Some((certificate, key)) = &options.tls else {
+        return match options.client_ca {
+            None => Ok(None),
+            Some(_) => Err(StartError::ClientCaWithoutTls),
+        };
+    };
+    let wrong = |reason: String| StartError::Tls { reason };
+    let certificates = certificates(certificate)?;
+    let key = PrivateKeyDer::from_pem_file(key)
+        .map_err(|error| wrong(format!("the key in {}: {error}", key.display())))?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = rustls::ServerConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .map_err(|error| wrong(error.to_string()))?;
+    let builder = match &options.client_ca {
+        None => builder.with_no_client_auth(),
+        Some(path) => {
+            let mut roots = RootCertStore::empty();
+            for certificate in self::certificates(path)? {
+                roots.add(certificate).map_err(|error| wrong(format!("{}: {error}", path.display())))?;
+            }
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
+                .build()
+                .map_err(|error| wrong(format!("{}: {error}", path.display())))?;
+            builder.with_client_cert_verifier(verifier)
+        }
+    };
+    let config = builder.with_single_cert(certificates, key).map_err(|error| wrong(error.to_string()))?;
+    Ok(Some(Arc::new(config)))
+}
+
+fn certificates(path: &PathBuf) -> Result<Vec<CertificateDer<'static>>, StartError> {
+    let wrong = |error: String| StartError::Tls { reason: format!("{}: {error}", path.display()) };
+    let all: Result<Vec<_>, _> =
+        CertificateDer::pem_file_iter(path).map_err(|error| wrong(error.to_string()))?.collect();
+    let all = all.map_err(|error| wrong(error.to_string()))?;
+    if all.is_empty() { Err(wrong("there is no certificate in it".to_owned())) } else { Ok(all) }
+}

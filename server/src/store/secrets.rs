@@ -1,0 +1,92 @@
+//! Keys and tokens: made at the first start, readable by their owner only.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use ring::rand::SystemRandom;
+use ring::signature::Ed25519KeyPair;
+
+use super::StoreError;
+use crate::domain::id;
+use crate::domain::link::LinkKey;
+use crate::domain::token::TokenKey;
+
+/// Keys and tokens.
+pub(crate) struct Secrets {
+    /// Signs tokens.
+    pub(crate) tokens: TokenKey,
+    /// Signs links.
+    pub(crate) links: LinkKey,
+    /// Opens the management API.
+    pub(crate) management_token: String,
+}
+
+impl Secrets {
+    pub(super) fn open(folder: &Path) -> Result<Secrets, StoreError> {
+        let secrets = folder.join("secrets");
+        fs::create_dir_all(&secrets).map_err(|source| StoreError::Io {
+            doing: "making",
+            path: secrets.clone(),
+            source,
+        })?;
+        let key_path = secrets.join("token-key.pk8");
+        let key = read_or_make(&key_path, || {
+            let key = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new());
+            Ok(key.map_err(|_| StoreError::NoRandomness)?.as_ref().to_vec())
+        })?;
+        let damaged = |path: &Path| StoreError::Damaged { what: path.display().to_string() };
+        let tokens = TokenKey::from_pkcs8(&key).ok_or_else(|| damaged(&key_path))?;
+
+        let link_path = secrets.join("link-key");
+        let link_key = read_or_make(&link_path, || {
+            Ok(id::random::<32>().map_err(|_| StoreError::NoRandomness)?.to_vec())
+        })?;
+        if link_key.len() != 32 {
+            return Err(damaged(&link_path));
+        }
+
+        let token_path = folder.join("management-token");
+        let token = read_or_make(&token_path, || {
+            let token = id::hex(&id::random::<32>().map_err(|_| StoreError::NoRandomness)?);
+            Ok(format!("{token}\n").into_bytes())
+        })?;
+        let token = String::from_utf8(token).unwrap_or_default().trim().to_owned();
+        // Whoever replaces the file by a short word has opened the server to everybody.
+        if token.len() < 16 {
+            return Err(damaged(&token_path));
+        }
+        Ok(Secrets { tokens, links: LinkKey::new(&link_key), management_token: token })
+    }
+}
+
+/// A secret that exists and cannot be read is an error, never a reason to make a new one: all devices would have to
+/// authenticate again.
+fn read_or_make(
+    path: &Path,
+    make: impl FnOnce() -> Result<Vec<u8>, StoreError>,
+) -> Result<Vec<u8>, StoreError> {
+    let error = |doing| {
+        let path = path.to_owned();
+        move |source| StoreError::Io { doing, path, source }
+    };
+    match fs::read(path) {
+        Ok(bytes) => Ok(bytes),
+        Err(missing) if missing.kind() == io::ErrorKind::NotFound => {
+            let bytes = make()?;
+            write(path, &bytes).map_err(error("writing"))?;
+            Ok(bytes)
+        }
+        Err(source) => Err(error("reading")(source)),
+    }
+}
+
+fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let new = path.with_extension("new");
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&new, path)?;
+    path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
+}

@@ -1,0 +1,236 @@
+//! A server on the loopback, a device with a key, and plain HTTP without any library in between.
+
+#![allow(dead_code, reason = "each test file uses some of it")]
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use client_core::artifact::write::{self, ArtifactSpec, PayloadSource};
+use ring::rand::SystemRandom;
+use ring::signature::{Ed25519KeyPair, KeyPair};
+use rust_ota_server::client::Management;
+use rust_ota_server::{Options, Running, Server};
+use serde_json::{Value, json};
+use tempfile::{NamedTempFile, TempDir};
+
+/// A server with its own folder.
+pub(crate) fn server(change: impl FnOnce(Options) -> Options) -> (Running, Management, TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let (running, management) = server_in(folder.path(), change);
+    (running, management, folder)
+}
+
+/// A server in this folder.
+pub(crate) fn server_in(folder: &Path, change: impl FnOnce(Options) -> Options) -> (Running, Management) {
+    let running = Server::start(change(Options::new(folder))).unwrap();
+    let management = Management::new(running.url(), running.management_token());
+    (running, management)
+}
+
+/// An answer.
+#[derive(Debug, Clone)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) head: String,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Answer {
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap()
+    }
+
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.head.lines().find_map(|line| {
+            let (found, value) = line.split_once(':')?;
+            found.eq_ignore_ascii_case(name).then(|| value.trim())
+        })
+    }
+}
+
+/// Sends bytes and reads until the server closes.
+pub(crate) fn raw(running: &Running, bytes: &[u8]) -> Vec<u8> {
+    let mut stream = TcpStream::connect(("127.0.0.1", running.port())).unwrap();
+    // The server may answer and close before it has read everything.
+    let _ = stream.write_all(bytes);
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    answer
+}
+
+/// Reads an answer; `None` when there is none.
+pub(crate) fn parse(bytes: &[u8]) -> Option<Answer> {
+    let end = bytes.windows(4).position(|window| window == b"\r\n\r\n")?;
+    let head = String::from_utf8(bytes[..end].to_vec()).ok()?;
+    let status = head.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok()?;
+    let mut answer = Answer { status, head, body: bytes[end + 4..].to_vec() };
+    if answer.header("transfer-encoding") == Some("chunked") {
+        answer.body = unchunk(&answer.body);
+    }
+    Some(answer)
+}
+
+fn unchunk(mut rest: &[u8]) -> Vec<u8> {
+    let mut body = Vec::new();
+    while let Some(end) = rest.windows(2).position(|window| window == b"\r\n") {
+        let size = usize::from_str_radix(std::str::from_utf8(&rest[..end]).unwrap(), 16).unwrap();
+        if size == 0 {
+            break;
+        }
+        body.extend(&rest[end + 2..end + 2 + size]);
+        rest = &rest[end + 4 + size..];
+    }
+    body
+}
+
+/// The bytes of a request.
+pub(crate) fn request_bytes(method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
+    let mut head = format!("{method} {path} HTTP/1.1\r\nConnection: close\r\n");
+    if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
+        head += "Host: HOST\r\n";
+    }
+    for (name, value) in headers {
+        head += &format!("{name}: {value}\r\n");
+    }
+    head += &format!("Content-Length: {}\r\n\r\n", body.len());
+    [head.as_bytes(), body].concat()
+}
+
+/// Sends a request and reads the answer.
+pub(crate) fn request(
+    running: &Running,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> Answer {
+    let host = format!("127.0.0.1:{}", running.port());
+    let bytes = request_bytes(method, path, headers, body);
+    let bytes = String::from_utf8(bytes)
+        .map(|text| text.replace("Host: HOST", &format!("Host: {host}")).into_bytes());
+    parse(&raw(running, &bytes.unwrap())).expect("an answer")
+}
+
+/// Asks the management API.
+pub(crate) fn manage(running: &Running, method: &str, path: &str, body: Value) -> Answer {
+    let token = format!("Bearer {}", running.management_token());
+    let body = if body.is_null() { String::new() } else { body.to_string() };
+    request(running, method, path, &[("Authorization", &token)], body.as_bytes())
+}
+
+/// A device with an Ed25519 key.
+pub(crate) struct Device {
+    pub(crate) key: Ed25519KeyPair,
+    pub(crate) identity: Value,
+    pub(crate) artifact_name: String,
+    pub(crate) device_type: String,
+    pub(crate) token: String,
+}
+
+impl Device {
+    pub(crate) fn new(mac: &str) -> Device {
+        let pkcs8 = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).unwrap();
+        Device {
+            key: Ed25519KeyPair::from_pkcs8(pkcs8.as_ref()).unwrap(),
+            identity: json!({ "mac": mac }),
+            artifact_name: "release-1".to_owned(),
+            device_type: "testdev".to_owned(),
+            token: String::new(),
+        }
+    }
+
+    /// The public key.
+    pub(crate) fn pem(&self) -> String {
+        let info =
+            [b"\x30\x2a\x30\x05\x06\x03\x2b\x65\x70\x03\x21\x00", self.key.public_key().as_ref()].concat();
+        format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", STANDARD.encode(info))
+    }
+
+    /// Body and signature of a request for a token.
+    pub(crate) fn auth_request(&self) -> (String, String) {
+        let body = json!({ "id_data": self.identity.to_string(), "pubkey": self.pem() }).to_string();
+        let signature = STANDARD.encode(self.key.sign(body.as_bytes()));
+        (body, signature)
+    }
+
+    /// Asks for a token and keeps it.
+    pub(crate) fn authenticate(&mut self, running: &Running) -> Answer {
+        let (body, signature) = self.auth_request();
+        let answer = authenticate(running, body.as_bytes(), &signature);
+        if answer.status == 200 {
+            self.token = answer.text();
+        }
+        answer
+    }
+
+    pub(crate) fn ask(&self, running: &Running, method: &str, path: &str, body: &str) -> Answer {
+        let token = format!("Bearer {}", self.token);
+        request(running, method, path, &[("Authorization", &token)], body.as_bytes())
+    }
+
+    pub(crate) fn next(&self, running: &Running) -> Answer {
+        let provides = json!({ "artifact_name": self.artifact_name, "device_type": self.device_type });
+        let body = json!({ "device_provides": provides }).to_string();
+        self.ask(running, "POST", "/api/devices/v2/deployments/device/deployments/next", &body)
+    }
+
+    pub(crate) fn report(&self, running: &Running, deployment: &str, status: &str) -> Answer {
+        let path = format!("/api/devices/v1/deployments/device/deployments/{deployment}/status");
+        self.ask(running, "PUT", &path, &json!({ "status": status }).to_string())
+    }
+}
+
+/// Sends a request for a token.
+pub(crate) fn authenticate(running: &Running, body: &[u8], signature: &str) -> Answer {
+    let headers = [("X-MEN-Signature", signature), ("Content-Type", "application/json")];
+    request(running, "POST", "/api/devices/v1/authentication/auth_requests", &headers, body)
+}
+
+struct OneFile(Vec<u8>);
+
+impl PayloadSource for OneFile {
+    fn name(&self) -> &str {
+        "rootfs.img"
+    }
+
+    fn size(&self) -> u64 {
+        self.0.len() as u64
+    }
+
+    fn open(&self) -> std::io::Result<Box<dyn Read + '_>> {
+        Ok(Box::new(self.0.as_slice()))
+    }
+}
+
+/// An artifact with 20,000 bytes that do not compress.
+pub(crate) fn artifact(name: &str, device_type: &str) -> NamedTempFile {
+    artifact_with(name, device_type, 20_000, |_| {})
+}
+
+/// An artifact as `change` wants it.
+pub(crate) fn artifact_with(
+    name: &str,
+    device_type: &str,
+    bytes: usize,
+    change: impl FnOnce(&mut ArtifactSpec),
+) -> NamedTempFile {
+    let mut state = 1_u32;
+    let mut next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 24) as u8
+    };
+    let payload = OneFile((0..bytes).map(|_| next()).collect());
+    let mut spec = ArtifactSpec::rootfs_image(name, &[device_type.to_owned()]);
+    change(&mut spec);
+    let mut scratch = tempfile::tempfile().unwrap();
+    let mut file = NamedTempFile::new().unwrap();
+    write::write(&spec, &[&payload], None, &mut scratch, &mut file).unwrap();
+    file
+}
