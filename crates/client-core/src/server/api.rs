@@ -53,6 +53,8 @@ pub struct Api {
     /// The server that is asked: the one that gave the token, or the last one that did.
     current: usize,
     token: Option<String>,
+    /// The token before: a server may still say it back.
+    old_token: Option<String>,
     /// Calls in a row that the current server did not answer.
     silence: u32,
     /// When the first server was left, or last tried in vain.
@@ -89,6 +91,7 @@ impl Api {
             servers,
             current: 0,
             token: None,
+            old_token: None,
             silence: 0,
             away_since: None,
             forbidden_at: None,
@@ -111,7 +114,7 @@ impl Api {
 
     /// Drops the token: the next call authenticates anew.
     pub fn forget_token(&mut self) {
-        self.token = None;
+        self.old_token = self.token.take().or(self.old_token.take());
         self.inventory = None;
     }
 
@@ -354,9 +357,9 @@ impl Api {
         } else {
             log::info!("going on with another server: {}", answer.url);
         }
-        self.current = index;
+        self.forget_token();
         self.token = Some(token);
-        self.inventory = None;
+        self.current = index;
         self.silence = 0;
         if index == 0 {
             self.away_since = None;
@@ -382,6 +385,7 @@ impl Api {
 
     /// Keeps secrets out of what may be shown: a server can say them back.
     fn without_secrets(&self, mut answer: Answer) -> Answer {
+        answer.url = self.hide(&answer.url);
         if !(200..300).contains(&answer.status) {
             let text = String::from_utf8_lossy(&answer.body);
             answer.body = self.hide(&text).into_bytes();
