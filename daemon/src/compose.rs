@@ -13,6 +13,7 @@ use client_core::clock::Clock;
 use client_core::config::{Bootloader, Config, ConfigError, Source};
 use client_core::deploy::Policy;
 use client_core::deploy::record::{Record, RecordError};
+use client_core::server::DownloadSettings;
 use client_core::state_store::{StateError, TwoCopyRecord};
 use linux::block_device::FileDevice;
 use linux::boot_env::{self, BootEnvPaths};
@@ -22,8 +23,15 @@ use linux::state_scripts::{LinuxScripts, ScriptTimes};
 use linux::system::LinuxSystem;
 
 use crate::cli::Global;
-use crate::http::{HttpError, HttpOptions, HttpTransport, ProxyRules};
+use crate::http::{HttpError, HttpTransport, ProxyRules, TlsOptions};
 use crate::keystore::KeyPlace;
+
+/// A connection that brings less is given up and made anew.
+const LEAST_BYTES_PER_SECOND: u64 = 64;
+/// Over which time that is measured.
+const RATE_WINDOW: Duration = Duration::from_secs(60);
+/// First wait after an interruption of a download.
+const FIRST_WAIT: Duration = Duration::from_secs(1);
 
 const CONFIG_DIRECTORY: &str = "/etc/mender";
 const DATASTORE: &str = "/var/lib/mender";
@@ -176,9 +184,9 @@ impl Setup {
     }
 
     /// How to reach web servers.
-    pub fn http_options(&self) -> HttpOptions {
+    pub fn http_options(&self) -> TlsOptions {
         let authorities = [&self.config.server_certificate, &self.trusted_certs];
-        HttpOptions {
+        TlsOptions {
             extra_authorities: authorities
                 .into_iter()
                 .flatten()
@@ -202,6 +210,18 @@ impl Setup {
         let environment = |name: &str| std::env::var(name).ok();
         let proxies = ProxyRules::from_environment(environment).map_err(HttpError::Proxy)?;
         Ok(HttpTransport::new(self.http_options(), proxies, clock))
+    }
+
+    /// How patient downloads are.
+    pub fn download_settings(&self) -> DownloadSettings {
+        DownloadSettings {
+            attempts_max: self.config.retry_download_count,
+            longest_wait: Duration::from_secs(self.config.retry_poll_interval_seconds).max(FIRST_WAIT),
+            first_wait: FIRST_WAIT,
+            least_bytes_per_second: LEAST_BYTES_PER_SECOND,
+            rate_window: RATE_WINDOW,
+            abort_check_every: None,
+        }
     }
 
     /// Where the device key is.

@@ -5,43 +5,40 @@
 // A program has no public items: `pub` marks what other modules use.
 #![allow(unreachable_pub)]
 
+mod agent;
 mod cli;
-#[allow(dead_code)] // Wired by the daemon.
 mod compose;
-#[allow(dead_code)] // Wired by the daemon.
 mod deployment_log;
 mod exit;
-#[allow(dead_code)] // Wired by the daemon.
 mod http;
-#[allow(dead_code)] // Wired by the daemon.
 mod identity;
-#[allow(dead_code)] // Wired by the daemon.
 mod keystore;
-#[allow(dead_code)] // Wired by the daemon.
 mod logger;
-#[allow(dead_code)] // Wired by the daemon.
 mod notify;
 mod standalone;
-#[allow(dead_code)] // Wired by the daemon.
 mod status;
 
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use client_core::artifact::ReadAhead;
+use client_core::clock::Clock;
 use client_core::deploy::record::Record;
 use client_core::deploy::stage::Stage;
 use client_core::deploy::{self, DeployError, Device, NoReporter, Options, Policy, Summary};
 use client_core::install::NoModules;
+use client_core::server::Download;
 
 use linux::daemon_process::{self, Demand};
 use linux::lock::LockError;
+use linux::waiter::LinuxClock;
 
+use crate::agent::AgentError;
 use crate::cli::{Command, Invocation, UsageError};
 use crate::compose::{ComposeError, Setup};
-use crate::http::HttpSource;
 use crate::logger::Destination;
 use crate::standalone::{Printer, print_line};
 
@@ -75,9 +72,11 @@ fn run(invocation: &Invocation) -> u8 {
             print_line(env!("CARGO_PKG_VERSION"));
             return exit::SUCCESS;
         }
-        Command::Daemon | Command::Bootstrap { .. } => {
-            could_not(&UsageError::Wrong("the daemon is not part of this build".into()));
-            return exit::FAILURE;
+        Command::Daemon => {
+            return with_setup(invocation, |setup| agent::run(setup, &invocation.global, give_a_name));
+        }
+        Command::Bootstrap { force } => {
+            return with_setup(invocation, |setup| agent::bootstrap(setup, &invocation.global, *force));
         }
         Command::CheckUpdate => return demand(invocation, Demand::CheckUpdate),
         Command::SendInventory => return demand(invocation, Demand::SendInventory),
@@ -103,6 +102,47 @@ fn run(invocation: &Invocation) -> u8 {
         could_not(&error);
         exit::FAILURE
     })
+}
+
+/// A command that is about the daemon.
+fn with_setup(invocation: &Invocation, work: impl FnOnce(&Setup) -> Result<(), AgentError>) -> u8 {
+    let setup = match prepare(invocation) {
+        Ok(setup) => setup,
+        Err(error) => {
+            could_not(&error);
+            return exit::FAILURE;
+        }
+    };
+    match work(&setup) {
+        Ok(()) => exit::SUCCESS,
+        Err(error) => {
+            log::error!("{error}");
+            could_not(&error);
+            exit::FAILURE
+        }
+    }
+}
+
+/// Gives a device that has no artifact name one. Where that fails, the server is told what is known.
+fn give_a_name(setup: &Setup) {
+    let named = setup.lock().map_err(|error| error.to_string()).and_then(|_lock| {
+        let mut state = setup.open_state().map_err(|error| error.to_string())?;
+        let (mut boot_env, mut slots) = (setup.boot_env(), setup.slots());
+        let mut device = Device {
+            boot_env: &mut boot_env,
+            slots: &mut slots,
+            system: &setup.system(),
+            modules: &mut NoModules,
+            state: &mut state,
+            scripts: &mut setup.scripts(),
+            observer: &mut Printer::new(true),
+            reporter: &mut NoReporter,
+        };
+        bootstrap(&mut device, setup).map_err(|error| error.to_string())
+    });
+    if let Err(reason) = named {
+        log::error!("{reason}");
+    }
 }
 
 /// Prints what the running daemon is doing.
@@ -285,7 +325,7 @@ fn open_source(source: &OsStr, setup: &Setup) -> io::Result<Box<dyn Read + Send>
     }
     let url = source.to_str().filter(|text| text.starts_with("http://") || text.starts_with("https://"));
     if let Some(url) = url {
-        return Ok(Box::new(HttpSource::open(url, &setup.http_options()).map_err(io::Error::other)?));
+        return open_url(url, setup).map_err(io::Error::other);
     }
     let file = File::open(source).and_then(|file| {
         if file.metadata()?.is_dir() { Err(io::ErrorKind::IsADirectory.into()) } else { Ok(file) }
@@ -296,6 +336,20 @@ fn open_source(source: &OsStr, setup: &Setup) -> io::Result<Box<dyn Read + Send>
             Err(io::Error::new(error.kind(), format!("cannot open {}: {error}", source.to_string_lossy())))
         }
     }
+}
+
+/// An artifact from a web server: asked for now, read as it comes.
+fn open_url(
+    url: &str,
+    setup: &Setup,
+) -> Result<Box<dyn Read + Send>, Box<dyn std::error::Error + Send + Sync>> {
+    let clock: Arc<dyn Clock> = Arc::new(LinuxClock::new());
+    let transport = setup.http_transport(Arc::clone(&clock))?;
+    if url.starts_with("https://") {
+        transport.check()?;
+    }
+    let download = Download::open(url, Box::new(transport), clock, setup.download_settings())?;
+    Ok(Box::new(download))
 }
 
 /// A source that could not be opened.

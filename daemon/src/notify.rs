@@ -111,30 +111,23 @@ impl Watchdog {
         }
     }
 
-    /// Lets `time` pass without a sign of life, for work that has a deadline of its own. Ends when the returned value
-    /// is dropped.
-    pub fn allow(&self, time: Duration) -> Allowance<'_> {
+    /// Lets `time` pass without a sign of life, for work that has a deadline of its own, until
+    /// [`restore`](Watchdog::restore).
+    pub fn extend(&self, time: Duration) {
         if let Some(limit) = self.limit {
             self.set_limit(limit.saturating_add(time));
         }
-        Allowance { watchdog: self }
+    }
+
+    /// Back to the configured silence.
+    pub fn restore(&self) {
+        if let Some(limit) = self.limit {
+            self.set_limit(limit);
+        }
     }
 
     fn set_limit(&self, limit: Duration) {
         self.notifier.send(&format!("WATCHDOG_USEC={}\nWATCHDOG=1", limit.as_micros()));
-    }
-}
-
-/// A time without a sign of life, see [`Watchdog::allow`].
-pub struct Allowance<'a> {
-    watchdog: &'a Watchdog,
-}
-
-impl Drop for Allowance<'_> {
-    fn drop(&mut self) {
-        if let Some(limit) = self.watchdog.limit {
-            self.watchdog.set_limit(limit);
-        }
     }
 }
 
@@ -295,7 +288,8 @@ mod tests {
         assert!(manager.watchdog(&clock, &[("WATCHDOG_USEC", "x".into())]).interval().is_none());
         let none = manager.watchdog(&clock, &[]);
         none.alive();
-        drop(none.allow(seconds(5)));
+        none.extend(seconds(5));
+        none.restore();
         assert!(manager.heard().is_empty());
     }
 
@@ -304,7 +298,8 @@ mod tests {
         let manager = Manager::new();
         let clock = Arc::new(TestClock::default());
         let watchdog = manager.watchdog(&clock, &[("WATCHDOG_USEC", "60000000".into())]);
-        drop(watchdog.allow(seconds(3600)));
+        watchdog.extend(seconds(3600));
+        watchdog.restore();
         let expected = ["WATCHDOG_USEC=3660000000\nWATCHDOG=1", "WATCHDOG_USEC=60000000\nWATCHDOG=1"];
         assert_eq!(manager.heard(), expected);
     }

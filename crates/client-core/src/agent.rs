@@ -87,6 +87,13 @@ pub enum Event<'e> {
     },
     /// The server is being talked to.
     Syncing,
+    /// Who was talked to.
+    Server {
+        /// The server in use, if there is one.
+        url: Option<&'e str>,
+        /// Whether it accepts this device.
+        authorized: bool,
+    },
     /// The server was asked for an update and has answered.
     Checked,
     /// A deployment begins or goes on.
@@ -445,6 +452,10 @@ impl<'a> Agent<'a> {
             .run_scripts(ScriptState::Sync, ScriptAction::Enter)
             .and_then(|()| work(self))
             .and_then(|value| self.run_scripts(ScriptState::Sync, ScriptAction::Leave).map(|()| value));
+        {
+            let api = lock(&self.api);
+            self.host.tell(&Event::Server { url: api.server(), authorized: api.is_authorized() });
+        }
         if done.is_err() && !self.clock.stop_requested() {
             self.run_ignored(ScriptState::Sync, ScriptAction::Error);
         }

@@ -4,13 +4,11 @@
 
 mod connection;
 mod proxy;
-mod source;
 #[cfg(test)]
 mod tests;
 mod tls;
 
 pub use proxy::{ProxyError, ProxyRules};
-pub use source::{HttpOptions, HttpSource};
 pub use tls::TlsOptions;
 
 use std::fmt;
@@ -20,7 +18,7 @@ use std::time::Duration;
 use client_core::clock::Clock;
 use client_core::server::{Method, Purpose, Reached, Request, Response, Transport, TransportError};
 use ureq::config::{AutoHeaderValue, ConfigBuilder};
-use ureq::http::{self, StatusCode};
+use ureq::http;
 use ureq::typestate::{AgentScope, HttpCrateScope};
 use ureq::{Agent, Body};
 
@@ -94,20 +92,6 @@ pub enum HttpError {
     },
     /// The environment names a proxy that cannot be used.
     Proxy(ProxyError),
-    /// The server refused, and would again.
-    Status {
-        /// The address asked for, without its query.
-        url: String,
-        /// What it answered.
-        status: StatusCode,
-    },
-    /// The server could not be reached.
-    Unreachable {
-        /// The address asked for, without its query.
-        url: String,
-        /// What went wrong last.
-        reason: String,
-    },
 }
 
 impl fmt::Display for HttpError {
@@ -121,8 +105,6 @@ impl fmt::Display for HttpError {
             }
             HttpError::Tls { reason } => write!(f, "cannot set up encryption: {reason}"),
             HttpError::Proxy(error) => error.fmt(f),
-            HttpError::Status { url, status } => write!(f, "the server answered {status} to {url}"),
-            HttpError::Unreachable { url, reason } => write!(f, "cannot get {url}: {reason}"),
         }
     }
 }
@@ -166,6 +148,17 @@ impl HttpTransport {
     /// When one cannot be used.
     pub fn check(&self) -> Result<(), HttpError> {
         self.dialer.tls().config().map(|_| ())
+    }
+
+    /// A transport with connections of its own; certificates and what handshakes can skip are shared.
+    pub fn another(&self) -> HttpTransport {
+        HttpTransport {
+            dialer: Arc::clone(&self.dialer),
+            clock: Arc::clone(&self.clock),
+            agent: Arc::new(Mutex::new(agent(&self.dialer))),
+            api: self.api,
+            download: self.download,
+        }
     }
 
     /// A handle to close idle connections with, before a long wait.
@@ -297,25 +290,4 @@ fn settings() -> ConfigBuilder<AgentScope> {
 fn agent(dialer: &Arc<Dialer>) -> Agent {
     let config = settings().max_redirects(0).max_redirects_will_error(false).build();
     Agent::with_parts(config, SharedDialer(Arc::clone(dialer)), NoResolver)
-}
-
-/// Whether an attempt that failed this way may succeed later. A certificate that is not accepted stays so.
-fn may_pass(error: &ureq::Error) -> bool {
-    if let ureq::Error::Io(error) = error {
-        return match error.get_ref().and_then(|inner| inner.downcast_ref::<ConnectError>()) {
-            Some(failed) => failed.may_pass,
-            None => connection::may_pass(error),
-        };
-    }
-    // What is not known to pass is not waited for.
-    matches!(error, ureq::Error::Timeout(_) | ureq::Error::Protocol(_))
-}
-
-/// An address without the parts that may hold secrets.
-fn shown(url: &str) -> String {
-    let url = url.split(['?', '#']).next().unwrap_or_default();
-    match url.split_once("://").and_then(|(scheme, rest)| Some((scheme, rest.split_once('@')?.1))) {
-        Some((scheme, rest)) => format!("{scheme}://{rest}"),
-        None => url.to_owned(),
-    }
 }

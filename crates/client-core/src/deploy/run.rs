@@ -122,10 +122,7 @@ pub fn carry_out(
     open: &mut Open<'_>,
     policy: &Policy,
 ) -> Result<Summary, DeployError> {
-    let mut record = match Record::load(device.state) {
-        Ok(record) => record,
-        Err(error) => return Err(error.into()),
-    };
+    let mut record = Record::load(device.state)?;
     make_room(&mut record)?;
     let mut deployment = Deployment::new(order.artifact_name.clone(), String::new());
     deployment.id = Some(order.id.clone());

@@ -1,0 +1,406 @@
+//! `rust-ota daemon` and `rust-ota bootstrap`: the loop of `client-core` on this device.
+//!
+//! Here it is wired to Linux, and what it tells goes to the log, the status socket and the service manager. It decides
+//! nothing about updates.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use client_core::agent::{Agent, AgentSettings, Event, Host};
+use client_core::clock::Clock;
+use client_core::deploy::scripts::ScriptRunner;
+use client_core::deploy::{Device, Notice, Observer, Policy, Reporter, Stage};
+use client_core::install::{NoModules, Progress, WriteStatistics};
+use client_core::schedule::Schedule;
+use client_core::server::{Api, Attribute, AttributeValue, DownloadSettings, Settings, Transport};
+use linux::daemon_process::PidFile;
+use linux::key_value_scripts::{self, RunLimits};
+use linux::lock::LockError;
+use linux::signals;
+use linux::state_scripts::LinuxScripts;
+use linux::waiter::LinuxClock;
+
+use crate::cli::Global;
+use crate::compose::{ComposeError, LazyBootEnv, Setup};
+use crate::deployment_log::DeploymentLogs;
+use crate::http::{HttpError, HttpTransport, IdleConnections};
+use crate::identity::DeviceCredentials;
+use crate::keystore::{self, KeyStoreError};
+use crate::logger;
+use crate::notify::{Notifier, Watchdog, WatchedWaiter};
+use crate::status::{self, SharedBoard, look};
+
+/// How long the service manager waits for a sign of life while nothing of a deployment is done: the inventory programs
+/// and the server have deadlines of their own.
+const SYNC_ALLOWANCE: Duration = Duration::from_secs(900);
+/// A longer wait is not worth an open connection: the buffers of both sides, and a server that closes it meanwhile.
+const KEEP_CONNECTION: Duration = Duration::from_secs(60);
+/// Time between two log lines about the progress of a payload.
+const PROGRESS_EVERY: Duration = Duration::from_secs(10);
+/// How often, at most and at least, the server is asked during a download whether the deployment was aborted.
+const ABORT_CHECK: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(300)];
+
+/// Why the daemon cannot run.
+#[derive(Debug)]
+pub enum AgentError {
+    /// The configuration, the lock or the record.
+    Compose(ComposeError),
+    /// No server to talk to.
+    NoServer,
+    /// Another daemon runs, or its file cannot be written.
+    PidFile(LockError),
+    /// The device key.
+    Key(KeyStoreError),
+    /// The way to the server.
+    Http(HttpError),
+    /// Signals cannot be handled.
+    Signals(std::io::Error),
+    /// No server accepts the device.
+    Refused(String),
+}
+
+impl fmt::Display for AgentError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            AgentError::Compose(error) => error.fmt(f),
+            AgentError::NoServer => f.write_str("no server is configured: set ServerURL or Servers"),
+            AgentError::PidFile(LockError::Held { path }) => {
+                write!(f, "a daemon is running already: it holds {}", path.display())
+            }
+            AgentError::PidFile(error) => error.fmt(f),
+            AgentError::Key(error) => error.fmt(f),
+            AgentError::Http(error) => error.fmt(f),
+            AgentError::Signals(error) => write!(f, "cannot handle signals: {error}"),
+            AgentError::Refused(reason) => f.write_str(reason),
+        }
+    }
+}
+
+impl std::error::Error for AgentError {}
+
+impl From<ComposeError> for AgentError {
+    fn from(error: ComposeError) -> AgentError {
+        AgentError::Compose(error)
+    }
+}
+
+impl From<KeyStoreError> for AgentError {
+    fn from(error: KeyStoreError) -> AgentError {
+        AgentError::Key(error)
+    }
+}
+
+impl From<HttpError> for AgentError {
+    fn from(error: HttpError) -> AgentError {
+        AgentError::Http(error)
+    }
+}
+
+/// Runs until it is asked to stop. `bootstrap` gives a device without an artifact name one.
+///
+/// # Errors
+/// When it cannot begin.
+pub fn run(setup: &Setup, global: &Global, bootstrap: impl FnOnce(&Setup)) -> Result<(), AgentError> {
+    let environment = |name: &str| std::env::var_os(name).map(Into::into);
+    let clock = LinuxClock::new();
+    let _stops = signals::handle(&clock).map_err(AgentError::Signals)?;
+    let shared: Arc<dyn Clock> = Arc::new(clock.clone());
+    // Made by the first command that comes here, as the record is.
+    drop(setup.lock()?);
+    let _pid_file = PidFile::create(&setup.pid_file()).map_err(AgentError::PidFile)?;
+    bootstrap(setup);
+    let transport = setup.http_transport(Arc::clone(&shared))?;
+    // Certificates that cannot be read are worth a line at the start, not only at the first poll.
+    if !setup.config.servers.iter().all(|server| server.starts_with("http://")) {
+        if let Err(error) = transport.check() {
+            log::warn!("{error}");
+        }
+    }
+    let api_transport = transport.another();
+    let api_connections = api_transport.idle_connections();
+    let api = api(setup, global, api_transport, Arc::clone(&shared))?;
+    let board = SharedBoard::default();
+    let _status = status::serve(&setup.status_socket(), Arc::clone(&board), Arc::clone(&shared))
+        .inspect_err(|error| log::warn!("`rust-ota status` will not be answered: {error}"));
+    let notifier = Notifier::from_environment(environment);
+    let watchdog = Watchdog::from_environment(environment, notifier.clone(), Arc::clone(&shared));
+    let config = &setup.config;
+    let seconds = Duration::from_secs;
+    let schedule = Schedule::new(
+        &*shared,
+        seconds(config.update_poll_interval_seconds),
+        seconds(config.inventory_poll_interval_seconds),
+    );
+    let retry_interval = seconds(config.retry_poll_interval_seconds);
+    let [soonest, latest] = ABORT_CHECK;
+    let settings = AgentSettings {
+        retry_interval,
+        retry_count: config.retry_poll_count,
+        download: DownloadSettings {
+            abort_check_every: Some(seconds(config.update_poll_interval_seconds).clamp(soonest, latest)),
+            ..setup.download_settings()
+        },
+    };
+    let mut host = LinuxHost {
+        setup,
+        scripts: setup.scripts().stopped_by(Arc::clone(&shared)),
+        logs: DeploymentLogs::new(setup.deployment_log_directory()),
+        watcher: Watcher {
+            board,
+            clock: Arc::clone(&shared),
+            watchdog: watchdog.clone(),
+            notifier: notifier.clone(),
+            told: Duration::ZERO,
+        },
+        transport,
+        api_connections,
+        download_connections: None,
+        clock: Arc::clone(&shared),
+    };
+    let mut waiter = WatchedWaiter::new(clock.waiter(), watchdog);
+    log::info!("rust-ota {} started", env!("CARGO_PKG_VERSION"));
+    notifier.ready();
+    let ended = Agent::new(&mut host, api, shared, &mut waiter, settings, schedule).run();
+    notifier.stopping();
+    log::info!("{ended:?}: asked to stop");
+    Ok(())
+}
+
+/// Makes a device key if there is none (or a new one, when forced to), and shows it to the server once.
+///
+/// # Errors
+/// When there is no key, or no server accepts it.
+pub fn bootstrap(setup: &Setup, global: &Global, force: bool) -> Result<(), AgentError> {
+    let clock: Arc<dyn Clock> = Arc::new(LinuxClock::new());
+    drop(setup.lock()?);
+    if force {
+        keystore::force_new(&setup.key_place())?;
+    }
+    let transport = setup.http_transport(Arc::clone(&clock))?;
+    let mut api = api(setup, global, transport, clock)?;
+    api.authenticate().map_err(|error| AgentError::Refused(error.to_string()))
+}
+
+fn api(
+    setup: &Setup,
+    global: &Global,
+    transport: HttpTransport,
+    clock: Arc<dyn Clock>,
+) -> Result<Api, AgentError> {
+    if setup.config.servers.is_empty() {
+        return Err(AgentError::NoServer);
+    }
+    let passphrase = global.passphrase_file.as_deref().map(keystore::read_passphrase).transpose()?;
+    let signer = keystore::load_or_create(&setup.key_place(), passphrase.as_deref())?;
+    let credentials = DeviceCredentials::new(signer, setup.identity_program(), Arc::clone(&clock));
+    let settings = Settings {
+        servers: setup.config.servers.clone(),
+        tenant_token: setup.config.tenant_token.clone(),
+        device_tier: setup.config.device_tier.clone(),
+    };
+    Ok(Api::new(Box::new(transport), Box::new(credentials), clock, settings))
+}
+
+/// The seams of the agent on this device.
+struct LinuxHost<'s> {
+    setup: &'s Setup,
+    scripts: LinuxScripts,
+    logs: DeploymentLogs,
+    watcher: Watcher,
+    /// The certificates and sessions that all connections share.
+    transport: HttpTransport,
+    /// Connections to the server, closed before a wait that they would not outlive.
+    api_connections: IdleConnections,
+    /// Connections of the last download, closed behind it.
+    download_connections: Option<IdleConnections>,
+    clock: Arc<dyn Clock>,
+}
+
+impl Host for LinuxHost<'_> {
+    fn with_device(
+        &mut self,
+        reporter: &mut dyn Reporter,
+        work: &mut dyn FnMut(&mut Device<'_>),
+    ) -> Result<(), String> {
+        let setup = self.setup;
+        // Only while there is something to do: the command line works beside a daemon that waits.
+        let _lock = setup.lock().map_err(|error| error.to_string())?;
+        let mut state = setup.open_state().map_err(|error| error.to_string())?;
+        // Opened anew each time: other tools write it as well.
+        let mut boot_env: LazyBootEnv = setup.boot_env();
+        let mut slots = setup.slots();
+        let system = setup.system();
+        work(&mut Device {
+            boot_env: &mut boot_env,
+            slots: &mut slots,
+            system: &system,
+            modules: &mut NoModules,
+            state: &mut state,
+            scripts: &mut self.scripts,
+            observer: &mut self.watcher,
+            reporter,
+        });
+        Ok(())
+    }
+
+    fn policy(&mut self) -> Result<Policy, String> {
+        self.setup.policy().map_err(|error| error.to_string())
+    }
+
+    fn scripts(&mut self) -> &mut dyn ScriptRunner {
+        &mut self.scripts
+    }
+
+    fn inventory(&mut self) -> Result<Vec<Attribute>, String> {
+        let directory = self.setup.inventory_directory();
+        key_value_scripts::inventory(&directory, RunLimits::default(), Some(&*self.clock))
+            .map(with_own_attributes)
+            .map_err(|error| error.to_string())
+    }
+
+    fn download_transport(&mut self) -> Result<Box<dyn Transport>, String> {
+        let transport = self.transport.another();
+        self.download_connections = Some(transport.idle_connections());
+        Ok(Box::new(transport))
+    }
+
+    fn begin_log(&mut self, id: &str) {
+        match self.logs.open(id) {
+            Ok(log) => drop(logger::tee(Some(log))),
+            Err(error) => log::warn!("deployment {id} goes on without a log of its own: {error}"),
+        }
+    }
+
+    fn end_log(&mut self) {
+        drop(logger::tee(None));
+        if let Some(connections) = self.download_connections.take() {
+            connections.close();
+        }
+    }
+
+    fn log_messages(&mut self, id: &str) -> Vec<u8> {
+        self.logs
+            .read_for_upload(id)
+            .unwrap_or_else(|error| {
+                log::warn!("the log of deployment {id} cannot be sent: {error}");
+                None
+            })
+            .unwrap_or_default()
+    }
+
+    fn tell(&mut self, event: &Event<'_>) {
+        if let Event::Idle { next_check, next_inventory } = event {
+            if (*next_check).min(*next_inventory) > KEEP_CONNECTION {
+                self.api_connections.close();
+            }
+        }
+        self.watcher.tell(event, self.setup.config.state_script_timeout_seconds);
+    }
+}
+
+/// What the client itself knows; a program that says it too is believed.
+fn with_own_attributes(mut attributes: Vec<Attribute>) -> Vec<Attribute> {
+    let external = attributes.iter().any(|attribute| attribute.name == "mender_client_version");
+    let mut add = |name: &str, value: &str| {
+        attributes.push(Attribute { name: name.to_owned(), value: AttributeValue::One(value.to_owned()) });
+    };
+    if !external {
+        add("mender_client_version", env!("CARGO_PKG_VERSION"));
+    }
+    add("mender_client_version_provider", if external { "external" } else { "internal" });
+    attributes
+}
+
+/// Tells the log, the status socket and the service manager how far things are.
+struct Watcher {
+    board: SharedBoard,
+    clock: Arc<dyn Clock>,
+    watchdog: Watchdog,
+    notifier: Notifier,
+    /// When the progress was logged last.
+    told: Duration,
+}
+
+impl Watcher {
+    fn tell(&mut self, event: &Event<'_>, script_seconds: u64) {
+        let now = self.clock.now();
+        let mut board = look(&self.board);
+        match event {
+            Event::Idle { next_check, .. } => {
+                board.set_stage("idle");
+                board.clear_deployment();
+                board.set_next_check(now.saturating_add(*next_check));
+                self.watchdog.restore();
+                self.notifier.status(&format!("idle, next check in {} s", next_check.as_secs()));
+            }
+            Event::Syncing => {
+                board.set_stage("sync");
+                self.watchdog.extend(SYNC_ALLOWANCE);
+            }
+            Event::Server { url, authorized } => board.set_server(*url, *authorized),
+            Event::Checked => {
+                board.set_checked(now);
+                board.set_error(None);
+            }
+            Event::Deploying { id, artifact_name } => {
+                board.set_deployment(id, Some(artifact_name).filter(|name| !name.is_empty()).copied());
+                // A state script may take so long, and so may its retries.
+                self.watchdog.extend(Duration::from_secs(script_seconds).saturating_mul(2));
+                self.notifier.status(&format!("deployment {id}: {artifact_name}"));
+            }
+            Event::Ended { failed } => {
+                board.set_error(failed.then_some("the last deployment failed"));
+                board.clear_deployment();
+            }
+            Event::Failed { reason } => board.set_error(Some(reason)),
+            _ => {}
+        }
+        drop(board);
+        self.watchdog.alive();
+    }
+
+    fn progress(&mut self, what: &str, done_bytes: u64, total_bytes: u64) {
+        self.watchdog.alive();
+        look(&self.board).set_progress(done_bytes, Some(total_bytes));
+        let now = self.clock.now();
+        if now.saturating_sub(self.told) >= PROGRESS_EVERY {
+            self.told = now;
+            log::info!("{what} {} of {} KiB", done_bytes / 1024, total_bytes / 1024);
+        }
+    }
+}
+
+impl Progress for Watcher {
+    fn written(&mut self, done_bytes: u64, total_bytes: u64) {
+        self.progress("verified and written", done_bytes, total_bytes);
+    }
+
+    fn verified(&mut self, done_bytes: u64, total_bytes: u64) {
+        self.progress("read back", done_bytes, total_bytes);
+    }
+
+    fn finished(&mut self, statistics: &WriteStatistics) {
+        log::info!(
+            "image of {} bytes: {} written, {} equal already",
+            statistics.total_bytes,
+            statistics.written_bytes,
+            statistics.skipped_bytes
+        );
+    }
+}
+
+impl Observer for Watcher {
+    fn notice(&mut self, notice: Notice) {
+        log::debug!("{notice:?}");
+    }
+
+    fn stage(&mut self, stage: Stage) {
+        look(&self.board).set_stage(&format!("{stage:?}"));
+        self.watchdog.alive();
+    }
+
+    fn stop_requested(&self) -> bool {
+        self.clock.stop_requested()
+    }
+}
