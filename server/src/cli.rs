@@ -5,12 +5,15 @@ use std::fmt;
 
 use lexopt::prelude::*;
 
-use crate::serve;
+use crate::{ask, load, serve};
 
 const HELP: &str = "\
 rust-ota-server: a compatible update server in one process
 
   rust-ota-server serve --data DIR [OPTION]...   run a server
+  rust-ota-server load --server URL [OPTION]...  put load on a server, and measure it
+  rust-ota-server devices | accept | reject | artifacts | upload | deploy | abort | status | log
+                                                 ask a running server
   rust-ota-server COMMAND --help                 say what a command can do
 ";
 
@@ -59,6 +62,11 @@ pub(crate) fn run(mut parser: lexopt::Parser) -> Result<(), CliError> {
 fn command_named(command: &OsString, parser: lexopt::Parser) -> Result<(), CliError> {
     match command.to_str() {
         Some("serve") => serve::run(parser),
+        Some("load") => load::run(parser),
+        Some(
+            command @ ("devices" | "accept" | "reject" | "artifacts" | "upload" | "deploy" | "abort"
+            | "status" | "log"),
+        ) => ask::run(command, parser),
         _ => Err(CliError::Failed(format!("there is no command {} (try --help)", command.to_string_lossy()))),
     }
 }

@@ -2,7 +2,9 @@
 
 #![forbid(unsafe_code)]
 
+mod ask;
 mod cli;
+mod load;
 mod logger;
 mod serve;
 

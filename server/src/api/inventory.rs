@@ -52,8 +52,63 @@ pub(super) async fn route(
             groups.dedup();
             Ok(reply::json(StatusCode::OK, &groups))
         }
+        ("v1", ["groups", group, "devices"], &Method::GET) => {
+            let page = Page::of(call)?;
+            let group = super::call::decode(group);
+            let fleet = shared.fleet();
+            let inside = fleet.devices().filter(|device| device.group.as_ref() == Some(&group));
+            let ids: Vec<&str> = inside.map(|device| device.id.as_str()).collect();
+            Ok(page.list(call, &ids, |id| *id))
+        }
+        ("v1", ["groups", group, "devices"], &Method::PATCH) => {
+            let group = super::call::decode(group);
+            check_group(&group)?;
+            set_groups(shared, call.json()?, None, Some(&group)).await
+        }
+        ("v1", ["groups", group, "devices"], &Method::DELETE) => {
+            let group = super::call::decode(group);
+            set_groups(shared, call.json()?, Some(&group), None).await
+        }
+        ("v1", ["groups", group], &Method::DELETE) => {
+            let group = super::call::decode(group);
+            let inside = |device: &&Device| device.group.as_ref() == Some(&group);
+            let ids: Vec<String> =
+                shared.fleet().devices().filter(inside).map(|device| device.id.clone()).collect();
+            if ids.is_empty() {
+                return Err(ApiError::not_found());
+            }
+            set_groups(shared, ids, Some(&group), None).await
+        }
+        ("v2", ["filters", "search"], &Method::POST) => super::search::search(shared, call),
+        ("v2", ["filters", "attributes"], &Method::GET) => super::search::attributes(shared),
         _ => Err(ApiError::not_found()),
     }
+}
+
+/// Moves devices that are in `from`, or with `None` anywhere, to `to`, or with `None` out of all groups.
+async fn set_groups(
+    shared: &Shared,
+    ids: Vec<String>,
+    from: Option<&str>,
+    to: Option<&str>,
+) -> Result<Reply, ApiError> {
+    let (matched, updated) = shared
+        .change(|fleet, now| {
+            let (mut matched, mut updated, mut changes) = (0, 0, Vec::new());
+            for id in &ids {
+                let is_there = |device: &Device| from.is_none() || device.group.as_deref() == from;
+                if !fleet.device(id).is_some_and(is_there) {
+                    continue;
+                }
+                let changed = fleet.set_group(id, to.map(str::to_owned), now).unwrap_or_default();
+                matched += 1;
+                updated += usize::from(!changed.is_empty());
+                changes.extend(changed);
+            }
+            Ok::<_, ApiError>(((matched, updated), changes))
+        })
+        .await?;
+    Ok(reply::json(StatusCode::OK, &json!({ "updated_count": updated, "matched_count": matched })))
 }
 
 fn check_group(group: &str) -> Result<(), ApiError> {
@@ -88,7 +143,7 @@ fn list(shared: &Shared, call: &Call) -> Result<Reply, ApiError> {
 }
 
 /// Every attribute of a device: scope, name, value.
-fn attributes(fleet: &Fleet, device: &Device) -> Vec<Value> {
+pub(super) fn attributes(fleet: &Fleet, device: &Device) -> Vec<Value> {
     let attribute =
         |scope: &str, name: &str, value: Value| json!({ "scope": scope, "name": name, "value": value });
     let mut all = Vec::new();
@@ -116,7 +171,7 @@ fn attributes(fleet: &Fleet, device: &Device) -> Vec<Value> {
     all
 }
 
-fn describe(fleet: &Fleet, device: &Device) -> Value {
+pub(super) fn describe(fleet: &Fleet, device: &Device) -> Value {
     let reported = fleet.inventory(&device.id).and_then(|inventory| inventory.updated);
     json!({
         "id": device.id,

@@ -6,10 +6,12 @@ mod deployments;
 mod devauth;
 mod device;
 mod download;
+mod gzip;
 mod internal;
 mod inventory;
 mod paging;
 mod reply;
+mod search;
 mod users;
 
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
@@ -111,6 +113,7 @@ pub(crate) async fn serve(shared: &Shared, bender: &Bender, request: Request<Inc
 }
 
 fn finish(shared: &Shared, call: &Call, reply: Reply) -> Reply {
+    let reply = gzip::compress(call, reply);
     log::info!("{} {} {}", call.method, call.path, reply.status().as_u16());
     shared.recorder.record(call, reply)
 }

@@ -40,13 +40,12 @@ struct State {
     bend: Bend,
     /// How much of the empty line behind the head has gone out; `None` when the body has begun.
     head_end: Option<usize>,
-    written: u64,
 }
 
 impl Bender {
     /// To be called before an answer is given.
     pub(crate) fn bend(&self, bend: Bend) {
-        *self.lock() = State { bend, head_end: Some(0), written: 0 };
+        *self.lock() = State { bend, head_end: Some(0) };
     }
 
     /// To be called for every answer: how much is written for it is counted from here.
@@ -71,6 +70,9 @@ const HEAD_END: &[u8] = b"\r\n\r\n";
 
 impl State {
     fn plan(&mut self, buffer: &[u8]) -> Plan {
+        if let Bend::Nothing = self.bend {
+            return Plan::Write(buffer.len());
+        }
         let head = self.head_bytes(buffer);
         let allowed =
             |left: u64| head.saturating_add(usize::try_from(left).unwrap_or(usize::MAX)).min(buffer.len());
@@ -121,7 +123,9 @@ impl State {
     }
 
     fn wrote(&mut self, bytes: &[u8]) {
-        self.written += bytes.len() as u64;
+        if let Bend::Nothing = self.bend {
+            return;
+        }
         let head = self.head_bytes(bytes);
         if let Some(matched) = self.head_end {
             let matched = bytes[..head].iter().fold(matched, |matched, byte| next_match(matched, *byte));
