@@ -254,7 +254,7 @@ impl Api {
         let answer = self.attempt(method, path, body)?;
         if answer.status == 401 {
             self.forget_token();
-            return Err(ServerError::Unauthorized { message: answer.message() });
+            return Err(ServerError::Unauthorized { message: answer.message().to_owned() });
         }
         Ok(answer)
     }
@@ -348,7 +348,7 @@ impl Api {
         let answer = self.without_secrets(result.map_err(|error| self.error_without_secrets(error))?);
         match answer.status {
             200 => {}
-            401 => return Err(ServerError::Unauthorized { message: answer.message() }),
+            401 => return Err(ServerError::Unauthorized { message: answer.message().to_owned() }),
             _ => return Err(answer.into_error()),
         }
         let token = auth::token(&answer.body).map_err(|reason| answer.malformed(reason))?;
@@ -385,11 +385,7 @@ impl Api {
 
     /// Keeps secrets out of what may be shown: a server can say them back.
     fn without_secrets(&self, mut answer: Answer) -> Answer {
-        answer.url = self.hide(&answer.url);
-        if !(200..300).contains(&answer.status) {
-            let text = String::from_utf8_lossy(&answer.body);
-            answer.body = self.hide(&text).into_bytes();
-        }
+        answer.show_without(|text| self.hide(text));
         answer
     }
 
@@ -421,9 +417,8 @@ impl Api {
     fn hide(&self, text: &str) -> String {
         let mut text = text.to_owned();
         let tenant = Some(self.settings.tenant_token.as_str());
-        for secret in
-            [self.token.as_deref(), tenant].into_iter().flatten().filter(|secret| !secret.is_empty())
-        {
+        let secrets = [self.token.as_deref(), self.old_token.as_deref(), tenant];
+        for secret in secrets.into_iter().flatten().filter(|secret| !secret.is_empty()) {
             text = text.replace(secret, "[secret]");
         }
         text
