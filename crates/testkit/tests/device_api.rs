@@ -196,7 +196,7 @@ fn answers_that_are_too_long_cut_or_slow_are_errors() {
         assert_eq!(word(&outcome(&mut scripted(&transport, &clock), Call::Next)), expected);
     };
     check(Reply::new(200, vec![b' '; 1024 * 1024 + 1]), "malformed");
-    check(Reply::new(500, vec![b' '; 1024 * 1024 + 1]), "malformed");
+    check(Reply::new(500, vec![b' '; 1024 * 1024 + 1]), "status 500");
     check(offer_reply().breaking_after(10), "transport");
     check(offer_reply().ending_after(10), "malformed");
     check(offer_reply().slowly(Duration::from_secs(60), 1), "transport");
@@ -333,6 +333,16 @@ fn the_next_server_is_used_when_one_is_away_and_the_first_one_again_after_an_hou
         assert_eq!(word(&outcome(&mut api, Call::Next)), "transport");
     }
     api.next_deployment(&provides()).unwrap();
+    assert_eq!(api.server(), Some("https://c.test"));
+    // Where nothing could be reached, the server in use is as good as before.
+    for reachable in [false, true] {
+        model.set_reachable("https://c.test", reachable);
+        model.set_reachable("https://b.test", reachable);
+        let tries = if reachable { 1 } else { 5 };
+        for _ in 0..tries {
+            assert_eq!(api.next_deployment(&provides()).is_ok(), reachable);
+        }
+    }
     assert_eq!(api.server(), Some("https://c.test"));
     // After the hold-down the first one is tried, and if it is still away everything stays.
     clock.advance(Duration::from_secs(3600));

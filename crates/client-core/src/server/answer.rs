@@ -11,6 +11,8 @@ use crate::clock::Clock;
 
 /// Longest answer that is read.
 pub(super) const ANSWER_BYTES_MAX: usize = 1024 * 1024;
+/// How much of an explanation of an error is read.
+const EXPLANATION_BYTES_MAX: usize = 16 * 1024;
 /// Redirects that are followed.
 pub(super) const REDIRECTS_MAX: usize = 5;
 /// Longest time for the body of an answer: a server that dribbles is as good as one that is silent.
@@ -107,6 +109,9 @@ fn read(clock: &dyn Clock, target: &str, response: Response) -> Result<Answer, S
             Ok(0) => break,
             Ok(count) => {
                 body.extend_from_slice(&chunk[..count]);
+                if !good && body.len() > EXPLANATION_BYTES_MAX {
+                    break;
+                }
                 if body.len() > ANSWER_BYTES_MAX {
                     return Err(malformed(format!("an answer of more than {ANSWER_BYTES_MAX} bytes")));
                 }

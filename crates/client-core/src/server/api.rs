@@ -12,7 +12,7 @@ use super::inventory::{self, Attribute};
 use super::{Credentials, Method, ServerError, Transport, auth, url};
 use crate::clock::Clock;
 
-/// Calls in a row without an answer, after which another server is tried.
+/// Calls in a row without an answer, after which the servers are asked anew to let the device in.
 const SILENCE_MAX: u32 = 3;
 /// How long the first server is left alone once another one had to be used.
 const HOLD_DOWN: Duration = Duration::from_secs(60 * 60);
@@ -302,12 +302,10 @@ impl Api {
 
     /// Asks one server after the other to let the device in.
     fn walk(&mut self) -> Result<(), ServerError> {
+        // The last good server first, also when it has been silent: perhaps nothing could be reached.
         let count = self.servers.len();
-        // The last good server first, unless it has been silent.
-        let lost = self.silence >= SILENCE_MAX && count > 1;
-        let start = self.current + usize::from(lost);
-        let mut order: Vec<usize> = (0..count).map(|step| (start + step) % count).collect();
-        if self.may_return() && !lost {
+        let mut order: Vec<usize> = (0..count).map(|step| (self.current + step) % count).collect();
+        if self.may_return() {
             order.retain(|index| *index != 0);
             order.insert(0, 0);
         }
