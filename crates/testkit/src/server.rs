@@ -4,13 +4,16 @@
 //! It is stricter than a real one: what no correct client would send (a token to the storage, a broken body, a status
 //! after the final one) ends the test.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
+use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use client_core::server::{Credentials, Reached, Request, Response, Transport, TransportError};
 
 use crate::clock::VirtualClock;
 use crate::json::{Json, quoted};
+use crate::storage::CrashWorld;
 use crate::transport::{Reply, Sent};
 
 /// Where the server is, unless a test says otherwise.
@@ -161,6 +164,12 @@ impl ServerModel {
     /// Forgets what happened since `snapshot`.
     pub fn restore(&self, snapshot: Snapshot) {
         *self.state() = snapshot;
+    }
+
+    /// Another server that remembers the same.
+    pub fn fork(&self) -> ServerModel {
+        let state = Arc::new(Mutex::new(self.snapshot()));
+        ServerModel { state, verify: Arc::clone(&self.verify) }
     }
 
     /// With another check of signatures.
@@ -336,11 +345,63 @@ impl Transport for ServerModel {
     fn send(&mut self, request: &Request<'_>) -> Result<Response, TransportError> {
         let sent = Sent::of(request);
         let verify = Arc::clone(&self.verify);
+        cut_here("before", &sent);
         let mut state = self.state();
-        let reply = state.receive(sent, &*verify);
+        let reply = state.receive(sent.clone(), &*verify);
         drop(state);
+        cut_here("after", &sent);
         let no_clock: Option<&VirtualClock> = None;
         reply.perform(no_clock)
+    }
+}
+
+thread_local! {
+    /// The machine that makes the requests of this thread.
+    static MACHINE: RefCell<Option<CrashWorld>> = const { RefCell::new(None) };
+}
+
+/// While it lives, every request of this thread to a [`ServerModel`] is a place to lose power: before the server did
+/// anything, and after it did everything and before the client knows.
+#[must_use = "the places to lose power end with it"]
+pub struct PowerCuts(());
+
+impl PowerCuts {
+    /// Of this machine.
+    pub fn of(world: &CrashWorld) -> PowerCuts {
+        MACHINE.set(Some(world.clone()));
+        PowerCuts(())
+    }
+}
+
+impl Drop for PowerCuts {
+    fn drop(&mut self) {
+        MACHINE.set(None);
+    }
+}
+
+fn cut_here(when: &str, sent: &Sent) {
+    let machine = MACHINE.with_borrow(Clone::clone);
+    if let Some(world) = machine {
+        let body: String = sent.text().chars().take(80).collect();
+        world.crash_point(&format!("{when} {} {} {body}", sent.method, sent.path()));
+    }
+}
+
+/// A server as a fact of an enumeration, which clones and hashes its facts: a clone is another server that remembers
+/// the same, where a clone of [`ServerModel`] is the same server. Turn [recording](ServerModel::set_recording) off, or
+/// no two states are equal.
+#[derive(Default)]
+pub struct ServerFacts(pub ServerModel);
+
+impl Clone for ServerFacts {
+    fn clone(&self) -> ServerFacts {
+        ServerFacts(self.0.fork())
+    }
+}
+
+impl Hash for ServerFacts {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.state().hash(state);
     }
 }
 
@@ -706,4 +767,127 @@ fn test_signature(message: &[u8]) -> Vec<u8> {
 
 fn verify_test_signature(body: &[u8], signature: &[u8], key: &str) -> bool {
     key == TEST_PUBLIC_KEY && signature == test_signature(body)
+}
+
+#[cfg(test)]
+mod tests {
+    use client_core::server::{Api, DeploymentStatus, Settings};
+    use client_core::storage::BlockDevice;
+
+    use super::*;
+    use crate::enumerator::{After, Options, Scenario, explore};
+    use crate::storage::SECTOR_LEN;
+
+    fn api(model: &ServerModel) -> Api {
+        let settings = Settings { servers: vec![SERVER.to_owned()], ..Settings::default() };
+        let credentials = Box::new(TestCredentials::default());
+        Api::new(model.transport(), credentials, VirtualClock::new(1).shared(), settings)
+    }
+
+    fn provides() -> BTreeMap<String, String> {
+        let pairs = [("artifact_name", "release-1"), ("device_type", "testbox")];
+        pairs.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+    }
+
+    /// A device that reports its result, and then notes that it did. After a cut it reports `again`.
+    fn scenario(again: DeploymentStatus) -> Scenario<ServerFacts> {
+        let step = |world: &CrashWorld, facts: &mut ServerFacts, status| {
+            let _cuts = PowerCuts::of(world);
+            let mut disk = world.open("disk");
+            let mut noted = [0];
+            disk.read_at(0, &mut noted).map_err(|error| error.to_string())?;
+            if noted == [0] {
+                api(&facts.0).report("d1", status).map_err(|error| error.to_string())?;
+                disk.write_at(0, &[1; SECTOR_LEN]).map_err(|error| error.to_string())?;
+                disk.sync().map_err(|error| error.to_string())?;
+            }
+            Ok::<(), String>(())
+        };
+        Scenario::new(|world| {
+            world.add_device("disk", vec![0; SECTOR_LEN]);
+            let model = ServerModel::new();
+            model.set_recording(false);
+            model.deploy("d1", "release-2", "testbox", b"x");
+            ServerFacts(model)
+        })
+        .run(move |world, facts| step(world, facts, DeploymentStatus::Success))
+        .recover(move |world, facts| {
+            step(world, facts, again)?;
+            let finals = facts.0.finals("d1");
+            if finals == [again.name()] || finals == ["success"] {
+                Ok(After::Settled)
+            } else {
+                Err(format!("{finals:?}"))
+            }
+        })
+        .fold_equal_states()
+    }
+
+    #[test]
+    fn a_report_that_power_cuts_repeat_is_one_report_and_a_contradiction_is_found() {
+        let mut options = Options::cuts(2);
+        options.limits.tears.clear();
+        explore(&scenario(DeploymentStatus::Success), &options).assert_holds();
+        explore(&scenario(DeploymentStatus::Failure), &options).assert_violates("reported after");
+    }
+
+    #[test]
+    fn a_question_that_changes_during_a_deployment_fails_it() {
+        let model = ServerModel::new();
+        model.deploy("d1", "release-2", "testbox", b"x");
+        let mut api = api(&model);
+        assert!(api.next_deployment(&provides()).unwrap().is_some());
+        let mut changed = provides();
+        changed.insert("artifact_name".into(), "release-0".into());
+        assert!(api.next_deployment(&changed).is_err());
+        assert_eq!(model.finals("d1"), ["failure"]);
+    }
+
+    #[test]
+    fn what_is_installed_already_is_not_ordered() {
+        let model = ServerModel::new();
+        model.deploy("d1", "release-1", "testbox", b"x");
+        model.deploy("d2", "release-2", "otherbox", b"x");
+        assert_eq!(api(&model).next_deployment(&provides()).unwrap(), None);
+        assert_eq!(model.finals("d1"), ["already-installed"]);
+        assert_eq!(model.statuses("d2"), [""; 0]);
+    }
+
+    #[test]
+    fn a_lost_answer_was_performed_and_a_lost_request_was_not() {
+        let model = ServerModel::new();
+        model.deploy("d1", "release-2", "testbox", b"x");
+        let mut api = api(&model);
+        api.authenticate().unwrap();
+        model.fail_next(Matcher::Report("downloading"), Failure::LostRequest);
+        model.fail_next(Matcher::Report("downloading"), Failure::LostAnswer);
+        for expected in [0, 1] {
+            assert!(api.report("d1", DeploymentStatus::Downloading).is_err());
+            assert_eq!(model.reports("d1").len(), expected);
+        }
+        api.report("d1", DeploymentStatus::Downloading).unwrap();
+        assert_eq!((model.statuses("d1"), model.reports("d1").len()), (vec!["downloading".to_owned()], 2));
+    }
+
+    #[test]
+    fn a_restored_server_has_forgotten_and_a_fork_goes_its_own_way() {
+        let model = ServerModel::new();
+        model.deploy("d1", "release-2", "testbox", b"x");
+        let before = model.snapshot();
+        let fork = model.fork();
+        api(&model).report("d1", DeploymentStatus::Downloading).unwrap();
+        assert_eq!((model.statuses("d1").len(), fork.statuses("d1").len()), (1, 0));
+        model.restore(before.clone());
+        assert!(model.snapshot() == before);
+    }
+
+    #[test]
+    fn base64_is_read_with_its_padding_only() {
+        assert_eq!(unbase64("YWJj"), Some(b"abc".to_vec()));
+        assert_eq!(unbase64("YWI="), Some(b"ab".to_vec()));
+        assert_eq!(unbase64("YQ=="), Some(b"a".to_vec()));
+        for text in ["", "YQ", "YQ=", "Y===", "YW-j", "YQ==\n"] {
+            assert_eq!(unbase64(text), None, "{text}");
+        }
+    }
 }

@@ -11,6 +11,8 @@ use crate::clock::Clock;
 
 /// Longest answer that is read.
 pub(super) const ANSWER_BYTES_MAX: usize = 1024 * 1024;
+/// How much of an explanation of an error is read.
+const EXPLANATION_BYTES_MAX: usize = 16 * 1024;
 /// Redirects that are followed.
 pub(super) const REDIRECTS_MAX: usize = 5;
 /// Longest time for the body of an answer: a server that dribbles is as good as one that is silent.
@@ -25,6 +27,8 @@ pub(super) struct Answer {
     pub(super) url: String,
     pub(super) status: u16,
     pub(super) body: Vec<u8>,
+    /// What the server says, as it came: see [`Answer::show_without`].
+    said: String,
     pub(super) retry_after: Option<Duration>,
 }
 
@@ -105,6 +109,9 @@ fn read(clock: &dyn Clock, target: &str, response: Response) -> Result<Answer, S
             Ok(0) => break,
             Ok(count) => {
                 body.extend_from_slice(&chunk[..count]);
+                if !good && body.len() > EXPLANATION_BYTES_MAX {
+                    break;
+                }
                 if body.len() > ANSWER_BYTES_MAX {
                     return Err(malformed(format!("an answer of more than {ANSWER_BYTES_MAX} bytes")));
                 }
@@ -123,7 +130,7 @@ fn read(clock: &dyn Clock, target: &str, response: Response) -> Result<Answer, S
         let error = TransportError { reached: Reached::Maybe, may_pass: true, reason: failure };
         return Err(no_answer(clock, target, error));
     }
-    Ok(Answer { url: shown, status, body, retry_after })
+    Ok(Answer::new(shown, status, body, retry_after))
 }
 
 /// A content encoding that nobody asked for.
@@ -134,10 +141,25 @@ pub(super) fn foreign_coding(response: &Response) -> Option<&str> {
 }
 
 impl Answer {
+    pub(super) fn new(url: String, status: u16, body: Vec<u8>, retry_after: Option<Duration>) -> Answer {
+        let mut answer = Answer { url, status, body, said: String::new(), retry_after };
+        answer.said = match status {
+            // Nobody explains success.
+            200..300 => String::new(),
+            _ if answer.is_web_page() => "a web page (a captive portal?)".to_owned(),
+            _ => explanation(&answer.body),
+        };
+        answer
+    }
+
     /// The answer as the error it is for its call.
     pub(super) fn into_error(self) -> ServerError {
-        let message = self.message();
-        ServerError::Status { url: self.url, status: self.status, message, retry_after: self.retry_after }
+        ServerError::Status {
+            url: self.url,
+            status: self.status,
+            message: self.said,
+            retry_after: self.retry_after,
+        }
     }
 
     /// A good status with a body that is not what was asked for.
@@ -158,19 +180,27 @@ impl Answer {
         Ok(self)
     }
 
-    /// What the server says: `{"error":"..."}`, or the text as it is.
-    pub(super) fn message(&self) -> String {
-        if self.is_web_page() {
-            return "a web page (a captive portal?)".to_owned();
-        }
-        let json: Option<serde_json::Value> = serde_json::from_slice(&self.body).ok();
-        let said = json.as_ref().and_then(|json| json.get("error")?.as_str());
-        match said {
-            Some(said) => printable(said),
-            None if self.body.is_empty() => "no explanation".to_owned(),
-            None => printable(&String::from_utf8_lossy(&self.body)),
-        }
+    /// What the server says, for people.
+    pub(super) fn message(&self) -> &str {
+        &self.said
     }
+
+    /// Makes what is shown of this answer presentable. `hide` takes secrets out: a server can say them back. First it,
+    /// then the shortening, which could leave a part of a secret.
+    pub(super) fn show_without(&mut self, hide: impl Fn(&str) -> String) {
+        self.url = hide(&self.url);
+        self.said = printable(&hide(&self.said));
+    }
+}
+
+/// `{"error":"..."}`, or the text as it is.
+fn explanation(body: &[u8]) -> String {
+    if body.is_empty() {
+        return "no explanation".to_owned();
+    }
+    let json: Option<serde_json::Value> = serde_json::from_slice(body).ok();
+    let error = json.as_ref().and_then(|json| json.get("error")?.as_str());
+    error.map_or_else(|| String::from_utf8_lossy(body).into_owned(), str::to_owned)
 }
 
 /// Text from outside, shortened and on one line.

@@ -12,7 +12,7 @@ use super::inventory::{self, Attribute};
 use super::{Credentials, Method, ServerError, Transport, auth, url};
 use crate::clock::Clock;
 
-/// Calls in a row without an answer, after which another server is tried.
+/// Calls in a row without an answer, after which the servers are asked anew to let the device in.
 const SILENCE_MAX: u32 = 3;
 /// How long the first server is left alone once another one had to be used.
 const HOLD_DOWN: Duration = Duration::from_secs(60 * 60);
@@ -254,7 +254,7 @@ impl Api {
         let answer = self.attempt(method, path, body)?;
         if answer.status == 401 {
             self.forget_token();
-            return Err(ServerError::Unauthorized { message: answer.message() });
+            return Err(ServerError::Unauthorized { message: answer.message().to_owned() });
         }
         Ok(answer)
     }
@@ -302,12 +302,10 @@ impl Api {
 
     /// Asks one server after the other to let the device in.
     fn walk(&mut self) -> Result<(), ServerError> {
+        // The last good server first, also when it has been silent: perhaps nothing could be reached.
         let count = self.servers.len();
-        // The last good server first, unless it has been silent.
-        let lost = self.silence >= SILENCE_MAX && count > 1;
-        let start = self.current + usize::from(lost);
-        let mut order: Vec<usize> = (0..count).map(|step| (start + step) % count).collect();
-        if self.may_return() && !lost {
+        let mut order: Vec<usize> = (0..count).map(|step| (self.current + step) % count).collect();
+        if self.may_return() {
             order.retain(|index| *index != 0);
             order.insert(0, 0);
         }
@@ -348,7 +346,7 @@ impl Api {
         let answer = self.without_secrets(result.map_err(|error| self.error_without_secrets(error))?);
         match answer.status {
             200 => {}
-            401 => return Err(ServerError::Unauthorized { message: answer.message() }),
+            401 => return Err(ServerError::Unauthorized { message: answer.message().to_owned() }),
             _ => return Err(answer.into_error()),
         }
         let token = auth::token(&answer.body).map_err(|reason| answer.malformed(reason))?;
@@ -385,11 +383,7 @@ impl Api {
 
     /// Keeps secrets out of what may be shown: a server can say them back.
     fn without_secrets(&self, mut answer: Answer) -> Answer {
-        answer.url = self.hide(&answer.url);
-        if !(200..300).contains(&answer.status) {
-            let text = String::from_utf8_lossy(&answer.body);
-            answer.body = self.hide(&text).into_bytes();
-        }
+        answer.show_without(|text| self.hide(text));
         answer
     }
 
@@ -421,9 +415,8 @@ impl Api {
     fn hide(&self, text: &str) -> String {
         let mut text = text.to_owned();
         let tenant = Some(self.settings.tenant_token.as_str());
-        for secret in
-            [self.token.as_deref(), tenant].into_iter().flatten().filter(|secret| !secret.is_empty())
-        {
+        let secrets = [self.token.as_deref(), self.old_token.as_deref(), tenant];
+        for secret in secrets.into_iter().flatten().filter(|secret| !secret.is_empty()) {
             text = text.replace(secret, "[secret]");
         }
         text

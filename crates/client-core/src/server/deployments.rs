@@ -229,8 +229,7 @@ mod tests {
     use super::*;
 
     fn check(body: &str, expected: Result<&str, &str>) {
-        let answer =
-            Answer { url: "u".into(), status: 200, body: body.as_bytes().to_vec(), retry_after: None };
+        let answer = Answer::new("u".into(), 200, body.as_bytes().to_vec(), None);
         match (offer(&answer), expected) {
             (Ok(offer), Ok(id)) => assert_eq!(offer.id, id),
             (Err(error), Err(text)) => assert!(error.to_string().contains(text), "{error}"),
