@@ -272,6 +272,7 @@ fn a_request_on_a_fresh_connection_is_not_repeated() {
     let (port, seen) = serve(&[&[b""], &[OK]]);
     let error = Client::new().get(&url(port)).unwrap_err();
     assert_eq!((error.reached, error.may_pass), (Reached::Maybe, true));
+    assert_eq!(error.reason, "the server closed the connection without an answer");
     assert_eq!(seen.try_iter().count(), 1);
 }
 
