@@ -16,6 +16,7 @@ use client_core::deploy::record::{Record, RecordError};
 use client_core::state_store::{StateError, TwoCopyRecord};
 use linux::block_device::FileDevice;
 use linux::boot_env::{self, BootEnvPaths};
+use linux::daemon_process::OtherwiseAsk;
 use linux::lock::{FileLock, LockError};
 use linux::slots::{LinuxSlots, SlotPaths};
 use linux::state_scripts::{LinuxScripts, ScriptTimes};
@@ -230,6 +231,11 @@ impl Setup {
     /// The file that says which process is the daemon.
     pub fn pid_file(&self) -> PathBuf {
         self.datastore.join(PID_FILE)
+    }
+
+    /// Who is asked for the daemon when that file names none.
+    pub fn who_else_knows_the_daemon(&self) -> OtherwiseAsk {
+        if self.default_datastore { OtherwiseAsk::ServiceManager } else { OtherwiseAsk::Nobody }
     }
 
     /// Where the daemon tells what it does: in `/run` on a device, beside the state of a virtual one.
