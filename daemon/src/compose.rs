@@ -24,7 +24,8 @@ use linux::system::LinuxSystem;
 
 use crate::cli::Global;
 use crate::http::{HttpError, HttpOptions, HttpTransport, ProxyRules};
-use crate::keystore::KeyPlace;
+use crate::identity::DeviceCredentials;
+use crate::keystore::{self, KeyPlace, KeyStoreError};
 
 const CONFIG_DIRECTORY: &str = "/etc/mender";
 const DATASTORE: &str = "/var/lib/mender";
@@ -108,6 +109,7 @@ pub struct Setup {
     default_datastore: bool,
     trusted_certs: Option<String>,
     skip_verify: bool,
+    passphrase_file: Option<PathBuf>,
 }
 
 impl Setup {
@@ -130,6 +132,7 @@ impl Setup {
         Ok(Setup {
             skip_verify: global.skip_verify || config.skip_verify,
             trusted_certs: global.trusted_certs.clone(),
+            passphrase_file: global.passphrase_file.clone(),
             data_directory: environment("MENDER_DATA_DIR").unwrap_or(DATA_DIRECTORY.into()),
             default_datastore: datastore == Path::new(DATASTORE),
             config,
@@ -208,6 +211,17 @@ impl Setup {
     /// Where the device key is.
     pub fn key_place(&self) -> KeyPlace {
         KeyPlace::new(&self.datastore, self.config.auth_private_key.as_deref())
+    }
+
+    /// Who this device is. Makes the device key where there is none; call it with the lock held, and once: standard
+    /// input holds a passphrase for one reader only.
+    ///
+    /// # Errors
+    /// When there is a key that cannot be used, or none can be made.
+    pub fn credentials(&self, clock: Arc<dyn Clock>) -> Result<DeviceCredentials, KeyStoreError> {
+        let passphrase = self.passphrase_file.as_deref().map(keystore::read_passphrase).transpose()?;
+        let signer = keystore::load_or_create(&self.key_place(), passphrase.as_deref())?;
+        Ok(DeviceCredentials::new(signer, self.identity_program(), clock))
     }
 
     /// The program that prints the identity.
