@@ -21,11 +21,9 @@ use linux::signals;
 use linux::state_scripts::LinuxScripts;
 use linux::waiter::LinuxClock;
 
-use crate::cli::Global;
 use crate::compose::{ComposeError, LazyBootEnv, Setup};
 use crate::deployment_log::DeploymentLogs;
 use crate::http::{HttpError, HttpTransport, IdleConnections};
-use crate::identity::DeviceCredentials;
 use crate::keystore::{self, KeyStoreError};
 use crate::logger;
 use crate::notify::{Notifier, Watchdog, WatchedWaiter};
@@ -101,15 +99,15 @@ impl From<HttpError> for AgentError {
 ///
 /// # Errors
 /// When it cannot begin.
-pub fn run(setup: &Setup, global: &Global, bootstrap: impl FnOnce(&Setup)) -> Result<(), AgentError> {
+pub fn run(setup: &Setup, bootstrap: impl FnOnce(&Setup)) -> Result<(), AgentError> {
     let environment = |name: &str| std::env::var_os(name).map(Into::into);
     let clock = LinuxClock::new();
     let _stops = signals::handle(&clock).map_err(AgentError::Signals)?;
     let shared: Arc<dyn Clock> = Arc::new(clock.clone());
-    // Made by the first command that comes here, as the record is.
-    drop(setup.lock()?);
+    linux::process::hide_inherited_descriptors();
+    // A key is made by one process at a time.
+    let lock = setup.lock()?;
     let _pid_file = PidFile::create(&setup.pid_file()).map_err(AgentError::PidFile)?;
-    bootstrap(setup);
     let transport = setup.http_transport(Arc::clone(&shared))?;
     // Certificates that cannot be read are worth a line at the start, not only at the first poll.
     if !setup.config.servers.iter().all(|server| server.starts_with("http://")) {
@@ -119,7 +117,9 @@ pub fn run(setup: &Setup, global: &Global, bootstrap: impl FnOnce(&Setup)) -> Re
     }
     let api_transport = transport.another();
     let api_connections = api_transport.idle_connections();
-    let api = api(setup, global, api_transport, Arc::clone(&shared))?;
+    let api = api(setup, api_transport, Arc::clone(&shared))?;
+    drop(lock);
+    bootstrap(setup);
     let board = SharedBoard::default();
     let _status = status::serve(&setup.status_socket(), Arc::clone(&board), Arc::clone(&shared))
         .inspect_err(|error| log::warn!("`rust-ota status` will not be answered: {error}"));
@@ -171,29 +171,22 @@ pub fn run(setup: &Setup, global: &Global, bootstrap: impl FnOnce(&Setup)) -> Re
 ///
 /// # Errors
 /// When there is no key, or no server accepts it.
-pub fn bootstrap(setup: &Setup, global: &Global, force: bool) -> Result<(), AgentError> {
+pub fn bootstrap(setup: &Setup, force: bool) -> Result<(), AgentError> {
     let clock: Arc<dyn Clock> = Arc::new(LinuxClock::new());
-    drop(setup.lock()?);
+    let _lock = setup.lock()?;
     if force {
         keystore::force_new(&setup.key_place())?;
     }
     let transport = setup.http_transport(Arc::clone(&clock))?;
-    let mut api = api(setup, global, transport, clock)?;
+    let mut api = api(setup, transport, clock)?;
     api.authenticate().map_err(|error| AgentError::Refused(error.to_string()))
 }
 
-fn api(
-    setup: &Setup,
-    global: &Global,
-    transport: HttpTransport,
-    clock: Arc<dyn Clock>,
-) -> Result<Api, AgentError> {
+fn api(setup: &Setup, transport: HttpTransport, clock: Arc<dyn Clock>) -> Result<Api, AgentError> {
     if setup.config.servers.is_empty() {
         return Err(AgentError::NoServer);
     }
-    let passphrase = global.passphrase_file.as_deref().map(keystore::read_passphrase).transpose()?;
-    let signer = keystore::load_or_create(&setup.key_place(), passphrase.as_deref())?;
-    let credentials = DeviceCredentials::new(signer, setup.identity_program(), Arc::clone(&clock));
+    let credentials = setup.credentials(Arc::clone(&clock))?;
     let settings = Settings {
         servers: setup.config.servers.clone(),
         tenant_token: setup.config.tenant_token.clone(),

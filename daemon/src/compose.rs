@@ -17,6 +17,7 @@ use client_core::server::DownloadSettings;
 use client_core::state_store::{StateError, TwoCopyRecord};
 use linux::block_device::FileDevice;
 use linux::boot_env::{self, BootEnvPaths};
+use linux::daemon_process::OtherwiseAsk;
 use linux::lock::{FileLock, LockError};
 use linux::slots::{LinuxSlots, SlotPaths};
 use linux::state_scripts::{LinuxScripts, ScriptTimes};
@@ -24,7 +25,8 @@ use linux::system::LinuxSystem;
 
 use crate::cli::Global;
 use crate::http::{HttpError, HttpTransport, ProxyRules, TlsOptions};
-use crate::keystore::KeyPlace;
+use crate::identity::DeviceCredentials;
+use crate::keystore::{self, KeyPlace, KeyStoreError};
 
 /// A connection that brings less is given up and made anew.
 const LEAST_BYTES_PER_SECOND: u64 = 64;
@@ -115,6 +117,7 @@ pub struct Setup {
     default_datastore: bool,
     trusted_certs: Option<String>,
     skip_verify: bool,
+    passphrase_file: Option<PathBuf>,
 }
 
 impl Setup {
@@ -137,6 +140,7 @@ impl Setup {
         Ok(Setup {
             skip_verify: global.skip_verify || config.skip_verify,
             trusted_certs: global.trusted_certs.clone(),
+            passphrase_file: global.passphrase_file.clone(),
             data_directory: environment("MENDER_DATA_DIR").unwrap_or(DATA_DIRECTORY.into()),
             default_datastore: datastore == Path::new(DATASTORE),
             config,
@@ -229,6 +233,17 @@ impl Setup {
         KeyPlace::new(&self.datastore, self.config.auth_private_key.as_deref())
     }
 
+    /// Who this device is. Makes the device key where there is none; call it with the lock held, and once: standard
+    /// input holds a passphrase for one reader only.
+    ///
+    /// # Errors
+    /// When there is a key that cannot be used, or none can be made.
+    pub fn credentials(&self, clock: Arc<dyn Clock>) -> Result<DeviceCredentials, KeyStoreError> {
+        let passphrase = self.passphrase_file.as_deref().map(keystore::read_passphrase).transpose()?;
+        let signer = keystore::load_or_create(&self.key_place(), passphrase.as_deref())?;
+        Ok(DeviceCredentials::new(signer, self.identity_program(), clock))
+    }
+
     /// The program that prints the identity.
     pub fn identity_program(&self) -> PathBuf {
         match &self.config.identity_script {
@@ -250,6 +265,11 @@ impl Setup {
     /// The file that says which process is the daemon.
     pub fn pid_file(&self) -> PathBuf {
         self.datastore.join(PID_FILE)
+    }
+
+    /// Who is asked for the daemon when that file names none.
+    pub fn who_else_knows_the_daemon(&self) -> OtherwiseAsk {
+        if self.default_datastore { OtherwiseAsk::ServiceManager } else { OtherwiseAsk::Nobody }
     }
 
     /// Where the daemon tells what it does: in `/run` on a device, beside the state of a virtual one.

@@ -73,10 +73,10 @@ fn run(invocation: &Invocation) -> u8 {
             return exit::SUCCESS;
         }
         Command::Daemon => {
-            return with_setup(invocation, |setup| agent::run(setup, &invocation.global, give_a_name));
+            return with_setup(invocation, |setup| agent::run(setup, give_a_name));
         }
         Command::Bootstrap { force } => {
-            return with_setup(invocation, |setup| agent::bootstrap(setup, &invocation.global, *force));
+            return with_setup(invocation, |setup| agent::bootstrap(setup, *force));
         }
         Command::CheckUpdate => return demand(invocation, Demand::CheckUpdate),
         Command::SendInventory => return demand(invocation, Demand::SendInventory),
@@ -164,7 +164,8 @@ fn status_command(invocation: &Invocation) -> u8 {
 /// Asks the running daemon for something. Needs no lock: the daemon has it.
 fn demand(invocation: &Invocation, demand: Demand) -> u8 {
     let asked = prepare(invocation).map_err(|error| error.to_string()).and_then(|setup| {
-        daemon_process::demand(&setup.pid_file(), demand).map_err(|error| error.to_string())
+        let otherwise = setup.who_else_knows_the_daemon();
+        daemon_process::demand(&setup.pid_file(), otherwise, demand).map_err(|error| error.to_string())
     });
     match asked {
         Ok(()) => exit::SUCCESS,

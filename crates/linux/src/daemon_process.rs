@@ -83,11 +83,9 @@ pub enum DemandError {
 impl fmt::Display for DemandError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            DemandError::NoDaemon { path } => write!(
-                f,
-                "no daemon is running: {} names none, and neither does the service manager",
-                path.display()
-            ),
+            DemandError::NoDaemon { path } => {
+                write!(f, "no daemon is running: {} names none", path.display())
+            }
             DemandError::Signal { pid, source } => {
                 write!(f, "cannot signal the daemon, process {pid}: {source}")
             }
@@ -97,12 +95,24 @@ impl fmt::Display for DemandError {
 
 impl std::error::Error for DemandError {}
 
-/// Asks the daemon of the file `path` for something; where that file names none, the one the service manager knows.
+/// Who knows the daemon when its file does not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OtherwiseAsk {
+    /// The service manager, about the daemon of this machine.
+    ServiceManager,
+    /// Nobody: a virtual device is not the machine it runs on.
+    Nobody,
+}
+
+/// Asks the daemon of the file `path` for something.
 ///
 /// # Errors
 /// When there is none, or it may not be asked.
-pub fn demand(path: &Path, demand: Demand) -> Result<(), DemandError> {
-    let pid = find(path).or_else(ask_service_manager);
+pub fn demand(path: &Path, otherwise: OtherwiseAsk, demand: Demand) -> Result<(), DemandError> {
+    let pid = find(path).or_else(|| match otherwise {
+        OtherwiseAsk::ServiceManager => ask_service_manager(),
+        OtherwiseAsk::Nobody => None,
+    });
     let pid = pid.ok_or_else(|| DemandError::NoDaemon { path: path.to_path_buf() })?;
     let signal = match demand {
         Demand::CheckUpdate => Signal::SIGUSR1,

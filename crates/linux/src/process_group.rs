@@ -19,6 +19,8 @@ use nix::unistd::Pid;
 const GRACE: Duration = Duration::from_secs(10);
 /// The same when this process is asked to stop, which has to be done within two seconds.
 const GRACE_WHEN_STOPPED: Duration = Duration::from_millis(700);
+/// How long a killed program may take to be gone.
+const REAP: Duration = Duration::from_secs(1);
 /// How often it is looked whether the process was asked to stop.
 const SLICE: Duration = Duration::from_millis(100);
 /// Output of one program that is logged, in bytes; the rest is read and dropped.
@@ -61,7 +63,7 @@ pub enum Ended {
     Stopped,
 }
 
-/// A running program with everything it starts. Dropping it kills what is left and reaps the program.
+/// A running program with everything it starts. Dropping it kills what is left.
 pub struct ProcessGroup {
     child: Child,
     id: i32,
@@ -153,8 +155,13 @@ impl Drop for ProcessGroup {
             groups.swap_remove(at);
         }
         drop(groups);
-        if !self.spare_the_rest {
-            let _ = self.child.wait();
+        // A program that hangs in the kernel survives even SIGKILL for a while, and may not hang us too.
+        match self.ended.recv_timeout(REAP) {
+            Err(mpsc::RecvTimeoutError::Timeout) => log::warn!("process {} cannot be ended", self.id),
+            Ok(()) | Err(mpsc::RecvTimeoutError::Disconnected) => {
+                // Ended, so this returns at once; the status was taken by `wait` if anybody wanted it.
+                let _ = self.child.wait();
+            }
         }
     }
 }

@@ -22,6 +22,9 @@ use crate::waiter::LinuxClock;
 /// How long an orderly stop may take. Whoever stops the daemon was promised two seconds.
 const STOP_WITHIN: Duration = Duration::from_millis(1800);
 
+/// How long a line about the stop may take to be logged.
+const LOG_WITHIN: Duration = Duration::from_millis(100);
+
 const HANDLED: [Signal; 5] =
     [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGUSR1, Signal::SIGUSR2];
 
@@ -63,12 +66,12 @@ pub fn handle(clock: &LinuxClock) -> io::Result<SignalGuard> {
                 Ok(Signal::SIGUSR1) => clock.request_check_update(),
                 Ok(Signal::SIGUSR2) => clock.request_send_inventory(),
                 Ok(signal) => {
-                    log::info!("asked to stop by {signal}");
                     clock.request_stop();
                     process_group::terminate_all();
+                    say(format!("asked to stop by {signal}"));
                     if ended.recv_timeout(STOP_WITHIN) == Err(mpsc::RecvTimeoutError::Timeout) {
-                        log::warn!("the stop takes too long: ending at once");
                         process_group::kill_all();
+                        say("the stop takes too long: ending at once".into());
                         process::exit_now();
                     }
                 }
@@ -88,6 +91,18 @@ pub fn handle(clock: &LinuxClock) -> io::Result<SignalGuard> {
     // Whoever started this process may have blocked them.
     sigprocmask(SigmaskHow::SIG_UNBLOCK, Some(&wanted), None)?;
     Ok(SignalGuard { _alive: alive })
+}
+
+/// Logs without being held up: whoever reads the log may be what does not go on.
+fn say(message: String) {
+    let (sender, said) = mpsc::channel();
+    let log = move || {
+        log::info!("{message}");
+        let _ = sender.send(());
+    };
+    if thread::Builder::new().stack_size(process_group::SMALL_STACK).spawn(log).is_ok() {
+        let _ = said.recv_timeout(LOG_WITHIN);
+    }
 }
 
 extern "C" fn on_signal(number: libc::c_int) {

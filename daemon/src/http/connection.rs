@@ -59,6 +59,8 @@ pub enum Interruption {
     Stopped,
     /// A kept connection turned out to be closed before it brought a byte: the request is safe to repeat.
     Stale,
+    /// A fresh connection was closed before it brought a byte.
+    Unanswered,
     /// The connection broke in the middle of an answer.
     Broken,
 }
@@ -68,6 +70,7 @@ impl fmt::Display for Interruption {
         f.write_str(match self {
             Interruption::Stopped => "asked to stop",
             Interruption::Stale => "the server closed the connection",
+            Interruption::Unanswered => "the server closed the connection without an answer",
             Interruption::Broken => "the connection broke",
         })
     }
@@ -440,8 +443,8 @@ impl Connection {
 
     fn receive(&mut self) -> io::Result<bool> {
         let count = self.stream.read(self.buffers.input_append_buf())?;
-        if count == 0 && self.phase == Phase::Sent && self.requests > 1 {
-            return Err(Interruption::Stale.error());
+        if count == 0 && self.phase == Phase::Sent {
+            return Err(self.closed_early().error());
         }
         if count > 0 {
             self.phase = Phase::Answered;
@@ -463,11 +466,16 @@ impl Connection {
                 | io::ErrorKind::UnexpectedEof
         );
         ureq::Error::Io(match (closed, self.phase) {
-            (true, Phase::Sent) if self.requests > 1 => Interruption::Stale.error(),
+            (true, Phase::Sent) => self.closed_early().error(),
             // ureq would take it for the end of a body without a length.
             (true, Phase::Answered) => Interruption::Broken.error(),
-            (true | false, Phase::Idle | Phase::Sent | Phase::Answered) => error,
+            (true, Phase::Idle) | (false, Phase::Idle | Phase::Sent | Phase::Answered) => error,
         })
+    }
+
+    /// What it means that the connection ended before a byte of the answer.
+    fn closed_early(&self) -> Interruption {
+        if self.requests > 1 { Interruption::Stale } else { Interruption::Unanswered }
     }
 }
 

@@ -272,6 +272,7 @@ fn a_request_on_a_fresh_connection_is_not_repeated() {
     let (port, seen) = serve(&[&[b""], &[OK]]);
     let error = Client::new().get(&url(port)).unwrap_err();
     assert_eq!((error.reached, error.may_pass), (Reached::Maybe, true));
+    assert_eq!(error.reason, "the server closed the connection without an answer");
     assert_eq!(seen.try_iter().count(), 1);
 }
 
@@ -314,6 +315,52 @@ fn the_head_of_an_answer_is_bounded() {
     };
     assert_eq!(check(60).unwrap(), "ok");
     assert!(check(70).is_err());
+}
+
+#[test]
+fn an_answer_in_between_is_not_the_answer() {
+    let (port, _seen) = serve(&[&[
+        b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+    ]]);
+    assert_eq!(Client::new().text(&url(port)).unwrap(), "ok");
+}
+
+#[test]
+fn no_answer_makes_the_client_panic() {
+    const CHUNKED: &[u8] =
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nETag: \"x\"\r\n\r\n2\r\nok\r\n0\r\n\r\n";
+    let mut answers: Vec<Vec<u8>> = vec![
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nok".into(),
+        b"HTTP/1.1 200 OK\r\nContent-Length: -2\r\n\r\nok".into(),
+        b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999999999999\r\n\r\nok".into(),
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffffff\r\nok".into(),
+        b"HTTP/1.1 304 Not Modified\r\nContent-Length: 2\r\n\r\nok".into(),
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n".into(),
+        b"HTTP/0.9 200 OK\r\n\r\nok".into(),
+        b"HTTP/1.1 302 Found\r\nLocation: ::::\r\n\r\n".into(),
+        format!("HTTP/1.1 200 OK\r\n{}\r\n", "a: b\r\n".repeat(500)).into(),
+    ];
+    for base in [OK, CHUNKED] {
+        for at in 0..base.len() {
+            answers.push(base[..at].to_vec());
+            for byte in [0, 0xff, b'\n', b'9'] {
+                let mut changed = base.to_vec();
+                changed[at] = byte;
+                answers.push(changed);
+            }
+        }
+    }
+    let count = answers.len();
+    let port = listen(move |number, mut stream| {
+        let Some(answer) = answers.get(number) else { return };
+        let _ = read_request(&mut BufReader::new(stream.try_clone().unwrap()));
+        let _ = stream.write_all(answer);
+    });
+    let mut client = Client::new();
+    for _ in 0..count {
+        let _ = client.text(&url(port));
+        client.transport.idle_connections().close();
+    }
 }
 
 #[test]
