@@ -25,6 +25,9 @@ use crate::server::{
 
 /// How long the restart may take that was asked for, before it is asked for again.
 const REBOOT_PATIENCE: Duration = Duration::from_secs(600);
+/// Checks that are put off for a report that the server does not take. After that it is asked all the same: a report
+/// must not keep a device from its updates.
+const UNDELIVERED_MAX: u32 = 10;
 /// Attempts to upload the log of a failed deployment.
 const LOG_ATTEMPTS: u32 = 3;
 
@@ -144,6 +147,8 @@ pub struct Agent<'a> {
     backoff: Backoff,
     /// A deployment is in progress that could not be gone on with.
     unsettled: bool,
+    /// Checks put off because the end of the last deployment could not be reported.
+    undelivered: u32,
 }
 
 impl<'a> Agent<'a> {
@@ -158,7 +163,7 @@ impl<'a> Agent<'a> {
     ) -> Agent<'a> {
         let backoff = Backoff::new(settings.retry_interval, settings.retry_count);
         let api = Arc::new(Mutex::new(api));
-        Agent { host, api, clock, waiter, settings, schedule, backoff, unsettled: true }
+        Agent { host, api, clock, waiter, settings, schedule, backoff, unsettled: true, undelivered: 0 }
     }
 
     /// Works until the process is asked to stop.
@@ -241,8 +246,14 @@ impl<'a> Agent<'a> {
                 agent.host.begin_log(&unreported.id);
                 agent.deliver(&unreported, Importance::BestEffort);
                 agent.host.end_log();
-                // What the server has still not taken is kept beside what it orders next.
                 record = agent.record().map_err(Failure::Other)?;
+                if record.unreported.is_some() && agent.undelivered < UNDELIVERED_MAX {
+                    // A server that is asked by a device which provides something else now, in the middle of what it
+                    // takes for a running deployment, calls that deployment failed (specification 1.2).
+                    agent.undelivered += 1;
+                    return Err(Failure::Other("the last deployment is not reported yet".to_owned()));
+                }
+                agent.undelivered = 0;
             }
             if let Some(deployment) = &record.deployment {
                 if deployment.id.is_some() {
