@@ -13,31 +13,27 @@
 
 mod machine;
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::io::Cursor;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use client_core::agent::{Agent, AgentSettings, Event, Host};
-use client_core::artifact::{Limits, Trust};
+use client_core::agent::{Agent, AgentSettings};
 use client_core::clock::{Clock, Paused, Waiter, Wake};
 use client_core::deploy::record::Record;
-use client_core::deploy::scripts::ScriptRunner;
-use client_core::deploy::{Device, Policy, Reporter};
-use client_core::install::NoModules;
 use client_core::schedule::Schedule;
-use client_core::server::{
-    Api, Attribute, Credentials, DownloadSettings, Request, Response, Settings, Transport, TransportError,
-};
-use client_core::slot::{Slot, SlotError, System};
+use client_core::server::{Api, DownloadSettings, Request, Response, Settings, Transport, TransportError};
+use client_core::slot::Slot;
 use client_core::state_store::TwoCopyRecord;
+use machine::board::{Board, Restarting, WORLD, crash_point};
 use machine::{IMAGE_BYTES, MACHINES, Machine, RECORD_BYTES, new_image, old_image, selected, version};
 use testkit::artifacts;
 use testkit::bootloader::{Behaviour, Boot};
-use testkit::device::{CrashSlots, Notices, ScriptLog, slot_device};
+use testkit::device::{ScriptLog, slot_device};
 use testkit::enumerator::{After, Report, Scenario, explore};
+use testkit::server::TestCredentials;
 use testkit::storage::{CrashWorld, Suppressed};
 
 const ID: &str = "d0000000-0000-4000-8000-000000000001";
@@ -76,18 +72,6 @@ struct Facts {
     running: Slot,
     server: Server,
     boots: u32,
-}
-
-std::thread_local! {
-    /// The world of the case that runs in this thread; downloads read in others and change nothing.
-    static WORLD: RefCell<Option<CrashWorld>> = const { RefCell::new(None) };
-}
-
-fn crash_point(what: &str) {
-    let world = WORLD.with(|world| world.borrow().clone());
-    if let Some(world) = world {
-        world.crash_point(what);
-    }
 }
 
 struct Wire {
@@ -157,20 +141,6 @@ impl Transport for Wire {
     }
 }
 
-struct Known;
-
-impl Credentials for Known {
-    fn id_data(&mut self) -> Result<String, String> {
-        Ok(r#"{"mac":"02:00:00:00:00:01"}"#.into())
-    }
-    fn public_key_pem(&self) -> String {
-        "-----BEGIN PUBLIC KEY-----\n-----END PUBLIC KEY-----\n".into()
-    }
-    fn sign(&self, _: &[u8]) -> Result<Vec<u8>, String> {
-        Ok(vec![1; 64])
-    }
-}
-
 #[derive(Default)]
 struct Time {
     now_seconds: AtomicU64,
@@ -216,82 +186,6 @@ impl Waiter for Waits {
     }
 }
 
-struct Box1 {
-    running: Slot,
-    rebooted: Rc<Cell<bool>>,
-}
-
-impl System for Box1 {
-    fn running_slot(&self) -> Result<Slot, SlotError> {
-        Ok(self.running)
-    }
-    fn device_type(&self) -> Result<String, SlotError> {
-        Ok(artifacts::DEVICE_TYPE.into())
-    }
-    fn reboot(&self) -> Result<(), SlotError> {
-        crash_point("the restart");
-        self.rebooted.set(true);
-        Ok(())
-    }
-}
-
-struct Board {
-    world: CrashWorld,
-    machine: Machine,
-    system: Box1,
-    scripts: ScriptLog,
-    server: Arc<Mutex<Server>>,
-    artifact: Arc<Vec<u8>>,
-    ending: Ending,
-    on_new: bool,
-}
-
-impl Host for Board {
-    fn with_device(
-        &mut self,
-        reporter: &mut dyn Reporter,
-        work: &mut dyn FnMut(&mut Device<'_>),
-    ) -> Result<(), String> {
-        let mut state = TwoCopyRecord::open(self.world.open("record")).map_err(|error| error.to_string())?;
-        let mut boot_env = self.machine.env(&self.world);
-        let mut slots = CrashSlots::new(&self.world, self.system.running);
-        work(&mut Device {
-            boot_env: &mut *boot_env,
-            slots: &mut slots,
-            system: &self.system,
-            modules: &mut NoModules,
-            state: &mut state,
-            scripts: &mut self.scripts,
-            observer: &mut Notices::default(),
-            reporter,
-        });
-        Ok(())
-    }
-    fn policy(&mut self) -> Result<Policy, String> {
-        Ok(Policy { trust: Trust::DangerUnsigned, limits: Limits::default() })
-    }
-    fn scripts(&mut self) -> &mut dyn ScriptRunner {
-        &mut self.scripts
-    }
-    fn inventory(&mut self) -> Result<Vec<Attribute>, String> {
-        Ok(Vec::new())
-    }
-    fn download_transport(&mut self) -> Result<Box<dyn Transport>, String> {
-        Ok(Box::new(Wire {
-            server: Arc::clone(&self.server),
-            artifact: Arc::clone(&self.artifact),
-            ending: self.ending,
-            on_new: self.on_new,
-        }))
-    }
-    fn begin_log(&mut self, _: &str) {}
-    fn end_log(&mut self) {}
-    fn log_messages(&mut self, _: &str) -> Vec<u8> {
-        Vec::new()
-    }
-    fn tell(&mut self, _: &Event<'_>) {}
-}
-
 /// Copies what the server knows back into the facts, also when the power fails.
 struct Keep<'f> {
     facts: &'f mut Facts,
@@ -322,18 +216,23 @@ fn daemon(
     let time = Arc::new(Time::default());
     let clock: Arc<dyn Clock> = Arc::clone(&time) as Arc<dyn Clock>;
     let settings = Settings { servers: vec!["http://server".into()], ..Settings::default() };
-    let api = Api::new(Box::new(wire()), Box::new(Known), Arc::clone(&clock), settings);
+    let api = Api::new(Box::new(wire()), Box::new(TestCredentials::default()), Arc::clone(&clock), settings);
     let rebooted = Rc::new(Cell::new(false));
     let mut waits = Waits { time, rebooted: Rc::clone(&rebooted), server: Arc::clone(&server), left: 40 };
     let mut host = Board {
         world: world.clone(),
         machine,
-        system: Box1 { running, rebooted: Rc::clone(&rebooted) },
+        system: Restarting { running, rebooted: Rc::clone(&rebooted) },
         scripts: ScriptLog::default(),
-        server: Arc::clone(&server),
-        artifact: Arc::clone(artifact),
-        ending,
-        on_new,
+        wire: {
+            let (server, artifact) = (Arc::clone(&server), Arc::clone(artifact));
+            Box::new(move || {
+                let (server, artifact) = (Arc::clone(&server), Arc::clone(&artifact));
+                Box::new(Wire { server, artifact, ending, on_new })
+            })
+        },
+        logs: Vec::new(),
+        clock: Arc::clone(&clock),
     };
     let schedule = Schedule::new(&*clock, Duration::from_secs(1800), Duration::from_secs(28800));
     let settings = AgentSettings {

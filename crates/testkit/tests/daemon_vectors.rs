@@ -26,14 +26,14 @@ use client_core::deploy::{Device, Policy, Reporter};
 use client_core::install::{InstallError, Modules, PayloadHandler, Progress, RebootNeed, WrittenImage};
 use client_core::schedule::Schedule;
 use client_core::server::{
-    Api, Attribute, Credentials, DownloadSettings, Method, Request, Response, Settings, Transport,
-    TransportError,
+    Api, Attribute, DownloadSettings, Method, Request, Response, Settings, Transport, TransportError,
 };
 use client_core::slot::{Slot, SlotError, Slots};
 use client_core::state_store::{StateError, StateStore};
 use client_core::storage::BlockDevice;
 use testkit::artifacts::{self, MemoryFile};
 use testkit::device::{KnownSystem, Notices};
+use testkit::server::TestCredentials;
 
 const VECTORS: &str = include_str!("fixtures/daemon-vectors.txt");
 const TYPE: &str = "tmod";
@@ -397,20 +397,6 @@ impl Transport for Wire {
     }
 }
 
-struct Known;
-
-impl Credentials for Known {
-    fn id_data(&mut self) -> Result<String, String> {
-        Ok(r#"{"mac":"02:00:00:00:00:01"}"#.into())
-    }
-    fn public_key_pem(&self) -> String {
-        "-----BEGIN PUBLIC KEY-----\n-----END PUBLIC KEY-----\n".into()
-    }
-    fn sign(&self, _: &[u8]) -> Result<Vec<u8>, String> {
-        Ok(vec![1; 64])
-    }
-}
-
 struct Machine {
     plan: Rc<Plan>,
     store: Store,
@@ -560,7 +546,12 @@ fn process(plan: &Rc<Plan>, store: &Store, server: &Arc<Mutex<Server>>, time: &A
     };
     let clock: Arc<dyn Clock> = Arc::clone(time) as Arc<dyn Clock>;
     let settings = Settings { servers: vec!["http://server".into()], ..Settings::default() };
-    let api = Api::new(Box::new(Wire(Arc::clone(server))), Box::new(Known), Arc::clone(&clock), settings);
+    let api = Api::new(
+        Box::new(Wire(Arc::clone(server))),
+        Box::new(TestCredentials::default()),
+        Arc::clone(&clock),
+        settings,
+    );
     let mut waits = Waits { time: Arc::clone(time), server: Arc::clone(server), left: 60 };
     let schedule = Schedule::new(&*clock, Duration::from_secs(1800), Duration::from_secs(28800));
     let settings = AgentSettings {

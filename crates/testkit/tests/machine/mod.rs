@@ -3,6 +3,8 @@
 // Each test program uses its own part of this.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
+pub mod board;
+
 use bootloader_grub::{GrubCopy, GrubEnv};
 use bootloader_uboot::UBootEnv;
 use client_core::boot::BootEnv;

@@ -1,0 +1,336 @@
+//! What the daemon's loop does when the server, the network or a person does not play along.
+
+// Helpers outside of test functions: a failure in one is a failure of the test.
+#![allow(clippy::unwrap_used)]
+
+mod machine;
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use client_core::agent::{Agent, AgentSettings};
+use client_core::artifact::{Limits, Trust};
+use client_core::clock::{Clock, Waiter, Wake};
+use client_core::deploy::record::Record;
+use client_core::deploy::{self, Device, NoReporter, Options, Policy};
+use client_core::install::NoModules;
+use client_core::schedule::Schedule;
+use client_core::server::{Api, DownloadSettings, Settings};
+use client_core::slot::Slot;
+use client_core::state_store::TwoCopyRecord;
+use machine::board::{Board, Restarting};
+use machine::{IMAGE_BYTES, Machine, RECORD_BYTES, new_image, old_image, version};
+use testkit::artifacts;
+use testkit::bootloader::{Behaviour, Boot};
+use testkit::choice::Choices;
+use testkit::clock::VirtualClock;
+use testkit::device::{CrashSlots, KnownSystem, Notices, ScriptLog, slot_device};
+use testkit::server::{Endpoint, Failure, Matcher, SERVER, ServerModel, TestCredentials};
+use testkit::storage::{CrashWorld, Limits as PowerLimits};
+
+const ID: &str = "d0000000-0000-4000-8000-000000000001";
+const MACHINE: Machine = Machine::UBoot;
+
+/// A device with the old image in slot A, and a server that knows it.
+struct Bench {
+    world: CrashWorld,
+    server: ServerModel,
+    clock: VirtualClock,
+    running: Slot,
+    logs: Vec<String>,
+}
+
+/// Ends the process when the device restarts, or after so many waits.
+struct Waits {
+    clock: VirtualClock,
+    rebooted: Rc<Cell<bool>>,
+    left: u32,
+}
+
+impl Waiter for Waits {
+    fn wait(&mut self, time: Duration) -> Wake {
+        if self.rebooted.get() || self.left == 0 {
+            self.clock.stop();
+            return Wake::Stop;
+        }
+        self.left -= 1;
+        self.clock.wait(time)
+    }
+}
+
+impl Bench {
+    fn new() -> Bench {
+        let world = CrashWorld::new(Choices::exhaustive(), PowerLimits { cuts: 0, ..PowerLimits::default() });
+        world.add_device(slot_device(Slot::A), old_image());
+        world.add_device(slot_device(Slot::B), vec![0x55; IMAGE_BYTES]);
+        MACHINE.install(&world, Slot::A);
+        world.add_device("record", vec![0; RECORD_BYTES]);
+        let mut record = Record::new();
+        record.installed.artifact_name = Some("old".into());
+        TwoCopyRecord::format_new(world.open("record"), &record.to_json().unwrap()).unwrap();
+        Bench {
+            world,
+            server: ServerModel::new(),
+            clock: VirtualClock::new(7),
+            running: Slot::A,
+            logs: Vec::new(),
+        }
+    }
+
+    fn order(&self) {
+        let artifact = artifacts::rootfs("new", &new_image());
+        self.server.deploy(ID, "new", artifacts::DEVICE_TYPE, &artifact);
+    }
+
+    /// The daemon as one process, for so many waits. Whether it asked for a restart.
+    fn daemon(&mut self, waits: u32) -> bool {
+        // A process that was stopped is not the one that starts.
+        self.clock = VirtualClock::new(self.clock.now().as_secs());
+        let clock = self.clock.shared();
+        let settings = Settings { servers: vec![SERVER.into()], ..Settings::default() };
+        let api = Api::new(
+            self.server.transport(),
+            Box::new(TestCredentials::default()),
+            Arc::clone(&clock),
+            settings,
+        );
+        let rebooted = Rc::new(Cell::new(false));
+        let server = self.server.clone();
+        let mut host = Board {
+            world: self.world.clone(),
+            machine: MACHINE,
+            system: Restarting { running: self.running, rebooted: Rc::clone(&rebooted) },
+            scripts: ScriptLog::default(),
+            wire: Box::new(move || server.transport()),
+            logs: Vec::new(),
+            clock: Arc::clone(&clock),
+        };
+        let mut waiter = Waits { clock: self.clock.clone(), rebooted: Rc::clone(&rebooted), left: waits };
+        let schedule = Schedule::new(&*clock, Duration::from_secs(1800), Duration::from_secs(28800));
+        let settings = AgentSettings {
+            retry_interval: Duration::from_secs(300),
+            retry_count: 0,
+            download: DownloadSettings {
+                attempts_max: 10,
+                longest_wait: Duration::from_secs(300),
+                first_wait: Duration::from_secs(1),
+                least_bytes_per_second: 0,
+                rate_window: Duration::from_secs(60),
+                abort_check_every: None,
+            },
+        };
+        Agent::new(&mut host, api, clock, &mut waiter, settings, schedule).run();
+        self.logs = host.logs;
+        rebooted.get()
+    }
+
+    fn boot(&mut self) {
+        match MACHINE.boot(&self.world, &mut |_| { Behaviour::Good }.start()) {
+            Boot::Up { slot, .. } => self.running = slot,
+            Boot::Stuck { slot, .. } => panic!("slot {slot} does not come up"),
+        }
+    }
+
+    fn record(&self) -> Record {
+        Record::load(&mut TwoCopyRecord::open(self.world.open("record")).unwrap()).unwrap()
+    }
+
+    /// How often the server was asked for a deployment since `take_sent` was called last.
+    fn questions(&self) -> usize {
+        self.server.take_sent().iter().filter(|sent| sent.path().ends_with("/deployments/next")).count()
+    }
+}
+
+#[test]
+fn a_deployment_from_the_order_to_the_success() {
+    let mut bench = Bench::new();
+    bench.order();
+    assert!(bench.daemon(20));
+    bench.boot();
+    assert!(!bench.daemon(3));
+    assert_eq!(
+        bench.server.statuses(ID),
+        ["downloading", "installing", "rebooting", "installing", "success"]
+    );
+    assert_eq!(version(&bench.world, bench.running), Some("new"));
+    assert_eq!(bench.record().installed.name(), "new");
+    assert!(bench.server.inventories() >= 2, "what is installed changed");
+}
+
+#[test]
+fn a_failed_deployment_brings_its_log() {
+    let mut bench = Bench::new();
+    let artifact = artifacts::rootfs("new", &new_image());
+    bench.server.deploy(ID, "new", artifacts::DEVICE_TYPE, &artifact[..artifact.len() / 2]);
+    assert!(!bench.daemon(6));
+    assert_eq!(bench.server.finals(ID), ["failure"]);
+    assert_eq!(bench.server.logs(ID).len(), 1);
+    assert_eq!(bench.logs.first().map(String::as_str), Some(&*format!("begin {ID}")));
+    assert_eq!(bench.record().unreported, None);
+}
+
+#[test]
+fn nothing_is_asked_before_the_end_of_the_last_deployment_is_reported() {
+    let mut bench = Bench::new();
+    bench.order();
+    assert!(bench.daemon(20));
+    bench.boot();
+    bench.server.fail_always(Matcher::Report("success"), Failure::Status(500));
+    bench.server.take_sent();
+    bench.daemon(8);
+    assert_eq!(bench.questions(), 0);
+    assert_eq!(bench.record().unreported.map(|unreported| unreported.failed), Some(false));
+    // Another process, and the server has recovered.
+    bench.server.heal();
+    bench.daemon(4);
+    assert_eq!(bench.server.finals(ID), ["success"]);
+    assert_eq!(bench.record().unreported, None);
+    assert!(bench.questions() > 0);
+}
+
+#[test]
+fn a_report_that_is_never_taken_does_not_keep_the_device_from_its_updates() {
+    let mut bench = Bench::new();
+    bench.order();
+    assert!(bench.daemon(20));
+    bench.boot();
+    bench.server.fail_always(Matcher::Report("success"), Failure::Status(500));
+    bench.server.take_sent();
+    bench.daemon(60);
+    assert!(bench.questions() > 0);
+    // The server has not heard of the end and orders it again: it is not installed again.
+    let restarts = bench.server.reports(ID).iter().filter(|report| *report == "rebooting").count();
+    assert_eq!(restarts, 1, "{:?}", bench.server.reports(ID));
+    assert_eq!(version(&bench.world, bench.running), Some("new"));
+}
+
+#[test]
+fn a_report_whose_answer_is_lost_is_repeated_with_the_same_words() {
+    let mut bench = Bench::new();
+    bench.order();
+    assert!(bench.daemon(20));
+    bench.boot();
+    bench.server.fail_next(Matcher::Report("success"), Failure::LostAnswer);
+    bench.daemon(6);
+    assert_eq!(bench.server.finals(ID), ["success"]);
+    assert_eq!(bench.record().unreported, None);
+}
+
+#[test]
+fn new_software_that_cannot_reach_the_server_is_given_up() {
+    let mut bench = Bench::new();
+    bench.order();
+    assert!(bench.daemon(20));
+    bench.boot();
+    assert_eq!(version(&bench.world, bench.running), Some("new"));
+    bench.server.fail_always(Matcher::Any, Failure::NotReached);
+    assert!(bench.daemon(20), "it goes back");
+    bench.server.heal();
+    bench.boot();
+    bench.daemon(6);
+    assert_eq!(version(&bench.world, bench.running), Some("old"));
+    assert_eq!(
+        (bench.server.finals(ID), bench.record().installed.name()),
+        (vec!["failure".to_owned()], "old")
+    );
+}
+
+#[test]
+fn an_abort_is_noticed_at_the_next_report() {
+    let mut bench = Bench::new();
+    bench.order();
+    bench.server.fail_next(Matcher::Report("installing"), Failure::Status(409));
+    assert!(!bench.daemon(6), "nothing was armed");
+    assert_eq!(bench.server.finals(ID), ["failure"]);
+    assert_eq!(bench.record().deployment, None);
+}
+
+#[test]
+fn a_download_that_is_stopped_has_not_happened_and_is_done_by_the_next_process() {
+    let mut bench = Bench::new();
+    bench.order();
+    // The link works and brings nothing more; the process is asked to stop while it waits for more.
+    bench.server.fail_next(Matcher::Of(Endpoint::Artifact), Failure::CutAfter(7000));
+    bench.server.fail_always(Matcher::Of(Endpoint::Artifact), Failure::CutAfter(0));
+    stopped_in_the_middle(&mut bench);
+    assert_eq!(bench.record().deployment, None, "a stop is no failure");
+    assert_eq!(bench.server.finals(ID), [""; 0]);
+    bench.server.heal();
+    assert!(bench.daemon(20));
+    bench.boot();
+    bench.daemon(3);
+    assert_eq!(bench.server.finals(ID), ["success"]);
+}
+
+/// The daemon, asked to stop while it waits for the rest of a download.
+fn stopped_in_the_middle(bench: &mut Bench) {
+    let clock = VirtualClock::new(7);
+    clock.stop_in(Duration::from_secs(100));
+    let shared = clock.shared();
+    let settings = Settings { servers: vec![SERVER.into()], ..Settings::default() };
+    let api = Api::new(
+        bench.server.transport(),
+        Box::new(TestCredentials::default()),
+        Arc::clone(&shared),
+        settings,
+    );
+    let rebooted = Rc::new(Cell::new(false));
+    let server = bench.server.clone();
+    let mut host = Board {
+        world: bench.world.clone(),
+        machine: MACHINE,
+        system: Restarting { running: bench.running, rebooted: Rc::clone(&rebooted) },
+        scripts: ScriptLog::default(),
+        wire: Box::new(move || server.transport()),
+        logs: Vec::new(),
+        clock: Arc::clone(&shared),
+    };
+    let mut waiter = clock.clone();
+    let schedule = Schedule::new(&*shared, Duration::from_secs(20), Duration::from_secs(28800));
+    let settings = AgentSettings {
+        retry_interval: Duration::from_secs(300),
+        retry_count: 0,
+        download: DownloadSettings {
+            attempts_max: 10_000,
+            longest_wait: Duration::from_secs(5),
+            first_wait: Duration::from_secs(1),
+            least_bytes_per_second: 0,
+            rate_window: Duration::from_secs(60),
+            abort_check_every: None,
+        },
+    };
+    Agent::new(&mut host, api, shared, &mut waiter, settings, schedule).run();
+}
+
+#[test]
+fn what_a_person_has_installed_is_left_alone() {
+    let mut bench = Bench::new();
+    let artifact = artifacts::rootfs("by-hand", &new_image());
+    let mut state = TwoCopyRecord::open(bench.world.open("record")).unwrap();
+    let mut boot_env = MACHINE.env(&bench.world);
+    let summary = deploy::install(
+        &mut Device {
+            boot_env: &mut *boot_env,
+            slots: &mut CrashSlots::new(&bench.world, Slot::A),
+            system: &KnownSystem { running: Slot::A, device_type: artifacts::DEVICE_TYPE.into() },
+            modules: &mut NoModules,
+            state: &mut state,
+            scripts: &mut ScriptLog::default(),
+            observer: &mut Notices::default(),
+            reporter: &mut NoReporter,
+        },
+        std::io::Cursor::new(artifact),
+        &Policy { trust: Trust::DangerUnsigned, limits: Limits::default() },
+        &Options::default(),
+    )
+    .unwrap();
+    assert!(summary.success);
+    bench.order();
+    bench.server.take_sent();
+    assert!(!bench.daemon(6));
+    assert_eq!(bench.questions(), 0, "no second update over one that waits");
+    assert_eq!(bench.record().deployment.map(|waiting| waiting.artifact_name).as_deref(), Some("by-hand"));
+    assert!(bench.server.inventories() > 0);
+}

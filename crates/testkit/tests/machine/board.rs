@@ -1,0 +1,127 @@
+//! A board for the daemon's loop: the seams of the agent over a [`Machine`].
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use client_core::agent::{Event, Host};
+use client_core::artifact::{Limits, Trust};
+use client_core::clock::Clock;
+use client_core::deploy::scripts::ScriptRunner;
+use client_core::deploy::{Device, Notice, Observer, Policy, Reporter};
+use client_core::install::{NoModules, Progress};
+use client_core::server::{Attribute, Transport};
+use client_core::slot::{Slot, SlotError, System};
+use client_core::state_store::TwoCopyRecord;
+use testkit::artifacts;
+use testkit::device::{CrashSlots, ScriptLog};
+use testkit::storage::CrashWorld;
+
+use super::Machine;
+
+std::thread_local! {
+    /// The world of the case that runs in this thread; downloads read in others and change nothing.
+    pub static WORLD: RefCell<Option<CrashWorld>> = const { RefCell::new(None) };
+}
+
+/// A place to lose power outside of storage.
+pub fn crash_point(what: &str) {
+    let world = WORLD.with(|world| world.borrow().clone());
+    if let Some(world) = world {
+        world.crash_point(what);
+    }
+}
+
+/// A system that notes that it was asked to restart.
+pub struct Restarting {
+    pub running: Slot,
+    pub rebooted: Rc<Cell<bool>>,
+}
+
+impl System for Restarting {
+    fn running_slot(&self) -> Result<Slot, SlotError> {
+        Ok(self.running)
+    }
+    fn device_type(&self) -> Result<String, SlotError> {
+        Ok(artifacts::DEVICE_TYPE.into())
+    }
+    fn reboot(&self) -> Result<(), SlotError> {
+        crash_point("the restart");
+        self.rebooted.set(true);
+        Ok(())
+    }
+}
+
+/// A device of doubles around the production code, for the agent.
+pub struct Board {
+    pub world: CrashWorld,
+    pub machine: Machine,
+    pub system: Restarting,
+    pub scripts: ScriptLog,
+    /// Where downloads come from.
+    pub wire: Box<dyn Fn() -> Box<dyn Transport>>,
+    /// The logs that were begun and ended, as `begin ID` and `end`.
+    pub logs: Vec<String>,
+    /// Whether the process was asked to stop.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl Host for Board {
+    fn with_device(
+        &mut self,
+        reporter: &mut dyn Reporter,
+        work: &mut dyn FnMut(&mut Device<'_>),
+    ) -> Result<(), String> {
+        let mut state = TwoCopyRecord::open(self.world.open("record")).map_err(|error| error.to_string())?;
+        let mut boot_env = self.machine.env(&self.world);
+        let mut slots = CrashSlots::new(&self.world, self.system.running);
+        work(&mut Device {
+            boot_env: &mut *boot_env,
+            slots: &mut slots,
+            system: &self.system,
+            modules: &mut NoModules,
+            state: &mut state,
+            scripts: &mut self.scripts,
+            observer: &mut Watching(Arc::clone(&self.clock)),
+            reporter,
+        });
+        Ok(())
+    }
+    fn policy(&mut self) -> Result<Policy, String> {
+        Ok(Policy { trust: Trust::DangerUnsigned, limits: Limits::default() })
+    }
+    fn scripts(&mut self) -> &mut dyn ScriptRunner {
+        &mut self.scripts
+    }
+    fn inventory(&mut self) -> Result<Vec<Attribute>, String> {
+        Ok(Vec::new())
+    }
+    fn download_transport(&mut self) -> Result<Box<dyn Transport>, String> {
+        Ok((self.wire)())
+    }
+    fn begin_log(&mut self, id: &str) {
+        self.logs.push(format!("begin {id}"));
+    }
+    fn end_log(&mut self) {
+        self.logs.push("end".into());
+    }
+    fn log_messages(&mut self, _: &str) -> Vec<u8> {
+        br#"{"timestamp":"2026-11-23T00:00:00Z","level":"error","message":"why"}"#.to_vec()
+    }
+    fn tell(&mut self, _: &Event<'_>) {}
+}
+
+/// Nobody watches, and the clock says when to stop.
+struct Watching(Arc<dyn Clock>);
+
+impl Progress for Watching {
+    fn written(&mut self, _: u64, _: u64) {}
+    fn verified(&mut self, _: u64, _: u64) {}
+}
+
+impl Observer for Watching {
+    fn notice(&mut self, _: Notice) {}
+    fn stop_requested(&self) -> bool {
+        self.0.stop_requested()
+    }
+}
