@@ -575,3 +575,66 @@ fn the_error_has_a_source_that_can_be_walked() {
     let boxed: Box<dyn Error> = Box::new(error);
     assert!(Download::is_abort(&*boxed));
 }
+
+/// A network that does anything, drawn from `clock`, with a storage that only ever has `bytes`.
+fn anything(bytes: &[u8], sent: &Sent, clock: &VirtualClock) -> Reply {
+    let draw = |n: usize| clock.random() as usize % n;
+    let start = sent.header("range").map_or(0, |range| {
+        range.trim_start_matches("bytes=").trim_end_matches('-').parse::<usize>().unwrap()
+    });
+    let (length, last) = (bytes.len(), bytes.len() - 1);
+    let range = |first: usize, last: usize| format!("bytes {first}-{last}/{length}");
+    let reply = match draw(12) {
+        0 => return Reply::no_answer(Reached::No, "no route"),
+        1 => Reply::new([408, 429, 500, 502, 503, 504][draw(6)], "").header("retry-after", "1"),
+        2 => Reply::new(302, "").header("location", "/elsewhere"),
+        3 => Reply::new(200, bytes).sized(),
+        4 if start > 0 => {
+            let first = draw(start + 1);
+            Reply::new(206, &bytes[first..]).header("content-range", range(first, last))
+        }
+        5 if start > 0 => {
+            let end = start + draw(length - start);
+            Reply::new(206, &bytes[start..=end]).sized().header("content-range", range(start, end))
+        }
+        6 if start > 0 => Reply::new(206, b"garbage").header("content-range", "bytes x-y/z"),
+        7 if start > 0 => Reply::new(200, "<html>").header("content-type", "text/html"),
+        _ => serve(bytes, sent),
+    };
+    match draw(4) {
+        0 => reply.breaking_after(draw(length)),
+        1 => reply.ending_after(draw(length)),
+        2 => reply.slowly(Duration::from_millis(draw(3000) as u64), 1 + draw(1000)),
+        _ => reply,
+    }
+}
+
+#[test]
+fn whatever_the_network_does_what_arrives_is_the_beginning_of_the_artifact() {
+    let bytes = content(3000);
+    let (mut whole, mut received, mut discarded) = (0, 0, 0);
+    for seed in 0..3000 {
+        let clock = VirtualClock::new(seed);
+        let (served, faults) = (bytes.clone(), clock.clone());
+        let transport = ScriptedTransport::answering(move |sent| anything(&served, sent, &faults));
+        let transport = transport.with_clock(&clock);
+        let settings = DownloadSettings { attempts_max: 30, ..patience() };
+        let Ok(mut download) = Download::open(URL, transport.boxed(), clock.shared(), settings) else {
+            continue;
+        };
+        let mut read = Vec::new();
+        let result = download.read_to_end(&mut read);
+        assert!(bytes.starts_with(&read), "seed {seed}");
+        if result.is_ok() {
+            assert!(read.len() == bytes.len(), "seed {seed}: {} bytes", read.len());
+            whole += 1;
+        }
+        received += download.statistics().received();
+        discarded += download.bytes_discarded();
+        assert!(
+            download.statistics().received() - download.bytes_discarded() == read.len() as u64,
+            "seed {seed}"
+        );
+    }
+    assert!(whole > 2900, "{whole} whole, {received} received, {discarded} discarded");
+}

@@ -427,7 +427,7 @@ impl Api {
 fn report_answer(answer: Answer, what: &str) -> Result<ReportAnswer, ServerError> {
     match answer.status {
         200 | 204 => answer.unless_web_page().map(|_| ReportAnswer::Accepted),
-        409 => Ok(ReportAnswer::Aborted),
+        409 => answer.unless_web_page().map(|_| ReportAnswer::Aborted),
         400 | 404 | 413 => {
             let answer = answer.unless_web_page()?;
             log::warn!("{} refuses {what} ({}): {}", answer.url, answer.status, answer.message());
