@@ -274,6 +274,15 @@ fn only_a_definite_refusal_ends_what_was_granted() {
     model.fail_always(Matcher::Any, Failure::Status(403));
     assert_eq!(word(&outcome(&mut api, Call::Next)), "status 403");
     assert!(api.is_authorized(), "an authentication that answers 403 is no definite refusal");
+    // The same after a 403 that was worth a try.
+    clock.advance(Duration::from_secs(600));
+    model.heal();
+    model.set_accepting(false);
+    model.fail_next(Matcher::Of(Endpoint::Next), Failure::Status(403));
+    assert_eq!(word(&outcome(&mut api, Call::Next)), "unauthorized");
+    assert!(!api.is_authorized());
+    model.set_accepting(true);
+    api.authenticate().unwrap();
     model.fail_always(Matcher::Any, Failure::Status(401));
     assert_eq!(word(&outcome(&mut api, Call::Next)), "unauthorized");
     assert!(!api.is_authorized());
@@ -339,12 +348,18 @@ fn the_next_server_is_used_when_one_is_away_and_the_first_one_again_after_an_hou
     for reachable in [false, true] {
         model.set_reachable("https://c.test", reachable);
         model.set_reachable("https://b.test", reachable);
-        let tries = if reachable { 1 } else { 5 };
-        for _ in 0..tries {
-            assert_eq!(api.next_deployment(&provides()).is_ok(), reachable);
+        for _ in 0..if reachable { 0 } else { 5 } {
+            assert!(api.next_deployment(&provides()).is_err());
         }
     }
+    api.authenticate().unwrap();
     assert_eq!(api.server(), Some("https://c.test"));
+    // A new token is a new beginning: one call without an answer is not the fourth.
+    model.take_sent();
+    model.fail_next(Matcher::Of(Endpoint::Next), Failure::NotReached);
+    assert!(api.next_deployment(&provides()).is_err());
+    api.next_deployment(&provides()).unwrap();
+    assert_eq!(model.take_sent().len(), 2);
     // After the hold-down the first one is tried, and if it is still away everything stays.
     clock.advance(Duration::from_secs(3600));
     model.take_sent();

@@ -240,7 +240,7 @@ fn what_cannot_pass_is_not_waited_for() {
     for status in [400, 401, 403, 404, 405, 410, 418, 206, 204, 304, 100] {
         check_refused([Reply::new(status, "")], &format!("answered {status}"));
     }
-    check_refused([Reply::no_trust("the certificate is not accepted")], "certificate");
+    check_refused([Reply::no_trust(&format!("the certificate of {URL} is not accepted"))], "certificate");
     check_refused([Reply::new(200, "x").header("content-encoding", "gzip")], "gzip");
     check_refused([Reply::new(200, " <html>").header("content-type", "text/html")], "captive portal");
 }
@@ -637,4 +637,48 @@ fn whatever_the_network_does_what_arrives_is_the_beginning_of_the_artifact() {
         );
     }
     assert!(whole > 2900, "{whole} whole, {received} received, {discarded} discarded");
+}
+
+#[test]
+fn links_may_expire_as_often_as_they_like_while_bytes_come() {
+    let bytes = content(1000);
+    let order = order(&bytes);
+    order.model.fail_always(Matcher::Of(Endpoint::Artifact), Failure::CutAfter(100));
+    let mut download = order.download(None).unwrap();
+    let mut read = Vec::new();
+    let mut chunk = [0; 100];
+    while read.len() < bytes.len() {
+        let count = download.read(&mut chunk).unwrap();
+        read.extend_from_slice(&chunk[..count]);
+        order.model.expire_links("d1");
+    }
+    assert!(read == bytes && download.bytes_discarded() == 0);
+}
+
+#[test]
+fn a_new_link_is_as_encrypted_as_the_old_one() {
+    let clock = VirtualClock::new(1);
+    let next = r#"{"id":"d1","artifact":{"source":{"uri":"http://storage.test/b"}}}"#;
+    let server = ScriptedTransport::list([Reply::new(200, "a.b.c"), Reply::new(200, next)]);
+    let settings = Settings { servers: vec![SERVER.to_owned()], ..Settings::default() };
+    let api = Api::new(server.boxed(), Box::new(TestCredentials::default()), clock.shared(), settings);
+    let offer =
+        Offer { id: "d1".into(), artifact_url: URL.into(), artifact_name: None, device_types: Vec::new() };
+    let storage = ScriptedTransport::list([Reply::new(403, "")]);
+    let api = Arc::new(Mutex::new(api));
+    let nothing = BTreeMap::new();
+    let result = Download::of_offer(&offer, &nothing, api, storage.boxed(), clock.shared(), patience());
+    let error = result.err().unwrap();
+    assert!(error.to_string().contains("not encrypted"), "{error}");
+}
+
+#[test]
+fn the_server_is_asked_about_an_abort_as_often_as_configured() {
+    let order = order(&content(1000));
+    let mut download = order.download(Some(Duration::from_secs(30))).unwrap();
+    for _ in 0..100 {
+        download.read_exact(&mut [0; 10]).unwrap();
+        order.clock.advance(Duration::from_secs(10));
+    }
+    assert_eq!(order.model.reports("d1").len(), 33);
 }
