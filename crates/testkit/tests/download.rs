@@ -196,6 +196,34 @@ fn ranges_in_pieces_are_put_together_and_surplus_is_not_read() {
 }
 
 #[test]
+fn bytes_behind_the_end_of_a_range_or_of_the_whole_are_never_handed_on() {
+    let bytes = content(10);
+    let first = || Reply::new(200, content(10)).sized().header("etag", "\"v1\"").breaking_after(4);
+    let long_part = Reply::new(206, b"\x00\x00garbage").header("content-range", "bytes 4-5/10");
+    let mut replies = vec![first(), long_part, part(6, 9, 10, &bytes)];
+    let mut expected = bytes.clone();
+    expected[4..6].fill(0);
+    assert_eq!(fetch(replies).result.unwrap(), expected);
+    let surplus = [&bytes[..], b"surplus"].concat();
+    replies = vec![first(), Reply::new(200, surplus).header("etag", "\"v1\"")];
+    assert_eq!(fetch(replies).result.unwrap(), bytes);
+}
+
+#[test]
+fn a_connection_that_was_fast_may_not_trickle_for_ever() {
+    let bytes = content(1_000_000);
+    let (served, mut first) = (bytes.clone(), true);
+    let transport = ScriptedTransport::answering(move |sent| {
+        let reply = serve(&served, sent);
+        let slow = std::mem::take(&mut first);
+        if slow { reply.slowly_from(900_000, Duration::from_secs(1), 10) } else { reply }
+    });
+    let outcome = fetch_with(&transport, &VirtualClock::new(1), patience());
+    assert!(outcome.result.unwrap() == bytes);
+    assert_eq!((outcome.sent.len(), outcome.statistics.unwrap().discarded()), (2, 0));
+}
+
+#[test]
 fn an_answer_without_a_length_ends_where_it_ends() {
     assert_eq!(fetch([Reply::new(200, "0123")]).result.unwrap(), b"0123");
     assert_eq!(fetch([Reply::new(200, "").sized()]).result.unwrap(), b"");
@@ -450,6 +478,8 @@ fn links_that_are_never_good_are_given_up() {
     let error = order.download(None).err().unwrap();
     assert!(matches!(error, ServerError::Status { status: 403, .. }), "{error}");
     assert!(order.model.take_sent().len() < 12);
+    // The same address again is not asked again at once.
+    assert!(order.clock.take_pauses().len() >= 2);
 }
 
 #[test]
