@@ -88,8 +88,18 @@ pub struct Reply {
     headers: Vec<(String, String)>,
     body: Arc<[u8]>,
     fault: Fault,
-    /// Virtual time between two chunks of the body, and the most bytes of a chunk.
-    pace: Option<(Duration, usize)>,
+    pace: Option<Pace>,
+}
+
+/// How slowly a body comes.
+#[derive(Debug, Clone, Copy)]
+struct Pace {
+    /// From which byte on.
+    from: usize,
+    /// Virtual time before each chunk.
+    wait: Duration,
+    /// Most bytes of a chunk.
+    bytes: usize,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -146,8 +156,13 @@ impl Reply {
     }
 
     /// The body comes in chunks of at most `bytes`, each after `wait`.
-    pub fn slowly(mut self, wait: Duration, bytes: usize) -> Reply {
-        self.pace = Some((wait, bytes.max(1)));
+    pub fn slowly(self, wait: Duration, bytes: usize) -> Reply {
+        self.slowly_from(0, wait, bytes)
+    }
+
+    /// As [`slowly`](Reply::slowly), from byte `from` of the body on; what is before it takes no time.
+    pub fn slowly_from(mut self, from: usize, wait: Duration, bytes: usize) -> Reply {
+        self.pace = Some(Pace { from, wait, bytes: bytes.max(1) });
         self
     }
 
@@ -158,7 +173,7 @@ impl Reply {
             Fault::EndAfter(count) => (count.min(self.body.len()), false),
             Fault::ErrorAfter(count) => (count.min(self.body.len()), true),
         };
-        let pace = self.pace.and_then(|(wait, bytes)| Some((clock?.clone(), wait, bytes)));
+        let pace = self.pace.and_then(|pace| Some((clock?.clone(), pace)));
         let body = Body { bytes: self.body, position: 0, length, breaks, pace };
         Ok(Response { status: self.status, headers: self.headers, body: Box::new(body) })
     }
@@ -169,7 +184,7 @@ struct Body {
     position: usize,
     length: usize,
     breaks: bool,
-    pace: Option<(VirtualClock, Duration, usize)>,
+    pace: Option<(VirtualClock, Pace)>,
 }
 
 impl Read for Body {
@@ -179,9 +194,13 @@ impl Read for Body {
             return Err(io::Error::new(io::ErrorKind::ConnectionReset, "connection reset"));
         }
         let mut count = left.min(buffer.len());
-        if let Some((clock, wait, bytes)) = &self.pace {
-            count = count.min(*bytes);
-            clock.advance(*wait);
+        if let Some((clock, pace)) = &self.pace {
+            if self.position >= pace.from {
+                count = count.min(pace.bytes);
+                clock.advance(pace.wait);
+            } else {
+                count = count.min(pace.from - self.position);
+            }
         }
         buffer[..count].copy_from_slice(&self.bytes[self.position..self.position + count]);
         self.position += count;

@@ -7,9 +7,10 @@ use std::collections::BTreeMap;
 use std::error::Error;
 use std::time::Duration;
 
+use client_core::clock::Clock;
 use client_core::server::{
-    Api, Attribute, AttributeValue, Credentials, DeploymentStatus, Reached, ReportAnswer, ServerError,
-    Settings,
+    Api, Attribute, AttributeValue, Credentials, DeploymentStatus, Method, Purpose, Reached, ReportAnswer,
+    Request, ServerError, Settings,
 };
 use testkit::clock::VirtualClock;
 use testkit::json::Json;
@@ -273,6 +274,15 @@ fn only_a_definite_refusal_ends_what_was_granted() {
     model.fail_always(Matcher::Any, Failure::Status(403));
     assert_eq!(word(&outcome(&mut api, Call::Next)), "status 403");
     assert!(api.is_authorized(), "an authentication that answers 403 is no definite refusal");
+    // The same after a 403 that was worth a try.
+    clock.advance(Duration::from_secs(600));
+    model.heal();
+    model.set_accepting(false);
+    model.fail_next(Matcher::Of(Endpoint::Next), Failure::Status(403));
+    assert_eq!(word(&outcome(&mut api, Call::Next)), "unauthorized");
+    assert!(!api.is_authorized());
+    model.set_accepting(true);
+    api.authenticate().unwrap();
     model.fail_always(Matcher::Any, Failure::Status(401));
     assert_eq!(word(&outcome(&mut api, Call::Next)), "unauthorized");
     assert!(!api.is_authorized());
@@ -338,12 +348,18 @@ fn the_next_server_is_used_when_one_is_away_and_the_first_one_again_after_an_hou
     for reachable in [false, true] {
         model.set_reachable("https://c.test", reachable);
         model.set_reachable("https://b.test", reachable);
-        let tries = if reachable { 1 } else { 5 };
-        for _ in 0..tries {
-            assert_eq!(api.next_deployment(&provides()).is_ok(), reachable);
+        for _ in 0..if reachable { 0 } else { 5 } {
+            assert!(api.next_deployment(&provides()).is_err());
         }
     }
+    api.authenticate().unwrap();
     assert_eq!(api.server(), Some("https://c.test"));
+    // A new token is a new beginning: one call without an answer is not the fourth.
+    model.take_sent();
+    model.fail_next(Matcher::Of(Endpoint::Next), Failure::NotReached);
+    assert!(api.next_deployment(&provides()).is_err());
+    api.next_deployment(&provides()).unwrap();
+    assert_eq!(model.take_sent().len(), 2);
     // After the hold-down the first one is tried, and if it is still away everything stays.
     clock.advance(Duration::from_secs(3600));
     model.take_sent();
@@ -802,4 +818,52 @@ fn a_poll_is_less_than_half_of_what_the_recorded_client_sends() {
     // What the transport adds: host, user-agent, content-length, connection.
     let ours = sent[0].wire_bytes() + 120;
     assert!(ours * 2 < theirs, "{ours} of {theirs} bytes");
+}
+
+#[test]
+fn an_offer_and_a_request_are_shown_without_what_opens_doors() {
+    let reply = r#"{"id":"d1","artifact":{"source":{"uri":"https://u:p@storage.test/a?signature=key"}}}"#;
+    let transport = after_auth(Reply::new(200, reply));
+    let mut api = scripted(&transport, &VirtualClock::new(1));
+    let offer = api.next_deployment(&provides()).unwrap().unwrap();
+    assert!(offer.artifact_url.ends_with("signature=key"));
+    let shown = format!("{offer:?}");
+    assert!(shown.contains("storage.test/a") && !shown.contains("key") && !shown.contains("u:p"), "{shown}");
+    let headers = vec![("authorization", format!("Bearer {TOKEN}"))];
+    let (method, purpose) = (Method::Get, Purpose::Api);
+    let shown =
+        format!("{:?}", Request { method, url: "https://h/a?key", headers, body: Some(b"key"), purpose });
+    assert!(shown.contains("authorization") && !shown.contains(TOKEN) && !shown.contains("key"), "{shown}");
+}
+
+#[test]
+fn answers_changed_at_random_are_understood_or_refused() {
+    let good = br#"{"id":"d1","artifact":{"id":"a","artifact_name":"release-2","source":{"uri":"https://storage.test/a?x=1","expire":"2026"},"device_types_compatible":["testbox"]}}"#;
+    let clock = VirtualClock::new(7);
+    let mut offers = 0;
+    for _ in 0..20_000 {
+        let mut bytes = good.to_vec();
+        for _ in 0..1 + clock.random() % 4 {
+            let at = clock.random() as usize % bytes.len();
+            match clock.random() % 4 {
+                0 => bytes[at] = clock.random() as u8,
+                1 => drop(bytes.remove(at)),
+                2 => bytes.insert(at, b"{}[]\",:\\/\0"[clock.random() as usize % 10]),
+                _ => bytes.truncate(at + 8),
+            }
+        }
+        let transport = after_auth(Reply::new(200, bytes));
+        match scripted(&transport, &clock).next_deployment(&provides()) {
+            Ok(Some(offer)) => {
+                offers += 1;
+                let id_is_plain = offer.id.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'/');
+                assert!(id_is_plain && !offer.id.is_empty() && !offer.id.contains(".."), "{offer:?}");
+                let url = offer.artifact_url.to_ascii_lowercase();
+                assert!(url.starts_with("http://") || url.starts_with("https://"), "{url}");
+            }
+            Err(ServerError::Malformed { .. }) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(offers > 1000, "{offers}");
 }

@@ -196,6 +196,34 @@ fn ranges_in_pieces_are_put_together_and_surplus_is_not_read() {
 }
 
 #[test]
+fn bytes_behind_the_end_of_a_range_or_of_the_whole_are_never_handed_on() {
+    let bytes = content(10);
+    let first = || Reply::new(200, content(10)).sized().header("etag", "\"v1\"").breaking_after(4);
+    let long_part = Reply::new(206, b"\x00\x00garbage").header("content-range", "bytes 4-5/10");
+    let mut replies = vec![first(), long_part, part(6, 9, 10, &bytes)];
+    let mut expected = bytes.clone();
+    expected[4..6].fill(0);
+    assert_eq!(fetch(replies).result.unwrap(), expected);
+    let surplus = [&bytes[..], b"surplus"].concat();
+    replies = vec![first(), Reply::new(200, surplus).header("etag", "\"v1\"")];
+    assert_eq!(fetch(replies).result.unwrap(), bytes);
+}
+
+#[test]
+fn a_connection_that_was_fast_may_not_trickle_for_ever() {
+    let bytes = content(1_000_000);
+    let (served, mut first) = (bytes.clone(), true);
+    let transport = ScriptedTransport::answering(move |sent| {
+        let reply = serve(&served, sent);
+        let slow = std::mem::take(&mut first);
+        if slow { reply.slowly_from(900_000, Duration::from_secs(1), 10) } else { reply }
+    });
+    let outcome = fetch_with(&transport, &VirtualClock::new(1), patience());
+    assert!(outcome.result.unwrap() == bytes);
+    assert_eq!((outcome.sent.len(), outcome.statistics.unwrap().discarded()), (2, 0));
+}
+
+#[test]
 fn an_answer_without_a_length_ends_where_it_ends() {
     assert_eq!(fetch([Reply::new(200, "0123")]).result.unwrap(), b"0123");
     assert_eq!(fetch([Reply::new(200, "").sized()]).result.unwrap(), b"");
@@ -240,7 +268,7 @@ fn what_cannot_pass_is_not_waited_for() {
     for status in [400, 401, 403, 404, 405, 410, 418, 206, 204, 304, 100] {
         check_refused([Reply::new(status, "")], &format!("answered {status}"));
     }
-    check_refused([Reply::no_trust("the certificate is not accepted")], "certificate");
+    check_refused([Reply::no_trust(&format!("the certificate of {URL} is not accepted"))], "certificate");
     check_refused([Reply::new(200, "x").header("content-encoding", "gzip")], "gzip");
     check_refused([Reply::new(200, " <html>").header("content-type", "text/html")], "captive portal");
 }
@@ -450,6 +478,8 @@ fn links_that_are_never_good_are_given_up() {
     let error = order.download(None).err().unwrap();
     assert!(matches!(error, ServerError::Status { status: 403, .. }), "{error}");
     assert!(order.model.take_sent().len() < 12);
+    // The same address again is not asked again at once.
+    assert!(order.clock.take_pauses().len() >= 2);
 }
 
 #[test]
@@ -574,4 +604,111 @@ fn the_error_has_a_source_that_can_be_walked() {
     let error = ServerError::Aborted { id: "d1".into() };
     let boxed: Box<dyn Error> = Box::new(error);
     assert!(Download::is_abort(&*boxed));
+}
+
+/// A network that does anything, drawn from `clock`, with a storage that only ever has `bytes`.
+fn anything(bytes: &[u8], sent: &Sent, clock: &VirtualClock) -> Reply {
+    let draw = |n: usize| clock.random() as usize % n;
+    let start = sent.header("range").map_or(0, |range| {
+        range.trim_start_matches("bytes=").trim_end_matches('-').parse::<usize>().unwrap()
+    });
+    let (length, last) = (bytes.len(), bytes.len() - 1);
+    let range = |first: usize, last: usize| format!("bytes {first}-{last}/{length}");
+    let reply = match draw(12) {
+        0 => return Reply::no_answer(Reached::No, "no route"),
+        1 => Reply::new([408, 429, 500, 502, 503, 504][draw(6)], "").header("retry-after", "1"),
+        2 => Reply::new(302, "").header("location", "/elsewhere"),
+        3 => Reply::new(200, bytes).sized(),
+        4 if start > 0 => {
+            let first = draw(start + 1);
+            Reply::new(206, &bytes[first..]).header("content-range", range(first, last))
+        }
+        5 if start > 0 => {
+            let end = start + draw(length - start);
+            Reply::new(206, &bytes[start..=end]).sized().header("content-range", range(start, end))
+        }
+        6 if start > 0 => Reply::new(206, b"garbage").header("content-range", "bytes x-y/z"),
+        7 if start > 0 => Reply::new(200, "<html>").header("content-type", "text/html"),
+        _ => serve(bytes, sent),
+    };
+    match draw(4) {
+        0 => reply.breaking_after(draw(length)),
+        1 => reply.ending_after(draw(length)),
+        2 => reply.slowly(Duration::from_millis(draw(3000) as u64), 1 + draw(1000)),
+        _ => reply,
+    }
+}
+
+#[test]
+fn whatever_the_network_does_what_arrives_is_the_beginning_of_the_artifact() {
+    let bytes = content(3000);
+    let (mut whole, mut received, mut discarded) = (0, 0, 0);
+    for seed in 0..3000 {
+        let clock = VirtualClock::new(seed);
+        let (served, faults) = (bytes.clone(), clock.clone());
+        let transport = ScriptedTransport::answering(move |sent| anything(&served, sent, &faults));
+        let transport = transport.with_clock(&clock);
+        let settings = DownloadSettings { attempts_max: 30, ..patience() };
+        let Ok(mut download) = Download::open(URL, transport.boxed(), clock.shared(), settings) else {
+            continue;
+        };
+        let mut read = Vec::new();
+        let result = download.read_to_end(&mut read);
+        assert!(bytes.starts_with(&read), "seed {seed}");
+        if result.is_ok() {
+            assert!(read.len() == bytes.len(), "seed {seed}: {} bytes", read.len());
+            whole += 1;
+        }
+        received += download.statistics().received();
+        discarded += download.bytes_discarded();
+        assert!(
+            download.statistics().received() - download.bytes_discarded() == read.len() as u64,
+            "seed {seed}"
+        );
+    }
+    assert!(whole > 2900, "{whole} whole, {received} received, {discarded} discarded");
+}
+
+#[test]
+fn links_may_expire_as_often_as_they_like_while_bytes_come() {
+    let bytes = content(1000);
+    let order = order(&bytes);
+    order.model.fail_always(Matcher::Of(Endpoint::Artifact), Failure::CutAfter(100));
+    let mut download = order.download(None).unwrap();
+    let mut read = Vec::new();
+    let mut chunk = [0; 100];
+    while read.len() < bytes.len() {
+        let count = download.read(&mut chunk).unwrap();
+        read.extend_from_slice(&chunk[..count]);
+        order.model.expire_links("d1");
+    }
+    assert!(read == bytes && download.bytes_discarded() == 0);
+}
+
+#[test]
+fn a_new_link_is_as_encrypted_as_the_old_one() {
+    let clock = VirtualClock::new(1);
+    let next = r#"{"id":"d1","artifact":{"source":{"uri":"http://storage.test/b"}}}"#;
+    let server = ScriptedTransport::list([Reply::new(200, "a.b.c"), Reply::new(200, next)]);
+    let settings = Settings { servers: vec![SERVER.to_owned()], ..Settings::default() };
+    let api = Api::new(server.boxed(), Box::new(TestCredentials::default()), clock.shared(), settings);
+    let offer =
+        Offer { id: "d1".into(), artifact_url: URL.into(), artifact_name: None, device_types: Vec::new() };
+    let storage = ScriptedTransport::list([Reply::new(403, "")]);
+    let api = Arc::new(Mutex::new(api));
+    let nothing = BTreeMap::new();
+    let result = Download::of_offer(&offer, &nothing, api, storage.boxed(), clock.shared(), patience());
+    let error = result.err().unwrap();
+    assert!(error.to_string().contains("not encrypted"), "{error}");
+}
+
+#[test]
+fn the_server_is_asked_about_an_abort_as_often_as_configured() {
+    let order = order(&content(1000));
+    let mut download = order.download(Some(Duration::from_secs(30))).unwrap();
+    for _ in 0..100 {
+        download.read_exact(&mut [0; 10]).unwrap();
+        order.clock.advance(Duration::from_secs(10));
+    }
+    assert_eq!(order.model.reports("d1").len(), 33);
 }

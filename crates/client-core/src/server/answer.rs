@@ -172,7 +172,7 @@ impl Answer {
         self.body.trim_ascii_start().starts_with(b"<")
     }
 
-    /// Refuses a page for people: without this a captive portal would have taken a report.
+    /// Refuses a page for people: without this a captive portal would take a report, or abort a deployment.
     pub(super) fn unless_web_page(self) -> Result<Answer, ServerError> {
         if self.is_web_page() {
             return Err(self.malformed(format!("status {} with a web page (a captive portal?)", self.status)));

@@ -222,17 +222,16 @@ impl Api {
                 continue;
             }
             if matches!(answer.status, 200 | 204) && first != Some(variant) {
-                self.remember_variant(Some((variant, now)));
+                self.remember_variant(variant, now);
             }
             return Ok(answer);
         }
-        self.remember_variant(None);
         last.ok_or(ServerError::NoServer)
     }
 
-    fn remember_variant(&mut self, variant: Option<(Variant, Duration)>) {
+    fn remember_variant(&mut self, variant: Variant, now: Duration) {
         if let Some(server) = self.servers.get_mut(self.current) {
-            server.variant = variant;
+            server.variant = Some((variant, now));
         }
     }
 
@@ -427,7 +426,7 @@ impl Api {
 fn report_answer(answer: Answer, what: &str) -> Result<ReportAnswer, ServerError> {
     match answer.status {
         200 | 204 => answer.unless_web_page().map(|_| ReportAnswer::Accepted),
-        409 => Ok(ReportAnswer::Aborted),
+        409 => answer.unless_web_page().map(|_| ReportAnswer::Aborted),
         400 | 404 | 413 => {
             let answer = answer.unless_web_page()?;
             log::warn!("{} refuses {what} ({}): {}", answer.url, answer.status, answer.message());

@@ -1,6 +1,7 @@
 //! Deployments: the question, the answer, the reports.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde_json::{Map, Value, json};
 
@@ -19,7 +20,7 @@ const DEPTH_MAX: usize = 32;
 const LOG_BYTES_MAX: usize = 1_000_000;
 
 /// A deployment that the server orders.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Offer {
     /// Its id.
     pub id: String,
@@ -29,6 +30,18 @@ pub struct Offer {
     pub artifact_name: Option<String>,
     /// The device types it is for; empty where the server did not tell.
     pub device_types: Vec<String>,
+}
+
+/// Without the query of the address: whoever has that has the artifact.
+impl fmt::Debug for Offer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Offer")
+            .field("id", &self.id)
+            .field("artifact_url", &url::shown(&self.artifact_url))
+            .field("artifact_name", &self.artifact_name)
+            .field("device_types", &self.device_types)
+            .finish()
+    }
 }
 
 /// What is reported about a deployment.

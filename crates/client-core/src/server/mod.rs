@@ -50,7 +50,7 @@ pub enum Purpose {
 
 /// A request. Header names are in lower case; `host`, `content-length`, `user-agent` and `connection` are the
 /// transport's.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Request<'a> {
     /// The method.
     pub method: Method,
@@ -62,6 +62,19 @@ pub struct Request<'a> {
     pub body: Option<&'a [u8]>,
     /// What it is for.
     pub purpose: Purpose,
+}
+
+/// Without what may be secret: the query, the values of the headers, the body.
+impl fmt::Debug for Request<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<&str> = self.headers.iter().map(|(name, _)| *name).collect();
+        f.debug_struct("Request")
+            .field("method", &self.method)
+            .field("url", &url::shown(self.url))
+            .field("headers", &names)
+            .field("purpose", &self.purpose)
+            .finish_non_exhaustive()
+    }
 }
 
 /// An answer, as it came: a redirect is an answer.
