@@ -25,6 +25,8 @@ use crate::server::{
 
 /// How long the restart may take that was asked for, before it is asked for again.
 const REBOOT_PATIENCE: Duration = Duration::from_secs(600);
+/// How long a mandatory report is tried at least, unless `RetryPollCount` says otherwise.
+const REPORT_PATIENCE: Duration = Duration::from_secs(180);
 /// Checks that are put off for a report that the server does not take. After that it is asked all the same: a report
 /// must not keep a device from its updates.
 const UNDELIVERED_MAX: u32 = 10;
@@ -558,6 +560,7 @@ struct ServerReporter {
 impl Reporter for ServerReporter {
     fn report(&mut self, id: &str, status: DeploymentStatus, importance: Importance) -> Reported {
         let mut backoff = Backoff::new(self.retry_interval, self.retry_count);
+        let patient_until = self.clock.now().saturating_add(REPORT_PATIENCE);
         if (status, importance) == (DeploymentStatus::Installing, Importance::Mandatory) {
             // The new software has to show that it can introduce itself to the server.
             lock(&self.api).forget_token();
@@ -577,7 +580,12 @@ impl Reporter for ServerReporter {
                 (Err(error), Importance::Mandatory) => error,
             };
             log::warn!("deployment {id}: {} could not be reported: {error}", status.name());
-            let Some(wait) = backoff.next(&*self.clock) else { return Reported::NoAnswer };
+            let wait = match backoff.next(&*self.clock) {
+                Some(wait) => wait,
+                // Three tries of a short interval are over before a network is up that was just restarted.
+                None if self.retry_count == 0 && self.clock.now() < patient_until => self.retry_interval,
+                None => return Reported::NoAnswer,
+            };
             let wait = error.retry_after().unwrap_or(wait);
             match self.clock.pause(wait) {
                 Paused::Elapsed => {}

@@ -29,11 +29,6 @@ impl Backoff {
         Backoff { cap, tries_max, tries: 0 }
     }
 
-    /// As [`new`](Backoff::new), for status reports: never below 60 s.
-    pub fn of_reports(cap: Duration, count: u32) -> Backoff {
-        Backoff::new(cap.max(FIRST), count)
-    }
-
     /// The next wait, or `None` when the attempts are used up.
     pub fn next(&mut self, clock: &dyn Clock) -> Option<Duration> {
         if self.tries >= self.tries_max {
@@ -120,8 +115,6 @@ mod tests {
         assert_eq!(waits(5, 0, u64::MAX), [5, 5, 5]);
         assert_eq!(waits(60, 0, u64::MAX), [60, 60, 60]);
         assert_eq!(waits(0, 0, u64::MAX), [60, 60, 60]);
-        let mut reports = Backoff::of_reports(Duration::from_secs(5), 0);
-        assert!(reports.next(&Fixed(u64::MAX)).unwrap() > Duration::from_secs(59));
     }
 
     #[test]
