@@ -53,6 +53,11 @@ impl Bender {
         self.bend(Bend::Nothing);
     }
 
+    /// Whether a fault is at work.
+    pub(crate) fn is_bent(&self) -> bool {
+        !matches!(self.lock().bend, Bend::Nothing)
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
