@@ -1,5 +1,7 @@
 //! Requests as Debian's mender 3.4.0 sends them: chunked, with a newline at the end, over one connection.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 mod common;
 
 use std::io::{Read, Write};
@@ -53,7 +55,7 @@ fn the_recorded_course_of_an_update_is_served() {
     let (running, management, _folder) = server(|options| options.v2(false));
     let (device, id) = accepted(&running, "a");
     management.upload_artifact(artifact("release-2", "testdev").path()).unwrap();
-    let deployment = management.deploy("first", "release-2", &[id.clone()]).unwrap();
+    let deployment = management.deploy("first", "release-2", std::slice::from_ref(&id)).unwrap();
     let mut client = OneConnection::new(&running, &device.token);
 
     let inventory = "[{\"name\":\"device_type\",\"value\":\"testdev\"},{\"name\":\"hostname\",\"value\":\"box1\"},\

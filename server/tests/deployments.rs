@@ -1,5 +1,7 @@
 //! Who is offered what, and what reports do.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 mod common;
 
 use common::{Device, accepted, artifact, artifact_with, error, manage, server};
@@ -15,7 +17,7 @@ fn deployed() -> (Running, Management, tempfile::TempDir, Device, String, String
     let (running, management, folder) = server(|options| options);
     let (device, id) = accepted(&running, "a");
     management.upload_artifact(artifact("release-2", "testdev").path()).unwrap();
-    let deployment = management.deploy("first", "release-2", &[id.clone()]).unwrap();
+    let deployment = management.deploy("first", "release-2", std::slice::from_ref(&id)).unwrap();
     (running, management, folder, device, id, deployment)
 }
 
@@ -98,7 +100,7 @@ fn a_device_of_another_type_has_no_artifact_and_goes_on_to_the_next_deployment()
     let (device, id) = accepted(&running, "a");
     management.upload_artifact(artifact("other", "otherdev").path()).unwrap();
     management.upload_artifact(artifact("release-2", "testdev").path()).unwrap();
-    let first = management.deploy("first", "other", &[id.clone()]).unwrap();
+    let first = management.deploy("first", "other", std::slice::from_ref(&id)).unwrap();
     let second = management.deploy("second", "release-2", &[id]).unwrap();
     assert_eq!(device.next(&running).status, 204);
     assert_eq!(status_of(&management, &first), "noartifact");

@@ -1,5 +1,7 @@
 //! Links, ranges, and what does not open anything.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 mod common;
 
 use common::{Answer, accepted, artifact, artifact_with, error, request, server};

@@ -1,5 +1,7 @@
 //! Each fault does what it says, as often as it says.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 mod common;
 
 use common::{Answer, accepted, artifact, parse, raw, request_bytes, server};

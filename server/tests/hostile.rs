@@ -1,5 +1,7 @@
 //! What nobody with good intentions sends.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 mod common;
 
 use std::io::{Read, Write};
@@ -181,7 +183,7 @@ fn one_device_cannot_speak_for_another() {
     let (_, first) = accepted(&running, "a");
     let (second, _) = accepted(&running, "b");
     management.upload_artifact(artifact("release-2", "testdev").path()).unwrap();
-    let deployment = management.deploy("first", "release-2", &[first.clone()]).unwrap();
+    let deployment = management.deploy("first", "release-2", std::slice::from_ref(&first)).unwrap();
     assert_eq!(second.next(&running).status, 204);
     assert_eq!(error(&second.report(&running, &deployment, "success")), 404);
     let path = format!("/api/devices/v1/deployments/device/deployments/{deployment}/log");

@@ -1,5 +1,7 @@
 //! What devices report, groups, and searches.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 mod common;
 
 use common::{Answer, Device, accepted, error, manage, request, server};

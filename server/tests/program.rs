@@ -1,5 +1,7 @@
 //! The program as a person uses it.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 mod common;
 
 use std::process::{Command, Output};

@@ -1,5 +1,7 @@
 //! What was acknowledged is there after the process was killed.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 mod common;
 
 use std::io::{BufRead, BufReader};
@@ -95,7 +97,7 @@ fn everything_acknowledged_survives_a_kill_at_every_step() {
     let file = artifact("release-2", "testdev");
     server.management.upload_artifact(file.path()).unwrap();
     let server = again(server);
-    let deployment = server.management.deploy("first", "release-2", &[id.clone()]).unwrap();
+    let deployment = server.management.deploy("first", "release-2", std::slice::from_ref(&id)).unwrap();
     let server = again(server);
     let offer = server.ask(&device, "GET", NEXT, "");
     assert_eq!(offer.json()["id"], *deployment);

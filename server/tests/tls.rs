@@ -1,5 +1,7 @@
 //! TLS, and clients that have to show a certificate.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 mod common;
 
 use std::io::{Read, Write};

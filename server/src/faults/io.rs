@@ -215,7 +215,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for BentStream<S> {
                     let part = &buffer[..count];
                     let written = match self.write_stream(cx, part) {
                         Poll::Ready(Ok(written)) => written,
-                        other => return other,
+                        Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                        Poll::Pending => return Poll::Pending,
                     };
                     let mut state = bender.lock();
                     state.wrote(&part[..written]);

@@ -1,6 +1,7 @@
 //! A server on the loopback, a device with a key, and plain HTTP without any library in between.
 
 #![allow(dead_code, reason = "each test file uses some of it")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests may panic")]
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
