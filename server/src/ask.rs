@@ -46,7 +46,7 @@ pub(crate) fn run(command: &str, mut parser: lexopt::Parser) -> Result<(), CliEr
                 token = Some(text.map_err(|error| CliError::Failed(format!("{}: {error}", path.display())))?);
             }
             Value(word) => words.push(word.string()?),
-            other => return Err(other.unexpected().into()),
+            other @ (Short(_) | Long(_)) => return Err(other.unexpected().into()),
         }
     }
     let token = token.ok_or_else(|| CliError::Failed("--token-file is missing (try --help)".to_owned()))?;

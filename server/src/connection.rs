@@ -83,8 +83,9 @@ where
     let patience = Duration::from_secs(shared.options.read_timeout_seconds);
     let bender = Bender::default();
     let stream = BentStream::new(stream, bender.clone(), patience);
+    let bent = bender.clone();
     let service = service_fn(move |request| {
-        let (shared, bender) = (shared.clone(), bender.clone());
+        let (shared, bender) = (shared.clone(), bent.clone());
         async move { Ok::<_, Infallible>(api::serve(&shared, &bender, request).await) }
     });
     let connection = http1::Builder::new()
@@ -95,7 +96,8 @@ where
     let mut connection = std::pin::pin!(connection);
     let result = tokio::select! {
         result = connection.as_mut() => result,
-        _ = stop.changed() => {
+        // Nobody waits for a fault.
+        _ = stop.changed() => if bender.is_bent() { Ok(()) } else {
             connection.as_mut().graceful_shutdown();
             connection.await
         }

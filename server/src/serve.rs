@@ -131,7 +131,7 @@ fn parse(mut parser: lexopt::Parser) -> Result<Option<Wanted>, CliError> {
                 changes.push(Box::new(|options| options.faults(rules)));
             }
             Long("quiet") => level = LevelFilter::Warn,
-            other => return Err(other.unexpected().into()),
+            other @ (Short(_) | Long(_) | Value(_)) => return Err(other.unexpected().into()),
         }
     }
     let data = data.ok_or_else(|| CliError::Failed("--data is missing (try --help)".to_owned()))?;

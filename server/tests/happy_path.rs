@@ -1,5 +1,7 @@
 //! One device from its first request to a successful deployment.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 mod common;
 
 use common::{Device, artifact, server};
@@ -16,7 +18,7 @@ fn a_device_is_accepted_updated_and_reports() {
 
     let file = artifact("release-2", "testdev");
     let artifact_id = management.upload_artifact(file.path()).unwrap();
-    let deployment = management.deploy("first", "release-2", &[id.clone()]).unwrap();
+    let deployment = management.deploy("first", "release-2", std::slice::from_ref(&id)).unwrap();
     let offer = device.next(&running);
     assert_eq!(offer.status, 200);
     let offer = offer.json();

@@ -181,11 +181,13 @@ async fn receive(
     body: Incoming,
     id: &str,
 ) -> Result<(Received, String), ApiError> {
-    let bad = |error: multer::Error| match error {
-        multer::Error::StreamSizeExceeded { .. } | multer::Error::FieldSizeExceeded { .. } => {
+    let bad = |error: multer::Error| {
+        use multer::Error::{FieldSizeExceeded, StreamSizeExceeded};
+        if matches!(error, StreamSizeExceeded { .. } | FieldSizeExceeded { .. }) {
             ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "the artifact or a field is too large")
+        } else {
+            ApiError::bad_request(&format!("the form: {error}"))
         }
-        error => ApiError::bad_request(&format!("the form: {error}")),
     };
     let boundary = call.header("content-type").and_then(|kind| multer::parse_boundary(kind).ok());
     let boundary = boundary.ok_or_else(|| ApiError::bad_request("the body is not multipart/form-data"))?;
@@ -280,10 +282,7 @@ fn record(
         payload_type,
         meta_data: meta_data.and_then(|text| serde_json::from_str(&text).ok()),
         files,
-        signed: match header.signature {
-            SignatureStatus::Unsigned => false,
-            _ => true,
-        },
+        signed: header.signature != SignatureStatus::Unsigned,
         size: received.size,
         sha256: received.sha256,
         modified: Timestamp::now(),

@@ -41,10 +41,7 @@ pub(super) fn compress(call: &Call, reply: Reply) -> Reply {
 
 fn encode(mut encoder: GzEncoder<Vec<u8>>, data: &[u8]) -> Vec<u8> {
     // Writing to memory does not fail.
-    match encoder.write_all(data).and_then(|()| encoder.finish()) {
-        Ok(bytes) => bytes,
-        Err(_) => Vec::new(),
-    }
+    encoder.write_all(data).and_then(|()| encoder.finish()).unwrap_or_default()
 }
 
 fn accepts(header: &str) -> bool {

@@ -18,7 +18,7 @@ use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use hyper::body::{Bytes, Incoming};
+use hyper::body::{Body as _, Bytes, Incoming};
 use hyper::{Method, Request, StatusCode};
 
 pub(crate) use call::Call;
@@ -119,12 +119,15 @@ fn finish(shared: &Shared, call: &Call, reply: Reply) -> Reply {
 }
 
 async fn read_body(incoming: Incoming, timeout_seconds: u64) -> Result<Bytes, ApiError> {
+    let too_large = || ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large");
+    // Who says that it is too large need not send it.
+    if incoming.size_hint().lower() > limits::BODY_BYTES as u64 {
+        return Err(too_large());
+    }
     let limited = Limited::new(incoming, limits::BODY_BYTES).collect();
     match tokio::time::timeout(Duration::from_secs(timeout_seconds), limited).await {
         Err(_) => Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, "the body did not come")),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => {
-            Err(ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large"))
-        }
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
         Ok(Err(_)) => Err(ApiError::bad_request("the body is broken")),
         Ok(Ok(body)) => Ok(body.to_bytes()),
     }

@@ -106,8 +106,7 @@ fn days_in(year: u64, month: u64) -> u64 {
 
 fn days_since_1970(year: u64, month: u64, day: u64) -> i64 {
     // Years counted from March, so that the leap day is the last of its year.
-    let (year, month) = if month > 2 { (year, month - 3) } else { (year.wrapping_sub(1), month + 9) };
-    let year = i64::try_from(year as i64).unwrap_or(0);
+    let (year, month) = if month > 2 { (year as i64, month - 3) } else { (year as i64 - 1, month + 9) };
     let day_of_year = (153 * month + 2) / 5 + day - 1;
     let era = year.div_euclid(400);
     let year_of_era = year.rem_euclid(400);

@@ -3,11 +3,15 @@
 //! A token of a device names its authentication set (`jti`) and the set's serial number. Revoking a token raises the
 //! serial number of the set, so nothing has to be written when a token is issued.
 
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
 use serde::{Deserialize, Serialize};
 
+use super::id;
 use super::time::Timestamp;
 
 /// No token of ours is longer.
@@ -54,12 +58,43 @@ pub(crate) enum TokenError {
 /// Issues and checks tokens.
 pub(crate) struct TokenKey {
     pair: Ed25519KeyPair,
+    verified: Mutex<Verified>,
+}
+
+/// Tokens whose signature was good, by their digest: a device sends the same one for days, and to check a signature is
+/// most of the work of a poll. Two generations, so that what is used stays.
+#[derive(Default)]
+struct Verified {
+    young: HashMap<[u8; 32], Claims>,
+    old: HashMap<[u8; 32], Claims>,
+}
+
+/// Tokens of one generation, at about 300 bytes each.
+const VERIFIED: usize = 100_000;
+
+impl Verified {
+    fn find(&mut self, digest: &[u8; 32]) -> Option<Claims> {
+        if let Some(claims) = self.young.get(digest) {
+            return Some(claims.clone());
+        }
+        let claims = self.old.remove(digest)?;
+        self.add(*digest, claims.clone());
+        Some(claims)
+    }
+
+    fn add(&mut self, digest: [u8; 32], claims: Claims) {
+        if self.young.len() >= VERIFIED {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.insert(digest, claims);
+    }
 }
 
 impl TokenKey {
     /// Reads a key from PKCS#8; `None` when it is not one.
     pub(crate) fn from_pkcs8(der: &[u8]) -> Option<TokenKey> {
-        Ed25519KeyPair::from_pkcs8(der).ok().map(|pair| TokenKey { pair })
+        let pair = Ed25519KeyPair::from_pkcs8(der).ok()?;
+        Some(TokenKey { pair, verified: Mutex::default() })
     }
 
     /// The token that says `claims`.
@@ -97,6 +132,27 @@ impl TokenKey {
         if token.len() > TOKEN_BYTES {
             return Err(TokenError::Invalid);
         }
+        let digest = id::sha256(token.as_bytes());
+        let known = self.verified().find(&digest);
+        let claims = match known {
+            Some(claims) => claims,
+            None => {
+                let claims = self.verify_signature(token)?;
+                self.verified().add(digest, claims.clone());
+                claims
+            }
+        };
+        if claims.exp <= now.seconds() {
+            return Err(TokenError::Expired);
+        }
+        Ok(claims)
+    }
+
+    fn verified(&self) -> MutexGuard<'_, Verified> {
+        self.verified.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn verify_signature(&self, token: &str) -> Result<Claims, TokenError> {
         let (signed, signature) = token.rsplit_once('.').ok_or(TokenError::Invalid)?;
         let claims = signed.strip_prefix(HEADER).and_then(|rest| rest.strip_prefix('.'));
         let claims = URL_SAFE_NO_PAD.decode(claims.ok_or(TokenError::Invalid)?);
@@ -104,12 +160,7 @@ impl TokenKey {
         UnparsedPublicKey::new(&ED25519, self.pair.public_key().as_ref())
             .verify(signed.as_bytes(), &signature)
             .map_err(|_| TokenError::Invalid)?;
-        let claims: Claims =
-            claims.ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).ok_or(TokenError::Invalid)?;
-        if claims.exp <= now.seconds() {
-            return Err(TokenError::Expired);
-        }
-        Ok(claims)
+        claims.ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).ok_or(TokenError::Invalid)
     }
 }
 
@@ -154,6 +205,7 @@ mod tests {
             (claims.sub.as_str(), claims.serial, claims.device, claims.user),
             ("device", 3, true, false)
         );
+        assert_eq!(key.verify(&token, now.plus_seconds(59)), Ok(claims), "from memory");
         assert_eq!(key.verify(&token, now.plus_seconds(60)), Err(TokenError::Expired));
     }
 

@@ -53,6 +53,11 @@ impl Bender {
         self.bend(Bend::Nothing);
     }
 
+    /// Whether a fault is at work.
+    pub(crate) fn is_bent(&self) -> bool {
+        !matches!(self.lock().bend, Bend::Nothing)
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -210,7 +215,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for BentStream<S> {
                     let part = &buffer[..count];
                     let written = match self.write_stream(cx, part) {
                         Poll::Ready(Ok(written)) => written,
-                        other => return other,
+                        Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                        Poll::Pending => return Poll::Pending,
                     };
                     let mut state = bender.lock();
                     state.wrote(&part[..written]);

@@ -124,7 +124,7 @@ fn parse(mut parser: lexopt::Parser) -> Result<Option<Wanted>, CliError> {
             }
             Long("json") => wanted.json = true,
             Long("not-loopback") => wanted.not_loopback = true,
-            other => return Err(other.unexpected().into()),
+            other @ (Short(_) | Long(_) | Value(_)) => return Err(other.unexpected().into()),
         }
     }
     wanted.host = host.ok_or_else(|| CliError::Failed("--server is missing (try --help)".to_owned()))?;

@@ -28,6 +28,21 @@ impl Blobs {
         Ok(blobs)
     }
 
+    /// Removes files without a record: the server was stopped between the two.
+    pub(super) fn remove_unknown(&self, is_known: impl Fn(&str) -> bool) -> Result<(), StoreError> {
+        let error =
+            |source| StoreError::Io { doing: "looking through", path: self.artifacts.clone(), source };
+        for file in fs::read_dir(&self.artifacts).map_err(error)? {
+            let path = file.map_err(error)?.path();
+            let id = path.file_stem().map(|id| id.to_string_lossy().into_owned()).unwrap_or_default();
+            if !is_known(&id) {
+                log::warn!("{} belongs to no artifact and is removed", path.display());
+                fs::remove_file(&path).map_err(error)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Where an artifact is. `id` is one of ours, never text from outside.
     pub(crate) fn path(&self, id: &str) -> PathBuf {
         self.artifacts.join(format!("{id}.mender"))

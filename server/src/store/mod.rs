@@ -123,6 +123,7 @@ pub(crate) fn open(folder: &Path) -> Result<(Store, Fleet), StoreError> {
     let blobs = Blobs::open(folder)?;
     let secrets = Secrets::open(folder)?;
     let fleet = load(&database)?;
+    blobs.remove_unknown(|id| fleet.artifact(id).is_some())?;
     let database = std::sync::Arc::new(database);
     let writer = Writer::start(database.clone()).map_err(|source| StoreError::Io {
         doing: "starting the writer of",

@@ -1,6 +1,7 @@
 //! A server on the loopback, a device with a key, and plain HTTP without any library in between.
 
 #![allow(dead_code, reason = "each test file uses some of it")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests may panic")]
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -31,7 +32,7 @@ pub(crate) fn server_in(folder: &Path, change: impl FnOnce(Options) -> Options) 
 }
 
 /// An answer.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) head: String,
@@ -191,6 +192,24 @@ impl Device {
 pub(crate) fn authenticate(running: &Running, body: &[u8], signature: &str) -> Answer {
     let headers = [("X-MEN-Signature", signature), ("Content-Type", "application/json")];
     request(running, "POST", "/api/devices/v1/authentication/auth_requests", &headers, body)
+}
+
+/// A device that is accepted, and its id.
+pub(crate) fn accepted(running: &Running, mac: &str) -> (Device, String) {
+    let mut device = Device::new(mac);
+    let body = json!({ "identity_data": device.identity, "pubkey": device.pem() });
+    let answer = manage(running, "POST", "/api/management/v2/devauth/devices", body);
+    assert_eq!(answer.status, 201, "{}", answer.text());
+    assert_eq!(device.authenticate(running).status, 200);
+    let id = answer.header("location").unwrap().rsplit('/').next().unwrap().to_owned();
+    (device, id)
+}
+
+/// The error of an answer: its status, with the words of the API around it.
+pub(crate) fn error(answer: &Answer) -> u16 {
+    let body = answer.json();
+    assert!(body["error"].is_string() && body["request_id"].is_string(), "{body}");
+    answer.status
 }
 
 struct OneFile(Vec<u8>);

@@ -32,7 +32,7 @@ pub(crate) enum Next {
         /// The deployment.
         deployment: String,
         /// The artifact that fits.
-        artifact: Artifact,
+        artifact: Box<Artifact>,
     },
     /// The device is at work on a deployment and is no longer what it was.
     Conflict,
@@ -174,7 +174,7 @@ impl Fleet {
             record.artifact = Some(artifact.id.clone());
             changes = self.put(record, now);
         }
-        Ok((Next::Offer { deployment, artifact }, changes))
+        Ok((Next::Offer { deployment, artifact: Box::new(artifact) }, changes))
     }
 
     /// Takes what a device reports about a deployment.

@@ -1,0 +1,195 @@
+//! What nobody with good intentions sends.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod common;
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
+use common::{Device, accepted, artifact, error, manage, parse, raw, request, server};
+use rust_ota_server::Running;
+use serde_json::{Value, json};
+
+/// The server is still there.
+fn check_alive(running: &Running) {
+    assert_eq!(manage(running, "GET", "/api/management/v2/devauth/devices/count", Value::Null).status, 200);
+}
+
+#[test]
+fn unknown_routes_are_404_in_json() {
+    let (running, _, _folder) = server(|options| options);
+    let (device, _) = accepted(&running, "a");
+    for (method, path) in [
+        ("GET", "/"),
+        ("GET", "//"),
+        ("GET", "/api"),
+        ("DELETE", "/api/devices/v1/deployments/device/deployments/next"),
+        ("PUT", "/api/devices/v3/deployments/device/deployments/next"),
+        ("GET", "/api/internal/v1/faults"),
+        ("BREW", "/api/devices/v1/authentication/auth_requests"),
+    ] {
+        assert_eq!(error(&device.ask(&running, method, path, "")), 404, "{method} {path}");
+    }
+    for path in [
+        "/api/management/v1/none",
+        "/api/management/v9/devauth/devices",
+        "/api/management/v2/devauth/devices/a/b/c",
+    ] {
+        assert_eq!(error(&manage(&running, "GET", path, Value::Null)), 404, "{path}");
+    }
+}
+
+#[test]
+fn bodies_above_the_limit_are_413_before_they_are_read() {
+    let (running, _, _folder) = server(|options| options);
+    let (device, _) = accepted(&running, "a");
+    let head = format!(
+        "PUT /api/devices/v1/inventory/device/attributes HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\
+         Authorization: Bearer {}\r\nContent-Length: 99999999999\r\n\r\n",
+        device.token
+    );
+    assert_eq!(parse(&raw(&running, head.as_bytes())).unwrap().status, 413);
+    check_alive(&running);
+}
+
+#[test]
+fn what_is_no_http_is_400_or_closed() {
+    let (running, _, _folder) = server(|options| options.read_timeout_seconds(1));
+    for bytes in [
+        &b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03"[..],
+        b"GET\r\n\r\n",
+        b"\r\n\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+    ] {
+        let answer = raw(&running, bytes);
+        assert!(
+            answer.is_empty() || answer.starts_with(b"HTTP/1.1 400") || answer.starts_with(b"HTTP/1.1 505")
+        );
+    }
+    let smuggled = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n0\r\n\r\n";
+    let answer = parse(&raw(&running, smuggled)).unwrap();
+    assert!([400, 404].contains(&answer.status));
+    check_alive(&running);
+}
+
+#[test]
+fn a_head_above_the_limit_is_refused() {
+    let (running, _, _folder) = server(|options| options);
+    let long = "x".repeat(200_000);
+    let answer = raw(&running, format!("GET / HTTP/1.1\r\nHost: a\r\nX: {long}\r\n\r\n").as_bytes());
+    assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 431"));
+    let many: String = (0..5000).map(|n| format!("X{n}: y\r\n")).collect();
+    let answer = raw(&running, format!("GET / HTTP/1.1\r\nHost: a\r\n{many}\r\n").as_bytes());
+    assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 431") || answer.starts_with(b"HTTP/1.1 400"));
+    check_alive(&running);
+}
+
+#[test]
+fn clients_that_do_not_go_on_are_closed() {
+    let (running, _, _folder) = server(|options| options.read_timeout_seconds(1));
+    let ends = |bytes: &[u8]| {
+        let mut stream = TcpStream::connect(("127.0.0.1", running.port())).unwrap();
+        stream.write_all(bytes).unwrap();
+        let mut answer = Vec::new();
+        // It ends, or this test does not.
+        let _ = stream.read_to_end(&mut answer);
+        answer
+    };
+    ends(b"GET / HT");
+    ends(b"");
+    let answer = ends(b"PUT /api/devices/v1/inventory/device/attributes HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nab");
+    assert!(answer.starts_with(b"HTTP/1.1 408"));
+    check_alive(&running);
+}
+
+#[test]
+fn deep_and_strange_json_is_400() {
+    let (running, _, _folder) = server(|options| options);
+    let (device, _) = accepted(&running, "a");
+    let deep = "[".repeat(100_000);
+    for body in [deep.as_str(), "{\"status\":", "\u{feff}{}", "nul", "{\"status\":\"success\"}x"] {
+        let path = "/api/devices/v1/deployments/device/deployments/x/status";
+        assert_eq!(error(&device.ask(&running, "PUT", path, body)), 400);
+    }
+    let deep_identity = json!({ "id_data": deep, "pubkey": device.pem() }).to_string();
+    let signature = base64::Engine::encode(
+        &base64::engine::general_purpose::STANDARD,
+        device.key.sign(deep_identity.as_bytes()),
+    );
+    assert_eq!(error(&common::authenticate(&running, deep_identity.as_bytes(), &signature)), 400);
+    check_alive(&running);
+}
+
+/// Uploads a form as it is.
+fn upload(running: &Running, content_type: &str, body: &[u8]) -> u16 {
+    let token = format!("Bearer {}", running.management_token());
+    let headers = [("Authorization", token.as_str()), ("Content-Type", content_type)];
+    let mut bytes = common::request_bytes("POST", "/api/management/v1/deployments/artifacts", &headers, b"");
+    let text = String::from_utf8(bytes)
+        .unwrap()
+        .replace("Content-Length: 0", &format!("Content-Length: {}", body.len()));
+    bytes = [text.as_bytes(), body].concat();
+    error(&parse(&raw(running, &bytes)).unwrap())
+}
+
+#[test]
+fn uploads_that_are_no_artifact_leave_nothing_behind() {
+    let (running, management, folder) = server(|options| options.max_artifact_bytes(100_000));
+    let form = |content: &[u8]| {
+        let head = b"--b\r\nContent-Disposition: form-data; name=\"artifact\"; filename=\"../../x\"\r\n\r\n"
+            .to_vec();
+        [&head, content, b"\r\n--b--\r\n"].concat()
+    };
+    let kind = "multipart/form-data; boundary=b";
+    let good = std::fs::read(artifact("release-2", "testdev").path()).unwrap();
+    let mut changed = good.clone();
+    let middle = changed.len() - 5000;
+    changed[middle] ^= 1;
+    assert_eq!(upload(&running, "application/json", b"{}"), 400);
+    assert_eq!(upload(&running, kind, b"no form"), 400);
+    assert_eq!(
+        upload(
+            &running,
+            kind,
+            b"--b\r\nContent-Disposition: form-data; name=\"description\"\r\n\r\nx\r\n--b--\r\n"
+        ),
+        400
+    );
+    assert_eq!(upload(&running, kind, &form(b"")), 400);
+    assert_eq!(upload(&running, kind, &form(&[0; 10_000])), 400);
+    assert_eq!(upload(&running, kind, &form(&good[..good.len() / 2])), 400);
+    assert_eq!(upload(&running, kind, &form(&changed)), 400);
+    assert_eq!(upload(&running, kind, &form(&[1; 200_000])), 413);
+    assert_eq!(management.artifacts().unwrap(), Vec::<Value>::new());
+    for name in ["artifacts", "incoming"] {
+        assert_eq!(std::fs::read_dir(folder.path().join(name)).unwrap().count(), 0, "{name}");
+    }
+    management.upload_artifact(artifact("release-2", "testdev").path()).unwrap();
+}
+
+#[test]
+fn an_upload_without_a_token_is_refused() {
+    let (running, _, _folder) = server(|options| options);
+    let path = "/api/management/v1/deployments/artifacts";
+    let answer =
+        request(&running, "POST", path, &[("Content-Type", "multipart/form-data; boundary=b")], b"--b--");
+    assert_eq!(error(&answer), 401);
+}
+
+#[test]
+fn one_device_cannot_speak_for_another() {
+    let (running, management, _folder) = server(|options| options);
+    let (_, first) = accepted(&running, "a");
+    let (second, _) = accepted(&running, "b");
+    management.upload_artifact(artifact("release-2", "testdev").path()).unwrap();
+    let deployment = management.deploy("first", "release-2", std::slice::from_ref(&first)).unwrap();
+    assert_eq!(second.next(&running).status, 204);
+    assert_eq!(error(&second.report(&running, &deployment, "success")), 404);
+    let path = format!("/api/devices/v1/deployments/device/deployments/{deployment}/log");
+    let log = "{\"messages\":[{\"timestamp\":\"2026-11-22T19:04:36Z\",\"level\":\"i\",\"message\":\"m\"}]}";
+    assert_eq!(error(&second.ask(&running, "PUT", &path, log)), 404);
+    assert_eq!(management.device_deployments(&deployment).unwrap()[0].status, "pending");
+    let mut stranger = Device::new("a");
+    assert_eq!(stranger.authenticate(&running).status, 401);
+}

@@ -1,0 +1,182 @@
+//! What was acknowledged is there after the process was killed.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod common;
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use common::{Device, artifact, parse, request_bytes, server, server_in};
+use rust_ota_server::client::Management;
+use rust_ota_server::{Options, Server, StartError, StoreError};
+use serde_json::json;
+
+/// A server in a process of its own.
+struct Process {
+    child: Child,
+    url: String,
+    management: Management,
+}
+
+impl Process {
+    fn start(folder: &Path) -> Process {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_rust-ota-server"))
+            .args(["serve", "--listen", "127.0.0.1:0", "--quiet", "--data"])
+            .arg(folder)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let url =
+            line.trim().strip_prefix("listening on ").expect("the line that says it is ready").to_owned();
+        let token = std::fs::read_to_string(folder.join("management-token")).unwrap();
+        let management = Management::new(&url, &token);
+        Process { child, url, management }
+    }
+
+    /// As if the power had gone.
+    fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    fn ask(&self, device: &Device, method: &str, path: &str, body: &str) -> common::Answer {
+        let address = self.url.strip_prefix("http://").unwrap();
+        let token = format!("Bearer {}", device.token);
+        let mut stream = std::net::TcpStream::connect(address).unwrap();
+        let bytes =
+            request_bytes(method, path, &[("Host", address), ("Authorization", &token)], body.as_bytes());
+        std::io::Write::write_all(&mut stream, &bytes).unwrap();
+        let mut answer = Vec::new();
+        std::io::Read::read_to_end(&mut stream, &mut answer).unwrap();
+        parse(&answer).unwrap()
+    }
+
+    fn authenticate(&self, device: &mut Device) -> u16 {
+        let address = self.url.strip_prefix("http://").unwrap();
+        let (body, signature) = device.auth_request();
+        let mut stream = std::net::TcpStream::connect(address).unwrap();
+        let path = "/api/devices/v1/authentication/auth_requests";
+        let bytes = request_bytes("POST", path, &[("X-MEN-Signature", &signature)], body.as_bytes());
+        std::io::Write::write_all(&mut stream, &bytes).unwrap();
+        let mut answer = Vec::new();
+        std::io::Read::read_to_end(&mut stream, &mut answer).unwrap();
+        let answer = parse(&answer).unwrap();
+        if answer.status == 200 {
+            device.token = answer.text();
+        }
+        answer.status
+    }
+}
+
+const NEXT: &str =
+    "/api/devices/v1/deployments/device/deployments/next?artifact_name=release-1&device_type=testdev";
+
+#[test]
+fn everything_acknowledged_survives_a_kill_at_every_step() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut device = Device::new("a");
+    let again = |process: Process| {
+        process.kill();
+        Process::start(folder.path())
+    };
+
+    let server = Process::start(folder.path());
+    assert_eq!(server.authenticate(&mut device), 401);
+    let server = again(server);
+    let id = server.management.devices().unwrap()[0].id.clone();
+    server.management.accept(&id).unwrap();
+    let server = again(server);
+    assert_eq!(server.authenticate(&mut device), 200);
+    let server = again(server);
+    assert_eq!(server.ask(&device, "GET", NEXT, "").status, 204, "the token is valid still");
+
+    let file = artifact("release-2", "testdev");
+    server.management.upload_artifact(file.path()).unwrap();
+    let server = again(server);
+    let deployment = server.management.deploy("first", "release-2", std::slice::from_ref(&id)).unwrap();
+    let server = again(server);
+    let offer = server.ask(&device, "GET", NEXT, "");
+    assert_eq!(offer.json()["id"], *deployment);
+    let server = again(server);
+    let link = offer.json()["artifact"]["source"]["uri"].as_str().unwrap().to_owned();
+    let path = link.split_once("/download/").unwrap().1;
+    let loaded = server.ask(&device, "GET", &format!("/download/{path}"), "");
+    assert_eq!(loaded.body, std::fs::read(file.path()).unwrap());
+
+    let base = format!("/api/devices/v1/deployments/device/deployments/{deployment}");
+    assert_eq!(server.ask(&device, "PUT", &format!("{base}/status"), "{\"status\":\"failure\"}").status, 204);
+    let server = again(server);
+    let log = json!({ "messages": [{ "timestamp": "2026-11-22T19:04:36Z", "level": "e", "message": "m" }] });
+    assert_eq!(server.ask(&device, "PUT", &format!("{base}/log"), &log.to_string()).status, 204);
+    let inventory = "[{\"name\":\"a\",\"value\":\"b\"}]";
+    let path = "/api/devices/v1/inventory/device/attributes";
+    assert_eq!(server.ask(&device, "PUT", path, inventory).status, 200);
+    server.management.set_group(&id, "east").unwrap();
+
+    let server = again(server);
+    let known = server.management.device_deployments(&deployment).unwrap();
+    assert_eq!((known[0].status.as_str(), known[0].log), ("failure", true));
+    assert_eq!(server.management.deployment(&deployment).unwrap()["status"], "finished");
+    assert_eq!(server.management.log(&deployment, &id).unwrap(), "2026-11-22T19:04:36Z e: m\n");
+    let attributes = server.management.inventory(&id).unwrap();
+    assert!(attributes.iter().any(|attribute| attribute["name"] == "a" && attribute["value"] == "b"));
+    assert!(attributes.iter().any(|attribute| attribute["name"] == "group" && attribute["value"] == "east"));
+    assert_eq!(server.ask(&device, "GET", NEXT, "").status, 204);
+    server.kill();
+}
+
+#[test]
+fn a_stopped_server_starts_again_with_everything() {
+    let folder = tempfile::tempdir().unwrap();
+    let (running, management) = server_in(folder.path(), |options| options.auto_accept(true));
+    let mut device = Device::new("a");
+    assert_eq!(device.authenticate(&running).status, 200);
+    let token = running.management_token().to_owned();
+    let seen = management.devices().unwrap()[0].check_in_time.clone();
+    assert!(seen.is_some());
+    running.stop();
+    let (running, management) = server_in(folder.path(), |options| options);
+    assert_eq!(running.management_token(), token);
+    assert_eq!(management.devices().unwrap()[0].check_in_time, seen);
+    assert_eq!(device.next(&running).status, 204);
+}
+
+#[test]
+fn two_servers_do_not_share_a_folder() {
+    let (running, _, folder) = server(|options| options);
+    let second = Server::start(Options::new(folder.path()));
+    assert!(matches!(second, Err(StartError::Store(StoreError::InUse(_)))), "{second:?}");
+    drop(running);
+    Server::start(Options::new(folder.path())).unwrap();
+}
+
+#[test]
+fn damaged_secrets_are_an_error_and_not_replaced() {
+    let (running, _, folder) = server(|options| options);
+    running.stop();
+    for name in ["secrets/token-key.pk8", "secrets/link-key", "management-token"] {
+        let path = folder.path().join(name);
+        let before = std::fs::read(&path).unwrap();
+        std::fs::write(&path, b"").unwrap();
+        let started = Server::start(Options::new(folder.path()));
+        assert!(matches!(started, Err(StartError::Store(StoreError::Damaged { .. }))), "{name}: {started:?}");
+        std::fs::write(&path, before).unwrap();
+    }
+    Server::start(Options::new(folder.path())).unwrap();
+}
+
+#[test]
+fn left_overs_of_uploads_are_removed() {
+    let (running, _, folder) = server(|options| options);
+    running.stop();
+    std::fs::write(folder.path().join("incoming/half"), b"x").unwrap();
+    std::fs::write(folder.path().join("artifacts/unknown.mender"), b"x").unwrap();
+    drop(Server::start(Options::new(folder.path())).unwrap());
+    for name in ["artifacts", "incoming"] {
+        assert_eq!(std::fs::read_dir(folder.path().join(name)).unwrap().count(), 0, "{name}");
+    }
+}

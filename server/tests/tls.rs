@@ -1,0 +1,72 @@
+//! TLS, and clients that have to show a certificate.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod common;
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rust_ota_server::{Options, Running, Server, StartError};
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, crypto};
+
+fn fixture(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
+}
+
+/// What comes back over TLS, with or without a certificate of the client.
+fn ask(running: &Running, with_certificate: bool) -> std::io::Result<String> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(fixture("tls-ca.pem")).unwrap()).unwrap();
+    let builder = ClientConfig::builder_with_provider(Arc::new(crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots);
+    let config = if with_certificate {
+        let certificate = CertificateDer::from_pem_file(fixture("tls-client.pem")).unwrap();
+        let key = PrivateKeyDer::from_pem_file(fixture("tls-client.key")).unwrap();
+        builder.with_client_auth_cert(vec![certificate], key).unwrap()
+    } else {
+        builder.with_no_client_auth()
+    };
+    let name = ServerName::try_from("127.0.0.1").unwrap();
+    let connection = ClientConnection::new(Arc::new(config), name).unwrap();
+    let stream = TcpStream::connect(("127.0.0.1", running.port())).unwrap();
+    let mut stream = StreamOwned::new(connection, stream);
+    stream.write_all(b"GET /nothing HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer)?;
+    Ok(String::from_utf8_lossy(&answer).into_owned())
+}
+
+fn with_tls(options: Options) -> Options {
+    options.tls(fixture("tls-server.pem"), fixture("tls-server.key"))
+}
+
+#[test]
+fn requests_come_over_tls() {
+    let (running, _, _folder) = common::server(with_tls);
+    assert!(running.url().starts_with("https://"));
+    assert!(ask(&running, false).unwrap().starts_with("HTTP/1.1 404"));
+}
+
+#[test]
+fn only_clients_with_a_certificate_are_served_when_that_is_asked_for() {
+    let (running, _, _folder) = common::server(|options| with_tls(options).client_ca(fixture("tls-ca.pem")));
+    assert!(ask(&running, true).unwrap().starts_with("HTTP/1.1 404"));
+    assert!(ask(&running, false).is_err());
+}
+
+#[test]
+fn certificates_that_cannot_be_used_are_an_error_at_the_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let start = |change: fn(Options) -> Options| Server::start(change(Options::new(folder.path())));
+    assert!(matches!(start(|o| o.tls("none", "none")), Err(StartError::Tls { .. })));
+    let other_key = start(|o| o.tls(fixture("tls-server.pem"), fixture("tls-client.key")));
+    assert!(matches!(other_key, Err(StartError::Tls { .. })), "{other_key:?}");
+    assert!(matches!(start(|o| o.client_ca(fixture("tls-ca.pem"))), Err(StartError::ClientCaWithoutTls)));
+}
