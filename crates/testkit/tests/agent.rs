@@ -1,7 +1,7 @@
 //! What the daemon's loop does when the server, the network or a person does not play along.
 
 // Helpers outside of test functions: a failure in one is a failure of the test.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 mod machine;
 

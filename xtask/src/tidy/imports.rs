@@ -94,7 +94,11 @@ const MODULES: &[(&str, &[&str])] = &[
     ("provides", &["artifact"]),
     ("boot", &["slot"]),
     ("install", &["artifact", "boot", "slot", "storage"]),
-    ("deploy", &["artifact", "boot", "config", "install", "provides", "slot", "state_store", "storage"]),
+    (
+        "deploy",
+        &["artifact", "boot", "config", "install", "provides", "server", "slot", "state_store", "storage"],
+    ),
+    ("agent", &["artifact", "clock", "deploy", "schedule", "server"]),
 ];
 
 const CORE: &str = "crates/client-core/src";
