@@ -28,13 +28,6 @@ use crate::http::{HttpError, HttpTransport, ProxyRules, TlsOptions};
 use crate::identity::DeviceCredentials;
 use crate::keystore::{self, KeyPlace, KeyStoreError};
 
-/// A connection that brings less is given up and made anew.
-const LEAST_BYTES_PER_SECOND: u64 = 64;
-/// Over which time that is measured.
-const RATE_WINDOW: Duration = Duration::from_secs(60);
-/// First wait after an interruption of a download.
-const FIRST_WAIT: Duration = Duration::from_secs(1);
-
 const CONFIG_DIRECTORY: &str = "/etc/mender";
 const DATASTORE: &str = "/var/lib/mender";
 const DATA_DIRECTORY: &str = "/usr/share/mender";
@@ -218,13 +211,11 @@ impl Setup {
 
     /// How patient downloads are.
     pub fn download_settings(&self) -> DownloadSettings {
+        let usual = DownloadSettings::default();
         DownloadSettings {
             attempts_max: self.config.retry_download_count,
-            longest_wait: Duration::from_secs(self.config.retry_poll_interval_seconds).max(FIRST_WAIT),
-            first_wait: FIRST_WAIT,
-            least_bytes_per_second: LEAST_BYTES_PER_SECOND,
-            rate_window: RATE_WINDOW,
-            abort_check_every: None,
+            longest_wait: Duration::from_secs(self.config.retry_poll_interval_seconds).max(usual.first_wait),
+            ..usual
         }
     }
 

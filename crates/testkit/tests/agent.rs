@@ -112,14 +112,7 @@ impl Bench {
         let settings = AgentSettings {
             retry_interval: Duration::from_secs(300),
             retry_count: 0,
-            download: DownloadSettings {
-                attempts_max: 10,
-                longest_wait: Duration::from_secs(300),
-                first_wait: Duration::from_secs(1),
-                least_bytes_per_second: 0,
-                rate_window: Duration::from_secs(60),
-                abort_check_every: None,
-            },
+            download: DownloadSettings::default(),
         };
         Agent::new(&mut host, api, clock, &mut waiter, settings, schedule).run();
         self.logs = host.logs;
@@ -295,10 +288,7 @@ fn stopped_in_the_middle(bench: &mut Bench) {
         download: DownloadSettings {
             attempts_max: 10_000,
             longest_wait: Duration::from_secs(5),
-            first_wait: Duration::from_secs(1),
-            least_bytes_per_second: 0,
-            rate_window: Duration::from_secs(60),
-            abort_check_every: None,
+            ..DownloadSettings::default()
         },
     };
     Agent::new(&mut host, api, shared, &mut waiter, settings, schedule).run();

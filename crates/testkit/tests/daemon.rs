@@ -16,12 +16,11 @@ mod machine;
 use std::cell::Cell;
 use std::io::Cursor;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use client_core::agent::{Agent, AgentSettings};
-use client_core::clock::{Clock, Paused, Waiter, Wake};
+use client_core::clock::{Waiter, Wake};
 use client_core::deploy::record::Record;
 use client_core::schedule::Schedule;
 use client_core::server::{Api, DownloadSettings, Request, Response, Settings, Transport, TransportError};
@@ -31,6 +30,7 @@ use machine::board::{Board, Restarting, WORLD, crash_point};
 use machine::{IMAGE_BYTES, MACHINES, Machine, RECORD_BYTES, new_image, old_image, selected, version};
 use testkit::artifacts;
 use testkit::bootloader::{Behaviour, Boot};
+use testkit::clock::VirtualClock;
 use testkit::device::{ScriptLog, slot_device};
 use testkit::enumerator::{After, Report, Scenario, explore};
 use testkit::server::TestCredentials;
@@ -141,34 +141,9 @@ impl Transport for Wire {
     }
 }
 
-#[derive(Default)]
-struct Time {
-    now_seconds: AtomicU64,
-    stop: AtomicBool,
-}
-
-impl Clock for Time {
-    fn now(&self) -> Duration {
-        Duration::from_secs(self.now_seconds.load(Ordering::Relaxed))
-    }
-    fn wall(&self) -> Duration {
-        Duration::from_secs(1_800_000_000)
-    }
-    fn pause(&self, time: Duration) -> Paused {
-        self.now_seconds.fetch_add(time.as_secs(), Ordering::Relaxed);
-        Paused::Elapsed
-    }
-    fn stop_requested(&self) -> bool {
-        self.stop.load(Ordering::Relaxed)
-    }
-    fn random(&self) -> u64 {
-        4
-    }
-}
-
 /// Ends the process when it is restarted, when all is over, or when nothing moves any more.
 struct Waits {
-    time: Arc<Time>,
+    time: VirtualClock,
     rebooted: Rc<Cell<bool>>,
     server: Arc<Mutex<Server>>,
     left: u32,
@@ -178,10 +153,10 @@ impl Waiter for Waits {
     fn wait(&mut self, time: Duration) -> Wake {
         self.left = self.left.saturating_sub(1);
         if self.rebooted.get() || self.left == 0 || self.server.lock().unwrap().asked_after > 0 {
-            self.time.stop.store(true, Ordering::Relaxed);
+            self.time.stop();
             return Wake::Stop;
         }
-        self.time.pause(time.saturating_add(Duration::from_secs(1)));
+        self.time.advance(time.saturating_add(Duration::from_secs(1)));
         Wake::Elapsed
     }
 }
@@ -213,8 +188,8 @@ fn daemon(
     let _keep = Keep { facts, server: Arc::clone(&server) };
     let on_new = version(world, running) == Some("new");
     let wire = || Wire { server: Arc::clone(&server), artifact: Arc::clone(artifact), ending, on_new };
-    let time = Arc::new(Time::default());
-    let clock: Arc<dyn Clock> = Arc::clone(&time) as Arc<dyn Clock>;
+    let time = VirtualClock::new(4);
+    let clock = time.shared();
     let settings = Settings { servers: vec!["http://server".into()], ..Settings::default() };
     let api = Api::new(Box::new(wire()), Box::new(TestCredentials::default()), Arc::clone(&clock), settings);
     let rebooted = Rc::new(Cell::new(false));
@@ -238,14 +213,7 @@ fn daemon(
     let settings = AgentSettings {
         retry_interval: Duration::from_secs(300),
         retry_count: 3,
-        download: DownloadSettings {
-            attempts_max: 10,
-            longest_wait: Duration::from_secs(300),
-            first_wait: Duration::from_secs(1),
-            least_bytes_per_second: 0,
-            rate_window: Duration::from_secs(60),
-            abort_check_every: None,
-        },
+        download: DownloadSettings::default(),
     };
     Agent::new(&mut host, api, clock, &mut waits, settings, schedule).run();
     rebooted.get()

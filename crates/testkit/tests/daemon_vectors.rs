@@ -9,7 +9,6 @@ use std::collections::BTreeMap;
 use std::io::{Cursor, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -17,7 +16,7 @@ use client_core::agent::{Agent, AgentSettings, Event, Host};
 use client_core::artifact::write::ArtifactSpec;
 use client_core::artifact::{Limits, PayloadReader, StateScript, Trust};
 use client_core::boot::{BootEnv, BootEnvError, Verdict};
-use client_core::clock::{Clock, Paused, Waiter, Wake};
+use client_core::clock::{Waiter, Wake};
 use client_core::deploy::record::Record;
 use client_core::deploy::scripts::{
     OnScriptFailure, ScriptAction, ScriptError, ScriptPoint, ScriptRunner, ScriptState,
@@ -32,6 +31,7 @@ use client_core::slot::{Slot, SlotError, Slots};
 use client_core::state_store::{StateError, StateStore};
 use client_core::storage::BlockDevice;
 use testkit::artifacts::{self, MemoryFile};
+use testkit::clock::VirtualClock;
 use testkit::device::{KnownSystem, Notices};
 use testkit::server::TestCredentials;
 
@@ -274,35 +274,8 @@ impl BootEnv for NoEnv {
     }
 }
 
-/// Time that passes when somebody waits. Asks to stop once the deployment is over and some waits have passed.
-#[derive(Default)]
-struct Time {
-    now_seconds: AtomicU64,
-    stop: AtomicBool,
-}
-
-impl Clock for Time {
-    fn now(&self) -> Duration {
-        Duration::from_secs(self.now_seconds.load(Ordering::Relaxed))
-    }
-    fn wall(&self) -> Duration {
-        Duration::from_secs(1_800_000_000) + self.now()
-    }
-    fn pause(&self, time: Duration) -> Paused {
-        self.now_seconds.fetch_add(time.as_secs(), Ordering::Relaxed);
-        Paused::Elapsed
-    }
-    fn stop_requested(&self) -> bool {
-        self.stop.load(Ordering::Relaxed)
-    }
-    fn random(&self) -> u64 {
-        // No jitter: what failed first is due first.
-        0
-    }
-}
-
 struct Waits {
-    time: Arc<Time>,
+    time: VirtualClock,
     server: Arc<Mutex<Server>>,
     left: u32,
 }
@@ -311,10 +284,10 @@ impl Waiter for Waits {
     fn wait(&mut self, time: Duration) -> Wake {
         self.left = self.left.saturating_sub(1);
         if self.left == 0 || self.server.lock().unwrap().finished() {
-            self.time.stop.store(true, Ordering::Relaxed);
+            self.time.stop();
             return Wake::Stop;
         }
-        self.time.pause(time + Duration::from_secs(1));
+        self.time.advance(time + Duration::from_secs(1));
         Wake::Elapsed
     }
 }
@@ -515,7 +488,8 @@ fn run(condition: &str, rollback: bool, reboot: bool) -> Seen {
         writes_left: Rc::new(Cell::new(writes)),
     };
     let server = Arc::new(Mutex::new(server));
-    let time = Arc::new(Time::default());
+    // With this seed what failed first is due first again.
+    let time = VirtualClock::new(2);
     // Killed at most as often as the table lets it be.
     for _ in 0..100 {
         let ended = catch_unwind(AssertUnwindSafe(|| {
@@ -537,14 +511,14 @@ fn run(condition: &str, rollback: bool, reboot: bool) -> Seen {
 }
 
 /// The daemon from its start until it is killed or the deployment is over.
-fn process(plan: &Rc<Plan>, store: &Store, server: &Arc<Mutex<Server>>, time: &Arc<Time>) {
+fn process(plan: &Rc<Plan>, store: &Store, server: &Arc<Mutex<Server>>, time: &VirtualClock) {
     let mut host = Machine {
         plan: Rc::clone(plan),
         store: store.clone(),
         scripts: Scripts(Rc::clone(plan)),
         server: Arc::clone(server),
     };
-    let clock: Arc<dyn Clock> = Arc::clone(time) as Arc<dyn Clock>;
+    let clock = time.shared();
     let settings = Settings { servers: vec!["http://server".into()], ..Settings::default() };
     let api = Api::new(
         Box::new(Wire(Arc::clone(server))),
@@ -552,19 +526,12 @@ fn process(plan: &Rc<Plan>, store: &Store, server: &Arc<Mutex<Server>>, time: &A
         Arc::clone(&clock),
         settings,
     );
-    let mut waits = Waits { time: Arc::clone(time), server: Arc::clone(server), left: 60 };
+    let mut waits = Waits { time: time.clone(), server: Arc::clone(server), left: 60 };
     let schedule = Schedule::new(&*clock, Duration::from_secs(1800), Duration::from_secs(28800));
     let settings = AgentSettings {
         retry_interval: Duration::from_secs(300),
         retry_count: 0,
-        download: DownloadSettings {
-            attempts_max: 10,
-            longest_wait: Duration::from_secs(300),
-            first_wait: Duration::from_secs(1),
-            least_bytes_per_second: 0,
-            rate_window: Duration::from_secs(60),
-            abort_check_every: None,
-        },
+        download: DownloadSettings::default(),
     };
     Agent::new(&mut host, api, clock, &mut waits, settings, schedule).run();
 }

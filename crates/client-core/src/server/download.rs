@@ -40,6 +40,20 @@ pub struct DownloadSettings {
     pub abort_check_every: Option<Duration>,
 }
 
+impl Default for DownloadSettings {
+    /// The defaults of the configuration, and what it does not configure.
+    fn default() -> DownloadSettings {
+        DownloadSettings {
+            attempts_max: 10,
+            longest_wait: Duration::from_secs(300),
+            first_wait: Duration::from_secs(1),
+            least_bytes_per_second: 64,
+            rate_window: Duration::from_secs(60),
+            abort_check_every: None,
+        }
+    }
+}
+
 /// What a transfer cost. Shared with whoever shows it.
 #[derive(Debug, Default)]
 pub struct DownloadStatistics {
