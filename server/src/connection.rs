@@ -22,6 +22,10 @@ const CONNECTIONS: usize = 16_384;
 /// How long requests may go on after the server was told to stop.
 const LAST_SECONDS: u64 = 5;
 
+/// How long a client may leave an answer unread. Long: a device that writes to slow flash reads nothing meanwhile, and
+/// to cut it off would cost it one of its few attempts to resume.
+const UNREAD: Duration = Duration::from_secs(300);
+
 /// Serves until `stop` says so.
 pub(crate) async fn accept(
     listener: TcpListener,
@@ -82,7 +86,7 @@ where
 {
     let patience = Duration::from_secs(shared.options.read_timeout_seconds);
     let bender = Bender::default();
-    let stream = BentStream::new(stream, bender.clone(), patience);
+    let stream = BentStream::new(stream, bender.clone(), UNREAD);
     let bent = bender.clone();
     let service = service_fn(move |request| {
         let (shared, bender) = (shared.clone(), bent.clone());

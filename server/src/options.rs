@@ -137,8 +137,7 @@ impl Options {
         self
     }
 
-    /// How long a client may take for the head of a request, and again for its body; and how long it may leave an
-    /// answer unread.
+    /// How long a client may take for the head of a request, and again for its body.
     pub fn read_timeout_seconds(mut self, seconds: u64) -> Options {
         self.read_timeout_seconds = seconds.max(1);
         self

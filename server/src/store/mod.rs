@@ -14,6 +14,7 @@ mod writer;
 
 use std::fmt;
 use std::fs;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use redb::{Database, ReadableTable, TableDefinition};
@@ -114,7 +115,9 @@ pub(crate) fn open(folder: &Path) -> Result<(Store, Fleet), StoreError> {
         let path = path.to_owned();
         move |source| StoreError::Io { doing, path, source }
     };
-    fs::create_dir_all(folder).map_err(io("making", folder))?;
+    // Keys of devices and what they report are for whoever runs the server.
+    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
+    made.map_err(io("making", folder))?;
     // Its lock comes before anything else is touched.
     let database = match Database::create(folder.join("fleet.redb")) {
         Err(redb::DatabaseError::DatabaseAlreadyOpen) => return Err(StoreError::InUse(folder.to_owned())),

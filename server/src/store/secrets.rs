@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
 use ring::rand::SystemRandom;
@@ -26,11 +26,11 @@ pub(crate) struct Secrets {
 impl Secrets {
     pub(super) fn open(folder: &Path) -> Result<Secrets, StoreError> {
         let secrets = folder.join("secrets");
-        fs::create_dir_all(&secrets).map_err(|source| StoreError::Io {
-            doing: "making",
-            path: secrets.clone(),
-            source,
-        })?;
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&secrets)
+            .map_err(|source| StoreError::Io { doing: "making", path: secrets.clone(), source })?;
         let key_path = secrets.join("token-key.pk8");
         let key = read_or_make(&key_path, || {
             let key = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new());
