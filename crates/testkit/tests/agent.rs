@@ -1,13 +1,15 @@
 //! What the daemon's loop does when the server, the network or a person does not play along.
 
 // Helpers outside of test functions: a failure in one is a failure of the test.
-#![allow(clippy::unwrap_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
 
 mod machine;
 
 use std::cell::Cell;
+use std::io::{self, Read};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use client_core::agent::{Agent, AgentSettings};
@@ -17,7 +19,9 @@ use client_core::deploy::record::Record;
 use client_core::deploy::{self, Device, NoReporter, Options, Policy};
 use client_core::install::NoModules;
 use client_core::schedule::Schedule;
-use client_core::server::{Api, DownloadSettings, Settings};
+use client_core::server::{
+    Api, DownloadSettings, Reached, Request, Response, Settings, Transport, TransportError,
+};
 use client_core::slot::Slot;
 use client_core::state_store::TwoCopyRecord;
 use machine::board::{Board, Restarting};
@@ -40,6 +44,70 @@ struct Bench {
     clock: VirtualClock,
     running: Slot,
     logs: Vec<String>,
+    /// What goes wrong on the way to the server.
+    disturbance: Option<Disturbance>,
+}
+
+/// One exchange that goes wrong, counted over all processes of the device.
+#[derive(Clone)]
+struct Disturbance {
+    exchanges: Arc<AtomicUsize>,
+    at: usize,
+    how: Broken,
+    /// Bytes of the answer's body, once it was seen.
+    body_bytes: Arc<AtomicUsize>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Broken {
+    NotReached,
+    RequestLost,
+    AnswerLost,
+    /// The connection breaks after so many bytes of the body.
+    BodyCut(usize),
+}
+
+struct DisturbedWire {
+    wire: Box<dyn Transport>,
+    disturbance: Disturbance,
+}
+
+impl Transport for DisturbedWire {
+    fn send(&mut self, request: &Request<'_>) -> Result<Response, TransportError> {
+        let Disturbance { exchanges, at, how, body_bytes } = &self.disturbance;
+        if exchanges.fetch_add(1, Ordering::Relaxed) != *at {
+            return self.wire.send(request);
+        }
+        let lost = |reached| TransportError { reached, may_pass: true, reason: format!("{how:?}") };
+        match how {
+            Broken::NotReached => Err(lost(Reached::No)),
+            Broken::RequestLost => Err(lost(Reached::Maybe)),
+            Broken::AnswerLost => {
+                self.wire.send(request)?;
+                Err(lost(Reached::Maybe))
+            }
+            Broken::BodyCut(after) => {
+                let mut response = self.wire.send(request)?;
+                let mut body = Vec::new();
+                response.body.read_to_end(&mut body).unwrap();
+                body_bytes.store(body.len(), Ordering::Relaxed);
+                let broken = body.len() > *after;
+                body.truncate(*after);
+                let end = if broken { Some(io::Error::from(io::ErrorKind::ConnectionReset)) } else { None };
+                response.body = Box::new(io::Cursor::new(body).chain(End(end)));
+                Ok(response)
+            }
+        }
+    }
+}
+
+/// An error at the end.
+struct End(Option<io::Error>);
+
+impl Read for End {
+    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        self.0.take().map_or(Ok(0), Err)
+    }
 }
 
 /// Ends the process when the device restarts, or after so many waits.
@@ -76,7 +144,17 @@ impl Bench {
             clock: VirtualClock::new(7),
             running: Slot::A,
             logs: Vec::new(),
+            disturbance: None,
         }
+    }
+
+    /// The way to the server, disturbed or not.
+    fn wire(&self) -> Box<dyn Fn() -> Box<dyn Transport>> {
+        let (server, disturbance) = (self.server.clone(), self.disturbance.clone());
+        Box::new(move || match disturbance.clone() {
+            None => server.transport(),
+            Some(disturbance) => Box::new(DisturbedWire { wire: server.transport(), disturbance }),
+        })
     }
 
     fn order(&self) {
@@ -90,20 +168,15 @@ impl Bench {
         self.clock = VirtualClock::new(self.clock.now().as_secs());
         let clock = self.clock.shared();
         let settings = Settings { servers: vec![SERVER.into()], ..Settings::default() };
-        let api = Api::new(
-            self.server.transport(),
-            Box::new(TestCredentials::default()),
-            Arc::clone(&clock),
-            settings,
-        );
+        let wire = self.wire();
+        let api = Api::new(wire(), Box::new(TestCredentials::default()), Arc::clone(&clock), settings);
         let rebooted = Rc::new(Cell::new(false));
-        let server = self.server.clone();
         let mut host = Board {
             world: self.world.clone(),
             machine: MACHINE,
             system: Restarting { running: self.running, rebooted: Rc::clone(&rebooted) },
             scripts: ScriptLog::default(),
-            wire: Box::new(move || server.transport()),
+            wire,
             logs: Vec::new(),
             clock: Arc::clone(&clock),
         };
@@ -323,4 +396,43 @@ fn what_a_person_has_installed_is_left_alone() {
     assert_eq!(bench.questions(), 0, "no second update over one that waits");
     assert_eq!(bench.record().deployment.map(|waiting| waiting.artifact_name).as_deref(), Some("by-hand"));
     assert!(bench.server.inventories() > 0);
+}
+
+/// A deployment with one exchange broken. The length of the broken body; `None` when there were fewer exchanges.
+fn deploy_with(at: usize, how: Broken, artifact: &[u8]) -> Option<usize> {
+    let mut bench = Bench::new();
+    bench.server.set_recording(false);
+    bench.server.deploy(ID, "new", artifacts::DEVICE_TYPE, artifact);
+    let (exchanges, body_bytes) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    bench.disturbance =
+        Some(Disturbance { exchanges: Arc::clone(&exchanges), at, how, body_bytes: Arc::clone(&body_bytes) });
+    assert!(bench.daemon(30), "{at} {how:?}: no restart: {:?}", bench.server.statuses(ID));
+    bench.boot();
+    assert!(!bench.daemon(8), "{at} {how:?}: another restart");
+    assert_eq!(bench.server.finals(ID), ["success"], "{at} {how:?}: {:?}", bench.server.reports(ID));
+    assert_eq!(version(&bench.world, bench.running), Some("new"), "{at} {how:?}");
+    let record = bench.record();
+    assert!(record.deployment.is_none() && record.unreported.is_none(), "{at} {how:?}: {record:?}");
+    (exchanges.load(Ordering::Relaxed) > at).then(|| body_bytes.load(Ordering::Relaxed))
+}
+
+/// The artifact itself is cut at every byte in `download.rs`; here at some, because each costs a whole deployment.
+#[test]
+fn every_exchange_broken_at_every_byte_ends_in_success() {
+    let artifact = artifacts::rootfs("new", &new_image());
+    let mut runs = 0;
+    for at in 0.. {
+        for how in [Broken::NotReached, Broken::RequestLost, Broken::AnswerLost] {
+            deploy_with(at, how, &artifact);
+            runs += 1;
+        }
+        let Some(length) = deploy_with(at, Broken::BodyCut(0), &artifact) else { break };
+        let step = if length > 4096 { 7 } else { 1 };
+        for after in (0..length).step_by(step) {
+            deploy_with(at, Broken::BodyCut(after), &artifact);
+            runs += 1;
+        }
+    }
+    println!("deployments with one broken exchange: {runs}");
+    assert!(runs > 1000, "{runs}");
 }
