@@ -300,10 +300,12 @@ impl<'a> Agent<'a> {
         let artifact_name = offer.artifact_name.clone().unwrap_or_default();
         self.host.tell(&Event::Deploying { id: &offer.id, artifact_name: &artifact_name });
         let order = Order { id: offer.id.clone(), artifact_name };
-        let result = match self.host.policy() {
-            Ok(policy) => self.carry_out(&order, offer, provides, &policy),
-            Err(reason) => Err(reason),
+        // Without keys nothing can be trusted: the deployment fails, and the server hears why.
+        let (policy, refusal) = match self.host.policy() {
+            Ok(policy) => (policy, None),
+            Err(reason) => (Policy::trusting_nobody(), Some(reason)),
         };
+        let result = self.carry_out(&order, offer, provides, &policy, refusal);
         self.take_result(&offer.id, result);
     }
 
@@ -313,6 +315,7 @@ impl<'a> Agent<'a> {
         offer: &Offer,
         provides: &BTreeMap<String, String>,
         policy: &Policy,
+        mut refusal: Option<String>,
     ) -> Result<Summary, String> {
         let transport = self.host.download_transport()?;
         let (api, clock, settings) =
@@ -320,6 +323,9 @@ impl<'a> Agent<'a> {
         let device_type = provides.get("device_type").cloned().unwrap_or_default();
         let mut transport = Some(transport);
         let mut open = || {
+            if let Some(reason) = refusal.take() {
+                return Err(std::io::Error::other(reason));
+            }
             if !offer.device_types.is_empty() && !offer.device_types.contains(&device_type) {
                 // Known before the first byte of the artifact is bought.
                 return Err(std::io::Error::other(format!(

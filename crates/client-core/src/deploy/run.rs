@@ -17,7 +17,7 @@ use super::record::{Deployment, REBOOTS_MAX, Record, TRANSITIONS_MAX, Unreported
 use super::report::{DeployError, Notice, Observer, Reported, Reporter, Status, Summary};
 use super::scripts::{OnScriptFailure, ScriptPoint, ScriptRunner};
 use super::stage::{self, Conduct, Importance, Outcome, Resume, Stage};
-use crate::artifact::{self, Artifact, Header, Limits, PayloadReader, Trust};
+use crate::artifact::{self, Artifact, Header, Limits, PayloadReader, Trust, VerifyKeys};
 use crate::boot::{BootEnv, Verdict};
 use crate::install::{InstallError, Modules, PayloadHandler, ROOTFS_IMAGE, RebootNeed, RootfsImage};
 use crate::provides::{Provides, UNKNOWN_ARTIFACT};
@@ -31,6 +31,13 @@ pub struct Policy {
     pub trust: Trust,
     /// Bounds on everything that comes from outside.
     pub limits: Limits,
+}
+
+impl Policy {
+    /// Refuses every artifact.
+    pub fn trusting_nobody() -> Policy {
+        Policy { trust: Trust::Keys(VerifyKeys::default()), limits: Limits::default() }
+    }
 }
 
 /// How far a command goes.

@@ -350,7 +350,7 @@ impl Api {
         }
         let token = auth::token(&answer.body).map_err(|reason| answer.malformed(reason))?;
         if index == self.current {
-            log::debug!("authorized by {}", answer.url);
+            log::info!("accepted by {}", answer.url);
         } else {
             log::info!("going on with another server: {}", answer.url);
         }

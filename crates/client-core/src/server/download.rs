@@ -469,7 +469,7 @@ impl Download {
         if let Some(asked) = retry_after {
             wait = wait.max(between(&*self.clock, asked, asked + asked / 10));
         }
-        log::debug!("transfer interrupted at byte {}: {reason}; next attempt in {wait:.0?}", self.offset);
+        log::warn!("transfer interrupted at byte {}: {reason}; next attempt in {wait:.0?}", self.offset);
         match self.clock.pause(wait) {
             Paused::Elapsed => Ok(()),
             Paused::Stopped => Err(ServerError::Stopped),
