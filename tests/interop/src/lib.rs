@@ -19,7 +19,7 @@ pub fn wait_for<T>(patience: Duration, mut look: impl FnMut() -> Option<T>) -> O
             return None;
         }
         // The other side is another process and the server tells nobody: between two looks there is nothing to wait on.
-        std::thread::sleep(Duration::from_millis(20));
+        std::thread::sleep(Duration::from_millis(50));
     }
 }
 

@@ -9,6 +9,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 
 use serde_json::{Value, json};
 
@@ -53,6 +54,21 @@ impl MenderDevice {
     /// A path on the device.
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
+    }
+
+    /// Gives the device a key that was made once for all of them. Without it the daemon makes one of its own, which
+    /// takes many seconds when many devices do it at once.
+    pub fn bring_key(&self) {
+        static KEY: OnceLock<Option<Vec<u8>>> = OnceLock::new();
+        let made = KEY.get_or_init(|| {
+            let made = Command::new(tool("openssl")?).args(["genrsa", "-traditional", "2048"]).output();
+            made.ok().filter(|made| made.status.success()).map(|made| made.stdout)
+        });
+        if let Some(key) = made {
+            fs::write(self.path("data/mender-agent.pem"), key).unwrap();
+            fs::set_permissions(self.path("data/mender-agent.pem"), fs::Permissions::from_mode(0o600))
+                .unwrap();
+        }
     }
 
     /// A shell program.

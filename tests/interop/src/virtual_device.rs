@@ -45,8 +45,8 @@ pub fn client_program() -> &'static Path {
         assert!(output.status.success(), "the client cannot be built");
         let messages = String::from_utf8(output.stdout).unwrap();
         let messages = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        let programs = messages.filter_map(|message| message["executable"].as_str().map(PathBuf::from));
-        programs.last().expect("cargo names the program")
+        let mut programs = messages.filter_map(|message| message["executable"].as_str().map(PathBuf::from));
+        programs.next_back().unwrap()
     })
 }
 

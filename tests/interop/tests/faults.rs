@@ -185,6 +185,8 @@ fn ours(day: &Day) -> (String, Vec<String>) {
     };
     check(went.ended.as_deref() == Some(day.ends), "the deployment does not end as it should");
     check(went.polls_again, "the daemon does not ask again");
+    let hits = backend.running.faults().hits();
+    check(hits.iter().all(|hits| *hits > 0), &format!("a fault did not happen ({hits:?})"));
     // A report whose answer is lost is one that the server takes twice.
     let lost = day.rules.iter().any(|rule| rule.action == Action::LoseAnswer);
     let finals = if lost { vec![day.ends; 2] } else { vec![day.ends] };
@@ -204,6 +206,7 @@ fn ours(day: &Day) -> (String, Vec<String>) {
 fn theirs(day: &Day) -> String {
     let Some(mut device) = MenderDevice::new() else { return "not installed".to_owned() };
     let backend = backend();
+    device.bring_key();
     device.module("test-module", "true");
     device.start(backend.running.url(), |_| {});
     let artifact = device.artifact("release-2", "test-module", &payload());
