@@ -1,6 +1,27 @@
-//! What the interop tests share: where the real tools are, and saying so when one is missing.
+//! What the interop tests share: where the real tools are, and saying so when one is missing; a server, and devices
+//! that talk to it.
+
+pub mod backend;
+pub mod mender_device;
+pub mod virtual_device;
 
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// Looks until `look` sees something, at most for `patience`.
+pub fn wait_for<T>(patience: Duration, mut look: impl FnMut() -> Option<T>) -> Option<T> {
+    let deadline = Instant::now() + patience;
+    loop {
+        if let Some(seen) = look() {
+            return Some(seen);
+        }
+        if Instant::now() >= deadline {
+            return None;
+        }
+        // The other side is another process and the server tells nobody: between two looks there is nothing to wait on.
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
 
 /// The path of `program`, or `None` with a printed reason when it is not installed.
 ///
