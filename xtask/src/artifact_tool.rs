@@ -25,6 +25,11 @@ impl ArtifactTool {
         Ok(ArtifactTool { program: workspace::build_for_development("rust-ota-artifact")? })
     }
 
+    /// Takes one that is built.
+    pub fn built(program: &Path) -> ArtifactTool {
+        ArtifactTool { program: program.to_path_buf() }
+    }
+
     /// Makes `private` and, beside it, the public key.
     pub fn make_keys(&self, private: PathBuf) -> Outcome<KeyPair> {
         workspace::run(self.command().arg("keygen").arg("--output-path").arg(&private))?;

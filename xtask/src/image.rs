@@ -65,18 +65,17 @@ fn sorted_entries(directory: &Path) -> Vec<PathBuf> {
     paths
 }
 
-/// Writes an image of 8 MiB that says which version it is and whether it comes up when it is booted.
-pub fn write_marked(path: &Path, version: u64, comes_up: bool) -> Outcome<Vec<u8>> {
-    const BYTES: usize = 8 * 1024 * 1024;
+/// Writes an image of `bytes` bytes that says which version it is and whether it comes up when it is booted.
+pub fn write_marked(path: &Path, bytes: usize, version: u64, comes_up: bool) -> Outcome<Vec<u8>> {
     let mut content = format!("{MARK}\nversion={version}\ncomes_up={comes_up}\n").into_bytes();
     content.resize(BLOCK, 0);
     let mut random = Generator::new(version);
-    while content.len() < BYTES {
+    while content.len() < bytes {
         let word = random.next_word();
         content.extend_from_slice(&word.to_le_bytes());
         content.extend_from_slice(b"some text that repeats; ");
     }
-    content.truncate(BYTES);
+    content.truncate(bytes);
     fs::write(path, &content).map_err(|error| format!("cannot write {}: {error}", path.display()))?;
     Ok(content)
 }

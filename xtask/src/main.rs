@@ -14,10 +14,13 @@ mod demo;
 mod image;
 mod markdown;
 mod options;
+mod process;
+mod relay;
 mod size;
 mod source;
 mod test;
 mod tidy;
+mod update_server;
 mod virtual_device;
 mod workspace;
 
@@ -36,7 +39,7 @@ Tasks:
                                   --no-install leaves the machine's packages alone
   tidy [--write]                  Check the import rules and the house rules. --write puts the import table
                                   into ARCHITECTURE.md
-  demo                            An update and a fall-back on a virtual device; also `cargo demo`
+  demo                            Updates over the air of a virtual device; also `cargo demo`
   size [--target TRIPLE]          Build the program as it ships and check its size
   bench [--runs N] [--mib N] [--client PROGRAM] [--write]
                                   Measure installation against a plain pipe. --client measures another build

@@ -24,17 +24,34 @@ const ENV_BYTES: usize = 0x4000;
 /// The file with both copies.
 const ENV_FILE: &str = "uboot.env";
 
+/// What the machine says on the standard output of the client when it is told to restart.
+pub const RESTART: &str = "the machine was told to restart";
+
+/// How a device finds its server, and how often it asks it.
+pub struct Enrolment {
+    /// `ServerURL`.
+    pub server_url: String,
+    /// Seconds between two questions for an update.
+    pub poll_seconds: u64,
+    /// The certificate authority of the server; `None` for those of the system.
+    pub authority: Option<PathBuf>,
+}
+
 /// The folder.
 pub struct VirtualDevice {
     directory: PathBuf,
     public_key: PathBuf,
+    enrolment: Option<Enrolment>,
 }
 
 impl VirtualDevice {
     /// Makes a device in the empty `directory`, with slot A selected and running, and both slots empty.
     pub fn create(directory: &Path, slot_bytes: u64, public_key: &Path) -> Outcome<VirtualDevice> {
-        let device =
-            VirtualDevice { directory: directory.to_path_buf(), public_key: public_key.to_path_buf() };
+        let device = VirtualDevice {
+            directory: directory.to_path_buf(),
+            public_key: public_key.to_path_buf(),
+            enrolment: None,
+        };
         workspace::fresh_directory(&device.datastore())?;
         for slot in Slot::BOTH {
             let path = device.slot(slot);
@@ -52,6 +69,17 @@ impl VirtualDevice {
         Ok(device)
     }
 
+    /// Tells the device its server, and gives it an identity.
+    pub fn enrol(&mut self, enrolment: Enrolment) -> Outcome {
+        let program = self.identity_program();
+        workspace::write(&program, "#!/bin/sh\necho mac=02:00:00:00:00:01\n")?;
+        let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        fs::set_permissions(&program, executable)
+            .map_err(|error| format!("cannot make {} a program: {error}", program.display()))?;
+        self.enrolment = Some(enrolment);
+        self.set_running(Slot::A)
+    }
+
     /// The file that stands for the partition of `slot`. The partition's number ends its name.
     pub fn slot(&self, slot: Slot) -> PathBuf {
         self.directory.join(match slot {
@@ -62,7 +90,7 @@ impl VirtualDevice {
 
     /// Writes the configuration of a client that runs from `running`: without mounts nothing else can tell it.
     pub fn set_running(&self, running: Slot) -> Outcome {
-        let config = json!({
+        let mut config = json!({
             "RootfsPartA": self.slot(Slot::A),
             "RootfsPartB": self.slot(Slot::B),
             "ArtifactVerifyKey": self.public_key,
@@ -70,9 +98,19 @@ impl VirtualDevice {
                 "Bootloader": "uboot",
                 "FwEnvConfig": self.directory.join("fw_env.config"),
                 "RunningRoot": self.slot(running),
-                "RebootCommand": "true",
+                "RebootCommand": format!("echo {RESTART}"),
+                "IdentityScript": self.identity_program(),
             },
         });
+        if let Some(enrolment) = &self.enrolment {
+            config["ServerURL"] = json!(enrolment.server_url);
+            config["UpdatePollIntervalSeconds"] = json!(enrolment.poll_seconds);
+            config["InventoryPollIntervalSeconds"] = json!(enrolment.poll_seconds.max(600));
+            config["RetryPollIntervalSeconds"] = json!(enrolment.poll_seconds.min(60));
+            if let Some(authority) = &enrolment.authority {
+                config["ServerCertificate"] = json!(authority);
+            }
+        }
         workspace::write(&self.config(), format!("{config:#}\n"))
     }
 
@@ -84,6 +122,9 @@ impl VirtualDevice {
             .arg(self.config())
             .arg("--datastore")
             .arg(self.datastore())
+            // Nothing of this machine belongs to the device.
+            .env("MENDER_CONF_DIR", &self.directory)
+            .env("MENDER_DATA_DIR", &self.directory)
             .stdin(Stdio::null());
         command
     }
@@ -97,6 +138,10 @@ impl VirtualDevice {
     /// Starts the machine. `start` boots a slot and says whether it came up.
     pub fn boot(&self, start: &mut dyn FnMut(Slot) -> Startup) -> Outcome<Boot> {
         self.with_bootloader(|bootloader, world| bootloader.boot(world, start))
+    }
+
+    fn identity_program(&self) -> PathBuf {
+        self.directory.join("identity-program")
     }
 
     fn config(&self) -> PathBuf {

@@ -43,6 +43,19 @@ pub fn build_for_development(package: &str) -> Outcome<PathBuf> {
     Ok(target_directory()?.join("debug").join(package))
 }
 
+/// Builds `packages` in the development profile, together, so that they share what they are made of, and returns the
+/// paths of their programs.
+pub fn build_all_for_development(packages: &[&str]) -> Outcome<Vec<PathBuf>> {
+    let mut command = cargo();
+    command.arg("build");
+    for package in packages {
+        command.args(["--package", package]);
+    }
+    run(&mut command)?;
+    let directory = target_directory()?.join("debug");
+    Ok(packages.iter().map(|package| directory.join(package)).collect())
+}
+
 /// Runs `command` with the terminal's output.
 pub fn run(command: &mut Command) -> Outcome {
     let status = command.status().map_err(|error| format!("cannot run {}: {error}", shown(command)))?;

@@ -1,44 +1,66 @@
-//! `cargo demo`: an update that is committed, and one that does not come up, on a device that is a folder.
+//! `cargo demo`: updates over the air of a device that is a folder. One is committed, one does not come up, and one comes
+//! over a network that is cut again and again.
 //!
-//! The client, the host tool and the artifacts are the real ones. Simulated are the machine and its bootloader, which
-//! obeys the environment that the client writes. Any step that does not end as expected ends the demo with an error.
+//! The daemon, the server, the host tool and the artifacts are the real ones. Simulated are the machine with its
+//! bootloader, which obeys the environment that the client writes, and the network. Whatever is shown was said by one of
+//! the programs or read from the device. Any step that does not end as expected ends the demo with an error.
 
 mod timeline;
 
+use std::cell::RefCell;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use client_core::slot::Slot;
+use serde_json::Value;
 use testkit::bootloader::{Boot, Startup};
 
 use crate::artifact_tool::{ArtifactTool, KeyPair};
 use crate::options::Options;
-use crate::virtual_device::VirtualDevice;
+use crate::process::{Line, Process};
+use crate::relay::{Relay, Weather};
+use crate::update_server::UpdateServer;
+use crate::virtual_device::{Enrolment, RESTART, VirtualDevice};
 use crate::{Outcome, image, workspace};
 use timeline::{Timeline, Who};
 
 /// The last line of a demo in which everything went as it should.
 pub const LAST_LINE: &str = "demo: every step ended as expected";
 
-const SLOT_BYTES: u64 = 16 * 1024 * 1024;
-/// Where an artifact is damaged for the attack: in the middle of its compressed image.
-const DAMAGED_BYTE: usize = 1_000_000;
+const MIB: usize = 1024 * 1024;
+const SLOT_BYTES: usize = 32 * MIB;
+/// How long the device may take for anything.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How often the status is asked for while an update runs.
+const STATUS_EVERY: Duration = Duration::from_millis(500);
+/// The last lines of a log that are shown.
+const LOG_LINES: usize = 6;
+
+/// The bad network: a connection is cut every two or three seconds.
+const BAD_WEATHER: Weather =
+    Weather { bytes_per_second: Some(5 * MIB as u64 / 2), cut_after: Some(5_555_555) };
 
 /// Builds the programs, then shows the story.
 pub fn run(arguments: &[String]) -> Outcome {
     Options::new(arguments).finish()?;
-    println!("building the client and the host tool ...");
-    let client = workspace::build_for_development("rust-ota")?;
-    let tool = ArtifactTool::build()?;
+    println!("building the client, the server and the host tool ...");
+    let programs =
+        workspace::build_all_for_development(&["rust-ota", "rust-ota-server", "rust-ota-artifact"])?;
+    let [client, server, tool] = programs.as_slice() else {
+        return Err("three programs were built, and other ones found".into());
+    };
+    let tool = ArtifactTool::built(tool);
     let directory = workspace::target_directory()?.join("demo");
     workspace::fresh_directory(&directory)?;
-    println!("everything happens in {}\n", directory.display());
+    println!("everything happens in {}", directory.display());
 
-    let mut demo = Demo::prepare(client, &tool, directory)?;
+    let mut demo = Demo::prepare(client.clone(), server, &tool, directory)?;
     demo.first_start()?;
-    demo.refuse_a_damaged_artifact()?;
+    demo.accept()?;
     demo.update_and_commit()?;
     demo.fall_back()?;
+    demo.bad_network()?;
     println!("\n{LAST_LINE}");
     Ok(())
 }
@@ -46,8 +68,18 @@ pub fn run(arguments: &[String]) -> Outcome {
 /// An update as it is made on the host.
 struct Update {
     name: &'static str,
+    version: u64,
     artifact: PathBuf,
     image: Vec<u8>,
+}
+
+impl Update {
+    fn artifact_bytes(&self) -> Outcome<u64> {
+        let path = &self.artifact;
+        let metadata =
+            fs::metadata(path).map_err(|error| format!("cannot look at {}: {error}", path.display()))?;
+        Ok(metadata.len())
+    }
 }
 
 struct Demo {
@@ -55,122 +87,297 @@ struct Demo {
     client: PathBuf,
     directory: PathBuf,
     device: VirtualDevice,
+    network: Relay,
+    server: UpdateServer,
+    /// What the server calls the device.
+    device_id: String,
+    /// While the machine runs.
+    daemon: Option<Process>,
     good: Update,
     broken: Update,
+    large: Update,
     /// The slot the machine runs from.
     running: Slot,
+    /// What the daemon said last.
+    last_said: RefCell<String>,
 }
 
 impl Demo {
-    /// Host: keys, two artifacts, and a device as it leaves the factory.
-    fn prepare(client: PathBuf, tool: &ArtifactTool, directory: PathBuf) -> Outcome<Demo> {
-        let timeline = Timeline::start();
-        timeline.heading("On the host");
+    /// Host: a server, keys, artifacts, and a device as it leaves the factory.
+    fn prepare(client: PathBuf, server: &Path, tool: &ArtifactTool, directory: PathBuf) -> Outcome<Demo> {
+        let mut timeline = Timeline::start();
+        timeline.heading("A server, signed artifacts, and a device");
+        let server = UpdateServer::start(server, &directory.join("server"), &["--quiet"])?;
+        timeline.say(Who::Server, &format!("listening on {}", server.url()));
+        let network = Relay::start(server.address()?)?;
         let keys = tool.make_keys(directory.join("signing-key"))?;
         timeline
             .say(Who::Host, "made a key pair: the private half signs, the public half goes to the device");
-        let make = |name, version, comes_up| make_update(tool, &keys, &directory, name, version, comes_up);
-        let good = make("release-2", 2, true)?;
-        timeline.say(Who::Host, "wrote and signed the artifact release-2");
-        let broken = make("release-3", 3, false)?;
-        timeline.say(Who::Host, "wrote and signed the artifact release-3, whose image will not come up");
+        let make = |name, bytes, version, comes_up, compression| {
+            let update = make_update(tool, &keys, &directory, (name, bytes, version, comes_up), compression)?;
+            let hangs = if comes_up { "" } else { "; its image will not come up" };
+            timeline.say(
+                Who::Host,
+                &format!("wrote and signed {name}, {} KiB{hangs}", update.artifact_bytes()? / 1024),
+            );
+            Ok::<Update, String>(update)
+        };
+        let good = make("release-2", 8 * MIB, 2, true, "gzip")?;
+        let broken = make("release-3", 8 * MIB, 3, false, "zstd")?;
+        let large = make("release-4", 24 * MIB, 4, true, "none")?;
 
-        let device = VirtualDevice::create(&directory.join("device"), SLOT_BYTES, &keys.public)?;
-        let factory = directory.join("factory.img");
-        let content = image::write_marked(&factory, 1, true)?;
-        let slot = device.slot(Slot::A);
-        workspace::write(&slot, padded(content))?;
+        let mut device = VirtualDevice::create(&directory.join("device"), SLOT_BYTES as u64, &keys.public)?;
+        device.enrol(Enrolment {
+            server_url: format!("http://{}", network.address()),
+            poll_seconds: 1,
+            authority: None,
+        })?;
+        let mut content = image::write_marked(&directory.join("factory.img"), 8 * MIB, 1, true)?;
+        content.resize(SLOT_BYTES, 0);
+        workspace::write(&device.slot(Slot::A), content)?;
         timeline.say(Who::Host, "made a device with version 1 in slot A, nothing in slot B, and U-Boot");
-        Ok(Demo { timeline, client, directory, device, good, broken, running: Slot::A })
+        Ok(Demo {
+            timeline,
+            client,
+            directory,
+            device,
+            network,
+            server,
+            device_id: String::new(),
+            daemon: None,
+            good,
+            broken,
+            large,
+            running: Slot::A,
+            last_said: RefCell::default(),
+        })
     }
 
+    /// The server does not know the device yet.
     fn first_start(&mut self) -> Outcome {
         self.timeline.heading("The device starts for the first time");
-        self.reboot()?;
+        self.restart()?;
         self.expect_running(Slot::A, 1)?;
-        self.expect_variables("2", "0")
+        self.until_log("the server refuses the device", |line| line.contains("does not accept this device"))?;
+        let devices = self.server.devices()?;
+        let [device] = devices.as_slice() else {
+            return Err(format!("the server lists {} devices, expected one", devices.len()));
+        };
+        self.device_id = device.id.clone();
+        self.expect_device("pending")
     }
 
-    /// One changed byte, and nothing on the device changes.
-    fn refuse_a_damaged_artifact(&mut self) -> Outcome {
-        self.timeline.heading("Somebody changes one byte of release-2 on its way");
-        let damaged = self.directory.join("damaged.mender");
-        let mut bytes =
-            fs::read(&self.good.artifact).map_err(|error| format!("cannot read the artifact: {error}"))?;
-        match bytes.get_mut(DAMAGED_BYTE) {
-            Some(byte) => *byte ^= 1,
-            None => return Err("the artifact is shorter than expected".into()),
+    fn accept(&mut self) -> Outcome {
+        self.timeline.heading("Somebody lets it in");
+        self.server_command("accept", &[&self.device_id])?;
+        self.expect_device("accepted")?;
+        let start = Instant::now();
+        while self.status()?["authorized"] != true {
+            if start.elapsed() > PATIENCE {
+                return Err("the device does not notice that it is accepted".into());
+            }
+            self.show_lines(STATUS_EVERY)?;
         }
-        workspace::write(&damaged, bytes)?;
-        let lines = ["Installing artifact...", "Streaming failed.", "System not modified."];
-        self.client(&["install"], Some(&damaged), 1, &lines)?;
-        self.expect_variables("2", "0")
+        self.timeline.say(Who::Status, "authorized");
+        Ok(())
     }
 
     fn update_and_commit(&mut self) -> Outcome {
-        self.timeline.heading("The update to release-2");
-        let (artifact, slot) = (self.good.artifact.clone(), !self.running);
-        self.client(&["install"], Some(&artifact), 0, &INSTALLED)?;
-        self.expect_variables("3", "1")?;
-        self.expect_content(slot, &self.good.image)?;
-        self.reboot()?;
-        self.expect_running(slot, 2)?;
-        self.expect_variables("3", "1")?;
-        self.client(&["commit"], None, 0, &["Committed."])?;
-        self.expect_variables("3", "0")?;
-        self.client(&["show-artifact"], None, 0, &[self.good.name])?;
-        self.reboot()?;
-        self.expect_running(slot, 2)
+        self.timeline.heading("An update to release-2");
+        let deployment = self.deploy(|demo| &demo.good)?;
+        self.trial_and_commit(&deployment, |demo| &demo.good)
     }
 
     fn fall_back(&mut self) -> Outcome {
-        self.timeline.heading("The update to release-3, which does not come up");
-        let artifact = self.broken.artifact.clone();
-        self.client(&["install"], Some(&artifact), 0, &INSTALLED)?;
-        self.expect_variables("2", "1")?;
-        self.expect_content(!self.running, &self.broken.image)?;
-        self.reboot()?;
-        self.expect_running(Slot::B, 2)?;
-        self.expect_variables("3", "0")?;
-        self.client(&["commit"], None, 1, &["Committing failed.", "Rolled back."])?;
-        self.client(&["show-artifact"], None, 0, &[self.good.name])?;
-        self.client(&["commit"], None, 2, &["No update in progress."])?;
-        self.expect_variables("3", "0")
+        self.timeline.heading("An update to release-3, which does not come up");
+        let before = self.running;
+        let deployment = self.deploy(|demo| &demo.broken)?;
+        self.until_restart()?;
+        self.expect_content(!before, &self.broken.image)?;
+        self.restart()?;
+        self.expect_running(before, self.good.version)?;
+        self.until_over(&deployment, "failure")?;
+        self.expect_variables(before, "0")?;
+        self.expect_artifact(self.good.name)?;
+        let log = self.server_answer("log", &[&deployment, &self.device_id])?;
+        let lines: Vec<&str> = log.lines().collect();
+        if lines.is_empty() {
+            return Err("the server has no log of the failed deployment".into());
+        }
+        self.timeline.say(
+            Who::Server,
+            &format!("has its log, {} lines; the last {}:", lines.len(), lines.len().min(LOG_LINES)),
+        );
+        for line in &lines[lines.len().saturating_sub(LOG_LINES)..] {
+            println!("{:24}{line}", "");
+        }
+        Ok(())
     }
 
-    /// Runs the client and expects this exit code and these lines on standard output.
-    fn client(&self, arguments: &[&str], file: Option<&Path>, exit_code: i32, lines: &[&str]) -> Outcome {
+    /// What the relay handed to the device is what the device received: a cut closes the connection behind it.
+    fn bad_network(&mut self) -> Outcome {
+        self.timeline.heading("An update to release-4, over a network that is cut every few seconds");
+        self.network.set_weather(BAD_WEATHER);
+        self.network.take_counts();
+        let deployment = self.deploy(|demo| &demo.large)?;
+        self.until_restart()?;
+        let counts = self.network.take_counts();
+        self.network.set_weather(Weather::default());
+        let artifact = self.large.artifact_bytes()?;
+        self.timeline.say(
+            Who::Network,
+            &format!(
+                "{} connections for the artifact, {} of them cut; handed {} of its bytes to the device, it has {artifact}",
+                counts.downloads, counts.cuts, counts.artifact,
+            ),
+        );
+        let twice =
+            counts.artifact.checked_sub(artifact).ok_or("the device has not got the whole artifact")?;
+        self.timeline.say(Who::Network, &format!("bytes that the device got twice: {twice}"));
+        if twice != 0 || counts.cuts < 3 || counts.downloads != counts.cuts + 1 {
+            return Err(format!("expected no byte twice, in at least four connections: {counts:?}"));
+        }
+        self.finish_trial(&deployment, |demo| &demo.large)
+    }
+
+    /// Uploads `update` and orders it. Returns what the server calls the deployment.
+    fn deploy(&self, update: impl Fn(&Demo) -> &Update) -> Outcome<String> {
+        let update = update(self);
+        let path = update.artifact.display().to_string();
+        self.server_answer("upload", &[&path])?;
+        self.timeline.say(Who::Server, &format!("took {}", path_name(&path)));
+        let deployment = self.server_answer("deploy", &[update.name, update.name, &self.device_id])?;
+        self.timeline.say(Who::Server, &format!("made deployment {deployment}"));
+        Ok(deployment)
+    }
+
+    fn trial_and_commit(&mut self, deployment: &str, update: impl Fn(&Demo) -> &Update) -> Outcome {
+        self.until_restart()?;
+        self.finish_trial(deployment, update)
+    }
+
+    /// From the order to restart to the success.
+    fn finish_trial(&mut self, deployment: &str, update: impl Fn(&Demo) -> &Update) -> Outcome {
+        let slot = !self.running;
+        self.expect_variables(slot, "1")?;
+        self.expect_content(slot, &update(self).image)?;
+        self.restart()?;
+        self.expect_running(slot, update(self).version)?;
+        self.until_over(deployment, "success")?;
+        self.expect_variables(slot, "0")?;
+        self.expect_artifact(update(self).name)
+    }
+
+    fn status(&self) -> Outcome<Value> {
         let mut command = self.device.client(&self.client);
-        // The log would bury the story; it is kept beside it.
-        command.arg("--log-file").arg(self.directory.join("client.log")).args(arguments).args(file);
-        let shown: Vec<String> = arguments
-            .iter()
-            .map(|argument| (*argument).to_owned())
-            .chain(file.and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned()))
-            .collect();
-        self.timeline.say(Who::Client, &format!("$ rust-ota {}", shown.join(" ")));
-        let output = command.output().map_err(|error| format!("cannot run the client: {error}"))?;
-        let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
-        for line in stdout.lines() {
-            self.timeline.say(Who::Client, line);
-        }
-        for line in stderr.lines().filter(|line| line.starts_with("Could not")) {
-            self.timeline.say(Who::Client, line);
-        }
-        let found: Vec<&str> = stdout.lines().collect();
-        if output.status.code() == Some(exit_code) && found == lines {
-            return Ok(());
-        }
-        Err(format!(
-            "rust-ota {} ended with {}, expected exit code {exit_code} and the lines {lines:?}\n{stderr}",
-            arguments.join(" "),
-            output.status
-        ))
+        let output = workspace::capture(command.args(["status", "--json"]))?;
+        serde_json::from_slice(&output.stdout).map_err(|error| format!("status --json: {error}"))
     }
 
-    /// The machine starts, as often as it takes until a slot comes up.
-    fn reboot(&mut self) -> Outcome {
-        self.timeline.say(Who::Machine, "restarts");
+    fn expect_artifact(&self, name: &str) -> Outcome {
+        let mut command = self.device.client(&self.client);
+        let output = workspace::capture(command.arg("show-artifact"))?;
+        let found = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        self.timeline.say(Who::Client, &format!("$ rust-ota show-artifact: {found}"));
+        if found == name { Ok(()) } else { Err(format!("expected {name}")) }
+    }
+
+    fn server_command(&self, command: &str, words: &[&str]) -> Outcome {
+        self.timeline.say(Who::Server, &format!("$ rust-ota-server {command} {}", words.join(" ")));
+        self.server_answer(command, words).map(drop)
+    }
+
+    fn server_answer(&self, command: &str, words: &[&str]) -> Outcome<String> {
+        self.server.ask(command, words)
+    }
+
+    fn expect_device(&self, status: &str) -> Outcome {
+        let devices = self.server.devices()?;
+        let found = devices.iter().find(|device| device.id == self.device_id);
+        let found = found.ok_or("the server does not know the device")?;
+        self.timeline.say(Who::Server, &format!("device {} is {}", found.id, found.status));
+        if found.status == status { Ok(()) } else { Err(format!("expected {status}")) }
+    }
+
+    fn daemon(&self) -> Outcome<&Process> {
+        self.daemon.as_ref().ok_or_else(|| "the machine does not run".to_owned())
+    }
+
+    /// What the daemon says within `patience`, if anything; shown if it belongs to the story.
+    fn show_lines(&self, patience: Duration) -> Outcome<Option<Line>> {
+        let line = self.daemon()?.next_line(patience)?;
+        if let Some(Line::Log(text)) = &line {
+            let text = said(text);
+            // A device that is refused asks again and again; once is enough for the story.
+            if self.last_said.replace(text.to_owned()) != text {
+                self.timeline.say(Who::Client, text);
+            }
+        }
+        Ok(line)
+    }
+
+    /// Until the daemon has said what is waited for. Meanwhile its status is shown whenever it changes.
+    fn until(&self, what: &str, wanted: impl Fn(&Line) -> bool) -> Outcome {
+        let start = Instant::now();
+        let mut asked = start;
+        let mut shown = String::new();
+        while start.elapsed() < PATIENCE {
+            let line = self.show_lines(STATUS_EVERY.saturating_sub(asked.elapsed()))?;
+            if line.as_ref().is_some_and(&wanted) {
+                return Ok(());
+            }
+            if asked.elapsed() >= STATUS_EVERY {
+                asked = Instant::now();
+                let progress = progress(&self.status()?);
+                if let Some(text) = progress.filter(|text| *text != shown) {
+                    self.timeline.say(Who::Status, &text);
+                    shown = text;
+                }
+            }
+        }
+        Err(format!("waited in vain until {what}; the log of the daemon is in {}", self.log().display()))
+    }
+
+    fn until_log(&self, what: &str, wanted: impl Fn(&str) -> bool) -> Outcome {
+        self.until(what, |line| matches!(line, Line::Log(text) if wanted(text)))
+    }
+
+    /// Until the client has installed, and told the machine to restart.
+    fn until_restart(&self) -> Outcome {
+        self.until("the machine is told to restart", |line| *line == Line::Output(RESTART.to_owned()))?;
+        self.timeline.say(Who::Machine, RESTART);
+        Ok(())
+    }
+
+    /// Until the deployment has come to its end, which the server must know as `status`.
+    fn until_over(&self, deployment: &str, status: &str) -> Outcome {
+        self.until_log("the deployment is over", |line| {
+            line.contains(&format!("{deployment}: succeeded"))
+                || line.contains(&format!("{deployment}: failed"))
+        })?;
+        let start = Instant::now();
+        loop {
+            let answer = self.server_answer("status", &[deployment])?;
+            // The report follows what the daemon says, and the log of a failure follows the report.
+            let complete = answer.contains("success") || answer.contains("(log)");
+            if complete || start.elapsed() > PATIENCE {
+                self.timeline.say(Who::Server, &format!("the deployment on {answer}"));
+                return if answer.contains(status) { Ok(()) } else { Err(format!("expected {status}")) };
+            }
+            self.show_lines(Duration::from_millis(50))?;
+        }
+    }
+
+    fn log(&self) -> PathBuf {
+        self.directory.join("daemon.log")
+    }
+
+    /// The machine goes down with everything that runs on it, and starts as often as it takes until a slot comes up.
+    fn restart(&mut self) -> Outcome {
+        if let Some(daemon) = self.daemon.take() {
+            daemon.kill();
+        }
+        self.timeline.say(Who::Machine, "starts");
         let (device, timeline) = (&self.device, &self.timeline);
         let mut tried = None;
         let boot = device.boot(&mut |slot| {
@@ -199,10 +406,13 @@ impl Demo {
         match boot {
             Boot::Up { slot, .. } => {
                 self.running = slot;
-                self.device.set_running(slot)
+                self.device.set_running(slot)?;
             }
-            Boot::Stuck { slot, .. } => Err(format!("the machine is stuck in slot {slot}")),
+            Boot::Stuck { slot, .. } => return Err(format!("the machine is stuck in slot {slot}")),
         }
+        let mut command = self.device.client(&self.client);
+        self.daemon = Some(Process::start(command.arg("daemon"), &self.log())?);
+        Ok(())
     }
 
     fn expect_running(&self, slot: Slot, version: u64) -> Outcome {
@@ -213,8 +423,12 @@ impl Demo {
         Err(format!("slot {} runs with {mark:?}, expected slot {slot} with version {version}", self.running))
     }
 
-    /// Shows the boot variables and expects these.
-    fn expect_variables(&self, part: &str, upgrade_available: &str) -> Outcome {
+    /// Shows the boot variables and expects that they select `slot`, for a trial or for good.
+    fn expect_variables(&self, slot: Slot, upgrade_available: &str) -> Outcome {
+        let part = match slot {
+            Slot::A => "2",
+            Slot::B => "3",
+        };
         let variables = self.device.boot_variables()?;
         let value = |name: &str| variables.get(name).map_or("not set", String::as_str);
         let shown: Vec<String> = ["mender_boot_part", "upgrade_available", "bootcount"]
@@ -239,34 +453,32 @@ impl Demo {
     }
 }
 
-const INSTALLED: [&str; 4] = [
-    "Installing artifact...",
-    "Installed, but not committed.",
-    "Use 'commit' to update, or 'rollback' to roll back the update.",
-    "At least one payload requested a reboot of the device it updated.",
-];
+/// What a line of the daemon's log says, without its time.
+fn said(line: &str) -> &str {
+    line.split_once(' ').map_or(line, |(_, text)| text)
+}
+
+/// How far an update is, if one runs.
+fn progress(status: &Value) -> Option<String> {
+    let stage = status["stage"].as_str()?;
+    let (done, total) = (status["verified_bytes"].as_u64()?, status["total_bytes"].as_u64()?);
+    Some(format!("{stage} {} of {} KiB", done / 1024, total / 1024))
+}
+
+fn path_name(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
+}
 
 fn make_update(
     tool: &ArtifactTool,
     keys: &KeyPair,
     directory: &Path,
-    name: &'static str,
-    version: u64,
-    comes_up: bool,
+    (name, bytes, version, comes_up): (&'static str, usize, u64, bool),
+    compression: &str,
 ) -> Outcome<Update> {
     let path = directory.join(format!("{name}.img"));
-    let image = image::write_marked(&path, version, comes_up)?;
+    let image = image::write_marked(&path, bytes, version, comes_up)?;
     let artifact = directory.join(format!("{name}.mender"));
-    tool.write_rootfs_image(name, &path, "gzip", keys, &artifact)?;
-    Ok(Update { name, artifact, image })
-}
-
-/// An image filled up to the size of a slot.
-fn padded(mut image: Vec<u8>) -> Vec<u8> {
-    image.resize(SLOT_BYTES as usize, 0);
-    image
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
+    tool.write_rootfs_image(name, &path, compression, keys, &artifact)?;
+    Ok(Update { name, version, artifact, image })
 }

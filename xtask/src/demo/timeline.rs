@@ -8,12 +8,18 @@ use std::time::Instant;
 pub enum Who {
     /// The developer's machine.
     Host,
+    /// `rust-ota-server`.
+    Server,
+    /// What is between the server and the device.
+    Network,
     /// The device's hardware and kernel.
     Machine,
     /// U-Boot.
     Bootloader,
-    /// `rust-ota`.
+    /// `rust-ota daemon`, in its own words.
     Client,
+    /// `rust-ota status`.
+    Status,
     /// Nobody: what the boot environment holds now.
     Environment,
 }
@@ -22,9 +28,12 @@ impl fmt::Display for Who {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Who::Host => "host",
+            Who::Server => "server",
+            Who::Network => "network",
             Who::Machine => "machine",
             Who::Bootloader => "bootloader",
             Who::Client => "client",
+            Who::Status => "(status)",
             Who::Environment => "(variables)",
         })
     }
@@ -33,17 +42,19 @@ impl fmt::Display for Who {
 /// A clock that starts with the story.
 pub struct Timeline {
     start: Instant,
+    chapters: u32,
 }
 
 impl Timeline {
     /// Starts it.
     pub fn start() -> Timeline {
-        Timeline { start: Instant::now() }
+        Timeline { start: Instant::now(), chapters: 0 }
     }
 
     /// A new chapter.
-    pub fn heading(&self, text: &str) {
-        println!("\n{text}");
+    pub fn heading(&mut self, text: &str) {
+        self.chapters += 1;
+        println!("\n{}. {text}", self.chapters);
     }
 
     /// One event.
