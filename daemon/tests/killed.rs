@@ -192,7 +192,7 @@ fn order(fleet: &Fleet, serial: usize) -> Option<(String, String)> {
     let serial = serial.to_string();
     let found = devices.into_iter().find(|device| device.identity_data["serial"] == json!(serial))?;
     let name = format!("d{serial}");
-    let id = fleet.management.deploy(&name, &fleet.artifact, &[found.id.clone()]).unwrap();
+    let id = fleet.management.deploy(&name, &fleet.artifact, std::slice::from_ref(&found.id)).unwrap();
     Some((id, found.id))
 }
 
