@@ -9,11 +9,13 @@ use std::time::Duration;
 
 use client_core::agent::{Agent, AgentSettings, Event, Host};
 use client_core::clock::Clock;
+use client_core::deploy::record::Record;
 use client_core::deploy::scripts::ScriptRunner;
 use client_core::deploy::{Device, Notice, Observer, Policy, Reporter, Stage};
 use client_core::install::{NoModules, Progress, WriteStatistics};
 use client_core::schedule::Schedule;
 use client_core::server::{Api, Attribute, AttributeValue, DownloadSettings, Settings, Transport};
+use client_core::slot::System;
 use linux::daemon_process::PidFile;
 use linux::key_value_scripts::{self, RunLimits};
 use linux::lock::LockError;
@@ -248,7 +250,7 @@ impl Host for LinuxHost<'_> {
     fn inventory(&mut self) -> Result<Vec<Attribute>, String> {
         let directory = self.setup.inventory_directory();
         key_value_scripts::inventory(&directory, RunLimits::default(), Some(&*self.clock))
-            .map(with_own_attributes)
+            .map(|attributes| with_own_attributes(attributes, self.known()))
             .map_err(|error| error.to_string())
     }
 
@@ -292,14 +294,39 @@ impl Host for LinuxHost<'_> {
     }
 }
 
-/// What the client itself knows; a program that says it too is believed.
-fn with_own_attributes(mut attributes: Vec<Attribute>) -> Vec<Attribute> {
+impl LinuxHost<'_> {
+    /// What the server wants to know of every device, whatever programs it has.
+    fn known(&self) -> Vec<(&'static str, String)> {
+        let record = self.setup.open_state().map_err(|error| error.to_string()).and_then(|mut state| {
+            // Reading needs no lock: a save never touches the copy that is read.
+            Record::load(&mut state).map_err(|error| error.to_string())
+        });
+        let name = record.map(|record| record.installed.name().to_owned());
+        let device_type = self.setup.system().device_type().map_err(|error| error.to_string());
+        let mut known = Vec::new();
+        for (key, value) in [("artifact_name", name), ("device_type", device_type)] {
+            match value {
+                Ok(value) => known.push((key, value)),
+                Err(error) => log::warn!("the inventory goes without {key}: {error}"),
+            }
+        }
+        known
+    }
+}
+
+/// Adds what the client itself knows; a program that says it too is believed.
+fn with_own_attributes(mut attributes: Vec<Attribute>, known: Vec<(&'static str, String)>) -> Vec<Attribute> {
     let external = attributes.iter().any(|attribute| attribute.name == "mender_client_version");
+    let said = |name: &str| attributes.iter().any(|attribute| attribute.name == name);
+    let known: Vec<_> = known.into_iter().filter(|(name, _)| !said(name)).collect();
     let mut add = |name: &str, value: &str| {
         attributes.push(Attribute { name: name.to_owned(), value: AttributeValue::One(value.to_owned()) });
     };
     if !external {
         add("mender_client_version", env!("CARGO_PKG_VERSION"));
+    }
+    for (name, value) in &known {
+        add(name, value);
     }
     add("mender_client_version_provider", if external { "external" } else { "internal" });
     attributes
