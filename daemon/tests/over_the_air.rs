@@ -12,6 +12,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use client_core::artifact::write::ArtifactSpec;
@@ -25,6 +26,10 @@ use testkit::artifacts::rootfs_spec;
 /// Nothing here takes so long, not even on a machine with much else to do.
 const DEADLINE: Duration = Duration::from_secs(60);
 const IMAGE_BYTES: usize = 64 << 10;
+/// Points of a deployment at which the process is killed.
+const KILL_POINTS: usize = 200;
+/// Devices that are killed at the same time.
+const AT_ONCE: usize = 8;
 
 /// Asks until there is an answer.
 #[track_caller]
@@ -299,4 +304,85 @@ fn a_daemon_asked_to_stop_in_mid_download_ends_well_and_the_next_one_deploys() {
     }
     assert_eq!(remote.final_reports(&deployment).len(), 1);
     world.polled_again();
+}
+
+/// Kills the process `delay` into its `life` (0: before the restart, 1: after it), and sees the deployment to its end.
+fn killed_at(world: &World, number: usize, life: usize, delay: Duration, power_cut: bool) -> &'static str {
+    let mut remote = Remote::new(world, number);
+    remote.device.says("bootstrap").says(0, &[]);
+    let deployment = remote.order("rel-2");
+    remote.start();
+    if life == 1 {
+        remote.await_restart_wish();
+        remote.restart();
+    }
+    // The point of the kill: a fraction of what an undisturbed life takes.
+    // Only the place of the kill depends on it, never what has to come of it.
+    std::thread::sleep(delay);
+    remote.kill();
+    if power_cut || remote.asked_for_restart() {
+        remote.restart();
+    } else {
+        remote.start();
+    }
+    let deadline = Instant::now() + DEADLINE;
+    let status = wait_for("the end of the deployment", || {
+        let log = || format!("life {life}, {delay:?}, power cut {power_cut}: {}", remote.log());
+        assert!(Instant::now() < deadline, "no end: {}", log());
+        if remote.asked_for_restart() {
+            remote.restart();
+        }
+        let status = remote.status(&deployment);
+        ["success", "failure"].into_iter().find(|wanted| status == *wanted)
+    });
+    // The server remembers a request when it has stored what came of it.
+    wait_for("the report", || (!remote.final_reports(&deployment).is_empty()).then_some(()));
+    assert!(remote.terminate().success());
+    let place = || format!("life {life}, {delay:?}, power cut {power_cut}: {}", remote.log());
+    assert_eq!(remote.final_reports(&deployment), [status], "{}", place());
+    let pointer = if status == "success" { "3" } else { "2" };
+    assert_eq!(remote.device.pointer(), (pointer.to_owned(), "0".to_owned()), "{}", place());
+    let name = if status == "success" { "rel-2" } else { "unknown" };
+    remote.device.says("show-artifact").says(0, &[name]);
+    status
+}
+
+#[test]
+fn killed_at_two_hundred_points_a_deployment_ends_with_one_true_report() {
+    let world = World::new(|options| options.auto_accept(true));
+    world.offer_release("rel-2");
+    // How long both lives take undisturbed.
+    let mut first = Remote::new(&world, 0xffff);
+    first.device.says("bootstrap").says(0, &[]);
+    let deployment = first.order("rel-2");
+    let begun = Instant::now();
+    first.start();
+    first.await_restart_wish();
+    let lives = [begun.elapsed(), {
+        let begun = Instant::now();
+        first.restart();
+        first.await_status(&deployment, "success");
+        begun.elapsed()
+    }];
+    drop(first);
+    let (next, succeeded) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        for _ in 0..AT_ONCE {
+            scope.spawn(|| {
+                loop {
+                    let point = next.fetch_add(1, Ordering::Relaxed);
+                    if point >= KILL_POINTS {
+                        return;
+                    }
+                    let (life, step) = (point % 2, point / 4);
+                    // Several at once are slower than one: the ladder goes further than the measured life.
+                    let delay = lives[life] * 2 * step as u32 / (KILL_POINTS as u32 / 4);
+                    if killed_at(&world, point, life, delay, point % 4 < 2) == "success" {
+                        succeeded.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+            });
+        }
+    });
+    println!("{KILL_POINTS} kills, {} deployments succeeded", succeeded.into_inner());
 }
