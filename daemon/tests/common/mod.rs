@@ -205,6 +205,13 @@ impl VirtualDevice {
 
     /// Starts the binary on this device.
     pub fn start<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Running {
+        let mut command = self.command(arguments);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Running { child: command.spawn().unwrap() }
+    }
+
+    /// The binary on this device. The shell in front of it becomes it.
+    pub fn command<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Command {
         let limited = format!("ulimit -d {MEMORY_KIB} && exec \"$0\" \"$@\"");
         let mut command = Command::new("sh");
         command.args(["-c", &limited]).arg(&self.name).arg("-c").arg(self.config());
@@ -213,9 +220,8 @@ impl VirtualDevice {
         for name in ["http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"] {
             command.env_remove(name);
         }
-        command.env("MENDER_CONF_DIR", self.path("conf"));
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        Running { child: command.spawn().unwrap() }
+        command.env("MENDER_CONF_DIR", self.path("conf")).env("MENDER_DATA_DIR", self.path("share"));
+        command
     }
 
     /// Stores an artifact that is signed with the key of the device.
