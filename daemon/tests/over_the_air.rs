@@ -12,7 +12,6 @@ use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use client_core::artifact::write::ArtifactSpec;
@@ -26,10 +25,8 @@ use testkit::artifacts::rootfs_spec;
 /// Nothing here takes so long, not even on a machine with much else to do.
 const DEADLINE: Duration = Duration::from_secs(60);
 const IMAGE_BYTES: usize = 64 << 10;
-/// Points of a deployment at which the process is killed.
-const KILL_POINTS: usize = 200;
-/// Devices that are killed at the same time.
-const AT_ONCE: usize = 8;
+/// More than the MiB after which progress is told.
+const LARGE_BYTES: usize = 3 << 19;
 
 /// Asks until there is an answer.
 #[track_caller]
@@ -63,8 +60,12 @@ impl World {
 
     /// Uploads an artifact.
     fn offer(&self, name: &str, spec: &ArtifactSpec, signer: &Signer) {
+        self.offer_image(name, spec, signer, IMAGE_BYTES);
+    }
+
+    fn offer_image(&self, name: &str, spec: &ArtifactSpec, signer: &Signer, bytes: usize) {
         let path = self.folder.path().join(format!("{name}.mender"));
-        fs::write(&path, build(spec, &image(9, IMAGE_BYTES), Some(signer))).unwrap();
+        fs::write(&path, build(spec, &image(9, bytes), Some(signer))).unwrap();
         self.management.upload_artifact(&path).unwrap();
     }
 
@@ -189,6 +190,30 @@ impl<'w> Remote<'w> {
         }
     }
 
+    /// The only kind of final report that this deployment got. The server notes a request shortly after it acts on it.
+    fn told(&self, deployment: &str, status: &str) {
+        wait_for("the final report", || (!self.final_reports(deployment).is_empty()).then_some(()));
+        assert_eq!(self.final_reports(deployment), [status]);
+    }
+
+    /// Installs what was ordered, restarts into it, and is done.
+    fn succeeds(&mut self, deployment: &str) {
+        self.await_restart_wish();
+        assert_eq!(self.restart(), 3);
+        self.await_status(deployment, "success");
+        self.told(deployment, "success");
+    }
+
+    /// A line of its log.
+    fn await_log(&self, words: &str) {
+        let deadline = Instant::now() + DEADLINE;
+        while !self.log().contains(words) {
+            assert!(Instant::now() < deadline, "no {words:?} in: {}", self.log());
+            // Between two looks at the log of another process; the line ends the loop, not the time.
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
     /// The kinds of final reports that this deployment got.
     fn final_reports(&self, deployment: &str) -> Vec<&'static str> {
         let requests = self.world.server.requests();
@@ -232,7 +257,7 @@ fn a_new_device_is_accepted_updated_restarted_and_committed() {
     assert_eq!(remote.restart(), 3);
     remote.await_status(&deployment, "success");
     assert_eq!(remote.device.pointer(), ("3".to_owned(), "0".to_owned()));
-    assert_eq!(remote.final_reports(&deployment), ["success"]);
+    remote.told(&deployment, "success");
     wait_for("the inventory of the new software", || {
         let inventory = world.management.inventory(&id).unwrap();
         let has = |name: &str, value: &str| {
@@ -257,7 +282,7 @@ fn new_software_that_never_comes_up_is_reported_as_a_failure_with_its_log() {
     assert_eq!(remote.device.simulate_bootloader(), 3);
     assert_eq!(remote.restart(), 2);
     remote.await_status(&deployment, "failure");
-    assert_eq!(remote.final_reports(&deployment), ["failure"]);
+    remote.told(&deployment, "failure");
     let log = wait_for("the log", || world.management.log(&deployment, &remote.id()).ok());
     assert!(log.contains("not on trial: fell back"), "{log}");
     assert_eq!(remote.device.pointer(), ("2".to_owned(), "0".to_owned()));
@@ -294,95 +319,254 @@ fn a_daemon_asked_to_stop_in_mid_download_ends_well_and_the_next_one_deploys() {
     assert_eq!(remote.device.pointer(), ("2".to_owned(), "0".to_owned()));
     world.server.faults().clear();
     remote.start();
-    let ended = wait_for("what follows", || {
-        let status = remote.status(&deployment);
-        (remote.asked_for_restart() || status == "failure").then_some(status)
-    });
-    if ended != "failure" {
-        assert_eq!(remote.restart(), 3);
-        remote.await_status(&deployment, "success");
-    }
-    assert_eq!(remote.final_reports(&deployment).len(), 1);
+    // It has not happened: the server offers it again.
+    remote.await_restart_wish();
+    assert_eq!(remote.restart(), 3);
+    remote.await_status(&deployment, "success");
+    remote.told(&deployment, "success");
     world.polled_again();
 }
 
-/// Kills the process `delay` into its `life` (0: before the restart, 1: after it), and sees the deployment to its end.
-fn killed_at(world: &World, number: usize, life: usize, delay: Duration, power_cut: bool) -> &'static str {
-    let mut remote = Remote::new(world, number);
-    remote.device.says("bootstrap").says(0, &[]);
-    let deployment = remote.order("rel-2");
-    remote.start();
-    if life == 1 {
-        remote.await_restart_wish();
-        remote.restart();
-    }
-    // The point of the kill: a fraction of what an undisturbed life takes.
-    // Only the place of the kill depends on it, never what has to come of it.
-    std::thread::sleep(delay);
-    remote.kill();
-    if power_cut || remote.asked_for_restart() {
-        remote.restart();
-    } else {
-        remote.start();
-    }
-    let deadline = Instant::now() + DEADLINE;
-    let status = wait_for("the end of the deployment", || {
-        let log = || format!("life {life}, {delay:?}, power cut {power_cut}: {}", remote.log());
-        assert!(Instant::now() < deadline, "no end: {}", log());
-        if remote.asked_for_restart() {
-            remote.restart();
-        }
-        let status = remote.status(&deployment);
-        ["success", "failure"].into_iter().find(|wanted| status == *wanted)
-    });
-    // The server remembers a request when it has stored what came of it.
-    wait_for("the report", || (!remote.final_reports(&deployment).is_empty()).then_some(()));
-    assert!(remote.terminate().success());
-    let place = || format!("life {life}, {delay:?}, power cut {power_cut}: {}", remote.log());
-    assert_eq!(remote.final_reports(&deployment), [status], "{}", place());
-    let pointer = if status == "success" { "3" } else { "2" };
-    assert_eq!(remote.device.pointer(), (pointer.to_owned(), "0".to_owned()), "{}", place());
-    let name = if status == "success" { "rel-2" } else { "unknown" };
-    remote.device.says("show-artifact").says(0, &[name]);
-    status
+/// What a server, or somebody in between, may answer, and where. Each is had twice; then all is well.
+fn bad_answers() -> Vec<(&'static str, &'static str, Action)> {
+    let status = |code, body: &str| Action::Status { code, headers: Vec::new(), body: body.to_owned() };
+    let page = || Action::Status {
+        code: 200,
+        headers: vec![("content-type".into(), "text/html".into())],
+        body: "<html>Please log in</html>".into(),
+    };
+    vec![
+        ("auth garbage", "auth_requests", Action::Garbage { bytes: 3000 }),
+        ("auth page", "auth_requests", page()),
+        ("auth elsewhere", "auth_requests", Action::Redirect { to: Some("http://127.0.0.2:9/login".into()) }),
+        ("next garbage", "deployments/next", Action::Garbage { bytes: 3000 }),
+        ("next page", "deployments/next", page()),
+        ("next huge", "deployments/next", status(200, &"x".repeat(2 << 20))),
+        ("next deep", "deployments/next", status(200, &"[".repeat(100_000))),
+        (
+            "next lies",
+            "deployments/next",
+            status(200, r#"{"id":"../../etc","artifact":{"source":{"uri":"file:///etc"}}}"#),
+        ),
+        ("next 500", "deployments/next", status(500, "{}")),
+        ("inventory 500", "device/attributes", status(500, "{}")),
+        ("status page", "/status", page()),
+        ("status lost", "/status", Action::LoseAnswer),
+        ("download page", "download", page()),
+        ("download 503", "download", status(503, "")),
+    ]
 }
 
 #[test]
-fn killed_at_two_hundred_points_a_deployment_ends_with_one_true_report() {
-    let world = World::new(|options| options.auto_accept(true));
-    world.offer_release("rel-2");
-    // How long both lives take undisturbed.
-    let mut first = Remote::new(&world, 0xffff);
-    first.device.says("bootstrap").says(0, &[]);
-    let deployment = first.order("rel-2");
-    let begun = Instant::now();
-    first.start();
-    first.await_restart_wish();
-    let lives = [begun.elapsed(), {
-        let begun = Instant::now();
-        first.restart();
-        first.await_status(&deployment, "success");
-        begun.elapsed()
-    }];
-    drop(first);
-    let (next, succeeded) = (AtomicUsize::new(0), AtomicUsize::new(0));
+fn whatever_is_answered_the_device_polls_again_and_tells_the_truth() {
     std::thread::scope(|scope| {
-        for _ in 0..AT_ONCE {
-            scope.spawn(|| {
-                loop {
-                    let point = next.fetch_add(1, Ordering::Relaxed);
-                    if point >= KILL_POINTS {
-                        return;
-                    }
-                    let (life, step) = (point % 2, point / 4);
-                    // Several at once are slower than one: the ladder goes further than the measured life.
-                    let delay = lives[life] * 2 * step as u32 / (KILL_POINTS as u32 / 4);
-                    if killed_at(&world, point, life, delay, point % 4 < 2) == "success" {
-                        succeeded.fetch_add(1, Ordering::Relaxed);
-                    }
+        for (name, path, action) in bad_answers() {
+            scope.spawn(move || {
+                let world = World::new(|options| options.auto_accept(true));
+                world.offer_release("rel-2");
+                world.server.faults().set(vec![Rule::new(action).path(path).times(2)]);
+                let mut remote = Remote::new(&world, 1);
+                remote.start();
+                let deployment = remote.order("rel-2");
+                if name == "download page" {
+                    // A web page is no artifact, and trying again would not make it one.
+                    remote.await_status(&deployment, "failure");
+                    remote.told(&deployment, "failure");
+                } else {
+                    remote.succeeds(&deployment);
                 }
+                let once = name == "download page";
+                assert_eq!(world.server.faults().hits(), [if once { 1 } else { 2 }], "{name}");
+                world.polled_again();
             });
         }
     });
-    println!("{KILL_POINTS} kills, {} deployments succeeded", succeeded.into_inner());
+}
+
+#[test]
+fn an_identity_program_that_does_not_do_its_work_delays_and_does_not_end_anything() {
+    let world = World::new(|options| options.auto_accept(true));
+    for (number, command, words) in [
+        (1, "exit 3", "exit status: 3"),
+        (2, "echo no equals sign", "line 1"),
+        (3, "true", "printed nothing"),
+        (4, "printf 'mac=\\377\\n'", "line 1"),
+        (5, "yes mac=1", "more than"),
+    ] {
+        let mut remote = Remote::new(&world, number);
+        program(&remote.device.path("identity"), command);
+        remote.start();
+        remote.await_log(words);
+        program(&remote.device.path("identity"), &format!("echo mac={}", remote.mac));
+        remote.id();
+        assert!(remote.terminate().success());
+    }
+}
+
+#[test]
+fn a_device_key_that_cannot_be_used_is_an_error_and_is_never_replaced() {
+    let world = World::new(|options| options);
+    for content in ["", "garbage", "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"] {
+        let remote = Remote::new(&world, 1);
+        let key = remote.device.path("data/mender-agent.pem");
+        fs::write(&key, content).unwrap();
+        let ran = remote.device.says("daemon");
+        assert_eq!(ran.code, 1, "{ran:?}");
+        ran.because(&["mender-agent.pem"]);
+        assert_eq!(fs::read_to_string(&key).unwrap(), content);
+    }
+}
+
+#[test]
+fn a_stop_ends_the_daemon_wherever_it_is() {
+    let world = World::new(|options| options.auto_accept(true));
+    let hang = "sleep 1000";
+    let check = |number, prepare: &dyn Fn(&Remote<'_>), reached: &str| {
+        let mut remote = Remote::new(&world, number);
+        prepare(&remote);
+        remote.start();
+        remote.await_log(reached);
+        let asked = Instant::now();
+        assert!(remote.terminate().success(), "{}", remote.log());
+        // Two seconds are promised; a busy machine may look later.
+        assert!(asked.elapsed() < Duration::from_secs(10), "{}", remote.log());
+    };
+    check(1, &|_| {}, "accepted by");
+    check(2, &|remote| program(&remote.device.path("identity"), &format!("echo here >&2; {hang}")), "here");
+    check(
+        3,
+        &|remote| {
+            let path = remote.device.path("share/inventory/mender-inventory-test");
+            program(&path, &format!("echo here >&2; {hang}"));
+        },
+        "here",
+    );
+    check(
+        4,
+        &|remote| {
+            fs::create_dir_all(remote.device.path("conf/scripts")).unwrap();
+            let path = remote.device.path("conf/scripts/Sync_Enter_00");
+            program(&path, &format!("echo here; {hang}"));
+        },
+        "here",
+    );
+    world
+        .server
+        .faults()
+        .set(vec![Rule::new(Action::SlowHead { seconds: 60.0 }).path("auth_requests").times(0)]);
+    check(5, &|_| {}, "started");
+}
+
+#[test]
+fn the_daemon_does_what_it_is_asked_for_and_says_what_it_does() {
+    let world = World::new(|options| options.auto_accept(true));
+    let mut remote = Remote::new(&world, 1);
+    let spec = rootfs_spec("rel-2", Compression::None);
+    world.offer_image("rel-2", &spec, remote.device.signer(), LARGE_BYTES);
+    remote.device.configure(|config| {
+        for name in ["UpdatePollIntervalSeconds", "InventoryPollIntervalSeconds"] {
+            config[name] = 36_000.into();
+        }
+    });
+    let counter = remote.device.path("counter");
+    let path = remote.device.path("share/inventory/mender-inventory-test");
+    program(&path, &format!("echo x >> {0}; echo size=$(wc -c < {0})", counter.display()));
+    remote.start();
+    remote.await_log("started");
+    // Each is asked for until it has an effect: the first may come before the daemon listens.
+    let ask = |what: &str, method: &str, path: &str| {
+        let before = world.count(method, path);
+        assert_eq!(remote.device.says(what).code, 0);
+        wait_for(what, || (world.count(method, path) > before).then_some(()));
+    };
+    ask("check-update", "POST", "deployments/next");
+    ask("send-inventory", "PUT", "device/attributes");
+    let second = remote.device.says("daemon");
+    assert_eq!(second.code, 1);
+    second.because(&["a daemon is running already"]);
+    // The command line works beside a daemon that waits.
+    assert_eq!(remote.device.says("show-artifact").code, 0);
+
+    let slow = Rule::new(Action::Throttle { bytes_per_second: 400_000 });
+    world.server.faults().set(vec![slow.method("GET").path("download")]);
+    let deployment = remote.order("rel-2");
+    assert_eq!(remote.device.says("check-update").code, 0);
+    let status = || -> serde_json::Value {
+        let ran = remote.device.run(["--json", "status"]);
+        serde_json::from_str(&ran.stdout).unwrap_or_else(|_| panic!("{ran:?}"))
+    };
+    let seen = wait_for("progress", || Some(status()).filter(|now| now["verified_bytes"].as_u64() > Some(0)));
+    assert_eq!((&seen["stage"], &seen["deployment_id"]), (&json!("Download"), &json!(deployment)));
+    assert_eq!(seen["artifact_name"], "rel-2");
+    assert_eq!(seen["total_bytes"], LARGE_BYTES);
+    assert_eq!(seen["authorized"], true);
+    remote.await_restart_wish();
+}
+
+#[test]
+fn a_dead_server_is_passed_over() {
+    let world = World::new(|options| options.auto_accept(true));
+    world.offer_release("rel-2");
+    let mut remote = Remote::new(&world, 1);
+    remote.device.configure(|config| {
+        config["ServerURL"] = serde_json::Value::Null;
+        // Nobody listens at the first.
+        config["Servers"] =
+            json!([{ "ServerURL": "http://127.0.0.1:9" }, { "ServerURL": world.server.url() }]);
+    });
+    remote.start();
+    let deployment = remote.order("rel-2");
+    remote.succeeds(&deployment);
+}
+
+#[test]
+fn an_abort_is_noticed_in_mid_download() {
+    let world = World::new(|options| options.auto_accept(true));
+    world.offer_release("rel-2");
+    let slow = Rule::new(Action::Throttle { bytes_per_second: 4_000 });
+    world.server.faults().set(vec![slow.method("GET").path("download")]);
+    let mut remote = Remote::new(&world, 1);
+    remote.start();
+    let deployment = remote.order("rel-2");
+    remote.await_status(&deployment, "downloading");
+    world.management.abort(&deployment).unwrap();
+    remote.await_log("aborted");
+    world.polled_again();
+    assert_eq!(remote.status(&deployment), "aborted");
+    assert!(!remote.asked_for_restart());
+    assert_eq!(remote.device.pointer(), ("2".to_owned(), "0".to_owned()));
+}
+
+#[test]
+fn state_scripts_run_around_every_stage_in_order() {
+    let world = World::new(|options| options.auto_accept(true));
+    let mut remote = Remote::new(&world, 1);
+    let seen = remote.device.path("seen");
+    let note = |name: &str| format!("#!/bin/sh\necho {name} >> {}\n", seen.display());
+    fs::create_dir_all(remote.device.path("conf/scripts")).unwrap();
+    for name in ["Download_Enter_00", "Download_Leave_00"] {
+        let path = remote.device.path("conf/scripts").join(name);
+        fs::write(&path, note(name)).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let mut spec = rootfs_spec("rel-2", Compression::Gzip);
+    for name in [
+        "ArtifactInstall_Enter_00",
+        "ArtifactInstall_Leave_00",
+        "ArtifactReboot_Enter_00",
+        "ArtifactReboot_Leave_00",
+        "ArtifactCommit_Enter_00",
+        "ArtifactCommit_Leave_00",
+    ] {
+        let content = note(name).into_bytes();
+        spec.scripts.push(client_core::artifact::StateScript { name: name.to_owned(), content });
+    }
+    world.offer("rel-2", &spec, remote.device.signer());
+    remote.start();
+    let deployment = remote.order("rel-2");
+    remote.succeeds(&deployment);
+    let expected = "Download_Enter_00 Download_Leave_00 ArtifactInstall_Enter_00 ArtifactInstall_Leave_00 \
+         ArtifactReboot_Enter_00 ArtifactReboot_Leave_00 ArtifactCommit_Enter_00 ArtifactCommit_Leave_00";
+    let seen = fs::read_to_string(seen).unwrap();
+    assert_eq!(seen.split_whitespace().collect::<Vec<_>>().join(" "), expected);
 }
