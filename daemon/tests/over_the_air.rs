@@ -375,8 +375,8 @@ fn whatever_is_answered_the_device_polls_again_and_tells_the_truth() {
                 } else {
                     remote.succeeds(&deployment);
                 }
-                let once = name == "download page";
-                assert_eq!(world.server.faults().hits(), [if once { 1 } else { 2 }], "{name}");
+                let expected = if name == "download page" { 1 } else { 2 };
+                wait_for(name, || (world.server.faults().hits() == [expected]).then_some(()));
                 world.polled_again();
             });
         }
