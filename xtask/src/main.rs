@@ -41,9 +41,13 @@ Tasks:
                                   into ARCHITECTURE.md
   demo                            Updates over the air of a virtual device; also `cargo demo`
   size [--target TRIPLE]          Build the program as it ships and check its size
-  bench [--runs N] [--mib N] [--client PROGRAM] [--write]
+  bench [install] [--runs N] [--mib N] [--client PROGRAM] [--write]
                                   Measure installation against a plain pipe. --client measures another build
                                   than the one that ships; --write puts the table into docs/performance.md
+  bench daemon [--polls N] [--mib N] [--client PROGRAM] [--write]
+                                  Measure the memory, processor time and traffic of the daemon
+  bench server [--devices N] [--seconds N] [--write]
+                                  Measure how many devices one server answers
 ";
 
 fn main() -> ExitCode {

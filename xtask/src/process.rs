@@ -44,6 +44,16 @@ impl Process {
         Ok(Process { name, child, lines })
     }
 
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends it the signal `name`, as a person would.
+    pub fn signal(&self, name: &str) -> Outcome {
+        workspace::run(Command::new("sh").args(["-c", "kill -s \"$0\" \"$1\"", name, &self.id().to_string()]))
+    }
+
     /// What it says next; `None` when it says nothing for so long.
     pub fn next_line(&self, patience: Duration) -> Outcome<Option<Line>> {
         match self.lines.recv_timeout(patience) {

@@ -5,9 +5,9 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::Outcome;
 
@@ -44,12 +44,22 @@ pub struct Counts {
 struct State {
     weather: Weather,
     counts: Counts,
+    /// Connections that are open now.
+    open: u64,
 }
 
-type Shared = Arc<Mutex<State>>;
+#[derive(Debug, Default)]
+struct Wire {
+    state: Mutex<State>,
+    /// Something passed, or a connection ended.
+    changed: Condvar,
+}
+
+type Shared = Arc<Wire>;
 
 fn look(shared: &Shared) -> MutexGuard<'_, State> {
-    shared.lock().unwrap_or_else(PoisonError::into_inner)
+    shared.changed.notify_all();
+    shared.state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The relay. It ends with this task.
@@ -70,7 +80,7 @@ impl Relay {
             move || {
                 for device in listener.incoming().flatten() {
                     let shared = Arc::clone(&shared);
-                    thread::spawn(move || connection(device, target, &shared));
+                    thread::spawn(move || connection(&device, target, &shared));
                 }
             }
         });
@@ -87,6 +97,27 @@ impl Relay {
         look(&self.shared).weather = weather;
     }
 
+    /// Until the device has been answered since the last [`Relay::take_counts`], and then until all connections are
+    /// closed, or nothing has passed for as long as `quiet`.
+    pub fn wait_for_answer(&self, quiet: Duration, patience: Duration) -> Outcome {
+        let start = Instant::now();
+        let mut state = look(&self.shared);
+        while start.elapsed() < patience {
+            let before = state.counts;
+            let answered = before.to_device > 0;
+            if answered && state.open == 0 {
+                return Ok(());
+            }
+            let (later, timeout) =
+                self.shared.changed.wait_timeout(state, quiet).unwrap_or_else(PoisonError::into_inner);
+            state = later;
+            if answered && timeout.timed_out() && state.counts == before {
+                return Ok(());
+            }
+        }
+        Err("the device has not asked the server".into())
+    }
+
     /// What passed since the last call.
     pub fn take_counts(&self) -> Counts {
         std::mem::take(&mut look(&self.shared).counts)
@@ -95,8 +126,18 @@ impl Relay {
 
 /// One connection of the device, to its end. When one of the two ends it, or the relay cannot go on, it is over for
 /// both: that is all there is to do about an error here.
-fn connection(device: TcpStream, target: SocketAddr, shared: &Shared) {
-    look(shared).counts.connections += 1;
+fn connection(device: &TcpStream, target: SocketAddr, shared: &Shared) {
+    let mut state = look(shared);
+    state.counts.connections += 1;
+    state.open += 1;
+    drop(state);
+    hand_on(device, target, shared);
+    let _ = device.shutdown(Shutdown::Both);
+    look(shared).open -= 1;
+    shared.changed.notify_all();
+}
+
+fn hand_on(device: &TcpStream, target: SocketAddr, shared: &Shared) {
     let Ok(server) = TcpStream::connect(target) else { return };
     let (Ok(device_again), Ok(server_again)) = (device.try_clone(), server.try_clone()) else { return };
     // Small answers are measured in milliseconds.
@@ -106,7 +147,7 @@ fn connection(device: TcpStream, target: SocketAddr, shared: &Shared) {
         let (shared, asked) = (Arc::clone(shared), Arc::clone(&asked));
         move || from_device(device_again, server_again, &shared, &asked)
     });
-    to_device(&server, &device, shared, &asked);
+    to_device(&server, device, shared, &asked);
     let _ = (device.shutdown(Shutdown::Both), server.shutdown(Shutdown::Both));
     let _ = up.join();
 }

@@ -1,14 +1,14 @@
-//! `cargo xtask bench`: installation of a large image against the plainest thing that does the same work, a pipe of
+//! `cargo xtask bench install`: installation of a large image against the plainest thing that does the same work, a pipe of
 //! decoder, SHA-256 and `dd`, in one run, taking turns.
 //!
 //! Both read the same compressed bytes and write the same file, which holds other data before each turn. The pipe
 //! checks no signature and reads nothing back.
 
 use std::fs::{self, File};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use client_core::slot::Slot;
 use serde_json::Value;
@@ -16,11 +16,12 @@ use serde_json::Value;
 use crate::artifact_tool::{ArtifactTool, KeyPair};
 use crate::options::Options;
 use crate::virtual_device::VirtualDevice;
-use crate::{Outcome, image, markdown, size, workspace};
+use crate::{Outcome, image, size, workspace};
 
-const PAGE: &str = "docs/performance.md";
+use super::MIB;
+use super::memory::{children_cpu_seconds, watch};
+
 const SECTION: &str = "bench";
-const MIB: u64 = 1024 * 1024;
 
 /// A compression: its name to the host tool, the suffix of its payload, and its bare decoder.
 struct Compression {
@@ -68,9 +69,7 @@ pub fn run(arguments: &[String]) -> Outcome {
     }
     println!("\n{table}");
     if write {
-        let path = workspace::root().join(PAGE);
-        let page = markdown::with_section(&workspace::read(&path)?, SECTION, &table)?;
-        workspace::write(&path, page)?;
+        super::write_section(SECTION, &table)?;
     }
     workspace::fresh_directory(&bench.directory)
 }
@@ -207,16 +206,12 @@ impl Bench {
 
     /// What was measured, on what.
     fn conditions(&self, runs: u64) -> Outcome<String> {
-        let cpu = workspace::read(Path::new("/proc/cpuinfo"))?;
-        let model =
-            cpu.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or(": unknown processor");
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Ok(format!(
             "An image of {} MiB ({} MiB files of `/usr` in the order of their names, the rest pseudo-random data and \
-             zeros), medians of {runs} runs,{} ({cores} cores).\n",
+             zeros), medians of {runs} runs, {}.\n",
             self.image_bytes / MIB,
             self.file_bytes as u64 / MIB,
-            model.trim_start_matches(['\t', ':']),
+            super::machine()?,
         ))
     }
 }
@@ -232,7 +227,7 @@ fn measure(command: &mut Command) -> Outcome<(Sample, Vec<u8>)> {
     let (output, wall, peaks) = std::thread::scope(|scope| {
         let watcher = scope.spawn({
             let (id, ended) = (child.id(), &ended);
-            move || watch_memory(id, ended)
+            move || watch(id, ended)
         });
         let output = child.wait_with_output();
         let wall = start.elapsed().as_secs_f64();
@@ -245,41 +240,6 @@ fn measure(command: &mut Command) -> Outcome<(Sample, Vec<u8>)> {
     }
     let cpu = children_cpu_seconds()? - cpu_before;
     Ok((Sample { wall, cpu, peak_kib: peaks.0, peak_anonymous_kib: peaks.1, verify: 0.0 }, output.stdout))
-}
-
-/// Processor time of all children that ended, and of theirs: fields 16 and 17 of `/proc/self/stat`, in hundredths of
-/// a second on every Linux.
-fn children_cpu_seconds() -> Outcome<f64> {
-    let stat = workspace::read(Path::new("/proc/self/stat"))?;
-    // The second field is the name of the program, in parentheses, and may hold anything.
-    let after_name = stat.rsplit(')').next().unwrap_or_default();
-    let ticks: Vec<f64> =
-        after_name.split_whitespace().skip(13).take(2).filter_map(|f| f.parse().ok()).collect();
-    if ticks.len() == 2 {
-        Ok((ticks[0] + ticks[1]) / 100.0)
-    } else {
-        Err("/proc/self/stat is too short".into())
-    }
-}
-
-/// Peak of the resident memory of a process, and of its anonymous part, in KiB. The kernel keeps the first; of the
-/// second, and of the last moments, only samples are seen.
-fn watch_memory(id: u32, ended: &AtomicBool) -> (f64, f64) {
-    let path = format!("/proc/{id}/status");
-    let (mut peak, mut anonymous) = (0.0_f64, 0.0_f64);
-    while !ended.load(Ordering::Relaxed) {
-        if let Ok(status) = fs::read_to_string(&path) {
-            peak = peak.max(kib(&status, "VmHWM:"));
-            anonymous = anonymous.max(kib(&status, "RssAnon:"));
-        }
-        std::thread::sleep(Duration::from_millis(2));
-    }
-    (peak, anonymous)
-}
-
-fn kib(status: &str, name: &str) -> f64 {
-    let line = status.lines().find_map(|line| line.strip_prefix(name));
-    line.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or(0.0)
 }
 
 #[cfg(test)]
@@ -297,6 +257,5 @@ mod tests {
         let (sample, stdout) = measure(Command::new("echo").arg("hello")).unwrap();
         assert_eq!(stdout, b"hello\n");
         assert!(sample.wall > 0.0);
-        assert_eq!(kib("Name: x\nVmHWM:\t    1234 kB\n", "VmHWM:"), 1234.0);
     }
 }
