@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use crate::options::Options;
 use crate::{Outcome, workspace};
 
-/// The promise: TLS and every decoder in less than 3 MiB.
-const LIMIT_BYTES: u64 = 3 * 1024 * 1024;
+/// The promise: the daemon, TLS and every decoder in less than 3.5 MiB, a static C library of 0.9 MiB among it. The
+/// command line alone was below 3 MiB.
+const LIMIT_BYTES: u64 = 3_670_016;
 
 /// Builds, prints and judges.
 pub fn run(arguments: &[String]) -> Outcome {
