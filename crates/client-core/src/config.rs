@@ -21,6 +21,29 @@ pub enum Bootloader {
     Grub,
 }
 
+/// Payload types of which the built-in handler goes before an update module of the same name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum PreferBuiltIn {
+    /// None: an update module that is installed wins.
+    #[default]
+    None,
+    /// These.
+    These(Vec<String>),
+    /// All that there are.
+    All,
+}
+
+impl PreferBuiltIn {
+    /// Whether the built-in handler of `payload_type` goes first.
+    pub fn includes(&self, payload_type: &str) -> bool {
+        match self {
+            PreferBuiltIn::None => false,
+            PreferBuiltIn::These(types) => types.iter().any(|listed| listed == payload_type),
+            PreferBuiltIn::All => true,
+        }
+    }
+}
+
 /// A certificate to show to servers that ask for one, and its private key: paths.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientCertificate {
@@ -97,6 +120,8 @@ pub struct Config {
     pub identity_script: Option<String>,
     /// `RustOta.StatusSocket`: where the daemon tells what it does; default is in `/run`.
     pub status_socket: Option<String>,
+    /// `RustOta.PreferBuiltIn`: payload types of which the built-in handler goes before an update module.
+    pub prefer_built_in: PreferBuiltIn,
     /// `RustOta.DangerAcceptUnsigned`: install without a signature check when no key is configured.
     pub danger_accept_unsigned: bool,
 }
@@ -134,6 +159,7 @@ impl Default for Config {
             reboot_command: "reboot".into(),
             identity_script: None,
             status_socket: None,
+            prefer_built_in: PreferBuiltIn::default(),
             danger_accept_unsigned: false,
         }
     }
@@ -289,6 +315,9 @@ impl Config {
                 keys.string("RebootCommand", |v| config.reboot_command = v)?;
                 keys.string("IdentityScript", |v| config.identity_script = not_empty(v))?;
                 keys.string("StatusSocket", |v| config.status_socket = not_empty(v))?;
+                if let Some(preferred) = keys.prefer_built_in()? {
+                    config.prefer_built_in = preferred;
+                }
                 keys.boolean("DangerAcceptUnsigned", |v| config.danger_accept_unsigned = v)?;
             }
         }
@@ -421,6 +450,23 @@ impl<'a> Keys<'a> {
             value.as_array()?.iter().map(|item| item.as_str().map(str::to_owned)).collect::<Option<Vec<_>>>()
         };
         self.take(key, "a list of strings", convert, set)
+    }
+
+    /// `true`, `false`, or a list of payload types.
+    fn prefer_built_in(&mut self) -> Result<Option<PreferBuiltIn>, ConfigError> {
+        let convert = |value: &Value| match (value.as_bool(), value.as_array()) {
+            (Some(true), _) => Some(PreferBuiltIn::All),
+            (Some(false), _) => Some(PreferBuiltIn::None),
+            (None, Some(types)) => {
+                let names = types.iter().map(|item| item.as_str().map(str::to_owned));
+                names.collect::<Option<Vec<_>>>().map(PreferBuiltIn::These)
+            }
+            (None, None) => None,
+        };
+        let mut found = None;
+        let expected = "true, false or a list of payload types";
+        self.take("PreferBuiltIn", expected, convert, |preferred| found = Some(preferred))?;
+        Ok(found)
     }
 
     fn object(&mut self, key: &str) -> Result<Option<&'a Map<String, Value>>, ConfigError> {

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use client_core::agent::{Agent, AgentSettings, Event, Host};
 use client_core::artifact::write::ArtifactSpec;
-use client_core::artifact::{Limits, PayloadReader, StateScript, Trust};
+use client_core::artifact::{Limits, StateScript, Trust};
 use client_core::boot::{BootEnv, BootEnvError, Verdict};
 use client_core::clock::{Waiter, Wake};
 use client_core::deploy::record::Record;
@@ -22,7 +22,9 @@ use client_core::deploy::scripts::{
     OnScriptFailure, ScriptAction, ScriptError, ScriptPoint, ScriptRunner, ScriptState,
 };
 use client_core::deploy::{Device, Policy, Reporter};
-use client_core::install::{InstallError, Modules, PayloadHandler, Progress, RebootNeed, WrittenImage};
+use client_core::install::{
+    Arriving, InstallError, Modules, PayloadHandler, Progress, RebootNeed, WrittenImage,
+};
 use client_core::schedule::Schedule;
 use client_core::server::{
     Api, Attribute, DownloadSettings, Method, Request, Response, Settings, Transport, TransportError,
@@ -123,9 +125,9 @@ impl Module {
 }
 
 impl PayloadHandler for Module {
-    fn download(&mut self, payload: &mut PayloadReader, _: &mut dyn Progress) -> Result<(), InstallError> {
+    fn download(&mut self, arriving: &mut Arriving<'_>, _: &mut dyn Progress) -> Result<(), InstallError> {
         self.call("D")?;
-        while let Some(mut file) = payload.next_file()? {
+        while let Some(mut file) = arriving.payload.next_file()? {
             std::io::copy(&mut file, &mut std::io::sink()).unwrap();
         }
         Ok(())
@@ -180,6 +182,10 @@ impl PayloadHandler for Module {
 struct OneModule(Rc<Plan>);
 
 impl Modules for OneModule {
+    fn replaces(&self, _: &str) -> bool {
+        false
+    }
+
     fn open<'m>(&'m mut self, payload_type: &str) -> Result<Box<dyn PayloadHandler + 'm>, InstallError> {
         assert_eq!(payload_type, TYPE);
         Ok(Box::new(Module(Rc::clone(&self.0))))

@@ -32,6 +32,10 @@ pub struct Header {
     pub payload: Option<PayloadInfo>,
     /// State scripts in the order of their names.
     pub scripts: Vec<StateScript>,
+    /// The document `header-info`, exactly as it is in the artifact.
+    pub header_info: String,
+    /// The document `type-info`, likewise.
+    pub type_info: String,
     /// Who signed it.
     pub signature: SignatureStatus,
     /// The manifest.
@@ -96,6 +100,8 @@ pub(crate) struct HeaderContent {
     pub(crate) clears_provides: Option<Vec<String>>,
     pub(crate) payload: Option<PayloadInfo>,
     pub(crate) scripts: Vec<StateScript>,
+    pub(crate) header_info: String,
+    pub(crate) type_info: String,
 }
 
 /// Reads the header archive to its end: `header-info`, scripts, `type-info`, `meta-data`, in this order.
@@ -107,14 +113,17 @@ pub(crate) fn parse(archive: impl Read, limits: &Limits) -> Result<HeaderContent
     if first.name != "header-info" {
         return Err(ArtifactError::UnexpectedMember { found: first.name, expected: "header-info" });
     }
-    let info = HeaderInfo::parse(&tar.read_all("bytes", limits.header_json_bytes)?, limits)?;
+    let header_info = tar.read_all("bytes", limits.header_json_bytes)?;
+    let info = HeaderInfo::parse(&header_info, limits)?;
 
     let mut scripts = BTreeMap::new();
     let mut scripts_bytes = 0;
-    let type_info = loop {
+    let (type_info_text, type_info) = loop {
         let entry = tar.next_entry()?.ok_or_else(|| missing(TYPE_INFO))?;
         if entry.name == TYPE_INFO {
-            break TypeInfo::parse(&tar.read_all("bytes", limits.header_json_bytes)?, limits)?;
+            let bytes = tar.read_all("bytes", limits.header_json_bytes)?;
+            let parsed = TypeInfo::parse(&bytes, limits)?;
+            break (bytes, parsed);
         }
         let Some(name) = entry.name.strip_prefix("scripts/") else {
             return Err(ArtifactError::UnexpectedMember { found: entry.name, expected: TYPE_INFO });
@@ -150,7 +159,15 @@ pub(crate) fn parse(archive: impl Read, limits: &Limits) -> Result<HeaderContent
             return Err(ArtifactError::UnexpectedMember { found: entry.name, expected: META_DATA });
         }
     };
-    combine(info, type_info, meta_data, scripts)
+    let mut content = combine(info, type_info, meta_data, scripts)?;
+    content.header_info = text(&header_info);
+    content.type_info = text(&type_info_text);
+    Ok(content)
+}
+
+/// What was parsed as JSON is text.
+fn text(json: &[u8]) -> String {
+    String::from_utf8_lossy(json).into_owned()
 }
 
 /// What the two documents have to agree on.
@@ -192,6 +209,8 @@ fn combine(
         clears_provides: type_info.clears_provides,
         payload,
         scripts: scripts.into_iter().map(|(name, content)| StateScript { name, content }).collect(),
+        header_info: String::new(),
+        type_info: String::new(),
     })
 }
 

@@ -111,6 +111,8 @@ pub fn open<R: Read + Send + 'static>(
         depends: content.depends,
         provides: content.provides,
         clears_provides: content.clears_provides,
+        header_info: content.header_info,
+        type_info: content.type_info,
         payload: content.payload,
         scripts: content.scripts,
         signature,

@@ -74,6 +74,9 @@ pub struct Deployment {
     /// Which provides it clears.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clears_provides: Option<Vec<String>>,
+    /// Its handler is not the one of this client but one that was installed on the device.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub external: bool,
     /// What was written where.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<WrittenImage>,
@@ -165,6 +168,7 @@ impl Deployment {
             payload_type,
             provides: None,
             clears_provides: None,
+            external: false,
             image: None,
             stage: Stage::Download,
             entered: true,
@@ -196,6 +200,7 @@ impl Deployment {
         let payload_type = payload_type.unwrap_or_else(|| ROOTFS_IMAGE.to_owned());
         let mut deployment = Deployment::new(text("artifact_name"), payload_type);
         deployment.id = value.get("id").and_then(Value::as_str).map(str::to_owned);
+        deployment.external = value.get("external").and_then(Value::as_bool).unwrap_or_default();
         deployment.image = value.get("image").and_then(|image| serde_json::from_value(image.clone()).ok());
         deployment.stage = Stage::Rollback;
         deployment.failed = true;

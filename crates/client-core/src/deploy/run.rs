@@ -19,7 +19,10 @@ use super::scripts::{OnScriptFailure, ScriptPoint, ScriptRunner};
 use super::stage::{self, Conduct, Importance, Outcome, Resume, Stage};
 use crate::artifact::{self, Artifact, Header, Limits, PayloadReader, Trust, VerifyKeys};
 use crate::boot::{BootEnv, Verdict};
-use crate::install::{InstallError, Modules, PayloadHandler, ROOTFS_IMAGE, RebootNeed, RootfsImage};
+use crate::install::{
+    Arriving, Current, InstallError, MissingHandler, Modules, PayloadHandler, ROOTFS_IMAGE, RebootNeed,
+    RootfsImage,
+};
 use crate::provides::{Provides, UNKNOWN_ARTIFACT};
 use crate::slot::{Slots, System};
 use crate::state_store::StateStore;
@@ -377,7 +380,7 @@ fn take_up<'r>(
     let mut run = Run::new(device, record, deployment.clone(), options);
     // Killed before the header was read, or without a payload: there is none.
     if !deployment.payload_type.is_empty() {
-        run.open_handler()?;
+        run.reopen_handler()?;
         run.begun = true;
     }
     Ok((run, deployment))
@@ -471,15 +474,46 @@ impl<'r> Run<'r> {
 
     /// Finds the handler of the payload's type.
     fn open_handler(&mut self) -> Result<(), InstallError> {
-        let payload_type = &self.deployment.payload_type;
+        let payload_type = self.deployment.payload_type.clone();
         let unknown = || InstallError::UnknownPayloadType { payload_type: payload_type.clone() };
-        let mut handler: Box<dyn PayloadHandler + 'r> = if payload_type == ROOTFS_IMAGE {
+        let modules = self.modules.take().ok_or_else(unknown)?;
+        self.deployment.external = payload_type != ROOTFS_IMAGE || modules.replaces(ROOTFS_IMAGE);
+        let handler: Box<dyn PayloadHandler + 'r> = if self.deployment.external {
+            modules.open(&payload_type)?
+        } else {
             let (boot_env, slots) = self.boot.take().ok_or_else(unknown)?;
             Box::new(RootfsImage::new(boot_env, slots, self.system)?)
-        } else {
-            self.modules.take().ok_or_else(unknown)?.open(payload_type)?
         };
-        handler.restore(self.deployment.image.clone());
+        self.handler = Some(handler);
+        Ok(())
+    }
+
+    /// Finds the handler with which an earlier process began: a deployment is never taken up by another one.
+    fn reopen_handler(&mut self) -> Result<(), InstallError> {
+        let Deployment { payload_type, image, .. } = &self.deployment;
+        let missing = || MissingHandler { payload_type: payload_type.clone() };
+        // Records of the first version do not say it; there was no other handler of images.
+        let external = self.deployment.external || payload_type != ROOTFS_IMAGE;
+        let module: Option<Box<dyn PayloadHandler + 'r>> = match self.modules.take().filter(|_| external) {
+            None => None,
+            Some(modules) => match modules.open(payload_type) {
+                Ok(handler) => Some(handler),
+                Err(error @ InstallError::UnknownPayloadType { .. }) => {
+                    log::error!("{}: {error}", self.deployment.artifact_name);
+                    None
+                }
+                Err(error) => return Err(error),
+            },
+        };
+        let mut handler: Box<dyn PayloadHandler + 'r> = match (module, self.boot.take()) {
+            (Some(module), _) => module,
+            // Also where a module began and the new system has none: the boot environment knows enough.
+            (None, Some((boot_env, slots))) if payload_type == ROOTFS_IMAGE => {
+                Box::new(RootfsImage::new(boot_env, slots, self.system)?)
+            }
+            (None, _) => Box::new(missing()),
+        };
+        handler.restore(image.clone());
         self.handler = Some(handler);
         Ok(())
     }
@@ -783,7 +817,7 @@ impl<'r> Run<'r> {
                 self.check_that_the_record_fits()?; // a commit that cannot be recorded must not be begun
                 self.scripts.stage(&header.scripts)?;
                 self.enter(stage)?; // who finds a half-written slot must know why
-                self.download(payload)?;
+                self.download(header, payload)?;
             }
             Some(Incoming::Ordered { open, policy }) => {
                 self.enter(stage)?; // scripts may ask for a later time, before the first byte is bought
@@ -803,7 +837,7 @@ impl<'r> Run<'r> {
                 self.open_handler()?;
                 self.scripts.stage(&header.scripts)?;
                 self.save_position(stage, true)?; // now with what has to clean up after it
-                self.download(&mut payload)?;
+                self.download(&header, &mut payload)?;
             }
         }
         self.leave(stage)?;
@@ -812,10 +846,17 @@ impl<'r> Run<'r> {
         Ok(Outcome::Done)
     }
 
-    fn download(&mut self, payload: &mut PayloadReader) -> Result<(), InstallError> {
+    fn download(&mut self, header: &Header, payload: &mut PayloadReader) -> Result<(), InstallError> {
         self.begun = true;
+        let device_type = self.system.device_type()?;
         let handler = self.handler.as_deref_mut().ok_or(InstallError::NothingWritten)?;
-        handler.download(payload, self.observer)?;
+        let installed = &self.record.installed;
+        let current = Current {
+            artifact_name: installed.name(),
+            artifact_group: installed.artifact_group.as_deref(),
+            device_type: &device_type,
+        };
+        handler.download(&mut Arriving { header, current, payload }, self.observer)?;
         self.deployment.image = handler.image();
         Ok(())
     }

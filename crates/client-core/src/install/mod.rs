@@ -9,7 +9,7 @@ pub use error::InstallError;
 pub use rootfs_image::RootfsImage;
 pub use slot_writer::{SlotWriter, WriteStatistics, Written, WrittenImage};
 
-use crate::artifact::PayloadReader;
+use crate::artifact::{Header, PayloadReader};
 use crate::boot::{BootControl, BootError, Verdict};
 
 /// Payload type of the built-in handler.
@@ -35,6 +35,28 @@ pub enum RebootNeed {
     Automatic,
 }
 
+/// A payload on its way in, with what its handler may know about it and about the device.
+#[derive(Debug)]
+pub struct Arriving<'a> {
+    /// The artifact's header, verified.
+    pub header: &'a Header,
+    /// What is installed now, and where.
+    pub current: Current<'a>,
+    /// The files.
+    pub payload: &'a mut PayloadReader,
+}
+
+/// What the device is before a deployment changes it.
+#[derive(Debug, Clone, Copy)]
+pub struct Current<'a> {
+    /// Name of the artifact that is installed; empty when none is known.
+    pub artifact_name: &'a str,
+    /// Its group.
+    pub artifact_group: Option<&'a str>,
+    /// The type of the device.
+    pub device_type: &'a str,
+}
+
 /// What one payload type does at each stage of a deployment.
 ///
 /// # Contract
@@ -49,7 +71,7 @@ pub trait PayloadHandler {
     /// Whatever was wrong; nothing that boots has changed then.
     fn download(
         &mut self,
-        payload: &mut PayloadReader,
+        arriving: &mut Arriving<'_>,
         progress: &mut dyn Progress,
     ) -> Result<(), InstallError>;
 
@@ -134,8 +156,11 @@ pub trait PayloadHandler {
     fn verdict(&mut self) -> Result<Option<Verdict>, InstallError>;
 }
 
-/// Handlers of payload types that are not built in.
+/// Handlers of payload types besides the root file system image of this crate.
 pub trait Modules {
+    /// Whether [`open`](Modules::open) has a handler of `payload_type` that goes before the one of this crate.
+    fn replaces(&self, payload_type: &str) -> bool;
+
     /// The handler of `payload_type`.
     ///
     /// # Errors
@@ -143,11 +168,75 @@ pub trait Modules {
     fn open<'m>(&'m mut self, payload_type: &str) -> Result<Box<dyn PayloadHandler + 'm>, InstallError>;
 }
 
+/// In place of a handler that was there when the deployment began and is gone: an update of the root file system did
+/// not bring it along. Nothing can be done with the payload, and the deployment must come to its end all the same.
+#[derive(Debug)]
+pub struct MissingHandler {
+    /// The payload type nobody handles.
+    pub payload_type: String,
+}
+
+impl MissingHandler {
+    fn missing<T>(&self) -> Result<T, InstallError> {
+        Err(InstallError::UnknownPayloadType { payload_type: self.payload_type.clone() })
+    }
+}
+
+impl PayloadHandler for MissingHandler {
+    fn download(&mut self, _: &mut Arriving<'_>, _: &mut dyn Progress) -> Result<(), InstallError> {
+        self.missing()
+    }
+    fn image(&self) -> Option<WrittenImage> {
+        None
+    }
+    fn restore(&mut self, _: Option<WrittenImage>) {}
+    fn install(&mut self) -> Result<(), InstallError> {
+        self.missing()
+    }
+    fn needs_reboot(&mut self) -> Result<RebootNeed, InstallError> {
+        self.missing()
+    }
+    fn supports_rollback(&mut self) -> Result<bool, InstallError> {
+        self.missing()
+    }
+    fn reboot(&mut self) -> Result<(), InstallError> {
+        self.missing()
+    }
+    fn verify_reboot(&mut self) -> Result<(), InstallError> {
+        self.missing()
+    }
+    fn reboot_back(&mut self) -> Result<(), InstallError> {
+        self.missing()
+    }
+    fn verify_reboot_back(&mut self) -> Result<(), InstallError> {
+        self.missing()
+    }
+    fn commit(&mut self) -> Result<(), InstallError> {
+        self.missing()
+    }
+    fn roll_back(&mut self) -> Result<(), InstallError> {
+        self.missing()
+    }
+    fn fail(&mut self) -> Result<(), InstallError> {
+        self.missing()
+    }
+    fn clean_up(&mut self) -> Result<(), InstallError> {
+        self.missing()
+    }
+    fn verdict(&mut self) -> Result<Option<Verdict>, InstallError> {
+        Ok(None)
+    }
+}
+
 /// No payload types but the built-in one.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct NoModules;
 
 impl Modules for NoModules {
+    fn replaces(&self, _: &str) -> bool {
+        false
+    }
+
     fn open<'m>(&'m mut self, payload_type: &str) -> Result<Box<dyn PayloadHandler + 'm>, InstallError> {
         Err(InstallError::UnknownPayloadType { payload_type: payload_type.to_owned() })
     }

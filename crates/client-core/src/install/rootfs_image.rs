@@ -1,7 +1,8 @@
 //! The built-in handler of `rootfs-image`: one image to the slot that does not run, a trial boot, a commit.
 
-use super::{InstallError, PayloadHandler, Progress, RebootNeed, SlotWriter, Written, WrittenImage};
-use crate::artifact::PayloadReader;
+use super::{
+    Arriving, InstallError, PayloadHandler, Progress, RebootNeed, SlotWriter, Written, WrittenImage,
+};
 use crate::boot::{BootControl, BootEnv, Partitions, Verdict, verdict};
 use crate::slot::{Slot, Slots, System};
 
@@ -37,9 +38,10 @@ impl<'a> RootfsImage<'a> {
 impl PayloadHandler for RootfsImage<'_> {
     fn download(
         &mut self,
-        payload: &mut PayloadReader,
+        arriving: &mut Arriving<'_>,
         progress: &mut dyn Progress,
     ) -> Result<(), InstallError> {
+        let payload = &mut *arriving.payload;
         let running = self.system.running_slot()?;
         // The other slot may be overwritten only while nothing points at it, durably.
         self.boot.settled(running)?;
