@@ -25,6 +25,7 @@ use linux::waiter::LinuxClock;
 
 use crate::compose::{ComposeError, LazyBootEnv, Setup};
 use crate::deployment_log::DeploymentLogs;
+use crate::gates::{Desk, Gates};
 use crate::http::{HttpError, HttpTransport, IdleConnections};
 use crate::keystore::{self, KeyStoreError};
 use crate::logger;
@@ -123,8 +124,12 @@ pub fn run(setup: &Setup, bootstrap: impl FnOnce(&Setup)) -> Result<(), AgentErr
     drop(lock);
     bootstrap(setup);
     let board = SharedBoard::default();
-    let _status = status::serve(&setup.status_socket(), Arc::clone(&board), Arc::clone(&shared))
-        .inspect_err(|error| log::warn!("`rust-ota status` will not be answered: {error}"));
+    let desk = Desk::default();
+    let waking = clock.clone();
+    let wake = move || waking.request_check_update();
+    let _status =
+        status::serve(&setup.status_socket(), Arc::clone(&board), Arc::clone(&shared), desk.clone(), wake)
+            .inspect_err(|error| log::warn!("`rust-ota status` will not be answered: {error}"));
     let notifier = Notifier::from_environment(environment);
     let watchdog = Watchdog::from_environment(environment, notifier.clone(), Arc::clone(&shared));
     let config = &setup.config;
@@ -141,6 +146,7 @@ pub fn run(setup: &Setup, bootstrap: impl FnOnce(&Setup)) -> Result<(), AgentErr
         retry_count: config.retry_poll_count,
         download: DownloadSettings {
             abort_check_every: Some(seconds(config.update_poll_interval_seconds).clamp(soonest, latest)),
+            budget_bytes: config.max_download_bytes,
             ..setup.download_settings()
         },
     };
@@ -158,6 +164,8 @@ pub fn run(setup: &Setup, bootstrap: impl FnOnce(&Setup)) -> Result<(), AgentErr
         transport,
         api_connections,
         download_connections: None,
+        gates: Gates::of_daemon(config, desk.clone(), Arc::clone(&shared)),
+        desk,
         clock: Arc::clone(&shared),
     };
     let mut waiter = WatchedWaiter::new(clock.waiter(), watchdog);
@@ -209,6 +217,9 @@ struct LinuxHost<'s> {
     api_connections: IdleConnections,
     /// Connections of the last download, closed behind it.
     download_connections: Option<IdleConnections>,
+    gates: Gates,
+    /// The question that the gates may have put.
+    desk: Desk,
     clock: Arc<dyn Clock>,
 }
 
@@ -234,6 +245,7 @@ impl Host for LinuxHost<'_> {
             state: &mut state,
             scripts: &mut self.scripts,
             observer: &mut self.watcher,
+            gates: &mut self.gates,
             reporter,
         });
         Ok(())
@@ -289,6 +301,9 @@ impl Host for LinuxHost<'_> {
             if (*next_check).min(*next_inventory) > KEEP_CONNECTION {
                 self.api_connections.close();
             }
+        }
+        if matches!(event, Event::Ended { .. }) {
+            self.desk.clear();
         }
         self.watcher.tell(event, self.setup.config.state_script_timeout_seconds);
     }
@@ -348,8 +363,10 @@ impl Watcher {
         let mut board = look(&self.board);
         match event {
             Event::Idle { next_check, .. } => {
-                board.set_stage("idle");
-                board.clear_deployment();
+                if !board.is_waiting() {
+                    board.set_stage("idle");
+                    board.clear_deployment();
+                }
                 board.set_next_check(now.saturating_add(*next_check));
                 self.watchdog.restore();
                 self.notifier.status(&format!("idle, next check in {} s", next_check.as_secs()));
@@ -365,9 +382,15 @@ impl Watcher {
             }
             Event::Deploying { id, artifact_name } => {
                 board.set_deployment(id, Some(artifact_name).filter(|name| !name.is_empty()).copied());
+                board.set_waiting(None);
                 // A state script may take so long, and so may its retries.
                 self.watchdog.extend(Duration::from_secs(script_seconds).saturating_mul(2));
                 self.notifier.status(&format!("deployment {id}: {artifact_name}"));
+            }
+            Event::Held { id, gate, reason } => {
+                board.set_stage("waiting");
+                board.set_waiting(Some((*gate, reason)));
+                self.notifier.status(&format!("deployment {id} waits before {gate}: {reason}"));
             }
             Event::Ended { failed } => {
                 board.set_error(failed.then_some("the last deployment failed"));

@@ -9,6 +9,8 @@ use std::ops::RangeInclusive;
 
 use serde_json::{Map, Value};
 
+use crate::window::Window;
+
 /// Which bootloader integration to use.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Bootloader {
@@ -42,6 +44,33 @@ impl PreferBuiltIn {
             PreferBuiltIn::All => true,
         }
     }
+}
+
+/// What a deployment can be held up before (`deploy::gates::Gate` in words).
+const GATES: [&str; 4] = ["download", "install", "reboot", "commit"];
+
+/// `RustOta.MaintenanceWindow`: when updates may disturb.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MaintenanceWindow {
+    /// The times. Any one that is open will do.
+    pub times: Vec<Window>,
+    /// What waits for them: words of the gates.
+    pub before: Vec<String>,
+    /// The times are in UTC, not in the time zone of the device.
+    pub utc: bool,
+}
+
+/// `RustOta.HealthCheck`: what must be well before an update is made permanent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HealthCheck {
+    /// Shell commands that must exit with 0.
+    pub commands: Vec<String>,
+    /// Units of systemd that must be active.
+    pub units: Vec<String>,
+    /// How long they may take until all of them are well at once.
+    pub timeout_seconds: u64,
+    /// Time between two rounds.
+    pub interval_seconds: u64,
 }
 
 /// A certificate to show to servers that ask for one, and its private key: paths.
@@ -122,6 +151,16 @@ pub struct Config {
     pub status_socket: Option<String>,
     /// `RustOta.PreferBuiltIn`: payload types of which the built-in handler goes before an update module.
     pub prefer_built_in: PreferBuiltIn,
+    /// `RustOta.AskBefore`: the gates at which somebody on the device is asked.
+    pub ask_before: Vec<String>,
+    /// `RustOta.AskTimeoutSeconds`: when silence becomes a refusal; 0 for never.
+    pub ask_timeout_seconds: u64,
+    /// `RustOta.MaintenanceWindow`.
+    pub maintenance_window: Option<MaintenanceWindow>,
+    /// `RustOta.HealthCheck`.
+    pub health_check: Option<HealthCheck>,
+    /// `RustOta.MaxDownloadBytes`: what one deployment may cost.
+    pub max_download_bytes: Option<u64>,
     /// `RustOta.DangerAcceptUnsigned`: install without a signature check when no key is configured.
     pub danger_accept_unsigned: bool,
 }
@@ -160,6 +199,11 @@ impl Default for Config {
             identity_script: None,
             status_socket: None,
             prefer_built_in: PreferBuiltIn::default(),
+            ask_before: Vec::new(),
+            ask_timeout_seconds: 0,
+            maintenance_window: None,
+            health_check: None,
+            max_download_bytes: None,
             danger_accept_unsigned: false,
         }
     }
@@ -318,6 +362,19 @@ impl Config {
                 if let Some(preferred) = keys.prefer_built_in()? {
                     config.prefer_built_in = preferred;
                 }
+                if let Some(gates) = keys.gates("AskBefore")? {
+                    config.ask_before = gates;
+                }
+                keys.seconds("AskTimeoutSeconds", |v| config.ask_timeout_seconds = v)?;
+                if let Some(window) = keys.maintenance_window()? {
+                    config.maintenance_window = Some(window);
+                }
+                if let Some(check) = keys.health_check()? {
+                    config.health_check = Some(check);
+                }
+                keys.take("MaxDownloadBytes", "a number of bytes", Value::as_u64, |v| {
+                    config.max_download_bytes = Some(v).filter(|bytes| *bytes > 0);
+                })?;
                 keys.boolean("DangerAcceptUnsigned", |v| config.danger_accept_unsigned = v)?;
             }
         }
@@ -467,6 +524,62 @@ impl<'a> Keys<'a> {
         let expected = "true, false or a list of payload types";
         self.take("PreferBuiltIn", expected, convert, |preferred| found = Some(preferred))?;
         Ok(found)
+    }
+
+    /// A list of words that name gates.
+    fn gates(&mut self, key: &str) -> Result<Option<Vec<String>>, ConfigError> {
+        let mut found = None;
+        self.strings(key, |v| found = Some(v))?;
+        let Some(names) = found else { return Ok(None) };
+        let names: Vec<String> = names.iter().map(|name| name.to_ascii_lowercase()).collect();
+        match names.iter().all(|name| GATES.contains(&name.as_str())) {
+            true => Ok(Some(names)),
+            false => Err(self.wrong(key, "a list of \"download\", \"install\", \"reboot\" and \"commit\"")),
+        }
+    }
+
+    fn maintenance_window(&mut self) -> Result<Option<MaintenanceWindow>, ConfigError> {
+        const EXPECTED: &str = "a list of objects with From and To (HH:MM) and Days (mon to sun)";
+        let Some(object) = self.object("MaintenanceWindow")? else { return Ok(None) };
+        let mut keys = Keys::new(self.file, "RustOta.MaintenanceWindow.", object)?;
+        let list = keys.find("Times").and_then(Value::as_array).filter(|list| !list.is_empty());
+        let list = list.ok_or_else(|| keys.wrong("Times", EXPECTED))?;
+        let mut times = Vec::new();
+        for item in list {
+            let object = item.as_object().ok_or_else(|| keys.wrong("Times", EXPECTED))?;
+            let mut time = Keys::new(self.file, "RustOta.MaintenanceWindow.Times.", object)?;
+            let (mut days, mut from, mut to) = (Vec::new(), String::new(), String::new());
+            time.strings("Days", |v| days = v)?;
+            time.string("From", |v| from = v)?;
+            time.string("To", |v| to = v)?;
+            let days: Vec<&str> = days.iter().map(String::as_str).collect();
+            times.push(Window::parse(&days, &from, &to).ok_or_else(|| keys.wrong("Times", EXPECTED))?);
+        }
+        // What disturbs the people who use the device; the download does not.
+        let before = keys.gates("Before")?.unwrap_or_else(|| vec!["install".into(), "reboot".into()]);
+        let mut utc = false;
+        keys.boolean("Utc", |v| utc = v)?;
+        Ok(Some(MaintenanceWindow { times, before, utc }))
+    }
+
+    fn health_check(&mut self) -> Result<Option<HealthCheck>, ConfigError> {
+        let Some(object) = self.object("HealthCheck")? else { return Ok(None) };
+        let mut keys = Keys::new(self.file, "RustOta.HealthCheck.", object)?;
+        let mut check = HealthCheck {
+            commands: Vec::new(),
+            units: Vec::new(),
+            timeout_seconds: 300,
+            interval_seconds: 5,
+        };
+        keys.strings("Commands", |v| check.commands = v)?;
+        keys.strings("Units", |v| check.units = v)?;
+        keys.seconds("TimeoutSeconds", |v| check.timeout_seconds = v)?;
+        keys.interval("IntervalSeconds", &mut check.interval_seconds)?;
+        // An empty check would look like one that passes.
+        match check.commands.is_empty() && check.units.is_empty() {
+            true => Err(self.wrong("HealthCheck", "an object with Commands or Units")),
+            false => Ok(Some(check)),
+        }
     }
 
     fn object(&mut self, key: &str) -> Result<Option<&'a Map<String, Value>>, ConfigError> {

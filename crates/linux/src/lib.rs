@@ -4,6 +4,7 @@ pub mod atomic_file;
 pub mod block_device;
 pub mod boot_env;
 pub mod daemon_process;
+pub mod health_check;
 pub mod key_value_scripts;
 pub mod local_socket;
 pub mod lock;

@@ -54,7 +54,7 @@ fn a_whole_deployment_is_recorded_by_the_server() {
     assert_eq!((offer.id.as_str(), offer.artifact_name.as_deref()), ("d1", Some("release-2")));
     assert_eq!(offer.device_types, ["testbox"]);
     for status in [DeploymentStatus::Downloading, DeploymentStatus::Installing, DeploymentStatus::Failure] {
-        assert_eq!(api.report("d1", status).unwrap(), ReportAnswer::Accepted);
+        assert_eq!(api.report("d1", status, None).unwrap(), ReportAnswer::Accepted);
     }
     let log = br#"{"timestamp":"2026-11-22T19:04:36Z","level":"info","message":"m"}"#;
     assert_eq!(api.upload_log("d1", log).unwrap(), ReportAnswer::Accepted);
@@ -81,7 +81,7 @@ fn outcome(api: &mut Api, call: Call) -> Result<String, ServerError> {
         Call::Next => {
             api.next_deployment(&provides()).map(|offer| format!("{:?}", offer.map(|offer| offer.id)))
         }
-        Call::Report => api.report("d1", DeploymentStatus::Success).map(|answer| format!("{answer:?}")),
+        Call::Report => api.report("d1", DeploymentStatus::Success, None).map(|answer| format!("{answer:?}")),
         Call::Log => api.upload_log("d1", b"{}").map(|answer| format!("{answer:?}")),
         Call::Inventory => api.send_inventory(&[one("a", "1")]).map(|()| "sent".to_owned()),
     }
@@ -387,7 +387,7 @@ fn servers_are_not_changed_without_need_while_a_deployment_is_under_way() {
     clock.advance(Duration::from_secs(7200));
     assert!(api.next_deployment(&provides()).unwrap().is_some());
     assert_eq!(api.server(), Some("https://b.test"));
-    api.report("d1", DeploymentStatus::Failure).unwrap();
+    api.report("d1", DeploymentStatus::Failure, None).unwrap();
     assert_eq!(api.next_deployment(&provides()).unwrap(), None);
     assert_eq!(api.server(), Some("https://a.test"));
 }
@@ -765,7 +765,7 @@ fn requests_are_those_of_the_recorded_client() {
     check_recorded(&sent[2], include_str!("fixtures/captures/next-v1-get.http"), &[]);
 
     let id = "d0000000-0000-4000-8000-000000000001";
-    api.report(id, DeploymentStatus::Downloading).unwrap();
+    api.report(id, DeploymentStatus::Downloading, None).unwrap();
     check_recorded(&transport.take_sent()[0], include_str!("fixtures/captures/status.http"), &[]);
 
     let log = recorded(include_str!("fixtures/captures/log.http"));

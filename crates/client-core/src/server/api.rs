@@ -19,6 +19,8 @@ const HOLD_DOWN: Duration = Duration::from_secs(60 * 60);
 /// How often a 403 may lead to a new token. No Mender client asks for one then, although a gateway may answer 403 for
 /// an expired token; a device that is forbidden something must not authenticate with every call.
 const FORBIDDEN_EVERY: Duration = Duration::from_secs(10 * 60);
+/// Characters of a substate that servers take.
+const SUBSTATE_CHARS: usize = 200;
 /// How long it is remembered which variant of a question a server answers.
 const VARIANT_KNOWN: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -152,12 +154,23 @@ impl Api {
         Ok(offer)
     }
 
-    /// Reports a status of deployment `id`; one attempt.
+    /// Reports a status of deployment `id`; one attempt. `substate` is a remark for people; servers take 200 characters
+    /// of it (specification 1.4), and what is longer is cut.
     ///
     /// # Errors
     /// When the report may not have arrived and may be repeated.
-    pub fn report(&mut self, id: &str, status: DeploymentStatus) -> Result<ReportAnswer, ServerError> {
-        let body = serde_json::json!({ "status": status.name() }).to_string();
+    pub fn report(
+        &mut self,
+        id: &str,
+        status: DeploymentStatus,
+        substate: Option<&str>,
+    ) -> Result<ReportAnswer, ServerError> {
+        let mut body = serde_json::json!({ "status": status.name() });
+        if let Some(text) = substate {
+            let printable = text.chars().map(|c| if c.is_control() { ' ' } else { c });
+            body["substate"] = printable.take(SUBSTATE_CHARS).collect::<String>().into();
+        }
+        let body = body.to_string();
         let answer =
             self.call(Method::Put, &deployments::report_path(id, "status"), Some(body.as_bytes()))?;
         let answer = report_answer(answer, status.name())?;
@@ -292,6 +305,7 @@ impl Api {
                 | ServerError::Credentials { .. }
                 | ServerError::ContentChanged { .. }
                 | ServerError::Aborted { .. }
+                | ServerError::OverBudget { .. }
                 | ServerError::GaveUp { .. }
                 | ServerError::Stopped,
             ) => self.silence = 0,
@@ -406,6 +420,7 @@ impl Api {
             | ServerError::Credentials { .. }
             | ServerError::ContentChanged { .. }
             | ServerError::Aborted { .. }
+            | ServerError::OverBudget { .. }
             | ServerError::GaveUp { .. }
             | ServerError::Stopped) => same,
         }
