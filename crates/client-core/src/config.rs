@@ -700,4 +700,61 @@ mod tests {
         assert_eq!(parse(&[r#"{"ArtifactVerifyKeys":[]}"#]).unwrap().artifact_verify_keys, Some(vec![]));
         assert_eq!(parse(&["{}"]).unwrap().artifact_verify_keys, None);
     }
+
+    fn own(text: &str) -> Result<Config, String> {
+        parse(&[&format!(r#"{{"RustOta":{text}}}"#)])
+    }
+
+    #[test]
+    fn gates_are_configured_in_words() {
+        let config = own(r#"{"AskBefore":["Install","commit"],"AskTimeoutSeconds":60,"MaxDownloadBytes":5,
+                "MaintenanceWindow":{"Times":[{"From":"01:00","To":"02:00"}]},
+                "HealthCheck":{"Units":["app.service"],"TimeoutSeconds":9}}"#)
+        .unwrap();
+        assert_eq!(
+            (config.ask_before.as_slice(), config.ask_timeout_seconds),
+            (&["install".to_owned(), "commit".into()][..], 60)
+        );
+        assert_eq!(config.max_download_bytes, Some(5));
+        let window = config.maintenance_window.unwrap();
+        assert_eq!(
+            (window.times.len(), window.before, window.utc),
+            (1, vec!["install".to_owned(), "reboot".into()], false)
+        );
+        let check = config.health_check.unwrap();
+        assert_eq!((check.units.len(), check.timeout_seconds, check.interval_seconds), (1, 9, 5));
+        assert_eq!(own(r#"{"MaxDownloadBytes":0}"#).unwrap().max_download_bytes, None);
+    }
+
+    #[test]
+    fn a_gate_that_cannot_be_understood_is_an_error_and_not_no_gate() {
+        for (text, key) in [
+            (r#"{"AskBefore":["instal"]}"#, "AskBefore"),
+            (r#"{"AskBefore":"install"}"#, "AskBefore"),
+            (r#"{"MaintenanceWindow":{}}"#, "Times"),
+            (r#"{"MaintenanceWindow":{"Times":[]}}"#, "Times"),
+            (r#"{"MaintenanceWindow":{"Times":[{"From":"01:00"}]}}"#, "Times"),
+            (
+                r#"{"MaintenanceWindow":{"Times":[{"From":"01:00","To":"02:00"}],"Before":["boot"]}}"#,
+                "Before",
+            ),
+            (r#"{"HealthCheck":{}}"#, "HealthCheck"),
+            (r#"{"HealthCheck":{"Commands":"true"}}"#, "Commands"),
+            (r#"{"MaxDownloadBytes":-1}"#, "MaxDownloadBytes"),
+        ] {
+            let error = own(text).unwrap_err();
+            assert!(error.contains(key), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn built_in_handlers_are_preferred_by_name_or_as_a_whole() {
+        let preferred = |text: &str| own(text).unwrap().prefer_built_in;
+        assert!(!preferred("{}").includes("directory"));
+        assert!(preferred(r#"{"PreferBuiltIn":true}"#).includes("directory"));
+        assert!(!preferred(r#"{"PreferBuiltIn":false}"#).includes("directory"));
+        let one = preferred(r#"{"PreferBuiltIn":["directory"]}"#);
+        assert!(one.includes("directory") && !one.includes("script"));
+        assert!(own(r#"{"PreferBuiltIn":"directory"}"#).unwrap_err().contains("PreferBuiltIn"));
+    }
 }
