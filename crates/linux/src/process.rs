@@ -3,6 +3,9 @@
 use std::fs;
 use std::io;
 use std::os::fd::RawFd;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use client_core::window::WeekTime;
@@ -10,7 +13,25 @@ use nix::sys::stat::{Mode, umask};
 
 /// Files made by this process are for its owner only, whatever it was started with.
 pub fn set_private_umask() {
-    umask(Mode::from_bits_truncate(0o077));
+    let inherited = umask(Mode::from_bits_truncate(0o077));
+    // A second call would remember our own.
+    INHERITED_UMASK.get_or_init(|| inherited.bits());
+}
+
+/// What this process was started with.
+static INHERITED_UMASK: OnceLock<libc::mode_t> = OnceLock::new();
+
+/// Lets `command` run with the umask that this process was started with: what update modules and state scripts install
+/// must not become private because the client is careful with its own files.
+pub(crate) fn give_back_umask(command: &mut Command) {
+    let Some(inherited) = INHERITED_UMASK.get().copied() else { return };
+    let restore = move || {
+        // SAFETY: sets a number of the child process; allowed between fork and exec, and cannot fail.
+        unsafe { libc::umask(inherited) };
+        Ok(())
+    };
+    // SAFETY: the closure only calls `umask`, which is async-signal-safe, and allocates nothing.
+    unsafe { command.pre_exec(restore) };
 }
 
 /// Keeps every descriptor that this process was started with, apart from the three standard ones, from the programs

@@ -15,6 +15,8 @@ use nix::sys::signal::{Signal, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
 
+use crate::process;
+
 /// How long a program that took too long has between SIGTERM and SIGKILL.
 const GRACE: Duration = Duration::from_secs(10);
 /// The same when this process is asked to stop, which has to be done within two seconds.
@@ -79,6 +81,7 @@ impl ProcessGroup {
     /// # Errors
     /// When it cannot be started.
     pub fn spawn(command: &mut Command) -> io::Result<ProcessGroup> {
+        process::give_back_umask(command);
         let mut child = command.process_group(0).spawn()?;
         let id = i32::try_from(child.id()).map_err(io::Error::other)?;
         let (sender, ended) = mpsc::channel();
