@@ -8,11 +8,15 @@
 mod agent;
 mod cli;
 mod compose;
+#[cfg(feature = "dbus")]
+mod dbus;
 mod deployment_log;
 mod exit;
 mod http;
 mod identity;
 mod keystore;
+#[cfg(feature = "dbus")]
+mod local_proxy;
 mod logger;
 mod notify;
 mod standalone;

@@ -158,7 +158,7 @@ mod tests {
     fn chunks_end_where_they_say() {
         check(b"0\r\n\r\nGET", Ok((5, true)));
         check(b"3\r\nabc\r\n00\r\n\r\nGET", Ok((14, true)));
-        check(b"A;x=\"1\"\r\n0123456789\r\n0 \r\nx: y\r\nz: 1\r\n\r\n!", Ok((40, true)));
+        check(b"A;x=\"1\"\r\n0123456789\r\n0 \r\nx: y\r\nz: 1\r\n\r\n!", Ok((39, true)));
         check(b"3\r\nab", Ok((5, false)));
         check(b"", Ok((0, false)));
     }
