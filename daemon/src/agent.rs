@@ -24,10 +24,14 @@ use linux::state_scripts::LinuxScripts;
 use linux::waiter::LinuxClock;
 
 use crate::compose::{ComposeError, LazyBootEnv, Setup};
+#[cfg(feature = "dbus")]
+use crate::dbus::{AddOns, ControlMaps};
 use crate::deployment_log::DeploymentLogs;
 use crate::gates::{Desk, Gates};
 use crate::http::{HttpError, HttpTransport, IdleConnections};
 use crate::keystore::{self, KeyStoreError};
+#[cfg(feature = "dbus")]
+use crate::local_proxy::LocalProxy;
 use crate::logger;
 use crate::notify::{Notifier, Watchdog, WatchedWaiter};
 use crate::status::{self, SharedBoard, look};
@@ -120,7 +124,14 @@ pub fn run(setup: &Setup, bootstrap: impl FnOnce(&Setup)) -> Result<(), AgentErr
     }
     let api_transport = transport.another();
     let api_connections = api_transport.idle_connections();
-    let api = api(setup, api_transport, Arc::clone(&shared))?;
+    #[cfg_attr(not(feature = "dbus"), allow(unused_mut))]
+    let mut api = api(setup, api_transport, Arc::clone(&shared))?;
+    #[cfg(feature = "dbus")]
+    let add_ons = add_ons(setup, &transport, Arc::clone(&shared));
+    #[cfg(feature = "dbus")]
+    if let Some(add_ons) = &add_ons {
+        api.watch_token(add_ons.watcher());
+    }
     drop(lock);
     bootstrap(setup);
     let board = SharedBoard::default();
@@ -171,10 +182,35 @@ pub fn run(setup: &Setup, bootstrap: impl FnOnce(&Setup)) -> Result<(), AgentErr
     let mut waiter = WatchedWaiter::new(clock.waiter(), watchdog);
     log::info!("rust-ota {} started", env!("CARGO_PKG_VERSION"));
     notifier.ready();
-    let ended = Agent::new(&mut host, api, shared, &mut waiter, settings, schedule).run();
+    let mut agent = Agent::new(&mut host, api, shared, &mut waiter, settings, schedule);
+    #[cfg(feature = "dbus")]
+    if let Some(Err(error)) = add_ons.map(|add_ons| add_ons.start(agent.shared_api())) {
+        log::warn!("add-ons cannot be served: {error}");
+    }
+    let ended = agent.run();
     notifier.stopping();
     log::info!("{ended:?}: asked to stop");
     Ok(())
+}
+
+/// What other programs of the device use. Without it the daemon goes on.
+#[cfg(feature = "dbus")]
+fn add_ons(setup: &Setup, transport: &HttpTransport, clock: Arc<dyn Clock>) -> Option<Arc<AddOns>> {
+    let config = &setup.config;
+    if !config.dbus_enabled {
+        return None;
+    }
+    let lifetime = config.control_map_expiration_seconds;
+    let lifetime = lifetime.unwrap_or(config.update_poll_interval_seconds.saturating_mul(2));
+    let after_start = Duration::from_secs(config.control_map_boot_expiration_seconds);
+    let maps = ControlMaps::load(&setup.datastore, Duration::from_secs(lifetime), after_start, clock.now());
+    match LocalProxy::new(transport.dialer()) {
+        Ok(proxy) => Some(AddOns::new(proxy, maps, clock)),
+        Err(error) => {
+            log::warn!("add-ons cannot be served: {error}");
+            None
+        }
+    }
 }
 
 /// Makes a device key if there is none (or a new one, when forced to), and shows it to the server once.

@@ -8,12 +8,16 @@
 mod agent;
 mod cli;
 mod compose;
+#[cfg(feature = "dbus")]
+mod dbus;
 mod deployment_log;
 mod exit;
 mod gates;
 mod http;
 mod identity;
 mod keystore;
+#[cfg(feature = "dbus")]
+mod local_proxy;
 mod logger;
 mod notify;
 mod standalone;

@@ -194,6 +194,11 @@ impl<'a> Agent<'a> {
         }
     }
 
+    /// The conversation with the server, for other threads of the process. Whoever has it locked holds up the agent.
+    pub fn shared_api(&self) -> Arc<Mutex<Api>> {
+        Arc::clone(&self.api)
+    }
+
     /// Works until the process is asked to stop.
     pub fn run(&mut self) -> Ended {
         loop {

@@ -134,6 +134,12 @@ pub struct Config {
     pub state_script_retry_timeout_seconds: u64,
     /// `StateScriptRetryIntervalSeconds`.
     pub state_script_retry_interval_seconds: u64,
+    /// `DBus.Enabled`: whether other programs of the device get the token over D-Bus, where this build can do that.
+    pub dbus_enabled: bool,
+    /// `UpdateControlMapExpirationTimeSeconds`; default is twice `UpdatePollIntervalSeconds`. Never 0.
+    pub control_map_expiration_seconds: Option<u64>,
+    /// `UpdateControlMapBootExpirationTimeSeconds`: how long control maps of before a restart are good. Never 0.
+    pub control_map_boot_expiration_seconds: u64,
     /// `RustOta.Bootloader`.
     pub bootloader: Bootloader,
     /// `RustOta.FwEnvConfig`.
@@ -191,6 +197,9 @@ impl Default for Config {
             state_script_timeout_seconds: 3600,
             state_script_retry_timeout_seconds: 1800,
             state_script_retry_interval_seconds: 60,
+            dbus_enabled: true,
+            control_map_expiration_seconds: None,
+            control_map_boot_expiration_seconds: 600,
             bootloader: Bootloader::Auto,
             fw_env_config: "/etc/fw_env.config".into(),
             grub_env_dir: None,
@@ -341,6 +350,17 @@ impl Config {
             keys.seconds("StateScriptRetryIntervalSeconds", |v| {
                 config.state_script_retry_interval_seconds = v;
             })?;
+            if let Some(object) = keys.object("DBus")? {
+                let mut keys = Keys::new(file, "DBus.", object)?;
+                keys.boolean("Enabled", |v| config.dbus_enabled = v)?;
+            }
+            let mut expiration = config.control_map_expiration_seconds.unwrap_or(0);
+            keys.interval("UpdateControlMapExpirationTimeSeconds", &mut expiration)?;
+            config.control_map_expiration_seconds = Some(expiration).filter(|seconds| *seconds > 0);
+            keys.interval(
+                "UpdateControlMapBootExpirationTimeSeconds",
+                &mut config.control_map_boot_expiration_seconds,
+            )?;
             if let Some(own) = keys.object("RustOta")? {
                 let mut keys = Keys::new(file, "RustOta.", own)?;
                 let mut bootloader = None;
@@ -650,6 +670,24 @@ mod tests {
         let five = zero.replace(":0", ":5");
         assert_eq!(intervals(&parse(&[&five]).unwrap()), (5, 5, 5));
         assert_eq!(parse(&[r#"{"RetryDownloadCount":10000}"#]).unwrap().retry_download_count, 10_000);
+    }
+
+    #[test]
+    fn the_bus_is_used_unless_it_is_switched_off() {
+        let config = parse(&["{}"]).unwrap();
+        let expirations = |config: &Config| {
+            (config.control_map_expiration_seconds, config.control_map_boot_expiration_seconds)
+        };
+        assert!(config.dbus_enabled && parse(&[r#"{"DBus":{}}"#]).unwrap().dbus_enabled);
+        assert_eq!(expirations(&config), (None, 600));
+        let config = parse(&[
+            r#"{"dbus":{"enabled":false},"UpdateControlMapExpirationTimeSeconds":90}"#,
+            r#"{"UpdateControlMapBootExpirationTimeSeconds":45}"#,
+        ]);
+        let config = config.unwrap();
+        assert!(!config.dbus_enabled);
+        assert_eq!(expirations(&config), (Some(90), 45));
+        assert!(parse(&[r#"{"DBus":{"Enabled":"no"}}"#]).unwrap_err().contains("DBus.Enabled"));
     }
 
     #[test]

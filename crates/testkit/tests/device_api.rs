@@ -5,12 +5,13 @@
 
 use std::collections::BTreeMap;
 use std::error::Error;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use client_core::clock::Clock;
 use client_core::server::{
-    Api, Attribute, AttributeValue, Credentials, DeploymentStatus, Method, Purpose, Reached, ReportAnswer,
-    Request, ServerError, Settings,
+    Api, Attribute, AttributeValue, Credentials, DeploymentStatus, Grant, Method, Purpose, Reached,
+    ReportAnswer, Request, ServerError, Settings, TokenWatcher,
 };
 use testkit::clock::VirtualClock;
 use testkit::json::Json;
@@ -866,4 +867,62 @@ fn answers_changed_at_random_are_understood_or_refused() {
         }
     }
     assert!(offers > 1000, "{offers}");
+}
+
+/// What a watcher was told: server and token, or that there is none.
+#[derive(Clone, Default)]
+struct Told(Arc<Mutex<Vec<Option<String>>>>);
+
+impl TokenWatcher for Told {
+    fn held(&mut self, grant: Option<Grant<'_>>) {
+        let text = grant.map(|grant| format!("{} {}", grant.server, grant.token));
+        self.0.lock().unwrap().push(text);
+    }
+}
+
+impl Told {
+    fn take(&self) -> Vec<Option<String>> {
+        std::mem::take(&mut self.0.lock().unwrap())
+    }
+}
+
+#[test]
+fn whoever_watches_hears_how_every_attempt_to_get_a_token_ended() {
+    let (clock, told) = (VirtualClock::new(1), Told::default());
+    // Authentication: refused, a token, no connection, another token, refused. Everything else: 204, and 401 at last.
+    let answers = [
+        Reply::new(401, "{}"),
+        Reply::new(200, "a.b.c"),
+        Reply::new(500, "{}"),
+        Reply::new(200, "d.e.f"),
+        Reply::new(401, "{}"),
+    ];
+    let (count, refuse) = (Mutex::new(0), Arc::new(Mutex::new(false)));
+    let refused = Arc::clone(&refuse);
+    let transport = ScriptedTransport::answering(move |sent| {
+        if sent.path() != AUTH {
+            return Reply::new(if *refused.lock().unwrap() { 401 } else { 204 }, "");
+        }
+        let mut count = count.lock().unwrap();
+        *count += 1;
+        answers[*count - 1].clone()
+    });
+    let mut api = scripted(&transport, &clock);
+    api.watch_token(Box::new(told.clone()));
+    let of = |token: &str| Some(format!("{SERVER} {token}"));
+    assert!(api.next_deployment(&provides()).is_err());
+    assert_eq!(told.take(), [None]);
+    assert_eq!(api.next_deployment(&provides()).unwrap(), None);
+    assert_eq!(api.next_deployment(&provides()).unwrap(), None);
+    assert_eq!(told.take(), [of("a.b.c")]);
+    // A server that is in trouble takes nothing back.
+    assert!(api.renew_token().is_err());
+    assert_eq!(told.take(), [of("a.b.c")]);
+    api.renew_token().unwrap();
+    assert_eq!(told.take(), [of("d.e.f")]);
+    *refuse.lock().unwrap() = true;
+    assert!(api.next_deployment(&provides()).is_err());
+    assert_eq!(told.take(), [None]);
+    let shown = format!("{:?}", Grant { server: SERVER, token: TOKEN });
+    assert!(shown.contains(SERVER) && !shown.contains(TOKEN), "{shown}");
 }
