@@ -124,17 +124,17 @@ pub fn run(setup: &Setup, bootstrap: impl FnOnce(&Setup)) -> Result<(), AgentErr
     }
     let api_transport = transport.another();
     let api_connections = api_transport.idle_connections();
+    let board = SharedBoard::default();
     #[cfg_attr(not(feature = "dbus"), allow(unused_mut))]
     let mut api = api(setup, api_transport, Arc::clone(&shared))?;
     #[cfg(feature = "dbus")]
-    let add_ons = add_ons(setup, &transport, Arc::clone(&shared));
+    let add_ons = add_ons(setup, &transport, &clock, &board);
     #[cfg(feature = "dbus")]
     if let Some(add_ons) = &add_ons {
         api.watch_token(add_ons.watcher());
     }
     drop(lock);
     bootstrap(setup);
-    let board = SharedBoard::default();
     let desk = Desk::default();
     let waking = clock.clone();
     let wake = move || waking.request_check_update();
@@ -161,6 +161,12 @@ pub fn run(setup: &Setup, bootstrap: impl FnOnce(&Setup)) -> Result<(), AgentErr
             ..setup.download_settings()
         },
     };
+    let gates = Gates::of_daemon(config, desk.clone(), Arc::clone(&shared));
+    #[cfg(feature = "dbus")]
+    let gates = match &add_ons {
+        Some(add_ons) => gates.behind(add_ons.control_gate()),
+        None => gates,
+    };
     let mut host = LinuxHost {
         setup,
         scripts: setup.scripts().stopped_by(Arc::clone(&shared)),
@@ -175,7 +181,7 @@ pub fn run(setup: &Setup, bootstrap: impl FnOnce(&Setup)) -> Result<(), AgentErr
         transport,
         api_connections,
         download_connections: None,
-        gates: Gates::of_daemon(config, desk.clone(), Arc::clone(&shared)),
+        gates,
         desk,
         clock: Arc::clone(&shared),
     };
@@ -195,7 +201,12 @@ pub fn run(setup: &Setup, bootstrap: impl FnOnce(&Setup)) -> Result<(), AgentErr
 
 /// What other programs of the device use. Without it the daemon goes on.
 #[cfg(feature = "dbus")]
-fn add_ons(setup: &Setup, transport: &HttpTransport, clock: Arc<dyn Clock>) -> Option<Arc<AddOns>> {
+fn add_ons(
+    setup: &Setup,
+    transport: &HttpTransport,
+    clock: &LinuxClock,
+    board: &SharedBoard,
+) -> Option<Arc<AddOns>> {
     let config = &setup.config;
     if !config.dbus_enabled {
         return None;
@@ -205,7 +216,16 @@ fn add_ons(setup: &Setup, transport: &HttpTransport, clock: Arc<dyn Clock>) -> O
     let after_start = Duration::from_secs(config.control_map_boot_expiration_seconds);
     let maps = ControlMaps::load(&setup.datastore, Duration::from_secs(lifetime), after_start, clock.now());
     match LocalProxy::new(transport.dialer()) {
-        Ok(proxy) => Some(AddOns::new(proxy, maps, clock)),
+        Ok(proxy) => {
+            let (waking, board) = (clock.clone(), Arc::clone(board));
+            // A map that is sent again and again must not make the device ask the server again and again.
+            let wake = move || {
+                if look(&board).is_waiting() {
+                    waking.request_check_update();
+                }
+            };
+            Some(AddOns::new(proxy, maps, Arc::new(clock.clone()), wake))
+        }
         Err(error) => {
             log::warn!("add-ons cannot be served: {error}");
             None

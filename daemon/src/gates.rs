@@ -105,9 +105,18 @@ pub struct Gates {
     health: Option<HealthCheck>,
     desk: Desk,
     clock: Arc<dyn Clock>,
+    /// Asked first.
+    others: Vec<Box<dyn Gatekeeper>>,
 }
 
 impl Gates {
+    /// Asks `other` too, before these.
+    #[cfg_attr(not(feature = "dbus"), allow(dead_code))]
+    pub fn behind(mut self, other: Box<dyn Gatekeeper>) -> Gates {
+        self.others.push(other);
+        self
+    }
+
     /// Those of the daemon.
     pub fn of_daemon(config: &Config, desk: Desk, clock: Arc<dyn Clock>) -> Gates {
         Gates {
@@ -128,6 +137,7 @@ impl Gates {
             health: config.health_check.clone(),
             desk,
             clock,
+            others: Vec::new(),
         }
     }
 
@@ -209,11 +219,18 @@ impl Gatekeeper for Gates {
         self.window.as_ref().is_some_and(in_window)
             || self.ask_before.contains(&gate)
             || gate == Gate::Commit && self.health.is_some()
+            || self.others.iter().any(|other| other.watches(gate))
     }
 
     fn ask(&mut self, question: &Question<'_>) -> Answer {
         let mut notes = Vec::new();
         if let Some(deployment) = question.deployment {
+            for other in &mut self.others {
+                match other.ask(question) {
+                    Answer::Open { note } => notes.extend(note),
+                    answer @ (Answer::Closed { .. } | Answer::Refused { .. }) => return answer,
+                }
+            }
             if let Some((reason, ask_again)) = self.window_closed(question.gate) {
                 return Answer::Closed { reason, ask_again };
             }

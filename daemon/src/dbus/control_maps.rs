@@ -182,9 +182,12 @@ impl ControlMaps {
         Ok(self.lifetime / 2)
     }
 
+    /// Whether a map says anything about `point`.
+    pub fn has_a_say_at(&self, point: ControlPoint) -> bool {
+        self.maps.iter().any(|(map, _)| map.rules.contains_key(&point))
+    }
+
     /// What to do at `point`: the highest priority that has a say decides, and in it the most careful map.
-    // Asked by the gates of the agent.
-    #[allow(dead_code)]
     pub fn action_for(&self, point: ControlPoint, now: Duration) -> ControlAction {
         let mut said: Vec<(i64, ControlAction)> = Vec::new();
         for (map, end) in &self.maps {
@@ -204,7 +207,6 @@ impl ControlMaps {
     }
 
     /// `action` was carried out at `point`: maps that asked for it may say something else from now on.
-    #[allow(dead_code)]
     pub fn executed(&mut self, point: ControlPoint, action: ControlAction, now: Duration) {
         let mut changed = false;
         for (map, end) in &mut self.maps {
@@ -220,13 +222,11 @@ impl ControlMaps {
     }
 
     /// How long it takes until a map ends, after which [`action_for`](ControlMaps::action_for) may say something else.
-    #[allow(dead_code)]
     pub fn next_end_in(&self, now: Duration) -> Option<Duration> {
         self.maps.iter().map(|(_, end)| *end).filter(|end| *end > now).min().map(|end| end - now)
     }
 
     /// A deployment is over: maps that ended have no say in the next one.
-    #[allow(dead_code)]
     pub fn forget_ended(&mut self, now: Duration) {
         let before = self.maps.len();
         self.maps.retain(|(_, end)| *end > now);

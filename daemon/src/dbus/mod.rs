@@ -3,6 +3,7 @@
 //! Nothing of the daemon depends on a bus. Where there is none, or it goes away, it is looked for now and then.
 
 mod authentication;
+mod control_gate;
 mod control_maps;
 mod update;
 
@@ -12,10 +13,12 @@ use std::thread;
 use std::time::Duration;
 
 use client_core::clock::{Clock, Paused};
+use client_core::deploy::gates::Gatekeeper;
 use client_core::server::{Api, Grant, TokenWatcher};
 use zbus::blocking::{Connection, MessageIterator, connection};
 
 use self::authentication::Authentication;
+use self::control_gate::ControlGate;
 pub use self::control_maps::ControlMaps;
 use self::control_maps::{ControlMapError, SharedControlMaps};
 use self::update::Update;
@@ -33,6 +36,8 @@ pub struct AddOns {
     proxy: LocalProxy,
     clock: Arc<dyn Clock>,
     maps: SharedControlMaps,
+    /// Called when a new map may let a deployment go on.
+    wake: Box<dyn Fn() + Send + Sync>,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -52,9 +57,21 @@ struct State {
 
 impl AddOns {
     /// Tells nobody yet.
-    pub fn new(proxy: LocalProxy, maps: ControlMaps, clock: Arc<dyn Clock>) -> Arc<AddOns> {
+    pub fn new(
+        proxy: LocalProxy,
+        maps: ControlMaps,
+        clock: Arc<dyn Clock>,
+        wake: impl Fn() + Send + Sync + 'static,
+    ) -> Arc<AddOns> {
         let maps = Arc::new(Mutex::new(maps));
-        Arc::new(AddOns { proxy, clock, maps, state: Mutex::default(), changed: Condvar::new() })
+        Arc::new(AddOns {
+            proxy,
+            clock,
+            maps,
+            wake: Box::new(wake),
+            state: Mutex::default(),
+            changed: Condvar::new(),
+        })
     }
 
     /// What has to hear of the token.
@@ -62,10 +79,9 @@ impl AddOns {
         Box::new(Watcher(Arc::clone(self)))
     }
 
-    /// The control maps that programs have set: what the daemon asks before it installs, restarts and commits.
-    #[allow(dead_code)]
-    pub fn control_maps(&self) -> SharedControlMaps {
-        Arc::clone(&self.maps)
+    /// What the daemon asks before it installs, restarts and commits.
+    pub fn control_gate(&self) -> Box<dyn Gatekeeper> {
+        Box::new(ControlGate::new(Arc::clone(&self.maps), Arc::clone(&self.clock)))
     }
 
     /// Starts to answer on the system bus, in threads that end with the process. Tokens are asked for with `api`.
@@ -95,7 +111,9 @@ impl AddOns {
     fn take_control_map(&self, text: &str) -> Result<Duration, ControlMapError> {
         let mut maps = self.maps.lock().unwrap_or_else(PoisonError::into_inner);
         let refresh = maps.accept(text, self.clock.now())?;
+        drop(maps);
         log::info!("D-Bus: a control map was set");
+        (self.wake)();
         Ok(refresh)
     }
 
