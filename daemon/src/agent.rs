@@ -12,7 +12,7 @@ use client_core::clock::Clock;
 use client_core::deploy::record::Record;
 use client_core::deploy::scripts::ScriptRunner;
 use client_core::deploy::{Device, Notice, Observer, Policy, Reporter, Stage};
-use client_core::install::{NoModules, Progress, WriteStatistics};
+use client_core::install::{Progress, WriteStatistics};
 use client_core::schedule::Schedule;
 use client_core::server::{Api, Attribute, AttributeValue, DownloadSettings, Settings, Transport};
 use client_core::slot::System;
@@ -297,7 +297,7 @@ impl Host for LinuxHost<'_> {
             boot_env: &mut boot_env,
             slots: &mut slots,
             system: &system,
-            modules: &mut NoModules,
+            modules: &mut setup.modules(Some(Arc::clone(&self.clock))),
             state: &mut state,
             scripts: &mut self.scripts,
             observer: &mut self.watcher,
@@ -361,7 +361,8 @@ impl Host for LinuxHost<'_> {
         if matches!(event, Event::Ended { .. }) {
             self.desk.clear();
         }
-        self.watcher.tell(event, self.setup.config.state_script_timeout_seconds);
+        let config = &self.setup.config;
+        self.watcher.tell(event, config.state_script_timeout_seconds.max(config.module_timeout_seconds));
     }
 }
 
@@ -414,7 +415,7 @@ struct Watcher {
 }
 
 impl Watcher {
-    fn tell(&mut self, event: &Event<'_>, script_seconds: u64) {
+    fn tell(&mut self, event: &Event<'_>, longest_seconds: u64) {
         let now = self.clock.now();
         let mut board = look(&self.board);
         match event {
@@ -439,8 +440,8 @@ impl Watcher {
             Event::Deploying { id, artifact_name } => {
                 board.set_deployment(id, Some(artifact_name).filter(|name| !name.is_empty()).copied());
                 board.set_waiting(None);
-                // A state script may take so long, and so may its retries.
-                self.watchdog.extend(Duration::from_secs(script_seconds).saturating_mul(2));
+                // A state script or a call of an update module may take so long, and so may the retries of a script.
+                self.watchdog.extend(Duration::from_secs(longest_seconds).saturating_mul(2));
                 self.notifier.status(&format!("deployment {id}: {artifact_name}"));
             }
             Event::Held { id, gate, reason } => {

@@ -35,7 +35,6 @@ use client_core::deploy::gates::{AlwaysOpen, Gate};
 use client_core::deploy::record::Record;
 use client_core::deploy::stage::Stage;
 use client_core::deploy::{self, DeployError, Device, NoReporter, Options, Policy, Summary};
-use client_core::install::NoModules;
 use client_core::server::Download;
 
 use linux::daemon_process::{self, Demand};
@@ -140,7 +139,7 @@ fn give_a_name(setup: &Setup) {
             boot_env: &mut boot_env,
             slots: &mut slots,
             system: &setup.system(),
-            modules: &mut NoModules,
+            modules: &mut setup.modules(None),
             state: &mut state,
             scripts: &mut setup.scripts(),
             observer: &mut Printer::new(true),
@@ -264,13 +263,14 @@ fn with_device(invocation: &Invocation, setup: &Setup) -> Result<u8, ComposeErro
     let mut slots = setup.slots();
     let system = setup.system();
     let mut scripts = setup.scripts();
+    let mut modules = setup.modules(None);
     let mut gates = Gates::of_commands(&setup.config, Desk::default(), Arc::new(LinuxClock::new()));
     let mut printer = Printer::new(json);
     let mut device = Device {
         boot_env: &mut boot_env,
         slots: &mut slots,
         system: &system,
-        modules: &mut NoModules,
+        modules: &mut modules,
         state: &mut state,
         scripts: &mut scripts,
         observer: &mut printer,

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use client_core::clock::{Clock, Paused};
 
-use crate::process_group::{Ended, ProcessGroup, log_lines};
+use crate::process_group::{Ended, LAST_WORDS, Output, ProcessGroup};
 
 /// What is looked at, and how long it may take.
 #[derive(Debug, Clone)]
@@ -86,9 +86,10 @@ fn failure(mut command: Command, name: &str, timeout: Duration, clock: &dyn Cloc
         Err(error) => return Some(format!("cannot be run: {error}")),
     };
     let (stdout, stderr) = group.take_output();
-    log_lines(stdout, name, "stdout");
-    log_lines(stderr, name, "stderr");
-    match group.wait(timeout, Some(clock)) {
+    let output = Output::log(name, stdout, stderr);
+    let ended = group.wait(timeout, Some(clock));
+    output.await_end(LAST_WORDS);
+    match ended {
         Ok(Ended::Exited(status)) if status.success() => None,
         Ok(Ended::Exited(status)) => Some(status.to_string()),
         Ok(Ended::TimedOut) => Some("it takes too long".to_owned()),

@@ -16,4 +16,5 @@ pub mod slots;
 pub mod state_file;
 pub mod state_scripts;
 pub mod system;
+pub mod update_module;
 pub mod waiter;

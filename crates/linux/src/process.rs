@@ -48,6 +48,18 @@ pub fn hide_inherited_descriptors() {
     }
 }
 
+/// Lets `command` be killed when the thread that starts it ends, with whatever happens to this process: two clients must
+/// never have one module each at work on the same thing. Only for threads that live as long as the process.
+pub(crate) fn end_with_this_process(command: &mut Command) {
+    let ask = || {
+        // SAFETY: asks the kernel for a signal; takes no pointers, allowed between fork and exec.
+        unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+        Ok(())
+    };
+    // SAFETY: the closure only calls `prctl`, which is a bare system call, and allocates nothing.
+    unsafe { command.pre_exec(ask) };
+}
+
 /// Ends the process at once with success, running nothing on the way out.
 pub(crate) fn exit_now() -> ! {
     // SAFETY: `_exit` never returns and takes no pointers.
