@@ -16,6 +16,9 @@ const TOOLS: &[(&str, &str)] = &[
     ("grub-editenv", "grub-common"),
     ("xdelta3", "xdelta3"),
     ("openssl", "openssl"),
+    ("dpkg-deb", "dpkg"),
+    ("rpmbuild", "rpm"),
+    ("jq", "jq"),
     ("xz", "xz-utils"),
     ("zstd", "zstd"),
 ];
