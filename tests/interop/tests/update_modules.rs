@@ -10,8 +10,10 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use interop::tool;
-use interop::virtual_device::client_program;
+use interop::backend::{Backend, FINISHED, PATIENCE};
+use interop::mender_device::MenderDevice;
+use interop::virtual_device::{VirtualDevice, client_program};
+use interop::{tool, wait_for};
 use serde_json::json;
 
 /// Where Debian's package of the client puts its modules.
@@ -301,4 +303,226 @@ fn the_stock_module_docker_starts_containers_and_goes_back_to_the_old_ones() {
     fs::remove_file(&log).unwrap();
     ours.says(&["rollback"], 0, &["Rolled back."]);
     assert_eq!(calls(), "ps -q\nps -q\nstop old1 old2\nstart old1 old2\n");
+}
+
+/// A module that writes down how it is called, and does what a plan says: lines of `fail STATE` and `say STATE WORD`.
+fn recording(folder: &Path) -> String {
+    let here = folder.display();
+    format!(
+        r#"HERE='{here}'
+echo "$1" >> "$HERE/states"
+test "$#" = 2 && test "$(pwd -P)" = "$(cd "$2" && pwd -P)" || echo "wrong call: $# $2 $(pwd)" >> "$HERE/states"
+find . | sort > "$HERE/tree-$1"
+env | sed -n 's/^\([A-Z_a-z0-9]*\)=.*/\1/p' | grep -vx '_\|PWD\|OLDPWD\|SHLVL' | sort > "$HERE/environment"
+cp -r header "$HERE/header-$1" 2>/dev/null
+sed -n "s/^say $1 //p" "$HERE/plan"
+! grep -qx "fail $1" "$HERE/plan""#
+    )
+}
+
+/// Calls that only ask, and that the two clients make at different times (specification 2.1).
+const QUESTIONS: [&str; 3] = ["ProvidePayloadFileSizes", "NeedsArtifactReboot", "SupportsRollback"];
+
+fn deeds(folder: &Path) -> String {
+    let states = fs::read_to_string(folder.join("states")).unwrap_or_default();
+    let deeds: Vec<&str> = states.lines().filter(|state| !QUESTIONS.contains(state)).collect();
+    deeds.join(" ")
+}
+
+/// Commands after each other, what the module does, and where ours differs on purpose: what it does, and why.
+struct Scene {
+    plan: &'static str,
+    commands: &'static [&'static str],
+    ours: Option<(&'static str, &'static str)>,
+}
+
+const fn scene(plan: &'static str, commands: &'static [&'static str]) -> Scene {
+    Scene { plan, commands, ours: None }
+}
+
+const fn differs(
+    plan: &'static str,
+    commands: &'static [&'static str],
+    ours: &'static str,
+    why: &'static str,
+) -> Scene {
+    Scene { plan, commands, ours: Some((ours, why)) }
+}
+
+const BACK: &str = "say SupportsRollback Yes\n";
+
+/// By hand.
+const SCENES: &[Scene] = &[
+    scene("say SupportsRollback Yes\n", &["install", "commit"]),
+    differs(
+        BACK,
+        &["install", "rollback"],
+        "Download ArtifactInstall ArtifactRollback ArtifactFailure Cleanup",
+        "as client 5.x, which calls ArtifactFailure after every roll-back",
+    ),
+    scene("", &["install"]),
+    scene("fail Download\n", &["install"]),
+    scene("fail Download\nsay SupportsRollback Yes\n", &["install"]),
+    scene("fail ArtifactInstall\n", &["install"]),
+    scene("fail ArtifactInstall\nsay SupportsRollback Yes\n", &["install"]),
+    scene("fail ArtifactInstall\nfail ArtifactRollback\nsay SupportsRollback Yes\n", &["install"]),
+    scene("fail ArtifactInstall\nfail ArtifactFailure\nsay SupportsRollback Yes\n", &["install"]),
+    scene("fail ArtifactCommit\n", &["install"]),
+    scene("fail ArtifactCommit\nsay SupportsRollback Yes\n", &["install", "commit"]),
+    scene("fail ArtifactRollback\nsay SupportsRollback Yes\n", &["install", "rollback"]),
+    scene("fail Cleanup\nsay SupportsRollback Yes\n", &["install", "commit"]),
+];
+
+#[test]
+fn a_module_is_called_alike_by_both_clients_on_the_command_line() {
+    let Some(writer) = tool("mender-artifact") else { return };
+    let (mut different, mut environments) = (Vec::new(), Vec::new());
+    for scene in SCENES {
+        let Some(theirs) = MenderDevice::new() else { return };
+        let ours = Ours::new();
+        theirs.program("share/modules/v3/recorder", &recording(&theirs.path("")));
+        ours.program("share/modules/v3/recorder", &recording(ours.folder.path()));
+        fs::write(theirs.path("plan"), scene.plan).unwrap();
+        fs::write(ours.path("plan"), scene.plan).unwrap();
+        fs::write(ours.path("payload"), "payload").unwrap();
+        let made =
+            artifact(&writer, ours.folder.path(), "release-2", "recorder", &[("-f", &ours.path("payload"))]);
+        for command in scene.commands {
+            let arguments: &[&str] =
+                if *command == "install" { &["install", made.to_str().unwrap()] } else { &[*command] };
+            theirs.command(arguments);
+            ours.run(arguments);
+        }
+        let (expected, done) = (deeds(&theirs.path("")), deeds(ours.folder.path()));
+        println!("{:<60} {expected}", format!("{:?} {:?}", scene.plan, scene.commands));
+        let want = scene.ours.map_or(expected.as_str(), |(ours, why)| {
+            println!("{:<60} {ours} ({why})", "  ours");
+            ours
+        });
+        if done != want {
+            different
+                .push(format!("{:?} {:?}\n  theirs {expected}\n  ours   {done}", scene.plan, scene.commands));
+        }
+        environments.push((environment(&theirs.path("")), environment(ours.folder.path())));
+        if (scene.plan, scene.commands) == (BACK, &["install", "commit"][..]) {
+            compare_trees(&theirs.path(""), ours.folder.path());
+        }
+    }
+    assert!(different.is_empty(), "{}", different.join("\n"));
+    // Whatever was there is passed on; the test itself adds one variable each.
+    for (theirs, ours) in environments {
+        let missing: Vec<&String> = theirs.iter().filter(|name| !ours.contains(name)).collect();
+        assert!(missing.is_empty(), "not passed on by ours: {missing:?}");
+    }
+}
+
+fn environment(folder: &Path) -> Vec<String> {
+    let names = fs::read_to_string(folder.join("environment")).unwrap_or_default();
+    names.lines().map(str::to_owned).collect()
+}
+
+/// What a module finds when it installs: the same files, with the same meaning.
+#[track_caller]
+fn compare_trees(theirs: &Path, ours: &Path) {
+    let files = |folder: &Path| {
+        let listed = fs::read_to_string(folder.join("tree-ArtifactInstall")).unwrap();
+        // Theirs keeps an empty folder for streams.
+        let kept = listed.lines().filter(|line| *line != "./streams").map(str::to_owned);
+        kept.collect::<Vec<String>>()
+    };
+    assert_eq!(files(ours), files(theirs));
+    for name in ["artifact_name", "artifact_group", "payload_type"] {
+        let read = |folder: &Path| fs::read(folder.join("header-ArtifactInstall").join(name)).unwrap();
+        assert_eq!(read(ours), read(theirs), "{name}");
+    }
+    for name in ["header-info", "type-info", "meta-data"] {
+        let read = |folder: &Path| {
+            let text = fs::read(folder.join("header-ArtifactInstall").join(name)).unwrap();
+            serde_json::from_slice::<serde_json::Value>(&text).unwrap()
+        };
+        assert_eq!(read(ours), read(theirs), "{name}");
+    }
+}
+
+/// By the daemon: the module wants a restart of its own making, which is over when its call returns.
+const OVER_THE_AIR: &[Scene] = &[
+    scene("say SupportsRollback Yes\nsay NeedsArtifactReboot Yes\n", &[]),
+    scene("say SupportsRollback Yes\n", &[]),
+    scene("say NeedsArtifactReboot Yes\n", &[]),
+    scene("fail Download\nsay SupportsRollback Yes\nsay NeedsArtifactReboot Yes\n", &[]),
+    scene("fail ArtifactInstall\nsay SupportsRollback Yes\nsay NeedsArtifactReboot Yes\n", &[]),
+    scene("fail ArtifactInstall\nsay NeedsArtifactReboot Yes\n", &[]),
+    scene("fail ArtifactReboot\nsay SupportsRollback Yes\nsay NeedsArtifactReboot Yes\n", &[]),
+    scene("fail ArtifactVerifyReboot\nsay SupportsRollback Yes\nsay NeedsArtifactReboot Yes\n", &[]),
+    scene("fail ArtifactVerifyReboot\nsay NeedsArtifactReboot Yes\n", &[]),
+    scene(
+        "fail ArtifactVerifyReboot\nfail ArtifactRollback\nsay SupportsRollback Yes\nsay NeedsArtifactReboot Yes\n",
+        &[],
+    ),
+    scene(
+        "fail ArtifactVerifyReboot\nfail ArtifactRollbackReboot\nsay SupportsRollback Yes\nsay NeedsArtifactReboot Yes\n",
+        &[],
+    ),
+    scene("fail ArtifactCommit\nsay SupportsRollback Yes\nsay NeedsArtifactReboot Yes\n", &[]),
+    differs(
+        "fail Cleanup\nsay SupportsRollback Yes\nsay NeedsArtifactReboot Yes\n",
+        &[],
+        "Download ArtifactInstall ArtifactReboot ArtifactVerifyReboot ArtifactCommit Cleanup success",
+        "as client 5.x: what was committed has succeeded, and the failed clean-up is in the log",
+    ),
+];
+
+/// One deployment to each client; what its module did, and how it ended.
+fn deploy(plan: &str, writer: &Path) -> Option<[String; 2]> {
+    let mut theirs = MenderDevice::new()?;
+    let mut ours = VirtualDevice::new();
+    fs::create_dir_all(ours.path("share/modules/v3")).unwrap();
+    theirs.program("share/modules/v3/recorder", &recording(&theirs.path("")));
+    ours.program("share/modules/v3/recorder", &recording(&ours.path("")));
+    let folder = tempfile::tempdir().unwrap();
+    let payload = folder.path().join("payload");
+    fs::write(&payload, "payload").unwrap();
+    let made = artifact(writer, folder.path(), "release-2", "recorder", &[("-f", &payload)]);
+    let (their_server, our_server) = (Backend::start(|options| options), Backend::start(|options| options));
+    fs::write(theirs.path("plan"), plan).unwrap();
+    fs::write(ours.path("plan"), plan).unwrap();
+    theirs.bring_key();
+    theirs.start(their_server.running.url(), |_| {});
+    ours.configure(our_server.running.url(), |config| {
+        config["ArtifactVerifyKey"] = serde_json::Value::Null;
+        config["RustOta"]["DangerAcceptUnsigned"] = true.into();
+    });
+    ours.start();
+    let ends = [(&their_server, theirs.path("")), (&our_server, ours.path(""))].map(|(server, folder)| {
+        server.accept_the_device();
+        server.the_device();
+        let deployment = server.deploy(&made, "release-2");
+        let ended = wait_for(PATIENCE, || {
+            let status = server.management.device_deployments(&deployment).unwrap();
+            let status = status.into_iter().next()?.status;
+            FINISHED.contains(&status.as_str()).then_some(status)
+        });
+        format!("{} {}", deeds(&folder), ended.unwrap_or_else(|| "does not end".into()))
+    });
+    theirs.stop();
+    ours.stop();
+    Some(ends)
+}
+
+#[test]
+fn a_module_is_called_alike_by_both_daemons() {
+    let Some(writer) = tool("mender-artifact") else { return };
+    let mut different = Vec::new();
+    for scene in OVER_THE_AIR {
+        let Some([expected, done]) = deploy(scene.plan, &writer) else { return };
+        println!("{:?}\n  {expected}", scene.plan);
+        let want = scene.ours.map_or(expected.as_str(), |(ours, why)| {
+            println!("  ours: {ours} ({why})");
+            ours
+        });
+        if done != want {
+            different.push(format!("{:?}\n  theirs {expected}\n  ours   {done}", scene.plan));
+        }
+    }
+    assert!(different.is_empty(), "{}", different.join("\n"));
 }
