@@ -196,7 +196,7 @@ fn add_ons(setup: &Setup, transport: &HttpTransport, clock: Arc<dyn Clock>) -> O
     let lifetime = lifetime.unwrap_or(config.update_poll_interval_seconds.saturating_mul(2));
     let after_start = Duration::from_secs(config.control_map_boot_expiration_seconds);
     let maps = ControlMaps::load(&setup.datastore, Duration::from_secs(lifetime), after_start, clock.now());
-    match LocalProxy::new(transport.dialer()) {
+    match LocalProxy::new(transport.dialer(), Arc::clone(&clock)) {
         Ok(proxy) => Some(AddOns::new(proxy, maps, clock)),
         Err(error) => {
             log::warn!("add-ons cannot be served: {error}");

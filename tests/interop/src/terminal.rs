@@ -1,5 +1,5 @@
-//! The server's side of a session with `mender-connect`: the messages in the frames of its WebSocket, and what a user
-//! does with them. How frames travel is the business of whoever has the WebSocket.
+//! The server's side of a session with `mender-connect`: the messages in the frames of its WebSocket, and
+//! what a user does with them. How frames travel is the business of whoever has the WebSocket.
 //!
 //! A message is a map in MessagePack: `hdr` with `proto`, `typ`, `sid` and `props`, and `body`.
 
@@ -234,22 +234,17 @@ impl<F: Frames> Session<F> {
     pub fn open(frames: F) -> (Session<F>, Vec<i64>) {
         let mut session = Session { frames };
         let body = Value::map([("versions", Value::List(vec![Value::Int(1)]))]).encoded();
-        session.send(CONTROL, "open", Value::Nil, body);
+        session.send(CONTROL, "open", &[], body);
         let accepted = session.expect(CONTROL, "accept");
         let (offer, _) = Value::decode(&accepted.body).unwrap();
         let Some(Value::List(offered)) = offer.get("protocols") else { panic!("{offer:?}") };
         (session, offered.iter().filter_map(Value::as_int).collect())
     }
 
-    fn send(&mut self, proto: u16, kind: &str, props: Value, body: Vec<u8>) {
-        let user = ("user_id", Value::text("tester"));
-        let props = match props {
-            Value::Map(mut pairs) => {
-                pairs.push((Value::text(user.0), user.1));
-                Value::Map(pairs)
-            }
-            _ => Value::map([user]),
-        };
+    fn send(&mut self, proto: u16, kind: &str, props: &[(&str, Value)], body: Vec<u8>) {
+        let user = [("user_id", Value::text("tester"))];
+        let pairs = props.iter().chain(&user).map(|(key, value)| (Value::text(key), value.clone()));
+        let props = Value::Map(pairs.collect());
         self.frames.send(&Message { proto, kind: kind.to_owned(), props, body }.encoded());
     }
 
@@ -270,8 +265,8 @@ impl<F: Frames> Session<F> {
     /// Starts a shell.
     #[track_caller]
     pub fn start_shell(&mut self) {
-        let size = Value::map([("terminal_height", Value::Int(24)), ("terminal_width", Value::Int(80))]);
-        self.send(SHELL, "new", size, Vec::new());
+        let size = [("terminal_height", Value::Int(24)), ("terminal_width", Value::Int(80))];
+        self.send(SHELL, "new", &size, Vec::new());
         let started = self.expect(SHELL, "new");
         assert_eq!(started.props.get("status"), Some(&Value::Int(1)), "{started:?}");
     }
@@ -279,7 +274,7 @@ impl<F: Frames> Session<F> {
     /// Types `line` and waits until `expected` was printed.
     #[track_caller]
     pub fn type_line(&mut self, line: &str, expected: &str) {
-        self.send(SHELL, "shell", Value::Nil, format!("{line}\n").into_bytes());
+        self.send(SHELL, "shell", &[], format!("{line}\n").into_bytes());
         let mut printed = String::new();
         while !printed.contains(expected) {
             printed += &String::from_utf8_lossy(&self.expect(SHELL, "shell").body);
@@ -288,7 +283,7 @@ impl<F: Frames> Session<F> {
 
     /// Ends the shell.
     pub fn stop_shell(&mut self) {
-        self.send(SHELL, "stop", Value::Nil, Vec::new());
+        self.send(SHELL, "stop", &[], Vec::new());
         self.expect(SHELL, "stop");
     }
 
@@ -296,7 +291,7 @@ impl<F: Frames> Session<F> {
     #[track_caller]
     pub fn fetch_file(&mut self, path: &str) -> Vec<u8> {
         let body = Value::map([("path", Value::text(path))]).encoded();
-        self.send(FILES, "get_file", Value::Nil, body);
+        self.send(FILES, "get_file", &[], body);
         let mut content = Vec::new();
         loop {
             let chunk = self.expect(FILES, "file_chunk");
@@ -307,7 +302,7 @@ impl<F: Frames> Session<F> {
                 return content;
             }
             content.extend_from_slice(&chunk.body);
-            self.send(FILES, "ack", Value::map([("offset", Value::Int(content.len() as i64))]), Vec::new());
+            self.send(FILES, "ack", &[("offset", Value::Int(content.len() as i64))], Vec::new());
         }
     }
 
@@ -316,7 +311,7 @@ impl<F: Frames> Session<F> {
     /// # Errors
     /// What the device says.
     pub fn run_client(&mut self, command: &str) -> Result<(), String> {
-        self.send(CLIENT, command, Value::Nil, Vec::new());
+        self.send(CLIENT, command, &[], Vec::new());
         let done = self.expect(CLIENT, command);
         match done.props.get("status").and_then(Value::as_int) {
             Some(1) | None => Ok(()),
@@ -326,7 +321,7 @@ impl<F: Frames> Session<F> {
 
     /// Ends the session.
     pub fn close(mut self) {
-        self.send(CONTROL, "close", Value::Nil, Vec::new());
+        self.send(CONTROL, "close", &[], Vec::new());
     }
 }
 

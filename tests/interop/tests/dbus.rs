@@ -1,4 +1,5 @@
-//! Our daemon on a real message bus, asked with the tools of D-Bus: the token, the way to the server, and control maps.
+//! Our daemon on a real message bus, asked with the tools of D-Bus: the token, the way to the server, and
+//! control maps.
 
 // Clippy's leave for tests does not reach the functions that tests share.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
@@ -80,7 +81,7 @@ impl World {
     /// Token and address as soon as there are any.
     #[track_caller]
     fn wait_for_access(&self) -> Vec<String> {
-        let found = wait_for(PATIENCE, || Some(self.access()).filter(|access| access[0] != ""));
+        let found = wait_for(PATIENCE, || Some(self.access()).filter(|access| !access[0].is_empty()));
         found.unwrap_or_else(|| panic!("there is no token"))
     }
 }
@@ -90,8 +91,8 @@ fn ask(access: &[String]) -> String {
     let mut stream = TcpStream::connect(access[1].strip_prefix("http://").unwrap()).unwrap();
     let body = r#"[{"name":"asked","value":"by an add-on"}]"#;
     let request = format!(
-        "PATCH /api/devices/v1/inventory/device/attributes HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\n\
-         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        "PATCH /api/devices/v1/inventory/device/attributes HTTP/1.1\r\nHost: x\r\n\
+         Authorization: Bearer {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
         access[0],
         body.len()
     );

@@ -1,5 +1,5 @@
-//! The real `mender-connect` on a real message bus, through our daemon, to a server: a user opens a shell on the device,
-//! fetches a file and asks for an update.
+//! The real `mender-connect` on a real message bus, through our daemon, to a server: a user opens a shell on
+//! the device, fetches a file and asks for an update.
 
 // Clippy's leave for tests does not reach the functions that tests share.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
