@@ -19,6 +19,9 @@ use zbus::blocking::{Connection, MessageIterator, connection};
 
 use self::authentication::Authentication;
 pub use self::control_maps::ControlMaps;
+// For the gates of the agent.
+#[allow(unused_imports)]
+pub use self::control_maps::{ControlAction, ControlPoint};
 use self::control_maps::{ControlMapError, SharedControlMaps};
 use self::update::Update;
 use crate::local_proxy::{Access, LocalProxy};
