@@ -215,7 +215,7 @@ fn add_ons(
     let lifetime = lifetime.unwrap_or(config.update_poll_interval_seconds.saturating_mul(2));
     let after_start = Duration::from_secs(config.control_map_boot_expiration_seconds);
     let maps = ControlMaps::load(&setup.datastore, Duration::from_secs(lifetime), after_start, clock.now());
-    match LocalProxy::new(transport.dialer()) {
+    match LocalProxy::new(transport.dialer(), Arc::new(clock.clone())) {
         Ok(proxy) => {
             let (waking, board) = (clock.clone(), Arc::clone(board));
             // A map that is sent again and again must not make the device ask the server again and again.

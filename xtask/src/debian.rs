@@ -10,6 +10,10 @@ use crate::{Outcome, workspace};
 const TOOLS: &[(&str, &str)] = &[
     ("mender-artifact", "mender-artifact"),
     ("mender", "mender-client"),
+    ("mender-connect", "mender-connect"),
+    ("dbus-daemon", "dbus-daemon"),
+    ("dbus-send", "dbus-bin"),
+    ("dbus-monitor", "dbus-bin"),
     ("fw_printenv", "libubootenv-tool"),
     ("fw_setenv", "libubootenv-tool"),
     ("mkenvimage", "u-boot-tools"),
