@@ -23,7 +23,7 @@ use linux::signals;
 use linux::state_scripts::LinuxScripts;
 use linux::waiter::LinuxClock;
 
-use crate::compose::{ComposeError, LazyBootEnv, Setup};
+use crate::compose::{ComposeError, LOCK_PATIENCE, LazyBootEnv, Setup};
 #[cfg(feature = "dbus")]
 use crate::dbus::{AddOns, ControlMaps};
 use crate::deployment_log::DeploymentLogs;
@@ -33,7 +33,7 @@ use crate::keystore::{self, KeyStoreError};
 #[cfg(feature = "dbus")]
 use crate::local_proxy::LocalProxy;
 use crate::logger;
-use crate::notify::{Notifier, Watchdog, WatchedWaiter};
+use crate::notify::{Notifier, Watchdog, WatchedClock, WatchedWaiter};
 use crate::status::{self, SharedBoard, look};
 
 /// How long the service manager waits for a sign of life while nothing of a deployment is done: the inventory programs
@@ -114,7 +114,7 @@ pub fn run(setup: &Setup, bootstrap: impl FnOnce(&Setup)) -> Result<(), AgentErr
     linux::process::hide_inherited_descriptors();
     // A key is made by one process at a time.
     let lock = setup.lock()?;
-    let _pid_file = PidFile::create(&setup.pid_file()).map_err(AgentError::PidFile)?;
+    let _pid_file = PidFile::create(&setup.pid_file(), LOCK_PATIENCE).map_err(AgentError::PidFile)?;
     let transport = setup.http_transport(Arc::clone(&shared))?;
     // Certificates that cannot be read are worth a line at the start, not only at the first poll.
     if !setup.config.servers.iter().all(|server| server.starts_with("http://")) {
@@ -143,10 +143,11 @@ pub fn run(setup: &Setup, bootstrap: impl FnOnce(&Setup)) -> Result<(), AgentErr
             .inspect_err(|error| log::warn!("`rust-ota status` will not be answered: {error}"));
     let notifier = Notifier::from_environment(environment);
     let watchdog = Watchdog::from_environment(environment, notifier.clone(), Arc::clone(&shared));
+    let watched: Arc<dyn Clock> = Arc::new(WatchedClock::new(Arc::clone(&shared), watchdog.clone()));
     let config = &setup.config;
     let seconds = Duration::from_secs;
     let schedule = Schedule::new(
-        &*shared,
+        &*watched,
         seconds(config.update_poll_interval_seconds),
         seconds(config.inventory_poll_interval_seconds),
     );
@@ -161,7 +162,7 @@ pub fn run(setup: &Setup, bootstrap: impl FnOnce(&Setup)) -> Result<(), AgentErr
             ..setup.download_settings()
         },
     };
-    let gates = Gates::of_daemon(config, desk.clone(), Arc::clone(&shared));
+    let gates = Gates::of_daemon(config, desk.clone(), Arc::clone(&watched));
     #[cfg(feature = "dbus")]
     let gates = match &add_ons {
         Some(add_ons) => gates.behind(add_ons.control_gate()),
@@ -169,11 +170,11 @@ pub fn run(setup: &Setup, bootstrap: impl FnOnce(&Setup)) -> Result<(), AgentErr
     };
     let mut host = LinuxHost {
         setup,
-        scripts: setup.scripts().stopped_by(Arc::clone(&shared)),
+        scripts: setup.scripts().stopped_by(Arc::clone(&watched)),
         logs: DeploymentLogs::new(setup.deployment_log_directory()),
         watcher: Watcher {
             board,
-            clock: Arc::clone(&shared),
+            clock: Arc::clone(&watched),
             watchdog: watchdog.clone(),
             notifier: notifier.clone(),
             told: Duration::ZERO,
@@ -183,12 +184,12 @@ pub fn run(setup: &Setup, bootstrap: impl FnOnce(&Setup)) -> Result<(), AgentErr
         download_connections: None,
         gates,
         desk,
-        clock: Arc::clone(&shared),
+        clock: Arc::clone(&watched),
     };
     let mut waiter = WatchedWaiter::new(clock.waiter(), watchdog);
     log::info!("rust-ota {} started", env!("CARGO_PKG_VERSION"));
     notifier.ready();
-    let mut agent = Agent::new(&mut host, api, shared, &mut waiter, settings, schedule);
+    let mut agent = Agent::new(&mut host, api, watched, &mut waiter, settings, schedule);
     #[cfg(feature = "dbus")]
     if let Some(Err(error)) = add_ons.map(|add_ons| add_ons.start(agent.shared_api())) {
         log::warn!("add-ons cannot be served: {error}");
@@ -362,7 +363,10 @@ impl Host for LinuxHost<'_> {
             self.desk.clear();
         }
         let config = &self.setup.config;
-        self.watcher.tell(event, config.state_script_timeout_seconds.max(config.module_timeout_seconds));
+        let seconds = Duration::from_secs;
+        let script = seconds(config.state_script_timeout_seconds);
+        let scripts = script.saturating_add(seconds(config.state_script_retry_timeout_seconds));
+        self.watcher.tell(event, scripts, script.max(seconds(config.module_timeout_seconds)));
     }
 }
 
@@ -415,7 +419,8 @@ struct Watcher {
 }
 
 impl Watcher {
-    fn tell(&mut self, event: &Event<'_>, longest_seconds: u64) {
+    /// `scripts` is what a set of state scripts may take, `longest` one script or one call of an update module.
+    fn tell(&mut self, event: &Event<'_>, scripts: Duration, longest: Duration) {
         let now = self.clock.now();
         let mut board = look(&self.board);
         match event {
@@ -425,12 +430,11 @@ impl Watcher {
                     board.clear_deployment();
                 }
                 board.set_next_check(now.saturating_add(*next_check));
-                self.watchdog.restore();
                 self.notifier.status(&format!("idle, next check in {} s", next_check.as_secs()));
             }
+            Event::Scripts => self.watchdog.extend(scripts.saturating_add(SYNC_ALLOWANCE)),
             Event::Syncing => {
                 board.set_stage("sync");
-                self.watchdog.extend(SYNC_ALLOWANCE);
             }
             Event::Server { url, authorized } => board.set_server(*url, *authorized),
             Event::Checked => {
@@ -441,7 +445,7 @@ impl Watcher {
                 board.set_deployment(id, Some(artifact_name).filter(|name| !name.is_empty()).copied());
                 board.set_waiting(None);
                 // A state script or a call of an update module may take so long, and so may the retries of a script.
-                self.watchdog.extend(Duration::from_secs(longest_seconds).saturating_mul(2));
+                self.watchdog.extend(longest.saturating_mul(2).max(scripts));
                 self.notifier.status(&format!("deployment {id}: {artifact_name}"));
             }
             Event::Held { id, gate, reason } => {

@@ -38,6 +38,8 @@ const PID_FILE: &str = "rust-ota.pid";
 const STATUS_SOCKET: &str = "status.sock";
 const RUN_DIRECTORY: &str = "/run/rust-ota";
 const BOOTSTRAP_FILE: &str = "bootstrap.mender";
+/// How long another process may have the datastore before that is an error.
+pub const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 /// Longest configuration file that is read.
 const CONFIG_BYTES: u64 = 1024 * 1024;
 
@@ -283,13 +285,14 @@ impl Setup {
     }
 
     /// Makes the datastore where it is missing, and takes the lock that keeps other processes away from it until the
-    /// returned value is dropped.
+    /// returned value is dropped. Waits for a moment: a look at the record is short, and a program that a client was
+    /// about to start when it was killed may hold the lock for a moment longer.
     ///
     /// # Errors
-    /// [`ComposeError::Lock`] at once when another process has it.
+    /// [`ComposeError::Lock`] when another process keeps it.
     pub fn lock(&self) -> Result<FileLock, ComposeError> {
         fs::create_dir_all(&self.datastore).map_err(|error| io_error("create", &self.datastore, error))?;
-        FileLock::acquire(&self.datastore.join(LOCK_FILE), Duration::ZERO).map_err(ComposeError::Lock)
+        FileLock::acquire(&self.datastore.join(LOCK_FILE), LOCK_PATIENCE).map_err(ComposeError::Lock)
     }
 
     /// Whether a record is there already.

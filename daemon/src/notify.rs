@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use client_core::clock::{Clock, Waiter, Wake};
+use client_core::clock::{Clock, Paused, Waiter, Wake};
 
 /// Longest time that sending may take: the service manager reads at once or is in trouble itself.
 const SEND: Duration = Duration::from_secs(1);
@@ -131,6 +131,52 @@ impl Watchdog {
     }
 }
 
+/// The clock of the main loop: its pauses feed the watchdog. A server that is out of reach may be waited for longer than
+/// any allowance. Not for threads that go on for ever whatever the main
+/// loop does.
+pub struct WatchedClock {
+    clock: Arc<dyn Clock>,
+    watchdog: Watchdog,
+}
+
+impl WatchedClock {
+    /// Pauses with `clock`.
+    pub fn new(clock: Arc<dyn Clock>, watchdog: Watchdog) -> WatchedClock {
+        WatchedClock { clock, watchdog }
+    }
+}
+
+impl Clock for WatchedClock {
+    fn now(&self) -> Duration {
+        self.clock.now()
+    }
+
+    fn wall(&self) -> Duration {
+        self.clock.wall()
+    }
+
+    fn pause(&self, time: Duration) -> Paused {
+        let Some(interval) = self.watchdog.interval() else { return self.clock.pause(time) };
+        let end = self.clock.now().saturating_add(time);
+        loop {
+            self.watchdog.alive();
+            let left = end.saturating_sub(self.clock.now());
+            match self.clock.pause(left.min(interval)) {
+                Paused::Elapsed if left > interval => {}
+                ended @ (Paused::Elapsed | Paused::Stopped) => return ended,
+            }
+        }
+    }
+
+    fn stop_requested(&self) -> bool {
+        self.clock.stop_requested()
+    }
+
+    fn random(&self) -> u64 {
+        self.clock.random()
+    }
+}
+
 /// A waiter that feeds the watchdog while it waits.
 pub struct WatchedWaiter<W> {
     waiter: W,
@@ -147,6 +193,8 @@ impl<W: Waiter> WatchedWaiter<W> {
 impl<W: Waiter> Waiter for WatchedWaiter<W> {
     fn wait(&mut self, time: Duration) -> Wake {
         let Some(interval) = self.watchdog.interval() else { return self.waiter.wait(time) };
+        // Whatever the work before was allowed: waiting is watched closely.
+        self.watchdog.restore();
         let end = self.watchdog.clock.now().saturating_add(time);
         loop {
             self.watchdog.alive();
@@ -161,8 +209,6 @@ impl<W: Waiter> Waiter for WatchedWaiter<W> {
 
 #[cfg(test)]
 mod tests {
-    use client_core::clock::Paused;
-
     use super::*;
 
     /// A clock that waiting moves.

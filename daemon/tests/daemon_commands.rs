@@ -36,7 +36,7 @@ fn the_process_that_holds_the_file_gets_the_signal() {
         let mut ready = [0; 6];
         std::io::Read::read_exact(daemon.stdout.as_mut().unwrap(), &mut ready).unwrap();
         let file = device.path("data/rust-ota.pid");
-        let _running = PidFile::create(&file).unwrap();
+        let _running = PidFile::create(&file, std::time::Duration::ZERO).unwrap();
         fs::write(&file, daemon.id().to_string()).unwrap();
         device.says(command).says(0, &[]);
         // Held open: the end of what it reads would end it too.

@@ -94,6 +94,8 @@ pub enum Event<'e> {
         /// Until the inventory is sent.
         next_inventory: Duration,
     },
+    /// State scripts of the root file system may run now, each with the time and the retries that it is allowed.
+    Scripts,
     /// The server is being talked to.
     Syncing,
     /// Who was talked to.
@@ -240,7 +242,7 @@ impl<'a> Agent<'a> {
         self.unsettled = false;
         let record = match self.record() {
             Ok(record) => record,
-            Err(reason) => return self.complain(&reason),
+            Err(reason) => return self.try_again_later(&reason),
         };
         if let Some(deployment) = record.deployment.filter(|deployment| deployment.id.is_some()) {
             let id = deployment.id.unwrap_or_default();
@@ -251,7 +253,8 @@ impl<'a> Agent<'a> {
             self.take_result(&id, result);
         } else if let Some(unreported) = record.unreported {
             self.host.begin_log(&unreported.id);
-            self.deliver(&unreported, Importance::Mandatory);
+            // One attempt: every check makes another.
+            self.deliver(&unreported, Importance::BestEffort);
             self.host.end_log();
         }
     }
@@ -355,7 +358,7 @@ impl<'a> Agent<'a> {
         let (api, clock, mut settings) =
             (Arc::clone(&self.api), Arc::clone(&self.clock), self.settings.download.clone());
         settings.budget_bytes = settings.budget_bytes.map(|budget| budget.saturating_sub(spent_bytes));
-        let mut statistics = None;
+        let mut transfer = None;
         let device_type = provides.get("device_type").cloned().unwrap_or_default();
         let mut transport = Some(transport);
         let mut open = || {
@@ -379,12 +382,16 @@ impl<'a> Agent<'a> {
                 settings.clone(),
             )
             .map_err(std::io::Error::other)?;
-            statistics = Some(download.statistics());
+            transfer = Some((download.statistics(), download.canceller()));
             // Reading the network, decoding and writing the slot are three threads.
             Ok(Box::new(ReadAhead::new(download)?) as Box<dyn Read + Send>)
         };
         let result = self.on_device(|device| deploy::carry_out(device, order, &mut open, policy));
-        let received_bytes = statistics.map_or(0, |statistics| statistics.received());
+        let received_bytes = transfer.map_or(0, |(statistics, canceller)| {
+            // The thread that reads ahead may still be at it. It would ask the server about a deployment that is over.
+            canceller.cancel();
+            statistics.received()
+        });
         if matches!(&result, Ok(Summary { status: Status::Interrupted, .. })) && received_bytes > 0 {
             self.remember_spent(&order.id, spent_bytes.saturating_add(received_bytes));
         }
@@ -549,11 +556,13 @@ impl<'a> Agent<'a> {
     }
 
     fn run_scripts(&mut self, state: ScriptState, action: ScriptAction) -> Result<(), Failure> {
+        self.host.tell(&Event::Scripts);
         let ran = self.host.scripts().run(ScriptPoint { state, action }, OnScriptFailure::Stop);
         ran.map_err(|error| Failure::Other(error.to_string()))
     }
 
     fn run_ignored(&mut self, state: ScriptState, action: ScriptAction) {
+        self.host.tell(&Event::Scripts);
         let ran = self.host.scripts().run(ScriptPoint { state, action }, OnScriptFailure::RunTheRest);
         if let Err(error) = ran {
             log::warn!("ignored: {error}");

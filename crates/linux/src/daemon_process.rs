@@ -1,5 +1,6 @@
 //! The one daemon of a device: the file that says which process it is, and asking that process for something.
 
+use fs2::FileExt;
 use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
@@ -8,11 +9,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use fs2::FileExt;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::lock::LockError;
+use crate::lock::{self, LockError};
 use crate::process_group::{Ended, ProcessGroup};
 
 /// The units under which a daemon may run: ours, and those of the Mender client 5.x and 3.x.
@@ -27,21 +27,18 @@ pub struct PidFile {
 }
 
 impl PidFile {
-    /// Writes the id of this process to `path`. The file stays when the process ends; its lock does not.
+    /// Writes the id of this process to `path`, and waits up to `wait` for a daemon that has just ended: a program that it
+    /// was about to start may hold its lock for a moment. The file stays when the process ends; its lock does not.
     ///
     /// # Errors
     /// [`LockError::Held`] when another daemon runs, [`LockError::Open`] when the file cannot be written.
-    pub fn create(path: &Path) -> Result<PidFile, LockError> {
+    pub fn create(path: &Path, wait: Duration) -> Result<PidFile, LockError> {
         let open_error = |source| LockError::Open { path: path.to_path_buf(), source };
         let mut options = OpenOptions::new();
         let opened = options.read(true).write(true).create(true).truncate(false).mode(0o644).open(path);
         let mut file = opened.map_err(open_error)?;
-        match FileExt::try_lock_exclusive(&file) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                return Err(LockError::Held { path: path.to_path_buf() });
-            }
-            Err(error) => return Err(open_error(error)),
+        if !lock::try_for(&file, wait).map_err(open_error)? {
+            return Err(LockError::Held { path: path.to_path_buf() });
         }
         let write = |file: &mut File| {
             file.set_len(0)?;
@@ -167,9 +164,9 @@ mod tests {
         assert_eq!(find(&path), None);
         std::fs::write(&path, "123456789 the rest of a longer one").unwrap();
         assert_eq!(find(&path), None);
-        let running = PidFile::create(&path).unwrap();
+        let running = PidFile::create(&path, Duration::ZERO).unwrap();
         assert_eq!(find(&path), Some(std::process::id().try_into().unwrap()));
-        assert!(matches!(PidFile::create(&path), Err(LockError::Held { .. })));
+        assert!(matches!(PidFile::create(&path, Duration::ZERO), Err(LockError::Held { .. })));
         drop(running);
         assert_eq!(find(&path), None);
     }
@@ -178,7 +175,7 @@ mod tests {
     fn a_file_without_a_process_names_none() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("rust-ota.pid");
-        let running = PidFile::create(&path).unwrap();
+        let running = PidFile::create(&path, Duration::ZERO).unwrap();
         for content in ["", "x", "-1", "0", "1"] {
             std::fs::write(&path, content).unwrap();
             assert_eq!(find(&path), None, "{content}");

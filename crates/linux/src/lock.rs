@@ -67,25 +67,33 @@ impl FileLock {
     pub fn acquire(path: &Path, wait: Duration) -> Result<FileLock, LockError> {
         let open_error = |source| LockError::Open { path: path.to_path_buf(), source };
         let file = open(path).map_err(open_error)?;
-        let deadline = Instant::now() + wait;
-        loop {
-            match FileExt::try_lock_exclusive(&file) {
-                Ok(()) => return Ok(FileLock { path: path.to_path_buf(), _file: file }),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(open_error(error)),
-            }
-            if Instant::now() >= deadline {
-                return Err(LockError::Held { path: path.to_path_buf() });
-            }
-            debug!("waiting for the lock {}", path.display());
-            std::thread::sleep(RETRY.min(wait));
+        match try_for(&file, wait).map_err(open_error)? {
+            true => Ok(FileLock { path: path.to_path_buf(), _file: file }),
+            false => Err(LockError::Held { path: path.to_path_buf() }),
         }
     }
 
     /// The lock file.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+}
+
+/// Locks `file`, waiting up to `wait` for whoever has it. Whether that worked.
+pub(crate) fn try_for(file: &File, wait: Duration) -> io::Result<bool> {
+    let deadline = Instant::now() + wait;
+    loop {
+        match FileExt::try_lock_exclusive(file) {
+            Ok(()) => return Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+        if Instant::now() >= deadline {
+            return Ok(false);
+        }
+        debug!("waiting for a lock");
+        std::thread::sleep(RETRY.min(wait));
     }
 }
 

@@ -3,11 +3,15 @@
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::Duration;
 
 use client_core::slot::{Slot, SlotError, System};
 
+use crate::process_group::{Ended, ProcessGroup};
 use crate::slots::{SlotPaths, running_slot};
 
+/// How long the program may take that restarts the device.
+const REBOOT_COMMAND: Duration = Duration::from_secs(120);
 /// Longest device type file that is read, in bytes.
 const DEVICE_TYPE_BYTES: usize = 4096;
 
@@ -41,11 +45,19 @@ impl System for LinuxSystem {
         let io_error = |source| SlotError::Io { doing: "run", path: self.reboot_command.clone(), source };
         let mut words = self.reboot_command.split_whitespace();
         let program = words.next().ok_or_else(|| io_error(std::io::ErrorKind::InvalidInput.into()))?;
-        let status = Command::new(program).args(words).status().map_err(io_error)?;
-        if !status.success() {
-            return Err(io_error(std::io::Error::other(status.to_string())));
+        let mut group = ProcessGroup::spawn(Command::new(program).args(words)).map_err(io_error)?;
+        match group.wait(REBOOT_COMMAND, None).map_err(io_error)? {
+            Ended::Exited(status) if status.success() => {
+                group.spare_the_rest();
+                Ok(())
+            }
+            Ended::Exited(status) => Err(io_error(std::io::Error::other(status.to_string()))),
+            Ended::TimedOut | Ended::Stopped => {
+                // It may have done its work all the same: whoever asked waits for the restart and sees.
+                log::warn!("{} does not come to an end", self.reboot_command);
+                Ok(())
+            }
         }
-        Ok(())
     }
 }
 

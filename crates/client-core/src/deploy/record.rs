@@ -222,7 +222,28 @@ impl Deployment {
         deployment.id = value.get("id").and_then(Value::as_str).map(str::to_owned);
         deployment.external = value.get("external").and_then(Value::as_bool).unwrap_or_default();
         deployment.image = value.get("image").and_then(|image| serde_json::from_value(image.clone()).ok());
-        deployment.stage = Stage::Rollback;
+        // The way back is counted and not begun anew: this is read again by each process until it is over.
+        let stage = value.get("stage").and_then(|stage| serde_json::from_value(stage.clone()).ok());
+        deployment.stage = match stage {
+            Some(
+                back @ (Stage::RollbackReboot | Stage::VerifyRollback | Stage::Failure | Stage::Cleanup),
+            ) => back,
+            Some(
+                Stage::Download
+                | Stage::Install
+                | Stage::Reboot
+                | Stage::VerifyReboot
+                | Stage::Commit
+                | Stage::AfterCommit
+                | Stage::Rollback,
+            )
+            | None => Stage::Rollback,
+        };
+        let number = |key: &str| {
+            value.get(key).and_then(Value::as_u64).and_then(|number| u32::try_from(number).ok()).unwrap_or(0)
+        };
+        (deployment.transitions, deployment.reboots_back) = (number("transitions"), number("reboots_back"));
+        deployment.inconsistent = value.get("inconsistent").and_then(Value::as_bool).unwrap_or_default();
         deployment.failed = true;
         deployment
     }

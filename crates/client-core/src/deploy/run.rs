@@ -214,15 +214,11 @@ pub fn roll_back(device: &mut Device<'_>, options: &Options) -> Result<Summary, 
 pub fn resume(device: &mut Device<'_>, options: &Options) -> Result<Summary, DeployError> {
     let (mut run, deployment) = take_up(device, options)?;
     if deployment.transitions > TRANSITIONS_MAX {
-        // Something in the stages it passes ends this process every time: nothing of it is called again.
-        run.deployment.inconsistent = true;
-        run.fail(DeployError::Loop);
-        run.passed.push(Stage::Failure);
-        run.handler = None;
-        run.drive(Stage::Cleanup, None);
+        run.break_the_loop();
         return Ok(run.finish(Command::Resume));
     }
-    match run.position()? {
+    let position = run.position().map_err(|error| run.counted(error))?;
+    match position {
         Resume::AwaitReboot => match run.conduct {
             Conduct::Attended => run.waiting = true,
             Conduct::Unattended => run.drive(Stage::Reboot, None),
@@ -381,8 +377,10 @@ fn take_up<'r>(
     let mut run = Run::new(device, record, deployment.clone(), options);
     // Killed before the header was read, or without a payload: there is none.
     if !deployment.payload_type.is_empty() {
-        run.reopen_handler()?;
-        run.begun = true;
+        match run.reopen_handler() {
+            Ok(()) => run.begun = true,
+            Err(error) => run.without_handler(error)?,
+        }
     }
     Ok((run, deployment))
 }
@@ -527,6 +525,66 @@ impl<'r> Run<'r> {
         handler.restore(image.clone());
         self.handler = Some(handler);
         Ok(())
+    }
+
+    /// Goes on without a handler where that is possible. Where it is not, the attempt counts: what cannot be opened for
+    /// ever must not keep the device from other updates for ever.
+    fn without_handler(&mut self, error: InstallError) -> Result<(), DeployError> {
+        let not_needed = match self.deployment.stage {
+            Stage::Download | Stage::AfterCommit | Stage::Failure | Stage::Cleanup => true,
+            Stage::Install
+            | Stage::Reboot
+            | Stage::VerifyReboot
+            | Stage::Commit
+            | Stage::Rollback
+            | Stage::RollbackReboot
+            | Stage::VerifyRollback => self.deployment.transitions > TRANSITIONS_MAX,
+        };
+        if not_needed {
+            log::error!("{}: going on without a handler: {error}", self.deployment.artifact_name);
+            return Ok(());
+        }
+        Err(self.counted(error.into()))
+    }
+
+    /// Saves that this process took the deployment up, and in vain. A person who tries sees why, and is not counted.
+    fn counted(&mut self, error: DeployError) -> DeployError {
+        if self.conduct == Conduct::Unattended {
+            self.record.deployment = Some(self.deployment.clone());
+            if let Err(error) = self.record.save(self.state) {
+                log::error!("cannot save that the deployment was taken up in vain: {error}");
+            }
+        }
+        error
+    }
+
+    /// Something in the stages it passes ends this process every time: no script and no module of it is called again.
+    /// Only the bootloader is told to stay with the old software, or later deployments would find an open trial.
+    fn break_the_loop(&mut self) {
+        self.deployment.inconsistent = true;
+        self.fail(DeployError::Loop);
+        self.passed.push(Stage::Failure);
+        let verdict = self.handler().and_then(|handler| handler.verdict());
+        let mut new_software_runs = false;
+        match verdict {
+            Ok(Some(verdict @ (Verdict::Untouched | Verdict::Trial | Verdict::Reverting))) => {
+                new_software_runs = verdict != Verdict::Untouched;
+                if let Err(error) = self.handler().and_then(|handler| handler.roll_back()) {
+                    log::error!("{}: the trial stays open: {error}", self.deployment.artifact_name);
+                }
+            }
+            Ok(None | Some(Verdict::Committed | Verdict::FellBack | Verdict::Foreign)) => {}
+            Err(error) => log::error!("cannot tell what boots next: {error}"),
+        }
+        self.handler = None;
+        self.drive(Stage::Cleanup, None);
+        if new_software_runs && self.conduct == Conduct::Unattended && !self.save_failed {
+            // The record is settled; what runs is still what was given up.
+            match self.system.reboot() {
+                Ok(()) => self.rebooting = true,
+                Err(error) => log::error!("cannot restart into the old software: {error}"),
+            }
+        }
     }
 
     fn handler(&mut self) -> Result<&mut (dyn PayloadHandler + 'r), InstallError> {
@@ -1080,13 +1138,17 @@ impl<'r> Run<'r> {
         }
         self.record.deployment = None;
         self.record.version = VERSION;
-        self.ended = self.deployment.id.clone().map(|id| Unreported {
+        let ended = self.deployment.id.clone().map(|id| Unreported {
             id,
             failed: self.deployment.failed,
             remark: self.deployment.remark.clone(),
         });
-        self.record.unreported = self.ended.clone().or(self.record.unreported.take());
-        self.record.save(self.state)?;
+        self.record.unreported = ended.clone().or(self.record.unreported.take());
+        let saved = self.record.save(self.state);
+        // A success that is not written down may turn out otherwise: the next process decides.
+        self.save_failed = saved.is_err() && !self.deployment.failed;
+        self.ended = ended.filter(|_| !self.save_failed);
+        saved?;
         cleaned.and(discarded)
     }
 

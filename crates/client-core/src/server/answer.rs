@@ -180,6 +180,12 @@ impl Answer {
         Ok(self)
     }
 
+    /// Whether the service itself says why: a JSON object with an `error` (specification 1.0).
+    pub(super) fn explains_itself(&self) -> bool {
+        let body: Result<serde_json::Value, _> = serde_json::from_slice(&self.body);
+        body.is_ok_and(|body| body.get("error").is_some())
+    }
+
     /// What the server says, for people.
     pub(super) fn message(&self) -> &str {
         &self.said

@@ -501,6 +501,8 @@ fn report_answer(answer: Answer, what: &str) -> Result<ReportAnswer, ServerError
     match answer.status {
         200 | 204 => answer.unless_web_page().map(|_| ReportAnswer::Accepted),
         409 => answer.unless_web_page().map(|_| ReportAnswer::Aborted),
+        // A gateway without its service says 404 too, in plain text. Only the service explains itself.
+        404 if !answer.explains_itself() => Err(answer.into_error()),
         400 | 404 | 413 => {
             let answer = answer.unless_web_page()?;
             log::warn!("{} refuses {what} ({}): {}", answer.url, answer.status, answer.message());

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::io::{self, Read};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -123,6 +124,22 @@ pub struct Download {
     /// New links in a row without progress.
     links: u32,
     statistics: Arc<DownloadStatistics>,
+    canceller: Canceller,
+}
+
+/// Ends a download from another thread: nothing more is asked for.
+#[derive(Debug, Clone, Default)]
+pub struct Canceller(Arc<AtomicBool>);
+
+impl Canceller {
+    /// Ends it at the next step it takes.
+    pub fn cancel(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
 }
 
 /// The order of the server that is being followed.
@@ -238,6 +255,7 @@ impl Download {
             waits: 0,
             links: 0,
             statistics: Arc::default(),
+            canceller: Canceller::default(),
         };
         while download.answer.is_none() {
             download.step()?;
@@ -285,6 +303,11 @@ impl Download {
     /// What the transfer costs; goes on counting after the download was handed on.
     pub fn statistics(&self) -> Arc<DownloadStatistics> {
         Arc::clone(&self.statistics)
+    }
+
+    /// What ends this download when nobody wants the rest any more.
+    pub fn canceller(&self) -> Canceller {
+        self.canceller.clone()
     }
 
     /// Gets a connection, or waits before the next attempt.
@@ -498,6 +521,10 @@ impl Download {
         }
         deployment.asked_at = now;
         let mut api = deployment.api.lock().unwrap_or_else(PoisonError::into_inner);
+        // Looked at with the conversation in hand: whoever cancels reports the end only after this.
+        if self.canceller.is_cancelled() {
+            return Err(ServerError::Stopped);
+        }
         match api.report(&deployment.id, DeploymentStatus::Downloading, None) {
             Ok(ReportAnswer::Aborted) => Err(ServerError::Aborted { id: deployment.id.clone() }),
             Ok(ReportAnswer::Accepted | ReportAnswer::Refused) => Ok(()),
@@ -615,7 +642,7 @@ impl Download {
             if self.is_complete() {
                 return Ok(0);
             }
-            if self.clock.stop_requested() {
+            if self.clock.stop_requested() || self.canceller.is_cancelled() {
                 return Err(ServerError::Stopped);
             }
             if self.answer.is_none() || self.stalled.is_some() {

@@ -16,7 +16,7 @@ mod url;
 pub use api::{Api, Grant, Settings, TokenWatcher};
 pub use backoff::Backoff;
 pub use deployments::{DeploymentStatus, Offer, ReportAnswer};
-pub use download::{Download, DownloadSettings, DownloadStatistics};
+pub use download::{Canceller, Download, DownloadSettings, DownloadStatistics};
 pub use error::ServerError;
 pub use inventory::{Attribute, AttributeValue};
 
