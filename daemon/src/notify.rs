@@ -78,6 +78,8 @@ pub struct Watchdog {
     limit: Option<Duration>,
     /// When it was fed last.
     fed: Arc<Mutex<Option<Duration>>>,
+    /// What is allowed beyond the limit at the moment.
+    allowance: Arc<Mutex<Duration>>,
 }
 
 impl Watchdog {
@@ -92,7 +94,7 @@ impl Watchdog {
         let ours = environment("WATCHDOG_PID").is_none()
             || number("WATCHDOG_PID") == Some(u64::from(std::process::id()));
         let limit = number("WATCHDOG_USEC").filter(|limit| ours && *limit > 0).map(Duration::from_micros);
-        Watchdog { notifier, clock, limit, fed: Arc::default() }
+        Watchdog { notifier, clock, limit, fed: Arc::default(), allowance: Arc::default() }
     }
 
     /// How often it wants to be fed: twice as often as it must.
@@ -114,20 +116,22 @@ impl Watchdog {
     /// Lets `time` pass without a sign of life, for work that has a deadline of its own, until
     /// [`restore`](Watchdog::restore).
     pub fn extend(&self, time: Duration) {
-        if let Some(limit) = self.limit {
-            self.set_limit(limit.saturating_add(time));
-        }
+        self.allow(time);
     }
 
     /// Back to the configured silence.
     pub fn restore(&self) {
-        if let Some(limit) = self.limit {
-            self.set_limit(limit);
-        }
+        self.allow(Duration::ZERO);
     }
 
-    fn set_limit(&self, limit: Duration) {
-        self.notifier.send(&format!("WATCHDOG_USEC={}\nWATCHDOG=1", limit.as_micros()));
+    fn allow(&self, time: Duration) {
+        let Some(limit) = self.limit else { return };
+        let mut allowance = self.allowance.lock().unwrap_or_else(PoisonError::into_inner);
+        if *allowance != time {
+            *allowance = time;
+            let limit = limit.saturating_add(time);
+            self.notifier.send(&format!("WATCHDOG_USEC={}\nWATCHDOG=1", limit.as_micros()));
+        }
     }
 }
 
@@ -321,6 +325,29 @@ mod tests {
         assert_eq!(waiter.wait(seconds(95)), Wake::Elapsed);
         assert_eq!(clock.now(), seconds(95));
         assert_eq!(manager.heard(), ["WATCHDOG=1"; 3]);
+    }
+
+    #[test]
+    fn a_long_pause_of_the_main_loop_feeds_the_watchdog() {
+        let manager = Manager::new();
+        let clock = Arc::new(TestClock::default());
+        let watchdog = manager.watchdog(&clock, &[("WATCHDOG_USEC", "60000000".into())]);
+        let watched = WatchedClock::new(Arc::clone(&clock) as Arc<dyn Clock>, watchdog);
+        assert_eq!(watched.pause(seconds(100)), Paused::Elapsed);
+        assert_eq!(clock.now(), seconds(100));
+        assert_eq!(manager.heard(), ["WATCHDOG=1"; 4]);
+    }
+
+    #[test]
+    fn waiting_ends_what_was_allowed_for_work() {
+        let manager = Manager::new();
+        let clock = Arc::new(TestClock::default());
+        let watchdog = manager.watchdog(&clock, &[("WATCHDOG_USEC", "60000000".into())]);
+        watchdog.extend(seconds(40));
+        watchdog.extend(seconds(40));
+        assert_eq!(manager.heard(), ["WATCHDOG_USEC=100000000\nWATCHDOG=1"]);
+        WatchedWaiter::new(TestWaiter(Arc::clone(&clock)), watchdog).wait(seconds(1));
+        assert_eq!(manager.heard(), ["WATCHDOG_USEC=60000000\nWATCHDOG=1", "WATCHDOG=1"]);
     }
 
     #[test]

@@ -189,4 +189,18 @@ mod tests {
         assert_eq!(main_pid("MainPID=0\n"), None);
         assert_eq!(main_pid("garbage\nMainPID=x"), None);
     }
+
+    #[test]
+    fn a_start_waits_for_the_lock_of_a_daemon_that_has_just_ended() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("pid");
+        let before = PidFile::create(&path, Duration::ZERO).unwrap();
+        assert!(matches!(PidFile::create(&path, Duration::from_millis(1)), Err(LockError::Held { .. })));
+        let waiting = {
+            let path = path.clone();
+            std::thread::spawn(move || PidFile::create(&path, Duration::from_secs(60)).map(drop))
+        };
+        drop(before);
+        waiting.join().unwrap().unwrap();
+    }
 }

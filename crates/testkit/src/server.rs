@@ -63,6 +63,8 @@ pub enum Failure {
     LostAnswer,
     /// The server answers with this status and does nothing.
     Status(u16),
+    /// A gateway answers with this status in plain text, without the server.
+    Plain(u16),
     /// As `Status`, with a `Retry-After` header of this text.
     RetryAfter(u16, String),
     /// A captive portal answers 200 with a web page.
@@ -453,6 +455,7 @@ impl Snapshot {
                 lost()
             }
             Some(Failure::Status(status)) => said(status, "as the test wanted"),
+            Some(Failure::Plain(status)) => Reply::new(status, "no such page"),
             Some(Failure::RetryAfter(status, text)) => said(status, "later").header("retry-after", text),
             Some(Failure::CaptivePortal) => {
                 Reply::new(200, "<!DOCTYPE html><title>Pay</title>").header("content-type", "text/html")

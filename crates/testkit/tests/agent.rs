@@ -475,6 +475,51 @@ fn an_artifact_beyond_the_byte_budget_is_not_begun() {
     assert_eq!(version(&bench.world, !bench.running), None, "nothing was written");
 }
 
+/// The record as a process left it that ended in the middle.
+fn change_deployment(bench: &Bench, change: impl FnOnce(&mut Record)) {
+    let mut store = TwoCopyRecord::open(bench.world.open("record")).unwrap();
+    let mut record = Record::load(&mut store).unwrap();
+    change(&mut record);
+    record.save(&mut store).unwrap();
+}
+
+#[test]
+fn the_end_of_a_loop_closes_its_trial_and_the_device_takes_other_updates() {
+    let mut bench = Bench::new();
+    bench.order();
+    assert!(bench.daemon(20));
+    bench.boot();
+    assert_eq!(version(&bench.world, bench.running), Some("new"));
+    // Something has ended the process again and again.
+    change_deployment(&bench, |record| record.deployment.as_mut().unwrap().transitions = 40);
+    assert!(bench.daemon(20), "it goes back");
+    bench.boot();
+    assert_eq!(version(&bench.world, bench.running), Some("old"));
+    bench.daemon(6);
+    assert_eq!(bench.server.finals(ID), ["failure"]);
+    assert_eq!(bench.record().installed.name(), "new_INCONSISTENT");
+    let again = "d0000000-0000-4000-8000-000000000002";
+    bench.server.deploy(again, "new", artifacts::DEVICE_TYPE, &artifacts::rootfs("new", &new_image()));
+    assert!(bench.daemon(20));
+    bench.boot();
+    bench.daemon(6);
+    assert_eq!(bench.server.finals(again), ["success"]);
+}
+
+#[test]
+fn a_gateway_without_its_service_aborts_nothing() {
+    let mut bench = Bench::new();
+    bench.order();
+    assert!(bench.daemon(20));
+    bench.boot();
+    // "404 page not found" in plain text, as some gateways say it.
+    bench.server.fail_next(Matcher::Report("installing"), Failure::Plain(404));
+    bench.server.fail_next(Matcher::Report("success"), Failure::Plain(404));
+    bench.daemon(8);
+    assert_eq!(bench.server.finals(ID), ["success"]);
+    assert_eq!(version(&bench.world, bench.running), Some("new"));
+}
+
 #[test]
 fn what_a_person_has_installed_is_left_alone() {
     let mut bench = Bench::new();

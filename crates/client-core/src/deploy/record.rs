@@ -359,6 +359,19 @@ mod tests {
     }
 
     #[test]
+    fn the_way_back_of_such_a_deployment_is_counted_over_all_processes() {
+        let text = VERSION_1
+            .replace(r#""version":1"#, r#""version":2"#)
+            .replace(r#""stage":"Commit""#, r#""stage":"RollbackReboot""#)
+            .replace(r#""transitions":3"#, r#""reboots_back":2,"transitions":9"#);
+        let deployment = Record::from_json(text.as_bytes()).unwrap().deployment.unwrap();
+        assert_eq!(
+            (deployment.stage, deployment.reboots_back, deployment.transitions),
+            (Stage::RollbackReboot, 2, 9)
+        );
+    }
+
+    #[test]
     fn a_document_that_is_not_ours_is_an_error() {
         for text in ["", "null", "[]", "{}", r#"{"version":"x"}"#, r#"{"version":1,"installed":3}"#] {
             assert!(Record::from_json(text.as_bytes()).is_err(), "{text}");
