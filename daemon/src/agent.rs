@@ -366,7 +366,9 @@ impl Host for LinuxHost<'_> {
         let seconds = Duration::from_secs;
         let script = seconds(config.state_script_timeout_seconds);
         let scripts = script.saturating_add(seconds(config.state_script_retry_timeout_seconds));
-        self.watcher.tell(event, scripts, script.max(seconds(config.module_timeout_seconds)));
+        // Of one stage: its scripts before and behind it, and the calls of an update module (clean-up, question, download).
+        let calls = seconds(config.module_timeout_seconds).saturating_mul(3);
+        self.watcher.tell(event, scripts, script.saturating_mul(2).max(scripts).saturating_add(calls));
     }
 }
 
@@ -419,8 +421,9 @@ struct Watcher {
 }
 
 impl Watcher {
-    /// `scripts` is what a set of state scripts may take, `longest` one script or one call of an update module.
-    fn tell(&mut self, event: &Event<'_>, scripts: Duration, longest: Duration) {
+    /// `scripts` is what a set of state scripts may take, `silence` the longest time without a sign of life that a
+    /// deployment may take.
+    fn tell(&mut self, event: &Event<'_>, scripts: Duration, silence: Duration) {
         let now = self.clock.now();
         let mut board = look(&self.board);
         match event {
@@ -444,8 +447,7 @@ impl Watcher {
             Event::Deploying { id, artifact_name } => {
                 board.set_deployment(id, Some(artifact_name).filter(|name| !name.is_empty()).copied());
                 board.set_waiting(None);
-                // A state script or a call of an update module may take so long, and so may the retries of a script.
-                self.watchdog.extend(longest.saturating_mul(2).max(scripts));
+                self.watchdog.extend(silence);
                 self.notifier.status(&format!("deployment {id}: {artifact_name}"));
             }
             Event::Held { id, gate, reason } => {
