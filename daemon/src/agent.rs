@@ -12,7 +12,7 @@ use client_core::clock::Clock;
 use client_core::deploy::record::Record;
 use client_core::deploy::scripts::ScriptRunner;
 use client_core::deploy::{Device, Notice, Observer, Policy, Reporter, Stage};
-use client_core::install::{NoModules, Progress, WriteStatistics};
+use client_core::install::{Progress, WriteStatistics};
 use client_core::schedule::Schedule;
 use client_core::server::{Api, Attribute, AttributeValue, DownloadSettings, Settings, Transport};
 use client_core::slot::System;
@@ -24,9 +24,14 @@ use linux::state_scripts::LinuxScripts;
 use linux::waiter::LinuxClock;
 
 use crate::compose::{ComposeError, LazyBootEnv, Setup};
+#[cfg(feature = "dbus")]
+use crate::dbus::{AddOns, ControlMaps};
 use crate::deployment_log::DeploymentLogs;
+use crate::gates::{Desk, Gates};
 use crate::http::{HttpError, HttpTransport, IdleConnections};
 use crate::keystore::{self, KeyStoreError};
+#[cfg(feature = "dbus")]
+use crate::local_proxy::LocalProxy;
 use crate::logger;
 use crate::notify::{Notifier, Watchdog, WatchedWaiter};
 use crate::status::{self, SharedBoard, look};
@@ -119,12 +124,23 @@ pub fn run(setup: &Setup, bootstrap: impl FnOnce(&Setup)) -> Result<(), AgentErr
     }
     let api_transport = transport.another();
     let api_connections = api_transport.idle_connections();
-    let api = api(setup, api_transport, Arc::clone(&shared))?;
+    let board = SharedBoard::default();
+    #[cfg_attr(not(feature = "dbus"), allow(unused_mut))]
+    let mut api = api(setup, api_transport, Arc::clone(&shared))?;
+    #[cfg(feature = "dbus")]
+    let add_ons = add_ons(setup, &transport, &clock, &board);
+    #[cfg(feature = "dbus")]
+    if let Some(add_ons) = &add_ons {
+        api.watch_token(add_ons.watcher());
+    }
     drop(lock);
     bootstrap(setup);
-    let board = SharedBoard::default();
-    let _status = status::serve(&setup.status_socket(), Arc::clone(&board), Arc::clone(&shared))
-        .inspect_err(|error| log::warn!("`rust-ota status` will not be answered: {error}"));
+    let desk = Desk::default();
+    let waking = clock.clone();
+    let wake = move || waking.request_check_update();
+    let _status =
+        status::serve(&setup.status_socket(), Arc::clone(&board), Arc::clone(&shared), desk.clone(), wake)
+            .inspect_err(|error| log::warn!("`rust-ota status` will not be answered: {error}"));
     let notifier = Notifier::from_environment(environment);
     let watchdog = Watchdog::from_environment(environment, notifier.clone(), Arc::clone(&shared));
     let config = &setup.config;
@@ -141,8 +157,15 @@ pub fn run(setup: &Setup, bootstrap: impl FnOnce(&Setup)) -> Result<(), AgentErr
         retry_count: config.retry_poll_count,
         download: DownloadSettings {
             abort_check_every: Some(seconds(config.update_poll_interval_seconds).clamp(soonest, latest)),
+            budget_bytes: config.max_download_bytes,
             ..setup.download_settings()
         },
+    };
+    let gates = Gates::of_daemon(config, desk.clone(), Arc::clone(&shared));
+    #[cfg(feature = "dbus")]
+    let gates = match &add_ons {
+        Some(add_ons) => gates.behind(add_ons.control_gate()),
+        None => gates,
     };
     let mut host = LinuxHost {
         setup,
@@ -158,15 +181,56 @@ pub fn run(setup: &Setup, bootstrap: impl FnOnce(&Setup)) -> Result<(), AgentErr
         transport,
         api_connections,
         download_connections: None,
+        gates,
+        desk,
         clock: Arc::clone(&shared),
     };
     let mut waiter = WatchedWaiter::new(clock.waiter(), watchdog);
     log::info!("rust-ota {} started", env!("CARGO_PKG_VERSION"));
     notifier.ready();
-    let ended = Agent::new(&mut host, api, shared, &mut waiter, settings, schedule).run();
+    let mut agent = Agent::new(&mut host, api, shared, &mut waiter, settings, schedule);
+    #[cfg(feature = "dbus")]
+    if let Some(Err(error)) = add_ons.map(|add_ons| add_ons.start(agent.shared_api())) {
+        log::warn!("add-ons cannot be served: {error}");
+    }
+    let ended = agent.run();
     notifier.stopping();
     log::info!("{ended:?}: asked to stop");
     Ok(())
+}
+
+/// What other programs of the device use. Without it the daemon goes on.
+#[cfg(feature = "dbus")]
+fn add_ons(
+    setup: &Setup,
+    transport: &HttpTransport,
+    clock: &LinuxClock,
+    board: &SharedBoard,
+) -> Option<Arc<AddOns>> {
+    let config = &setup.config;
+    if !config.dbus_enabled {
+        return None;
+    }
+    let lifetime = config.control_map_expiration_seconds;
+    let lifetime = lifetime.unwrap_or(config.update_poll_interval_seconds.saturating_mul(2));
+    let after_start = Duration::from_secs(config.control_map_boot_expiration_seconds);
+    let maps = ControlMaps::load(&setup.datastore, Duration::from_secs(lifetime), after_start, clock.now());
+    match LocalProxy::new(transport.dialer()) {
+        Ok(proxy) => {
+            let (waking, board) = (clock.clone(), Arc::clone(board));
+            // A map that is sent again and again must not make the device ask the server again and again.
+            let wake = move || {
+                if look(&board).is_waiting() {
+                    waking.request_check_update();
+                }
+            };
+            Some(AddOns::new(proxy, maps, Arc::new(clock.clone()), wake))
+        }
+        Err(error) => {
+            log::warn!("add-ons cannot be served: {error}");
+            None
+        }
+    }
 }
 
 /// Makes a device key if there is none (or a new one, when forced to), and shows it to the server once.
@@ -209,6 +273,9 @@ struct LinuxHost<'s> {
     api_connections: IdleConnections,
     /// Connections of the last download, closed behind it.
     download_connections: Option<IdleConnections>,
+    gates: Gates,
+    /// The question that the gates may have put.
+    desk: Desk,
     clock: Arc<dyn Clock>,
 }
 
@@ -230,10 +297,11 @@ impl Host for LinuxHost<'_> {
             boot_env: &mut boot_env,
             slots: &mut slots,
             system: &system,
-            modules: &mut NoModules,
+            modules: &mut setup.modules(Some(Arc::clone(&self.clock))),
             state: &mut state,
             scripts: &mut self.scripts,
             observer: &mut self.watcher,
+            gates: &mut self.gates,
             reporter,
         });
         Ok(())
@@ -290,7 +358,11 @@ impl Host for LinuxHost<'_> {
                 self.api_connections.close();
             }
         }
-        self.watcher.tell(event, self.setup.config.state_script_timeout_seconds);
+        if matches!(event, Event::Ended { .. }) {
+            self.desk.clear();
+        }
+        let config = &self.setup.config;
+        self.watcher.tell(event, config.state_script_timeout_seconds.max(config.module_timeout_seconds));
     }
 }
 
@@ -343,13 +415,15 @@ struct Watcher {
 }
 
 impl Watcher {
-    fn tell(&mut self, event: &Event<'_>, script_seconds: u64) {
+    fn tell(&mut self, event: &Event<'_>, longest_seconds: u64) {
         let now = self.clock.now();
         let mut board = look(&self.board);
         match event {
             Event::Idle { next_check, .. } => {
-                board.set_stage("idle");
-                board.clear_deployment();
+                if !board.is_waiting() {
+                    board.set_stage("idle");
+                    board.clear_deployment();
+                }
                 board.set_next_check(now.saturating_add(*next_check));
                 self.watchdog.restore();
                 self.notifier.status(&format!("idle, next check in {} s", next_check.as_secs()));
@@ -365,9 +439,15 @@ impl Watcher {
             }
             Event::Deploying { id, artifact_name } => {
                 board.set_deployment(id, Some(artifact_name).filter(|name| !name.is_empty()).copied());
-                // A state script may take so long, and so may its retries.
-                self.watchdog.extend(Duration::from_secs(script_seconds).saturating_mul(2));
+                board.set_waiting(None);
+                // A state script or a call of an update module may take so long, and so may the retries of a script.
+                self.watchdog.extend(Duration::from_secs(longest_seconds).saturating_mul(2));
                 self.notifier.status(&format!("deployment {id}: {artifact_name}"));
+            }
+            Event::Held { id, gate, reason } => {
+                board.set_stage("waiting");
+                board.set_waiting(Some((*gate, reason)));
+                self.notifier.status(&format!("deployment {id} waits before {gate}: {reason}"));
             }
             Event::Ended { failed } => {
                 board.set_error(failed.then_some("the last deployment failed"));

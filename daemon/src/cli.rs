@@ -5,6 +5,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use client_core::deploy::Stage;
+use client_core::deploy::gates::Gate;
 use lexopt::{Arg, Parser, ValueExt};
 
 /// What was asked for.
@@ -87,6 +88,13 @@ pub enum Command {
     SendInventory,
     /// `status`.
     Status,
+    /// `allow` and `refuse`.
+    Answer {
+        /// The question's gate, where it is named.
+        gate: Option<Gate>,
+        /// `refuse`, with the reason.
+        refused: Option<String>,
+    },
     /// `--version`.
     Version,
     /// `--help`, of one command or of all.
@@ -134,6 +142,8 @@ Commands:
   status               Print what the daemon is doing
   check-update         Tell the daemon to ask for an update now
   send-inventory       Tell the daemon to send the inventory now
+  allow [GATE]         Let the deployment go on that waits for an answer
+  refuse [GATE]        End it
   bootstrap            Make the device key, and ask the server to accept this device
 
 Global options (before the command):
@@ -206,6 +216,17 @@ Usage: rust-ota check-update
        rust-ota send-inventory
 
 Tell the running daemon to ask for an update, or to send the inventory, now. Exit with 1 when none is running.
+";
+
+const ANSWER_HELP: &str = "\
+Usage: rust-ota allow [GATE]
+       rust-ota refuse [--reason TEXT] [GATE]
+
+Answer the question of a deployment that waits (`AskBefore` in the configuration, `rust-ota status` shows it). GATE is
+download, install, reboot or commit; with it, only that question is answered. A deployment that is refused fails, and
+what it did is undone. Exit with 1 when nothing is asked.
+
+  --reason TEXT   Why not; the server is told
 ";
 
 const BOOTSTRAP_HELP: &str = "\
@@ -301,6 +322,25 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
                 CommandOptions::parse(&mut parser, STATUS_HELP, false, &mut global)?.without_any()?;
             options.help.unwrap_or(Command::Status)
         }
+        Some(word @ ("allow" | "refuse")) => {
+            let mut options = CommandOptions::parse(&mut parser, ANSWER_HELP, true, &mut global)?;
+            let (source, reason) = (options.source.take(), options.reason.take());
+            if word == "allow" && reason.is_some() {
+                return Err(UsageError::Wrong("--reason goes with refuse".into()));
+            }
+            let refused = (word == "refuse").then(|| reason.unwrap_or_else(|| "refused".into()));
+            let unknown = |name: &OsString| {
+                UsageError::Wrong(format!(
+                    "{} is none of download, install, reboot and commit",
+                    name.to_string_lossy()
+                ))
+            };
+            let gate = match &source {
+                None => None,
+                Some(name) => Some(name.to_str().and_then(Gate::named).ok_or_else(|| unknown(name))?),
+            };
+            options.without_any()?.help.unwrap_or(Command::Answer { gate, refused })
+        }
         Some("install") => {
             let options =
                 CommandOptions::parse(&mut parser, INSTALL_HELP, true, &mut global)?.without_force()?;
@@ -357,6 +397,7 @@ struct CommandOptions {
     reboot_exit_code: bool,
     stop_before: Vec<Stage>,
     force: bool,
+    reason: Option<String>,
     help: Option<Command>,
 }
 
@@ -373,6 +414,7 @@ impl CommandOptions {
                 Arg::Long("reboot-exit-code") => options.reboot_exit_code = true,
                 Arg::Long("stop-before") => options.stop_before.push(stop_point(&parser.value()?.string()?)?),
                 Arg::Short('F') | Arg::Long("forcebootstrap") => options.force = true,
+                Arg::Long("reason") => options.reason = Some(parser.value()?.string()?),
                 // The 3.x client takes it here.
                 Arg::Long("passphrase-file") => global.passphrase_file = Some(parser.value()?.into()),
                 Arg::Long("json") => global.json = true,
@@ -391,6 +433,9 @@ impl CommandOptions {
     }
 
     fn without_force(self) -> Result<CommandOptions, UsageError> {
+        if self.reason.is_some() {
+            return Err(UsageError::Wrong("--reason goes with refuse".into()));
+        }
         if self.force {
             return Err(UsageError::Wrong("--forcebootstrap goes with bootstrap".into()));
         }
@@ -461,6 +506,11 @@ mod tests {
         check("mender-update check-update", Command::CheckUpdate);
         check("mender-update send-inventory", Command::SendInventory);
         check("rust-ota status --json", Command::Status);
+        check("rust-ota allow", Command::Answer { gate: None, refused: None });
+        check(
+            "rust-ota refuse --reason no commit",
+            Command::Answer { gate: Some(Gate::Commit), refused: Some("no".into()) },
+        );
         assert!(words("rust-ota --json status").unwrap().global.json);
         assert!(words("rust-ota --syslog daemon").unwrap().global.syslog);
         assert!(!words("rust-ota --syslog --no-syslog daemon").unwrap().global.syslog);
@@ -497,6 +547,9 @@ mod tests {
             "rust-ota commit -F",
             "rust-ota bootstrap --stop-before Cleanup",
             "rust-ota status --reboot-exit-code",
+            "rust-ota allow --reason x",
+            "rust-ota allow fly",
+            "rust-ota commit --reason x",
             "rust-ota --config",
         ] {
             assert!(words(line).is_err(), "{line}");
@@ -515,6 +568,7 @@ mod tests {
             "rust-ota check-update -h",
             "rust-ota send-inventory -h",
             "rust-ota status -h",
+            "rust-ota refuse -h",
         ] {
             assert!(matches!(words(line).unwrap().command, Command::Help(_)), "{line}");
         }

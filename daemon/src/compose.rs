@@ -22,6 +22,7 @@ use linux::lock::{FileLock, LockError};
 use linux::slots::{LinuxSlots, SlotPaths};
 use linux::state_scripts::{LinuxScripts, ScriptTimes};
 use linux::system::LinuxSystem;
+use linux::update_module::{ModuleSettings, UpdateModules};
 
 use crate::cli::Global;
 use crate::http::{HttpError, HttpTransport, ProxyRules, TlsOptions};
@@ -325,6 +326,17 @@ impl Setup {
             retry_interval: Duration::from_secs(self.config.state_script_retry_interval_seconds),
         };
         LinuxScripts::new(&self.datastore, &self.configuration_directory, times)
+    }
+
+    /// The update modules. A request to stop that `clock` has ends the call that runs.
+    pub fn modules(&self, clock: Option<Arc<dyn Clock>>) -> UpdateModules {
+        UpdateModules::new(ModuleSettings {
+            data_directory: self.data_directory.clone(),
+            datastore: self.datastore.clone(),
+            timeout: Duration::from_secs(self.config.module_timeout_seconds),
+            prefer_built_in: self.config.prefer_built_in.clone(),
+            clock,
+        })
     }
 
     /// The boot environment, opened when it is first used: not every command needs one.

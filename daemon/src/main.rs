@@ -8,11 +8,16 @@
 mod agent;
 mod cli;
 mod compose;
+#[cfg(feature = "dbus")]
+mod dbus;
 mod deployment_log;
 mod exit;
+mod gates;
 mod http;
 mod identity;
 mod keystore;
+#[cfg(feature = "dbus")]
+mod local_proxy;
 mod logger;
 mod notify;
 mod standalone;
@@ -26,10 +31,10 @@ use std::sync::Arc;
 
 use client_core::artifact::ReadAhead;
 use client_core::clock::Clock;
+use client_core::deploy::gates::{AlwaysOpen, Gate};
 use client_core::deploy::record::Record;
 use client_core::deploy::stage::Stage;
 use client_core::deploy::{self, DeployError, Device, NoReporter, Options, Policy, Summary};
-use client_core::install::NoModules;
 use client_core::server::Download;
 
 use linux::daemon_process::{self, Demand};
@@ -39,6 +44,7 @@ use linux::waiter::LinuxClock;
 use crate::agent::AgentError;
 use crate::cli::{Command, Invocation, UsageError};
 use crate::compose::{ComposeError, Setup};
+use crate::gates::{Desk, Gates};
 use crate::logger::Destination;
 use crate::standalone::{Printer, print_line};
 
@@ -81,6 +87,7 @@ fn run(invocation: &Invocation) -> u8 {
         Command::CheckUpdate => return demand(invocation, Demand::CheckUpdate),
         Command::SendInventory => return demand(invocation, Demand::SendInventory),
         Command::Status => return status_command(invocation),
+        Command::Answer { gate, refused } => return answer_command(invocation, *gate, refused.as_deref()),
         Command::Install { .. }
         | Command::Resume { .. }
         | Command::Commit { .. }
@@ -132,10 +139,11 @@ fn give_a_name(setup: &Setup) {
             boot_env: &mut boot_env,
             slots: &mut slots,
             system: &setup.system(),
-            modules: &mut NoModules,
+            modules: &mut setup.modules(None),
             state: &mut state,
             scripts: &mut setup.scripts(),
             observer: &mut Printer::new(true),
+            gates: &mut AlwaysOpen,
             reporter: &mut NoReporter,
         };
         bootstrap(&mut device, setup).map_err(|error| error.to_string())
@@ -153,6 +161,26 @@ fn status_command(invocation: &Invocation) -> u8 {
     match asked {
         Ok(status) if invocation.global.json => print_line(&status.to_string()),
         Ok(status) => print_line(&status::shown(&status)),
+        Err(error) => {
+            could_not(&error);
+            return exit::FAILURE;
+        }
+    }
+    exit::SUCCESS
+}
+
+/// Decides about a deployment that waits.
+fn answer_command(invocation: &Invocation, gate: Option<Gate>, refused: Option<&str>) -> u8 {
+    let decided = prepare(invocation).map_err(|error| error.to_string()).and_then(|setup| {
+        status::decide(&setup.status_socket(), gate, refused).map_err(|error| error.to_string())
+    });
+    match decided {
+        Ok(answer) if invocation.global.json => print_line(&answer.to_string()),
+        Ok(answer) => {
+            let word = if refused.is_some() { "Refused" } else { "Allowed" };
+            let text = |key: &str| answer[key].as_str().unwrap_or_default().to_owned();
+            print_line(&format!("{word} before {}: deployment {}.", text("gate"), text("deployment_id")));
+        }
         Err(error) => {
             could_not(&error);
             return exit::FAILURE;
@@ -235,15 +263,18 @@ fn with_device(invocation: &Invocation, setup: &Setup) -> Result<u8, ComposeErro
     let mut slots = setup.slots();
     let system = setup.system();
     let mut scripts = setup.scripts();
+    let mut modules = setup.modules(None);
+    let mut gates = Gates::of_commands(&setup.config, Desk::default(), Arc::new(LinuxClock::new()));
     let mut printer = Printer::new(json);
     let mut device = Device {
         boot_env: &mut boot_env,
         slots: &mut slots,
         system: &system,
-        modules: &mut NoModules,
+        modules: &mut modules,
         state: &mut state,
         scripts: &mut scripts,
         observer: &mut printer,
+        gates: &mut gates,
         reporter: &mut NoReporter,
     };
     let options = |stop_before: &[Stage]| Options { stop_before: stop_before.to_vec() };
@@ -276,6 +307,7 @@ fn with_device(invocation: &Invocation, setup: &Setup) -> Result<u8, ComposeErro
         | Command::CheckUpdate
         | Command::SendInventory
         | Command::Status
+        | Command::Answer { .. }
         | Command::Help(_)
         | Command::Version => return Ok(exit::SUCCESS),
     };

@@ -1,4 +1,4 @@
-//! What the daemon is doing, over a local socket: one line of JSON for one line of JSON.
+//! What the daemon is doing, and answers to what it asks, over a local socket: one line of JSON for one line of JSON.
 //!
 //! Only root and the user of the daemon get an answer. Whoever connects can neither hold up the daemon nor fill its
 //! memory: a thread answers one after the other, within a deadline, from a board that the daemon keeps.
@@ -14,13 +14,16 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use client_core::clock::Clock;
+use client_core::deploy::gates::Gate;
 use linux::local_socket;
 use serde_json::{Value, json};
+
+use crate::gates::{Desk, NoSuchQuestion};
 
 /// How long one client may take.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Longest question.
-const REQUEST_BYTES: u64 = 256;
+const REQUEST_BYTES: u64 = 2048;
 /// Longest answer.
 const ANSWER_BYTES: u64 = 64 * 1024;
 /// Longest text on the board, in characters.
@@ -37,6 +40,7 @@ pub struct StatusBoard {
     deployment: Option<String>,
     artifact_name: Option<String>,
     progress: Option<(u64, Option<u64>)>,
+    waiting: Option<(Gate, String)>,
     last_check: Option<Duration>,
     next_check: Option<Duration>,
     last_error: Option<String>,
@@ -68,6 +72,17 @@ impl StatusBoard {
     /// No deployment is carried out any more.
     pub fn clear_deployment(&mut self) {
         (self.deployment, self.artifact_name, self.progress) = (None, None, None);
+        self.waiting = None;
+    }
+
+    /// The deployment waits before a gate; `None` when it does not any more.
+    pub fn set_waiting(&mut self, waiting: Option<(Gate, &str)>) {
+        self.waiting = waiting.map(|(gate, reason)| (gate, short(reason)));
+    }
+
+    /// Whether a deployment waits before a gate.
+    pub fn is_waiting(&self) -> bool {
+        self.waiting.is_some()
     }
 
     /// How many bytes of the payload are verified and written, and how many there are.
@@ -106,6 +121,8 @@ impl StatusBoard {
             "artifact_name": self.artifact_name,
             "verified_bytes": self.progress.map(|(verified, _)| verified),
             "total_bytes": self.progress.and_then(|(_, total)| total),
+            "waiting_before": self.waiting.as_ref().map(|(gate, _)| gate.name()),
+            "waiting_because": self.waiting.as_ref().map(|(_, reason)| reason),
             "last_check_seconds_ago": self.last_check.map(|then| now.saturating_sub(then).as_secs()),
             "next_check_in_seconds": self.next_check.map(|then| then.saturating_sub(now).as_secs()),
             "last_error": self.last_error,
@@ -136,7 +153,14 @@ impl Drop for StatusServer {
 ///
 /// # Errors
 /// When the socket cannot be made, and when another daemon answers there.
-pub fn serve(path: &Path, board: SharedBoard, clock: Arc<dyn Clock>) -> io::Result<StatusServer> {
+/// `desk` takes the answers; `wake` is called after each.
+pub fn serve(
+    path: &Path,
+    board: SharedBoard,
+    clock: Arc<dyn Clock>,
+    desk: Desk,
+    wake: impl Fn() + Send + 'static,
+) -> io::Result<StatusServer> {
     if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
         if !directory.exists() {
             fs::DirBuilder::new().recursive(true).mode(0o755).create(directory)?;
@@ -155,7 +179,7 @@ pub fn serve(path: &Path, board: SharedBoard, clock: Arc<dyn Clock>) -> io::Resu
     fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
     let answer_all = move || {
         for stream in listener.incoming() {
-            match stream.and_then(|stream| answer(&stream, &board, &*clock)) {
+            match stream.and_then(|stream| answer(&stream, &board, &*clock, &desk, &wake)) {
                 Ok(()) => {}
                 Err(error) => {
                     log::debug!("status: {error}");
@@ -169,22 +193,44 @@ pub fn serve(path: &Path, board: SharedBoard, clock: Arc<dyn Clock>) -> io::Resu
     Ok(StatusServer { path: path.to_owned() })
 }
 
-fn answer(stream: &UnixStream, board: &SharedBoard, clock: &dyn Clock) -> io::Result<()> {
+fn answer(
+    stream: &UnixStream,
+    board: &SharedBoard,
+    clock: &dyn Clock,
+    desk: &Desk,
+    wake: &dyn Fn(),
+) -> io::Result<()> {
     if !local_socket::peer_is_trusted(stream)? {
         return Err(io::Error::other("asked by somebody who may not know"));
     }
     let request = read_line(stream, REQUEST_BYTES, PATIENCE)?;
     let request: Option<Value> = serde_json::from_slice(&request).ok();
-    let known = request.is_some_and(|request| request["command"] == "status");
-    let mut answer = if known {
-        look(board).to_json(clock.now()).to_string()
-    } else {
-        json!({ "error": "the only command is status" }).to_string()
+    let command = request.as_ref().and_then(|request| request["command"].as_str());
+    let mut answer = match (command, &request) {
+        (Some("status"), _) => look(board).to_json(clock.now()).to_string(),
+        (Some("allow" | "refuse"), Some(request)) => {
+            let answer = take_answer(request, desk);
+            wake();
+            answer.to_string()
+        }
+        (_, _) => json!({ "error": "the commands are status, allow and refuse" }).to_string(),
     };
     answer.push('\n');
     stream.set_write_timeout(Some(PATIENCE))?;
     // It fits into the buffer of the socket: a client that never reads holds up nobody.
     (&*stream).write_all(answer.as_bytes())
+}
+
+/// Somebody decides about the deployment that waits.
+fn take_answer(request: &Value, desk: &Desk) -> Value {
+    let text = |key: &str| request[key].as_str();
+    let refused = (request["command"] == "refuse").then(|| short(text("reason").unwrap_or("refused")));
+    let gate = text("gate").map(|name| Gate::named(name).ok_or(NoSuchQuestion::AnotherOne)).transpose();
+    match gate.and_then(|gate| desk.answer(gate, text("deployment_id"), refused)) {
+        Ok(question) => json!({ "gate": question.gate.name(), "deployment_id": question.deployment }),
+        Err(NoSuchQuestion::NothingAsked) => json!({ "error": "nothing is asked" }),
+        Err(NoSuchQuestion::AnotherOne) => json!({ "error": "that is not what is asked" }),
+    }
 }
 
 /// One line, with all its bytes within `patience`.
@@ -221,6 +267,11 @@ pub enum StatusError {
         /// The error of the operating system.
         source: io::Error,
     },
+    /// It does not take this.
+    Refused {
+        /// Why not.
+        reason: String,
+    },
     /// What it said is not a status.
     Malformed,
 }
@@ -232,6 +283,7 @@ impl fmt::Display for StatusError {
                 write!(f, "no daemon is running, nobody answers at {}: {source}", path.display())
             }
             StatusError::NoAnswer { source } => write!(f, "the daemon does not answer: {source}"),
+            StatusError::Refused { reason } => write!(f, "the daemon refuses: {reason}"),
             StatusError::Malformed => f.write_str("the daemon says something that is not a status"),
         }
     }
@@ -244,14 +296,37 @@ impl std::error::Error for StatusError {}
 /// # Errors
 /// When there is none, or it does not answer.
 pub fn ask(path: &Path) -> Result<Value, StatusError> {
+    let answer = converse(path, REQUEST)?;
+    if answer["stage"].is_string() { Ok(answer) } else { Err(StatusError::Malformed) }
+}
+
+/// Answers the question of the deployment that waits; `refused` is why not. What was answered.
+///
+/// # Errors
+/// When there is no daemon, or it does not take the answer.
+pub fn decide(path: &Path, gate: Option<Gate>, refused: Option<&str>) -> Result<Value, StatusError> {
+    let mut request = json!({ "command": if refused.is_some() { "refuse" } else { "allow" } });
+    if let Some(gate) = gate {
+        request["gate"] = gate.name().into();
+    }
+    if let Some(reason) = refused {
+        request["reason"] = short(reason).into();
+    }
+    let answer = converse(path, format!("{request}\n").as_bytes())?;
+    match answer["error"].as_str() {
+        Some(reason) => Err(StatusError::Refused { reason: short(reason) }),
+        None => Ok(answer),
+    }
+}
+
+fn converse(path: &Path, request: &[u8]) -> Result<Value, StatusError> {
     let no_answer = |source| StatusError::NoAnswer { source };
     let stream = UnixStream::connect(path)
         .map_err(|source| StatusError::NoDaemon { path: path.to_owned(), source })?;
     stream.set_write_timeout(Some(PATIENCE)).map_err(no_answer)?;
-    (&stream).write_all(REQUEST).map_err(no_answer)?;
+    (&stream).write_all(request).map_err(no_answer)?;
     let answer = read_line(&stream, ANSWER_BYTES, 3 * PATIENCE).map_err(no_answer)?;
-    let answer: Value = serde_json::from_slice(&answer).map_err(|_| StatusError::Malformed)?;
-    if answer["stage"].is_string() { Ok(answer) } else { Err(StatusError::Malformed) }
+    serde_json::from_slice(&answer).map_err(|_| StatusError::Malformed)
 }
 
 /// A status for people.
@@ -277,6 +352,8 @@ pub fn shown(status: &Value) -> String {
             None => format!("{verified} bytes"),
         }),
     );
+    let waiting = text("waiting_before").zip(text("waiting_because"));
+    line("Waiting", waiting.map(|(gate, reason)| format!("before {gate}: {reason}")));
     line("Server", text("server"));
     line("Authorized", status["authorized"].as_bool().map(|yes| if yes { "yes" } else { "no" }.to_owned()));
     line("Last check", number("last_check_seconds_ago").map(|seconds| format!("{seconds} s ago")));
@@ -304,7 +381,9 @@ mod tests {
             let directory = tempfile::tempdir().unwrap();
             let board = SharedBoard::default();
             let path = directory.path().join("run/status.sock");
-            let server = serve(&path, Arc::clone(&board), Arc::new(LinuxClock::new())).unwrap();
+            let desk = Desk::default();
+            let clock = Arc::new(LinuxClock::new());
+            let server = serve(&path, Arc::clone(&board), clock, desk, || {}).unwrap();
             Fixture { directory, board, _server: server }
         }
 
@@ -367,7 +446,7 @@ mod tests {
         other.write_all(b"{\"command\":\"fly\"}\n").unwrap();
         let mut answer = String::new();
         other.read_to_string(&mut answer).unwrap();
-        assert!(answer.contains("the only command is status"), "{answer}");
+        assert!(answer.contains("the commands are status"), "{answer}");
     }
 
     #[test]
@@ -377,8 +456,9 @@ mod tests {
         drop(UnixListener::bind(&path).unwrap());
         assert!(matches!(ask(&path), Err(StatusError::NoDaemon { .. })));
         let clock: Arc<dyn Clock> = Arc::new(LinuxClock::new());
-        let server = serve(&path, SharedBoard::default(), Arc::clone(&clock)).unwrap();
-        assert!(serve(&path, SharedBoard::default(), clock).is_err());
+        let another = || serve(&path, SharedBoard::default(), Arc::clone(&clock), Desk::default(), || {});
+        let server = another().unwrap();
+        assert!(another().is_err());
         assert!(ask(&path).is_ok());
         drop(server);
         assert!(!path.exists());

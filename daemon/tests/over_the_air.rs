@@ -570,3 +570,93 @@ fn state_scripts_run_around_every_stage_in_order() {
     let seen = fs::read_to_string(seen).unwrap();
     assert_eq!(seen.split_whitespace().collect::<Vec<_>>().join(" "), expected);
 }
+
+#[test]
+fn whoever_is_asked_on_the_device_lets_it_go_on_or_ends_it() {
+    let world = World::new(|options| options.auto_accept(true));
+    world.offer_release("rel-2");
+    let mut remote = Remote::new(&world, 1);
+    remote.device.configure(|config| config["RustOta"]["AskBefore"] = json!(["install", "commit"]));
+    remote.start();
+    let deployment = remote.order("rel-2");
+    let substate = |remote: &Remote<'_>| {
+        let known = world.management.device_deployments(&deployment).unwrap();
+        known.into_iter().find(|known| known.id == remote.id()).and_then(|known| known.substate)
+    };
+    remote.await_status(&deployment, "pause_before_installing");
+    assert_eq!(substate(&remote).as_deref(), Some("waiting before install: asked on the device"));
+    let status = remote.device.says("status");
+    assert!(status.stdout.contains("Waiting     before install: asked on the device"), "{status:?}");
+    remote.device.says("allow commit").because(&["not what is asked"]);
+    assert_eq!(remote.device.pointer(), ("2".to_owned(), "0".to_owned()), "nothing is armed while it waits");
+    // A restart of the daemon forgets nothing: it waits in the same place, and the artifact is not bought again.
+    assert!(remote.terminate().success());
+    remote.start();
+    let allowed = wait_for("the question", || {
+        let ran = remote.device.says("allow install");
+        (ran.code == 0).then_some(ran)
+    });
+    allowed.says(0, &[&format!("Allowed before install: deployment {deployment}.")]);
+    remote.await_restart_wish();
+    assert_eq!(world.count("GET", "download"), 1);
+    assert_eq!(remote.restart(), 3);
+    remote.await_status(&deployment, "pause_before_committing");
+    wait_for("the question", || {
+        (remote.device.run(["refuse", "--reason", "the screen is dark"]).code == 0).then_some(())
+    });
+    remote.await_restart_wish();
+    assert_eq!(remote.restart(), 2);
+    remote.await_status(&deployment, "failure");
+    remote.told(&deployment, "failure");
+    assert_eq!(
+        substate(&remote).as_deref(),
+        Some("refused before commit: on the device: the screen is dark")
+    );
+    remote.device.says("allow").because(&["nothing is asked"]);
+}
+
+#[test]
+fn software_that_is_not_well_in_time_is_not_committed() {
+    let world = World::new(|options| options.auto_accept(true));
+    world.offer_release("rel-2");
+    let mut remote = Remote::new(&world, 1);
+    let well = remote.device.path("well");
+    remote.device.configure(|config| {
+        let command = format!("test -e {}", well.display());
+        config["RustOta"]["HealthCheck"] =
+            json!({ "Commands": [command], "TimeoutSeconds": 2, "IntervalSeconds": 1 });
+    });
+    remote.start();
+    let deployment = remote.order("rel-2");
+    remote.await_restart_wish();
+    assert_eq!(remote.restart(), 3);
+    remote.await_restart_wish();
+    assert_eq!(remote.restart(), 2);
+    remote.await_status(&deployment, "failure");
+    remote.told(&deployment, "failure");
+    let log = wait_for("the log", || world.management.log(&deployment, &remote.id()).ok());
+    assert!(log.contains("refused before commit: health check: test -e"), "{log}");
+    // The same software, and now it is well.
+    fs::write(&well, "").unwrap();
+    let deployment = remote.order("rel-2");
+    remote.succeeds(&deployment);
+}
+
+#[test]
+fn a_deployment_stays_within_its_byte_budget() {
+    let world = World::new(|options| options.auto_accept(true));
+    world.offer_image(
+        "rel-2",
+        &rootfs_spec("rel-2", Compression::None),
+        VirtualDevice::new().signer(),
+        LARGE_BYTES,
+    );
+    let mut remote = Remote::new(&world, 1);
+    remote.device.configure(|config| config["RustOta"]["MaxDownloadBytes"] = 1_000_000.into());
+    remote.start();
+    let deployment = remote.order("rel-2");
+    remote.await_status(&deployment, "failure");
+    let log = wait_for("the log", || world.management.log(&deployment, &remote.id()).ok());
+    assert!(log.contains("more than the budget of 1000000 bytes"), "{log}");
+    assert_eq!(remote.device.pointer(), ("2".to_owned(), "0".to_owned()));
+}

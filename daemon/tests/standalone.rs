@@ -12,6 +12,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::thread::JoinHandle;
 
 use client_core::artifact::write::ArtifactSpec;
@@ -581,6 +582,47 @@ fn state_scripts_run_in_their_order() {
     device.simulate_bootloader();
     device.says("commit").says(0, &["Committed."]);
     assert_eq!(log_of(&log)[3..], ["ArtifactCommit_Enter_00", "ArtifactCommit_Leave_00"]);
+}
+
+#[test]
+fn scripts_have_the_umask_that_the_client_was_started_with() {
+    let device = VirtualDevice::new();
+    let log = device.path("umask");
+    let mut spec = spec();
+    let content = format!("#!/bin/sh\numask >'{}'\n", log.display());
+    let script = StateScript { name: "ArtifactInstall_Enter_00".into(), content: content.into_bytes() };
+    spec.scripts.push(script);
+    let artifact = device.artifact(&spec, &new_image());
+    let command = device.command(["install".as_ref(), artifact.as_os_str()]);
+    // A shell in between sets it; the program itself keeps its own files private whatever it is.
+    let mut shell = Command::new("sh");
+    shell
+        .args(["-c", "umask 0027 && exec \"$0\" \"$@\""])
+        .arg(command.get_program())
+        .args(command.get_args());
+    for (name, value) in command.get_envs() {
+        value.map(|value| shell.env(name, value));
+    }
+    assert!(shell.output().unwrap().status.success());
+    assert_eq!(fs::read_to_string(&log).unwrap().trim(), "0027");
+    let mode = fs::metadata(device.path("data/rust-ota-state")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o077, 0, "{mode:o}");
+}
+
+#[test]
+fn software_that_is_not_well_is_not_committed_by_hand_either() {
+    let device = VirtualDevice::new();
+    device.configure(|config| {
+        config["RustOta"]["HealthCheck"] = json!({ "Commands": ["exit 9"], "TimeoutSeconds": 0 });
+    });
+    let artifact = device.artifact(&spec(), &new_image());
+    device.install(&artifact).says(0, &INSTALLED);
+    assert_eq!(device.simulate_bootloader(), 3);
+    let ran = device.says("commit");
+    ran.says(1, &["Committing failed.", "Rolled back."]);
+    ran.because(&["refused before commit: health check: exit 9: exit status: 9"]);
+    assert_eq!(device.simulate_bootloader(), 2);
+    device.says("commit").says(2, &["No update in progress."]);
 }
 
 #[test]

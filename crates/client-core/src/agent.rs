@@ -14,7 +14,9 @@ use std::time::Duration;
 
 use crate::artifact::ReadAhead;
 use crate::clock::{Clock, Paused, Waiter, Wake};
-use crate::deploy::record::{Record, Unreported};
+use crate::deploy::gates::Gate;
+use crate::deploy::record::{Record, Spent, Unreported};
+use crate::deploy::report::Held;
 use crate::deploy::scripts::{OnScriptFailure, ScriptAction, ScriptPoint, ScriptRunner, ScriptState};
 use crate::deploy::{self, Device, Importance, Order, Policy, Reported, Reporter, Status, Summary};
 use crate::schedule::{Due, Schedule};
@@ -30,6 +32,8 @@ const REPORT_PATIENCE: Duration = Duration::from_secs(180);
 /// Checks that are put off for a report that the server does not take. After that it is asked all the same: a report
 /// must not keep a device from its updates.
 const UNDELIVERED_MAX: u32 = 10;
+/// How often, at most, a server is told that a deployment still waits for the same reason.
+const REMARK_EVERY: Duration = Duration::from_secs(60);
 /// Attempts to upload the log of a failed deployment.
 const LOG_ATTEMPTS: u32 = 3;
 
@@ -108,6 +112,15 @@ pub enum Event<'e> {
         /// The artifact's name, as far as it is known.
         artifact_name: &'e str,
     },
+    /// A deployment waits before a gate.
+    Held {
+        /// Its id.
+        id: &'e str,
+        /// The gate.
+        gate: Gate,
+        /// Why it is closed.
+        reason: &'e str,
+    },
     /// A deployment ended.
     Ended {
         /// Whether it failed.
@@ -151,6 +164,8 @@ pub struct Agent<'a> {
     unsettled: bool,
     /// Checks put off because the end of the last deployment could not be reported.
     undelivered: u32,
+    /// The last remark of a deployment that waits, and when it was taken.
+    said: Arc<Mutex<Option<(String, Duration)>>>,
 }
 
 impl<'a> Agent<'a> {
@@ -165,7 +180,23 @@ impl<'a> Agent<'a> {
     ) -> Agent<'a> {
         let backoff = Backoff::new(settings.retry_interval, settings.retry_count);
         let api = Arc::new(Mutex::new(api));
-        Agent { host, api, clock, waiter, settings, schedule, backoff, unsettled: true, undelivered: 0 }
+        Agent {
+            host,
+            api,
+            clock,
+            waiter,
+            settings,
+            schedule,
+            backoff,
+            unsettled: true,
+            undelivered: 0,
+            said: Arc::default(),
+        }
+    }
+
+    /// The conversation with the server, for other threads of the process. Whoever has it locked holds up the agent.
+    pub fn shared_api(&self) -> Arc<Mutex<Api>> {
+        Arc::clone(&self.api)
     }
 
     /// Works until the process is asked to stop.
@@ -271,14 +302,14 @@ impl<'a> Agent<'a> {
             let provides = agent.provides(&record).map_err(Failure::Other)?;
             let offer = agent.api().next_deployment(&provides).map_err(Failure::Server)?;
             agent.host.tell(&Event::Checked);
-            Ok(offer.map(|offer| (offer, provides, record.unreported)))
+            Ok(offer.map(|offer| (offer, provides, record)))
         });
         match offered {
             Ok(offered) => {
                 self.backoff.reset();
                 self.schedule.after_success(Due::Update, &*self.clock);
-                if let Some((offer, provides, unreported)) = offered {
-                    self.deploy(&offer, &provides, unreported);
+                if let Some((offer, provides, record)) = offered {
+                    self.deploy(&offer, &provides, record);
                 }
             }
             Err(failure) => {
@@ -289,8 +320,8 @@ impl<'a> Agent<'a> {
     }
 
     /// Carries out what the server offers.
-    fn deploy(&mut self, offer: &Offer, provides: &BTreeMap<String, String>, unreported: Option<Unreported>) {
-        if let Some(known) = unreported.filter(|unreported| unreported.id == offer.id) {
+    fn deploy(&mut self, offer: &Offer, provides: &BTreeMap<String, String>, record: Record) {
+        if let Some(known) = record.unreported.filter(|unreported| unreported.id == offer.id) {
             // Done already; only the server has not heard of it.
             log::info!("deployment {} is over: reporting that again", known.id);
             self.deliver(&known, Importance::Mandatory);
@@ -305,7 +336,8 @@ impl<'a> Agent<'a> {
             Ok(policy) => (policy, None),
             Err(reason) => (Policy::trusting_nobody(), Some(reason)),
         };
-        let result = self.carry_out(&order, offer, provides, &policy, refusal);
+        let spent_bytes = record.spent.filter(|spent| spent.id == offer.id).map_or(0, |spent| spent.bytes);
+        let result = self.carry_out(&order, offer, provides, &policy, refusal, spent_bytes);
         self.take_result(&offer.id, result);
     }
 
@@ -316,10 +348,13 @@ impl<'a> Agent<'a> {
         provides: &BTreeMap<String, String>,
         policy: &Policy,
         mut refusal: Option<String>,
+        spent_bytes: u64,
     ) -> Result<Summary, String> {
         let transport = self.host.download_transport()?;
-        let (api, clock, settings) =
+        let (api, clock, mut settings) =
             (Arc::clone(&self.api), Arc::clone(&self.clock), self.settings.download.clone());
+        settings.budget_bytes = settings.budget_bytes.map(|budget| budget.saturating_sub(spent_bytes));
+        let mut statistics = None;
         let device_type = provides.get("device_type").cloned().unwrap_or_default();
         let mut transport = Some(transport);
         let mut open = || {
@@ -343,10 +378,31 @@ impl<'a> Agent<'a> {
                 settings.clone(),
             )
             .map_err(std::io::Error::other)?;
+            statistics = Some(download.statistics());
             // Reading the network, decoding and writing the slot are three threads.
             Ok(Box::new(ReadAhead::new(download)?) as Box<dyn Read + Send>)
         };
-        self.on_device(|device| deploy::carry_out(device, order, &mut open, policy))
+        let result = self.on_device(|device| deploy::carry_out(device, order, &mut open, policy));
+        let received_bytes = statistics.map_or(0, |statistics| statistics.received());
+        if matches!(&result, Ok(Summary { status: Status::Interrupted, .. })) && received_bytes > 0 {
+            self.remember_spent(&order.id, spent_bytes.saturating_add(received_bytes));
+        }
+        result
+    }
+
+    /// The next process begins the download anew, but not its budget.
+    fn remember_spent(&mut self, id: &str, bytes: u64) {
+        if self.settings.download.budget_bytes.is_none() {
+            return;
+        }
+        let saved = self.on_device(|device| {
+            let mut record = Record::load(device.state)?;
+            record.spent = Some(Spent { id: id.to_owned(), bytes });
+            record.save(device.state)
+        });
+        if let Err(reason) = saved {
+            self.complain(&reason);
+        }
     }
 
     /// What follows from how a deployment went.
@@ -358,6 +414,7 @@ impl<'a> Agent<'a> {
                 }
                 match (summary.status, summary.ended) {
                     (Status::Interrupted, _) => {}
+                    (Status::Held, _) => self.wait_before_gate(id, summary.held),
                     (Status::Rebooting, _) => {
                         self.host.end_log();
                         return self.await_reboot();
@@ -376,6 +433,14 @@ impl<'a> Agent<'a> {
             Err(reason) => self.try_again_later(&reason),
         }
         self.host.end_log();
+    }
+
+    /// Comes back to a deployment that waits before a gate.
+    fn wait_before_gate(&mut self, id: &str, held: Option<Held>) {
+        let Some(Held { gate, reason, ask_again }) = held else { return };
+        self.host.tell(&Event::Held { id, gate, reason: &reason });
+        self.backoff.reset();
+        self.schedule.after_failure(Due::Update, &*self.clock, ask_again);
     }
 
     fn try_again_later(&mut self, reason: &str) {
@@ -412,9 +477,9 @@ impl<'a> Agent<'a> {
 
     /// Tells the server how a deployment ended, with its log if it failed.
     fn deliver(&mut self, unreported: &Unreported, importance: Importance) {
-        let Unreported { id, failed } = unreported;
+        let Unreported { id, failed, remark } = unreported;
         let status = if *failed { DeploymentStatus::Failure } else { DeploymentStatus::Success };
-        let answer = self.reporter().report(id, status, importance);
+        let answer = self.reporter().report(id, status, remark.as_deref(), importance);
         match answer {
             Reported::NoAnswer => {
                 log::warn!(
@@ -432,6 +497,7 @@ impl<'a> Agent<'a> {
             let mut record = Record::load(device.state)?;
             if record.unreported.as_ref().is_some_and(|unreported| &unreported.id == id) {
                 record.unreported = None;
+                record.spent = None;
                 record.save(device.state)?;
             }
             Ok::<(), deploy::record::RecordError>(())
@@ -520,6 +586,7 @@ impl<'a> Agent<'a> {
             clock: Arc::clone(&self.clock),
             retry_interval: self.settings.retry_interval,
             retry_count: self.settings.retry_count,
+            said: Arc::clone(&self.said),
         }
     }
 
@@ -561,10 +628,31 @@ struct ServerReporter {
     clock: Arc<dyn Clock>,
     retry_interval: Duration,
     retry_count: u32,
+    said: Arc<Mutex<Option<(String, Duration)>>>,
+}
+
+impl ServerReporter {
+    /// Whether the server took these very words a moment ago. A gate may be asked every few seconds.
+    fn just_said(&self, words: &str) -> bool {
+        let said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        said.as_ref().is_some_and(|(last, at)| {
+            last == words && self.clock.now().saturating_sub(*at) < self.retry_interval.max(REMARK_EVERY)
+        })
+    }
 }
 
 impl Reporter for ServerReporter {
-    fn report(&mut self, id: &str, status: DeploymentStatus, importance: Importance) -> Reported {
+    fn report(
+        &mut self,
+        id: &str,
+        status: DeploymentStatus,
+        substate: Option<&str>,
+        importance: Importance,
+    ) -> Reported {
+        let words = substate.map(|substate| format!("{id} {} {substate}", status.name()));
+        if words.as_ref().is_some_and(|words| importance == Importance::BestEffort && self.just_said(words)) {
+            return Reported::Accepted;
+        }
         let mut backoff = Backoff::new(self.retry_interval, self.retry_count);
         let patient_until = self.clock.now().saturating_add(REPORT_PATIENCE);
         if (status, importance) == (DeploymentStatus::Installing, Importance::Mandatory) {
@@ -572,9 +660,14 @@ impl Reporter for ServerReporter {
             lock(&self.api).forget_token();
         }
         loop {
-            let answer = lock(&self.api).report(id, status);
+            let answer = lock(&self.api).report(id, status, substate);
             let error = match (answer, importance) {
-                (Ok(ReportAnswer::Accepted), _) => return Reported::Accepted,
+                (Ok(ReportAnswer::Accepted), _) => {
+                    let now = self.clock.now();
+                    *self.said.lock().unwrap_or_else(PoisonError::into_inner) =
+                        words.map(|words| (words, now));
+                    return Reported::Accepted;
+                }
                 (Ok(ReportAnswer::Aborted), _) | (Ok(ReportAnswer::Refused), Importance::Mandatory) => {
                     return Reported::Aborted;
                 }

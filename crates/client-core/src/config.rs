@@ -9,6 +9,8 @@ use std::ops::RangeInclusive;
 
 use serde_json::{Map, Value};
 
+use crate::window::Window;
+
 /// Which bootloader integration to use.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Bootloader {
@@ -42,6 +44,33 @@ impl PreferBuiltIn {
             PreferBuiltIn::All => true,
         }
     }
+}
+
+/// What a deployment can be held up before (`deploy::gates::Gate` in words).
+const GATES: [&str; 4] = ["download", "install", "reboot", "commit"];
+
+/// `RustOta.MaintenanceWindow`: when updates may disturb.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MaintenanceWindow {
+    /// The times. Any one that is open will do.
+    pub times: Vec<Window>,
+    /// What waits for them: words of the gates.
+    pub before: Vec<String>,
+    /// The times are in UTC, not in the time zone of the device.
+    pub utc: bool,
+}
+
+/// `RustOta.HealthCheck`: what must be well before an update is made permanent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HealthCheck {
+    /// Shell commands that must exit with 0.
+    pub commands: Vec<String>,
+    /// Units of systemd that must be active.
+    pub units: Vec<String>,
+    /// How long they may take until all of them are well at once.
+    pub timeout_seconds: u64,
+    /// Time between two rounds.
+    pub interval_seconds: u64,
 }
 
 /// A certificate to show to servers that ask for one, and its private key: paths.
@@ -105,6 +134,12 @@ pub struct Config {
     pub state_script_retry_timeout_seconds: u64,
     /// `StateScriptRetryIntervalSeconds`.
     pub state_script_retry_interval_seconds: u64,
+    /// `DBus.Enabled`: whether other programs of the device get the token over D-Bus, where this build can do that.
+    pub dbus_enabled: bool,
+    /// `UpdateControlMapExpirationTimeSeconds`; default is twice `UpdatePollIntervalSeconds`. Never 0.
+    pub control_map_expiration_seconds: Option<u64>,
+    /// `UpdateControlMapBootExpirationTimeSeconds`: how long control maps of before a restart are good. Never 0.
+    pub control_map_boot_expiration_seconds: u64,
     /// `RustOta.Bootloader`.
     pub bootloader: Bootloader,
     /// `RustOta.FwEnvConfig`.
@@ -122,6 +157,16 @@ pub struct Config {
     pub status_socket: Option<String>,
     /// `RustOta.PreferBuiltIn`: payload types of which the built-in handler goes before an update module.
     pub prefer_built_in: PreferBuiltIn,
+    /// `RustOta.AskBefore`: the gates at which somebody on the device is asked.
+    pub ask_before: Vec<String>,
+    /// `RustOta.AskTimeoutSeconds`: when silence becomes a refusal; 0 for never.
+    pub ask_timeout_seconds: u64,
+    /// `RustOta.MaintenanceWindow`.
+    pub maintenance_window: Option<MaintenanceWindow>,
+    /// `RustOta.HealthCheck`.
+    pub health_check: Option<HealthCheck>,
+    /// `RustOta.MaxDownloadBytes`: what one deployment may cost.
+    pub max_download_bytes: Option<u64>,
     /// `RustOta.DangerAcceptUnsigned`: install without a signature check when no key is configured.
     pub danger_accept_unsigned: bool,
 }
@@ -152,6 +197,9 @@ impl Default for Config {
             state_script_timeout_seconds: 3600,
             state_script_retry_timeout_seconds: 1800,
             state_script_retry_interval_seconds: 60,
+            dbus_enabled: true,
+            control_map_expiration_seconds: None,
+            control_map_boot_expiration_seconds: 600,
             bootloader: Bootloader::Auto,
             fw_env_config: "/etc/fw_env.config".into(),
             grub_env_dir: None,
@@ -160,6 +208,11 @@ impl Default for Config {
             identity_script: None,
             status_socket: None,
             prefer_built_in: PreferBuiltIn::default(),
+            ask_before: Vec::new(),
+            ask_timeout_seconds: 0,
+            maintenance_window: None,
+            health_check: None,
+            max_download_bytes: None,
             danger_accept_unsigned: false,
         }
     }
@@ -297,6 +350,17 @@ impl Config {
             keys.seconds("StateScriptRetryIntervalSeconds", |v| {
                 config.state_script_retry_interval_seconds = v;
             })?;
+            if let Some(object) = keys.object("DBus")? {
+                let mut keys = Keys::new(file, "DBus.", object)?;
+                keys.boolean("Enabled", |v| config.dbus_enabled = v)?;
+            }
+            let mut expiration = config.control_map_expiration_seconds.unwrap_or(0);
+            keys.interval("UpdateControlMapExpirationTimeSeconds", &mut expiration)?;
+            config.control_map_expiration_seconds = Some(expiration).filter(|seconds| *seconds > 0);
+            keys.interval(
+                "UpdateControlMapBootExpirationTimeSeconds",
+                &mut config.control_map_boot_expiration_seconds,
+            )?;
             if let Some(own) = keys.object("RustOta")? {
                 let mut keys = Keys::new(file, "RustOta.", own)?;
                 let mut bootloader = None;
@@ -318,6 +382,19 @@ impl Config {
                 if let Some(preferred) = keys.prefer_built_in()? {
                     config.prefer_built_in = preferred;
                 }
+                if let Some(gates) = keys.gates("AskBefore")? {
+                    config.ask_before = gates;
+                }
+                keys.seconds("AskTimeoutSeconds", |v| config.ask_timeout_seconds = v)?;
+                if let Some(window) = keys.maintenance_window()? {
+                    config.maintenance_window = Some(window);
+                }
+                if let Some(check) = keys.health_check()? {
+                    config.health_check = Some(check);
+                }
+                keys.take("MaxDownloadBytes", "a number of bytes", Value::as_u64, |v| {
+                    config.max_download_bytes = Some(v).filter(|bytes| *bytes > 0);
+                })?;
                 keys.boolean("DangerAcceptUnsigned", |v| config.danger_accept_unsigned = v)?;
             }
         }
@@ -469,6 +546,62 @@ impl<'a> Keys<'a> {
         Ok(found)
     }
 
+    /// A list of words that name gates.
+    fn gates(&mut self, key: &str) -> Result<Option<Vec<String>>, ConfigError> {
+        let mut found = None;
+        self.strings(key, |v| found = Some(v))?;
+        let Some(names) = found else { return Ok(None) };
+        let names: Vec<String> = names.iter().map(|name| name.to_ascii_lowercase()).collect();
+        match names.iter().all(|name| GATES.contains(&name.as_str())) {
+            true => Ok(Some(names)),
+            false => Err(self.wrong(key, "a list of \"download\", \"install\", \"reboot\" and \"commit\"")),
+        }
+    }
+
+    fn maintenance_window(&mut self) -> Result<Option<MaintenanceWindow>, ConfigError> {
+        const EXPECTED: &str = "a list of objects with From and To (HH:MM) and Days (mon to sun)";
+        let Some(object) = self.object("MaintenanceWindow")? else { return Ok(None) };
+        let mut keys = Keys::new(self.file, "RustOta.MaintenanceWindow.", object)?;
+        let list = keys.find("Times").and_then(Value::as_array).filter(|list| !list.is_empty());
+        let list = list.ok_or_else(|| keys.wrong("Times", EXPECTED))?;
+        let mut times = Vec::new();
+        for item in list {
+            let object = item.as_object().ok_or_else(|| keys.wrong("Times", EXPECTED))?;
+            let mut time = Keys::new(self.file, "RustOta.MaintenanceWindow.Times.", object)?;
+            let (mut days, mut from, mut to) = (Vec::new(), String::new(), String::new());
+            time.strings("Days", |v| days = v)?;
+            time.string("From", |v| from = v)?;
+            time.string("To", |v| to = v)?;
+            let days: Vec<&str> = days.iter().map(String::as_str).collect();
+            times.push(Window::parse(&days, &from, &to).ok_or_else(|| keys.wrong("Times", EXPECTED))?);
+        }
+        // What disturbs the people who use the device; the download does not.
+        let before = keys.gates("Before")?.unwrap_or_else(|| vec!["install".into(), "reboot".into()]);
+        let mut utc = false;
+        keys.boolean("Utc", |v| utc = v)?;
+        Ok(Some(MaintenanceWindow { times, before, utc }))
+    }
+
+    fn health_check(&mut self) -> Result<Option<HealthCheck>, ConfigError> {
+        let Some(object) = self.object("HealthCheck")? else { return Ok(None) };
+        let mut keys = Keys::new(self.file, "RustOta.HealthCheck.", object)?;
+        let mut check = HealthCheck {
+            commands: Vec::new(),
+            units: Vec::new(),
+            timeout_seconds: 300,
+            interval_seconds: 5,
+        };
+        keys.strings("Commands", |v| check.commands = v)?;
+        keys.strings("Units", |v| check.units = v)?;
+        keys.seconds("TimeoutSeconds", |v| check.timeout_seconds = v)?;
+        keys.interval("IntervalSeconds", &mut check.interval_seconds)?;
+        // An empty check would look like one that passes.
+        match check.commands.is_empty() && check.units.is_empty() {
+            true => Err(self.wrong("HealthCheck", "an object with Commands or Units")),
+            false => Ok(Some(check)),
+        }
+    }
+
     fn object(&mut self, key: &str) -> Result<Option<&'a Map<String, Value>>, ConfigError> {
         let mut found = None;
         self.take(key, "an object", Value::as_object, |object| found = Some(object))?;
@@ -540,6 +673,24 @@ mod tests {
     }
 
     #[test]
+    fn the_bus_is_used_unless_it_is_switched_off() {
+        let config = parse(&["{}"]).unwrap();
+        let expirations = |config: &Config| {
+            (config.control_map_expiration_seconds, config.control_map_boot_expiration_seconds)
+        };
+        assert!(config.dbus_enabled && parse(&[r#"{"DBus":{}}"#]).unwrap().dbus_enabled);
+        assert_eq!(expirations(&config), (None, 600));
+        let config = parse(&[
+            r#"{"dbus":{"enabled":false},"UpdateControlMapExpirationTimeSeconds":90}"#,
+            r#"{"UpdateControlMapBootExpirationTimeSeconds":45}"#,
+        ]);
+        let config = config.unwrap();
+        assert!(!config.dbus_enabled);
+        assert_eq!(expirations(&config), (Some(90), 45));
+        assert!(parse(&[r#"{"DBus":{"Enabled":"no"}}"#]).unwrap_err().contains("DBus.Enabled"));
+    }
+
+    #[test]
     fn servers_are_one_or_a_list() {
         let check = |document: &str, expected: &[&str]| {
             assert_eq!(parse(&[document]).unwrap().servers, expected, "{document}");
@@ -586,5 +737,62 @@ mod tests {
         assert!(both.unwrap_err().contains("exclude each other"));
         assert_eq!(parse(&[r#"{"ArtifactVerifyKeys":[]}"#]).unwrap().artifact_verify_keys, Some(vec![]));
         assert_eq!(parse(&["{}"]).unwrap().artifact_verify_keys, None);
+    }
+
+    fn own(text: &str) -> Result<Config, String> {
+        parse(&[&format!(r#"{{"RustOta":{text}}}"#)])
+    }
+
+    #[test]
+    fn gates_are_configured_in_words() {
+        let config = own(r#"{"AskBefore":["Install","commit"],"AskTimeoutSeconds":60,"MaxDownloadBytes":5,
+                "MaintenanceWindow":{"Times":[{"From":"01:00","To":"02:00"}]},
+                "HealthCheck":{"Units":["app.service"],"TimeoutSeconds":9}}"#)
+        .unwrap();
+        assert_eq!(
+            (config.ask_before.as_slice(), config.ask_timeout_seconds),
+            (&["install".to_owned(), "commit".into()][..], 60)
+        );
+        assert_eq!(config.max_download_bytes, Some(5));
+        let window = config.maintenance_window.unwrap();
+        assert_eq!(
+            (window.times.len(), window.before, window.utc),
+            (1, vec!["install".to_owned(), "reboot".into()], false)
+        );
+        let check = config.health_check.unwrap();
+        assert_eq!((check.units.len(), check.timeout_seconds, check.interval_seconds), (1, 9, 5));
+        assert_eq!(own(r#"{"MaxDownloadBytes":0}"#).unwrap().max_download_bytes, None);
+    }
+
+    #[test]
+    fn a_gate_that_cannot_be_understood_is_an_error_and_not_no_gate() {
+        for (text, key) in [
+            (r#"{"AskBefore":["instal"]}"#, "AskBefore"),
+            (r#"{"AskBefore":"install"}"#, "AskBefore"),
+            (r#"{"MaintenanceWindow":{}}"#, "Times"),
+            (r#"{"MaintenanceWindow":{"Times":[]}}"#, "Times"),
+            (r#"{"MaintenanceWindow":{"Times":[{"From":"01:00"}]}}"#, "Times"),
+            (
+                r#"{"MaintenanceWindow":{"Times":[{"From":"01:00","To":"02:00"}],"Before":["boot"]}}"#,
+                "Before",
+            ),
+            (r#"{"HealthCheck":{}}"#, "HealthCheck"),
+            (r#"{"HealthCheck":{"Commands":"true"}}"#, "Commands"),
+            (r#"{"MaxDownloadBytes":-1}"#, "MaxDownloadBytes"),
+        ] {
+            let error = own(text).unwrap_err();
+            assert!(error.contains(key), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn built_in_handlers_are_preferred_by_name_or_as_a_whole() {
+        let preferred = |text: &str| own(text).unwrap().prefer_built_in;
+        assert!(!preferred("{}").includes("directory"));
+        assert!(preferred(r#"{"PreferBuiltIn":true}"#).includes("directory"));
+        assert!(!preferred(r#"{"PreferBuiltIn":false}"#).includes("directory"));
+        let one = preferred(r#"{"PreferBuiltIn":["directory"]}"#);
+        assert!(one.includes("directory") && !one.includes("script"));
+        assert!(own(r#"{"PreferBuiltIn":"directory"}"#).unwrap_err().contains("PreferBuiltIn"));
     }
 }

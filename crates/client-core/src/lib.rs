@@ -15,3 +15,4 @@ pub mod server;
 pub mod slot;
 pub mod state_store;
 pub mod storage;
+pub mod window;

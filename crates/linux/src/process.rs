@@ -3,12 +3,35 @@
 use std::fs;
 use std::io;
 use std::os::fd::RawFd;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use std::sync::OnceLock;
+use std::time::Duration;
 
+use client_core::window::WeekTime;
 use nix::sys::stat::{Mode, umask};
 
 /// Files made by this process are for its owner only, whatever it was started with.
 pub fn set_private_umask() {
-    umask(Mode::from_bits_truncate(0o077));
+    let inherited = umask(Mode::from_bits_truncate(0o077));
+    // A second call would remember our own.
+    INHERITED_UMASK.get_or_init(|| inherited.bits());
+}
+
+/// What this process was started with.
+static INHERITED_UMASK: OnceLock<libc::mode_t> = OnceLock::new();
+
+/// Lets `command` run with the umask that this process was started with: what update modules and state scripts install
+/// must not become private because the client is careful with its own files.
+pub(crate) fn give_back_umask(command: &mut Command) {
+    let Some(inherited) = INHERITED_UMASK.get().copied() else { return };
+    let restore = move || {
+        // SAFETY: sets a number of the child process; allowed between fork and exec, and cannot fail.
+        unsafe { libc::umask(inherited) };
+        Ok(())
+    };
+    // SAFETY: the closure only calls `umask`, which is async-signal-safe, and allocates nothing.
+    unsafe { command.pre_exec(restore) };
 }
 
 /// Keeps every descriptor that this process was started with, apart from the three standard ones, from the programs
@@ -25,10 +48,49 @@ pub fn hide_inherited_descriptors() {
     }
 }
 
+/// Lets `command` be killed when the thread that starts it ends, with whatever happens to this process: two clients must
+/// never have one module each at work on the same thing. Only for threads that live as long as the process.
+pub(crate) fn end_with_this_process(command: &mut Command) {
+    let ask = || {
+        // SAFETY: asks the kernel for a signal; takes no pointers, allowed between fork and exec.
+        unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+        Ok(())
+    };
+    // SAFETY: the closure only calls `prctl`, which is a bare system call, and allocates nothing.
+    unsafe { command.pre_exec(ask) };
+}
+
 /// Ends the process at once with success, running nothing on the way out.
 pub(crate) fn exit_now() -> ! {
     // SAFETY: `_exit` never returns and takes no pointers.
     unsafe { libc::_exit(0) }
+}
+
+/// The time of the week in the time zone of the device (`TZ`, `/etc/localtime`) at `wall` since 1970, UTC.
+///
+/// # Errors
+/// When the C library cannot tell.
+pub fn local_week_time(wall: Duration) -> io::Result<WeekTime> {
+    let seconds = libc::time_t::try_from(wall.as_secs()).map_err(io::Error::other)?;
+    // SAFETY: a `tm` is plain data, for which zeros are a value.
+    let mut broken_down: libc::tm = unsafe { std::mem::zeroed() };
+    // SAFETY: both pointers are to live values of this function, and the call keeps neither.
+    let filled = unsafe { libc::localtime_r(&seconds, &mut broken_down) };
+    if filled.is_null() {
+        return Err(io::Error::last_os_error());
+    }
+    let part = |value: libc::c_int| u32::try_from(value).unwrap_or(0);
+    let second = part(broken_down.tm_hour) * 3600 + part(broken_down.tm_min) * 60 + part(broken_down.tm_sec);
+    // The C library counts from Sunday.
+    Ok(WeekTime { weekday: (part(broken_down.tm_wday) + 6) % 7, second })
+}
+
+/// The same in UTC.
+pub fn utc_week_time(wall: Duration) -> WeekTime {
+    let days = wall.as_secs() / 86_400;
+    // 1970 began on a Thursday.
+    let weekday = u32::try_from((days + 3) % 7).unwrap_or(0);
+    WeekTime { weekday, second: u32::try_from(wall.as_secs() % 86_400).unwrap_or(0) }
 }
 
 /// A number that nobody can predict, as the kernel gives it.

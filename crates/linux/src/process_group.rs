@@ -15,6 +15,8 @@ use nix::sys::signal::{Signal, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
 
+use crate::process;
+
 /// How long a program that took too long has between SIGTERM and SIGKILL.
 const GRACE: Duration = Duration::from_secs(10);
 /// The same when this process is asked to stop, which has to be done within two seconds.
@@ -24,7 +26,9 @@ const REAP: Duration = Duration::from_secs(1);
 /// How often it is looked whether the process was asked to stop.
 const SLICE: Duration = Duration::from_millis(100);
 /// Output of one program that is logged, in bytes; the rest is read and dropped.
-const LOGGED_BYTES: usize = 10 * 1024;
+const LOGGED_BYTES: usize = 64 * 1024;
+/// How long the output of a program that has ended may still be held open by what it left behind.
+pub(crate) const LAST_WORDS: Duration = Duration::from_millis(500);
 /// Stack of the threads that only wait and copy.
 pub(crate) const SMALL_STACK: usize = 128 * 1024;
 
@@ -69,6 +73,8 @@ pub struct ProcessGroup {
     id: i32,
     /// Says that the program has ended; it is not reaped then, so that its id stays its own.
     ended: mpsc::Receiver<()>,
+    /// It was said already.
+    has_ended: bool,
     /// Whether what the program left behind may live on.
     spare_the_rest: bool,
 }
@@ -79,6 +85,7 @@ impl ProcessGroup {
     /// # Errors
     /// When it cannot be started.
     pub fn spawn(command: &mut Command) -> io::Result<ProcessGroup> {
+        process::give_back_umask(command);
         let mut child = command.process_group(0).spawn()?;
         let id = i32::try_from(child.id()).map_err(io::Error::other)?;
         let (sender, ended) = mpsc::channel();
@@ -94,7 +101,7 @@ impl ProcessGroup {
             return Err(error);
         }
         running().push(id);
-        Ok(ProcessGroup { child, id, ended, spare_the_rest: false })
+        Ok(ProcessGroup { child, id, ended, has_ended: false, spare_the_rest: false })
     }
 
     /// What the program writes, if it is piped and was not taken yet.
@@ -111,7 +118,7 @@ impl ProcessGroup {
         loop {
             let left = timeout.saturating_sub(started.elapsed());
             let slice = if clock.is_some() { left.min(SLICE) } else { left };
-            if self.ended.recv_timeout(slice).is_ok() {
+            if self.has_ended(slice) {
                 let status = self.child.wait()?;
                 return Ok(Ended::Exited(status));
             }
@@ -126,6 +133,20 @@ impl ProcessGroup {
         }
     }
 
+    /// Whether the program has ended, or does so within `moment`.
+    pub fn has_ended(&mut self, moment: Duration) -> bool {
+        // Without its watcher nothing is known, and nothing would ever be.
+        self.has_ended =
+            self.has_ended || self.ended.recv_timeout(moment) != Err(mpsc::RecvTimeoutError::Timeout);
+        self.has_ended
+    }
+
+    /// Ends the program with its group at once. Behind this it takes in nothing more.
+    pub fn kill(&mut self) {
+        self.signal(Signal::SIGKILL);
+        self.has_ended(REAP);
+    }
+
     /// What the program left running may live on after it: state scripts restart services.
     pub fn spare_the_rest(mut self) {
         self.spare_the_rest = true;
@@ -134,7 +155,7 @@ impl ProcessGroup {
     /// Asks the group to end and kills it after `grace`.
     fn end(&mut self, grace: Duration) {
         self.signal(Signal::SIGTERM);
-        let _ = self.ended.recv_timeout(grace);
+        self.has_ended(grace);
         // Also when the program is gone: what it started may not have listened.
         self.signal(Signal::SIGKILL);
     }
@@ -156,21 +177,49 @@ impl Drop for ProcessGroup {
         }
         drop(groups);
         // A program that hangs in the kernel survives even SIGKILL for a while, and may not hang us too.
-        match self.ended.recv_timeout(REAP) {
-            Err(mpsc::RecvTimeoutError::Timeout) => log::warn!("process {} cannot be ended", self.id),
-            Ok(()) | Err(mpsc::RecvTimeoutError::Disconnected) => {
-                // Ended, so this returns at once; the status was taken by `wait` if anybody wanted it.
-                let _ = self.child.wait();
-            }
+        if self.has_ended(REAP) {
+            // Ended, so this returns at once; the status was taken by `wait` if anybody wanted it.
+            let _ = self.child.wait();
+        } else {
+            log::warn!("process {} cannot be ended", self.id);
         }
     }
 }
 
-/// Logs what a program prints, in a thread that ends when the last holder of the pipe does.
-pub fn log_lines(pipe: Option<impl Read + Send + 'static>, name: &str, stream: &'static str) {
-    let Some(pipe) = pipe else { return };
+/// What a program prints, on its way into the log.
+pub struct Output {
+    ends: Vec<mpsc::Receiver<()>>,
+}
+
+impl Output {
+    /// Logs what comes out of the pipes, in threads that end with the last holder of each.
+    pub fn log(name: &str, stdout: Option<ChildStdout>, stderr: Option<ChildStderr>) -> Output {
+        let ends = [log_lines(stdout, name, "stdout"), log_lines(stderr, name, "stderr")];
+        Output { ends: ends.into_iter().flatten().collect() }
+    }
+
+    /// Waits until all of it is in the log, or `patience` is over: what the program left behind may hold the pipes.
+    pub fn await_end(self, patience: Duration) {
+        let deadline = Instant::now() + patience;
+        for end in self.ends {
+            // Either way there is nothing to be done about it.
+            let _ = end.recv_timeout(deadline.saturating_duration_since(Instant::now()));
+        }
+    }
+}
+
+/// Logs what comes out of one pipe. The receiver hears of its end.
+pub(crate) fn log_lines(
+    pipe: Option<impl Read + Send + 'static>,
+    name: &str,
+    stream: &'static str,
+) -> Option<mpsc::Receiver<()>> {
+    let pipe = pipe?;
     let name = name.to_owned();
+    // The sender is dropped with the thread.
+    let (sender, ended) = mpsc::channel();
     let copy = move || {
+        let _sender: mpsc::Sender<()> = sender;
         let mut reader = BufReader::with_capacity(1024, pipe);
         let mut line = Vec::new();
         let mut logged = 0;
@@ -179,11 +228,13 @@ pub fn log_lines(pipe: Option<impl Read + Send + 'static>, name: &str, stream: &
             // Bounded: a line without an end is cut into pieces.
             match reader.by_ref().take(1024).read_until(b'\n', &mut line) {
                 Ok(0) | Err(_) => return,
+                Ok(_) if logged > LOGGED_BYTES => {}
                 Ok(count) => {
-                    if logged < LOGGED_BYTES {
-                        log::info!("{name} ({stream}): {}", String::from_utf8_lossy(&line).trim_end());
-                    }
                     logged += count;
+                    log::info!("{name} ({stream}): {}", String::from_utf8_lossy(&line).trim_end());
+                    if logged > LOGGED_BYTES {
+                        log::info!("{name} ({stream}): the rest of what it writes is not logged");
+                    }
                 }
             }
         }
@@ -191,4 +242,5 @@ pub fn log_lines(pipe: Option<impl Read + Send + 'static>, name: &str, stream: &
     if let Err(error) = thread::Builder::new().stack_size(SMALL_STACK).spawn(copy) {
         log::warn!("what a program writes is not logged: {error}");
     }
+    Some(ended)
 }

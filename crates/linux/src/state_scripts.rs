@@ -17,7 +17,7 @@ use client_core::clock::{Clock, Paused};
 use client_core::deploy::scripts::{OnScriptFailure, ScriptError, ScriptPoint, ScriptRunner};
 
 use crate::atomic_file;
-use crate::process_group::{Ended, ProcessGroup, log_lines};
+use crate::process_group::{Ended, LAST_WORDS, Output, ProcessGroup};
 
 /// Exit status by which a script asks to be run again later.
 const RETRY_LATER: i32 = 21;
@@ -121,9 +121,9 @@ impl LinuxScripts {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut group = ProcessGroup::spawn(&mut command).map_err(|error| io_error("run", script, error))?;
         let (stdout, stderr) = group.take_output();
-        log_lines(stdout, name, "stdout");
-        log_lines(stderr, name, "stderr");
+        let output = Output::log(name, stdout, stderr);
         let ended = group.wait(self.times.timeout, self.clock.as_deref());
+        output.await_end(LAST_WORDS);
         match ended.map_err(|error| io_error("wait for", script, error))? {
             Ended::Exited(status) => {
                 group.spare_the_rest();

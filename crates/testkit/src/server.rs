@@ -85,6 +85,7 @@ struct Deployment {
     /// What the device said of itself when the deployment began.
     first_question: Option<[Option<String>; 2]>,
     statuses: Vec<String>,
+    substates: Vec<Option<String>>,
     reports: Vec<String>,
     logs: Vec<String>,
 }
@@ -244,6 +245,7 @@ impl ServerModel {
             aborted: false,
             first_question: None,
             statuses: Vec::new(),
+            substates: Vec::new(),
             reports: Vec::new(),
             logs: Vec::new(),
         });
@@ -302,6 +304,11 @@ impl ServerModel {
     /// Every report that arrived, also those that were refused or repeated.
     pub fn reports(&self, id: &str) -> Vec<String> {
         self.state().deployment(id).map_or(Vec::new(), |deployment| deployment.reports.clone())
+    }
+
+    /// The remark that came with each of [`reports`](ServerModel::reports).
+    pub fn substates(&self, id: &str) -> Vec<Option<String>> {
+        self.state().deployment(id).map_or(Vec::new(), |deployment| deployment.substates.clone())
     }
 
     /// The logs that were uploaded.
@@ -579,12 +586,24 @@ impl Snapshot {
     fn status(&mut self, sent: &Sent) -> Reply {
         let body = Json::parse(sent.body.as_deref().unwrap_or_default()).expect("a body of JSON");
         let status = body.get("status").and_then(Json::text).unwrap_or_default().to_owned();
-        let known = ["downloading", "installing", "rebooting", "success", "failure", "already-installed"];
+        let substate = body.get("substate").and_then(Json::text).map(str::to_owned);
+        let known = [
+            "downloading",
+            "installing",
+            "rebooting",
+            "pause_before_installing",
+            "pause_before_rebooting",
+            "pause_before_committing",
+            "success",
+            "failure",
+            "already-installed",
+        ];
         if !known.contains(&status.as_str()) {
             return said(400, "unknown status");
         }
         let Some(deployment) = self.reported(sent) else { return said(404, "no such deployment") };
         deployment.reports.push(status.clone());
+        deployment.substates.push(substate);
         if deployment.aborted {
             return said(409, "deployment aborted");
         }
@@ -797,7 +816,7 @@ mod tests {
             let mut noted = [0];
             disk.read_at(0, &mut noted).map_err(|error| error.to_string())?;
             if noted == [0] {
-                api(&facts.0).report("d1", status).map_err(|error| error.to_string())?;
+                api(&facts.0).report("d1", status, None).map_err(|error| error.to_string())?;
                 disk.write_at(0, &[1; SECTOR_LEN]).map_err(|error| error.to_string())?;
                 disk.sync().map_err(|error| error.to_string())?;
             }
@@ -862,10 +881,10 @@ mod tests {
         model.fail_next(Matcher::Report("downloading"), Failure::LostRequest);
         model.fail_next(Matcher::Report("downloading"), Failure::LostAnswer);
         for expected in [0, 1] {
-            assert!(api.report("d1", DeploymentStatus::Downloading).is_err());
+            assert!(api.report("d1", DeploymentStatus::Downloading, None).is_err());
             assert_eq!(model.reports("d1").len(), expected);
         }
-        api.report("d1", DeploymentStatus::Downloading).unwrap();
+        api.report("d1", DeploymentStatus::Downloading, None).unwrap();
         assert_eq!((model.statuses("d1"), model.reports("d1").len()), (vec!["downloading".to_owned()], 2));
     }
 
@@ -875,7 +894,7 @@ mod tests {
         model.deploy("d1", "release-2", "testbox", b"x");
         let before = model.snapshot();
         let fork = model.fork();
-        api(&model).report("d1", DeploymentStatus::Downloading).unwrap();
+        api(&model).report("d1", DeploymentStatus::Downloading, None).unwrap();
         assert_eq!((model.statuses("d1").len(), fork.statuses("d1").len()), (1, 0));
         model.restore(before.clone());
         assert!(model.snapshot() == before);

@@ -15,6 +15,7 @@ use std::time::Duration;
 use client_core::agent::{Agent, AgentSettings};
 use client_core::artifact::{Limits, Trust};
 use client_core::clock::{Clock, Waiter, Wake};
+use client_core::deploy::gates::{AlwaysOpen, Answer, Gate, Gatekeeper, Question};
 use client_core::deploy::record::Record;
 use client_core::deploy::{self, Device, NoReporter, Options, Policy};
 use client_core::install::NoModules;
@@ -24,7 +25,7 @@ use client_core::server::{
 };
 use client_core::slot::Slot;
 use client_core::state_store::TwoCopyRecord;
-use machine::board::{Board, Restarting};
+use machine::board::{Board, ClosedAtFirst, Restarting};
 use machine::{IMAGE_BYTES, Machine, RECORD_BYTES, new_image, old_image, version};
 use testkit::artifacts;
 use testkit::bootloader::{Behaviour, Boot};
@@ -44,6 +45,8 @@ struct Bench {
     clock: VirtualClock,
     running: Slot,
     logs: Vec<String>,
+    gates: Option<Box<dyn Gatekeeper>>,
+    budget_bytes: Option<u64>,
     /// What goes wrong on the way to the server.
     disturbance: Option<Disturbance>,
 }
@@ -144,6 +147,8 @@ impl Bench {
             clock: VirtualClock::new(7),
             running: Slot::A,
             logs: Vec::new(),
+            gates: None,
+            budget_bytes: None,
             disturbance: None,
         }
     }
@@ -176,6 +181,7 @@ impl Bench {
             machine: MACHINE,
             system: Restarting { running: self.running, rebooted: Rc::clone(&rebooted) },
             scripts: ScriptLog::default(),
+            gates: self.gates.take().unwrap_or_else(|| Box::new(AlwaysOpen)),
             wire,
             logs: Vec::new(),
             clock: Arc::clone(&clock),
@@ -185,7 +191,7 @@ impl Bench {
         let settings = AgentSettings {
             retry_interval: Duration::from_secs(300),
             retry_count: 0,
-            download: DownloadSettings::default(),
+            download: DownloadSettings { budget_bytes: self.budget_bytes, ..DownloadSettings::default() },
         };
         Agent::new(&mut host, api, clock, &mut waiter, settings, schedule).run();
         self.logs = host.logs;
@@ -349,6 +355,7 @@ fn stopped_in_the_middle(bench: &mut Bench) {
         machine: MACHINE,
         system: Restarting { running: bench.running, rebooted: Rc::clone(&rebooted) },
         scripts: ScriptLog::default(),
+        gates: Box::new(AlwaysOpen),
         wire: Box::new(move || server.transport()),
         logs: Vec::new(),
         clock: Arc::clone(&shared),
@@ -368,6 +375,107 @@ fn stopped_in_the_middle(bench: &mut Bench) {
 }
 
 #[test]
+fn a_deployment_waits_before_every_gate_and_tells_why() {
+    let mut bench = Bench::new();
+    bench.order();
+    bench.gates = Some(Box::<ClosedAtFirst>::default());
+    assert!(bench.daemon(30));
+    bench.boot();
+    bench.gates = Some(Box::<ClosedAtFirst>::default());
+    assert!(!bench.daemon(8));
+    assert_eq!(
+        bench.server.reports(ID),
+        [
+            "downloading",
+            "downloading",
+            "pause_before_installing",
+            "installing",
+            "pause_before_rebooting",
+            "rebooting",
+            "pause_before_committing",
+            "installing",
+            "success"
+        ]
+    );
+    let remarks = bench.server.substates(ID);
+    assert_eq!(remarks[0].as_deref(), Some("waiting before download: not now"));
+    assert_eq!(remarks[2].as_deref(), Some("waiting before install: not now"));
+    assert_eq!(remarks[3].as_deref(), Some("now"), "who opened the gate is told with the next report");
+    assert_eq!(remarks[8], None);
+    assert_eq!(version(&bench.world, bench.running), Some("new"));
+}
+
+#[test]
+fn a_gate_that_refuses_ends_the_deployment_and_says_why() {
+    for gate in Gate::ALL {
+        let mut bench = Bench::new();
+        bench.order();
+        for _ in 0..3 {
+            bench.gates = Some(Box::new(ClosedAtFirst::refusing(gate)));
+            if !bench.daemon(30) {
+                break;
+            }
+            bench.boot();
+        }
+        assert_eq!(bench.server.finals(ID), ["failure"], "{gate}");
+        let remarks = bench.server.substates(ID);
+        let refused = format!("refused before {gate}: not here");
+        assert_eq!(remarks.last().unwrap().as_deref(), Some(&*refused), "{gate}");
+        assert_eq!(version(&bench.world, bench.running), Some("old"), "{gate}");
+        assert_eq!(bench.record().installed.name(), "old", "{gate}");
+    }
+}
+
+#[test]
+fn the_server_may_abort_what_waits() {
+    let mut bench = Bench::new();
+    bench.order();
+    bench.gates = Some(Box::<ClosedAtFirst>::default());
+    bench.server.fail_next(Matcher::Report("pause_before_installing"), Failure::Status(409));
+    assert!(!bench.daemon(10), "nothing was armed");
+    assert_eq!(bench.server.finals(ID), ["failure"]);
+    assert_eq!(bench.record().deployment, None);
+}
+
+#[test]
+fn waiting_costs_nothing_of_the_stages_a_deployment_may_enter() {
+    struct Patient(u32);
+    impl Gatekeeper for Patient {
+        fn watches(&self, gate: Gate) -> bool {
+            gate == Gate::Install
+        }
+        fn ask(&mut self, _: &Question<'_>) -> Answer {
+            self.0 -= 1;
+            match self.0 {
+                0 => Answer::Open { note: None },
+                _ => Answer::Closed { reason: "wait".into(), ask_again: Duration::from_secs(60) },
+            }
+        }
+    }
+    let mut bench = Bench::new();
+    bench.order();
+    bench.gates = Some(Box::new(Patient(100)));
+    assert!(bench.daemon(400));
+    bench.boot();
+    bench.daemon(3);
+    assert_eq!(bench.server.finals(ID), ["success"]);
+    // The same words again and again would only cost traffic; now and then shows that the device lives.
+    let paused =
+        bench.server.reports(ID).iter().filter(|report| *report == "pause_before_installing").count();
+    assert!((2..50).contains(&paused), "{paused}");
+}
+
+#[test]
+fn an_artifact_beyond_the_byte_budget_is_not_begun() {
+    let mut bench = Bench::new();
+    bench.order();
+    bench.budget_bytes = Some(1000);
+    assert!(!bench.daemon(6));
+    assert_eq!(bench.server.finals(ID), ["failure"]);
+    assert_eq!(version(&bench.world, !bench.running), None, "nothing was written");
+}
+
+#[test]
 fn what_a_person_has_installed_is_left_alone() {
     let mut bench = Bench::new();
     let artifact = artifacts::rootfs("by-hand", &new_image());
@@ -382,6 +490,7 @@ fn what_a_person_has_installed_is_left_alone() {
             state: &mut state,
             scripts: &mut ScriptLog::default(),
             observer: &mut Notices::default(),
+            gates: &mut AlwaysOpen,
             reporter: &mut NoReporter,
         },
         std::io::Cursor::new(artifact),

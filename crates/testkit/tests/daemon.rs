@@ -21,12 +21,13 @@ use std::time::Duration;
 
 use client_core::agent::{Agent, AgentSettings};
 use client_core::clock::{Waiter, Wake};
+use client_core::deploy::gates::{AlwaysOpen, Gate, Gatekeeper};
 use client_core::deploy::record::Record;
 use client_core::schedule::Schedule;
 use client_core::server::{Api, DownloadSettings, Request, Response, Settings, Transport, TransportError};
 use client_core::slot::Slot;
 use client_core::state_store::TwoCopyRecord;
-use machine::board::{Board, Restarting, WORLD, crash_point};
+use machine::board::{Board, ClosedAtFirst, Restarting, WORLD, crash_point};
 use machine::{IMAGE_BYTES, MACHINES, Machine, RECORD_BYTES, new_image, old_image, selected, version};
 use testkit::artifacts;
 use testkit::bootloader::{Behaviour, Boot};
@@ -51,6 +52,27 @@ enum Ending {
     Abort,
     /// The server aborts when the new image asks to be committed.
     LateAbort,
+    /// As `Commit`; every gate is closed at first, so that the deployment waits before each of them.
+    Held,
+    /// The same, and this gate refuses.
+    Refused(Gate),
+}
+
+impl Ending {
+    fn gates(self) -> Box<dyn Gatekeeper> {
+        match self {
+            Ending::Commit | Ending::FallBack | Ending::Unreachable | Ending::Abort | Ending::LateAbort => {
+                Box::new(AlwaysOpen)
+            }
+            Ending::Held => Box::<ClosedAtFirst>::default(),
+            Ending::Refused(gate) => Box::new(ClosedAtFirst::refusing(gate)),
+        }
+    }
+
+    fn may_succeed(self) -> bool {
+        // A power cut before the answer is the restart that would have been refused.
+        matches!(self, Ending::Commit | Ending::Held | Ending::Refused(Gate::Reboot))
+    }
 }
 
 const ENDINGS: [Ending; 5] =
@@ -118,7 +140,9 @@ impl Wire {
         let aborts = match self.ending {
             Ending::Abort => says("installing"),
             Ending::LateAbort => says("installing") && self.on_new,
-            Ending::Commit | Ending::FallBack | Ending::Unreachable => false,
+            Ending::Commit | Ending::FallBack | Ending::Unreachable | Ending::Held | Ending::Refused(_) => {
+                false
+            }
         };
         server.aborted |= aborts;
         (if server.aborted { 409 } else { 204 }, Vec::new())
@@ -199,6 +223,7 @@ fn daemon(
         machine,
         system: Restarting { running, rebooted: Rc::clone(&rebooted) },
         scripts: ScriptLog::default(),
+        gates: ending.gates(),
         wire: {
             let (server, artifact) = (Arc::clone(&server), Arc::clone(artifact));
             Box::new(move || {
@@ -257,8 +282,7 @@ fn scenario(
             }
             let behaviour = match (slot == target, ending) {
                 (true, Ending::FallBack) => Behaviour::NeverUp,
-                (true, Ending::Commit | Ending::Unreachable | Ending::Abort | Ending::LateAbort)
-                | (false, _) => Behaviour::Good,
+                (_, _) => Behaviour::Good,
             };
             { behaviour }.start()
         });
@@ -303,7 +327,7 @@ fn scenario(
             Some(said) if *said != (runs == "new") => {
                 Err(format!("the server was told success {said}, and {runs} runs"))
             }
-            Some(true) if ending != Ending::Commit => Err("a deployment that must fail succeeded".into()),
+            Some(true) if !ending.may_succeed() => Err("a deployment that must fail succeeded".into()),
             Some(_) => Ok(After::Settled),
         }
     })
@@ -338,6 +362,19 @@ fn every_power_cut_of_a_deployment_ends_in_one_true_report() {
         states += report.states;
     }
     println!("power-cut states of the daemon with one cut: {states}");
+}
+
+#[test]
+fn a_deployment_that_is_held_up_or_refused_at_a_gate_loses_nothing_to_a_power_cut() {
+    let mut states = 0;
+    let endings = [Ending::Held].into_iter().chain(Gate::ALL.map(Ending::Refused));
+    for (machine, ending) in MACHINES.into_iter().cycle().zip(endings.cycle().take(8)) {
+        let report = explore(&scenario(machine, Slot::A, ending, None), &machine.limits(1));
+        println!("{machine:?}, {ending:?}: {report}");
+        report.assert_holds();
+        states += report.states;
+    }
+    println!("power-cut states of the daemon with gates: {states}");
 }
 
 #[test]

@@ -17,6 +17,7 @@ use client_core::artifact::write::ArtifactSpec;
 use client_core::artifact::{Limits, StateScript, Trust};
 use client_core::boot::{BootEnv, BootEnvError, Verdict};
 use client_core::clock::{Waiter, Wake};
+use client_core::deploy::gates::AlwaysOpen;
 use client_core::deploy::record::Record;
 use client_core::deploy::scripts::{
     OnScriptFailure, ScriptAction, ScriptError, ScriptPoint, ScriptRunner, ScriptState,
@@ -397,6 +398,7 @@ impl Host for Machine {
             state: &mut self.store,
             scripts: &mut self.scripts,
             observer: &mut Notices::default(),
+            gates: &mut AlwaysOpen,
             reporter,
         });
         Ok(())

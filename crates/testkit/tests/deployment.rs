@@ -19,6 +19,7 @@ use std::rc::Rc;
 
 use client_core::artifact::{Limits, Trust};
 use client_core::boot::{BootEnv, BootEnvError};
+use client_core::deploy::gates::AlwaysOpen;
 use client_core::deploy::record::Record;
 use client_core::deploy::{
     self, DeployError, Device, NoReporter, Options as Order, Policy, Stage, Status, Summary,
@@ -219,6 +220,7 @@ fn client(
         state: &mut state,
         scripts: &mut scripts,
         observer: &mut notices,
+        gates: &mut AlwaysOpen,
         reporter: &mut NoReporter,
     });
     release(&steps);

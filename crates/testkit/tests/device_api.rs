@@ -5,12 +5,13 @@
 
 use std::collections::BTreeMap;
 use std::error::Error;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use client_core::clock::Clock;
 use client_core::server::{
-    Api, Attribute, AttributeValue, Credentials, DeploymentStatus, Method, Purpose, Reached, ReportAnswer,
-    Request, ServerError, Settings,
+    Api, Attribute, AttributeValue, Credentials, DeploymentStatus, Grant, Method, Purpose, Reached,
+    ReportAnswer, Request, ServerError, Settings, TokenWatcher,
 };
 use testkit::clock::VirtualClock;
 use testkit::json::Json;
@@ -54,7 +55,7 @@ fn a_whole_deployment_is_recorded_by_the_server() {
     assert_eq!((offer.id.as_str(), offer.artifact_name.as_deref()), ("d1", Some("release-2")));
     assert_eq!(offer.device_types, ["testbox"]);
     for status in [DeploymentStatus::Downloading, DeploymentStatus::Installing, DeploymentStatus::Failure] {
-        assert_eq!(api.report("d1", status).unwrap(), ReportAnswer::Accepted);
+        assert_eq!(api.report("d1", status, None).unwrap(), ReportAnswer::Accepted);
     }
     let log = br#"{"timestamp":"2026-11-22T19:04:36Z","level":"info","message":"m"}"#;
     assert_eq!(api.upload_log("d1", log).unwrap(), ReportAnswer::Accepted);
@@ -81,7 +82,7 @@ fn outcome(api: &mut Api, call: Call) -> Result<String, ServerError> {
         Call::Next => {
             api.next_deployment(&provides()).map(|offer| format!("{:?}", offer.map(|offer| offer.id)))
         }
-        Call::Report => api.report("d1", DeploymentStatus::Success).map(|answer| format!("{answer:?}")),
+        Call::Report => api.report("d1", DeploymentStatus::Success, None).map(|answer| format!("{answer:?}")),
         Call::Log => api.upload_log("d1", b"{}").map(|answer| format!("{answer:?}")),
         Call::Inventory => api.send_inventory(&[one("a", "1")]).map(|()| "sent".to_owned()),
     }
@@ -387,7 +388,7 @@ fn servers_are_not_changed_without_need_while_a_deployment_is_under_way() {
     clock.advance(Duration::from_secs(7200));
     assert!(api.next_deployment(&provides()).unwrap().is_some());
     assert_eq!(api.server(), Some("https://b.test"));
-    api.report("d1", DeploymentStatus::Failure).unwrap();
+    api.report("d1", DeploymentStatus::Failure, None).unwrap();
     assert_eq!(api.next_deployment(&provides()).unwrap(), None);
     assert_eq!(api.server(), Some("https://a.test"));
 }
@@ -765,7 +766,7 @@ fn requests_are_those_of_the_recorded_client() {
     check_recorded(&sent[2], include_str!("fixtures/captures/next-v1-get.http"), &[]);
 
     let id = "d0000000-0000-4000-8000-000000000001";
-    api.report(id, DeploymentStatus::Downloading).unwrap();
+    api.report(id, DeploymentStatus::Downloading, None).unwrap();
     check_recorded(&transport.take_sent()[0], include_str!("fixtures/captures/status.http"), &[]);
 
     let log = recorded(include_str!("fixtures/captures/log.http"));
@@ -866,4 +867,62 @@ fn answers_changed_at_random_are_understood_or_refused() {
         }
     }
     assert!(offers > 1000, "{offers}");
+}
+
+/// What a watcher was told: server and token, or that there is none.
+#[derive(Clone, Default)]
+struct Told(Arc<Mutex<Vec<Option<String>>>>);
+
+impl TokenWatcher for Told {
+    fn held(&mut self, grant: Option<Grant<'_>>) {
+        let text = grant.map(|grant| format!("{} {}", grant.server, grant.token));
+        self.0.lock().unwrap().push(text);
+    }
+}
+
+impl Told {
+    fn take(&self) -> Vec<Option<String>> {
+        std::mem::take(&mut self.0.lock().unwrap())
+    }
+}
+
+#[test]
+fn whoever_watches_hears_how_every_attempt_to_get_a_token_ended() {
+    let (clock, told) = (VirtualClock::new(1), Told::default());
+    // Authentication: refused, a token, no connection, another token, refused. Everything else: 204, and 401 at last.
+    let answers = [
+        Reply::new(401, "{}"),
+        Reply::new(200, "a.b.c"),
+        Reply::new(500, "{}"),
+        Reply::new(200, "d.e.f"),
+        Reply::new(401, "{}"),
+    ];
+    let (count, refuse) = (Mutex::new(0), Arc::new(Mutex::new(false)));
+    let refused = Arc::clone(&refuse);
+    let transport = ScriptedTransport::answering(move |sent| {
+        if sent.path() != AUTH {
+            return Reply::new(if *refused.lock().unwrap() { 401 } else { 204 }, "");
+        }
+        let mut count = count.lock().unwrap();
+        *count += 1;
+        answers[*count - 1].clone()
+    });
+    let mut api = scripted(&transport, &clock);
+    api.watch_token(Box::new(told.clone()));
+    let of = |token: &str| Some(format!("{SERVER} {token}"));
+    assert!(api.next_deployment(&provides()).is_err());
+    assert_eq!(told.take(), [None]);
+    assert_eq!(api.next_deployment(&provides()).unwrap(), None);
+    assert_eq!(api.next_deployment(&provides()).unwrap(), None);
+    assert_eq!(told.take(), [of("a.b.c")]);
+    // A server that is in trouble takes nothing back.
+    assert!(api.renew_token().is_err());
+    assert_eq!(told.take(), [of("a.b.c")]);
+    api.renew_token().unwrap();
+    assert_eq!(told.take(), [of("d.e.f")]);
+    *refuse.lock().unwrap() = true;
+    assert!(api.next_deployment(&provides()).is_err());
+    assert_eq!(told.take(), [None]);
+    let shown = format!("{:?}", Grant { server: SERVER, token: TOKEN });
+    assert!(shown.contains(SERVER) && !shown.contains(TOKEN), "{shown}");
 }

@@ -28,6 +28,7 @@ fn patience() -> DownloadSettings {
         least_bytes_per_second: 100,
         rate_window: Duration::from_secs(60),
         abort_check_every: None,
+        budget_bytes: None,
     }
 }
 

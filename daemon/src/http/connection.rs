@@ -4,6 +4,8 @@
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
+#[cfg(feature = "dbus")]
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -105,6 +107,20 @@ impl Dialer {
     /// The settings of encrypted connections.
     pub fn tls(&self) -> &Tls {
         &self.tls
+    }
+
+    /// Opens a connection to the place of `uri` that is used without the HTTP client. Its waits are the caller's.
+    ///
+    /// # Errors
+    /// When there is no connection.
+    #[cfg(feature = "dbus")]
+    pub fn dial_raw(&self, uri: &Uri, deadline: Instant) -> Result<RawConnection, ConnectError> {
+        let Connection { mut stream, through, .. } = self.dial(uri, deadline)?;
+        stream.socket().stream.set_nonblocking(true).map_err(|error| ConnectError {
+            reason: format!("cannot use the connection: {error}"),
+            may_pass: true,
+        })?;
+        Ok(RawConnection { stream, through })
     }
 
     fn dial(&self, uri: &Uri, deadline: Instant) -> Result<Connection, ConnectError> {
@@ -392,6 +408,113 @@ impl Stream {
 
 fn would_block(result: &io::Result<usize>) -> bool {
     matches!(result, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+}
+
+/// A connection of which each call returns at once: `WouldBlock` says that there is something to wait for.
+#[cfg(feature = "dbus")]
+pub struct RawConnection {
+    stream: Stream,
+    through: Option<Through>,
+}
+
+#[cfg(feature = "dbus")]
+impl RawConnection {
+    /// The head of a request as it has to be sent on this connection.
+    ///
+    /// # Errors
+    /// When it is not the head of a request.
+    pub fn request_head(&self, head: Vec<u8>) -> io::Result<Vec<u8>> {
+        match &self.through {
+            Some(through) => through.rewrite(&head),
+            None => Ok(head),
+        }
+    }
+
+    /// Whether bytes that were taken are still to be sent.
+    pub fn wants_write(&self) -> bool {
+        match &self.stream {
+            Stream::Plain(_) => false,
+            Stream::Tls(stream) => stream.conn.wants_write(),
+        }
+    }
+
+    /// Sends of those bytes what can be sent now.
+    ///
+    /// # Errors
+    /// Those of the socket.
+    pub fn flush_now(&mut self) -> io::Result<()> {
+        if let Stream::Tls(stream) = &mut self.stream {
+            let StreamOwned { conn, sock } = &mut **stream;
+            while conn.wants_write() {
+                conn.write_tls(&mut sock.stream)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes some of `bytes`, which are sent as soon as they can be.
+    ///
+    /// # Errors
+    /// Those of the socket.
+    pub fn write_now(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let taken = match &mut self.stream {
+            Stream::Plain(socket) => return socket.stream.write(bytes),
+            Stream::Tls(stream) => stream.conn.writer().write(bytes)?,
+        };
+        match self.flush_now() {
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
+            // Its own buffer is bounded, and full.
+            Ok(()) | Err(_) if taken == 0 => Err(io::ErrorKind::WouldBlock.into()),
+            Ok(()) | Err(_) => Ok(taken),
+        }
+    }
+
+    /// Reads what is here. 0 is an end that the server wanted; one that it did not want is an error where that can be
+    /// told.
+    ///
+    /// # Errors
+    /// Those of the socket and of encryption.
+    pub fn read_now(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let stream = match &mut self.stream {
+            Stream::Plain(socket) => return socket.stream.read(buffer),
+            Stream::Tls(stream) => stream,
+        };
+        let StreamOwned { conn, sock } = &mut **stream;
+        loop {
+            match conn.reader().read(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                read => return read,
+            }
+            // At the end of the connection the reader says how it ended.
+            conn.read_tls(&mut sock.stream)?;
+            conn.process_new_packets().map_err(io::Error::other)?;
+        }
+    }
+
+    /// Says goodbye where that is usual. It may not arrive.
+    pub fn close(mut self) {
+        if let Stream::Tls(stream) = &mut self.stream {
+            stream.conn.send_close_notify();
+            let _ = self.flush_now();
+        }
+    }
+}
+
+#[cfg(feature = "dbus")]
+impl AsFd for RawConnection {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match &self.stream {
+            Stream::Plain(socket) => socket.stream.as_fd(),
+            Stream::Tls(stream) => stream.sock.stream.as_fd(),
+        }
+    }
+}
+
+#[cfg(feature = "dbus")]
+impl fmt::Debug for RawConnection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RawConnection").finish_non_exhaustive()
+    }
 }
 
 /// What a request to a server of plain HTTP needs on its way through a proxy.

@@ -5,9 +5,11 @@
 mod connection;
 mod proxy;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod tls;
 
+#[cfg(feature = "dbus")]
+pub use connection::{Dialer, RawConnection};
 pub use proxy::{ProxyError, ProxyRules};
 pub use tls::TlsOptions;
 
@@ -22,7 +24,9 @@ use ureq::http;
 use ureq::typestate::{AgentScope, HttpCrateScope};
 use ureq::{Agent, Body};
 
-use connection::{ConnectError, Dialer, Interruption, NoResolver, SharedDialer};
+#[cfg(not(feature = "dbus"))]
+use connection::Dialer;
+use connection::{ConnectError, Interruption, NoResolver, SharedDialer};
 use tls::Tls;
 
 /// Longest head of an answer, in bytes.
@@ -164,6 +168,12 @@ impl HttpTransport {
     /// A handle to close idle connections with, before a long wait.
     pub fn idle_connections(&self) -> IdleConnections {
         IdleConnections { dialer: Arc::clone(&self.dialer), agent: Arc::clone(&self.agent) }
+    }
+
+    /// What opens its connections, for one without the HTTP client.
+    #[cfg(feature = "dbus")]
+    pub fn dialer(&self) -> Arc<Dialer> {
+        Arc::clone(&self.dialer)
     }
 
     fn send_once(&self, request: &Request<'_>) -> Result<http::Response<Body>, ureq::Error> {

@@ -19,13 +19,13 @@ use super::*;
 const PROMPT: Duration = Duration::from_secs(1);
 
 /// What a server saw: the number of the connection, and the request.
-type Seen = (usize, String);
+pub(crate) type Seen = (usize, String);
 
-trait ReadWrite: Read + Write {}
+pub(crate) trait ReadWrite: Read + Write {}
 impl<T: Read + Write> ReadWrite for T {}
 
 /// A server on this machine that gives each connection to `work`, with its number.
-fn listen(work: impl Fn(usize, TcpStream) + Send + Sync + 'static) -> u16 {
+pub(crate) fn listen(work: impl Fn(usize, TcpStream) + Send + Sync + 'static) -> u16 {
     // Every address of this machine: one of them is not in the certificate.
     let listener = TcpListener::bind("0.0.0.0:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -40,7 +40,7 @@ fn listen(work: impl Fn(usize, TcpStream) + Send + Sync + 'static) -> u16 {
 }
 
 /// A request: its head in lower case, and its body.
-fn read_request(reader: &mut impl BufRead) -> Option<String> {
+pub(crate) fn read_request(reader: &mut impl BufRead) -> Option<String> {
     let mut head = String::new();
     while !head.ends_with("\r\n\r\n") {
         if reader.read_line(&mut head).ok()? == 0 {
@@ -68,7 +68,7 @@ fn converse(number: usize, stream: &mut dyn ReadWrite, answers: &[&[u8]], seen: 
 }
 
 /// A plain server: connection `n` gets the answers of `connections[n]`.
-fn serve(connections: &'static [&'static [&'static [u8]]]) -> (u16, mpsc::Receiver<Seen>) {
+pub(crate) fn serve(connections: &'static [&'static [&'static [u8]]]) -> (u16, mpsc::Receiver<Seen>) {
     let (sender, receiver) = mpsc::channel();
     let port = listen(move |number, mut stream| {
         let Some(answers) = connections.get(number) else { return };
@@ -89,14 +89,14 @@ fn silence() -> (u16, mpsc::Receiver<()>) {
     (port, receiver)
 }
 
-fn tls_file(name: &str) -> String {
+pub(crate) fn tls_file(name: &str) -> String {
     format!("{}/tests/tls/{name}", env!("CARGO_MANIFEST_DIR"))
 }
 
 /// What an encrypted server saw of a handshake: its kind, and how many certificates the client showed.
 type Handshake = (HandshakeKind, usize);
 
-fn server_config(name: &str, client_authority: Option<&str>) -> Arc<ServerConfig> {
+pub(crate) fn server_config(name: &str, client_authority: Option<&str>) -> Arc<ServerConfig> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
@@ -137,7 +137,7 @@ fn serve_tls(config: Arc<ServerConfig>, answer: &'static [u8]) -> (u16, mpsc::Re
     (port, receiver)
 }
 
-fn trusting() -> TlsOptions {
+pub(crate) fn trusting() -> TlsOptions {
     TlsOptions { extra_authorities: vec![tls_file("server-ca.pem")], ..TlsOptions::default() }
 }
 

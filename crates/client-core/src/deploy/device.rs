@@ -1,5 +1,6 @@
 //! The seams of one device as one struct: passed first to everything that acts.
 
+use super::gates::Gatekeeper;
 use super::report::{Observer, Reporter};
 use super::scripts::ScriptRunner;
 use crate::boot::BootEnv;
@@ -23,6 +24,8 @@ pub struct Device<'a> {
     pub scripts: &'a mut dyn ScriptRunner,
     /// Who is told what happens.
     pub observer: &'a mut dyn Observer,
+    /// Who may hold the deployment up.
+    pub gates: &'a mut dyn Gatekeeper,
     /// The server that ordered the deployment, if one did.
     pub reporter: &'a mut dyn Reporter,
 }

@@ -1,9 +1,10 @@
 //! The sequence of an update: which stage follows which, what survives a restart, and the one place that acts.
 //!
-//! [`stage`] decides (pure tables), [`run`] performs, [`record`] is what survives. Nothing in this crate imports
+//! [`stage`] decides (pure tables), [`run`] performs, [`record`] is what survives, [`gates`] hold it up. Nothing in this crate imports
 //! this module.
 
 mod device;
+pub mod gates;
 pub mod record;
 pub mod report;
 pub mod run;

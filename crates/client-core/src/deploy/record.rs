@@ -40,9 +40,22 @@ pub struct Record {
     /// The end of a deployment that the server does not know yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unreported: Option<Unreported>,
+    /// What the deployment in hand has cost before this process, where it is not in progress: a stop in the middle of a
+    /// download leaves nothing else of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spent: Option<Spent>,
     /// Fields of other clients.
     #[serde(flatten)]
     unknown: Map<String, Value>,
+}
+
+/// Bytes that a deployment has cost.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spent {
+    /// The deployment's id.
+    pub id: String,
+    /// Bytes of the artifact that came over the network, those that came twice counted twice.
+    pub bytes: u64,
 }
 
 /// The end of a deployment, for the server.
@@ -52,6 +65,9 @@ pub struct Unreported {
     pub id: String,
     /// Whether it failed.
     pub failed: bool,
+    /// A remark for people: which gate refused it, and why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remark: Option<String>,
 }
 
 /// A deployment in progress.
@@ -102,6 +118,9 @@ pub struct Deployment {
     /// Restarts asked for, on the way back.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub reboots_back: u32,
+    /// Which gate refused it, and why: for the report at the end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remark: Option<String>,
     /// Stages entered, and processes that took it up, so far.
     #[serde(default)]
     pub transitions: u32,
@@ -178,6 +197,7 @@ impl Deployment {
             reboots_itself: false,
             reboots: 0,
             reboots_back: 0,
+            remark: None,
             transitions: 0,
             unknown: Map::new(),
         }
@@ -216,6 +236,7 @@ impl Record {
             installed: Provides::default(),
             deployment: None,
             unreported: None,
+            spent: None,
             unknown: Map::new(),
         }
     }

@@ -1,7 +1,9 @@
 //! What a deployment says: notices while it runs, a summary at its end, errors when it cannot go on.
 
 use std::fmt;
+use std::time::Duration;
 
+use super::gates::Gate;
 use super::record::{RecordError, Unreported};
 use super::scripts::ScriptError;
 use super::stage::{Importance, Stage};
@@ -77,7 +79,14 @@ pub trait Observer: Progress {
 pub trait Reporter {
     /// Reports `status` of deployment `id`. With [`Importance::Mandatory`] it tries until there is an answer or the
     /// attempts are used up.
-    fn report(&mut self, id: &str, status: DeploymentStatus, importance: Importance) -> Reported;
+    /// `substate` is a remark for people.
+    fn report(
+        &mut self,
+        id: &str,
+        status: DeploymentStatus,
+        substate: Option<&str>,
+        importance: Importance,
+    ) -> Reported;
 }
 
 /// What became of a report.
@@ -96,7 +105,7 @@ pub enum Reported {
 pub struct NoReporter;
 
 impl Reporter for NoReporter {
-    fn report(&mut self, _: &str, _: DeploymentStatus, _: Importance) -> Reported {
+    fn report(&mut self, _: &str, _: DeploymentStatus, _: Option<&str>, _: Importance) -> Reported {
         Reported::Accepted
     }
 }
@@ -125,6 +134,8 @@ pub enum Status {
     Rebooting,
     /// The process was asked to stop; the deployment goes on in the next one.
     Interrupted,
+    /// A gate is closed; the deployment waits before it.
+    Held,
 }
 
 impl Status {
@@ -141,6 +152,7 @@ impl Status {
             Status::CleanedUp => "cleaned-up",
             Status::Rebooting => "rebooting",
             Status::Interrupted => "interrupted",
+            Status::Held => "held",
         }
     }
 }
@@ -158,12 +170,25 @@ pub struct Summary {
     pub error: Option<DeployError>,
     /// How the deployment ended, for the server that ordered it; `None` while it goes on, or without a server.
     pub ended: Option<Unreported>,
+    /// Where a gate is closed: which, why, and when to ask again.
+    pub held: Option<Held>,
+}
+
+/// A deployment that waits before a gate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Held {
+    /// The gate.
+    pub gate: Gate,
+    /// Why it is closed.
+    pub reason: String,
+    /// When it is worth asking again.
+    pub ask_again: Duration,
 }
 
 impl Summary {
     /// A summary with nothing more to say; a success where there is no error.
     pub(super) fn of(status: Status, error: Option<DeployError>) -> Summary {
-        Summary { status, success: error.is_none(), needs_reboot: false, error, ended: None }
+        Summary { status, success: error.is_none(), needs_reboot: false, error, ended: None, held: None }
     }
 }
 
@@ -208,6 +233,13 @@ pub enum DeployError {
     Unreachable,
     /// The process was asked to stop.
     Stopped,
+    /// A gate said no.
+    Refused {
+        /// Before what.
+        gate: Gate,
+        /// Why.
+        reason: String,
+    },
     /// The device was restarted as often as one deployment may ask for it.
     TooManyReboots {
         /// How often that is.
@@ -271,6 +303,7 @@ impl fmt::Display for DeployError {
                 "the server could not be reached before the commit: the new software is not made permanent",
             ),
             DeployError::Stopped => f.write_str("interrupted: asked to stop"),
+            DeployError::Refused { gate, reason } => write!(f, "refused before {gate}: {reason}"),
             DeployError::TooManyReboots { limit } => {
                 write!(f, "the device was restarted {limit} times and the software did not change")
             }
@@ -309,6 +342,7 @@ impl std::error::Error for DeployError {
             | DeployError::Unreachable
             | DeployError::Stopped
             | DeployError::TooManyReboots { .. }
+            | DeployError::Refused { .. }
             | DeployError::CutShort { .. }
             | DeployError::Loop => None,
         }

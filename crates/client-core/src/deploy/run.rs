@@ -13,8 +13,9 @@
 use std::io::Read;
 
 use super::device::Device;
+use super::gates::{Answer, Gate, Gatekeeper, Question};
 use super::record::{Deployment, REBOOTS_MAX, Record, TRANSITIONS_MAX, Unreported, VERSION};
-use super::report::{DeployError, Notice, Observer, Reported, Reporter, Status, Summary};
+use super::report::{DeployError, Held, Notice, Observer, Reported, Reporter, Status, Summary};
 use super::scripts::{OnScriptFailure, ScriptPoint, ScriptRunner};
 use super::stage::{self, Conduct, Importance, Outcome, Resume, Stage};
 use crate::artifact::{self, Artifact, Header, Limits, PayloadReader, Trust, VerifyKeys};
@@ -151,7 +152,7 @@ fn make_room(record: &mut Record) -> Result<(), DeployError> {
         Some(left) if left.stage == Stage::Download => {
             log::warn!("forgetting the interrupted download of {}", left.artifact_name);
             if let Some(id) = &left.id {
-                record.unreported = Some(Unreported { id: id.clone(), failed: true });
+                record.unreported = Some(Unreported { id: id.clone(), failed: true, remark: None });
             }
             record.deployment = None;
         }
@@ -386,6 +387,8 @@ fn take_up<'r>(
     Ok((run, deployment))
 }
 
+/// Characters of a remark that are kept; servers take no more either.
+const REMARK_CHARS: usize = 200;
 /// What a deployment adds to the record later: the image, names of stages, `_INCONSISTENT`.
 const RECORD_SPARE_BYTES: usize = 1024;
 
@@ -418,6 +421,7 @@ struct Run<'r> {
     state: &'r mut dyn StateStore,
     scripts: &'r mut dyn ScriptRunner,
     observer: &'r mut dyn Observer,
+    gates: &'r mut dyn Gatekeeper,
     reporter: &'r mut dyn Reporter,
     options: &'r Options,
     conduct: Conduct,
@@ -436,6 +440,10 @@ struct Run<'r> {
     /// The record is the last word: without it even a done deed is not finished.
     save_failed: bool,
     ended: Option<Unreported>,
+    /// Closed: this process goes no further.
+    held: Option<Held>,
+    /// What a gate said that the server is to be told: with the next report, or with the last one.
+    remark: Option<String>,
 }
 
 impl<'r> Run<'r> {
@@ -454,6 +462,7 @@ impl<'r> Run<'r> {
             state: device.state,
             scripts: device.scripts,
             observer: device.observer,
+            gates: device.gates,
             reporter: device.reporter,
             options,
             conduct: if deployment.id.is_some() { Conduct::Unattended } else { Conduct::Attended },
@@ -469,6 +478,8 @@ impl<'r> Run<'r> {
             post_commit_failed: false,
             save_failed: false,
             ended: None,
+            held: None,
+            remark: None,
         }
     }
 
@@ -566,8 +577,12 @@ impl<'r> Run<'r> {
                 }
                 return;
             }
+            let passed = self.pass_gate(stage);
+            if self.held.is_some() || self.interrupted {
+                return;
+            }
             self.observer.stage(stage);
-            let mut outcome = match self.announce(stage) {
+            let mut outcome = match passed.and_then(|()| self.announce(stage)) {
                 Ok(()) => self.perform(stage, incoming.take()),
                 Err(outcome) => outcome,
             };
@@ -620,33 +635,17 @@ impl<'r> Run<'r> {
         };
         if stage == Stage::Commit {
             // The answer may take long: a process that is ended meanwhile must find the installation complete.
-            if let Err(error) = self.save_position(stage, false) {
+            if let Err(error) = self.save_waiting(stage) {
                 self.fail(error);
                 return Err(self.judge_failure(stage));
             }
         }
-        match (self.reporter.report(&id, status, importance), importance) {
+        let remark = self.remark.take();
+        match (self.reporter.report(&id, status, remark.as_deref(), importance), importance) {
             (Reported::Accepted, _) | (Reported::NoAnswer, Importance::BestEffort) => Ok(()),
             (Reported::Aborted, _) => {
                 self.fail(DeployError::Aborted);
-                Err(match stage {
-                    Stage::Download | Stage::Install => Outcome::Aborted,
-                    Stage::Reboot
-                    | Stage::VerifyReboot
-                    | Stage::Commit
-                    | Stage::AfterCommit
-                    | Stage::Rollback
-                    | Stage::RollbackReboot
-                    | Stage::VerifyRollback
-                    | Stage::Failure
-                    | Stage::Cleanup => match self.judge_failure(stage) {
-                        Outcome::Failed => Outcome::Aborted,
-                        other @ (Outcome::Done
-                        | Outcome::DoneNeedsReboot
-                        | Outcome::FailedForGood
-                        | Outcome::Aborted) => other,
-                    },
-                })
+                Err(self.called_off_before(stage))
             }
             (Reported::NoAnswer, Importance::Mandatory) if self.observer.stop_requested() => {
                 self.interrupted = true;
@@ -657,6 +656,85 @@ impl<'r> Run<'r> {
                 Err(self.judge_failure(stage))
             }
         }
+    }
+
+    /// How a deployment ends that was called off before `stage` began.
+    fn called_off_before(&mut self, stage: Stage) -> Outcome {
+        match stage {
+            Stage::Download | Stage::Install => Outcome::Aborted,
+            Stage::Reboot
+            | Stage::VerifyReboot
+            | Stage::Commit
+            | Stage::AfterCommit
+            | Stage::Rollback
+            | Stage::RollbackReboot
+            | Stage::VerifyRollback
+            | Stage::Failure
+            | Stage::Cleanup => match self.judge_failure(stage) {
+                Outcome::Failed => Outcome::Aborted,
+                other @ (Outcome::Done
+                | Outcome::DoneNeedsReboot
+                | Outcome::FailedForGood
+                | Outcome::Aborted) => other,
+            },
+        }
+    }
+
+    /// Asks whoever may hold the deployment up before `stage`. An error is how the stage ended before it began; with
+    /// `held` set the deployment waits, and goes on where it is when it is taken up again.
+    fn pass_gate(&mut self, stage: Stage) -> Result<(), Outcome> {
+        let Some(gate) = Gate::before(stage).filter(|gate| self.gates.watches(*gate)) else { return Ok(()) };
+        // Nothing of a download is worth remembering. The other answers may take long.
+        if stage != Stage::Download {
+            if let Err(error) = self.save_waiting(stage) {
+                self.fail(error);
+                return Err(self.judge_failure(stage));
+            }
+        }
+        let (id, artifact_name) = (self.deployment.id.clone(), self.deployment.artifact_name.clone());
+        let question = Question { gate, deployment: id.as_deref(), artifact_name: &artifact_name };
+        let answer = self.gates.ask(&question);
+        if self.observer.stop_requested() {
+            self.interrupted = true;
+            return Ok(());
+        }
+        match (answer, id) {
+            (Answer::Open { note }, _) => {
+                log::info!(
+                    "{artifact_name}: {gate} may go on{}",
+                    note.iter().fold(String::new(), |_, n| format!(": {n}"))
+                );
+                self.remark = note;
+                Ok(())
+            }
+            (Answer::Closed { reason, ask_again }, Some(id)) => {
+                log::info!("{artifact_name}: waiting before {gate}: {reason}");
+                let remark = format!("waiting before {gate}: {reason}");
+                let told = self.reporter.report(&id, gate.status(), Some(&remark), Importance::BestEffort);
+                if told == Reported::Aborted {
+                    self.fail(DeployError::Aborted);
+                    return Err(self.called_off_before(stage));
+                }
+                self.held = Some(Held { gate, reason, ask_again });
+                Ok(())
+            }
+            (Answer::Closed { reason, .. } | Answer::Refused { reason }, _) => {
+                let error = DeployError::Refused { gate, reason };
+                log::error!("{artifact_name}: {error}");
+                self.deployment.remark = Some(error.to_string().chars().take(REMARK_CHARS).collect());
+                self.fail(error);
+                Err(self.called_off_before(stage))
+            }
+        }
+    }
+
+    /// Saves that the deployment waits before `stage`, unless that is what the record says already.
+    fn save_waiting(&mut self, stage: Stage) -> Result<(), DeployError> {
+        let waits = |deployment: &Deployment| (deployment.stage, deployment.entered) == (stage, false);
+        if self.record.deployment.as_ref().is_some_and(waits) {
+            return Ok(());
+        }
+        self.save_position(stage, false)
     }
 
     /// Asks the handler whether a restart is needed; the daemon takes care of it, the command line only says so.
@@ -1002,7 +1080,11 @@ impl<'r> Run<'r> {
         }
         self.record.deployment = None;
         self.record.version = VERSION;
-        self.ended = self.deployment.id.clone().map(|id| Unreported { id, failed: self.deployment.failed });
+        self.ended = self.deployment.id.clone().map(|id| Unreported {
+            id,
+            failed: self.deployment.failed,
+            remark: self.deployment.remark.clone(),
+        });
         self.record.unreported = self.ended.clone().or(self.record.unreported.take());
         self.record.save(self.state)?;
         cleaned.and(discarded)
@@ -1077,9 +1159,10 @@ impl<'r> Run<'r> {
             | Status::Inconsistent
             | Status::CleanedUp
             | Status::Rebooting
+            | Status::Held
             | Status::Interrupted => false,
         };
-        Summary { status, success, needs_reboot, error: self.error, ended: self.ended }
+        Summary { status, success, needs_reboot, error: self.error, ended: self.ended, held: self.held }
     }
 
     /// Says how it ended.
@@ -1093,6 +1176,8 @@ impl<'r> Run<'r> {
             (Status::Interrupted, false)
         } else if self.rebooting {
             (Status::Rebooting, true)
+        } else if self.held.is_some() {
+            (Status::Held, true)
         } else if self.waiting {
             say.push(Notice::InstalledNotCommitted);
             if self.deployment.needs_reboot {

@@ -19,6 +19,8 @@ const HOLD_DOWN: Duration = Duration::from_secs(60 * 60);
 /// How often a 403 may lead to a new token. No Mender client asks for one then, although a gateway may answer 403 for
 /// an expired token; a device that is forbidden something must not authenticate with every call.
 const FORBIDDEN_EVERY: Duration = Duration::from_secs(10 * 60);
+/// Characters of a substate that servers take.
+const SUBSTATE_CHARS: usize = 200;
 /// How long it is remembered which variant of a question a server answers.
 const VARIANT_KNOWN: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -43,6 +45,32 @@ impl std::fmt::Debug for Settings {
     }
 }
 
+/// What a server gave to this device.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Grant<'a> {
+    /// The address of the server, without a slash at its end.
+    pub server: &'a str,
+    /// The token. A secret: not for messages.
+    pub token: &'a str,
+}
+
+/// Without the token, which is a secret.
+impl std::fmt::Debug for Grant<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Grant").field("server", &self.server).finish_non_exhaustive()
+    }
+}
+
+/// Hears what the device may call itself: other programs of the device use the token too.
+///
+/// # Contract
+/// Called in the middle of a call of the [`Api`], from whichever thread makes it: must neither wait nor call the [`Api`].
+pub trait TokenWatcher: Send {
+    /// How an attempt to get a token ended, or that the token was refused. `None` when there is none any more. Called
+    /// as well when nothing changed.
+    fn held(&mut self, grant: Option<Grant<'_>>);
+}
+
 /// The device API of whichever server accepts this device.
 pub struct Api {
     transport: Box<dyn Transport>,
@@ -65,6 +93,7 @@ pub struct Api {
     deployment_open: bool,
     /// What the inventory was that this server accepted under this token.
     inventory: Option<[u8; 32]>,
+    watcher: Option<Box<dyn TokenWatcher>>,
 }
 
 struct Server {
@@ -97,7 +126,21 @@ impl Api {
             forbidden_at: None,
             deployment_open: false,
             inventory: None,
+            watcher: None,
         }
+    }
+
+    /// Tells `watcher` of the token from now on.
+    pub fn watch_token(&mut self, watcher: Box<dyn TokenWatcher>) {
+        self.watcher = Some(watcher);
+    }
+
+    /// Gets a new token, whether or not there is one. The old one stays in use until a server answers.
+    ///
+    /// # Errors
+    /// When no server accepts the device.
+    pub fn renew_token(&mut self) -> Result<(), ServerError> {
+        self.walk()
     }
 
     /// Gets a token if there is none, trying the servers in order. Every other call does this by itself.
@@ -152,12 +195,23 @@ impl Api {
         Ok(offer)
     }
 
-    /// Reports a status of deployment `id`; one attempt.
+    /// Reports a status of deployment `id`; one attempt. `substate` is a remark for people; servers take 200 characters
+    /// of it (specification 1.4), and what is longer is cut.
     ///
     /// # Errors
     /// When the report may not have arrived and may be repeated.
-    pub fn report(&mut self, id: &str, status: DeploymentStatus) -> Result<ReportAnswer, ServerError> {
-        let body = serde_json::json!({ "status": status.name() }).to_string();
+    pub fn report(
+        &mut self,
+        id: &str,
+        status: DeploymentStatus,
+        substate: Option<&str>,
+    ) -> Result<ReportAnswer, ServerError> {
+        let mut body = serde_json::json!({ "status": status.name() });
+        if let Some(text) = substate {
+            let printable = text.chars().map(|c| if c.is_control() { ' ' } else { c });
+            body["substate"] = printable.take(SUBSTATE_CHARS).collect::<String>().into();
+        }
+        let body = body.to_string();
         let answer =
             self.call(Method::Put, &deployments::report_path(id, "status"), Some(body.as_bytes()))?;
         let answer = report_answer(answer, status.name())?;
@@ -253,9 +307,19 @@ impl Api {
         let answer = self.attempt(method, path, body)?;
         if answer.status == 401 {
             self.forget_token();
+            self.tell_watcher();
             return Err(ServerError::Unauthorized { message: answer.message().to_owned() });
         }
         Ok(answer)
+    }
+
+    fn tell_watcher(&mut self) {
+        let Some(watcher) = &mut self.watcher else { return };
+        let server = self.servers.get(self.current);
+        watcher.held(match (server, &self.token) {
+            (Some(server), Some(token)) => Some(Grant { server: &server.url, token }),
+            (Some(_) | None, Some(_) | None) => None,
+        });
     }
 
     fn may_ask_for_permission(&mut self) -> bool {
@@ -292,6 +356,7 @@ impl Api {
                 | ServerError::Credentials { .. }
                 | ServerError::ContentChanged { .. }
                 | ServerError::Aborted { .. }
+                | ServerError::OverBudget { .. }
                 | ServerError::GaveUp { .. }
                 | ServerError::Stopped,
             ) => self.silence = 0,
@@ -301,6 +366,12 @@ impl Api {
 
     /// Asks one server after the other to let the device in.
     fn walk(&mut self) -> Result<(), ServerError> {
+        let walked = self.try_servers();
+        self.tell_watcher();
+        walked
+    }
+
+    fn try_servers(&mut self) -> Result<(), ServerError> {
         // The last good server first, also when it has been silent: perhaps nothing could be reached.
         let count = self.servers.len();
         let mut order: Vec<usize> = (0..count).map(|step| (self.current + step) % count).collect();
@@ -375,8 +446,9 @@ impl Api {
         if self.token.is_none() || self.deployment_open || !self.may_return() {
             return;
         }
-        if let Err(error) = self.authenticate_at(0) {
-            log::debug!("the first server is still not there: {error}");
+        match self.authenticate_at(0) {
+            Ok(()) => self.tell_watcher(),
+            Err(error) => log::debug!("the first server is still not there: {error}"),
         }
     }
 
@@ -406,6 +478,7 @@ impl Api {
             | ServerError::Credentials { .. }
             | ServerError::ContentChanged { .. }
             | ServerError::Aborted { .. }
+            | ServerError::OverBudget { .. }
             | ServerError::GaveUp { .. }
             | ServerError::Stopped) => same,
         }

@@ -53,6 +53,12 @@ pub enum DeploymentStatus {
     Installing,
     /// The device restarts into it.
     Rebooting,
+    /// Taken in; something on the device holds up the installation.
+    PauseBeforeInstalling,
+    /// Installed; something on the device holds up the restart.
+    PauseBeforeRebooting,
+    /// Running on trial; something on the device holds up the commit.
+    PauseBeforeCommitting,
     /// It is installed for good.
     Success,
     /// It is not.
@@ -66,6 +72,9 @@ impl DeploymentStatus {
             DeploymentStatus::Downloading => "downloading",
             DeploymentStatus::Installing => "installing",
             DeploymentStatus::Rebooting => "rebooting",
+            DeploymentStatus::PauseBeforeInstalling => "pause_before_installing",
+            DeploymentStatus::PauseBeforeRebooting => "pause_before_rebooting",
+            DeploymentStatus::PauseBeforeCommitting => "pause_before_committing",
             DeploymentStatus::Success => "success",
             DeploymentStatus::Failure => "failure",
         }
@@ -75,9 +84,12 @@ impl DeploymentStatus {
     pub(super) fn is_final(self) -> bool {
         match self {
             DeploymentStatus::Success | DeploymentStatus::Failure => true,
-            DeploymentStatus::Downloading | DeploymentStatus::Installing | DeploymentStatus::Rebooting => {
-                false
-            }
+            DeploymentStatus::Downloading
+            | DeploymentStatus::Installing
+            | DeploymentStatus::Rebooting
+            | DeploymentStatus::PauseBeforeInstalling
+            | DeploymentStatus::PauseBeforeRebooting
+            | DeploymentStatus::PauseBeforeCommitting => false,
         }
     }
 }

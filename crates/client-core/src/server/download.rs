@@ -38,6 +38,9 @@ pub struct DownloadSettings {
     pub rate_window: Duration,
     /// How often the server is asked whether the deployment was aborted; `None` for never.
     pub abort_check_every: Option<Duration>,
+    /// Bytes of bodies that the transfer may cost, those that come twice counted twice; `None` for any number. An
+    /// artifact that is known to be longer is not begun.
+    pub budget_bytes: Option<u64>,
 }
 
 impl Default for DownloadSettings {
@@ -50,6 +53,7 @@ impl Default for DownloadSettings {
             least_bytes_per_second: 64,
             rate_window: Duration::from_secs(60),
             abort_check_every: None,
+            budget_bytes: None,
         }
     }
 }
@@ -311,6 +315,7 @@ impl Download {
             let shown = url::shown(&target);
             match verdict {
                 Verdict::Body { skip, length, content } => {
+                    self.check_budget(length.or(content.total).unwrap_or(0)).map_err(Trouble::Over)?;
                     self.take_body(response, skip, length, content);
                     return Ok(());
                 }
@@ -493,7 +498,7 @@ impl Download {
         }
         deployment.asked_at = now;
         let mut api = deployment.api.lock().unwrap_or_else(PoisonError::into_inner);
-        match api.report(&deployment.id, DeploymentStatus::Downloading) {
+        match api.report(&deployment.id, DeploymentStatus::Downloading, None) {
             Ok(ReportAnswer::Aborted) => Err(ServerError::Aborted { id: deployment.id.clone() }),
             Ok(ReportAnswer::Accepted | ReportAnswer::Refused) => Ok(()),
             Err(ServerError::Stopped) => Err(ServerError::Stopped),
@@ -507,13 +512,21 @@ impl Download {
 
     /// Reads from the connection that there is. `None`: nothing for the caller yet.
     fn receive(&mut self, buffer: &mut [u8]) -> Result<Option<usize>, ServerError> {
+        let affordable = match self.settings.budget_bytes {
+            // A length that was not known before may turn out to be too much.
+            Some(budget) if !self.is_complete() => {
+                self.check_budget(1)?;
+                budget.saturating_sub(self.statistics.received())
+            }
+            Some(_) | None => u64::MAX,
+        };
         let Some(answer) = &mut self.answer else { return Ok(None) };
         let wanted = if answer.skip > 0 {
             answer.skip
         } else {
             self.content.total.map_or(u64::MAX, |total| total.saturating_sub(self.offset))
         };
-        let wanted = wanted.min(answer.left.unwrap_or(u64::MAX));
+        let wanted = wanted.min(answer.left.unwrap_or(u64::MAX)).min(affordable);
         let room = usize::try_from(wanted).unwrap_or(usize::MAX).min(buffer.len());
         let before = self.clock.now();
         let count = match answer.body.read(&mut buffer[..room]) {
@@ -562,6 +575,22 @@ impl Download {
         Ok(new.then_some(count))
     }
 
+    fn is_complete(&self) -> bool {
+        self.content.total == Some(self.offset)
+    }
+
+    /// Fails where `more` bytes besides those that came exceed the budget.
+    fn check_budget(&self, more: u64) -> Result<(), ServerError> {
+        let received_bytes = self.statistics.received();
+        match self.settings.budget_bytes {
+            Some(budget_bytes) if received_bytes.saturating_add(more) > budget_bytes => {
+                let url = url::shown(&self.url);
+                Err(ServerError::OverBudget { url, budget_bytes, received_bytes, wanted_bytes: more })
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
     /// Ends a connection on which bytes trickle: it may hold a device for ever.
     fn check_rate(&mut self) {
         let Some(answer) = &mut self.answer else { return };
@@ -583,7 +612,7 @@ impl Download {
 
     fn read_on(&mut self, buffer: &mut [u8]) -> Result<usize, ServerError> {
         loop {
-            if self.content.total == Some(self.offset) {
+            if self.is_complete() {
                 return Ok(0);
             }
             if self.clock.stop_requested() {

@@ -58,6 +58,17 @@ pub enum ServerError {
         /// The deployment that is no more.
         id: String,
     },
+    /// The transfer costs more than is allowed.
+    OverBudget {
+        /// The address asked, without its query.
+        url: String,
+        /// Bytes that one deployment may still cost in this process.
+        budget_bytes: u64,
+        /// Bytes that came.
+        received_bytes: u64,
+        /// Bytes that would have to follow, as far as that is known.
+        wanted_bytes: u64,
+    },
     /// Attempts in a row brought nothing.
     GaveUp {
         /// The address asked, without its query.
@@ -83,6 +94,7 @@ impl ServerError {
             | ServerError::Credentials { .. }
             | ServerError::ContentChanged { .. }
             | ServerError::Aborted { .. }
+            | ServerError::OverBudget { .. }
             | ServerError::GaveUp { .. }
             | ServerError::Stopped => None,
         }
@@ -107,6 +119,11 @@ impl fmt::Display for ServerError {
             ServerError::ContentChanged { url, reason } => {
                 write!(f, "what {url} offers changed during the transfer: {reason}")
             }
+            ServerError::OverBudget { url, budget_bytes, received_bytes, wanted_bytes } => write!(
+                f,
+                "{url}: {received_bytes} bytes came and at least {wanted_bytes} are missing, more than the budget of \
+                 {budget_bytes} bytes that is left for this deployment"
+            ),
             ServerError::Aborted { id } => write!(f, "the server aborted deployment {id}"),
             ServerError::GaveUp { url, attempts, reason } => {
                 write!(f, "giving up on {url} after {attempts} attempts: {reason}")
@@ -127,6 +144,7 @@ impl std::error::Error for ServerError {
             | ServerError::Credentials { .. }
             | ServerError::ContentChanged { .. }
             | ServerError::Aborted { .. }
+            | ServerError::OverBudget { .. }
             | ServerError::GaveUp { .. }
             | ServerError::Stopped => None,
         }

@@ -13,7 +13,7 @@ mod resume;
 mod retry_after;
 mod url;
 
-pub use api::{Api, Settings};
+pub use api::{Api, Grant, Settings, TokenWatcher};
 pub use backoff::Backoff;
 pub use deployments::{DeploymentStatus, Offer, ReportAnswer};
 pub use download::{Download, DownloadSettings, DownloadStatistics};

@@ -3,10 +3,12 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use client_core::agent::{Event, Host};
 use client_core::artifact::{Limits, Trust};
 use client_core::clock::Clock;
+use client_core::deploy::gates::{Answer, Gate, Gatekeeper, Question};
 use client_core::deploy::scripts::ScriptRunner;
 use client_core::deploy::{Device, Notice, Observer, Policy, Reporter};
 use client_core::install::{NoModules, Progress};
@@ -52,12 +54,45 @@ impl System for Restarting {
     }
 }
 
+/// Every gate is closed when it is asked for the first time in a process, and open from then on; one may refuse.
+#[derive(Default)]
+pub struct ClosedAtFirst {
+    pub refused: Option<Gate>,
+    asked: Vec<Gate>,
+}
+
+impl ClosedAtFirst {
+    pub fn refusing(gate: Gate) -> ClosedAtFirst {
+        ClosedAtFirst { refused: Some(gate), asked: Vec::new() }
+    }
+}
+
+impl Gatekeeper for ClosedAtFirst {
+    fn watches(&self, _: Gate) -> bool {
+        true
+    }
+    fn ask(&mut self, question: &Question<'_>) -> Answer {
+        crash_point("the gate is asked");
+        let known = self.asked.contains(&question.gate);
+        self.asked.push(question.gate);
+        if self.refused == Some(question.gate) {
+            Answer::Refused { reason: "not here".into() }
+        } else if known {
+            Answer::Open { note: Some("now".into()) }
+        } else {
+            Answer::Closed { reason: "not now".into(), ask_again: Duration::from_secs(60) }
+        }
+    }
+}
+
 /// A device of doubles around the production code, for the agent.
 pub struct Board {
     pub world: CrashWorld,
     pub machine: Machine,
     pub system: Restarting,
     pub scripts: ScriptLog,
+    /// Who may hold a deployment up.
+    pub gates: Box<dyn Gatekeeper>,
     /// Where downloads come from.
     pub wire: Box<dyn Fn() -> Box<dyn Transport>>,
     /// The logs that were begun and ended, as `begin ID` and `end`.
@@ -83,6 +118,7 @@ impl Host for Board {
             state: &mut state,
             scripts: &mut self.scripts,
             observer: &mut Watching(Arc::clone(&self.clock)),
+            gates: &mut *self.gates,
             reporter,
         });
         Ok(())

@@ -1,0 +1,140 @@
+//! Gates: points at which a deployment may be held up or refused from outside of it, before anything of the next step
+//! was done. A person at the device, an application, a maintenance window, a health check.
+//!
+//! A gate is asked before its stage begins and before the server is told of it. While it stays closed the deployment
+//! waits in the record, so that neither a restart nor a power cut loses its place, and the daemon goes on with its
+//! other work.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::stage::Stage;
+use crate::server::DeploymentStatus;
+
+/// Before what a deployment can be held up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Gate {
+    /// Before the first byte of the artifact is asked for.
+    Download,
+    /// Before anything that boots is changed.
+    Install,
+    /// Before the restart into the new software.
+    Reboot,
+    /// Before the new software becomes permanent.
+    Commit,
+}
+
+impl Gate {
+    /// All of them, in the order in which a deployment comes to them.
+    pub const ALL: [Gate; 4] = [Gate::Download, Gate::Install, Gate::Reboot, Gate::Commit];
+
+    /// The gate before `stage`.
+    pub fn before(stage: Stage) -> Option<Gate> {
+        match stage {
+            Stage::Download => Some(Gate::Download),
+            Stage::Install => Some(Gate::Install),
+            Stage::Reboot => Some(Gate::Reboot),
+            Stage::Commit => Some(Gate::Commit),
+            Stage::VerifyReboot
+            | Stage::AfterCommit
+            | Stage::Rollback
+            | Stage::RollbackReboot
+            | Stage::VerifyRollback
+            | Stage::Failure
+            | Stage::Cleanup => None,
+        }
+    }
+
+    /// The gate as a word of the configuration and of the local socket.
+    pub fn name(self) -> &'static str {
+        match self {
+            Gate::Download => "download",
+            Gate::Install => "install",
+            Gate::Reboot => "reboot",
+            Gate::Commit => "commit",
+        }
+    }
+
+    /// The gate with this name, in any letter case.
+    pub fn named(name: &str) -> Option<Gate> {
+        Gate::ALL.into_iter().find(|gate| gate.name().eq_ignore_ascii_case(name))
+    }
+
+    /// What the server is told of a deployment that waits here (device API, deployment status). There is no word for
+    /// waiting before the download.
+    pub(super) fn status(self) -> DeploymentStatus {
+        match self {
+            Gate::Download => DeploymentStatus::Downloading,
+            Gate::Install => DeploymentStatus::PauseBeforeInstalling,
+            Gate::Reboot => DeploymentStatus::PauseBeforeRebooting,
+            Gate::Commit => DeploymentStatus::PauseBeforeCommitting,
+        }
+    }
+}
+
+impl fmt::Display for Gate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// What a gatekeeper is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Question<'q> {
+    /// Before what.
+    pub gate: Gate,
+    /// The deployment, where a server ordered it; without one a person gave the command.
+    pub deployment: Option<&'q str>,
+    /// What is to be installed.
+    pub artifact_name: &'q str,
+}
+
+/// What a gatekeeper says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// Go on.
+    Open {
+        /// Why, where that is worth telling the server.
+        note: Option<String>,
+    },
+    /// Not now.
+    Closed {
+        /// Why.
+        reason: String,
+        /// When to ask again.
+        ask_again: Duration,
+    },
+    /// Not at all: the deployment fails, and what was done is undone.
+    Refused {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Decides whether a deployment may go on.
+///
+/// # Contract
+/// May be asked again for the same gate, also by a later process. A person who gave the command waits for its end, so
+/// that without a deployment id [`Answer::Closed`] counts as a refusal. May take its time before
+/// [`Gate::Commit`]; must come back soon when the process is asked to stop.
+pub trait Gatekeeper {
+    /// Whether there is anything to ask at `gate`. If not, no time and no write of the record is spent on it.
+    fn watches(&self, gate: Gate) -> bool;
+
+    /// Whether the deployment may pass.
+    fn ask(&mut self, question: &Question<'_>) -> Answer;
+}
+
+/// No gates.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct AlwaysOpen;
+
+impl Gatekeeper for AlwaysOpen {
+    fn watches(&self, _: Gate) -> bool {
+        false
+    }
+
+    fn ask(&mut self, _: &Question<'_>) -> Answer {
+        Answer::Open { note: None }
+    }
+}
