@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use super::files::{Files, Kind, Node};
 use super::replacement::{self, Begun, Replacement};
-use super::single_file::{check_room, clean_up, destination, payload, roll_back};
+use super::single_file::{check_room, clean_up, destination, payload, roll_back, take_in};
 use super::{Arriving, InstallError, PayloadHandler, PayloadProblem, Progress, RebootNeed, WrittenImage};
 use crate::artifact::members::{Attributes, Member, MemberKind, MemberReader};
 use crate::boot::Verdict;
@@ -75,7 +75,7 @@ impl<F: Files> PayloadHandler for DirectoryTree<F> {
         arriving: &mut Arriving<'_>,
         progress: &mut dyn Progress,
     ) -> Result<(), InstallError> {
-        self.files.store(arriving, progress)?;
+        take_in(&mut self.files, arriving, progress)?;
         let destination = self.plan()?;
         let mut members = archive(&mut self.files)?;
         let mut names = Names::default();

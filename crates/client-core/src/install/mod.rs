@@ -15,7 +15,7 @@ pub use error::InstallError;
 pub use files::{Files, FilesError};
 pub use payload_problem::PayloadProblem;
 pub use rootfs_image::RootfsImage;
-pub use single_file::{SINGLE_FILE, SingleFile};
+pub use single_file::{BUILT_IN, SINGLE_FILE, SingleFile};
 pub use slot_writer::{SlotWriter, WriteStatistics, Written, WrittenImage};
 
 use crate::artifact::{Header, PayloadReader};

@@ -56,6 +56,8 @@ pub enum PayloadProblem {
     },
     /// The tree has more directories than are kept in memory.
     TooManyDirectories,
+    /// The payload was begun by an update module that is no longer there.
+    NotOurs,
     /// What the tree is to replace was neither found at its place nor where it was kept.
     Lost {
         /// The destination.
@@ -88,6 +90,9 @@ impl fmt::Display for PayloadProblem {
             }
             PayloadProblem::TooManyDirectories => {
                 f.write_str("update.tar has too many directories and links")
+            }
+            PayloadProblem::NotOurs => {
+                f.write_str("an update module that is gone has begun with this payload")
             }
             PayloadProblem::Lost { path } => {
                 write!(f, "what was at {} is neither there nor where it was kept", path.display())

@@ -14,6 +14,9 @@ use crate::boot::Verdict;
 /// The payload type.
 pub const SINGLE_FILE: &str = "single-file";
 
+/// A file of this name in the `tmp` directory of a file tree says that a built-in handler began with that payload.
+pub const BUILT_IN: &str = "built-in";
+
 /// Longest line of a payload file that says one thing: a path.
 const LINE_BYTES: u64 = 4096;
 /// Permissions where the payload does not say any.
@@ -81,7 +84,7 @@ impl<F: Files> PayloadHandler for SingleFile<F> {
         arriving: &mut Arriving<'_>,
         progress: &mut dyn Progress,
     ) -> Result<(), InstallError> {
-        self.files.store(arriving, progress)?;
+        take_in(&mut self.files, arriving, progress)?;
         let plan = self.plan()?;
         let mut bytes = 0;
         let mut source = self.files.open(&plan.source)?;
@@ -163,11 +166,26 @@ impl<F: Files> PayloadHandler for SingleFile<F> {
     }
 }
 
+/// Stores the payload, and who is at work on it.
+pub(super) fn take_in(
+    files: &mut dyn Files,
+    arriving: &mut Arriving<'_>,
+    progress: &mut dyn Progress,
+) -> Result<(), InstallError> {
+    files.store(arriving, progress)?;
+    let directory = files.tree().join("tmp");
+    files.create(&directory.join(BUILT_IN), Node::File(&mut &[][..]), None)?;
+    Ok(files.sync_directory(&directory)?)
+}
+
 /// Puts back what was there before.
 pub(super) fn roll_back(files: &mut dyn Files) -> Result<(), InstallError> {
-    match Replacement::take_up(files)? {
-        Some(mut replacement) => replacement.go_back(),
-        None => Ok(()),
+    let ours = files.look(&files.tree().join("tmp").join(BUILT_IN))?.is_some();
+    match (Replacement::take_up(files)?, ours) {
+        (Some(mut replacement), _) => replacement.go_back(),
+        // An update module that is gone has done who knows what with this payload.
+        (None, false) => Err(PayloadProblem::NotOurs.into()),
+        (None, true) => Ok(()),
     }
 }
 
