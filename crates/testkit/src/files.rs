@@ -27,8 +27,9 @@ use crate::storage::{CrashWorld, World};
 
 type Number = u64;
 const ROOT: Number = 1;
+const DATASTORE: &str = "/datastore";
 
-/// Which syncs do nothing and say `Ok`. This breaks the code under test on purpose.
+/// Which syncs outside of the datastore do nothing and say `Ok`. This breaks the code under test on purpose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Suppressed {
     /// None.
@@ -157,7 +158,8 @@ impl FileSystem {
     }
 
     pub(crate) fn hash(&self, hash: &mut Mixer) {
-        for (number, inode) in &self.durable {
+        let known = reachable(&self.durable);
+        for (number, inode) in self.durable.iter().filter(|(number, _)| known.contains(number)) {
             hash.word(*number);
             hash.bytes(format!("{inode:?}").as_bytes());
         }
@@ -165,7 +167,6 @@ impl FileSystem {
 
     /// The power is gone: decides what is left.
     pub(crate) fn cut(&mut self, choices: &mut Choices, limit: usize, trace: &mut Option<Vec<String>>) {
-        let dirty = self.dirty();
         let count = self.pending.len();
         let combinations = 2_usize.checked_pow(u32::try_from(count).unwrap_or(u32::MAX));
         let wanted: Vec<bool> = if combinations.is_some_and(|combinations| combinations <= limit.min(64)) {
@@ -189,33 +190,8 @@ impl FileSystem {
                 (0..at).all(|before| happened[before] || !self.pending[before].shares_a_name(change));
             happened.push(wanted && in_order);
         }
-        // Of a file that was never synced nothing is on the medium, and not even that is certain.
-        for number in dirty {
-            let live = &self.live[&number];
-            let nothing = Inode {
-                body: match &live.body {
-                    Body::File(_) => Body::File(Vec::new()),
-                    Body::Directory(_) => Body::Directory(BTreeMap::new()),
-                    Body::Symlink(_) => Body::Symlink(Vec::new()),
-                    Body::Special => Body::Special,
-                },
-                attributes: Attributes::default(),
-            };
-            let old = self.durable.get(&number).cloned().unwrap_or(nothing);
-            let mut versions = vec![old.clone()];
-            if let Body::File(content) = &live.body {
-                let half = Body::File(content[..content.len() / 2].to_vec());
-                versions.push(Inode { body: half, attributes: old.attributes.clone() });
-            }
-            let entries = old.body.clone();
-            let body = if live.entries().is_some() { entries } else { live.body.clone() };
-            versions.push(Inode { body, attributes: live.attributes.clone() });
-            versions.dedup();
-            let pick = choices.choose(versions.len());
-            if let Some(trace) = trace {
-                trace.push(format!("  file {number} has version {pick} of {}", versions.len()));
-            }
-            self.durable.insert(number, versions.swap_remove(pick));
+        for number in self.mentioned() {
+            self.give_it_a_place(number);
         }
         for (change, happened) in self.pending.iter().zip(happened) {
             if let Some(trace) = trace {
@@ -225,10 +201,45 @@ impl FileSystem {
                 apply(&mut self.durable, change);
             }
         }
+        for number in reachable(&self.durable) {
+            let (old, live) = (self.durable[&number].clone(), &self.live[&number]);
+            let mut versions = vec![old.clone()];
+            if let (Body::File(new), false) = (&live.body, live.body == old.body) {
+                let half = Body::File(new[..new.len() / 2].to_vec());
+                versions.push(Inode { body: half, attributes: old.attributes.clone() });
+            }
+            let body = if live.entries().is_some() { old.body } else { live.body.clone() };
+            versions.push(Inode { body, attributes: live.attributes.clone() });
+            versions.dedup();
+            let pick = choices.choose(versions.len());
+            if let Some(trace) = trace {
+                trace.push(format!("  file {number} has version {pick} of {}", versions.len()));
+            }
+            self.durable.insert(number, versions.swap_remove(pick));
+        }
         self.pending.clear();
         let known = reachable(&self.durable);
         self.durable.retain(|number, _| known.contains(number));
         self.live = self.durable.clone();
+    }
+
+    /// Every file that something leads to, or did since the last sync.
+    fn mentioned(&self) -> BTreeSet<Number> {
+        let mut numbers = reachable(&self.live);
+        numbers.extend(self.pending.iter().flat_map(|change| change.names.iter().filter_map(|name| name.2)));
+        numbers
+    }
+
+    /// What was never synced is on the medium without content, once its name is.
+    fn give_it_a_place(&mut self, number: Number) {
+        let body = match &self.live[&number].body {
+            Body::File(_) => Body::File(Vec::new()),
+            Body::Directory(_) => Body::Directory(BTreeMap::new()),
+            // A link is made with its target.
+            Body::Symlink(target) => Body::Symlink(target.clone()),
+            Body::Special => Body::Special,
+        };
+        self.durable.entry(number).or_insert(Inode { body, attributes: Attributes::default() });
     }
 
     fn find(&self, path: &Path) -> Option<Number> {
@@ -261,9 +272,8 @@ impl FileSystem {
 
     /// The lowest number that nothing has, live, durable or on its way: numbers come again as soon as they may.
     fn new_inode(&mut self, inode: Inode) -> Number {
-        let mut taken: BTreeSet<Number> = reachable(&self.live);
+        let mut taken = self.mentioned();
         taken.extend(reachable(&self.durable));
-        taken.extend(self.pending.iter().flat_map(|change| change.names.iter().filter_map(|name| name.2)));
         let number = (ROOT..).find(|number| !taken.contains(number)).unwrap();
         self.durable.remove(&number);
         self.live.insert(number, inode);
@@ -281,6 +291,9 @@ impl FileSystem {
             }
         }
         self.sync_inode(directory);
+        for number in self.mentioned() {
+            self.give_it_a_place(number);
+        }
         let mut due = due.into_iter();
         let (durable, pending) = (&mut self.durable, &mut self.pending);
         pending.retain(|change| {
@@ -440,7 +453,7 @@ impl Files for CrashFiles {
     fn store(&mut self, arriving: &mut Arriving<'_>, _: &mut dyn Progress) -> Result<(), InstallError> {
         let tree = self.tree();
         self.remove_payload()?;
-        self.set_up_directory("/datastore");
+        self.set_up_directory(DATASTORE);
         self.create(&tree, Node::Directory, None)?;
         for name in ["files", "tmp"] {
             self.create(&tree.join(name), Node::Directory, None)?;
@@ -450,18 +463,18 @@ impl Files for CrashFiles {
             self.create(&path, Node::File(&mut file), None)?;
         }
         self.sync_tree(&tree)?;
-        Ok(self.sync_directory(Path::new("/datastore"))?)
+        Ok(self.sync_directory(Path::new(DATASTORE))?)
     }
 
     fn tree(&self) -> PathBuf {
-        PathBuf::from("/datastore/tree")
+        Path::new(DATASTORE).join("tree")
     }
 
     fn remove_payload(&mut self) -> Result<(), InstallError> {
         let tree = self.tree();
         if self.look(&tree)?.is_some() {
             self.remove(&tree)?;
-            self.sync_directory(Path::new("/datastore"))?;
+            self.sync_directory(Path::new(DATASTORE))?;
         }
         Ok(())
     }
@@ -635,7 +648,7 @@ impl Files for CrashFiles {
     fn sync_directory(&mut self, path: &Path) -> Result<(), FilesError> {
         self.sync("sync the directory", path, |files| {
             let number = files.existing(path)?;
-            if files.suppressed != Suppressed::Directories {
+            if files.suppressed != Suppressed::Directories || path.starts_with(DATASTORE) {
                 files.sync_directory(number);
             }
             Ok(())
@@ -645,7 +658,7 @@ impl Files for CrashFiles {
     fn sync_tree(&mut self, path: &Path) -> Result<(), FilesError> {
         self.sync("sync the tree", path, |files| {
             let number = files.existing(path)?;
-            if files.suppressed != Suppressed::Trees {
+            if files.suppressed != Suppressed::Trees || path.starts_with(DATASTORE) {
                 for number in files.below(number) {
                     match files.live[&number].entries() {
                         Some(_) => files.sync_directory(number),
