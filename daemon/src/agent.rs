@@ -215,7 +215,7 @@ fn add_ons(
     let lifetime = lifetime.unwrap_or(config.update_poll_interval_seconds.saturating_mul(2));
     let after_start = Duration::from_secs(config.control_map_boot_expiration_seconds);
     let maps = ControlMaps::load(&setup.datastore, Duration::from_secs(lifetime), after_start, clock.now());
-    match LocalProxy::new(transport.dialer()) {
+    match LocalProxy::new(transport.dialer(), Arc::new(clock.clone())) {
         Ok(proxy) => {
             let (waking, board) = (clock.clone(), Arc::clone(board));
             // A map that is sent again and again must not make the device ask the server again and again.
@@ -362,7 +362,10 @@ impl Host for LinuxHost<'_> {
             self.desk.clear();
         }
         let config = &self.setup.config;
-        self.watcher.tell(event, config.state_script_timeout_seconds.max(config.module_timeout_seconds));
+        // Of one stage: its scripts before and behind it, and the calls of an update module (clean-up, question, download).
+        let scripts = Duration::from_secs(config.state_script_timeout_seconds).saturating_mul(2);
+        let calls = Duration::from_secs(config.module_timeout_seconds).saturating_mul(3);
+        self.watcher.tell(event, scripts.saturating_add(calls));
     }
 }
 
@@ -415,7 +418,8 @@ struct Watcher {
 }
 
 impl Watcher {
-    fn tell(&mut self, event: &Event<'_>, longest_seconds: u64) {
+    /// `silence` is the longest time without a sign of life that a deployment may take.
+    fn tell(&mut self, event: &Event<'_>, silence: Duration) {
         let now = self.clock.now();
         let mut board = look(&self.board);
         match event {
@@ -440,8 +444,7 @@ impl Watcher {
             Event::Deploying { id, artifact_name } => {
                 board.set_deployment(id, Some(artifact_name).filter(|name| !name.is_empty()).copied());
                 board.set_waiting(None);
-                // A state script or a call of an update module may take so long, and so may the retries of a script.
-                self.watchdog.extend(Duration::from_secs(longest_seconds).saturating_mul(2));
+                self.watchdog.extend(silence);
                 self.notifier.status(&format!("deployment {id}: {artifact_name}"));
             }
             Event::Held { id, gate, reason } => {

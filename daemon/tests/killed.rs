@@ -82,6 +82,8 @@ impl Daemon {
         let mut command = Command::new(env!("CARGO_BIN_EXE_rust-ota"));
         command.arg("-c").arg(device.config()).arg("-d").arg(device.path("data")).arg("daemon");
         command.env("MENDER_CONF_DIR", device.path("conf")).env("MENDER_DATA_DIR", device.path("share"));
+        // A virtual device is not the machine it runs on.
+        command.env("DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/nonexistent");
         for name in ["http_proxy", "HTTP_PROXY"] {
             command.env_remove(name);
         }

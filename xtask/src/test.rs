@@ -198,7 +198,8 @@ fn check_with_oldest() -> Outcome {
         command.env_remove(name);
     }
     command.current_dir(workspace::root()).stdin(Stdio::null());
-    command.args(["run", OLDEST_RUST, "cargo", "check", "--workspace", "--all-targets"]);
+    // With all features: they bring the dependencies that move on first.
+    command.args(["run", OLDEST_RUST, "cargo", "check", "--workspace", "--all-targets", "--all-features"]);
     workspace::run(command.arg("--target-dir").arg(workspace::target_directory()?.join("oldest")))
 }
 

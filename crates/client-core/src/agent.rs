@@ -194,7 +194,8 @@ impl<'a> Agent<'a> {
         }
     }
 
-    /// The conversation with the server, for other threads of the process. Whoever has it locked holds up the agent.
+    /// The conversation with the server, for other threads of the process. Whoever has it locked holds up the
+    /// agent.
     pub fn shared_api(&self) -> Arc<Mutex<Api>> {
         Arc::clone(&self.api)
     }

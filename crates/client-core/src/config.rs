@@ -134,11 +134,12 @@ pub struct Config {
     pub state_script_retry_timeout_seconds: u64,
     /// `StateScriptRetryIntervalSeconds`.
     pub state_script_retry_interval_seconds: u64,
-    /// `DBus.Enabled`: whether other programs of the device get the token over D-Bus, where this build can do that.
+    /// `DBus.Enabled`: whether other programs of the device get the token over D-Bus, where this build can do
+    /// that.
     pub dbus_enabled: bool,
     /// `UpdateControlMapExpirationTimeSeconds`; default is twice `UpdatePollIntervalSeconds`. Never 0.
     pub control_map_expiration_seconds: Option<u64>,
-    /// `UpdateControlMapBootExpirationTimeSeconds`: how long control maps of before a restart are good. Never 0.
+    /// `UpdateControlMapBootExpirationTimeSeconds`: how long control maps are good after a restart. Never 0.
     pub control_map_boot_expiration_seconds: u64,
     /// `RustOta.Bootloader`.
     pub bootloader: Bootloader,

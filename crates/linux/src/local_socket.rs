@@ -54,8 +54,8 @@ pub struct Ready {
     pub broken: bool,
 }
 
-/// Waits until something of `wanted` is there, at most for `time`, rounded up to a millisecond. A signal may end the
-/// wait early. Says in the same order what is there.
+/// Waits until something of `wanted` is there, at most for `time`, rounded up to a millisecond. A signal may end
+/// the wait early. Says in the same order what is there.
 ///
 /// # Errors
 /// When the kernel refuses.

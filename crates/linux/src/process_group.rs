@@ -25,8 +25,11 @@ const GRACE_WHEN_STOPPED: Duration = Duration::from_millis(700);
 const REAP: Duration = Duration::from_secs(1);
 /// How often it is looked whether the process was asked to stop.
 const SLICE: Duration = Duration::from_millis(100);
-/// Output of one program that is logged, in bytes; the rest is read and dropped.
-const LOGGED_BYTES: usize = 64 * 1024;
+/// Output of one stream of a program that is logged, in bytes with what the log adds to each line; the rest is read and
+/// dropped.
+const LOGGED_BYTES: usize = 256 * 1024;
+/// What the log adds to a line: the time, the level, the name of the program. About.
+const LINE_BYTES: usize = 64;
 /// How long the output of a program that has ended may still be held open by what it left behind.
 pub(crate) const LAST_WORDS: Duration = Duration::from_millis(500);
 /// Stack of the threads that only wait and copy.
@@ -230,7 +233,7 @@ pub(crate) fn log_lines(
                 Ok(0) | Err(_) => return,
                 Ok(_) if logged > LOGGED_BYTES => {}
                 Ok(count) => {
-                    logged += count;
+                    logged += count + LINE_BYTES;
                     log::info!("{name} ({stream}): {}", String::from_utf8_lossy(&line).trim_end());
                     if logged > LOGGED_BYTES {
                         log::info!("{name} ({stream}): the rest of what it writes is not logged");

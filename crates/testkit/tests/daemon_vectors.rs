@@ -1,12 +1,16 @@
 //! The daemon's loop against the 92 recorded behaviours of the Mender client's daemon: the same calls and scripts in the
 //! same order, the same reports, the same end, for every fault at every point. Where ours differ, the difference and its
 //! reason are in [`DIFFERENT`].
+//!
+//! Twice: with a module in this process, and with a shell script that the real code for update modules calls.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::fs;
 use std::io::{Cursor, Read};
+use std::os::unix::fs::PermissionsExt;
 use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
@@ -17,6 +21,7 @@ use client_core::artifact::write::ArtifactSpec;
 use client_core::artifact::{Limits, StateScript, Trust};
 use client_core::boot::{BootEnv, BootEnvError, Verdict};
 use client_core::clock::{Waiter, Wake};
+use client_core::config::PreferBuiltIn;
 use client_core::deploy::gates::AlwaysOpen;
 use client_core::deploy::record::Record;
 use client_core::deploy::scripts::{
@@ -33,6 +38,7 @@ use client_core::server::{
 use client_core::slot::{Slot, SlotError, Slots};
 use client_core::state_store::{StateError, StateStore};
 use client_core::storage::BlockDevice;
+use linux::update_module::{ModuleSettings, UpdateModules};
 use testkit::artifacts::{self, MemoryFile};
 use testkit::clock::VirtualClock;
 use testkit::device::{KnownSystem, Notices};
@@ -47,14 +53,14 @@ const DIFFERENT: &[(u32, &str, &str, &str, &str)] = &[
     (39, "D+", "", "", "the module was not called yet, so there is nothing it could clean up"),
     (
         75,
-        "D+ D D- I+ I I- R+ R VR R! B+ B B- BR+ (BR VBR)x3 F+ F F- Z",
+        "D+ Q D D- I+ I I- R+ R VR R! B+ B B- BR+ (BR VBR)x3 F+ F F- Z",
         "",
         "",
         "an old system that does not come back is restarted three times, not twenty-two; then it is wound up properly",
     ),
     (
         76,
-        "D+ D D- I+ I I- R+ R VR R! B+ B B- BR+ BR VBR BR- (F+ F)x11",
+        "D+ Q D D- I+ I I- R+ R VR R! B+ B B- BR+ BR VBR BR- (F+ F)x11",
         "",
         "",
         "each start of a stage and each start of the process counts one of 28; the recorded one counts more",
@@ -67,6 +73,10 @@ const DIFFERENT: &[(u32, &str, &str, &str, &str)] = &[
         "the same reports; here those without an answer are written down as well",
     ),
 ];
+
+/// Rows whose kill is behind the call of a real module and not in it: the file tree is gone then, so that there is nothing
+/// to clean up again. The tests of the daemon kill it in the middle.
+const CLEANED_UP: [u32; 2] = [32, 33];
 
 /// Rows about data of another program that this client has no counterpart of.
 const NOT_APPLICABLE: &[(u32, &str)] = &[
@@ -92,6 +102,9 @@ struct Plan {
     idle_scripts: Cell<bool>,
     rollback: Cell<bool>,
     reboot: Cell<bool>,
+    sizes: Cell<bool>,
+    /// The module that is a program; otherwise it is [`Module`].
+    program: Option<Program>,
 }
 
 impl Plan {
@@ -127,7 +140,8 @@ impl Module {
 
 impl PayloadHandler for Module {
     fn download(&mut self, arriving: &mut Arriving<'_>, _: &mut dyn Progress) -> Result<(), InstallError> {
-        self.call("D")?;
+        self.call("Q")?;
+        self.call(if self.0.sizes.get() { "DS" } else { "D" })?;
         while let Some(mut file) = arriving.payload.next_file()? {
             std::io::copy(&mut file, &mut std::io::sink()).unwrap();
         }
@@ -180,7 +194,182 @@ impl PayloadHandler for Module {
     }
 }
 
-struct OneModule(Rc<Plan>);
+/// What the module is called with, and how the table says it. Without a word it is not part of a chain.
+const STATES: &[(&str, &str)] = &[
+    ("ProvidePayloadFileSizes", "Q"),
+    ("Download", "D"),
+    ("DownloadWithFileSizes", "DS"),
+    ("ArtifactInstall", "I"),
+    ("NeedsArtifactReboot", ""),
+    ("SupportsRollback", ""),
+    ("ArtifactReboot", "R"),
+    ("ArtifactVerifyReboot", "VR"),
+    ("ArtifactCommit", "C"),
+    ("ArtifactRollback", "B"),
+    ("ArtifactRollbackReboot", "BR"),
+    ("ArtifactVerifyRollbackReboot", "VBR"),
+    ("ArtifactFailure", "F"),
+    ("Cleanup", "Z"),
+];
+
+/// Ends when the plan says so: each line of `fail-STATE` is one time.
+const SCRIPT: &str = r#"
+echo "$1" >> "$HERE/calls"
+if test -s "$HERE/fail-$1"; then
+    sed -i 1d "$HERE/fail-$1"
+    exit 1
+fi
+test ! -e "$HERE/forever-$1" || exit 1
+test ! -e "$HERE/hang-$1" || { rm "$HERE/hang-$1"; sleep 1000; }
+case "$1" in
+Download) while f=$(cat stream-next) && test -n "$f"; do cat "$f" > /dev/null; done ;;
+DownloadWithFileSizes)
+    while f=$(cat stream-next) && test -n "$f"; do
+        test "$(cat "${f% *}" | wc -c)" = "${f#* }" || exit 1
+    done ;;
+*) cat "$HERE/say-$1" 2> /dev/null ;;
+esac
+exit 0
+"#;
+
+/// The module as a program, with what the code that calls it needs.
+struct Program {
+    folder: tempfile::TempDir,
+    timeout: Cell<Duration>,
+}
+
+impl Program {
+    fn new() -> Program {
+        let program =
+            Program { folder: tempfile::tempdir().unwrap(), timeout: Cell::new(Duration::from_secs(60)) };
+        let modules = program.folder.path().join("share/modules/v3");
+        fs::create_dir_all(&modules).unwrap();
+        let text = format!("#!/bin/sh\nHERE='{}'\n{SCRIPT}", program.folder.path().display());
+        fs::write(modules.join(TYPE), text).unwrap();
+        fs::set_permissions(modules.join(TYPE), fs::Permissions::from_mode(0o755)).unwrap();
+        program
+    }
+
+    fn write(&self, name: &str, content: &str) {
+        fs::write(self.folder.path().join(name), content).unwrap();
+    }
+
+    /// Lets the script say `word` when it is asked.
+    fn says(&self, state: &str, word: &str) {
+        self.write(&format!("say-{state}"), word);
+    }
+
+    /// Lets it end with a failure in `state`.
+    fn fails(&self, state: &str, times: u32, hangs: bool) {
+        match (times, hangs) {
+            (u32::MAX, _) => self.write(&format!("forever-{state}"), ""),
+            (_, true) => {
+                self.write(&format!("hang-{state}"), "");
+                // The other calls take as long as a shell takes to start.
+                self.timeout.set(Duration::from_secs(5));
+            }
+            (_, false) => self.write(&format!("fail-{state}"), &"x\n".repeat(times as usize)),
+        }
+    }
+
+    /// What it was called with since the last time.
+    fn calls(&self) -> Vec<String> {
+        let path = self.folder.path().join("calls");
+        let calls = fs::read_to_string(&path).unwrap_or_default();
+        self.write("calls", "");
+        calls.lines().map(str::to_owned).collect()
+    }
+
+    fn modules(&self) -> UpdateModules {
+        UpdateModules::new(ModuleSettings {
+            data_directory: self.folder.path().join("share"),
+            datastore: self.folder.path().join("data"),
+            timeout: self.timeout.get(),
+            prefer_built_in: PreferBuiltIn::None,
+            clock: None,
+        })
+    }
+}
+
+/// The real handler. What its program was called with is noted behind each step, where the process may be killed.
+struct Watched<'m> {
+    handler: Box<dyn PayloadHandler + 'm>,
+    plan: Rc<Plan>,
+}
+
+impl Watched<'_> {
+    fn note(&self) {
+        for call in self.plan.program.as_ref().unwrap().calls() {
+            let (_, word) = STATES.iter().find(|(state, _)| *state == call).unwrap();
+            if !word.is_empty() {
+                self.plan.passed.borrow_mut().push((*word).to_owned());
+            }
+        }
+    }
+
+    fn step<T>(&mut self, point: &str, step: impl FnOnce(&mut dyn PayloadHandler) -> T) -> T {
+        let done = step(&mut *self.handler);
+        self.note();
+        assert_eq!(self.plan.ask(point), Ok(()), "its own faults are the program's");
+        done
+    }
+}
+
+impl PayloadHandler for Watched<'_> {
+    fn download(&mut self, arriving: &mut Arriving<'_>, to: &mut dyn Progress) -> Result<(), InstallError> {
+        self.step("D", |handler| handler.download(arriving, to))
+    }
+    fn image(&self) -> Option<WrittenImage> {
+        self.handler.image()
+    }
+    fn restore(&mut self, image: Option<WrittenImage>) {
+        self.handler.restore(image);
+    }
+    fn install(&mut self) -> Result<(), InstallError> {
+        self.step("I", |handler| handler.install())
+    }
+    fn needs_reboot(&mut self) -> Result<RebootNeed, InstallError> {
+        self.step("NeedsArtifactReboot", |handler| handler.needs_reboot())
+    }
+    fn supports_rollback(&mut self) -> Result<bool, InstallError> {
+        self.step("SupportsRollback", |handler| handler.supports_rollback())
+    }
+    fn reboot(&mut self) -> Result<(), InstallError> {
+        self.step("R", |handler| handler.reboot())
+    }
+    fn verify_reboot(&mut self) -> Result<(), InstallError> {
+        self.step("VR", |handler| handler.verify_reboot())
+    }
+    fn reboot_back(&mut self) -> Result<(), InstallError> {
+        self.step("BR", |handler| handler.reboot_back())
+    }
+    fn verify_reboot_back(&mut self) -> Result<(), InstallError> {
+        self.step("VBR", |handler| handler.verify_reboot_back())
+    }
+    fn commit(&mut self) -> Result<(), InstallError> {
+        self.step("C", |handler| handler.commit())
+    }
+    fn roll_back(&mut self) -> Result<(), InstallError> {
+        self.step("B", |handler| handler.roll_back())
+    }
+    fn fail(&mut self) -> Result<(), InstallError> {
+        self.step("F", |handler| handler.fail())
+    }
+    fn clean_up(&mut self) -> Result<(), InstallError> {
+        self.step("Z", |handler| handler.clean_up())
+    }
+    fn verdict(&mut self) -> Result<Option<Verdict>, InstallError> {
+        self.handler.verdict()
+    }
+}
+
+struct OneModule(Rc<Plan>, Option<UpdateModules>);
+
+impl OneModule {
+    fn new(plan: &Rc<Plan>) -> OneModule {
+        OneModule(Rc::clone(plan), plan.program.as_ref().map(Program::modules))
+    }
+}
 
 impl Modules for OneModule {
     fn replaces(&self, _: &str) -> bool {
@@ -189,7 +378,11 @@ impl Modules for OneModule {
 
     fn open<'m>(&'m mut self, payload_type: &str) -> Result<Box<dyn PayloadHandler + 'm>, InstallError> {
         assert_eq!(payload_type, TYPE);
-        Ok(Box::new(Module(Rc::clone(&self.0))))
+        let plan = Rc::clone(&self.0);
+        Ok(match &mut self.1 {
+            None => Box::new(Module(plan)),
+            Some(real) => Box::new(Watched { handler: real.open(payload_type)?, plan }),
+        })
     }
 }
 
@@ -394,7 +587,7 @@ impl Host for Machine {
             boot_env: &mut NoEnv,
             slots: &mut NoSlots,
             system: &KnownSystem { running: Slot::A, device_type: artifacts::DEVICE_TYPE.into() },
-            modules: &mut OneModule(Rc::clone(&self.plan)),
+            modules: &mut OneModule::new(&self.plan),
             state: &mut self.store,
             scripts: &mut self.scripts,
             observer: &mut Notices::default(),
@@ -444,10 +637,14 @@ fn artifact(payload: bool) -> Vec<u8> {
     }
 }
 
-fn run(condition: &str, rollback: bool, reboot: bool) -> Seen {
-    let plan = Rc::new(Plan::default());
+fn run(condition: &str, rollback: bool, reboot: bool, program: Option<Program>) -> Seen {
+    let plan = Rc::new(Plan { program, ..Plan::default() });
     plan.rollback.set(rollback);
     plan.reboot.set(reboot);
+    if let Some(program) = &plan.program {
+        program.says("SupportsRollback", if rollback { "Yes\n" } else { "No\n" });
+        program.says("NeedsArtifactReboot", if reboot { "Yes\n" } else { "No\n" });
+    }
     let mut server = Server {
         artifact: artifact(!condition.contains("null payload")),
         device_types: vec![artifacts::DEVICE_TYPE.into()],
@@ -460,8 +657,17 @@ fn run(condition: &str, rollback: bool, reboot: bool) -> Seen {
     for part in condition.split("; ") {
         let part = part.trim();
         let inject = |points: &str, kind, times| {
-            let faults = points.split(',').map(|point| (point.to_owned(), kind, times));
-            plan.faults.borrow_mut().extend(faults);
+            for point in points.split(',') {
+                let state = STATES.iter().find(|(state, word)| *word == point || *state == point);
+                match (&plan.program, state, kind) {
+                    (Some(program), Some((state, _)), Kind::Fails) => {
+                        program.fails(state, times, part.starts_with("hang@"));
+                    }
+                    (_, _, Kind::Fails | Kind::Kills) => {
+                        plan.faults.borrow_mut().push((point.to_owned(), kind, times));
+                    }
+                }
+            }
         };
         if let Some(points) = part.strip_prefix("err@").or_else(|| part.strip_prefix("hang@")) {
             inject(points, Kind::Fails, times("err forever"));
@@ -479,7 +685,14 @@ fn run(condition: &str, rollback: bool, reboot: bool) -> Seen {
         } else {
             match part {
                 "(none)" | "server answers aborted" | "null payload" | "err forever" | "kill forever" => {}
-                "sizes query answers Yes" | "sizes query answers No" | "sizes query answers Empty" => {}
+                "sizes query answers Yes" => {
+                    plan.sizes.set(true);
+                    plan.program.iter().for_each(|it| it.says("ProvidePayloadFileSizes", "Yes\n"));
+                }
+                "sizes query answers No" => {
+                    plan.program.iter().for_each(|it| it.says("ProvidePayloadFileSizes", "No\n"));
+                }
+                "sizes query answers Empty" => {}
                 "with Idle/Sync scripts" => plan.idle_scripts.set(true),
                 "device type mismatch" => server.device_types = vec!["another".into()],
                 "DB read-only after 0 writes" => writes = 0,
@@ -544,7 +757,7 @@ fn process(plan: &Rc<Plan>, store: &Store, server: &Arc<Mutex<Server>>, time: &V
     Agent::new(&mut host, api, clock, &mut waits, settings, schedule).run();
 }
 
-/// Writes out `(A B)xN`, and leaves out what only update modules are asked.
+/// Writes out `(A B)xN`.
 fn expand(chain: &str) -> String {
     let mut out = Vec::new();
     let mut rest = chain;
@@ -558,16 +771,22 @@ fn expand(chain: &str) -> String {
         rest = &after[digits..];
     }
     out.extend(rest.split_whitespace().map(str::to_owned));
-    let chain: Vec<String> = out
-        .into_iter()
-        .filter(|step| step != "Q")
-        .map(|step| if step == "DS" { "D".to_owned() } else { step })
-        .collect();
-    chain.join(" ").replace("(no module call)", "")
+    out.join(" ").replace("(no module call)", "")
 }
 
 #[test]
 fn the_daemon_does_what_the_recorded_one_does() {
+    compare(|| None);
+}
+
+#[test]
+fn the_daemon_does_what_the_recorded_one_does_with_a_real_module() {
+    compare(|| Some(Program::new()));
+}
+
+/// Every row of the table, with a module of `make` each.
+#[track_caller]
+fn compare(make: impl Fn() -> Option<Program>) {
     // Kills are part of the plan; anything else that panics is shown.
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
@@ -601,7 +820,11 @@ fn the_daemon_does_what_the_recorded_one_does() {
                 replace(&mut expected.end, ours_end);
             }
         }
-        let seen = run(condition, rollback == "yes", reboot == "yes");
+        let program = make();
+        if program.is_some() && CLEANED_UP.contains(&number) {
+            expected.chain = expected.chain.strip_suffix(" Z").unwrap().to_owned();
+        }
+        let seen = run(condition, rollback == "yes", reboot == "yes", program);
         if seen != expected {
             wrong.push(format!(
                 "{number} {condition} ({answers}):\n  expected {expected:?}\n  seen     {seen:?}"

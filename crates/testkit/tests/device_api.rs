@@ -889,7 +889,7 @@ impl Told {
 #[test]
 fn whoever_watches_hears_how_every_attempt_to_get_a_token_ended() {
     let (clock, told) = (VirtualClock::new(1), Told::default());
-    // Authentication: refused, a token, no connection, another token, refused. Everything else: 204, and 401 at last.
+    // Authentication: refused, a token, an error, another token, refused. Everything else: 204, and 401 at last.
     let answers = [
         Reply::new(401, "{}"),
         Reply::new(200, "a.b.c"),

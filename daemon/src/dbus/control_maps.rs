@@ -1,8 +1,8 @@
 //! Update control maps: where a deployment goes on, pauses or fails before it installs, restarts or commits.
 //!
-//! Other programs of the device set them, each for itself and with an end: a program that dies must not stop updates for
-//! ever. They survive a restart, with an end of their own. What a map says is decided here; who asks, waits and reports
-//! is the daemon.
+//! Other programs of the device set them, each for itself and with an end: a program that dies must not stop
+//! updates for ever. They survive a restart, with an end of their own. What a map says is decided here; who
+//! asks, waits and reports is the daemon.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -140,8 +140,8 @@ pub struct ControlMaps {
 }
 
 impl ControlMaps {
-    /// The maps that an earlier process kept in `datastore`, good for `after_start` from `now` on. New ones are good for
-    /// `lifetime`. A file that cannot be read is none.
+    /// The maps that an earlier process kept in `datastore`, good for `after_start` from `now` on. New ones
+    /// are good for `lifetime`. A file that cannot be read is none.
     pub fn load(datastore: &Path, lifetime: Duration, after_start: Duration, now: Duration) -> ControlMaps {
         let path = datastore.join(FILE_NAME);
         let end = now.saturating_add(after_start);
@@ -155,8 +155,8 @@ impl ControlMaps {
         ControlMaps { maps, lifetime, path }
     }
 
-    /// Takes a map in place of the one with its id and priority; one without states only removes that. Says after how
-    /// long it should be sent again.
+    /// Takes a map in place of the one with its id and priority; one without states only removes that. Says
+    /// after how long it should be sent again.
     ///
     /// # Errors
     /// When it is not one or cannot be kept: nothing has changed then.

@@ -1,6 +1,8 @@
-//! The D-Bus API of the Mender client, for its add-ons: the token of the device, a way to the server, and control maps.
+//! The D-Bus API of the Mender client, for its add-ons: the token of the device, a way to the server, and
+//! control maps.
 //!
-//! Nothing of the daemon depends on a bus. Where there is none, or it goes away, it is looked for now and then.
+//! Nothing of the daemon depends on a bus. Where there is none, or it goes away, it is looked for now and
+//! then.
 
 mod authentication;
 mod control_gate;
@@ -26,7 +28,8 @@ use crate::local_proxy::{Access, LocalProxy};
 
 /// Time between two attempts to find a bus, at first and at most.
 const LOOK_FOR_A_BUS: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(60)];
-/// Least time between two tokens that programs ask for: one that asks in a loop must not make the device do so.
+/// Least time between two tokens that programs ask for: one that asks in a loop must not make the device do
+/// so.
 const BETWEEN_TOKENS: Duration = Duration::from_secs(5);
 /// Stack of the threads: encryption and signatures are computed on it.
 const STACK: usize = 512 * 1024;
@@ -84,7 +87,8 @@ impl AddOns {
         Box::new(ControlGate::new(Arc::clone(&self.maps), Arc::clone(&self.clock)))
     }
 
-    /// Starts to answer on the system bus, in threads that end with the process. Tokens are asked for with `api`.
+    /// Starts to answer on the system bus, in threads that end with the process. Tokens are asked for with
+    /// `api`.
     ///
     /// # Errors
     /// When there is no thread for it.
@@ -154,6 +158,11 @@ impl AddOns {
                     pause = first;
                     let error = self.tell_the_bus(&connection);
                     log::warn!("D-Bus: {error}; looking for the bus again");
+                    // The thread that watches has a share in it, and what still owns the names would be in
+                    // the way.
+                    if let Err(error) = connection.close() {
+                        log::debug!("D-Bus: {error}");
+                    }
                 }
                 // Once is enough: most devices without a bus never get one.
                 Err(error) if pause == first => {

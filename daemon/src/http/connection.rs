@@ -109,7 +109,8 @@ impl Dialer {
         &self.tls
     }
 
-    /// Opens a connection to the place of `uri` that is used without the HTTP client. Its waits are the caller's.
+    /// Opens a connection to the place of `uri` that is used without the HTTP client. Its waits are the
+    /// caller's.
     ///
     /// # Errors
     /// When there is no connection.
@@ -469,8 +470,8 @@ impl RawConnection {
         }
     }
 
-    /// Reads what is here. 0 is an end that the server wanted; one that it did not want is an error where that can be
-    /// told.
+    /// Reads what is here. 0 is an end that the server wanted; one that it did not want is an error where that
+    /// can be told.
     ///
     /// # Errors
     /// Those of the socket and of encryption.

@@ -96,7 +96,8 @@ impl Chunks {
         Ok(at)
     }
 
-    /// One byte that is not data. A line ends with CR and LF: what one reader takes for the end must be it for all.
+    /// One byte that is not data. A line ends with CR and LF: what one reader takes for the end must be it
+    /// for all.
     fn step(&mut self, byte: u8) -> Result<Place, Malformed> {
         self.length += 1;
         if self.length > LINE_BYTES {

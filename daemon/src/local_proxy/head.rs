@@ -16,8 +16,8 @@ const LINES: usize = 96;
 const ALLOWED: &str = "/api/devices/";
 /// The one place with a WebSocket.
 const WEBSOCKET_PATH: &str = "/api/devices/v1/deviceconnect/connect";
-/// Headers that are about one connection, not about the message (RFC 9110, section 7.6.1), and those that are made
-/// anew. `connection` may name more.
+/// Headers that are about one connection, not about the message (RFC 9110, section 7.6.1), and those that are
+/// made anew. `connection` may name more.
 const OF_ONE_CONNECTION: [&str; 9] = [
     "connection",
     "keep-alive",
@@ -65,7 +65,8 @@ impl Refusal {
         };
         let body = format!("{{\"error\":\"{}\"}}\n", self.reason);
         format!(
-            "HTTP/1.1 {} {phrase}\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+            "HTTP/1.1 {} {phrase}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\
+             Connection: close\r\n\r\n{body}",
             self.status,
             body.len()
         )
@@ -91,8 +92,8 @@ pub struct RequestHead {
 }
 
 impl RequestHead {
-    /// Understands `bytes`, the start of a connection. `None` when the head is not complete yet; else the head and its
-    /// length in bytes.
+    /// Understands `bytes`, the start of a connection. `None` when the head is not complete yet; else the
+    /// head and its length in bytes.
     ///
     /// # Errors
     /// When this cannot be passed on, whatever follows.
@@ -233,8 +234,8 @@ pub struct AnswerHead {
 }
 
 impl AnswerHead {
-    /// Understands `bytes`, the start of what the server says to `request`. `None` when the head is not complete yet;
-    /// else the head and its length in bytes.
+    /// Understands `bytes`, the start of what the server says to `request`. `None` when the head is not
+    /// complete yet; else the head and its length in bytes.
     ///
     /// # Errors
     /// When this is no answer to that request.
@@ -394,16 +395,16 @@ mod tests {
     #[test]
     fn what_concerns_one_connection_stays_there() {
         let head = with(
-            "Host: 127.0.0.1:5\r\nConnection: keep-alive, X-Hop\r\nX-Hop: 1\r\nKeep-Alive: 1\r\nTE: trailers\r\n\
-             Authorization: Bearer old\r\nExpect: 100-continue\r\nContent-Length: 3\r\nX-Kept: a b\r\n",
+            "Host: 127.0.0.1:5\r\nConnection: keep-alive, X-Hop\r\nX-Hop: 1\r\nKeep-Alive: 1\r\n\
+             TE: trailers\r\nAuthorization: Bearer old\r\nExpect: 100-continue\r\nContent-Length: 3\r\nX-Kept: a b\r\n",
         );
         let head = head.unwrap();
         assert!(head.expects_continue && !head.upgrade);
         assert_eq!(
             String::from_utf8(head.forwarded("a.example:8", "/base", "new")).unwrap(),
             format!(
-                "PUT /base{PATH} HTTP/1.1\r\nHost: a.example:8\r\nAuthorization: Bearer new\r\nConnection: close\r\n\
-                 Content-Length: 3\r\nX-Kept: a b\r\n\r\n"
+                "PUT /base{PATH} HTTP/1.1\r\nHost: a.example:8\r\nAuthorization: Bearer new\r\n\
+                 Connection: close\r\nContent-Length: 3\r\nX-Kept: a b\r\n\r\n"
             )
         );
         // A client cannot hide the length of its body from the server.

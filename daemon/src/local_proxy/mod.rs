@@ -1,7 +1,9 @@
-//! A way to the server for other programs of this device, which have no TLS settings: plain HTTP on the loopback.
+//! A way to the server for other programs of this device, which have no TLS settings: plain HTTP on the
+//! loopback.
 //!
-//! Only who has the token of the device may use it, and only for the device API without authentication. Each token has
-//! a port of its own; after a change the old port stays for a while. The server sees the token that is good now.
+//! Only who has the token of the device may use it, and only for the device API without authentication. Each
+//! token has a port of its own; after a change the old port stays for a while. The server sees the token that
+//! is good now.
 
 mod body;
 mod head;
@@ -17,6 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use client_core::clock::Clock;
 use linux::local_socket::{self, Wanted};
 use ureq::http::Uri;
 
@@ -56,14 +59,13 @@ impl std::fmt::Debug for Access {
 }
 
 /// The proxy. Closed with everything that goes through it when it is dropped.
-#[derive(Debug)]
 pub struct LocalProxy {
     shared: Arc<Shared>,
 }
 
-#[derive(Debug)]
 struct Shared {
     dialer: Arc<Dialer>,
+    clock: Arc<dyn Clock>,
     patience: Patience,
     grace: Duration,
     state: Mutex<State>,
@@ -71,7 +73,7 @@ struct Shared {
     wake: UnixStream,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct State {
     /// The newest last.
     doors: Vec<Door>,
@@ -82,7 +84,6 @@ struct State {
 }
 
 /// One port.
-#[derive(Debug)]
 struct Door {
     listener: Arc<TcpListener>,
     token: Arc<str>,
@@ -91,14 +92,13 @@ struct Door {
 }
 
 /// Where requests go.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 struct Target {
     server: String,
     token: String,
 }
 
 /// A client that is served.
-#[derive(Debug)]
 struct Connection {
     number: u64,
     stream: Arc<TcpStream>,
@@ -110,23 +110,28 @@ impl LocalProxy {
     ///
     /// # Errors
     /// When there is no thread or no descriptor for it.
-    pub fn new(dialer: Arc<Dialer>) -> io::Result<LocalProxy> {
-        LocalProxy::with(dialer, Patience::default(), GRACE)
+    pub fn new(dialer: Arc<Dialer>, clock: Arc<dyn Clock>) -> io::Result<LocalProxy> {
+        LocalProxy::with(dialer, clock, Patience::default(), GRACE)
     }
 
-    fn with(dialer: Arc<Dialer>, patience: Patience, grace: Duration) -> io::Result<LocalProxy> {
+    fn with(
+        dialer: Arc<Dialer>,
+        clock: Arc<dyn Clock>,
+        patience: Patience,
+        grace: Duration,
+    ) -> io::Result<LocalProxy> {
         let (wake, woken) = UnixStream::pair()?;
         wake.set_nonblocking(true)?;
         woken.set_nonblocking(true)?;
-        let shared = Arc::new(Shared { dialer, patience, grace, state: Mutex::default(), wake });
+        let shared = Arc::new(Shared { dialer, clock, patience, grace, state: Mutex::default(), wake });
         let doorman = Arc::clone(&shared);
         let work = move || doorman.let_clients_in(&woken);
         thread::Builder::new().name("local proxy".into()).stack_size(STACK).spawn(work)?;
         Ok(LocalProxy { shared })
     }
 
-    /// From now on requests go to `server` with `token`. Opens a port for a new token, and closes that of the old one
-    /// after a while. Waits for nobody.
+    /// From now on requests go to `server` with `token`. Opens a port for a new token, and closes that of the
+    /// old one after a while. Waits for nobody.
     ///
     /// # Errors
     /// When there is no port to be had; requests of the old one are then sent to the new place.
@@ -184,6 +189,11 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Before another attempt at what would only fail again at once.
+    fn rest(&self) {
+        self.clock.pause(REST);
+    }
+
     fn wake_up(&self) {
         // A full pipe wakes as well.
         let _ = (&self.wake).write(&[0]);
@@ -210,7 +220,7 @@ impl Shared {
             let sockets = listeners.iter().map(|(listener, _)| read(listener.as_fd()));
             let wanted: Vec<Wanted<'_>> = sockets.chain([read(woken.as_fd())]).collect();
             let Ok(ready) = local_socket::wait(&wanted, next_end) else {
-                thread::sleep(REST);
+                self.rest();
                 continue;
             };
             while woken.read(&mut [0; 64]).is_ok_and(|count| count == 64) {}
@@ -228,7 +238,7 @@ impl Shared {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
             Err(error) => {
                 log::debug!("local proxy: {error}");
-                return thread::sleep(REST);
+                return self.rest();
             }
         };
         let number = {
@@ -247,7 +257,7 @@ impl Shared {
         if let Err(error) = spawned {
             log::warn!("local proxy: cannot start a thread: {error}");
             drop(Served { shared: self, number });
-            thread::sleep(REST);
+            self.rest();
         }
     }
 

@@ -1,5 +1,5 @@
-//! One request on its way to the server and its answer on the way back, or a WebSocket: whatever comes is passed on as
-//! soon as there is room, with a bounded part of it in memory and a deadline on every wait.
+//! One request on its way to the server and its answer on the way back, or a WebSocket: whatever comes is
+//! passed on as soon as there is room, with a bounded part of it in memory and a deadline on every wait.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -116,8 +116,8 @@ pub struct Relay<'r> {
 }
 
 impl<'r> Relay<'r> {
-    /// Nothing is sent yet. `head` is what the server gets first, `early` what the client sent behind its head; `client`
-    /// does not block.
+    /// Nothing is sent yet. `head` is what the server gets first, `early` what the client sent behind its
+    /// head; `client` does not block.
     ///
     /// # Errors
     /// When what it sent is no body.
@@ -375,8 +375,8 @@ fn now_or_later(result: io::Result<usize>) -> io::Result<Option<usize>> {
     }
 }
 
-/// Lets a client read what it was told, although it may still be sending: a connection that is closed with bytes unread
-/// is reset, and what was sent last is lost with it.
+/// Lets a client read what it was told, although it may still be sending: a connection that is closed with
+/// bytes unread is reset, and what was sent last is lost with it.
 pub fn say_goodbye(client: &TcpStream, time: Duration) {
     let deadline = Instant::now() + time;
     let mut bytes = [0; 4096];

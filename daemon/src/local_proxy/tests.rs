@@ -24,18 +24,26 @@ fn dialer(tls: TlsOptions, variables: &[(&str, String)]) -> Arc<Dialer> {
         found.map(|(_, value)| value.clone())
     };
     let proxies = ProxyRules::from_environment(environment).unwrap();
-    HttpTransport::new(tls, proxies, Arc::new(LinuxClock::new())).dialer()
+    HttpTransport::new(tls, proxies, clock()).dialer()
+}
+
+fn clock() -> Arc<dyn Clock> {
+    Arc::new(LinuxClock::new())
+}
+
+fn with(dialer: Arc<Dialer>) -> LocalProxy {
+    LocalProxy::new(dialer, clock()).unwrap()
 }
 
 fn proxy() -> LocalProxy {
-    LocalProxy::new(dialer(TlsOptions::default(), &[])).unwrap()
+    with(dialer(TlsOptions::default(), &[]))
 }
 
 /// One that gives up early.
 fn hurried() -> LocalProxy {
     let short = Duration::from_millis(200);
     let patience = Patience { head: short, silence: short, farewell: short, ..Patience::default() };
-    LocalProxy::with(dialer(TlsOptions::default(), &[]), patience, GRACE).unwrap()
+    LocalProxy::with(dialer(TlsOptions::default(), &[]), clock(), patience, GRACE).unwrap()
 }
 
 /// The way through `proxy` to the server at `port`.
@@ -196,7 +204,7 @@ fn the_settings_of_the_daemon_hold_for_encryption_and_proxies() {
         stream.flush().unwrap();
     });
     let client = Some((tls_file("client-chain.pem"), tls_file("client.key")));
-    let secure = LocalProxy::new(dialer(TlsOptions { client, ..trusting() }, &[])).unwrap();
+    let secure = with(dialer(TlsOptions { client, ..trusting() }, &[]));
     let access = secure.serve(&format!("https://127.0.0.1:{port}/base/"), TOKEN).unwrap();
     expect_status(&ask(&access, &get()), 200);
     assert!(seen.recv().unwrap().starts_with(&format!("GET /base{PATH} HTTP/1.1\r\n")));
@@ -206,7 +214,7 @@ fn the_settings_of_the_daemon_hold_for_encryption_and_proxies() {
 
     let (port, seen) = serve(&[&[OK]]);
     let variables = [("http_proxy", format!("http://u:p@127.0.0.1:{port}"))];
-    let through = LocalProxy::new(dialer(TlsOptions::default(), &variables)).unwrap();
+    let through = with(dialer(TlsOptions::default(), &variables));
     expect_status(&ask(&through.serve("http://server.test:8080", TOKEN).unwrap(), &get()), 200);
     let (_, request) = seen.recv().unwrap();
     assert!(request.starts_with(&format!("GET http://server.test:8080{PATH} HTTP/1.1\r\n")), "{request}");
@@ -319,7 +327,7 @@ fn an_encrypted_websocket_that_is_full_in_both_directions_does_not_hang() {
         stream.flush().unwrap();
         let _ = stream.read(&mut byte);
     });
-    let proxy = LocalProxy::new(dialer(trusting(), &[])).unwrap();
+    let proxy = with(dialer(trusting(), &[]));
     let mut stream = websocket(&proxy.serve(&format!("https://127.0.0.1:{port}"), TOKEN).unwrap());
     let mut writer = stream.try_clone().unwrap();
     let writing = thread::spawn(move || writer.write_all(&much()));
@@ -361,7 +369,7 @@ fn a_new_token_gets_a_new_port_and_the_old_one_is_served_for_a_while() {
     let server = format!("http://127.0.0.1:{port}");
     let grace = Duration::from_millis(500);
     let dialer = dialer(TlsOptions::default(), &[]);
-    let proxy = LocalProxy::with(dialer, Patience::default(), grace).unwrap();
+    let proxy = LocalProxy::with(dialer, clock(), Patience::default(), grace).unwrap();
     let old = proxy.serve(&server, TOKEN).unwrap();
     assert_eq!(proxy.serve(&server, TOKEN).unwrap(), old);
     let new = proxy.serve(&server, "d.e.f").unwrap();
@@ -380,7 +388,7 @@ fn websockets_outlive_a_change_of_the_token_and_end_with_the_last_one() {
     let port = listen(|_, stream| echo(stream));
     let server = format!("http://127.0.0.1:{port}");
     let dialer = dialer(TlsOptions::default(), &[]);
-    let proxy = LocalProxy::with(dialer, Patience::default(), Duration::from_millis(1)).unwrap();
+    let proxy = LocalProxy::with(dialer, clock(), Patience::default(), Duration::from_millis(1)).unwrap();
     let access = proxy.serve(&server, TOKEN).unwrap();
     let mut stream = websocket(&access);
     let new = proxy.serve(&server, "d.e.f").unwrap();

@@ -221,6 +221,8 @@ impl VirtualDevice {
             command.env_remove(name);
         }
         command.env("MENDER_CONF_DIR", self.path("conf")).env("MENDER_DATA_DIR", self.path("share"));
+        // A virtual device is not the machine it runs on.
+        command.env("DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/nonexistent");
         command
     }
 

@@ -2,7 +2,9 @@
 //! that talk to it.
 
 pub mod backend;
+pub mod bus;
 pub mod mender_device;
+pub mod terminal;
 pub mod virtual_device;
 
 use std::path::PathBuf;

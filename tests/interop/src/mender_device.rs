@@ -8,7 +8,7 @@
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
 
 use serde_json::{Value, json};
@@ -72,7 +72,7 @@ impl MenderDevice {
     }
 
     /// A shell program.
-    fn program(&self, name: &str, script: &str) {
+    pub fn program(&self, name: &str, script: &str) {
         fs::write(self.path(name), format!("#!/bin/sh\n{script}\n")).unwrap();
         fs::set_permissions(self.path(name), fs::Permissions::from_mode(0o755)).unwrap();
     }
@@ -137,6 +137,16 @@ impl MenderDevice {
         command.args(["--map-root-user", "--mount", "sh", "-c", &mount]);
         command.arg(self.path("factory")).arg(self.path("share")).arg(program);
         command
+    }
+
+    /// Runs a command of the client to its end, with these options and no others.
+    pub fn command(&self, arguments: &[&str]) -> Output {
+        fs::write(self.path("mender.conf"), "{}").unwrap();
+        let mut command = self.in_namespace(&self.client);
+        command.arg("--no-syslog").arg("--data").arg(self.path("data"));
+        command.arg("--config").arg(self.path("mender.conf"));
+        command.arg("--fallback-config").arg(self.path("none.conf"));
+        command.args(arguments).output().unwrap()
     }
 
     /// Starts the daemon with short intervals and `change`.

@@ -127,7 +127,7 @@ fn the_artifacts_are_those_of_the_generators() {
         ("single-file", "-n rel-1 -t dev-a -d /etc/app app.conf"),
         (
             "single-file",
-            "--artifact-name rel-2 --device-type dev-a -t dev-b --dest-dir /opt --software-name app \
+            "--artifact-name rel-2 -t dev-a -t dev-b --dest-dir /opt --software-name app \
              --software-version 7 --software-filesystem data app.conf",
         ),
         ("directory", "-n rel-1 -t dev-a -t dev-b -d /opt/app tree"),

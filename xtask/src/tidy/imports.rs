@@ -41,7 +41,7 @@ const PACKAGES: &[PackageRule] = &[
     PackageRule {
         name: "rust-ota",
         workspace: &["client-core", "linux"],
-        outside: &["ureq", "rustls", "ring", "base64", "lexopt", "log", "serde_json"],
+        outside: &["ureq", "rustls", "ring", "base64", "httparse", "lexopt", "log", "serde_json", "zbus"],
     },
     PackageRule {
         name: "rust-ota-artifact",

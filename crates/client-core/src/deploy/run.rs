@@ -1071,6 +1071,10 @@ impl<'r> Run<'r> {
             Some(handler) => handler.clean_up().map_err(DeployError::from),
             None => Ok(()),
         };
+        // Ended because we are: the next process cleans up, and has the last word.
+        if cleaned.is_err() && self.observer.stop_requested() {
+            return cleaned;
+        }
         let discarded = self.scripts.discard().map_err(DeployError::from);
         if self.deployment.inconsistent {
             self.record.installed = self

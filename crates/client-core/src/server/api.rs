@@ -64,10 +64,11 @@ impl std::fmt::Debug for Grant<'_> {
 /// Hears what the device may call itself: other programs of the device use the token too.
 ///
 /// # Contract
-/// Called in the middle of a call of the [`Api`], from whichever thread makes it: must neither wait nor call the [`Api`].
+/// Called in the middle of a call of the [`Api`], from whichever thread makes it: must neither wait nor call the
+/// [`Api`].
 pub trait TokenWatcher: Send {
-    /// How an attempt to get a token ended, or that the token was refused. `None` when there is none any more. Called
-    /// as well when nothing changed.
+    /// How an attempt to get a token ended, or that the token was refused. `None` when there is none any more.
+    /// Called as well when nothing changed.
     fn held(&mut self, grant: Option<Grant<'_>>);
 }
 

@@ -17,7 +17,7 @@ use std::path::PathBuf;
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::{Arc, mpsc};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use client_core::boot::Verdict;
 use client_core::clock::Clock;
@@ -33,6 +33,8 @@ use streams::{StreamError, Streams, Taken};
 
 /// Longest answer to a question, in bytes. The longest legal one has ten.
 const ANSWER_BYTES: usize = 1024;
+/// How long a module that closed a file early has to say why, and to end.
+const LAST_ACT: Duration = Duration::from_secs(5);
 /// Where modules of this version lie, under the data directory.
 const MODULES: &str = "modules/v3";
 
@@ -273,12 +275,22 @@ impl UpdateModule {
         let unusable = |error: io::Error| self.failed(state, format!("cannot use a FIFO: {error}"));
         let streams = Streams::new(&self.tree, with_sizes, self.timeout, self.clock()).map_err(unusable)?;
         let (mut group, output) = self.start_logged(state)?;
-        let started = std::time::Instant::now();
-        let taken = streams.feed(arriving.payload, &mut group, progress).map_err(|error| match error {
-            StreamError::Artifact(error) => InstallError::Artifact(error),
-            StreamError::ClosedEarly { file } => self.failed(state, format!("closed {file} before its end")),
-            StreamError::Io(error) => unusable(error),
-        })?;
+        let started = Instant::now();
+        let taken = match streams.feed(arriving.payload, &mut group, progress) {
+            Ok(taken) => taken,
+            Err(StreamError::Artifact(error)) => return Err(InstallError::Artifact(error)),
+            Err(StreamError::Io(error)) => return Err(unusable(error)),
+            Err(StreamError::ClosedEarly { file }) => {
+                let early = self.failed(state, format!("closed {file} before its end"));
+                let left = self.timeout.saturating_sub(started.elapsed()).min(LAST_ACT);
+                let ended = group.wait(left, self.clock());
+                output.await_end(LAST_WORDS);
+                // Its own reason, where it gives one.
+                let own = self.judge(state, ended);
+                own.unwrap_or_else(|error| log::error!("{error}"));
+                return Err(early);
+            }
+        };
         let left = self.timeout.saturating_sub(started.elapsed());
         let ended = group.wait(left, self.clock());
         output.await_end(LAST_WORDS);

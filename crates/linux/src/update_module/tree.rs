@@ -82,8 +82,8 @@ impl Tree {
         ] {
             atomic_file::write_new(&self.path(path), content.as_bytes(), 0o600)?;
         }
-        // The files first, then the names that lead to them.
-        for directory in self.path("header").ancestors().take(6) {
+        // The files first, then the names that lead to them, up to the datastore.
+        for directory in self.path("header").ancestors().take(7) {
             atomic_file::sync_directory(directory)?;
         }
         Ok(())
