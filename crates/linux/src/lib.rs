@@ -3,7 +3,9 @@
 pub mod atomic_file;
 pub mod block_device;
 pub mod boot_env;
+pub mod built_ins;
 pub mod daemon_process;
+pub mod files;
 pub mod health_check;
 pub mod key_value_scripts;
 pub mod local_socket;

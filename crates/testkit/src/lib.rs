@@ -5,6 +5,7 @@
 //! | --- | --- |
 //! | [`choice`] | walks through everything that may happen; every case has a replay id |
 //! | [`storage`] | block devices with live and durable content, power cuts, faults |
+//! | [`files`] | a file system that loses power |
 //! | [`bootloader`] | what U-Boot and GRUB do with the boot environment |
 //! | [`clock`] | time that passes only when somebody waits |
 //! | [`transport`] | answers to requests from a script, with faults on the way |
@@ -87,6 +88,7 @@ pub mod choice;
 pub mod clock;
 pub mod device;
 pub mod enumerator;
+pub mod files;
 pub mod json;
 pub mod server;
 pub mod storage;

@@ -34,6 +34,7 @@ use std::rc::Rc;
 use client_core::storage::BlockDevice;
 
 use crate::choice::{Choices, Generator, Mixer};
+use crate::files::FileSystem;
 
 /// Bytes that are written or lost together.
 pub const SECTOR_LEN: usize = 512;
@@ -133,11 +134,12 @@ pub(crate) struct PowerCut;
 
 /// One machine: its devices, its power supply, and the choices of the case it lives through.
 #[derive(Clone)]
-pub struct CrashWorld(Rc<RefCell<World>>);
+pub struct CrashWorld(pub(crate) Rc<RefCell<World>>);
 
-struct World {
+pub(crate) struct World {
     devices: Vec<Device>,
-    choices: Choices,
+    pub(crate) files: FileSystem,
+    pub(crate) choices: Choices,
     limits: Limits,
     powered: bool,
     /// Handles belong to one boot. Using one of an earlier boot is an error of the test.
@@ -161,6 +163,7 @@ pub(crate) struct Counters {
 /// A machine without power. Nothing is pending in it.
 pub(crate) struct Snapshot {
     devices: Vec<Device>,
+    files: FileSystem,
     boot: u32,
     cuts: u32,
     operations: u64,
@@ -215,6 +218,7 @@ impl CrashWorld {
     pub fn new(choices: Choices, limits: Limits) -> CrashWorld {
         CrashWorld(Rc::new(RefCell::new(World {
             devices: Vec::new(),
+            files: FileSystem::default(),
             choices,
             limits,
             powered: true,
@@ -353,6 +357,7 @@ impl CrashWorld {
             device.durable_bad.clone_from(&device.live_bad);
             device.syncs = 0;
         }
+        self.0.borrow_mut().files.settle();
         self.0.borrow_mut().operations = 0;
     }
 
@@ -380,7 +385,8 @@ impl CrashWorld {
     }
 
     pub(crate) fn anything_pending(&self) -> bool {
-        self.0.borrow().devices.iter().any(|device| !device.pending.is_empty())
+        let world = self.0.borrow();
+        world.files.is_pending() || world.devices.iter().any(|device| !device.pending.is_empty())
     }
 
     pub(crate) fn cuts_left(&self) -> bool {
@@ -393,6 +399,7 @@ impl CrashWorld {
         let world = self.0.borrow();
         Snapshot {
             devices: world.devices.clone(),
+            files: world.files.clone(),
             boot: world.boot,
             cuts: world.cuts,
             operations: world.operations,
@@ -407,6 +414,7 @@ impl CrashWorld {
         {
             let mut world = restored.0.borrow_mut();
             world.devices.clone_from(&snapshot.devices);
+            world.files.clone_from(&snapshot.files);
             world.boot = snapshot.boot;
             world.cuts = snapshot.cuts;
             world.operations = snapshot.operations;
@@ -444,6 +452,7 @@ impl CrashWorld {
             }
             hash.word(u64::MAX);
         }
+        world.files.hash(hash);
         for (device, which) in &world.suppressed {
             if let Suppressed::Nth(_) = which {
                 hash.word(world.devices[*device].syncs);
@@ -505,14 +514,26 @@ impl World {
         Ok(outcome)
     }
 
-    fn log(&mut self, line: impl FnOnce() -> String) {
+    /// Counts a file operation, which is an error when the power is off.
+    pub(crate) fn begin_file_operation(&mut self, line: impl FnOnce() -> String) -> io::Result<()> {
+        let line = line();
+        if !self.powered {
+            self.misuse.push(format!("{line} after the power was cut"));
+            return Err(io::Error::other("the power is off"));
+        }
+        self.operations += 1;
+        self.log(|| line);
+        Ok(())
+    }
+
+    pub(crate) fn log(&mut self, line: impl FnOnce() -> String) {
         if let Some(trace) = &mut self.trace {
             trace.push(line());
         }
     }
 
     /// Cuts the power here, if the enumeration says so.
-    fn maybe_cut(&mut self, at: impl FnOnce() -> String) {
+    pub(crate) fn maybe_cut(&mut self, at: impl FnOnce() -> String) {
         if self.cuts >= self.limits.cuts || self.choices.choose_rarely(2) == 0 {
             return;
         }
@@ -564,6 +585,7 @@ impl World {
                 device.cache_lies = false;
             }
         }
+        self.files.cut(&mut self.choices, self.limits.images, &mut self.trace);
     }
 
     /// Nothing, one sector, or one whole request.

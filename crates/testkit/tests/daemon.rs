@@ -23,6 +23,7 @@ use client_core::agent::{Agent, AgentSettings};
 use client_core::clock::{Waiter, Wake};
 use client_core::deploy::gates::{AlwaysOpen, Gate, Gatekeeper};
 use client_core::deploy::record::Record;
+use client_core::install::NoModules;
 use client_core::schedule::Schedule;
 use client_core::server::{Api, DownloadSettings, Request, Response, Settings, Transport, TransportError};
 use client_core::slot::Slot;
@@ -223,6 +224,7 @@ fn daemon(
         machine,
         system: Restarting { running, rebooted: Rc::clone(&rebooted) },
         scripts: ScriptLog::default(),
+        modules: Box::new(NoModules),
         gates: ending.gates(),
         wire: {
             let (server, artifact) = (Arc::clone(&server), Arc::clone(artifact));

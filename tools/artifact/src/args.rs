@@ -23,6 +23,14 @@ pub(crate) fn key_value(parser: &mut lexopt::Parser) -> Result<(String, String),
     }
 }
 
+/// `UID:GID`.
+pub(crate) fn owner(parser: &mut lexopt::Parser) -> Result<(u32, u32), Failure> {
+    let text = text(parser)?;
+    let numbers =
+        text.split_once(':').and_then(|(user, group)| Some((user.parse().ok()?, group.parse().ok()?)));
+    numbers.ok_or_else(|| Failure::usage(format!("{text:?} is not UID:GID in numbers")))
+}
+
 /// Takes `value` as the only one.
 pub(crate) fn once<T>(slot: &mut Option<T>, value: T, option: &str) -> Result<(), Failure> {
     match slot.replace(value) {

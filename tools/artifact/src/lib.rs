@@ -13,6 +13,7 @@ mod output;
 mod progress;
 mod read;
 mod sign;
+mod tree;
 mod validate;
 mod write;
 

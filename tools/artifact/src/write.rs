@@ -3,12 +3,13 @@
 use crate::failure::Failure;
 use crate::output::{self, Output};
 use crate::progress::Progress;
-use crate::{Console, args, keys, sign};
+use crate::{Console, args, keys, sign, tree};
 use client_core::artifact::write::{self, ArtifactSpec, MetaData, PayloadSource, ROOTFS_IMAGE, SoftwareName};
 use client_core::artifact::{Compression, CompressionLevel, StateScript};
+use client_core::install::{DIRECTORY, SINGLE_FILE};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Read};
+use std::io::{self, BufWriter, Read, Seek, SeekFrom};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -16,7 +17,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 const HELP: &str = "\
 Usage: rust-ota-artifact write KIND [OPTION]... -n NAME -t DEVICE-TYPE -o FILE
 
-  KIND is rootfs-image, module-image or bootstrap-artifact; each has its own --help.
+  KIND is rootfs-image, single-file, directory, script, module-image or bootstrap-artifact; each has its own --help.
 ";
 
 /// The options of all kinds.
@@ -50,7 +51,28 @@ const PAYLOAD_HELP: &str = "  \
 enum Kind {
     Rootfs,
     Module,
+    SingleFile,
+    Directory,
+    Script,
     Bootstrap,
+}
+
+impl Kind {
+    /// Whether the payload goes to a directory on the device that has to be named.
+    fn has_destination(self) -> bool {
+        match self {
+            Kind::SingleFile | Kind::Directory => true,
+            Kind::Rootfs | Kind::Module | Kind::Script | Kind::Bootstrap => false,
+        }
+    }
+
+    /// Whether files may be given without an option.
+    fn takes_arguments(self) -> bool {
+        match self {
+            Kind::SingleFile | Kind::Directory | Kind::Script => true,
+            Kind::Rootfs | Kind::Module | Kind::Bootstrap => false,
+        }
+    }
 }
 
 /// The options as they were given.
@@ -80,6 +102,8 @@ struct Options {
     meta_data: Option<PathBuf>,
     no_checksum_provide: bool,
     legacy_checksum: bool,
+    destination: Option<String>,
+    owner: Option<(u32, u32)>,
 }
 
 pub(crate) fn run(mut parser: lexopt::Parser, console: &mut Console<'_>) -> Result<(), Failure> {
@@ -89,6 +113,9 @@ pub(crate) fn run(mut parser: lexopt::Parser, console: &mut Console<'_>) -> Resu
         Some(Value(kind)) => match kind.to_str() {
             Some("rootfs-image") => Kind::Rootfs,
             Some("module-image") => Kind::Module,
+            Some("single-file") => Kind::SingleFile,
+            Some("directory") => Kind::Directory,
+            Some("script") => Kind::Script,
             Some("bootstrap-artifact") => Kind::Bootstrap,
             _ => return Err(Failure::usage(format!("cannot write {kind:?}; see write --help"))),
         },
@@ -114,6 +141,25 @@ fn help(kind: Kind) -> String {
             "  -T, --type TYPE                    payload type: the name of the update module\n  \
              -f, --file FILE                    payload file; several times\n  \
              -m, --meta-data FILE               JSON object for the update module\n",
+        ),
+        Kind::SingleFile => (
+            "Usage: rust-ota-artifact write single-file [OPTION]... --dest-dir DIR -n NAME -t DEVICE-TYPE -o FILE SOURCE\n\n  \
+             SOURCE is installed as DIR/SOURCE with the permissions it has.\n",
+            "  -d, --dest-dir DIR                 where it goes on the device: an absolute path (-d is not --depends here)\n  \
+             -f, --file SOURCE                  the same as SOURCE\n",
+        ),
+        Kind::Directory => (
+            "Usage: rust-ota-artifact write directory [OPTION]... --dest-dir DIR -n NAME -t DEVICE-TYPE -o FILE SOURCE\n\n  \
+             What is in the directory SOURCE takes the place of everything in DIR, with owners by number, permissions,\n  \
+             times, links and extended attributes.\n",
+            "  -d, --dest-dir DIR                 where it goes on the device: an absolute path (-d is not --depends here)\n  \
+             -f, --file SOURCE                  the same as SOURCE\n  \
+             --owner UID:GID                    numbers of the owner and the group of everything, instead of those it has\n",
+        ),
+        Kind::Script => (
+            "Usage: rust-ota-artifact write script [OPTION]... -n NAME -t DEVICE-TYPE -o FILE PROGRAM...\n\n  \
+             Every PROGRAM is run once on the device, in the order of their names.\n",
+            "  -f, --file PROGRAM                 the same as PROGRAM; several times\n",
         ),
         Kind::Bootstrap => (
             "Usage: rust-ota-artifact write bootstrap-artifact [OPTION]... -n NAME -t DEVICE-TYPE -o FILE\n",
@@ -147,6 +193,13 @@ fn parse(kind: Kind, mut parser: lexopt::Parser) -> Result<Option<Options>, Fail
             }
             Long("key") | Short('k') => args::once(&mut options.key, args::path(p)?, "--key")?,
             Long("provides") | Short('p') => options.provides.extend([args::key_value(p)?]),
+            // As in the generators of these payload types.
+            Long("dest-dir") | Short('d') if kind.has_destination() => {
+                args::once(&mut options.destination, args::text(p)?, "--dest-dir")?;
+            }
+            Long("owner") if kind == Kind::Directory => {
+                args::once(&mut options.owner, args::owner(p)?, "--owner")?;
+            }
             Long("depends") | Short('d') => options.depends.extend([args::key_value(p)?]),
             Long("provides-group") | Short('g') => {
                 args::once(&mut options.provides_group, args::text(p)?, "--provides-group")?;
@@ -177,6 +230,7 @@ fn parse(kind: Kind, mut parser: lexopt::Parser) -> Result<Option<Options>, Fail
             }
             Long("no-checksum-provide") if kind == Kind::Rootfs => options.no_checksum_provide = true,
             Long("legacy-rootfs-image-checksum") if kind == Kind::Rootfs => options.legacy_checksum = true,
+            Value(file) if kind.takes_arguments() => options.files.push(PathBuf::from(file)),
             Long(_) | Short(_) | Value(_) => return Err(arg.unexpected().into()),
         }
     }
@@ -186,17 +240,11 @@ fn parse(kind: Kind, mut parser: lexopt::Parser) -> Result<Option<Options>, Fail
 fn write_artifact(kind: Kind, options: &Options, console: &mut Console<'_>) -> Result<(), Failure> {
     let spec = specification(kind, options)?;
     let target = options.output.as_ref().ok_or_else(|| Failure::usage("write needs --output-path"))?;
-    if kind == Kind::Rootfs && options.files.len() != 1 {
-        return Err(Failure::usage("write rootfs-image needs exactly one --file"));
-    }
     let signer = options.key.as_deref().map(keys::signer).transpose()?;
     if let Some(signer) = &signer {
         sign::warn_of_ed25519(signer.kind(), console);
     }
-    let mut files = Vec::new();
-    for path in &options.files {
-        files.push(PayloadFile::examine(path, options.reproducible)?);
-    }
+    let files = payload(kind, options, target)?;
     let total = files.iter().map(|file| file.size).sum();
     let progress = if options.no_progress { Progress::hidden() } else { Progress::new(total) };
     let sources: Vec<WithProgress<'_>> =
@@ -209,6 +257,74 @@ fn write_artifact(kind: Kind, options: &Options, console: &mut Console<'_>) -> R
     write::write(&spec, &sources, signer.as_ref(), &mut scratch, &mut BufWriter::new(&file))
         .map_err(|error| Failure::artifact(target, error))?;
     output.commit(file)
+}
+
+/// The files of the payload, in the order in which the usual generators write them.
+fn payload(kind: Kind, options: &Options, target: &Path) -> Result<Vec<PayloadFile>, Failure> {
+    let reproducible = options.reproducible;
+    let only = |what: &str| match &options.files[..] {
+        [file] => Ok(file.as_path()),
+        _ => Err(Failure::usage(what)),
+    };
+    let line = |name: &str, text: &str| PayloadFile {
+        name: name.to_owned(),
+        size: text.len() as u64 + 1,
+        mode: 0o644,
+        mtime: if reproducible { 0 } else { seconds(SystemTime::now()) },
+        content: Content::Memory(format!("{text}\n").into_bytes()),
+    };
+    match kind {
+        Kind::Rootfs => {
+            let image = only("write rootfs-image needs exactly one --file")?;
+            Ok(vec![PayloadFile::examine(image, reproducible)?])
+        }
+        Kind::SingleFile => {
+            let path = only("write single-file needs exactly one file")?;
+            let file = PayloadFile::examine(path, reproducible)?;
+            if ["dest_dir", "filename", "permissions"].contains(&file.name.as_str()) {
+                return Err(Failure::usage(format!("a file cannot be called {} in this payload", file.name)));
+            }
+            let destination = line("dest_dir", destination(options)?);
+            // What is installed is part of the content: not even a reproducible artifact forgets it.
+            let permissions = format!("{:o}", permissions(path)?);
+            let (name, permissions) = (line("filename", &file.name), line("permissions", &permissions));
+            Ok(vec![destination, name, permissions, file])
+        }
+        Kind::Directory => {
+            let root = only("write directory needs exactly one directory")?;
+            let destination = destination(options)?;
+            if destination.split('/').all(|part| part.is_empty() || part == ".") {
+                return Err(Failure::usage("a directory cannot take the place of \"/\""));
+            }
+            let file = tree::pack(root, output::scratch_beside(target)?, options.owner, reproducible)?;
+            let size = file.metadata().map_err(|error| Failure::io("measure update.tar", error))?.len();
+            let mtime = if reproducible { 0 } else { seconds(SystemTime::now()) };
+            let content = Content::Open(file);
+            let archive = PayloadFile { name: "update.tar".to_owned(), size, mode: 0o644, mtime, content };
+            Ok(vec![archive, line("dest_dir", destination)])
+        }
+        Kind::Script if options.files.is_empty() => {
+            Err(Failure::usage("write script needs at least one program"))
+        }
+        Kind::Script | Kind::Module | Kind::Bootstrap => {
+            options.files.iter().map(|path| PayloadFile::examine(path, reproducible)).collect()
+        }
+    }
+}
+
+/// The directory on the device.
+fn destination(options: &Options) -> Result<&str, Failure> {
+    let path = options.destination.as_deref().ok_or_else(|| Failure::usage("write needs --dest-dir"))?;
+    match path.starts_with('/') && !path.split('/').any(|part| part == "..") && !path.contains(['\n', '\0']) {
+        true => Ok(path),
+        false => Err(Failure::usage(format!("--dest-dir {path:?} is not an absolute path without \"..\""))),
+    }
+}
+
+fn permissions(path: &Path) -> Result<u32, Failure> {
+    let meta =
+        fs::metadata(path).map_err(|error| Failure::io(format_args!("open {}", path.display()), error))?;
+    Ok(meta.permissions().mode() & 0o7777)
 }
 
 /// What the options mean.
@@ -225,11 +341,16 @@ fn specification(kind: Kind, options: &Options) -> Result<ArtifactSpec, Failure>
             let given = options.payload_type.as_deref();
             Some(given.ok_or_else(|| Failure::usage("write module-image needs --type"))?)
         }
+        Kind::SingleFile => Some(SINGLE_FILE),
+        Kind::Directory => Some(DIRECTORY),
+        Kind::Script => Some("script"),
         Kind::Bootstrap => None,
     };
     let mut spec = match kind {
         Kind::Rootfs => ArtifactSpec::rootfs_image(name, types),
-        Kind::Module => ArtifactSpec::module_image(name, types, payload_type.unwrap_or_default()),
+        Kind::Module | Kind::SingleFile | Kind::Directory | Kind::Script => {
+            ArtifactSpec::module_image(name, types, payload_type.unwrap_or_default())
+        }
         Kind::Bootstrap => ArtifactSpec::bootstrap(name, types),
     };
     spec.artifact_group.clone_from(&options.provides_group);
@@ -290,13 +411,19 @@ fn seconds(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
-/// A payload file on disk.
+/// A file of the payload.
 struct PayloadFile {
-    path: PathBuf,
     name: String,
     size: u64,
     mode: u32,
     mtime: u64,
+    content: Content,
+}
+
+enum Content {
+    Path(PathBuf),
+    Memory(Vec<u8>),
+    Open(File),
 }
 
 impl PayloadFile {
@@ -308,11 +435,11 @@ impl PayloadFile {
         }
         let mtime = meta.modified().map_or(0, seconds);
         Ok(PayloadFile {
-            path: path.to_owned(),
             name: args::base_name(path)?,
             size: meta.len(),
             mode: if reproducible { 0o644 } else { meta.permissions().mode() & 0o777 },
             mtime: if reproducible { 0 } else { mtime },
+            content: Content::Path(path.to_owned()),
         })
     }
 }
@@ -332,7 +459,15 @@ impl PayloadSource for WithProgress<'_> {
     }
 
     fn open(&self) -> io::Result<Box<dyn Read + '_>> {
-        Ok(Box::new(self.progress.count(File::open(&self.file.path)?)))
+        Ok(match &self.file.content {
+            Content::Path(path) => Box::new(self.progress.count(File::open(path)?)),
+            Content::Memory(bytes) => Box::new(self.progress.count(bytes.as_slice())),
+            Content::Open(file) => {
+                let mut file = file;
+                file.seek(SeekFrom::Start(0))?;
+                Box::new(self.progress.count(file))
+            }
+        })
     }
 
     fn mode(&self) -> u32 {

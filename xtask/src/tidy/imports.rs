@@ -46,7 +46,7 @@ const PACKAGES: &[PackageRule] = &[
     PackageRule {
         name: "rust-ota-artifact",
         workspace: &["client-core"],
-        outside: &["lexopt", "serde_json", "log"],
+        outside: &["lexopt", "serde_json", "log", "rustix"],
     },
     PackageRule {
         name: "rust-ota-server",

@@ -117,6 +117,10 @@ pub enum TarProblem {
     LoneZeroBlock,
     /// Something other than zeros behind the end of the archive.
     AfterEnd,
+    /// A link without a target, or something other than a file that has content.
+    Member,
+    /// More extended attributes than a file can have.
+    Attributes,
 }
 
 impl ArtifactError {
@@ -284,6 +288,8 @@ impl fmt::Display for TarProblem {
             TarProblem::Padding => write!(f, "non-zero padding"),
             TarProblem::LoneZeroBlock => write!(f, "a lone zero block"),
             TarProblem::AfterEnd => write!(f, "data behind the end of the archive"),
+            TarProblem::Member => write!(f, "a link without a target, or content where none belongs"),
+            TarProblem::Attributes => write!(f, "too many extended attributes"),
         }
     }
 }

@@ -19,6 +19,7 @@ mod header;
 mod json;
 mod limits;
 mod manifest;
+pub mod members;
 mod payload;
 mod read_ahead;
 mod signature;

@@ -15,18 +15,18 @@ use super::error::{ArtifactError, TarProblem};
 use super::limits::Limits;
 use std::io::{self, BufRead, Read, Write};
 
-const BLOCK: usize = 512;
-const NAME: std::ops::Range<usize> = 0..100;
-const MODE: std::ops::Range<usize> = 100..108;
-const SIZE: std::ops::Range<usize> = 124..136;
-const MTIME: std::ops::Range<usize> = 136..148;
-const CHECKSUM: std::ops::Range<usize> = 148..156;
-const TYPE: usize = 156;
-const LINK_NAME: std::ops::Range<usize> = 157..257;
-const MAGIC: std::ops::Range<usize> = 257..265;
-const PREFIX: std::ops::Range<usize> = 345..500;
-const USTAR_MAGIC: &[u8; 8] = b"ustar\x0000";
-const GNU_MAGIC: &[u8; 8] = b"ustar  \0";
+pub(super) const BLOCK: usize = 512;
+pub(super) const NAME: std::ops::Range<usize> = 0..100;
+pub(super) const MODE: std::ops::Range<usize> = 100..108;
+pub(super) const SIZE: std::ops::Range<usize> = 124..136;
+pub(super) const MTIME: std::ops::Range<usize> = 136..148;
+pub(super) const CHECKSUM: std::ops::Range<usize> = 148..156;
+pub(super) const TYPE: usize = 156;
+pub(super) const LINK_NAME: std::ops::Range<usize> = 157..257;
+pub(super) const MAGIC: std::ops::Range<usize> = 257..265;
+pub(super) const PREFIX: std::ops::Range<usize> = 345..500;
+pub(super) const USTAR_MAGIC: &[u8; 8] = b"ustar\x0000";
+pub(super) const GNU_MAGIC: &[u8; 8] = b"ustar  \0";
 /// The largest size eleven octal digits can say.
 const USTAR_MAX_SIZE: u64 = 0o777_7777_7777;
 
@@ -379,10 +379,10 @@ impl<W: Write> TarWriter<W> {
         self.finish_member()?;
         let mut records = Vec::new();
         if entry.name.len() > NAME.len() || !entry.name.is_ascii() {
-            push_record(&mut records, "path", &entry.name);
+            push_record(&mut records, b"path", entry.name.as_bytes());
         }
         if entry.size > USTAR_MAX_SIZE {
-            push_record(&mut records, "size", &entry.size.to_string());
+            push_record(&mut records, b"size", entry.size.to_string().as_bytes());
         }
         if !records.is_empty() {
             let header = header_block("PaxHeaders.0/member", records.len() as u64, 0, 0, b'x');
@@ -439,14 +439,15 @@ impl<W: Write> Write for TarWriter<W> {
     }
 }
 
-fn push_record(records: &mut Vec<u8>, key: &str, value: &str) {
-    let body = format!(" {key}={value}\n");
+pub(super) fn push_record(records: &mut Vec<u8>, key: &[u8], value: &[u8]) {
+    let body = [b" ", key, b"=", value, b"\n"].concat();
     // The length counts its own digits: grow it until it agrees with itself.
     let mut length = body.len();
     while length != body.len() + length.to_string().len() {
         length = body.len() + length.to_string().len();
     }
-    records.extend_from_slice(format!("{length}{body}").as_bytes());
+    records.extend_from_slice(length.to_string().as_bytes());
+    records.extend_from_slice(&body);
 }
 
 fn header_block(name: &str, size: u64, mode: u32, mtime: u64, type_flag: u8) -> [u8; BLOCK] {
@@ -472,17 +473,17 @@ fn header_block(name: &str, size: u64, mode: u32, mtime: u64, type_flag: u8) -> 
 }
 
 /// The sum of all bytes, those of the checksum field counted as blanks.
-fn checksum(block: &[u8; BLOCK]) -> u32 {
+pub(super) fn checksum(block: &[u8; BLOCK]) -> u32 {
     let byte = |(at, byte): (usize, &u8)| if CHECKSUM.contains(&at) { 32 } else { u32::from(*byte) };
     block.iter().enumerate().map(byte).sum()
 }
 
-fn field(block: &[u8; BLOCK], range: std::ops::Range<usize>) -> &[u8] {
+pub(super) fn field(block: &[u8; BLOCK], range: std::ops::Range<usize>) -> &[u8] {
     block.get(range).unwrap_or_default()
 }
 
 /// Octal digits between blanks and NULs, or base-256 with the top bit of the first byte set.
-fn number(field: &[u8]) -> Result<u64, TarProblem> {
+pub(super) fn number(field: &[u8]) -> Result<u64, TarProblem> {
     let value = match field.split_first() {
         // 0xff would be a negative number.
         Some((0x80, rest)) => rest
@@ -504,7 +505,7 @@ fn number(field: &[u8]) -> Result<u64, TarProblem> {
     value.filter(|value| *value <= i64::MAX as u64).ok_or(TarProblem::Number)
 }
 
-fn decimal(digits: &[u8]) -> Option<u64> {
+pub(super) fn decimal(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return None;
     }
@@ -521,7 +522,7 @@ fn until_nul(field: &[u8]) -> Result<String, TarProblem> {
     std::str::from_utf8(text).map(str::to_owned).map_err(|_| TarProblem::Name)
 }
 
-fn padding_of(size: u64) -> usize {
+pub(super) fn padding_of(size: u64) -> usize {
     // Less than a block, so it fits whatever a usize is.
     (size.wrapping_neg() % BLOCK as u64) as usize
 }
@@ -538,7 +539,7 @@ pub(crate) fn read_full(source: &mut impl Read, buffer: &mut [u8]) -> Result<usi
     Ok(filled)
 }
 
-fn read_retrying(source: &mut impl Read, buffer: &mut [u8]) -> Result<usize, ArtifactError> {
+pub(super) fn read_retrying(source: &mut impl Read, buffer: &mut [u8]) -> Result<usize, ArtifactError> {
     loop {
         match source.read(buffer) {
             Ok(count) => return Ok(count),
@@ -600,7 +601,7 @@ mod tests {
 
     fn record(key: &str, value: &str) -> Vec<u8> {
         let mut records = Vec::new();
-        push_record(&mut records, key, value);
+        push_record(&mut records, key.as_bytes(), value.as_bytes());
         records
     }
 

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::files::FilesError;
+use super::payload_problem::PayloadProblem;
 use crate::artifact::ArtifactError;
 use crate::boot::{BootError, Verdict};
 use crate::slot::{Slot, SlotError};
@@ -79,6 +81,10 @@ pub enum InstallError {
         /// The payload type.
         payload_type: String,
     },
+    /// A file or directory cannot be used.
+    Files(FilesError),
+    /// A file or a directory tree cannot be installed as the payload says. Its destination has not changed.
+    Payload(PayloadProblem),
 }
 
 impl fmt::Display for InstallError {
@@ -112,6 +118,8 @@ impl fmt::Display for InstallError {
             InstallError::UnknownPayloadType { payload_type } => {
                 write!(f, "no update module for payload type {payload_type:?}")
             }
+            InstallError::Files(error) => error.fmt(f),
+            InstallError::Payload(problem) => problem.fmt(f),
         }
     }
 }
@@ -123,6 +131,7 @@ impl std::error::Error for InstallError {
             InstallError::Boot(error) => error.source(),
             InstallError::Slot(error) => error.source(),
             InstallError::Storage { source, .. } => Some(source),
+            InstallError::Files(error) => error.source(),
             InstallError::SlotTooSmall { .. }
             | InstallError::FileCount { .. }
             | InstallError::EmptyImage
@@ -131,7 +140,8 @@ impl std::error::Error for InstallError {
             | InstallError::NotOnTrial { .. }
             | InstallError::NotBack { .. }
             | InstallError::Handler { .. }
-            | InstallError::UnknownPayloadType { .. } => None,
+            | InstallError::UnknownPayloadType { .. }
+            | InstallError::Payload(_) => None,
         }
     }
 }
@@ -151,5 +161,17 @@ impl From<BootError> for InstallError {
 impl From<SlotError> for InstallError {
     fn from(error: SlotError) -> InstallError {
         InstallError::Slot(error)
+    }
+}
+
+impl From<FilesError> for InstallError {
+    fn from(error: FilesError) -> InstallError {
+        InstallError::Files(error)
+    }
+}
+
+impl From<PayloadProblem> for InstallError {
+    fn from(problem: PayloadProblem) -> InstallError {
+        InstallError::Payload(problem)
     }
 }

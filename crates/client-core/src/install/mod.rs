@@ -1,12 +1,21 @@
 //! Installing a payload: the seam every payload type implements, the streaming writer of a slot, and the
-//! built-in handler for `rootfs-image`.
+//! built-in handlers for `rootfs-image`, `single-file` and `directory`.
 
+mod directory;
 mod error;
+pub mod files;
+mod payload_problem;
+mod replacement;
 mod rootfs_image;
+mod single_file;
 mod slot_writer;
 
+pub use directory::{DIRECTORY, DirectoryTree};
 pub use error::InstallError;
+pub use files::{Files, FilesError};
+pub use payload_problem::PayloadProblem;
 pub use rootfs_image::RootfsImage;
+pub use single_file::{BUILT_IN, SINGLE_FILE, SingleFile};
 pub use slot_writer::{SlotWriter, WriteStatistics, Written, WrittenImage};
 
 use crate::artifact::{Header, PayloadReader};

@@ -26,6 +26,7 @@ use client_core::install::{
     Arriving, InstallError, Modules, PayloadHandler, Progress, RebootNeed, WrittenImage,
 };
 
+use crate::built_ins::BuiltIns;
 use crate::process;
 use crate::process_group::{Ended, LAST_WORDS, Output, ProcessGroup, SMALL_STACK};
 use streams::{StreamError, Streams, Taken};
@@ -79,8 +80,22 @@ impl Modules for UpdateModules {
     }
 
     fn open<'m>(&'m mut self, payload_type: &str) -> Result<Box<dyn PayloadHandler + 'm>, InstallError> {
-        let unknown = || InstallError::UnknownPayloadType { payload_type: payload_type.to_owned() };
-        let module = self.find(payload_type).ok_or_else(unknown)?;
+        let ModuleSettings { datastore, timeout, clock, prefer_built_in, .. } = &self.settings;
+        let built_ins = BuiltIns { tree: Tree::at(datastore), timeout: *timeout, clock: clock.as_ref() };
+        let module = match (self.find(payload_type), built_ins.open(payload_type)) {
+            (Some(module), None) => module,
+            // A deployment is never taken up by another handler than the one that began it.
+            (Some(module), Some(_)) if !prefer_built_in.includes(payload_type) && !built_ins.began() => {
+                module
+            }
+            (_, Some(built_in)) => {
+                log::info!("payload type {payload_type}: built in");
+                return Ok(built_in);
+            }
+            (None, None) => {
+                return Err(InstallError::UnknownPayloadType { payload_type: payload_type.to_owned() });
+            }
+        };
         log::info!("payload type {payload_type}: update module {}", module.display());
         Ok(Box::new(UpdateModule {
             name: payload_type.to_owned(),

@@ -11,7 +11,7 @@ use client_core::clock::Clock;
 use client_core::deploy::gates::{Answer, Gate, Gatekeeper, Question};
 use client_core::deploy::scripts::ScriptRunner;
 use client_core::deploy::{Device, Notice, Observer, Policy, Reporter};
-use client_core::install::{NoModules, Progress};
+use client_core::install::{Modules, Progress};
 use client_core::server::{Attribute, Transport};
 use client_core::slot::{Slot, SlotError, System};
 use client_core::state_store::TwoCopyRecord;
@@ -91,6 +91,8 @@ pub struct Board {
     pub machine: Machine,
     pub system: Restarting,
     pub scripts: ScriptLog,
+    /// Handlers of other payloads than images.
+    pub modules: Box<dyn Modules>,
     /// Who may hold a deployment up.
     pub gates: Box<dyn Gatekeeper>,
     /// Where downloads come from.
@@ -114,7 +116,7 @@ impl Host for Board {
             boot_env: &mut *boot_env,
             slots: &mut slots,
             system: &self.system,
-            modules: &mut NoModules,
+            modules: &mut *self.modules,
             state: &mut state,
             scripts: &mut self.scripts,
             observer: &mut Watching(Arc::clone(&self.clock)),

@@ -1,0 +1,803 @@
+//! Payloads other than images under power cuts: the daemon's loop and state machine with an update module that keeps an
+//! application on a device, and with the built-in handlers over a file system.
+//!
+//! Power fails at every durable operation, before and after every request, and before and after every call of the
+//! module. What must hold once the device was started again:
+//! - the application, the file or the tree is the old one or the new one; anything else only where the record says
+//!   INCONSISTENT, and it says so only where the module cannot go back or failed to;
+//! - the server gets a final report, all final reports say the same, and what they say is true;
+//! - the record names what is there, no deployment is left, the daemon asks again;
+//! - the last thing a module is called for is to clean up; the built-in handlers leave nothing behind.
+
+// Helpers outside of test functions: a failure in one is a failure of the test.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
+
+mod machine;
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::io::{Cursor, Write};
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use client_core::agent::{Agent, AgentSettings};
+use client_core::artifact::members::{Attributes, Member, MemberKind, MemberWriter};
+use client_core::artifact::write::{ArtifactSpec, SoftwareName};
+use client_core::artifact::{Compression, CompressionLevel};
+use client_core::boot::Verdict;
+use client_core::clock::{Waiter, Wake};
+use client_core::deploy::gates::AlwaysOpen;
+use client_core::deploy::record::Record;
+use client_core::install::files::{Files, Node};
+use client_core::install::{
+    Arriving, DIRECTORY, DirectoryTree, InstallError, Modules, PayloadHandler, Progress, RebootNeed,
+    SINGLE_FILE, SingleFile, WrittenImage,
+};
+use client_core::schedule::Schedule;
+use client_core::server::{Api, DownloadSettings, Request, Response, Settings, Transport, TransportError};
+use client_core::slot::Slot;
+use client_core::state_store::TwoCopyRecord;
+use client_core::storage::BlockDevice;
+use machine::board::{Board, Restarting, WORLD, crash_point};
+use machine::{Machine, RECORD_BYTES};
+use testkit::artifacts::{self, MemoryFile};
+use testkit::clock::VirtualClock;
+use testkit::device::{ScriptLog, slot_device};
+use testkit::enumerator::{After, Options, Report, Scenario, explore};
+use testkit::files::{CrashFiles, Suppressed};
+use testkit::server::TestCredentials;
+use testkit::storage::{CrashWorld, Suppressed as SuppressedDevice};
+
+const ID: &str = "d0000000-0000-4000-8000-000000000001";
+
+/// What the outside knows: the server, and how often what happened.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+struct Facts {
+    /// Final reports, in order.
+    finals: Vec<bool>,
+    aborted: bool,
+    /// Times the server heard of an installation.
+    installing: u32,
+    /// Requests for an update after the final report.
+    asked_after: u32,
+    /// What the module was called for last.
+    last_call: Option<Call>,
+    boots: u32,
+}
+
+/// What a server is like.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Order {
+    Commit,
+    /// Aborts when it is asked whether the installation may be committed.
+    LateAbort,
+}
+
+struct Wire {
+    facts: Arc<Mutex<Facts>>,
+    artifact: Arc<Vec<u8>>,
+    order: Order,
+}
+
+impl Wire {
+    fn answer(&self, request: &Request<'_>) -> (u16, Vec<u8>) {
+        let path = request.url.strip_prefix("http://server").unwrap();
+        let mut facts = self.facts.lock().unwrap();
+        if path.ends_with("/auth_requests") {
+            return (200, b"aGVhZA.Y2xhaW1z.c2ln".to_vec());
+        }
+        if path.ends_with("/attributes") {
+            return (200, Vec::new());
+        }
+        if path == "/artifact" {
+            return (200, self.artifact.to_vec());
+        }
+        if path.contains("/deployments/next") {
+            if !facts.finals.is_empty() || facts.aborted {
+                facts.asked_after += 1;
+                return (204, Vec::new());
+            }
+            let body = format!(
+                r#"{{"id":"{ID}","artifact":{{"artifact_name":"new","source":{{"uri":"http://server/artifact"}},"device_types_compatible":["{}"]}}}}"#,
+                artifacts::DEVICE_TYPE
+            );
+            return (200, body.into_bytes());
+        }
+        if path.ends_with("/log") {
+            return (204, Vec::new());
+        }
+        assert!(path.ends_with("/status"), "{path}");
+        let body = std::str::from_utf8(request.body.unwrap()).unwrap();
+        let says = |status: &str| body.contains(&format!("\"{status}\""));
+        if says("success") || says("failure") {
+            facts.finals.push(says("success"));
+        } else if says("installing") {
+            facts.installing += 1;
+            facts.aborted |= self.order == Order::LateAbort && facts.installing > 1;
+        }
+        (if facts.aborted { 409 } else { 204 }, Vec::new())
+    }
+}
+
+impl Transport for Wire {
+    fn send(&mut self, request: &Request<'_>) -> Result<Response, TransportError> {
+        let path = request.url.rsplit('/').next().unwrap_or_default();
+        crash_point(&format!("before the request {path}"));
+        let (status, body) = self.answer(request);
+        crash_point(&format!("after the request {path}"));
+        let headers = vec![("content-length".to_owned(), body.len().to_string())];
+        Ok(Response { status, headers, body: Box::new(Cursor::new(body)) })
+    }
+}
+
+/// Ends the process when it is restarted, when all is over, or when nothing moves any more.
+struct Waits {
+    time: VirtualClock,
+    rebooted: Rc<Cell<bool>>,
+    facts: Arc<Mutex<Facts>>,
+    left: u32,
+}
+
+impl Waiter for Waits {
+    fn wait(&mut self, time: Duration) -> Wake {
+        self.left = self.left.saturating_sub(1);
+        if self.rebooted.get() || self.left == 0 || self.facts.lock().unwrap().asked_after > 0 {
+            self.time.stop();
+            return Wake::Stop;
+        }
+        self.time.advance(time.saturating_add(Duration::from_secs(1)));
+        Wake::Elapsed
+    }
+}
+
+/// Copies what is known back into the facts, also when the power fails.
+struct Keep<'f> {
+    facts: &'f mut Facts,
+    shared: Arc<Mutex<Facts>>,
+}
+
+impl Drop for Keep<'_> {
+    fn drop(&mut self) {
+        *self.facts = self.shared.lock().unwrap_or_else(|poison| poison.into_inner()).clone();
+        WORLD.with(|current| current.borrow_mut().take());
+    }
+}
+
+/// The daemon from its start to its end. Whether it asked for a restart.
+fn daemon(world: &CrashWorld, case: &Case, facts: &mut Facts) -> bool {
+    let shared = Arc::new(Mutex::new(facts.clone()));
+    WORLD.with(|current| current.borrow_mut().replace(world.clone()));
+    let _keep = Keep { facts, shared: Arc::clone(&shared) };
+    let time = VirtualClock::new(4);
+    let clock = time.shared();
+    let settings = Settings { servers: vec!["http://server".into()], ..Settings::default() };
+    let wire = {
+        let (shared, artifact, order) = (Arc::clone(&shared), Arc::clone(&case.artifact), case.order);
+        move || Wire { facts: Arc::clone(&shared), artifact: Arc::clone(&artifact), order }
+    };
+    let api = Api::new(Box::new(wire()), Box::new(TestCredentials::default()), Arc::clone(&clock), settings);
+    let rebooted = Rc::new(Cell::new(false));
+    let restart = Restart { rebooted: Rc::clone(&rebooted), time: time.clone() };
+    let mut waits = Waits { time, rebooted: Rc::clone(&rebooted), facts: Arc::clone(&shared), left: 40 };
+    let mut host = Board {
+        world: world.clone(),
+        machine: Machine::UBoot,
+        system: Restarting { running: Slot::A, rebooted: Rc::clone(&rebooted) },
+        scripts: ScriptLog::default(),
+        modules: Box::new(Handlers { world: world.clone(), kind: case.kind, facts: shared, restart }),
+        gates: Box::new(AlwaysOpen),
+        wire: Box::new(move || Box::new(wire())),
+        logs: Vec::new(),
+        clock: Arc::clone(&clock),
+    };
+    let schedule = Schedule::new(&*clock, Duration::from_secs(1800), Duration::from_secs(28800));
+    let settings = AgentSettings {
+        retry_interval: Duration::from_secs(300),
+        retry_count: 3,
+        download: DownloadSettings::default(),
+    };
+    Agent::new(&mut host, api, clock, &mut waits, settings, schedule).run();
+    rebooted.get()
+}
+
+/// How a handler restarts the device by itself: the process is asked to stop.
+#[derive(Clone)]
+struct Restart {
+    rebooted: Rc<Cell<bool>>,
+    time: VirtualClock,
+}
+
+/// What is installed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Kind {
+    Application(Module),
+    Built(Place),
+}
+
+/// One scenario.
+#[derive(Clone)]
+struct Case {
+    kind: Kind,
+    order: Order,
+    artifact: Arc<Vec<u8>>,
+}
+
+struct Handlers {
+    world: CrashWorld,
+    kind: Kind,
+    facts: Arc<Mutex<Facts>>,
+    restart: Restart,
+}
+
+impl Modules for Handlers {
+    fn replaces(&self, _: &str) -> bool {
+        false
+    }
+
+    fn open<'m>(&'m mut self, payload_type: &str) -> Result<Box<dyn PayloadHandler + 'm>, InstallError> {
+        Ok(match self.kind {
+            Kind::Application(module) => {
+                assert_eq!(payload_type, "application");
+                let (world, facts) = (self.world.clone(), Arc::clone(&self.facts));
+                Box::new(Application { world, facts, module, restart: self.restart.clone() })
+            }
+            Kind::Built(place) => match payload_type {
+                SINGLE_FILE => Box::new(SingleFile::new(place.files(&self.world))),
+                DIRECTORY => Box::new(DirectoryTree::new(place.files(&self.world))),
+                other => panic!("{other}"),
+            },
+        })
+    }
+}
+
+/// What was asked of a module.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+enum Call {
+    Download,
+    Install,
+    NeedsReboot,
+    SupportsRollback,
+    Reboot,
+    VerifyReboot,
+    RebootBack,
+    VerifyRebootBack,
+    Commit,
+    RollBack,
+    Fail,
+    CleanUp,
+}
+
+/// What a module can do, and where it fails.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Module {
+    rollback: bool,
+    reboot: Reboot,
+    failing: Option<Call>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Reboot {
+    No,
+    /// The module restarts the device.
+    Itself,
+    /// What the module restarts is not the device.
+    Something,
+    Automatic,
+}
+
+/// An update module with an application of two sectors, and a copy of the old one where it can go back.
+struct Application {
+    world: CrashWorld,
+    facts: Arc<Mutex<Facts>>,
+    module: Module,
+    restart: Restart,
+}
+
+const APPLICATION_BYTES: usize = 1024;
+const OLD: u8 = 1;
+const NEW: u8 = 2;
+
+impl Application {
+    /// Does what is asked, and then perhaps says that it failed: whatever failed may have happened.
+    fn called(&mut self, call: Call, act: impl FnOnce(&CrashWorld)) -> Result<(), InstallError> {
+        self.world.crash_point(&format!("before {call:?}"));
+        self.facts.lock().unwrap().last_call = Some(call);
+        act(&self.world);
+        self.world.crash_point(&format!("after {call:?}"));
+        match self.module.failing == Some(call) {
+            true => Err(InstallError::Handler { step: "the module", reason: format!("{call:?}") }),
+            false => Ok(()),
+        }
+    }
+
+    fn restart(&mut self) {
+        match self.module.reboot {
+            Reboot::Itself => {
+                self.restart.rebooted.set(true);
+                self.restart.time.stop();
+            }
+            Reboot::No | Reboot::Something | Reboot::Automatic => {}
+        }
+    }
+}
+
+fn write(world: &CrashWorld, device: &str, content: &[u8]) {
+    let mut device = world.open(device);
+    device.write_at(0, content).unwrap();
+    device.sync().unwrap();
+}
+
+fn read(world: &CrashWorld, device: &str) -> Vec<u8> {
+    let mut content = vec![0; APPLICATION_BYTES];
+    world.open(device).read_at(0, &mut content).unwrap();
+    content
+}
+
+impl PayloadHandler for Application {
+    fn download(&mut self, arriving: &mut Arriving<'_>, _: &mut dyn Progress) -> Result<(), InstallError> {
+        arriving.payload.drain()?;
+        self.called(Call::Download, |_| {})
+    }
+    fn image(&self) -> Option<WrittenImage> {
+        None
+    }
+    fn restore(&mut self, _: Option<WrittenImage>) {}
+    fn install(&mut self) -> Result<(), InstallError> {
+        let rollback = self.module.rollback;
+        self.called(Call::Install, |world| {
+            if rollback {
+                write(world, "backup", &read(world, "application"));
+                write(world, "backup-complete", &[1; 512]);
+            }
+            write(world, "application", &[NEW; APPLICATION_BYTES]);
+        })
+    }
+    fn needs_reboot(&mut self) -> Result<RebootNeed, InstallError> {
+        self.called(Call::NeedsReboot, |_| {})?;
+        Ok(match self.module.reboot {
+            Reboot::No => RebootNeed::None,
+            Reboot::Itself | Reboot::Something => RebootNeed::Custom,
+            Reboot::Automatic => RebootNeed::Automatic,
+        })
+    }
+    fn supports_rollback(&mut self) -> Result<bool, InstallError> {
+        self.called(Call::SupportsRollback, |_| {})?;
+        Ok(self.module.rollback)
+    }
+    fn reboot(&mut self) -> Result<(), InstallError> {
+        self.called(Call::Reboot, |_| {})?;
+        self.restart();
+        Ok(())
+    }
+    fn verify_reboot(&mut self) -> Result<(), InstallError> {
+        self.called(Call::VerifyReboot, |_| {})
+    }
+    fn reboot_back(&mut self) -> Result<(), InstallError> {
+        self.called(Call::RebootBack, |_| {})?;
+        self.restart();
+        Ok(())
+    }
+    fn verify_reboot_back(&mut self) -> Result<(), InstallError> {
+        self.called(Call::VerifyRebootBack, |_| {})
+    }
+    fn commit(&mut self) -> Result<(), InstallError> {
+        self.called(Call::Commit, |_| {})
+    }
+    fn roll_back(&mut self) -> Result<(), InstallError> {
+        self.called(Call::RollBack, |world| {
+            if world.live("backup-complete")[0] == 1 {
+                write(world, "application", &read(world, "backup"));
+            }
+        })
+    }
+    fn fail(&mut self) -> Result<(), InstallError> {
+        self.called(Call::Fail, |_| {})
+    }
+    fn clean_up(&mut self) -> Result<(), InstallError> {
+        self.called(Call::CleanUp, |world| write(world, "backup-complete", &[0; 512]))
+    }
+    fn verdict(&mut self) -> Result<Option<Verdict>, InstallError> {
+        Ok(None)
+    }
+}
+
+fn application_of(world: &CrashWorld) -> Option<&'static str> {
+    let content = world.live("application");
+    [("old", OLD), ("new", NEW)]
+        .into_iter()
+        .find(|(_, byte)| content.iter().all(|b| b == byte))
+        .map(|(n, _)| n)
+}
+
+/// Where the built-in handlers install, and what their file system can do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Place {
+    directory: bool,
+    before: Before,
+    links: bool,
+    exchange: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Before {
+    There,
+    Symlink,
+    Missing,
+    ParentsMissing,
+}
+
+impl Place {
+    fn files(self, world: &CrashWorld) -> CrashFiles {
+        let mut files = CrashFiles::new(world);
+        (files.links, files.exchange) = (self.links, self.exchange);
+        files
+    }
+
+    /// What is replaced.
+    fn destination(self) -> &'static str {
+        match self.before {
+            Before::There | Before::Symlink | Before::Missing => "/opt/app",
+            Before::ParentsMissing => "/opt/a/b/app",
+        }
+    }
+
+    fn set_up(self, world: &CrashWorld) {
+        let mut files = self.files(world);
+        let attributes = |mode| Attributes { mode, uid: 7, mtime: (5, 6), ..Attributes::default() };
+        files.set_up_file("/opt/other", b"other", &attributes(0o600));
+        files.set_up_directory("/datastore");
+        let app = Path::new("/opt/app");
+        match (self.before, self.directory) {
+            (Before::There, false) => files.set_up_file("/opt/app", b"old content", &attributes(0o4755)),
+            (Before::There, true) => {
+                files.create(app, Node::Directory, Some(&attributes(0o2770))).unwrap();
+                files.set_up_file("/opt/app/old-file", b"old", &attributes(0o640));
+                files.link(Path::new("/opt/app/old-file"), Path::new("/opt/app/same")).unwrap_or(());
+            }
+            (Before::Symlink, _) => {
+                let target = if self.directory { "elsewhere" } else { "other" };
+                files.create(app, Node::Symlink(target.as_bytes()), Some(&attributes(0o777))).unwrap();
+            }
+            (Before::Missing | Before::ParentsMissing, _) => {}
+        }
+    }
+
+    fn artifact(self) -> Vec<u8> {
+        let payload = |files: &[(&str, Vec<u8>)]| -> Vec<MemoryFile> {
+            files
+                .iter()
+                .map(|(name, content)| MemoryFile { name: (*name).into(), content: content.clone() })
+                .collect()
+        };
+        let parent = Path::new(self.destination()).parent().unwrap().display();
+        let files = match self.directory {
+            false => payload(&[
+                ("dest_dir", format!("{parent}\n").into()),
+                ("filename", b"app\n".to_vec()),
+                ("permissions", b"640\n".to_vec()),
+                ("app", b"new content".to_vec()),
+            ]),
+            true => payload(&[
+                ("update.tar", new_tree()),
+                ("dest_dir", format!("{}\n", self.destination()).into()),
+            ]),
+        };
+        build(if self.directory { DIRECTORY } else { SINGLE_FILE }, &files)
+    }
+
+    /// Everything but the datastore, when the new content is there.
+    fn expected(self, old: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+        let destination = self.destination();
+        let mut expected = old.clone();
+        expected.retain(|path, _| path != destination && !path.starts_with(&format!("{destination}/")));
+        let parents = Path::new(destination).ancestors().skip(1);
+        for parent in parents.filter(|parent| parent.parent().is_some()) {
+            let there = expected.entry(parent.display().to_string());
+            there.or_insert_with(|| format!("directory {:?}", Attributes::default()));
+        }
+        let mut add = |path: &str, what: &str, attributes: &Attributes| {
+            expected.insert(format!("{destination}{path}"), format!("{what} {attributes:?}"));
+        };
+        if self.directory {
+            add("", "directory", &attributes(0o2755));
+            add("/bin", "directory", &attributes(0o700));
+            add("/bin/tool", "file \"tool\"", &attributes(0o4755));
+            add("/link", "link to \"bin/tool\"", &attributes(0o777));
+        } else {
+            let attributes = Attributes { mode: 0o640, ..Attributes::default() };
+            add("", "file \"new content\"", &attributes);
+        }
+        expected
+    }
+}
+
+fn attributes(mode: u32) -> Attributes {
+    Attributes { mode, uid: 1, gid: 2, mtime: (3, 0), ..Attributes::default() }
+}
+
+fn new_tree() -> Vec<u8> {
+    let mut tar = MemberWriter::new(Vec::new());
+    for (path, kind, mode, content) in [
+        ("./", MemberKind::Directory, 0o2755, ""),
+        ("./bin/", MemberKind::Directory, 0o700, ""),
+        ("./bin/tool", MemberKind::File(4), 0o4755, "tool"),
+        ("./link", MemberKind::Symlink(b"bin/tool".to_vec()), 0o777, ""),
+    ] {
+        tar.begin(&Member { path: path.into(), kind, attributes: attributes(mode) }).unwrap();
+        tar.write_all(content.as_bytes()).unwrap();
+    }
+    tar.finish().unwrap()
+}
+
+fn build(payload_type: &str, files: &[MemoryFile]) -> Vec<u8> {
+    let mut spec = ArtifactSpec::module_image("new", &[artifacts::DEVICE_TYPE.to_owned()], payload_type);
+    spec.provide_version(&SoftwareName::of_payload_type(payload_type), "new");
+    spec.compression = CompressionLevel::default_of(Compression::None);
+    artifacts::build(&spec, files, None)
+}
+
+/// Everything but the datastore.
+fn everything(world: &CrashWorld) -> BTreeMap<String, String> {
+    let mut all = world.listing("/");
+    all = all.into_iter().map(|(path, what)| (path.replacen("//", "/", 1), what)).collect();
+    all.retain(|path, _| !path.starts_with("/datastore"));
+    all
+}
+
+/// What is broken on purpose.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Broken {
+    Nothing,
+    Files(Suppressed),
+    Application,
+}
+
+fn scenario(kind: Kind, order: Order, broken: Broken) -> Scenario<Facts> {
+    let artifact = Arc::new(match kind {
+        Kind::Application(_) => build("application", &[]),
+        Kind::Built(place) => place.artifact(),
+    });
+    let case = Case { kind, order, artifact };
+    let for_recovery = case.clone();
+    // What was there at the beginning, and under which number: the same in every case.
+    let start: Rc<RefCell<(BTreeMap<String, String>, Option<u64>)>> = Rc::default();
+    let noted = Rc::clone(&start);
+    Scenario::new(move |world| {
+        for slot in Slot::BOTH {
+            world.add_device(slot_device(slot), vec![0; 512]);
+        }
+        Machine::UBoot.install(world, Slot::A);
+        world.add_device("record", vec![0; RECORD_BYTES]);
+        let mut record = Record::new();
+        record.installed.artifact_name = Some("old".into());
+        TwoCopyRecord::format_new(world.open("record"), &record.to_json().unwrap()).unwrap();
+        match kind {
+            Kind::Application(_) => {
+                world.add_device("application", vec![OLD; APPLICATION_BYTES]);
+                world.add_device("backup", vec![0; APPLICATION_BYTES]);
+                world.add_device("backup-complete", vec![0; 512]);
+            }
+            Kind::Built(place) => {
+                place.set_up(world);
+                noted.replace((everything(world), world.number(place.destination())));
+            }
+        }
+        match broken {
+            Broken::Nothing => {}
+            Broken::Files(which) => world.suppress_file_sync(which),
+            Broken::Application => world.suppress_sync("application", SuppressedDevice::Every),
+        }
+        Facts::default()
+    })
+    .run(move |world, facts| {
+        daemon(world, &case, facts);
+        Ok(())
+    })
+    .boot(|_, facts| {
+        facts.boots += 1;
+        if facts.boots > 12 { Err("the device restarts without end".into()) } else { Ok(()) }
+    })
+    .recover(move |world, facts| {
+        if daemon(world, &for_recovery, facts) {
+            return Ok(After::Reboot);
+        }
+        if facts.asked_after == 0 {
+            return Err(format!("the daemon does not ask again: {facts:?}"));
+        }
+        let mut store = TwoCopyRecord::open(world.open("record")).map_err(|error| error.to_string())?;
+        let record = Record::load(&mut store).map_err(|error| error.to_string())?;
+        if record.deployment.is_some() || record.unreported.is_some() {
+            return Err(format!("the record is not settled: {record:?}"));
+        }
+        let says = record.installed.name().to_owned();
+        match facts.finals.first() {
+            None => return Err("the server was never told how it ended".into()),
+            Some(said) if facts.finals.iter().any(|other| other != said) => {
+                return Err(format!("the server was told both: {:?}", facts.finals));
+            }
+            Some(said) if *said != (says == "new") => {
+                return Err(format!("the server was told success {said}, and the record says {says}"));
+            }
+            Some(_) => {}
+        }
+        match kind {
+            Kind::Application(module) => check_application(world, module, &says, facts)?,
+            Kind::Built(place) => check_files(world, place, &says, &start.borrow())?,
+        }
+        Ok(After::Settled)
+    })
+    .fold_equal_states()
+}
+
+fn check_application(world: &CrashWorld, module: Module, says: &str, facts: &Facts) -> Result<(), String> {
+    if !matches!(facts.last_call, None | Some(Call::CleanUp)) {
+        return Err(format!("the last call was {:?}", facts.last_call));
+    }
+    let may_be_inconsistent = !module.rollback
+        || matches!(
+            module.failing,
+            Some(
+                Call::SupportsRollback
+                    | Call::RollBack
+                    | Call::VerifyRebootBack
+                    | Call::Fail
+                    | Call::NeedsReboot
+            )
+        );
+    match (says, application_of(world)) {
+        (says, Some(runs)) if says == runs => Ok(()),
+        ("new_INCONSISTENT", _) if may_be_inconsistent => Ok(()),
+        (_, runs) => Err(format!("the record says {says}, and the application is {runs:?}")),
+    }
+}
+
+fn check_files(
+    world: &CrashWorld,
+    place: Place,
+    says: &str,
+    (old, number): &(BTreeMap<String, String>, Option<u64>),
+) -> Result<(), String> {
+    let now = everything(world);
+    let expected = match says {
+        "old" => old.clone(),
+        "new" => place.expected(old),
+        other => return Err(format!("the record says {other}")),
+    };
+    if now != expected {
+        return Err(format!("the record says {says}, and there is {now:#?}"));
+    }
+    // Where it can be kept it is the very same file, not a copy of it.
+    let copied = !place.directory && !place.links;
+    if says == "old" && !copied && world.number(place.destination()) != *number {
+        return Err("the old one is a copy".into());
+    }
+    if world.listing("/datastore").len() != 1 {
+        return Err(format!("left behind: {:#?}", world.listing("/datastore")));
+    }
+    Ok(())
+}
+
+fn options(cuts: u32) -> Options {
+    let mut options = Options::cuts(cuts);
+    // The record has its own test for torn sectors; an application's medium is its module's affair.
+    options.limits.tears.clear();
+    options
+}
+
+const REBOOTS: [Reboot; 4] = [Reboot::No, Reboot::Itself, Reboot::Something, Reboot::Automatic];
+
+const FAILING: [Option<Call>; 13] = [
+    None,
+    Some(Call::Download),
+    Some(Call::Install),
+    Some(Call::NeedsReboot),
+    Some(Call::SupportsRollback),
+    Some(Call::Reboot),
+    Some(Call::VerifyReboot),
+    Some(Call::RebootBack),
+    Some(Call::VerifyRebootBack),
+    Some(Call::Commit),
+    Some(Call::RollBack),
+    Some(Call::Fail),
+    Some(Call::CleanUp),
+];
+
+fn modules() -> Vec<(Module, Order)> {
+    let mut all = Vec::new();
+    for rollback in [true, false] {
+        for reboot in REBOOTS {
+            for failing in FAILING {
+                all.push((Module { rollback, reboot, failing }, Order::Commit));
+            }
+            // Only on the way back are these called.
+            for failing in [None, Some(Call::RebootBack), Some(Call::VerifyRebootBack), Some(Call::RollBack)]
+            {
+                all.push((Module { rollback, reboot, failing }, Order::LateAbort));
+            }
+        }
+    }
+    all
+}
+
+fn places() -> Vec<(Place, Order)> {
+    let mut all = Vec::new();
+    for directory in [false, true] {
+        for before in [Before::There, Before::Symlink, Before::Missing, Before::ParentsMissing] {
+            for can in [true, false] {
+                // A symbolic link in place of a directory has to lead to one, which this file system does not know.
+                if (directory && before == Before::Symlink) || (!can && before != Before::There) {
+                    continue;
+                }
+                let place = Place { directory, before, links: can, exchange: can };
+                all.extend([Order::Commit, Order::LateAbort].map(|order| (place, order)));
+            }
+        }
+    }
+    all
+}
+
+fn run_all(cases: &[(Kind, Order)], cuts: u32, budget: u64) -> u64 {
+    let mut states = 0;
+    for (kind, order) in cases {
+        let options = options(cuts).budget(budget, budget / 20);
+        let report: Report = explore(&scenario(*kind, *order, Broken::Nothing), &options);
+        println!("{kind:?} {order:?}: {report}");
+        report.assert_holds();
+        states += report.states;
+    }
+    states
+}
+
+#[test]
+fn every_power_cut_of_an_update_module_ends_in_one_true_report() {
+    let cases: Vec<_> =
+        modules().into_iter().map(|(module, order)| (Kind::Application(module), order)).collect();
+    println!("power-cut states with an update module and one cut: {}", run_all(&cases, 1, u64::MAX));
+}
+
+#[test]
+fn a_second_power_cut_with_an_update_module_changes_nothing_about_that() {
+    let cases: Vec<_> =
+        modules().into_iter().map(|(module, order)| (Kind::Application(module), order)).collect();
+    println!("power-cut states with an update module and two cuts: {}", run_all(&cases, 2, 400));
+}
+
+#[test]
+fn every_power_cut_of_a_file_or_a_tree_leaves_exactly_the_old_or_the_new_one() {
+    let cases: Vec<_> = places().into_iter().map(|(place, order)| (Kind::Built(place), order)).collect();
+    println!("power-cut states of files and trees with one cut: {}", run_all(&cases, 1, u64::MAX));
+}
+
+#[test]
+fn a_second_power_cut_with_a_file_or_a_tree_changes_nothing_about_that() {
+    let cases: Vec<_> = places().into_iter().map(|(place, order)| (Kind::Built(place), order)).collect();
+    println!("power-cut states of files and trees with two cuts: {}", run_all(&cases, 2, 1_500));
+}
+
+#[test]
+fn files_that_are_never_synced_are_found() {
+    for directory in [false, true] {
+        for which in [Suppressed::Directories, Suppressed::Trees] {
+            let place = Place { directory, before: Before::There, links: true, exchange: true };
+            let found = [Order::Commit, Order::LateAbort].into_iter().find_map(|order| {
+                let mut options = options(1).budget(20_000, 0);
+                options.kept_violations = 1;
+                let report = explore(&scenario(Kind::Built(place), order, Broken::Files(which)), &options);
+                report.violations.first().map(|violation| violation.invariant.clone())
+            });
+            println!("{place:?} {which:?}: {found:?}");
+            assert!(found.is_some(), "{place:?} {which:?}");
+        }
+    }
+}
+
+#[test]
+fn an_application_that_is_never_synced_is_found() {
+    let module = Module { rollback: true, reboot: Reboot::No, failing: None };
+    let report =
+        explore(&scenario(Kind::Application(module), Order::Commit, Broken::Application), &options(1));
+    println!("{:?}", report.violations.first().map(|violation| &violation.invariant));
+    report.assert_violates("the application is");
+}
