@@ -538,6 +538,9 @@ fn build(payload_type: &str, files: &[MemoryFile]) -> Vec<u8> {
     artifacts::build(&spec, files, None)
 }
 
+/// Everything but the datastore, and the number of what is replaced.
+type Start = (BTreeMap<String, String>, Option<u64>);
+
 /// Everything but the datastore.
 fn everything(world: &CrashWorld) -> BTreeMap<String, String> {
     let mut all = world.listing("/");
@@ -562,7 +565,7 @@ fn scenario(kind: Kind, order: Order, broken: Broken) -> Scenario<Facts> {
     let case = Case { kind, order, artifact };
     let for_recovery = case.clone();
     // What was there at the beginning, and under which number: the same in every case.
-    let start: Rc<RefCell<(BTreeMap<String, String>, Option<u64>)>> = Rc::default();
+    let start: Rc<RefCell<Start>> = Rc::default();
     let noted = Rc::clone(&start);
     Scenario::new(move |world| {
         for slot in Slot::BOTH {
@@ -653,12 +656,7 @@ fn check_application(world: &CrashWorld, module: Module, says: &str, facts: &Fac
     }
 }
 
-fn check_files(
-    world: &CrashWorld,
-    place: Place,
-    says: &str,
-    (old, number): &(BTreeMap<String, String>, Option<u64>),
-) -> Result<(), String> {
+fn check_files(world: &CrashWorld, place: Place, says: &str, (old, number): &Start) -> Result<(), String> {
     let now = everything(world);
     let expected = match says {
         "old" => old.clone(),

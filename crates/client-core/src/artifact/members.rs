@@ -561,3 +561,159 @@ fn octal_or_binary(value: u64, length: usize) -> Vec<u8> {
     }
     bytes
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn attributes() -> Attributes {
+        Attributes {
+            mode: 0o6751,
+            uid: 3_000_000,
+            gid: 7,
+            user: "alice".to_owned(),
+            group: "users".to_owned(),
+            mtime: (-86_400, 0),
+            xattrs: vec![
+                (b"user.one".to_vec(), vec![0, b'\n', b'=', 255]),
+                (b"security.capability".to_vec(), vec![1; 600]),
+            ],
+        }
+    }
+
+    fn members() -> Vec<Member> {
+        let long = |length: usize| vec![b'x'; length];
+        [
+            (b"./".to_vec(), MemberKind::Directory),
+            (b"./file".to_vec(), MemberKind::File(1500)),
+            (b"./empty".to_vec(), MemberKind::File(0)),
+            (long(100), MemberKind::File(1)),
+            (long(101), MemberKind::Symlink(long(100))),
+            (long(4000), MemberKind::HardLink(long(4095))),
+            (vec![b'a', 0xff, 0xfe], MemberKind::Symlink(vec![0xff])),
+            (b"pipe".to_vec(), MemberKind::Fifo),
+            (b"tty".to_vec(), MemberKind::CharacterDevice(4, 64)),
+            (b"disk".to_vec(), MemberKind::BlockDevice(259, 3_000_000)),
+        ]
+        .into_iter()
+        .map(|(path, kind)| Member { path, kind, attributes: attributes() })
+        .collect()
+    }
+
+    fn pack(members: &[Member]) -> Vec<u8> {
+        let mut tar = MemberWriter::new(Vec::new());
+        for member in members {
+            tar.begin(member).unwrap();
+            if let MemberKind::File(size) = member.kind {
+                tar.write_all(&vec![b'c'; usize::try_from(size).unwrap()]).unwrap();
+            }
+        }
+        tar.finish().unwrap()
+    }
+
+    fn unpack(bytes: &[u8]) -> Result<Vec<Member>, ArtifactError> {
+        let mut tar = MemberReader::new(bytes);
+        let mut found = Vec::new();
+        while let Some(member) = tar.next_member()? {
+            if let MemberKind::File(size) = member.kind {
+                let mut content = Vec::new();
+                tar.read_to_end(&mut content).map_err(ArtifactError::from_io)?;
+                assert_eq!(content, vec![b'c'; usize::try_from(size).unwrap()]);
+            }
+            found.push(member);
+        }
+        assert!(tar.next_member().unwrap().is_none());
+        Ok(found)
+    }
+
+    #[track_caller]
+    fn refused(bytes: &[u8], words: &str) {
+        let error = unpack(bytes).unwrap_err().to_string();
+        assert!(error.contains(words), "{error}");
+    }
+
+    #[test]
+    fn what_is_written_is_read_as_the_same() {
+        let bytes = pack(&members());
+        assert_eq!(unpack(&bytes).unwrap(), members());
+        let padded = [bytes, vec![0; 20_000]].concat();
+        assert_eq!(unpack(&padded).unwrap(), members());
+    }
+
+    #[test]
+    fn content_that_is_not_read_is_skipped() {
+        let bytes = pack(&members());
+        let mut tar = MemberReader::new(&bytes[..]);
+        let mut count = 0;
+        while tar.next_member().unwrap().is_some() {
+            count += 1;
+        }
+        assert_eq!(count, members().len());
+    }
+
+    #[test]
+    fn an_archive_that_breaks_off_anywhere_is_refused() {
+        let bytes = pack(&members());
+        // The second of the two zero blocks may be missing, as other readers allow.
+        for length in 0..bytes.len() - BLOCK {
+            assert!(unpack(&bytes[..length]).is_err(), "{length}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_understood_is_refused() {
+        let archive = |flag: u8, size: u64, change: &dyn Fn(&mut [u8; BLOCK])| {
+            let mut block = gnu_block(b"name", flag, size, &Attributes::default());
+            change(&mut block);
+            [&sealed(block)[..], &[0; 2 * BLOCK]].concat()
+        };
+        let extension = |flag: u8, data: &[u8]| {
+            let mut tar = MemberWriter::new(Vec::new());
+            tar.extension(flag, b"extension", data).unwrap();
+            tar.begin(&Member {
+                path: b"name".to_vec(),
+                kind: MemberKind::File(0),
+                attributes: Attributes::default(),
+            })
+            .unwrap();
+            tar.finish().unwrap()
+        };
+        refused(&archive(b'S', 0, &|_| {}), "type 'S'");
+        refused(&archive(b'V', 0, &|_| {}), "type 'V'");
+        refused(&archive(b'2', 0, &|_| {}), "link without a target");
+        refused(&archive(b'5', 512, &|_| {}), "content where none belongs");
+        refused(&archive(b'0', 0, &|block| block[MAGIC].fill(0)), "neither a ustar nor a GNU");
+        refused(&archive(b'0', 0, &|block| block[NAME].fill(0)), "malformed member name");
+        refused(&archive(b'0', 0, &|block| block[UID].fill(b'9')), "malformed number");
+        let mut wrong = archive(b'0', 0, &|_| {});
+        wrong[0] ^= 1;
+        refused(&wrong, "checksum");
+        refused(&archive(b'x', 1 << 40, &|_| {}), "extension header bytes");
+        refused(&extension(b'x', b"22 GNU.sparse.major=1\n"), "unsupported kind");
+        refused(&extension(b'x', b"9 path=x\n9 path=y\n"), "malformed PAX record");
+        refused(&extension(b'x', b"99 path=x\n"), "malformed PAX record");
+        refused(&extension(b'x', b"9 size=3\n9 uid=-1\n"), "malformed PAX record");
+        refused(&extension(b'g', b"9 path=x\n"), "unsupported kind");
+        assert!(unpack(&extension(b'g', b"16 comment=abcd\n")).is_ok());
+        let dangling = extension(b'x', b"9 path=x\n")[..2 * BLOCK].to_vec();
+        refused(&[dangling, vec![0; 2 * BLOCK]].concat(), "no member behind it");
+        refused(&[pack(&members()), vec![1; BLOCK]].concat(), "behind the end");
+        let many: Vec<u8> = (0..300).flat_map(|_| *b"20 SCHILY.xattr.a=b\n").collect();
+        refused(&extension(b'x', &many), "too many extended attributes");
+    }
+
+    #[test]
+    fn times_have_fractions_on_either_side_of_1970() {
+        for (text, expected) in [
+            ("5", Some((5, 0))),
+            ("5.25", Some((5, 250_000_000))),
+            ("-1.5", Some((-2, 500_000_000))),
+            ("-0.5", Some((-1, 500_000_000))),
+            ("1.1234567891", Some((1, 123_456_789))),
+            ("1.x", None),
+            ("", None),
+        ] {
+            assert_eq!(fraction(text), expected, "{text}");
+        }
+    }
+}
