@@ -2,17 +2,24 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io::{Cursor, Read};
+use std::io::{Cursor, ErrorKind, Read};
+use std::net::TcpStream;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::{self, HandshakeError};
 use ureq::{Agent, Body, SendBody, http};
 
 /// Between the parts of an upload. An artifact is a tar archive of text and compressed data; a boundary of 128 random
 /// bits written once does not come up in it.
 const BOUNDARY: &str = "rust-ota-6c1f0bb2a94e4d0f8a37e5d1c04b9f26";
+/// How long the server may take to open a WebSocket.
+const HANDSHAKE: Duration = Duration::from_secs(30);
+/// What a connected device is asked through.
+const DEVICECONNECT: &str = "/api/management/v1/deviceconnect/devices";
 /// Most bytes of an answer.
 const ANSWER_BYTES: u64 = 64 * 1024 * 1024;
 
@@ -36,6 +43,15 @@ pub enum ClientError {
     },
     /// The artifact could not be read.
     File(std::io::Error),
+    /// A WebSocket was not made, or it broke.
+    WebSocket(Box<tungstenite::Error>),
+    /// The server has closed a WebSocket.
+    Closed {
+        /// The number of the reason (RFC 6455, section 7.4).
+        code: u16,
+        /// Its words.
+        reason: String,
+    },
 }
 
 impl fmt::Display for ClientError {
@@ -45,6 +61,8 @@ impl fmt::Display for ClientError {
             ClientError::Status { status, error } => write!(f, "the server answered {status}: {error}"),
             ClientError::Answer { expected } => write!(f, "the server's answer is not {expected}"),
             ClientError::File(error) => write!(f, "the artifact: {error}"),
+            ClientError::WebSocket(error) => write!(f, "the WebSocket: {error}"),
+            ClientError::Closed { code, reason } => write!(f, "the server closed with {code}: {reason}"),
         }
     }
 }
@@ -97,6 +115,89 @@ pub struct DeviceDeploymentInfo {
     /// When it was done.
     #[serde(default)]
     pub finished: Option<String>,
+}
+
+/// A WebSocket with whole frames of `mender-connect`, which are not looked at here. Also what a device opens: the
+/// path and the token make the difference.
+pub struct FrameStream {
+    socket: tungstenite::WebSocket<TcpStream>,
+}
+
+impl fmt::Debug for FrameStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FrameStream").finish_non_exhaustive()
+    }
+}
+
+impl FrameStream {
+    /// Opens one at `path` of the server at `url` with a bearer token.
+    ///
+    /// # Errors
+    /// Why it did not open.
+    pub fn open(url: &str, path: &str, token: &str) -> Result<FrameStream, ClientError> {
+        let address = url.strip_prefix("http://").unwrap_or(url).trim_end_matches('/');
+        let io = |error| ClientError::WebSocket(Box::new(tungstenite::Error::Io(error)));
+        let stream = TcpStream::connect(address).map_err(io)?;
+        stream.set_nodelay(true).map_err(io)?;
+        stream.set_read_timeout(Some(HANDSHAKE)).map_err(io)?;
+        let request = format!("ws://{address}{path}").into_client_request();
+        let mut request = request.map_err(|error| ClientError::WebSocket(Box::new(error)))?;
+        let bearer = format!("Bearer {token}").parse();
+        let bearer = bearer.map_err(|_| ClientError::Answer { expected: "for a token like this" })?;
+        request.headers_mut().insert("authorization", bearer);
+        match tungstenite::client(request, stream) {
+            Ok((socket, _)) => Ok(FrameStream { socket }),
+            Err(HandshakeError::Failure(tungstenite::Error::Http(answer))) => {
+                let body = answer.body().clone().unwrap_or_default();
+                let words: Value = serde_json::from_slice(&body).unwrap_or_default();
+                let error = words["error"].as_str().unwrap_or_default().to_owned();
+                Err(ClientError::Status { status: answer.status().as_u16(), error })
+            }
+            Err(HandshakeError::Failure(error)) => Err(ClientError::WebSocket(Box::new(error))),
+            Err(HandshakeError::Interrupted(_)) => Err(io(std::io::ErrorKind::TimedOut.into())),
+        }
+    }
+
+    /// Sends a frame.
+    ///
+    /// # Errors
+    /// Why it did not go.
+    pub fn send(&mut self, frame: &[u8]) -> Result<(), ClientError> {
+        let frame = tungstenite::Message::binary(frame.to_vec());
+        self.socket.send(frame).map_err(|error| ClientError::WebSocket(Box::new(error)))
+    }
+
+    /// The next frame, as soon as there is one within `patience`. Pings are answered meanwhile.
+    ///
+    /// # Errors
+    /// How the connection ended.
+    pub fn receive(&mut self, patience: Duration) -> Result<Option<Vec<u8>>, ClientError> {
+        use tungstenite::{Error, Message};
+        let broken = |error| ClientError::WebSocket(Box::new(error));
+        let deadline = Instant::now() + patience;
+        loop {
+            // A timeout of nothing would be none at all.
+            let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+            self.socket.get_ref().set_read_timeout(Some(left)).map_err(|error| broken(Error::Io(error)))?;
+            match self.socket.read() {
+                Ok(Message::Binary(frame)) => return Ok(Some(frame.to_vec())),
+                Ok(Message::Close(close)) => {
+                    // The answer to it; who has closed need not hear it any more.
+                    let _ = self.socket.flush();
+                    let (code, reason) = close
+                        .map_or((1005, String::new()), |close| (close.code.into(), close.reason.to_string()));
+                    return Err(ClientError::Closed { code, reason });
+                }
+                Ok(Message::Text(_) | Message::Ping(_) | Message::Pong(_) | Message::Frame(_)) => {}
+                Err(Error::Io(error))
+                    if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+                Err(error) => return Err(broken(error)),
+            }
+            if Instant::now() >= deadline {
+                return Ok(None);
+            }
+        }
+    }
 }
 
 /// Asks one server.
@@ -308,6 +409,32 @@ impl Management {
     }
 
     /// Every page of a list.
+    /// Whether the device has a connection for work on it: `connected`, `disconnected` or `unknown`.
+    ///
+    /// # Errors
+    /// Why there is no answer.
+    pub fn connection(&self, device: &str) -> Result<String, ClientError> {
+        let answer: Value = self.parsed("GET", &format!("{DEVICECONNECT}/{device}"), None)?;
+        let status = answer["status"].as_str().map(str::to_owned);
+        status.ok_or(ClientError::Answer { expected: "the status of a connection" })
+    }
+
+    /// Has the device ask for an update at once (`check-update`), or send its inventory (`send-inventory`).
+    ///
+    /// # Errors
+    /// Why it was not told: 409 when it is not connected.
+    pub fn command(&self, device: &str, command: &str) -> Result<(), ClientError> {
+        self.call("POST", &format!("{DEVICECONNECT}/{device}/{command}"), None).map(drop)
+    }
+
+    /// Opens a session with a connected device.
+    ///
+    /// # Errors
+    /// Why there is none: 409 when the device is not connected.
+    pub fn connect(&self, device: &str) -> Result<FrameStream, ClientError> {
+        FrameStream::open(&self.url, &format!("{DEVICECONNECT}/{device}/connect"), &self.token)
+    }
+
     fn pages<T: for<'de> Deserialize<'de>>(&self, path: &str) -> Result<Vec<T>, ClientError> {
         let mut all = Vec::new();
         for page in 1.. {

@@ -2,9 +2,10 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use hyper::StatusCode;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -13,7 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 
-use crate::api::{self, Shared};
+use crate::api::{self, Promise, Shared};
 use crate::domain::limits;
 use crate::faults::io::{Bender, BentStream};
 
@@ -58,6 +59,7 @@ pub(crate) async fn accept(
         });
     }
     drop(listener);
+    shared.switchboard.stop();
     // Every connection holds a place.
     let all = places.acquire_many(u32::try_from(CONNECTIONS).unwrap_or(u32::MAX));
     if tokio::time::timeout(Duration::from_secs(LAST_SECONDS), all).await.is_err() {
@@ -88,15 +90,26 @@ where
     let bender = Bender::default();
     let stream = BentStream::new(stream, bender.clone(), UNREAD);
     let bent = bender.clone();
+    // What the connection becomes after its last answer.
+    let promise: Arc<Mutex<Option<Promise>>> = Arc::default();
+    let (promised, serving) = (promise.clone(), shared.clone());
     let service = service_fn(move |request| {
-        let (shared, bender) = (shared.clone(), bent.clone());
-        async move { Ok::<_, Infallible>(api::serve(&shared, &bender, request).await) }
+        let (shared, bender) = (serving.clone(), bent.clone());
+        let promised = promised.clone();
+        async move {
+            let mut reply = api::serve(&shared, &bender, request).await;
+            if reply.status() == StatusCode::SWITCHING_PROTOCOLS {
+                *promised.lock().unwrap_or_else(PoisonError::into_inner) = reply.extensions_mut().remove();
+            }
+            Ok::<_, Infallible>(reply)
+        }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(patience)
         .max_buf_size(limits::HEAD_BYTES)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
     let mut connection = std::pin::pin!(connection);
     let result = tokio::select! {
         result = connection.as_mut() => result,
@@ -106,5 +119,10 @@ where
             connection.await
         }
     };
-    result.map_err(io::Error::other)
+    result.map_err(io::Error::other)?;
+    let promise = promise.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if let Some(promise) = promise {
+        promise.keep(&shared).await;
+    }
+    Ok(())
 }

@@ -19,6 +19,7 @@
 
 mod api;
 pub mod client;
+mod connect;
 mod connection;
 mod domain;
 mod faults;

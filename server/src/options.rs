@@ -26,6 +26,8 @@ pub struct Options {
     pub(crate) faults: Vec<Rule>,
     pub(crate) read_timeout_seconds: u64,
     pub(crate) threads: usize,
+    pub(crate) ping_seconds: u64,
+    pub(crate) write_seconds: u64,
 }
 
 impl Options {
@@ -49,6 +51,8 @@ impl Options {
             faults: Vec::new(),
             read_timeout_seconds: 30,
             threads: 2,
+            ping_seconds: 54,
+            write_seconds: 10,
         }
     }
 
@@ -140,6 +144,19 @@ impl Options {
     /// How long a client may take for the head of a request, and again for its body.
     pub fn read_timeout_seconds(mut self, seconds: u64) -> Options {
         self.read_timeout_seconds = seconds.max(1);
+        self
+    }
+
+    /// How often a WebSocket is pinged. One that says nothing for a ninth longer is closed: 54 and 60 seconds, as
+    /// `mender-connect` has it.
+    pub fn websocket_ping_seconds(mut self, seconds: u64) -> Options {
+        self.ping_seconds = seconds.max(1);
+        self
+    }
+
+    /// How long the other side of a WebSocket may take for one frame.
+    pub fn websocket_write_seconds(mut self, seconds: u64) -> Options {
+        self.write_seconds = seconds.max(1);
         self
     }
 

@@ -65,7 +65,7 @@ impl Recorder {
         });
         let mut reply = Reply::from_parts(parts, counted.boxed());
         // A counted body does not know its length any more; without this the answer would be chunked.
-        if let Some(size) = size {
+        if let Some(size) = size.filter(|_| !reply.status().is_informational()) {
             reply.headers_mut().entry("content-length").or_insert(size.into());
         }
         reply

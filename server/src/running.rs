@@ -18,6 +18,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
 
 use crate::api::Shared;
+use crate::connect::{Switchboard, Timing};
 use crate::connection;
 use crate::domain::model::Change;
 use crate::domain::time::Timestamp;
@@ -94,8 +95,18 @@ impl Server {
         let address = options.listen;
         let scheme = if tls.is_some() { "https" } else { "http" };
         let recorder = Recorder::new(options.record_requests);
-        let shared =
-            Arc::new(Shared { options, fleet: RwLock::new(fleet), store, faults: faults.clone(), recorder });
+        let ping = Duration::from_secs(options.ping_seconds);
+        let write = Duration::from_secs(options.write_seconds);
+        // An answer to a ping has a ninth of the time between two.
+        let timing = Timing { ping, silence: ping * 10 / 9, write };
+        let shared = Arc::new(Shared {
+            options,
+            fleet: RwLock::new(fleet),
+            store,
+            faults: faults.clone(),
+            recorder,
+            switchboard: Arc::new(Switchboard::new(timing)),
+        });
         let listen = |source| StartError::Listen { address, source };
         let listener = runtime.block_on(TcpListener::bind(address)).map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;

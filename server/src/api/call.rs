@@ -3,6 +3,7 @@
 use hyper::body::Bytes;
 use hyper::header::HeaderMap;
 use hyper::http::request::Parts;
+use hyper::upgrade::OnUpgrade;
 use hyper::{Method, header};
 use serde::de::DeserializeOwned;
 
@@ -17,11 +18,14 @@ pub(crate) struct Call {
     pub(crate) headers: HeaderMap,
     /// Empty for an upload.
     pub(crate) body: Bytes,
+    /// What the connection may become.
+    pub(crate) upgrade: Option<OnUpgrade>,
 }
 
 impl Call {
-    pub(crate) fn new(parts: Parts) -> Call {
+    pub(crate) fn new(mut parts: Parts) -> Call {
         Call {
+            upgrade: parts.extensions.remove(),
             path: parts.uri.path().to_owned(),
             query: parts.uri.query().unwrap_or_default().to_owned(),
             method: parts.method,

@@ -8,14 +8,14 @@ use hyper::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{ApiError, Call, Reply, Shared, download, reply};
+use super::{ApiError, Call, Reply, Shared, connect, download, reply};
 use crate::domain::fleet::{AuthDecision, Next, Reported, Request};
 use crate::domain::identity::Identity;
 use crate::domain::limits;
 use crate::domain::model::{Attribute, Status};
 use crate::domain::pubkey::PublicKey;
 use crate::domain::time::Timestamp;
-use crate::domain::token::Subject;
+use crate::domain::token::{Claims, Subject};
 
 const UNAUTHORIZED: &str = "dev auth: unauthorized";
 
@@ -55,12 +55,17 @@ pub(super) async fn route(
             let device = device_of(shared, call)?;
             inventory(shared, call, &device, Reported::Some).await
         }
+        ("v1", ["deviceconnect", "connect"], &Method::GET) => connect::device(call, claims_of(shared, call)?),
         _ => Err(ApiError::not_found()),
     }
 }
 
 /// The device that the token is for. Expired, revoked, unknown, or of a device that is not accepted: all are 401.
 fn device_of(shared: &Shared, call: &Call) -> Result<String, ApiError> {
+    claims_of(shared, call).map(|claims| claims.sub)
+}
+
+fn claims_of(shared: &Shared, call: &Call) -> Result<Claims, ApiError> {
     let now = Timestamp::now();
     let refused = || ApiError::unauthorized(UNAUTHORIZED);
     let token = call.bearer().ok_or_else(refused)?;
@@ -70,7 +75,7 @@ fn device_of(shared: &Shared, call: &Call) -> Result<String, ApiError> {
         return Err(refused());
     }
     fleet.check_in(&claims.sub, now);
-    Ok(claims.sub)
+    Ok(claims)
 }
 
 #[derive(Deserialize)]

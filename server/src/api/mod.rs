@@ -2,6 +2,7 @@
 
 mod artifacts;
 mod call;
+mod connect;
 mod deployments;
 mod devauth;
 mod device;
@@ -14,7 +15,7 @@ mod reply;
 mod search;
 mod users;
 
-use std::sync::{PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -22,8 +23,10 @@ use hyper::body::{Body as _, Bytes, Incoming};
 use hyper::{Method, Request, StatusCode};
 
 pub(crate) use call::Call;
+pub(crate) use connect::Promise;
 pub(crate) use reply::{ApiError, Body, Reply, empty as empty_reply, text as text_reply};
 
+use crate::connect::Switchboard;
 use crate::domain::fleet::{Fleet, Policy};
 use crate::domain::limits;
 use crate::domain::model::Change;
@@ -41,6 +44,7 @@ pub(crate) struct Shared {
     pub(crate) store: Store,
     pub(crate) faults: FaultsHandle,
     pub(crate) recorder: Recorder,
+    pub(crate) switchboard: Arc<Switchboard>,
 }
 
 impl Shared {
@@ -156,9 +160,16 @@ async fn management(
     if let ("v1", ["useradm", "auth", "login"], &Method::POST) = (version, rest, &call.method) {
         return users::login(shared, call);
     }
-    users::check(shared, call)?;
+    let user = users::check(shared, call)?;
     match (version, rest) {
-        ("v2", ["devauth", rest @ ..]) => devauth::route(shared, call, rest).await,
+        ("v2", ["devauth", rest @ ..]) => {
+            let reply = devauth::route(shared, call, rest).await;
+            if call.method != Method::GET {
+                let fleet = shared.fleet();
+                shared.switchboard.recheck(|claims| fleet.is_valid(claims));
+            }
+            reply
+        }
         ("v1" | "v2", ["deployments", "artifacts", rest @ ..]) => {
             artifacts::route(shared, call, rest, upload).await
         }
@@ -167,6 +178,7 @@ async fn management(
         }
         ("v1", ["deployments", "limits", "storage"]) => artifacts::storage(shared),
         ("v1" | "v2", ["inventory", rest @ ..]) => inventory::route(shared, call, version, rest).await,
+        ("v1", ["deviceconnect", rest @ ..]) => connect::route(shared, call, &user, rest).await,
         ("v1", ["useradm", "auth", "logout"]) => Ok(reply::empty(StatusCode::ACCEPTED)),
         _ => Err(ApiError::not_found()),
     }

@@ -9,19 +9,21 @@ use crate::domain::id;
 use crate::domain::time::Timestamp;
 use crate::domain::token::Subject;
 
+/// Whoever has the management token, where a person is named.
+const OPERATOR: &str = "management";
 /// How long a login lasts.
 const LOGIN_SECONDS: u64 = 7 * 24 * 3600;
 
-/// Whether the request comes from a person.
-pub(super) fn check(shared: &Shared, call: &Call) -> Result<(), ApiError> {
+/// The person whom the request comes from.
+pub(super) fn check(shared: &Shared, call: &Call) -> Result<String, ApiError> {
     let refused = || ApiError::unauthorized("unauthorized");
     let token = call.bearer().ok_or_else(refused)?;
     let secrets = &shared.store.secrets;
     if same(token, &secrets.management_token) {
-        return Ok(());
+        return Ok(OPERATOR.to_owned());
     }
     let claims = secrets.tokens.verify(token, Timestamp::now()).map_err(|_| refused())?;
-    if claims.user { Ok(()) } else { Err(refused()) }
+    if claims.user { Ok(claims.sub) } else { Err(refused()) }
 }
 
 /// A token for a name and a password.

@@ -21,6 +21,12 @@ pub(crate) const SUBSTATE_CHARS: usize = 200;
 pub(crate) const PER_PAGE: usize = 500;
 /// Entries of one page when nothing is asked for.
 pub(crate) const PER_PAGE_DEFAULT: usize = 20;
+/// One message of a WebSocket. `mender-connect` itself sends and takes 8 KiB.
+pub(crate) const FRAME_BYTES: usize = 64 * 1024;
+/// Frames that wait for one WebSocket. More of them wait at their sender.
+pub(crate) const FRAMES_UNDER_WAY: usize = 16;
+/// People at work on one device.
+pub(crate) const SESSIONS: usize = 16;
 /// Keys of one device. Each forced bootstrap adds one; a device with more is not one device.
 pub(crate) const AUTH_SETS: usize = 100;
 /// Devices that nobody has decided about: anybody can make those.

@@ -57,6 +57,8 @@ const PACKAGES: &[PackageRule] = &[
             "hyper-util",
             "http-body-util",
             "tokio-rustls",
+            "tokio-tungstenite",
+            "futures-util",
             "multer",
             "redb",
             "ring",

@@ -1,0 +1,137 @@
+//! WebSockets of devices, and of people who work on them.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use hyper::upgrade::OnUpgrade;
+use hyper::{Method, StatusCode, header};
+use serde_json::json;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+
+use super::{ApiError, Call, Reply, Shared, reply};
+use crate::connect::socket::{self, End};
+use crate::connect::{ConnectError, LineEnd};
+use crate::domain::token::Claims;
+
+impl From<ConnectError> for ApiError {
+    fn from(error: ConnectError) -> ApiError {
+        match error {
+            ConnectError::NotConnected => ApiError::conflict("the device is not connected"),
+            ConnectError::TooManySessions => {
+                ApiError::new(StatusCode::TOO_MANY_REQUESTS, "the device has too many sessions")
+            }
+            ConnectError::NoRandomness => crate::domain::id::NoRandomness.into(),
+        }
+    }
+}
+
+/// What a connection becomes when its answer, 101, has gone out. It travels with the answer.
+#[derive(Clone)]
+pub(crate) struct Promise(Arc<Mutex<Option<Promised>>>);
+
+struct Promised {
+    upgrade: OnUpgrade,
+    who: Who,
+}
+
+enum Who {
+    /// It is connected when its WebSocket is there.
+    Device(Box<Claims>),
+    /// It has its place already: one more would have been refused.
+    Session(Box<End>, LineEnd),
+}
+
+impl Promise {
+    /// Is the WebSocket, until it ends.
+    pub(crate) async fn keep(self, shared: &Shared) {
+        let promised = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(Promised { upgrade, who }) = promised else { return };
+        let upgraded = match upgrade.await {
+            Ok(upgraded) => upgraded,
+            Err(error) => {
+                log::debug!("a connection did not become a WebSocket: {error}");
+                return;
+            }
+        };
+        let (end, line) = match who {
+            Who::Device(claims) => {
+                log::info!("device {} is connected", claims.sub);
+                let (end, line) = shared.switchboard.connect((*claims).clone());
+                // It may have been refused since it asked; from here on a refusal finds the connection.
+                if !shared.fleet().is_valid(&claims) {
+                    return;
+                }
+                (End::Device(end), line)
+            }
+            Who::Session(end, line) => (*end, line),
+        };
+        socket::run(upgraded, end, line, shared.switchboard.timing).await;
+    }
+}
+
+/// The WebSocket of a device.
+pub(super) fn device(call: &Call, claims: Claims) -> Result<Reply, ApiError> {
+    upgrade(call, || Ok(Who::Device(Box::new(claims))))
+}
+
+/// What people ask about a device.
+pub(super) async fn route(
+    shared: &Shared,
+    call: &Call,
+    user: &str,
+    rest: &[&str],
+) -> Result<Reply, ApiError> {
+    let ["devices", device, rest @ ..] = rest else { return Err(ApiError::not_found()) };
+    let created = {
+        let fleet = shared.fleet();
+        fleet.device(device).ok_or_else(ApiError::not_found)?.created
+    };
+    let board = &shared.switchboard;
+    match (rest, &call.method) {
+        ([], &Method::GET) => {
+            let (status, updated) = match board.status(device) {
+                None => ("unknown", created),
+                Some((true, since)) => ("connected", since),
+                Some((false, since)) => ("disconnected", since),
+            };
+            let answer = json!({
+                "device_id": device, "status": status, "created_ts": created, "updated_ts": updated,
+            });
+            Ok(reply::json(StatusCode::OK, &answer))
+        }
+        (["connect"], &Method::GET) => upgrade(call, || {
+            let (end, line) = board.open(device, user)?;
+            Ok(Who::Session(Box::new(End::Session(end)), line))
+        }),
+        ([kind @ ("check-update" | "send-inventory")], &Method::POST) => {
+            board.command(device, kind, user).await?;
+            Ok(reply::empty(StatusCode::ACCEPTED))
+        }
+        _ => Err(ApiError::not_found()),
+    }
+}
+
+/// Answers a handshake (RFC 6455, section 4.2) for whoever `who` lets in.
+fn upgrade(call: &Call, who: impl FnOnce() -> Result<Who, ApiError>) -> Result<Reply, ApiError> {
+    let has = |name: header::HeaderName, wanted: &str| {
+        let values = call.headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
+        values.flat_map(|value| value.split(',')).any(|word| word.trim().eq_ignore_ascii_case(wanted))
+    };
+    let is_handshake = has(header::CONNECTION, "upgrade")
+        && has(header::UPGRADE, "websocket")
+        && has(header::SEC_WEBSOCKET_VERSION, "13");
+    let key = call.header(header::SEC_WEBSOCKET_KEY.as_str()).filter(|_| is_handshake);
+    let (Some(key), Some(upgrade)) = (key, call.upgrade.clone()) else {
+        return Err(ApiError::bad_request("a WebSocket handshake of version 13 is expected"));
+    };
+    let accept = derive_accept_key(key.as_bytes());
+    let promised = Promised { upgrade, who: who()? };
+    let mut reply = reply::empty(StatusCode::SWITCHING_PROTOCOLS);
+    let headers = reply.headers_mut();
+    headers.insert(header::CONNECTION, header::HeaderValue::from_static("Upgrade"));
+    headers.insert(header::UPGRADE, header::HeaderValue::from_static("websocket"));
+    let accept = header::HeaderValue::from_str(&accept)
+        .map_err(|_| ApiError::bad_request("the key of the handshake is of no use"))?;
+    headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
+    reply.extensions_mut().insert(Promise(Arc::new(Mutex::new(Some(promised)))));
+    Ok(reply)
+}

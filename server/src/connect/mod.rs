@@ -1,0 +1,341 @@
+//! Who is connected, and to whom: one WebSocket of each device, and those of the people who work on it. What travels
+//! is in [`frame`], how it travels in [`socket`].
+
+pub(crate) mod frame;
+pub(crate) mod socket;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+
+use crate::domain::id::{self, NoRandomness};
+use crate::domain::limits;
+use crate::domain::time::Timestamp;
+use crate::domain::token::Claims;
+
+/// The protocol of shells.
+const SHELL: u8 = 1;
+/// The protocol of the client's own commands.
+const CLIENT: u8 = 4;
+
+/// Why a connection ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Closing {
+    /// The other side went, or the network did.
+    Gone,
+    /// What came is no frame.
+    Frame(frame::FrameError),
+    /// What came is no binary message.
+    NotBinary,
+    /// What came is no WebSocket.
+    Protocol,
+    /// A frame is larger than [`limits::FRAME_BYTES`].
+    TooLarge,
+    /// The other side does not read.
+    Slow,
+    /// Nothing came for too long, not even an answer to a ping.
+    Silent,
+    /// The device has connected again.
+    Replaced,
+    /// The device of the session is gone.
+    DeviceGone,
+    /// The device is not accepted any more.
+    Refused,
+    /// The server stops.
+    Stopping,
+}
+
+impl fmt::Display for Closing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Closing::Gone => "the other side is gone",
+            Closing::Frame(error) => return error.fmt(f),
+            Closing::NotBinary => "a message is not binary",
+            Closing::Protocol => "the other side does not speak WebSocket",
+            Closing::TooLarge => "the frame is too large",
+            Closing::Slow => "the other side does not read",
+            Closing::Silent => "nothing came for too long",
+            Closing::Replaced => "the device has connected again",
+            Closing::DeviceGone => "the device is not connected any more",
+            Closing::Refused => "the device is not accepted any more",
+            Closing::Stopping => "the server stops",
+        })
+    }
+}
+
+/// How long things may take.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Timing {
+    /// Between two pings.
+    pub(crate) ping: Duration,
+    /// Without anything from the other side.
+    pub(crate) silence: Duration,
+    /// Until the other side has taken a frame.
+    pub(crate) write: Duration,
+}
+
+/// The way to one connection. Its other end is a [`LineEnd`].
+#[derive(Debug, Clone)]
+struct Line {
+    frames: mpsc::Sender<Vec<u8>>,
+    closing: Arc<watch::Sender<Option<Closing>>>,
+}
+
+/// What arrives at one connection.
+#[derive(Debug)]
+pub(crate) struct LineEnd {
+    pub(crate) frames: mpsc::Receiver<Vec<u8>>,
+    pub(crate) closing: watch::Receiver<Option<Closing>>,
+}
+
+impl Line {
+    fn new() -> (Line, LineEnd) {
+        let (frames, incoming) = mpsc::channel(limits::FRAMES_UNDER_WAY);
+        let (closing, closed) = watch::channel(None);
+        let line = Line { frames, closing: Arc::new(closing) };
+        (line, LineEnd { frames: incoming, closing: closed })
+    }
+
+    /// Sends a frame; who does not take it in time is closed.
+    async fn send(&self, frame: Vec<u8>, timing: Timing) -> Result<(), Closing> {
+        match self.frames.send_timeout(frame, timing.write).await {
+            Ok(()) => Ok(()),
+            Err(mpsc::error::SendTimeoutError::Closed(_)) => Err(Closing::Gone),
+            Err(mpsc::error::SendTimeoutError::Timeout(_)) => {
+                self.close(Closing::Slow);
+                Err(Closing::Slow)
+            }
+        }
+    }
+
+    /// The first reason counts.
+    fn close(&self, reason: Closing) {
+        self.closing.send_if_modified(|closing| {
+            let first = closing.is_none();
+            closing.get_or_insert(reason);
+            first
+        });
+    }
+}
+
+/// A device that is connected.
+struct Connected {
+    /// Which of all connections it is.
+    number: u64,
+    claims: Claims,
+    line: Line,
+    sessions: HashMap<String, Line>,
+}
+
+impl Connected {
+    fn close(&self, reason: Closing) {
+        self.line.close(reason);
+        self.sessions.values().for_each(|session| session.close(Closing::DeviceGone));
+    }
+}
+
+/// A device that is connected, or was since the server started.
+struct Known {
+    updated: Timestamp,
+    connected: Option<Connected>,
+}
+
+#[derive(Default)]
+struct State {
+    stopping: bool,
+    last_number: u64,
+    devices: HashMap<String, Known>,
+}
+
+/// Why a person is not connected to a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ConnectError {
+    /// The device is not connected.
+    NotConnected,
+    /// There are [`limits::SESSIONS`] already.
+    TooManySessions,
+    /// The session would have no id.
+    NoRandomness,
+}
+
+impl From<NoRandomness> for ConnectError {
+    fn from(_: NoRandomness) -> ConnectError {
+        ConnectError::NoRandomness
+    }
+}
+
+/// Every connection.
+pub(crate) struct Switchboard {
+    state: Mutex<State>,
+    pub(crate) timing: Timing,
+}
+
+impl Switchboard {
+    pub(crate) fn new(timing: Timing) -> Switchboard {
+        Switchboard { state: Mutex::default(), timing }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the device is connected, and since when or until when; `None` when it never was since the server
+    /// started.
+    pub(crate) fn status(&self, device: &str) -> Option<(bool, Timestamp)> {
+        let state = self.state();
+        state.devices.get(device).map(|known| (known.connected.is_some(), known.updated))
+    }
+
+    /// Connects a device. One that was connected before is closed: it has mostly not noticed yet that it is gone.
+    pub(crate) fn connect(self: &Arc<Self>, claims: Claims) -> (DeviceEnd, LineEnd) {
+        let (line, end) = Line::new();
+        let mut state = self.state();
+        state.last_number += 1;
+        let number = state.last_number;
+        if state.stopping {
+            line.close(Closing::Stopping);
+        }
+        let device = claims.sub.clone();
+        let connected = Connected { number, claims, line, sessions: HashMap::new() };
+        let known = Known { updated: Timestamp::now(), connected: Some(connected) };
+        let older = state.devices.insert(device.clone(), known).and_then(|known| known.connected);
+        if let Some(older) = older {
+            older.close(Closing::Replaced);
+        }
+        (DeviceEnd { board: self.clone(), device, number }, end)
+    }
+
+    /// Opens a session with a device.
+    pub(crate) fn open(
+        self: &Arc<Self>,
+        device: &str,
+        user: &str,
+    ) -> Result<(SessionEnd, LineEnd), ConnectError> {
+        let session = id::uuid()?;
+        let (line, end) = Line::new();
+        let mut state = self.state();
+        if state.stopping {
+            return Err(ConnectError::NotConnected);
+        }
+        let connected = state.devices.get_mut(device).and_then(|known| known.connected.as_mut());
+        let connected = connected.ok_or(ConnectError::NotConnected)?;
+        if connected.sessions.len() >= limits::SESSIONS {
+            return Err(ConnectError::TooManySessions);
+        }
+        connected.sessions.insert(session.clone(), line);
+        let board = self.clone();
+        let to_device = connected.line.clone();
+        let (device, user, number) = (device.to_owned(), user.to_owned(), connected.number);
+        Ok((SessionEnd { board, device, number, to_device, session, user }, end))
+    }
+
+    /// Sends the client on the device a command.
+    pub(crate) async fn command(&self, device: &str, kind: &str, user: &str) -> Result<(), ConnectError> {
+        let line = {
+            let state = self.state();
+            let connected = state.devices.get(device).and_then(|known| known.connected.as_ref());
+            connected.ok_or(ConnectError::NotConnected)?.line.clone()
+        };
+        let frame = frame::command(CLIENT, kind, "", user);
+        line.send(frame, self.timing).await.map_err(|_| ConnectError::NotConnected)
+    }
+
+    /// Closes the devices whose token `is_valid` does not know any more.
+    pub(crate) fn recheck(&self, is_valid: impl Fn(&Claims) -> bool) {
+        for connected in self.state().devices.values().filter_map(|known| known.connected.as_ref()) {
+            if !is_valid(&connected.claims) {
+                connected.close(Closing::Refused);
+            }
+        }
+    }
+
+    /// Closes everything, and lets nobody in any more.
+    pub(crate) fn stop(&self) {
+        let mut state = self.state();
+        state.stopping = true;
+        for connected in state.devices.values().filter_map(|known| known.connected.as_ref()) {
+            connected.line.close(Closing::Stopping);
+            connected.sessions.values().for_each(|session| session.close(Closing::Stopping));
+        }
+    }
+}
+
+/// A device's side of its connection. It is disconnected when this is dropped.
+pub(crate) struct DeviceEnd {
+    board: Arc<Switchboard>,
+    device: String,
+    number: u64,
+}
+
+impl DeviceEnd {
+    /// A frame from the device goes to its session.
+    async fn take(&self, frame: Vec<u8>) -> Result<(), Closing> {
+        let session = frame::session_of(&frame).map_err(Closing::Frame)?;
+        let line = {
+            let state = self.board.state();
+            let connected = state.devices.get(&self.device).and_then(|known| known.connected.as_ref());
+            let connected = connected.filter(|connected| connected.number == self.number);
+            connected.and_then(|connected| connected.sessions.get(session).cloned())
+        };
+        match line {
+            // That a person does not read is not the fault of the device: the session is closed, and it goes on.
+            Some(line) => line.send(frame, self.board.timing).await.or(Ok(())),
+            None => {
+                log::debug!("device {} sent a frame for no session", self.device);
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Drop for DeviceEnd {
+    fn drop(&mut self) {
+        let mut state = self.board.state();
+        let Some(known) = state.devices.get_mut(&self.device) else { return };
+        if known.connected.as_ref().is_some_and(|connected| connected.number == self.number) {
+            if let Some(connected) = known.connected.take() {
+                connected.close(Closing::Gone);
+            }
+            known.updated = Timestamp::now();
+        }
+    }
+}
+
+/// A person's side of a session. It is closed when this is dropped.
+pub(crate) struct SessionEnd {
+    board: Arc<Switchboard>,
+    device: String,
+    number: u64,
+    to_device: Line,
+    session: String,
+    user: String,
+}
+
+impl SessionEnd {
+    /// A frame from the person goes to the device.
+    async fn take(&self, frame: &[u8]) -> Result<(), Closing> {
+        let frame = frame::addressed(frame, &self.session, &self.user).map_err(Closing::Frame)?;
+        self.to_device.send(frame, self.board.timing).await.map_err(|_| Closing::DeviceGone)
+    }
+
+    /// Has the device end its shell.
+    async fn stop_shell(&self) {
+        let frame = frame::command(SHELL, "stop", &self.session, &self.user);
+        if self.to_device.send(frame, self.board.timing).await.is_err() {
+            log::debug!("device {} is gone before session {}", self.device, self.session);
+        }
+    }
+}
+
+impl Drop for SessionEnd {
+    fn drop(&mut self) {
+        let mut state = self.board.state();
+        let connected = state.devices.get_mut(&self.device).and_then(|known| known.connected.as_mut());
+        if let Some(connected) = connected.filter(|connected| connected.number == self.number) {
+            connected.sessions.remove(&self.session);
+        }
+    }
+}

@@ -1,0 +1,394 @@
+//! People at work on devices: WebSockets of both, and what goes between them.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod common;
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use common::{Device, accepted, manage, raw, request, server};
+use rust_ota_server::Running;
+use rust_ota_server::client::{ClientError, FrameStream, Management};
+use serde_json::{Value, json};
+
+/// Long enough for anything that happens at all.
+const PATIENCE: Duration = Duration::from_secs(30);
+const DEVICE: &str = "/api/devices/v1/deviceconnect/connect";
+const DEVICES: &str = "/api/management/v1/deviceconnect/devices";
+
+/// A frame: session and body are texts of less than 16 and 256 bytes.
+fn frame(session: &str, body: &[u8]) -> Vec<u8> {
+    let session = [&[0xa0 | session.len() as u8], session.as_bytes()].concat();
+    let header = [b"\x83\xa5proto\x01\xa3typ\xa5shell\xa3sid", &*session].concat();
+    let length = u16::try_from(body.len()).unwrap().to_be_bytes();
+    [b"\x82\xa3hdr", &*header, b"\xa4body\xc5", &length, body].concat()
+}
+
+/// The session that the server has put into a frame.
+fn session_in(frame: &[u8]) -> String {
+    let at = frame.windows(6).position(|part| part == b"\xa3sid\xd9\x24").expect("a UUID as session");
+    String::from_utf8(frame[at + 6..at + 42].to_vec()).unwrap()
+}
+
+/// A frame with a session of 36 bytes.
+fn answer(session: &str, body: &[u8]) -> Vec<u8> {
+    let mut bytes = frame("", body);
+    let at = bytes.windows(5).position(|part| part == b"\xa3sid\xa0").unwrap() + 4;
+    bytes.splice(at..=at, [0xd9, 36].into_iter().chain(session.bytes()));
+    bytes
+}
+
+fn contains(frame: &[u8], part: &[u8]) -> bool {
+    frame.windows(part.len()).any(|window| window == part)
+}
+
+fn connect_device(running: &Running, device: &Device) -> FrameStream {
+    FrameStream::open(running.url(), DEVICE, &device.token).unwrap()
+}
+
+/// A handshake with the key of the example in RFC 6455, section 1.3.
+fn handshake(device: &Device) -> Vec<u8> {
+    let token = &device.token;
+    let request = format!(
+        "GET {DEVICE} HTTP/1.1\r\nHost: here\r\nAuthorization: Bearer {token}\r\nConnection: Upgrade\r\n\
+         Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    );
+    request.into_bytes()
+}
+
+#[track_caller]
+fn next(stream: &mut FrameStream) -> Vec<u8> {
+    stream.receive(PATIENCE).unwrap().expect("a frame")
+}
+
+/// Reads until the server has closed, and gives the number of its reason.
+#[track_caller]
+fn closed(stream: &mut FrameStream) -> u16 {
+    let deadline = Instant::now() + PATIENCE;
+    while Instant::now() < deadline {
+        match stream.receive(PATIENCE) {
+            Ok(_) => {}
+            Err(ClientError::Closed { code, .. }) => return code,
+            Err(error) => panic!("not closed, but {error}"),
+        }
+    }
+    panic!("not closed");
+}
+
+#[track_caller]
+fn refused(result: Result<FrameStream, ClientError>) -> u16 {
+    match result {
+        Err(ClientError::Status { status, .. }) => status,
+        other => panic!("not refused: {other:?}"),
+    }
+}
+
+#[track_caller]
+fn expect_status(management: &Management, id: &str, status: &str) {
+    let deadline = Instant::now() + PATIENCE;
+    while management.connection(id).unwrap() != status {
+        assert!(Instant::now() < deadline, "{:?}, not {status}", management.connection(id));
+        std::thread::yield_now();
+    }
+}
+
+/// A server with one connected device.
+fn connected() -> (Running, Management, tempfile::TempDir, Device, String, FrameStream) {
+    connected_with(|options| options)
+}
+
+fn connected_with(
+    change: impl FnOnce(rust_ota_server::Options) -> rust_ota_server::Options,
+) -> (Running, Management, tempfile::TempDir, Device, String, FrameStream) {
+    let (running, management, folder) = server(change);
+    let (mut device, id) = accepted(&running, "a");
+    assert_eq!(device.authenticate(&running).status, 200);
+    let stream = connect_device(&running, &device);
+    expect_status(&management, &id, "connected");
+    (running, management, folder, device, id, stream)
+}
+
+#[test]
+fn frames_go_both_ways_between_a_person_and_a_device() {
+    let (_running, management, _folder, _, id, mut device) = connected();
+    let mut person = management.connect(&id).unwrap();
+    person.send(&frame("mine", b"to the device")).unwrap();
+    let arrived = next(&mut device);
+    assert!(contains(&arrived, b"to the device") && contains(&arrived, b"\xa7user_id\xaamanagement"));
+    assert!(!contains(&arrived, b"mine"), "a person chose a session");
+    let session = session_in(&arrived);
+    let back = answer(&session, b"to the person");
+    device.send(&back).unwrap();
+    assert_eq!(next(&mut person), back);
+}
+
+#[test]
+fn every_session_hears_only_what_is_for_it() {
+    let (_running, management, _folder, _, id, mut device) = connected();
+    let mut sessions = Vec::new();
+    for name in ["first", "second"] {
+        let mut person = management.connect(&id).unwrap();
+        person.send(&frame("", name.as_bytes())).unwrap();
+        sessions.push((person, session_in(&next(&mut device))));
+    }
+    assert_ne!(sessions[0].1, sessions[1].1);
+    // The first may not speak for the second either.
+    let second = sessions[1].1.clone();
+    sessions[0].0.send(&answer(&second, b"in another's name")).unwrap();
+    assert_eq!(session_in(&next(&mut device)), sessions[0].1);
+    device.send(&answer("00000000-0000-4000-8000-000000000000", b"for nobody")).unwrap();
+    device.send(&answer(&second, b"2")).unwrap();
+    device.send(&answer(&sessions[0].1, b"1")).unwrap();
+    for ((mut person, session), body) in sessions.into_iter().zip([b"1", b"2"]) {
+        assert_eq!(next(&mut person), answer(&session, body));
+    }
+}
+
+#[test]
+fn the_device_is_told_when_a_session_ends() {
+    let (_running, management, _folder, _, id, mut device) = connected();
+    let mut person = management.connect(&id).unwrap();
+    person.send(&frame("", b"x")).unwrap();
+    let session = session_in(&next(&mut device));
+    drop(person);
+    let stop = next(&mut device);
+    assert!(contains(&stop, b"\xa5proto\x01\xa3typ\xa4stop"));
+    assert_eq!(session_in(&stop), session);
+}
+
+#[test]
+fn a_session_ends_with_its_device() {
+    let (_running, management, _folder, _, id, device) = connected();
+    let mut person = management.connect(&id).unwrap();
+    drop(device);
+    assert_eq!(closed(&mut person), 1001);
+    expect_status(&management, &id, "disconnected");
+    assert_eq!(refused(management.connect(&id)), 409);
+}
+
+#[test]
+fn a_newer_connection_of_a_device_replaces_the_older() {
+    let (running, management, _folder, device, id, mut older) = connected();
+    let mut person = management.connect(&id).unwrap();
+    let mut newer = connect_device(&running, &device);
+    assert_eq!(closed(&mut older), 1000);
+    assert_eq!(closed(&mut person), 1001);
+    drop(older);
+    assert_eq!(management.connection(&id).unwrap(), "connected");
+    let mut person = management.connect(&id).unwrap();
+    person.send(&frame("", b"to the newer")).unwrap();
+    // Before it there may be the end of the older session; it was never there.
+    assert!(contains(&next(&mut newer), b"to the newer"));
+}
+
+#[test]
+fn who_is_not_connected_or_not_known_is_not_reached() {
+    let (running, management, _folder) = server(|options| options);
+    let (_, id) = accepted(&running, "a");
+    let described = manage(&running, "GET", &format!("{DEVICES}/{id}"), Value::Null);
+    assert_eq!(described.status, 200);
+    let described = described.json();
+    assert_eq!((&described["device_id"], &described["status"]), (&json!(id), &json!("unknown")));
+    assert!(described["created_ts"].is_string() && described["updated_ts"].is_string());
+    assert_eq!(refused(management.connect(&id)), 409);
+    assert_eq!(refused(management.connect("nobody")), 404);
+    for command in ["check-update", "send-inventory"] {
+        let path = |id: &str| format!("{DEVICES}/{id}/{command}");
+        assert_eq!(manage(&running, "POST", &path(&id), Value::Null).status, 409);
+        assert_eq!(manage(&running, "POST", &path("nobody"), Value::Null).status, 404);
+    }
+    assert_eq!(manage(&running, "GET", &format!("{DEVICES}/nobody"), Value::Null).status, 404);
+    assert_eq!(manage(&running, "POST", &format!("{DEVICES}/{id}/dance"), Value::Null).status, 404);
+}
+
+#[test]
+fn a_wrong_token_opens_nothing() {
+    let (running, management, _folder, device, id, _stream) = connected();
+    let open = |path: &str, token: &str| refused(FrameStream::open(running.url(), path, token));
+    let connect = format!("{DEVICES}/{id}/connect");
+    assert_eq!(open(DEVICE, "nonsense"), 401);
+    assert_eq!(open(DEVICE, running.management_token()), 401);
+    assert_eq!(open(&connect, "nonsense"), 401);
+    assert_eq!(open(&connect, &device.token), 401);
+    let path = format!("{DEVICES}/{id}/check-update");
+    assert_eq!(request(&running, "POST", &path, &[], b"").status, 401);
+    assert_eq!(management.connection(&id).unwrap(), "connected");
+}
+
+#[test]
+fn a_request_that_is_no_handshake_is_refused() {
+    let (running, _, _folder, device, _, _stream) = connected();
+    let bearer = format!("Bearer {}", device.token);
+    let base = [("Authorization", &*bearer), ("Connection", "Upgrade"), ("Upgrade", "websocket")];
+    let key = ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==");
+    for headers in [
+        base[..1].to_vec(),
+        [&base[..], &[("Sec-WebSocket-Version", "13")]].concat(),
+        [&base[..], &[key, ("Sec-WebSocket-Version", "8")]].concat(),
+        [&base[..1], &[key, ("Sec-WebSocket-Version", "13")]].concat(),
+    ] {
+        assert_eq!(request(&running, "GET", DEVICE, &headers, b"").status, 400, "{headers:?}");
+    }
+}
+
+#[test]
+fn a_device_that_is_rejected_is_cut_off() {
+    let (_running, management, _folder, _, id, mut device) = connected();
+    let mut person = management.connect(&id).unwrap();
+    management.reject(&id).unwrap();
+    assert_eq!(closed(&mut device), 1008);
+    assert_eq!(closed(&mut person), 1001);
+    expect_status(&management, &id, "disconnected");
+}
+
+#[test]
+fn garbage_and_too_much_are_refused() {
+    let (running, management, _folder, device, id, mut stream) = connected();
+    for (bytes, code) in [
+        (b"garbage".to_vec(), 1002),
+        (Vec::new(), 1002),
+        (b"\x81\xa3hdr\x81\xa3sid\x07".to_vec(), 1002),
+        (vec![0x91; 60_000], 1002),
+        (vec![0; 64 * 1024 + 1], 1009),
+    ] {
+        let mut person = management.connect(&id).unwrap();
+        person.send(&bytes).unwrap();
+        assert_eq!(closed(&mut person), code, "from a person: {} bytes", bytes.len());
+        stream.send(&bytes).unwrap();
+        assert_eq!(closed(&mut stream), code, "from a device: {} bytes", bytes.len());
+        stream = connect_device(&running, &device);
+        expect_status(&management, &id, "connected");
+    }
+    // The largest that is not too large.
+    let mut person = management.connect(&id).unwrap();
+    let largest = frame("", &vec![7; 64 * 1024 - frame("", b"").len()]);
+    assert_eq!(largest.len(), 64 * 1024);
+    person.send(&largest).unwrap();
+    assert!(next(&mut stream).ends_with(&[7; 1000]));
+}
+
+#[test]
+fn a_text_or_a_frame_that_breaks_the_protocol_ends_the_connection() {
+    let (running, management, _folder, device, id, _stream) = connected();
+    // A text; a frame without a mask; a bit that nobody has given a meaning.
+    for bytes in [&b"\x81\x82\0\0\0\0hi"[..], b"\x82\x02hi", b"\xf2\x82\0\0\0\0hi"] {
+        // It ends when the server closes.
+        let answer = raw(&running, &[&handshake(&device), bytes].concat());
+        let text = String::from_utf8_lossy(&answer);
+        assert!(text.starts_with("HTTP/1.1 101 "), "{text}");
+        assert!(text.contains("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="), "{text}");
+        expect_status(&management, &id, "disconnected");
+    }
+}
+
+#[test]
+fn a_device_that_never_reads_is_closed_and_others_are_not_held_up() {
+    let (running, management, _folder, _, id, _never_read) =
+        connected_with(|options| options.websocket_write_seconds(1));
+    let (mut other, other_id) = accepted(&running, "b");
+    other.authenticate(&running);
+    let mut other = connect_device(&running, &other);
+    expect_status(&management, &other_id, "connected");
+    let mut person = management.connect(&id).unwrap();
+    let large = frame("", &[0; 60_000]);
+    // More than all buffers between here and there can take.
+    let mut sent = 0_u64;
+    while person.send(&large).is_ok() {
+        sent += large.len() as u64;
+        assert!(sent < 1 << 30, "somebody has taken it all");
+    }
+    expect_status(&management, &id, "disconnected");
+    management.command(&other_id, "check-update").unwrap();
+    assert!(contains(&next(&mut other), b"check-update"));
+}
+
+#[test]
+fn a_person_who_never_reads_is_closed_and_the_device_goes_on() {
+    let (_running, management, _folder, _, id, mut device) =
+        connected_with(|options| options.websocket_write_seconds(1));
+    let mut deaf = management.connect(&id).unwrap();
+    deaf.send(&frame("", b"x")).unwrap();
+    let session = session_in(&next(&mut device));
+    let large = answer(&session, &[0; 60_000]);
+    // Until the server says that the session has ended.
+    let mut stopped = false;
+    for _ in 0..20_000 {
+        device.send(&large).unwrap();
+        stopped = device.receive(Duration::from_millis(1)).unwrap().is_some();
+        if stopped {
+            break;
+        }
+    }
+    assert!(stopped, "somebody has taken it all");
+    let mut person = management.connect(&id).unwrap();
+    person.send(&frame("", b"still there")).unwrap();
+    assert!(contains(&next(&mut device), b"still there"));
+}
+
+#[test]
+fn who_does_not_answer_a_ping_is_closed() {
+    let (running, management, _folder, device, id, mut stream) =
+        connected_with(|options| options.websocket_ping_seconds(1));
+    // Whoever reads answers; this one is not read.
+    let (mut silent, silent_id) = accepted(&running, "silent");
+    silent.authenticate(&running);
+    let _silent = connect_device(&running, &silent);
+    let _ = device;
+    let deadline = Instant::now() + PATIENCE;
+    while management.connection(&silent_id).unwrap() != "disconnected" {
+        assert!(Instant::now() < deadline, "the silent one is still there");
+        assert_eq!(stream.receive(Duration::from_millis(50)).unwrap(), None);
+    }
+    assert_eq!(management.connection(&id).unwrap(), "connected");
+}
+
+#[test]
+fn a_device_has_sixteen_sessions_and_not_more() {
+    let (_running, management, _folder, _, id, mut device) = connected();
+    let mut sessions: Vec<FrameStream> = (0..16).map(|_| management.connect(&id).unwrap()).collect();
+    assert_eq!(refused(management.connect(&id)), 429);
+    sessions.pop();
+    // The end of one makes room.
+    assert!(contains(&next(&mut device), b"stop"));
+    let deadline = Instant::now() + PATIENCE;
+    while let Err(error) = management.connect(&id) {
+        assert!(Instant::now() < deadline, "{error}");
+    }
+}
+
+#[test]
+fn a_connected_device_is_told_to_ask_and_to_report() {
+    let (running, _, _folder, _, id, mut device) = connected();
+    for command in ["check-update", "send-inventory"] {
+        let answer = manage(&running, "POST", &format!("{DEVICES}/{id}/{command}"), Value::Null);
+        assert_eq!((answer.status, answer.body.len()), (202, 0));
+        let arrived = next(&mut device);
+        assert!(contains(&arrived, b"\xa5proto\x04\xa3typ") && contains(&arrived, command.as_bytes()));
+    }
+}
+
+#[test]
+fn a_server_that_stops_says_so() {
+    let (running, management, _folder, _, id, mut device) = connected();
+    let mut person = management.connect(&id).unwrap();
+    let stopping = std::thread::spawn(move || running.stop());
+    assert_eq!(closed(&mut device), 1001);
+    assert_eq!(closed(&mut person), 1001);
+    stopping.join().unwrap();
+}
+
+#[test]
+fn many_connections_that_break_leave_nothing_behind() {
+    let (running, management, _folder, device, id, stream) = connected();
+    drop(stream);
+    for _ in 0..50 {
+        let mut half = TcpStream::connect(("127.0.0.1", running.port())).unwrap();
+        half.write_all(&handshake(&device)).unwrap();
+        half.read_exact(&mut [0; 12]).unwrap();
+    }
+    expect_status(&management, &id, "disconnected");
+    let _stream = connect_device(&running, &device);
+    expect_status(&management, &id, "connected");
+}
