@@ -349,7 +349,7 @@ fn exchange(one: &Path, other: &Path) -> io::Result<()> {
 
 fn set_xattr(path: &Path, name: &[u8], value: &[u8]) -> io::Result<()> {
     let (path, name) = (c_string(path.as_os_str().as_bytes())?, c_string(name)?);
-    // SAFETY: path and name end in NUL, the length is that of `value`, and all of them live until the call has returned.
+    // SAFETY: path and name end in NUL, the length is that of `value`, and all three live until the call has returned.
     let done =
         unsafe { libc::lsetxattr(path.as_ptr(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0) };
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }

@@ -133,8 +133,8 @@ impl Fixture {
         Some(())
     }
 
-    /// Everything under `target` with all that stat and the extended attributes tell, but the time of the last change of
-    /// the inode, which nobody can set, and the times of directories in which we work.
+    /// Everything under `target` with all that stat and the extended attributes tell, but the time of the last change
+    /// of the inode, which nobody can set, and the times of directories in which we work.
     fn listing(&self) -> Vec<String> {
         let format = "%P %y %m %U %G %n %s %l %i\\n";
         let script = "find . -printf \"$0\" | sort; find . ! -type d -printf '%P %T@\\n' | sort";

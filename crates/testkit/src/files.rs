@@ -4,7 +4,8 @@
 //! # What a power cut does
 //! It comes after any operation that changes something and in any sync, before the sync has done its work. Then:
 //! - every change of names since the last sync of its directory (a creation, link, removal, rename or exchange) has
-//!   happened or has not, as a whole, independently of the others; only changes of one and the same name keep their order;
+//!   happened or has not, as a whole, independently of the others; only changes of one and the same name keep their
+//!   order;
 //! - what was written to a file and not synced is there, or not, or its first half is; the same for attributes;
 //! - where that makes more than [`Limits::images`](crate::storage::Limits::images) combinations: none, all, all up to
 //!   one, all but one, only one.

@@ -148,7 +148,7 @@ fn the_artifacts_are_those_of_the_generators() {
         for ((name, ours), (_, theirs)) in ours.iter().zip(&theirs) {
             if name == "update.tar" {
                 let (ours, theirs) = (bench.tree(ours), bench.tree(theirs));
-                // Which of two names of one file comes first, and so which one is the link, is up to the directory there.
+                // Which of two names of one file comes first, and so is not the link, is up to the directory there.
                 let plain = |lines: Vec<String>| -> Vec<String> {
                     let is_pair = |line: &String| line.ends_with(" ./a") || line.ends_with(" ./c");
                     let is_link = |line: &String| line.contains(" link to ./");

@@ -143,18 +143,20 @@ fn help(kind: Kind) -> String {
              -m, --meta-data FILE               JSON object for the update module\n",
         ),
         Kind::SingleFile => (
-            "Usage: rust-ota-artifact write single-file [OPTION]... --dest-dir DIR -n NAME -t DEVICE-TYPE -o FILE SOURCE\n\n  \
+            "Usage: rust-ota-artifact write single-file [OPTION]... --dest-dir DIR -n NAME -t DEVICE-TYPE -o FILE \
+             SOURCE\n\n  \
              SOURCE is installed as DIR/SOURCE with the permissions it has.\n",
-            "  -d, --dest-dir DIR                 where it goes on the device: an absolute path (-d is not --depends here)\n  \
+            "  -d, --dest-dir DIR                 where it goes on the device; not --depends, as elsewhere\n  \
              -f, --file SOURCE                  the same as SOURCE\n",
         ),
         Kind::Directory => (
-            "Usage: rust-ota-artifact write directory [OPTION]... --dest-dir DIR -n NAME -t DEVICE-TYPE -o FILE SOURCE\n\n  \
-             What is in the directory SOURCE takes the place of everything in DIR, with owners by number, permissions,\n  \
-             times, links and extended attributes.\n",
-            "  -d, --dest-dir DIR                 where it goes on the device: an absolute path (-d is not --depends here)\n  \
+            "Usage: rust-ota-artifact write directory [OPTION]... --dest-dir DIR -n NAME -t DEVICE-TYPE -o FILE \
+             SOURCE\n\n  \
+             What is in the directory SOURCE takes the place of everything in DIR, with owners by number,\n  \
+             permissions, times, links and extended attributes.\n",
+            "  -d, --dest-dir DIR                 where it goes on the device; not --depends, as elsewhere\n  \
              -f, --file SOURCE                  the same as SOURCE\n  \
-             --owner UID:GID                    numbers of the owner and the group of everything, instead of those it has\n",
+             --owner UID:GID                    owner and group of everything, in numbers\n",
         ),
         Kind::Script => (
             "Usage: rust-ota-artifact write script [OPTION]... -n NAME -t DEVICE-TYPE -o FILE PROGRAM...\n\n  \

@@ -1,9 +1,9 @@
 //! Archives that hold a whole directory tree, as the payload type `directory` carries one: a streaming reader with
 //! everything tar says about a member, and the writer for the host tool.
 //!
-//! The reader knows the same formats as the strict reader of artifacts beside it, and more kinds of members: directories, links, devices
-//! and pipes, with owners, times and extended attributes. It interprets nothing: whether a name stays inside the tree
-//! is for whoever unpacks it ([`Member::path`] is as it was written).
+//! The reader knows the same formats as the strict reader of artifacts beside it, and more kinds of members:
+//! directories, links, devices and pipes, with owners, times and extended attributes. It interprets nothing: whether a
+//! name stays inside the tree is for whoever unpacks it ([`Member::path`] is as it was written).
 //!
 //! Not read: sparse files, archives of several volumes, and the ancient format without a magic.
 

@@ -145,7 +145,7 @@ impl<F: Files> PayloadHandler for SingleFile<F> {
     }
 
     fn commit(&mut self) -> Result<(), InstallError> {
-        // It is in place. What is kept of the old one goes with the cleaning up, since a power cut in between leads back.
+        // It is in place. What is kept of the old one goes with the cleaning up: a power cut before leads back.
         Ok(())
     }
 
