@@ -19,7 +19,7 @@ use nix::fcntl::AT_FDCWD;
 use nix::sys::stat::{Mode, SFlag, UtimensatFlags, makedev, mknod, utimensat};
 use nix::sys::statvfs::statvfs;
 use nix::sys::time::TimeSpec;
-use nix::unistd::{Group, User, geteuid};
+use nix::unistd::geteuid;
 
 use crate::update_module::Tree;
 use crate::{atomic_file, mounts};
@@ -27,6 +27,9 @@ use crate::{atomic_file, mounts};
 /// File systems whose inode numbers change when they are mounted again, so that two directories cannot be told apart
 /// afterwards: FAT, exFAT and those of other programs (FUSE).
 const WITHOUT_LASTING_NUMBERS: [u64; 3] = [0x4d44, 0x2011_bab0, 0x6573_5546];
+
+/// Bytes of `/etc/passwd` and of `/etc/group` that are read.
+const DATABASE_BYTES: u64 = 1 << 20;
 
 /// Real files.
 pub struct LinuxFiles {
@@ -43,15 +46,8 @@ impl LinuxFiles {
     }
 
     fn owner(&mut self, attributes: &Attributes) -> (u32, u32) {
-        let known = |name: &str| (!name.is_empty()).then(|| name.to_owned());
-        let user = known(&attributes.user).and_then(|name| {
-            let find = |name: &String| User::from_name(name).ok().flatten().map(|user| user.uid.as_raw());
-            remember(&mut self.users, name, find)
-        });
-        let group = known(&attributes.group).and_then(|name| {
-            let find = |name: &String| Group::from_name(name).ok().flatten().map(|group| group.gid.as_raw());
-            remember(&mut self.groups, name, find)
-        });
+        let user = number_of(&mut self.users, "/etc/passwd", &attributes.user);
+        let group = number_of(&mut self.groups, "/etc/group", &attributes.group);
         (user.unwrap_or(attributes.uid), group.unwrap_or(attributes.gid))
     }
 
@@ -130,16 +126,40 @@ impl LinuxFiles {
     }
 }
 
-fn remember(
-    known: &mut BTreeMap<String, Option<u32>>,
-    name: String,
-    find: impl FnOnce(&String) -> Option<u32>,
-) -> Option<u32> {
-    // An archive with more owners than this names them at its own cost.
+/// The number that `database` has for `name`, as `name:password:number:...`. Read here and not by the C library, which
+/// would bring its directory services into the program.
+fn number_of(known: &mut BTreeMap<String, Option<u32>>, database: &str, name: &str) -> Option<u32> {
+    if name.is_empty() {
+        return None;
+    }
+    if let Some(number) = known.get(name) {
+        return *number;
+    }
+    // An archive with more owners than this has its names looked up again.
     if known.len() >= 1000 {
         known.clear();
     }
-    *known.entry(name).or_insert_with_key(find)
+    let mut text = Vec::new();
+    let number = match File::open(database).and_then(|file| file.take(DATABASE_BYTES).read_to_end(&mut text))
+    {
+        Ok(_) => number_in(&text, name),
+        Err(error) => {
+            log::warn!("{name} is not looked up in {database}: {error}");
+            None
+        }
+    };
+    known.insert(name.to_owned(), number);
+    number
+}
+
+fn number_in(database: &[u8], name: &str) -> Option<u32> {
+    database.split(|byte| *byte == b'\n').find_map(|line| {
+        let mut fields = std::str::from_utf8(line).ok()?.split(':');
+        if fields.next()? != name {
+            return None;
+        }
+        fields.nth(1)?.parse().ok()
+    })
 }
 
 /// `io::copy` through a buffer that suits a disk.
@@ -419,4 +439,19 @@ fn sync_file(path: &Path) -> io::Result<()> {
         return Ok(());
     }
     OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(path)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_have_the_numbers_of_the_database() {
+        let text = b"root:x:0:0:root:/root:/bin/sh\n\xff:x:1:1\nwww-data:x:33:33::/:\nbroken\nbad:x:y:\n";
+        for (name, number) in [("root", Some(0)), ("www-data", Some(33)), ("broken", None), ("bad", None)] {
+            assert_eq!(number_in(text, name), number, "{name}");
+        }
+        assert_eq!(number_of(&mut BTreeMap::new(), "/etc/passwd", "root"), Some(0));
+        assert_eq!(number_of(&mut BTreeMap::new(), "/etc/passwd", ""), None);
+    }
 }
