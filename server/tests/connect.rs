@@ -249,7 +249,7 @@ fn garbage_and_too_much_are_refused() {
     for (bytes, code) in [
         (b"garbage".to_vec(), 1002),
         (Vec::new(), 1002),
-        (b"\x81\xa3hdr\x81\xa3sid\x07".to_vec(), 1002),
+        (b"\x81\xa3hdr\x90".to_vec(), 1002),
         (vec![0x91; 60_000], 1002),
         (vec![0; 64 * 1024 + 1], 1009),
     ] {
