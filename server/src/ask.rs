@@ -20,6 +20,10 @@ rust-ota-server status    [--server URL] --token-file FILE [DEPLOYMENT]
                                                     list deployments, or the devices of one
 rust-ota-server log       [--server URL] --token-file FILE DEPLOYMENT DEVICE
                                                     print the log that a device has sent
+rust-ota-server connection [--server URL] --token-file FILE DEVICE     say whether work on a device is possible:
+                                                    connected, disconnected, or unknown
+rust-ota-server check-update [--server URL] --token-file FILE DEVICE   have a connected device ask for an update
+rust-ota-server send-inventory [--server URL] --token-file FILE DEVICE have a connected device send its inventory
 
   --server URL        http://HOST:PORT (http://127.0.0.1:8080)
   --token-file FILE   the server's DATA/management-token
@@ -65,6 +69,10 @@ pub(crate) fn run(command: &str, mut parser: lexopt::Parser) -> Result<(), CliEr
         ("abort", [id]) => management.abort(id).map(|()| String::new())?,
         ("status", []) => deployments(&management)?,
         ("status", [id]) => of_deployment(&management, id)?,
+        ("connection", [id]) => management.connection(id)? + "\n",
+        ("check-update" | "send-inventory", [id]) => {
+            management.command(id, command).map(|()| String::new())?
+        }
         ("log", [id, device]) => management.log(id, device)?,
         _ => {
             return Err(CliError::Failed(format!(

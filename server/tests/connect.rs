@@ -110,6 +110,16 @@ fn connected_with(
     (running, management, folder, device, id, stream)
 }
 
+/// What the program prints.
+#[track_caller]
+fn program(running: &Running, folder: &tempfile::TempDir, words: &[&str]) -> String {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_rust-ota-server"));
+    command.args(words).args(["--server", running.url(), "--token-file"]);
+    let output = command.arg(folder.path().join("management-token")).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
 #[test]
 fn frames_go_both_ways_between_a_person_and_a_device() {
     let (_running, management, _folder, _, id, mut device) = connected();
@@ -249,7 +259,7 @@ fn garbage_and_too_much_are_refused() {
     for (bytes, code) in [
         (b"garbage".to_vec(), 1002),
         (Vec::new(), 1002),
-        (b"\x81\xa3hdr\x81\xa3sid\x07".to_vec(), 1002),
+        (b"\x81\xa3hdr\x90".to_vec(), 1002),
         (vec![0x91; 60_000], 1002),
         (vec![0; 64 * 1024 + 1], 1009),
     ] {
@@ -360,12 +370,15 @@ fn a_device_has_sixteen_sessions_and_not_more() {
 
 #[test]
 fn a_connected_device_is_told_to_ask_and_to_report() {
-    let (running, _, _folder, _, id, mut device) = connected();
+    let (running, _, folder, _, id, mut device) = connected();
+    assert_eq!(program(&running, &folder, &["connection", &id]), "connected\n");
     for command in ["check-update", "send-inventory"] {
         let answer = manage(&running, "POST", &format!("{DEVICES}/{id}/{command}"), Value::Null);
         assert_eq!((answer.status, answer.body.len()), (202, 0));
         let arrived = next(&mut device);
         assert!(contains(&arrived, b"\xa5proto\x04\xa3typ") && contains(&arrived, command.as_bytes()));
+        assert_eq!(program(&running, &folder, &[command, &id]), "");
+        assert!(contains(&next(&mut device), command.as_bytes()));
     }
 }
 
