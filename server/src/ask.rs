@@ -20,6 +20,10 @@ rust-ota-server status    [--server URL] --token-file FILE [DEPLOYMENT]
                                                     list deployments, or the devices of one
 rust-ota-server log       [--server URL] --token-file FILE DEPLOYMENT DEVICE
                                                     print the log that a device has sent
+rust-ota-server show-configuration [--server URL] --token-file FILE DEVICE
+                                                    what a device is to be configured with, and what it says
+rust-ota-server configure [--server URL] --token-file FILE DEVICE [NAME=VALUE]...
+                                                    configure a device with this and nothing else, and deploy it
 rust-ota-server connection [--server URL] --token-file FILE DEVICE     say whether work on a device is possible:
                                                     connected, disconnected, or unknown
 rust-ota-server check-update [--server URL] --token-file FILE DEVICE   have a connected device ask for an update
@@ -69,6 +73,14 @@ pub(crate) fn run(command: &str, mut parser: lexopt::Parser) -> Result<(), CliEr
         ("abort", [id]) => management.abort(id).map(|()| String::new())?,
         ("status", []) => deployments(&management)?,
         ("status", [id]) => of_deployment(&management, id)?,
+        ("show-configuration", [id]) => format!("{:#}\n", management.configuration(id)?),
+        ("configure", [id, settings @ ..]) => {
+            let pair = |word: &&str| Some(word.split_once('=')?).map(|(k, v)| (k.to_owned(), v.to_owned()));
+            let wrong = || CliError::Failed("a setting is NAME=VALUE".to_owned());
+            let settings: Option<_> = settings.iter().map(pair).collect();
+            management.configure(id, &settings.ok_or_else(wrong)?)?;
+            management.deploy_configuration(id)? + "\n"
+        }
         ("connection", [id]) => management.connection(id)? + "\n",
         ("check-update" | "send-inventory", [id]) => {
             management.command(id, command).map(|()| String::new())?

@@ -13,7 +13,7 @@ rust-ota-server: a compatible update server in one process
   rust-ota-server serve --data DIR [OPTION]...   run a server
   rust-ota-server load --server URL [OPTION]...  put load on a server, and measure it
   rust-ota-server devices | accept | reject | artifacts | upload | deploy | abort | status | log |
-                  connection | check-update | send-inventory
+                  configure | show-configuration | connection | check-update | send-inventory
                                                  ask a running server
   rust-ota-server COMMAND --help                 say what a command can do
 ";
@@ -66,7 +66,8 @@ fn command_named(command: &OsString, parser: lexopt::Parser) -> Result<(), CliEr
         Some("load") => load::run(parser),
         Some(
             command @ ("devices" | "accept" | "reject" | "artifacts" | "upload" | "deploy" | "abort"
-            | "status" | "log" | "connection" | "check-update" | "send-inventory"),
+            | "status" | "log" | "configure" | "show-configuration" | "connection"
+            | "check-update" | "send-inventory"),
         ) => ask::run(command, parser),
         _ => Err(CliError::Failed(format!("there is no command {} (try --help)", command.to_string_lossy()))),
     }

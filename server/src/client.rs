@@ -1,5 +1,6 @@
 //! The management API from the other side, blocking, for the command line, the demo and tests. HTTP without TLS.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
 use std::io::{Cursor, ErrorKind, Read};
@@ -390,6 +391,33 @@ impl Management {
         attributes.ok_or(ClientError::Answer { expected: "a list of attributes" })
     }
 
+    /// What a device is to be configured with, and what it reports: `configured` and `reported` of the answer.
+    ///
+    /// # Errors
+    /// Why there is no answer.
+    pub fn configuration(&self, device: &str) -> Result<Value, ClientError> {
+        self.parsed("GET", &configuration_path(device), None)
+    }
+
+    /// Sets what a device is to be configured with, in place of what was set. Nothing is deployed by that.
+    ///
+    /// # Errors
+    /// Why it was not.
+    pub fn configure(&self, device: &str, settings: &BTreeMap<String, String>) -> Result<(), ClientError> {
+        self.call("PUT", &configuration_path(device), Some(json!(settings))).map(drop)
+    }
+
+    /// Deploys what a device is to be configured with. The id of the deployment.
+    ///
+    /// # Errors
+    /// Why it was not.
+    pub fn deploy_configuration(&self, device: &str) -> Result<String, ClientError> {
+        let path = configuration_path(device) + "/deploy";
+        let answer: Value = self.parsed("POST", &path, Some(json!({ "retries": 0 })))?;
+        let id = answer["deployment_id"].as_str().map(str::to_owned);
+        id.ok_or(ClientError::Answer { expected: "the id of a deployment" })
+    }
+
     /// Puts a device into a group.
     ///
     /// # Errors
@@ -521,4 +549,8 @@ fn location(answer: &http::Response<Body>) -> Result<String, ClientError> {
         .and_then(|value| value.to_str().ok()?.rsplit('/').next())
         .map(str::to_owned)
         .ok_or(ClientError::Answer { expected: "the place of something new" })
+}
+
+fn configuration_path(device: &str) -> String {
+    format!("/api/management/v1/deviceconfig/configurations/device/{device}")
 }

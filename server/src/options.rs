@@ -28,6 +28,7 @@ pub struct Options {
     pub(crate) threads: usize,
     pub(crate) ping_seconds: u64,
     pub(crate) write_seconds: u64,
+    pub(crate) configuration_key: Option<Vec<u8>>,
 }
 
 impl Options {
@@ -53,6 +54,7 @@ impl Options {
             threads: 2,
             ping_seconds: 54,
             write_seconds: 10,
+            configuration_key: None,
         }
     }
 
@@ -83,6 +85,13 @@ impl Options {
     /// Accept new devices without asking anybody. A second key of a device is not accepted that way.
     pub fn auto_accept(mut self, yes: bool) -> Options {
         self.auto_accept = yes;
+        self
+    }
+
+    /// Sign generated configuration artifacts with this private key (PEM). Without one they are not signed, and devices that
+    /// have a verification key refuse them.
+    pub fn configuration_key(mut self, pem: impl Into<Vec<u8>>) -> Options {
+        self.configuration_key = Some(pem.into());
         self
     }
 

@@ -24,6 +24,8 @@ rust-ota-server serve --data DIR [OPTION]...
   --link-lifetime N       seconds for which a download link opens its artifact (86400)
   --token-lifetime N      seconds for which a device's token is valid (604800)
   --max-artifact N        bytes of the largest artifact that is taken (10 GiB)
+  --configuration-key FILE
+                          sign generated configuration artifacts with this private key (PEM)
   --no-v2                 answer 404 to the second version of deployments/next
   --user NAME:PASSWORD    let this person log in; read from the environment variable
                           RUST_OTA_SERVER_USER when the option is not there
@@ -118,6 +120,16 @@ fn parse(mut parser: lexopt::Parser) -> Result<Option<Wanted>, CliError> {
             Long("max-artifact") => {
                 let bytes = parser.value()?.parse()?;
                 changes.push(Box::new(move |options| options.max_artifact_bytes(bytes)));
+            }
+            Long("configuration-key") => {
+                let path = PathBuf::from(parser.value()?);
+                let wrong = |error: &dyn std::fmt::Display| {
+                    CliError::Failed(format!("the configuration key {}: {error}", path.display()))
+                };
+                let pem = std::fs::read(&path).map_err(|error| wrong(&error))?;
+                // Now, not at the first deployment.
+                client_core::artifact::Signer::from_pem(&pem).map_err(|error| wrong(&error))?;
+                changes.push(Box::new(|options| options.configuration_key(pem)));
             }
             Long("threads") => {
                 let count = parser.value()?.parse()?;

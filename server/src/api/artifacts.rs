@@ -144,28 +144,45 @@ async fn take(shared: &Shared, call: &Call, body: Incoming) -> Result<Reply, Api
             return Err(error);
         }
     };
-    let path = shared.store.blobs.incoming(&id);
+    keep(shared, &id, received, description).await?;
+    Ok(reply::created(&format!("./management/v1/deployments/artifacts/{id}")))
+}
+
+/// Makes what came in an artifact of the fleet, if it is one.
+async fn keep(shared: &Shared, id: &str, received: Received, description: String) -> Result<(), ApiError> {
+    let path = shared.store.blobs.incoming(id);
     let read = tokio::task::spawn_blocking(move || read(&path)).await;
     let read = read.map_err(|_| ApiError::bad_request("the artifact could not be read"));
     let (header, files) = match read.and_then(|read| read) {
         Ok(read) => read,
         Err(error) => {
-            discard(shared, &id);
+            discard(shared, id);
             return Err(error);
         }
     };
-    let artifact = record(&id, header, files, received, description);
+    let artifact = record(id, header, files, received, description);
     let kept = shared.store.blobs.clone();
-    let to_keep = id.clone();
+    let to_keep = id.to_owned();
     tokio::task::spawn_blocking(move || kept.keep(&to_keep))
         .await
         .map_err(|_| ApiError::bad_request("the artifact could not be kept"))??;
     // The file first: a record without its file would be offered to devices.
     if let Err(error) = shared.change(|fleet, _| fleet.add_artifact(artifact)).await {
-        shared.store.blobs.remove(&id);
+        shared.store.blobs.remove(id);
         return Err(error);
     }
-    Ok(reply::created(&format!("./management/v1/deployments/artifacts/{id}")))
+    Ok(())
+}
+
+/// Takes an artifact that this server has made, and that lies where uploads come in.
+pub(super) async fn keep_made(
+    shared: &Shared,
+    id: &str,
+    bytes: &[u8],
+    description: String,
+) -> Result<(), ApiError> {
+    let sha256 = id::hex(digest::digest(&digest::SHA256, bytes).as_ref());
+    keep(shared, id, Received { size: bytes.len() as u64, sha256 }, description).await
 }
 
 fn discard(shared: &Shared, id: &str) {

@@ -8,7 +8,7 @@ use hyper::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{ApiError, Call, Reply, Shared, connect, download, reply};
+use super::{ApiError, Call, Reply, Shared, connect, deviceconfig, download, reply};
 use crate::domain::fleet::{AuthDecision, Next, Reported, Request};
 use crate::domain::identity::Identity;
 use crate::domain::limits;
@@ -54,6 +54,10 @@ pub(super) async fn route(
         ("v1", ["inventory", "device", "attributes"], &Method::PATCH) => {
             let device = device_of(shared, call)?;
             inventory(shared, call, &device, Reported::Some).await
+        }
+        ("v1", ["deviceconfig", "configuration"], &Method::GET | &Method::PUT) => {
+            let device = device_of(shared, call)?;
+            deviceconfig::device(shared, call, &device).await
         }
         ("v1", ["deviceconnect", "connect"], &Method::GET) => connect::device(call, claims_of(shared, call)?),
         _ => Err(ApiError::not_found()),

@@ -6,6 +6,7 @@ mod connect;
 mod deployments;
 mod devauth;
 mod device;
+mod deviceconfig;
 mod download;
 mod gzip;
 mod internal;
@@ -178,6 +179,7 @@ async fn management(
         }
         ("v1", ["deployments", "limits", "storage"]) => artifacts::storage(shared),
         ("v1" | "v2", ["inventory", rest @ ..]) => inventory::route(shared, call, version, rest).await,
+        ("v1", ["deviceconfig", rest @ ..]) => deviceconfig::route(shared, call, rest).await,
         ("v1", ["deviceconnect", rest @ ..]) => connect::route(shared, call, &user, rest).await,
         ("v1", ["useradm", "auth", "logout"]) => Ok(reply::empty(StatusCode::ACCEPTED)),
         _ => Err(ApiError::not_found()),

@@ -148,6 +148,26 @@ pub(crate) struct Artifact {
     pub(crate) modified: Timestamp,
 }
 
+/// What a device is to be configured with, and what it says it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Configuration {
+    /// What people want.
+    #[serde(default)]
+    pub(crate) configured: BTreeMap<String, String>,
+    /// What the device says.
+    #[serde(default)]
+    pub(crate) reported: BTreeMap<String, String>,
+    /// The last deployment of it.
+    #[serde(default)]
+    pub(crate) deployment: Option<String>,
+    /// When people changed it.
+    #[serde(default)]
+    pub(crate) updated_at: Option<Timestamp>,
+    /// When the device reported.
+    #[serde(default)]
+    pub(crate) reported_at: Option<Timestamp>,
+}
+
 /// How far one device is with one deployment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -325,6 +345,8 @@ pub(crate) enum Change {
     DeviceGone(String),
     /// A device reported its attributes.
     Inventory(String, Inventory),
+    /// The configuration of a device is new or has changed.
+    Configuration(String, Configuration),
     /// An artifact is new or has changed.
     Artifact(Artifact),
     /// An artifact is gone.

@@ -34,13 +34,14 @@ type Table = TableDefinition<'static, &'static str, &'static [u8]>;
 const META: Table = TableDefinition::new("meta");
 const DEVICES: Table = TableDefinition::new("devices");
 const INVENTORY: Table = TableDefinition::new("inventory");
+const CONFIGURATIONS: Table = TableDefinition::new("configurations");
 const ARTIFACTS: Table = TableDefinition::new("artifacts");
 const DEPLOYMENTS: Table = TableDefinition::new("deployments");
 const DEVICE_DEPLOYMENTS: Table = TableDefinition::new("device_deployments");
 const LOGS: Table = TableDefinition::new("logs");
 const CHECK_INS: Table = TableDefinition::new("check_ins");
-const TABLES: [Table; 8] =
-    [META, DEVICES, INVENTORY, ARTIFACTS, DEPLOYMENTS, DEVICE_DEPLOYMENTS, LOGS, CHECK_INS];
+const TABLES: [Table; 9] =
+    [META, DEVICES, INVENTORY, CONFIGURATIONS, ARTIFACTS, DEPLOYMENTS, DEVICE_DEPLOYMENTS, LOGS, CHECK_INS];
 
 /// The form of the records. Another one is refused, not guessed at.
 const FORMAT: &[u8] = b"1";
@@ -159,6 +160,9 @@ fn load(database: &Database) -> Result<Fleet, StoreError> {
     let mut fleet = Fleet::default();
     read_all(database, DEVICES, |_, device| fleet.restore(Change::Device(device)))?;
     read_all(database, INVENTORY, |id, found| fleet.restore(Change::Inventory(id.to_owned(), found)))?;
+    read_all(database, CONFIGURATIONS, |id, found| {
+        fleet.restore(Change::Configuration(id.to_owned(), found));
+    })?;
     read_all(database, ARTIFACTS, |_, artifact| fleet.restore(Change::Artifact(artifact)))?;
     read_all(database, DEPLOYMENTS, |_, deployment| fleet.restore(Change::Deployment(deployment)))?;
     read_all(database, DEVICE_DEPLOYMENTS, |_, record| fleet.restore(Change::DeviceDeployment(record)))?;
@@ -213,9 +217,10 @@ fn rows(change: Change) -> Vec<Row> {
     match change {
         Change::Device(device) => vec![(DEVICES, device.id.clone(), json(&device))],
         Change::DeviceGone(id) => {
-            vec![(DEVICES, id.clone(), None), (INVENTORY, id.clone(), None), (CHECK_INS, id, None)]
+            [DEVICES, INVENTORY, CONFIGURATIONS, CHECK_INS].map(|table| (table, id.clone(), None)).to_vec()
         }
         Change::Inventory(id, inventory) => vec![(INVENTORY, id, json(&inventory))],
+        Change::Configuration(id, configuration) => vec![(CONFIGURATIONS, id, json(&configuration))],
         Change::Artifact(artifact) => vec![(ARTIFACTS, artifact.id.clone(), json(&artifact))],
         Change::ArtifactGone(id) => vec![(ARTIFACTS, id, None)],
         Change::Deployment(deployment) => vec![(DEPLOYMENTS, deployment.id.clone(), json(&deployment))],

@@ -230,6 +230,7 @@ impl Fleet {
     pub(crate) fn decommission(&mut self, device_id: &str, now: Timestamp) -> Changed<(), AdmissionError> {
         let (device, _) = self.devices.remove(device_id).ok_or(AdmissionError::NotFound)?;
         self.by_identity.remove(&device.identity_sha256);
+        self.configurations.remove(&device.id);
         let mut changes = vec![Change::DeviceGone(device.id)];
         self.note(device_id);
         changes.extend(self.end_for(device_id, Status::Decommissioned, now)?);

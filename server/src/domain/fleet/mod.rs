@@ -4,6 +4,7 @@
 
 mod admission;
 mod artifacts;
+mod configuration;
 mod inventory;
 mod rollout;
 
@@ -16,7 +17,7 @@ pub(crate) use inventory::Reported;
 pub(crate) use rollout::{CreateError, NewDeployment, Next, ReportError, Request, Target};
 
 use super::id::NoRandomness;
-use super::model::{Artifact, Change, Deployment, Device, DeviceDeployment, Inventory};
+use super::model::{Artifact, Change, Configuration, Deployment, Device, DeviceDeployment, Inventory};
 use super::time::Timestamp;
 
 /// One device with what else is known about it.
@@ -49,6 +50,7 @@ pub(crate) struct Fleet {
     accepted: HashSet<String>,
     undecided: HashSet<String>,
     artifacts: BTreeMap<String, Artifact>,
+    configurations: BTreeMap<String, Configuration>,
     deployments: BTreeMap<u64, DeploymentEntry>,
     by_id: HashMap<String, u64>,
     /// Deployments that are not finished.
@@ -70,6 +72,9 @@ impl Fleet {
                 if let Some((_, entry)) = self.devices.get_mut(&id) {
                     entry.inventory = inventory;
                 }
+            }
+            Change::Configuration(id, configuration) => {
+                self.configurations.insert(id, configuration);
             }
             Change::Artifact(artifact) => {
                 self.artifacts.insert(artifact.id.clone(), artifact);
