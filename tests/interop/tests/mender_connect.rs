@@ -86,8 +86,13 @@ impl MenderConnect {
             println!("SKIPPED: no file can be mounted: {}", String::from_utf8_lossy(&tried.stderr));
             return None;
         }
-        let config =
-            json!({ "ShellCommand": "/bin/bash", "User": "root", "Terminal": { "Height": 24, "Width": 80 } });
+        // By itself it lets each person have one shell.
+        let config = json!({
+            "ShellCommand": "/bin/bash",
+            "User": "root",
+            "Terminal": { "Height": 24, "Width": 80 },
+            "Sessions": { "MaxPerUser": 4 },
+        });
         std::fs::write(device.path("mender-connect.conf"), config.to_string()).unwrap();
         let log = device.path("mender-connect.log");
         let output = File::create(&log).unwrap();
