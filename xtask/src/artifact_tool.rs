@@ -53,6 +53,21 @@ impl ArtifactTool {
         workspace::run(command.arg("-f").arg(image).arg("-o").arg(output))
     }
 
+    /// Writes a signed artifact `name` with `file`, not compressed, for the update module `module`.
+    pub fn write_module_image(
+        &self,
+        module: &str,
+        name: &str,
+        file: &Path,
+        keys: &KeyPair,
+        output: &Path,
+    ) -> Outcome {
+        let mut command = self.command();
+        command.args(["write", "module-image", "--no-progress", "-T", module, "-t", DEVICE_TYPE, "-n", name]);
+        command.args(["--compression", "none"]).arg("-k").arg(&keys.private);
+        workspace::run(command.arg("-f").arg(file).arg("-o").arg(output))
+    }
+
     fn command(&self) -> Command {
         let mut command = Command::new(&self.program);
         command.stdin(Stdio::null());

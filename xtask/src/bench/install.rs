@@ -38,7 +38,7 @@ const COMPRESSIONS: [Compression; 4] = [
 ];
 
 /// Uses the processor's instructions for it, as the client does; `sha256sum` often does not.
-const HASH: &str = "openssl dgst -sha256";
+pub(super) const HASH: &str = "openssl dgst -sha256";
 
 /// Measures and prints a table.
 pub fn run(arguments: &[String]) -> Outcome {
@@ -97,7 +97,7 @@ fn row(compression: &Compression, payload_bytes: u64, pipe: &[Sample], install: 
     )
 }
 
-fn median(samples: &[Sample], value: impl Fn(&Sample) -> f64) -> f64 {
+pub(super) fn median(samples: &[Sample], value: impl Fn(&Sample) -> f64) -> f64 {
     let mut values: Vec<f64> = samples.iter().map(value).collect();
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
@@ -105,17 +105,17 @@ fn median(samples: &[Sample], value: impl Fn(&Sample) -> f64) -> f64 {
 
 /// One turn.
 #[derive(Debug, Default)]
-struct Sample {
+pub(super) struct Sample {
     /// Seconds from start to end.
-    wall: f64,
+    pub(super) wall: f64,
     /// Seconds of processor time, of all processes.
-    cpu: f64,
+    pub(super) cpu: f64,
     /// Seconds of `wall` that went into reading the slot back.
     verify: f64,
     /// Largest resident memory of the started process.
     peak_kib: f64,
     /// Largest part of it that is not a mapped file.
-    peak_anonymous_kib: f64,
+    pub(super) peak_anonymous_kib: f64,
 }
 
 struct Bench {
@@ -217,7 +217,7 @@ impl Bench {
 }
 
 /// Runs `command` to its good end. Returns also what it printed.
-fn measure(command: &mut Command) -> Outcome<(Sample, Vec<u8>)> {
+pub(super) fn measure(command: &mut Command) -> Outcome<(Sample, Vec<u8>)> {
     let shown = workspace::shown(command);
     let failed = |error: std::io::Error| format!("cannot run {shown}: {error}");
     let cpu_before = children_cpu_seconds()?;

@@ -1,8 +1,9 @@
-//! `cargo xtask bench`: what installation, the daemon and the server cost, as tables for `docs/performance.md`.
+//! `cargo xtask bench`: what installation, update modules, the daemon and the server cost, as tables for `docs/performance.md`.
 
 mod daemon;
 mod install;
 mod memory;
+mod modules;
 mod server;
 
 use std::path::Path;
@@ -16,6 +17,7 @@ const MIB: u64 = 1024 * 1024;
 pub fn run(arguments: &[String]) -> Outcome {
     match arguments.split_first() {
         Some((part, rest)) if part == "daemon" => daemon::run(rest),
+        Some((part, rest)) if part == "modules" => modules::run(rest),
         Some((part, rest)) if part == "server" => server::run(rest),
         Some((part, rest)) if part == "install" => install::run(rest),
         Some(_) | None => install::run(arguments),
