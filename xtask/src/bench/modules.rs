@@ -94,8 +94,7 @@ impl Bench {
     }
 
     fn module(&self) -> Outcome<Sample> {
-        let device =
-            VirtualDevice::create(&self.directory.join("device"), SLOT_BYTES, &self.keys.public)?;
+        let device = VirtualDevice::create(&self.directory.join("device"), SLOT_BYTES, &self.keys.public)?;
         let modules = self.directory.join("device/modules/v3");
         workspace::fresh_directory(&modules)?;
         let module = modules.join(MODULE);
