@@ -44,6 +44,8 @@ Tasks:
   bench [install] [--runs N] [--mib N] [--client PROGRAM] [--write]
                                   Measure installation against a plain pipe. --client measures another build
                                   than the one that ships; --write puts the table into docs/performance.md
+  bench modules [--runs N] [--mib N] [--client PROGRAM] [--write]
+                                  Measure streaming a file into an update module against `cat` into a FIFO
   bench daemon [--polls N] [--mib N] [--client PROGRAM] [--write]
                                   Measure the memory, processor time and traffic of the daemon
   bench server [--devices N] [--seconds N] [--write]
