@@ -758,11 +758,11 @@ fn an_artifact_without_a_payload_is_committed_at_once() {
 #[test]
 fn a_payload_of_another_type_has_no_update_module() {
     let device = VirtualDevice::new();
-    let mut spec = ArtifactSpec::module_image("rel-2", &["testbox".to_owned()], "single-file");
+    let mut spec = ArtifactSpec::module_image("rel-2", &["testbox".to_owned()], "container");
     spec.compression = rootfs_spec("rel-2", Compression::None).compression;
     let artifact = device.artifact(&spec, b"content");
     let ran = device.install(&artifact);
     ran.says(1, &["Installing artifact...", "System not modified. Cleanup failed."]);
-    ran.because(&["no update module", "single-file"]);
+    ran.because(&["no update module", "container"]);
     assert_untouched(&device);
 }
