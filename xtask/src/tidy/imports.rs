@@ -74,6 +74,11 @@ const PACKAGES: &[PackageRule] = &[
     },
     PackageRule { name: "testkit", workspace: &["client-core"], outside: &[] },
     PackageRule { name: "interop", workspace: &[ANY], outside: &["tempfile", "serde_json"] },
+    PackageRule {
+        name: "board-tests",
+        workspace: &["client-core", "rust-ota-server", "testkit"],
+        outside: &["libc", "serde_json", "tempfile"],
+    },
     PackageRule { name: "xtask", workspace: &["client-core", "testkit"], outside: &["serde_json"] },
 ];
 
