@@ -7,11 +7,61 @@
 // Telling a person what happened is what this program is for.
 #![allow(clippy::print_stdout)]
 
-use std::process::ExitCode;
+mod assets;
+mod boards;
+mod device;
+mod disk;
+mod fleet;
+mod kit;
+mod machine;
+mod power;
+mod rootfs;
+mod runner;
+mod scenarios;
+mod uboot;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
 
 /// What a step ends with: an error is a sentence.
 pub type Outcome<T = ()> = Result<T, String>;
 
 fn main() -> ExitCode {
-    ExitCode::SUCCESS
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match runner::main(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {}", error.trim_end());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The directory with the workspace's `Cargo.toml`.
+pub fn workspace() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap_or(Path::new(".")).to_path_buf()
+}
+
+/// Runs a tool. What it prints matters only when it fails.
+pub fn run(command: &mut Command) -> Outcome {
+    let shown = format!("{command:?}");
+    // Tools for file systems and partitions are not in everybody's path.
+    let path = std::env::var("PATH").unwrap_or_default();
+    command.env("PATH", format!("{path}:/usr/sbin:/sbin")).stdin(Stdio::null());
+    let output = command.output().map_err(|error| format!("cannot run {shown}: {error}"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = [output.stdout, output.stderr].concat();
+    Err(format!("{shown} ended with {}: {}", output.status, String::from_utf8_lossy(&said).trim()))
+}
+
+/// Reads a file.
+pub fn read(path: &Path) -> Outcome<Vec<u8>> {
+    std::fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()))
+}
+
+/// Writes a file whole.
+pub fn write(path: &Path, content: impl AsRef<[u8]>) -> Outcome {
+    std::fs::write(path, content).map_err(|error| format!("cannot write {}: {error}", path.display()))
 }

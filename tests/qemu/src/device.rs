@@ -1,0 +1,325 @@
+//! A device: a board with its disks, in a folder, and the server that it talks to. It is turned on again and again.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use testkit::choice::Generator;
+
+use crate::boards::{Board, Disk};
+use crate::fleet::Fleet;
+use crate::kit::Kit;
+use crate::machine::{Machine, Seen};
+use crate::power::{self, Cut};
+use crate::rootfs::{self, System};
+use crate::{Outcome, disk, run};
+
+/// How long a system may take from power on until it says that it is up. Ten times what it takes here.
+pub const BOOT: Duration = Duration::from_secs(240);
+/// How long an update may take.
+pub const UPDATE: Duration = Duration::from_secs(900);
+/// What the test systems say when they are up.
+pub const UP: &str = "rota-test: up ";
+
+/// How many times what happened.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Tally {
+    /// Times that it was turned on.
+    pub boots: u64,
+    /// Times that its power was cut.
+    pub cuts: u64,
+    /// Updates that came to their end, whichever.
+    pub updates: u64,
+}
+
+impl std::ops::AddAssign for Tally {
+    fn add_assign(&mut self, other: Tally) {
+        self.boots += other.boots;
+        self.cuts += other.cuts;
+        self.updates += other.updates;
+    }
+}
+
+/// What a device is made with.
+pub struct Make {
+    /// The system in slot A.
+    pub system: System,
+    /// MiB of a slot; the board's own image length without.
+    pub slot_mib: Option<u64>,
+    /// Added to the configuration on the data partition.
+    pub config: Value,
+    /// Added to the data partition: path and content.
+    pub data: Vec<(String, Vec<u8>)>,
+}
+
+impl Make {
+    /// The usual.
+    pub fn new() -> Make {
+        Make { system: System::new("1.0"), slot_mib: None, config: json!({}), data: Vec::new() }
+    }
+}
+
+/// The device.
+pub struct Device<'a> {
+    kit: &'a Kit,
+    /// What it is.
+    pub board: &'a dyn Board,
+    /// Its server.
+    pub fleet: Fleet,
+    directory: PathBuf,
+    disks: Vec<Disk>,
+    /// Further words for QEMU.
+    pub qemu: Vec<String>,
+    /// MiB of memory.
+    pub memory_mib: u64,
+    /// What happened so far.
+    pub tally: Tally,
+}
+
+impl<'a> Device<'a> {
+    /// Makes one in the empty `directory`.
+    pub fn make(
+        kit: &'a Kit,
+        board: &'a dyn Board,
+        directory: &Path,
+        fleet: Fleet,
+        make: &Make,
+    ) -> Outcome<Device<'a>> {
+        let mut config = json!({
+            "ServerURL": format!("http://10.0.2.2:{}", fleet.port()),
+            "UpdatePollIntervalSeconds": 2,
+            "InventoryPollIntervalSeconds": 600,
+            "RetryPollIntervalSeconds": 1,
+        });
+        if let (Some(config), Some(more)) = (config.as_object_mut(), make.config.as_object()) {
+            config.extend(more.clone());
+        }
+        let tree = directory.join("data.tree");
+        rootfs::data_tree(&tree, board, &config, kit.keys.device.as_bytes())?;
+        for (path, content) in &make.data {
+            let path = tree.join(path);
+            if let Some(parent) = path.parent() {
+                std::fs::create_dir_all(parent).map_err(|error| format!("{}: {error}", parent.display()))?;
+            }
+            crate::write(&path, content)?;
+        }
+        let data = directory.join("data.ext4");
+        disk::ext4(&data, 24, "data", &tree)?;
+        let root = kit.root(board, &make.system)?;
+        let slot_mib = make.slot_mib.unwrap_or(board.root_mib());
+        let disks = board.disks(kit, directory, &root, slot_mib, &data)?;
+        Ok(Device {
+            kit,
+            board,
+            fleet,
+            directory: directory.to_path_buf(),
+            disks,
+            qemu: Vec::new(),
+            memory_mib: board.memory_mib(),
+            tally: Tally::default(),
+        })
+    }
+
+    /// What it shares with the others.
+    pub fn kit(&self) -> &'a Kit {
+        self.kit
+    }
+
+    /// A path in its folder.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
+    /// Turns it on.
+    pub fn start(&mut self) -> Outcome<Machine> {
+        let mut command = self.command(false)?;
+        let log = self.next_log();
+        Machine::start(&mut command, &log)
+    }
+
+    /// Turns it on with every write of its disks written down, so that [`Device::cut_power`] can be called.
+    pub fn start_recorded(&mut self) -> Outcome<Machine> {
+        for index in 0..self.disks.len() {
+            power::copy_sparse(&self.disks[index].image, &self.base(index))?;
+            let record = self.record(index);
+            std::fs::File::create(&record).map_err(|error| format!("{}: {error}", record.display()))?;
+        }
+        let mut command = self.command(true)?;
+        let log = self.next_log();
+        Machine::start(&mut command, &log)
+    }
+
+    /// How many writes and flushes were recorded since it was turned on.
+    pub fn recorded(&self) -> u64 {
+        (0..self.disks.len()).map(|index| power::entries(&self.record(index))).sum()
+    }
+
+    /// The writes to one disk that were recorded.
+    pub fn recorded_writes(&self, disk: usize) -> Outcome<Vec<(u64, u64)>> {
+        power::writes(&self.record(disk))
+    }
+
+    /// Pulls the plug of a recorded machine: what was not flushed is on its disks in part.
+    pub fn cut_power(&mut self, machine: Machine, random: &mut Generator) -> Outcome<Cut> {
+        machine.kill();
+        self.tally.cuts += 1;
+        let mut all = Cut::default();
+        for index in 0..self.disks.len() {
+            let image = self.disks[index].image.clone();
+            let cut = power::cut(&self.base(index), &self.record(index), &image, random)?;
+            all.writes += cut.writes;
+            all.at_risk += cut.at_risk;
+            all.lost += cut.lost;
+        }
+        Ok(all)
+    }
+
+    /// Turns it on until a system says that it is up, at most `boots` times. Gives the running machine, and which slot
+    /// and version it is.
+    pub fn come_up(&mut self, boots: u32) -> Outcome<(Machine, Running)> {
+        for _boot in 0..boots {
+            let mut machine = self.start()?;
+            if let Seen::Line(line) = machine.wait_for(UP, BOOT)? {
+                return Ok((machine, Running::parse(&line)?));
+            }
+        }
+        Err(format!("it did not come up in {boots} boots; logs in {}", self.directory.display()))
+    }
+
+    /// Runs it, and turns it on again after each restart, until the server knows the end of `deployment`. Gives the
+    /// end, the machine that runs then, and what it is.
+    pub fn finish(&mut self, deployment: &str, boots: u32) -> Outcome<(String, Machine, Running)> {
+        for _boot in 0..boots {
+            let mut machine = self.start()?;
+            if let Some(finished) = self.finish_with(&mut machine, deployment)? {
+                let line = machine.heard().iter().rev().find(|line| line.contains(UP));
+                let system = Running::parse(line.ok_or("a system that is not up reported the end")?)?;
+                return Ok((finished, machine, system));
+            }
+        }
+        let status = self.fleet.status(deployment);
+        Err(format!("no end in {boots} boots, status {status:?}; logs in {}", self.directory.display()))
+    }
+
+    /// Waits with a machine until the server knows the end of `deployment`; `None` when the machine ends first.
+    pub fn finish_with(&mut self, machine: &mut Machine, deployment: &str) -> Outcome<Option<String>> {
+        let fleet = &self.fleet;
+        let finished =
+            machine.until("no end of the deployment", UPDATE, |_lines| fleet.outcome(deployment))?;
+        self.tally.updates += u64::from(finished.is_some());
+        Ok(finished)
+    }
+
+    /// Lets a running machine go on for as long as it writes down nothing new: until it said `marker`.
+    pub fn expect(&self, machine: &mut Machine, marker: &str) -> Outcome<String> {
+        match machine.wait_for(marker, UPDATE)? {
+            Seen::Line(line) => Ok(line),
+            Seen::Ended => Err(format!("the machine ended before {marker:?}; {}", self.directory.display())),
+        }
+    }
+
+    /// Makes a signed artifact of `system` and orders it.
+    pub fn deploy(&self, system: &System) -> Outcome<String> {
+        let artifact = self.artifact(system)?;
+        self.fleet.deploy(&artifact, &system.version)
+    }
+
+    /// A signed artifact of `system`, made once for all devices of this board.
+    pub fn artifact(&self, system: &System) -> Outcome<PathBuf> {
+        let image = self.kit.root(self.board, system)?;
+        let path = self.path(&format!("{}.mender", system.version));
+        crate::fleet::rootfs_artifact(
+            &system.version,
+            &image,
+            rootfs::DEVICE_TYPE,
+            Some(&self.kit.keys.signer),
+            &path,
+        )?;
+        Ok(path)
+    }
+
+    /// The files of the boot environment, byte by byte.
+    pub fn environment(&self) -> Vec<Option<Vec<u8>>> {
+        let files = self.board.environment();
+        files.iter().map(|file| disk::read_fat(&self.disks[file.disk].image, file.at, file.path)).collect()
+    }
+
+    /// The disks.
+    pub fn disks(&self) -> &[Disk] {
+        &self.disks
+    }
+
+    /// The command with the console on the terminal.
+    pub fn interactive(&self) -> Outcome<Command> {
+        self.command(false)
+    }
+
+    fn command(&self, recorded: bool) -> Outcome<Command> {
+        let mut qemu = self.board.machine(self.kit, &self.directory, self.memory_mib)?;
+        qemu.args(["-nographic", "-nodefaults", "-serial", "stdio", "-no-reboot"]);
+        for (index, disk) in self.disks.iter().enumerate() {
+            let file = disk.image.display();
+            qemu.args(["-blockdev", &format!("driver=file,node-name=file{index},filename={file}")]);
+            let raw = format!("driver=raw,node-name=raw{index},file=file{index}");
+            qemu.args(["-blockdev", &raw]);
+            let node = if recorded {
+                let record = self.record(index);
+                let record = format!("driver=file,node-name=log{index},filename={}", record.display());
+                qemu.args(["-blockdev", &record]);
+                let record = format!(
+                    "driver=blklogwrites,node-name=record{index},file=raw{index},log=log{index},\
+                     log-super-update-interval=1"
+                );
+                qemu.args(["-blockdev", &record]);
+                format!("record{index}")
+            } else {
+                format!("raw{index}")
+            };
+            qemu.args(["-device", &format!("{},drive={node}", disk.device)]);
+        }
+        qemu.args(["-netdev", "user,id=n0", "-device", self.board.network_device()]);
+        qemu.args(&self.qemu);
+        Ok(qemu)
+    }
+
+    fn base(&self, disk: usize) -> PathBuf {
+        self.path(&format!("base-{disk}.img"))
+    }
+
+    fn record(&self, disk: usize) -> PathBuf {
+        self.path(&format!("writes-{disk}.log"))
+    }
+
+    fn next_log(&mut self) -> PathBuf {
+        self.tally.boots += 1;
+        self.path(&format!("serial-{:03}.log", self.tally.boots))
+    }
+
+    /// Removes what is large; the logs stay.
+    pub fn clean_up(&self) -> Outcome {
+        run(Command::new("find")
+            .arg(&self.directory)
+            .args(["-type", "f", "!", "-name", "*.log", "-delete"]))?;
+        run(Command::new("find").arg(&self.directory).args(["-name", "writes-*.log", "-delete"]))
+    }
+}
+
+/// The system that is up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Running {
+    /// `a` or `b`.
+    pub slot: String,
+    /// Its version.
+    pub version: String,
+}
+
+impl Running {
+    fn parse(line: &str) -> Outcome<Running> {
+        let word = |name: &str| {
+            let found = line.split_whitespace().find_map(|word| word.strip_prefix(name));
+            found.map(str::to_owned).ok_or_else(|| format!("{line:?} does not say {name}"))
+        };
+        Ok(Running { slot: word("slot=")?, version: word("version=")? })
+    }
+}

@@ -1,0 +1,132 @@
+//! Images of disks and file systems, without root, loop devices or mounts: `mke2fs -d`, `mkfs.vfat` with mtools,
+//! `sgdisk`.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::{Outcome, run, write};
+
+/// Bytes of a MiB: partitions begin and end on them.
+pub const MIB: u64 = 1024 * 1024;
+
+/// A partition to be.
+pub struct Partition<'a> {
+    /// Its GPT name: `PARTLABEL` for the kernel.
+    pub name: &'a str,
+    /// How long.
+    pub mib: u64,
+    /// What is in it; zeros without.
+    pub content: Option<&'a Path>,
+    /// Where firmware or a bootloader looks first.
+    pub kind: Kind,
+}
+
+/// What a partition says that it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// For UEFI and U-Boot to start from.
+    Boot,
+    /// Linux.
+    Linux,
+}
+
+/// First byte of partition `index` of `partitions`.
+pub fn offset(partitions: &[Partition], index: usize) -> u64 {
+    (1 + partitions[..index].iter().map(|partition| partition.mib).sum::<u64>()) * MIB
+}
+
+/// Writes a disk with a GPT.
+pub fn build(disk: &Path, partitions: &[Partition]) -> Outcome {
+    let bytes = offset(partitions, partitions.len()) + MIB;
+    let file = File::create(disk).map_err(|error| format!("cannot make {}: {error}", disk.display()))?;
+    file.set_len(bytes).map_err(|error| format!("cannot make {}: {error}", disk.display()))?;
+    let mut sgdisk = Command::new("sgdisk");
+    for (index, partition) in partitions.iter().enumerate() {
+        let number = index + 1;
+        let start = offset(partitions, index) / MIB;
+        sgdisk.args(["-n", &format!("{number}:{start}M:+{}M", partition.mib)]);
+        sgdisk.args(["-c", &format!("{number}:{}", partition.name)]);
+        match partition.kind {
+            // EFI system partition, with the attribute "legacy boot" that U-Boot looks for.
+            Kind::Boot => sgdisk.args(["-t", &format!("{number}:EF00"), "-A", &format!("{number}:set:2")]),
+            Kind::Linux => sgdisk.args(["-t", &format!("{number}:8300")]),
+        };
+    }
+    run(sgdisk.arg(disk))?;
+    for (index, partition) in partitions.iter().enumerate() {
+        if let Some(content) = partition.content {
+            put(disk, offset(partitions, index), partition.mib * MIB, content)?;
+        }
+    }
+    Ok(())
+}
+
+/// Copies `content` into a disk; blocks of zeros are left as they are.
+pub fn put(disk: &Path, at: u64, limit: u64, content: &Path) -> Outcome {
+    const BLOCK: usize = 64 * 1024;
+    let bytes = std::fs::read(content).map_err(|error| format!("{}: {error}", content.display()))?;
+    if bytes.len() as u64 > limit {
+        return Err(format!("{} has {} bytes, its partition {limit}", content.display(), bytes.len()));
+    }
+    let failed = |error: std::io::Error| format!("cannot write {}: {error}", disk.display());
+    let disk = File::options().write(true).open(disk).map_err(failed)?;
+    for (index, block) in bytes.chunks(BLOCK).enumerate() {
+        if block.iter().any(|byte| *byte != 0) {
+            disk.write_all_at(block, at + (index * BLOCK) as u64).map_err(failed)?;
+        }
+    }
+    Ok(())
+}
+
+/// Makes an ext4 file system of `mib` MiB from the tree `directory`, all of it root's.
+pub fn ext4(image: &Path, mib: u64, label: &str, directory: &Path) -> Outcome {
+    let file = File::create(image).map_err(|error| format!("cannot make {}: {error}", image.display()))?;
+    file.set_len(mib * MIB).map_err(|error| format!("cannot make {}: {error}", image.display()))?;
+    let mut mke2fs = Command::new("mke2fs");
+    mke2fs.args(["-q", "-t", "ext4", "-m", "0", "-L", label]);
+    // The same bytes from the same tree, and nothing that GRUB 2.06 and U-Boot 2023.01 cannot read.
+    mke2fs.args(["-U", "5f27a3c0-8c07-4bd4-9d0a-0c3f9c3c1f10"]);
+    mke2fs.args(["-E", "root_owner=0:0,lazy_itable_init=0,hash_seed=5f27a3c0-8c07-4bd4-9d0a-0c3f9c3c1f10"]);
+    mke2fs.args(["-O", "^metadata_csum_seed,^orphan_file,^resize_inode"]);
+    run(mke2fs.arg("-d").arg(directory).arg(image))
+}
+
+/// Makes a FAT file system of `mib` MiB with `files`: path in it, and content.
+pub fn fat(image: &Path, mib: u64, files: &[(String, Vec<u8>)]) -> Outcome {
+    let file = File::create(image).map_err(|error| format!("cannot make {}: {error}", image.display()))?;
+    file.set_len(mib * MIB).map_err(|error| format!("cannot make {}: {error}", image.display()))?;
+    // UEFI wants FAT32 from 33 MiB on, and finds FAT16 below.
+    let bits = if mib >= 34 { "32" } else { "16" };
+    run(Command::new("mkfs.vfat").args(["-F", bits, "-s", "1", "-n", "BOOT"]).arg(image))?;
+    let mut made: Vec<PathBuf> = Vec::new();
+    for (path, content) in files {
+        let parents: Vec<&Path> = Path::new(path).ancestors().skip(1).collect();
+        for parent in parents.into_iter().rev().filter(|parent| parent.parent().is_some()) {
+            if !made.iter().any(|known| known == parent) {
+                run(Command::new("mmd").arg("-i").arg(image).arg(format!("::{}", parent.display())))?;
+                made.push(parent.to_path_buf());
+            }
+        }
+        let staged = image.with_extension("file");
+        write(&staged, content)?;
+        run(Command::new("mcopy").arg("-i").arg(image).arg(&staged).arg(format!("::{path}")))?;
+    }
+    Ok(())
+}
+
+/// Reads a file of the FAT file system that begins at byte `at` of `disk`. `None` when it is not there.
+pub fn read_fat(disk: &Path, at: u64, path: &str) -> Option<Vec<u8>> {
+    let image = format!("{}@@{at}", disk.display());
+    let output = Command::new("mtype").args(["-i", &image, &format!("::{path}")]).output().ok()?;
+    output.status.success().then_some(output.stdout)
+}
+
+/// Overwrites a file of such a file system.
+pub fn write_fat(disk: &Path, at: u64, path: &str, content: &[u8]) -> Outcome {
+    let staged = disk.with_extension("file");
+    write(&staged, content)?;
+    let image = format!("{}@@{at}", disk.display());
+    run(Command::new("mcopy").args(["-o", "-i", &image]).arg(&staged).arg(format!("::{path}")))
+}

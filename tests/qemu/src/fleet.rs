@@ -1,0 +1,169 @@
+//! The server that a device talks to, on the loopback of this machine, and what a scenario asks it.
+
+use std::path::Path;
+
+use client_core::artifact::write::{self, ArtifactSpec, PayloadSource, SoftwareName};
+use client_core::artifact::{Compression, CompressionLevel, Signer};
+use rust_ota_server::client::Management;
+use rust_ota_server::{Options, RecordedRequest, Running, Server};
+use serde_json::{Value, json};
+
+use crate::Outcome;
+use crate::kit::Kit;
+use crate::rootfs::DEVICE_TYPE;
+
+/// What a deployment ends with.
+pub const FINISHED: [&str; 4] = ["success", "failure", "aborted", "already-installed"];
+
+/// The server, and the one device that it knows.
+pub struct Fleet {
+    running: Running,
+    management: Management,
+    device: String,
+}
+
+impl Fleet {
+    /// Starts one with its data in `directory`, which knows the key of the device already.
+    pub fn start(kit: &Kit, directory: &Path, change: impl FnOnce(Options) -> Options) -> Outcome<Fleet> {
+        let options = Options::new(directory).record_requests(true).enable_faults(true).auto_accept(true);
+        let running = Server::start(change(options)).map_err(|error| format!("the server: {error}"))?;
+        let management = Management::new(running.url(), running.management_token());
+        let identity = json!({ "serial": "testboard-1" });
+        let device = management.preauthorize(&identity, &kit.keys.device_public).map_err(said)?;
+        Ok(Fleet { running, management, device })
+    }
+
+    /// Its port on the loopback. For the machines it is 10.0.2.2.
+    pub fn port(&self) -> u16 {
+        self.running.port()
+    }
+
+    /// Its faults on order.
+    pub fn faults(&self) -> rust_ota_server::FaultsHandle {
+        self.running.faults()
+    }
+
+    /// Uploads an artifact and orders it for the device; gives the id of the deployment.
+    pub fn deploy(&self, artifact: &Path, name: &str) -> Outcome<String> {
+        self.management.upload_artifact(artifact).map_err(said)?;
+        self.order(name)
+    }
+
+    /// Orders an artifact that is there.
+    pub fn order(&self, name: &str) -> Outcome<String> {
+        self.management.deploy(name, name, std::slice::from_ref(&self.device)).map_err(said)
+    }
+
+    /// How far the device is, as the server knows it.
+    pub fn status(&self, deployment: &str) -> Option<String> {
+        let devices = self.management.device_deployments(deployment).ok()?;
+        devices.into_iter().next().map(|device| device.status)
+    }
+
+    /// How the deployment ended, if it did.
+    pub fn outcome(&self, deployment: &str) -> Option<String> {
+        self.status(deployment).filter(|status| FINISHED.contains(&status.as_str()))
+    }
+
+    /// The log that came with a failure.
+    pub fn log(&self, deployment: &str) -> Outcome<String> {
+        self.management.log(deployment, &self.device).map_err(said)
+    }
+
+    /// One attribute of the device's inventory.
+    pub fn attribute(&self, name: &str) -> Option<String> {
+        let attributes = self.management.inventory(&self.device).ok()?;
+        let found = attributes.iter().find(|attribute| attribute["name"] == name)?;
+        found["value"].as_str().map(str::to_owned)
+    }
+
+    /// Everything that it was asked.
+    pub fn requests(&self) -> Vec<RecordedRequest> {
+        self.running.requests()
+    }
+
+    /// The statuses that were reported for a deployment, in order.
+    pub fn reported(&self, deployment: &str) -> Vec<String> {
+        let path = format!("/{deployment}/status");
+        let reports = self.requests().into_iter().filter(|request| request.path.ends_with(&path));
+        let reports = reports.filter(|request| request.path.starts_with("/api/devices/"));
+        let status = |request: RecordedRequest| {
+            let body: Value = serde_json::from_slice(&request.body).ok()?;
+            Some(body["status"].as_str()?.to_owned())
+        };
+        reports.filter_map(status).collect()
+    }
+}
+
+fn said(error: impl std::fmt::Display) -> String {
+    format!("the server: {error}")
+}
+
+/// A payload file on disk.
+struct ImageFile<'a> {
+    name: &'a str,
+    path: &'a Path,
+    bytes: u64,
+}
+
+impl PayloadSource for ImageFile<'_> {
+    fn name(&self) -> &str {
+        self.name
+    }
+    fn size(&self) -> u64 {
+        self.bytes
+    }
+    fn open(&self) -> std::io::Result<Box<dyn std::io::Read + '_>> {
+        Ok(Box::new(std::fs::File::open(self.path)?))
+    }
+}
+
+/// Writes an artifact `name` with a root file system to `to`.
+pub fn rootfs_artifact(
+    name: &str,
+    image: &Path,
+    device_type: &str,
+    signer: Option<&Signer>,
+    to: &Path,
+) -> Outcome {
+    let software = SoftwareName::of_payload_type(write::ROOTFS_IMAGE);
+    let mut spec = ArtifactSpec::rootfs_image(name, &[device_type.to_owned()]);
+    spec.provide_version(&software, name);
+    spec.clear_software(&software);
+    spec.compression = CompressionLevel::default_of(Compression::Gzip);
+    write_artifact(&spec, "rootfs.ext4", image, signer, to)
+}
+
+/// Writes an artifact `name` with one file for the update module `payload_type` to `to`.
+pub fn module_artifact(name: &str, payload_type: &str, file: &Path, kit: &Kit, to: &Path) -> Outcome {
+    let mut spec = ArtifactSpec::module_image(name, &[DEVICE_TYPE.to_owned()], payload_type);
+    spec.compression = CompressionLevel::default_of(Compression::Gzip);
+    write_artifact(&spec, "payload", file, Some(&kit.keys.signer), to)
+}
+
+fn write_artifact(
+    spec: &ArtifactSpec,
+    name: &str,
+    file: &Path,
+    signer: Option<&Signer>,
+    to: &Path,
+) -> Outcome {
+    let failed = |error: std::io::Error| format!("{}: {error}", to.display());
+    let bytes = std::fs::metadata(file).map_err(|error| format!("{}: {error}", file.display()))?.len();
+    let payload = ImageFile { name, path: file, bytes };
+    let mut output = std::io::BufWriter::new(std::fs::File::create(to).map_err(failed)?);
+    let staged = to.with_extension("staged");
+    let mut options = std::fs::File::options();
+    let mut spool = options
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .open(&staged)
+        .map_err(|error| format!("{}: {error}", staged.display()))?;
+    let written = write::write(spec, &[&payload], signer, &mut spool, &mut output);
+    // Written either way.
+    let _ = std::fs::remove_file(&staged);
+    written.map_err(|error| format!("{}: {error}", to.display()))?;
+    std::io::Write::flush(&mut output).map_err(failed)
+}

@@ -1,0 +1,203 @@
+//! What is on a disk after its power went: QEMU's block driver `blklogwrites` writes down every write and flush of the
+//! machine, firmware and bootloader among it; from that and the disk as it was before, disks are made as the cut may
+//! have left them.
+//!
+//! The model: a write that was followed by a flush, or that was forced (FUA), is there. Of every other write, each
+//! 512-byte sector is there or not, as a random number has it; sectors are whole.
+//!
+//! Format of the log: `dm-log-writes` of Linux (Documentation/admin-guide/device-mapper/log-writes.rst).
+
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::process::Command;
+
+use testkit::choice::Generator;
+
+use crate::{Outcome, run};
+
+const MAGIC: u64 = 0x006a_7367_7773_6872;
+const FLUSH: u64 = 1;
+const FUA: u64 = 2;
+const DISCARD: u64 = 4;
+/// What is written whole or not at all.
+const SECTOR: usize = 512;
+
+/// How many entries a log has by now; 0 for one that was not begun.
+pub fn entries(log: &Path) -> u64 {
+    let mut head = [0; 24];
+    match File::open(log).and_then(|file| file.read_exact_at(&mut head, 0)) {
+        Ok(()) if number(&head, 0) == Some(MAGIC) => number(&head, 16).unwrap_or(0),
+        Ok(()) | Err(_) => 0,
+    }
+}
+
+/// What a cut left.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Cut {
+    /// Writes of the run.
+    pub writes: u64,
+    /// Those that were not flushed yet.
+    pub at_risk: u64,
+    /// Those of them that are gone, wholly or in part.
+    pub lost: u64,
+}
+
+/// Copies the disk `base` to `to` and does to it what the machine did, as far as the log `log` says, but for what a
+/// cut at its end may take away.
+pub fn cut(base: &Path, log: &Path, to: &Path, random: &mut Generator) -> Outcome<Cut> {
+    copy_sparse(base, to)?;
+    let bytes = std::fs::read(log).map_err(|error| format!("cannot read {}: {error}", log.display()))?;
+    let entries = parse(&bytes).map_err(|error| format!("{}: {error}", log.display()))?;
+    let durable = entries.iter().rposition(|entry| entry.flags & FLUSH != 0).unwrap_or(0);
+    let disk = File::options().write(true).open(to).map_err(|error| format!("{}: {error}", to.display()))?;
+    let mut cut = Cut::default();
+    for (index, entry) in entries.iter().enumerate() {
+        if entry.data.is_empty() || entry.flags & DISCARD != 0 {
+            continue;
+        }
+        cut.writes += 1;
+        let safe = index < durable || entry.flags & FUA != 0;
+        let mut whole = true;
+        if safe {
+            disk.write_all_at(entry.data, entry.at).map_err(|error| format!("{}: {error}", to.display()))?;
+            continue;
+        }
+        cut.at_risk += 1;
+        // As often the whole write, none of it, and any of its sectors.
+        let choice = random.next_word() % 3;
+        for (sector, data) in entry.data.chunks(SECTOR).enumerate() {
+            let keep = match choice {
+                0 => true,
+                1 => false,
+                _ => random.next_word() % 2 == 0,
+            };
+            whole &= keep;
+            if keep {
+                let at = entry.at + (sector * SECTOR) as u64;
+                disk.write_all_at(data, at).map_err(|error| format!("{}: {error}", to.display()))?;
+            }
+        }
+        cut.lost += u64::from(!whole);
+    }
+    Ok(cut)
+}
+
+/// The writes to `disk` that a log tells of, as (first byte, bytes).
+pub fn writes(log: &Path) -> Outcome<Vec<(u64, u64)>> {
+    let mut bytes = Vec::new();
+    let opened = File::open(log).and_then(|mut file| file.read_to_end(&mut bytes));
+    opened.map_err(|error| format!("cannot read {}: {error}", log.display()))?;
+    let entries = parse(&bytes).map_err(|error| format!("{}: {error}", log.display()))?;
+    let writes = entries.iter().filter(|entry| !entry.data.is_empty());
+    Ok(writes.map(|entry| (entry.at, entry.data.len() as u64)).collect())
+}
+
+/// Copies a file and leaves its holes holes.
+pub fn copy_sparse(from: &Path, to: &Path) -> Outcome {
+    run(Command::new("cp").args(["--sparse=always", "--reflink=auto"]).arg(from).arg(to))
+}
+
+struct Entry<'a> {
+    /// First byte on the disk.
+    at: u64,
+    flags: u64,
+    data: &'a [u8],
+}
+
+fn parse(log: &[u8]) -> Outcome<Vec<Entry<'_>>> {
+    let (Some(MAGIC), Some(count), Some(sector)) = (number(log, 0), number(log, 16), number(log, 24)) else {
+        return Err("not a log of writes".into());
+    };
+    let sector = usize::try_from(sector & 0xffff_ffff).map_err(|_| "a sector is too long")?;
+    let mut at = sector;
+    let mut entries = Vec::new();
+    for _entry in 0..count {
+        let (Some(first), Some(sectors), Some(flags)) =
+            (number(log, at), number(log, at + 8), number(log, at + 16))
+        else {
+            return Err("ends in the middle of an entry".into());
+        };
+        at += sector;
+        let bytes = usize::try_from(sectors).map_err(|_| "an entry is too long")? * sector;
+        let data = if flags & DISCARD == 0 {
+            let data = log.get(at..at + bytes).ok_or("ends in the middle of a write")?;
+            at += bytes;
+            data
+        } else {
+            &[]
+        };
+        entries.push(Entry { at: first * sector as u64, flags, data });
+    }
+    Ok(entries)
+}
+
+fn number(bytes: &[u8], at: usize) -> Option<u64> {
+    bytes.get(at..at.checked_add(8)?)?.try_into().ok().map(u64::from_le_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A log of these entries: first sector, flags, data.
+    fn log(entries: &[(u64, u64, &[u8])]) -> Vec<u8> {
+        let mut log = Vec::new();
+        let mut block = |words: &[u64]| {
+            let start = log.len();
+            for word in words {
+                log.extend_from_slice(&word.to_le_bytes());
+            }
+            log.resize(start + SECTOR, 0);
+            std::mem::take(&mut log)
+        };
+        let mut all = block(&[MAGIC, 1, entries.len() as u64, SECTOR as u64]);
+        for (first, flags, data) in entries {
+            all.extend(block(&[*first, (data.len() / SECTOR) as u64, *flags, 0]));
+            all.extend_from_slice(data);
+        }
+        all
+    }
+
+    #[test]
+    fn what_was_flushed_is_there_and_the_rest_is_old_or_new() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        std::fs::write(path("base"), vec![0; 8 * SECTOR]).unwrap();
+        let entries: &[(u64, u64, &[u8])] = &[
+            (0, 0, &[1; 2 * SECTOR]),
+            (0, FLUSH, &[]),
+            (2, 0, &[2; 2 * SECTOR]),
+            (4, FUA, &[3; SECTOR]),
+            (0, 0, &[4; SECTOR]),
+        ];
+        std::fs::write(path("log"), log(entries)).unwrap();
+        assert_eq!(super::entries(&path("log")), 5);
+        assert_eq!(writes(&path("log")).unwrap(), [(0, 1024), (1024, 1024), (2048, 512), (0, 512)]);
+
+        let mut seen = std::collections::BTreeSet::new();
+        let mut random = Generator::new(7);
+        for _case in 0..200 {
+            let result = cut(&path("base"), &path("log"), &path("out"), &mut random).unwrap();
+            assert_eq!((result.writes, result.at_risk), (4, 2));
+            let disk = std::fs::read(path("out")).unwrap();
+            let sectors: Vec<u8> = disk.chunks(SECTOR).map(|sector| sector[0]).collect();
+            assert!(disk.chunks(SECTOR).all(|sector| sector.iter().all(|byte| *byte == sector[0])));
+            assert!([1, 4].contains(&sectors[0]) && sectors[1] == 1 && sectors[4] == 3, "{sectors:?}");
+            assert!(sectors[2..4].iter().all(|sector| [0, 2].contains(sector)));
+            seen.insert(sectors);
+        }
+        // Each of the three sectors at risk, old and new.
+        assert_eq!(seen.len(), 8);
+    }
+
+    #[test]
+    fn what_is_no_log_is_refused() {
+        assert!(parse(b"").is_err());
+        assert!(parse(&[7; 4096]).is_err());
+        let mut short = log(&[(0, 0, &[1; SECTOR])]);
+        short.truncate(3 * SECTOR - 1);
+        assert!(parse(&short).is_err());
+    }
+}

@@ -1,0 +1,235 @@
+//! Root file systems of the test systems: Debian's kernel, busybox, the client, and what a scenario wants wrong.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use crate::boards::Board;
+use crate::kit::Kit;
+use crate::{Outcome, disk, write};
+
+/// What the devices say they are.
+pub const DEVICE_TYPE: &str = "testboard";
+
+/// What is wrong with a system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fault {
+    /// Nothing.
+    None,
+    /// No process 1: the kernel panics.
+    KernelPanics,
+    /// The client ends at once.
+    ClientDoesNotComeUp,
+    /// A command of the health check fails.
+    HealthCheckFails,
+}
+
+/// A system to be.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct System {
+    /// Its version, and the name of its artifact.
+    pub version: String,
+    /// What is wrong with it.
+    pub fault: Fault,
+    /// How long its image is; the board's usual length without.
+    pub mib: Option<u64>,
+}
+
+impl System {
+    /// One that works.
+    pub fn new(version: &str) -> System {
+        System { version: version.to_owned(), fault: Fault::None, mib: None }
+    }
+
+    /// One that does not.
+    pub fn with(version: &str, fault: Fault) -> System {
+        System { fault, ..System::new(version) }
+    }
+}
+
+/// What busybox is called.
+const APPLETS: &[&str] = &[
+    "sh",
+    "mount",
+    "umount",
+    "insmod",
+    "cat",
+    "echo",
+    "sleep",
+    "sync",
+    "ls",
+    "dd",
+    "date",
+    "ip",
+    "mkdir",
+    "rm",
+    "mv",
+    "cp",
+    "grep",
+    "sed",
+    "dmesg",
+    "cut",
+    "tr",
+    "kill",
+    "uname",
+    "env",
+    "printf",
+    "test",
+    "df",
+    "head",
+    "sha256sum",
+    "touch",
+    "ln",
+    "chmod",
+    "true",
+    "false",
+    "poweroff",
+];
+
+/// Makes the image of `system` for `board` at `image`.
+pub fn build(kit: &Kit, board: &dyn Board, system: &System, image: &Path) -> Outcome {
+    let tree = image.with_extension("tree");
+    let result = lay_out(kit, board, system, &tree);
+    let result = result.and_then(|()| {
+        let mib = system.mib.unwrap_or(board.root_mib());
+        disk::ext4(image, mib, "root", &tree)
+    });
+    // Only its image is of use.
+    let _ = fs::remove_dir_all(&tree);
+    result
+}
+
+fn lay_out(kit: &Kit, board: &dyn Board, system: &System, tree: &Path) -> Outcome {
+    let _ = fs::remove_dir_all(tree);
+    for directory in [
+        "bin",
+        "sbin",
+        "dev",
+        "proc",
+        "sys",
+        "run",
+        "tmp",
+        "boot/efi",
+        "boot/uboot",
+        "data",
+        "etc/mender",
+        "root",
+        "lib/modules",
+        "usr/bin",
+        "usr/sbin",
+        "usr/share/mender/identity",
+        "usr/share/mender/modules/v3",
+        "var",
+    ] {
+        let path = tree.join(directory);
+        fs::create_dir_all(&path).map_err(|error| format!("cannot make {}: {error}", path.display()))?;
+    }
+    let guest = board.guest();
+    program(&tree.join("bin/busybox"), &kit.busybox(board.arch())?)?;
+    for applet in APPLETS {
+        link("busybox", &tree.join("bin").join(applet))?;
+    }
+    link("/run/lock", &tree.join("var/lock"))?;
+    link("/run", &tree.join("var/run"))?;
+    fs::create_dir_all(tree.join("var/lib")).map_err(|error| format!("var/lib: {error}"))?;
+    link("/data/mender", &tree.join("var/lib/mender"))?;
+
+    let kernel = kit.kernel(board)?;
+    copy(&kernel.image, &tree.join("boot/vmlinuz"))?;
+    for module in guest.modules {
+        let modules = kernel.modules.as_ref().ok_or("this kernel has no modules")?;
+        let name = module.rsplit('/').next().unwrap_or(module);
+        copy(&modules.join(format!("{module}.ko")), &tree.join(format!("lib/modules/{name}.ko")))?;
+    }
+
+    if system.fault != Fault::KernelPanics {
+        text_program(&tree.join("sbin/init"), include_str!("../guest/init"))?;
+    } else {
+        // The kernel would take a shell in its place.
+        fs::remove_file(tree.join("bin/sh")).map_err(|error| format!("bin/sh: {error}"))?;
+    }
+    text_program(&tree.join("sbin/reboot"), include_str!("../guest/reboot"))?;
+    match system.fault {
+        Fault::ClientDoesNotComeUp => text_program(
+            &tree.join("usr/bin/rust-ota"),
+            "#!/bin/sh\necho rota-test: this client does not come up\nexit 1\n",
+        )?,
+        Fault::None | Fault::KernelPanics | Fault::HealthCheckFails => {
+            program(&tree.join("usr/bin/rust-ota"), &kit.client(board.arch())?)?;
+        }
+    }
+    text_program(
+        &tree.join("usr/share/mender/identity/mender-device-identity"),
+        "#!/bin/sh\necho serial=testboard-1\n",
+    )?;
+    write(&tree.join("etc/version"), format!("{}\n", system.version))?;
+    let names: Vec<&str> =
+        guest.modules.iter().map(|module| module.rsplit('/').next().unwrap_or(module)).collect();
+    write(
+        &tree.join("etc/board"),
+        format!(
+            "MODULES=\"{}\"\nBOOT_DEVICE={}\nBOOT_DIRECTORY={}\nDATA_DEVICE={}\n",
+            names.join(" "),
+            guest.boot_device,
+            guest.boot_directory,
+            guest.data_device
+        ),
+    )?;
+    if let Some(text) = &guest.fw_env_config {
+        write(&tree.join("etc/fw_env.config"), text)?;
+    }
+    write(&tree.join("etc/mender/artifact-verify-key.pem"), &kit.keys.public)?;
+    let mut config = json!({
+        "ArtifactVerifyKey": "/etc/mender/artifact-verify-key.pem",
+        "RustOta": { "RebootCommand": "/sbin/reboot" },
+    });
+    if system.fault == Fault::HealthCheckFails {
+        config["RustOta"]["HealthCheck"] = json!({ "Commands": ["/bin/false"], "TimeoutSeconds": 2 });
+    }
+    write(&tree.join("etc/mender/mender.conf"), format!("{config:#}\n"))
+}
+
+/// The data partition of a device: its configuration, its key, and whatever a scenario adds.
+pub fn data_tree(tree: &Path, board: &dyn Board, config: &Value, device_key: &[u8]) -> Outcome<PathBuf> {
+    let mender = tree.join("mender");
+    fs::create_dir_all(&mender).map_err(|error| format!("cannot make {}: {error}", mender.display()))?;
+    let guest = board.guest();
+    let mut all = json!({ "RootfsPartA": guest.root_a, "RootfsPartB": guest.root_b });
+    if let (Some(all), Some(config)) = (all.as_object_mut(), config.as_object()) {
+        all.extend(config.clone());
+    }
+    write(&mender.join("mender.conf"), format!("{all:#}\n"))?;
+    write(&mender.join("device_type"), format!("device_type={DEVICE_TYPE}\n"))?;
+    let key = mender.join("mender-agent.pem");
+    write(&key, device_key)?;
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o600))
+        .map_err(|error| format!("{}: {error}", key.display()))?;
+    Ok(mender)
+}
+
+fn copy(from: &Path, to: &Path) -> Outcome {
+    fs::copy(from, to)
+        .map(|_bytes| ())
+        .map_err(|error| format!("cannot copy {} to {}: {error}", from.display(), to.display()))
+}
+
+fn link(target: &str, at: &Path) -> Outcome {
+    symlink(target, at).map_err(|error| format!("cannot make {}: {error}", at.display()))
+}
+
+fn program(at: &Path, from: &Path) -> Outcome {
+    copy(from, at)?;
+    executable(at)
+}
+
+fn text_program(at: &Path, text: &str) -> Outcome {
+    write(at, text)?;
+    executable(at)
+}
+
+fn executable(path: &Path) -> Outcome {
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755))
+        .map_err(|error| format!("{}: {error}", path.display()))
+}

@@ -1,0 +1,82 @@
+//! What devices go through, one file for each.
+
+mod falls_back_from_a_client_that_does_not_come_up;
+mod falls_back_from_a_failing_health_check;
+mod falls_back_from_a_kernel_that_panics;
+mod falls_back_from_a_root_file_system_that_is_garbage;
+mod takes_an_update_over_the_air_and_commits;
+
+use crate::Outcome;
+use crate::device::{Device, Make, Running, Tally};
+use crate::rootfs::{Fault, System};
+use crate::runner::Scene;
+
+/// One of them.
+pub struct Scenario {
+    /// A sentence.
+    pub name: &'static str,
+    /// Where it runs.
+    pub boards: &'static [&'static str],
+    /// Whether it runs on every change.
+    pub always: bool,
+    /// In how many parts it is run, side by side.
+    pub parts: u64,
+    /// It.
+    pub run: fn(&Scene) -> Outcome<Tally>,
+}
+
+/// Every board.
+const EVERYWHERE: &[&str] = &["grub-x86_64", "uboot-x86_64", "uboot-aarch64"];
+
+/// In the order in which they run: the long ones first.
+pub const ALL: &[Scenario] = &[
+    takes_an_update_over_the_air_and_commits::SCENARIO,
+    falls_back_from_a_kernel_that_panics::SCENARIO,
+    falls_back_from_a_root_file_system_that_is_garbage::SCENARIO,
+    falls_back_from_a_client_that_does_not_come_up::SCENARIO,
+    falls_back_from_a_failing_health_check::SCENARIO,
+];
+
+/// A device with 1.0 in slot A gets `system`, which must not stay: the server hears of a failure, with a log, and the
+/// device runs 1.0 from slot A and takes the next update.
+fn falls_back(scene: &Scene, device: &mut Device, deployment: &str, boots: u32) -> Outcome {
+    let (end, machine, running) = device.finish(deployment, boots)?;
+    machine.kill();
+    expect("the end on the server", &end, "failure")?;
+    expect("the slot", &running.slot, "a")?;
+    expect("the version", &running.version, "1.0")?;
+    let log = device.fleet.log(deployment)?;
+    if log.trim().is_empty() {
+        return Err("no log came with the failure".into());
+    }
+    takes_another(scene, device)
+}
+
+/// The device takes an update and runs it: it is as good as before.
+fn takes_another(_scene: &Scene, device: &mut Device) -> Outcome {
+    let next = System::new("2.0");
+    let deployment = device.deploy(&next)?;
+    let (end, machine, running) = device.finish(&deployment, 3)?;
+    machine.kill();
+    expect("the end of the next update", &end, "success")?;
+    expect("the version after it", &running.version, "2.0")
+}
+
+/// A device whose update is faulty.
+fn falls_back_from(scene: &Scene, fault: Fault) -> Outcome<Tally> {
+    let mut device = scene.device(&Make::new())?;
+    let deployment = device.deploy(&System::with("1.1-bad", fault))?;
+    falls_back(scene, &mut device, &deployment, 6)?;
+    Ok(device.tally)
+}
+
+/// An error that names what was expected.
+fn expect(what: &str, found: &str, expected: &str) -> Outcome {
+    if found == expected { Ok(()) } else { Err(format!("{what} is {found:?}, not {expected:?}")) }
+}
+
+/// Slot and version.
+fn expect_running(running: &Running, slot: &str, version: &str) -> Outcome {
+    expect("the slot", &running.slot, slot)?;
+    expect("the version", &running.version, version)
+}

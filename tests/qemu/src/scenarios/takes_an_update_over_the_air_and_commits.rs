@@ -1,0 +1,33 @@
+//! The main job: from the server into the other slot, on trial, committed; and the way back, to the first slot.
+
+use super::{EVERYWHERE, Scenario, expect, expect_running};
+use crate::Outcome;
+use crate::device::{Make, Tally};
+use crate::rootfs::System;
+use crate::runner::Scene;
+
+pub const SCENARIO: Scenario = Scenario {
+    name: "takes_an_update_over_the_air_and_commits",
+    boards: EVERYWHERE,
+    always: true,
+    parts: 1,
+    run,
+};
+
+fn run(scene: &Scene) -> Outcome<Tally> {
+    let mut device = scene.device(&Make::new())?;
+    for (version, slot) in [("2.0", "b"), ("3.0", "a")] {
+        let deployment = device.deploy(&System::new(version))?;
+        let (end, machine, running) = device.finish(&deployment, 2)?;
+        machine.kill();
+        expect("the end on the server", &end, "success")?;
+        expect_running(&running, slot, version)?;
+        let reported = device.fleet.reported(&deployment).join(" ");
+        expect("what was reported", &reported, "downloading installing rebooting success")?;
+    }
+    // Committed: it stays over a restart.
+    let (machine, running) = device.come_up(1)?;
+    machine.kill();
+    expect_running(&running, "a", "3.0")?;
+    Ok(device.tally)
+}
