@@ -506,6 +506,7 @@ impl<'a> Agent<'a> {
             if record.unreported.as_ref().is_some_and(|unreported| &unreported.id == id) {
                 record.unreported = None;
                 record.spent = None;
+                record.cut_downloads = None;
                 record.save(device.state)?;
             }
             Ok::<(), deploy::record::RecordError>(())

@@ -322,6 +322,8 @@ fn scenario(
         }
         let finals = &facts.server.finals;
         match finals.first() {
+            // Given up by the server before the download was over: it was cut short and is not offered again.
+            None if facts.server.aborted && runs == "old" => Ok(After::Settled),
             None => Err("the server was never told how it ended".into()),
             Some(said) if finals.iter().any(|other| other != said) => {
                 Err(format!("the server was told both: {finals:?}"))

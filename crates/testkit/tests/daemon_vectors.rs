@@ -50,7 +50,10 @@ const ID: &str = "d0000000-0000-4000-8000-000000000001";
 
 /// What ours does otherwise: number, what is compared, ours, why. An empty text leaves that part as recorded.
 const DIFFERENT: &[(u32, &str, &str, &str, &str)] = &[
-    (39, "D+", "", "", "the module was not called yet, so there is nothing it could clean up"),
+    (13, "D+ Q D Z D+ Q D D- I+ I I- R+ R VR R- C+ C C- Z", "dl dl in rb in OK", "new", CUT_DOWNLOAD),
+    // The module was not called yet, so there is nothing it could clean up.
+    (39, "D+ D+ Q D D- I+ I I- R+ R VR R- C+ C C- Z", "dl dl in rb in OK", "new", CUT_DOWNLOAD),
+    (58, "D+ Q D D- Z D+ Q D D- I+ I I- R+ R VR R- C+ C C- Z", "dl dl in rb in OK", "new", CUT_DOWNLOAD),
     (
         75,
         "D+ Q D D- I+ I I- R+ R VR R! B+ B B- BR+ (BR VBR)x3 F+ F F- Z",
@@ -73,6 +76,8 @@ const DIFFERENT: &[(u32, &str, &str, &str, &str)] = &[
         "the same reports; here those without an answer are written down as well",
     ),
 ];
+
+const CUT_DOWNLOAD: &str = "a download that is cut short is no failure: it begins again, ten times at most";
 
 /// Rows whose kill is behind the call of a real module and not in it: the file tree is gone then, so that there is nothing
 /// to clean up again. The tests of the daemon kill it in the middle.

@@ -211,6 +211,12 @@ impl<'a> Device<'a> {
         Ok(finished)
     }
 
+    /// The log that comes with a failure, after it.
+    pub fn log_of(&self, machine: &mut Machine, deployment: &str) -> Outcome<String> {
+        let log = machine.until("no log came with the failure", BOOT, |_lines| self.fleet.log(deployment).ok())?;
+        log.ok_or_else(|| "the machine ended before its log came".to_owned())
+    }
+
     /// Lets a running machine go on for as long as it writes down nothing new: until it said `marker`.
     pub fn expect(&self, machine: &mut Machine, marker: &str) -> Outcome<String> {
         match machine.wait_for(marker, UPDATE)? {

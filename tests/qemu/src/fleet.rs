@@ -82,7 +82,8 @@ impl Fleet {
         self.running.requests()
     }
 
-    /// The statuses that were reported for a deployment, in order.
+    /// The statuses that were reported for a deployment, in order. One that is repeated stands there once: a download that
+    /// takes long is reported again.
     pub fn reported(&self, deployment: &str) -> Vec<String> {
         let path = format!("/{deployment}/status");
         let reports = self.requests().into_iter().filter(|request| request.path.ends_with(&path));
@@ -91,7 +92,9 @@ impl Fleet {
             let body: Value = serde_json::from_slice(&request.body).ok()?;
             Some(body["status"].as_str()?.to_owned())
         };
-        reports.filter_map(status).collect()
+        let mut statuses: Vec<String> = reports.filter_map(status).collect();
+        statuses.dedup();
+        statuses
     }
 }
 

@@ -17,7 +17,7 @@ use testkit::choice::Generator;
 
 use crate::{Outcome, run};
 
-const MAGIC: u64 = 0x006a_7367_7773_6872;
+const MAGIC: u64 = 0x006a_7366_7773_6872;
 const FLUSH: u64 = 1;
 const FUA: u64 = 2;
 const DISCARD: u64 = 4;

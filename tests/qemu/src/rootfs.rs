@@ -79,6 +79,7 @@ const APPLETS: &[&str] = &[
     "test",
     "df",
     "head",
+    "tail",
     "sha256sum",
     "touch",
     "ln",
@@ -163,6 +164,10 @@ fn lay_out(kit: &Kit, board: &dyn Board, system: &System, tree: &Path) -> Outcom
     text_program(
         &tree.join("usr/share/mender/identity/mender-device-identity"),
         "#!/bin/sh\necho serial=testboard-1\n",
+    )?;
+    text_program(
+        &tree.join("usr/share/mender/modules/v3/keep-on-data"),
+        include_str!("../guest/keep-on-data"),
     )?;
     write(&tree.join("etc/version"), format!("{}\n", system.version))?;
     let names: Vec<&str> =

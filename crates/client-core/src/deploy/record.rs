@@ -23,6 +23,10 @@ pub const VERSION: u32 = 1;
 /// legal deployment makes eighteen.
 pub const TRANSITIONS_MAX: u32 = 28;
 
+/// Times that the download of one deployment may be cut short by a lost process or a lost power supply and begun again. One
+/// more is a failure: whatever ends this client in the middle may be the artifact itself.
+pub const CUT_DOWNLOADS_MAX: u32 = 10;
+
 /// Restarts one deployment may ask for, in each direction.
 pub const REBOOTS_MAX: u32 = 3;
 
@@ -44,6 +48,9 @@ pub struct Record {
     /// download leaves nothing else of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spent: Option<Spent>,
+    /// How often the download of the deployment in hand was cut short.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cut_downloads: Option<CutDownloads>,
     /// Fields of other clients.
     #[serde(flatten)]
     unknown: Map<String, Value>,
@@ -56,6 +63,15 @@ pub struct Spent {
     pub id: String,
     /// Bytes of the artifact that came over the network, those that came twice counted twice.
     pub bytes: u64,
+}
+
+/// How often the download of a deployment was cut short.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CutDownloads {
+    /// The deployment's id.
+    pub id: String,
+    /// At most [`CUT_DOWNLOADS_MAX`].
+    pub times: u32,
 }
 
 /// The end of a deployment, for the server.
@@ -103,6 +119,10 @@ pub struct Deployment {
     /// Something failed; the deployment is on its way back or to its end.
     #[serde(default)]
     pub failed: bool,
+    /// Its download was cut short: it is cleaned up and forgotten, and the server offers it again. `failed` is set as well,
+    /// so that a client that does not know this field reports no success.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub offered_again: bool,
     /// The way back failed too, or there is none.
     #[serde(default)]
     pub inconsistent: bool,
@@ -192,6 +212,7 @@ impl Deployment {
             stage: Stage::Download,
             entered: true,
             failed: false,
+            offered_again: false,
             inconsistent: false,
             needs_reboot: false,
             reboots_itself: false,
@@ -258,6 +279,7 @@ impl Record {
             deployment: None,
             unreported: None,
             spent: None,
+            cut_downloads: None,
             unknown: Map::new(),
         }
     }

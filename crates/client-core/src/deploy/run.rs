@@ -14,7 +14,9 @@ use std::io::Read;
 
 use super::device::Device;
 use super::gates::{Answer, Gate, Gatekeeper, Question};
-use super::record::{Deployment, REBOOTS_MAX, Record, TRANSITIONS_MAX, Unreported, VERSION};
+use super::record::{
+    CUT_DOWNLOADS_MAX, CutDownloads, Deployment, REBOOTS_MAX, Record, TRANSITIONS_MAX, Unreported, VERSION,
+};
 use super::report::{DeployError, Held, Notice, Observer, Reported, Reporter, Status, Summary};
 use super::scripts::{OnScriptFailure, ScriptPoint, ScriptRunner};
 use super::stage::{self, Conduct, Importance, Outcome, Resume, Stage};
@@ -229,6 +231,10 @@ pub fn resume(device: &mut Device<'_>, options: &Options) -> Result<Summary, Dep
                     // It was waiting, and the bootloader went back: that is news.
                     run.fail(DeployError::FellBack);
                     run.observer.notice(Notice::CommittingFailed);
+                }
+                (Stage::Cleanup, Stage::Download) if run.is_offered_again() => {
+                    run.deployment.failed = true;
+                    run.deployment.offered_again = true;
                 }
                 (Stage::Rollback | Stage::Cleanup, found) if found != stage => {
                     run.deployment.failed = true;
@@ -1147,6 +1153,12 @@ impl<'r> Run<'r> {
             failed: self.deployment.failed,
             remark: self.deployment.remark.clone(),
         });
+        let ended = ended.filter(|_| !self.deployment.offered_again);
+        if let (true, Some(id)) = (self.deployment.offered_again, self.deployment.id.clone()) {
+            let times = self.times_cut().saturating_add(1);
+            log::warn!("the download was cut short ({times} of {CUT_DOWNLOADS_MAX} times): it begins again");
+            self.record.cut_downloads = Some(CutDownloads { id, times });
+        }
         self.record.unreported = ended.clone().or(self.record.unreported.take());
         let saved = self.record.save(self.state);
         // A success that is not written down may turn out otherwise: the next process decides.
@@ -1154,6 +1166,19 @@ impl<'r> Run<'r> {
         self.ended = ended.filter(|_| !self.save_failed);
         saved?;
         cleaned.and(discarded)
+    }
+
+    /// Whether a download that was cut short is begun again: the server orders it again as long as it hears of no end. Not
+    /// without end.
+    fn is_offered_again(&self) -> bool {
+        self.conduct == Conduct::Unattended && self.times_cut() < CUT_DOWNLOADS_MAX
+    }
+
+    /// How often the download of this deployment was cut short before this time.
+    fn times_cut(&self) -> u32 {
+        let cut = self.record.cut_downloads.as_ref();
+        let cut = cut.filter(|cut| self.deployment.id.as_ref() == Some(&cut.id));
+        cut.map_or(0, |cut| cut.times)
     }
 
     /// Saves the position in a stage that must be gone through whether it can be saved or not.
@@ -1238,7 +1263,7 @@ impl<'r> Run<'r> {
         let installing = was(Stage::Install);
         let (status, success) = if self.save_failed {
             (Status::Inconsistent, false)
-        } else if self.interrupted {
+        } else if self.interrupted || (self.deployment.offered_again && was(Stage::Cleanup)) {
             (Status::Interrupted, false)
         } else if self.rebooting {
             (Status::Rebooting, true)

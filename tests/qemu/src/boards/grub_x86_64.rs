@@ -21,32 +21,13 @@ const BOARD: &str = "\
 serial --unit=0 --speed=115200
 terminal_input serial
 terminal_output serial
-set kernel_args=\"ro console=ttyS0 panic=1 quiet no_timer_check\"
+set rota_args=\"ro console=ttyS0 panic=1 quiet no_timer_check\"
 ";
 
 /// What GRUB is made of: what `boot/grub/README.md` asks for, and the serial console of [`BOARD`].
 const GRUB_MODULES: &[&str] = &[
-    "part_gpt",
-    "part_msdos",
-    "fat",
-    "ext2",
-    "normal",
-    "linux",
-    "loadenv",
-    "test",
-    "echo",
-    "regexp",
-    "reboot",
-    "halt",
-    "sleep",
-    "configfile",
-    "true",
-    "minicmd",
-    "serial",
-    "terminal",
-    "search",
-    "search_label",
-    "probe",
+    "part_gpt", "fat", "ext2", "normal", "linux", "loadenv", "test", "regexp", "probe", "echo", "sleep", "reboot",
+    "configfile", "true", "serial", "terminal",
 ];
 
 impl Board for GrubX86_64 {

@@ -4,7 +4,18 @@ mod falls_back_from_a_client_that_does_not_come_up;
 mod falls_back_from_a_failing_health_check;
 mod falls_back_from_a_kernel_that_panics;
 mod falls_back_from_a_root_file_system_that_is_garbage;
+mod refuses_a_corrupted_artifact;
+mod refuses_a_foreign_artifact;
+mod refuses_an_unsigned_artifact;
+mod resumes_a_download_across_a_reset_connection;
+mod runs_an_update_module_on_the_real_root;
+mod survives_the_plug_being_pulled_at_any_point;
 mod takes_an_update_over_the_air_and_commits;
+mod takes_the_update_after_a_reset_in_its_download;
+mod takes_twenty_updates_in_a_row;
+mod updates_with_a_clock_at_1970;
+mod updates_with_a_full_data_partition;
+mod writes_nothing_to_the_environment_of_a_committed_system;
 
 use crate::Outcome;
 use crate::device::{Device, Make, Running, Tally};
@@ -30,22 +41,32 @@ const EVERYWHERE: &[&str] = &["grub-x86_64", "uboot-x86_64", "uboot-aarch64"];
 
 /// In the order in which they run: the long ones first.
 pub const ALL: &[Scenario] = &[
-    takes_an_update_over_the_air_and_commits::SCENARIO,
-    falls_back_from_a_kernel_that_panics::SCENARIO,
-    falls_back_from_a_root_file_system_that_is_garbage::SCENARIO,
+    survives_the_plug_being_pulled_at_any_point::SCENARIO,
+    takes_twenty_updates_in_a_row::SCENARIO,
+    writes_nothing_to_the_environment_of_a_committed_system::SCENARIO,
     falls_back_from_a_client_that_does_not_come_up::SCENARIO,
     falls_back_from_a_failing_health_check::SCENARIO,
+    falls_back_from_a_kernel_that_panics::SCENARIO,
+    falls_back_from_a_root_file_system_that_is_garbage::SCENARIO,
+    refuses_a_corrupted_artifact::SCENARIO,
+    refuses_a_foreign_artifact::SCENARIO,
+    refuses_an_unsigned_artifact::SCENARIO,
+    resumes_a_download_across_a_reset_connection::SCENARIO,
+    runs_an_update_module_on_the_real_root::SCENARIO,
+    takes_an_update_over_the_air_and_commits::SCENARIO,
+    takes_the_update_after_a_reset_in_its_download::SCENARIO,
+    updates_with_a_clock_at_1970::SCENARIO,
+    updates_with_a_full_data_partition::SCENARIO,
 ];
 
 /// A device with 1.0 in slot A gets `system`, which must not stay: the server hears of a failure, with a log, and the
 /// device runs 1.0 from slot A and takes the next update.
 fn falls_back(scene: &Scene, device: &mut Device, deployment: &str, boots: u32) -> Outcome {
-    let (end, machine, running) = device.finish(deployment, boots)?;
-    machine.kill();
+    let (end, mut machine, running) = device.finish(deployment, boots)?;
     expect("the end on the server", &end, "failure")?;
-    expect("the slot", &running.slot, "a")?;
-    expect("the version", &running.version, "1.0")?;
-    let log = device.fleet.log(deployment)?;
+    expect_running(&running, "a", "1.0")?;
+    let log = device.log_of(&mut machine, deployment)?;
+    machine.kill();
     if log.trim().is_empty() {
         return Err("no log came with the failure".into());
     }
@@ -79,4 +100,22 @@ fn expect(what: &str, found: &str, expected: &str) -> Outcome {
 fn expect_running(running: &Running, slot: &str, version: &str) -> Outcome {
     expect("the slot", &running.slot, slot)?;
     expect("the version", &running.version, version)
+}
+
+/// Orders an artifact that must not be taken: it fails, nothing is armed, and the running system goes on. `because` is in
+/// the log that the server gets.
+fn refuses(device: &mut Device, deployment: &str, because: &str) -> Outcome {
+    let before = device.environment();
+    let (end, mut machine, running) = device.finish(deployment, 1)?;
+    expect("the end on the server", &end, "failure")?;
+    expect_running(&running, "a", "1.0")?;
+    let log = device.log_of(&mut machine, deployment)?;
+    machine.kill();
+    if !log.contains(because) {
+        return Err(format!("the log does not say {because:?}: {log}"));
+    }
+    if device.environment() != before {
+        return Err("the boot environment was written".into());
+    }
+    Ok(())
 }

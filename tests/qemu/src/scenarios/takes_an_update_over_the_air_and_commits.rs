@@ -23,7 +23,7 @@ fn run(scene: &Scene) -> Outcome<Tally> {
         expect("the end on the server", &end, "success")?;
         expect_running(&running, slot, version)?;
         let reported = device.fleet.reported(&deployment).join(" ");
-        expect("what was reported", &reported, "downloading installing rebooting success")?;
+        expect("what was reported", &reported, "downloading installing rebooting installing success")?;
     }
     // Committed: it stays over a restart.
     let (machine, running) = device.come_up(1)?;

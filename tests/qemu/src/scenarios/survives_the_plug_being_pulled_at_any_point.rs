@@ -1,0 +1,111 @@
+//! The power goes at a point of a whole update, spread over all that the disks are told in it: firmware, bootloader,
+//! download, installation, restart, trial and commit. What was not flushed is there in part. Then the device is turned on:
+//! it comes up, old or new, tells the server the truth, and takes the update.
+
+use testkit::choice::Generator;
+
+use super::{EVERYWHERE, Scenario, expect};
+use crate::Outcome;
+use crate::device::{BOOT, Device, Make, Tally, UP, UPDATE};
+use crate::machine::Seen;
+use crate::rootfs::System;
+use crate::runner::Scene;
+
+pub const SCENARIO: Scenario = Scenario {
+    name: "survives_the_plug_being_pulled_at_any_point",
+    boards: EVERYWHERE,
+    always: true,
+    parts: 4,
+    run,
+};
+
+fn run(scene: &Scene) -> Outcome<Tally> {
+    let (part, parts) = scene.part;
+    // One whole update tells how many writes and flushes there are, from power on to the end on the server.
+    let mut device = scene.device_in("whole", &Make::new())?;
+    let all = whole_update(&mut device)?;
+    let mut tally = device.tally;
+    drop(device);
+    for number in (0..scene.cuts).filter(|number| number % parts == part) {
+        let mut random = Generator::new(scene.seed.wrapping_mul(0x9e37_79b9).wrapping_add(number));
+        // One point in each of as many stretches of the same length as there are cuts.
+        let stretch = (all / scene.cuts).max(1);
+        let point = number * all / scene.cuts + random.next_word() % stretch;
+        let mut device = scene.device_in(&format!("cut-{number:03}"), &Make::new())?;
+        let result = survives(&mut device, point, &mut random);
+        tally += device.tally;
+        result.map_err(|error| format!("cut {number} at {point} of {all} writes and flushes: {error}"))?;
+        device.clean_up()?;
+    }
+    Ok(tally)
+}
+
+/// Runs an update and counts what its disks were told.
+fn whole_update(device: &mut Device) -> Outcome<u64> {
+    let deployment = device.deploy(&System::new("2.0"))?;
+    let mut all = 0;
+    for _boot in 0..2 {
+        let mut machine = device.start_recorded()?;
+        let end = device.finish_with(&mut machine, &deployment)?;
+        machine.kill();
+        all += device.recorded();
+        if let Some(end) = end {
+            expect("the end of the whole update", &end, "success")?;
+            return Ok(all);
+        }
+    }
+    Err("the whole update took more than two boots".into())
+}
+
+fn survives(device: &mut Device, point: u64, random: &mut Generator) -> Outcome {
+    let deployment = device.deploy(&System::new("2.0"))?;
+    let mut before = 0;
+    // As long as it takes to get there: the second run begins with the restart into the trial.
+    let cut = loop {
+        let mut machine = device.start_recorded()?;
+        let there = machine.until("the point of the cut was not reached", UPDATE, |_lines| {
+            let there = before + device.recorded() >= point;
+            (there || device.fleet.outcome(&deployment).is_some()).then_some(())
+        })?;
+        if there.is_some() {
+            break device.cut_power(machine, random)?;
+        }
+        before += device.recorded();
+    };
+    let told = device.fleet.status(&deployment).unwrap_or_default();
+    let context = |error: String| format!("{} of {} writes lost, {told:?}: {error}", cut.lost, cut.at_risk);
+
+    // It comes up whole, old or new.
+    let mut machine = device.start()?;
+    if let Seen::Ended = machine.wait_for(UP, BOOT)? {
+        // The boot of a trial may have been counted already: then this one falls back.
+        machine = device.start()?;
+        if let Seen::Ended = machine.wait_for(UP, BOOT)? {
+            return Err(context("it does not come up".into()));
+        }
+    }
+    // And comes to an end that is true.
+    let mut end = device.finish_with(&mut machine, &deployment)?;
+    let mut boots = 0;
+    while end.is_none() && boots < 4 {
+        machine = device.start()?;
+        boots += 1;
+        end = device.finish_with(&mut machine, &deployment)?;
+    }
+    let end = end.ok_or_else(|| context("the deployment does not end".into()))?;
+    machine.kill();
+    let (machine, running) = device.come_up(2)?;
+    machine.kill();
+    match (end.as_str(), running.version.as_str()) {
+        ("success", "2.0") => Ok(()),
+        // A trial that was cut short has failed; the next order has to succeed.
+        ("failure", "1.0") => {
+            let again = device.fleet.order("2.0")?;
+            let (end, machine, running) = device.finish(&again, 4)?;
+            machine.kill();
+            expect("the end of the second order", &end, "success").map_err(context)?;
+            expect("the version after it", &running.version, "2.0").map_err(context)
+        }
+        (end, version) => Err(context(format!("the server was told {end:?} and {version:?} runs"))),
+    }
+}
