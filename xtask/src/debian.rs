@@ -27,6 +27,30 @@ const TOOLS: &[(&str, &str)] = &[
     ("zstd", "zstd"),
 ];
 
+/// The same for the board tests; a path is a file that is no program.
+const BOARD_TOOLS: &[(&str, &str)] = &[
+    ("qemu-system-x86_64", "qemu-system-x86"),
+    ("qemu-system-aarch64", "qemu-system-arm"),
+    ("/usr/share/OVMF/OVMF_CODE_4M.fd", "ovmf"),
+    ("grub-mkimage", "grub-common"),
+    ("/usr/lib/grub/x86_64-efi/linux.mod", "grub-efi-amd64-bin"),
+    ("/usr/lib/u-boot/qemu-x86/u-boot.rom", "u-boot-qemu"),
+    ("mkimage", "u-boot-tools"),
+    ("mkfs.vfat", "dosfstools"),
+    ("mcopy", "mtools"),
+    ("sgdisk", "gdisk"),
+    ("mke2fs", "e2fsprogs"),
+    ("busybox", "busybox-static"),
+    ("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu"),
+    ("/usr/aarch64-linux-gnu/lib/libc.a", "libc6-dev-arm64-cross"),
+    ("make", "make"),
+    ("gcc", "gcc"),
+    ("flex", "flex"),
+    ("bison", "bison"),
+    ("bc", "bc"),
+    ("/usr/include/openssl/ssl.h", "libssl-dev"),
+];
+
 /// What of the tools is there in the end.
 pub struct Tools {
     /// Programs that are not.
@@ -35,21 +59,35 @@ pub struct Tools {
     pub reason: String,
 }
 
-/// Looks for the tools, and installs what is missing if `may_install` and this user can.
+/// Looks for the tools of the interoperability tests, and installs what is missing if `may_install` and this user can.
 pub fn prepare(may_install: bool) -> Tools {
-    if missing().is_empty() {
+    prepare_all(TOOLS, may_install)
+}
+
+/// The same for the tools of the board tests.
+pub fn prepare_for_boards(may_install: bool) -> Tools {
+    prepare_all(BOARD_TOOLS, may_install)
+}
+
+/// The packages that have the tools of the board tests.
+pub fn packages_for_boards() -> Vec<&'static str> {
+    BOARD_TOOLS.iter().map(|(_, package)| *package).collect()
+}
+
+fn prepare_all(tools: &[(&'static str, &'static str)], may_install: bool) -> Tools {
+    if missing(tools).is_empty() {
         return Tools { missing: Vec::new(), reason: String::new() };
     }
-    let result =
-        if may_install { install(&packages(&missing())) } else { Err("--no-install was given".into()) };
+    let wanted = packages(tools, &missing(tools));
+    let result = if may_install { install(&wanted) } else { Err("--no-install was given".into()) };
     Tools {
-        missing: missing(),
+        missing: missing(tools),
         reason: result.err().unwrap_or_else(|| "their packages do not have them".into()),
     }
 }
 
-fn missing() -> Vec<&'static str> {
-    TOOLS.iter().map(|(program, _)| *program).filter(|program| find(program).is_none()).collect()
+fn missing(tools: &[(&'static str, &'static str)]) -> Vec<&'static str> {
+    tools.iter().map(|(program, _)| *program).filter(|program| find(program).is_none()).collect()
 }
 
 fn find(program: &str) -> Option<PathBuf> {
@@ -62,8 +100,8 @@ fn find(program: &str) -> Option<PathBuf> {
 }
 
 /// Each package once.
-fn packages(programs: &[&str]) -> Vec<&'static str> {
-    let wanted = TOOLS.iter().filter(|(program, _)| programs.contains(program));
+fn packages(tools: &[(&'static str, &'static str)], programs: &[&str]) -> Vec<&'static str> {
+    let wanted = tools.iter().filter(|(program, _)| programs.contains(program));
     let mut packages: Vec<&str> = wanted.map(|(_, package)| *package).collect();
     packages.dedup();
     packages
@@ -122,6 +160,6 @@ mod tests {
 
     #[test]
     fn each_package_is_named_once() {
-        assert_eq!(packages(&["fw_printenv", "fw_setenv", "zstd"]), ["libubootenv-tool", "zstd"]);
+        assert_eq!(packages(TOOLS, &["fw_printenv", "fw_setenv", "zstd"]), ["libubootenv-tool", "zstd"]);
     }
 }

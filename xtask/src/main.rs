@@ -15,6 +15,7 @@ mod image;
 mod markdown;
 mod options;
 mod process;
+mod qemu;
 mod relay;
 mod size;
 mod source;
@@ -40,6 +41,9 @@ Tasks:
   tidy [--write]                  Check the import rules and the house rules. --write puts the import table
                                   into ARCHITECTURE.md
   demo                            Updates over the air of a virtual device; also `cargo demo`
+  qemu [options] [SCENARIO...]    Updates, fall-backs and power cuts of real bootloaders and kernels under QEMU.
+                                  `qemu list` shows boards and scenarios, `qemu shell BOARD` opens a console,
+                                  `qemu --help` the options
   size [--target TRIPLE]          Build the program as it ships and check its size
   bench [install] [--runs N] [--mib N] [--client PROGRAM] [--write]
                                   Measure installation against a plain pipe. --client measures another build
@@ -61,6 +65,7 @@ fn main() -> ExitCode {
             "tidy" => tidy::run(rest),
             "demo" => demo::run(rest),
             "size" => size::run(rest),
+            "qemu" => qemu::run(rest),
             "bench" => bench::run(rest),
             "help" | "--help" | "-h" => {
                 print!("{HELP}");

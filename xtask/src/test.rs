@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use crate::options::Options;
-use crate::{Outcome, debian, demo, size, tidy, workspace};
+use crate::{Outcome, debian, demo, qemu, size, tidy, workspace};
 
 /// The oldest compiler that is supported: `rust-version` of the workspace.
 const OLDEST_RUST: &str = "1.85";
@@ -30,12 +30,22 @@ pub fn run(arguments: &[String]) -> Outcome {
     if quick {
         report
             .left_out
-            .push("features, documentation, demo, size, oldest compiler: --quick was given".into());
+            .push("features, documentation, demo, size, boards, oldest compiler: --quick was given".into());
     } else {
         report.step("features", features);
         report.step("documentation", documentation);
         report.step("demo", run_demo);
         report.step("size", || size::run(&[]));
+        let tools = debian::prepare_for_boards(may_install);
+        if tools.missing.is_empty() {
+            report.step("boards", || qemu::run(&[]));
+        } else {
+            report.left_out.push(format!(
+                "boards: {} are missing: {}",
+                tools.missing.join(", "),
+                tools.reason
+            ));
+        }
         if has_toolchain(OLDEST_RUST) {
             report.step("oldest compiler", check_with_oldest);
         } else {

@@ -16,7 +16,7 @@ use client_core::agent::{Agent, AgentSettings};
 use client_core::artifact::{Limits, Trust};
 use client_core::clock::{Clock, Waiter, Wake};
 use client_core::deploy::gates::{AlwaysOpen, Answer, Gate, Gatekeeper, Question};
-use client_core::deploy::record::Record;
+use client_core::deploy::record::{CUT_DOWNLOADS_MAX, CutDownloads, Deployment, Record};
 use client_core::deploy::{self, Device, NoReporter, Options, Policy};
 use client_core::install::NoModules;
 use client_core::schedule::Schedule;
@@ -591,4 +591,32 @@ fn every_exchange_broken_at_every_byte_ends_in_success() {
     }
     println!("deployments with one broken exchange: {runs}");
     assert!(runs > 1000, "{runs}");
+}
+
+/// A device whose download was cut short for the tenth time, or once more.
+fn after_a_cut_download(times: u32) -> Bench {
+    let mut bench = Bench::new();
+    bench.order();
+    change_deployment(&bench, |record| {
+        let mut deployment = Deployment::new("new".into(), "rootfs-image".into());
+        deployment.id = Some(ID.into());
+        record.deployment = Some(deployment);
+        record.cut_downloads = Some(CutDownloads { id: ID.into(), times });
+    });
+    bench
+}
+
+#[test]
+fn a_download_that_is_cut_short_begins_again_but_not_without_end() {
+    let mut bench = after_a_cut_download(CUT_DOWNLOADS_MAX - 1);
+    assert!(bench.daemon(20), "it is installed");
+    bench.boot();
+    bench.daemon(6);
+    assert_eq!(bench.server.finals(ID), ["success"]);
+    assert_eq!(bench.record().cut_downloads, None);
+
+    let mut bench = after_a_cut_download(CUT_DOWNLOADS_MAX);
+    assert!(!bench.daemon(20));
+    assert_eq!(bench.server.finals(ID), ["failure"]);
+    assert_eq!(version(&bench.world, !bench.running), None, "nothing was written");
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use testkit::choice::Generator;
 
-use crate::boards::{Board, Disk};
+use crate::boards::{Board, Disk, EnvFile};
 use crate::fleet::Fleet;
 use crate::kit::Kit;
 use crate::machine::{Machine, Seen};
@@ -121,11 +121,6 @@ impl<'a> Device<'a> {
         })
     }
 
-    /// What it shares with the others.
-    pub fn kit(&self) -> &'a Kit {
-        self.kit
-    }
-
     /// A path in its folder.
     pub fn path(&self, name: &str) -> PathBuf {
         self.directory.join(name)
@@ -155,19 +150,14 @@ impl<'a> Device<'a> {
         (0..self.disks.len()).map(|index| power::entries(&self.record(index))).sum()
     }
 
-    /// The writes to one disk that were recorded.
-    pub fn recorded_writes(&self, disk: usize) -> Outcome<Vec<(u64, u64)>> {
-        power::writes(&self.record(disk))
-    }
-
     /// Pulls the plug of a recorded machine: what was not flushed is on its disks in part.
     pub fn cut_power(&mut self, machine: Machine, random: &mut Generator) -> Outcome<Cut> {
         machine.kill();
         self.tally.cuts += 1;
         let mut all = Cut::default();
         for index in 0..self.disks.len() {
-            let image = self.disks[index].image.clone();
-            let cut = power::cut(&self.base(index), &self.record(index), &image, random)?;
+            let Disk { image, data_at, .. } = &self.disks[index];
+            let cut = power::cut(&self.base(index), &self.record(index), image, *data_at, random)?;
             all.writes += cut.writes;
             all.at_risk += cut.at_risk;
             all.lost += cut.lost;
@@ -213,7 +203,8 @@ impl<'a> Device<'a> {
 
     /// The log that comes with a failure, after it.
     pub fn log_of(&self, machine: &mut Machine, deployment: &str) -> Outcome<String> {
-        let log = machine.until("no log came with the failure", BOOT, |_lines| self.fleet.log(deployment).ok())?;
+        let log =
+            machine.until("no log came with the failure", BOOT, |_lines| self.fleet.log(deployment).ok())?;
         log.ok_or_else(|| "the machine ended before its log came".to_owned())
     }
 
@@ -248,7 +239,11 @@ impl<'a> Device<'a> {
     /// The files of the boot environment, byte by byte.
     pub fn environment(&self) -> Vec<Option<Vec<u8>>> {
         let files = self.board.environment();
-        files.iter().map(|file| disk::read_fat(&self.disks[file.disk].image, file.at, file.path)).collect()
+        let read = |file: &EnvFile| match file {
+            EnvFile::Fat { disk, at, path } => disk::read_fat(&self.disks[*disk].image, *at, path),
+            EnvFile::Own { name } => std::fs::read(self.path(name)).ok(),
+        };
+        files.iter().map(read).collect()
     }
 
     /// The disks.

@@ -122,11 +122,3 @@ pub fn read_fat(disk: &Path, at: u64, path: &str) -> Option<Vec<u8>> {
     let output = Command::new("mtype").args(["-i", &image, &format!("::{path}")]).output().ok()?;
     output.status.success().then_some(output.stdout)
 }
-
-/// Overwrites a file of such a file system.
-pub fn write_fat(disk: &Path, at: u64, path: &str, content: &[u8]) -> Outcome {
-    let staged = disk.with_extension("file");
-    write(&staged, content)?;
-    let image = format!("{}@@{at}", disk.display());
-    run(Command::new("mcopy").args(["-o", "-i", &image]).arg(&staged).arg(format!("::{path}")))
-}

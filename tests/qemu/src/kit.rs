@@ -7,10 +7,10 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use client_core::artifact::Signer;
 use testkit::choice::Generator;
 
+use crate::Outcome;
 use crate::assets::{Arch, Assets};
 use crate::boards::{Board, KernelKind};
 use crate::rootfs::{self, System};
-use crate::{Outcome, write};
 
 /// Keys of the run.
 pub struct Keys {
@@ -129,12 +129,5 @@ impl Kit {
     /// A file of the boot logic that ships, from `boot/`.
     pub fn product(&self, path: &str) -> PathBuf {
         crate::workspace().join("boot").join(path)
-    }
-
-    /// Writes a file of the run.
-    pub fn file(&self, name: &str, content: impl AsRef<[u8]>) -> Outcome<PathBuf> {
-        let path = self.work.join(name);
-        write(&path, content)?;
-        Ok(path)
     }
 }

@@ -301,7 +301,7 @@ fn shell(options: &Options) -> Outcome {
     let mut qemu = device.interactive()?;
     let words: Vec<String> =
         qemu.get_args().map(|word| word.to_string_lossy().replace("stdio", "mon:stdio")).collect();
-    let mut command = std::process::Command::new(qemu.get_program().to_owned());
+    let mut command = std::process::Command::new(qemu.get_program());
     command.args(words).stdin(Stdio::inherit());
     qemu.stdin(Stdio::null());
     let status = command.status().map_err(|error| format!("cannot start the machine: {error}"))?;

@@ -77,7 +77,7 @@ const PACKAGES: &[PackageRule] = &[
     PackageRule {
         name: "board-tests",
         workspace: &["client-core", "rust-ota-server", "testkit"],
-        outside: &["libc", "serde_json", "tempfile"],
+        outside: &["fs2", "serde_json", "sha2", "tempfile"],
     },
     PackageRule { name: "xtask", workspace: &["client-core", "testkit"], outside: &["serde_json"] },
 ];

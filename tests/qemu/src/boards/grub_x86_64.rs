@@ -26,8 +26,22 @@ set rota_args=\"ro console=ttyS0 panic=1 quiet no_timer_check\"
 
 /// What GRUB is made of: what `boot/grub/README.md` asks for, and the serial console of [`BOARD`].
 const GRUB_MODULES: &[&str] = &[
-    "part_gpt", "fat", "ext2", "normal", "linux", "loadenv", "test", "regexp", "probe", "echo", "sleep", "reboot",
-    "configfile", "true", "serial", "terminal",
+    "part_gpt",
+    "fat",
+    "ext2",
+    "normal",
+    "linux",
+    "loadenv",
+    "test",
+    "regexp",
+    "probe",
+    "echo",
+    "sleep",
+    "reboot",
+    "configfile",
+    "true",
+    "serial",
+    "terminal",
 ];
 
 impl Board for GrubX86_64 {
@@ -37,10 +51,6 @@ impl Board for GrubX86_64 {
 
     fn about(&self) -> &'static str {
         "x86-64, UEFI, GRUB, environment in two copies on the ESP, NVMe"
-    }
-
-    fn bootloader(&self) -> &'static str {
-        "GRUB"
     }
 
     fn arch(&self) -> Arch {
@@ -106,11 +116,15 @@ impl Board for GrubX86_64 {
         disk::build(&image, &partitions)?;
         let variables = read(Path::new(FIRMWARE_VARIABLES))?;
         crate::write(&directory.join("firmware-variables.fd"), variables)?;
-        Ok(vec![Disk { image, device: "nvme,serial=disk,bootindex=1" }])
+        Ok(vec![Disk {
+            image,
+            device: "nvme,serial=disk,bootindex=1",
+            data_at: Some(disk::offset(&partitions, 3)),
+        }])
     }
 
     fn environment(&self) -> Vec<EnvFile> {
-        let file = |path| EnvFile { disk: 0, at: disk::MIB, path };
+        let file = |path| EnvFile::Fat { disk: 0, at: disk::MIB, path };
         [
             "grub-mender-grubenv/mender_grubenv1/env",
             "grub-mender-grubenv/mender_grubenv1/lock",

@@ -2,13 +2,14 @@
 
 mod grub_x86_64;
 mod uboot_aarch64;
+mod uboot_native;
 mod uboot_x86_64;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::Outcome;
-use crate::assets::Arch;
+use crate::assets::{Arch, Environment};
 use crate::kit::Kit;
 
 /// Which kernel a board runs.
@@ -45,17 +46,27 @@ pub struct Disk {
     pub image: PathBuf,
     /// What it is to QEMU: the driver and its parameters.
     pub device: &'static str,
+    /// First byte of the partition with ext4 that is written to, up to the end.
+    pub data_at: Option<u64>,
 }
 
-/// A file of the boot environment: the disk it is on, where the file system begins, its path there.
+/// A part of the boot environment.
 #[derive(Debug, Clone)]
-pub struct EnvFile {
-    /// Index of the disk.
-    pub disk: usize,
-    /// First byte of the FAT file system.
-    pub at: u64,
-    /// In it.
-    pub path: &'static str,
+pub enum EnvFile {
+    /// A file on FAT: the disk, where its file system begins, its path there.
+    Fat {
+        /// Index of the disk.
+        disk: usize,
+        /// First byte of the file system.
+        at: u64,
+        /// In it.
+        path: &'static str,
+    },
+    /// A file of the device's folder: a flash.
+    Own {
+        /// Its name.
+        name: &'static str,
+    },
 }
 
 /// A board.
@@ -64,8 +75,6 @@ pub trait Board: Sync {
     fn name(&self) -> &'static str;
     /// For a person.
     fn about(&self) -> &'static str;
-    /// The bootloader, for the table.
-    fn bootloader(&self) -> &'static str;
     /// Of its processor.
     fn arch(&self) -> Arch;
     /// What it runs.
@@ -99,8 +108,13 @@ pub trait Board: Sync {
 }
 
 /// All of them.
-pub const ALL: &[&dyn Board] =
-    &[&grub_x86_64::GrubX86_64, &uboot_x86_64::UbootX86_64, &uboot_aarch64::UbootAarch64];
+pub const ALL: &[&dyn Board] = &[
+    &grub_x86_64::GrubX86_64,
+    &uboot_x86_64::UbootX86_64,
+    &uboot_aarch64::UbootAarch64,
+    &uboot_native::UbootNative(Environment::Fat),
+    &uboot_native::UbootNative(Environment::Nor),
+];
 
 /// The one with this name.
 pub fn find(name: &str) -> Outcome<&'static dyn Board> {

@@ -24,10 +24,6 @@ impl Board for UbootAarch64 {
         "aarch64, Debian's U-Boot, environment in one sector of a file on FAT, NVMe"
     }
 
-    fn bootloader(&self) -> &'static str {
-        "U-Boot"
-    }
-
     fn arch(&self) -> Arch {
         Arch::Aarch64
     }
@@ -75,11 +71,11 @@ impl Board for UbootAarch64 {
         disk::build(&image, &partitions)?;
         let rom = uboot::without_delay(&read(Path::new(ROM))?)?;
         crate::write(&directory.join("u-boot.bin"), rom)?;
-        Ok(vec![Disk { image, device: "nvme,serial=disk" }])
+        Ok(vec![Disk { image, device: "nvme,serial=disk", data_at: Some(disk::offset(&partitions, 3)) }])
     }
 
     fn environment(&self) -> Vec<EnvFile> {
-        vec![EnvFile { disk: 0, at: disk::MIB, path: "uboot.env" }]
+        vec![EnvFile::Fat { disk: 0, at: disk::MIB, path: "uboot.env" }]
     }
 
     fn machine(&self, _kit: &Kit, directory: &Path, memory_mib: u64) -> Outcome<Command> {

@@ -25,10 +25,6 @@ impl Board for UbootX86_64 {
         "x86-64, Debian's U-Boot, environment in one sector of a file on FAT, slots on NVMe"
     }
 
-    fn bootloader(&self) -> &'static str {
-        "U-Boot"
-    }
-
     fn arch(&self) -> Arch {
         Arch::X86_64
     }
@@ -82,11 +78,14 @@ impl Board for UbootX86_64 {
         disk::build(&image, &partitions)?;
         let rom = uboot::without_delay(&read(Path::new(ROM))?)?;
         crate::write(&directory.join("u-boot.rom"), rom)?;
-        Ok(vec![Disk { image: boot, device: "virtio-blk-pci" }, Disk { image, device: "nvme,serial=disk" }])
+        Ok(vec![
+            Disk { image: boot, device: "virtio-blk-pci", data_at: None },
+            Disk { image, device: "nvme,serial=disk", data_at: Some(disk::offset(&partitions, 3)) },
+        ])
     }
 
     fn environment(&self) -> Vec<EnvFile> {
-        vec![EnvFile { disk: 0, at: disk::MIB, path: "uboot.env" }]
+        vec![EnvFile::Fat { disk: 0, at: disk::MIB, path: "uboot.env" }]
     }
 
     fn machine(&self, _kit: &Kit, directory: &Path, memory_mib: u64) -> Outcome<Command> {

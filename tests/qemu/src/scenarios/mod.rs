@@ -37,7 +37,8 @@ pub struct Scenario {
 }
 
 /// Every board.
-const EVERYWHERE: &[&str] = &["grub-x86_64", "uboot-x86_64", "uboot-aarch64"];
+const EVERYWHERE: &[&str] =
+    &["grub-x86_64", "uboot-x86_64", "uboot-aarch64", "uboot-aarch64-fat", "uboot-aarch64-nor"];
 
 /// In the order in which they run: the long ones first.
 pub const ALL: &[Scenario] = &[

@@ -2,10 +2,10 @@
 //! it is not selected.
 
 use super::{EVERYWHERE, Scenario, refuses};
-use crate::{Outcome, read, write};
 use crate::device::{Make, Tally};
 use crate::rootfs::System;
 use crate::runner::Scene;
+use crate::{Outcome, read, write};
 
 pub const SCENARIO: Scenario =
     Scenario { name: "refuses_a_corrupted_artifact", boards: EVERYWHERE, always: true, parts: 1, run };

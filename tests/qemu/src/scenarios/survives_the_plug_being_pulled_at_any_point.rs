@@ -6,8 +6,7 @@ use testkit::choice::Generator;
 
 use super::{EVERYWHERE, Scenario, expect};
 use crate::Outcome;
-use crate::device::{BOOT, Device, Make, Tally, UP, UPDATE};
-use crate::machine::Seen;
+use crate::device::{Device, Make, Tally, UPDATE};
 use crate::rootfs::System;
 use crate::runner::Scene;
 
@@ -73,28 +72,12 @@ fn survives(device: &mut Device, point: u64, random: &mut Generator) -> Outcome 
         before += device.recorded();
     };
     let told = device.fleet.status(&deployment).unwrap_or_default();
-    let context = |error: String| format!("{} of {} writes lost, {told:?}: {error}", cut.lost, cut.at_risk);
+    let context =
+        |error: String| format!("{} of {} writes at risk lost, {told:?}: {error}", cut.lost, cut.at_risk);
 
-    // It comes up whole, old or new.
-    let mut machine = device.start()?;
-    if let Seen::Ended = machine.wait_for(UP, BOOT)? {
-        // The boot of a trial may have been counted already: then this one falls back.
-        machine = device.start()?;
-        if let Seen::Ended = machine.wait_for(UP, BOOT)? {
-            return Err(context("it does not come up".into()));
-        }
-    }
-    // And comes to an end that is true.
-    let mut end = device.finish_with(&mut machine, &deployment)?;
-    let mut boots = 0;
-    while end.is_none() && boots < 4 {
-        machine = device.start()?;
-        boots += 1;
-        end = device.finish_with(&mut machine, &deployment)?;
-    }
-    let end = end.ok_or_else(|| context("the deployment does not end".into()))?;
-    machine.kill();
-    let (machine, running) = device.come_up(2)?;
+    // It comes up whole, old or new, and comes to an end that is true. The boot of a trial may have been counted before the
+    // cut: then the next one falls back, without a system that comes up in between.
+    let (end, machine, running) = device.finish(&deployment, 5).map_err(context)?;
     machine.kill();
     match (end.as_str(), running.version.as_str()) {
         ("success", "2.0") => Ok(()),
