@@ -10,6 +10,10 @@ use crate::{Outcome, debian, demo, qemu, size, tidy, workspace};
 /// The oldest compiler that is supported: `rust-version` of the workspace.
 const OLDEST_RUST: &str = "1.85";
 
+/// How long new board tests are begun: with what was begun last, and a first build of what they need, the whole stays
+/// within the time that CI has.
+const BOARD_MINUTES: u32 = 28;
+
 /// Runs the steps and prints what came of them.
 pub fn run(arguments: &[String]) -> Outcome {
     let mut options = Options::new(arguments);
@@ -38,7 +42,7 @@ pub fn run(arguments: &[String]) -> Outcome {
         report.step("size", || size::run(&[]));
         let tools = debian::prepare_for_boards(may_install);
         if tools.missing.is_empty() {
-            report.step("boards", || qemu::run(&[]));
+            report.step("boards", || qemu::run(&["--minutes".to_owned(), BOARD_MINUTES.to_string()]));
         } else {
             report.left_out.push(format!(
                 "boards: {} are missing: {}",

@@ -1,3 +1,5 @@
-# QEMU, aarch64, a U-Boot that keeps its environment itself, redundant, in FAT or in NOR flash: everything on one NVMe disk.
+# QEMU "virt" with U-Boot qemu_arm64 that keeps its environment itself: everything on one NVMe disk.
 rota_env=native
-rota_args="ro quiet console=ttyAMA0 panic=1"
+rota_boot=booti
+rota_fdt_addr=${fdtcontroladdr}
+rota_bootargs="ro rootwait panic=1 console=ttyAMA0 quiet"

@@ -1,5 +1,5 @@
-# QEMU, aarch64, Debian's U-Boot "qemu_arm64": everything on one NVMe disk. The environment of this U-Boot is in flash, which
-# the kernels of Debian do not see: it is kept in a file instead.
+# QEMU "virt" with U-Boot qemu_arm64: everything on one NVMe disk, uboot.env beside boot.scr.
 rota_env=file
-rota_env_addr=0x50000000
-rota_args="ro quiet console=ttyAMA0 panic=1"
+rota_boot=booti
+rota_fdt_addr=${fdtcontroladdr}
+rota_bootargs="ro rootwait panic=1 console=ttyAMA0 quiet"

@@ -3,7 +3,7 @@
 use fs2::FileExt;
 use std::fmt;
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -17,6 +17,8 @@ use crate::process_group::{Ended, ProcessGroup};
 
 /// The units under which a daemon may run: ours, and those of the Mender client 5.x and 3.x.
 const UNITS: [&str; 3] = ["rust-ota", "mender-updated", "mender-client"];
+/// Characters of the longest process id.
+const PID_CHARACTERS: usize = 10;
 /// How long the service manager may take to answer.
 const ANSWER: Duration = Duration::from_secs(5);
 
@@ -31,7 +33,8 @@ impl PidFile {
     /// was about to start may hold its lock for a moment. The file stays when the process ends; its lock does not.
     ///
     /// # Errors
-    /// [`LockError::Held`] when another daemon runs, [`LockError::Open`] when the file cannot be written.
+    /// [`LockError::Held`] when another daemon runs, [`LockError::Open`] when the file cannot be opened. That its content
+    /// cannot be written, on a full disk, is only logged.
     pub fn create(path: &Path, wait: Duration) -> Result<PidFile, LockError> {
         let open_error = |source| LockError::Open { path: path.to_path_buf(), source };
         let mut options = OpenOptions::new();
@@ -40,12 +43,12 @@ impl PidFile {
         if !lock::try_for(&file, wait).map_err(open_error)? {
             return Err(LockError::Held { path: path.to_path_buf() });
         }
-        let write = |file: &mut File| {
-            file.set_len(0)?;
-            file.rewind()?;
-            writeln!(file, "{}", std::process::id())
-        };
-        write(&mut file).map_err(open_error)?;
+        // The lock is what counts. In place and always as long: that needs no free block on a full disk.
+        let text = format!("{:<PID_CHARACTERS$}\n", std::process::id());
+        let written = file.write_all(text.as_bytes()).and_then(|()| file.set_len(text.len() as u64));
+        if let Err(error) = written {
+            log::warn!("cannot write {}: {error}; other commands will not find this daemon", path.display());
+        }
         Ok(PidFile { _file: file })
     }
 }

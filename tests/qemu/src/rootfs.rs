@@ -5,6 +5,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
+use testkit::choice::Generator;
 
 use crate::boards::Board;
 use crate::kit::Kit;
@@ -169,6 +170,9 @@ fn lay_out(kit: &Kit, board: &dyn Board, system: &System, tree: &Path) -> Outcom
         &tree.join("usr/share/mender/modules/v3/keep-on-data"),
         include_str!("../guest/keep-on-data"),
     )?;
+    if let Some(mib) = system.mib {
+        ballast(&tree.join("usr/share/ballast"), mib.saturating_sub(board.root_mib() + 16))?;
+    }
     write(&tree.join("etc/version"), format!("{}\n", system.version))?;
     let names: Vec<&str> =
         guest.modules.iter().map(|module| module.rsplit('/').next().unwrap_or(module)).collect();
@@ -212,6 +216,17 @@ pub fn data_tree(tree: &Path, board: &dyn Board, config: &Value, device_key: &[u
     fs::set_permissions(&key, fs::Permissions::from_mode(0o600))
         .map_err(|error| format!("{}: {error}", key.display()))?;
     Ok(mender)
+}
+
+/// So many MiB that do not become smaller than half.
+fn ballast(at: &Path, mib: u64) -> Outcome {
+    let mut random = Generator::new(mib);
+    let mut bytes = Vec::new();
+    for _word in 0..mib * 1024 * 1024 / 16 {
+        bytes.extend_from_slice(&random.next_word().to_le_bytes());
+        bytes.extend_from_slice(b"ballast.");
+    }
+    write(at, bytes)
 }
 
 fn copy(from: &Path, to: &Path) -> Outcome {

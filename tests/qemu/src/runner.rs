@@ -24,10 +24,11 @@ Usage: board-tests --client PROGRAM [options] [SCENARIO...]
 Without the name of a scenario, or a part of one, all of them run.
 
   --board BOARD   only on this board; may be given more than once
-  --cuts N        power cuts per bootloader (default 40)
+  --cuts N        power cuts per board (default 40)
+  --minutes N     begin nothing new after so long; what was left out is said
   --jobs N        machines at the same time (default 2)
   --seed N        of the random choices (default 1)
-  --all           also what takes too long for every change
+  --all           every scenario on every board; without, on those that every change is tested on
   --keep          keep the disks of all scenarios, not only those of failed ones
 ";
 
@@ -35,6 +36,7 @@ struct Options {
     client: Option<PathBuf>,
     boards: Vec<&'static dyn Board>,
     cuts: u64,
+    minutes: Option<u64>,
     jobs: usize,
     seed: u64,
     all: bool,
@@ -64,6 +66,7 @@ fn parse(arguments: &[String]) -> Outcome<Options> {
         client: None,
         boards: Vec::new(),
         cuts: 40,
+        minutes: None,
         jobs: 2,
         seed: 1,
         all: false,
@@ -80,6 +83,7 @@ fn parse(arguments: &[String]) -> Outcome<Options> {
             "--client" => options.client = Some(value()?.into()),
             "--board" => options.boards.push(boards::find(value()?)?),
             "--cuts" => options.cuts = number(value()?)?,
+            "--minutes" => options.minutes = Some(number(value()?)?),
             "--jobs" => options.jobs = usize::try_from(number(value()?)?).unwrap_or(1).max(1),
             "--seed" => options.seed = number(value()?)?,
             "--all" => options.all = true,
@@ -101,9 +105,11 @@ fn list() {
     }
     println!("scenarios:");
     for scenario in scenarios::ALL {
-        let when = if scenario.always { "" } else { " (with --all)" };
-        println!("  {}{when}", scenario.name);
+        println!("  {}", scenario.name);
         println!("      on {}", scenario.boards.join(", "));
+        if !scenario.more_boards.is_empty() {
+            println!("      with --all also on {}", scenario.more_boards.join(", "));
+        }
     }
 }
 
@@ -160,15 +166,13 @@ fn test(options: &Options) -> Outcome {
     let mut tasks: VecDeque<Task> = VecDeque::new();
     for scenario in scenarios::ALL {
         let named = |word: &String| scenario.name.contains(word.as_str());
-        let wanted = if options.words.is_empty() {
-            scenario.always || options.all
-        } else {
-            options.words.iter().any(named)
-        };
-        if !wanted {
+        if !options.words.is_empty() && !options.words.iter().any(named) {
             continue;
         }
-        for name in scenario.boards {
+        // Somebody who names boards means them.
+        let more = options.all || !options.boards.is_empty();
+        let more = if more { scenario.more_boards } else { &[] };
+        for name in scenario.boards.iter().chain(more) {
             let board = boards::find(name)?;
             if options.boards.is_empty() || options.boards.iter().any(|wanted| wanted.name() == *name) {
                 let parts = scenario.parts.max(1);
@@ -183,10 +187,15 @@ fn test(options: &Options) -> Outcome {
     let start = Instant::now();
     let queue = Mutex::new(tasks);
     let results = Mutex::new(Vec::new());
+    let left_out = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
         for _worker in 0..options.jobs {
             scope.spawn(|| {
                 while let Some(task) = next(&queue) {
+                    if options.minutes.is_some_and(|minutes| start.elapsed().as_secs() >= 60 * minutes) {
+                        left_out.lock().unwrap_or_else(PoisonError::into_inner).push(task);
+                        continue;
+                    }
                     let result = run_one(&kit, options, &task);
                     results.lock().unwrap_or_else(PoisonError::into_inner).push((task, result));
                 }
@@ -194,6 +203,9 @@ fn test(options: &Options) -> Outcome {
         }
     });
     let results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
+    for task in left_out.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        println!("left out: {} on {}: the time was over", task.name(), task.board.name());
+    }
     report(&results, start.elapsed().as_secs_f64())
 }
 

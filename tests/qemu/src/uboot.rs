@@ -21,13 +21,14 @@ pub fn script(kit: &Kit, directory: &Path, arch: &str, board: &str) -> Outcome<V
 }
 
 /// The environment of a new device that the boot script keeps: one sector.
-pub fn one_sector_environment(directory: &Path) -> Outcome<Vec<u8>> {
-    make_environment(directory, &["-s", "0x200"], INITIAL)
+pub fn one_sector_environment(kit: &Kit, directory: &Path) -> Outcome<Vec<u8>> {
+    make_environment(directory, &["-s", "0x200"], &first_state(kit)?)
 }
 
 /// A new device runs from slot A, partition 2.
-pub const INITIAL: &str =
-    "mender_boot_part=2\nmender_boot_part_hex=2\nupgrade_available=0\nbootcount=0\nbootlimit=1\n";
+pub fn first_state(kit: &Kit) -> Outcome<String> {
+    Ok(String::from_utf8_lossy(&read(&kit.product("u-boot/state.env"))?).into_owned())
+}
 
 /// An environment as `mkenvimage` makes it.
 pub fn make_environment(directory: &Path, options: &[&str], text: &str) -> Outcome<Vec<u8>> {

@@ -1,4 +1,5 @@
-//! GRUB with the scripts of grub-mender-grubenv: two environment blocks, each with a lock block beside it.
+//! GRUB with the boot logic that ships, `boot/grub/grub.cfg`, or with that of grub-mender-grubenv, whose layout both use: two
+//! environment blocks, each with a lock block beside it.
 //!
 //! Each of the four files is one device of exactly 1,024 bytes.
 
@@ -22,6 +23,7 @@ pub struct GrubModel {
     lock: [String; 2],
     partitions: Partitions,
     flushes: bool,
+    stock: bool,
 }
 
 impl GrubModel {
@@ -32,6 +34,7 @@ impl GrubModel {
             lock: [first.1.to_owned(), second.1.to_owned()],
             partitions: Partitions::default(),
             flushes: false,
+            stock: false,
         }
     }
 
@@ -39,6 +42,13 @@ impl GrubModel {
     #[must_use]
     pub fn flushing(mut self) -> GrubModel {
         self.flushes = true;
+        self
+    }
+
+    /// With the scripts of grub-mender-grubenv, which devices may have already, in place of ours.
+    #[must_use]
+    pub fn stock(mut self) -> GrubModel {
+        self.stock = true;
         self
     }
 
@@ -91,9 +101,93 @@ impl GrubModel {
     }
 
     fn pass(&self, world: &CrashWorld) -> (Slot, bool) {
+        if self.stock {
+            return self.pass_stock(world);
+        }
+        self.repair(world);
+        let Some(found) = self.load_best(world) else {
+            // What a copy says of the slot counts where nothing else does.
+            let mut variables = Variables::new();
+            load(world, &self.env[1], &NAMES, &mut variables);
+            let part = variables.get("mender_boot_part").map_or("", String::as_str);
+            let slot = self.partitions.slot(part).unwrap_or(Slot::A);
+            world.note(|| format!("GRUB: environment is corrupt, boots slot {slot}"));
+            return (slot, true);
+        };
+        let slot = match (found.trial, found.count) {
+            (false, _) => found.selected,
+            (true, 0) => {
+                let mut variables = found.variables.clone();
+                variables.insert("bootcount".to_owned(), "1".to_owned());
+                self.save_all(world, &mut variables);
+                match self.load_best(world) {
+                    Some(now) if now.count == 1 => found.selected,
+                    Some(_) | None => {
+                        world.note(|| "GRUB: the trial cannot be counted".to_owned());
+                        !found.selected
+                    }
+                }
+            }
+            (true, _) => {
+                let other = !found.selected;
+                let part = self.partitions.number(other).to_string();
+                let mut variables = found.variables.clone();
+                for (name, value) in
+                    [("mender_boot_part", part.as_str()), ("upgrade_available", "0"), ("bootcount", "0")]
+                {
+                    variables.insert(name.to_owned(), value.to_owned());
+                }
+                self.save_all(world, &mut variables);
+                other
+            }
+        };
+        world.note(|| format!("GRUB: boots slot {slot}, trial {}, counted {}", found.trial, found.count));
+        (slot, false)
+    }
+
+    /// What counts: copy 1, or copy 2 where copy 1 makes no sense.
+    fn load_best(&self, world: &CrashWorld) -> Option<Whole> {
+        self.load_whole(world, 0).or_else(|| self.load_whole(world, 1))
+    }
+
+    /// A copy, if everything in it makes sense.
+    fn load_whole(&self, world: &CrashWorld, copy: usize) -> Option<Whole> {
+        let mut variables = Variables::new();
+        load(world, &self.env[copy], &NAMES, &mut variables);
+        let value = |name: &str| variables.get(name).map_or("", String::as_str);
+        let selected = self.partitions.slot(value("mender_boot_part"))?;
+        let trial = match value("upgrade_available") {
+            "0" => false,
+            "1" => true,
+            _ => return None,
+        };
+        let count = value("bootcount");
+        let count = count.parse().ok().filter(|_| count.len() == 1)?;
+        Some(Whole { selected, trial, count, variables })
+    }
+
+    /// Copies the other environment over one whose lock is held: copy 2 is looked at first, for it is written
+    /// first, and copy 1 only when copy 2 is fine. Nothing is copied that makes no sense.
+    fn repair(&self, world: &CrashWorld) {
+        for (held, good) in [(1, 0), (0, 1)] {
+            if self.is_open(world, held) {
+                continue;
+            }
+            if let Some(mut whole) = self.load_whole(world, good) {
+                world.note(|| format!("GRUB: restores copy {} from copy {}", held + 1, good + 1));
+                self.save(world, &self.env[held], &NAMES, &whole.variables);
+                whole.variables.insert("editing".to_owned(), "0".to_owned());
+                self.save(world, &self.lock[held], &["editing"], &whole.variables);
+            }
+            return;
+        }
+    }
+
+    /// One pass of the scripts of grub-mender-grubenv.
+    fn pass_stock(&self, world: &CrashWorld) -> (Slot, bool) {
         // Variables outlive a load that fails, as in GRUB.
         let mut variables = Variables::new();
-        self.repair(world, &mut variables);
+        self.repair_stock(world, &mut variables);
         load(world, &self.env[0], &NAMES, &mut variables);
 
         let value = |variables: &Variables, name: &str| variables.get(name).cloned().unwrap_or_default();
@@ -135,7 +229,7 @@ impl GrubModel {
 
     /// Copies the other environment over one whose lock is held: copy 2 is looked at first, for it is written
     /// first, and copy 1 only when copy 2 is fine.
-    fn repair(&self, world: &CrashWorld, variables: &mut Variables) {
+    fn repair_stock(&self, world: &CrashWorld, variables: &mut Variables) {
         for (held, good) in [(1, 0), (0, 1)] {
             variables.insert("editing".to_owned(), String::new());
             load(world, &self.lock[held], &["editing"], variables);
@@ -160,6 +254,14 @@ impl GrubModel {
             self.save(world, &self.lock[copy], &["editing"], variables);
         }
     }
+}
+
+/// A copy that makes sense.
+struct Whole {
+    selected: Slot,
+    trial: bool,
+    count: u8,
+    variables: Variables,
 }
 
 type Variables = BTreeMap<String, String>;

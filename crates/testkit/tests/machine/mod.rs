@@ -27,6 +27,8 @@ pub enum Machine {
     UBootCached,
     Grub,
     GrubCached,
+    /// With the scripts of grub-mender-grubenv; the other two have ours.
+    GrubStockCached,
 }
 
 pub const MACHINES: [Machine; 4] = [Machine::UBoot, Machine::UBootCached, Machine::Grub, Machine::GrubCached];
@@ -54,7 +56,9 @@ impl Machine {
                 world.add_device("env", vec![0; 2 * ENV_BYTES]);
                 self.uboot().install(world, running);
             }
-            Machine::Grub | Machine::GrubCached => self.grub().install(world, running),
+            Machine::Grub | Machine::GrubCached | Machine::GrubStockCached => {
+                self.grub().install(world, running)
+            }
         }
     }
 
@@ -64,7 +68,7 @@ impl Machine {
                 UBootEnv::redundant_on_one(world.open("env"), [0, ENV_BYTES as u64], ENV_BYTES as u64)
                     .unwrap(),
             ),
-            Machine::Grub | Machine::GrubCached => {
+            Machine::Grub | Machine::GrubCached | Machine::GrubStockCached => {
                 let copy = |env: &str, lock: &str| GrubCopy {
                     env: world.open(env),
                     lock: world.open(lock),
@@ -78,14 +82,14 @@ impl Machine {
     pub fn boot(self, world: &CrashWorld, start: &mut dyn FnMut(Slot) -> Startup) -> Boot {
         match self {
             Machine::UBoot | Machine::UBootCached => self.uboot().boot(world, start),
-            Machine::Grub | Machine::GrubCached => self.grub().boot(world, start),
+            Machine::Grub | Machine::GrubCached | Machine::GrubStockCached => self.grub().boot(world, start),
         }
     }
 
     pub fn is_cached(self) -> bool {
         match self {
             Machine::UBoot | Machine::Grub => false,
-            Machine::UBootCached | Machine::GrubCached => true,
+            Machine::UBootCached | Machine::GrubCached | Machine::GrubStockCached => true,
         }
     }
 
@@ -96,6 +100,7 @@ impl Machine {
 
     pub fn grub(self) -> GrubModel {
         let model = GrubModel::new(("env1", "lock1"), ("env2", "lock2"));
+        let model = if self == Machine::GrubStockCached { model.stock() } else { model };
         if self.is_cached() { model } else { model.flushing() }
     }
 
@@ -108,7 +113,9 @@ impl Machine {
             Machine::UBoot => {}
             // Behind the variables: the padding of an environment block, and any other sector as well.
             Machine::Grub => options.limits.tears = vec![Tear::Prefix(300)],
-            Machine::UBootCached | Machine::GrubCached => options.limits.tears.clear(),
+            Machine::UBootCached | Machine::GrubCached | Machine::GrubStockCached => {
+                options.limits.tears.clear();
+            }
         }
         options
     }
@@ -120,7 +127,7 @@ pub fn selected(world: &CrashWorld, machine: Machine) -> Result<(Slot, bool), St
         Machine::UBoot | Machine::UBootCached => {
             machine.uboot().variables(world).ok_or("U-Boot has no environment")?
         }
-        Machine::Grub | Machine::GrubCached => machine.grub().variables(world, 0),
+        Machine::Grub | Machine::GrubCached | Machine::GrubStockCached => machine.grub().variables(world, 0),
     };
     let value = |name: &str| variables.get(name).map(String::as_str);
     let slot = match value("mender_boot_part") {

@@ -58,7 +58,7 @@ impl Board for UbootAarch64 {
     ) -> Outcome<Vec<Disk>> {
         let fat = directory.join("boot.fat");
         let script = uboot::script(kit, directory, "arm", "qemu-arm64.cmd")?;
-        let environment = uboot::one_sector_environment(directory)?;
+        let environment = uboot::one_sector_environment(kit, directory)?;
         disk::fat(&fat, BOOT_MIB, &[("boot.scr".to_owned(), script), ("uboot.env".to_owned(), environment)])?;
         let linux = |name, mib, content| Partition { name, mib, content, kind: Kind::Linux };
         let image = directory.join("disk.img");

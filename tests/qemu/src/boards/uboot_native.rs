@@ -86,7 +86,7 @@ impl Board for UbootNative {
     ) -> Outcome<Vec<Disk>> {
         let program = kit.assets.uboot_arm64(self.0)?;
         let own = read(&program.with_file_name("u-boot-initial-env"))?;
-        let text = String::from_utf8_lossy(&own).into_owned() + uboot::INITIAL;
+        let text = String::from_utf8_lossy(&own).into_owned() + &uboot::first_state(kit)?;
         let size = format!("{ENV_BYTES:#x}");
         let script = uboot::script(kit, directory, "arm", "qemu-arm64-native.cmd")?;
         let mut files = vec![("boot.scr".to_owned(), script)];

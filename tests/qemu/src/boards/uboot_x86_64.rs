@@ -59,7 +59,7 @@ impl Board for UbootX86_64 {
     ) -> Outcome<Vec<Disk>> {
         let fat = directory.join("boot.fat");
         let script = uboot::script(kit, directory, "x86", "qemu-x86.cmd")?;
-        let environment = uboot::one_sector_environment(directory)?;
+        let environment = uboot::one_sector_environment(kit, directory)?;
         disk::fat(&fat, BOOT_MIB, &[("boot.scr".to_owned(), script), ("uboot.env".to_owned(), environment)])?;
         let boot = directory.join("boot.img");
         disk::build(

@@ -1,14 +1,14 @@
 //! The signature is right, and a byte of the image is not. That is found when it has been written to the other slot:
 //! it is not selected.
 
-use super::{EVERYWHERE, Scenario, refuses};
+use super::{ONE_EACH, OTHERS, Scenario, refuses};
 use crate::device::{Make, Tally};
 use crate::rootfs::System;
 use crate::runner::Scene;
 use crate::{Outcome, read, write};
 
 pub const SCENARIO: Scenario =
-    Scenario { name: "refuses_a_corrupted_artifact", boards: EVERYWHERE, always: true, parts: 1, run };
+    Scenario { name: "refuses_a_corrupted_artifact", boards: ONE_EACH, more_boards: OTHERS, parts: 1, run };
 
 fn run(scene: &Scene) -> Outcome<Tally> {
     let mut device = scene.device(&Make::new())?;

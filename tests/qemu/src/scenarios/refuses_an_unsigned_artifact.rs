@@ -1,6 +1,6 @@
 //! Everything is right with the artifact but that nobody signed it.
 
-use super::{EVERYWHERE, Scenario, refuses};
+use super::{ONE_EACH, OTHERS, Scenario, refuses};
 use crate::Outcome;
 use crate::device::{Make, Tally};
 use crate::fleet::rootfs_artifact;
@@ -8,7 +8,7 @@ use crate::rootfs::{DEVICE_TYPE, System};
 use crate::runner::Scene;
 
 pub const SCENARIO: Scenario =
-    Scenario { name: "refuses_an_unsigned_artifact", boards: EVERYWHERE, always: true, parts: 1, run };
+    Scenario { name: "refuses_an_unsigned_artifact", boards: ONE_EACH, more_boards: OTHERS, parts: 1, run };
 
 fn run(scene: &Scene) -> Outcome<Tally> {
     let mut device = scene.device(&Make::new())?;

@@ -3,7 +3,7 @@
 
 use rust_ota_server::{Action, Rule};
 
-use super::{EVERYWHERE, Scenario, expect, expect_running};
+use super::{ONE_EACH, OTHERS, Scenario, expect, expect_running};
 use crate::device::{Make, Tally};
 use crate::rootfs::System;
 use crate::runner::Scene;
@@ -11,8 +11,8 @@ use crate::{Outcome, read};
 
 pub const SCENARIO: Scenario = Scenario {
     name: "resumes_a_download_across_a_reset_connection",
-    boards: EVERYWHERE,
-    always: true,
+    boards: ONE_EACH,
+    more_boards: OTHERS,
     parts: 1,
     run,
 };

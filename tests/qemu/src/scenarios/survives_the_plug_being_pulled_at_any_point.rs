@@ -4,7 +4,7 @@
 
 use testkit::choice::Generator;
 
-use super::{EVERYWHERE, Scenario, expect};
+use super::{ONE_EACH, OTHERS, Scenario, expect};
 use crate::Outcome;
 use crate::device::{Device, Make, Tally, UPDATE};
 use crate::rootfs::System;
@@ -12,9 +12,9 @@ use crate::runner::Scene;
 
 pub const SCENARIO: Scenario = Scenario {
     name: "survives_the_plug_being_pulled_at_any_point",
-    boards: EVERYWHERE,
-    always: true,
-    parts: 4,
+    boards: ONE_EACH,
+    more_boards: OTHERS,
+    parts: 8,
     run,
 };
 

@@ -9,7 +9,7 @@ use crate::runner::Scene;
 pub const SCENARIO: Scenario = Scenario {
     name: "takes_an_update_over_the_air_and_commits",
     boards: EVERYWHERE,
-    always: true,
+    more_boards: &[],
     parts: 1,
     run,
 };

@@ -1,7 +1,7 @@
 //! The power goes in the middle of a download. The server offers the update again, what is in the slot already is not
 //! written again, and the update succeeds.
 
-use super::{EVERYWHERE, Scenario, expect, expect_running};
+use super::{ONE_EACH, OTHERS, Scenario, expect, expect_running};
 use crate::Outcome;
 use crate::device::{Make, Tally, UPDATE};
 use crate::rootfs::System;
@@ -9,8 +9,8 @@ use crate::runner::Scene;
 
 pub const SCENARIO: Scenario = Scenario {
     name: "takes_the_update_after_a_reset_in_its_download",
-    boards: EVERYWHERE,
-    always: true,
+    boards: ONE_EACH,
+    more_boards: OTHERS,
     parts: 1,
     run,
 };

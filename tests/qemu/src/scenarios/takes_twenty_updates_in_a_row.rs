@@ -8,8 +8,8 @@ use crate::runner::Scene;
 
 pub const SCENARIO: Scenario = Scenario {
     name: "takes_twenty_updates_in_a_row",
-    boards: &["grub-x86_64", "uboot-x86_64"],
-    always: true,
+    boards: &["uboot-aarch64-fat"],
+    more_boards: &["grub-x86_64", "uboot-x86_64", "uboot-aarch64", "uboot-aarch64-nor"],
     parts: 1,
     run,
 };

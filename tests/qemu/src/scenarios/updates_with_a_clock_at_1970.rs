@@ -1,13 +1,13 @@
 //! A board without a battery: every boot begins in 1970.
 
-use super::{EVERYWHERE, Scenario, expect, expect_running};
+use super::{ONE_EACH, OTHERS, Scenario, expect, expect_running};
 use crate::Outcome;
 use crate::device::{Make, Tally};
 use crate::rootfs::System;
 use crate::runner::Scene;
 
 pub const SCENARIO: Scenario =
-    Scenario { name: "updates_with_a_clock_at_1970", boards: EVERYWHERE, always: true, parts: 1, run };
+    Scenario { name: "updates_with_a_clock_at_1970", boards: ONE_EACH, more_boards: OTHERS, parts: 1, run };
 
 fn run(scene: &Scene) -> Outcome<Tally> {
     let mut make = Make::new();

@@ -1,14 +1,19 @@
 //! Not a byte is free on the data partition. An update writes its slot and its record, for which there is always room,
 //! and succeeds; what cannot be kept is the log.
 
-use super::{EVERYWHERE, Scenario, expect, expect_running};
+use super::{ONE_EACH, OTHERS, Scenario, expect, expect_running};
 use crate::Outcome;
 use crate::device::{Make, Tally};
 use crate::rootfs::System;
 use crate::runner::Scene;
 
-pub const SCENARIO: Scenario =
-    Scenario { name: "updates_with_a_full_data_partition", boards: EVERYWHERE, always: true, parts: 1, run };
+pub const SCENARIO: Scenario = Scenario {
+    name: "updates_with_a_full_data_partition",
+    boards: ONE_EACH,
+    more_boards: OTHERS,
+    parts: 1,
+    run,
+};
 
 /// The first boot is with room, as on a device that was in use before; then it fills up.
 const FILL: &str = "\

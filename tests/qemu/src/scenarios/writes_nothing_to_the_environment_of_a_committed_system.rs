@@ -1,7 +1,7 @@
 //! A committed system is turned off and on twenty times, without being told before. Not a byte of the boot environment
 //! changes, and not one is written: the partition that it is on sees no write from the bootloader.
 
-use super::{EVERYWHERE, Scenario, expect_running};
+use super::{ONE_EACH, OTHERS, Scenario, expect_running};
 use crate::Outcome;
 use crate::device::{BOOT, Make, Tally, UP};
 use crate::machine::Seen;
@@ -9,8 +9,8 @@ use crate::runner::Scene;
 
 pub const SCENARIO: Scenario = Scenario {
     name: "writes_nothing_to_the_environment_of_a_committed_system",
-    boards: EVERYWHERE,
-    always: true,
+    boards: ONE_EACH,
+    more_boards: OTHERS,
     parts: 1,
     run,
 };
