@@ -40,7 +40,7 @@ const BOARD_TOOLS: &[(&str, &str)] = &[
     ("mcopy", "mtools"),
     ("sgdisk", "gdisk"),
     ("mke2fs", "e2fsprogs"),
-    ("busybox", "busybox-static"),
+    ("dpkg-source", "dpkg-dev"),
     ("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu"),
     ("/usr/aarch64-linux-gnu/lib/libc.a", "libc6-dev-arm64-cross"),
     ("make", "make"),
