@@ -43,6 +43,8 @@ const BOARD_TOOLS: &[(&str, &str)] = &[
     ("dpkg-source", "dpkg-dev"),
     ("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu"),
     ("/usr/aarch64-linux-gnu/lib/libc.a", "libc6-dev-arm64-cross"),
+    ("arm-linux-gnueabihf-gcc", "gcc-arm-linux-gnueabihf"),
+    ("/usr/arm-linux-gnueabihf/lib/libc.a", "libc6-dev-armhf-cross"),
     ("make", "make"),
     ("gcc", "gcc"),
     ("flex", "flex"),

@@ -595,7 +595,7 @@ fn every_exchange_broken_at_every_byte_ends_in_success() {
 
 /// A device whose download was cut short for the tenth time, or once more.
 fn after_a_cut_download(times: u32) -> Bench {
-    let mut bench = Bench::new();
+    let bench = Bench::new();
     bench.order();
     change_deployment(&bench, |record| {
         let mut deployment = Deployment::new("new".into(), "rootfs-image".into());

@@ -412,8 +412,8 @@ fn a_torn_first_sector_can_cost_the_stock_grub_its_environment_and_not_ours() {
     board(Bootloader::Grub(grub().flushing()), open).check(&options).assert_holds();
 }
 
-/// A limit of U-Boot on a disk with a volatile cache: giving up a trial saves both copies without a flush. It costs
-/// the environment, never a slot that was promised.
+/// A limit of U-Boot on a disk with a volatile cache: counting a trial and giving it up save both copies, and nobody flushes
+/// in between when the trial does not come up. It costs the environment, never a slot that was promised.
 #[test]
 fn without_a_flush_u_boot_can_lose_its_environment_and_nothing_worse() {
     let open = |world: &CrashWorld| u_boot_env(world, u_boot(), Care::InOrder);

@@ -409,7 +409,7 @@ fn scenario(machine: Machine, start: Slot, ending: Ending, mistake: Mistake) -> 
 
 fn run_all(cuts: u32, budget: u64, mistake: Mistake, endings: &[Ending]) -> Vec<(String, Report)> {
     let mut reports = Vec::new();
-    for machine in MACHINES.into_iter().chain([Machine::GrubStockCached]) {
+    for machine in MACHINES.into_iter().chain([Machine::UBootStockCached, Machine::GrubStockCached]) {
         for start in Slot::BOTH {
             for ending in endings {
                 let scenario = scenario(machine, start, *ending, mistake);

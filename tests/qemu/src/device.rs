@@ -182,10 +182,13 @@ impl<'a> Device<'a> {
     pub fn finish(&mut self, deployment: &str, boots: u32) -> Outcome<(String, Machine, Running)> {
         for _boot in 0..boots {
             let mut machine = self.start()?;
-            if let Some(finished) = self.finish_with(&mut machine, deployment)? {
-                let line = machine.heard().iter().rev().find(|line| line.contains(UP));
-                let system = Running::parse(line.ok_or("a system that is not up reported the end")?)?;
-                return Ok((finished, machine, system));
+            let Some(finished) = self.finish_with(&mut machine, deployment)? else { continue };
+            // The server may have heard of the end before the power went: then the system is still to come up.
+            let up = machine.until("no system came up", BOOT, |lines| {
+                lines.iter().rev().find(|line| line.contains(UP)).cloned()
+            })?;
+            if let Some(up) = up {
+                return Ok((finished, machine, Running::parse(&up)?));
             }
         }
         let status = self.fleet.status(deployment);

@@ -106,7 +106,7 @@ impl Kit {
     pub fn client(&self, arch: Arch) -> Outcome<PathBuf> {
         match arch {
             Arch::X86_64 => Ok(self.client_x86_64.clone()),
-            Arch::Aarch64 => self.assets.client_aarch64(),
+            Arch::Aarch64 | Arch::Armv7 => self.assets.client(arch),
         }
     }
 

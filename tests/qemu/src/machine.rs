@@ -112,11 +112,6 @@ impl Machine {
         }
     }
 
-    /// Everything that it said and somebody waited past.
-    pub fn heard(&self) -> &[String] {
-        &self.heard
-    }
-
     /// Pulls the plug.
     pub fn kill(mut self) -> Vec<String> {
         self.stop();
@@ -202,7 +197,7 @@ mod tests {
         let patience = Duration::from_secs(20);
         assert_eq!(machine.wait_for("tw", patience), Ok(Seen::Line("two".into())));
         assert_eq!(machine.wait_for("four", patience), Ok(Seen::Ended));
-        assert_eq!(machine.heard(), ["one", "two", "three"]);
+        assert_eq!(machine.heard, ["one", "two", "three"]);
         assert_eq!(std::fs::read_to_string(log.path()).unwrap().lines().count(), 3);
     }
 }

@@ -3,12 +3,14 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use serde_json::{Value, json};
 use testkit::choice::Generator;
 
+use crate::assets::Arch;
 use crate::boards::Board;
-use crate::kit::Kit;
+use crate::kit::{Kernel, Kit};
 use crate::{Outcome, disk, write};
 
 /// What the devices say they are.
@@ -145,6 +147,9 @@ fn lay_out(kit: &Kit, board: &dyn Board, system: &System, tree: &Path) -> Outcom
         let name = module.rsplit('/').next().unwrap_or(module);
         copy(&modules.join(format!("{module}.ko")), &tree.join(format!("lib/modules/{name}.ko")))?;
     }
+    if !guest.early_modules.is_empty() {
+        initial_ram_disk(kit, board, &kernel, tree)?;
+    }
 
     if system.fault != Fault::KernelPanics {
         text_program(&tree.join("sbin/init"), include_str!("../guest/init"))?;
@@ -198,6 +203,56 @@ fn lay_out(kit: &Kit, board: &dyn Board, system: &System, tree: &Path) -> Outcom
         config["RustOta"]["HealthCheck"] = json!({ "Commands": ["/bin/false"], "TimeoutSeconds": 2 });
     }
     write(&tree.join("etc/mender/mender.conf"), format!("{config:#}\n"))
+}
+
+/// `boot/initrd`: what loads the kernel's modules for the disk, and goes on with the root file system.
+fn initial_ram_disk(kit: &Kit, board: &dyn Board, kernel: &Kernel, root: &Path) -> Outcome {
+    let tree = root.with_extension("initrd-tree");
+    let _ = fs::remove_dir_all(&tree);
+    for directory in ["bin", "dev", "proc", "sys", "root", "modules"] {
+        let path = tree.join(directory);
+        fs::create_dir_all(&path).map_err(|error| format!("cannot make {}: {error}", path.display()))?;
+    }
+    let modules = kernel.modules.as_ref().ok_or("this kernel has no modules")?;
+    let mut names = Vec::new();
+    for module in board.guest().early_modules {
+        let name = module.rsplit('/').next().unwrap_or(module);
+        copy(&modules.join(format!("{module}.ko")), &tree.join(format!("modules/{name}.ko")))?;
+        names.push(name);
+    }
+    write(&tree.join("modules/order"), names.join("\n") + "\n")?;
+    program(&tree.join("bin/busybox"), &kit.busybox(board.arch())?)?;
+    text_program(&tree.join("init"), include_str!("../guest/initrd-init"))?;
+
+    let files = root.with_extension("initrd-files");
+    write(&files, list_tree(&tree, Path::new(""))?.join("\n") + "\n")?;
+    let open = |path: &Path| fs::File::open(path).map_err(|error| format!("{}: {error}", path.display()));
+    let archive = root.join("boot/initrd");
+    let out = fs::File::create(&archive).map_err(|error| format!("{}: {error}", archive.display()))?;
+    let mut cpio = Command::new(kit.busybox(Arch::X86_64)?);
+    cpio.args(["cpio", "-o", "-H", "newc"]).current_dir(&tree).stdin(open(&files)?).stdout(out);
+    let output = cpio.output().map_err(|error| format!("cannot run {cpio:?}: {error}"))?;
+    if !output.status.success() {
+        return Err(format!("{cpio:?}: {}", String::from_utf8_lossy(&output.stderr).trim()));
+    }
+    let _ = fs::remove_file(&files);
+    let _ = fs::remove_dir_all(&tree);
+    Ok(())
+}
+
+/// Paths below `directory`, parents first.
+fn list_tree(root: &Path, directory: &Path) -> Outcome<Vec<String>> {
+    let at = root.join(directory);
+    let entries = fs::read_dir(&at).map_err(|error| format!("{}: {error}", at.display()))?;
+    let mut paths = Vec::new();
+    for entry in entries.flatten() {
+        let path = directory.join(entry.file_name());
+        paths.push(path.display().to_string());
+        if entry.path().is_dir() {
+            paths.extend(list_tree(root, &path)?);
+        }
+    }
+    Ok(paths)
 }
 
 /// The data partition of a device: its configuration, its key, and whatever a scenario adds.

@@ -998,7 +998,7 @@ impl<'r> Run<'r> {
             artifact_group: installed.artifact_group.as_deref(),
             device_type: &device_type,
         };
-        handler.download(&mut Arriving { header, current, payload }, self.observer)?;
+        handler.download(&mut Arriving { header, current, payload }, &mut self.observer)?;
         self.deployment.image = handler.image();
         Ok(())
     }

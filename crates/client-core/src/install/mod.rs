@@ -263,3 +263,19 @@ pub trait Progress {
     /// A slot was written and verified as a whole.
     fn finished(&mut self, _statistics: &WriteStatistics) {}
 }
+
+/// Whoever is told of more can be told of progress. (The oldest compiler we support does not turn a reference to a trait
+/// into one to the trait it is based on.)
+impl<T: Progress + ?Sized> Progress for &mut T {
+    fn written(&mut self, done_bytes: u64, total_bytes: u64) {
+        (**self).written(done_bytes, total_bytes);
+    }
+
+    fn verified(&mut self, done_bytes: u64, total_bytes: u64) {
+        (**self).verified(done_bytes, total_bytes);
+    }
+
+    fn finished(&mut self, statistics: &WriteStatistics) {
+        (**self).finished(statistics);
+    }
+}

@@ -1,5 +1,6 @@
-//! U-Boot with the environment Mender gives it: one or two copies with CRC-32 and a serial byte, boot count kept
-//! in the environment, `bootlimit`, and `altbootcmd` swapping the slots.
+//! U-Boot: one or two copies of the environment with CRC-32 and a serial byte, and the script that chooses the slot. That
+//! is ours, `boot/u-boot/boot.cmd`: keep them alike. [`UBootModel::stock`] is the integration that devices of the Mender
+//! client have: U-Boot counts the boots itself, and `altbootcmd` swaps the slots.
 
 use std::collections::BTreeMap;
 
@@ -26,6 +27,7 @@ pub struct UBootModel {
     partitions: Partitions,
     defaults: Variables,
     flushes: bool,
+    stock: bool,
 }
 
 impl UBootModel {
@@ -49,7 +51,7 @@ impl UBootModel {
             defaults.insert(name.to_owned(), value.to_owned());
         }
         select(&mut defaults, partitions.a);
-        UBootModel { places, size, partitions, defaults, flushes: false }
+        UBootModel { places, size, partitions, defaults, flushes: false, stock: false }
     }
 
     /// Adds a variable to the compiled-in environment.
@@ -75,6 +77,13 @@ impl UBootModel {
     #[must_use]
     pub fn flushing(mut self) -> UBootModel {
         self.flushes = true;
+        self
+    }
+
+    /// With the boot logic that devices of the Mender client have, in place of ours.
+    #[must_use]
+    pub fn stock(mut self) -> UBootModel {
+        self.stock = true;
         self
     }
 
@@ -110,7 +119,54 @@ impl UBootModel {
         if defaulted {
             world.note(|| "U-Boot: bad CRC, using the default environment".to_owned());
         }
+        let slot = if self.stock {
+            self.choose_stock(world, &mut session)
+        } else {
+            self.choose(world, &mut session)
+        };
+        (slot, defaulted)
+    }
 
+    /// Our script: one save, and only with a trial. What cannot be saved is not tried.
+    fn choose(&self, world: &CrashWorld, session: &mut Loaded) -> Slot {
+        let value = |name: &str| session.variables.get(name).map_or("", String::as_str);
+        let digit = |text: &str| match text.as_bytes() {
+            [digit @ b'0'..=b'9'] => Some(digit - b'0'),
+            _ => None,
+        };
+        let Some(selected) = self.partitions.slot(value("mender_boot_part")) else {
+            world.note(|| "the script: the environment is corrupt, boots slot A".to_owned());
+            return Slot::A;
+        };
+        if value("upgrade_available") != "1" {
+            world.note(|| format!("the script: boots slot {selected}"));
+            return selected;
+        }
+        let limit = digit(value("bootlimit")).filter(|&limit| limit > 0).unwrap_or(1);
+        let count = if value("bootcount").is_empty() { Some(0) } else { digit(value("bootcount")) };
+        let slot = match count {
+            Some(count) if count < limit => {
+                session.variables.insert("bootcount".to_owned(), (count + 1).to_string());
+                selected
+            }
+            Some(_) | None => {
+                select(&mut session.variables, self.partitions.number(!selected));
+                session.variables.insert("upgrade_available".to_owned(), "0".to_owned());
+                session.variables.insert("bootcount".to_owned(), "0".to_owned());
+                !selected
+            }
+        };
+        if self.save(world, session) {
+            world.note(|| format!("the script: boots slot {slot} of a trial of slot {selected}"));
+            slot
+        } else {
+            world.note(|| format!("the script: cannot save, boots slot {}", !selected));
+            !selected
+        }
+    }
+
+    /// The integration of the Mender client.
+    fn choose_stock(&self, world: &CrashWorld, session: &mut Loaded) -> Slot {
         // The boot count exists only while a trial runs.
         let number = |variables: &Variables, name: &str| -> u64 {
             variables.get(name).and_then(|value| value.parse().ok()).unwrap_or(0)
@@ -119,7 +175,7 @@ impl UBootModel {
         let count = if trial { number(&session.variables, "bootcount") } else { 0 } + 1;
         if trial {
             session.variables.insert("bootcount".to_owned(), count.to_string());
-            self.save(world, &mut session);
+            self.save(world, session);
         }
         let limit = number(&session.variables, "bootlimit");
         if limit != 0 && count > limit {
@@ -128,15 +184,15 @@ impl UBootModel {
             select(&mut session.variables, self.partitions.number(!selected));
             session.variables.insert("upgrade_available".to_owned(), "0".to_owned());
             session.variables.insert("bootcount".to_owned(), "0".to_owned());
-            self.save(world, &mut session);
+            self.save(world, session);
         }
         if session.variables.get("mender_saveenv_canary").is_none_or(|canary| canary != "1") {
             session.variables.insert("mender_saveenv_canary".to_owned(), "1".to_owned());
-            self.save(world, &mut session);
+            self.save(world, session);
         }
         let slot = self.selected(&session.variables);
         world.note(|| format!("U-Boot: boots slot {slot}, boot count {count}"));
-        (slot, defaulted)
+        slot
     }
 
     /// The kernel is loaded from the partition with the hexadecimal number.
@@ -187,8 +243,8 @@ impl UBootModel {
         Some(CopyImage { variables, serial })
     }
 
-    /// `saveenv`: into the copy that is not the valid one, and into the first where none is.
-    fn save(&self, world: &CrashWorld, session: &mut Loaded) {
+    /// `saveenv`: into the copy that is not the valid one, and into the first where none is. Whether it worked.
+    fn save(&self, world: &CrashWorld, session: &mut Loaded) -> bool {
         let (index, now) = match session.valid {
             Valid::First if self.places.len() == 2 => (1, Valid::Second),
             Valid::First | Valid::Second => (0, Valid::First),
@@ -197,19 +253,21 @@ impl UBootModel {
         };
         session.serial = session.serial.wrapping_add(1);
         session.valid = now;
-        self.write(world, index, &session.variables, session.serial);
+        self.write(world, index, &session.variables, session.serial)
     }
 
-    fn write(&self, world: &CrashWorld, index: usize, variables: &Variables, serial: u8) {
+    fn write(&self, world: &CrashWorld, index: usize, variables: &Variables, serial: u8) -> bool {
         let place = &self.places[index];
         let image = self.image(variables, serial);
         // U-Boot prints an error and goes on.
         let mut device = world.open(&place.device);
         let written = device.write_at(place.offset, &image);
         let flushed = if self.flushes { device.sync() } else { Ok(()) };
-        if written.and(flushed).is_err() {
+        let worked = written.and(flushed).is_ok();
+        if !worked {
             world.note(|| format!("U-Boot: cannot write {}", place.device));
         }
+        worked
     }
 
     fn image(&self, variables: &Variables, serial: u8) -> Vec<u8> {

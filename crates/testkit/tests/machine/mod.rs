@@ -25,6 +25,8 @@ pub const RECORD_BYTES: usize = 2 * 8 * 512;
 pub enum Machine {
     UBoot,
     UBootCached,
+    /// With the boot logic of the Mender client's integration; the other two have ours.
+    UBootStockCached,
     Grub,
     GrubCached,
     /// With the scripts of grub-mender-grubenv; the other two have ours.
@@ -52,7 +54,7 @@ pub fn version(world: &CrashWorld, slot: Slot) -> Option<&'static str> {
 impl Machine {
     pub fn install(self, world: &CrashWorld, running: Slot) {
         match self {
-            Machine::UBoot | Machine::UBootCached => {
+            Machine::UBoot | Machine::UBootCached | Machine::UBootStockCached => {
                 world.add_device("env", vec![0; 2 * ENV_BYTES]);
                 self.uboot().install(world, running);
             }
@@ -64,7 +66,7 @@ impl Machine {
 
     pub fn env(self, world: &CrashWorld) -> Box<dyn BootEnv> {
         match self {
-            Machine::UBoot | Machine::UBootCached => Box::new(
+            Machine::UBoot | Machine::UBootCached | Machine::UBootStockCached => Box::new(
                 UBootEnv::redundant_on_one(world.open("env"), [0, ENV_BYTES as u64], ENV_BYTES as u64)
                     .unwrap(),
             ),
@@ -81,7 +83,9 @@ impl Machine {
 
     pub fn boot(self, world: &CrashWorld, start: &mut dyn FnMut(Slot) -> Startup) -> Boot {
         match self {
-            Machine::UBoot | Machine::UBootCached => self.uboot().boot(world, start),
+            Machine::UBoot | Machine::UBootCached | Machine::UBootStockCached => {
+                self.uboot().boot(world, start)
+            }
             Machine::Grub | Machine::GrubCached | Machine::GrubStockCached => self.grub().boot(world, start),
         }
     }
@@ -89,12 +93,16 @@ impl Machine {
     pub fn is_cached(self) -> bool {
         match self {
             Machine::UBoot | Machine::Grub => false,
-            Machine::UBootCached | Machine::GrubCached | Machine::GrubStockCached => true,
+            Machine::UBootCached
+            | Machine::UBootStockCached
+            | Machine::GrubCached
+            | Machine::GrubStockCached => true,
         }
     }
 
     pub fn uboot(self) -> UBootModel {
         let model = UBootModel::redundant(("env", 0), ("env", ENV_BYTES as u64), ENV_BYTES);
+        let model = if self == Machine::UBootStockCached { model.stock() } else { model };
         if self.is_cached() { model } else { model.flushing() }
     }
 
@@ -110,10 +118,11 @@ impl Machine {
     pub fn limits(self, cuts: u32) -> Options {
         let mut options = Options::cuts(cuts);
         match self {
-            Machine::UBoot => {}
+            // Our script saves once: a torn save leaves the other copy.
+            Machine::UBoot | Machine::UBootCached => {}
             // Behind the variables: the padding of an environment block, and any other sector as well.
             Machine::Grub => options.limits.tears = vec![Tear::Prefix(300)],
-            Machine::UBootCached | Machine::GrubCached | Machine::GrubStockCached => {
+            Machine::UBootStockCached | Machine::GrubCached | Machine::GrubStockCached => {
                 options.limits.tears.clear();
             }
         }
@@ -124,7 +133,7 @@ impl Machine {
 /// What the bootloader would boot next, and whether on trial. Read by the model: no operation of ours.
 pub fn selected(world: &CrashWorld, machine: Machine) -> Result<(Slot, bool), String> {
     let variables = match machine {
-        Machine::UBoot | Machine::UBootCached => {
+        Machine::UBoot | Machine::UBootCached | Machine::UBootStockCached => {
             machine.uboot().variables(world).ok_or("U-Boot has no environment")?
         }
         Machine::Grub | Machine::GrubCached | Machine::GrubStockCached => machine.grub().variables(world, 0),

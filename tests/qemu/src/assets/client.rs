@@ -1,5 +1,5 @@
-//! The client as it ships, for aarch64: Debian's Rust compiler and its library for that processor, driven by this machine's
-//! cargo.
+//! The client as it ships, for other processors: Debian's Rust compiler and its library for that processor, driven by this
+//! machine's cargo.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -10,55 +10,85 @@ use super::debian::Debian;
 use super::{Arch, Assets};
 use crate::{Outcome, run, write};
 
-const TARGET: &str = "aarch64-unknown-linux-gnu";
-/// Links and compiles C for it; a package of its name, with `libc6-dev-arm64-cross` beside it.
-const LINKER: &str = "aarch64-linux-gnu-gcc";
+/// What Debian has the compiler and its library in: the browser's, which is newer.
+const COMPILER: &str = "rustc-web";
+const LIBRARY: &str = "libstd-rust-web-dev";
+
+/// How a program for a processor is made.
+struct Cross {
+    /// Rust's name of it.
+    target: &'static str,
+    /// What the names of its tools begin with.
+    tools: &'static str,
+    /// The packages that have them.
+    packages: &'static str,
+}
+
+impl Cross {
+    fn to(arch: Arch) -> Outcome<Cross> {
+        match arch {
+            Arch::X86_64 => Err("the client for this machine is given with --client".into()),
+            Arch::Aarch64 => Ok(Cross {
+                target: "aarch64-unknown-linux-gnu",
+                tools: "aarch64-linux-gnu-",
+                packages: "gcc-aarch64-linux-gnu and libc6-dev-arm64-cross",
+            }),
+            Arch::Armv7 => Ok(Cross {
+                target: "armv7-unknown-linux-gnueabihf",
+                tools: "arm-linux-gnueabihf-",
+                packages: "gcc-arm-linux-gnueabihf and libc6-dev-armhf-cross",
+            }),
+        }
+    }
+}
 
 impl Assets {
-    /// The client for aarch64, built when its sources changed.
-    pub fn client_aarch64(&self) -> Outcome<PathBuf> {
-        self.once("client-aarch64", |assets| {
-            let rustc = assets.rustc_aarch64()?;
-            if run(Command::new(LINKER).arg("--version")).is_err() {
-                return Err(format!(
-                    "{LINKER} is not installed: packages gcc-aarch64-linux-gnu and libc6-dev-arm64-cross"
-                ));
+    /// The client for another processor, built when its sources changed.
+    pub fn client(&self, arch: Arch) -> Outcome<PathBuf> {
+        let cross = Cross::to(arch)?;
+        self.once(&format!("client-{}", arch.debian()), |assets| {
+            let rustc = assets.rustc(arch)?;
+            let linker = format!("{}gcc", cross.tools);
+            if run(Command::new(&linker).arg("--version")).is_err() {
+                return Err(format!("{linker} is not installed: packages {}", cross.packages));
             }
             let root = crate::workspace();
-            let target = root.join("target/qemu/aarch64");
-            println!("building the client for aarch64");
+            let target = root.join("target/qemu").join(arch.debian());
+            println!("building the client for {}", cross.target);
             // Without the linker script of `cargo xtask size`: this compiler's start files need their unwind tables.
             let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
             cargo.current_dir(&root).args(["build", "--quiet", "--package", "rust-ota", "--profile", "dist"]);
-            cargo.args(["--target", TARGET, "--target-dir"]).arg(&target);
+            cargo.args(["--target", cross.target, "--target-dir"]).arg(&target);
             // What this program was started with is not for the other compiler.
             for name in ["RUSTUP_TOOLCHAIN", "CARGO_TARGET_DIR", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER"] {
                 cargo.env_remove(name);
             }
-            cargo.env("RUSTC", rustc).env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER", LINKER);
-            cargo
-                .env("CC_aarch64_unknown_linux_gnu", LINKER)
-                .env("AR_aarch64_unknown_linux_gnu", "aarch64-linux-gnu-ar");
-            cargo.env("RUSTFLAGS", "-C target-feature=+crt-static");
+            let name = cross.target.replace('-', "_");
+            cargo.env("RUSTC", rustc).env("RUSTFLAGS", "-C target-feature=+crt-static");
+            cargo.env(format!("CARGO_TARGET_{}_LINKER", name.to_uppercase()), &linker);
+            cargo.env(format!("CC_{name}"), &linker).env(format!("AR_{name}"), format!("{}ar", cross.tools));
             run(&mut cargo)?;
-            Ok(target.join(TARGET).join("dist/rust-ota"))
+            Ok(target.join(cross.target).join("dist/rust-ota"))
         })
     }
 
-    /// Debian's compiler with the library for aarch64, in a folder of its own.
-    fn rustc_aarch64(&self) -> Outcome<PathBuf> {
+    /// Debian's compiler with the library for `arch`, of the same version, in a folder of its own.
+    fn rustc(&self, arch: Arch) -> Outcome<PathBuf> {
         let debian = Debian::open(&self.cache)?;
-        let library = debian.depends("libstd-rust-web-dev", "amd64", "libstd-rust-web-")?;
-        let llvm = debian.depends(&library, "amd64", "libllvm")?;
-        let here = ["rustc-web", &library, &llvm, "libstd-rust-web-dev"];
-        let there = ["libstd-rust-web-dev"];
+        let version = debian.version(LIBRARY, arch.debian())?;
+        let there = format!("{LIBRARY}={version}");
+        let library = debian.depends(&there, Arch::X86_64.debian(), "libstd-rust-web-")?;
+        let library = format!("{library}={version}");
+        let llvm = debian.depends(&library, Arch::X86_64.debian(), "libllvm")?;
+        let compiler = format!("{COMPILER}={version}");
+        let here = [compiler.as_str(), &library, &llvm, &there];
         let mut recipe = String::from("rustc 2\n");
         for package in here {
             recipe += &(debian.candidate(package, Arch::X86_64.debian())? + "\n");
         }
-        let directory = self.recipe("rustc-aarch64", &recipe, |directory| {
+        let directory = self.recipe(&format!("rustc-{}", arch.debian()), &recipe, |directory| {
             debian.unpack(&here, Arch::X86_64.debian(), directory)?;
-            debian.unpack(&there, Arch::Aarch64.debian(), directory)
+            debian.unpack(&[&there], arch.debian(), directory)
         })?;
         let wrapper = directory.join("rustc");
         if !wrapper.is_file() {

@@ -1,5 +1,5 @@
 //! Debian's packages without installing them: a private configuration of apt over the mirrors that this machine uses, for its
-//! own architecture and arm64.
+//! own architecture, arm64 and armhf.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -35,15 +35,17 @@ impl Debian {
             let part = directory.join(part);
             fs::create_dir_all(&part).map_err(|error| format!("cannot make {}: {error}", part.display()))?;
         }
-        let sources = machine_sources()?;
-        write(&directory.join("sources.list"), sources_list(&sources))?;
+        let sources = sources_list(&machine_sources()?);
+        let list = directory.join("sources.list");
+        let is_same = fs::read_to_string(&list).is_ok_and(|old| old == sources);
+        write(&list, sources)?;
         write(&directory.join("status"), "")?;
         let config = directory.join("apt.conf");
         let here = directory.display();
         write(
             &config,
             format!(
-                "APT::Architecture \"amd64\";\nAPT::Architectures {{ \"amd64\"; \"arm64\"; }};\n\
+                "APT::Architecture \"amd64\";\nAPT::Architectures {{ \"amd64\"; \"arm64\"; \"armhf\"; }};\n\
                  APT::Sandbox::User \"root\";\nAcquire::Languages \"none\";\nDir::State \"{here}\";\n\
                  Dir::State::lists \"{here}/lists\";\nDir::State::status \"{here}/status\";\n\
                  Dir::Cache \"{here}\";\nDir::Etc::sourcelist \"{here}/sources.list\";\n\
@@ -53,7 +55,7 @@ impl Debian {
         let debian = Debian { config };
         let mark = directory.join("updated");
         let age = fs::metadata(&mark).and_then(|mark| mark.modified()).ok();
-        let age = age.and_then(|then| SystemTime::now().duration_since(then).ok());
+        let age = age.and_then(|then| SystemTime::now().duration_since(then).ok()).filter(|_age| is_same);
         if age.is_none_or(|age| age > LISTS_AGE) {
             println!("reading the lists of packages");
             let updated = run(debian.command("apt-get").args(["update", "-qq"]));
@@ -69,7 +71,16 @@ impl Debian {
 
     /// The full name, with version and architecture, of what would be downloaded.
     pub fn candidate(&self, package: &str, arch: &str) -> Outcome<String> {
+        let (name, _release) = split(package);
+        Ok(format!("{name} {} {arch}", self.version(package, arch)?))
+    }
+
+    /// The version that would be downloaded. A name may end in `=VERSION` or in `/RELEASE`.
+    pub fn version(&self, package: &str, arch: &str) -> Outcome<String> {
         let (name, release) = split(package);
+        if let Some((_, version)) = package.split_once('=') {
+            return Ok(version.to_owned());
+        }
         let mut command = self.command("apt-cache");
         if let Some(release) = release {
             command.args(["-t", release]);
@@ -77,7 +88,7 @@ impl Debian {
         let said = self.ask(command.args(["policy", &format!("{name}:{arch}")]))?;
         let version = said.lines().find_map(|line| line.trim().strip_prefix("Candidate: "));
         match version {
-            Some(version) if version != "(none)" => Ok(format!("{name} {version} {arch}")),
+            Some(version) if version != "(none)" => Ok(version.to_owned()),
             Some(_) | None => {
                 Err(format!("Debian has no package {name} for {arch} on this machine's mirrors"))
             }
@@ -86,16 +97,19 @@ impl Debian {
 
     /// What `package` depends on and begins with `prefix`.
     pub fn depends(&self, package: &str, arch: &str, prefix: &str) -> Outcome<String> {
-        let said = self.ask(self.command("apt-cache").args(["depends", &format!("{package}:{arch}")]))?;
-        let names = said.lines().filter_map(|line| line.trim().strip_prefix("Depends: "));
+        let (name, _release) = split(package);
+        let exact = format!("{name}:{arch}={}", self.version(package, arch)?);
+        let said = self.ask(self.command("apt-cache").args(["show", "--no-all-versions", &exact]))?;
+        let depends = said.lines().find_map(|line| line.strip_prefix("Depends: ")).unwrap_or_default();
+        let names = depends.split([',', '|']).filter_map(|name| name.split_whitespace().next());
         let mut names = names.map(|name| name.split(':').next().unwrap_or(name));
-        let found = names.rfind(|name| name.starts_with(prefix));
+        let found = names.find(|name| name.starts_with(prefix));
         found
             .map(str::to_owned)
             .ok_or_else(|| format!("{package} depends on nothing that begins with {prefix}"))
     }
 
-    /// Downloads packages and unpacks them into `directory`. A name may end in `/RELEASE`.
+    /// Downloads packages and unpacks them into `directory`. A name may end in `=VERSION` or in `/RELEASE`.
     pub fn unpack(&self, packages: &[&str], arch: &str, directory: &Path) -> Outcome {
         let downloads = directory.with_extension("debs");
         let _ = fs::remove_dir_all(&downloads);
@@ -106,7 +120,9 @@ impl Debian {
             if let Some(release) = release {
                 command.args(["-t", release]);
             }
-            let name = format!("{name}:{arch}");
+            let version =
+                package.split_once('=').map(|(_, version)| format!("={version}")).unwrap_or_default();
+            let name = format!("{name}:{arch}{version}");
             run(command.args(["download", "-qq", &name]).current_dir(&downloads))?;
         }
         for file in files_of(&downloads)? {
@@ -138,8 +154,11 @@ impl Debian {
     }
 }
 
-/// A name, and the release after a slash.
+/// A name without its version, and the release after a slash.
 fn split(package: &str) -> (&str, Option<&str>) {
+    if let Some((name, _version)) = package.split_once('=') {
+        return (name, None);
+    }
     match package.split_once('/') {
         Some((name, release)) => (name, Some(release)),
         None => (package, None),
@@ -209,7 +228,8 @@ fn parse_paragraphs(text: &str) -> Vec<Source> {
     sources
 }
 
-/// The same mirrors for both architectures, with sources, and with the backports of each main suite.
+/// The same mirrors for all architectures, with sources, and with the backports of each main suite. armhf is taken from the
+/// main suites alone: mirrors do not all keep its updates, and one list that is missing spoils the others.
 fn sources_list(sources: &[Source]) -> String {
     let mut list = String::new();
     for source in sources {
@@ -220,7 +240,8 @@ fn sources_list(sources: &[Source]) -> String {
         let key = source.signed_by.as_ref().map(|key| format!(" signed-by={key}")).unwrap_or_default();
         for suite in suites {
             let uri = &source.uri;
-            list += &format!("deb [arch=amd64,arm64{key}] {uri} {suite} main\n");
+            let armhf = if suite.contains('-') { "" } else { ",armhf" };
+            list += &format!("deb [arch=amd64,arm64{armhf}{key}] {uri} {suite} main\n");
             if !suite.ends_with("-backports") {
                 list += &format!("deb-src [arch=amd64{key}] {uri} {suite} main\n");
             }
@@ -251,9 +272,9 @@ mod tests {
         assert_eq!(parse_paragraphs(paragraphs), std::slice::from_ref(&expected));
 
         let list = sources_list(&[expected]);
-        assert!(
-            list.contains("deb [arch=amd64,arm64 signed-by=/key.gpg] http://mirror/debian bookworm main\n")
-        );
+        assert!(list.contains(
+            "deb [arch=amd64,arm64,armhf signed-by=/key.gpg] http://mirror/debian bookworm main\n"
+        ));
         assert!(list.contains("http://mirror/debian bookworm-backports main\n"));
     }
 }

@@ -25,6 +25,8 @@ pub enum Arch {
     X86_64,
     /// 64-bit ARM.
     Aarch64,
+    /// 32-bit ARM.
+    Armv7,
 }
 
 impl Arch {
@@ -33,6 +35,7 @@ impl Arch {
         match self {
             Arch::X86_64 => "amd64",
             Arch::Aarch64 => "arm64",
+            Arch::Armv7 => "armhf",
         }
     }
 }
@@ -76,12 +79,16 @@ impl Assets {
         Ok(Assets { cache, made: Mutex::default(), making: Mutex::default() })
     }
 
-    /// Debian's kernel for clouds: NVMe and ext4 without an initial RAM disk.
+    /// Debian's kernel for clouds, with NVMe and ext4 built in; that for boards, with modules for all, on armv7.
     pub fn kernel(&self, arch: Arch) -> Outcome<Kernel> {
-        let meta = format!("linux-image-cloud-{}", arch.debian());
+        let meta = match arch {
+            Arch::X86_64 => "linux-image-cloud-amd64",
+            Arch::Aarch64 => "linux-image-cloud-arm64",
+            Arch::Armv7 => "linux-image-armmp-lpae",
+        };
         let package = self.once(&format!("kernel-{}", arch.debian()), |assets| {
             let debian = Debian::open(&assets.cache)?;
-            let image = debian.depends(&meta, arch.debian(), "linux-image-")?;
+            let image = debian.depends(meta, arch.debian(), "linux-image-")?;
             assets.unpacked(&debian, &[&image], arch)
         })?;
         let name = |directory: &str, prefix: &str| -> Outcome<PathBuf> {

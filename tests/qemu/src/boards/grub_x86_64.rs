@@ -67,6 +67,7 @@ impl Board for GrubX86_64 {
 
     fn guest(&self) -> Guest {
         Guest {
+            early_modules: &[],
             modules: MODULES_PCI,
             boot_device: "/dev/nvme0n1p1",
             boot_directory: "/boot/efi",

@@ -1,8 +1,8 @@
 //! The boards: what is in each of them, and how its disks are laid out.
 
 mod grub_x86_64;
-mod uboot_aarch64;
 mod uboot_native;
+mod uboot_stock_arm;
 mod uboot_x86_64;
 
 use std::path::{Path, PathBuf};
@@ -11,11 +11,12 @@ use std::process::Command;
 use crate::Outcome;
 use crate::assets::{Arch, Environment};
 use crate::kit::Kit;
+use uboot_stock_arm::Arm;
 
 /// Which kernel a board runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KernelKind {
-    /// Debian's for clouds, with modules.
+    /// Debian's, with modules.
     Debian,
     /// A small one from Debian's sources, with everything built in.
     Small,
@@ -23,7 +24,10 @@ pub enum KernelKind {
 
 /// What the test system has to know about its board.
 pub struct Guest {
-    /// Modules to load, in this order, as paths in the kernel's module tree.
+    /// Modules that an initial RAM disk loads before there is a root file system, in this order, as paths in the kernel's
+    /// module tree. Without any there is no such disk.
+    pub early_modules: &'static [&'static str],
+    /// Modules to load afterwards.
     pub modules: &'static [&'static str],
     /// The partition that the bootloader was loaded from.
     pub boot_device: &'static str,
@@ -111,7 +115,8 @@ pub trait Board: Sync {
 pub const ALL: &[&dyn Board] = &[
     &grub_x86_64::GrubX86_64,
     &uboot_x86_64::UbootX86_64,
-    &uboot_aarch64::UbootAarch64,
+    &uboot_stock_arm::UbootStockArm(Arm::Aarch64),
+    &uboot_stock_arm::UbootStockArm(Arm::Armv7),
     &uboot_native::UbootNative(Environment::Fat),
     &uboot_native::UbootNative(Environment::Nor),
 ];
@@ -137,6 +142,28 @@ const MODULES_PCI: &[&str] = &[
     "fs/fat/vfat",
     "fs/nls/nls_cp437",
     "fs/nls/nls_ascii",
+];
+
+/// Network on a virtio slot of a board without PCI, and FAT.
+const MODULES_SLOT: &[&str] = &[
+    "net/core/failover",
+    "drivers/net/net_failover",
+    "drivers/net/virtio_net",
+    "fs/fat/fat",
+    "fs/fat/vfat",
+    "fs/nls/nls_cp437",
+    "fs/nls/nls_ascii",
+];
+
+/// Disk on a virtio slot, with ext4.
+const EARLY_MODULES_SLOT: &[&str] = &[
+    "drivers/virtio/virtio_mmio",
+    "drivers/block/virtio_blk",
+    "crypto/crc32c_generic",
+    "lib/crc16",
+    "fs/mbcache",
+    "fs/jbd2/jbd2",
+    "fs/ext4/ext4",
 ];
 
 /// With a disk on virtio as well.

@@ -66,6 +66,7 @@ impl Board for UbootNative {
             }
         };
         Guest {
+            early_modules: &[],
             modules: &[],
             boot_device: "/dev/nvme0n1p1",
             boot_directory: "/boot/uboot",

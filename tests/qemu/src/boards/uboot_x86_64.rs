@@ -39,6 +39,7 @@ impl Board for UbootX86_64 {
 
     fn guest(&self) -> Guest {
         Guest {
+            early_modules: &[],
             modules: MODULES_PCI_DISK,
             boot_device: "/dev/vda1",
             boot_directory: "/boot/uboot",

@@ -6,7 +6,7 @@ use crate::rootfs::Fault;
 pub const SCENARIO: Scenario = Scenario {
     name: "falls_back_from_a_kernel_that_panics",
     boards: EVERYWHERE,
-    more_boards: &[],
+    more_boards: &["uboot-armv7"],
     parts: 1,
     run: |scene| falls_back_from(scene, Fault::KernelPanics),
 };

@@ -9,7 +9,7 @@ use crate::runner::Scene;
 pub const SCENARIO: Scenario = Scenario {
     name: "takes_an_update_over_the_air_and_commits",
     boards: EVERYWHERE,
-    more_boards: &[],
+    more_boards: &["uboot-armv7"],
     parts: 1,
     run,
 };

@@ -9,7 +9,7 @@ use crate::runner::Scene;
 pub const SCENARIO: Scenario = Scenario {
     name: "takes_twenty_updates_in_a_row",
     boards: &["uboot-aarch64-fat"],
-    more_boards: &["grub-x86_64", "uboot-x86_64", "uboot-aarch64", "uboot-aarch64-nor"],
+    more_boards: &["grub-x86_64", "uboot-x86_64", "uboot-aarch64", "uboot-aarch64-nor", "uboot-armv7"],
     parts: 1,
     run,
 };
