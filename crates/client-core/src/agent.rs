@@ -226,7 +226,10 @@ impl<'a> Agent<'a> {
             self.run_ignored(ScriptState::Idle, ScriptAction::Leave);
             match wake {
                 Wake::CheckUpdate => self.schedule.poll_now(),
-                Wake::SendInventory => self.schedule.inventory_now(),
+                Wake::SendInventory => {
+                    self.api().forget_sent_inventory();
+                    self.schedule.inventory_now();
+                }
                 Wake::Elapsed | Wake::Stop => {}
             }
             match self.schedule.due(self.clock.now()) {

@@ -259,6 +259,11 @@ impl Api {
         }
     }
 
+    /// The next [`Api::send_inventory`] sends it also when nothing has changed: a person asked for it.
+    pub fn forget_sent_inventory(&mut self) {
+        self.inventory = None;
+    }
+
     /// Asks in the variant that this server is known to answer, or finds out which one that is.
     fn ask_variants(&mut self, provides: &BTreeMap<String, String>) -> Result<Answer, ServerError> {
         self.authenticate()?;
