@@ -14,6 +14,9 @@ const OLDEST_RUST: &str = "1.85";
 /// within the time that CI has.
 const BOARD_MINUTES: u32 = 40;
 
+/// Where the board tests say what they left out, a line each.
+const BOARDS_LEFT_OUT: &str = "target/qemu/left-out";
+
 /// Runs the steps and prints what came of them.
 pub fn run(arguments: &[String]) -> Outcome {
     let mut options = Options::new(arguments);
@@ -43,6 +46,10 @@ pub fn run(arguments: &[String]) -> Outcome {
         let tools = debian::prepare_for_boards(may_install);
         if tools.missing.is_empty() {
             report.step("boards", || qemu::run(&["--minutes".to_owned(), BOARD_MINUTES.to_string()]));
+            let left_out = std::fs::read_to_string(workspace::root().join(BOARDS_LEFT_OUT));
+            report
+                .left_out
+                .extend(left_out.unwrap_or_default().lines().map(|line| format!("board test {line}")));
         } else {
             report.left_out.push(format!(
                 "boards: {} are missing: {}",

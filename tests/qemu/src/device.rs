@@ -31,6 +31,10 @@ pub struct Tally {
     pub cuts: u64,
     /// Updates that came to their end, whichever.
     pub updates: u64,
+    /// Writes that were not flushed when the power was cut.
+    pub at_risk: u64,
+    /// Those of them that were lost, wholly or in part.
+    pub lost: u64,
 }
 
 impl std::ops::AddAssign for Tally {
@@ -38,6 +42,8 @@ impl std::ops::AddAssign for Tally {
         self.boots += other.boots;
         self.cuts += other.cuts;
         self.updates += other.updates;
+        self.at_risk += other.at_risk;
+        self.lost += other.lost;
     }
 }
 
@@ -128,9 +134,9 @@ impl<'a> Device<'a> {
 
     /// Turns it on.
     pub fn start(&mut self) -> Outcome<Machine> {
-        let mut command = self.command(false)?;
+        let command = self.command(false)?;
         let log = self.next_log();
-        Machine::start(&mut command, &log)
+        Machine::start(&command, &log)
     }
 
     /// Turns it on with every write of its disks written down, so that [`Device::cut_power`] can be called.
@@ -140,9 +146,9 @@ impl<'a> Device<'a> {
             let record = self.record(index);
             std::fs::File::create(&record).map_err(|error| format!("{}: {error}", record.display()))?;
         }
-        let mut command = self.command(true)?;
+        let command = self.command(true)?;
         let log = self.next_log();
-        Machine::start(&mut command, &log)
+        Machine::start(&command, &log)
     }
 
     /// How many writes and flushes were recorded since it was turned on.
@@ -156,12 +162,15 @@ impl<'a> Device<'a> {
         self.tally.cuts += 1;
         let mut all = Cut::default();
         for index in 0..self.disks.len() {
-            let Disk { image, data_at, .. } = &self.disks[index];
-            let cut = power::cut(&self.base(index), &self.record(index), image, *data_at, random)?;
+            let Disk { image, places, .. } = &self.disks[index];
+            let data_at = places.map(|places| places.data);
+            let cut = power::cut(&self.base(index), &self.record(index), image, data_at, random)?;
             all.writes += cut.writes;
             all.at_risk += cut.at_risk;
             all.lost += cut.lost;
         }
+        self.tally.at_risk += all.at_risk;
+        self.tally.lost += all.lost;
         Ok(all)
     }
 
@@ -239,12 +248,50 @@ impl<'a> Device<'a> {
         Ok(path)
     }
 
+    /// That the slot which runs has the very bytes of its system's image. The root file system is mounted read-only.
+    pub fn expect_whole(&self, running: &Running) -> Outcome {
+        let image = self.kit.root(self.board, &System::new(&running.version))?;
+        let found = self.disks.iter().find_map(|disk| Some((disk, disk.places?)));
+        let (disk, places) = found.ok_or("no disk has the slots")?;
+        let at = places.slots[usize::from(running.slot == "b")];
+        if disk::has(&disk.image, at, &image)? {
+            return Ok(());
+        }
+        Err(format!("slot {} runs {} and is not what that was", running.slot, running.version))
+    }
+
+    /// That a system in slot B was started on trial.
+    pub fn expect_trial(&self) -> Outcome {
+        for boot in 1..=self.tally.boots {
+            let log = self.serial_log(boot);
+            let said = String::from_utf8_lossy(&crate::read(&log)?).into_owned();
+            let mut decisions = said.lines().filter(|line| line.contains("rust-ota: boots slot b "));
+            if decisions.any(|line| line.contains("upgrade_available=1")) {
+                return Ok(());
+            }
+        }
+        Err("slot B was never started on trial".into())
+    }
+
+    /// Writes since it was turned on, recorded, to the partition with the boot environment: how many. The first sector is
+    /// left out, where Linux notes that it has the file system mounted.
+    pub fn writes_to_environment(&self) -> Outcome<usize> {
+        let mut count = 0;
+        for file in self.board.environment() {
+            let EnvFile::Fat { disk, at, path: _ } = file else { continue };
+            let end = self.disks[disk].places.map_or(u64::MAX, |places| places.slots[0]);
+            let writes = power::writes(&self.record(disk))?;
+            count += writes.iter().filter(|(first, bytes)| *first < end && first + bytes > at + 512).count();
+        }
+        Ok(count)
+    }
+
     /// The files of the boot environment, byte by byte.
-    pub fn environment(&self) -> Vec<Option<Vec<u8>>> {
+    pub fn environment(&self) -> Outcome<Vec<Vec<u8>>> {
         let files = self.board.environment();
         let read = |file: &EnvFile| match file {
             EnvFile::Fat { disk, at, path } => disk::read_fat(&self.disks[*disk].image, *at, path),
-            EnvFile::Own { name } => std::fs::read(self.path(name)).ok(),
+            EnvFile::Own { name } => crate::read(&self.path(name)),
         };
         files.iter().map(read).collect()
     }
@@ -297,7 +344,11 @@ impl<'a> Device<'a> {
 
     fn next_log(&mut self) -> PathBuf {
         self.tally.boots += 1;
-        self.path(&format!("serial-{:03}.log", self.tally.boots))
+        self.serial_log(self.tally.boots)
+    }
+
+    fn serial_log(&self, boot: u64) -> PathBuf {
+        self.path(&format!("serial-{boot:03}.log"))
     }
 
     /// Removes what is large; the logs stay.

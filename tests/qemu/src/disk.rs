@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::{Outcome, run, write};
+use crate::{Outcome, read, run, write};
 
 /// Bytes of a MiB: partitions begin and end on them.
 pub const MIB: u64 = 1024 * 1024;
@@ -35,6 +35,29 @@ pub enum Kind {
 /// First byte of partition `index` of `partitions`.
 pub fn offset(partitions: &[Partition], index: usize) -> u64 {
     (1 + partitions[..index].iter().map(|partition| partition.mib).sum::<u64>()) * MIB
+}
+
+/// Where the partitions of a disk with slots begin, bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Places {
+    /// A and B.
+    pub slots: [u64; 2],
+    /// The partition with ext4 that is written to, up to the end.
+    pub data: u64,
+}
+
+/// The slots are partitions 2 and 3 of every board, data is the fourth.
+pub fn places(partitions: &[Partition]) -> Places {
+    Places { slots: [offset(partitions, 1), offset(partitions, 2)], data: offset(partitions, 3) }
+}
+
+/// Whether `image` is what a disk has from byte `at` on.
+pub fn has(disk: &Path, at: u64, image: &Path) -> Outcome<bool> {
+    let image = read(image)?;
+    let mut found = vec![0; image.len()];
+    let failed = |error: std::io::Error| format!("cannot read {}: {error}", disk.display());
+    File::open(disk).and_then(|disk| disk.read_exact_at(&mut found, at)).map_err(failed)?;
+    Ok(found == image)
 }
 
 /// Writes a disk with a GPT.
@@ -116,9 +139,13 @@ pub fn fat(image: &Path, mib: u64, files: &[(String, Vec<u8>)]) -> Outcome {
     Ok(())
 }
 
-/// Reads a file of the FAT file system that begins at byte `at` of `disk`. `None` when it is not there.
-pub fn read_fat(disk: &Path, at: u64, path: &str) -> Option<Vec<u8>> {
+/// Reads a file of the FAT file system that begins at byte `at` of `disk`.
+pub fn read_fat(disk: &Path, at: u64, path: &str) -> Outcome<Vec<u8>> {
     let image = format!("{}@@{at}", disk.display());
-    let output = Command::new("mtype").args(["-i", &image, &format!("::{path}")]).output().ok()?;
-    output.status.success().then_some(output.stdout)
+    let output = Command::new("mtype").args(["-i", &image, &format!("::{path}")]).output();
+    let output = output.map_err(|error| format!("cannot run mtype: {error}"))?;
+    if output.status.success() {
+        return Ok(output.stdout);
+    }
+    Err(format!("cannot read {path} of {image}: {}", String::from_utf8_lossy(&output.stderr).trim()))
 }

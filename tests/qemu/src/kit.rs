@@ -1,10 +1,12 @@
 //! What all scenarios of a run share: programs, keys, and root file systems, each made once.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use client_core::artifact::Signer;
+use fs2::FileExt;
 use testkit::choice::Generator;
 
 use crate::Outcome;
@@ -44,6 +46,8 @@ pub struct Kit {
     /// The keys.
     pub keys: Keys,
     client_x86_64: PathBuf,
+    /// Held as long as the run is.
+    _lock: File,
     images: Mutex<BTreeMap<(String, System), Made>>,
 }
 
@@ -73,8 +77,13 @@ impl Kit {
             device: device.private.to_string(),
         };
         std::fs::create_dir_all(work).map_err(|error| format!("cannot make {}: {error}", work.display()))?;
+        let lock = work.join("lock");
+        let lock = File::create(&lock).map_err(|error| format!("cannot make {}: {error}", lock.display()))?;
+        // Two runs would throw away each other's disks.
+        lock.try_lock_exclusive().map_err(|_| format!("another run is using {}", work.display()))?;
         Ok(Kit {
             work: work.to_path_buf(),
+            _lock: lock,
             assets,
             keys,
             client_x86_64: client_x86_64.to_path_buf(),

@@ -32,13 +32,14 @@ pub struct Machine {
 
 impl Machine {
     /// Turns it on. What it says goes to `log`, each line with the seconds since the start.
-    pub fn start(command: &mut Command, log: &Path) -> Outcome<Machine> {
+    pub fn start(command: &Command, log: &Path) -> Outcome<Machine> {
         let mut file =
             File::create(log).map_err(|error| format!("cannot make {}: {error}", log.display()))?;
         // A parameter that is wrong is worth reading.
         let errors = file.try_clone().map_err(|error| format!("{}: {error}", log.display()))?;
+        let mut command = ending_with_us(command);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(errors);
-        let mut child = command.spawn().map_err(|error| format!("{}: {error}", command_name(command)))?;
+        let mut child = command.spawn().map_err(|error| format!("{}: {error}", command_name(&command)))?;
         let mut output = child.stdout.take().ok_or("the machine has no console")?;
         let (sender, lines) = mpsc::channel();
         let start = Instant::now();
@@ -154,6 +155,19 @@ enum Heard {
     Ended,
 }
 
+/// The same command, ended by the kernel when the thread that started it is gone: nobody else would.
+fn ending_with_us(command: &Command) -> Command {
+    let mut wrapped = Command::new("setpriv");
+    wrapped.args(["--pdeathsig", "KILL"]).arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => wrapped.env(name, value),
+            None => wrapped.env_remove(name),
+        };
+    }
+    wrapped
+}
+
 fn command_name(command: &Command) -> String {
     command.get_program().to_string_lossy().into_owned()
 }
@@ -193,7 +207,7 @@ mod tests {
         let log = tempfile::NamedTempFile::new().unwrap();
         let mut command = Command::new("sh");
         command.args(["-c", "echo one; echo two; printf three"]);
-        let mut machine = Machine::start(&mut command, log.path()).unwrap();
+        let mut machine = Machine::start(&command, log.path()).unwrap();
         let patience = Duration::from_secs(20);
         assert_eq!(machine.wait_for("tw", patience), Ok(Seen::Line("two".into())));
         assert_eq!(machine.wait_for("four", patience), Ok(Seen::Ended));

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::{Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use crate::Outcome;
 use crate::assets::Assets;
@@ -31,6 +31,9 @@ Without the name of a scenario, or a part of one, all of them run.
   --all           every scenario on every board; without, on those that every change is tested on
   --keep          keep the disks of all scenarios, not only those of failed ones
 ";
+
+/// What a run left out, a line each.
+const LEFT_OUT: &str = "target/qemu/left-out";
 
 struct Options {
     client: Option<PathBuf>,
@@ -163,6 +166,7 @@ fn test(options: &Options) -> Outcome {
     let client = options.client.as_deref().ok_or("--client is needed: the program to test")?;
     let work = crate::workspace().join("target/qemu/run");
     let kit = Kit::new(&work, Assets::open()?, client)?;
+    crate::write(&crate::workspace().join(LEFT_OUT), "")?;
     let mut tasks: VecDeque<Task> = VecDeque::new();
     for scenario in scenarios::ALL {
         let named = |word: &String| scenario.name.contains(word.as_str());
@@ -203,9 +207,13 @@ fn test(options: &Options) -> Outcome {
         }
     });
     let results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let mut lines = String::new();
     for task in left_out.into_inner().unwrap_or_else(PoisonError::into_inner) {
-        println!("left out: {} on {}: the time was over", task.name(), task.board.name());
+        lines += &format!("{} on {}: the time was over\n", task.name(), task.board.name());
     }
+    print!("{}", lines.lines().map(|line| format!("left out: {line}\n")).collect::<String>());
+    // For whoever started this.
+    crate::write(&crate::workspace().join(LEFT_OUT), lines)?;
     report(&results, start.elapsed().as_secs_f64())
 }
 
@@ -245,9 +253,40 @@ fn run_one(kit: &Kit, options: &Options, task: &Task) -> Outcome<Tally> {
                 clean_up(&directory);
             }
         }
-        Err(error) => println!("FAILED  {:<22} {} ({seconds:.0} s): {error}", task.board.name(), task.name()),
+        Err(error) => {
+            println!("FAILED  {:<22} {} ({seconds:.0} s): {error}", task.board.name(), task.name());
+            show_last(&directory);
+        }
     }
     result
+}
+
+/// Prints the end of the two newest serial logs below `directory`: what a failure is understood from.
+fn show_last(directory: &Path) {
+    let mut logs = Vec::new();
+    find_serial_logs(directory, &mut logs);
+    logs.sort();
+    for (_, path) in logs.iter().rev().take(2).rev() {
+        let text = String::from_utf8_lossy(&std::fs::read(path).unwrap_or_default()).into_owned();
+        let lines: Vec<&str> = text.lines().collect();
+        println!("    the end of {}:", path.display());
+        for line in lines.iter().skip(lines.len().saturating_sub(40)) {
+            println!("    {line}");
+        }
+    }
+}
+
+fn find_serial_logs(directory: &Path, logs: &mut Vec<(SystemTime, PathBuf)>) {
+    let Ok(entries) = std::fs::read_dir(directory) else { return };
+    for entry in entries.flatten() {
+        let path = entry.path();
+        let is_log = entry.file_name().to_string_lossy().starts_with("serial-");
+        match entry.metadata().and_then(|metadata| metadata.modified()) {
+            Ok(_) if path.is_dir() => find_serial_logs(&path, logs),
+            Ok(time) if is_log => logs.push((time, path)),
+            Ok(_) | Err(_) => {}
+        }
+    }
 }
 
 /// Removes what is large; the logs stay.
@@ -279,12 +318,16 @@ fn report(results: &[(Task, Outcome<Tally>)], seconds: f64) -> Outcome {
             Err(_) => *failed += 1,
         }
     }
-    println!("\n| board | passed | failed | boots | power cuts | updates |");
-    println!("| --- | --- | --- | --- | --- | --- |");
+    println!("\n| board | passed | failed | boots | power cuts | writes lost in them | updates |");
+    println!("| --- | --- | --- | --- | --- | --- | --- |");
     for (board, (tally, passed, failed)) in &boards {
-        println!("| {board} | {passed} | {failed} | {} | {} | {} |", tally.boots, tally.cuts, tally.updates);
+        let Tally { boots, cuts, updates, at_risk, lost } = tally;
+        println!("| {board} | {passed} | {failed} | {boots} | {cuts} | {lost} of {at_risk} | {updates} |");
     }
     println!("\n{seconds:.0} s in all");
+    if results.is_empty() {
+        return Err("nothing was tested".into());
+    }
     let failed: Vec<String> = results
         .iter()
         .filter(|(_, result)| result.is_err())

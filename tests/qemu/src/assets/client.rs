@@ -100,8 +100,11 @@ impl Assets {
     }
 }
 
+/// Complete or not there.
 fn write_program(path: &Path, text: &str) -> Outcome {
-    write(path, text)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o755))
+    let unfinished = path.with_extension("unfinished");
+    write(&unfinished, text)?;
+    fs::set_permissions(&unfinished, fs::Permissions::from_mode(0o755))
+        .and_then(|()| fs::rename(&unfinished, path))
         .map_err(|error| format!("{}: {error}", path.display()))
 }

@@ -120,7 +120,7 @@ impl Board for GrubX86_64 {
         Ok(vec![Disk {
             image,
             device: "nvme,serial=disk,bootindex=1",
-            data_at: Some(disk::offset(&partitions, 3)),
+            places: Some(disk::places(&partitions)),
         }])
     }
 

@@ -10,6 +10,7 @@ use std::process::Command;
 
 use crate::Outcome;
 use crate::assets::{Arch, Environment};
+use crate::disk::Places;
 use crate::kit::Kit;
 use uboot_stock_arm::Arm;
 
@@ -50,8 +51,8 @@ pub struct Disk {
     pub image: PathBuf,
     /// What it is to QEMU: the driver and its parameters.
     pub device: &'static str,
-    /// First byte of the partition with ext4 that is written to, up to the end.
-    pub data_at: Option<u64>,
+    /// Where its partitions are, if the slots are on it.
+    pub places: Option<Places>,
 }
 
 /// A part of the boot environment.

@@ -127,7 +127,7 @@ impl Board for UbootNative {
             linux("data", 24, Some(data)),
         ];
         disk::build(&image, &partitions)?;
-        Ok(vec![Disk { image, device: "nvme,serial=disk", data_at: Some(disk::offset(&partitions, 3)) }])
+        Ok(vec![Disk { image, device: "nvme,serial=disk", places: Some(disk::places(&partitions)) }])
     }
 
     fn environment(&self) -> Vec<EnvFile> {

@@ -111,7 +111,7 @@ impl Board for UbootStockArm {
         let rom = Path::new("/usr/lib/u-boot").join(rom).join("u-boot.bin");
         let rom = uboot::without_delay(&read(&rom)?)?;
         crate::write(&directory.join("u-boot.bin"), rom)?;
-        Ok(vec![Disk { image, device, data_at: Some(disk::offset(&partitions, 3)) }])
+        Ok(vec![Disk { image, device, places: Some(disk::places(&partitions)) }])
     }
 
     fn environment(&self) -> Vec<EnvFile> {

@@ -80,8 +80,8 @@ impl Board for UbootX86_64 {
         let rom = uboot::without_delay(&read(Path::new(ROM))?)?;
         crate::write(&directory.join("u-boot.rom"), rom)?;
         Ok(vec![
-            Disk { image: boot, device: "virtio-blk-pci", data_at: None },
-            Disk { image, device: "nvme,serial=disk", data_at: Some(disk::offset(&partitions, 3)) },
+            Disk { image: boot, device: "virtio-blk-pci", places: None },
+            Disk { image, device: "nvme,serial=disk", places: Some(disk::places(&partitions)) },
         ])
     }
 

@@ -21,6 +21,6 @@ fn run(scene: &Scene) -> Outcome<Tally> {
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
     write(&stored, bytes)?;
-    refuses(&mut device, &deployment, "Download failed")?;
+    refuses(&mut device, &deployment, "checksum mismatch")?;
     Ok(device.tally)
 }

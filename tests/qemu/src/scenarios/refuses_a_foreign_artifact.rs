@@ -1,4 +1,4 @@
-//! Signed with a key that the device does not know; and for another kind of device.
+//! Signed with a key that the device does not know.
 
 use super::{ONE_EACH, OTHERS, Scenario, refuses};
 use crate::Outcome;

@@ -17,7 +17,7 @@ pub const SCENARIO: Scenario = Scenario {
 
 fn run(scene: &Scene) -> Outcome<Tally> {
     let mut device = scene.device(&Make::new())?;
-    let before = device.environment();
+    let before = device.environment()?;
     let payload = device.path("payload");
     write(&payload, "settings of the application\n")?;
     let artifact = device.path("application.mender");
@@ -28,7 +28,7 @@ fn run(scene: &Scene) -> Outcome<Tally> {
     let end = device.finish_with(&mut machine, &deployment)?;
     machine.kill();
     expect("the end on the server", end.as_deref().unwrap_or("none"), "success")?;
-    if device.environment() != before {
+    if device.environment()? != before {
         return Err("the boot environment was written".into());
     }
     let (mut machine, running) = device.come_up(1)?;

@@ -30,11 +30,16 @@ fn run(scene: &Scene) -> Outcome<Tally> {
         // One point in each of as many stretches of the same length as there are cuts.
         let stretch = (all / scene.cuts).max(1);
         let point = number * all / scene.cuts + random.next_word() % stretch;
+        let point = point.max(1);
         let mut device = scene.device_in(&format!("cut-{number:03}"), &Make::new())?;
         let result = survives(&mut device, point, &mut random);
         tally += device.tally;
         result.map_err(|error| format!("cut {number} at {point} of {all} writes and flushes: {error}"))?;
         device.clean_up()?;
+    }
+    // Else these were no power cuts.
+    if scene.cuts >= parts && tally.lost == 0 {
+        return Err(format!("nothing was lost in {} cuts", tally.cuts));
     }
     Ok(tally)
 }
@@ -80,9 +85,10 @@ fn survives(device: &mut Device, point: u64, random: &mut Generator) -> Outcome 
     let (end, machine, running) = device.finish(&deployment, 5).map_err(context)?;
     machine.kill();
     match (end.as_str(), running.version.as_str()) {
-        ("success", "2.0") => Ok(()),
+        ("success", "2.0") => device.expect_whole(&running).map_err(context),
         // A trial that was cut short has failed; the next order has to succeed.
         ("failure", "1.0") => {
+            device.expect_whole(&running).map_err(context)?;
             let again = device.fleet.order("2.0")?;
             let (end, machine, running) = device.finish(&again, 4)?;
             machine.kill();
