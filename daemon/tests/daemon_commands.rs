@@ -1,12 +1,10 @@
 //! The commands that speak to a running daemon, against the real binary.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod common;
-
 use std::fs;
 use std::process::{Command, Stdio};
 
-use common::VirtualDevice;
+use crate::common::VirtualDevice;
 use linux::daemon_process::PidFile;
 use serde_json::json;
 

@@ -8,13 +8,11 @@
 // Clippy's leave for tests does not reach the functions that tests share.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod common;
-
 use std::fs;
 use std::io::Write;
 
+use crate::common::{Ran, SLOT_BYTES, VirtualDevice, image};
 use client_core::artifact::{Limits, Signer, write};
-use common::{Ran, SLOT_BYTES, VirtualDevice, image};
 use sha2::{Digest, Sha256};
 
 const VERSION: &str = r#"{"format":"mender","version":3}"#;

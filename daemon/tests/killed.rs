@@ -6,8 +6,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
-mod common;
-
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
@@ -16,8 +14,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
+use crate::common::{SLOT_BYTES, VirtualDevice, image};
 use client_core::artifact::Compression;
-use common::{SLOT_BYTES, VirtualDevice, image};
 use rust_ota_server::client::Management;
 use rust_ota_server::{Options, Server};
 use serde_json::json;

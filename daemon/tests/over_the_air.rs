@@ -5,8 +5,6 @@
 // Clippy's leave for tests does not reach the functions that tests share.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod common;
-
 use std::cell::OnceCell;
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
@@ -14,9 +12,9 @@ use std::path::Path;
 use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
 
+use crate::common::{VirtualDevice, build, image};
 use client_core::artifact::write::ArtifactSpec;
 use client_core::artifact::{Compression, Signer};
-use common::{VirtualDevice, build, image};
 use rust_ota_server::client::Management;
 use rust_ota_server::{Action, Options, Rule, Running, Server};
 use serde_json::json;

@@ -5,8 +5,6 @@
 // Clippy's leave for tests does not reach the functions that tests share.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod common;
-
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -15,9 +13,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread::JoinHandle;
 
+use crate::common::{SLOT_BYTES, VirtualDevice, build, image, open_fifo};
 use client_core::artifact::write::ArtifactSpec;
 use client_core::artifact::{Compression, Signer, StateScript};
-use common::{SLOT_BYTES, VirtualDevice, build, image, open_fifo};
 use serde_json::{Value, json};
 use testkit::artifacts::rootfs_spec;
 

@@ -5,8 +5,6 @@
 // Clippy's leave for tests does not reach the functions that tests share.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
-mod common;
-
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -14,9 +12,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::common::VirtualDevice;
 use client_core::artifact::Signer;
 use client_core::artifact::write::ArtifactSpec;
-use common::VirtualDevice;
 use rust_ota_server::client::Management;
 use rust_ota_server::{Options, Running, Server};
 use serde_json::json;

@@ -2,12 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod common;
-
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
-use common::{Answer, accepted, artifact, parse, server};
+use crate::common::{Answer, accepted, artifact, parse, server};
 use rust_ota_server::Running;
 
 /// One connection that is used for everything.

@@ -2,13 +2,11 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod common;
-
 use std::collections::BTreeMap;
 use std::io::Cursor;
 
+use crate::common::{Device, accepted, error, manage, request, server};
 use client_core::artifact::{self, Limits, SignatureStatus, Signer, Trust, VerifyKeys};
-use common::{Device, accepted, error, manage, request, server};
 use rust_ota_server::{Options, Running, Server};
 use serde_json::{Value, json};
 

@@ -2,13 +2,11 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod common;
-
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use common::{Device, accepted, manage, raw, request, server};
+use crate::common::{Device, accepted, manage, raw, request, server};
 use rust_ota_server::Running;
 use rust_ota_server::client::{ClientError, FrameStream, Management};
 use serde_json::{Value, json};

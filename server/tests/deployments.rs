@@ -2,9 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod common;
-
-use common::{Device, accepted, artifact, artifact_with, error, manage, server};
+use crate::common::{Device, accepted, artifact, artifact_with, error, manage, server};
 use rust_ota_server::Running;
 use rust_ota_server::client::Management;
 use serde_json::{Value, json};

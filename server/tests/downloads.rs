@@ -2,9 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod common;
-
-use common::{Answer, accepted, artifact, artifact_with, error, request, server};
+use crate::common::{Answer, accepted, artifact, artifact_with, error, request, server};
 use rust_ota_server::{Options, Running};
 
 /// A server with one artifact: the path of its link, and its bytes.

@@ -2,9 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod common;
+use crate::common;
 
-use common::{Answer, accepted, artifact, parse, raw, request_bytes, server};
+use crate::common::{Answer, accepted, artifact, parse, raw, request_bytes, server};
 use rust_ota_server::client::Management;
 use rust_ota_server::{Action, Rule, Running};
 use serde_json::json;

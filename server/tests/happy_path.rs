@@ -2,9 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod common;
+use crate::common;
 
-use common::{Device, artifact, server};
+use crate::common::{Device, artifact, server};
 
 #[test]
 fn a_device_is_accepted_updated_and_reports() {

@@ -2,12 +2,12 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod common;
+use crate::common;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
-use common::{Device, accepted, artifact, error, manage, parse, raw, request, server};
+use crate::common::{Device, accepted, artifact, error, manage, parse, raw, request, server};
 use rust_ota_server::Running;
 use serde_json::{Value, json};
 

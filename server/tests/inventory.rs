@@ -2,9 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod common;
-
-use common::{Answer, Device, accepted, error, manage, request, server};
+use crate::common::{Answer, Device, accepted, error, manage, request, server};
 use rust_ota_server::Running;
 use serde_json::{Value, json};
 

@@ -2,11 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod common;
-
 use std::process::{Command, Output};
 
-use common::{Device, artifact, server};
+use crate::common::{Device, artifact, server};
 
 fn program(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_rust-ota-server")).args(arguments).output().unwrap()

@@ -2,13 +2,13 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod common;
+use crate::common;
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use common::{Device, artifact, parse, request_bytes, server, server_in};
+use crate::common::{Device, artifact, parse, request_bytes, server, server_in};
 use rust_ota_server::client::Management;
 use rust_ota_server::{Options, Server, StartError, StoreError};
 use serde_json::json;

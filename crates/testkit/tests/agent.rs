@@ -3,8 +3,6 @@
 // Helpers outside of test functions: a failure in one is a failure of the test.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
 
-mod machine;
-
 use std::cell::Cell;
 use std::io::{self, Read};
 use std::rc::Rc;
@@ -12,6 +10,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use crate::machine::board::{Board, ClosedAtFirst, Restarting};
+use crate::machine::{IMAGE_BYTES, Machine, RECORD_BYTES, new_image, old_image, version};
 use client_core::agent::{Agent, AgentSettings};
 use client_core::artifact::{Limits, Trust};
 use client_core::clock::{Clock, Waiter, Wake};
@@ -25,8 +25,6 @@ use client_core::server::{
 };
 use client_core::slot::Slot;
 use client_core::state_store::TwoCopyRecord;
-use machine::board::{Board, ClosedAtFirst, Restarting};
-use machine::{IMAGE_BYTES, Machine, RECORD_BYTES, new_image, old_image, version};
 use testkit::artifacts;
 use testkit::bootloader::{Behaviour, Boot};
 use testkit::choice::Choices;

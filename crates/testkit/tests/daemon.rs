@@ -11,14 +11,14 @@
 // Helpers outside of test functions: a failure in one is a failure of the test.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
-mod machine;
-
 use std::cell::Cell;
 use std::io::Cursor;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::machine::board::{Board, ClosedAtFirst, Restarting, WORLD, crash_point};
+use crate::machine::{IMAGE_BYTES, MACHINES, Machine, RECORD_BYTES, new_image, old_image, selected, version};
 use client_core::agent::{Agent, AgentSettings};
 use client_core::clock::{Waiter, Wake};
 use client_core::deploy::gates::{AlwaysOpen, Gate, Gatekeeper};
@@ -28,8 +28,6 @@ use client_core::schedule::Schedule;
 use client_core::server::{Api, DownloadSettings, Request, Response, Settings, Transport, TransportError};
 use client_core::slot::Slot;
 use client_core::state_store::TwoCopyRecord;
-use machine::board::{Board, ClosedAtFirst, Restarting, WORLD, crash_point};
-use machine::{IMAGE_BYTES, MACHINES, Machine, RECORD_BYTES, new_image, old_image, selected, version};
 use testkit::artifacts;
 use testkit::bootloader::{Behaviour, Boot};
 use testkit::clock::VirtualClock;

@@ -11,12 +11,11 @@
 // Helpers outside of test functions: a failure in one is a failure of the test.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
-mod machine;
-
 use std::cell::RefCell;
 use std::io::Cursor;
 use std::rc::Rc;
 
+use crate::machine::{IMAGE_BYTES, MACHINES, Machine, RECORD_BYTES, new_image, old_image, selected, version};
 use client_core::artifact::{Limits, Trust};
 use client_core::boot::{BootEnv, BootEnvError};
 use client_core::deploy::gates::AlwaysOpen;
@@ -27,7 +26,6 @@ use client_core::deploy::{
 use client_core::install::NoModules;
 use client_core::slot::Slot;
 use client_core::state_store::{StateError, StateStore, TwoCopyRecord};
-use machine::{IMAGE_BYTES, MACHINES, Machine, RECORD_BYTES, new_image, old_image, selected, version};
 use testkit::artifacts;
 use testkit::bootloader::{Behaviour, Boot};
 use testkit::device::{CrashSlots, KnownSystem, Notices, ScriptLog, slot_device};

@@ -12,8 +12,6 @@
 // Helpers outside of test functions: a failure in one is a failure of the test.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
 
-mod machine;
-
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::io::{Cursor, Write};
@@ -22,6 +20,8 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::machine::board::{Board, Restarting, WORLD, crash_point};
+use crate::machine::{Machine, RECORD_BYTES};
 use client_core::agent::{Agent, AgentSettings};
 use client_core::artifact::members::{Attributes, Member, MemberKind, MemberWriter};
 use client_core::artifact::write::{ArtifactSpec, SoftwareName};
@@ -40,8 +40,6 @@ use client_core::server::{Api, DownloadSettings, Request, Response, Settings, Tr
 use client_core::slot::Slot;
 use client_core::state_store::TwoCopyRecord;
 use client_core::storage::BlockDevice;
-use machine::board::{Board, Restarting, WORLD, crash_point};
-use machine::{Machine, RECORD_BYTES};
 use testkit::artifacts::{self, MemoryFile};
 use testkit::clock::VirtualClock;
 use testkit::device::{ScriptLog, slot_device};

@@ -1,0 +1,13 @@
+//! All integration tests of this package, linked once.
+
+mod agent;
+mod boot_environment;
+mod daemon;
+mod daemon_vectors;
+mod deployment;
+mod device_api;
+mod download;
+mod machine;
+mod modules;
+mod schedule;
+mod state_record;

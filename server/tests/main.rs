@@ -1,0 +1,16 @@
+//! All integration tests of this package, linked once.
+
+mod auth;
+mod captures;
+mod common;
+mod configuration;
+mod connect;
+mod deployments;
+mod downloads;
+mod faults;
+mod happy_path;
+mod hostile;
+mod inventory;
+mod program;
+mod restart;
+mod tls;

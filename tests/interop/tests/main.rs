@@ -1,0 +1,14 @@
+//! All integration tests of this package, linked once.
+
+mod captures;
+mod configuration;
+mod dbus;
+mod faults;
+mod generators;
+mod grub_env;
+mod mender_artifact;
+mod mender_client;
+mod mender_connect;
+mod mender_daemon;
+mod uboot_env;
+mod update_modules;
