@@ -13,15 +13,17 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::artifact_tool::{ArtifactTool, KeyPair};
-use crate::options::Options;
 use crate::process::{Line, Process};
 use crate::relay::{Counts, Relay};
 use crate::update_server::UpdateServer;
 use crate::virtual_device::{DEVICE_TYPE, Enrolment, RESTART, VirtualDevice};
-use crate::{Outcome, image, size, workspace};
+use xtask::options::Options;
+use xtask::{Outcome, cpu, size, workspace};
+
+use crate::image;
 
 use super::MIB;
-use super::memory::{Memory, cpu_seconds, watch};
+use super::memory::{Memory, watch};
 
 const SECTION: &str = "bench-daemon";
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -53,15 +55,11 @@ pub fn run(arguments: &[String]) -> Outcome {
         Some(path) => workspace::root().join(path),
         None => size::build(None)?,
     };
-    // The same three as for the demo: another selection would be built anew.
-    let packages = ["rust-ota", "rust-ota-server", "rust-ota-artifact"];
-    let programs = workspace::build_all_for_development(&packages)?;
-    let [_, server, tool] = programs.as_slice() else { return Err("not all programs were built".into()) };
     let directory = workspace::target_directory()?.join("bench-daemon");
     workspace::fresh_directory(&directory)?;
-    let tool = ArtifactTool::built(tool);
+    let tool = ArtifactTool::beside()?;
     let keys = tool.make_keys(directory.join("signing-key"))?;
-    let bench = Bench { client, server: server.clone(), directory, keys };
+    let bench = Bench { client, server: crate::beside("rust-ota-server")?, directory, keys };
 
     let mut table = format!("{polls} polls each, {}.\n\n{IDLE_HEAD}", super::machine()?);
     for (name, options) in [("HTTP", &[] as &[&str]), ("HTTP, first version only", &["--no-v2"])] {
@@ -251,7 +249,7 @@ fn measure_polls(
     for _ in 0..2 {
         ask(daemon, network, "USR1")?;
     }
-    let before = cpu_seconds(daemon.id())?;
+    let before = cpu::seconds(daemon.id())?;
     let mut sum = Counts::default();
     for _ in 0..polls {
         let counts = ask(daemon, network, "USR1")?;
@@ -259,7 +257,7 @@ fn measure_polls(
         sum.from_device += counts.from_device;
         sum.to_device += counts.to_device;
     }
-    let cpu = cpu_seconds(daemon.id())? - before;
+    let cpu = cpu::seconds(daemon.id())? - before;
     let memory = Memory::of(daemon.id())?;
     let each = |sum: u64| sum as f64 / polls as f64;
     Ok(format!(
