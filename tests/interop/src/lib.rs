@@ -4,13 +4,14 @@
 pub mod backend;
 pub mod bus;
 pub mod mender_device;
-pub mod namespace;
 pub mod programs;
 pub mod terminal;
 pub mod virtual_device;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+
+use testkit::namespace::Namespace;
 
 /// Looks until `look` sees something, at most for `patience`.
 pub fn wait_for<T>(patience: Duration, mut look: impl FnMut() -> Option<T>) -> Option<T> {
@@ -75,3 +76,14 @@ pub fn peer(path: &str) -> Option<PathBuf> {
 
 /// The update modules that Debian's package of the Mender client brings.
 pub const STOCK_MODULES: &str = "usr/share/mender/modules/v3";
+
+/// A namespace for other people's programs; `None` with a printed reason where nothing can be mounted.
+#[allow(clippy::print_stdout)]
+pub fn namespace(folder: &Path, over: &[(&Path, &str)]) -> Option<Namespace> {
+    Namespace::new(folder, over)
+        .inspect_err(|error| {
+            let places: Vec<&str> = over.iter().map(|(_, place)| *place).collect();
+            println!("SKIPPED: nothing can be mounted over {}: {error}", places.join(", "));
+        })
+        .ok()
+}

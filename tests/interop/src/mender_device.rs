@@ -11,9 +11,9 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
 
 use serde_json::{Value, json};
+use testkit::namespace::Namespace;
 
-use crate::namespace::Namespace;
-use crate::{peer, tool};
+use crate::{namespace, peer, tool};
 
 /// Where release 3.4 looks for the name of what the factory installed.
 const FACTORY_FOLDER: &str = "/etc/mender";
@@ -40,7 +40,7 @@ impl MenderDevice {
         }
         let (factory, share) = (folder.path().join("factory"), folder.path().join("share"));
         let over = [(&*factory, FACTORY_FOLDER), (&*share, SHARE_FOLDER)];
-        let namespace = Namespace::new(folder.path(), &over)?;
+        let namespace = namespace(folder.path(), &over)?;
         let device = MenderDevice { client, namespace, folder, daemon: None };
         fs::write(device.path("data/device_type"), format!("device_type={DEVICE_TYPE}\n")).unwrap();
         fs::write(device.path("factory/artifact_info"), "artifact_name=release-1\n").unwrap();

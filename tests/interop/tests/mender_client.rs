@@ -9,7 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
-use interop::namespace::Namespace;
+use testkit::namespace::Namespace;
 
 /// Where it looks for its update modules; of the stock ones `single-file` copies one file to where two others say.
 const SHARE_FOLDER: &str = "/usr/share/mender";
@@ -35,7 +35,7 @@ impl Bench {
         let factory = folder.path().join("factory");
         fs::create_dir(&factory).unwrap();
         let over = [(&*factory, FACTORY_FOLDER), (&*share, SHARE_FOLDER)];
-        let namespace = Namespace::new(folder.path(), &over)?;
+        let namespace = interop::namespace(folder.path(), &over)?;
         let bench = Bench { client, namespace, folder };
         fs::create_dir(bench.path("data")).unwrap();
         fs::write(bench.path("data/device_type"), "device_type=testbox\n").unwrap();

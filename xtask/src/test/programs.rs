@@ -113,12 +113,36 @@ pub fn run_tests(built: &Built, environment: &[(&str, String)], counts: &mut Cou
         scope.spawn(|| queue(waiting, 2 * cores));
         queue(computing, cores);
     });
+    let (examples, examples_outcome) = run_examples();
     println!("what the tests printed is in {}", logs.display());
-    let Ok((counts, failed)) = gathered.into_inner() else { return Err("a queue of tests broke".into()) };
+    let Ok((counts, mut failed)) = gathered.into_inner() else {
+        return Err("a queue of tests broke".into());
+    };
+    counts.add(examples);
+    failed.extend(examples_outcome.err());
     if counts.passed == 0 {
         return Err("no test ran".into());
     }
     if failed.is_empty() { Ok(()) } else { Err(failed.join("; ")) }
+}
+
+/// Runs the examples in the documentation.
+fn run_examples() -> (Counts, Outcome) {
+    let mut command = workspace::cargo();
+    command.args(["test", "--doc", "--workspace", "--all-features", "--quiet"]);
+    let mut reader = Reader::default();
+    let mut text = String::new();
+    let outcome = each_line(&mut command, |line| {
+        text += line;
+        text.push('\n');
+        reader.read(line);
+    });
+    let result = if outcome.is_ok() { "ok" } else { "FAILED" };
+    println!("{result:<8}examples in the documentation: {} passed", reader.counts.passed);
+    if outcome.is_err() {
+        print!("{text}");
+    }
+    (reader.counts, outcome)
 }
 
 /// Runs one test program in the folder of its package, with its output in `log`.
