@@ -322,8 +322,9 @@ impl Demo {
         let line = self.daemon()?.next_line(patience)?;
         if let Some(Line::Log(text)) = &line {
             let text = said(text);
-            // To be refused is no error before somebody has let it in.
-            let text = if self.device_id.is_empty() { text.trim_start_matches("error: ") } else { text };
+            // To be refused until somebody lets it in is no error of this story.
+            let refused = text.contains("does not accept this device");
+            let text = if refused { text.trim_start_matches("error: ") } else { text };
             // A device that is refused asks again and again; once is enough for the story.
             if self.last_said.replace(text.to_owned()) != text {
                 self.timeline.say(Who::Client, text);
