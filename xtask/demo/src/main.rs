@@ -8,7 +8,8 @@
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
-/// What the demo runs. Built together they share what they are made of.
+/// What the demo runs. Built together they share what they are made of; the same as in `xtask/src/workspace.rs`, whose
+/// crate this one does not import.
 const PROGRAMS: [&str; 4] = ["desk", "rust-ota", "rust-ota-server", "rust-ota-artifact"];
 
 /// A folder with programs that are built.

@@ -130,19 +130,13 @@ pub fn run_tests(built: &Built, environment: &[(&str, String)], counts: &mut Cou
 fn run_examples() -> (Counts, Outcome) {
     let mut command = workspace::cargo();
     command.args(["test", "--doc", "--workspace", "--all-features", "--quiet"]);
-    let mut reader = Reader::default();
-    let mut text = String::new();
-    let outcome = each_line(&mut command, |line| {
-        text += line;
-        text.push('\n');
-        reader.read(line);
-    });
+    let (counts, text, outcome) = read_run(&mut command);
     let result = if outcome.is_ok() { "ok" } else { "FAILED" };
-    println!("{result:<8}examples in the documentation: {} passed", reader.counts.passed);
+    println!("{result:<8}examples in the documentation: {} passed", counts.passed);
     if outcome.is_err() {
         print!("{text}");
     }
-    (reader.counts, outcome)
+    (counts, outcome)
 }
 
 /// Runs one test program in the folder of its package, with its output in `log`.
@@ -158,16 +152,22 @@ fn run_test(
     command.env("CARGO_MANIFEST_DIR", &test.directory).env("RUST_TEST_THREADS", threads.to_string());
     command.env(workspace::BUILT, &built.folder);
     command.envs(environment.iter().map(|(name, value)| (name, value)));
+    let (counts, text, outcome) = read_run(&mut command);
+    let written = workspace::write(log, text);
+    let name = format!("{} {}", test.package, test.source);
+    (counts, outcome.and(written).map_err(|error| format!("{name}: {error}")))
+}
+
+/// Runs a program with tests. Returns what it counted and what it said.
+fn read_run(command: &mut Command) -> (Counts, String, Outcome) {
     let mut reader = Reader::default();
     let mut text = String::new();
-    let outcome = each_line(&mut command, |line| {
+    let outcome = each_line(command, |line| {
         text += line;
         text.push('\n');
         reader.read(line);
     });
-    let written = workspace::write(log, text);
-    let name = format!("{} {}", test.package, test.source);
-    (reader.counts, outcome.and(written).map_err(|error| format!("{name}: {error}")))
+    (reader.counts, text, outcome)
 }
 
 /// Reads what a test program says.
