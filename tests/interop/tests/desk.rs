@@ -23,7 +23,7 @@ impl Desk {
     }
 
     fn device(&self) -> PathBuf {
-        self.folder.path().join("my device")
+        self.folder.path().join("my-device")
     }
 
     fn desk(&self, words: &[&str]) -> Output {

@@ -46,6 +46,13 @@ fn make(directory: &Path, server: &str, slot_bytes: u64) -> Outcome {
     if fs::read_dir(&directory).map_err(failed)?.next().is_some() {
         return Err(format!("{} is not empty", directory.display()));
     }
+    // fw_env.config separates its columns by white space, and has no quotes.
+    if directory.to_string_lossy().contains(char::is_whitespace) {
+        return Err(format!(
+            "{}: a path with white space cannot be named in fw_env.config",
+            directory.display()
+        ));
+    }
     let key = directory.join(KEY);
     let public = directory.join(format!("{KEY}.pub"));
     let pair = Signer::generate_ecdsa_p256().map_err(|error| format!("cannot make a key: {error}"))?;
@@ -157,7 +164,7 @@ mod tests {
     #[test]
     fn a_device_is_made_once_and_its_restarts_keep_what_was_edited() {
         let folder = tempfile::tempdir().unwrap();
-        let directory = folder.path().join("a device");
+        let directory = folder.path().join("device");
         make(&directory, SERVER, 1 << 20).unwrap();
         let directory = directory.canonicalize().unwrap();
         assert_eq!(running(&directory), directory.join("slot2"));
@@ -170,6 +177,13 @@ mod tests {
         assert!(config.contains("\"UpdatePollIntervalSeconds\": 7"), "{config}");
         assert!(!config.contains("reboot\""), "{config}");
         assert!(restart(folder.path(), false).is_err(), "that is no device");
+    }
+
+    #[test]
+    fn a_path_that_the_environment_cannot_name_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = make(&folder.path().join("a device"), SERVER, 1 << 20).unwrap_err();
+        assert!(error.contains("white space"), "{error}");
     }
 
     #[test]
