@@ -1,8 +1,8 @@
 //! The real daemon, killed at 200 points of a real deployment from a real server, on devices made of files.
 //!
-//! A point is a line of its log and some time after it. Half of the kills are crashes: the same slot goes on running. The
-//! other half are power cuts: the bootloader decides what runs next. Whatever happens, the server is told one end, and it
-//! is the one that happened.
+//! A point is a line of its log and some time after it, in part drawn. Half of the kills are crashes: the same slot goes
+//! on running. The other half are power cuts: the bootloader decides what runs next. Whatever happens, the server is told
+//! one end, and it is the one that happened.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
@@ -19,10 +19,13 @@ use client_core::artifact::Compression;
 use rust_ota_server::client::Management;
 use rust_ota_server::{Options, Server};
 use serde_json::json;
+use testkit::choice::{Generator, seed, so_many};
 
-const POINTS: usize = 200;
+const POINTS: u64 = 200;
 /// Log lines of an undisturbed deployment, both processes together: at least so many.
 const LINES: usize = 24;
+/// What the time after a line is divided into.
+const SPAN_MICROS: usize = 700;
 const WORKERS: usize = 6;
 /// Processes of one device until its deployment is over. More would be a device that does not get there.
 const STARTS_MAX: usize = 12;
@@ -37,9 +40,12 @@ struct Point {
 
 impl Point {
     fn number(number: usize) -> Point {
+        // Each line of the log has some of these spans, and the seed a moment in each of them.
+        let span = (number / LINES % 9) as u64;
+        let moment = Generator::new(seed() ^ number as u64).below(SPAN_MICROS) as u64;
         Point {
             line: 1 + number % LINES,
-            after: Duration::from_micros(700 * (number / LINES) as u64),
+            after: Duration::from_micros(SPAN_MICROS as u64 * span + moment),
             power_cut: number % 2 == 1,
         }
     }
@@ -213,6 +219,7 @@ fn a_daemon_killed_at_200_points_tells_the_truth() {
     let artifact = maker.artifact(&testkit::artifacts::rootfs_spec("release-2", Compression::None), &new);
     fleet.management.upload_artifact(&artifact).unwrap();
 
+    let points = usize::try_from(so_many(POINTS)).unwrap();
     let next = AtomicUsize::new(0);
     let successes = AtomicUsize::new(0);
     std::thread::scope(|scope| {
@@ -220,7 +227,7 @@ fn a_daemon_killed_at_200_points_tells_the_truth() {
             scope.spawn(|| {
                 loop {
                     let number = next.fetch_add(1, Ordering::Relaxed);
-                    if number >= POINTS {
+                    if number >= points {
                         break;
                     }
                     let point = Point::number(number);
@@ -243,6 +250,6 @@ fn a_daemon_killed_at_200_points_tells_the_truth() {
         }
     });
     let successes = successes.into_inner();
-    println!("{POINTS} kills: {successes} deployments succeeded, {} failed", POINTS - successes);
-    assert!(successes > 0 && successes < POINTS);
+    println!("{points} kills: {successes} deployments succeeded, {} failed", points - successes);
+    assert!(successes > 0 && successes < points);
 }

@@ -1,16 +1,16 @@
 //! The real counterparts that the interoperability tests run against: looks for them, and installs their Debian
-//! packages where that is allowed.
+//! packages where that is allowed. Packages with services are not among them: those are unpacked, see [`peers`].
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+
+use xtask::peers;
 
 use crate::{Outcome, workspace};
 
 /// Program, and the package that has it.
 const TOOLS: &[(&str, &str)] = &[
     ("mender-artifact", "mender-artifact"),
-    ("mender", "mender-client"),
-    ("mender-connect", "mender-connect"),
     ("dbus-daemon", "dbus-daemon"),
     ("dbus-send", "dbus-bin"),
     ("dbus-monitor", "dbus-bin"),
@@ -64,6 +64,32 @@ pub struct Tools {
 /// Looks for the tools of the interoperability tests, and installs what is missing if `may_install` and this user can.
 pub fn prepare(may_install: bool) -> Tools {
     prepare_all(TOOLS, may_install)
+}
+
+/// Unpacks the daemons of others into a folder of the project if they are not there, and returns the folder; else why
+/// not.
+pub fn prepare_peers(may_install: bool) -> Outcome<PathBuf> {
+    let folder = peers::folder()?;
+    if !peers::complete(&folder) {
+        find("apt-get").ok_or("there is no apt-get")?;
+        if let Err(error) = peers::unpack(&folder) {
+            // A machine that never asked knows no packages.
+            if !may_install {
+                return Err(error);
+            }
+            apt_get(sudo()?, &["update"])?;
+            peers::unpack(&folder)?;
+        }
+        println!("unpacked {}", peers::versions(&folder));
+    }
+    let libraries = peers::missing_libraries(&folder)?;
+    if !libraries.is_empty() {
+        if !may_install {
+            return Err(format!("{} are missing and --no-install was given", libraries.join(", ")));
+        }
+        install(&libraries)?;
+    }
+    Ok(folder)
 }
 
 /// The same for the tools of the board tests.
@@ -159,6 +185,13 @@ fn apt_get(sudo: bool, arguments: &[&str]) -> Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nothing_is_installed_that_brings_a_service() {
+        for (program, package) in TOOLS.iter().chain(BOARD_TOOLS) {
+            assert!(!package.starts_with("mender-c"), "{program} would be installed with {package}");
+        }
+    }
 
     #[test]
     fn each_package_is_named_once() {

@@ -41,6 +41,13 @@ impl<'a> Options<'a> {
         }
     }
 
+    /// Everything that is left and is no option.
+    pub fn words(&mut self) -> Vec<&'a str> {
+        let (options, words) = self.rest.iter().partition(|argument| argument.starts_with('-'));
+        self.rest = options;
+        words
+    }
+
     /// Refuses whatever is left.
     pub fn finish(self) -> Outcome {
         match self.rest.first() {
@@ -63,6 +70,14 @@ mod tests {
         assert_eq!(options.count("--runs", 3), Ok(5));
         assert_eq!(options.count("--mib", 256), Ok(256));
         assert!(options.finish().unwrap_err().contains("surprise"));
+    }
+
+    #[test]
+    fn words_are_what_is_no_option() {
+        let arguments = ["a", "--extra", "b"].map(String::from);
+        let mut options = Options::new(&arguments);
+        assert_eq!(options.words(), ["a", "b"]);
+        assert!(options.finish().unwrap_err().contains("--extra"));
     }
 
     #[test]

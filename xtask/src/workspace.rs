@@ -37,23 +37,24 @@ pub fn target_directory() -> Outcome<PathBuf> {
     }
 }
 
-/// Builds `package` in the development profile and returns the path of its program.
-pub fn build_for_development(package: &str) -> Outcome<PathBuf> {
-    run(cargo().args(["build", "--quiet", "--package", package]))?;
-    Ok(target_directory()?.join("debug").join(package))
-}
+/// The programs of a desk. Built together they share what they are made of; another selection would be built anew.
+const PROGRAMS: [&str; 4] = ["desk", "rust-ota", "rust-ota-server", "rust-ota-artifact"];
 
-/// Builds `packages` in the development profile, together, so that they share what they are made of, and returns the
-/// paths of their programs.
-pub fn build_all_for_development(packages: &[&str]) -> Outcome<Vec<PathBuf>> {
+/// A folder with programs that are built.
+pub const BUILT: &str = "ROTA_PROGRAMS";
+
+/// The folder with the programs of a desk, which are built now if nobody has built them.
+pub fn programs() -> Outcome<PathBuf> {
+    if let Some(folder) = std::env::var_os(BUILT) {
+        return Ok(PathBuf::from(folder));
+    }
     let mut command = cargo();
     command.arg("build");
-    for package in packages {
+    for package in PROGRAMS {
         command.args(["--package", package]);
     }
     run(&mut command)?;
-    let directory = target_directory()?.join("debug");
-    Ok(packages.iter().map(|package| directory.join(package)).collect())
+    Ok(target_directory()?.join("debug"))
 }
 
 /// Runs `command` with the terminal's output.

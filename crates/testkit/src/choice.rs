@@ -183,6 +183,23 @@ impl FromStr for ReplayId {
     }
 }
 
+/// Where drawing starts in this run: `ROTA_SEED`, up to 16 hexadecimal digits, else 1.
+///
+/// `cargo xtask test` takes it from the commit, so that a commit always draws the same cases and the next one others.
+///
+/// # Panics
+/// When `ROTA_SEED` is no such number.
+pub fn seed() -> u64 {
+    let Ok(text) = std::env::var("ROTA_SEED") else { return 1 };
+    u64::from_str_radix(&text, 16).unwrap_or_else(|error| panic!("ROTA_SEED={text}: {error}"))
+}
+
+/// How many cases are drawn or enumerated where that is a matter of time: ten times as many in the long run of
+/// `cargo xtask test --all`, which sets `ROTA_LONG`.
+pub fn so_many(cases: u64) -> u64 {
+    if std::env::var_os("ROTA_LONG").is_some() { cases * 10 } else { cases }
+}
+
 /// A small generator of pseudo-random numbers (SplitMix64). Good enough to pick cases, for nothing else.
 #[derive(Debug, Clone)]
 pub struct Generator(u64);

@@ -138,7 +138,7 @@ pub struct Options {
     pub cases: u64,
     /// Cases drawn at random when it was not.
     pub random_cases: u64,
-    /// Where the drawing starts.
+    /// Where the drawing starts; by itself at that of this run.
     pub seed: u64,
     /// Starts of the machine without a power cut in between, after which it counts as looping.
     pub starts: u32,
@@ -153,7 +153,7 @@ impl Options {
             limits: Limits { cuts, ..Limits::default() },
             cases: u64::MAX,
             random_cases: 0,
-            seed: 1,
+            seed: crate::choice::seed(),
             starts: 10,
             kept_violations: 3,
         }

@@ -90,6 +90,7 @@ pub mod device;
 pub mod enumerator;
 pub mod files;
 pub mod json;
+pub mod namespace;
 pub mod server;
 pub mod storage;
 pub mod transport;

@@ -28,6 +28,7 @@ use client_core::slot::Slot;
 use client_core::state_store::{StateError, StateStore, TwoCopyRecord};
 use testkit::artifacts;
 use testkit::bootloader::{Behaviour, Boot};
+use testkit::choice::so_many;
 use testkit::device::{CrashSlots, KnownSystem, Notices, ScriptLog, slot_device};
 use testkit::enumerator::{After, Report, Scenario, explore};
 use testkit::storage::{CrashDevice, CrashWorld, Fault, Injection, Lasting, Operation, Suppressed};
@@ -433,7 +434,7 @@ fn every_single_power_cut_leaves_a_whole_system_and_a_true_record() {
 #[test]
 fn a_second_power_cut_during_the_recovery_changes_nothing_about_that() {
     let mut states = 0;
-    for (name, report) in run_all(2, 8_000, Mistake::None, &ENDINGS) {
+    for (name, report) in run_all(2, so_many(8_000), Mistake::None, &ENDINGS) {
         println!("{name}: {report}");
         report.assert_holds();
         states += report.states;

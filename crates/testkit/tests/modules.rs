@@ -41,6 +41,7 @@ use client_core::slot::Slot;
 use client_core::state_store::TwoCopyRecord;
 use client_core::storage::BlockDevice;
 use testkit::artifacts::{self, MemoryFile};
+use testkit::choice::so_many;
 use testkit::clock::VirtualClock;
 use testkit::device::{ScriptLog, slot_device};
 use testkit::enumerator::{After, Options, Report, Scenario, explore};
@@ -757,7 +758,7 @@ fn every_power_cut_of_an_update_module_ends_in_one_true_report() {
 fn a_second_power_cut_with_an_update_module_changes_nothing_about_that() {
     let cases: Vec<_> =
         modules().into_iter().map(|(module, order)| (Kind::Application(module), order)).collect();
-    println!("power-cut states with an update module and two cuts: {}", run_all(&cases, 2, 400));
+    println!("power-cut states with an update module and two cuts: {}", run_all(&cases, 2, so_many(400)));
 }
 
 #[test]
@@ -769,7 +770,7 @@ fn every_power_cut_of_a_file_or_a_tree_leaves_exactly_the_old_or_the_new_one() {
 #[test]
 fn a_second_power_cut_with_a_file_or_a_tree_changes_nothing_about_that() {
     let cases: Vec<_> = places().into_iter().map(|(place, order)| (Kind::Built(place), order)).collect();
-    println!("power-cut states of files and trees with two cuts: {}", run_all(&cases, 2, 1_500));
+    println!("power-cut states of files and trees with two cuts: {}", run_all(&cases, 2, so_many(1_500)));
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use client_core::clock::Clock;
 use client_core::schedule::{Due, Schedule};
+use testkit::choice::{Generator, seed};
 use testkit::clock::VirtualClock;
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -29,8 +30,9 @@ fn run(seed: u64, update: Duration, inventory: Duration, time: Duration) -> Vec<
 #[test]
 fn the_first_round_comes_within_a_minute_with_the_inventory_first_and_is_spread() {
     let mut seconds = Vec::new();
-    for seed in 0..200 {
-        let done = run(seed, 30 * MINUTE, 480 * MINUTE, MINUTE);
+    let mut seeds = Generator::new(seed());
+    for _ in 0..200 {
+        let done = run(seeds.next_word(), 30 * MINUTE, 480 * MINUTE, MINUTE);
         assert_eq!((done[0].0, done[1].0), (Due::Inventory, Due::Update));
         assert!(done[0].1 == done[1].1 && done[0].1 <= MINUTE);
         seconds.push(done[0].1.as_secs());
@@ -42,8 +44,9 @@ fn the_first_round_comes_within_a_minute_with_the_inventory_first_and_is_spread(
 
 #[test]
 fn a_short_interval_is_not_preceded_by_a_long_wait() {
-    for seed in 0..50 {
-        let done = run(seed, Duration::from_secs(5), 480 * MINUTE, Duration::from_secs(5));
+    let mut seeds = Generator::new(seed());
+    for _ in 0..50 {
+        let done = run(seeds.next_word(), Duration::from_secs(5), 480 * MINUTE, Duration::from_secs(5));
         assert!(done[0].1 <= Duration::from_secs(5));
     }
 }

@@ -1,14 +1,17 @@
-//! What the interop tests share: where the real tools are, and saying so when one is missing; a server, and devices
+//! What the interop tests share: where the real tools and daemons are, and saying so when one is missing; a server, and devices
 //! that talk to it.
 
 pub mod backend;
 pub mod bus;
 pub mod mender_device;
+pub mod programs;
 pub mod terminal;
 pub mod virtual_device;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+
+use testkit::namespace::Namespace;
 
 /// Looks until `look` sees something, at most for `patience`.
 pub fn wait_for<T>(patience: Duration, mut look: impl FnMut() -> Option<T>) -> Option<T> {
@@ -45,4 +48,42 @@ pub fn tool(program: &str) -> Option<PathBuf> {
         println!("SKIPPED: {program} is not installed");
     }
     found
+}
+
+/// A file of other people's daemons by its path on a machine that has them installed (`usr/bin/mender`), or `None` with a
+/// printed reason.
+///
+/// They are services, and looked for where `cargo xtask test` unpacks their packages (`ROTA_PEERS`, or by itself
+/// `target/peers`); after that on this machine.
+///
+/// # Panics
+/// When `ROTA_REQUIRE_TOOLS=1` and the file is missing.
+#[allow(clippy::panic, clippy::print_stdout)]
+pub fn peer(path: &str) -> Option<PathBuf> {
+    let unpacked = std::env::var_os("ROTA_PEERS")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/peers"), PathBuf::from);
+    let found = [unpacked.join(path), Path::new("/").join(path)].into_iter().find(|found| found.exists());
+    if found.is_none() {
+        assert!(
+            std::env::var_os("ROTA_REQUIRE_TOOLS").is_none_or(|v| v != "1"),
+            "{path} is required and not in {}",
+            unpacked.display()
+        );
+        println!("SKIPPED: {path} is not in {}", unpacked.display());
+    }
+    found
+}
+
+/// The update modules that Debian's package of the Mender client brings.
+pub const STOCK_MODULES: &str = "usr/share/mender/modules/v3";
+
+/// A namespace for other people's programs; `None` with a printed reason where nothing can be mounted.
+#[allow(clippy::print_stdout)]
+pub fn namespace(folder: &Path, over: &[(&Path, &str)]) -> Option<Namespace> {
+    Namespace::new(folder, over)
+        .inspect_err(|error| {
+            let places: Vec<&str> = over.iter().map(|(_, place)| *place).collect();
+            println!("SKIPPED: nothing can be mounted over {}: {error}", places.join(", "));
+        })
+        .ok()
 }

@@ -1,19 +1,19 @@
 //! A device that runs the real Mender client 3.4.
 //!
-//! The client finds some of its files at fixed places. It gets a mount namespace of its own in which folders of the
-//! device lie over these places: nothing of the machine is changed, and nothing of it is seen.
+//! Its package is unpacked, not installed, and the folders of the device lie where the client looks for them.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::missing_panics_doc, clippy::print_stdout)]
 
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
 
 use serde_json::{Value, json};
+use testkit::namespace::Namespace;
 
-use crate::tool;
+use crate::{namespace, peer, tool};
 
 /// Where release 3.4 looks for the name of what the factory installed.
 const FACTORY_FOLDER: &str = "/etc/mender";
@@ -25,7 +25,7 @@ pub const DEVICE_TYPE: &str = testkit::artifacts::DEVICE_TYPE;
 /// The device. Its daemon is ended with it.
 pub struct MenderDevice {
     client: PathBuf,
-    unshare: PathBuf,
+    namespace: Namespace,
     folder: tempfile::TempDir,
     daemon: Option<Child>,
 }
@@ -33,21 +33,19 @@ pub struct MenderDevice {
 impl MenderDevice {
     /// A device that ran `release-1` from the factory on; `None` when the client is missing: the reason is printed.
     pub fn new() -> Option<MenderDevice> {
-        let (client, unshare) = (tool("mender")?, tool("unshare")?);
-        let device = MenderDevice { client, unshare, folder: tempfile::tempdir().unwrap(), daemon: None };
-        for folder in ["data", "factory", "share/identity", "share/inventory", "share/modules/v3"] {
-            fs::create_dir_all(device.path(folder)).unwrap();
+        let client = peer("usr/bin/mender")?;
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["data", "factory", "share/identity", "share/inventory", "share/modules/v3"] {
+            fs::create_dir_all(folder.path().join(name)).unwrap();
         }
+        let (factory, share) = (folder.path().join("factory"), folder.path().join("share"));
+        let over = [(&*factory, FACTORY_FOLDER), (&*share, SHARE_FOLDER)];
+        let namespace = namespace(folder.path(), &over)?;
+        let device = MenderDevice { client, namespace, folder, daemon: None };
         fs::write(device.path("data/device_type"), format!("device_type={DEVICE_TYPE}\n")).unwrap();
         fs::write(device.path("factory/artifact_info"), "artifact_name=release-1\n").unwrap();
         device.program("share/identity/mender-device-identity", "echo mac=02:12:61:13:6c:42");
         device.program("share/inventory/mender-inventory-test", "echo hostname=box1");
-        let mounted = device.in_namespace("true".as_ref()).output().unwrap();
-        if !mounted.status.success() {
-            let reason = String::from_utf8_lossy(&mounted.stderr);
-            println!("SKIPPED: no folder can be mounted over {FACTORY_FOLDER} or {SHARE_FOLDER}: {reason}");
-            return None;
-        }
         Some(device)
     }
 
@@ -128,21 +126,10 @@ impl MenderDevice {
         artifact
     }
 
-    /// `program` with the folders of the device over the fixed places.
-    fn in_namespace(&self, program: &Path) -> Command {
-        let mount = format!(
-            "mount --bind \"$0\" {FACTORY_FOLDER} && mount --bind \"$1\" {SHARE_FOLDER} && shift && exec \"$@\""
-        );
-        let mut command = Command::new(&self.unshare);
-        command.args(["--map-root-user", "--mount", "sh", "-c", &mount]);
-        command.arg(self.path("factory")).arg(self.path("share")).arg(program);
-        command
-    }
-
     /// Runs a command of the client to its end, with these options and no others.
     pub fn command(&self, arguments: &[&str]) -> Output {
         fs::write(self.path("mender.conf"), "{}").unwrap();
-        let mut command = self.in_namespace(&self.client);
+        let mut command = self.namespace.command(&self.client);
         command.arg("--no-syslog").arg("--data").arg(self.path("data"));
         command.arg("--config").arg(self.path("mender.conf"));
         command.arg("--fallback-config").arg(self.path("none.conf"));
@@ -161,7 +148,7 @@ impl MenderDevice {
         change(&mut config);
         fs::write(self.path("mender.conf"), config.to_string()).unwrap();
         let log = File::create(self.path("daemon.log")).unwrap();
-        let mut command = self.in_namespace(&self.client);
+        let mut command = self.namespace.command(&self.client);
         command.args(["--no-syslog", "--log-level", "debug", "--data"]).arg(self.path("data"));
         command.arg("--config").arg(self.path("mender.conf"));
         command.arg("--fallback-config").arg(self.path("none.conf")).arg("daemon");

@@ -7,9 +7,8 @@
 
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
 
 use client_core::artifact::Signer;
 use client_core::slot::Slot;
@@ -19,50 +18,14 @@ use testkit::bootloader::{Boot, Startup, UBootModel};
 use testkit::choice::Choices;
 use testkit::storage::{CrashWorld, Limits};
 
+use crate::programs::client_program;
+
 /// Bytes of each slot.
 const SLOT_BYTES: u64 = 1 << 20;
 /// Bytes of one copy of the environment.
 const ENV_BYTES: usize = 0x4000;
 /// The file with both copies.
 const ENV_FILE: &str = "uboot.env";
-
-/// The client, built on the first call: tests of another package find no program in their environment.
-pub fn client_program() -> &'static Path {
-    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    PROGRAM.get_or_init(|| build(&[]))
-}
-
-/// The client with what add-ons need, likewise.
-pub fn client_program_for_add_ons() -> &'static Path {
-    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    PROGRAM.get_or_init(|| {
-        let built = build(&["--features", "dbus"]);
-        // The next build without the feature takes its place.
-        let (own, new) = (built.with_file_name("rust-ota-dbus"), built.with_file_name("rust-ota-dbus.new"));
-        fs::copy(built, &new).unwrap();
-        fs::rename(new, &own).unwrap();
-        own
-    })
-}
-
-fn build(arguments: &[&str]) -> PathBuf {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = Command::new(cargo);
-    command.args(["build", "--quiet", "--package", "rust-ota", "--bin", "rust-ota"]).args(arguments);
-    command.arg("--message-format=json-render-diagnostics").current_dir(env!("CARGO_MANIFEST_DIR"));
-    // What cargo tells this test of its package would make build scripts believe that something has changed.
-    let of_the_test = |name: &str| ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|of| name.starts_with(of));
-    let names = std::env::vars_os().map(|(name, _)| name);
-    for name in names.filter(|name| name.to_str().is_some_and(of_the_test)) {
-        command.env_remove(name);
-    }
-    let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output().unwrap();
-    assert!(output.status.success(), "the client cannot be built");
-    let messages = String::from_utf8(output.stdout).unwrap();
-    let messages = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let mut programs = messages.filter_map(|message| message["executable"].as_str().map(PathBuf::from));
-    programs.next_back().unwrap()
-}
 
 /// The device. Its daemon is ended with it.
 pub struct VirtualDevice {
@@ -109,7 +72,7 @@ impl VirtualDevice {
         device
     }
 
-    /// Runs the client for add-ons from now on, which are on the bus at `address`.
+    /// Lets the client serve add-ons from now on, which are on the bus at `address`.
     pub fn use_bus(&mut self, address: &str) {
         self.bus = Some(address.to_owned());
     }
@@ -171,8 +134,7 @@ impl VirtualDevice {
     /// Starts the daemon.
     pub fn start(&mut self) {
         let log = File::options().create(true).append(true).open(self.path("daemon.log")).unwrap();
-        let program = if self.bus.is_some() { client_program_for_add_ons() } else { client_program() };
-        let mut command = Command::new(program);
+        let mut command = Command::new(client_program());
         // A virtual device is not the machine it runs on.
         let nowhere = "unix:path=/nonexistent";
         command.env("DBUS_SYSTEM_BUS_ADDRESS", self.bus.as_deref().unwrap_or(nowhere));

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use interop::backend::{Backend, FINISHED};
 use interop::mender_device::MenderDevice;
-use interop::virtual_device::{self, VirtualDevice};
+use interop::virtual_device::VirtualDevice;
 use interop::wait_for;
 use rust_ota_server::{Action, RecordedRequest, Rule};
 
@@ -217,7 +217,7 @@ fn theirs(day: &Day) -> String {
 
 #[test]
 fn our_daemon_ends_every_bad_day_with_one_true_report_and_asks_again() {
-    virtual_device::client_program();
+    interop::programs::client_program();
     let (rows, wrong) = (Mutex::new(Vec::new()), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
         for (number, day) in days().into_iter().enumerate() {

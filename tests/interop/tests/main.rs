@@ -3,6 +3,7 @@
 mod captures;
 mod configuration;
 mod dbus;
+mod desk;
 mod faults;
 mod generators;
 mod grub_env;

@@ -7,58 +7,45 @@ use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Output;
 
-/// The stock update module that copies one file to where two other files say.
-const MODULE: &str = "/usr/share/mender/modules/v3/single-file";
+use testkit::namespace::Namespace;
+
+/// Where it looks for its update modules; of the stock ones `single-file` copies one file to where two others say.
+const SHARE_FOLDER: &str = "/usr/share/mender";
 
 /// Where release 3.4 looks for the name of what the factory installed; no option changes that.
 const FACTORY_FOLDER: &str = "/etc/mender";
 
 /// The real client with a device of its own in a folder.
 ///
-/// Each run has a mount namespace of its own in which a folder of the device lies over [`FACTORY_FOLDER`]: nothing of
-/// the machine is changed, and nothing of it is seen.
+/// Its package is unpacked, not installed: what it looks for at fixed places lies there in a namespace of its own.
 struct Bench {
     client: PathBuf,
-    unshare: PathBuf,
+    namespace: Namespace,
     folder: tempfile::TempDir,
 }
 
 impl Bench {
     /// `None` when the client or its module is missing; the reason is printed.
     fn new() -> Option<Bench> {
-        let client = interop::tool("mender")?;
-        if !Path::new(MODULE).is_file() {
-            println!("SKIPPED: {MODULE} is not installed");
-            return None;
-        }
-        let bench =
-            Bench { client, unshare: interop::tool("unshare")?, folder: tempfile::tempdir().unwrap() };
+        let client = interop::peer("usr/bin/mender")?;
+        let share = interop::peer("usr/share/mender")?;
+        let folder = tempfile::tempdir().unwrap();
+        let factory = folder.path().join("factory");
+        fs::create_dir(&factory).unwrap();
+        let over = [(&*factory, FACTORY_FOLDER), (&*share, SHARE_FOLDER)];
+        let namespace = interop::namespace(folder.path(), &over)?;
+        let bench = Bench { client, namespace, folder };
         fs::create_dir(bench.path("data")).unwrap();
         fs::write(bench.path("data/device_type"), "device_type=testbox\n").unwrap();
         fs::write(bench.path("mender.conf"), "{}").unwrap();
-        fs::create_dir(bench.path("factory")).unwrap();
         fs::write(bench.path("factory/artifact_info"), "artifact_name=release-0\n").unwrap();
-        let mounted = bench.in_namespace("true".as_ref()).output().unwrap();
-        if !mounted.status.success() {
-            println!("SKIPPED: no folder can be mounted over {FACTORY_FOLDER}: {}", shown(&mounted).trim());
-            return None;
-        }
         Some(bench)
     }
 
     fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
-    }
-
-    /// `program` with the folder of the device over [`FACTORY_FOLDER`].
-    fn in_namespace(&self, program: &Path) -> Command {
-        let mount = format!("mount --bind \"$0\" {FACTORY_FOLDER} && exec \"$@\"");
-        let mut command = Command::new(&self.unshare);
-        command.args(["--map-root-user", "--mount", "sh", "-c", &mount]);
-        command.arg(self.path("factory")).arg(program);
-        command
     }
 
     fn trust(&self, key: &Path) {
@@ -68,7 +55,7 @@ impl Bench {
 
     /// Runs the real client. The datastore has to be an absolute path: its update modules have another working folder.
     fn client(&self, arguments: &[&str]) -> Output {
-        let mut command = self.in_namespace(&self.client);
+        let mut command = self.namespace.command(&self.client);
         command.arg("--no-syslog").arg("--data").arg(self.path("data"));
         command.arg("--config").arg(self.path("mender.conf"));
         command.arg("--fallback-config").arg(self.path("none.conf"));

@@ -12,9 +12,10 @@ use std::time::{Duration, Instant};
 
 use interop::backend::Backend;
 use interop::bus::{Bus, Policies};
+use interop::programs::client_program;
 use interop::terminal::{Frames, Session};
-use interop::virtual_device::{VirtualDevice, client_program_for_add_ons};
-use interop::{tool, wait_for};
+use interop::virtual_device::VirtualDevice;
+use interop::{peer, wait_for};
 use rust_ota_server::RecordedRequest;
 use rust_ota_server::client::FrameStream;
 use serde_json::json;
@@ -69,23 +70,16 @@ struct MenderConnect {
 impl MenderConnect {
     /// Starts it on the bus. Where it looks for the client it finds ours.
     fn start(device: &VirtualDevice, bus: &Bus) -> Option<MenderConnect> {
-        let (program, unshare, client) = (tool("mender-connect")?, tool("unshare")?, tool("mender")?);
+        let program = peer("usr/bin/mender-connect")?;
         if !Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout == b"0\n") {
             println!("SKIPPED: mender-connect starts shells for root only");
             return None;
         }
-        let mount = "mount --bind \"$0\" \"$1\" && shift && exec \"$@\"";
-        let mounted = |words: &[&str]| {
-            let mut command = Command::new(&unshare);
-            command.args(["--mount", "sh", "-c", mount]).arg(client_program_for_add_ons()).arg(&client);
-            command.args(words);
-            command
-        };
-        let tried = mounted(&["true"]).output().unwrap();
-        if !tried.status.success() {
-            println!("SKIPPED: no file can be mounted: {}", String::from_utf8_lossy(&tried.stderr));
-            return None;
-        }
+        // It looks for the client in its path.
+        let bin = device.path("bin");
+        std::fs::create_dir_all(&bin).unwrap();
+        std::os::unix::fs::symlink(client_program(), bin.join("mender")).unwrap();
+        let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap_or_default());
         // By itself it lets each person have one shell.
         let config = json!({
             "ShellCommand": "/bin/bash",
@@ -96,8 +90,8 @@ impl MenderConnect {
         std::fs::write(device.path("mender-connect.conf"), config.to_string()).unwrap();
         let log = device.path("mender-connect.log");
         let output = File::create(&log).unwrap();
-        let mut command = mounted(&[program.to_str().unwrap(), "--trace"]);
-        command.arg("--config").arg(device.path("mender-connect.conf"));
+        let mut command = Command::new(program);
+        command.env("PATH", path).arg("--trace").arg("--config").arg(device.path("mender-connect.conf"));
         command.arg("--fallback-config").arg(device.path("none.conf")).arg("daemon");
         command.env("DBUS_SYSTEM_BUS_ADDRESS", bus.address());
         command.env("MENDER_CONF_DIR", device.path("conf")).env("MENDER_DATASTORE_DIR", device.path("data"));

@@ -12,12 +12,11 @@ use std::process::{Command, Output};
 
 use interop::backend::{Backend, FINISHED, PATIENCE};
 use interop::mender_device::MenderDevice;
-use interop::virtual_device::{VirtualDevice, client_program};
-use interop::{tool, wait_for};
+use interop::programs::client_program;
+use interop::virtual_device::VirtualDevice;
+use interop::{STOCK_MODULES, peer, tool, wait_for};
 use serde_json::json;
 
-/// Where Debian's package of the client puts its modules.
-const STOCK: &str = "/usr/share/mender/modules/v3";
 const DEVICE_TYPE: &str = testkit::artifacts::DEVICE_TYPE;
 
 /// A device for the command line of our client, with modules and with programs of its own before those of the machine.
@@ -39,12 +38,7 @@ impl Ours {
 
     /// With a stock module; `None` when it is not installed.
     fn with_stock(name: &str) -> Option<Ours> {
-        let module = Path::new(STOCK).join(name);
-        if !module.is_file() {
-            assert!(std::env::var_os("ROTA_REQUIRE_TOOLS").is_none_or(|v| v != "1"), "{module:?} is missing");
-            println!("SKIPPED: {} is not installed", module.display());
-            return None;
-        }
+        let module = peer(&format!("{STOCK_MODULES}/{name}"))?;
         let ours = Ours::new();
         symlink(module, ours.path("share/modules/v3").join(name)).unwrap();
         Some(ours)

@@ -79,7 +79,9 @@ const PACKAGES: &[PackageRule] = &[
         workspace: &["client-core", "rust-ota-server", "testkit"],
         outside: &["fs2", "serde_json", "sha2", "tempfile"],
     },
-    PackageRule { name: "xtask", workspace: &["client-core", "testkit"], outside: &["serde_json"] },
+    PackageRule { name: "xtask", workspace: &[], outside: &["serde_json"] },
+    PackageRule { name: "desk", workspace: &["client-core", "testkit", "xtask"], outside: &["serde_json"] },
+    PackageRule { name: "demo", workspace: &[], outside: &[] },
 ];
 
 /// In place of a name: every package of the workspace.

@@ -4,12 +4,15 @@
 
 mod imports;
 mod links;
+mod listed;
 mod rules;
 
 use std::path::{Path, PathBuf};
 
 use crate::options::Options;
-use crate::{Outcome, markdown, workspace};
+use xtask::markdown;
+
+use crate::{Outcome, workspace};
 
 const ARCHITECTURE: &str = "ARCHITECTURE.md";
 const SECTION: &str = "imports";
@@ -42,7 +45,10 @@ fn write_table() -> Outcome {
 
 fn findings(files: &[PathBuf]) -> Outcome<Vec<String>> {
     let root = workspace::root();
-    let mut findings = imports::package_findings(&workspace::metadata()?);
+    let metadata = workspace::metadata()?;
+    let mut findings = imports::package_findings(&metadata);
+    let read = |path: &Path| std::fs::read_to_string(root.join(path)).unwrap_or_default();
+    findings.extend(listed::findings(&metadata, files, &root, &read));
     findings.extend(imports::module_table_findings(files));
     let page = workspace::read(&root.join(ARCHITECTURE))?;
     if markdown::section(&page, SECTION)? != imports::table().trim_end() {

@@ -17,7 +17,10 @@ const UNSAFE_FORBIDDEN: &[&str] = &[
     "server/src/main.rs",
     "tools/artifact/src/lib.rs",
     "tools/artifact/src/main.rs",
+    "xtask/src/lib.rs",
     "xtask/src/main.rs",
+    "xtask/demo/src/main.rs",
+    "xtask/desk/src/main.rs",
 ];
 
 /// Starts of paths that exist on somebody's machine only. Written in pieces: this file is checked too.

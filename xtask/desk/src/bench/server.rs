@@ -6,9 +6,9 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use crate::options::Options;
 use crate::update_server::UpdateServer;
-use crate::{Outcome, workspace};
+use xtask::options::Options;
+use xtask::{Outcome, workspace};
 
 const SECTION: &str = "bench-server";
 

@@ -9,7 +9,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::Outcome;
+use xtask::Outcome;
 
 /// Bytes that are handed on at once.
 const PIECE: usize = 16 * 1024;

@@ -8,7 +8,7 @@ mod server;
 
 use std::path::Path;
 
-use crate::{Outcome, markdown, workspace};
+use xtask::{Outcome, markdown, workspace};
 
 const PAGE: &str = "docs/performance.md";
 const MIB: u64 = 1024 * 1024;

@@ -14,7 +14,7 @@ use testkit::bootloader::{Boot, Startup, UBootModel};
 use testkit::choice::Choices;
 use testkit::storage::{CrashWorld, Limits};
 
-use crate::{Outcome, workspace};
+use xtask::{Outcome, workspace};
 
 /// What the device says it is.
 pub const DEVICE_TYPE: &str = "virtual";
@@ -67,6 +67,19 @@ impl VirtualDevice {
         device.with_bootloader(|bootloader, world| bootloader.install(world, Slot::A))?;
         device.set_running(Slot::A)?;
         Ok(device)
+    }
+
+    /// The device that `create` made in `directory`.
+    pub fn open(directory: &Path) -> Outcome<VirtualDevice> {
+        let env = directory.join(ENV_FILE);
+        if !env.is_file() {
+            return Err(format!("{} is no device of files: it has no {ENV_FILE}", directory.display()));
+        }
+        Ok(VirtualDevice {
+            directory: directory.to_path_buf(),
+            public_key: directory.join("key.pub"),
+            enrolment: None,
+        })
     }
 
     /// Tells the device its server, and gives it an identity.

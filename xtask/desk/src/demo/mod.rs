@@ -10,6 +10,7 @@ mod timeline;
 use std::cell::RefCell;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use client_core::slot::Slot;
@@ -17,16 +18,18 @@ use serde_json::Value;
 use testkit::bootloader::{Boot, Startup};
 
 use crate::artifact_tool::{ArtifactTool, KeyPair};
-use crate::options::Options;
 use crate::process::{Line, Process};
 use crate::relay::{Relay, Weather};
 use crate::update_server::UpdateServer;
 use crate::virtual_device::{Enrolment, RESTART, VirtualDevice};
-use crate::{Outcome, image, workspace};
+use xtask::options::Options;
+use xtask::{Outcome, workspace};
+
+use crate::image;
 use timeline::{Timeline, Who};
 
-/// The last line of a demo in which everything went as it should.
-pub const LAST_LINE: &str = "demo: every step ended as expected";
+/// Said when everything went as it should.
+const END: &str = "demo: every step ended as expected";
 
 const MIB: usize = 1024 * 1024;
 const SLOT_BYTES: usize = 32 * MIB;
@@ -41,28 +44,23 @@ const LOG_LINES: usize = 6;
 const BAD_WEATHER: Weather =
     Weather { bytes_per_second: Some(5 * MIB as u64 / 2), cut_after: Some(5_555_555) };
 
-/// Builds the programs, then shows the story.
+/// Shows the story.
 pub fn run(arguments: &[String]) -> Outcome {
     Options::new(arguments).finish()?;
-    println!("building the client, the server and the host tool ...");
-    let programs =
-        workspace::build_all_for_development(&["rust-ota", "rust-ota-server", "rust-ota-artifact"])?;
-    let [client, server, tool] = programs.as_slice() else {
-        return Err("three programs were built, and other ones found".into());
-    };
-    let tool = ArtifactTool::built(tool);
+    let (client, server) = (crate::beside("rust-ota")?, crate::beside("rust-ota-server")?);
+    let tool = ArtifactTool::beside()?;
     let directory = workspace::target_directory()?.join("demo");
     workspace::fresh_directory(&directory)?;
     println!("everything happens in {}", directory.display());
 
-    let mut demo = Demo::prepare(client.clone(), server, &tool, directory)?;
+    let mut demo = Demo::prepare(client, &server, &tool, directory)?;
     demo.first_start()?;
     demo.accept()?;
     demo.update_and_commit()?;
     demo.fall_back()?;
     demo.bad_network()?;
-    println!("\n{LAST_LINE}");
-    Ok(())
+    println!("\n{END}");
+    demo.say_what_next()
 }
 
 /// An update as it is made on the host.
@@ -155,10 +153,11 @@ impl Demo {
 
     /// The server does not know the device yet.
     fn first_start(&mut self) -> Outcome {
-        self.timeline.heading("The device starts for the first time");
+        self.timeline.heading("The device starts for the first time, and nobody has let it in yet");
         self.restart()?;
         self.expect_running(Slot::A, 1)?;
         self.until_log("the server refuses the device", |line| line.contains("does not accept this device"))?;
+        self.timeline.say(Who::Server, "refuses it, as it should, and remembers that it asked");
         let devices = self.server.devices()?;
         let [device] = devices.as_slice() else {
             return Err(format!("the server lists {} devices, expected one", devices.len()));
@@ -240,6 +239,20 @@ impl Demo {
         self.finish_trial(&deployment, |demo| &demo.large)
     }
 
+    /// What is left behind, and where to go from here.
+    fn say_what_next(&self) -> Outcome {
+        let mut status = self.device.client(&self.client);
+        println!(
+            "Version {} runs, and the device is still there to look at:\n    {}\n    less {}\n\
+             Next: a device of your own with the commands to use it, and the README for a real board:\n    \
+             cargo xtask device /tmp/device",
+            self.large.version,
+            typed(status.arg("status")),
+            shortened(&self.log().display().to_string()),
+        );
+        Ok(())
+    }
+
     /// Uploads `update` and orders it. Returns what the server calls the deployment.
     fn deploy(&self, update: impl Fn(&Demo) -> &Update) -> Outcome<String> {
         let update = update(self);
@@ -276,14 +289,15 @@ impl Demo {
 
     fn expect_artifact(&self, name: &str) -> Outcome {
         let mut command = self.device.client(&self.client);
-        let output = workspace::capture(command.arg("show-artifact"))?;
+        command.arg("show-artifact");
+        let output = workspace::capture(&mut command)?;
         let found = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-        self.timeline.say(Who::Client, &format!("$ rust-ota show-artifact: {found}"));
+        self.timeline.say(Who::Client, &format!("$ {}: {found}", typed(&command)));
         if found == name { Ok(()) } else { Err(format!("expected {name}")) }
     }
 
     fn server_command(&self, command: &str, words: &[&str]) -> Outcome {
-        self.timeline.say(Who::Server, &format!("$ rust-ota-server {command} {}", words.join(" ")));
+        self.timeline.say(Who::Server, &format!("$ {}", typed(&self.server.command(command, words))));
         self.server_answer(command, words).map(drop)
     }
 
@@ -308,6 +322,9 @@ impl Demo {
         let line = self.daemon()?.next_line(patience)?;
         if let Some(Line::Log(text)) = &line {
             let text = said(text);
+            // To be refused until somebody lets it in is no error of this story.
+            let refused = text.contains("does not accept this device");
+            let text = if refused { text.trim_start_matches("error: ") } else { text };
             // A device that is refused asks again and again; once is enough for the story.
             if self.last_said.replace(text.to_owned()) != text {
                 self.timeline.say(Who::Client, text);
@@ -451,6 +468,18 @@ impl Demo {
         }
         Err(format!("slot {slot} does not hold the image"))
     }
+}
+
+/// A command that can be typed in this folder.
+fn typed(command: &Command) -> String {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    words.map(|word| shortened(&word.to_string_lossy())).collect::<Vec<_>>().join(" ")
+}
+
+/// A path below this folder as one from here.
+fn shortened(path: &str) -> String {
+    let here = std::env::current_dir().unwrap_or_default();
+    Path::new(path).strip_prefix(here).map_or_else(|_| path.to_owned(), |path| path.display().to_string())
 }
 
 /// What a line of the daemon's log says, without its time.

@@ -9,9 +9,11 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use crate::artifact_tool::{ArtifactTool, KeyPair};
-use crate::options::Options;
 use crate::virtual_device::VirtualDevice;
-use crate::{Outcome, image, size, workspace};
+use xtask::options::Options;
+use xtask::{Outcome, size, workspace};
+
+use crate::image;
 
 use super::MIB;
 use super::install::{HASH, Sample, measure, median};
@@ -68,7 +70,7 @@ struct Bench {
 
 impl Bench {
     fn prepare(client: PathBuf, file_bytes: u64) -> Outcome<Bench> {
-        let tool = ArtifactTool::build()?;
+        let tool = ArtifactTool::beside()?;
         let directory = workspace::target_directory()?.join("bench");
         workspace::fresh_directory(&directory)?;
         let keys = tool.make_keys(directory.join("signing-key"))?;

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::Duration;
 
-use crate::{Outcome, workspace};
+use xtask::{Outcome, workspace};
 
 /// Where a line was said.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,11 +1,11 @@
-//! Memory and processor time of a process, as the kernel tells them.
+//! Memory of a process, as the kernel tells them.
 
 use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::{Outcome, workspace};
+use xtask::{Outcome, workspace};
 
 /// What `/proc/ID/status` says, in KiB.
 #[derive(Debug, Clone, Copy, Default)]
@@ -28,26 +28,6 @@ impl Memory {
             file: kib(&status, "RssFile:"),
         })
     }
-}
-
-/// Processor time in seconds that the process `id` and its threads, also those that ended, have used.
-pub fn cpu_seconds(id: u32) -> Outcome<f64> {
-    ticks(&workspace::read(Path::new(&format!("/proc/{id}/stat")))?, 11)
-}
-
-/// Processor time in seconds of all children that ended, and of theirs.
-pub fn children_cpu_seconds() -> Outcome<f64> {
-    ticks(&workspace::read(Path::new("/proc/self/stat"))?, 13)
-}
-
-/// The sum of two fields of a `stat` file, in hundredths of a second on every Linux. `after_name` counts from the field
-/// behind the name of the program.
-fn ticks(stat: &str, after_name: usize) -> Outcome<f64> {
-    // The name is in parentheses, and may hold anything.
-    let fields = stat.rsplit(')').next().unwrap_or_default();
-    let ticks: Vec<f64> =
-        fields.split_whitespace().skip(after_name).take(2).filter_map(|f| f.parse().ok()).collect();
-    if ticks.len() == 2 { Ok((ticks[0] + ticks[1]) / 100.0) } else { Err("a stat file is too short".into()) }
 }
 
 /// Peak of the resident memory of a process, and of its anonymous part, in KiB, until `ended`. The kernel keeps the
@@ -79,6 +59,5 @@ mod tests {
         assert_eq!(kib("Name: x\nVmHWM:\t    1234 kB\n", "VmHWM:"), 1234.0);
         let memory = Memory::of(std::process::id()).unwrap();
         assert!(memory.resident >= memory.anonymous && memory.anonymous > 0.0);
-        assert_eq!(ticks("1 (a) b) S 0 0 0 0 0 0 0 0 0 0 100 50 0 0", 11).unwrap(), 1.5);
     }
 }

@@ -14,12 +14,14 @@ use client_core::slot::Slot;
 use serde_json::Value;
 
 use crate::artifact_tool::{ArtifactTool, KeyPair};
-use crate::options::Options;
 use crate::virtual_device::VirtualDevice;
-use crate::{Outcome, image, size, workspace};
+use xtask::options::Options;
+use xtask::{Outcome, cpu, size, workspace};
+
+use crate::image;
 
 use super::MIB;
-use super::memory::{children_cpu_seconds, watch};
+use super::memory::watch;
 
 const SECTION: &str = "bench";
 
@@ -129,7 +131,7 @@ struct Bench {
 
 impl Bench {
     fn prepare(client: PathBuf, image_bytes: u64) -> Outcome<Bench> {
-        let tool = ArtifactTool::build()?;
+        let tool = ArtifactTool::beside()?;
         let directory = workspace::target_directory()?.join("bench");
         workspace::fresh_directory(&directory)?;
         let keys = tool.make_keys(directory.join("signing-key"))?;
@@ -220,7 +222,7 @@ impl Bench {
 pub(super) fn measure(command: &mut Command) -> Outcome<(Sample, Vec<u8>)> {
     let shown = workspace::shown(command);
     let failed = |error: std::io::Error| format!("cannot run {shown}: {error}");
-    let cpu_before = children_cpu_seconds()?;
+    let cpu_before = cpu::children_seconds()?;
     let start = Instant::now();
     let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().map_err(failed)?;
     let ended = AtomicBool::new(false);
@@ -238,7 +240,7 @@ pub(super) fn measure(command: &mut Command) -> Outcome<(Sample, Vec<u8>)> {
     if !output.status.success() {
         return Err(format!("{shown} ended with {}", output.status));
     }
-    let cpu = children_cpu_seconds()? - cpu_before;
+    let cpu = cpu::children_seconds()? - cpu_before;
     Ok((Sample { wall, cpu, peak_kib: peaks.0, peak_anonymous_kib: peaks.1, verify: 0.0 }, output.stdout))
 }
 

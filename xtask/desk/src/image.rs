@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use testkit::choice::Generator;
 
-use crate::Outcome;
+use xtask::Outcome;
 
 /// Files begin on a block, as in a file system.
 const BLOCK: usize = 4096;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::virtual_device::DEVICE_TYPE;
-use crate::{Outcome, workspace};
+use xtask::{Outcome, workspace};
 
 /// The built program.
 pub struct ArtifactTool {
@@ -20,14 +20,9 @@ pub struct KeyPair {
 }
 
 impl ArtifactTool {
-    /// Builds it.
-    pub fn build() -> Outcome<ArtifactTool> {
-        Ok(ArtifactTool { program: workspace::build_for_development("rust-ota-artifact")? })
-    }
-
-    /// Takes one that is built.
-    pub fn built(program: &Path) -> ArtifactTool {
-        ArtifactTool { program: program.to_path_buf() }
+    /// The one beside this program.
+    pub fn beside() -> Outcome<ArtifactTool> {
+        Ok(ArtifactTool { program: crate::beside("rust-ota-artifact")? })
     }
 
     /// Makes `private` and, beside it, the public key.

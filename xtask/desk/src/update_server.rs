@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use crate::process::{Line, Process};
-use crate::{Outcome, workspace};
+use xtask::{Outcome, workspace};
 
 /// How long it may take to start.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -69,11 +69,17 @@ impl UpdateServer {
         self.directory.join("data/management-token")
     }
 
-    /// What one of its commands says.
-    pub fn ask(&self, command: &str, words: &[&str]) -> Outcome<String> {
+    /// A call of one of its commands.
+    pub fn command(&self, command: &str, words: &[&str]) -> Command {
         let mut process = Command::new(&self.program);
         process.args([command, "--server", self.url(), "--token-file"]).arg(self.token_file());
-        let output = workspace::capture(process.args(words).stdin(Stdio::null()))?;
+        process.args(words).stdin(Stdio::null());
+        process
+    }
+
+    /// What one of its commands says.
+    pub fn ask(&self, command: &str, words: &[&str]) -> Outcome<String> {
+        let output = workspace::capture(&mut self.command(command, words))?;
         Ok(String::from_utf8_lossy(&output.stdout).trim_end().to_owned())
     }
 

@@ -11,17 +11,20 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
+use testkit::namespace::Namespace;
 
 use crate::artifact_tool::{ArtifactTool, KeyPair};
-use crate::options::Options;
 use crate::process::{Line, Process};
 use crate::relay::{Counts, Relay};
 use crate::update_server::UpdateServer;
 use crate::virtual_device::{DEVICE_TYPE, Enrolment, RESTART, VirtualDevice};
-use crate::{Outcome, image, size, workspace};
+use xtask::options::Options;
+use xtask::{Outcome, cpu, peers, size, workspace};
+
+use crate::image;
 
 use super::MIB;
-use super::memory::{Memory, cpu_seconds, watch};
+use super::memory::{Memory, watch};
 
 const SECTION: &str = "bench-daemon";
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -53,15 +56,11 @@ pub fn run(arguments: &[String]) -> Outcome {
         Some(path) => workspace::root().join(path),
         None => size::build(None)?,
     };
-    // The same three as for the demo: another selection would be built anew.
-    let packages = ["rust-ota", "rust-ota-server", "rust-ota-artifact"];
-    let programs = workspace::build_all_for_development(&packages)?;
-    let [_, server, tool] = programs.as_slice() else { return Err("not all programs were built".into()) };
     let directory = workspace::target_directory()?.join("bench-daemon");
     workspace::fresh_directory(&directory)?;
-    let tool = ArtifactTool::built(tool);
+    let tool = ArtifactTool::beside()?;
     let keys = tool.make_keys(directory.join("signing-key"))?;
-    let bench = Bench { client, server: server.clone(), directory, keys };
+    let bench = Bench { client, server: crate::beside("rust-ota-server")?, directory, keys };
 
     let mut table = format!("{polls} polls each, {}.\n\n{IDLE_HEAD}", super::machine()?);
     for (name, options) in [("HTTP", &[] as &[&str]), ("HTTP, first version only", &["--no-v2"])] {
@@ -154,10 +153,14 @@ impl Bench {
         measure_polls("rust-ota", "HTTPS", &running.daemon, &running.network, polls)
     }
 
-    /// The real Mender client of the distribution, in a mount namespace in which folders of the bench lie over its own.
+    /// The real Mender client of the distribution, unpacked, with folders of the bench where it looks for its own.
     fn mender(&self, polls: u64) -> Outcome<String> {
-        let version = Command::new("mender").arg("--version").output();
-        let version = version.map_err(|error| format!("mender: {error}"))?;
+        let peers = peers::folder()?;
+        if !peers::complete(&peers) {
+            peers::unpack(&peers)?;
+        }
+        let program = peers.join("usr/bin/mender");
+        let version = workspace::capture(Command::new(&program).arg("--version"))?;
         let version = String::from_utf8_lossy(&version.stdout).split_whitespace().next().map(str::to_owned);
         let name = format!("mender {}", version.ok_or("mender does not say its version")?);
         let options = ["--auto-accept", "--quiet"];
@@ -179,11 +182,16 @@ impl Bench {
             "DBus": { "Enabled": false },
         });
         write("mender.conf", format!("{config:#}\n"))?;
-        let mount = "mount --bind \"$0/factory\" /etc/mender && mount --bind \"$0/share\" /usr/share/mender && \
-                     chmod +x /usr/share/mender/identity/* && exec \"$@\"";
-        let mut command = Command::new("unshare");
-        command.args(["--map-root-user", "--mount", "sh", "-c", mount]).arg(&directory);
-        command.args(["mender", "--no-syslog", "--data"]).arg(directory.join("data"));
+        let identity = directory.join("share/identity/mender-device-identity");
+        let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(&identity, executable)
+            .map_err(|error| format!("{}: {error}", identity.display()))?;
+        let (factory, share) = (directory.join("factory"), directory.join("share"));
+        let over = [(&*factory, "/etc/mender"), (&*share, "/usr/share/mender")];
+        let namespace = Namespace::new(&directory, &over)
+            .map_err(|error| format!("nothing can be mounted where it looks: {error}"))?;
+        let mut command = namespace.command(&program);
+        command.args(["--no-syslog", "--data"]).arg(directory.join("data"));
         command.arg("--config").arg(directory.join("mender.conf"));
         command.arg("--fallback-config").arg(directory.join("none.conf")).arg("daemon");
         let daemon = Process::start(&mut command, &self.directory.join("mender.log"))?;
@@ -251,7 +259,7 @@ fn measure_polls(
     for _ in 0..2 {
         ask(daemon, network, "USR1")?;
     }
-    let before = cpu_seconds(daemon.id())?;
+    let before = cpu::seconds(daemon.id())?;
     let mut sum = Counts::default();
     for _ in 0..polls {
         let counts = ask(daemon, network, "USR1")?;
@@ -259,7 +267,7 @@ fn measure_polls(
         sum.from_device += counts.from_device;
         sum.to_device += counts.to_device;
     }
-    let cpu = cpu_seconds(daemon.id())? - before;
+    let cpu = cpu::seconds(daemon.id())? - before;
     let memory = Memory::of(daemon.id())?;
     let each = |sum: u64| sum as f64 / polls as f64;
     Ok(format!(

@@ -1,0 +1,14 @@
+//! What the tasks share: where the workspace is, how its programs are built, and what other people's programs they need.
+#![forbid(unsafe_code)]
+// Telling a person what happened is what these tasks are for.
+#![allow(clippy::print_stdout)]
+
+pub mod cpu;
+pub mod markdown;
+pub mod options;
+pub mod peers;
+pub mod size;
+pub mod workspace;
+
+/// What a task ends with: an error is a sentence.
+pub type Outcome<T = ()> = Result<T, String>;
