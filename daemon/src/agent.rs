@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use client_core::agent::{Agent, AgentSettings, Event, Host};
 use client_core::clock::Clock;
-use client_core::deploy::record::Record;
 use client_core::deploy::scripts::ScriptRunner;
 use client_core::deploy::{Device, Notice, Observer, Policy, Reporter, Stage};
 use client_core::install::{Progress, WriteStatistics};
@@ -135,6 +134,7 @@ pub fn run(setup: &Setup, bootstrap: impl FnOnce(&Setup)) -> Result<(), AgentErr
     }
     drop(lock);
     bootstrap(setup);
+    show_loss(setup, &board);
     let desk = Desk::default();
     let waking = clock.clone();
     let wake = move || waking.request_check_update();
@@ -198,6 +198,15 @@ pub fn run(setup: &Setup, bootstrap: impl FnOnce(&Setup)) -> Result<(), AgentErr
     notifier.stopping();
     log::info!("{ended:?}: asked to stop");
     Ok(())
+}
+
+/// Says on the board whether the record was lost.
+fn show_loss(setup: &Setup, board: &SharedBoard) {
+    let lost = match setup.read_record() {
+        Ok(record) => record.and_then(|record| record.lost).map(|lost| lost.reason),
+        Err(error) => Some(error.to_string()),
+    };
+    look(board).set_record_lost(lost.as_deref());
 }
 
 /// What other programs of the device use. Without it the daemon goes on.
@@ -361,6 +370,7 @@ impl Host for LinuxHost<'_> {
         }
         if matches!(event, Event::Ended { .. }) {
             self.desk.clear();
+            show_loss(self.setup, &self.watcher.board);
         }
         let config = &self.setup.config;
         let seconds = Duration::from_secs;
@@ -375,11 +385,8 @@ impl Host for LinuxHost<'_> {
 impl LinuxHost<'_> {
     /// What the server wants to know of every device, whatever programs it has.
     fn known(&self) -> Vec<(&'static str, String)> {
-        let record = self.setup.open_state().map_err(|error| error.to_string()).and_then(|mut state| {
-            // Reading needs no lock: a save never touches the copy that is read.
-            Record::load(&mut state).map_err(|error| error.to_string())
-        });
-        let name = record.map(|record| record.installed.name().to_owned());
+        let record = self.setup.read_record().map_err(|error| error.to_string());
+        let name = record.map(|record| record.unwrap_or_default().installed.name().to_owned());
         let device_type = self.setup.system().device_type().map_err(|error| error.to_string());
         let mut known = Vec::new();
         for (key, value) in [("artifact_name", name), ("device_type", device_type)] {

@@ -70,6 +70,8 @@ pub enum Command {
     Rollback {
         /// `--stop-before`.
         stop_before: Vec<Stage>,
+        /// `--to-other-slot`.
+        to_other_slot: bool,
     },
     /// `show-artifact`.
     ShowArtifact,
@@ -134,7 +136,7 @@ Usage: rust-ota [global options] COMMAND [options]
 Commands:
   install FILE|URL|-   Install an artifact on the other slot and try it at the next boot
   commit               Make the running trial permanent
-  rollback             Go back to the old software
+  rollback             Go back to the old software, until it was committed; after that see its --help
   resume               Go on with an update that was stopped or interrupted
   show-artifact        Print the name of the installed artifact
   show-provides        Print everything the installed artifacts provide
@@ -189,13 +191,19 @@ effect is completed.
 const COMMIT_HELP: &str = "\
 Usage: rust-ota commit [--stop-before STATE]...
 
-Makes the running trial permanent. Rolls back when the new system is not the one that runs.
+Makes the running trial permanent. Before the restart it is refused and changes nothing; when the bootloader has gone
+back to the old system, the update is wound up as failed.
 ";
 
 const ROLLBACK_HELP: &str = "\
-Usage: rust-ota rollback [--stop-before STATE]...
+Usage: rust-ota rollback [--to-other-slot] [--stop-before STATE]...
 
-Goes back to the old software. If the new one runs already, the old one runs after the next restart.
+Goes back to the old software, until `commit`. If the new one runs already, the old one runs after the next restart.
+
+  --to-other-slot        After `commit`: try what the other slot holds. Only for an image that this client installed there
+                         and committed, and that is still there to the byte: it is read in full first, and refused
+                         when the slot was written since (also by mounting it writable). Then restart and `commit`, as
+                         after `install`; without a commit the bootloader returns to the slot that runs now
 ";
 
 const DAEMON_HELP: &str = "\
@@ -370,9 +378,11 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
             options.help.unwrap_or(Command::Commit { stop_before: options.stop_before })
         }
         Some("rollback") => {
-            let options =
-                CommandOptions::parse(&mut parser, ROLLBACK_HELP, false, &mut global)?.without_reboot()?;
-            options.help.unwrap_or(Command::Rollback { stop_before: options.stop_before })
+            let options = CommandOptions::parse(&mut parser, ROLLBACK_HELP, false, &mut global)?;
+            let to_other_slot = options.to_other_slot;
+            let options = CommandOptions { to_other_slot: false, ..options }.without_reboot()?;
+            let CommandOptions { stop_before, .. } = options;
+            options.help.unwrap_or(Command::Rollback { stop_before, to_other_slot })
         }
         Some("show-artifact") => {
             let options = CommandOptions::parse(&mut parser, SHOW_HELP, false, &mut global)?.without_any()?;
@@ -395,6 +405,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
 struct CommandOptions {
     source: Option<OsString>,
     reboot_exit_code: bool,
+    to_other_slot: bool,
     stop_before: Vec<Stage>,
     force: bool,
     reason: Option<String>,
@@ -412,6 +423,7 @@ impl CommandOptions {
         while let Some(argument) = parser.next()? {
             match argument {
                 Arg::Long("reboot-exit-code") => options.reboot_exit_code = true,
+                Arg::Long("to-other-slot") => options.to_other_slot = true,
                 Arg::Long("stop-before") => options.stop_before.push(stop_point(&parser.value()?.string()?)?),
                 Arg::Short('F') | Arg::Long("forcebootstrap") => options.force = true,
                 Arg::Long("reason") => options.reason = Some(parser.value()?.string()?),
@@ -438,6 +450,9 @@ impl CommandOptions {
         }
         if self.force {
             return Err(UsageError::Wrong("--forcebootstrap goes with bootstrap".into()));
+        }
+        if self.to_other_slot {
+            return Err(UsageError::Wrong("--to-other-slot goes with rollback".into()));
         }
         Ok(self)
     }
@@ -517,6 +532,16 @@ mod tests {
     }
 
     #[test]
+    fn a_roll_back_may_be_to_the_other_slot() {
+        let check = |line: &str, to_other_slot| {
+            let expected = Command::Rollback { stop_before: Vec::new(), to_other_slot };
+            assert_eq!(words(line).unwrap().command, expected);
+        };
+        check("rust-ota rollback", false);
+        check("mender-update rollback --to-other-slot", true);
+    }
+
+    #[test]
     fn stop_points_have_their_names_and_no_others() {
         let line =
             "rust-ota install --stop-before ArtifactInstall_Enter --stop-before=Cleanup --reboot-exit-code -";
@@ -545,6 +570,8 @@ mod tests {
             "rust-ota daemon -F",
             "rust-ota install -F x",
             "rust-ota commit -F",
+            "rust-ota commit --to-other-slot",
+            "rust-ota rollback --reboot-exit-code",
             "rust-ota bootstrap --stop-before Cleanup",
             "rust-ota status --reboot-exit-code",
             "rust-ota allow --reason x",

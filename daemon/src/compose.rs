@@ -3,6 +3,7 @@
 use std::fmt;
 use std::fs;
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +20,7 @@ use linux::block_device::FileDevice;
 use linux::boot_env::{self, BootEnvPaths};
 use linux::daemon_process::OtherwiseAsk;
 use linux::lock::{FileLock, LockError};
+use linux::regular_file;
 use linux::slots::{LinuxSlots, SlotPaths};
 use linux::state_scripts::{LinuxScripts, ScriptTimes};
 use linux::system::LinuxSystem;
@@ -101,6 +103,16 @@ fn io_error(doing: &'static str, path: &Path, source: io::Error) -> ComposeError
     ComposeError::Io { doing, path: path.display().to_string(), source }
 }
 
+/// Which configuration files must be readable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Readable {
+    /// All that are there.
+    All,
+    /// Those that this user may read, for somebody who only looks: the others, which may hold secrets, say nothing about
+    /// what is installed.
+    ByThisUser,
+}
+
 /// The configuration with the paths it is used with.
 pub struct Setup {
     /// The configuration.
@@ -123,13 +135,22 @@ impl Setup {
     /// When a file cannot be read or understood. The default files may be missing; one that was named may not.
     pub fn load(
         global: &Global,
+        readable: Readable,
         environment: impl Fn(&str) -> Option<PathBuf>,
     ) -> Result<Setup, ComposeError> {
         let configuration_directory = environment("MENDER_CONF_DIR").unwrap_or(CONFIG_DIRECTORY.into());
         let default_datastore = environment("MENDER_DATASTORE_DIR").unwrap_or(DATASTORE.into());
         let datastore = global.datastore.clone().unwrap_or(default_datastore);
-        let fallback = read_config(global.fallback_config.as_deref(), &datastore.join(CONFIG_FILE))?;
-        let main = read_config(global.config.as_deref(), &configuration_directory.join(CONFIG_FILE))?;
+        let read = |named: Option<&Path>, default: &Path| match (read_config(named, default), readable) {
+            (Err(ComposeError::Io { source, .. }), Readable::ByThisUser)
+                if source.kind() == io::ErrorKind::PermissionDenied =>
+            {
+                Ok(None)
+            }
+            (read, Readable::All | Readable::ByThisUser) => read,
+        };
+        let fallback = read(global.fallback_config.as_deref(), &datastore.join(CONFIG_FILE))?;
+        let main = read(global.config.as_deref(), &configuration_directory.join(CONFIG_FILE))?;
         let files: Vec<(String, Vec<u8>)> = fallback.into_iter().chain(main).collect();
         let sources: Vec<Source<'_>> = files.iter().map(|(name, content)| Source { name, content }).collect();
         let config = Config::parse(&sources).map_err(ComposeError::Config)?;
@@ -275,13 +296,23 @@ impl Setup {
         }
     }
 
-    /// Opens the record, making the datastore and the record where they are missing.
+    /// Opens the record, making it where it is missing, and a new one in place of one that cannot be used. Call it with
+    /// the lock held.
     ///
     /// # Errors
-    /// When they cannot be made, or the record cannot be trusted.
+    /// When it cannot be read, or none can be made.
     pub fn open_state(&self) -> Result<TwoCopyRecord<FileDevice>, ComposeError> {
-        let initial = Record::new().to_json().map_err(ComposeError::Record)?;
-        linux::state_file::open(&self.datastore, &initial).map_err(ComposeError::State)
+        linux::state_file::open(&self.datastore, &Documents).map_err(ComposeError::State)
+    }
+
+    /// The record as it is, without a lock: a save never touches the copy that is read. Writes nothing, and needs no
+    /// right to. `None` where there is none.
+    ///
+    /// # Errors
+    /// When there is one that cannot be read.
+    pub fn read_record(&self) -> Result<Option<Record>, ComposeError> {
+        let document = linux::state_file::read(&self.datastore).map_err(ComposeError::State)?;
+        document.map(|document| Record::from_json(&document).map_err(ComposeError::Record)).transpose()
     }
 
     /// Makes the datastore where it is missing, and takes the lock that keeps other processes away from it until the
@@ -291,13 +322,14 @@ impl Setup {
     /// # Errors
     /// [`ComposeError::Lock`] when another process keeps it.
     pub fn lock(&self) -> Result<FileLock, ComposeError> {
-        fs::create_dir_all(&self.datastore).map_err(|error| io_error("create", &self.datastore, error))?;
+        let create_error = |error| io_error("create", &self.datastore, error);
+        let is_new = !self.datastore.exists();
+        fs::create_dir_all(&self.datastore).map_err(create_error)?;
+        if is_new {
+            // Whatever the umask is: what is private in it is so by itself, and everybody may ask what is installed.
+            fs::set_permissions(&self.datastore, fs::Permissions::from_mode(0o755)).map_err(create_error)?;
+        }
         FileLock::acquire(&self.datastore.join(LOCK_FILE), LOCK_PATIENCE).map_err(ComposeError::Lock)
-    }
-
-    /// Whether a record is there already.
-    pub fn has_state(&self) -> bool {
-        self.datastore.join(linux::state_file::FILE_NAME).exists()
     }
 
     /// The paths of the slots.
@@ -361,6 +393,24 @@ impl Setup {
     }
 }
 
+/// What the file of the record is to hold.
+struct Documents;
+
+impl linux::state_file::Documents for Documents {
+    fn initial(&self) -> Vec<u8> {
+        // No field of a record can keep it from being written as JSON.
+        Record::new().to_json().unwrap_or_default()
+    }
+
+    fn after_loss(&self, reason: &str) -> Vec<u8> {
+        Record::after_loss(reason).to_json().unwrap_or_default()
+    }
+
+    fn check(&self, document: &[u8]) -> Result<(), String> {
+        Record::from_json(document).map(drop).map_err(|error| error.to_string())
+    }
+}
+
 /// A boot environment that is opened when it is first used.
 pub struct LazyBootEnv {
     choice: boot_env::Bootloader,
@@ -398,7 +448,12 @@ impl BootEnv for LazyBootEnv {
 
 fn read_config(named: Option<&Path>, default: &Path) -> Result<Option<(String, Vec<u8>)>, ComposeError> {
     let path = named.unwrap_or(default);
-    match read_bounded(path) {
+    // A person may name a pipe. What merely lies there must be a file.
+    let read = match named {
+        Some(path) => read_bounded(path),
+        None => regular_file::read(default, CONFIG_BYTES),
+    };
+    match read {
         Ok(content) => Ok(Some((path.display().to_string(), content))),
         Err(error) if named.is_none() && error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(io_error("read the configuration", path, error)),

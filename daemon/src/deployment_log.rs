@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use linux::local_socket::free_bytes;
+use linux::regular_file;
 use serde_json::{Value, json};
 
 use crate::logger::utc_millis;
@@ -121,7 +122,7 @@ impl DeploymentLogs {
         let list = self.list().map_err(|error| io_error(&self.directory, error))?;
         let Some((number, _)) = list.into_iter().find(|(_, of)| of == id) else { return Ok(None) };
         let path = self.path(number, id);
-        let file = File::open(&path).map_err(|error| io_error(&path, error))?;
+        let file = regular_file::open_for_reading(&path).map_err(|error| io_error(&path, error))?;
         let items = sanitised(BufReader::new(file)).map_err(|error| io_error(&path, error))?;
         Ok(Some(items).filter(|items| !items.is_empty()))
     }
@@ -184,7 +185,8 @@ pub struct DeploymentLog {
 
 impl DeploymentLog {
     fn open(path: &Path) -> io::Result<DeploymentLog> {
-        let mut file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)?;
+        let mut options = OpenOptions::new();
+        let mut file = regular_file::open(path, options.read(true).append(true).create(true).mode(0o600))?;
         let bytes = file.seek(SeekFrom::End(0))?;
         let mut last = [b'\n'];
         if bytes > 0 {

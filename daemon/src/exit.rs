@@ -20,6 +20,11 @@ pub fn of_summary(summary: &Summary, reboot_exit_code: bool) -> u8 {
     }
 }
 
+/// The code of a command that has no other purpose than to print.
+pub fn of_printing(code: u8, all_was_printed: bool) -> u8 {
+    if code == SUCCESS && !all_was_printed { FAILURE } else { code }
+}
+
 /// The code for a command that could not be carried out.
 pub fn of_error(error: &DeployError) -> u8 {
     if matches!(error, DeployError::NothingInProgress) { NOTHING_IN_PROGRESS } else { FAILURE }

@@ -10,7 +10,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use client_core::artifact::{KeyError, Signer};
-use linux::atomic_file;
+use linux::{atomic_file, regular_file};
 use ring::rand::{SecureRandom, SystemRandom};
 
 /// The file in the datastore.
@@ -214,7 +214,7 @@ fn create(path: &Path, existing: Existing) -> Result<Signer, KeyStoreError> {
 }
 
 fn read_key(path: &Path) -> io::Result<Vec<u8>> {
-    let mut file = File::open(path)?;
+    let mut file = regular_file::open_for_reading(path)?;
     repair_mode(path, &file)?;
     let mut pem = Vec::new();
     Read::by_ref(&mut file).take(KEY_BYTES + 1).read_to_end(&mut pem)?;

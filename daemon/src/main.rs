@@ -36,14 +36,15 @@ use client_core::deploy::record::Record;
 use client_core::deploy::stage::Stage;
 use client_core::deploy::{self, DeployError, Device, NoReporter, Options, Policy, Summary};
 use client_core::server::Download;
+use client_core::state_store::StateError;
 
 use linux::daemon_process::{self, Demand};
-use linux::lock::LockError;
+use linux::regular_file;
 use linux::waiter::LinuxClock;
 
 use crate::agent::AgentError;
 use crate::cli::{Command, Invocation, UsageError};
-use crate::compose::{ComposeError, Setup};
+use crate::compose::{ComposeError, Readable, Setup};
 use crate::gates::{Desk, Gates};
 use crate::logger::Destination;
 use crate::standalone::{Printer, print_line};
@@ -52,7 +53,15 @@ fn main() -> ExitCode {
     // A file must never be group-writable because of the environment this was started in.
     linux::process::set_private_umask();
     let code = match cli::parse(std::env::args_os()) {
-        Ok(invocation) => run(&invocation),
+        Ok(invocation) => {
+            let code = run(&invocation);
+            // What a command did is worth more than what it printed; some do nothing else.
+            if prints_only(&invocation.command) {
+                exit::of_printing(code, standalone::all_was_printed())
+            } else {
+                code
+            }
+        }
         Err(error) => {
             if matches!(error, UsageError::NoCommand) {
                 print_line(cli::HELP.trim_end());
@@ -62,6 +71,26 @@ fn main() -> ExitCode {
         }
     };
     ExitCode::from(code)
+}
+
+/// Whether a command has no other purpose than to print: then it reads, and writes nothing.
+fn prints_only(command: &Command) -> bool {
+    match command {
+        Command::Help(_)
+        | Command::Version
+        | Command::Status
+        | Command::ShowArtifact
+        | Command::ShowProvides => true,
+        Command::Daemon
+        | Command::Bootstrap { .. }
+        | Command::CheckUpdate
+        | Command::SendInventory
+        | Command::Answer { .. }
+        | Command::Install { .. }
+        | Command::Resume { .. }
+        | Command::Commit { .. }
+        | Command::Rollback { .. } => false,
+    }
 }
 
 fn could_not(error: &dyn std::fmt::Display) {
@@ -88,22 +117,16 @@ fn run(invocation: &Invocation) -> u8 {
         Command::SendInventory => return demand(invocation, Demand::SendInventory),
         Command::Status => return status_command(invocation),
         Command::Answer { gate, refused } => return answer_command(invocation, *gate, refused.as_deref()),
+        Command::ShowArtifact => return show(invocation, show_artifact),
+        Command::ShowProvides => return show(invocation, show_provides),
         Command::Install { .. }
         | Command::Resume { .. }
         | Command::Commit { .. }
-        | Command::Rollback { .. }
-        | Command::ShowArtifact
-        | Command::ShowProvides => {}
+        | Command::Rollback { .. } => {}
     }
-    let done = prepare(invocation).and_then(|setup| match (setup.lock(), &invocation.command) {
-        (Ok(_lock), _) => with_device(invocation, &setup),
-        // Reading needs no lock: a save never touches the copy that is read. State scripts ask while an update runs.
-        (Err(ComposeError::Lock(LockError::Held { .. })), Command::ShowArtifact | Command::ShowProvides)
-            if setup.has_state() =>
-        {
-            show_without_lock(invocation, &setup)
-        }
-        (Err(error), _) => Err(error),
+    let done = prepare(invocation).and_then(|setup| {
+        let _lock = setup.lock()?;
+        with_device(invocation, &setup)
     });
     done.unwrap_or_else(|error| {
         could_not(&error);
@@ -204,18 +227,11 @@ fn demand(invocation: &Invocation, demand: Demand) -> u8 {
     }
 }
 
-/// `show-artifact` and `show-provides` while another process works on the device.
-fn show_without_lock(invocation: &Invocation, setup: &Setup) -> Result<u8, ComposeError> {
-    let record = Record::load(&mut setup.open_state()?).map_err(ComposeError::Record)?;
-    let print = if invocation.command == Command::ShowArtifact { show_artifact } else { show_provides };
-    print(&record, invocation.global.json);
-    Ok(exit::SUCCESS)
-}
-
 /// Reads the configuration and starts logging.
 fn prepare(invocation: &Invocation) -> Result<Setup, ComposeError> {
     let global = &invocation.global;
-    let setup = Setup::load(global, |name| std::env::var_os(name).map(Into::into))?;
+    let readable = if prints_only(&invocation.command) { Readable::ByThisUser } else { Readable::All };
+    let setup = Setup::load(global, readable, |name| std::env::var_os(name).map(Into::into))?;
     // The command line beats the configuration.
     let name = global.log_level.as_deref().or(setup.config.log_level.as_deref()).unwrap_or("info");
     let level = logger::level(name).ok_or_else(|| ComposeError::LogLevel(name.to_owned()))?;
@@ -295,14 +311,14 @@ fn with_device(invocation: &Invocation, setup: &Setup) -> Result<u8, ComposeErro
             false,
             deploy::commit(&mut device, &options(stop_before)).map_err(CommandError::Deploy),
         ),
-        Command::Rollback { stop_before } => (
-            "rollback",
-            false,
-            deploy::roll_back(&mut device, &options(stop_before)).map_err(CommandError::Deploy),
-        ),
-        Command::ShowArtifact => return Ok(show(&mut device, setup, json, show_artifact)),
-        Command::ShowProvides => return Ok(show(&mut device, setup, json, show_provides)),
-        Command::Daemon
+        Command::Rollback { stop_before, to_other_slot } => {
+            let go_back = if *to_other_slot { deploy::try_other_slot } else { deploy::roll_back };
+            let result = go_back(&mut device, &options(stop_before));
+            ("rollback", false, result.map_err(CommandError::Deploy))
+        }
+        Command::ShowArtifact
+        | Command::ShowProvides
+        | Command::Daemon
         | Command::Bootstrap { .. }
         | Command::CheckUpdate
         | Command::SendInventory
@@ -397,7 +413,7 @@ impl Read for Broken {
 /// Gives a device that has no artifact name one, and removes the bootstrap artifact in any case.
 fn bootstrap(device: &mut Device<'_>, setup: &Setup) -> Result<(), DeployError> {
     let path = setup.bootstrap_path();
-    let source = match File::open(&path) {
+    let source = match regular_file::open_for_reading(&path) {
         Ok(file) => Some(Box::new(file) as Box<dyn Read + Send>),
         Err(error) => {
             if error.kind() != io::ErrorKind::NotFound {
@@ -416,17 +432,41 @@ fn bootstrap(device: &mut Device<'_>, setup: &Setup) -> Result<(), DeployError> 
     result
 }
 
-fn show(device: &mut Device<'_>, setup: &Setup, json: bool, print: fn(&Record, bool)) -> u8 {
-    let result = bootstrap(device, setup).and_then(|()| Ok(Record::load(device.state)?));
-    match result {
-        Ok(record) => {
-            print(&record, json);
-            exit::SUCCESS
+/// `show-artifact` and `show-provides`: they read and write nothing, so that every user may ask, in the middle of an update
+/// and on a data partition that cannot be written any more.
+fn show(invocation: &Invocation, print: fn(&Record, bool)) -> u8 {
+    let shown = prepare(invocation).and_then(|setup| {
+        let mut record = match setup.read_record() {
+            Ok(record) => record.unwrap_or_default(),
+            Err(ComposeError::State(StateError::Io { source, doing, device }))
+                if source.kind() == io::ErrorKind::PermissionDenied =>
+            {
+                return Err(ComposeError::State(StateError::Io { source, doing, device }));
+            }
+            Err(error) => {
+                log::error!("the record is lost: {error}");
+                Record::after_loss(&error.to_string())
+            }
+        };
+        if record.installed.artifact_name.is_none() {
+            foresee_bootstrap(&setup, &mut record);
         }
-        Err(error) => {
-            could_not(&error);
-            exit::FAILURE
-        }
+        print(&record, invocation.global.json);
+        Ok(exit::SUCCESS)
+    });
+    shown.unwrap_or_else(|error| {
+        could_not(&error);
+        exit::FAILURE
+    })
+}
+
+/// What the next process that works on the device will make of the bootstrap artifact.
+fn foresee_bootstrap(setup: &Setup, record: &mut Record) {
+    let path = setup.bootstrap_path();
+    let Ok(file) = regular_file::open_for_reading(&path) else { return };
+    let limits = client_core::artifact::Limits::default();
+    if let Err(error) = deploy::bootstrap_provides(&setup.system(), record, Box::new(file), &limits) {
+        log::warn!("{} says nothing: {error}", path.display());
     }
 }
 

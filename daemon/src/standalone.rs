@@ -2,6 +2,7 @@
 //! JSON object.
 
 use std::io::{self, IsTerminal, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use client_core::deploy::{Notice, Observer, Status, Summary};
@@ -205,10 +206,30 @@ fn lines(notice: Notice) -> &'static [&'static str] {
     }
 }
 
-/// Prints one line on standard output. A closed pipe is the reader's business.
+/// Whether a line could not be printed.
+static UNPRINTED: AtomicBool = AtomicBool::new(false);
+
+/// Whether everything that was to be printed on standard output was.
+pub fn all_was_printed() -> bool {
+    !UNPRINTED.load(Ordering::Relaxed)
+}
+
+/// Prints one line on standard output. What comes of it where that fails is for the end of the program: work that was
+/// begun goes on.
 pub fn print_line(line: &str) {
-    let mut out = io::stdout().lock();
-    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+    let printed = if linux::process::standard_output_was_closed() {
+        Err(io::Error::other("it is closed"))
+    } else {
+        let mut out = io::stdout().lock();
+        writeln!(out, "{line}").and_then(|()| out.flush())
+    };
+    if let Err(error) = printed {
+        let is_first = !UNPRINTED.swap(true, Ordering::Relaxed);
+        // A reader that has seen enough, such as `head`, needs no message.
+        if is_first && error.kind() != io::ErrorKind::BrokenPipe {
+            eprint_text(&format!("cannot write to standard output: {error}\n"));
+        }
+    }
 }
 
 fn eprint_text(text: &str) {

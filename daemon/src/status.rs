@@ -1,7 +1,7 @@
 //! What the daemon is doing, and answers to what it asks, over a local socket: one line of JSON for one line of JSON.
 //!
-//! Only root and the user of the daemon get an answer. Whoever connects can neither hold up the daemon nor fill its
-//! memory: a thread answers one after the other, within a deadline, from a board that the daemon keeps.
+//! Every user of the device may ask what is being done; only root and the user of the daemon may decide anything. Whoever
+//! connects can neither hold up the daemon nor fill its memory: a thread answers one after the other, within a deadline, from a board that the daemon keeps.
 
 use std::fmt;
 use std::fs;
@@ -22,6 +22,8 @@ use crate::gates::{Desk, NoSuchQuestion};
 
 /// How long one client may take.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How long one may take who is nobody in particular. One after the other is answered: they must not keep root waiting.
+const PATIENCE_WITH_STRANGERS: Duration = Duration::from_millis(200);
 /// Longest question.
 const REQUEST_BYTES: u64 = 2048;
 /// Longest answer.
@@ -44,6 +46,7 @@ pub struct StatusBoard {
     last_check: Option<Duration>,
     next_check: Option<Duration>,
     last_error: Option<String>,
+    record_lost: Option<String>,
     server: Option<String>,
     authorized: bool,
 }
@@ -105,6 +108,11 @@ impl StatusBoard {
         self.last_error = error.map(short);
     }
 
+    /// Why the record of what is installed was lost, until something is installed again.
+    pub fn set_record_lost(&mut self, reason: Option<&str>) {
+        self.record_lost = reason.map(short);
+    }
+
     /// The server in use, and whether it accepts this device.
     pub fn set_server(&mut self, server: Option<&str>, authorized: bool) {
         self.server = server.map(short);
@@ -126,6 +134,7 @@ impl StatusBoard {
             "last_check_seconds_ago": self.last_check.map(|then| now.saturating_sub(then).as_secs()),
             "next_check_in_seconds": self.next_check.map(|then| then.saturating_sub(now).as_secs()),
             "last_error": self.last_error,
+            "record_lost": self.record_lost,
             "server": self.server,
             "authorized": self.authorized,
         })
@@ -174,9 +183,9 @@ pub fn serve(
         }
         fs::remove_file(path)?;
     }
-    // The umask of this process keeps others out from the first moment on.
     let listener = UnixListener::bind(path)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+    // Whatever the umask is. Who may decide is asked of each connection.
+    fs::set_permissions(path, fs::Permissions::from_mode(0o666))?;
     let answer_all = move || {
         for stream in listener.incoming() {
             match stream.and_then(|stream| answer(&stream, &board, &*clock, &desk, &wake)) {
@@ -200,14 +209,16 @@ fn answer(
     desk: &Desk,
     wake: &dyn Fn(),
 ) -> io::Result<()> {
-    if !local_socket::peer_is_trusted(stream)? {
-        return Err(io::Error::other("asked by somebody who may not know"));
-    }
-    let request = read_line(stream, REQUEST_BYTES, PATIENCE)?;
+    let is_trusted = local_socket::peer_is_trusted(stream)?;
+    let patience = if is_trusted { PATIENCE } else { PATIENCE_WITH_STRANGERS };
+    let request = read_line(stream, REQUEST_BYTES, patience)?;
     let request: Option<Value> = serde_json::from_slice(&request).ok();
     let command = request.as_ref().and_then(|request| request["command"].as_str());
     let mut answer = match (command, &request) {
         (Some("status"), _) => look(board).to_json(clock.now()).to_string(),
+        (Some("allow" | "refuse"), _) if !is_trusted => {
+            json!({ "error": "only root and the user of the daemon may decide" }).to_string()
+        }
         (Some("allow" | "refuse"), Some(request)) => {
             let answer = take_answer(request, desk);
             wake();
@@ -216,7 +227,7 @@ fn answer(
         (_, _) => json!({ "error": "the commands are status, allow and refuse" }).to_string(),
     };
     answer.push('\n');
-    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(patience))?;
     // It fits into the buffer of the socket: a client that never reads holds up nobody.
     (&*stream).write_all(answer.as_bytes())
 }
@@ -359,6 +370,7 @@ pub fn shown(status: &Value) -> String {
     line("Last check", number("last_check_seconds_ago").map(|seconds| format!("{seconds} s ago")));
     line("Next check", number("next_check_in_seconds").map(|seconds| format!("in {seconds} s")));
     line("Last error", text("last_error"));
+    line("Record", text("record_lost").map(|reason| format!("lost: {reason}")));
     line("Process", number("pid").map(|pid| pid.to_string()));
     line("Version", text("version"));
     lines.join("\n")
@@ -403,7 +415,7 @@ mod tests {
     #[test]
     fn the_daemon_tells_what_is_on_its_board() {
         let fixture = Fixture::new();
-        assert_eq!((mode(&fixture.path()), mode(fixture.path().parent().unwrap())), (0o600, 0o755));
+        assert_eq!((mode(&fixture.path()), mode(fixture.path().parent().unwrap())), (0o666, 0o755));
         assert_eq!(ask(&fixture.path()).unwrap()["stage"], "starting");
         let mut board = look(&fixture.board);
         board.set_stage("Download");

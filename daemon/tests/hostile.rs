@@ -202,7 +202,7 @@ impl Target {
 
     fn signed() -> Target {
         let device = VirtualDevice::new();
-        device.says("show-artifact").says(0, &["unknown"]);
+        device.says("commit").says(2, &["No update in progress."]);
         let files = device.datastore();
         assert_eq!(files, ["device_type", "rust-ota-state", "rust-ota.lock"]);
         Target { device, files }

@@ -288,6 +288,71 @@ fn new_software_that_never_comes_up_is_reported_as_a_failure_with_its_log() {
 }
 
 #[test]
+fn what_was_installed_by_hand_and_left_behind_keeps_the_daemon_from_nothing() {
+    for cut in [false, true] {
+        let world = World::new(|options| options.auto_accept(true));
+        world.offer_release("rel-2");
+        let mut remote = Remote::new(&world, 1);
+        let by_hand =
+            remote.device.artifact(&rootfs_spec("by-hand", Compression::Gzip), &image(8, IMAGE_BYTES));
+        assert_eq!(remote.device.install(&by_hand).code, 0);
+        if cut {
+            remote.device.cut_in_the_middle_of_the_installation();
+        } else {
+            // Nobody commits it.
+            remote.device.simulate_bootloader();
+            assert_eq!(remote.device.simulate_bootloader(), 2);
+        }
+        remote.start();
+        world.polled_again();
+        assert_eq!(remote.device.pointer(), ("2".to_owned(), "0".to_owned()));
+        let deployment = remote.order("rel-2");
+        remote.succeeds(&deployment);
+    }
+}
+
+#[test]
+fn a_trial_by_hand_that_runs_after_a_cut_is_gone_back_from_with_a_restart() {
+    let world = World::new(|options| options.auto_accept(true));
+    let mut remote = Remote::new(&world, 1);
+    let by_hand = remote.device.artifact(&rootfs_spec("by-hand", Compression::Gzip), &image(8, IMAGE_BYTES));
+    assert_eq!(remote.device.install(&by_hand).code, 0);
+    remote.device.cut_in_the_middle_of_the_installation();
+    assert_eq!(remote.device.simulate_bootloader(), 3);
+    remote.start();
+    remote.await_restart_wish();
+    assert_eq!(remote.restart(), 2);
+    world.polled_again();
+    assert_eq!(remote.device.pointer(), ("2".to_owned(), "0".to_owned()));
+    remote.device.says("resume").says(2, &["No update in progress."]);
+}
+
+#[test]
+fn a_lost_record_is_told_everywhere_and_the_next_update_ends_that() {
+    let world = World::new(|options| options.auto_accept(true));
+    world.offer_release("rel-2");
+    let mut remote = Remote::new(&world, 1);
+    fs::write(remote.device.path("data/rust-ota-state"), [0; 4096]).unwrap();
+    remote.start();
+    world.polled_again();
+    assert!(remote.log().contains("rust-ota-state is lost: "), "{}", remote.log());
+    let status = || serde_json::from_str::<serde_json::Value>(&remote.device.says("status --json").stdout);
+    assert!(status().unwrap()["record_lost"].as_str().unwrap().contains("8192 bytes"));
+    let inventory = || {
+        let inventory = world.management.inventory(&remote.id()).ok()?;
+        inventory.iter().find(|attribute| attribute["name"] == "artifact_name")?["value"]
+            .as_str()
+            .map(str::to_owned)
+    };
+    assert_eq!(wait_for("the inventory", inventory), "unknown");
+    let deployment = remote.order("rel-2");
+    remote.succeeds(&deployment);
+    let status =
+        || serde_json::from_str::<serde_json::Value>(&remote.device.says("status --json").stdout).ok();
+    wait_for("a status without loss", || status()?["record_lost"].is_null().then_some(()));
+}
+
+#[test]
 fn an_artifact_signed_by_a_stranger_is_refused_and_the_log_says_why() {
     let world = World::new(|options| options.auto_accept(true));
     let stranger = Signer::from_pem(Signer::generate_ed25519(&[8; 32]).private.as_bytes()).unwrap();

@@ -96,11 +96,293 @@ fn an_update_that_does_not_boot_falls_back_and_commit_says_so() {
 }
 
 #[test]
-fn commit_before_the_reboot_rolls_back() {
+fn commit_before_the_reboot_is_refused_and_keeps_the_arming() {
     let (device, artifact) = device_with_artifact();
     device.install(&artifact).says(0, &INSTALLED);
-    device.says("commit").says(1, &["Committing failed.", "Rolled back."]).because(&["refusing to commit"]);
+    for _ in 0..2 {
+        device.says("commit").says(1, &[]).because(&["restart it", "`rollback` gives the update up"]);
+        assert_pointer(&device, "3", "1");
+    }
+    assert_eq!(device.simulate_bootloader(), 3);
+    device.says("commit").says(0, &["Committed."]);
+}
+
+#[test]
+fn what_was_committed_in_the_other_slot_can_be_gone_back_to() {
+    let device = VirtualDevice::new();
+    for (name, seed) in [("rel-2", 9), ("rel-3", 8)] {
+        let artifact = device.artifact(&rootfs_spec(name, Compression::Gzip), &image(seed, SLOT_BYTES / 2));
+        // Before both slots hold what this client put there, there is nothing to go back to.
+        device.says("rollback --to-other-slot").says(1, &[]).because(&["not known what slot"]);
+        device.install(&artifact).says(0, &INSTALLED);
+        device.says("rollback --to-other-slot").says(1, &[]).because(&["already in progress"]);
+        device.simulate_bootloader();
+        device.says("commit").says(0, &["Committed."]);
+    }
+    device.says("rollback").says(2, &["No update in progress."]);
+    device.says("rollback --to-other-slot").says(0, &INSTALLED[1..]);
+    assert_pointer(&device, "3", "1");
+    assert_eq!(device.simulate_bootloader(), 3);
+    device.says("show-artifact").says(0, &["rel-3"]);
+    device.says("commit").says(0, &["Committed."]);
+    let provides = ["artifact_name=rel-2", "rootfs-image.version=rel-2"];
+    let ran = device.says("show-provides");
+    for line in provides {
+        assert!(ran.stdout.lines().any(|found| found == line), "{line} is not in {ran:#?}");
+    }
+    // And forth: without a commit the bootloader returns by itself.
+    device.says("rollback --to-other-slot").says(0, &INSTALLED[1..]);
+    assert_eq!((device.simulate_bootloader(), device.simulate_bootloader()), (2, 3));
+    device.says("resume").because(&["the bootloader went back"]);
+    device.says("show-artifact").says(0, &["rel-2"]);
+}
+
+#[test]
+fn a_slot_that_was_written_since_is_not_gone_back_to() {
+    let device = VirtualDevice::new();
+    let bytes = SLOT_BYTES / 2;
+    for name in ["rel-2", "rel-3"] {
+        device.install(&device.artifact(&rootfs_spec(name, Compression::Gzip), &image(9, bytes)));
+        device.simulate_bootloader();
+        assert_eq!(device.says("commit").code, 0);
+    }
+    // Behind the image a slot may hold what it likes.
+    let mut slot = fs::read(device.slot(3)).unwrap();
+    slot[bytes] ^= 1;
+    fs::write(device.slot(3), &slot).unwrap();
+    device.says("rollback --to-other-slot").says(0, &INSTALLED[1..]);
+    device.says("rollback").says(0, &["Rolled back."]);
+    slot[bytes - 1] ^= 1;
+    fs::write(device.slot(3), &slot).unwrap();
+    device.says("rollback --to-other-slot").says(1, &[]).because(&["slot B was written since"]);
+    assert_pointer(&device, "2", "0");
+    device.says("resume").says(2, &["No update in progress."]);
+}
+
+#[test]
+fn a_way_back_takes_no_room_from_an_update() {
+    let device = VirtualDevice::new();
+    for (name, bytes) in [("rel-2", 14_000), ("rel-3", 14_000), ("rel-4", 25_000), ("rel-5", 25_000)] {
+        let mut spec = rootfs_spec(name, Compression::Gzip);
+        spec.provides.insert("rootfs-image.notes".into(), "x".repeat(bytes));
+        device.install(&device.artifact(&spec, &new_image())).says(0, &INSTALLED);
+        device.simulate_bootloader();
+        device.says("commit").says(0, &["Committed."]);
+        device.says("show-artifact").says(0, &[name]);
+    }
+}
+
+#[test]
+fn an_installation_that_was_cut_is_wound_up_also_by_commit() {
+    let (device, artifact) = device_with_artifact();
+    device.install(&artifact).says(0, &INSTALLED);
+    device.cut_in_the_middle_of_the_installation();
+    let ran = device.says("commit");
+    ran.says(1, &["Committing failed.", "Rolled back."]).because(&["in the middle of Install"]);
     assert_untouched(&device);
+    device.install(&artifact).says(0, &INSTALLED);
+}
+
+#[test]
+fn a_record_that_is_damaged_in_any_way_ends_nothing() {
+    let damages: [fn(&Path); 5] = [
+        |path| fs::write(path, "").unwrap(),
+        |path| fs::write(path, [0; 128 << 10]).unwrap(),
+        |path| fs::remove_file(path).and_then(|()| fs::create_dir(path)).unwrap(),
+        |path| {
+            fs::remove_file(path).unwrap();
+            assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
+        },
+        |path| {
+            fs::remove_file(path).unwrap();
+            std::os::unix::fs::symlink("/dev/zero", path).unwrap();
+        },
+    ];
+    for damage in damages {
+        let (device, artifact) = device_with_artifact();
+        device.install(&artifact).says(0, &INSTALLED);
+        device.simulate_bootloader();
+        device.says("commit").says(0, &["Committed."]);
+        damage(&device.path("data/rust-ota-state"));
+        // Whoever only looks is told, and changes nothing.
+        let before = device.datastore();
+        for command in ["show-artifact", "show-provides"] {
+            let ran = device.says(command);
+            assert_eq!((ran.code, ran.stdout.contains("unknown")), (0, true), "{ran:#?}");
+            assert!(ran.stderr.contains("the record is lost"), "{ran:#?}");
+        }
+        assert_eq!(device.datastore(), before);
+        let ran = device.install(&artifact);
+        ran.says(0, &INSTALLED);
+        assert!(ran.stderr.contains("rust-ota-state is lost: "), "{ran:#?}");
+        assert!(device.datastore().contains(&"rust-ota-state.damaged".to_owned()));
+        assert_eq!(device.simulate_bootloader(), 2);
+        device.says("commit").says(0, &["Committed."]);
+        device.says("show-artifact").says(0, &["rel-2"]);
+    }
+}
+
+#[test]
+fn with_a_lost_record_an_open_trial_is_only_gone_back_from() {
+    for restarts in [0, 1] {
+        let (device, artifact) = device_with_artifact();
+        device.install(&artifact).says(0, &INSTALLED);
+        (0..restarts).for_each(|_| assert_eq!(device.simulate_bootloader(), 3));
+        fs::write(device.path("data/rust-ota-state"), "").unwrap();
+        device.says("commit").says(1, &[]).because(&["its record was lost", "`rollback`"]);
+        assert_pointer(&device, "3", "1");
+        device.says("rollback").says(0, &["Rolled back."]);
+        assert_untouched(&device);
+        device.says("rollback").says(2, &["No update in progress."]);
+        assert_eq!(device.simulate_bootloader(), 2);
+        device.install(&artifact).says(0, &INSTALLED);
+    }
+}
+
+#[test]
+fn what_could_not_be_printed_is_told_by_the_exit_code_of_every_command_that_only_prints() {
+    let (device, artifact) = device_with_artifact();
+    let run = |words: &str, to: &str| {
+        let mut command = device.command(words.split(' '));
+        let shell = command.get_args().map(std::ffi::OsStr::to_os_string).collect::<Vec<_>>();
+        // The last words of the shell's line decide where the output goes.
+        let line = format!("{} {to}", shell[1].to_str().unwrap());
+        let mut redirected = Command::new("sh");
+        redirected.arg("-c").arg(line).args(&shell[2..]);
+        for (name, value) in command.stdin(std::process::Stdio::null()).get_envs() {
+            if let Some(value) = value {
+                redirected.env(name, value);
+            }
+        }
+        redirected.output().unwrap()
+    };
+    for words in [
+        "--version",
+        "--help",
+        "commit --help",
+        "show-artifact",
+        "show-provides",
+        "--json show-artifact",
+        "--json show-provides",
+    ] {
+        for to in [">/dev/full", ">&-"] {
+            let ran = run(words, to);
+            let stderr = String::from_utf8_lossy(&ran.stderr).into_owned();
+            assert_eq!(ran.status.code(), Some(1), "{words} {to}: {stderr}");
+            assert_eq!(
+                stderr.matches("cannot write to standard output").count(),
+                1,
+                "{words} {to}: {stderr}"
+            );
+        }
+        assert_eq!(run(words, ">/dev/null").status.code(), Some(0), "{words}");
+    }
+    // What was done is worth more than what was printed.
+    let install = format!("install {}", artifact.display());
+    assert_eq!(run(&install, ">/dev/full").status.code(), Some(0));
+    assert_pointer(&device, "3", "1");
+}
+
+#[test]
+fn showing_writes_nothing_and_needs_no_datastore_no_lock_and_no_right_to_the_configuration() {
+    let device = VirtualDevice::new();
+    fs::remove_dir_all(device.path("data")).unwrap();
+    device.says("show-artifact").says(0, &["unknown"]);
+    device.says("show-provides").says(0, &["artifact_name=unknown"]);
+    assert!(!device.path("data").exists());
+    // A lock that cannot be taken, by its kind.
+    fs::create_dir_all(device.path("data/rust-ota.lock")).unwrap();
+    device.says("show-artifact").says(0, &["unknown"]);
+    device.says("commit").says(1, &[]).because(&["rust-ota.lock", "it is a directory"]);
+}
+
+#[test]
+fn every_user_may_ask_what_is_installed() {
+    let (device, artifact) = device_with_artifact();
+    device.install(&artifact).says(0, &INSTALLED);
+    device.simulate_bootloader();
+    device.says("commit").says(0, &["Committed."]);
+    // The configuration may hold secrets.
+    fs::set_permissions(device.config(), fs::Permissions::from_mode(0o600)).unwrap();
+    for directory in ["", "conf", "data"] {
+        fs::set_permissions(device.path(directory), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let record = fs::metadata(device.path("data/rust-ota-state")).unwrap();
+    assert_eq!(record.permissions().mode() & 0o777, 0o644);
+    // Only root can become somebody else; for others the mode has to do.
+    if Command::new("id").arg("-u").output().unwrap().stdout == b"0\n" {
+        let program = device.path("client");
+        fs::copy(env!("CARGO_BIN_EXE_rust-ota"), &program).unwrap();
+        let mut command = Command::new(&program);
+        std::os::unix::process::CommandExt::uid(&mut command, 65_534);
+        command.arg("-c").arg(device.config()).arg("-d").arg(device.path("data")).arg("show-artifact");
+        let ran = command.output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&ran.stdout), "rel-2\n", "{ran:?}");
+    }
+}
+
+#[test]
+fn files_of_the_datastore_that_would_wait_or_never_end_are_refused_by_their_kind() {
+    for (name, command, words) in [
+        ("device_type", "install", ["device_type", "it is a FIFO, not a regular file"]),
+        ("rust-ota.lock", "commit", ["rust-ota.lock", "it is a FIFO, not a regular file"]),
+        ("mender.conf", "show-artifact", ["mender.conf", "it is a FIFO, not a regular file"]),
+        ("device_type", "endless", ["device_type", "it is a character device, not a regular file"]),
+        ("device_type", "long", ["device_type", "it is longer than 4096 bytes"]),
+    ] {
+        let (device, artifact) = device_with_artifact();
+        let path = device.path("data").join(name);
+        let _ = fs::remove_file(&path);
+        match command {
+            "endless" => std::os::unix::fs::symlink("/dev/zero", &path).unwrap(),
+            "long" => fs::write(&path, vec![b'x'; 5000]).unwrap(),
+            _ => drop(device.fifo(&format!("data/{name}"))),
+        }
+        let ran = match command {
+            "commit" | "show-artifact" => device.says(command),
+            _ => device.install(&artifact),
+        };
+        assert_eq!(ran.code, 1, "{ran:#?}");
+        ran.because(&words);
+        assert_untouched(&device);
+    }
+    // What only might have said something is left alone.
+    let device = VirtualDevice::new();
+    device.fifo("data/bootstrap.mender");
+    device.says("show-artifact").says(0, &["unknown"]);
+}
+
+#[test]
+fn two_datastores_never_write_one_slot_at_the_same_time() {
+    let device = VirtualDevice::new();
+    // So large that some of it is written before all of it is there.
+    let new = image(9, SLOT_BYTES);
+    let artifact = device.artifact(&rootfs_spec("rel-2", Compression::None), &new);
+    fs::create_dir(device.path("other")).unwrap();
+    fs::copy(device.path("data/device_type"), device.path("other/device_type")).unwrap();
+    let bytes = fs::read(&artifact).unwrap();
+    let mut first = device.start(["install", "-"]);
+    let mut stdin = first.stdin();
+    let rest = bytes.len() - 4096;
+    stdin.write_all(&bytes[..rest]).unwrap();
+    // It writes: the slot is not what it was.
+    let old = image(3, SLOT_BYTES);
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while fs::read(device.slot(3)).unwrap() == old {
+        assert!(std::time::Instant::now() < deadline, "nothing is written");
+        std::thread::yield_now();
+    }
+    let other = device.path("other");
+    let second = device.run(["-d".as_ref(), other.as_os_str(), "install".as_ref(), artifact.as_os_str()]);
+    second.says(1, &REFUSED_LATER).because(&["another process is writing slot B"]);
+    assert_pointer(&device, "2", "0");
+    stdin.write_all(&bytes[rest..]).unwrap();
+    drop(stdin);
+    first.end().says(0, &INSTALLED);
+    assert_eq!(fs::read(device.slot(3)).unwrap(), new);
+    // And an armed one is not overwritten either.
+    let second = device.run(["-d".as_ref(), other.as_os_str(), "install".as_ref(), artifact.as_os_str()]);
+    second.says(1, &REFUSED_LATER).because(&["is on trial"]);
 }
 
 #[test]
@@ -603,7 +885,7 @@ fn scripts_have_the_umask_that_the_client_was_started_with() {
     }
     assert!(shell.output().unwrap().status.success());
     assert_eq!(fs::read_to_string(&log).unwrap().trim(), "0027");
-    let mode = fs::metadata(device.path("data/rust-ota-state")).unwrap().permissions().mode();
+    let mode = fs::metadata(device.path("data/rust-ota.lock")).unwrap().permissions().mode();
     assert_eq!(mode & 0o077, 0, "{mode:o}");
 }
 
@@ -676,15 +958,24 @@ fn a_bootstrap_artifact_gives_the_device_its_provides_once() {
     let bootstrap = testkit::artifacts::build(&spec, &[], None);
     let path = device.path("data/bootstrap.mender");
     fs::write(&path, &bootstrap).unwrap();
-    device.says("show-artifact").says(0, &["factory-1"]);
-    assert!(!path.exists());
     let provides = ["artifact_name=factory-1", "rootfs-image.version=factory-1"];
+    // Whoever only looks changes nothing.
+    for _ in 0..2 {
+        device.says("show-artifact").says(0, &["factory-1"]);
+        device.says("show-provides").says(0, &provides);
+        assert!(path.exists());
+    }
+    let missing = device.path("missing.mender");
+    assert_eq!(device.install(&missing).code, 1);
+    assert!(!path.exists());
     device.says("show-provides").says(0, &provides);
     let mut other = spec;
     other.artifact_name = "factory-2".into();
     fs::write(&path, testkit::artifacts::build(&other, &[], None)).unwrap();
     device.says("show-provides").says(0, &provides);
+    assert_eq!(device.install(&missing).code, 1);
     assert!(!path.exists());
+    device.says("show-provides").says(0, &provides);
 }
 
 #[test]
@@ -697,8 +988,10 @@ fn a_failure_says_what_failed_also_with_a_stop_before_a_later_state() {
         device.run(["install".as_ref(), "--stop-before".as_ref(), "Cleanup".as_ref(), short.as_os_str()]);
     ran.says(1, &REFUSED_LATER);
     device.says("resume").says(0, &["Cleaned up."]);
+    // A commit that fails is stopped before it goes back.
+    let artifact = scripted(&device, &device.path("script-log"), &SCRIPTS, &["ArtifactCommit_Enter_00"]);
     device.install(&artifact).says(0, &INSTALLED);
-    // Without the restart the commit fails, and is stopped before it goes back.
+    device.simulate_bootloader();
     device.says("commit --stop-before ArtifactRollback_Enter").says(1, &["Committing failed."]);
     device.says("resume").says(0, &["Rolled back."]);
 }

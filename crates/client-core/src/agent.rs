@@ -254,11 +254,28 @@ impl<'a> Agent<'a> {
             self.host.tell(&Event::Deploying { id: &id, artifact_name: &deployment.artifact_name });
             let result = self.on_device(|device| deploy::resume(device, &deploy::Options::default()));
             self.take_result(&id, result);
-        } else if let Some(unreported) = record.unreported {
-            self.host.begin_log(&unreported.id);
-            // One attempt: every check makes another.
-            self.deliver(&unreported, Importance::BestEffort);
-            self.host.end_log();
+        } else {
+            if let Some(unreported) = record.unreported {
+                self.host.begin_log(&unreported.id);
+                // One attempt: every check makes another.
+                self.deliver(&unreported, Importance::BestEffort);
+                self.host.end_log();
+            }
+            self.take_over();
+        }
+    }
+
+    /// Winds up what a person began and will not come back for: what the bootloader gave up, what was cut.
+    fn take_over(&mut self) {
+        match self.on_device(deploy::take_over) {
+            Ok(None) => {}
+            Ok(Some(summary)) => match (summary.status, &summary.error) {
+                (Status::Interrupted, _) => {}
+                (Status::Rebooting, _) => self.await_reboot(),
+                (_, Some(error)) => self.complain(&format!("an update by hand was wound up: {error}")),
+                (status, None) => log::warn!("an update by hand was wound up: {}", status.name()),
+            },
+            Err(reason) => self.try_again_later(&reason),
         }
     }
 
@@ -296,13 +313,15 @@ impl<'a> Agent<'a> {
                 agent.undelivered = 0;
             }
             if let Some(deployment) = &record.deployment {
-                if deployment.id.is_some() {
-                    agent.unsettled = true;
-                } else if deployment.stage != deploy::Stage::Download {
-                    let name = &deployment.artifact_name;
-                    log::warn!("artifact {name} was installed by hand and waits for `commit` or `rollback`");
-                }
                 if deployment.id.is_some() || deployment.stage != deploy::Stage::Download {
+                    // Also one that was begun by hand: a power cut or the bootloader may have decided about it.
+                    agent.unsettled = true;
+                    if deployment.id.is_none() {
+                        let name = &deployment.artifact_name;
+                        log::warn!(
+                            "artifact {name} was installed by hand and waits for `commit` or `rollback`"
+                        );
+                    }
                     return Ok(None);
                 }
             }
@@ -605,7 +624,7 @@ impl<'a> Agent<'a> {
     }
 
     fn record(&mut self) -> Result<Record, String> {
-        self.on_device(|device| Record::load(device.state))
+        self.on_device(deploy::load)
     }
 
     /// Everything the device provides, as the server wants to know it.

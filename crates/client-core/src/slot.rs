@@ -69,7 +69,8 @@ pub trait Slots {
     /// Opens `slot` for writing and reading.
     ///
     /// The implementation refuses a slot that is missing, mounted, the running root, or the same device
-    /// as the other slot; it never creates anything.
+    /// as the other slot; it never creates anything. From the first opening on until the implementation is dropped
+    /// the slot is this process's alone: nobody else writes it before it is armed, or arms it while it is written.
     ///
     /// # Errors
     /// A [`SlotError`] that names the slot and its path.
@@ -130,6 +131,13 @@ pub enum SlotError {
         /// What it is.
         found: &'static str,
     },
+    /// Another process writes the slot.
+    InUse {
+        /// Which slot.
+        slot: Slot,
+        /// Its configured path.
+        path: String,
+    },
     /// The path does not end in the partition number that the boot environment needs.
     NoPartitionNumber {
         /// Which slot.
@@ -177,6 +185,9 @@ impl fmt::Display for SlotError {
             SlotError::WrongKind { slot, path, found } => {
                 write!(f, "slot {slot} ({path}) is {found}, not a block device, UBI volume or file")
             }
+            SlotError::InUse { slot, path } => {
+                write!(f, "another process is writing slot {slot} ({path}); try again when it is done")
+            }
             SlotError::NoPartitionNumber { slot, path } => {
                 write!(f, "slot {slot} ({path}) does not end in a partition number")
             }
@@ -201,6 +212,7 @@ impl std::error::Error for SlotError {
             | SlotError::Running { .. }
             | SlotError::SameDevice { .. }
             | SlotError::WrongKind { .. }
+            | SlotError::InUse { .. }
             | SlotError::NoPartitionNumber { .. }
             | SlotError::RunningUnknown { .. }
             | SlotError::DeviceType { .. } => None,

@@ -21,9 +21,11 @@ use client_core::boot::{BootEnv, BootEnvError};
 use client_core::storage::BlockDevice;
 use log::{debug, info, warn};
 
+use crate::atomic_file;
 use crate::block_device::mtd::Relock;
 use crate::block_device::{self, Access, Kind, MtdDevice};
 use crate::lock::{FileLock, LockError};
+use crate::regular_file;
 
 /// Whose environment it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,6 +124,9 @@ impl LockedUBoot {
             }
             FwEnvConfig::Redundant([first, second]) => {
                 let size_bytes = first.size_bytes;
+                if let Some(env) = open_with_lost_file(first, second, access)? {
+                    return Ok(env);
+                }
                 let metadata = [device_metadata(first)?, device_metadata(second)?];
                 let is_mtd = metadata.iter().any(|(path, found)| Kind::of(path, found) == Kind::Mtd);
                 let (one, one_offset) = open_copy(first, access)?;
@@ -136,6 +141,125 @@ impl LockedUBoot {
                 UBootEnv::redundant_on_two([one, two], [one_offset, two_offset], size_bytes)
             }
         }
+    }
+}
+
+/// The environment, where one of its two files is missing or was cut short: U-Boot saves one at a time, so that the
+/// second is not there before the second save, and a power cut can take one from a FAT file system. To U-Boot that
+/// is a copy that is not valid, and it boots from the other one. To be written, the file gets its length first, as
+/// U-Boot would give it; what it then holds is no valid copy either.
+fn open_with_lost_file(
+    first: &CopyConfig,
+    second: &CopyConfig,
+    access: Access,
+) -> Result<Option<UBootEnv<Box<dyn BlockDevice>>>, BootEnvError> {
+    let copies = [first, second];
+    let (lost, good) = match copies.map(LostFile::find) {
+        [Some(lost), None] => (lost, second),
+        [None, Some(lost)] => (lost, first),
+        // Nothing is lost, or there is nothing to go by.
+        [None, None] | [Some(_), Some(_)] => return Ok(None),
+    };
+    if !lost.is_beside(good) {
+        return Ok(None);
+    }
+    if access != Access::Read {
+        // The other copy must be an environment before anything is done to what is left of this one.
+        if let Some(mut env) = open_with_lost_file(first, second, Access::Read)? {
+            env.read(&[])?;
+        }
+    }
+    let open = |copy: &CopyConfig| match (copy.line == lost.line, access) {
+        (true, Access::Read) => {
+            Ok((Box::new(lost.stand_in(copy.size_bytes)) as Box<dyn BlockDevice>, lost.offset))
+        }
+        (true, Access::Write | Access::WriteExclusive) => {
+            let end = lost.offset.saturating_add(copy.size_bytes);
+            // Nothing of it may become valid by that: it is not what was read.
+            cut(&lost.path, lost.offset)
+                .and_then(|()| restore_length(&lost.path, end))
+                .map_err(|source| io_error("restore the length of", &lost.path, source))?;
+            warn!("{} {}; restored its length to {end} bytes", lost.path.display(), lost.fault);
+            open_copy(copy, access)
+        }
+        (false, _) => open_copy(copy, access),
+    };
+    let ((one, one_offset), (two, two_offset)) = (open(first)?, open(second)?);
+    UBootEnv::redundant_on_two([one, two], [one_offset, two_offset], first.size_bytes).map(Some)
+}
+
+/// A file of a redundant environment that is missing, or too short for its copy.
+struct LostFile {
+    /// Its line in `fw_env.config`.
+    line: usize,
+    path: PathBuf,
+    offset: u64,
+    fault: String,
+}
+
+impl LostFile {
+    /// `None` for a file that is whole, and for everything that is no file.
+    fn find(copy: &CopyConfig) -> Option<LostFile> {
+        let path = PathBuf::from(&copy.device);
+        let found = |fault: String, offset, path| Some(LostFile { line: copy.line, path, offset, fault });
+        // From the end of a file of unknown length nothing can be counted.
+        let offset = u64::try_from(copy.offset).ok()?;
+        let path = match block_device::resolve(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return found("is missing".to_owned(), offset, path);
+            }
+            Err(_) => return None,
+            Ok(path) => path,
+        };
+        let metadata = fs::metadata(&path).ok().filter(Metadata::is_file)?;
+        let is_short = offset.checked_add(copy.size_bytes).is_some_and(|end| metadata.len() < end);
+        if is_short { found(format!("has {} bytes", metadata.len()), offset, path) } else { None }
+    }
+
+    /// Whether the other copy is a whole file on the same file system. Otherwise this one may be lost by a mistake in the
+    /// description, and a file must not be made where a device should be.
+    fn is_beside(&self, good: &CopyConfig) -> bool {
+        let directory = self.path.parent().and_then(|parent| fs::metadata(parent).ok());
+        let good = device_metadata(good).ok().filter(|(_, metadata)| metadata.is_file());
+        directory.zip(good).is_some_and(|(directory, (_, good))| directory.dev() == good.dev())
+    }
+
+    fn stand_in(&self, size_bytes: u64) -> Lost {
+        let len = self.offset.saturating_add(size_bytes);
+        Lost { name: self.path.display().to_string(), len, fault: self.fault.clone() }
+    }
+}
+
+/// Stands for a lost file where nothing is to be written.
+struct Lost {
+    name: String,
+    len: u64,
+    fault: String,
+}
+
+impl BlockDevice for Lost {
+    fn len(&self) -> u64 {
+        self.len
+    }
+
+    fn read_at(&mut self, _: u64, _: &mut [u8]) -> io::Result<()> {
+        Err(io::Error::other(format!("the file {}", self.fault)))
+    }
+
+    fn write_at(&mut self, _: u64, _: &[u8]) -> io::Result<()> {
+        Err(io::ErrorKind::ReadOnlyFilesystem.into())
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn drop_cache(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn name(&self) -> &str {
+        &self.name
     }
 }
 
@@ -252,9 +376,16 @@ impl LockedGrub {
             }
         };
         for copy in COPIES {
-            if !directory.join(copy).is_dir() {
+            let place = directory.join(copy);
+            // One that is missing is a copy that was lost, and is made again from the other.
+            let is_lost = || {
+                let missing =
+                    fs::symlink_metadata(&place).is_err_and(|e| e.kind() == io::ErrorKind::NotFound);
+                missing && COPIES.iter().any(|copy| directory.join(copy).is_dir())
+            };
+            if !place.is_dir() && !is_lost() {
                 return Err(BootEnvError::Config {
-                    place: directory.join(copy).display().to_string(),
+                    place: place.display().to_string(),
                     reason: "is not a directory with a copy of the GRUB environment".to_string(),
                 });
             }
@@ -303,22 +434,28 @@ impl LockedGrub {
         Ok([open_copy(first)?, open_copy(second)?])
     }
 
-    /// Gives files that `grub-editenv` or FAT left missing or too short their length again, so that they can be
+    /// Gives files that `grub-editenv` or FAT left missing, too short or too long their length again, so that they can be
     /// repaired in place from the other copy. What they then hold is no valid block.
     fn restore_lengths(&self) -> Result<(), BootEnvError> {
         let [first, second] = COPIES;
+        for copy in COPIES {
+            restore_directory(&self.directory.join(copy))?;
+        }
         for (file, bytes) in [(ENV, BLOCK_BYTES), (LOCK, BLOCK_BYTES), (LOCK_SUM, LOCK_SUM_BYTES)] {
             let lengths = [first, second].map(|copy| length(&self.directory.join(copy).join(file)));
             for (copy, own, other) in [(first, lengths[0], lengths[1]), (second, lengths[1], lengths[0])] {
-                let is_short = own.is_none_or(|have| have < bytes as u64);
+                let bytes_wanted = bytes as u64;
+                // A sum may be as long as it likes.
+                let is_wrong =
+                    own.is_none_or(|have| have < bytes_wanted || file != LOCK_SUM && have > bytes_wanted);
                 // Without another copy there is nothing to repair from; locks and sums can be made anew.
-                let can_be_repaired = file != ENV || other == Some(bytes as u64);
-                if is_short && can_be_repaired {
+                let can_be_repaired = file != ENV || other == Some(bytes_wanted);
+                if is_wrong && can_be_repaired {
                     let path = self.directory.join(copy).join(file);
                     restore_length(&path, bytes as u64)
                         .map_err(|source| io_error("restore the length of", &path, source))?;
                     warn!(
-                        "{} was missing or too short; restored its length to {bytes} bytes",
+                        "{} was missing or had another length; restored it to {bytes} bytes",
                         path.display()
                     );
                 }
@@ -350,14 +487,32 @@ fn length(path: &Path) -> Option<u64> {
 }
 
 fn restore_length(path: &Path, bytes: u64) -> io::Result<()> {
-    let file = OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
-    if file.metadata()?.is_file() {
-        file.set_len(bytes)?;
-        file.sync_all()?;
-        if let Some(directory) = path.parent() {
-            File::open(directory)?.sync_all()?; // The name as well, when it is new.
-        }
+    let file = regular_file::open(path, OpenOptions::new().write(true).create(true).truncate(false))?;
+    file.set_len(bytes)?;
+    file.sync_all()?;
+    // The name as well, when it is new.
+    atomic_file::sync_directory(path.parent().unwrap_or(Path::new(".")))
+}
+
+/// Removes what a file has from `offset` on; a missing file is fine.
+fn cut(path: &Path, offset: u64) -> io::Result<()> {
+    match regular_file::open(path, OpenOptions::new().write(true)) {
+        Ok(file) if file.metadata()?.len() > offset => file.set_len(offset),
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
     }
+}
+
+/// Makes a directory that is missing.
+fn restore_directory(path: &Path) -> Result<(), BootEnvError> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    fs::create_dir(path)
+        .and_then(|()| atomic_file::sync_directory(path.parent().unwrap_or(Path::new("."))))
+        .map_err(|source| io_error("make", path, source))?;
+    warn!("{} was missing; made it again", path.display());
     Ok(())
 }
 
@@ -381,6 +536,8 @@ impl LockPlace {
                     io::ErrorKind::PermissionDenied
                         | io::ErrorKind::NotFound
                         | io::ErrorKind::ReadOnlyFilesystem
+                        // Not a file: everybody may put a FIFO into the directory of the locks.
+                        | io::ErrorKind::InvalidInput
                 ) =>
             {
                 format!("{}: {source}", path.display())
@@ -444,16 +601,25 @@ mod tests {
                 grub_config: self.path("mender_grubenv.config"),
                 uboot_lock: self.path("uboot.lock"),
                 grub_lock: self.path("grub.lock"),
-                lock_wait: Duration::ZERO,
+                // A process that another test starts has our lock until it becomes its program.
+                lock_wait: Duration::from_secs(60),
             }
+        }
+
+        /// A redundant environment in the files `env0` and `env1`.
+        fn with_uboot_in_two_files(self) -> Folder {
+            let mut config = String::new();
+            for (name, flags) in [("env0", 1), ("env1", 0)] {
+                fs::write(self.path(name), uboot_copy(flags)).unwrap();
+                config.push_str(&format!("{} 0 {SIZE:x}\n", self.path(name).display()));
+            }
+            fs::write(self.path("fw_env.config"), config).unwrap();
+            self
         }
 
         /// An empty redundant environment in one file.
         fn with_uboot(self) -> Folder {
-            let mut copy = vec![0; SIZE];
-            let checksum = bootloader_uboot::image::Image { flags: 0, variables: Default::default() };
-            let format = bootloader_uboot::image::Format::Redundant;
-            copy.copy_from_slice(&checksum.encode(format, SIZE, 0).unwrap());
+            let copy = uboot_copy(0);
             fs::write(self.path("uboot.env"), [copy.clone(), copy].concat()).unwrap();
             let device = self.path("uboot.env").display().to_string();
             let config = format!("{device} 0 {SIZE:x}\n{device} -{SIZE:#x} {SIZE:x}\n");
@@ -478,6 +644,13 @@ mod tests {
             }
             self
         }
+    }
+
+    fn uboot_copy(flags: u8) -> Vec<u8> {
+        let mut variables = bootloader_uboot::image::Variables::default();
+        variables.set("kept", "by all means").unwrap();
+        let image = bootloader_uboot::image::Image { flags, variables };
+        image.encode(bootloader_uboot::image::Format::Redundant, SIZE, 0).unwrap()
     }
 
     fn check_writes(bootloader: Bootloader, paths: &BootEnvPaths) {
@@ -543,7 +716,7 @@ mod tests {
     #[test]
     fn a_held_lock_refuses_reads_and_writes_and_names_the_file() {
         for folder in [Folder::new().with_uboot(), Folder::new().with_grub()] {
-            let paths = folder.paths();
+            let paths = BootEnvPaths { lock_wait: Duration::ZERO, ..folder.paths() };
             let mut env = open(Bootloader::Auto, &paths).unwrap();
             let locks = [&paths.uboot_lock, &paths.grub_lock];
             let _held = locks.map(|path| FileLock::acquire(path, Duration::ZERO).unwrap());
@@ -559,6 +732,11 @@ mod tests {
         let mut paths = folder.paths();
         paths.uboot_lock = folder.path("missing/uboot.lock");
         paths.grub_lock = folder.path("missing/grub.lock");
+        check_writes(Bootloader::UBoot, &paths);
+        check_writes(Bootloader::Grub, &paths);
+        let fifo = folder.path("fifo.lock");
+        assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+        (paths.uboot_lock, paths.grub_lock) = (fifo.clone(), fifo);
         check_writes(Bootloader::UBoot, &paths);
         check_writes(Bootloader::Grub, &paths);
         assert!(folder.path("uboot.env.lock").exists());
@@ -604,6 +782,104 @@ mod tests {
                 assert_eq!(one.len(), BLOCK_BYTES);
             }
         }
+    }
+
+    #[test]
+    fn a_file_of_a_uboot_environment_that_is_missing_or_short_is_a_bad_copy_and_made_again_by_a_write() {
+        let damages: [fn(&Path); 4] = [
+            |path| fs::remove_file(path).unwrap(),
+            |path| fs::write(path, "").unwrap(),
+            |path| fs::OpenOptions::new().write(true).open(path).unwrap().set_len(SIZE as u64 - 1).unwrap(),
+            |path| {
+                fs::remove_file(path).unwrap();
+                std::os::unix::fs::symlink("elsewhere", path).unwrap();
+            },
+        ];
+        for lost in ["env0", "env1"] {
+            for damage in damages {
+                let folder = Folder::new().with_uboot_in_two_files();
+                damage(&folder.path(lost));
+                let before = fs::read(folder.path(lost)).ok();
+                let mut env = open(Bootloader::UBoot, &folder.paths()).unwrap();
+                assert_eq!(env.read(&["kept"]).unwrap(), [Some("by all means".to_string())]);
+                // Reading writes nothing.
+                assert_eq!(fs::read(folder.path(lost)).ok(), before);
+                check_writes(Bootloader::UBoot, &folder.paths());
+                // The copy that was written is the lost one, and now it is enough.
+                assert_eq!(length(&folder.path(lost)), Some(SIZE as u64));
+                let other = if lost == "env0" { "env1" } else { "env0" };
+                fs::write(folder.path(other), vec![0; SIZE]).unwrap();
+                let read = env.read(&["kept", "upgrade_available"]).unwrap();
+                assert_eq!(read, [Some("by all means".to_string()), Some("1".to_string())]);
+            }
+        }
+    }
+
+    #[test]
+    fn one_file_with_both_copies_that_was_cut_behind_the_first_is_made_whole_by_a_write() {
+        let folder = Folder::new().with_uboot();
+        let file = folder.path("uboot.env");
+        let config = format!("{} 0 {SIZE:x}\n{} {SIZE:#x} {SIZE:x}\n", file.display(), file.display());
+        fs::write(folder.path("fw_env.config"), config).unwrap();
+        fs::OpenOptions::new().write(true).open(&file).unwrap().set_len(SIZE as u64 + 7).unwrap();
+        check_writes(Bootloader::UBoot, &folder.paths());
+        assert_eq!(length(&file), Some(2 * SIZE as u64));
+    }
+
+    #[test]
+    fn both_files_of_a_uboot_environment_lost_is_an_error_and_no_file_is_made() {
+        let folder = Folder::new().with_uboot_in_two_files();
+        fs::remove_file(folder.path("env0")).unwrap();
+        fs::remove_file(folder.path("env1")).unwrap();
+        let mut env = open(Bootloader::UBoot, &folder.paths()).unwrap();
+        assert!(env.read(&["kept"]).is_err() && env.write(&[("a", "1")]).is_err());
+        // One lost and the other one no environment: neither counts.
+        fs::write(folder.path("env0"), vec![0; SIZE]).unwrap();
+        let error = env.write(&[("a", "1")]).unwrap_err();
+        assert!(matches!(error, BootEnvError::NoValidCopy { .. }), "{error}");
+        assert!(!folder.path("env1").exists());
+        // What is left may be all there is.
+        fs::write(folder.path("env1"), &uboot_copy(1)[..SIZE - 1]).unwrap();
+        assert!(env.write(&[("a", "1")]).is_err());
+        assert_eq!(length(&folder.path("env1")), Some(SIZE as u64 - 1));
+    }
+
+    #[test]
+    fn no_file_is_made_on_another_file_system_where_a_device_should_be() {
+        let folder = Folder::new().with_uboot_in_two_files();
+        let missing = Path::new("/dev/shm/rust-ota-test-no-such-env");
+        let config =
+            format!("{} 0 {SIZE:x}\n{} 0 {SIZE:x}\n", folder.path("env0").display(), missing.display());
+        fs::write(folder.path("fw_env.config"), config).unwrap();
+        let mut env = open(Bootloader::UBoot, &folder.paths()).unwrap();
+        assert!(env.write(&[("a", "1")]).is_err());
+        assert!(!missing.exists());
+    }
+
+    #[test]
+    fn the_directory_of_one_grub_copy_that_was_lost_is_made_again_and_files_too_long_are_cut() {
+        for copy in COPIES {
+            let damages: [fn(&Path); 2] = [
+                |copy| fs::remove_dir_all(copy).unwrap(),
+                |copy| {
+                    for file in [ENV, LOCK] {
+                        fs::write(copy.join(file), [b'#'; 4096]).unwrap();
+                    }
+                },
+            ];
+            for damage in damages {
+                let folder = Folder::new().with_grub();
+                damage(&folder.path("grub").join(copy));
+                check_writes(Bootloader::Grub, &folder.paths());
+                let [one, two] =
+                    COPIES.map(|copy| fs::read(folder.path("grub").join(copy).join(ENV)).unwrap());
+                assert_eq!((one.len(), &one), (BLOCK_BYTES, &two));
+            }
+        }
+        let folder = Folder::new().with_grub();
+        fs::remove_dir_all(folder.path("grub").join(COPIES[0])).unwrap();
+        fs::write(folder.path("grub").join(COPIES[0]), "a file").unwrap();
+        check_error(Bootloader::Grub, &folder.paths(), "is not a directory");
     }
 
     #[test]

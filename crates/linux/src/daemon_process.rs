@@ -14,6 +14,7 @@ use nix::unistd::Pid;
 
 use crate::lock::{self, LockError};
 use crate::process_group::{Ended, ProcessGroup};
+use crate::regular_file;
 
 /// The units under which a daemon may run: ours, and those of the Mender client 5.x and 3.x.
 const UNITS: [&str; 3] = ["rust-ota", "mender-updated", "mender-client"];
@@ -38,8 +39,8 @@ impl PidFile {
     pub fn create(path: &Path, wait: Duration) -> Result<PidFile, LockError> {
         let open_error = |source| LockError::Open { path: path.to_path_buf(), source };
         let mut options = OpenOptions::new();
-        let opened = options.read(true).write(true).create(true).truncate(false).mode(0o644).open(path);
-        let mut file = opened.map_err(open_error)?;
+        options.read(true).write(true).create(true).truncate(false).mode(0o644);
+        let mut file = regular_file::open(path, &mut options).map_err(open_error)?;
         if !lock::try_for(&file, wait).map_err(open_error)? {
             return Err(LockError::Held { path: path.to_path_buf() });
         }
@@ -123,7 +124,7 @@ pub fn demand(path: &Path, otherwise: OtherwiseAsk, demand: Demand) -> Result<()
 
 /// The process that holds `path` and wrote its id there.
 pub fn find(path: &Path) -> Option<i32> {
-    let mut file = File::open(path).ok()?;
+    let mut file = regular_file::open_for_reading(path).ok()?;
     // Whoever could take the lock sees the rest of a daemon that is gone: its id may be another's now.
     match FileExt::try_lock_shared(&file) {
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}

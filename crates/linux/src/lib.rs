@@ -13,6 +13,7 @@ pub mod lock;
 pub mod mounts;
 pub mod process;
 pub mod process_group;
+pub mod regular_file;
 pub mod signals;
 pub mod slots;
 pub mod state_file;

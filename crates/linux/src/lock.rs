@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 use fs2::FileExt;
 use log::debug;
 
+use crate::regular_file;
+
 /// How often a lock that is held is tried again.
 const RETRY: Duration = Duration::from_millis(20);
 
@@ -98,11 +100,14 @@ pub(crate) fn try_for(file: &File, wait: Duration) -> io::Result<bool> {
 }
 
 fn open(path: &Path) -> io::Result<File> {
-    let created = OpenOptions::new().write(true).create(true).truncate(false).mode(0o666).open(path);
+    let mut options = OpenOptions::new();
+    let created = regular_file::open(path, options.write(true).create(true).truncate(false).mode(0o666));
     match created {
         // The file of another user: a descriptor for reading can carry a lock as well. Root needs this too, in
         // a directory with `fs.protected_regular`.
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => File::open(path).map_err(|_| error),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            regular_file::open_for_reading(path).map_err(|_| error)
+        }
         other => other,
     }
 }

@@ -6,6 +6,7 @@ use std::os::fd::RawFd;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use client_core::window::WeekTime;
@@ -33,6 +34,29 @@ pub(crate) fn give_back_umask(command: &mut Command) {
     // SAFETY: the closure only calls `umask`, which is async-signal-safe, and allocates nothing.
     unsafe { command.pre_exec(restore) };
 }
+
+/// Whether this process was started without a standard output. The runtime puts `/dev/null` in its place before `main`, and
+/// what is printed there is lost without an error.
+pub fn standard_output_was_closed() -> bool {
+    // Named, so that the linker keeps it.
+    let _ = &LOOK_AT_STANDARD_OUTPUT;
+    STANDARD_OUTPUT_CLOSED.load(Ordering::Relaxed)
+}
+
+static STANDARD_OUTPUT_CLOSED: AtomicBool = AtomicBool::new(false);
+
+extern "C" fn look_at_standard_output() {
+    // SAFETY: asks for a flag of a descriptor number; touches no memory.
+    if unsafe { libc::fcntl(libc::STDOUT_FILENO, libc::F_GETFD) } == -1 {
+        STANDARD_OUTPUT_CLOSED.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Called by the loader before the runtime begins.
+// SAFETY: the section holds pointers to functions of this kind; this one needs nothing of a runtime.
+#[used]
+#[unsafe(link_section = ".init_array")]
+static LOOK_AT_STANDARD_OUTPUT: extern "C" fn() = look_at_standard_output;
 
 /// Keeps every descriptor that this process was started with, apart from the three standard ones, from the programs
 /// it starts. What this process opens itself is private already.

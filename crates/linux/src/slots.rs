@@ -1,13 +1,15 @@
 //! The two slots as block devices, UBI volumes or plain files, and which of them is running.
 
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use client_core::slot::{Slot, SlotError, Slots};
 use client_core::storage::BlockDevice;
 
 use crate::block_device::{self, Access, Kind};
+use crate::lock;
 use crate::mounts::{self, Mount};
 
 /// The configured paths of the slots.
@@ -60,15 +62,45 @@ fn identity(metadata: &fs::Metadata) -> Identity {
     }
 }
 
-/// Opens slots, refusing whatever must not be written.
+/// How long another process may have a slot that is to be written. A look at it is short.
+const SLOT_WAIT: Duration = Duration::from_secs(1);
+
+/// Opens slots, refusing whatever must not be written. What was opened once stays locked until this is dropped.
 pub struct LinuxSlots {
     paths: SlotPaths,
+    held: Vec<(Identity, File)>,
 }
 
 impl LinuxSlots {
     /// The slots that `paths` name. Nothing is opened yet.
     pub fn new(paths: SlotPaths) -> LinuxSlots {
-        LinuxSlots { paths }
+        LinuxSlots { paths, held: Vec::new() }
+    }
+}
+
+impl LinuxSlots {
+    /// Locks a slot itself, which other processes find whatever their datastore is: the lock of a datastore keeps only
+    /// those apart that have the same one, and `O_EXCL` says nothing about files.
+    fn hold(&mut self, slot: Slot, path: &Path, target: Identity, kind: Kind) -> Result<(), SlotError> {
+        if self.held.iter().any(|(held, _)| *held == target) {
+            return Ok(());
+        }
+        match kind {
+            Kind::RegularFile | Kind::BlockDevice => {}
+            // A second descriptor would keep the volume from being updated. UBI lets only one process do that, and nobody
+            // keeps others out between the update and the arming.
+            Kind::UbiVolume | Kind::Mtd | Kind::Other(_) => return Ok(()),
+        }
+        let shown = || path.display().to_string();
+        let file =
+            File::open(path).map_err(|source| SlotError::Io { doing: "open", path: shown(), source })?;
+        match lock::try_for(&file, SLOT_WAIT) {
+            Ok(true) => self.held.push((target, file)),
+            Ok(false) => return Err(SlotError::InUse { slot, path: shown() }),
+            // Some file systems know no locks.
+            Err(error) => log::warn!("{} cannot be locked: {error}", path.display()),
+        }
+        Ok(())
     }
 }
 
@@ -98,7 +130,8 @@ impl Slots for LinuxSlots {
         let path = self.paths.resolved(slot)?;
         let shown = || path.display().to_string();
         let metadata = slot_metadata(slot, &path)?;
-        if let Some(found) = unfit(Kind::of(&path, &metadata)) {
+        let kind = Kind::of(&path, &metadata);
+        if let Some(found) = unfit(kind) {
             return Err(SlotError::WrongKind { slot, path: shown(), found });
         }
         let target = identity(&metadata);
@@ -122,6 +155,7 @@ impl Slots for LinuxSlots {
                 return Err(SlotError::Running { slot, path: shown() });
             }
         }
+        self.hold(slot, &path, target, kind)?;
         block_device::open(&path, Access::WriteExclusive).map_err(|source| SlotError::Io {
             doing: "open",
             path: shown(),
@@ -276,6 +310,24 @@ mod tests {
         let paths = files(directory.path());
         assert!(open_error(&paths, Slot::A).contains("holds the running root file system"));
         assert_eq!(LinuxSlots::new(paths).open(Slot::B).unwrap().len(), 7);
+    }
+
+    #[test]
+    fn a_slot_belongs_to_one_process_until_its_slots_are_dropped_whatever_it_is_called() {
+        let directory = tempfile::tempdir().unwrap();
+        let paths = files(directory.path());
+        let mut first = LinuxSlots::new(paths.clone());
+        drop(first.open(Slot::B).unwrap());
+        drop(first.open(Slot::B).unwrap());
+        let link = directory.path().join("other3");
+        std::os::unix::fs::symlink(paths.b.as_deref().unwrap(), &link).unwrap();
+        let linked = SlotPaths { b: link.to_str().map(str::to_owned), ..paths.clone() };
+        for other in [&paths, &linked] {
+            let error = open_error(other, Slot::B);
+            assert!(error.starts_with("another process is writing slot B"), "{error}");
+        }
+        drop(first);
+        assert!(LinuxSlots::new(linked).open(Slot::B).is_ok());
     }
 
     #[test]

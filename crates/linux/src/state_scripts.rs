@@ -18,6 +18,7 @@ use client_core::deploy::scripts::{OnScriptFailure, ScriptError, ScriptPoint, Sc
 
 use crate::atomic_file;
 use crate::process_group::{Ended, LAST_WORDS, Output, ProcessGroup};
+use crate::regular_file;
 
 /// Exit status by which a script asks to be run again later.
 const RETRY_LATER: i32 = 21;
@@ -207,8 +208,12 @@ fn is_script_of(prefix: &str, name: &str) -> bool {
     number && (bytes.len() == 2 || bytes[2] == b'_' && !rest.contains(char::is_whitespace))
 }
 
+/// Longest version file of a script directory that is read.
+const VERSION_BYTES: u64 = 1024;
+
 fn check_version(path: &Path) -> Result<(), ScriptError> {
-    match fs::read_to_string(path) {
+    let text = regular_file::read(path, VERSION_BYTES);
+    match text.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()) {
         Ok(text) if ["2", "3"].contains(&text.trim()) => Ok(()),
         Ok(text) => Err(ScriptError::Version {
             path: path.display().to_string(),

@@ -1,6 +1,5 @@
 //! Device type, running slot and reboot on Linux.
 
-use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
@@ -8,12 +7,13 @@ use std::time::Duration;
 use client_core::slot::{Slot, SlotError, System};
 
 use crate::process_group::{Ended, ProcessGroup};
+use crate::regular_file;
 use crate::slots::{SlotPaths, running_slot};
 
 /// How long the program may take that restarts the device.
 const REBOOT_COMMAND: Duration = Duration::from_secs(120);
 /// Longest device type file that is read, in bytes.
-const DEVICE_TYPE_BYTES: usize = 4096;
+const DEVICE_TYPE_BYTES: u64 = 4096;
 
 /// The running Linux system.
 pub struct LinuxSystem {
@@ -37,7 +37,8 @@ impl System for LinuxSystem {
     fn device_type(&self) -> Result<String, SlotError> {
         let path = self.device_type_file.display().to_string();
         let wrong = |reason: String| SlotError::DeviceType { path: path.clone(), reason };
-        let content = fs::read(&self.device_type_file).map_err(|error| wrong(error.to_string()))?;
+        let content = regular_file::read(&self.device_type_file, DEVICE_TYPE_BYTES)
+            .map_err(|error| wrong(error.to_string()))?;
         parse_device_type(&content).map_err(|reason| wrong(reason.to_owned()))
     }
 
@@ -63,9 +64,6 @@ impl System for LinuxSystem {
 
 /// Exactly one line `device_type=<value>`, with or without its line end; the value is not trimmed.
 fn parse_device_type(content: &[u8]) -> Result<String, &'static str> {
-    if content.len() > DEVICE_TYPE_BYTES {
-        return Err("longer than 4096 bytes");
-    }
     let text = std::str::from_utf8(content).map_err(|_| "not UTF-8")?;
     let line = text.strip_suffix('\n').unwrap_or(text);
     if line.contains('\n') {

@@ -230,6 +230,92 @@ fn a_deployment_from_the_order_to_the_success() {
     assert!(bench.server.inventories() >= 2, "what is installed changed");
 }
 
+/// A person installs an update on the device.
+fn by_hand(bench: &Bench, command: impl FnOnce(&mut Device<'_>)) {
+    command(&mut Device {
+        boot_env: &mut *MACHINE.env(&bench.world),
+        slots: &mut CrashSlots::new(&bench.world, bench.running),
+        system: &KnownSystem { running: bench.running, device_type: artifacts::DEVICE_TYPE.into() },
+        modules: &mut NoModules,
+        state: &mut TwoCopyRecord::open(bench.world.open("record")).unwrap(),
+        scripts: &mut ScriptLog::default(),
+        observer: &mut Notices::default(),
+        gates: &mut AlwaysOpen,
+        reporter: &mut NoReporter,
+    });
+}
+
+fn install_by_hand(bench: &Bench) {
+    let policy = Policy { trust: Trust::DangerUnsigned, limits: Limits::default() };
+    let artifact = io::Cursor::new(artifacts::rootfs("new", &new_image()));
+    by_hand(bench, |device| {
+        assert!(deploy::install(device, artifact, &policy, &Options::default()).unwrap().success);
+    });
+}
+
+#[test]
+fn an_update_by_hand_that_fell_back_does_not_keep_the_daemon_from_asking() {
+    let mut bench = Bench::new();
+    install_by_hand(&bench);
+    // Armed, then running on trial: both are the person's.
+    for _ in 0..2 {
+        assert!(!bench.daemon(3));
+        assert_eq!(bench.questions(), 0);
+        assert!(bench.record().deployment.is_some());
+        bench.boot();
+    }
+    // Nobody came to commit it, and the bootloader went back.
+    assert_eq!(version(&bench.world, bench.running), Some("old"));
+    assert!(!bench.daemon(3));
+    assert!(bench.questions() > 0);
+    assert_eq!((bench.record().deployment, bench.record().installed.name()), (None, "old"));
+    bench.order();
+    assert!(bench.daemon(20));
+    bench.boot();
+    bench.daemon(3);
+    assert_eq!(bench.server.finals(ID), ["success"]);
+}
+
+#[test]
+fn a_lost_record_with_a_trial_that_runs_is_gone_back_from_and_the_daemon_asks_on() {
+    let mut bench = Bench::new();
+    install_by_hand(&bench);
+    bench.boot();
+    let lost = Record::after_loss("no copy is valid").to_json().unwrap();
+    TwoCopyRecord::format_new(bench.world.open("record"), &lost).unwrap();
+    // A commit would make permanent what nobody knows.
+    by_hand(&bench, |device| {
+        let refused = deploy::commit(device, &Options::default());
+        assert!(matches!(refused, Err(deploy::DeployError::RecordLost)), "{refused:?}");
+    });
+    assert!(bench.daemon(3), "the old system is to be restarted into");
+    bench.boot();
+    assert_eq!(version(&bench.world, bench.running), Some("old"));
+    assert!(!bench.daemon(3));
+    assert!(bench.questions() > 0);
+    assert_eq!(bench.record().installed.name(), "unknown");
+    assert!(bench.record().lost.is_some_and(|lost| lost.settled));
+    bench.order();
+    assert!(bench.daemon(20));
+    bench.boot();
+    bench.daemon(3);
+    assert_eq!((bench.record().installed.name(), bench.record().lost), ("new", None));
+}
+
+#[test]
+fn a_lost_record_of_a_settled_device_restarts_nothing() {
+    let mut bench = Bench::new();
+    let lost = Record::after_loss("no copy is valid").to_json().unwrap();
+    TwoCopyRecord::format_new(bench.world.open("record"), &lost).unwrap();
+    assert!(!bench.daemon(3));
+    assert!(bench.questions() > 0);
+    // A trial that is armed later is not the lost one's.
+    install_by_hand(&bench);
+    bench.boot();
+    assert!(!bench.daemon(3));
+    assert!(bench.record().deployment.is_some());
+}
+
 #[test]
 fn a_failed_deployment_brings_its_log() {
     let mut bench = Bench::new();
@@ -523,32 +609,12 @@ fn a_gateway_without_its_service_aborts_nothing() {
 #[test]
 fn what_a_person_has_installed_is_left_alone() {
     let mut bench = Bench::new();
-    let artifact = artifacts::rootfs("by-hand", &new_image());
-    let mut state = TwoCopyRecord::open(bench.world.open("record")).unwrap();
-    let mut boot_env = MACHINE.env(&bench.world);
-    let summary = deploy::install(
-        &mut Device {
-            boot_env: &mut *boot_env,
-            slots: &mut CrashSlots::new(&bench.world, Slot::A),
-            system: &KnownSystem { running: Slot::A, device_type: artifacts::DEVICE_TYPE.into() },
-            modules: &mut NoModules,
-            state: &mut state,
-            scripts: &mut ScriptLog::default(),
-            observer: &mut Notices::default(),
-            gates: &mut AlwaysOpen,
-            reporter: &mut NoReporter,
-        },
-        std::io::Cursor::new(artifact),
-        &Policy { trust: Trust::DangerUnsigned, limits: Limits::default() },
-        &Options::default(),
-    )
-    .unwrap();
-    assert!(summary.success);
+    install_by_hand(&bench);
     bench.order();
     bench.server.take_sent();
     assert!(!bench.daemon(6));
     assert_eq!(bench.questions(), 0, "no second update over one that waits");
-    assert_eq!(bench.record().deployment.map(|waiting| waiting.artifact_name).as_deref(), Some("by-hand"));
+    assert_eq!(bench.record().deployment.map(|waiting| waiting.artifact_name).as_deref(), Some("new"));
     assert!(bench.server.inventories() > 0);
 }
 

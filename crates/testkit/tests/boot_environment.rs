@@ -25,6 +25,8 @@ struct Board {
     open: fn(&CrashWorld) -> Box<dyn BootEnv>,
     /// What a bootloader that finds no valid environment means for the case.
     lost_environment: Lost,
+    /// The copy that is not there at first.
+    missing: Option<&'static str>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -183,7 +185,7 @@ fn settled_on(slot: Slot) -> [(&'static str, &'static str); 4] {
 const ENV_LEN: usize = 1024;
 
 fn board(bootloader: Bootloader, open: fn(&CrashWorld) -> Box<dyn BootEnv>) -> Board {
-    Board { bootloader, open, lost_environment: Lost::IsAViolation }
+    Board { bootloader, open, lost_environment: Lost::IsAViolation, missing: None }
 }
 
 impl Board {
@@ -191,7 +193,21 @@ impl Board {
         Board { lost_environment: Lost::EndsTheCase, ..self }
     }
 
+    /// The file of one copy was lost and is empty now, as the client makes it again.
+    fn without(self, copy: &'static str) -> Board {
+        Board { missing: Some(copy), ..self }
+    }
+
     fn install(&self, world: &CrashWorld, slot: Slot) {
+        self.install_whole(world, slot);
+        if let Some(copy) = self.missing {
+            let mut device = world.open(copy);
+            device.write_at(0, &vec![0; usize::try_from(device.len()).unwrap()]).unwrap();
+            device.sync().unwrap();
+        }
+    }
+
+    fn install_whole(&self, world: &CrashWorld, slot: Slot) {
         match &self.bootloader {
             Bootloader::UBoot(model) => {
                 world.add_device("env0", vec![0xff; ENV_LEN]);
@@ -483,6 +499,18 @@ fn production_grub(world: &CrashWorld) -> Box<dyn BootEnv> {
 #[test]
 fn the_u_boot_codec_survives_two_power_cuts() {
     board(Bootloader::UBoot(u_boot().flushing()), production_u_boot).check(&Options::cuts(2)).assert_holds();
+}
+
+#[test]
+fn the_codecs_survive_a_power_cut_also_where_one_copy_was_lost_before() {
+    for copy in ["env0", "env1"] {
+        let board = board(Bootloader::UBoot(u_boot().flushing()), production_u_boot).without(copy);
+        board.check(&Options::cuts(1)).assert_holds();
+    }
+    let mut options = Options::cuts(1);
+    options.limits.tears = vec![Tear::Prefix(300)];
+    let board = board(Bootloader::Grub(grub().flushing()), production_grub).without("env2");
+    board.check(&options).assert_holds();
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod daemon_vectors;
 mod deployment;
 mod device_api;
 mod download;
+mod left_behind;
 mod machine;
 mod modules;
 mod schedule;

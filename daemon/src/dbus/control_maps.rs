@@ -244,7 +244,7 @@ impl ControlMaps {
 }
 
 fn read(path: &Path) -> Result<Vec<ControlMap>, String> {
-    let file = match fs::File::open(path) {
+    let file = match linux::regular_file::open_for_reading(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(error.to_string()),

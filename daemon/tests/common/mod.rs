@@ -21,6 +21,8 @@ use std::process::{Child, Command, Stdio};
 use bootloader_uboot::image::{Format, Image, Variables};
 use client_core::artifact::Signer;
 use client_core::artifact::write::ArtifactSpec;
+use client_core::deploy::Stage;
+use client_core::deploy::record::Record;
 use serde_json::{Value, json};
 use testkit::artifacts::MemoryFile;
 
@@ -314,6 +316,22 @@ impl VirtualDevice {
         part
     }
 
+    /// Changes the record, as no client does.
+    pub fn rewrite_record(&self, change: impl FnOnce(&mut Record)) {
+        let mut state = linux::state_file::open(&self.path("data"), &AnyDocument).unwrap();
+        let mut record = Record::load(&mut state).unwrap();
+        change(&mut record);
+        record.save(&mut state).unwrap();
+    }
+
+    /// The update in progress was cut between the arming and the record of that.
+    pub fn cut_in_the_middle_of_the_installation(&self) {
+        self.rewrite_record(|record| {
+            let left = record.deployment.as_mut().unwrap();
+            (left.stage, left.entered) = (Stage::Install, true);
+        });
+    }
+
     /// Every file and directory in the datastore.
     pub fn datastore(&self) -> Vec<String> {
         let root = self.path("data");
@@ -330,6 +348,21 @@ impl VirtualDevice {
         }
         found.sort();
         found
+    }
+}
+
+/// Takes every document, and makes none.
+struct AnyDocument;
+
+impl linux::state_file::Documents for AnyDocument {
+    fn initial(&self) -> Vec<u8> {
+        Vec::new()
+    }
+    fn after_loss(&self, _: &str) -> Vec<u8> {
+        Vec::new()
+    }
+    fn check(&self, _: &[u8]) -> Result<(), String> {
+        Ok(())
     }
 }
 

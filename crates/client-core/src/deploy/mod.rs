@@ -13,5 +13,8 @@ pub mod stage;
 
 pub use device::Device;
 pub use report::{DeployError, NoReporter, Notice, Observer, Reported, Reporter, Status, Summary};
-pub use run::{Open, Options, Order, Policy, bootstrap, carry_out, commit, install, resume, roll_back};
+pub use run::{
+    Open, Options, Order, Policy, bootstrap, bootstrap_provides, carry_out, commit, install, load, resume,
+    roll_back, take_over, try_other_slot,
+};
 pub use stage::{Importance, Stage};

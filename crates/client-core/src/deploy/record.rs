@@ -13,7 +13,8 @@ use serde_json::{Map, Value};
 use super::stage::Stage;
 use crate::artifact::Header;
 use crate::install::{ROOTFS_IMAGE, WrittenImage};
-use crate::provides::Provides;
+use crate::provides::{Provides, UNKNOWN_ARTIFACT};
+use crate::slot::Slot;
 use crate::state_store::{StateError, StateStore};
 
 /// Version of the document that this client writes.
@@ -26,6 +27,9 @@ pub const TRANSITIONS_MAX: u32 = 28;
 /// Times that the download of one deployment may be cut short by a lost process or a lost power supply and begun again. One
 /// more is a failure: whatever ends this client in the middle may be the artifact itself.
 pub const CUT_DOWNLOADS_MAX: u32 = 10;
+
+/// Characters kept of the reason why a record was lost.
+const LOST_REASON_CHARS: usize = 400;
 
 /// Restarts one deployment may ask for, in each direction.
 pub const REBOOTS_MAX: u32 = 3;
@@ -51,6 +55,12 @@ pub struct Record {
     /// How often the download of the deployment in hand was cut short.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cut_downloads: Option<CutDownloads>,
+    /// What was recorded before could not be read any more. Until the next artifact is committed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lost: Option<Lost>,
+    /// What this client installed in a slot and committed there, for a way back to it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub slots: BTreeMap<Slot, SlotContent>,
     /// Fields of other clients.
     #[serde(flatten)]
     unknown: Map<String, Value>,
@@ -72,6 +82,34 @@ pub struct CutDownloads {
     pub id: String,
     /// At most [`CUT_DOWNLOADS_MAX`].
     pub times: u32,
+}
+
+/// A record that could not be read, in the one that took its place.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lost {
+    /// What was wrong with it.
+    pub reason: String,
+    /// The boot environment was asked whether a trial is open of which nothing is known any more.
+    #[serde(default)]
+    pub settled: bool,
+}
+
+/// An image that was committed in a slot, with what its artifact says about itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlotContent {
+    /// What was written. Whether the slot still holds it is for whoever wants to boot it to see.
+    pub image: WrittenImage,
+    /// The artifact's name.
+    pub artifact_name: String,
+    /// Its group.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub artifact_group: Option<String>,
+    /// What it provides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provides: Option<BTreeMap<String, String>>,
+    /// Which provides it clears.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clears_provides: Option<Vec<String>>,
 }
 
 /// The end of a deployment, for the server.
@@ -132,6 +170,9 @@ pub struct Deployment {
     /// The payload's handler restarts the device itself.
     #[serde(default, skip_serializing_if = "is_false")]
     pub reboots_itself: bool,
+    /// Begun on the command line and wound up by the daemon, because nobody will come back for it.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub taken_over: bool,
     /// Restarts asked for, on the way there.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub reboots: u32,
@@ -216,6 +257,7 @@ impl Deployment {
             inconsistent: false,
             needs_reboot: false,
             reboots_itself: false,
+            taken_over: false,
             reboots: 0,
             reboots_back: 0,
             remark: None,
@@ -233,6 +275,38 @@ impl Deployment {
         self.clears_provides = header.clears_provides.clone();
     }
 
+    /// The deployment that a lost record may have told of: a trial of an image about which nothing is known. It waits to
+    /// be rolled back, by the daemon or by a person.
+    pub(super) fn of_a_lost_record() -> Deployment {
+        let mut deployment = Deployment::new(UNKNOWN_ARTIFACT.to_owned(), ROOTFS_IMAGE.to_owned());
+        (deployment.stage, deployment.entered) = (Stage::Rollback, false);
+        (deployment.failed, deployment.taken_over) = (true, true);
+        deployment
+    }
+
+    /// What an earlier client put into a slot: the deployment that puts it back into use, with nothing to download.
+    pub(super) fn of_slot_content(content: &SlotContent) -> Deployment {
+        let mut deployment = Deployment::new(content.artifact_name.clone(), ROOTFS_IMAGE.to_owned());
+        deployment.artifact_group = content.artifact_group.clone();
+        deployment.provides = content.provides.clone();
+        deployment.clears_provides = content.clears_provides.clone();
+        deployment.image = Some(content.image.clone());
+        (deployment.stage, deployment.entered) = (Stage::Install, false);
+        deployment
+    }
+
+    /// What its commit leaves in a slot, where the built-in handler wrote it there.
+    pub(super) fn slot_content(&self) -> Option<SlotContent> {
+        let image = self.image.clone().filter(|_| self.payload_type == ROOTFS_IMAGE && !self.external)?;
+        Some(SlotContent {
+            image,
+            artifact_name: self.artifact_name.clone(),
+            artifact_group: self.artifact_group.clone(),
+            provides: self.provides.clone(),
+            clears_provides: self.clears_provides.clone(),
+        })
+    }
+
     /// What can be saved of a deployment that another client wrote in a way this one does not understand: enough to
     /// go back.
     fn salvaged(value: &Value) -> Deployment {
@@ -241,7 +315,8 @@ impl Deployment {
         let payload_type = payload_type.unwrap_or_else(|| ROOTFS_IMAGE.to_owned());
         let mut deployment = Deployment::new(text("artifact_name"), payload_type);
         deployment.id = value.get("id").and_then(Value::as_str).map(str::to_owned);
-        deployment.external = value.get("external").and_then(Value::as_bool).unwrap_or_default();
+        let flag = |key: &str| value.get(key).and_then(Value::as_bool).unwrap_or_default();
+        (deployment.external, deployment.taken_over) = (flag("external"), flag("taken_over"));
         deployment.image = value.get("image").and_then(|image| serde_json::from_value(image.clone()).ok());
         // The way back is counted and not begun anew: this is read again by each process until it is over.
         let stage = value.get("stage").and_then(|stage| serde_json::from_value(stage.clone()).ok());
@@ -264,7 +339,7 @@ impl Deployment {
             value.get(key).and_then(Value::as_u64).and_then(|number| u32::try_from(number).ok()).unwrap_or(0)
         };
         (deployment.transitions, deployment.reboots_back) = (number("transitions"), number("reboots_back"));
-        deployment.inconsistent = value.get("inconsistent").and_then(Value::as_bool).unwrap_or_default();
+        deployment.inconsistent = flag("inconsistent");
         deployment.failed = true;
         deployment
     }
@@ -280,8 +355,23 @@ impl Record {
             unreported: None,
             spent: None,
             cut_downloads: None,
+            lost: None,
+            slots: BTreeMap::new(),
             unknown: Map::new(),
         }
+    }
+
+    /// The record of a device whose record was lost: nothing is known of what is installed, and the boot environment
+    /// has to be asked whether anything was in progress.
+    pub fn after_loss(reason: &str) -> Record {
+        let lost = Lost { reason: reason.chars().take(LOST_REASON_CHARS).collect(), settled: false };
+        Record { lost: Some(lost), ..Record::new() }
+    }
+
+    /// What is installed is known from here on.
+    pub(super) fn install(&mut self, installed: Provides) {
+        self.installed = installed;
+        self.lost = None;
     }
 
     /// Reads a document.
@@ -391,6 +481,18 @@ mod tests {
             (deployment.stage, deployment.reboots_back, deployment.transitions),
             (Stage::RollbackReboot, 2, 9)
         );
+    }
+
+    #[test]
+    fn what_lies_in_the_slots_and_a_loss_are_written_and_read_back() {
+        let mut record = Record::after_loss(&"x".repeat(1000));
+        assert_eq!((record.installed.name(), record.lost.as_ref().unwrap().reason.len()), ("unknown", 400));
+        let deployment = Record::from_json(VERSION_1.as_bytes()).unwrap().deployment.unwrap();
+        let content = deployment.slot_content().unwrap();
+        record.slots.insert(content.image.slot, content);
+        let text = String::from_utf8(record.to_json().unwrap()).unwrap();
+        assert!(text.contains(r#""slots":{"B":{"image":{"slot":"B","size_bytes":4096"#), "{text}");
+        assert_eq!(Record::from_json(text.as_bytes()).unwrap(), record);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::boot::Verdict;
 use crate::install::{InstallError, Progress};
 use crate::provides::DependsError;
 use crate::server::DeploymentStatus;
-use crate::slot::SlotError;
+use crate::slot::{Slot, SlotError};
 
 /// Something a person who watches a command wants to know, when it happens. The command line turns each into the
 /// line that scripts expect.
@@ -204,6 +204,20 @@ pub enum DeployError {
     CannotCommitHere,
     /// `rollback` makes no sense here.
     CannotRollBackHere,
+    /// The other slot does not hold any more what was committed in it.
+    OtherSlotChanged {
+        /// The slot.
+        slot: Slot,
+    },
+    /// `commit` before the device was restarted into the new software.
+    NotRestarted,
+    /// `commit` of a trial of which nothing is known, because the record was lost.
+    RecordLost,
+    /// Nothing is recorded of what the other slot holds.
+    OtherSlotUnknown {
+        /// The slot.
+        slot: Slot,
+    },
     /// The boot environment contradicts the record.
     Contradiction {
         /// What the environment says.
@@ -279,6 +293,24 @@ impl fmt::Display for DeployError {
                 "Cannot roll back from this state. Use `resume` to complete the current install in order to \
                  start a new one.",
             ),
+            DeployError::NotRestarted => f.write_str(
+                "the device still runs the old software: restart it, and `commit` when the new one runs; \
+                 `rollback` gives the update up. Nothing was changed",
+            ),
+            DeployError::RecordLost => f.write_str(
+                "nothing is known of the update that is on trial, because its record was lost: it can only be \
+                 given up, with `rollback`. Nothing was changed",
+            ),
+            DeployError::OtherSlotUnknown { slot } => write!(
+                f,
+                "it is not known what slot {slot} must hold: only what this client installed there and \
+                 committed can be gone back to. Nothing was changed"
+            ),
+            DeployError::OtherSlotChanged { slot } => write!(
+                f,
+                "slot {slot} was written since what it held was committed, which mounting it writable does too: \
+                 it is not tried. Nothing was changed"
+            ),
             DeployError::Contradiction { verdict } => write!(
                 f,
                 "the boot environment contradicts the deployment in progress ({verdict}); nothing was changed"
@@ -333,6 +365,10 @@ impl std::error::Error for DeployError {
             | DeployError::AlreadyInProgress
             | DeployError::CannotCommitHere
             | DeployError::CannotRollBackHere
+            | DeployError::NotRestarted
+            | DeployError::RecordLost
+            | DeployError::OtherSlotUnknown { .. }
+            | DeployError::OtherSlotChanged { .. }
             | DeployError::Contradiction { .. }
             | DeployError::FellBack
             | DeployError::Interrupted

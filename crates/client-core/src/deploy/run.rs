@@ -4,6 +4,7 @@
 //!  install:  open and verify ─ depends ─ Download ─ Install ─ (wait)
 //!  commit:   Commit ─ AfterCommit ─ Cleanup
 //!  rollback: Rollback ─ Failure ─ Cleanup
+//!  back:     Install of what lies in the other slot ─ (wait)
 //!  resume:   whatever the record and the boot environment together say
 //! ```
 //!
@@ -15,19 +16,20 @@ use std::io::Read;
 use super::device::Device;
 use super::gates::{Answer, Gate, Gatekeeper, Question};
 use super::record::{
-    CUT_DOWNLOADS_MAX, CutDownloads, Deployment, REBOOTS_MAX, Record, TRANSITIONS_MAX, Unreported, VERSION,
+    CUT_DOWNLOADS_MAX, CutDownloads, Deployment, REBOOTS_MAX, Record, RecordError, SlotContent,
+    TRANSITIONS_MAX, Unreported, VERSION,
 };
 use super::report::{DeployError, Held, Notice, Observer, Reported, Reporter, Status, Summary};
 use super::scripts::{OnScriptFailure, ScriptPoint, ScriptRunner};
 use super::stage::{self, Conduct, Importance, Outcome, Resume, Stage};
 use crate::artifact::{self, Artifact, Header, Limits, PayloadReader, Trust, VerifyKeys};
-use crate::boot::{BootEnv, Verdict};
+use crate::boot::{BootControl, BootEnv, BootError, Partitions, Verdict};
 use crate::install::{
     Arriving, Current, InstallError, MissingHandler, Modules, PayloadHandler, ROOTFS_IMAGE, RebootNeed,
-    RootfsImage,
+    RootfsImage, WrittenImage,
 };
 use crate::provides::{Provides, UNKNOWN_ARTIFACT};
-use crate::slot::{Slots, System};
+use crate::slot::{Slot, SlotError, Slots, System};
 use crate::state_store::StateStore;
 
 /// What is trusted, and how much is taken from outside.
@@ -70,7 +72,7 @@ pub fn install(
     policy: &Policy,
     options: &Options,
 ) -> Result<Summary, DeployError> {
-    let mut record = Record::load(device.state)?;
+    let mut record = load(device)?;
     if let Err(error) = make_room(&mut record) {
         device.observer.notice(Notice::SystemNotModified);
         return Err(error);
@@ -87,7 +89,7 @@ pub fn install(
     };
     device.observer.notice(Notice::Installing);
     log::info!("artifact {} for {}", header.artifact_name, header.depends.device_type.join(", "));
-    if let Err(error) = check_depends(device, &record, &header) {
+    if let Err(error) = check_depends(device.system, &record, &header) {
         return refused(device.observer, error);
     }
     let Some(info) = &header.payload else {
@@ -135,7 +137,7 @@ pub fn carry_out(
     open: &mut Open<'_>,
     policy: &Policy,
 ) -> Result<Summary, DeployError> {
-    let mut record = Record::load(device.state)?;
+    let mut record = load(device)?;
     make_room(&mut record)?;
     let mut deployment = Deployment::new(order.artifact_name.clone(), String::new());
     deployment.id = Some(order.id.clone());
@@ -144,6 +146,60 @@ pub fn carry_out(
     let mut run = Run::new(device, record, deployment, &options);
     run.drive(Stage::Download, Some(Incoming::Ordered { open, policy }));
     Ok(run.finish(Command::Install))
+}
+
+/// The record. Where the one before it was lost, the boot environment tells whether it may have had a deployment in
+/// progress: an open trial of which nobody knows anything would keep every later deployment out. It is asked once.
+///
+/// # Errors
+/// When the store fails or the document cannot be understood.
+pub fn load(device: &mut Device<'_>) -> Result<Record, RecordError> {
+    let mut record = Record::load(device.state)?;
+    let Some(lost) = record.lost.as_mut().filter(|lost| !lost.settled && record.deployment.is_none()) else {
+        return Ok(record);
+    };
+    match is_settled(device) {
+        Ok(true) => {
+            lost.settled = true;
+            if let Err(error) = record.save(device.state) {
+                log::warn!("the boot environment will be asked once more: {error}");
+            }
+        }
+        Ok(false) => {
+            log::error!("the record was lost, and the boot environment is not settled: going back");
+            lost.settled = true;
+            record.deployment = Some(Deployment::of_a_lost_record());
+        }
+        // Where there is nothing to boot from two slots there is nothing to settle; elsewhere the next one asks again.
+        Err(error) => log::warn!("the record was lost, and the boot environment cannot be asked: {error}"),
+    }
+    Ok(record)
+}
+
+/// Whether no trial is open and the slot that runs is the one that boots next.
+fn is_settled(device: &mut Device<'_>) -> Result<bool, InstallError> {
+    let mut number = |slot| device.slots.partition_number(slot);
+    let partitions = match (number(Slot::A), number(Slot::B)) {
+        (Ok(a), Ok(b)) => Partitions::new(a, b)?,
+        // A device without slots has no trials.
+        (Err(SlotError::NotConfigured { .. }), _) | (_, Err(SlotError::NotConfigured { .. })) => {
+            return Ok(true);
+        }
+        (Err(error), _) | (_, Err(error)) => return Err(error.into()),
+    };
+    let running = device.system.running_slot()?;
+    match BootControl::new(device.boot_env, partitions).settled(running) {
+        Ok(()) => Ok(true),
+        Err(BootError::OpenTrial { .. } | BootError::Disagrees { .. }) => Ok(false),
+        Err(
+            error @ (BootError::Env(_)
+            | BootError::SameNumber { .. }
+            | BootError::NotSet { .. }
+            | BootError::BadValue { .. }
+            | BootError::CanaryMissing { .. }
+            | BootError::NotOnTrial { .. }),
+        ) => Err(error.into()),
+    }
 }
 
 /// Makes sure that no other deployment is in progress.
@@ -168,16 +224,27 @@ fn make_room(record: &mut Record) -> Result<(), DeployError> {
 /// Makes the running trial permanent.
 ///
 /// # Errors
-/// [`DeployError::NothingInProgress`], [`DeployError::CannotCommitHere`], or what keeps the record or the boot
-/// environment from being read. Nothing has changed then.
+/// [`DeployError::NothingInProgress`], [`DeployError::CannotCommitHere`], [`DeployError::NotRestarted`], or what keeps
+/// the record or the boot environment from being read. Nothing has changed then.
 pub fn commit(device: &mut Device<'_>, options: &Options) -> Result<Summary, DeployError> {
-    let (mut run, deployment) = take_up(device, options)?;
+    let (mut run, deployment) = take_up(device, options, Taker::AsOrdered)?;
+    if stage::commit_winds_up(deployment.stage, deployment.entered) {
+        // Cut in the middle: nothing waits for a commit, and refusing it would leave the device where it is.
+        go_on(&mut run, &deployment)?;
+        if run.passed.contains(&Stage::Rollback) {
+            run.fail(DeployError::CutShort { stage: deployment.stage });
+        }
+        return Ok(run.finish(Command::Commit));
+    }
     if !stage::may_commit(deployment.stage) {
-        return Err(DeployError::CannotCommitHere);
+        let lost = run.record.lost.is_some() && deployment.taken_over;
+        return Err(if lost { DeployError::RecordLost } else { DeployError::CannotCommitHere });
     }
     match run.position()? {
         // Not begun yet: the order to commit is an order to try, and a failure rolls back.
-        Resume::Enter(Stage::Commit) | Resume::AwaitReboot => run.drive(Stage::Commit, None),
+        Resume::Enter(Stage::Commit) => run.drive(Stage::Commit, None),
+        // Too early, which is no reason to throw the update away.
+        Resume::AwaitReboot => return Err(DeployError::NotRestarted),
         Resume::Enter(stage) => {
             if stage == Stage::Rollback {
                 run.fail(if deployment.entered { DeployError::Interrupted } else { DeployError::FellBack });
@@ -195,7 +262,7 @@ pub fn commit(device: &mut Device<'_>, options: &Options) -> Result<Summary, Dep
 /// [`DeployError::NothingInProgress`], [`DeployError::CannotRollBackHere`], or what keeps the record from being
 /// read. Nothing has changed then.
 pub fn roll_back(device: &mut Device<'_>, options: &Options) -> Result<Summary, DeployError> {
-    let (mut run, deployment) = take_up(device, options)?;
+    let (mut run, deployment) = take_up(device, options, Taker::AsOrdered)?;
     if !stage::may_roll_back(deployment.stage, deployment.entered) {
         return Err(DeployError::CannotRollBackHere);
     }
@@ -208,16 +275,71 @@ pub fn roll_back(device: &mut Device<'_>, options: &Options) -> Result<Summary, 
     Ok(run.finish(Command::RollBack))
 }
 
+/// Arms a trial of what this client installed and committed in the other slot, after that was read and found unchanged:
+/// the way back behind a commit. It ends as an installation does: the device is restarted, and somebody commits.
+///
+/// # Errors
+/// [`DeployError::AlreadyInProgress`], [`DeployError::OtherSlotUnknown`], or what keeps the slot from being what it was.
+/// Nothing has changed then.
+pub fn try_other_slot(device: &mut Device<'_>, options: &Options) -> Result<Summary, DeployError> {
+    let mut record = load(device)?;
+    make_room(&mut record)?;
+    let slot = !device.system.running_slot()?;
+    let content = record.slots.get(&slot).filter(|content| content.image.slot == slot);
+    let content = content.cloned().ok_or(DeployError::OtherSlotUnknown { slot })?;
+    let mut run = Run::new(device, record, Deployment::of_slot_content(&content), options);
+    let opened = run.open_written(content.image);
+    if let Err(InstallError::ReadBack { slot, .. }) = opened {
+        return Err(DeployError::OtherSlotChanged { slot });
+    }
+    opened?;
+    run.check_that_the_record_fits()?;
+    run.drive(Stage::Install, None);
+    Ok(run.finish(Command::Install))
+}
+
+/// Winds up a deployment of the command line that nobody will come back for, as a daemon does. `None` where there is
+/// none, or where it waits for a person.
+///
+/// # Errors
+/// What keeps the record or the boot environment from being read.
+pub fn take_over(device: &mut Device<'_>) -> Result<Option<Summary>, DeployError> {
+    let options = Options::default();
+    let by_hand = |deployment: &Deployment| deployment.id.is_none() && deployment.stage != Stage::Download;
+    let Some(found) = load(device)?.deployment.filter(by_hand) else { return Ok(None) };
+    // Only what is the daemon's is counted.
+    let taker = if found.entered || found.taken_over { Taker::Daemon } else { Taker::AsOrdered };
+    let (mut run, deployment) = take_up(device, &options, taker)?;
+    if !deployment.taken_over {
+        let waits = (deployment.stage, deployment.entered) == (Stage::Commit, false);
+        let verdict = if waits { run.handler()?.verdict()? } else { None };
+        if !stage::is_left_behind(deployment.stage, deployment.entered, verdict) {
+            return Ok(None);
+        }
+    }
+    log::warn!("{}: installed by hand and left behind: winding it up", deployment.artifact_name);
+    run.deployment.taken_over = true;
+    run.conduct = Conduct::Unattended;
+    go_on(&mut run, &deployment)?;
+    Ok(Some(run.finish(Command::Resume)))
+}
+
 /// Goes on with a deployment that was stopped or interrupted, wherever that was.
 ///
 /// # Errors
 /// [`DeployError::NothingInProgress`], [`DeployError::Contradiction`], or what keeps the record or the boot
 /// environment from being read. Nothing has changed then.
 pub fn resume(device: &mut Device<'_>, options: &Options) -> Result<Summary, DeployError> {
-    let (mut run, deployment) = take_up(device, options)?;
+    let (mut run, deployment) = take_up(device, options, Taker::AsOrdered)?;
+    go_on(&mut run, &deployment)?;
+    Ok(run.finish(Command::Resume))
+}
+
+/// Goes on with `deployment`, which was found in the record, wherever it was.
+fn go_on(run: &mut Run<'_>, deployment: &Deployment) -> Result<(), DeployError> {
     if deployment.transitions > TRANSITIONS_MAX {
         run.break_the_loop();
-        return Ok(run.finish(Command::Resume));
+        return Ok(());
     }
     let position = run.position().map_err(|error| run.counted(error))?;
     match position {
@@ -274,7 +396,7 @@ pub fn resume(device: &mut Device<'_>, options: &Options) -> Result<Summary, Dep
             run.drive(Stage::Failure, None);
         }
     }
-    Ok(run.finish(Command::Resume))
+    Ok(())
 }
 
 /// Makes sure that the device has an artifact name: from the bootstrap artifact, if there is one, otherwise
@@ -290,13 +412,13 @@ pub fn bootstrap(
     source: Option<Box<dyn Read + Send>>,
     limits: &Limits,
 ) -> Result<(), DeployError> {
-    let mut record = Record::load(device.state)?;
+    let mut record = load(device)?;
     if record.installed.artifact_name.is_some() {
         return Ok(());
     }
     let installed = match source {
         None => Ok(()),
-        Some(source) => bootstrap_provides(device, &mut record, source, limits),
+        Some(source) => bootstrap_provides(device.system, &mut record, source, limits),
     };
     // Refused or not there: the next start must find a name all the same.
     record.installed.artifact_name.get_or_insert_with(|| UNKNOWN_ARTIFACT.to_owned());
@@ -304,8 +426,12 @@ pub fn bootstrap(
     installed
 }
 
-fn bootstrap_provides(
-    device: &mut Device<'_>,
+/// What [`bootstrap`] would record, for somebody who only looks.
+///
+/// # Errors
+/// When the artifact is refused; the record is as it was then.
+pub fn bootstrap_provides(
+    system: &dyn System,
     record: &mut Record,
     source: Box<dyn Read + Send>,
     limits: &Limits,
@@ -320,15 +446,15 @@ fn bootstrap_provides(
     if let Some(found) = found {
         return Err(DeployError::NotABootstrapArtifact { found });
     }
-    check_depends(device, record, &header)?;
+    check_depends(system, record, &header)?;
     drain_empty(&mut payload)?;
     log::info!("bootstrap artifact {}", header.artifact_name);
     settle_provides(record, &header);
     Ok(())
 }
 
-fn check_depends(device: &mut Device<'_>, record: &Record, header: &Header) -> Result<(), DeployError> {
-    let device_type = device.system.device_type()?;
+fn check_depends(system: &dyn System, record: &Record, header: &Header) -> Result<(), DeployError> {
+    let device_type = system.device_type()?;
     Ok(record.installed.satisfies(&device_type, header)?)
 }
 
@@ -341,12 +467,13 @@ fn drain_empty(payload: &mut PayloadReader) -> Result<(), DeployError> {
 }
 
 fn settle_provides(record: &mut Record, header: &Header) {
-    record.installed = record.installed.after_commit(
+    let installed = record.installed.after_commit(
         &header.artifact_name,
         header.artifact_group.as_deref(),
         header.provides.as_ref(),
         header.clears_provides.as_deref(),
     );
+    record.install(installed);
 }
 
 fn install_empty(
@@ -363,12 +490,22 @@ fn install_empty(
     Ok(Summary::of(Status::Committed, None))
 }
 
+/// Who takes a deployment up.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Taker {
+    /// Whoever began it.
+    AsOrdered,
+    /// The daemon, whoever began it.
+    Daemon,
+}
+
 /// Loads the deployment in progress.
 fn take_up<'r>(
     device: &'r mut Device<'_>,
     options: &'r Options,
+    taker: Taker,
 ) -> Result<(Run<'r>, Deployment), DeployError> {
-    let record = Record::load(device.state)?;
+    let record = load(device)?;
     let deployment = match record.deployment.clone() {
         // An interrupted download left nothing to go on with, but a server may wait to hear of it.
         Some(mut deployment) if deployment.stage != Stage::Download || deployment.id.is_some() => {
@@ -381,6 +518,9 @@ fn take_up<'r>(
         }
     };
     let mut run = Run::new(device, record, deployment.clone(), options);
+    if taker == Taker::Daemon {
+        run.conduct = Conduct::Unattended;
+    }
     // Killed before the header was read, or without a payload: there is none.
     if !deployment.payload_type.is_empty() {
         match run.reopen_handler() {
@@ -500,6 +640,16 @@ impl<'r> Run<'r> {
             Box::new(RootfsImage::new(boot_env, slots, self.system)?)
         };
         self.handler = Some(handler);
+        Ok(())
+    }
+
+    /// The built-in handler for an image that an earlier deployment wrote, after it was read again.
+    fn open_written(&mut self, image: WrittenImage) -> Result<(), InstallError> {
+        let (boot_env, slots) = self.boot.take().ok_or(InstallError::NothingWritten)?;
+        let mut handler = RootfsImage::new(boot_env, slots, self.system)?;
+        handler.recognize(image, &mut self.observer)?;
+        self.handler = Some(Box::new(handler));
+        self.begun = true;
         Ok(())
     }
 
@@ -667,7 +817,8 @@ impl<'r> Run<'r> {
             upcoming = stage::next(stage, outcome);
             if (stage, outcome) == (Stage::Download, Outcome::Done) && self.handler.is_none() {
                 // No payload: accepting the artifact was all there is to it.
-                self.record.installed = self.provides_after_commit();
+                let installed = self.provides_after_commit();
+                self.record.install(installed);
                 upcoming = Some(Stage::Cleanup);
             }
             let following = upcoming.map_or("end".to_owned(), |stage| format!("{stage:?}"));
@@ -958,6 +1109,7 @@ impl<'r> Run<'r> {
             Some(Incoming::Opened { header, payload }) => {
                 self.check_that_the_record_fits()?; // a commit that cannot be recorded must not be begun
                 self.scripts.stage(&header.scripts)?;
+                self.forget_other_slot();
                 self.enter(stage)?; // who finds a half-written slot must know why
                 self.download(header, payload)?;
             }
@@ -978,6 +1130,7 @@ impl<'r> Run<'r> {
                 }
                 self.open_handler()?;
                 self.scripts.stage(&header.scripts)?;
+                self.forget_other_slot();
                 self.save_position(stage, true)?; // now with what has to clean up after it
                 self.download(&header, &mut payload)?;
             }
@@ -1088,10 +1241,40 @@ impl<'r> Run<'r> {
         end.installed = self.provides_after_commit();
         let need_bytes = now.to_json()?.len().max(end.to_json()?.len()) + RECORD_SPARE_BYTES;
         let have_bytes = self.state.capacity_bytes();
-        if need_bytes > have_bytes {
+        if need_bytes <= have_bytes {
+            return Ok(());
+        }
+        if self.record.slots.is_empty() {
             return Err(DeployError::RecordTooSmall { need_bytes, have_bytes });
         }
-        Ok(())
+        log::warn!(
+            "forgetting what the slots hold, to make room in the record: there will be no way back to it"
+        );
+        self.record.slots.clear();
+        self.check_that_the_record_fits()
+    }
+
+    /// Remembers what a slot holds, as far as there is room for it: a way back is worth less than the commit.
+    fn remember_slot(&mut self, content: Option<SlotContent>) {
+        let Some(content) = content else { return };
+        let slot = content.image.slot;
+        self.record.slots.insert(slot, content);
+        let mut next = self.record.clone();
+        next.deployment = Some(self.deployment.clone());
+        let room = self.state.capacity_bytes().saturating_sub(RECORD_SPARE_BYTES);
+        if next.to_json().map_or(true, |document| document.len() > room) {
+            log::warn!(
+                "what slot {slot} holds does not fit into the record: there will be no way back to it"
+            );
+            self.record.slots.remove(&slot);
+        }
+    }
+
+    /// What the other slot holds is about to be overwritten.
+    fn forget_other_slot(&mut self) {
+        if let (false, Ok(running)) = (self.deployment.external, self.system.running_slot()) {
+            self.record.slots.remove(&!running);
+        }
     }
 
     /// What the device provides once this deployment is committed.
@@ -1109,10 +1292,13 @@ impl<'r> Run<'r> {
         let stage = Stage::AfterCommit;
         // Behind a stop before this stage the old provides still stand, so that `rollback` finds them.
         if (self.deployment.stage, self.deployment.entered) != (stage, true) {
-            self.record.installed = self.provides_after_commit();
+            let installed = self.provides_after_commit();
+            self.record.install(installed);
+            let content = self.deployment.slot_content();
             // They are in what is installed now; twice they might not fit.
             self.deployment.provides = None;
             self.deployment.clears_provides = None;
+            self.remember_slot(content);
         }
         if let Err(error) = self.save_position(stage, true) {
             self.save_failed = true;

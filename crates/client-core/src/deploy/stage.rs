@@ -313,6 +313,48 @@ pub fn may_commit(stage: Stage) -> bool {
     }
 }
 
+/// Whether `commit` winds up a deployment that was cut in this position, where it cannot commit it.
+pub fn commit_winds_up(stage: Stage, entered: bool) -> bool {
+    match stage {
+        Stage::Install | Stage::AfterCommit | Stage::Rollback => entered,
+        Stage::Download
+        | Stage::Reboot
+        | Stage::VerifyReboot
+        | Stage::Commit
+        | Stage::RollbackReboot
+        | Stage::VerifyRollback
+        | Stage::Failure
+        | Stage::Cleanup => false,
+    }
+}
+
+/// Whether the daemon winds up a deployment of the command line in this position: nobody will come back for what was cut,
+/// or decided by the bootloader. What waits for a person does so still: after an installation, and wherever a command was
+/// told to stop.
+pub fn is_left_behind(stage: Stage, entered: bool, verdict: Option<Verdict>) -> bool {
+    match (stage, entered) {
+        // The next deployment forgets it.
+        (Stage::Download, _) => false,
+        (Stage::Commit, false) => match verdict {
+            None | Some(Verdict::Untouched | Verdict::Trial) => false,
+            Some(Verdict::Committed | Verdict::FellBack | Verdict::Reverting | Verdict::Foreign) => true,
+        },
+        (
+            Stage::Install
+            | Stage::Reboot
+            | Stage::VerifyReboot
+            | Stage::Commit
+            | Stage::AfterCommit
+            | Stage::Rollback
+            | Stage::RollbackReboot
+            | Stage::VerifyRollback
+            | Stage::Failure
+            | Stage::Cleanup,
+            entered,
+        ) => entered,
+    }
+}
+
 /// Whether `rollback` is a legal order for a deployment in this position.
 pub fn may_roll_back(stage: Stage, entered: bool) -> bool {
     match stage {
@@ -378,6 +420,19 @@ mod tests {
         }
     }
 
+    const LOST_RECORD: &str = "\n## When the record is lost\n\nNothing is known of what was being done then, so the boot environment alone decides, once, before anything else is begun: where no trial is open and the selected slot runs, there is nothing to do. Everything else is a deployment before `Rollback`, wound up by the daemon: an open trial is closed in favour of the other slot, and the device restarted where the slot on trial, or a slot that is not selected, runs. `commit` is refused meanwhile (nobody knows what it would make permanent), `rollback` and `resume` go back by hand.\n";
+
+    #[test]
+    fn what_waits_for_a_person_is_not_wound_up_and_what_nobody_waits_for_is() {
+        for verdict in [None, Some(Verdict::Trial), Some(Verdict::Untouched)] {
+            assert!(!is_left_behind(Stage::Commit, false, verdict), "{verdict:?}");
+        }
+        assert!(is_left_behind(Stage::Commit, false, Some(Verdict::FellBack)));
+        for stage in Stage::ALL {
+            assert_eq!(is_left_behind(stage, true, Some(Verdict::FellBack)), stage != Stage::Download);
+        }
+    }
+
     /// The tables as a document: `docs/state-machine.md` is this text.
     fn document() -> String {
         let mut out = String::from(
@@ -409,6 +464,22 @@ mod tests {
                 let _ = writeln!(out, "| {position} {stage:?} | {} |", cells.join(" | "));
             }
         }
+        out.push_str(
+            "\n## What the daemon winds up of a deployment of the command line\n\nIt goes on with it as above. The rest waits for a person, and so does what was stopped with `--stop-before`; what the daemon has begun to wind up it also finishes.\n\n",
+        );
+        let _ = writeln!(out, "| found in | {} |", VERDICTS.map(verdict_name).join(" | "));
+        let _ = writeln!(out, "| --- |{}", " --- |".repeat(VERDICTS.len()));
+        for stage in Stage::ALL {
+            for entered in [false, true] {
+                let cells = VERDICTS.map(|verdict| match is_left_behind(stage, entered, verdict) {
+                    true => "yes",
+                    false => "-",
+                });
+                let position = if entered { "in" } else { "before" };
+                let _ = writeln!(out, "| {position} {stage:?} | {} |", cells.join(" | "));
+            }
+        }
+        out.push_str(LOST_RECORD);
         out.push_str(
             "\n## Facts per stage\n\nWhere the command line and the daemon differ, the daemon's fact is in parentheses.\n\n| stage | reported before | scripts before | scripts after | scripts on error | a failing script fails it | `commit` allowed | `rollback` allowed |\n| --- | --- | --- | --- | --- | --- | --- | --- |\n",
         );

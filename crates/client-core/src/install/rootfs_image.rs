@@ -30,6 +30,24 @@ impl<'a> RootfsImage<'a> {
         Ok(RootfsImage { boot, slots, system, image: None, written: None })
     }
 
+    /// Takes an image that an earlier deployment wrote and committed for the one to install, once it was read back and
+    /// found to be that.
+    ///
+    /// # Errors
+    /// When a trial is open, the slot cannot be opened, or holds something else.
+    pub fn recognize(
+        &mut self,
+        image: WrittenImage,
+        progress: &mut dyn Progress,
+    ) -> Result<(), InstallError> {
+        self.boot.settled(self.system.running_slot()?)?;
+        let mut device = self.slots.open(image.slot)?;
+        let written = Written::verify(&mut *device, image, progress)?;
+        self.image = Some(written.image().clone());
+        self.written = Some(written);
+        Ok(())
+    }
+
     fn target(&self) -> Result<Slot, InstallError> {
         Ok(self.image.as_ref().ok_or(InstallError::NothingWritten)?.slot)
     }
@@ -47,6 +65,8 @@ impl PayloadHandler for RootfsImage<'_> {
         self.boot.settled(running)?;
         let target = !running;
         let mut device = self.slots.open(target)?;
+        // Once more, now that the slot is ours: another process may have armed it while we waited for it.
+        self.boot.settled(running)?;
         let Some(mut file) = payload.next_file()? else {
             return Err(InstallError::FileCount { found: "none" });
         };

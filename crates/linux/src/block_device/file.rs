@@ -1,6 +1,6 @@
 //! Regular files and block devices.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, FileType, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
@@ -41,7 +41,10 @@ impl FileDevice {
     /// When it is neither a file nor a block device, or the operating system refuses; with
     /// [`Access::WriteExclusive`] also when the block device is in use (`EBUSY`).
     pub fn open(path: &Path, access: Access) -> io::Result<FileDevice> {
-        let is_block_device = fs::metadata(path)?.file_type().is_block_device();
+        let kind = fs::metadata(path)?.file_type();
+        // Asked before it is opened: a FIFO would wait for its other end.
+        check_kind(kind)?;
+        let is_block_device = kind.is_block_device();
         let protection = match access {
             Access::Read => None,
             Access::Write | Access::WriteExclusive => {
@@ -54,23 +57,27 @@ impl FileDevice {
             Access::WriteExclusive if is_block_device => libc::O_EXCL,
             Access::WriteExclusive => 0,
         };
+        // For a block device this flag would mean that it may be opened without its medium.
+        let waiting = if is_block_device { 0 } else { libc::O_NONBLOCK };
         let mut file = OpenOptions::new()
             .read(true)
             .write(access != Access::Read)
-            .custom_flags(libc::O_CLOEXEC | libc::O_NOCTTY | exclusive)
+            .custom_flags(libc::O_CLOEXEC | libc::O_NOCTTY | exclusive | waiting)
             .open(path)?;
         let kind = file.metadata()?.file_type();
-        if !kind.is_file() && !kind.is_block_device() {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "it is neither a file nor a block device",
-            ));
-        }
+        check_kind(kind)?;
         // Works for both, where the length in the metadata is 0 for a block device.
         let len = file.seek(SeekFrom::End(0))?;
         let name = path.display().to_string();
         Ok(FileDevice { file, name, len, is_block_device: kind.is_block_device(), _protection: protection })
     }
+}
+
+fn check_kind(kind: FileType) -> io::Result<()> {
+    if kind.is_file() || kind.is_block_device() {
+        return Ok(());
+    }
+    Err(io::Error::new(io::ErrorKind::InvalidInput, "it is neither a file nor a block device"))
 }
 
 impl BlockDevice for FileDevice {

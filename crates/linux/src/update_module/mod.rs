@@ -29,12 +29,15 @@ use client_core::install::{
 use crate::built_ins::BuiltIns;
 use crate::process;
 use crate::process_group::{Ended, LAST_WORDS, Output, ProcessGroup, SMALL_STACK};
+use crate::regular_file;
 use streams::{StreamError, Streams, Taken};
 
 /// Longest answer to a question, in bytes. The longest legal one has ten.
 const ANSWER_BYTES: usize = 1024;
 /// How long a module that closed a file early has to say why, and to end.
 const LAST_ACT: Duration = Duration::from_secs(5);
+/// Longest name of a payload type that is read back. Files have shorter ones.
+const PAYLOAD_TYPE_BYTES: u64 = 1024;
 /// Where modules of this version lie, under the data directory.
 const MODULES: &str = "modules/v3";
 
@@ -262,8 +265,8 @@ impl UpdateModule {
     /// A download that was stopped has not happened, but its module was called: it may have left something behind. The
     /// module that is called for it must be the one that was.
     fn clean_up_after_another(&self) {
-        let left = fs::read_to_string(self.tree.path("header/payload_type")).unwrap_or_default();
-        if left == self.name {
+        let left = regular_file::read(&self.tree.path("header/payload_type"), PAYLOAD_TYPE_BYTES);
+        if left.unwrap_or_default() == self.name.as_bytes() {
             self.act(State::Cleanup).unwrap_or_else(|error| log::warn!("ignored: {error}"));
         }
     }
