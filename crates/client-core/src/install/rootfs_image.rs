@@ -46,6 +46,8 @@ impl PayloadHandler for RootfsImage<'_> {
         // The other slot may be overwritten only while nothing points at it, durably.
         self.boot.settled(running)?;
         let target = !running;
+        // An update that can never be tried is not worth a byte.
+        self.boot.can_arm(target)?;
         let mut device = self.slots.open(target)?;
         let Some(mut file) = payload.next_file()? else {
             return Err(InstallError::FileCount { found: "none" });
