@@ -18,6 +18,7 @@ use client_core::state_store::{StateError, TwoCopyRecord};
 use linux::block_device::FileDevice;
 use linux::boot_env::{self, BootEnvPaths};
 use linux::daemon_process::OtherwiseAsk;
+use linux::explain;
 use linux::lock::{FileLock, LockError};
 use linux::slots::{LinuxSlots, SlotPaths};
 use linux::state_scripts::{LinuxScripts, ScriptTimes};
@@ -291,7 +292,9 @@ impl Setup {
     /// # Errors
     /// [`ComposeError::Lock`] when another process keeps it.
     pub fn lock(&self) -> Result<FileLock, ComposeError> {
-        fs::create_dir_all(&self.datastore).map_err(|error| io_error("create", &self.datastore, error))?;
+        let path = &self.datastore;
+        fs::create_dir_all(path)
+            .map_err(|error| io_error("create", path, explain::create_directory_error(path, error)))?;
         FileLock::acquire(&self.datastore.join(LOCK_FILE), LOCK_PATIENCE).map_err(ComposeError::Lock)
     }
 
@@ -389,6 +392,10 @@ impl BootEnv for LazyBootEnv {
 
     fn write(&mut self, changes: &[(&str, &str)]) -> Result<(), BootEnvError> {
         self.get()?.write(changes)
+    }
+
+    fn check_write(&mut self, changes: &[(&str, &str)]) -> Result<(), BootEnvError> {
+        self.get()?.check_write(changes)
     }
 
     fn describe(&self) -> String {

@@ -66,7 +66,11 @@ fn main() -> ExitCode {
 }
 
 fn could_not(error: &dyn std::fmt::Display) {
-    eprintln!("Could not fulfill request: {}", printable(&error.to_string()));
+    let error = error.to_string();
+    let is_refused =
+        ["Permission denied", "Operation not permitted"].iter().any(|words| error.contains(words));
+    let hint = if is_refused && !linux::process::is_root() { " (this user is not root)" } else { "" };
+    eprintln!("Could not fulfill request: {}{hint}", printable(&error));
 }
 
 fn run(invocation: &Invocation) -> u8 {

@@ -18,6 +18,8 @@ pub enum ArtifactError {
     Source { source: io::Error },
     /// Writing an artifact, or reading what goes into one, failed.
     Write { doing: String, source: io::Error },
+    /// It is something else altogether.
+    ForeignFormat { found: &'static str },
     /// The data ended in the middle of `entry`.
     Truncated { entry: String },
     /// A tar header or tar structure this reader does not accept.
@@ -263,6 +265,7 @@ impl fmt::Display for ArtifactError {
                 write!(f, "{}: not a plain file name for a payload file", Shown(name))
             }
             ArtifactError::EmptyPayloadWith { what } => write!(f, "an empty payload cannot have {what}"),
+            ArtifactError::ForeignFormat { found } => write!(f, "not a Mender artifact: it is {found}"),
             ArtifactError::DuplicateMember { entry } => write!(f, "{}: in the archive twice", Shown(entry)),
             ArtifactError::AfterFailure => write!(f, "the artifact was refused before"),
             ArtifactError::CannotWrite { problem } => write!(f, "cannot write the artifact: {problem}"),

@@ -221,3 +221,18 @@ pub(super) fn shortened(text: &str) -> String {
     }
     shown
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_server_says_stays_on_its_line_and_acts_on_nothing() {
+        let check =
+            |said: &str, expected: &str| assert_eq!(shortened(&explanation(said.as_bytes())), expected);
+        check("<p>\r\nno\tsuch</p>\n", "<p>  no such</p>");
+        check("\u{1b}[2J\u{9b}31m\u{202e}x\u{7}", "\\u{1b}[2J\\u{9b}31m\\u{202e}x\\u{7}");
+        check("{\"error\":\"\\u001b[2J\\u202ex\"}", "\\u{1b}[2J\\u{202e}x");
+        assert_eq!(shortened(&"\u{1b}".repeat(1000)).matches("\\u{1b}").count(), MESSAGE_CHARS);
+    }
+}
