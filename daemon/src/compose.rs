@@ -19,6 +19,7 @@ use client_core::state_store::{StateError, TwoCopyRecord};
 use linux::block_device::FileDevice;
 use linux::boot_env::{self, BootEnvPaths};
 use linux::daemon_process::OtherwiseAsk;
+use linux::explain;
 use linux::lock::{FileLock, LockError};
 use linux::regular_file;
 use linux::slots::{LinuxSlots, SlotPaths};
@@ -322,12 +323,13 @@ impl Setup {
     /// # Errors
     /// [`ComposeError::Lock`] when another process keeps it.
     pub fn lock(&self) -> Result<FileLock, ComposeError> {
-        let create_error = |error| io_error("create", &self.datastore, error);
-        let is_new = !self.datastore.exists();
-        fs::create_dir_all(&self.datastore).map_err(create_error)?;
+        let path = &self.datastore;
+        let create_error = |error| io_error("create", path, explain::create_directory_error(path, error));
+        let is_new = !path.exists();
+        fs::create_dir_all(path).map_err(create_error)?;
         if is_new {
             // Whatever the umask is: what is private in it is so by itself, and everybody may ask what is installed.
-            fs::set_permissions(&self.datastore, fs::Permissions::from_mode(0o755)).map_err(create_error)?;
+            fs::set_permissions(path, fs::Permissions::from_mode(0o755)).map_err(create_error)?;
         }
         FileLock::acquire(&self.datastore.join(LOCK_FILE), LOCK_PATIENCE).map_err(ComposeError::Lock)
     }
@@ -439,6 +441,10 @@ impl BootEnv for LazyBootEnv {
 
     fn write(&mut self, changes: &[(&str, &str)]) -> Result<(), BootEnvError> {
         self.get()?.write(changes)
+    }
+
+    fn check_write(&mut self, changes: &[(&str, &str)]) -> Result<(), BootEnvError> {
+        self.get()?.check_write(changes)
     }
 
     fn describe(&self) -> String {

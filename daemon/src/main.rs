@@ -37,6 +37,7 @@ use client_core::deploy::stage::Stage;
 use client_core::deploy::{self, DeployError, Device, NoReporter, Options, Policy, Summary};
 use client_core::server::Download;
 use client_core::state_store::StateError;
+use client_core::text::printable;
 
 use linux::daemon_process::{self, Demand};
 use linux::regular_file;
@@ -47,7 +48,7 @@ use crate::cli::{Command, Invocation, UsageError};
 use crate::compose::{ComposeError, Readable, Setup};
 use crate::gates::{Desk, Gates};
 use crate::logger::Destination;
-use crate::standalone::{Printer, print_line};
+use crate::standalone::{Printer, print_json, print_line};
 
 fn main() -> ExitCode {
     // A file must never be group-writable because of the environment this was started in.
@@ -94,7 +95,11 @@ fn prints_only(command: &Command) -> bool {
 }
 
 fn could_not(error: &dyn std::fmt::Display) {
-    eprintln!("Could not fulfill request: {error}");
+    let error = error.to_string();
+    let is_refused =
+        ["Permission denied", "Operation not permitted"].iter().any(|words| error.contains(words));
+    let hint = if is_refused && !linux::process::is_root() { " (this user is not root)" } else { "" };
+    eprintln!("Could not fulfill request: {}{hint}", printable(&error));
 }
 
 fn run(invocation: &Invocation) -> u8 {
@@ -182,7 +187,7 @@ fn status_command(invocation: &Invocation) -> u8 {
         .map_err(|error| error.to_string())
         .and_then(|setup| status::ask(&setup.status_socket()).map_err(|error| error.to_string()));
     match asked {
-        Ok(status) if invocation.global.json => print_line(&status.to_string()),
+        Ok(status) if invocation.global.json => print_json(&status),
         Ok(status) => print_line(&status::shown(&status)),
         Err(error) => {
             could_not(&error);
@@ -198,11 +203,12 @@ fn answer_command(invocation: &Invocation, gate: Option<Gate>, refused: Option<&
         status::decide(&setup.status_socket(), gate, refused).map_err(|error| error.to_string())
     });
     match decided {
-        Ok(answer) if invocation.global.json => print_line(&answer.to_string()),
+        Ok(answer) if invocation.global.json => print_json(&answer),
         Ok(answer) => {
             let word = if refused.is_some() { "Refused" } else { "Allowed" };
             let text = |key: &str| answer[key].as_str().unwrap_or_default().to_owned();
-            print_line(&format!("{word} before {}: deployment {}.", text("gate"), text("deployment_id")));
+            let line = format!("{word} before {}: deployment {}.", text("gate"), text("deployment_id"));
+            print_line(&printable(&line));
         }
         Err(error) => {
             could_not(&error);
@@ -473,19 +479,19 @@ fn foresee_bootstrap(setup: &Setup, record: &mut Record) {
 fn show_artifact(record: &Record, json: bool) {
     let name = record.installed.name();
     if json {
-        print_line(&serde_json::json!({ "artifact_name": name }).to_string());
+        print_json(&serde_json::json!({ "artifact_name": name }));
     } else {
-        print_line(name);
+        print_line(&printable(name));
     }
 }
 
 fn show_provides(record: &Record, json: bool) {
     let all = record.installed.all();
     if json {
-        print_line(&serde_json::json!(all).to_string());
+        print_json(&serde_json::json!(all));
         return;
     }
     for (key, value) in all {
-        print_line(&format!("{key}={value}"));
+        print_line(&printable(&format!("{key}={value}")));
     }
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use client_core::deploy::{Notice, Observer, Status, Summary};
 use client_core::install::{Progress, WriteStatistics};
+use client_core::text::{printable_json, printable_lines};
 use serde_json::{Value, json};
 
 /// Time between two updates of the bar on a terminal.
@@ -91,7 +92,7 @@ impl Printer {
     /// Prints `object` on one line if JSON was asked for.
     pub fn print_json(&self, object: &Value) {
         if self.json {
-            print_line(&object.to_string());
+            print_json(object);
         }
     }
 
@@ -214,9 +215,19 @@ pub fn all_was_printed() -> bool {
     !UNPRINTED.load(Ordering::Relaxed)
 }
 
-/// Prints one line on standard output. What comes of it where that fails is for the end of the program: work that was
-/// begun goes on.
+/// Prints lines on standard output. Whoever puts text from outside in one makes it printable first: here its line ends
+/// cannot be told from ours any more.
 pub fn print_line(line: &str) {
+    print_all(&printable_lines(line));
+}
+
+/// Prints `object` as one line on standard output.
+pub fn print_json(object: &Value) {
+    print_all(&printable_json(&object.to_string()));
+}
+
+/// What comes of a line that cannot be printed is for the end of the program: work that was begun goes on.
+fn print_all(line: &str) {
     let printed = if linux::process::standard_output_was_closed() {
         Err(io::Error::other("it is closed"))
     } else {

@@ -5,5 +5,6 @@ mod daemon_commands;
 mod hostile;
 mod killed;
 mod over_the_air;
+mod situations;
 mod standalone;
 mod update_modules;

@@ -598,7 +598,7 @@ fn one_file_cannot_be_both_slots() {
             fs::remove_file(device.slot(3)).unwrap();
             std::os::unix::fs::symlink(device.slot(2), device.slot(3)).unwrap();
         },
-        &["RootfsPartA and RootfsPartB have the same partition number 2"],
+        &["same device", "slot2", "slot3"],
     );
     check_cannot_begin(
         |device| {

@@ -259,7 +259,8 @@ impl<D: BlockDevice> GrubEnv<D> {
         }
     }
 
-    fn change(&mut self, changes: &[(&str, &str)]) -> Result<(), BootEnvError> {
+    /// The block with `changes`, if there is room and GRUB would accept it.
+    fn changed(&mut self, changes: &[(&str, &str)]) -> Result<[u8; BLOCK_BYTES], BootEnvError> {
         let mut block = self.load()?;
         for (name, value) in changes {
             block.set(name, value)?;
@@ -270,7 +271,11 @@ impl<D: BlockDevice> GrubEnv<D> {
             let name = changes.first().map_or("", |(name, _)| name).to_string();
             return Err(BootEnvError::InvalidVariable { name, reason: "GRUB would not accept the result" });
         }
-        let bytes = block.encode()?;
+        block.encode()
+    }
+
+    fn change(&mut self, changes: &[(&str, &str)]) -> Result<(), BootEnvError> {
+        let bytes = self.changed(changes)?;
         self.write_copy(Copy::Second, &bytes)?; // until this is done, copy 1 is what counts
         self.write_copy(Copy::First, &bytes)?; // from its lock on, copy 2 is
         self.attest(Copy::Second);
@@ -293,6 +298,10 @@ impl<D: BlockDevice> BootEnv for GrubEnv<D> {
             self.flushed = false;
         }
         result
+    }
+
+    fn check_write(&mut self, changes: &[(&str, &str)]) -> Result<(), BootEnvError> {
+        self.changed(changes).map(drop)
     }
 
     fn describe(&self) -> String {

@@ -10,7 +10,7 @@
 //!
 //! The numbers are read as the real tools read them (`sscanf` with `%lli` and `%lx`): OFFSET is C-style, so decimal,
 //! `0x` hexadecimal or, after a leading `0`, octal; the sizes and NSECTORS are **hexadecimal with or without `0x`**;
-//! DISABLE_LOCK is decimal. The YAML form of newer libubootenv is not read.
+//! DISABLE_LOCK is decimal. The YAML form of newer libubootenv is recognised and not read.
 
 use client_core::boot::BootEnvError;
 
@@ -53,7 +53,7 @@ impl CopyConfig {
         let outside = || BootEnvError::Config {
             place: format!("{} (fw_env.config line {})", self.device, self.line),
             reason: format!(
-                "{:#x} bytes at offset {} do not lie in the {device_bytes:#x} bytes of the device",
+                "ENVSIZE {:#x} at OFFSET {:#x} does not lie in the {device_bytes:#x} bytes of the device",
                 self.size_bytes, self.offset
             ),
         };
@@ -93,6 +93,9 @@ impl FwEnvConfig {
             let line = line.split('#').next().unwrap_or_default();
             if line.trim().is_empty() {
                 continue;
+            }
+            if copies.is_empty() && is_yaml(line) {
+                return Err(BootEnvError::Config { place: place.to_string(), reason: yaml(text) });
             }
             let number = index + 1;
             let at = || format!("{place} line {number}");
@@ -135,6 +138,43 @@ impl FwEnvConfig {
             FwEnvConfig::Redundant(copies) => copies,
         }
     }
+}
+
+/// Whether the first line with content is one of YAML: a key of a mapping, or the start of a document.
+fn is_yaml(line: &str) -> bool {
+    let line = line.trim();
+    line == "---" || line.ends_with(':') && !line.contains(char::is_whitespace) && !line.starts_with('/')
+}
+
+/// What to write in place of the YAML form, with its own values where they are found.
+fn yaml(text: &str) -> String {
+    let values = |key: &str| {
+        let value = |line: &str| {
+            let line = line.trim().trim_start_matches("- ").trim();
+            Some(
+                line.strip_prefix(key)?
+                    .trim_start()
+                    .strip_prefix(':')?
+                    .trim()
+                    .trim_matches(['"', '\''])
+                    .to_owned(),
+            )
+        };
+        text.lines().filter_map(value).take(2).collect::<Vec<_>>()
+    };
+    let (paths, offsets, sizes) = (values("path"), values("offset"), values("size"));
+    let lines: Vec<String> = paths
+        .iter()
+        .enumerate()
+        .map(|(at, path)| {
+            let offset = offsets.get(at).map_or("0x0", String::as_str);
+            format!("{path} {offset} {}", sizes.first().map_or("ENVSIZE", String::as_str))
+        })
+        .collect();
+    let lines = if lines.is_empty() { "DEVICE OFFSET ENVSIZE".to_owned() } else { lines.join("\" and \"") };
+    format!(
+        "this is the YAML form of newer libubootenv, which is not read here: write one line for each copy, \"{lines}\""
+    )
 }
 
 fn parse_line(line: &str, number: usize) -> Result<CopyConfig, String> {
@@ -275,6 +315,18 @@ mod tests {
             "/dev/a 0 4000\n/dev/b 0 2000",
             "f line 2: ENVSIZE 0x2000 differs from the 0x4000 of the other copy",
         );
+    }
+
+    #[test]
+    fn the_yaml_form_is_named_with_the_lines_to_write() {
+        let yaml = "# new\nuboot:\n  size: 0x4000\n  devices:\n  - path: /dev/a\n    offset: 0x10\n  - path: \"/dev/b\"\n    offset: 0x20\n";
+        for text in [yaml.to_owned(), format!("---\n{yaml}"), yaml.replace("\n", "\r\n")] {
+            let error = FwEnvConfig::parse(&text, "f").unwrap_err().to_string();
+            assert!(error.contains("YAML"), "{error}");
+            assert!(error.contains("\"/dev/a 0x10 0x4000\" and \"/dev/b 0x20 0x4000\""), "{error}");
+        }
+        check_error("ubi0:env 0", "f line 1: ENVSIZE is missing");
+        assert!(FwEnvConfig::parse("/dev/ubi0:", "f").unwrap_err().to_string().contains("OFFSET"));
     }
 
     #[test]

@@ -14,6 +14,7 @@ use client_core::storage::{BlockDevice, Medium};
 use log::{debug, warn};
 
 use crate::config::{MAX_ENV_BYTES, MIN_ENV_BYTES};
+use crate::diagnosis;
 use crate::image::{FLAGS_OFFSET, Format, Image};
 
 /// A U-Boot environment in one or two copies.
@@ -193,7 +194,7 @@ impl<D: BlockDevice> UBootEnv<D> {
         match self.format() {
             Format::Single => match self.read_copy(Copy::First) {
                 Ok(image) => Ok((Copy::First, image)),
-                Err(copies) => Err(BootEnvError::NoValidCopy { copies }),
+                Err(fault) => Err(BootEnvError::NoValidCopy { copies: fault + &self.hint() }),
             },
             Format::Redundant => {
                 let scheme = FlagScheme::of(self.place(Copy::First).0.medium());
@@ -212,7 +213,8 @@ impl<D: BlockDevice> UBootEnv<D> {
                         Ok((Copy::Second, second))
                     }
                     (Err(first), Err(second)) => {
-                        Err(BootEnvError::NoValidCopy { copies: format!("{first}; {second}") })
+                        let hint = self.hint();
+                        Err(BootEnvError::NoValidCopy { copies: format!("{first}; {second}{hint}") })
                     }
                 }
             }
@@ -249,6 +251,18 @@ impl<D: BlockDevice> UBootEnv<D> {
             Err(source) => Err(format!("cannot be read: {source}")),
         };
         decoded.map_err(|fault| format!("copy at {}+{offset:#x}: {fault}", device.name()))
+    }
+
+    /// What it looks like where no copy is valid, to be read behind what is wrong with each.
+    fn hint(&mut self) -> String {
+        let (format, size_bytes) = (self.format(), self.size_bytes);
+        let (device, offset) = self.place(Copy::First);
+        let there = device.len().saturating_sub(offset).min(diagnosis::LOOK_BYTES);
+        let mut bytes = vec![0; usize::try_from(there).unwrap_or_default()];
+        // It could not be read a moment ago either, and that was said.
+        let hint = device.read_at(offset, &mut bytes).ok();
+        let hint = hint.and_then(|()| diagnosis::hint(format, size_bytes, &bytes));
+        hint.map_or(String::new(), |hint| format!("; {hint}"))
     }
 
     /// Replaces one copy as a whole, and comes back when the medium has it.
@@ -332,6 +346,14 @@ impl<D: BlockDevice> BootEnv for UBootEnv<D> {
             self.flushed = false;
         }
         result
+    }
+
+    fn check_write(&mut self, changes: &[(&str, &str)]) -> Result<(), BootEnvError> {
+        let (_, mut image) = self.load()?;
+        for (name, value) in changes {
+            image.variables.set(name, value)?;
+        }
+        image.encode(self.format(), self.size_bytes, 0).map(drop)
     }
 
     fn describe(&self) -> String {

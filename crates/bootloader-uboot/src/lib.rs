@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod config;
+mod diagnosis;
 pub mod env;
 pub mod image;
 

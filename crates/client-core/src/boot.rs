@@ -52,6 +52,13 @@ pub trait BootEnv {
     /// When the change did not become durable. The environment then holds the old values or the new ones.
     fn write(&mut self, changes: &[(&str, &str)]) -> Result<(), BootEnvError>;
 
+    /// Checks that [`write`](BootEnv::write) of `changes` would be let through and find room. Changes nothing that
+    /// is read; what repairs a lost copy may happen here already.
+    ///
+    /// # Errors
+    /// What that write would fail with, as far as it can be known before.
+    fn check_write(&mut self, changes: &[(&str, &str)]) -> Result<(), BootEnvError>;
+
     /// What and where it is, for messages: `U-Boot environment in /dev/mmcblk0 (2 copies)`.
     fn describe(&self) -> String;
 }
@@ -285,6 +292,13 @@ pub enum BootError {
         /// The slot on trial.
         selected: Slot,
     },
+    /// The environment can be read and could not be written: an update could never be tried.
+    CannotBeArmed {
+        /// The environment.
+        environment: String,
+        /// What is in the way.
+        error: BootEnvError,
+    },
     /// The running slot is not the one the environment selects.
     Disagrees {
         /// The slot that runs.
@@ -324,6 +338,9 @@ impl fmt::Display for BootError {
                 f,
                 "slot {selected} is on trial ({UPGRADE_AVAILABLE}=1): commit it or roll it back first"
             ),
+            BootError::CannotBeArmed { environment, error } => {
+                write!(f, "no update could be tried, because the {environment} cannot be written: {error}")
+            }
             BootError::Disagrees { running, selected, environment } => {
                 write!(f, "slot {running} is running but the {environment} selects slot {selected}")
             }
@@ -337,7 +354,7 @@ impl fmt::Display for BootError {
 impl std::error::Error for BootError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            BootError::Env(error) => error.source(),
+            BootError::Env(error) | BootError::CannotBeArmed { error, .. } => error.source(),
             BootError::SameNumber { .. }
             | BootError::NotSet { .. }
             | BootError::BadValue { .. }
@@ -416,6 +433,17 @@ impl<'a> BootControl<'a> {
         Ok(())
     }
 
+    /// Checks that `target` could be armed: that the environment is not read-only, and has room. Writes nothing.
+    ///
+    /// # Errors
+    /// [`BootError::CannotBeArmed`] with what is in the way.
+    pub fn can_arm(&mut self, target: Slot) -> Result<(), BootError> {
+        let changes = self.selecting(target, "1");
+        self.env
+            .check_write(&borrowed(&changes))
+            .map_err(|error| BootError::CannotBeArmed { environment: self.env.describe(), error })
+    }
+
     /// Points the bootloader at `target` on trial, in one write. The only caller is
     /// [`install::arm`](crate::install::arm), which takes the proof that the slot was written and verified.
     pub(crate) fn arm(&mut self, target: Slot) -> Result<(), BootError> {
@@ -450,14 +478,23 @@ impl<'a> BootControl<'a> {
     }
 
     fn select(&mut self, slot: Slot, upgrade_available: &str) -> Result<(), BootError> {
-        let number = self.partitions.number(slot);
-        Ok(self.env.write(&[
-            (BOOT_PART, &number.to_string()),
-            (BOOT_PART_HEX, &format!("{number:x}")),
-            (UPGRADE_AVAILABLE, upgrade_available),
-            (BOOT_COUNT, "0"),
-        ])?)
+        Ok(self.env.write(&borrowed(&self.selecting(slot, upgrade_available)))?)
     }
+
+    /// What is written to make the bootloader boot `slot`.
+    fn selecting(&self, slot: Slot, upgrade_available: &str) -> [(&'static str, String); 4] {
+        let number = self.partitions.number(slot);
+        [
+            (BOOT_PART, number.to_string()),
+            (BOOT_PART_HEX, format!("{number:x}")),
+            (UPGRADE_AVAILABLE, upgrade_available.to_owned()),
+            (BOOT_COUNT, "0".to_owned()),
+        ]
+    }
+}
+
+fn borrowed<'c>(changes: &'c [(&'static str, String); 4]) -> [(&'c str, &'c str); 4] {
+    changes.each_ref().map(|(name, value)| (*name, value.as_str()))
 }
 
 fn bad_value(name: &'static str, value: &str, expected: String) -> BootError {
@@ -469,16 +506,16 @@ mod tests {
     use super::*;
 
     /// Variables in memory, with the number of writes.
-    #[derive(Default)]
     struct Memory {
         variables: std::collections::BTreeMap<String, String>,
         writes: usize,
+        room: usize,
     }
 
     impl Memory {
         fn with(variables: &[(&str, &str)]) -> Memory {
             let variables = variables.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
-            Memory { variables, writes: 0 }
+            Memory { variables, writes: 0, room: 200 }
         }
     }
 
@@ -489,6 +526,13 @@ mod tests {
         fn write(&mut self, changes: &[(&str, &str)]) -> Result<(), BootEnvError> {
             self.writes += 1;
             self.variables.extend(changes.iter().map(|(k, v)| (k.to_string(), v.to_string())));
+            Ok(())
+        }
+        fn check_write(&mut self, changes: &[(&str, &str)]) -> Result<(), BootEnvError> {
+            let need_bytes = changes.iter().map(|(k, v)| k.len() + v.len() + 2).sum();
+            if need_bytes > self.room {
+                return Err(BootEnvError::TooLarge { need_bytes, have_bytes: self.room });
+            }
             Ok(())
         }
         fn describe(&self) -> String {
@@ -503,6 +547,19 @@ mod tests {
     fn read_error(variables: &[(&str, &str)]) -> String {
         let mut env = Memory::with(variables);
         BootControl::new(&mut env, partitions()).read().unwrap_err().to_string()
+    }
+
+    #[test]
+    fn an_environment_without_room_cannot_be_armed_and_is_not_written() {
+        let mut env = Memory::with(&[(BOOT_PART, "2"), (UPGRADE_AVAILABLE, "0")]);
+        assert!(BootControl::new(&mut env, partitions()).can_arm(Slot::B).is_ok());
+        env.room = 20;
+        let error = BootControl::new(&mut env, partitions()).can_arm(Slot::B).unwrap_err().to_string();
+        assert!(
+            error.contains("environment in memory cannot be written") && error.contains("has 20"),
+            "{error}"
+        );
+        assert_eq!(env.writes, 0);
     }
 
     #[test]

@@ -147,8 +147,8 @@ pub struct Config {
     pub fw_env_config: String,
     /// `RustOta.GrubEnvDir`; found when absent.
     pub grub_env_dir: Option<String>,
-    /// `RustOta.RunningRoot`: equal to `RootfsPartA` or `RootfsPartB` where detection cannot work; `None` for
-    /// `auto`.
+    /// `RustOta.RunningRoot`: a name of the slot that runs, where detection cannot work, best a link that is made at every
+    /// boot; `None` for `auto`.
     pub running_root: Option<String>,
     /// `RustOta.RebootCommand`.
     pub reboot_command: String,

@@ -58,11 +58,23 @@ pub enum DependsError {
 impl fmt::Display for DependsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            DependsError::DeviceType { device, artifact } => write!(
-                f,
-                "artifact device type doesn't match: it is for {}, this device is {device}",
-                artifact.join(", ")
-            ),
+            DependsError::DeviceType { device, artifact } => {
+                write!(
+                    f,
+                    "artifact device type doesn't match: it is for {}, this device is {device}",
+                    artifact.join(", ")
+                )?;
+                // Taken as it is, as the Mender client does, and mostly a mistake.
+                let meant = device.trim().trim_matches(['"', '\'']).trim();
+                match meant == device {
+                    true => Ok(()),
+                    false => write!(
+                        f,
+                        " (the file says {device:?}, with white space or quotes that belong to the type: \
+                         device_type={meant})"
+                    ),
+                }
+            }
             DependsError::Missing { key } => {
                 write!(f, "missing '{key}' in provides, required by artifact depends")
             }
@@ -257,6 +269,18 @@ mod tests {
         check(None, &[], Some("g"));
         check(None, &["artifact_*"], None);
         check(Some("h"), &["artifact_group"], Some("h"));
+    }
+
+    #[test]
+    fn a_device_type_with_quotes_or_white_space_says_so() {
+        let said = |device: &str| {
+            DependsError::DeviceType { device: device.into(), artifact: vec!["box".into()] }.to_string()
+        };
+        for device in ["\"box\"", "'box'", " box", "box ", "box\r", "\tbox", "\" box \" "] {
+            let said = said(device);
+            assert!(said.contains(&format!("{device:?}")) && said.ends_with("device_type=box)"), "{said}");
+        }
+        assert_eq!(said("bx"), "artifact device type doesn't match: it is for box, this device is bx");
     }
 
     #[test]

@@ -150,6 +150,13 @@ pub enum SlotError {
         /// Every input that was compared, as text for the log.
         inputs: String,
     },
+    /// `RustOta.RunningRoot` would say the same after an update: the trial could never be committed.
+    RunningFixed {
+        /// Its value.
+        running_root: String,
+        /// What the kernel was given, for the log.
+        argument: String,
+    },
     /// The device type is not known.
     DeviceType {
         /// The file that was read.
@@ -189,11 +196,17 @@ impl fmt::Display for SlotError {
                 write!(f, "another process is writing slot {slot} ({path}); try again when it is done")
             }
             SlotError::NoPartitionNumber { slot, path } => {
-                write!(f, "slot {slot} ({path}) does not end in a partition number")
+                write!(f, "slot {slot} ({path}) does not end in a partition number: give it a name that does")
             }
             SlotError::RunningUnknown { inputs } => {
                 write!(f, "cannot tell which slot is running: {inputs}")
             }
+            SlotError::RunningFixed { running_root, argument } => write!(
+                f,
+                "RustOta.RunningRoot is {running_root:?}, a device itself: the updated slot would take itself for \
+                 the old one and could not be committed. {argument}, which tells the slot: remove the key, or set \
+                 it to a link that is made at every boot"
+            ),
             SlotError::DeviceType { path, reason } => {
                 write!(f, "cannot read the device type from {path}: {reason}")
             }
@@ -215,6 +228,7 @@ impl std::error::Error for SlotError {
             | SlotError::InUse { .. }
             | SlotError::NoPartitionNumber { .. }
             | SlotError::RunningUnknown { .. }
+            | SlotError::RunningFixed { .. }
             | SlotError::DeviceType { .. } => None,
         }
     }

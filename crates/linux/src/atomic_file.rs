@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
@@ -50,4 +51,45 @@ pub fn remove_directory(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         Ok(()) | Err(_) => Ok(()),
     }
+}
+
+/// Makes a file, or a directory with all that is in it, durable with the names that lead there. One flush of the disk,
+/// however many files there are.
+///
+/// # Errors
+/// When something could not be looked at, or did not reach the disk.
+pub fn sync_tree(path: &Path) -> io::Result<()> {
+    let found = fs::symlink_metadata(path)?;
+    if !found.is_dir() {
+        return if found.is_file() { open_plain(path)?.sync_all() } else { Ok(()) };
+    }
+    let root = File::open(path)?;
+    nix::unistd::syncfs(&root)?;
+    // Before Linux 5.8 `syncfs` says nothing about data that did not get there; each file still knows, and asking it
+    // flushes nothing.
+    let mut directories = vec![path.to_owned()];
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(&directory)? {
+            let entry = entry?;
+            let kind = entry.file_type()?;
+            if kind.is_dir() {
+                directories.push(entry.path());
+            } else if kind.is_file() {
+                await_write_back(&open_plain(&entry.path())?)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Waits for what is being written of `file`, and tells whether all of it got to the disk.
+fn await_write_back(file: &File) -> io::Result<()> {
+    // SAFETY: the call takes a descriptor that `file` keeps open, and numbers.
+    let done = unsafe { libc::sync_file_range(file.as_raw_fd(), 0, 0, libc::SYNC_FILE_RANGE_WAIT_BEFORE) };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// A file and never what a link leads to.
+fn open_plain(path: &Path) -> io::Result<File> {
+    fs::OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(path)
 }

@@ -274,6 +274,11 @@ impl BootEnv for LockedUBoot {
         self.open_devices(Access::Write)?.write(changes)
     }
 
+    fn check_write(&mut self, changes: &[(&str, &str)]) -> Result<(), BootEnvError> {
+        let _held = self.lock.acquire()?;
+        self.open_devices(Access::Write)?.check_write(changes)
+    }
+
     fn describe(&self) -> String {
         match &self.config {
             FwEnvConfig::Single(copy) => format!("U-Boot environment in {} (1 copy)", copy.device),
@@ -474,6 +479,12 @@ impl BootEnv for LockedGrub {
     fn write(&mut self, changes: &[(&str, &str)]) -> Result<(), BootEnvError> {
         let _held = self.lock.acquire()?;
         self.open_files()?.write(changes)
+    }
+
+    /// Without the way out that reading has.
+    fn check_write(&mut self, changes: &[(&str, &str)]) -> Result<(), BootEnvError> {
+        let _held = self.lock.acquire()?;
+        GrubEnv::new(self.open_copies(Access::Write)?).check_write(changes)
     }
 
     fn describe(&self) -> String {
@@ -741,6 +752,23 @@ mod tests {
         check_writes(Bootloader::Grub, &paths);
         assert!(folder.path("uboot.env.lock").exists());
         assert!(folder.path("grub/rust-ota.lock").exists());
+    }
+
+    #[test]
+    fn a_write_is_checked_without_being_done() {
+        for (bootloader, folder) in
+            [(Bootloader::UBoot, Folder::new().with_uboot()), (Bootloader::Grub, Folder::new().with_grub())]
+        {
+            let mut env = open(bootloader, &folder.paths()).unwrap();
+            let before = env.read(&["upgrade_available", "x"]).unwrap();
+            env.check_write(&[("upgrade_available", "1"), ("x", "1")]).unwrap();
+            assert_eq!(env.read(&["upgrade_available", "x"]).unwrap(), before);
+            let much = "y".repeat(2 * SIZE);
+            let (checked, written) =
+                (env.check_write(&[("x", &much)]).unwrap_err(), env.write(&[("x", &much)]).unwrap_err());
+            assert_eq!(checked.to_string(), written.to_string());
+            assert_eq!(env.read(&["upgrade_available", "x"]).unwrap(), before);
+        }
     }
 
     #[test]

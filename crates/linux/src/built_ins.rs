@@ -17,9 +17,9 @@ use client_core::install::{
 use nix::errno::Errno;
 
 use crate::files::LinuxFiles;
-use crate::process;
 use crate::process_group::{Ended, LAST_WORDS, Output, ProcessGroup};
 use crate::update_module::Tree;
+use crate::{explain, process};
 
 /// The payload type whose files are programs to run once.
 pub const SCRIPT: &str = "script";
@@ -94,7 +94,7 @@ impl Scripts {
             }
             started => started,
         }
-        .map_err(failed_with)?;
+        .map_err(|error| failed_with(explain::start_error(script.as_os_str(), error)))?;
         let (stdout, stderr) = group.take_output();
         let output = Output::log(&name, stdout, stderr);
         let ended = group.wait(timeout, self.clock.as_deref());
@@ -104,7 +104,9 @@ impl Scripts {
                 group.spare_the_rest();
                 match status.success() {
                     true => Ok(()),
-                    false => Err(failed(format!("script {name} ended with {status}"))),
+                    false => {
+                        Err(failed(format!("script {name} ended with {}", explain::ended(script, status))))
+                    }
                 }
             }
             Ended::TimedOut => {
@@ -119,7 +121,7 @@ impl Scripts {
         command.current_dir(std::path::absolute(self.tree.path(""))?);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         process::end_with_this_process(&mut command);
-        ProcessGroup::spawn(&mut command)
+        ProcessGroup::start(&mut command)
     }
 }
 

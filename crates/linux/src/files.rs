@@ -4,11 +4,8 @@ use std::collections::BTreeMap;
 use std::ffi::{CString, OsStr};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
-use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{
-    DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt, lchown, symlink,
-};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, lchown, symlink};
 use std::path::{Path, PathBuf};
 
 use client_core::artifact::members::Attributes;
@@ -283,7 +280,7 @@ impl Files for LinuxFiles {
     }
 
     fn sync_tree(&mut self, path: &Path) -> Result<(), FilesError> {
-        sync_tree(path).map_err(failed("sync", path))
+        atomic_file::sync_tree(path).map_err(failed("sync", path))
     }
 
     fn mounted_in(&mut self, path: &Path) -> Result<Option<PathBuf>, FilesError> {
@@ -400,45 +397,6 @@ fn xattrs(path: &Path) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
         found.push((name.to_vec(), value));
     }
     Ok(found)
-}
-
-/// Everything at once first, which is many times faster than file by file; then each file, because only that tells of
-/// every error.
-fn sync_tree(path: &Path) -> io::Result<()> {
-    if !fs::symlink_metadata(path)?.is_dir() {
-        return sync_file(path);
-    }
-    let root = File::open(path)?;
-    // SAFETY: the descriptor is open until `root` goes at the end of the function; no memory is touched.
-    if unsafe { libc::syncfs(root.as_raw_fd()) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    let mut directories = vec![path.to_owned()];
-    while let Some(directory) = directories.pop() {
-        for entry in fs::read_dir(&directory)? {
-            let entry = entry?;
-            match entry.file_type()? {
-                kind if kind.is_dir() => directories.push(entry.path()),
-                _ => sync_file(&entry.path())?,
-            }
-        }
-        atomic_file::sync_directory(&directory)?;
-    }
-    Ok(())
-}
-
-/// Links, devices and pipes have nothing to sync but their names.
-fn sync_file(path: &Path) -> io::Result<()> {
-    let kind = fs::symlink_metadata(path)?.file_type();
-    if kind.is_symlink()
-        || kind.is_fifo()
-        || kind.is_char_device()
-        || kind.is_block_device()
-        || kind.is_socket()
-    {
-        return Ok(());
-    }
-    OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(path)?.sync_all()
 }
 
 #[cfg(test)]

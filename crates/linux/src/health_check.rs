@@ -1,10 +1,12 @@
 //! Whether the system is well: commands that succeed and units of systemd that are active, all at once, within a time.
 
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use client_core::clock::{Clock, Paused};
 
+use crate::explain;
 use crate::process_group::{Ended, LAST_WORDS, Output, ProcessGroup};
 
 /// What is looked at, and how long it may take.
@@ -91,7 +93,10 @@ fn failure(mut command: Command, name: &str, timeout: Duration, clock: &dyn Cloc
     output.await_end(LAST_WORDS);
     match ended {
         Ok(Ended::Exited(status)) if status.success() => None,
-        Ok(Ended::Exited(status)) => Some(status.to_string()),
+        Ok(Ended::Exited(status)) => {
+            let program = name.split_whitespace().next().unwrap_or_default();
+            Some(explain::ended(Path::new(program), status))
+        }
         Ok(Ended::TimedOut) => Some("it takes too long".to_owned()),
         Ok(Ended::Stopped) => Some("stopped".to_owned()),
         Err(error) => Some(error.to_string()),

@@ -8,7 +8,6 @@ use std::fmt;
 use std::fs;
 use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
@@ -18,6 +17,7 @@ use std::time::Duration;
 use client_core::clock::Clock;
 use client_core::server::{Attribute, AttributeValue};
 
+use crate::explain;
 use crate::process_group::{Ended, ProcessGroup, SMALL_STACK, log_lines};
 
 /// Names of inventory programs begin with this.
@@ -210,10 +210,12 @@ fn inventory_programs(directory: &Path) -> Result<Vec<PathBuf>, KeyValueError> {
         let entry = entry.map_err(wrong)?;
         let path = entry.path();
         let named = entry.file_name().to_str().is_some_and(|name| name.starts_with(INVENTORY_PREFIX));
-        let executable =
-            |metadata: fs::Metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0;
-        if named && fs::metadata(&path).is_ok_and(executable) {
-            programs.push(path);
+        match fs::metadata(&path) {
+            Ok(found) if named && found.is_file() && found.permissions().mode() & 0o111 == 0 => {
+                log::warn!("inventory: {} is left out: {}", path.display(), explain::NOT_EXECUTABLE);
+            }
+            Ok(found) if named && found.is_file() => programs.push(path),
+            Ok(_) | Err(_) => {}
         }
     }
     programs.sort();
@@ -295,11 +297,7 @@ fn run(
         return Err(KeyValueError::TooMuch { path: path(), limit: limits.output_bytes });
     }
     if !status.success() {
-        let how = match status.signal() {
-            Some(signal) => format!("killed by signal {signal}"),
-            None => status.to_string(),
-        };
-        return Err(KeyValueError::Failed { path: path(), how });
+        return Err(KeyValueError::Failed { path: path(), how: explain::ended(program, status) });
     }
     parse(&bytes).map_err(|(line, reason)| KeyValueError::Line { path: path(), line, reason })
 }

@@ -5,6 +5,7 @@ pub mod block_device;
 pub mod boot_env;
 pub mod built_ins;
 pub mod daemon_process;
+pub mod explain;
 pub mod files;
 pub mod health_check;
 pub mod key_value_scripts;

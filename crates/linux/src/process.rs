@@ -12,6 +12,11 @@ use std::time::Duration;
 use client_core::window::WeekTime;
 use nix::sys::stat::{Mode, umask};
 
+/// Whether this process acts as root.
+pub fn is_root() -> bool {
+    nix::unistd::geteuid().is_root()
+}
+
 /// Files made by this process are for its owner only, whatever it was started with.
 pub fn set_private_umask() {
     let inherited = umask(Mode::from_bits_truncate(0o077));

@@ -10,12 +10,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use client_core::clock::Clock;
+use client_core::text::printable;
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
 
-use crate::process;
+use crate::{explain, process};
 
 /// How long a program that took too long has between SIGTERM and SIGKILL.
 const GRACE: Duration = Duration::from_secs(10);
@@ -88,6 +89,11 @@ impl ProcessGroup {
     /// # Errors
     /// When it cannot be started.
     pub fn spawn(command: &mut Command) -> io::Result<ProcessGroup> {
+        ProcessGroup::start(command).map_err(|error| explain::start_error(command.get_program(), error))
+    }
+
+    /// [`spawn`](ProcessGroup::spawn) with the bare error of the operating system.
+    pub(crate) fn start(command: &mut Command) -> io::Result<ProcessGroup> {
         process::give_back_umask(command);
         let mut child = command.process_group(0).spawn()?;
         let id = i32::try_from(child.id()).map_err(io::Error::other)?;
@@ -232,9 +238,12 @@ pub(crate) fn log_lines(
             match reader.by_ref().take(1024).read_until(b'\n', &mut line) {
                 Ok(0) | Err(_) => return,
                 Ok(_) if logged > LOGGED_BYTES => {}
-                Ok(count) => {
-                    logged += count + LINE_BYTES;
-                    log::info!("{name} ({stream}): {}", String::from_utf8_lossy(&line).trim_end());
+                Ok(_) => {
+                    let text = String::from_utf8_lossy(&line);
+                    // A NUL takes five times its room where it is spelt out.
+                    let text = printable(text.trim_end());
+                    logged += text.len() + LINE_BYTES;
+                    log::info!("{name} ({stream}): {text}");
                     if logged > LOGGED_BYTES {
                         log::info!("{name} ({stream}): the rest of what it writes is not logged");
                     }

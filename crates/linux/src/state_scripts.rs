@@ -6,7 +6,6 @@
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::Arc;
@@ -16,9 +15,8 @@ use client_core::artifact::StateScript;
 use client_core::clock::{Clock, Paused};
 use client_core::deploy::scripts::{OnScriptFailure, ScriptError, ScriptPoint, ScriptRunner};
 
-use crate::atomic_file;
 use crate::process_group::{Ended, LAST_WORDS, Output, ProcessGroup};
-use crate::regular_file;
+use crate::{atomic_file, explain, regular_file};
 
 /// Exit status by which a script asks to be run again later.
 const RETRY_LATER: i32 = 21;
@@ -94,11 +92,7 @@ impl LinuxScripts {
                 return Ok(());
             }
             if status.code() != Some(RETRY_LATER) {
-                let how = match status.signal() {
-                    Some(signal) => format!("killed by signal {signal}"),
-                    None => status.to_string(),
-                };
-                return Err(ScriptError::Failed { script: name, how });
+                return Err(ScriptError::Failed { script: name, how: explain::ended(script, status) });
             }
             let since = first_retry.get_or_insert_with(Instant::now).elapsed();
             if since.saturating_add(self.times.retry_interval) > self.times.retry_timeout {

@@ -1,11 +1,12 @@
 //! Device type, running slot and reboot on Linux.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use client_core::slot::{Slot, SlotError, System};
 
+use crate::explain;
 use crate::process_group::{Ended, ProcessGroup};
 use crate::regular_file;
 use crate::slots::{SlotPaths, running_slot};
@@ -52,7 +53,9 @@ impl System for LinuxSystem {
                 group.spare_the_rest();
                 Ok(())
             }
-            Ended::Exited(status) => Err(io_error(std::io::Error::other(status.to_string()))),
+            Ended::Exited(status) => {
+                Err(io_error(std::io::Error::other(explain::ended(Path::new(program), status))))
+            }
             Ended::TimedOut | Ended::Stopped => {
                 // It may have done its work all the same: whoever asked waits for the restart and sees.
                 log::warn!("{} does not come to an end", self.reboot_command);

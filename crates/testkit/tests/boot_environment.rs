@@ -295,6 +295,9 @@ impl BootEnv for UBootStandIn {
         }
         Ok(())
     }
+    fn check_write(&mut self, _: &[(&str, &str)]) -> Result<(), BootEnvError> {
+        Ok(())
+    }
     fn describe(&self) -> String {
         "stand-in".to_owned()
     }
@@ -367,6 +370,9 @@ impl BootEnv for GrubStandIn {
         }
         self.put_copy(1, &variables);
         self.put_copy(0, &variables);
+        Ok(())
+    }
+    fn check_write(&mut self, _: &[(&str, &str)]) -> Result<(), BootEnvError> {
         Ok(())
     }
     fn describe(&self) -> String {

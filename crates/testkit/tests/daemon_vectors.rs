@@ -474,6 +474,9 @@ impl BootEnv for NoEnv {
     fn write(&mut self, _: &[(&str, &str)]) -> Result<(), BootEnvError> {
         Err(BootEnvError::NoValidCopy { copies: String::new() })
     }
+    fn check_write(&mut self, _: &[(&str, &str)]) -> Result<(), BootEnvError> {
+        Err(BootEnvError::NoValidCopy { copies: String::new() })
+    }
     fn describe(&self) -> String {
         "none".into()
     }

@@ -155,6 +155,10 @@ impl BootEnv for SwappedEnv {
         Ok(())
     }
 
+    fn check_write(&mut self, changes: &[(&str, &str)]) -> Result<(), BootEnvError> {
+        self.inner.borrow_mut().check_write(changes)
+    }
+
     fn describe(&self) -> String {
         self.inner.borrow().describe()
     }

@@ -2,6 +2,7 @@
 //! and the reason names the entry.
 
 use super::compression::Compression;
+use crate::text::printable;
 use std::fmt;
 use std::io;
 
@@ -17,6 +18,8 @@ pub enum ArtifactError {
     Source { source: io::Error },
     /// Writing an artifact, or reading what goes into one, failed.
     Write { doing: String, source: io::Error },
+    /// It is something else altogether.
+    ForeignFormat { found: &'static str },
     /// The data ended in the middle of `entry`.
     Truncated { entry: String },
     /// A tar header or tar structure this reader does not accept.
@@ -262,6 +265,7 @@ impl fmt::Display for ArtifactError {
                 write!(f, "{}: not a plain file name for a payload file", Shown(name))
             }
             ArtifactError::EmptyPayloadWith { what } => write!(f, "an empty payload cannot have {what}"),
+            ArtifactError::ForeignFormat { found } => write!(f, "not a Mender artifact: it is {found}"),
             ArtifactError::DuplicateMember { entry } => write!(f, "{}: in the archive twice", Shown(entry)),
             ArtifactError::AfterFailure => write!(f, "the artifact was refused before"),
             ArtifactError::CannotWrite { problem } => write!(f, "cannot write the artifact: {problem}"),
@@ -303,20 +307,14 @@ impl fmt::Display for Hex<'_> {
     }
 }
 
-/// A name from an artifact, made safe for a log line: control characters escaped, and not longer than 80 characters.
+/// A name from an artifact, made safe for a log line, and not longer than 80 characters.
 struct Shown<'a>(&'a str);
 
 impl fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for c in self.0.chars().take(80) {
-            match c.is_control() {
-                true => write!(f, "{}", c.escape_unicode())?,
-                false => write!(f, "{c}")?,
-            }
-        }
-        match self.0.chars().nth(80) {
-            Some(_) => write!(f, "..."),
-            None => Ok(()),
+        match self.0.char_indices().nth(80) {
+            Some((end, _)) => write!(f, "{}...", printable(&self.0[..end])),
+            None => f.write_str(&printable(self.0)),
         }
     }
 }
@@ -341,6 +339,6 @@ mod tests {
     fn hostile_names_cannot_forge_log_lines() {
         let error = ArtifactError::PayloadName { name: format!("a\n{}", "b".repeat(100)) };
         let shown = error.to_string();
-        assert!(!shown.contains('\n') && shown.contains("\\u{a}") && shown.contains("..."), "{shown}");
+        assert!(!shown.contains('\n') && shown.contains("a\\nb") && shown.contains("..."), "{shown}");
     }
 }

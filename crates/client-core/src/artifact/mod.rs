@@ -15,6 +15,7 @@ mod der;
 #[cfg(feature = "rsa-ecdsa")]
 mod encrypted_key;
 mod error;
+mod foreign;
 mod header;
 mod json;
 mod limits;
@@ -66,12 +67,23 @@ const DATA: &str = "data/0000.tar";
 /// # Errors
 /// [`ArtifactError::Source`] when the source could not be read; anything else is a verdict on the artifact.
 pub fn open<R: Read + Send + 'static>(
-    source: R,
+    mut source: R,
     trust: &Trust,
     limits: &Limits,
 ) -> Result<Artifact, ArtifactError> {
-    let mut tar = TarReader::new(BufReader::with_capacity(SOURCE_BYTES, source), "the artifact", limits);
-    expect(&mut tar, "version")?;
+    let mut start = Vec::new();
+    source
+        .by_ref()
+        .take(foreign::LOOK_BYTES as u64)
+        .read_to_end(&mut start)
+        .map_err(ArtifactError::from_io)?;
+    let foreign = foreign::name(&start);
+    let source = BufReader::with_capacity(SOURCE_BYTES, Cursor::new(start).chain(source));
+    let mut tar = TarReader::new(source, "the artifact", limits);
+    expect(&mut tar, "version").map_err(|error| match foreign {
+        Some(found) => ArtifactError::ForeignFormat { found },
+        None => error,
+    })?;
     let version_bytes = tar.read_all("bytes", limits.version_bytes)?;
     expect(&mut tar, "manifest")?;
     let manifest_bytes = tar.read_all("bytes", limits.manifest_bytes)?;

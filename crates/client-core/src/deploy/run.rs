@@ -103,7 +103,10 @@ pub fn install(
     deployment.learn(&header);
     let mut run = Run::new(device, record, deployment, options);
     if let Err(error) = run.open_handler() {
-        let unknown = matches!(error, InstallError::UnknownPayloadType { .. });
+        let unknown = matches!(
+            error,
+            InstallError::UnknownPayloadType { .. } | InstallError::ModuleNotExecutable { .. }
+        );
         if !unknown {
             return refused(run.observer, error.into());
         }
@@ -197,6 +200,7 @@ fn is_settled(device: &mut Device<'_>) -> Result<bool, InstallError> {
             | BootError::NotSet { .. }
             | BootError::BadValue { .. }
             | BootError::CanaryMissing { .. }
+            | BootError::CannotBeArmed { .. }
             | BootError::NotOnTrial { .. }),
         ) => Err(error.into()),
     }
@@ -663,7 +667,10 @@ impl<'r> Run<'r> {
             None => None,
             Some(modules) => match modules.open(payload_type) {
                 Ok(handler) => Some(handler),
-                Err(error @ InstallError::UnknownPayloadType { .. }) => {
+                Err(
+                    error @ (InstallError::UnknownPayloadType { .. }
+                    | InstallError::ModuleNotExecutable { .. }),
+                ) => {
                     log::error!("{}: {error}", self.deployment.artifact_name);
                     None
                 }

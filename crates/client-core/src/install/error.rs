@@ -1,6 +1,7 @@
 //! Why an installation stopped.
 
 use std::fmt;
+use std::path::PathBuf;
 
 use super::files::FilesError;
 use super::payload_problem::PayloadProblem;
@@ -81,6 +82,13 @@ pub enum InstallError {
         /// The payload type.
         payload_type: String,
     },
+    /// There is an update module for this payload type that may not be run.
+    ModuleNotExecutable {
+        /// The payload type.
+        payload_type: String,
+        /// The module.
+        path: PathBuf,
+    },
     /// A file or directory cannot be used.
     Files(FilesError),
     /// A file or a directory tree cannot be installed as the payload says. Its destination has not changed.
@@ -118,6 +126,11 @@ impl fmt::Display for InstallError {
             InstallError::UnknownPayloadType { payload_type } => {
                 write!(f, "no update module for payload type {payload_type:?}")
             }
+            InstallError::ModuleNotExecutable { payload_type, path } => write!(
+                f,
+                "the update module for payload type {payload_type:?} is not executable: chmod +x {}",
+                path.display()
+            ),
             InstallError::Files(error) => error.fmt(f),
             InstallError::Payload(problem) => problem.fmt(f),
         }
@@ -141,6 +154,7 @@ impl std::error::Error for InstallError {
             | InstallError::NotBack { .. }
             | InstallError::Handler { .. }
             | InstallError::UnknownPayloadType { .. }
+            | InstallError::ModuleNotExecutable { .. }
             | InstallError::Payload(_) => None,
         }
     }

@@ -64,6 +64,8 @@ impl PayloadHandler for RootfsImage<'_> {
         // The other slot may be overwritten only while nothing points at it, durably.
         self.boot.settled(running)?;
         let target = !running;
+        // An update that can never be tried is not worth a byte.
+        self.boot.can_arm(target)?;
         let mut device = self.slots.open(target)?;
         // Once more, now that the slot is ours: another process may have armed it while we waited for it.
         self.boot.settled(running)?;

@@ -18,6 +18,12 @@ mod ioctls {
         /// Writes back and forgets the cached blocks of a block device.
         block_flush_buffers, 0x12, 97
     );
+
+    // linux/fs.h: _IO(0x12, 94), with a pointer to an int all the same.
+    nix::ioctl_read_bad!(
+        /// Whether a block device refuses writes.
+        block_read_only, nix::request_code_none!(0x12, 94), libc::c_int
+    );
 }
 
 /// A regular file or a block device, of the length it had when it was opened.
@@ -66,6 +72,9 @@ impl FileDevice {
             .open(path)?;
         let kind = file.metadata()?.file_type();
         check_kind(kind)?;
+        if kind.is_block_device() && access != Access::Read && is_read_only(&file)? {
+            return Err(io::ErrorKind::ReadOnlyFilesystem.into());
+        }
         // Works for both, where the length in the metadata is 0 for a block device.
         let len = file.seek(SeekFrom::End(0))?;
         let name = path.display().to_string();
@@ -130,6 +139,14 @@ impl BlockDevice for FileDevice {
     fn name(&self) -> &str {
         &self.name
     }
+}
+
+/// Whether the device itself refuses writes; opening it for them may succeed all the same.
+fn is_read_only(file: &File) -> io::Result<bool> {
+    let mut read_only: libc::c_int = 0;
+    // SAFETY: the request writes one int, which lives until it returns; `file` keeps the descriptor open.
+    unsafe { ioctls::block_read_only(file.as_raw_fd(), &mut read_only) }?;
+    Ok(read_only != 0)
 }
 
 /// An eMMC boot partition whose write protection was lifted; dropping it protects the partition again.

@@ -12,9 +12,8 @@ pub use tree::Tree;
 use std::fs;
 use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -27,9 +26,8 @@ use client_core::install::{
 };
 
 use crate::built_ins::BuiltIns;
-use crate::process;
 use crate::process_group::{Ended, LAST_WORDS, Output, ProcessGroup, SMALL_STACK};
-use crate::regular_file;
+use crate::{explain, process, regular_file};
 use streams::{StreamError, Streams, Taken};
 
 /// Longest answer to a question, in bytes. The longest legal one has ten.
@@ -67,9 +65,13 @@ impl UpdateModules {
         UpdateModules { settings }
     }
 
+    fn place(&self, payload_type: &str) -> PathBuf {
+        self.settings.data_directory.join(MODULES).join(payload_type)
+    }
+
     /// The executable for `payload_type`, where there is one. A payload type is one plain path component.
     fn find(&self, payload_type: &str) -> Option<PathBuf> {
-        let module = self.settings.data_directory.join(MODULES).join(payload_type);
+        let module = self.place(payload_type);
         let is_executable = fs::metadata(&module)
             .is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0);
         // The module is started in its file tree: a relative path would lead elsewhere there.
@@ -96,7 +98,12 @@ impl Modules for UpdateModules {
                 return Ok(built_in);
             }
             (None, None) => {
-                return Err(InstallError::UnknownPayloadType { payload_type: payload_type.to_owned() });
+                let payload_type = payload_type.to_owned();
+                let path = self.place(&payload_type);
+                return Err(match path.is_file() {
+                    true => InstallError::ModuleNotExecutable { payload_type, path },
+                    false => InstallError::UnknownPayloadType { payload_type },
+                });
             }
         };
         log::info!("payload type {payload_type}: update module {}", module.display());
@@ -197,7 +204,7 @@ impl UpdateModule {
     fn judge(&self, state: State, ended: io::Result<Ended>) -> Result<(), InstallError> {
         match ended {
             Ok(Ended::Exited(status)) if status.success() => Ok(()),
-            Ok(Ended::Exited(status)) => Err(self.failed(state, how(status))),
+            Ok(Ended::Exited(status)) => Err(self.failed(state, explain::ended(&self.module, status))),
             Ok(Ended::TimedOut) => {
                 let seconds = self.timeout.as_secs();
                 Err(self.failed(state, format!("ended because it took longer than {seconds} s")))
@@ -249,7 +256,7 @@ impl UpdateModule {
             (Some((_, meaning)), _) => Ok(*meaning),
             (None, Some((_, default))) if answer.is_empty() => Ok(*default),
             (None, _) => {
-                let said: String = answer.chars().filter(|c| !c.is_control()).take(64).collect();
+                let said: String = answer.chars().take(64).collect();
                 Err(self.failed(state, format!("says {said:?}, which is none of its answers")))
             }
         }
@@ -386,13 +393,7 @@ impl PayloadHandler for UpdateModule {
     }
 }
 
-fn how(status: ExitStatus) -> String {
-    match status.signal() {
-        Some(signal) => format!("killed by signal {signal}"),
-        None => status.to_string(),
-    }
-}
-
+/// Without a look at each file, which the module or what it left running may remove meanwhile.
 fn sync_file_system(tree: &Tree) -> io::Result<()> {
     Ok(nix::unistd::syncfs(fs::File::open(tree.path(""))?)?)
 }

@@ -80,13 +80,11 @@ impl Tree {
             ("header/type-info", &header.type_info),
             ("header/meta-data", payload.and_then(|payload| payload.meta_data.as_deref()).unwrap_or("null")),
         ] {
-            atomic_file::write_new(&self.path(path), content.as_bytes(), 0o600)?;
+            let mut file = create(&self.path(path))?;
+            file.write_all(content.as_bytes())?;
         }
-        // The files first, then the names that lead to them, up to the datastore.
-        for directory in self.path("header").ancestors().take(7) {
-            atomic_file::sync_directory(directory)?;
-        }
-        Ok(())
+        // With the names that lead to it.
+        atomic_file::sync_tree(&self.root)
     }
 
     /// Stores all payload files in `files/`. Returns only when all of them have the checksum of the manifest, the
@@ -106,7 +104,8 @@ impl Tree {
                 Stored::Disk(error) => self.error("store a file in", error),
             })?;
         }
-        atomic_file::sync_directory(&self.path("files")).map_err(|error| self.error("sync", error))
+        // Not one by one: a module with 500 files would cost 500 flushes of the disk.
+        atomic_file::sync_tree(&self.path("files")).map_err(|error| self.error("sync", error))
     }
 
     /// Removes it with all that is in it. A missing one is fine.
@@ -123,6 +122,11 @@ impl Tree {
     }
 }
 
+/// A new file, to be made durable with the others.
+fn create(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
+}
+
 /// What went wrong: on the way in, or on the way to the disk.
 enum Stored {
     Artifact(ArtifactError),
@@ -131,8 +135,7 @@ enum Stored {
 
 fn store(path: &Path, file: &mut PayloadFile<'_>, progress: &mut dyn Progress) -> Result<(), Stored> {
     let total_bytes = file.size();
-    let mut target: File =
-        OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(Stored::Disk)?;
+    let mut target = create(path).map_err(Stored::Disk)?;
     let mut done_bytes = 0;
     loop {
         let bytes = file.fill_buf().map_err(|error| Stored::Artifact(ArtifactError::from_io(error)))?;
@@ -148,7 +151,6 @@ fn store(path: &Path, file: &mut PayloadFile<'_>, progress: &mut dyn Progress) -
             progress.written(done_bytes, total_bytes);
         }
     }
-    target.sync_all().map_err(Stored::Disk)?;
     progress.written(done_bytes, total_bytes);
     Ok(())
 }
