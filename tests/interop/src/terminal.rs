@@ -19,6 +19,10 @@ const CLIENT: u16 = 4;
 const SESSION: &str = "11111111-1111-4111-8111-111111111111";
 /// Long enough for anything that happens at all.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Long enough for the first prompt of a shell.
+const PROMPT_PATIENCE: Duration = Duration::from_secs(15);
+/// Shells until one speaks.
+const SHELLS_MAX: u32 = 3;
 
 /// A value of MessagePack, as far as it occurs.
 #[derive(Debug, Clone, PartialEq)]
@@ -251,24 +255,43 @@ impl<F: Frames> Session<F> {
     /// The next message of this kind; others are passed over.
     #[track_caller]
     fn expect(&mut self, proto: u16, kind: &str) -> Message {
-        let deadline = Instant::now() + PATIENCE;
-        let mut others = Vec::new();
-        while let Some(frame) = self.frames.receive(deadline) {
-            match Message::decode(&frame) {
-                Some(message) if (message.proto, &*message.kind) == (proto, kind) => return message,
-                other => others.push(other),
-            }
-        }
+        let others = match self.next(proto, kind, PATIENCE) {
+            Ok(message) => return message,
+            Err(others) => others,
+        };
         panic!("no {proto}/{kind} came, but {others:#?}");
     }
 
-    /// Starts a shell.
+    /// The same within `patience`; else what came instead.
+    fn next(&mut self, proto: u16, kind: &str, patience: Duration) -> Result<Message, Vec<Option<Message>>> {
+        let deadline = Instant::now() + patience;
+        let mut others = Vec::new();
+        while let Some(frame) = self.frames.receive(deadline) {
+            match Message::decode(&frame) {
+                Some(message) if (message.proto, &*message.kind) == (proto, kind) => return Ok(message),
+                other => others.push(other),
+            }
+        }
+        Err(others)
+    }
+
+    /// Starts a shell, and waits until it has said something.
+    ///
+    /// On a busy machine the shell of `mender-connect` 2.1 sometimes starts and stays mute, whatever is typed. It is
+    /// ended then, and another one started.
     #[track_caller]
     pub fn start_shell(&mut self) {
-        let size = [("terminal_height", Value::Int(24)), ("terminal_width", Value::Int(80))];
-        self.send(SHELL, "new", &size, Vec::new());
-        let started = self.expect(SHELL, "new");
-        assert_eq!(started.props.get("status"), Some(&Value::Int(1)), "{started:?}");
+        for _ in 0..SHELLS_MAX {
+            let size = [("terminal_height", Value::Int(24)), ("terminal_width", Value::Int(80))];
+            self.send(SHELL, "new", &size, Vec::new());
+            let started = self.expect(SHELL, "new");
+            assert_eq!(started.props.get("status"), Some(&Value::Int(1)), "{started:?}");
+            if self.next(SHELL, "shell", PROMPT_PATIENCE).is_ok() {
+                return;
+            }
+            self.stop_shell();
+        }
+        panic!("{SHELLS_MAX} shells were started, and none said anything");
     }
 
     /// Types `line` and waits until `expected` was printed.

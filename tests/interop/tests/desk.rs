@@ -48,7 +48,7 @@ impl Desk {
     fn types(&self, commands: &str) -> String {
         let output = Command::new("sh").args(["-e", "-c", commands]).stdin(Stdio::null()).output().unwrap();
         assert!(output.status.success(), "{commands}\n{}", shown(&output));
-        shown(&output)
+        String::from_utf8(output.stdout).unwrap()
     }
 
     /// What `show-artifact` says.
