@@ -27,6 +27,7 @@ use crate::install::{
     RootfsImage,
 };
 use crate::provides::{Provides, UNKNOWN_ARTIFACT};
+use crate::server::{Download, ServerError};
 use crate::slot::{Slots, System};
 use crate::state_store::StateStore;
 
@@ -144,6 +145,11 @@ pub fn carry_out(
     let mut run = Run::new(device, record, deployment, &options);
     run.drive(Stage::Download, Some(Incoming::Ordered { open, policy }));
     Ok(run.finish(Command::Install))
+}
+
+/// Whether what was being downloaded is another thing now: what came of it has no rest, and a new beginning may have.
+fn is_changed_source(error: &DeployError) -> bool {
+    matches!(Download::cause(error), Some(ServerError::ContentChanged { .. }))
 }
 
 /// Makes sure that no other deployment is in progress.
@@ -827,6 +833,9 @@ impl<'r> Run<'r> {
             }
             Err(error) => {
                 log::error!("{}: {stage:?} failed: {error}", self.deployment.artifact_name);
+                if stage == Stage::Download && is_changed_source(&error) && self.is_offered_again() {
+                    self.deployment.offered_again = true;
+                }
                 self.fail(error);
                 if let (Some(point), true) =
                     (stage.error_scripts(self.conduct), stage != Stage::VerifyRollback)
