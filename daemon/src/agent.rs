@@ -22,11 +22,11 @@ use linux::signals;
 use linux::state_scripts::LinuxScripts;
 use linux::waiter::LinuxClock;
 
-use crate::compose::{ComposeError, LOCK_PATIENCE, LazyBootEnv, Setup};
+use crate::compose::{ComposeError, LOCK_PATIENCE, LazyBootEnv, NO_SERVER, Setup};
 #[cfg(feature = "dbus")]
 use crate::dbus::{AddOns, ControlMaps};
 use crate::deployment_log::DeploymentLogs;
-use crate::gates::{Desk, Gates};
+use crate::gates::{ConfigurationGate, Desk, Gates};
 use crate::http::{HttpError, HttpTransport, IdleConnections};
 use crate::keystore::{self, KeyStoreError};
 #[cfg(feature = "dbus")]
@@ -68,7 +68,7 @@ impl fmt::Display for AgentError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             AgentError::Compose(error) => error.fmt(f),
-            AgentError::NoServer => f.write_str("no server is configured: set ServerURL or Servers"),
+            AgentError::NoServer => f.write_str(NO_SERVER),
             AgentError::PidFile(LockError::Held { path }) => {
                 write!(f, "a daemon is running already: it holds {}", path.display())
             }
@@ -132,6 +132,11 @@ pub fn run(setup: &Setup, bootstrap: impl FnOnce(&Setup)) -> Result<(), AgentErr
     if let Some(add_ons) = &add_ons {
         api.watch_token(add_ons.watcher());
     }
+    if setup.config_error.is_none() {
+        if let Err(error) = setup.keep_config() {
+            log::warn!("a daemon that finds a bad configuration would have none: {error}");
+        }
+    }
     drop(lock);
     bootstrap(setup);
     show_loss(setup, &board);
@@ -163,6 +168,7 @@ pub fn run(setup: &Setup, bootstrap: impl FnOnce(&Setup)) -> Result<(), AgentErr
         },
     };
     let gates = Gates::of_daemon(config, desk.clone(), Arc::clone(&watched));
+    let gates = gates.behind(Box::new(ConfigurationGate(setup.config_files())));
     #[cfg(feature = "dbus")]
     let gates = match &add_ons {
         Some(add_ons) => gates.behind(add_ons.control_gate()),
@@ -389,6 +395,9 @@ impl LinuxHost<'_> {
         let name = record.map(|record| record.unwrap_or_default().installed.name().to_owned());
         let device_type = self.setup.system().device_type().map_err(|error| error.to_string());
         let mut known = Vec::new();
+        if let Some(error) = &self.setup.config_error {
+            known.push(("rust_ota_config_error", error.clone()));
+        }
         for (key, value) in [("artifact_name", name), ("device_type", device_type)] {
             match value {
                 Ok(value) => known.push((key, value)),

@@ -15,7 +15,9 @@ use client_core::config::{Bootloader, Config, ConfigError, Source};
 use client_core::deploy::Policy;
 use client_core::deploy::record::{Record, RecordError};
 use client_core::server::DownloadSettings;
+use client_core::slot::{Slot, SlotError, System};
 use client_core::state_store::{StateError, TwoCopyRecord};
+use linux::atomic_file;
 use linux::block_device::FileDevice;
 use linux::boot_env::{self, BootEnvPaths};
 use linux::daemon_process::OtherwiseAsk;
@@ -41,8 +43,18 @@ const PID_FILE: &str = "rust-ota.pid";
 const STATUS_SOCKET: &str = "status.sock";
 const RUN_DIRECTORY: &str = "/run/rust-ota";
 const BOOTSTRAP_FILE: &str = "bootstrap.mender";
+/// The configuration that the daemon last ran with and that was good: files with their names, the stronger one last.
+const LAST_GOOD_FILE: &str = "rust-ota-last-good.conf";
+/// What it is called until it is complete.
+const NEW_LAST_GOOD_FILE: &str = "rust-ota-last-good.conf.new";
 /// How long another process may have the datastore before that is an error.
 pub const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+/// How long somebody waits for the first byte of an artifact who has typed its address.
+const BEGIN_WITHIN: Duration = Duration::from_secs(10);
+/// The program that restarts a device.
+const REBOOT_COMMAND: &str = "reboot";
+/// What a daemon is told without one.
+pub const NO_SERVER: &str = "no server is configured: set ServerURL or Servers";
 /// Longest configuration file that is read.
 const CONFIG_BYTES: u64 = 1024 * 1024;
 
@@ -127,22 +139,32 @@ pub struct Setup {
     trusted_certs: Option<String>,
     skip_verify: bool,
     passphrase_file: Option<PathBuf>,
+    files: ConfigFiles,
+    /// Why this is not the configuration that lies there, but the last good one.
+    pub config_error: Option<String>,
 }
 
-impl Setup {
-    /// Reads the configuration that `global` names. `environment` looks up a variable.
+/// Where the configuration lies.
+#[derive(Debug, Clone)]
+pub struct ConfigFiles {
+    /// What was named on the command line, and what is read otherwise.
+    fallback: (Option<PathBuf>, PathBuf),
+    main: (Option<PathBuf>, PathBuf),
+}
+
+/// The content of configuration files, each with its name.
+type Contents = Vec<(String, Vec<u8>)>;
+
+impl ConfigFiles {
+    /// The files, the stronger one last.
     ///
     /// # Errors
-    /// When a file cannot be read or understood. The default files may be missing; one that was named may not.
-    pub fn load(
-        global: &Global,
-        readable: Readable,
-        environment: impl Fn(&str) -> Option<PathBuf>,
-    ) -> Result<Setup, ComposeError> {
-        let configuration_directory = environment("MENDER_CONF_DIR").unwrap_or(CONFIG_DIRECTORY.into());
-        let default_datastore = environment("MENDER_DATASTORE_DIR").unwrap_or(DATASTORE.into());
-        let datastore = global.datastore.clone().unwrap_or(default_datastore);
-        let read = |named: Option<&Path>, default: &Path| match (read_config(named, default), readable) {
+    /// When one cannot be read. Those of the usual places may be missing; one that was named may not.
+    fn read(&self, readable: Readable) -> Result<Contents, ComposeError> {
+        let read = |(named, default): &(Option<PathBuf>, PathBuf)| match (
+            read_config(named.as_deref(), default),
+            readable,
+        ) {
             (Err(ComposeError::Io { source, .. }), Readable::ByThisUser)
                 if source.kind() == io::ErrorKind::PermissionDenied =>
             {
@@ -150,11 +172,72 @@ impl Setup {
             }
             (read, Readable::All | Readable::ByThisUser) => read,
         };
-        let fallback = read(global.fallback_config.as_deref(), &datastore.join(CONFIG_FILE))?;
-        let main = read(global.config.as_deref(), &configuration_directory.join(CONFIG_FILE))?;
-        let files: Vec<(String, Vec<u8>)> = fallback.into_iter().chain(main).collect();
-        let sources: Vec<Source<'_>> = files.iter().map(|(name, content)| Source { name, content }).collect();
-        let config = Config::parse(&sources).map_err(ComposeError::Config)?;
+        Ok(read(&self.fallback)?.into_iter().chain(read(&self.main)?).collect())
+    }
+
+    /// What keeps a daemon from going on with the configuration that lies there now.
+    pub fn problem(&self) -> Option<String> {
+        match self.read(Readable::All).and_then(|files| parse(&files)) {
+            Ok(config) if config.servers.is_empty() => Some(NO_SERVER.to_owned()),
+            Ok(_) => None,
+            Err(error) => Some(error.to_string()),
+        }
+    }
+}
+
+/// Who goes on with a configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum For {
+    /// Somebody at a prompt, who can put a bad one right.
+    Command,
+    /// The daemon: without it nothing can send the device a better one, so that it goes on with the last good one.
+    Daemon,
+}
+
+/// The configuration that was kept, if there is a good one.
+fn last_good(datastore: &Path) -> Option<Config> {
+    let kept = regular_file::read(&datastore.join(LAST_GOOD_FILE), CONFIG_BYTES).ok()?;
+    let kept: Vec<[String; 2]> = serde_json::from_slice(&kept).ok()?;
+    let files = kept.into_iter().map(|[name, content]| (name, content.into_bytes())).collect();
+    parse(&files).ok()
+}
+
+fn parse(files: &Contents) -> Result<Config, ComposeError> {
+    let sources: Vec<Source<'_>> = files.iter().map(|(name, content)| Source { name, content }).collect();
+    Config::parse(&sources).map_err(ComposeError::Config)
+}
+
+impl Setup {
+    /// Reads the configuration that `global` names. `environment` looks up a variable.
+    ///
+    /// # Errors
+    /// When a file cannot be read or understood, and there is nothing else to go on with.
+    pub fn load(
+        global: &Global,
+        for_whom: For,
+        readable: Readable,
+        environment: impl Fn(&str) -> Option<PathBuf>,
+    ) -> Result<Setup, ComposeError> {
+        let configuration_directory = environment("MENDER_CONF_DIR").unwrap_or(CONFIG_DIRECTORY.into());
+        let default_datastore = environment("MENDER_DATASTORE_DIR").unwrap_or(DATASTORE.into());
+        let datastore = global.datastore.clone().unwrap_or(default_datastore);
+        let files = ConfigFiles {
+            fallback: (global.fallback_config.clone(), datastore.join(CONFIG_FILE)),
+            main: (global.config.clone(), configuration_directory.join(CONFIG_FILE)),
+        };
+        let parsed = files.read(readable).and_then(|files| parse(&files));
+        let (config, config_error) = match (parsed, for_whom) {
+            (Ok(config), For::Daemon) if config.servers.is_empty() => match last_good(&datastore) {
+                Some(good) => (good, Some(NO_SERVER.to_owned())),
+                None => (config, None),
+            },
+            (Ok(config), _) => (config, None),
+            (Err(error), For::Command) => return Err(error),
+            (Err(error), For::Daemon) => match last_good(&datastore) {
+                Some(config) => (config, Some(error.to_string())),
+                None => return Err(error),
+            },
+        };
         Ok(Setup {
             skip_verify: global.skip_verify || config.skip_verify,
             trusted_certs: global.trusted_certs.clone(),
@@ -164,7 +247,44 @@ impl Setup {
             config,
             datastore,
             configuration_directory,
+            files,
+            config_error,
         })
+    }
+
+    /// Where the configuration lies.
+    pub fn config_files(&self) -> ConfigFiles {
+        self.files.clone()
+    }
+
+    /// Keeps the configuration for a daemon that finds a bad one; not that of an update that may still be undone. Call it
+    /// with the lock held.
+    ///
+    /// # Errors
+    /// When it cannot be written; what was kept before is still there.
+    pub fn keep_config(&self) -> Result<(), ComposeError> {
+        let record = Record::load(&mut self.open_state()?).map_err(ComposeError::Record)?;
+        if record.deployment.is_some() {
+            return Ok(());
+        }
+        let files = self.files.read(Readable::All)?;
+        // It may have been changed since it was read.
+        if parse(&files)?.servers.is_empty() {
+            return Ok(());
+        }
+        let text = |content: &Vec<u8>| String::from_utf8_lossy(content).into_owned();
+        let kept: Vec<[String; 2]> =
+            files.iter().map(|(name, content)| [name.clone(), text(content)]).collect();
+        let kept = serde_json::json!(kept).to_string().into_bytes();
+        let (path, new) = (self.datastore.join(LAST_GOOD_FILE), self.datastore.join(NEW_LAST_GOOD_FILE));
+        if read_bounded(&path).is_ok_and(|known| known == kept) {
+            return Ok(());
+        }
+        // What a power cut left behind.
+        let _ = fs::remove_file(&new);
+        atomic_file::write_new(&new, &kept, 0o600)
+            .and_then(|()| atomic_file::publish(&new, &path))
+            .map_err(|error| io_error("keep the configuration as", &path, error))
     }
 
     /// Whose artifacts are trusted. A key that cannot be used is left out with a warning as long as another one can
@@ -232,6 +352,11 @@ impl Setup {
         let environment = |name: &str| std::env::var(name).ok();
         let proxies = ProxyRules::from_environment(environment).map_err(HttpError::Proxy)?;
         Ok(HttpTransport::new(self.http_options(), proxies, clock))
+    }
+
+    /// How patient the downloads of a person at a prompt are.
+    pub fn download_settings_at_prompt(&self) -> DownloadSettings {
+        DownloadSettings { begin_within: Some(BEGIN_WITHIN), ..self.download_settings() }
     }
 
     /// How patient downloads are.
@@ -349,10 +474,21 @@ impl Setup {
     }
 
     /// The running system.
-    pub fn system(&self) -> LinuxSystem {
+    pub fn system(&self) -> DeviceSystem {
         let device_type_file =
             self.config.device_type_file.clone().map_or(self.datastore.join("device_type"), PathBuf::from);
-        LinuxSystem::new(self.slot_paths(), device_type_file, self.config.reboot_command.clone())
+        let command = self.config.reboot_command.clone();
+        let slots = [&self.config.rootfs_part_a, &self.config.rootfs_part_b];
+        let is_file = |path: &String| fs::metadata(path).is_ok_and(|metadata| metadata.is_file());
+        let is_virtual = slots.into_iter().flatten().any(is_file);
+        DeviceSystem {
+            restarts: command.is_some() || !is_virtual,
+            linux: LinuxSystem::new(
+                self.slot_paths(),
+                device_type_file,
+                command.unwrap_or(REBOOT_COMMAND.to_owned()),
+            ),
+        }
     }
 
     /// The state scripts.
@@ -410,6 +546,34 @@ impl linux::state_file::Documents for Documents {
 
     fn check(&self, document: &[u8]) -> Result<(), String> {
         Record::from_json(document).map(drop).map_err(|error| error.to_string())
+    }
+}
+
+/// The running system, and whether it is one to restart.
+pub struct DeviceSystem {
+    linux: LinuxSystem,
+    restarts: bool,
+}
+
+impl System for DeviceSystem {
+    fn running_slot(&self) -> Result<Slot, SlotError> {
+        self.linux.running_slot()
+    }
+
+    fn device_type(&self) -> Result<String, SlotError> {
+        self.linux.device_type()
+    }
+
+    /// On a virtual device somebody else plays the restart: the machine that it is a folder of has other things to do.
+    fn reboot(&self) -> Result<(), SlotError> {
+        if self.restarts {
+            return self.linux.reboot();
+        }
+        log::warn!(
+            "a restart is due and none is made: the slots are plain files; end this process, boot the other slot and \
+             start it again, or set RustOta.RebootCommand"
+        );
+        Ok(())
     }
 }
 
@@ -474,4 +638,47 @@ fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
         return Err(io::Error::other("larger than 1 MiB"));
     }
     Ok(content)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_configuration_that_is_kept_is_whole_or_none_whatever_was_cut() {
+        let folder = tempfile::tempdir().unwrap();
+        let (config, datastore) = (folder.path().join("mender.conf"), folder.path().join("data"));
+        let global =
+            Global { config: Some(config.clone()), datastore: Some(datastore.clone()), ..Global::default() };
+        let load = |for_whom| Setup::load(&global, for_whom, Readable::All, |_| None);
+        let write = |text: &str| fs::write(&config, text).unwrap();
+        let keep = || {
+            let setup = load(For::Daemon).unwrap();
+            let _lock = setup.lock().unwrap();
+            setup.keep_config().unwrap();
+        };
+        write("{\"RustOta\":{\"Typo\":1}}");
+        assert!(load(For::Daemon).is_err());
+        // One without a server is nothing to go on with.
+        write("{}");
+        keep();
+        let kept = datastore.join(LAST_GOOD_FILE);
+        assert!(!kept.exists());
+        write("{\"ServerURL\":\"https://a\"}");
+        fs::write(datastore.join(NEW_LAST_GOOD_FILE), "cut").unwrap();
+        keep();
+        let bytes = fs::read(&kept).unwrap();
+        for text in ["{", "{}", "{\"RustOta\":{\"Typo\":1}}"] {
+            write(text);
+            for length in 0..=bytes.len() {
+                fs::write(&kept, &bytes[..length]).unwrap();
+                let servers = load(For::Daemon).map(|setup| setup.config.servers).unwrap_or_default();
+                assert_eq!(servers.is_empty(), length < bytes.len(), "{text} {length}");
+            }
+            let setup = load(For::Daemon).unwrap();
+            assert_eq!(setup.config_error, setup.config_files().problem());
+            assert!(setup.config_error.is_some());
+            assert!(text == "{}" || load(For::Command).is_err());
+        }
+    }
 }

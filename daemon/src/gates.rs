@@ -11,6 +11,8 @@ use client_core::window::WeekTime;
 use linux::health_check::{self, Unwell};
 use linux::process;
 
+use crate::compose::ConfigFiles;
+
 /// How often it is looked at a window again at least: wall time may step.
 const WINDOW_AGAIN: Duration = Duration::from_secs(600);
 /// How often a question is looked at again at least; an answer wakes the daemon.
@@ -97,6 +99,23 @@ impl Desk {
     }
 }
 
+/// Refuses to commit what made the configuration a bad one: the next daemon could not use it, and another update would
+/// have to put it right.
+pub struct ConfigurationGate(pub ConfigFiles);
+
+impl Gatekeeper for ConfigurationGate {
+    fn watches(&self, gate: Gate) -> bool {
+        gate == Gate::Commit && self.0.problem().is_some()
+    }
+
+    fn ask(&mut self, question: &Question<'_>) -> Answer {
+        match self.0.problem().filter(|_| question.gate == Gate::Commit) {
+            Some(reason) => Answer::Refused { reason: format!("configuration: {reason}") },
+            None => Answer::Open { note: None },
+        }
+    }
+}
+
 /// The gates of this device.
 pub struct Gates {
     window: Option<MaintenanceWindow>,
@@ -111,7 +130,6 @@ pub struct Gates {
 
 impl Gates {
     /// Asks `other` too, before these.
-    #[cfg_attr(not(feature = "dbus"), allow(dead_code))]
     pub fn behind(mut self, other: Box<dyn Gatekeeper>) -> Gates {
         self.others.push(other);
         self

@@ -174,7 +174,7 @@ pub fn utc_millis(time: Duration) -> String {
 }
 
 /// Seconds since 1970 as `2026-11-22T19:01:54Z`. Days to date after Howard Hinnant's `civil_from_days`.
-fn utc(seconds: u64) -> String {
+pub fn utc(seconds: u64) -> String {
     let (days, of_day) = (seconds / 86_400, seconds % 86_400);
     let shifted = days + 719_468; // days since 1 March of year 0
     let era = shifted / 146_097;

@@ -28,6 +28,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use client_core::artifact::ReadAhead;
 use client_core::clock::Clock;
@@ -35,7 +36,7 @@ use client_core::deploy::gates::{AlwaysOpen, Gate};
 use client_core::deploy::record::Record;
 use client_core::deploy::stage::Stage;
 use client_core::deploy::{self, DeployError, Device, NoReporter, Options, Policy, Summary};
-use client_core::server::Download;
+use client_core::server::{Download, ServerError};
 use client_core::state_store::StateError;
 use client_core::text::printable;
 
@@ -45,10 +46,15 @@ use linux::waiter::LinuxClock;
 
 use crate::agent::AgentError;
 use crate::cli::{Command, Invocation, UsageError};
-use crate::compose::{ComposeError, Readable, Setup};
+use crate::compose::{ComposeError, For, Readable, Setup};
 use crate::gates::{Desk, Gates};
 use crate::logger::Destination;
 use crate::standalone::{Printer, print_json, print_line};
+
+/// Longest time for a connection that somebody waits for.
+const CONNECT_AT_PROMPT: Duration = Duration::from_secs(10);
+/// How often `install` begins again with what became another thing while it was transferred.
+const BEGINNINGS: u32 = 3;
 
 fn main() -> ExitCode {
     // A file must never be group-writable because of the environment this was started in.
@@ -151,7 +157,10 @@ fn with_setup(invocation: &Invocation, work: impl FnOnce(&Setup) -> Result<(), A
     match work(&setup) {
         Ok(()) => exit::SUCCESS,
         Err(error) => {
-            log::error!("{error}");
+            // On standard error the message below says it.
+            if invocation.global.log_file.is_some() || invocation.global.syslog {
+                log::error!("{error}");
+            }
             could_not(&error);
             exit::FAILURE
         }
@@ -236,8 +245,25 @@ fn demand(invocation: &Invocation, demand: Demand) -> u8 {
 /// Reads the configuration and starts logging.
 fn prepare(invocation: &Invocation) -> Result<Setup, ComposeError> {
     let global = &invocation.global;
+    let for_whom = match &invocation.command {
+        // Those that speak to the daemon have to find it where it is.
+        Command::Daemon
+        | Command::CheckUpdate
+        | Command::SendInventory
+        | Command::Status
+        | Command::Answer { .. } => For::Daemon,
+        Command::Install { .. }
+        | Command::Resume { .. }
+        | Command::Commit { .. }
+        | Command::Rollback { .. }
+        | Command::ShowArtifact
+        | Command::ShowProvides
+        | Command::Bootstrap { .. }
+        | Command::Version
+        | Command::Help(_) => For::Command,
+    };
     let readable = if prints_only(&invocation.command) { Readable::ByThisUser } else { Readable::All };
-    let setup = Setup::load(global, readable, |name| std::env::var_os(name).map(Into::into))?;
+    let setup = Setup::load(global, for_whom, readable, |name| std::env::var_os(name).map(Into::into))?;
     // The command line beats the configuration.
     let name = global.log_level.as_deref().or(setup.config.log_level.as_deref()).unwrap_or("info");
     let level = logger::level(name).ok_or_else(|| ComposeError::LogLevel(name.to_owned()))?;
@@ -251,6 +277,12 @@ fn prepare(invocation: &Invocation) -> Result<Setup, ComposeError> {
         path: global.log_file.as_deref().unwrap_or(std::path::Path::new("")).display().to_string(),
         source,
     })?;
+    if let Some(error) = &setup.config_error {
+        log::error!("{error}; going on with the last good configuration");
+    }
+    for warning in &setup.config.warnings {
+        log::warn!("{warning}");
+    }
     Ok(setup)
 }
 
@@ -363,33 +395,46 @@ fn install(
     policy: &Policy,
     options: &Options,
 ) -> Result<Summary, CommandError> {
-    let opened = open_source(source, setup);
-    let reader: Box<dyn Read + Send> = match opened {
-        Ok(reader) => reader,
-        // The deployment says what follows from it: nothing was modified.
-        Err(error) => Box::new(Broken(Some(error))),
-    };
-    // Reading the source, decoding and writing the slot are three threads.
-    let ahead = ReadAhead::new(reader).map_err(CommandError::Thread)?;
-    deploy::install(device, ahead, policy, options).map_err(CommandError::Deploy)
+    let mut beginning = 1;
+    loop {
+        let opened = open_source(source, setup);
+        let reader: Box<dyn Read + Send> = match opened {
+            Ok(reader) => reader,
+            // The deployment says what follows from it: nothing was modified.
+            Err(error) => Box::new(Broken(Some(error))),
+        };
+        // Reading the source, decoding and writing the slot are three threads.
+        let ahead = ReadAhead::new(reader).map_err(CommandError::Thread)?;
+        let summary = deploy::install(device, ahead, policy, options).map_err(CommandError::Deploy)?;
+        match &summary.error {
+            Some(error) if has_become_another(error) && beginning < BEGINNINGS => {
+                log::warn!("{error}; beginning again ({beginning} of {} times)", BEGINNINGS - 1);
+                beginning += 1;
+            }
+            Some(_) | None => return Ok(summary),
+        }
+    }
+}
+
+/// Whether what was transferred became another thing in the middle, so that a new beginning may go better.
+fn has_become_another(error: &DeployError) -> bool {
+    matches!(Download::cause(error), Some(ServerError::ContentChanged { .. }))
 }
 
 fn open_source(source: &OsStr, setup: &Setup) -> io::Result<Box<dyn Read + Send>> {
     if source == "-" {
         return Ok(Box::new(io::stdin()));
     }
-    let url = source.to_str().filter(|text| text.starts_with("http://") || text.starts_with("https://"));
-    if let Some(url) = url {
-        return open_url(url, setup).map_err(io::Error::other);
-    }
-    let file = File::open(source).and_then(|file| {
+    let path = match cli::Source::of(source).map_err(io::Error::other)? {
+        cli::Source::Web(url) => return open_url(&url, setup).map_err(io::Error::other),
+        cli::Source::Local(path) => path,
+    };
+    let file = File::open(&path).and_then(|file| {
         if file.metadata()?.is_dir() { Err(io::ErrorKind::IsADirectory.into()) } else { Ok(file) }
     });
     match file {
         Ok(file) => Ok(Box::new(file)),
-        Err(error) => {
-            Err(io::Error::new(error.kind(), format!("cannot open {}: {error}", source.to_string_lossy())))
-        }
+        Err(error) => Err(io::Error::new(error.kind(), format!("cannot open {}: {error}", path.display()))),
     }
 }
 
@@ -399,11 +444,12 @@ fn open_url(
     setup: &Setup,
 ) -> Result<Box<dyn Read + Send>, Box<dyn std::error::Error + Send + Sync>> {
     let clock: Arc<dyn Clock> = Arc::new(LinuxClock::new());
-    let transport = setup.http_transport(Arc::clone(&clock))?;
-    if url.starts_with("https://") {
+    let transport = setup.http_transport(Arc::clone(&clock))?.connecting_within(CONNECT_AT_PROMPT);
+    if url.get(..8).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https://")) {
         transport.check()?;
     }
-    let download = Download::open(url, Box::new(transport), clock, setup.download_settings())?;
+    let settings = setup.download_settings_at_prompt();
+    let download = Download::open(url, Box::new(transport), clock, settings)?;
     Ok(Box::new(download))
 }
 

@@ -723,3 +723,118 @@ fn a_deployment_stays_within_its_byte_budget() {
     assert!(log.contains("more than the budget of 1000000 bytes"), "{log}");
     assert_eq!(remote.device.pointer(), ("2".to_owned(), "0".to_owned()));
 }
+
+#[test]
+fn a_server_with_a_certificate_that_it_signed_itself_is_trusted_when_that_is_given() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tls").join(name);
+    let options = Options::new(folder.path().join("data")).auto_accept(true);
+    let server = Server::start(options.tls(file("own.pem"), file("odd.key"))).unwrap();
+    let device = VirtualDevice::new();
+    program(&device.path("identity"), "echo mac=02:00:00:00:00:01");
+    device.configure(|config| {
+        config["ServerURL"] = server.url().into();
+        config["RustOta"]["IdentityScript"] = json!(device.path("identity"));
+    });
+    let refused = device.says("bootstrap");
+    refused.says(1, &[]).because(&["CA:TRUE", "set ServerCertificate to a file with this very certificate"]);
+    device.configure(|config| config["ServerCertificate"] = json!(file("own.pem")));
+    device.says("bootstrap").says(0, &[]);
+}
+
+#[test]
+fn the_same_complaint_is_not_logged_again_and_again() {
+    let world = World::new(|options| options);
+    let mut remote = Remote::new(&world, 1);
+    remote.start();
+    wait_for("many questions", || (world.count("POST", "auth_requests") >= 6).then_some(()));
+    world.management.accept(&remote.id()).unwrap();
+    world.polled_again();
+    assert!(remote.terminate().success());
+    let log = remote.log();
+    let complaints = log.lines().filter(|line| line.contains("does not accept this device"));
+    assert_eq!(complaints.count(), 1, "{log}");
+}
+
+#[test]
+fn the_machine_under_a_virtual_device_is_not_restarted() {
+    let world = World::new(|options| options.auto_accept(true));
+    world.offer_release("rel-2");
+    let mut remote = Remote::new(&world, 1);
+    remote.device.configure(|config| config["RustOta"]["RebootCommand"] = json!(null));
+    remote.start();
+    let deployment = remote.order("rel-2");
+    remote.await_log("a restart is due and none is made: the slots are plain files");
+    remote.await_log("waiting for the restart");
+    assert!(!remote.device.path("restarted-by-name").exists());
+    assert_eq!(remote.device.pointer(), ("3".to_owned(), "1".to_owned()));
+    // Whoever plays the restart finds everything as after any other.
+    assert_eq!(remote.restart(), 3);
+    remote.await_status(&deployment, "success");
+    // What was configured is done, whatever the slots are.
+    remote.device.configure(|config| config["RustOta"]["RebootCommand"] = json!("reboot"));
+    assert!(remote.terminate().success());
+    world.offer_release("rel-3");
+    remote.start();
+    remote.order("rel-3");
+    wait_for("the restart", || remote.device.path("restarted-by-name").exists().then_some(()));
+}
+
+#[test]
+fn a_daemon_with_a_bad_configuration_goes_on_with_the_last_good_one() {
+    let world = World::new(|options| options.auto_accept(true));
+    let mut remote = Remote::new(&world, 1);
+    let spoil = |remote: &Remote<'_>| {
+        remote.device.configure(|config| config["RustOta"]["HealthChek"] = json!({ "Commands": ["true"] }));
+    };
+    // Without one it refuses, and so does whoever stands at a prompt.
+    spoil(&remote);
+    let words = ["mender.conf", "RustOta.HealthChek", "is RustOta.HealthCheck meant?"];
+    remote.device.says("daemon").says(1, &[]).because(&words);
+    remote.device.says("show-artifact").says(1, &[]).because(&words);
+    remote.device.configure(|config| drop(config["RustOta"].as_object_mut().unwrap().remove("HealthChek")));
+    remote.start();
+    world.polled_again();
+    assert!(remote.terminate().success());
+    spoil(&remote);
+    remote.start();
+    remote.await_log("is RustOta.HealthCheck meant?; going on with the last good configuration");
+    world.polled_again();
+    wait_for("the inventory with the error", || {
+        let inventory = world.management.inventory(&remote.id()).unwrap();
+        let error = inventory.iter().find(|attribute| attribute["name"] == "rust_ota_config_error")?;
+        error["value"].as_str().unwrap().contains("HealthChek").then_some(())
+    });
+    remote.device.says("show-artifact").says(1, &[]).because(&words);
+    assert_eq!(remote.device.says("status").code, 0);
+}
+
+#[test]
+fn an_update_that_spoils_the_configuration_is_rolled_back_and_one_that_mends_it_is_not() {
+    let world = World::new(|options| options.auto_accept(true));
+    let mut remote = Remote::new(&world, 1);
+    let (config, kept) = (remote.device.config(), remote.device.path("kept"));
+    let (config, kept) = (config.display(), kept.display());
+    // It brings a file that begins with what is there, with a comma and a brace too much or without.
+    let module = format!(
+        "case $1 in ArtifactInstall) cp {config} {kept}; cat files/conf >> {config};; \
+         ArtifactRollback) cp {kept} {config};; SupportsRollback) echo Yes;; esac"
+    );
+    fs::create_dir_all(remote.device.path("share/modules/v3")).unwrap();
+    program(&remote.device.path("share/modules/v3/conf"), &module);
+    for (name, content) in [("bad", "}"), ("good", "\n")] {
+        let spec = ArtifactSpec::module_image(name, &[testkit::artifacts::DEVICE_TYPE.to_owned()], "conf");
+        let file = testkit::artifacts::MemoryFile { name: "conf".into(), content: content.into() };
+        let path = world.folder.path().join(name);
+        fs::write(&path, testkit::artifacts::build(&spec, &[file], Some(remote.device.signer()))).unwrap();
+        world.management.upload_artifact(&path).unwrap();
+    }
+    remote.start();
+    let deployment = remote.order("bad");
+    remote.await_status(&deployment, "failure");
+    let log = wait_for("the log", || world.management.log(&deployment, &remote.id()).ok());
+    assert!(log.contains("refused before commit: configuration:"), "{log}");
+    remote.device.says("show-artifact").says(0, &["unknown"]);
+    let deployment = remote.order("good");
+    remote.await_status(&deployment, "success");
+}

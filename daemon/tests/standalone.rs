@@ -1057,3 +1057,110 @@ fn a_payload_of_another_type_has_no_update_module() {
     ran.because(&["no update module", "container"]);
     assert_untouched(&device);
 }
+
+#[test]
+fn whoever_mistypes_an_address_is_told_soon_and_what_is_wrong() {
+    let device = VirtualDevice::new();
+    let unused = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let begun = std::time::Instant::now();
+    let ran = device.run(["install", &format!("http://{unused}/a.mender")]);
+    ran.says(1, &REFUSED).because(&[&unused.to_string(), "refused", "giving up"]);
+    assert!(ran.stderr.contains("next attempt in"), "{ran:?}");
+    assert!(begun.elapsed() < std::time::Duration::from_secs(30), "{:?}", begun.elapsed());
+    for (address, words) in [
+        ("http://127.0.0.1/my file.mender", "it has a blank in it; write %20 for it"),
+        ("HTTP:///a.mender", "there is no host in it"),
+        (
+            "ftp://127.0.0.1/a.mender",
+            "ftp:// is not supported: install takes http://, https://, a file, or -",
+        ),
+        ("file://elsewhere/a.mender", "file:// takes a path"),
+    ] {
+        device.run(["install", address]).says(1, &REFUSED).because(&[words]);
+    }
+    device.says("install a.mender -d data").says(1, &[]).because(&["-d", "stands before the command"]);
+}
+
+#[test]
+fn an_address_may_be_written_in_capitals_and_a_file_as_an_address() {
+    let device = VirtualDevice::new();
+    let body = build(&rootfs_spec("rel-2", Compression::None), &image(9, 100_000), Some(device.signer()));
+    let path = device.path("my update.mender");
+    fs::write(&path, &body).unwrap();
+    let address = format!("file://{}", path.display()).replace(' ', "%20");
+    assert_eq!(device.run(["install", &address]).code, 0);
+    assert_eq!(device.says("rollback").code, 0);
+    let (address, server) = serve_with_two_cuts(body);
+    assert_eq!(device.run(["install", &address.replacen("http", "HTTP", 1)]).code, 0);
+    assert_eq!(server.join().unwrap().len(), 3);
+}
+
+#[test]
+fn what_becomes_another_thing_in_the_middle_is_begun_again() {
+    let device = VirtualDevice::new();
+    let build =
+        |seed| build(&rootfs_spec("rel-2", Compression::None), &image(seed, 100_000), Some(device.signer()));
+    let bodies = [build(8), build(9)];
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}/update.mender", listener.local_addr().unwrap());
+    let server = std::thread::spawn(move || {
+        // Cut; the rest of another one, from a server that ignores `If-Range`; and that as a whole.
+        for round in 0..3 {
+            let (mut connection, _) = listener.accept().unwrap();
+            let (from, body) = (range_asked_for(&connection), &bodies[round.min(1)]);
+            let all = body.len();
+            let (status, to) = if from == 0 { ("200 OK", all) } else { ("206 Partial Content", all) };
+            let to = if round == 0 { all / 2 } else { to };
+            let head = format!(
+                "HTTP/1.1 {status}\r\nETag: \"{round}\"\r\nContent-Range: bytes {from}-{}/{all}\r\n\
+                 Content-Length: {}\r\n\r\n",
+                all - 1,
+                all - from
+            );
+            connection.write_all(head.as_bytes()).unwrap();
+            // Nobody reads what is another thing.
+            let _ = connection.write_all(&body[from..to]);
+        }
+    });
+    let ran = device.run(["install", &address]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert!(ran.stderr.contains("beginning again (1 of 2 times)"), "{ran:?}");
+    server.join().unwrap();
+    assert_eq!(device.pointer(), ("3".to_owned(), "1".to_owned()));
+}
+
+#[test]
+fn a_key_that_others_may_know_is_one_warning() {
+    let device = VirtualDevice::new();
+    device.configure(|config| config["ArtifactVerfyKey"] = "x".into());
+    let ran = device.says("show-artifact");
+    ran.says(0, &["unknown"]);
+    assert_eq!(ran.stderr.matches("is ArtifactVerifyKey meant?").count(), 1, "{ran:?}");
+}
+
+#[test]
+fn the_identity_that_ships_is_the_address_of_the_first_interface_that_lasts() {
+    let folder = tempfile::tempdir().unwrap();
+    let program = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("support/mender-device-identity");
+    let interface = |name: &str, index: u32, kind: u32, address: &str, assigned: u32| {
+        let path = folder.path().join(name);
+        fs::create_dir(&path).unwrap();
+        let texts =
+            [("ifindex", index.to_string()), ("type", kind.to_string()), ("address", address.to_owned())];
+        for (file, text) in texts.into_iter().chain([("addr_assign_type", assigned.to_string())]) {
+            fs::write(path.join(file), text + "\n").unwrap();
+        }
+    };
+    let says = || {
+        let ran = std::process::Command::new("sh").arg(&program).arg(folder.path()).output().unwrap();
+        (ran.status.code(), String::from_utf8(ran.stdout).unwrap())
+    };
+    interface("lo", 1, 772, "00:00:00:00:00:00", 0);
+    assert_eq!(says(), (Some(1), String::new()));
+    interface("dummy0", 2, 1, "aa:00:00:00:00:02", 1);
+    assert_eq!(says(), (Some(0), "mac=aa:00:00:00:00:02\n".to_owned()));
+    interface("wlan0", 10, 1, "aa:00:00:00:00:10", 0);
+    interface("eth0", 9, 1, "aa:00:00:00:00:09", 3);
+    interface("tun0", 3, 65_534, "aa:00:00:00:00:03", 0);
+    assert_eq!(says(), (Some(0), "mac=aa:00:00:00:00:09\n".to_owned()));
+}

@@ -7,7 +7,7 @@
 //!  start ─ settle ─► wait ─► inventory ─► wait ─► poll ─► (deployment ─► report) ─► wait ...
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::Read;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -34,6 +34,10 @@ const REPORT_PATIENCE: Duration = Duration::from_secs(180);
 const UNDELIVERED_MAX: u32 = 10;
 /// How often, at most, a server is told that a deployment still waits for the same reason.
 const REMARK_EVERY: Duration = Duration::from_secs(60);
+/// How soon the same complaint is logged again.
+const COMPLAIN_EVERY: Duration = Duration::from_secs(600);
+/// Complaints that are remembered: what goes wrong at once is few things.
+const COMPLAINTS: usize = 4;
 /// Attempts to upload the log of a failed deployment.
 const LOG_ATTEMPTS: u32 = 3;
 
@@ -161,7 +165,14 @@ pub struct Agent<'a> {
     waiter: &'a mut dyn Waiter,
     settings: AgentSettings,
     schedule: Schedule,
+    /// Of questions for an update, and of what follows from them.
     backoff: Backoff,
+    /// Of the inventory: the two fail and succeed each for itself.
+    inventory_backoff: Backoff,
+    /// The last inventory was not taken.
+    inventory_owed: bool,
+    /// What was complained of last, and when it was logged.
+    complaints: VecDeque<(String, Duration)>,
     /// A deployment is in progress that could not be gone on with.
     unsettled: bool,
     /// Checks put off because the end of the last deployment could not be reported.
@@ -181,6 +192,7 @@ impl<'a> Agent<'a> {
         schedule: Schedule,
     ) -> Agent<'a> {
         let backoff = Backoff::new(settings.retry_interval, settings.retry_count);
+        let inventory_backoff = backoff.clone();
         let api = Arc::new(Mutex::new(api));
         Agent {
             host,
@@ -190,6 +202,9 @@ impl<'a> Agent<'a> {
             settings,
             schedule,
             backoff,
+            inventory_backoff,
+            inventory_owed: false,
+            complaints: VecDeque::new(),
             unsettled: true,
             undelivered: 0,
             said: Arc::default(),
@@ -286,11 +301,14 @@ impl<'a> Agent<'a> {
         });
         match sent {
             Ok(()) => {
-                self.backoff.reset();
+                self.inventory_owed = false;
+                self.inventory_backoff.reset();
+                self.complaints.clear();
                 self.schedule.after_success(Due::Inventory, &*self.clock);
             }
             Err(failure) => {
-                let wait = self.after_failure(&failure);
+                self.inventory_owed = true;
+                let wait = self.after_failure(Due::Inventory, &failure);
                 self.try_again(Due::Inventory, wait);
             }
         }
@@ -334,12 +352,18 @@ impl<'a> Agent<'a> {
             Ok(offered) => {
                 self.backoff.reset();
                 self.schedule.after_success(Due::Update, &*self.clock);
+                if self.inventory_owed {
+                    // The server answers now, perhaps since this very moment: it may have accepted the device.
+                    self.schedule.inventory_now();
+                } else {
+                    self.complaints.clear();
+                }
                 if let Some((offer, provides, record)) = offered {
                     self.deploy(&offer, &provides, record);
                 }
             }
             Err(failure) => {
-                let wait = self.after_failure(&failure);
+                let wait = self.after_failure(Due::Update, &failure);
                 self.try_again(Due::Update, wait);
             }
         }
@@ -364,6 +388,12 @@ impl<'a> Agent<'a> {
         };
         let spent_bytes = record.spent.filter(|spent| spent.id == offer.id).map_or(0, |spent| spent.bytes);
         let result = self.carry_out(&order, offer, provides, &policy, refusal, spent_bytes);
+        if matches!(&result, Ok(Summary { status: Status::Interrupted, .. })) && !self.clock.stop_requested()
+        {
+            // What is offered became another thing in the middle: it is begun again, and not at the next usual time.
+            let wait = self.backoff.next(&*self.clock);
+            self.try_again(Due::Update, wait);
+        }
         self.take_result(&offer.id, result);
     }
 
@@ -485,7 +515,7 @@ impl<'a> Agent<'a> {
         match wait {
             Some(wait) => self.schedule.after_failure(due, &*self.clock, wait),
             None => {
-                self.backoff.reset();
+                self.backoff_of(due).reset();
                 self.schedule.after_success(due, &*self.clock);
             }
         }
@@ -593,7 +623,7 @@ impl<'a> Agent<'a> {
     }
 
     /// How long to leave the server alone after a failure.
-    fn after_failure(&mut self, failure: &Failure) -> Option<Duration> {
+    fn after_failure(&mut self, due: Due, failure: &Failure) -> Option<Duration> {
         let (reason, wished) = match failure {
             Failure::Server(error) => (error.to_string(), error.retry_after()),
             Failure::Other(reason) => (reason.clone(), None),
@@ -601,11 +631,28 @@ impl<'a> Agent<'a> {
         if !self.clock.stop_requested() {
             self.complain(&reason);
         }
-        wished.or_else(|| self.backoff.next(&*self.clock))
+        let clock = Arc::clone(&self.clock);
+        wished.or_else(|| self.backoff_of(due).next(&*clock))
     }
 
+    fn backoff_of(&mut self, due: Due) -> &mut Backoff {
+        match due {
+            Due::Inventory => &mut self.inventory_backoff,
+            Due::Update => &mut self.backoff,
+        }
+    }
+
+    /// Says what went wrong. The same again and again is one line in ten minutes: a log is small.
     fn complain(&mut self, reason: &str) {
-        log::error!("{reason}");
+        let now = self.clock.now();
+        self.complaints.retain(|(_, at)| now.saturating_sub(*at) < COMPLAIN_EVERY);
+        if self.complaints.iter().any(|(said, _)| said == reason) {
+            log::debug!("{reason}");
+        } else {
+            log::error!("{reason}");
+            self.complaints.truncate(COMPLAINTS - 1);
+            self.complaints.push_front((reason.to_owned(), now));
+        }
         self.host.tell(&Event::Failed { reason });
     }
 

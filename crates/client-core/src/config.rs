@@ -1,8 +1,9 @@
 //! `mender.conf`: the keys this client uses, from one or two JSON documents.
 //!
-//! Keys are matched in any letter case, unknown keys are ignored, and the main file wins over the fallback key by
-//! key, as in the Mender client. A known key with a value of the wrong type is an error: a configuration that
-//! cannot be understood must not quietly mean "no verification key". Reads no files.
+//! Keys are matched in any letter case, and the main file wins over the fallback key by key, as in the Mender client. A
+//! known key with a value of the wrong type is an error: a configuration that cannot be understood must not quietly
+//! mean "no verification key". So is an unknown key inside `RustOta`: a misspelt health check must not be none. Other
+//! unknown keys may be those of another client, and are a warning. Reads no files.
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -46,6 +47,68 @@ impl PreferBuiltIn {
     }
 }
 
+/// The keys of the file itself. `docs/configuration.md` lists them and all that follow, and a test holds it to that.
+const TOP: &[&str] = &[
+    "ServerURL",
+    "Servers",
+    "TenantToken",
+    "DeviceTier",
+    "UpdatePollIntervalSeconds",
+    "InventoryPollIntervalSeconds",
+    "RetryPollIntervalSeconds",
+    "RetryPollCount",
+    "RetryDownloadCount",
+    "ModuleTimeoutSeconds",
+    "UpdateLogPath",
+    "HttpsClient",
+    "Security",
+    "ArtifactVerifyKey",
+    "ArtifactVerifyKeys",
+    "RootfsPartA",
+    "RootfsPartB",
+    "DeviceTypeFile",
+    "ServerCertificate",
+    "SkipVerify",
+    "DaemonLogLevel",
+    "StateScriptTimeoutSeconds",
+    "StateScriptRetryTimeoutSeconds",
+    "StateScriptRetryIntervalSeconds",
+    "DBus",
+    "UpdateControlMapExpirationTimeSeconds",
+    "UpdateControlMapBootExpirationTimeSeconds",
+    "RustOta",
+];
+
+/// Keys of the Mender client that mean nothing here, and are no mistake.
+const IGNORED: &[&str] =
+    &["BootUtilitiesGetNextActivePart", "BootUtilitiesSetActivePart", "ClientProtocol", "Connectivity"];
+
+const SERVERS: &[&str] = &["ServerURL"];
+const HTTPS_CLIENT: &[&str] = &["Certificate", "Key", "SSLEngine"];
+const SECURITY: &[&str] = &["AuthPrivateKey", "SSLEngine"];
+const DBUS: &[&str] = &["Enabled"];
+
+const RUST_OTA: &[&str] = &[
+    "Bootloader",
+    "FwEnvConfig",
+    "GrubEnvDir",
+    "RunningRoot",
+    "RebootCommand",
+    "IdentityScript",
+    "StatusSocket",
+    "PreferBuiltIn",
+    "AskBefore",
+    "AskTimeoutSeconds",
+    "MaintenanceWindow",
+    "HealthCheck",
+    "MaxDownloadBytes",
+    "DangerAcceptUnsigned",
+];
+
+const MAINTENANCE_WINDOW: &[&str] = &["Times", "Before", "Utc"];
+const TIMES: &[&str] = &["Days", "From", "To"];
+const HEALTH_CHECK: &[&str] = &["Commands", "Units", "TimeoutSeconds", "IntervalSeconds"];
+
 /// What a deployment can be held up before (`deploy::gates::Gate` in words).
 const GATES: [&str; 4] = ["download", "install", "reboot", "commit"];
 
@@ -84,6 +147,9 @@ pub struct ClientCertificate {
 
 /// What a `DeviceTier` may be.
 const DEVICE_TIERS: [&str; 3] = ["standard", "micro", "system"];
+
+/// What a `DaemonLogLevel` may be.
+const LOG_LEVELS: [&str; 7] = ["trace", "debug", "info", "warning", "warn", "error", "fatal"];
 
 /// The configuration. Paths are as written; nothing is checked for existence here.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -150,8 +216,8 @@ pub struct Config {
     /// `RustOta.RunningRoot`: a name of the slot that runs, where detection cannot work, best a link that is made at every
     /// boot; `None` for `auto`.
     pub running_root: Option<String>,
-    /// `RustOta.RebootCommand`.
-    pub reboot_command: String,
+    /// `RustOta.RebootCommand`; `None` for the usual one.
+    pub reboot_command: Option<String>,
     /// `RustOta.IdentityScript`: the program that prints the identity; default is the one of the Mender client.
     pub identity_script: Option<String>,
     /// `RustOta.StatusSocket`: where the daemon tells what it does; default is in `/run`.
@@ -170,6 +236,8 @@ pub struct Config {
     pub max_download_bytes: Option<u64>,
     /// `RustOta.DangerAcceptUnsigned`: install without a signature check when no key is configured.
     pub danger_accept_unsigned: bool,
+    /// What is odd about the files, and no error: a line each, for whoever reads the log.
+    pub warnings: Vec<String>,
 }
 
 impl Default for Config {
@@ -205,7 +273,7 @@ impl Default for Config {
             fw_env_config: "/etc/fw_env.config".into(),
             grub_env_dir: None,
             running_root: None,
-            reboot_command: "reboot".into(),
+            reboot_command: None,
             identity_script: None,
             status_socket: None,
             prefer_built_in: PreferBuiltIn::default(),
@@ -215,6 +283,7 @@ impl Default for Config {
             health_check: None,
             max_download_bytes: None,
             danger_accept_unsigned: false,
+            warnings: Vec::new(),
         }
     }
 }
@@ -246,6 +315,15 @@ pub enum ConfigError {
         /// The key as written the second time.
         key: String,
     },
+    /// A key that there is not, where every key is this client's own.
+    Unknown {
+        /// The file.
+        file: String,
+        /// The key, with the objects it is in.
+        key: String,
+        /// What may have been meant.
+        hint: Option<String>,
+    },
     /// Two keys that exclude each other.
     Conflict {
         /// One key.
@@ -268,6 +346,10 @@ impl fmt::Display for ConfigError {
             ConfigError::Malformed { file, reason } => write!(f, "{file}: {reason}"),
             ConfigError::WrongType { file, key, expected } => write!(f, "{file}: {key} must be {expected}"),
             ConfigError::Duplicate { file, key } => write!(f, "{file}: {key} is there twice"),
+            ConfigError::Unknown { file, key, hint } => {
+                write!(f, "{file}: there is no key {key}")?;
+                hint.iter().try_for_each(|hint| write!(f, "; {hint}"))
+            }
             ConfigError::Conflict { one, other } => write!(f, "{one} and {other} exclude each other"),
             ConfigError::Incomplete { key, missing } => write!(f, "{key} is there and {missing} is not"),
         }
@@ -299,12 +381,15 @@ impl Config {
         let (mut certificate, mut key) = (None, None);
         for source in sources {
             let file = source.name;
-            let document: Value = serde_json::from_slice(source.content)
-                .map_err(|error| ConfigError::Malformed { file: file.into(), reason: error.to_string() })?;
-            let Value::Object(object) = document else {
-                return Err(ConfigError::Malformed { file: file.into(), reason: "not a JSON object".into() });
+            let malformed = |reason: String| ConfigError::Malformed { file: file.into(), reason };
+            let document: Value = match text(source.content).map(serde_json::from_slice) {
+                Ok(Ok(document)) => document,
+                Ok(Err(error)) => return Err(malformed(error.to_string())),
+                Err(reason) => return Err(malformed(reason.to_owned())),
             };
-            let mut keys = Keys::new(file, "", &object)?;
+            let Value::Object(object) = document else { return Err(malformed("not a JSON object".into())) };
+            let mut keys = Keys::new(file, "", &object, TOP)?;
+            keys.warn_of_unknown(&mut config.warnings)?;
             keys.string("ServerURL", |v| server_url = not_empty(v))?;
             if let Some(servers) = keys.servers()? {
                 server_list = Some(servers);
@@ -328,12 +413,14 @@ impl Config {
             keys.seconds("ModuleTimeoutSeconds", |v| config.module_timeout_seconds = v)?;
             keys.string("UpdateLogPath", |v| config.update_log_path = not_empty(v))?;
             if let Some(object) = keys.object("HttpsClient")? {
-                let mut keys = Keys::new(file, "HttpsClient.", object)?;
+                let mut keys = Keys::new(file, "HttpsClient.", object, HTTPS_CLIENT)?;
+                keys.warn_of_unknown(&mut config.warnings)?;
                 keys.string("Certificate", |v| certificate = not_empty(v))?;
                 keys.string("Key", |v| key = not_empty(v))?;
             }
             if let Some(object) = keys.object("Security")? {
-                let mut keys = Keys::new(file, "Security.", object)?;
+                let mut keys = Keys::new(file, "Security.", object, SECURITY)?;
+                keys.warn_of_unknown(&mut config.warnings)?;
                 keys.string("AuthPrivateKey", |v| config.auth_private_key = not_empty(v))?;
             }
             keys.string("ArtifactVerifyKey", |v| single_key = Some(v))?;
@@ -343,7 +430,16 @@ impl Config {
             keys.string("DeviceTypeFile", |v| config.device_type_file = Some(v))?;
             keys.string("ServerCertificate", |v| config.server_certificate = Some(v))?;
             keys.boolean("SkipVerify", |v| config.skip_verify = v)?;
-            keys.string("DaemonLogLevel", |v| config.log_level = Some(v))?;
+            let mut level = None;
+            keys.string("DaemonLogLevel", |v| level = not_empty(v))?;
+            if let Some(level) = level {
+                if !LOG_LEVELS.iter().any(|known| known.eq_ignore_ascii_case(&level)) {
+                    return Err(
+                        keys.wrong("DaemonLogLevel", "one of trace, debug, info, warning, error and fatal")
+                    );
+                }
+                config.log_level = Some(level);
+            }
             keys.seconds("StateScriptTimeoutSeconds", |v| config.state_script_timeout_seconds = v)?;
             keys.seconds("StateScriptRetryTimeoutSeconds", |v| {
                 config.state_script_retry_timeout_seconds = v;
@@ -352,7 +448,8 @@ impl Config {
                 config.state_script_retry_interval_seconds = v;
             })?;
             if let Some(object) = keys.object("DBus")? {
-                let mut keys = Keys::new(file, "DBus.", object)?;
+                let mut keys = Keys::new(file, "DBus.", object, DBUS)?;
+                keys.warn_of_unknown(&mut config.warnings)?;
                 keys.boolean("Enabled", |v| config.dbus_enabled = v)?;
             }
             let mut expiration = config.control_map_expiration_seconds.unwrap_or(0);
@@ -363,7 +460,7 @@ impl Config {
                 &mut config.control_map_boot_expiration_seconds,
             )?;
             if let Some(own) = keys.object("RustOta")? {
-                let mut keys = Keys::new(file, "RustOta.", own)?;
+                let mut keys = Keys::of_our_own(file, "RustOta.", own, RUST_OTA)?;
                 let mut bootloader = None;
                 keys.string("Bootloader", |v| bootloader = Some(v))?;
                 if let Some(name) = bootloader {
@@ -377,7 +474,7 @@ impl Config {
                 keys.string("FwEnvConfig", |v| config.fw_env_config = v)?;
                 keys.string("GrubEnvDir", |v| config.grub_env_dir = Some(v))?;
                 keys.string("RunningRoot", |v| config.running_root = Some(v).filter(|v| v != "auto"))?;
-                keys.string("RebootCommand", |v| config.reboot_command = v)?;
+                keys.string("RebootCommand", |v| config.reboot_command = not_empty(v))?;
                 keys.string("IdentityScript", |v| config.identity_script = not_empty(v))?;
                 keys.string("StatusSocket", |v| config.status_socket = not_empty(v))?;
                 if let Some(preferred) = keys.prefer_built_in()? {
@@ -430,25 +527,117 @@ fn not_empty(value: String) -> Option<String> {
     Some(value).filter(|value| !value.is_empty())
 }
 
+/// The text of a file without the mark that some editors put before it.
+fn text(content: &[u8]) -> Result<&[u8], &'static str> {
+    match content {
+        [0xef, 0xbb, 0xbf, rest @ ..] => Ok(rest),
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => Err("it is in UTF-16; it has to be in UTF-8"),
+        content if content.trim_ascii().is_empty() => Err("it is empty; an empty configuration is {}"),
+        content => Ok(content),
+    }
+}
+
+/// Unknown keys that are told of.
+const WARNINGS_MAX: usize = 20;
+/// Longest key for which another one is looked for that may have been meant.
+const MISSPELT_BYTES: usize = 64;
+
+/// The one of `known` that `key` was meant to be, as far as that can be told.
+fn nearest(key: &str, known: &[&'static str]) -> Option<&'static str> {
+    if key.len() > MISSPELT_BYTES {
+        return None;
+    }
+    let distances = known.iter().map(|candidate| (distance(key, candidate), *candidate));
+    let (distance, candidate) = distances.min()?;
+    (distance <= 1 + candidate.len() / 4).then_some(candidate)
+}
+
+/// How many letters have to be changed, added or left out to make `one` of `other`. Letter case does not count.
+fn distance(one: &str, other: &str) -> usize {
+    let other = other.as_bytes();
+    let mut row: Vec<usize> = (0..=other.len()).collect();
+    for (index, letter) in one.bytes().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = index + 1;
+        for (column, candidate) in other.iter().enumerate() {
+            let changed = diagonal + usize::from(!letter.eq_ignore_ascii_case(candidate));
+            diagonal = row[column + 1];
+            row[column + 1] = changed.min(row[column] + 1).min(diagonal + 1);
+        }
+    }
+    row[other.len()]
+}
+
 /// The keys of one object, looked up in any letter case.
 struct Keys<'a> {
     file: &'a str,
     prefix: &'static str,
     object: &'a Map<String, Value>,
+    known: &'static [&'static str],
 }
 
 impl<'a> Keys<'a> {
-    fn new(file: &'a str, prefix: &'static str, object: &'a Map<String, Value>) -> Result<Self, ConfigError> {
+    fn new(
+        file: &'a str,
+        prefix: &'static str,
+        object: &'a Map<String, Value>,
+        known: &'static [&'static str],
+    ) -> Result<Self, ConfigError> {
         let mut seen = std::collections::BTreeSet::new();
         for key in object.keys() {
             if !seen.insert(key.to_ascii_lowercase()) {
                 return Err(ConfigError::Duplicate { file: file.into(), key: format!("{prefix}{key}") });
             }
         }
-        Ok(Keys { file, prefix, object })
+        Ok(Keys { file, prefix, object, known })
+    }
+
+    /// The keys of an object that no other client has: an unknown one is a mistake.
+    fn of_our_own(
+        file: &'a str,
+        prefix: &'static str,
+        object: &'a Map<String, Value>,
+        known: &'static [&'static str],
+    ) -> Result<Self, ConfigError> {
+        let keys = Keys::new(file, prefix, object, known)?;
+        let Some(key) = keys.unknown().next() else { return Ok(keys) };
+        let belongs_to_the_top = TOP.iter().find(|top| top.eq_ignore_ascii_case(key));
+        let hint = match (belongs_to_the_top, nearest(key, known)) {
+            (Some(top), _) => Some(format!("{top} stands beside RustOta, not in it")),
+            (None, Some(near)) => Some(format!("is {prefix}{near} meant?")),
+            (None, None) => None,
+        };
+        Err(ConfigError::Unknown { file: file.into(), key: format!("{prefix}{}", key.escape_debug()), hint })
+    }
+
+    /// Keys of this object that are in no list.
+    fn unknown(&self) -> impl Iterator<Item = &'a String> + use<'a> {
+        let known = self.known;
+        let is_known = move |key: &str| known.iter().any(|known| known.eq_ignore_ascii_case(key));
+        self.object.keys().filter(move |key| !is_known(key))
+    }
+
+    /// Says what is not known here. One of our own keys in the wrong place is an error: it would mean nothing.
+    fn warn_of_unknown(&self, warnings: &mut Vec<String>) -> Result<(), ConfigError> {
+        let (file, prefix) = (self.file, self.prefix);
+        for key in self.unknown().filter(|key| !IGNORED.iter().any(|known| known.eq_ignore_ascii_case(key))) {
+            if let Some(own) = RUST_OTA.iter().find(|own| own.eq_ignore_ascii_case(key)) {
+                let hint = Some(format!("{own} belongs into the object RustOta"));
+                return Err(ConfigError::Unknown { file: file.into(), key: format!("{prefix}{key}"), hint });
+            }
+            let meant = nearest(key, self.known).map(|near| format!("; is {prefix}{near} meant?"));
+            let (key, meant) = (key.escape_debug(), meant.unwrap_or_default());
+            warnings.push(format!("{file}: the key {prefix}{key} is not known and ignored{meant}"));
+            if warnings.len() >= WARNINGS_MAX {
+                break;
+            }
+        }
+        warnings.truncate(WARNINGS_MAX);
+        Ok(())
     }
 
     fn find(&self, key: &str) -> Option<&'a Value> {
+        debug_assert!(self.known.contains(&key), "{}{key} is in no list", self.prefix);
         // `null` is how generators write "not set".
         let found = self.object.iter().find(|(name, _)| name.eq_ignore_ascii_case(key));
         found.map(|(_, value)| value).filter(|value| !value.is_null())
@@ -517,7 +706,7 @@ impl<'a> Keys<'a> {
         for item in list {
             let object = item.as_object().ok_or_else(|| self.wrong("Servers", EXPECTED))?;
             let mut url = None;
-            Keys::new(self.file, "Servers.", object)?.string("ServerURL", |v| url = not_empty(v))?;
+            Keys::new(self.file, "Servers.", object, SERVERS)?.string("ServerURL", |v| url = not_empty(v))?;
             servers.push(url.ok_or_else(|| self.wrong("Servers", EXPECTED))?);
         }
         Ok(Some(servers).filter(|servers| !servers.is_empty()))
@@ -562,13 +751,13 @@ impl<'a> Keys<'a> {
     fn maintenance_window(&mut self) -> Result<Option<MaintenanceWindow>, ConfigError> {
         const EXPECTED: &str = "a list of objects with From and To (HH:MM) and Days (mon to sun)";
         let Some(object) = self.object("MaintenanceWindow")? else { return Ok(None) };
-        let mut keys = Keys::new(self.file, "RustOta.MaintenanceWindow.", object)?;
+        let mut keys = Keys::of_our_own(self.file, "RustOta.MaintenanceWindow.", object, MAINTENANCE_WINDOW)?;
         let list = keys.find("Times").and_then(Value::as_array).filter(|list| !list.is_empty());
         let list = list.ok_or_else(|| keys.wrong("Times", EXPECTED))?;
         let mut times = Vec::new();
         for item in list {
             let object = item.as_object().ok_or_else(|| keys.wrong("Times", EXPECTED))?;
-            let mut time = Keys::new(self.file, "RustOta.MaintenanceWindow.Times.", object)?;
+            let mut time = Keys::of_our_own(self.file, "RustOta.MaintenanceWindow.Times.", object, TIMES)?;
             let (mut days, mut from, mut to) = (Vec::new(), String::new(), String::new());
             time.strings("Days", |v| days = v)?;
             time.string("From", |v| from = v)?;
@@ -585,7 +774,7 @@ impl<'a> Keys<'a> {
 
     fn health_check(&mut self) -> Result<Option<HealthCheck>, ConfigError> {
         let Some(object) = self.object("HealthCheck")? else { return Ok(None) };
-        let mut keys = Keys::new(self.file, "RustOta.HealthCheck.", object)?;
+        let mut keys = Keys::of_our_own(self.file, "RustOta.HealthCheck.", object, HEALTH_CHECK)?;
         let mut check = HealthCheck {
             commands: Vec::new(),
             units: Vec::new(),
@@ -653,6 +842,7 @@ mod tests {
         check(r#"{"RetryPollCount":-1}"#, "a whole number");
         check(r#"{"UpdatePollIntervalSeconds":"1800"}"#, "a whole number of seconds");
         check(r#"{"Security":"key"}"#, "Security must be an object");
+        check(r#"{"DaemonLogLevel":"loud"}"#, "DaemonLogLevel must be one of trace");
         check(r#"{"TenantToken":7}"#, "TenantToken must be a string");
     }
 
@@ -738,6 +928,94 @@ mod tests {
         assert!(both.unwrap_err().contains("exclude each other"));
         assert_eq!(parse(&[r#"{"ArtifactVerifyKeys":[]}"#]).unwrap().artifact_verify_keys, Some(vec![]));
         assert_eq!(parse(&["{}"]).unwrap().artifact_verify_keys, None);
+    }
+
+    #[test]
+    fn an_unknown_key_of_our_own_is_an_error_that_names_the_nearest() {
+        let check = |text: &str, expected: &str| {
+            let error = own(text).unwrap_err();
+            assert!(
+                error.starts_with("test.conf: there is no key RustOta.") && error.contains(expected),
+                "{error}"
+            );
+        };
+        check(
+            r#"{"HealthChek":{"Commands":["true"]}}"#,
+            "key RustOta.HealthChek; is RustOta.HealthCheck meant?",
+        );
+        check(r#"{"healthcheck ":{}}"#, "is RustOta.HealthCheck meant?");
+        check(r#"{"DangerAcceptUnsinged":true}"#, "is RustOta.DangerAcceptUnsigned meant?");
+        check(
+            r#"{"HealthCheck":{"Command":["true"],"Units":["a"]}}"#,
+            "is RustOta.HealthCheck.Commands meant?",
+        );
+        check(r#"{"HealthCheck":{"Commands":["true"],"Timeout":9}}"#, "key RustOta.HealthCheck.Timeout");
+        let window = r#"{"MaintenanceWindow":{"Times":[{"From":"01:00","To":"02:00"}],"UTC ":true}}"#;
+        check(window, "is RustOta.MaintenanceWindow.Utc meant?");
+        let times = r#"{"MaintenanceWindow":{"Times":[{"From":"01:00","To":"02:00","Day":["mon"]}]}}"#;
+        check(times, "is RustOta.MaintenanceWindow.Times.Days meant?");
+        check(r#"{"DeviceTypeFile":"x"}"#, "DeviceTypeFile stands beside RustOta, not in it");
+        check(r#"{"Unheard\nof":null}"#, "RustOta.Unheard\\nof");
+        assert!(!own(r#"{"Xyzzy":1}"#).unwrap_err().contains("meant"));
+        // Any letter case is the same key.
+        assert!(own(r#"{"HEALTHCHECK":{"COMMANDS":["true"]}}"#).unwrap().health_check.is_some());
+        // Beside its object it would mean nothing.
+        let error = parse(&[r#"{"healthCheck":{"Commands":["true"]}}"#]).unwrap_err();
+        assert!(error.contains("HealthCheck belongs into the object RustOta"), "{error}");
+    }
+
+    #[test]
+    fn an_unknown_key_of_others_is_a_warning() {
+        let check = |text: &str, expected: &[&str]| {
+            let warnings = parse(&[text]).unwrap().warnings;
+            assert_eq!(warnings.len(), expected.len(), "{warnings:?}");
+            assert!(warnings.iter().zip(expected).all(|(found, part)| found.contains(part)), "{warnings:?}");
+        };
+        check(
+            r#"{"RootfsPartA":"x","Connectivity":{},"bootutilitiessetactivepart":"x","ClientProtocol":"https"}"#,
+            &[],
+        );
+        check(r#"{"ServerUrl":"https://a","Security":{"SSLEngine":"x"}}"#, &[]);
+        check(
+            r#"{"ArtifactVerfyKey":"x"}"#,
+            &["ArtifactVerfyKey is not known and ignored; is ArtifactVerifyKey meant?"],
+        );
+        check(
+            r#"{"Xyzzy":1,"DBus":{"Enable":false}}"#,
+            &["the key Xyzzy is not known", "is DBus.Enabled meant?"],
+        );
+        let many: Vec<String> = (0..100).map(|at| format!("\"{}\":1", "x".repeat(70 + at))).collect();
+        assert_eq!(parse(&[&format!("{{{}}}", many.join(","))]).unwrap().warnings.len(), WARNINGS_MAX);
+    }
+
+    #[test]
+    fn a_mark_of_the_byte_order_is_no_mistake() {
+        let config = parse(&["\u{feff}{\"RootfsPartA\":\"x\"}"]).unwrap();
+        assert_eq!(config.rootfs_part_a.as_deref(), Some("x"));
+        let source = Source { name: "test.conf", content: b"\xff\xfe{\0}\0" };
+        assert!(Config::parse(&[source]).unwrap_err().to_string().contains("UTF-16"));
+        assert!(parse(&[" \n"]).unwrap_err().contains("it is empty"));
+    }
+
+    #[test]
+    fn every_key_is_in_the_document() {
+        let page = include_str!("../../../docs/configuration.md");
+        let own = RUST_OTA.iter().map(|key| format!("RustOta.{key}"));
+        let nested: [(&str, &[&str]); 6] = [
+            ("HttpsClient.", HTTPS_CLIENT),
+            ("Security.", SECURITY),
+            ("DBus.", DBUS),
+            ("RustOta.MaintenanceWindow.", MAINTENANCE_WINDOW),
+            ("RustOta.MaintenanceWindow.Times.", TIMES),
+            ("RustOta.HealthCheck.", HEALTH_CHECK),
+        ];
+        let nested =
+            nested.iter().flat_map(|(prefix, keys)| keys.iter().map(move |key| format!("{prefix}{key}")));
+        let top = TOP.iter().chain(IGNORED).map(|key| (*key).to_owned());
+        for key in top.filter(|key| key != "RustOta").chain(own).chain(nested) {
+            let row = page.lines().any(|line| line.starts_with(&format!("| `{key}` |")));
+            assert!(row, "docs/configuration.md has no row for {key}");
+        }
     }
 
     fn own(text: &str) -> Result<Config, String> {

@@ -47,6 +47,29 @@ struct Bench {
     budget_bytes: Option<u64>,
     /// What goes wrong on the way to the server.
     disturbance: Option<Disturbance>,
+    /// What the artifact is replaced by, again and again, whenever the rest of it is asked for.
+    replacements: Vec<Vec<u8>>,
+    /// What happens when only so many waits are left.
+    meanwhile: Option<(u32, Box<dyn FnOnce()>)>,
+}
+
+/// A storage in which the artifact becomes another one while it is transferred.
+struct ReplacingWire {
+    wire: Box<dyn Transport>,
+    server: ServerModel,
+    replacements: Vec<Vec<u8>>,
+    times: Arc<AtomicUsize>,
+}
+
+impl Transport for ReplacingWire {
+    fn send(&mut self, request: &Request<'_>) -> Result<Response, TransportError> {
+        if request.headers.iter().any(|(name, _)| *name == "range") {
+            let time = self.times.fetch_add(1, Ordering::Relaxed);
+            let replacement = &self.replacements[time % self.replacements.len()];
+            self.server.replace_artifact(ID, replacement, Some(&format!("\"replaced-{time}\"")));
+        }
+        self.wire.send(request)
+    }
 }
 
 /// One exchange that goes wrong, counted over all processes of the device.
@@ -116,10 +139,14 @@ struct Waits {
     clock: VirtualClock,
     rebooted: Rc<Cell<bool>>,
     left: u32,
+    meanwhile: Option<(u32, Box<dyn FnOnce()>)>,
 }
 
 impl Waiter for Waits {
     fn wait(&mut self, time: Duration) -> Wake {
+        if let Some((_, happen)) = self.meanwhile.take_if(|(when, _)| *when == self.left) {
+            happen();
+        }
         if self.rebooted.get() || self.left == 0 {
             self.clock.stop();
             return Wake::Stop;
@@ -148,12 +175,22 @@ impl Bench {
             gates: None,
             budget_bytes: None,
             disturbance: None,
+            replacements: Vec::new(),
+            meanwhile: None,
         }
     }
 
     /// The way to the server, disturbed or not.
     fn wire(&self) -> Box<dyn Fn() -> Box<dyn Transport>> {
         let (server, disturbance) = (self.server.clone(), self.disturbance.clone());
+        if !self.replacements.is_empty() {
+            let (replacements, times) = (self.replacements.clone(), Arc::default());
+            return Box::new(move || {
+                let (server, times) = (server.clone(), Arc::clone(&times));
+                let (wire, replacements) = (server.transport(), replacements.clone());
+                Box::new(ReplacingWire { wire, server, replacements, times })
+            });
+        }
         Box::new(move || match disturbance.clone() {
             None => server.transport(),
             Some(disturbance) => Box::new(DisturbedWire { wire: server.transport(), disturbance }),
@@ -185,7 +222,12 @@ impl Bench {
             logs: Vec::new(),
             clock: Arc::clone(&clock),
         };
-        let mut waiter = Waits { clock: self.clock.clone(), rebooted: Rc::clone(&rebooted), left: waits };
+        let mut waiter = Waits {
+            clock: self.clock.clone(),
+            rebooted: Rc::clone(&rebooted),
+            left: waits,
+            meanwhile: self.meanwhile.take(),
+        };
         let schedule = Schedule::new(&*clock, Duration::from_secs(1800), Duration::from_secs(28800));
         let settings = AgentSettings {
             retry_interval: Duration::from_secs(300),
@@ -314,6 +356,60 @@ fn a_lost_record_of_a_settled_device_restarts_nothing() {
     bench.boot();
     assert!(!bench.daemon(3));
     assert!(bench.record().deployment.is_some());
+}
+
+#[test]
+fn a_device_that_waited_long_to_be_accepted_sends_its_inventory_with_the_first_answer() {
+    for waited in 30..60 {
+        let mut bench = Bench::new();
+        bench.server.set_accepting(false);
+        let (server, accepted_at) = (bench.server.clone(), Rc::new(Cell::new(Duration::ZERO)));
+        let at = Rc::clone(&accepted_at);
+        // Long after the retries of both timers are used up, at any phase of them.
+        bench.clock = VirtualClock::new(waited);
+        bench.meanwhile = Some((
+            4,
+            Box::new(move || {
+                server.take_sent();
+                server.set_accepting(true);
+                at.set(Duration::from_secs(1));
+            }),
+        ));
+        bench.daemon(waited as u32);
+        assert_eq!((accepted_at.get(), bench.server.inventories()), (Duration::from_secs(1), 1), "{waited}");
+        let asked = bench.server.take_sent();
+        let place = |end: &str| asked.iter().position(|sent| sent.path().ends_with(end));
+        // Not behind the next question, but directly behind the first that was answered.
+        let (question, inventory) = (place("/deployments/next"), place("/device/attributes"));
+        assert!(inventory.is_some_and(|inventory| question.is_none_or(|question| inventory <= question + 2)));
+    }
+}
+
+#[test]
+fn an_artifact_that_is_replaced_in_the_middle_is_begun_again_and_is_no_failure() {
+    let mut bench = Bench::new();
+    bench.order();
+    bench.server.fail_next(Matcher::Of(Endpoint::Artifact), Failure::CutAfter(7000));
+    bench.replacements = vec![artifacts::rootfs("new", &new_image())];
+    assert!(bench.daemon(20));
+    assert_eq!(bench.record().cut_downloads.map(|cut| cut.times), Some(1));
+    bench.boot();
+    bench.daemon(3);
+    assert_eq!(bench.server.finals(ID), ["success"]);
+    assert_eq!(version(&bench.world, bench.running), Some("new"));
+}
+
+#[test]
+fn an_artifact_that_never_stays_the_same_is_given_up_in_the_end() {
+    let mut bench = Bench::new();
+    bench.order();
+    bench.server.fail_always(Matcher::Of(Endpoint::Artifact), Failure::CutAfter(7000));
+    bench.replacements = vec![artifacts::rootfs("new", &new_image())];
+    assert!(!bench.daemon(60));
+    assert_eq!(bench.server.finals(ID), ["failure"]);
+    assert_eq!(version(&bench.world, bench.running), Some("old"));
+    let began = bench.server.reports(ID).iter().filter(|status| *status == "downloading").count();
+    assert_eq!(began, CUT_DOWNLOADS_MAX as usize + 1);
 }
 
 #[test]

@@ -30,6 +30,7 @@ fn patience() -> DownloadSettings {
         rate_window: Duration::from_secs(60),
         abort_check_every: None,
         budget_bytes: None,
+        begin_within: None,
     }
 }
 
@@ -245,7 +246,211 @@ fn content_that_changed_is_refused() {
     check_refused([first(), part(4, 10, 11, &content(11))], changed);
     check_refused([first(), part(4, 9, 10, &bytes).header("etag", "\"v2\"")], changed);
     check_refused([first(), Reply::new(416, "")], changed);
-    check_refused([Reply::new(200, &bytes).breaking_after(4), part(4, 9, 10, &bytes)], "nothing shows");
+}
+
+/// A storage that ignores `If-Range`, as servers of the S3 kind do: a range of whatever is there at the moment, with the
+/// length and the tag of that.
+#[derive(Clone)]
+struct Careless {
+    bytes: Arc<Mutex<Vec<u8>>>,
+    /// What it tells of itself.
+    tag: Arc<Mutex<Option<&'static str>>>,
+    tells_length: bool,
+}
+
+impl Careless {
+    fn new(bytes: &[u8], tag: Option<&'static str>, tells_length: bool) -> Careless {
+        let bytes = Arc::new(Mutex::new(bytes.to_vec()));
+        Careless { bytes, tag: Arc::new(Mutex::new(tag)), tells_length }
+    }
+
+    fn answer(&self, sent: &Sent) -> Reply {
+        let bytes = self.bytes.lock().unwrap();
+        let start = sent.header("range").map_or(0, |range| {
+            range.trim_start_matches("bytes=").trim_end_matches('-').parse::<usize>().unwrap()
+        });
+        let reply = if start == 0 {
+            Reply::new(200, &*bytes)
+        } else if start >= bytes.len() {
+            return Reply::new(416, "");
+        } else {
+            let total = if self.tells_length { bytes.len().to_string() } else { "*".to_owned() };
+            let range = format!("bytes {start}-{}/{total}", bytes.len() - 1);
+            Reply::new(206, &bytes[start..]).header("content-range", range)
+        };
+        let reply = if self.tells_length { reply.sized() } else { reply };
+        match *self.tag.lock().unwrap() {
+            Some(tag) => reply.header("etag", tag),
+            None => reply,
+        }
+    }
+
+    /// Its first answer breaks after 400 bytes, and with it becomes what `then` makes of it.
+    fn breaking_once(&self, then: impl FnOnce(&Careless) + Send + 'static) -> ScriptedTransport {
+        let (storage, mut then) = (self.clone(), Some(then));
+        ScriptedTransport::answering(move |sent| {
+            let reply = storage.answer(sent);
+            match then.take() {
+                Some(then) => {
+                    then(&storage);
+                    reply.breaking_after(400)
+                }
+                None => reply,
+            }
+        })
+    }
+}
+
+fn fetch_careless(storage: &Careless, then: impl FnOnce(&Careless) + Send + 'static) -> Outcome {
+    fetch_with(&storage.breaking_once(then), &VirtualClock::new(1), patience())
+}
+
+#[test]
+fn a_part_is_believed_only_when_it_shows_the_same_object() {
+    let (bytes, mut other) = (content(1000), content(1000));
+    other[0] ^= 1;
+    let longer = content(1001);
+    for (tag, tells_length) in
+        [(Some("\"v1\""), true), (Some("\"v1\""), false), (Some("W/\"v1\""), true), (None, true)]
+    {
+        let storage = Careless::new(&bytes, tag, tells_length);
+        let outcome = fetch_careless(&storage, |_| {});
+        assert!(outcome.result.unwrap() == bytes, "{tag:?} {tells_length}");
+        assert_eq!((outcome.sent.len(), outcome.statistics.unwrap().discarded()), (2, 0));
+        // Replaced in the middle: other bytes, and where there is a tag another tag.
+        for (replaced, new_tag) in [(&other, tag.map(|_| "\"v2\"")), (&longer, tag.map(|_| "W/\"v2\""))] {
+            if tag.is_none() && replaced.len() == bytes.len() {
+                // Nothing but the content differs: the digests of the artifact have the last word.
+                continue;
+            }
+            let storage = Careless::new(&bytes, tag, tells_length);
+            let replaced = replaced.clone();
+            let outcome = fetch_careless(&storage, move |storage| {
+                *storage.bytes.lock().unwrap() = replaced;
+                *storage.tag.lock().unwrap() = new_tag;
+            });
+            let error = outcome.result.unwrap_err();
+            assert!(error.contains("changed during the transfer"), "{tag:?} {new_tag:?}: {error}");
+            assert_eq!(outcome.sent.len(), 2);
+        }
+        // Replaced by something shorter than what is here already.
+        let outcome = fetch_careless(&Careless::new(&bytes, tag, tells_length), |storage| {
+            storage.bytes.lock().unwrap().truncate(300);
+        });
+        assert!(outcome.result.unwrap_err().contains("changed during the transfer"));
+    }
+}
+
+#[test]
+fn a_tag_that_is_lost_leaves_the_length_to_decide() {
+    let bytes = content(1000);
+    let lose = |storage: &Careless| *storage.tag.lock().unwrap() = None;
+    let outcome = fetch_careless(&Careless::new(&bytes, Some("\"v1\""), true), lose);
+    assert!(outcome.result.unwrap() == bytes);
+    // Without a length either, a part shows nothing, and a whole neither.
+    let outcome = fetch_careless(&Careless::new(&bytes, Some("\"v1\""), false), lose);
+    assert!(outcome.result.unwrap_err().contains("nothing shows"));
+    assert_eq!(outcome.sent.iter().filter(|sent| sent.header("range").is_none()).count(), 2);
+}
+
+#[test]
+fn what_tells_neither_tag_nor_length_is_begun_again_and_its_beginning_compared() {
+    let bytes = content(1000);
+    let storage = Careless::new(&bytes, None, false);
+    let outcome = fetch_careless(&storage, |_| {});
+    assert!(outcome.result.unwrap() == bytes);
+    let statistics = outcome.statistics.unwrap();
+    assert_eq!((statistics.discarded(), statistics.received()), (400, 1400));
+    let ranges: Vec<bool> = outcome.sent.iter().map(|sent| sent.header("range").is_some()).collect();
+    assert_eq!(ranges, [false, true, false]);
+    // A beginning that is another one by a single bit.
+    for at in [0, 200, 399] {
+        let outcome = fetch_careless(&storage, move |storage| storage.bytes.lock().unwrap()[at] ^= 1);
+        let error = outcome.result.unwrap_err();
+        assert!(error.contains("it begins with other bytes"), "{error}");
+        *storage.bytes.lock().unwrap() = bytes.clone();
+    }
+    // A server that knows no ranges is the same.
+    let outcome = fetch([
+        Reply::new(200, &bytes).breaking_after(400),
+        Reply::new(200, &bytes).breaking_after(200),
+        Reply::new(200, &bytes).breaking_after(600),
+        Reply::new(200, &bytes),
+    ]);
+    assert!(outcome.result.unwrap() == bytes);
+    assert_eq!(outcome.statistics.unwrap().discarded(), 400 + 200 - 400 + 400 + 600);
+}
+
+#[test]
+fn beginning_again_has_an_end() {
+    let bytes = content(100_000);
+    let (served, mut length) = (bytes.clone(), 0);
+    let transport = ScriptedTransport::answering(move |_| {
+        // A little further each time: never without progress.
+        length += 100;
+        Reply::new(200, &served).breaking_after(length)
+    });
+    let outcome = fetch_with(&transport, &VirtualClock::new(1), patience());
+    let error = outcome.result.unwrap_err();
+    assert!(error.contains("begun anew 10 times"), "{error}");
+    assert_eq!(outcome.sent.len(), 12);
+    // It may not cost more than it may cost.
+    let settings = DownloadSettings { budget_bytes: Some(1200), ..patience() };
+    let transport = Careless::new(&content(1000), None, false).breaking_once(|_| {});
+    let error = fetch_with(&transport, &VirtualClock::new(1), settings).result.unwrap_err();
+    assert!(error.contains("budget"), "{error}");
+}
+
+#[test]
+fn a_length_that_is_learned_on_the_way_guards_the_rest() {
+    let bytes = content(1000);
+    let outcome = fetch([
+        Reply::new(200, &bytes).breaking_after(400),
+        part(400, 999, 1000, &bytes),
+        Reply::new(200, &bytes).sized().breaking_after(700),
+        part(700, 999, 1000, &bytes),
+    ]);
+    assert!(outcome.result.unwrap() == bytes);
+    assert_eq!(outcome.statistics.unwrap().discarded(), 400);
+}
+
+#[test]
+fn a_part_that_nobody_asked_for_is_taken_when_it_is_the_first() {
+    let bytes = content(1000);
+    let outcome = fetch([part(0, 399, 1000, &bytes), part(400, 999, 1000, &bytes)]);
+    assert!(outcome.result.unwrap() == bytes);
+    check_refused([part(1, 999, 1000, &bytes)], "answered 206");
+}
+
+#[test]
+fn somebody_who_waits_is_answered_soon_until_the_first_byte_came() {
+    let settings = || DownloadSettings { begin_within: Some(Duration::from_secs(10)), ..patience() };
+    for dead in [
+        Reply::no_answer(Reached::No, "connection refused"),
+        Reply::new(503, ""),
+        Reply::new(429, "").header("retry-after", "600"),
+    ] {
+        let transport = ScriptedTransport::answering(move |_| dead.clone());
+        let outcome = fetch_with(&transport, &VirtualClock::new(1), settings());
+        let error = outcome.result.unwrap_err();
+        assert!(error.contains("giving up"), "{error}");
+        let waited: Duration = outcome.clock.take_pauses().iter().sum();
+        assert!(waited <= Duration::from_secs(10) && outcome.sent.len() < 6, "{waited:?}: {error}");
+    }
+    // Once bytes have come the patience is the usual one.
+    let bytes = content(10);
+    let (served, mut count) = (bytes.clone(), 0);
+    let transport = ScriptedTransport::answering(move |sent| {
+        count += 1;
+        match count {
+            1 => serve(&served, sent).breaking_after(4),
+            2..=8 => Reply::no_answer(Reached::No, "connection refused"),
+            _ => serve(&served, sent),
+        }
+    });
+    let outcome = fetch_with(&transport, &VirtualClock::new(1), settings());
+    assert_eq!(outcome.result.unwrap(), bytes);
+    assert!(outcome.clock.take_pauses().iter().sum::<Duration>() > Duration::from_secs(30));
 }
 
 #[test]
@@ -593,11 +798,13 @@ fn asking_about_an_abort_does_not_disturb_the_transfer() {
 
 #[test]
 fn an_address_that_is_none_is_refused_without_a_request() {
-    for url in ["", "file:///etc/passwd", "https://", "https://h/\r\nx: y", "h/a"] {
+    for url in ["", "file:///etc/passwd", "https://", "https://h/\r\nx: y", "h/a", "http://h/my file"] {
         let transport = ScriptedTransport::list([]);
         let clock = VirtualClock::new(1);
         let result = Download::open(url, transport.boxed(), clock.shared(), patience());
-        assert!(matches!(result, Err(ServerError::Malformed { .. })));
+        let error = result.err().unwrap();
+        assert!(matches!(error, ServerError::Address { .. }), "{error}");
+        assert!(!error.to_string().contains(char::is_control), "{error}");
     }
 }
 

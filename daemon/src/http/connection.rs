@@ -138,7 +138,7 @@ impl Dialer {
         let (to_host, to_port) = proxy.map_or((host, port), |proxy| (&*proxy.host, proxy.port));
         let failed = |doing: &str, error: io::Error| ConnectError {
             reason: format!("cannot {doing}: {error}"),
-            may_pass: may_pass(&error),
+            may_pass: true,
         };
         let stream = open(to_host, to_port, deadline, &self.clock)
             .map_err(|error| failed(&format!("connect to {to_host}:{to_port}"), error))?;
@@ -161,7 +161,10 @@ impl Dialer {
         })?;
         let name =
             ServerName::try_from(host.to_owned()).map_err(|_| wrong("the host is not a valid name"))?;
-        let tls_error = |error: io::Error| failed(&format!("encrypt the connection to {host}"), error);
+        let tls_error = |error: io::Error| match tls::refusal(&error) {
+            Some((reason, may_pass)) => ConnectError { reason, may_pass },
+            None => failed(&format!("encrypt the connection to {host}"), error),
+        };
         let mut connection =
             ClientConnection::new(config, name).map_err(|error| tls_error(io::Error::other(error)))?;
         while connection.is_handshaking() {
@@ -206,14 +209,6 @@ impl Resolver for NoResolver {
         _: NextTimeout,
     ) -> Result<ResolvedSocketAddrs, ureq::Error> {
         Ok(self.empty())
-    }
-}
-
-/// Whether what went wrong may go right at the next attempt.
-pub fn may_pass(error: &io::Error) -> bool {
-    match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
-        Some(rustls::Error::InvalidCertificate(error)) => tls::may_pass(error),
-        Some(_) | None => true,
     }
 }
 

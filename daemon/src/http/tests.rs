@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::path::Path;
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -111,7 +112,8 @@ pub(crate) fn server_config(name: &str, client_authority: Option<&str>) -> Arc<S
         None => builder.with_no_client_auth(),
     };
     let certificate = CertificateDer::from_pem_file(tls_file(&format!("{name}.pem"))).unwrap();
-    let key = PrivateKeyDer::from_pem_file(tls_file(&format!("{name}.key"))).unwrap();
+    let key = if Path::new(&tls_file(&format!("{name}.key"))).exists() { name } else { "odd" };
+    let key = PrivateKeyDer::from_pem_file(tls_file(&format!("{key}.key"))).unwrap();
     Arc::new(builder.with_single_cert(vec![certificate], key).unwrap())
 }
 
@@ -530,6 +532,72 @@ fn a_server_is_trusted_by_its_authority_and_its_name() {
     check(trusting(), &https(plain), true);
 }
 
+fn given(name: &str) -> TlsOptions {
+    TlsOptions { extra_authorities: vec![tls_file(name)], ..TlsOptions::default() }
+}
+
+/// What a client that was given `file` gets from a server with `certificate`.
+fn ask(certificate: &str, file: &str, host: &str) -> Result<String, TransportError> {
+    let (port, _handshakes) = serve_tls(server_config(certificate, None), OK);
+    let mut client = Client::with(given(file), &[]);
+    let url = format!("https://{host}:{port}/");
+    client.get(&url).map(|_| client.text(&url).unwrap())
+}
+
+#[test]
+fn a_certificate_that_was_given_by_hand_is_taken_as_openssl_takes_it() {
+    for (certificate, host) in [
+        ("own", "localhost"),
+        ("own", "127.0.0.1"),
+        ("own-cn", "localhost"),
+        ("own-ip-name", "127.0.0.1"),
+        ("leaf-ca-true", "127.0.0.1"),
+        ("leaf-cn", "localhost"),
+        ("leaf-ip-name", "127.0.0.1"),
+        ("server", "127.0.0.1"),
+    ] {
+        let answer = ask(certificate, &format!("{certificate}.pem"), host);
+        assert_eq!(answer.map_err(|error| error.reason).as_deref(), Ok("ok"), "{certificate} {host}");
+    }
+}
+
+#[test]
+fn a_certificate_that_was_given_by_hand_is_good_for_its_host_its_time_and_itself_only() {
+    let check = |certificate, file, host, words: &[&str], may_pass| {
+        let error = ask(certificate, file, host).unwrap_err();
+        assert_eq!((error.reached, error.may_pass), (Reached::No, may_pass), "{error}");
+        for word in words {
+            assert!(error.reason.contains(word), "{certificate} {file} {host}: {error}");
+        }
+    };
+    check("own", "own.pem", "127.0.0.2", &["is for localhost, 127.0.0.1, not for 127.0.0.2"], false);
+    check("own-cn", "own-cn.pem", "127.0.0.1", &["is for localhost, not for 127.0.0.1"], false);
+    check("own-ip-name", "own-ip-name.pem", "localhost", &["is for 127.0.0.1, not for localhost"], false);
+    check("own-expired", "own-expired.pem", "localhost", &["was good until 2021-01-01", "renewed"], true);
+    // The same key and the same name in another certificate are another certificate.
+    check("leaf-cn", "own-cn.pem", "localhost", &["ServerCertificate"], false);
+    check("leaf-cn", "server.pem", "localhost", &["ServerCertificate"], false);
+}
+
+#[test]
+fn a_certificate_for_which_an_authority_vouches_is_held_to_the_rules_of_the_web() {
+    for (certificate, host, words) in [
+        ("leaf-ca-true", "localhost", "CA:FALSE"),
+        ("leaf-cn", "localhost", "has no subjectAltName"),
+        ("leaf-ip-name", "127.0.0.1", "subjectAltName=IP:127.0.0.1"),
+    ] {
+        let error = ask(certificate, "odd-ca.pem", host).unwrap_err();
+        assert!(error.reason.contains(words) && error.reason.contains("ServerCertificate"), "{error}");
+        assert!(!error.may_pass);
+    }
+}
+
+#[test]
+fn one_that_vouches_for_nobody_does_not_when_it_was_given_by_hand() {
+    let error = ask("leaf-cn", "leaf-ip-name.pem", "localhost").unwrap_err();
+    assert!(error.reason.contains("signed by nobody whom this device trusts"), "{error}");
+}
+
 #[test]
 fn files_that_cannot_be_used_are_named() {
     let check = |tls: TlsOptions, expected: &str| {
@@ -540,6 +608,19 @@ fn files_that_cannot_be_used_are_named() {
     let authority = |path: String| TlsOptions { extra_authorities: vec![path], ..TlsOptions::default() };
     check(authority("/nonexistent.pem".into()), "/nonexistent.pem");
     check(authority(tls_file("server.key")), "no certificate in it");
+    let folder = tempfile::tempdir().unwrap();
+    let pem = std::fs::read_to_string(tls_file("own.pem")).unwrap();
+    let der = CertificateDer::from_pem_file(tls_file("own.pem")).unwrap();
+    let written = |content: &[u8]| {
+        let path = folder.path().join("given.pem").display().to_string();
+        std::fs::write(&path, content).unwrap();
+        authority(path)
+    };
+    check(written(pem.replace('\n', " ").as_bytes()), "line ends were lost");
+    check(written(pem.trim_end().trim_end_matches('-').as_bytes()), "cut short");
+    check(written(&der), "openssl x509 -inform der");
+    check(written(b"-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n"), "not a certificate");
+    assert!(Client::with(written(pem.replace('\n', "\r\n").as_bytes()), &[]).transport.check().is_ok());
     let client = |certificate: &str, key: &str| TlsOptions {
         client: Some((tls_file(certificate), tls_file(key))),
         ..TlsOptions::default()

@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -142,6 +143,11 @@ impl VirtualDevice {
             },
         });
         fs::write(device.config(), config.to_string()).unwrap();
+        // Nothing that a test does may restart the machine that it runs on.
+        fs::create_dir(device.path("bin")).unwrap();
+        let reboot = format!("#!/bin/sh\ntouch {}\n", device.path("restarted-by-name").display());
+        fs::write(device.path("bin/reboot"), reboot).unwrap();
+        fs::set_permissions(device.path("bin/reboot"), fs::Permissions::from_mode(0o755)).unwrap();
         device
     }
 
@@ -222,6 +228,8 @@ impl VirtualDevice {
         for name in ["http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"] {
             command.env_remove(name);
         }
+        let path = std::env::var("PATH").unwrap();
+        command.env("PATH", format!("{}:{path}", self.path("bin").display()));
         command.env("MENDER_CONF_DIR", self.path("conf")).env("MENDER_DATA_DIR", self.path("share"));
         // A virtual device is not the machine it runs on.
         command.env("DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/nonexistent");

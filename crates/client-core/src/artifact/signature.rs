@@ -115,19 +115,27 @@ impl VerifyKeys {
         VerifyKeys::default()
     }
 
-    /// Adds the key of a PEM file with a `PUBLIC KEY` block. A key that is there already is not added again, so that
+    /// Adds every key of a PEM file with `PUBLIC KEY` blocks. A key that is there already is not added again, so that
     /// one key can never count twice.
+    ///
+    /// # Errors
+    /// When there is none, or one that cannot be used. Those that can be used were added.
     pub fn add_pem(&mut self, name: &str, pem: &[u8]) -> Result<(), KeyError> {
         let blocks = der::pem_blocks(pem).ok_or(KeyError::Malformed)?;
-        let block = blocks
-            .iter()
-            .find(|block| block.label == "PUBLIC KEY")
-            .ok_or(KeyError::NotPem { expected: "PUBLIC KEY" })?;
-        let key = PublicKey::parse(&block.content)?;
-        if !self.keys.iter().any(|known| known.key == key) {
-            self.keys.push(VerifyKey { name: name.to_owned(), key });
+        let (mut found, mut refused) = (false, None);
+        for block in blocks.iter().filter(|block| block.label == "PUBLIC KEY") {
+            found = true;
+            match PublicKey::parse(&block.content) {
+                Ok(key) if self.keys.iter().any(|known| known.key == key) => {}
+                Ok(key) => self.keys.push(VerifyKey { name: name.to_owned(), key }),
+                Err(error) => refused = refused.or(Some(error)),
+            }
         }
-        Ok(())
+        match refused {
+            Some(error) => Err(error),
+            None if found => Ok(()),
+            None => Err(KeyError::NotPem { expected: "PUBLIC KEY" }),
+        }
     }
 
     /// Whether there is no key.
@@ -613,6 +621,23 @@ mod tests {
         let pair = Signer::generate_ecdsa_p256().unwrap();
         assert!(pair.private.contains("BEGIN EC PRIVATE KEY"));
         check(&pair);
+    }
+
+    #[test]
+    fn every_key_of_a_file_counts_and_none_is_passed_over_in_silence() {
+        let [one, other] = [[1; 32], [2; 32]].map(|seed| Signer::generate_ed25519(&seed));
+        let mut keys = VerifyKeys::new();
+        keys.add_pem("both", format!("{}{}", one.public, other.public).as_bytes()).unwrap();
+        for pair in [&one, &other] {
+            let signature = Signer::from_pem(pair.private.as_bytes()).unwrap().sign(b"text").unwrap();
+            assert_eq!(keys.verify(b"text", &signature), Some("both"));
+        }
+        let mut keys = VerifyKeys::new();
+        let odd = der::pem_encode("PUBLIC KEY", b"no key");
+        for text in [format!("{odd}{}", one.public), format!("{}{odd}", one.public)] {
+            assert!(keys.add_pem("half", text.as_bytes()).is_err());
+            assert_eq!(keys.len(), 1);
+        }
     }
 
     #[test]

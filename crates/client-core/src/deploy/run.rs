@@ -29,6 +29,7 @@ use crate::install::{
     RootfsImage, WrittenImage,
 };
 use crate::provides::{Provides, UNKNOWN_ARTIFACT};
+use crate::server::{Download, ServerError};
 use crate::slot::{Slot, SlotError, Slots, System};
 use crate::state_store::StateStore;
 
@@ -204,6 +205,11 @@ fn is_settled(device: &mut Device<'_>) -> Result<bool, InstallError> {
             | BootError::NotOnTrial { .. }),
         ) => Err(error.into()),
     }
+}
+
+/// Whether what was being downloaded is another thing now: what came of it has no rest, and a new beginning may have.
+fn is_changed_source(error: &DeployError) -> bool {
+    matches!(Download::cause(error), Some(ServerError::ContentChanged { .. }))
 }
 
 /// Makes sure that no other deployment is in progress.
@@ -985,6 +991,9 @@ impl<'r> Run<'r> {
             }
             Err(error) => {
                 log::error!("{}: {stage:?} failed: {error}", self.deployment.artifact_name);
+                if stage == Stage::Download && is_changed_source(&error) && self.is_offered_again() {
+                    self.deployment.offered_again = true;
+                }
                 self.fail(error);
                 if let (Some(point), true) =
                     (stage.error_scripts(self.conduct), stage != Stage::VerifyRollback)

@@ -360,6 +360,7 @@ impl Api {
                 | ServerError::NoServer
                 | ServerError::Unauthorized { .. }
                 | ServerError::Credentials { .. }
+                | ServerError::Address { .. }
                 | ServerError::ContentChanged { .. }
                 | ServerError::Aborted { .. }
                 | ServerError::OverBudget { .. }
@@ -482,6 +483,7 @@ impl Api {
             same @ (ServerError::NoServer
             | ServerError::Unauthorized { .. }
             | ServerError::Credentials { .. }
+            | ServerError::Address { .. }
             | ServerError::ContentChanged { .. }
             | ServerError::Aborted { .. }
             | ServerError::OverBudget { .. }

@@ -1,8 +1,9 @@
 //! An artifact as a reader that survives a bad network: nothing is transferred twice.
 //!
 //! When the connection breaks or stalls, the next request asks for the rest, and the bytes go on where they stopped. What
-//! an answer means is decided by [`resume`]; this file acts. Whether the bytes are the right ones is not decided here but
-//! by the signature and the digests of the artifact.
+//! an answer means is decided by [`resume`]; this file acts. Where nothing shows that a rest is of the same thing, all of
+//! it is asked for again, and its beginning is compared with what was handed on. Whether the bytes are the right ones is
+//! not decided here but by the signature and the digests of the artifact.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -10,6 +11,8 @@ use std::io::{self, Read};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+use sha2::{Digest, Sha256};
 
 use super::answer::{REDIRECTS_MAX, no_answer};
 use super::resume::{self, Content, Verdict};
@@ -21,6 +24,8 @@ use crate::clock::{Clock, Paused, between};
 
 /// New links in a row that bring no byte.
 const LINKS_MAX: u32 = 3;
+/// How often the beginning may be transferred again for want of anything that shows that the rest is of the same thing.
+const WHOLES_MAX: u32 = 10;
 /// Deepest chain of causes that is searched.
 const CAUSES_MAX: usize = 16;
 
@@ -33,6 +38,9 @@ pub struct DownloadSettings {
     pub longest_wait: Duration,
     /// First wait; doubled with each attempt without progress.
     pub first_wait: Duration,
+    /// How long the first byte may take, all attempts together; `None` for as long as any other. Somebody may be
+    /// waiting who has mistyped the address.
+    pub begin_within: Option<Duration>,
     /// Least bytes per second over `rate_window`; below it the connection counts as stalled.
     pub least_bytes_per_second: u64,
     /// Over which time the rate is measured.
@@ -51,6 +59,7 @@ impl Default for DownloadSettings {
             attempts_max: 10,
             longest_wait: Duration::from_secs(300),
             first_wait: Duration::from_secs(1),
+            begin_within: None,
             least_bytes_per_second: 64,
             rate_window: Duration::from_secs(60),
             abort_check_every: None,
@@ -114,6 +123,14 @@ pub struct Download {
     content: Content,
     /// Bytes handed on so far.
     offset: u64,
+    /// Their digest, where no validator and no length would show that a rest is of the same thing.
+    prefix: Option<Sha256>,
+    /// Parts show nothing here: everything is asked for.
+    whole: bool,
+    /// How often that was done.
+    wholes: u32,
+    /// When it began.
+    begun: Duration,
     answer: Option<Answering>,
     /// Why the last connection ended, if it was not by itself.
     stalled: Option<Stall>,
@@ -156,6 +173,8 @@ struct Answering {
     body: Box<dyn Read + Send>,
     /// Bytes at its beginning that are here already.
     skip: u64,
+    /// The digest of what was skipped so far, where that has to be what is here.
+    compared: Option<Sha256>,
     /// Bytes left in it, where that is known.
     left: Option<u64>,
     /// New bytes that it brought.
@@ -236,8 +255,8 @@ impl Download {
         settings: DownloadSettings,
     ) -> Result<Download, ServerError> {
         let Some(parts) = url::parts(url) else {
-            let reason = "not an address of the web".to_owned();
-            return Err(ServerError::Malformed { url: url::shown(url), reason });
+            let shown = url::shown(url).escape_debug().to_string();
+            return Err(ServerError::Address { url: shown, reason: url::problem(url) });
         };
         let mut download = Download {
             encrypted: parts.https,
@@ -249,6 +268,10 @@ impl Download {
             new_link: false,
             content: Content::default(),
             offset: 0,
+            prefix: None,
+            whole: false,
+            wholes: 0,
+            begun: Duration::ZERO,
             answer: None,
             stalled: None,
             fruitless: 0,
@@ -257,6 +280,7 @@ impl Download {
             statistics: Arc::default(),
             canceller: Canceller::default(),
         };
+        download.begun = download.clock.now();
         while download.answer.is_none() {
             download.step()?;
         }
@@ -339,7 +363,28 @@ impl Download {
             match verdict {
                 Verdict::Body { skip, length, content } => {
                     self.check_budget(length.or(content.total).unwrap_or(0)).map_err(Trouble::Over)?;
-                    self.take_body(response, skip, length, content);
+                    self.take_body(response, skip, None, length, content);
+                    return Ok(());
+                }
+                Verdict::Unproven { skip, length, content } => {
+                    let nothing = || "nothing shows that it is still the same".to_owned();
+                    let changed = |reason| Trouble::Over(ServerError::ContentChanged { url: shown, reason });
+                    if response.status == 206 && !self.whole {
+                        self.whole = true;
+                        log::info!("a part shows nothing: asking for everything, to compare its beginning");
+                        continue;
+                    }
+                    // A beginning of which nothing is known cannot be compared.
+                    if self.prefix.is_none() || skip != self.offset {
+                        return Err(changed(nothing()));
+                    }
+                    self.wholes += 1;
+                    if self.wholes > WHOLES_MAX {
+                        let reason = format!("it was begun anew {WHOLES_MAX} times, and {}", nothing());
+                        return Err(changed(reason));
+                    }
+                    self.check_budget(length.unwrap_or(skip)).map_err(Trouble::Over)?;
+                    self.take_body(response, skip, Some(Sha256::new()), length, content);
                     return Ok(());
                 }
                 Verdict::Complete => {
@@ -376,7 +421,7 @@ impl Download {
             return Err(Trouble::Over(ServerError::Stopped));
         }
         let mut headers = vec![("accept-encoding", "identity".to_owned())];
-        if self.offset > 0 {
+        if self.offset > 0 && !self.whole {
             headers.push(("range", format!("bytes={}-", self.offset)));
             if let Some(validator) = self.content.if_range() {
                 headers.push(("if-range", validator.to_owned()));
@@ -395,8 +440,18 @@ impl Download {
         })
     }
 
-    fn take_body(&mut self, response: Response, skip: u64, length: Option<u64>, content: Content) {
-        if self.offset > 0 {
+    fn take_body(
+        &mut self,
+        response: Response,
+        skip: u64,
+        compared: Option<Sha256>,
+        length: Option<u64>,
+        content: Content,
+    ) {
+        if self.offset == 0 {
+            let shows_itself = content.etag.is_some() || content.total.is_some();
+            self.prefix = (!shows_itself).then(Sha256::new);
+        } else {
             self.statistics.counts().resumes += 1;
             let skipping = if skip > 0 { format!(", skipping {skip} bytes") } else { String::new() };
             match content.total {
@@ -404,11 +459,14 @@ impl Download {
                 None => log::info!("transfer goes on at byte {}{skipping}", self.offset),
             }
         }
+        // What was learned now may show the same of a part.
+        self.whole = self.whole && content.etag.is_none() && content.total.is_none();
         self.content = content;
         self.new_link = false;
         self.answer = Some(Answering {
             body: response.body,
             skip,
+            compared,
             left: length,
             came: 0,
             spent: Duration::ZERO,
@@ -487,8 +545,7 @@ impl Download {
             return Err(ServerError::Stopped);
         }
         if self.fruitless >= self.settings.attempts_max.max(1) {
-            let attempts = self.fruitless;
-            return Err(ServerError::GaveUp { url: url::shown(&self.url), attempts, reason });
+            return Err(self.gave_up(reason));
         }
         let doubled = 1_u32.checked_shl(self.waits).unwrap_or(u32::MAX);
         self.waits = self.waits.saturating_add(1);
@@ -497,11 +554,30 @@ impl Download {
         if let Some(asked) = retry_after {
             wait = wait.max(between(&*self.clock, asked, asked + asked / 10));
         }
-        log::warn!("transfer interrupted at byte {}: {reason}; next attempt in {wait:.0?}", self.offset);
+        let nothing_came = self.statistics.received() == 0;
+        let within = self.settings.begin_within.filter(|_| nothing_came);
+        if within
+            .is_some_and(|within| self.clock.now().saturating_sub(self.begun).saturating_add(wait) > within)
+        {
+            return Err(self.gave_up(reason));
+        }
+        match nothing_came {
+            true => log::warn!("{reason}; next attempt in {wait:.0?}"),
+            false => {
+                log::warn!(
+                    "transfer interrupted at byte {}: {reason}; next attempt in {wait:.0?}",
+                    self.offset
+                );
+            }
+        }
         match self.clock.pause(wait) {
             Paused::Elapsed => Ok(()),
             Paused::Stopped => Err(ServerError::Stopped),
         }
+    }
+
+    fn gave_up(&self, reason: String) -> ServerError {
+        ServerError::GaveUp { url: url::shown(&self.url), attempts: self.fruitless, reason }
     }
 
     fn made_progress(&mut self) {
@@ -593,10 +669,21 @@ impl Download {
                 let reason = "a web page instead of an artifact (a captive portal?)".to_owned();
                 return Err(ServerError::Malformed { url: url::shown(&self.url), reason });
             }
+            if let Some(prefix) = &mut self.prefix {
+                prefix.update(&buffer[..count]);
+            }
             self.offset += bytes;
             answer.came += bytes;
         } else {
             answer.skip -= bytes.min(answer.skip);
+            if let Some(compared) = &mut answer.compared {
+                compared.update(&buffer[..count]);
+                let digest = |hash: &Sha256| hash.clone().finalize();
+                if answer.skip == 0 && self.prefix.as_ref().map(digest) != Some(digest(compared)) {
+                    let reason = "it begins with other bytes".to_owned();
+                    return Err(ServerError::ContentChanged { url: url::shown(&self.url), reason });
+                }
+            }
         }
         self.check_rate();
         Ok(new.then_some(count))

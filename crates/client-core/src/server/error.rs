@@ -46,6 +46,13 @@ pub enum ServerError {
         /// Why not.
         reason: String,
     },
+    /// What was given as an address is none.
+    Address {
+        /// What was given, without its query.
+        url: String,
+        /// What is wrong with it, and what to do.
+        reason: String,
+    },
     /// What is at the address is no longer what was being transferred: the bytes here have no rest.
     ContentChanged {
         /// The address asked, without its query.
@@ -92,6 +99,7 @@ impl ServerError {
             | ServerError::Unauthorized { .. }
             | ServerError::Malformed { .. }
             | ServerError::Credentials { .. }
+            | ServerError::Address { .. }
             | ServerError::ContentChanged { .. }
             | ServerError::Aborted { .. }
             | ServerError::OverBudget { .. }
@@ -116,6 +124,7 @@ impl fmt::Display for ServerError {
                 write!(f, "{url} answered something that is not from a Mender server: {reason}")
             }
             ServerError::Credentials { reason } => f.write_str(reason),
+            ServerError::Address { url, reason } => write!(f, "{url} cannot be asked for: {reason}"),
             ServerError::ContentChanged { url, reason } => {
                 write!(f, "what {url} offers changed during the transfer: {reason}")
             }
@@ -142,6 +151,7 @@ impl std::error::Error for ServerError {
             | ServerError::Status { .. }
             | ServerError::Malformed { .. }
             | ServerError::Credentials { .. }
+            | ServerError::Address { .. }
             | ServerError::ContentChanged { .. }
             | ServerError::Aborted { .. }
             | ServerError::OverBudget { .. }

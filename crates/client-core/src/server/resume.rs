@@ -10,6 +10,8 @@ pub(super) struct Content {
     pub(super) total: Option<u64>,
     /// A validator that guarantees the same bytes: a strong entity tag (RFC 9110, 8.8.3).
     pub(super) etag: Option<String>,
+    /// One that does not guarantee that: another one shows that it is something else, the same one shows nothing.
+    pub(super) weak_etag: Option<String>,
     pub(super) last_modified: Option<String>,
     /// Whether it is declared to be a web page.
     pub(super) web_page: bool,
@@ -20,6 +22,8 @@ pub(super) struct Content {
 pub(super) enum Verdict {
     /// A body that begins `skip` bytes before the wanted byte and has `length` bytes, where that is known.
     Body { skip: u64, length: Option<u64>, content: Content },
+    /// A body as above, of which nothing shows that it is of the same thing, and nothing that it is not.
+    Unproven { skip: u64, length: Option<u64>, content: Content },
     /// There is no rest: everything is here already.
     Complete,
     /// Ask at the address of `location`.
@@ -41,19 +45,26 @@ pub(super) fn begin(response: &Response) -> Verdict {
     if let Some(verdict) = without_body(response) {
         return verdict;
     }
-    if response.status != 200 {
-        return Verdict::Refused;
-    }
-    let content = Content::of(response, length(response));
+    let length = match (response.status, response.header("content-range").and_then(content_range)) {
+        (200, _) => length(response),
+        // Nobody asked for a part, but one that says that it begins at the beginning does. The rest is asked for.
+        (206, Some(Range { first: 0, last, total: Some(total) })) => {
+            let length = last.checked_add(1);
+            return Verdict::Body { skip: 0, length, content: Content::of(response, Some(total)) };
+        }
+        _ => return Verdict::Refused,
+    };
+    let content = Content::of(response, length);
     Verdict::Body { skip: 0, length: content.total, content }
 }
 
 /// Judges the answer to a request for the bytes from `offset` on (RFC 9110, sections 14 and 15). `new_link`: the address
 /// is another one than that from which `known` comes.
 ///
-/// A strong entity tag decides alone. Without one the length must be known and equal, and what else is told must not
-/// contradict. Behind a new link another storage may tag the same bytes differently, so there the length decides. In the
-/// end the signature and the digests of the artifact do.
+/// Servers of the S3 kind ignore `If-Range` and answer 206 for whatever is there now, so a part is believed for what it
+/// shows and not for being one. The same strong entity tag decides alone. Without one the length must be known and
+/// equal, and what else is told must not contradict. Behind a new link another storage may tag the same bytes
+/// differently, so there the length decides. In the end the signature and the digests of the artifact do.
 pub(super) fn go_on(response: &Response, offset: u64, known: &Content, new_link: bool) -> Verdict {
     if let Some(verdict) = without_body(response) {
         return verdict;
@@ -85,31 +96,31 @@ pub(super) fn go_on(response: &Response, offset: u64, known: &Content, new_link:
         return Verdict::TryAgain("a web page (a captive portal?)".into());
     }
     match same(known, &new, response, new_link) {
-        Ok(()) => Verdict::Body { skip, length, content: known.updated(new) },
+        Ok(true) => Verdict::Body { skip, length, content: known.updated(new) },
+        Ok(false) => Verdict::Unproven { skip, length, content: known.updated(new) },
         Err(reason) => Verdict::Changed(reason),
     }
 }
 
-/// Whether what is offered now is what was being transferred; if not, or if nothing shows it, why.
-fn same(known: &Content, new: &Content, response: &Response, new_link: bool) -> Result<(), String> {
-    let lengths = (known.total, new.total);
-    if let (Some(old), Some(new)) = lengths {
+/// Whether something shows that what is offered now is what was being transferred. Fails with what shows that it is not.
+fn same(known: &Content, new: &Content, response: &Response, new_link: bool) -> Result<bool, String> {
+    if let (Some(old), Some(new)) = (known.total, new.total) {
         if old != new {
             return Err(format!("its length was {old} and is {new}"));
         }
     }
-    let length_is_equal = lengths.0.is_some() && lengths.0 == lengths.1;
-    if let (Some(old), Some(tag)) = (&known.etag, response.header("etag")) {
-        if tag == old {
-            return Ok(());
-        }
-        if !new_link || !length_is_equal {
+    let length_is_equal = known.total.is_some() && known.total == new.total;
+    let elsewhere = new_link && length_is_equal;
+    if let Some(tag) = response.header("etag") {
+        let is_other = match (&known.etag, &known.weak_etag) {
+            (Some(strong), _) if tag == strong => return Ok(true),
+            (Some(_), _) => true,
+            (None, Some(weak)) => opaque(tag) != opaque(weak),
+            (None, None) => false,
+        };
+        if is_other && !elsewhere {
             return Err("its entity tag is another one".into());
         }
-    }
-    // `If-Range` was sent: a part is a part of the same (RFC 9110, 13.1.5).
-    if known.etag.is_some() && response.status == 206 && !new_link {
-        return Ok(());
     }
     let modified = (&known.last_modified, &new.last_modified);
     if let ((Some(old), Some(new)), false) = (modified, new_link) {
@@ -117,7 +128,12 @@ fn same(known: &Content, new: &Content, response: &Response, new_link: bool) -> 
             return Err("it was modified".into());
         }
     }
-    if length_is_equal { Ok(()) } else { Err("nothing shows that it is still the same".into()) }
+    Ok(length_is_equal)
+}
+
+/// An entity tag without its weakness: what weak comparison looks at (RFC 9110, 8.8.3.2).
+fn opaque(tag: &str) -> &str {
+    tag.strip_prefix("W/").unwrap_or(tag)
 }
 
 /// `bytes */N` tells the length: with N bytes here, only the end of the transfer was lost (RFC 9110, 15.5.17).
@@ -154,12 +170,14 @@ fn without_body(response: &Response) -> Option<Verdict> {
 
 impl Content {
     fn of(response: &Response, total: Option<u64>) -> Content {
-        let etag = response.header("etag").filter(|tag| tag.starts_with('"') && is_plain(tag));
+        let etag = response.header("etag").filter(|tag| is_plain(tag));
+        let (strong, weak) = (|tag: &&str| tag.starts_with('"'), |tag: &&str| tag.starts_with("W/\""));
         let date = response.header("last-modified").filter(|date| is_plain(date));
         let kind = response.header("content-type").unwrap_or_default().trim_start().as_bytes();
         Content {
             total,
-            etag: etag.map(str::to_owned),
+            etag: etag.filter(strong).map(str::to_owned),
+            weak_etag: etag.filter(weak).map(str::to_owned),
             last_modified: date.map(str::to_owned),
             web_page: kind.get(..9).is_some_and(|kind| kind.eq_ignore_ascii_case(b"text/html")),
         }
@@ -170,6 +188,7 @@ impl Content {
         Content {
             total: self.total.or(new.total),
             etag: new.etag.or_else(|| self.etag.clone()),
+            weak_etag: new.weak_etag.or_else(|| self.weak_etag.clone()),
             last_modified: new.last_modified.or_else(|| self.last_modified.clone()),
             web_page: self.web_page,
         }
@@ -224,6 +243,7 @@ mod tests {
     fn kind(verdict: &Verdict) -> &'static str {
         match verdict {
             Verdict::Body { .. } => "body",
+            Verdict::Unproven { .. } => "unproven",
             Verdict::Complete => "complete",
             Verdict::Elsewhere => "elsewhere",
             Verdict::Expired => "expired",
@@ -340,7 +360,16 @@ mod tests {
                     assert_eq!(*skip, expected, "{row}");
                     assert!(known.total.is_none() || content.total == known.total, "{row}");
                     // Something showed that it is the same.
-                    assert!(known.etag.is_some() || known.total.is_some(), "{row}");
+                    let same_tag = header("etag").is_some() && header("etag") == known.etag.as_deref();
+                    assert!(same_tag || known.total.is_some(), "{row}");
+                } else if found == "unproven" {
+                    assert!(
+                        known.total.is_none()
+                            || header("content-range") == Some("bytes 4-9/*")
+                            || status == 200,
+                        "{row}"
+                    );
+                    assert!(!other_tag, "{row}");
                 } else {
                     assert!(matches!(found, "again" | "changed"), "{row}");
                 }
@@ -352,6 +381,7 @@ mod tests {
     fn the_rules_of_sameness() {
         let tagged = Content { total: Some(10), etag: Some("\"v1\"".into()), ..Content::default() };
         let dated = Content { total: Some(10), last_modified: Some("a".into()), ..Content::default() };
+        let weak = Content { total: Some(10), weak_etag: Some("W/\"v1\"".into()), ..Content::default() };
         let endless = Content { etag: Some("\"v1\"".into()), ..Content::default() };
         let part = ("content-range", "bytes 4-9/10");
         let check = |known: &Content, new_link, status, headers: &[(&str, &str)], expected| {
@@ -363,17 +393,24 @@ mod tests {
         check(&tagged, true, 206, &[part, ("etag", "\"v2\"")], "body");
         check(&tagged, true, 206, &[("content-range", "bytes 4-9/*"), ("etag", "\"v2\"")], "changed");
         check(&tagged, false, 206, &[part], "body");
-        check(&tagged, false, 206, &[("content-range", "bytes 4-9/*")], "body");
-        check(&tagged, true, 206, &[("content-range", "bytes 4-9/*")], "changed");
+        check(&tagged, false, 206, &[("content-range", "bytes 4-9/*")], "unproven");
+        check(&tagged, false, 206, &[("content-range", "bytes 4-9/*"), ("etag", "\"v1\"")], "body");
+        check(&tagged, true, 206, &[("content-range", "bytes 4-9/*")], "unproven");
         check(&tagged, false, 200, &[("content-length", "10")], "body");
-        check(&tagged, false, 200, &[], "changed");
+        check(&tagged, false, 200, &[], "unproven");
         check(&endless, false, 200, &[("etag", "\"v1\"")], "body");
-        check(&endless, false, 200, &[], "changed");
+        check(&endless, false, 200, &[], "unproven");
+        check(&weak, false, 206, &[part, ("etag", "W/\"v1\"")], "body");
+        check(&weak, false, 206, &[part, ("etag", "\"v1\"")], "body");
+        check(&weak, false, 206, &[part, ("etag", "W/\"v2\"")], "changed");
+        check(&weak, false, 200, &[("content-length", "10"), ("etag", "\"v2\"")], "changed");
+        check(&weak, true, 206, &[part, ("etag", "W/\"v2\"")], "body");
+        check(&weak, false, 206, &[("content-range", "bytes 4-9/*"), ("etag", "W/\"v1\"")], "unproven");
         check(&dated, false, 206, &[part, ("last-modified", "a")], "body");
         check(&dated, false, 206, &[part, ("last-modified", "b")], "changed");
         check(&dated, true, 206, &[part, ("last-modified", "b")], "body");
-        check(&dated, false, 206, &[("content-range", "bytes 4-9/*"), ("last-modified", "a")], "changed");
-        check(&Content::default(), false, 206, &[part], "changed");
+        check(&dated, false, 206, &[("content-range", "bytes 4-9/*"), ("last-modified", "a")], "unproven");
+        check(&Content::default(), false, 206, &[part], "unproven");
         check(&tagged, false, 206, &[part, ("content-length", "7")], "again");
         check(&tagged, false, 200, &[("content-type", "Text/HTML; charset=utf-8")], "again");
     }
@@ -390,6 +427,14 @@ mod tests {
                 _ => "refused",
             };
             assert_eq!(kind(&verdict), expected, "{status}");
+        }
+        let from_the_beginning = response(206, &[("content-range", "bytes 0-9/12")]);
+        let Verdict::Body { skip: 0, length: Some(10), content } = begin(&from_the_beginning) else {
+            panic!("a part that says that it is the first")
+        };
+        assert_eq!(content.total, Some(12));
+        for range in ["bytes 1-9/12", "bytes 0-9/*", "bytes 0-9"] {
+            assert_eq!(kind(&begin(&response(206, &[("content-range", range)]))), "refused", "{range}");
         }
         let odd = response(200, &[("content-length", "+1"), ("etag", "\"v\r\n\""), ("content-encoding", "")]);
         let Verdict::Body { content, .. } = begin(&odd) else { panic!("a body") };

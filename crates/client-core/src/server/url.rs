@@ -1,6 +1,8 @@
 //! The few things that have to be known about an address: what of it may be shown, and whether another one is the
 //! same place. Everything else about addresses is the transport's.
 
+use crate::text::printable;
+
 /// Longest address that is followed: servers bound theirs at 8 KiB as well.
 pub(super) const URL_BYTES_MAX: usize = 8 * 1024;
 
@@ -37,6 +39,31 @@ pub(super) fn parts(url: &str) -> Option<Parts<'_>> {
     };
     let origin = &url[..scheme.len() + 3 + length];
     (!host.is_empty()).then_some(Parts { https, host, port, origin, path })
+}
+
+/// Why [`parts`] takes nothing of `url` apart, and what to do.
+pub(super) fn problem(url: &str) -> String {
+    if url.len() > URL_BYTES_MAX {
+        return format!("it is longer than {URL_BYTES_MAX} bytes");
+    }
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return "it has to begin with http:// or https://".to_owned();
+    };
+    if !scheme.eq_ignore_ascii_case("http") && !scheme.eq_ignore_ascii_case("https") {
+        return format!("{}:// is neither http:// nor https://", printable(scheme));
+    }
+    if let Some(odd) = rest.chars().find(|found| !found.is_ascii_graphic() || *found == '\\') {
+        let encoded: String = odd.to_string().bytes().map(|byte| format!("%{byte:02X}")).collect();
+        return match odd {
+            ' ' => format!("it has a blank in it; write {encoded} for it"),
+            odd => format!("it has the character {odd:?} in it; write {encoded} for it"),
+        };
+    }
+    match rest.split(['/', '?', '#']).next().unwrap_or_default().rsplit('@').next().unwrap_or_default() {
+        "" => "there is no host in it".to_owned(),
+        place if place.starts_with(':') => "there is no host in it".to_owned(),
+        _ => "its port is no number from 0 to 65535".to_owned(),
+    }
 }
 
 /// The address that `location` means in an answer from `base`.
@@ -151,6 +178,25 @@ mod tests {
         check("/a\\b", None);
         check("/ä", None);
         check(&format!("/{}", "x".repeat(URL_BYTES_MAX)), None);
+    }
+
+    #[test]
+    fn what_is_no_address_says_why() {
+        let check = |url: &str, expected: &str| {
+            assert_eq!(parts(url), None, "{url}");
+            assert!(problem(url).contains(expected), "{url}: {}", problem(url));
+        };
+        check("http://h/my file.mender", "a blank in it; write %20");
+        check("http://h/m\u{fc}", "'\u{fc}' in it; write %C3%BC");
+        check("http://h/a\r\nb", "'\\r' in it; write %0D");
+        check("http://h\\a", "write %5C");
+        check("h/a", "begin with http://");
+        check("ftp://h/a", "ftp:// is neither");
+        check("https:///a", "no host");
+        check("https://u@:80/a", "no host");
+        check("http://h:123456/a", "port");
+        check(&format!("http://h/{}", "x".repeat(URL_BYTES_MAX)), "longer");
+        assert!(parts("HTTP://h/a").is_some() && parts("HttpS://h/a").is_some());
     }
 
     #[test]
