@@ -293,7 +293,9 @@ impl Setup {
     /// # Errors
     /// When keys are configured and none can be used.
     pub fn policy(&self) -> Result<Policy, ComposeError> {
-        let limits = Limits::default();
+        // As it is now: whoever asks for the policy is about to install something.
+        let mut limits = Limits::default();
+        limits.memory_bytes = linux::memory::available();
         let Some(paths) = &self.config.artifact_verify_keys else {
             let trust = if self.config.danger_accept_unsigned {
                 log::warn!(

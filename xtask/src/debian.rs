@@ -25,6 +25,9 @@ const TOOLS: &[(&str, &str)] = &[
     ("jq", "jq"),
     ("xz", "xz-utils"),
     ("zstd", "zstd"),
+    ("debugfs", "e2fsprogs"),
+    ("mkfs.vfat", "dosfstools"),
+    ("mcopy", "mtools"),
 ];
 
 /// The same for the board tests; a path is a file that is no program.

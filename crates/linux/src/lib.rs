@@ -11,6 +11,7 @@ pub mod health_check;
 pub mod key_value_scripts;
 pub mod local_socket;
 pub mod lock;
+pub mod memory;
 pub mod mounts;
 pub mod process;
 pub mod process_group;

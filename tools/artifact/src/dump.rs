@@ -1,9 +1,11 @@
 //! `dump`: writes the parts of an artifact to folders, and the command that would put them together again.
 
 use crate::failure::Failure;
-use crate::output::Output;
-use crate::{Console, args, validate};
+use crate::output::{Mode, Output};
+use crate::{Console, args, source, validate};
 use client_core::artifact::{Artifact, ArtifactError, Header, Trust};
+use client_core::text::printable;
+use std::borrow::Cow;
 use std::fs;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -18,6 +20,10 @@ Checks the artifact, its signature apart, and writes its parts. Nothing gets its
   --files DIR         write the payload files to DIR
   --print-cmdline     print the command that makes the same artifact from what was dumped
   --print0-cmdline    the same, with a NUL behind each argument
+
+Without a folder nothing is written. Words that a shell would take apart are quoted in the command.
+
+  rust-ota-artifact dump --scripts scripts --files files --print-cmdline release-2.mender
 ";
 
 pub(crate) fn run(mut parser: lexopt::Parser, console: &mut Console<'_>) -> Result<(), Failure> {
@@ -37,31 +43,34 @@ pub(crate) fn run(mut parser: lexopt::Parser, console: &mut Console<'_>) -> Resu
         }
     }
     let path: PathBuf = path.ok_or_else(|| Failure::usage("dump needs an artifact"))?;
-    let mut artifact = validate::open(&path, &Trust::DangerUnsigned)?;
+    let mut artifact = validate::read(&path, source::open(&path, None)?, &Trust::DangerUnsigned)?;
     let mut command = command_line(&artifact.header)?;
     let mut written = Vec::new();
     if let Some(folder) = &scripts {
         for script in &artifact.header.scripts {
             let target = folder.join(&script.name);
-            written
-                .push(put(&target, 0o755, &mut script.content.as_slice()).map_err(|f| f.at(&path, &target))?);
+            let content = &mut script.content.as_slice();
+            written.push(put(&target, 0o755, content, console).map_err(|f| f.at(&path, &target))?);
             command.extend(["--script".to_owned(), target.display().to_string()]);
         }
     }
     let json = artifact.header.payload.as_ref().and_then(|payload| payload.meta_data.as_deref());
     if let (Some(folder), Some(json)) = (&meta_data, json) {
         let target = folder.join("0000.meta-data");
-        written.push(put(&target, 0o644, &mut json.as_bytes()).map_err(|f| f.at(&path, &target))?);
+        written.push(put(&target, 0o644, &mut json.as_bytes(), console).map_err(|f| f.at(&path, &target))?);
         command.extend(["--meta-data".to_owned(), target.display().to_string()]);
     }
-    dump_files(&path, &mut artifact, files.as_deref(), &mut written, &mut command)?;
+    dump_files(&path, &mut artifact, files.as_deref(), &mut written, &mut command, console)?;
     // Both archives have ended properly and every checksum was right.
     for output in written {
-        output.rename()?;
+        output.finish()?;
     }
     match separator {
         None => Ok(()),
-        Some(' ') => console.print(&format!("{}\n", command.join(" "))),
+        Some(' ') => {
+            let words: Vec<Cow<'_, str>> = command.iter().map(|word| quoted(word)).collect();
+            console.print(&format!("{}\n", words.join(" ")))
+        }
         Some(separator) => console.print(&command.iter().fold(String::new(), |mut text, argument| {
             text.push_str(argument);
             text.push(separator);
@@ -76,11 +85,12 @@ fn dump_files(
     folder: Option<&Path>,
     written: &mut Vec<Output>,
     command: &mut Vec<String>,
+    console: &mut Console<'_>,
 ) -> Result<(), Failure> {
     while let Some(mut file) = artifact.payload.next_file().map_err(|error| Failure::artifact(path, error))? {
         let Some(folder) = folder else { continue };
         let target = folder.join(file.name());
-        written.push(put(&target, 0o644, &mut file).map_err(|failed| failed.at(path, &target))?);
+        written.push(put(&target, 0o644, &mut file, console).map_err(|failed| failed.at(path, &target))?);
         command.extend(["--file".to_owned(), target.display().to_string()]);
     }
     Ok(())
@@ -103,20 +113,52 @@ impl CopyFailure {
     }
 }
 
-fn put(target: &Path, mode: u32, source: &mut dyn Read) -> Result<Output, CopyFailure> {
+fn put(
+    target: &Path,
+    mode: u32,
+    source: &mut dyn Read,
+    console: &mut Console<'_>,
+) -> Result<Output, CopyFailure> {
     if let Some(folder) = target.parent() {
         fs::create_dir_all(folder).map_err(CopyFailure::Writing)?;
     }
-    let (output, mut file) = Output::create(target, mode).map_err(CopyFailure::Naming)?;
+    let mut output = Output::create(target, Mode::New(mode)).map_err(CopyFailure::Naming)?;
+    let mut writer = output.writer(console.out);
     let mut buffer = vec![0; 256 * 1024];
     loop {
         match source.read(&mut buffer).map_err(CopyFailure::Reading)? {
             0 => break,
-            count => file.write_all(buffer.get(..count).unwrap_or_default()).map_err(CopyFailure::Writing)?,
+            count => {
+                writer.write_all(buffer.get(..count).unwrap_or_default()).map_err(CopyFailure::Writing)?
+            }
         }
     }
-    output.sync(file).map_err(CopyFailure::Naming)?;
+    drop(writer);
+    output.sync(console.out).map_err(CopyFailure::Naming)?;
     Ok(output)
+}
+
+/// A word as a shell reads it back: in quotes where it has to be, and in those that spell control characters.
+fn quoted(word: &str) -> Cow<'_, str> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_-.,:/=+@%".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return Cow::Borrowed(word);
+    }
+    if matches!(printable(word), Cow::Borrowed(_)) {
+        return Cow::Owned(format!("'{}'", word.replace('\'', "'\\''")));
+    }
+    let mut text = String::from("$'");
+    for c in word.chars() {
+        match printable(c.encode_utf8(&mut [0; 4])) {
+            _ if c == '\'' || c == '\\' => text.extend(['\\', c]),
+            Cow::Borrowed(_) => text.push(c),
+            Cow::Owned(_) => {
+                c.encode_utf8(&mut [0; 4]).bytes().for_each(|byte| text.push_str(&format!("\\x{byte:02x}")));
+            }
+        }
+    }
+    text.push('\'');
+    Cow::Owned(text)
 }
 
 /// Everything but scripts, meta-data and files, which are named where they are dumped.

@@ -4,19 +4,21 @@ use crate::Console;
 use crate::args;
 use crate::failure::Failure;
 use crate::keys;
-use crate::output::Output;
+use crate::output::{Mode, Output};
 use client_core::artifact::Signer;
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 const HELP: &str = "\
 Usage: rust-ota-artifact keygen [OPTION]... -o KEY
 
-Writes a private key to KEY and its public key to KEY.pub.
+Writes a private key to KEY and its public key to KEY.pub. Where KEY is no file but -, a device or a pipe, both go there,
+the private key first.
 
   -o, --output-path KEY   where the private key goes
   -T, --type TYPE         ecdsa-p256 (default; understood by all clients) or ed25519 (by this project only)
   -f, --force             replace files that are there
+
+  rust-ota-artifact keygen -o private.key
 ";
 
 pub(crate) fn run(mut parser: lexopt::Parser, console: &mut Console<'_>) -> Result<(), Failure> {
@@ -37,8 +39,9 @@ pub(crate) fn run(mut parser: lexopt::Parser, console: &mut Console<'_>) -> Resu
     let mut public = private.clone().into_os_string();
     public.push(".pub");
     let public = PathBuf::from(public);
+    let is_file = Output::is_file(&private);
     for path in [&private, &public] {
-        if !force && path.symlink_metadata().is_ok() {
+        if is_file && !force && path.symlink_metadata().is_ok() {
             return Err(Failure::usage(format!("{} exists; --force replaces it", path.display())));
         }
     }
@@ -49,13 +52,10 @@ pub(crate) fn run(mut parser: lexopt::Parser, console: &mut Console<'_>) -> Resu
             return Err(Failure::usage(format!("no key type {other:?}; there are ecdsa-p256 and ed25519")));
         }
     };
-    put(&private, 0o600, &pair.private)?;
-    put(&public, 0o644, &pair.public)
-}
-
-fn put(path: &Path, mode: u32, text: &str) -> Result<(), Failure> {
-    let (output, mut file) = Output::create(path, mode)?;
-    file.write_all(text.as_bytes())
-        .map_err(|error| Failure::io(format_args!("write {}", path.display()), error))?;
-    output.commit(file)
+    if !is_file {
+        let both = pair.private + &pair.public;
+        return Output::put(&private, Mode::Always(0o600), both.as_bytes(), console.out);
+    }
+    Output::put(&private, Mode::Always(0o600), pair.private.as_bytes(), console.out)?;
+    Output::put(&public, Mode::New(0o644), pair.public.as_bytes(), console.out)
 }

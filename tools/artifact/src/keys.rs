@@ -23,6 +23,21 @@ pub(crate) fn trust(paths: &[PathBuf]) -> Result<Trust, Failure> {
     Ok(Trust::Keys(keys))
 }
 
+/// Whether this option of `mender-artifact` names a key that is not in a file.
+pub(crate) fn is_elsewhere(option: &str) -> bool {
+    let known =
+        ["gcp-kms-key", "vault-transit-key", "key-pkcs11", "keyfactor-signserver-worker", "azure-key"];
+    known.contains(&option)
+}
+
+/// Says that keys are read from files, and what to do with others.
+pub(crate) fn elsewhere(option: &str) -> Failure {
+    Failure::usage(format!(
+        "--{option}: only keys in files are supported; sign the member \"manifest\" with the tool of the key, and add the \
+         signature as \"manifest.sig\" (docs/host-tool.md)"
+    ))
+}
+
 fn read(path: &Path) -> Result<Vec<u8>, Failure> {
     let mut bytes = Vec::new();
     File::open(path)

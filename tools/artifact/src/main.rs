@@ -5,8 +5,5 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let (mut out, mut err) = (std::io::stdout(), std::io::stderr());
-    match rust_ota_artifact::run(std::env::args_os().skip(1), &mut out, &mut err) {
-        true => ExitCode::SUCCESS,
-        false => ExitCode::FAILURE,
-    }
+    ExitCode::from(rust_ota_artifact::exit_code(std::env::args_os().skip(1), &mut out, &mut err))
 }

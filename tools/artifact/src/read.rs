@@ -1,8 +1,9 @@
-//! `read`: prints what an artifact says.
+//! `read`: prints what an artifact says. Whatever comes from the artifact is made printable value by value.
 
 use crate::failure::Failure;
-use crate::{Console, args, keys, validate};
+use crate::{Console, args, keys, source, validate};
 use client_core::artifact::{Artifact, Header, SignatureStatus, Trust};
+use client_core::text::{printable, printable_json};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -14,6 +15,8 @@ Prints what the artifact says. With a key it fails when the signature is not by 
 
   -k, --key KEY    public key; may be given several times
   --no-progress    accepted for compatibility
+
+  rust-ota-artifact read release-2.mender
 ";
 
 pub(crate) fn run(mut parser: lexopt::Parser, console: &mut Console<'_>) -> Result<(), Failure> {
@@ -24,17 +27,20 @@ pub(crate) fn run(mut parser: lexopt::Parser, console: &mut Console<'_>) -> Resu
             Long("help") | Short('h') => return console.print(HELP),
             Long("key") | Short('k') => paths.push(args::path(&mut parser)?),
             Long("no-progress") => {}
+            Long(option) if keys::is_elsewhere(option) => return Err(keys::elsewhere(option)),
             Value(value) => args::once(&mut path, PathBuf::from(value), "the artifact")?,
             Long(_) | Short(_) => return Err(arg.unexpected().into()),
         }
     }
     let path = path.ok_or_else(|| Failure::usage("read needs an artifact"))?;
+    let file = source::open(&path, None).map_err(Failure::cannot_open)?;
+    let untrusted = || validate::read(&path, source::again(&file)?, &Trust::DangerUnsigned);
     let (artifact, refused) = match paths.is_empty() {
-        true => (validate::open(&path, &Trust::DangerUnsigned)?, None),
-        false => match validate::open(&path, &keys::trust(&paths)?) {
+        true => (untrusted()?, None),
+        false => match validate::read(&path, source::again(&file)?, &keys::trust(&paths)?) {
             Ok(artifact) => (artifact, None),
             // What it says is of use for finding out why; that it is not trusted is said with it.
-            Err(refused) => (validate::open(&path, &Trust::DangerUnsigned)?, Some(refused)),
+            Err(refused) => (untrusted()?, Some(refused)),
         },
     };
     let signature = match (&artifact.header.signature, &refused) {
@@ -53,26 +59,25 @@ pub(crate) fn run(mut parser: lexopt::Parser, console: &mut Console<'_>) -> Resu
 
 fn describe(header: &Header, signature: &str) -> String {
     let mut text = String::new();
-    let list =
-        |values: &Option<Vec<String>>| format!("[{}]", values.as_deref().unwrap_or_default().join(" "));
+    let list = |values: &Option<Vec<String>>| format!("[{}]", joined(values.as_deref().unwrap_or_default()));
     // Writing to a string does not fail.
     let _ = write!(
         text,
         "Mender artifact:\n  Name: {}\n  Format: mender\n  Version: {}\n  Signature: {signature}\n  \
          Compatible devices: '[{}]'\n  Provides group: {}\n  Depends on one of artifact(s): {}\n  \
          Depends on one of group(s): {}\n  State scripts:\n",
-        header.artifact_name,
+        printable(&header.artifact_name),
         header.format_version,
-        header.depends.device_type.join(" "),
-        header.artifact_group.as_deref().unwrap_or_default(),
+        joined(&header.depends.device_type),
+        printable(header.artifact_group.as_deref().unwrap_or_default()),
         list(&header.depends.artifact_name),
         list(&header.depends.artifact_group),
     );
     for script in &header.scripts {
-        let _ = writeln!(text, "    {}", script.name);
+        let _ = writeln!(text, "    {}", printable(&script.name));
     }
     let payload_type = header.payload.as_ref().map_or("Empty type", |payload| &payload.payload_type);
-    let _ = writeln!(text, "\nUpdates:\n    0:\n    Type:   {payload_type}");
+    let _ = writeln!(text, "\nUpdates:\n    0:\n    Type:   {}", printable(payload_type));
     text.push_str(&describe_map("Provides", header.provides.as_ref()));
     let depends: BTreeMap<String, String> = header
         .depends
@@ -80,12 +85,13 @@ fn describe(header: &Header, signature: &str) -> String {
         .iter()
         .map(|(key, values)| match values.as_slice() {
             [one] => (key.clone(), one.clone()),
-            many => (key.clone(), format!("[{}]", many.join(" "))),
+            many => (key.clone(), format!("[{}]", joined(many))),
         })
         .collect();
     text.push_str(&describe_map("Depends", Some(&depends)));
     if let Some(clears) = &header.clears_provides {
-        let clears: Vec<String> = clears.iter().map(|pattern| format!("{pattern:?}")).collect();
+        let clears: Vec<String> =
+            clears.iter().map(|pattern| format!("\"{}\"", printable(pattern))).collect();
         let _ = writeln!(text, "    Clears Provides: [{}]", clears.join(", "));
     }
     match header.payload.as_ref().and_then(|payload| payload.meta_data.as_deref()).map(pretty) {
@@ -93,16 +99,21 @@ fn describe(header: &Header, signature: &str) -> String {
         Some(meta_data) => {
             text.push_str("    Metadata:\n");
             meta_data.lines().for_each(|line| {
-                let _ = writeln!(text, "\t{line}");
+                let _ = writeln!(text, "\t{}", printable_json(line));
             });
         }
     }
     text
 }
 
+fn joined(values: &[String]) -> String {
+    printable(&values.join(" ")).into_owned()
+}
+
 fn describe_map(title: &str, map: Option<&BTreeMap<String, String>>) -> String {
     let Some(map) = map.filter(|map| !map.is_empty()) else { return format!("    {title}: Nothing\n") };
-    let lines: String = map.iter().map(|(key, value)| format!("\t{key}: {value}\n")).collect();
+    let lines: String =
+        map.iter().map(|(key, value)| format!("\t{}: {}\n", printable(key), printable(value))).collect();
     format!("    {title}:\n{lines}")
 }
 
@@ -118,7 +129,7 @@ fn describe_files(mut artifact: Artifact) -> Result<String, client_core::artifac
         let _ = write!(
             text,
             "      name:     {}\n      size:     {}\n      checksum: {digest}\n",
-            file.name(),
+            printable(file.name()),
             file.size()
         );
     }

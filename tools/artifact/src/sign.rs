@@ -1,10 +1,9 @@
 //! `sign`: puts a signature into an artifact.
 
 use crate::failure::Failure;
-use crate::output::Output;
-use crate::{Console, args, keys, validate};
+use crate::output::{Mode, Output};
+use crate::{Console, args, keys, source, validate};
 use client_core::artifact::{Limits, SignatureStatus, Trust, write};
-use std::fs::File;
 use std::io::BufWriter;
 use std::path::PathBuf;
 
@@ -14,8 +13,13 @@ Usage: rust-ota-artifact sign [OPTION]... -k KEY ARTIFACT
 Checks the artifact completely, and signs it.
 
   -k, --key KEY            private key
-  -o, --output-path FILE   where the signed artifact goes; without it the artifact is replaced
+  -o, --output-path FILE   where the signed artifact goes; without it the artifact is replaced, and keeps owner and mode
   -f, --force              replace a signature that is there
+
+An ARTIFACT that is a link leads to the artifact that is signed. The artifact - is the standard input; its output goes to
+the standard output if no other is named.
+
+  rust-ota-artifact sign -k private.key release-2.mender
 ";
 
 pub(crate) fn run(mut parser: lexopt::Parser, console: &mut Console<'_>) -> Result<(), Failure> {
@@ -29,6 +33,7 @@ pub(crate) fn run(mut parser: lexopt::Parser, console: &mut Console<'_>) -> Resu
                 args::once(&mut output, args::path(&mut parser)?, "--output-path")?;
             }
             Long("force") | Short('f') => force = true,
+            Long(option) if keys::is_elsewhere(option) => return Err(keys::elsewhere(option)),
             Value(value) => args::once(&mut path, PathBuf::from(value), "the artifact")?,
             Long(_) | Short(_) => return Err(arg.unexpected().into()),
         }
@@ -38,19 +43,20 @@ pub(crate) fn run(mut parser: lexopt::Parser, console: &mut Console<'_>) -> Resu
     warn_of_ed25519(signer.kind(), console);
 
     // Nothing is signed that a device would refuse.
-    let artifact = validate::open(&path, &Trust::DangerUnsigned)?;
+    let file = source::open(&path, None)?;
+    let artifact = validate::read(&path, source::again(&file)?, &Trust::DangerUnsigned)?;
     if artifact.header.signature != SignatureStatus::Unsigned && !force {
         return Err(Failure::usage(format!("{}: signed already; --force signs it again", path.display())));
     }
     validate::drain(&path, artifact, true)?;
 
-    let source =
-        File::open(&path).map_err(|error| Failure::io(format_args!("open {}", path.display()), error))?;
     let target = output.unwrap_or_else(|| path.clone());
-    let (output, file) = Output::create(&target, 0o644)?;
-    write::sign(source, &signer, &Limits::default(), &mut BufWriter::new(&file))
+    let mut output = Output::create(&target, Mode::New(0o644))?;
+    let mut buffer = BufWriter::new(output.writer(console.out));
+    write::sign(source::again(&file)?, &signer, &Limits::default(), &mut buffer)
         .map_err(|error| Failure::artifact(&path, error))?;
-    output.commit(file)
+    drop(buffer);
+    output.commit(console.out)
 }
 
 /// Other clients refuse what they do not know.

@@ -3,6 +3,7 @@
 
 use crate::failure::Failure;
 use client_core::artifact::members::{Attributes, Member, MemberKind, MemberWriter};
+use client_core::install::TreeRules;
 use rustix::fs::{lgetxattr, llistxattr, major, minor};
 use rustix::io::Errno;
 use std::collections::HashMap;
@@ -30,8 +31,13 @@ pub(crate) fn pack(
     if !fs::metadata(root).map_err(failed(root))?.is_dir() {
         return Err(Failure::usage(format!("{} is not a directory", root.display())));
     }
-    let mut packer =
-        Packer { tar: MemberWriter::new(BufWriter::new(out)), names: HashMap::new(), owner, reproducible };
+    let mut packer = Packer {
+        tar: MemberWriter::new(BufWriter::new(out)),
+        names: HashMap::new(),
+        owner,
+        reproducible,
+        rules: TreeRules::default(),
+    };
     let mut waiting = vec![(root.to_owned(), b"./".to_vec())];
     while let Some((path, name)) = waiting.pop() {
         // The root may be a link to the directory that is meant.
@@ -69,6 +75,8 @@ struct Packer<W> {
     names: HashMap<(u64, u64), Vec<u8>>,
     owner: Option<(u32, u32)>,
     reproducible: bool,
+    /// What a device takes: an archive that it would refuse is not written.
+    rules: TreeRules,
 }
 
 impl<W: Write> Packer<W> {
@@ -109,7 +117,11 @@ impl<W: Write> Packer<W> {
             ..Attributes::default()
         };
         let size = if let MemberKind::File(size) = what { Some(size) } else { None };
-        self.tar.begin(&Member { path: name.to_vec(), kind: what, attributes })?;
+        let member = Member { path: name.to_vec(), kind: what, attributes };
+        self.rules
+            .admit(&member)
+            .map_err(|error| io::Error::other(format!("a device would refuse it: {error}")))?;
+        self.tar.begin(&member)?;
         if let Some(size) = size {
             let copied = io::copy(&mut File::open(path)?.take(size), &mut self.tar)?;
             if copied != size {

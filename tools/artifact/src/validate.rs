@@ -2,8 +2,9 @@
 
 use crate::failure::Failure;
 use crate::progress::Progress;
-use crate::{Console, args, keys};
+use crate::{Console, args, keys, source};
 use client_core::artifact::{self, Artifact, Limits, SignatureStatus, Trust};
+use client_core::text::printable;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -16,6 +17,10 @@ key only an artifact without a signature is valid.
 
   -k, --key KEY    public key; may be given several times
   --no-progress    show no progress
+
+The exit code is 3 when the artifact cannot be opened, and 4 when it is wrong.
+
+  rust-ota-artifact validate -k public.key release-2.mender
 ";
 
 pub(crate) fn run(mut parser: lexopt::Parser, console: &mut Console<'_>) -> Result<(), Failure> {
@@ -26,27 +31,30 @@ pub(crate) fn run(mut parser: lexopt::Parser, console: &mut Console<'_>) -> Resu
             Long("help") | Short('h') => return console.print(HELP),
             Long("key") | Short('k') => paths.push(args::path(&mut parser)?),
             Long("no-progress") => visible = false,
+            Long(option) if keys::is_elsewhere(option) => return Err(keys::elsewhere(option)),
             Value(value) => args::once(&mut path, PathBuf::from(value), "the artifact")?,
             Long(_) | Short(_) => return Err(arg.unexpected().into()),
         }
     }
     let path = path.ok_or_else(|| Failure::usage("validate needs an artifact"))?;
     let trust = if paths.is_empty() { Trust::DangerUnsigned } else { keys::trust(&paths)? };
-    let artifact = open(&path, &trust)?;
-    if artifact.header.signature == SignatureStatus::NotChecked {
-        return Err(Failure::usage(format!(
-            "{}: signed, and no key to verify it with: use -k",
-            path.display()
-        )));
-    }
-    drain(&path, artifact, visible)?;
-    console.print(&format!("Artifact file '{}' validated successfully\n", path.display()))
+    let file = source::open(&path, None).map_err(Failure::cannot_open)?;
+    check(&path, file, &trust, visible).map_err(Failure::invalid)?;
+    let shown = path.display().to_string();
+    console.print(&format!("Artifact file '{}' validated successfully\n", printable(&shown)))
 }
 
-/// Opens an artifact from a file.
-pub(crate) fn open(path: &Path, trust: &Trust) -> Result<Artifact, Failure> {
-    let file =
-        File::open(path).map_err(|error| Failure::io(format_args!("open {}", path.display()), error))?;
+fn check(path: &Path, file: File, trust: &Trust, visible: bool) -> Result<(), Failure> {
+    let artifact = read(path, file, trust)?;
+    if artifact.header.signature == SignatureStatus::NotChecked {
+        let path = path.display();
+        return Err(Failure::usage(format!("{path}: signed, and no key to verify it with: use -k")));
+    }
+    drain(path, artifact, visible)
+}
+
+/// Reads an artifact up to its payload.
+pub(crate) fn read(path: &Path, file: File, trust: &Trust) -> Result<Artifact, Failure> {
     artifact::open(file, trust, &Limits::default()).map_err(|error| Failure::artifact(path, error))
 }
 

@@ -1,16 +1,16 @@
 //! `write`: makes an artifact.
 
 use crate::failure::Failure;
-use crate::output::{self, Output};
+use crate::output::{self, Mode, Output, STANDARD};
 use crate::progress::Progress;
-use crate::{Console, args, keys, sign, tree};
+use crate::{Console, args, keys, sign, source, tree};
 use client_core::artifact::write::{self, ArtifactSpec, MetaData, PayloadSource, ROOTFS_IMAGE, SoftwareName};
-use client_core::artifact::{Compression, CompressionLevel, StateScript};
+use client_core::artifact::{Compression, CompressionLevel, Signer, StateScript};
 use client_core::install::{DIRECTORY, SINGLE_FILE};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Read, Seek, SeekFrom};
-use std::os::unix::fs::PermissionsExt;
+use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -18,15 +18,18 @@ const HELP: &str = "\
 Usage: rust-ota-artifact write KIND [OPTION]... -n NAME -t DEVICE-TYPE -o FILE
 
   KIND is rootfs-image, single-file, directory, script, module-image or bootstrap-artifact; each has its own --help.
+
+  rust-ota-artifact write rootfs-image -n release-2 -t board -f rootfs.ext4 -k private.key -o release-2.mender
 ";
 
 /// The options of all kinds.
 const COMMON_HELP: &str = "
   -n, --artifact-name NAME           name of the artifact
-  -t, --device-type TYPE             device type it fits; may be given several times (also --compatible-types)
-  -o, --output-path FILE             where the artifact goes
-  -c, --compression NAME             gzip (default), lzma, zstd, zstd_fastest_compression,
-                                     zstd_better_compression, zstd_best_compression or none
+  -t, --device-type TYPE             device type it fits; several times
+  -c, --compatible-types TYPE        the same
+  -o, --output-path FILE             where the artifact goes, artifact.mender by default; - is the standard output
+  --compression NAME                 gzip (default), lzma, zstd_fastest, zstd_fast, zstd_better, zstd_best or none; may
+                                     also stand before the command
   -k, --key KEY                      private key to sign with
   -p, --provides KEY:VALUE           what the device provides afterwards; several times
   -d, --depends KEY:VALUE            what the device has to provide; several times, the last of a KEY counts
@@ -34,12 +37,15 @@ const COMMON_HELP: &str = "
   -G, --depends-groups GROUP         group it depends on; several times
   -N, --artifact-name-depends NAME   artifact it can be installed on top of; several times
   --clears-provides PATTERN          what the device no longer provides; several times
+  --max-artifact-size SIZE           fail, and write no artifact, above this size: 5MB, 1.5GB or bytes
+  --warn-artifact-size SIZE          warn above this size
+  --tmp DIR                          where temporary files go; beside the artifact by default
   --reproducible                     the same input makes the same bytes: all times are 0
   --no-progress                      show no progress
 ";
 
 const PAYLOAD_HELP: &str = "  \
-  -s, --script FILE                  state script; several times
+  -s, --script FILE                  state script, or a directory of them; several times
   --software-filesystem NAME         first part of the software's name, rootfs-image by default
   --software-name NAME               second part of the software's name
   --software-version VERSION         its version, the name of the artifact by default
@@ -85,12 +91,15 @@ struct Options {
     key: Option<PathBuf>,
     provides: BTreeMap<String, String>,
     depends: BTreeMap<String, String>,
-    provides_group: Option<String>,
+    provides_group: Option<Option<String>>,
     depends_groups: Vec<String>,
     depends_names: Vec<String>,
     clears_provides: Vec<String>,
     reproducible: bool,
     no_progress: bool,
+    temporary: Option<PathBuf>,
+    most_bytes: Option<u64>,
+    warn_bytes: Option<u64>,
     scripts: Vec<PathBuf>,
     software_filesystem: Option<String>,
     software_name: Option<String>,
@@ -123,7 +132,10 @@ pub(crate) fn run(mut parser: lexopt::Parser, console: &mut Console<'_>) -> Resu
         None => return Err(Failure::usage("write what? see write --help")),
     };
     match parse(kind, parser)? {
-        Some(options) => write_artifact(kind, &options, console),
+        Some(mut options) => {
+            options.compression = options.compression.or_else(|| console.compression.take());
+            write_artifact(kind, &options, console)
+        }
         None => console.print(&help(kind)),
     }
 }
@@ -184,15 +196,27 @@ fn parse(kind: Kind, mut parser: lexopt::Parser) -> Result<Option<Options>, Fail
             Long("artifact-name") | Short('n') => {
                 args::once(&mut options.artifact_name, args::text(p)?, "--artifact-name")?;
             }
-            Long("device-type" | "compatible-types") | Short('t') => {
+            Long("device-type" | "compatible-types") | Short('t' | 'c') => {
                 options.device_types.push(args::text(p)?)
             }
             Long("output-path") | Short('o') => {
                 args::once(&mut options.output, args::path(p)?, "--output-path")?;
             }
-            Long("compression") | Short('c') => {
+            Long("compression") => {
                 args::once(&mut options.compression, args::text(p)?, "--compression")?;
             }
+            Long("tmp") => args::once(&mut options.temporary, args::path(p)?, "--tmp")?,
+            Long("max-artifact-size") => {
+                args::once(&mut options.most_bytes, args::size(p)?, "--max-artifact-size")?;
+            }
+            Long("warn-artifact-size") => {
+                args::once(&mut options.warn_bytes, args::size(p)?, "--warn-artifact-size")?;
+            }
+            Long(option) if keys::is_elsewhere(option) => return Err(keys::elsewhere(option)),
+            Long(option) if option.starts_with("augment-") => {
+                return Err(Failure::usage(format!("--{option}: no client installs augmented artifacts")));
+            }
+            Long("ssh-args") | Short('S') => return Err(no_snapshots()),
             Long("key") | Short('k') => args::once(&mut options.key, args::path(p)?, "--key")?,
             Long("provides") | Short('p') => options.provides.extend([args::key_value(p)?]),
             // As in the generators of these payload types.
@@ -204,7 +228,9 @@ fn parse(kind: Kind, mut parser: lexopt::Parser) -> Result<Option<Options>, Fail
             }
             Long("depends") | Short('d') => options.depends.extend([args::key_value(p)?]),
             Long("provides-group") | Short('g') => {
-                args::once(&mut options.provides_group, args::text(p)?, "--provides-group")?;
+                // Scripts hand over what may be empty; that is no group.
+                let group = Some(args::text(p)?).filter(|group| !group.is_empty());
+                args::once(&mut options.provides_group, group, "--provides-group")?;
             }
             Long("depends-groups") | Short('G') => options.depends_groups.push(args::text(p)?),
             Long("artifact-name-depends") | Short('N') => options.depends_names.push(args::text(p)?),
@@ -239,31 +265,138 @@ fn parse(kind: Kind, mut parser: lexopt::Parser) -> Result<Option<Options>, Fail
     Ok(Some(options))
 }
 
+const DEFAULT_OUTPUT: &str = "artifact.mender";
+
 fn write_artifact(kind: Kind, options: &Options, console: &mut Console<'_>) -> Result<(), Failure> {
     let spec = specification(kind, options)?;
-    let target = options.output.as_ref().ok_or_else(|| Failure::usage("write needs --output-path"))?;
+    let default = PathBuf::from(DEFAULT_OUTPUT);
+    let target = options.output.as_ref().unwrap_or(&default);
     let signer = options.key.as_deref().map(keys::signer).transpose()?;
     if let Some(signer) = &signer {
         sign::warn_of_ed25519(signer.kind(), console);
     }
+    let inputs = options.files.iter().chain(&options.scripts).chain(&options.key).chain(&options.meta_data);
+    refuse_output_over_input(target, inputs)?;
     let files = payload(kind, options, target)?;
+    if let (Kind::Rootfs, [image]) = (kind, &files[..]) {
+        warn_of_compressed_image(image, console)?;
+    }
     let total = files.iter().map(|file| file.size).sum();
     let progress = if options.no_progress { Progress::hidden() } else { Progress::new(total) };
-    let sources: Vec<WithProgress<'_>> =
-        files.iter().map(|file| WithProgress { file, progress: &progress }).collect();
+    let bounds = SizeBounds { most: options.most_bytes, warn: options.warn_bytes };
+    let scratch = output::scratch(options.temporary.as_deref(), target)?;
+    put(&spec, &files, signer.as_ref(), &progress, scratch, target, &bounds, console)
+}
+
+/// The sizes above which an artifact is not written, and is warned of.
+#[derive(Default)]
+pub(crate) struct SizeBounds {
+    most: Option<u64>,
+    warn: Option<u64>,
+}
+
+/// Writes the artifact to where it goes.
+#[allow(clippy::too_many_arguments)] // Each is one thing that an artifact is made of or goes to.
+pub(crate) fn put(
+    spec: &ArtifactSpec,
+    files: &[PayloadFile],
+    signer: Option<&Signer>,
+    progress: &Progress,
+    mut scratch: File,
+    target: &Path,
+    bounds: &SizeBounds,
+    console: &mut Console<'_>,
+) -> Result<(), Failure> {
+    let sources: Vec<WithProgress<'_>> = files.iter().map(|file| WithProgress { file, progress }).collect();
     let sources: Vec<&dyn PayloadSource> =
         sources.iter().map(|source| source as &dyn PayloadSource).collect();
-
-    let mut scratch = output::scratch_beside(target)?;
-    let (output, file) = Output::create(target, 0o644)?;
-    write::write(&spec, &sources, signer.as_ref(), &mut scratch, &mut BufWriter::new(&file))
+    let mut output = Output::create(target, Mode::New(0o644))?;
+    let mut bounded = Bounded { out: output.writer(console.out), written: 0, most: bounds.most };
+    write::write(spec, &sources, signer, &mut scratch, &mut BufWriter::new(&mut bounded))
         .map_err(|error| Failure::artifact(target, error))?;
-    output.commit(file)
+    let written = bounded.written;
+    drop(bounded);
+    output.commit(console.out)?;
+    if let Some(warn) = bounds.warn.filter(|warn| written > *warn) {
+        console.warn(&format!("{}: {written} bytes, more than {warn}", target.display()));
+    }
+    Ok(())
+}
+
+/// Fails where an artifact becomes larger than it may.
+struct Bounded<'a> {
+    out: Box<dyn Write + 'a>,
+    written: u64,
+    most: Option<u64>,
+}
+
+impl Write for Bounded<'_> {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        if let Some(most) = self.most.filter(|most| self.written + data.len() as u64 > *most) {
+            return Err(io::Error::other(format!(
+                "the artifact is larger than --max-artifact-size, {most} bytes"
+            )));
+        }
+        let count = self.out.write(data)?;
+        self.written += count as u64;
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+/// An artifact must not take the place of what it is made of.
+fn refuse_output_over_input<'a>(
+    target: &Path,
+    inputs: impl Iterator<Item = &'a PathBuf>,
+) -> Result<(), Failure> {
+    let Ok(place) = fs::metadata(target) else { return Ok(()) };
+    for input in inputs {
+        let same =
+            fs::metadata(input).is_ok_and(|meta| (meta.dev(), meta.ino()) == (place.dev(), place.ino()));
+        if same && place.is_file() {
+            return Err(Failure::usage(format!("{} is both the output and an input", input.display())));
+        }
+    }
+    Ok(())
+}
+
+/// A device writes the image as it is.
+fn warn_of_compressed_image(image: &PayloadFile, console: &mut Console<'_>) -> Result<(), Failure> {
+    const KNOWN: [(&[u8], &str); 7] = [
+        (b"\x1f\x8b", "gzip"),
+        (b"\xfd7zXZ\0", "xz"),
+        (b"\x28\xb5\x2f\xfd", "zstd"),
+        (b"BZh", "bzip2"),
+        (b"\x04\x22\x4d\x18", "lz4"),
+        (b"PK\x03\x04", "zip"),
+        (b"\x89LZO\0", "lzop"),
+    ];
+    let mut start = Vec::new();
+    let read = image.open().and_then(|image| image.take(8).read_to_end(&mut start));
+    read.map_err(|error| Failure::io(format_args!("read {}", image.name), error))?;
+    if let Some((_, program)) = KNOWN.iter().find(|(magic, _)| start.starts_with(magic)) {
+        console.warn(&format!(
+            "{} is compressed with {program}: a device writes it to the slot as it is, and cannot boot from it; \
+             decompress it first, the artifact is compressed by itself",
+            image.name
+        ));
+    }
+    Ok(())
+}
+
+fn no_snapshots() -> Failure {
+    Failure::usage(
+        "snapshots over ssh are not supported: take one with `ssh DEVICE mender-snapshot dump`, and name the file",
+    )
 }
 
 /// The files of the payload, in the order in which the usual generators write them.
 fn payload(kind: Kind, options: &Options, target: &Path) -> Result<Vec<PayloadFile>, Failure> {
     let reproducible = options.reproducible;
+    let mtime_now = if reproducible { 0 } else { seconds(SystemTime::now()) };
     let only = |what: &str| match &options.files[..] {
         [file] => Ok(file.as_path()),
         _ => Err(Failure::usage(what)),
@@ -272,13 +405,22 @@ fn payload(kind: Kind, options: &Options, target: &Path) -> Result<Vec<PayloadFi
         name: name.to_owned(),
         size: text.len() as u64 + 1,
         mode: 0o644,
-        mtime: if reproducible { 0 } else { seconds(SystemTime::now()) },
+        mtime: mtime_now,
         content: Content::Memory(format!("{text}\n").into_bytes()),
     };
     match kind {
         Kind::Rootfs => {
             let image = only("write rootfs-image needs exactly one --file")?;
-            Ok(vec![PayloadFile::examine(image, reproducible)?])
+            if image.as_os_str().as_encoded_bytes().starts_with(b"ssh://") {
+                return Err(no_snapshots());
+            }
+            if image != Path::new(STANDARD) {
+                return Ok(vec![PayloadFile::examine(image, reproducible)?]);
+            }
+            let file = source::open(image, options.temporary.as_deref())?;
+            let size = file.metadata().map_err(|error| Failure::io("measure the image", error))?.len();
+            let name = "rootfs.image".to_owned();
+            Ok(vec![PayloadFile { name, size, mode: 0o644, mtime: mtime_now, content: Content::Open(file) }])
         }
         Kind::SingleFile => {
             let path = only("write single-file needs exactly one file")?;
@@ -298,11 +440,11 @@ fn payload(kind: Kind, options: &Options, target: &Path) -> Result<Vec<PayloadFi
             if destination.split('/').all(|part| part.is_empty() || part == ".") {
                 return Err(Failure::usage("a directory cannot take the place of \"/\""));
             }
-            let file = tree::pack(root, output::scratch_beside(target)?, options.owner, reproducible)?;
+            let scratch = output::scratch(options.temporary.as_deref(), target)?;
+            let file = tree::pack(root, scratch, options.owner, reproducible)?;
             let size = file.metadata().map_err(|error| Failure::io("measure update.tar", error))?.len();
-            let mtime = if reproducible { 0 } else { seconds(SystemTime::now()) };
-            let content = Content::Open(file);
-            let archive = PayloadFile { name: "update.tar".to_owned(), size, mode: 0o644, mtime, content };
+            let (name, content) = ("update.tar".to_owned(), Content::Open(file));
+            let archive = PayloadFile { name, size, mode: 0o644, mtime: mtime_now, content };
             Ok(vec![archive, line("dest_dir", destination)])
         }
         Kind::Script if options.files.is_empty() => {
@@ -355,7 +497,7 @@ fn specification(kind: Kind, options: &Options) -> Result<ArtifactSpec, Failure>
         }
         Kind::Bootstrap => ArtifactSpec::bootstrap(name, types),
     };
-    spec.artifact_group.clone_from(&options.provides_group);
+    spec.artifact_group = options.provides_group.clone().flatten();
     spec.depends_names.clone_from(&options.depends_names);
     spec.depends_groups.clone_from(&options.depends_groups);
     spec.depends.clone_from(&options.depends);
@@ -379,33 +521,59 @@ fn specification(kind: Kind, options: &Options) -> Result<ArtifactSpec, Failure>
     }
     if kind == Kind::Rootfs && !options.no_checksum_provide {
         let key = if options.legacy_checksum { "rootfs_image_checksum" } else { "rootfs-image.checksum" };
-        spec.checksum_provides = Some(key.to_owned());
+        spec.checksum_provides = vec![key.to_owned()];
     }
     if let Some(path) = &options.meta_data {
-        spec.meta_data = MetaData::Json(
-            fs::read_to_string(path)
-                .map_err(|error| Failure::io(format_args!("read {}", path.display()), error))?,
-        );
+        spec.meta_data = meta_data(path)?;
     }
-    for path in &options.scripts {
-        let content =
-            fs::read(path).map_err(|error| Failure::io(format_args!("read {}", path.display()), error))?;
-        spec.scripts.push(StateScript { name: args::base_name(path)?, content });
-    }
+    spec.scripts = scripts(&options.scripts)?;
     Ok(spec)
 }
 
-fn compression(name: &str) -> Result<CompressionLevel, Failure> {
+pub(crate) fn meta_data(path: &Path) -> Result<MetaData, Failure> {
+    let json = fs::read_to_string(path);
+    json.map(MetaData::Json).map_err(|error| Failure::io(format_args!("read {}", path.display()), error))
+}
+
+/// State scripts from files, and from directories of them in the order of their names.
+pub(crate) fn scripts(paths: &[PathBuf]) -> Result<Vec<StateScript>, Failure> {
+    let reading = |path: &Path| {
+        let path = path.display().to_string();
+        move |error| Failure::io(format_args!("read {path}"), error)
+    };
+    let mut files = Vec::new();
+    for path in paths {
+        if !path.is_dir() {
+            files.push(path.clone());
+            continue;
+        }
+        let entries = fs::read_dir(path).map_err(reading(path))?;
+        let found: Result<Vec<PathBuf>, io::Error> =
+            entries.map(|entry| entry.map(|entry| entry.path())).collect();
+        let mut found = found.map_err(reading(path))?;
+        found.sort();
+        files.append(&mut found);
+    }
+    let script = |path: &PathBuf| -> Result<StateScript, Failure> {
+        let content = fs::read(path).map_err(reading(path))?;
+        Ok(StateScript { name: args::base_name(path)?, content })
+    };
+    files.iter().map(script).collect()
+}
+
+pub(crate) fn compression(name: &str) -> Result<CompressionLevel, Failure> {
     let zstd = |level| CompressionLevel { compression: Compression::Zstd, level };
     match name {
         "none" => Ok(CompressionLevel::default_of(Compression::None)),
         "gzip" => Ok(CompressionLevel::default_of(Compression::Gzip)),
         "lzma" | "xz" => Ok(CompressionLevel::default_of(Compression::Xz)),
-        "zstd" => Ok(zstd(3)),
-        "zstd_fastest_compression" => Ok(zstd(1)),
-        "zstd_better_compression" => Ok(zstd(9)),
-        "zstd_best_compression" => Ok(zstd(19)),
-        other => Err(Failure::usage(format!("no compression {other:?}; see write --help"))),
+        "zstd_fastest" => Ok(zstd(1)),
+        "zstd" | "zstd_fast" => Ok(zstd(3)),
+        "zstd_better" => Ok(zstd(9)),
+        "zstd_best" => Ok(zstd(19)),
+        other => Err(Failure::usage(format!(
+            "no compression {other:?}; there are none, gzip, lzma, zstd_fastest, zstd_fast, zstd_better and zstd_best"
+        ))),
     }
 }
 
@@ -414,7 +582,7 @@ fn seconds(time: SystemTime) -> u64 {
 }
 
 /// A file of the payload.
-struct PayloadFile {
+pub(crate) struct PayloadFile {
     name: String,
     size: u64,
     mode: u32,
@@ -429,7 +597,7 @@ enum Content {
 }
 
 impl PayloadFile {
-    fn examine(path: &Path, reproducible: bool) -> Result<PayloadFile, Failure> {
+    pub(crate) fn examine(path: &Path, reproducible: bool) -> Result<PayloadFile, Failure> {
         let looking = |error| Failure::io(format_args!("open {}", path.display()), error);
         let meta = fs::metadata(path).map_err(looking)?;
         if !meta.is_file() {
@@ -442,6 +610,21 @@ impl PayloadFile {
             mode: if reproducible { 0o644 } else { meta.permissions().mode() & 0o777 },
             mtime: if reproducible { 0 } else { mtime },
             content: Content::Path(path.to_owned()),
+        })
+    }
+}
+
+impl PayloadFile {
+    /// From its start.
+    fn open(&self) -> io::Result<Box<dyn Read + '_>> {
+        Ok(match &self.content {
+            Content::Path(path) => Box::new(File::open(path)?),
+            Content::Memory(bytes) => Box::new(bytes.as_slice()),
+            Content::Open(file) => {
+                let mut file = file;
+                file.seek(SeekFrom::Start(0))?;
+                Box::new(file)
+            }
         })
     }
 }
@@ -461,15 +644,7 @@ impl PayloadSource for WithProgress<'_> {
     }
 
     fn open(&self) -> io::Result<Box<dyn Read + '_>> {
-        Ok(match &self.file.content {
-            Content::Path(path) => Box::new(self.progress.count(File::open(path)?)),
-            Content::Memory(bytes) => Box::new(self.progress.count(bytes.as_slice())),
-            Content::Open(file) => {
-                let mut file = file;
-                file.seek(SeekFrom::Start(0))?;
-                Box::new(self.progress.count(file))
-            }
-        })
+        Ok(Box::new(self.progress.count(self.file.open()?)))
     }
 
     fn mode(&self) -> u32 {

@@ -6,9 +6,7 @@
 use super::error::ArtifactError;
 use super::limits::Limits;
 use std::fmt;
-use std::io::{self, BufRead, BufReader, Cursor, Read, Write};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::io::{self, BufRead, BufReader, Read, Write};
 
 /// How a member is compressed. All are always known; the cargo features `gzip`, `xz` and `zstd` bring the decoders.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -75,44 +73,41 @@ impl fmt::Display for Compression {
     }
 }
 
-/// What every decoder reads from: the magic that was looked at, then the rest through a buffer.
-type Input<R> = io::Chain<Cursor<Vec<u8>>, BufReader<Watched<R>>>;
-
 /// Bytes asked of a compressed source at once.
 const INPUT_BYTES: usize = 64 * 1024;
 
-/// Decompresses `source`. Its end is reported only when the compressed stream was complete and `source` has
-/// been read to its own end, so that nothing can hide behind the stream.
+/// Decompresses `source`. Its end is reported only when the compressed streams were complete and `source` has
+/// been read to its own end, so that nothing but zeros can hide behind them.
+///
+/// What the first stream needs is looked at here, before anything is decompressed: a window that is too large is
+/// refused while nothing has been written yet.
 pub(crate) fn decode<R: Read + Send + 'static>(
     compression: Compression,
     entry: &str,
-    mut source: R,
+    source: R,
     limits: &Limits,
 ) -> Result<Decode, ArtifactError> {
-    let mut magic = vec![0; compression.magic().len()];
-    let count = super::tar::read_full(&mut source, &mut magic)?;
-    if count < magic.len() && compression.magic().starts_with(magic.get(..count).unwrap_or_default()) {
-        return Err(ArtifactError::Truncated { entry: entry.to_owned() });
+    if !compression.is_supported() {
+        return Err(ArtifactError::CompressionNotSupported { entry: entry.to_owned(), compression });
     }
-    if magic != compression.magic() {
-        return Err(ArtifactError::WrongMagic { entry: entry.to_owned(), compression });
+    let rest = BufReader::with_capacity(INPUT_BYTES, Watched { source });
+    let mut input = Input { ahead: Vec::new(), position: 0, rest };
+    if compression == Compression::None {
+        return Ok(Decode { decoder: Box::new(input), entry: entry.to_owned(), compression });
     }
-    let ended = Arc::new(AtomicBool::new(false));
-    let rest = Watched { source, ended: Arc::clone(&ended) };
-    let input = Cursor::new(magic).chain(BufReader::with_capacity(INPUT_BYTES, rest));
-    let decoder = decoder(compression, input, limits).map_err(|source| {
-        if source.kind() == io::ErrorKind::Unsupported {
-            return ArtifactError::CompressionNotSupported { entry: entry.to_owned(), compression };
-        }
-        ArtifactError::Decompress { entry: entry.to_owned(), compression, source }
+    let mut gap = Gap { compression, entry: entry.to_owned(), limits: limits.clone(), zeros: 0, streams: 0 };
+    gap.find_stream(&mut input)?;
+    let decoder = decoder(gap, input).map_err(|source| ArtifactError::Decompress {
+        entry: entry.to_owned(),
+        compression,
+        source,
     })?;
-    Ok(Decode { decoder, ended, entry: entry.to_owned(), compression })
+    Ok(Decode { decoder, entry: entry.to_owned(), compression })
 }
 
 /// A decompressing reader; see [`decode`].
 pub(crate) struct Decode {
     decoder: Box<dyn Read + Send>,
-    ended: Arc<AtomicBool>,
     entry: String,
     compression: Compression,
 }
@@ -123,11 +118,6 @@ impl Read for Decode {
             return Ok(0);
         }
         match self.decoder.read(buffer) {
-            // Every decoder asks for more input when a stream has ended, as another one may follow. Had one not
-            // done so, the rest of the source would be unread and unchecked.
-            Ok(0) if !self.ended.load(Ordering::Relaxed) => {
-                Err(ArtifactError::TrailingGarbage { entry: self.entry.clone() }.into_io())
-            }
             Ok(count) => Ok(count),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Err(error),
             Err(error) => Err(self.name_error(error)),
@@ -149,20 +139,14 @@ impl Decode {
     }
 }
 
-/// Notes that the end of the source was seen, and makes sure that an error of the source is known for one behind
-/// the decoder.
+/// Makes sure that an error of the source is known for one behind the decoder.
 struct Watched<R> {
     source: R,
-    ended: Arc<AtomicBool>,
 }
 
 impl<R: Read> Read for Watched<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self.source.read(buffer) {
-            Ok(0) if !buffer.is_empty() => {
-                self.ended.store(true, Ordering::Relaxed);
-                Ok(0)
-            }
             Ok(count) => Ok(count),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Err(error),
             Err(error) => Err(ArtifactError::from_io(error).into_io()),
@@ -170,52 +154,459 @@ impl<R: Read> Read for Watched<R> {
     }
 }
 
-fn decoder<R: Read + Send + 'static>(
-    compression: Compression,
-    input: Input<R>,
-    limits: &Limits,
-) -> io::Result<Box<dyn Read + Send>> {
-    match compression {
-        Compression::None => Ok(Box::new(input)),
-        Compression::Gzip => gzip_decoder(input),
-        Compression::Xz => xz_decoder(input, limits),
-        Compression::Zstd => zstd_decoder(input, limits),
+/// What every decoder reads from: some bytes that were looked at ahead of it, then the rest.
+struct Input<R> {
+    ahead: Vec<u8>,
+    position: usize,
+    rest: BufReader<Watched<R>>,
+}
+
+impl<R: Read> Input<R> {
+    /// The next `count` bytes without taking them; fewer where the source ends.
+    fn peek(&mut self, count: usize) -> Result<&[u8], ArtifactError> {
+        self.ahead.drain(..self.position);
+        self.position = 0;
+        let have = self.ahead.len();
+        if have < count {
+            self.ahead.resize(count, 0);
+            let missing = self.ahead.get_mut(have..).unwrap_or_default();
+            let read = super::tar::read_full(&mut self.rest, missing)?;
+            self.ahead.truncate(have + read);
+        }
+        Ok(self.ahead.get(..count.min(self.ahead.len())).unwrap_or_default())
+    }
+
+    /// Takes `count` bytes; false when the source ends before.
+    fn skip(&mut self, mut count: u64) -> Result<bool, ArtifactError> {
+        while count > 0 {
+            let available = self.fill_buf().map_err(ArtifactError::from_io)?.len();
+            if available == 0 {
+                return Ok(false);
+            }
+            let taken = usize::try_from(count).unwrap_or(usize::MAX).min(available);
+            self.consume(taken);
+            count -= taken as u64;
+        }
+        Ok(true)
     }
 }
 
-/// Several gzip members behind each other are one file, as RFC 1952 has it.
-#[cfg(feature = "gzip")]
-fn gzip_decoder(input: impl BufRead + Send + 'static) -> io::Result<Box<dyn Read + Send>> {
-    Ok(Box::new(flate2::bufread::MultiGzDecoder::new(input)))
+impl<R: Read> BufRead for Input<R> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if self.position < self.ahead.len() {
+            return Ok(self.ahead.get(self.position..).unwrap_or_default());
+        }
+        loop {
+            match self.rest.fill_buf() {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+                Ok(_) => break,
+            }
+        }
+        self.rest.fill_buf()
+    }
+
+    fn consume(&mut self, count: usize) {
+        let ahead = count.min(self.ahead.len() - self.position);
+        self.position += ahead;
+        self.rest.consume(count - ahead);
+    }
 }
+
+impl<R: Read> Read for Input<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.fill_buf()?.read(buffer)?;
+        self.consume(count);
+        Ok(count)
+    }
+}
+
+/// What is between the streams of a file: nothing, zeros that something padded it with, or skippable frames. And what
+/// may be known of a stream before it is decompressed.
+struct Gap {
+    compression: Compression,
+    entry: String,
+    limits: Limits,
+    zeros: u64,
+    streams: u64,
+}
+
+impl Gap {
+    /// Goes to the start of the next stream; false at the end of the file.
+    ///
+    /// `gzip` and all other readers take zeros behind a stream, RFC 8878 lets skippable frames stand anywhere (`pzstd`
+    /// begins with one), and xz pads with zeros itself.
+    fn find_stream<R: Read>(&mut self, input: &mut Input<R>) -> Result<bool, ArtifactError> {
+        loop {
+            let magic = self.compression.magic();
+            let next = input.peek(magic.len())?;
+            if next == magic {
+                self.check_needs(input)?;
+                self.streams += 1;
+                return Ok(true);
+            }
+            if next.is_empty() && self.streams > 0 {
+                return Ok(false);
+            }
+            let first = next.first().copied();
+            if next.len() < magic.len() && magic.starts_with(next) {
+                return Err(ArtifactError::Truncated { entry: self.entry.clone() });
+            }
+            if self.compression == Compression::Zstd && is_skippable(next) {
+                self.skip_frame(input)?;
+            } else if first == Some(0) && self.streams > 0 {
+                input.consume(1);
+                self.zeros += 1;
+                let limit = self.limits.trailing_zero_bytes;
+                if self.zeros > limit {
+                    return Err(ArtifactError::too_large(&self.entry, "zeros behind the stream", limit));
+                }
+            } else {
+                let (entry, compression) = (self.entry.clone(), self.compression);
+                return Err(match self.streams {
+                    0 => ArtifactError::WrongMagic { entry, compression },
+                    _ => ArtifactError::TrailingGarbage { entry },
+                });
+            }
+        }
+    }
+
+    /// A skippable frame: its magic, its length in four bytes, and what nobody but its writer knows.
+    fn skip_frame<R: Read>(&self, input: &mut Input<R>) -> Result<(), ArtifactError> {
+        let truncated = || ArtifactError::Truncated { entry: self.entry.clone() };
+        let head = input.peek(8)?;
+        let length = head.get(4..).and_then(|bytes| bytes.try_into().ok()).map(u32::from_le_bytes);
+        let length = u64::from(length.ok_or_else(truncated)?);
+        match input.skip(8 + length)? {
+            true => Ok(()),
+            false => Err(truncated()),
+        }
+    }
+
+    /// Refuses a stream whose decoder would need more memory than is allowed, or than there is. What cannot be
+    /// understood here is left to the decoder to refuse.
+    fn check_needs<R: Read>(&self, input: &mut Input<R>) -> Result<(), ArtifactError> {
+        let (need_bytes, allowed_bytes, decoder_bytes) = match self.compression {
+            Compression::None | Compression::Gzip => return Ok(()),
+            Compression::Xz => {
+                // The size of the block's header stands in its first byte.
+                let size = input.peek(XZ_STREAM_HEADER + 1)?.get(XZ_STREAM_HEADER).copied().unwrap_or(0);
+                let header = input.peek(XZ_STREAM_HEADER + 4 * (usize::from(size) + 1))?;
+                let block = header.get(XZ_STREAM_HEADER..).unwrap_or_default();
+                let Some(dictionary) = xz_dictionary_bytes(block) else { return Ok(()) };
+                (dictionary, self.limits.xz_dictionary_bytes, XZ_DECODER_BYTES)
+            }
+            Compression::Zstd => {
+                let Some(window) = zstd_window_bytes(input.peek(ZSTD_FRAME_HEADER)?) else { return Ok(()) };
+                (window, self.limits.zstd_window_bytes, ZSTD_DECODER_BYTES)
+            }
+        };
+        let (entry, compression) = (self.entry.clone(), self.compression);
+        if need_bytes > allowed_bytes {
+            return Err(ArtifactError::WindowTooLarge { entry, compression, need_bytes, allowed_bytes });
+        }
+        let need_bytes = need_bytes + decoder_bytes;
+        match self.limits.memory_bytes.filter(|available| need_bytes > *available) {
+            Some(available_bytes) => {
+                Err(ArtifactError::NotEnoughMemory { entry, compression, need_bytes, available_bytes })
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+/// What the decoders need beside window and dictionary, rounded up.
+const ZSTD_DECODER_BYTES: u64 = MIB;
+const XZ_DECODER_BYTES: u64 = 2 * MIB;
+const MIB: u64 = 1 << 20;
+
+fn is_skippable(magic: &[u8]) -> bool {
+    matches!(magic, [0x50..=0x5f, 0x2a, 0x4d, 0x18])
+}
+
+/// The largest header of a zstd frame.
+const ZSTD_FRAME_HEADER: usize = 18;
+
+/// The window that the frame beginning with `frame` needs (RFC 8878, 3.1.1.1): as it says, or the whole content where
+/// the frame is one segment.
+fn zstd_window_bytes(frame: &[u8]) -> Option<u64> {
+    let descriptor = *frame.get(4)?;
+    if descriptor & 0x20 == 0 {
+        let window = *frame.get(5)?;
+        let base = 1u64 << (10 + (window >> 3));
+        return Some(base + base / 8 * u64::from(window & 7));
+    }
+    let start = 5 + [0, 1, 2, 4].get(usize::from(descriptor & 3)).copied().unwrap_or(0);
+    let number = |length: usize| {
+        let bytes = frame.get(start..start + length)?;
+        Some(bytes.iter().rev().fold(0u64, |value, byte| value << 8 | u64::from(*byte)))
+    };
+    match descriptor >> 6 {
+        0 => number(1),
+        1 => number(2).map(|size| size + 256),
+        2 => number(4),
+        _ => number(8),
+    }
+}
+
+const XZ_STREAM_HEADER: usize = 12;
+/// The filter that all files of xz but special ones end with.
+const XZ_LZMA2: u64 = 0x21;
+
+/// The dictionary that a block of xz needs, from its header.
+fn xz_dictionary_bytes(block: &[u8]) -> Option<u64> {
+    let (&size, mut rest) = block.split_first()?;
+    if size == 0 {
+        // No block: an empty file.
+        return None;
+    }
+    let flags = take(&mut rest)?;
+    for present in [0x40, 0x80] {
+        if flags & present != 0 {
+            xz_number(&mut rest)?;
+        }
+    }
+    let mut dictionary = None;
+    for _ in 0..=(flags & 3) {
+        let filter = xz_number(&mut rest)?;
+        let length = usize::try_from(xz_number(&mut rest)?).ok()?;
+        let properties = rest.get(..length)?;
+        rest = rest.get(length..)?;
+        if let (XZ_LZMA2, [bits]) = (filter, properties) {
+            dictionary = match bits {
+                0..=39 => Some(u64::from(2 | (bits & 1)) << (bits / 2 + 11)),
+                40 => Some(u64::from(u32::MAX)),
+                _ => None,
+            };
+        }
+    }
+    dictionary
+}
+
+fn take(bytes: &mut &[u8]) -> Option<u8> {
+    let (&first, rest) = bytes.split_first()?;
+    *bytes = rest;
+    Some(first)
+}
+
+/// Seven bits a byte, the lowest first; the top bit says that another one follows.
+fn xz_number(bytes: &mut &[u8]) -> Option<u64> {
+    let mut number = 0u64;
+    for shift in (0..63).step_by(7) {
+        let byte = take(bytes)?;
+        number |= u64::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            return Some(number);
+        }
+    }
+    None
+}
+
+/// The decoder of one stream: its end is the stream's, and then it gives back what it reads from.
+trait OneStream<I>: Read {
+    fn into_input(self) -> I;
+}
+
+/// All streams of a file, as one.
+struct Streams<R, D, F> {
+    state: State<Input<R>, D>,
+    gap: Gap,
+    /// Starts the decoder of a stream.
+    begin: F,
+}
+
+enum State<I, D> {
+    Before(I),
+    Inside(D),
+    Ended,
+}
+
+impl<R: Read, D: OneStream<Input<R>>, F: FnMut(Input<R>) -> io::Result<D>> Read for Streams<R, D, F> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            if let State::Inside(decoder) = &mut self.state {
+                let count = decoder.read(buffer)?;
+                if count > 0 {
+                    return Ok(count);
+                }
+            }
+            self.state = match std::mem::replace(&mut self.state, State::Ended) {
+                State::Before(input) => State::Inside((self.begin)(input)?),
+                State::Inside(decoder) => {
+                    let mut input = decoder.into_input();
+                    match self.gap.find_stream(&mut input)? {
+                        true => State::Before(input),
+                        false => State::Ended,
+                    }
+                }
+                State::Ended => return Ok(0),
+            }
+        }
+    }
+}
+
+fn decoder<R: Read + Send + 'static>(gap: Gap, input: Input<R>) -> io::Result<Box<dyn Read + Send>> {
+    match gap.compression {
+        Compression::None => Ok(Box::new(input)),
+        Compression::Gzip => gzip_decoder(gap, input),
+        Compression::Xz => xz_decoder(gap, input),
+        Compression::Zstd => zstd_decoder(gap, input),
+    }
+}
+
+#[cfg(feature = "gzip")]
+mod gzip {
+    use super::*;
+    use flate2::bufread::GzDecoder;
+
+    impl<I: BufRead> OneStream<I> for GzDecoder<I> {
+        fn into_input(self) -> I {
+            self.into_inner()
+        }
+    }
+
+    pub(super) fn gzip_decoder<R: Read + Send + 'static>(
+        gap: Gap,
+        input: Input<R>,
+    ) -> io::Result<Box<dyn Read + Send>> {
+        let begin = |input| Ok(GzDecoder::new(input));
+        Ok(Box::new(Streams { state: State::Before(input), gap, begin }))
+    }
+}
+#[cfg(feature = "gzip")]
+use gzip::gzip_decoder;
 
 #[cfg(feature = "xz")]
-fn xz_decoder(input: impl BufRead + Send + 'static, limits: &Limits) -> io::Result<Box<dyn Read + Send>> {
-    let stream =
-        liblzma::stream::Stream::new_stream_decoder(limits.xz_memory_bytes, liblzma::stream::CONCATENATED)
-            .map_err(io::Error::other)?;
-    Ok(Box::new(liblzma::bufread::XzDecoder::new_stream(input, stream)))
+mod xz {
+    use super::*;
+    use liblzma::bufread::XzDecoder;
+
+    /// Errors of the library go on in our words; its own say "memory limit reached" without a number.
+    pub(super) struct Xz<I>(XzDecoder<I>, u64);
+
+    impl<I: BufRead> Read for Xz<I> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            self.0.read(buffer).map_err(|error| {
+                let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<liblzma::stream::Error>());
+                match inner {
+                    Some(liblzma::stream::Error::MemLimit) => io::Error::other(format!(
+                        "a block needs a larger dictionary than the {} MiB that are allowed",
+                        self.1 / MIB
+                    )),
+                    Some(_) | None => error,
+                }
+            })
+        }
+    }
+
+    impl<I: BufRead> OneStream<I> for Xz<I> {
+        fn into_input(self) -> I {
+            self.0.into_inner()
+        }
+    }
+
+    pub(super) fn xz_decoder<R: Read + Send + 'static>(
+        gap: Gap,
+        input: Input<R>,
+    ) -> io::Result<Box<dyn Read + Send>> {
+        let dictionary = gap.limits.xz_dictionary_bytes;
+        let begin = move |input| {
+            let memory = dictionary.saturating_add(XZ_DECODER_BYTES);
+            let stream = liblzma::stream::Stream::new_stream_decoder(memory, 0).map_err(io::Error::other)?;
+            Ok(Xz(XzDecoder::new_stream(input, stream), dictionary))
+        };
+        Ok(Box::new(Streams { state: State::Before(input), gap, begin }))
+    }
 }
+#[cfg(feature = "xz")]
+use xz::xz_decoder;
 
 #[cfg(feature = "zstd")]
-fn zstd_decoder(input: impl BufRead + Send + 'static, limits: &Limits) -> io::Result<Box<dyn Read + Send>> {
-    let mut decoder = zstd::stream::read::Decoder::with_buffer(input)?;
-    decoder.window_log_max(limits.zstd_window_log)?;
-    Ok(Box::new(decoder))
+mod zstd_frames {
+    use super::*;
+    use zstd::zstd_safe::{DCtx, DParameter, InBuffer, OutBuffer, ResetDirective};
+
+    /// One frame. The library is called directly, because a build without its error texts (`thin`, 30 KiB) says
+    /// nothing but that it has none; the codes say what is wrong.
+    pub(super) struct Frame<I> {
+        input: I,
+        context: DCtx<'static>,
+        /// Whether the last bytes of the frame were taken and its content given out.
+        ended: bool,
+    }
+
+    impl<I: BufRead> Read for Frame<I> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            while !self.ended {
+                let available = self.input.fill_buf()?;
+                let at_end = available.is_empty();
+                let mut from = InBuffer::around(available);
+                let mut to = OutBuffer::around(&mut *buffer);
+                let hint = self.context.decompress_stream(&mut to, &mut from).map_err(named)?;
+                let (taken, count) = (from.pos(), to.pos());
+                self.input.consume(taken);
+                self.ended = hint == 0;
+                if count > 0 {
+                    return Ok(count);
+                }
+                if at_end && !self.ended {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
+            }
+            Ok(0)
+        }
+    }
+
+    impl<I: BufRead> OneStream<I> for Frame<I> {
+        fn into_input(self) -> I {
+            self.input
+        }
+    }
+
+    pub(super) fn zstd_decoder<R: Read + Send + 'static>(
+        gap: Gap,
+        input: Input<R>,
+    ) -> io::Result<Box<dyn Read + Send>> {
+        // The library's limit is a power of two; ours was compared already.
+        let log = u64::BITS - gap.limits.zstd_window_bytes.max(1).leading_zeros();
+        let begin = move |input| {
+            let no_memory = || io::Error::from(io::ErrorKind::OutOfMemory);
+            let mut context = DCtx::try_create().ok_or_else(no_memory)?;
+            context.reset(ResetDirective::SessionAndParameters).map_err(named)?;
+            context.set_parameter(DParameter::WindowLogMax(log.clamp(10, 31))).map_err(named)?;
+            Ok(Frame { input, context, ended: false })
+        };
+        Ok(Box::new(Streams { state: State::Before(input), gap, begin }))
+    }
+
+    /// The words for an error of the library. What it returns is the negated code.
+    pub(super) fn named(returned: usize) -> io::Error {
+        let problem = match 0usize.wrapping_sub(returned) {
+            14 => "it uses a part of the format that is not known",
+            16 => "a frame needs a larger window than is allowed",
+            22 => "the checksum of a frame is wrong",
+            30 | 32 | 34 => "it needs a dictionary that was made before it",
+            64 => return io::ErrorKind::OutOfMemory.into(),
+            _ => "the data is damaged",
+        };
+        io::Error::new(io::ErrorKind::InvalidData, problem)
+    }
 }
+#[cfg(feature = "zstd")]
+use zstd_frames::zstd_decoder;
 
 #[cfg(not(feature = "gzip"))]
-fn gzip_decoder(_: impl BufRead + Send + 'static) -> io::Result<Box<dyn Read + Send>> {
+fn gzip_decoder<R: Read>(_: Gap, _: Input<R>) -> io::Result<Box<dyn Read + Send>> {
     Err(io::Error::from(io::ErrorKind::Unsupported))
 }
 
 #[cfg(not(feature = "xz"))]
-fn xz_decoder(_: impl BufRead + Send + 'static, _: &Limits) -> io::Result<Box<dyn Read + Send>> {
+fn xz_decoder<R: Read>(_: Gap, _: Input<R>) -> io::Result<Box<dyn Read + Send>> {
     Err(io::Error::from(io::ErrorKind::Unsupported))
 }
 
 #[cfg(not(feature = "zstd"))]
-fn zstd_decoder(_: impl BufRead + Send + 'static, _: &Limits) -> io::Result<Box<dyn Read + Send>> {
+fn zstd_decoder<R: Read>(_: Gap, _: Input<R>) -> io::Result<Box<dyn Read + Send>> {
     Err(io::Error::from(io::ErrorKind::Unsupported))
 }
 
@@ -241,6 +632,10 @@ impl CompressionLevel {
         CompressionLevel { compression, level }
     }
 }
+
+/// The window that is written, as a power of two: 8 MiB, which RFC 8878 names as the one that every decoder should take.
+#[cfg(feature = "zstd")]
+const ZSTD_WRITTEN_WINDOW_LOG: u32 = 23;
 
 /// A compressing writer that has to be finished. There is one at a time, so that its size does not matter.
 #[allow(clippy::large_enum_variant)]
@@ -270,8 +665,8 @@ impl<W: Write> Encoder<W> {
                 let level = i32::try_from(how.level.clamp(1, 19)).unwrap_or(19);
                 let mut encoder = zstd::stream::write::Encoder::new(out, level)?;
                 encoder.include_checksum(true)?;
-                // The window of `Limits`: level 19 stays within it, long-distance modes would not.
-                encoder.window_log(Limits::default().zstd_window_log)?;
+                // What older clients take too.
+                encoder.window_log(ZSTD_WRITTEN_WINDOW_LOG)?;
                 Ok(Encoder::Zstd(encoder))
             }
             #[allow(unreachable_patterns)] // Reached in builds without one of the features.
@@ -290,7 +685,7 @@ impl<W: Write> Encoder<W> {
             #[cfg(feature = "xz")]
             Encoder::Xz(encoder) => encoder.finish(),
             #[cfg(feature = "zstd")]
-            Encoder::Zstd(encoder) => encoder.finish(),
+            Encoder::Zstd(encoder) => encoder.finish().map_err(in_words),
         }
     }
 }
@@ -304,7 +699,7 @@ impl<W: Write> Write for Encoder<W> {
             #[cfg(feature = "xz")]
             Encoder::Xz(encoder) => encoder.write(data),
             #[cfg(feature = "zstd")]
-            Encoder::Zstd(encoder) => encoder.write(data),
+            Encoder::Zstd(encoder) => encoder.write(data).map_err(in_words),
         }
     }
 
@@ -316,8 +711,17 @@ impl<W: Write> Write for Encoder<W> {
             #[cfg(feature = "xz")]
             Encoder::Xz(encoder) => encoder.flush(),
             #[cfg(feature = "zstd")]
-            Encoder::Zstd(encoder) => encoder.flush(),
+            Encoder::Zstd(encoder) => encoder.flush().map_err(in_words),
         }
+    }
+}
+
+/// The library is built without its error texts. While compressing it has one error to report.
+#[cfg(feature = "zstd")]
+fn in_words(error: io::Error) -> io::Error {
+    match error.to_string() == "Error strings stripped" {
+        true => io::ErrorKind::OutOfMemory.into(),
+        false => error,
     }
 }
 
@@ -326,6 +730,7 @@ impl<W: Write> Write for Encoder<W> {
 #[cfg(all(feature = "gzip", feature = "xz", feature = "zstd"))]
 mod tests {
     use super::*;
+    use std::io::Cursor;
 
     fn encode(compression: Compression, data: &[u8]) -> Vec<u8> {
         let mut encoder = Encoder::new(Vec::new(), CompressionLevel::default_of(compression)).unwrap();
@@ -365,7 +770,7 @@ mod tests {
     #[test]
     fn bytes_behind_the_stream_are_refused() {
         for compression in [Compression::Gzip, Compression::Xz, Compression::Zstd] {
-            for garbage in [&b"x"[..], b"\0", b"garbage behind the end", b"\x1f", b"\x28\xb5\x2f"] {
+            for garbage in [&b"x"[..], b"\0x", b"garbage behind the end", b"\x1f", b"\x28\xb5\x2f"] {
                 let stored = [&encode(compression, &sample())[..], garbage].concat();
                 let refused = open(compression, stored, &Limits::default());
                 assert!(refused.is_err(), "{compression} with {garbage:?}");
@@ -395,38 +800,168 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_zstd_window_at_the_limit_is_decoded_and_one_past_it_refused() {
-        let with_window = |log| {
-            let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), 3).unwrap();
-            encoder.window_log(log).unwrap();
-            encoder.include_contentsize(false).unwrap();
-            encoder.write_all(&vec![0; 40 << 20]).unwrap();
-            encoder.finish().unwrap()
-        };
-        let limits = Limits::default();
-        assert_eq!(open(Compression::Zstd, with_window(23), &limits).unwrap().len(), 40 << 20);
-        let refused = open(Compression::Zstd, with_window(24), &limits);
-        assert!(matches!(refused, Err(ArtifactError::Decompress { .. })));
+    fn zstd_with_window(log: u32) -> Vec<u8> {
+        let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), 3).unwrap();
+        encoder.window_log(log).unwrap();
+        encoder.include_contentsize(false).unwrap();
+        encoder.write_all(&vec![0; 40 << 20]).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    fn xz_with_dictionary(bytes: u32) -> Vec<u8> {
+        let mut options = liblzma::stream::LzmaOptions::new_preset(6).unwrap();
+        options.dict_size(bytes);
+        let mut filters = liblzma::stream::Filters::new();
+        filters.lzma2(&options);
+        let check = liblzma::stream::Check::Crc64;
+        let stream = liblzma::stream::Stream::new_stream_encoder(&filters, check).unwrap();
+        let mut encoder = liblzma::write::XzEncoder::new_stream(Vec::new(), stream);
+        encoder.write_all(b"text").unwrap();
+        encoder.finish().unwrap()
+    }
+
+    #[track_caller]
+    fn window_refused(refused: Result<Vec<u8>, ArtifactError>, need: u64, allowed: u64) {
+        match refused {
+            Err(ArtifactError::WindowTooLarge { need_bytes, allowed_bytes, .. }) => {
+                assert_eq!((need_bytes, allowed_bytes), (need, allowed));
+            }
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]
-    fn an_xz_dictionary_over_the_memory_limit_is_refused() {
-        let with_dictionary = |bytes| {
-            let mut options = liblzma::stream::LzmaOptions::new_preset(6).unwrap();
-            options.dict_size(bytes);
-            let mut filters = liblzma::stream::Filters::new();
-            filters.lzma2(&options);
-            let check = liblzma::stream::Check::Crc64;
-            let stream = liblzma::stream::Stream::new_stream_encoder(&filters, check).unwrap();
-            let mut encoder = liblzma::write::XzEncoder::new_stream(Vec::new(), stream);
-            encoder.write_all(b"text").unwrap();
-            encoder.finish().unwrap()
-        };
+    fn a_zstd_window_at_the_limit_is_decoded_and_one_past_it_refused() {
         let limits = Limits::default();
-        assert_eq!(open(Compression::Xz, with_dictionary(64 << 20), &limits).unwrap(), b"text");
-        let refused = open(Compression::Xz, with_dictionary(96 << 20), &limits);
-        assert!(matches!(refused, Err(ArtifactError::Decompress { .. })));
+        let open = |stored| open(Compression::Zstd, stored, &limits);
+        assert_eq!(open(zstd_with_window(25)).unwrap().len(), 40 << 20);
+        window_refused(open(zstd_with_window(26)), 64 << 20, 32 << 20);
+        // Also in a frame that is not the first.
+        window_refused(
+            open([encode(Compression::Zstd, b"x"), zstd_with_window(26)].concat()),
+            64 << 20,
+            32 << 20,
+        );
+    }
+
+    #[test]
+    fn an_xz_dictionary_over_the_limit_is_refused() {
+        let limits = Limits::default();
+        let open = |stored| open(Compression::Xz, stored, &limits);
+        assert_eq!(open(xz_with_dictionary(64 << 20)).unwrap(), b"text");
+        window_refused(open(xz_with_dictionary(96 << 20)), 96 << 20, 64 << 20);
+        window_refused(
+            open([encode(Compression::Xz, b"x"), xz_with_dictionary(96 << 20)].concat()),
+            96 << 20,
+            64 << 20,
+        );
+    }
+
+    #[test]
+    fn a_window_that_does_not_fit_into_the_free_memory_is_refused_before_anything_is_read() {
+        for (compression, stored, window, decoder) in [
+            (Compression::Zstd, zstd_with_window(25), 32 << 20, ZSTD_DECODER_BYTES),
+            (Compression::Zstd, zstd_with_window(22), 4 << 20, ZSTD_DECODER_BYTES),
+            (Compression::Xz, xz_with_dictionary(64 << 20), 64 << 20, XZ_DECODER_BYTES),
+        ] {
+            let with = |memory| Limits { memory_bytes: Some(memory), ..Limits::default() };
+            let decode =
+                |memory| decode(compression, "x", Cursor::new(stored.clone()), &with(memory)).map(|_| ());
+            decode(window + decoder).unwrap();
+            let refused = decode(window + decoder - 1).unwrap_err();
+            assert!(
+                matches!(&refused, ArtifactError::NotEnoughMemory { need_bytes, available_bytes, .. }
+                    if *need_bytes == window + decoder && *available_bytes == window + decoder - 1),
+                "{refused}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_window_of_every_form_of_frame_header_is_read() {
+        let frame = |bytes: &[u8]| zstd_window_bytes(&[Compression::Zstd.magic(), bytes].concat());
+        // As it says: 1 KiB, and with a mantissa.
+        assert_eq!(frame(&[0, 0]), Some(1024));
+        assert_eq!(frame(&[0, 0b0111_1011]), Some((1 << 25) + 3 * (1 << 22)));
+        assert_eq!(frame(&[0, 0xff]), Some((1 << 41) / 8 * 15));
+        // One segment, behind dictionary ids of each length, with sizes of each length.
+        assert_eq!(frame(&[0x20, 7]), Some(7));
+        assert_eq!(frame(&[0x23, 9, 9, 9, 9, 7]), Some(7));
+        assert_eq!(frame(&[0x61, 9, 1, 1]), Some(513));
+        assert_eq!(frame(&[0xa2, 9, 9, 0, 0, 0, 1]), Some(1 << 24));
+        assert_eq!(frame(&[0xe0, 0, 0, 0, 0, 1, 0, 0, 0]), Some(1 << 32));
+        for short in [&[][..], &[0], &[0x20], &[0x61, 9, 1], &[0xe0, 0, 0, 0, 0, 0, 0, 0]] {
+            assert_eq!(frame(short), None);
+        }
+    }
+
+    fn skippable(id: u8, length: usize) -> Vec<u8> {
+        let length = u32::try_from(length).unwrap();
+        [&[0x50 + id, 0x2a, 0x4d, 0x18][..], &length.to_le_bytes(), &vec![0xaa; length as usize]].concat()
+    }
+
+    #[test]
+    fn skippable_frames_stand_anywhere_and_mean_nothing() {
+        let limits = Limits::default();
+        let open = |parts: &[Vec<u8>]| open(Compression::Zstd, parts.concat(), &limits);
+        let frame = |text: &[u8]| encode(Compression::Zstd, text);
+        for length in [0, 4, 200_000] {
+            let skipped = || skippable(0, length);
+            let parts = [skipped(), frame(b"one "), skippable(15, length), frame(b"two"), skipped()];
+            assert_eq!(open(&parts).unwrap(), b"one two", "{length}");
+        }
+        // One that says more than there is, and one that is cut.
+        let mut long = skippable(3, 10);
+        long[4] = 11;
+        for cut in [long, skippable(3, 10)[..6].to_vec()] {
+            assert!(matches!(open(std::slice::from_ref(&cut)), Err(ArtifactError::Truncated { .. })));
+            assert!(matches!(open(&[frame(b"x"), cut]), Err(ArtifactError::Truncated { .. })));
+        }
+        // For no other compression.
+        let refused = super::tests::open(Compression::Gzip, skippable(0, 4), &limits);
+        assert!(matches!(refused, Err(ArtifactError::WrongMagic { .. })));
+    }
+
+    #[test]
+    fn zeros_behind_the_streams_are_taken_up_to_the_limit() {
+        let limits = Limits { trailing_zero_bytes: 20_000, ..Limits::default() };
+        for compression in [Compression::Gzip, Compression::Xz, Compression::Zstd] {
+            let padded = |zeros: usize| [encode(compression, b"text"), vec![0; zeros]].concat();
+            for zeros in [1, 3, 512, 20_000] {
+                assert_eq!(
+                    open(compression, padded(zeros), &limits).unwrap(),
+                    b"text",
+                    "{compression} {zeros}"
+                );
+            }
+            let refused = open(compression, padded(20_001), &limits);
+            assert!(matches!(refused, Err(ArtifactError::TooLarge { limit: 20_000, .. })), "{compression}");
+            // A file of zeros is no stream.
+            let refused = open(compression, vec![0; 512], &limits);
+            assert!(matches!(refused, Err(ArtifactError::WrongMagic { .. })), "{compression}");
+        }
+    }
+
+    #[test]
+    fn no_error_of_a_decoder_says_that_it_has_no_words() {
+        for compression in [Compression::Gzip, Compression::Xz, Compression::Zstd] {
+            let stored = encode(compression, &sample());
+            for at in (compression.magic().len()..stored.len()).step_by(7) {
+                let mut changed = stored.clone();
+                changed[at] ^= 0x55;
+                if let Err(error) = open(compression, changed, &Limits::default()) {
+                    let shown = error.to_string();
+                    assert!(
+                        !shown.contains("stripped") && shown.starts_with("x: "),
+                        "{compression} {at}: {shown}"
+                    );
+                }
+            }
+        }
+        let mut wrong = encode(Compression::Zstd, &sample());
+        *wrong.last_mut().unwrap() ^= 1;
+        let error = open(Compression::Zstd, wrong, &Limits::default()).unwrap_err().to_string();
+        assert!(error.contains("the checksum of a frame is wrong"), "{error}");
     }
 
     #[test]

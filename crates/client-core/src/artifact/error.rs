@@ -58,6 +58,10 @@ pub enum ArtifactError {
     CompressionNotSupported { entry: String, compression: Compression },
     /// The first bytes are not those of the compression the name promises.
     WrongMagic { entry: String, compression: Compression },
+    /// The window or dictionary that the decoder would have to keep is larger than the limit.
+    WindowTooLarge { entry: String, compression: Compression, need_bytes: u64, allowed_bytes: u64 },
+    /// The decoder would need more memory than is free.
+    NotEnoughMemory { entry: String, compression: Compression, need_bytes: u64, available_bytes: u64 },
     /// The decoder refused the data.
     Decompress { entry: String, compression: Compression, source: io::Error },
     /// There is something behind the compressed data that does not belong to it.
@@ -96,8 +100,12 @@ pub enum TarProblem {
     Checksum,
     /// Neither POSIX ustar nor GNU.
     Magic,
-    /// Not a regular file: a link, a directory, a device, a sparse file or a global header.
+    /// A header of the format of 1979, without a magic.
+    V7,
+    /// Not a regular file: a link, a directory, a device or a global header.
     Type(u8),
+    /// A file with holes, in one of the forms that leave them out.
+    Sparse,
     /// A number field does not hold a number.
     Number,
     /// The sizes in the PAX header and the tar header disagree.
@@ -120,6 +128,8 @@ pub enum TarProblem {
     LoneZeroBlock,
     /// Something other than zeros behind the end of the archive.
     AfterEnd,
+    /// The index that `pixz` puts behind the end of the archive.
+    PixzIndex,
     /// A link without a target, or something other than a file that has content.
     Member,
     /// More extended attributes than a file can have.
@@ -238,6 +248,30 @@ impl fmt::Display for ArtifactError {
             ArtifactError::Decompress { entry, compression, source } => {
                 write!(f, "{}: cannot decompress {compression}: {source}", Shown(entry))
             }
+            ArtifactError::WindowTooLarge { entry, compression, need_bytes, allowed_bytes } => {
+                let (what, remedy) = match compression {
+                    Compression::Xz => {
+                        ("dictionary", "compress it with a lower preset, or `--lzma2=dict=64MiB`")
+                    }
+                    Compression::Zstd => ("window", "compress it without `--long` and `--ultra`"),
+                    Compression::None | Compression::Gzip => ("window", "use another compression"),
+                };
+                write!(
+                    f,
+                    "{}: {compression} needs a {what} of {}, and {} are allowed; {remedy}",
+                    Shown(entry),
+                    Bytes(*need_bytes),
+                    Bytes(*allowed_bytes)
+                )
+            }
+            ArtifactError::NotEnoughMemory { entry, compression, need_bytes, available_bytes } => write!(
+                f,
+                "{}: {compression} needs {} of memory to be decompressed, and {} are free; write the artifact with a \
+                 smaller window, or with gzip",
+                Shown(entry),
+                Bytes(*need_bytes),
+                Bytes(*available_bytes)
+            ),
             ArtifactError::TrailingGarbage { entry } => {
                 write!(f, "{}: data behind the end of the compressed stream", Shown(entry))
             }
@@ -278,6 +312,14 @@ impl fmt::Display for TarProblem {
         match self {
             TarProblem::Checksum => write!(f, "wrong tar header checksum"),
             TarProblem::Magic => write!(f, "neither a ustar nor a GNU tar header"),
+            TarProblem::V7 => {
+                write!(f, "a tar header of the V7 format, which is not read; write it with `--format=ustar`")
+            }
+            TarProblem::Sparse => write!(
+                f,
+                "a sparse file in the archive, which is not read; write it without holes (bsdtar: `--no-read-sparse`, \
+                 GNU tar: without `--sparse`)"
+            ),
             TarProblem::Type(flag) => {
                 write!(f, "tar member type '{}' is not a regular file", flag.escape_ascii())
             }
@@ -292,8 +334,25 @@ impl fmt::Display for TarProblem {
             TarProblem::Padding => write!(f, "non-zero padding"),
             TarProblem::LoneZeroBlock => write!(f, "a lone zero block"),
             TarProblem::AfterEnd => write!(f, "data behind the end of the archive"),
+            TarProblem::PixzIndex => write!(
+                f,
+                "behind the end of the archive is the index that pixz adds; compress it with `pixz -t`, which adds none"
+            ),
             TarProblem::Member => write!(f, "a link without a target, or content where none belongs"),
             TarProblem::Attributes => write!(f, "too many extended attributes"),
+        }
+    }
+}
+
+/// A number of bytes, in MiB too where that says more.
+struct Bytes(u64);
+
+impl fmt::Display for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 >> 20 {
+            0 => write!(f, "{} bytes", self.0),
+            mib if self.0.trailing_zeros() >= 20 => write!(f, "{mib} MiB"),
+            _ => write!(f, "{} MiB", self.0.div_ceil(1 << 20)),
         }
     }
 }

@@ -2,7 +2,8 @@
 //! meets an allocator.
 //!
 //! They bound the memory of the reader, whatever the artifact says, to less than 32 MiB beside what the decoder
-//! of the chosen compression needs (8 MiB for zstd, up to [`Limits::xz_memory_bytes`] for xz).
+//! of the chosen compression needs: its window ([`Limits::zstd_window_bytes`]) or dictionary
+//! ([`Limits::xz_dictionary_bytes`]), as far as the content fills them.
 
 /// Upper bounds for one artifact. `Default` is what devices use; the fields are public so that a tool or a test may
 /// choose otherwise.
@@ -44,13 +45,16 @@ pub struct Limits {
     /// Zero bytes accepted after the end of an archive. `tar` pads to 10 KiB and larger blocking factors exist; an
     /// endless stream of zeros must still end.
     pub trailing_zero_bytes: u64,
-    /// Largest window of a zstd frame as a power of two: 8 MiB, which RFC 8878 names as the window every decoder
-    /// should take.
-    pub zstd_window_log: u32,
-    /// Memory the xz decoder may use: the dictionary of 64 MiB that `mender-artifact` and `xz -9` ask for, however
-    /// small the content, and 2 MiB for the decoder itself. Pages of a dictionary that are never written cost
-    /// nothing. The next dictionary size needs 97 MiB.
-    pub xz_memory_bytes: u64,
+    /// Largest window of a zstd frame: 32 MiB, which `mender-artifact` 3.10 to 4.0 writes at its best level, however
+    /// small the content. RFC 8878 names 8 MiB as what every decoder should take, and that is what we write.
+    pub zstd_window_bytes: u64,
+    /// Largest dictionary of xz: 64 MiB, which `mender-artifact` and `xz -9` ask for, however small the content. The
+    /// decoder needs up to 2 MiB more.
+    pub xz_dictionary_bytes: u64,
+    /// What a decoder may take of the memory that is free now, when that is known. A window that fits in
+    /// [`Limits::zstd_window_bytes`] and not in here is refused before anything is written. Whoever knows the system
+    /// says it: nothing here does.
+    pub memory_bytes: Option<u64>,
 }
 
 impl Default for Limits {
@@ -72,8 +76,9 @@ impl Default for Limits {
             payload_files: 10_000,
             pax_bytes: 16 * KIB,
             trailing_zero_bytes: 1 << 20,
-            zstd_window_log: 23,
-            xz_memory_bytes: 66 << 20,
+            zstd_window_bytes: 32 << 20,
+            xz_dictionary_bytes: 64 << 20,
+            memory_bytes: None,
         }
     }
 }

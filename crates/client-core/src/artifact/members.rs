@@ -11,8 +11,8 @@ use std::io::{self, Read, Write};
 
 use super::error::{ArtifactError, TarProblem};
 use super::tar::{
-    BLOCK, CHECKSUM, GNU_MAGIC, LINK_NAME, MAGIC, MODE, MTIME, NAME, PREFIX, SIZE, TYPE, USTAR_MAGIC,
-    checksum, decimal, field, number, padding_of, push_record, read_full, read_retrying,
+    BLOCK, CHECKSUM, GNU_MAGIC, LINK_NAME, MAGIC, MODE, MTIME, NAME, PREFIX, SIZE, TYPE, before_nul,
+    checksum, decimal, field, is_posix, number, padding_of, push_record, read_full, read_retrying,
 };
 
 const UID: std::ops::Range<usize> = 108..116;
@@ -247,25 +247,20 @@ fn check_block(block: &[u8; BLOCK]) -> Result<(), ArtifactError> {
     if stated != u64::from(checksum(block)) {
         return Err(problem(TarProblem::Checksum));
     }
-    let magic = field(block, MAGIC);
-    match magic == USTAR_MAGIC || magic == GNU_MAGIC {
-        true => Ok(()),
-        false => Err(problem(TarProblem::Magic)),
-    }
+    is_posix(block).map_err(problem).map(|_| ())
 }
 
 fn resolve(block: &[u8; BLOCK], flag: u8, size: u64, extended: Extended) -> Result<Member, TarProblem> {
     let path = match extended.path {
         Some(path) => path,
         None => {
-            let name = until_nul(field(block, NAME));
+            let name = before_nul(field(block, NAME));
             // In the GNU format other things lie there.
-            let prefix =
-                if field(block, MAGIC) == USTAR_MAGIC { until_nul(field(block, PREFIX)) } else { &[] };
+            let prefix = if is_posix(block)? { before_nul(field(block, PREFIX)) } else { &[] };
             if prefix.is_empty() { name.to_vec() } else { [prefix, b"/", name].concat() }
         }
     };
-    let link = extended.link.unwrap_or_else(|| until_nul(field(block, LINK_NAME)).to_vec());
+    let link = extended.link.unwrap_or_else(|| before_nul(field(block, LINK_NAME)).to_vec());
     for text in [&path, &link] {
         if text.len() >= PATH_BYTES || text.contains(&0) {
             return Err(TarProblem::Name);
@@ -293,13 +288,14 @@ fn resolve(block: &[u8; BLOCK], flag: u8, size: u64, extended: Extended) -> Resu
         b'4' => device().map(|(major, minor)| MemberKind::BlockDevice(major, minor))?,
         b'5' => MemberKind::Directory,
         b'6' => MemberKind::Fifo,
+        b'S' => return Err(TarProblem::Sparse),
         other => return Err(TarProblem::Type(other)),
     };
     if size != 0 && !matches!(kind, MemberKind::File(_)) {
         return Err(TarProblem::Member);
     }
     let name = |given: Option<String>, range| {
-        given.unwrap_or_else(|| String::from_utf8_lossy(until_nul(field(block, range))).into_owned())
+        given.unwrap_or_else(|| String::from_utf8_lossy(before_nul(field(block, range))).into_owned())
     };
     let attributes = Attributes {
         mode: small(field(block, MODE))? & 0o7777,
@@ -311,10 +307,6 @@ fn resolve(block: &[u8; BLOCK], flag: u8, size: u64, extended: Extended) -> Resu
         xattrs: extended.xattrs,
     };
     Ok(Member { path, kind, attributes })
-}
-
-fn until_nul(field: &[u8]) -> &[u8] {
-    field.split(|byte| *byte == 0).next().unwrap_or_default()
 }
 
 /// A number of at most 32 bits. An empty field, as some writers leave for devices, is 0.
@@ -387,7 +379,7 @@ impl Extended {
             b"uname" => once(self.user.replace(text()?).is_some())?,
             b"gname" => once(self.group.replace(text()?).is_some())?,
             b"mtime" => once(self.mtime.replace(fraction(&text()?).ok_or(TarProblem::PaxRecord)?).is_some())?,
-            sparse if sparse.starts_with(b"GNU.sparse") => return Err(TarProblem::PaxKey),
+            sparse if sparse.starts_with(b"GNU.sparse") => return Err(TarProblem::Sparse),
             // Other times, comments, character sets of names: nothing that is kept here.
             _ => {}
         }
@@ -678,18 +670,19 @@ mod tests {
             .unwrap();
             tar.finish().unwrap()
         };
-        refused(&archive(b'S', 0, &|_| {}), "type 'S'");
+        refused(&archive(b'S', 0, &|_| {}), "--no-read-sparse");
         refused(&archive(b'V', 0, &|_| {}), "type 'V'");
         refused(&archive(b'2', 0, &|_| {}), "link without a target");
         refused(&archive(b'5', 512, &|_| {}), "content where none belongs");
-        refused(&archive(b'0', 0, &|block| block[MAGIC].fill(0)), "neither a ustar nor a GNU");
+        refused(&archive(b'0', 0, &|block| block[MAGIC].fill(0)), "V7");
+        refused(&archive(b'0', 0, &|block| block[MAGIC].fill(b'x')), "neither a ustar nor a GNU");
         refused(&archive(b'0', 0, &|block| block[NAME].fill(0)), "malformed member name");
         refused(&archive(b'0', 0, &|block| block[UID].fill(b'9')), "malformed number");
         let mut wrong = archive(b'0', 0, &|_| {});
         wrong[0] ^= 1;
         refused(&wrong, "checksum");
         refused(&archive(b'x', 1 << 40, &|_| {}), "extension header bytes");
-        refused(&extension(b'x', b"22 GNU.sparse.major=1\n"), "unsupported kind");
+        refused(&extension(b'x', b"22 GNU.sparse.major=1\n"), "sparse file");
         refused(&extension(b'x', b"9 path=x\n9 path=y\n"), "malformed PAX record");
         refused(&extension(b'x', b"99 path=x\n"), "malformed PAX record");
         refused(&extension(b'x', b"9 size=3\n9 uid=-1\n"), "malformed PAX record");

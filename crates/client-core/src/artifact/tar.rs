@@ -25,8 +25,11 @@ pub(super) const TYPE: usize = 156;
 pub(super) const LINK_NAME: std::ops::Range<usize> = 157..257;
 pub(super) const MAGIC: std::ops::Range<usize> = 257..265;
 pub(super) const PREFIX: std::ops::Range<usize> = 345..500;
+const GNU_TIMES: std::ops::Range<usize> = 345..369;
 pub(super) const USTAR_MAGIC: &[u8; 8] = b"ustar\x0000";
 pub(super) const GNU_MAGIC: &[u8; 8] = b"ustar  \0";
+/// What the list of members begins with that `pixz` puts behind a tar archive.
+const PIXZ_MAGIC: &[u8; 8] = b"\xa6L2.\xd6\x14\xae\xdb";
 /// The largest size eleven octal digits can say.
 const USTAR_MAX_SIZE: u64 = 0o777_7777_7777;
 
@@ -109,6 +112,7 @@ impl<R: Read> TarReader<R> {
                     let bytes = self.read_extension(header.size, self.name_bytes + 1, "name bytes")?;
                     gnu_name = Some(until_nul(&bytes).map_err(|problem| self.problem(problem))?);
                 }
+                b'S' => return Err(self.problem(TarProblem::Sparse)),
                 other => return Err(self.problem(TarProblem::Type(other))),
             }
         }
@@ -229,8 +233,9 @@ impl<R: Read> TarReader<R> {
             if count == 0 {
                 return Ok(());
             }
-            if buffer.iter().take(count).any(|byte| *byte != 0) {
-                return Err(self.problem(TarProblem::AfterEnd));
+            if let Some(at) = buffer.iter().take(count).position(|byte| *byte != 0) {
+                let found = buffer.get(at..count).unwrap_or_default().to_vec();
+                return Err(self.what_follows(found)?);
             }
             zeros += count as u64;
             if zeros > self.trailing_zero_bytes {
@@ -238,6 +243,19 @@ impl<R: Read> TarReader<R> {
                 return Err(ArtifactError::too_large(&self.archive, "zeros behind the end", limit));
             }
         }
+    }
+
+    /// Names what stands behind the end, which begins with `found`.
+    fn what_follows(&mut self, mut found: Vec<u8>) -> Result<ArtifactError, ArtifactError> {
+        let have = found.len();
+        if have < PIXZ_MAGIC.len() {
+            found.resize(PIXZ_MAGIC.len(), 0);
+            read_full(&mut self.source, found.get_mut(have..).unwrap_or_default())?;
+        }
+        Ok(self.problem(match found.starts_with(PIXZ_MAGIC) {
+            true => TarProblem::PixzIndex,
+            false => TarProblem::AfterEnd,
+        }))
     }
 
     fn problem(&self, problem: TarProblem) -> ArtifactError {
@@ -282,11 +300,7 @@ impl Header {
         if stated != u64::from(checksum(block)) {
             return Err(TarProblem::Checksum);
         }
-        let magic = field(block, MAGIC);
-        let posix = magic == USTAR_MAGIC;
-        if !posix && magic != GNU_MAGIC {
-            return Err(TarProblem::Magic);
-        }
+        let posix = is_posix(block)?;
         Ok(Header {
             type_flag: block[TYPE],
             size: number(field(block, SIZE))?,
@@ -297,9 +311,10 @@ impl Header {
         })
     }
 
+    /// What stands behind the NUL of a field is nobody's: `node-tar` keeps times behind the prefix.
     fn name(&self, block: &[u8; BLOCK]) -> Result<String, TarProblem> {
-        let name = until_nul(field(block, NAME))?;
-        let prefix = if self.posix { until_nul(field(block, PREFIX))? } else { String::new() };
+        let name = text(before_nul(field(block, NAME)))?;
+        let prefix = if self.posix { text(before_nul(field(block, PREFIX)))? } else { String::new() };
         match prefix.is_empty() {
             true => Ok(name),
             false => Ok(format!("{prefix}/{name}")),
@@ -307,11 +322,12 @@ impl Header {
     }
 
     fn check_regular(&self, block: &[u8; BLOCK]) -> Result<(), TarProblem> {
-        if field(block, LINK_NAME).iter().any(|byte| *byte != 0) {
+        if !before_nul(field(block, LINK_NAME)).is_empty() {
             return Err(TarProblem::LinkName);
         }
-        // GNU tar keeps sparse maps and the real size here, for types that are refused anyway.
-        let must_be_zero = if self.posix { PREFIX.end..BLOCK } else { PREFIX.start..BLOCK };
+        // Behind the prefix nothing is defined, and `star` puts its own magic there. GNU tar keeps two times in place of
+        // the prefix, and behind them sparse maps and the real size, for types that are refused anyway.
+        let must_be_zero = if self.posix { BLOCK..BLOCK } else { GNU_TIMES.end..BLOCK };
         match field(block, must_be_zero).iter().all(|byte| *byte == 0) {
             true => Ok(()),
             false => Err(TarProblem::Padding),
@@ -353,7 +369,7 @@ impl Pax {
                 "size" => pax.size = Some(decimal(value.as_bytes()).ok_or(TarProblem::PaxRecord)?),
                 // These would make the member a link or a sparse file, or change how the other records are read.
                 "linkpath" | "hdrcharset" | "charset" => return Err(TarProblem::PaxKey),
-                sparse if sparse.starts_with("GNU.sparse") => return Err(TarProblem::PaxKey),
+                sparse if sparse.starts_with("GNU.sparse") => return Err(TarProblem::Sparse),
                 // Times, owners and attributes: not used by anyone behind us.
                 _ => {}
             }
@@ -512,14 +528,36 @@ pub(super) fn decimal(digits: &[u8]) -> Option<u64> {
     std::str::from_utf8(digits).ok()?.parse().ok().filter(|value| *value <= i64::MAX as u64)
 }
 
-/// The text before the first NUL; only NULs may follow.
-fn until_nul(field: &[u8]) -> Result<String, TarProblem> {
-    let end = field.iter().position(|byte| *byte == 0).unwrap_or(field.len());
-    let (text, rest) = field.split_at(end);
-    if rest.iter().any(|byte| *byte != 0) {
-        return Err(TarProblem::Name);
+/// Whether the header is one of POSIX, and not one of GNU.
+pub(super) fn is_posix(block: &[u8; BLOCK]) -> Result<bool, TarProblem> {
+    let magic = field(block, MAGIC);
+    if magic == USTAR_MAGIC {
+        Ok(true)
+    } else if magic == GNU_MAGIC {
+        Ok(false)
+    } else if magic.iter().all(|byte| *byte == 0) {
+        Err(TarProblem::V7)
+    } else {
+        Err(TarProblem::Magic)
     }
-    std::str::from_utf8(text).map(str::to_owned).map_err(|_| TarProblem::Name)
+}
+
+/// What stands before the first NUL.
+pub(super) fn before_nul(field: &[u8]) -> &[u8] {
+    field.split(|byte| *byte == 0).next().unwrap_or_default()
+}
+
+fn text(bytes: &[u8]) -> Result<String, TarProblem> {
+    std::str::from_utf8(bytes).map(str::to_owned).map_err(|_| TarProblem::Name)
+}
+
+/// The text before the first NUL; only NULs may follow, as the length is stated.
+fn until_nul(bytes: &[u8]) -> Result<String, TarProblem> {
+    let before = before_nul(bytes);
+    match bytes.iter().skip(before.len()).all(|byte| *byte == 0) {
+        true => text(before),
+        false => Err(TarProblem::Name),
+    }
 }
 
 pub(super) fn padding_of(size: u64) -> usize {
@@ -655,6 +693,7 @@ mod tests {
                 // An empty PAX header says nothing; an empty long name is not a name.
                 b'x' => assert_eq!(check(bytes).unwrap().len(), 1),
                 b'L' => assert_eq!(refused(bytes), TarProblem::Name),
+                b'S' => assert_eq!(refused(bytes), TarProblem::Sparse),
                 other => assert_eq!(refused(bytes), TarProblem::Type(other)),
             }
         }
@@ -707,9 +746,15 @@ mod tests {
             let bytes = [extension(b'x', records), file.clone()].concat();
             assert_eq!(refused(bytes), TarProblem::PaxRecord, "{}", records.escape_ascii());
         }
-        for key in ["linkpath", "GNU.sparse.major", "GNU.sparse.realsize", "hdrcharset", "charset"] {
+        for (key, problem) in [
+            ("linkpath", TarProblem::PaxKey),
+            ("hdrcharset", TarProblem::PaxKey),
+            ("charset", TarProblem::PaxKey),
+            ("GNU.sparse.major", TarProblem::Sparse),
+            ("GNU.sparse.realsize", TarProblem::Sparse),
+        ] {
             let bytes = [extension(b'x', &record(key, "1")), file.clone()].concat();
-            assert_eq!(refused(bytes), TarProblem::PaxKey, "{key}");
+            assert_eq!(refused(bytes), problem, "{key}");
         }
         for name in ["", "a\0b"] {
             let bytes = [extension(b'x', &record("path", name)), file.clone()].concat();
@@ -754,19 +799,15 @@ mod tests {
     #[test]
     fn bytes_where_nothing_belongs_are_refused() {
         let with = |change: fn(&mut [u8; BLOCK])| refused([block(b'0', 0, change), end()].concat());
-        assert_eq!(with(|b| b[0..7].copy_from_slice(b"na\0me\0\0")), TarProblem::Name);
-        assert_eq!(with(|b| b[99] = b'x'), TarProblem::Name);
         assert_eq!(with(|b| b[0] = 0xff), TarProblem::Name);
         assert_eq!(with(|b| b[0..4].fill(0)), TarProblem::Name);
         assert_eq!(with(|b| b[LINK_NAME.start] = b'x'), TarProblem::LinkName);
-        assert_eq!(with(|b| b[LINK_NAME.end - 1] = b'x'), TarProblem::LinkName);
-        assert_eq!(with(|b| b[511] = 1), TarProblem::Padding);
-        assert_eq!(with(|b| (b[345], b[347]) = (b'p', b'q')), TarProblem::Name);
-        assert_eq!(with(|b| b[MAGIC].fill(0)), TarProblem::Magic);
+        assert_eq!(with(|b| b[MAGIC].fill(0)), TarProblem::V7);
+        assert_eq!(with(|b| b[257] = b'x'), TarProblem::Magic);
         assert_eq!(with(|b| b[264] = b'1'), TarProblem::Magic);
         let gnu = |b: &mut [u8; BLOCK]| {
             b[MAGIC].copy_from_slice(GNU_MAGIC);
-            b[386] = 1;
+            b[369] = 1;
         };
         assert_eq!(refused([block(b'0', 0, gnu), end()].concat()), TarProblem::Padding);
         let mut padded = [block(b'0', 3, |_| {}), b"abc".to_vec(), vec![0; 509], end()].concat();
@@ -777,6 +818,41 @@ mod tests {
         assert_eq!(refused(padded), TarProblem::Padding);
         let prefix = |b: &mut [u8; BLOCK]| b[345..348].copy_from_slice(b"dir");
         assert_eq!(check([block(b'0', 0, prefix), end()].concat()).unwrap()[0].0, "dir/name");
+    }
+
+    #[test]
+    fn what_stands_behind_the_nul_of_a_field_is_not_part_of_it() {
+        let with = |change: fn(&mut [u8; BLOCK])| {
+            let members = check([block(b'0', 0, change), end()].concat()).unwrap();
+            members.into_iter().map(|(name, _)| name).collect::<Vec<_>>()
+        };
+        assert_eq!(with(|b| b[0..7].copy_from_slice(b"na\0me\0\xff")), ["na"]);
+        assert_eq!(with(|b| b[99] = b'x'), ["name"]);
+        assert_eq!(with(|b| b[LINK_NAME.end - 1] = b'x'), ["name"]);
+        // Owner's name.
+        assert_eq!(
+            with(|b| b[265..297].copy_from_slice(b"root\0\xff\xfe 012345678901234567890123")),
+            ["name"]
+        );
+        // node-tar: times at 476 and 488, with and without a prefix before them.
+        assert_eq!(with(|b| b[476..499].copy_from_slice(b"15034502361 15034502361")), ["name"]);
+        assert_eq!(with(|b| (b[345], b[347]) = (b'p', b'q')), ["p/name"]);
+        // star: its own magic behind the prefix.
+        assert_eq!(with(|b| b[508..512].copy_from_slice(b"tar\0")), ["name"]);
+        let times = |b: &mut [u8; BLOCK]| {
+            b[MAGIC].copy_from_slice(GNU_MAGIC);
+            b[345..368].copy_from_slice(b"15034502361\x0015034502361");
+        };
+        assert_eq!(check([block(b'0', 0, times), end()].concat()).unwrap()[0].0, "name");
+    }
+
+    #[test]
+    fn the_index_of_pixz_is_named_wherever_the_zeros_before_it_end() {
+        for zeros in (8180..8200).chain([0, 1]) {
+            let bytes = [end(), vec![0; zeros], PIXZ_MAGIC.to_vec(), b"a.txt\0".to_vec()].concat();
+            assert_eq!(refused(bytes), TarProblem::PixzIndex, "{zeros}");
+        }
+        assert_eq!(refused([end(), PIXZ_MAGIC[..7].to_vec()].concat()), TarProblem::AfterEnd);
     }
 
     #[test]

@@ -6,7 +6,7 @@
 use super::checked::{Checked, sha256};
 use super::compression::{Compression, CompressionLevel, Encoder};
 use super::error::ArtifactError;
-use super::header::{StateScript, is_artifact_name, is_payload_type, is_script_name};
+use super::header::{Header, StateScript, is_artifact_name, is_payload_type, is_script_name};
 use super::json::{self, Keys};
 use super::limits::Limits;
 use super::manifest::{Manifest, ManifestFile, check_file_name};
@@ -55,13 +55,15 @@ pub struct ArtifactSpec {
     pub depends_groups: Vec<String>,
     /// What else it depends on.
     pub depends: BTreeMap<String, String>,
+    /// What else it depends on where any of several values will do.
+    pub depends_on_any: BTreeMap<String, Vec<String>>,
     /// What it provides.
     pub provides: BTreeMap<String, String>,
     /// Patterns of what is no longer provided; `None` writes no such field, which devices read as `["*"]` or, without
     /// provides, as everything.
     pub clears_provides: Option<Vec<String>>,
-    /// Also provide the SHA-256 of the only payload file under this key.
-    pub checksum_provides: Option<String>,
+    /// Also provide the SHA-256 of the only payload file under these keys.
+    pub checksum_provides: Vec<String>,
     /// Who installs the payload; `None` for an artifact without one.
     pub payload_type: Option<String>,
     /// What is written as `meta-data`.
@@ -96,6 +98,8 @@ pub struct SoftwareName {
 
 /// The payload type of a whole root file system.
 pub const ROOTFS_IMAGE: &str = "rootfs-image";
+/// The keys under which the checksum of a root file system is provided: today's, and the one of old releases.
+pub const CHECKSUM_KEYS: [&str; 2] = ["rootfs-image.checksum", "rootfs_image_checksum"];
 const DEFAULT_FILESYSTEM: &str = "rootfs-image";
 /// What the reference tool writes, byte for byte.
 const VERSION: &[u8] = br#"{"format":"mender","version":3}"#;
@@ -129,15 +133,49 @@ impl ArtifactSpec {
             depends_names: Vec::new(),
             depends_groups: Vec::new(),
             depends: BTreeMap::new(),
+            depends_on_any: BTreeMap::new(),
             provides: BTreeMap::new(),
             clears_provides: None,
-            checksum_provides: None,
+            checksum_provides: Vec::new(),
             payload_type: None,
             meta_data: MetaData::Absent,
             scripts: Vec::new(),
             compression: CompressionLevel::default_of(Compression::Gzip),
             mtime: 0,
         }
+    }
+
+    /// What made the artifact with this header, to write it again with changes. Its files are not in here; the checksum
+    /// of a root file system that it provides is made anew.
+    pub fn of(header: &Header) -> ArtifactSpec {
+        let mut spec = ArtifactSpec::bootstrap(&header.artifact_name, &header.depends.device_type);
+        spec.artifact_group.clone_from(&header.artifact_group);
+        spec.depends_names = header.depends.artifact_name.clone().unwrap_or_default();
+        spec.depends_groups = header.depends.artifact_group.clone().unwrap_or_default();
+        for (key, values) in &header.depends.type_info {
+            match values.as_slice() {
+                [one] => spec.depends.insert(key.clone(), one.clone()).map(|_| ()),
+                _ => spec.depends_on_any.insert(key.clone(), values.clone()).map(|_| ()),
+            };
+        }
+        spec.provides = header.provides.clone().unwrap_or_default();
+        spec.clears_provides.clone_from(&header.clears_provides);
+        spec.scripts.clone_from(&header.scripts);
+        let compression = header.data_compression.unwrap_or(header.manifest.header_compression);
+        spec.compression = CompressionLevel::default_of(compression);
+        if let Some(payload) = &header.payload {
+            spec.payload_type = Some(payload.payload_type.clone());
+            spec.meta_data = match &payload.meta_data {
+                Some(json) => MetaData::Json(json.clone()),
+                None if payload.payload_type == ROOTFS_IMAGE => MetaData::Empty,
+                None => MetaData::Absent,
+            };
+            if payload.payload_type == ROOTFS_IMAGE {
+                let keys = CHECKSUM_KEYS.iter().filter(|key| spec.provides.contains_key(**key));
+                spec.checksum_provides = keys.map(|key| (*key).to_owned()).collect();
+            }
+        }
+        spec
     }
 
     /// Provides `<software>.version`, unless a value was given for that key.
@@ -280,6 +318,9 @@ fn check_spec(
     if spec.device_types.is_empty() {
         return cannot("no device type");
     }
+    if spec.device_types.iter().any(|name| name.trim().is_empty() || name.contains(char::is_control)) {
+        return cannot("a device type is empty or has control characters: it fits no device");
+    }
     match &spec.payload_type {
         Some(name) if !is_payload_type(name) => {
             return Err(ArtifactError::PayloadType { found: name.clone() });
@@ -291,7 +332,7 @@ fn check_spec(
         }
         None => {}
     }
-    if spec.checksum_provides.is_some() && files.len() != 1 {
+    if !spec.checksum_provides.is_empty() && files.len() != 1 {
         return cannot("a checksum can be provided for exactly one file");
     }
     let mut names = BTreeSet::new();
@@ -431,20 +472,22 @@ fn header_info(spec: &ArtifactSpec) -> String {
 /// Empty maps are left out, as an absent one means something else to devices; an empty list of patterns is not.
 fn type_info(spec: &ArtifactSpec, files: &[ManifestFile]) -> String {
     let mut provides = spec.provides.clone();
-    if let (Some(key), Some(file)) = (&spec.checksum_provides, files.first()) {
+    for (key, file) in spec.checksum_provides.iter().zip(files.iter().cycle()) {
         provides.insert(key.clone(), super::error::Hex(&file.sha256).to_string());
     }
     let payload = spec.payload_type.as_deref().map_or_else(|| "null".to_owned(), json_string);
     let mut fields = vec![format!("\"type\":{payload}")];
-    let mut map = |key: &str, map: &BTreeMap<String, String>| {
+    let mut map = |key: &str, map: BTreeMap<&String, String>| {
         if !map.is_empty() {
-            let pair =
-                |(key, value): (&String, &String)| format!("{}:{}", json_string(key), json_string(value));
+            let pair = |(key, value): (&&String, &String)| format!("{}:{value}", json_string(key));
             fields.push(format!("\"{key}\":{{{}}}", map.iter().map(pair).collect::<Vec<_>>().join(",")));
         }
     };
-    map("artifact_depends", &spec.depends);
-    map("artifact_provides", &provides);
+    let mut depends: BTreeMap<&String, String> =
+        spec.depends_on_any.iter().map(|(key, values)| (key, json_strings(values))).collect();
+    depends.extend(spec.depends.iter().map(|(key, value)| (key, json_string(value))));
+    map("artifact_depends", depends);
+    map("artifact_provides", provides.iter().map(|(key, value)| (key, json_string(value))).collect());
     if let Some(clears) = &spec.clears_provides {
         fields.push(format!("\"clears_artifact_provides\":{}", json_strings(clears)));
     }
@@ -619,7 +662,7 @@ mod tests {
             &[],
             "cannot have meta-data",
         );
-        refused(&spec(|s| s.checksum_provides = Some("c".to_owned())), &[], "exactly one file");
+        refused(&spec(|s| s.checksum_provides = vec!["c".to_owned()]), &[], "exactly one file");
         refused(&module(), &[file("a/b", b"")], "plain file name");
         refused(&module(), &[file("a", b""), file("a", b"")], "twice");
         refused(&spec(|s| s.meta_data = MetaData::Json("[]".to_owned())), &[], "not an object");
@@ -639,6 +682,43 @@ mod tests {
     fn a_file_that_changes_its_length_is_not_written() {
         for size in [0, 3, 5, 1 << 40] {
             refused(&module(), &[File { name: "a", content: b"four".to_vec(), size }], "length has changed");
+        }
+    }
+
+    #[test]
+    fn what_a_header_says_makes_the_same_header_again() {
+        let mut everything = module();
+        everything.artifact_group = Some("group".to_owned());
+        everything.depends_names = vec!["a".to_owned(), "b".to_owned()];
+        everything.depends_groups = vec!["g".to_owned()];
+        everything.depends = BTreeMap::from([("k".to_owned(), "v".to_owned())]);
+        everything.depends_on_any = BTreeMap::from([("l".to_owned(), vec!["1".to_owned(), "2".to_owned()])]);
+        everything.provides = BTreeMap::from([("p".to_owned(), "q".to_owned())]);
+        everything.clears_provides = Some(vec!["x.*".to_owned()]);
+        everything.meta_data = MetaData::Json("{\"a\":1}".to_owned());
+        let name = "ArtifactInstall_Enter_00".to_owned();
+        everything.scripts = vec![StateScript { name, content: b"#!/bin/sh\n".to_vec() }];
+        let mut image = ArtifactSpec::rootfs_image("i", &["d".to_owned()]);
+        image.checksum_provides = CHECKSUM_KEYS.map(str::to_owned).to_vec();
+        let files = [file("one", &[1; 5000])];
+        for spec in [everything, image, module()] {
+            let bytes = build(&spec, &files, None).unwrap();
+            let opened = super::super::open(
+                Cursor::new(bytes.clone()),
+                &super::super::Trust::DangerUnsigned,
+                &Limits::default(),
+            )
+            .unwrap();
+            assert!(build(&ArtifactSpec::of(&opened.header), &files, None).unwrap() == bytes, "{spec:?}");
+        }
+    }
+
+    #[test]
+    fn an_artifact_for_no_device_is_not_written() {
+        for name in ["", " ", "a\nb", "\u{1b}[2J"] {
+            let mut spec = module();
+            spec.device_types.push(name.to_owned());
+            refused(&spec, &[], "fits no device");
         }
     }
 

@@ -225,6 +225,23 @@ fn make_missing(files: &mut dyn Files, root: &Path, directory: &Path) -> Result<
     Ok(())
 }
 
+/// What may be in an archive of this payload, member by member, as the device holds it. Whoever writes an archive asks
+/// the same rules.
+#[derive(Default)]
+pub struct TreeRules {
+    names: Names,
+}
+
+impl TreeRules {
+    /// Takes the next member, or says why a device would refuse the archive here.
+    ///
+    /// # Errors
+    /// [`InstallError::Payload`].
+    pub fn admit(&mut self, member: &Member) -> Result<(), InstallError> {
+        self.names.place(member).map(|_| ())
+    }
+}
+
 /// Where members go, inside of the tree only.
 #[derive(Default)]
 struct Names {
@@ -286,7 +303,7 @@ impl Names {
         self.kept_bytes += path.as_os_str().len() + attributes.user.len() + attributes.group.len() + 64;
         self.kept_bytes += xattrs.sum::<usize>();
         match self.kept_bytes > KEPT_BYTES {
-            true => Err(PayloadProblem::TooManyDirectories.into()),
+            true => Err(PayloadProblem::TooManyDirectories { limit_bytes: KEPT_BYTES }.into()),
             false => Ok(()),
         }
     }
@@ -360,6 +377,6 @@ mod tests {
         let error = (0..1_000_000)
             .find_map(|at| place(&mut names, &format!("d{at}"), MemberKind::Directory).err())
             .unwrap();
-        assert!(error.contains("too many"), "{error}");
+        assert!(error.contains("too many") && error.contains("4194304"), "{error}");
     }
 }

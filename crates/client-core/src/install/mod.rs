@@ -10,7 +10,7 @@ mod rootfs_image;
 mod single_file;
 mod slot_writer;
 
-pub use directory::{DIRECTORY, DirectoryTree};
+pub use directory::{DIRECTORY, DirectoryTree, TreeRules};
 pub use error::InstallError;
 pub use files::{Files, FilesError};
 pub use payload_problem::PayloadProblem;

@@ -55,7 +55,10 @@ pub enum PayloadProblem {
         reason: &'static str,
     },
     /// The tree has more directories than are kept in memory.
-    TooManyDirectories,
+    TooManyDirectories {
+        /// Bytes of their names and attributes that are kept at once.
+        limit_bytes: usize,
+    },
     /// The payload was begun by an update module that is no longer there.
     NotOurs,
     /// What the tree is to replace was neither found at its place nor where it was kept.
@@ -88,9 +91,11 @@ impl fmt::Display for PayloadProblem {
             PayloadProblem::Escapes { member, reason } => {
                 write!(f, "the member {member:?} of update.tar {reason}")
             }
-            PayloadProblem::TooManyDirectories => {
-                f.write_str("update.tar has too many directories and links")
-            }
+            PayloadProblem::TooManyDirectories { limit_bytes } => write!(
+                f,
+                "update.tar has too many directories and links: their names and attributes, with 64 bytes for each, \
+                 are over the limit of {limit_bytes} bytes"
+            ),
             PayloadProblem::NotOurs => {
                 f.write_str("an update module that is gone has begun with this payload")
             }
