@@ -12,6 +12,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use client_core::text::printable_json;
 use linux::local_socket::free_bytes;
 use serde_json::{Value, json};
 
@@ -221,12 +222,14 @@ impl DeploymentLog {
 
 /// One line, without its end. The levels are those of the Mender client 5.x.
 fn entry(timestamp: &str, level: &str, message: &str) -> String {
-    format!(
+    let line = format!(
         "{{\"timestamp\":{},\"level\":{},\"message\":{}}}",
         json!(timestamp),
         json!(level.to_ascii_uppercase()),
         json!(message)
-    )
+    );
+    // Somebody may look at the file on a terminal.
+    printable_json(&line).into_owned()
 }
 
 /// The lines of `log` that a server can take, and a word about the others, joined by commas.

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use client_core::text::printable;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
 use crate::deployment_log::DeploymentLog;
@@ -106,11 +107,11 @@ fn syslog_line(level: Level, pid: u32, message: &str) -> String {
         Level::Debug | Level::Trace => 7,
     };
     let mut line = format!("<{}>rust-ota[{pid}]: ", DAEMON | severity);
-    for character in message.chars() {
+    for character in printable(message).chars() {
         if line.len() >= SYSLOG_BYTES {
             break;
         }
-        line.push(if character.is_control() { ' ' } else { character });
+        line.push(character);
     }
     line
 }
@@ -147,7 +148,7 @@ impl Log for Logger {
             Level::Trace => "trace",
         };
         let message = record.args().to_string();
-        let line = || format!("{} {level}: {message}\n", utc(now.as_secs()));
+        let line = || format!("{} {level}: {}\n", utc(now.as_secs()), printable(&message));
         // A log that cannot be written must not stop an update.
         let _ = match self {
             Logger::StandardError => io::stderr().lock().write_all(line().as_bytes()),
@@ -209,7 +210,7 @@ mod tests {
 
     #[test]
     fn syslog_lines_are_single_and_bounded() {
-        assert_eq!(syslog_line(Level::Info, 7, "a\nb"), "<30>rust-ota[7]: a b");
+        assert_eq!(syslog_line(Level::Info, 7, "a\nb"), "<30>rust-ota[7]: a\\nb");
         assert_eq!(syslog_line(Level::Error, 7, "x"), "<27>rust-ota[7]: x");
         assert!(syslog_line(Level::Debug, 7, &"\u{e9}".repeat(SYSLOG_BYTES)).len() <= SYSLOG_BYTES + 1);
     }

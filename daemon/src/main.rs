@@ -36,6 +36,7 @@ use client_core::deploy::record::Record;
 use client_core::deploy::stage::Stage;
 use client_core::deploy::{self, DeployError, Device, NoReporter, Options, Policy, Summary};
 use client_core::server::Download;
+use client_core::text::printable;
 
 use linux::daemon_process::{self, Demand};
 use linux::lock::LockError;
@@ -46,7 +47,7 @@ use crate::cli::{Command, Invocation, UsageError};
 use crate::compose::{ComposeError, Setup};
 use crate::gates::{Desk, Gates};
 use crate::logger::Destination;
-use crate::standalone::{Printer, print_line};
+use crate::standalone::{Printer, print_json, print_line};
 
 fn main() -> ExitCode {
     // A file must never be group-writable because of the environment this was started in.
@@ -65,7 +66,7 @@ fn main() -> ExitCode {
 }
 
 fn could_not(error: &dyn std::fmt::Display) {
-    eprintln!("Could not fulfill request: {error}");
+    eprintln!("Could not fulfill request: {}", printable(&error.to_string()));
 }
 
 fn run(invocation: &Invocation) -> u8 {
@@ -159,7 +160,7 @@ fn status_command(invocation: &Invocation) -> u8 {
         .map_err(|error| error.to_string())
         .and_then(|setup| status::ask(&setup.status_socket()).map_err(|error| error.to_string()));
     match asked {
-        Ok(status) if invocation.global.json => print_line(&status.to_string()),
+        Ok(status) if invocation.global.json => print_json(&status),
         Ok(status) => print_line(&status::shown(&status)),
         Err(error) => {
             could_not(&error);
@@ -175,11 +176,12 @@ fn answer_command(invocation: &Invocation, gate: Option<Gate>, refused: Option<&
         status::decide(&setup.status_socket(), gate, refused).map_err(|error| error.to_string())
     });
     match decided {
-        Ok(answer) if invocation.global.json => print_line(&answer.to_string()),
+        Ok(answer) if invocation.global.json => print_json(&answer),
         Ok(answer) => {
             let word = if refused.is_some() { "Refused" } else { "Allowed" };
             let text = |key: &str| answer[key].as_str().unwrap_or_default().to_owned();
-            print_line(&format!("{word} before {}: deployment {}.", text("gate"), text("deployment_id")));
+            let line = format!("{word} before {}: deployment {}.", text("gate"), text("deployment_id"));
+            print_line(&printable(&line));
         }
         Err(error) => {
             could_not(&error);
@@ -433,19 +435,19 @@ fn show(device: &mut Device<'_>, setup: &Setup, json: bool, print: fn(&Record, b
 fn show_artifact(record: &Record, json: bool) {
     let name = record.installed.name();
     if json {
-        print_line(&serde_json::json!({ "artifact_name": name }).to_string());
+        print_json(&serde_json::json!({ "artifact_name": name }));
     } else {
-        print_line(name);
+        print_line(&printable(name));
     }
 }
 
 fn show_provides(record: &Record, json: bool) {
     let all = record.installed.all();
     if json {
-        print_line(&serde_json::json!(all).to_string());
+        print_json(&serde_json::json!(all));
         return;
     }
     for (key, value) in all {
-        print_line(&format!("{key}={value}"));
+        print_line(&printable(&format!("{key}={value}")));
     }
 }

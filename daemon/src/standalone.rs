@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use client_core::deploy::{Notice, Observer, Status, Summary};
 use client_core::install::{Progress, WriteStatistics};
+use client_core::text::{printable_json, printable_lines};
 use serde_json::{Value, json};
 
 /// Time between two updates of the bar on a terminal.
@@ -90,7 +91,7 @@ impl Printer {
     /// Prints `object` on one line if JSON was asked for.
     pub fn print_json(&self, object: &Value) {
         if self.json {
-            print_line(&object.to_string());
+            print_json(object);
         }
     }
 
@@ -205,8 +206,19 @@ fn lines(notice: Notice) -> &'static [&'static str] {
     }
 }
 
-/// Prints one line on standard output. A closed pipe is the reader's business.
+/// Prints lines on standard output. Whoever puts text from outside in one makes it printable first: here its line ends
+/// cannot be told from ours any more.
 pub fn print_line(line: &str) {
+    print_all(&printable_lines(line));
+}
+
+/// Prints `object` as one line on standard output.
+pub fn print_json(object: &Value) {
+    print_all(&printable_json(&object.to_string()));
+}
+
+/// A closed pipe is the reader's business.
+fn print_all(line: &str) {
     let mut out = io::stdout().lock();
     let _ = writeln!(out, "{line}").and_then(|()| out.flush());
 }

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use client_core::clock::Clock;
 use client_core::deploy::gates::Gate;
+use client_core::text::printable;
 use linux::local_socket;
 use serde_json::{Value, json};
 
@@ -334,7 +335,7 @@ pub fn shown(status: &Value) -> String {
     let mut lines = Vec::new();
     let mut line = |label: &str, text: Option<String>| {
         if let Some(text) = text {
-            lines.push(format!("{label:<12}{}", text.replace(|c: char| c.is_control(), " ")));
+            lines.push(format!("{label:<12}{}", printable(&text)));
         }
     };
     let text = |key: &str| status[key].as_str().map(str::to_owned);

@@ -15,4 +15,5 @@ pub mod server;
 pub mod slot;
 pub mod state_store;
 pub mod storage;
+pub mod text;
 pub mod window;

@@ -90,13 +90,14 @@ const TESTS_TOO: &[&str] = &["tempfile"];
 
 /// What a module of `client-core` may import of its siblings.
 const MODULES: &[(&str, &[&str])] = &[
-    ("artifact", &[]),
+    ("text", &[]),
+    ("artifact", &["text"]),
     ("storage", &[]),
     ("clock", &[]),
     ("window", &[]),
     ("config", &["window"]),
     ("schedule", &["clock"]),
-    ("server", &["clock", "provides"]),
+    ("server", &["clock", "provides", "text"]),
     ("slot", &["storage"]),
     ("state_store", &["storage"]),
     ("provides", &["artifact"]),

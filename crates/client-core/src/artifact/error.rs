@@ -2,6 +2,7 @@
 //! and the reason names the entry.
 
 use super::compression::Compression;
+use crate::text::printable;
 use std::fmt;
 use std::io;
 
@@ -303,20 +304,14 @@ impl fmt::Display for Hex<'_> {
     }
 }
 
-/// A name from an artifact, made safe for a log line: control characters escaped, and not longer than 80 characters.
+/// A name from an artifact, made safe for a log line, and not longer than 80 characters.
 struct Shown<'a>(&'a str);
 
 impl fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for c in self.0.chars().take(80) {
-            match c.is_control() {
-                true => write!(f, "{}", c.escape_unicode())?,
-                false => write!(f, "{c}")?,
-            }
-        }
-        match self.0.chars().nth(80) {
-            Some(_) => write!(f, "..."),
-            None => Ok(()),
+        match self.0.char_indices().nth(80) {
+            Some((end, _)) => write!(f, "{}...", printable(&self.0[..end])),
+            None => f.write_str(&printable(self.0)),
         }
     }
 }
@@ -341,6 +336,6 @@ mod tests {
     fn hostile_names_cannot_forge_log_lines() {
         let error = ArtifactError::PayloadName { name: format!("a\n{}", "b".repeat(100)) };
         let shown = error.to_string();
-        assert!(!shown.contains('\n') && shown.contains("\\u{a}") && shown.contains("..."), "{shown}");
+        assert!(!shown.contains('\n') && shown.contains("a\\nb") && shown.contains("..."), "{shown}");
     }
 }

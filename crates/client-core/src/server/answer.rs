@@ -8,6 +8,7 @@ use super::{
     retry_after, url,
 };
 use crate::clock::Clock;
+use crate::text::printable;
 
 /// Longest answer that is read.
 pub(super) const ANSWER_BYTES_MAX: usize = 1024 * 1024;
@@ -92,7 +93,7 @@ fn read(clock: &dyn Clock, target: &str, response: Response) -> Result<Answer, S
     let status = response.status;
     let good = (200..300).contains(&status);
     if let Some(coding) = foreign_coding(&response) {
-        return Err(malformed(format!("content encoding {}, which was not asked for", printable(coding))));
+        return Err(malformed(format!("content encoding {}, which was not asked for", shortened(coding))));
     }
     let asked_for = matches!(status, 429 | 503);
     let retry_after = response.header("retry-after").filter(|_| asked_for);
@@ -195,7 +196,7 @@ impl Answer {
     /// then the shortening, which could leave a part of a secret.
     pub(super) fn show_without(&mut self, hide: impl Fn(&str) -> String) {
         self.url = hide(&self.url);
-        self.said = printable(&hide(&self.said));
+        self.said = shortened(&hide(&self.said));
     }
 }
 
@@ -210,9 +211,11 @@ fn explanation(body: &[u8]) -> String {
 }
 
 /// Text from outside, shortened and on one line.
-pub(super) fn printable(text: &str) -> String {
-    let mut shown: String =
-        text.trim().chars().take(MESSAGE_CHARS).map(|c| if c.is_control() { ' ' } else { c }).collect();
+pub(super) fn shortened(text: &str) -> String {
+    // A page of HTML has line ends: as blanks they are easier to read.
+    let one_line = |c: char| if c.is_whitespace() { ' ' } else { c };
+    let start: String = text.trim().chars().take(MESSAGE_CHARS).map(one_line).collect();
+    let mut shown = printable(&start).into_owned();
     if text.trim().chars().nth(MESSAGE_CHARS).is_some() {
         shown.push_str("...");
     }

@@ -1,7 +1,7 @@
 //! What an answer to a request for an artifact, or for its rest, means. Pure: headers in, a verdict out.
 
 use super::Response;
-use super::answer::{foreign_coding, is_redirect, printable};
+use super::answer::{foreign_coding, is_redirect, shortened};
 
 /// What is known of the thing that is being transferred.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -148,7 +148,7 @@ fn without_body(response: &Response) -> Option<Verdict> {
     }
     let coding = foreign_coding(response).filter(|_| matches!(status, 200 | 206));
     coding.map(|coding| {
-        Verdict::Unusable(format!("content encoding {}, which was not asked for", printable(coding)))
+        Verdict::Unusable(format!("content encoding {}, which was not asked for", shortened(coding)))
     })
 }
 
