@@ -105,10 +105,16 @@ fn ecdsa_keys_are_accepted() {
     let signature = STANDARD.encode(key.sign(&random, body.as_bytes()).unwrap());
     assert_eq!(authenticate(&running, body.as_bytes(), &signature).status, 200);
 
-    let (body, signature) = (include_bytes!("fixtures/p384.body"), include_str!("fixtures/p384.sig"));
-    assert_eq!(authenticate(&running, body, signature).status, 200);
-    let changed = String::from_utf8_lossy(body).replace("p384", "p385");
-    assert_eq!(error(&authenticate(&running, changed.as_bytes(), signature)), 401);
+    let recorded: [(&[u8], &str); 2] = [
+        (include_bytes!("fixtures/p384.body"), include_str!("fixtures/p384.sig")),
+        (include_bytes!("fixtures/p521.body"), include_str!("fixtures/p521.sig")),
+    ];
+    for (body, signature) in recorded {
+        assert_eq!(authenticate(&running, body, signature).status, 200);
+        let changed = String::from_utf8_lossy(body).replace("\\\"p", "\\\"q");
+        assert_ne!(changed.as_bytes(), body);
+        assert_eq!(error(&authenticate(&running, changed.as_bytes(), signature)), 401);
+    }
 }
 
 #[test]
@@ -165,7 +171,7 @@ fn accepting_a_second_key_rejects_the_first() {
     assert_eq!(manage(&running, "DELETE", &path(0), Value::Null).status, 204);
     assert_eq!(management.devices().unwrap()[0].auth_sets.len(), 1);
     assert_eq!(manage(&running, "DELETE", &path(1), Value::Null).status, 204);
-    assert_eq!(management.devices().unwrap(), []);
+    assert_eq!(management.devices().unwrap()[0].status, "noauth");
 }
 
 #[test]
@@ -309,7 +315,7 @@ fn devices_are_listed_counted_and_searched() {
         assert_eq!(error(&get(bad)), 400);
     }
     assert_eq!(get("devices/count?status=pending").json(), json!({ "count": 24 }));
-    assert_eq!(get("limits/max_devices").json(), json!({ "limit": 0 }));
+    assert_eq!(get("limits/max_devices").json(), json!({ "limit": -1 }));
     assert_eq!(get(&format!("devices/{}", ids[0])).json()["status"], "accepted");
     assert_eq!(error(&get("devices/none")), 404);
     let wanted = json!({ "id": [ids[0], ids[1]], "status": "accepted" });

@@ -60,6 +60,7 @@ const PACKAGES: &[PackageRule] = &[
             "tokio-tungstenite",
             "futures-util",
             "multer",
+            "p521",
             "redb",
             "ring",
             "base64",
