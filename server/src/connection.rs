@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -74,15 +75,22 @@ async fn serve(
     stop: watch::Receiver<bool>,
 ) -> io::Result<()> {
     stream.set_nodelay(true)?;
-    let Some(tls) = tls else { return serve_http(stream, shared, stop).await };
+    // A connection that is gone already has no other end.
+    let peer = stream.peer_addr().ok();
+    let Some(tls) = tls else { return serve_http(stream, peer, shared, stop).await };
     let patience = Duration::from_secs(shared.options.read_timeout_seconds);
     match tokio::time::timeout(patience, tls.accept(stream)).await {
-        Ok(stream) => serve_http(stream?, shared, stop).await,
+        Ok(stream) => serve_http(stream?, peer, shared, stop).await,
         Err(_) => Err(io::ErrorKind::TimedOut.into()),
     }
 }
 
-async fn serve_http<S>(stream: S, shared: Arc<Shared>, mut stop: watch::Receiver<bool>) -> io::Result<()>
+async fn serve_http<S>(
+    stream: S,
+    peer: Option<SocketAddr>,
+    shared: Arc<Shared>,
+    mut stop: watch::Receiver<bool>,
+) -> io::Result<()>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -97,7 +105,7 @@ where
         let (shared, bender) = (serving.clone(), bent.clone());
         let promised = promised.clone();
         async move {
-            let mut reply = api::serve(&shared, &bender, request).await;
+            let mut reply = api::serve(&shared, &bender, peer, request).await;
             if reply.status() == StatusCode::SWITCHING_PROTOCOLS {
                 *promised.lock().unwrap_or_else(PoisonError::into_inner) = reply.extensions_mut().remove();
             }
@@ -108,6 +116,8 @@ where
         .timer(TokioTimer::new())
         .header_read_timeout(patience)
         .max_buf_size(limits::HEAD_BYTES)
+        // Names of headers in any case are the same, but clients that read them out of a map look for `Location`.
+        .title_case_headers(true)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
     let mut connection = std::pin::pin!(connection);

@@ -23,12 +23,14 @@ mod connect;
 mod connection;
 mod domain;
 mod faults;
+mod logger;
 mod options;
 mod recorder;
 mod running;
 mod store;
 
 pub use faults::{Action, FaultsHandle, Rule};
+pub use logger::log_to_stderr;
 pub use options::Options;
 pub use recorder::RecordedRequest;
 pub use running::{Running, Server, StartError};

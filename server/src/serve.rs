@@ -5,10 +5,9 @@ use std::path::PathBuf;
 
 use lexopt::prelude::*;
 use log::LevelFilter;
-use rust_ota_server::{Options, Rule, Server};
+use rust_ota_server::{Options, Rule, Server, log_to_stderr};
 
 use crate::cli::{CliError, print};
-use crate::logger;
 
 const HELP: &str = "\
 rust-ota-server serve --data DIR [OPTION]...
@@ -45,7 +44,7 @@ struct Wanted {
 /// Serves.
 pub(crate) fn run(parser: lexopt::Parser) -> Result<(), CliError> {
     let Some(wanted) = parse(parser)? else { return print(HELP) };
-    logger::start(wanted.level);
+    log_to_stderr(wanted.level);
     let failed = |error: &dyn std::fmt::Display| CliError::Failed(error.to_string());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| failed(&error))?;

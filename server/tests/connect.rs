@@ -173,7 +173,7 @@ fn a_session_ends_with_its_device() {
     drop(device);
     assert_eq!(closed(&mut person), 1001);
     expect_status(&management, &id, "disconnected");
-    assert_eq!(refused(management.connect(&id)), 409);
+    assert_eq!(refused(management.connect(&id)), 404);
 }
 
 #[test]
@@ -200,7 +200,7 @@ fn who_is_not_connected_or_not_known_is_not_reached() {
     let described = described.json();
     assert_eq!((&described["device_id"], &described["status"]), (&json!(id), &json!("unknown")));
     assert!(described["created_ts"].is_string() && described["updated_ts"].is_string());
-    assert_eq!(refused(management.connect(&id)), 409);
+    assert_eq!(refused(management.connect(&id)), 404);
     assert_eq!(refused(management.connect("nobody")), 404);
     for command in ["check-update", "send-inventory"] {
         let path = |id: &str| format!("{DEVICES}/{id}/{command}");

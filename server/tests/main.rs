@@ -6,6 +6,7 @@ mod common;
 mod configuration;
 mod connect;
 mod deployments;
+mod differences;
 mod downloads;
 mod faults;
 mod happy_path;

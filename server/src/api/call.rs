@@ -1,5 +1,8 @@
 //! One request, read.
 
+use std::net::SocketAddr;
+use std::sync::OnceLock;
+
 use hyper::body::Bytes;
 use hyper::header::HeaderMap;
 use hyper::http::request::Parts;
@@ -20,18 +23,35 @@ pub(crate) struct Call {
     pub(crate) body: Bytes,
     /// What the connection may become.
     pub(crate) upgrade: Option<OnUpgrade>,
+    /// The other end of the connection.
+    pub(crate) peer: Option<SocketAddr>,
+    /// The device or the person, once the token was found to be good. For the log.
+    who: OnceLock<String>,
 }
 
 impl Call {
     pub(crate) fn new(mut parts: Parts) -> Call {
         Call {
             upgrade: parts.extensions.remove(),
+            peer: None,
+            who: OnceLock::new(),
             path: parts.uri.path().to_owned(),
             query: parts.uri.query().unwrap_or_default().to_owned(),
             method: parts.method,
             headers: parts.headers,
             body: Bytes::new(),
         }
+    }
+
+    /// Notes whose token came with it.
+    pub(crate) fn is_from(&self, who: &str) {
+        // The first one is the one that has asked.
+        let _ = self.who.set(who.to_owned());
+    }
+
+    /// Whose token came with it, if it was a good one.
+    pub(crate) fn who(&self) -> Option<&str> {
+        self.who.get().map(String::as_str)
     }
 
     /// The path without its first slash, in pieces.
@@ -51,22 +71,40 @@ impl Call {
         self.headers.get(name).and_then(|value| value.to_str().ok())
     }
 
-    /// The token of `Authorization: Bearer`.
+    /// The token of `Authorization: Bearer`. For a WebSocket also that of the cookie `JWT`: a page in a browser cannot
+    /// give it a header, and no page can make a browser send the header `Upgrade` for anything else.
     pub(crate) fn bearer(&self) -> Option<&str> {
-        let value = self.header(header::AUTHORIZATION.as_str())?;
+        let Some(value) = self.header(header::AUTHORIZATION.as_str()) else {
+            let is_websocket = self.has_word(&header::UPGRADE, "websocket");
+            return if is_websocket { self.cookie("JWT") } else { None };
+        };
         let (scheme, token) = value.split_once(' ')?;
         scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
     }
 
+    /// Whether one of the words of a header is `wanted`.
+    pub(crate) fn has_word(&self, name: &header::HeaderName, wanted: &str) -> bool {
+        let values = self.headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
+        values.flat_map(|value| value.split(',')).any(|word| word.trim().eq_ignore_ascii_case(wanted))
+    }
+
+    fn cookie(&self, name: &str) -> Option<&str> {
+        let values = self.headers.get_all(header::COOKIE).into_iter().filter_map(|value| value.to_str().ok());
+        let mut cookies = values.flat_map(|value| value.split(';'));
+        cookies.find_map(|cookie| cookie.trim().strip_prefix(name)?.strip_prefix('='))
+    }
+
     /// Every value of `name` in the query.
     pub(crate) fn queries(&self, name: &str) -> Vec<String> {
-        self.query
-            .split('&')
-            .filter_map(|pair| {
-                let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-                (decode(key) == name).then(|| decode(value))
-            })
-            .collect()
+        self.pairs().filter(|(key, _)| key == name).map(|(_, value)| value).collect()
+    }
+
+    /// Every name and value in the query.
+    pub(crate) fn pairs(&self) -> impl Iterator<Item = (String, String)> + '_ {
+        self.query.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
+            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+            (decode(key), decode(value))
+        })
     }
 
     /// The first value of `name` in the query.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use client_core::text::printable;
 use hyper::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -79,6 +80,7 @@ fn claims_of(shared: &Shared, call: &Call) -> Result<Claims, ApiError> {
         return Err(refused());
     }
     fleet.check_in(&claims.sub, now);
+    call.is_from(&claims.sub);
     Ok(claims)
 }
 
@@ -97,8 +99,10 @@ async fn authenticate(shared: &Shared, call: &Call) -> Result<Reply, ApiError> {
     if request.id_data.is_empty() || request.pubkey.is_empty() {
         return Err(ApiError::bad_request("id_data and pubkey must be provided"));
     }
-    let key = PublicKey::parse(&request.pubkey)
-        .map_err(|error| ApiError::bad_request(&format!("cannot decode public key: {error:?}")))?;
+    let key = PublicKey::parse(&request.pubkey).map_err(|error| {
+        log::info!("a device sent a public key that is none: {error:?}");
+        ApiError::bad_request("invalid auth request: cannot decode public key")
+    })?;
     let identity = Identity::parse(&request.id_data)
         .map_err(|error| ApiError::bad_request(&format!("cannot decode id_data: {error:?}")))?;
     // Over the bytes as they came: their JSON could be written in more than one way.
@@ -162,8 +166,14 @@ async fn next(shared: &Shared, call: &Call, device: &str, request: &Request) -> 
     if !shared.fleet().has_work(device) {
         return Ok(reply::empty(StatusCode::NO_CONTENT));
     }
-    match shared.change(|fleet, now| fleet.next(device, request, now)).await? {
-        Next::Nothing => Ok(reply::empty(StatusCode::NO_CONTENT)),
+    let mut answer = shared.change(|fleet, now| fleet.next(device, request, now)).await?;
+    if let Next::Make(wanted) = answer {
+        deviceconfig::make(shared, wanted).await?;
+        answer = shared.change(|fleet, now| fleet.next(device, request, now)).await?;
+    }
+    match answer {
+        // It has just been made, so this is a deployment that another change has put in its place: next time.
+        Next::Make(_) | Next::Nothing => Ok(reply::empty(StatusCode::NO_CONTENT)),
         Next::Conflict => Err(ApiError::conflict("the device is not what it was when the deployment began")),
         Next::Offer { deployment, artifact } => {
             let link = download::link(shared, call, &artifact);
@@ -222,7 +232,11 @@ async fn log(shared: &Shared, call: &Call, device: &str, deployment: &str) -> Re
     if report.messages.is_empty() || report.messages.iter().any(wrong) {
         return Err(ApiError::bad_request("each message needs a timestamp, a level and a text"));
     }
-    let line = |message: &Message| format!("{} {}: {}\n", message.timestamp, message.level, message.message);
+    // One line each, whatever a message has in it: it must not look like two, and must do nothing to a terminal.
+    let line = |message: &Message| {
+        let (level, text) = (printable(&message.level), printable(message.message.trim_end()));
+        format!("{} {level}: {text}\n", message.timestamp)
+    };
     let text: String = report.messages.iter().map(line).collect();
     shared.change(|fleet, _| fleet.report_log(device, deployment, text)).await?;
     Ok(reply::empty(StatusCode::NO_CONTENT))

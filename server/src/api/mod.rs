@@ -16,6 +16,7 @@ mod reply;
 mod search;
 mod users;
 
+use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
@@ -37,6 +38,9 @@ use crate::faults::{Action, FaultsHandle, answer};
 use crate::options::Options;
 use crate::recorder::Recorder;
 use crate::store::Store;
+
+/// Characters of a path in the log: more than any path of the API has.
+const LOGGED_PATH_CHARS: usize = 256;
 
 /// What every request may use.
 pub(crate) struct Shared {
@@ -77,10 +81,16 @@ impl Shared {
 }
 
 /// Answers one request, with its faults.
-pub(crate) async fn serve(shared: &Shared, bender: &Bender, request: Request<Incoming>) -> Reply {
+pub(crate) async fn serve(
+    shared: &Shared,
+    bender: &Bender,
+    peer: Option<SocketAddr>,
+    request: Request<Incoming>,
+) -> Reply {
     bender.reset();
     let (parts, incoming) = request.into_parts();
     let mut call = Call::new(parts);
+    call.peer = peer;
     let mut upload = None;
     if artifacts::is_upload(&call) {
         upload = Some(incoming);
@@ -119,8 +129,16 @@ pub(crate) async fn serve(shared: &Shared, bender: &Bender, request: Request<Inc
 
 fn finish(shared: &Shared, call: &Call, reply: Reply) -> Reply {
     let reply = gzip::compress(call, reply);
-    log::info!("{} {} {}", call.method, call.path, reply.status().as_u16());
+    let peer = call.peer.map_or_else(|| "-".to_owned(), |peer| peer.to_string());
+    let (who, path) = (call.who().unwrap_or("-"), start_of(&call.path));
+    log::info!("{peer} {who} {} {path} {}", call.method, reply.status().as_u16());
     shared.recorder.record(call, reply)
+}
+
+/// As much of a path as the log is worth: anybody can send long ones.
+fn start_of(path: &str) -> &str {
+    let end = path.char_indices().nth(LOGGED_PATH_CHARS).map_or(path.len(), |(end, _)| end);
+    &path[..end]
 }
 
 async fn read_body(incoming: Incoming, timeout_seconds: u64) -> Result<Bytes, ApiError> {
@@ -175,7 +193,7 @@ async fn management(
             artifacts::route(shared, call, rest, upload).await
         }
         ("v1" | "v2", ["deployments", "deployments", rest @ ..]) => {
-            deployments::route(shared, call, rest).await
+            deployments::route(shared, call, version, rest).await
         }
         ("v1", ["deployments", "limits", "storage"]) => artifacts::storage(shared),
         ("v1" | "v2", ["inventory", rest @ ..]) => inventory::route(shared, call, version, rest).await,

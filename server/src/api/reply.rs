@@ -3,7 +3,7 @@
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
-use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::header::{CONTENT_TYPE, ETAG, HeaderValue};
 use hyper::{Response, StatusCode};
 use serde::Serialize;
 use serde_json::json;
@@ -66,6 +66,11 @@ impl ApiError {
         }
         reply
     }
+}
+
+/// Ids of artifacts and deployments are UUIDs; anything else is a mistake of whoever asks, and is told so.
+pub(crate) fn check_id(text: &str) -> Result<(), ApiError> {
+    if id::has_uuid_form(text) { Ok(()) } else { Err(ApiError::bad_request("the id is not a UUID")) }
 }
 
 impl From<WriterFailed> for ApiError {
@@ -132,6 +137,7 @@ impl From<CreateError> for ApiError {
             CreateError::NoArtifact => ApiError::unprocessable("no artifact has that name"),
             CreateError::NoDevices => ApiError::unprocessable("the deployment would be for no device"),
             CreateError::UnknownDevice(id) => ApiError::unprocessable(&format!("there is no device {id}")),
+            CreateError::NotAccepted(id) => ApiError::unprocessable(&format!("device {id} is not accepted")),
             CreateError::Exists(id) => ApiError::conflict(&format!("deployment {id} is active and the same")),
             CreateError::NoRandomness => NoRandomness.into(),
         }
@@ -174,6 +180,21 @@ pub(crate) fn empty(status: StatusCode) -> Reply {
 pub(crate) fn json<T: Serialize>(status: StatusCode, value: &T) -> Reply {
     match serde_json::to_vec(value) {
         Ok(text) => bytes(status, "application/json", text),
+        Err(error) => ApiError::internal(&error.to_string()).into_reply(),
+    }
+}
+
+/// A value as JSON, with a tag that changes when it does.
+pub(crate) fn json_with_etag<T: Serialize>(value: &T) -> Reply {
+    match serde_json::to_vec(value) {
+        Ok(text) => {
+            let tag = format!("\"{}\"", &id::sha256_hex(&text)[..32]);
+            let mut reply = bytes(StatusCode::OK, "application/json", text);
+            if let Ok(tag) = HeaderValue::from_str(&tag) {
+                reply.headers_mut().insert(ETAG, tag);
+            }
+            reply
+        }
         Err(error) => ApiError::internal(&error.to_string()).into_reply(),
     }
 }

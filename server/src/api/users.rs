@@ -20,10 +20,15 @@ pub(super) fn check(shared: &Shared, call: &Call) -> Result<String, ApiError> {
     let token = call.bearer().ok_or_else(refused)?;
     let secrets = &shared.store.secrets;
     if same(token, &secrets.management_token) {
+        call.is_from(OPERATOR);
         return Ok(OPERATOR.to_owned());
     }
     let claims = secrets.tokens.verify(token, Timestamp::now()).map_err(|_| refused())?;
-    if claims.user { Ok(claims.sub) } else { Err(refused()) }
+    if !claims.user {
+        return Err(refused());
+    }
+    call.is_from(&claims.sub);
+    Ok(claims.sub)
 }
 
 /// A token for a name and a password.
@@ -40,7 +45,9 @@ pub(super) fn login(shared: &Shared, call: &Call) -> Result<Reply, ApiError> {
         return Err(refused());
     }
     let id = id::uuid()?;
-    let subject = Subject::User { id: &id, name };
+    // Clients take the subject for an id of their own form, and ask for the user with it.
+    let user = id::uuid_of_name(name);
+    let subject = Subject::User { id: &id, name: &user };
     let token = shared.store.secrets.tokens.issue(subject, Timestamp::now(), LOGIN_SECONDS);
     Ok(reply::bytes(StatusCode::OK, "application/jwt", token))
 }

@@ -188,8 +188,9 @@ impl Fleet {
                 device.auth_sets[at].status = AuthStatus::Rejected;
                 device.auth_sets[at].serial += 1;
             }
+            (AuthStatus::Rejected, Admission::Reset) => device.auth_sets[at].status = AuthStatus::Pending,
             (AuthStatus::Preauthorized | AuthStatus::Noauth, _)
-            | (AuthStatus::Accepted | AuthStatus::Rejected, Admission::Reset) => {
+            | (AuthStatus::Accepted, Admission::Reset) => {
                 return Err(AdmissionError::BadTransition);
             }
         }
@@ -199,7 +200,7 @@ impl Fleet {
         Ok(((), changes))
     }
 
-    /// Forgets one set; with the last one, the device.
+    /// Forgets one set. A device without any stays, with its history; only one that was expected and never came goes.
     ///
     /// # Errors
     /// There is none.
@@ -213,7 +214,7 @@ impl Fleet {
         if device.auth_sets.iter().all(|set| set.id != set_id) {
             return Err(AdmissionError::NotFound);
         }
-        if device.auth_sets.len() == 1 {
+        if let [AuthSet { status: AuthStatus::Preauthorized, .. }] = device.auth_sets.as_slice() {
             return self.decommission(device_id, now);
         }
         device.auth_sets.retain(|set| set.id != set_id);

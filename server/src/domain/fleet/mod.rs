@@ -14,7 +14,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub(crate) use admission::{Admission, AdmissionError, AuthDecision, Policy};
 pub(crate) use artifacts::{ArtifactConflict, DeleteArtifactError};
 pub(crate) use inventory::Reported;
-pub(crate) use rollout::{CreateError, NewDeployment, Next, ReportError, Request, Target};
+pub(crate) use rollout::{
+    Configured, CreateError, NewDeployment, Next, Progress, ReportError, Request, Target,
+};
 
 use super::id::NoRandomness;
 use super::model::{Artifact, Change, Configuration, Deployment, Device, DeviceDeployment, Inventory};
