@@ -32,19 +32,26 @@ impl From<ClientError> for CliError {
 struct Asked {
     text: String,
     json: Value,
+    /// What is wrong with it all the same: it is told behind it.
+    error: Option<CliError>,
 }
 
 impl Asked {
-    /// One word that is also the whole text, such as the id of something new.
-    fn id(id: &str) -> Asked {
-        Asked { text: format!("{id}\n"), json: json!({ "id": id }) }
+    fn new(text: String, json: Value) -> Asked {
+        Asked { text, json, error: None }
     }
 
-    fn print(&self, as_json: bool) -> Result<(), CliError> {
+    /// The id of something new, which is also the whole text.
+    fn id(id: &str) -> Asked {
+        Asked::new(format!("{id}\n"), json!({ "id": id }))
+    }
+
+    fn print(self, as_json: bool) -> Result<(), CliError> {
         match as_json {
             true => print(&document(&self.json)),
             false => print(&self.text),
-        }
+        }?;
+        self.error.map_or(Ok(()), Err)
     }
 }
 
@@ -160,24 +167,24 @@ fn ask(command: &Command, typed: Typed) -> Result<(), CliError> {
         ("abort", [id]) => {
             let id = deployment_id(management, id)?;
             management.abort(&id)?;
-            Asked { text: format!("{id} aborted\n"), json: json!({ "id": id, "result": "aborted" }) }
+            Asked::new(format!("{id} aborted\n"), json!({ "id": id, "result": "aborted" }))
         }
         ("status", []) if !wait => deployments::list(management, status)?,
         ("status", [id]) => {
             let id = deployment_id(management, id)?;
             if wait {
-                return waited(management, &id, json, timeout);
+                return deployments::wait(management, &id, timeout)?.print(json);
             }
             deployments::show(management, &id, status)?
         }
         ("show-configuration", [id]) => {
             let shown = management.configuration(&Ids::new(management).device(id)?)?;
-            Asked { text: document(&shown), json: shown }
+            Asked::new(document(&shown), shown)
         }
         ("connection", [id]) => {
             let id = Ids::new(management).device(id)?;
             let state = management.connection(&id)?;
-            Asked { text: format!("{state}\n"), json: json!({ "id": id, "status": state }) }
+            Asked::new(format!("{state}\n"), json!({ "id": id, "status": state }))
         }
         ("check-update" | "send-inventory", [_, ..]) => {
             each(management, &texts, "told", |id| management.command(id, command.name))?
@@ -185,7 +192,8 @@ fn ask(command: &Command, typed: Typed) -> Result<(), CliError> {
         ("log", [id, device]) => {
             let (id, device) = (deployment_id(management, id)?, Ids::new(management).device(device)?);
             let text = management.log(&id, &device)?;
-            Asked { json: json!({ "log": text }), text }
+            let json = json!({ "log": text });
+            Asked::new(text, json)
         }
         _ => {
             return Err(CliError::Failed(format!(
@@ -213,13 +221,7 @@ fn deployed(
     if !json {
         Asked::id(id).print(json)?;
     }
-    waited(management, id, json, timeout)
-}
-
-fn waited(management: &Management, id: &str, json: bool, timeout: Option<Duration>) -> Result<(), CliError> {
-    let (asked, error) = deployments::wait(management, id, timeout)?;
-    asked.print(json)?;
-    error.map_or(Ok(()), Err)
+    deployments::wait(management, id, timeout)?.print(json)
 }
 
 /// Does one thing with each device, and tells what it is now. All names are looked up before anything is done.
@@ -227,17 +229,25 @@ fn each(
     management: &Management,
     words: &[&str],
     now: &str,
-    mut act: impl FnMut(&str) -> Result<(), ClientError>,
+    act: impl FnMut(&str) -> Result<(), ClientError>,
 ) -> Result<Asked, CliError> {
     let known = Ids::new(management);
     let ids = words.iter().map(|word| known.device(word)).collect::<Result<Vec<_>, _>>()?;
+    Ok(done(&ids, now, act))
+}
+
+/// Does one thing with each of these, up to the first with which it does not work.
+fn done(ids: &[String], now: &str, mut act: impl FnMut(&str) -> Result<(), ClientError>) -> Asked {
     let (mut text, mut rows) = (String::new(), Vec::new());
     for id in ids {
-        act(&id).map_err(|error| CliError::Failed(format!("{text}{id}: {error}")))?;
+        if let Err(error) = act(id) {
+            let error = Some(CliError::Failed(format!("{id}: {error}")));
+            return Asked { text, json: Value::Array(rows), error };
+        }
         text += &format!("{id} {now}\n");
         rows.push(json!({ "id": id, "result": now }));
     }
-    Ok(Asked { text, json: Value::Array(rows) })
+    Asked::new(text, Value::Array(rows))
 }
 
 /// Looks up ids by their beginning. The list is asked for once, when it is first needed.
@@ -325,7 +335,7 @@ fn devices(management: &Management, status: Option<&str>, group: Option<&str>) -
     });
     let json = json.collect();
     if all.is_empty() {
-        return Ok(Asked { text: "no devices\n".to_owned(), json });
+        return Ok(Asked::new("no devices\n".to_owned(), json));
     }
     let mut table = Table::new(&["DEVICE", "STATUS", "LAST SEEN", "IDENTITY"]);
     for device in &all {
@@ -333,7 +343,7 @@ fn devices(management: &Management, status: Option<&str>, group: Option<&str>) -
         table.row(&[&device.id, &device.status, &seen, &identity(&device.identity_data)]);
     }
     let text = table.render() + &counted("device", all.iter().map(|device| device.status.as_str()));
-    Ok(Asked { text, json })
+    Ok(Asked::new(text, json))
 }
 
 fn groups(management: &Management) -> Result<Asked, CliError> {
@@ -345,13 +355,13 @@ fn groups(management: &Management) -> Result<Asked, CliError> {
         rows.push(json!({ "group": group, "devices": count }));
     }
     let text = if rows.is_empty() { "no groups\n".to_owned() } else { table.render() };
-    Ok(Asked { text, json: Value::Array(rows) })
+    Ok(Asked::new(text, Value::Array(rows)))
 }
 
 fn artifacts(management: &Management) -> Result<Asked, CliError> {
     let all = management.artifacts()?;
     if all.is_empty() {
-        return Ok(Asked { text: "no artifacts\n".to_owned(), json: json!([]) });
+        return Ok(Asked::new("no artifacts\n".to_owned(), json!([])));
     }
     let mut table = Table::new(&["ARTIFACT", "NAME", "PAYLOAD", "FOR", "BYTES", "SIGNED", "DESCRIPTION"]);
     for artifact in &all {
@@ -370,7 +380,7 @@ fn artifacts(management: &Management) -> Result<Asked, CliError> {
     }
     let many = if all.len() == 1 { "" } else { "s" };
     let text = format!("{}{} artifact{many}\n", table.render(), all.len());
-    Ok(Asked { text, json: Value::Array(all) })
+    Ok(Asked::new(text, Value::Array(all)))
 }
 
 /// By the beginning of the id, or by the whole name when one artifact alone has it.
@@ -389,13 +399,7 @@ fn delete(management: &Management, words: &[&str]) -> Result<Asked, CliError> {
         }
     };
     let ids = words.iter().map(find).collect::<Result<Vec<_>, _>>()?;
-    let (mut said, mut rows) = (String::new(), Vec::new());
-    for id in ids {
-        management.delete_artifact(&id).map_err(|error| CliError::Failed(format!("{said}{id}: {error}")))?;
-        said += &format!("{id} deleted\n");
-        rows.push(json!({ "id": id, "result": "deleted" }));
-    }
-    Ok(Asked { text: said, json: Value::Array(rows) })
+    Ok(done(&ids, "deleted", |id| management.delete_artifact(id)))
 }
 
 #[cfg(test)]

@@ -72,10 +72,10 @@ pub enum ClientError {
 impl fmt::Display for ClientError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            ClientError::Transport(error) => match &**error {
-                ureq::Error::Other(own) => write!(f, "{own}"),
-                error => write!(f, "{error}"),
-            },
+            ClientError::Transport(error) => {
+                // One of ours, which says all there is to say.
+                if let ureq::Error::Other(own) = &**error { own.fmt(f) } else { error.fmt(f) }
+            }
             ClientError::Status { status, error } => write!(f, "the server answered {status}: {error}"),
             ClientError::Answer { expected } => write!(f, "the server's answer is not {expected}"),
             ClientError::File { path, source } => write!(f, "{}: {source}", path.display()),

@@ -7,6 +7,7 @@ mod configuration;
 mod connect;
 mod deployments;
 mod differences;
+mod documents;
 mod downloads;
 mod faults;
 mod happy_path;

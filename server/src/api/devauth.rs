@@ -122,7 +122,7 @@ fn list(shared: &Shared, call: &Call, wanted: &Wanted) -> Result<Reply, ApiError
     let fleet = shared.fleet();
     let mut devices: Vec<&Device> = fleet.devices().filter(|device| wanted.has(device)).collect();
     // By status, and within one in the order of the ids.
-    devices.sort_by_key(|device| device.status().name());
+    devices.sort_by_cached_key(|device| device.status().name());
     Ok(page.list(call, &devices, |device| describe(&fleet, device)))
 }
 

@@ -134,8 +134,12 @@ pub(super) async fn make(shared: &Shared, wanted: Configured) -> Result<(), ApiE
         std::fs::write(incoming, &bytes)?;
         Ok::<_, ApiError>(bytes)
     });
-    let bytes = made.await.map_err(|_| ApiError::bad_request("the artifact could not be made"))??;
-    artifacts::keep_configuration(shared, &artifact_id, &bytes, &device).await
+    let bytes = made.await.map_err(|_| ApiError::internal("the artifact could not be made"))??;
+    match artifacts::keep_configuration(shared, &artifact_id, &bytes, &device).await {
+        // The device has asked twice at once, and the other question was faster.
+        Err(error) if error.status == StatusCode::CONFLICT => Ok(()),
+        made => made,
+    }
 }
 
 /// An artifact without files, whose `meta-data` is the configuration.
@@ -154,7 +158,7 @@ fn artifact(
     spec.clear_software(&software);
     let failed = |what: &str, error: &dyn std::fmt::Display| {
         log::error!("{name}: {what}: {error}");
-        ApiError::bad_request("the artifact could not be made")
+        ApiError::internal("the artifact could not be made")
     };
     let signer = key.map(Signer::from_pem).transpose().map_err(|error| failed("the key", &error))?;
     let mut bytes = Vec::new();

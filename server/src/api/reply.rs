@@ -49,7 +49,7 @@ impl ApiError {
         ApiError::new(StatusCode::CONFLICT, message)
     }
 
-    fn internal(message: &str) -> ApiError {
+    pub(crate) fn internal(message: &str) -> ApiError {
         ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, message)
     }
 

@@ -20,7 +20,7 @@ pub(super) fn list(management: &Management, status: Option<&str>) -> Result<Aske
     let mut all = management.deployments()?;
     all.retain(|deployment| status.is_none_or(|status| deployment["status"] == status));
     if all.is_empty() {
-        return Ok(Asked { text: "no deployments\n".to_owned(), json: json!([]) });
+        return Ok(Asked::new("no deployments\n".to_owned(), json!([])));
     }
     let mut table = Table::new(&["DEPLOYMENT", "CREATED", "STATUS", "NAME", "ARTIFACT", "DEVICES"]);
     for deployment in &all {
@@ -38,7 +38,7 @@ pub(super) fn list(management: &Management, status: Option<&str>) -> Result<Aske
     }
     let statuses = all.iter().map(|deployment| deployment["status"].as_str().unwrap_or_default());
     let text = table.render() + &counted("deployment", statuses);
-    Ok(Asked { text, json: Value::Array(all) })
+    Ok(Asked::new(text, Value::Array(all)))
 }
 
 /// `3: 2 success, 1 failure`.
@@ -90,7 +90,7 @@ pub(super) fn show(management: &Management, id: &str, status: Option<&str>) -> R
     if let Some(device) = devices.iter().find(|device| device.log && device.status == "failure") {
         text += &format!("its log: rust-ota-server log {id} {}\n", device.id);
     }
-    Ok(Asked { text, json: json!({ "deployment": deployment, "devices": rows }) })
+    Ok(Asked::new(text, json!({ "deployment": deployment, "devices": rows })))
 }
 
 /// What the artifacts of a deployment are for.
@@ -178,11 +178,7 @@ fn identities(
 }
 
 /// Waits until a deployment has ended, and shows it. An error when not every device has the update then.
-pub(super) fn wait(
-    management: &Management,
-    id: &str,
-    timeout: Option<Duration>,
-) -> Result<(Asked, Option<CliError>), CliError> {
+pub(super) fn wait(management: &Management, id: &str, timeout: Option<Duration>) -> Result<Asked, CliError> {
     let begun = Instant::now();
     let mut unreachable: Option<Instant> = None;
     let mut said = String::new();
@@ -211,24 +207,20 @@ pub(super) fn wait(
         }
         if timeout.is_some_and(|timeout| begun.elapsed() >= timeout) {
             let error = CliError::NotFinished(format!("deployment {id} has not ended"));
-            return Ok((show(management, id, None)?, Some(error)));
+            return Ok(Asked { error: Some(error), ..show(management, id, None)? });
         }
         let left = timeout.map_or(INTERVAL, |timeout| timeout.saturating_sub(begun.elapsed()));
         std::thread::sleep(left.min(INTERVAL));
     }
 }
 
-fn ended(
-    management: &Management,
-    id: &str,
-    deployment: &Value,
-) -> Result<(Asked, Option<CliError>), CliError> {
+fn ended(management: &Management, id: &str, deployment: &Value) -> Result<Asked, CliError> {
     let counts = &deployment["statistics"]["status"];
     let count = |status: &str| counts[status].as_u64().unwrap_or(0);
     let (good, all) = (count("success") + count("already-installed"), &deployment["device_count"]);
     let error = (all.as_u64() != Some(good))
         .then(|| CliError::NotEverywhere(format!("{good} of {all} devices have the update")));
-    Ok((show(management, id, None)?, error))
+    Ok(Asked { error, ..show(management, id, None)? })
 }
 
 #[cfg(test)]

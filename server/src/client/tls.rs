@@ -76,29 +76,35 @@ impl fmt::Display for TlsError {
                 )
             }
             TlsError::Name { name } => write!(f, "{name:?} is no name of a server"),
-            TlsError::Certificate { name, reason } => match reason {
-                CertificateError::UnknownIssuer => write!(
-                    f,
-                    "the certificate of {name} is of no authority that is trusted here; name its authority, or the \
-                     certificate itself, with --ca FILE"
-                ),
-                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-                    write!(f, "the certificate of {name} is for another name")
-                }
-                CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
-                    write!(f, "the certificate of {name} has expired")
-                }
-                CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
-                    write!(f, "the certificate of {name} is not valid yet, says this machine's clock")
-                }
-                other => write!(f, "the certificate of {name}: {other}"),
-            },
+            TlsError::Certificate { name, reason } => write!(f, "the certificate of {name} {}", why(reason)),
             TlsError::Handshake { name, reason } => write!(f, "no TLS with {name}: {reason}"),
         }
     }
 }
 
 impl std::error::Error for TlsError {}
+
+/// Why a certificate is refused: the reasons that people meet, in words, and the others as the library has them.
+fn why(reason: &CertificateError) -> String {
+    use CertificateError as E;
+    if matches!(reason, E::UnknownIssuer) {
+        return "is of no authority that is trusted here; name its authority, or the certificate itself, with --ca FILE"
+            .to_owned();
+    }
+    if matches!(reason, E::NotValidForName | E::NotValidForNameContext { .. }) {
+        return "is for another name".to_owned();
+    }
+    if matches!(reason, E::Expired | E::ExpiredContext { .. }) {
+        return "has expired".to_owned();
+    }
+    if matches!(reason, E::NotValidYet | E::NotValidYetContext { .. }) {
+        return "is not valid yet, says the clock of this machine".to_owned();
+    }
+    if format!("{reason:?}").contains("CaUsedAsEndEntity") {
+        return "is one of an authority (CA:TRUE); name exactly it with --ca FILE".to_owned();
+    }
+    format!("is refused: {reason}")
+}
 
 /// Whom to trust. Nothing is read before the first encrypted connection.
 #[derive(Debug, Clone, Default)]

@@ -307,7 +307,7 @@ impl Fleet {
                 if let Some(unknown) = devices.iter().find(|id| !self.devices.contains_key(*id)) {
                     return Err(CreateError::UnknownDevice(unknown.clone()));
                 }
-                if let Some(other) = devices.iter().find(|id| !self.accepted.contains(*id)) {
+                if let Some(other) = devices.iter().find(|id| !self.may_be_ordered(id)) {
                     return Err(CreateError::NotAccepted(other.clone()));
                 }
                 devices.into_iter().collect()
@@ -346,6 +346,15 @@ impl Fleet {
         let change = Change::Deployment(deployment.clone());
         self.insert_deployment(deployment);
         Ok((id, vec![change]))
+    }
+
+    /// Whether something can be ordered for a device. Also for one that is let in before it is heard of; but one that
+    /// nobody has decided about, or that is kept out, may be anybody, and may never come.
+    fn may_be_ordered(&self, id: &str) -> bool {
+        self.device(id).is_some_and(|device| match device.status() {
+            AuthStatus::Accepted | AuthStatus::Preauthorized => true,
+            AuthStatus::Noauth | AuthStatus::Rejected | AuthStatus::Pending => false,
+        })
     }
 
     /// Stops a deployment on every device that has not ended it.
