@@ -375,7 +375,7 @@ fn a_connected_device_is_told_to_ask_and_to_report() {
         assert_eq!((answer.status, answer.body.len()), (202, 0));
         let arrived = next(&mut device);
         assert!(contains(&arrived, b"\xa5proto\x04\xa3typ") && contains(&arrived, command.as_bytes()));
-        assert_eq!(program(&running, &folder, &[command, &id]), "");
+        assert_eq!(program(&running, &folder, &[command, &id]), format!("{id} told\n"));
         assert!(contains(&next(&mut device), command.as_bytes()));
     }
 }

@@ -2,22 +2,13 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use crate::common::{Device, accepted, artifact, artifact_with, error, manage, server};
+use crate::common::{Device, accepted, artifact, artifact_with, deployed, error, manage, server};
 use rust_ota_server::Running;
 use rust_ota_server::client::Management;
 use serde_json::{Value, json};
 
 const V1: &str = "/api/devices/v1/deployments/device/deployments";
 const V2: &str = "/api/devices/v2/deployments/device/deployments";
-
-/// A server with `release-2` for `testdev`, one device, and a deployment of it.
-fn deployed() -> (Running, Management, tempfile::TempDir, Device, String, String) {
-    let (running, management, folder) = server(|options| options);
-    let (device, id) = accepted(&running, "a");
-    management.upload_artifact(artifact("release-2", "testdev").path()).unwrap();
-    let deployment = management.deploy("first", "release-2", std::slice::from_ref(&id)).unwrap();
-    (running, management, folder, device, id, deployment)
-}
 
 fn status_of(management: &Management, deployment: &str) -> String {
     management.device_deployments(deployment).unwrap()[0].status.clone()

@@ -4,7 +4,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use crate::common::{
-    Answer, Device, accepted, artifact, artifact_with, authenticate, error, manage, raw, request, server,
+    Answer, Device, accepted, artifact, artifact_with, authenticate, deployed, error, manage, raw, request,
+    server,
 };
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
@@ -43,15 +44,6 @@ fn refuses(running: &Running, method: &str, path: &str, body: Value, status: u16
 fn tell(running: &Running, device: &Device, attributes: Value) {
     let path = "/api/devices/v1/inventory/device/attributes";
     assert_eq!(device.ask(running, "PUT", path, &attributes.to_string()).status, 200);
-}
-
-/// A server with `release-2` for `testdev`, one device, and a deployment of it.
-fn deployed() -> (Running, Management, tempfile::TempDir, Device, String, String) {
-    let (running, management, folder) = server(|options| options);
-    let (device, id) = accepted(&running, "a");
-    management.upload_artifact(artifact("release-2", "testdev").path()).unwrap();
-    let deployment = management.deploy("first", "release-2", std::slice::from_ref(&id)).unwrap();
-    (running, management, folder, device, id, deployment)
 }
 
 #[test]
@@ -370,7 +362,7 @@ fn an_id_that_is_no_uuid_is_400_and_one_that_is_unknown_404() {
 fn artifacts_are_sorted_and_filtered() {
     let (running, management, _folder) = server(|options| options);
     let mut ids = Vec::new();
-    for (name, kind, bytes) in [("b", "arm1-a", 100), ("c", "arm2", 300), ("a", "arm1-b", 200)] {
+    for (name, kind, bytes) in [("b", "arm1-a", 100), ("c", "arm2", 40_000), ("a", "arm1-b", 20_000)] {
         ids.push(management.upload_artifact(artifact_with(name, kind, bytes, |_| {}).path()).unwrap());
     }
     for (id, text) in ids.iter().zip(["foo-1", "foo-2", "bar"]) {

@@ -228,7 +228,7 @@ fn the_end_of_each_device_is_told_with_its_reason_and_in_the_exit_code() {
     for (mac, status, reason) in [
         ("good", "success", ""),
         ("bad", "failure", "no space left"),
-        ("other", "noartifact", "the device is a otherdev, release-2 is for testdev"),
+        ("other", "noartifact", "the device is of type otherdev, release-2 is for testdev"),
         ("has-it", "already-installed", "it had this already"),
     ] {
         assert!(line(mac).contains(&format!(" {status} ")) && line(mac).ends_with(reason), "{shown}");

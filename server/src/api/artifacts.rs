@@ -98,9 +98,8 @@ fn list(shared: &Shared, call: &Call) -> Result<Reply, ApiError> {
     }
     let (description, device_type) = (call.query("description"), call.query("device_type"));
     let mut criteria = sort(call)?;
-    if criteria.is_empty() {
-        criteria.push(("name".to_owned(), Direction::Ascending));
-    }
+    // What is equal is told apart by its name.
+    criteria.push(("name".to_owned(), Direction::Ascending));
     if criteria.iter().any(|(name, _)| compare(name).is_none()) {
         return Err(ApiError::bad_request("sort: artifacts have a name, description, size and modified"));
     }

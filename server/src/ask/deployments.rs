@@ -144,7 +144,9 @@ fn reason(device: &DeviceDeploymentInfo, wanted: &Wanted) -> String {
                 Some(kind) if device_types.contains(kind) => {
                     format!("{name} needs {}, which the device does not provide", depends.join(", "))
                 }
-                Some(kind) => format!("the device is a {kind}, {name} is for {}", device_types.join(", ")),
+                Some(kind) => {
+                    format!("the device is of type {kind}, {name} is for {}", device_types.join(", "))
+                }
                 None => format!("no artifact {name} fits the device"),
             }
         }
@@ -192,7 +194,7 @@ pub(super) fn wait(management: &Management, id: &str, timeout: Option<Duration>)
                 }
                 if so_far != said {
                     // For whoever looks on; the result is on the standard output.
-                    eprintln!("{}", client_core::text::printable(&so_far));
+                    eprintln!("waiting, {}", client_core::text::printable(&so_far));
                     said = so_far;
                 }
             }
@@ -242,7 +244,7 @@ mod tests {
     #[test]
     fn every_end_has_its_reason() {
         let none = |kind: &str| json!({ "status": "noartifact", "device_type": kind });
-        check(none("z"), "the device is a z, rel-2 is for x, y");
+        check(none("z"), "the device is of type z, rel-2 is for x, y");
         check(none("x"), "rel-2 needs version=1|2, which the device does not provide");
         check(json!({ "status": "failure", "substate": "it broke" }), "it broke");
         check(json!({ "status": "failure" }), "the device has not said why");

@@ -205,6 +205,15 @@ pub(crate) fn accepted(running: &Running, mac: &str) -> (Device, String) {
     (device, id)
 }
 
+/// A server with `release-2` for `testdev`, one device, and a deployment of it.
+pub(crate) fn deployed() -> (Running, Management, TempDir, Device, String, String) {
+    let (running, management, folder) = server(|options| options);
+    let (device, id) = accepted(&running, "a");
+    management.upload_artifact(artifact("release-2", "testdev").path()).unwrap();
+    let deployment = management.deploy("first", "release-2", std::slice::from_ref(&id)).unwrap();
+    (running, management, folder, device, id, deployment)
+}
+
 /// The error of an answer: its status, with the words of the API around it.
 pub(crate) fn error(answer: &Answer) -> u16 {
     let body = answer.json();
