@@ -11,7 +11,7 @@ use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use client_core::artifact::write::{self, ArtifactSpec, MetaData};
 use rust_ota_server::Running;
-use rust_ota_server::client::{FrameStream, Management};
+use rust_ota_server::client::FrameStream;
 use serde_json::{Value, json};
 
 const DEVAUTH: &str = "/api/management/v2/devauth";
