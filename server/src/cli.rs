@@ -5,13 +5,14 @@ use std::fmt;
 
 use lexopt::prelude::*;
 
-use crate::{ask, load, serve};
+use crate::{ask, load, measure, serve};
 
 const HELP: &str = "\
 rust-ota-server: a compatible update server in one process
 
   rust-ota-server serve --data DIR [OPTION]...   run a server
   rust-ota-server load --server URL [OPTION]...  put load on a server, and measure it
+  rust-ota-server measure                        measure single steps of the server on this machine
   rust-ota-server devices | accept | reject | artifacts | upload | deploy | abort | status | log |
                   configure | show-configuration | connection | check-update | send-inventory
                                                  ask a running server
@@ -64,6 +65,7 @@ fn command_named(command: &OsString, parser: lexopt::Parser) -> Result<(), CliEr
     match command.to_str() {
         Some("serve") => serve::run(parser),
         Some("load") => load::run(parser),
+        Some("measure") => measure::run(parser),
         Some(
             command @ ("devices" | "accept" | "reject" | "artifacts" | "upload" | "deploy" | "abort"
             | "status" | "log" | "configure" | "show-configuration" | "connection"

@@ -24,9 +24,13 @@ mod connection;
 mod domain;
 mod faults;
 mod options;
+mod presence;
 mod recorder;
 mod running;
+#[doc(hidden)]
+pub mod steps;
 mod store;
+mod strangers;
 
 pub use faults::{Action, FaultsHandle, Rule};
 pub use options::Options;

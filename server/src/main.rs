@@ -6,6 +6,7 @@ mod ask;
 mod cli;
 mod load;
 mod logger;
+mod measure;
 mod serve;
 
 use std::process::ExitCode;

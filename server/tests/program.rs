@@ -33,6 +33,7 @@ fn what_is_not_understood_is_an_error() {
         &["dance"][..],
         &["serve"],
         &["serve", "--data"],
+        &["serve", "--data", ""],
         &["serve", "--data", "x", "--listen", "nowhere"],
         &["serve", "--data", "x", "--tls-cert", "a"],
         &["serve", "--data", "x", "--user", "ada"],
@@ -74,6 +75,13 @@ fn a_person_lets_a_device_in_and_updates_it() {
     assert!(ask("status", &[]).contains("finished"));
     ask("reject", &[&id]);
     assert_eq!(device.next(&running).status, 401);
+}
+
+#[test]
+fn single_steps_are_measured_without_a_server() {
+    let text = said(&program(&["measure", "--tokens", "10", "--names", "1000"]));
+    assert_eq!(text.matches("µs").count(), 4, "{text}");
+    assert!(text.contains("100 found"), "{text}");
 }
 
 #[test]

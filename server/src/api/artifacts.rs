@@ -102,8 +102,11 @@ fn list(shared: &Shared, call: &Call) -> Result<Reply, ApiError> {
 }
 
 pub(super) fn describe(artifact: &Artifact) -> Value {
-    let files: Vec<Value> = artifact
-        .files
+    describe_with(artifact, &artifact.files)
+}
+
+fn describe_with(artifact: &Artifact, files: &[ArtifactFile]) -> Value {
+    let files: Vec<Value> = files
         .iter()
         .map(|file| json!({ "name": file.name, "checksum": file.checksum, "size": file.size }))
         .collect();
@@ -128,6 +131,15 @@ pub(super) fn describe(artifact: &Artifact) -> Value {
     })
 }
 
+/// Files of an artifact that a list of devices names: it repeats the artifact for each of them.
+const FILES_IN_LIST: usize = 20;
+
+/// An artifact as one of many entries has it.
+pub(super) fn describe_briefly(artifact: &Artifact) -> Value {
+    let files = if artifact.files.len() <= FILES_IN_LIST { artifact.files.as_slice() } else { &[] };
+    describe_with(artifact, files)
+}
+
 /// What has come in as a file.
 struct Received {
     size: u64,
@@ -140,7 +152,7 @@ async fn take(shared: &Shared, call: &Call, body: Incoming) -> Result<Reply, Api
     let (received, description) = match result {
         Ok(received) => received,
         Err(error) => {
-            discard(shared, &id);
+            shared.store.blobs.discard(&id);
             return Err(error);
         }
     };
@@ -156,19 +168,25 @@ async fn keep(shared: &Shared, id: &str, received: Received, description: String
     let (header, files) = match read.and_then(|read| read) {
         Ok(read) => read,
         Err(error) => {
-            discard(shared, id);
+            shared.store.blobs.discard(id);
             return Err(error);
         }
     };
     let artifact = record(id, header, files, received, description);
     let kept = shared.store.blobs.clone();
     let to_keep = id.to_owned();
-    tokio::task::spawn_blocking(move || kept.keep(&to_keep))
-        .await
-        .map_err(|_| ApiError::bad_request("the artifact could not be kept"))??;
+    let moved = tokio::task::spawn_blocking(move || kept.keep(&to_keep)).await;
+    let moved = moved.map_err(|_| ApiError::bad_request("the artifact could not be kept"));
     // The file first: a record without its file would be offered to devices.
+    if let Err(error) = moved.and_then(|kept| Ok(kept?)) {
+        shared.store.blobs.discard(id);
+        return Err(error);
+    }
     if let Err(error) = shared.change(|fleet, _| fleet.add_artifact(artifact)).await {
-        shared.store.blobs.remove(id);
+        // A record that could not be stored yet will be, and then needs its file.
+        if shared.fleet().artifact(id).is_none() {
+            shared.store.blobs.remove(id);
+        }
         return Err(error);
     }
     Ok(())
@@ -183,12 +201,6 @@ pub(super) async fn keep_made(
 ) -> Result<(), ApiError> {
     let sha256 = id::hex(digest::digest(&digest::SHA256, bytes).as_ref());
     keep(shared, id, Received { size: bytes.len() as u64, sha256 }, description).await
-}
-
-fn discard(shared: &Shared, id: &str) {
-    if shared.store.blobs.incoming(id).exists() {
-        shared.store.blobs.discard(id);
-    }
 }
 
 /// Streams the form: the description, then the artifact into a file.
@@ -226,7 +238,7 @@ async fn receive(
         match field.name() {
             Some("description") => description = field.text().await.map_err(bad)?,
             Some("artifact") => {
-                let mut file = tokio::fs::File::create(shared.store.blobs.incoming(id)).await?;
+                let mut file = tokio::fs::File::from_std(shared.store.blobs.create(id)?);
                 let mut context = digest::Context::new(&digest::SHA256);
                 let mut size = 0_u64;
                 while let Some(bytes) =

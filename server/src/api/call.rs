@@ -8,6 +8,8 @@ use hyper::{Method, header};
 use serde::de::DeserializeOwned;
 
 use super::ApiError;
+use super::users::Person;
+use crate::domain::token::Claims;
 
 /// One request, read.
 pub(crate) struct Call {
@@ -20,6 +22,19 @@ pub(crate) struct Call {
     pub(crate) body: Bytes,
     /// What the connection may become.
     pub(crate) upgrade: Option<OnUpgrade>,
+    /// Who sends it, as far as its token says.
+    pub(crate) caller: Caller,
+}
+
+/// Who sends a request.
+#[derive(Debug, Clone)]
+pub(crate) enum Caller {
+    /// Nobody that is known.
+    Stranger,
+    /// A device whose token was valid.
+    Device(Claims),
+    /// A person.
+    Person(Person),
 }
 
 impl Call {
@@ -31,6 +46,7 @@ impl Call {
             method: parts.method,
             headers: parts.headers,
             body: Bytes::new(),
+            caller: Caller::Stranger,
         }
     }
 

@@ -232,7 +232,7 @@ fn describe_record(fleet: &Fleet, deployment: &Deployment, record: Option<&Devic
     set("substate", record.substate.as_ref().map(|text| json!(text)));
     set("device_type", record.asked.as_ref().map(|asked| json!(asked.device_type)));
     let artifact = record.artifact.as_ref().and_then(|id| fleet.artifact(id));
-    set("image", artifact.map(artifacts::describe));
+    set("image", artifact.map(artifacts::describe_briefly));
     described
 }
 

@@ -1,7 +1,7 @@
 //! Device configuration: what a device is to be configured with, what it says it is, and deployments that bring it there.
 
 use std::collections::BTreeMap;
-use std::io::Cursor;
+use std::io::{Cursor, Write};
 
 use client_core::artifact::write::{self, ArtifactSpec, MetaData, SoftwareName};
 use client_core::artifact::{Compression, CompressionLevel, Signer};
@@ -9,8 +9,9 @@ use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::{ApiError, Call, Reply, Shared, artifacts, reply};
-use crate::domain::fleet::{NewDeployment, Target};
+use crate::domain::fleet::{CreateError, NewDeployment, Target};
 use crate::domain::id;
+use crate::domain::model::AuthStatus;
 
 /// The update module that takes configurations.
 const PAYLOAD_TYPE: &str = "mender-configure";
@@ -88,7 +89,10 @@ fn show(shared: &Shared, id: &str) -> Result<Reply, ApiError> {
 async fn deploy(shared: &Shared, device: &str) -> Result<Reply, ApiError> {
     let (configured, device_type) = {
         let fleet = shared.fleet();
-        fleet.device(device).ok_or_else(ApiError::not_found)?;
+        // Before an artifact is made that nothing would need.
+        if fleet.device(device).ok_or_else(ApiError::not_found)?.status() != AuthStatus::Accepted {
+            return Err(CreateError::NotAccepted(device.to_owned()).into());
+        }
         let configured = fleet.configuration(device).map(|known| known.configured.clone());
         let attribute = fleet.inventory(device).and_then(|known| known.attributes.get("device_type"));
         let device_type = attribute.and_then(|attribute| attribute.value.as_str()).map(str::to_owned);
@@ -102,10 +106,13 @@ async fn deploy(shared: &Shared, device: &str) -> Result<Reply, ApiError> {
     if key.is_none() {
         log::warn!("{name} is not signed (no --configuration-key): devices that have a key refuse it");
     }
-    let (spec_name, incoming) = (name.clone(), shared.store.blobs.incoming(&artifact_id));
+    let (spec_name, blobs, id) = (name.clone(), shared.store.blobs.clone(), artifact_id.clone());
     let made = tokio::task::spawn_blocking(move || {
         let bytes = artifact(&spec_name, &device_type, &configured, key.as_deref())?;
-        std::fs::write(incoming, &bytes)?;
+        if let Err(error) = blobs.create(&id).and_then(|mut file| file.write_all(&bytes)) {
+            blobs.discard(&id);
+            return Err(error.into());
+        }
         Ok::<_, ApiError>(bytes)
     });
     let bytes = made.await.map_err(|_| ApiError::bad_request("the artifact could not be made"))??;
