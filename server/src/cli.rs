@@ -6,13 +6,14 @@ use std::fmt;
 use client_core::text::printable_lines;
 use lexopt::prelude::*;
 
-use crate::{ask, load, serve};
+use crate::{ask, load, measure, serve};
 
 const HELP: &str = "\
 rust-ota-server: a compatible update server in one process
 
   rust-ota-server serve --data DIR [OPTION]...   run a server
   rust-ota-server load --server URL [OPTION]...  put load on a server, and measure it
+  rust-ota-server measure                        measure single steps of the server on this machine
   rust-ota-server COMMAND [OPTION]...            ask a running server
   rust-ota-server COMMAND --help                 all about one command
 
@@ -84,6 +85,7 @@ fn command_named(command: &OsString, parser: lexopt::Parser) -> Result<(), CliEr
     match &*name {
         "serve" => serve::run(parser),
         "load" => load::run(parser),
+        "measure" => measure::run(parser),
         name => ask::run(name, parser)
             .unwrap_or_else(|| Err(CliError::Failed(format!("there is no command {name} (try --help)")))),
     }

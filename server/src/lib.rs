@@ -25,9 +25,13 @@ mod domain;
 mod faults;
 mod logger;
 mod options;
+mod presence;
 mod recorder;
 mod running;
+#[doc(hidden)]
+pub mod steps;
 mod store;
+mod strangers;
 
 pub use faults::{Action, FaultsHandle, Rule};
 pub use logger::log_to_stderr;

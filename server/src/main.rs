@@ -5,6 +5,7 @@
 mod ask;
 mod cli;
 mod load;
+mod measure;
 mod serve;
 
 use std::process::ExitCode;

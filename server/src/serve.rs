@@ -36,6 +36,9 @@ rust-ota-server serve --data DIR [OPTION]...
 When it is ready it prints one line, `listening on URL`. What opens the management API is in DIR/management-token.
 ";
 
+/// More than the server has use for.
+const DESCRIPTORS: u64 = 65_536;
+
 struct Wanted {
     options: Options,
     level: LevelFilter,
@@ -50,12 +53,27 @@ pub(crate) fn run(parser: lexopt::Parser) -> Result<(), CliError> {
     let runtime = runtime.map_err(|error| failed(&error))?;
     // Before the line that says it is ready: whoever has read it may send the signal at once.
     let mut signals = runtime.block_on(async { Signals::new() }).map_err(|error| failed(&error))?;
+    raise_descriptors();
     let running = Server::start(wanted.options).map_err(|error| failed(&error))?;
     print(&format!("listening on {}\n", running.url()))?;
     runtime.block_on(signals.wait());
     log::info!("stopping");
     running.stop();
     Ok(())
+}
+
+/// A connection needs a file descriptor, a download another one. The usual limit, 1,024, is for programs that use an old
+/// way of waiting, and every process may raise it as far as its hard limit.
+fn raise_descriptors() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let wanted = maximum.unwrap_or(DESCRIPTORS).min(DESCRIPTORS);
+    if current.is_none_or(|current| current >= wanted) {
+        return;
+    }
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum }) {
+        log::warn!("the limit of file descriptors could not be raised: {error}");
+    }
 }
 
 struct Signals {

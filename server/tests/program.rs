@@ -72,6 +72,7 @@ fn what_is_not_understood_is_an_error() {
         &["dance"][..],
         &["serve"],
         &["serve", "--data"],
+        &["serve", "--data", ""],
         &["serve", "--data", "x", "--listen", "nowhere"],
         &["serve", "--data", "x", "--tls-cert", "a"],
         &["serve", "--data", "x", "--user", "ada"],
@@ -379,7 +380,7 @@ fn the_log_of_a_server_says_when_who_and_from_where() {
     ));
     let token = answer.rsplit("\r\n\r\n").next().unwrap();
     let next = "/api/devices/v1/deployments/device/deployments/next?artifact_name=a&device_type=b";
-    let (_, from) = ask(&format!(
+    ask(&format!(
         "GET {next} HTTP/1.1\r\nHost: a\r\nConnection: close\r\nAuthorization: Bearer {token}\r\n\r\n"
     ));
     let long = "x".repeat(20_000);
@@ -391,12 +392,19 @@ fn the_log_of_a_server_says_when_who_and_from_where() {
     let claims = URL_SAFE_NO_PAD.decode(token.split('.').nth(1).unwrap()).unwrap();
     let claims: Value = serde_json::from_slice(&claims).unwrap();
     let (path, _) = next.split_once('?').unwrap();
-    let asked = format!(" INFO  {from} {} GET {path} 204", claims["sub"].as_str().unwrap());
+    let asked = format!(" INFO  GET {path} 204 from 127.0.0.1 device {}", claims["sub"].as_str().unwrap());
     let line =
         log.lines().find(|line| line.ends_with(&asked)).unwrap_or_else(|| panic!("{asked} is not in {log}"));
     let time = line.strip_suffix(&asked).unwrap();
     assert!(time.len() == 24 && time.ends_with('Z') && time.starts_with("20"), "{time}");
     assert!(!log.contains('\u{9b}') && log.lines().all(|line| line.len() < 3000), "{log}");
+}
+
+#[test]
+fn single_steps_are_measured_without_a_server() {
+    let text = said(&program(&["measure", "--tokens", "10", "--names", "1000"]));
+    assert_eq!(text.matches("µs").count(), 4, "{text}");
+    assert!(text.contains("100 found"), "{text}");
 }
 
 #[test]

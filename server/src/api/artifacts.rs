@@ -212,7 +212,7 @@ async fn take(shared: &Shared, call: &Call, body: Incoming) -> Result<Reply, Api
     let (received, description) = match result {
         Ok(received) => received,
         Err(error) => {
-            discard(shared, &id);
+            shared.store.blobs.discard(&id);
             return Err(error);
         }
     };
@@ -234,7 +234,7 @@ async fn keep(
     let (header, files) = match read.and_then(|read| read) {
         Ok(read) => read,
         Err(error) => {
-            discard(shared, id);
+            shared.store.blobs.discard(id);
             return Err(error);
         }
     };
@@ -242,12 +242,18 @@ async fn keep(
     artifact.configuration_of = configuration_of;
     let kept = shared.store.blobs.clone();
     let to_keep = id.to_owned();
-    tokio::task::spawn_blocking(move || kept.keep(&to_keep))
-        .await
-        .map_err(|_| ApiError::bad_request("the artifact could not be kept"))??;
+    let moved = tokio::task::spawn_blocking(move || kept.keep(&to_keep)).await;
+    let moved = moved.map_err(|_| ApiError::bad_request("the artifact could not be kept"));
     // The file first: a record without its file would be offered to devices.
+    if let Err(error) = moved.and_then(|kept| Ok(kept?)) {
+        shared.store.blobs.discard(id);
+        return Err(error);
+    }
     if let Err(error) = shared.change(|fleet, _| fleet.add_artifact(artifact)).await {
-        shared.store.blobs.remove(id);
+        // A record that could not be stored yet will be, and then needs its file.
+        if shared.fleet().artifact(id).is_none() {
+            shared.store.blobs.remove(id);
+        }
         return Err(error);
     }
     Ok(())
@@ -263,12 +269,6 @@ pub(super) async fn keep_configuration(
     let sha256 = id::hex(digest::digest(&digest::SHA256, bytes).as_ref());
     let received = Received { size: bytes.len() as u64, sha256 };
     keep(shared, id, received, format!("configuration of device {device}"), Some(device.to_owned())).await
-}
-
-fn discard(shared: &Shared, id: &str) {
-    if shared.store.blobs.incoming(id).exists() {
-        shared.store.blobs.discard(id);
-    }
 }
 
 /// Streams the form: the description, then the artifact into a file.
@@ -306,7 +306,7 @@ async fn receive(
         match field.name() {
             Some("description") => description = field.text().await.map_err(bad)?,
             Some("artifact") => {
-                let mut file = tokio::fs::File::create(shared.store.blobs.incoming(id)).await?;
+                let mut file = tokio::fs::File::from_std(shared.store.blobs.create(id)?);
                 let mut context = digest::Context::new(&digest::SHA256);
                 let mut size = 0_u64;
                 while let Some(bytes) =

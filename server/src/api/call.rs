@@ -1,8 +1,5 @@
 //! One request, read.
 
-use std::net::SocketAddr;
-use std::sync::OnceLock;
-
 use hyper::body::Bytes;
 use hyper::header::HeaderMap;
 use hyper::http::request::Parts;
@@ -11,6 +8,8 @@ use hyper::{Method, header};
 use serde::de::DeserializeOwned;
 
 use super::ApiError;
+use super::users::Person;
+use crate::domain::token::Claims;
 
 /// One request, read.
 pub(crate) struct Call {
@@ -23,35 +22,32 @@ pub(crate) struct Call {
     pub(crate) body: Bytes,
     /// What the connection may become.
     pub(crate) upgrade: Option<OnUpgrade>,
-    /// The other end of the connection.
-    pub(crate) peer: Option<SocketAddr>,
-    /// The device or the person, once the token was found to be good. For the log.
-    who: OnceLock<String>,
+    /// Who sends it, as far as its token says.
+    pub(crate) caller: Caller,
+}
+
+/// Who sends a request.
+#[derive(Debug, Clone)]
+pub(crate) enum Caller {
+    /// Nobody that is known.
+    Stranger,
+    /// A device whose token was valid.
+    Device(Claims),
+    /// A person.
+    Person(Person),
 }
 
 impl Call {
     pub(crate) fn new(mut parts: Parts) -> Call {
         Call {
             upgrade: parts.extensions.remove(),
-            peer: None,
-            who: OnceLock::new(),
             path: parts.uri.path().to_owned(),
             query: parts.uri.query().unwrap_or_default().to_owned(),
             method: parts.method,
             headers: parts.headers,
             body: Bytes::new(),
+            caller: Caller::Stranger,
         }
-    }
-
-    /// Notes whose token came with it.
-    pub(crate) fn is_from(&self, who: &str) {
-        // The first one is the one that has asked.
-        let _ = self.who.set(who.to_owned());
-    }
-
-    /// Whose token came with it, if it was a good one.
-    pub(crate) fn who(&self) -> Option<&str> {
-        self.who.get().map(String::as_str)
     }
 
     /// The path without its first slash, in pieces.

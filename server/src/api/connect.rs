@@ -7,6 +7,7 @@ use hyper::{Method, StatusCode, header};
 use serde_json::json;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
+use super::users::Person;
 use super::{ApiError, Call, Reply, Shared, reply};
 use crate::connect::socket::{self, End};
 use crate::connect::{ConnectError, LineEnd};
@@ -77,7 +78,7 @@ pub(super) fn device(call: &Call, claims: Claims) -> Result<Reply, ApiError> {
 pub(super) async fn route(
     shared: &Shared,
     call: &Call,
-    user: &str,
+    person: &Person,
     rest: &[&str],
 ) -> Result<Reply, ApiError> {
     let ["devices", device, rest @ ..] = rest else { return Err(ApiError::not_found()) };
@@ -99,15 +100,16 @@ pub(super) async fn route(
             Ok(reply::json(StatusCode::OK, &answer))
         }
         (["connect"], &Method::GET) => upgrade(call, || {
-            let (end, line) = board.open(device, user).map_err(|error| match error {
-                // There is nothing to open; a command that could not be told is in conflict with that.
-                ConnectError::NotConnected => ApiError::new(StatusCode::NOT_FOUND, "device disconnected"),
-                ConnectError::TooManySessions | ConnectError::NoRandomness => error.into(),
-            })?;
+            let (end, line) =
+                board.open(device, &person.name, person.login.as_ref()).map_err(|error| match error {
+                    // There is nothing to open; a command that could not be told is in conflict with that.
+                    ConnectError::NotConnected => ApiError::new(StatusCode::NOT_FOUND, "device disconnected"),
+                    ConnectError::TooManySessions | ConnectError::NoRandomness => error.into(),
+                })?;
             Ok(Who::Session(Box::new(End::Session(end)), line))
         }),
         ([kind @ ("check-update" | "send-inventory")], &Method::POST) => {
-            board.command(device, kind, user).await?;
+            board.command(device, kind, &person.name).await?;
             Ok(reply::empty(StatusCode::ACCEPTED))
         }
         _ => Err(ApiError::not_found()),

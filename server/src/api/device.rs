@@ -9,6 +9,7 @@ use hyper::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::call::Caller;
 use super::{ApiError, Call, Reply, Shared, connect, deviceconfig, download, reply};
 use crate::domain::fleet::{AuthDecision, Next, Reported, Request};
 use crate::domain::identity::Identity;
@@ -70,18 +71,25 @@ fn device_of(shared: &Shared, call: &Call) -> Result<String, ApiError> {
     claims_of(shared, call).map(|claims| claims.sub)
 }
 
+/// Its token was checked before the body came. Meanwhile the device may have been rejected.
 fn claims_of(shared: &Shared, call: &Call) -> Result<Claims, ApiError> {
+    match &call.caller {
+        Caller::Device(claims) if shared.fleet().is_valid(claims) => Ok(claims.clone()),
+        Caller::Device(_) | Caller::Person(_) | Caller::Stranger => Err(ApiError::unauthorized(UNAUTHORIZED)),
+    }
+}
+
+/// The device whose token the request has.
+pub(super) fn caller(shared: &Shared, call: &Call) -> Caller {
     let now = Timestamp::now();
-    let refused = || ApiError::unauthorized(UNAUTHORIZED);
-    let token = call.bearer().ok_or_else(refused)?;
-    let claims = shared.store.secrets.tokens.verify(token, now).map_err(|_| refused())?;
+    let token = call.bearer().and_then(|token| shared.store.secrets.tokens.verify(token, now).ok());
+    let Some(claims) = token else { return Caller::Stranger };
     let fleet = shared.fleet();
     if !fleet.is_valid(&claims) {
-        return Err(refused());
+        return Caller::Stranger;
     }
     fleet.check_in(&claims.sub, now);
-    call.is_from(&claims.sub);
-    Ok(claims)
+    Caller::Device(claims)
 }
 
 #[derive(Deserialize)]
@@ -269,12 +277,7 @@ async fn inventory(shared: &Shared, call: &Call, device: &str, how: Reported) ->
         }
         attributes.push(Attribute { name, value, description, timestamp: now });
     }
-    shared
-        .change(|fleet, now| {
-            let changes = fleet.report(device, attributes, how, now);
-            changes.map(|changes| ((), changes)).ok_or_else(ApiError::not_found)
-        })
-        .await?;
+    shared.change(|fleet, now| fleet.report(device, attributes, how, now)).await?;
     Ok(reply::empty(StatusCode::OK))
 }
 

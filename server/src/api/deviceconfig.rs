@@ -1,7 +1,7 @@
 //! Device configuration: what a device is to be configured with, what it says it is, and deployments that bring it there.
 
 use std::collections::BTreeMap;
-use std::io::Cursor;
+use std::io::{Cursor, Write};
 
 use client_core::artifact::write::{self, ArtifactSpec, MetaData, SoftwareName};
 use client_core::artifact::{Compression, CompressionLevel, Signer};
@@ -127,11 +127,14 @@ async fn deploy(shared: &Shared, device: &str) -> Result<Reply, ApiError> {
 pub(super) async fn make(shared: &Shared, wanted: Configured) -> Result<(), ApiError> {
     let artifact_id = id::uuid()?;
     let key = shared.options.configuration_key.clone();
-    let incoming = shared.store.blobs.incoming(&artifact_id);
+    let (blobs, id) = (shared.store.blobs.clone(), artifact_id.clone());
     let device = wanted.device.clone();
     let made = tokio::task::spawn_blocking(move || {
         let bytes = artifact(&wanted.artifact_name, &wanted.device_type, &wanted.settings, key.as_deref())?;
-        std::fs::write(incoming, &bytes)?;
+        if let Err(error) = blobs.create(&id).and_then(|mut file| file.write_all(&bytes)) {
+            blobs.discard(&id);
+            return Err(error.into());
+        }
         Ok::<_, ApiError>(bytes)
     });
     let bytes = made.await.map_err(|_| ApiError::internal("the artifact could not be made"))??;

@@ -219,11 +219,8 @@ pub(super) fn attributes(fleet: &Fleet, device: &Device) -> Vec<Value> {
     let attribute =
         |scope: &str, name: &str, value: Value| json!({ "scope": scope, "name": name, "value": value });
     let mut all = Vec::new();
-    for (name, value) in &device.identity {
-        // What a device calls itself must not pass for what people have decided.
-        if name == "status" {
-            continue;
-        }
+    // The status is the server's word, whatever a device calls a part of its identity.
+    for (name, value) in device.identity.iter().filter(|(name, _)| *name != "status") {
         all.push(attribute("identity", name, value.clone()));
     }
     all.push(attribute("identity", "status", json!(device.status())));

@@ -8,8 +8,11 @@ use hyper::{Response, StatusCode};
 use serde::Serialize;
 use serde_json::json;
 
-use crate::domain::fleet::{AdmissionError, ArtifactConflict, CreateError, DeleteArtifactError, ReportError};
+use crate::domain::fleet::{
+    AdmissionError, ArtifactConflict, CreateError, DeleteArtifactError, InventoryError, ReportError,
+};
 use crate::domain::id::{self, NoRandomness};
+use crate::domain::limits;
 use crate::store::{StoreError, WriterFailed};
 
 /// The bytes of an answer.
@@ -74,8 +77,8 @@ pub(crate) fn check_id(text: &str) -> Result<(), ApiError> {
 }
 
 impl From<WriterFailed> for ApiError {
-    fn from(_: WriterFailed) -> ApiError {
-        ApiError::internal("nothing can be stored")
+    fn from(WriterFailed(reason): WriterFailed) -> ApiError {
+        ApiError::new(StatusCode::SERVICE_UNAVAILABLE, &format!("nothing can be stored: {reason}"))
     }
 }
 
@@ -95,7 +98,12 @@ impl From<NoRandomness> for ApiError {
 impl From<std::io::Error> for ApiError {
     fn from(error: std::io::Error) -> ApiError {
         log::error!("{error}");
-        ApiError::internal("a file could not be read or written")
+        let is_full =
+            matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded);
+        match is_full {
+            true => ApiError::new(StatusCode::INSUFFICIENT_STORAGE, "there is no room on the server's disk"),
+            false => ApiError::internal("a file could not be read or written"),
+        }
     }
 }
 
@@ -109,6 +117,22 @@ impl From<AdmissionError> for ApiError {
                 ApiError::unprocessable("maximum number of accepted devices reached")
             }
             AdmissionError::NoRandomness => NoRandomness.into(),
+        }
+    }
+}
+
+impl From<InventoryError> for ApiError {
+    fn from(error: InventoryError) -> ApiError {
+        match error {
+            InventoryError::NotFound => ApiError::not_found(),
+            InventoryError::TooMany(count) => ApiError::bad_request(&format!(
+                "the device would have {count} attributes; {} are allowed",
+                limits::ATTRIBUTES_OF_A_DEVICE
+            )),
+            InventoryError::TooLarge(bytes) => ApiError::bad_request(&format!(
+                "the attributes of the device would have {bytes} bytes; {} are allowed",
+                limits::INVENTORY_BYTES
+            )),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 use std::collections::BTreeSet;
 
 use hyper::StatusCode;
-use regex_lite::{Regex, RegexBuilder};
+use regex::{Regex, RegexBuilder};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -18,8 +18,9 @@ use crate::domain::model::Device;
 const CRITERIA: usize = 50;
 /// Longest pattern.
 const PATTERN_BYTES: usize = 1024;
-/// Memory for a compiled pattern: the engine is linear in its input, and this bounds the factor.
-const PATTERN_MEMORY: usize = 256 * 1024;
+/// Memory for a compiled pattern, and for what is worked out of it while it is used: the engine is linear in its input, and
+/// this bounds the factor.
+const PATTERN_MEMORY: usize = 1024 * 1024;
 
 /// Where attributes come from.
 const SCOPES: [&str; 5] = ["system", "identity", "inventory", "monitor", "tags"];
@@ -139,7 +140,7 @@ impl Test {
 }
 
 /// Anchored at its start, as in the reference server; `/pattern/i` is the other way to write one.
-fn pattern(text: &str) -> Result<Regex, ApiError> {
+pub(crate) fn pattern(text: &str) -> Result<Regex, ApiError> {
     let (text, flags) = match text.strip_prefix('/').and_then(|rest| rest.rsplit_once('/')) {
         Some((text, flags)) => (text, flags),
         None => (text, ""),
@@ -150,6 +151,7 @@ fn pattern(text: &str) -> Result<Regex, ApiError> {
     RegexBuilder::new(&format!("^(?:{text})"))
         .case_insensitive(flags.contains('i'))
         .size_limit(PATTERN_MEMORY)
+        .dfa_size_limit(PATTERN_MEMORY)
         .build()
         .map_err(|error| ApiError::bad_request(&format!("the pattern: {error}")))
 }

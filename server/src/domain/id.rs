@@ -43,6 +43,16 @@ fn written(bytes: &[u8; 16]) -> String {
     format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
 }
 
+/// Whether `text` has the form of [`uuid`]'s ids.
+pub(crate) fn is_uuid(text: &str) -> bool {
+    let is_one = |(at, byte): (usize, u8)| match at {
+        8 | 13 | 18 | 23 => byte == b'-',
+        14 => byte == b'4',
+        _ => byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte),
+    };
+    text.len() == 36 && text.bytes().enumerate().all(is_one)
+}
+
 /// Lower-case hexadecimal digits.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -67,6 +77,12 @@ mod tests {
         let id = super::uuid().unwrap();
         assert_eq!(id.len(), 36);
         assert_eq!(&id[14..15], "4");
+        assert!(super::is_uuid(&id), "{id}");
+        for other in
+            ["", "release-2", &id[1..], &id.replace('-', "_"), &format!("{id}x"), &id.replace("-4", "-1")]
+        {
+            assert!(!super::is_uuid(other), "{other}");
+        }
         assert!(super::has_uuid_form(&id) && super::has_uuid_form(&id.to_uppercase()));
     }
 

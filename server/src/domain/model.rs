@@ -386,8 +386,24 @@ pub(crate) enum Change {
         /// One line per message.
         text: String,
     },
+    /// The log of a deployment on one device is gone.
+    LogGone {
+        /// The deployment.
+        deployment: String,
+        /// The device.
+        device: String,
+    },
     /// When devices were last heard of.
     CheckIns(Vec<(String, Timestamp)>),
+    /// A person has logged out.
+    LoggedOut {
+        /// The `jti` of the login's token.
+        login: String,
+        /// When the token would have expired: until then it has to be remembered.
+        until: Timestamp,
+    },
+    /// The token of a login that was logged out has expired.
+    LoginOver(String),
 }
 
 #[cfg(test)]

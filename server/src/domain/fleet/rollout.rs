@@ -89,7 +89,7 @@ pub(crate) enum CreateError {
     NoDevices,
     /// One of the devices is not known.
     UnknownDevice(String),
-    /// One of the devices is not accepted.
+    /// One of the devices is neither accepted nor pre-authorised.
     NotAccepted(String),
     /// There is one for the same devices.
     Exists(String),
@@ -287,6 +287,29 @@ impl Fleet {
             entry.devices.insert(device.to_owned(), record.clone());
         }
         Ok(((), vec![log, Change::DeviceDeployment(record)]))
+    }
+
+    /// Forgets the logs of a device.
+    pub(super) fn forget_logs(&mut self, device: &str) -> Vec<Change> {
+        let mut changes = Vec::new();
+        for entry in self.deployments.values_mut() {
+            let Some(record) = entry.devices.get_mut(device).filter(|record| record.log) else { continue };
+            record.log = false;
+            let (deployment, device) = (record.deployment.clone(), record.device.clone());
+            changes.push(Change::LogGone { deployment, device });
+            changes.push(Change::DeviceDeployment(record.clone()));
+        }
+        changes
+    }
+
+    /// Forgets the logs of devices that are not there any more: of before their logs went with them.
+    pub(crate) fn forget_logs_of_nobody(&mut self) -> Vec<Change> {
+        let records = self.deployments.values().flat_map(|entry| entry.devices.values());
+        let gone: BTreeSet<String> = records
+            .filter(|record| record.log && !self.devices.contains_key(&record.device))
+            .map(|record| record.device.clone())
+            .collect();
+        gone.iter().flat_map(|device| self.forget_logs(device)).collect()
     }
 
     /// Makes a deployment.
@@ -526,4 +549,35 @@ fn new_record(
         asked: None,
         log: false,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn logs_of_devices_that_were_removed_before_are_found() {
+        let mut fleet = Fleet::default();
+        let deployment = Deployment {
+            id: "d".to_owned(),
+            sequence: 1,
+            name: "n".to_owned(),
+            artifact_name: "a".to_owned(),
+            created: Timestamp(1),
+            finished: None,
+            devices: vec!["gone".to_owned(), "silent".to_owned()],
+            group: None,
+            force_installation: false,
+            configuration: None,
+        };
+        let record = |device| new_record(&deployment, device, Status::Decommissioned, Timestamp(1)).unwrap();
+        let with_log = DeviceDeployment { log: true, ..record("gone") };
+        fleet.restore(Change::Deployment(deployment.clone()));
+        fleet.restore(Change::DeviceDeployment(with_log.clone()));
+        fleet.restore(Change::DeviceDeployment(record("silent")));
+        let gone = Change::LogGone { deployment: "d".to_owned(), device: "gone".to_owned() };
+        let without = Change::DeviceDeployment(DeviceDeployment { log: false, ..with_log });
+        assert_eq!(fleet.forget_logs_of_nobody(), [gone, without]);
+        assert_eq!(fleet.forget_logs_of_nobody(), []);
+    }
 }
