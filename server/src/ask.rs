@@ -1,37 +1,25 @@
 //! Commands for people: each asks a running server one thing.
 
-use std::path::PathBuf;
+mod commands;
+mod deployments;
+mod settings;
+mod table;
 
+use std::ffi::OsString;
+use std::path::Path;
+use std::time::Duration;
+
+use client_core::text::printable_json;
 use lexopt::prelude::*;
-use rust_ota_server::client::{ClientError, Management};
+use rust_ota_server::client::{ClientError, DeviceInfo, Management};
+use serde_json::{Value, json};
 
 use crate::cli::{CliError, print};
+use commands::{Command, Opt};
+use settings::Given;
+use table::{Table, counted};
 
-const HELP: &str = "\
-rust-ota-server devices   [--server URL] --token-file FILE             list devices
-rust-ota-server accept    [--server URL] --token-file FILE DEVICE      let a device in
-rust-ota-server reject    [--server URL] --token-file FILE DEVICE      keep a device out
-rust-ota-server artifacts [--server URL] --token-file FILE             list artifacts
-rust-ota-server upload    [--server URL] --token-file FILE ARTIFACT    upload an artifact
-rust-ota-server deploy    [--server URL] --token-file FILE NAME ARTIFACT-NAME [DEVICE]...
-                                                    make a deployment; for all when no device is named
-rust-ota-server abort     [--server URL] --token-file FILE DEPLOYMENT  stop a deployment
-rust-ota-server status    [--server URL] --token-file FILE [DEPLOYMENT]
-                                                    list deployments, or the devices of one
-rust-ota-server log       [--server URL] --token-file FILE DEPLOYMENT DEVICE
-                                                    print the log that a device has sent
-rust-ota-server show-configuration [--server URL] --token-file FILE DEVICE
-                                                    what a device is to be configured with, and what it says
-rust-ota-server configure [--server URL] --token-file FILE DEVICE [NAME=VALUE]...
-                                                    configure a device with this and nothing else, and deploy it
-rust-ota-server connection [--server URL] --token-file FILE DEVICE     say whether work on a device is possible:
-                                                    connected, disconnected, or unknown
-rust-ota-server check-update [--server URL] --token-file FILE DEVICE   have a connected device ask for an update
-rust-ota-server send-inventory [--server URL] --token-file FILE DEVICE have a connected device send its inventory
-
-  --server URL        http://HOST:PORT (http://127.0.0.1:8080)
-  --token-file FILE   the server's DATA/management-token
-";
+pub(crate) use commands::overview;
 
 impl From<ClientError> for CliError {
     fn from(error: ClientError) -> CliError {
@@ -39,108 +27,399 @@ impl From<ClientError> for CliError {
     }
 }
 
-/// Asks, if `command` is one of these.
-pub(crate) fn run(command: &str, mut parser: lexopt::Parser) -> Result<(), CliError> {
-    let mut server = "http://127.0.0.1:8080".to_owned();
-    let mut token = None;
-    let mut words = Vec::new();
+/// What is told: to a person, or to a program.
+#[derive(Debug)]
+struct Asked {
+    text: String,
+    json: Value,
+    /// What is wrong with it all the same: it is told behind it.
+    error: Option<CliError>,
+}
+
+impl Asked {
+    fn new(text: String, json: Value) -> Asked {
+        Asked { text, json, error: None }
+    }
+
+    /// The id of something new, which is also the whole text.
+    fn id(id: &str) -> Asked {
+        Asked::new(format!("{id}\n"), json!({ "id": id }))
+    }
+
+    fn print(self, as_json: bool) -> Result<(), CliError> {
+        match as_json {
+            true => print(&document(&self.json)),
+            false => print(&self.text),
+        }?;
+        self.error.map_or(Ok(()), Err)
+    }
+}
+
+/// JSON in several lines: its strings have no line ends.
+fn document(value: &Value) -> String {
+    format!("{value:#}").lines().map(|line| printable_json(line).into_owned() + "\n").collect()
+}
+
+/// What was typed behind a command.
+#[derive(Debug, Default)]
+struct Typed {
+    given: Given,
+    json: bool,
+    status: Option<String>,
+    group: Option<String>,
+    force: bool,
+    wait: bool,
+    timeout: Option<Duration>,
+    description: String,
+    words: Vec<OsString>,
+}
+
+/// Does the command called `name`; `None` when there is none.
+pub(crate) fn run(name: &str, parser: lexopt::Parser) -> Option<Result<(), CliError>> {
+    let command = Command::named(name)?;
+    Some(match parse(command, parser) {
+        Ok(Some(typed)) => ask(command, typed),
+        Ok(None) => print(&command.help()),
+        Err(error) => Err(error),
+    })
+}
+
+/// `None` when only help is wanted.
+fn parse(command: &Command, mut parser: lexopt::Parser) -> Result<Option<Typed>, CliError> {
+    let mut typed = Typed::default();
     while let Some(argument) = parser.next()? {
-        match argument {
-            Short('h') | Long("help") => return print(HELP),
-            Long("server") => server = parser.value()?.string()?,
-            Long("token-file") => {
-                let path = PathBuf::from(parser.value()?);
-                let text = std::fs::read_to_string(&path);
-                token = Some(text.map_err(|error| CliError::Failed(format!("{}: {error}", path.display())))?);
-            }
-            Value(word) => words.push(word.string()?),
-            other @ (Short(_) | Long(_)) => return Err(other.unexpected().into()),
+        let takes = |option: Opt| match argument {
+            Long(name) => name == option.name() && command.options.contains(&option),
+            Short(_) | Value(_) => false,
+        };
+        match &argument {
+            Short('h') | Long("help") => return Ok(None),
+            Long("server") => typed.given.server = Some(parser.value()?.string()?),
+            Long("token-file") => typed.given.token_file = Some(parser.value()?.into()),
+            Long("ca") => typed.given.ca = Some(parser.value()?.into()),
+            Long("config") => typed.given.config = Some(parser.value()?.into()),
+            Long("json") => typed.json = true,
+            _ if takes(Opt::Status) => typed.status = Some(parser.value()?.string()?),
+            _ if takes(Opt::Group) => typed.group = Some(parser.value()?.string()?),
+            _ if takes(Opt::Force) => typed.force = true,
+            _ if takes(Opt::Wait) => typed.wait = true,
+            _ if takes(Opt::Timeout) => typed.timeout = Some(Duration::from_secs(parser.value()?.parse()?)),
+            _ if takes(Opt::Description) => typed.description = parser.value()?.string()?,
+            Value(word) => typed.words.push(word.clone()),
+            Short(_) | Long(_) => return Err(argument.unexpected().into()),
         }
     }
-    let token = token.ok_or_else(|| CliError::Failed("--token-file is missing (try --help)".to_owned()))?;
-    let management = Management::new(&server, &token);
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    let text = match (command, words.as_slice()) {
-        ("devices", []) => devices(&management)?,
-        ("accept", [id]) => management.accept(id).map(|()| String::new())?,
-        ("reject", [id]) => management.reject(id).map(|()| String::new())?,
-        ("artifacts", []) => artifacts(&management)?,
-        ("upload", [path]) => management.upload_artifact(path.as_ref())? + "\n",
-        ("deploy", [name, artifact, devices @ ..]) => {
-            let devices: Vec<String> = devices.iter().map(|device| (*device).to_owned()).collect();
-            management.deploy(name, artifact, &devices)? + "\n"
+    Ok(Some(typed))
+}
+
+fn ask(command: &Command, typed: Typed) -> Result<(), CliError> {
+    let Typed { given, json, status, group, force, wait, timeout, description, words } = typed;
+    let texts: Option<Vec<&str>> = words.iter().map(|word| word.to_str()).collect();
+    // Names of files may be anything; everything else is text.
+    let texts = match (command.name, texts) {
+        (_, Some(texts)) => texts,
+        ("upload", None) if words.len() == 1 => vec![""],
+        (_, None) => return Err(CliError::Failed("what was typed is no text".to_owned())),
+    };
+    let management = given.management()?;
+    let management = &management;
+    let status = status.as_deref();
+    let asked = match (command.name, texts.as_slice()) {
+        ("devices", []) => devices(management, status, group.as_deref())?,
+        ("accept", [_, ..]) => each(management, &texts, "accepted", |id| management.accept(id))?,
+        ("reject", [_, ..]) => each(management, &texts, "rejected", |id| management.reject(id))?,
+        ("decommission", [_, ..]) => {
+            each(management, &texts, "decommissioned", |id| management.decommission(id))?
         }
-        ("abort", [id]) => management.abort(id).map(|()| String::new())?,
-        ("status", []) => deployments(&management)?,
-        ("status", [id]) => of_deployment(&management, id)?,
-        ("show-configuration", [id]) => format!("{:#}\n", management.configuration(id)?),
+        ("groups", []) => groups(management)?,
+        ("group", [group, _, ..]) => {
+            each(management, &texts[1..], group, |id| management.set_group(id, group))?
+        }
+        ("ungroup", [_, ..]) => each(management, &texts, "in no group", |id| management.clear_group(id))?,
+        ("artifacts", []) => artifacts(management)?,
+        ("upload", [_]) => Asked::id(&management.upload_described(Path::new(&words[0]), &description)?),
+        ("delete", [_, ..]) => delete(management, &texts)?,
+        ("deploy", [name, artifact, ids @ ..]) => {
+            let mut wanted = json!({ "name": name, "artifact_name": artifact, "force_installation": force });
+            let known = Ids::new(management);
+            let ids = ids.iter().map(|id| known.device(id)).collect::<Result<Vec<_>, _>>()?;
+            match (group, ids.is_empty()) {
+                (Some(group), true) => wanted["group"] = json!(group),
+                (None, true) => wanted["all_devices"] = json!(true),
+                (None, false) => wanted["devices"] = json!(ids),
+                (Some(_), false) => {
+                    return Err(CliError::Failed("either devices or --group".to_owned()));
+                }
+            }
+            let id = management.create_deployment(&wanted)?;
+            return deployed(management, &id, json, wait, timeout);
+        }
         ("configure", [id, settings @ ..]) => {
             let pair = |word: &&str| Some(word.split_once('=')?).map(|(k, v)| (k.to_owned(), v.to_owned()));
             let wrong = || CliError::Failed("a setting is NAME=VALUE".to_owned());
             let settings: Option<_> = settings.iter().map(pair).collect();
-            management.configure(id, &settings.ok_or_else(wrong)?)?;
-            management.deploy_configuration(id)? + "\n"
+            let settings = settings.ok_or_else(wrong)?;
+            let device = Ids::new(management).device(id)?;
+            management.configure(&device, &settings)?;
+            let id = management.deploy_configuration(&device)?;
+            return deployed(management, &id, json, wait, timeout);
         }
-        ("connection", [id]) => management.connection(id)? + "\n",
-        ("check-update" | "send-inventory", [id]) => {
-            management.command(id, command).map(|()| String::new())?
+        ("abort", [id]) => {
+            let id = deployment_id(management, id)?;
+            management.abort(&id)?;
+            Asked::new(format!("{id} aborted\n"), json!({ "id": id, "result": "aborted" }))
         }
-        ("log", [id, device]) => management.log(id, device)?,
+        ("status", []) if !wait => deployments::list(management, status)?,
+        ("status", [id]) => {
+            let id = deployment_id(management, id)?;
+            if wait {
+                return deployments::wait(management, &id, timeout)?.print(json);
+            }
+            deployments::show(management, &id, status)?
+        }
+        ("show-configuration", [id]) => {
+            let shown = management.configuration(&Ids::new(management).device(id)?)?;
+            Asked::new(document(&shown), shown)
+        }
+        ("connection", [id]) => {
+            let id = Ids::new(management).device(id)?;
+            let state = management.connection(&id)?;
+            Asked::new(format!("{state}\n"), json!({ "id": id, "status": state }))
+        }
+        ("check-update" | "send-inventory", [_, ..]) => {
+            each(management, &texts, "told", |id| management.command(id, command.name))?
+        }
+        ("log", [id, device]) => {
+            let (id, device) = (deployment_id(management, id)?, Ids::new(management).device(device)?);
+            let text = management.log(&id, &device)?;
+            let json = json!({ "log": text });
+            Asked::new(text, json)
+        }
         _ => {
             return Err(CliError::Failed(format!(
-                "{command} with other words is needed (try {command} --help)"
+                "{} takes {} (try {0} --help)",
+                command.name,
+                if command.words.is_empty() { "nothing more" } else { command.words }
             )));
         }
     };
-    print(&text)
+    asked.print(json)
 }
 
-fn devices(management: &Management) -> Result<String, ClientError> {
-    let mut text = String::new();
-    for device in management.devices()? {
-        let seen = device.check_in_time.as_deref().unwrap_or("never");
-        text += &format!("{} {:13} {} last seen {seen}\n", device.id, device.status, device.identity_data);
+/// Tells of a deployment that was made, and waits for its end when that is wanted.
+fn deployed(
+    management: &Management,
+    id: &str,
+    json: bool,
+    wait: bool,
+    timeout: Option<Duration>,
+) -> Result<(), CliError> {
+    if !wait {
+        return Asked::id(id).print(json);
     }
-    Ok(text)
+    // At once: who stops waiting may want to ask for it later. Programs get one document, at the end.
+    if !json {
+        Asked::id(id).print(json)?;
+    }
+    deployments::wait(management, id, timeout)?.print(json)
 }
 
-fn artifacts(management: &Management) -> Result<String, ClientError> {
-    let mut text = String::new();
-    for artifact in management.artifacts()? {
-        let word = |name: &str| artifact[name].as_str().unwrap_or_default().to_owned();
-        text += &format!(
-            "{} {} for {} ({} bytes, {})\n",
+/// Does one thing with each device, and tells what it is now. All names are looked up before anything is done.
+fn each(
+    management: &Management,
+    words: &[&str],
+    now: &str,
+    act: impl FnMut(&str) -> Result<(), ClientError>,
+) -> Result<Asked, CliError> {
+    let known = Ids::new(management);
+    let ids = words.iter().map(|word| known.device(word)).collect::<Result<Vec<_>, _>>()?;
+    Ok(done(&ids, now, act))
+}
+
+/// Does one thing with each of these, up to the first with which it does not work.
+fn done(ids: &[String], now: &str, mut act: impl FnMut(&str) -> Result<(), ClientError>) -> Asked {
+    let (mut text, mut rows) = (String::new(), Vec::new());
+    for id in ids {
+        if let Err(error) = act(id) {
+            let error = Some(CliError::Failed(format!("{id}: {error}")));
+            return Asked { text, json: Value::Array(rows), error };
+        }
+        text += &format!("{id} {now}\n");
+        rows.push(json!({ "id": id, "result": now }));
+    }
+    Asked::new(text, Value::Array(rows))
+}
+
+/// Looks up ids by their beginning. The list is asked for once, when it is first needed.
+struct Ids<'a> {
+    management: &'a Management,
+    devices: std::cell::OnceCell<Vec<String>>,
+}
+
+impl Ids<'_> {
+    fn new(management: &Management) -> Ids<'_> {
+        Ids { management, devices: std::cell::OnceCell::new() }
+    }
+
+    fn device(&self, word: &str) -> Result<String, CliError> {
+        if is_whole(word) {
+            return Ok(word.to_owned());
+        }
+        let ids = match self.devices.get() {
+            Some(ids) => ids,
+            None => {
+                let ids = self.management.devices()?.into_iter().map(|device| device.id).collect();
+                self.devices.get_or_init(|| ids)
+            }
+        };
+        unique("device", word, ids.iter().map(String::as_str))
+    }
+}
+
+fn deployment_id(management: &Management, word: &str) -> Result<String, CliError> {
+    if is_whole(word) {
+        return Ok(word.to_owned());
+    }
+    let all = management.deployments()?;
+    unique("deployment", word, all.iter().filter_map(|deployment| deployment["id"].as_str()))
+}
+
+fn is_whole(word: &str) -> bool {
+    word.len() == 36 && word.matches('-').count() == 4
+}
+
+/// The one id that begins with `word`.
+fn unique<'a>(what: &str, word: &str, ids: impl Iterator<Item = &'a str>) -> Result<String, CliError> {
+    let word = word.to_ascii_lowercase();
+    let found: Vec<&str> = ids.filter(|id| !word.is_empty() && id.starts_with(&word)).collect();
+    match found.as_slice() {
+        [] => Err(CliError::Failed(format!("there is no {what} whose id begins with {word:?}"))),
+        [one] => Ok((*one).to_owned()),
+        many => Err(CliError::Failed(format!("{} {what}s have ids that begin with {word:?}", many.len()))),
+    }
+}
+
+/// `mac=02:00:00:00:00:01,sn=7`.
+fn identity(data: &Value) -> String {
+    let one = |(name, value): (&String, &Value)| match value {
+        Value::String(text) => format!("{name}={text}"),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => {
+            format!("{name}={value}")
+        }
+    };
+    data.as_object().into_iter().flatten().map(one).collect::<Vec<_>>().join(",")
+}
+
+/// A time of the API without its fraction.
+fn short_time(time: &str) -> String {
+    match time.split_once('.') {
+        Some((seconds, _)) => format!("{seconds}Z"),
+        None => time.to_owned(),
+    }
+}
+
+fn devices(management: &Management, status: Option<&str>, group: Option<&str>) -> Result<Asked, CliError> {
+    let inside = group.map(|group| management.group(group)).transpose()?;
+    let wanted = |device: &DeviceInfo| {
+        status.is_none_or(|status| device.status == status)
+            && inside.as_ref().is_none_or(|ids| ids.contains(&device.id))
+    };
+    let all: Vec<DeviceInfo> = management.devices()?.into_iter().filter(wanted).collect();
+    let json = all.iter().map(|device| {
+        json!({
+            "id": device.id,
+            "status": device.status,
+            "identity": device.identity_data,
+            "last_seen": device.check_in_time,
+        })
+    });
+    let json = json.collect();
+    if all.is_empty() {
+        return Ok(Asked::new("no devices\n".to_owned(), json));
+    }
+    let mut table = Table::new(&["DEVICE", "STATUS", "LAST SEEN", "IDENTITY"]);
+    for device in &all {
+        let seen = device.check_in_time.as_deref().map_or_else(|| "never".to_owned(), short_time);
+        table.row(&[&device.id, &device.status, &seen, &identity(&device.identity_data)]);
+    }
+    let text = table.render() + &counted("device", all.iter().map(|device| device.status.as_str()));
+    Ok(Asked::new(text, json))
+}
+
+fn groups(management: &Management) -> Result<Asked, CliError> {
+    let mut table = Table::new(&["GROUP", "DEVICES"]);
+    let mut rows = Vec::new();
+    for group in management.groups()? {
+        let count = management.group(&group)?.len();
+        table.row(&[&group, &count.to_string()]);
+        rows.push(json!({ "group": group, "devices": count }));
+    }
+    let text = if rows.is_empty() { "no groups\n".to_owned() } else { table.render() };
+    Ok(Asked::new(text, Value::Array(rows)))
+}
+
+fn artifacts(management: &Management) -> Result<Asked, CliError> {
+    let all = management.artifacts()?;
+    if all.is_empty() {
+        return Ok(Asked::new("no artifacts\n".to_owned(), json!([])));
+    }
+    let mut table = Table::new(&["ARTIFACT", "NAME", "PAYLOAD", "FOR", "BYTES", "SIGNED", "DESCRIPTION"]);
+    for artifact in &all {
+        let word = |name: &str| artifact[name].as_str().unwrap_or_default();
+        let kinds = artifact["device_types_compatible"].as_array().into_iter().flatten();
+        let kinds: Vec<&str> = kinds.filter_map(Value::as_str).collect();
+        table.row(&[
             word("id"),
             word("name"),
-            artifact["device_types_compatible"],
-            artifact["size"],
-            if artifact["signed"] == true { "signed" } else { "not signed" },
-        );
+            artifact["updates"][0]["type_info"]["type"].as_str().unwrap_or("none"),
+            &kinds.join(","),
+            &artifact["size"].to_string(),
+            if artifact["signed"] == true { "yes" } else { "no" },
+            word("description"),
+        ]);
     }
-    Ok(text)
+    let many = if all.len() == 1 { "" } else { "s" };
+    let text = format!("{}{} artifact{many}\n", table.render(), all.len());
+    Ok(Asked::new(text, Value::Array(all)))
 }
 
-fn deployments(management: &Management) -> Result<String, ClientError> {
-    let mut text = String::new();
-    for deployment in management.deployments()? {
-        let word = |name: &str| deployment[name].as_str().unwrap_or_default().to_owned();
-        text += &format!(
-            "{} {:10} {}: {} on {} devices\n",
-            word("id"),
-            word("status"),
-            word("name"),
-            word("artifact_name"),
-            deployment["device_count"],
-        );
-    }
-    Ok(text)
+/// By the beginning of the id, or by the whole name when one artifact alone has it.
+fn delete(management: &Management, words: &[&str]) -> Result<Asked, CliError> {
+    let all = management.artifacts()?;
+    let text = |artifact: &Value, field: &str| artifact[field].as_str().unwrap_or_default().to_owned();
+    let find = |word: &&str| {
+        let named: Vec<&Value> = all.iter().filter(|artifact| artifact["name"] == **word).collect();
+        match named.as_slice() {
+            [one] => Ok(text(one, "id")),
+            [] => unique("artifact", word, all.iter().filter_map(|artifact| artifact["id"].as_str())),
+            many => Err(CliError::Failed(format!(
+                "{} artifacts are called {word}: name one by its id",
+                many.len()
+            ))),
+        }
+    };
+    let ids = words.iter().map(find).collect::<Result<Vec<_>, _>>()?;
+    Ok(done(&ids, "deleted", |id| management.delete_artifact(id)))
 }
 
-fn of_deployment(management: &Management, id: &str) -> Result<String, ClientError> {
-    let mut text = String::new();
-    for device in management.device_deployments(id)? {
-        let log = if device.log { " (log)" } else { "" };
-        text += &format!("{} {} {}{log}\n", device.id, device.status, device.substate.unwrap_or_default());
+#[cfg(test)]
+mod tests {
+    use super::{short_time, unique};
+
+    #[test]
+    fn the_beginning_of_an_id_is_enough_when_it_is_the_only_one() {
+        let ids = ["ba31aa", "ba32aa", "c0"];
+        let find = |word: &str| unique("device", word, ids.into_iter());
+        assert_eq!(find("c").unwrap(), "c0");
+        assert_eq!(find("BA31").unwrap(), "ba31aa");
+        assert!(find("ba3").unwrap_err().to_string().contains("2 devices"));
+        assert!(find("d").unwrap_err().to_string().contains("no device"));
+        assert!(find("").is_err());
     }
-    Ok(text)
+
+    #[test]
+    fn times_are_short() {
+        assert_eq!(short_time("2026-11-27T07:30:00.123Z"), "2026-11-27T07:30:00Z");
+        assert_eq!(short_time("2026-11-27T07:30:00Z"), "2026-11-27T07:30:00Z");
+    }
 }

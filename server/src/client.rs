@@ -1,18 +1,25 @@
-//! The management API from the other side, blocking, for the command line, the demo and tests. HTTP without TLS.
+//! The management API from the other side, blocking, for the command line, the demo and tests.
+
+mod tls;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
 use std::io::{Cursor, ErrorKind, Read};
 use std::net::TcpStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::{self, HandshakeError};
+use ureq::unversioned::resolver::DefaultResolver;
+use ureq::unversioned::transport::{ConnectProxyConnector, Connector, TcpConnector};
 use ureq::{Agent, Body, SendBody, http};
+
+pub use tls::TlsError;
+use tls::{Encrypt, Stream, Trust};
 
 /// Between the parts of an upload. An artifact is a tar archive of text and compressed data; a boundary of 128 random
 /// bits written once does not come up in it.
@@ -42,8 +49,15 @@ pub enum ClientError {
         /// What was expected.
         expected: &'static str,
     },
-    /// The artifact could not be read.
-    File(std::io::Error),
+    /// A file could not be read.
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The reason.
+        source: std::io::Error,
+    },
+    /// A WebSocket could not be encrypted.
+    Tls(TlsError),
     /// A WebSocket was not made, or it broke.
     WebSocket(Box<tungstenite::Error>),
     /// The server has closed a WebSocket.
@@ -58,10 +72,14 @@ pub enum ClientError {
 impl fmt::Display for ClientError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            ClientError::Transport(error) => write!(f, "{error}"),
+            ClientError::Transport(error) => {
+                // One of ours, which says all there is to say.
+                if let ureq::Error::Other(own) = &**error { own.fmt(f) } else { error.fmt(f) }
+            }
             ClientError::Status { status, error } => write!(f, "the server answered {status}: {error}"),
             ClientError::Answer { expected } => write!(f, "the server's answer is not {expected}"),
-            ClientError::File(error) => write!(f, "the artifact: {error}"),
+            ClientError::File { path, source } => write!(f, "{}: {source}", path.display()),
+            ClientError::Tls(error) => error.fmt(f),
             ClientError::WebSocket(error) => write!(f, "the WebSocket: {error}"),
             ClientError::Closed { code, reason } => write!(f, "the server closed with {code}: {reason}"),
         }
@@ -110,6 +128,9 @@ pub struct DeviceDeploymentInfo {
     /// What it adds to that.
     #[serde(default)]
     pub substate: Option<String>,
+    /// The type that the device said it is of, once it has asked.
+    #[serde(default)]
+    pub device_type: Option<String>,
     /// Whether there is a log.
     #[serde(default)]
     pub log: bool,
@@ -121,7 +142,7 @@ pub struct DeviceDeploymentInfo {
 /// A WebSocket with whole frames of `mender-connect`, which are not looked at here. Also what a device opens: the
 /// path and the token make the difference.
 pub struct FrameStream {
-    socket: tungstenite::WebSocket<TcpStream>,
+    socket: tungstenite::WebSocket<Stream>,
 }
 
 impl fmt::Debug for FrameStream {
@@ -136,11 +157,32 @@ impl FrameStream {
     /// # Errors
     /// Why it did not open.
     pub fn open(url: &str, path: &str, token: &str) -> Result<FrameStream, ClientError> {
-        let address = url.strip_prefix("http://").unwrap_or(url).trim_end_matches('/');
+        FrameStream::open_trusting(&Trust::default(), url, path, token)
+    }
+
+    fn open_trusting(trust: &Trust, url: &str, path: &str, token: &str) -> Result<FrameStream, ClientError> {
+        let (is_secure, address) = match url.strip_prefix("https://") {
+            Some(address) => (true, address),
+            None => (false, url.strip_prefix("http://").unwrap_or(url)),
+        };
+        let address = address.trim_end_matches('/');
         let io = |error| ClientError::WebSocket(Box::new(tungstenite::Error::Io(error)));
-        let stream = TcpStream::connect(address).map_err(io)?;
+        let has_port = address.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+        let stream = match has_port {
+            true => TcpStream::connect(address),
+            false => TcpStream::connect((address, if is_secure { 443 } else { 80 })),
+        };
+        let stream = stream.map_err(io)?;
         stream.set_nodelay(true).map_err(io)?;
         stream.set_read_timeout(Some(HANDSHAKE)).map_err(io)?;
+        let stream = if is_secure {
+            let name =
+                if has_port { address.rsplit_once(':').map_or(address, |(name, _)| name) } else { address };
+            Stream::encrypted(trust, name, stream).map_err(ClientError::Tls)?
+        } else {
+            Stream::plain(stream)
+        };
+        // The stream is encrypted already; to the library both are `ws`.
         let request = format!("ws://{address}{path}").into_client_request();
         let mut request = request.map_err(|error| ClientError::WebSocket(Box::new(error)))?;
         let bearer = format!("Bearer {token}").parse();
@@ -179,7 +221,7 @@ impl FrameStream {
         loop {
             // A timeout of nothing would be none at all.
             let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
-            self.socket.get_ref().set_read_timeout(Some(left)).map_err(|error| broken(Error::Io(error)))?;
+            self.socket.get_ref().set_read_timeout(left).map_err(|error| broken(Error::Io(error)))?;
             match self.socket.read() {
                 Ok(Message::Binary(frame)) => return Ok(Some(frame.to_vec())),
                 Ok(Message::Close(close)) => {
@@ -207,11 +249,23 @@ pub struct Management {
     url: String,
     token: String,
     agent: Agent,
+    trust: Trust,
 }
 
 impl Management {
     /// The server at `url`, opened by `token`.
     pub fn new(url: &str, token: &str) -> Management {
+        Management::with_authority(url, token, None)
+    }
+
+    /// The same, over `https` with a server whose certificate is in the file `authority` (PEM), or is of an authority in
+    /// it. Without a file the authorities of the system are trusted.
+    pub fn with_authority(url: &str, token: &str, authority: Option<&Path>) -> Management {
+        let trust = Trust::new(authority);
+        let connector =
+            ().chain(ConnectProxyConnector::default())
+                .chain(TcpConnector::default())
+                .chain(Encrypt(trust.clone()));
         let config = Agent::config_builder()
             .http_status_as_error(false)
             .timeout_connect(Some(Duration::from_secs(10)))
@@ -219,7 +273,8 @@ impl Management {
         Management {
             url: url.trim_end_matches('/').to_owned(),
             token: token.trim().to_owned(),
-            agent: config.into(),
+            agent: Agent::with_parts(config, connector, DefaultResolver::default()),
+            trust,
         }
     }
 
@@ -229,6 +284,14 @@ impl Management {
     /// Why there is no answer.
     pub fn devices(&self) -> Result<Vec<DeviceInfo>, ClientError> {
         self.pages("/api/management/v2/devauth/devices")
+    }
+
+    /// One device.
+    ///
+    /// # Errors
+    /// Why there is no answer: 404 when there is no such device.
+    pub fn device(&self, id: &str) -> Result<DeviceInfo, ClientError> {
+        self.parsed("GET", &format!("/api/management/v2/devauth/devices/{id}"), None)
     }
 
     /// Accepts the device `id`: its newest key that is not accepted.
@@ -248,8 +311,7 @@ impl Management {
     }
 
     fn decide(&self, id: &str, status: &str) -> Result<(), ClientError> {
-        let device: DeviceInfo =
-            self.parsed("GET", &format!("/api/management/v2/devauth/devices/{id}"), None)?;
+        let device = self.device(id)?;
         let others =
             device.auth_sets.iter().filter(|set| set.status != status && set.status != "preauthorized");
         // Accepting one set rejects the others.
@@ -283,10 +345,24 @@ impl Management {
     /// # Errors
     /// Why it was not taken.
     pub fn upload_artifact(&self, path: &Path) -> Result<String, ClientError> {
-        let file = File::open(path).map_err(ClientError::File)?;
-        let size = file.metadata().map_err(ClientError::File)?.len();
+        self.upload_described(path, "")
+    }
+
+    /// Uploads an artifact with a description, and gives its id.
+    ///
+    /// # Errors
+    /// Why it was not taken.
+    pub fn upload_described(&self, path: &Path, description: &str) -> Result<String, ClientError> {
+        let unread = |source| ClientError::File { path: path.to_owned(), source };
+        let file = File::open(path).map_err(unread)?;
+        let known = file.metadata().map_err(unread)?;
+        if !known.is_file() {
+            return Err(unread(std::io::Error::other("not a file")));
+        }
+        let size = known.len();
         let head = format!(
-            "--{BOUNDARY}\r\nContent-Disposition: form-data; name=\"artifact\"; filename=\"artifact.mender\"\r\n\
+            "--{BOUNDARY}\r\nContent-Disposition: form-data; name=\"description\"\r\n\r\n{description}\r\n\
+             --{BOUNDARY}\r\nContent-Disposition: form-data; name=\"artifact\"; filename=\"artifact.mender\"\r\n\
              Content-Type: application/octet-stream\r\n\r\n"
         );
         let tail = format!("\r\n--{BOUNDARY}--\r\n");
@@ -327,7 +403,15 @@ impl Management {
         } else {
             body["devices"] = json!(devices);
         }
-        self.created("POST", "/api/management/v1/deployments/deployments", body)
+        self.create_deployment(&body)
+    }
+
+    /// Makes a deployment as the API describes one, and gives its id.
+    ///
+    /// # Errors
+    /// Why it was not made.
+    pub fn create_deployment(&self, deployment: &Value) -> Result<String, ClientError> {
+        self.created("POST", "/api/management/v1/deployments/deployments", deployment.clone())
     }
 
     /// Stops a deployment.
@@ -427,6 +511,33 @@ impl Management {
         self.call("PUT", &path, Some(json!({ "group": group }))).map(drop)
     }
 
+    /// Takes a device out of its group.
+    ///
+    /// # Errors
+    /// Why it was not: 404 when it is in none.
+    pub fn clear_group(&self, device: &str) -> Result<(), ClientError> {
+        let path = format!("/api/management/v1/inventory/devices/{device}/group");
+        let known: Value = self.parsed("GET", &path, None)?;
+        let group = known["group"].as_str().unwrap_or_default();
+        self.call("DELETE", &format!("{path}/{group}"), None).map(drop)
+    }
+
+    /// Every group.
+    ///
+    /// # Errors
+    /// Why there is no answer.
+    pub fn groups(&self) -> Result<Vec<String>, ClientError> {
+        self.parsed("GET", "/api/management/v1/inventory/groups", None)
+    }
+
+    /// The ids of the devices in a group.
+    ///
+    /// # Errors
+    /// Why there is no answer: 404 when there is no such group.
+    pub fn group(&self, group: &str) -> Result<Vec<String>, ClientError> {
+        self.pages(&format!("/api/management/v1/inventory/groups/{group}/devices"))
+    }
+
     /// Any question of the management API: the status and the text of the answer.
     ///
     /// # Errors
@@ -436,7 +547,6 @@ impl Management {
         Ok((answer.status().as_u16(), text(answer)?))
     }
 
-    /// Every page of a list.
     /// Whether the device has a connection for work on it: `connected`, `disconnected` or `unknown`.
     ///
     /// # Errors
@@ -458,11 +568,13 @@ impl Management {
     /// Opens a session with a connected device.
     ///
     /// # Errors
-    /// Why there is none: 409 when the device is not connected.
+    /// Why there is none: 404 when the device is not connected.
     pub fn connect(&self, device: &str) -> Result<FrameStream, ClientError> {
-        FrameStream::open(&self.url, &format!("{DEVICECONNECT}/{device}/connect"), &self.token)
+        let path = format!("{DEVICECONNECT}/{device}/connect");
+        FrameStream::open_trusting(&self.trust, &self.url, &path, &self.token)
     }
 
+    /// Every page of a list.
     fn pages<T: for<'de> Deserialize<'de>>(&self, path: &str) -> Result<Vec<T>, ClientError> {
         let mut all = Vec::new();
         for page in 1.. {

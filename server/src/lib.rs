@@ -23,12 +23,18 @@ mod connect;
 mod connection;
 mod domain;
 mod faults;
+mod logger;
 mod options;
+mod presence;
 mod recorder;
 mod running;
+#[doc(hidden)]
+pub mod steps;
 mod store;
+mod strangers;
 
 pub use faults::{Action, FaultsHandle, Rule};
+pub use logger::log_to_stderr;
 pub use options::Options;
 pub use recorder::RecordedRequest;
 pub use running::{Running, Server, StartError};

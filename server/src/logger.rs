@@ -1,8 +1,14 @@
-//! One line per event on the standard error stream.
+//! One line per event on the standard error stream: when, how bad, what.
 
 use std::io::Write;
 
-use log::{LevelFilter, Log, Metadata, Record};
+use client_core::text::printable;
+use log::{Log, Metadata, Record};
+
+use crate::domain::time::Timestamp;
+
+/// Characters of one line: what strangers send is part of some.
+const LINE_CHARS: usize = 2048;
 
 struct Logger;
 
@@ -13,7 +19,7 @@ impl Log for Logger {
 
     fn log(&self, record: &Record<'_>) {
         if self.enabled(record.metadata()) {
-            let line = format!("{:5} {}\n", record.level(), record.args());
+            let line = line(Timestamp::now(), record.level(), &record.args().to_string());
             // There is nowhere to report that there is nowhere to report to.
             let _ = std::io::stderr().write_all(line.as_bytes());
         }
@@ -22,10 +28,29 @@ impl Log for Logger {
     fn flush(&self) {}
 }
 
-/// Begins to log.
-pub(crate) fn start(level: LevelFilter) {
+fn line(now: Timestamp, level: log::Level, text: &str) -> String {
+    let text = printable(text);
+    let end = text.char_indices().nth(LINE_CHARS).map_or(text.len(), |(end, _)| end);
+    format!("{now} {level:5} {}\n", &text[..end])
+}
+
+/// Logs what this server does to the standard error stream, if nothing else takes the program's log yet.
+pub fn log_to_stderr(level: log::LevelFilter) {
     static LOGGER: Logger = Logger;
     if log::set_logger(&LOGGER).is_ok() {
         log::set_max_level(level);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::line;
+    use crate::domain::time::Timestamp;
+
+    #[test]
+    fn a_line_has_its_time_and_nothing_in_it_makes_another_line() {
+        let text = line(Timestamp(0), log::Level::Info, "device \u{1b}[2J\n1970 ERROR forged");
+        assert_eq!(text, "1970-01-01T00:00:00.000Z INFO  device \\u{1b}[2J\\n1970 ERROR forged\n");
+        assert!(line(Timestamp(0), log::Level::Info, &"\u{1b}".repeat(5000)).len() < 2100);
     }
 }

@@ -5,7 +5,7 @@
 mod ask;
 mod cli;
 mod load;
-mod logger;
+mod measure;
 mod serve;
 
 use std::process::ExitCode;
@@ -14,8 +14,9 @@ fn main() -> ExitCode {
     match cli::run(lexopt::Parser::from_env()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("rust-ota-server: {error}");
-            ExitCode::FAILURE
+            // Errors quote what devices and servers have said.
+            eprintln!("rust-ota-server: {}", client_core::text::printable(&error.to_string()));
+            ExitCode::from(error.exit_code())
         }
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls;
 use tokio_rustls::rustls::RootCertStore;
@@ -20,12 +20,14 @@ use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use crate::api::Shared;
 use crate::connect::{Switchboard, Timing};
 use crate::connection;
+use crate::domain::limits;
 use crate::domain::model::Change;
 use crate::domain::time::Timestamp;
 use crate::faults::FaultsHandle;
 use crate::options::Options;
 use crate::recorder::{RecordedRequest, Recorder};
 use crate::store::{self, StoreError};
+use crate::strangers::Strangers;
 
 /// How often the times at which devices were heard of are stored.
 const CHECK_IN_INTERVAL: Duration = Duration::from_secs(60);
@@ -83,7 +85,8 @@ impl Server {
     /// Why it did not start.
     pub fn start(options: Options) -> Result<Running, StartError> {
         let tls = tls(&options)?;
-        let (store, fleet) = store::open(&options.data_dir).map_err(StartError::Store)?;
+        let (store, mut fleet) = store::open(&options.data_dir).map_err(StartError::Store)?;
+        let gone = fleet.forget_logs_of_nobody();
         let runtime = Builder::new_multi_thread()
             .worker_threads(options.threads)
             .thread_name("server")
@@ -106,7 +109,11 @@ impl Server {
             faults: faults.clone(),
             recorder,
             switchboard: Arc::new(Switchboard::new(timing)),
+            strangers: Strangers::default(),
+            discarding: Semaphore::new(limits::DISCARDED_AT_ONCE),
         });
+        // Nobody waits for it: it is done again at the next start.
+        drop(shared.store.writer.write(gone));
         let listen = |source| StartError::Listen { address, source };
         let listener = runtime.block_on(TcpListener::bind(address)).map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
@@ -215,6 +222,10 @@ async fn store_check_ins(shared: Arc<Shared>, mut stop: watch::Receiver<bool>) {
             _ = stop.changed() => return,
         }
         let now = Timestamp::now();
+        // While nothing can be stored there is no use in gathering more.
+        if shared.store.writer.check().is_err() {
+            continue;
+        }
         let stored = {
             let fleet = shared.fleet();
             let times = fleet.check_ins(since);
@@ -224,10 +235,9 @@ async fn store_check_ins(shared: Arc<Shared>, mut stop: watch::Receiver<bool>) {
                 vec![Change::CheckIns(times)]
             })
         };
-        if stored.stored().await.is_err() {
-            return;
+        if stored.stored().await.is_ok() {
+            since = now;
         }
-        since = now;
     }
 }
 

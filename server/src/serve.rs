@@ -5,10 +5,9 @@ use std::path::PathBuf;
 
 use lexopt::prelude::*;
 use log::LevelFilter;
-use rust_ota_server::{Options, Rule, Server};
+use rust_ota_server::{Options, Rule, Server, log_to_stderr};
 
 use crate::cli::{CliError, print};
-use crate::logger;
 
 const HELP: &str = "\
 rust-ota-server serve --data DIR [OPTION]...
@@ -37,6 +36,9 @@ rust-ota-server serve --data DIR [OPTION]...
 When it is ready it prints one line, `listening on URL`. What opens the management API is in DIR/management-token.
 ";
 
+/// More than the server has use for.
+const DESCRIPTORS: u64 = 65_536;
+
 struct Wanted {
     options: Options,
     level: LevelFilter,
@@ -45,18 +47,33 @@ struct Wanted {
 /// Serves.
 pub(crate) fn run(parser: lexopt::Parser) -> Result<(), CliError> {
     let Some(wanted) = parse(parser)? else { return print(HELP) };
-    logger::start(wanted.level);
+    log_to_stderr(wanted.level);
     let failed = |error: &dyn std::fmt::Display| CliError::Failed(error.to_string());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| failed(&error))?;
     // Before the line that says it is ready: whoever has read it may send the signal at once.
     let mut signals = runtime.block_on(async { Signals::new() }).map_err(|error| failed(&error))?;
+    raise_descriptors();
     let running = Server::start(wanted.options).map_err(|error| failed(&error))?;
     print(&format!("listening on {}\n", running.url()))?;
     runtime.block_on(signals.wait());
     log::info!("stopping");
     running.stop();
     Ok(())
+}
+
+/// A connection needs a file descriptor, a download another one. The usual limit, 1,024, is for programs that use an old
+/// way of waiting, and every process may raise it as far as its hard limit.
+fn raise_descriptors() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let wanted = maximum.unwrap_or(DESCRIPTORS).min(DESCRIPTORS);
+    if current.is_none_or(|current| current >= wanted) {
+        return;
+    }
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum }) {
+        log::warn!("the limit of file descriptors could not be raised: {error}");
+    }
 }
 
 struct Signals {

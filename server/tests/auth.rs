@@ -2,11 +2,12 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use crate::common::{Device, accepted, authenticate, error, manage, request, server};
+use crate::common::{Device, accepted, authenticate, error, login, manage, request, server, server_in};
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair};
+use rust_ota_server::Running;
 use serde_json::{Value, json};
 
 const RECORDED: &[u8] = include_bytes!("fixtures/auth1.body");
@@ -105,10 +106,16 @@ fn ecdsa_keys_are_accepted() {
     let signature = STANDARD.encode(key.sign(&random, body.as_bytes()).unwrap());
     assert_eq!(authenticate(&running, body.as_bytes(), &signature).status, 200);
 
-    let (body, signature) = (include_bytes!("fixtures/p384.body"), include_str!("fixtures/p384.sig"));
-    assert_eq!(authenticate(&running, body, signature).status, 200);
-    let changed = String::from_utf8_lossy(body).replace("p384", "p385");
-    assert_eq!(error(&authenticate(&running, changed.as_bytes(), signature)), 401);
+    let recorded: [(&[u8], &str); 2] = [
+        (include_bytes!("fixtures/p384.body"), include_str!("fixtures/p384.sig")),
+        (include_bytes!("fixtures/p521.body"), include_str!("fixtures/p521.sig")),
+    ];
+    for (body, signature) in recorded {
+        assert_eq!(authenticate(&running, body, signature).status, 200);
+        let changed = String::from_utf8_lossy(body).replace("\\\"p", "\\\"q");
+        assert_ne!(changed.as_bytes(), body);
+        assert_eq!(error(&authenticate(&running, changed.as_bytes(), signature)), 401);
+    }
 }
 
 #[test]
@@ -165,7 +172,7 @@ fn accepting_a_second_key_rejects_the_first() {
     assert_eq!(manage(&running, "DELETE", &path(0), Value::Null).status, 204);
     assert_eq!(management.devices().unwrap()[0].auth_sets.len(), 1);
     assert_eq!(manage(&running, "DELETE", &path(1), Value::Null).status, 204);
-    assert_eq!(management.devices().unwrap(), []);
+    assert_eq!(management.devices().unwrap()[0].status, "noauth");
 }
 
 #[test]
@@ -266,12 +273,8 @@ fn people_need_the_token_or_the_password() {
             "{header}"
         );
     }
-    let login = |text: &str| {
-        let basic = format!("Basic {}", STANDARD.encode(text));
-        request(&running, "POST", "/api/management/v1/useradm/auth/login", &[("Authorization", &basic)], b"")
-    };
-    assert_eq!(login("ada:wrong").status, 401);
-    let token = login("ada:secret");
+    assert_eq!(login(&running, "ada:wrong").status, 401);
+    let token = login(&running, "ada:secret");
     assert_eq!((token.status, token.header("content-type")), (200, Some("application/jwt")));
     let bearer = format!("Bearer {}", token.text());
     assert_eq!(request(&running, "GET", path, &[("Authorization", &bearer)], b"").status, 200);
@@ -282,6 +285,50 @@ fn people_need_the_token_or_the_password() {
         &std::fs::metadata(folder.path().join("management-token")).unwrap().permissions(),
     );
     assert_eq!(mode & 0o777, 0o600);
+}
+
+#[test]
+fn a_login_ends_with_what_it_began_with() {
+    let folder = tempfile::tempdir().unwrap();
+    let start = |user: Option<(&str, &str)>| {
+        let (running, _) = server_in(folder.path(), |options| match user {
+            Some((name, password)) => options.user(name, password),
+            None => options,
+        });
+        running
+    };
+    let ask = |running: &Running, method: &str, path: &str, token: &str| {
+        let bearer = format!("Bearer {token}");
+        request(running, method, &format!("/api/management/{path}"), &[("Authorization", &bearer)], b"")
+            .status
+    };
+    let works = |running: &Running, token: &str| ask(running, "GET", "v2/devauth/devices", token) == 200;
+    let ada = Some(("ada", "secret"));
+
+    let running = start(ada);
+    let [first, second] = [(), ()].map(|()| login(&running, "ada:secret").text());
+    assert_eq!(ask(&running, "POST", "v1/useradm/auth/logout", &first), 202);
+    assert!(!works(&running, &first) && works(&running, &second), "the other login goes on");
+    assert_eq!(ask(&running, "POST", "v1/useradm/auth/logout", &first), 401);
+    // The management token is no login, and does not end.
+    let token = running.management_token().to_owned();
+    assert_eq!(ask(&running, "POST", "v1/useradm/auth/logout", &token), 202);
+    assert!(works(&running, &token));
+    running.stop();
+
+    let running = start(ada);
+    assert!(!works(&running, &first), "a logout is remembered");
+    assert!(works(&running, &second), "a start ends nothing");
+    running.stop();
+    for other in [Some(("ada", "other")), Some(("eve", "secret")), None] {
+        let running = start(other);
+        assert!(!works(&running, &second), "{other:?}");
+        running.stop();
+    }
+    std::fs::remove_file(folder.path().join("management-token")).unwrap();
+    let running = start(ada);
+    assert!(!works(&running, &second) && !works(&running, &token), "a new management token");
+    assert!(works(&running, &login(&running, "ada:secret").text()));
 }
 
 #[test]
@@ -309,7 +356,7 @@ fn devices_are_listed_counted_and_searched() {
         assert_eq!(error(&get(bad)), 400);
     }
     assert_eq!(get("devices/count?status=pending").json(), json!({ "count": 24 }));
-    assert_eq!(get("limits/max_devices").json(), json!({ "limit": 0 }));
+    assert_eq!(get("limits/max_devices").json(), json!({ "limit": -1 }));
     assert_eq!(get(&format!("devices/{}", ids[0])).json()["status"], "accepted");
     assert_eq!(error(&get("devices/none")), 404);
     let wanted = json!({ "id": [ids[0], ids[1]], "status": "accepted" });

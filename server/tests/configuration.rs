@@ -69,8 +69,6 @@ fn nonsense_is_refused() {
     assert_eq!(error(&manage(&running, "PUT", &format!("{MANAGEMENT}/nobody"), json!({}))), 404);
     assert_eq!(error(&manage(&running, "POST", &format!("{MANAGEMENT}/nobody/deploy"), json!({}))), 404);
     assert_eq!(request(&running, "GET", PATH, &[], b"").status, 401);
-    // Nobody knows yet what an artifact for it would be for.
-    assert_eq!(error(&manage(&running, "POST", &format!("{MANAGEMENT}/{id}/deploy"), json!({}))), 409);
 }
 
 #[test]

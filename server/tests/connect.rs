@@ -6,7 +6,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use crate::common::{Device, accepted, manage, raw, request, server};
+use crate::common::{Device, accepted, login, manage, raw, request, server};
 use rust_ota_server::Running;
 use rust_ota_server::client::{ClientError, FrameStream, Management};
 use serde_json::{Value, json};
@@ -173,7 +173,7 @@ fn a_session_ends_with_its_device() {
     drop(device);
     assert_eq!(closed(&mut person), 1001);
     expect_status(&management, &id, "disconnected");
-    assert_eq!(refused(management.connect(&id)), 409);
+    assert_eq!(refused(management.connect(&id)), 404);
 }
 
 #[test]
@@ -200,7 +200,7 @@ fn who_is_not_connected_or_not_known_is_not_reached() {
     let described = described.json();
     assert_eq!((&described["device_id"], &described["status"]), (&json!(id), &json!("unknown")));
     assert!(described["created_ts"].is_string() && described["updated_ts"].is_string());
-    assert_eq!(refused(management.connect(&id)), 409);
+    assert_eq!(refused(management.connect(&id)), 404);
     assert_eq!(refused(management.connect("nobody")), 404);
     for command in ["check-update", "send-inventory"] {
         let path = |id: &str| format!("{DEVICES}/{id}/{command}");
@@ -249,6 +249,90 @@ fn a_device_that_is_rejected_is_cut_off() {
     assert_eq!(closed(&mut device), 1008);
     assert_eq!(closed(&mut person), 1001);
     expect_status(&management, &id, "disconnected");
+}
+
+/// However a key loses its right, its connection ends and hears nothing more.
+#[test]
+fn a_key_that_may_not_speak_any_more_is_cut_off() {
+    type End = fn(&Running, &Management, &str, &str);
+    let ends: [(&str, End); 5] = [
+        ("another key is accepted when its device comes", |running, _, _, _| {
+            let mut newer = Device::new("a");
+            let body = json!({ "identity_data": newer.identity, "pubkey": newer.pem(), "force": true });
+            assert_eq!(manage(running, "POST", "/api/management/v2/devauth/devices", body).status, 201);
+            assert_eq!(newer.authenticate(running).status, 200);
+        }),
+        ("another key is accepted by a person", |running, management, id, _| {
+            let mut newer = Device::new("a");
+            assert_eq!(newer.authenticate(running).status, 401);
+            let sets = management.devices().unwrap().remove(0).auth_sets;
+            let path = format!("/api/management/v2/devauth/devices/{id}/auth/{}/status", sets[1].id);
+            assert_eq!(manage(running, "PUT", &path, json!({ "status": "accepted" })).status, 204);
+        }),
+        ("its tokens are revoked", |running, _, _, set| {
+            let path = format!("/api/management/v2/devauth/tokens/{set}");
+            assert_eq!(manage(running, "DELETE", &path, Value::Null).status, 204);
+        }),
+        ("the key is dismissed", |running, _, id, set| {
+            let path = format!("/api/management/v2/devauth/devices/{id}/auth/{set}");
+            assert_eq!(manage(running, "DELETE", &path, Value::Null).status, 204);
+        }),
+        ("the device is decommissioned", |_, management, id, _| management.decommission(id).unwrap()),
+    ];
+    for (how, end) in ends {
+        let (running, management, _folder, device, id, mut stream) = connected();
+        let mut person = management.connect(&id).unwrap();
+        let set = management.devices().unwrap()[0].auth_sets[0].id.clone();
+        end(&running, &management, &id, &set);
+        // What a person types now is for nobody.
+        let _ = person.send(&frame("", b"root-password"));
+        let deadline = Instant::now() + PATIENCE;
+        let code = loop {
+            assert!(Instant::now() < deadline, "{how}: not closed");
+            match stream.receive(PATIENCE) {
+                Ok(Some(heard)) => assert!(!contains(&heard, b"root-password"), "{how}"),
+                Ok(None) => {}
+                Err(ClientError::Closed { code, .. }) => break code,
+                Err(error) => panic!("{how}: {error}"),
+            }
+        };
+        assert_eq!(code, 1008, "{how}");
+        assert_eq!(refused(FrameStream::open(running.url(), DEVICE, &device.token)), 401, "{how}");
+    }
+}
+
+#[test]
+fn a_connection_ends_with_its_token() {
+    let (running, management, _folder) =
+        server(|options| options.auto_accept(true).token_lifetime_seconds(2));
+    let mut device = Device::new("a");
+    device.authenticate(&running);
+    let mut stream = connect_device(&running, &device);
+    let id = management.devices().unwrap()[0].id.clone();
+    assert_eq!(closed(&mut stream), 1008);
+    expect_status(&management, &id, "disconnected");
+    assert_eq!(device.next(&running).status, 401);
+}
+
+#[test]
+fn work_on_a_device_ends_with_the_logout() {
+    let (running, management, _folder, _, id, mut device) =
+        connected_with(|options| options.user("ada", "secret"));
+    let token = login(&running, "ada:secret").text();
+    let ada = Management::new(running.url(), &token);
+    let (mut hers, mut other) = (ada.connect(&id).unwrap(), management.connect(&id).unwrap());
+    let bearer = format!("Bearer {token}");
+    let path = "/api/management/v1/useradm/auth/logout";
+    assert_eq!(request(&running, "POST", path, &[("Authorization", &bearer)], b"").status, 202);
+    assert_eq!(closed(&mut hers), 1008);
+    assert_eq!(refused(ada.connect(&id)), 401);
+    // Whoever else is at work goes on.
+    other.send(&frame("", b"still here")).unwrap();
+    loop {
+        if contains(&next(&mut device), b"still here") {
+            break;
+        }
+    }
 }
 
 #[test]
@@ -375,7 +459,7 @@ fn a_connected_device_is_told_to_ask_and_to_report() {
         assert_eq!((answer.status, answer.body.len()), (202, 0));
         let arrived = next(&mut device);
         assert!(contains(&arrived, b"\xa5proto\x04\xa3typ") && contains(&arrived, command.as_bytes()));
-        assert_eq!(program(&running, &folder, &[command, &id]), "");
+        assert_eq!(program(&running, &folder, &[command, &id]), format!("{id} told\n"));
         assert!(contains(&next(&mut device), command.as_bytes()));
     }
 }

@@ -2,22 +2,15 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use crate::common::{Device, accepted, artifact, artifact_with, error, manage, server};
+use crate::common::{
+    Device, accepted, artifact, artifact_of_files, artifact_with, deployed, error, manage, server,
+};
 use rust_ota_server::Running;
 use rust_ota_server::client::Management;
 use serde_json::{Value, json};
 
 const V1: &str = "/api/devices/v1/deployments/device/deployments";
 const V2: &str = "/api/devices/v2/deployments/device/deployments";
-
-/// A server with `release-2` for `testdev`, one device, and a deployment of it.
-fn deployed() -> (Running, Management, tempfile::TempDir, Device, String, String) {
-    let (running, management, folder) = server(|options| options);
-    let (device, id) = accepted(&running, "a");
-    management.upload_artifact(artifact("release-2", "testdev").path()).unwrap();
-    let deployment = management.deploy("first", "release-2", std::slice::from_ref(&id)).unwrap();
-    (running, management, folder, device, id, deployment)
-}
 
 fn status_of(management: &Management, deployment: &str) -> String {
     management.device_deployments(deployment).unwrap()[0].status.clone()
@@ -339,4 +332,55 @@ fn artifacts_are_described_and_guarded() {
     device.report(&running, &deployment, "success");
     assert_eq!(manage(&running, "DELETE", &path, Value::Null).status, 204);
     assert_eq!(error(&manage(&running, "GET", &path, Value::Null)), 404);
+}
+
+#[test]
+fn only_accepted_devices_are_given_a_deployment() {
+    let (running, management, _folder) = server(|options| options);
+    let (_, good) = accepted(&running, "a");
+    management.upload_artifact(artifact("release-2", "testdev").path()).unwrap();
+    let (_, rejected) = accepted(&running, "b");
+    management.reject(&rejected).unwrap();
+    Device::new("c").authenticate(&running);
+    let others: Vec<String> = management.devices().unwrap().into_iter().map(|device| device.id).collect();
+    let others = others.iter().filter(|id| **id != good);
+    assert_eq!(others.clone().count(), 2);
+    for other in others {
+        let body = json!({ "name": "n", "artifact_name": "release-2", "devices": [good, other] });
+        let answer = manage(&running, "POST", "/api/management/v1/deployments/deployments", body);
+        assert_eq!(error(&answer), 422);
+        assert!(answer.text().contains(other.as_str()), "{}", answer.text());
+    }
+    assert_eq!(management.deployments().unwrap().len(), 0);
+    // Who is let in before it is heard of may be given something before that.
+    let expected = Device::new("d");
+    let expected = management.preauthorize(&expected.identity, &expected.pem()).unwrap();
+    management.deploy("n", "release-2", &[good, expected]).unwrap();
+}
+
+#[test]
+fn a_list_of_devices_does_not_repeat_the_files_of_the_artifact() {
+    let (running, management, _folder) = server(|options| options);
+    let file = artifact_of_files("release-2", 300);
+    let artifact = management.upload_artifact(file.path()).unwrap();
+    let devices: Vec<(Device, String)> = (0..5).map(|n| accepted(&running, &n.to_string())).collect();
+    let ids: Vec<String> = devices.iter().map(|(_, id)| id.clone()).collect();
+    let deployment = management.deploy("first", "release-2", &ids).unwrap();
+    for (device, _) in &devices {
+        assert_eq!(device.next(&running).status, 200);
+    }
+    let get =
+        |path: &str| manage(&running, "GET", &format!("/api/management/v1/deployments/{path}"), Value::Null);
+    let whole = get(&format!("artifacts/{artifact}"));
+    assert_eq!(whole.json()["updates"][0]["files"].as_array().unwrap().len(), 300);
+    for path in [
+        format!("deployments/{deployment}/devices"),
+        format!("deployments/{deployment}/devices/list"),
+        format!("deployments/devices/{}", ids[0]),
+    ] {
+        let answer = get(&path);
+        assert_eq!(answer.status, 200);
+        assert!(answer.body.len() < whole.body.len() / 2, "{path}: {} bytes", answer.body.len());
+    }
+    assert_eq!(management.device_deployments(&deployment).unwrap().len(), 5);
 }

@@ -2,8 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use crate::common::{Answer, accepted, artifact, artifact_with, error, request, server};
+use crate::common::{Answer, Device, accepted, artifact, artifact_with, error, manage, request, server};
+use rust_ota_server::client::Management;
 use rust_ota_server::{Options, Running};
+use serde_json::{Value, json};
 
 /// A server with one artifact: the path of its link, and its bytes.
 fn with_link(change: impl FnOnce(Options) -> Options) -> (Running, tempfile::TempDir, String, Vec<u8>) {
@@ -137,4 +139,50 @@ fn a_large_artifact_arrives_as_it_is() {
         serde_json::from_str(&management.ask("GET", &path, None).unwrap().1).unwrap();
     let path = link["uri"].as_str().unwrap().strip_prefix(running.url()).unwrap();
     assert!(get(&running, path, &[]).body == std::fs::read(file.path()).unwrap());
+}
+
+#[test]
+fn the_link_of_a_device_ends_with_its_right() {
+    type End = fn(&Running, &Management, &str, &str);
+    let ends: [(&str, End); 4] = [
+        ("rejected", |_, management, id, _| management.reject(id).unwrap()),
+        ("decommissioned", |_, management, id, _| management.decommission(id).unwrap()),
+        ("revoked", |running, _, _, set| {
+            let path = format!("/api/management/v2/devauth/tokens/{set}");
+            assert_eq!(manage(running, "DELETE", &path, Value::Null).status, 204);
+        }),
+        ("another key", |running, _, _, _| {
+            let mut newer = Device::new("a");
+            let body = json!({ "identity_data": newer.identity, "pubkey": newer.pem(), "force": true });
+            assert_eq!(manage(running, "POST", "/api/management/v2/devauth/devices", body).status, 201);
+            assert_eq!(newer.authenticate(running).status, 200);
+        }),
+    ];
+    for (how, end) in ends {
+        let (running, management, _folder) = server(|options| options);
+        let (device, id) = accepted(&running, "a");
+        let (other, other_id) = accepted(&running, "b");
+        let artifact_id = management.upload_artifact(artifact("release-2", "testdev").path()).unwrap();
+        management.deploy("first", "release-2", &[id.clone(), other_id]).unwrap();
+        let path_of = |uri: &str| uri.strip_prefix(running.url()).unwrap().to_owned();
+        let link = |device: &Device| {
+            path_of(device.next(&running).json()["artifact"]["source"]["uri"].as_str().unwrap())
+        };
+        let (own, others) = (link(&device), link(&other));
+        let path = format!("/api/management/v1/deployments/artifacts/{artifact_id}/download");
+        let persons = path_of(manage(&running, "GET", &path, Value::Null).json()["uri"].as_str().unwrap());
+        assert_eq!(get(&running, &own, &[]).status, 200);
+        let devices = management.devices().unwrap();
+        let set = devices.iter().find(|device| device.id == id).unwrap().auth_sets[0].id.clone();
+        end(&running, &management, &id, &set);
+        assert_eq!(error(&get(&running, &own, &[])), 403, "{how}");
+        assert_eq!(get(&running, &own, &[("Range", "bytes=5-")]).status, 403, "{how}");
+        for link in [&others, &persons] {
+            assert_eq!(get(&running, link, &[]).status, 200, "{how}");
+        }
+        // Of another's link and its own it cannot make one.
+        let holder = own.split('&').find(|pair| pair.starts_with("for=")).unwrap();
+        let mixed = others.split('&').map(|pair| if pair.starts_with("for=") { holder } else { pair });
+        assert_eq!(get(&running, &mixed.collect::<Vec<_>>().join("&"), &[]).status, 403, "{how}");
+    }
 }

@@ -127,6 +127,31 @@ fn devices_are_found_by_what_they_report() {
 }
 
 #[test]
+fn a_device_does_not_give_itself_a_status() {
+    let (running, management, _folder) = server(|options| options);
+    let (_, accepted_id) = accepted(&running, "a");
+    let mut liar = Device::new("b");
+    for (name, status) in [("b", json!("accepted")), ("c", json!(["accepted"])), ("d", json!("rejected"))] {
+        liar.identity = json!({ "mac": name, "status": status });
+        assert_eq!(liar.authenticate(&running).status, 401);
+    }
+    let found = |kind: &str, value: Value| {
+        let filter = json!({ "scope": "identity", "attribute": "status", "type": kind, "value": value });
+        let answer =
+            manage(&running, "POST", &format!("{V2}/filters/search"), json!({ "filters": [filter] })).json();
+        answer.as_array().unwrap().iter().map(|device| device["id"].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(found("$eq", json!("accepted")), [json!(accepted_id)]);
+    assert_eq!(found("$in", json!(["accepted"])), [json!(accepted_id)]);
+    assert_eq!(found("$regex", json!("acc")), [json!(accepted_id)]);
+    assert_eq!(found("$eq", json!("pending")).len(), 3);
+    assert_eq!(found("$eq", json!("rejected")).len(), 0);
+    // Its identity is what it is.
+    let devices = management.devices().unwrap();
+    assert_eq!(devices.iter().filter(|device| device.identity_data.get("status").is_some()).count(), 3);
+}
+
+#[test]
 fn long_answers_are_compressed_only_when_that_is_asked_for() {
     let (running, _, _folder) = server(|options| options);
     for number in 0..10 {

@@ -2,9 +2,17 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::process::{Command, Output};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::process::{Command, Output, Stdio};
 
-use crate::common::{Device, artifact, server};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use rust_ota_server::Running;
+use rust_ota_server::client::Management;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::common::{Device, accepted, artifact, server};
 
 fn program(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_rust-ota-server")).args(arguments).output().unwrap()
@@ -16,9 +24,40 @@ fn said(output: &Output) -> String {
 }
 
 #[test]
-fn every_command_says_what_it_can_do() {
-    assert!(said(&program(&["--help"])).contains("serve"));
-    for command in ["serve", "load", "devices", "accept", "upload", "deploy", "status", "log"] {
+fn every_command_says_what_it_can_do_and_nothing_about_the_others() {
+    let overview = said(&program(&["--help"]));
+    for command in [
+        "devices",
+        "accept",
+        "reject",
+        "decommission",
+        "groups",
+        "group",
+        "ungroup",
+        "artifacts",
+        "upload",
+        "delete",
+        "deploy",
+        "abort",
+        "status",
+        "log",
+        "configure",
+        "show-configuration",
+        "connection",
+        "check-update",
+        "send-inventory",
+    ] {
+        assert!(overview.contains(&format!("\n  {command} ")), "{overview}");
+        let help = said(&program(&[command, "--help"]));
+        assert!(help.starts_with(&format!("rust-ota-server {command} ")), "{help}");
+        assert_eq!(help.matches("rust-ota-server ").count(), 1, "{help}");
+        assert_eq!(
+            help.contains("--wait"),
+            matches!(command, "deploy" | "status" | "configure"),
+            "{command}"
+        );
+    }
+    for command in ["serve", "load"] {
         assert!(said(&program(&[command, "--help"])).contains(command), "{command}");
     }
     assert!(said(&program(&["--version"])).starts_with("rust-ota-server "));
@@ -33,6 +72,7 @@ fn what_is_not_understood_is_an_error() {
         &["dance"][..],
         &["serve"],
         &["serve", "--data"],
+        &["serve", "--data", ""],
         &["serve", "--data", "x", "--listen", "nowhere"],
         &["serve", "--data", "x", "--tls-cert", "a"],
         &["serve", "--data", "x", "--user", "ada"],
@@ -48,32 +88,323 @@ fn what_is_not_understood_is_an_error() {
     }
 }
 
+/// A server, and its commands with everything said by the environment.
+struct Desk {
+    running: Running,
+    management: Management,
+    folder: TempDir,
+}
+
+impl Desk {
+    fn new() -> Desk {
+        let (running, management, folder) = server(|options| options);
+        Desk { running, management, folder }
+    }
+
+    fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rust-ota-server"));
+        command
+            .args(words)
+            .env("RUST_OTA_SERVER", self.running.url())
+            .env("RUST_OTA_TOKEN_FILE", self.folder.path().join("management-token"))
+            // Not the settings of whoever runs this.
+            .env("XDG_CONFIG_HOME", self.folder.path().join("none"));
+        command
+    }
+
+    fn run(&self, words: &[&str]) -> Output {
+        self.command(words).output().unwrap()
+    }
+
+    #[track_caller]
+    fn ask(&self, words: &[&str]) -> String {
+        said(&self.run(words))
+    }
+
+    #[track_caller]
+    fn json(&self, words: &[&str]) -> Value {
+        serde_json::from_str(&self.ask(&[words, &["--json"]].concat())).unwrap()
+    }
+
+    /// Exit code and what is said of the error.
+    fn refused(&self, words: &[&str]) -> (i32, String) {
+        let output = self.run(words);
+        (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+    }
+
+    fn upload(&self, name: &str, kind: &str) -> String {
+        let file = artifact(name, kind);
+        self.ask(&["upload", file.path().to_str().unwrap()]).trim().to_owned()
+    }
+}
+
+/// The rows of a table, without its head and what follows.
+fn rows(text: &str) -> Vec<&str> {
+    let rows = text.lines().skip_while(|line| !line.starts_with(|c: char| c.is_ascii_uppercase())).skip(1);
+    rows.take_while(|line| !line.starts_with(|c: char| c.is_ascii_digit()) || line.contains("  ")).collect()
+}
+
 #[test]
 fn a_person_lets_a_device_in_and_updates_it() {
-    let (running, _, folder) = server(|options| options);
-    let token = folder.path().join("management-token");
-    let ask = |command: &str, words: &[&str]| {
-        let options = [command, "--server", running.url(), "--token-file", token.to_str().unwrap()];
-        said(&program(&[&options, words].concat()))
-    };
+    let desk = Desk::new();
     let mut device = Device::new("a");
-    device.authenticate(&running);
-    let devices = ask("devices", &[]);
-    let id = devices.split(' ').next().unwrap().to_owned();
-    assert!(devices.contains("pending") && devices.contains("{\"mac\":\"a\"}"), "{devices}");
-    ask("accept", &[&id]);
-    assert_eq!(device.authenticate(&running).status, 200);
-    let file = artifact("release-2", "testdev");
-    let artifact = ask("upload", &[file.path().to_str().unwrap()]);
-    assert!(ask("artifacts", &[]).starts_with(artifact.trim()));
-    let deployment = ask("deploy", &["first", "release-2"]);
-    device.next(&running);
-    device.report(&running, deployment.trim(), "installing");
-    assert_eq!(ask("status", &[deployment.trim()]).trim(), format!("{id} installing"));
-    ask("abort", &[deployment.trim()]);
-    assert!(ask("status", &[]).contains("finished"));
-    ask("reject", &[&id]);
-    assert_eq!(device.next(&running).status, 401);
+    device.authenticate(&desk.running);
+    let devices = desk.ask(&["devices"]);
+    let id = rows(&devices)[0].split(' ').next().unwrap().to_owned();
+    assert!(devices.starts_with("DEVICE ") && devices.contains("mac=a"), "{devices}");
+    assert!(devices.ends_with("1 device: 1 pending\n"), "{devices}");
+    assert_eq!(desk.ask(&["accept", &id[..8]]), format!("{id} accepted\n"));
+    assert_eq!(device.authenticate(&desk.running).status, 200);
+    let artifact = desk.upload("release-2", "testdev");
+    assert!(rows(&desk.ask(&["artifacts"]))[0].starts_with(&artifact));
+    let deployment = desk.ask(&["deploy", "first", "release-2"]).trim().to_owned();
+    device.next(&desk.running);
+    device.report(&desk.running, &deployment, "installing");
+    let shown = desk.ask(&["status", &deployment[..8]]);
+    assert!(shown.starts_with("first: release-2, inprogress\n"), "{shown}");
+    let row: Vec<&str> = rows(&shown)[0].split_whitespace().collect();
+    assert_eq!(row[..3], [&*id, "mac=a", "installing"], "{shown}");
+    assert_eq!(desk.ask(&["abort", &deployment]), format!("{deployment} aborted\n"));
+    assert!(desk.ask(&["status"]).contains("1: 1 aborted"));
+    desk.ask(&["reject", &id]);
+    assert_eq!(device.next(&desk.running).status, 401);
+    assert_eq!(desk.ask(&["decommission", &id]), format!("{id} decommissioned\n"));
+    assert_eq!(desk.ask(&["delete", "release-2"]), format!("{artifact} deleted\n"));
+    assert_eq!(desk.ask(&["devices"]), "no devices\n");
+}
+
+#[test]
+fn empty_lists_say_so() {
+    let desk = Desk::new();
+    for (command, words) in [
+        ("devices", "no devices\n"),
+        ("groups", "no groups\n"),
+        ("artifacts", "no artifacts\n"),
+        ("status", "no deployments\n"),
+    ] {
+        assert_eq!(desk.ask(&[command]), words);
+        assert_eq!(desk.json(&[command]), json!([]), "{command}");
+    }
+}
+
+#[test]
+fn the_end_of_each_device_is_told_with_its_reason_and_in_the_exit_code() {
+    let desk = Desk::new();
+    let mut devices = Vec::new();
+    for mac in ["good", "bad", "other", "has-it"] {
+        let (mut device, id) = accepted(&desk.running, mac);
+        match mac {
+            "other" => device.device_type = "otherdev".to_owned(),
+            "has-it" => device.artifact_name = "release-2".to_owned(),
+            _ => {}
+        }
+        devices.push((mac, device, id));
+    }
+    desk.upload("release-2", "testdev");
+    let mut waiting =
+        desk.command(&["deploy", "first", "release-2", "--wait"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut out = BufReader::new(waiting.stdout.take().unwrap());
+    let mut id = String::new();
+    out.read_line(&mut id).unwrap();
+    let id = id.trim();
+    for (mac, device, _) in &devices {
+        device.next(&desk.running);
+        let path = format!("/api/devices/v1/deployments/device/deployments/{id}/status");
+        let put = |status: &str, substate: &str| {
+            let body = json!({ "status": status, "substate": substate });
+            assert_eq!(device.ask(&desk.running, "PUT", &path, &body.to_string()).status, 204);
+        };
+        match *mac {
+            "good" => put("success", ""),
+            "bad" => put("failure", "no space left"),
+            _ => {}
+        }
+    }
+    let mut shown = String::new();
+    out.read_to_string(&mut shown).unwrap();
+    assert_eq!(waiting.wait().unwrap().code(), Some(3), "{shown}");
+    assert_eq!(shown, desk.ask(&["status", id]), "the same as when it is asked for");
+    let line =
+        |mac: &str| rows(&shown).into_iter().find(|line| line.contains(&format!("mac={mac} "))).unwrap();
+    for (mac, status, reason) in [
+        ("good", "success", ""),
+        ("bad", "failure", "no space left"),
+        ("other", "noartifact", "the device is of type otherdev, release-2 is for testdev"),
+        ("has-it", "already-installed", "it had this already"),
+    ] {
+        assert!(line(mac).contains(&format!(" {status} ")) && line(mac).ends_with(reason), "{shown}");
+    }
+    assert!(shown.contains("4 devices: ") && shown.contains("1 noartifact"), "{shown}");
+    let all = desk.ask(&["status"]);
+    assert!(all.contains("4: 1 already-installed, 1 failure, 1 noartifact, 1 success"), "{all}");
+    // Programs get the same.
+    let told = desk.json(&["status", id]);
+    let failed = told["devices"].as_array().unwrap().iter().find(|one| one["status"] == "failure").unwrap();
+    assert_eq!((&failed["reason"], &failed["identity"]), (&json!("no space left"), &json!("mac=bad")));
+    assert_eq!(desk.refused(&["status", id, "--wait"]).0, 3);
+    assert_eq!(rows(&desk.ask(&["status", id, "--status", "failure"])).len(), 1);
+    // One that is good everywhere, and one that does not end.
+    let (_, good, good_id) = &devices[0];
+    let again = desk.ask(&["deploy", "again", "release-2", good_id, "--force"]);
+    good.next(&desk.running);
+    assert_eq!(desk.refused(&["status", again.trim(), "--wait", "--timeout", "0"]).0, 4);
+    good.report(&desk.running, again.trim(), "success");
+    assert_eq!(desk.json(&["status", again.trim(), "--wait"])["deployment"]["status"], "finished");
+}
+
+#[test]
+fn groups_are_filled_shown_deployed_to_and_emptied() {
+    let desk = Desk::new();
+    let (a, b) = (accepted(&desk.running, "a").1, accepted(&desk.running, "b").1);
+    assert_eq!(desk.ask(&["group", "east", &a, &b]), format!("{a} east\n{b} east\n"));
+    assert_eq!(desk.ask(&["groups"]), "GROUP  DEVICES\neast   2\n");
+    desk.ask(&["ungroup", &b]);
+    assert_eq!(rows(&desk.ask(&["devices", "--group", "east"])).len(), 1);
+    desk.upload("release-2", "testdev");
+    let deployment = desk.ask(&["deploy", "first", "release-2", "--group", "east"]);
+    assert_eq!(desk.management.deployment(deployment.trim()).unwrap()["device_count"], 1);
+    assert_eq!(desk.refused(&["deploy", "second", "release-2", &a, "--group", "east"]).0, 1);
+    assert_eq!(desk.refused(&["devices", "--group", "west"]).0, 1);
+}
+
+#[test]
+fn errors_name_what_is_wrong() {
+    let desk = Desk::new();
+    let says = |words: &[&str], code: i32, part: &str| {
+        let (found, error) = desk.refused(words);
+        assert!(found == code && error.contains(part), "{words:?}: {found} {error}");
+        assert!(error.starts_with("rust-ota-server: ") && error.lines().count() == 1, "{error}");
+    };
+    says(&["upload", "no/such/file.mender"], 1, "no/such/file.mender: No such file");
+    says(&["upload", "/dev/null"], 1, "/dev/null: not a file");
+    says(&["devices", "--token-file", "no-token"], 1, "no-token: No such file");
+    says(&["devices", "--ca", "no-ca"], 1, "no-ca: No such file");
+    says(&["devices", "--server", "updates"], 1, "updates");
+    says(&["devices", "--wait"], 2, "--wait");
+    says(&["devices", "more"], 1, "devices takes nothing more");
+    says(&["accept"], 1, "DEVICE");
+    says(&["accept", "zz"], 1, "no device whose id begins with \"zz\"");
+    says(&["accept", "f5b7c3a0-1111-4111-8111-000000000000"], 1, "f5b7c3a0-1111-4111-8111-000000000000: ");
+    says(&["status", "zz"], 1, "no deployment");
+    says(&["delete", "zz"], 1, "no artifact");
+    says(&["deploy", "first", "release-2"], 1, "no artifact has that name");
+    says(&["configure", "zz", "novalue"], 1, "NAME=VALUE");
+    says(&["dance\u{1b}[2J"], 1, "dance\\u{1b}[2J");
+    let without = desk.command(&["devices"]).env_remove("RUST_OTA_TOKEN_FILE").output().unwrap();
+    assert!(String::from_utf8_lossy(&without.stderr).contains("RUST_OTA_TOKEN_FILE"));
+}
+
+#[test]
+fn nothing_that_a_device_says_acts_on_a_terminal_or_makes_a_line() {
+    let desk = Desk::new();
+    let mut device = Device::new("a");
+    device.identity = json!({ "mac": "\u{1b}[2J\nfake accepted", "c1": "\u{9b}2J", "bidi": "\u{202e}" });
+    device.authenticate(&desk.running);
+    let id = desk.management.devices().unwrap().remove(0).id;
+    desk.ask(&["accept", &id]);
+    device.authenticate(&desk.running);
+    desk.upload("release-2", "testdev");
+    let deployment = desk.ask(&["deploy", "x\u{1b}[2J\nforged", "release-2"]).trim().to_owned();
+    device.next(&desk.running);
+    let path = format!("/api/devices/v1/deployments/device/deployments/{deployment}");
+    let report = json!({ "status": "failure", "substate": "\u{1b}]0;x\u{7}\nfake-device success" });
+    assert_eq!(device.ask(&desk.running, "PUT", &format!("{path}/status"), &report.to_string()).status, 204);
+    let log = json!({ "messages": [
+        { "timestamp": "2026-11-22T19:04:36Z", "level": "i", "message": "m\u{1b}[2J\nforged" },
+    ] });
+    assert_eq!(device.ask(&desk.running, "PUT", &format!("{path}/log"), &log.to_string()).status, 204);
+    for words in [
+        &["devices"][..],
+        &["status"],
+        &["status", &deployment],
+        &["log", &deployment, &id],
+        &["devices", "--json"],
+        &["status", "--json"],
+        &["status", &deployment, "--json"],
+    ] {
+        let text = desk.ask(words);
+        assert!(
+            !text.chars().any(|c| (c.is_control() && c != '\n') || c == '\u{202e}'),
+            "{words:?}: {text:?}"
+        );
+        let forged = |line: &str| line.starts_with("forged") || line.starts_with("fake");
+        assert!(!text.lines().any(forged), "{words:?}: {text:?}");
+    }
+    // JSON still means what was said.
+    let identity = &desk.json(&["devices"])[0]["identity"];
+    assert_eq!(*identity, device.identity);
+}
+
+#[test]
+fn what_could_not_be_printed_is_in_the_exit_code() {
+    let desk = Desk::new();
+    for words in [&["devices"][..], &["--help"], &["devices", "--help"], &["--version"], &["serve", "--help"]]
+    {
+        let full = std::fs::File::create("/dev/full").unwrap();
+        assert_eq!(desk.command(words).stdout(full).status().unwrap().code(), Some(1), "{words:?}");
+        // A pipe that nobody reads from.
+        let mut reader =
+            desk.command(&["--version"]).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        let unread = Stdio::from(reader.stdin.take().unwrap());
+        reader.wait().unwrap();
+        assert_eq!(desk.command(words).stdout(unread).status().unwrap().code(), Some(1), "{words:?}");
+    }
+}
+
+#[test]
+fn the_log_of_a_server_says_when_who_and_from_where() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut server = Command::new(env!("CARGO_BIN_EXE_rust-ota-server"))
+        .args(["serve", "--listen", "127.0.0.1:0", "--auto-accept", "--data"])
+        .arg(folder.path().join("data"))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(server.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let port: u16 = line.trim().rsplit(':').next().unwrap().parse().unwrap();
+    let ask = |head: &str| {
+        let mut stream = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+        stream.write_all(head.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        (answer, stream.local_addr().unwrap())
+    };
+    let device = Device::new("a");
+    let (body, signature) = device.auth_request();
+    let (answer, _) = ask(&format!(
+        "POST /api/devices/v1/authentication/auth_requests HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\
+         X-MEN-Signature: {signature}\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    ));
+    let token = answer.rsplit("\r\n\r\n").next().unwrap();
+    let next = "/api/devices/v1/deployments/device/deployments/next?artifact_name=a&device_type=b";
+    ask(&format!(
+        "GET {next} HTTP/1.1\r\nHost: a\r\nConnection: close\r\nAuthorization: Bearer {token}\r\n\r\n"
+    ));
+    let long = "x".repeat(20_000);
+    ask(&format!("GET /{long}\u{9b}2J HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"));
+    server.kill().unwrap();
+    let mut log = String::new();
+    server.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+    server.wait().unwrap();
+    let claims = URL_SAFE_NO_PAD.decode(token.split('.').nth(1).unwrap()).unwrap();
+    let claims: Value = serde_json::from_slice(&claims).unwrap();
+    let (path, _) = next.split_once('?').unwrap();
+    let asked = format!(" INFO  GET {path} 204 from 127.0.0.1 device {}", claims["sub"].as_str().unwrap());
+    let line =
+        log.lines().find(|line| line.ends_with(&asked)).unwrap_or_else(|| panic!("{asked} is not in {log}"));
+    let time = line.strip_suffix(&asked).unwrap();
+    assert!(time.len() == 24 && time.ends_with('Z') && time.starts_with("20"), "{time}");
+    assert!(!log.contains('\u{9b}') && log.lines().all(|line| line.len() < 3000), "{log}");
+}
+
+#[test]
+fn single_steps_are_measured_without_a_server() {
+    let text = said(&program(&["measure", "--tokens", "10", "--names", "1000"]));
+    assert_eq!(text.matches("µs").count(), 4, "{text}");
+    assert!(text.contains("100 found"), "{text}");
 }
 
 #[test]

@@ -2,75 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use crate::common;
-
-use std::io::{BufRead, BufReader};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
-
-use crate::common::{Device, artifact, parse, request_bytes, server, server_in};
-use rust_ota_server::client::Management;
+use crate::common::{Device, Process, artifact, server, server_in};
 use rust_ota_server::{Options, Server, StartError, StoreError};
 use serde_json::json;
-
-/// A server in a process of its own.
-struct Process {
-    child: Child,
-    url: String,
-    management: Management,
-}
-
-impl Process {
-    fn start(folder: &Path) -> Process {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_rust-ota-server"))
-            .args(["serve", "--listen", "127.0.0.1:0", "--quiet", "--data"])
-            .arg(folder)
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let url =
-            line.trim().strip_prefix("listening on ").expect("the line that says it is ready").to_owned();
-        let token = std::fs::read_to_string(folder.join("management-token")).unwrap();
-        let management = Management::new(&url, &token);
-        Process { child, url, management }
-    }
-
-    /// As if the power had gone.
-    fn kill(mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-
-    fn ask(&self, device: &Device, method: &str, path: &str, body: &str) -> common::Answer {
-        let address = self.url.strip_prefix("http://").unwrap();
-        let token = format!("Bearer {}", device.token);
-        let mut stream = std::net::TcpStream::connect(address).unwrap();
-        let bytes =
-            request_bytes(method, path, &[("Host", address), ("Authorization", &token)], body.as_bytes());
-        std::io::Write::write_all(&mut stream, &bytes).unwrap();
-        let mut answer = Vec::new();
-        std::io::Read::read_to_end(&mut stream, &mut answer).unwrap();
-        parse(&answer).unwrap()
-    }
-
-    fn authenticate(&self, device: &mut Device) -> u16 {
-        let address = self.url.strip_prefix("http://").unwrap();
-        let (body, signature) = device.auth_request();
-        let mut stream = std::net::TcpStream::connect(address).unwrap();
-        let path = "/api/devices/v1/authentication/auth_requests";
-        let bytes = request_bytes("POST", path, &[("X-MEN-Signature", &signature)], body.as_bytes());
-        std::io::Write::write_all(&mut stream, &bytes).unwrap();
-        let mut answer = Vec::new();
-        std::io::Read::read_to_end(&mut stream, &mut answer).unwrap();
-        let answer = parse(&answer).unwrap();
-        if answer.status == 200 {
-            device.token = answer.text();
-        }
-        answer.status
-    }
-}
 
 const NEXT: &str =
     "/api/devices/v1/deployments/device/deployments/next?artifact_name=release-1&device_type=testdev";
@@ -167,16 +101,4 @@ fn damaged_secrets_are_an_error_and_not_replaced() {
         std::fs::write(&path, before).unwrap();
     }
     Server::start(Options::new(folder.path())).unwrap();
-}
-
-#[test]
-fn left_overs_of_uploads_are_removed() {
-    let (running, _, folder) = server(|options| options);
-    running.stop();
-    std::fs::write(folder.path().join("incoming/half"), b"x").unwrap();
-    std::fs::write(folder.path().join("artifacts/unknown.mender"), b"x").unwrap();
-    drop(Server::start(Options::new(folder.path())).unwrap());
-    for name in ["artifacts", "incoming"] {
-        assert_eq!(std::fs::read_dir(folder.path().join(name)).unwrap().count(), 0, "{name}");
-    }
 }

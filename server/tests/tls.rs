@@ -9,6 +9,7 @@ use std::net::TcpStream;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use rust_ota_server::client::Management;
 use rust_ota_server::{Options, Running, Server, StartError};
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -69,4 +70,65 @@ fn certificates_that_cannot_be_used_are_an_error_at_the_start() {
     let other_key = start(|o| o.tls(fixture("tls-server.pem"), fixture("tls-client.key")));
     assert!(matches!(other_key, Err(StartError::Tls { .. })), "{other_key:?}");
     assert!(matches!(start(|o| o.client_ca(fixture("tls-ca.pem"))), Err(StartError::ClientCaWithoutTls)));
+}
+
+/// What the command line says to a server that speaks TLS.
+fn devices(running: &Running, folder: &std::path::Path, ca: Option<&str>) -> std::process::Output {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_rust-ota-server"));
+    command.args(["devices", "--server", running.url(), "--token-file"]).arg(folder.join("management-token"));
+    command.env("XDG_CONFIG_HOME", folder.join("none"));
+    if let Some(ca) = ca {
+        command.arg("--ca").arg(fixture(ca));
+    }
+    command.output().unwrap()
+}
+
+#[test]
+fn the_command_line_asks_over_tls_and_trusts_whom_it_is_told_to() {
+    let (running, _, folder) = common::server(with_tls);
+    let output = devices(&running, folder.path(), Some("tls-ca.pem"));
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "no devices\n", "{output:?}");
+    // Neither everybody nor somebody else.
+    for ca in [None, Some("tls-self.pem")] {
+        let output = devices(&running, folder.path(), ca);
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{error}");
+        assert!(error.contains("--ca FILE"), "{error}");
+    }
+    let output = devices(&running, folder.path(), Some("tls-client.key"));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("no certificate in it"), "{output:?}");
+}
+
+#[test]
+fn a_certificate_that_signs_itself_is_trusted_when_it_is_named() {
+    let (running, _, folder) =
+        common::server(|options| options.tls(fixture("tls-self.pem"), fixture("tls-self.key")));
+    let output = devices(&running, folder.path(), Some("tls-self.pem"));
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "no devices\n", "{output:?}");
+    assert_eq!(devices(&running, folder.path(), Some("tls-ca.pem")).status.code(), Some(1));
+}
+
+#[test]
+fn artifacts_and_sessions_go_over_tls_too() {
+    let (running, _, _folder) = common::server(with_tls);
+    let management =
+        Management::with_authority(running.url(), running.management_token(), Some(&fixture("tls-ca.pem")));
+    let file = common::artifact_with("release-2", "testdev", 1_000_000, |_| {});
+    let id = management.upload_artifact(file.path()).unwrap();
+    assert_eq!(management.artifacts().unwrap()[0]["id"], *id);
+    let device = management.preauthorize(&serde_json::json!({ "mac": "a" }), &common::Device::new("a").pem());
+    // The handshake of the WebSocket was read by the server: it is the device that is missing.
+    let refused = management.connect(&device.unwrap()).unwrap_err().to_string();
+    assert!(refused.contains("404") && refused.contains("device disconnected"), "{refused}");
+    let stranger = Management::with_authority(running.url(), "x", Some(&fixture("tls-self.pem")));
+    assert!(stranger.connect("any").unwrap_err().to_string().contains("--ca FILE"));
+}
+
+#[test]
+fn a_server_without_tls_is_told_from_one_that_is_not_trusted() {
+    let (running, _, _folder) = common::server(|options| options);
+    let url = running.url().replace("http://", "https://");
+    let management = Management::with_authority(&url, "x", Some(&fixture("tls-ca.pem")));
+    let error = management.devices().unwrap_err().to_string();
+    assert!(error.contains("is it http?"), "{error}");
 }

@@ -1,5 +1,6 @@
 //! Artifacts: they are read while they come in, and kept when they are what they say.
 
+use std::cmp::Ordering;
 use std::io::Read;
 use std::time::Duration;
 
@@ -9,10 +10,10 @@ use hyper::body::Incoming;
 use hyper::{Method, StatusCode};
 use ring::digest;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tokio::io::AsyncWriteExt;
 
-use super::paging::Page;
+use super::paging::{Direction, Page, sort};
 use super::{ApiError, Call, Reply, Shared, download, reply};
 use crate::domain::model::{Artifact, ArtifactFile};
 use crate::domain::time::Timestamp;
@@ -20,6 +21,9 @@ use crate::domain::{id, limits};
 
 /// Longest description.
 const DESCRIPTION_BYTES: u64 = 4096;
+
+/// Files that the artifact of a device in a deployment lists: it is told again for each device.
+const FILES_OF_AN_IMAGE: usize = 10;
 
 /// Whether the body of a request is an artifact and has to be read by [`route`].
 pub(super) fn is_upload(call: &Call) -> bool {
@@ -33,6 +37,11 @@ pub(super) async fn route(
     rest: &[&str],
     upload: Option<Incoming>,
 ) -> Result<Reply, ApiError> {
+    if let [one, ..] = rest {
+        if !matches!(*one, "list" | "generate" | "directupload") {
+            reply::check_id(one)?;
+        }
+    }
     match (rest, &call.method) {
         ([], &Method::POST) => match upload {
             Some(body) => take(shared, call, body).await,
@@ -41,7 +50,7 @@ pub(super) async fn route(
         ([] | ["list"], &Method::GET) => list(shared, call),
         ([id], &Method::GET) => {
             let fleet = shared.fleet();
-            let artifact = fleet.artifact(id).ok_or_else(ApiError::not_found)?;
+            let artifact = fleet.shown_artifact(id).ok_or_else(ApiError::not_found)?;
             Ok(reply::json(StatusCode::OK, &describe(artifact)))
         }
         ([id], &Method::PUT) => {
@@ -67,7 +76,7 @@ pub(super) async fn route(
             Ok(reply::empty(StatusCode::NO_CONTENT))
         }
         ([id, "download"], &Method::GET) => {
-            let artifact = shared.fleet().artifact(id).cloned().ok_or_else(ApiError::not_found)?;
+            let artifact = shared.fleet().shown_artifact(id).cloned().ok_or_else(ApiError::not_found)?;
             let link = download::link(shared, call, &artifact);
             Ok(reply::json(StatusCode::OK, &json!({ "uri": link.uri, "expire": link.expire })))
         }
@@ -77,55 +86,118 @@ pub(super) async fn route(
 
 /// How much there is.
 pub(super) fn storage(shared: &Shared) -> Result<Reply, ApiError> {
-    let usage: u64 = shared.fleet().artifacts().map(|artifact| artifact.size).sum();
+    let usage = shared.fleet().artifact_bytes();
     Ok(reply::json(StatusCode::OK, &json!({ "limit": 0, "usage": usage })))
 }
 
 fn list(shared: &Shared, call: &Call) -> Result<Reply, ApiError> {
     let page = Page::of(call)?;
-    let (names, device_type) = (call.queries("name"), call.query("device_type"));
-    let named = |artifact: &Artifact| {
-        let one = |name: &String| match name.strip_suffix('*') {
-            Some(start) => artifact.name.starts_with(start),
-            None => artifact.name == *name,
-        };
-        names.is_empty() || names.iter().any(one)
-    };
+    let names = call.queries("name");
+    if names.len() > 1 && names.iter().any(|name| name.ends_with('*')) {
+        return Err(ApiError::bad_request("name: only one that ends in * can be asked for"));
+    }
+    let (description, device_type) = (call.query("description"), call.query("device_type"));
+    let mut criteria = sort(call)?;
+    // What is equal is told apart by its name.
+    criteria.push(("name".to_owned(), Direction::Ascending));
+    if criteria.iter().any(|(name, _)| compare(name).is_none()) {
+        return Err(ApiError::bad_request("sort: artifacts have a name, description, size and modified"));
+    }
     let fleet = shared.fleet();
     let mut found: Vec<&Artifact> = fleet
         .artifacts()
-        .filter(|artifact| named(artifact))
-        .filter(|artifact| device_type.as_ref().is_none_or(|kind| artifact.device_types.contains(kind)))
+        .filter(|artifact| names.is_empty() || names.iter().any(|name| fits(name, &artifact.name)))
+        .filter(|artifact| description.as_ref().is_none_or(|wanted| fits(wanted, &artifact.description)))
+        .filter(|artifact| {
+            let one = |wanted: &String| artifact.device_types.iter().any(|kind| fits(wanted, kind));
+            device_type.as_ref().is_none_or(one)
+        })
         .collect();
-    found.sort_by(|a, b| (b.modified, &a.name).cmp(&(a.modified, &b.name)));
+    for (name, direction) in criteria.iter().rev() {
+        if let Some(compare) = compare(name) {
+            found.sort_by(|a, b| direction.apply(compare(a, b)));
+        }
+    }
     Ok(page.list(call, &found, |artifact| describe(artifact)))
 }
 
+/// Whether `text` is the one that is wanted, or begins with it where that ends in `*`.
+fn fits(wanted: &str, text: &str) -> bool {
+    match wanted.strip_suffix('*') {
+        Some(start) => text.starts_with(start),
+        None => text == wanted,
+    }
+}
+
+/// How artifacts are compared by one of their fields.
+fn compare(field: &str) -> Option<fn(&Artifact, &Artifact) -> Ordering> {
+    Some(match field {
+        "name" => |a, b| a.name.cmp(&b.name),
+        "description" => |a, b| a.description.cmp(&b.description),
+        "size" => |a, b| a.size.cmp(&b.size),
+        "modified" => |a, b| a.modified.cmp(&b.modified),
+        _ => return None,
+    })
+}
+
 pub(super) fn describe(artifact: &Artifact) -> Value {
-    let files: Vec<Value> = artifact
-        .files
-        .iter()
-        .map(|file| json!({ "name": file.name, "checksum": file.checksum, "size": file.size }))
-        .collect();
+    let mut described = says(artifact, usize::MAX);
+    described["id"] = json!(artifact.id);
+    described["description"] = json!(artifact.description);
+    described["size"] = json!(artifact.size);
+    described["sha256"] = json!(artifact.sha256);
+    described["modified"] = json!(artifact.modified);
+    described
+}
+
+/// The artifact of a device in a deployment.
+pub(super) fn describe_image(artifact: &Artifact) -> Value {
     json!({
         "id": artifact.id,
+        "meta": { "description": artifact.description },
+        "meta_artifact": says(artifact, FILES_OF_AN_IMAGE),
+        "size": artifact.size,
+        "modified": artifact.modified,
+    })
+}
+
+/// What an artifact says about itself. Where there are more than `most` files, none is listed.
+fn says(artifact: &Artifact, most: usize) -> Value {
+    let listed = artifact.files.iter().filter(|_| artifact.files.len() <= most);
+    let files: Vec<Value> = listed
+        .map(|file| json!({ "name": file.name, "checksum": file.checksum, "size": file.size }))
+        .collect();
+    let mut update = json!({
+        "type_info": { "type": artifact.payload_type },
+        "files": if files.is_empty() { Value::Null } else { Value::Array(files) },
+    });
+    if let Some(meta_data) = &artifact.meta_data {
+        update["meta_data"] = meta_data.clone();
+    }
+    json!({
         "name": artifact.name,
-        "description": artifact.description,
         "device_types_compatible": artifact.device_types,
         "info": { "format": "mender", "version": 3 },
         "signed": artifact.signed,
-        "updates": [{
-            "type_info": { "type": artifact.payload_type },
-            "files": files,
-            "meta_data": artifact.meta_data,
-        }],
+        "updates": [update],
         "artifact_provides": artifact.provides,
-        "artifact_depends": artifact.depends,
+        "artifact_depends": depends(artifact),
         "clears_artifact_provides": artifact.clears_provides,
-        "size": artifact.size,
-        "sha256": artifact.sha256,
-        "modified": artifact.modified,
     })
+}
+
+/// As an artifact has them: those that are lists by their nature as lists, others of one value as that value.
+fn depends(artifact: &Artifact) -> Value {
+    let written = |(name, values): (&String, &Vec<String>)| {
+        let value = match values.as_slice() {
+            [one] if !matches!(name.as_str(), "artifact_name" | "artifact_group") => json!(one),
+            all => json!(all),
+        };
+        (name.clone(), value)
+    };
+    let mut depends: Map<String, Value> = artifact.depends.iter().map(written).collect();
+    depends.insert("device_type".to_owned(), json!(artifact.device_types));
+    Value::Object(depends)
 }
 
 /// What has come in as a file.
@@ -140,55 +212,63 @@ async fn take(shared: &Shared, call: &Call, body: Incoming) -> Result<Reply, Api
     let (received, description) = match result {
         Ok(received) => received,
         Err(error) => {
-            discard(shared, &id);
+            shared.store.blobs.discard(&id);
             return Err(error);
         }
     };
-    keep(shared, &id, received, description).await?;
+    keep(shared, &id, received, description, None).await?;
     Ok(reply::created(&format!("./management/v1/deployments/artifacts/{id}")))
 }
 
 /// Makes what came in an artifact of the fleet, if it is one.
-async fn keep(shared: &Shared, id: &str, received: Received, description: String) -> Result<(), ApiError> {
+async fn keep(
+    shared: &Shared,
+    id: &str,
+    received: Received,
+    description: String,
+    configuration_of: Option<String>,
+) -> Result<(), ApiError> {
     let path = shared.store.blobs.incoming(id);
     let read = tokio::task::spawn_blocking(move || read(&path)).await;
     let read = read.map_err(|_| ApiError::bad_request("the artifact could not be read"));
     let (header, files) = match read.and_then(|read| read) {
         Ok(read) => read,
         Err(error) => {
-            discard(shared, id);
+            shared.store.blobs.discard(id);
             return Err(error);
         }
     };
-    let artifact = record(id, header, files, received, description);
+    let mut artifact = record(id, header, files, received, description);
+    artifact.configuration_of = configuration_of;
     let kept = shared.store.blobs.clone();
     let to_keep = id.to_owned();
-    tokio::task::spawn_blocking(move || kept.keep(&to_keep))
-        .await
-        .map_err(|_| ApiError::bad_request("the artifact could not be kept"))??;
+    let moved = tokio::task::spawn_blocking(move || kept.keep(&to_keep)).await;
+    let moved = moved.map_err(|_| ApiError::bad_request("the artifact could not be kept"));
     // The file first: a record without its file would be offered to devices.
+    if let Err(error) = moved.and_then(|kept| Ok(kept?)) {
+        shared.store.blobs.discard(id);
+        return Err(error);
+    }
     if let Err(error) = shared.change(|fleet, _| fleet.add_artifact(artifact)).await {
-        shared.store.blobs.remove(id);
+        // A record that could not be stored yet will be, and then needs its file.
+        if shared.fleet().artifact(id).is_none() {
+            shared.store.blobs.remove(id);
+        }
         return Err(error);
     }
     Ok(())
 }
 
-/// Takes an artifact that this server has made, and that lies where uploads come in.
-pub(super) async fn keep_made(
+/// Takes the artifact of a device's configuration, which this server has made and which lies where uploads come in.
+pub(super) async fn keep_configuration(
     shared: &Shared,
     id: &str,
     bytes: &[u8],
-    description: String,
+    device: &str,
 ) -> Result<(), ApiError> {
     let sha256 = id::hex(digest::digest(&digest::SHA256, bytes).as_ref());
-    keep(shared, id, Received { size: bytes.len() as u64, sha256 }, description).await
-}
-
-fn discard(shared: &Shared, id: &str) {
-    if shared.store.blobs.incoming(id).exists() {
-        shared.store.blobs.discard(id);
-    }
+    let received = Received { size: bytes.len() as u64, sha256 };
+    keep(shared, id, received, format!("configuration of device {device}"), Some(device.to_owned())).await
 }
 
 /// Streams the form: the description, then the artifact into a file.
@@ -226,7 +306,7 @@ async fn receive(
         match field.name() {
             Some("description") => description = field.text().await.map_err(bad)?,
             Some("artifact") => {
-                let mut file = tokio::fs::File::create(shared.store.blobs.incoming(id)).await?;
+                let mut file = tokio::fs::File::from_std(shared.store.blobs.create(id)?);
                 let mut context = digest::Context::new(&digest::SHA256);
                 let mut size = 0_u64;
                 while let Some(bytes) =
@@ -303,5 +383,6 @@ fn record(
         size: received.size,
         sha256: received.sha256,
         modified: Timestamp::now(),
+        configuration_of: None,
     }
 }

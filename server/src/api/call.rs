@@ -8,6 +8,8 @@ use hyper::{Method, header};
 use serde::de::DeserializeOwned;
 
 use super::ApiError;
+use super::users::Person;
+use crate::domain::token::Claims;
 
 /// One request, read.
 pub(crate) struct Call {
@@ -20,6 +22,19 @@ pub(crate) struct Call {
     pub(crate) body: Bytes,
     /// What the connection may become.
     pub(crate) upgrade: Option<OnUpgrade>,
+    /// Who sends it, as far as its token says.
+    pub(crate) caller: Caller,
+}
+
+/// Who sends a request.
+#[derive(Debug, Clone)]
+pub(crate) enum Caller {
+    /// Nobody that is known.
+    Stranger,
+    /// A device whose token was valid.
+    Device(Claims),
+    /// A person.
+    Person(Person),
 }
 
 impl Call {
@@ -31,6 +46,7 @@ impl Call {
             method: parts.method,
             headers: parts.headers,
             body: Bytes::new(),
+            caller: Caller::Stranger,
         }
     }
 
@@ -51,22 +67,40 @@ impl Call {
         self.headers.get(name).and_then(|value| value.to_str().ok())
     }
 
-    /// The token of `Authorization: Bearer`.
+    /// The token of `Authorization: Bearer`. For a WebSocket also that of the cookie `JWT`: a page in a browser cannot
+    /// give it a header, and no page can make a browser send the header `Upgrade` for anything else.
     pub(crate) fn bearer(&self) -> Option<&str> {
-        let value = self.header(header::AUTHORIZATION.as_str())?;
+        let Some(value) = self.header(header::AUTHORIZATION.as_str()) else {
+            let is_websocket = self.has_word(&header::UPGRADE, "websocket");
+            return if is_websocket { self.cookie("JWT") } else { None };
+        };
         let (scheme, token) = value.split_once(' ')?;
         scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
     }
 
+    /// Whether one of the words of a header is `wanted`.
+    pub(crate) fn has_word(&self, name: &header::HeaderName, wanted: &str) -> bool {
+        let values = self.headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
+        values.flat_map(|value| value.split(',')).any(|word| word.trim().eq_ignore_ascii_case(wanted))
+    }
+
+    fn cookie(&self, name: &str) -> Option<&str> {
+        let values = self.headers.get_all(header::COOKIE).into_iter().filter_map(|value| value.to_str().ok());
+        let mut cookies = values.flat_map(|value| value.split(';'));
+        cookies.find_map(|cookie| cookie.trim().strip_prefix(name)?.strip_prefix('='))
+    }
+
     /// Every value of `name` in the query.
     pub(crate) fn queries(&self, name: &str) -> Vec<String> {
-        self.query
-            .split('&')
-            .filter_map(|pair| {
-                let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-                (decode(key) == name).then(|| decode(value))
-            })
-            .collect()
+        self.pairs().filter(|(key, _)| key == name).map(|(_, value)| value).collect()
+    }
+
+    /// Every name and value in the query.
+    pub(crate) fn pairs(&self) -> impl Iterator<Item = (String, String)> + '_ {
+        self.query.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
+            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+            (decode(key), decode(value))
+        })
     }
 
     /// The first value of `name` in the query.

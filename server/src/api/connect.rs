@@ -7,6 +7,7 @@ use hyper::{Method, StatusCode, header};
 use serde_json::json;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
+use super::users::Person;
 use super::{ApiError, Call, Reply, Shared, reply};
 use crate::connect::socket::{self, End};
 use crate::connect::{ConnectError, LineEnd};
@@ -15,7 +16,7 @@ use crate::domain::token::Claims;
 impl From<ConnectError> for ApiError {
     fn from(error: ConnectError) -> ApiError {
         match error {
-            ConnectError::NotConnected => ApiError::conflict("the device is not connected"),
+            ConnectError::NotConnected => ApiError::conflict("device disconnected"),
             ConnectError::TooManySessions => {
                 ApiError::new(StatusCode::TOO_MANY_REQUESTS, "the device has too many sessions")
             }
@@ -77,7 +78,7 @@ pub(super) fn device(call: &Call, claims: Claims) -> Result<Reply, ApiError> {
 pub(super) async fn route(
     shared: &Shared,
     call: &Call,
-    user: &str,
+    person: &Person,
     rest: &[&str],
 ) -> Result<Reply, ApiError> {
     let ["devices", device, rest @ ..] = rest else { return Err(ApiError::not_found()) };
@@ -99,11 +100,16 @@ pub(super) async fn route(
             Ok(reply::json(StatusCode::OK, &answer))
         }
         (["connect"], &Method::GET) => upgrade(call, || {
-            let (end, line) = board.open(device, user)?;
+            let (end, line) =
+                board.open(device, &person.name, person.login.as_ref()).map_err(|error| match error {
+                    // There is nothing to open; a command that could not be told is in conflict with that.
+                    ConnectError::NotConnected => ApiError::new(StatusCode::NOT_FOUND, "device disconnected"),
+                    ConnectError::TooManySessions | ConnectError::NoRandomness => error.into(),
+                })?;
             Ok(Who::Session(Box::new(End::Session(end)), line))
         }),
         ([kind @ ("check-update" | "send-inventory")], &Method::POST) => {
-            board.command(device, kind, user).await?;
+            board.command(device, kind, &person.name).await?;
             Ok(reply::empty(StatusCode::ACCEPTED))
         }
         _ => Err(ApiError::not_found()),
@@ -112,16 +118,12 @@ pub(super) async fn route(
 
 /// Answers a handshake (RFC 6455, section 4.2) for whoever `who` lets in.
 fn upgrade(call: &Call, who: impl FnOnce() -> Result<Who, ApiError>) -> Result<Reply, ApiError> {
-    let has = |name: header::HeaderName, wanted: &str| {
-        let values = call.headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
-        values.flat_map(|value| value.split(',')).any(|word| word.trim().eq_ignore_ascii_case(wanted))
-    };
-    let is_handshake = has(header::CONNECTION, "upgrade")
-        && has(header::UPGRADE, "websocket")
-        && has(header::SEC_WEBSOCKET_VERSION, "13");
+    let is_handshake = call.has_word(&header::CONNECTION, "upgrade")
+        && call.has_word(&header::UPGRADE, "websocket")
+        && call.has_word(&header::SEC_WEBSOCKET_VERSION, "13");
     let key = call.header(header::SEC_WEBSOCKET_KEY.as_str()).filter(|_| is_handshake);
     let (Some(key), Some(upgrade)) = (key, call.upgrade.clone()) else {
-        return Err(ApiError::bad_request("a WebSocket handshake of version 13 is expected"));
+        return Err(ApiError::bad_request("the client is not using the websocket protocol"));
     };
     let accept = derive_accept_key(key.as_bytes());
     let promised = Promised { upgrade, who: who()? };

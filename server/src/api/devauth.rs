@@ -10,24 +10,31 @@ use super::paging::Page;
 use super::{ApiError, Call, Reply, Shared, reply};
 use crate::domain::fleet::{Admission, Fleet};
 use crate::domain::identity::Identity;
-use crate::domain::model::Device;
+use crate::domain::model::{AuthStatus, Device};
 use crate::domain::pubkey::PublicKey;
 
 pub(super) async fn route(shared: &Shared, call: &Call, rest: &[&str]) -> Result<Reply, ApiError> {
     match (rest, &call.method) {
         (["devices"], &Method::GET) => {
-            list(shared, call, &Wanted { id: Ids::from(call.queries("id")), status: call.query("status") })
+            let wanted =
+                Wanted { id: Ids::from(call.queries("id")), status: Ids::from(call.queries("status")) };
+            list(shared, call, &wanted)
         }
         (["devices"], &Method::POST) => preauthorize(shared, call).await,
         (["devices", "search"], &Method::POST) => list(shared, call, &call.json()?),
         (["devices", "count"], &Method::GET) => {
-            let wanted = Wanted { id: None, status: call.query("status") };
+            let wanted = Wanted { id: None, status: Ids::from(call.queries("status")) };
+            wanted.check()?;
             let fleet = shared.fleet();
             let count = fleet.devices().filter(|device| wanted.has(device)).count();
             Ok(reply::json(StatusCode::OK, &json!({ "count": count })))
         }
         (["limits", "max_devices"], &Method::GET) => {
-            Ok(reply::json(StatusCode::OK, &json!({ "limit": shared.options.max_devices })))
+            let limit = match shared.options.max_devices {
+                0 => json!(-1),
+                most => json!(most),
+            };
+            Ok(reply::json(StatusCode::OK, &json!({ "limit": limit })))
         }
         (["devices", id], &Method::GET) => {
             let fleet = shared.fleet();
@@ -67,8 +74,20 @@ enum Ids {
 }
 
 impl Ids {
-    fn from(ids: Vec<String>) -> Option<Ids> {
+    fn from(mut ids: Vec<String>) -> Option<Ids> {
+        ids.retain(|id| !id.is_empty());
         (!ids.is_empty()).then_some(Ids::Many(ids))
+    }
+
+    fn as_slice(&self) -> &[String] {
+        match self {
+            Ids::One(one) => std::slice::from_ref(one),
+            Ids::Many(many) => many,
+        }
+    }
+
+    fn has(&self, text: &str) -> bool {
+        self.as_slice().iter().any(|id| id == text)
     }
 }
 
@@ -77,24 +96,33 @@ struct Wanted {
     #[serde(default)]
     id: Option<Ids>,
     #[serde(default)]
-    status: Option<String>,
+    status: Option<Ids>,
 }
 
 impl Wanted {
+    fn check(&self) -> Result<(), ApiError> {
+        let statuses = self.status.as_ref().map_or(&[][..], Ids::as_slice);
+        match statuses.iter().all(|name| AuthStatus::parse(name).is_some()) {
+            true => Ok(()),
+            false => Err(ApiError::bad_request(
+                "status is one of accepted, pending, preauthorized, rejected and noauth",
+            )),
+        }
+    }
+
     fn has(&self, device: &Device) -> bool {
-        let id = match &self.id {
-            None => true,
-            Some(Ids::One(id)) => *id == device.id,
-            Some(Ids::Many(ids)) => ids.contains(&device.id),
-        };
-        id && self.status.as_ref().is_none_or(|status| status == device.status().name())
+        self.id.as_ref().is_none_or(|ids| ids.has(&device.id))
+            && self.status.as_ref().is_none_or(|statuses| statuses.has(device.status().name()))
     }
 }
 
 fn list(shared: &Shared, call: &Call, wanted: &Wanted) -> Result<Reply, ApiError> {
     let page = Page::of(call)?;
+    wanted.check()?;
     let fleet = shared.fleet();
-    let devices: Vec<&Device> = fleet.devices().filter(|device| wanted.has(device)).collect();
+    let mut devices: Vec<&Device> = fleet.devices().filter(|device| wanted.has(device)).collect();
+    // By status, and within one in the order of the ids.
+    devices.sort_by_cached_key(|device| device.status().name());
     Ok(page.list(call, &devices, |device| describe(&fleet, device)))
 }
 
@@ -105,6 +133,7 @@ fn describe(fleet: &Fleet, device: &Device) -> Value {
         .map(|set| {
             json!({
                 "id": set.id,
+                "device_id": device.id,
                 "identity_data": device.identity,
                 "pubkey": set.pubkey,
                 "status": set.status,
@@ -140,8 +169,20 @@ async fn preauthorize(shared: &Shared, call: &Call) -> Result<Reply, ApiError> {
     let identity = Identity::new(wanted.identity_data)
         .map_err(|error| ApiError::bad_request(&format!("identity_data: {error:?}")))?;
     let key = PublicKey::parse(&wanted.pubkey)
-        .map_err(|error| ApiError::bad_request(&format!("pubkey: {error:?}")))?;
-    let id = shared.change(|fleet, now| fleet.preauthorize(&identity, &key.pem, wanted.force, now)).await?;
+        .map_err(|_| ApiError::bad_request("invalid auth request: cannot decode public key"))?;
+    let preauthorized =
+        shared.change(|fleet, now| fleet.preauthorize(&identity, &key.pem, wanted.force, now)).await;
+    let id = match preauthorized {
+        Ok(id) => id,
+        Err(error) if error.status == StatusCode::CONFLICT => {
+            // What is in the way.
+            let fleet = shared.fleet();
+            let known = fleet.devices().find(|device| device.identity_sha256 == identity.sha256);
+            let known = known.ok_or(error)?;
+            return Ok(reply::json(StatusCode::CONFLICT, &describe(&fleet, known)));
+        }
+        Err(error) => return Err(error),
+    };
     Ok(reply::created(&format!("/api/management/v2/devauth/devices/{id}")))
 }
 

@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use client_core::text::printable;
 use hyper::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::call::Caller;
 use super::{ApiError, Call, Reply, Shared, connect, deviceconfig, download, reply};
 use crate::domain::fleet::{AuthDecision, Next, Reported, Request};
 use crate::domain::identity::Identity;
@@ -69,17 +71,25 @@ fn device_of(shared: &Shared, call: &Call) -> Result<String, ApiError> {
     claims_of(shared, call).map(|claims| claims.sub)
 }
 
+/// Its token was checked before the body came. Meanwhile the device may have been rejected.
 fn claims_of(shared: &Shared, call: &Call) -> Result<Claims, ApiError> {
+    match &call.caller {
+        Caller::Device(claims) if shared.fleet().is_valid(claims) => Ok(claims.clone()),
+        Caller::Device(_) | Caller::Person(_) | Caller::Stranger => Err(ApiError::unauthorized(UNAUTHORIZED)),
+    }
+}
+
+/// The device whose token the request has.
+pub(super) fn caller(shared: &Shared, call: &Call) -> Caller {
     let now = Timestamp::now();
-    let refused = || ApiError::unauthorized(UNAUTHORIZED);
-    let token = call.bearer().ok_or_else(refused)?;
-    let claims = shared.store.secrets.tokens.verify(token, now).map_err(|_| refused())?;
+    let token = call.bearer().and_then(|token| shared.store.secrets.tokens.verify(token, now).ok());
+    let Some(claims) = token else { return Caller::Stranger };
     let fleet = shared.fleet();
     if !fleet.is_valid(&claims) {
-        return Err(refused());
+        return Caller::Stranger;
     }
     fleet.check_in(&claims.sub, now);
-    Ok(claims)
+    Caller::Device(claims)
 }
 
 #[derive(Deserialize)]
@@ -97,8 +107,10 @@ async fn authenticate(shared: &Shared, call: &Call) -> Result<Reply, ApiError> {
     if request.id_data.is_empty() || request.pubkey.is_empty() {
         return Err(ApiError::bad_request("id_data and pubkey must be provided"));
     }
-    let key = PublicKey::parse(&request.pubkey)
-        .map_err(|error| ApiError::bad_request(&format!("cannot decode public key: {error:?}")))?;
+    let key = PublicKey::parse(&request.pubkey).map_err(|error| {
+        log::info!("a device sent a public key that is none: {error:?}");
+        ApiError::bad_request("invalid auth request: cannot decode public key")
+    })?;
     let identity = Identity::parse(&request.id_data)
         .map_err(|error| ApiError::bad_request(&format!("cannot decode id_data: {error:?}")))?;
     // Over the bytes as they came: their JSON could be written in more than one way.
@@ -162,8 +174,14 @@ async fn next(shared: &Shared, call: &Call, device: &str, request: &Request) -> 
     if !shared.fleet().has_work(device) {
         return Ok(reply::empty(StatusCode::NO_CONTENT));
     }
-    match shared.change(|fleet, now| fleet.next(device, request, now)).await? {
-        Next::Nothing => Ok(reply::empty(StatusCode::NO_CONTENT)),
+    let mut answer = shared.change(|fleet, now| fleet.next(device, request, now)).await?;
+    if let Next::Make(wanted) = answer {
+        deviceconfig::make(shared, wanted).await?;
+        answer = shared.change(|fleet, now| fleet.next(device, request, now)).await?;
+    }
+    match answer {
+        // It has just been made, so this is a deployment that another change has put in its place: next time.
+        Next::Make(_) | Next::Nothing => Ok(reply::empty(StatusCode::NO_CONTENT)),
         Next::Conflict => Err(ApiError::conflict("the device is not what it was when the deployment began")),
         Next::Offer { deployment, artifact } => {
             let link = download::link(shared, call, &artifact);
@@ -222,7 +240,11 @@ async fn log(shared: &Shared, call: &Call, device: &str, deployment: &str) -> Re
     if report.messages.is_empty() || report.messages.iter().any(wrong) {
         return Err(ApiError::bad_request("each message needs a timestamp, a level and a text"));
     }
-    let line = |message: &Message| format!("{} {}: {}\n", message.timestamp, message.level, message.message);
+    // One line each, whatever a message has in it: it must not look like two, and must do nothing to a terminal.
+    let line = |message: &Message| {
+        let (level, text) = (printable(&message.level), printable(message.message.trim_end()));
+        format!("{} {level}: {text}\n", message.timestamp)
+    };
     let text: String = report.messages.iter().map(line).collect();
     shared.change(|fleet, _| fleet.report_log(device, deployment, text)).await?;
     Ok(reply::empty(StatusCode::NO_CONTENT))
@@ -255,12 +277,7 @@ async fn inventory(shared: &Shared, call: &Call, device: &str, how: Reported) ->
         }
         attributes.push(Attribute { name, value, description, timestamp: now });
     }
-    shared
-        .change(|fleet, now| {
-            let changes = fleet.report(device, attributes, how, now);
-            changes.map(|changes| ((), changes)).ok_or_else(ApiError::not_found)
-        })
-        .await?;
+    shared.change(|fleet, now| fleet.report(device, attributes, how, now)).await?;
     Ok(reply::empty(StatusCode::OK))
 }
 

@@ -1,15 +1,15 @@
 //! Device configuration: what a device is to be configured with, what it says it is, and deployments that bring it there.
 
 use std::collections::BTreeMap;
-use std::io::Cursor;
+use std::io::{Cursor, Write};
 
 use client_core::artifact::write::{self, ArtifactSpec, MetaData, SoftwareName};
 use client_core::artifact::{Compression, CompressionLevel, Signer};
 use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use super::{ApiError, Call, Reply, Shared, artifacts, reply};
-use crate::domain::fleet::{NewDeployment, Target};
+use super::{ApiError, Call, Reply, Shared, artifacts, deployments, reply};
+use crate::domain::fleet::{Configured, NewDeployment, Target};
 use crate::domain::id;
 
 /// The update module that takes configurations.
@@ -47,7 +47,12 @@ pub(super) async fn route(shared: &Shared, call: &Call, rest: &[&str]) -> Result
             shared.change(|fleet, now| found(fleet.configure(id, configured, now))).await?;
             Ok(reply::empty(StatusCode::NO_CONTENT))
         }
-        (["configurations", "device", id, "deploy"], &Method::POST) => deploy(shared, id).await,
+        (["configurations", "device", id, "deploy"], &Method::POST) => {
+            if !call.body.is_empty() {
+                deployments::refuse_unknown(call, &[])?;
+            }
+            deploy(shared, id).await
+        }
         _ => Err(ApiError::not_found()),
     }
 }
@@ -70,9 +75,14 @@ fn settings(call: &Call) -> Result<Settings, ApiError> {
 
 fn show(shared: &Shared, id: &str) -> Result<Reply, ApiError> {
     let fleet = shared.fleet();
-    fleet.device(id).ok_or_else(ApiError::not_found)?;
+    let device = fleet.device(id).ok_or_else(ApiError::not_found)?;
     let known = fleet.configuration(id).cloned().unwrap_or_default();
-    let mut shown = json!({ "id": id, "configured": known.configured, "reported": known.reported });
+    let mut shown = json!({
+        "id": id,
+        "configured": known.configured,
+        "reported": known.reported,
+        "updated_ts": known.updated_at.unwrap_or(device.created),
+    });
     let mut set = |name: &str, value: Option<Value>| {
         if let Some(value) = value {
             shown[name] = value;
@@ -80,46 +90,59 @@ fn show(shared: &Shared, id: &str) -> Result<Reply, ApiError> {
     };
     set("deployment_id", known.deployment.map(Value::from));
     set("reported_ts", known.reported_at.map(|time| json!(time)));
-    set("updated_ts", known.updated_at.map(|time| json!(time)));
     Ok(reply::json(StatusCode::OK, &shown))
 }
 
-/// Makes an artifact of what is configured, and orders it for the device.
+/// Orders what is configured for the device. Its artifact is made when the device asks.
 async fn deploy(shared: &Shared, device: &str) -> Result<Reply, ApiError> {
-    let (configured, device_type) = {
-        let fleet = shared.fleet();
-        fleet.device(device).ok_or_else(ApiError::not_found)?;
-        let configured = fleet.configuration(device).map(|known| known.configured.clone());
-        let attribute = fleet.inventory(device).and_then(|known| known.attributes.get("device_type"));
-        let device_type = attribute.and_then(|attribute| attribute.value.as_str()).map(str::to_owned);
-        (configured.unwrap_or_default(), device_type)
-    };
-    let device_type =
-        device_type.ok_or_else(|| ApiError::conflict("the device has not said what type it is of"))?;
-    let artifact_id = id::uuid()?;
-    let name = format!("configuration-{artifact_id}");
-    let key = shared.options.configuration_key.clone();
-    if key.is_none() {
+    let name = format!("configuration-{}", id::uuid()?);
+    if shared.options.configuration_key.is_none() {
         log::warn!("{name} is not signed (no --configuration-key): devices that have a key refuse it");
     }
-    let (spec_name, incoming) = (name.clone(), shared.store.blobs.incoming(&artifact_id));
+    let (deployment, spent) = shared
+        .change(|fleet, now| {
+            fleet.device(device).ok_or_else(ApiError::not_found)?;
+            let configured = fleet.configuration(device).map(|known| known.configured.clone());
+            let new = NewDeployment {
+                name: name.clone(),
+                artifact_name: name,
+                target: Target::Devices(vec![device.to_owned()]),
+                force_installation: false,
+                configuration: Some(configured.unwrap_or_default()),
+            };
+            let (deployment, mut changes) = fleet.create(new, now)?;
+            changes.extend(fleet.configuration_deployed(device, &deployment).unwrap_or_default());
+            let (spent, gone) = fleet.drop_spent_configurations();
+            changes.extend(gone);
+            Ok::<_, ApiError>(((deployment, spent), changes))
+        })
+        .await?;
+    for id in spent {
+        shared.store.blobs.remove(&id);
+    }
+    Ok(reply::json(StatusCode::OK, &json!({ "deployment_id": deployment })))
+}
+
+/// Makes the artifact that a device is about to be offered.
+pub(super) async fn make(shared: &Shared, wanted: Configured) -> Result<(), ApiError> {
+    let artifact_id = id::uuid()?;
+    let key = shared.options.configuration_key.clone();
+    let (blobs, id) = (shared.store.blobs.clone(), artifact_id.clone());
+    let device = wanted.device.clone();
     let made = tokio::task::spawn_blocking(move || {
-        let bytes = artifact(&spec_name, &device_type, &configured, key.as_deref())?;
-        std::fs::write(incoming, &bytes)?;
+        let bytes = artifact(&wanted.artifact_name, &wanted.device_type, &wanted.settings, key.as_deref())?;
+        if let Err(error) = blobs.create(&id).and_then(|mut file| file.write_all(&bytes)) {
+            blobs.discard(&id);
+            return Err(error.into());
+        }
         Ok::<_, ApiError>(bytes)
     });
-    let bytes = made.await.map_err(|_| ApiError::bad_request("the artifact could not be made"))??;
-    let description = format!("configuration of device {device}");
-    artifacts::keep_made(shared, &artifact_id, &bytes, description).await?;
-    let new = NewDeployment {
-        name: name.clone(),
-        artifact_name: name,
-        target: Target::Devices(vec![device.to_owned()]),
-        force_installation: false,
-    };
-    let deployment = shared.change(|fleet, now| fleet.create(new, now)).await?;
-    shared.change(|fleet, _| found(fleet.configuration_deployed(device, &deployment))).await?;
-    Ok(reply::json(StatusCode::OK, &json!({ "deployment_id": deployment })))
+    let bytes = made.await.map_err(|_| ApiError::internal("the artifact could not be made"))??;
+    match artifacts::keep_configuration(shared, &artifact_id, &bytes, &device).await {
+        // The device has asked twice at once, and the other question was faster.
+        Err(error) if error.status == StatusCode::CONFLICT => Ok(()),
+        made => made,
+    }
 }
 
 /// An artifact without files, whose `meta-data` is the configuration.
@@ -138,7 +161,7 @@ fn artifact(
     spec.clear_software(&software);
     let failed = |what: &str, error: &dyn std::fmt::Display| {
         log::error!("{name}: {what}: {error}");
-        ApiError::bad_request("the artifact could not be made")
+        ApiError::internal("the artifact could not be made")
     };
     let signer = key.map(Signer::from_pem).transpose().map_err(|error| failed("the key", &error))?;
     let mut bytes = Vec::new();

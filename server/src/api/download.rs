@@ -12,8 +12,9 @@ use tokio::fs::File;
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 use tokio::sync::mpsc;
 
+use super::call::Caller;
 use super::{ApiError, Call, Reply, Shared, reply};
-use crate::domain::link::LinkError;
+use crate::domain::link::{Holder, LinkError};
 use crate::domain::model::Artifact;
 use crate::domain::time::Timestamp;
 
@@ -32,6 +33,12 @@ pub(super) struct Link {
 pub(super) fn link(shared: &Shared, call: &Call, artifact: &Artifact) -> Link {
     let expire = Timestamp::now().plus_seconds(shared.options.link_lifetime_seconds);
     let path = format!("/download/{}.mender", artifact.id);
+    let holder = match &call.caller {
+        Caller::Device(claims) => {
+            Holder::Device { device: claims.sub.clone(), auth_set: claims.jti.clone(), serial: claims.serial }
+        }
+        Caller::Person(_) | Caller::Stranger => Holder::Anybody,
+    };
     let base = match &shared.options.public_url {
         Some(url) => url.clone(),
         None => {
@@ -39,7 +46,7 @@ pub(super) fn link(shared: &Shared, call: &Call, artifact: &Artifact) -> Link {
             format!("{scheme}://{}", host(call).unwrap_or("127.0.0.1"))
         }
     };
-    Link { uri: base + &shared.store.secrets.links.sign(&path, expire), expire }
+    Link { uri: base + &shared.store.secrets.links.sign(&path, &holder, expire), expire }
 }
 
 /// The host that the client used, if it is nothing but a host.
@@ -52,14 +59,25 @@ pub(super) async fn route(shared: &Shared, call: &Call, rest: &[&str]) -> Result
     let ([name], &Method::GET | &Method::HEAD) = (rest, &call.method) else {
         return Err(ApiError::not_found());
     };
-    match shared.store.secrets.links.check(&call.path, &call.query, Timestamp::now()) {
-        Ok(()) => {}
-        Err(LinkError::Forged) => return Err(ApiError::new(StatusCode::FORBIDDEN, "the link is not valid")),
-        Err(LinkError::Expired) => return Err(ApiError::new(StatusCode::FORBIDDEN, "the link has expired")),
-    }
+    check(shared, call)?;
     let id = name.strip_suffix(".mender").ok_or_else(ApiError::not_found)?;
     let artifact = shared.fleet().artifact(id).cloned().ok_or_else(ApiError::not_found)?;
     send(shared, call, &artifact).await
+}
+
+/// Whether the link in the request opens what it names. That of a device does so while the device may speak.
+pub(super) fn check(shared: &Shared, call: &Call) -> Result<(), ApiError> {
+    let forbidden = |reason| Err(ApiError::new(StatusCode::FORBIDDEN, reason));
+    match shared.store.secrets.links.check(&call.path, &call.query, Timestamp::now()) {
+        Ok(Holder::Device { device, auth_set, serial })
+            if !shared.fleet().may_speak(&device, &auth_set, serial) =>
+        {
+            forbidden("the device that the link was for is not accepted any more")
+        }
+        Ok(Holder::Anybody | Holder::Device { .. }) => Ok(()),
+        Err(LinkError::Forged) => forbidden("the link is not valid"),
+        Err(LinkError::Expired) => forbidden("the link has expired"),
+    }
 }
 
 async fn send(shared: &Shared, call: &Call, artifact: &Artifact) -> Result<Reply, ApiError> {
@@ -78,6 +96,7 @@ async fn send(shared: &Shared, call: &Call, artifact: &Artifact) -> Result<Reply
     let mut answer = if wanted == Wanted::Nothing {
         reply::empty(status)
     } else if call.method == Method::HEAD {
+        whole(shared, artifact).await?;
         Response::new(reply::empty(status).into_body())
     } else {
         Response::new(stream(shared, artifact, start, length).await?)
@@ -106,6 +125,20 @@ async fn send(shared: &Shared, call: &Call, artifact: &Artifact) -> Result<Reply
     Ok(answer)
 }
 
+/// The file of an artifact, if all of it is there: what is sent is what was promised, or nothing.
+async fn whole(shared: &Shared, artifact: &Artifact) -> Result<File, ApiError> {
+    let path = shared.store.blobs.path(&artifact.id);
+    let damaged = |reason: String| {
+        log::error!("{} of artifact {}: {reason}", path.display(), artifact.name);
+        ApiError::internal("the file of the artifact is damaged")
+    };
+    let file = File::open(&path).await.map_err(|error| damaged(error.to_string()))?;
+    match file.metadata().await.map_err(|error| damaged(error.to_string()))?.len() {
+        size if size == artifact.size => Ok(file),
+        size => Err(damaged(format!("it has {size} bytes of {}", artifact.size))),
+    }
+}
+
 /// The bytes from the disk, a few pieces ahead of the client.
 async fn stream(
     shared: &Shared,
@@ -113,8 +146,9 @@ async fn stream(
     start: u64,
     length: u64,
 ) -> Result<super::Body, ApiError> {
-    let mut file = File::open(shared.store.blobs.path(&artifact.id)).await?;
+    let mut file = whole(shared, artifact).await?;
     file.seek(SeekFrom::Start(start)).await?;
+    let path = shared.store.blobs.path(&artifact.id);
     let (sender, receiver) = mpsc::channel::<std::io::Result<Frame<Bytes>>>(PIECES);
     tokio::spawn(async move {
         let mut left = length;
@@ -131,6 +165,9 @@ async fn stream(
                 Err(error) => Err(error),
             };
             let failed = result.is_err();
+            if let Err(error) = &result {
+                log::error!("{} ends {left} bytes early: {error}", path.display());
+            }
             // The client has gone.
             if sender.send(result).await.is_err() || failed {
                 break;

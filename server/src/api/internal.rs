@@ -1,9 +1,16 @@
-//! Faults, set by tests from outside. There only when the server was told so.
+//! What is asked by whoever watches the server, and faults, set by tests from outside: those only when the server was told
+//! so.
 
 use hyper::{Method, StatusCode};
 
 use super::{ApiError, Call, Reply, Shared, reply};
 use serde_json::json;
+
+/// Whether the server works: as long as nothing can be stored it does not, and says why.
+pub(super) fn health(shared: &Shared) -> Result<Reply, ApiError> {
+    shared.store.writer.check()?;
+    Ok(reply::empty(StatusCode::NO_CONTENT))
+}
 
 pub(super) fn faults(shared: &Shared, call: &Call) -> Result<Reply, ApiError> {
     match call.method {

@@ -1,14 +1,22 @@
 //! What devices reported, groups, and searches over both.
 
+use std::cmp::Ordering;
+
 use hyper::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::paging::Page;
+use super::paging::{Direction, Page, sort};
+use super::search::compare;
 use super::{ApiError, Call, Reply, Shared, reply};
 use crate::domain::fleet::Fleet;
 use crate::domain::limits;
 use crate::domain::model::Device;
+
+/// What can be asked of a list of devices; every other query names an attribute.
+const OWN_QUERIES: [&str; 5] = ["page", "per_page", "sort", "has_group", "group"];
+/// Attributes that one query may name.
+const ATTRIBUTE_QUERIES: usize = 20;
 
 pub(super) async fn route(
     shared: &Shared,
@@ -21,7 +29,7 @@ pub(super) async fn route(
         ("v1", ["devices", id], &Method::GET) => {
             let fleet = shared.fleet();
             let device = fleet.device(id).ok_or_else(ApiError::not_found)?;
-            Ok(reply::json(StatusCode::OK, &describe(&fleet, device)))
+            Ok(reply::json_with_etag(&describe(&fleet, device)))
         }
         ("v1", ["devices", id, "group"], &Method::GET) => {
             let fleet = shared.fleet();
@@ -58,16 +66,20 @@ pub(super) async fn route(
             let fleet = shared.fleet();
             let inside = fleet.devices().filter(|device| device.group.as_ref() == Some(&group));
             let ids: Vec<&str> = inside.map(|device| device.id.as_str()).collect();
+            // A group is there as long as a device is in it.
+            if ids.is_empty() {
+                return Err(ApiError::not_found());
+            }
             Ok(page.list(call, &ids, |id| *id))
         }
         ("v1", ["groups", group, "devices"], &Method::PATCH) => {
             let group = super::call::decode(group);
             check_group(&group)?;
-            set_groups(shared, call.json()?, None, Some(&group)).await
+            set_groups(shared, some_ids(call)?, None, Some(&group)).await
         }
         ("v1", ["groups", group, "devices"], &Method::DELETE) => {
             let group = super::call::decode(group);
-            set_groups(shared, call.json()?, Some(&group), None).await
+            set_groups(shared, some_ids(call)?, Some(&group), None).await
         }
         ("v1", ["groups", group], &Method::DELETE) => {
             let group = super::call::decode(group);
@@ -111,6 +123,11 @@ async fn set_groups(
     Ok(reply::json(StatusCode::OK, &json!({ "updated_count": updated, "matched_count": matched })))
 }
 
+fn some_ids(call: &Call) -> Result<Vec<String>, ApiError> {
+    let ids: Vec<String> = call.json()?;
+    if ids.is_empty() { Err(ApiError::bad_request("no device IDs present in payload")) } else { Ok(ids) }
+}
+
 fn check_group(group: &str) -> Result<(), ApiError> {
     let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
     if group.is_empty() || group.len() > limits::NAME_CHARS || !group.chars().all(plain) {
@@ -132,14 +149,69 @@ async fn set_group(shared: &Shared, id: &str, group: Option<String>) -> Result<R
 fn list(shared: &Shared, call: &Call) -> Result<Reply, ApiError> {
     let page = Page::of(call)?;
     let group = call.query("group");
-    let has_group = call.query("has_group").map(|text| text == "true");
+    let has_group = match call.query("has_group").as_deref() {
+        None | Some("") => None,
+        Some("true") => Some(true),
+        Some("false") => Some(false),
+        Some(_) => return Err(ApiError::bad_request("has_group is true or false")),
+    };
+    let criteria = sort(call)?;
+    let others = call.pairs().filter(|(name, _)| !OWN_QUERIES.contains(&name.as_str()));
+    let others: Vec<(String, String)> = others.collect();
+    if others.len() > ATTRIBUTE_QUERIES {
+        return Err(ApiError::bad_request("too many attributes"));
+    }
     let fleet = shared.fleet();
-    let found: Vec<&Device> = fleet
+    let mut found: Vec<&Device> = fleet
         .devices()
         .filter(|device| group.is_none() || device.group == group)
         .filter(|device| has_group.is_none_or(|wanted| device.group.is_some() == wanted))
+        .filter(|device| others.is_empty() || has_all(&attributes(&fleet, device), &others))
         .collect();
+    if !criteria.is_empty() {
+        let mut keyed: Vec<(&Device, Vec<Option<Value>>)> =
+            found.into_iter().map(|device| (device, keys(&attributes(&fleet, device), &criteria))).collect();
+        keyed.sort_by(|(_, a), (_, b)| {
+            let each = criteria.iter().zip(a.iter().zip(b));
+            each.fold(Ordering::Equal, |so_far, ((_, direction), (a, b))| {
+                so_far.then_with(|| direction.apply(compare(a.as_ref(), b.as_ref())))
+            })
+        });
+        found = keyed.into_iter().map(|(device, _)| device).collect();
+    }
     Ok(page.list(call, &found, |device| describe(&fleet, device)))
+}
+
+/// Whether the attributes of a device have each of these values.
+fn has_all(attributes: &[Value], wanted: &[(String, String)]) -> bool {
+    wanted.iter().all(|(name, value)| named(attributes, name).any(|attribute| is(&attribute["value"], value)))
+}
+
+/// The attributes called `name`, of whatever scope. Names that the server gives are only its own: a device must not say
+/// that it is accepted.
+fn named<'a>(attributes: &'a [Value], name: &'a str) -> impl Iterator<Item = &'a Value> {
+    let is_own = matches!(name, "status" | "group");
+    attributes
+        .iter()
+        .filter(move |attribute| attribute["name"] == name && !(is_own && attribute["scope"] == "inventory"))
+}
+
+fn is(value: &Value, wanted: &str) -> bool {
+    match value {
+        Value::String(text) => text == wanted,
+        Value::Number(number) => number.as_f64().is_some_and(|number| wanted.parse() == Ok(number)),
+        Value::Bool(yes) => wanted.parse() == Ok(*yes),
+        Value::Array(values) => values.iter().any(|value| is(value, wanted)),
+        Value::Null | Value::Object(_) => false,
+    }
+}
+
+/// What a device is sorted by.
+fn keys(attributes: &[Value], criteria: &[(String, Direction)]) -> Vec<Option<Value>> {
+    // What a device reports comes last.
+    let value =
+        |(name, _): &(String, Direction)| named(attributes, name).last().map(|one| one["value"].clone());
+    criteria.iter().map(value).collect()
 }
 
 /// Every attribute of a device: scope, name, value.
@@ -147,7 +219,8 @@ pub(super) fn attributes(fleet: &Fleet, device: &Device) -> Vec<Value> {
     let attribute =
         |scope: &str, name: &str, value: Value| json!({ "scope": scope, "name": name, "value": value });
     let mut all = Vec::new();
-    for (name, value) in &device.identity {
+    // The status is the server's word, whatever a device calls a part of its identity.
+    for (name, value) in device.identity.iter().filter(|(name, _)| *name != "status") {
         all.push(attribute("identity", name, value.clone()));
     }
     all.push(attribute("identity", "status", json!(device.status())));
@@ -171,11 +244,18 @@ pub(super) fn attributes(fleet: &Fleet, device: &Device) -> Vec<Value> {
     all
 }
 
+/// The values that name a device, as texts.
+fn identities(device: &Device) -> Vec<String> {
+    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    device.identity.values().map(text).collect()
+}
+
 pub(super) fn describe(fleet: &Fleet, device: &Device) -> Value {
     let reported = fleet.inventory(&device.id).and_then(|inventory| inventory.updated);
     json!({
         "id": device.id,
         "updated_ts": reported.unwrap_or(device.updated),
+        "identities": identities(device),
         "attributes": attributes(fleet, device),
     })
 }

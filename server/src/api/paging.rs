@@ -1,11 +1,56 @@
 //! Lists in pages.
 
+use std::cmp::Ordering;
+
 use hyper::StatusCode;
 use hyper::header::HeaderValue;
 use serde::Serialize;
 
 use super::{ApiError, Call, Reply, reply};
 use crate::domain::limits;
+
+/// Criteria of one order.
+const CRITERIA: usize = 50;
+
+/// The order of a list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Direction {
+    Ascending,
+    Descending,
+}
+
+impl Direction {
+    pub(super) fn parse(text: &str) -> Result<Direction, ApiError> {
+        match text {
+            "" | "asc" => Ok(Direction::Ascending),
+            "desc" => Ok(Direction::Descending),
+            _ => Err(ApiError::bad_request("sort: the order is asc or desc")),
+        }
+    }
+
+    pub(super) fn apply(self, ordering: Ordering) -> Ordering {
+        match self {
+            Direction::Ascending => ordering,
+            Direction::Descending => ordering.reverse(),
+        }
+    }
+}
+
+/// `sort=name:asc,other:desc`, the most important first.
+pub(super) fn sort(call: &Call) -> Result<Vec<(String, Direction)>, ApiError> {
+    let wanted = call.queries("sort");
+    let words = wanted.iter().flat_map(|text| text.split(',')).filter(|word| !word.is_empty());
+    let criteria: Result<Vec<_>, ApiError> = words
+        .map(|word| {
+            let (name, direction) = word.rsplit_once(':').unwrap_or((word, ""));
+            Ok((name.to_owned(), Direction::parse(direction)?))
+        })
+        .collect();
+    criteria.and_then(|criteria| match criteria.len() {
+        0..=CRITERIA => Ok(criteria),
+        _ => Err(ApiError::bad_request("sort: too many criteria")),
+    })
+}
 
 /// Which part of a list is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

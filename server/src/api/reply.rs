@@ -3,13 +3,16 @@
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
-use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::header::{CONTENT_TYPE, ETAG, HeaderValue};
 use hyper::{Response, StatusCode};
 use serde::Serialize;
 use serde_json::json;
 
-use crate::domain::fleet::{AdmissionError, ArtifactConflict, CreateError, DeleteArtifactError, ReportError};
+use crate::domain::fleet::{
+    AdmissionError, ArtifactConflict, CreateError, DeleteArtifactError, InventoryError, ReportError,
+};
 use crate::domain::id::{self, NoRandomness};
+use crate::domain::limits;
 use crate::store::{StoreError, WriterFailed};
 
 /// The bytes of an answer.
@@ -49,7 +52,7 @@ impl ApiError {
         ApiError::new(StatusCode::CONFLICT, message)
     }
 
-    fn internal(message: &str) -> ApiError {
+    pub(crate) fn internal(message: &str) -> ApiError {
         ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, message)
     }
 
@@ -68,9 +71,14 @@ impl ApiError {
     }
 }
 
+/// Ids of artifacts and deployments are UUIDs; anything else is a mistake of whoever asks, and is told so.
+pub(crate) fn check_id(text: &str) -> Result<(), ApiError> {
+    if id::has_uuid_form(text) { Ok(()) } else { Err(ApiError::bad_request("the id is not a UUID")) }
+}
+
 impl From<WriterFailed> for ApiError {
-    fn from(_: WriterFailed) -> ApiError {
-        ApiError::internal("nothing can be stored")
+    fn from(WriterFailed(reason): WriterFailed) -> ApiError {
+        ApiError::new(StatusCode::SERVICE_UNAVAILABLE, &format!("nothing can be stored: {reason}"))
     }
 }
 
@@ -90,7 +98,12 @@ impl From<NoRandomness> for ApiError {
 impl From<std::io::Error> for ApiError {
     fn from(error: std::io::Error) -> ApiError {
         log::error!("{error}");
-        ApiError::internal("a file could not be read or written")
+        let is_full =
+            matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded);
+        match is_full {
+            true => ApiError::new(StatusCode::INSUFFICIENT_STORAGE, "there is no room on the server's disk"),
+            false => ApiError::internal("a file could not be read or written"),
+        }
     }
 }
 
@@ -104,6 +117,22 @@ impl From<AdmissionError> for ApiError {
                 ApiError::unprocessable("maximum number of accepted devices reached")
             }
             AdmissionError::NoRandomness => NoRandomness.into(),
+        }
+    }
+}
+
+impl From<InventoryError> for ApiError {
+    fn from(error: InventoryError) -> ApiError {
+        match error {
+            InventoryError::NotFound => ApiError::not_found(),
+            InventoryError::TooMany(count) => ApiError::bad_request(&format!(
+                "the device would have {count} attributes; {} are allowed",
+                limits::ATTRIBUTES_OF_A_DEVICE
+            )),
+            InventoryError::TooLarge(bytes) => ApiError::bad_request(&format!(
+                "the attributes of the device would have {bytes} bytes; {} are allowed",
+                limits::INVENTORY_BYTES
+            )),
         }
     }
 }
@@ -132,6 +161,7 @@ impl From<CreateError> for ApiError {
             CreateError::NoArtifact => ApiError::unprocessable("no artifact has that name"),
             CreateError::NoDevices => ApiError::unprocessable("the deployment would be for no device"),
             CreateError::UnknownDevice(id) => ApiError::unprocessable(&format!("there is no device {id}")),
+            CreateError::NotAccepted(id) => ApiError::unprocessable(&format!("device {id} is not accepted")),
             CreateError::Exists(id) => ApiError::conflict(&format!("deployment {id} is active and the same")),
             CreateError::NoRandomness => NoRandomness.into(),
         }
@@ -174,6 +204,21 @@ pub(crate) fn empty(status: StatusCode) -> Reply {
 pub(crate) fn json<T: Serialize>(status: StatusCode, value: &T) -> Reply {
     match serde_json::to_vec(value) {
         Ok(text) => bytes(status, "application/json", text),
+        Err(error) => ApiError::internal(&error.to_string()).into_reply(),
+    }
+}
+
+/// A value as JSON, with a tag that changes when it does.
+pub(crate) fn json_with_etag<T: Serialize>(value: &T) -> Reply {
+    match serde_json::to_vec(value) {
+        Ok(text) => {
+            let tag = format!("\"{}\"", &id::sha256_hex(&text)[..32]);
+            let mut reply = bytes(StatusCode::OK, "application/json", text);
+            if let Ok(tag) = HeaderValue::from_str(&tag) {
+                reply.headers_mut().insert(ETAG, tag);
+            }
+            reply
+        }
         Err(error) => ApiError::internal(&error.to_string()).into_reply(),
     }
 }

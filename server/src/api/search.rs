@@ -4,12 +4,12 @@ use std::cmp::Ordering;
 use std::collections::BTreeSet;
 
 use hyper::StatusCode;
-use regex_lite::{Regex, RegexBuilder};
+use regex::{Regex, RegexBuilder};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::inventory::{attributes as attributes_of, describe};
-use super::paging::Page;
+use super::paging::{Direction, Page};
 use super::{ApiError, Call, Reply, Shared, reply};
 use crate::domain::limits;
 use crate::domain::model::Device;
@@ -18,8 +18,12 @@ use crate::domain::model::Device;
 const CRITERIA: usize = 50;
 /// Longest pattern.
 const PATTERN_BYTES: usize = 1024;
-/// Memory for a compiled pattern: the engine is linear in its input, and this bounds the factor.
-const PATTERN_MEMORY: usize = 256 * 1024;
+/// Memory for a compiled pattern, and for what is worked out of it while it is used: the engine is linear in its input, and
+/// this bounds the factor.
+const PATTERN_MEMORY: usize = 1024 * 1024;
+
+/// Where attributes come from.
+const SCOPES: [&str; 5] = ["system", "identity", "inventory", "monitor", "tags"];
 
 #[derive(Deserialize)]
 struct Search {
@@ -101,7 +105,8 @@ impl Test {
             "$ne" => Test::NotEqual(value),
             "$gt" => Test::Order(Ordering::is_gt, value),
             "$gte" => Test::Order(Ordering::is_ge, value),
-            "$lt" => Test::Order(Ordering::is_lt, value),
+            // In the reference server's list: less, and not equal.
+            "$lt" | "$ltne" => Test::Order(Ordering::is_lt, value),
             "$lte" => Test::Order(Ordering::is_le, value),
             "$in" => Test::In(list(value)?),
             "$nin" => Test::NotIn(list(value)?),
@@ -135,7 +140,7 @@ impl Test {
 }
 
 /// Anchored at its start, as in the reference server; `/pattern/i` is the other way to write one.
-fn pattern(text: &str) -> Result<Regex, ApiError> {
+pub(crate) fn pattern(text: &str) -> Result<Regex, ApiError> {
     let (text, flags) = match text.strip_prefix('/').and_then(|rest| rest.rsplit_once('/')) {
         Some((text, flags)) => (text, flags),
         None => (text, ""),
@@ -146,6 +151,7 @@ fn pattern(text: &str) -> Result<Regex, ApiError> {
     RegexBuilder::new(&format!("^(?:{text})"))
         .case_insensitive(flags.contains('i'))
         .size_limit(PATTERN_MEMORY)
+        .dfa_size_limit(PATTERN_MEMORY)
         .build()
         .map_err(|error| ApiError::bad_request(&format!("the pattern: {error}")))
 }
@@ -172,6 +178,22 @@ fn find<'a>(attributes: &'a [Value], scope: &str, name: &str) -> Option<&'a Valu
     found.map(|attribute| &attribute["value"])
 }
 
+/// Values in the order of a list: what is not there comes first, and what cannot be compared is equal.
+pub(super) fn compare(a: Option<&Value>, b: Option<&Value>) -> Ordering {
+    match (a, b) {
+        (Some(a), Some(b)) => order(a, b).unwrap_or(Ordering::Equal),
+        (a, b) => a.is_some().cmp(&b.is_some()),
+    }
+}
+
+/// A misspelt scope would be one in which nothing is ever found.
+fn check_scope(scope: &str) -> Result<(), ApiError> {
+    match SCOPES.contains(&scope) {
+        true => Ok(()),
+        false => Err(ApiError::bad_request(&format!("scope is one of {}", SCOPES.join(", ")))),
+    }
+}
+
 /// `POST filters/search`.
 pub(super) fn search(shared: &Shared, call: &Call) -> Result<Reply, ApiError> {
     let search: Search = call.json()?;
@@ -181,6 +203,11 @@ pub(super) fn search(shared: &Shared, call: &Call) -> Result<Reply, ApiError> {
         || search.attributes.len() > limits::PER_PAGE
     {
         return Err(ApiError::bad_request("too many criteria"));
+    }
+    let scopes = search.filters.iter().map(|filter| &filter.scope);
+    let scopes = scopes.chain(search.sort.iter().map(|sort| &sort.scope));
+    for scope in scopes.chain(search.attributes.iter().map(|selected| &selected.scope)) {
+        check_scope(scope)?;
     }
     let mut tests = Vec::new();
     for Filter { scope, attribute, kind, value } in search.filters {
@@ -198,13 +225,10 @@ pub(super) fn search(shared: &Shared, call: &Call) -> Result<Reply, ApiError> {
         .filter(|(_, own)| tests.iter().all(|(scope, name, test)| test.holds(find(own, scope, name))))
         .filter(|(_, own)| has_text(own))
         .collect();
-    for Sort { scope, attribute, order: direction } in search.sort.iter().rev() {
+    for Sort { scope, attribute, order } in search.sort.iter().rev() {
+        let direction = Direction::parse(order)?;
         found.sort_by(|(_, a), (_, b)| {
-            let ordering = match (find(a, scope, attribute), find(b, scope, attribute)) {
-                (Some(a), Some(b)) => order(a, b).unwrap_or(Ordering::Equal),
-                (a, b) => a.is_some().cmp(&b.is_some()),
-            };
-            if direction == "desc" { ordering.reverse() } else { ordering }
+            direction.apply(compare(find(a, scope, attribute), find(b, scope, attribute)))
         });
     }
     let selected = |attribute: &Value| {
@@ -213,7 +237,13 @@ pub(super) fn search(shared: &Shared, call: &Call) -> Result<Reply, ApiError> {
     };
     Ok(page.list(call, &found, |(device, own)| {
         let mut described = describe(&fleet, device);
-        described["attributes"] = own.iter().filter(|attribute| selected(attribute)).cloned().collect();
+        let mut attributes: Vec<Value> =
+            own.iter().filter(|attribute| selected(attribute)).cloned().collect();
+        // As they were sent: when that was is in the list of devices.
+        for attribute in attributes.iter_mut().filter_map(Value::as_object_mut) {
+            attribute.remove("timestamp");
+        }
+        described["attributes"] = Value::Array(attributes);
         described
     }))
 }

@@ -4,26 +4,54 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hyper::StatusCode;
 
+use super::call::Caller;
 use super::{ApiError, Call, Reply, Shared, reply};
 use crate::domain::id;
 use crate::domain::time::Timestamp;
-use crate::domain::token::Subject;
+use crate::domain::token::{Login, Subject};
 
 /// Whoever has the management token, where a person is named.
 const OPERATOR: &str = "management";
 /// How long a login lasts.
 const LOGIN_SECONDS: u64 = 7 * 24 * 3600;
 
-/// The person whom the request comes from.
-pub(super) fn check(shared: &Shared, call: &Call) -> Result<String, ApiError> {
-    let refused = || ApiError::unauthorized("unauthorized");
-    let token = call.bearer().ok_or_else(refused)?;
+/// A person.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Person {
+    /// The name.
+    pub(crate) name: String,
+    /// The login; `None` for whoever has the management token.
+    pub(crate) login: Option<Login>,
+}
+
+/// The person whose token the request has. A login ends with its token, with a logout, and when it would not be possible
+/// any more: with another user, another password, or another management token.
+pub(super) fn caller(shared: &Shared, call: &Call) -> Caller {
+    let Some(token) = call.bearer() else { return Caller::Stranger };
     let secrets = &shared.store.secrets;
     if same(token, &secrets.management_token) {
-        return Ok(OPERATOR.to_owned());
+        return Caller::Person(Person { name: OPERATOR.to_owned(), login: None });
     }
-    let claims = secrets.tokens.verify(token, Timestamp::now()).map_err(|_| refused())?;
-    if claims.user { Ok(claims.sub) } else { Err(refused()) }
+    let Ok(claims) = secrets.tokens.verify(token, Timestamp::now()) else { return Caller::Stranger };
+    let mark = |(name, password): &(String, String)| {
+        secrets.tokens.mark(name, password, &secrets.management_token) == claims.login
+    };
+    if !claims.user || !shared.options.user.as_ref().is_some_and(mark) {
+        return Caller::Stranger;
+    }
+    let login = Login { id: claims.jti, until: Timestamp(claims.exp.saturating_mul(1000)) };
+    Caller::Person(Person { name: claims.sub, login: Some(login) })
+}
+
+/// The person whom the request comes from. The token was checked before the body came.
+pub(super) fn check<'a>(shared: &Shared, call: &'a Call) -> Result<&'a Person, ApiError> {
+    let goes_on = |login: &Login| !shared.fleet().is_logged_out(&login.id);
+    match &call.caller {
+        Caller::Person(person) if person.login.as_ref().is_none_or(goes_on) => Ok(person),
+        Caller::Person(_) | Caller::Device(_) | Caller::Stranger => {
+            Err(ApiError::unauthorized("unauthorized"))
+        }
+    }
 }
 
 /// A token for a name and a password.
@@ -40,9 +68,27 @@ pub(super) fn login(shared: &Shared, call: &Call) -> Result<Reply, ApiError> {
         return Err(refused());
     }
     let id = id::uuid()?;
-    let subject = Subject::User { id: &id, name };
-    let token = shared.store.secrets.tokens.issue(subject, Timestamp::now(), LOGIN_SECONDS);
+    // Clients take the subject for an id of their own form, and ask for the user with it.
+    let user = id::uuid_of_name(name);
+    let secrets = &shared.store.secrets;
+    let mark = secrets.tokens.mark(name, password, &secrets.management_token);
+    let subject = Subject::User { id: &id, name: &user, login: &mark };
+    let token = secrets.tokens.issue(subject, Timestamp::now(), LOGIN_SECONDS);
     Ok(reply::bytes(StatusCode::OK, "application/jwt", token))
+}
+
+/// Ends the login, and the work on devices that began with it. The management token is no login.
+pub(super) async fn logout(shared: &Shared, person: &Person) -> Result<Reply, ApiError> {
+    if let Some(login) = &person.login {
+        shared
+            .change(|fleet, now| {
+                let changes = fleet.log_out(&login.id, login.until, now);
+                shared.switchboard.log_out(&login.id);
+                Ok::<_, ApiError>(((), changes))
+            })
+            .await?;
+    }
+    Ok(reply::empty(StatusCode::ACCEPTED))
 }
 
 /// Compares secrets by their digests, so that the time it takes says nothing about them.

@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, watch};
 use crate::domain::id::{self, NoRandomness};
 use crate::domain::limits;
 use crate::domain::time::Timestamp;
-use crate::domain::token::Claims;
+use crate::domain::token::{Claims, Login};
 
 /// The protocol of shells.
 const SHELL: u8 = 1;
@@ -42,8 +42,12 @@ pub(crate) enum Closing {
     Replaced,
     /// The device of the session is gone.
     DeviceGone,
-    /// The device is not accepted any more.
+    /// The device is not accepted any more, or not with this key.
     Refused,
+    /// The token that the connection began with has expired.
+    Expired,
+    /// The person has logged out.
+    LoggedOut,
     /// The server stops.
     Stopping,
 }
@@ -61,6 +65,8 @@ impl fmt::Display for Closing {
             Closing::Replaced => "the device has connected again",
             Closing::DeviceGone => "the device is not connected any more",
             Closing::Refused => "the device is not accepted any more",
+            Closing::Expired => "the token has expired",
+            Closing::LoggedOut => "the person has logged out",
             Closing::Stopping => "the server stops",
         })
     }
@@ -127,13 +133,24 @@ struct Connected {
     number: u64,
     claims: Claims,
     line: Line,
-    sessions: HashMap<String, Line>,
+    sessions: HashMap<String, Session>,
+}
+
+/// The way to a person, and the login that the session ends with; `None` for whoever has the management token.
+struct Session {
+    line: Line,
+    login: Option<String>,
 }
 
 impl Connected {
+    /// When its token expires.
+    fn until(&self) -> Timestamp {
+        Timestamp(self.claims.exp.saturating_mul(1000))
+    }
+
     fn close(&self, reason: Closing) {
         self.line.close(reason);
-        self.sessions.values().for_each(|session| session.close(Closing::DeviceGone));
+        self.sessions.values().for_each(|session| session.line.close(Closing::DeviceGone));
     }
 }
 
@@ -200,12 +217,13 @@ impl Switchboard {
         }
         let device = claims.sub.clone();
         let connected = Connected { number, claims, line, sessions: HashMap::new() };
+        let until = connected.until();
         let known = Known { updated: Timestamp::now(), connected: Some(connected) };
         let older = state.devices.insert(device.clone(), known).and_then(|known| known.connected);
         if let Some(older) = older {
             older.close(Closing::Replaced);
         }
-        (DeviceEnd { board: self.clone(), device, number }, end)
+        (DeviceEnd { board: self.clone(), device, number, until }, end)
     }
 
     /// Opens a session with a device.
@@ -213,6 +231,7 @@ impl Switchboard {
         self: &Arc<Self>,
         device: &str,
         user: &str,
+        login: Option<&Login>,
     ) -> Result<(SessionEnd, LineEnd), ConnectError> {
         let session = id::uuid()?;
         let (line, end) = Line::new();
@@ -225,11 +244,13 @@ impl Switchboard {
         if connected.sessions.len() >= limits::SESSIONS {
             return Err(ConnectError::TooManySessions);
         }
-        connected.sessions.insert(session.clone(), line);
+        let own = Session { line, login: login.map(|login| login.id.clone()) };
+        connected.sessions.insert(session.clone(), own);
+        let until = login.map(|login| login.until);
         let board = self.clone();
         let to_device = connected.line.clone();
         let (device, user, number) = (device.to_owned(), user.to_owned(), connected.number);
-        Ok((SessionEnd { board, device, number, to_device, session, user }, end))
+        Ok((SessionEnd { board, device, number, to_device, session, user, until }, end))
     }
 
     /// Sends the client on the device a command.
@@ -243,11 +264,27 @@ impl Switchboard {
         line.send(frame, self.timing).await.map_err(|_| ConnectError::NotConnected)
     }
 
-    /// Closes the devices whose token `is_valid` does not know any more.
-    pub(crate) fn recheck(&self, is_valid: impl Fn(&Claims) -> bool) {
-        for connected in self.state().devices.values().filter_map(|known| known.connected.as_ref()) {
-            if !is_valid(&connected.claims) {
-                connected.close(Closing::Refused);
+    /// Closes a device whose token `is_valid` does not know any more. A device that is not connected, and is not `there`,
+    /// is forgotten.
+    pub(crate) fn recheck(&self, device: &str, there: bool, is_valid: impl Fn(&Claims) -> bool) {
+        let mut state = self.state();
+        let Some(known) = state.devices.get(device) else { return };
+        match &known.connected {
+            Some(connected) if !is_valid(&connected.claims) => connected.close(Closing::Refused),
+            None if !there => {
+                state.devices.remove(device);
+            }
+            Some(_) | None => {}
+        }
+    }
+
+    /// Closes the sessions of a login.
+    pub(crate) fn log_out(&self, login: &str) {
+        let state = self.state();
+        let connected = state.devices.values().filter_map(|known| known.connected.as_ref());
+        for session in connected.flat_map(|connected| connected.sessions.values()) {
+            if session.login.as_deref() == Some(login) {
+                session.line.close(Closing::LoggedOut);
             }
         }
     }
@@ -258,7 +295,7 @@ impl Switchboard {
         state.stopping = true;
         for connected in state.devices.values().filter_map(|known| known.connected.as_ref()) {
             connected.line.close(Closing::Stopping);
-            connected.sessions.values().for_each(|session| session.close(Closing::Stopping));
+            connected.sessions.values().for_each(|session| session.line.close(Closing::Stopping));
         }
     }
 }
@@ -268,6 +305,7 @@ pub(crate) struct DeviceEnd {
     board: Arc<Switchboard>,
     device: String,
     number: u64,
+    until: Timestamp,
 }
 
 impl DeviceEnd {
@@ -278,7 +316,8 @@ impl DeviceEnd {
             let state = self.board.state();
             let connected = state.devices.get(&self.device).and_then(|known| known.connected.as_ref());
             let connected = connected.filter(|connected| connected.number == self.number);
-            connected.and_then(|connected| connected.sessions.get(session).cloned())
+            connected
+                .and_then(|connected| connected.sessions.get(session).map(|session| session.line.clone()))
         };
         match line {
             // That a person does not read is not the fault of the device: the session is closed, and it goes on.
@@ -312,6 +351,7 @@ pub(crate) struct SessionEnd {
     to_device: Line,
     session: String,
     user: String,
+    until: Option<Timestamp>,
 }
 
 impl SessionEnd {

@@ -15,6 +15,7 @@ use tokio_tungstenite::tungstenite::{Bytes, Message};
 
 use super::{Closing, DeviceEnd, LineEnd, SessionEnd, Timing};
 use crate::domain::limits;
+use crate::domain::time::Timestamp;
 
 /// How long the other side may take to hear why it is closed.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -36,6 +37,22 @@ impl End {
         match self {
             End::Device(device) => device.take(frame.into()).await,
             End::Session(session) => session.take(&frame).await,
+        }
+    }
+
+    /// Until the right to it ends.
+    async fn expired(&self) -> Closing {
+        let until = match self {
+            End::Device(device) => Some(device.until),
+            End::Session(session) => session.until,
+        };
+        match until {
+            Some(until) => {
+                let left = until.0.saturating_sub(Timestamp::now().0);
+                tokio::time::sleep(Duration::from_millis(left)).await;
+                Closing::Expired
+            }
+            None => std::future::pending().await,
         }
     }
 }
@@ -92,6 +109,7 @@ pub(crate) async fn run(upgraded: Upgraded, end: End, mut line: LineEnd, timing:
     let reason = tokio::select! {
         reason = reading => reason,
         reason = writing => reason,
+        reason = end.expired() => reason,
     };
     let who = match &end {
         End::Device(device) => format!("device {}", device.device),
@@ -132,7 +150,9 @@ async fn say_goodbye(mut socket: Socket, reason: Closing) -> Result<(), Error> {
         Closing::Frame(_) | Closing::Protocol => Some(CloseCode::Protocol),
         Closing::NotBinary => Some(CloseCode::Unsupported),
         Closing::TooLarge => Some(CloseCode::Size),
-        Closing::Slow | Closing::Silent | Closing::Refused => Some(CloseCode::Policy),
+        Closing::Slow | Closing::Silent | Closing::Refused | Closing::Expired | Closing::LoggedOut => {
+            Some(CloseCode::Policy)
+        }
         Closing::Replaced => Some(CloseCode::Normal),
         Closing::DeviceGone | Closing::Stopping => Some(CloseCode::Away),
     };

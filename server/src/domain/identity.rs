@@ -10,6 +10,8 @@ use super::id;
 const KEYS: usize = 100;
 /// Longest key or value.
 const TEXT_CHARS: usize = 4096;
+/// All of it, as compact JSON. Anybody may send one, and it is kept until a person has decided.
+const BYTES: usize = 8 * 1024;
 
 /// What is wrong with the identity a device sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +30,8 @@ pub(crate) struct Identity {
     pub(crate) attributes: BTreeMap<String, Value>,
     /// SHA-256 of the attributes as compact JSON with sorted keys.
     pub(crate) sha256: String,
+    /// How long that JSON is.
+    pub(crate) bytes: usize,
 }
 
 impl Identity {
@@ -57,13 +61,16 @@ impl Identity {
         }
         // Values inside are maps of serde_json, which sorts them as well.
         let canonical = serde_json::to_string(&attributes).map_err(|_| IdentityError::NotAnObject)?;
-        Ok(Identity { sha256: id::sha256_hex(canonical.as_bytes()), attributes })
+        if canonical.len() > BYTES {
+            return Err(IdentityError::TooLarge);
+        }
+        Ok(Identity { sha256: id::sha256_hex(canonical.as_bytes()), bytes: canonical.len(), attributes })
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Identity, IdentityError};
+    use super::{BTreeMap, Identity, IdentityError, Value};
 
     #[test]
     fn two_encodings_of_one_identity_are_one_device() {
@@ -80,5 +87,7 @@ mod tests {
         }
         let long = format!("{{\"mac\":\"{}\"}}", "x".repeat(5000));
         assert_eq!(Identity::parse(&long), Err(IdentityError::TooLarge));
+        let many: BTreeMap<_, _> = (0..9).map(|n| (n.to_string(), Value::from("x".repeat(1000)))).collect();
+        assert_eq!(Identity::new(many).unwrap_err(), IdentityError::TooLarge, "each is short, all are not");
     }
 }

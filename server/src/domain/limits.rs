@@ -1,12 +1,20 @@
 //! Limits on what comes from outside. Names and sizes follow the reference server, so that a client that works there
 //! works here.
 
-/// Any body but an artifact.
+/// Any body but an artifact, of somebody with a token.
 pub(crate) const BODY_BYTES: usize = 1024 * 1024;
+/// The body of a request for a token: an identity, written in JSON within JSON, and a key.
+pub(crate) const AUTH_BODY_BYTES: usize = 32 * 1024;
+/// Bodies without a token that are read, to be dropped, at a time: each costs about 130 KiB while it comes.
+pub(crate) const DISCARDED_AT_ONCE: usize = 1024;
 /// The head of a request.
 pub(crate) const HEAD_BYTES: usize = 64 * 1024;
 /// Attributes in one report.
 pub(crate) const ATTRIBUTES: usize = 100;
+/// Attributes of one device, after all reports of what has changed.
+pub(crate) const ATTRIBUTES_OF_A_DEVICE: usize = 500;
+/// Names, values and descriptions of the attributes of one device.
+pub(crate) const INVENTORY_BYTES: usize = 1024 * 1024;
 /// The name of an attribute, in characters.
 pub(crate) const ATTRIBUTE_NAME_CHARS: usize = 1024;
 /// The name of a deployment, an artifact or a group.
@@ -27,7 +35,13 @@ pub(crate) const FRAME_BYTES: usize = 64 * 1024;
 pub(crate) const FRAMES_UNDER_WAY: usize = 16;
 /// People at work on one device.
 pub(crate) const SESSIONS: usize = 16;
-/// Keys of one device. Each forced bootstrap adds one; a device with more is not one device.
+/// Keys of one device. Each forced bootstrap adds one; after that the oldest that is not accepted goes.
 pub(crate) const AUTH_SETS: usize = 100;
 /// Devices that nobody has decided about: anybody can make those.
 pub(crate) const UNDECIDED_DEVICES: usize = 200_000;
+/// Identities and keys of all of them.
+pub(crate) const UNDECIDED_BYTES: usize = 128 * 1024 * 1024;
+/// Characters of a path, and of other words of a client, in the log.
+pub(crate) const LOGGED_CHARS: usize = 200;
+/// Requests without a token that the log names in one second. Of more it says how many.
+pub(crate) const STRANGERS_LOGGED: u32 = 10;

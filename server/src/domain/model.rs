@@ -34,6 +34,18 @@ impl AuthStatus {
             AuthStatus::Accepted => "accepted",
         }
     }
+
+    /// The status with this name.
+    pub(crate) fn parse(name: &str) -> Option<AuthStatus> {
+        let all = [
+            AuthStatus::Noauth,
+            AuthStatus::Rejected,
+            AuthStatus::Pending,
+            AuthStatus::Preauthorized,
+            AuthStatus::Accepted,
+        ];
+        all.into_iter().find(|status| status.name() == name)
+    }
 }
 
 /// One key of a device.
@@ -146,6 +158,9 @@ pub(crate) struct Artifact {
     pub(crate) sha256: String,
     /// When it was uploaded or described anew.
     pub(crate) modified: Timestamp,
+    /// The device whose configuration it carries. Such an artifact was made here, and people are not shown it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) configuration_of: Option<String>,
 }
 
 /// What a device is to be configured with, and what it says it is.
@@ -292,6 +307,10 @@ pub(crate) struct Deployment {
     /// Also install what is installed already.
     #[serde(default)]
     pub(crate) force_installation: bool,
+    /// What its device is to be configured with; `None` for software. Its artifact is made when the device asks, since
+    /// only then its type is known for certain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) configuration: Option<BTreeMap<String, String>>,
 }
 
 /// What a device said about itself when it was offered a deployment.
@@ -325,9 +344,12 @@ pub(crate) struct DeviceDeployment {
     /// When it was done.
     #[serde(default)]
     pub(crate) finished: Option<Timestamp>,
-    /// The artifact it was offered.
+    /// The artifact it was offered, or had already.
     #[serde(default)]
     pub(crate) artifact: Option<String>,
+    /// Bytes of the artifact it was offered: the artifact may be deleted later.
+    #[serde(default)]
+    pub(crate) offered_bytes: u64,
     /// What it said when it asked.
     #[serde(default)]
     pub(crate) asked: Option<Asked>,
@@ -364,8 +386,24 @@ pub(crate) enum Change {
         /// One line per message.
         text: String,
     },
+    /// The log of a deployment on one device is gone.
+    LogGone {
+        /// The deployment.
+        deployment: String,
+        /// The device.
+        device: String,
+    },
     /// When devices were last heard of.
     CheckIns(Vec<(String, Timestamp)>),
+    /// A person has logged out.
+    LoggedOut {
+        /// The `jti` of the login's token.
+        login: String,
+        /// When the token would have expired: until then it has to be remembered.
+        until: Timestamp,
+    },
+    /// The token of a login that was logged out has expired.
+    LoginOver(String),
 }
 
 #[cfg(test)]

@@ -2,7 +2,10 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use p521::ecdsa::signature::hazmat::PrehashVerifier;
 use ring::signature::{self, UnparsedPublicKey, VerificationAlgorithm};
+
+use super::id;
 
 /// No key of a device is longer than this; RSA with 8192 bits needs 1,476 bytes of PEM.
 const PEM_BYTES: usize = 4096;
@@ -13,6 +16,7 @@ const OID_RSA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01];
 const OID_EC: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01];
 const OID_P256: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
 const OID_P384: &[u8] = &[0x2b, 0x81, 0x04, 0x00, 0x22];
+const OID_P521: &[u8] = &[0x2b, 0x81, 0x04, 0x00, 0x23];
 const OID_ED25519: &[u8] = &[0x2b, 0x65, 0x70];
 
 /// What is wrong with a public key.
@@ -23,7 +27,7 @@ pub(crate) enum PublicKeyError {
     NotPem,
     /// Not a SubjectPublicKeyInfo.
     NotDer,
-    /// A kind of key that is not RSA, ECDSA on P-256 or P-384, or Ed25519.
+    /// A kind of key that is not RSA, ECDSA on P-256, P-384 or P-521, or Ed25519.
     UnknownAlgorithm,
 }
 
@@ -32,6 +36,7 @@ enum Algorithm {
     Rsa,
     EcdsaP256,
     EcdsaP384,
+    EcdsaP521,
     Ed25519,
 }
 
@@ -66,10 +71,25 @@ impl PublicKey {
             Algorithm::Rsa => &signature::RSA_PKCS1_2048_8192_SHA256,
             Algorithm::EcdsaP256 => &signature::ECDSA_P256_SHA256_ASN1,
             Algorithm::EcdsaP384 => &signature::ECDSA_P384_SHA256_ASN1,
+            Algorithm::EcdsaP521 => return verifies_p521(&self.key, message, signature),
             Algorithm::Ed25519 => &signature::ED25519,
         };
         UnparsedPublicKey::new(algorithm, &self.key).verify(message, signature).is_ok()
     }
+}
+
+/// `ring` has no P-521.
+fn verifies_p521(key: &[u8], message: &[u8], signature: &[u8]) -> bool {
+    let (Ok(key), Ok(signature)) =
+        (p521::ecdsa::VerifyingKey::from_sec1_bytes(key), p521::ecdsa::Signature::from_der(signature))
+    else {
+        return false;
+    };
+    // As the number that it is (FIPS 186-5, section 6.4.1), in as many bytes as the curve has: the library refuses a
+    // digest that is much shorter.
+    let mut digest = [0; 66];
+    digest[34..].copy_from_slice(&id::sha256(message));
+    key.verify_prehash(&digest, &signature).is_ok()
 }
 
 fn to_pem(der: &[u8]) -> String {
@@ -103,6 +123,7 @@ fn parse_info(der: &[u8]) -> Result<(Algorithm, Vec<u8>), PublicKeyError> {
         OID_EC => match element(parameters, 0x06).ok_or(PublicKeyError::UnknownAlgorithm)?.0 {
             OID_P256 => Algorithm::EcdsaP256,
             OID_P384 => Algorithm::EcdsaP384,
+            OID_P521 => Algorithm::EcdsaP521,
             _ => return Err(PublicKeyError::UnknownAlgorithm),
         },
         _ => return Err(PublicKeyError::UnknownAlgorithm),

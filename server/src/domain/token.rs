@@ -1,24 +1,28 @@
-//! Tokens: JWTs signed with Ed25519 by the key of this server.
+//! Tokens: JWTs with an HMAC of this server. It is the only one that has to check them, and it does so at every request.
 //!
 //! A token of a device names its authentication set (`jti`) and the set's serial number. Revoking a token raises the
-//! serial number of the set, so nothing has to be written when a token is issued.
-
-use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+//! serial number of the set, so nothing has to be written when a token is issued. A token of a person names the login,
+//! and holds only as long as what the person has logged in with.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ring::hmac;
 use ring::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
 use serde::{Deserialize, Serialize};
 
-use super::id;
 use super::time::Timestamp;
 
 /// No token of ours is longer.
 const TOKEN_BYTES: usize = 2048;
-/// `{"alg":"EdDSA","typ":"JWT"}`: the only header that is written, and the only one that is accepted. A token that
-/// names another algorithm, or none, is no token of ours.
-const HEADER: &str = "eyJhbGciOiJFZERTQSIsInR5cCI6IkpXVCJ9";
+/// `{"alg":"HS256","typ":"JWT"}`: the only header that is written. A token that names none, or an algorithm that is not
+/// one of these two, is no token of ours.
+const HEADER: &str = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9";
+/// `{"alg":"EdDSA","typ":"JWT"}`: what older servers have written. To check one takes most of the time of a poll.
+const OLD_HEADER: &str = "eyJhbGciOiJFZERTQSIsInR5cCI6IkpXVCJ9";
+/// What makes a key of tokens of the key that older servers have signed them with.
+const TOKENS: &[u8] = b"rust-ota-server tokens HS256";
+/// What makes a mark of logins of that key.
+const LOGINS: &[u8] = b"rust-ota-server logins";
 const ISSUER: &str = "Mender";
 
 /// What a token says.
@@ -43,6 +47,9 @@ pub(crate) struct Claims {
     /// The serial number of the authentication set when it was issued.
     #[serde(rename = "rust-ota.serial", default)]
     pub(crate) serial: u64,
+    /// What the person has logged in with, as [`TokenKey::mark`].
+    #[serde(rename = "rust-ota.login", default, skip_serializing_if = "String::is_empty")]
+    pub(crate) login: String,
 }
 
 /// Why a token is not accepted.
@@ -57,44 +64,28 @@ pub(crate) enum TokenError {
 
 /// Issues and checks tokens.
 pub(crate) struct TokenKey {
-    pair: Ed25519KeyPair,
-    verified: Mutex<Verified>,
-}
-
-/// Tokens whose signature was good, by their digest: a device sends the same one for days, and to check a signature is
-/// most of the work of a poll. Two generations, so that what is used stays.
-#[derive(Default)]
-struct Verified {
-    young: HashMap<[u8; 32], Claims>,
-    old: HashMap<[u8; 32], Claims>,
-}
-
-/// Tokens of one generation, at about 300 bytes each.
-const VERIFIED: usize = 100_000;
-
-impl Verified {
-    fn find(&mut self, digest: &[u8; 32]) -> Option<Claims> {
-        if let Some(claims) = self.young.get(digest) {
-            return Some(claims.clone());
-        }
-        let claims = self.old.remove(digest)?;
-        self.add(*digest, claims.clone());
-        Some(claims)
-    }
-
-    fn add(&mut self, digest: [u8; 32], claims: Claims) {
-        if self.young.len() >= VERIFIED {
-            self.old = std::mem::take(&mut self.young);
-        }
-        self.young.insert(digest, claims);
-    }
+    key: hmac::Key,
+    logins: hmac::Key,
+    old: Ed25519KeyPair,
 }
 
 impl TokenKey {
     /// Reads a key from PKCS#8; `None` when it is not one.
     pub(crate) fn from_pkcs8(der: &[u8]) -> Option<TokenKey> {
-        let pair = Ed25519KeyPair::from_pkcs8(der).ok()?;
-        Some(TokenKey { pair, verified: Mutex::default() })
+        let old = Ed25519KeyPair::from_pkcs8(der).ok()?;
+        let secret = hmac::Key::new(hmac::HMAC_SHA256, der);
+        let derived = |purpose| hmac::Key::new(hmac::HMAC_SHA256, hmac::sign(&secret, purpose).as_ref());
+        Some(TokenKey { key: derived(TOKENS), logins: derived(LOGINS), old })
+    }
+
+    /// Stands for what a person logs in with: another password, another name, or another management token give another.
+    pub(crate) fn mark(&self, name: &str, password: &str, management_token: &str) -> String {
+        let mut context = hmac::Context::with_key(&self.logins);
+        for part in [name, password, management_token] {
+            context.update(&(part.len() as u64).to_be_bytes());
+            context.update(part.as_bytes());
+        }
+        URL_SAFE_NO_PAD.encode(&context.sign().as_ref()[..16])
     }
 
     /// The token that says `claims`.
@@ -102,15 +93,15 @@ impl TokenKey {
         // Numbers and strings always become JSON.
         let claims = serde_json::to_vec(claims).unwrap_or_default();
         let signed = format!("{HEADER}.{}", URL_SAFE_NO_PAD.encode(claims));
-        let signature = self.pair.sign(signed.as_bytes());
-        format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))
+        let tag = hmac::sign(&self.key, signed.as_bytes());
+        format!("{signed}.{}", URL_SAFE_NO_PAD.encode(tag))
     }
 
     /// A token for a device or, with `user`, for a person.
     pub(crate) fn issue(&self, subject: Subject<'_>, now: Timestamp, lifetime_seconds: u64) -> String {
-        let (jti, sub, serial, device) = match subject {
-            Subject::Device { auth_set, device, serial } => (auth_set, device, serial, true),
-            Subject::User { id, name } => (id, name, 0, false),
+        let (jti, sub, serial, device, login) = match subject {
+            Subject::Device { auth_set, device, serial } => (auth_set, device, serial, true, ""),
+            Subject::User { id, name, login } => (id, name, 0, false, login),
         };
         self.sign(&Claims {
             jti: jti.to_owned(),
@@ -121,7 +112,15 @@ impl TokenKey {
             device,
             user: !device,
             serial,
+            login: login.to_owned(),
         })
+    }
+
+    /// The same claims in a token as older servers have written it; `None` when `token` is none.
+    pub(crate) fn sign_as_before(&self, token: &str) -> Option<String> {
+        let signed = format!("{OLD_HEADER}.{}", token.split('.').nth(1)?);
+        let signature = self.old.sign(signed.as_bytes());
+        Some(format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature)))
     }
 
     /// Checks signature and lifetime.
@@ -132,36 +131,32 @@ impl TokenKey {
         if token.len() > TOKEN_BYTES {
             return Err(TokenError::Invalid);
         }
-        let digest = id::sha256(token.as_bytes());
-        let known = self.verified().find(&digest);
-        let claims = match known {
-            Some(claims) => claims,
-            None => {
-                let claims = self.verify_signature(token)?;
-                self.verified().add(digest, claims.clone());
-                claims
-            }
+        let (signed, signature) = token.rsplit_once('.').ok_or(TokenError::Invalid)?;
+        let (header, claims) = signed.split_once('.').ok_or(TokenError::Invalid)?;
+        let signature = URL_SAFE_NO_PAD.decode(signature).map_err(|_| TokenError::Invalid)?;
+        let verified = match header {
+            HEADER => hmac::verify(&self.key, signed.as_bytes(), &signature),
+            OLD_HEADER => UnparsedPublicKey::new(&ED25519, self.old.public_key().as_ref())
+                .verify(signed.as_bytes(), &signature),
+            _ => return Err(TokenError::Invalid),
         };
+        verified.map_err(|_| TokenError::Invalid)?;
+        let claims = URL_SAFE_NO_PAD.decode(claims).map_err(|_| TokenError::Invalid)?;
+        let claims: Claims = serde_json::from_slice(&claims).map_err(|_| TokenError::Invalid)?;
         if claims.exp <= now.seconds() {
             return Err(TokenError::Expired);
         }
         Ok(claims)
     }
+}
 
-    fn verified(&self) -> MutexGuard<'_, Verified> {
-        self.verified.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn verify_signature(&self, token: &str) -> Result<Claims, TokenError> {
-        let (signed, signature) = token.rsplit_once('.').ok_or(TokenError::Invalid)?;
-        let claims = signed.strip_prefix(HEADER).and_then(|rest| rest.strip_prefix('.'));
-        let claims = URL_SAFE_NO_PAD.decode(claims.ok_or(TokenError::Invalid)?);
-        let signature = URL_SAFE_NO_PAD.decode(signature).map_err(|_| TokenError::Invalid)?;
-        UnparsedPublicKey::new(&ED25519, self.pair.public_key().as_ref())
-            .verify(signed.as_bytes(), &signature)
-            .map_err(|_| TokenError::Invalid)?;
-        claims.ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).ok_or(TokenError::Invalid)
-    }
+/// A login of a person that has not ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Login {
+    /// The `jti` of its token.
+    pub(crate) id: String,
+    /// When the token expires.
+    pub(crate) until: Timestamp,
 }
 
 /// Whom a token is for.
@@ -182,6 +177,8 @@ pub(crate) enum Subject<'a> {
         id: &'a str,
         /// The name used at the login.
         name: &'a str,
+        /// The mark of what was used there.
+        login: &'a str,
     },
 }
 
@@ -205,8 +202,30 @@ mod tests {
             (claims.sub.as_str(), claims.serial, claims.device, claims.user),
             ("device", 3, true, false)
         );
-        assert_eq!(key.verify(&token, now.plus_seconds(59)), Ok(claims), "from memory");
         assert_eq!(key.verify(&token, now.plus_seconds(60)), Err(TokenError::Expired));
+    }
+
+    #[test]
+    fn a_token_of_an_older_server_is_valid_until_it_expires() {
+        let (key, now) = (key(), Timestamp(1_000_000));
+        let token = key.sign_as_before(&key.issue(DEVICE, now, 60)).unwrap();
+        assert_eq!(key.verify(&token, now).unwrap().sub, "device");
+        assert_eq!(key.verify(&token, now.plus_seconds(60)), Err(TokenError::Expired));
+        let other = self::key().sign_as_before(&token).unwrap();
+        assert_eq!(key.verify(&other, now), Err(TokenError::Invalid));
+    }
+
+    #[test]
+    fn another_name_password_or_management_token_is_another_login() {
+        let key = key();
+        let mark = key.mark("ada", "secret", "token");
+        assert_eq!(mark, key.mark("ada", "secret", "token"));
+        for (name, password, token) in
+            [("ad", "asecret", "token"), ("ada", "secret2", "token"), ("ada", "secret", "other")]
+        {
+            assert_ne!(mark, key.mark(name, password, token));
+        }
+        assert_ne!(mark, self::key().mark("ada", "secret", "token"));
     }
 
     #[test]
@@ -216,7 +235,12 @@ mod tests {
         let (signed, signature) = token.rsplit_once('.').unwrap();
         let payload = signed.split_once('.').unwrap().1;
         let none = URL_SAFE_NO_PAD.encode("{\"alg\":\"none\"}");
+        // The public key is known to everybody; it must be no key of an HMAC.
+        let public = hmac::Key::new(hmac::HMAC_SHA256, key.old.public_key().as_ref());
+        let confused = URL_SAFE_NO_PAD.encode(hmac::sign(&public, signed.as_bytes()));
         let forgeries = [
+            format!("{signed}.{confused}"),
+            format!("{OLD_HEADER}.{payload}.{signature}"),
             format!("{none}.{payload}."),
             format!("{none}.{payload}.{signature}"),
             format!("{signed}."),

@@ -3,12 +3,12 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ring::rand::SystemRandom;
 use ring::signature::Ed25519KeyPair;
 
-use super::StoreError;
+use super::{StoreError, tighten};
 use crate::domain::id;
 use crate::domain::link::LinkKey;
 use crate::domain::token::TokenKey;
@@ -23,7 +23,18 @@ pub(crate) struct Secrets {
     pub(crate) management_token: String,
 }
 
+/// The names of the secrets, in the data folder.
+const TOKEN_KEY: &str = "secrets/token-key.pk8";
+const LINK_KEY: &str = "secrets/link-key";
+const MANAGEMENT_TOKEN: &str = "management-token";
+
 impl Secrets {
+    /// A secret that is there.
+    pub(super) fn found(folder: &Path) -> Option<PathBuf> {
+        let paths = [TOKEN_KEY, LINK_KEY, MANAGEMENT_TOKEN].map(|name| folder.join(name));
+        paths.into_iter().find(|path| fs::symlink_metadata(path).is_ok())
+    }
+
     pub(super) fn open(folder: &Path) -> Result<Secrets, StoreError> {
         let secrets = folder.join("secrets");
         fs::DirBuilder::new()
@@ -31,7 +42,8 @@ impl Secrets {
             .mode(0o700)
             .create(&secrets)
             .map_err(|source| StoreError::Io { doing: "making", path: secrets.clone(), source })?;
-        let key_path = secrets.join("token-key.pk8");
+        tighten(&secrets)?;
+        let key_path = folder.join(TOKEN_KEY);
         let key = read_or_make(&key_path, || {
             let key = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new());
             Ok(key.map_err(|_| StoreError::NoRandomness)?.as_ref().to_vec())
@@ -39,7 +51,7 @@ impl Secrets {
         let damaged = |path: &Path| StoreError::Damaged { what: path.display().to_string() };
         let tokens = TokenKey::from_pkcs8(&key).ok_or_else(|| damaged(&key_path))?;
 
-        let link_path = secrets.join("link-key");
+        let link_path = folder.join(LINK_KEY);
         let link_key = read_or_make(&link_path, || {
             Ok(id::random::<32>().map_err(|_| StoreError::NoRandomness)?.to_vec())
         })?;
@@ -47,7 +59,7 @@ impl Secrets {
             return Err(damaged(&link_path));
         }
 
-        let token_path = folder.join("management-token");
+        let token_path = folder.join(MANAGEMENT_TOKEN);
         let token = read_or_make(&token_path, || {
             let token = id::hex(&id::random::<32>().map_err(|_| StoreError::NoRandomness)?);
             Ok(format!("{token}\n").into_bytes())
@@ -72,7 +84,10 @@ fn read_or_make(
         move |source| StoreError::Io { doing, path, source }
     };
     match fs::read(path) {
-        Ok(bytes) => Ok(bytes),
+        Ok(bytes) => {
+            tighten(path)?;
+            Ok(bytes)
+        }
         Err(missing) if missing.kind() == io::ErrorKind::NotFound => {
             let bytes = make()?;
             write(path, &bytes).map_err(error("writing"))?;
@@ -84,7 +99,12 @@ fn read_or_make(
 
 fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let new = path.with_extension("new");
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+    // What a start that was cut has left may have any mode.
+    match fs::remove_file(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
     file.write_all(bytes)?;
     file.sync_all()?;
     fs::rename(&new, path)?;

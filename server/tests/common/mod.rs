@@ -3,9 +3,10 @@
 #![allow(dead_code, reason = "each test file uses some of it")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests may panic")]
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
+use std::process::{Child, Command, Stdio};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -205,6 +206,15 @@ pub(crate) fn accepted(running: &Running, mac: &str) -> (Device, String) {
     (device, id)
 }
 
+/// A server with `release-2` for `testdev`, one device, and a deployment of it.
+pub(crate) fn deployed() -> (Running, Management, TempDir, Device, String, String) {
+    let (running, management, folder) = server(|options| options);
+    let (device, id) = accepted(&running, "a");
+    management.upload_artifact(artifact("release-2", "testdev").path()).unwrap();
+    let deployment = management.deploy("first", "release-2", std::slice::from_ref(&id)).unwrap();
+    (running, management, folder, device, id, deployment)
+}
+
 /// The error of an answer: its status, with the words of the API around it.
 pub(crate) fn error(answer: &Answer) -> u16 {
     let body = answer.json();
@@ -212,20 +222,31 @@ pub(crate) fn error(answer: &Answer) -> u16 {
     answer.status
 }
 
-struct OneFile(Vec<u8>);
+struct OneFile(String, Vec<u8>);
 
 impl PayloadSource for OneFile {
     fn name(&self) -> &str {
-        "rootfs.img"
+        &self.0
     }
 
     fn size(&self) -> u64 {
-        self.0.len() as u64
+        self.1.len() as u64
     }
 
     fn open(&self) -> std::io::Result<Box<dyn Read + '_>> {
-        Ok(Box::new(self.0.as_slice()))
+        Ok(Box::new(self.1.as_slice()))
     }
+}
+
+/// An artifact with many small files, for `testdev`.
+pub(crate) fn artifact_of_files(name: &str, count: usize) -> NamedTempFile {
+    let files: Vec<OneFile> = (0..count).map(|n| OneFile(format!("file-{n}"), b"x".to_vec())).collect();
+    let files: Vec<&dyn PayloadSource> = files.iter().map(|file| file as &dyn PayloadSource).collect();
+    let spec = ArtifactSpec::module_image(name, &["testdev".to_owned()], "files");
+    let mut scratch = tempfile::tempfile().unwrap();
+    let mut file = NamedTempFile::new().unwrap();
+    write::write(&spec, &files, None, &mut scratch, &mut file).unwrap();
+    file
 }
 
 /// An artifact with 20,000 bytes that do not compress.
@@ -245,11 +266,102 @@ pub(crate) fn artifact_with(
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         (state >> 24) as u8
     };
-    let payload = OneFile((0..bytes).map(|_| next()).collect());
+    let payload = OneFile("rootfs.img".to_owned(), (0..bytes).map(|_| next()).collect());
     let mut spec = ArtifactSpec::rootfs_image(name, &[device_type.to_owned()]);
     change(&mut spec);
     let mut scratch = tempfile::tempfile().unwrap();
     let mut file = NamedTempFile::new().unwrap();
     write::write(&spec, &[&payload], None, &mut scratch, &mut file).unwrap();
     file
+}
+
+/// A server in a process of its own.
+pub(crate) struct Process {
+    pub(crate) child: Child,
+    pub(crate) url: String,
+    pub(crate) management: Management,
+}
+
+impl Process {
+    pub(crate) fn start(folder: &Path) -> Process {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rust-ota-server"));
+        command.args(["serve", "--listen", "127.0.0.1:0", "--quiet", "--data"]).arg(folder);
+        Process::spawn(command, folder)
+    }
+
+    /// A server that accepts every device, below a shell that does `first`.
+    pub(crate) fn start_after(first: &str, folder: &Path) -> Process {
+        let mut command = Command::new("sh");
+        let serve = "exec \"$0\" serve --auto-accept --listen 127.0.0.1:0 --data \"$1\"";
+        command.arg("-c").arg(format!("{first}; {serve}"));
+        command.arg(env!("CARGO_BIN_EXE_rust-ota-server")).arg(folder);
+        Process::spawn(command, folder)
+    }
+
+    pub(crate) fn spawn(mut command: Command, folder: &Path) -> Process {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let url =
+            line.trim().strip_prefix("listening on ").expect("the line that says it is ready").to_owned();
+        let token = std::fs::read_to_string(folder.join("management-token")).unwrap();
+        let management = Management::new(&url, &token);
+        Process { child, url, management }
+    }
+
+    /// As if the power had gone.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// What it logged, if that goes to a pipe.
+    pub(crate) fn killed_and_read(mut self) -> String {
+        let mut log = self.child.stderr.take().unwrap();
+        self.kill();
+        let mut text = Vec::new();
+        log.read_to_end(&mut text).unwrap();
+        String::from_utf8(text).unwrap()
+    }
+
+    pub(crate) fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.url.strip_prefix("http://").unwrap()).unwrap()
+    }
+
+    pub(crate) fn send(&self, bytes: &[u8]) -> Answer {
+        let mut stream = self.connect();
+        // The server may answer and close before it has read everything.
+        let _ = stream.write_all(bytes);
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer);
+        parse(&answer).expect("an answer")
+    }
+
+    pub(crate) fn ask(&self, device: &Device, method: &str, path: &str, body: &str) -> Answer {
+        let address = self.url.strip_prefix("http://").unwrap();
+        let token = format!("Bearer {}", device.token);
+        let headers = [("Host", address), ("Authorization", token.as_str())];
+        self.send(&request_bytes(method, path, &headers, body.as_bytes()))
+    }
+
+    pub(crate) fn get(&self, path: &str) -> Answer {
+        self.send(&request_bytes("GET", path, &[], b""))
+    }
+
+    pub(crate) fn authenticate(&self, device: &mut Device) -> u16 {
+        let (body, signature) = device.auth_request();
+        let path = "/api/devices/v1/authentication/auth_requests";
+        let bytes = request_bytes("POST", path, &[("X-MEN-Signature", &signature)], body.as_bytes());
+        let answer = self.send(&bytes);
+        if answer.status == 200 {
+            device.token = answer.text();
+        }
+        answer.status
+    }
+}
+
+/// The login of a person.
+pub(crate) fn login(running: &Running, name_and_password: &str) -> Answer {
+    let basic = format!("Basic {}", STANDARD.encode(name_and_password));
+    request(running, "POST", "/api/management/v1/useradm/auth/login", &[("Authorization", &basic)], b"")
 }

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use serde_json::Value;
+
 use crate::process::{Line, Process};
 use xtask::{Outcome, workspace};
 
@@ -85,13 +87,14 @@ impl UpdateServer {
 
     /// The devices that it knows.
     pub fn devices(&self) -> Outcome<Vec<ListedDevice>> {
-        let word = |words: &mut dyn Iterator<Item = &str>| {
-            words.next().map(str::to_owned).ok_or("the server lists a device without its status")
+        let listed: Value = serde_json::from_str(&self.ask("devices", &["--json"])?)
+            .map_err(|error| format!("the server's list of devices: {error}"))?;
+        let word = |device: &Value, name: &str| {
+            device[name].as_str().map(str::to_owned).ok_or("the server lists a device without its status")
         };
         let mut devices = Vec::new();
-        for line in self.ask("devices", &[])?.lines() {
-            let mut words = line.split_whitespace();
-            devices.push(ListedDevice { id: word(&mut words)?, status: word(&mut words)? });
+        for device in listed.as_array().into_iter().flatten() {
+            devices.push(ListedDevice { id: word(device, "id")?, status: word(device, "status")? });
         }
         Ok(devices)
     }

@@ -1,6 +1,6 @@
 //! Which keys may speak for which devices.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use super::{Changed, DeviceEntry, Fleet};
 use crate::domain::id::{self, NoRandomness};
@@ -78,7 +78,7 @@ impl Fleet {
         let mut changes = Vec::new();
         let device_id = match self.by_identity.get(&identity.sha256) {
             Some(id) => id.clone(),
-            None if self.undecided.len() >= limits::UNDECIDED_DEVICES => {
+            None if !self.undecided.has_room_for(identity.bytes + pubkey.len()) => {
                 return Ok((AuthDecision::Unauthorized, changes));
             }
             None => self.new_device(identity, now)?,
@@ -89,10 +89,8 @@ impl Fleet {
         let known = device.auth_sets.iter().position(|set| set.pubkey == pubkey);
         let at = match known {
             Some(at) => at,
-            None if device.auth_sets.len() >= limits::AUTH_SETS => {
-                return Ok((AuthDecision::Unauthorized, changes));
-            }
             None => {
+                make_room(&mut device.auth_sets);
                 device.auth_sets.push(new_set(pubkey, AuthStatus::Pending, now)?);
                 device.auth_sets.len() - 1
             }
@@ -124,9 +122,14 @@ impl Fleet {
 
     /// Whether the token is one of an accepted set.
     pub(crate) fn is_valid(&self, claims: &Claims) -> bool {
-        let device = self.devices.get(&claims.sub).filter(|_| claims.device);
-        let set = device.and_then(|(device, _)| device.auth_sets.iter().find(|set| set.id == claims.jti));
-        set.is_some_and(|set| set.status == AuthStatus::Accepted && set.serial == claims.serial)
+        claims.device && self.may_speak(&claims.sub, &claims.jti, claims.serial)
+    }
+
+    /// Whether a set speaks for a device, and its tokens were not revoked since it had the serial number.
+    pub(crate) fn may_speak(&self, device: &str, set: &str, serial: u64) -> bool {
+        let device = self.devices.get(device);
+        let set = device.and_then(|(device, _)| device.auth_sets.iter().find(|known| known.id == set));
+        set.is_some_and(|set| set.status == AuthStatus::Accepted && set.serial == serial)
     }
 
     /// Accepts a device before it is heard of. With `force`, a set that is there already is made anew.
@@ -188,8 +191,9 @@ impl Fleet {
                 device.auth_sets[at].status = AuthStatus::Rejected;
                 device.auth_sets[at].serial += 1;
             }
+            (AuthStatus::Rejected, Admission::Reset) => device.auth_sets[at].status = AuthStatus::Pending,
             (AuthStatus::Preauthorized | AuthStatus::Noauth, _)
-            | (AuthStatus::Accepted | AuthStatus::Rejected, Admission::Reset) => {
+            | (AuthStatus::Accepted, Admission::Reset) => {
                 return Err(AdmissionError::BadTransition);
             }
         }
@@ -199,7 +203,7 @@ impl Fleet {
         Ok(((), changes))
     }
 
-    /// Forgets one set; with the last one, the device.
+    /// Forgets one set. A device without any stays, with its history; only one that was expected and never came goes.
     ///
     /// # Errors
     /// There is none.
@@ -213,7 +217,7 @@ impl Fleet {
         if device.auth_sets.iter().all(|set| set.id != set_id) {
             return Err(AdmissionError::NotFound);
         }
-        if device.auth_sets.len() == 1 {
+        if let [AuthSet { status: AuthStatus::Preauthorized, .. }] = device.auth_sets.as_slice() {
             return self.decommission(device_id, now);
         }
         device.auth_sets.retain(|set| set.id != set_id);
@@ -233,6 +237,7 @@ impl Fleet {
         self.configurations.remove(&device.id);
         let mut changes = vec![Change::DeviceGone(device.id)];
         self.note(device_id);
+        changes.extend(self.forget_logs(device_id));
         changes.extend(self.end_for(device_id, Status::Decommissioned, now)?);
         Ok(((), changes))
     }
@@ -283,16 +288,57 @@ impl Fleet {
 
     /// Keeps the indices right after a device has changed.
     pub(super) fn note(&mut self, id: &str) {
-        let status = self.devices.get(id).map(|(device, _)| device.status());
-        let belongs = |wanted: bool, set: &mut HashSet<String>| {
-            if wanted {
-                set.insert(id.to_owned());
-            } else {
-                set.remove(id);
-            }
+        let device = self.devices.get(id).map(|(device, _)| device);
+        let status = device.map(Device::status);
+        if status == Some(AuthStatus::Accepted) {
+            self.accepted.insert(id.to_owned());
+        } else {
+            self.accepted.remove(id);
+        }
+        let undecided = device.filter(|device| device.status() <= AuthStatus::Pending);
+        self.undecided.note(id, undecided.map(weight));
+    }
+}
+
+/// Devices that nobody has accepted, and how much they weigh: anybody can make those.
+#[derive(Debug, Default)]
+pub(super) struct Undecided {
+    weights: HashMap<String, usize>,
+    bytes: usize,
+}
+
+impl Undecided {
+    fn has_room_for(&self, bytes: usize) -> bool {
+        self.weights.len() < limits::UNDECIDED_DEVICES && self.bytes + bytes <= limits::UNDECIDED_BYTES
+    }
+
+    fn note(&mut self, id: &str, weight: Option<usize>) {
+        let before = match weight {
+            Some(weight) => self.weights.insert(id.to_owned(), weight),
+            None => self.weights.remove(id),
         };
-        belongs(status == Some(AuthStatus::Accepted), &mut self.accepted);
-        belongs(status.is_some_and(|status| status <= AuthStatus::Pending), &mut self.undecided);
+        self.bytes = self.bytes + weight.unwrap_or(0) - before.unwrap_or(0);
+    }
+}
+
+/// About as many bytes as a device has in its records.
+fn weight(device: &Device) -> usize {
+    let identity = device.identity.iter().map(|(name, value)| name.len() + value.to_string().len());
+    identity.sum::<usize>() + device.auth_sets.iter().map(|set| set.pubkey.len()).sum::<usize>()
+}
+
+/// A device that may have no more keys loses the oldest one that nobody has decided about, or else the oldest that was
+/// rejected. Anybody who knows its identity can send keys, and must not keep the device's own new key out with them.
+fn make_room(sets: &mut Vec<AuthSet>) {
+    if sets.len() < limits::AUTH_SETS {
+        return;
+    }
+    let oldest = |status: AuthStatus| {
+        let candidates = sets.iter().enumerate().filter(|(_, set)| set.status == status);
+        candidates.min_by_key(|(_, set)| set.ts).map(|(at, _)| at)
+    };
+    if let Some(at) = oldest(AuthStatus::Pending).or_else(|| oldest(AuthStatus::Rejected)) {
+        sets.remove(at);
     }
 }
 
@@ -311,4 +357,57 @@ fn accept(device: &mut Device, at: usize, now: Timestamp) {
         }
     }
     device.updated = now;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(id: usize, status: AuthStatus) -> AuthSet {
+        AuthSet { id: id.to_string(), pubkey: "key".to_owned(), status, ts: Timestamp(id as u64), serial: 0 }
+    }
+
+    /// A device that may have no more keys: `left_out` is the one that goes.
+    fn check(statuses: impl Fn(usize) -> AuthStatus, left_out: Option<usize>) {
+        let mut sets: Vec<AuthSet> = (0..limits::AUTH_SETS).map(|id| set(id, statuses(id))).collect();
+        let before = sets.clone();
+        make_room(&mut sets);
+        let gone: Vec<_> =
+            before.iter().filter(|set| !sets.contains(set)).map(|set| set.ts.0 as usize).collect();
+        assert_eq!(gone, left_out.into_iter().collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn an_accepted_or_preauthorized_key_never_makes_room() {
+        use AuthStatus::{Accepted, Pending, Preauthorized, Rejected};
+        check(|id| if id == 0 { Accepted } else { Pending }, Some(1));
+        check(|id| if id < 2 { Preauthorized } else { Rejected }, Some(2));
+        check(|id| if id < 50 { Rejected } else { Pending }, Some(50));
+        check(|_| Preauthorized, None);
+    }
+
+    #[test]
+    fn undecided_devices_weigh_something_until_they_are_decided_about_or_gone() {
+        let mut undecided = Undecided::default();
+        let half = limits::UNDECIDED_BYTES / 2;
+        undecided.note("a", Some(half));
+        assert!(undecided.has_room_for(half) && !undecided.has_room_for(half + 1));
+        undecided.note("a", Some(half + 10));
+        assert!(!undecided.has_room_for(half));
+        undecided.note("b", None);
+        undecided.note("a", None);
+        assert_eq!((undecided.bytes, undecided.weights.len()), (0, 0));
+    }
+
+    #[test]
+    fn a_device_that_is_accepted_weighs_nothing_any_more() {
+        let mut fleet = Fleet::default();
+        let policy = Policy { auto_accept: false, max_devices: 0 };
+        let identity = Identity::parse("{\"mac\":\"a\"}").unwrap();
+        fleet.authenticate(&identity, "key", policy, Timestamp(1)).unwrap();
+        assert_eq!(fleet.undecided.bytes, "mac\"a\"key".len());
+        let device = fleet.devices().next().unwrap().clone();
+        fleet.admit(&device.id, &device.auth_sets[0].id, Admission::Accept, policy, Timestamp(2)).unwrap();
+        assert_eq!(fleet.undecided.bytes, 0);
+    }
 }

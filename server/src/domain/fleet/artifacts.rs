@@ -48,7 +48,7 @@ impl Fleet {
         text: String,
         now: Timestamp,
     ) -> Option<Vec<Change>> {
-        let artifact = self.artifacts.get_mut(id)?;
+        let artifact = self.artifacts.get_mut(id).filter(|artifact| artifact.configuration_of.is_none())?;
         artifact.description = text;
         artifact.modified = now;
         Some(vec![Change::Artifact(artifact.clone())])
@@ -59,7 +59,7 @@ impl Fleet {
     /// # Errors
     /// Why it was not done.
     pub(crate) fn delete_artifact(&mut self, id: &str) -> Changed<Artifact, DeleteArtifactError> {
-        let artifact = self.artifacts.get(id).ok_or(DeleteArtifactError::NotFound)?;
+        let artifact = self.shown_artifact(id).ok_or(DeleteArtifactError::NotFound)?;
         let used = self
             .active
             .iter()
@@ -72,12 +72,38 @@ impl Fleet {
         Ok((artifact, vec![Change::ArtifactGone(id.to_owned())]))
     }
 
-    /// Artifacts in the order of their ids.
+    /// Artifacts that people have uploaded, in the order of their ids.
     pub(crate) fn artifacts(&self) -> impl Iterator<Item = &Artifact> {
-        self.artifacts.values()
+        self.artifacts.values().filter(|artifact| artifact.configuration_of.is_none())
     }
 
-    /// One artifact.
+    /// One of them.
+    pub(crate) fn shown_artifact(&self, id: &str) -> Option<&Artifact> {
+        self.artifact(id).filter(|artifact| artifact.configuration_of.is_none())
+    }
+
+    /// Bytes of all artifacts.
+    pub(crate) fn artifact_bytes(&self) -> u64 {
+        self.artifacts.values().map(|artifact| artifact.size).sum()
+    }
+
+    /// Forgets artifacts of configurations that no deployment needs any more. Their ids.
+    pub(crate) fn drop_spent_configurations(&mut self) -> (Vec<String>, Vec<Change>) {
+        let is_used = |artifact: &Artifact| {
+            let active = self.active.iter().filter_map(|sequence| self.deployments.get(sequence));
+            active.into_iter().any(|entry| entry.deployment.artifact_name == artifact.name)
+        };
+        let made = self.artifacts.values().filter(|artifact| artifact.configuration_of.is_some());
+        let spent: Vec<String> =
+            made.filter(|artifact| !is_used(artifact)).map(|artifact| artifact.id.clone()).collect();
+        for id in &spent {
+            self.artifacts.remove(id);
+        }
+        let changes = spent.iter().map(|id| Change::ArtifactGone(id.clone())).collect();
+        (spent, changes)
+    }
+
+    /// One artifact, whoever has made it.
     pub(crate) fn artifact(&self, id: &str) -> Option<&Artifact> {
         self.artifacts.get(id)
     }

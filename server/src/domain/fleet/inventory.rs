@@ -1,6 +1,7 @@
 //! What devices report about themselves, and static groups.
 
-use super::Fleet;
+use super::{Changed, Fleet};
+use crate::domain::limits;
 use crate::domain::model::{Attribute, Change, Inventory};
 use crate::domain::time::Timestamp;
 
@@ -13,16 +14,30 @@ pub(crate) enum Reported {
     Some,
 }
 
+/// Why a report is not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum InventoryError {
+    /// There is no such device.
+    NotFound,
+    /// With what was reported before, the device would have that many attributes.
+    TooMany(usize),
+    /// With what was reported before, the attributes of the device would have that many bytes.
+    TooLarge(usize),
+}
+
 impl Fleet {
-    /// Takes a report. `None` when there is no such device; no change when it says nothing new.
+    /// Takes a report.
+    ///
+    /// # Errors
+    /// Why it is not taken; then nothing of it is.
     pub(crate) fn report(
         &mut self,
         device: &str,
         attributes: Vec<Attribute>,
         how: Reported,
         now: Timestamp,
-    ) -> Option<Vec<Change>> {
-        let (_, entry) = self.devices.get_mut(device)?;
+    ) -> Changed<(), InventoryError> {
+        let (_, entry) = self.devices.get_mut(device).ok_or(InventoryError::NotFound)?;
         let mut inventory = match how {
             Reported::All => Inventory::default(),
             Reported::Some => entry.inventory.clone(),
@@ -30,9 +45,17 @@ impl Fleet {
         inventory
             .attributes
             .extend(attributes.into_iter().map(|attribute| (attribute.name.clone(), attribute)));
+        let count = inventory.attributes.len();
+        if count > limits::ATTRIBUTES_OF_A_DEVICE {
+            return Err(InventoryError::TooMany(count));
+        }
+        let bytes = inventory.attributes.values().map(size_of).sum();
+        if bytes > limits::INVENTORY_BYTES {
+            return Err(InventoryError::TooLarge(bytes));
+        }
         inventory.updated = Some(now);
         entry.inventory = inventory.clone();
-        Some(vec![Change::Inventory(device.to_owned(), inventory)])
+        Ok(((), vec![Change::Inventory(device.to_owned(), inventory)]))
     }
 
     /// What a device reported.
@@ -55,4 +78,9 @@ impl Fleet {
         device.updated = now;
         Some(vec![Change::Device(device.clone())])
     }
+}
+
+fn size_of(attribute: &Attribute) -> usize {
+    let description = attribute.description.as_ref().map_or(0, String::len);
+    attribute.name.len() + attribute.value.to_string().len() + description
 }

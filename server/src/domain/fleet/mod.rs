@@ -6,15 +6,19 @@ mod admission;
 mod artifacts;
 mod configuration;
 mod inventory;
+mod logins;
 mod rollout;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use admission::Undecided;
 pub(crate) use admission::{Admission, AdmissionError, AuthDecision, Policy};
 pub(crate) use artifacts::{ArtifactConflict, DeleteArtifactError};
-pub(crate) use inventory::Reported;
-pub(crate) use rollout::{CreateError, NewDeployment, Next, ReportError, Request, Target};
+pub(crate) use inventory::{InventoryError, Reported};
+pub(crate) use rollout::{
+    Configured, CreateError, NewDeployment, Next, Progress, ReportError, Request, Target,
+};
 
 use super::id::NoRandomness;
 use super::model::{Artifact, Change, Configuration, Deployment, Device, DeviceDeployment, Inventory};
@@ -48,13 +52,15 @@ pub(crate) struct Fleet {
     by_identity: HashMap<String, String>,
     /// Devices with an accepted key, and those that nobody has decided about or that were rejected.
     accepted: HashSet<String>,
-    undecided: HashSet<String>,
+    undecided: Undecided,
     artifacts: BTreeMap<String, Artifact>,
     configurations: BTreeMap<String, Configuration>,
     deployments: BTreeMap<u64, DeploymentEntry>,
     by_id: HashMap<String, u64>,
     /// Deployments that are not finished.
     active: BTreeSet<u64>,
+    /// Logins that a person has ended, until their tokens expire.
+    logouts: HashMap<String, Timestamp>,
 }
 
 impl Fleet {
@@ -88,8 +94,15 @@ impl Fleet {
                     }
                 }
             }
+            Change::LoggedOut { login, until } => {
+                self.logouts.insert(login, until);
+            }
             // They are taken away when they are stored, and logs stay there.
-            Change::DeviceGone(_) | Change::ArtifactGone(_) | Change::Log { .. } => {}
+            Change::DeviceGone(_)
+            | Change::ArtifactGone(_)
+            | Change::Log { .. }
+            | Change::LogGone { .. }
+            | Change::LoginOver(_) => {}
         }
     }
 

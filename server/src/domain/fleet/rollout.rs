@@ -34,8 +34,23 @@ pub(crate) enum Next {
         /// The artifact that fits.
         artifact: Box<Artifact>,
     },
+    /// Make the artifact of a configuration, and ask again.
+    Make(Configured),
     /// The device is at work on a deployment and is no longer what it was.
     Conflict,
+}
+
+/// An artifact of a configuration that has to be made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Configured {
+    /// What it is called.
+    pub(crate) artifact_name: String,
+    /// The device it is for.
+    pub(crate) device: String,
+    /// The type of the device.
+    pub(crate) device_type: String,
+    /// What it brings.
+    pub(crate) settings: BTreeMap<String, String>,
 }
 
 /// Which devices a deployment is for.
@@ -60,6 +75,8 @@ pub(crate) struct NewDeployment {
     pub(crate) target: Target,
     /// Also where it is installed.
     pub(crate) force_installation: bool,
+    /// For a configuration: what its device is to be configured with.
+    pub(crate) configuration: Option<BTreeMap<String, String>>,
 }
 
 /// Why no deployment was made.
@@ -70,8 +87,10 @@ pub(crate) enum CreateError {
     NoArtifact,
     /// It would be for no device.
     NoDevices,
-    /// One of the devices is not known or not accepted.
+    /// One of the devices is not known.
     UnknownDevice(String),
+    /// One of the devices is neither accepted nor pre-authorised.
+    NotAccepted(String),
     /// There is one for the same devices.
     Exists(String),
     /// There were no random numbers for a new id.
@@ -87,6 +106,20 @@ pub(crate) enum ReportError {
     Aborted,
     /// A person has stopped it long ago, or it never began.
     Finished,
+}
+
+/// What a device that changed in the middle of a deployment is said to have failed of.
+const CHANGED: &str = "the device is not what it was when the deployment began";
+
+/// How far a deployment is.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Progress {
+    /// How many of its devices have each status.
+    pub(crate) counts: BTreeMap<Status, usize>,
+    /// The name of its own status.
+    pub(crate) status: &'static str,
+    /// Bytes of the artifacts that its devices were given.
+    pub(crate) total_size: u64,
 }
 
 /// One deployment of a device's history.
@@ -151,19 +184,38 @@ impl Fleet {
         };
         if record.asked.as_ref().is_some_and(|before| *before != asked) {
             record.status = Status::Failure;
+            record.substate.get_or_insert_with(|| CHANGED.to_owned());
             changes = self.put(record, now);
             return Ok((Next::Conflict, changes));
         }
         let deployment = &entry.deployment;
+        if let Some(settings) = &deployment.configuration {
+            let fits = |artifact: &Artifact| {
+                artifact.name == deployment.artifact_name
+                    && artifact.device_types.contains(&request.device_type)
+            };
+            if !self.artifacts.values().any(fits) {
+                let to_make = Configured {
+                    artifact_name: deployment.artifact_name.clone(),
+                    device: device.to_owned(),
+                    device_type: request.device_type.clone(),
+                    settings: settings.clone(),
+                };
+                return Ok((Next::Make(to_make), changes));
+            }
+        }
         let (artifact_name, force) = (&deployment.artifact_name, deployment.force_installation);
         let chosen = self.choose(artifact_name, &request.device_type, &request.provides, request.complete);
         let Some(artifact) = chosen.cloned() else {
             record.status = Status::Noartifact;
+            // What type of artifact was wanted is what people ask then.
+            record.asked = Some(asked);
             changes = self.put(record, now);
             return Ok((Next::Nothing, changes));
         };
         if *artifact_name == request.artifact_name && record.status == Status::Pending && !force {
             record.status = Status::AlreadyInstalled;
+            record.artifact = Some(artifact.id.clone());
             changes = self.put(record, now);
             return Ok((Next::Nothing, changes));
         }
@@ -172,6 +224,7 @@ impl Fleet {
         if is_new || !same {
             record.asked = Some(asked);
             record.artifact = Some(artifact.id.clone());
+            record.offered_bytes = artifact.size;
             changes = self.put(record, now);
         }
         Ok((Next::Offer { deployment, artifact: Box::new(artifact) }, changes))
@@ -210,9 +263,8 @@ impl Fleet {
             | Status::AlreadyInstalled => {}
         }
         let mut record = record.clone();
-        if record.status != status || substate.is_some() {
-            record.substate = substate;
-        }
+        // A report that says nothing about it leaves what was said before.
+        record.substate = substate.or(record.substate);
         record.status = status;
         record.started = record.started.or(Some(now));
         Ok(((), self.put(record, now)))
@@ -237,12 +289,36 @@ impl Fleet {
         Ok(((), vec![log, Change::DeviceDeployment(record)]))
     }
 
+    /// Forgets the logs of a device.
+    pub(super) fn forget_logs(&mut self, device: &str) -> Vec<Change> {
+        let mut changes = Vec::new();
+        for entry in self.deployments.values_mut() {
+            let Some(record) = entry.devices.get_mut(device).filter(|record| record.log) else { continue };
+            record.log = false;
+            let (deployment, device) = (record.deployment.clone(), record.device.clone());
+            changes.push(Change::LogGone { deployment, device });
+            changes.push(Change::DeviceDeployment(record.clone()));
+        }
+        changes
+    }
+
+    /// Forgets the logs of devices that are not there any more: of before their logs went with them.
+    pub(crate) fn forget_logs_of_nobody(&mut self) -> Vec<Change> {
+        let records = self.deployments.values().flat_map(|entry| entry.devices.values());
+        let gone: BTreeSet<String> = records
+            .filter(|record| record.log && !self.devices.contains_key(&record.device))
+            .map(|record| record.device.clone())
+            .collect();
+        gone.iter().flat_map(|device| self.forget_logs(device)).collect()
+    }
+
     /// Makes a deployment.
     ///
     /// # Errors
     /// Why it was not made.
     pub(crate) fn create(&mut self, new: NewDeployment, now: Timestamp) -> Changed<String, CreateError> {
-        if self.artifacts.values().all(|artifact| artifact.name != new.artifact_name) {
+        if new.configuration.is_none() && self.artifacts().all(|artifact| artifact.name != new.artifact_name)
+        {
             return Err(CreateError::NoArtifact);
         }
         let group = match &new.target {
@@ -253,6 +329,9 @@ impl Fleet {
             Target::Devices(devices) => {
                 if let Some(unknown) = devices.iter().find(|id| !self.devices.contains_key(*id)) {
                     return Err(CreateError::UnknownDevice(unknown.clone()));
+                }
+                if let Some(other) = devices.iter().find(|id| !self.may_be_ordered(id)) {
+                    return Err(CreateError::NotAccepted(other.clone()));
                 }
                 devices.into_iter().collect()
             }
@@ -284,11 +363,21 @@ impl Fleet {
             devices: devices.into_iter().collect(),
             group,
             force_installation: new.force_installation,
+            configuration: new.configuration,
         };
         let id = deployment.id.clone();
         let change = Change::Deployment(deployment.clone());
         self.insert_deployment(deployment);
         Ok((id, vec![change]))
+    }
+
+    /// Whether something can be ordered for a device. Also for one that is let in before it is heard of; but one that
+    /// nobody has decided about, or that is kept out, may be anybody, and may never come.
+    fn may_be_ordered(&self, id: &str) -> bool {
+        self.device(id).is_some_and(|device| match device.status() {
+            AuthStatus::Accepted | AuthStatus::Preauthorized => true,
+            AuthStatus::Noauth | AuthStatus::Rejected | AuthStatus::Pending => false,
+        })
     }
 
     /// Stops a deployment on every device that has not ended it.
@@ -414,8 +503,8 @@ impl Fleet {
         self.deployments.get_mut(self.by_id.get(id)?)
     }
 
-    /// How many devices of a deployment have each status, and the name of the deployment's own status.
-    pub(crate) fn progress(&self, id: &str) -> Option<(BTreeMap<Status, usize>, &'static str)> {
+    /// How far a deployment is.
+    pub(crate) fn progress(&self, id: &str) -> Option<Progress> {
         let entry = self.entry(id)?;
         let mut counts = status_counts(entry.devices.values());
         *counts.entry(Status::Pending).or_default() += entry.members.len() - entry.devices.len();
@@ -424,7 +513,8 @@ impl Fleet {
             None if counts.get(&Status::Pending) == Some(&entry.members.len()) => "pending",
             None => "inprogress",
         };
-        Some((counts, status))
+        let total_size = entry.devices.values().map(|record| record.offered_bytes).sum();
+        Some(Progress { counts, status, total_size })
     }
 }
 
@@ -455,7 +545,39 @@ fn new_record(
         started: None,
         finished: None,
         artifact: None,
+        offered_bytes: 0,
         asked: None,
         log: false,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn logs_of_devices_that_were_removed_before_are_found() {
+        let mut fleet = Fleet::default();
+        let deployment = Deployment {
+            id: "d".to_owned(),
+            sequence: 1,
+            name: "n".to_owned(),
+            artifact_name: "a".to_owned(),
+            created: Timestamp(1),
+            finished: None,
+            devices: vec!["gone".to_owned(), "silent".to_owned()],
+            group: None,
+            force_installation: false,
+            configuration: None,
+        };
+        let record = |device| new_record(&deployment, device, Status::Decommissioned, Timestamp(1)).unwrap();
+        let with_log = DeviceDeployment { log: true, ..record("gone") };
+        fleet.restore(Change::Deployment(deployment.clone()));
+        fleet.restore(Change::DeviceDeployment(with_log.clone()));
+        fleet.restore(Change::DeviceDeployment(record("silent")));
+        let gone = Change::LogGone { deployment: "d".to_owned(), device: "gone".to_owned() };
+        let without = Change::DeviceDeployment(DeviceDeployment { log: false, ..with_log });
+        assert_eq!(fleet.forget_logs_of_nobody(), [gone, without]);
+        assert_eq!(fleet.forget_logs_of_nobody(), []);
+    }
 }

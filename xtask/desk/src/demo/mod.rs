@@ -376,9 +376,11 @@ impl Demo {
         loop {
             let answer = self.server_answer("status", &[deployment])?;
             // The report follows what the daemon says, and the log of a failure follows the report.
-            let complete = answer.contains("success") || answer.contains("(log)");
+            let complete = answer.contains("success") || answer.contains("its log:");
             if complete || start.elapsed() > PATIENCE {
-                self.timeline.say(Who::Server, &format!("the deployment on {answer}"));
+                for line in answer.lines() {
+                    self.timeline.say(Who::Server, line);
+                }
                 return if answer.contains(status) { Ok(()) } else { Err(format!("expected {status}")) };
             }
             self.show_lines(Duration::from_millis(50))?;

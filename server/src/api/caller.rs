@@ -1,0 +1,116 @@
+//! Who sends a request, found out before its body comes. Without a token a body is dropped as it comes, or it is small:
+//! there may be thousands of them at once.
+
+use std::time::Duration;
+
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::{Body as _, Bytes, Incoming};
+use hyper::{Method, StatusCode, header};
+
+use super::call::Caller;
+use super::{ApiError, Call, Shared, artifacts, device, download, users};
+use crate::domain::limits;
+
+/// What is done with the body of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Intake {
+    /// It is read.
+    Read {
+        /// How much of it.
+        most: usize,
+    },
+    /// It is an upload, and is read as it is written to the disk.
+    Stream,
+    /// It is read, but nobody knows whose it is.
+    ReadOfStranger {
+        /// How much of it.
+        most: usize,
+    },
+    /// Nothing is expected in it; the link of the request opens something.
+    Download,
+    /// Nothing is expected in it, or its sender may not say anything.
+    Discard,
+}
+
+/// Finds out who sends the request, and what that means for its body.
+pub(super) fn recognise(shared: &Shared, call: &mut Call) -> Intake {
+    let known = Intake::Read { most: limits::BODY_BYTES };
+    let segments = call.segments();
+    let (caller, intake) = match (segments.as_slice(), &call.method) {
+        (["api", "devices", _, "authentication", "auth_requests"], &Method::POST) => {
+            return Intake::ReadOfStranger { most: limits::AUTH_BODY_BYTES };
+        }
+        (["api", "management", "v1", "useradm", "auth", "login"], _) => return Intake::Discard,
+        (["api", "devices", ..], _) => (device::caller(shared, call), known),
+        (["api", "management", ..], _) => {
+            let intake = if artifacts::is_upload(call) { Intake::Stream } else { known };
+            (users::caller(shared, call), intake)
+        }
+        (["api", "internal", "v1", "faults"], _) if shared.options.enable_faults => return known,
+        (["download", ..], _) if download::check(shared, call).is_ok() => return Intake::Download,
+        _ => return Intake::Discard,
+    };
+    call.caller = caller;
+    match call.caller {
+        Caller::Stranger => Intake::Discard,
+        Caller::Device(_) | Caller::Person(_) => intake,
+    }
+}
+
+/// All of a body.
+pub(super) async fn read_body(
+    incoming: Incoming,
+    most: usize,
+    patience: Duration,
+) -> Result<Bytes, ApiError> {
+    // Who says that it is too large need not send it.
+    if incoming.size_hint().lower() > most as u64 {
+        return Err(too_large());
+    }
+    match tokio::time::timeout(patience, Limited::new(incoming, most).collect()).await {
+        Err(_) => Err(late()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
+        Ok(Err(_)) => Err(broken()),
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+    }
+}
+
+/// Takes a body and keeps nothing of it: an answer to somebody who is still sending is mostly lost, and a device has to
+/// hear that its token has expired. Who waits to be asked for the body, or sends very much, is answered at once; so is
+/// everybody while there are many, because each costs the buffer that its connection reads into.
+pub(super) async fn discard_body(
+    shared: &Shared,
+    call: &Call,
+    mut incoming: Incoming,
+    patience: Duration,
+) -> Result<Bytes, ApiError> {
+    let most = limits::BODY_BYTES as u64;
+    if call.headers.contains_key(header::EXPECT) || incoming.size_hint().lower() > most {
+        return Ok(Bytes::new());
+    }
+    let Ok(_place) = shared.discarding.try_acquire() else { return Ok(Bytes::new()) };
+    let all = async {
+        let mut taken = 0;
+        while let Some(frame) = incoming.frame().await {
+            let frame = frame.map_err(|_| broken())?;
+            taken += frame.data_ref().map_or(0, |data| data.len() as u64);
+            if taken > most {
+                return Err(too_large());
+            }
+        }
+        Ok(Bytes::new())
+    };
+    tokio::time::timeout(patience, all).await.unwrap_or_else(|_| Err(late()))
+}
+
+fn too_large() -> ApiError {
+    ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large")
+}
+
+fn late() -> ApiError {
+    ApiError::new(StatusCode::REQUEST_TIMEOUT, "the body did not come")
+}
+
+fn broken() -> ApiError {
+    ApiError::bad_request("the body is broken")
+}

@@ -1,0 +1,40 @@
+//! `measure`: what single steps of the server cost on this machine.
+
+use std::time::Duration;
+
+use lexopt::prelude::*;
+use rust_ota_server::steps;
+
+use crate::cli::{CliError, print};
+
+const HELP: &str = "\
+rust-ota-server measure [--tokens N] [--names N]
+
+Measures single steps of the server on this machine, without a server.
+
+  --tokens N    check so many different tokens of devices (200000)
+  --names N     look for a pattern in so many names (1000000)
+";
+
+/// Measures.
+pub(crate) fn run(mut parser: lexopt::Parser) -> Result<(), CliError> {
+    let (mut tokens, mut names) = (200_000, 1_000_000);
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Short('h') | Long("help") => return print(HELP),
+            Long("tokens") => tokens = parser.value()?.parse()?,
+            Long("names") => names = parser.value()?.parse()?,
+            other @ (Short(_) | Long(_) | Value(_)) => return Err(other.unexpected().into()),
+        }
+    }
+    let failed = |what: &str| CliError::Failed(format!("{what} could not be measured"));
+    let each = |time: Duration, count: u32| time.as_nanos() as f64 / f64::from(count.max(1)) / 1000.0;
+    let (own, older) = steps::token_checks(tokens).ok_or_else(|| failed("tokens"))?;
+    print(&format!("a token of this server      {:9.3} µs\n", each(own, tokens)))?;
+    print(&format!("a token of an older server  {:9.3} µs\n", each(older, tokens)))?;
+    for text in ["device-00[0-4].*9-of", "/DEVICE-.*77.*FLEET/i"] {
+        let (time, found) = steps::pattern_searches(text, names).ok_or_else(|| failed("patterns"))?;
+        print(&format!("{text} in a name {:9.3} µs, {found} found\n", each(time, names)))?;
+    }
+    Ok(())
+}
