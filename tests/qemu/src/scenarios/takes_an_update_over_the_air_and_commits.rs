@@ -10,21 +10,23 @@ pub const SCENARIO: Scenario = Scenario {
     name: "takes_an_update_over_the_air_and_commits",
     boards: EVERYWHERE,
     more_boards: &["uboot-armv7"],
-    parts: 1,
+    parts: |_cuts| 1,
     run,
 };
 
 fn run(scene: &Scene) -> Outcome<Tally> {
     let mut device = scene.device(&Make::new())?;
+    let (mut machine, _running) = device.come_up(1)?;
     for (version, slot) in [("2.0", "b"), ("3.0", "a")] {
         let deployment = device.deploy(&System::new(version))?;
-        let (end, machine, running) = device.finish(&deployment, 2)?;
-        machine.kill();
+        let (end, on, running) = device.finish_on(machine, &deployment, 1)?;
+        machine = on;
         expect("the end on the server", &end, "success")?;
         expect_running(&running, slot, version)?;
         let reported = device.fleet.reported(&deployment).join(" ");
         expect("what was reported", &reported, "downloading installing rebooting installing success")?;
     }
+    machine.kill();
     // Committed: it stays over a restart.
     let (machine, running) = device.come_up(1)?;
     machine.kill();
