@@ -222,6 +222,7 @@ impl<'a> Device<'a> {
             Ok((kept, asked))
         };
         let (mut kept, mut asked) = keep(self, 0)?;
+        let mut reports = self.fleet.reports();
         let mut own = self.own_environment()?;
         recorded.stretches.push(Stretch { server: kept.clone(), own: own.clone(), entries: Vec::new() });
         let mut ended: Option<(String, usize)> = None;
@@ -239,6 +240,12 @@ impl<'a> Device<'a> {
                 }
             } else {
                 if asked_now != asked {
+                    // What a request changes is stored before it counts as answered. A folder that was copied in between
+                    // knows what the device had not said yet: nothing can be begun from there.
+                    if self.fleet.reports() != reports && self.fleet.is_still(&kept)? {
+                        recorded.forget(&kept);
+                    }
+                    reports = self.fleet.reports();
                     (kept, asked) = keep(self, recorded.stretches.len())?;
                     ended = ended.or_else(|| Some((self.fleet.outcome(deployment)?, asked)));
                 }

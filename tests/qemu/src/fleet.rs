@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use client_core::artifact::write::{self, ArtifactSpec, PayloadSource, SoftwareName};
 use client_core::artifact::{Compression, CompressionLevel, Signer};
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::kit::Kit;
 use crate::rootfs::DEVICE_TYPE;
-use crate::{Outcome, run};
+use crate::{Outcome, read, run};
 
 /// What a deployment ends with.
 pub const FINISHED: [&str; 4] = ["success", "failure", "aborted", "already-installed"];
@@ -53,13 +53,17 @@ impl Fleet {
     pub fn keep(&self, to: &Path) -> Outcome<usize> {
         for _try in 0..50 {
             let asked = self.questions();
-            let before = modified(&self.directory.join(DATABASE));
             copy_server(&self.directory, to)?;
-            if self.questions() == asked && modified(&self.directory.join(DATABASE)) == before {
+            if self.questions() == asked && self.is_still(to)? {
                 return Ok(asked);
             }
         }
         Err("the server's database does not come to rest".into())
+    }
+
+    /// Whether the database is what it was when `kept` was kept.
+    pub fn is_still(&self, kept: &Path) -> Outcome<bool> {
+        Ok(read(&self.directory.join(DATABASE))? == read(&kept.join(DATABASE))?)
     }
 
     /// Makes the server again what it was when `kept` was kept, at the same address.
@@ -88,8 +92,18 @@ impl Fleet {
 
     /// How many requests of the device were answered.
     pub fn questions(&self) -> usize {
+        self.count(|_path| true)
+    }
+
+    /// How many of them reported a status, which changes what the server knows.
+    pub fn reports(&self) -> usize {
+        self.count(|path| path.ends_with("/status"))
+    }
+
+    fn count(&self, is_meant: impl Fn(&str) -> bool) -> usize {
         let requests = self.requests();
-        requests.iter().filter(|request| request.path.starts_with("/api/devices/")).count()
+        let paths = requests.iter().map(|request| request.path.as_str());
+        paths.filter(|path| path.starts_with("/api/devices/") && is_meant(path)).count()
     }
 
     /// Uploads an artifact and orders it for the device; gives the id of the deployment.
@@ -153,10 +167,6 @@ fn options(directory: &Path) -> Options {
 
 /// In the server's folder.
 const DATABASE: &str = "fleet.redb";
-
-fn modified(path: &Path) -> Option<SystemTime> {
-    std::fs::metadata(path).and_then(|file| file.modified()).ok()
-}
 
 /// Copies the server's folder. Artifacts never change: they get one more name.
 fn copy_server(from: &Path, to: &Path) -> Outcome {

@@ -4,7 +4,7 @@
 //! Between two requests of the device the server stays as it is. A point belongs to the stretch between two requests in
 //! which it is certain to lie; the few writes around a request that may belong to either side are no points.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use testkit::choice::Generator;
 
@@ -55,6 +55,15 @@ impl Point {
 
 /// How many entries before and after a write to the environment are near it.
 const NEAR: u64 = 2;
+
+impl Run {
+    /// Leaves out the points that would begin from this folder of the server.
+    pub fn forget(&mut self, server: &Path) {
+        for stretch in self.stretches.iter_mut().filter(|stretch| stretch.server == server) {
+            stretch.entries.clear();
+        }
+    }
+}
 
 impl Trace {
     /// All points, in their order.
@@ -142,6 +151,14 @@ mod tests {
         assert!(is_there(0, 0) && is_there(0, 40) && is_there(0, 43) && is_there(0, 100) && is_there(1, 20));
         // The device asked something in between.
         assert!(!is_there(0, 41) && !is_there(0, 42));
+    }
+
+    #[test]
+    fn a_server_that_knew_too_much_is_no_beginning() {
+        let mut trace = update();
+        trace.runs[0].stretches[0].server = "ahead".into();
+        trace.runs[0].forget(Path::new("ahead"));
+        assert_eq!(trace.points().len(), 58 + 21);
     }
 
     #[test]
