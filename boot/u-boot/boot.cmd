@@ -2,6 +2,7 @@
 # and falls back to the other slot when the trial is over its limit.
 #
 # Put the board's settings in front and compile:
+#   cp board.cmd.example board.cmd
 #   cat board.cmd boot.cmd > all.cmd
 #   mkimage -A arm64 -T script -C none -n rust-ota -d all.cmd boot.scr
 # Settings are described in board.cmd.example. All names of this script begin with rota_ and are local variables of
@@ -148,6 +149,9 @@ fi
 # ---- Boot ----
 
 if test -z "${rota_why}"; then rota_why="upgrade_available=${upgrade_available}, bootcount=${bootcount}"; fi
+# For what restarts a trial that does not come up, and only that.
+rota_word=
+if test ${rota_trial} = yes; then rota_word="rota.trial=1 "; fi
 for rota_slot in ${rota_order}; do
   if test ${rota_slot} = a; then
     rota_part=${rota_part_a}
@@ -182,7 +186,7 @@ for rota_slot in ${rota_order}; do
   fi
 
   if test ${rota_ready} = yes; then
-    setenv bootargs "root=${rota_root} rota.slot=${rota_slot} ${rota_bootargs}"
+    setenv bootargs "root=${rota_root} rota.slot=${rota_slot} ${rota_word}${rota_bootargs}"
     if test "${rota_boot}" = booti; then
       booti ${rota_kernel_addr} ${rota_ramdisk} ${rota_fdt_addr}
     elif test "${rota_boot}" = bootz; then

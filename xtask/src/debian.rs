@@ -37,6 +37,7 @@ const BOARD_TOOLS: &[(&str, &str)] = &[
     ("/usr/share/OVMF/OVMF_CODE_4M.fd", "ovmf"),
     ("grub-mkimage", "grub-common"),
     ("/usr/lib/grub/x86_64-efi/linux.mod", "grub-efi-amd64-bin"),
+    ("/usr/lib/grub/i386-pc/linux.mod", "grub-pc-bin"),
     ("/usr/lib/u-boot/qemu-x86/u-boot.rom", "u-boot-qemu"),
     ("mkimage", "u-boot-tools"),
     ("mkfs.vfat", "dosfstools"),
@@ -54,6 +55,7 @@ const BOARD_TOOLS: &[(&str, &str)] = &[
     ("bison", "bison"),
     ("bc", "bc"),
     ("/usr/include/openssl/ssl.h", "libssl-dev"),
+    ("/usr/include/libelf.h", "libelf-dev"),
 ];
 
 /// What of the tools is there in the end.

@@ -1,8 +1,9 @@
 //! A device: a board with its disks, in a folder, and the server that it talks to. It is turned on again and again.
 
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use testkit::choice::Generator;
@@ -13,12 +14,15 @@ use crate::kit::Kit;
 use crate::machine::{Machine, Seen};
 use crate::power::{self, Cut};
 use crate::rootfs::{self, System};
-use crate::{Outcome, disk, run};
+use crate::trace::{Point, Run, Stretch, Trace};
+use crate::{Outcome, disk};
 
 /// How long a system may take from power on until it says that it is up. Ten times what it takes here.
 pub const BOOT: Duration = Duration::from_secs(240);
 /// How long an update may take.
 pub const UPDATE: Duration = Duration::from_secs(900);
+/// Where the environment is in the file of a flash: both copies are in it.
+const OWN_BYTES: usize = 512 * 1024;
 /// What the test systems say when they are up.
 pub const UP: &str = "rota-test: up ";
 
@@ -35,6 +39,8 @@ pub struct Tally {
     pub at_risk: u64,
     /// Those of them that were lost, wholly or in part.
     pub lost: u64,
+    /// Different states that cuts left its disks in, and from which it was turned on again.
+    pub states: u64,
 }
 
 impl std::ops::AddAssign for Tally {
@@ -44,6 +50,7 @@ impl std::ops::AddAssign for Tally {
         self.updates += other.updates;
         self.at_risk += other.at_risk;
         self.lost += other.lost;
+        self.states += other.states;
     }
 }
 
@@ -75,6 +82,8 @@ pub struct Device<'a> {
     pub fleet: Fleet,
     directory: PathBuf,
     disks: Vec<Disk>,
+    /// What the files of a recorded run are called.
+    run: String,
     /// Further words for QEMU.
     pub qemu: Vec<String>,
     /// MiB of memory.
@@ -121,6 +130,7 @@ impl<'a> Device<'a> {
             fleet,
             directory: directory.to_path_buf(),
             disks,
+            run: "run".to_owned(),
             qemu: Vec::new(),
             memory_mib: board.memory_mib(),
             tally: Tally::default(),
@@ -151,27 +161,155 @@ impl<'a> Device<'a> {
         Machine::start(&command, &log)
     }
 
-    /// How many writes and flushes were recorded since it was turned on.
-    pub fn recorded(&self) -> u64 {
-        (0..self.disks.len()).map(|index| power::entries(&self.record(index))).sum()
-    }
-
     /// Pulls the plug of a recorded machine: what was not flushed is on its disks in part.
     pub fn cut_power(&mut self, machine: Machine, random: &mut Generator) -> Outcome<Cut> {
         machine.kill();
+        self.tally.states += 1;
+        self.after_cut(&vec![u64::MAX; self.disks.len()], random)
+    }
+
+    /// Makes the disks what a cut may have left after so many entries of the log of each.
+    fn after_cut(&mut self, entries: &[u64], random: &mut Generator) -> Outcome<Cut> {
         self.tally.cuts += 1;
         let mut all = Cut::default();
-        for index in 0..self.disks.len() {
+        for (index, upto) in entries.iter().enumerate() {
             let Disk { image, places, .. } = &self.disks[index];
             let data_at = places.map(|places| places.data);
-            let cut = power::cut(&self.base(index), &self.record(index), image, data_at, random)?;
+            let cut = power::cut(&self.base(index), &self.record(index), *upto, image, data_at, random)?;
             all.writes += cut.writes;
             all.at_risk += cut.at_risk;
             all.lost += cut.lost;
+            all.state = power::hash(&[all.state, cut.state]);
         }
         self.tally.at_risk += all.at_risk;
         self.tally.lost += all.lost;
         Ok(all)
+    }
+
+    /// Runs a whole update that succeeds, and writes down how, so that [`Device::cut_at`] can be called.
+    pub fn record_update(&mut self, deployment: &str) -> Outcome<Trace> {
+        let mut trace = Trace::default();
+        for run in 0..2 {
+            self.run = format!("run-{run}");
+            let mut machine = self.start_recorded()?;
+            let mut recorded = Run::default();
+            let end = self.follow(&mut machine, deployment, run, &mut recorded)?;
+            machine.kill();
+            recorded.written = self.environment_entries()?;
+            trace.runs.push(recorded);
+            match end.as_deref() {
+                Some("success") => return Ok(trace),
+                Some(end) => return Err(format!("the update that is written down ended with {end:?}")),
+                None => {}
+            }
+        }
+        Err("the update that is written down took more than two boots".into())
+    }
+
+    /// Notes how far the disks are, and what the server knows at that time, until the machine ends or has asked again after
+    /// the end of `deployment`.
+    fn follow(
+        &mut self,
+        machine: &mut Machine,
+        deployment: &str,
+        run: usize,
+        recorded: &mut Run,
+    ) -> Outcome<Option<String>> {
+        let deadline = Instant::now() + UPDATE;
+        let keep = |device: &Device, number: usize| -> Outcome<(PathBuf, usize)> {
+            let kept = device.path(&format!("server-{run}-{number}"));
+            let asked = device.fleet.keep(&kept)?;
+            Ok((kept, asked))
+        };
+        let (mut kept, mut asked) = keep(self, 0)?;
+        let mut reports = self.fleet.reports();
+        let mut own = self.own_environment()?;
+        recorded.stretches.push(Stretch { server: kept.clone(), own: own.clone(), entries: Vec::new() });
+        let mut ended: Option<(String, usize)> = None;
+        while Instant::now() < deadline {
+            let is_on = machine.goes_on(Duration::from_millis(2));
+            // First how far the disks are: if the rest is unchanged afterwards, it was so at that point.
+            let entries = self.entries();
+            let own_now = self.own_environment()?;
+            let asked_now = self.fleet.questions();
+            if own_now == own && asked_now == asked {
+                if let Some(stretch) = recorded.stretches.last_mut() {
+                    if stretch.entries.last() != Some(&entries) {
+                        stretch.entries.push(entries);
+                    }
+                }
+            } else {
+                if asked_now != asked {
+                    // What a request changes is stored before it counts as answered. A folder that was copied in between
+                    // knows what the device had not said yet: nothing can be begun from there.
+                    if self.fleet.reports() != reports && self.fleet.is_still(&kept)? {
+                        recorded.forget(&kept);
+                    }
+                    reports = self.fleet.reports();
+                    (kept, asked) = keep(self, recorded.stretches.len())?;
+                    ended = ended.or_else(|| Some((self.fleet.outcome(deployment)?, asked)));
+                }
+                own = own_now;
+                recorded.stretches.push(Stretch {
+                    server: kept.clone(),
+                    own: own.clone(),
+                    entries: Vec::new(),
+                });
+            }
+            // What it does after its last report is part of the update.
+            let is_over = ended.as_ref().is_some_and(|(_, then)| asked >= then + 2);
+            if !is_on || is_over {
+                self.tally.updates += u64::from(ended.is_some());
+                return Ok(ended.map(|(end, _)| end));
+            }
+        }
+        Err(format!("no end of the update that is written down; logs in {}", self.directory.display()))
+    }
+
+    /// How many entries the log of each disk has. A later one of one disk never stands beside an earlier one of another.
+    fn entries(&self) -> Vec<u64> {
+        let read = || (0..self.disks.len()).map(|index| power::entries(&self.record(index))).collect();
+        let mut entries: Vec<u64> = read();
+        loop {
+            let again = read();
+            if again == entries {
+                return entries;
+            }
+            entries = again;
+        }
+    }
+
+    /// Cuts the power at a point of a recorded update: disks and server are what they were then, but for what was lost.
+    pub fn cut_at(&mut self, trace: &Trace, point: &Point, random: &mut Generator) -> Outcome<Cut> {
+        let stretch = &trace.runs[point.run].stretches[point.stretch];
+        self.run = format!("run-{}", point.run);
+        self.fleet.go_back(&stretch.server)?;
+        let mut own = stretch.own.iter();
+        for file in self.board.environment() {
+            if let (EnvFile::Own { name }, Some((at, content))) = (file, own.next()) {
+                let path = self.path(name);
+                let failed = |error: std::io::Error| format!("{}: {error}", path.display());
+                let flash = std::fs::File::options().write(true).open(&path).map_err(failed)?;
+                flash.write_all_at(content, *at).map_err(failed)?;
+            }
+        }
+        self.after_cut(&point.entries, random)
+    }
+
+    /// After a recorded update: the disk turns out to have kept nothing of what was written to slot B, though it was
+    /// flushed.
+    pub fn lose_slot_b(&mut self, trace: &Trace) -> Outcome {
+        let last = trace.runs.len().saturating_sub(1);
+        let stretch = trace.runs[last].stretches.len().saturating_sub(1);
+        let entries = vec![u64::MAX; self.disks.len()];
+        // Everything is there.
+        self.cut_at(trace, &Point { run: last, stretch, entries }, &mut Generator::new(0))?;
+        self.run = "run-0".to_owned();
+        for (index, disk) in self.disks.iter().enumerate() {
+            let Some(places) = disk.places else { continue };
+            power::take_back(&self.base(index), &disk.image, &(places.slots[1]..places.data))?;
+        }
+        Ok(())
     }
 
     /// Turns it on until a system says that it is up, at most `boots` times. Gives the running machine, and which slot
@@ -189,8 +327,30 @@ impl<'a> Device<'a> {
     /// Runs it, and turns it on again after each restart, until the server knows the end of `deployment`. Gives the
     /// end, the machine that runs then, and what it is.
     pub fn finish(&mut self, deployment: &str, boots: u32) -> Outcome<(String, Machine, Running)> {
-        for _boot in 0..boots {
-            let mut machine = self.start()?;
+        self.finish_from(None, deployment, boots)
+    }
+
+    /// The same, beginning with a machine that is on already.
+    pub fn finish_on(
+        &mut self,
+        machine: Machine,
+        deployment: &str,
+        boots: u32,
+    ) -> Outcome<(String, Machine, Running)> {
+        self.finish_from(Some(machine), deployment, boots + 1)
+    }
+
+    fn finish_from(
+        &mut self,
+        mut on: Option<Machine>,
+        deployment: &str,
+        runs: u32,
+    ) -> Outcome<(String, Machine, Running)> {
+        for _run in 0..runs {
+            let mut machine = match on.take() {
+                Some(machine) => machine,
+                None => self.start()?,
+            };
             let Some(finished) = self.finish_with(&mut machine, deployment)? else { continue };
             // The server may have heard of the end before the power went: then the system is still to come up.
             let up = machine.until("no system came up", BOOT, |lines| {
@@ -201,7 +361,7 @@ impl<'a> Device<'a> {
             }
         }
         let status = self.fleet.status(deployment);
-        Err(format!("no end in {boots} boots, status {status:?}; logs in {}", self.directory.display()))
+        Err(format!("no end in {runs} boots, status {status:?}; logs in {}", self.directory.display()))
     }
 
     /// Waits with a machine until the server knows the end of `deployment`; `None` when the machine ends first.
@@ -260,9 +420,9 @@ impl<'a> Device<'a> {
         Err(format!("slot {} runs {} and is not what that was", running.slot, running.version))
     }
 
-    /// That a system in slot B was started on trial.
-    pub fn expect_trial(&self) -> Outcome {
-        for boot in 1..=self.tally.boots {
+    /// That a system in slot B was started on trial in a boot after the first `boots`.
+    pub fn expect_trial(&self, boots: u64) -> Outcome {
+        for boot in boots + 1..=self.tally.boots {
             let log = self.serial_log(boot);
             let said = String::from_utf8_lossy(&crate::read(&log)?).into_owned();
             let mut decisions = said.lines().filter(|line| line.contains("rust-ota: boots slot b "));
@@ -276,14 +436,35 @@ impl<'a> Device<'a> {
     /// Writes since it was turned on, recorded, to the partition with the boot environment: how many. The first sector is
     /// left out, where Linux notes that it has the file system mounted.
     pub fn writes_to_environment(&self) -> Outcome<usize> {
-        let mut count = 0;
+        Ok(self.environment_entries()?.len())
+    }
+
+    /// Those writes: the disk, and which entry of its log.
+    fn environment_entries(&self) -> Outcome<Vec<(usize, u64)>> {
+        let mut found = std::collections::BTreeSet::new();
         for file in self.board.environment() {
             let EnvFile::Fat { disk, at, path: _ } = file else { continue };
             let end = self.disks[disk].places.map_or(u64::MAX, |places| places.slots[0]);
-            let writes = power::writes(&self.record(disk))?;
-            count += writes.iter().filter(|(first, bytes)| *first < end && first + bytes > at + 512).count();
+            let writes = power::writes(&self.record(disk))?.into_iter();
+            let writes = writes.filter(|write| write.at < end && write.at + write.bytes > at + 512);
+            found.extend(writes.map(|write| (disk, write.entry)));
         }
-        Ok(count)
+        Ok(found.into_iter().collect())
+    }
+
+    /// What is in the boot environment outside of the disks: where in its file, and what.
+    fn own_environment(&self) -> Outcome<Vec<(u64, Vec<u8>)>> {
+        let mut found = Vec::new();
+        for file in self.board.environment() {
+            let EnvFile::Own { name } = file else { continue };
+            let path = self.path(name);
+            let mut content = vec![0; OWN_BYTES];
+            std::fs::File::open(&path)
+                .and_then(|flash| flash.read_exact_at(&mut content, 0))
+                .map_err(|error| format!("{}: {error}", path.display()))?;
+            found.push((0, content));
+        }
+        Ok(found)
     }
 
     /// The files of the boot environment, byte by byte.
@@ -335,11 +516,12 @@ impl<'a> Device<'a> {
     }
 
     fn base(&self, disk: usize) -> PathBuf {
-        self.path(&format!("base-{disk}.img"))
+        self.path(&format!("base-{}-{disk}.img", self.run))
     }
 
-    fn record(&self, disk: usize) -> PathBuf {
-        self.path(&format!("writes-{disk}.log"))
+    /// Where the writes to a disk are written down.
+    pub fn record(&self, disk: usize) -> PathBuf {
+        self.path(&format!("writes-{}-{disk}.log", self.run))
     }
 
     fn next_log(&mut self) -> PathBuf {
@@ -349,14 +531,6 @@ impl<'a> Device<'a> {
 
     fn serial_log(&self, boot: u64) -> PathBuf {
         self.path(&format!("serial-{boot:03}.log"))
-    }
-
-    /// Removes what is large; the logs stay.
-    pub fn clean_up(&self) -> Outcome {
-        run(Command::new("find")
-            .arg(&self.directory)
-            .args(["-type", "f", "!", "-name", "*.log", "-delete"]))?;
-        run(Command::new("find").arg(&self.directory).args(["-name", "writes-*.log", "-delete"]))
     }
 }
 

@@ -86,6 +86,32 @@ pub fn build(disk: &Path, partitions: &[Partition]) -> Outcome {
     Ok(())
 }
 
+/// Makes a disk one that a BIOS starts GRUB from: `boot`, its boot sector, and `core`, the rest, behind the table of partitions,
+/// in a partition of its own. This is what `grub-install` does, which wants to be root and to see the disk.
+pub fn put_grub(disk: &Path, boot: &[u8], mut core: Vec<u8>) -> Outcome {
+    const FIRST: u64 = 34;
+    const LAST: u64 = MIB / SECTOR - 1;
+    const SECTOR: u64 = 512;
+    let place = format!("5:{FIRST}:{LAST}");
+    run(Command::new("sgdisk").args(["-a", "1", "-n", &place, "-t", "5:EF02", "-c", "5:grub"]).arg(disk))?;
+    core.resize(core.len().next_multiple_of(SECTOR as usize), 0);
+    let sectors = core.len() as u64 / SECTOR;
+    if sectors > LAST - FIRST || boot.len() as u64 != SECTOR {
+        return Err(format!("GRUB has {} and {} bytes: there is no room for that", boot.len(), core.len()));
+    }
+    // Where the boot sector finds the first sector of the rest (GRUB_BOOT_MACHINE_KERNEL_SECTOR), and where that finds what
+    // follows: the last list of blocks of its sector.
+    let mut boot = boot.to_vec();
+    boot[0x5c..0x64].copy_from_slice(&FIRST.to_le_bytes());
+    core[0x1f4..0x1fc].copy_from_slice(&(FIRST + 1).to_le_bytes());
+    core[0x1fc..0x1fe].copy_from_slice(&u16::try_from(sectors - 1).unwrap_or(u16::MAX).to_le_bytes());
+    let failed = |error: std::io::Error| format!("cannot write {}: {error}", disk.display());
+    let file = File::options().read(true).write(true).open(disk).map_err(failed)?;
+    // The table of partitions of the boot sector stays.
+    file.write_all_at(&boot[..0x1b8], 0).map_err(failed)?;
+    file.write_all_at(&core, FIRST * SECTOR).map_err(failed)
+}
+
 /// Copies `content` into a disk; blocks of zeros are left as they are.
 pub fn put(disk: &Path, at: u64, limit: u64, content: &Path) -> Outcome {
     const BLOCK: usize = 64 * 1024;
@@ -137,6 +163,12 @@ pub fn fat(image: &Path, mib: u64, files: &[(String, Vec<u8>)]) -> Outcome {
         run(Command::new("mcopy").arg("-i").arg(image).arg(&staged).arg(format!("::{path}")))?;
     }
     Ok(())
+}
+
+/// Puts `from` in the place of a file of the FAT file system that begins at byte `at` of `disk`.
+pub fn replace_in_fat(disk: &Path, at: u64, from: &Path, path: &str) -> Outcome {
+    let image = format!("{}@@{at}", disk.display());
+    run(Command::new("mcopy").args(["-o", "-i", &image]).arg(from).arg(format!("::{path}")))
 }
 
 /// Reads a file of the FAT file system that begins at byte `at` of `disk`.

@@ -1,46 +1,109 @@
 //! The server that a device talks to, on the loopback of this machine, and what a scenario asks it.
 
-use std::path::Path;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
 
 use client_core::artifact::write::{self, ArtifactSpec, PayloadSource, SoftwareName};
 use client_core::artifact::{Compression, CompressionLevel, Signer};
 use rust_ota_server::client::Management;
-use rust_ota_server::{Options, RecordedRequest, Running, Server};
+use rust_ota_server::{Options, RecordedRequest, Running, Server, StartError};
 use serde_json::{Value, json};
 
-use crate::Outcome;
 use crate::kit::Kit;
 use crate::rootfs::DEVICE_TYPE;
+use crate::{Outcome, read, run};
 
 /// What a deployment ends with.
 pub const FINISHED: [&str; 4] = ["success", "failure", "aborted", "already-installed"];
 
 /// The server, and the one device that it knows.
 pub struct Fleet {
-    running: Running,
+    /// `None` only while it is replaced by itself as it was earlier.
+    running: Option<Running>,
     management: Management,
     device: String,
+    directory: PathBuf,
+    port: u16,
 }
 
 impl Fleet {
     /// Starts one with its data in `directory`, which knows the key of the device already.
-    pub fn start(kit: &Kit, directory: &Path, change: impl FnOnce(Options) -> Options) -> Outcome<Fleet> {
-        let options = Options::new(directory).record_requests(true).enable_faults(true).auto_accept(true);
-        let running = Server::start(change(options)).map_err(|error| format!("the server: {error}"))?;
+    pub fn start(kit: &Kit, directory: &Path) -> Outcome<Fleet> {
+        let running = Server::start(options(directory)).map_err(said)?;
         let management = Management::new(running.url(), running.management_token());
         let identity = json!({ "serial": "testboard-1" });
         let device = management.preauthorize(&identity, &kit.keys.device_public).map_err(said)?;
-        Ok(Fleet { running, management, device })
+        let (directory, port) = (directory.to_path_buf(), running.port());
+        Ok(Fleet { running: Some(running), management, device, directory, port })
     }
 
     /// Its port on the loopback. For the machines it is 10.0.2.2.
     pub fn port(&self) -> u16 {
-        self.running.port()
+        self.port
     }
 
     /// Its faults on order.
     pub fn faults(&self) -> rust_ota_server::FaultsHandle {
-        self.running.faults()
+        self.running.as_ref().map(Running::faults).unwrap_or_default()
+    }
+
+    /// Keeps what the server knows now in the folder `to`, and tells after how many requests of the device.
+    pub fn keep(&self, to: &Path) -> Outcome<usize> {
+        for _try in 0..50 {
+            let asked = self.questions();
+            copy_server(&self.directory, to)?;
+            if self.questions() == asked && self.is_still(to)? {
+                return Ok(asked);
+            }
+        }
+        Err("the server's database does not come to rest".into())
+    }
+
+    /// Whether the database is what it was when `kept` was kept.
+    pub fn is_still(&self, kept: &Path) -> Outcome<bool> {
+        Ok(read(&self.directory.join(DATABASE))? == read(&kept.join(DATABASE))?)
+    }
+
+    /// Makes the server again what it was when `kept` was kept, at the same address.
+    pub fn go_back(&mut self, kept: &Path) -> Outcome {
+        // It lets go of its folder and of its port.
+        self.running = None;
+        std::fs::remove_dir_all(&self.directory)
+            .map_err(|error| format!("{}: {error}", self.directory.display()))?;
+        copy_server(kept, &self.directory)?;
+        let address = SocketAddr::from(([127, 0, 0, 1], self.port));
+        let mut tries = 0;
+        let running = loop {
+            match Server::start(options(&self.directory).listen(address)) {
+                Ok(running) => break running,
+                // Somebody's connection may have got the number for a moment.
+                Err(StartError::Listen { .. }) if tries < 100 => tries += 1,
+                Err(error) => return Err(said(error)),
+            }
+            // No event says when a port is free again: it sleeps.
+            std::thread::sleep(Duration::from_millis(50));
+        };
+        self.management = Management::new(running.url(), running.management_token());
+        self.running = Some(running);
+        Ok(())
+    }
+
+    /// How many requests of the device were answered.
+    pub fn questions(&self) -> usize {
+        self.count(|_path| true)
+    }
+
+    /// How many of them reported a status, which changes what the server knows.
+    pub fn reports(&self) -> usize {
+        self.count(|path| path.ends_with("/status"))
+    }
+
+    fn count(&self, is_meant: impl Fn(&str) -> bool) -> usize {
+        let requests = self.requests();
+        let paths = requests.iter().map(|request| request.path.as_str());
+        paths.filter(|path| path.starts_with("/api/devices/") && is_meant(path)).count()
     }
 
     /// Uploads an artifact and orders it for the device; gives the id of the deployment.
@@ -79,7 +142,7 @@ impl Fleet {
 
     /// Everything that it was asked.
     pub fn requests(&self) -> Vec<RecordedRequest> {
-        self.running.requests()
+        self.running.as_ref().map(Running::requests).unwrap_or_default()
     }
 
     /// The statuses that were reported for a deployment, in order. One that is repeated stands there once: a download that
@@ -96,6 +159,25 @@ impl Fleet {
         statuses.dedup();
         statuses
     }
+}
+
+fn options(directory: &Path) -> Options {
+    Options::new(directory).record_requests(true).enable_faults(true).auto_accept(true)
+}
+
+/// In the server's folder.
+const DATABASE: &str = "fleet.redb";
+
+/// Copies the server's folder. Artifacts never change: they get one more name.
+fn copy_server(from: &Path, to: &Path) -> Outcome {
+    let _ = std::fs::remove_dir_all(to);
+    std::fs::create_dir_all(to).map_err(|error| format!("{}: {error}", to.display()))?;
+    let entries = std::fs::read_dir(from).map_err(|error| format!("{}: {error}", from.display()))?;
+    for entry in entries.flatten() {
+        let how = if entry.file_name() == "artifacts" { "-al" } else { "-a" };
+        run(Command::new("cp").arg(how).arg("--sparse=auto").arg(entry.path()).arg(to))?;
+    }
+    Ok(())
 }
 
 fn said(error: impl std::fmt::Display) -> String {

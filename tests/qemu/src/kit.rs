@@ -131,7 +131,7 @@ impl Kit {
                 let kernel = self.assets.kernel(board.arch())?;
                 Ok(Kernel { image: kernel.image, modules: Some(kernel.modules) })
             }
-            KernelKind::Small => Ok(Kernel { image: self.assets.small_kernel_arm64()?, modules: None }),
+            KernelKind::Small => Ok(Kernel { image: self.assets.small_kernel(board.arch())?, modules: None }),
         }
     }
 

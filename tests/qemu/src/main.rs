@@ -11,6 +11,8 @@ mod assets;
 mod boards;
 mod device;
 mod disk;
+#[cfg(test)]
+mod documents;
 mod fleet;
 mod kit;
 mod machine;
@@ -18,6 +20,7 @@ mod power;
 mod rootfs;
 mod runner;
 mod scenarios;
+mod trace;
 mod uboot;
 
 use std::path::{Path, PathBuf};

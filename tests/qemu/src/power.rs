@@ -9,6 +9,8 @@
 //! Format of the log: `dm-log-writes` of Linux (Documentation/admin-guide/device-mapper/log-writes.rst).
 
 use std::fs::File;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Command;
@@ -44,19 +46,36 @@ pub struct Cut {
     pub at_risk: u64,
     /// Those of them that are gone, wholly or in part.
     pub lost: u64,
+    /// Tells what it left from what other cuts left.
+    pub state: u64,
 }
 
-/// Copies the disk `base` to `to` and does to it what the machine did, as far as the log `log` says, but for what a
-/// cut at its end may take away. The data partition begins at byte `data_at`.
-pub fn cut(base: &Path, log: &Path, to: &Path, data_at: Option<u64>, random: &mut Generator) -> Outcome<Cut> {
+/// One number for several.
+pub fn hash(numbers: &[u64]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    numbers.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// Copies the disk `base` to `to` and does to it what the machine did, as far as the first `upto` entries of the log
+/// `log` say, but for what a cut there may take away. The data partition begins at byte `data_at`.
+pub fn cut(
+    base: &Path,
+    log: &Path,
+    upto: u64,
+    to: &Path,
+    data_at: Option<u64>,
+    random: &mut Generator,
+) -> Outcome<Cut> {
     copy_sparse(base, to)?;
     let bytes = std::fs::read(log).map_err(|error| format!("cannot read {}: {error}", log.display()))?;
-    let entries = parse(&bytes).map_err(|error| format!("{}: {error}", log.display()))?;
+    let mut entries = parse(&bytes).map_err(|error| format!("{}: {error}", log.display()))?;
+    entries.truncate(usize::try_from(upto).unwrap_or(usize::MAX));
     // A flush makes what was complete before it durable. QEMU writes it down when it is done: what came meanwhile counts
     // as flushed too.
     let durable = entries.iter().rposition(|entry| entry.flags & FLUSH != 0).unwrap_or(0);
     let disk = File::options().write(true).open(to).map_err(|error| format!("{}: {error}", to.display()))?;
-    let mut cut = Cut::default();
+    let mut cut = Cut { state: hash(&[upto]), ..Cut::default() };
     for (index, entry) in entries.iter().enumerate() {
         if entry.data.is_empty() || entry.flags & DISCARD != 0 {
             continue;
@@ -79,6 +98,7 @@ pub fn cut(base: &Path, log: &Path, to: &Path, data_at: Option<u64>, random: &mu
                 _ => random.next_word() % 2 == 0,
             };
             whole &= keep;
+            cut.state = hash(&[cut.state, u64::from(keep)]);
             if keep {
                 let at = entry.at + (sector * whole_bytes) as u64;
                 disk.write_all_at(data, at).map_err(|error| format!("{}: {error}", to.display()))?;
@@ -89,12 +109,45 @@ pub fn cut(base: &Path, log: &Path, to: &Path, data_at: Option<u64>, random: &mu
     Ok(cut)
 }
 
-/// First byte and length of each write in a log.
-pub fn writes(log: &Path) -> Outcome<Vec<(u64, u64)>> {
+/// Gives `to` in `place` what `from` has there: a disk that said of what it was told there that it is on the medium, and
+/// has lost it.
+pub fn take_back(from: &Path, to: &Path, place: &Range<u64>) -> Outcome {
+    let failed = |path: &Path, error: std::io::Error| format!("{}: {error}", path.display());
+    let old = File::open(from).map_err(|error| failed(from, error))?;
+    let disk = File::options().write(true).open(to).map_err(|error| failed(to, error))?;
+    let mut block = vec![0; 1024 * 1024];
+    let mut at = place.start;
+    while at < place.end {
+        let bytes = (place.end - at).min(block.len() as u64) as usize;
+        old.read_exact_at(&mut block[..bytes], at).map_err(|error| failed(from, error))?;
+        disk.write_all_at(&block[..bytes], at).map_err(|error| failed(to, error))?;
+        at += bytes as u64;
+    }
+    Ok(())
+}
+
+/// A write in a log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Write {
+    /// Which entry of the log it is.
+    pub entry: u64,
+    /// First byte.
+    pub at: u64,
+    /// Length.
+    pub bytes: u64,
+}
+
+/// The writes in a log.
+pub fn writes(log: &Path) -> Outcome<Vec<Write>> {
     let bytes = std::fs::read(log).map_err(|error| format!("cannot read {}: {error}", log.display()))?;
     let entries = parse(&bytes).map_err(|error| format!("{}: {error}", log.display()))?;
-    let writes = entries.iter().filter(|entry| !entry.data.is_empty());
-    Ok(writes.map(|entry| (entry.at, entry.data.len() as u64)).collect())
+    let entries = (0..).zip(&entries).filter(|(_, entry)| !entry.data.is_empty());
+    let write = |(number, entry): (u64, &Entry)| Write {
+        entry: number,
+        at: entry.at,
+        bytes: entry.data.len() as u64,
+    };
+    Ok(entries.map(write).collect())
 }
 
 /// Copies a file and leaves its holes holes.
@@ -185,7 +238,7 @@ mod tests {
         let mut seen = std::collections::BTreeSet::new();
         let mut random = Generator::new(7);
         for _case in 0..200 {
-            let result = cut(&path("base"), &path("log"), &path("out"), None, &mut random).unwrap();
+            let result = cut(&path("base"), &path("log"), 5, &path("out"), None, &mut random).unwrap();
             assert_eq!((result.writes, result.at_risk), (4, 2));
             let disk = std::fs::read(path("out")).unwrap();
             let sectors: Vec<u8> = disk.chunks(SECTOR).map(|sector| sector[0]).collect();
@@ -196,6 +249,34 @@ mod tests {
         }
         // Each of the three sectors at risk, old and new.
         assert_eq!(seen.len(), 8);
+    }
+
+    #[test]
+    fn a_cut_earlier_in_the_log_knows_nothing_of_what_came_later() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        std::fs::write(path("base"), vec![0; 4 * SECTOR]).unwrap();
+        let entries: &[(u64, u64, &[u8])] =
+            &[(0, FUA, &[1; SECTOR]), (1, 0, &[2; SECTOR]), (0, FLUSH, &[]), (2, FUA, &[3; SECTOR])];
+        std::fs::write(path("log"), log(entries)).unwrap();
+        let mut random = Generator::new(1);
+        let mut seen = std::collections::BTreeSet::new();
+        let mut states = std::collections::BTreeSet::new();
+        for _case in 0..50 {
+            let result = cut(&path("base"), &path("log"), 2, &path("out"), None, &mut random).unwrap();
+            // The flush that would make the second write safe is still to come.
+            assert_eq!((result.writes, result.at_risk), (2, 1));
+            let disk = std::fs::read(path("out")).unwrap();
+            assert_eq!((disk[0], disk[2 * SECTOR]), (1, 0));
+            seen.insert(disk[SECTOR]);
+            states.insert(result.state);
+        }
+        assert_eq!(seen.into_iter().collect::<Vec<u8>>(), [0, 2]);
+        assert_eq!(states.len(), 2);
+
+        // A disk that lies has lost even what was flushed.
+        take_back(&path("base"), &path("out"), &(0..SECTOR as u64)).unwrap();
+        assert_eq!(std::fs::read(path("out")).unwrap()[0], 0);
     }
 
     #[test]

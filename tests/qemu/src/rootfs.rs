@@ -164,7 +164,11 @@ fn lay_out(kit: &Kit, board: &dyn Board, system: &System, tree: &Path) -> Outcom
             "#!/bin/sh\necho rota-test: this client does not come up\nexit 1\n",
         )?,
         Fault::None | Fault::KernelPanics | Fault::HealthCheckFails => {
-            program(&tree.join("usr/bin/rust-ota"), &kit.client(board.arch())?)?;
+            let client = tree.join("usr/bin/rust-ota");
+            program(&client, &kit.client(board.arch())?)?;
+            if board.arch() == Arch::X86_64 {
+                libraries(&client, tree)?;
+            }
         }
     }
     text_program(
@@ -203,6 +207,24 @@ fn lay_out(kit: &Kit, board: &dyn Board, system: &System, tree: &Path) -> Outcom
         config["RustOta"]["HealthCheck"] = json!({ "Commands": ["/bin/false"], "TimeoutSeconds": 2 });
     }
     write(&tree.join("etc/mender/mender.conf"), format!("{config:#}\n"))
+}
+
+/// What a client of this machine needs that is not linked statically: so that the tests' own build can be used. Its debugging
+/// information stays here.
+fn libraries(client: &Path, tree: &Path) -> Outcome {
+    let output =
+        Command::new("ldd").arg(client).output().map_err(|error| format!("cannot run ldd: {error}"))?;
+    // It says so of a static program, and fails or not, as it likes.
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let paths = said.split_whitespace().filter(|word| word.starts_with('/'));
+    for path in paths.map(|word| word.trim_end_matches(':')).filter(|path| *path != client.to_string_lossy())
+    {
+        let to = tree.join(path.trim_start_matches('/'));
+        let parent = to.parent().unwrap_or(tree);
+        fs::create_dir_all(parent).map_err(|error| format!("cannot make {}: {error}", parent.display()))?;
+        program(&to, Path::new(path))?;
+    }
+    crate::run(Command::new("strip").arg(client))
 }
 
 /// `boot/initrd`: what loads the kernel's modules for the disk, and goes on with the root file system.

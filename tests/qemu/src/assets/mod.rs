@@ -61,6 +61,8 @@ pub enum Environment {
 /// The cache, and what makes its content.
 pub struct Assets {
     cache: PathBuf,
+    /// Whether the clients for other processors are optimised as those that ship.
+    as_it_ships: bool,
     /// What was made in this run, or failed: not asked for twice. Making one thing needs others: a lock for each.
     made: Mutex<BTreeMap<String, Outcome<PathBuf>>>,
     making: Mutex<()>,
@@ -68,7 +70,7 @@ pub struct Assets {
 
 impl Assets {
     /// In `ROTA_QEMU_CACHE`, else in `rust-ota` of the user's cache directory.
-    pub fn open() -> Outcome<Assets> {
+    pub fn open(as_it_ships: bool) -> Outcome<Assets> {
         let variable =
             |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         let cache = variable("ROTA_QEMU_CACHE")
@@ -76,7 +78,12 @@ impl Assets {
             .or_else(|| variable("HOME").map(|home| home.join(".cache/rust-ota")))
             .ok_or("no place for downloads: set ROTA_QEMU_CACHE")?;
         fs::create_dir_all(&cache).map_err(|error| format!("cannot make {}: {error}", cache.display()))?;
-        Ok(Assets { cache, made: Mutex::default(), making: Mutex::default() })
+        Ok(Assets { cache, as_it_ships, made: Mutex::default(), making: Mutex::default() })
+    }
+
+    /// Where it is.
+    pub fn place(&self) -> &Path {
+        &self.cache
     }
 
     /// Debian's kernel for clouds, with NVMe and ext4 built in; that for boards, with modules for all, on armv7.
@@ -174,8 +181,12 @@ mod tests {
     #[test]
     fn a_recipe_is_followed_once_and_never_kept_half() {
         let folder = tempfile::tempdir().unwrap();
-        let assets =
-            Assets { cache: folder.path().to_path_buf(), made: Mutex::default(), making: Mutex::default() };
+        let assets = Assets {
+            cache: folder.path().to_path_buf(),
+            as_it_ships: false,
+            made: Mutex::default(),
+            making: Mutex::default(),
+        };
         let failed = assets.recipe("thing", "1", |directory| {
             fs::write(directory.join("half"), "").unwrap();
             Err("the power failed".into())

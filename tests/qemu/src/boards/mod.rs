@@ -1,6 +1,6 @@
 //! The boards: what is in each of them, and how its disks are laid out.
 
-mod grub_x86_64;
+mod grub;
 mod uboot_native;
 mod uboot_stock_arm;
 mod uboot_x86_64;
@@ -12,6 +12,7 @@ use crate::Outcome;
 use crate::assets::{Arch, Environment};
 use crate::disk::Places;
 use crate::kit::Kit;
+use grub::{Firmware, Grub};
 use uboot_stock_arm::Arm;
 
 /// Which kernel a board runs.
@@ -114,7 +115,8 @@ pub trait Board: Sync {
 
 /// All of them.
 pub const ALL: &[&dyn Board] = &[
-    &grub_x86_64::GrubX86_64,
+    &Grub(Firmware::Bios),
+    &Grub(Firmware::Uefi),
     &uboot_x86_64::UbootX86_64,
     &uboot_stock_arm::UbootStockArm(Arm::Aarch64),
     &uboot_stock_arm::UbootStockArm(Arm::Armv7),

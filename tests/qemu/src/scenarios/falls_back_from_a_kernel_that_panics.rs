@@ -1,12 +1,24 @@
 //! The new system's kernel starts and panics, because it has no process 1.
 
-use super::{EVERYWHERE, Scenario, falls_back_from};
-use crate::rootfs::Fault;
+use super::{EVERYWHERE, Scenario, falls_back, takes_another};
+use crate::Outcome;
+use crate::device::{Make, Tally};
+use crate::rootfs::{Fault, System};
+use crate::runner::Scene;
 
 pub const SCENARIO: Scenario = Scenario {
     name: "falls_back_from_a_kernel_that_panics",
     boards: EVERYWHERE,
     more_boards: &["uboot-armv7"],
-    parts: 1,
-    run: |scene| falls_back_from(scene, Fault::KernelPanics),
+    parts: |_cuts| 1,
+    run,
 };
+
+fn run(scene: &Scene) -> Outcome<Tally> {
+    let mut device = scene.device(&Make::new())?;
+    let (machine, _running) = device.come_up(1)?;
+    let deployment = device.deploy(&System::with("1.1-bad", Fault::KernelPanics))?;
+    let machine = falls_back(&mut device, machine, &deployment, 6)?;
+    takes_another(&mut device, machine)?;
+    Ok(device.tally)
+}

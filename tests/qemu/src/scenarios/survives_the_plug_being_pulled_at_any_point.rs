@@ -1,97 +1,94 @@
-//! The power goes at a point of a whole update, spread over all that the disks are told in it: firmware, bootloader,
-//! download, installation, restart, trial and commit. What was not flushed is there in part. Then the device is turned on:
-//! it comes up, old or new, tells the server the truth, and takes the update.
+//! The power goes at a point of a whole update, which was written down: firmware, bootloader, download, installation, restart,
+//! trial and commit. Half of the points are where the boot environment is written, the others are spread over all that the
+//! disks are told. What was not flushed is there in part. Then the device is turned on: it comes up, old or new, tells the
+//! server the truth, and takes the update.
+
+use std::collections::BTreeSet;
 
 use testkit::choice::Generator;
 
-use super::{ONE_EACH, OTHERS, Scenario, expect};
+use super::{GRUB_UEFI, ONE_EACH, OTHERS, Scenario, expect};
 use crate::Outcome;
-use crate::device::{Device, Make, Tally, UPDATE};
+use crate::device::{Device, Make, Tally};
+use crate::power::{self, Cut};
 use crate::rootfs::System;
 use crate::runner::Scene;
+use crate::trace::{Point, Trace};
 
 pub const SCENARIO: Scenario = Scenario {
     name: "survives_the_plug_being_pulled_at_any_point",
-    boards: ONE_EACH,
+    boards: &[ONE_EACH[0], ONE_EACH[1], GRUB_UEFI],
     more_boards: OTHERS,
-    parts: 4,
+    // Each part writes down an update of its own.
+    parts: |cuts| cuts.div_ceil(10).max(1),
     run,
 };
 
 fn run(scene: &Scene) -> Outcome<Tally> {
     let (part, parts) = scene.part;
-    // One whole update tells how many writes and flushes there are, from power on to the end on the server.
-    let mut device = scene.device_in("whole", &Make::new())?;
-    let all = whole_update(&mut device)?;
-    let mut tally = device.tally;
-    drop(device);
-    for number in (0..scene.cuts).filter(|number| number % parts == part) {
-        let mut random = Generator::new(scene.seed.wrapping_mul(0x9e37_79b9).wrapping_add(number));
-        // One point in each of as many stretches of the same length as there are cuts.
-        let stretch = (all / scene.cuts).max(1);
-        let point = number * all / scene.cuts + random.next_word() % stretch;
-        let point = point.max(1);
-        let mut device = scene.device_in(&format!("cut-{number:03}"), &Make::new())?;
-        let result = survives(&mut device, point, &mut random);
-        tally += device.tally;
-        result.map_err(|error| format!("cut {number} at {point} of {all} writes and flushes: {error}"))?;
-        device.clean_up()?;
-    }
-    // Else these were no power cuts.
-    if scene.cuts >= parts && tally.lost == 0 {
-        return Err(format!("nothing was lost in {} cuts", tally.cuts));
-    }
-    Ok(tally)
-}
-
-/// Runs an update and counts what its disks were told.
-fn whole_update(device: &mut Device) -> Outcome<u64> {
+    let share = |part: u64| part * scene.cuts / parts;
+    let count = usize::try_from(share(part + 1) - share(part)).unwrap_or(0);
+    let mut random = Generator::new(scene.seed_of_part());
+    let mut device = scene.device(&Make::new())?;
     let deployment = device.deploy(&System::new("2.0"))?;
-    let mut all = 0;
-    for _boot in 0..2 {
-        let mut machine = device.start_recorded()?;
-        let end = device.finish_with(&mut machine, &deployment)?;
-        machine.kill();
-        all += device.recorded();
-        if let Some(end) = end {
-            expect("the end of the whole update", &end, "success")?;
-            return Ok(all);
+    let trace = device.record_update(&deployment)?;
+    if trace.points_at_environment().is_empty() {
+        return Err("the update never wrote to the boot environment".into());
+    }
+    let mut states = BTreeSet::new();
+    for point in trace.choose(count, &mut random) {
+        let cut = device.cut_at(&trace, &point, &mut random)?;
+        states.insert(power::hash(&[point.run as u64, point.stretch as u64, cut.state]));
+        survives(&mut device, &deployment, &cut).map_err(|error| point.because(&error))?;
+    }
+    // Where little is at risk they may all have lost nothing, and were no power cuts: then one more, that does.
+    if device.tally.lost == 0 {
+        let (point, cut) = lose_something(&mut device, &trace, &mut random)?;
+        states.insert(power::hash(&[point.run as u64, point.stretch as u64, cut.state]));
+        survives(&mut device, &deployment, &cut).map_err(|error| point.because(&error))?;
+    }
+    device.tally.states += states.len() as u64;
+    if part == 0 {
+        // A disk that loses what it promised to keep cannot be survived: this has to be noticed.
+        device.lose_slot_b(&trace)?;
+        // None of those that are counted.
+        device.tally.cuts -= 1;
+        match survives(&mut device, &deployment, &Cut::default()) {
+            Err(error) if error.contains("was told \"success\" and \"1.0\" runs") => {}
+            Err(error) => return Err(format!("a disk that lies was noticed, but not why: {error}")),
+            Ok(()) => return Err("a disk that lost the committed system was not noticed".into()),
         }
     }
-    Err("the whole update took more than two boots".into())
+    Ok(device.tally)
 }
 
-fn survives(device: &mut Device, point: u64, random: &mut Generator) -> Outcome {
-    let deployment = device.deploy(&System::new("2.0"))?;
-    let mut before = 0;
-    // As long as it takes to get there: the second run begins with the restart into the trial.
-    let cut = loop {
-        let mut machine = device.start_recorded()?;
-        let there = machine.until("the point of the cut was not reached", UPDATE, |_lines| {
-            let there = before + device.recorded() >= point;
-            (there || device.fleet.outcome(&deployment).is_some()).then_some(())
-        })?;
-        if there.is_some() {
-            break device.cut_power(machine, random)?;
+/// Looks for a point where the environment is written, and something is lost when the power goes.
+fn lose_something(device: &mut Device, trace: &Trace, random: &mut Generator) -> Outcome<(Point, Cut)> {
+    for point in trace.points_at_environment() {
+        let cut = device.cut_at(trace, &point, random)?;
+        if cut.lost > 0 {
+            return Ok((point, cut));
         }
-        before += device.recorded();
-    };
-    let told = device.fleet.status(&deployment).unwrap_or_default();
+        device.tally.cuts -= 1;
+    }
+    Err("nothing is ever lost where the environment is written: these are no power cuts".into())
+}
+
+fn survives(device: &mut Device, deployment: &str, cut: &Cut) -> Outcome {
+    let told = device.fleet.status(deployment).unwrap_or_default();
     let context =
         |error: String| format!("{} of {} writes at risk lost, {told:?}: {error}", cut.lost, cut.at_risk);
 
     // It comes up whole, old or new, and comes to an end that is true. The boot of a trial may have been counted before the
     // cut: then the next one falls back, without a system that comes up in between.
-    let (end, machine, running) = device.finish(&deployment, 5).map_err(context)?;
-    machine.kill();
+    let (end, machine, running) = device.finish(deployment, 5).map_err(context)?;
     match (end.as_str(), running.version.as_str()) {
         ("success", "2.0") => device.expect_whole(&running).map_err(context),
         // A trial that was cut short has failed; the next order has to succeed.
         ("failure", "1.0") => {
             device.expect_whole(&running).map_err(context)?;
             let again = device.fleet.order("2.0")?;
-            let (end, machine, running) = device.finish(&again, 4)?;
-            machine.kill();
+            let (end, _machine, running) = device.finish_on(machine, &again, 3)?;
             expect("the end of the second order", &end, "success").map_err(context)?;
             expect("the version after it", &running.version, "2.0").map_err(context)
         }

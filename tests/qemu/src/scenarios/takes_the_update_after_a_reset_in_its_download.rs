@@ -11,7 +11,7 @@ pub const SCENARIO: Scenario = Scenario {
     name: "takes_the_update_after_a_reset_in_its_download",
     boards: ONE_EACH,
     more_boards: OTHERS,
-    parts: 1,
+    parts: |_cuts| 1,
     run,
 };
 
@@ -23,7 +23,7 @@ fn run(scene: &Scene) -> Outcome<Tally> {
     let deployment = device.deploy(&System::new("2.0"))?;
     let mut machine = device.start_recorded()?;
     let slots = device.disks().len() - 1;
-    let record = device.path(&format!("writes-{slots}.log"));
+    let record = device.record(slots);
     let there = machine.until("the download does not get far", UPDATE, |_lines| {
         let bytes = std::fs::metadata(&record).map_or(0, |file| file.len());
         (bytes >= WRITTEN).then_some(())
@@ -40,9 +40,7 @@ fn run(scene: &Scene) -> Outcome<Tally> {
     if equal < WRITTEN / 2 {
         return Err(format!("what was in the slot was written again: {line}"));
     }
-    device.finish_with(&mut machine, &deployment)?;
-    machine.kill();
-    let (end, machine, running) = device.finish(&deployment, 2)?;
+    let (end, machine, running) = device.finish_on(machine, &deployment, 1)?;
     machine.kill();
     expect("the end on the server", &end, "success")?;
     expect_running(&running, "b", "2.0")?;

@@ -6,8 +6,13 @@ use crate::device::{Make, Tally};
 use crate::rootfs::System;
 use crate::runner::Scene;
 
-pub const SCENARIO: Scenario =
-    Scenario { name: "updates_with_a_clock_at_1970", boards: ONE_EACH, more_boards: OTHERS, parts: 1, run };
+pub const SCENARIO: Scenario = Scenario {
+    name: "updates_with_a_clock_at_1970",
+    boards: ONE_EACH,
+    more_boards: OTHERS,
+    parts: |_cuts| 1,
+    run,
+};
 
 fn run(scene: &Scene) -> Outcome<Tally> {
     let mut make = Make::new();

@@ -11,7 +11,7 @@ pub const SCENARIO: Scenario = Scenario {
     name: "updates_with_a_full_data_partition",
     boards: ONE_EACH,
     more_boards: OTHERS,
-    parts: 1,
+    parts: |_cuts| 1,
     run,
 };
 
@@ -41,16 +41,8 @@ fn run(scene: &Scene) -> Outcome<Tally> {
     if !free.contains(" 0 KiB") {
         return Err(format!("the data partition is not full: {free}"));
     }
-    let end = device.finish_with(&mut machine, &deployment)?;
+    let (end, machine, running) = device.finish_on(machine, &deployment, 1)?;
     machine.kill();
-    let (end, running) = match end {
-        Some(end) => (end, device.come_up(2)?.1),
-        None => {
-            let (end, machine, running) = device.finish(&deployment, 2)?;
-            machine.kill();
-            (end, running)
-        }
-    };
     expect("the end on the server", &end, "success")?;
     expect_running(&running, "b", "2.0")?;
     Ok(device.tally)
