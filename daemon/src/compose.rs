@@ -443,6 +443,20 @@ impl Setup {
         document.map(|document| Record::from_json(&document).map_err(ComposeError::Record)).transpose()
     }
 
+    /// Tells a device that has no datastore yet from one whose data partition is not mounted: there it is a link to nothing,
+    /// and to say that nothing is installed would be wrong.
+    ///
+    /// # Errors
+    /// When it is, or lies behind, a link to nothing.
+    pub fn check_that_the_datastore_leads_somewhere(&self) -> Result<(), ComposeError> {
+        let is_dangling = |place: &Path| place.is_symlink() && !place.exists();
+        if !self.datastore.ancestors().any(is_dangling) {
+            return Ok(());
+        }
+        let error = explain::create_directory_error(&self.datastore, io::ErrorKind::NotFound.into());
+        Err(io_error("look into", &self.datastore, error))
+    }
+
     /// Makes the datastore where it is missing, and takes the lock that keeps other processes away from it until the
     /// returned value is dropped. Waits for a moment: a look at the record is short, and a program that a client was
     /// about to start when it was killed may hold the lock for a moment longer.

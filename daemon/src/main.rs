@@ -488,6 +488,7 @@ fn bootstrap(device: &mut Device<'_>, setup: &Setup) -> Result<(), DeployError> 
 /// and on a data partition that cannot be written any more.
 fn show(invocation: &Invocation, print: fn(&Record, bool)) -> u8 {
     let shown = prepare(invocation).and_then(|setup| {
+        setup.check_that_the_datastore_leads_somewhere()?;
         let mut record = match setup.read_record() {
             Ok(record) => record.unwrap_or_default(),
             Err(ComposeError::State(StateError::Io { source, doing, device }))
