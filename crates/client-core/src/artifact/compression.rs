@@ -402,48 +402,55 @@ fn xz_number(bytes: &mut &[u8]) -> Option<u64> {
     None
 }
 
-/// The decoder of one stream: its end is the stream's, and then it gives back what it reads from.
-trait OneStream<I>: Read {
-    fn into_input(self) -> I;
-}
+#[cfg(any(feature = "gzip", feature = "xz", feature = "zstd"))]
+mod streams {
+    use super::*;
 
-/// All streams of a file, as one.
-struct Streams<R, D, F> {
-    state: State<Input<R>, D>,
-    gap: Gap,
-    /// Starts the decoder of a stream.
-    begin: F,
-}
+    /// The decoder of one stream: its end is the stream's, and then it gives back what it reads from.
+    pub(super) trait OneStream<I>: Read {
+        fn into_input(self) -> I;
+    }
 
-enum State<I, D> {
-    Before(I),
-    Inside(D),
-    Ended,
-}
+    /// All streams of a file, as one.
+    pub(super) struct Streams<R, D, F> {
+        pub(super) state: State<Input<R>, D>,
+        pub(super) gap: Gap,
+        /// Starts the decoder of a stream.
+        pub(super) begin: F,
+    }
 
-impl<R: Read, D: OneStream<Input<R>>, F: FnMut(Input<R>) -> io::Result<D>> Read for Streams<R, D, F> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        loop {
-            if let State::Inside(decoder) = &mut self.state {
-                let count = decoder.read(buffer)?;
-                if count > 0 {
-                    return Ok(count);
-                }
-            }
-            self.state = match std::mem::replace(&mut self.state, State::Ended) {
-                State::Before(input) => State::Inside((self.begin)(input)?),
-                State::Inside(decoder) => {
-                    let mut input = decoder.into_input();
-                    match self.gap.find_stream(&mut input)? {
-                        true => State::Before(input),
-                        false => State::Ended,
+    pub(super) enum State<I, D> {
+        Before(I),
+        Inside(D),
+        Ended,
+    }
+
+    impl<R: Read, D: OneStream<Input<R>>, F: FnMut(Input<R>) -> io::Result<D>> Read for Streams<R, D, F> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            loop {
+                if let State::Inside(decoder) = &mut self.state {
+                    let count = decoder.read(buffer)?;
+                    if count > 0 {
+                        return Ok(count);
                     }
                 }
-                State::Ended => return Ok(0),
+                self.state = match std::mem::replace(&mut self.state, State::Ended) {
+                    State::Before(input) => State::Inside((self.begin)(input)?),
+                    State::Inside(decoder) => {
+                        let mut input = decoder.into_input();
+                        match self.gap.find_stream(&mut input)? {
+                            true => State::Before(input),
+                            false => State::Ended,
+                        }
+                    }
+                    State::Ended => return Ok(0),
+                }
             }
         }
     }
 }
+#[cfg(any(feature = "gzip", feature = "xz", feature = "zstd"))]
+use streams::{OneStream, State, Streams};
 
 fn decoder<R: Read + Send + 'static>(gap: Gap, input: Input<R>) -> io::Result<Box<dyn Read + Send>> {
     match gap.compression {
