@@ -450,11 +450,13 @@ impl Setup {
     /// When it is, or lies behind, a link to nothing.
     pub fn check_that_the_datastore_leads_somewhere(&self) -> Result<(), ComposeError> {
         let is_dangling = |place: &Path| place.is_symlink() && !place.exists();
-        if !self.datastore.ancestors().any(is_dangling) {
-            return Ok(());
+        match fs::metadata(&self.datastore) {
+            Err(error) if self.datastore.ancestors().any(is_dangling) => {
+                let error = explain::create_directory_error(&self.datastore, error);
+                Err(io_error("look into", &self.datastore, error))
+            }
+            Ok(_) | Err(_) => Ok(()),
         }
-        let error = explain::create_directory_error(&self.datastore, io::ErrorKind::NotFound.into());
-        Err(io_error("look into", &self.datastore, error))
     }
 
     /// Makes the datastore where it is missing, and takes the lock that keeps other processes away from it until the
