@@ -233,8 +233,8 @@ const RESUME_HELP: &str = "\
 Usage: rust-ota resume [--reboot-exit-code] [--stop-before STATE]...
 
 Goes on with an update that was stopped with --stop-before or interrupted by a power cut. What happens is decided by
-the boot environment: an interrupted installation is rolled back, a running trial is committed, a commit that had taken
-effect is completed.
+the boot environment: an interrupted installation is rolled back, an update that waits for its restart goes on waiting, a
+running trial is committed, a commit that had taken effect is completed.
 ";
 
 const COMMIT_HELP: &str = "\

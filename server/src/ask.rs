@@ -197,7 +197,7 @@ fn ask(command: &Command, typed: Typed) -> Result<(), CliError> {
         }
         _ => {
             return Err(CliError::Failed(format!(
-                "{} takes {} (try {0} --help)",
+                "{} takes {} (try rust-ota-server {0} --help)",
                 command.name,
                 if command.words.is_empty() { "nothing more" } else { command.words }
             )));

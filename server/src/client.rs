@@ -634,7 +634,7 @@ impl Management {
         &self,
         answer: Result<http::Response<Body>, ureq::Error>,
     ) -> Result<http::Response<Body>, ClientError> {
-        let answer = answer.map_err(|error| ClientError::Transport(Box::new(error)))?;
+        let answer = answer.map_err(|error| ClientError::Transport(Box::new(self.named(error))))?;
         if answer.status().is_success() {
             return Ok(answer);
         }
@@ -645,6 +645,21 @@ impl Management {
             .and_then(|body| body["error"].as_str().map(str::to_owned))
             .unwrap_or(text);
         Err(ClientError::Status { status, error })
+    }
+
+    /// `error` with the server in it: which one is asked may stand in a file that nobody thinks of.
+    fn named(&self, error: ureq::Error) -> ureq::Error {
+        let url = &self.url;
+        let said = if let ureq::Error::Io(why) = &error {
+            format!("no answer from {url}: {why}")
+        } else if let ureq::Error::HostNotFound = &error {
+            format!("no answer from {url}: no such host")
+        } else if let ureq::Error::Protocol(why) = &error {
+            format!("what {url} answers is no HTTP; is it https? ({why})")
+        } else {
+            return error;
+        };
+        ureq::Error::Other(said.into())
     }
 }
 

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
 use std::process::{Command, Output, Stdio};
 
 use base64::Engine;
@@ -51,6 +52,7 @@ fn every_command_says_what_it_can_do_and_nothing_about_the_others() {
         let help = said(&program(&[command, "--help"]));
         assert!(help.starts_with(&format!("rust-ota-server {command} ")), "{help}");
         assert_eq!(help.matches("rust-ota-server ").count(), 1, "{help}");
+        assert!(help.contains("\n  --server URL  "), "{help}");
         assert_eq!(
             help.contains("--wait"),
             matches!(command, "deploy" | "status" | "configure"),
@@ -86,6 +88,30 @@ fn what_is_not_understood_is_an_error() {
         assert!(!output.status.success(), "{arguments:?}");
         assert!(String::from_utf8_lossy(&output.stderr).starts_with("rust-ota-server: "), "{arguments:?}");
     }
+}
+
+#[test]
+fn a_server_that_does_not_answer_and_what_is_no_server_are_named() {
+    let token = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(token.path(), "token").unwrap();
+    let complaint = |url: &str| {
+        let output = program(&["devices", "--server", url, "--token-file", token.path().to_str().unwrap()]);
+        assert_eq!(output.status.code(), Some(1));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let other = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let _ = stream.read(&mut [0; 1024]).unwrap();
+        stream.write_all(b"\x15\x03\x03\x00\x02\x02\x32 no answer of the web\r\n\r\n").unwrap();
+    });
+    let error = complaint(&url);
+    assert!(error.contains(&format!("what {url} answers is no HTTP; is it https?")), "{error}");
+    other.join().unwrap();
+    // Nobody listens there any more.
+    let error = complaint(&url);
+    assert!(error.starts_with(&format!("rust-ota-server: no answer from {url}: ")), "{error}");
 }
 
 /// A server, and its commands with everything said by the environment.

@@ -10,7 +10,8 @@ pub fn run(arguments: &[String]) -> Outcome {
     let arguments: Vec<&String> = arguments.iter().filter(|argument| *argument != "--no-install").collect();
     let has = |words: &[&str]| arguments.iter().any(|argument| words.contains(&argument.as_str()));
     let mut command = workspace::cargo();
-    command.args(["run", "--quiet", "--package", "board-tests", "--"]);
+    // Not quiet: the first time it builds for minutes.
+    command.args(["run", "--package", "board-tests", "--"]);
     if !has(&["list", "help", "--help", "-h"]) {
         let tools = debian::prepare_for_boards(may_install);
         if !tools.missing.is_empty() {

@@ -18,10 +18,10 @@ use crate::scenarios::{self, Scenario};
 const HELP: &str = "\
 Board tests under QEMU
 
-Usage: board-tests --client PROGRAM [options] [SCENARIO...]
-       board-tests list
-       board-tests --client PROGRAM shell BOARD
-       board-tests client arm64|armhf
+Usage: cargo xtask qemu [options] [SCENARIO...]
+       cargo xtask qemu list
+       cargo xtask qemu shell BOARD
+       cargo xtask qemu client arm64|armhf
 
 Without the name of a scenario, or a part of one, all of them run.
 
@@ -33,6 +33,8 @@ Without the name of a scenario, or a part of one, all of them run.
   --jobs N        machines at the same time; one for each processor without
   --seed HEX      of the random choices; the commit without, so that each change is tested at points of its own
   --keep          keep the disks of all scenarios, not only those of failed ones
+  --client FILE   this client on boards of x86-64; the one of this source without
+  --no-install    leave the machine's packages alone
 
 Downloads and builds are kept in ROTA_QEMU_CACHE, else in rust-ota below XDG_CACHE_HOME or ~/.cache.
 ";

@@ -241,13 +241,14 @@ impl Demo {
 
     /// What is left behind, and where to go from here.
     fn say_what_next(&self) -> Outcome {
-        let mut status = self.device.client(&self.client);
+        // Not `status`: the daemon has ended with the demo.
+        let mut command = self.device.client(&self.client);
         println!(
             "Version {} runs, and the device is still there to look at:\n    {}\n    less {}\n\
              Next: a device of your own with the commands to use it, and the README for a real board:\n    \
              cargo xtask device /tmp/device",
             self.large.version,
-            typed(status.arg("status")),
+            typed(command.arg("show-provides")),
             shortened(&self.log().display().to_string()),
         );
         Ok(())
