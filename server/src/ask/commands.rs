@@ -51,8 +51,9 @@ impl Opt {
     }
 }
 
+// The end of the line in front of it takes the blanks of a line along.
 const COMMON: &str = "\
-  --server URL         http://HOST:PORT or https://HOST:PORT (http://127.0.0.1:8080)
+\x20 --server URL         http://HOST:PORT or https://HOST:PORT (http://127.0.0.1:8080)
   --token-file FILE    the server's DATA/management-token
   --ca FILE            trust this authority, or the server's own certificate (PEM), in place of the system's
   --config FILE        where the three above stand as JSON, \"server\", \"token_file\", \"ca\"
