@@ -50,6 +50,7 @@ fn every_command_says_what_it_can_do_and_nothing_about_the_others() {
     ] {
         assert!(overview.contains(&format!("\n  {command} ")), "{overview}");
         let help = said(&program(&[command, "--help"]));
+        assert!(!help.lines().any(|line| line.starts_with("--")), "{help}");
         assert!(help.starts_with(&format!("rust-ota-server {command} ")), "{help}");
         assert_eq!(help.matches("rust-ota-server ").count(), 1, "{help}");
         assert!(help.contains("\n  --server URL  "), "{help}");

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use std::process::Command;
+
 use crate::common::{Device, Process, artifact, server, server_in};
 use rust_ota_server::{Options, Server, StartError, StoreError};
 use serde_json::json;
@@ -98,7 +100,22 @@ fn damaged_secrets_are_an_error_and_not_replaced() {
         std::fs::write(&path, b"").unwrap();
         let started = Server::start(Options::new(folder.path()));
         assert!(matches!(started, Err(StartError::Store(StoreError::Damaged { .. }))), "{name}: {started:?}");
-        std::fs::write(&path, before).unwrap();
+        // What never ends would be read for ever, a FIFO is waited for.
+        for endless in ["FIFO", "/dev/zero"] {
+            std::fs::remove_file(&path).unwrap();
+            match endless {
+                "FIFO" => assert!(Command::new("mkfifo").arg(&path).status().unwrap().success()),
+                device => std::os::unix::fs::symlink(device, &path).unwrap(),
+            }
+            let started = Server::start(Options::new(folder.path()));
+            let Err(StartError::Store(error)) = &started else { panic!("{name}: {started:?}") };
+            assert!(error.to_string().contains("not a file"), "{name}: {error}");
+        }
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(&path, &before).unwrap();
+        let mut permissions = std::fs::metadata(&path).unwrap().permissions();
+        std::os::unix::fs::PermissionsExt::set_mode(&mut permissions, 0o600);
+        std::fs::set_permissions(&path, permissions).unwrap();
     }
     Server::start(Options::new(folder.path())).unwrap();
 }

@@ -10,6 +10,7 @@ use std::ops::RangeInclusive;
 
 use serde_json::{Map, Value};
 
+use crate::server;
 use crate::window::Window;
 
 /// Which bootloader integration to use.
@@ -308,6 +309,15 @@ pub enum ConfigError {
         /// What it must be.
         expected: &'static str,
     },
+    /// What should be the address of a server cannot be asked for.
+    Address {
+        /// The file.
+        file: String,
+        /// The key.
+        key: String,
+        /// Why it cannot.
+        reason: String,
+    },
     /// One key twice, in different letter case.
     Duplicate {
         /// The file.
@@ -345,6 +355,9 @@ impl fmt::Display for ConfigError {
         match self {
             ConfigError::Malformed { file, reason } => write!(f, "{file}: {reason}"),
             ConfigError::WrongType { file, key, expected } => write!(f, "{file}: {key} must be {expected}"),
+            ConfigError::Address { file, key, reason } => {
+                write!(f, "{file}: {key} is not the address of a server: {reason}")
+            }
             ConfigError::Duplicate { file, key } => write!(f, "{file}: {key} is there twice"),
             ConfigError::Unknown { file, key, hint } => {
                 write!(f, "{file}: there is no key {key}")?;
@@ -390,7 +403,7 @@ impl Config {
             let Value::Object(object) = document else { return Err(malformed("not a JSON object".into())) };
             let mut keys = Keys::new(file, "", &object, TOP)?;
             keys.warn_of_unknown(&mut config.warnings)?;
-            keys.string("ServerURL", |v| server_url = not_empty(v))?;
+            keys.server(&mut server_url)?;
             if let Some(servers) = keys.servers()? {
                 server_list = Some(servers);
             }
@@ -697,6 +710,20 @@ impl<'a> Keys<'a> {
         self.take(key, expected, convert, set)
     }
 
+    /// An address that can be asked for. One that cannot is a mistake as much as none: a daemon that goes on with it
+    /// never gets a better one.
+    fn server(&mut self, url: &mut Option<String>) -> Result<(), ConfigError> {
+        const KEY: &str = "ServerURL";
+        self.string(KEY, |value| *url = not_empty(value))?;
+        match url.as_deref().and_then(server::address_problem) {
+            Some(reason) => {
+                let key = format!("{}{KEY}", self.prefix);
+                Err(ConfigError::Address { file: self.file.into(), key, reason })
+            }
+            None => Ok(()),
+        }
+    }
+
     /// The addresses of `Servers`: a list of objects with one key each. An empty list is none.
     fn servers(&mut self) -> Result<Option<Vec<String>>, ConfigError> {
         const EXPECTED: &str = "a list of objects with a ServerURL each";
@@ -706,7 +733,7 @@ impl<'a> Keys<'a> {
         for item in list {
             let object = item.as_object().ok_or_else(|| self.wrong("Servers", EXPECTED))?;
             let mut url = None;
-            Keys::new(self.file, "Servers.", object, SERVERS)?.string("ServerURL", |v| url = not_empty(v))?;
+            Keys::new(self.file, "Servers.", object, SERVERS)?.server(&mut url)?;
             servers.push(url.ok_or_else(|| self.wrong("Servers", EXPECTED))?);
         }
         Ok(Some(servers).filter(|servers| !servers.is_empty()))
@@ -899,6 +926,34 @@ mod tests {
         for wrong in [r#"["https://a"]"#, r#"[{}]"#, r#"{"ServerURL":"https://a"}"#, r#"[{"ServerURL":1}]"#] {
             let error = parse(&[&format!(r#"{{"Servers":{wrong}}}"#)]).unwrap_err();
             assert!(error.contains("Servers"), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_address_that_cannot_be_asked_for_is_no_server() {
+        for (wrong, why) in [
+            ("ht tp://host", "ht tp:// is neither http:// nor https://"),
+            ("ftp://host", "ftp:// is neither"),
+            ("http://", "there is no host in it"),
+            ("http://host:999999", "its port is no number"),
+            ("host:port", "its port is no number"),
+            ("https://host/a b", "a blank in it"),
+            ("https://h\\u001b[31m", "it has the character"),
+        ] {
+            for (key, document) in [
+                ("ServerURL", format!(r#"{{"ServerURL":"{wrong}"}}"#)),
+                (
+                    "Servers.ServerURL",
+                    format!(r#"{{"Servers":[{{"ServerURL":"https://a"}},{{"ServerURL":"{wrong}"}}]}}"#),
+                ),
+            ] {
+                let error = parse(&[&document]).unwrap_err();
+                assert!(error.contains(&format!("{key} is not the address of a server: ")), "{error}");
+                assert!(error.contains(why) && !error.contains('\u{1b}'), "{error}");
+            }
+        }
+        for right in ["host", " https://host:8443/base/ ", "HTTP://[::1]:80", "https://user:word@host"] {
+            assert!(parse(&[&format!(r#"{{"ServerURL":"{right}"}}"#)]).is_ok(), "{right}");
         }
     }
 

@@ -1,7 +1,7 @@
 //! Keys and tokens: made at the first start, readable by their owner only.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -83,7 +83,7 @@ fn read_or_make(
         let path = path.to_owned();
         move |source| StoreError::Io { doing, path, source }
     };
-    match fs::read(path) {
+    match read(path) {
         Ok(bytes) => {
             tighten(path)?;
             Ok(bytes)
@@ -95,6 +95,22 @@ fn read_or_make(
         }
         Err(source) => Err(error("reading")(source)),
     }
+}
+
+/// No secret is larger. One that waits or never ends, a FIFO or a device, would be a server that never starts.
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    const SECRET_BYTES: u64 = 4096;
+    let wrong = |reason: &str| io::Error::new(io::ErrorKind::InvalidInput, reason);
+    // Asked before it is opened: opening a FIFO waits already.
+    if !fs::metadata(path)?.is_file() {
+        return Err(wrong("not a file"));
+    }
+    let mut bytes = Vec::new();
+    File::open(path)?.take(SECRET_BYTES + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > SECRET_BYTES {
+        return Err(wrong("longer than 4 KiB"));
+    }
+    Ok(bytes)
 }
 
 fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {

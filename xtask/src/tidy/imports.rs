@@ -99,7 +99,7 @@ const MODULES: &[(&str, &[&str])] = &[
     ("storage", &[]),
     ("clock", &[]),
     ("window", &[]),
-    ("config", &["window"]),
+    ("config", &["server", "window"]),
     ("schedule", &["clock"]),
     ("server", &["clock", "provides", "text"]),
     ("slot", &["storage"]),

@@ -19,6 +19,7 @@ pub use deployments::{DeploymentStatus, Offer, ReportAnswer};
 pub use download::{Canceller, Download, DownloadSettings, DownloadStatistics};
 pub use error::ServerError;
 pub use inventory::{Attribute, AttributeValue};
+pub use url::address_problem;
 
 use std::fmt;
 use std::io::Read;

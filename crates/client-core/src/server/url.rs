@@ -108,8 +108,18 @@ pub(super) fn shown(url: &str) -> String {
 
 /// A configured server as the beginning of every address: with a scheme, without a `/` at the end.
 pub(super) fn server(configured: &str) -> String {
-    let bare = configured.trim().trim_end_matches('/');
-    if bare.contains("://") { bare.to_owned() } else { format!("https://{bare}") }
+    let bare = configured.trim();
+    let (scheme, rest) = bare.split_once("://").unwrap_or(("https", bare));
+    format!("{scheme}://{}", rest.trim_end_matches('/'))
+}
+
+/// Why a configured server cannot be asked for; `None` when it can be.
+pub fn address_problem(configured: &str) -> Option<String> {
+    let url = server(configured);
+    match parts(&url) {
+        Some(_) => None,
+        None => Some(problem(&url)),
+    }
 }
 
 /// `text` as one component of a path or a query (RFC 3986, 2.3: everything that is not unreserved is encoded).
