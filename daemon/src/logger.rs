@@ -131,7 +131,7 @@ pub fn level(name: &str) -> Option<LevelFilter> {
 impl Log for Logger {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         // Libraries may say what worries them; their chatter is not an event of this program.
-        let ours = ["rust_ota", "client_core", "linux", "bootloader_uboot", "bootloader_grub"];
+        let ours = ["rust_ota", "artifact", "client_core", "linux", "bootloader_uboot", "bootloader_grub"];
         metadata.level() <= Level::Warn || ours.iter().any(|name| metadata.target().starts_with(name))
     }
 

@@ -9,7 +9,7 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::time::Duration;
 
-use client_core::text::printable_json;
+use artifact::text::printable_json;
 use lexopt::prelude::*;
 use rust_ota_server::client::{ClientError, DeviceInfo, Management};
 use serde_json::{Value, json};

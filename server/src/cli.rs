@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fmt;
 
-use client_core::text::printable_lines;
+use artifact::text::printable_lines;
 use lexopt::prelude::*;
 
 use crate::{ask, load, measure, serve};

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use client_core::text::printable;
+use artifact::text::printable;
 use log::{Log, Metadata, Record};
 
 use crate::domain::time::Timestamp;

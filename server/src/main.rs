@@ -15,7 +15,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Errors quote what devices and servers have said.
-            eprintln!("rust-ota-server: {}", client_core::text::printable(&error.to_string()));
+            eprintln!("rust-ota-server: {}", artifact::text::printable(&error.to_string()));
             ExitCode::from(error.exit_code())
         }
     }

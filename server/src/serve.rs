@@ -145,7 +145,7 @@ fn parse(mut parser: lexopt::Parser) -> Result<Option<Wanted>, CliError> {
                 };
                 let pem = std::fs::read(&path).map_err(|error| wrong(&error))?;
                 // Now, not at the first deployment.
-                client_core::artifact::Signer::from_pem(&pem).map_err(|error| wrong(&error))?;
+                artifact::Signer::from_pem(&pem).map_err(|error| wrong(&error))?;
                 changes.push(Box::new(|options| options.configuration_key(pem)));
             }
             Long("threads") => {

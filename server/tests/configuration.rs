@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::io::Cursor;
 
 use crate::common::{Device, accepted, error, manage, request, server};
-use client_core::artifact::{self, Limits, SignatureStatus, Signer, Trust, VerifyKeys};
+use artifact::{self, Limits, SignatureStatus, Signer, Trust, VerifyKeys};
 use rust_ota_server::{Options, Running, Server};
 use serde_json::{Value, json};
 

@@ -7,9 +7,9 @@ use crate::common::{
     Answer, Device, accepted, artifact, artifact_with, authenticate, deployed, error, manage, raw, request,
     server,
 };
+use artifact::write::{self, ArtifactSpec, MetaData};
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-use client_core::artifact::write::{self, ArtifactSpec, MetaData};
 use rust_ota_server::Running;
 use rust_ota_server::client::FrameStream;
 use serde_json::{Value, json};

@@ -2,8 +2,10 @@
 //! through a seam, a trait that lies beside its consumer.
 #![forbid(unsafe_code)]
 
+pub use artifact;
+pub use artifact::text;
+
 pub mod agent;
-pub mod artifact;
 pub mod boot;
 pub mod clock;
 pub mod config;
@@ -15,5 +17,4 @@ pub mod server;
 pub mod slot;
 pub mod state_store;
 pub mod storage;
-pub mod text;
 pub mod window;

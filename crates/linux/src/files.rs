@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, lchown, symlink};
 use std::path::{Path, PathBuf};
 
-use client_core::artifact::members::Attributes;
+use client_core::artifact::tree::Attributes;
 use client_core::install::files::{Files, FilesError, Found, Kind, Node};
 use client_core::install::{Arriving, InstallError, Progress};
 use nix::errno::Errno;

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use client_core::artifact::members::{Attributes, Member, MemberKind, MemberWriter};
+use client_core::artifact::tree::{Attributes, Member, MemberKind, MemberWriter};
 use client_core::artifact::write::ArtifactSpec;
 use client_core::artifact::{self, Limits, Trust};
 use client_core::config::PreferBuiltIn;

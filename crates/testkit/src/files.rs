@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use client_core::artifact::members::Attributes;
+use client_core::artifact::tree::Attributes;
 use client_core::install::files::{Files, FilesError, Found, Kind, Node};
 use client_core::install::{Arriving, InstallError, Progress};
 

@@ -23,7 +23,7 @@ use std::time::Duration;
 use crate::machine::board::{Board, Restarting, WORLD, crash_point};
 use crate::machine::{Machine, RECORD_BYTES};
 use client_core::agent::{Agent, AgentSettings};
-use client_core::artifact::members::{Attributes, Member, MemberKind, MemberWriter};
+use client_core::artifact::tree::{Attributes, Member, MemberKind, MemberWriter};
 use client_core::artifact::write::{ArtifactSpec, SoftwareName};
 use client_core::artifact::{Compression, CompressionLevel};
 use client_core::boot::Verdict;

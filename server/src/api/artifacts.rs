@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 use std::io::Read;
 use std::time::Duration;
 
-use client_core::artifact::{self, ArtifactError, Header, Limits, SignatureStatus, Trust};
+use artifact::{self, ArtifactError, Header, Limits, SignatureStatus, Trust};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::{Method, StatusCode};

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use artifact::text::printable;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use client_core::text::printable;
 use hyper::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::io::{Cursor, Write};
 
-use client_core::artifact::write::{self, ArtifactSpec, MetaData, SoftwareName};
-use client_core::artifact::{Compression, CompressionLevel, Signer};
+use artifact::write::{self, ArtifactSpec, MetaData, SoftwareName};
+use artifact::{Compression, CompressionLevel, Signer};
 use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
 

@@ -78,8 +78,8 @@ pub(super) fn show(management: &Management, id: &str, status: Option<&str>) -> R
             "reason": reason,
         }));
     }
-    let name = client_core::text::printable(word("name")).into_owned();
-    let artifact = client_core::text::printable(word("artifact_name")).into_owned();
+    let name = artifact::text::printable(word("name")).into_owned();
+    let artifact = artifact::text::printable(word("artifact_name")).into_owned();
     let mut text = format!("{name}: {artifact}, {}\n", word("status"));
     if devices.is_empty() {
         text += "no devices\n";
@@ -194,7 +194,7 @@ pub(super) fn wait(management: &Management, id: &str, timeout: Option<Duration>)
                 }
                 if so_far != said {
                     // For whoever looks on; the result is on the standard output.
-                    eprintln!("waiting, {}", client_core::text::printable(&so_far));
+                    eprintln!("waiting, {}", artifact::text::printable(&so_far));
                     said = so_far;
                 }
             }

@@ -1,6 +1,6 @@
 //! Tables for people: aligned, with a head, and nothing in a cell that acts on a terminal.
 
-use client_core::text::printable;
+use artifact::text::printable;
 
 /// Rows under a head.
 pub(super) struct Table {

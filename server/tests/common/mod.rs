@@ -8,9 +8,9 @@ use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
+use artifact::write::{self, ArtifactSpec, PayloadSource};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use client_core::artifact::write::{self, ArtifactSpec, PayloadSource};
 use ring::rand::SystemRandom;
 use ring::signature::{Ed25519KeyPair, KeyPair};
 use rust_ota_server::client::Management;

@@ -3,8 +3,8 @@
 use crate::failure::Failure;
 use crate::output::{Mode, Output};
 use crate::{Console, args, source, validate};
-use client_core::artifact::{Artifact, ArtifactError, Header, Trust};
-use client_core::text::printable;
+use artifact::text::printable;
+use artifact::{Artifact, ArtifactError, Header, Trust};
 use std::borrow::Cow;
 use std::fs;
 use std::io::{self, Read, Write};

@@ -1,6 +1,6 @@
 //! Why a command failed, as one line for people and a code for scripts.
 
-use client_core::artifact::{ArtifactError, KeyError};
+use artifact::{ArtifactError, KeyError};
 use std::fmt;
 use std::io;
 use std::path::Path;

@@ -2,7 +2,7 @@
 //! mtools for FAT. Nothing is mounted, so nobody has to be root.
 
 use crate::failure::Failure;
-use client_core::text::printable;
+use artifact::text::printable;
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};

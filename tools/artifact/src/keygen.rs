@@ -5,7 +5,7 @@ use crate::args;
 use crate::failure::Failure;
 use crate::keys;
 use crate::output::{Mode, Output};
-use client_core::artifact::Signer;
+use artifact::Signer;
 use std::path::PathBuf;
 
 const HELP: &str = "\

@@ -1,7 +1,7 @@
 //! Key files.
 
 use crate::failure::Failure;
-use client_core::artifact::{Signer, Trust, VerifyKeys};
+use artifact::{Signer, Trust, VerifyKeys};
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};

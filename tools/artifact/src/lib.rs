@@ -1,7 +1,7 @@
 //! The host tool `rust-ota-artifact`: writes, reads, checks, signs and changes artifacts.
 //!
 //! Options are named as in `mender-artifact` where they mean the same. What an artifact is, and every rule about it,
-//! is in `client_core::artifact`; here are files, options and text.
+//! is in `artifact`; here are files, options and text.
 #![forbid(unsafe_code)]
 
 mod args;
@@ -21,7 +21,7 @@ mod tree;
 mod validate;
 mod write;
 
-use client_core::text::printable;
+use artifact::text::printable;
 use failure::Failure;
 use std::ffi::OsString;
 use std::io::Write;

@@ -2,8 +2,8 @@
 
 use crate::failure::Failure;
 use crate::{Console, args, keys, source, validate};
-use client_core::artifact::{Artifact, Header, SignatureStatus, Trust};
-use client_core::text::{printable, printable_json};
+use artifact::text::{printable, printable_json};
+use artifact::{Artifact, Header, SignatureStatus, Trust};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -122,7 +122,7 @@ fn pretty(json: &str) -> String {
     value.and_then(|value| serde_json::to_string_pretty(&value)).unwrap_or_else(|_| json.to_owned())
 }
 
-fn describe_files(mut artifact: Artifact) -> Result<String, client_core::artifact::ArtifactError> {
+fn describe_files(mut artifact: Artifact) -> Result<String, artifact::ArtifactError> {
     let mut text = String::new();
     while let Some(file) = artifact.payload.next_file()? {
         let digest: String = file.expected_sha256().iter().map(|byte| format!("{byte:02x}")).collect();

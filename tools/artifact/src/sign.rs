@@ -3,7 +3,7 @@
 use crate::failure::Failure;
 use crate::output::{Mode, Output};
 use crate::{Console, args, keys, source, validate};
-use client_core::artifact::{Limits, SignatureStatus, Trust, write};
+use artifact::{Limits, SignatureStatus, Trust, write};
 use std::io::BufWriter;
 use std::path::PathBuf;
 

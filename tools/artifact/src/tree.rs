@@ -2,8 +2,7 @@
 //! them, in order, and with owners by number.
 
 use crate::failure::Failure;
-use client_core::artifact::members::{Attributes, Member, MemberKind, MemberWriter};
-use client_core::install::TreeRules;
+use artifact::tree::{Attributes, Member, MemberKind, MemberWriter, TreeRules};
 use rustix::fs::{lgetxattr, llistxattr, major, minor};
 use rustix::io::Errno;
 use std::collections::HashMap;
@@ -119,7 +118,7 @@ impl<W: Write> Packer<W> {
         let size = if let MemberKind::File(size) = what { Some(size) } else { None };
         let member = Member { path: name.to_vec(), kind: what, attributes };
         self.rules
-            .admit(&member)
+            .place(&member)
             .map_err(|error| io::Error::other(format!("a device would refuse it: {error}")))?;
         self.tar.begin(&member)?;
         if let Some(size) = size {

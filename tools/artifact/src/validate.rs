@@ -3,8 +3,8 @@
 use crate::failure::Failure;
 use crate::progress::Progress;
 use crate::{Console, args, keys, source};
-use client_core::artifact::{self, Artifact, Limits, SignatureStatus, Trust};
-use client_core::text::printable;
+use artifact::text::printable;
+use artifact::{self, Artifact, Limits, SignatureStatus, Trust};
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};

@@ -26,6 +26,7 @@ pub enum Inputs {
 
 /// Packages that are part of the client.
 const CLIENT: &[&str] = &[
+    "crates/artifact/",
     "crates/client-core/",
     "crates/bootloader-uboot/",
     "crates/bootloader-grub/",

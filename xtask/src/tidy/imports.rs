@@ -15,7 +15,7 @@ struct PackageRule {
 
 const PACKAGES: &[PackageRule] = &[
     PackageRule {
-        name: "client-core",
+        name: "rust-ota-artifact-format",
         workspace: &[],
         outside: &[
             "serde",
@@ -31,26 +31,39 @@ const PACKAGES: &[PackageRule] = &[
             "log",
         ],
     },
-    PackageRule { name: "bootloader-uboot", workspace: &["client-core"], outside: &["crc32fast", "log"] },
-    PackageRule { name: "bootloader-grub", workspace: &["client-core"], outside: &["sha2", "log"] },
     PackageRule {
-        name: "linux",
-        workspace: &["client-core", "bootloader-uboot", "bootloader-grub"],
+        name: "rust-ota-client-core",
+        workspace: &["rust-ota-artifact-format"],
+        outside: &["serde", "serde_json", "sha2", "base64", "log"],
+    },
+    PackageRule {
+        name: "rust-ota-bootloader-uboot",
+        workspace: &["rust-ota-client-core"],
+        outside: &["crc32fast", "log"],
+    },
+    PackageRule {
+        name: "rust-ota-bootloader-grub",
+        workspace: &["rust-ota-client-core"],
+        outside: &["sha2", "log"],
+    },
+    PackageRule {
+        name: "rust-ota-linux",
+        workspace: &["rust-ota-client-core", "rust-ota-bootloader-uboot", "rust-ota-bootloader-grub"],
         outside: &["nix", "libc", "fs2", "log"],
     },
     PackageRule {
         name: "rust-ota",
-        workspace: &["client-core", "linux"],
+        workspace: &["rust-ota-client-core", "rust-ota-linux"],
         outside: &["ureq", "rustls", "ring", "base64", "httparse", "lexopt", "log", "serde_json", "zbus"],
     },
     PackageRule {
         name: "rust-ota-artifact",
-        workspace: &["client-core"],
+        workspace: &["rust-ota-artifact-format"],
         outside: &["lexopt", "serde_json", "log", "rustix"],
     },
     PackageRule {
         name: "rust-ota-server",
-        workspace: &["client-core"],
+        workspace: &["rust-ota-artifact-format"],
         outside: &[
             "tokio",
             "hyper",
@@ -74,15 +87,19 @@ const PACKAGES: &[PackageRule] = &[
             "log",
         ],
     },
-    PackageRule { name: "testkit", workspace: &["client-core"], outside: &[] },
+    PackageRule { name: "rust-ota-testkit", workspace: &["rust-ota-client-core"], outside: &[] },
     PackageRule { name: "interop", workspace: &[ANY], outside: &["tempfile", "serde_json"] },
     PackageRule {
         name: "board-tests",
-        workspace: &["client-core", "rust-ota-server", "testkit"],
+        workspace: &["rust-ota-client-core", "rust-ota-server", "rust-ota-testkit"],
         outside: &["fs2", "serde_json", "sha2", "tempfile"],
     },
     PackageRule { name: "xtask", workspace: &[], outside: &["serde_json"] },
-    PackageRule { name: "desk", workspace: &["client-core", "testkit", "xtask"], outside: &["serde_json"] },
+    PackageRule {
+        name: "desk",
+        workspace: &["rust-ota-client-core", "rust-ota-testkit", "xtask"],
+        outside: &["serde_json"],
+    },
     PackageRule { name: "demo", workspace: &[], outside: &[] },
 ];
 
@@ -94,24 +111,19 @@ const TESTS_TOO: &[&str] = &["tempfile"];
 
 /// What a module of `client-core` may import of its siblings.
 const MODULES: &[(&str, &[&str])] = &[
-    ("text", &[]),
-    ("artifact", &["text"]),
     ("storage", &[]),
     ("clock", &[]),
     ("window", &[]),
     ("config", &["server", "window"]),
     ("schedule", &["clock"]),
-    ("server", &["clock", "provides", "text"]),
+    ("server", &["clock", "provides"]),
     ("slot", &["storage"]),
     ("state_store", &["storage"]),
-    ("provides", &["artifact"]),
+    ("provides", &[]),
     ("boot", &["slot"]),
-    ("install", &["artifact", "boot", "slot", "storage"]),
-    (
-        "deploy",
-        &["artifact", "boot", "config", "install", "provides", "server", "slot", "state_store", "storage"],
-    ),
-    ("agent", &["artifact", "clock", "deploy", "schedule", "server"]),
+    ("install", &["boot", "slot", "storage"]),
+    ("deploy", &["boot", "config", "install", "provides", "server", "slot", "state_store", "storage"]),
+    ("agent", &["clock", "deploy", "schedule", "server"]),
 ];
 
 const CORE: &str = "crates/client-core/src";
@@ -309,28 +321,40 @@ mod tests {
 
     #[test]
     fn a_forbidden_package_is_reported() {
-        let linux = json!({ "name": "linux", "kind": null, "path": "somewhere" });
-        check_package("client-core", linux, Some("Cargo.toml: client-core must not import linux"));
+        let linux = json!({ "name": "rust-ota-linux", "kind": null, "path": "somewhere" });
+        check_package(
+            "rust-ota-client-core",
+            linux,
+            Some("Cargo.toml: rust-ota-client-core must not import rust-ota-linux"),
+        );
         let tokio = json!({ "name": "tokio", "kind": null });
         check_package("rust-ota", tokio, Some("Cargo.toml: rust-ota must not import tokio"));
         let tests = json!({ "name": "rand", "kind": "dev" });
-        check_package("linux", tests, Some("Cargo.toml: linux must not import rand"));
+        check_package("rust-ota-linux", tests, Some("Cargo.toml: rust-ota-linux must not import rand"));
         let build = json!({ "name": "tempfile", "kind": "build" });
-        check_package("linux", build, Some("Cargo.toml: linux must not import tempfile"));
+        check_package("rust-ota-linux", build, Some("Cargo.toml: rust-ota-linux must not import tempfile"));
     }
 
     #[test]
     fn an_outside_package_with_the_name_of_one_of_ours_is_reported() {
-        let outside = json!({ "name": "client-core", "kind": null });
-        check_package("linux", outside, Some("Cargo.toml: linux must not import client-core"));
+        let outside = json!({ "name": "rust-ota-client-core", "kind": null });
+        check_package(
+            "rust-ota-linux",
+            outside,
+            Some("Cargo.toml: rust-ota-linux must not import rust-ota-client-core"),
+        );
     }
 
     #[test]
     fn what_the_table_has_is_allowed_and_tests_may_use_more() {
-        check_package("linux", json!({ "name": "client-core", "kind": null, "path": "x" }), None);
-        check_package("linux", json!({ "name": "nix", "kind": null }), None);
-        check_package("linux", json!({ "name": "tempfile", "kind": "dev" }), None);
-        check_package("linux", json!({ "name": "flate2", "kind": "dev" }), None);
+        check_package(
+            "rust-ota-linux",
+            json!({ "name": "rust-ota-client-core", "kind": null, "path": "x" }),
+            None,
+        );
+        check_package("rust-ota-linux", json!({ "name": "nix", "kind": null }), None);
+        check_package("rust-ota-linux", json!({ "name": "tempfile", "kind": "dev" }), None);
+        check_package("rust-ota-linux", json!({ "name": "flate2", "kind": "dev" }), None);
         check_package("interop", json!({ "name": "rust-ota", "kind": null, "path": "x" }), None);
     }
 

@@ -84,7 +84,7 @@ pub fn install(
         Ok(Summary::of(Status::NotModified, Some(error)))
     };
     // Nothing is written before the header was verified: a refused artifact leaves no trace.
-    let Artifact { header, mut payload } = match artifact::open(source, &policy.trust, &policy.limits) {
+    let Artifact { header, mut payload, .. } = match artifact::open(source, &policy.trust, &policy.limits) {
         Ok(artifact) => artifact,
         Err(error) => return refused(device.observer, InstallError::from(error).into()),
     };
@@ -446,7 +446,7 @@ pub fn bootstrap_provides(
     source: Box<dyn Read + Send>,
     limits: &Limits,
 ) -> Result<(), DeployError> {
-    let Artifact { header, mut payload } =
+    let Artifact { header, mut payload, .. } =
         artifact::open(source, &Trust::DangerUnsigned, limits).map_err(InstallError::from)?;
     let found = match (&header.payload, header.scripts.is_empty()) {
         (Some(_), _) => Some("a payload"),
@@ -1132,7 +1132,7 @@ impl<'r> Run<'r> {
             Some(Incoming::Ordered { open, policy }) => {
                 self.enter(stage)?; // scripts may ask for a later time, before the first byte is bought
                 let source = open().map_err(DeployError::Source)?;
-                let Artifact { header, mut payload } =
+                let Artifact { header, mut payload, .. } =
                     artifact::open(source, &policy.trust, &policy.limits).map_err(InstallError::from)?;
                 log::info!("artifact {} for {}", header.artifact_name, header.depends.device_type.join(", "));
                 let device_type = self.system.device_type()?;

@@ -436,7 +436,7 @@ mod tests {
     /// The tables as a document: `docs/state-machine.md` is this text.
     fn document() -> String {
         let mut out = String::from(
-            "# State machine\n\nGenerated from `client-core::deploy::stage` by `ROTA_GOLDEN=1 cargo test -p client-core`; a test compares them.\n",
+            "# State machine\n\nGenerated from `client-core::deploy::stage` by `ROTA_GOLDEN=1 cargo test -p rust-ota-client-core`; a test compares them.\n",
         );
         let name = |stage: Option<Stage>| stage.map_or("end".to_owned(), |stage| format!("{stage:?}"));
         out.push_str("\n## What follows a stage\n\n| stage | done | done, restart needed | failed | failed, no way back | aborted by the server |\n| --- | --- | --- | --- | --- | --- |\n");

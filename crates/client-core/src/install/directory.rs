@@ -2,26 +2,17 @@
 //!
 //! The payload is the one of the update module of that name: `dest_dir`, and the tree in `update.tar`.
 
-use std::collections::BTreeSet;
-use std::ffi::OsStr;
 use std::io::BufReader;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::files::{Files, Kind, Node};
 use super::replacement::{self, Begun, Replacement};
 use super::single_file::{check_room, clean_up, destination, payload, roll_back, take_in};
 use super::{Arriving, InstallError, PayloadHandler, PayloadProblem, Progress, RebootNeed, WrittenImage};
-use crate::artifact::members::{Attributes, Member, MemberKind, MemberReader};
+use crate::artifact::tree::{Attributes, MemberKind, MemberReader, TreeRules};
 use crate::boot::Verdict;
 
-/// The payload type.
-pub const DIRECTORY: &str = "directory";
-
 const ARCHIVE: &str = "update.tar";
-/// Bytes of names and attributes that are kept while an archive is unpacked: those of directories and of symbolic
-/// links. Enough for some ten thousands of them.
-const KEPT_BYTES: usize = 4 << 20;
 /// What a file takes on disk besides its content, and the unit of that: a block.
 const BLOCK_BYTES: u64 = 4096;
 
@@ -78,10 +69,10 @@ impl<F: Files> PayloadHandler for DirectoryTree<F> {
         take_in(&mut self.files, arriving, progress)?;
         let destination = self.plan()?;
         let mut members = archive(&mut self.files)?;
-        let mut names = Names::default();
+        let mut names = TreeRules::default();
         let mut bytes = 0_u64;
         while let Some(member) = members.next_member()? {
-            names.place(&member)?;
+            names.place(&member).map_err(PayloadProblem::Tree)?;
             let content = if let MemberKind::File(size) = member.kind { size } else { 0 };
             let blocks = content.div_ceil(BLOCK_BYTES).saturating_mul(BLOCK_BYTES);
             bytes = bytes.saturating_add(blocks);
@@ -165,7 +156,7 @@ fn archive(files: &mut dyn Files) -> Result<Archive, InstallError> {
 /// Makes the tree at `root`, which is free, until it is complete private.
 fn unpack(files: &mut dyn Files, root: &Path) -> Result<(), InstallError> {
     let mut members = archive(files)?;
-    let mut names = Names::default();
+    let mut names = TreeRules::default();
     // Attributes of directories come last: what is made in one changes its time, and may need its permissions.
     let mut directories: Vec<(PathBuf, Attributes)> = Vec::new();
     let mut known_parent = PathBuf::new();
@@ -173,7 +164,7 @@ fn unpack(files: &mut dyn Files, root: &Path) -> Result<(), InstallError> {
     files.create(root, Node::Directory, Some(&private))?;
     let mut root_attributes = Attributes { mode: 0o755, ..Attributes::default() };
     while let Some(member) = members.next_member()? {
-        let place = names.place(&member)?;
+        let place = names.place(&member).map_err(PayloadProblem::Tree)?;
         let Some(path) = place.path.map(|path| root.join(path)) else {
             root_attributes = member.attributes;
             continue;
@@ -223,160 +214,4 @@ fn make_missing(files: &mut dyn Files, root: &Path, directory: &Path) -> Result<
         files.create(path, Node::Directory, None)?;
     }
     Ok(())
-}
-
-/// What may be in an archive of this payload, member by member, as the device holds it. Whoever writes an archive asks
-/// the same rules.
-#[derive(Default)]
-pub struct TreeRules {
-    names: Names,
-}
-
-impl TreeRules {
-    /// Takes the next member, or says why a device would refuse the archive here.
-    ///
-    /// # Errors
-    /// [`InstallError::Payload`].
-    pub fn admit(&mut self, member: &Member) -> Result<(), InstallError> {
-        self.names.place(member).map(|_| ())
-    }
-}
-
-/// Where members go, inside of the tree only.
-#[derive(Default)]
-struct Names {
-    /// Symbolic links so far: nothing may be put behind one.
-    links: BTreeSet<PathBuf>,
-    kept_bytes: usize,
-}
-
-/// Where one member goes, relative to the root.
-struct Place {
-    /// `None` for the root itself.
-    path: Option<PathBuf>,
-    /// What a hard link leads to.
-    link: Option<PathBuf>,
-}
-
-impl Names {
-    fn place(&mut self, member: &Member) -> Result<Place, InstallError> {
-        let escapes = |reason| {
-            let member = String::from_utf8_lossy(&member.path).into_owned();
-            PayloadProblem::Escapes { member, reason }
-        };
-        let path = inside(&member.path).map_err(escapes)?;
-        self.check_way(&path).map_err(escapes)?;
-        let mut link = None;
-        match &member.kind {
-            MemberKind::HardLink(target) => {
-                let target = inside(target).map_err(escapes)?;
-                self.check_way(&target).map_err(escapes)?;
-                link = Some(target);
-            }
-            MemberKind::Symlink(_) => {
-                self.keep(&path, &member.attributes)?;
-                self.links.insert(path.clone());
-            }
-            MemberKind::Directory => self.keep(&path, &member.attributes)?,
-            MemberKind::File(_)
-            | MemberKind::Fifo
-            | MemberKind::CharacterDevice(..)
-            | MemberKind::BlockDevice(..) => {}
-        }
-        let is_root = |path: &PathBuf| path.as_os_str().is_empty();
-        if is_root(&path) && member.kind != MemberKind::Directory || link.as_ref().is_some_and(is_root) {
-            return Err(escapes("takes the place of the tree itself").into());
-        }
-        Ok(Place { path: Some(path).filter(|path| !is_root(path)), link })
-    }
-
-    /// Refuses a way through a symbolic link of the archive.
-    fn check_way(&self, path: &Path) -> Result<(), &'static str> {
-        match path.ancestors().skip(1).any(|way| self.links.contains(way)) {
-            true => Err("lies behind a symbolic link"),
-            false => Ok(()),
-        }
-    }
-
-    fn keep(&mut self, path: &Path, attributes: &Attributes) -> Result<(), InstallError> {
-        let xattrs = attributes.xattrs.iter().map(|(name, value)| name.len() + value.len());
-        self.kept_bytes += path.as_os_str().len() + attributes.user.len() + attributes.group.len() + 64;
-        self.kept_bytes += xattrs.sum::<usize>();
-        match self.kept_bytes > KEPT_BYTES {
-            true => Err(PayloadProblem::TooManyDirectories { limit_bytes: KEPT_BYTES }.into()),
-            false => Ok(()),
-        }
-    }
-}
-
-/// A name without `.` and doubled slashes; empty for the root.
-fn inside(name: &[u8]) -> Result<PathBuf, &'static str> {
-    if name.starts_with(b"/") {
-        return Err("is absolute");
-    }
-    let mut path = PathBuf::new();
-    for part in name.split(|byte| *byte == b'/') {
-        match part {
-            b"" | b"." => {}
-            b".." => return Err("leads upwards"),
-            part => path.push(OsStr::from_bytes(part)),
-        }
-    }
-    Ok(path)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn place(names: &mut Names, path: &str, kind: MemberKind) -> Result<Option<PathBuf>, String> {
-        let member = Member { path: path.into(), kind, attributes: Attributes::default() };
-        names.place(&member).map(|place| place.path).map_err(|error| error.to_string())
-    }
-
-    #[test]
-    fn names_stay_inside_of_the_tree() {
-        let check = |path: &str, expected: Result<&str, &str>| {
-            let found = place(&mut Names::default(), path, MemberKind::File(0));
-            match (found, expected) {
-                (Ok(found), Ok(expected)) => assert_eq!(found, Some(PathBuf::from(expected)), "{path}"),
-                (Err(found), Err(expected)) => assert!(found.contains(expected), "{path}: {found}"),
-                (found, _) => panic!("{path}: {found:?}"),
-            }
-        };
-        check("./a/b", Ok("a/b"));
-        check("a//./b", Ok("a/b"));
-        check("/etc/passwd", Err("is absolute"));
-        check("a/../../b", Err("leads upwards"));
-        check("..", Err("leads upwards"));
-        check("./", Err("the place of the tree itself"));
-        assert_eq!(place(&mut Names::default(), "./", MemberKind::Directory), Ok(None));
-    }
-
-    #[test]
-    fn nothing_goes_behind_a_symbolic_link() {
-        let mut names = Names::default();
-        place(&mut names, "./out", MemberKind::Symlink(b"/etc".to_vec())).unwrap();
-        place(&mut names, "./outer/x", MemberKind::File(0)).unwrap();
-        for (path, kind) in [
-            ("out/passwd", MemberKind::File(0)),
-            ("out/a/b", MemberKind::Directory),
-            ("in", MemberKind::HardLink(b"out/passwd".to_vec())),
-        ] {
-            let error = place(&mut names, path, kind).unwrap_err();
-            assert!(error.contains("behind a symbolic link"), "{error}");
-        }
-        place(&mut names, "in", MemberKind::HardLink(b"out".to_vec())).unwrap();
-        let error = place(&mut names, "in", MemberKind::HardLink(b"../x".to_vec())).unwrap_err();
-        assert!(error.contains("leads upwards"), "{error}");
-    }
-
-    #[test]
-    fn memory_does_not_grow_with_the_number_of_directories() {
-        let mut names = Names::default();
-        let error = (0..1_000_000)
-            .find_map(|at| place(&mut names, &format!("d{at}"), MemberKind::Directory).err())
-            .unwrap();
-        assert!(error.contains("too many") && error.contains("4194304"), "{error}");
-    }
 }

@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use super::{Arriving, InstallError, Progress};
-use crate::artifact::members::Attributes;
+use crate::artifact::tree::Attributes;
 
 /// Files and directories on the device, and the place where a payload lies during its deployment.
 ///

@@ -10,19 +10,19 @@ mod rootfs_image;
 mod single_file;
 mod slot_writer;
 
-pub use directory::{DIRECTORY, DirectoryTree, TreeRules};
+pub use directory::DirectoryTree;
 pub use error::InstallError;
 pub use files::{Files, FilesError};
 pub use payload_problem::PayloadProblem;
 pub use rootfs_image::RootfsImage;
-pub use single_file::{BUILT_IN, SINGLE_FILE, SingleFile};
+pub use single_file::{BUILT_IN, SingleFile};
 pub use slot_writer::{SlotWriter, WriteStatistics, Written, WrittenImage};
 
 use crate::artifact::{Header, PayloadReader};
 use crate::boot::{BootControl, BootError, Verdict};
 
-/// Payload type of the built-in handler.
-pub use crate::artifact::write::ROOTFS_IMAGE;
+/// Payload types of the built-in handlers.
+pub use crate::artifact::write::{DIRECTORY, ROOTFS_IMAGE, SINGLE_FILE};
 
 /// Points the bootloader at a slot that was written and verified, on trial. There is no other way to do it:
 /// [`Written`] comes only from a slot whose content was read back and had the expected digest.

@@ -1,5 +1,6 @@
 //! Why a file or a directory tree cannot be installed as its payload says.
 
+use crate::artifact::tree::TreeProblem;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -47,18 +48,8 @@ pub enum PayloadProblem {
         /// Bytes that are free.
         have_bytes: u64,
     },
-    /// A member of the tree would come to lie outside of it.
-    Escapes {
-        /// Its name.
-        member: String,
-        /// Why.
-        reason: &'static str,
-    },
-    /// The tree has more directories than are kept in memory.
-    TooManyDirectories {
-        /// Bytes of their names and attributes that are kept at once.
-        limit_bytes: usize,
-    },
+    /// The archive has what no tree may have.
+    Tree(TreeProblem),
     /// The payload was begun by an update module that is no longer there.
     NotOurs,
     /// What the tree is to replace was neither found at its place nor where it was kept.
@@ -88,14 +79,7 @@ impl fmt::Display for PayloadProblem {
             PayloadProblem::NoRoom { path, need_bytes, have_bytes } => {
                 write!(f, "{need_bytes} bytes are needed for {}, and {have_bytes} are free", path.display())
             }
-            PayloadProblem::Escapes { member, reason } => {
-                write!(f, "the member {member:?} of update.tar {reason}")
-            }
-            PayloadProblem::TooManyDirectories { limit_bytes } => write!(
-                f,
-                "update.tar has too many directories and links: their names and attributes, with 64 bytes for each, \
-                 are over the limit of {limit_bytes} bytes"
-            ),
+            PayloadProblem::Tree(problem) => problem.fmt(f),
             PayloadProblem::NotOurs => {
                 f.write_str("an update module that is gone has begun with this payload")
             }

@@ -11,9 +11,6 @@ use super::replacement::{self, Begun, Replacement};
 use super::{Arriving, InstallError, PayloadHandler, PayloadProblem, Progress, RebootNeed, WrittenImage};
 use crate::boot::Verdict;
 
-/// The payload type.
-pub const SINGLE_FILE: &str = "single-file";
-
 /// A file of this name in the `tmp` directory of a file tree says that a built-in handler began with that payload.
 pub const BUILT_IN: &str = "built-in";
 

@@ -2,9 +2,9 @@
 //!
 //! It is parsed from exactly the bytes whose signature was checked, by one strict grammar, once.
 
-use super::compression::Compression;
-use super::error::{ArtifactError, Hex};
-use super::limits::Limits;
+use crate::compression::Compression;
+use crate::error::{ArtifactError, Hex};
+use crate::limits::Limits;
 
 /// The parsed manifest. Every entry an artifact can have is here with its digest; nothing has an optional one.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -9,32 +9,32 @@
 //!                  └───► data/0000.tar* ─► [thread: decompress ─► ReadAhead] ─► inner tar ─► PayloadFile
 //! ```
 
+#![forbid(unsafe_code)]
+
 mod checked;
 mod compression;
-mod der;
-#[cfg(feature = "rsa-ecdsa")]
-mod encrypted_key;
 mod error;
 mod foreign;
 mod header;
 mod json;
+pub mod keys;
 mod limits;
 mod manifest;
-pub mod members;
 mod payload;
 mod read_ahead;
-mod signature;
 mod tar;
+pub mod text;
 pub mod write;
 
 pub use compression::{Compression, CompressionLevel};
 pub use error::{ArtifactError, TarProblem};
 pub use header::{Depends, Header, PayloadInfo, StateScript};
+pub use keys::{KeyError, KeyPairPem, SignatureStatus, Signer, Trust, VerifyKeys};
 pub use limits::Limits;
 pub use manifest::{Manifest, ManifestFile};
 pub use payload::{PayloadFile, PayloadReader};
 pub use read_ahead::ReadAhead;
-pub use signature::{KeyError, KeyPairPem, SignatureStatus, Signer, Trust, VerifyKeys};
+pub use tar::tree;
 
 use std::io::{self, BufReader, Cursor, Read};
 use tar::{Entry, TarReader};
@@ -90,7 +90,7 @@ pub fn open<R: Read + Send + 'static>(
     let (signature, header_entry) = read_signature(&mut tar, limits)?;
 
     // The signature first: nothing that follows looks at a byte which was not signed.
-    let signature = signature::check(trust, &manifest_bytes, signature.as_deref())?;
+    let signature = keys::check(trust, &manifest_bytes, signature.as_deref())?;
     let manifest = Manifest::parse(&manifest_bytes, limits)?;
 
     checked::check("version", manifest.version_sha256, &version_bytes)?;

@@ -1,6 +1,6 @@
 //! Bytes with a promised SHA-256. Each byte is hashed exactly once, as it passes.
 
-use super::error::ArtifactError;
+use crate::error::ArtifactError;
 use sha2::{Digest, Sha256};
 
 /// The digest of an entry as it grows, and what it has to become.

@@ -9,11 +9,12 @@
 
 use std::io::{self, Read, Write};
 
-use super::error::{ArtifactError, TarProblem};
-use super::tar::{
+pub use super::rules::{Place, TreeProblem, TreeRules};
+use super::strict::{
     BLOCK, CHECKSUM, GNU_MAGIC, LINK_NAME, MAGIC, MODE, MTIME, NAME, PREFIX, SIZE, TYPE, before_nul,
     checksum, decimal, field, is_posix, number, padding_of, push_record, read_full, read_retrying,
 };
+use crate::error::{ArtifactError, TarProblem};
 
 const UID: std::ops::Range<usize> = 108..116;
 const GID: std::ops::Range<usize> = 116..124;

@@ -3,13 +3,13 @@
 //! It is parsed only from bytes whose checksum was compared with the signed manifest. What it says is turned into plain
 //! values here; whether they fit the device is not decided here.
 
-use super::compression::Compression;
-use super::error::ArtifactError;
-use super::json::{self, Keys, Object};
-use super::limits::Limits;
-use super::manifest::Manifest;
-use super::signature::SignatureStatus;
-use super::tar::TarReader;
+use crate::compression::Compression;
+use crate::error::ArtifactError;
+use crate::json::{self, Keys, Object};
+use crate::keys::SignatureStatus;
+use crate::limits::Limits;
+use crate::manifest::Manifest;
+use crate::tar::TarReader;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::io::Read;

@@ -1,7 +1,7 @@
 //! What can be wrong with an artifact. One enum for the whole reader: an artifact is refused for exactly one reason,
 //! and the reason names the entry.
 
-use super::compression::Compression;
+use crate::compression::Compression;
 use crate::text::printable;
 use std::fmt;
 use std::io;

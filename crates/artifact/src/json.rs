@@ -3,7 +3,7 @@
 //! The same document must mean the same to every reader. Readers have differed on duplicate keys (first or last wins)
 //! and on letter case (both existing clients ignore it), so a document where that matters is refused.
 
-use super::error::ArtifactError;
+use crate::error::ArtifactError;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 use std::collections::BTreeSet;

@@ -3,8 +3,8 @@
 //!
 //! The suffix of a member's name decides which decoder is used, never the content. The content must agree.
 
-use super::error::ArtifactError;
-use super::limits::Limits;
+use crate::error::ArtifactError;
+use crate::limits::Limits;
 use std::fmt;
 use std::io::{self, BufRead, BufReader, Read, Write};
 
@@ -170,7 +170,7 @@ impl<R: Read> Input<R> {
         if have < count {
             self.ahead.resize(count, 0);
             let missing = self.ahead.get_mut(have..).unwrap_or_default();
-            let read = super::tar::read_full(&mut self.rest, missing)?;
+            let read = crate::tar::read_full(&mut self.rest, missing)?;
             self.ahead.truncate(have + read);
         }
         Ok(self.ahead.get(..count.min(self.ahead.len())).unwrap_or_default())

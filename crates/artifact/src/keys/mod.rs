@@ -4,8 +4,12 @@
 //! (`r‖s` as the artifact tools write it, or DER as hardware signers do), and Ed25519, which hashes by itself.
 //! It does not read key files: PEM text comes in from the caller.
 
-use super::der::{self, Der};
-use super::error::ArtifactError;
+pub(crate) mod der;
+#[cfg(feature = "rsa-ecdsa")]
+mod pkcs8;
+
+use self::der::Der;
+use crate::error::ArtifactError;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use ed25519_dalek::Signer as _;
@@ -524,7 +528,7 @@ impl Signer {
 
     #[cfg(feature = "rsa-ecdsa")]
     fn from_encrypted(encrypted: &[u8], passphrase: &[u8]) -> Result<Signer, KeyError> {
-        Signer::from_pkcs8(&super::encrypted_key::decrypt(encrypted, passphrase)?)
+        Signer::from_pkcs8(&pkcs8::decrypt(encrypted, passphrase)?)
     }
 
     #[cfg(not(feature = "rsa-ecdsa"))]

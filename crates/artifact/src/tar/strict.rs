@@ -11,23 +11,23 @@
 //! What is read: POSIX ustar, PAX `x` headers (`path` and `size`; times, owners and attributes are ignored), GNU long
 //! names (`L`) and base-256 sizes. Written: ustar, and PAX where ustar has no room.
 
-use super::error::{ArtifactError, TarProblem};
-use super::limits::Limits;
+use crate::error::{ArtifactError, TarProblem};
+use crate::limits::Limits;
 use std::io::{self, BufRead, Read, Write};
 
-pub(super) const BLOCK: usize = 512;
-pub(super) const NAME: std::ops::Range<usize> = 0..100;
-pub(super) const MODE: std::ops::Range<usize> = 100..108;
-pub(super) const SIZE: std::ops::Range<usize> = 124..136;
-pub(super) const MTIME: std::ops::Range<usize> = 136..148;
-pub(super) const CHECKSUM: std::ops::Range<usize> = 148..156;
-pub(super) const TYPE: usize = 156;
-pub(super) const LINK_NAME: std::ops::Range<usize> = 157..257;
-pub(super) const MAGIC: std::ops::Range<usize> = 257..265;
-pub(super) const PREFIX: std::ops::Range<usize> = 345..500;
+pub(crate) const BLOCK: usize = 512;
+pub(crate) const NAME: std::ops::Range<usize> = 0..100;
+pub(crate) const MODE: std::ops::Range<usize> = 100..108;
+pub(crate) const SIZE: std::ops::Range<usize> = 124..136;
+pub(crate) const MTIME: std::ops::Range<usize> = 136..148;
+pub(crate) const CHECKSUM: std::ops::Range<usize> = 148..156;
+pub(crate) const TYPE: usize = 156;
+pub(crate) const LINK_NAME: std::ops::Range<usize> = 157..257;
+pub(crate) const MAGIC: std::ops::Range<usize> = 257..265;
+pub(crate) const PREFIX: std::ops::Range<usize> = 345..500;
 const GNU_TIMES: std::ops::Range<usize> = 345..369;
-pub(super) const USTAR_MAGIC: &[u8; 8] = b"ustar\x0000";
-pub(super) const GNU_MAGIC: &[u8; 8] = b"ustar  \0";
+pub(crate) const USTAR_MAGIC: &[u8; 8] = b"ustar\x0000";
+pub(crate) const GNU_MAGIC: &[u8; 8] = b"ustar  \0";
 /// What the list of members begins with that `pixz` puts behind a tar archive.
 const PIXZ_MAGIC: &[u8; 8] = b"\xa6L2.\xd6\x14\xae\xdb";
 /// The largest size eleven octal digits can say.
@@ -455,7 +455,7 @@ impl<W: Write> Write for TarWriter<W> {
     }
 }
 
-pub(super) fn push_record(records: &mut Vec<u8>, key: &[u8], value: &[u8]) {
+pub(crate) fn push_record(records: &mut Vec<u8>, key: &[u8], value: &[u8]) {
     let body = [b" ", key, b"=", value, b"\n"].concat();
     // The length counts its own digits: grow it until it agrees with itself.
     let mut length = body.len();
@@ -489,17 +489,17 @@ fn header_block(name: &str, size: u64, mode: u32, mtime: u64, type_flag: u8) -> 
 }
 
 /// The sum of all bytes, those of the checksum field counted as blanks.
-pub(super) fn checksum(block: &[u8; BLOCK]) -> u32 {
+pub(crate) fn checksum(block: &[u8; BLOCK]) -> u32 {
     let byte = |(at, byte): (usize, &u8)| if CHECKSUM.contains(&at) { 32 } else { u32::from(*byte) };
     block.iter().enumerate().map(byte).sum()
 }
 
-pub(super) fn field(block: &[u8; BLOCK], range: std::ops::Range<usize>) -> &[u8] {
+pub(crate) fn field(block: &[u8; BLOCK], range: std::ops::Range<usize>) -> &[u8] {
     block.get(range).unwrap_or_default()
 }
 
 /// Octal digits between blanks and NULs, or base-256 with the top bit of the first byte set.
-pub(super) fn number(field: &[u8]) -> Result<u64, TarProblem> {
+pub(crate) fn number(field: &[u8]) -> Result<u64, TarProblem> {
     let value = match field.split_first() {
         // 0xff would be a negative number.
         Some((0x80, rest)) => rest
@@ -521,7 +521,7 @@ pub(super) fn number(field: &[u8]) -> Result<u64, TarProblem> {
     value.filter(|value| *value <= i64::MAX as u64).ok_or(TarProblem::Number)
 }
 
-pub(super) fn decimal(digits: &[u8]) -> Option<u64> {
+pub(crate) fn decimal(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return None;
     }
@@ -529,7 +529,7 @@ pub(super) fn decimal(digits: &[u8]) -> Option<u64> {
 }
 
 /// Whether the header is one of POSIX, and not one of GNU.
-pub(super) fn is_posix(block: &[u8; BLOCK]) -> Result<bool, TarProblem> {
+pub(crate) fn is_posix(block: &[u8; BLOCK]) -> Result<bool, TarProblem> {
     let magic = field(block, MAGIC);
     if magic == USTAR_MAGIC {
         Ok(true)
@@ -543,7 +543,7 @@ pub(super) fn is_posix(block: &[u8; BLOCK]) -> Result<bool, TarProblem> {
 }
 
 /// What stands before the first NUL.
-pub(super) fn before_nul(field: &[u8]) -> &[u8] {
+pub(crate) fn before_nul(field: &[u8]) -> &[u8] {
     field.split(|byte| *byte == 0).next().unwrap_or_default()
 }
 
@@ -560,7 +560,7 @@ fn until_nul(bytes: &[u8]) -> Result<String, TarProblem> {
     }
 }
 
-pub(super) fn padding_of(size: u64) -> usize {
+pub(crate) fn padding_of(size: u64) -> usize {
     // Less than a block, so it fits whatever a usize is.
     (size.wrapping_neg() % BLOCK as u64) as usize
 }
@@ -577,7 +577,7 @@ pub(crate) fn read_full(source: &mut impl Read, buffer: &mut [u8]) -> Result<usi
     Ok(filled)
 }
 
-pub(super) fn read_retrying(source: &mut impl Read, buffer: &mut [u8]) -> Result<usize, ArtifactError> {
+pub(crate) fn read_retrying(source: &mut impl Read, buffer: &mut [u8]) -> Result<usize, ArtifactError> {
     loop {
         match source.read(buffer) {
             Ok(count) => return Ok(count),

@@ -3,15 +3,15 @@
 //! It opens no files. The payload comes from [`PayloadSource`]s, and the data member goes through a [`Scratch`] of the
 //! caller, because its compressed length stands in front of it in the outer archive.
 
-use super::checked::{Checked, sha256};
-use super::compression::{Compression, CompressionLevel, Encoder};
-use super::error::ArtifactError;
-use super::header::{Header, StateScript, is_artifact_name, is_payload_type, is_script_name};
-use super::json::{self, Keys};
-use super::limits::Limits;
-use super::manifest::{Manifest, ManifestFile, check_file_name};
-use super::signature::Signer;
-use super::tar::{Entry, TarReader, TarWriter};
+use crate::checked::{Checked, sha256};
+use crate::compression::{Compression, CompressionLevel, Encoder};
+use crate::error::ArtifactError;
+use crate::header::{Header, StateScript, is_artifact_name, is_payload_type, is_script_name};
+use crate::json::{self, Keys};
+use crate::keys::Signer;
+use crate::limits::Limits;
+use crate::manifest::{Manifest, ManifestFile, check_file_name};
+use crate::tar::{Entry, TarReader, TarWriter};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 
@@ -98,6 +98,10 @@ pub struct SoftwareName {
 
 /// The payload type of a whole root file system.
 pub const ROOTFS_IMAGE: &str = "rootfs-image";
+/// Payload type of one file.
+pub const SINGLE_FILE: &str = "single-file";
+/// Payload type of a tree.
+pub const DIRECTORY: &str = "directory";
 /// The keys under which the checksum of a root file system is provided: today's, and the one of old releases.
 pub const CHECKSUM_KEYS: [&str; 2] = ["rootfs-image.checksum", "rootfs_image_checksum"];
 const DEFAULT_FILESYSTEM: &str = "rootfs-image";
@@ -473,7 +477,7 @@ fn header_info(spec: &ArtifactSpec) -> String {
 fn type_info(spec: &ArtifactSpec, files: &[ManifestFile]) -> String {
     let mut provides = spec.provides.clone();
     for (key, file) in spec.checksum_provides.iter().zip(files.iter().cycle()) {
-        provides.insert(key.clone(), super::error::Hex(&file.sha256).to_string());
+        provides.insert(key.clone(), crate::error::Hex(&file.sha256).to_string());
     }
     let payload = spec.payload_type.as_deref().map_or_else(|| "null".to_owned(), json_string);
     let mut fields = vec![format!("\"type\":{payload}")];
@@ -538,8 +542,8 @@ fn writing(doing: &'static str) -> impl Fn(io::Error) -> ArtifactError {
 #[cfg(test)]
 #[cfg(all(feature = "gzip", feature = "xz", feature = "zstd"))]
 mod tests {
-    use super::super::{Trust, open};
     use super::*;
+    use crate::{Trust, open};
     use std::io::Cursor;
 
     /// A file in memory that may lie about its size.
@@ -703,12 +707,9 @@ mod tests {
         let files = [file("one", &[1; 5000])];
         for spec in [everything, image, module()] {
             let bytes = build(&spec, &files, None).unwrap();
-            let opened = super::super::open(
-                Cursor::new(bytes.clone()),
-                &super::super::Trust::DangerUnsigned,
-                &Limits::default(),
-            )
-            .unwrap();
+            let opened =
+                crate::open(Cursor::new(bytes.clone()), &crate::Trust::DangerUnsigned, &Limits::default())
+                    .unwrap();
             assert!(build(&ArtifactSpec::of(&opened.header), &files, None).unwrap() == bytes, "{spec:?}");
         }
     }

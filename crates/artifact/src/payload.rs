@@ -5,11 +5,11 @@
 //! [`PayloadReader::next_file`] has returned `None`: only then has everything the manifest lists been seen, and
 //! nothing else.
 
-use super::checked::Checked;
-use super::error::ArtifactError;
-use super::limits::Limits;
-use super::manifest::{Manifest, check_file_name};
-use super::tar::TarReader;
+use crate::checked::Checked;
+use crate::error::ArtifactError;
+use crate::limits::Limits;
+use crate::manifest::{Manifest, check_file_name};
+use crate::tar::TarReader;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, BufRead, Read};
@@ -48,7 +48,7 @@ enum State {
 
 impl PayloadReader {
     pub(crate) fn new(tar: Option<TarReader<Source>>, manifest: &Manifest, limits: &Limits) -> PayloadReader {
-        let listed = |file: &super::manifest::ManifestFile| {
+        let listed = |file: &crate::manifest::ManifestFile| {
             (file.name.clone(), Listed { sha256: file.sha256, seen: false })
         };
         PayloadReader {

@@ -1,9 +1,9 @@
 //! Whole artifacts: what is accepted, what is refused and why, and what each byte is good for.
 
-use super::compression::Encoder;
-use super::error::Hex;
-use super::tar::TarWriter;
 use super::*;
+use crate::compression::Encoder;
+use crate::error::Hex;
+use crate::tar::TarWriter;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use std::io::{BufRead, Write};
@@ -580,7 +580,7 @@ fn no_signature_of_a_wrong_length_verifies() {
     for length in (0..200).filter(|length| *length != 64) {
         let bytes: Vec<u8> = right.iter().copied().cycle().take(length).collect();
         let encoded = STANDARD.encode(bytes);
-        let result = signature::check(&trust, manifest, Some(encoded.as_bytes()));
+        let result = keys::check(&trust, manifest, Some(encoded.as_bytes()));
         assert!(matches!(result, Err(ArtifactError::SignatureMismatch { .. })), "{length}");
     }
 }
