@@ -22,18 +22,18 @@ use linux::signals;
 use linux::state_scripts::LinuxScripts;
 use linux::waiter::LinuxClock;
 
-use crate::compose::{ComposeError, LOCK_PATIENCE, LazyBootEnv, NO_SERVER, Setup};
 #[cfg(feature = "dbus")]
 use crate::dbus::{AddOns, ControlMaps};
 use crate::deployment_log::DeploymentLogs;
-use crate::gates::{ConfigurationGate, Desk, Gates};
-use crate::http::{HttpError, HttpTransport, IdleConnections};
-use crate::keystore::{self, KeyStoreError};
 #[cfg(feature = "dbus")]
 use crate::local_proxy::LocalProxy;
 use crate::logger;
 use crate::notify::{Notifier, Watchdog, WatchedClock, WatchedWaiter};
 use crate::status::{self, SharedBoard, look};
+use device::compose::{ComposeError, LOCK_PATIENCE, LazyBootEnv, NO_SERVER, Setup};
+use device::gates::{ConfigurationGate, Desk, Gates};
+use device::keystore::{self, KeyStoreError};
+use http::{HttpError, HttpTransport, IdleConnections};
 
 /// How long the service manager waits for a sign of life while nothing of a deployment is done: the inventory programs
 /// and the server have deadlines of their own.

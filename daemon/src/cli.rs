@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use client_core::deploy::Stage;
 use client_core::deploy::gates::Gate;
+use device::compose::Overrides;
 use lexopt::{Arg, Parser, ValueExt};
 
 /// What was asked for.
@@ -21,24 +22,14 @@ pub struct Invocation {
 /// Options before the command.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Global {
-    /// `--config`.
-    pub config: Option<PathBuf>,
-    /// `--fallback-config`.
-    pub fallback_config: Option<PathBuf>,
-    /// `--datastore`.
-    pub datastore: Option<PathBuf>,
+    /// `--config`, `--fallback-config`, `--datastore`, `--trusted-certs`, `--skipverify` and `--passphrase-file`.
+    pub overrides: Overrides,
     /// `--log-file`.
     pub log_file: Option<PathBuf>,
     /// `--log-level`.
     pub log_level: Option<String>,
-    /// `--trusted-certs`.
-    pub trusted_certs: Option<String>,
-    /// `--skipverify`.
-    pub skip_verify: bool,
     /// `--json`.
     pub json: bool,
-    /// `--passphrase-file`: what opens the device key; `-` is standard input.
-    pub passphrase_file: Option<PathBuf>,
     /// `--syslog`, undone by `--no-syslog`.
     pub syslog: bool,
 }
@@ -329,23 +320,27 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
     let mut version = false;
     let name = loop {
         match parser.next()? {
-            Some(Arg::Short('c') | Arg::Long("config")) => global.config = Some(parser.value()?.into()),
+            Some(Arg::Short('c') | Arg::Long("config")) => {
+                global.overrides.config = Some(parser.value()?.into())
+            }
             Some(Arg::Short('b') | Arg::Long("fallback-config")) => {
-                global.fallback_config = Some(parser.value()?.into());
+                global.overrides.fallback_config = Some(parser.value()?.into());
             }
             Some(Arg::Short('d') | Arg::Long("datastore" | "data")) => {
-                global.datastore = Some(parser.value()?.into());
+                global.overrides.datastore = Some(parser.value()?.into());
             }
             Some(Arg::Short('L') | Arg::Long("log-file")) => global.log_file = Some(parser.value()?.into()),
             Some(Arg::Short('l') | Arg::Long("log-level")) => {
                 global.log_level = Some(parser.value()?.string()?)
             }
             Some(Arg::Short('E') | Arg::Long("trusted-certs")) => {
-                global.trusted_certs = Some(parser.value()?.string()?);
+                global.overrides.trusted_certs = Some(parser.value()?.string()?);
             }
-            Some(Arg::Long("skipverify")) => global.skip_verify = true,
+            Some(Arg::Long("skipverify")) => global.overrides.skip_verify = true,
             Some(Arg::Long("json")) => global.json = true,
-            Some(Arg::Long("passphrase-file")) => global.passphrase_file = Some(parser.value()?.into()),
+            Some(Arg::Long("passphrase-file")) => {
+                global.overrides.passphrase_file = Some(parser.value()?.into())
+            }
             Some(Arg::Long("syslog")) => global.syslog = true,
             Some(Arg::Long("no-syslog")) => global.syslog = false,
             Some(Arg::Short('v') | Arg::Long("version")) => version = true,
@@ -491,7 +486,9 @@ impl CommandOptions {
                 Arg::Short('F') | Arg::Long("forcebootstrap") => options.force = true,
                 Arg::Long("reason") => options.reason = Some(parser.value()?.string()?),
                 // The 3.x client takes it here.
-                Arg::Long("passphrase-file") => global.passphrase_file = Some(parser.value()?.into()),
+                Arg::Long("passphrase-file") => {
+                    global.overrides.passphrase_file = Some(parser.value()?.into())
+                }
                 Arg::Long("json") => global.json = true,
                 Arg::Short('h') | Arg::Long("help") => options.help = Some(Command::Help(help)),
                 Arg::Value(value) if takes_source && options.source.is_none() => options.source = Some(value),
@@ -572,8 +569,8 @@ mod tests {
     #[test]
     fn global_options_come_before_the_command_in_both_spellings() {
         let invocation = words("mender-update -c a --datastore=b --log-level debug install x").unwrap();
-        assert_eq!(invocation.global.config.as_deref(), Some(Path::new("a")));
-        assert_eq!(invocation.global.datastore.as_deref(), Some(Path::new("b")));
+        assert_eq!(invocation.global.overrides.config.as_deref(), Some(Path::new("a")));
+        assert_eq!(invocation.global.overrides.datastore.as_deref(), Some(Path::new("b")));
         assert!(matches!(invocation.command, Command::Install { source, .. } if source == "x"));
         for behind in
             ["-c a x", "x -d b", "--datastore=b x", "x --log-level debug", "-E f x", "--skipverify x"]
@@ -606,7 +603,7 @@ mod tests {
         assert!(words("/usr/bin/mender --no-syslog --data d commit").is_ok());
         let bootstrap = words("mender bootstrap --forcebootstrap --passphrase-file -").unwrap();
         assert_eq!(bootstrap.command, Command::Bootstrap { force: true });
-        assert_eq!(bootstrap.global.passphrase_file.as_deref(), Some(Path::new("-")));
+        assert_eq!(bootstrap.global.overrides.passphrase_file.as_deref(), Some(Path::new("-")));
         assert_eq!(words("/usr/bin/mender-auth daemon").unwrap().command, Command::Daemon);
         assert!(words("mender-auth install x").unwrap_err().contains("mender-update"));
     }

@@ -17,7 +17,7 @@ use linux::local_socket::free_bytes;
 use linux::regular_file;
 use serde_json::{Value, json};
 
-use crate::logger::utc_millis;
+use client_core::clock::utc_millis;
 
 /// Logs that are kept.
 const KEPT: usize = 5;

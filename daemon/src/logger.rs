@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use client_core::clock::utc;
 use client_core::text::printable;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
@@ -131,7 +132,16 @@ pub fn level(name: &str) -> Option<LevelFilter> {
 impl Log for Logger {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         // Libraries may say what worries them; their chatter is not an event of this program.
-        let ours = ["rust_ota", "artifact", "client_core", "linux", "bootloader_uboot", "bootloader_grub"];
+        let ours = [
+            "rust_ota",
+            "artifact",
+            "client_core",
+            "device",
+            "http",
+            "linux",
+            "bootloader_uboot",
+            "bootloader_grub",
+        ];
         metadata.level() <= Level::Warn || ours.iter().any(|name| metadata.target().starts_with(name))
     }
 
@@ -165,48 +175,9 @@ impl Log for Logger {
     fn flush(&self) {}
 }
 
-/// Time since 1970 as `2026-11-22T19:01:54.123Z`.
-pub fn utc_millis(time: Duration) -> String {
-    let mut text = utc(time.as_secs());
-    text.pop();
-    text.push_str(&format!(".{:03}Z", time.subsec_millis()));
-    text
-}
-
-/// Seconds since 1970 as `2026-11-22T19:01:54Z`. Days to date after Howard Hinnant's `civil_from_days`.
-pub fn utc(seconds: u64) -> String {
-    let (days, of_day) = (seconds / 86_400, seconds % 86_400);
-    let shifted = days + 719_468; // days since 1 March of year 0
-    let era = shifted / 146_097;
-    let of_era = shifted % 146_097;
-    let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    let (hour, minute, second) = (of_day / 3_600, of_day / 60 % 60, of_day % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn times_are_written_as_utc_dates() {
-        let check = |seconds, expected| assert_eq!(utc(seconds), expected);
-        check(0, "1970-01-01T00:00:00Z");
-        check(951_782_399, "2000-02-28T23:59:59Z");
-        check(951_782_400, "2000-02-29T00:00:00Z");
-        check(1_795_374_114, "2026-11-22T19:01:54Z");
-        check(4_107_542_400, "2100-03-01T00:00:00Z");
-    }
-
-    #[test]
-    fn deployment_logs_have_milliseconds() {
-        assert_eq!(utc_millis(Duration::from_millis(1_795_374_114_007)), "2026-11-22T19:01:54.007Z");
-    }
 
     #[test]
     fn syslog_lines_are_single_and_bounded() {

@@ -7,15 +7,10 @@
 
 mod agent;
 mod cli;
-mod compose;
 #[cfg(feature = "dbus")]
 mod dbus;
 mod deployment_log;
 mod exit;
-mod gates;
-mod http;
-mod identity;
-mod keystore;
 #[cfg(feature = "dbus")]
 mod local_proxy;
 mod logger;
@@ -46,10 +41,10 @@ use linux::waiter::LinuxClock;
 
 use crate::agent::AgentError;
 use crate::cli::{Command, Invocation, UsageError};
-use crate::compose::{ComposeError, For, Readable, Setup};
-use crate::gates::{Desk, Gates};
 use crate::logger::Destination;
 use crate::standalone::{Printer, print_json, print_line};
+use device::compose::{ComposeError, For, Readable, Setup};
+use device::gates::{Desk, Gates};
 
 /// Longest time for a connection that somebody waits for.
 const CONNECT_AT_PROMPT: Duration = Duration::from_secs(10);
@@ -263,7 +258,8 @@ fn prepare(invocation: &Invocation) -> Result<Setup, ComposeError> {
         | Command::Help(_) => For::Command,
     };
     let readable = if prints_only(&invocation.command) { Readable::ByThisUser } else { Readable::All };
-    let setup = Setup::load(global, for_whom, readable, |name| std::env::var_os(name).map(Into::into))?;
+    let setup =
+        Setup::load(&global.overrides, for_whom, readable, |name| std::env::var_os(name).map(Into::into))?;
     // The command line beats the configuration.
     let name = global.log_level.as_deref().or(setup.config.log_level.as_deref()).unwrap_or("info");
     let level = logger::level(name).ok_or_else(|| ComposeError::LogLevel(name.to_owned()))?;

@@ -19,7 +19,7 @@ use client_core::text::printable;
 use linux::local_socket;
 use serde_json::{Value, json};
 
-use crate::gates::{Desk, NoSuchQuestion};
+use device::gates::{Desk, NoSuchQuestion};
 
 /// How long one client may take.
 const PATIENCE: Duration = Duration::from_secs(2);

@@ -727,7 +727,7 @@ fn a_deployment_stays_within_its_byte_budget() {
 #[test]
 fn a_server_with_a_certificate_that_it_signed_itself_is_trusted_when_that_is_given() {
     let folder = tempfile::tempdir().unwrap();
-    let file = |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tls").join(name);
+    let file = |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/http/tests/tls").join(name);
     let options = Options::new(folder.path().join("data")).auto_accept(true);
     let server = Server::start(options.tls(file("own.pem"), file("odd.key"))).unwrap();
     let device = VirtualDevice::new();

@@ -18,7 +18,7 @@ use crate::deploy::gates::Gate;
 use crate::deploy::record::{Record, Spent, Unreported};
 use crate::deploy::report::Held;
 use crate::deploy::scripts::{OnScriptFailure, ScriptAction, ScriptPoint, ScriptRunner, ScriptState};
-use crate::deploy::{self, Device, Importance, Order, Policy, Reported, Reporter, Status, Summary};
+use crate::deploy::{self, Device, Importance, Order, Policy, Report, Reported, Reporter, Status, Summary};
 use crate::schedule::{Due, Schedule};
 use crate::server::{
     Api, Attribute, Backoff, DeploymentStatus, Download, DownloadSettings, Offer, ReportAnswer, ServerError,
@@ -538,13 +538,13 @@ impl<'a> Agent<'a> {
     /// Tells the server how a deployment ended, with its log if it failed.
     fn deliver(&mut self, unreported: &Unreported, importance: Importance) {
         let Unreported { id, failed, remark } = unreported;
-        let status = if *failed { DeploymentStatus::Failure } else { DeploymentStatus::Success };
-        let answer = self.reporter().report(id, status, remark.as_deref(), importance);
+        let report = if *failed { Report::Failed } else { Report::Succeeded };
+        let answer = self.reporter().report(id, report, remark.as_deref(), importance);
         match answer {
             Reported::NoAnswer => {
                 log::warn!(
                     "deployment {id}: the server does not know yet that it ended as {}",
-                    status.name()
+                    wire_status(report).name()
                 );
                 return;
             }
@@ -725,17 +725,18 @@ impl Reporter for ServerReporter {
     fn report(
         &mut self,
         id: &str,
-        status: DeploymentStatus,
+        report: Report,
         substate: Option<&str>,
         importance: Importance,
     ) -> Reported {
+        let status = wire_status(report);
         let words = substate.map(|substate| format!("{id} {} {substate}", status.name()));
         if words.as_ref().is_some_and(|words| importance == Importance::BestEffort && self.just_said(words)) {
             return Reported::Accepted;
         }
         let mut backoff = Backoff::new(self.retry_interval, self.retry_count);
         let patient_until = self.clock.now().saturating_add(REPORT_PATIENCE);
-        if (status, importance) == (DeploymentStatus::Installing, Importance::Mandatory) {
+        if report == Report::Committing {
             // The new software has to show that it can introduce itself to the server.
             lock(&self.api).forget_token();
         }
@@ -771,6 +772,20 @@ impl Reporter for ServerReporter {
                 Paused::Stopped => return Reported::NoAnswer,
             }
         }
+    }
+}
+
+/// The word of the protocol for a report.
+fn wire_status(report: Report) -> DeploymentStatus {
+    match report {
+        Report::Downloading | Report::Waiting(Gate::Download) => DeploymentStatus::Downloading,
+        Report::Installing | Report::Committing => DeploymentStatus::Installing,
+        Report::Rebooting => DeploymentStatus::Rebooting,
+        Report::Waiting(Gate::Install) => DeploymentStatus::PauseBeforeInstalling,
+        Report::Waiting(Gate::Reboot) => DeploymentStatus::PauseBeforeRebooting,
+        Report::Waiting(Gate::Commit) => DeploymentStatus::PauseBeforeCommitting,
+        Report::Succeeded => DeploymentStatus::Success,
+        Report::Failed => DeploymentStatus::Failure,
     }
 }
 

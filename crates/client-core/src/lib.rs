@@ -8,7 +8,6 @@ pub use artifact::text;
 pub mod agent;
 pub mod boot;
 pub mod clock;
-pub mod config;
 pub mod deploy;
 pub mod install;
 pub mod provides;

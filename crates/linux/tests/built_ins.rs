@@ -15,7 +15,7 @@ use std::time::Duration;
 use client_core::artifact::tree::{Attributes, Member, MemberKind, MemberWriter};
 use client_core::artifact::write::ArtifactSpec;
 use client_core::artifact::{self, Limits, Trust};
-use client_core::config::PreferBuiltIn;
+use client_core::install::PreferBuiltIn;
 use client_core::install::{Arriving, Current, InstallError, Modules, PayloadHandler, Progress, RebootNeed};
 use linux::update_module::{ModuleSettings, UpdateModules};
 use testkit::artifacts::{self, DEVICE_TYPE, MemoryFile};

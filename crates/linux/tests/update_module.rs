@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use client_core::artifact::write::{ArtifactSpec, MetaData};
 use client_core::artifact::{self, Compression, CompressionLevel, Limits, Trust};
-use client_core::config::PreferBuiltIn;
+use client_core::install::PreferBuiltIn;
 use client_core::install::{Arriving, Current, InstallError, Modules, PayloadHandler, Progress, RebootNeed};
 use linux::update_module::{ModuleSettings, UpdateModules};
 use testkit::artifacts::{self, DEVICE_TYPE, MemoryFile};

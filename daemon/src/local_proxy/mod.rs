@@ -9,6 +9,9 @@ mod body;
 mod head;
 mod relay;
 #[cfg(test)]
+#[path = "../../../crates/http/src/test_support.rs"]
+mod test_support;
+#[cfg(test)]
 mod tests;
 
 use std::io::{self, Read, Write};
@@ -25,7 +28,7 @@ use ureq::http::Uri;
 
 use self::head::{NO_ANSWER, REQUEST_BYTES, Refusal, RequestHead, TOO_MANY, WRONG_TOKEN, refusal};
 use self::relay::{Failure, Patience, Relay};
-use crate::http::Dialer;
+use http::Dialer;
 
 /// How long the port of a token is served once another token was announced.
 const GRACE: Duration = Duration::from_secs(60);

@@ -10,7 +10,7 @@ use linux::local_socket::{self, Wanted};
 
 use super::body::Body;
 use super::head::{AnswerHead, NO_ANSWER, Refusal, RequestHead};
-use crate::http::RawConnection;
+use http::RawConnection;
 
 /// What is in memory of each direction, in bytes, besides a head.
 const QUEUE_BYTES: usize = 16 * 1024;

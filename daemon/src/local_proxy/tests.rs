@@ -6,9 +6,9 @@ use std::sync::mpsc;
 use linux::waiter::LinuxClock;
 use rustls::{ServerConnection, StreamOwned};
 
+use super::test_support::{listen, read_request, serve, server_config, tls_file};
 use super::*;
-use crate::http::tests::{listen, read_request, serve, server_config, tls_file, trusting};
-use crate::http::{HttpTransport, ProxyRules, TlsOptions};
+use http::{HttpTransport, ProxyRules, TlsOptions};
 
 const TOKEN: &str = "a.b.c";
 const PATH: &str = "/api/devices/v1/deviceconfig/configuration";
@@ -17,6 +17,10 @@ const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-Server: yes\r\n\r\
 const SWITCHED: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n";
 /// Long enough for anything that happens at all.
 const LONG_ENOUGH: Duration = Duration::from_secs(30);
+
+fn trusting() -> TlsOptions {
+    TlsOptions { extra_authorities: vec![tls_file("server-ca.pem")], ..TlsOptions::default() }
+}
 
 fn dialer(tls: TlsOptions, variables: &[(&str, String)]) -> Arc<Dialer> {
     let environment = |name: &str| {

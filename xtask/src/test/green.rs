@@ -30,6 +30,8 @@ const CLIENT: &[&str] = &[
     "crates/client-core/",
     "crates/bootloader-uboot/",
     "crates/bootloader-grub/",
+    "crates/device/",
+    "crates/http/",
     "crates/linux/",
     "daemon/",
     "xtask/src/size.rs",
@@ -160,7 +162,7 @@ mod tests {
             ("crates/client-core/src/lib.rs", "//! The core.\npub mod boot;"),
             ("crates/client-core/src/boot.rs", "//! Boots.\nfn f() { 1 }\n#[cfg(test)]\nmod tests {}"),
             ("crates/client-core/src/tar.rs", "//! Tar.\n#[cfg(feature = \"gzip\")]\nuse gzip;"),
-            ("crates/testkit/tests/deployment.rs", "//! Enumerates."),
+            ("crates/client-core/tests/deployment.rs", "//! Enumerates."),
             ("daemon/tests/killed.rs", "//! Kills."),
             ("server/src/api.rs", "//! Answers.\nfn f() {}"),
             ("tests/qemu/src/main.rs", "//! Boards."),
@@ -222,7 +224,7 @@ mod tests {
         check("server/src/api.rs", "//! Answers.\nfn f() { 1 }", &[]);
         check("tools/artifact/src/write.rs", "//! Writes.\nfn f() { 1 }", &[]);
         check("daemon/tests/killed.rs", "//! Kills.\nfn f() { 1 }", &[]);
-        check("crates/testkit/tests/deployment.rs", "//! Enumerates.\nfn f() { 1 }", &[]);
+        check("crates/client-core/tests/deployment.rs", "//! Enumerates.\nfn f() { 1 }", &[]);
     }
 
     #[test]

@@ -52,9 +52,19 @@ const PACKAGES: &[PackageRule] = &[
         outside: &["nix", "libc", "fs2", "log"],
     },
     PackageRule {
+        name: "rust-ota-http",
+        workspace: &["rust-ota-client-core"],
+        outside: &["ureq", "rustls", "ring", "base64", "log"],
+    },
+    PackageRule {
+        name: "rust-ota-device",
+        workspace: &["rust-ota-client-core", "rust-ota-http", "rust-ota-linux"],
+        outside: &["log", "ring", "serde_json"],
+    },
+    PackageRule {
         name: "rust-ota",
-        workspace: &["rust-ota-client-core", "rust-ota-linux"],
-        outside: &["ureq", "rustls", "ring", "base64", "httparse", "lexopt", "log", "serde_json", "zbus"],
+        workspace: &["rust-ota-client-core", "rust-ota-device", "rust-ota-http", "rust-ota-linux"],
+        outside: &["ureq", "httparse", "lexopt", "log", "serde_json", "zbus"],
     },
     PackageRule {
         name: "rust-ota-artifact",
@@ -114,7 +124,6 @@ const MODULES: &[(&str, &[&str])] = &[
     ("storage", &[]),
     ("clock", &[]),
     ("window", &[]),
-    ("config", &["server", "window"]),
     ("schedule", &["clock"]),
     ("server", &["clock", "provides"]),
     ("slot", &["storage"]),
@@ -122,7 +131,7 @@ const MODULES: &[(&str, &[&str])] = &[
     ("provides", &[]),
     ("boot", &["slot"]),
     ("install", &["boot", "slot", "storage"]),
-    ("deploy", &["boot", "config", "install", "provides", "server", "slot", "state_store", "storage"]),
+    ("deploy", &["boot", "install", "provides", "server", "slot", "state_store", "storage"]),
     ("agent", &["clock", "deploy", "schedule", "server"]),
 ];
 

@@ -9,7 +9,6 @@ use std::fmt;
 use std::time::Duration;
 
 use super::stage::Stage;
-use crate::server::DeploymentStatus;
 
 /// Before what a deployment can be held up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -58,17 +57,6 @@ impl Gate {
     /// The gate with this name, in any letter case.
     pub fn named(name: &str) -> Option<Gate> {
         Gate::ALL.into_iter().find(|gate| gate.name().eq_ignore_ascii_case(name))
-    }
-
-    /// What the server is told of a deployment that waits here (device API, deployment status). There is no word for
-    /// waiting before the download.
-    pub(super) fn status(self) -> DeploymentStatus {
-        match self {
-            Gate::Download => DeploymentStatus::Downloading,
-            Gate::Install => DeploymentStatus::PauseBeforeInstalling,
-            Gate::Reboot => DeploymentStatus::PauseBeforeRebooting,
-            Gate::Commit => DeploymentStatus::PauseBeforeCommitting,
-        }
     }
 }
 

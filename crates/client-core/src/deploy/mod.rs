@@ -12,7 +12,7 @@ pub mod scripts;
 pub mod stage;
 
 pub use device::Device;
-pub use report::{DeployError, NoReporter, Notice, Observer, Reported, Reporter, Status, Summary};
+pub use report::{DeployError, NoReporter, Notice, Observer, Report, Reported, Reporter, Status, Summary};
 pub use run::{
     Open, Options, Order, Policy, bootstrap, bootstrap_provides, carry_out, commit, install, load, resume,
     roll_back, take_over, try_other_slot,

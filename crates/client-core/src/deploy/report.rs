@@ -10,7 +10,6 @@ use super::stage::{Importance, Stage};
 use crate::boot::Verdict;
 use crate::install::{InstallError, Progress};
 use crate::provides::DependsError;
-use crate::server::DeploymentStatus;
 use crate::slot::{Slot, SlotError};
 
 /// Something a person who watches a command wants to know, when it happens. The command line turns each into the
@@ -75,15 +74,49 @@ pub trait Observer: Progress {
     }
 }
 
+/// What a server is told about a deployment. Each protocol has its own words for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Report {
+    /// The payload is being taken in.
+    Downloading,
+    /// The new software is being made the one that is tried next.
+    Installing,
+    /// The device is being restarted into it.
+    Rebooting,
+    /// It runs, and is about to be made permanent: the last word before that.
+    Committing,
+    /// Something on the device holds the deployment up before this gate.
+    Waiting(Gate),
+    /// It is installed for good.
+    Succeeded,
+    /// It is not.
+    Failed,
+}
+
+impl Report {
+    /// As a word for people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Report::Downloading => "downloading",
+            Report::Installing => "installing",
+            Report::Rebooting => "rebooting",
+            Report::Committing => "committing",
+            Report::Waiting(_) => "waiting",
+            Report::Succeeded => "succeeded",
+            Report::Failed => "failed",
+        }
+    }
+}
+
 /// Tells the server how a deployment goes.
 pub trait Reporter {
-    /// Reports `status` of deployment `id`. With [`Importance::Mandatory`] it tries until there is an answer or the
+    /// Reports how deployment `id` goes. With [`Importance::Mandatory`] it tries until there is an answer or the
     /// attempts are used up.
     /// `substate` is a remark for people.
     fn report(
         &mut self,
         id: &str,
-        status: DeploymentStatus,
+        report: Report,
         substate: Option<&str>,
         importance: Importance,
     ) -> Reported;
@@ -105,7 +138,7 @@ pub enum Reported {
 pub struct NoReporter;
 
 impl Reporter for NoReporter {
-    fn report(&mut self, _: &str, _: DeploymentStatus, _: Option<&str>, _: Importance) -> Reported {
+    fn report(&mut self, _: &str, _: Report, _: Option<&str>, _: Importance) -> Reported {
         Reported::Accepted
     }
 }

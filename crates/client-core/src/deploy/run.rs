@@ -19,7 +19,7 @@ use super::record::{
     CUT_DOWNLOADS_MAX, CutDownloads, Deployment, REBOOTS_MAX, Record, RecordError, SlotContent,
     TRANSITIONS_MAX, Unreported, VERSION,
 };
-use super::report::{DeployError, Held, Notice, Observer, Reported, Reporter, Status, Summary};
+use super::report::{DeployError, Held, Notice, Observer, Report, Reported, Reporter, Status, Summary};
 use super::scripts::{OnScriptFailure, ScriptPoint, ScriptRunner};
 use super::stage::{self, Conduct, Importance, Outcome, Resume, Stage};
 use crate::artifact::{self, Artifact, Header, Limits, PayloadReader, Trust, VerifyKeys};
@@ -858,7 +858,7 @@ impl<'r> Run<'r> {
 
     /// Tells the server what comes, where a server ordered it. An error is how the stage ended before it began.
     fn announce(&mut self, stage: Stage) -> Result<(), Outcome> {
-        let (Some(id), Some((status, importance))) = (self.deployment.id.clone(), stage.announces()) else {
+        let (Some(id), Some((report, importance))) = (self.deployment.id.clone(), stage.announces()) else {
             return Ok(());
         };
         if stage == Stage::Commit {
@@ -869,7 +869,7 @@ impl<'r> Run<'r> {
             }
         }
         let remark = self.remark.take();
-        match (self.reporter.report(&id, status, remark.as_deref(), importance), importance) {
+        match (self.reporter.report(&id, report, remark.as_deref(), importance), importance) {
             (Reported::Accepted, _) | (Reported::NoAnswer, Importance::BestEffort) => Ok(()),
             (Reported::Aborted, _) => {
                 self.fail(DeployError::Aborted);
@@ -938,7 +938,8 @@ impl<'r> Run<'r> {
             (Answer::Closed { reason, ask_again }, Some(id)) => {
                 log::info!("{artifact_name}: waiting before {gate}: {reason}");
                 let remark = format!("waiting before {gate}: {reason}");
-                let told = self.reporter.report(&id, gate.status(), Some(&remark), Importance::BestEffort);
+                let told =
+                    self.reporter.report(&id, Report::Waiting(gate), Some(&remark), Importance::BestEffort);
                 if told == Reported::Aborted {
                     self.fail(DeployError::Aborted);
                     return Err(self.called_off_before(stage));

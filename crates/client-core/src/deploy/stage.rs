@@ -12,9 +12,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::report::Report;
 use super::scripts::{ScriptAction, ScriptPoint, ScriptState};
 use crate::boot::Verdict;
-use crate::server::DeploymentStatus;
 
 /// Position in a deployment. Stored by name; a name once released is never given another meaning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -181,12 +181,12 @@ impl Stage {
     }
 
     /// What the server is told before the stage begins.
-    pub fn announces(self) -> Option<(DeploymentStatus, Importance)> {
+    pub fn announces(self) -> Option<(Report, Importance)> {
         match self {
-            Stage::Download => Some((DeploymentStatus::Downloading, Importance::BestEffort)),
-            Stage::Install => Some((DeploymentStatus::Installing, Importance::BestEffort)),
-            Stage::Reboot => Some((DeploymentStatus::Rebooting, Importance::BestEffort)),
-            Stage::Commit => Some((DeploymentStatus::Installing, Importance::Mandatory)),
+            Stage::Download => Some((Report::Downloading, Importance::BestEffort)),
+            Stage::Install => Some((Report::Installing, Importance::BestEffort)),
+            Stage::Reboot => Some((Report::Rebooting, Importance::BestEffort)),
+            Stage::Commit => Some((Report::Committing, Importance::Mandatory)),
             Stage::VerifyReboot
             | Stage::AfterCommit
             | Stage::Rollback
@@ -497,8 +497,8 @@ mod tests {
             };
             let reported = match stage.announces() {
                 None => "-".to_owned(),
-                Some((status, Importance::BestEffort)) => format!("`{}`", status.name()),
-                Some((status, Importance::Mandatory)) => format!("`{}`, mandatory", status.name()),
+                Some((report, Importance::BestEffort)) => report.name().to_owned(),
+                Some((report, Importance::Mandatory)) => format!("{}, mandatory", report.name()),
             };
             let _ = writeln!(
                 out,

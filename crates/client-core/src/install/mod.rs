@@ -177,6 +177,29 @@ pub trait Modules {
     fn open<'m>(&'m mut self, payload_type: &str) -> Result<Box<dyn PayloadHandler + 'm>, InstallError>;
 }
 
+/// Payload types of which the built-in handler goes before an update module of the same name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum PreferBuiltIn {
+    /// None: an update module that is installed wins.
+    #[default]
+    None,
+    /// These.
+    These(Vec<String>),
+    /// All that there are.
+    All,
+}
+
+impl PreferBuiltIn {
+    /// Whether the built-in handler of `payload_type` goes first.
+    pub fn includes(&self, payload_type: &str) -> bool {
+        match self {
+            PreferBuiltIn::None => false,
+            PreferBuiltIn::These(types) => types.iter().any(|listed| listed == payload_type),
+            PreferBuiltIn::All => true,
+        }
+    }
+}
+
 /// In place of a handler that was there when the deployment began and is gone: an update of the root file system did
 /// not bring it along. Nothing can be done with the payload, and the deployment must come to its end all the same.
 #[derive(Debug)]

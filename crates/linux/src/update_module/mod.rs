@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use client_core::boot::Verdict;
 use client_core::clock::Clock;
-use client_core::config::PreferBuiltIn;
+use client_core::install::PreferBuiltIn;
 use client_core::install::{
     Arriving, InstallError, Modules, PayloadHandler, Progress, RebootNeed, WrittenImage,
 };

@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::config::{Bootloader, Config, ConfigError, Source};
 use client_core::artifact::{KeyError, Limits, Trust, VerifyKeys};
 use client_core::boot::{BootEnv, BootEnvError};
 use client_core::clock::Clock;
-use client_core::config::{Bootloader, Config, ConfigError, Source};
 use client_core::deploy::Policy;
 use client_core::deploy::record::{Record, RecordError};
 use client_core::server::DownloadSettings;
@@ -29,10 +29,9 @@ use linux::state_scripts::{LinuxScripts, ScriptTimes};
 use linux::system::LinuxSystem;
 use linux::update_module::{ModuleSettings, UpdateModules};
 
-use crate::cli::Global;
-use crate::http::{HttpError, HttpTransport, ProxyRules, TlsOptions};
 use crate::identity::DeviceCredentials;
 use crate::keystore::{self, KeyPlace, KeyStoreError};
+use http::{HttpError, HttpTransport, ProxyRules, TlsOptions};
 
 const CONFIG_DIRECTORY: &str = "/etc/mender";
 const DATASTORE: &str = "/var/lib/mender";
@@ -114,6 +113,23 @@ impl std::error::Error for ComposeError {}
 
 fn io_error(doing: &'static str, path: &Path, source: io::Error) -> ComposeError {
     ComposeError::Io { doing, path: path.display().to_string(), source }
+}
+
+/// What somebody says in place of what the configuration and the usual places say.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Overrides {
+    /// The configuration file.
+    pub config: Option<PathBuf>,
+    /// The configuration file that is asked where the first one says nothing.
+    pub fallback_config: Option<PathBuf>,
+    /// Where state is kept.
+    pub datastore: Option<PathBuf>,
+    /// Certificates of servers, besides those of the system.
+    pub trusted_certs: Option<String>,
+    /// Whether certificates are not checked.
+    pub skip_verify: bool,
+    /// What opens the device key; `-` is standard input.
+    pub passphrase_file: Option<PathBuf>,
 }
 
 /// Which configuration files must be readable.
@@ -208,22 +224,22 @@ fn parse(files: &Contents) -> Result<Config, ComposeError> {
 }
 
 impl Setup {
-    /// Reads the configuration that `global` names. `environment` looks up a variable.
+    /// Reads the configuration that `overrides` names. `environment` looks up a variable.
     ///
     /// # Errors
     /// When a file cannot be read or understood, and there is nothing else to go on with.
     pub fn load(
-        global: &Global,
+        overrides: &Overrides,
         for_whom: For,
         readable: Readable,
         environment: impl Fn(&str) -> Option<PathBuf>,
     ) -> Result<Setup, ComposeError> {
         let configuration_directory = environment("MENDER_CONF_DIR").unwrap_or(CONFIG_DIRECTORY.into());
         let default_datastore = environment("MENDER_DATASTORE_DIR").unwrap_or(DATASTORE.into());
-        let datastore = global.datastore.clone().unwrap_or(default_datastore);
+        let datastore = overrides.datastore.clone().unwrap_or(default_datastore);
         let files = ConfigFiles {
-            fallback: (global.fallback_config.clone(), datastore.join(CONFIG_FILE)),
-            main: (global.config.clone(), configuration_directory.join(CONFIG_FILE)),
+            fallback: (overrides.fallback_config.clone(), datastore.join(CONFIG_FILE)),
+            main: (overrides.config.clone(), configuration_directory.join(CONFIG_FILE)),
         };
         let parsed = files.read(readable).and_then(|files| parse(&files));
         let (config, config_error) = match (parsed, for_whom) {
@@ -239,9 +255,9 @@ impl Setup {
             },
         };
         Ok(Setup {
-            skip_verify: global.skip_verify || config.skip_verify,
-            trusted_certs: global.trusted_certs.clone(),
-            passphrase_file: global.passphrase_file.clone(),
+            skip_verify: overrides.skip_verify || config.skip_verify,
+            trusted_certs: overrides.trusted_certs.clone(),
+            passphrase_file: overrides.passphrase_file.clone(),
             data_directory: environment("MENDER_DATA_DIR").unwrap_or(DATA_DIRECTORY.into()),
             default_datastore: datastore == Path::new(DATASTORE),
             config,
@@ -666,9 +682,12 @@ mod tests {
     fn the_configuration_that_is_kept_is_whole_or_none_whatever_was_cut() {
         let folder = tempfile::tempdir().unwrap();
         let (config, datastore) = (folder.path().join("mender.conf"), folder.path().join("data"));
-        let global =
-            Global { config: Some(config.clone()), datastore: Some(datastore.clone()), ..Global::default() };
-        let load = |for_whom| Setup::load(&global, for_whom, Readable::All, |_| None);
+        let overrides = Overrides {
+            config: Some(config.clone()),
+            datastore: Some(datastore.clone()),
+            ..Overrides::default()
+        };
+        let load = |for_whom| Setup::load(&overrides, for_whom, Readable::All, |_| None);
         let write = |text: &str| fs::write(&config, text).unwrap();
         let keep = || {
             let setup = load(For::Daemon).unwrap();

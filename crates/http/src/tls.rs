@@ -30,7 +30,7 @@ use rustls::{
 
 use super::HttpError;
 use super::certificate::Facts;
-use crate::logger::utc;
+use client_core::clock::utc;
 
 /// Where certificate authorities are looked for, as the usual distributions place them.
 const CA_BUNDLES: [&str; 3] =
@@ -121,7 +121,7 @@ impl Error for Refusal {}
 /// is not one of certificates and keys.
 // Not our enum: what it learns to say is said in its words.
 #[allow(clippy::wildcard_enum_match_arm)]
-pub fn refusal(error: &io::Error) -> Option<(String, bool)> {
+pub(crate) fn refusal(error: &io::Error) -> Option<(String, bool)> {
     match error.get_ref()?.downcast_ref::<rustls::Error>()? {
         rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(other))) => {
             let known = other.downcast_ref::<Refusal>();
@@ -507,7 +507,7 @@ mod tests {
         assert_eq!((decimal("1793491200"), decimal("12x"), decimal("")), (1_793_491_200, 12, 0));
     }
     fn facts(name: &str) -> (CertificateDer<'static>, Facts) {
-        let der = CertificateDer::from_pem_file(crate::http::tests::tls_file(name)).unwrap();
+        let der = CertificateDer::from_pem_file(crate::test_support::tls_file(name)).unwrap();
         let facts = Facts::of(&der).unwrap();
         (der, facts)
     }

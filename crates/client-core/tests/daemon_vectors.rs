@@ -21,13 +21,13 @@ use client_core::artifact::write::ArtifactSpec;
 use client_core::artifact::{Limits, StateScript, Trust};
 use client_core::boot::{BootEnv, BootEnvError, Verdict};
 use client_core::clock::{Waiter, Wake};
-use client_core::config::PreferBuiltIn;
 use client_core::deploy::gates::AlwaysOpen;
 use client_core::deploy::record::Record;
 use client_core::deploy::scripts::{
     OnScriptFailure, ScriptAction, ScriptError, ScriptPoint, ScriptRunner, ScriptState,
 };
 use client_core::deploy::{Device, Policy, Reporter};
+use client_core::install::PreferBuiltIn;
 use client_core::install::{
     Arriving, InstallError, Modules, PayloadHandler, Progress, RebootNeed, WrittenImage,
 };

@@ -2,14 +2,17 @@
 //!
 //! [`HttpTransport`] sends one request and hands on one answer. It follows no redirect and knows no credentials.
 
+#![forbid(unsafe_code)]
+
 mod certificate;
 mod connection;
 mod proxy;
 #[cfg(test)]
-pub(crate) mod tests;
+mod test_support;
+#[cfg(test)]
+mod tests;
 mod tls;
 
-#[cfg(feature = "dbus")]
 pub use connection::{Dialer, RawConnection};
 pub use proxy::{ProxyError, ProxyRules};
 pub use tls::TlsOptions;
@@ -25,8 +28,6 @@ use ureq::http;
 use ureq::typestate::{AgentScope, HttpCrateScope};
 use ureq::{Agent, Body};
 
-#[cfg(not(feature = "dbus"))]
-use connection::Dialer;
 use connection::{ConnectError, Interruption, NoResolver, SharedDialer};
 use tls::Tls;
 
@@ -178,7 +179,6 @@ impl HttpTransport {
     }
 
     /// What opens its connections, for one without the HTTP client.
-    #[cfg(feature = "dbus")]
     pub fn dialer(&self) -> Arc<Dialer> {
         Arc::clone(&self.dialer)
     }

@@ -26,7 +26,7 @@ const IP_ADDRESS: u8 = 0x87;
 
 /// What a certificate says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Facts {
+pub(crate) struct Facts {
     /// 1, 2 or 3.
     pub version: u8,
     /// Seconds since 1970 between which it is good.
@@ -46,7 +46,7 @@ pub struct Facts {
 
 impl Facts {
     /// Reads the certificate `der`; `None` when it is none.
-    pub fn of(der: &[u8]) -> Option<Facts> {
+    pub(crate) fn of(der: &[u8]) -> Option<Facts> {
         let mut body = Der(der).take(SEQUENCE)?.take(SEQUENCE)?;
         let mut facts = Facts { version: 1, ..Facts::default() };
         if body.0.first() == Some(&VERSION) {
@@ -110,13 +110,13 @@ impl Facts {
     }
 
     /// Whether it has any name that a server is looked for by.
-    pub fn has_alternative_names(&self) -> bool {
+    pub(crate) fn has_alternative_names(&self) -> bool {
         !self.hosts.is_empty() || !self.addresses.is_empty()
     }
 
     /// Whether `host` is one of its names in the manner of OpenSSL and older: an address may be written as a name, and
     /// without any alternative name the common name counts. No wildcards.
-    pub fn names_loosely(&self, host: &str) -> bool {
+    pub(crate) fn names_loosely(&self, host: &str) -> bool {
         let names = if self.has_alternative_names() { &self.hosts } else { &self.common_names };
         let address: Option<IpAddr> = host.parse().ok();
         let is_host = |name: &String| match address {
@@ -127,12 +127,12 @@ impl Facts {
     }
 
     /// Whether an address stands where only the name of a host may stand.
-    pub fn has_address_as_name(&self) -> bool {
+    pub(crate) fn has_address_as_name(&self) -> bool {
         self.hosts.iter().any(|host| host.parse::<IpAddr>().is_ok())
     }
 
     /// The names that count, for a person.
-    pub fn shown_names(&self) -> String {
+    pub(crate) fn shown_names(&self) -> String {
         let addresses = self.addresses.iter().map(ToString::to_string);
         let hosts = if self.has_alternative_names() { &self.hosts } else { &self.common_names };
         let names: Vec<String> = hosts.iter().cloned().chain(addresses).take(5).collect();
@@ -223,7 +223,7 @@ mod tests {
     fn nothing_that_is_cut_or_changed_makes_a_panic() {
         use rustls::pki_types::CertificateDer;
         use rustls::pki_types::pem::PemObject;
-        let path = crate::http::tests::tls_file("server.pem");
+        let path = crate::test_support::tls_file("server.pem");
         let der = CertificateDer::from_pem_file(path).unwrap();
         let facts = Facts::of(&der).unwrap();
         assert_eq!((facts.version, facts.authority, facts.is_p521), (3, None, false));

@@ -4,7 +4,6 @@
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
-#[cfg(feature = "dbus")]
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, mpsc};
 use std::thread;
@@ -56,7 +55,7 @@ impl std::error::Error for ConnectError {}
 
 /// What happened to an open connection beside the errors of the operating system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Interruption {
+pub(crate) enum Interruption {
     /// The process was asked to stop.
     Stopped,
     /// A kept connection turned out to be closed before it brought a byte: the request is safe to repeat.
@@ -82,7 +81,7 @@ impl std::error::Error for Interruption {}
 
 impl Interruption {
     /// What `error` is, if it is one of these.
-    pub fn of(error: &io::Error) -> Option<Interruption> {
+    pub(crate) fn of(error: &io::Error) -> Option<Interruption> {
         error.get_ref()?.downcast_ref().copied()
     }
 
@@ -114,7 +113,6 @@ impl Dialer {
     ///
     /// # Errors
     /// When there is no connection.
-    #[cfg(feature = "dbus")]
     pub fn dial_raw(&self, uri: &Uri, deadline: Instant) -> Result<RawConnection, ConnectError> {
         let Connection { mut stream, through, .. } = self.dial(uri, deadline)?;
         stream.socket().stream.set_nonblocking(true).map_err(|error| ConnectError {
@@ -182,7 +180,7 @@ impl fmt::Debug for Dialer {
 
 /// A [`Dialer`] as ureq wants it.
 #[derive(Debug, Clone)]
-pub struct SharedDialer(pub Arc<Dialer>);
+pub(crate) struct SharedDialer(pub Arc<Dialer>);
 
 impl Connector for SharedDialer {
     type Out = Connection;
@@ -199,7 +197,7 @@ impl Connector for SharedDialer {
 
 /// Looks nothing up: the [`Dialer`] does, when it knows whether there is a proxy.
 #[derive(Debug)]
-pub struct NoResolver;
+pub(crate) struct NoResolver;
 
 impl Resolver for NoResolver {
     fn resolve(
@@ -407,13 +405,11 @@ fn would_block(result: &io::Result<usize>) -> bool {
 }
 
 /// A connection of which each call returns at once: `WouldBlock` says that there is something to wait for.
-#[cfg(feature = "dbus")]
 pub struct RawConnection {
     stream: Stream,
     through: Option<Through>,
 }
 
-#[cfg(feature = "dbus")]
 impl RawConnection {
     /// The head of a request as it has to be sent on this connection.
     ///
@@ -496,7 +492,6 @@ impl RawConnection {
     }
 }
 
-#[cfg(feature = "dbus")]
 impl AsFd for RawConnection {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match &self.stream {
@@ -506,7 +501,6 @@ impl AsFd for RawConnection {
     }
 }
 
-#[cfg(feature = "dbus")]
 impl fmt::Debug for RawConnection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RawConnection").finish_non_exhaustive()
@@ -521,7 +515,7 @@ struct Through {
 }
 
 /// One connection, for one request after another.
-pub struct Connection {
+pub(crate) struct Connection {
     stream: Stream,
     buffers: GrowingBuffers,
     through: Option<Through>,

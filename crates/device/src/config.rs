@@ -10,8 +10,9 @@ use std::ops::RangeInclusive;
 
 use serde_json::{Map, Value};
 
-use crate::server;
-use crate::window::Window;
+use client_core::install::PreferBuiltIn;
+use client_core::server;
+use client_core::window::Window;
 
 /// Which bootloader integration to use.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -23,29 +24,6 @@ pub enum Bootloader {
     UBoot,
     /// GRUB in the grub-mender-grubenv layout.
     Grub,
-}
-
-/// Payload types of which the built-in handler goes before an update module of the same name.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub enum PreferBuiltIn {
-    /// None: an update module that is installed wins.
-    #[default]
-    None,
-    /// These.
-    These(Vec<String>),
-    /// All that there are.
-    All,
-}
-
-impl PreferBuiltIn {
-    /// Whether the built-in handler of `payload_type` goes first.
-    pub fn includes(&self, payload_type: &str) -> bool {
-        match self {
-            PreferBuiltIn::None => false,
-            PreferBuiltIn::These(types) => types.iter().any(|listed| listed == payload_type),
-            PreferBuiltIn::All => true,
-        }
-    }
 }
 
 /// The keys of the file itself. `docs/configuration.md` lists them and all that follow, and a test holds it to that.

@@ -391,7 +391,6 @@ mod tests {
         assert_eq!(fixture.mode(), 0o600);
     }
 
-    #[cfg(feature = "rsa-ecdsa")]
     #[test]
     fn every_format_that_openssl_writes_is_read() {
         let fixture = Fixture::new();
@@ -411,7 +410,6 @@ mod tests {
         check("genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out key.pem", DIGEST);
     }
 
-    #[cfg(feature = "rsa-ecdsa")]
     #[test]
     fn an_encrypted_key_opens_with_its_passphrase_only() {
         let fixture = Fixture::new();

@@ -4,8 +4,8 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use crate::config::{Config, HealthCheck, MaintenanceWindow};
 use client_core::clock::Clock;
-use client_core::config::{Config, HealthCheck, MaintenanceWindow};
 use client_core::deploy::gates::{Answer, Gate, Gatekeeper, Question};
 use client_core::window::WeekTime;
 use linux::health_check::{self, Unwell};
@@ -275,8 +275,8 @@ impl Gatekeeper for Gates {
 mod tests {
     use std::sync::atomic::{AtomicU64, Ordering};
 
+    use crate::config::Source;
     use client_core::clock::Paused;
-    use client_core::config::Source;
 
     use super::*;
 

@@ -1,0 +1,10 @@
+//! A device put together from its configuration: what `mender.conf` says, which files, keys, slots and lock that means,
+//! and who may hold a deployment up. The daemon is one user of it; it knows no command line.
+
+#![forbid(unsafe_code)]
+
+pub mod compose;
+pub mod config;
+pub mod gates;
+pub mod identity;
+pub mod keystore;
