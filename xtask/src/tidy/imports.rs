@@ -1,5 +1,6 @@
 //! Who may import whom: the table that ARCHITECTURE.md quotes, and the check that nobody else does.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -120,7 +121,7 @@ const ANY: &str = "any";
 const TESTS_TOO: &[&str] = &["tempfile"];
 
 /// What a module of `client-core` may import of its siblings.
-const MODULES: &[(&str, &[&str])] = &[
+const MODULES: &[ModuleRule] = &[
     ("storage", &[]),
     ("clock", &[]),
     ("window", &[]),
@@ -135,7 +136,29 @@ const MODULES: &[(&str, &[&str])] = &[
     ("agent", &["clock", "deploy", "schedule", "server"]),
 ];
 
-const CORE: &str = "crates/client-core/src";
+const LINUX: &[ModuleRule] = &[];
+
+const DAEMON: &[ModuleRule] = &[];
+
+const SERVER: &[ModuleRule] = &[];
+
+/// Crates whose modules have a table, with the folder of their source.
+const TREES: &[Tree] = &[
+    Tree { name: "client-core", folder: "crates/client-core/src", modules: MODULES },
+    Tree { name: "linux", folder: "crates/linux/src", modules: LINUX },
+    Tree { name: "rust-ota", folder: "daemon/src", modules: DAEMON },
+    Tree { name: "rust-ota-server", folder: "server/src", modules: SERVER },
+];
+
+/// What the modules of one crate may import of each other.
+struct Tree {
+    name: &'static str,
+    folder: &'static str,
+    modules: &'static [ModuleRule],
+}
+
+/// A module, and those of its siblings that it may import.
+type ModuleRule = (&'static str, &'static [&'static str]);
 
 /// The table as ARCHITECTURE.md shows it.
 pub fn table() -> String {
@@ -144,9 +167,11 @@ pub fn table() -> String {
         table += &format!("| {} | {} | {} |\n", rule.name, list(rule.workspace), list(rule.outside));
     }
     table += &format!("\nTests may use everything in this table, and {}.\n", TESTS_TOO.join(", "));
-    table += "\n| module of client-core | imports of its siblings |\n| --- | --- |\n";
-    for (module, imports) in MODULES {
-        table += &format!("| {module} | {} |\n", list(imports));
+    for tree in TREES {
+        table += &format!("\n| module of {} | imports of its siblings |\n| --- | --- |\n", tree.name);
+        for (module, imports) in tree.modules {
+            table += &format!("| {module} | {} |\n", list(imports));
+        }
     }
     table
 }
@@ -166,7 +191,9 @@ pub fn package_findings(metadata: &Value) -> Vec<String> {
             findings.push(format!("Cargo.toml: package {name} is not in the import table"));
             continue;
         };
-        for dependency in package["dependencies"].as_array().unwrap_or(&none) {
+        let dependencies = package["dependencies"].as_array().unwrap_or(&none);
+        findings.extend(unused_in_table(rule, dependencies));
+        for dependency in dependencies {
             let (to, in_workspace) = (text(&dependency["name"]), dependency["path"].is_string());
             let allowed = if in_workspace { rule.workspace } else { rule.outside };
             let for_tests = dependency["kind"] == "dev" && tests_may_import(to);
@@ -183,6 +210,57 @@ pub fn package_findings(metadata: &Value) -> Vec<String> {
     findings
 }
 
+/// What the table allows a package and its manifest does not ask for.
+fn unused_in_table(rule: &PackageRule, dependencies: &[Value]) -> Vec<String> {
+    let asked = |name: &str| {
+        dependencies.iter().any(|dependency| dependency["name"] == name && dependency["kind"] != "dev")
+    };
+    let allowed = rule.workspace.iter().chain(rule.outside).filter(|name| **name != ANY);
+    let unused = allowed.filter(|name| !asked(name));
+    unused.map(|to| format!("Cargo.toml: {} may import {to} and does not", rule.name)).collect()
+}
+
+/// Dependencies of packages that no line of their source names. `read` gives the text of a file of the project.
+pub fn unused_dependencies(
+    metadata: &Value,
+    files: &[PathBuf],
+    root: &Path,
+    read: &dyn Fn(&Path) -> String,
+) -> Vec<String> {
+    let mut findings = Vec::new();
+    for package in metadata["packages"].as_array().unwrap_or(&Vec::new()) {
+        let manifest = Path::new(text(&package["manifest_path"]));
+        let folder = manifest.strip_prefix(root).unwrap_or(manifest).with_file_name("");
+        let is_below = |path: &&PathBuf| {
+            let inside = path.strip_prefix(&folder).unwrap_or(Path::new(""));
+            inside.extension().is_some_and(|end| end == "rs") && is_of_package(inside)
+        };
+        let source: String =
+            files.iter().filter(is_below).map(|path| source::code_only(&read(path)) + "\n").collect();
+        let words: BTreeSet<&str> = source::tokens(&source).into_iter().map(|(_, word)| word).collect();
+        for dependency in package["dependencies"].as_array().unwrap_or(&Vec::new()) {
+            let name = dependency["rename"].as_str().unwrap_or_else(|| text(&dependency["name"]));
+            if !words.contains(&*name.replace('-', "_")) {
+                findings.push(format!("{}Cargo.toml: {name} is asked for and not used", shown(&folder)));
+            }
+        }
+    }
+    findings
+}
+
+/// Whether a file inside of a package's folder is its own, and not of a package below it.
+fn is_of_package(inside: &Path) -> bool {
+    let first = inside.iter().next().unwrap_or_default();
+    ["src", "tests", "benches", "examples", "build.rs"].iter().any(|own| first == *own)
+}
+
+fn shown(folder: &Path) -> String {
+    match folder.iter().collect::<PathBuf>().display().to_string() {
+        root if root.is_empty() => root,
+        folder => format!("{folder}/"),
+    }
+}
+
 fn tests_may_import(name: &str) -> bool {
     let in_table = |rule: &PackageRule| {
         rule.name == name || rule.workspace.contains(&name) || rule.outside.contains(&name)
@@ -194,44 +272,96 @@ fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }
 
-/// Modules of client-core that the table does not know, and rows without a module.
-pub fn module_table_findings(files: &[PathBuf]) -> Vec<String> {
-    let mut modules: Vec<String> = files.iter().filter_map(|path| Some(module_of(path)?.0)).collect();
-    modules.dedup();
-    let unknown = modules
-        .iter()
-        .filter(|module| MODULES.iter().all(|(known, _)| known != module))
-        .map(|module| format!("{CORE}: module {module} is not in the import table"));
-    let empty = MODULES
-        .iter()
-        .filter(|(known, _)| modules.iter().all(|module| module != known))
-        .map(|(known, _)| format!("{CORE}: {known} is in the import table and is no module"));
-    unknown.chain(empty).collect()
+/// Modules that no table knows, rows without a module, and imports that a table allows and nobody makes. `read` gives the
+/// text of a file of the project.
+pub fn module_table_findings(files: &[PathBuf], read: &dyn Fn(&Path) -> String) -> Vec<String> {
+    TREES.iter().flat_map(|tree| tree_findings(tree, files, read)).collect()
 }
 
-/// Imports in one file of client-core that the table does not allow.
-pub fn module_findings(path: &Path, text: &str) -> Vec<String> {
-    let Some((module, depth)) = module_of(path) else { return Vec::new() };
-    let allowed = MODULES.iter().find(|(known, _)| *known == module).map_or(&[][..], |(_, imports)| imports);
-    siblings(&source::code_only(text), depth)
-        .into_iter()
-        .filter(|(_, to)| {
-            *to != module && MODULES.iter().any(|(known, _)| known == to) && !allowed.contains(to)
-        })
-        .map(|(line, to)| format!("{}:{line}: {module} must not import {to}", path.display()))
-        .collect()
-}
-
-/// The module of client-core that `path` belongs to, and how deep its file lies: 1 for the module itself. The root
-/// of the crate is no module.
-fn module_of(path: &Path) -> Option<(String, usize)> {
-    let inside = path.strip_prefix(CORE).ok()?.with_extension("");
-    let mut names: Vec<String> = inside.iter().map(|name| name.to_string_lossy().into_owned()).collect();
-    if names.last().is_some_and(|name| name == "mod") {
-        names.pop();
+fn tree_findings(tree: &Tree, files: &[PathBuf], read: &dyn Fn(&Path) -> String) -> Vec<String> {
+    let folder = tree.folder;
+    let edges = tree.edges(files, read);
+    let mut findings = Vec::new();
+    for module in edges.keys().filter(|module| tree.allowed(module).is_none()) {
+        findings.push(format!("{folder}: module {module} is not in the import table"));
     }
-    let depth = names.len();
-    names.into_iter().next().filter(|name| name != "lib").map(|name| (name, depth))
+    for (module, allowed) in tree.modules {
+        let Some(made) = edges.get(*module) else {
+            findings.push(format!("{folder}: {module} is in the import table and is no module"));
+            continue;
+        };
+        for to in allowed.iter().filter(|to| !made.contains(**to)) {
+            findings.push(format!("{folder}: {module} may import {to} and does not"));
+        }
+    }
+    findings
+}
+
+/// Imports in one file that the table of its crate does not allow.
+pub fn module_findings(path: &Path, text: &str) -> Vec<String> {
+    TREES.iter().flat_map(|tree| tree.forbidden(path, text)).collect()
+}
+
+/// Who imports whom now, as the tables of this file would say it.
+pub fn edges(files: &[PathBuf], read: &dyn Fn(&Path) -> String) -> String {
+    let mut shown = String::new();
+    for tree in TREES {
+        shown += &format!("// {}\n", tree.name);
+        for (module, imports) in tree.edges(files, read) {
+            let imports: Vec<String> = imports.iter().map(|import| format!("{import:?}")).collect();
+            shown += &format!("    ({module:?}, &[{}]),\n", imports.join(", "));
+        }
+    }
+    shown
+}
+
+impl Tree {
+    /// What a module may import; `None` for one that is not in the table.
+    fn allowed(&self, module: &str) -> Option<&'static [&'static str]> {
+        self.modules.iter().find(|(known, _)| *known == module).map(|(_, imports)| *imports)
+    }
+
+    /// Every module, and which others it imports outside of its tests.
+    fn edges(&self, files: &[PathBuf], read: &dyn Fn(&Path) -> String) -> BTreeMap<String, BTreeSet<String>> {
+        let mut edges: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for path in files {
+            let Some((module, depth)) = self.module_of(path) else { continue };
+            let code = source::without_tests(&source::code_only(&read(path)));
+            let found = siblings(&code, depth).into_iter().map(|(_, to)| to.to_owned());
+            edges.entry(module).or_default().extend(found);
+        }
+        let modules: BTreeSet<String> = edges.keys().cloned().collect();
+        for (module, imports) in &mut edges {
+            imports.retain(|to| to != module && modules.contains(to));
+        }
+        edges
+    }
+
+    /// Imports in one file that are not allowed.
+    fn forbidden(&self, path: &Path, text: &str) -> Vec<String> {
+        let Some((module, depth)) = self.module_of(path) else { return Vec::new() };
+        let allowed = self.allowed(&module).unwrap_or_default();
+        siblings(&source::code_only(text), depth)
+            .into_iter()
+            .filter(|(_, to)| *to != module && self.allowed(to).is_some() && !allowed.contains(to))
+            .map(|(line, to)| format!("{}:{line}: {module} must not import {to}", path.display()))
+            .collect()
+    }
+
+    /// The module that `path` belongs to, and how deep its file lies: 1 for the module itself. The root of the crate is no
+    /// module.
+    fn module_of(&self, path: &Path) -> Option<(String, usize)> {
+        if path.extension().is_none_or(|end| end != "rs") {
+            return None;
+        }
+        let inside = path.strip_prefix(self.folder).ok()?.with_extension("");
+        let mut names: Vec<String> = inside.iter().map(|name| name.to_string_lossy().into_owned()).collect();
+        if names.last().is_some_and(|name| name == "mod") {
+            names.pop();
+        }
+        let depth = names.len();
+        names.into_iter().next().filter(|name| name != "lib" && name != "main").map(|name| (name, depth))
+    }
 }
 
 /// What `code` names in the root of its crate, through `crate::` or enough `super::`, with the line. `depth` is that
@@ -320,12 +450,8 @@ mod tests {
     fn check_package(from: &str, dependency: Value, complaint: Option<&str>) {
         let metadata = json!({ "packages": [{ "name": from, "dependencies": [dependency] }] });
         let findings = package_findings(&metadata);
-        let said = findings.iter().find(|finding| !finding.ends_with("not in the workspace"));
+        let said = findings.iter().find(|finding| finding.contains("must not import"));
         assert_eq!(said.map(String::as_str), complaint);
-    }
-
-    fn check_module(path: &str, text: &str, complaints: &[&str]) {
-        assert_eq!(module_findings(Path::new(path), text), complaints);
     }
 
     #[test]
@@ -374,36 +500,83 @@ mod tests {
     }
 
     #[test]
+    fn what_the_table_allows_and_nobody_asks_for_is_reported() {
+        let metadata = json!({ "packages": [{ "name": "rust-ota-http", "dependencies": [] }] });
+        let said = "Cargo.toml: rust-ota-http may import ureq and does not";
+        assert!(package_findings(&metadata).iter().any(|finding| finding == said));
+    }
+
+    #[test]
+    fn a_dependency_that_no_line_names_is_reported() {
+        let dependencies =
+            json!([{ "name": "serde-json" }, { "name": "rust-ota-x", "rename": "x" }, { "name": "log" }]);
+        let metadata =
+            json!({ "packages": [{ "manifest_path": "/a/b/Cargo.toml", "dependencies": dependencies }] });
+        let files = ["b/src/lib.rs", "b/below/src/lib.rs"].map(PathBuf::from);
+        let read = |path: &Path| match path.starts_with("b/below") {
+            true => "log::info!();".to_owned(),
+            false => "use serde_json; use x::y; // log".to_owned(),
+        };
+        let found = unused_dependencies(&metadata, &files, Path::new("/a"), &read);
+        assert_eq!(found, ["b/Cargo.toml: log is asked for and not used"]);
+    }
+
+    const TREE: Tree = Tree {
+        name: "x",
+        folder: "x/src",
+        modules: &[
+            ("artifact", &[]),
+            ("slot", &[]),
+            ("boot", &["slot"]),
+            ("install", &["artifact", "boot"]),
+            ("deploy", &["install"]),
+        ],
+    };
+
+    fn check_module(path: &str, text: &str, complaints: &[&str]) {
+        assert_eq!(TREE.forbidden(Path::new(path), text), complaints);
+    }
+
+    #[test]
     fn a_forbidden_module_is_reported_however_it_is_named() {
-        let boot = format!("{CORE}/boot.rs");
-        let complaint = [&*format!("{boot}:2: boot must not import deploy")];
-        check_module(&boot, "\nuse crate::deploy::run;", &complaint);
-        check_module(&boot, "\nuse crate::{slot::Slot, deploy::{self, run}};", &complaint);
-        check_module(&boot, "\nuse super::deploy;", &complaint);
-        check_module(&boot, "\nfn f() { crate::deploy::run() }", &complaint);
-        check_module(&boot, "\nmod tests { use super::super::deploy; }", &complaint);
-        let tar = format!("{CORE}/artifact/tar.rs");
-        let complaint = [&*format!("{tar}:1: artifact must not import slot")];
-        check_module(&tar, "use super::super::slot::Slot;", &complaint);
-        check_module(&format!("{CORE}/artifact/mod.rs"), "use super::artifact::tar;", &[]);
+        let boot = "x/src/boot.rs";
+        let complaint = ["x/src/boot.rs:2: boot must not import deploy"];
+        check_module(boot, "\nuse crate::deploy::run;", &complaint);
+        check_module(boot, "\nuse crate::{slot::Slot, deploy::{self, run}};", &complaint);
+        check_module(boot, "\nuse super::deploy;", &complaint);
+        check_module(boot, "\nfn f() { crate::deploy::run() }", &complaint);
+        check_module(boot, "\nmod tests { use super::super::deploy; }", &complaint);
+        let complaint = ["x/src/artifact/tar.rs:1: artifact must not import slot"];
+        check_module("x/src/artifact/tar.rs", "use super::super::slot::Slot;", &complaint);
+        check_module("x/src/artifact/mod.rs", "use super::artifact::tar;", &[]);
     }
 
     #[test]
     fn allowed_modules_own_parts_and_comments_are_not() {
-        let install = format!("{CORE}/install/mod.rs");
-        check_module(&install, "use crate::{artifact, boot::BootEnv, install::error};", &[]);
+        let install = "x/src/install/mod.rs";
+        check_module(install, "use crate::{artifact, boot::BootEnv, install::error};", &[]);
         check_module(
-            &install,
+            install,
             "// use crate::deploy;\nmod tests { use super::*; }\nuse self::x::deploy;",
             &[],
         );
-        check_module(&format!("{CORE}/lib.rs"), "pub use crate::deploy::run;", &[]);
+        check_module("x/src/lib.rs", "pub use crate::deploy::run;", &[]);
         check_module("daemon/src/slot.rs", "use crate::deploy;", &[]);
     }
 
     #[test]
-    fn a_module_outside_the_table_is_reported() {
-        let files = [PathBuf::from(format!("{CORE}/gossip.rs"))];
-        assert!(module_table_findings(&files)[0].contains("module gossip is not in the import table"));
+    fn a_module_outside_the_table_and_an_import_that_nobody_makes_are_reported() {
+        let files = ["artifact", "slot", "boot", "install", "gossip"]
+            .map(|name| PathBuf::from(format!("x/src/{name}.rs")));
+        let read = |path: &Path| match path.ends_with("boot.rs") {
+            true => "use crate::slot;".to_owned(),
+            false => "use crate::artifact;\n#[cfg(test)]\nmod tests { use crate::boot; }".to_owned(),
+        };
+        let said = [
+            "x/src: module gossip is not in the import table",
+            "x/src: install may import boot and does not",
+            "x/src: deploy is in the import table and is no module",
+        ];
+        assert_eq!(tree_findings(&TREE, &files, &read), said);
     }
 }
