@@ -16,9 +16,9 @@ use crate::artifact::ReadAhead;
 use crate::clock::{Clock, Paused, Waiter, Wake};
 use crate::deploy::gates::Gate;
 use crate::deploy::record::{Record, Spent, Unreported};
-use crate::deploy::report::Held;
+use crate::deploy::Held;
 use crate::deploy::scripts::{OnScriptFailure, ScriptAction, ScriptPoint, ScriptRunner, ScriptState};
-use crate::deploy::{self, Device, Importance, Order, Policy, Report, Reported, Reporter, Status, Summary};
+use crate::deploy::{self, Device, Importance, Ordered, Policy, Report, Reported, Reporter, Status, Summary};
 use crate::schedule::{Due, Schedule};
 use crate::server::{
     Api, Attribute, Backoff, DeploymentStatus, Download, DownloadSettings, Offer, ReportAnswer, ServerError,
@@ -380,14 +380,14 @@ impl<'a> Agent<'a> {
         self.host.begin_log(&offer.id);
         let artifact_name = offer.artifact_name.clone().unwrap_or_default();
         self.host.tell(&Event::Deploying { id: &offer.id, artifact_name: &artifact_name });
-        let order = Order { id: offer.id.clone(), artifact_name };
+        let order = Ordered { id: offer.id.clone(), artifact_name };
         // Without keys nothing can be trusted: the deployment fails, and the server hears why.
         let (policy, refusal) = match self.host.policy() {
             Ok(policy) => (policy, None),
             Err(reason) => (Policy::trusting_nobody(), Some(reason)),
         };
         let spent_bytes = record.spent.filter(|spent| spent.id == offer.id).map_or(0, |spent| spent.bytes);
-        let result = self.carry_out(&order, offer, provides, &policy, refusal, spent_bytes);
+        let result = self.deploy(&order, offer, provides, &policy, refusal, spent_bytes);
         if matches!(&result, Ok(Summary { status: Status::Interrupted, .. })) && !self.clock.stop_requested()
         {
             // What is offered became another thing in the middle: it is begun again, and not at the next usual time.
@@ -397,9 +397,9 @@ impl<'a> Agent<'a> {
         self.take_result(&offer.id, result);
     }
 
-    fn carry_out(
+    fn deploy(
         &mut self,
-        order: &Order,
+        order: &Ordered,
         offer: &Offer,
         provides: &BTreeMap<String, String>,
         policy: &Policy,
@@ -438,7 +438,7 @@ impl<'a> Agent<'a> {
             // Reading the network, decoding and writing the slot are three threads.
             Ok(Box::new(ReadAhead::new(download)?) as Box<dyn Read + Send>)
         };
-        let result = self.on_device(|device| deploy::carry_out(device, order, &mut open, policy));
+        let result = self.on_device(|device| deploy::deploy(device, order, &mut open, policy));
         let received_bytes = transfer.map_or(0, |(statistics, canceller)| {
             // The thread that reads ahead may still be at it. It would ask the server about a deployment that is over.
             canceller.cancel();

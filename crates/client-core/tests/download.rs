@@ -591,7 +591,7 @@ fn a_stop_ends_a_transfer_and_a_wait() {
 }
 
 /// A deployment `d1` of `artifact` with everything that is needed to download it.
-struct Order {
+struct Ordered {
     model: ServerModel,
     clock: VirtualClock,
     api: Arc<Mutex<Api>>,
@@ -599,7 +599,7 @@ struct Order {
     offer: Offer,
 }
 
-fn order(artifact: &[u8]) -> Order {
+fn order(artifact: &[u8]) -> Ordered {
     let (model, clock) = (ServerModel::new(), VirtualClock::new(1));
     model.deploy("d1", "release-2", "testbox", artifact);
     let settings = Settings { servers: vec![SERVER.to_owned()], ..Settings::default() };
@@ -607,10 +607,10 @@ fn order(artifact: &[u8]) -> Order {
     let provides = [("artifact_name", "release-1"), ("device_type", "testbox")];
     let provides = provides.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
     let offer = api.next_deployment(&provides).unwrap().unwrap();
-    Order { model, clock, api: Arc::new(Mutex::new(api)), provides, offer }
+    Ordered { model, clock, api: Arc::new(Mutex::new(api)), provides, offer }
 }
 
-impl Order {
+impl Ordered {
     fn download(&self, abort_check_every: Option<Duration>) -> Result<Download, ServerError> {
         let settings = DownloadSettings { abort_check_every, ..patience() };
         let api = Arc::clone(&self.api);

@@ -68,7 +68,7 @@ struct Facts {
 
 /// What a server is like.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Order {
+enum Ordered {
     Commit,
     /// Aborts when it is asked whether the installation may be committed.
     LateAbort,
@@ -77,7 +77,7 @@ enum Order {
 struct Wire {
     facts: Arc<Mutex<Facts>>,
     artifact: Arc<Vec<u8>>,
-    order: Order,
+    order: Ordered,
 }
 
 impl Wire {
@@ -219,7 +219,7 @@ enum Kind {
 #[derive(Clone)]
 struct Case {
     kind: Kind,
-    order: Order,
+    order: Ordered,
     artifact: Arc<Vec<u8>>,
 }
 
@@ -556,7 +556,7 @@ enum Broken {
     Application,
 }
 
-fn scenario(kind: Kind, order: Order, broken: Broken) -> Scenario<Facts> {
+fn scenario(kind: Kind, order: Ordered, broken: Broken) -> Scenario<Facts> {
     let artifact = Arc::new(match kind {
         Kind::Application(_) => build("application", &[]),
         Kind::Built(place) => place.artifact(),

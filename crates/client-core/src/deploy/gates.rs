@@ -8,7 +8,6 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::stage::Stage;
 
 /// Before what a deployment can be held up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -26,23 +25,6 @@ pub enum Gate {
 impl Gate {
     /// All of them, in the order in which a deployment comes to them.
     pub const ALL: [Gate; 4] = [Gate::Download, Gate::Install, Gate::Reboot, Gate::Commit];
-
-    /// The gate before `stage`.
-    pub fn before(stage: Stage) -> Option<Gate> {
-        match stage {
-            Stage::Download => Some(Gate::Download),
-            Stage::Install => Some(Gate::Install),
-            Stage::Reboot => Some(Gate::Reboot),
-            Stage::Commit => Some(Gate::Commit),
-            Stage::VerifyReboot
-            | Stage::AfterCommit
-            | Stage::Rollback
-            | Stage::RollbackReboot
-            | Stage::VerifyRollback
-            | Stage::Failure
-            | Stage::Cleanup => None,
-        }
-    }
 
     /// The gate as a word of the configuration and of the local socket.
     pub fn name(self) -> &'static str {

@@ -60,6 +60,11 @@ pub enum InstallError {
     },
     /// Nothing was downloaded that could be installed.
     NothingWritten,
+    /// The handler of the payload could not be opened, or was never asked for.
+    NoHandler {
+        /// The payload type.
+        payload_type: String,
+    },
     /// After the restart the new software does not run on trial.
     NotOnTrial {
         /// What was found.
@@ -116,6 +121,9 @@ impl fmt::Display for InstallError {
                 write!(f, "cannot {doing} slot {slot} ({device}) at byte {offset}: {source}")
             }
             InstallError::NothingWritten => f.write_str("no image was written that could be installed"),
+            InstallError::NoHandler { payload_type } => {
+                write!(f, "the handler of payload type {payload_type:?} is not open")
+            }
             InstallError::NotOnTrial { found } => {
                 write!(f, "after the restart the new software is not on trial: {found}")
             }
@@ -150,6 +158,7 @@ impl std::error::Error for InstallError {
             | InstallError::EmptyImage
             | InstallError::ReadBack { .. }
             | InstallError::NothingWritten
+            | InstallError::NoHandler { .. }
             | InstallError::NotOnTrial { .. }
             | InstallError::NotBack { .. }
             | InstallError::Handler { .. }
