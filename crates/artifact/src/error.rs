@@ -2,6 +2,7 @@
 //! and the reason names the entry.
 
 use crate::compression::Compression;
+use crate::sha256::Sha256;
 use crate::text::printable;
 use std::fmt;
 use std::io;
@@ -45,7 +46,7 @@ pub enum ArtifactError {
     /// The manifest has a line for something that is not in the artifact.
     NotInArtifact { entry: String },
     /// An entry's SHA-256 is not the one of the manifest.
-    ChecksumMismatch { entry: String, expected: [u8; 32], actual: [u8; 32] },
+    ChecksumMismatch { entry: String, expected: Sha256, actual: Sha256 },
     /// There is no verification key, and unsigned artifacts were not asked for.
     NoVerifyKeys,
     /// The artifact carries no signature, and one is required.
@@ -221,13 +222,7 @@ impl fmt::Display for ArtifactError {
                 write!(f, "{}: listed in the manifest and not in the artifact", Shown(entry))
             }
             ArtifactError::ChecksumMismatch { entry, expected, actual } => {
-                write!(
-                    f,
-                    "{}: checksum mismatch: expected {}, got {}",
-                    Shown(entry),
-                    Hex(expected),
-                    Hex(actual)
-                )
+                write!(f, "{}: checksum mismatch: expected {expected}, got {actual}", Shown(entry))
             }
             ArtifactError::NoVerifyKeys => write!(
                 f,
@@ -354,15 +349,6 @@ impl fmt::Display for Bytes {
             mib if self.0.trailing_zeros() >= 20 => write!(f, "{mib} MiB"),
             _ => write!(f, "{} MiB", self.0.div_ceil(1 << 20)),
         }
-    }
-}
-
-/// A digest as lowercase hexadecimal digits.
-pub(crate) struct Hex<'a>(pub(crate) &'a [u8]);
-
-impl fmt::Display for Hex<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }
 

@@ -20,22 +20,30 @@ mod json;
 pub mod keys;
 mod limits;
 mod manifest;
+mod members;
+mod names;
 mod payload;
 mod read_ahead;
+mod sha256;
+mod state_script;
 mod tar;
 pub mod text;
 pub mod write;
 
 pub use compression::{Compression, CompressionLevel};
 pub use error::{ArtifactError, TarProblem};
-pub use header::{Depends, Header, PayloadInfo, StateScript};
+pub use header::{Depends, Header, PayloadInfo};
 pub use keys::{KeyError, KeyPairPem, SignatureStatus, Signer, Trust, VerifyKeys};
 pub use limits::Limits;
 pub use manifest::{Manifest, ManifestFile};
+pub use names::{ArtifactName, DeviceType, InvalidName, PayloadType};
 pub use payload::{PayloadFile, PayloadReader};
 pub use read_ahead::ReadAhead;
+pub use sha256::{Hex, NotSha256, Sha256};
+pub use state_script::{ScriptAction, ScriptPoint, ScriptState, StateScript};
 pub use tar::tree;
 
+use members::{DATA, HEADER};
 use std::io::{self, BufReader, Cursor, Read};
 use tar::{Entry, TarReader};
 
@@ -53,8 +61,6 @@ pub struct Artifact {
 const SOURCE_BYTES: usize = 64 * 1024;
 /// Bytes handed out at once when nothing has to be decompressed.
 const BLOCK_BYTES: usize = 256 * 1024;
-const HEADER: &str = "header.tar";
-const DATA: &str = "data/0000.tar";
 
 /// Reads an artifact up to its payload, and verifies what it has read.
 ///
@@ -80,12 +86,12 @@ pub fn open<R: Read + Send + 'static>(
     let foreign = foreign::name(&start);
     let source = BufReader::with_capacity(SOURCE_BYTES, Cursor::new(start).chain(source));
     let mut tar = TarReader::new(source, "the artifact", limits);
-    expect(&mut tar, "version").map_err(|error| match foreign {
+    expect(&mut tar, members::VERSION).map_err(|error| match foreign {
         Some(found) => ArtifactError::ForeignFormat { found },
         None => error,
     })?;
     let version_bytes = tar.read_all("bytes", limits.version_bytes)?;
-    expect(&mut tar, "manifest")?;
+    expect(&mut tar, members::MANIFEST)?;
     let manifest_bytes = tar.read_all("bytes", limits.manifest_bytes)?;
     let (signature, header_entry) = read_signature(&mut tar, limits)?;
 
@@ -93,7 +99,7 @@ pub fn open<R: Read + Send + 'static>(
     let signature = keys::check(trust, &manifest_bytes, signature.as_deref())?;
     let manifest = Manifest::parse(&manifest_bytes, limits)?;
 
-    checked::check("version", manifest.version_sha256, &version_bytes)?;
+    checked::check(members::VERSION, manifest.version_sha256, &version_bytes)?;
     let format_version = header::parse_version(&version_bytes, limits)?;
 
     // The header is buffered, because decoding it while its checksum is unknown would give an attacker without any
@@ -153,7 +159,7 @@ fn read_signature<R: Read>(
     let missing = || ArtifactError::MissingMember { expected: HEADER };
     let mut entry = tar.next_entry()?.ok_or_else(missing)?;
     let mut signature = None;
-    if entry.name == "manifest.sig" {
+    if entry.name == members::SIGNATURE {
         signature = Some(tar.read_all("bytes", limits.signature_bytes)?);
         entry = tar.next_entry()?.ok_or_else(missing)?;
     }

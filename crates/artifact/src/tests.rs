@@ -2,7 +2,6 @@
 
 use super::*;
 use crate::compression::Encoder;
-use crate::error::Hex;
 use crate::tar::TarWriter;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -80,7 +79,7 @@ impl Crafted {
     fn build(&self) -> Vec<u8> {
         let header_name = format!("header.tar{}", self.header_as.suffix());
         let header = compress(self.header_as, &archive(&self.header));
-        let line = |name: &str, bytes: &[u8]| format!("{}  {name}\n", Hex(&checked::sha256(bytes)));
+        let line = |name: &str, bytes: &[u8]| format!("{}  {name}\n", Sha256::of(bytes));
         let mut lines: Vec<String> = self
             .data
             .iter()
@@ -173,7 +172,7 @@ fn an_ordinary_artifact_is_read_as_it_was_made() {
     assert_eq!(header.scripts[0].name, "ArtifactInstall_Enter_00");
     let payload = header.payload.unwrap();
     assert_eq!(
-        (&payload.payload_type[..], payload.meta_data.as_deref()),
+        (payload.payload_type.as_str(), payload.meta_data.as_deref()),
         ("mod", Some(r#"{"a":[1,{"b":null}]}"#))
     );
     assert_eq!(header.provides.unwrap()["rootfs-image.mod.version"], "rel-1");

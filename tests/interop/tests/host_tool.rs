@@ -627,8 +627,10 @@ fn files_in_the_root_file_system_of_an_artifact_are_read_and_changed() {
         // The artifact is still one, signed, and provides the checksum of what is in it now.
         bench.run("validate -k public.key fs.mender").unwrap();
         let header = bench.header("fs.mender");
-        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-        assert_eq!(header.provides.unwrap()["rootfs_image_checksum"], hex(&header.manifest.files[0].sha256));
+        assert_eq!(
+            header.provides.unwrap()["rootfs_image_checksum"],
+            header.manifest.files[0].sha256.to_string()
+        );
         assert!(bench.run("cp payload fs.mender:/data/x").unwrap_err().contains("partition of its own"));
         // Without the key it is no longer signed, and that is said.
         let said = bench.run("rm fs.mender:/etc/new").unwrap();

@@ -12,7 +12,7 @@ use crate::progress::Progress;
 use crate::write::{self, PayloadFile, SizeBounds};
 use crate::{Console, args, keys, sign, source, validate};
 use artifact::write::{ArtifactSpec, MetaData, ROOTFS_IMAGE};
-use artifact::{ArtifactError, SignatureStatus, Trust};
+use artifact::{ArtifactError, ArtifactName, PayloadType, SignatureStatus, Trust};
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -196,7 +196,9 @@ impl Opened {
                          artifact"
                     )));
                 }
-                let (Some(ROOTFS_IMAGE), [image]) = (spec.payload_type.as_deref(), files.as_slice()) else {
+                let (Some(ROOTFS_IMAGE), [image]) =
+                    (spec.payload_type.as_ref().map(PayloadType::as_str), files.as_slice())
+                else {
                     let path = self.path.display();
                     return Err(Failure::usage(format!("{path} holds no root file system")));
                 };
@@ -323,7 +325,7 @@ fn need_inside(argument: &Path) -> Result<(PathBuf, String), Failure> {
 
 #[derive(Default)]
 struct Modify {
-    name: Option<String>,
+    name: Option<ArtifactName>,
     depends_names: Vec<String>,
     provides: Vec<(String, String)>,
     depends: Vec<(String, String)>,
@@ -347,7 +349,7 @@ pub(crate) fn modify(mut parser: lexopt::Parser, console: &mut Console<'_>) -> R
         match arg {
             Long("help") | Short('h') => return console.print(MODIFY_HELP),
             Long("artifact-name" | "name") | Short('n') => {
-                args::once(&mut wanted.name, args::text(p)?, "--artifact-name")?;
+                args::once(&mut wanted.name, args::name(p)?, "--artifact-name")?;
             }
             Long("artifact-name-depends") | Short('N') => wanted.depends_names.push(args::text(p)?),
             Long("provides") | Short('p') => wanted.provides.push(args::key_value(p)?),
@@ -457,7 +459,9 @@ fn change_image(opened: &mut Opened, wanted: &Modify, console: &mut Console<'_>)
     let Some(name) = &wanted.name else { return Ok(()) };
     let has_root = match &opened.content {
         Content::Image(_) | Content::Disk(..) => true,
-        Content::Artifact { spec, .. } => spec.payload_type.as_deref() == Some(ROOTFS_IMAGE),
+        Content::Artifact { spec, .. } => {
+            spec.payload_type.as_ref().is_some_and(|name| *name == ROOTFS_IMAGE)
+        }
     };
     if !has_root {
         return Ok(());
