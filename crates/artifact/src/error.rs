@@ -10,7 +10,7 @@ use std::io;
 /// Why an artifact was refused, could not be read or could not be written.
 ///
 /// Only [`ArtifactError::Source`] says nothing about the artifact: the bytes could not be read. All other variants
-/// are verdicts on the bytes and stay the same however often they are read; see [`ArtifactError::is_retryable`].
+/// are verdicts on the bytes and stay the same however often they are read.
 #[derive(Debug)]
 #[non_exhaustive]
 #[allow(missing_docs)] // The fields are named for what they hold; each variant says when it is returned.
@@ -138,11 +138,6 @@ pub enum TarProblem {
 }
 
 impl ArtifactError {
-    /// Whether the same artifact may be readable on another attempt. Never true for a verdict on its bytes.
-    pub fn is_retryable(&self) -> bool {
-        matches!(self, ArtifactError::Source { .. })
-    }
-
     /// Gets back the error that travelled through [`std::io::Read`]; any other I/O error is one of the source.
     pub fn from_io(error: io::Error) -> ArtifactError {
         match error.downcast::<ArtifactError>() {
@@ -369,15 +364,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_an_error_of_the_source_is_retryable_and_it_survives_the_trip_through_io() {
+    fn an_error_of_the_source_and_a_verdict_stay_what_they_are_on_the_trip_through_io() {
         let source = ArtifactError::from_io(io::Error::from(io::ErrorKind::TimedOut));
-        assert!(source.is_retryable());
         let trip = ArtifactError::from_io(source.into_io());
         assert!(
             matches!(&trip, ArtifactError::Source { source } if source.kind() == io::ErrorKind::TimedOut)
         );
         let verdict = ArtifactError::from_io(ArtifactError::Unsigned.into_io());
-        assert!(matches!(verdict, ArtifactError::Unsigned) && !verdict.is_retryable());
+        assert!(matches!(verdict, ArtifactError::Unsigned));
     }
 
     #[test]
