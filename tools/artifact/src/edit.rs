@@ -111,10 +111,12 @@ struct Common {
     compression: Option<String>,
 }
 
-/// An artifact taken apart, or an image in its place.
+/// An artifact taken apart, or an image.
 struct Opened {
     path: PathBuf,
     content: Content,
+    /// What takes the place of an image when all has gone well: a copy, on which the changes are made.
+    replacement: Option<Output>,
     /// Where payload files and copies are until the end.
     workspace: Workspace,
     common: Common,
@@ -126,12 +128,27 @@ enum Content {
         files: Vec<PathBuf>,
         signed: bool,
     },
+    /// The image, or the copy that is changed.
     Image(PathBuf),
     /// A disk image, with the offsets of its four partitions: boot, both root file systems, data.
     Disk(PathBuf, [u64; 4]),
 }
 
 impl Opened {
+    /// To be changed. Whatever fails before [`Opened::close`], the artifact or image stays as it was.
+    fn open_to_change(path: &Path, common: Common) -> Result<Opened, Failure> {
+        let mut opened = Opened::open(path, common)?;
+        if let Content::Image(image) | Content::Disk(image, _) = &mut opened.content {
+            let mut replacement = Output::create(path, Mode::New(0o644))?;
+            if let Some(copy) = replacement.begin_with_copy()? {
+                *image = copy;
+            }
+            opened.replacement = Some(replacement);
+        }
+        Ok(opened)
+    }
+
+    /// To be looked into.
     fn open(path: &Path, common: Common) -> Result<Opened, Failure> {
         let file = source::open(path, common.temporary.as_deref())?;
         let beside = || path.parent().filter(|folder| !folder.as_os_str().is_empty()).map(Path::to_owned);
@@ -164,13 +181,13 @@ impl Opened {
                     files.push(target);
                 }
                 let content = Content::Artifact { spec, files, signed };
-                return Ok(Opened { path: path.to_owned(), content, workspace, common });
+                return Ok(Opened { path: path.to_owned(), content, replacement: None, workspace, common });
             }
             Err(refused) => refused,
         };
         // What it is not as an artifact says more than what it is not as an image.
         let content = Content::of_image(path)?.ok_or(refused)?;
-        Ok(Opened { path: path.to_owned(), content, workspace, common })
+        Ok(Opened { path: path.to_owned(), content, replacement: None, workspace, common })
     }
 
     /// The file systems that `path` is in, and what it is called there: two of a disk image for what is in the root file
@@ -249,17 +266,20 @@ impl Opened {
     fn spec(&mut self, option: &str) -> Result<&mut ArtifactSpec, Failure> {
         match &mut self.content {
             Content::Artifact { spec, .. } => Ok(spec),
-            Content::Image(path) | Content::Disk(path, _) => {
-                Err(Failure::usage(format!("{option} is for artifacts, and {} is an image", path.display())))
+            Content::Image(_) | Content::Disk(..) => {
+                let path = self.path.display();
+                Err(Failure::usage(format!("{option} is for artifacts, and {path} is an image")))
             }
         }
     }
 
-    /// Writes the artifact again in its place. An image was changed in its place already.
+    /// Puts what was changed into its place.
     fn close(self, console: &mut Console<'_>) -> Result<(), Failure> {
         let (spec, files, signed) = match &self.content {
             Content::Artifact { spec, files, signed } => (spec, files, signed),
-            Content::Image(_) | Content::Disk(..) => return Ok(()),
+            Content::Image(_) | Content::Disk(..) => {
+                return self.replacement.map_or(Ok(()), |replacement| replacement.commit(console.out));
+            }
         };
         let signer = self.common.key.as_deref().map(keys::signer).transpose()?;
         match &signer {
@@ -386,7 +406,7 @@ pub(crate) fn modify(mut parser: lexopt::Parser, console: &mut Console<'_>) -> R
     }
     let path = path.ok_or_else(|| Failure::usage("modify needs an artifact"))?;
     common.compression = common.compression.or_else(|| console.compression.take());
-    let mut opened = Opened::open(&path, common)?;
+    let mut opened = Opened::open_to_change(&path, common)?;
     change_header(&mut opened, &wanted)?;
     change_image(&mut opened, &wanted, console)?;
     opened.close(console)
@@ -581,7 +601,7 @@ fn copy_in(
         }
     }
     let mut content = source::open(from, common.temporary.as_deref())?;
-    let opened = Opened::open(image, common)?;
+    let opened = Opened::open_to_change(image, common)?;
     let failed = |error| Failure::io(format_args!("read {}", from.display()), error);
     let copy = opened.workspace.path("copied");
     io::copy(&mut content, &mut File::create(&copy).map_err(failed)?).map_err(failed)?;
@@ -636,7 +656,7 @@ pub(crate) fn install(mut parser: lexopt::Parser, console: &mut Console<'_>) -> 
     match (directory, paths.as_slice()) {
         (true, [place]) => {
             let (image, path) = need_inside(place)?;
-            let opened = Opened::open(&image, common)?;
+            let opened = Opened::open_to_change(&image, common)?;
             opened.change(path.trim_end_matches('/'), FileSystem::make_directory)?;
             opened.close(console)
         }
@@ -667,7 +687,7 @@ pub(crate) fn rm(mut parser: lexopt::Parser, console: &mut Console<'_>) -> Resul
     }
     let path: PathBuf = path.ok_or_else(|| Failure::usage("rm needs ARTIFACT:PATH"))?;
     let (image, path) = need_inside(&path)?;
-    let opened = Opened::open(&image, common)?;
+    let opened = Opened::open_to_change(&image, common)?;
     opened.change(&path, |system, path| system.remove(path, recursive))?;
     opened.close(console)
 }
