@@ -12,7 +12,6 @@ use std::io::Read;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::artifact::ReadAhead;
 use crate::clock::{Clock, Paused, Waiter, Wake};
 use crate::deploy::gates::Gate;
 use crate::deploy::record::{Record, Spent, Unreported};
@@ -387,7 +386,7 @@ impl<'a> Agent<'a> {
             Err(reason) => (Policy::trusting_nobody(), Some(reason)),
         };
         let spent_bytes = record.spent.filter(|spent| spent.id == offer.id).map_or(0, |spent| spent.bytes);
-        let result = self.deploy(&order, offer, provides, &policy, refusal, spent_bytes);
+        let result = self.download_and_deploy(&order, offer, provides, &policy, refusal, spent_bytes);
         if matches!(&result, Ok(Summary { status: Status::Interrupted, .. })) && !self.clock.stop_requested()
         {
             // What is offered became another thing in the middle: it is begun again, and not at the next usual time.
@@ -397,7 +396,7 @@ impl<'a> Agent<'a> {
         self.take_result(&offer.id, result);
     }
 
-    fn deploy(
+    fn download_and_deploy(
         &mut self,
         order: &Ordered,
         offer: &Offer,
@@ -435,8 +434,7 @@ impl<'a> Agent<'a> {
             )
             .map_err(std::io::Error::other)?;
             transfer = Some((download.statistics(), download.canceller()));
-            // Reading the network, decoding and writing the slot are three threads.
-            Ok(Box::new(ReadAhead::new(download)?) as Box<dyn Read + Send>)
+            Ok(Box::new(download) as Box<dyn Read + Send>)
         };
         let result = self.on_device(|device| deploy::deploy(device, order, &mut open, policy));
         let received_bytes = transfer.map_or(0, |(statistics, canceller)| {

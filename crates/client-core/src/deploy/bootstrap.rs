@@ -81,7 +81,7 @@ pub(super) fn drain_empty(payload: &mut PayloadReader) -> Result<(), DeployError
 
 fn settle_provides(record: &mut Record, header: &Header) {
     let installed = record.installed.after_commit(
-        &header.artifact_name,
+        header.artifact_name.as_str(),
         header.artifact_group.as_deref(),
         header.provides.as_ref(),
         header.clears_provides.as_deref(),

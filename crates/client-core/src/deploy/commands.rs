@@ -50,7 +50,7 @@ pub struct Options {
 }
 
 impl Options {
-    fn stops_before(&self, stage: Stage) -> bool {
+    pub(super) fn stops_before(&self, stage: Stage) -> bool {
         self.stop_before.contains(&stage)
     }
 }
@@ -86,7 +86,7 @@ pub fn install(
         return install_empty(device, &mut record, &header, &mut payload)
             .or_else(|error| Ok(refused(device.observer, error)));
     };
-    let mut deployment = Deployment::new(header.artifact_name.clone(), info.payload_type.clone());
+    let mut deployment = Deployment::new(header.artifact_name.to_string(), info.payload_type.to_string());
     deployment.adopt_header(&header);
     let mut run = Run::new(device, record, deployment, options);
     if let Err(error) = run.open_handler() {

@@ -7,7 +7,6 @@ use super::facts::{Conduct, Stage};
 use super::plan::Outcome;
 use super::record::{CUT_DOWNLOADS_MAX, CutDownloads, REBOOTS_MAX, Record, Unreported, VERSION};
 use super::run::{Incoming, Run};
-use super::scripts::OnScriptFailure;
 use crate::artifact::{self, Artifact, Header, PayloadReader};
 use crate::boot::Verdict;
 use crate::install::{Arriving, Current, InstallError, RebootNeed};

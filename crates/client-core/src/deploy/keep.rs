@@ -3,7 +3,7 @@
 use super::ending::Halt;
 use super::error::DeployError;
 use super::facts::{Conduct, Stage};
-use super::record::{CUT_DOWNLOADS_MAX, SlotContent};
+use super::record::{CUT_DOWNLOADS_MAX, Deployment, SlotContent};
 use super::run::Run;
 use super::scripts::{OnScriptFailure, ScriptPoint};
 use crate::provides::Provides;

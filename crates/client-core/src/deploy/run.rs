@@ -482,15 +482,14 @@ impl<'r> Run<'r> {
             self.fail(error);
             return self.judge_failure(Stage::Install);
         }
-        match self.conduct {
-            Conduct::Managed if self.deployment.needs_reboot => Outcome::DoneNeedsReboot,
-            Conduct::Managed => Outcome::Done,
-            Conduct::Standalone if self.supports_rollback() => Outcome::Done,
-            Conduct::Standalone => {
-                self.observer.notice(Notice::NoRollbackCommitting);
-                Outcome::DoneForGood
-            }
+        if self.conduct == Conduct::Managed {
+            return if self.deployment.needs_reboot { Outcome::DoneNeedsReboot } else { Outcome::Done };
         }
+        if self.supports_rollback() {
+            return Outcome::Done;
+        }
+        self.observer.notice(Notice::NoRollbackCommitting);
+        Outcome::DoneForGood
     }
 
     pub(super) fn supports_rollback(&mut self) -> bool {
