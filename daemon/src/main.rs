@@ -26,9 +26,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use client_core::clock::Clock;
+use client_core::deploy::Stage;
 use client_core::deploy::gates::{AlwaysOpen, Gate};
 use client_core::deploy::record::Record;
-use client_core::deploy::Stage;
 use client_core::deploy::{self, DeployError, Device, NoReporter, Options, Policy, Summary};
 use client_core::server::{Download, ServerError};
 use client_core::state_store::StateError;

@@ -13,9 +13,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::clock::{Clock, Paused, Waiter, Wake};
+use crate::deploy::Held;
 use crate::deploy::gates::Gate;
 use crate::deploy::record::{Record, Spent, Unreported};
-use crate::deploy::Held;
 use crate::deploy::scripts::{OnScriptFailure, ScriptAction, ScriptPoint, ScriptRunner, ScriptState};
 use crate::deploy::{self, Device, Importance, Ordered, Policy, Report, Reported, Reporter, Status, Summary};
 use crate::schedule::{Due, Schedule};

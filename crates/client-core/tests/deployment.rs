@@ -21,7 +21,7 @@ use client_core::boot::{BootEnv, BootEnvError};
 use client_core::deploy::gates::AlwaysOpen;
 use client_core::deploy::record::Record;
 use client_core::deploy::{
-    self, DeployError, Device, NoReporter, Options as Ordered, Policy, Stage, Status, Summary,
+    self, DeployError, Device, NoReporter, Options as Order, Policy, Stage, Status, Summary,
 };
 use client_core::install::NoModules;
 use client_core::slot::Slot;

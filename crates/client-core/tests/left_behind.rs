@@ -20,7 +20,7 @@ use crate::machine::{IMAGE_BYTES, MACHINES, Machine, RECORD_BYTES, new_image, ol
 use client_core::artifact::{Limits, Trust};
 use client_core::deploy::gates::AlwaysOpen;
 use client_core::deploy::record::Record;
-use client_core::deploy::{self, Device, NoReporter, Options as Ordered, Policy, Stage, Status};
+use client_core::deploy::{self, Device, NoReporter, Options as Order, Policy, Stage, Status};
 use client_core::install::NoModules;
 use client_core::slot::Slot;
 use client_core::state_store::{StateStore, TwoCopyRecord};

@@ -68,7 +68,7 @@ struct Facts {
 
 /// What a server is like.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Ordered {
+enum Order {
     Commit,
     /// Aborts when it is asked whether the installation may be committed.
     LateAbort,
@@ -77,7 +77,7 @@ enum Ordered {
 struct Wire {
     facts: Arc<Mutex<Facts>>,
     artifact: Arc<Vec<u8>>,
-    order: Ordered,
+    order: Order,
 }
 
 impl Wire {
@@ -219,7 +219,7 @@ enum Kind {
 #[derive(Clone)]
 struct Case {
     kind: Kind,
-    order: Ordered,
+    order: Order,
     artifact: Arc<Vec<u8>>,
 }
 
@@ -560,7 +560,7 @@ enum Broken {
     Application,
 }
 
-fn scenario(kind: Kind, order: Ordered, broken: Broken) -> Scenario<Facts> {
+fn scenario(kind: Kind, order: Order, broken: Broken) -> Scenario<Facts> {
     let artifact = Arc::new(match kind {
         Kind::Application(_) => build("application", &[]),
         Kind::Built(place) => place.artifact(),

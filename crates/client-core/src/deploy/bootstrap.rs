@@ -66,7 +66,11 @@ pub fn bootstrap_provides(
     Ok(())
 }
 
-pub(super) fn check_depends(system: &dyn System, record: &Record, header: &Header) -> Result<(), DeployError> {
+pub(super) fn check_depends(
+    system: &dyn System,
+    record: &Record,
+    header: &Header,
+) -> Result<(), DeployError> {
     let device_type = system.device_type()?;
     Ok(record.installed.satisfies(&device_type, header)?)
 }

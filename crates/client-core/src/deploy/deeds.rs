@@ -13,7 +13,11 @@ use crate::install::{Arriving, Current, InstallError, RebootNeed};
 
 impl Run<'_> {
     /// Does what `stage` is for.
-    pub(super) fn act(&mut self, stage: Stage, incoming: Option<Incoming<'_>>) -> Result<Outcome, DeployError> {
+    pub(super) fn act(
+        &mut self,
+        stage: Stage,
+        incoming: Option<Incoming<'_>>,
+    ) -> Result<Outcome, DeployError> {
         match stage {
             Stage::Download => self.download_artifact(incoming),
             Stage::Install => {
@@ -179,7 +183,9 @@ impl Run<'_> {
         self.run_and_remember(stage.leave_scripts());
         done?;
         match self.learn_reboot_need() {
-            Ok(()) if self.conduct == Conduct::Managed && self.deployment.needs_reboot => Ok(Outcome::DoneNeedsReboot),
+            Ok(()) if self.conduct == Conduct::Managed && self.deployment.needs_reboot => {
+                Ok(Outcome::DoneNeedsReboot)
+            }
             Ok(()) => Ok(Outcome::Done),
             Err(error) => {
                 self.remember_inconsistent(error);

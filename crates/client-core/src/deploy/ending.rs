@@ -199,3 +199,283 @@ fn cleaned_up(history: &History) -> Ending {
     let notice = if failed { Notice::CleanupFailed } else { Notice::CleanedUp };
     Ending { status: Status::CleanedUp, success: !failed, notices: vec![notice] }
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::fmt::Write;
+
+    use super::*;
+    use Outcome::{Aborted, Done, DoneForGood, DoneNeedsReboot, Failed, FailedForGood};
+
+    /// What happened, in words, with the stages that were passed and what else is so.
+    type Case = (&'static str, Command, Option<Halt>, &'static [(Stage, Outcome)], Flags);
+
+    /// Error known, inconsistent, restart needed, offered again.
+    type Flags = [bool; 4];
+
+    const FINE: Flags = [false; 4];
+    const ERROR: Flags = [true, false, false, false];
+    const BROKEN: Flags = [true, true, false, false];
+    const RESTART: Flags = [false, false, true, false];
+    const AGAIN: Flags = [true, false, false, true];
+
+    const CASES: &[Case] = &[
+        (
+            "installed",
+            Command::Install,
+            Some(Halt::Waiting),
+            &[(Stage::Download, Done), (Stage::Install, Done)],
+            FINE,
+        ),
+        (
+            "installed, restart needed",
+            Command::Install,
+            Some(Halt::Waiting),
+            &[(Stage::Download, Done), (Stage::Install, Done)],
+            RESTART,
+        ),
+        (
+            "no way back, so committed",
+            Command::Install,
+            None,
+            &[
+                (Stage::Download, Done),
+                (Stage::Install, DoneForGood),
+                (Stage::Commit, Done),
+                (Stage::AfterCommit, Done),
+                (Stage::Cleanup, Done),
+            ],
+            RESTART,
+        ),
+        (
+            "the same, and clean-up failed",
+            Command::Install,
+            None,
+            &[
+                (Stage::Download, Done),
+                (Stage::Install, DoneForGood),
+                (Stage::Commit, Done),
+                (Stage::AfterCommit, Done),
+                (Stage::Cleanup, Failed),
+            ],
+            ERROR,
+        ),
+        (
+            "restarting",
+            Command::Install,
+            Some(Halt::Rebooting),
+            &[(Stage::Download, Done), (Stage::Install, DoneNeedsReboot), (Stage::Reboot, Done)],
+            RESTART,
+        ),
+        (
+            "refused in the download",
+            Command::Install,
+            None,
+            &[(Stage::Download, Failed), (Stage::Cleanup, Done)],
+            ERROR,
+        ),
+        (
+            "called off before the installation",
+            Command::Install,
+            None,
+            &[(Stage::Download, Done), (Stage::Install, Aborted), (Stage::Cleanup, Done)],
+            ERROR,
+        ),
+        ("download cut short", Command::Resume, None, &[(Stage::Cleanup, Done)], AGAIN),
+        (
+            "failed and rolled back",
+            Command::Install,
+            None,
+            &[
+                (Stage::Download, Done),
+                (Stage::Install, Failed),
+                (Stage::Rollback, Done),
+                (Stage::Failure, Done),
+                (Stage::Cleanup, Done),
+            ],
+            ERROR,
+        ),
+        (
+            "failed, cannot be rolled back",
+            Command::Install,
+            None,
+            &[
+                (Stage::Download, Done),
+                (Stage::Install, FailedForGood),
+                (Stage::Failure, Done),
+                (Stage::Cleanup, Done),
+            ],
+            BROKEN,
+        ),
+        (
+            "failed, and so did the way back",
+            Command::Install,
+            None,
+            &[
+                (Stage::Download, Done),
+                (Stage::Install, Failed),
+                (Stage::Rollback, Failed),
+                (Stage::Failure, Done),
+                (Stage::Cleanup, Done),
+            ],
+            BROKEN,
+        ),
+        ("a gate is closed", Command::Install, Some(Halt::Held), &[(Stage::Download, Done)], FINE),
+        (
+            "stopped before the installation",
+            Command::Install,
+            Some(Halt::StoppedBefore),
+            &[(Stage::Download, Done)],
+            FINE,
+        ),
+        (
+            "stopped on the way back",
+            Command::Install,
+            Some(Halt::StoppedBefore),
+            &[(Stage::Download, Done), (Stage::Install, Failed)],
+            ERROR,
+        ),
+        ("stopped where it was", Command::Resume, Some(Halt::StoppedBefore), &[], FINE),
+        (
+            "the process was asked to stop",
+            Command::Install,
+            Some(Halt::Interrupted),
+            &[(Stage::Download, Failed)],
+            FINE,
+        ),
+        (
+            "the record could not be saved",
+            Command::Commit,
+            Some(Halt::NotSaved),
+            &[(Stage::Commit, Done), (Stage::AfterCommit, Failed)],
+            ERROR,
+        ),
+        (
+            "committed",
+            Command::Commit,
+            None,
+            &[(Stage::Commit, Done), (Stage::AfterCommit, Done), (Stage::Cleanup, Done)],
+            FINE,
+        ),
+        (
+            "committed, a script behind it failed",
+            Command::Commit,
+            None,
+            &[(Stage::Commit, Done), (Stage::AfterCommit, Failed), (Stage::Cleanup, Done)],
+            ERROR,
+        ),
+        (
+            "commit failed and rolled back",
+            Command::Commit,
+            None,
+            &[
+                (Stage::Commit, Failed),
+                (Stage::Rollback, Done),
+                (Stage::Failure, Done),
+                (Stage::Cleanup, Done),
+            ],
+            ERROR,
+        ),
+        (
+            "only scripts behind the commit were left",
+            Command::Resume,
+            None,
+            &[(Stage::AfterCommit, Done), (Stage::Cleanup, Done)],
+            FINE,
+        ),
+        ("only the clean-up was left", Command::Resume, None, &[(Stage::Cleanup, Done)], FINE),
+        (
+            "only the clean-up was left, and it failed",
+            Command::Resume,
+            None,
+            &[(Stage::Cleanup, Failed)],
+            ERROR,
+        ),
+        (
+            "rolled back as ordered",
+            Command::RollBack,
+            None,
+            &[(Stage::Rollback, Done), (Stage::Failure, Done), (Stage::Cleanup, Done)],
+            FINE,
+        ),
+        (
+            "the way back was wound up",
+            Command::Resume,
+            None,
+            &[(Stage::Rollback, Done), (Stage::Failure, Done), (Stage::Cleanup, Done)],
+            FINE,
+        ),
+        (
+            "rolled back as ordered, clean-up failed",
+            Command::RollBack,
+            None,
+            &[(Stage::Rollback, Done), (Stage::Failure, Done), (Stage::Cleanup, Failed)],
+            ERROR,
+        ),
+        (
+            "the way back failed",
+            Command::RollBack,
+            None,
+            &[(Stage::Rollback, Failed), (Stage::Failure, Done), (Stage::Cleanup, Done)],
+            BROKEN,
+        ),
+    ];
+
+    fn end(case: &Case) -> Ending {
+        let (_, command, halt, passed, [has_error, inconsistent, needs_reboot, offered_again]) = *case;
+        let history = History { passed: passed.to_vec(), looped: false };
+        let history = &history;
+        ending(&Happened { command, halt, history, has_error, inconsistent, needs_reboot, offered_again })
+    }
+
+    /// `docs/state-machine.md` is compared with it.
+    pub(in crate::deploy) fn table() -> String {
+        let mut page = "\n## How a command ends\n\n| command | what happened | status | success | a person is told |\n| --- | --- | --- | --- | --- |\n".to_owned();
+        for case in CASES {
+            let Ending { status, success, notices } = end(case);
+            let command = match case.1 {
+                Command::Install => "install",
+                Command::Commit => "commit",
+                Command::RollBack => "rollback",
+                Command::Resume => "resume",
+            };
+            let told: Vec<String> = notices.iter().map(|notice| format!("{notice:?}")).collect();
+            let success = if success { "yes" } else { "no" };
+            let _ = writeln!(
+                page,
+                "| {command} | {} | {} | {success} | {} |",
+                case.0,
+                status.name(),
+                told.join(", ")
+            );
+        }
+        page
+    }
+
+    #[test]
+    fn a_loop_is_no_way_back() {
+        let history = History { looped: true, ..History::default() };
+        let case = |command| {
+            ending(&Happened {
+                command,
+                halt: None,
+                history: &history,
+                has_error: true,
+                inconsistent: true,
+                needs_reboot: false,
+                offered_again: false,
+            })
+        };
+        assert_eq!(case(Command::Resume).notices, [Notice::NoRollback]);
+        assert_eq!(
+            (case(Command::Commit).status, case(Command::Commit).success),
+            (Status::Inconsistent, false)
+        );
+    }
+
+    #[test]
+    fn of_two_reasons_to_go_no_further_the_worse_counts() {
+        assert!(Halt::NotSaved > Halt::Interrupted && Halt::Interrupted > Halt::Rebooting);
+        assert!(Halt::Rebooting > Halt::Held && Halt::Waiting > Halt::StoppedBefore);
+    }
+}

@@ -8,7 +8,6 @@
 use std::fmt;
 use std::time::Duration;
 
-
 /// Before what a deployment can be held up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Gate {

@@ -27,7 +27,8 @@ mod summary;
 
 pub use bootstrap::{bootstrap, bootstrap_provides};
 pub use commands::{
-    Open, Options, Ordered, Policy, commit, deploy, install, load, resume, roll_back, take_over, try_other_slot,
+    Open, Options, Ordered, Policy, commit, deploy, install, load, resume, roll_back, take_over,
+    try_other_slot,
 };
 pub use device::Device;
 pub use error::DeployError;

@@ -420,3 +420,287 @@ pub(super) fn after_loop(verdict: Option<Verdict>, conduct: Conduct) -> AfterLoo
     };
     AfterLoop { goes_back, restarts: new_software_runs && conduct == Conduct::Managed }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const VERDICTS: [Option<Verdict>; 7] = [
+        None,
+        Some(Verdict::Untouched),
+        Some(Verdict::Trial),
+        Some(Verdict::Committed),
+        Some(Verdict::FellBack),
+        Some(Verdict::Reverting),
+        Some(Verdict::Foreign),
+    ];
+    const OUTCOMES: [Outcome; 8] = [
+        Outcome::Done,
+        Outcome::DoneNeedsReboot,
+        Outcome::DoneForGood,
+        Outcome::NoPayload,
+        Outcome::Failed,
+        Outcome::FailedForGood,
+        Outcome::StillOpen,
+        Outcome::Aborted,
+    ];
+    const CONDUCTS: [Conduct; 2] = [Conduct::Standalone, Conduct::Managed];
+
+    /// A deployment found like this, which has not looped and may not download again.
+    fn found(stage: Stage, entered: bool, verdict: Option<Verdict>, conduct: Conduct) -> Found {
+        Found { stage, entered, verdict, conduct, transitions: 0, may_download_again: false }
+    }
+
+    /// Every way through the table from `stage`; the only loop is the restart on the way back, which is counted.
+    fn every_way_ends(stage: Stage, conduct: Conduct, left: u32) {
+        assert!(left > 0, "too long a way at {stage}");
+        for outcome in OUTCOMES {
+            match next(stage, outcome, conduct) {
+                Next::End => assert_eq!(stage, Stage::Cleanup),
+                Next::StayThere => assert_eq!((stage, outcome), (Stage::Rollback, Outcome::StillOpen)),
+                Next::WaitForCommit => assert_eq!((stage, conduct), (Stage::Install, Conduct::Standalone)),
+                Next::Enter(Entry(Stage::RollbackReboot)) if stage == Stage::VerifyRollback => {}
+                Next::Enter(entry) => every_way_ends(entry.stage(), conduct, left - 1),
+            }
+        }
+    }
+
+    #[test]
+    fn every_deployment_ends_within_eleven_stages() {
+        for (first, conduct) in Stage::ALL.into_iter().flat_map(|stage| CONDUCTS.map(|who| (stage, who))) {
+            every_way_ends(first, conduct, 11);
+        }
+    }
+
+    #[test]
+    fn nothing_behind_the_commit_point_leads_back() {
+        for (outcome, conduct) in OUTCOMES.into_iter().flat_map(|outcome| CONDUCTS.map(|who| (outcome, who)))
+        {
+            assert_eq!(next(Stage::AfterCommit, outcome, conduct), enter(Stage::Cleanup));
+        }
+        for stage in [Stage::Install, Stage::Reboot, Stage::VerifyReboot, Stage::Commit] {
+            for (entered, conduct) in [false, true].into_iter().flat_map(|is| CONDUCTS.map(|who| (is, who))) {
+                // Not armed by this deployment yet: installing checks the environment itself.
+                let expected =
+                    if (stage, entered) == (Stage::Install, false) { stage } else { Stage::AfterCommit };
+                assert_eq!(
+                    resume(found(stage, entered, Some(Verdict::Committed), conduct)),
+                    Resumption::Enter(Entry(expected), Because::ItIsNext)
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_deployment_that_loops_goes_nowhere_but_to_its_end() {
+        for stage in Stage::ALL {
+            let found =
+                Found { transitions: TRANSITIONS_MAX + 1, ..found(stage, true, None, Conduct::Managed) };
+            assert_eq!(resume(found), Resumption::BreakTheLoop(Entry(Stage::Cleanup)));
+        }
+        let last =
+            Found { transitions: TRANSITIONS_MAX, ..found(Stage::Failure, true, None, Conduct::Managed) };
+        assert_eq!(resume(last), Resumption::Enter(Entry(Stage::Failure), Because::ItIsNext));
+    }
+
+    #[test]
+    fn what_waits_for_a_person_is_not_wound_up_and_what_nobody_waits_for_is() {
+        for verdict in [None, Some(Verdict::Trial), Some(Verdict::Untouched)] {
+            assert!(!is_left_behind(Stage::Commit, false, verdict), "{verdict:?}");
+        }
+        assert!(is_left_behind(Stage::Commit, false, Some(Verdict::FellBack)));
+        for stage in Stage::ALL {
+            assert_eq!(is_left_behind(stage, true, Some(Verdict::FellBack)), stage != Stage::Download);
+        }
+    }
+
+    #[test]
+    #[allow(clippy::disallowed_methods)] // A test of a document reads the document.
+    fn the_document_shows_these_tables() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/state-machine.md");
+        let expected = document::page();
+        if std::env::var_os("ROTA_GOLDEN").is_some() {
+            std::fs::write(path, &expected).unwrap();
+        }
+        let actual = std::fs::read_to_string(path).unwrap_or_default();
+        assert_eq!(actual, expected, "run it with ROTA_GOLDEN=1 and read the difference");
+    }
+
+    /// The tables as a document: `docs/state-machine.md` is this text.
+    mod document {
+        use super::*;
+        use crate::deploy::facts::Importance;
+        use crate::deploy::scripts::ScriptPoint;
+
+        const HEAD: &str = "# State machine\n\nPrinted from `client-core::deploy::plan`, whose functions make every transition, by `ROTA_GOLDEN=1 cargo test -p rust-ota-client-core`; a test compares them. Where the command line and the daemon differ, the daemon's cell is in parentheses.\n";
+        const LOST_RECORD: &str = "\n## When the record is lost\n\nNothing is known of what was being done then, so the boot environment alone decides, once, before anything else is begun: where no trial is open and the selected slot runs, there is nothing to do. Everything else is a deployment before `Rollback`, wound up by the daemon: an open trial is closed in favour of the other slot, and the device restarted where the slot on trial, or a slot that is not selected, runs. `commit` is refused meanwhile (nobody knows what it would make permanent), `rollback` and `resume` go back by hand.\n";
+
+        pub(super) fn page() -> String {
+            [
+                HEAD.to_owned(),
+                after_a_stage(),
+                after_an_interruption(),
+                on_commit(),
+                winding_up(),
+                loops(),
+                LOST_RECORD.to_owned(),
+                facts(),
+                crate::deploy::ending::tests::table(),
+            ]
+            .concat()
+        }
+
+        fn table(head: &str, rows: impl IntoIterator<Item = (String, Vec<String>)>) -> String {
+            let columns = head.matches('|').count() - 1;
+            let rows: String = rows
+                .into_iter()
+                .map(|(name, cells)| format!("| {name} | {} |\n", cells.join(" | ")))
+                .collect();
+            format!("{head}\n|{}\n{rows}", " --- |".repeat(columns))
+        }
+
+        /// The cell for both conducts.
+        fn both(cell: impl Fn(Conduct) -> String) -> String {
+            let (standalone, managed) = (cell(Conduct::Standalone), cell(Conduct::Managed));
+            if standalone == managed { standalone } else { format!("{standalone} ({managed})") }
+        }
+
+        fn after_a_stage() -> String {
+            let cell = |stage, outcome| {
+                both(|conduct| match next(stage, outcome, conduct) {
+                    Next::Enter(entry) => entry.stage().to_string(),
+                    Next::WaitForCommit => "wait for `commit`".to_owned(),
+                    Next::StayThere => "stay there".to_owned(),
+                    Next::End => "end".to_owned(),
+                })
+            };
+            let head = format!("| stage | {} |", OUTCOMES.map(Outcome::name).join(" | "));
+            let rows = Stage::ALL
+                .map(|stage| (stage.to_string(), OUTCOMES.map(|outcome| cell(stage, outcome)).to_vec()));
+            format!(
+                "\n## What follows a stage\n\n\"Done, no way back\" is asked for on the command line only, where a person would otherwise decide. A deployment that stays there is tried again by the next process.\n\n{}",
+                table(&head, rows)
+            )
+        }
+
+        fn verdicts() -> String {
+            let name = |verdict: Option<Verdict>| {
+                verdict.map_or("no bootloader".to_owned(), |verdict| verdict.to_string())
+            };
+            format!("| found | {} |", VERDICTS.map(name).join(" | "))
+        }
+
+        /// A row for each position, a cell for each verdict.
+        fn positions(cell: impl Fn(Stage, bool, Option<Verdict>) -> String) -> Vec<(String, Vec<String>)> {
+            let row = |(stage, entered)| {
+                let position = if entered { "in" } else { "before" };
+                (
+                    format!("{position} {stage}"),
+                    VERDICTS.map(|verdict| cell(stage, entered, verdict)).to_vec(),
+                )
+            };
+            Stage::ALL.into_iter().flat_map(|stage| [(stage, false), (stage, true)]).map(row).collect()
+        }
+
+        fn entered(entry: Entry, because: Because) -> String {
+            let because = match because {
+                Because::ItIsNext | Because::WasGoingBack => "",
+                Because::FellBack => ", fell back",
+                Because::CutShort(_) => ", cut short",
+                Because::OfferedAgain => ", offered again",
+                Because::Contradiction => ", contradiction",
+            };
+            format!("{}{because}", entry.stage())
+        }
+
+        fn after_an_interruption() -> String {
+            let cell = |stage, is_in, verdict| {
+                both(|conduct| match resume(found(stage, is_in, verdict, conduct)) {
+                    Resumption::Enter(entry, because) => entered(entry, because),
+                    Resumption::GoBack { .. } => {
+                        format!("{} or {}, cut short", way_back(true).stage(), way_back(false).stage())
+                    }
+                    Resumption::AwaitReboot => "restart by hand".to_owned(),
+                    Resumption::Contradiction => "stop".to_owned(),
+                    Resumption::BreakTheLoop(_) => "loop".to_owned(),
+                })
+            };
+            format!(
+                "\n## Where a deployment goes on after an interruption\n\nColumns: what the boot environment says. `no bootloader` is for payloads that it does not concern. \"Rollback or Failure\": the second where the payload cannot be rolled back. A download that was cut short begins again, because the server offers it again, up to ten times; after that it has failed.\n\n{}",
+                table(&verdicts(), positions(cell))
+            )
+        }
+
+        fn on_commit() -> String {
+            let cell = |stage, is_in, verdict| match commit(found(stage, is_in, verdict, Conduct::Standalone))
+            {
+                CommitOrder::Enter(entry, because) => entered(entry, because),
+                CommitOrder::WindUp => "wound up".to_owned(),
+                CommitOrder::Refused => "refused".to_owned(),
+                CommitOrder::NotRestarted => "refused: not restarted".to_owned(),
+                CommitOrder::Contradiction => "stop".to_owned(),
+            };
+            format!("\n## What `commit` does\n\n{}", table(&verdicts(), positions(cell)))
+        }
+
+        fn winding_up() -> String {
+            let cell = |stage, is_in, verdict| {
+                if is_left_behind(stage, is_in, verdict) { "yes" } else { "-" }.to_owned()
+            };
+            format!(
+                "\n## What the daemon winds up of a deployment of the command line\n\nIt goes on with it as above. The rest waits for a person, and so does what was stopped with `--stop-before`; what the daemon has begun to wind up it also finishes.\n\n{}",
+                table(&verdicts(), positions(cell))
+            )
+        }
+
+        fn loops() -> String {
+            let rows = VERDICTS.map(|verdict| {
+                let name = verdict.map_or("no bootloader".to_owned(), |verdict| verdict.to_string());
+                let cell = |is: bool| if is { "yes" } else { "no" }.to_owned();
+                let back = cell(after_loop(verdict, Conduct::Managed).goes_back);
+                (name, vec![back, both(|conduct| cell(after_loop(verdict, conduct).restarts))])
+            });
+            format!(
+                "\n## When a deployment loops\n\nAfter more than {TRANSITIONS_MAX} stages and restarts of its process it is ended: nothing of it is called any more, it is cleaned up and reported as failed. The bootloader is told:\n\n{}",
+                table("| the boot environment says | stay with the old software | restart |", rows)
+            )
+        }
+
+        fn facts() -> String {
+            let point = |point: Option<ScriptPoint>| point.map_or("-".to_owned(), |point| point.to_string());
+            let yes = |yes: bool| if yes { "yes" } else { "no" }.to_owned();
+            let row = |stage: Stage| {
+                let facts = stage.facts();
+                let reported = match facts.report {
+                    None => "-".to_owned(),
+                    Some((report, Importance::BestEffort)) => report.name().to_owned(),
+                    Some((report, Importance::Mandatory)) => format!("{}, mandatory", report.name()),
+                };
+                let back = match (stage.may_roll_back(false), stage.may_roll_back(true)) {
+                    (true, true) => "yes",
+                    (true, false) => "before it began",
+                    (false, true) => "once it began",
+                    (false, false) => "no",
+                };
+                let cells = vec![
+                    reported,
+                    facts.gate.map_or("-".to_owned(), |gate| gate.to_string()),
+                    point(stage.enter_scripts()),
+                    point(stage.leave_scripts()),
+                    both(|conduct| point(stage.error_scripts(conduct))),
+                    both(|conduct| yes(facts.scripts_can_fail_it.holds(conduct))),
+                    yes(facts.may_commit),
+                    back.to_owned(),
+                ];
+                (stage.to_string(), cells)
+            };
+            format!(
+                "\n## Facts per stage\n\n{}",
+                table(
+                    "| stage | reported before | gate before | scripts before | scripts after | scripts on error | a failing script fails it | `commit` allowed | `rollback` allowed |",
+                    Stage::ALL.map(row)
+                )
+            )
+        }
+    }
+}

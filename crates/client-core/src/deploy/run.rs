@@ -338,7 +338,8 @@ impl<'r> Run<'r> {
 
     /// Tells the server what comes, where a server ordered it. An error is how the stage ended before it began.
     fn announce(&mut self, stage: Stage) -> Result<(), Outcome> {
-        let (Some(id), Some((report, importance))) = (self.deployment.id.clone(), stage.facts().report) else {
+        let (Some(id), Some((report, importance))) = (self.deployment.id.clone(), stage.facts().report)
+        else {
             return Ok(());
         };
         if stage == Stage::Commit {
@@ -494,7 +495,10 @@ impl<'r> Run<'r> {
 
     pub(super) fn supports_rollback(&mut self) -> bool {
         self.handler().and_then(|handler| handler.supports_rollback()).unwrap_or_else(|error| {
-            log::error!("{}: cannot tell whether it can be rolled back, so it is not: {error}", self.deployment.label());
+            log::error!(
+                "{}: cannot tell whether it can be rolled back, so it is not: {error}",
+                self.deployment.label()
+            );
             false
         })
     }
