@@ -35,7 +35,7 @@ enum Copies<D> {
 
 /// What the flags byte means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FlagScheme {
+enum FlagScheme {
     /// A counter: the larger is newer, and 0 is newer than 255.
     Incremental,
     /// NOR flash: 1 counts, 0 is obsolete. A bit can be cleared there without an erase.
@@ -59,7 +59,7 @@ impl FlagScheme {
 /// Which of two copies with right checksums counts, by their flags: the rule of U-Boot's `env_check_redund`
 /// (counter) and `env_flash_init` (NOR). libubootenv differs from U-Boot in one case, NOR with both flags 0xFF;
 /// there U-Boot decides, since it is U-Boot that boots.
-pub fn active_by_flags(scheme: FlagScheme, first: u8, second: u8) -> Replica {
+fn active_by_flags(scheme: FlagScheme, first: u8, second: u8) -> Replica {
     if first == second {
         return Replica::First;
     }

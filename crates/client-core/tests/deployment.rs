@@ -109,6 +109,9 @@ struct Facts {
     booted: Booted,
     /// What the machine was asked for when it was restarted; gone with the power.
     restart: Restart,
+    /// An installation was reported as done, and nothing has started its image since. Only of a bootloader that counts
+    /// nothing: others may have used a trial up before its image.
+    untried: bool,
     /// Restarts into an image of which nothing was heard.
     tries: u32,
     installs: u32,
@@ -127,6 +130,7 @@ impl Facts {
         Facts {
             booted: plainly(slot),
             restart: Restart::Plain,
+            untried: false,
             tries: 0,
             installs: 1,
             went_back: false,
@@ -138,6 +142,7 @@ impl Facts {
     /// A person restarts the device after an installation, as its bootloader wants it.
     fn restart_into_trial(&mut self, world: &CrashWorld, machine: Machine) {
         if machine == Machine::OneShot {
+            self.untried = true;
             world.crash_point("the restart");
             self.restart = Restart::With { argument: TrybootModel::ARGUMENT.into() };
         }
@@ -359,6 +364,7 @@ fn scenario(machine: Machine, start: Slot, ending: Ending, mistake: Mistake) -> 
             if version(world, slot).is_none() {
                 broken = Some(slot);
             }
+            facts.untried &= slot != target;
             let behaviour = match (slot == target, ending) {
                 (true, Ending::FallBack) => Behaviour::NeverUp,
                 (true, Ending::Commit | Ending::RollBack) | (false, _) => Behaviour::Good,
@@ -380,7 +386,8 @@ fn scenario(machine: Machine, start: Slot, ending: Ending, mistake: Mistake) -> 
         }
     })
     .recover(move |world, facts| {
-        let running = facts.booted.slot;
+        let booted = facts.booted;
+        let running = booted.slot;
         let version_now =
             version(world, running).ok_or("what runs is neither the old image nor the new one")?;
         let late = mistake.late(Command::Finish);
@@ -389,11 +396,19 @@ fn scenario(machine: Machine, start: Slot, ending: Ending, mistake: Mistake) -> 
         injection.into_iter().for_each(|injection| world.inject(injection));
         // A person may order a roll-back as long as the trial runs, and gives up what does not come up.
         let gives_up = facts.tries > TRIES;
+        let goes_on =
+            || client(world, machine, booted, late, |device| deploy::resume(device, &Order::default()));
         let result = if gives_up || (ending == Ending::RollBack && running == target && !facts.went_back) {
             facts.went_back = true;
-            client(world, machine, facts.booted, late, |device| deploy::roll_back(device, &Order::default()))
+            let back =
+                client(world, machine, booted, late, |device| deploy::roll_back(device, &Order::default()));
+            match back {
+                // Given up before a power cut: what is left is to wind it up.
+                Err(DeployError::CannotRollBackHere) if gives_up => goes_on(),
+                back => back,
+            }
         } else {
-            client(world, machine, facts.booted, late, |device| deploy::resume(device, &Order::default()))
+            goes_on()
         };
         if fails {
             // Whatever it said: the device is mended and started again.
@@ -406,6 +421,9 @@ fn scenario(machine: Machine, start: Slot, ending: Ending, mistake: Mistake) -> 
             Err(error) => return Err(format!("the deployment cannot be resumed: {error}")),
             Ok(summary) => Some(summary.status),
         };
+        if facts.untried && !gives_up && progress != Some(Status::Installed) {
+            return Err("an installation was given up before it was tried".into());
+        }
         let (next, trial) = selected(world, machine)?;
         match progress {
             Some(Status::Installed) => {
@@ -448,7 +466,7 @@ fn scenario(machine: Machine, start: Slot, ending: Ending, mistake: Mistake) -> 
         }
         facts.installs += 1;
         facts.tries = 0;
-        match install(world, machine, facts.booted, None, &for_recovery) {
+        match install(world, machine, booted, None, &for_recovery) {
             Ok(summary) if summary.success => {
                 facts.restart_into_trial(world, machine);
                 Ok(After::Reboot)
