@@ -265,7 +265,7 @@ impl<D: BlockDevice> BootEnv for GrubEnv<D> {
 }
 
 /// What makes GRUB call an environment corrupt: one of the three variables missing, or not of these values. (GRUB
-/// also knows the numbers of the two partitions; that comparison is `client_core::boot`'s.)
+/// also knows the numbers of the two partitions; that comparison is `client_core::boot::mender_vars`'s.)
 fn check_variables(block: &Block) -> Result<(), String> {
     let is_flag = |value: &[u8]| value == b"0" || value == b"1";
     let is_number = |value: &[u8]| (1..=9).contains(&value.len()) && value.iter().all(u8::is_ascii_digit);
