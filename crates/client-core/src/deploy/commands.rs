@@ -22,9 +22,9 @@ use super::record::{Deployment, Record, RecordError, Unreported, VERSION};
 use super::run::{Incoming, Run};
 use super::summary::{Status, Summary};
 use crate::artifact::{self, Artifact, Limits, Trust, VerifyKeys};
-use crate::boot::{BootControl, BootError, Partitions};
+use crate::boot::{self, BootError};
 use crate::install::InstallError;
-use crate::slot::{Slot, SlotError};
+use crate::slot::SlotError;
 
 /// What is trusted, and how much is taken from outside.
 #[derive(Debug)]
@@ -178,25 +178,20 @@ pub fn load(device: &mut Device<'_>) -> Result<Record, RecordError> {
 
 /// Whether no trial is open and the slot that runs is the one that boots next.
 fn is_settled(device: &mut Device<'_>) -> Result<bool, InstallError> {
-    let mut number = |slot| device.slots.partition_number(slot);
-    let partitions = match (number(Slot::A), number(Slot::B)) {
-        (Ok(a), Ok(b)) => Partitions::new(a, b)?,
+    match device.boot.check_configured() {
+        Ok(()) => {}
         // A device without slots has no trials.
-        (Err(SlotError::NotConfigured { .. }), _) | (_, Err(SlotError::NotConfigured { .. })) => {
-            return Ok(true);
-        }
-        (Err(error), _) | (_, Err(error)) => return Err(error.into()),
-    };
+        Err(BootError::Slot(SlotError::NotConfigured { .. })) => return Ok(true),
+        Err(error) => return Err(error.into()),
+    }
     let running = device.system.running_slot()?;
-    match BootControl::new(device.boot_env, partitions).settled(running) {
+    match boot::check_settled(device.boot, running) {
         Ok(()) => Ok(true),
         Err(BootError::OpenTrial { .. } | BootError::Disagrees { .. }) => Ok(false),
         Err(
             error @ (BootError::Env(_)
-            | BootError::SameNumber { .. }
-            | BootError::NotSet { .. }
-            | BootError::BadValue { .. }
-            | BootError::CanaryMissing { .. }
+            | BootError::Vars(_)
+            | BootError::Slot(_)
             | BootError::CannotBeArmed { .. }
             | BootError::NotOnTrial { .. }),
         ) => Err(error.into()),

@@ -10,6 +10,7 @@ use super::run::{Incoming, Run};
 use crate::artifact::{self, Artifact, Header, PayloadReader};
 use crate::boot::Verdict;
 use crate::install::{Arriving, Current, InstallError, RebootNeed};
+use crate::slot::Restart;
 
 impl Run<'_> {
     /// Does what `stage` is for.
@@ -141,7 +142,8 @@ impl Run<'_> {
         if self.deployment.reboots_itself {
             self.handler()?.reboot()?;
         } else {
-            self.system.reboot()?;
+            let restart = self.handler()?.restart()?;
+            self.system.reboot(&restart)?;
             self.halt(Halt::Rebooting);
         }
         Ok(Outcome::Done)
@@ -222,7 +224,10 @@ impl Run<'_> {
         let begun = if self.deployment.reboots_itself {
             self.handler().and_then(|handler| handler.reboot_back())
         } else {
-            self.system.reboot().map(|()| self.halt(Halt::Rebooting)).map_err(InstallError::from)
+            self.system
+                .reboot(&Restart::Plain)
+                .map(|()| self.halt(Halt::Rebooting))
+                .map_err(InstallError::from)
         };
         // Whether the old software is back is for the next stage to see.
         begun.map_or_else(

@@ -17,11 +17,11 @@ use super::report::{Report, Reported, Reporter};
 use super::scripts::ScriptRunner;
 use super::summary::{Held, Status, Summary};
 use crate::artifact::{Header, PayloadReader};
-use crate::boot::{BootEnv, Verdict};
+use crate::boot::{BootControl, Verdict};
 use crate::install::{
     InstallError, MissingHandler, Modules, PayloadHandler, ROOTFS_IMAGE, RootfsImage, WrittenImage,
 };
-use crate::slot::{Slots, System};
+use crate::slot::{Restart, Slots, System};
 use crate::state_store::StateStore;
 
 /// Characters of a remark that are kept; servers take no more either.
@@ -38,7 +38,7 @@ pub(super) enum Incoming<'i> {
 /// One deployment while a process works on it.
 pub(super) struct Run<'r> {
     /// What the handler is made of, until it is.
-    boot: Option<(&'r mut dyn BootEnv, &'r mut dyn Slots)>,
+    boot: Option<(&'r mut dyn BootControl, &'r mut dyn Slots)>,
     modules: Option<&'r mut dyn Modules>,
     pub(super) handler: Option<Box<dyn PayloadHandler + 'r>>,
     /// The handler was called, now or by an earlier process: it may have left something behind.
@@ -76,7 +76,7 @@ impl<'r> Run<'r> {
         options: &'r Options,
     ) -> Run<'r> {
         Run {
-            boot: Some((device.boot_env, device.slots)),
+            boot: Some((device.boot, device.slots)),
             modules: Some(device.modules),
             handler: None,
             begun: false,
@@ -113,8 +113,8 @@ impl<'r> Run<'r> {
         let handler: Box<dyn PayloadHandler + 'r> = if self.deployment.external {
             modules.open(&payload_type)?
         } else {
-            let (boot_env, slots) = self.boot.take().ok_or_else(unknown)?;
-            Box::new(RootfsImage::new(boot_env, slots, self.system)?)
+            let (boot, slots) = self.boot.take().ok_or_else(unknown)?;
+            Box::new(RootfsImage::new(boot, slots, self.system)?)
         };
         self.handler = Some(handler);
         Ok(())
@@ -122,8 +122,8 @@ impl<'r> Run<'r> {
 
     /// The built-in handler for an image that an earlier deployment wrote, after it was read again.
     pub(super) fn open_written(&mut self, image: WrittenImage) -> Result<(), InstallError> {
-        let (boot_env, slots) = self.boot.take().ok_or(InstallError::NothingWritten)?;
-        let mut handler = RootfsImage::new(boot_env, slots, self.system)?;
+        let (boot, slots) = self.boot.take().ok_or(InstallError::NothingWritten)?;
+        let mut handler = RootfsImage::new(boot, slots, self.system)?;
         handler.recognize(image, &mut self.observer)?;
         self.handler = Some(Box::new(handler));
         self.begun = true;
@@ -153,8 +153,8 @@ impl<'r> Run<'r> {
         let mut handler: Box<dyn PayloadHandler + 'r> = match (module, self.boot.take()) {
             (Some(module), _) => module,
             // Also where a module began and the new system has none: the boot environment knows enough.
-            (None, Some((boot_env, slots))) if payload_type == ROOTFS_IMAGE => {
-                Box::new(RootfsImage::new(boot_env, slots, self.system)?)
+            (None, Some((boot, slots))) if payload_type == ROOTFS_IMAGE => {
+                Box::new(RootfsImage::new(boot, slots, self.system)?)
             }
             (None, _) => Box::new(missing()),
         };
@@ -244,7 +244,7 @@ impl<'r> Run<'r> {
         self.drive(entry, None);
         if after.restarts && self.halt != Some(Halt::NotSaved) {
             // The record is settled; what runs is still what was given up.
-            match self.system.reboot() {
+            match self.system.reboot(&Restart::Plain) {
                 Ok(()) => self.halt(Halt::Rebooting),
                 Err(error) => log::error!("{}: cannot restart into the old software: {error}", self.label()),
             }
