@@ -15,12 +15,14 @@ use std::io::Read;
 
 use super::device::Device;
 use super::gates::{Answer, Gate, Gatekeeper, Question};
+use super::id::DeploymentId;
 use super::record::{
     CUT_DOWNLOADS_MAX, CutDownloads, Deployment, REBOOTS_MAX, Record, RecordError, SlotContent,
     TRANSITIONS_MAX, Unreported, VERSION,
 };
 use super::report::{DeployError, Held, Notice, Observer, Report, Reported, Reporter, Status, Summary};
 use super::scripts::{OnScriptFailure, ScriptPoint, ScriptRunner};
+use super::source::{SourceChanged, cause};
 use super::stage::{self, Conduct, Importance, Outcome, Resume, Stage};
 use crate::artifact::{self, Artifact, Header, Limits, PayloadReader, Trust, VerifyKeys};
 use crate::boot::{BootControl, BootEnv, BootError, Partitions, Verdict};
@@ -29,7 +31,6 @@ use crate::install::{
     RootfsImage, WrittenImage,
 };
 use crate::provides::{Provides, UNKNOWN_ARTIFACT};
-use crate::server::{Download, ServerError};
 use crate::slot::{Slot, SlotError, Slots, System};
 use crate::state_store::StateStore;
 
@@ -122,7 +123,7 @@ pub fn install(
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Order {
     /// Its id.
-    pub id: String,
+    pub id: DeploymentId,
     /// The artifact's name as the server tells it, until the artifact itself does.
     pub artifact_name: String,
 }
@@ -144,7 +145,7 @@ pub fn carry_out(
     let mut record = load(device)?;
     make_room(&mut record)?;
     let mut deployment = Deployment::new(order.artifact_name.clone(), String::new());
-    deployment.id = Some(order.id.clone());
+    deployment.id = Some(order.id.to_string());
     log::info!("deployment {}: artifact {}", order.id, order.artifact_name);
     let options = Options::default();
     let mut run = Run::new(device, record, deployment, &options);
@@ -209,7 +210,7 @@ fn is_settled(device: &mut Device<'_>) -> Result<bool, InstallError> {
 
 /// Whether what was being downloaded is another thing now: what came of it has no rest, and a new beginning may have.
 fn is_changed_source(error: &DeployError) -> bool {
-    matches!(Download::cause(error), Some(ServerError::ContentChanged { .. }))
+    cause::<SourceChanged>(error).is_some()
 }
 
 /// Makes sure that no other deployment is in progress.
