@@ -184,7 +184,7 @@ fn daemon(world: &CrashWorld, case: &Case, facts: &mut Facts) -> bool {
     let mut host = Board {
         world: world.clone(),
         machine: Machine::UBoot,
-        system: Restarting { running: Slot::A, rebooted: Rc::clone(&rebooted) },
+        system: Restarting::new(Slot::A, Rc::clone(&rebooted)),
         scripts: ScriptLog::default(),
         modules: Box::new(Handlers { world: world.clone(), kind: case.kind, facts: shared, restart }),
         gates: Box::new(AlwaysOpen),
@@ -532,7 +532,11 @@ fn new_tree() -> Vec<u8> {
 }
 
 fn build(payload_type: &str, files: &[MemoryFile]) -> Vec<u8> {
-    let mut spec = ArtifactSpec::module_image("new", &[artifacts::DEVICE_TYPE.to_owned()], payload_type);
+    let mut spec = ArtifactSpec::module_image(
+        artifacts::named("new"),
+        vec![artifacts::named(artifacts::DEVICE_TYPE)],
+        artifacts::named(payload_type),
+    );
     spec.provide_version(&SoftwareName::of_payload_type(payload_type), "new");
     spec.compression = CompressionLevel::default_of(Compression::None);
     artifacts::build(&spec, files, None)
