@@ -729,7 +729,7 @@ impl Reporter for ServerReporter {
         importance: Importance,
     ) -> Reported {
         let named = DeploymentId::remembered(id);
-        let words = substate.map(|substate| format!("{id} {} {substate}", report.name()));
+        let words = substate.map(|substate| format!("{id} {report:?} {substate}"));
         if words.as_ref().is_some_and(|words| importance == Importance::BestEffort && self.just_said(words)) {
             return Reported::Accepted;
         }
