@@ -4,16 +4,16 @@
 //! nothing about updates.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use client_core::agent::{Agent, AgentSettings, Event, Host};
 use client_core::clock::Clock;
 use client_core::deploy::scripts::ScriptRunner;
-use client_core::deploy::{Device, Notice, Observer, Policy, Reporter, Stage};
+use client_core::deploy::{DeploymentId, Device, Notice, Observer, Policy, Reporter, Stage};
 use client_core::install::{Progress, WriteStatistics};
 use client_core::schedule::Schedule;
-use client_core::server::{Api, Attribute, AttributeValue, DownloadSettings, Settings, Transport};
+use client_core::server::{Attribute, AttributeValue, DownloadSettings, Transport};
 use client_core::slot::System;
 use linux::daemon_process::PidFile;
 use linux::key_value_scripts::{self, RunLimits};
@@ -21,6 +21,7 @@ use linux::lock::LockError;
 use linux::signals;
 use linux::state_scripts::LinuxScripts;
 use linux::waiter::LinuxClock;
+use server_mender::{Api, Settings};
 
 #[cfg(feature = "dbus")]
 use crate::dbus::{AddOns, ControlMaps};
@@ -195,14 +196,15 @@ pub fn run(setup: &Setup, bootstrap: impl FnOnce(&Setup)) -> Result<(), AgentErr
     let mut waiter = WatchedWaiter::new(clock.waiter(), watchdog);
     log::info!("rust-ota {} started", env!("CARGO_PKG_VERSION"));
     notifier.ready();
-    let mut agent = Agent::new(&mut host, api, watched, &mut waiter, settings, schedule);
+    let server = Arc::new(Mutex::new(api));
+    let mut agent = Agent::new(&mut host, server.clone(), watched, &mut waiter, settings, schedule);
     #[cfg(feature = "dbus")]
-    if let Some(Err(error)) = add_ons.map(|add_ons| add_ons.start(agent.shared_api())) {
+    if let Some(Err(error)) = add_ons.map(|add_ons| add_ons.start(server)) {
         log::warn!("add-ons cannot be served: {error}");
     }
-    let ended = agent.run();
+    agent.run();
     notifier.stopping();
-    log::info!("{ended:?}: asked to stop");
+    log::info!("stopped: asked to stop");
     Ok(())
 }
 
@@ -344,7 +346,7 @@ impl Host for LinuxHost<'_> {
         Ok(Box::new(transport))
     }
 
-    fn begin_log(&mut self, id: &str) {
+    fn begin_log(&mut self, id: &DeploymentId) {
         match self.logs.open(id) {
             Ok(log) => drop(logger::tee(Some(log))),
             Err(error) => log::warn!("deployment {id} goes on without a log of its own: {error}"),
@@ -358,7 +360,7 @@ impl Host for LinuxHost<'_> {
         }
     }
 
-    fn log_messages(&mut self, id: &str) -> Vec<u8> {
+    fn log_messages(&mut self, id: &DeploymentId) -> Vec<u8> {
         self.logs
             .read_for_upload(id)
             .unwrap_or_else(|error| {

@@ -27,9 +27,10 @@ use client_core::deploy::gates::{AlwaysOpen, Gate, Gatekeeper};
 use client_core::deploy::record::Record;
 use client_core::install::NoModules;
 use client_core::schedule::Schedule;
-use client_core::server::{Api, DownloadSettings, Request, Response, Settings, Transport, TransportError};
+use client_core::server::{DownloadSettings, Request, Response, Transport, TransportError};
 use client_core::slot::{Restart, Slot};
 use client_core::state_store::TwoCopyRecord;
+use server_mender::{Api, Settings};
 use testkit::artifacts;
 use testkit::bootloader::{Behaviour, Boot};
 use testkit::choice::so_many;
@@ -247,7 +248,7 @@ fn daemon(
         retry_count: 3,
         download: DownloadSettings::default(),
     };
-    Agent::new(&mut host, api, clock, &mut waits, settings, schedule).run();
+    Agent::new(&mut host, Arc::new(Mutex::new(api)), clock, &mut waits, settings, schedule).run();
     keep.facts.restart = with.take();
     rebooted.get()
 }

@@ -33,12 +33,13 @@ use client_core::install::{
 };
 use client_core::schedule::Schedule;
 use client_core::server::{
-    Api, Attribute, DownloadSettings, Method, Request, Response, Settings, Transport, TransportError,
+    Attribute, DownloadSettings, Method, Request, Response, Transport, TransportError,
 };
 use client_core::slot::{Slot, SlotError, Slots};
 use client_core::state_store::{StateError, StateStore};
 use client_core::storage::BlockDevice;
 use linux::update_module::{ModuleSettings, UpdateModules};
+use server_mender::{Api, Settings};
 use testkit::artifacts::{self, MemoryFile};
 use testkit::clock::VirtualClock;
 use testkit::device::{KnownSystem, Notices};
@@ -628,9 +629,9 @@ impl Host for Machine {
     fn download_transport(&mut self) -> Result<Box<dyn Transport>, String> {
         Ok(Box::new(Wire(Arc::clone(&self.server))))
     }
-    fn begin_log(&mut self, _: &str) {}
+    fn begin_log(&mut self, _: &client_core::deploy::DeploymentId) {}
     fn end_log(&mut self) {}
-    fn log_messages(&mut self, _: &str) -> Vec<u8> {
+    fn log_messages(&mut self, _: &client_core::deploy::DeploymentId) -> Vec<u8> {
         Vec::new()
     }
     fn tell(&mut self, _: &Event<'_>) {}
@@ -775,7 +776,7 @@ fn process(plan: &Rc<Plan>, store: &Store, server: &Arc<Mutex<Server>>, time: &V
         retry_count: 0,
         download: DownloadSettings::default(),
     };
-    Agent::new(&mut host, api, clock, &mut waits, settings, schedule).run();
+    Agent::new(&mut host, Arc::new(Mutex::new(api)), clock, &mut waits, settings, schedule).run();
 }
 
 /// Writes out `(A B)xN`.

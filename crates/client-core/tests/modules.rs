@@ -36,10 +36,11 @@ use client_core::install::{
     SINGLE_FILE, SingleFile, WrittenImage,
 };
 use client_core::schedule::Schedule;
-use client_core::server::{Api, DownloadSettings, Request, Response, Settings, Transport, TransportError};
+use client_core::server::{DownloadSettings, Request, Response, Transport, TransportError};
 use client_core::slot::Slot;
 use client_core::state_store::TwoCopyRecord;
 use client_core::storage::BlockDevice;
+use server_mender::{Api, Settings};
 use testkit::artifacts::{self, MemoryFile};
 use testkit::choice::so_many;
 use testkit::clock::VirtualClock;
@@ -197,7 +198,7 @@ fn daemon(world: &CrashWorld, case: &Case, facts: &mut Facts) -> bool {
         retry_count: 3,
         download: DownloadSettings::default(),
     };
-    Agent::new(&mut host, api, clock, &mut waits, settings, schedule).run();
+    Agent::new(&mut host, Arc::new(Mutex::new(api)), clock, &mut waits, settings, schedule).run();
     rebooted.get()
 }
 

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use client_core::clock::{Clock, Paused};
 use client_core::deploy::gates::Gatekeeper;
-use client_core::server::{Api, Grant, TokenWatcher};
+use server_mender::{Api, Grant, TokenWatcher};
 use zbus::blocking::{Connection, MessageIterator, connection};
 
 use self::authentication::Authentication;

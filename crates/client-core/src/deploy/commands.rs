@@ -16,6 +16,7 @@ use super::device::Device;
 use super::ending::Command;
 use super::error::DeployError;
 use super::facts::{Conduct, Stage};
+use super::id::DeploymentId;
 use super::notice::{Notice, Observer};
 use super::plan::{self, Because, CommitOrder, Entry, Order, Resumption};
 use super::record::{Deployment, Record, RecordError, Unreported, VERSION};
@@ -118,7 +119,7 @@ fn no_handler(observer: &mut dyn Observer, error: InstallError) -> Summary {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ordered {
     /// Its id.
-    pub id: String,
+    pub id: DeploymentId,
     /// The artifact's name as the server tells it, until the artifact itself does.
     pub artifact_name: String,
 }
@@ -140,7 +141,7 @@ pub fn deploy(
     let mut record = load(device)?;
     admit(&mut record)?;
     let mut deployment = Deployment::new(order.artifact_name.clone(), String::new());
-    deployment.id = Some(order.id.clone());
+    deployment.id = Some(order.id.to_string());
     log::info!("{}: artifact {}", deployment.label(), order.artifact_name);
     let options = Options::default();
     let mut run = Run::new(device, record, deployment, &options);

@@ -6,7 +6,7 @@
 //!                 └ ending (decides: how it ended) ┘ record (what survives)  gates (who holds it up)
 //! ```
 //!
-//! [`plan`], `facts` and `ending` are pure. Only [`agent`](crate::agent) imports this module.
+//! [`plan`], `facts` and `ending` are pure. This module knows neither servers nor protocols: `server` and `agent` know it.
 
 mod bootstrap;
 mod commands;
@@ -16,6 +16,7 @@ mod ending;
 mod error;
 mod facts;
 pub mod gates;
+mod id;
 mod keep;
 mod notice;
 mod plan;
@@ -23,6 +24,7 @@ pub mod record;
 mod report;
 mod run;
 pub mod scripts;
+mod source;
 mod summary;
 
 pub use bootstrap::{bootstrap, bootstrap_provides};
@@ -33,6 +35,8 @@ pub use commands::{
 pub use device::Device;
 pub use error::DeployError;
 pub use facts::{Importance, Stage};
+pub use id::{DeploymentId, NotAnId};
 pub use notice::{Notice, Observer};
 pub use report::{NoReporter, Report, Reported, Reporter};
+pub use source::{SourceChanged, cause};
 pub use summary::{Held, Status, Summary};

@@ -15,6 +15,7 @@ use super::plan::{self, Entry, Found, Next, Outcome};
 use super::record::{Deployment, Record, TRANSITIONS_MAX, Unreported};
 use super::report::{Report, Reported, Reporter};
 use super::scripts::ScriptRunner;
+use super::source::{SourceChanged, cause};
 use super::summary::{Held, Status, Summary};
 use crate::artifact::{Header, PayloadReader};
 use crate::boot::{BootControl, Verdict};
@@ -569,5 +570,5 @@ impl<'r> Run<'r> {
 
 /// Whether what was being downloaded is another thing now: what came of it has no rest, and a new beginning may have.
 fn is_changed_source(error: &DeployError) -> bool {
-    matches!(crate::server::Download::cause(error), Some(crate::server::ServerError::ContentChanged { .. }))
+    cause::<SourceChanged>(error).is_some()
 }

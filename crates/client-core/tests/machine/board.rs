@@ -148,13 +148,13 @@ impl Host for Board {
     fn download_transport(&mut self) -> Result<Box<dyn Transport>, String> {
         Ok((self.wire)())
     }
-    fn begin_log(&mut self, id: &str) {
+    fn begin_log(&mut self, id: &client_core::deploy::DeploymentId) {
         self.logs.push(format!("begin {id}"));
     }
     fn end_log(&mut self) {
         self.logs.push("end".into());
     }
-    fn log_messages(&mut self, _: &str) -> Vec<u8> {
+    fn log_messages(&mut self, _: &client_core::deploy::DeploymentId) -> Vec<u8> {
         br#"{"timestamp":"2026-11-23T00:00:00Z","level":"error","message":"why"}"#.to_vec()
     }
     fn tell(&mut self, _: &Event<'_>) {}
