@@ -38,7 +38,7 @@ use client_core::server::{
 use client_core::slot::{Slot, SlotError, Slots};
 use client_core::state_store::{StateError, StateStore};
 use client_core::storage::BlockDevice;
-use linux::update_module::{ModuleSettings, UpdateModules};
+use linux::handlers::{ModuleSettings, UpdateModules};
 use testkit::artifacts::{self, MemoryFile};
 use testkit::clock::VirtualClock;
 use testkit::device::{KnownSystem, Notices};

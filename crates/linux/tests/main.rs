@@ -1,4 +1,4 @@
 //! All integration tests of this package, linked once.
 
-mod built_ins;
+mod handlers;
 mod update_module;

@@ -1,21 +1,16 @@
 //! Installing a payload: the seam every payload type implements, the streaming writer of a slot, and the
 //! built-in handlers for `rootfs-image`, `single-file` and `directory`.
 
-mod directory;
 mod error;
 pub mod files;
+mod image;
 mod payload_problem;
-mod replacement;
-mod rootfs_image;
-mod single_file;
 mod slot_writer;
 
-pub use directory::DirectoryTree;
 pub use error::InstallError;
-pub use files::{Files, FilesError};
+pub use files::{BUILT_IN, DirectoryTree, Files, FilesError, SingleFile};
+pub use image::RootfsImage;
 pub use payload_problem::PayloadProblem;
-pub use rootfs_image::RootfsImage;
-pub use single_file::{BUILT_IN, SingleFile};
 pub use slot_writer::{SlotWriter, WriteStatistics, Written, WrittenImage};
 
 use crate::artifact::{Header, PayloadReader};

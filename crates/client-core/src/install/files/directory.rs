@@ -5,12 +5,14 @@
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
-use super::files::{Files, Kind, Node};
 use super::replacement::{self, Begun, Replacement};
 use super::single_file::{check_room, clean_up, destination, payload, roll_back, take_in};
-use super::{Arriving, InstallError, PayloadHandler, PayloadProblem, Progress, RebootNeed, WrittenImage};
+use super::{Files, Kind, Node};
 use crate::artifact::tree::{Attributes, MemberKind, MemberReader, TreeRules};
 use crate::boot::Verdict;
+use crate::install::{
+    Arriving, InstallError, PayloadHandler, PayloadProblem, Progress, RebootNeed, WrittenImage,
+};
 
 const ARCHIVE: &str = "update.tar";
 /// What a file takes on disk besides its content, and the unit of that: a block.

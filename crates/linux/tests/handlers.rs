@@ -17,7 +17,7 @@ use client_core::artifact::write::ArtifactSpec;
 use client_core::artifact::{self, Limits, Trust};
 use client_core::install::PreferBuiltIn;
 use client_core::install::{Arriving, Current, InstallError, Modules, PayloadHandler, Progress, RebootNeed};
-use linux::update_module::{ModuleSettings, UpdateModules};
+use linux::handlers::{ModuleSettings, UpdateModules};
 use testkit::artifacts::{self, DEVICE_TYPE, MemoryFile};
 
 /// Nothing legal here takes so long, not even on a machine with much else to do.

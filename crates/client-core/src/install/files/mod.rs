@@ -1,5 +1,12 @@
 //! The files of the device, for payloads that are files.
 
+mod directory;
+mod replacement;
+mod single_file;
+
+pub use directory::DirectoryTree;
+pub use single_file::{BUILT_IN, SingleFile};
+
 use std::fmt;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};

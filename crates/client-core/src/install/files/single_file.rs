@@ -6,10 +6,12 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use super::files::{Files, FilesError, Kind, Node};
 use super::replacement::{self, Begun, Replacement};
-use super::{Arriving, InstallError, PayloadHandler, PayloadProblem, Progress, RebootNeed, WrittenImage};
+use super::{Files, FilesError, Kind, Node};
 use crate::boot::Verdict;
+use crate::install::{
+    Arriving, InstallError, PayloadHandler, PayloadProblem, Progress, RebootNeed, WrittenImage,
+};
 
 /// A file of this name in the `tmp` directory of a file tree says that a built-in handler began with that payload.
 pub const BUILT_IN: &str = "built-in";

@@ -26,8 +26,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::files::{Files, FilesError, Found, Kind, Node};
-use super::{InstallError, PayloadProblem};
+use super::{Files, FilesError, Found, Kind, Node};
+use crate::install::{InstallError, PayloadProblem};
 
 /// Bytes of the journal: three paths and some words.
 const JOURNAL_BYTES: u64 = 64 * 1024;
