@@ -8,9 +8,8 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use client_core::boot::Verdict;
 use client_core::clock::Clock;
-use client_core::install::{Arriving, InstallError, PayloadHandler, Progress, RebootNeed, WrittenImage};
+use client_core::install::{Arriving, InstallError, PayloadHandler, Progress, WrittenImage};
 use nix::errno::Errno;
 
 use crate::payload_tree::Tree;
@@ -117,47 +116,7 @@ impl PayloadHandler for Scripts {
         Ok(())
     }
 
-    fn needs_reboot(&mut self) -> Result<RebootNeed, InstallError> {
-        Ok(RebootNeed::None)
-    }
-
-    fn supports_rollback(&mut self) -> Result<bool, InstallError> {
-        Ok(false)
-    }
-
-    fn reboot(&mut self) -> Result<(), InstallError> {
-        Ok(())
-    }
-
-    fn verify_reboot(&mut self) -> Result<(), InstallError> {
-        Ok(())
-    }
-
-    fn reboot_back(&mut self) -> Result<(), InstallError> {
-        Ok(())
-    }
-
-    fn verify_reboot_back(&mut self) -> Result<(), InstallError> {
-        Ok(())
-    }
-
-    fn commit(&mut self) -> Result<(), InstallError> {
-        Ok(())
-    }
-
-    fn roll_back(&mut self) -> Result<(), InstallError> {
-        Ok(())
-    }
-
-    fn fail(&mut self) -> Result<(), InstallError> {
-        Ok(())
-    }
-
     fn clean_up(&mut self) -> Result<(), InstallError> {
         self.tree.remove()
-    }
-
-    fn verdict(&mut self) -> Result<Option<Verdict>, InstallError> {
-        Ok(None)
     }
 }

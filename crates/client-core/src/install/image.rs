@@ -174,14 +174,6 @@ impl PayloadHandler for RootfsImage<'_> {
         Ok(self.boot.roll_back(original)?)
     }
 
-    fn fail(&mut self) -> Result<(), InstallError> {
-        Ok(())
-    }
-
-    fn clean_up(&mut self) -> Result<(), InstallError> {
-        Ok(())
-    }
-
     fn verdict(&mut self) -> Result<Option<Verdict>, InstallError> {
         Ok(Some(self.environment_verdict()?))
     }

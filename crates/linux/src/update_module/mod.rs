@@ -14,9 +14,10 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use client_core::boot::Verdict;
 use client_core::clock::Clock;
-use client_core::install::{Arriving, InstallError, PayloadHandler, Progress, RebootNeed, WrittenImage};
+use client_core::install::{
+    Arriving, InstallError, PayloadHandler, Progress, RebootNeed, Step, WrittenImage,
+};
 
 use crate::payload_tree::Tree;
 use crate::process_group::{Ended, LAST_WORDS, Output, ProcessGroup, SMALL_STACK};
@@ -49,6 +50,22 @@ enum State {
 }
 
 impl State {
+    /// The state of a step.
+    fn of(step: Step) -> State {
+        match step {
+            Step::NeedsReboot => State::NeedsArtifactReboot,
+            Step::SupportsRollback => State::SupportsRollback,
+            Step::Reboot => State::ArtifactReboot,
+            Step::VerifyReboot => State::ArtifactVerifyReboot,
+            Step::RebootBack => State::ArtifactRollbackReboot,
+            Step::VerifyRebootBack => State::ArtifactVerifyRollbackReboot,
+            Step::Commit => State::ArtifactCommit,
+            Step::RollBack => State::ArtifactRollback,
+            Step::Fail => State::ArtifactFailure,
+            Step::CleanUp => State::Cleanup,
+        }
+    }
+
     /// The first argument of the module.
     fn name(self) -> &'static str {
         match self {
@@ -259,32 +276,8 @@ impl PayloadHandler for UpdateModule {
         self.ask_for(State::SupportsRollback, &[("No", false), ("Yes", true)])
     }
 
-    fn reboot(&mut self) -> Result<(), InstallError> {
-        self.act(State::ArtifactReboot)
-    }
-
-    fn verify_reboot(&mut self) -> Result<(), InstallError> {
-        self.act(State::ArtifactVerifyReboot)
-    }
-
-    fn reboot_back(&mut self) -> Result<(), InstallError> {
-        self.act(State::ArtifactRollbackReboot)
-    }
-
-    fn verify_reboot_back(&mut self) -> Result<(), InstallError> {
-        self.act(State::ArtifactVerifyRollbackReboot)
-    }
-
-    fn commit(&mut self) -> Result<(), InstallError> {
-        self.act(State::ArtifactCommit)
-    }
-
-    fn roll_back(&mut self) -> Result<(), InstallError> {
-        self.act(State::ArtifactRollback)
-    }
-
-    fn fail(&mut self) -> Result<(), InstallError> {
-        self.act(State::ArtifactFailure)
+    fn otherwise(&mut self, step: Step) -> Result<(), InstallError> {
+        self.act(State::of(step))
     }
 
     fn clean_up(&mut self) -> Result<(), InstallError> {
@@ -298,10 +291,6 @@ impl PayloadHandler for UpdateModule {
             return cleaned;
         }
         self.tree.remove().and(cleaned)
-    }
-
-    fn verdict(&mut self) -> Result<Option<Verdict>, InstallError> {
-        Ok(None)
     }
 }
 

@@ -9,10 +9,7 @@ use super::replacement::{self, Begun, Replacement};
 use super::single_file::{check_room, clean_up, destination, payload, roll_back, take_in};
 use super::{Files, Kind, Node};
 use crate::artifact::tree::{Attributes, MemberKind, MemberReader, TreeRules};
-use crate::boot::Verdict;
-use crate::install::{
-    Arriving, InstallError, PayloadHandler, PayloadProblem, Progress, RebootNeed, WrittenImage,
-};
+use crate::install::{Arriving, InstallError, PayloadHandler, PayloadProblem, Progress, WrittenImage};
 
 const ARCHIVE: &str = "update.tar";
 /// What a file takes on disk besides its content, and the unit of that: a block.
@@ -102,49 +99,16 @@ impl<F: Files> PayloadHandler for DirectoryTree<F> {
         replacement.put_directory()
     }
 
-    fn needs_reboot(&mut self) -> Result<RebootNeed, InstallError> {
-        Ok(RebootNeed::None)
-    }
-
     fn supports_rollback(&mut self) -> Result<bool, InstallError> {
         Ok(true)
-    }
-
-    fn reboot(&mut self) -> Result<(), InstallError> {
-        Ok(())
-    }
-
-    fn verify_reboot(&mut self) -> Result<(), InstallError> {
-        Ok(())
-    }
-
-    fn reboot_back(&mut self) -> Result<(), InstallError> {
-        Ok(())
-    }
-
-    fn verify_reboot_back(&mut self) -> Result<(), InstallError> {
-        Ok(())
-    }
-
-    fn commit(&mut self) -> Result<(), InstallError> {
-        // As for a single file: the old tree goes with the cleaning up.
-        Ok(())
     }
 
     fn roll_back(&mut self) -> Result<(), InstallError> {
         roll_back(&mut self.files)
     }
 
-    fn fail(&mut self) -> Result<(), InstallError> {
-        Ok(())
-    }
-
     fn clean_up(&mut self) -> Result<(), InstallError> {
         clean_up(&mut self.files)
-    }
-
-    fn verdict(&mut self) -> Result<Option<Verdict>, InstallError> {
-        Ok(None)
     }
 }
 

@@ -8,10 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::replacement::{self, Begun, Replacement};
 use super::{Files, FilesError, Kind, Node};
-use crate::boot::Verdict;
-use crate::install::{
-    Arriving, InstallError, PayloadHandler, PayloadProblem, Progress, RebootNeed, WrittenImage,
-};
+use crate::install::{Arriving, InstallError, PayloadHandler, PayloadProblem, Progress, WrittenImage};
 
 /// A file of this name in the `tmp` directory of a file tree says that a built-in handler began with that payload.
 pub const BUILT_IN: &str = "built-in";
@@ -119,49 +116,16 @@ impl<F: Files> PayloadHandler for SingleFile<F> {
         replacement.put_file()
     }
 
-    fn needs_reboot(&mut self) -> Result<RebootNeed, InstallError> {
-        Ok(RebootNeed::None)
-    }
-
     fn supports_rollback(&mut self) -> Result<bool, InstallError> {
         Ok(true)
-    }
-
-    fn reboot(&mut self) -> Result<(), InstallError> {
-        Ok(())
-    }
-
-    fn verify_reboot(&mut self) -> Result<(), InstallError> {
-        Ok(())
-    }
-
-    fn reboot_back(&mut self) -> Result<(), InstallError> {
-        Ok(())
-    }
-
-    fn verify_reboot_back(&mut self) -> Result<(), InstallError> {
-        Ok(())
-    }
-
-    fn commit(&mut self) -> Result<(), InstallError> {
-        // It is in place. What is kept of the old one goes with the cleaning up: a power cut before leads back.
-        Ok(())
     }
 
     fn roll_back(&mut self) -> Result<(), InstallError> {
         roll_back(&mut self.files)
     }
 
-    fn fail(&mut self) -> Result<(), InstallError> {
-        Ok(())
-    }
-
     fn clean_up(&mut self) -> Result<(), InstallError> {
         clean_up(&mut self.files)
-    }
-
-    fn verdict(&mut self) -> Result<Option<Verdict>, InstallError> {
-        Ok(None)
     }
 }
 
