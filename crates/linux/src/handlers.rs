@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use client_core::clock::Clock;
 use client_core::install::{
-    BUILT_IN, DIRECTORY, DirectoryTree, InstallError, Modules, PayloadHandler, PreferBuiltIn, SINGLE_FILE,
-    SingleFile,
+    Candidates, DIRECTORY, DirectoryTree, HandledBy, InstallError, Modules, PayloadHandler, PreferBuiltIn,
+    SINGLE_FILE, SingleFile, UpdateModuleFile,
 };
 
 use crate::files::LinuxFiles;
@@ -19,6 +19,8 @@ use crate::update_module::UpdateModule;
 
 /// Where modules of this version lie, under the data directory.
 const MODULES: &str = "modules/v3";
+/// In the tree of a payload with which a handler of files or trees began when the record did not say who it was.
+const BUILT_IN_MARK: &str = "tmp/built-in";
 
 /// Where modules are, and how they are called.
 #[derive(Clone)]
@@ -35,97 +37,88 @@ pub struct ModuleSettings {
     pub clock: Option<Arc<dyn Clock>>,
 }
 
-/// The update modules of this device.
+/// The handlers of this device.
 pub struct UpdateModules {
     settings: ModuleSettings,
 }
 
 impl UpdateModules {
-    /// The modules that `settings` lead to.
+    /// The handlers that `settings` lead to.
     pub fn new(settings: ModuleSettings) -> UpdateModules {
         UpdateModules { settings }
     }
 
+    /// Where the update module for `payload_type` lies. A payload type is one plain path component.
     fn place(&self, payload_type: &str) -> PathBuf {
         self.settings.data_directory.join(MODULES).join(payload_type)
     }
 
-    /// The executable for `payload_type`, where there is one. A payload type is one plain path component.
-    fn find(&self, payload_type: &str) -> Option<PathBuf> {
-        let module = self.place(payload_type);
-        let is_executable = fs::metadata(&module)
-            .is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0);
+    fn tree(&self) -> Tree {
+        Tree::at(&self.settings.datastore)
+    }
+
+    fn update_module(&self, payload_type: &str) -> UpdateModule {
         // The module is started in its file tree: a relative path would lead elsewhere there.
-        is_executable.then(|| std::path::absolute(&module).unwrap_or(module))
-    }
-}
-
-impl Modules for UpdateModules {
-    fn replaces(&self, payload_type: &str) -> bool {
-        !self.settings.prefer_built_in.includes(payload_type) && self.find(payload_type).is_some()
-    }
-
-    fn open<'m>(&'m mut self, payload_type: &str) -> Result<Box<dyn PayloadHandler + 'm>, InstallError> {
-        let ModuleSettings { datastore, timeout, clock, prefer_built_in, .. } = &self.settings;
-        let built_ins = BuiltIns { tree: Tree::at(datastore), timeout: *timeout, clock: clock.as_ref() };
-        let module = match (self.find(payload_type), built_ins.open(payload_type)) {
-            (Some(module), None) => module,
-            // A deployment is never taken up by another handler than the one that began it.
-            (Some(module), Some(_)) if !prefer_built_in.includes(payload_type) && !built_ins.began() => {
-                module
-            }
-            (_, Some(built_in)) => {
-                log::info!("payload type {payload_type}: built in");
-                return Ok(built_in);
-            }
-            (None, None) => {
-                let payload_type = payload_type.to_owned();
-                let path = self.place(&payload_type);
-                return Err(match path.is_file() {
-                    true => InstallError::ModuleNotExecutable { payload_type, path },
-                    false => InstallError::UnknownPayloadType { payload_type },
-                });
-            }
-        };
-        log::info!("payload type {payload_type}: update module {}", module.display());
-        Ok(Box::new(UpdateModule {
+        let place = self.place(payload_type);
+        UpdateModule {
             name: payload_type.to_owned(),
-            module,
-            tree: Tree::at(&self.settings.datastore),
+            module: std::path::absolute(&place).unwrap_or(place),
+            tree: self.tree(),
             timeout: self.settings.timeout,
             clock: self.settings.clock.clone(),
-        }))
-    }
-}
-
-/// The handlers of this program.
-pub struct BuiltIns<'s> {
-    /// Where the payload lies.
-    pub tree: Tree,
-    /// How long the programs of one payload may take together.
-    pub timeout: Duration,
-    /// Says when the process is asked to stop.
-    pub clock: Option<&'s Arc<dyn Clock>>,
-}
-
-impl BuiltIns<'_> {
-    /// Whether one of them began with the payload that is there. It goes on then, whatever is installed meanwhile.
-    pub fn began(&self) -> bool {
-        self.tree.path("tmp").join(BUILT_IN).exists()
+        }
     }
 
-    /// The handler of `payload_type`, if it is one of these.
-    pub fn open<'m>(&self, payload_type: &str) -> Option<Box<dyn PayloadHandler + 'm>> {
-        let files = || LinuxFiles::new(self.tree.clone());
+    fn built_in(&self, payload_type: &str) -> Option<Box<dyn PayloadHandler>> {
+        let files = || LinuxFiles::new(self.tree());
         match payload_type {
             SINGLE_FILE => Some(Box::new(SingleFile::new(files()))),
             DIRECTORY => Some(Box::new(DirectoryTree::new(files()))),
             SCRIPT => Some(Box::new(Scripts {
-                tree: self.tree.clone(),
-                timeout: self.timeout,
-                clock: self.clock.cloned(),
+                tree: self.tree(),
+                timeout: self.settings.timeout,
+                clock: self.settings.clock.clone(),
             })),
             _ => None,
+        }
+    }
+}
+
+impl Modules for UpdateModules {
+    fn candidates(&self, payload_type: &str) -> Candidates {
+        let place = self.place(payload_type);
+        let update_module = match fs::metadata(&place) {
+            Ok(found) if found.is_file() && found.permissions().mode() & 0o111 != 0 => {
+                UpdateModuleFile::Executable
+            }
+            Ok(found) if found.is_file() => UpdateModuleFile::NotExecutable(place),
+            Ok(_) | Err(_) => UpdateModuleFile::Missing,
+        };
+        Candidates {
+            update_module,
+            built_in: self.built_in(payload_type).is_some(),
+            prefers_built_in: self.settings.prefer_built_in.includes(payload_type),
+            marked_built_in: self.tree().path(BUILT_IN_MARK).exists(),
+        }
+    }
+
+    fn open<'m>(
+        &'m mut self,
+        payload_type: &str,
+        by: HandledBy,
+    ) -> Result<Box<dyn PayloadHandler + 'm>, InstallError> {
+        match by {
+            HandledBy::UpdateModule => {
+                let module = self.update_module(payload_type);
+                log::info!("payload type {payload_type}: update module {}", module.module.display());
+                Ok(Box::new(module))
+            }
+            HandledBy::BuiltIn => {
+                let unknown = InstallError::UnknownPayloadType { payload_type: payload_type.to_owned() };
+                let handler = self.built_in(payload_type).ok_or(unknown)?;
+                log::info!("payload type {payload_type}: built in");
+                Ok(handler)
+            }
         }
     }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use client_core::clock::Clock;
-use client_core::install::{Arriving, InstallError, PayloadHandler, Progress, WrittenImage};
+use client_core::install::{Arriving, InstallError, PayloadHandler, Progress};
 use nix::errno::Errno;
 
 use crate::payload_tree::Tree;
@@ -97,12 +97,6 @@ impl PayloadHandler for Scripts {
         self.tree.create(arriving)?;
         self.tree.store_files(arriving.payload, progress)
     }
-
-    fn image(&self) -> Option<WrittenImage> {
-        None
-    }
-
-    fn restore(&mut self, _: Option<WrittenImage>) {}
 
     fn install(&mut self) -> Result<(), InstallError> {
         let scripts = self.find().map_err(|error| InstallError::Handler {

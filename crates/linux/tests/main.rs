@@ -1,4 +1,5 @@
 //! All integration tests of this package, linked once.
 
 mod handlers;
+mod seams;
 mod update_module;

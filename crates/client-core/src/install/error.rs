@@ -70,6 +70,23 @@ pub enum InstallError {
         /// What was found.
         found: Verdict,
     },
+    /// A handler wants to keep more than there is room for.
+    StateTooLarge {
+        /// Bytes of what it wants to keep.
+        need_bytes: usize,
+        /// The most it may.
+        limit_bytes: usize,
+    },
+    /// What a handler kept is not what it can have kept.
+    BadState {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// What a handler has to find again could not be saved.
+    StateNotKept {
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// A handler's own step failed.
     Handler {
         /// The step.
@@ -122,6 +139,15 @@ impl fmt::Display for InstallError {
             InstallError::NotBack { found } => {
                 write!(f, "after the restart the old software is not back: {found}")
             }
+            InstallError::StateTooLarge { need_bytes, limit_bytes } => {
+                write!(f, "the handler of the payload keeps {need_bytes} bytes, more than {limit_bytes}")
+            }
+            InstallError::BadState { reason } => {
+                write!(f, "what the handler of the payload kept cannot be understood: {reason}")
+            }
+            InstallError::StateNotKept { source } => {
+                write!(f, "cannot save what the handler of the payload keeps: {source}")
+            }
             InstallError::Handler { step, reason } => write!(f, "{step} failed: {reason}"),
             InstallError::UnknownPayloadType { payload_type } => {
                 write!(f, "no update module for payload type {payload_type:?}")
@@ -144,6 +170,7 @@ impl std::error::Error for InstallError {
             InstallError::Boot(error) => error.source(),
             InstallError::Slot(error) => error.source(),
             InstallError::Storage { source, .. } => Some(source),
+            InstallError::StateNotKept { source } => Some(&**source),
             InstallError::Files(error) => error.source(),
             InstallError::SlotTooSmall { .. }
             | InstallError::FileCount { .. }
@@ -152,6 +179,8 @@ impl std::error::Error for InstallError {
             | InstallError::NothingWritten
             | InstallError::NotOnTrial { .. }
             | InstallError::NotBack { .. }
+            | InstallError::StateTooLarge { .. }
+            | InstallError::BadState { .. }
             | InstallError::Handler { .. }
             | InstallError::UnknownPayloadType { .. }
             | InstallError::ModuleNotExecutable { .. }

@@ -1,6 +1,6 @@
 //! The seam of payload types: what a handler does in each stage of a deployment.
 
-use super::{InstallError, WriteStatistics, WrittenImage};
+use super::{HandlerState, InstallError, WriteStatistics, WrittenImage};
 use crate::artifact::{Header, PayloadReader};
 use crate::boot::Verdict;
 
@@ -16,7 +16,6 @@ pub enum RebootNeed {
 }
 
 /// A payload on its way in, with what its handler may know about it and about the device.
-#[derive(Debug)]
 pub struct Arriving<'a> {
     /// The artifact's header, verified.
     pub header: &'a Header,
@@ -24,6 +23,21 @@ pub struct Arriving<'a> {
     pub current: Current<'a>,
     /// The files.
     pub payload: &'a mut PayloadReader,
+    /// Takes what a later process has to know.
+    pub state: &'a mut dyn StateKeeper,
+}
+
+/// Where a handler keeps what a later process has to know.
+pub trait StateKeeper {
+    /// Takes `state` in place of what was there before. It is durable when the next stage has begun.
+    fn set(&mut self, state: HandlerState);
+
+    /// Makes what was set last durable at once: all or nothing, done on return. May be called at any time of a download,
+    /// and as often as the handler likes to pay for a write of the record.
+    ///
+    /// # Errors
+    /// When it may not be durable.
+    fn save(&mut self) -> Result<(), InstallError>;
 }
 
 /// What the device is before a deployment changes it.
@@ -83,11 +97,19 @@ pub trait PayloadHandler {
         progress: &mut dyn Progress,
     ) -> Result<(), InstallError>;
 
-    /// What a later process must know to go on: stored in the record when `download` is done.
-    fn image(&self) -> Option<WrittenImage>;
+    /// Takes back what was [set](StateKeeper::set) last in an earlier process; an empty state where nothing was. Not
+    /// called where another handler began that is gone.
+    fn restore(&mut self, _: HandlerState) {}
 
-    /// Takes back what [`image`](PayloadHandler::image) returned in an earlier process.
-    fn restore(&mut self, image: Option<WrittenImage>);
+    /// Whether `download` overwrites the slot that does not run.
+    fn overwrites_slot(&self) -> bool {
+        false
+    }
+
+    /// The image that a payload left in a slot: what a later deployment may go back to.
+    fn image(&self) -> Option<WrittenImage> {
+        None
+    }
 
     /// Makes the new software the one that is tried next.
     ///

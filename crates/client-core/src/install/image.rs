@@ -1,7 +1,8 @@
 //! The built-in handler of `rootfs-image`: one image to the slot that does not run, a trial boot, a commit.
 
 use super::{
-    Arriving, InstallError, PayloadHandler, Progress, RebootNeed, SlotWriter, Written, WrittenImage,
+    Arriving, HandlerState, InstallError, PayloadHandler, Progress, RebootNeed, SlotWriter, Written,
+    WrittenImage,
 };
 use crate::boot::{BootControl, BootEnv, Partitions, Verdict, verdict};
 use crate::slot::{Slot, Slots, System};
@@ -82,17 +83,26 @@ impl PayloadHandler for RootfsImage<'_> {
         // Here the artifact has ended properly and every byte of it was accounted for in the manifest.
         let (written, statistics) = writer.finish(sha256, progress)?;
         progress.finished(&statistics);
+        arriving.state.set(HandlerState::of(written.image())?);
         self.image = Some(written.image().clone());
         self.written = Some(written);
         Ok(())
     }
 
-    fn image(&self) -> Option<WrittenImage> {
-        self.image.clone()
+    fn restore(&mut self, state: HandlerState) {
+        // Without an image nothing is installed or committed, and the boot environment tells what there is to undo.
+        self.image = state.read().unwrap_or_else(|error| {
+            log::error!("what was written where is not known any more: {error}");
+            None
+        });
     }
 
-    fn restore(&mut self, image: Option<WrittenImage>) {
-        self.image = image;
+    fn overwrites_slot(&self) -> bool {
+        true
+    }
+
+    fn image(&self) -> Option<WrittenImage> {
+        self.image.clone()
     }
 
     fn install(&mut self) -> Result<(), InstallError> {

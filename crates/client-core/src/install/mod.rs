@@ -6,15 +6,17 @@ pub mod files;
 mod handler;
 mod image;
 mod payload_problem;
+mod recorded;
 mod registry;
 mod slot_writer;
 
 pub use error::InstallError;
-pub use files::{BUILT_IN, DirectoryTree, Files, FilesError, SingleFile};
-pub use handler::{Arriving, Current, PayloadHandler, Progress, RebootNeed, Step};
+pub use files::{DirectoryTree, Files, FilesError, SingleFile};
+pub use handler::{Arriving, Current, PayloadHandler, Progress, RebootNeed, StateKeeper, Step};
 pub use image::RootfsImage;
 pub use payload_problem::PayloadProblem;
-pub use registry::{MissingHandler, Modules, NoModules, PreferBuiltIn};
+pub use recorded::{HandledBy, HandlerState, RecordedHandler};
+pub use registry::{Candidates, Modules, NoModules, PreferBuiltIn, Registry, UpdateModuleFile};
 pub use slot_writer::{SlotWriter, WriteStatistics, Written, WrittenImage};
 
 use crate::boot::{BootControl, BootError};

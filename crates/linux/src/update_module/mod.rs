@@ -15,9 +15,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use client_core::clock::Clock;
-use client_core::install::{
-    Arriving, InstallError, PayloadHandler, Progress, RebootNeed, Step, WrittenImage,
-};
+use client_core::install::{Arriving, InstallError, PayloadHandler, Progress, RebootNeed, Step};
 
 use crate::payload_tree::Tree;
 use crate::process_group::{Ended, LAST_WORDS, Output, ProcessGroup, SMALL_STACK};
@@ -255,12 +253,6 @@ impl PayloadHandler for UpdateModule {
         // What the module has put into `tmp` has to be there after a power cut too.
         sync_file_system(&self.tree).map_err(|error| self.tree.error("sync", error))
     }
-
-    fn image(&self) -> Option<WrittenImage> {
-        None
-    }
-
-    fn restore(&mut self, _: Option<WrittenImage>) {}
 
     fn install(&mut self) -> Result<(), InstallError> {
         self.act(State::ArtifactInstall)

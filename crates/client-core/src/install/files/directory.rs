@@ -6,10 +6,10 @@ use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
 use super::replacement::{self, Begun, Replacement};
-use super::single_file::{check_room, clean_up, destination, payload, roll_back, take_in};
+use super::single_file::{check_room, clean_up, destination, payload, roll_back};
 use super::{Files, Kind, Node};
 use crate::artifact::tree::{Attributes, MemberKind, MemberReader, TreeRules};
-use crate::install::{Arriving, InstallError, PayloadHandler, PayloadProblem, Progress, WrittenImage};
+use crate::install::{Arriving, HandlerState, InstallError, PayloadHandler, PayloadProblem, Progress};
 
 const ARCHIVE: &str = "update.tar";
 /// What a file takes on disk besides its content, and the unit of that: a block.
@@ -18,12 +18,14 @@ const BLOCK_BYTES: u64 = 4096;
 /// Installs a directory tree.
 pub struct DirectoryTree<F> {
     files: F,
+    /// Not a module that is gone.
+    began: bool,
 }
 
 impl<F: Files> DirectoryTree<F> {
     /// With the files of the device.
     pub fn new(files: F) -> DirectoryTree<F> {
-        DirectoryTree { files }
+        DirectoryTree { files, began: false }
     }
 
     /// Where the tree goes, if it can go there. Changes nothing.
@@ -65,7 +67,8 @@ impl<F: Files> PayloadHandler for DirectoryTree<F> {
         arriving: &mut Arriving<'_>,
         progress: &mut dyn Progress,
     ) -> Result<(), InstallError> {
-        take_in(&mut self.files, arriving, progress)?;
+        self.began = true;
+        self.files.store(arriving, progress)?;
         let destination = self.plan()?;
         let mut members = archive(&mut self.files)?;
         let mut names = TreeRules::default();
@@ -79,11 +82,9 @@ impl<F: Files> PayloadHandler for DirectoryTree<F> {
         check_room(&mut self.files, Path::new(&destination), bytes)
     }
 
-    fn image(&self) -> Option<WrittenImage> {
-        None
+    fn restore(&mut self, _: HandlerState) {
+        self.began = true;
     }
-
-    fn restore(&mut self, _: Option<WrittenImage>) {}
 
     fn install(&mut self) -> Result<(), InstallError> {
         let destination = match Replacement::take_up(&mut self.files)? {
@@ -104,7 +105,7 @@ impl<F: Files> PayloadHandler for DirectoryTree<F> {
     }
 
     fn roll_back(&mut self) -> Result<(), InstallError> {
-        roll_back(&mut self.files)
+        roll_back(&mut self.files, self.began)
     }
 
     fn clean_up(&mut self) -> Result<(), InstallError> {

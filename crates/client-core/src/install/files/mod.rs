@@ -5,7 +5,7 @@ mod replacement;
 mod single_file;
 
 pub use directory::DirectoryTree;
-pub use single_file::{BUILT_IN, SingleFile};
+pub use single_file::SingleFile;
 
 use std::fmt;
 use std::io::{self, Read};

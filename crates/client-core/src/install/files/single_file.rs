@@ -8,10 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::replacement::{self, Begun, Replacement};
 use super::{Files, FilesError, Kind, Node};
-use crate::install::{Arriving, InstallError, PayloadHandler, PayloadProblem, Progress, WrittenImage};
-
-/// A file of this name in the `tmp` directory of a file tree says that a built-in handler began with that payload.
-pub const BUILT_IN: &str = "built-in";
+use crate::install::{Arriving, HandlerState, InstallError, PayloadHandler, PayloadProblem, Progress};
 
 /// Longest line of a payload file that says one thing: a path.
 const LINE_BYTES: u64 = 4096;
@@ -21,6 +18,8 @@ const DEFAULT_MODE: u32 = 0o600;
 /// Installs one file.
 pub struct SingleFile<F> {
     files: F,
+    /// Not a module that is gone.
+    began: bool,
 }
 
 /// What the payload asks for.
@@ -33,7 +32,7 @@ struct Plan {
 impl<F: Files> SingleFile<F> {
     /// With the files of the device.
     pub fn new(files: F) -> SingleFile<F> {
-        SingleFile { files }
+        SingleFile { files, began: false }
     }
 
     /// Reads what the payload asks for and looks whether it can be done. Changes nothing.
@@ -80,7 +79,8 @@ impl<F: Files> PayloadHandler for SingleFile<F> {
         arriving: &mut Arriving<'_>,
         progress: &mut dyn Progress,
     ) -> Result<(), InstallError> {
-        take_in(&mut self.files, arriving, progress)?;
+        self.began = true;
+        self.files.store(arriving, progress)?;
         let plan = self.plan()?;
         let mut bytes = 0;
         let mut source = self.files.open(&plan.source)?;
@@ -97,11 +97,9 @@ impl<F: Files> PayloadHandler for SingleFile<F> {
         check_room(&mut self.files, Path::new(&plan.destination), bytes)
     }
 
-    fn image(&self) -> Option<WrittenImage> {
-        None
+    fn restore(&mut self, _: HandlerState) {
+        self.began = true;
     }
-
-    fn restore(&mut self, _: Option<WrittenImage>) {}
 
     fn install(&mut self) -> Result<(), InstallError> {
         let Plan { source, destination, mode } = self.plan()?;
@@ -121,7 +119,7 @@ impl<F: Files> PayloadHandler for SingleFile<F> {
     }
 
     fn roll_back(&mut self) -> Result<(), InstallError> {
-        roll_back(&mut self.files)
+        roll_back(&mut self.files, self.began)
     }
 
     fn clean_up(&mut self) -> Result<(), InstallError> {
@@ -129,22 +127,9 @@ impl<F: Files> PayloadHandler for SingleFile<F> {
     }
 }
 
-/// Stores the payload, and who is at work on it.
-pub(super) fn take_in(
-    files: &mut dyn Files,
-    arriving: &mut Arriving<'_>,
-    progress: &mut dyn Progress,
-) -> Result<(), InstallError> {
-    files.store(arriving, progress)?;
-    let directory = files.tree().join("tmp");
-    files.create(&directory.join(BUILT_IN), Node::File(&mut &[][..]), None)?;
-    Ok(files.sync_directory(&directory)?)
-}
-
-/// Puts back what was there before.
-pub(super) fn roll_back(files: &mut dyn Files) -> Result<(), InstallError> {
-    let ours = files.look(&files.tree().join("tmp").join(BUILT_IN))?.is_some();
-    match (Replacement::take_up(files)?, ours) {
+/// Puts back what was there before. `began`: a handler of this program began with the payload.
+pub(super) fn roll_back(files: &mut dyn Files, began: bool) -> Result<(), InstallError> {
+    match (Replacement::take_up(files)?, began) {
         (Some(mut replacement), _) => replacement.go_back(),
         // An update module that is gone has done who knows what with this payload.
         (None, false) => Err(PayloadProblem::NotOurs.into()),
