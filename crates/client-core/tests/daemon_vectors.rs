@@ -38,7 +38,7 @@ use client_core::server::{
 };
 use client_core::slot::{Slot, SlotError, Slots};
 use client_core::state_store::{StateError, StateStore};
-use client_core::storage::BlockDevice;
+use client_core::storage::{BlockDevice, ReadAt};
 use linux::handlers::{ModuleSettings, UpdateModules};
 use testkit::artifacts::{self, MemoryFile};
 use testkit::clock::VirtualClock;
@@ -447,6 +447,9 @@ struct NoSlots;
 
 impl Slots for NoSlots {
     fn open(&mut self, slot: Slot) -> Result<Box<dyn BlockDevice + '_>, SlotError> {
+        Err(SlotError::Missing { slot, path: String::new() })
+    }
+    fn open_source(&mut self, slot: Slot) -> Result<Box<dyn ReadAt>, SlotError> {
         Err(SlotError::Missing { slot, path: String::new() })
     }
     fn partition_number(&mut self, slot: Slot) -> Result<u32, SlotError> {

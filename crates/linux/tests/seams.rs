@@ -6,7 +6,7 @@
 use client_core::boot::{BootEnv, BootEnvError};
 use client_core::install::{HandlerState, InstallError, Modules, Progress, Registry, StateKeeper};
 use client_core::slot::{Slot, SlotError, Slots};
-use client_core::storage::BlockDevice;
+use client_core::storage::{BlockDevice, ReadAt};
 use testkit::artifacts::DEVICE_TYPE;
 use testkit::device::KnownSystem;
 
@@ -32,6 +32,9 @@ struct NoSlots;
 
 impl Slots for NoSlots {
     fn open(&mut self, _: Slot) -> Result<Box<dyn BlockDevice + '_>, SlotError> {
+        panic!("no payload here is an image")
+    }
+    fn open_source(&mut self, _: Slot) -> Result<Box<dyn ReadAt>, SlotError> {
         panic!("no payload here is an image")
     }
     fn partition_number(&mut self, _: Slot) -> Result<u32, SlotError> {

@@ -399,7 +399,11 @@ fn only_executables_are_modules() {
         })
     };
     assert!(open("mod").is_ok());
-    assert!(open("none").unwrap_err().contains("no update module for payload type \"none\""));
+    assert!(
+        open("none")
+            .unwrap_err()
+            .contains("payload type \"none\" is not built in, and there is no update module")
+    );
     fs::write(fixture.path("share/modules/v3/text"), "").unwrap();
     fs::create_dir(fixture.path("share/modules/v3/folder")).unwrap();
     assert!(open("text").unwrap_err().contains("chmod +x"));

@@ -486,7 +486,8 @@ mod tests {
         let mut record = Record::after_loss(&"x".repeat(1000));
         assert_eq!((record.installed.name(), record.lost.as_ref().unwrap().reason.len()), ("unknown", 400));
         let deployment = Record::from_json(VERSION_1.as_bytes()).unwrap().deployment.unwrap();
-        let image = WrittenImage { slot: Slot::B, size_bytes: 4096, sha256: "ab".into() };
+        let image = format!(r#"{{"slot":"B","size_bytes":4096,"sha256":"{}"}}"#, "ab".repeat(32));
+        let image = serde_json::from_str(&image).unwrap();
         let content = deployment.slot_content(image);
         record.slots.insert(content.image.slot, content);
         let text = String::from_utf8(record.to_json().unwrap()).unwrap();

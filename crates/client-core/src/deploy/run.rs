@@ -660,7 +660,7 @@ impl<'r> Run<'r> {
 
     /// Finds the handler of the payload's type.
     fn open_handler(&mut self) -> Result<(), InstallError> {
-        let registry = self.registry.take().ok_or(InstallError::NothingWritten)?;
+        let registry = self.registry.take().ok_or(InstallError::NoHandler)?;
         let (recorded, handler) = registry.begin(&self.deployment.payload_type)?;
         (self.deployment.handler, self.handler) = (recorded, Some(handler));
         Ok(())
@@ -668,7 +668,7 @@ impl<'r> Run<'r> {
 
     /// The built-in handler for an image that an earlier deployment wrote, after it was read again.
     fn open_written(&mut self, image: WrittenImage) -> Result<(), InstallError> {
-        let registry = self.registry.take().ok_or(InstallError::NothingWritten)?;
+        let registry = self.registry.take().ok_or(InstallError::NoHandler)?;
         let (recorded, handler) = registry.recognize(image, &mut self.observer)?;
         (self.deployment.handler, self.handler) = (recorded, Some(handler));
         self.begun = true;
@@ -677,7 +677,7 @@ impl<'r> Run<'r> {
 
     /// Finds the handler with which an earlier process began.
     fn reopen_handler(&mut self) -> Result<(), InstallError> {
-        let registry = self.registry.take().ok_or(InstallError::NothingWritten)?;
+        let registry = self.registry.take().ok_or(InstallError::NoHandler)?;
         let Deployment { payload_type, handler, .. } = &self.deployment;
         self.handler = Some(registry.reopen(payload_type, handler)?);
         Ok(())
@@ -744,7 +744,7 @@ impl<'r> Run<'r> {
     }
 
     fn handler(&mut self) -> Result<&mut (dyn PayloadHandler + 'r), InstallError> {
-        self.handler.as_deref_mut().ok_or(InstallError::NothingWritten)
+        self.handler.as_deref_mut().ok_or(InstallError::NoHandler)
     }
 
     /// Where this deployment goes on, decided by the record and the boot environment together.
@@ -1148,7 +1148,7 @@ impl<'r> Run<'r> {
     fn download(&mut self, header: &Header, payload: &mut PayloadReader) -> Result<(), InstallError> {
         self.begun = true;
         let device_type = self.system.device_type()?;
-        let handler = self.handler.as_deref_mut().ok_or(InstallError::NothingWritten)?;
+        let handler = self.handler.as_deref_mut().ok_or(InstallError::NoHandler)?;
         let installed = self.record.installed.clone();
         let mut keeper =
             Keeper { record: &mut self.record, deployment: &mut self.deployment, store: &mut *self.state };

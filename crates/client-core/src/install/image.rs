@@ -1,8 +1,8 @@
 //! The built-in handler of `rootfs-image`: one image to the slot that does not run, a trial boot, a commit.
 
 use super::{
-    Arriving, HandlerState, InstallError, PayloadHandler, Progress, RebootNeed, SlotWriter, Written,
-    WrittenImage,
+    Arriving, HandlerState, InstallError, PayloadHandler, Progress, RebootNeed, SlotWriter, TargetDigest,
+    Written, WrittenImage,
 };
 use crate::boot::{BootControl, BootEnv, Partitions, Verdict, verdict};
 use crate::slot::{Slot, Slots, System};
@@ -75,13 +75,13 @@ impl PayloadHandler for RootfsImage<'_> {
         };
         // The size is known before the first byte, and so is whether it fits.
         let mut writer = SlotWriter::new(&mut *device, target, file.size())?;
-        let sha256 = file.expected_sha256();
+        let digest = TargetDigest::of(&file);
         writer.copy_from(&mut file, progress)?; // fails at the end of the file on a wrong checksum
         if payload.next_file()?.is_some() {
             return Err(InstallError::FileCount { found: "more than one" });
         }
         // Here the artifact has ended properly and every byte of it was accounted for in the manifest.
-        let (written, statistics) = writer.finish(sha256, progress)?;
+        let (written, statistics) = writer.finish(digest, progress)?;
         progress.finished(&statistics);
         arriving.state.set(HandlerState::of(written.image())?);
         self.image = Some(written.image().clone());

@@ -5,19 +5,17 @@ mod error;
 pub mod files;
 mod handler;
 mod image;
-mod payload_problem;
 mod recorded;
 mod registry;
 mod slot_writer;
 
-pub use error::InstallError;
+pub use error::{InstallError, PayloadProblem};
 pub use files::{DirectoryTree, Files, FilesError, SingleFile};
 pub use handler::{Arriving, Current, PayloadHandler, Progress, RebootNeed, StateKeeper, Step};
 pub use image::RootfsImage;
-pub use payload_problem::PayloadProblem;
 pub use recorded::{HandledBy, HandlerState, RecordedHandler};
 pub use registry::{Candidates, Modules, NoModules, PreferBuiltIn, Registry, UpdateModuleFile};
-pub use slot_writer::{SlotWriter, WriteStatistics, Written, WrittenImage};
+pub use slot_writer::{ImageDigest, SlotWriter, TargetDigest, WriteStatistics, Written, WrittenImage};
 
 use crate::boot::{BootControl, BootError};
 

@@ -4,6 +4,7 @@
 //! device is synced in bounded windows, so that a slow medium cannot pile up dirty memory, and once at the end.
 //! Then the caches are dropped and the whole image is read back and hashed. It arms nothing.
 
+use std::fmt;
 use std::io::Read;
 
 use serde::{Deserialize, Serialize};
@@ -34,8 +35,53 @@ pub struct WrittenImage {
     pub slot: Slot,
     /// Length of the image in bytes.
     pub size_bytes: u64,
-    /// SHA-256 of the image, lower-case hexadecimal.
-    pub sha256: String,
+    /// Of the image.
+    pub sha256: ImageDigest,
+}
+
+/// A SHA-256 digest; as text, and so in the record, 64 hexadecimal digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct ImageDigest([u8; 32]);
+
+impl fmt::Display for ImageDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl From<ImageDigest> for String {
+    fn from(digest: ImageDigest) -> String {
+        digest.to_string()
+    }
+}
+
+impl TryFrom<String> for ImageDigest {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<ImageDigest, &'static str> {
+        let wrong = "a SHA-256 digest has 64 hexadecimal digits";
+        let mut digest = [0; 32];
+        if text.len() != 64 || !text.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+            return Err(wrong);
+        }
+        for (at, byte) in digest.iter_mut().enumerate() {
+            *byte = u8::from_str_radix(&text[2 * at..2 * at + 2], 16).map_err(|_| wrong)?;
+        }
+        Ok(ImageDigest(digest))
+    }
+}
+
+/// What a slot has to hold in the end, as the signed manifest says. There is no other way to come by one: a digest of
+/// unknown origin cannot be compared with by mistake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TargetDigest(ImageDigest);
+
+impl TargetDigest {
+    /// For a payload file that is the image itself.
+    pub fn of(file: &PayloadFile<'_>) -> TargetDigest {
+        TargetDigest(ImageDigest(file.expected_sha256()))
+    }
 }
 
 /// Proof that a slot holds a whole image, durable and with the digest that the artifact's manifest names. Only
@@ -106,7 +152,7 @@ impl Written {
             done += take as u64;
             progress.verified(done, image.size_bytes);
         }
-        let actual = hex(&digest.finalize());
+        let actual = ImageDigest(digest.finalize().into());
         if actual != image.sha256 {
             return Err(InstallError::ReadBack { slot: image.slot, expected: image.sha256, actual });
         }
@@ -161,18 +207,19 @@ impl<'d> SlotWriter<'d> {
         Ok(writer)
     }
 
-    /// Copies `file` to the slot. The file itself fails at its end when its checksum is wrong.
+    /// Copies everything that `source` gives to the slot, behind what was copied before. A payload file fails at its end
+    /// when its checksum is wrong.
     ///
     /// # Errors
-    /// The artifact's or the device's; the slot then holds nothing that may be booted.
+    /// The source's or the device's; the slot then holds nothing that may be booted.
     pub fn copy_from(
         &mut self,
-        file: &mut PayloadFile<'_>,
+        source: &mut dyn Read,
         progress: &mut dyn Progress,
     ) -> Result<(), InstallError> {
         let mut chunk = vec![0; chunk_bytes(self.size_bytes)];
         loop {
-            let filled = fill(file, &mut chunk)?;
+            let filled = fill(source, &mut chunk)?;
             if filled == 0 {
                 return Ok(());
             }
@@ -267,14 +314,13 @@ impl<'d> SlotWriter<'d> {
         Ok(())
     }
 
-    /// Syncs, drops the caches and reads the whole image back. `sha256` is the digest that the artifact's
-    /// manifest names.
+    /// Syncs, drops the caches, and reads the whole image back: it must be `target`.
     ///
     /// # Errors
     /// When the image is shorter than promised, the sync fails or the slot does not hold the image.
     pub fn finish(
         mut self,
-        sha256: [u8; 32],
+        target: TargetDigest,
         progress: &mut dyn Progress,
     ) -> Result<(Written, WriteStatistics), InstallError> {
         if self.position != self.size_bytes {
@@ -288,7 +334,7 @@ impl<'d> SlotWriter<'d> {
         }
         self.sync()?; // data before the pointer to it
         self.old = Vec::new(); // two buffers at any time, never three
-        let image = WrittenImage { slot: self.slot, size_bytes: self.size_bytes, sha256: hex(&sha256) };
+        let image = WrittenImage { slot: self.slot, size_bytes: self.size_bytes, sha256: target.0 };
         let written = Written::verify(self.device, image, progress)?;
         Ok((written, self.statistics))
     }
@@ -309,11 +355,11 @@ fn chunk_bytes(left_bytes: u64) -> usize {
     usize::try_from(left_bytes).map_or(CHUNK_BYTES, |left| left.min(CHUNK_BYTES))
 }
 
-/// Fills `buffer` as far as the file goes.
-fn fill(file: &mut PayloadFile<'_>, buffer: &mut [u8]) -> Result<usize, InstallError> {
+/// Fills `buffer` as far as `source` goes.
+fn fill(source: &mut dyn Read, buffer: &mut [u8]) -> Result<usize, InstallError> {
     let mut filled = 0;
     while filled < buffer.len() {
-        match file.read(&mut buffer[filled..]) {
+        match source.read(&mut buffer[filled..]) {
             Ok(0) => break,
             Ok(count) => filled += count,
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
@@ -323,11 +369,17 @@ fn fill(file: &mut PayloadFile<'_>, buffer: &mut [u8]) -> Result<usize, InstallE
     Ok(filled)
 }
 
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        // Writing to a String cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_digest_is_64_digits_in_the_record() {
+        let text = format!("\"{}\"", "0a".repeat(32));
+        let digest: ImageDigest = serde_json::from_str(&text).unwrap();
+        assert_eq!((digest, serde_json::to_string(&digest).unwrap()), (ImageDigest([10; 32]), text));
+        for wrong in ["", "ab", &"0a".repeat(33), &"0g".repeat(32), &"é".repeat(32)] {
+            assert!(ImageDigest::try_from(wrong.to_owned()).is_err(), "{wrong}");
+        }
+    }
 }

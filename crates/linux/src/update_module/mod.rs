@@ -206,7 +206,7 @@ impl UpdateModule {
     }
 
     /// The download itself: streamed, or stored where the module does not ask for streams.
-    fn take_in(&self, arriving: &mut Arriving<'_>, progress: &mut dyn Progress) -> Result<(), InstallError> {
+    fn receive(&self, arriving: &mut Arriving<'_>, progress: &mut dyn Progress) -> Result<(), InstallError> {
         let with_sizes = self.ask_for(State::ProvidePayloadFileSizes, &[("No", false), ("Yes", true)])?;
         let state = if with_sizes { State::DownloadWithFileSizes } else { State::Download };
         let unusable = |error: io::Error| self.failed(state, format!("cannot use a FIFO: {error}"));
@@ -249,7 +249,7 @@ impl PayloadHandler for UpdateModule {
     ) -> Result<(), InstallError> {
         self.clean_up_after_another();
         self.tree.create(arriving)?;
-        self.take_in(arriving, progress)?;
+        self.receive(arriving, progress)?;
         // What the module has put into `tmp` has to be there after a power cut too.
         sync_file_system(&self.tree).map_err(|error| self.tree.error("sync", error))
     }

@@ -5,8 +5,8 @@
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
-use super::replacement::{self, Begun, Replacement};
-use super::single_file::{check_room, clean_up, destination, payload, roll_back};
+use super::payload_files::{check_room, clean_up, destination, payload, roll_back};
+use super::replacement::{self, Fresh, Replacement};
 use super::{Files, Kind, Node};
 use crate::artifact::tree::{Attributes, MemberKind, MemberReader, TreeRules};
 use crate::install::{Arriving, HandlerState, InstallError, PayloadHandler, PayloadProblem, Progress};
@@ -87,13 +87,13 @@ impl<F: Files> PayloadHandler for DirectoryTree<F> {
     }
 
     fn install(&mut self) -> Result<(), InstallError> {
-        let destination = match Replacement::take_up(&mut self.files)? {
+        let destination = match Replacement::reopen(&mut self.files)? {
             // What lies there may be the new tree already.
             Some(begun) => begun.destination().to_owned(),
             None => self.plan()?,
         };
         let (mut replacement, begun) = Replacement::begin(&mut self.files, &destination)?;
-        if let Begun::Prepare(fresh) = begun {
+        if let Fresh::ToMake(fresh) = begun {
             unpack(replacement.files(), &fresh)?;
             replacement.sync_fresh()?; // the tree before the name that leads to it
         }

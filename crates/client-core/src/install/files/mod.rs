@@ -1,6 +1,7 @@
 //! The files of the device, for payloads that are files.
 
 mod directory;
+mod payload_files;
 mod replacement;
 mod single_file;
 

@@ -6,12 +6,11 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use super::replacement::{self, Begun, Replacement};
+use super::payload_files::{check_room, clean_up, destination, line, payload, roll_back};
+use super::replacement::{self, Fresh, Replacement};
 use super::{Files, FilesError, Kind, Node};
 use crate::install::{Arriving, HandlerState, InstallError, PayloadHandler, PayloadProblem, Progress};
 
-/// Longest line of a payload file that says one thing: a path.
-const LINE_BYTES: u64 = 4096;
 /// Permissions where the payload does not say any.
 const DEFAULT_MODE: u32 = 0o600;
 
@@ -104,7 +103,7 @@ impl<F: Files> PayloadHandler for SingleFile<F> {
     fn install(&mut self) -> Result<(), InstallError> {
         let Plan { source, destination, mode } = self.plan()?;
         let (mut replacement, begun) = Replacement::begin(&mut self.files, &destination)?;
-        if let Begun::Prepare(fresh) = begun {
+        if let Fresh::ToMake(fresh) = begun {
             let files = replacement.files();
             let mut content = files.open(&source)?;
             files.create(&fresh, Node::File(&mut content), None)?;
@@ -125,78 +124,4 @@ impl<F: Files> PayloadHandler for SingleFile<F> {
     fn clean_up(&mut self) -> Result<(), InstallError> {
         clean_up(&mut self.files)
     }
-}
-
-/// Puts back what was there before. `began`: a handler of this program began with the payload.
-pub(super) fn roll_back(files: &mut dyn Files, began: bool) -> Result<(), InstallError> {
-    match (Replacement::take_up(files)?, began) {
-        (Some(mut replacement), _) => replacement.go_back(),
-        // An update module that is gone has done who knows what with this payload.
-        (None, false) => Err(PayloadProblem::NotOurs.into()),
-        (None, true) => Ok(()),
-    }
-}
-
-/// Removes everything but what was installed.
-pub(super) fn clean_up(files: &mut dyn Files) -> Result<(), InstallError> {
-    if let Some(mut replacement) = Replacement::take_up(files)? {
-        replacement.clean_up()?; // before the journal that knows the names
-    }
-    files.remove_payload()
-}
-
-/// Where a payload file lies.
-pub(super) fn payload(files: &dyn Files, name: &str) -> PathBuf {
-    files.tree().join("files").join(name)
-}
-
-/// What a payload file of one line says, as a shell reads it: without newlines at its end.
-fn line(files: &mut dyn Files, name: &'static str) -> Result<String, InstallError> {
-    let path = payload(files, name);
-    if files.look(&path)?.is_none() {
-        return Err(PayloadProblem::MissingFile { name: name.to_owned() }.into());
-    }
-    let mut text = String::new();
-    let read = files.open(&path)?.take(LINE_BYTES).read_to_string(&mut text);
-    let line = text.trim_end_matches('\n');
-    let length = match read {
-        Ok(length) => length as u64,
-        Err(error) if error.kind() == std::io::ErrorKind::InvalidData => LINE_BYTES,
-        Err(source) => return Err(FilesError { doing: "read", path, source }.into()),
-    };
-    if length == LINE_BYTES || line.is_empty() || line.contains(['\n', '\0']) {
-        return Err(PayloadProblem::Malformed { name, expected: "one line of text" }.into());
-    }
-    Ok(line.to_owned())
-}
-
-/// The directory that the payload names: absolute, without `.`, `..` and doubled slashes.
-pub(super) fn destination(files: &mut dyn Files) -> Result<String, InstallError> {
-    let path = line(files, "dest_dir")?;
-    let plain = path.split('/').filter(|part| !part.is_empty() && *part != ".").collect::<Vec<_>>();
-    if !path.starts_with('/') || plain.contains(&"..") {
-        return Err(PayloadProblem::Destination { path }.into());
-    }
-    Ok(format!("/{}", plain.join("/")))
-}
-
-/// Refuses what does not fit where it goes.
-pub(super) fn check_room(
-    files: &mut dyn Files,
-    destination: &Path,
-    need_bytes: u64,
-) -> Result<(), InstallError> {
-    for path in destination.ancestors().skip(1) {
-        if !files.is_directory(path)? {
-            continue;
-        }
-        return match files.free_bytes(path)? {
-            Some(have_bytes) if have_bytes < need_bytes => {
-                let path = destination.to_owned();
-                Err(PayloadProblem::NoRoom { path, need_bytes, have_bytes }.into())
-            }
-            Some(_) | None => Ok(()),
-        };
-    }
-    Ok(())
 }
