@@ -3,10 +3,9 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use super::ImageDigest;
 use super::files::FilesError;
-use crate::artifact::ArtifactError;
 use crate::artifact::tree::TreeProblem;
+use crate::artifact::{ArtifactError, Sha256};
 use crate::boot::{BootError, Verdict};
 use crate::slot::{Slot, SlotError};
 
@@ -42,9 +41,9 @@ pub enum InstallError {
         /// The slot.
         slot: Slot,
         /// Digest of the image.
-        expected: ImageDigest,
+        expected: Sha256,
         /// Digest of what the slot holds.
-        actual: ImageDigest,
+        actual: Sha256,
     },
     /// The slot could not be written, synced or read.
     Storage {

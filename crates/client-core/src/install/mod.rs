@@ -15,7 +15,7 @@ pub use handler::{Arriving, Current, PayloadHandler, Progress, RebootNeed, State
 pub use image::RootfsImage;
 pub use recorded::{HandledBy, HandlerState, RecordedHandler};
 pub use registry::{Candidates, Modules, NoModules, PreferBuiltIn, Registry, UpdateModuleFile};
-pub use slot_writer::{ImageDigest, SlotWriter, TargetDigest, WriteStatistics, Written, WrittenImage};
+pub use slot_writer::{SlotWriter, TargetDigest, WriteStatistics, Written, WrittenImage};
 
 use crate::boot::{BootControl, BootError};
 

@@ -4,14 +4,13 @@
 //! device is synced in bounded windows, so that a slow medium cannot pile up dirty memory, and once at the end.
 //! Then the caches are dropped and the whole image is read back and hashed. It arms nothing.
 
-use std::fmt;
 use std::io::Read;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::{InstallError, Progress};
-use crate::artifact::{ArtifactError, PayloadFile};
+use crate::artifact::{self, ArtifactError, PayloadFile};
 use crate::slot::Slot;
 use crate::storage::{BlockDevice, Medium};
 
@@ -36,51 +35,36 @@ pub struct WrittenImage {
     /// Length of the image in bytes.
     pub size_bytes: u64,
     /// Of the image.
-    pub sha256: ImageDigest,
+    #[serde(with = "digest_text")]
+    pub sha256: artifact::Sha256,
 }
 
-/// A SHA-256 digest; as text, and so in the record, 64 hexadecimal digits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(into = "String", try_from = "String")]
-pub struct ImageDigest([u8; 32]);
+/// A digest in the record: its text.
+mod digest_text {
+    use serde::{Deserialize, Deserializer, Serializer, de};
 
-impl fmt::Display for ImageDigest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    use crate::artifact::Sha256;
+
+    // The signature is serde's.
+    #[allow(clippy::trivially_copy_pass_by_ref)]
+    pub(super) fn serialize<S: Serializer>(digest: &Sha256, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(digest)
     }
-}
 
-impl From<ImageDigest> for String {
-    fn from(digest: ImageDigest) -> String {
-        digest.to_string()
-    }
-}
-
-impl TryFrom<String> for ImageDigest {
-    type Error = &'static str;
-
-    fn try_from(text: String) -> Result<ImageDigest, &'static str> {
-        let wrong = "a SHA-256 digest has 64 hexadecimal digits";
-        let mut digest = [0; 32];
-        if text.len() != 64 || !text.bytes().all(|digit| digit.is_ascii_hexdigit()) {
-            return Err(wrong);
-        }
-        for (at, byte) in digest.iter_mut().enumerate() {
-            *byte = u8::from_str_radix(&text[2 * at..2 * at + 2], 16).map_err(|_| wrong)?;
-        }
-        Ok(ImageDigest(digest))
+    pub(super) fn deserialize<'d, D: Deserializer<'d>>(deserializer: D) -> Result<Sha256, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
     }
 }
 
 /// What a slot has to hold in the end, as the signed manifest says. There is no other way to come by one: a digest of
 /// unknown origin cannot be compared with by mistake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TargetDigest(ImageDigest);
+pub struct TargetDigest(artifact::Sha256);
 
 impl TargetDigest {
     /// For a payload file that is the image itself.
     pub fn of(file: &PayloadFile<'_>) -> TargetDigest {
-        TargetDigest(ImageDigest(file.expected_sha256()))
+        TargetDigest(file.expected_sha256())
     }
 }
 
@@ -152,7 +136,7 @@ impl Written {
             done += take as u64;
             progress.verified(done, image.size_bytes);
         }
-        let actual = ImageDigest(digest.finalize().into());
+        let actual = artifact::Sha256::from(<[u8; 32]>::from(digest.finalize()));
         if actual != image.sha256 {
             return Err(InstallError::ReadBack { slot: image.slot, expected: image.sha256, actual });
         }
@@ -374,12 +358,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_digest_is_64_digits_in_the_record() {
-        let text = format!("\"{}\"", "0a".repeat(32));
-        let digest: ImageDigest = serde_json::from_str(&text).unwrap();
-        assert_eq!((digest, serde_json::to_string(&digest).unwrap()), (ImageDigest([10; 32]), text));
-        for wrong in ["", "ab", &"0a".repeat(33), &"0g".repeat(32), &"é".repeat(32)] {
-            assert!(ImageDigest::try_from(wrong.to_owned()).is_err(), "{wrong}");
-        }
+    fn the_record_holds_the_text_of_a_digest() {
+        let sha256 = artifact::Sha256::from([10; 32]);
+        let text = format!(r#"{{"slot":"B","size_bytes":7,"sha256":"{sha256}"}}"#);
+        let image = WrittenImage { slot: Slot::B, size_bytes: 7, sha256 };
+        assert_eq!(serde_json::to_string(&image).unwrap(), text);
+        assert_eq!(serde_json::from_str::<WrittenImage>(&text).unwrap(), image);
+        assert!(serde_json::from_str::<WrittenImage>(&text.replace("0a", "0g")).is_err());
     }
 }
