@@ -3,7 +3,7 @@
 // Helpers outside of test functions: a failure in one is a failure of the test.
 #![allow(clippy::panic)]
 
-use client_core::boot::{BootEnv, BootEnvError};
+use client_core::boot::{Armable, BootControl, BootError, BootState};
 use client_core::install::{HandlerState, InstallError, Modules, Progress, Registry, StateKeeper};
 use client_core::slot::{Slot, SlotError, Slots};
 use client_core::storage::{BlockDevice, ReadAt};
@@ -37,21 +37,27 @@ impl Slots for NoSlots {
     fn open_source(&mut self, _: Slot) -> Result<Box<dyn ReadAt>, SlotError> {
         panic!("no payload here is an image")
     }
-    fn partition_number(&mut self, _: Slot) -> Result<u32, SlotError> {
-        panic!("no payload here is an image")
-    }
 }
 
-struct NoBootEnv;
+struct NoBoot;
 
-impl BootEnv for NoBootEnv {
-    fn read(&mut self, _: &[&str]) -> Result<Vec<Option<String>>, BootEnvError> {
+impl BootControl for NoBoot {
+    fn check_configured(&mut self) -> Result<(), BootError> {
         panic!("no payload here is an image")
     }
-    fn write(&mut self, _: &[(&str, &str)]) -> Result<(), BootEnvError> {
+    fn state(&mut self) -> Result<BootState, BootError> {
         panic!("no payload here is an image")
     }
-    fn check_write(&mut self, _: &[(&str, &str)]) -> Result<(), BootEnvError> {
+    fn check_arm(&mut self, _: Slot) -> Result<(), BootError> {
+        panic!("no payload here is an image")
+    }
+    fn arm(&mut self, _: Armable) -> Result<(), BootError> {
+        panic!("no payload here is an image")
+    }
+    fn commit(&mut self, _: Slot) -> Result<(), BootError> {
+        panic!("no payload here is an image")
+    }
+    fn settle_on(&mut self, _: Slot) -> Result<(), BootError> {
         panic!("no payload here is an image")
     }
     fn describe(&self) -> String {
@@ -62,5 +68,5 @@ impl BootEnv for NoBootEnv {
 /// All handlers of a device that has no slots.
 pub(crate) fn with_registry<T>(modules: &mut dyn Modules, work: impl FnOnce(Registry<'_>) -> T) -> T {
     let system = KnownSystem { running: Slot::A, device_type: DEVICE_TYPE.to_owned() };
-    work(Registry { boot_env: &mut NoBootEnv, slots: &mut NoSlots, system: &system, modules })
+    work(Registry { boot: &mut NoBoot, slots: &mut NoSlots, system: &system, modules })
 }

@@ -23,14 +23,14 @@ use super::report::{DeployError, Held, Notice, Observer, Report, Reported, Repor
 use super::scripts::{OnScriptFailure, ScriptPoint, ScriptRunner};
 use super::stage::{self, Conduct, Importance, Outcome, Resume, Stage};
 use crate::artifact::{self, Artifact, Header, Limits, PayloadReader, Trust, VerifyKeys};
-use crate::boot::{BootControl, BootError, Partitions, Verdict};
+use crate::boot::{self, BootError, Verdict};
 use crate::install::{
     Arriving, Current, HandlerState, InstallError, PayloadHandler, RebootNeed, Registry, StateKeeper,
     WrittenImage,
 };
 use crate::provides::{Provides, UNKNOWN_ARTIFACT};
 use crate::server::{Download, ServerError};
-use crate::slot::{Slot, SlotError, System};
+use crate::slot::{Restart, SlotError, System};
 use crate::state_store::StateStore;
 
 /// What is trusted, and how much is taken from outside.
@@ -182,25 +182,20 @@ pub fn load(device: &mut Device<'_>) -> Result<Record, RecordError> {
 
 /// Whether no trial is open and the slot that runs is the one that boots next.
 fn is_settled(device: &mut Device<'_>) -> Result<bool, InstallError> {
-    let mut number = |slot| device.slots.partition_number(slot);
-    let partitions = match (number(Slot::A), number(Slot::B)) {
-        (Ok(a), Ok(b)) => Partitions::new(a, b)?,
+    match device.boot.check_configured() {
+        Ok(()) => {}
         // A device without slots has no trials.
-        (Err(SlotError::NotConfigured { .. }), _) | (_, Err(SlotError::NotConfigured { .. })) => {
-            return Ok(true);
-        }
-        (Err(error), _) | (_, Err(error)) => return Err(error.into()),
-    };
+        Err(BootError::Slot(SlotError::NotConfigured { .. })) => return Ok(true),
+        Err(error) => return Err(error.into()),
+    }
     let running = device.system.running_slot()?;
-    match BootControl::new(device.boot_env, partitions).settled(running) {
+    match boot::check_settled(device.boot, running) {
         Ok(()) => Ok(true),
         Err(BootError::OpenTrial { .. } | BootError::Disagrees { .. }) => Ok(false),
         Err(
             error @ (BootError::Env(_)
-            | BootError::SameNumber { .. }
-            | BootError::NotSet { .. }
-            | BootError::BadValue { .. }
-            | BootError::CanaryMissing { .. }
+            | BootError::Vars(_)
+            | BootError::Slot(_)
             | BootError::CannotBeArmed { .. }
             | BootError::NotOnTrial { .. }),
         ) => Err(error.into()),
@@ -626,7 +621,7 @@ impl<'r> Run<'r> {
     ) -> Run<'r> {
         Run {
             registry: Some(Registry {
-                boot_env: device.boot_env,
+                boot: device.boot,
                 slots: device.slots,
                 system: device.system,
                 modules: device.modules,
@@ -736,7 +731,7 @@ impl<'r> Run<'r> {
         self.drive(Stage::Cleanup, None);
         if new_software_runs && self.conduct == Conduct::Unattended && !self.save_failed {
             // The record is settled; what runs is still what was given up.
-            match self.system.reboot() {
+            match self.system.reboot(&Restart::Plain) {
                 Ok(()) => self.rebooting = true,
                 Err(error) => log::error!("cannot restart into the old software: {error}"),
             }
@@ -1052,7 +1047,8 @@ impl<'r> Run<'r> {
                 if self.deployment.reboots_itself {
                     self.handler()?.reboot()?;
                 } else {
-                    self.system.reboot()?;
+                    let restart = self.handler()?.restart()?;
+                    self.system.reboot(&restart)?;
                     self.rebooting = true;
                 }
                 Ok(Outcome::Done)
@@ -1188,7 +1184,7 @@ impl<'r> Run<'r> {
         let begun = if self.deployment.reboots_itself {
             self.handler().and_then(|handler| handler.reboot_back())
         } else {
-            self.system.reboot().map(|()| self.rebooting = true).map_err(InstallError::from)
+            self.system.reboot(&Restart::Plain).map(|()| self.rebooting = true).map_err(InstallError::from)
         };
         // Whether the old software is back is for the next stage to see.
         begun.map_or_else(

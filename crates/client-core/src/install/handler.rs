@@ -3,6 +3,7 @@
 use super::{HandlerState, InstallError, WriteStatistics, WrittenImage};
 use crate::artifact::{Header, PayloadReader};
 use crate::boot::Verdict;
+use crate::slot::Restart;
 
 /// Whether the payload becomes active only with a restart of the device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -149,6 +150,15 @@ pub trait PayloadHandler {
     /// When the restart could not be begun.
     fn reboot(&mut self) -> Result<(), InstallError> {
         self.otherwise(Step::Reboot)
+    }
+
+    /// How the device is to be restarted into the new software, where the client restarts it
+    /// ([`RebootNeed::Automatic`]). May be asked by a later process than the one that installed.
+    ///
+    /// # Errors
+    /// When the restart would not lead into the new software.
+    fn restart(&mut self) -> Result<Restart, InstallError> {
+        Ok(Restart::Plain)
     }
 
     /// Whether the new software runs. Called after the restart, perhaps in a new process.

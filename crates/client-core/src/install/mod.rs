@@ -17,7 +17,8 @@ pub use recorded::{HandledBy, HandlerState, RecordedHandler};
 pub use registry::{Candidates, Modules, NoModules, PreferBuiltIn, Registry, UpdateModuleFile};
 pub use slot_writer::{SlotWriter, TargetDigest, WriteStatistics, Written, WrittenImage};
 
-use crate::boot::{BootControl, BootError};
+use crate::boot::{Armable, BootControl, BootError};
+use crate::slot::Restart;
 
 /// Payload types of the built-in handlers.
 pub use crate::artifact::write::{DIRECTORY, ROOTFS_IMAGE, SINGLE_FILE};
@@ -26,7 +27,15 @@ pub use crate::artifact::write::{DIRECTORY, ROOTFS_IMAGE, SINGLE_FILE};
 /// [`Written`] comes only from a slot whose content was read back and had the expected digest.
 ///
 /// # Errors
-/// When the boot environment cannot be written.
-pub fn arm(boot: &mut BootControl<'_>, written: &Written) -> Result<(), BootError> {
-    boot.arm(written.slot())
+/// When the bootloader cannot be told.
+pub fn arm(boot: &mut dyn BootControl, written: &Written) -> Result<(), BootError> {
+    boot.arm(Armable::proved(written.slot()))
+}
+
+/// How to restart the device into a slot that was written, verified and armed, where the arming rides on the restart.
+///
+/// # Errors
+/// When the bootloader cannot be told.
+pub fn restart_with(boot: &mut dyn BootControl, written: &Written) -> Result<Restart, BootError> {
+    boot.restart_with(Armable::proved(written.slot()))
 }

@@ -7,7 +7,7 @@ use super::{
     Arriving, HandlerState, InstallError, PayloadHandler, Progress, ROOTFS_IMAGE, RootfsImage, Step,
     WrittenImage,
 };
-use crate::boot::BootEnv;
+use crate::boot::BootControl;
 use crate::slot::{Slots, System};
 
 /// The handlers of a device besides the one of root file system images.
@@ -90,8 +90,8 @@ fn next(payload_type: &str, began: HandledBy, found: &Candidates) -> Result<Hand
 
 /// All handlers of a device. One deployment has one payload: it is spent with the handler it gives.
 pub struct Registry<'r> {
-    /// For images: the variables shared with the bootloader.
-    pub boot_env: &'r mut dyn BootEnv,
+    /// For images: what boots next.
+    pub boot: &'r mut dyn BootControl,
     /// For images: the two slots.
     pub slots: &'r mut dyn Slots,
     /// For images: which slot runs.
@@ -159,7 +159,7 @@ impl<'r> Registry<'r> {
     ) -> Result<Chosen<'r>, InstallError> {
         let mut recorded = RecordedHandler::new(ROOTFS_IMAGE, HandledBy::BuiltIn);
         recorded.set(HandlerState::of(&image)?);
-        let mut handler = RootfsImage::new(self.boot_env, self.slots, self.system)?;
+        let mut handler = RootfsImage::new(self.boot, self.slots, self.system)?;
         handler.recognize(image, progress)?;
         Ok((recorded, Box::new(handler)))
     }
@@ -173,7 +173,7 @@ impl<'r> Registry<'r> {
     fn open(self, payload_type: &str, by: HandledBy) -> Result<Box<dyn PayloadHandler + 'r>, InstallError> {
         match (payload_type, by) {
             (ROOTFS_IMAGE, HandledBy::BuiltIn) => {
-                Ok(Box::new(RootfsImage::new(self.boot_env, self.slots, self.system)?))
+                Ok(Box::new(RootfsImage::new(self.boot, self.slots, self.system)?))
             }
             (_, HandledBy::BuiltIn | HandledBy::UpdateModule) => self.modules.open(payload_type, by),
         }
