@@ -23,12 +23,12 @@ use linux::block_device::FileDevice;
 use linux::boot_env::{self, BootEnvPaths};
 use linux::daemon_process::OtherwiseAsk;
 use linux::explain;
+use linux::handlers::{ModuleSettings, UpdateModules};
 use linux::lock::{FileLock, LockError};
 use linux::regular_file;
 use linux::slots::{LinuxSlots, SlotPaths};
 use linux::state_scripts::{LinuxScripts, ScriptTimes};
 use linux::system::LinuxSystem;
-use linux::update_module::{ModuleSettings, UpdateModules};
 
 use crate::identity::DeviceCredentials;
 use crate::keystore::{self, KeyPlace, KeyStoreError};

@@ -4,6 +4,7 @@ use super::bootstrap::drain_empty;
 use super::ending::Halt;
 use super::error::DeployError;
 use super::facts::{Conduct, Stage};
+use super::keep::Keeper;
 use super::plan::Outcome;
 use super::record::{CUT_DOWNLOADS_MAX, CutDownloads, REBOOTS_MAX, Record, Unreported, VERSION};
 use super::run::{Incoming, Run};
@@ -104,16 +105,16 @@ impl Run<'_> {
     fn download_payload(&mut self, header: &Header, payload: &mut PayloadReader) -> Result<(), InstallError> {
         self.begun = true;
         let device_type = self.system.device_type()?;
-        let handler = self.handler.as_deref_mut().ok_or(InstallError::NothingWritten)?;
-        let installed = &self.record.installed;
+        let handler = self.handler.as_deref_mut().ok_or(InstallError::NoHandler)?;
+        let installed = self.record.installed.clone();
+        let mut keeper =
+            Keeper { record: &mut self.record, deployment: &mut self.deployment, store: &mut *self.state };
         let current = Current {
             artifact_name: installed.name(),
             artifact_group: installed.artifact_group.as_deref(),
             device_type: &device_type,
         };
-        handler.download(&mut Arriving { header, current, payload }, &mut self.observer)?;
-        self.deployment.image = handler.image();
-        Ok(())
+        handler.download(&mut Arriving { header, current, payload, state: &mut keeper }, &mut self.observer)
     }
 
     /// The server orders it again, and nothing of it is on the device: it simply has not happened.
@@ -156,7 +157,8 @@ impl Run<'_> {
         if (self.deployment.stage, self.deployment.entered) != (stage, true) {
             let installed = self.provides_after_commit();
             self.record.install(installed);
-            let content = self.deployment.slot_content();
+            let image = self.handler.as_deref().and_then(|handler| handler.image());
+            let content = image.map(|image| self.deployment.slot_content(image));
             // They are in what is installed now; twice they might not fit.
             self.deployment.provides = None;
             self.deployment.clears_provides = None;

@@ -3,13 +3,33 @@
 use super::ending::Halt;
 use super::error::DeployError;
 use super::facts::{Conduct, Stage};
-use super::record::{CUT_DOWNLOADS_MAX, Deployment, SlotContent};
+use super::record::{CUT_DOWNLOADS_MAX, Deployment, Record, SlotContent};
 use super::run::Run;
 use super::scripts::{OnScriptFailure, ScriptPoint};
+use crate::install::{HandlerState, InstallError, StateKeeper};
 use crate::provides::Provides;
+use crate::state_store::StateStore;
 
 /// What a deployment adds to the record later: the image, names of stages, `_INCONSISTENT`.
 const RECORD_SPARE_BYTES: usize = 1024;
+
+/// Keeps what a handler wants to find again in the record of its deployment.
+pub(super) struct Keeper<'k> {
+    pub(super) record: &'k mut Record,
+    pub(super) deployment: &'k mut Deployment,
+    pub(super) store: &'k mut dyn StateStore,
+}
+
+impl StateKeeper for Keeper<'_> {
+    fn set(&mut self, state: HandlerState) {
+        self.deployment.handler.set(state);
+    }
+
+    fn save(&mut self) -> Result<(), InstallError> {
+        self.record.deployment = Some(self.deployment.clone());
+        self.record.save(self.store).map_err(|error| InstallError::StateNotKept { source: Box::new(error) })
+    }
+}
 
 impl Run<'_> {
     /// Saves that `stage` has begun and runs its scripts.
@@ -91,7 +111,8 @@ impl Run<'_> {
 
     /// What the other slot holds is about to be overwritten.
     pub(super) fn forget_other_slot(&mut self) {
-        if let (false, Ok(running)) = (self.deployment.external, self.system.running_slot()) {
+        let overwritten = self.handler.as_deref().is_some_and(|handler| handler.overwrites_slot());
+        if let (true, Ok(running)) = (overwritten, self.system.running_slot()) {
             self.record.slots.remove(&!running);
         }
     }

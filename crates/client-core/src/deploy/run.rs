@@ -18,11 +18,9 @@ use super::scripts::ScriptRunner;
 use super::source::{SourceChanged, cause};
 use super::summary::{Held, Status, Summary};
 use crate::artifact::{Header, PayloadReader};
-use crate::boot::{BootControl, Verdict};
-use crate::install::{
-    InstallError, MissingHandler, Modules, PayloadHandler, ROOTFS_IMAGE, RootfsImage, WrittenImage,
-};
-use crate::slot::{Restart, Slots, System};
+use crate::boot::Verdict;
+use crate::install::{InstallError, PayloadHandler, Registry, WrittenImage};
+use crate::slot::{Restart, System};
 use crate::state_store::StateStore;
 
 /// Characters of a remark that are kept; servers take no more either.
@@ -38,9 +36,8 @@ pub(super) enum Incoming<'i> {
 
 /// One deployment while a process works on it.
 pub(super) struct Run<'r> {
-    /// What the handler is made of, until it is.
-    boot: Option<(&'r mut dyn BootControl, &'r mut dyn Slots)>,
-    modules: Option<&'r mut dyn Modules>,
+    /// Where the handler comes from, until it is there.
+    registry: Option<Registry<'r>>,
     pub(super) handler: Option<Box<dyn PayloadHandler + 'r>>,
     /// The handler was called, now or by an earlier process: it may have left something behind.
     pub(super) begun: bool,
@@ -77,8 +74,12 @@ impl<'r> Run<'r> {
         options: &'r Options,
     ) -> Run<'r> {
         Run {
-            boot: Some((device.boot, device.slots)),
-            modules: Some(device.modules),
+            registry: Some(Registry {
+                boot: device.boot,
+                slots: device.slots,
+                system: device.system,
+                modules: device.modules,
+            }),
             handler: None,
             begun: false,
             system: device.system,
@@ -107,60 +108,26 @@ impl<'r> Run<'r> {
 
     /// Finds the handler of the payload's type.
     pub(super) fn open_handler(&mut self) -> Result<(), InstallError> {
-        let payload_type = self.deployment.payload_type.clone();
-        let unknown = || InstallError::UnknownPayloadType { payload_type: payload_type.clone() };
-        let modules = self.modules.take().ok_or_else(unknown)?;
-        self.deployment.external = payload_type != ROOTFS_IMAGE || modules.replaces(ROOTFS_IMAGE);
-        let handler: Box<dyn PayloadHandler + 'r> = if self.deployment.external {
-            modules.open(&payload_type)?
-        } else {
-            let (boot, slots) = self.boot.take().ok_or_else(unknown)?;
-            Box::new(RootfsImage::new(boot, slots, self.system)?)
-        };
-        self.handler = Some(handler);
+        let registry = self.registry.take().ok_or(InstallError::NoHandler)?;
+        let (recorded, handler) = registry.begin(&self.deployment.payload_type)?;
+        (self.deployment.handler, self.handler) = (recorded, Some(handler));
         Ok(())
     }
 
     /// The built-in handler for an image that an earlier deployment wrote, after it was read again.
     pub(super) fn open_written(&mut self, image: WrittenImage) -> Result<(), InstallError> {
-        let (boot, slots) = self.boot.take().ok_or(InstallError::NothingWritten)?;
-        let mut handler = RootfsImage::new(boot, slots, self.system)?;
-        handler.recognize(image, &mut self.observer)?;
-        self.handler = Some(Box::new(handler));
+        let registry = self.registry.take().ok_or(InstallError::NoHandler)?;
+        let (recorded, handler) = registry.recognize(image, &mut self.observer)?;
+        (self.deployment.handler, self.handler) = (recorded, Some(handler));
         self.begun = true;
         Ok(())
     }
 
-    /// Finds the handler with which an earlier process began: a deployment is never taken up by another one.
+    /// Finds the handler with which an earlier process began.
     pub(super) fn reopen_handler(&mut self) -> Result<(), InstallError> {
-        let Deployment { payload_type, image, .. } = &self.deployment;
-        let missing = || MissingHandler { payload_type: payload_type.clone() };
-        // Records of the first version do not say it; there was no other handler of images.
-        let external = self.deployment.external || payload_type != ROOTFS_IMAGE;
-        let module: Option<Box<dyn PayloadHandler + 'r>> = match self.modules.take().filter(|_| external) {
-            None => None,
-            Some(modules) => match modules.open(payload_type) {
-                Ok(handler) => Some(handler),
-                Err(
-                    error @ (InstallError::UnknownPayloadType { .. }
-                    | InstallError::ModuleNotExecutable { .. }),
-                ) => {
-                    log::error!("{}: {error}", self.deployment.label());
-                    None
-                }
-                Err(error) => return Err(error),
-            },
-        };
-        let mut handler: Box<dyn PayloadHandler + 'r> = match (module, self.boot.take()) {
-            (Some(module), _) => module,
-            // Also where a module began and the new system has none: the boot environment knows enough.
-            (None, Some((boot, slots))) if payload_type == ROOTFS_IMAGE => {
-                Box::new(RootfsImage::new(boot, slots, self.system)?)
-            }
-            (None, _) => Box::new(missing()),
-        };
-        handler.restore(image.clone());
-        self.handler = Some(handler);
+        let registry = self.registry.take().ok_or(InstallError::NoHandler)?;
+        let Deployment { payload_type, handler, .. } = &self.deployment;
+        self.handler = Some(registry.reopen(payload_type, handler)?);
         Ok(())
     }
 
@@ -187,10 +154,7 @@ impl<'r> Run<'r> {
     }
 
     pub(super) fn handler(&mut self) -> Result<&mut (dyn PayloadHandler + 'r), InstallError> {
-        let Deployment { payload_type, .. } = &self.deployment;
-        self.handler
-            .as_deref_mut()
-            .ok_or_else(|| InstallError::NoHandler { payload_type: payload_type.clone() })
+        self.handler.as_deref_mut().ok_or(InstallError::NoHandler)
     }
 
     /// Where this deployment was found, with what the bootloader did meanwhile.
