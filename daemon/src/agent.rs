@@ -23,7 +23,7 @@ use linux::state_scripts::LinuxScripts;
 use linux::waiter::LinuxClock;
 
 #[cfg(feature = "dbus")]
-use crate::dbus::{AddOns, ControlMaps};
+use crate::dbus::{AddOns, KeptControlMaps};
 use crate::deployment_log::DeploymentLogs;
 #[cfg(feature = "dbus")]
 use crate::local_proxy::LocalProxy;
@@ -31,7 +31,7 @@ use crate::logger;
 use crate::notify::{Notifier, Watchdog, WatchedClock, WatchedWaiter};
 use crate::status::{self, SharedBoard, look};
 use device::compose::{ComposeError, LOCK_PATIENCE, LazyBootEnv, NO_SERVER, Setup};
-use device::gates::{ConfigurationGate, Desk, Gates};
+use device::gates::{ConfigurationGate, Gates, SharedQuestion};
 use device::keystore::{self, KeyStoreError};
 use http::{HttpError, HttpTransport, IdleConnections};
 
@@ -140,34 +140,33 @@ pub fn run(setup: &Setup, bootstrap: impl FnOnce(&Setup)) -> Result<(), AgentErr
     drop(lock);
     bootstrap(setup);
     show_loss(setup, &board);
-    let desk = Desk::default();
+    let question = SharedQuestion::default();
     let waking = clock.clone();
     let wake = move || waking.request_check_update();
-    let _status =
-        status::serve(&setup.status_socket(), Arc::clone(&board), Arc::clone(&shared), desk.clone(), wake)
-            .inspect_err(|error| log::warn!("`rust-ota status` will not be answered: {error}"));
+    let _status = status::serve(
+        &setup.status_socket(),
+        Arc::clone(&board),
+        Arc::clone(&shared),
+        question.clone(),
+        wake,
+    )
+    .inspect_err(|error| log::warn!("`rust-ota status` will not be answered: {error}"));
     let notifier = Notifier::from_environment(environment);
     let watchdog = Watchdog::from_environment(environment, notifier.clone(), Arc::clone(&shared));
     let watched: Arc<dyn Clock> = Arc::new(WatchedClock::new(Arc::clone(&shared), watchdog.clone()));
     let config = &setup.config;
-    let seconds = Duration::from_secs;
-    let schedule = Schedule::new(
-        &*watched,
-        seconds(config.update_poll_interval_seconds),
-        seconds(config.inventory_poll_interval_seconds),
-    );
-    let retry_interval = seconds(config.retry_poll_interval_seconds);
+    let schedule = Schedule::new(&*watched, config.update_poll_interval, config.inventory_poll_interval);
     let [soonest, latest] = ABORT_CHECK;
     let settings = AgentSettings {
-        retry_interval,
+        retry_interval: config.retry_poll_interval,
         retry_count: config.retry_poll_count,
         download: DownloadSettings {
-            abort_check_every: Some(seconds(config.update_poll_interval_seconds).clamp(soonest, latest)),
+            abort_check_every: Some(config.update_poll_interval.clamp(soonest, latest)),
             budget_bytes: config.max_download_bytes,
             ..setup.download_settings()
         },
     };
-    let gates = Gates::of_daemon(config, desk.clone(), Arc::clone(&watched));
+    let gates = Gates::new(config.gates.clone(), question.clone(), Arc::clone(&watched));
     let gates = gates.behind(Box::new(ConfigurationGate(setup.config_files())));
     #[cfg(feature = "dbus")]
     let gates = match &add_ons {
@@ -189,7 +188,7 @@ pub fn run(setup: &Setup, bootstrap: impl FnOnce(&Setup)) -> Result<(), AgentErr
         api_connections,
         download_connections: None,
         gates,
-        desk,
+        question,
         clock: Arc::clone(&watched),
     };
     let mut waiter = WatchedWaiter::new(clock.waiter(), watchdog);
@@ -200,9 +199,8 @@ pub fn run(setup: &Setup, bootstrap: impl FnOnce(&Setup)) -> Result<(), AgentErr
     if let Some(Err(error)) = add_ons.map(|add_ons| add_ons.start(agent.shared_api())) {
         log::warn!("add-ons cannot be served: {error}");
     }
-    let ended = agent.run();
+    agent.run();
     notifier.stopping();
-    log::info!("{ended:?}: asked to stop");
     Ok(())
 }
 
@@ -227,10 +225,9 @@ fn add_ons(
     if !config.dbus_enabled {
         return None;
     }
-    let lifetime = config.control_map_expiration_seconds;
-    let lifetime = lifetime.unwrap_or(config.update_poll_interval_seconds.saturating_mul(2));
-    let after_start = Duration::from_secs(config.control_map_boot_expiration_seconds);
-    let maps = ControlMaps::load(&setup.datastore, Duration::from_secs(lifetime), after_start, clock.now());
+    let lifetime = config.control_map_expiration.unwrap_or(config.update_poll_interval.saturating_mul(2));
+    let after_start = config.control_map_boot_expiration;
+    let maps = KeptControlMaps::load(&setup.datastore, lifetime, after_start, Arc::new(clock.clone()));
     match LocalProxy::new(transport.dialer(), Arc::new(clock.clone())) {
         Ok(proxy) => {
             let (waking, board) = (clock.clone(), Arc::clone(board));
@@ -291,7 +288,7 @@ struct LinuxHost<'s> {
     download_connections: Option<IdleConnections>,
     gates: Gates,
     /// The question that the gates may have put.
-    desk: Desk,
+    question: SharedQuestion,
     clock: Arc<dyn Clock>,
 }
 
@@ -375,15 +372,14 @@ impl Host for LinuxHost<'_> {
             }
         }
         if matches!(event, Event::Ended { .. }) {
-            self.desk.clear();
+            self.question.clear();
             show_loss(self.setup, &self.watcher.board);
         }
         let config = &self.setup.config;
-        let seconds = Duration::from_secs;
-        let script = seconds(config.state_script_timeout_seconds);
-        let scripts = script.saturating_add(seconds(config.state_script_retry_timeout_seconds));
+        let script = config.state_script_timeout;
+        let scripts = script.saturating_add(config.state_script_retry_timeout);
         // Of one stage: its scripts before and behind it, and the calls of an update module (clean-up, question, download).
-        let calls = seconds(config.module_timeout_seconds).saturating_mul(3);
+        let calls = config.module_timeout.saturating_mul(3);
         self.watcher.tell(event, scripts, script.saturating_mul(2).max(scripts).saturating_add(calls));
     }
 }

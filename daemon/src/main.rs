@@ -44,7 +44,7 @@ use crate::cli::{Command, Invocation, UsageError};
 use crate::logger::Destination;
 use crate::standalone::{Printer, print_json, print_line};
 use device::compose::{ComposeError, For, Readable, Setup};
-use device::gates::{Desk, Gates};
+use device::gates::{Gates, SharedQuestion};
 
 /// Longest time for a connection that somebody waits for.
 const CONNECT_AT_PROMPT: Duration = Duration::from_secs(10);
@@ -314,7 +314,11 @@ fn with_device(invocation: &Invocation, setup: &Setup) -> Result<u8, ComposeErro
     let system = setup.system();
     let mut scripts = setup.scripts();
     let mut modules = setup.modules(None);
-    let mut gates = Gates::of_commands(&setup.config, Desk::default(), Arc::new(LinuxClock::new()));
+    let mut gates = Gates::new(
+        setup.config.gates.clone().attended(),
+        SharedQuestion::default(),
+        Arc::new(LinuxClock::new()),
+    );
     let mut printer = Printer::new(json);
     let mut device = Device {
         boot_env: &mut boot_env,

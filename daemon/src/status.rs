@@ -14,12 +14,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use client_core::clock::Clock;
-use client_core::deploy::gates::Gate;
+use client_core::deploy::gates::{Decision, Gate, NoSuchQuestion};
 use client_core::text::printable;
 use linux::local_socket;
 use serde_json::{Value, json};
 
-use device::gates::{Desk, NoSuchQuestion};
+use device::gates::SharedQuestion;
 
 /// How long one client may take.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -163,12 +163,12 @@ impl Drop for StatusServer {
 ///
 /// # Errors
 /// When the socket cannot be made, and when another daemon answers there.
-/// `desk` takes the answers; `wake` is called after each.
+/// `question` is what they are about; `wake` is called after each.
 pub fn serve(
     path: &Path,
     board: SharedBoard,
     clock: Arc<dyn Clock>,
-    desk: Desk,
+    question: SharedQuestion,
     wake: impl Fn() + Send + 'static,
 ) -> io::Result<StatusServer> {
     if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
@@ -189,7 +189,7 @@ pub fn serve(
     fs::set_permissions(path, fs::Permissions::from_mode(0o666))?;
     let answer_all = move || {
         for stream in listener.incoming() {
-            match stream.and_then(|stream| answer(&stream, &board, &*clock, &desk, &wake)) {
+            match stream.and_then(|stream| answer(&stream, &board, &*clock, &question, &wake)) {
                 Ok(()) => {}
                 Err(error) => {
                     log::debug!("status: {error}");
@@ -207,7 +207,7 @@ fn answer(
     stream: &UnixStream,
     board: &SharedBoard,
     clock: &dyn Clock,
-    desk: &Desk,
+    question: &SharedQuestion,
     wake: &dyn Fn(),
 ) -> io::Result<()> {
     let is_trusted = local_socket::peer_is_trusted(stream)?;
@@ -221,7 +221,7 @@ fn answer(
             json!({ "error": "only root and the user of the daemon may decide" }).to_string()
         }
         (Some("allow" | "refuse"), Some(request)) => {
-            let answer = take_answer(request, desk);
+            let answer = take_answer(request, question);
             wake();
             answer.to_string()
         }
@@ -234,12 +234,15 @@ fn answer(
 }
 
 /// Somebody decides about the deployment that waits.
-fn take_answer(request: &Value, desk: &Desk) -> Value {
+fn take_answer(request: &Value, question: &SharedQuestion) -> Value {
     let text = |key: &str| request[key].as_str();
-    let refused = (request["command"] == "refuse").then(|| short(text("reason").unwrap_or("refused")));
+    let decision = match request["command"] == "refuse" {
+        true => Decision::Refuse { reason: short(text("reason").unwrap_or("refused")) },
+        false => Decision::Allow,
+    };
     let gate = text("gate").map(|name| Gate::named(name).ok_or(NoSuchQuestion::AnotherOne)).transpose();
-    match gate.and_then(|gate| desk.answer(gate, text("deployment_id"), refused)) {
-        Ok(question) => json!({ "gate": question.gate.name(), "deployment_id": question.deployment }),
+    match gate.and_then(|gate| question.decide(gate, text("deployment_id"), decision)) {
+        Ok(decided) => json!({ "gate": decided.gate.name(), "deployment_id": decided.deployment }),
         Err(NoSuchQuestion::NothingAsked) => json!({ "error": "nothing is asked" }),
         Err(NoSuchQuestion::AnotherOne) => json!({ "error": "that is not what is asked" }),
     }
@@ -394,9 +397,9 @@ mod tests {
             let directory = tempfile::tempdir().unwrap();
             let board = SharedBoard::default();
             let path = directory.path().join("run/status.sock");
-            let desk = Desk::default();
+            let question = SharedQuestion::default();
             let clock = Arc::new(LinuxClock::new());
-            let server = serve(&path, Arc::clone(&board), clock, desk, || {}).unwrap();
+            let server = serve(&path, Arc::clone(&board), clock, question, || {}).unwrap();
             Fixture { directory, board, _server: server }
         }
 
@@ -469,7 +472,8 @@ mod tests {
         drop(UnixListener::bind(&path).unwrap());
         assert!(matches!(ask(&path), Err(StatusError::NoDaemon { .. })));
         let clock: Arc<dyn Clock> = Arc::new(LinuxClock::new());
-        let another = || serve(&path, SharedBoard::default(), Arc::clone(&clock), Desk::default(), || {});
+        let another =
+            || serve(&path, SharedBoard::default(), Arc::clone(&clock), SharedQuestion::default(), || {});
         let server = another().unwrap();
         assert!(another().is_err());
         assert!(ask(&path).is_ok());

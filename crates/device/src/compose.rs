@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::{Bootloader, Config, ConfigError, Source};
+use crate::config::{Config, ConfigError, Source};
 use client_core::artifact::{KeyError, Limits, Trust, VerifyKeys};
 use client_core::boot::{BootEnv, BootEnvError};
 use client_core::clock::Clock;
@@ -19,7 +19,7 @@ use client_core::slot::{Slot, SlotError, System};
 use client_core::state_store::{StateError, TwoCopyRecord};
 use linux::atomic_file;
 use linux::block_device::FileDevice;
-use linux::boot_env::{self, BootEnvPaths};
+use linux::boot_env::{BootEnvPaths, Bootloader};
 use linux::daemon_process::OtherwiseAsk;
 use linux::explain;
 use linux::lock::{FileLock, LockError};
@@ -382,7 +382,7 @@ impl Setup {
         let usual = DownloadSettings::default();
         DownloadSettings {
             attempts_max: self.config.retry_download_count,
-            longest_wait: Duration::from_secs(self.config.retry_poll_interval_seconds).max(usual.first_wait),
+            longest_wait: self.config.retry_poll_interval.max(usual.first_wait),
             ..usual
         }
     }
@@ -528,9 +528,9 @@ impl Setup {
     /// The state scripts.
     pub fn scripts(&self) -> LinuxScripts {
         let times = ScriptTimes {
-            timeout: Duration::from_secs(self.config.state_script_timeout_seconds),
-            retry_timeout: Duration::from_secs(self.config.state_script_retry_timeout_seconds),
-            retry_interval: Duration::from_secs(self.config.state_script_retry_interval_seconds),
+            timeout: self.config.state_script_timeout,
+            retry_timeout: self.config.state_script_retry_timeout,
+            retry_interval: self.config.state_script_retry_interval,
         };
         LinuxScripts::new(&self.datastore, &self.configuration_directory, times)
     }
@@ -540,7 +540,7 @@ impl Setup {
         UpdateModules::new(ModuleSettings {
             data_directory: self.data_directory.clone(),
             datastore: self.datastore.clone(),
-            timeout: Duration::from_secs(self.config.module_timeout_seconds),
+            timeout: self.config.module_timeout,
             prefer_built_in: self.config.prefer_built_in.clone(),
             clock,
         })
@@ -548,15 +548,10 @@ impl Setup {
 
     /// The boot environment, opened when it is first used: not every command needs one.
     pub fn boot_env(&self) -> LazyBootEnv {
-        let choice = match self.config.bootloader {
-            Bootloader::Auto => boot_env::Bootloader::Auto,
-            Bootloader::UBoot => boot_env::Bootloader::UBoot,
-            Bootloader::Grub => boot_env::Bootloader::Grub,
-        };
         let mut paths = BootEnvPaths::default();
         paths.fw_env_config = PathBuf::from(&self.config.fw_env_config);
         paths.grub_env_dir = self.config.grub_env_dir.clone().map(PathBuf::from);
-        LazyBootEnv { choice, paths, open: None }
+        LazyBootEnv { choice: self.config.bootloader, paths, open: None }
     }
 
     /// The bootstrap artifact, if there is one.
@@ -613,7 +608,7 @@ impl System for DeviceSystem {
 
 /// A boot environment that is opened when it is first used.
 pub struct LazyBootEnv {
-    choice: boot_env::Bootloader,
+    choice: Bootloader,
     paths: BootEnvPaths,
     open: Option<Box<dyn BootEnv>>,
 }

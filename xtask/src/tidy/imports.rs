@@ -123,7 +123,6 @@ const TESTS_TOO: &[&str] = &["tempfile"];
 const MODULES: &[(&str, &[&str])] = &[
     ("storage", &[]),
     ("clock", &[]),
-    ("window", &[]),
     ("schedule", &["clock"]),
     ("server", &["clock", "provides"]),
     ("slot", &["storage"]),
