@@ -7,13 +7,13 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use client_core::agent::{Agent, AgentSettings, Event, Host};
+use client_core::agent::{Agent, Event, Host};
 use client_core::clock::Clock;
 use client_core::deploy::scripts::ScriptRunner;
 use client_core::deploy::{Device, Notice, Observer, Policy, Reporter, Stage};
 use client_core::install::{Progress, WriteStatistics};
 use client_core::schedule::Schedule;
-use client_core::server::{Api, Attribute, AttributeValue, DownloadSettings, Settings, Transport};
+use client_core::server::{Api, Attribute, AttributeValue, Settings, Transport};
 use client_core::slot::System;
 use linux::daemon_process::PidFile;
 use linux::key_value_scripts::{self, RunLimits};
@@ -30,7 +30,7 @@ use crate::local_proxy::LocalProxy;
 use crate::logger;
 use crate::notify::{Notifier, Watchdog, WatchedClock, WatchedWaiter};
 use crate::status::{self, SharedBoard, look};
-use device::compose::{ComposeError, LOCK_PATIENCE, LazyBootEnv, NO_SERVER, Setup};
+use device::compose::{ComposeError, LOCK_PATIENCE, NO_SERVER, Setup};
 use device::gates::{ConfigurationGate, Gates, SharedQuestion};
 use device::keystore::{self, KeyStoreError};
 use http::{HttpError, HttpTransport, IdleConnections};
@@ -42,8 +42,6 @@ const SYNC_ALLOWANCE: Duration = Duration::from_secs(900);
 const KEEP_CONNECTION: Duration = Duration::from_secs(60);
 /// Time between two log lines about the progress of a payload.
 const PROGRESS_EVERY: Duration = Duration::from_secs(10);
-/// How often, at most and at least, the server is asked during a download whether the deployment was aborted.
-const ABORT_CHECK: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(300)];
 
 /// Why the daemon cannot run.
 #[derive(Debug)]
@@ -101,11 +99,11 @@ impl From<HttpError> for AgentError {
     }
 }
 
-/// Runs until it is asked to stop. `bootstrap` gives a device without an artifact name one.
+/// Runs until it is asked to stop.
 ///
 /// # Errors
 /// When it cannot begin.
-pub fn run(setup: &Setup, bootstrap: impl FnOnce(&Setup)) -> Result<(), AgentError> {
+pub fn run(setup: &Setup) -> Result<(), AgentError> {
     let environment = |name: &str| std::env::var_os(name).map(Into::into);
     let clock = LinuxClock::new();
     let _stops = signals::handle(&clock).map_err(AgentError::Signals)?;
@@ -138,7 +136,10 @@ pub fn run(setup: &Setup, bootstrap: impl FnOnce(&Setup)) -> Result<(), AgentErr
         }
     }
     drop(lock);
-    bootstrap(setup);
+    // Where that fails, the server is told what is known.
+    if let Err(error) = setup.give_a_name() {
+        log::error!("{error}");
+    }
     show_loss(setup, &board);
     let question = SharedQuestion::default();
     let waking = clock.clone();
@@ -156,16 +157,7 @@ pub fn run(setup: &Setup, bootstrap: impl FnOnce(&Setup)) -> Result<(), AgentErr
     let watched: Arc<dyn Clock> = Arc::new(WatchedClock::new(Arc::clone(&shared), watchdog.clone()));
     let config = &setup.config;
     let schedule = Schedule::new(&*watched, config.update_poll_interval, config.inventory_poll_interval);
-    let [soonest, latest] = ABORT_CHECK;
-    let settings = AgentSettings {
-        retry_interval: config.retry_poll_interval,
-        retry_count: config.retry_poll_count,
-        download: DownloadSettings {
-            abort_check_every: Some(config.update_poll_interval.clamp(soonest, latest)),
-            budget_bytes: config.max_download_bytes,
-            ..setup.download_settings()
-        },
-    };
+    let settings = setup.agent_settings();
     let gates = Gates::new(config.gates.clone(), question.clone(), Arc::clone(&watched));
     let gates = gates.behind(Box::new(ConfigurationGate(setup.config_files())));
     #[cfg(feature = "dbus")]
@@ -298,25 +290,9 @@ impl Host for LinuxHost<'_> {
         reporter: &mut dyn Reporter,
         work: &mut dyn FnMut(&mut Device<'_>),
     ) -> Result<(), String> {
-        let setup = self.setup;
         // Only while there is something to do: the command line works beside a daemon that waits.
-        let _lock = setup.lock().map_err(|error| error.to_string())?;
-        let mut state = setup.open_state().map_err(|error| error.to_string())?;
-        // Opened anew each time: other tools write it as well.
-        let mut boot_env: LazyBootEnv = setup.boot_env();
-        let mut slots = setup.slots();
-        let system = setup.system();
-        work(&mut Device {
-            boot_env: &mut boot_env,
-            slots: &mut slots,
-            system: &system,
-            modules: &mut setup.modules(Some(Arc::clone(&self.clock))),
-            state: &mut state,
-            scripts: &mut self.scripts,
-            observer: &mut self.watcher,
-            gates: &mut self.gates,
-            reporter,
-        });
+        let mut device = self.setup.open_device(&self.clock).map_err(|error| error.to_string())?;
+        work(&mut device.seams(&mut self.watcher, &mut self.gates, reporter));
         Ok(())
     }
 

@@ -11,7 +11,7 @@ use client_core::deploy::gates::{
 };
 use linux::{health_check, process};
 
-use crate::compose::ConfigFiles;
+use crate::config_files::ConfigFiles;
 
 /// The question that waits for somebody on the device, where the gatekeeper and whoever answers both find it. Clones are
 /// the same question.

@@ -152,8 +152,8 @@ pub fn read_passphrase(path: &Path) -> Result<Vec<u8>, KeyStoreError> {
 /// When there is no key and none can be made, and when there is one that cannot be used.
 pub fn load_or_create(place: &KeyPlace, passphrase: Option<&[u8]>) -> Result<Signer, KeyStoreError> {
     let path = place.path();
-    if let Some(uri) = path.to_str().filter(|text| text.starts_with("pkcs11:")) {
-        return Err(KeyStoreError::Pkcs11 { uri: uri.to_owned() });
+    if let Some(error) = pkcs11(path) {
+        return Err(error);
     }
     match (read_key(path), place) {
         (Ok(pem), _) => {
@@ -169,6 +169,24 @@ pub fn load_or_create(place: &KeyPlace, passphrase: Option<&[u8]>) -> Result<Sig
         }
         (Err(source), _) => Err(KeyStoreError::Read { path: path.to_owned(), source }),
     }
+}
+
+/// Why no device key can come from the static `path`, as far as that shows without a passphrase. What this process may not
+/// look at is for another one to judge.
+pub(crate) fn static_key_problem(path: &Path) -> Option<KeyStoreError> {
+    if let Some(error) = pkcs11(path) {
+        return Some(error);
+    }
+    match regular_file::open_for_reading(path) {
+        Ok(_) => None,
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => None,
+        Err(source) => Some(KeyStoreError::Read { path: path.to_owned(), source }),
+    }
+}
+
+fn pkcs11(path: &Path) -> Option<KeyStoreError> {
+    let uri = path.to_str().filter(|text| text.starts_with("pkcs11:"))?;
+    Some(KeyStoreError::Pkcs11 { uri: uri.to_owned() })
 }
 
 /// A new key in place of whatever is there. The server will not know the device by it until it is accepted again.
