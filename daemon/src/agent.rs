@@ -28,8 +28,8 @@ use crate::deployment_log::DeploymentLogs;
 #[cfg(feature = "dbus")]
 use crate::local_proxy::LocalProxy;
 use crate::logger;
-use crate::notify::{Notifier, Watchdog, WatchedClock, WatchedWaiter};
-use crate::status::{self, SharedBoard, look};
+use crate::notify::{Notifier, Supervision, Watchdog, WatchedWaiter};
+use crate::status::{self, StatusBoard, StatusServer};
 use device::compose::{ComposeError, LOCK_PATIENCE, NO_SERVER, Setup};
 use device::gates::{ConfigurationGate, Gates, SharedQuestion};
 use device::keystore::{self, KeyStoreError};
@@ -104,114 +104,118 @@ impl From<HttpError> for AgentError {
 /// # Errors
 /// When it cannot begin.
 pub fn run(setup: &Setup) -> Result<(), AgentError> {
-    let environment = |name: &str| std::env::var_os(name).map(Into::into);
     let clock = LinuxClock::new();
     let _stops = signals::handle(&clock).map_err(AgentError::Signals)?;
-    let shared: Arc<dyn Clock> = Arc::new(clock.clone());
     linux::process::hide_inherited_descriptors();
-    // A key is made by one process at a time.
-    let lock = setup.lock()?;
-    let _pid_file = PidFile::create(&setup.pid_file(), LOCK_PATIENCE).map_err(AgentError::PidFile)?;
-    let transport = setup.http_transport(Arc::clone(&shared))?;
-    // Certificates that cannot be read are worth a line at the start, not only at the first poll.
-    if !setup.config.servers.iter().all(|server| server.starts_with("http://")) {
-        if let Err(error) = transport.check() {
-            log::warn!("{error}");
-        }
-    }
-    let api_transport = transport.another();
-    let api_connections = api_transport.idle_connections();
-    let board = SharedBoard::default();
+    let board = StatusBoard::default();
     #[cfg_attr(not(feature = "dbus"), allow(unused_mut))]
-    let mut api = api(setup, api_transport, Arc::clone(&shared))?;
+    let mut beginning = Beginning::make(setup, &clock)?;
     #[cfg(feature = "dbus")]
-    let add_ons = add_ons(setup, &transport, &clock, &board);
-    #[cfg(feature = "dbus")]
-    if let Some(add_ons) = &add_ons {
-        api.watch_token(add_ons.watcher());
-    }
-    if setup.config_error.is_none() {
-        if let Err(error) = setup.keep_config() {
-            log::warn!("a daemon that finds a bad configuration would have none: {error}");
-        }
-    }
-    drop(lock);
+    let add_ons = add_ons(setup, &mut beginning, &clock, &board);
     // Where that fails, the server is told what is known.
     if let Err(error) = setup.give_a_name() {
         log::error!("{error}");
     }
     show_loss(setup, &board);
     let question = SharedQuestion::default();
-    let waking = clock.clone();
-    let wake = move || waking.request_check_update();
-    let _status = status::serve(
-        &setup.status_socket(),
-        Arc::clone(&board),
-        Arc::clone(&shared),
-        question.clone(),
-        wake,
-    )
-    .inspect_err(|error| log::warn!("`rust-ota status` will not be answered: {error}"));
-    let notifier = Notifier::from_environment(environment);
-    let watchdog = Watchdog::from_environment(environment, notifier.clone(), Arc::clone(&shared));
-    let watched: Arc<dyn Clock> = Arc::new(WatchedClock::new(Arc::clone(&shared), watchdog.clone()));
-    let config = &setup.config;
-    let schedule = Schedule::new(&*watched, config.update_poll_interval, config.inventory_poll_interval);
-    let settings = setup.agent_settings();
-    let gates = Gates::new(config.gates.clone(), question.clone(), Arc::clone(&watched));
+    let _status = serve_status(setup, &clock, &board, &question);
+    let environment = |name: &str| std::env::var_os(name).map(Into::into);
+    let supervision = Supervision::from_environment(environment, Arc::new(clock.clone()));
+    let gates = Gates::new(setup.config.gates.clone(), question.clone(), Arc::clone(&supervision.clock));
     let gates = gates.behind(Box::new(ConfigurationGate(setup.config_files())));
     #[cfg(feature = "dbus")]
-    let gates = match &add_ons {
-        Some(add_ons) => gates.behind(add_ons.control_gate()),
-        None => gates,
-    };
+    let gates = add_ons.iter().map(|add_ons| add_ons.control_gate()).fold(gates, Gates::behind);
     let mut host = LinuxHost {
         setup,
-        scripts: setup.scripts().stopped_by(Arc::clone(&watched)),
+        scripts: setup.scripts().stopped_by(Arc::clone(&supervision.clock)),
         logs: DeploymentLogs::new(setup.deployment_log_directory()),
-        watcher: Watcher {
-            board,
-            clock: Arc::clone(&watched),
-            watchdog: watchdog.clone(),
-            notifier: notifier.clone(),
-            told: Duration::ZERO,
-        },
-        transport,
-        api_connections,
+        watcher: Watcher::new(board, &supervision),
+        transport: beginning.transport,
+        api_connections: beginning.api_connections,
         download_connections: None,
         gates,
         question,
-        clock: Arc::clone(&watched),
+        clock: Arc::clone(&supervision.clock),
     };
-    let mut waiter = WatchedWaiter::new(clock.waiter(), watchdog);
+    let (config, time) = (&setup.config, Arc::clone(&supervision.clock));
+    let schedule = Schedule::new(&*time, config.update_poll_interval, config.inventory_poll_interval);
+    let mut waiter = WatchedWaiter::new(clock.waiter(), supervision.watchdog);
     log::info!("rust-ota {} started", env!("CARGO_PKG_VERSION"));
-    notifier.ready();
-    let mut agent = Agent::new(&mut host, api, watched, &mut waiter, settings, schedule);
+    supervision.notifier.ready();
+    let settings = setup.agent_settings();
+    let mut agent = Agent::new(&mut host, beginning.api, time, &mut waiter, settings, schedule);
     #[cfg(feature = "dbus")]
     if let Some(Err(error)) = add_ons.map(|add_ons| add_ons.start(agent.shared_api())) {
         log::warn!("add-ons cannot be served: {error}");
     }
     agent.run();
-    notifier.stopping();
+    supervision.notifier.stopping();
     Ok(())
 }
 
+/// What has to be there before the daemon begins, made while no other process works on the device.
+struct Beginning {
+    _pid_file: PidFile,
+    transport: HttpTransport,
+    api: Api,
+    api_connections: IdleConnections,
+}
+
+impl Beginning {
+    fn make(setup: &Setup, clock: &LinuxClock) -> Result<Beginning, AgentError> {
+        // A key is made by one process at a time.
+        let _lock = setup.lock()?;
+        let pid_file = PidFile::create(&setup.pid_file(), LOCK_PATIENCE).map_err(AgentError::PidFile)?;
+        let transport = setup.http_transport(Arc::new(clock.clone()))?;
+        // Certificates that cannot be read are worth a line at the start, not only at the first poll.
+        if !setup.config.servers.iter().all(|server| server.starts_with("http://")) {
+            if let Err(error) = transport.check() {
+                log::warn!("{error}");
+            }
+        }
+        let api_transport = transport.another();
+        let api_connections = api_transport.idle_connections();
+        let api = api(setup, api_transport, Arc::new(clock.clone()))?;
+        if setup.config_error.is_none() {
+            if let Err(error) = setup.keep_config() {
+                log::warn!("a daemon that finds a bad configuration would have none: {error}");
+            }
+        }
+        Ok(Beginning { _pid_file: pid_file, transport, api, api_connections })
+    }
+}
+
+/// Answers `rust-ota status` until the returned value is dropped.
+fn serve_status(
+    setup: &Setup,
+    clock: &LinuxClock,
+    board: &StatusBoard,
+    question: &SharedQuestion,
+) -> Option<StatusServer> {
+    let waking = clock.clone();
+    let wake = move || waking.request_check_update();
+    let (path, clock) = (setup.status_socket(), Arc::new(clock.clone()));
+    status::serve(&path, board.clone(), clock, question.clone(), wake)
+        .inspect_err(|error| log::warn!("`rust-ota status` will not be answered: {error}"))
+        .ok()
+}
+
 /// Says on the board whether the record was lost.
-fn show_loss(setup: &Setup, board: &SharedBoard) {
+fn show_loss(setup: &Setup, board: &StatusBoard) {
     let lost = match setup.read_record() {
         Ok(record) => record.and_then(|record| record.lost).map(|lost| lost.reason),
         Err(error) => Some(error.to_string()),
     };
-    look(board).set_record_lost(lost.as_deref());
+    board.lock().set_record_lost(lost.as_deref());
 }
 
 /// What other programs of the device use. Without it the daemon goes on.
 #[cfg(feature = "dbus")]
 fn add_ons(
     setup: &Setup,
-    transport: &HttpTransport,
+    beginning: &mut Beginning,
     clock: &LinuxClock,
-    board: &SharedBoard,
+    board: &StatusBoard,
 ) -> Option<Arc<AddOns>> {
     let config = &setup.config;
     if !config.dbus_enabled {
@@ -220,16 +224,18 @@ fn add_ons(
     let lifetime = config.control_map_expiration.unwrap_or(config.update_poll_interval.saturating_mul(2));
     let after_start = config.control_map_boot_expiration;
     let maps = KeptControlMaps::load(&setup.datastore, lifetime, after_start, Arc::new(clock.clone()));
-    match LocalProxy::new(transport.dialer(), Arc::new(clock.clone())) {
+    match LocalProxy::new(beginning.transport.dialer(), Arc::new(clock.clone())) {
         Ok(proxy) => {
-            let (waking, board) = (clock.clone(), Arc::clone(board));
+            let (waking, board) = (clock.clone(), board.clone());
             // A map that is sent again and again must not make the device ask the server again and again.
             let wake = move || {
-                if look(&board).is_waiting() {
+                if board.lock().is_waiting() {
                     waking.request_check_update();
                 }
             };
-            Some(AddOns::new(proxy, maps, Arc::new(clock.clone()), wake))
+            let add_ons = AddOns::new(proxy, maps, Arc::new(clock.clone()), wake);
+            beginning.api.watch_token(add_ons.watcher());
+            Some(add_ons)
         }
         Err(error) => {
             log::warn!("add-ons cannot be served: {error}");
@@ -400,7 +406,7 @@ fn with_own_attributes(mut attributes: Vec<Attribute>, known: Vec<(&'static str,
 
 /// Tells the log, the status socket and the service manager how far things are.
 struct Watcher {
-    board: SharedBoard,
+    board: StatusBoard,
     clock: Arc<dyn Clock>,
     watchdog: Watchdog,
     notifier: Notifier,
@@ -409,11 +415,21 @@ struct Watcher {
 }
 
 impl Watcher {
+    fn new(board: StatusBoard, supervision: &Supervision) -> Watcher {
+        Watcher {
+            board,
+            clock: Arc::clone(&supervision.clock),
+            watchdog: supervision.watchdog.clone(),
+            notifier: supervision.notifier.clone(),
+            told: Duration::ZERO,
+        }
+    }
+
     /// `scripts` is what a set of state scripts may take, `silence` the longest time without a sign of life that a
     /// deployment may take.
     fn tell(&mut self, event: &Event<'_>, scripts: Duration, silence: Duration) {
         let now = self.clock.now();
-        let mut board = look(&self.board);
+        let mut board = self.board.lock();
         match event {
             Event::Idle { next_check, .. } => {
                 if !board.is_waiting() {
@@ -456,7 +472,7 @@ impl Watcher {
 
     fn progress(&mut self, what: &str, done_bytes: u64, total_bytes: u64) {
         self.watchdog.alive();
-        look(&self.board).set_progress(done_bytes, Some(total_bytes));
+        self.board.lock().set_progress(done_bytes, Some(total_bytes));
         let now = self.clock.now();
         if now.saturating_sub(self.told) >= PROGRESS_EVERY {
             self.told = now;
@@ -490,7 +506,7 @@ impl Observer for Watcher {
     }
 
     fn stage(&mut self, stage: Stage) {
-        look(&self.board).set_stage(&format!("{stage:?}"));
+        self.board.lock().set_stage(&format!("{stage:?}"));
         self.watchdog.alive();
     }
 

@@ -38,7 +38,7 @@ const REQUEST: &[u8] = b"{\"command\":\"status\"}\n";
 
 /// What the daemon tells about itself. Times are those of [`Clock::now`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct StatusBoard {
+pub struct Status {
     stage: Option<String>,
     deployment: Option<String>,
     artifact_name: Option<String>,
@@ -52,15 +52,18 @@ pub struct StatusBoard {
     authorized: bool,
 }
 
-/// The board that the daemon writes and the socket reads.
-pub type SharedBoard = Arc<Mutex<StatusBoard>>;
-
-/// Looks at the board, also after a thread has died with it.
-pub fn look(board: &SharedBoard) -> MutexGuard<'_, StatusBoard> {
-    board.lock().unwrap_or_else(PoisonError::into_inner)
-}
+/// Where the daemon writes its status and the socket reads it. Clones are the same board.
+#[derive(Debug, Clone, Default)]
+pub struct StatusBoard(Arc<Mutex<Status>>);
 
 impl StatusBoard {
+    /// The status, also after a thread has died with it.
+    pub fn lock(&self) -> MutexGuard<'_, Status> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Status {
     /// What is being done, in a word: the stage of a deployment, or `idle`.
     pub fn set_stage(&mut self, stage: &str) {
         self.stage = Some(short(stage));
@@ -120,7 +123,7 @@ impl StatusBoard {
         self.authorized = authorized;
     }
 
-    /// The board at `now` as one JSON object.
+    /// All of it at `now` as one JSON object.
     pub fn to_json(&self, now: Duration) -> Value {
         json!({
             "version": env!("CARGO_PKG_VERSION"),
@@ -166,7 +169,7 @@ impl Drop for StatusServer {
 /// `question` is what they are about; `wake` is called after each.
 pub fn serve(
     path: &Path,
-    board: SharedBoard,
+    board: StatusBoard,
     clock: Arc<dyn Clock>,
     question: SharedQuestion,
     wake: impl Fn() + Send + 'static,
@@ -205,7 +208,7 @@ pub fn serve(
 
 fn answer(
     stream: &UnixStream,
-    board: &SharedBoard,
+    board: &StatusBoard,
     clock: &dyn Clock,
     question: &SharedQuestion,
     wake: &dyn Fn(),
@@ -216,7 +219,7 @@ fn answer(
     let request: Option<Value> = serde_json::from_slice(&request).ok();
     let command = request.as_ref().and_then(|request| request["command"].as_str());
     let mut answer = match (command, &request) {
-        (Some("status"), _) => look(board).to_json(clock.now()).to_string(),
+        (Some("status"), _) => board.lock().to_json(clock.now()).to_string(),
         (Some("allow" | "refuse"), _) if !is_trusted => {
             json!({ "error": "only root and the user of the daemon may decide" }).to_string()
         }
@@ -388,18 +391,18 @@ mod tests {
 
     struct Fixture {
         directory: tempfile::TempDir,
-        board: SharedBoard,
+        board: StatusBoard,
         _server: StatusServer,
     }
 
     impl Fixture {
         fn new() -> Fixture {
             let directory = tempfile::tempdir().unwrap();
-            let board = SharedBoard::default();
+            let board = StatusBoard::default();
             let path = directory.path().join("run/status.sock");
             let question = SharedQuestion::default();
             let clock = Arc::new(LinuxClock::new());
-            let server = serve(&path, Arc::clone(&board), clock, question, || {}).unwrap();
+            let server = serve(&path, board.clone(), clock, question, || {}).unwrap();
             Fixture { directory, board, _server: server }
         }
 
@@ -421,7 +424,7 @@ mod tests {
         let fixture = Fixture::new();
         assert_eq!((mode(&fixture.path()), mode(fixture.path().parent().unwrap())), (0o666, 0o755));
         assert_eq!(ask(&fixture.path()).unwrap()["stage"], "starting");
-        let mut board = look(&fixture.board);
+        let mut board = fixture.board.lock();
         board.set_stage("Download");
         board.set_deployment("d1", Some("release-2"));
         board.set_progress(50, Some(200));
@@ -433,13 +436,13 @@ mod tests {
         let text = shown(&status);
         assert!(text.contains("Progress    50 of 200 bytes (25 %)"), "{text}");
         assert!(text.contains("Artifact    release-2"), "{text}");
-        look(&fixture.board).clear_deployment();
+        fixture.board.lock().clear_deployment();
         assert_eq!(ask(&fixture.path()).unwrap()["verified_bytes"], Value::Null);
     }
 
     #[test]
     fn times_are_told_from_now() {
-        let mut board = StatusBoard::default();
+        let mut board = Status::default();
         board.set_checked(Duration::from_secs(100));
         board.set_next_check(Duration::from_secs(190));
         let status = board.to_json(Duration::from_secs(130));
@@ -473,7 +476,7 @@ mod tests {
         assert!(matches!(ask(&path), Err(StatusError::NoDaemon { .. })));
         let clock: Arc<dyn Clock> = Arc::new(LinuxClock::new());
         let another =
-            || serve(&path, SharedBoard::default(), Arc::clone(&clock), SharedQuestion::default(), || {});
+            || serve(&path, StatusBoard::default(), Arc::clone(&clock), SharedQuestion::default(), || {});
         let server = another().unwrap();
         assert!(another().is_err());
         assert!(ask(&path).is_ok());

@@ -245,7 +245,7 @@ impl Setup {
     }
 
     /// How to reach web servers.
-    pub fn http_options(&self) -> TlsOptions {
+    fn http_options(&self) -> TlsOptions {
         let authorities = [&self.config.server_certificate, &self.trusted_certs];
         TlsOptions {
             extra_authorities: authorities
@@ -330,7 +330,7 @@ impl Setup {
     }
 
     /// The program that prints the identity.
-    pub fn identity_program(&self) -> PathBuf {
+    fn identity_program(&self) -> PathBuf {
         match &self.config.identity_script {
             Some(path) => path.into(),
             None => self.data_directory.join("identity/mender-device-identity"),
@@ -371,7 +371,7 @@ impl Setup {
     ///
     /// # Errors
     /// When it cannot be read, or none can be made.
-    pub fn open_state(&self) -> Result<TwoCopyRecord<FileDevice>, ComposeError> {
+    fn open_state(&self) -> Result<TwoCopyRecord<FileDevice>, ComposeError> {
         linux::state_file::open(&self.datastore, &Documents).map_err(ComposeError::State)
     }
 
@@ -390,7 +390,7 @@ impl Setup {
     ///
     /// # Errors
     /// When it is, or lies behind, a link to nothing.
-    pub fn check_that_the_datastore_leads_somewhere(&self) -> Result<(), ComposeError> {
+    pub(crate) fn check_that_the_datastore_leads_somewhere(&self) -> Result<(), ComposeError> {
         let is_dangling = |place: &Path| place.is_symlink() && !place.exists();
         match fs::metadata(&self.datastore) {
             Err(error) if self.datastore.ancestors().any(is_dangling) => {
@@ -578,7 +578,7 @@ impl System for DeviceSystem {
 }
 
 /// A boot environment that is opened when it is first used.
-pub struct LazyBootEnv {
+struct LazyBootEnv {
     choice: Bootloader,
     paths: BootEnvPaths,
     open: Option<Box<dyn BootEnv>>,

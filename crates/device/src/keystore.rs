@@ -14,7 +14,7 @@ use linux::{atomic_file, regular_file};
 use ring::rand::{SecureRandom, SystemRandom};
 
 /// The file in the datastore.
-pub const FILE_NAME: &str = "mender-agent.pem";
+const FILE_NAME: &str = "mender-agent.pem";
 /// What a new key is called until it is complete.
 const NEW_FILE_NAME: &str = "mender-agent.pem.new";
 /// Longest key file; RSA with 4096 bits has 3,272 bytes.
@@ -33,7 +33,7 @@ pub enum KeyPlace {
 
 impl KeyPlace {
     /// `static_key` is `Security.AuthPrivateKey`.
-    pub fn new(datastore: &Path, static_key: Option<&str>) -> KeyPlace {
+    pub(crate) fn new(datastore: &Path, static_key: Option<&str>) -> KeyPlace {
         match static_key {
             Some(path) => KeyPlace::Static(path.into()),
             None => KeyPlace::Datastore(datastore.join(FILE_NAME)),
@@ -130,7 +130,7 @@ impl std::error::Error for KeyStoreError {}
 ///
 /// # Errors
 /// When it cannot be read.
-pub fn read_passphrase(path: &Path) -> Result<Vec<u8>, KeyStoreError> {
+pub(crate) fn read_passphrase(path: &Path) -> Result<Vec<u8>, KeyStoreError> {
     let wrong = |source| KeyStoreError::Passphrase { path: path.to_owned(), source };
     let source: Box<dyn Read> = match path.to_str() {
         Some("-") => Box::new(io::stdin()),
@@ -150,7 +150,7 @@ pub fn read_passphrase(path: &Path) -> Result<Vec<u8>, KeyStoreError> {
 ///
 /// # Errors
 /// When there is no key and none can be made, and when there is one that cannot be used.
-pub fn load_or_create(place: &KeyPlace, passphrase: Option<&[u8]>) -> Result<Signer, KeyStoreError> {
+pub(crate) fn load_or_create(place: &KeyPlace, passphrase: Option<&[u8]>) -> Result<Signer, KeyStoreError> {
     let path = place.path();
     if let Some(error) = pkcs11(path) {
         return Err(error);

@@ -191,7 +191,7 @@ impl Given {
                 Arg::Value(value) if operand == Operand::One && given.operand.is_none() => {
                     given.operand = Some(value);
                 }
-                other => return Err(unexpected(other)),
+                other @ (Arg::Value(_) | Arg::Short(_) | Arg::Long(_)) => return Err(unexpected(other)),
             }
         }
         Ok(given)
