@@ -30,7 +30,8 @@ use crate::local_proxy::LocalProxy;
 use crate::logger;
 use crate::notify::{Notifier, Supervision, Watchdog, WatchedWaiter};
 use crate::status::{self, StatusBoard, StatusServer};
-use device::compose::{ComposeError, LOCK_PATIENCE, NO_SERVER, Setup};
+use device::compose::{ComposeError, LOCK_PATIENCE, Setup};
+use device::config_files::Unusable;
 use device::gates::{ConfigurationGate, Gates, SharedQuestion};
 use device::keystore::{self, KeyStoreError};
 use http::{HttpError, HttpTransport, IdleConnections};
@@ -66,7 +67,7 @@ impl fmt::Display for AgentError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             AgentError::Compose(error) => error.fmt(f),
-            AgentError::NoServer => f.write_str(NO_SERVER),
+            AgentError::NoServer => Unusable::NoServer.fmt(f),
             AgentError::PidFile(LockError::Held { path }) => {
                 write!(f, "a daemon is running already: it holds {}", path.display())
             }
@@ -374,7 +375,7 @@ impl LinuxHost<'_> {
         let device_type = self.setup.system().device_type().map_err(|error| error.to_string());
         let mut known = Vec::new();
         if let Some(error) = &self.setup.config_error {
-            known.push(("rust_ota_config_error", error.clone()));
+            known.push(("rust_ota_config_error", error.to_string()));
         }
         for (key, value) in [("artifact_name", name), ("device_type", device_type)] {
             match value {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::{Config, ConfigError};
-use crate::config_files::{ConfigFile, ConfigFiles, For, Readable};
+use crate::config_files::{ConfigFile, ConfigFiles, For, Readable, Unusable};
 use client_core::agent::AgentSettings;
 use client_core::artifact::{KeyError, Limits, Trust, VerifyKeys};
 use client_core::boot::{BootEnv, BootEnvError};
@@ -57,8 +57,6 @@ const CONNECT_AT_PROMPT: Duration = Duration::from_secs(10);
 const ABORT_CHECK: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(300)];
 /// The program that restarts a device.
 const REBOOT_COMMAND: &str = "reboot";
-/// What a daemon is told without one.
-pub const NO_SERVER: &str = "no server is configured: set ServerURL or Servers";
 
 /// Why the device cannot be put together.
 #[derive(Debug)]
@@ -150,7 +148,7 @@ pub struct Setup {
     passphrase_file: Option<PathBuf>,
     files: ConfigFiles,
     /// Why this is not the configuration that lies there, but the last good one.
-    pub config_error: Option<String>,
+    pub config_error: Option<Unusable>,
 }
 
 impl Setup {

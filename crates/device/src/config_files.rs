@@ -1,14 +1,15 @@
 //! The files of the configuration: which there are, which of them a daemon can go on with, and the last good ones.
 
+use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use linux::{atomic_file, regular_file};
 
-use crate::compose::{ComposeError, NO_SERVER, io_error};
+use crate::compose::{ComposeError, io_error};
 use crate::config::{Config, Source};
-use crate::keystore;
+use crate::keystore::{self, KeyStoreError};
 
 /// The configuration that the daemon last ran with and that was good: files with their names, the stronger one last.
 const LAST_GOOD_FILE: &str = "rust-ota-last-good.conf";
@@ -36,6 +37,29 @@ pub enum For {
     /// that it goes on with the last good one.
     Daemon,
 }
+
+/// Why a daemon cannot go on with a configuration.
+#[derive(Debug)]
+pub enum Unusable {
+    /// It cannot be read or understood.
+    Wrong(ComposeError),
+    /// It names no server.
+    NoServer,
+    /// The device key that it names is not there.
+    Key(KeyStoreError),
+}
+
+impl fmt::Display for Unusable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Unusable::Wrong(error) => error.fmt(f),
+            Unusable::NoServer => f.write_str("no server is configured: set ServerURL or Servers"),
+            Unusable::Key(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for Unusable {}
 
 /// One place of a configuration file.
 #[derive(Debug, Clone)]
@@ -109,24 +133,28 @@ impl ConfigFiles {
         for_whom: For,
         readable: Readable,
         datastore: &Path,
-    ) -> Result<(Config, Option<String>), ComposeError> {
-        let parsed = self.read(for_whom, readable).and_then(|files| parse(&files));
-        let problem = match (for_whom, &parsed) {
-            (For::Command, _) => None,
-            (For::Daemon, Ok(config)) => useless(config),
-            (For::Daemon, Err(error)) => Some(error.to_string()),
-        };
-        match problem.and_then(|problem| Some((last_good(datastore)?, problem))) {
-            Some((good, problem)) => Ok((good, Some(problem))),
-            None => Ok((parsed?, None)),
+    ) -> Result<(Config, Option<Unusable>), ComposeError> {
+        match self.read(for_whom, readable).and_then(|files| parse(&files)) {
+            Ok(config) => {
+                let problem = match for_whom {
+                    For::Daemon => useless(&config),
+                    For::Command => None,
+                };
+                let instead = problem.and_then(|problem| Some((last_good(datastore)?, Some(problem))));
+                Ok(instead.unwrap_or((config, None)))
+            }
+            Err(error) => match last_good(datastore).filter(|_| for_whom == For::Daemon) {
+                Some(good) => Ok((good, Some(Unusable::Wrong(error)))),
+                None => Err(error),
+            },
         }
     }
 
     /// What keeps a daemon from going on with the configuration that lies there now.
-    pub fn problem(&self) -> Option<String> {
+    pub fn problem(&self) -> Option<Unusable> {
         match self.read(For::Daemon, Readable::All).and_then(|files| parse(&files)) {
             Ok(config) => useless(&config),
-            Err(error) => Some(error.to_string()),
+            Err(error) => Some(Unusable::Wrong(error)),
         }
     }
 
@@ -162,12 +190,12 @@ impl ConfigFiles {
 }
 
 /// Why a daemon can do nothing with a configuration that says nothing wrong.
-fn useless(config: &Config) -> Option<String> {
+fn useless(config: &Config) -> Option<Unusable> {
     if config.servers.is_empty() {
-        return Some(NO_SERVER.to_owned());
+        return Some(Unusable::NoServer);
     }
     let key = Path::new(config.auth_private_key.as_deref()?);
-    keystore::static_key_problem(key).map(|error| error.to_string())
+    keystore::static_key_problem(key).map(Unusable::Key)
 }
 
 /// The configuration that was kept, if there is one that a daemon can go on with.
@@ -225,11 +253,14 @@ mod tests {
                 assert_eq!(servers.is_empty(), length < bytes.len(), "{text} {length}");
             }
             let setup = load(For::Daemon).unwrap();
-            assert_eq!(setup.config_error, setup.config_files().problem());
-            assert!(setup.config_error.is_some());
+            assert_eq!(said(&setup.config_error).unwrap(), said(&setup.config_files().problem()).unwrap());
             assert!(text == "{}" || load(For::Command).is_err());
         }
     }
+    fn said(problem: &Option<Unusable>) -> Option<String> {
+        problem.as_ref().map(Unusable::to_string)
+    }
+
     /// Loads `config` for a daemon with a datastore of its own.
     fn daemon(config: &Path) -> Result<Setup, ComposeError> {
         let overrides = Overrides {
@@ -255,9 +286,9 @@ mod tests {
         assert!(Command::new("mkfifo").arg(&config).status().unwrap().success());
         let setup = daemon(&config).unwrap();
         assert_eq!(setup.config.servers, ["https://a"]);
-        let problem = setup.config_error.clone().unwrap();
+        let problem = said(&setup.config_error).unwrap();
         assert!(problem.contains("it is a FIFO, not a regular file"), "{problem}");
-        assert_eq!(setup.config_files().problem(), Some(problem));
+        assert_eq!(said(&setup.config_files().problem()), Some(problem));
     }
 
     #[test]
@@ -270,7 +301,8 @@ mod tests {
         // Without a last good one there is nothing to go on with: whoever asks for the key says what is wrong.
         fs::write(&config, with_key("https://a")).unwrap();
         let setup = daemon(&config).unwrap();
-        assert_eq!((setup.config.servers, setup.config_error), (vec!["https://a".to_owned()], None));
+        assert_eq!(setup.config.servers, ["https://a"]);
+        assert_eq!(said(&setup.config_error), None);
         fs::write(&key, "a key").unwrap();
         keep(&daemon(&config).unwrap());
         fs::remove_file(&key).unwrap();
@@ -282,10 +314,10 @@ mod tests {
         fs::write(&config, with_key("https://b")).unwrap();
         let setup = daemon(&config).unwrap();
         assert_eq!(setup.config.servers, ["https://good"]);
-        let problem = setup.config_error.clone().unwrap();
+        let problem = said(&setup.config_error).unwrap();
         assert!(problem.starts_with(&format!("cannot read the device key {}: ", key.display())), "{problem}");
         // An update that brings such a configuration is not committed, and none is kept.
-        assert_eq!(setup.config_files().problem(), Some(problem));
+        assert_eq!(said(&setup.config_files().problem()), Some(problem));
         keep(&setup);
         assert_eq!(daemon(&config).unwrap().config.servers, ["https://good"]);
     }
