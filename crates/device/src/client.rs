@@ -4,7 +4,6 @@ use std::fmt;
 use std::io::{self, Read};
 use std::sync::Arc;
 
-use client_core::artifact::ReadAhead;
 use client_core::clock::Clock;
 use client_core::deploy::{self, DeployError, Device, NoReporter, Observer, Options, Policy, Summary};
 use client_core::server::{Download, ServerError};
@@ -23,8 +22,6 @@ pub enum ClientError {
     Compose(ComposeError),
     /// The deployment could not be begun or gone on with.
     Deploy(DeployError),
-    /// The system has no thread to read ahead.
-    Thread(io::Error),
 }
 
 impl fmt::Display for ClientError {
@@ -32,7 +29,6 @@ impl fmt::Display for ClientError {
         match self {
             ClientError::Compose(error) => error.fmt(f),
             ClientError::Deploy(error) => error.fmt(f),
-            ClientError::Thread(error) => write!(f, "cannot start a thread: {error}"),
         }
     }
 }
@@ -143,9 +139,7 @@ fn install(
     options: &Options,
 ) -> Result<Summary, ClientError> {
     let reader = open().unwrap_or_else(|error| Box::new(Broken(Some(error))));
-    // Reading the source, decoding and writing the slot are three threads.
-    let ahead = ReadAhead::new(reader).map_err(ClientError::Thread)?;
-    Ok(deploy::install(device, ahead, policy, options)?)
+    Ok(deploy::install(device, reader, policy, options)?)
 }
 
 /// Whether what was transferred became another thing in the middle, so that a new beginning may go better.

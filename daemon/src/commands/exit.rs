@@ -30,6 +30,6 @@ pub fn of_printing(code: u8, all_was_printed: bool) -> u8 {
 pub fn of_error(error: &ClientError) -> u8 {
     match error {
         ClientError::Deploy(DeployError::NothingInProgress) => NOTHING_IN_PROGRESS,
-        ClientError::Deploy(_) | ClientError::Compose(_) | ClientError::Thread(_) => FAILURE,
+        ClientError::Deploy(_) | ClientError::Compose(_) => FAILURE,
     }
 }
