@@ -12,13 +12,14 @@ use crate::config::{Config, ConfigError};
 use crate::config_files::{ConfigFile, ConfigFiles, For, Readable, Unusable};
 use client_core::agent::AgentSettings;
 use client_core::artifact::{KeyError, Limits, Trust, VerifyKeys};
-use client_core::boot::{BootEnv, BootEnvError};
+use client_core::boot::mender_vars::MenderVars;
+use client_core::boot::{BootEnv, BootEnvError, Variables};
 use client_core::clock::Clock;
 use client_core::deploy::gates::Gatekeeper;
 use client_core::deploy::record::{Record, RecordError};
 use client_core::deploy::{Device, Observer, Policy, Reporter};
 use client_core::server::{Download, DownloadSettings};
-use client_core::slot::{Slot, SlotError, System};
+use client_core::slot::{Restart, Slot, SlotError, System};
 use client_core::state_store::{StateError, TwoCopyRecord};
 use linux::block_device::FileDevice;
 use linux::boot_env::{BootEnvPaths, Bootloader};
@@ -453,7 +454,7 @@ impl Setup {
         let lock = self.lock()?;
         Ok(OpenDevice {
             state: self.open_state()?,
-            boot_env: self.boot_env(),
+            boot: self.boot(),
             slots: LinuxSlots::new(self.slot_paths()),
             system: self.system(),
             scripts: self.scripts().stopped_by(Arc::clone(clock)),
@@ -482,11 +483,13 @@ impl Setup {
         })
     }
 
-    fn boot_env(&self) -> LazyBootEnv {
+    /// What boots next. The boot environment is opened when it is first used: not every command needs one.
+    fn boot(&self) -> MenderVars<LazyBootEnv, SlotPaths> {
         let mut paths = BootEnvPaths::default();
         paths.fw_env_config = PathBuf::from(&self.config.fw_env_config);
         paths.grub_env_dir = self.config.grub_env_dir.clone().map(PathBuf::from);
-        LazyBootEnv { choice: self.config.bootloader, paths, open: None }
+        let env = LazyBootEnv { choice: self.config.bootloader, paths, open: None };
+        MenderVars::new(env, self.slot_paths())
     }
 
     /// Where a bootstrap artifact lies, if there is one.
@@ -498,7 +501,7 @@ impl Setup {
 /// A device for one piece of work.
 pub struct OpenDevice {
     state: TwoCopyRecord<FileDevice>,
-    boot_env: LazyBootEnv,
+    boot: MenderVars<LazyBootEnv, SlotPaths>,
     slots: LinuxSlots,
     system: DeviceSystem,
     scripts: LinuxScripts,
@@ -516,7 +519,7 @@ impl OpenDevice {
         reporter: &'a mut dyn Reporter,
     ) -> Device<'a> {
         Device {
-            boot_env: &mut self.boot_env,
+            boot: &mut self.boot,
             slots: &mut self.slots,
             system: &self.system,
             modules: &mut self.modules,
@@ -563,9 +566,9 @@ impl System for DeviceSystem {
     }
 
     /// On a virtual device somebody else plays the restart: the machine that it is a folder of has other things to do.
-    fn reboot(&self) -> Result<(), SlotError> {
+    fn reboot(&self, restart: &Restart) -> Result<(), SlotError> {
         if self.restarts {
-            return self.linux.reboot();
+            return self.linux.reboot(restart);
         }
         log::warn!(
             "a restart is due and none is made: the slots are plain files; end this process, boot the other slot and \
@@ -584,20 +587,20 @@ struct LazyBootEnv {
 
 impl LazyBootEnv {
     fn get(&mut self) -> Result<&mut dyn BootEnv, BootEnvError> {
-        if self.open.is_none() {
-            let env = linux::boot_env::open(self.choice, &self.paths)?;
-            log::debug!("using the {}", env.describe());
-            self.open = Some(env);
-        }
-        match &mut self.open {
-            Some(env) => Ok(&mut **env),
-            None => Err(BootEnvError::NoValidCopy { copies: "none was opened".into() }),
-        }
+        let env = match self.open.take() {
+            Some(env) => env,
+            None => {
+                let env = linux::boot_env::open(self.choice, &self.paths)?;
+                log::debug!("using the {}", env.describe());
+                env
+            }
+        };
+        Ok(&mut **self.open.insert(env))
     }
 }
 
 impl BootEnv for LazyBootEnv {
-    fn read(&mut self, names: &[&str]) -> Result<Vec<Option<String>>, BootEnvError> {
+    fn read(&mut self, names: &[&str]) -> Result<Variables, BootEnvError> {
         self.get()?.read(names)
     }
 
