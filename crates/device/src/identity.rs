@@ -20,7 +20,7 @@ pub struct DeviceCredentials {
 
 impl DeviceCredentials {
     /// `program` prints the identity; it runs for every authentication, as network interfaces come and go.
-    pub fn new(signer: Signer, program: PathBuf, clock: Arc<dyn Clock>) -> DeviceCredentials {
+    pub(crate) fn new(signer: Signer, program: PathBuf, clock: Arc<dyn Clock>) -> DeviceCredentials {
         DeviceCredentials { signer, program, limits: RunLimits::default(), clock }
     }
 }

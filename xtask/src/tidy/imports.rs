@@ -138,7 +138,6 @@ const TESTS_TOO: &[&str] = &["tempfile"];
 const MODULES: &[(&str, &[&str])] = &[
     ("storage", &[]),
     ("clock", &[]),
-    ("window", &[]),
     ("schedule", &["clock"]),
     ("server", &["clock", "deploy"]),
     ("slot", &["storage"]),
