@@ -598,7 +598,7 @@ fn is_abort(error: &(dyn std::error::Error + 'static)) -> bool {
     matches!(Download::cause(error), Some(ServerError::Aborted { .. }))
 }
 
-struct Ordered {
+struct Order {
     model: ServerModel,
     clock: VirtualClock,
     api: Arc<Mutex<Api>>,
@@ -606,7 +606,7 @@ struct Ordered {
     offer: Offer,
 }
 
-fn order(artifact: &[u8]) -> Ordered {
+fn order(artifact: &[u8]) -> Order {
     let (model, clock) = (ServerModel::new(), VirtualClock::new(1));
     model.deploy("d1", "release-2", "testbox", artifact);
     let settings = Settings { servers: vec![SERVER.to_owned()], ..Settings::default() };
@@ -614,10 +614,10 @@ fn order(artifact: &[u8]) -> Ordered {
     let provides = [("artifact_name", "release-1"), ("device_type", "testbox")];
     let provides = provides.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
     let offer = api.next_deployment(&provides).unwrap().unwrap();
-    Ordered { model, clock, api: Arc::new(Mutex::new(api)), provides, offer }
+    Order { model, clock, api: Arc::new(Mutex::new(api)), provides, offer }
 }
 
-impl Ordered {
+impl Order {
     fn download(&self, abort_check_every: Option<Duration>) -> Result<Download, ServerError> {
         let settings = DownloadSettings { abort_check_every, ..patience() };
         let api = Arc::clone(&self.api);
