@@ -18,7 +18,7 @@ use client_core::artifact::{Compression, Signer};
 use rust_ota_server::client::Management;
 use rust_ota_server::{Action, Options, Rule, Running, Server};
 use serde_json::json;
-use testkit::artifacts::rootfs_spec;
+use testkit::artifacts::{named, rootfs_spec};
 
 /// Nothing here takes so long, not even on a machine with much else to do.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -493,6 +493,7 @@ fn a_stop_ends_the_daemon_wherever_it_is() {
         assert!(remote.terminate().success(), "{}", remote.log());
         // Two seconds are promised; a busy machine may look later.
         assert!(asked.elapsed() < Duration::from_secs(10), "{}", remote.log());
+        assert_eq!(remote.log().matches("asked to stop by SIGTERM").count(), 1, "{}", remote.log());
     };
     check(1, &|_| {}, "accepted by");
     check(2, &|remote| program(&remote.device.path("identity"), &format!("echo here >&2; {hang}")), "here");
@@ -823,7 +824,11 @@ fn an_update_that_spoils_the_configuration_is_rolled_back_and_one_that_mends_it_
     fs::create_dir_all(remote.device.path("share/modules/v3")).unwrap();
     program(&remote.device.path("share/modules/v3/conf"), &module);
     for (name, content) in [("bad", "}"), ("good", "\n")] {
-        let spec = ArtifactSpec::module_image(name, &[testkit::artifacts::DEVICE_TYPE.to_owned()], "conf");
+        let spec = ArtifactSpec::module_image(
+            named(name),
+            vec![named(testkit::artifacts::DEVICE_TYPE)],
+            named("conf"),
+        );
         let file = testkit::artifacts::MemoryFile { name: "conf".into(), content: content.into() };
         let path = world.folder.path().join(name);
         fs::write(&path, testkit::artifacts::build(&spec, &[file], Some(remote.device.signer()))).unwrap();

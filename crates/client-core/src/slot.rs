@@ -3,7 +3,7 @@
 use std::fmt;
 use std::ops::Not;
 
-use crate::storage::BlockDevice;
+use crate::storage::{BlockDevice, ReadAt};
 
 /// One root file system partition. `!slot` is the other one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
@@ -56,15 +56,28 @@ pub trait System {
     /// When the file is missing or is not exactly one `device_type=<value>` line.
     fn device_type(&self) -> Result<String, SlotError>;
 
-    /// Restarts the device. On success it does not return, or returns and the process is about to be
-    /// killed; the caller does nothing more.
+    /// Restarts the device, in the way that the bootloader asked for. On success it does not return, or returns and
+    /// the process is about to be killed; the caller does nothing more.
     ///
     /// # Errors
     /// When the reboot could not be started.
-    fn reboot(&self) -> Result<(), SlotError>;
+    fn reboot(&self, restart: &Restart) -> Result<(), SlotError>;
 }
 
-/// Opens the slots as storage.
+/// How the device is to be restarted.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub enum Restart {
+    /// As anybody would.
+    #[default]
+    Plain,
+    /// With an argument that reaches the bootloader, for this restart alone: `0 tryboot`.
+    With {
+        /// One argument of the program that restarts the device, blanks included.
+        argument: String,
+    },
+}
+
+/// Opens the slots as storage: one to be written, either as a source.
 pub trait Slots {
     /// Opens `slot` for writing and reading.
     ///
@@ -76,11 +89,15 @@ pub trait Slots {
     /// A [`SlotError`] that names the slot and its path.
     fn open(&mut self, slot: Slot) -> Result<Box<dyn BlockDevice + '_>, SlotError>;
 
-    /// The partition number by which the boot environment names `slot`.
+    /// Opens `slot` as a source that is only read: the running one too, and one that is mounted.
+    ///
+    /// What is read is what lies in the slot at that moment. Nothing keeps a file system that is mounted for writing, or
+    /// another process, from changing it meanwhile: whatever is made of it counts only with a digest of its own. The
+    /// source and a slot that is [open](Slots::open) for writing may be there at the same time.
     ///
     /// # Errors
-    /// When the slot is not configured or its path does not end in a number.
-    fn partition_number(&mut self, slot: Slot) -> Result<u32, SlotError>;
+    /// A [`SlotError`] that names the slot and its path.
+    fn open_source(&mut self, slot: Slot) -> Result<Box<dyn ReadAt>, SlotError>;
 }
 
 /// Why a slot cannot be used, or the running system not be told.

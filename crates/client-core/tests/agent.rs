@@ -6,12 +6,12 @@
 use std::cell::Cell;
 use std::io::{self, Read};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::machine::board::{Board, ClosedAtFirst, Restarting};
-use crate::machine::{IMAGE_BYTES, Machine, RECORD_BYTES, new_image, old_image, version};
+use crate::machine::{IMAGE_BYTES, Machine, RECORD_BYTES, new_image, old_image, plainly, version};
 use client_core::agent::{Agent, AgentSettings};
 use client_core::artifact::{Limits, Trust};
 use client_core::clock::{Clock, Waiter, Wake};
@@ -20,11 +20,10 @@ use client_core::deploy::record::{CUT_DOWNLOADS_MAX, CutDownloads, Deployment, R
 use client_core::deploy::{self, Device, NoReporter, Options, Policy};
 use client_core::install::NoModules;
 use client_core::schedule::Schedule;
-use client_core::server::{
-    Api, DownloadSettings, Reached, Request, Response, Settings, Transport, TransportError,
-};
-use client_core::slot::Slot;
+use client_core::server::{DownloadSettings, Reached, Request, Response, Transport, TransportError};
+use client_core::slot::{Restart, Slot};
 use client_core::state_store::TwoCopyRecord;
+use server_mender::{Api, Settings};
 use testkit::artifacts;
 use testkit::bootloader::{Behaviour, Boot};
 use testkit::choice::Choices;
@@ -214,7 +213,7 @@ impl Bench {
         let mut host = Board {
             world: self.world.clone(),
             machine: MACHINE,
-            system: Restarting { running: self.running, rebooted: Rc::clone(&rebooted) },
+            system: Restarting::new(self.running, Rc::clone(&rebooted)),
             scripts: ScriptLog::default(),
             modules: Box::new(NoModules),
             gates: self.gates.take().unwrap_or_else(|| Box::new(AlwaysOpen)),
@@ -234,13 +233,13 @@ impl Bench {
             retry_count: 0,
             download: DownloadSettings { budget_bytes: self.budget_bytes, ..DownloadSettings::default() },
         };
-        Agent::new(&mut host, api, clock, &mut waiter, settings, schedule).run();
+        Agent::new(&mut host, Arc::new(Mutex::new(api)), clock, &mut waiter, settings, schedule).run();
         self.logs = host.logs;
         rebooted.get()
     }
 
     fn boot(&mut self) {
-        match MACHINE.boot(&self.world, &mut |_| { Behaviour::Good }.start()) {
+        match MACHINE.boot(&self.world, &Restart::Plain, &mut |_| { Behaviour::Good }.start()) {
             Boot::Up { slot, .. } => self.running = slot,
             Boot::Stuck { slot, .. } => panic!("slot {slot} does not come up"),
         }
@@ -275,7 +274,7 @@ fn a_deployment_from_the_order_to_the_success() {
 /// A person installs an update on the device.
 fn by_hand(bench: &Bench, command: impl FnOnce(&mut Device<'_>)) {
     command(&mut Device {
-        boot_env: &mut *MACHINE.env(&bench.world),
+        boot: &mut *MACHINE.control(&bench.world, plainly(bench.running)),
         slots: &mut CrashSlots::new(&bench.world, bench.running),
         system: &KnownSystem { running: bench.running, device_type: artifacts::DEVICE_TYPE.into() },
         modules: &mut NoModules,
@@ -534,7 +533,7 @@ fn stopped_in_the_middle(bench: &mut Bench) {
     let mut host = Board {
         world: bench.world.clone(),
         machine: MACHINE,
-        system: Restarting { running: bench.running, rebooted: Rc::clone(&rebooted) },
+        system: Restarting::new(bench.running, Rc::clone(&rebooted)),
         scripts: ScriptLog::default(),
         modules: Box::new(NoModules),
         gates: Box::new(AlwaysOpen),
@@ -553,7 +552,7 @@ fn stopped_in_the_middle(bench: &mut Bench) {
             ..DownloadSettings::default()
         },
     };
-    Agent::new(&mut host, api, shared, &mut waiter, settings, schedule).run();
+    Agent::new(&mut host, Arc::new(Mutex::new(api)), shared, &mut waiter, settings, schedule).run();
 }
 
 #[test]

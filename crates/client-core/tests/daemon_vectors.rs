@@ -19,7 +19,7 @@ use std::time::Duration;
 use client_core::agent::{Agent, AgentSettings, Event, Host};
 use client_core::artifact::write::ArtifactSpec;
 use client_core::artifact::{Limits, StateScript, Trust};
-use client_core::boot::{BootEnv, BootEnvError, Verdict};
+use client_core::boot::{Armable, BootControl, BootEnvError, BootError, BootState};
 use client_core::clock::{Waiter, Wake};
 use client_core::deploy::gates::AlwaysOpen;
 use client_core::deploy::record::Record;
@@ -29,16 +29,18 @@ use client_core::deploy::scripts::{
 use client_core::deploy::{Device, Policy, Reporter};
 use client_core::install::PreferBuiltIn;
 use client_core::install::{
-    Arriving, InstallError, Modules, PayloadHandler, Progress, RebootNeed, WrittenImage,
+    Arriving, Candidates, HandledBy, InstallError, Modules, PayloadHandler, Progress, RebootNeed,
+    UpdateModuleFile,
 };
 use client_core::schedule::Schedule;
 use client_core::server::{
-    Api, Attribute, DownloadSettings, Method, Request, Response, Settings, Transport, TransportError,
+    Attribute, DownloadSettings, Method, Request, Response, Transport, TransportError,
 };
 use client_core::slot::{Slot, SlotError, Slots};
 use client_core::state_store::{StateError, StateStore};
-use client_core::storage::BlockDevice;
-use linux::update_module::{ModuleSettings, UpdateModules};
+use client_core::storage::{BlockDevice, ReadAt};
+use linux::handlers::{ModuleSettings, UpdateModules};
+use server_mender::{Api, Settings};
 use testkit::artifacts::{self, MemoryFile};
 use testkit::clock::VirtualClock;
 use testkit::device::{KnownSystem, Notices};
@@ -152,10 +154,6 @@ impl PayloadHandler for Module {
         }
         Ok(())
     }
-    fn image(&self) -> Option<WrittenImage> {
-        None
-    }
-    fn restore(&mut self, _: Option<WrittenImage>) {}
     fn install(&mut self) -> Result<(), InstallError> {
         self.call("I")
     }
@@ -193,9 +191,6 @@ impl PayloadHandler for Module {
     }
     fn clean_up(&mut self) -> Result<(), InstallError> {
         self.call("Z")
-    }
-    fn verdict(&mut self) -> Result<Option<Verdict>, InstallError> {
-        Ok(None)
     }
 }
 
@@ -324,12 +319,6 @@ impl PayloadHandler for Watched<'_> {
     fn download(&mut self, arriving: &mut Arriving<'_>, to: &mut dyn Progress) -> Result<(), InstallError> {
         self.step("D", |handler| handler.download(arriving, to))
     }
-    fn image(&self) -> Option<WrittenImage> {
-        self.handler.image()
-    }
-    fn restore(&mut self, image: Option<WrittenImage>) {
-        self.handler.restore(image);
-    }
     fn install(&mut self) -> Result<(), InstallError> {
         self.step("I", |handler| handler.install())
     }
@@ -363,9 +352,6 @@ impl PayloadHandler for Watched<'_> {
     fn clean_up(&mut self) -> Result<(), InstallError> {
         self.step("Z", |handler| handler.clean_up())
     }
-    fn verdict(&mut self) -> Result<Option<Verdict>, InstallError> {
-        self.handler.verdict()
-    }
 }
 
 struct OneModule(Rc<Plan>, Option<UpdateModules>);
@@ -377,16 +363,20 @@ impl OneModule {
 }
 
 impl Modules for OneModule {
-    fn replaces(&self, _: &str) -> bool {
-        false
+    fn candidates(&self, _: &str) -> Candidates {
+        Candidates { update_module: UpdateModuleFile::Executable, ..Candidates::default() }
     }
 
-    fn open<'m>(&'m mut self, payload_type: &str) -> Result<Box<dyn PayloadHandler + 'm>, InstallError> {
+    fn open<'m>(
+        &'m mut self,
+        payload_type: &str,
+        by: HandledBy,
+    ) -> Result<Box<dyn PayloadHandler + 'm>, InstallError> {
         assert_eq!(payload_type, TYPE);
         let plan = Rc::clone(&self.0);
         Ok(match &mut self.1 {
             None => Box::new(Module(plan)),
-            Some(real) => Box::new(Watched { handler: real.open(payload_type)?, plan }),
+            Some(real) => Box::new(Watched { handler: real.open(payload_type, by)?, plan }),
         })
     }
 }
@@ -460,22 +450,37 @@ impl Slots for NoSlots {
     fn open(&mut self, slot: Slot) -> Result<Box<dyn BlockDevice + '_>, SlotError> {
         Err(SlotError::Missing { slot, path: String::new() })
     }
-    fn partition_number(&mut self, slot: Slot) -> Result<u32, SlotError> {
+    fn open_source(&mut self, slot: Slot) -> Result<Box<dyn ReadAt>, SlotError> {
         Err(SlotError::Missing { slot, path: String::new() })
     }
 }
 
-struct NoEnv;
+struct NoBoot;
 
-impl BootEnv for NoEnv {
-    fn read(&mut self, _: &[&str]) -> Result<Vec<Option<String>>, BootEnvError> {
-        Err(BootEnvError::NoValidCopy { copies: String::new() })
+impl NoBoot {
+    fn none<T>() -> Result<T, BootError> {
+        Err(BootEnvError::NoValidCopy { copies: Vec::new(), hint: None }.into())
     }
-    fn write(&mut self, _: &[(&str, &str)]) -> Result<(), BootEnvError> {
-        Err(BootEnvError::NoValidCopy { copies: String::new() })
+}
+
+impl BootControl for NoBoot {
+    fn check_configured(&mut self) -> Result<(), BootError> {
+        NoBoot::none()
     }
-    fn check_write(&mut self, _: &[(&str, &str)]) -> Result<(), BootEnvError> {
-        Err(BootEnvError::NoValidCopy { copies: String::new() })
+    fn state(&mut self) -> Result<BootState, BootError> {
+        NoBoot::none()
+    }
+    fn check_arm(&mut self, _: Slot) -> Result<(), BootError> {
+        NoBoot::none()
+    }
+    fn arm(&mut self, _: Armable) -> Result<(), BootError> {
+        NoBoot::none()
+    }
+    fn commit(&mut self, _: Slot) -> Result<(), BootError> {
+        NoBoot::none()
+    }
+    fn settle_on(&mut self, _: Slot) -> Result<(), BootError> {
+        NoBoot::none()
     }
     fn describe(&self) -> String {
         "none".into()
@@ -592,7 +597,7 @@ impl Host for Machine {
         work: &mut dyn FnMut(&mut Device<'_>),
     ) -> Result<(), String> {
         work(&mut Device {
-            boot_env: &mut NoEnv,
+            boot: &mut NoBoot,
             slots: &mut NoSlots,
             system: &KnownSystem { running: Slot::A, device_type: artifacts::DEVICE_TYPE.into() },
             modules: &mut OneModule::new(&self.plan),
@@ -616,9 +621,9 @@ impl Host for Machine {
     fn download_transport(&mut self) -> Result<Box<dyn Transport>, String> {
         Ok(Box::new(Wire(Arc::clone(&self.server))))
     }
-    fn begin_log(&mut self, _: &str) {}
+    fn begin_log(&mut self, _: &client_core::deploy::DeploymentId) {}
     fn end_log(&mut self) {}
-    fn log_messages(&mut self, _: &str) -> Vec<u8> {
+    fn log_messages(&mut self, _: &client_core::deploy::DeploymentId) -> Vec<u8> {
         Vec::new()
     }
     fn tell(&mut self, _: &Event<'_>) {}
@@ -633,9 +638,10 @@ struct Seen {
 }
 
 fn artifact(payload: bool) -> Vec<u8> {
-    let mut spec = ArtifactSpec::rootfs_image("new", &[artifacts::DEVICE_TYPE.to_owned()]);
+    let mut spec =
+        ArtifactSpec::rootfs_image(artifacts::named("new"), vec![artifacts::named(artifacts::DEVICE_TYPE)]);
     if payload {
-        spec.payload_type = Some(TYPE.to_owned());
+        spec.payload_type = Some(artifacts::named(TYPE));
         let file = MemoryFile { name: "file".into(), content: vec![7; 3000] };
         artifacts::build(&spec, &[file], None)
     } else {
@@ -762,7 +768,7 @@ fn process(plan: &Rc<Plan>, store: &Store, server: &Arc<Mutex<Server>>, time: &V
         retry_count: 0,
         download: DownloadSettings::default(),
     };
-    Agent::new(&mut host, api, clock, &mut waits, settings, schedule).run();
+    Agent::new(&mut host, Arc::new(Mutex::new(api)), clock, &mut waits, settings, schedule).run();
 }
 
 /// Writes out `(A B)xN`.
