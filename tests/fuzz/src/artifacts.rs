@@ -1,6 +1,8 @@
 //! The artifact: as a whole, and from inside, where a fuzzer would otherwise have to guess a digest.
 
+use std::fmt::Debug;
 use std::io::{Cursor, Read};
+use std::str::FromStr;
 
 use client_core::artifact::tree::{Attributes, Member, MemberKind, MemberReader, MemberWriter, TreeRules};
 use client_core::artifact::write::{self, ArtifactSpec, PayloadSource};
@@ -100,11 +102,16 @@ fn read_all(opened: Result<Artifact, ArtifactError>) {
 
 /// A small artifact in which everything is right.
 fn sound() -> Vec<u8> {
-    let spec = ArtifactSpec::module_image("release-1", &["testbox".to_owned()], "files");
+    let spec = ArtifactSpec::module_image(named("release-1"), vec![named("testbox")], named("files"));
     let mut out = Vec::new();
     let files: [&dyn PayloadSource; 1] = [&File];
     write::write(&spec, &files, None, &mut Cursor::new(Vec::new()), &mut out).unwrap();
     out
+}
+
+/// A name that is right, of whatever kind.
+fn named<T: FromStr<Err: Debug>>(text: &str) -> T {
+    text.parse().unwrap()
 }
 
 /// The file in it.

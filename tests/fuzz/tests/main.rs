@@ -11,7 +11,8 @@ fn fuzz() -> PathBuf {
 
 fn names(folder: &Path) -> Vec<String> {
     let entries = fs::read_dir(folder).map(|entries| entries.map(|entry| entry.unwrap())).unwrap();
-    let mut names: Vec<String> = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    let mut names: Vec<String> =
+        entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
     names.sort();
     names
 }
@@ -38,8 +39,10 @@ fn every_target_has_a_program_and_a_corpus_and_nothing_else_has() {
         known
     };
     assert_eq!(names(&fuzz().join("corpus")), known);
-    let programs: Vec<String> =
-        names(&fuzz().join("fuzz_targets")).iter().map(|name| name.trim_end_matches(".rs").to_owned()).collect();
+    let programs: Vec<String> = names(&fuzz().join("fuzz_targets"))
+        .iter()
+        .map(|name| name.trim_end_matches(".rs").to_owned())
+        .collect();
     assert_eq!(programs, known);
     let manifest = fs::read_to_string(fuzz().join("Cargo.toml")).unwrap();
     for name in known {

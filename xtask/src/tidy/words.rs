@@ -20,7 +20,6 @@ const WORDS: &[Word] = &[
     Word { name: "complain", instead: "report_error", except: &[] },
     Word { name: "Desk", instead: "PendingQuestion", except: &[] },
     Word { name: "Canceller", instead: "CancelToken", except: &[] },
-    Word { name: "Spent", instead: "DataBudget or what was used of it", except: &[] },
     Word { name: "Attended", instead: "Standalone", except: &[] },
     Word { name: "Unattended", instead: "Managed", except: &[] },
     Word { name: "Doors", instead: "a name that says what it holds", except: &[] },
