@@ -1,5 +1,8 @@
 //! The corpora of the fuzz targets, replayed: what a fuzzer once found stays found.
 
+// Clippy's leave for tests does not reach the functions that tests share.
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
