@@ -4,15 +4,20 @@
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
 pub mod board;
+pub mod flash;
 
 use bootloader_grub::{GrubCopy, GrubEnv};
 use bootloader_uboot::UBootEnv;
 use client_core::boot::BootEnv;
+use client_core::deploy::record::Record;
 use client_core::slot::Slot;
+use client_core::state_store::TwoCopyRecord;
 use testkit::bootloader::{Boot, GrubModel, Startup, UBootModel};
 use testkit::device::slot_device;
 use testkit::enumerator::Options;
 use testkit::storage::{CrashWorld, Tear};
+
+use flash::FlashBoard;
 
 /// Sixteen sectors: enough for "all but the first", "all but the last" and "one torn" to differ.
 pub const IMAGE_BYTES: usize = 16 * 512;
@@ -31,6 +36,8 @@ pub enum Machine {
     GrubCached,
     /// With the scripts of grub-mender-grubenv; the other two have ours.
     GrubStockCached,
+    /// U-Boot with its environment on flash, and slots that are UBI volumes.
+    Flash(FlashBoard),
 }
 
 pub const MACHINES: [Machine; 4] = [Machine::UBoot, Machine::UBootCached, Machine::Grub, Machine::GrubCached];
@@ -52,6 +59,27 @@ pub fn version(world: &CrashWorld, slot: Slot) -> Option<&'static str> {
 }
 
 impl Machine {
+    /// The whole device: the old image in the slot that runs, something else in the other one, and a record that knows it.
+    pub fn set_up(self, world: &CrashWorld, running: Slot) {
+        self.add_slot(world, running, old_image());
+        self.add_slot(world, !running, vec![0x55; IMAGE_BYTES]);
+        self.install(world, running);
+        add_record(world);
+    }
+
+    fn add_slot(self, world: &CrashWorld, slot: Slot, content: Vec<u8>) {
+        match self {
+            Machine::Flash(_) => world.add_volume(slot_device(slot), content),
+            Machine::UBoot
+            | Machine::UBootCached
+            | Machine::UBootStockCached
+            | Machine::Grub
+            | Machine::GrubCached
+            | Machine::GrubStockCached => world.add_device(slot_device(slot), content),
+        }
+    }
+
+    /// The boot environment of a device that runs from `running`.
     pub fn install(self, world: &CrashWorld, running: Slot) {
         match self {
             Machine::UBoot | Machine::UBootCached | Machine::UBootStockCached => {
@@ -61,9 +89,11 @@ impl Machine {
             Machine::Grub | Machine::GrubCached | Machine::GrubStockCached => {
                 self.grub().install(world, running)
             }
+            Machine::Flash(board) => board.install(world, running),
         }
     }
 
+    /// The production codec over it.
     pub fn env(self, world: &CrashWorld) -> Box<dyn BootEnv> {
         match self {
             Machine::UBoot | Machine::UBootCached | Machine::UBootStockCached => Box::new(
@@ -78,25 +108,29 @@ impl Machine {
                 };
                 Box::new(GrubEnv::new([copy("env1", "lock1"), copy("env2", "lock2")]))
             }
+            Machine::Flash(board) => board.env(world),
         }
     }
 
+    /// One start of the device.
     pub fn boot(self, world: &CrashWorld, start: &mut dyn FnMut(Slot) -> Startup) -> Boot {
         match self {
             Machine::UBoot | Machine::UBootCached | Machine::UBootStockCached => {
                 self.uboot().boot(world, start)
             }
             Machine::Grub | Machine::GrubCached | Machine::GrubStockCached => self.grub().boot(world, start),
+            Machine::Flash(board) => board.uboot().boot(world, start),
         }
     }
 
-    pub fn is_cached(self) -> bool {
+    fn is_cached(self) -> bool {
         match self {
             Machine::UBoot | Machine::Grub => false,
             Machine::UBootCached
             | Machine::UBootStockCached
             | Machine::GrubCached
             | Machine::GrubStockCached => true,
+            Machine::Flash(board) => board.cached,
         }
     }
 
@@ -112,6 +146,19 @@ impl Machine {
         if self.is_cached() { model } else { model.flushing() }
     }
 
+    /// Which operation on a slot that changes it is the first to carry data: an update of a volume is announced.
+    pub fn first_slot_write(self) -> u64 {
+        match self {
+            Machine::Flash(_) => 2,
+            Machine::UBoot
+            | Machine::UBootCached
+            | Machine::UBootStockCached
+            | Machine::Grub
+            | Machine::GrubCached
+            | Machine::GrubStockCached => 1,
+        }
+    }
+
     /// What a power cut may leave behind. GRUB itself cannot repair a block whose first sector is torn before a client
     /// could (see `boot_environment.rs`), and a bootloader that writes both copies before anything is flushed is only
     /// promised that what it writes is there or not.
@@ -119,7 +166,7 @@ impl Machine {
         let mut options = Options::cuts(cuts);
         match self {
             // Our script saves once: a torn save leaves the other copy.
-            Machine::UBoot | Machine::UBootCached => {}
+            Machine::UBoot | Machine::UBootCached | Machine::Flash(_) => {}
             // Behind the variables: the padding of an environment block, and any other sector as well.
             Machine::Grub => options.limits.tears = vec![Tear::Prefix(300)],
             Machine::UBootStockCached | Machine::GrubCached | Machine::GrubStockCached => {
@@ -130,6 +177,14 @@ impl Machine {
     }
 }
 
+/// The record of a device on which the old image is installed.
+pub fn add_record(world: &CrashWorld) {
+    world.add_device("record", vec![0; RECORD_BYTES]);
+    let mut record = Record::new();
+    record.installed.artifact_name = Some("old".into());
+    TwoCopyRecord::format_new(world.open("record"), &record.to_json().unwrap()).unwrap();
+}
+
 /// What the bootloader would boot next, and whether on trial. Read by the model: no operation of ours.
 pub fn selected(world: &CrashWorld, machine: Machine) -> Result<(Slot, bool), String> {
     let variables = match machine {
@@ -137,6 +192,7 @@ pub fn selected(world: &CrashWorld, machine: Machine) -> Result<(Slot, bool), St
             machine.uboot().variables(world).ok_or("U-Boot has no environment")?
         }
         Machine::Grub | Machine::GrubCached | Machine::GrubStockCached => machine.grub().variables(world, 0),
+        Machine::Flash(board) => board.uboot().variables(world).ok_or("U-Boot has no environment")?,
     };
     let value = |name: &str| variables.get(name).map(String::as_str);
     let slot = match value("mender_boot_part") {

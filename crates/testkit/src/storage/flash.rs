@@ -6,15 +6,16 @@
 //! block.
 //!
 //! # What stops half-way
-//! - An erase: one half of the block is erased and the other is not, or every byte has some of its bits erased. On NAND
-//!   the block cannot be read, or so it may be.
+//! - An erase: one half of the block is erased and the other is not, or every byte has some of its bits erased, or holds
+//!   anything.
 //! - Programming, which goes from front to back: so many words are there, the next one in part of its bits or not at all,
-//!   the rest is erased. The word of NAND flash is a page, and may be unreadable instead.
+//!   the rest is erased. The word of NAND flash is a page.
+//!
+//! A page of NAND flash whose checksum is wrong is read all the same: Linux hands out what it holds.
 //!
 //! Not here: bad blocks, bits that read differently from one time to the next, a cut that changes one byte of a block and
 //! no other.
 
-use std::collections::BTreeSet;
 use std::io;
 use std::ops::Range;
 
@@ -22,7 +23,7 @@ use client_core::storage::Medium;
 
 use super::disk::Tear;
 use super::faults::Fault;
-use super::medium::{EIO, Model, choose_progress, garble};
+use super::medium::{Model, choose_progress, garble};
 use super::world::{Limits, Trace};
 use crate::choice::{Choices, Mixer};
 
@@ -31,7 +32,7 @@ use crate::choice::{Choices, Mixer};
 pub enum FlashKind {
     /// A byte can be written more than once, as long as bits are only cleared.
     Nor,
-    /// A page is written once after each erase, and has a checksum.
+    /// A page is written once after each erase.
     Nand,
 }
 
@@ -48,12 +49,12 @@ pub struct FlashGeometry {
 
 impl FlashGeometry {
     /// NOR flash with erase blocks of this size, programmed in words of four bytes.
-    pub fn nor(erase_bytes: usize) -> FlashGeometry {
+    pub const fn nor(erase_bytes: usize) -> FlashGeometry {
         FlashGeometry { kind: FlashKind::Nor, erase_bytes, write_bytes: 4 }
     }
 
     /// NAND flash with erase blocks of this size and pages of 512 bytes.
-    pub fn nand(erase_bytes: usize) -> FlashGeometry {
+    pub const fn nand(erase_bytes: usize) -> FlashGeometry {
         FlashGeometry { kind: FlashKind::Nand, erase_bytes, write_bytes: 512 }
     }
 
@@ -76,11 +77,7 @@ pub(super) struct Flash {
 
 /// What the flash holds.
 #[derive(Clone)]
-struct Cells {
-    bytes: Vec<u8>,
-    /// Pages of NAND flash whose checksum is wrong.
-    unreadable: BTreeSet<usize>,
-}
+struct Cells(Vec<u8>);
 
 /// What a driver can have done.
 #[derive(Clone, Debug)]
@@ -95,7 +92,8 @@ enum Stop {
     FirstHalfErased,
     SecondHalfErased,
     SomeBitsErased,
-    NotReadable,
+    /// Every byte holds anything.
+    Garbled,
     /// So many words are there.
     After(usize),
     /// And of the next one some bits.
@@ -106,22 +104,16 @@ enum Stop {
 const SOME_BITS: u8 = 0b1010_0110;
 
 impl Cells {
-    fn erase(&mut self, geometry: FlashGeometry, range: Range<usize>) {
-        self.bytes[range.clone()].fill(0xff);
-        let pages = range.start / geometry.write_bytes..range.end / geometry.write_bytes;
-        self.unreadable.retain(|page| !pages.contains(page));
-    }
-
     /// Ones become zeros, and never the other way round.
     fn program(&mut self, start: usize, data: &[u8]) {
-        for (cell, new) in self.bytes[start..].iter_mut().zip(data) {
+        for (cell, new) in self.0[start..].iter_mut().zip(data) {
             *cell &= new;
         }
     }
 
     fn take(&mut self, geometry: FlashGeometry, step: &Step) {
         match step {
-            Step::Erase { block } => self.erase(geometry, geometry.block(*block)),
+            Step::Erase { block } => self.0[geometry.block(*block)].fill(0xff),
             Step::Program { start, data } => self.program(*start, data),
         }
     }
@@ -137,13 +129,10 @@ impl Cells {
     fn begin_erase(&mut self, geometry: FlashGeometry, range: Range<usize>, stop: Stop) {
         let middle = range.start + geometry.erase_bytes / 2;
         match stop {
-            Stop::FirstHalfErased => self.bytes[range.start..middle].fill(0xff),
-            Stop::SecondHalfErased => self.bytes[middle..range.end].fill(0xff),
-            Stop::SomeBitsErased => self.bytes[range].iter_mut().for_each(|byte| *byte |= SOME_BITS),
-            Stop::NotReadable => {
-                let pages = range.start / geometry.write_bytes..range.end.div_ceil(geometry.write_bytes);
-                self.unreadable.extend(pages);
-            }
+            Stop::FirstHalfErased => self.0[range.start..middle].fill(0xff),
+            Stop::SecondHalfErased => self.0[middle..range.end].fill(0xff),
+            Stop::SomeBitsErased => self.0[range].iter_mut().for_each(|byte| *byte |= SOME_BITS),
+            Stop::Garbled => garble(&mut self.0[range.clone()], range.start),
             Stop::After(_) | Stop::Within(_) => unreachable!("an erase has no words"),
         }
     }
@@ -159,10 +148,7 @@ impl Cells {
                 self.program(start, &data[..part.start]);
                 self.program(start + part.start, &in_part);
             }
-            Stop::NotReadable => {
-                self.unreadable.insert(start / word);
-            }
-            Stop::FirstHalfErased | Stop::SecondHalfErased | Stop::SomeBitsErased => {
+            Stop::FirstHalfErased | Stop::SecondHalfErased | Stop::SomeBitsErased | Stop::Garbled => {
                 unreachable!("programming erases nothing")
             }
         }
@@ -175,7 +161,7 @@ impl Flash {
     pub(super) fn new(geometry: FlashGeometry, content: Vec<u8>) -> Flash {
         assert!(content.len() % geometry.erase_bytes == 0, "flash has whole blocks");
         assert!(geometry.erase_bytes % geometry.write_bytes == 0, "a block has whole words");
-        let cells = Cells { bytes: content, unreadable: BTreeSet::new() };
+        let cells = Cells(content);
         Flash { geometry, live: cells.clone(), durable: cells, pending: Vec::new() }
     }
 
@@ -207,9 +193,12 @@ impl Flash {
         if tears.is_empty() {
             return Vec::new();
         }
-        let not_readable = self.geometry.kind == FlashKind::Nand && tears.contains(&Tear::Unreadable);
-        let mut stops = match step {
-            Step::Erase { .. } => vec![Stop::FirstHalfErased, Stop::SecondHalfErased, Stop::SomeBitsErased],
+        match step {
+            Step::Erase { .. } => {
+                let mut stops = vec![Stop::FirstHalfErased, Stop::SecondHalfErased, Stop::SomeBitsErased];
+                stops.extend(tears.contains(&Tear::Garbage).then_some(Stop::Garbled));
+                stops
+            }
             Step::Program { data, .. } => {
                 let words = data.len().div_ceil(self.geometry.write_bytes);
                 let mut at: Vec<usize> = (0..words).collect();
@@ -220,11 +209,7 @@ impl Flash {
                 let whole = at.iter().filter(|word| **word > 0).map(|word| Stop::After(*word));
                 whole.chain(at.iter().map(|word| Stop::Within(*word))).collect()
             }
-        };
-        if not_readable {
-            stops.push(Stop::NotReadable);
         }
-        stops
     }
 }
 
@@ -237,15 +222,11 @@ impl Model for Flash {
     }
 
     fn len(&self) -> usize {
-        self.live.bytes.len()
+        self.live.0.len()
     }
 
     fn read(&self, range: Range<usize>) -> io::Result<&[u8]> {
-        let pages = range.start / self.geometry.write_bytes..range.end.div_ceil(self.geometry.write_bytes);
-        if self.live.unreadable.range(pages).next().is_some() {
-            return Err(io::Error::from_raw_os_error(EIO));
-        }
-        Ok(&self.live.bytes[range])
+        Ok(&self.live.0[range])
     }
 
     fn write(&mut self, start: usize, data: &[u8], fate: Option<Fault>) -> io::Result<()> {
@@ -281,7 +262,10 @@ impl Model for Flash {
 
     fn decide(&mut self, name: &str, choices: &mut Choices, limits: &Limits, trace: &mut Trace) {
         let pending = std::mem::take(&mut self.pending);
-        let stops: Vec<_> = pending.iter().map(|step| self.stops(step, &limits.tears)).collect();
+        let mut stops: Vec<_> = pending.iter().map(|step| self.stops(step, &limits.tears)).collect();
+        if stops.iter().map(Vec::len).sum::<usize>() > limits.images {
+            stops.iter_mut().rev().skip(1).for_each(Vec::clear);
+        }
         let ways: Vec<usize> = stops.iter().map(Vec::len).collect();
         let (happened, stopped) = choose_progress(choices, &ways);
         for step in &pending[..happened] {
@@ -296,23 +280,22 @@ impl Model for Flash {
     }
 
     fn live(&self) -> Vec<u8> {
-        self.live.bytes.clone()
+        self.live.0.clone()
     }
 
     fn durable(&self) -> Vec<u8> {
-        self.durable.bytes.clone()
+        self.durable.0.clone()
     }
 
     fn hash(&self, hash: &mut Mixer) {
-        hash.bytes(&self.durable.bytes);
-        for &page in &self.durable.unreadable {
-            hash.word(page as u64);
-        }
+        hash.bytes(&self.durable.0);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     const BLOCK: usize = 64;
@@ -397,19 +380,5 @@ mod tests {
             flash.write(BLOCK, &[0x22; BLOCK], None).unwrap();
         });
         assert!(all.iter().all(|flash| flash.live()[..BLOCK] == [0x22; BLOCK]));
-    }
-
-    #[test]
-    fn a_page_of_nand_flash_is_unreadable_after_a_cut_until_its_block_is_erased() {
-        let nand = Flash::new(FlashGeometry::nand(1024), vec![0; 2048]);
-        let all = left(&nand, |flash| flash.write(0, &[1; 1024], None).unwrap());
-        let mut bad: Vec<Flash> = all.into_iter().filter(|flash| flash.read(0..512).is_err()).collect();
-        assert!(!bad.is_empty());
-        for flash in &mut bad {
-            assert_eq!(flash.write(0, &[1; 10], None).unwrap_err().raw_os_error(), Some(EIO));
-            assert!(flash.read(1024..2048).is_ok());
-            flash.write(0, &[1; 1024], None).unwrap();
-            assert_eq!(flash.read(0..1024).unwrap(), [1; 1024]);
-        }
     }
 }

@@ -24,7 +24,8 @@
 //!   half, every other one, those of one device, those of all other devices;
 //! - raw flash ([`CrashWorld::add_flash`]): erasing and programming happen in order. Any number of the pending steps has
 //!   happened, and the next one has possibly begun: a block is erased in one half or in part of its bits, a range is
-//!   programmed up to one word, and that word in part of its bits;
+//!   programmed up to one word, and that word in part of its bits. Where that makes more than [`Limits::images`] ways,
+//!   only the newest step stops half-way;
 //! - a UBI volume ([`CrashWorld::add_volume`]): it is as before, or marked as interrupted and unreadable, or new as a whole.
 //!
 //! # What a failed sync does
@@ -41,6 +42,7 @@ pub(crate) mod file_system;
 mod flash;
 mod handle;
 mod medium;
+mod power_cuts;
 mod volume;
 mod world;
 
@@ -48,6 +50,7 @@ pub use disk::{SECTOR_LEN, Tear};
 pub use faults::{Fault, Injection, Lasting, Operation, Suppressed};
 pub use flash::{FlashGeometry, FlashKind};
 pub use handle::CrashDevice;
+pub use power_cuts::PowerCuts;
 pub use world::{CrashWorld, Limits};
 
 pub(crate) use world::{PowerCut, Snapshot, World};
