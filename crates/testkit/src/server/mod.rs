@@ -91,6 +91,8 @@ struct Deployment {
     /// Counts the links: only the newest one is good.
     link: u32,
     aborted: bool,
+    /// Aborts itself at so many more reports of a status.
+    aborts_at: Option<(&'static str, u32)>,
     /// What the device said of itself when the deployment began.
     first_question: Option<[Option<String>; 2]>,
     statuses: Vec<String>,
@@ -115,6 +117,8 @@ pub struct Snapshot {
     deployments: Vec<Deployment>,
     inventory: Option<Vec<u8>>,
     inventories: u32,
+    /// Questions for a deployment that were answered with none.
+    vain_questions: u32,
     failures: VecDeque<(Matcher, Failure)>,
     lasting: Option<(Matcher, Failure)>,
     sent: Vec<Sent>,
@@ -154,6 +158,7 @@ impl ServerModel {
             deployments: Vec::new(),
             inventory: None,
             inventories: 0,
+            vain_questions: 0,
             failures: VecDeque::new(),
             lasting: None,
             sent: Vec::new(),
@@ -232,7 +237,8 @@ impl ServerModel {
         self.state().ranges = honoured;
     }
 
-    /// Whether requests are recorded. Enumerators that hash snapshots turn it off.
+    /// Whether what decides nothing later is recorded: requests, reports that are not final, remarks, logs, inventories,
+    /// how many tokens were given. Enumerators that hash snapshots turn it off.
     pub fn set_recording(&self, recording: bool) {
         self.state().recording = recording;
     }
@@ -252,6 +258,7 @@ impl ServerModel {
             etag: Some(format!("\"{id}-1\"")),
             link: 0,
             aborted: false,
+            aborts_at: None,
             first_question: None,
             statuses: Vec::new(),
             substates: Vec::new(),
@@ -271,6 +278,11 @@ impl ServerModel {
     /// Aborts a deployment.
     pub fn abort(&self, id: &str) {
         self.change(id, |deployment| deployment.aborted = true);
+    }
+
+    /// Aborts a deployment when a status is reported for the `nth` time from now, before that is answered.
+    pub fn abort_at_report(&self, id: &str, status: &'static str, nth: u32) {
+        self.change(id, |deployment| deployment.aborts_at = Some((status, nth)));
     }
 
     /// Makes the links given so far invalid.
@@ -313,6 +325,21 @@ impl ServerModel {
     /// Every report that arrived, also those that were refused or repeated.
     pub fn reports(&self, id: &str) -> Vec<String> {
         self.state().deployment(id).map_or(Vec::new(), |deployment| deployment.reports.clone())
+    }
+
+    /// Every final report that arrived, also those that were refused or repeated.
+    pub fn final_reports(&self, id: &str) -> Vec<String> {
+        self.reports(id).into_iter().filter(|status| FINALS.contains(&status.as_str())).collect()
+    }
+
+    /// Whether the deployment was aborted.
+    pub fn is_aborted(&self, id: &str) -> bool {
+        self.state().deployment(id).is_some_and(|deployment| deployment.aborted)
+    }
+
+    /// How often a device asked for a deployment and there was none.
+    pub fn vain_questions(&self) -> u32 {
+        self.state().vain_questions
     }
 
     /// The remark that came with each of [`reports`](ServerModel::reports).
