@@ -283,7 +283,7 @@ fn a_deployment_that_is_held_up_or_refused_at_a_gate_loses_nothing_to_a_power_cu
 #[test]
 fn a_second_power_cut_of_the_daemon_changes_nothing_about_that() {
     let mut states = 0;
-    for (name, report) in run_all(2, so_many(3_000)) {
+    for (name, report) in run_all(2, so_many(3_500)) {
         println!("{name}: {report}");
         report.assert_holds();
         states += report.states;

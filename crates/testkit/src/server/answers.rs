@@ -183,7 +183,7 @@ impl Snapshot {
             }
             Some(_) => {}
         }
-        let types: Vec<String> = deployment.device_types.iter().map(|name| quoted(name)).collect();
+        let types: Vec<String> = deployment.labelled.iter().map(|name| quoted(name)).collect();
         let body = format!(
             "{{\"id\":{},\"artifact\":{{\"id\":\"a0\",\"artifact_name\":{},\"source\":{{\"uri\":{},\
              \"expire\":\"2026-11-23T19:02:37Z\"}},\"device_types_compatible\":[{}]}}}}\n",

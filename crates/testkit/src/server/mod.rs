@@ -86,6 +86,8 @@ struct Deployment {
     id: String,
     artifact_name: String,
     device_types: Vec<String>,
+    /// What the offer says of the device types.
+    labelled: Vec<String>,
     content: Arc<[u8]>,
     etag: Option<String>,
     /// Counts the links: only the newest one is good.
@@ -254,6 +256,7 @@ impl ServerModel {
             id: id.to_owned(),
             artifact_name: artifact_name.to_owned(),
             device_types: vec![device_type.to_owned()],
+            labelled: vec![device_type.to_owned()],
             content: artifact.into(),
             etag: Some(format!("\"{id}-1\"")),
             link: 0,
@@ -273,6 +276,11 @@ impl ServerModel {
             deployment.content = artifact.into();
             deployment.etag = etag.map(str::to_owned);
         });
+    }
+
+    /// Offers the deployment as one for another device type than that of the device it is for.
+    pub fn mislabel(&self, id: &str, device_type: &str) {
+        self.change(id, |deployment| deployment.labelled = vec![device_type.to_owned()]);
     }
 
     /// Aborts a deployment.

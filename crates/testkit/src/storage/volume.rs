@@ -112,8 +112,8 @@ impl Model for Volume {
         let pending = std::mem::take(&mut self.pending);
         let (happened, _) = choose_progress(choices, &vec![0; pending.len()]);
         trace.note(|| format!("  {name}: {happened} of {} steps happened", pending.len()));
-        if let Some(state) = pending.into_iter().take(happened).last() {
-            self.durable = state;
+        if let Some(newest) = happened.checked_sub(1) {
+            self.durable.clone_from(&pending[newest]);
         }
         self.live.clone_from(&self.durable);
     }
