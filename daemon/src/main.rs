@@ -25,7 +25,6 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use client_core::artifact::ReadAhead;
 use client_core::clock::Clock;
 use client_core::deploy::gates::{AlwaysOpen, Gate};
 use client_core::deploy::record::Record;
@@ -287,7 +286,6 @@ fn prepare(invocation: &Invocation) -> Result<Setup, ComposeError> {
 enum CommandError {
     Compose(ComposeError),
     Deploy(DeployError),
-    Thread(io::Error),
 }
 
 impl std::fmt::Display for CommandError {
@@ -295,7 +293,6 @@ impl std::fmt::Display for CommandError {
         match self {
             CommandError::Compose(error) => error.fmt(f),
             CommandError::Deploy(error) => error.fmt(f),
-            CommandError::Thread(error) => write!(f, "cannot start a thread: {error}"),
         }
     }
 }
@@ -372,7 +369,7 @@ fn with_device(invocation: &Invocation, setup: &Setup) -> Result<u8, ComposeErro
         }
         Err(error) => {
             let code = match &error {
-                CommandError::Compose(_) | CommandError::Thread(_) => exit::FAILURE,
+                CommandError::Compose(_) => exit::FAILURE,
                 CommandError::Deploy(error) => exit::of_error(error),
             };
             if code != exit::NOTHING_IN_PROGRESS {
@@ -399,9 +396,7 @@ fn install(
             // The deployment says what follows from it: nothing was modified.
             Err(error) => Box::new(Broken(Some(error))),
         };
-        // Reading the source, decoding and writing the slot are three threads.
-        let ahead = ReadAhead::new(reader).map_err(CommandError::Thread)?;
-        let summary = deploy::install(device, ahead, policy, options).map_err(CommandError::Deploy)?;
+        let summary = deploy::install(device, reader, policy, options).map_err(CommandError::Deploy)?;
         match &summary.error {
             Some(error) if has_become_another(error) && beginning < BEGINNINGS => {
                 log::warn!("{error}; beginning again ({beginning} of {} times)", BEGINNINGS - 1);

@@ -18,7 +18,7 @@ use client_core::artifact::{Compression, Signer};
 use rust_ota_server::client::Management;
 use rust_ota_server::{Action, Options, Rule, Running, Server};
 use serde_json::json;
-use testkit::artifacts::rootfs_spec;
+use testkit::artifacts::{named, rootfs_spec};
 
 /// Nothing here takes so long, not even on a machine with much else to do.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -823,7 +823,11 @@ fn an_update_that_spoils_the_configuration_is_rolled_back_and_one_that_mends_it_
     fs::create_dir_all(remote.device.path("share/modules/v3")).unwrap();
     program(&remote.device.path("share/modules/v3/conf"), &module);
     for (name, content) in [("bad", "}"), ("good", "\n")] {
-        let spec = ArtifactSpec::module_image(name, &[testkit::artifacts::DEVICE_TYPE.to_owned()], "conf");
+        let spec = ArtifactSpec::module_image(
+            named(name),
+            vec![named(testkit::artifacts::DEVICE_TYPE)],
+            named("conf"),
+        );
         let file = testkit::artifacts::MemoryFile { name: "conf".into(), content: content.into() };
         let path = world.folder.path().join(name);
         fs::write(&path, testkit::artifacts::build(&spec, &[file], Some(remote.device.signer()))).unwrap();

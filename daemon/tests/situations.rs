@@ -17,7 +17,7 @@ use client_core::artifact::write::ArtifactSpec;
 use client_core::artifact::{Compression, StateScript};
 use client_core::text::{printable, printable_lines};
 use serde_json::json;
-use testkit::artifacts::{DEVICE_TYPE, MemoryFile, rootfs_spec};
+use testkit::artifacts::{self, DEVICE_TYPE, MemoryFile, named, rootfs_spec};
 
 fn spec() -> ArtifactSpec {
     rootfs_spec("rel-2", Compression::Gzip)
@@ -41,7 +41,7 @@ fn program(path: &Path, content: &str, mode: u32) {
 }
 
 fn module_artifact(device: &VirtualDevice, payload_type: &str) -> std::path::PathBuf {
-    let mut spec = ArtifactSpec::module_image("rel-2", &[DEVICE_TYPE.to_owned()], payload_type);
+    let mut spec = ArtifactSpec::module_image(named("rel-2"), vec![named(DEVICE_TYPE)], named(payload_type));
     spec.compression = spec_compression();
     let file = MemoryFile { name: "payload".into(), content: vec![7; 1000] };
     device.store(&testkit::artifacts::build(&spec, &[file], Some(device.signer())))
@@ -283,7 +283,7 @@ fn nothing_from_outside_acts_on_the_terminal() {
     check("depends", &device.install(&device.artifact(&wanting, &new_image())));
     let mut foreign = spec();
     // What acts on a terminal without being a control character: those the writer refuses in a device type.
-    foreign.device_types = vec![bidi.into()];
+    foreign.device_types = vec![artifacts::named(bidi)];
     check("device types", &device.install(&device.artifact(&foreign, &new_image())));
 
     // What scripts and modules say.
@@ -343,7 +343,7 @@ fn the_files_of_a_module_are_flushed_together() {
     const FILES: usize = 60;
     let device = VirtualDevice::new();
     program(&device.path("share/modules/v3/mod"), "#!/bin/sh\nexit 0\n", 0o755);
-    let spec = ArtifactSpec::module_image("rel-2", &[DEVICE_TYPE.to_owned()], "mod");
+    let spec = ArtifactSpec::module_image(named("rel-2"), vec![named(DEVICE_TYPE)], named("mod"));
     let files: Vec<MemoryFile> = (0..FILES)
         .map(|number| MemoryFile { name: format!("file-{number}"), content: vec![1; 100] })
         .collect();

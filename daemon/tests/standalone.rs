@@ -17,7 +17,7 @@ use crate::common::{SLOT_BYTES, VirtualDevice, build, image, open_fifo};
 use client_core::artifact::write::ArtifactSpec;
 use client_core::artifact::{Compression, Signer, StateScript};
 use serde_json::{Value, json};
-use testkit::artifacts::rootfs_spec;
+use testkit::artifacts::{named, rootfs_spec};
 
 const INSTALLED: [&str; 4] = [
     "Installing artifact...",
@@ -953,7 +953,7 @@ fn a_script_that_fails_behind_the_commit_is_told_and_changes_nothing() {
 #[test]
 fn a_bootstrap_artifact_gives_the_device_its_provides_once() {
     let device = VirtualDevice::new();
-    let mut spec = ArtifactSpec::bootstrap("factory-1", &["testbox".to_owned()]);
+    let mut spec = ArtifactSpec::bootstrap(named("factory-1"), vec![named("testbox")]);
     spec.provides.insert("rootfs-image.version".into(), "factory-1".into());
     let bootstrap = testkit::artifacts::build(&spec, &[], None);
     let path = device.path("data/bootstrap.mender");
@@ -970,7 +970,7 @@ fn a_bootstrap_artifact_gives_the_device_its_provides_once() {
     assert!(!path.exists());
     device.says("show-provides").says(0, &provides);
     let mut other = spec;
-    other.artifact_name = "factory-2".into();
+    other.artifact_name = named("factory-2");
     fs::write(&path, testkit::artifacts::build(&other, &[], None)).unwrap();
     device.says("show-provides").says(0, &provides);
     assert_eq!(device.install(&missing).code, 1);
@@ -1032,7 +1032,7 @@ fn a_committed_update_replaces_what_the_device_provides() {
 #[test]
 fn an_artifact_without_a_payload_is_committed_at_once() {
     let device = VirtualDevice::new();
-    let spec = ArtifactSpec::bootstrap("paper-1", &["testbox".to_owned()]);
+    let spec = ArtifactSpec::bootstrap(named("paper-1"), vec![named("testbox")]);
     let artifact = device.store(&testkit::artifacts::build(&spec, &[], Some(device.signer())));
     device.install(&artifact).says(
         0,
@@ -1049,7 +1049,7 @@ fn an_artifact_without_a_payload_is_committed_at_once() {
 #[test]
 fn a_payload_of_another_type_has_no_update_module() {
     let device = VirtualDevice::new();
-    let mut spec = ArtifactSpec::module_image("rel-2", &["testbox".to_owned()], "container");
+    let mut spec = ArtifactSpec::module_image(named("rel-2"), vec![named("testbox")], named("container"));
     spec.compression = rootfs_spec("rel-2", Compression::None).compression;
     let artifact = device.artifact(&spec, b"content");
     let ran = device.install(&artifact);

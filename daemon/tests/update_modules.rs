@@ -18,7 +18,7 @@ use client_core::artifact::write::ArtifactSpec;
 use rust_ota_server::client::Management;
 use rust_ota_server::{Options, Running, Server};
 use serde_json::json;
-use testkit::artifacts::{DEVICE_TYPE, MemoryFile};
+use testkit::artifacts::{DEVICE_TYPE, MemoryFile, named};
 
 /// Nothing here takes so long, not even on a machine with much else to do.
 const DEADLINE: Duration = Duration::from_secs(120);
@@ -159,7 +159,7 @@ impl Bench {
 }
 
 fn artifact(signer: &Signer) -> Vec<u8> {
-    let spec = ArtifactSpec::module_image("release-2", &[DEVICE_TYPE.to_owned()], "mod");
+    let spec = ArtifactSpec::module_image(named("release-2"), vec![named(DEVICE_TYPE)], named("mod"));
     let file = MemoryFile { name: "payload".into(), content: b"new".to_vec() };
     testkit::artifacts::build(&spec, &[file], Some(signer))
 }

@@ -325,10 +325,10 @@ fn an_artifact_without_files_has_null_and_without_meta_data_nothing() {
         let id = management.upload_artifact(file.path()).unwrap();
         get(&running, &format!("{ARTIFACTS}/{id}")).json()["updates"][0].clone()
     };
-    let types = ["testdev".to_owned()];
-    let bootstrap = upload(&ArtifactSpec::bootstrap("release-1", &types));
+    let types = vec!["testdev".parse().unwrap()];
+    let bootstrap = upload(&ArtifactSpec::bootstrap("release-1".parse().unwrap(), types.clone()));
     assert_eq!((&bootstrap["files"], bootstrap.get("meta_data")), (&Value::Null, None));
-    let mut module = ArtifactSpec::module_image("module-1", &types, "thing");
+    let mut module = ArtifactSpec::module_image("module-1".parse().unwrap(), types, "thing".parse().unwrap());
     module.meta_data = MetaData::Json("{\"a\":1}".to_owned());
     assert_eq!(upload(&module)["meta_data"], json!({ "a": 1 }));
 }
@@ -710,7 +710,11 @@ fn a_device_with_an_artifact_of_many_files_has_no_list_of_them() {
     let files: Vec<Part> = (0..11).map(|number| Part(number.to_string())).collect();
     let sources: Vec<&dyn write::PayloadSource> =
         files.iter().map(|file| file as &dyn write::PayloadSource).collect();
-    let spec = ArtifactSpec::module_image("many", &["testdev".to_owned()], "thing");
+    let spec = ArtifactSpec::module_image(
+        "many".parse().unwrap(),
+        vec!["testdev".parse().unwrap()],
+        "thing".parse().unwrap(),
+    );
     let mut file = std::fs::File::create(folder.path().join("many.mender")).unwrap();
     write::write(&spec, &sources, None, &mut tempfile::tempfile().unwrap(), &mut file).unwrap();
     let artifact = management.upload_artifact(&folder.path().join("many.mender")).unwrap();

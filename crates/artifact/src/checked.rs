@@ -1,18 +1,19 @@
 //! Bytes with a promised SHA-256. Each byte is hashed exactly once, as it passes.
 
 use crate::error::ArtifactError;
-use sha2::{Digest, Sha256};
+use crate::sha256::Sha256;
+use sha2::Digest;
 
 /// The digest of an entry as it grows, and what it has to become.
 pub(crate) struct Checked {
     entry: String,
-    expected: [u8; 32],
-    hasher: Sha256,
+    expected: Sha256,
+    hasher: sha2::Sha256,
 }
 
 impl Checked {
-    pub(crate) fn new(entry: String, expected: [u8; 32]) -> Checked {
-        Checked { entry, expected, hasher: Sha256::new() }
+    pub(crate) fn new(entry: String, expected: Sha256) -> Checked {
+        Checked { entry, expected, hasher: sha2::Sha256::new() }
     }
 
     pub(crate) fn update(&mut self, bytes: &[u8]) {
@@ -20,11 +21,11 @@ impl Checked {
     }
 
     /// The digest of what has passed so far.
-    pub(crate) fn running(&self) -> [u8; 32] {
-        self.hasher.clone().finalize().into()
+    pub(crate) fn running(&self) -> Sha256 {
+        Sha256::from(<[u8; 32]>::from(self.hasher.clone().finalize()))
     }
 
-    pub(crate) fn expected(&self) -> [u8; 32] {
+    pub(crate) fn expected(&self) -> Sha256 {
         self.expected
     }
 
@@ -43,15 +44,10 @@ impl Checked {
 }
 
 /// For entries that are in memory as a whole.
-pub(crate) fn check(entry: &str, expected: [u8; 32], bytes: &[u8]) -> Result<(), ArtifactError> {
+pub(crate) fn check(entry: &str, expected: Sha256, bytes: &[u8]) -> Result<(), ArtifactError> {
     let mut checked = Checked::new(entry.to_owned(), expected);
     checked.update(bytes);
     checked.finish()
-}
-
-/// The digest of `bytes`.
-pub(crate) fn sha256(bytes: &[u8]) -> [u8; 32] {
-    Sha256::digest(bytes).into()
 }
 
 #[cfg(test)]
@@ -60,7 +56,7 @@ mod tests {
 
     #[test]
     fn bytes_in_pieces_have_the_digest_of_the_whole_and_another_digest_is_an_error() {
-        let expected = sha256(b"abc");
+        let expected = Sha256::of(b"abc");
         let mut checked = Checked::new("x".to_owned(), expected);
         checked.update(b"a");
         assert!(

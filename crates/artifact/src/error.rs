@@ -2,6 +2,7 @@
 //! and the reason names the entry.
 
 use crate::compression::Compression;
+use crate::sha256::Sha256;
 use crate::text::printable;
 use std::fmt;
 use std::io;
@@ -9,7 +10,7 @@ use std::io;
 /// Why an artifact was refused, could not be read or could not be written.
 ///
 /// Only [`ArtifactError::Source`] says nothing about the artifact: the bytes could not be read. All other variants
-/// are verdicts on the bytes and stay the same however often they are read; see [`ArtifactError::is_retryable`].
+/// are verdicts on the bytes and stay the same however often they are read.
 #[derive(Debug)]
 #[non_exhaustive]
 #[allow(missing_docs)] // The fields are named for what they hold; each variant says when it is returned.
@@ -45,7 +46,7 @@ pub enum ArtifactError {
     /// The manifest has a line for something that is not in the artifact.
     NotInArtifact { entry: String },
     /// An entry's SHA-256 is not the one of the manifest.
-    ChecksumMismatch { entry: String, expected: [u8; 32], actual: [u8; 32] },
+    ChecksumMismatch { entry: String, expected: Sha256, actual: Sha256 },
     /// There is no verification key, and unsigned artifacts were not asked for.
     NoVerifyKeys,
     /// The artifact carries no signature, and one is required.
@@ -137,11 +138,6 @@ pub enum TarProblem {
 }
 
 impl ArtifactError {
-    /// Whether the same artifact may be readable on another attempt. Never true for a verdict on its bytes.
-    pub fn is_retryable(&self) -> bool {
-        matches!(self, ArtifactError::Source { .. })
-    }
-
     /// Gets back the error that travelled through [`std::io::Read`]; any other I/O error is one of the source.
     pub fn from_io(error: io::Error) -> ArtifactError {
         match error.downcast::<ArtifactError>() {
@@ -221,13 +217,7 @@ impl fmt::Display for ArtifactError {
                 write!(f, "{}: listed in the manifest and not in the artifact", Shown(entry))
             }
             ArtifactError::ChecksumMismatch { entry, expected, actual } => {
-                write!(
-                    f,
-                    "{}: checksum mismatch: expected {}, got {}",
-                    Shown(entry),
-                    Hex(expected),
-                    Hex(actual)
-                )
+                write!(f, "{}: checksum mismatch: expected {expected}, got {actual}", Shown(entry))
             }
             ArtifactError::NoVerifyKeys => write!(
                 f,
@@ -357,15 +347,6 @@ impl fmt::Display for Bytes {
     }
 }
 
-/// A digest as lowercase hexadecimal digits.
-pub(crate) struct Hex<'a>(pub(crate) &'a [u8]);
-
-impl fmt::Display for Hex<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
-}
-
 /// A name from an artifact, made safe for a log line, and not longer than 80 characters.
 struct Shown<'a>(&'a str);
 
@@ -383,15 +364,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_an_error_of_the_source_is_retryable_and_it_survives_the_trip_through_io() {
+    fn an_error_of_the_source_and_a_verdict_stay_what_they_are_on_the_trip_through_io() {
         let source = ArtifactError::from_io(io::Error::from(io::ErrorKind::TimedOut));
-        assert!(source.is_retryable());
         let trip = ArtifactError::from_io(source.into_io());
         assert!(
             matches!(&trip, ArtifactError::Source { source } if source.kind() == io::ErrorKind::TimedOut)
         );
         let verdict = ArtifactError::from_io(ArtifactError::Unsigned.into_io());
-        assert!(matches!(verdict, ArtifactError::Unsigned) && !verdict.is_retryable());
+        assert!(matches!(verdict, ArtifactError::Unsigned));
     }
 
     #[test]

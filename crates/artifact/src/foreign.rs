@@ -1,11 +1,36 @@
 //! What people give in place of an artifact: the image itself, an archive of another kind, a web page that says "not
 //! found". Named by how it begins, only where it is no artifact in any case.
 
+use crate::error::{ArtifactError, TarProblem};
+use crate::members;
+
 /// How much of the beginning is looked at: up to the mark of an ext4 file system.
 pub(super) const LOOK_BYTES: usize = 2048;
 
+/// What to say where the first member of what begins with `start` is refused for `error`: that it is no artifact, if it
+/// is none.
+pub(super) fn explain(error: ArtifactError, start: &[u8]) -> ArtifactError {
+    if let ArtifactError::Source { .. } = error {
+        return error;
+    }
+    match name(start).or_else(|| is_no_archive(&error, start).then_some("no tar archive")) {
+        Some(found) => ArtifactError::ForeignFormat { found },
+        None => error,
+    }
+}
+
+/// An artifact that was damaged or cut off in its first block still begins with the name of its first member.
+fn is_no_archive(error: &ArtifactError, start: &[u8]) -> bool {
+    let no_header = matches!(
+        error,
+        ArtifactError::Truncated { .. }
+            | ArtifactError::Tar { problem: TarProblem::Checksum | TarProblem::Magic, .. }
+    );
+    no_header && !start.is_empty() && !start.starts_with(members::VERSION.as_bytes())
+}
+
 /// What begins with `bytes`, if it is something that is known.
-pub(super) fn name(bytes: &[u8]) -> Option<&'static str> {
+fn name(bytes: &[u8]) -> Option<&'static str> {
     const BEGINNINGS: [(&[u8], &str); 14] = [
         (b"\x1f\x8b", "compressed with gzip"),
         (b"\xfd7zXZ\0", "compressed with xz"),
@@ -68,5 +93,23 @@ mod tests {
         check(b"", None);
         check(&[0; LOOK_BYTES], None);
         check(b"version\0\0", None);
+    }
+
+    #[test]
+    fn any_bytes_at_all_are_called_no_artifact_and_not_a_damaged_one() {
+        let check = |bytes: &[u8], expected: &str| {
+            let source = std::io::Cursor::new(bytes.to_vec());
+            let opened = crate::open(source, &crate::Trust::DangerUnsigned, &crate::Limits::default());
+            assert_eq!(opened.unwrap_err().to_string(), expected);
+        };
+        let accounts = b"root:x:0:0:root:/root:/bin/bash\n".repeat(30);
+        for length in [1, 31, 511, 512, accounts.len()] {
+            check(&accounts[..length], "not a Mender artifact: it is no tar archive");
+        }
+        // One that was cut off or damaged is still an artifact.
+        let header = [&b"version"[..], &[0; 400]].concat();
+        check(&header, "the artifact: the data ends too early");
+        check(&[&header[..], &[1; 700]].concat(), "the artifact: wrong tar header checksum");
+        check(b"", "the artifact: the data ends too early");
     }
 }

@@ -9,6 +9,9 @@ use crate::json::{self, Keys, Object};
 use crate::keys::SignatureStatus;
 use crate::limits::Limits;
 use crate::manifest::Manifest;
+use crate::members::{self, HEADER_INFO, META_DATA, TYPE_INFO};
+use crate::names::{ArtifactName, DeviceType, PayloadType};
+use crate::state_script::{StateScript, is_script_name};
 use crate::tar::TarReader;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -19,7 +22,7 @@ use std::io::Read;
 #[non_exhaustive]
 pub struct Header {
     /// The name of the artifact.
-    pub artifact_name: String,
+    pub artifact_name: ArtifactName,
     /// The group the artifact provides.
     pub artifact_group: Option<String>,
     /// What the device has to be and have.
@@ -49,8 +52,8 @@ pub struct Header {
 /// The payload's handler and the data for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PayloadInfo {
-    /// Which handler installs it: one plain path component.
-    pub payload_type: String,
+    /// Which handler installs it.
+    pub payload_type: PayloadType,
     /// A JSON object as text, exactly as it is in the artifact. Validated, not interpreted.
     pub meta_data: Option<String>,
 }
@@ -58,8 +61,8 @@ pub struct PayloadInfo {
 /// What an artifact depends on. For each entry the device's value has to be one of those listed.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Depends {
-    /// Device types. Never empty.
-    pub device_type: Vec<String>,
+    /// Device types. Never empty; names that no device can have are left out.
+    pub device_type: Vec<DeviceType>,
     /// Names of the artifact that is installed now.
     pub artifact_name: Option<Vec<String>>,
     /// Groups of the artifact that is installed now.
@@ -68,32 +71,9 @@ pub struct Depends {
     pub type_info: BTreeMap<String, Vec<String>>,
 }
 
-/// A script that runs at a point of the deployment.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StateScript {
-    /// Plain file name, checked against the format's grammar.
-    pub name: String,
-    /// What is in the file.
-    pub content: Vec<u8>,
-}
-
-const TYPE_INFO: &str = "headers/0000/type-info";
-const META_DATA: &str = "headers/0000/meta-data";
-const SCRIPT_STATES: [&str; 6] = [
-    "ArtifactInstall",
-    "ArtifactReboot",
-    "ArtifactCommit",
-    "ArtifactRollback",
-    "ArtifactRollbackReboot",
-    "ArtifactFailure",
-];
-const SCRIPT_ACTIONS: [&str; 3] = ["Enter", "Leave", "Error"];
-/// Characters of an artifact name, the bound of the tool that writes artifacts.
-const ARTIFACT_NAME_CHARS: usize = 256;
-
 /// What the members of the header archive say.
 pub(crate) struct HeaderContent {
-    pub(crate) artifact_name: String,
+    pub(crate) artifact_name: ArtifactName,
     pub(crate) artifact_group: Option<String>,
     pub(crate) depends: Depends,
     pub(crate) provides: Option<BTreeMap<String, String>>,
@@ -106,12 +86,12 @@ pub(crate) struct HeaderContent {
 
 /// Reads the header archive to its end: `header-info`, scripts, `type-info`, `meta-data`, in this order.
 pub(crate) fn parse(archive: impl Read, limits: &Limits) -> Result<HeaderContent, ArtifactError> {
-    let mut tar = TarReader::new(archive, "header.tar", limits);
+    let mut tar = TarReader::new(archive, members::HEADER, limits);
     let missing = |expected| ArtifactError::MissingMember { expected };
 
-    let first = tar.next_entry()?.ok_or_else(|| missing("header-info"))?;
-    if first.name != "header-info" {
-        return Err(ArtifactError::UnexpectedMember { found: first.name, expected: "header-info" });
+    let first = tar.next_entry()?.ok_or_else(|| missing(HEADER_INFO))?;
+    if first.name != HEADER_INFO {
+        return Err(ArtifactError::UnexpectedMember { found: first.name, expected: HEADER_INFO });
     }
     let header_info = tar.read_all("bytes", limits.header_json_bytes)?;
     let info = HeaderInfo::parse(&header_info, limits)?;
@@ -125,14 +105,14 @@ pub(crate) fn parse(archive: impl Read, limits: &Limits) -> Result<HeaderContent
             let parsed = TypeInfo::parse(&bytes, limits)?;
             break (bytes, parsed);
         }
-        let Some(name) = entry.name.strip_prefix("scripts/") else {
+        let Some(name) = members::script(&entry.name) else {
             return Err(ArtifactError::UnexpectedMember { found: entry.name, expected: TYPE_INFO });
         };
         if !is_script_name(name) {
             return Err(ArtifactError::ScriptName { name: name.to_owned() });
         }
         if scripts.len() >= limits.scripts {
-            return Err(ArtifactError::too_large("header.tar", "state scripts", limits.scripts as u64));
+            return Err(ArtifactError::too_large(members::HEADER, "state scripts", limits.scripts as u64));
         }
         let content = tar.read_all("bytes", limits.script_bytes)?;
         scripts_bytes += content.len();
@@ -179,11 +159,12 @@ fn combine(
 ) -> Result<HeaderContent, ArtifactError> {
     // Old releases of mender-artifact wrote an empty type for root file systems.
     let type_of_info = type_info.payload_type.filter(|payload_type| !payload_type.is_empty());
-    if type_of_info.is_some() && type_of_info != info.payload_type
+    let type_of_header = info.payload_type.as_ref().map(PayloadType::as_str);
+    if type_of_info.is_some() && type_of_info.as_deref() != type_of_header
         || type_info.is_null && info.payload_type.is_some()
     {
         return Err(ArtifactError::PayloadTypeMismatch {
-            header_info: info.payload_type.unwrap_or_else(|| "null".to_owned()),
+            header_info: type_of_header.unwrap_or("null").to_owned(),
             type_info: type_of_info.unwrap_or_else(|| "null".to_owned()),
         });
     }
@@ -215,15 +196,15 @@ fn combine(
 }
 
 struct HeaderInfo {
-    payload_type: Option<String>,
-    artifact_name: String,
+    payload_type: Option<PayloadType>,
+    artifact_name: ArtifactName,
     artifact_group: Option<String>,
     depends: Depends,
 }
 
 impl HeaderInfo {
     fn parse(bytes: &[u8], limits: &Limits) -> Result<HeaderInfo, ArtifactError> {
-        let info = json::parse_object("header-info", bytes, limits.json_depth)?;
+        let info = json::parse_object(HEADER_INFO, bytes, limits.json_depth)?;
         let payloads = info.array("payloads")?;
         let [payload] = payloads else {
             return Err(ArtifactError::PayloadCount { found: payloads.len() });
@@ -232,15 +213,15 @@ impl HeaderInfo {
             info.object("artifact_provides")?.ok_or_else(|| info.wrong("artifact_provides", "missing"))?;
         let artifact_name =
             provides.string("artifact_name")?.ok_or_else(|| info.wrong("artifact_name", "missing"))?;
-        if !is_artifact_name(&artifact_name) {
-            return Err(info.wrong("artifact_name", "empty, too long or with control characters"));
-        }
+        let artifact_name = ArtifactName::try_from(artifact_name)
+            .map_err(|invalid| info.wrong("artifact_name", invalid.problem))?;
         let depends =
             info.object("artifact_depends")?.ok_or_else(|| info.wrong("artifact_depends", "missing"))?;
-        let device_type = depends
-            .strings("device_type")?
-            .filter(|types| !types.is_empty())
-            .ok_or_else(|| info.wrong("device_type", "missing or empty"))?;
+        let device_type = depends.strings("device_type")?.unwrap_or_default().into_iter();
+        let device_type: Vec<DeviceType> = device_type.filter_map(|name| name.try_into().ok()).collect();
+        if device_type.is_empty() {
+            return Err(info.wrong("device_type", "missing or empty"));
+        }
         Ok(HeaderInfo {
             payload_type: payload_type(&info, payload)?,
             artifact_name,
@@ -256,7 +237,7 @@ impl HeaderInfo {
 }
 
 /// `{"type": "<name>"}`, or `{"type": null}` for none.
-fn payload_type(info: &Object<'_>, payload: &Value) -> Result<Option<String>, ArtifactError> {
+fn payload_type(info: &Object<'_>, payload: &Value) -> Result<Option<PayloadType>, ArtifactError> {
     let fields = payload.as_object().ok_or_else(|| info.wrong("payloads", "not a list of objects"))?;
     let payload = Object::nested(info, fields);
     let value = payload.find("type").ok_or_else(|| info.wrong("payloads.type", "missing"))?;
@@ -264,10 +245,8 @@ fn payload_type(info: &Object<'_>, payload: &Value) -> Result<Option<String>, Ar
         return Ok(None);
     }
     let found = value.as_str().ok_or_else(|| info.wrong("payloads.type", "not a string"))?;
-    match is_payload_type(found) {
-        true => Ok(Some(found.to_owned())),
-        false => Err(ArtifactError::PayloadType { found: found.to_owned() }),
-    }
+    let refused = |_| ArtifactError::PayloadType { found: found.to_owned() };
+    found.parse().map(Some).map_err(refused)
 }
 
 struct TypeInfo {
@@ -328,35 +307,9 @@ fn parse_meta_data(bytes: &[u8], limits: &Limits) -> Result<Option<String>, Arti
     }
 }
 
-/// A payload type names a program in a directory, so it has to be one plain path component.
-pub(crate) fn is_payload_type(name: &str) -> bool {
-    let mut bytes = name.bytes();
-    name.len() <= 128
-        && bytes.next().is_some_and(|first| first.is_ascii_alphanumeric())
-        && bytes.all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'))
-}
-
-/// The name is printed, logged, compared and kept in a record.
-pub(crate) fn is_artifact_name(name: &str) -> bool {
-    !name.is_empty() && name.chars().count() <= ARTIFACT_NAME_CHARS && !name.chars().any(char::is_control)
-}
-
-/// `<State>_<Action>_NN`, optionally followed by `_` and anything but white space and `/`.
-pub(crate) fn is_script_name(name: &str) -> bool {
-    let after_state = SCRIPT_STATES.iter().find_map(|state| name.strip_prefix(state)?.strip_prefix('_'));
-    let after_action = after_state.and_then(|rest| {
-        SCRIPT_ACTIONS.iter().find_map(|action| rest.strip_prefix(action)?.strip_prefix('_'))
-    });
-    let Some((order, rest)) = after_action.and_then(|rest| rest.split_at_checked(2)) else { return false };
-    let odd = |c: char| c == '/' || c.is_whitespace() || c.is_control();
-    let label = rest.strip_prefix('_');
-    order.bytes().all(|byte| byte.is_ascii_digit())
-        && (rest.is_empty() || label.is_some_and(|label| !label.is_empty() && !label.chars().any(odd)))
-}
-
 /// `version`: which format and which version of it.
 pub(crate) fn parse_version(bytes: &[u8], limits: &Limits) -> Result<u64, ArtifactError> {
-    let version = json::parse_object("version", bytes, limits.json_depth)?;
+    let version = json::parse_object(members::VERSION, bytes, limits.json_depth)?;
     let format = version.string("format")?.unwrap_or_default();
     if format != "mender" {
         return Err(ArtifactError::NotAnArtifact { found: format });
@@ -371,48 +324,6 @@ pub(crate) fn parse_version(bytes: &[u8], limits: &Limits) -> Result<u64, Artifa
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn script_names_follow_the_grammar_of_the_format() {
-        for name in [
-            "ArtifactInstall_Enter_00",
-            "ArtifactRollbackReboot_Error_99_x.sh",
-            "ArtifactCommit_Leave_10_a_b",
-        ] {
-            assert!(is_script_name(name), "{name}");
-        }
-        for name in [
-            "",
-            "ArtifactInstall",
-            "ArtifactInstall_Enter",
-            "ArtifactInstall_Enter_",
-            "ArtifactInstall_Enter_0",
-            "ArtifactInstall_Enter_000",
-            "ArtifactInstall_Enter_00.sh",
-            "ArtifactInstall_Enter_00_",
-            "ArtifactInstall_Enter_00_a b",
-            "ArtifactInstall_Enter_00_../../etc/x",
-            "ArtifactInstall_Enter_00_a\u{a0}b",
-            "ArtifactInstall_Enter_0é",
-            "ArtifactInstall_enter_00",
-            "Download_Enter_00",
-            "Idle_Enter_00",
-            "xArtifactInstall_Enter_00",
-            "../ArtifactInstall_Enter_00",
-        ] {
-            assert!(!is_script_name(name), "{name}");
-        }
-    }
-
-    #[test]
-    fn payload_types_are_one_plain_path_component() {
-        for name in ["rootfs-image", "a", "0x", "single-file_2.0", &"t".repeat(128)] {
-            assert!(is_payload_type(name), "{name}");
-        }
-        for name in ["", ".", "..", "../x", "a/b", ".hidden", "-rf", "a b", "a\0", "é", &"t".repeat(129)] {
-            assert!(!is_payload_type(name), "{name}");
-        }
-    }
 
     #[test]
     fn only_version_three_of_the_format_is_read() {

@@ -1,12 +1,66 @@
-//! The artifact: the signed file that is delivered.
+//! The artifact: the signed file that delivers an update. Reads, verifies and writes `.mender` files of version 3, and
+//! holds the keys that sign them.
 //!
-//! [`open`] reads and verifies everything up to the payload; [`PayloadReader`] streams the payload files and verifies
-//! each. [`write`](mod@write) makes artifacts. All of it works on [`Read`] and [`std::io::Write`]: nothing here opens
-//! a file, and nothing decides whether an artifact fits a device.
+//! It opens no files, asks no server, and does not decide whether an artifact fits a device: bytes come in through
+//! [`Read`](std::io::Read), and what they say comes out as values that need no second check.
 //!
 //! ```text
-//! source ─► outer tar ─► version, manifest, manifest.sig ─► signature ─► header ─► Header
-//!                  └───► data/0000.tar* ─► [thread: decompress ─► ReadAhead] ─► inner tar ─► PayloadFile
+//!            ┌ thread ┐                                      verified before anything of it is parsed
+//! source ─►  read ahead ─► outer tar ─► version, manifest, manifest.sig ─► header.tar* ─► Header
+//!                             │
+//!                             └───► data/0000.tar* ─► decompress, read ahead ─► inner tar ─► PayloadFile
+//!                                                     └─────── thread ──────┘
+//! ```
+//!
+//! - [`open`] reads and verifies everything up to the payload; [`PayloadReader`] then streams the payload files and
+//!   verifies each.
+//! - [`write`](mod@write) makes artifacts, from [`PayloadSource`](write::PayloadSource)s of the caller.
+//! - [`keys`] says whom to believe ([`Trust`]) and signs ([`Signer`]).
+//! - [`tree`] packs and unpacks trees of files, the content of one kind of payload.
+//! - [`Limits`] bounds what an artifact may ask of its reader.
+//! - [`text`] makes whatever an artifact says fit for a terminal.
+//!
+//! # An artifact, from writing to reading
+//!
+//! ```
+//! use artifact::write::{self, ArtifactSpec, PayloadSource};
+//! use artifact::{Limits, Sha256, Signer, Trust, VerifyKeys};
+//! use std::io::{self, Cursor, Read};
+//!
+//! struct Motd;
+//!
+//! impl PayloadSource for Motd {
+//!     fn name(&self) -> &str {
+//!         "motd"
+//!     }
+//!     fn size(&self) -> u64 {
+//!         6
+//!     }
+//!     fn open(&self) -> io::Result<Box<dyn Read + '_>> {
+//!         Ok(Box::new(&b"hello\n"[..]))
+//!     }
+//! }
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let pair = Signer::generate_ed25519(&[7; 32]); // Randomness of the system, outside of an example.
+//! let signer = Signer::from_pem(pair.private.as_bytes())?;
+//! let spec = ArtifactSpec::module_image("release-2".parse()?, vec!["board".parse()?], "motd".parse()?);
+//! let mut bytes = Vec::new();
+//! write::write(&spec, &[&Motd], Some(&signer), &mut Cursor::new(Vec::new()), &mut bytes)?;
+//!
+//! let mut keys = VerifyKeys::new();
+//! keys.add_pem("the key of the factory", pair.public.as_bytes())?;
+//! let mut artifact = artifact::open(Cursor::new(bytes), &Trust::Keys(keys), &Limits::default())?;
+//! assert_eq!(artifact.header.artifact_name, "release-2");
+//!
+//! let mut file = artifact.payload.next_file()?.ok_or("no file")?;
+//! assert_eq!((file.name(), file.expected_sha256()), ("motd", Sha256::of(b"hello\n")));
+//! let mut content = String::new();
+//! file.read_to_string(&mut content)?; // Fails at the end where the checksum is wrong.
+//! assert_eq!(content, "hello\n");
+//! assert!(artifact.payload.next_file()?.is_none()); // Only now everything has been seen and was right.
+//! # Ok(())
+//! # }
 //! ```
 
 #![forbid(unsafe_code)]
@@ -20,23 +74,31 @@ mod json;
 pub mod keys;
 mod limits;
 mod manifest;
+mod members;
+mod names;
 mod payload;
 mod read_ahead;
+mod sha256;
+mod state_script;
 mod tar;
 pub mod text;
 pub mod write;
 
 pub use compression::{Compression, CompressionLevel};
 pub use error::{ArtifactError, TarProblem};
-pub use header::{Depends, Header, PayloadInfo, StateScript};
+pub use header::{Depends, Header, PayloadInfo};
 pub use keys::{KeyError, KeyPairPem, SignatureStatus, Signer, Trust, VerifyKeys};
 pub use limits::Limits;
 pub use manifest::{Manifest, ManifestFile};
+pub use names::{ArtifactName, DeviceType, InvalidName, PayloadType};
 pub use payload::{PayloadFile, PayloadReader};
-pub use read_ahead::ReadAhead;
+pub use sha256::{Hex, NotSha256, Sha256};
+pub use state_script::{ScriptAction, ScriptPoint, ScriptState, StateScript};
 pub use tar::tree;
 
-use std::io::{self, BufReader, Cursor, Read};
+use members::{DATA, HEADER};
+use read_ahead::ReadAhead;
+use std::io::{self, BufRead, Cursor, Read};
 use tar::{Entry, TarReader};
 
 /// An artifact whose header is verified and whose payload is still to be read.
@@ -49,43 +111,29 @@ pub struct Artifact {
     pub payload: PayloadReader,
 }
 
-/// Bytes asked of the source at once while it is read in this thread.
-const SOURCE_BYTES: usize = 64 * 1024;
-/// Bytes handed out at once when nothing has to be decompressed.
-const BLOCK_BYTES: usize = 256 * 1024;
-const HEADER: &str = "header.tar";
-const DATA: &str = "data/0000.tar";
-
 /// Reads an artifact up to its payload, and verifies what it has read.
 ///
 /// Nothing is decompressed, and but for tar headers nothing is parsed, before it is known to be what was signed. With
 /// [`Trust::DangerUnsigned`] the manifest is taken as it is, and all else has to agree with it.
 ///
-/// The source is read in this thread up to the payload. A compressed payload is then read and decompressed by a thread
-/// of its own, which ends with the payload, with an error, or when the [`Artifact`] is dropped and its read returns.
+/// The source is read ahead by a thread of its own, and a compressed payload is decompressed by another, so that the
+/// slowest of source, decoder and disk sets the pace and not their sum. The threads end with the payload, with an
+/// error, or when the [`Artifact`] is dropped and their read returns.
 ///
 /// # Errors
 /// [`ArtifactError::Source`] when the source could not be read; anything else is a verdict on the artifact.
 pub fn open<R: Read + Send + 'static>(
-    mut source: R,
+    source: R,
     trust: &Trust,
     limits: &Limits,
 ) -> Result<Artifact, ArtifactError> {
-    let mut start = Vec::new();
-    source
-        .by_ref()
-        .take(foreign::LOOK_BYTES as u64)
-        .read_to_end(&mut start)
-        .map_err(ArtifactError::from_io)?;
-    let foreign = foreign::name(&start);
-    let source = BufReader::with_capacity(SOURCE_BYTES, Cursor::new(start).chain(source));
+    let mut source = read_ahead(source)?;
+    let start = source.fill_buf().map_err(ArtifactError::from_io)?;
+    let start = start.get(..foreign::LOOK_BYTES).unwrap_or(start).to_vec();
     let mut tar = TarReader::new(source, "the artifact", limits);
-    expect(&mut tar, "version").map_err(|error| match foreign {
-        Some(found) => ArtifactError::ForeignFormat { found },
-        None => error,
-    })?;
+    expect(&mut tar, members::VERSION).map_err(|error| foreign::explain(error, &start))?;
     let version_bytes = tar.read_all("bytes", limits.version_bytes)?;
-    expect(&mut tar, "manifest")?;
+    expect(&mut tar, members::MANIFEST)?;
     let manifest_bytes = tar.read_all("bytes", limits.manifest_bytes)?;
     let (signature, header_entry) = read_signature(&mut tar, limits)?;
 
@@ -93,7 +141,7 @@ pub fn open<R: Read + Send + 'static>(
     let signature = keys::check(trust, &manifest_bytes, signature.as_deref())?;
     let manifest = Manifest::parse(&manifest_bytes, limits)?;
 
-    checked::check("version", manifest.version_sha256, &version_bytes)?;
+    checked::check(members::VERSION, manifest.version_sha256, &version_bytes)?;
     let format_version = header::parse_version(&version_bytes, limits)?;
 
     // The header is buffered, because decoding it while its checksum is unknown would give an attacker without any
@@ -153,7 +201,7 @@ fn read_signature<R: Read>(
     let missing = || ArtifactError::MissingMember { expected: HEADER };
     let mut entry = tar.next_entry()?.ok_or_else(missing)?;
     let mut signature = None;
-    if entry.name == "manifest.sig" {
+    if entry.name == members::SIGNATURE {
         signature = Some(tar.read_all("bytes", limits.signature_bytes)?);
         entry = tar.next_entry()?.ok_or_else(missing)?;
     }
@@ -206,18 +254,22 @@ impl<R: Read> Read for Bounded<'_, R> {
     }
 }
 
-/// The inner archive. Only decompression is worth a thread; otherwise one would only move bytes.
-fn open_data<R: Read + Send + 'static>(
-    tar: TarReader<BufReader<R>>,
+fn read_ahead<R: Read + Send + 'static>(source: R) -> Result<ReadAhead, ArtifactError> {
+    ReadAhead::new(source).map_err(|source| ArtifactError::Source { source })
+}
+
+/// The inner archive. Only decompression is worth another thread: what is stored as it is goes from the blocks of the
+/// first one to whoever reads the payload without a copy.
+fn open_data(
+    tar: TarReader<ReadAhead>,
     compression: Compression,
     limits: &Limits,
-) -> Result<TarReader<Box<dyn io::BufRead + Send>>, ArtifactError> {
+) -> Result<TarReader<Box<dyn BufRead + Send>>, ArtifactError> {
     let member = DataMember { tar };
-    let buffered: Box<dyn io::BufRead + Send> = match compression {
-        Compression::None => Box::new(BufReader::with_capacity(BLOCK_BYTES, member)),
+    let buffered: Box<dyn BufRead + Send> = match compression {
+        Compression::None => Box::new(member),
         Compression::Gzip | Compression::Xz | Compression::Zstd => {
-            let decoded = compression::decode(compression, DATA, member, limits)?;
-            Box::new(ReadAhead::new(decoded).map_err(|source| ArtifactError::Source { source })?)
+            Box::new(read_ahead(compression::decode(compression, DATA, member, limits)?)?)
         }
     };
     Ok(TarReader::new(buffered, DATA, limits))
@@ -225,22 +277,34 @@ fn open_data<R: Read + Send + 'static>(
 
 /// The data member as it is stored. It ends only when the artifact has properly ended behind it, so whoever has read
 /// it to its end knows that nothing follows.
-struct DataMember<R> {
-    tar: TarReader<R>,
+struct DataMember {
+    tar: TarReader<ReadAhead>,
 }
 
-impl<R: Read> Read for DataMember<R> {
+impl BufRead for DataMember {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if self.tar.remaining() == 0 {
+            return match self.tar.next_entry()? {
+                None => Ok(&[]),
+                Some(extra) => Err(unexpected(extra, "the end of the artifact").into_io()),
+            };
+        }
+        Ok(self.tar.fill_data()?)
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.tar.consume_data(count);
+    }
+}
+
+impl Read for DataMember {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if buffer.is_empty() {
             return Ok(0);
         }
-        match self.tar.read_data(buffer)? {
-            0 => match self.tar.next_entry()? {
-                None => Ok(0),
-                Some(extra) => Err(unexpected(extra, "the end of the artifact").into_io()),
-            },
-            count => Ok(count),
-        }
+        let count = self.fill_buf()?.read(buffer)?;
+        self.consume(count);
+        Ok(count)
     }
 }
 

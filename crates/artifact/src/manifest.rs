@@ -3,16 +3,18 @@
 //! It is parsed from exactly the bytes whose signature was checked, by one strict grammar, once.
 
 use crate::compression::Compression;
-use crate::error::{ArtifactError, Hex};
+use crate::error::ArtifactError;
 use crate::limits::Limits;
+use crate::members::{self, HEADER, VERSION};
+use crate::sha256::Sha256;
 
 /// The parsed manifest. Every entry an artifact can have is here with its digest; nothing has an optional one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Manifest {
     /// Digest of `version`.
-    pub version_sha256: [u8; 32],
+    pub version_sha256: Sha256,
     /// Digest of the header as it is stored, compressed.
-    pub header_sha256: [u8; 32],
+    pub header_sha256: Sha256,
     /// How the header is compressed, from its name.
     pub header_compression: Compression,
     /// The payload files in the order they are listed.
@@ -25,12 +27,8 @@ pub struct ManifestFile {
     /// Plain file name, without `data/0000/`.
     pub name: String,
     /// Digest of the uncompressed content.
-    pub sha256: [u8; 32],
+    pub sha256: Sha256,
 }
-
-const FILE_PREFIX: &str = "data/0000/";
-const HEADER: &str = "header.tar";
-const VERSION: &str = "version";
 
 impl Manifest {
     /// The name of the header member, with its suffix.
@@ -56,7 +54,7 @@ impl Manifest {
             if !names.insert(name) {
                 return Err(ArtifactError::ManifestDuplicate { entry: name.to_owned() });
             }
-            if let Some(file) = name.strip_prefix(FILE_PREFIX) {
+            if let Some(file) = members::file(name) {
                 check_file_name(file, limits)?;
                 if files.len() >= limits.payload_files {
                     let limit = limits.payload_files as u64;
@@ -83,8 +81,8 @@ impl Manifest {
     /// The manifest's text in the order writers use: payload files, header, version.
     pub(crate) fn to_text(&self) -> String {
         let mut text = String::new();
-        let mut line = |digest: &[u8], name: &str| text.push_str(&format!("{}  {name}\n", Hex(digest)));
-        self.files.iter().for_each(|file| line(&file.sha256, &format!("{FILE_PREFIX}{}", file.name)));
+        let mut line = |digest: &Sha256, name: &str| text.push_str(&format!("{digest}  {name}\n"));
+        self.files.iter().for_each(|file| line(&file.sha256, &members::of_file(&file.name)));
         line(&self.header_sha256, &self.header_name());
         line(&self.version_sha256, VERSION);
         text
@@ -92,23 +90,13 @@ impl Manifest {
 }
 
 /// 64 lowercase hexadecimal digits, two blanks, a name without white space or control characters.
-fn parse_line(line: &str) -> Result<([u8; 32], &str), &'static str> {
+fn parse_line(line: &str) -> Result<(Sha256, &str), &'static str> {
     let (digits, rest) = line.split_at_checked(64).ok_or("shorter than a checksum")?;
     let name = rest.strip_prefix("  ").ok_or("no two blanks behind the checksum")?;
     if name.is_empty() || name.chars().any(|c| c.is_whitespace() || c.is_control()) {
         return Err("no name, or white space in it");
     }
-    let mut digest = [0; 32];
-    for (byte, pair) in digest.iter_mut().zip(digits.as_bytes().chunks_exact(2)) {
-        for digit in pair {
-            let value = match digit {
-                b'0'..=b'9' => digit - b'0',
-                b'a'..=b'f' => digit - b'a' + 10,
-                _ => return Err("the checksum is not lowercase hexadecimal"),
-            };
-            *byte = *byte << 4 | value;
-        }
-    }
+    let digest = digits.parse().map_err(|_| "the checksum is not lowercase hexadecimal")?;
     Ok((digest, name))
 }
 

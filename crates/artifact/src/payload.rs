@@ -9,6 +9,8 @@ use crate::checked::Checked;
 use crate::error::ArtifactError;
 use crate::limits::Limits;
 use crate::manifest::{Manifest, check_file_name};
+use crate::members;
+use crate::sha256::Sha256;
 use crate::tar::TarReader;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -28,7 +30,7 @@ pub struct PayloadReader {
 }
 
 struct Listed {
-    sha256: [u8; 32],
+    sha256: Sha256,
     seen: bool,
 }
 
@@ -104,12 +106,12 @@ impl PayloadReader {
         };
         let Some(entry) = entry else {
             return match self.files.iter().find(|(_, listed)| !listed.seen) {
-                Some((name, _)) => Err(ArtifactError::NotInArtifact { entry: format!("data/0000/{name}") }),
+                Some((name, _)) => Err(ArtifactError::NotInArtifact { entry: members::of_file(name) }),
                 None => Ok(false),
             };
         };
         check_file_name(&entry.name, &self.limits)?;
-        let path = format!("data/0000/{}", entry.name);
+        let path = members::of_file(&entry.name);
         let listed = self
             .files
             .get_mut(&entry.name)
@@ -170,13 +172,13 @@ impl PayloadFile<'_> {
     }
 
     /// The digest the signed manifest has for it.
-    pub fn expected_sha256(&self) -> [u8; 32] {
-        self.reader.current.as_ref().map_or([0; 32], |current| current.checked.expected())
+    pub fn expected_sha256(&self) -> Sha256 {
+        self.reader.current.as_ref().map_or(Sha256::from([0; 32]), |current| current.checked.expected())
     }
 
     /// The digest of what was read so far.
-    pub fn running_sha256(&self) -> [u8; 32] {
-        self.reader.current.as_ref().map_or([0; 32], |current| current.checked.running())
+    pub fn running_sha256(&self) -> Sha256 {
+        self.reader.current.as_ref().map_or(Sha256::from([0; 32]), |current| current.checked.running())
     }
 
     /// Whether the end was reached and the checksum was right.

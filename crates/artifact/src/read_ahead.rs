@@ -14,7 +14,7 @@ const BLOCK_BYTES: usize = 256 * 1024;
 const BLOCKS: usize = 4;
 
 /// A reader that a thread fills ahead of its use.
-pub struct ReadAhead {
+pub(crate) struct ReadAhead {
     filled: Receiver<Message>,
     empty: Sender<Vec<u8>>,
     block: Vec<u8>,
@@ -40,7 +40,7 @@ impl ReadAhead {
     ///
     /// # Errors
     /// When the system gives no thread.
-    pub fn new<R: Read + Send + 'static>(source: R) -> io::Result<ReadAhead> {
+    pub(crate) fn new<R: Read + Send + 'static>(source: R) -> io::Result<ReadAhead> {
         let (to_reader, filled) = sync_channel(BLOCKS);
         let (empty, from_reader) = channel();
         for _ in 0..BLOCKS {

@@ -3,14 +3,18 @@
 //! It opens no files. The payload comes from [`PayloadSource`]s, and the data member goes through a [`Scratch`] of the
 //! caller, because its compressed length stands in front of it in the outer archive.
 
-use crate::checked::{Checked, sha256};
+use crate::checked::Checked;
 use crate::compression::{Compression, CompressionLevel, Encoder};
 use crate::error::ArtifactError;
-use crate::header::{Header, StateScript, is_artifact_name, is_payload_type, is_script_name};
+use crate::header::Header;
 use crate::json::{self, Keys};
 use crate::keys::Signer;
 use crate::limits::Limits;
 use crate::manifest::{Manifest, ManifestFile, check_file_name};
+use crate::members;
+use crate::names::{ArtifactName, DeviceType, PayloadType};
+use crate::sha256::Sha256;
+use crate::state_script::{StateScript, is_script_name};
 use crate::tar::{Entry, TarReader, TarWriter};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -44,11 +48,11 @@ impl<T: Read + Write + Seek> Scratch for T {}
 #[non_exhaustive]
 pub struct ArtifactSpec {
     /// Name of the artifact.
-    pub artifact_name: String,
+    pub artifact_name: ArtifactName,
     /// Group the artifact provides.
     pub artifact_group: Option<String>,
     /// Device types it fits. At least one.
-    pub device_types: Vec<String>,
+    pub device_types: Vec<DeviceType>,
     /// Names of artifacts it can be installed on top of; empty for any.
     pub depends_names: Vec<String>,
     /// Groups it depends on; empty for any.
@@ -65,7 +69,7 @@ pub struct ArtifactSpec {
     /// Also provide the SHA-256 of the only payload file under these keys.
     pub checksum_provides: Vec<String>,
     /// Who installs the payload; `None` for an artifact without one.
-    pub payload_type: Option<String>,
+    pub payload_type: Option<PayloadType>,
     /// What is written as `meta-data`.
     pub meta_data: MetaData,
     /// State scripts.
@@ -114,26 +118,29 @@ const COPY_BYTES: usize = 256 * 1024;
 
 impl ArtifactSpec {
     /// A whole root file system, without the defaults of [`ArtifactSpec::provide_version`] and the like.
-    pub fn rootfs_image(artifact_name: &str, device_types: &[String]) -> ArtifactSpec {
-        let mut spec = ArtifactSpec::bootstrap(artifact_name, device_types);
-        spec.payload_type = Some(ROOTFS_IMAGE.to_owned());
+    pub fn rootfs_image(artifact_name: ArtifactName, device_types: Vec<DeviceType>) -> ArtifactSpec {
+        let mut spec = ArtifactSpec::module_image(artifact_name, device_types, PayloadType::rootfs_image());
         spec.meta_data = MetaData::Empty;
         spec
     }
 
     /// A payload for an update module.
-    pub fn module_image(artifact_name: &str, device_types: &[String], payload_type: &str) -> ArtifactSpec {
+    pub fn module_image(
+        artifact_name: ArtifactName,
+        device_types: Vec<DeviceType>,
+        payload_type: PayloadType,
+    ) -> ArtifactSpec {
         let mut spec = ArtifactSpec::bootstrap(artifact_name, device_types);
-        spec.payload_type = Some(payload_type.to_owned());
+        spec.payload_type = Some(payload_type);
         spec
     }
 
     /// No payload at all: it only says what the device provides.
-    pub fn bootstrap(artifact_name: &str, device_types: &[String]) -> ArtifactSpec {
+    pub fn bootstrap(artifact_name: ArtifactName, device_types: Vec<DeviceType>) -> ArtifactSpec {
         ArtifactSpec {
-            artifact_name: artifact_name.to_owned(),
+            artifact_name,
             artifact_group: None,
-            device_types: device_types.to_vec(),
+            device_types,
             depends_names: Vec::new(),
             depends_groups: Vec::new(),
             depends: BTreeMap::new(),
@@ -152,7 +159,8 @@ impl ArtifactSpec {
     /// What made the artifact with this header, to write it again with changes. Its files are not in here; the checksum
     /// of a root file system that it provides is made anew.
     pub fn of(header: &Header) -> ArtifactSpec {
-        let mut spec = ArtifactSpec::bootstrap(&header.artifact_name, &header.depends.device_type);
+        let mut spec =
+            ArtifactSpec::bootstrap(header.artifact_name.clone(), header.depends.device_type.clone());
         spec.artifact_group.clone_from(&header.artifact_group);
         spec.depends_names = header.depends.artifact_name.clone().unwrap_or_default();
         spec.depends_groups = header.depends.artifact_group.clone().unwrap_or_default();
@@ -234,11 +242,11 @@ pub fn write(
 
     let header = write_header(spec, &listed)?;
     if header.len() > limits.header_bytes {
-        return Err(ArtifactError::too_large("header.tar", "bytes", limits.header_bytes as u64));
+        return Err(ArtifactError::too_large(members::HEADER, "bytes", limits.header_bytes as u64));
     }
     let manifest = Manifest {
-        version_sha256: sha256(VERSION),
-        header_sha256: sha256(&header),
+        version_sha256: Sha256::of(VERSION),
+        header_sha256: Sha256::of(&header),
         header_compression: spec.compression.compression,
         files: listed,
     };
@@ -247,13 +255,13 @@ pub fn write(
     Manifest::parse(text.as_bytes(), &limits)?;
 
     let mut tar = TarWriter::new(out);
-    tar.append("version", VERSION, FILE_MODE, 0).map_err(writing("write version"))?;
-    tar.append("manifest", text.as_bytes(), FILE_MODE, 0).map_err(writing("write manifest"))?;
+    tar.append(members::VERSION, VERSION, FILE_MODE, 0).map_err(writing("write version"))?;
+    tar.append(members::MANIFEST, text.as_bytes(), FILE_MODE, 0).map_err(writing("write manifest"))?;
     if let Some(signer) = signer {
         append_signature(&mut tar, text.as_bytes(), signer)?;
     }
     tar.append(&manifest.header_name(), &header, FILE_MODE, spec.mtime).map_err(writing("write header"))?;
-    let name = format!("data/0000.tar{}", spec.compression.compression.suffix());
+    let name = format!("{}{}", members::DATA, spec.compression.compression.suffix());
     let data = Entry { name, size: data_bytes, mode: FILE_MODE, mtime: spec.mtime };
     tar.begin(&data).map_err(writing("write payload"))?;
     io::copy(scratch, &mut tar).map_err(writing("write payload"))?;
@@ -272,13 +280,13 @@ pub fn sign<R: Read>(
     let mut tar = TarWriter::new(out);
     while let Some(entry) = reader.next_entry()? {
         match entry.name.as_str() {
-            "manifest" => {
+            members::MANIFEST => {
                 let manifest = reader.read_all("bytes", limits.manifest_bytes)?;
-                tar.append("manifest", &manifest, entry.mode, entry.mtime)
+                tar.append(members::MANIFEST, &manifest, entry.mode, entry.mtime)
                     .map_err(writing("write manifest"))?;
                 append_signature(&mut tar, &manifest, signer)?;
             }
-            "manifest.sig" => {
+            members::SIGNATURE => {
                 reader.read_all("bytes", limits.signature_bytes)?;
             }
             _ => {
@@ -306,7 +314,7 @@ fn append_signature<W: Write>(
     let signature = signer
         .sign_manifest(manifest)
         .map_err(|error| ArtifactError::CannotWrite { problem: error.to_string() })?;
-    tar.append("manifest.sig", signature.as_bytes(), FILE_MODE, 0).map_err(writing("write manifest.sig"))
+    tar.append(members::SIGNATURE, signature.as_bytes(), FILE_MODE, 0).map_err(writing("write manifest.sig"))
 }
 
 /// What no reader would take.
@@ -316,19 +324,13 @@ fn check_spec(
     limits: &Limits,
 ) -> Result<(), ArtifactError> {
     let cannot = |problem: &str| Err(ArtifactError::CannotWrite { problem: problem.to_owned() });
-    if !is_artifact_name(&spec.artifact_name) || spec.artifact_name.contains(char::is_whitespace) {
-        return cannot("the artifact name is empty, longer than 256 characters or has white space in it");
+    if spec.artifact_name.as_str().contains(char::is_whitespace) {
+        return cannot("the artifact name has white space in it");
     }
     if spec.device_types.is_empty() {
         return cannot("no device type");
     }
-    if spec.device_types.iter().any(|name| name.trim().is_empty() || name.contains(char::is_control)) {
-        return cannot("a device type is empty or has control characters: it fits no device");
-    }
     match &spec.payload_type {
-        Some(name) if !is_payload_type(name) => {
-            return Err(ArtifactError::PayloadType { found: name.clone() });
-        }
         Some(_) => {}
         None if !files.is_empty() => return Err(ArtifactError::EmptyPayloadWith { what: "files" }),
         None if spec.meta_data != MetaData::Absent => {
@@ -347,7 +349,7 @@ fn check_spec(
         }
     }
     if spec.scripts.len() > limits.scripts {
-        return Err(ArtifactError::too_large("header.tar", "state scripts", limits.scripts as u64));
+        return Err(ArtifactError::too_large(members::HEADER, "state scripts", limits.scripts as u64));
     }
     let total: usize = spec.scripts.iter().map(|script| script.content.len()).sum();
     if total > limits.scripts_total_bytes {
@@ -384,7 +386,7 @@ fn write_data(
         let (name, size) = (file.name().to_owned(), file.size());
         let entry = Entry { name: name.clone(), size, mode: file.mode(), mtime: file.mtime() };
         tar.begin(&entry).map_err(writing("write the payload"))?;
-        let mut hash = Checked::new(name.clone(), [0; 32]);
+        let mut hash = Checked::new(name.clone(), Sha256::from([0; 32]));
         let mut reader = file.open().map_err(wrong)?;
         let mut left = size;
         loop {
@@ -437,15 +439,15 @@ fn write_header(spec: &ArtifactSpec, files: &[ManifestFile]) -> Result<Vec<u8>, 
     };
     let build = || {
         let mut tar = TarWriter::new(Encoder::new(Vec::new(), spec.compression)?);
-        tar.append("header-info", info.as_bytes(), FILE_MODE, 0)?;
+        tar.append(members::HEADER_INFO, info.as_bytes(), FILE_MODE, 0)?;
         let mut scripts: Vec<&StateScript> = spec.scripts.iter().collect();
         scripts.sort_by(|a, b| a.name.cmp(&b.name));
         for script in scripts {
-            tar.append(&format!("scripts/{}", script.name), &script.content, SCRIPT_MODE, spec.mtime)?;
+            tar.append(&members::of_script(&script.name), &script.content, SCRIPT_MODE, spec.mtime)?;
         }
-        tar.append("headers/0000/type-info", type_info.as_bytes(), FILE_MODE, 0)?;
+        tar.append(members::TYPE_INFO, type_info.as_bytes(), FILE_MODE, 0)?;
         if let Some(meta_data) = &meta_data {
-            tar.append("headers/0000/meta-data", meta_data.as_bytes(), FILE_MODE, 0)?;
+            tar.append(members::META_DATA, meta_data.as_bytes(), FILE_MODE, 0)?;
         }
         tar.finish()?.finish()
     };
@@ -453,19 +455,20 @@ fn write_header(spec: &ArtifactSpec, files: &[ManifestFile]) -> Result<Vec<u8>, 
 }
 
 fn header_info(spec: &ArtifactSpec) -> String {
-    let payload = spec.payload_type.as_deref().map_or_else(|| "null".to_owned(), json_string);
-    let mut provides = vec![format!("\"artifact_name\":{}", json_string(&spec.artifact_name))];
+    let payload =
+        spec.payload_type.as_ref().map_or_else(|| "null".to_owned(), |name| json_string(name.as_str()));
+    let mut provides = vec![format!("\"artifact_name\":{}", json_string(spec.artifact_name.as_str()))];
     provides
         .extend(spec.artifact_group.iter().map(|group| format!("\"artifact_group\":{}", json_string(group))));
     let mut depends = Vec::new();
-    let mut list = |key: &str, values: &[String]| {
+    let mut list = |key: &str, values: &[&str]| {
         if !values.is_empty() {
             depends.push(format!("\"{key}\":{}", json_strings(values)));
         }
     };
-    list("artifact_name", &spec.depends_names);
-    list("device_type", &spec.device_types);
-    list("artifact_group", &spec.depends_groups);
+    list("artifact_name", &texts(&spec.depends_names));
+    list("device_type", &texts(&spec.device_types));
+    list("artifact_group", &texts(&spec.depends_groups));
     format!(
         "{{\"payloads\":[{{\"type\":{payload}}}],\"artifact_provides\":{{{}}},\"artifact_depends\":{{{}}}}}",
         provides.join(","),
@@ -477,9 +480,10 @@ fn header_info(spec: &ArtifactSpec) -> String {
 fn type_info(spec: &ArtifactSpec, files: &[ManifestFile]) -> String {
     let mut provides = spec.provides.clone();
     for (key, file) in spec.checksum_provides.iter().zip(files.iter().cycle()) {
-        provides.insert(key.clone(), crate::error::Hex(&file.sha256).to_string());
+        provides.insert(key.clone(), file.sha256.to_string());
     }
-    let payload = spec.payload_type.as_deref().map_or_else(|| "null".to_owned(), json_string);
+    let payload =
+        spec.payload_type.as_ref().map_or_else(|| "null".to_owned(), |name| json_string(name.as_str()));
     let mut fields = vec![format!("\"type\":{payload}")];
     let mut map = |key: &str, map: BTreeMap<&String, String>| {
         if !map.is_empty() {
@@ -488,12 +492,12 @@ fn type_info(spec: &ArtifactSpec, files: &[ManifestFile]) -> String {
         }
     };
     let mut depends: BTreeMap<&String, String> =
-        spec.depends_on_any.iter().map(|(key, values)| (key, json_strings(values))).collect();
+        spec.depends_on_any.iter().map(|(key, values)| (key, json_strings(&texts(values)))).collect();
     depends.extend(spec.depends.iter().map(|(key, value)| (key, json_string(value))));
     map("artifact_depends", depends);
     map("artifact_provides", provides.iter().map(|(key, value)| (key, json_string(value))).collect());
     if let Some(clears) = &spec.clears_provides {
-        fields.push(format!("\"clears_artifact_provides\":{}", json_strings(clears)));
+        fields.push(format!("\"clears_artifact_provides\":{}", json_strings(&texts(clears))));
     }
     format!("{{{}}}", fields.join(","))
 }
@@ -510,7 +514,11 @@ fn minify(text: &str, limits: &Limits) -> Result<String, ArtifactError> {
     }
 }
 
-fn json_strings(values: &[String]) -> String {
+fn texts(names: &[impl AsRef<str>]) -> Vec<&str> {
+    names.iter().map(AsRef::as_ref).collect()
+}
+
+fn json_strings(values: &[&str]) -> String {
     let values: Vec<String> = values.iter().map(|value| json_string(value)).collect();
     format!("[{}]", values.join(","))
 }
@@ -581,8 +589,12 @@ mod tests {
         assert!(error.contains(because), "{error}, not {because}");
     }
 
+    fn named<N: std::str::FromStr<Err = crate::InvalidName>>(text: &str) -> N {
+        text.parse().unwrap()
+    }
+
     fn module() -> ArtifactSpec {
-        ArtifactSpec::module_image("rel-1", &["dev".to_owned()], "mod")
+        ArtifactSpec::module_image(named("rel-1"), vec![named("dev")], named("mod"))
     }
 
     #[test]
@@ -624,7 +636,7 @@ mod tests {
 
     #[test]
     fn the_documents_are_those_of_the_reference_tool() {
-        let mut spec = ArtifactSpec::rootfs_image("rel-1", &["a".to_owned(), "b\"&".to_owned()]);
+        let mut spec = ArtifactSpec::rootfs_image(named("rel-1"), vec![named("a"), named("b\"&")]);
         spec.artifact_group = Some("grp".to_owned());
         spec.depends_names = vec!["old".to_owned()];
         spec.depends_groups = vec!["dg".to_owned()];
@@ -642,7 +654,7 @@ mod tests {
             type_info(&spec, &[]),
             r#"{"type":"rootfs-image","artifact_depends":{"k":"v"},"artifact_provides":{"rootfs-image.version":"rel-1"},"clears_artifact_provides":["foo*","artifact_group","rootfs_image_checksum","rootfs-image.*"]}"#
         );
-        let bootstrap = ArtifactSpec::bootstrap("b", &["a".to_owned()]);
+        let bootstrap = ArtifactSpec::bootstrap(named("b"), vec![named("a")]);
         assert_eq!(type_info(&bootstrap, &[]), r#"{"type":null}"#);
         let mut keeps_all = module();
         keeps_all.clears_provides = Some(Vec::new());
@@ -656,10 +668,8 @@ mod tests {
             change(&mut spec);
             spec
         };
-        refused(&spec(|s| s.artifact_name = "a b".to_owned()), &[], "artifact name");
-        refused(&spec(|s| s.artifact_name.clear()), &[], "artifact name");
+        refused(&spec(|s| s.artifact_name = named("a b")), &[], "artifact name");
         refused(&spec(|s| s.device_types.clear()), &[], "no device type");
-        refused(&spec(|s| s.payload_type = Some("../x".to_owned())), &[], "not a payload type");
         refused(&spec(|s| s.payload_type = None), &[file("a", b"")], "cannot have files");
         refused(
             &spec(|s| (s.payload_type, s.meta_data) = (None, MetaData::Empty)),
@@ -702,7 +712,7 @@ mod tests {
         everything.meta_data = MetaData::Json("{\"a\":1}".to_owned());
         let name = "ArtifactInstall_Enter_00".to_owned();
         everything.scripts = vec![StateScript { name, content: b"#!/bin/sh\n".to_vec() }];
-        let mut image = ArtifactSpec::rootfs_image("i", &["d".to_owned()]);
+        let mut image = ArtifactSpec::rootfs_image(named("i"), vec![named("d")]);
         image.checksum_provides = CHECKSUM_KEYS.map(str::to_owned).to_vec();
         let files = [file("one", &[1; 5000])];
         for spec in [everything, image, module()] {
@@ -711,15 +721,6 @@ mod tests {
                 crate::open(Cursor::new(bytes.clone()), &crate::Trust::DangerUnsigned, &Limits::default())
                     .unwrap();
             assert!(build(&ArtifactSpec::of(&opened.header), &files, None).unwrap() == bytes, "{spec:?}");
-        }
-    }
-
-    #[test]
-    fn an_artifact_for_no_device_is_not_written() {
-        for name in ["", " ", "a\nb", "\u{1b}[2J"] {
-            let mut spec = module();
-            spec.device_types.push(name.to_owned());
-            refused(&spec, &[], "fits no device");
         }
     }
 

@@ -12,7 +12,6 @@ use std::io::Read;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::artifact::ReadAhead;
 use crate::clock::{Clock, Paused, Waiter, Wake};
 use crate::deploy::gates::Gate;
 use crate::deploy::record::{Record, Spent, Unreported};
@@ -435,8 +434,7 @@ impl<'a> Agent<'a> {
             )
             .map_err(std::io::Error::other)?;
             transfer = Some((download.statistics(), download.canceller()));
-            // Reading the network, decoding and writing the slot are three threads.
-            Ok(Box::new(ReadAhead::new(download)?) as Box<dyn Read + Send>)
+            Ok(Box::new(download) as Box<dyn Read + Send>)
         };
         let result = self.on_device(|device| deploy::carry_out(device, order, &mut open, policy));
         let received_bytes = transfer.map_or(0, |(statistics, canceller)| {

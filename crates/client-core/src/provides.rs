@@ -115,7 +115,7 @@ impl Provides {
         if !depends.device_type.iter().any(|accepted| accepted == device_type) {
             return Err(DependsError::DeviceType {
                 device: device_type.to_owned(),
-                artifact: depends.device_type.clone(),
+                artifact: depends.device_type.iter().map(ToString::to_string).collect(),
             });
         }
         let have = self.all();

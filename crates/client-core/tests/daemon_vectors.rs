@@ -572,9 +572,10 @@ struct Seen {
 }
 
 fn artifact(payload: bool) -> Vec<u8> {
-    let mut spec = ArtifactSpec::rootfs_image("new", &[artifacts::DEVICE_TYPE.to_owned()]);
+    let mut spec =
+        ArtifactSpec::rootfs_image(artifacts::named("new"), vec![artifacts::named(artifacts::DEVICE_TYPE)]);
     if payload {
-        spec.payload_type = Some(TYPE.to_owned());
+        spec.payload_type = Some(artifacts::named(TYPE));
         let file = MemoryFile { name: "file".into(), content: vec![7; 3000] };
         artifacts::build(&spec, &[file], None)
     } else {

@@ -444,7 +444,11 @@ fn new_tree() -> Vec<u8> {
 }
 
 fn build(payload_type: &str, files: &[MemoryFile]) -> Vec<u8> {
-    let mut spec = ArtifactSpec::module_image("new", &[artifacts::DEVICE_TYPE.to_owned()], payload_type);
+    let mut spec = ArtifactSpec::module_image(
+        artifacts::named("new"),
+        vec![artifacts::named(artifacts::DEVICE_TYPE)],
+        artifacts::named(payload_type),
+    );
     spec.provide_version(&SoftwareName::of_payload_type(payload_type), "new");
     spec.compression = CompressionLevel::default_of(Compression::None);
     artifacts::build(&spec, files, None)

@@ -18,7 +18,7 @@ use client_core::artifact::{self, Limits, Trust};
 use client_core::install::PreferBuiltIn;
 use client_core::install::{Arriving, Current, InstallError, Modules, PayloadHandler, Progress, RebootNeed};
 use linux::update_module::{ModuleSettings, UpdateModules};
-use testkit::artifacts::{self, DEVICE_TYPE, MemoryFile};
+use testkit::artifacts::{self, DEVICE_TYPE, MemoryFile, named};
 
 /// Nothing legal here takes so long, not even on a machine with much else to do.
 const PATIENT: Duration = Duration::from_secs(60);
@@ -70,7 +70,8 @@ impl Fixture {
     }
 
     fn download(&self, files: &[(&str, &[u8])]) -> Result<(), InstallError> {
-        let spec = ArtifactSpec::module_image("new", &[DEVICE_TYPE.to_owned()], self.payload_type);
+        let spec =
+            ArtifactSpec::module_image(named("new"), vec![named(DEVICE_TYPE)], named(self.payload_type));
         let files: Vec<MemoryFile> = files
             .iter()
             .map(|(name, content)| MemoryFile { name: (*name).to_owned(), content: content.to_vec() })

@@ -14,7 +14,7 @@ use client_core::artifact::{self, Compression, CompressionLevel, Limits, Trust};
 use client_core::install::PreferBuiltIn;
 use client_core::install::{Arriving, Current, InstallError, Modules, PayloadHandler, Progress, RebootNeed};
 use linux::update_module::{ModuleSettings, UpdateModules};
-use testkit::artifacts::{self, DEVICE_TYPE, MemoryFile};
+use testkit::artifacts::{self, DEVICE_TYPE, MemoryFile, named};
 
 /// Nothing legal here takes so long, not even on a machine with much else to do.
 const PATIENT: Duration = Duration::from_secs(60);
@@ -92,7 +92,7 @@ impl Fixture {
 }
 
 fn build(files: &[(&str, Vec<u8>)]) -> Vec<u8> {
-    let mut spec = ArtifactSpec::module_image("new", &[DEVICE_TYPE.to_owned()], "mod");
+    let mut spec = ArtifactSpec::module_image(named("new"), vec![named(DEVICE_TYPE)], named("mod"));
     spec.meta_data = MetaData::Json(r#"{"b":1,"a":[2]}"#.to_owned());
     let files: Vec<MemoryFile> = files
         .iter()
@@ -271,7 +271,7 @@ fn a_module_never_sees_the_end_of_a_file_whose_checksum_is_wrong() {
     );
     let content = bytes(1, 200_000);
     // Not compressed, so that the payload can be found and changed.
-    let mut spec = ArtifactSpec::module_image("new", &[DEVICE_TYPE.to_owned()], "mod");
+    let mut spec = ArtifactSpec::module_image(named("new"), vec![named(DEVICE_TYPE)], named("mod"));
     spec.compression = CompressionLevel::default_of(Compression::None);
     let file = MemoryFile { name: "one".into(), content: content.clone() };
     let mut artifact = artifacts::build(&spec, &[file], None);

@@ -1,9 +1,10 @@
 //! Artifacts for tests, made by the production writer.
 
 use std::io::{self, Cursor, Read};
+use std::str::FromStr;
 
 use client_core::artifact::write::{self, ArtifactSpec, PayloadSource, SoftwareName};
-use client_core::artifact::{Compression, CompressionLevel, Signer, StateScript};
+use client_core::artifact::{Compression, CompressionLevel, InvalidName, Signer, StateScript};
 
 /// The device type of every artifact here.
 pub const DEVICE_TYPE: &str = "testbox";
@@ -41,10 +42,18 @@ pub fn build(spec: &ArtifactSpec, files: &[MemoryFile], signer: Option<&Signer>)
     out
 }
 
+/// The name that `text` is.
+///
+/// # Panics
+/// When it is none.
+pub fn named<N: FromStr<Err = InvalidName>>(text: &str) -> N {
+    text.parse().expect("a name that an artifact can have")
+}
+
 /// A root file system artifact as `rust-ota-artifact write rootfs-image` makes it.
 pub fn rootfs_spec(name: &str, compression: Compression) -> ArtifactSpec {
     let software = SoftwareName::of_payload_type(write::ROOTFS_IMAGE);
-    let mut spec = ArtifactSpec::rootfs_image(name, &[DEVICE_TYPE.to_owned()]);
+    let mut spec = ArtifactSpec::rootfs_image(named(name), vec![named(DEVICE_TYPE)]);
     spec.provide_version(&software, name);
     spec.clear_software(&software);
     spec.compression = CompressionLevel::default_of(compression);

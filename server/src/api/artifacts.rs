@@ -339,7 +339,7 @@ fn read(path: &std::path::Path) -> Result<(Header, Vec<ArtifactFile>), ApiError>
     while let Some(mut file) = payload.next_file().map_err(wrong)? {
         files.push(ArtifactFile {
             name: file.name().to_owned(),
-            checksum: id::hex(&file.expected_sha256()),
+            checksum: file.expected_sha256().to_string(),
             size: file.size(),
         });
         while file
@@ -362,17 +362,17 @@ fn record(
     depends.extend(header.depends.artifact_name.map(|names| ("artifact_name".to_owned(), names)));
     depends.extend(header.depends.artifact_group.map(|groups| ("artifact_group".to_owned(), groups)));
     let mut provides = header.provides.unwrap_or_default();
-    provides.insert("artifact_name".to_owned(), header.artifact_name.clone());
+    provides.insert("artifact_name".to_owned(), header.artifact_name.to_string());
     provides.extend(header.artifact_group.map(|group| ("artifact_group".to_owned(), group)));
     let (payload_type, meta_data) = match header.payload {
-        Some(payload) => (Some(payload.payload_type), payload.meta_data),
+        Some(payload) => (Some(payload.payload_type.into()), payload.meta_data),
         None => (None, None),
     };
     Artifact {
         id: id.to_owned(),
-        name: header.artifact_name,
+        name: header.artifact_name.into(),
         description,
-        device_types: header.depends.device_type,
+        device_types: header.depends.device_type.into_iter().map(String::from).collect(),
         depends,
         provides,
         clears_provides: header.clears_provides.unwrap_or_default(),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{Cursor, Write};
 
 use artifact::write::{self, ArtifactSpec, MetaData, SoftwareName};
-use artifact::{Compression, CompressionLevel, Signer};
+use artifact::{Compression, CompressionLevel, InvalidName, Signer};
 use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -152,17 +152,22 @@ fn artifact(
     configured: &Settings,
     key: Option<&[u8]>,
 ) -> Result<Vec<u8>, ApiError> {
-    let mut spec = ArtifactSpec::module_image(name, &[device_type.to_owned()], PAYLOAD_TYPE);
+    let failed = |what: &str, error: &dyn std::fmt::Display| {
+        log::error!("{name}: {what}: {error}");
+        ApiError::internal("the artifact could not be made")
+    };
+    let misnamed = |error: InvalidName| failed("writing", &error);
+    let mut spec = ArtifactSpec::module_image(
+        name.parse().map_err(misnamed)?,
+        vec![device_type.parse().map_err(misnamed)?],
+        PAYLOAD_TYPE.parse().map_err(misnamed)?,
+    );
     spec.meta_data = MetaData::Json(json!(configured).to_string());
     spec.compression = CompressionLevel::default_of(Compression::Gzip);
     let software =
         SoftwareName { filesystem: "data-partition".to_owned(), name: Some(PAYLOAD_TYPE.to_owned()) };
     spec.provide_version(&software, name);
     spec.clear_software(&software);
-    let failed = |what: &str, error: &dyn std::fmt::Display| {
-        log::error!("{name}: {what}: {error}");
-        ApiError::internal("the artifact could not be made")
-    };
     let signer = key.map(Signer::from_pem).transpose().map_err(|error| failed("the key", &error))?;
     let mut bytes = Vec::new();
     write::write(&spec, &[], signer.as_ref(), &mut Cursor::new(Vec::new()), &mut bytes)

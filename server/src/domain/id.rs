@@ -55,7 +55,7 @@ pub(crate) fn is_uuid(text: &str) -> bool {
 
 /// Lower-case hexadecimal digits.
 pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    artifact::Hex(bytes).to_string()
 }
 
 /// SHA-256.

@@ -242,7 +242,11 @@ impl PayloadSource for OneFile {
 pub(crate) fn artifact_of_files(name: &str, count: usize) -> NamedTempFile {
     let files: Vec<OneFile> = (0..count).map(|n| OneFile(format!("file-{n}"), b"x".to_vec())).collect();
     let files: Vec<&dyn PayloadSource> = files.iter().map(|file| file as &dyn PayloadSource).collect();
-    let spec = ArtifactSpec::module_image(name, &["testdev".to_owned()], "files");
+    let spec = ArtifactSpec::module_image(
+        name.parse().unwrap(),
+        vec!["testdev".parse().unwrap()],
+        "files".parse().unwrap(),
+    );
     let mut scratch = tempfile::tempfile().unwrap();
     let mut file = NamedTempFile::new().unwrap();
     write::write(&spec, &files, None, &mut scratch, &mut file).unwrap();
@@ -267,7 +271,7 @@ pub(crate) fn artifact_with(
         (state >> 24) as u8
     };
     let payload = OneFile("rootfs.img".to_owned(), (0..bytes).map(|_| next()).collect());
-    let mut spec = ArtifactSpec::rootfs_image(name, &[device_type.to_owned()]);
+    let mut spec = ArtifactSpec::rootfs_image(name.parse().unwrap(), vec![device_type.parse().unwrap()]);
     change(&mut spec);
     let mut scratch = tempfile::tempfile().unwrap();
     let mut file = NamedTempFile::new().unwrap();

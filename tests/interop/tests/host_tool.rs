@@ -627,8 +627,10 @@ fn files_in_the_root_file_system_of_an_artifact_are_read_and_changed() {
         // The artifact is still one, signed, and provides the checksum of what is in it now.
         bench.run("validate -k public.key fs.mender").unwrap();
         let header = bench.header("fs.mender");
-        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-        assert_eq!(header.provides.unwrap()["rootfs_image_checksum"], hex(&header.manifest.files[0].sha256));
+        assert_eq!(
+            header.provides.unwrap()["rootfs_image_checksum"],
+            header.manifest.files[0].sha256.to_string()
+        );
         assert!(bench.run("cp payload fs.mender:/data/x").unwrap_err().contains("partition of its own"));
         // Without the key it is no longer signed, and that is said.
         let said = bench.run("rm fs.mender:/etc/new").unwrap();
@@ -719,6 +721,46 @@ fn what_an_artifact_says_is_changed_and_the_rest_stays() {
     File::create(bench.at("m.mender")).unwrap().write_all(&bytes).unwrap();
     bench.run("modify -n newer m.mender").unwrap_err();
     assert!(fs::read(bench.at("m.mender")).unwrap() == bytes);
+}
+
+#[test]
+fn what_does_not_fit_leaves_an_image_as_it_was() {
+    for kind in ["ext4", "vfat"] {
+        let bench = Bench::new();
+        if !with_file_system(&bench, kind) {
+            continue;
+        }
+        fs::write(bench.at("large"), vec![7; 20 << 20]).unwrap();
+        // And a disk with four of these file systems.
+        let mut disk = vec![0; 34 << 20];
+        disk[510..512].copy_from_slice(&[0x55, 0xaa]);
+        let image = fs::read(bench.at("fs.img")).unwrap();
+        for at in 0..4u8 {
+            let (entry, start) = (446 + 16 * usize::from(at), (1 + 8 * usize::from(at)) << 20);
+            disk[entry + 4] = 0x83;
+            disk[entry + 8..entry + 12].copy_from_slice(&u32::try_from(start / 512).unwrap().to_le_bytes());
+            disk[start..start + image.len()].copy_from_slice(&image);
+        }
+        fs::write(bench.at("disk.img"), disk).unwrap();
+        for name in ["fs.img", "disk.img"] {
+            let (before, listed) =
+                (fs::read(bench.at(name)).unwrap(), fs::read_dir(bench.at("")).unwrap().count());
+            for command in [
+                format!("cp large {name}:/etc/mender/mender.conf"),
+                format!("install -m 0755 large {name}:/usr/large"),
+                format!("modify -c large {name}"),
+            ] {
+                let (code, said) = bench.exit(&command);
+                assert_eq!(code, 1, "{kind}: {command}: {said}");
+                assert!(fs::read(bench.at(name)).unwrap() == before, "{kind}: {command} changed the image");
+            }
+            assert_eq!(
+                fs::read_dir(bench.at("")).unwrap().count(),
+                listed,
+                "{kind}: something was left behind"
+            );
+        }
+    }
 }
 
 #[test]

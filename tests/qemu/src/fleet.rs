@@ -10,6 +10,7 @@ use client_core::artifact::{Compression, CompressionLevel, Signer};
 use rust_ota_server::client::Management;
 use rust_ota_server::{Options, RecordedRequest, Running, Server, StartError};
 use serde_json::{Value, json};
+use testkit::artifacts::named;
 
 use crate::kit::Kit;
 use crate::rootfs::DEVICE_TYPE;
@@ -212,7 +213,7 @@ pub fn rootfs_artifact(
     to: &Path,
 ) -> Outcome {
     let software = SoftwareName::of_payload_type(write::ROOTFS_IMAGE);
-    let mut spec = ArtifactSpec::rootfs_image(name, &[device_type.to_owned()]);
+    let mut spec = ArtifactSpec::rootfs_image(named(name), vec![named(device_type)]);
     spec.provide_version(&software, name);
     spec.clear_software(&software);
     spec.compression = CompressionLevel::default_of(Compression::Gzip);
@@ -221,7 +222,7 @@ pub fn rootfs_artifact(
 
 /// Writes an artifact `name` with one file for the update module `payload_type` to `to`.
 pub fn module_artifact(name: &str, payload_type: &str, file: &Path, kit: &Kit, to: &Path) -> Outcome {
-    let mut spec = ArtifactSpec::module_image(name, &[DEVICE_TYPE.to_owned()], payload_type);
+    let mut spec = ArtifactSpec::module_image(named(name), vec![named(DEVICE_TYPE)], named(payload_type));
     spec.compression = CompressionLevel::default_of(Compression::Gzip);
     write_artifact(&spec, "payload", file, Some(&kit.keys.signer), to)
 }

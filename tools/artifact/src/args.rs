@@ -1,12 +1,20 @@
 //! Option values that several commands have.
 
 use crate::failure::Failure;
+use artifact::InvalidName;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 /// The value of an option as text.
 pub(crate) fn text(parser: &mut lexopt::Parser) -> Result<String, Failure> {
     let value = parser.value()?;
     value.into_string().map_err(|value| Failure::usage(format!("{value:?} is not UTF-8")))
+}
+
+/// The value of an option as a name in an artifact.
+pub(crate) fn name<N: FromStr<Err = InvalidName>>(parser: &mut lexopt::Parser) -> Result<N, Failure> {
+    let text = text(parser)?;
+    text.parse().map_err(|invalid| Failure::usage(format!("{text:?}: {invalid}")))
 }
 
 /// The value of an option as a path.

@@ -166,14 +166,14 @@ fn command_line(header: &Header) -> Result<Vec<String>, Failure> {
     let kind = if header.payload.is_some() { "module-image" } else { "bootstrap-artifact" };
     let mut command = vec!["write".to_owned(), kind.to_owned()];
     let mut option = |name: &str, value: &str| command.extend([format!("--{name}"), value.to_owned()]);
-    option("artifact-name", &header.artifact_name);
+    option("artifact-name", header.artifact_name.as_str());
     header.artifact_group.iter().for_each(|group| option("provides-group", group));
     let names = header.depends.artifact_name.iter().flatten();
     names.for_each(|name| option("artifact-name-depends", name));
-    header.depends.device_type.iter().for_each(|name| option("device-type", name));
+    header.depends.device_type.iter().for_each(|name| option("device-type", name.as_str()));
     header.depends.artifact_group.iter().flatten().for_each(|group| option("depends-groups", group));
     if let Some(payload) = &header.payload {
-        option("type", &payload.payload_type);
+        option("type", payload.payload_type.as_str());
     }
     for (key, value) in header.provides.iter().flatten() {
         option("provides", &format!("{key}:{value}"));

@@ -12,7 +12,7 @@ use crate::progress::Progress;
 use crate::write::{self, PayloadFile, SizeBounds};
 use crate::{Console, args, keys, sign, source, validate};
 use artifact::write::{ArtifactSpec, MetaData, ROOTFS_IMAGE};
-use artifact::{ArtifactError, SignatureStatus, Trust};
+use artifact::{ArtifactError, ArtifactName, PayloadType, SignatureStatus, Trust};
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -111,10 +111,12 @@ struct Common {
     compression: Option<String>,
 }
 
-/// An artifact taken apart, or an image in its place.
+/// An artifact taken apart, or an image.
 struct Opened {
     path: PathBuf,
     content: Content,
+    /// What takes the place of an image when all has gone well: a copy, on which the changes are made.
+    replacement: Option<Output>,
     /// Where payload files and copies are until the end.
     workspace: Workspace,
     common: Common,
@@ -126,12 +128,27 @@ enum Content {
         files: Vec<PathBuf>,
         signed: bool,
     },
+    /// The image, or the copy that is changed.
     Image(PathBuf),
     /// A disk image, with the offsets of its four partitions: boot, both root file systems, data.
     Disk(PathBuf, [u64; 4]),
 }
 
 impl Opened {
+    /// To be changed. Whatever fails before [`Opened::close`], the artifact or image stays as it was.
+    fn open_to_change(path: &Path, common: Common) -> Result<Opened, Failure> {
+        let mut opened = Opened::open(path, common)?;
+        if let Content::Image(image) | Content::Disk(image, _) = &mut opened.content {
+            let mut replacement = Output::create(path, Mode::New(0o644))?;
+            if let Some(copy) = replacement.begin_with_copy()? {
+                *image = copy;
+            }
+            opened.replacement = Some(replacement);
+        }
+        Ok(opened)
+    }
+
+    /// To be looked into.
     fn open(path: &Path, common: Common) -> Result<Opened, Failure> {
         let file = source::open(path, common.temporary.as_deref())?;
         let beside = || path.parent().filter(|folder| !folder.as_os_str().is_empty()).map(Path::to_owned);
@@ -164,13 +181,13 @@ impl Opened {
                     files.push(target);
                 }
                 let content = Content::Artifact { spec, files, signed };
-                return Ok(Opened { path: path.to_owned(), content, workspace, common });
+                return Ok(Opened { path: path.to_owned(), content, replacement: None, workspace, common });
             }
             Err(refused) => refused,
         };
         // What it is not as an artifact says more than what it is not as an image.
         let content = Content::of_image(path)?.ok_or(refused)?;
-        Ok(Opened { path: path.to_owned(), content, workspace, common })
+        Ok(Opened { path: path.to_owned(), content, replacement: None, workspace, common })
     }
 
     /// The file systems that `path` is in, and what it is called there: two of a disk image for what is in the root file
@@ -196,7 +213,9 @@ impl Opened {
                          artifact"
                     )));
                 }
-                let (Some(ROOTFS_IMAGE), [image]) = (spec.payload_type.as_deref(), files.as_slice()) else {
+                let (Some(ROOTFS_IMAGE), [image]) =
+                    (spec.payload_type.as_ref().map(PayloadType::as_str), files.as_slice())
+                else {
                     let path = self.path.display();
                     return Err(Failure::usage(format!("{path} holds no root file system")));
                 };
@@ -247,17 +266,20 @@ impl Opened {
     fn spec(&mut self, option: &str) -> Result<&mut ArtifactSpec, Failure> {
         match &mut self.content {
             Content::Artifact { spec, .. } => Ok(spec),
-            Content::Image(path) | Content::Disk(path, _) => {
-                Err(Failure::usage(format!("{option} is for artifacts, and {} is an image", path.display())))
+            Content::Image(_) | Content::Disk(..) => {
+                let path = self.path.display();
+                Err(Failure::usage(format!("{option} is for artifacts, and {path} is an image")))
             }
         }
     }
 
-    /// Writes the artifact again in its place. An image was changed in its place already.
+    /// Puts what was changed into its place.
     fn close(self, console: &mut Console<'_>) -> Result<(), Failure> {
         let (spec, files, signed) = match &self.content {
             Content::Artifact { spec, files, signed } => (spec, files, signed),
-            Content::Image(_) | Content::Disk(..) => return Ok(()),
+            Content::Image(_) | Content::Disk(..) => {
+                return self.replacement.map_or(Ok(()), |replacement| replacement.commit(console.out));
+            }
         };
         let signer = self.common.key.as_deref().map(keys::signer).transpose()?;
         match &signer {
@@ -323,7 +345,7 @@ fn need_inside(argument: &Path) -> Result<(PathBuf, String), Failure> {
 
 #[derive(Default)]
 struct Modify {
-    name: Option<String>,
+    name: Option<ArtifactName>,
     depends_names: Vec<String>,
     provides: Vec<(String, String)>,
     depends: Vec<(String, String)>,
@@ -347,7 +369,7 @@ pub(crate) fn modify(mut parser: lexopt::Parser, console: &mut Console<'_>) -> R
         match arg {
             Long("help") | Short('h') => return console.print(MODIFY_HELP),
             Long("artifact-name" | "name") | Short('n') => {
-                args::once(&mut wanted.name, args::text(p)?, "--artifact-name")?;
+                args::once(&mut wanted.name, args::name(p)?, "--artifact-name")?;
             }
             Long("artifact-name-depends") | Short('N') => wanted.depends_names.push(args::text(p)?),
             Long("provides") | Short('p') => wanted.provides.push(args::key_value(p)?),
@@ -384,7 +406,7 @@ pub(crate) fn modify(mut parser: lexopt::Parser, console: &mut Console<'_>) -> R
     }
     let path = path.ok_or_else(|| Failure::usage("modify needs an artifact"))?;
     common.compression = common.compression.or_else(|| console.compression.take());
-    let mut opened = Opened::open(&path, common)?;
+    let mut opened = Opened::open_to_change(&path, common)?;
     change_header(&mut opened, &wanted)?;
     change_image(&mut opened, &wanted, console)?;
     opened.close(console)
@@ -457,7 +479,9 @@ fn change_image(opened: &mut Opened, wanted: &Modify, console: &mut Console<'_>)
     let Some(name) = &wanted.name else { return Ok(()) };
     let has_root = match &opened.content {
         Content::Image(_) | Content::Disk(..) => true,
-        Content::Artifact { spec, .. } => spec.payload_type.as_deref() == Some(ROOTFS_IMAGE),
+        Content::Artifact { spec, .. } => {
+            spec.payload_type.as_ref().is_some_and(|name| *name == ROOTFS_IMAGE)
+        }
     };
     if !has_root {
         return Ok(());
@@ -577,7 +601,7 @@ fn copy_in(
         }
     }
     let mut content = source::open(from, common.temporary.as_deref())?;
-    let opened = Opened::open(image, common)?;
+    let opened = Opened::open_to_change(image, common)?;
     let failed = |error| Failure::io(format_args!("read {}", from.display()), error);
     let copy = opened.workspace.path("copied");
     io::copy(&mut content, &mut File::create(&copy).map_err(failed)?).map_err(failed)?;
@@ -632,7 +656,7 @@ pub(crate) fn install(mut parser: lexopt::Parser, console: &mut Console<'_>) -> 
     match (directory, paths.as_slice()) {
         (true, [place]) => {
             let (image, path) = need_inside(place)?;
-            let opened = Opened::open(&image, common)?;
+            let opened = Opened::open_to_change(&image, common)?;
             opened.change(path.trim_end_matches('/'), FileSystem::make_directory)?;
             opened.close(console)
         }
@@ -663,7 +687,7 @@ pub(crate) fn rm(mut parser: lexopt::Parser, console: &mut Console<'_>) -> Resul
     }
     let path: PathBuf = path.ok_or_else(|| Failure::usage("rm needs ARTIFACT:PATH"))?;
     let (image, path) = need_inside(&path)?;
-    let opened = Opened::open(&image, common)?;
+    let opened = Opened::open_to_change(&image, common)?;
     opened.change(&path, |system, path| system.remove(path, recursive))?;
     opened.close(console)
 }

@@ -7,7 +7,7 @@
 use crate::failure::Failure;
 use std::ffi::OsString;
 use std::fs::{self, File, Metadata, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
@@ -15,6 +15,8 @@ use std::path::{Path, PathBuf};
 pub(crate) const STANDARD: &str = "-";
 /// Links that lead to links end here.
 const LINKS: usize = 40;
+/// Runs of zeros are looked for in blocks of this size.
+const HOLE_BYTES: usize = 64 * 1024;
 
 /// What a path leads to.
 enum Place {
@@ -80,6 +82,14 @@ impl Output {
             Ok(Place::Regular(path, _)) => Some(folder_of(&path)),
             Ok(Place::Standard | Place::Stream(_)) | Err(_) => None,
         }
+    }
+
+    /// Begins with a copy of what is there, for programs that change a file by its name, and says where the copy is.
+    /// There is none of a device, which is too large to be changed in any other way than in its place.
+    pub(crate) fn begin_with_copy(&mut self) -> Result<Option<PathBuf>, Failure> {
+        let Target::File(replacement) = &mut self.target else { return Ok(None) };
+        let copied = replacement.copy_existing();
+        copied.map(Some).map_err(|error| self.failed(error))
     }
 
     /// What to write to; `out` is the standard output.
@@ -157,6 +167,13 @@ impl Replacement {
         Ok(replacement)
     }
 
+    fn copy_existing(&mut self) -> io::Result<PathBuf> {
+        if let Some(copy) = &mut self.file {
+            copy_with_holes(&mut File::open(&self.path)?, copy)?;
+        }
+        Ok(self.temporary.clone())
+    }
+
     fn take_place(&mut self) -> io::Result<()> {
         if self.into_existing {
             let mut complete = File::open(&self.temporary)?;
@@ -176,6 +193,26 @@ impl Drop for Replacement {
             // What matters more has been reported, or the content was copied.
             let _ = fs::remove_file(&self.temporary);
         }
+    }
+}
+
+/// Copies a file without writing what is zero: images are mostly that, and there need not be room for it.
+fn copy_with_holes(from: &mut File, to: &mut File) -> io::Result<()> {
+    let mut block = vec![0; HOLE_BYTES];
+    let mut length = 0;
+    loop {
+        let count = match from.read(&mut block) {
+            Ok(0) => return to.set_len(length),
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        let data = block.get(..count).unwrap_or_default();
+        if data.iter().any(|byte| *byte != 0) {
+            to.seek(SeekFrom::Start(length))?;
+            to.write_all(data)?;
+        }
+        length += count as u64;
     }
 }
 

@@ -4,6 +4,7 @@ use crate::failure::Failure;
 use crate::{Console, args, keys, source, validate};
 use artifact::text::{printable, printable_json};
 use artifact::{Artifact, Header, SignatureStatus, Trust};
+use std::borrow::Borrow;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -66,7 +67,7 @@ fn describe(header: &Header, signature: &str) -> String {
         "Mender artifact:\n  Name: {}\n  Format: mender\n  Version: {}\n  Signature: {signature}\n  \
          Compatible devices: '[{}]'\n  Provides group: {}\n  Depends on one of artifact(s): {}\n  \
          Depends on one of group(s): {}\n  State scripts:\n",
-        printable(&header.artifact_name),
+        printable(header.artifact_name.as_str()),
         header.format_version,
         joined(&header.depends.device_type),
         printable(header.artifact_group.as_deref().unwrap_or_default()),
@@ -76,7 +77,7 @@ fn describe(header: &Header, signature: &str) -> String {
     for script in &header.scripts {
         let _ = writeln!(text, "    {}", printable(&script.name));
     }
-    let payload_type = header.payload.as_ref().map_or("Empty type", |payload| &payload.payload_type);
+    let payload_type = header.payload.as_ref().map_or("Empty type", |payload| payload.payload_type.as_str());
     let _ = writeln!(text, "\nUpdates:\n    0:\n    Type:   {}", printable(payload_type));
     text.push_str(&describe_map("Provides", header.provides.as_ref()));
     let depends: BTreeMap<String, String> = header
@@ -106,7 +107,7 @@ fn describe(header: &Header, signature: &str) -> String {
     text
 }
 
-fn joined(values: &[String]) -> String {
+fn joined(values: &[impl Borrow<str>]) -> String {
     printable(&values.join(" ")).into_owned()
 }
 
@@ -125,12 +126,12 @@ fn pretty(json: &str) -> String {
 fn describe_files(mut artifact: Artifact) -> Result<String, artifact::ArtifactError> {
     let mut text = String::new();
     while let Some(file) = artifact.payload.next_file()? {
-        let digest: String = file.expected_sha256().iter().map(|byte| format!("{byte:02x}")).collect();
         let _ = write!(
             text,
-            "      name:     {}\n      size:     {}\n      checksum: {digest}\n",
+            "      name:     {}\n      size:     {}\n      checksum: {}\n",
             printable(file.name()),
-            file.size()
+            file.size(),
+            file.expected_sha256()
         );
     }
     match text.is_empty() {

@@ -4,9 +4,9 @@ use crate::failure::Failure;
 use crate::output::{self, Mode, Output, STANDARD};
 use crate::progress::Progress;
 use crate::{Console, args, keys, sign, source, tree};
-use artifact::write::{self, ArtifactSpec, MetaData, PayloadSource, ROOTFS_IMAGE, SoftwareName};
-use artifact::write::{DIRECTORY, SINGLE_FILE};
-use artifact::{Compression, CompressionLevel, Signer, StateScript};
+use artifact::write::{self, ArtifactSpec, MetaData, PayloadSource, SoftwareName};
+use artifact::write::{CHECKSUM_KEYS, DIRECTORY, SINGLE_FILE};
+use artifact::{ArtifactName, Compression, CompressionLevel, DeviceType, PayloadType, Signer, StateScript};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
@@ -84,8 +84,8 @@ impl Kind {
 /// The options as they were given.
 #[derive(Default)]
 struct Options {
-    artifact_name: Option<String>,
-    device_types: Vec<String>,
+    artifact_name: Option<ArtifactName>,
+    device_types: Vec<DeviceType>,
     output: Option<PathBuf>,
     compression: Option<String>,
     key: Option<PathBuf>,
@@ -107,7 +107,7 @@ struct Options {
     no_default_software_version: bool,
     no_default_clears_provides: bool,
     files: Vec<PathBuf>,
-    payload_type: Option<String>,
+    payload_type: Option<PayloadType>,
     meta_data: Option<PathBuf>,
     no_checksum_provide: bool,
     legacy_checksum: bool,
@@ -194,10 +194,10 @@ fn parse(kind: Kind, mut parser: lexopt::Parser) -> Result<Option<Options>, Fail
         match arg {
             Long("help") | Short('h') => return Ok(None),
             Long("artifact-name") | Short('n') => {
-                args::once(&mut options.artifact_name, args::text(p)?, "--artifact-name")?;
+                args::once(&mut options.artifact_name, args::name(p)?, "--artifact-name")?;
             }
             Long("device-type" | "compatible-types") | Short('t' | 'c') => {
-                options.device_types.push(args::text(p)?)
+                options.device_types.push(args::name(p)?)
             }
             Long("output-path") | Short('o') => {
                 args::once(&mut options.output, args::path(p)?, "--output-path")?;
@@ -251,7 +251,7 @@ fn parse(kind: Kind, mut parser: lexopt::Parser) -> Result<Option<Options>, Fail
             Long("no-default-clears-provides") if payload => options.no_default_clears_provides = true,
             Long("file") | Short('f') if payload => options.files.push(args::path(p)?),
             Long("type") | Short('T') if kind == Kind::Module => {
-                args::once(&mut options.payload_type, args::text(p)?, "--type")?;
+                args::once(&mut options.payload_type, args::name(p)?, "--type")?;
             }
             Long("meta-data") | Short('m') if kind == Kind::Module => {
                 args::once(&mut options.meta_data, args::path(p)?, "--meta-data")?;
@@ -473,30 +473,7 @@ fn permissions(path: &Path) -> Result<u32, Failure> {
 
 /// What the options mean.
 fn specification(kind: Kind, options: &Options) -> Result<ArtifactSpec, Failure> {
-    let name =
-        options.artifact_name.as_deref().ok_or_else(|| Failure::usage("write needs --artifact-name"))?;
-    if options.device_types.is_empty() {
-        return Err(Failure::usage("write needs --device-type"));
-    }
-    let types = &options.device_types;
-    let payload_type = match kind {
-        Kind::Rootfs => Some(ROOTFS_IMAGE),
-        Kind::Module => {
-            let given = options.payload_type.as_deref();
-            Some(given.ok_or_else(|| Failure::usage("write module-image needs --type"))?)
-        }
-        Kind::SingleFile => Some(SINGLE_FILE),
-        Kind::Directory => Some(DIRECTORY),
-        Kind::Script => Some("script"),
-        Kind::Bootstrap => None,
-    };
-    let mut spec = match kind {
-        Kind::Rootfs => ArtifactSpec::rootfs_image(name, types),
-        Kind::Module | Kind::SingleFile | Kind::Directory | Kind::Script => {
-            ArtifactSpec::module_image(name, types, payload_type.unwrap_or_default())
-        }
-        Kind::Bootstrap => ArtifactSpec::bootstrap(name, types),
-    };
+    let mut spec = bare_specification(kind, options)?;
     spec.artifact_group = options.provides_group.clone().flatten();
     spec.depends_names.clone_from(&options.depends_names);
     spec.depends_groups.clone_from(&options.depends_groups);
@@ -505,22 +482,10 @@ fn specification(kind: Kind, options: &Options) -> Result<ArtifactSpec, Failure>
     spec.clears_provides = (!options.clears_provides.is_empty()).then(|| options.clears_provides.clone());
     spec.compression = compression(options.compression.as_deref().unwrap_or("gzip"))?;
     spec.mtime = if options.reproducible { 0 } else { seconds(SystemTime::now()) };
-
-    if let Some(payload_type) = payload_type {
-        let mut software = SoftwareName::of_payload_type(payload_type);
-        options.software_filesystem.iter().for_each(|name| software.filesystem.clone_from(name));
-        if options.software_name.is_some() {
-            software.name.clone_from(&options.software_name);
-        }
-        if !options.no_default_software_version {
-            spec.provide_version(&software, options.software_version.as_deref().unwrap_or(name));
-            if !options.no_default_clears_provides {
-                spec.clear_software(&software);
-            }
-        }
-    }
+    provide_software(&mut spec, options);
     if kind == Kind::Rootfs && !options.no_checksum_provide {
-        let key = if options.legacy_checksum { "rootfs_image_checksum" } else { "rootfs-image.checksum" };
+        let [today, legacy] = CHECKSUM_KEYS;
+        let key = if options.legacy_checksum { legacy } else { today };
         spec.checksum_provides = vec![key.to_owned()];
     }
     if let Some(path) = &options.meta_data {
@@ -528,6 +493,44 @@ fn specification(kind: Kind, options: &Options) -> Result<ArtifactSpec, Failure>
     }
     spec.scripts = scripts(&options.scripts)?;
     Ok(spec)
+}
+
+/// The kind of artifact, its name, and the devices it is for.
+fn bare_specification(kind: Kind, options: &Options) -> Result<ArtifactSpec, Failure> {
+    let name = options.artifact_name.clone().ok_or_else(|| Failure::usage("write needs --artifact-name"))?;
+    if options.device_types.is_empty() {
+        return Err(Failure::usage("write needs --device-type"));
+    }
+    let types = options.device_types.clone();
+    let payload_type = match kind {
+        Kind::Rootfs => return Ok(ArtifactSpec::rootfs_image(name, types)),
+        Kind::Bootstrap => return Ok(ArtifactSpec::bootstrap(name, types)),
+        Kind::Module => options.payload_type.clone(),
+        Kind::SingleFile => SINGLE_FILE.parse().ok(),
+        Kind::Directory => DIRECTORY.parse().ok(),
+        Kind::Script => "script".parse().ok(),
+    };
+    let payload_type = payload_type.ok_or_else(|| Failure::usage("write module-image needs --type"))?;
+    Ok(ArtifactSpec::module_image(name, types, payload_type))
+}
+
+/// What the payload is called in what the artifact provides and clears.
+fn provide_software(spec: &mut ArtifactSpec, options: &Options) {
+    let Some(payload_type) = &spec.payload_type else { return };
+    let mut software = SoftwareName::of_payload_type(payload_type.as_str());
+    if let Some(filesystem) = &options.software_filesystem {
+        software.filesystem.clone_from(filesystem);
+    }
+    if options.software_name.is_some() {
+        software.name.clone_from(&options.software_name);
+    }
+    if !options.no_default_software_version {
+        let name = spec.artifact_name.to_string();
+        spec.provide_version(&software, options.software_version.as_deref().unwrap_or(&name));
+        if !options.no_default_clears_provides {
+            spec.clear_software(&software);
+        }
+    }
 }
 
 pub(crate) fn meta_data(path: &Path) -> Result<MetaData, Failure> {

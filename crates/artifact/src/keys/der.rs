@@ -10,6 +10,13 @@ pub(super) const NULL: u8 = 0x05;
 pub(super) const OID: u8 = 0x06;
 pub(super) const SEQUENCE: u8 = 0x30;
 
+/// What keys are of, by their object identifiers.
+pub(super) const OID_RSA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01];
+pub(super) const OID_EC: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01];
+pub(super) const OID_P256: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
+pub(super) const OID_P384: &[u8] = &[0x2b, 0x81, 0x04, 0x00, 0x22];
+pub(super) const OID_ED25519: &[u8] = &[0x2b, 0x65, 0x70];
+
 /// Reads values front to back; every method is `None` for anything malformed or of another type.
 #[derive(Clone, Copy)]
 pub(super) struct Der<'a>(&'a [u8]);
@@ -64,6 +71,24 @@ impl<'a> Der<'a> {
     pub(super) fn bit_string(&mut self) -> Option<&'a [u8]> {
         self.take(BIT_STRING)?.strip_prefix(&[0])
     }
+}
+
+/// An object identifier, and its parameter if that is one too.
+pub(super) type Algorithm<'a> = (&'a [u8], Option<&'a [u8]>);
+
+/// An `AlgorithmIdentifier`.
+pub(super) fn algorithm_identifier<'a>(info: &mut Der<'a>) -> Option<Algorithm<'a>> {
+    let mut identifier = info.sequence()?;
+    let algorithm = identifier.take(OID)?;
+    let parameters = if identifier.next_is(OID) {
+        Some(identifier.take(OID)?)
+    } else if identifier.next_is(NULL) {
+        identifier.take(NULL)?.is_empty().then_some(())?;
+        None
+    } else {
+        None
+    };
+    identifier.is_empty().then_some((algorithm, parameters))
 }
 
 /// One value.

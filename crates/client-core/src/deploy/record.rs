@@ -268,9 +268,10 @@ impl Deployment {
 
     /// Takes over what the artifact says about itself.
     pub(super) fn learn(&mut self, header: &Header) {
-        self.artifact_name = header.artifact_name.clone();
+        self.artifact_name = header.artifact_name.to_string();
         self.artifact_group = header.artifact_group.clone();
-        self.payload_type = header.payload.as_ref().map(|info| info.payload_type.clone()).unwrap_or_default();
+        self.payload_type =
+            header.payload.as_ref().map(|info| info.payload_type.to_string()).unwrap_or_default();
         self.provides = header.provides.clone();
         self.clears_provides = header.clears_provides.clone();
     }

@@ -100,7 +100,7 @@ pub fn install(
             Err(error) => refused(device.observer, error),
         };
     };
-    let mut deployment = Deployment::new(header.artifact_name.clone(), info.payload_type.clone());
+    let mut deployment = Deployment::new(header.artifact_name.to_string(), info.payload_type.to_string());
     deployment.learn(&header);
     let mut run = Run::new(device, record, deployment, options);
     if let Err(error) = run.open_handler() {
@@ -478,7 +478,7 @@ fn drain_empty(payload: &mut PayloadReader) -> Result<(), DeployError> {
 
 fn settle_provides(record: &mut Record, header: &Header) {
     let installed = record.installed.after_commit(
-        &header.artifact_name,
+        header.artifact_name.as_str(),
         header.artifact_group.as_deref(),
         header.provides.as_ref(),
         header.clears_provides.as_deref(),

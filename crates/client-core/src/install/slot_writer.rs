@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::{InstallError, Progress};
-use crate::artifact::{ArtifactError, PayloadFile};
+use crate::artifact::{self, ArtifactError, PayloadFile};
 use crate::slot::Slot;
 use crate::storage::{BlockDevice, Medium};
 
@@ -106,7 +106,7 @@ impl Written {
             done += take as u64;
             progress.verified(done, image.size_bytes);
         }
-        let actual = hex(&digest.finalize());
+        let actual = artifact::Sha256::from(<[u8; 32]>::from(digest.finalize())).to_string();
         if actual != image.sha256 {
             return Err(InstallError::ReadBack { slot: image.slot, expected: image.sha256, actual });
         }
@@ -274,7 +274,7 @@ impl<'d> SlotWriter<'d> {
     /// When the image is shorter than promised, the sync fails or the slot does not hold the image.
     pub fn finish(
         mut self,
-        sha256: [u8; 32],
+        sha256: artifact::Sha256,
         progress: &mut dyn Progress,
     ) -> Result<(Written, WriteStatistics), InstallError> {
         if self.position != self.size_bytes {
@@ -288,7 +288,7 @@ impl<'d> SlotWriter<'d> {
         }
         self.sync()?; // data before the pointer to it
         self.old = Vec::new(); // two buffers at any time, never three
-        let image = WrittenImage { slot: self.slot, size_bytes: self.size_bytes, sha256: hex(&sha256) };
+        let image = WrittenImage { slot: self.slot, size_bytes: self.size_bytes, sha256: sha256.to_string() };
         let written = Written::verify(self.device, image, progress)?;
         Ok((written, self.statistics))
     }
@@ -321,13 +321,4 @@ fn fill(file: &mut PayloadFile<'_>, buffer: &mut [u8]) -> Result<usize, InstallE
         }
     }
     Ok(filled)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        // Writing to a String cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
