@@ -11,25 +11,26 @@
 // Helpers outside of test functions: a failure in one is a failure of the test.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::machine::board::{Board, ClosedAtFirst, Restarting, Waits, told};
-use crate::machine::{MACHINES, Machine, new_image, selected, version};
+use crate::machine::{MACHINES, Machine, new_image, plainly, selected, version};
 use client_core::agent::{Agent, AgentSettings};
 use client_core::deploy::gates::{AlwaysOpen, Gate, Gatekeeper};
 use client_core::deploy::record::Record;
 use client_core::install::NoModules;
 use client_core::schedule::Schedule;
 use client_core::server::{Api, DownloadSettings, Settings};
-use client_core::slot::Slot;
+use client_core::slot::{Restart, Slot};
 use client_core::state_store::TwoCopyRecord;
 use testkit::artifacts;
 use testkit::bootloader::{Behaviour, Boot};
 use testkit::choice::so_many;
 use testkit::clock::VirtualClock;
+use testkit::conformance::boot::Booted;
 use testkit::device::ScriptLog;
 use testkit::enumerator::{After, Report, Scenario, explore};
 use testkit::server::{SERVER, ServerFacts, ServerModel, TestCredentials};
@@ -85,10 +86,12 @@ impl Ending {
 const ENDINGS: [Ending; 5] =
     [Ending::Commit, Ending::FallBack, Ending::Unreachable, Ending::Abort, Ending::LateAbort];
 
-/// What no power cut of the device erases.
+/// What is true of the device, and what the server knows, which no power cut erases.
 #[derive(Hash, Clone)]
 struct Facts {
-    running: Slot,
+    booted: Booted,
+    /// What the daemon asked the machine for; gone with the power.
+    restart: Restart,
     server: ServerFacts,
     boots: u32,
 }
@@ -128,26 +131,26 @@ impl Case {
         let server = ServerModel::new();
         server.set_recording(false);
         server.deploy(ID, "new", artifacts::DEVICE_TYPE, &artifacts::rootfs("new", &new_image()));
-        Facts { running: self.start, server: ServerFacts(server), boots: 0 }
+        Facts { booted: plainly(self.start), restart: Restart::Plain, server: ServerFacts(server), boots: 0 }
     }
 
     /// The daemon from its start to its end. Whether it asked for a restart.
     fn daemon(self, world: &CrashWorld, facts: &mut Facts) -> bool {
-        let running = facts.running;
+        let booted = facts.booted;
         let server = facts.server.0.clone();
-        self.ending.arrange(&server, version(world, running) == Some("new"));
+        self.ending.arrange(&server, version(world, booted.slot) == Some("new"));
         let _cuts = PowerCuts::of(world);
         let time = VirtualClock::new(4);
         let clock = time.shared();
         let settings = Settings { servers: vec![SERVER.into()], ..Settings::default() };
         let credentials = Box::new(TestCredentials::default());
         let api = Api::new(server.transport(), credentials, Arc::clone(&clock), settings);
-        let rebooted = Rc::new(Cell::new(false));
+        let (rebooted, with) = (Rc::new(Cell::new(false)), Rc::new(RefCell::new(Restart::Plain)));
         let mut waits = Waits { time, rebooted: Rc::clone(&rebooted), server: server.clone(), left: 40 };
         let mut host = Board {
             world: world.clone(),
             machine: self.machine,
-            system: Restarting { running, rebooted: Rc::clone(&rebooted) },
+            system: Restarting { booted, rebooted: Rc::clone(&rebooted), with: Rc::clone(&with) },
             scripts: ScriptLog::default(),
             modules: Box::new(NoModules),
             gates: self.ending.gates(),
@@ -162,6 +165,7 @@ impl Case {
             download: DownloadSettings::default(),
         };
         Agent::new(&mut host, api, clock, &mut waits, settings, schedule).run();
+        facts.restart = with.take();
         rebooted.get()
     }
 
@@ -171,7 +175,8 @@ impl Case {
             return Err("the device restarts without end".into());
         }
         let mut broken = None;
-        let booted = self.machine.boot(world, &mut |slot| {
+        let restart = std::mem::take(&mut facts.restart);
+        let booted = self.machine.boot(world, &restart, &mut |slot| {
             if version(world, slot).is_none() {
                 broken = Some(slot);
             }
@@ -182,8 +187,8 @@ impl Case {
             return Err(format!("slot {slot} was booted and holds neither the old image nor the new one"));
         }
         match booted {
-            Boot::Up { slot, .. } => {
-                facts.running = slot;
+            Boot::Up { slot, one_shot, .. } => {
+                facts.booted = Booted { slot, one_shot };
                 Ok(())
             }
             Boot::Stuck { slot, .. } => Err(format!("nothing comes up: slot {slot} is tried for ever")),
@@ -198,9 +203,9 @@ impl Case {
         if server.vain_questions() == 0 {
             return Err(format!("the daemon does not ask again: {:?}", server.statuses(ID)));
         }
-        let runs =
-            version(world, facts.running).ok_or("what runs is neither the old image nor the new one")?;
-        self.check_device(world, facts.running, runs)?;
+        let running = facts.booted.slot;
+        let runs = version(world, running).ok_or("what runs is neither the old image nor the new one")?;
+        self.check_device(world, running, runs)?;
         self.check_report(server, runs)?;
         Ok(After::Settled)
     }
@@ -239,7 +244,7 @@ impl Case {
 
 fn run_all(cuts: u32, budget: u64) -> Vec<(String, Report)> {
     let mut reports = Vec::new();
-    for machine in MACHINES {
+    for machine in MACHINES.into_iter().chain([Machine::OneShot]) {
         for (start, ending) in Slot::BOTH.into_iter().zip([0, 1]).flat_map(|(start, half)| {
             // Each ending from one of the slots; which one is only a name.
             ENDINGS

@@ -8,7 +8,7 @@ use crate::whole_update::{Command, ENDINGS, Ending, Mistake, assert_holds, fail_
 use testkit::choice::so_many;
 
 fn all_machines() -> impl Iterator<Item = Machine> {
-    MACHINES.into_iter().chain([Machine::UBootStockCached, Machine::GrubStockCached])
+    MACHINES.into_iter().chain([Machine::UBootStockCached, Machine::GrubStockCached, Machine::OneShot])
 }
 
 #[test]

@@ -15,19 +15,20 @@ use std::cell::RefCell;
 use std::io::Cursor;
 use std::rc::Rc;
 
-use crate::machine::{Machine, new_image, selected, version};
+use crate::machine::{Machine, new_image, plainly, selected, version};
 use client_core::artifact::{Limits, Trust};
-use client_core::boot::{BootEnv, BootEnvError};
+use client_core::boot::{BootEnv, BootEnvError, Variables};
 use client_core::deploy::gates::AlwaysOpen;
 use client_core::deploy::record::Record;
 use client_core::deploy::{
     self, DeployError, Device, NoReporter, Options as Order, Policy, Stage, Status, Summary,
 };
 use client_core::install::NoModules;
-use client_core::slot::Slot;
+use client_core::slot::{Restart, Slot};
 use client_core::state_store::{StateError, StateStore, TwoCopyRecord};
 use testkit::artifacts;
-use testkit::bootloader::{Behaviour, Boot};
+use testkit::bootloader::{Behaviour, Boot, TrybootModel};
+use testkit::conformance::boot::Booted;
 use testkit::device::{CrashSlots, KnownSystem, Notices, ScriptLog, slot_device};
 use testkit::enumerator::{After, Options, Report, Scenario, explore};
 use testkit::storage::{CrashDevice, CrashWorld, Fault, Injection, Lasting, Operation, Suppressed};
@@ -102,13 +103,61 @@ impl Mistake {
 
 #[derive(Hash, Clone)]
 pub struct Facts {
-    running: Slot,
+    booted: Booted,
+    /// What the machine was asked for when it was restarted; gone with the power.
+    restart: Restart,
+    /// An installation was reported as done, and nothing has started its image since. Only of a bootloader that counts
+    /// nothing: others may have used a trial up before its image.
+    untried: bool,
+    /// Restarts into an image of which nothing was heard.
+    tries: u32,
     installs: u32,
     went_back: bool,
     /// The failure of the finishing command has been had.
     failed: bool,
     /// An installation was reported as done, and the device not started since.
     promised: bool,
+}
+
+/// Restarts into an image of which nothing is heard before a person gives up: one more than the power can take away.
+const TRIES: u32 = 3;
+
+impl Facts {
+    fn of_a_device_that_runs(slot: Slot) -> Facts {
+        Facts {
+            booted: plainly(slot),
+            restart: Restart::Plain,
+            untried: false,
+            tries: 0,
+            installs: 1,
+            went_back: false,
+            failed: false,
+            promised: false,
+        }
+    }
+
+    /// A person restarts the device after an installation, as its bootloader wants it.
+    fn restart_into_trial(&mut self, world: &CrashWorld, machine: Machine) {
+        if machine == Machine::OneShot {
+            self.untried = true;
+            world.crash_point("the restart");
+            self.restart = Restart::With { argument: TrybootModel::ARGUMENT.into() };
+        }
+    }
+
+    /// Nothing came of so many tries that a person does not wait for more.
+    fn gives_up(&self) -> bool {
+        self.tries > TRIES
+    }
+}
+
+/// The slot that the next start is going to try.
+fn to_be_tried(world: &CrashWorld, machine: Machine, restart: &Restart) -> Result<Option<Slot>, String> {
+    let (next, trial) = selected(world, machine)?;
+    Ok(match restart {
+        Restart::Plain => trial.then_some(next),
+        Restart::With { .. } => Some(!next),
+    })
 }
 
 /// Carries out durable steps in order, or one of them too late.
@@ -132,8 +181,14 @@ struct SwappedEnv {
     steps: Rc<RefCell<Steps>>,
 }
 
+impl SwappedEnv {
+    fn around(inner: Box<dyn BootEnv>, steps: &Rc<RefCell<Steps>>) -> Box<dyn BootEnv> {
+        Box::new(SwappedEnv { inner: Rc::new(RefCell::new(inner)), steps: Rc::clone(steps) })
+    }
+}
+
 impl BootEnv for SwappedEnv {
-    fn read(&mut self, names: &[&str]) -> Result<Vec<Option<String>>, BootEnvError> {
+    fn read(&mut self, names: &[&str]) -> Result<Variables, BootEnvError> {
         self.inner.borrow_mut().read(names)
     }
 
@@ -201,21 +256,22 @@ fn release(steps: &Rc<RefCell<Steps>>) {
 fn client(
     world: &CrashWorld,
     machine: Machine,
-    running: Slot,
+    booted: Booted,
     late: Option<usize>,
     command: impl FnOnce(&mut Device<'_>) -> Result<Summary, DeployError>,
 ) -> Result<Summary, DeployError> {
+    let running = booted.slot;
     let steps = Rc::new(RefCell::new(Steps { late, ..Steps::default() }));
     let record = TwoCopyRecord::open(world.open("record"))
         .map_err(|error| DeployError::Record(client_core::deploy::record::RecordError::Store(error)))?;
     let mut state = SwappedStore { inner: Rc::new(RefCell::new(record)), steps: Rc::clone(&steps) };
-    let mut env = SwappedEnv { inner: Rc::new(RefCell::new(machine.env(world))), steps: Rc::clone(&steps) };
+    let mut boot = machine.control_through(world, booted, &|env| SwappedEnv::around(env, &steps));
     let mut slots = CrashSlots::new(world, running);
     let system = KnownSystem { running, device_type: artifacts::DEVICE_TYPE.into() };
     let mut scripts = ScriptLog::default();
     let mut notices = Notices::default();
     let result = command(&mut Device {
-        boot_env: &mut env,
+        boot: &mut *boot,
         slots: &mut slots,
         system: &system,
         modules: &mut NoModules,
@@ -232,15 +288,13 @@ fn client(
 fn install(
     world: &CrashWorld,
     machine: Machine,
-    running: Slot,
+    booted: Booted,
     late: Option<usize>,
     artifact: &Rc<Vec<u8>>,
 ) -> Result<Summary, DeployError> {
     let policy = Policy { trust: Trust::DangerUnsigned, limits: Limits::default() };
     let source = Cursor::new(artifact.to_vec());
-    client(world, machine, running, late, |device| {
-        deploy::install(device, source, &policy, &Order::default())
-    })
+    client(world, machine, booted, late, |device| deploy::install(device, source, &policy, &Order::default()))
 }
 
 /// What the record says is installed; `None` while a deployment is in progress.
@@ -295,18 +349,19 @@ impl Update {
             }),
             Mistake::None | Mistake::Swap(..) | Mistake::Fails(..) => {}
         }
-        Facts { running: self.start, installs: 1, went_back: false, failed: false, promised: false }
+        Facts::of_a_device_that_runs(self.start)
     }
 
     fn install_first(self, world: &CrashWorld, facts: &mut Facts, artifact: &Artifact) -> Result<(), String> {
         let fails = self.break_devices(world, Command::Install);
         let late = self.mistake.late(Command::Install);
-        let result = install(world, self.machine, facts.running, late, artifact);
+        let result = install(world, self.machine, facts.booted, late, artifact);
         world.heal();
         match result {
             // Whatever it said: the start after it finds out.
             _ if fails => Ok(()),
             Ok(summary) if summary.success => {
+                facts.restart_into_trial(world, self.machine);
                 facts.promised = true;
                 Ok(())
             }
@@ -329,22 +384,25 @@ impl Update {
     }
 
     fn boot(self, world: &CrashWorld, facts: &mut Facts) -> Result<(), String> {
-        if std::mem::take(&mut facts.promised) && selected(world, self.machine)? != (self.target(), true) {
+        let (restart, target) = (std::mem::take(&mut facts.restart), self.target());
+        let promised = std::mem::take(&mut facts.promised);
+        if promised && to_be_tried(world, self.machine, &restart)? != Some(target) {
             return Err("what was reported as installed is not going to be tried".into());
         }
         let mut broken = None;
-        let booted = self.machine.boot(world, &mut |slot| {
+        let booted = self.machine.boot(world, &restart, &mut |slot| {
             if version(world, slot).is_none() {
                 broken = Some(slot);
             }
+            facts.untried &= slot != target;
             self.behaviour(slot).start()
         });
         if let Some(slot) = broken {
             return Err(format!("slot {slot} was booted and holds neither the old image nor the new one"));
         }
         match booted {
-            Boot::Up { slot, .. } => {
-                facts.running = slot;
+            Boot::Up { slot, one_shot, .. } => {
+                facts.booted = Booted { slot, one_shot };
                 Ok(())
             }
             Boot::Stuck { slot, .. } => Err(format!(
@@ -362,8 +420,8 @@ impl Update {
     }
 
     fn recover(self, world: &CrashWorld, facts: &mut Facts, artifact: &Artifact) -> Result<After, String> {
-        let runs =
-            version(world, facts.running).ok_or("what runs is neither the old image nor the new one")?;
+        let running = facts.booted.slot;
+        let runs = version(world, running).ok_or("what runs is neither the old image nor the new one")?;
         let fails = !facts.failed && self.break_devices(world, Command::Finish);
         let result = self.finish(world, facts);
         if fails {
@@ -377,31 +435,43 @@ impl Update {
             Err(error) => return Err(format!("the deployment cannot be resumed: {error}")),
             Ok(summary) => Some(summary.status),
         };
+        if facts.untried && !facts.gives_up() && progress != Some(Status::Installed) {
+            return Err("an installation was given up before it was tried".into());
+        }
         match progress {
             Some(Status::Installed) => {
                 selected(world, self.machine)?;
+                facts.tries += 1;
+                facts.restart_into_trial(world, self.machine);
                 return Ok(After::Reboot);
             }
             Some(Status::Inconsistent) => return Err("the device was called inconsistent".into()),
             _ => {}
         }
-        if self.settles_by_a_restart(world, facts.running, runs)? {
+        if self.settles_by_a_restart(world, running, runs)? {
             return Ok(After::Reboot);
         }
         self.end_or_install_again(world, facts, artifact, (runs, progress.is_some()))
     }
 
-    /// What the client does after a start. A person may order a roll-back as long as the trial runs.
+    /// What the client does after a start. A person may order a roll-back as long as the trial runs, and gives up what does
+    /// not come up.
     fn finish(self, world: &CrashWorld, facts: &mut Facts) -> Result<Summary, DeployError> {
-        let late = self.mistake.late(Command::Finish);
-        let goes_back = self.ending == Ending::RollBack && facts.running == self.target() && !facts.went_back;
-        if goes_back {
-            facts.went_back = true;
-            return client(world, self.machine, facts.running, late, |device| {
-                deploy::roll_back(device, &Order::default())
-            });
+        let (late, booted, gives_up) = (self.mistake.late(Command::Finish), facts.booted, facts.gives_up());
+        let goes_back = self.ending == Ending::RollBack && booted.slot == self.target() && !facts.went_back;
+        let goes_on =
+            || client(world, self.machine, booted, late, |device| deploy::resume(device, &Order::default()));
+        if !goes_back && !gives_up {
+            return goes_on();
         }
-        client(world, self.machine, facts.running, late, |device| deploy::resume(device, &Order::default()))
+        facts.went_back = true;
+        let back =
+            client(world, self.machine, booted, late, |device| deploy::roll_back(device, &Order::default()));
+        match back {
+            // Given up before a power cut: what is left is to wind it up.
+            Err(DeployError::CannotRollBackHere) if gives_up => goes_on(),
+            back => back,
+        }
     }
 
     /// Environment and record against what runs: whether another slot is going to be started, or nothing more is open.
@@ -445,8 +515,12 @@ impl Update {
             return Err("three installations were lost".into());
         }
         facts.installs += 1;
-        match install(world, self.machine, facts.running, None, artifact) {
-            Ok(summary) if summary.success => Ok(After::Reboot),
+        facts.tries = 0;
+        match install(world, self.machine, facts.booted, None, artifact) {
+            Ok(summary) if summary.success => {
+                facts.restart_into_trial(world, self.machine);
+                Ok(After::Reboot)
+            }
             Ok(summary) => Err(format!("the installation cannot be repeated: {:?}", summary.error)),
             Err(error) => Err(format!("the installation cannot be repeated: {error}")),
         }
@@ -454,8 +528,8 @@ impl Update {
 
     fn check(self, world: &CrashWorld, facts: &Facts) -> Result<(), String> {
         let (next, trial) = selected(world, self.machine)?;
-        if trial || next != facts.running {
-            return Err(format!("slot {next} is selected, trial {trial}, slot {} runs", facts.running));
+        if trial || next != facts.booted.slot {
+            return Err(format!("slot {next} is selected, trial {trial}, slot {} runs", facts.booted.slot));
         }
         Ok(())
     }

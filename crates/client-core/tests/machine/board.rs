@@ -1,6 +1,6 @@
 //! A board for the daemon's loop: the seams of the agent over a [`Machine`].
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,15 +13,16 @@ use client_core::deploy::scripts::ScriptRunner;
 use client_core::deploy::{Device, Notice, Observer, Policy, Reporter};
 use client_core::install::{Modules, Progress};
 use client_core::server::{Attribute, Transport};
-use client_core::slot::{Slot, SlotError, System};
+use client_core::slot::{Restart, Slot, SlotError, System};
 use client_core::state_store::TwoCopyRecord;
 use testkit::artifacts;
 use testkit::clock::VirtualClock;
+use testkit::conformance::boot::Booted;
 use testkit::device::{CrashSlots, ScriptLog};
 use testkit::server::ServerModel;
 use testkit::storage::{CrashWorld, PowerCuts};
 
-use super::Machine;
+use super::{Machine, plainly};
 
 /// A place to lose power outside of storage.
 pub fn crash_point(what: &str) {
@@ -30,19 +31,29 @@ pub fn crash_point(what: &str) {
 
 /// A system that notes that it was asked to restart.
 pub struct Restarting {
-    pub running: Slot,
+    pub booted: Booted,
     pub rebooted: Rc<Cell<bool>>,
+    /// How it was asked to.
+    pub with: Rc<RefCell<Restart>>,
+}
+
+impl Restarting {
+    /// On a machine that came up without being asked to try something.
+    pub fn new(running: Slot, rebooted: Rc<Cell<bool>>) -> Restarting {
+        Restarting { booted: plainly(running), rebooted, with: Rc::default() }
+    }
 }
 
 impl System for Restarting {
     fn running_slot(&self) -> Result<Slot, SlotError> {
-        Ok(self.running)
+        Ok(self.booted.slot)
     }
     fn device_type(&self) -> Result<String, SlotError> {
         Ok(artifacts::DEVICE_TYPE.into())
     }
-    fn reboot(&self) -> Result<(), SlotError> {
+    fn reboot(&self, restart: &Restart) -> Result<(), SlotError> {
         crash_point("the restart");
+        self.with.replace(restart.clone());
         self.rebooted.set(true);
         Ok(())
     }
@@ -104,10 +115,10 @@ impl Host for Board {
         work: &mut dyn FnMut(&mut Device<'_>),
     ) -> Result<(), String> {
         let mut state = TwoCopyRecord::open(self.world.open("record")).map_err(|error| error.to_string())?;
-        let mut boot_env = self.machine.env(&self.world);
-        let mut slots = CrashSlots::new(&self.world, self.system.running);
+        let mut boot = self.machine.control(&self.world, self.system.booted);
+        let mut slots = CrashSlots::new(&self.world, self.system.booted.slot);
         work(&mut Device {
-            boot_env: &mut *boot_env,
+            boot: &mut *boot,
             slots: &mut slots,
             system: &self.system,
             modules: &mut *self.modules,
