@@ -9,6 +9,7 @@ use crate::machine::flash::FlashBoard;
 use crate::machine::{ENV_BYTES, Machine};
 use crate::whole_update::{Command, ENDINGS, Ending, Mistake, assert_holds, fail_everywhere, is_found};
 use testkit::choice::so_many;
+use testkit::conformance::boot::Suite;
 use testkit::storage::FlashGeometry;
 
 /// An erase block for each copy, with nothing else in it.
@@ -31,6 +32,14 @@ const BOARDS: [Machine; 9] = [
     Machine::Flash(NAND),
     Machine::Flash(VOLUMES),
 ];
+
+#[test]
+fn the_boot_control_over_flash_survives_a_power_cut() {
+    for machine in BOARDS {
+        println!("{machine:?}");
+        Suite::new(machine).check(&machine.limits(1)).assert_holds();
+    }
+}
 
 #[test]
 fn every_single_power_cut_leaves_a_whole_system_and_a_true_record() {

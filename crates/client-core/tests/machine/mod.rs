@@ -15,7 +15,7 @@ use client_core::deploy::record::Record;
 use client_core::slot::{Restart, Slot};
 use client_core::state_store::TwoCopyRecord;
 use testkit::bootloader::{Boot, GrubModel, Startup, TrybootModel, UBootModel};
-use testkit::conformance::boot::Booted;
+use testkit::conformance::boot::{Backend, Booted};
 use testkit::device::slot_device;
 use testkit::enumerator::Options;
 use testkit::storage::{CrashWorld, Tear};
@@ -77,16 +77,24 @@ impl Machine {
         add_record(world);
     }
 
-    fn add_slot(self, world: &CrashWorld, slot: Slot, content: Vec<u8>) {
+    /// Its flash, where it has that in place of disks.
+    fn flash(self) -> Option<FlashBoard> {
         match self {
-            Machine::Flash(_) => world.add_volume(slot_device(slot), content),
+            Machine::Flash(board) => Some(board),
             Machine::UBoot
             | Machine::UBootCached
             | Machine::UBootStockCached
             | Machine::Grub
             | Machine::GrubCached
             | Machine::GrubStockCached
-            | Machine::OneShot => world.add_device(slot_device(slot), content),
+            | Machine::OneShot => None,
+        }
+    }
+
+    fn add_slot(self, world: &CrashWorld, slot: Slot, content: Vec<u8>) {
+        match self.flash() {
+            Some(_) => world.add_volume(slot_device(slot), content),
+            None => world.add_device(slot_device(slot), content),
         }
     }
 
@@ -177,15 +185,9 @@ impl Machine {
 
     /// Which operation on a slot that changes it is the first to carry data: an update of a volume is announced.
     pub fn first_slot_write(self) -> u64 {
-        match self {
-            Machine::Flash(_) => 2,
-            Machine::UBoot
-            | Machine::UBootCached
-            | Machine::UBootStockCached
-            | Machine::Grub
-            | Machine::GrubCached
-            | Machine::GrubStockCached
-            | Machine::OneShot => 1,
+        match self.flash() {
+            Some(_) => 2,
+            None => 1,
         }
     }
 
@@ -205,6 +207,32 @@ impl Machine {
             }
         }
         options
+    }
+}
+
+impl Backend for Machine {
+    fn install(&self, world: &CrashWorld, slot: Slot) {
+        Machine::install(*self, world, slot);
+    }
+
+    fn boot(&self, world: &CrashWorld, restart: &Restart, start: &mut dyn FnMut(Slot) -> Startup) -> Boot {
+        Machine::boot(*self, world, restart, start)
+    }
+
+    fn open(&self, world: &CrashWorld, booted: Booted) -> Box<dyn BootControl> {
+        self.control(world, booted)
+    }
+
+    fn is_lost(&self, world: &CrashWorld) -> bool {
+        match self {
+            Machine::UBoot | Machine::UBootCached | Machine::UBootStockCached => {
+                self.uboot().variables(world).is_none()
+            }
+            // GRUB has no defaults: it says so when it boots.
+            Machine::Grub | Machine::GrubCached | Machine::GrubStockCached => false,
+            Machine::Flash(board) => board.uboot().variables(world).is_none(),
+            Machine::OneShot => self.one_shot().permanent(world).is_none(),
+        }
     }
 }
 
