@@ -34,10 +34,10 @@ const BOARDS: [Machine; 9] = [
 ];
 
 #[test]
-fn the_boot_control_over_flash_survives_a_power_cut() {
+fn the_boot_control_over_flash_survives_two_power_cuts() {
     for machine in BOARDS {
         println!("{machine:?}");
-        Suite::new(machine).check(&machine.limits(1)).assert_holds();
+        Suite::new(machine).check(&machine.limits(2)).assert_holds();
     }
 }
 
