@@ -13,19 +13,21 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::machine::board::{Board, ClosedAtFirst, Restarting, Waits, told};
+use crate::machine::board::{Board, ClosedAtFirst, Restarting, Ruled, Waits, Word, told};
 use crate::machine::{MACHINES, Machine, new_image, plainly, selected, version};
 use client_core::agent::{Agent, AgentSettings};
+use client_core::clock::Clock;
 use client_core::deploy::gates::{AlwaysOpen, Gate, Gatekeeper};
 use client_core::deploy::record::Record;
 use client_core::install::NoModules;
 use client_core::schedule::Schedule;
-use client_core::server::{Api, DownloadSettings, Settings};
+use client_core::server::DownloadSettings;
 use client_core::slot::{Restart, Slot};
 use client_core::state_store::TwoCopyRecord;
+use server_mender::{Api, Settings};
 use testkit::artifacts;
 use testkit::bootloader::{Behaviour, Boot};
 use testkit::choice::so_many;
@@ -55,16 +57,19 @@ enum Ending {
     Held,
     /// The same, and this gate refuses.
     Refused(Gate),
+    /// The rules of the device decide.
+    Ruled(Word),
 }
 
 impl Ending {
-    fn gates(self) -> Box<dyn Gatekeeper> {
+    fn gates(self, clock: &Arc<dyn Clock>) -> Box<dyn Gatekeeper> {
         match self {
             Ending::Commit | Ending::FallBack | Ending::Unreachable | Ending::Abort | Ending::LateAbort => {
                 Box::new(AlwaysOpen)
             }
             Ending::Held => Box::<ClosedAtFirst>::default(),
             Ending::Refused(gate) => Box::new(ClosedAtFirst::refusing(gate)),
+            Ending::Ruled(word) => Box::new(Ruled::new(word, Arc::clone(clock))),
         }
     }
 
@@ -79,7 +84,8 @@ impl Ending {
 
     fn may_succeed(self) -> bool {
         // A power cut before the answer is the restart that would have been refused.
-        matches!(self, Ending::Commit | Ending::Held | Ending::Refused(Gate::Reboot))
+        let by_a_restart = matches!(self, Ending::Refused(Gate::Reboot) | Ending::Ruled(Word::Map));
+        by_a_restart || matches!(self, Ending::Commit | Ending::Held | Ending::Ruled(Word::Nobody))
     }
 }
 
@@ -153,7 +159,7 @@ impl Case {
             system: Restarting { booted, rebooted: Rc::clone(&rebooted), with: Rc::clone(&with) },
             scripts: ScriptLog::default(),
             modules: Box::new(NoModules),
-            gates: self.ending.gates(),
+            gates: self.ending.gates(&clock),
             wire: Box::new(move || server.transport()),
             logs: Vec::new(),
             clock: Arc::clone(&clock),
@@ -164,7 +170,7 @@ impl Case {
             retry_count: 3,
             download: DownloadSettings::default(),
         };
-        Agent::new(&mut host, api, clock, &mut waits, settings, schedule).run();
+        Agent::new(&mut host, Arc::new(Mutex::new(api)), clock, &mut waits, settings, schedule).run();
         facts.restart = with.take();
         rebooted.get()
     }
@@ -283,6 +289,20 @@ fn a_deployment_that_is_held_up_or_refused_at_a_gate_loses_nothing_to_a_power_cu
         states += report.states;
     }
     println!("power-cut states of the daemon with gates: {states}");
+}
+
+#[test]
+fn what_the_rules_of_a_device_decide_is_decided_after_a_power_cut_too() {
+    use Word::{Health, Map, MapThatEnds, Nobody, Person, Silence};
+    let mut states = 0;
+    let words = [Nobody, Person, Silence, Map, MapThatEnds, Health];
+    for (machine, word) in MACHINES.into_iter().cycle().zip(words) {
+        let report = explore(&scenario(machine, Slot::A, Ending::Ruled(word), None), &machine.limits(1));
+        println!("{machine:?}, {word:?}: {report}");
+        report.assert_holds();
+        states += report.states;
+    }
+    println!("power-cut states of the daemon with the rules of a device: {states}");
 }
 
 #[test]

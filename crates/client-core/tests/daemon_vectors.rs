@@ -11,13 +11,13 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use client_core::agent::{Agent, AgentSettings, Event, Host};
 use client_core::artifact::write::ArtifactSpec;
 use client_core::artifact::{Limits, StateScript, Trust};
-use client_core::boot::{Armable, BootControl, BootEnvError, BootError, BootState, Verdict};
+use client_core::boot::{Armable, BootControl, BootEnvError, BootError, BootState};
 use client_core::clock::{Waiter, Wake};
 use client_core::deploy::gates::AlwaysOpen;
 use client_core::deploy::record::Record;
@@ -27,14 +27,16 @@ use client_core::deploy::scripts::{
 use client_core::deploy::{Device, Policy, Reporter};
 use client_core::install::PreferBuiltIn;
 use client_core::install::{
-    Arriving, InstallError, Modules, PayloadHandler, Progress, RebootNeed, WrittenImage,
+    Arriving, Candidates, HandledBy, InstallError, Modules, PayloadHandler, Progress, RebootNeed,
+    UpdateModuleFile,
 };
 use client_core::schedule::Schedule;
-use client_core::server::{Api, Attribute, DownloadSettings, Settings, Transport};
+use client_core::server::{Attribute, DownloadSettings, Transport};
 use client_core::slot::{Slot, SlotError, Slots};
 use client_core::state_store::{StateError, StateStore};
-use client_core::storage::BlockDevice;
-use linux::update_module::{ModuleSettings, UpdateModules};
+use client_core::storage::{BlockDevice, ReadAt};
+use linux::handlers::{ModuleSettings, UpdateModules};
+use server_mender::{Api, Settings};
 use testkit::artifacts::{self, MemoryFile};
 use testkit::clock::VirtualClock;
 use testkit::device::{KnownSystem, Notices};
@@ -148,10 +150,6 @@ impl PayloadHandler for Module {
         }
         Ok(())
     }
-    fn image(&self) -> Option<WrittenImage> {
-        None
-    }
-    fn restore(&mut self, _: Option<WrittenImage>) {}
     fn install(&mut self) -> Result<(), InstallError> {
         self.call("I")
     }
@@ -189,9 +187,6 @@ impl PayloadHandler for Module {
     }
     fn clean_up(&mut self) -> Result<(), InstallError> {
         self.call("Z")
-    }
-    fn verdict(&mut self) -> Result<Option<Verdict>, InstallError> {
-        Ok(None)
     }
 }
 
@@ -320,12 +315,6 @@ impl PayloadHandler for Watched<'_> {
     fn download(&mut self, arriving: &mut Arriving<'_>, to: &mut dyn Progress) -> Result<(), InstallError> {
         self.step("D", |handler| handler.download(arriving, to))
     }
-    fn image(&self) -> Option<WrittenImage> {
-        self.handler.image()
-    }
-    fn restore(&mut self, image: Option<WrittenImage>) {
-        self.handler.restore(image);
-    }
     fn install(&mut self) -> Result<(), InstallError> {
         self.step("I", |handler| handler.install())
     }
@@ -359,9 +348,6 @@ impl PayloadHandler for Watched<'_> {
     fn clean_up(&mut self) -> Result<(), InstallError> {
         self.step("Z", |handler| handler.clean_up())
     }
-    fn verdict(&mut self) -> Result<Option<Verdict>, InstallError> {
-        self.handler.verdict()
-    }
 }
 
 struct OneModule(Rc<Plan>, Option<UpdateModules>);
@@ -373,16 +359,20 @@ impl OneModule {
 }
 
 impl Modules for OneModule {
-    fn replaces(&self, _: &str) -> bool {
-        false
+    fn candidates(&self, _: &str) -> Candidates {
+        Candidates { update_module: UpdateModuleFile::Executable, ..Candidates::default() }
     }
 
-    fn open<'m>(&'m mut self, payload_type: &str) -> Result<Box<dyn PayloadHandler + 'm>, InstallError> {
+    fn open<'m>(
+        &'m mut self,
+        payload_type: &str,
+        by: HandledBy,
+    ) -> Result<Box<dyn PayloadHandler + 'm>, InstallError> {
         assert_eq!(payload_type, TYPE);
         let plan = Rc::clone(&self.0);
         Ok(match &mut self.1 {
             None => Box::new(Module(plan)),
-            Some(real) => Box::new(Watched { handler: real.open(payload_type)?, plan }),
+            Some(real) => Box::new(Watched { handler: real.open(payload_type, by)?, plan }),
         })
     }
 }
@@ -454,6 +444,9 @@ struct NoSlots;
 
 impl Slots for NoSlots {
     fn open(&mut self, slot: Slot) -> Result<Box<dyn BlockDevice + '_>, SlotError> {
+        Err(SlotError::Missing { slot, path: String::new() })
+    }
+    fn open_source(&mut self, slot: Slot) -> Result<Box<dyn ReadAt>, SlotError> {
         Err(SlotError::Missing { slot, path: String::new() })
     }
 }
@@ -567,9 +560,9 @@ impl Host for Machine {
     fn download_transport(&mut self) -> Result<Box<dyn Transport>, String> {
         Ok(self.server.transport())
     }
-    fn begin_log(&mut self, _: &str) {}
+    fn begin_log(&mut self, _: &client_core::deploy::DeploymentId) {}
     fn end_log(&mut self) {}
-    fn log_messages(&mut self, _: &str) -> Vec<u8> {
+    fn log_messages(&mut self, _: &client_core::deploy::DeploymentId) -> Vec<u8> {
         Vec::new()
     }
     fn tell(&mut self, _: &Event<'_>) {}
@@ -714,7 +707,7 @@ fn process(plan: &Rc<Plan>, store: &Store, server: &ServerModel, time: &VirtualC
         retry_count: 0,
         download: DownloadSettings::default(),
     };
-    Agent::new(&mut host, api, clock, &mut waits, settings, schedule).run();
+    Agent::new(&mut host, Arc::new(Mutex::new(api)), clock, &mut waits, settings, schedule).run();
 }
 
 /// Writes out `(A B)xN`.

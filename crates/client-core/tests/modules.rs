@@ -15,9 +15,9 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::machine::board::{Board, Restarting, Waits, told};
@@ -26,19 +26,20 @@ use client_core::agent::{Agent, AgentSettings};
 use client_core::artifact::tree::{Attributes, Member, MemberKind, MemberWriter};
 use client_core::artifact::write::{ArtifactSpec, SoftwareName};
 use client_core::artifact::{Compression, CompressionLevel};
-use client_core::boot::Verdict;
 use client_core::deploy::gates::AlwaysOpen;
 use client_core::deploy::record::Record;
 use client_core::install::files::{Files, Node};
 use client_core::install::{
-    Arriving, DIRECTORY, DirectoryTree, InstallError, Modules, PayloadHandler, Progress, RebootNeed,
-    SINGLE_FILE, SingleFile, WrittenImage,
+    Arriving, Candidates, DIRECTORY, DirectoryTree, HandledBy, HandlerState, InstallError, Modules,
+    PayloadHandler, Progress, RebootNeed, SINGLE_FILE, SingleFile, UpdateModuleFile,
 };
 use client_core::schedule::Schedule;
-use client_core::server::{Api, DownloadSettings, Settings};
+use client_core::server::DownloadSettings;
 use client_core::slot::Slot;
-use client_core::state_store::TwoCopyRecord;
+use client_core::state_store::{StateStore, TwoCopyRecord};
 use client_core::storage::BlockDevice;
+use serde_json::Value;
+use server_mender::{Api, Settings};
 use testkit::artifacts::{self, MemoryFile};
 use testkit::choice::so_many;
 use testkit::clock::VirtualClock;
@@ -54,9 +55,17 @@ const ID: &str = "d0000000-0000-4000-8000-000000000001";
 #[derive(Clone, Hash)]
 struct Facts {
     server: ServerFacts,
-    /// What the module was called for last.
-    last_call: Option<Call>,
+    seen: Seen,
     boots: u32,
+}
+
+/// What the module notes of its calls.
+#[derive(Clone, Copy, Default, Hash)]
+struct Seen {
+    /// What it was called for last.
+    last_call: Option<Call>,
+    /// It did not find what it had kept.
+    state_lost: bool,
 }
 
 /// What a server is like.
@@ -70,8 +79,8 @@ enum Order {
 /// The daemon from its start to its end. Whether it asked for a restart.
 fn daemon(world: &CrashWorld, case: &Case, facts: &mut Facts) -> bool {
     let server = facts.server.0.clone();
-    let last_call = Rc::new(Cell::new(facts.last_call));
-    let _keep = Keep { facts, last_call: Rc::clone(&last_call) };
+    let seen = Rc::new(Cell::new(facts.seen));
+    let _keep = Keep { facts, seen: Rc::clone(&seen) };
     let _cuts = PowerCuts::of(world);
     let time = VirtualClock::new(4);
     let clock = time.shared();
@@ -86,7 +95,7 @@ fn daemon(world: &CrashWorld, case: &Case, facts: &mut Facts) -> bool {
         machine: Machine::UBoot,
         system: Restarting::new(Slot::A, Rc::clone(&rebooted)),
         scripts: ScriptLog::default(),
-        modules: Box::new(Handlers { world: world.clone(), kind: case.kind, last_call, restart }),
+        modules: Box::new(Handlers { world: world.clone(), kind: case.kind, seen, restart }),
         gates: Box::new(AlwaysOpen),
         wire: Box::new(move || server.transport()),
         logs: Vec::new(),
@@ -98,19 +107,19 @@ fn daemon(world: &CrashWorld, case: &Case, facts: &mut Facts) -> bool {
         retry_count: 3,
         download: DownloadSettings::default(),
     };
-    Agent::new(&mut host, api, clock, &mut waits, settings, schedule).run();
+    Agent::new(&mut host, Arc::new(Mutex::new(api)), clock, &mut waits, settings, schedule).run();
     rebooted.get()
 }
 
-/// Copies the last call back into the facts, also when the power fails.
+/// Copies what the module saw back into the facts, also when the power fails.
 struct Keep<'f> {
     facts: &'f mut Facts,
-    last_call: Rc<Cell<Option<Call>>>,
+    seen: Rc<Cell<Seen>>,
 }
 
 impl Drop for Keep<'_> {
     fn drop(&mut self) {
-        self.facts.last_call = self.last_call.get();
+        self.facts.seen = self.seen.get();
     }
 }
 
@@ -139,21 +148,34 @@ struct Case {
 struct Handlers {
     world: CrashWorld,
     kind: Kind,
-    last_call: Rc<Cell<Option<Call>>>,
+    seen: Rc<Cell<Seen>>,
     restart: Restart,
 }
 
 impl Modules for Handlers {
-    fn replaces(&self, _: &str) -> bool {
-        false
+    fn candidates(&self, _: &str) -> Candidates {
+        match self.kind {
+            Kind::Application(_) => {
+                Candidates { update_module: UpdateModuleFile::Executable, ..Candidates::default() }
+            }
+            Kind::Built(place) => Candidates {
+                built_in: true,
+                marked_built_in: place.has_mark(&self.world),
+                ..Candidates::default()
+            },
+        }
     }
 
-    fn open<'m>(&'m mut self, payload_type: &str) -> Result<Box<dyn PayloadHandler + 'm>, InstallError> {
+    fn open<'m>(
+        &'m mut self,
+        payload_type: &str,
+        _: HandledBy,
+    ) -> Result<Box<dyn PayloadHandler + 'm>, InstallError> {
         Ok(match self.kind {
             Kind::Application(module) => {
                 assert_eq!(payload_type, "application");
-                let (world, last_call) = (self.world.clone(), Rc::clone(&self.last_call));
-                Box::new(Application { world, last_call, module, restart: self.restart.clone() })
+                let (world, seen) = (self.world.clone(), Rc::clone(&self.seen));
+                Box::new(Application { world, seen, module, restart: self.restart.clone() })
             }
             Kind::Built(place) => match payload_type {
                 SINGLE_FILE => Box::new(SingleFile::new(place.files(&self.world))),
@@ -202,9 +224,14 @@ enum Reboot {
 /// An update module with an application of two sectors, and a copy of the old one where it can go back.
 struct Application {
     world: CrashWorld,
-    last_call: Rc<Cell<Option<Call>>>,
+    seen: Rc<Cell<Seen>>,
     module: Module,
     restart: Restart,
+}
+
+/// What the module keeps when it has taken so many of its files.
+fn taken(files: u32) -> HandlerState {
+    HandlerState::of(&serde_json::json!({ "taken": files })).unwrap()
 }
 
 const APPLICATION_BYTES: usize = 1024;
@@ -215,7 +242,7 @@ impl Application {
     /// Does what is asked, and then perhaps says that it failed: whatever failed may have happened.
     fn called(&mut self, call: Call, act: impl FnOnce(&CrashWorld)) -> Result<(), InstallError> {
         self.world.crash_point(&format!("before {call:?}"));
-        self.last_call.set(Some(call));
+        self.seen.set(Seen { last_call: Some(call), ..self.seen.get() });
         act(&self.world);
         self.world.crash_point(&format!("after {call:?}"));
         match self.module.failing == Some(call) {
@@ -249,13 +276,22 @@ fn read(world: &CrashWorld, device: &str) -> Vec<u8> {
 
 impl PayloadHandler for Application {
     fn download(&mut self, arriving: &mut Arriving<'_>, _: &mut dyn Progress) -> Result<(), InstallError> {
+        arriving.state.set(taken(0));
+        arriving.state.save()?;
         arriving.payload.drain()?;
+        arriving.state.set(taken(1));
         self.called(Call::Download, |_| {})
     }
-    fn image(&self) -> Option<WrittenImage> {
-        None
+    fn restore(&mut self, state: HandlerState) {
+        let seen = self.seen.get();
+        let state_lost = match seen.last_call {
+            // Cut in the download, or before it was begun again.
+            None | Some(Call::CleanUp) => ![HandlerState::default(), taken(0), taken(1)].contains(&state),
+            Some(Call::Download) => ![taken(0), taken(1)].contains(&state),
+            Some(_) => state != taken(1),
+        };
+        self.seen.set(Seen { state_lost: seen.state_lost || state_lost, ..seen });
     }
-    fn restore(&mut self, _: Option<WrittenImage>) {}
     fn install(&mut self) -> Result<(), InstallError> {
         let rollback = self.module.rollback;
         self.called(Call::Install, |world| {
@@ -310,9 +346,6 @@ impl PayloadHandler for Application {
     fn clean_up(&mut self) -> Result<(), InstallError> {
         self.called(Call::CleanUp, |world| write(world, "backup-complete", &[0; 512]))
     }
-    fn verdict(&mut self) -> Result<Option<Verdict>, InstallError> {
-        Ok(None)
-    }
 }
 
 fn application_of(world: &CrashWorld) -> Option<&'static str> {
@@ -330,6 +363,15 @@ struct Place {
     before: Before,
     links: bool,
     exchange: bool,
+    recorded: RecordedBy,
+}
+
+/// Whose words the record and the tree of the payload have after a power cut.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum RecordedBy {
+    ThisClient,
+    /// A file in the tree said that a built-in handler began, and the record said nothing.
+    OlderClient,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -345,6 +387,34 @@ impl Place {
         let mut files = CrashFiles::new(world);
         (files.links, files.exchange) = (self.links, self.exchange);
         files
+    }
+
+    fn mark(self, world: &CrashWorld) -> PathBuf {
+        self.files(world).tree().join("tmp/built-in")
+    }
+
+    fn has_mark(self, world: &CrashWorld) -> bool {
+        self.files(world).look(&self.mark(world)).unwrap().is_some()
+    }
+
+    /// What is there when this client is started.
+    fn leave_to_this_client(self, world: &CrashWorld) {
+        let mut store = TwoCopyRecord::open(world.open("record")).unwrap();
+        let mut record: Value = serde_json::from_slice(&store.load().unwrap()).unwrap();
+        let Some(deployment) = record["deployment"].as_object_mut() else { return };
+        match self.recorded {
+            RecordedBy::ThisClient => return,
+            RecordedBy::OlderClient => {
+                if deployment.remove("handled_by").is_none() {
+                    return;
+                }
+            }
+        }
+        let (mut files, mark) = (self.files(world), self.mark(world));
+        if files.look(mark.parent().unwrap()).unwrap().is_some() {
+            files.set_up_file(mark.to_str().unwrap(), b"", &Attributes::default());
+        }
+        store.save(&serde_json::to_vec(&record).unwrap()).unwrap();
     }
 
     /// What is replaced.
@@ -516,7 +586,7 @@ impl Case {
             Broken::Files(which) => world.suppress_file_sync(which),
             Broken::Application => world.suppress_sync("application", SuppressedDevice::Every),
         }
-        Facts { server: ServerFacts(self.server()), last_call: None, boots: 0 }
+        Facts { server: ServerFacts(self.server()), seen: Seen::default(), boots: 0 }
     }
 
     fn server(self) -> ServerModel {
@@ -536,8 +606,14 @@ impl Case {
     }
 
     fn recover(self, world: &CrashWorld, facts: &mut Facts, start: &Noted) -> Result<After, String> {
+        if let Kind::Built(place) = self.kind {
+            place.leave_to_this_client(world);
+        }
         if daemon(world, &self, facts) {
             return Ok(After::Reboot);
+        }
+        if facts.seen.state_lost {
+            return Err("the module did not find what it had kept".into());
         }
         let server = &facts.server.0;
         if server.vain_questions() == 0 {
@@ -565,8 +641,8 @@ impl Case {
 }
 
 fn check_application(world: &CrashWorld, module: Module, says: &str, facts: &Facts) -> Result<(), String> {
-    if !matches!(facts.last_call, None | Some(Call::CleanUp)) {
-        return Err(format!("the last call was {:?}", facts.last_call));
+    if !matches!(facts.seen.last_call, None | Some(Call::CleanUp)) {
+        return Err(format!("the last call was {:?}", facts.seen.last_call));
     }
     let may_be_inconsistent = !module.rollback
         || matches!(
@@ -658,8 +734,10 @@ fn places() -> Vec<(Place, Order)> {
                 if (directory && before == Before::Symlink) || (!can && before != Before::There) {
                     continue;
                 }
-                let place = Place { directory, before, links: can, exchange: can };
-                all.extend([Order::Commit, Order::LateAbort].map(|order| (place, order)));
+                for recorded in [RecordedBy::ThisClient, RecordedBy::OlderClient] {
+                    let place = Place { directory, before, links: can, exchange: can, recorded };
+                    all.extend([Order::Commit, Order::LateAbort].map(|order| (place, order)));
+                }
             }
         }
     }
@@ -708,7 +786,8 @@ fn a_second_power_cut_with_a_file_or_a_tree_changes_nothing_about_that() {
 fn files_that_are_never_synced_are_found() {
     for directory in [false, true] {
         for which in [Suppressed::Directories, Suppressed::Trees] {
-            let place = Place { directory, before: Before::There, links: true, exchange: true };
+            let recorded = RecordedBy::ThisClient;
+            let place = Place { directory, before: Before::There, links: true, exchange: true, recorded };
             let found = [Order::Commit, Order::LateAbort].into_iter().find_map(|order| {
                 let mut options = options(1).budget(20_000, 0);
                 options.kept_violations = 1;

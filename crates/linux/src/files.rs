@@ -18,7 +18,7 @@ use nix::sys::statvfs::statvfs;
 use nix::sys::time::TimeSpec;
 use nix::unistd::geteuid;
 
-use crate::update_module::Tree;
+use crate::payload_tree::Tree;
 use crate::{atomic_file, mounts};
 
 /// File systems whose inode numbers change when they are mounted again, so that two directories cannot be told apart

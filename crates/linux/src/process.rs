@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use client_core::window::WeekTime;
+use client_core::deploy::gates::WeekTime;
 use nix::sys::stat::{Mode, umask};
 
 /// Whether this process acts as root.
@@ -112,14 +112,6 @@ pub fn local_week_time(wall: Duration) -> io::Result<WeekTime> {
     let second = part(broken_down.tm_hour) * 3600 + part(broken_down.tm_min) * 60 + part(broken_down.tm_sec);
     // The C library counts from Sunday.
     Ok(WeekTime { weekday: (part(broken_down.tm_wday) + 6) % 7, second })
-}
-
-/// The same in UTC.
-pub fn utc_week_time(wall: Duration) -> WeekTime {
-    let days = wall.as_secs() / 86_400;
-    // 1970 began on a Thursday.
-    let weekday = u32::try_from((days + 3) % 7).unwrap_or(0);
-    WeekTime { weekday, second: u32::try_from(wall.as_secs() % 86_400).unwrap_or(0) }
 }
 
 /// A number that nobody can predict, as the kernel gives it.

@@ -1,6 +1,6 @@
 //! Who the device of the tests is, and how the server knows it.
 
-use client_core::server::Credentials;
+use server_mender::{Credentials, CredentialsError};
 
 /// The device of the tests. Its signatures can be checked by [`ServerModel`](super::ServerModel) alone and protect nothing.
 #[derive(Debug, Clone)]
@@ -19,15 +19,15 @@ impl Default for TestCredentials {
 pub const TEST_PUBLIC_KEY: &str = "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n-----END PUBLIC KEY-----\n";
 
 impl Credentials for TestCredentials {
-    fn id_data(&mut self) -> Result<String, String> {
-        self.id_data.clone()
+    fn id_data(&mut self) -> Result<String, CredentialsError> {
+        self.id_data.clone().map_err(|reason| CredentialsError::Identity { reason })
     }
 
     fn public_key_pem(&self) -> String {
         TEST_PUBLIC_KEY.to_owned()
     }
 
-    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, String> {
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, CredentialsError> {
         Ok(test_signature(message))
     }
 }

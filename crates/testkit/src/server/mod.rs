@@ -428,8 +428,9 @@ impl Hash for ServerFacts {
 
 #[cfg(test)]
 mod tests {
-    use client_core::server::{Api, DeploymentStatus, Settings};
+    use client_core::deploy::DeploymentId;
     use client_core::storage::BlockDevice;
+    use server_mender::{Api, DeploymentStatus, Settings};
 
     use super::*;
     use crate::enumerator::{After, Options, Scenario, explore};
@@ -439,6 +440,10 @@ mod tests {
         let settings = Settings { servers: vec![SERVER.to_owned()], ..Settings::default() };
         let credentials = Box::new(TestCredentials::default());
         Api::new(model.transport(), credentials, VirtualClock::new(1).shared(), settings)
+    }
+
+    fn d1() -> DeploymentId {
+        DeploymentId::remembered("d1")
     }
 
     fn provides() -> BTreeMap<String, String> {
@@ -454,7 +459,7 @@ mod tests {
             let mut noted = [0];
             disk.read_at(0, &mut noted).map_err(|error| error.to_string())?;
             if noted == [0] {
-                api(&facts.0).report("d1", status, None).map_err(|error| error.to_string())?;
+                api(&facts.0).report_status(&d1(), status, None).map_err(|error| error.to_string())?;
                 disk.write_at(0, &[1; SECTOR_LEN]).map_err(|error| error.to_string())?;
                 disk.sync().map_err(|error| error.to_string())?;
             }
@@ -519,10 +524,10 @@ mod tests {
         model.fail_next(Matcher::Report("downloading"), Failure::LostRequest);
         model.fail_next(Matcher::Report("downloading"), Failure::LostAnswer);
         for expected in [0, 1] {
-            assert!(api.report("d1", DeploymentStatus::Downloading, None).is_err());
+            assert!(api.report_status(&d1(), DeploymentStatus::Downloading, None).is_err());
             assert_eq!(model.reports("d1").len(), expected);
         }
-        api.report("d1", DeploymentStatus::Downloading, None).unwrap();
+        api.report_status(&d1(), DeploymentStatus::Downloading, None).unwrap();
         assert_eq!((model.statuses("d1"), model.reports("d1").len()), (vec!["downloading".to_owned()], 2));
     }
 
@@ -532,7 +537,7 @@ mod tests {
         model.deploy("d1", "release-2", "testbox", b"x");
         let before = model.snapshot();
         let fork = model.fork();
-        api(&model).report("d1", DeploymentStatus::Downloading, None).unwrap();
+        api(&model).report_status(&d1(), DeploymentStatus::Downloading, None).unwrap();
         assert_eq!((model.statuses("d1").len(), fork.statuses("d1").len()), (1, 0));
         model.restore(before.clone());
         assert!(model.snapshot() == before);

@@ -1,0 +1,225 @@
+//! The built-in handler of `rootfs-image`: one image to the slot that does not run, a trial boot, a commit.
+
+use super::{
+    Arriving, HandlerState, InstallError, PayloadHandler, Progress, RebootNeed, SlotWriter, TargetDigest,
+    Written, WrittenImage,
+};
+use crate::boot::{self, Arming, BootControl, Intent, Verdict, verdict};
+use crate::slot::{Restart, Slot, Slots, System};
+
+/// Installs root file system images on a device with two slots.
+pub struct RootfsImage<'a> {
+    boot: &'a mut dyn BootControl,
+    slots: &'a mut dyn Slots,
+    system: &'a dyn System,
+    image: Option<WrittenImage>,
+    written: Option<Written>,
+    intent: Intent,
+}
+
+impl<'a> RootfsImage<'a> {
+    /// A handler that has written nothing yet.
+    ///
+    /// # Errors
+    /// When the device is not set up to boot from two slots.
+    pub fn new(
+        boot: &'a mut dyn BootControl,
+        slots: &'a mut dyn Slots,
+        system: &'a dyn System,
+    ) -> Result<RootfsImage<'a>, InstallError> {
+        boot.check_configured()?;
+        Ok(RootfsImage { boot, slots, system, image: None, written: None, intent: Intent::Try })
+    }
+
+    /// Takes an image that an earlier deployment wrote and committed for the one to install, once it was read back and
+    /// found to be that.
+    ///
+    /// # Errors
+    /// When a trial is open, the slot cannot be opened, or holds something else.
+    pub fn recognize(
+        &mut self,
+        image: WrittenImage,
+        progress: &mut dyn Progress,
+    ) -> Result<(), InstallError> {
+        boot::check_settled(self.boot, self.system.running_slot()?)?;
+        let mut device = self.slots.open(image.slot)?;
+        let written = Written::verify(&mut *device, image, progress)?;
+        self.image = Some(written.image().clone());
+        self.written = Some(written);
+        Ok(())
+    }
+
+    fn target(&self) -> Result<Slot, InstallError> {
+        Ok(self.image.as_ref().ok_or(InstallError::NothingWritten)?.slot)
+    }
+}
+
+impl PayloadHandler for RootfsImage<'_> {
+    fn download(
+        &mut self,
+        arriving: &mut Arriving<'_>,
+        progress: &mut dyn Progress,
+    ) -> Result<(), InstallError> {
+        let payload = &mut *arriving.payload;
+        let running = self.system.running_slot()?;
+        // The other slot may be overwritten only while nothing points at it, durably.
+        boot::check_settled(self.boot, running)?;
+        let target = !running;
+        // An update that can never be tried is not worth a byte.
+        self.boot.check_arm(target)?;
+        let mut device = self.slots.open(target)?;
+        // Once more, now that the slot is ours: another process may have armed it while we waited for it.
+        boot::check_settled(self.boot, running)?;
+        let Some(mut file) = payload.next_file()? else {
+            return Err(InstallError::FileCount { found: "none" });
+        };
+        // The size is known before the first byte, and so is whether it fits.
+        let mut writer = SlotWriter::new(&mut *device, target, file.size())?;
+        let digest = TargetDigest::of(&file);
+        writer.copy_from(&mut file, progress)?; // fails at the end of the file on a wrong checksum
+        if payload.next_file()?.is_some() {
+            return Err(InstallError::FileCount { found: "more than one" });
+        }
+        // Here the artifact has ended properly and every byte of it was accounted for in the manifest.
+        let (written, statistics) = writer.finish(digest, progress)?;
+        progress.finished(&statistics);
+        arriving.state.set(HandlerState::of(written.image())?);
+        self.image = Some(written.image().clone());
+        self.written = Some(written);
+        Ok(())
+    }
+
+    fn restore(&mut self, state: HandlerState) {
+        // Without an image nothing is installed or committed, and the boot environment tells what there is to undo.
+        self.image = state.read().unwrap_or_else(|error| {
+            log::error!("what was written where is not known any more: {error}");
+            None
+        });
+    }
+
+    fn overwrites_slot(&self) -> bool {
+        true
+    }
+
+    fn image(&self) -> Option<WrittenImage> {
+        self.image.clone()
+    }
+
+    fn install(&mut self) -> Result<(), InstallError> {
+        let running = self.system.running_slot()?;
+        boot::check_settled(self.boot, running)?;
+        let written = self.proved()?;
+        let armed = super::arm(self.boot, &written);
+        self.written = Some(written);
+        Ok(armed?)
+    }
+
+    fn needs_reboot(&mut self) -> Result<RebootNeed, InstallError> {
+        Ok(match self.environment_verdict()? {
+            // The old software runs and will run: there is nothing to restart for.
+            Verdict::FellBack => RebootNeed::None,
+            Verdict::Untouched
+            | Verdict::Trial
+            | Verdict::Committed
+            | Verdict::Reverting
+            | Verdict::Foreign => RebootNeed::Automatic,
+        })
+    }
+
+    fn reboot(&mut self) -> Result<(), InstallError> {
+        let restart = self.restart()?;
+        Ok(self.system.reboot(&restart)?)
+    }
+
+    fn restart(&mut self) -> Result<Restart, InstallError> {
+        match self.boot.state()?.arming {
+            Arming::Durable => Ok(Restart::Plain),
+            // This is what arms, so it takes the same proof.
+            Arming::WithReboot => {
+                let written = self.proved()?;
+                let restart = super::restart_with(self.boot, &written);
+                self.written = Some(written);
+                Ok(restart?)
+            }
+        }
+    }
+
+    fn verify_reboot(&mut self) -> Result<(), InstallError> {
+        match self.environment_verdict()? {
+            Verdict::Trial => Ok(()),
+            found @ (Verdict::Untouched
+            | Verdict::Committed
+            | Verdict::FellBack
+            | Verdict::Reverting
+            | Verdict::Foreign) => Err(InstallError::NotOnTrial { found }),
+        }
+    }
+
+    fn reboot_back(&mut self) -> Result<(), InstallError> {
+        Ok(self.system.reboot(&Restart::Plain)?)
+    }
+
+    fn verify_reboot_back(&mut self) -> Result<(), InstallError> {
+        self.intent = Intent::GoBack;
+        match self.environment_verdict()? {
+            Verdict::FellBack => Ok(()),
+            found @ (Verdict::Untouched
+            | Verdict::Trial
+            | Verdict::Committed
+            | Verdict::Reverting
+            | Verdict::Foreign) => Err(InstallError::NotBack { found }),
+        }
+    }
+
+    fn supports_rollback(&mut self) -> Result<bool, InstallError> {
+        Ok(true)
+    }
+
+    fn commit(&mut self) -> Result<(), InstallError> {
+        let target = self.target()?;
+        let running = self.system.running_slot()?;
+        Ok(boot::commit_trial(self.boot, running, target)?)
+    }
+
+    fn roll_back(&mut self) -> Result<(), InstallError> {
+        self.intent = Intent::GoBack;
+        let original = match &self.image {
+            Some(image) => !image.slot,
+            // A record that could not be understood: an open trial is the only thing there can be to undo.
+            None => self.boot.state()?.fall_back(),
+        };
+        Ok(self.boot.settle_on(original)?)
+    }
+
+    fn verdict(&mut self) -> Result<Option<Verdict>, InstallError> {
+        Ok(Some(self.environment_verdict()?))
+    }
+}
+
+impl RootfsImage<'_> {
+    /// The proof that the slot holds the image. Where another process wrote it, what the slot holds now must be read
+    /// again before it is armed.
+    fn proved(&mut self) -> Result<Written, InstallError> {
+        if let Some(written) = self.written.take() {
+            return Ok(written);
+        }
+        let image = self.image.clone().ok_or(InstallError::NothingWritten)?;
+        let mut device = self.slots.open(image.slot)?;
+        Written::verify(&mut *device, image, &mut Silent)
+    }
+
+    fn environment_verdict(&mut self) -> Result<Verdict, InstallError> {
+        let running = self.system.running_slot()?;
+        let state = self.boot.state()?;
+        let target = self.image.as_ref().map_or_else(|| state.likely_target(running), |image| image.slot);
+        Ok(verdict(state, running, target, self.intent))
+    }
+}
+
+/// Progress nobody watches.
+struct Silent;
+
+impl Progress for Silent {
+    fn written(&mut self, _: u64, _: u64) {}
+    fn verified(&mut self, _: u64, _: u64) {}
+}
