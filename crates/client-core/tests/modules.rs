@@ -767,7 +767,7 @@ fn every_power_cut_of_an_update_module_ends_in_one_true_report() {
 fn a_second_power_cut_with_an_update_module_changes_nothing_about_that() {
     let cases: Vec<_> =
         modules().into_iter().map(|(module, order)| (Kind::Application(module), order)).collect();
-    println!("power-cut states with an update module and two cuts: {}", run_all(&cases, 2, so_many(400)));
+    println!("power-cut states with an update module and two cuts: {}", run_all(&cases, 2, so_many(420)));
 }
 
 #[test]
