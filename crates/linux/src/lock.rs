@@ -134,9 +134,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.lock");
         let held = FileLock::acquire(&path, NO_WAIT).unwrap();
-        let waiting = std::thread::spawn(move || FileLock::acquire(&path, Duration::from_secs(60)));
+        let wanted = path.clone();
+        let waiting = std::thread::spawn(move || FileLock::acquire(&wanted, Duration::from_secs(60)));
         drop(held);
-        waiting.join().unwrap().unwrap();
+        let taken = waiting.join().unwrap().unwrap();
+        // It is the lock, and it is held.
+        assert_eq!(taken.path(), path);
+        assert!(matches!(FileLock::acquire(&path, NO_WAIT), Err(LockError::Held { .. })));
     }
 
     #[test]
