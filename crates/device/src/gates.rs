@@ -9,7 +9,7 @@ use client_core::clock::Clock;
 use client_core::deploy::gates::{Answer, Gate, Gatekeeper, Question};
 use client_core::window::WeekTime;
 use linux::health_check::{self, Unwell};
-use linux::process;
+use linux::week_time;
 
 use crate::compose::ConfigFiles;
 
@@ -221,11 +221,11 @@ impl Gates {
 }
 
 fn week_time(window: &MaintenanceWindow, wall: Duration) -> WeekTime {
-    let utc = process::utc_week_time(wall);
+    let utc = week_time::utc(wall);
     if window.utc {
         return utc;
     }
-    process::local_week_time(wall).unwrap_or_else(|error| {
+    week_time::local(wall).unwrap_or_else(|error| {
         log::warn!("the maintenance window is taken as UTC: {error}");
         utc
     })
