@@ -16,7 +16,8 @@ use client_core::schedule::Schedule;
 use client_core::server::{Api, Attribute, AttributeValue, DownloadSettings, Settings, Transport};
 use client_core::slot::System;
 use linux::daemon_process::PidFile;
-use linux::key_value_scripts::{self, RunLimits};
+use linux::inventory;
+use linux::key_values::RunLimits;
 use linux::lock::LockError;
 use linux::signals;
 use linux::state_scripts::LinuxScripts;
@@ -333,7 +334,7 @@ impl Host for LinuxHost<'_> {
 
     fn inventory(&mut self) -> Result<Vec<Attribute>, String> {
         let directory = self.setup.inventory_directory();
-        key_value_scripts::inventory(&directory, RunLimits::default(), Some(&*self.clock))
+        inventory::ask(&directory, RunLimits::default(), Some(&*self.clock))
             .map(|attributes| with_own_attributes(attributes, self.known()))
             .map_err(|error| error.to_string())
     }

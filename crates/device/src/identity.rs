@@ -6,7 +6,8 @@ use std::sync::Arc;
 use client_core::artifact::Signer;
 use client_core::clock::Clock;
 use client_core::server::{Attribute, AttributeValue, Credentials};
-use linux::key_value_scripts::{self, RunLimits};
+use linux::identity;
+use linux::key_values::RunLimits;
 use serde_json::{Map, Value};
 
 /// The identity and the key of this device.
@@ -26,7 +27,7 @@ impl DeviceCredentials {
 
 impl Credentials for DeviceCredentials {
     fn id_data(&mut self) -> Result<String, String> {
-        let identity = key_value_scripts::identity(&self.program, self.limits, Some(&*self.clock));
+        let identity = identity::ask(&self.program, self.limits, Some(&*self.clock));
         let attributes = identity.map_err(|error| format!("cannot learn the identity: {error}"))?;
         Ok(canonical(attributes))
     }
