@@ -31,7 +31,7 @@ use crate::local_proxy::LocalProxy;
 use crate::logger;
 use crate::notify::{Notifier, Watchdog, WatchedClock, WatchedWaiter};
 use crate::status::{self, SharedBoard, look};
-use device::compose::{ComposeError, LOCK_PATIENCE, LazyBootEnv, NO_SERVER, Setup};
+use device::compose::{ComposeError, LOCK_PATIENCE, NO_SERVER, Setup};
 use device::gates::{ConfigurationGate, Desk, Gates};
 use device::keystore::{self, KeyStoreError};
 use http::{HttpError, HttpTransport, IdleConnections};
@@ -307,11 +307,11 @@ impl Host for LinuxHost<'_> {
         let _lock = setup.lock().map_err(|error| error.to_string())?;
         let mut state = setup.open_state().map_err(|error| error.to_string())?;
         // Opened anew each time: other tools write it as well.
-        let mut boot_env: LazyBootEnv = setup.boot_env();
+        let mut boot = setup.boot();
         let mut slots = setup.slots();
         let system = setup.system();
         work(&mut Device {
-            boot_env: &mut boot_env,
+            boot: &mut boot,
             slots: &mut slots,
             system: &system,
             modules: &mut setup.modules(Some(Arc::clone(&self.clock))),

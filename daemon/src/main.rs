@@ -165,9 +165,9 @@ fn with_setup(invocation: &Invocation, work: impl FnOnce(&Setup) -> Result<(), A
 fn give_a_name(setup: &Setup) {
     let named = setup.lock().map_err(|error| error.to_string()).and_then(|_lock| {
         let mut state = setup.open_state().map_err(|error| error.to_string())?;
-        let (mut boot_env, mut slots) = (setup.boot_env(), setup.slots());
+        let (mut boot, mut slots) = (setup.boot(), setup.slots());
         let mut device = Device {
-            boot_env: &mut boot_env,
+            boot: &mut boot,
             slots: &mut slots,
             system: &setup.system(),
             modules: &mut setup.modules(None),
@@ -306,7 +306,7 @@ impl From<ComposeError> for CommandError {
 fn with_device(invocation: &Invocation, setup: &Setup) -> Result<u8, ComposeError> {
     let json = invocation.global.json;
     let mut state = setup.open_state()?;
-    let mut boot_env = setup.boot_env();
+    let mut boot = setup.boot();
     let mut slots = setup.slots();
     let system = setup.system();
     let mut scripts = setup.scripts();
@@ -314,7 +314,7 @@ fn with_device(invocation: &Invocation, setup: &Setup) -> Result<u8, ComposeErro
     let mut gates = Gates::of_commands(&setup.config, Desk::default(), Arc::new(LinuxClock::new()));
     let mut printer = Printer::new(json);
     let mut device = Device {
-        boot_env: &mut boot_env,
+        boot: &mut boot,
         slots: &mut slots,
         system: &system,
         modules: &mut modules,

@@ -96,9 +96,10 @@ fn a_deployment_brings_the_configuration_to_its_device_and_to_no_other() {
     let info = header.payload.unwrap();
     assert_eq!(info.payload_type, "mender-configure");
     assert_eq!(info.meta_data.as_deref(), Some(r#"{"timezone":"UTC"}"#));
-    assert_eq!(header.depends.device_type, std::slice::from_ref(&device.device_type));
+    assert_eq!(header.depends.device_type.len(), 1);
+    assert_eq!(header.depends.device_type[0].as_str(), device.device_type);
     let provides = header.provides.unwrap();
-    assert_eq!(provides["data-partition.mender-configure.version"], header.artifact_name);
+    assert_eq!(provides["data-partition.mender-configure.version"], header.artifact_name.as_str());
     assert_eq!(header.clears_provides.unwrap(), ["data-partition.mender-configure.*"]);
     assert_eq!(management.configuration(&id).unwrap()["deployment_id"], *deployment);
 }

@@ -4,7 +4,14 @@
 //! line end of the value is preceded by a backslash, comment lines, and `#` up to the end. GRUB changes a value
 //! where it stands and appends a new one; so does [`Block::set`].
 
-use client_core::boot::{BootEnvError, VARIABLES_READ};
+use client_core::boot::BootEnvError;
+use client_core::boot::mender_vars::{
+    BOOT_COUNT, BOOT_PART, BOOT_PART_HEX, CANARY, CHECK_CANARY, UPGRADE_AVAILABLE,
+};
+
+/// Every variable that the client and GRUB share.
+pub(crate) const SHARED: [&str; 6] =
+    [BOOT_PART, BOOT_PART_HEX, UPGRADE_AVAILABLE, BOOT_COUNT, CHECK_CANARY, CANARY];
 
 /// Bytes of a block.
 pub const BLOCK_BYTES: usize = 1024;
@@ -136,7 +143,7 @@ impl Block {
 }
 
 fn is_ours(line: &[u8]) -> bool {
-    split(line).is_some_and(|(name, _)| VARIABLES_READ.iter().any(|ours| ours.as_bytes() == name))
+    split(line).is_some_and(|(name, _)| SHARED.iter().any(|ours| ours.as_bytes() == name))
 }
 
 /// Length of the first line with its line end; a backslash takes the next byte along.

@@ -16,14 +16,14 @@
 //! What this cannot do is change the length of a file: a copy of the wrong length is a bad copy, and the caller
 //! who opens files restores the length first.
 
-use client_core::boot::{
-    BOOT_COUNT, BOOT_PART, BootEnv, BootEnvError, UPGRADE_AVAILABLE, VARIABLES_READ, text_values,
-};
+use client_core::boot::mender_vars::{BOOT_COUNT, BOOT_PART, UPGRADE_AVAILABLE};
+use client_core::boot::{BadCopy, BootEnv, BootEnvError, Variables};
 use client_core::storage::BlockDevice;
+use client_core::storage::two_copies::{self, FlushFirst, Replica};
 use log::{info, warn};
 use sha2::{Digest, Sha256};
 
-use crate::block::{BLOCK_BYTES, Block};
+use crate::block::{BLOCK_BYTES, Block, SHARED};
 
 /// Bytes of `lock.sha256sum` as `sha256sum lock` writes it: digest, two blanks, `lock`, line end.
 pub const LOCK_SUM_BYTES: usize = 71;
@@ -42,33 +42,17 @@ pub struct GrubCopy<D> {
     pub lock_sum: Option<D>,
 }
 
+impl<D> GrubCopy<D> {
+    fn files(&mut self) -> impl Iterator<Item = &mut D> {
+        [&mut self.env, &mut self.lock].into_iter().chain(&mut self.lock_sum)
+    }
+}
+
 /// A GRUB environment in the two copies of grub-mender-grubenv.
 pub struct GrubEnv<D> {
     copies: [GrubCopy<D>; 2],
-    /// Whether what GRUB wrote has been made durable since we started.
-    flushed: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Copy {
-    First,
-    Second,
-}
-
-impl Copy {
-    fn other(self) -> Copy {
-        match self {
-            Copy::First => Copy::Second,
-            Copy::Second => Copy::First,
-        }
-    }
-
-    fn index(self) -> usize {
-        match self {
-            Copy::First => 0,
-            Copy::Second => 1,
-        }
-    }
+    /// GRUB saves without ever flushing.
+    flush: FlushFirst,
 }
 
 /// What one copy looks like.
@@ -85,12 +69,11 @@ enum Lock {
 }
 
 /// What to do about two copies.
-#[derive(Debug, PartialEq, Eq)]
-enum Diagnosis {
+enum Diagnosis<'f> {
     /// Nothing.
-    Sound,
+    Sound(&'f Block),
     /// Copy this one over the other.
-    CopyFrom(Copy),
+    CopyFrom { good: Replica, block: &'f Block },
     /// Neither copy can be trusted.
     Lost,
 }
@@ -98,27 +81,29 @@ enum Diagnosis {
 /// Which copy is bad. Where both have valid content it is the one GRUB would overwrite:
 /// "if `lock` of copy 2 says editing: copy env1 over env2; else if `lock` of copy 1 says editing: copy env2 over
 /// env1". Copies that differ under clear locks come from writes that were lost in part; GRUB reads copy 1.
-fn diagnose(first: &Found, second: &Found) -> Diagnosis {
+fn diagnose<'f>(first: &'f Found, second: &'f Found) -> Diagnosis<'f> {
     // Content that was being edited can be half old and half new, unless it changes in one piece.
     let is_whole = |found: &Found, block: &Block| match found.lock {
         Lock::Clear => true,
         Lock::Editing => block.ours_lie_in_one_sector(),
     };
+    let from_first = |block| Diagnosis::CopyFrom { good: Replica::First, block };
+    let from_second = |block| Diagnosis::CopyFrom { good: Replica::Second, block };
     match (&first.content, &second.content) {
-        (Ok(block), Err(_)) if is_whole(first, block) => Diagnosis::CopyFrom(Copy::First),
-        (Err(_), Ok(block)) if is_whole(second, block) => Diagnosis::CopyFrom(Copy::Second),
+        (Ok(block), Err(_)) if is_whole(first, block) => from_first(block),
+        (Err(_), Ok(block)) if is_whole(second, block) => from_second(block),
         (Ok(_), Err(_)) | (Err(_), Ok(_)) | (Err(_), Err(_)) => Diagnosis::Lost,
         (Ok(left), Ok(right)) => match (first.lock, second.lock) {
-            (Lock::Clear | Lock::Editing, Lock::Editing) => Diagnosis::CopyFrom(Copy::First),
-            (Lock::Editing, Lock::Clear) => Diagnosis::CopyFrom(Copy::Second),
-            (Lock::Clear, Lock::Clear) if agree(left, right) => Diagnosis::Sound,
-            (Lock::Clear, Lock::Clear) => Diagnosis::CopyFrom(Copy::First),
+            (Lock::Clear | Lock::Editing, Lock::Editing) => from_first(left),
+            (Lock::Editing, Lock::Clear) => from_second(right),
+            (Lock::Clear, Lock::Clear) if agree(left, right) => Diagnosis::Sound(left),
+            (Lock::Clear, Lock::Clear) => from_first(left),
         },
     }
 }
 
 fn agree(left: &Block, right: &Block) -> bool {
-    VARIABLES_READ.iter().all(|name| left.value(name) == right.value(name))
+    SHARED.iter().all(|name| left.value(name) == right.value(name))
 }
 
 impl Found {
@@ -134,68 +119,41 @@ impl Found {
 impl<D: BlockDevice> GrubEnv<D> {
     /// The environment in `copies`: `mender_grubenv1`, then `mender_grubenv2`. Nothing is read yet.
     pub fn new(copies: [GrubCopy<D>; 2]) -> GrubEnv<D> {
-        GrubEnv { copies, flushed: false }
-    }
-
-    /// The files back, for a caller that opened them.
-    pub fn into_copies(self) -> [GrubCopy<D>; 2] {
-        self.copies
+        GrubEnv { copies, flush: FlushFirst::default() }
     }
 
     /// The variables, after a bad copy was repaired from the good one.
     fn load(&mut self) -> Result<Block, BootEnvError> {
-        self.settle_flush()?;
-        let found = [self.inspect(Copy::First), self.inspect(Copy::Second)];
-        let [first, second] = &found;
-        let good = match diagnose(first, second) {
-            Diagnosis::Sound => Copy::First,
-            Diagnosis::CopyFrom(good) => {
-                let bad = &found[good.other().index()];
+        self.flush.before_reading(self.copies.iter_mut().flat_map(GrubCopy::files))?;
+        let (first, second) = (self.inspect(Replica::First), self.inspect(Replica::Second));
+        let block = match diagnose(&first, &second) {
+            Diagnosis::Sound(block) => block,
+            Diagnosis::CopyFrom { good, block } => {
+                let (good_lock, bad) = match good {
+                    Replica::First => (first.lock, &second),
+                    Replica::Second => (second.lock, &first),
+                };
                 let path = self.copies[good.other().index()].env.name();
                 warn!("GRUB environment: {path} {}; repairing it from the other copy", bad.fault());
-                self.repair(good, &found)?;
-                good
+                self.repair(good, good_lock, block)?;
+                block
             }
-            Diagnosis::Lost => {
-                let [one, two] = &self.copies;
-                return Err(BootEnvError::NoValidCopy {
-                    copies: format!(
-                        "{}: {}; {}: {}",
-                        one.env.name(),
-                        first.fault(),
-                        two.env.name(),
-                        second.fault()
-                    ),
-                });
-            }
+            Diagnosis::Lost => return Err(self.no_valid_copy([&first, &second])),
         };
-        self.attest(Copy::Second);
-        self.attest(Copy::First);
-        found
-            .into_iter()
-            .nth(good.index())
-            .and_then(|found| found.content.ok())
-            .ok_or_else(|| BootEnvError::NoValidCopy { copies: self.describe() })
+        self.attest(Replica::Second);
+        self.attest(Replica::First);
+        Ok(block.clone())
     }
 
-    /// GRUB saves without ever flushing. Without this, what it wrote could vanish in a power cut after we acted
-    /// on it.
-    fn settle_flush(&mut self) -> Result<(), BootEnvError> {
-        if self.flushed {
-            return Ok(());
-        }
-        for copy in &mut self.copies {
-            make_durable(&mut copy.env)?;
-            make_durable(&mut copy.lock)?;
-            if let Some(sum) = &mut copy.lock_sum {
-                make_durable(sum)?;
-            }
-        }
-        self.flushed = true;
-        Ok(())
+    fn no_valid_copy(&self, found: [&Found; 2]) -> BootEnvError {
+        let bad = |(copy, found): (&GrubCopy<D>, &Found)| BadCopy {
+            place: copy.env.name().to_owned(),
+            fault: found.fault(),
+        };
+        BootEnvError::NoValidCopy { copies: self.copies.iter().zip(found).map(bad).collect(), hint: None }
     }
 
-    fn inspect(&mut self, copy: Copy) -> Found {
+    fn inspect(&mut self, copy: Replica) -> Found {
         let files = &mut self.copies[copy.index()];
         let content = read_block(&mut files.env).and_then(|block| {
             check_variables(&block)?;
@@ -206,13 +164,10 @@ impl<D: BlockDevice> GrubEnv<D> {
         Found { content, lock }
     }
 
-    fn repair(&mut self, good: Copy, found: &[Found; 2]) -> Result<(), BootEnvError> {
+    fn repair(&mut self, good: Replica, good_lock: Lock, block: &Block) -> Result<(), BootEnvError> {
         let bad = good.other();
-        let Ok(block) = &found[good.index()].content else {
-            return Err(BootEnvError::NoValidCopy { copies: self.describe() });
-        };
         let bytes = block.encode()?;
-        if found[good.index()].lock == Lock::Editing {
+        if good_lock == Lock::Editing {
             // First: seeing this lock, GRUB would copy the bad one over the good one.
             self.write_lock(good, Lock::Clear)?;
         }
@@ -222,7 +177,7 @@ impl<D: BlockDevice> GrubEnv<D> {
     }
 
     /// Changes one copy, under its lock.
-    fn write_copy(&mut self, copy: Copy, bytes: &[u8; BLOCK_BYTES]) -> Result<(), BootEnvError> {
+    fn write_copy(&mut self, copy: Replica, bytes: &[u8; BLOCK_BYTES]) -> Result<(), BootEnvError> {
         self.write_lock(copy, Lock::Editing)?; // durable before the content is touched
         write_block(&mut self.copies[copy.index()].env, bytes)?; // durable and read back
         self.write_lock(copy, Lock::Clear) // only now is it to be trusted
@@ -230,7 +185,7 @@ impl<D: BlockDevice> GrubEnv<D> {
 
     /// Writes the lock of `copy`, keeping what else is in it, so that the stock tool's checksum of the clear lock
     /// stays right. A lock that cannot be read becomes like the other one, or a plain one.
-    fn write_lock(&mut self, copy: Copy, lock: Lock) -> Result<(), BootEnvError> {
+    fn write_lock(&mut self, copy: Replica, lock: Lock) -> Result<(), BootEnvError> {
         let own = read_block(&mut self.copies[copy.index()].lock);
         let block = own.or_else(|_| read_block(&mut self.copies[copy.other().index()].lock));
         let mut block = block.unwrap_or_default();
@@ -246,7 +201,7 @@ impl<D: BlockDevice> GrubEnv<D> {
 
     /// Renews `lock.sha256sum` where it does not attest the lock that is there. Nothing that boots reads it, so
     /// a failure is only told.
-    fn attest(&mut self, copy: Copy) {
+    fn attest(&mut self, copy: Replica) {
         let files = &mut self.copies[copy.index()];
         let Some(sum) = &mut files.lock_sum else {
             return;
@@ -276,26 +231,25 @@ impl<D: BlockDevice> GrubEnv<D> {
 
     fn change(&mut self, changes: &[(&str, &str)]) -> Result<(), BootEnvError> {
         let bytes = self.changed(changes)?;
-        self.write_copy(Copy::Second, &bytes)?; // until this is done, copy 1 is what counts
-        self.write_copy(Copy::First, &bytes)?; // from its lock on, copy 2 is
-        self.attest(Copy::Second);
-        self.attest(Copy::First);
+        self.write_copy(Replica::Second, &bytes)?; // until this is done, copy 1 is what counts
+        self.write_copy(Replica::First, &bytes)?; // from its lock on, copy 2 is
+        self.attest(Replica::Second);
+        self.attest(Replica::First);
         Ok(())
     }
 }
 
 impl<D: BlockDevice> BootEnv for GrubEnv<D> {
-    fn read(&mut self, names: &[&str]) -> Result<Vec<Option<String>>, BootEnvError> {
+    fn read(&mut self, names: &[&str]) -> Result<Variables, BootEnvError> {
         let block = self.load()?;
-        text_values(names, |name| block.value(name))
+        Variables::from_bytes(names, |name| block.value(name))
     }
 
     /// An empty value is stored as such, as the stock tool does.
     fn write(&mut self, changes: &[(&str, &str)]) -> Result<(), BootEnvError> {
         let result = self.change(changes);
         if result.is_err() {
-            // After a failed flush the cache may show what the medium does not have.
-            self.flushed = false;
+            self.flush.again();
         }
         result
     }
@@ -311,7 +265,7 @@ impl<D: BlockDevice> BootEnv for GrubEnv<D> {
 }
 
 /// What makes GRUB call an environment corrupt: one of the three variables missing, or not of these values. (GRUB
-/// also knows the numbers of the two partitions; that comparison is `client_core::boot`'s.)
+/// also knows the numbers of the two partitions; that comparison is `client_core::boot::mender_vars`'s.)
 fn check_variables(block: &Block) -> Result<(), String> {
     let is_flag = |value: &[u8]| value == b"0" || value == b"1";
     let is_number = |value: &[u8]| (1..=9).contains(&value.len()) && value.iter().all(u8::is_ascii_digit);
@@ -337,23 +291,7 @@ fn read_block<D: BlockDevice>(device: &mut D) -> Result<Block, String> {
 
 /// Overwrites a file in place, and comes back when the medium has it.
 fn write_block<D: BlockDevice>(device: &mut D, bytes: &[u8; BLOCK_BYTES]) -> Result<(), BootEnvError> {
-    device.write_at(0, bytes).map_err(|source| io_error("write", device, source))?;
-    make_durable(device)?;
-    let mut found = [0; BLOCK_BYTES];
-    device.read_at(0, &mut found).map_err(|source| io_error("read back", device, source))?;
-    if found != *bytes {
-        return Err(BootEnvError::ReadBack { place: device.name().to_string() });
-    }
-    Ok(())
-}
-
-fn make_durable<D: BlockDevice>(device: &mut D) -> Result<(), BootEnvError> {
-    device.sync().map_err(|source| io_error("flush", device, source))?;
-    device.drop_cache().map_err(|source| io_error("drop the cache of", device, source))
-}
-
-fn io_error<D: BlockDevice>(doing: &'static str, device: &D, source: std::io::Error) -> BootEnvError {
-    BootEnvError::Io { doing, path: device.name().to_string(), source }
+    two_copies::replace(device, 0, bytes).map_err(|fault| BootEnvError::writing(&device.name(), fault))
 }
 
 /// Whether `sum` had to be written anew.
@@ -453,8 +391,9 @@ mod tests {
         }
 
         fn read(&self) -> Result<(String, String), BootEnvError> {
-            let mut values = self.env().read(&[BOOT_PART, UPGRADE_AVAILABLE])?.into_iter().flatten();
-            Ok((values.next().unwrap(), values.next().unwrap()))
+            let values = self.env().read(&[BOOT_PART, UPGRADE_AVAILABLE])?;
+            let value = |name| values.get(name).unwrap().to_owned();
+            Ok((value(BOOT_PART), value(UPGRADE_AVAILABLE)))
         }
 
         fn act(&self, what: String) -> io::Result<()> {
@@ -521,7 +460,7 @@ mod tests {
 
     fn check_lost(disk: &Disk, expected: &str) {
         let error = disk.read().unwrap_err();
-        assert!(matches!(&error, BootEnvError::NoValidCopy { copies } if copies == expected), "{error}");
+        assert_eq!(error.to_string(), format!("no valid copy of the boot environment: {expected}"));
         assert!(matches!(disk.env().write(&CHANGE), Err(BootEnvError::NoValidCopy { .. })));
         assert!(!disk.0.borrow().log.iter().any(|what| what.starts_with("write")));
     }

@@ -9,7 +9,8 @@
 //!
 //! Content is never kept between calls: U-Boot's tools may write as well.
 
-use client_core::boot::{BootEnv, BootEnvError, text_values};
+use client_core::boot::{BadCopy, BootEnv, BootEnvError, Variables};
+use client_core::storage::two_copies::{self, FlushFirst, Refused, Replica};
 use client_core::storage::{BlockDevice, Medium};
 use log::{debug, warn};
 
@@ -21,8 +22,8 @@ use crate::image::{FLAGS_OFFSET, Format, Image};
 pub struct UBootEnv<D> {
     copies: Copies<D>,
     size_bytes: usize,
-    /// Whether what the bootloader wrote has been made durable since we started.
-    flushed: bool,
+    /// U-Boot may have saved without a flush (its NVMe driver never sends one).
+    flush: FlushFirst,
 }
 
 /// Where the copies are.
@@ -32,34 +33,9 @@ enum Copies<D> {
     OnTwoDevices { devices: [D; 2], offsets: [u64; 2] },
 }
 
-/// One of two copies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Copy {
-    /// The first line of `fw_env.config`.
-    First,
-    /// The second line.
-    Second,
-}
-
-impl Copy {
-    fn other(self) -> Copy {
-        match self {
-            Copy::First => Copy::Second,
-            Copy::Second => Copy::First,
-        }
-    }
-
-    fn index(self) -> usize {
-        match self {
-            Copy::First => 0,
-            Copy::Second => 1,
-        }
-    }
-}
-
 /// What the flags byte means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FlagScheme {
+enum FlagScheme {
     /// A counter: the larger is newer, and 0 is newer than 255.
     Incremental,
     /// NOR flash: 1 counts, 0 is obsolete. A bit can be cleared there without an erase.
@@ -83,15 +59,15 @@ impl FlagScheme {
 /// Which of two copies with right checksums counts, by their flags: the rule of U-Boot's `env_check_redund`
 /// (counter) and `env_flash_init` (NOR). libubootenv differs from U-Boot in one case, NOR with both flags 0xFF;
 /// there U-Boot decides, since it is U-Boot that boots.
-pub fn active_by_flags(scheme: FlagScheme, first: u8, second: u8) -> Copy {
+fn active_by_flags(scheme: FlagScheme, first: u8, second: u8) -> Replica {
     if first == second {
-        return Copy::First;
+        return Replica::First;
     }
     match (scheme, first, second) {
-        (FlagScheme::Incremental, 0xFF, 0x00) | (FlagScheme::Boolean, _, 0xFF) => Copy::Second,
-        (FlagScheme::Incremental, 0x00, 0xFF) | (FlagScheme::Boolean, 0xFF, _) => Copy::First,
-        (FlagScheme::Incremental | FlagScheme::Boolean, _, _) if second > first => Copy::Second,
-        (FlagScheme::Incremental | FlagScheme::Boolean, _, _) => Copy::First,
+        (FlagScheme::Incremental, 0xFF, 0x00) | (FlagScheme::Boolean, _, 0xFF) => Replica::Second,
+        (FlagScheme::Incremental, 0x00, 0xFF) | (FlagScheme::Boolean, 0xFF, _) => Replica::First,
+        (FlagScheme::Incremental | FlagScheme::Boolean, _, _) if second > first => Replica::Second,
+        (FlagScheme::Incremental | FlagScheme::Boolean, _, _) => Replica::First,
     }
 }
 
@@ -159,15 +135,7 @@ impl<D: BlockDevice> UBootEnv<D> {
             return Err(too_odd());
         }
         let size_bytes = usize::try_from(size_bytes).map_err(|_| too_odd())?;
-        Ok(UBootEnv { copies, size_bytes, flushed: false })
-    }
-
-    /// The devices back, for a caller that opened them.
-    pub fn into_devices(self) -> Vec<D> {
-        match self.copies {
-            Copies::Single { device, .. } | Copies::OnOneDevice { device, .. } => vec![device],
-            Copies::OnTwoDevices { devices, .. } => devices.into(),
-        }
+        Ok(UBootEnv { copies, size_bytes, flush: FlushFirst::default() })
     }
 
     fn format(&self) -> Format {
@@ -177,7 +145,7 @@ impl<D: BlockDevice> UBootEnv<D> {
         }
     }
 
-    fn place(&mut self, copy: Copy) -> (&mut D, u64) {
+    fn place(&mut self, copy: Replica) -> (&mut D, u64) {
         match &mut self.copies {
             Copies::Single { device, offset } => (device, *offset),
             Copies::OnOneDevice { device, offsets } => (device, offsets[copy.index()]),
@@ -189,60 +157,39 @@ impl<D: BlockDevice> UBootEnv<D> {
     }
 
     /// The copy that counts, with its content.
-    fn load(&mut self) -> Result<(Copy, Image), BootEnvError> {
-        self.settle_flush()?;
-        match self.format() {
-            Format::Single => match self.read_copy(Copy::First) {
-                Ok(image) => Ok((Copy::First, image)),
-                Err(fault) => Err(BootEnvError::NoValidCopy { copies: fault + &self.hint() }),
-            },
-            Format::Redundant => {
-                let scheme = FlagScheme::of(self.place(Copy::First).0.medium());
-                match (self.read_copy(Copy::First), self.read_copy(Copy::Second)) {
-                    (Ok(first), Ok(second)) => {
-                        let active = active_by_flags(scheme, first.flags, second.flags);
-                        debug!("U-Boot environment: flags {} and {}, {active:?}", first.flags, second.flags);
-                        Ok((active, if active == Copy::First { first } else { second }))
-                    }
-                    (Ok(first), Err(fault)) => {
-                        warn!("U-Boot environment: only one copy is valid; {fault}");
-                        Ok((Copy::First, first))
-                    }
-                    (Err(fault), Ok(second)) => {
-                        warn!("U-Boot environment: only one copy is valid; {fault}");
-                        Ok((Copy::Second, second))
-                    }
-                    (Err(first), Err(second)) => {
-                        let hint = self.hint();
-                        Err(BootEnvError::NoValidCopy { copies: format!("{first}; {second}{hint}") })
-                    }
-                }
+    fn load(&mut self) -> Result<(Replica, Image), BootEnvError> {
+        match &mut self.copies {
+            Copies::Single { device, .. } | Copies::OnOneDevice { device, .. } => {
+                self.flush.before_reading([device])?;
             }
+            Copies::OnTwoDevices { devices, .. } => self.flush.before_reading(devices)?,
+        }
+        match self.format() {
+            Format::Single => match self.read_copy(Replica::First) {
+                Ok(image) => Ok((Replica::First, image)),
+                Err(bad) => Err(self.no_valid_copy([bad])),
+            },
+            Format::Redundant => self.load_newest(),
         }
     }
 
-    /// U-Boot may have saved without a flush (its NVMe driver never sends one). Without this, what it wrote
-    /// could vanish in a power cut after we acted on it.
-    fn settle_flush(&mut self) -> Result<(), BootEnvError> {
-        if self.flushed {
-            return Ok(());
+    fn load_newest(&mut self) -> Result<(Replica, Image), BootEnvError> {
+        let scheme = FlagScheme::of(self.place(Replica::First).0.medium());
+        let (first, second) = (self.read_copy(Replica::First), self.read_copy(Replica::Second));
+        let newest = two_copies::newest(first, second, |first, second| {
+            let active = active_by_flags(scheme, first.flags, second.flags);
+            debug!("U-Boot environment: flags {} and {}, {active:?}", first.flags, second.flags);
+            active
+        });
+        let newest = newest.map_err(|bad| self.no_valid_copy(bad))?;
+        if let Some(bad) = newest.other_is_bad {
+            warn!("U-Boot environment: only one copy is valid; {bad}");
         }
-        self.make_durable(Copy::First)?;
-        if let Copies::OnTwoDevices { .. } = self.copies {
-            self.make_durable(Copy::Second)?;
-        }
-        self.flushed = true;
-        Ok(())
-    }
-
-    fn make_durable(&mut self, copy: Copy) -> Result<(), BootEnvError> {
-        let (device, _) = self.place(copy);
-        device.sync().map_err(|source| io_error("flush", device, source))?;
-        device.drop_cache().map_err(|source| io_error("drop the cache of", device, source))
+        Ok((newest.replica, newest.content))
     }
 
     /// One copy, or what is wrong with it: a copy that cannot be read is no worse than one that is torn.
-    fn read_copy(&mut self, copy: Copy) -> Result<Image, String> {
+    fn read_copy(&mut self, copy: Replica) -> Result<Image, BadCopy> {
         let format = self.format();
         let mut bytes = vec![0; self.size_bytes];
         let (device, offset) = self.place(copy);
@@ -250,53 +197,48 @@ impl<D: BlockDevice> UBootEnv<D> {
             Ok(()) => Image::decode(format, &bytes),
             Err(source) => Err(format!("cannot be read: {source}")),
         };
-        decoded.map_err(|fault| format!("copy at {}+{offset:#x}: {fault}", device.name()))
+        decoded.map_err(|fault| BadCopy { place: format!("copy at {}+{offset:#x}", device.name()), fault })
+    }
+
+    fn no_valid_copy(&mut self, copies: impl Into<Vec<BadCopy>>) -> BootEnvError {
+        BootEnvError::NoValidCopy { copies: copies.into(), hint: self.hint() }
     }
 
     /// What it looks like where no copy is valid, to be read behind what is wrong with each.
-    fn hint(&mut self) -> String {
+    fn hint(&mut self) -> Option<String> {
         let (format, size_bytes) = (self.format(), self.size_bytes);
-        let (device, offset) = self.place(Copy::First);
+        let (device, offset) = self.place(Replica::First);
         let there = device.len().saturating_sub(offset).min(diagnosis::LOOK_BYTES);
         let mut bytes = vec![0; usize::try_from(there).unwrap_or_default()];
         // It could not be read a moment ago either, and that was said.
-        let hint = device.read_at(offset, &mut bytes).ok();
-        let hint = hint.and_then(|()| diagnosis::hint(format, size_bytes, &bytes));
-        hint.map_or(String::new(), |hint| format!("; {hint}"))
+        device.read_at(offset, &mut bytes).ok()?;
+        diagnosis::hint(format, size_bytes, &bytes)
     }
 
     /// Replaces one copy as a whole, and comes back when the medium has it.
-    fn write_copy(&mut self, copy: Copy, bytes: &[u8]) -> Result<(), BootEnvError> {
+    fn write_copy(&mut self, copy: Replica, bytes: &[u8]) -> Result<(), BootEnvError> {
         let (device, offset) = self.place(copy);
         if device.medium() == Medium::UbiVolume {
             device
                 .begin_replace(bytes.len() as u64)
-                .map_err(|source| io_error("start the update of", device, source))?;
+                .map_err(|source| Refused::by(device, "start the update of", source))?;
         }
-        device.write_at(offset, bytes).map_err(|source| io_error("write", device, source))?;
-        self.make_durable(copy)?;
-        let (device, offset) = self.place(copy);
-        let mut found = vec![0; bytes.len()];
-        device.read_at(offset, &mut found).map_err(|source| io_error("read back", device, source))?;
-        if found != bytes {
-            return Err(BootEnvError::ReadBack { place: format!("{}+{offset:#x}", device.name()) });
-        }
-        Ok(())
+        two_copies::replace(device, offset, bytes)
+            .map_err(|fault| BootEnvError::writing(&format_args!("{}+{offset:#x}", device.name()), fault))
     }
 
     /// Marks the copy that counted until now as obsolete, on NOR flash. A cut before this leaves two copies
     /// with flag 1, of which the first counts: the old content or the new.
-    fn mark_obsolete(&mut self, copy: Copy) -> Result<(), BootEnvError> {
+    fn mark_obsolete(&mut self, copy: Replica) -> Result<(), BootEnvError> {
         let (device, offset) = self.place(copy);
         device
             .clear_bits_at(offset + FLAGS_OFFSET, 0)
-            .map_err(|source| io_error("mark the older copy on", device, source))?;
-        self.make_durable(copy)?;
-        let (device, offset) = self.place(copy);
+            .map_err(|source| Refused::by(device, "mark the older copy on", source))?;
+        two_copies::make_durable(device)?;
         let mut flags = [0xFF];
         device
             .read_at(offset + FLAGS_OFFSET, &mut flags)
-            .map_err(|source| io_error("read back", device, source))?;
+            .map_err(|source| Refused::by(device, "read back", source))?;
         if flags != [0] {
             return Err(BootEnvError::ReadBack { place: format!("{}+{offset:#x} flags", device.name()) });
         }
@@ -333,17 +275,16 @@ impl<D: BlockDevice> UBootEnv<D> {
 }
 
 impl<D: BlockDevice> BootEnv for UBootEnv<D> {
-    fn read(&mut self, names: &[&str]) -> Result<Vec<Option<String>>, BootEnvError> {
+    fn read(&mut self, names: &[&str]) -> Result<Variables, BootEnvError> {
         let (_, image) = self.load()?;
-        text_values(names, |name| image.variables.value(name).map(<[u8]>::to_vec))
+        Variables::from_bytes(names, |name| image.variables.value(name).map(<[u8]>::to_vec))
     }
 
     /// An empty value removes the variable: to U-Boot `name=` and no entry at all are the same.
     fn write(&mut self, changes: &[(&str, &str)]) -> Result<(), BootEnvError> {
         let result = self.change(changes);
         if result.is_err() {
-            // After a failed flush the cache may show what the medium does not have.
-            self.flushed = false;
+            self.flush.again();
         }
         result
     }
@@ -400,10 +341,6 @@ fn check_apart(name: &str, offsets: [u64; 2], size_bytes: u64) -> Result<(), Boo
         });
     }
     Ok(())
-}
-
-fn io_error<D: BlockDevice>(doing: &'static str, device: &D, source: std::io::Error) -> BootEnvError {
-    BootEnvError::Io { doing, path: device.name().to_string(), source }
 }
 
 #[cfg(test)]
@@ -518,7 +455,7 @@ mod tests {
     }
 
     fn value(memory: &Memory, name: &str) -> Option<String> {
-        memory.env().read(&[name]).unwrap().remove(0)
+        memory.env().read(&[name]).unwrap().get(name).map(str::to_owned)
     }
 
     fn check_active(medium: Medium, flags: [u8; 2], expected: &str) {
@@ -697,9 +634,9 @@ mod tests {
     fn content_is_read_anew_on_every_call() {
         let memory = Memory::with_copies(Medium::Rewritable, [Some((1, b"v=1\0\0")), None]);
         let mut env = memory.env();
-        assert_eq!(env.read(&["v"]).unwrap(), [Some("1".to_string())]);
+        assert_eq!(env.read(&["v"]).unwrap().get("v"), Some("1"));
         memory.env().write(&[("v", "2")]).unwrap();
-        assert_eq!(env.read(&["v"]).unwrap(), [Some("2".to_string())]);
+        assert_eq!(env.read(&["v"]).unwrap().get("v"), Some("2"));
     }
 
     #[test]
@@ -759,18 +696,21 @@ mod tests {
             for first in 0..=0xFF {
                 for second in 0..=0xFF {
                     match active_by_flags(scheme, first, second) {
-                        Copy::First if scheme == FlagScheme::Incremental => {
-                            assert_eq!(active_by_flags(scheme, first, scheme.successor(first)), Copy::Second);
+                        Replica::First if scheme == FlagScheme::Incremental => {
+                            assert_eq!(
+                                active_by_flags(scheme, first, scheme.successor(first)),
+                                Replica::Second
+                            );
                         }
-                        Copy::Second if scheme == FlagScheme::Incremental => {
+                        Replica::Second if scheme == FlagScheme::Incremental => {
                             assert_eq!(
                                 active_by_flags(scheme, scheme.successor(second), second),
-                                Copy::First
+                                Replica::First
                             );
                         }
                         // The old flag is cleared before the new copy must win.
-                        Copy::First => assert_eq!(active_by_flags(scheme, 0, 1), Copy::Second),
-                        Copy::Second => assert_eq!(active_by_flags(scheme, 1, 0), Copy::First),
+                        Replica::First => assert_eq!(active_by_flags(scheme, 0, 1), Replica::Second),
+                        Replica::Second => assert_eq!(active_by_flags(scheme, 1, 0), Replica::First),
                     }
                 }
             }

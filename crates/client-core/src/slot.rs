@@ -56,12 +56,25 @@ pub trait System {
     /// When the file is missing or is not exactly one `device_type=<value>` line.
     fn device_type(&self) -> Result<String, SlotError>;
 
-    /// Restarts the device. On success it does not return, or returns and the process is about to be
-    /// killed; the caller does nothing more.
+    /// Restarts the device, in the way that the bootloader asked for. On success it does not return, or returns and
+    /// the process is about to be killed; the caller does nothing more.
     ///
     /// # Errors
     /// When the reboot could not be started.
-    fn reboot(&self) -> Result<(), SlotError>;
+    fn reboot(&self, restart: &Restart) -> Result<(), SlotError>;
+}
+
+/// How the device is to be restarted.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub enum Restart {
+    /// As anybody would.
+    #[default]
+    Plain,
+    /// With an argument that reaches the bootloader, for this restart alone: `0 tryboot`.
+    With {
+        /// One argument of the program that restarts the device, blanks included.
+        argument: String,
+    },
 }
 
 /// Opens the slots as storage.
@@ -75,12 +88,6 @@ pub trait Slots {
     /// # Errors
     /// A [`SlotError`] that names the slot and its path.
     fn open(&mut self, slot: Slot) -> Result<Box<dyn BlockDevice + '_>, SlotError>;
-
-    /// The partition number by which the boot environment names `slot`.
-    ///
-    /// # Errors
-    /// When the slot is not configured or its path does not end in a number.
-    fn partition_number(&mut self, slot: Slot) -> Result<u32, SlotError>;
 }
 
 /// Why a slot cannot be used, or the running system not be told.

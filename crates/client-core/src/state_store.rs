@@ -18,6 +18,7 @@ use std::io;
 use sha2::{Digest, Sha256};
 
 use crate::storage::BlockDevice;
+use crate::storage::two_copies::{self, Refused, Replica, WriteFault};
 
 /// Keeps one document.
 ///
@@ -100,31 +101,8 @@ pub struct TwoCopyRecord<D> {
 /// Which copy, and how new it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Position {
-    copy: Half,
+    copy: Replica,
     sequence: u64,
-}
-
-/// One of the two halves of the device, each holding one copy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Half {
-    First,
-    Second,
-}
-
-impl Half {
-    fn other(self) -> Half {
-        match self {
-            Half::First => Half::Second,
-            Half::Second => Half::First,
-        }
-    }
-
-    fn number(self) -> u8 {
-        match self {
-            Half::First => 0,
-            Half::Second => 1,
-        }
-    }
 }
 
 impl<D: BlockDevice> TwoCopyRecord<D> {
@@ -156,7 +134,7 @@ impl<D: BlockDevice> TwoCopyRecord<D> {
     pub fn format_new(device: D, initial: &[u8]) -> Result<Self, StateError> {
         let mut record = TwoCopyRecord::open(device)?;
         for position in
-            [Position { copy: Half::First, sequence: 0 }, Position { copy: Half::Second, sequence: 1 }]
+            [Position { copy: Replica::First, sequence: 0 }, Position { copy: Replica::Second, sequence: 1 }]
         {
             record.put(position, initial)?;
             record.current = Some(position);
@@ -168,60 +146,42 @@ impl<D: BlockDevice> TwoCopyRecord<D> {
     fn put(&mut self, position: Position, document: &[u8]) -> Result<(), StateError> {
         let image = encode(position.sequence, document, self.capacity_bytes())?;
         let offset = self.offset(position.copy);
-        self.device.write_at(offset, &image).map_err(|source| self.io("write", source))?;
-        self.device.sync().map_err(|source| self.io("flush", source))?;
-        self.device.drop_cache().map_err(|source| self.io("drop the cache of", source))?;
-        let mut stored = vec![0; image.len()];
-        self.device.read_at(offset, &mut stored).map_err(|source| self.io("read back", source))?;
-        if stored != image {
-            return Err(StateError::ReadBack {
-                device: self.device.name().to_owned(),
-                copy: position.copy.number(),
-            });
-        }
-        Ok(())
+        two_copies::replace(&mut self.device, offset, &image).map_err(|fault| match fault {
+            WriteFault::Refused(refused) => refused.into(),
+            WriteFault::Differs => {
+                StateError::ReadBack { device: self.device.name().to_owned(), copy: position.copy.index() }
+            }
+        })
     }
 
-    /// Flushes, reads both copies from the medium and picks the newer valid one.
+    /// Flushes, reads both copies from the medium and picks the newer valid one. Another process may have written
+    /// without a flush and died: what it wrote must not be trusted first and lost in a power cut afterwards.
     fn settle(&mut self) -> Result<(Position, Vec<u8>), StateError> {
-        // Another process may have written without a flush and died. What it wrote must not be trusted first
-        // and lost in a power cut afterwards.
-        self.device.sync().map_err(|source| self.io("flush", source))?;
-        // After a flush that failed, the cache may show what the medium does not hold.
-        self.device.drop_cache().map_err(|source| self.io("drop the cache of", source))?;
-
-        let (first, second) = (self.fetch(Half::First), self.fetch(Half::Second));
-        let newest = match (first, second) {
-            (Ok(first), Ok(second)) => {
-                if follows(second.0.sequence, first.0.sequence) {
-                    second
-                } else {
-                    first
-                }
-            }
-            (Ok(good), Err(fault)) | (Err(fault), Ok(good)) => {
-                log::warn!(
-                    "state record in {}: copy {} is bad ({fault}), using copy {} with sequence {}",
-                    self.device.name(),
-                    good.0.copy.other().number(),
-                    good.0.copy.number(),
-                    good.0.sequence
-                );
-                good
-            }
-            (Err(first), Err(second)) => {
-                return Err(StateError::BothCopiesBad {
-                    device: self.device.name().to_owned(),
-                    first,
-                    second,
-                });
-            }
-        };
-        self.current = Some(newest.0);
-        Ok(newest)
+        two_copies::make_durable(&mut self.device)?;
+        let (first, second) = (self.fetch(Replica::First), self.fetch(Replica::Second));
+        let newest = two_copies::newest(first, second, |first, second| {
+            if follows(second.0.sequence, first.0.sequence) { Replica::Second } else { Replica::First }
+        })
+        .map_err(|[first, second]| StateError::BothCopiesBad {
+            device: self.device.name().to_owned(),
+            first,
+            second,
+        })?;
+        let (position, document) = newest.content;
+        if let Some(fault) = newest.other_is_bad {
+            log::warn!(
+                "state record in {}: copy {} is bad ({fault}), using copy {} with sequence {}",
+                self.device.name(),
+                position.copy.other().index(),
+                position.copy.index(),
+                position.sequence
+            );
+        }
+        self.current = Some(position);
+        Ok((position, document))
     }
 
-    fn fetch(&mut self, copy: Half) -> Result<(Position, Vec<u8>), CopyFault> {
+    fn fetch(&mut self, copy: Replica) -> Result<(Position, Vec<u8>), CopyFault> {
         let offset = self.offset(copy);
         let mut header = [0; HEADER_LEN];
         self.device.read_at(offset, &mut header).map_err(CopyFault::Unreadable)?;
@@ -234,15 +194,11 @@ impl<D: BlockDevice> TwoCopyRecord<D> {
         Ok((Position { copy, sequence: header.sequence }, document))
     }
 
-    fn offset(&self, copy: Half) -> u64 {
+    fn offset(&self, copy: Replica) -> u64 {
         match copy {
-            Half::First => 0,
-            Half::Second => self.copy_len as u64,
+            Replica::First => 0,
+            Replica::Second => self.copy_len as u64,
         }
-    }
-
-    fn io(&self, doing: &'static str, source: io::Error) -> StateError {
-        StateError::Io { doing, device: self.device.name().to_owned(), source }
     }
 }
 
@@ -378,7 +334,7 @@ pub enum StateError {
         /// The device.
         device: String,
         /// The copy, 0 or 1.
-        copy: u8,
+        copy: usize,
     },
     /// The device refused.
     Io {
@@ -389,6 +345,12 @@ pub enum StateError {
         /// The error of the operating system.
         source: io::Error,
     },
+}
+
+impl From<Refused> for StateError {
+    fn from(Refused { doing, device, source }: Refused) -> StateError {
+        StateError::Io { doing, device, source }
+    }
 }
 
 impl fmt::Display for StateError {

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::machine::board::{Board, ClosedAtFirst, Restarting};
-use crate::machine::{IMAGE_BYTES, Machine, RECORD_BYTES, new_image, old_image, version};
+use crate::machine::{IMAGE_BYTES, Machine, RECORD_BYTES, new_image, old_image, plainly, version};
 use client_core::agent::{Agent, AgentSettings};
 use client_core::artifact::{Limits, Trust};
 use client_core::clock::{Clock, Waiter, Wake};
@@ -23,7 +23,7 @@ use client_core::schedule::Schedule;
 use client_core::server::{
     Api, DownloadSettings, Reached, Request, Response, Settings, Transport, TransportError,
 };
-use client_core::slot::Slot;
+use client_core::slot::{Restart, Slot};
 use client_core::state_store::TwoCopyRecord;
 use testkit::artifacts;
 use testkit::bootloader::{Behaviour, Boot};
@@ -214,7 +214,7 @@ impl Bench {
         let mut host = Board {
             world: self.world.clone(),
             machine: MACHINE,
-            system: Restarting { running: self.running, rebooted: Rc::clone(&rebooted) },
+            system: Restarting::new(self.running, Rc::clone(&rebooted)),
             scripts: ScriptLog::default(),
             modules: Box::new(NoModules),
             gates: self.gates.take().unwrap_or_else(|| Box::new(AlwaysOpen)),
@@ -240,7 +240,7 @@ impl Bench {
     }
 
     fn boot(&mut self) {
-        match MACHINE.boot(&self.world, &mut |_| { Behaviour::Good }.start()) {
+        match MACHINE.boot(&self.world, &Restart::Plain, &mut |_| { Behaviour::Good }.start()) {
             Boot::Up { slot, .. } => self.running = slot,
             Boot::Stuck { slot, .. } => panic!("slot {slot} does not come up"),
         }
@@ -275,7 +275,7 @@ fn a_deployment_from_the_order_to_the_success() {
 /// A person installs an update on the device.
 fn by_hand(bench: &Bench, command: impl FnOnce(&mut Device<'_>)) {
     command(&mut Device {
-        boot_env: &mut *MACHINE.env(&bench.world),
+        boot: &mut *MACHINE.control(&bench.world, plainly(bench.running)),
         slots: &mut CrashSlots::new(&bench.world, bench.running),
         system: &KnownSystem { running: bench.running, device_type: artifacts::DEVICE_TYPE.into() },
         modules: &mut NoModules,
@@ -534,7 +534,7 @@ fn stopped_in_the_middle(bench: &mut Bench) {
     let mut host = Board {
         world: bench.world.clone(),
         machine: MACHINE,
-        system: Restarting { running: bench.running, rebooted: Rc::clone(&rebooted) },
+        system: Restarting::new(bench.running, Rc::clone(&rebooted)),
         scripts: ScriptLog::default(),
         modules: Box::new(NoModules),
         gates: Box::new(AlwaysOpen),

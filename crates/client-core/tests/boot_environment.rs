@@ -1,213 +1,52 @@
-//! The boot environment under power cuts: two updates one after the other, the client and the bootloader both
-//! losing power, and the slot that comes up is always whole and the one that was promised.
-//!
-//! The client here is the shortest that keeps its rules; its record and its slots are perfect, so that only the
-//! environment can break anything. Any [`BootEnv`] goes in through [`Board::open`].
+//! The boot environment under power cuts: the conformance suite of boot controls, over U-Boot and GRUB with the
+//! production codecs and with stand-ins for them that make a mistake, and over a bootloader with one-shot trials.
 
-// All of this file is test code; the numbers printed go into the reliability report.
-#![allow(clippy::unwrap_used, clippy::print_stdout)]
+// All of this file is test code.
+#![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
-use std::hash::Hash;
-use std::time::Instant;
 
-use client_core::boot::{BOOT_COUNT, BOOT_PART, BOOT_PART_HEX, BootEnv, BootEnvError, UPGRADE_AVAILABLE};
-use client_core::slot::Slot;
+use client_core::boot::mender_vars::{BOOT_PART_HEX, MenderVars, Partitions};
+use client_core::boot::{BootControl, BootEnv, BootEnvError, Variables};
+use client_core::slot::{Restart, Slot};
 use client_core::storage::BlockDevice;
-use testkit::bootloader::{Behaviour, Boot, GrubModel, Partitions, Startup, UBootModel};
-use testkit::enumerator::{After, Options, Report, Scenario, explore};
+use testkit::bootloader::{Boot, GrubModel, Startup, TrybootModel, UBootModel};
+use testkit::conformance::boot::{Backend, Booted, Suite};
+use testkit::enumerator::{Options, Report};
 use testkit::storage::{CrashWorld, Tear};
 
-/// A bootloader, and the client's way to its environment.
-#[derive(Clone)]
+use crate::machine::tryboot::Tryboot;
+
+/// A bootloader with shared variables, and the client's way to them.
 struct Board {
     bootloader: Bootloader,
     open: fn(&CrashWorld) -> Box<dyn BootEnv>,
-    /// What a bootloader that finds no valid environment means for the case.
-    lost_environment: Lost,
     /// The copy that is not there at first.
     missing: Option<&'static str>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Lost {
-    /// It must not happen.
-    IsAViolation,
-    /// The case ends there: only what is worse is looked for.
-    EndsTheCase,
-}
-
-#[derive(Clone)]
 enum Bootloader {
     UBoot(UBootModel),
     Grub(GrubModel),
 }
 
-/// What is true of the machine and what the client, through its record, knows.
-#[derive(Clone, Hash)]
-struct Facts {
-    /// Whether each slot holds a whole image, and what that does.
-    slots: [(bool, Behaviour); 2],
-    running: Slot,
-    step: Step,
-    /// The slot that must come up, where there is only one.
-    promised: Option<Slot>,
-    lost_environment: bool,
-    updates_left: u8,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-enum Step {
-    Idle,
-    Installing,
-    Armed,
-}
-
-fn at(slot: Slot) -> usize {
-    match slot {
-        Slot::A => 0,
-        Slot::B => 1,
-    }
-}
-
-/// Two updates of a device that starts from `start`, to images that behave like this.
-fn scenario(board: Board, start: Slot, behaviour: Behaviour) -> Scenario<Facts> {
-    let (set_up, open, lost, bootloader) =
-        (board.clone(), board.open, board.lost_environment, board.bootloader);
-    Scenario::new(move |world| {
-        set_up.install(world, start);
-        let good = (true, Behaviour::Good);
-        Facts {
-            slots: [good, good],
-            running: start,
-            step: Step::Idle,
-            promised: Some(start),
-            lost_environment: false,
-            updates_left: 2,
-        }
-    })
-    .boot(move |world, facts| {
-        let mut half_written = false;
-        let mut start = |slot: Slot| {
-            let (whole, behaviour) = &mut facts.slots[at(slot)];
-            half_written |= !*whole;
-            if *whole { behaviour.start() } else { Startup::Fails }
-        };
-        if let Bootloader::UBoot(model) = &bootloader {
-            // It is lost whether or not the power lasts until U-Boot has made up another one.
-            facts.lost_environment |= model.variables(world).is_none();
-        }
-        let boot = match &bootloader {
-            Bootloader::UBoot(model) => model.boot(world, &mut start),
-            Bootloader::Grub(model) => model.boot(world, &mut start),
-        };
-        facts.lost_environment |=
-            matches!(boot, Boot::Up { defaulted: true, .. } | Boot::Stuck { defaulted: true, .. });
-        if facts.lost_environment && lost == Lost::EndsTheCase {
-            return Ok(());
-        }
-        if half_written {
-            return Err(format!("a half-written slot was booted: {boot:?}"));
-        }
-        match boot {
-            Boot::Up { slot, .. } if facts.promised.is_some_and(|promised| promised != slot) => {
-                Err(format!("slot {slot} came up, the other one was promised: {boot:?}"))
-            }
-            Boot::Up { slot, defaulted: false, .. } => {
-                facts.running = slot;
-                Ok(())
-            }
-            Boot::Up { defaulted: true, .. } => Err(format!("the bootloader lost its environment: {boot:?}")),
-            Boot::Stuck { .. } => Err(format!("nothing comes up: {boot:?}")),
-        }
-    })
-    .recover(move |world, facts| {
-        if facts.lost_environment {
-            return Ok(After::Settled);
-        }
-        client(world, facts, open(world).as_mut(), behaviour).map_err(|error| error.to_string())
-    })
-    .fold_equal_states()
-}
-
-fn client(
-    world: &CrashWorld,
-    facts: &mut Facts,
-    env: &mut dyn BootEnv,
-    behaviour: Behaviour,
-) -> Result<After, BootEnvError> {
-    let running = facts.running;
-    let trial = env.read(&[UPGRADE_AVAILABLE])?[0].as_deref() == Some("1");
-    match (facts.step, trial) {
-        (Step::Armed, true) => {
-            // On the target this commits; on the old slot it takes the order back.
-            env.write(&settled_on(running))?;
-            return Ok(finish(facts, running));
-        }
-        // Committed before the cut, or fallen back to.
-        (Step::Armed, false) => return Ok(finish(facts, running)),
-        (Step::Installing, _) => {
-            env.write(&settled_on(running))?;
-            return Ok(finish(facts, running));
-        }
-        (Step::Idle, _) => {}
-    }
-    if facts.updates_left == 0 {
-        return Ok(After::Settled);
-    }
-    env.write(&settled_on(running))?;
-    facts.step = Step::Installing;
-    facts.slots[at(!running)] = (false, behaviour);
-    world.crash_point("slot write");
-    facts.slots[at(!running)].0 = true;
-    facts.step = Step::Armed;
-    facts.promised = None;
-    let part = Partitions::default().number(!running).to_string();
-    env.write(&[(BOOT_PART, &part), (BOOT_PART_HEX, &part), (UPGRADE_AVAILABLE, "1"), (BOOT_COUNT, "0")])?;
-    Ok(After::Reboot)
-}
-
-fn finish(facts: &mut Facts, running: Slot) -> After {
-    facts.promised = Some(running);
-    facts.step = Step::Idle;
-    facts.updates_left -= 1;
-    After::Reboot
-}
-
-fn settled_on(slot: Slot) -> [(&'static str, &'static str); 4] {
-    let part = match slot {
-        Slot::A => "2",
-        Slot::B => "3",
-    };
-    [(BOOT_PART, part), (BOOT_PART_HEX, part), (UPGRADE_AVAILABLE, "0"), (BOOT_COUNT, "0")]
-}
-
 const ENV_LEN: usize = 1024;
 
-fn board(bootloader: Bootloader, open: fn(&CrashWorld) -> Box<dyn BootEnv>) -> Board {
-    Board { bootloader, open, lost_environment: Lost::IsAViolation, missing: None }
+fn board(bootloader: Bootloader, open: fn(&CrashWorld) -> Box<dyn BootEnv>) -> Suite<Board> {
+    Suite::new(Board { bootloader, open, missing: None })
 }
 
-impl Board {
-    fn tolerating_lost_environments(self) -> Board {
-        Board { lost_environment: Lost::EndsTheCase, ..self }
-    }
+/// The file of one copy was lost and is empty now, as the client makes it again.
+fn board_without(
+    copy: &'static str,
+    bootloader: Bootloader,
+    open: fn(&CrashWorld) -> Box<dyn BootEnv>,
+) -> Suite<Board> {
+    Suite::new(Board { bootloader, open, missing: Some(copy) })
+}
 
-    /// The file of one copy was lost and is empty now, as the client makes it again.
-    fn without(self, copy: &'static str) -> Board {
-        Board { missing: Some(copy), ..self }
-    }
-
+impl Backend for Board {
     fn install(&self, world: &CrashWorld, slot: Slot) {
-        self.install_whole(world, slot);
-        if let Some(copy) = self.missing {
-            let mut device = world.open(copy);
-            device.write_at(0, &vec![0; usize::try_from(device.len()).unwrap()]).unwrap();
-            device.sync().unwrap();
-        }
-    }
-
-    fn install_whole(&self, world: &CrashWorld, slot: Slot) {
         match &self.bootloader {
             Bootloader::UBoot(model) => {
                 world.add_device("env0", vec![0xff; ENV_LEN]);
@@ -216,29 +55,55 @@ impl Board {
             }
             Bootloader::Grub(model) => model.install(world, slot),
         }
+        if let Some(copy) = self.missing {
+            let mut device = world.open(copy);
+            device.write_at(0, &vec![0; usize::try_from(device.len()).unwrap()]).unwrap();
+            device.sync().unwrap();
+        }
     }
 
-    /// Every start slot and every behaviour of the new image.
-    fn check(self, options: &Options) -> Report {
-        let started = Instant::now();
-        let mut total = Report { exhausted: true, ..Report::default() };
-        for start in Slot::BOTH {
-            for behaviour in [Behaviour::Good, Behaviour::NeverUp, Behaviour::PanicsOnce] {
-                let report = explore(&scenario(self.clone(), start, behaviour), options);
-                total.crash_points += report.crash_points;
-                total.states += report.states;
-                total.folded += report.folded;
-                total.cases += report.cases;
-                total.exhausted &= report.exhausted;
-                total.violation_count += report.violation_count;
-                total.violations.extend(report.violations);
-            }
+    fn boot(&self, world: &CrashWorld, _: &Restart, start: &mut dyn FnMut(Slot) -> Startup) -> Boot {
+        match &self.bootloader {
+            Bootloader::UBoot(model) => model.boot(world, start),
+            Bootloader::Grub(model) => model.boot(world, start),
         }
-        let seconds = started.elapsed().as_secs_f64();
-        let mut head = total.clone();
-        head.violations.truncate(2);
-        println!("{head}\n{:.0} states/s, {seconds:.2} s", total.states as f64 / seconds);
-        total
+    }
+
+    fn open(&self, world: &CrashWorld, _: Booted) -> Box<dyn BootControl> {
+        Box::new(MenderVars::new((self.open)(world), Partitions::new(2, 3).unwrap()))
+    }
+
+    fn is_lost(&self, world: &CrashWorld) -> bool {
+        match &self.bootloader {
+            Bootloader::UBoot(model) => model.variables(world).is_none(),
+            // GRUB has no defaults: it says so when it boots.
+            Bootloader::Grub(_) => false,
+        }
+    }
+}
+
+/// A bootloader that is told of a trial with the restart, and of nothing else.
+struct OneShot;
+
+fn one_shot() -> TrybootModel {
+    TrybootModel::new("autoboot")
+}
+
+impl Backend for OneShot {
+    fn install(&self, world: &CrashWorld, slot: Slot) {
+        one_shot().install(world, slot);
+    }
+
+    fn boot(&self, world: &CrashWorld, restart: &Restart, start: &mut dyn FnMut(Slot) -> Startup) -> Boot {
+        one_shot().boot(world, restart, start)
+    }
+
+    fn open(&self, world: &CrashWorld, booted: Booted) -> Box<dyn BootControl> {
+        Box::new(Tryboot::open(world.open("autoboot"), booted))
+    }
+
+    fn is_lost(&self, world: &CrashWorld) -> bool {
+        one_shot().permanent(world).is_none()
     }
 }
 
@@ -264,6 +129,14 @@ enum Care {
     Truncates,
 }
 
+fn answer(names: &[&str], variables: &BTreeMap<String, String>) -> Result<Variables, BootEnvError> {
+    Variables::from_bytes(names, |name| Some(variables.get(name)?.clone().into_bytes()))
+}
+
+fn no_copy() -> BootEnvError {
+    BootEnvError::NoValidCopy { copies: Vec::new(), hint: None }
+}
+
 /// Stands in for the client's codec: as plain as can be, over the code of the model.
 struct UBootStandIn {
     world: CrashWorld,
@@ -280,13 +153,12 @@ impl UBootStandIn {
 }
 
 impl BootEnv for UBootStandIn {
-    fn read(&mut self, names: &[&str]) -> Result<Vec<Option<String>>, BootEnvError> {
+    fn read(&mut self, names: &[&str]) -> Result<Variables, BootEnvError> {
         if self.care == Care::InOrder {
             self.sync();
         }
-        let no_copy = || BootEnvError::NoValidCopy { copies: "none".to_owned() };
         let variables = self.model.variables(&self.world).ok_or_else(no_copy)?;
-        Ok(names.iter().map(|&name| variables.get(name).cloned()).collect())
+        answer(names, &variables)
     }
     fn write(&mut self, changes: &[(&str, &str)]) -> Result<(), BootEnvError> {
         assert!(self.model.set(&self.world, changes));
@@ -342,7 +214,7 @@ impl GrubStandIn {
             }
         }
         match (self.is_good(0), self.is_good(1)) {
-            (false, false) => Err(BootEnvError::NoValidCopy { copies: "both".to_owned() }),
+            (false, false) => Err(no_copy()),
             (false, true) => {
                 let variables = self.model.variables(&self.world, 1);
                 self.put_copy(0, &variables);
@@ -359,9 +231,9 @@ impl GrubStandIn {
 }
 
 impl BootEnv for GrubStandIn {
-    fn read(&mut self, names: &[&str]) -> Result<Vec<Option<String>>, BootEnvError> {
+    fn read(&mut self, names: &[&str]) -> Result<Variables, BootEnvError> {
         let variables = self.settled()?;
-        Ok(names.iter().map(|&name| variables.get(name).cloned()).collect())
+        answer(names, &variables)
     }
     fn write(&mut self, changes: &[(&str, &str)]) -> Result<(), BootEnvError> {
         let mut variables = self.settled()?;
@@ -393,6 +265,16 @@ fn cuts_between_sectors(cuts: u32) -> Options {
     let mut options = Options::cuts(cuts);
     options.limits.tears = Vec::new();
     options
+}
+
+fn keeping_all(options: Options) -> Options {
+    Options { kept_violations: 1000, ..options }
+}
+
+/// What a change that did not last leads to: to what was called off, and away from what was committed.
+fn assert_finds_both(report: &Report) {
+    report.assert_violates("half-written slot was booted");
+    report.assert_violates("promised");
 }
 
 #[test]
@@ -428,8 +310,8 @@ fn a_torn_first_sector_can_cost_the_stock_grub_its_environment_and_not_ours() {
     options.limits.tears = vec![Tear::Garbage];
     let open = |world: &CrashWorld| grub_env(world, Care::InOrder);
     let stock = board(Bootloader::Grub(grub().stock().flushing()), open);
-    stock.clone().check(&options).assert_violates("lost its environment");
-    stock.tolerating_lost_environments().check(&options).assert_holds();
+    stock.check(&options).assert_violates("lost its environment");
+    stock.tolerating_loss().check(&options).assert_holds();
     // Ours copies nothing that makes no sense, and reads the other copy.
     board(Bootloader::Grub(grub().flushing()), open).check(&options).assert_holds();
 }
@@ -440,16 +322,16 @@ fn a_torn_first_sector_can_cost_the_stock_grub_its_environment_and_not_ours() {
 fn without_a_flush_u_boot_can_lose_its_environment_and_nothing_worse() {
     let open = |world: &CrashWorld| u_boot_env(world, u_boot(), Care::InOrder);
     let board = board(Bootloader::UBoot(u_boot()), open);
-    board.clone().check(&Options::cuts(1)).assert_violates("lost its environment");
-    board.tolerating_lost_environments().check(&Options::cuts(2)).assert_holds();
+    board.check(&Options::cuts(1)).assert_violates("lost its environment");
+    board.tolerating_loss().check(&Options::cuts(2)).assert_holds();
 }
 
 /// Negative control: the bootloader fell back, the client believed it and began to overwrite the other slot.
 #[test]
 fn without_the_settle_flush_a_fallback_is_lost_after_the_client_believed_it() {
     let open = |world: &CrashWorld| u_boot_env(world, u_boot(), Care::NoSettleFlush);
-    let board = board(Bootloader::UBoot(u_boot()), open).tolerating_lost_environments();
-    board.check(&Options::cuts(1)).assert_violates("promised");
+    let board = board(Bootloader::UBoot(u_boot()), open).tolerating_loss();
+    assert_finds_both(&board.check(&keeping_all(Options::cuts(1))));
 }
 
 /// Negative control.
@@ -464,20 +346,16 @@ fn a_single_u_boot_environment_does_not_survive_a_power_cut() {
 #[test]
 fn a_u_boot_environment_that_is_not_synced_does_not_survive_a_power_cut() {
     let open = |world: &CrashWorld| u_boot_env(world, u_boot(), Care::NoSync);
-    board(Bootloader::UBoot(u_boot().flushing()), open)
-        .tolerating_lost_environments()
-        .check(&Options::cuts(1))
-        .assert_violates("promised");
+    let board = board(Bootloader::UBoot(u_boot().flushing()), open).tolerating_loss();
+    assert_finds_both(&board.check(&keeping_all(Options::cuts(1))));
 }
 
 /// Negative control.
 #[test]
 fn a_grub_environment_that_is_not_synced_does_not_survive_a_power_cut() {
     let open = |world: &CrashWorld| grub_env(world, Care::NoSync);
-    board(Bootloader::Grub(grub().flushing()), open)
-        .tolerating_lost_environments()
-        .check(&cuts_between_sectors(1))
-        .assert_violates("promised");
+    let board = board(Bootloader::Grub(grub().flushing()), open).tolerating_loss();
+    assert_finds_both(&board.check(&keeping_all(cuts_between_sectors(1))));
 }
 
 /// Negative control: GRUB cannot repair an empty file.
@@ -510,18 +388,18 @@ fn the_u_boot_codec_survives_two_power_cuts() {
 #[test]
 fn the_codecs_survive_a_power_cut_also_where_one_copy_was_lost_before() {
     for copy in ["env0", "env1"] {
-        let board = board(Bootloader::UBoot(u_boot().flushing()), production_u_boot).without(copy);
+        let board = board_without(copy, Bootloader::UBoot(u_boot().flushing()), production_u_boot);
         board.check(&Options::cuts(1)).assert_holds();
     }
     let mut options = Options::cuts(1);
     options.limits.tears = vec![Tear::Prefix(300)];
-    let board = board(Bootloader::Grub(grub().flushing()), production_grub).without("env2");
+    let board = board_without("env2", Bootloader::Grub(grub().flushing()), production_grub);
     board.check(&options).assert_holds();
 }
 
 #[test]
 fn the_u_boot_codec_keeps_what_was_promised_when_the_bootloader_does_not_flush() {
-    let board = board(Bootloader::UBoot(u_boot()), production_u_boot).tolerating_lost_environments();
+    let board = board(Bootloader::UBoot(u_boot()), production_u_boot).tolerating_loss();
     board.check(&Options::cuts(2)).assert_holds();
 }
 
@@ -534,12 +412,25 @@ fn the_grub_codec_survives_three_power_cuts_that_leave_sectors_whole() {
 
 #[test]
 fn the_grub_codec_keeps_what_was_promised_when_the_first_sector_is_torn() {
-    let board = board(Bootloader::Grub(grub().flushing()), production_grub).tolerating_lost_environments();
+    let board = board(Bootloader::Grub(grub().flushing()), production_grub).tolerating_loss();
     board.check(&Options::cuts(1)).assert_holds();
 }
 
 #[test]
 fn the_grub_codec_keeps_what_was_promised_when_the_bootloader_does_not_flush() {
-    let board = board(Bootloader::Grub(grub()), production_grub).tolerating_lost_environments();
+    let board = board(Bootloader::Grub(grub()), production_grub).tolerating_loss();
     board.check(&Options::cuts(1)).assert_holds();
+}
+
+#[test]
+fn one_shot_trials_survive_three_power_cuts_that_leave_sectors_whole() {
+    Suite::new(OneShot).check(&cuts_between_sectors(3)).assert_holds();
+}
+
+/// Negative control: one sector is all there is, and nothing can repair it.
+#[test]
+fn one_shot_trials_do_not_survive_a_torn_sector() {
+    let mut options = Options::cuts(1);
+    options.limits.tears = vec![Tear::Garbage];
+    Suite::new(OneShot).check(&options).assert_violates("lost its environment");
 }

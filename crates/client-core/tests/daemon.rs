@@ -11,14 +11,16 @@
 // Helpers outside of test functions: a failure in one is a failure of the test.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io::Cursor;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::machine::board::{Board, ClosedAtFirst, Restarting, WORLD, crash_point};
-use crate::machine::{IMAGE_BYTES, MACHINES, Machine, RECORD_BYTES, new_image, old_image, selected, version};
+use crate::machine::{
+    IMAGE_BYTES, MACHINES, Machine, RECORD_BYTES, new_image, old_image, plainly, selected, version,
+};
 use client_core::agent::{Agent, AgentSettings};
 use client_core::clock::{Waiter, Wake};
 use client_core::deploy::gates::{AlwaysOpen, Gate, Gatekeeper};
@@ -26,12 +28,13 @@ use client_core::deploy::record::Record;
 use client_core::install::NoModules;
 use client_core::schedule::Schedule;
 use client_core::server::{Api, DownloadSettings, Request, Response, Settings, Transport, TransportError};
-use client_core::slot::Slot;
+use client_core::slot::{Restart, Slot};
 use client_core::state_store::TwoCopyRecord;
 use testkit::artifacts;
 use testkit::bootloader::{Behaviour, Boot};
 use testkit::choice::so_many;
 use testkit::clock::VirtualClock;
+use testkit::conformance::boot::Booted;
 use testkit::device::{ScriptLog, slot_device};
 use testkit::enumerator::{After, Report, Scenario, explore};
 use testkit::server::TestCredentials;
@@ -91,7 +94,9 @@ struct Server {
 
 #[derive(Hash, Clone)]
 struct Facts {
-    running: Slot,
+    booted: Booted,
+    /// What the daemon asked the machine for; gone with the power.
+    restart: Restart,
     server: Server,
     boots: u32,
 }
@@ -206,22 +211,23 @@ fn daemon(
     artifact: &Arc<Vec<u8>>,
     facts: &mut Facts,
 ) -> bool {
-    let running = facts.running;
+    let booted = facts.booted;
+    let running = booted.slot;
     let server = Arc::new(Mutex::new(facts.server.clone()));
     WORLD.with(|current| current.borrow_mut().replace(world.clone()));
-    let _keep = Keep { facts, server: Arc::clone(&server) };
+    let keep = Keep { facts, server: Arc::clone(&server) };
     let on_new = version(world, running) == Some("new");
     let wire = || Wire { server: Arc::clone(&server), artifact: Arc::clone(artifact), ending, on_new };
     let time = VirtualClock::new(4);
     let clock = time.shared();
     let settings = Settings { servers: vec!["http://server".into()], ..Settings::default() };
     let api = Api::new(Box::new(wire()), Box::new(TestCredentials::default()), Arc::clone(&clock), settings);
-    let rebooted = Rc::new(Cell::new(false));
+    let (rebooted, with) = (Rc::new(Cell::new(false)), Rc::new(RefCell::new(Restart::Plain)));
     let mut waits = Waits { time, rebooted: Rc::clone(&rebooted), server: Arc::clone(&server), left: 40 };
     let mut host = Board {
         world: world.clone(),
         machine,
-        system: Restarting { running, rebooted: Rc::clone(&rebooted) },
+        system: Restarting { booted, rebooted: Rc::clone(&rebooted), with: Rc::clone(&with) },
         scripts: ScriptLog::default(),
         modules: Box::new(NoModules),
         gates: ending.gates(),
@@ -242,6 +248,7 @@ fn daemon(
         download: DownloadSettings::default(),
     };
     Agent::new(&mut host, api, clock, &mut waits, settings, schedule).run();
+    keep.facts.restart = with.take();
     rebooted.get()
 }
 
@@ -265,7 +272,7 @@ fn scenario(
         if let Some(device) = unsynced {
             world.suppress_sync(device, Suppressed::Every);
         }
-        Facts { running: start, server: Server::default(), boots: 0 }
+        Facts { booted: plainly(start), restart: Restart::Plain, server: Server::default(), boots: 0 }
     })
     .run(move |world, facts| {
         daemon(world, machine, ending, &artifact, facts);
@@ -277,7 +284,8 @@ fn scenario(
             return Err("the device restarts without end".into());
         }
         let mut broken = None;
-        let booted = machine.boot(world, &mut |slot| {
+        let restart = std::mem::take(&mut facts.restart);
+        let booted = machine.boot(world, &restart, &mut |slot| {
             if version(world, slot).is_none() {
                 broken = Some(slot);
             }
@@ -291,8 +299,8 @@ fn scenario(
             return Err(format!("slot {slot} was booted and holds neither the old image nor the new one"));
         }
         match booted {
-            Boot::Up { slot, .. } => {
-                facts.running = slot;
+            Boot::Up { slot, one_shot, .. } => {
+                facts.booted = Booted { slot, one_shot };
                 Ok(())
             }
             Boot::Stuck { slot, .. } => Err(format!("nothing comes up: slot {slot} is tried for ever")),
@@ -306,15 +314,15 @@ fn scenario(
             return Err(format!("the daemon does not ask again: {:?}", facts.server));
         }
         let runs =
-            version(world, facts.running).ok_or("what runs is neither the old image nor the new one")?;
+            version(world, facts.booted.slot).ok_or("what runs is neither the old image nor the new one")?;
         let mut store = TwoCopyRecord::open(world.open("record")).map_err(|error| error.to_string())?;
         let record = Record::load(&mut store).map_err(|error| error.to_string())?;
         if record.deployment.is_some() || record.unreported.is_some() {
             return Err(format!("the record is not settled: {record:?}"));
         }
         let (next, trial) = selected(world, machine)?;
-        if trial || next != facts.running {
-            return Err(format!("slot {next} is selected, trial {trial}, slot {} runs", facts.running));
+        if trial || next != facts.booted.slot {
+            return Err(format!("slot {next} is selected, trial {trial}, slot {} runs", facts.booted.slot));
         }
         if record.installed.name() != runs {
             return Err(format!("the record says {}, and {runs} runs", record.installed.name()));
@@ -339,7 +347,7 @@ fn scenario(
 
 fn run_all(cuts: u32, budget: u64) -> Vec<(String, Report)> {
     let mut reports = Vec::new();
-    for machine in MACHINES {
+    for machine in MACHINES.into_iter().chain([Machine::OneShot]) {
         for (start, ending) in Slot::BOTH.into_iter().zip([0, 1]).flat_map(|(start, half)| {
             // Each ending from one of the slots; which one is only a name.
             ENDINGS

@@ -19,7 +19,7 @@ use std::time::Duration;
 use client_core::agent::{Agent, AgentSettings, Event, Host};
 use client_core::artifact::write::ArtifactSpec;
 use client_core::artifact::{Limits, StateScript, Trust};
-use client_core::boot::{BootEnv, BootEnvError, Verdict};
+use client_core::boot::{Armable, BootControl, BootEnvError, BootError, BootState, Verdict};
 use client_core::clock::{Waiter, Wake};
 use client_core::deploy::gates::AlwaysOpen;
 use client_core::deploy::record::Record;
@@ -460,22 +460,34 @@ impl Slots for NoSlots {
     fn open(&mut self, slot: Slot) -> Result<Box<dyn BlockDevice + '_>, SlotError> {
         Err(SlotError::Missing { slot, path: String::new() })
     }
-    fn partition_number(&mut self, slot: Slot) -> Result<u32, SlotError> {
-        Err(SlotError::Missing { slot, path: String::new() })
+}
+
+struct NoBoot;
+
+impl NoBoot {
+    fn none<T>() -> Result<T, BootError> {
+        Err(BootEnvError::NoValidCopy { copies: Vec::new(), hint: None }.into())
     }
 }
 
-struct NoEnv;
-
-impl BootEnv for NoEnv {
-    fn read(&mut self, _: &[&str]) -> Result<Vec<Option<String>>, BootEnvError> {
-        Err(BootEnvError::NoValidCopy { copies: String::new() })
+impl BootControl for NoBoot {
+    fn check_configured(&mut self) -> Result<(), BootError> {
+        NoBoot::none()
     }
-    fn write(&mut self, _: &[(&str, &str)]) -> Result<(), BootEnvError> {
-        Err(BootEnvError::NoValidCopy { copies: String::new() })
+    fn state(&mut self) -> Result<BootState, BootError> {
+        NoBoot::none()
     }
-    fn check_write(&mut self, _: &[(&str, &str)]) -> Result<(), BootEnvError> {
-        Err(BootEnvError::NoValidCopy { copies: String::new() })
+    fn check_arm(&mut self, _: Slot) -> Result<(), BootError> {
+        NoBoot::none()
+    }
+    fn arm(&mut self, _: Armable) -> Result<(), BootError> {
+        NoBoot::none()
+    }
+    fn commit(&mut self, _: Slot) -> Result<(), BootError> {
+        NoBoot::none()
+    }
+    fn settle_on(&mut self, _: Slot) -> Result<(), BootError> {
+        NoBoot::none()
     }
     fn describe(&self) -> String {
         "none".into()
@@ -592,7 +604,7 @@ impl Host for Machine {
         work: &mut dyn FnMut(&mut Device<'_>),
     ) -> Result<(), String> {
         work(&mut Device {
-            boot_env: &mut NoEnv,
+            boot: &mut NoBoot,
             slots: &mut NoSlots,
             system: &KnownSystem { running: Slot::A, device_type: artifacts::DEVICE_TYPE.into() },
             modules: &mut OneModule::new(&self.plan),

@@ -15,20 +15,23 @@ use std::cell::RefCell;
 use std::io::Cursor;
 use std::rc::Rc;
 
-use crate::machine::{IMAGE_BYTES, MACHINES, Machine, RECORD_BYTES, new_image, old_image, selected, version};
+use crate::machine::{
+    IMAGE_BYTES, MACHINES, Machine, RECORD_BYTES, new_image, old_image, plainly, selected, version,
+};
 use client_core::artifact::{Limits, Trust};
-use client_core::boot::{BootEnv, BootEnvError};
+use client_core::boot::{BootEnv, BootEnvError, Variables};
 use client_core::deploy::gates::AlwaysOpen;
 use client_core::deploy::record::Record;
 use client_core::deploy::{
     self, DeployError, Device, NoReporter, Options as Order, Policy, Stage, Status, Summary,
 };
 use client_core::install::NoModules;
-use client_core::slot::Slot;
+use client_core::slot::{Restart, Slot};
 use client_core::state_store::{StateError, StateStore, TwoCopyRecord};
 use testkit::artifacts;
-use testkit::bootloader::{Behaviour, Boot};
+use testkit::bootloader::{Behaviour, Boot, TrybootModel};
 use testkit::choice::so_many;
+use testkit::conformance::boot::Booted;
 use testkit::device::{CrashSlots, KnownSystem, Notices, ScriptLog, slot_device};
 use testkit::enumerator::{After, Report, Scenario, explore};
 use testkit::storage::{CrashDevice, CrashWorld, Fault, Injection, Lasting, Operation, Suppressed};
@@ -103,13 +106,56 @@ impl Mistake {
 
 #[derive(Hash, Clone)]
 struct Facts {
-    running: Slot,
+    booted: Booted,
+    /// What the machine was asked for when it was restarted; gone with the power.
+    restart: Restart,
+    /// An installation was reported as done, and nothing has started its image since. Only of a bootloader that counts
+    /// nothing: others may have used a trial up before its image.
+    untried: bool,
+    /// Restarts into an image of which nothing was heard.
+    tries: u32,
     installs: u32,
     went_back: bool,
     /// The failure of the finishing command has been had.
     failed: bool,
     /// An installation was reported as done, and the device not started since.
     promised: bool,
+}
+
+/// Restarts into an image of which nothing is heard before a person gives up: one more than the power can take away.
+const TRIES: u32 = 3;
+
+impl Facts {
+    fn of_a_device_that_runs(slot: Slot) -> Facts {
+        Facts {
+            booted: plainly(slot),
+            restart: Restart::Plain,
+            untried: false,
+            tries: 0,
+            installs: 1,
+            went_back: false,
+            failed: false,
+            promised: false,
+        }
+    }
+
+    /// A person restarts the device after an installation, as its bootloader wants it.
+    fn restart_into_trial(&mut self, world: &CrashWorld, machine: Machine) {
+        if machine == Machine::OneShot {
+            self.untried = true;
+            world.crash_point("the restart");
+            self.restart = Restart::With { argument: TrybootModel::ARGUMENT.into() };
+        }
+    }
+}
+
+/// The slot that the next start is going to try.
+fn to_be_tried(world: &CrashWorld, machine: Machine, restart: &Restart) -> Result<Option<Slot>, String> {
+    let (next, trial) = selected(world, machine)?;
+    Ok(match restart {
+        Restart::Plain => trial.then_some(next),
+        Restart::With { .. } => Some(!next),
+    })
 }
 
 /// Carries out durable steps in order, or one of them too late.
@@ -133,8 +179,14 @@ struct SwappedEnv {
     steps: Rc<RefCell<Steps>>,
 }
 
+impl SwappedEnv {
+    fn around(inner: Box<dyn BootEnv>, steps: &Rc<RefCell<Steps>>) -> Box<dyn BootEnv> {
+        Box::new(SwappedEnv { inner: Rc::new(RefCell::new(inner)), steps: Rc::clone(steps) })
+    }
+}
+
 impl BootEnv for SwappedEnv {
-    fn read(&mut self, names: &[&str]) -> Result<Vec<Option<String>>, BootEnvError> {
+    fn read(&mut self, names: &[&str]) -> Result<Variables, BootEnvError> {
         self.inner.borrow_mut().read(names)
     }
 
@@ -202,21 +254,22 @@ fn release(steps: &Rc<RefCell<Steps>>) {
 fn client(
     world: &CrashWorld,
     machine: Machine,
-    running: Slot,
+    booted: Booted,
     late: Option<usize>,
     command: impl FnOnce(&mut Device<'_>) -> Result<Summary, DeployError>,
 ) -> Result<Summary, DeployError> {
+    let running = booted.slot;
     let steps = Rc::new(RefCell::new(Steps { late, ..Steps::default() }));
     let record = TwoCopyRecord::open(world.open("record"))
         .map_err(|error| DeployError::Record(client_core::deploy::record::RecordError::Store(error)))?;
     let mut state = SwappedStore { inner: Rc::new(RefCell::new(record)), steps: Rc::clone(&steps) };
-    let mut env = SwappedEnv { inner: Rc::new(RefCell::new(machine.env(world))), steps: Rc::clone(&steps) };
+    let mut boot = machine.control_through(world, booted, &|env| SwappedEnv::around(env, &steps));
     let mut slots = CrashSlots::new(world, running);
     let system = KnownSystem { running, device_type: artifacts::DEVICE_TYPE.into() };
     let mut scripts = ScriptLog::default();
     let mut notices = Notices::default();
     let result = command(&mut Device {
-        boot_env: &mut env,
+        boot: &mut *boot,
         slots: &mut slots,
         system: &system,
         modules: &mut NoModules,
@@ -233,15 +286,13 @@ fn client(
 fn install(
     world: &CrashWorld,
     machine: Machine,
-    running: Slot,
+    booted: Booted,
     late: Option<usize>,
     artifact: &Rc<Vec<u8>>,
 ) -> Result<Summary, DeployError> {
     let policy = Policy { trust: Trust::DangerUnsigned, limits: Limits::default() };
     let source = Cursor::new(artifact.to_vec());
-    client(world, machine, running, late, |device| {
-        deploy::install(device, source, &policy, &Order::default())
-    })
+    client(world, machine, booted, late, |device| deploy::install(device, source, &policy, &Order::default()))
 }
 
 /// What the record says is installed; `None` while a deployment is in progress.
@@ -278,18 +329,19 @@ fn scenario(machine: Machine, start: Slot, ending: Ending, mistake: Mistake) -> 
             }),
             Mistake::None | Mistake::Swap(..) | Mistake::Fails(..) => {}
         }
-        Facts { running: start, installs: 1, went_back: false, failed: false, promised: false }
+        Facts::of_a_device_that_runs(start)
     })
     .run(move |world, facts| {
         let injection = mistake.injection(Command::Install);
         let fails = injection.is_some();
         injection.into_iter().for_each(|injection| world.inject(injection));
-        let result = install(world, machine, facts.running, mistake.late(Command::Install), &for_run);
+        let result = install(world, machine, facts.booted, mistake.late(Command::Install), &for_run);
         world.heal();
         match result {
             // Whatever it said: the start after it finds out.
             _ if fails => Ok(()),
             Ok(summary) if summary.success => {
+                facts.restart_into_trial(world, machine);
                 facts.promised = true;
                 Ok(())
             }
@@ -303,14 +355,16 @@ fn scenario(machine: Machine, start: Slot, ending: Ending, mistake: Mistake) -> 
         }
     })
     .boot(move |world, facts| {
-        if std::mem::take(&mut facts.promised) && selected(world, machine)? != (target, true) {
+        let restart = std::mem::take(&mut facts.restart);
+        if std::mem::take(&mut facts.promised) && to_be_tried(world, machine, &restart)? != Some(target) {
             return Err("what was reported as installed is not going to be tried".into());
         }
         let mut broken = None;
-        let booted = machine.boot(world, &mut |slot| {
+        let booted = machine.boot(world, &restart, &mut |slot| {
             if version(world, slot).is_none() {
                 broken = Some(slot);
             }
+            facts.untried &= slot != target;
             let behaviour = match (slot == target, ending) {
                 (true, Ending::FallBack) => Behaviour::NeverUp,
                 (true, Ending::Commit | Ending::RollBack) | (false, _) => Behaviour::Good,
@@ -321,8 +375,8 @@ fn scenario(machine: Machine, start: Slot, ending: Ending, mistake: Mistake) -> 
             return Err(format!("slot {slot} was booted and holds neither the old image nor the new one"));
         }
         match booted {
-            Boot::Up { slot, .. } => {
-                facts.running = slot;
+            Boot::Up { slot, one_shot, .. } => {
+                facts.booted = Booted { slot, one_shot };
                 Ok(())
             }
             Boot::Stuck { slot, .. } => Err(format!(
@@ -332,19 +386,29 @@ fn scenario(machine: Machine, start: Slot, ending: Ending, mistake: Mistake) -> 
         }
     })
     .recover(move |world, facts| {
-        let running = facts.running;
+        let booted = facts.booted;
+        let running = booted.slot;
         let version_now =
             version(world, running).ok_or("what runs is neither the old image nor the new one")?;
         let late = mistake.late(Command::Finish);
         let injection = mistake.injection(Command::Finish).filter(|_| !facts.failed);
         let fails = injection.is_some();
         injection.into_iter().for_each(|injection| world.inject(injection));
-        // A person may order a roll-back as long as the trial runs.
-        let result = if ending == Ending::RollBack && running == target && !facts.went_back {
+        // A person may order a roll-back as long as the trial runs, and gives up what does not come up.
+        let gives_up = facts.tries > TRIES;
+        let goes_on =
+            || client(world, machine, booted, late, |device| deploy::resume(device, &Order::default()));
+        let result = if gives_up || (ending == Ending::RollBack && running == target && !facts.went_back) {
             facts.went_back = true;
-            client(world, machine, running, late, |device| deploy::roll_back(device, &Order::default()))
+            let back =
+                client(world, machine, booted, late, |device| deploy::roll_back(device, &Order::default()));
+            match back {
+                // Given up before a power cut: what is left is to wind it up.
+                Err(DeployError::CannotRollBackHere) if gives_up => goes_on(),
+                back => back,
+            }
         } else {
-            client(world, machine, running, late, |device| deploy::resume(device, &Order::default()))
+            goes_on()
         };
         if fails {
             // Whatever it said: the device is mended and started again.
@@ -357,9 +421,16 @@ fn scenario(machine: Machine, start: Slot, ending: Ending, mistake: Mistake) -> 
             Err(error) => return Err(format!("the deployment cannot be resumed: {error}")),
             Ok(summary) => Some(summary.status),
         };
+        if facts.untried && !gives_up && progress != Some(Status::Installed) {
+            return Err("an installation was given up before it was tried".into());
+        }
         let (next, trial) = selected(world, machine)?;
         match progress {
-            Some(Status::Installed) => return Ok(After::Reboot),
+            Some(Status::Installed) => {
+                facts.tries += 1;
+                facts.restart_into_trial(world, machine);
+                return Ok(After::Reboot);
+            }
             Some(Status::Inconsistent) => return Err("the device was called inconsistent".into()),
             _ => {}
         }
@@ -394,16 +465,20 @@ fn scenario(machine: Machine, start: Slot, ending: Ending, mistake: Mistake) -> 
             return Err("three installations were lost".into());
         }
         facts.installs += 1;
-        match install(world, machine, running, None, &for_recovery) {
-            Ok(summary) if summary.success => Ok(After::Reboot),
+        facts.tries = 0;
+        match install(world, machine, booted, None, &for_recovery) {
+            Ok(summary) if summary.success => {
+                facts.restart_into_trial(world, machine);
+                Ok(After::Reboot)
+            }
             Ok(summary) => Err(format!("the installation cannot be repeated: {:?}", summary.error)),
             Err(error) => Err(format!("the installation cannot be repeated: {error}")),
         }
     })
     .check(move |world, facts| {
         let (next, trial) = selected(world, machine)?;
-        if trial || next != facts.running {
-            return Err(format!("slot {next} is selected, trial {trial}, slot {} runs", facts.running));
+        if trial || next != facts.booted.slot {
+            return Err(format!("slot {next} is selected, trial {trial}, slot {} runs", facts.booted.slot));
         }
         Ok(())
     })
@@ -412,7 +487,9 @@ fn scenario(machine: Machine, start: Slot, ending: Ending, mistake: Mistake) -> 
 
 fn run_all(cuts: u32, budget: u64, mistake: Mistake, endings: &[Ending]) -> Vec<(String, Report)> {
     let mut reports = Vec::new();
-    for machine in MACHINES.into_iter().chain([Machine::UBootStockCached, Machine::GrubStockCached]) {
+    for machine in
+        MACHINES.into_iter().chain([Machine::UBootStockCached, Machine::GrubStockCached, Machine::OneShot])
+    {
         for start in Slot::BOTH {
             for ending in endings {
                 let scenario = scenario(machine, start, *ending, mistake);

@@ -16,13 +16,15 @@ use std::io::Cursor;
 use std::rc::Rc;
 
 use crate::machine::board::Restarting;
-use crate::machine::{IMAGE_BYTES, MACHINES, Machine, RECORD_BYTES, new_image, old_image, selected, version};
+use crate::machine::{
+    IMAGE_BYTES, MACHINES, Machine, RECORD_BYTES, new_image, old_image, plainly, selected, version,
+};
 use client_core::artifact::{Limits, Trust};
 use client_core::deploy::gates::AlwaysOpen;
 use client_core::deploy::record::Record;
 use client_core::deploy::{self, Device, NoReporter, Options as Order, Policy, Stage, Status};
 use client_core::install::NoModules;
-use client_core::slot::Slot;
+use client_core::slot::{Restart, Slot};
 use client_core::state_store::{StateStore, TwoCopyRecord};
 use client_core::storage::BlockDevice;
 use testkit::artifacts;
@@ -89,9 +91,9 @@ fn client<T>(
     work: impl FnOnce(&mut Device<'_>) -> T,
 ) -> T {
     work(&mut Device {
-        boot_env: &mut *machine.env(world),
+        boot: &mut *machine.control(world, plainly(running)),
         slots: &mut CrashSlots::new(world, running),
-        system: &Restarting { running, rebooted: Rc::new(Cell::new(false)) },
+        system: &Restarting::new(running, Rc::new(Cell::new(false))),
         modules: &mut NoModules,
         state: &mut open_record(world),
         scripts: &mut ScriptLog::default(),
@@ -116,7 +118,7 @@ fn install(world: &CrashWorld, machine: Machine, running: Slot, artifact: &[u8])
 /// A whole update: installed, started and committed. The slot that runs.
 fn update(world: &CrashWorld, machine: Machine, running: Slot, artifact: &[u8]) -> Slot {
     install(world, machine, running, artifact).unwrap();
-    let booted = machine.boot(world, &mut |_| { Behaviour::Good }.start());
+    let booted = machine.boot(world, &Restart::Plain, &mut |_| { Behaviour::Good }.start());
     assert!(matches!(booted, Boot::Up { slot, .. } if slot != running));
     let committed = client(world, machine, !running, |device| deploy::commit(device, &Order::default()));
     assert!(committed.unwrap().success);
@@ -165,7 +167,7 @@ fn scenario(
         }
     })
     .boot(move |world, facts| {
-        let booted = machine.boot(world, &mut |slot| {
+        let booted = machine.boot(world, &Restart::Plain, &mut |slot| {
             let dead = (slot, ending) == (Slot::B, Ending::FallBack);
             { if dead { Behaviour::NeverUp } else { Behaviour::Good } }.start()
         });

@@ -183,7 +183,7 @@ fn daemon(world: &CrashWorld, case: &Case, facts: &mut Facts) -> bool {
     let mut host = Board {
         world: world.clone(),
         machine: Machine::UBoot,
-        system: Restarting { running: Slot::A, rebooted: Rc::clone(&rebooted) },
+        system: Restarting::new(Slot::A, Rc::clone(&rebooted)),
         scripts: ScriptLog::default(),
         modules: Box::new(Handlers { world: world.clone(), kind: case.kind, facts: shared, restart }),
         gates: Box::new(AlwaysOpen),

@@ -10,12 +10,13 @@ use std::time::Duration;
 
 use crate::config::{Bootloader, Config, ConfigError, Source};
 use client_core::artifact::{KeyError, Limits, Trust, VerifyKeys};
-use client_core::boot::{BootEnv, BootEnvError};
+use client_core::boot::mender_vars::MenderVars;
+use client_core::boot::{BootEnv, BootEnvError, Variables};
 use client_core::clock::Clock;
 use client_core::deploy::Policy;
 use client_core::deploy::record::{Record, RecordError};
 use client_core::server::DownloadSettings;
-use client_core::slot::{Slot, SlotError, System};
+use client_core::slot::{Restart, Slot, SlotError, System};
 use client_core::state_store::{StateError, TwoCopyRecord};
 use linux::atomic_file;
 use linux::block_device::FileDevice;
@@ -546,8 +547,8 @@ impl Setup {
         })
     }
 
-    /// The boot environment, opened when it is first used: not every command needs one.
-    pub fn boot_env(&self) -> LazyBootEnv {
+    /// What boots next. The boot environment is opened when it is first used: not every command needs one.
+    pub fn boot(&self) -> MenderVars<LazyBootEnv, SlotPaths> {
         let choice = match self.config.bootloader {
             Bootloader::Auto => boot_env::Bootloader::Auto,
             Bootloader::UBoot => boot_env::Bootloader::UBoot,
@@ -556,7 +557,7 @@ impl Setup {
         let mut paths = BootEnvPaths::default();
         paths.fw_env_config = PathBuf::from(&self.config.fw_env_config);
         paths.grub_env_dir = self.config.grub_env_dir.clone().map(PathBuf::from);
-        LazyBootEnv { choice, paths, open: None }
+        MenderVars::new(LazyBootEnv { choice, paths, open: None }, self.slot_paths())
     }
 
     /// The bootstrap artifact, if there is one.
@@ -599,9 +600,9 @@ impl System for DeviceSystem {
     }
 
     /// On a virtual device somebody else plays the restart: the machine that it is a folder of has other things to do.
-    fn reboot(&self) -> Result<(), SlotError> {
+    fn reboot(&self, restart: &Restart) -> Result<(), SlotError> {
         if self.restarts {
-            return self.linux.reboot();
+            return self.linux.reboot(restart);
         }
         log::warn!(
             "a restart is due and none is made: the slots are plain files; end this process, boot the other slot and \
@@ -620,20 +621,20 @@ pub struct LazyBootEnv {
 
 impl LazyBootEnv {
     fn get(&mut self) -> Result<&mut dyn BootEnv, BootEnvError> {
-        if self.open.is_none() {
-            let env = linux::boot_env::open(self.choice, &self.paths)?;
-            log::debug!("using the {}", env.describe());
-            self.open = Some(env);
-        }
-        match &mut self.open {
-            Some(env) => Ok(&mut **env),
-            None => Err(BootEnvError::NoValidCopy { copies: "none was opened".into() }),
-        }
+        let env = match self.open.take() {
+            Some(env) => env,
+            None => {
+                let env = linux::boot_env::open(self.choice, &self.paths)?;
+                log::debug!("using the {}", env.describe());
+                env
+            }
+        };
+        Ok(&mut **self.open.insert(env))
     }
 }
 
 impl BootEnv for LazyBootEnv {
-    fn read(&mut self, names: &[&str]) -> Result<Vec<Option<String>>, BootEnvError> {
+    fn read(&mut self, names: &[&str]) -> Result<Variables, BootEnvError> {
         self.get()?.read(names)
     }
 

@@ -17,7 +17,7 @@ use bootloader_grub::env::LOCK_SUM_BYTES;
 use bootloader_grub::{GrubCopy, GrubEnv, directory};
 use bootloader_uboot::config::MAX_CONFIG_BYTES;
 use bootloader_uboot::{CopyConfig, FwEnvConfig, UBootEnv};
-use client_core::boot::{BootEnv, BootEnvError};
+use client_core::boot::{BootEnv, BootEnvError, Variables};
 use client_core::storage::BlockDevice;
 use log::{debug, info, warn};
 
@@ -264,7 +264,7 @@ impl BlockDevice for Lost {
 }
 
 impl BootEnv for LockedUBoot {
-    fn read(&mut self, names: &[&str]) -> Result<Vec<Option<String>>, BootEnvError> {
+    fn read(&mut self, names: &[&str]) -> Result<Variables, BootEnvError> {
         let _held = self.lock.acquire()?;
         self.open_devices(Access::Read)?.read(names)
     }
@@ -425,7 +425,7 @@ impl LockedGrub {
             let path = self.directory.join(copy).join(file);
             block_device::open(&path, access).map_err(|source| io_error("open", &path, source))
         };
-        let open_copy = |copy: &str| {
+        let open_copy = |copy: &str| -> Result<_, BootEnvError> {
             let lock_sum = match open(copy, LOCK_SUM) {
                 Ok(sum) => Some(sum),
                 Err(error) => {
@@ -471,7 +471,7 @@ impl LockedGrub {
 }
 
 impl BootEnv for LockedGrub {
-    fn read(&mut self, names: &[&str]) -> Result<Vec<Option<String>>, BootEnvError> {
+    fn read(&mut self, names: &[&str]) -> Result<Variables, BootEnvError> {
         let _held = self.lock.acquire()?;
         self.open_files()?.read(names)
     }
@@ -667,7 +667,7 @@ mod tests {
     fn check_writes(bootloader: Bootloader, paths: &BootEnvPaths) {
         let mut env = open(bootloader, paths).unwrap();
         env.write(&[("upgrade_available", "1")]).unwrap();
-        assert_eq!(env.read(&["upgrade_available"]).unwrap(), [Some("1".to_string())]);
+        assert_eq!(env.read(&["upgrade_available"]).unwrap().get("upgrade_available"), Some("1"));
     }
 
     fn check_error(bootloader: Bootloader, paths: &BootEnvPaths, expected: &str) {
@@ -803,7 +803,7 @@ mod tests {
                     damage(&folder.path("grub").join(copy).join(file));
                 }
                 let mut env = open(Bootloader::Grub, &folder.paths()).unwrap();
-                assert_eq!(env.read(&["mender_boot_part"]).unwrap(), [Some("2".to_string())]);
+                assert_eq!(env.read(&["mender_boot_part"]).unwrap().get("mender_boot_part"), Some("2"));
                 let [one, two] =
                     COPIES.map(|copy| fs::read(folder.path("grub").join(copy).join(ENV)).unwrap());
                 assert_eq!(one, two);
@@ -829,7 +829,7 @@ mod tests {
                 damage(&folder.path(lost));
                 let before = fs::read(folder.path(lost)).ok();
                 let mut env = open(Bootloader::UBoot, &folder.paths()).unwrap();
-                assert_eq!(env.read(&["kept"]).unwrap(), [Some("by all means".to_string())]);
+                assert_eq!(env.read(&["kept"]).unwrap().get("kept"), Some("by all means"));
                 // Reading writes nothing.
                 assert_eq!(fs::read(folder.path(lost)).ok(), before);
                 check_writes(Bootloader::UBoot, &folder.paths());
@@ -838,7 +838,8 @@ mod tests {
                 let other = if lost == "env0" { "env1" } else { "env0" };
                 fs::write(folder.path(other), vec![0; SIZE]).unwrap();
                 let read = env.read(&["kept", "upgrade_available"]).unwrap();
-                assert_eq!(read, [Some("by all means".to_string()), Some("1".to_string())]);
+                let found = (read.get("kept"), read.get("upgrade_available"));
+                assert_eq!(found, (Some("by all means"), Some("1")));
             }
         }
     }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Once;
 use std::time::Duration;
 
+use client_core::boot::mender_vars::PartitionNumbers;
 use client_core::slot::{Slot, SlotError, Slots};
 use client_core::storage::BlockDevice;
 
@@ -160,10 +161,12 @@ impl Slots for LinuxSlots {
             source,
         })
     }
+}
 
-    fn partition_number(&mut self, slot: Slot) -> Result<u32, SlotError> {
-        let configured = absolute(self.paths.configured(slot)?);
-        let resolved = self.paths.resolved(slot)?;
+impl PartitionNumbers for SlotPaths {
+    fn number(&mut self, slot: Slot) -> Result<u32, SlotError> {
+        let configured = absolute(self.configured(slot)?);
+        let resolved = self.resolved(slot)?;
         let partition = mounts::partition_number(&resolved, &Places::default());
         number_of(&configured, &resolved, partition).ok_or_else(|| {
             let path = if configured == resolved {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use client_core::slot::{Slot, SlotError, System};
+use client_core::slot::{Restart, Slot, SlotError, System};
 
 use crate::explain;
 use crate::process_group::{Ended, ProcessGroup};
@@ -43,11 +43,19 @@ impl System for LinuxSystem {
         parse_device_type(&content).map_err(|reason| wrong(reason.to_owned()))
     }
 
-    fn reboot(&self) -> Result<(), SlotError> {
+    fn reboot(&self, restart: &Restart) -> Result<(), SlotError> {
         let io_error = |source| SlotError::Io { doing: "run", path: self.reboot_command.clone(), source };
         let mut words = self.reboot_command.split_whitespace();
         let program = words.next().ok_or_else(|| io_error(std::io::ErrorKind::InvalidInput.into()))?;
-        let mut group = ProcessGroup::spawn(Command::new(program).args(words)).map_err(io_error)?;
+        let mut command = Command::new(program);
+        command.args(words);
+        match restart {
+            Restart::Plain => {}
+            Restart::With { argument } => {
+                command.arg(argument);
+            }
+        }
+        let mut group = ProcessGroup::spawn(&mut command).map_err(io_error)?;
         match group.wait(REBOOT_COMMAND, None).map_err(io_error)? {
             Ended::Exited(status) if status.success() => {
                 group.spare_the_rest();
@@ -95,5 +103,16 @@ mod tests {
         check("device_type=a\nb=c\n", Err("more than one line"));
         check("DEVICE_TYPE=a", Err("the line does not begin with device_type="));
         check("device_type=", Err("the value is empty"));
+    }
+
+    #[test]
+    fn what_the_bootloader_asks_for_is_one_argument_of_the_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let script = folder.path().join("reboot");
+        std::fs::write(&script, r#"test "$#,$1" = "1,0 tryboot""#).unwrap();
+        let command = format!("sh {}", script.display());
+        let system = LinuxSystem::new(SlotPaths::default(), PathBuf::new(), command);
+        assert!(system.reboot(&Restart::With { argument: "0 tryboot".into() }).is_ok());
+        assert!(system.reboot(&Restart::Plain).is_err());
     }
 }

@@ -4,7 +4,7 @@ use client_core::artifact::StateScript;
 use client_core::deploy::scripts::{OnScriptFailure, ScriptError, ScriptPoint, ScriptRunner};
 use client_core::deploy::{Notice, Observer};
 use client_core::install::Progress;
-use client_core::slot::{Slot, SlotError, Slots, System};
+use client_core::slot::{Restart, Slot, SlotError, Slots, System};
 use client_core::storage::BlockDevice;
 
 use crate::storage::CrashWorld;
@@ -17,8 +17,7 @@ pub fn slot_device(slot: Slot) -> &'static str {
     }
 }
 
-/// Two slots on the crash devices `slot-a` and `slot-b`, with the partition numbers 2 and 3. Refuses to open the
-/// running one.
+/// Two slots on the crash devices `slot-a` and `slot-b`. Refuses to open the running one.
 pub struct CrashSlots {
     world: CrashWorld,
     running: Slot,
@@ -37,13 +36,6 @@ impl Slots for CrashSlots {
             return Err(SlotError::Running { slot, path: slot_device(slot).into() });
         }
         Ok(Box::new(self.world.open(slot_device(slot))))
-    }
-
-    fn partition_number(&mut self, slot: Slot) -> Result<u32, SlotError> {
-        Ok(match slot {
-            Slot::A => 2,
-            Slot::B => 3,
-        })
     }
 }
 
@@ -64,7 +56,7 @@ impl System for KnownSystem {
         Ok(self.device_type.clone())
     }
 
-    fn reboot(&self) -> Result<(), SlotError> {
+    fn reboot(&self, _: &Restart) -> Result<(), SlotError> {
         Ok(())
     }
 }

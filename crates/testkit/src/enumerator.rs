@@ -348,6 +348,18 @@ fn explore_from<F>(
 }
 
 impl Report {
+    /// Both together, of two scenarios.
+    pub fn add(&mut self, other: Report) {
+        self.crash_points += other.crash_points;
+        self.states += other.states;
+        self.folded += other.folded;
+        self.cases += other.cases;
+        self.random_cases += other.random_cases;
+        self.exhausted &= other.exhausted;
+        self.violation_count += other.violation_count;
+        self.violations.extend(other.violations);
+    }
+
     /// Writes down what came of a case.
     fn note<F>(
         &mut self,

@@ -6,7 +6,8 @@
 //! | [`choice`] | walks through everything that may happen; every case has a replay id |
 //! | [`storage`] | block devices with live and durable content, power cuts, faults |
 //! | [`files`] | a file system that loses power |
-//! | [`bootloader`] | what U-Boot and GRUB do with the boot environment |
+//! | [`bootloader`] | what U-Boot, GRUB and a bootloader with one-shot trials do |
+//! | [`conformance`] | suites that any implementation of a seam can be put through |
 //! | [`clock`] | time that passes only when somebody waits |
 //! | [`transport`] | answers to requests from a script, with faults on the way |
 //! | [`server`] | a Mender-compatible server in memory |
@@ -86,6 +87,7 @@ pub mod artifacts;
 pub mod bootloader;
 pub mod choice;
 pub mod clock;
+pub mod conformance;
 pub mod device;
 pub mod enumerator;
 pub mod files;

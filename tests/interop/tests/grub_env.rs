@@ -49,7 +49,7 @@ impl Bench {
     }
 
     fn we_read(&self, name: &str) -> Option<String> {
-        self.ours().read(&[name]).unwrap().remove(0)
+        self.ours().read(&[name]).unwrap().get(name).map(str::to_owned)
     }
 
     /// The steps of the stock tool, without its repair.

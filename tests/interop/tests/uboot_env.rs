@@ -55,7 +55,7 @@ impl Bench {
     }
 
     fn we_read(&self, name: &str) -> Option<String> {
-        self.ours().read(&[name]).unwrap().remove(0)
+        self.ours().read(&[name]).unwrap().get(name).map(str::to_owned)
     }
 
     fn tool_output(&self) -> Output {

@@ -129,7 +129,7 @@ const MODULES: &[(&str, &[&str])] = &[
     ("slot", &["storage"]),
     ("state_store", &["storage"]),
     ("provides", &[]),
-    ("boot", &["slot"]),
+    ("boot", &["slot", "storage"]),
     ("install", &["boot", "slot", "storage"]),
     ("deploy", &["boot", "install", "provides", "server", "slot", "state_store", "storage"]),
     ("agent", &["clock", "deploy", "schedule", "server"]),

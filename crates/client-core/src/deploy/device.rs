@@ -3,15 +3,15 @@
 use super::gates::Gatekeeper;
 use super::report::{Observer, Reporter};
 use super::scripts::ScriptRunner;
-use crate::boot::BootEnv;
+use crate::boot::BootControl;
 use crate::install::Modules;
 use crate::slot::{Slots, System};
 use crate::state_store::StateStore;
 
 /// Everything a deployment needs of the world.
 pub struct Device<'a> {
-    /// The variables shared with the bootloader.
-    pub boot_env: &'a mut dyn BootEnv,
+    /// What boots next.
+    pub boot: &'a mut dyn BootControl,
     /// The two root file system partitions.
     pub slots: &'a mut dyn Slots,
     /// What the operating system knows.

@@ -23,14 +23,14 @@ use super::report::{DeployError, Held, Notice, Observer, Report, Reported, Repor
 use super::scripts::{OnScriptFailure, ScriptPoint, ScriptRunner};
 use super::stage::{self, Conduct, Importance, Outcome, Resume, Stage};
 use crate::artifact::{self, Artifact, Header, Limits, PayloadReader, Trust, VerifyKeys};
-use crate::boot::{BootControl, BootEnv, BootError, Partitions, Verdict};
+use crate::boot::{self, BootControl, BootError, Verdict};
 use crate::install::{
     Arriving, Current, InstallError, MissingHandler, Modules, PayloadHandler, ROOTFS_IMAGE, RebootNeed,
     RootfsImage, WrittenImage,
 };
 use crate::provides::{Provides, UNKNOWN_ARTIFACT};
 use crate::server::{Download, ServerError};
-use crate::slot::{Slot, SlotError, Slots, System};
+use crate::slot::{Restart, SlotError, Slots, System};
 use crate::state_store::StateStore;
 
 /// What is trusted, and how much is taken from outside.
@@ -182,25 +182,20 @@ pub fn load(device: &mut Device<'_>) -> Result<Record, RecordError> {
 
 /// Whether no trial is open and the slot that runs is the one that boots next.
 fn is_settled(device: &mut Device<'_>) -> Result<bool, InstallError> {
-    let mut number = |slot| device.slots.partition_number(slot);
-    let partitions = match (number(Slot::A), number(Slot::B)) {
-        (Ok(a), Ok(b)) => Partitions::new(a, b)?,
+    match device.boot.check_configured() {
+        Ok(()) => {}
         // A device without slots has no trials.
-        (Err(SlotError::NotConfigured { .. }), _) | (_, Err(SlotError::NotConfigured { .. })) => {
-            return Ok(true);
-        }
-        (Err(error), _) | (_, Err(error)) => return Err(error.into()),
-    };
+        Err(BootError::Slot(SlotError::NotConfigured { .. })) => return Ok(true),
+        Err(error) => return Err(error.into()),
+    }
     let running = device.system.running_slot()?;
-    match BootControl::new(device.boot_env, partitions).settled(running) {
+    match boot::check_settled(device.boot, running) {
         Ok(()) => Ok(true),
         Err(BootError::OpenTrial { .. } | BootError::Disagrees { .. }) => Ok(false),
         Err(
             error @ (BootError::Env(_)
-            | BootError::SameNumber { .. }
-            | BootError::NotSet { .. }
-            | BootError::BadValue { .. }
-            | BootError::CanaryMissing { .. }
+            | BootError::Vars(_)
+            | BootError::Slot(_)
             | BootError::CannotBeArmed { .. }
             | BootError::NotOnTrial { .. }),
         ) => Err(error.into()),
@@ -566,7 +561,7 @@ enum Command {
 /// One deployment while a process works on it.
 struct Run<'r> {
     /// What the handler is made of, until it is.
-    boot: Option<(&'r mut dyn BootEnv, &'r mut dyn Slots)>,
+    boot: Option<(&'r mut dyn BootControl, &'r mut dyn Slots)>,
     modules: Option<&'r mut dyn Modules>,
     handler: Option<Box<dyn PayloadHandler + 'r>>,
     /// The handler was called, now or by an earlier process: it may have left something behind.
@@ -608,7 +603,7 @@ impl<'r> Run<'r> {
         options: &'r Options,
     ) -> Run<'r> {
         Run {
-            boot: Some((device.boot_env, device.slots)),
+            boot: Some((device.boot, device.slots)),
             modules: Some(device.modules),
             handler: None,
             begun: false,
@@ -646,8 +641,8 @@ impl<'r> Run<'r> {
         let handler: Box<dyn PayloadHandler + 'r> = if self.deployment.external {
             modules.open(&payload_type)?
         } else {
-            let (boot_env, slots) = self.boot.take().ok_or_else(unknown)?;
-            Box::new(RootfsImage::new(boot_env, slots, self.system)?)
+            let (boot, slots) = self.boot.take().ok_or_else(unknown)?;
+            Box::new(RootfsImage::new(boot, slots, self.system)?)
         };
         self.handler = Some(handler);
         Ok(())
@@ -655,8 +650,8 @@ impl<'r> Run<'r> {
 
     /// The built-in handler for an image that an earlier deployment wrote, after it was read again.
     fn open_written(&mut self, image: WrittenImage) -> Result<(), InstallError> {
-        let (boot_env, slots) = self.boot.take().ok_or(InstallError::NothingWritten)?;
-        let mut handler = RootfsImage::new(boot_env, slots, self.system)?;
+        let (boot, slots) = self.boot.take().ok_or(InstallError::NothingWritten)?;
+        let mut handler = RootfsImage::new(boot, slots, self.system)?;
         handler.recognize(image, &mut self.observer)?;
         self.handler = Some(Box::new(handler));
         self.begun = true;
@@ -686,8 +681,8 @@ impl<'r> Run<'r> {
         let mut handler: Box<dyn PayloadHandler + 'r> = match (module, self.boot.take()) {
             (Some(module), _) => module,
             // Also where a module began and the new system has none: the boot environment knows enough.
-            (None, Some((boot_env, slots))) if payload_type == ROOTFS_IMAGE => {
-                Box::new(RootfsImage::new(boot_env, slots, self.system)?)
+            (None, Some((boot, slots))) if payload_type == ROOTFS_IMAGE => {
+                Box::new(RootfsImage::new(boot, slots, self.system)?)
             }
             (None, _) => Box::new(missing()),
         };
@@ -749,7 +744,7 @@ impl<'r> Run<'r> {
         self.drive(Stage::Cleanup, None);
         if new_software_runs && self.conduct == Conduct::Unattended && !self.save_failed {
             // The record is settled; what runs is still what was given up.
-            match self.system.reboot() {
+            match self.system.reboot(&Restart::Plain) {
                 Ok(()) => self.rebooting = true,
                 Err(error) => log::error!("cannot restart into the old software: {error}"),
             }
@@ -1065,7 +1060,8 @@ impl<'r> Run<'r> {
                 if self.deployment.reboots_itself {
                     self.handler()?.reboot()?;
                 } else {
-                    self.system.reboot()?;
+                    let restart = self.handler()?.restart()?;
+                    self.system.reboot(&restart)?;
                     self.rebooting = true;
                 }
                 Ok(Outcome::Done)
@@ -1201,7 +1197,7 @@ impl<'r> Run<'r> {
         let begun = if self.deployment.reboots_itself {
             self.handler().and_then(|handler| handler.reboot_back())
         } else {
-            self.system.reboot().map(|()| self.rebooting = true).map_err(InstallError::from)
+            self.system.reboot(&Restart::Plain).map(|()| self.rebooting = true).map_err(InstallError::from)
         };
         // Whether the old software is back is for the next stage to see.
         begun.map_or_else(

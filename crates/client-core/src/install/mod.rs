@@ -19,7 +19,8 @@ pub use single_file::{BUILT_IN, SingleFile};
 pub use slot_writer::{SlotWriter, WriteStatistics, Written, WrittenImage};
 
 use crate::artifact::{Header, PayloadReader};
-use crate::boot::{BootControl, BootError, Verdict};
+use crate::boot::{Armable, BootControl, BootError, Verdict};
+use crate::slot::Restart;
 
 /// Payload types of the built-in handlers.
 pub use crate::artifact::write::{DIRECTORY, ROOTFS_IMAGE, SINGLE_FILE};
@@ -28,9 +29,17 @@ pub use crate::artifact::write::{DIRECTORY, ROOTFS_IMAGE, SINGLE_FILE};
 /// [`Written`] comes only from a slot whose content was read back and had the expected digest.
 ///
 /// # Errors
-/// When the boot environment cannot be written.
-pub fn arm(boot: &mut BootControl<'_>, written: &Written) -> Result<(), BootError> {
-    boot.arm(written.slot())
+/// When the bootloader cannot be told.
+pub fn arm(boot: &mut dyn BootControl, written: &Written) -> Result<(), BootError> {
+    boot.arm(Armable::proved(written.slot()))
+}
+
+/// How to restart the device into a slot that was written, verified and armed, where the arming rides on the restart.
+///
+/// # Errors
+/// When the bootloader cannot be told.
+pub fn restart_with(boot: &mut dyn BootControl, written: &Written) -> Result<Restart, BootError> {
+    boot.restart_with(Armable::proved(written.slot()))
 }
 
 /// Whether the payload becomes active only with a restart of the device.
@@ -114,6 +123,15 @@ pub trait PayloadHandler {
     /// # Errors
     /// When the restart could not be begun.
     fn reboot(&mut self) -> Result<(), InstallError>;
+
+    /// How the device is to be restarted into the new software, where the client restarts it
+    /// ([`RebootNeed::Automatic`]). May be asked by a later process than the one that installed.
+    ///
+    /// # Errors
+    /// When the restart would not lead into the new software.
+    fn restart(&mut self) -> Result<Restart, InstallError> {
+        Ok(Restart::Plain)
+    }
 
     /// Whether the new software runs. Called after the restart, perhaps in a new process.
     ///

@@ -3,31 +3,31 @@
 use super::{
     Arriving, InstallError, PayloadHandler, Progress, RebootNeed, SlotWriter, Written, WrittenImage,
 };
-use crate::boot::{BootControl, BootEnv, Partitions, Verdict, verdict};
-use crate::slot::{Slot, Slots, System};
+use crate::boot::{self, Arming, BootControl, Intent, Verdict, verdict};
+use crate::slot::{Restart, Slot, Slots, System};
 
 /// Installs root file system images on a device with two slots.
 pub struct RootfsImage<'a> {
-    boot: BootControl<'a>,
+    boot: &'a mut dyn BootControl,
     slots: &'a mut dyn Slots,
     system: &'a dyn System,
     image: Option<WrittenImage>,
     written: Option<Written>,
+    intent: Intent,
 }
 
 impl<'a> RootfsImage<'a> {
     /// A handler that has written nothing yet.
     ///
     /// # Errors
-    /// When the slots are not configured, or have one number.
+    /// When the device is not set up to boot from two slots.
     pub fn new(
-        boot_env: &'a mut dyn BootEnv,
+        boot: &'a mut dyn BootControl,
         slots: &'a mut dyn Slots,
         system: &'a dyn System,
     ) -> Result<RootfsImage<'a>, InstallError> {
-        let partitions = Partitions::new(slots.partition_number(Slot::A)?, slots.partition_number(Slot::B)?)?;
-        let boot = BootControl::new(boot_env, partitions);
-        Ok(RootfsImage { boot, slots, system, image: None, written: None })
+        boot.check_configured()?;
+        Ok(RootfsImage { boot, slots, system, image: None, written: None, intent: Intent::Try })
     }
 
     /// Takes an image that an earlier deployment wrote and committed for the one to install, once it was read back and
@@ -40,7 +40,7 @@ impl<'a> RootfsImage<'a> {
         image: WrittenImage,
         progress: &mut dyn Progress,
     ) -> Result<(), InstallError> {
-        self.boot.settled(self.system.running_slot()?)?;
+        boot::check_settled(self.boot, self.system.running_slot()?)?;
         let mut device = self.slots.open(image.slot)?;
         let written = Written::verify(&mut *device, image, progress)?;
         self.image = Some(written.image().clone());
@@ -62,13 +62,13 @@ impl PayloadHandler for RootfsImage<'_> {
         let payload = &mut *arriving.payload;
         let running = self.system.running_slot()?;
         // The other slot may be overwritten only while nothing points at it, durably.
-        self.boot.settled(running)?;
+        boot::check_settled(self.boot, running)?;
         let target = !running;
         // An update that can never be tried is not worth a byte.
-        self.boot.can_arm(target)?;
+        self.boot.check_arm(target)?;
         let mut device = self.slots.open(target)?;
         // Once more, now that the slot is ours: another process may have armed it while we waited for it.
-        self.boot.settled(running)?;
+        boot::check_settled(self.boot, running)?;
         let Some(mut file) = payload.next_file()? else {
             return Err(InstallError::FileCount { found: "none" });
         };
@@ -97,17 +97,11 @@ impl PayloadHandler for RootfsImage<'_> {
 
     fn install(&mut self) -> Result<(), InstallError> {
         let running = self.system.running_slot()?;
-        self.boot.settled(running)?;
-        let written = match self.written.take() {
-            Some(written) => written,
-            // Another process wrote it: what the slot holds now must be proved again before it is armed.
-            None => {
-                let image = self.image.clone().ok_or(InstallError::NothingWritten)?;
-                let mut device = self.slots.open(image.slot)?;
-                Written::verify(&mut *device, image, &mut Silent)?
-            }
-        };
-        Ok(super::arm(&mut self.boot, &written)?)
+        boot::check_settled(self.boot, running)?;
+        let written = self.proved()?;
+        let armed = super::arm(self.boot, &written);
+        self.written = Some(written);
+        Ok(armed?)
     }
 
     fn needs_reboot(&mut self) -> Result<RebootNeed, InstallError> {
@@ -123,7 +117,21 @@ impl PayloadHandler for RootfsImage<'_> {
     }
 
     fn reboot(&mut self) -> Result<(), InstallError> {
-        Ok(self.system.reboot()?)
+        let restart = self.restart()?;
+        Ok(self.system.reboot(&restart)?)
+    }
+
+    fn restart(&mut self) -> Result<Restart, InstallError> {
+        match self.boot.state()?.arming {
+            Arming::Durable => Ok(Restart::Plain),
+            // This is what arms, so it takes the same proof.
+            Arming::WithReboot => {
+                let written = self.proved()?;
+                let restart = super::restart_with(self.boot, &written);
+                self.written = Some(written);
+                Ok(restart?)
+            }
+        }
     }
 
     fn verify_reboot(&mut self) -> Result<(), InstallError> {
@@ -138,10 +146,11 @@ impl PayloadHandler for RootfsImage<'_> {
     }
 
     fn reboot_back(&mut self) -> Result<(), InstallError> {
-        Ok(self.system.reboot()?)
+        Ok(self.system.reboot(&Restart::Plain)?)
     }
 
     fn verify_reboot_back(&mut self) -> Result<(), InstallError> {
+        self.intent = Intent::GoBack;
         match self.environment_verdict()? {
             Verdict::FellBack => Ok(()),
             found @ (Verdict::Untouched
@@ -159,19 +168,17 @@ impl PayloadHandler for RootfsImage<'_> {
     fn commit(&mut self) -> Result<(), InstallError> {
         let target = self.target()?;
         let running = self.system.running_slot()?;
-        Ok(self.boot.commit(running, target)?)
+        Ok(boot::commit_trial(self.boot, running, target)?)
     }
 
     fn roll_back(&mut self) -> Result<(), InstallError> {
+        self.intent = Intent::GoBack;
         let original = match &self.image {
             Some(image) => !image.slot,
             // A record that could not be understood: an open trial is the only thing there can be to undo.
-            None => {
-                let vars = self.boot.read()?;
-                if vars.trial { !vars.selected } else { vars.selected }
-            }
+            None => self.boot.state()?.fall_back(),
         };
-        Ok(self.boot.roll_back(original)?)
+        Ok(self.boot.settle_on(original)?)
     }
 
     fn fail(&mut self) -> Result<(), InstallError> {
@@ -188,17 +195,22 @@ impl PayloadHandler for RootfsImage<'_> {
 }
 
 impl RootfsImage<'_> {
+    /// The proof that the slot holds the image. Where another process wrote it, what the slot holds now must be read
+    /// again before it is armed.
+    fn proved(&mut self) -> Result<Written, InstallError> {
+        if let Some(written) = self.written.take() {
+            return Ok(written);
+        }
+        let image = self.image.clone().ok_or(InstallError::NothingWritten)?;
+        let mut device = self.slots.open(image.slot)?;
+        Written::verify(&mut *device, image, &mut Silent)
+    }
+
     fn environment_verdict(&mut self) -> Result<Verdict, InstallError> {
         let running = self.system.running_slot()?;
-        let vars = self.boot.read()?;
-        // Without an image only the environment can tell which slot was written.
-        let guess = match (vars.trial, vars.selected == running) {
-            (true, _) => vars.selected,
-            (false, true) => !running,
-            (false, false) => running,
-        };
-        let target = self.image.as_ref().map_or(guess, |image| image.slot);
-        Ok(verdict(vars, running, target))
+        let state = self.boot.state()?;
+        let target = self.image.as_ref().map_or_else(|| state.likely_target(running), |image| image.slot);
+        Ok(verdict(state, running, target, self.intent))
     }
 }
 

@@ -13,13 +13,14 @@ use client_core::deploy::scripts::ScriptRunner;
 use client_core::deploy::{Device, Notice, Observer, Policy, Reporter};
 use client_core::install::{Modules, Progress};
 use client_core::server::{Attribute, Transport};
-use client_core::slot::{Slot, SlotError, System};
+use client_core::slot::{Restart, Slot, SlotError, System};
 use client_core::state_store::TwoCopyRecord;
 use testkit::artifacts;
+use testkit::conformance::boot::Booted;
 use testkit::device::{CrashSlots, ScriptLog};
 use testkit::storage::CrashWorld;
 
-use super::Machine;
+use super::{Machine, plainly};
 
 std::thread_local! {
     /// The world of the case that runs in this thread; downloads read in others and change nothing.
@@ -36,19 +37,29 @@ pub fn crash_point(what: &str) {
 
 /// A system that notes that it was asked to restart.
 pub struct Restarting {
-    pub running: Slot,
+    pub booted: Booted,
     pub rebooted: Rc<Cell<bool>>,
+    /// How it was asked to.
+    pub with: Rc<RefCell<Restart>>,
+}
+
+impl Restarting {
+    /// On a machine that came up without being asked to try something.
+    pub fn new(running: Slot, rebooted: Rc<Cell<bool>>) -> Restarting {
+        Restarting { booted: plainly(running), rebooted, with: Rc::default() }
+    }
 }
 
 impl System for Restarting {
     fn running_slot(&self) -> Result<Slot, SlotError> {
-        Ok(self.running)
+        Ok(self.booted.slot)
     }
     fn device_type(&self) -> Result<String, SlotError> {
         Ok(artifacts::DEVICE_TYPE.into())
     }
-    fn reboot(&self) -> Result<(), SlotError> {
+    fn reboot(&self, restart: &Restart) -> Result<(), SlotError> {
         crash_point("the restart");
+        self.with.replace(restart.clone());
         self.rebooted.set(true);
         Ok(())
     }
@@ -110,10 +121,10 @@ impl Host for Board {
         work: &mut dyn FnMut(&mut Device<'_>),
     ) -> Result<(), String> {
         let mut state = TwoCopyRecord::open(self.world.open("record")).map_err(|error| error.to_string())?;
-        let mut boot_env = self.machine.env(&self.world);
-        let mut slots = CrashSlots::new(&self.world, self.system.running);
+        let mut boot = self.machine.control(&self.world, self.system.booted);
+        let mut slots = CrashSlots::new(&self.world, self.system.booted.slot);
         work(&mut Device {
-            boot_env: &mut *boot_env,
+            boot: &mut *boot,
             slots: &mut slots,
             system: &self.system,
             modules: &mut *self.modules,

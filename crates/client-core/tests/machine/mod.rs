@@ -4,12 +4,15 @@
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
 pub mod board;
+pub mod tryboot;
 
 use bootloader_grub::{GrubCopy, GrubEnv};
 use bootloader_uboot::UBootEnv;
-use client_core::boot::BootEnv;
-use client_core::slot::Slot;
-use testkit::bootloader::{Boot, GrubModel, Startup, UBootModel};
+use client_core::boot::mender_vars::{MenderVars, Partitions};
+use client_core::boot::{BootControl, BootEnv};
+use client_core::slot::{Restart, Slot};
+use testkit::bootloader::{Boot, GrubModel, Startup, TrybootModel, UBootModel};
+use testkit::conformance::boot::Booted;
 use testkit::device::slot_device;
 use testkit::enumerator::Options;
 use testkit::storage::{CrashWorld, Tear};
@@ -31,6 +34,8 @@ pub enum Machine {
     GrubCached,
     /// With the scripts of grub-mender-grubenv; the other two have ours.
     GrubStockCached,
+    /// Whose trials ride on the restart.
+    OneShot,
 }
 
 pub const MACHINES: [Machine; 4] = [Machine::UBoot, Machine::UBootCached, Machine::Grub, Machine::GrubCached];
@@ -41,6 +46,11 @@ pub fn old_image() -> Vec<u8> {
 
 pub fn new_image() -> Vec<u8> {
     (0..IMAGE_BYTES).map(|at| 0x80 | (at / 512) as u8).collect()
+}
+
+/// How a system came up that nobody asked for once.
+pub fn plainly(slot: Slot) -> Booted {
+    Booted { slot, one_shot: false }
 }
 
 pub fn version(world: &CrashWorld, slot: Slot) -> Option<&'static str> {
@@ -59,13 +69,25 @@ impl Machine {
                 self.uboot().install(world, running);
             }
             Machine::Grub | Machine::GrubCached | Machine::GrubStockCached => {
-                self.grub().install(world, running)
+                self.grub().install(world, running);
             }
+            Machine::OneShot => self.one_shot().install(world, running),
         }
     }
 
-    pub fn env(self, world: &CrashWorld) -> Box<dyn BootEnv> {
-        match self {
+    /// The boot control of the system that came up like this.
+    pub fn control(self, world: &CrashWorld, booted: Booted) -> Box<dyn BootControl> {
+        self.control_through(world, booted, &|env| env)
+    }
+
+    /// As [`control`](Self::control), with something around its shared variables, where it has any.
+    pub fn control_through(
+        self,
+        world: &CrashWorld,
+        booted: Booted,
+        around: &dyn Fn(Box<dyn BootEnv>) -> Box<dyn BootEnv>,
+    ) -> Box<dyn BootControl> {
+        let env: Box<dyn BootEnv> = match self {
             Machine::UBoot | Machine::UBootCached | Machine::UBootStockCached => Box::new(
                 UBootEnv::redundant_on_one(world.open("env"), [0, ENV_BYTES as u64], ENV_BYTES as u64)
                     .unwrap(),
@@ -78,21 +100,28 @@ impl Machine {
                 };
                 Box::new(GrubEnv::new([copy("env1", "lock1"), copy("env2", "lock2")]))
             }
-        }
+            Machine::OneShot => return Box::new(tryboot::Tryboot::open(world.open("autoboot"), booted)),
+        };
+        Box::new(MenderVars::new(around(env), Partitions::new(2, 3).unwrap()))
     }
 
-    pub fn boot(self, world: &CrashWorld, start: &mut dyn FnMut(Slot) -> Startup) -> Boot {
+    pub fn boot(self, world: &CrashWorld, restart: &Restart, start: &mut dyn FnMut(Slot) -> Startup) -> Boot {
         match self {
             Machine::UBoot | Machine::UBootCached | Machine::UBootStockCached => {
                 self.uboot().boot(world, start)
             }
             Machine::Grub | Machine::GrubCached | Machine::GrubStockCached => self.grub().boot(world, start),
+            Machine::OneShot => self.one_shot().boot(world, restart, start),
         }
+    }
+
+    pub fn one_shot(self) -> TrybootModel {
+        TrybootModel::new("autoboot")
     }
 
     pub fn is_cached(self) -> bool {
         match self {
-            Machine::UBoot | Machine::Grub => false,
+            Machine::UBoot | Machine::Grub | Machine::OneShot => false,
             Machine::UBootCached
             | Machine::UBootStockCached
             | Machine::GrubCached
@@ -122,7 +151,8 @@ impl Machine {
             Machine::UBoot | Machine::UBootCached => {}
             // Behind the variables: the padding of an environment block, and any other sector as well.
             Machine::Grub => options.limits.tears = vec![Tear::Prefix(300)],
-            Machine::UBootStockCached | Machine::GrubCached | Machine::GrubStockCached => {
+            // The one sector of the last is there as a whole or not at all.
+            Machine::UBootStockCached | Machine::GrubCached | Machine::GrubStockCached | Machine::OneShot => {
                 options.limits.tears.clear();
             }
         }
@@ -137,6 +167,9 @@ pub fn selected(world: &CrashWorld, machine: Machine) -> Result<(Slot, bool), St
             machine.uboot().variables(world).ok_or("U-Boot has no environment")?
         }
         Machine::Grub | Machine::GrubCached | Machine::GrubStockCached => machine.grub().variables(world, 0),
+        Machine::OneShot => {
+            return Ok((machine.one_shot().permanent(world).ok_or("no slot is named")?, false));
+        }
     };
     let value = |name: &str| variables.get(name).map(String::as_str);
     let slot = match value("mender_boot_part") {

@@ -6,9 +6,11 @@
 //! not ([`Startup`]).
 
 mod grub;
+mod tryboot;
 mod uboot;
 
 pub use grub::GrubModel;
+pub use tryboot::TrybootModel;
 pub use uboot::UBootModel;
 
 use client_core::slot::Slot;
@@ -58,6 +60,8 @@ pub enum Boot {
         defaulted: bool,
         /// Slots that failed before.
         failed_starts: u32,
+        /// Whether it was booted because the restart asked for it, this once.
+        one_shot: bool,
     },
     /// Nothing comes up, however often the machine is reset.
     Stuck {
@@ -110,7 +114,9 @@ fn reset_until_up(mut choose: impl FnMut() -> (Slot, bool), start: &mut dyn FnMu
         let (slot, defaulted) = choose();
         ever_defaulted |= defaulted;
         match start(slot) {
-            Startup::ComesUp => return Boot::Up { slot, defaulted: ever_defaulted, failed_starts },
+            Startup::ComesUp => {
+                return Boot::Up { slot, defaulted: ever_defaulted, failed_starts, one_shot: false };
+            }
             Startup::Fails if failed_starts == RESETS => {
                 return Boot::Stuck { slot, defaulted: ever_defaulted };
             }

@@ -2,7 +2,9 @@
 //!
 //! The codecs of the boot environments and of the state record are production code running over
 //! [`BlockDevice`], so the crash device of `testkit` can lose, reorder and tear their writes.
-//! This module does not open anything.
+//! [`two_copies`] is the rule that all of them keep. This module does not open anything.
+
+pub mod two_copies;
 
 use std::io;
 
