@@ -9,7 +9,8 @@ use client_core::slot::{Restart, Slot, SlotError, System};
 use crate::explain;
 use crate::process_group::{Ended, ProcessGroup};
 use crate::regular_file;
-use crate::slots::{SlotPaths, running_slot};
+use crate::running_slot;
+use crate::slot_paths::SlotPaths;
 
 /// How long the program may take that restarts the device.
 const REBOOT_COMMAND: Duration = Duration::from_secs(120);
@@ -32,7 +33,7 @@ impl LinuxSystem {
 
 impl System for LinuxSystem {
     fn running_slot(&self) -> Result<Slot, SlotError> {
-        running_slot(&self.paths)
+        running_slot::find(&self.paths)
     }
 
     fn device_type(&self) -> Result<String, SlotError> {
