@@ -65,17 +65,27 @@ struct Evidence {
 
 impl Evidence {
     fn gather(paths: &SlotPaths) -> Result<Evidence, SlotError> {
-        let places = Places::default();
-        let root = mounts::read()?.into_iter().rev().find(|mount| mount.point == "/");
-        let argument = mounts::root_argument(&fs::read_to_string("/proc/cmdline").unwrap_or_default());
-        let named = argument.as_deref().and_then(|argument| mounts::device_of(argument, &places));
-        let slots = paths.identities()?;
+        // A command line that cannot be read names nothing.
+        let command_line = fs::read_to_string("/proc/cmdline").unwrap_or_default();
+        Ok(Evidence::weigh(mounts::read()?, &command_line, &paths.identities()?, &Places::default()))
+    }
+
+    /// What the kernel's mounts and command line say about `slots`.
+    fn weigh(
+        mounts: Vec<Mount>,
+        command_line: &str,
+        slots: &[(Slot, Identity)],
+        places: &Places,
+    ) -> Evidence {
         let which = |is_it: &dyn Fn(Identity) -> bool| {
             only(&slots.iter().filter(|(_, found)| is_it(*found)).map(|(slot, _)| *slot).collect::<Vec<_>>())
         };
-        let mounted = which(&|slot| root.as_ref().is_some_and(|root| root.lies_on(slot, &places)));
+        let root = mounts.into_iter().rev().find(|mount| mount.point == "/");
+        let mounted = which(&|slot| root.as_ref().is_some_and(|root| root.lies_on(slot, places)));
+        let argument = mounts::root_argument(command_line);
+        let named = argument.as_deref().and_then(|argument| mounts::device_of(argument, places));
         let argued = which(&|slot| named == Some(slot));
-        Ok(Evidence { root, mounted, argument, argued })
+        Evidence { root, mounted, argument, argued }
     }
 
     fn argument(&self) -> String {
@@ -122,34 +132,41 @@ fn judge(mounted: Option<Slot>, configured: Option<&RunningRoot>, argued: Option
 /// # Errors
 /// [`SlotError::RunningUnknown`] naming every input.
 pub fn find(paths: &SlotPaths) -> Result<Slot, SlotError> {
-    static TOLD: Once = Once::new();
     if let [(_, one), (_, other)] = paths.identities()?[..] {
         if one == other {
             return Err(paths.same_device()?);
         }
     }
-    let configured = match &paths.running {
-        Some(running) => Some(RunningRoot::look(running, paths)?),
-        None => None,
-    };
+    let configured = paths.running.as_deref().map(|running| RunningRoot::look(running, paths)).transpose()?;
     let evidence = Evidence::gather(paths)?;
-    let judgement = judge(evidence.mounted, configured.as_ref(), evidence.argued);
-    let running = paths.running.as_deref().unwrap_or_default();
-    let mut inputs = Vec::new();
-    match judgement {
-        Judgement::Runs(slot) => return Ok(slot),
+    match judge(evidence.mounted, configured.as_ref(), evidence.argued) {
+        Judgement::Runs(slot) => Ok(slot),
         Judgement::RunsInSpite(slot) => {
-            TOLD.call_once(|| {
-                log::warn!(
-                    "RustOta.RunningRoot is {running:?}, and the root file system is mounted from slot {slot}: \
-                     the key is wrong here and not needed"
-                );
-            });
-            return Ok(slot);
+            warn_once_of_a_wrong_key(paths, slot);
+            Ok(slot)
         }
-        Judgement::Contradiction => inputs.push("two that contradict each other".to_owned()),
-        Judgement::Unknown => {}
+        Judgement::Contradiction => {
+            let inputs = inputs(paths, &evidence)?.join("; ");
+            Err(SlotError::RunningUnknown { inputs: format!("two that contradict each other; {inputs}") })
+        }
+        Judgement::Unknown => Err(SlotError::RunningUnknown { inputs: inputs(paths, &evidence)?.join("; ") }),
     }
+}
+
+fn warn_once_of_a_wrong_key(paths: &SlotPaths, slot: Slot) {
+    static TOLD: Once = Once::new();
+    let running = paths.running.as_deref().unwrap_or_default();
+    TOLD.call_once(|| {
+        log::warn!(
+            "RustOta.RunningRoot is {running:?}, and the root file system is mounted from slot {slot}: the key is \
+             wrong here and not needed"
+        );
+    });
+}
+
+/// Everything that was looked at, for whoever has to find out what runs, and what would help.
+fn inputs(paths: &SlotPaths, evidence: &Evidence) -> Result<Vec<String>, SlotError> {
+    let mut inputs = Vec::new();
     for slot in Slot::BOTH {
         let path = paths.resolved(slot)?;
         let what = match slot_metadata(slot, &path).map(|metadata| Identity::of(&metadata)) {
@@ -168,13 +185,12 @@ pub fn find(paths: &SlotPaths) -> Result<Slot, SlotError> {
         None => "nothing".to_owned(),
     };
     inputs.push(format!("{}, which names {named}", evidence.argument()));
-    inputs.push(if paths.running.is_some() {
-        format!("RustOta.RunningRoot is {running:?}")
-    } else {
-        "RustOta.RunningRoot is not set".to_owned()
+    inputs.push(match &paths.running {
+        Some(running) => format!("RustOta.RunningRoot is {running:?}"),
+        None => "RustOta.RunningRoot is not set".to_owned(),
     });
     inputs.push("set it to a link that is made at every boot and leads to the slot that runs".to_owned());
-    Err(SlotError::RunningUnknown { inputs: inputs.join("; ") })
+    Ok(inputs)
 }
 
 /// A `RunningRoot` that names a device itself says after an update what it said before: the new slot would take itself
@@ -234,6 +250,49 @@ mod tests {
         check(None, Some((a, true)), a, Judgement::Runs(Slot::A));
         check(None, Some((a, true)), b, Judgement::Contradiction);
         check(None, Some((a, false)), b, Judgement::Runs(Slot::A));
+    }
+
+    #[test]
+    fn the_slot_that_runs_is_the_one_under_the_root_or_else_the_one_the_kernel_was_given() {
+        let directory = tempfile::tempdir().unwrap();
+        let places = Places::in_directory(directory.path());
+        // Verity on slot B.
+        let slave = directory.path().join("sys/dev/block/252:0/slaves/mmcblk0p3");
+        fs::create_dir_all(&slave).unwrap();
+        fs::write(slave.join("dev"), "179:3\n").unwrap();
+        let partition = |minor| Identity::Block(nix::sys::stat::makedev(179, minor));
+        let both = [(Slot::A, partition(2)), (Slot::B, partition(3))];
+        let check =
+            |slots: &[(Slot, Identity)], mountinfo: &str, command_line: &str, expected: Option<Slot>| {
+                let evidence = Evidence::weigh(mounts::parse(mountinfo), command_line, slots, &places);
+                let found = judge(evidence.mounted, None, evidence.argued);
+                assert_eq!(
+                    found,
+                    expected.map_or(Judgement::Unknown, Judgement::Runs),
+                    "{mountinfo:?} {command_line:?}"
+                );
+            };
+        let (a, b) = (Some(Slot::A), Some(Slot::B));
+        let on_a = "24 1 179:2 / / rw - ext4 /dev/root rw";
+        let on_b = "24 1 179:3 / / rw - ext4 /dev/root rw";
+        let overlay = "30 1 0:22 / / rw - overlay overlay rw";
+        check(&both, on_a, "", a);
+        check(&both, on_b, "root=179:3", b);
+        // The last mount over `/` is what runs, and a mount elsewhere says nothing.
+        check(&both, &format!("1 0 179:2 / / rw - ext4 x rw\n{on_b}"), "", b);
+        check(&both, "24 1 179:3 / /mnt rw - ext4 /dev/root rw", "", None);
+        check(&both, "24 1 252:0 / / ro - ext4 /dev/dm-0 ro", "", b);
+        // What is mounted counts for more than what the kernel was given.
+        check(&both, on_b, "root=179:2", b);
+        check(&both, overlay, "console=ttyS0 root=179:2 rw", a);
+        check(&both, overlay, "root=179:2 root=b303", b);
+        check(&both, "", "root=179:3", b);
+        check(&both, overlay, "root=179:1", None);
+        check(&both, overlay, "root=/dev/nfs", None);
+        // A slot that is not there is not taken for the other.
+        check(&both[..1], overlay, "root=179:3", None);
+        // One device with two names runs as neither.
+        check(&[both[0], (Slot::B, partition(2))], on_a, "root=179:2", None);
     }
 
     #[test]
