@@ -69,7 +69,7 @@ const PACKAGES: &[PackageRule] = &[
     PackageRule {
         name: "rust-ota-artifact",
         workspace: &["rust-ota-artifact-format"],
-        outside: &["lexopt", "serde_json", "log", "rustix"],
+        outside: &["lexopt", "serde_json", "rustix"],
     },
     PackageRule {
         name: "rust-ota-server",
