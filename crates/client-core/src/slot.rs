@@ -3,7 +3,7 @@
 use std::fmt;
 use std::ops::Not;
 
-use crate::storage::BlockDevice;
+use crate::storage::{BlockDevice, ReadAt};
 
 /// One root file system partition. `!slot` is the other one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
@@ -77,7 +77,7 @@ pub enum Restart {
     },
 }
 
-/// Opens the slots as storage.
+/// Opens the slots as storage: one to be written, either as a source.
 pub trait Slots {
     /// Opens `slot` for writing and reading.
     ///
@@ -88,6 +88,16 @@ pub trait Slots {
     /// # Errors
     /// A [`SlotError`] that names the slot and its path.
     fn open(&mut self, slot: Slot) -> Result<Box<dyn BlockDevice + '_>, SlotError>;
+
+    /// Opens `slot` as a source that is only read: the running one too, and one that is mounted.
+    ///
+    /// What is read is what lies in the slot at that moment. Nothing keeps a file system that is mounted for writing, or
+    /// another process, from changing it meanwhile: whatever is made of it counts only with a digest of its own. The
+    /// source and a slot that is [open](Slots::open) for writing may be there at the same time.
+    ///
+    /// # Errors
+    /// A [`SlotError`] that names the slot and its path.
+    fn open_source(&mut self, slot: Slot) -> Result<Box<dyn ReadAt>, SlotError>;
 }
 
 /// Why a slot cannot be used, or the running system not be told.

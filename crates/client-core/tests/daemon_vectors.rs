@@ -19,7 +19,7 @@ use std::time::Duration;
 use client_core::agent::{Agent, AgentSettings, Event, Host};
 use client_core::artifact::write::ArtifactSpec;
 use client_core::artifact::{Limits, StateScript, Trust};
-use client_core::boot::{Armable, BootControl, BootEnvError, BootError, BootState, Verdict};
+use client_core::boot::{Armable, BootControl, BootEnvError, BootError, BootState};
 use client_core::clock::{Waiter, Wake};
 use client_core::deploy::gates::AlwaysOpen;
 use client_core::deploy::record::Record;
@@ -29,7 +29,8 @@ use client_core::deploy::scripts::{
 use client_core::deploy::{Device, Policy, Reporter};
 use client_core::install::PreferBuiltIn;
 use client_core::install::{
-    Arriving, InstallError, Modules, PayloadHandler, Progress, RebootNeed, WrittenImage,
+    Arriving, Candidates, HandledBy, InstallError, Modules, PayloadHandler, Progress, RebootNeed,
+    UpdateModuleFile,
 };
 use client_core::schedule::Schedule;
 use client_core::server::{
@@ -37,8 +38,8 @@ use client_core::server::{
 };
 use client_core::slot::{Slot, SlotError, Slots};
 use client_core::state_store::{StateError, StateStore};
-use client_core::storage::BlockDevice;
-use linux::update_module::{ModuleSettings, UpdateModules};
+use client_core::storage::{BlockDevice, ReadAt};
+use linux::handlers::{ModuleSettings, UpdateModules};
 use testkit::artifacts::{self, MemoryFile};
 use testkit::clock::VirtualClock;
 use testkit::device::{KnownSystem, Notices};
@@ -152,10 +153,6 @@ impl PayloadHandler for Module {
         }
         Ok(())
     }
-    fn image(&self) -> Option<WrittenImage> {
-        None
-    }
-    fn restore(&mut self, _: Option<WrittenImage>) {}
     fn install(&mut self) -> Result<(), InstallError> {
         self.call("I")
     }
@@ -193,9 +190,6 @@ impl PayloadHandler for Module {
     }
     fn clean_up(&mut self) -> Result<(), InstallError> {
         self.call("Z")
-    }
-    fn verdict(&mut self) -> Result<Option<Verdict>, InstallError> {
-        Ok(None)
     }
 }
 
@@ -324,12 +318,6 @@ impl PayloadHandler for Watched<'_> {
     fn download(&mut self, arriving: &mut Arriving<'_>, to: &mut dyn Progress) -> Result<(), InstallError> {
         self.step("D", |handler| handler.download(arriving, to))
     }
-    fn image(&self) -> Option<WrittenImage> {
-        self.handler.image()
-    }
-    fn restore(&mut self, image: Option<WrittenImage>) {
-        self.handler.restore(image);
-    }
     fn install(&mut self) -> Result<(), InstallError> {
         self.step("I", |handler| handler.install())
     }
@@ -363,9 +351,6 @@ impl PayloadHandler for Watched<'_> {
     fn clean_up(&mut self) -> Result<(), InstallError> {
         self.step("Z", |handler| handler.clean_up())
     }
-    fn verdict(&mut self) -> Result<Option<Verdict>, InstallError> {
-        self.handler.verdict()
-    }
 }
 
 struct OneModule(Rc<Plan>, Option<UpdateModules>);
@@ -377,16 +362,20 @@ impl OneModule {
 }
 
 impl Modules for OneModule {
-    fn replaces(&self, _: &str) -> bool {
-        false
+    fn candidates(&self, _: &str) -> Candidates {
+        Candidates { update_module: UpdateModuleFile::Executable, ..Candidates::default() }
     }
 
-    fn open<'m>(&'m mut self, payload_type: &str) -> Result<Box<dyn PayloadHandler + 'm>, InstallError> {
+    fn open<'m>(
+        &'m mut self,
+        payload_type: &str,
+        by: HandledBy,
+    ) -> Result<Box<dyn PayloadHandler + 'm>, InstallError> {
         assert_eq!(payload_type, TYPE);
         let plan = Rc::clone(&self.0);
         Ok(match &mut self.1 {
             None => Box::new(Module(plan)),
-            Some(real) => Box::new(Watched { handler: real.open(payload_type)?, plan }),
+            Some(real) => Box::new(Watched { handler: real.open(payload_type, by)?, plan }),
         })
     }
 }
@@ -458,6 +447,9 @@ struct NoSlots;
 
 impl Slots for NoSlots {
     fn open(&mut self, slot: Slot) -> Result<Box<dyn BlockDevice + '_>, SlotError> {
+        Err(SlotError::Missing { slot, path: String::new() })
+    }
+    fn open_source(&mut self, slot: Slot) -> Result<Box<dyn ReadAt>, SlotError> {
         Err(SlotError::Missing { slot, path: String::new() })
     }
 }

@@ -14,4 +14,5 @@ mod left_behind;
 mod machine;
 mod modules;
 mod schedule;
+mod slot_writer;
 mod state_record;

@@ -15,7 +15,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::io::{Cursor, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -26,20 +26,20 @@ use client_core::agent::{Agent, AgentSettings};
 use client_core::artifact::tree::{Attributes, Member, MemberKind, MemberWriter};
 use client_core::artifact::write::{ArtifactSpec, SoftwareName};
 use client_core::artifact::{Compression, CompressionLevel};
-use client_core::boot::Verdict;
 use client_core::clock::{Waiter, Wake};
 use client_core::deploy::gates::AlwaysOpen;
 use client_core::deploy::record::Record;
 use client_core::install::files::{Files, Node};
 use client_core::install::{
-    Arriving, DIRECTORY, DirectoryTree, InstallError, Modules, PayloadHandler, Progress, RebootNeed,
-    SINGLE_FILE, SingleFile, WrittenImage,
+    Arriving, Candidates, DIRECTORY, DirectoryTree, HandledBy, HandlerState, InstallError, Modules,
+    PayloadHandler, Progress, RebootNeed, SINGLE_FILE, SingleFile, UpdateModuleFile,
 };
 use client_core::schedule::Schedule;
 use client_core::server::{Api, DownloadSettings, Request, Response, Settings, Transport, TransportError};
 use client_core::slot::Slot;
-use client_core::state_store::TwoCopyRecord;
+use client_core::state_store::{StateStore, TwoCopyRecord};
 use client_core::storage::BlockDevice;
+use serde_json::Value;
 use testkit::artifacts::{self, MemoryFile};
 use testkit::choice::so_many;
 use testkit::clock::VirtualClock;
@@ -64,6 +64,8 @@ struct Facts {
     /// What the module was called for last.
     last_call: Option<Call>,
     boots: u32,
+    /// The module did not find what it had kept.
+    state_lost: bool,
 }
 
 /// What a server is like.
@@ -231,11 +233,24 @@ struct Handlers {
 }
 
 impl Modules for Handlers {
-    fn replaces(&self, _: &str) -> bool {
-        false
+    fn candidates(&self, _: &str) -> Candidates {
+        match self.kind {
+            Kind::Application(_) => {
+                Candidates { update_module: UpdateModuleFile::Executable, ..Candidates::default() }
+            }
+            Kind::Built(place) => Candidates {
+                built_in: true,
+                marked_built_in: place.has_mark(&self.world),
+                ..Candidates::default()
+            },
+        }
     }
 
-    fn open<'m>(&'m mut self, payload_type: &str) -> Result<Box<dyn PayloadHandler + 'm>, InstallError> {
+    fn open<'m>(
+        &'m mut self,
+        payload_type: &str,
+        _: HandledBy,
+    ) -> Result<Box<dyn PayloadHandler + 'm>, InstallError> {
         Ok(match self.kind {
             Kind::Application(module) => {
                 assert_eq!(payload_type, "application");
@@ -294,6 +309,11 @@ struct Application {
     restart: Restart,
 }
 
+/// What the module keeps when it has taken so many of its files.
+fn taken(files: u32) -> HandlerState {
+    HandlerState::of(&serde_json::json!({ "taken": files })).unwrap()
+}
+
 const APPLICATION_BYTES: usize = 1024;
 const OLD: u8 = 1;
 const NEW: u8 = 2;
@@ -336,13 +356,21 @@ fn read(world: &CrashWorld, device: &str) -> Vec<u8> {
 
 impl PayloadHandler for Application {
     fn download(&mut self, arriving: &mut Arriving<'_>, _: &mut dyn Progress) -> Result<(), InstallError> {
+        arriving.state.set(taken(0));
+        arriving.state.save()?;
         arriving.payload.drain()?;
+        arriving.state.set(taken(1));
         self.called(Call::Download, |_| {})
     }
-    fn image(&self) -> Option<WrittenImage> {
-        None
+    fn restore(&mut self, state: HandlerState) {
+        let mut facts = self.facts.lock().unwrap();
+        facts.state_lost |= match facts.last_call {
+            // Cut in the download, or before it was begun again.
+            None | Some(Call::CleanUp) => ![HandlerState::default(), taken(0), taken(1)].contains(&state),
+            Some(Call::Download) => ![taken(0), taken(1)].contains(&state),
+            Some(_) => state != taken(1),
+        };
     }
-    fn restore(&mut self, _: Option<WrittenImage>) {}
     fn install(&mut self) -> Result<(), InstallError> {
         let rollback = self.module.rollback;
         self.called(Call::Install, |world| {
@@ -397,9 +425,6 @@ impl PayloadHandler for Application {
     fn clean_up(&mut self) -> Result<(), InstallError> {
         self.called(Call::CleanUp, |world| write(world, "backup-complete", &[0; 512]))
     }
-    fn verdict(&mut self) -> Result<Option<Verdict>, InstallError> {
-        Ok(None)
-    }
 }
 
 fn application_of(world: &CrashWorld) -> Option<&'static str> {
@@ -417,6 +442,15 @@ struct Place {
     before: Before,
     links: bool,
     exchange: bool,
+    recorded: RecordedBy,
+}
+
+/// Whose words the record and the tree of the payload have after a power cut.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum RecordedBy {
+    ThisClient,
+    /// A file in the tree said that a built-in handler began, and the record said nothing.
+    OlderClient,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -432,6 +466,34 @@ impl Place {
         let mut files = CrashFiles::new(world);
         (files.links, files.exchange) = (self.links, self.exchange);
         files
+    }
+
+    fn mark(self, world: &CrashWorld) -> PathBuf {
+        self.files(world).tree().join("tmp/built-in")
+    }
+
+    fn has_mark(self, world: &CrashWorld) -> bool {
+        self.files(world).look(&self.mark(world)).unwrap().is_some()
+    }
+
+    /// What is there when this client is started.
+    fn leave_to_this_client(self, world: &CrashWorld) {
+        let mut store = TwoCopyRecord::open(world.open("record")).unwrap();
+        let mut record: Value = serde_json::from_slice(&store.load().unwrap()).unwrap();
+        let Some(deployment) = record["deployment"].as_object_mut() else { return };
+        match self.recorded {
+            RecordedBy::ThisClient => return,
+            RecordedBy::OlderClient => {
+                if deployment.remove("handled_by").is_none() {
+                    return;
+                }
+            }
+        }
+        let (mut files, mark) = (self.files(world), self.mark(world));
+        if files.look(mark.parent().unwrap()).unwrap().is_some() {
+            files.set_up_file(mark.to_str().unwrap(), b"", &Attributes::default());
+        }
+        store.save(&serde_json::to_vec(&record).unwrap()).unwrap();
     }
 
     /// What is replaced.
@@ -606,8 +668,14 @@ fn scenario(kind: Kind, order: Order, broken: Broken) -> Scenario<Facts> {
         if facts.boots > 12 { Err("the device restarts without end".into()) } else { Ok(()) }
     })
     .recover(move |world, facts| {
+        if let Kind::Built(place) = kind {
+            place.leave_to_this_client(world);
+        }
         if daemon(world, &for_recovery, facts) {
             return Ok(After::Reboot);
+        }
+        if facts.state_lost {
+            return Err("the module did not find what it had kept".into());
         }
         if facts.asked_after == 0 {
             return Err(format!("the daemon does not ask again: {facts:?}"));
@@ -731,8 +799,10 @@ fn places() -> Vec<(Place, Order)> {
                 if (directory && before == Before::Symlink) || (!can && before != Before::There) {
                     continue;
                 }
-                let place = Place { directory, before, links: can, exchange: can };
-                all.extend([Order::Commit, Order::LateAbort].map(|order| (place, order)));
+                for recorded in [RecordedBy::ThisClient, RecordedBy::OlderClient] {
+                    let place = Place { directory, before, links: can, exchange: can, recorded };
+                    all.extend([Order::Commit, Order::LateAbort].map(|order| (place, order)));
+                }
             }
         }
     }
@@ -781,7 +851,8 @@ fn a_second_power_cut_with_a_file_or_a_tree_changes_nothing_about_that() {
 fn files_that_are_never_synced_are_found() {
     for directory in [false, true] {
         for which in [Suppressed::Directories, Suppressed::Trees] {
-            let place = Place { directory, before: Before::There, links: true, exchange: true };
+            let recorded = RecordedBy::ThisClient;
+            let place = Place { directory, before: Before::There, links: true, exchange: true, recorded };
             let found = [Order::Commit, Order::LateAbort].into_iter().find_map(|order| {
                 let mut options = options(1).budget(20_000, 0);
                 options.kept_violations = 1;

@@ -23,13 +23,13 @@ use linux::block_device::FileDevice;
 use linux::boot_env::{self, BootEnvPaths};
 use linux::daemon_process::OtherwiseAsk;
 use linux::explain;
+use linux::handlers::{ModuleSettings, UpdateModules};
 use linux::lock::{FileLock, LockError};
 use linux::regular_file;
 use linux::slot_paths::SlotPaths;
 use linux::slots::LinuxSlots;
 use linux::state_scripts::{LinuxScripts, ScriptTimes};
 use linux::system::LinuxSystem;
-use linux::update_module::{ModuleSettings, UpdateModules};
 
 use crate::identity::DeviceCredentials;
 use crate::keystore::{self, KeyPlace, KeyStoreError};

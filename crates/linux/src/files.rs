@@ -17,7 +17,7 @@ use nix::sys::stat::{Mode, SFlag, UtimensatFlags, makedev, mknod, utimensat};
 use nix::sys::time::TimeSpec;
 use nix::unistd::geteuid;
 
-use crate::update_module::Tree;
+use crate::payload_tree::Tree;
 use crate::{atomic_file, file_system, mounts};
 
 /// Bytes of `/etc/passwd` and of `/etc/group` that are read.

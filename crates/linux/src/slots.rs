@@ -1,11 +1,11 @@
 //! The two slots as block devices, UBI volumes or plain files: only the one that does not run is opened.
 
-use std::fs::File;
-use std::path::Path;
+use std::fs::{File, Metadata};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use client_core::slot::{Slot, SlotError, Slots};
-use client_core::storage::BlockDevice;
+use client_core::storage::{BlockDevice, ReadAt, ReadOnly};
 
 use crate::block_device::{self, Access, Kind};
 use crate::lock;
@@ -63,15 +63,26 @@ fn unfit(kind: Kind) -> Option<&'static str> {
     }
 }
 
+/// What lies at the path of `slot`, if it can hold a root file system.
+fn find(paths: &SlotPaths, slot: Slot) -> Result<(PathBuf, Metadata, Kind), SlotError> {
+    let path = paths.resolved(slot)?;
+    let metadata = slot_metadata(slot, &path)?;
+    let kind = Kind::of(&path, &metadata);
+    match unfit(kind) {
+        Some(found) => Err(SlotError::WrongKind { slot, path: path.display().to_string(), found }),
+        None => Ok((path, metadata, kind)),
+    }
+}
+
+fn open_device(path: &Path, access: Access) -> Result<Box<dyn BlockDevice>, SlotError> {
+    let failed = |source| SlotError::Io { doing: "open", path: path.display().to_string(), source };
+    block_device::open(path, access).map_err(failed)
+}
+
 impl Slots for LinuxSlots {
     fn open(&mut self, slot: Slot) -> Result<Box<dyn BlockDevice + '_>, SlotError> {
-        let path = self.paths.resolved(slot)?;
+        let (path, metadata, kind) = find(&self.paths, slot)?;
         let shown = || path.display().to_string();
-        let metadata = slot_metadata(slot, &path)?;
-        let kind = Kind::of(&path, &metadata);
-        if let Some(found) = unfit(kind) {
-            return Err(SlotError::WrongKind { slot, path: shown(), found });
-        }
         let target = Identity::of(&metadata);
         let other_path = self.paths.resolved(!slot)?;
         if Identity::of(&slot_metadata(!slot, &other_path)?) == target {
@@ -92,11 +103,12 @@ impl Slots for LinuxSlots {
             check_that_a_trial_can_be_told(&self.paths, running)?;
         }
         self.hold(slot, &path, target, kind)?;
-        block_device::open(&path, Access::WriteExclusive).map_err(|source| SlotError::Io {
-            doing: "open",
-            path: shown(),
-            source,
-        })
+        open_device(&path, Access::WriteExclusive)
+    }
+
+    fn open_source(&mut self, slot: Slot) -> Result<Box<dyn ReadAt>, SlotError> {
+        let (path, ..) = find(&self.paths, slot)?;
+        Ok(Box::new(ReadOnly::new(open_device(&path, Access::Read)?)))
     }
 }
 
@@ -149,6 +161,57 @@ mod tests {
         let paths = files(directory.path());
         assert!(open_error(&paths, Slot::A).contains("holds the running root file system"));
         assert_eq!(LinuxSlots::new(paths).open(Slot::B).unwrap().len(), 7);
+    }
+
+    #[test]
+    fn either_slot_opens_as_a_source_that_nobody_can_write_through() {
+        let directory = tempfile::tempdir().unwrap();
+        let paths = files(directory.path());
+        let mut slots = LinuxSlots::new(paths.clone());
+        for slot in Slot::BOTH {
+            let mut source = slots.open_source(slot).unwrap();
+            let mut content = [0; 7];
+            source.read_at(0, &mut content).unwrap();
+            assert_eq!((source.len(), &content), (7, b"content"), "{slot}");
+            assert!(source.read_at(1, &mut content).is_err());
+            assert_eq!(access_modes(source.name()), [libc::O_RDONLY], "{slot}");
+        }
+        // The running one beside the other one that is written, of this process or of another.
+        let mut source = slots.open_source(Slot::A).unwrap();
+        let mut target = slots.open(Slot::B).unwrap();
+        let mut content = [0; 7];
+        source.read_at(0, &mut content).unwrap();
+        target.write_at(0, b"changed").unwrap();
+        LinuxSlots::new(paths).open_source(Slot::B).unwrap().read_at(0, &mut content).unwrap();
+        assert_eq!(&content, b"changed");
+    }
+
+    /// How this process has `path` open.
+    fn access_modes(path: &str) -> Vec<i32> {
+        let mut modes = Vec::new();
+        for entry in fs::read_dir("/proc/self/fd").unwrap() {
+            let entry = entry.unwrap();
+            if fs::read_link(entry.path()).is_ok_and(|target| target == Path::new(path)) {
+                let info = Path::new("/proc/self/fdinfo").join(entry.file_name());
+                let info = fs::read_to_string(info).unwrap();
+                let flags = info.lines().find_map(|line| line.strip_prefix("flags:")).unwrap();
+                modes.push(i32::from_str_radix(flags.trim(), 8).unwrap() & libc::O_ACCMODE);
+            }
+        }
+        modes
+    }
+
+    #[test]
+    fn what_cannot_be_a_slot_is_no_source() {
+        let directory = tempfile::tempdir().unwrap();
+        let check = |b: Option<&str>, expected: &str| {
+            let paths = SlotPaths { b: b.map(str::to_owned), ..files(directory.path()) };
+            let error = LinuxSlots::new(paths).open_source(Slot::B).err().unwrap().to_string();
+            assert!(error.contains(expected), "{error}");
+        };
+        check(None, "RootfsPartB is not set");
+        check(directory.path().join("slot9").to_str(), "does not exist");
+        check(Some("/dev/null"), "a character device");
     }
 
     #[test]

@@ -1,4 +1,5 @@
 //! All integration tests of this package, linked once.
 
-mod built_ins;
+mod handlers;
+mod seams;
 mod update_module;

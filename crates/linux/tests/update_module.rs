@@ -9,22 +9,16 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use crate::seams::{KeepsNothing, Quiet, with_registry};
 use client_core::artifact::write::{ArtifactSpec, MetaData};
 use client_core::artifact::{self, Compression, CompressionLevel, Limits, Trust};
 use client_core::install::PreferBuiltIn;
-use client_core::install::{Arriving, Current, InstallError, Modules, PayloadHandler, Progress, RebootNeed};
-use linux::update_module::{ModuleSettings, UpdateModules};
+use client_core::install::{Arriving, Current, InstallError, PayloadHandler, RebootNeed};
+use linux::handlers::{ModuleSettings, UpdateModules};
 use testkit::artifacts::{self, DEVICE_TYPE, MemoryFile, named};
 
 /// Nothing legal here takes so long, not even on a machine with much else to do.
 const PATIENT: Duration = Duration::from_secs(60);
-
-struct Quiet;
-
-impl Progress for Quiet {
-    fn written(&mut self, _: u64, _: u64) {}
-    fn verified(&mut self, _: u64, _: u64) {}
-}
 
 struct Fixture {
     folder: tempfile::TempDir,
@@ -70,9 +64,7 @@ impl Fixture {
     }
 
     fn with<T>(&self, work: impl FnOnce(&mut dyn PayloadHandler) -> T) -> T {
-        let mut modules = self.modules();
-        let mut handler = modules.open("mod").unwrap();
-        work(&mut *handler)
+        with_registry(&mut self.modules(), |registry| work(&mut *registry.begin("mod").unwrap().1))
     }
 
     fn download_bytes(&self, bytes: Vec<u8>) -> Result<(), InstallError> {
@@ -82,7 +74,7 @@ impl Fixture {
             Current { artifact_name: "old", artifact_group: Some("group"), device_type: DEVICE_TYPE };
         self.with(|handler| {
             let (header, payload) = (&artifact.header, &mut artifact.payload);
-            handler.download(&mut Arriving { header, current, payload }, &mut Quiet)
+            handler.download(&mut Arriving { header, current, payload, state: &mut KeepsNothing }, &mut Quiet)
         })
     }
 
@@ -401,11 +393,19 @@ fn links_in_an_old_tree_are_not_followed() {
 #[test]
 fn only_executables_are_modules() {
     let fixture = Fixture::new("true");
-    let open = |name: &str| fixture.modules().open(name).map(|_| ()).map_err(|error| error.to_string());
+    let open = |name: &str| {
+        with_registry(&mut fixture.modules(), |registry| {
+            registry.begin(name).map(drop).map_err(|error| error.to_string())
+        })
+    };
     assert!(open("mod").is_ok());
-    assert!(open("none").unwrap_err().contains("no update module for payload type \"none\""));
+    assert!(
+        open("none")
+            .unwrap_err()
+            .contains("payload type \"none\" is not built in, and there is no update module")
+    );
     fs::write(fixture.path("share/modules/v3/text"), "").unwrap();
     fs::create_dir(fixture.path("share/modules/v3/folder")).unwrap();
-    assert!(open("text").is_err() && open("folder").is_err());
-    assert!(fixture.modules().replaces("mod") && !fixture.modules().replaces("none"));
+    assert!(open("text").unwrap_err().contains("chmod +x"));
+    assert!(open("folder").unwrap_err().contains("no update module"));
 }

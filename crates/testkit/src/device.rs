@@ -5,7 +5,7 @@ use client_core::deploy::scripts::{OnScriptFailure, ScriptError, ScriptPoint, Sc
 use client_core::deploy::{Notice, Observer};
 use client_core::install::Progress;
 use client_core::slot::{Restart, Slot, SlotError, Slots, System};
-use client_core::storage::BlockDevice;
+use client_core::storage::{BlockDevice, ReadAt, ReadOnly};
 
 use crate::storage::CrashWorld;
 
@@ -17,7 +17,7 @@ pub fn slot_device(slot: Slot) -> &'static str {
     }
 }
 
-/// Two slots on the crash devices `slot-a` and `slot-b`. Refuses to open the running one.
+/// Two slots on the crash devices `slot-a` and `slot-b`. Refuses to open the running one but as a source.
 pub struct CrashSlots {
     world: CrashWorld,
     running: Slot,
@@ -36,6 +36,10 @@ impl Slots for CrashSlots {
             return Err(SlotError::Running { slot, path: slot_device(slot).into() });
         }
         Ok(Box::new(self.world.open(slot_device(slot))))
+    }
+
+    fn open_source(&mut self, slot: Slot) -> Result<Box<dyn ReadAt>, SlotError> {
+        Ok(Box::new(ReadOnly::new(self.world.open(slot_device(slot)))))
     }
 }
 

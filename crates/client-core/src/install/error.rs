@@ -1,11 +1,11 @@
-//! Why an installation stopped.
+//! Why an installation stopped, and why a file or a tree cannot be installed as its payload says.
 
 use std::fmt;
 use std::path::PathBuf;
 
 use super::files::FilesError;
-use super::payload_problem::PayloadProblem;
-use crate::artifact::ArtifactError;
+use crate::artifact::tree::TreeProblem;
+use crate::artifact::{ArtifactError, Sha256};
 use crate::boot::{BootError, Verdict};
 use crate::slot::{Slot, SlotError};
 
@@ -41,9 +41,9 @@ pub enum InstallError {
         /// The slot.
         slot: Slot,
         /// Digest of the image.
-        expected: String,
+        expected: Sha256,
         /// Digest of what the slot holds.
-        actual: String,
+        actual: Sha256,
     },
     /// The slot could not be written, synced or read.
     Storage {
@@ -60,6 +60,8 @@ pub enum InstallError {
     },
     /// Nothing was downloaded that could be installed.
     NothingWritten,
+    /// The handler of the payload could not be opened when the deployment was taken up again.
+    NoHandler,
     /// After the restart the new software does not run on trial.
     NotOnTrial {
         /// What was found.
@@ -69,6 +71,23 @@ pub enum InstallError {
     NotBack {
         /// What was found.
         found: Verdict,
+    },
+    /// A handler wants to keep more than there is room for.
+    StateTooLarge {
+        /// Bytes of what it wants to keep.
+        need_bytes: usize,
+        /// The most it may.
+        limit_bytes: usize,
+    },
+    /// What a handler kept is not what it can have kept.
+    BadState {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// What a handler has to find again could not be saved.
+    StateNotKept {
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// A handler's own step failed.
     Handler {
@@ -116,15 +135,28 @@ impl fmt::Display for InstallError {
                 write!(f, "cannot {doing} slot {slot} ({device}) at byte {offset}: {source}")
             }
             InstallError::NothingWritten => f.write_str("no image was written that could be installed"),
+            InstallError::NoHandler => f.write_str("nothing is there that could handle the payload"),
             InstallError::NotOnTrial { found } => {
                 write!(f, "after the restart the new software is not on trial: {found}")
             }
             InstallError::NotBack { found } => {
                 write!(f, "after the restart the old software is not back: {found}")
             }
+            InstallError::StateTooLarge { need_bytes, limit_bytes } => {
+                write!(f, "the handler of the payload keeps {need_bytes} bytes, more than {limit_bytes}")
+            }
+            InstallError::BadState { reason } => {
+                write!(f, "what the handler of the payload kept cannot be understood: {reason}")
+            }
+            InstallError::StateNotKept { source } => {
+                write!(f, "cannot save what the handler of the payload keeps: {source}")
+            }
             InstallError::Handler { step, reason } => write!(f, "{step} failed: {reason}"),
             InstallError::UnknownPayloadType { payload_type } => {
-                write!(f, "no update module for payload type {payload_type:?}")
+                write!(
+                    f,
+                    "payload type {payload_type:?} is not built in, and there is no update module for it"
+                )
             }
             InstallError::ModuleNotExecutable { payload_type, path } => write!(
                 f,
@@ -144,14 +176,18 @@ impl std::error::Error for InstallError {
             InstallError::Boot(error) => error.source(),
             InstallError::Slot(error) => error.source(),
             InstallError::Storage { source, .. } => Some(source),
+            InstallError::StateNotKept { source } => Some(&**source),
             InstallError::Files(error) => error.source(),
             InstallError::SlotTooSmall { .. }
             | InstallError::FileCount { .. }
             | InstallError::EmptyImage
             | InstallError::ReadBack { .. }
             | InstallError::NothingWritten
+            | InstallError::NoHandler
             | InstallError::NotOnTrial { .. }
             | InstallError::NotBack { .. }
+            | InstallError::StateTooLarge { .. }
+            | InstallError::BadState { .. }
             | InstallError::Handler { .. }
             | InstallError::UnknownPayloadType { .. }
             | InstallError::ModuleNotExecutable { .. }
@@ -189,3 +225,91 @@ impl From<PayloadProblem> for InstallError {
         InstallError::Payload(problem)
     }
 }
+
+/// What is wrong with the payload, or with the place it is for. Nothing was changed there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PayloadProblem {
+    /// The payload has no file of this name.
+    MissingFile {
+        /// The name.
+        name: String,
+    },
+    /// A file that says something in one line holds something else.
+    Malformed {
+        /// The name of the file.
+        name: &'static str,
+        /// What was expected.
+        expected: &'static str,
+    },
+    /// The destination is not an absolute path without `..`.
+    Destination {
+        /// What the payload says.
+        path: String,
+    },
+    /// The destination is `/`.
+    Root,
+    /// The destination is a mount point, which cannot be replaced as a whole.
+    MountPoint {
+        /// The destination.
+        path: PathBuf,
+    },
+    /// Something lies there that this payload type does not replace.
+    Occupied {
+        /// The destination.
+        path: PathBuf,
+        /// What lies there.
+        found: &'static str,
+    },
+    /// The file system has too little room.
+    NoRoom {
+        /// Where.
+        path: PathBuf,
+        /// Bytes that are needed.
+        need_bytes: u64,
+        /// Bytes that are free.
+        have_bytes: u64,
+    },
+    /// The archive has what no tree may have.
+    Tree(TreeProblem),
+    /// The payload was begun by an update module that is no longer there.
+    NotOurs,
+    /// What the tree is to replace was neither found at its place nor where it was kept.
+    Lost {
+        /// The destination.
+        path: PathBuf,
+    },
+}
+
+impl fmt::Display for PayloadProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            PayloadProblem::MissingFile { name } => write!(f, "the payload has no file {name:?}"),
+            PayloadProblem::Malformed { name, expected } => {
+                write!(f, "payload file {name:?} does not hold {expected}")
+            }
+            PayloadProblem::Destination { path } => {
+                write!(f, "the destination {path:?} is not an absolute path without \"..\"")
+            }
+            PayloadProblem::Root => f.write_str("the destination is \"/\", which cannot be replaced"),
+            PayloadProblem::MountPoint { path } => {
+                write!(f, "{} is a mount point and cannot be replaced as a whole", path.display())
+            }
+            PayloadProblem::Occupied { path, found } => {
+                write!(f, "{} is {found}, which this payload does not replace", path.display())
+            }
+            PayloadProblem::NoRoom { path, need_bytes, have_bytes } => {
+                write!(f, "{need_bytes} bytes are needed for {}, and {have_bytes} are free", path.display())
+            }
+            PayloadProblem::Tree(problem) => problem.fmt(f),
+            PayloadProblem::NotOurs => {
+                f.write_str("an update module that is gone has begun with this payload")
+            }
+            PayloadProblem::Lost { path } => {
+                write!(f, "what was at {} is neither there nor where it was kept", path.display())
+            }
+        }
+    }
+}
+
+impl std::error::Error for PayloadProblem {}

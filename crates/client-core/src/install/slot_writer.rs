@@ -34,8 +34,38 @@ pub struct WrittenImage {
     pub slot: Slot,
     /// Length of the image in bytes.
     pub size_bytes: u64,
-    /// SHA-256 of the image, lower-case hexadecimal.
-    pub sha256: String,
+    /// Of the image.
+    #[serde(with = "digest_text")]
+    pub sha256: artifact::Sha256,
+}
+
+/// A digest in the record: its text.
+mod digest_text {
+    use serde::{Deserialize, Deserializer, Serializer, de};
+
+    use crate::artifact::Sha256;
+
+    // The signature is serde's.
+    #[allow(clippy::trivially_copy_pass_by_ref)]
+    pub(super) fn serialize<S: Serializer>(digest: &Sha256, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(digest)
+    }
+
+    pub(super) fn deserialize<'d, D: Deserializer<'d>>(deserializer: D) -> Result<Sha256, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
+}
+
+/// What a slot has to hold in the end, as the signed manifest says. There is no other way to come by one: a digest of
+/// unknown origin cannot be compared with by mistake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TargetDigest(artifact::Sha256);
+
+impl TargetDigest {
+    /// For a payload file that is the image itself.
+    pub fn of(file: &PayloadFile<'_>) -> TargetDigest {
+        TargetDigest(file.expected_sha256())
+    }
 }
 
 /// Proof that a slot holds a whole image, durable and with the digest that the artifact's manifest names. Only
@@ -106,7 +136,7 @@ impl Written {
             done += take as u64;
             progress.verified(done, image.size_bytes);
         }
-        let actual = artifact::Sha256::from(<[u8; 32]>::from(digest.finalize())).to_string();
+        let actual = artifact::Sha256::from(<[u8; 32]>::from(digest.finalize()));
         if actual != image.sha256 {
             return Err(InstallError::ReadBack { slot: image.slot, expected: image.sha256, actual });
         }
@@ -161,18 +191,19 @@ impl<'d> SlotWriter<'d> {
         Ok(writer)
     }
 
-    /// Copies `file` to the slot. The file itself fails at its end when its checksum is wrong.
+    /// Copies everything that `source` gives to the slot, behind what was copied before. A payload file fails at its end
+    /// when its checksum is wrong.
     ///
     /// # Errors
-    /// The artifact's or the device's; the slot then holds nothing that may be booted.
+    /// The source's or the device's; the slot then holds nothing that may be booted.
     pub fn copy_from(
         &mut self,
-        file: &mut PayloadFile<'_>,
+        source: &mut dyn Read,
         progress: &mut dyn Progress,
     ) -> Result<(), InstallError> {
         let mut chunk = vec![0; chunk_bytes(self.size_bytes)];
         loop {
-            let filled = fill(file, &mut chunk)?;
+            let filled = fill(source, &mut chunk)?;
             if filled == 0 {
                 return Ok(());
             }
@@ -267,14 +298,13 @@ impl<'d> SlotWriter<'d> {
         Ok(())
     }
 
-    /// Syncs, drops the caches and reads the whole image back. `sha256` is the digest that the artifact's
-    /// manifest names.
+    /// Syncs, drops the caches, and reads the whole image back: it must be `target`.
     ///
     /// # Errors
     /// When the image is shorter than promised, the sync fails or the slot does not hold the image.
     pub fn finish(
         mut self,
-        sha256: artifact::Sha256,
+        target: TargetDigest,
         progress: &mut dyn Progress,
     ) -> Result<(Written, WriteStatistics), InstallError> {
         if self.position != self.size_bytes {
@@ -288,7 +318,7 @@ impl<'d> SlotWriter<'d> {
         }
         self.sync()?; // data before the pointer to it
         self.old = Vec::new(); // two buffers at any time, never three
-        let image = WrittenImage { slot: self.slot, size_bytes: self.size_bytes, sha256: sha256.to_string() };
+        let image = WrittenImage { slot: self.slot, size_bytes: self.size_bytes, sha256: target.0 };
         let written = Written::verify(self.device, image, progress)?;
         Ok((written, self.statistics))
     }
@@ -309,11 +339,11 @@ fn chunk_bytes(left_bytes: u64) -> usize {
     usize::try_from(left_bytes).map_or(CHUNK_BYTES, |left| left.min(CHUNK_BYTES))
 }
 
-/// Fills `buffer` as far as the file goes.
-fn fill(file: &mut PayloadFile<'_>, buffer: &mut [u8]) -> Result<usize, InstallError> {
+/// Fills `buffer` as far as `source` goes.
+fn fill(source: &mut dyn Read, buffer: &mut [u8]) -> Result<usize, InstallError> {
     let mut filled = 0;
     while filled < buffer.len() {
-        match file.read(&mut buffer[filled..]) {
+        match source.read(&mut buffer[filled..]) {
             Ok(0) => break,
             Ok(count) => filled += count,
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
@@ -321,4 +351,19 @@ fn fill(file: &mut PayloadFile<'_>, buffer: &mut [u8]) -> Result<usize, InstallE
         }
     }
     Ok(filled)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_record_holds_the_text_of_a_digest() {
+        let sha256 = artifact::Sha256::from([10; 32]);
+        let text = format!(r#"{{"slot":"B","size_bytes":7,"sha256":"{sha256}"}}"#);
+        let image = WrittenImage { slot: Slot::B, size_bytes: 7, sha256 };
+        assert_eq!(serde_json::to_string(&image).unwrap(), text);
+        assert_eq!(serde_json::from_str::<WrittenImage>(&text).unwrap(), image);
+        assert!(serde_json::from_str::<WrittenImage>(&text.replace("0a", "0g")).is_err());
+    }
 }

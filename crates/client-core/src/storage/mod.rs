@@ -98,6 +98,50 @@ pub trait BlockDevice {
     fn name(&self) -> &str;
 }
 
+/// A range of bytes of fixed length that is only read.
+pub trait ReadAt {
+    /// Length in bytes. It does not change while the source is open.
+    fn len(&self) -> u64;
+
+    /// Whether there are no bytes at all.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Fills `buf` from `offset` on.
+    ///
+    /// # Errors
+    /// When the range is not readable or reaches past the end.
+    fn read_at(&mut self, offset: u64, buf: &mut [u8]) -> io::Result<()>;
+
+    /// Name for messages, usually the path.
+    fn name(&self) -> &str;
+}
+
+/// A device of which only the reading half can be reached.
+pub struct ReadOnly<D>(D);
+
+impl<D: BlockDevice> ReadOnly<D> {
+    /// Takes the writing half of `device` away.
+    pub fn new(device: D) -> ReadOnly<D> {
+        ReadOnly(device)
+    }
+}
+
+impl<D: BlockDevice> ReadAt for ReadOnly<D> {
+    fn len(&self) -> u64 {
+        self.0.len()
+    }
+
+    fn read_at(&mut self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        self.0.read_at(offset, buf)
+    }
+
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+}
+
 impl<T: BlockDevice + ?Sized> BlockDevice for Box<T> {
     fn len(&self) -> u64 {
         (**self).len()

@@ -1,31 +1,23 @@
 //! Update modules, protocol version 3: an executable for each payload type, called once per state with the name of the
-//! state and the path of its [file tree](Tree).
+//! state and the path of its [file tree](crate::payload_tree::Tree).
 //!
 //! A module is a program of the device: it may do anything, and is trusted as much as the device's own software. It is
 //! not trusted to come to an end, to read what it is given, or to keep its output short.
 
 mod streams;
-mod tree;
-
-pub use tree::Tree;
 
 use std::fs;
 use std::io::{self, Read};
-use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use client_core::boot::Verdict;
 use client_core::clock::Clock;
-use client_core::install::PreferBuiltIn;
-use client_core::install::{
-    Arriving, InstallError, Modules, PayloadHandler, Progress, RebootNeed, WrittenImage,
-};
+use client_core::install::{Arriving, InstallError, PayloadHandler, Progress, RebootNeed, Step};
 
-use crate::built_ins::BuiltIns;
+use crate::payload_tree::Tree;
 use crate::process_group::{Ended, LAST_WORDS, Output, ProcessGroup, SMALL_STACK};
 use crate::{explain, process, regular_file};
 use streams::{StreamError, Streams, Taken};
@@ -36,87 +28,6 @@ const ANSWER_BYTES: usize = 1024;
 const LAST_ACT: Duration = Duration::from_secs(5);
 /// Longest name of a payload type that is read back. Files have shorter ones.
 const PAYLOAD_TYPE_BYTES: u64 = 1024;
-/// Where modules of this version lie, under the data directory.
-const MODULES: &str = "modules/v3";
-
-/// Where modules are, and how they are called.
-#[derive(Clone)]
-pub struct ModuleSettings {
-    /// `/usr/share/mender`, or what stands for it.
-    pub data_directory: PathBuf,
-    /// Where the file tree lies.
-    pub datastore: PathBuf,
-    /// Time of one call.
-    pub timeout: Duration,
-    /// Payload types of which the built-in handler goes first.
-    pub prefer_built_in: PreferBuiltIn,
-    /// Says when the process is asked to stop, which ends the call that is running.
-    pub clock: Option<Arc<dyn Clock>>,
-}
-
-/// The update modules of this device.
-pub struct UpdateModules {
-    settings: ModuleSettings,
-}
-
-impl UpdateModules {
-    /// The modules that `settings` lead to.
-    pub fn new(settings: ModuleSettings) -> UpdateModules {
-        UpdateModules { settings }
-    }
-
-    fn place(&self, payload_type: &str) -> PathBuf {
-        self.settings.data_directory.join(MODULES).join(payload_type)
-    }
-
-    /// The executable for `payload_type`, where there is one. A payload type is one plain path component.
-    fn find(&self, payload_type: &str) -> Option<PathBuf> {
-        let module = self.place(payload_type);
-        let is_executable = fs::metadata(&module)
-            .is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0);
-        // The module is started in its file tree: a relative path would lead elsewhere there.
-        is_executable.then(|| std::path::absolute(&module).unwrap_or(module))
-    }
-}
-
-impl Modules for UpdateModules {
-    fn replaces(&self, payload_type: &str) -> bool {
-        !self.settings.prefer_built_in.includes(payload_type) && self.find(payload_type).is_some()
-    }
-
-    fn open<'m>(&'m mut self, payload_type: &str) -> Result<Box<dyn PayloadHandler + 'm>, InstallError> {
-        let ModuleSettings { datastore, timeout, clock, prefer_built_in, .. } = &self.settings;
-        let built_ins = BuiltIns { tree: Tree::at(datastore), timeout: *timeout, clock: clock.as_ref() };
-        let module = match (self.find(payload_type), built_ins.open(payload_type)) {
-            (Some(module), None) => module,
-            // A deployment is never taken up by another handler than the one that began it.
-            (Some(module), Some(_)) if !prefer_built_in.includes(payload_type) && !built_ins.began() => {
-                module
-            }
-            (_, Some(built_in)) => {
-                log::info!("payload type {payload_type}: built in");
-                return Ok(built_in);
-            }
-            (None, None) => {
-                let payload_type = payload_type.to_owned();
-                let path = self.place(&payload_type);
-                return Err(match path.is_file() {
-                    true => InstallError::ModuleNotExecutable { payload_type, path },
-                    false => InstallError::UnknownPayloadType { payload_type },
-                });
-            }
-        };
-        log::info!("payload type {payload_type}: update module {}", module.display());
-        Ok(Box::new(UpdateModule {
-            name: payload_type.to_owned(),
-            module,
-            tree: Tree::at(&self.settings.datastore),
-            timeout: self.settings.timeout,
-            clock: self.settings.clock.clone(),
-        }))
-    }
-}
-
 /// What a module is told to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -137,6 +48,22 @@ enum State {
 }
 
 impl State {
+    /// The state of a step.
+    fn of(step: Step) -> State {
+        match step {
+            Step::NeedsReboot => State::NeedsArtifactReboot,
+            Step::SupportsRollback => State::SupportsRollback,
+            Step::Reboot => State::ArtifactReboot,
+            Step::VerifyReboot => State::ArtifactVerifyReboot,
+            Step::RebootBack => State::ArtifactRollbackReboot,
+            Step::VerifyRebootBack => State::ArtifactVerifyRollbackReboot,
+            Step::Commit => State::ArtifactCommit,
+            Step::RollBack => State::ArtifactRollback,
+            Step::Fail => State::ArtifactFailure,
+            Step::CleanUp => State::Cleanup,
+        }
+    }
+
     /// The first argument of the module.
     fn name(self) -> &'static str {
         match self {
@@ -159,12 +86,12 @@ impl State {
 }
 
 /// One update module at work on its payload.
-struct UpdateModule {
-    name: String,
-    module: PathBuf,
-    tree: Tree,
-    timeout: Duration,
-    clock: Option<Arc<dyn Clock>>,
+pub(crate) struct UpdateModule {
+    pub(crate) name: String,
+    pub(crate) module: PathBuf,
+    pub(crate) tree: Tree,
+    pub(crate) timeout: Duration,
+    pub(crate) clock: Option<Arc<dyn Clock>>,
 }
 
 impl UpdateModule {
@@ -279,7 +206,7 @@ impl UpdateModule {
     }
 
     /// The download itself: streamed, or stored where the module does not ask for streams.
-    fn take_in(&self, arriving: &mut Arriving<'_>, progress: &mut dyn Progress) -> Result<(), InstallError> {
+    fn receive(&self, arriving: &mut Arriving<'_>, progress: &mut dyn Progress) -> Result<(), InstallError> {
         let with_sizes = self.ask_for(State::ProvidePayloadFileSizes, &[("No", false), ("Yes", true)])?;
         let state = if with_sizes { State::DownloadWithFileSizes } else { State::Download };
         let unusable = |error: io::Error| self.failed(state, format!("cannot use a FIFO: {error}"));
@@ -322,16 +249,10 @@ impl PayloadHandler for UpdateModule {
     ) -> Result<(), InstallError> {
         self.clean_up_after_another();
         self.tree.create(arriving)?;
-        self.take_in(arriving, progress)?;
+        self.receive(arriving, progress)?;
         // What the module has put into `tmp` has to be there after a power cut too.
         sync_file_system(&self.tree).map_err(|error| self.tree.error("sync", error))
     }
-
-    fn image(&self) -> Option<WrittenImage> {
-        None
-    }
-
-    fn restore(&mut self, _: Option<WrittenImage>) {}
 
     fn install(&mut self) -> Result<(), InstallError> {
         self.act(State::ArtifactInstall)
@@ -347,32 +268,8 @@ impl PayloadHandler for UpdateModule {
         self.ask_for(State::SupportsRollback, &[("No", false), ("Yes", true)])
     }
 
-    fn reboot(&mut self) -> Result<(), InstallError> {
-        self.act(State::ArtifactReboot)
-    }
-
-    fn verify_reboot(&mut self) -> Result<(), InstallError> {
-        self.act(State::ArtifactVerifyReboot)
-    }
-
-    fn reboot_back(&mut self) -> Result<(), InstallError> {
-        self.act(State::ArtifactRollbackReboot)
-    }
-
-    fn verify_reboot_back(&mut self) -> Result<(), InstallError> {
-        self.act(State::ArtifactVerifyRollbackReboot)
-    }
-
-    fn commit(&mut self) -> Result<(), InstallError> {
-        self.act(State::ArtifactCommit)
-    }
-
-    fn roll_back(&mut self) -> Result<(), InstallError> {
-        self.act(State::ArtifactRollback)
-    }
-
-    fn fail(&mut self) -> Result<(), InstallError> {
-        self.act(State::ArtifactFailure)
+    fn otherwise(&mut self, step: Step) -> Result<(), InstallError> {
+        self.act(State::of(step))
     }
 
     fn clean_up(&mut self) -> Result<(), InstallError> {
@@ -386,10 +283,6 @@ impl PayloadHandler for UpdateModule {
             return cleaned;
         }
         self.tree.remove().and(cleaned)
-    }
-
-    fn verdict(&mut self) -> Result<Option<Verdict>, InstallError> {
-        Ok(None)
     }
 }
 

@@ -22,7 +22,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 
-use super::tree::{PROGRESS_BYTES, Tree};
+use crate::payload_tree::{PROGRESS_BYTES, Tree};
 use crate::process_group::ProcessGroup;
 
 const NEXT: &str = "stream-next";

@@ -4,6 +4,7 @@
 // Helpers outside of test functions: a failure in one is a failure of the test.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
 
+use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{Cursor, Write};
@@ -12,12 +13,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use crate::seams::{KeepsNothing, Quiet, with_registry};
 use client_core::artifact::tree::{Attributes, Member, MemberKind, MemberWriter};
 use client_core::artifact::write::ArtifactSpec;
 use client_core::artifact::{self, Limits, Trust};
 use client_core::install::PreferBuiltIn;
-use client_core::install::{Arriving, Current, InstallError, Modules, PayloadHandler, Progress, RebootNeed};
-use linux::update_module::{ModuleSettings, UpdateModules};
+use client_core::install::{Arriving, Current, InstallError, PayloadHandler, RebootNeed, RecordedHandler};
+use linux::handlers::{ModuleSettings, UpdateModules};
 use testkit::artifacts::{self, DEVICE_TYPE, MemoryFile, named};
 
 /// Nothing legal here takes so long, not even on a machine with much else to do.
@@ -25,19 +27,14 @@ const PATIENT: Duration = Duration::from_secs(60);
 /// Where the stock modules are installed.
 const STOCK: &str = "usr/share/mender/modules/v3";
 
-struct Quiet;
-
-impl Progress for Quiet {
-    fn written(&mut self, _: u64, _: u64) {}
-    fn verified(&mut self, _: u64, _: u64) {}
-}
-
 /// A device, and a folder `target` for what is installed on it.
 struct Fixture {
     folder: tempfile::TempDir,
     payload_type: &'static str,
     timeout: Duration,
     prefer_built_in: PreferBuiltIn,
+    /// What a record says of the handler, once a download began.
+    recorded: RefCell<Option<RecordedHandler>>,
 }
 
 impl Fixture {
@@ -46,7 +43,13 @@ impl Fixture {
         for name in ["target", "share/modules/v3"] {
             fs::create_dir_all(folder.path().join(name)).unwrap();
         }
-        Fixture { folder, payload_type, timeout: PATIENT, prefer_built_in: PreferBuiltIn::None }
+        Fixture {
+            folder,
+            payload_type,
+            timeout: PATIENT,
+            prefer_built_in: PreferBuiltIn::None,
+            recorded: RefCell::default(),
+        }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -66,7 +69,15 @@ impl Fixture {
             prefer_built_in: self.prefer_built_in.clone(),
             clock: None,
         });
-        work(&mut *modules.open(self.payload_type).unwrap())
+        let recorded = self.recorded.borrow().clone();
+        with_registry(&mut modules, |registry| match recorded {
+            Some(recorded) => work(&mut *registry.reopen(self.payload_type, &recorded).unwrap()),
+            None => {
+                let (recorded, mut handler) = registry.begin(self.payload_type).unwrap();
+                self.recorded.replace(Some(recorded));
+                work(&mut *handler)
+            }
+        })
     }
 
     fn download(&self, files: &[(&str, &[u8])]) -> Result<(), InstallError> {
@@ -81,7 +92,10 @@ impl Fixture {
             artifact::open(Cursor::new(bytes), &Trust::DangerUnsigned, &Limits::default()).unwrap();
         let current = Current { artifact_name: "old", artifact_group: None, device_type: DEVICE_TYPE };
         let (header, payload) = (&artifact.header, &mut artifact.payload);
-        self.with(|handler| handler.download(&mut Arriving { header, current, payload }, &mut Quiet))
+        self.recorded.replace(None);
+        self.with(|handler| {
+            handler.download(&mut Arriving { header, current, payload, state: &mut KeepsNothing }, &mut Quiet)
+        })
     }
 
     fn file(
@@ -576,6 +590,34 @@ fn scripts_run_in_the_order_of_their_names_and_the_first_failure_ends_it() {
         assert!(!handler.supports_rollback().unwrap());
     });
     fixture.clean_up();
+}
+
+#[test]
+fn what_an_older_version_began_is_ended_by_whoever_began_it() {
+    let fixture = Fixture::new("single-file");
+    let module = fixture.path("share/modules/v3/single-file");
+    let text = format!("#!/bin/sh\necho $1 >> {}\n", fixture.target("calls"));
+    let calls = || fs::read_to_string(fixture.target("calls")).unwrap_or_default();
+    // Its records do not say who began, but the tree of the payload does.
+    let check = |marked: bool| {
+        fixture.file(&fixture.target(""), "app", None, "new").unwrap();
+        fixture.install().unwrap();
+        fixture.recorded.replace(Some(RecordedHandler::default()));
+        if marked {
+            fs::write(fixture.path("data/modules/v3/payloads/0000/tree/tmp/built-in"), "").unwrap();
+        }
+    };
+    check(true);
+    fs::write(&module, text).unwrap();
+    fs::set_permissions(&module, fs::Permissions::from_mode(0o755)).unwrap();
+    fixture.roll_back();
+    assert!(calls().is_empty() && !fixture.path("target/app").exists());
+
+    check(false);
+    fixture.with(|handler| handler.roll_back()).unwrap();
+    assert!(calls().ends_with("ArtifactInstall\nArtifactRollback\n"), "{}", calls());
+    fs::remove_file(&module).unwrap();
+    fails(fixture.with(|handler| handler.roll_back()), "an update module that is gone");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The payload types that need no update module: `single-file`, `directory` and `script`.
+//! The payload type `script`: programs that are run once.
 
 use std::fs;
 use std::io;
@@ -8,60 +8,23 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use client_core::boot::Verdict;
 use client_core::clock::Clock;
-use client_core::install::{
-    Arriving, BUILT_IN, DIRECTORY, DirectoryTree, InstallError, PayloadHandler, Progress, RebootNeed,
-    SINGLE_FILE, SingleFile, WrittenImage,
-};
+use client_core::install::{Arriving, InstallError, PayloadHandler, Progress};
 use nix::errno::Errno;
 
-use crate::files::LinuxFiles;
+use crate::payload_tree::Tree;
 use crate::process_group::{Ended, LAST_WORDS, Output, ProcessGroup};
-use crate::update_module::Tree;
 use crate::{explain, process};
 
 /// The payload type whose files are programs to run once.
 pub const SCRIPT: &str = "script";
 
-/// The handlers of this program.
-pub struct BuiltIns<'s> {
-    /// Where the payload lies.
-    pub tree: Tree,
-    /// How long the programs of one payload may take together.
-    pub timeout: Duration,
-    /// Says when the process is asked to stop.
-    pub clock: Option<&'s Arc<dyn Clock>>,
-}
-
-impl BuiltIns<'_> {
-    /// Whether one of them began with the payload that is there. It goes on then, whatever is installed meanwhile.
-    pub fn began(&self) -> bool {
-        self.tree.path("tmp").join(BUILT_IN).exists()
-    }
-
-    /// The handler of `payload_type`, if it is one of these.
-    pub fn open<'m>(&self, payload_type: &str) -> Option<Box<dyn PayloadHandler + 'm>> {
-        let files = || LinuxFiles::new(self.tree.clone());
-        match payload_type {
-            SINGLE_FILE => Some(Box::new(SingleFile::new(files()))),
-            DIRECTORY => Some(Box::new(DirectoryTree::new(files()))),
-            SCRIPT => Some(Box::new(Scripts {
-                tree: self.tree.clone(),
-                timeout: self.timeout,
-                clock: self.clock.cloned(),
-            })),
-            _ => None,
-        }
-    }
-}
-
 /// Runs the files of a payload, one after the other in the order of their names' bytes. What they did cannot be taken
 /// back.
-struct Scripts {
-    tree: Tree,
-    timeout: Duration,
-    clock: Option<Arc<dyn Clock>>,
+pub(crate) struct Scripts {
+    pub(crate) tree: Tree,
+    pub(crate) timeout: Duration,
+    pub(crate) clock: Option<Arc<dyn Clock>>,
 }
 
 impl Scripts {
@@ -135,12 +98,6 @@ impl PayloadHandler for Scripts {
         self.tree.store_files(arriving.payload, progress)
     }
 
-    fn image(&self) -> Option<WrittenImage> {
-        None
-    }
-
-    fn restore(&mut self, _: Option<WrittenImage>) {}
-
     fn install(&mut self) -> Result<(), InstallError> {
         let scripts = self.find().map_err(|error| InstallError::Handler {
             step: "ArtifactInstall",
@@ -153,47 +110,7 @@ impl PayloadHandler for Scripts {
         Ok(())
     }
 
-    fn needs_reboot(&mut self) -> Result<RebootNeed, InstallError> {
-        Ok(RebootNeed::None)
-    }
-
-    fn supports_rollback(&mut self) -> Result<bool, InstallError> {
-        Ok(false)
-    }
-
-    fn reboot(&mut self) -> Result<(), InstallError> {
-        Ok(())
-    }
-
-    fn verify_reboot(&mut self) -> Result<(), InstallError> {
-        Ok(())
-    }
-
-    fn reboot_back(&mut self) -> Result<(), InstallError> {
-        Ok(())
-    }
-
-    fn verify_reboot_back(&mut self) -> Result<(), InstallError> {
-        Ok(())
-    }
-
-    fn commit(&mut self) -> Result<(), InstallError> {
-        Ok(())
-    }
-
-    fn roll_back(&mut self) -> Result<(), InstallError> {
-        Ok(())
-    }
-
-    fn fail(&mut self) -> Result<(), InstallError> {
-        Ok(())
-    }
-
     fn clean_up(&mut self) -> Result<(), InstallError> {
         self.tree.remove()
-    }
-
-    fn verdict(&mut self) -> Result<Option<Verdict>, InstallError> {
-        Ok(None)
     }
 }

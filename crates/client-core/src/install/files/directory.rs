@@ -5,12 +5,11 @@
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
-use super::files::{Files, Kind, Node};
-use super::replacement::{self, Begun, Replacement};
-use super::single_file::{check_room, clean_up, destination, payload, roll_back, take_in};
-use super::{Arriving, InstallError, PayloadHandler, PayloadProblem, Progress, RebootNeed, WrittenImage};
+use super::payload_files::{check_room, clean_up, destination, payload, roll_back};
+use super::replacement::{self, Fresh, Replacement};
+use super::{Files, Kind, Node};
 use crate::artifact::tree::{Attributes, MemberKind, MemberReader, TreeRules};
-use crate::boot::Verdict;
+use crate::install::{Arriving, HandlerState, InstallError, PayloadHandler, PayloadProblem, Progress};
 
 const ARCHIVE: &str = "update.tar";
 /// What a file takes on disk besides its content, and the unit of that: a block.
@@ -19,12 +18,14 @@ const BLOCK_BYTES: u64 = 4096;
 /// Installs a directory tree.
 pub struct DirectoryTree<F> {
     files: F,
+    /// Not a module that is gone.
+    began: bool,
 }
 
 impl<F: Files> DirectoryTree<F> {
     /// With the files of the device.
     pub fn new(files: F) -> DirectoryTree<F> {
-        DirectoryTree { files }
+        DirectoryTree { files, began: false }
     }
 
     /// Where the tree goes, if it can go there. Changes nothing.
@@ -66,7 +67,8 @@ impl<F: Files> PayloadHandler for DirectoryTree<F> {
         arriving: &mut Arriving<'_>,
         progress: &mut dyn Progress,
     ) -> Result<(), InstallError> {
-        take_in(&mut self.files, arriving, progress)?;
+        self.began = true;
+        self.files.store(arriving, progress)?;
         let destination = self.plan()?;
         let mut members = archive(&mut self.files)?;
         let mut names = TreeRules::default();
@@ -80,69 +82,34 @@ impl<F: Files> PayloadHandler for DirectoryTree<F> {
         check_room(&mut self.files, Path::new(&destination), bytes)
     }
 
-    fn image(&self) -> Option<WrittenImage> {
-        None
+    fn restore(&mut self, _: HandlerState) {
+        self.began = true;
     }
 
-    fn restore(&mut self, _: Option<WrittenImage>) {}
-
     fn install(&mut self) -> Result<(), InstallError> {
-        let destination = match Replacement::take_up(&mut self.files)? {
+        let destination = match Replacement::reopen(&mut self.files)? {
             // What lies there may be the new tree already.
             Some(begun) => begun.destination().to_owned(),
             None => self.plan()?,
         };
         let (mut replacement, begun) = Replacement::begin(&mut self.files, &destination)?;
-        if let Begun::Prepare(fresh) = begun {
+        if let Fresh::ToMake(fresh) = begun {
             unpack(replacement.files(), &fresh)?;
             replacement.sync_fresh()?; // the tree before the name that leads to it
         }
         replacement.put_directory()
     }
 
-    fn needs_reboot(&mut self) -> Result<RebootNeed, InstallError> {
-        Ok(RebootNeed::None)
-    }
-
     fn supports_rollback(&mut self) -> Result<bool, InstallError> {
         Ok(true)
     }
 
-    fn reboot(&mut self) -> Result<(), InstallError> {
-        Ok(())
-    }
-
-    fn verify_reboot(&mut self) -> Result<(), InstallError> {
-        Ok(())
-    }
-
-    fn reboot_back(&mut self) -> Result<(), InstallError> {
-        Ok(())
-    }
-
-    fn verify_reboot_back(&mut self) -> Result<(), InstallError> {
-        Ok(())
-    }
-
-    fn commit(&mut self) -> Result<(), InstallError> {
-        // As for a single file: the old tree goes with the cleaning up.
-        Ok(())
-    }
-
     fn roll_back(&mut self) -> Result<(), InstallError> {
-        roll_back(&mut self.files)
-    }
-
-    fn fail(&mut self) -> Result<(), InstallError> {
-        Ok(())
+        roll_back(&mut self.files, self.began)
     }
 
     fn clean_up(&mut self) -> Result<(), InstallError> {
         clean_up(&mut self.files)
-    }
-
-    fn verdict(&mut self) -> Result<Option<Verdict>, InstallError> {
-        Ok(None)
     }
 }
 

@@ -26,8 +26,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::files::{Files, FilesError, Found, Kind, Node};
-use super::{InstallError, PayloadProblem};
+use super::{Files, FilesError, Found, Kind, Node};
+use crate::install::{InstallError, PayloadProblem};
 
 /// Bytes of the journal: three paths and some words.
 const JOURNAL_BYTES: u64 = 64 * 1024;
@@ -62,20 +62,20 @@ pub(super) struct Replacement<'f> {
     journal: Journal,
 }
 
-/// Where the new thing has to be made.
-pub(super) enum Begun {
-    /// At this path, which is free.
-    Prepare(PathBuf),
-    /// Nowhere: an earlier attempt made it.
-    Prepared,
+/// The new thing at its hidden name.
+pub(super) enum Fresh {
+    /// It is to be made at this path, which is free.
+    ToMake(PathBuf),
+    /// An earlier attempt made it.
+    Made,
 }
 
 impl<'f> Replacement<'f> {
-    /// Begins to replace `destination`, an absolute path with a parent, or takes up what an earlier process began.
+    /// Begins to replace `destination`, an absolute path with a parent, or goes on with what an earlier process began.
     pub(super) fn begin(
         files: &'f mut dyn Files,
         destination: &str,
-    ) -> Result<(Replacement<'f>, Begun), InstallError> {
+    ) -> Result<(Replacement<'f>, Fresh), InstallError> {
         if let Some(journal) = read_journal(files)? {
             let mut begun = Replacement { files, journal };
             let next = begun.what_is_prepared()?;
@@ -98,11 +98,11 @@ impl<'f> Replacement<'f> {
         begun.save()?;
         begun.make_parents()?;
         let fresh = PathBuf::from(&begun.journal.fresh);
-        Ok((begun, Begun::Prepare(fresh)))
+        Ok((begun, Fresh::ToMake(fresh)))
     }
 
     /// What an earlier step began, or `None` when nothing was: then nothing has changed.
-    pub(super) fn take_up(files: &'f mut dyn Files) -> Result<Option<Replacement<'f>>, InstallError> {
+    pub(super) fn reopen(files: &'f mut dyn Files) -> Result<Option<Replacement<'f>>, InstallError> {
         let journal = read_journal(files)?;
         Ok(journal.map(|journal| Replacement { files, journal }))
     }
@@ -116,7 +116,7 @@ impl<'f> Replacement<'f> {
         self.files
     }
 
-    fn what_is_prepared(&mut self) -> Result<Begun, InstallError> {
+    fn what_is_prepared(&mut self) -> Result<Fresh, InstallError> {
         let Journal { destination, fresh, before, fresh_identity, .. } = self.journal.clone();
         // Only a directory whose identity was written down is known to be complete.
         if fresh_identity.is_some() {
@@ -124,14 +124,14 @@ impl<'f> Replacement<'f> {
             let (waiting, put) = (at(self.look(&fresh)?), at(self.look(&destination)?));
             if waiting == fresh_identity || put == fresh_identity || (waiting.is_some() && waiting == before)
             {
-                return Ok(Begun::Prepared);
+                return Ok(Fresh::Made);
             }
             self.journal.fresh_identity = None;
         }
         self.make_parents()?;
         let fresh = PathBuf::from(fresh);
         self.files.remove(&fresh)?;
-        Ok(Begun::Prepare(fresh))
+        Ok(Fresh::ToMake(fresh))
     }
 
     /// Puts the file at the hidden name into place. It must be durable with its name.

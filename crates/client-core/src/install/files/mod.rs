@@ -1,5 +1,13 @@
 //! The files of the device, for payloads that are files.
 
+mod directory;
+mod payload_files;
+mod replacement;
+mod single_file;
+
+pub use directory::DirectoryTree;
+pub use single_file::SingleFile;
+
 use std::fmt;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};

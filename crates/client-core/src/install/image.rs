@@ -1,7 +1,8 @@
 //! The built-in handler of `rootfs-image`: one image to the slot that does not run, a trial boot, a commit.
 
 use super::{
-    Arriving, InstallError, PayloadHandler, Progress, RebootNeed, SlotWriter, Written, WrittenImage,
+    Arriving, HandlerState, InstallError, PayloadHandler, Progress, RebootNeed, SlotWriter, TargetDigest,
+    Written, WrittenImage,
 };
 use crate::boot::{self, Arming, BootControl, Intent, Verdict, verdict};
 use crate::slot::{Restart, Slot, Slots, System};
@@ -74,25 +75,34 @@ impl PayloadHandler for RootfsImage<'_> {
         };
         // The size is known before the first byte, and so is whether it fits.
         let mut writer = SlotWriter::new(&mut *device, target, file.size())?;
-        let sha256 = file.expected_sha256();
+        let digest = TargetDigest::of(&file);
         writer.copy_from(&mut file, progress)?; // fails at the end of the file on a wrong checksum
         if payload.next_file()?.is_some() {
             return Err(InstallError::FileCount { found: "more than one" });
         }
         // Here the artifact has ended properly and every byte of it was accounted for in the manifest.
-        let (written, statistics) = writer.finish(sha256, progress)?;
+        let (written, statistics) = writer.finish(digest, progress)?;
         progress.finished(&statistics);
+        arriving.state.set(HandlerState::of(written.image())?);
         self.image = Some(written.image().clone());
         self.written = Some(written);
         Ok(())
     }
 
-    fn image(&self) -> Option<WrittenImage> {
-        self.image.clone()
+    fn restore(&mut self, state: HandlerState) {
+        // Without an image nothing is installed or committed, and the boot environment tells what there is to undo.
+        self.image = state.read().unwrap_or_else(|error| {
+            log::error!("what was written where is not known any more: {error}");
+            None
+        });
     }
 
-    fn restore(&mut self, image: Option<WrittenImage>) {
-        self.image = image;
+    fn overwrites_slot(&self) -> bool {
+        true
+    }
+
+    fn image(&self) -> Option<WrittenImage> {
+        self.image.clone()
     }
 
     fn install(&mut self) -> Result<(), InstallError> {
@@ -179,14 +189,6 @@ impl PayloadHandler for RootfsImage<'_> {
             None => self.boot.state()?.fall_back(),
         };
         Ok(self.boot.settle_on(original)?)
-    }
-
-    fn fail(&mut self) -> Result<(), InstallError> {
-        Ok(())
-    }
-
-    fn clean_up(&mut self) -> Result<(), InstallError> {
-        Ok(())
     }
 
     fn verdict(&mut self) -> Result<Option<Verdict>, InstallError> {
