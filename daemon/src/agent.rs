@@ -177,7 +177,7 @@ pub fn run(setup: &Setup, bootstrap: impl FnOnce(&Setup)) -> Result<(), AgentErr
     };
     let mut host = LinuxHost {
         setup,
-        scripts: setup.scripts().stopped_by(Arc::clone(&watched)),
+        scripts: setup.scripts(Arc::clone(&watched)),
         logs: DeploymentLogs::new(setup.deployment_log_directory()),
         watcher: Watcher {
             board,
@@ -314,7 +314,7 @@ impl Host for LinuxHost<'_> {
             boot: &mut boot,
             slots: &mut slots,
             system: &system,
-            modules: &mut setup.modules(Some(Arc::clone(&self.clock))),
+            modules: &mut setup.modules(Arc::clone(&self.clock)),
             state: &mut state,
             scripts: &mut self.scripts,
             observer: &mut self.watcher,
@@ -334,7 +334,7 @@ impl Host for LinuxHost<'_> {
 
     fn inventory(&mut self) -> Result<Vec<Attribute>, String> {
         let directory = self.setup.inventory_directory();
-        inventory::ask(&directory, RunLimits::default(), Some(&*self.clock))
+        inventory::ask(&directory, RunLimits::default(), &*self.clock)
             .map(|attributes| with_own_attributes(attributes, self.known()))
             .map_err(|error| error.to_string())
     }

@@ -166,13 +166,14 @@ fn give_a_name(setup: &Setup) {
     let named = setup.lock().map_err(|error| error.to_string()).and_then(|_lock| {
         let mut state = setup.open_state().map_err(|error| error.to_string())?;
         let (mut boot, mut slots) = (setup.boot(), setup.slots());
+        let clock: Arc<dyn Clock> = Arc::new(LinuxClock::new());
         let mut device = Device {
             boot: &mut boot,
             slots: &mut slots,
             system: &setup.system(),
-            modules: &mut setup.modules(None),
+            modules: &mut setup.modules(Arc::clone(&clock)),
             state: &mut state,
-            scripts: &mut setup.scripts(),
+            scripts: &mut setup.scripts(clock),
             observer: &mut Printer::new(true),
             gates: &mut AlwaysOpen,
             reporter: &mut NoReporter,
@@ -309,9 +310,10 @@ fn with_device(invocation: &Invocation, setup: &Setup) -> Result<u8, ComposeErro
     let mut boot = setup.boot();
     let mut slots = setup.slots();
     let system = setup.system();
-    let mut scripts = setup.scripts();
-    let mut modules = setup.modules(None);
-    let mut gates = Gates::of_commands(&setup.config, Desk::default(), Arc::new(LinuxClock::new()));
+    let clock: Arc<dyn Clock> = Arc::new(LinuxClock::new());
+    let mut scripts = setup.scripts(Arc::clone(&clock));
+    let mut modules = setup.modules(Arc::clone(&clock));
+    let mut gates = Gates::of_commands(&setup.config, Desk::default(), clock);
     let mut printer = Printer::new(json);
     let mut device = Device {
         boot: &mut boot,

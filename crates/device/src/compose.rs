@@ -527,18 +527,18 @@ impl Setup {
         }
     }
 
-    /// The state scripts.
-    pub fn scripts(&self) -> LinuxScripts {
+    /// The state scripts. A request to stop that `clock` has ends the one that runs.
+    pub fn scripts(&self, clock: Arc<dyn Clock>) -> LinuxScripts {
         let times = ScriptTimes {
             timeout: Duration::from_secs(self.config.state_script_timeout_seconds),
             retry_timeout: Duration::from_secs(self.config.state_script_retry_timeout_seconds),
             retry_interval: Duration::from_secs(self.config.state_script_retry_interval_seconds),
         };
-        LinuxScripts::new(&self.datastore, &self.configuration_directory, times)
+        LinuxScripts::new(&self.datastore, &self.configuration_directory, times, clock)
     }
 
     /// The update modules. A request to stop that `clock` has ends the call that runs.
-    pub fn modules(&self, clock: Option<Arc<dyn Clock>>) -> UpdateModules {
+    pub fn modules(&self, clock: Arc<dyn Clock>) -> UpdateModules {
         UpdateModules::new(ModuleSettings {
             data_directory: self.data_directory.clone(),
             datastore: self.datastore.clone(),

@@ -27,7 +27,7 @@ impl DeviceCredentials {
 
 impl Credentials for DeviceCredentials {
     fn id_data(&mut self) -> Result<String, String> {
-        let identity = identity::ask(&self.program, self.limits, Some(&*self.clock));
+        let identity = identity::ask(&self.program, self.limits, &*self.clock);
         let attributes = identity.map_err(|error| format!("cannot learn the identity: {error}"))?;
         Ok(canonical(attributes))
     }

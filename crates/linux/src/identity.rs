@@ -11,11 +11,7 @@ use crate::key_values::{self, KeyValueError, KeyValues, RunLimits};
 ///
 /// # Errors
 /// For anything that is not at least one attribute and nothing else, from a program that succeeded.
-pub fn ask(
-    executable: &Path,
-    limits: RunLimits,
-    clock: Option<&dyn Clock>,
-) -> Result<Vec<Attribute>, KeyValueError> {
+pub fn ask(executable: &Path, limits: RunLimits, clock: &dyn Clock) -> Result<Vec<Attribute>, KeyValueError> {
     let mut told = KeyValues::default();
     told.add(key_values::run(executable, limits, clock)?);
     if told.values.is_empty() {
@@ -35,7 +31,7 @@ mod tests {
 
     fn identity_of(body: &str) -> Result<String, String> {
         let programs = Programs::new(&[("id", body)]);
-        shown(ask(&programs.path("id"), RunLimits::default(), None))
+        shown(ask(&programs.path("id"), RunLimits::default(), &LinuxClock::new()))
     }
 
     #[test]
@@ -60,7 +56,7 @@ mod tests {
         check(r"printf 'mac=\377\n'", "not UTF-8");
         check(r"printf 'mac=a\000b\n'", "NUL");
         check("yes mac=x", "printed more than 65536 bytes");
-        let error = ask(Path::new("/nonexistent/id"), RunLimits::default(), None).unwrap_err();
+        let error = ask(Path::new("/nonexistent/id"), RunLimits::default(), &LinuxClock::new()).unwrap_err();
         assert!(error.to_string().starts_with("cannot run /nonexistent/id: "), "{error}");
     }
 
@@ -68,13 +64,13 @@ mod tests {
     fn a_program_that_hangs_is_ended_after_its_time_and_by_a_stop() {
         let programs = Programs::new(&[("id", "sleep 1000 & wait")]);
         let limits = RunLimits { timeout: Duration::from_millis(100), ..RunLimits::default() };
-        let error = ask(&programs.path("id"), limits, None).unwrap_err();
+        let error = ask(&programs.path("id"), limits, &LinuxClock::new()).unwrap_err();
         assert!(matches!(error, KeyValueError::TimedOut { .. }), "{error}");
 
         let clock = LinuxClock::new();
         clock.request_stop();
         let asked = Instant::now();
-        let error = ask(&programs.path("id"), RunLimits::default(), Some(&clock)).unwrap_err();
+        let error = ask(&programs.path("id"), RunLimits::default(), &clock).unwrap_err();
         assert!(matches!(error, KeyValueError::Stopped { .. }), "{error}");
         assert!(asked.elapsed() < Duration::from_millis(1500), "{:?}", asked.elapsed());
     }

@@ -66,11 +66,7 @@ impl std::error::Error for InventoryError {}
 /// # Errors
 /// When there are programs and all of them failed, when the directory is there and cannot be read, and at once when
 /// the process was asked to stop.
-pub fn ask(
-    directory: &Path,
-    limits: RunLimits,
-    clock: Option<&dyn Clock>,
-) -> Result<Vec<Attribute>, InventoryError> {
+pub fn ask(directory: &Path, limits: RunLimits, clock: &dyn Clock) -> Result<Vec<Attribute>, InventoryError> {
     let mut told = ask_all(&programs(directory)?, limits, clock)?;
     told.values.retain(|name, _| {
         let fits = name.chars().count() <= NAME_CHARS;
@@ -88,11 +84,7 @@ pub fn ask(
 }
 
 /// What those of the programs that succeed tell.
-fn ask_all(
-    programs: &[PathBuf],
-    limits: RunLimits,
-    clock: Option<&dyn Clock>,
-) -> Result<KeyValues, InventoryError> {
+fn ask_all(programs: &[PathBuf], limits: RunLimits, clock: &dyn Clock) -> Result<KeyValues, InventoryError> {
     let mut told = KeyValues::default();
     let mut last_error = None;
     let mut succeeded = false;
@@ -156,11 +148,12 @@ fn drop_beyond(told: &mut KeyValues, limit: usize) {
 #[cfg(test)]
 mod tests {
     use crate::key_values::tests::{Programs, shown};
+    use crate::waiter::LinuxClock;
 
     use super::*;
 
     fn inventory_of(programs: &Programs) -> Result<String, String> {
-        shown(ask(programs.directory(), RunLimits::default(), None))
+        shown(ask(programs.directory(), RunLimits::default(), &LinuxClock::new()))
     }
 
     #[test]
@@ -184,7 +177,7 @@ mod tests {
         assert_eq!(inventory_of(&Programs::new(&[("mender-inventory-a", "true")])).unwrap(), "");
         let error = inventory_of(&Programs::new(&[("mender-inventory-a", "exit 1")])).unwrap_err();
         assert!(error.contains("every inventory program failed"), "{error}");
-        let missing = ask(Path::new("/nonexistent"), RunLimits::default(), None);
+        let missing = ask(Path::new("/nonexistent"), RunLimits::default(), &LinuxClock::new());
         assert_eq!(shown(missing).unwrap(), "");
     }
 

@@ -119,7 +119,7 @@ impl std::error::Error for KeyValueError {}
 pub(crate) fn run(
     program: &Path,
     limits: RunLimits,
-    clock: Option<&dyn Clock>,
+    clock: &dyn Clock,
 ) -> Result<Vec<(String, String)>, KeyValueError> {
     let path = || program.to_owned();
     let cannot_run = |source| KeyValueError::Run { path: path(), source };

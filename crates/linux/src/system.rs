@@ -11,6 +11,7 @@ use crate::process_group::{Ended, ProcessGroup};
 use crate::regular_file;
 use crate::running_slot;
 use crate::slot_paths::SlotPaths;
+use crate::waiter::LinuxClock;
 
 /// How long the program may take that restarts the device.
 const REBOOT_COMMAND: Duration = Duration::from_secs(120);
@@ -57,7 +58,8 @@ impl System for LinuxSystem {
             }
         }
         let mut group = ProcessGroup::spawn(&mut command).map_err(io_error)?;
-        match group.wait(REBOOT_COMMAND, None).map_err(io_error)? {
+        // A clock that nobody asks to stop: the shutdown that the program begins asks this process, and must not end it.
+        match group.wait(REBOOT_COMMAND, &LinuxClock::new()).map_err(io_error)? {
             Ended::Exited(status) if status.success() => {
                 group.spare_the_rest();
                 Ok(())
