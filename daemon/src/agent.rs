@@ -4,16 +4,16 @@
 //! nothing about updates.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use client_core::agent::{Agent, AgentSettings, Event, Host};
+use client_core::agent::{Agent, Event, Host};
 use client_core::clock::Clock;
 use client_core::deploy::scripts::ScriptRunner;
-use client_core::deploy::{Device, Notice, Observer, Policy, Reporter, Stage};
+use client_core::deploy::{DeploymentId, Device, Notice, Observer, Policy, Reporter, Stage};
 use client_core::install::{Progress, WriteStatistics};
 use client_core::schedule::Schedule;
-use client_core::server::{Api, Attribute, AttributeValue, DownloadSettings, Settings, Transport};
+use client_core::server::{Attribute, AttributeValue, Transport};
 use client_core::slot::System;
 use linux::daemon_process::PidFile;
 use linux::inventory;
@@ -22,17 +22,19 @@ use linux::lock::LockError;
 use linux::signals;
 use linux::state_scripts::LinuxScripts;
 use linux::waiter::LinuxClock;
+use server_mender::{Api, Settings};
 
 #[cfg(feature = "dbus")]
-use crate::dbus::{AddOns, ControlMaps};
+use crate::dbus::{AddOns, KeptControlMaps};
 use crate::deployment_log::DeploymentLogs;
 #[cfg(feature = "dbus")]
 use crate::local_proxy::LocalProxy;
 use crate::logger;
-use crate::notify::{Notifier, Watchdog, WatchedClock, WatchedWaiter};
-use crate::status::{self, SharedBoard, look};
-use device::compose::{ComposeError, LOCK_PATIENCE, NO_SERVER, Setup};
-use device::gates::{ConfigurationGate, Desk, Gates};
+use crate::notify::{Notifier, Supervision, Watchdog, WatchedWaiter};
+use crate::status::{self, StatusBoard, StatusServer};
+use device::compose::{ComposeError, LOCK_PATIENCE, Setup};
+use device::config_files::Unusable;
+use device::gates::{ConfigurationGate, Gates, SharedQuestion};
 use device::keystore::{self, KeyStoreError};
 use http::{HttpError, HttpTransport, IdleConnections};
 
@@ -43,8 +45,6 @@ const SYNC_ALLOWANCE: Duration = Duration::from_secs(900);
 const KEEP_CONNECTION: Duration = Duration::from_secs(60);
 /// Time between two log lines about the progress of a payload.
 const PROGRESS_EVERY: Duration = Duration::from_secs(10);
-/// How often, at most and at least, the server is asked during a download whether the deployment was aborted.
-const ABORT_CHECK: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(300)];
 
 /// Why the daemon cannot run.
 #[derive(Debug)]
@@ -69,7 +69,7 @@ impl fmt::Display for AgentError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             AgentError::Compose(error) => error.fmt(f),
-            AgentError::NoServer => f.write_str(NO_SERVER),
+            AgentError::NoServer => Unusable::NoServer.fmt(f),
             AgentError::PidFile(LockError::Held { path }) => {
                 write!(f, "a daemon is running already: it holds {}", path.display())
             }
@@ -102,146 +102,144 @@ impl From<HttpError> for AgentError {
     }
 }
 
-/// Runs until it is asked to stop. `bootstrap` gives a device without an artifact name one.
+/// Runs until it is asked to stop.
 ///
 /// # Errors
 /// When it cannot begin.
-pub fn run(setup: &Setup, bootstrap: impl FnOnce(&Setup)) -> Result<(), AgentError> {
-    let environment = |name: &str| std::env::var_os(name).map(Into::into);
+pub fn run(setup: &Setup) -> Result<(), AgentError> {
     let clock = LinuxClock::new();
     let _stops = signals::handle(&clock).map_err(AgentError::Signals)?;
-    let shared: Arc<dyn Clock> = Arc::new(clock.clone());
     linux::process::hide_inherited_descriptors();
-    // A key is made by one process at a time.
-    let lock = setup.lock()?;
-    let _pid_file = PidFile::create(&setup.pid_file(), LOCK_PATIENCE).map_err(AgentError::PidFile)?;
-    let transport = setup.http_transport(Arc::clone(&shared))?;
-    // Certificates that cannot be read are worth a line at the start, not only at the first poll.
-    if !setup.config.servers.iter().all(|server| server.starts_with("http://")) {
-        if let Err(error) = transport.check() {
-            log::warn!("{error}");
-        }
-    }
-    let api_transport = transport.another();
-    let api_connections = api_transport.idle_connections();
-    let board = SharedBoard::default();
+    let board = StatusBoard::default();
     #[cfg_attr(not(feature = "dbus"), allow(unused_mut))]
-    let mut api = api(setup, api_transport, Arc::clone(&shared))?;
+    let mut beginning = Beginning::make(setup, &clock)?;
     #[cfg(feature = "dbus")]
-    let add_ons = add_ons(setup, &transport, &clock, &board);
-    #[cfg(feature = "dbus")]
-    if let Some(add_ons) = &add_ons {
-        api.watch_token(add_ons.watcher());
+    let add_ons = add_ons(setup, &mut beginning, &clock, &board);
+    // Where that fails, the server is told what is known.
+    if let Err(error) = setup.give_a_name() {
+        log::error!("{error}");
     }
-    if setup.config_error.is_none() {
-        if let Err(error) = setup.keep_config() {
-            log::warn!("a daemon that finds a bad configuration would have none: {error}");
-        }
-    }
-    drop(lock);
-    bootstrap(setup);
     show_loss(setup, &board);
-    let desk = Desk::default();
-    let waking = clock.clone();
-    let wake = move || waking.request_check_update();
-    let _status =
-        status::serve(&setup.status_socket(), Arc::clone(&board), Arc::clone(&shared), desk.clone(), wake)
-            .inspect_err(|error| log::warn!("`rust-ota status` will not be answered: {error}"));
-    let notifier = Notifier::from_environment(environment);
-    let watchdog = Watchdog::from_environment(environment, notifier.clone(), Arc::clone(&shared));
-    let watched: Arc<dyn Clock> = Arc::new(WatchedClock::new(Arc::clone(&shared), watchdog.clone()));
-    let config = &setup.config;
-    let seconds = Duration::from_secs;
-    let schedule = Schedule::new(
-        &*watched,
-        seconds(config.update_poll_interval_seconds),
-        seconds(config.inventory_poll_interval_seconds),
-    );
-    let retry_interval = seconds(config.retry_poll_interval_seconds);
-    let [soonest, latest] = ABORT_CHECK;
-    let settings = AgentSettings {
-        retry_interval,
-        retry_count: config.retry_poll_count,
-        download: DownloadSettings {
-            abort_check_every: Some(seconds(config.update_poll_interval_seconds).clamp(soonest, latest)),
-            budget_bytes: config.max_download_bytes,
-            ..setup.download_settings()
-        },
-    };
-    let gates = Gates::of_daemon(config, desk.clone(), Arc::clone(&watched));
+    let question = SharedQuestion::default();
+    let _status = serve_status(setup, &clock, &board, &question);
+    let environment = |name: &str| std::env::var_os(name).map(Into::into);
+    let supervision = Supervision::from_environment(environment, Arc::new(clock.clone()));
+    let gates = Gates::new(setup.config.gates.clone(), question.clone(), Arc::clone(&supervision.clock));
     let gates = gates.behind(Box::new(ConfigurationGate(setup.config_files())));
     #[cfg(feature = "dbus")]
-    let gates = match &add_ons {
-        Some(add_ons) => gates.behind(add_ons.control_gate()),
-        None => gates,
-    };
+    let gates = add_ons.iter().map(|add_ons| add_ons.control_gate()).fold(gates, Gates::behind);
     let mut host = LinuxHost {
         setup,
-        scripts: setup.scripts(Arc::clone(&watched)),
+        scripts: setup.scripts(Arc::clone(&supervision.clock)),
         logs: DeploymentLogs::new(setup.deployment_log_directory()),
-        watcher: Watcher {
-            board,
-            clock: Arc::clone(&watched),
-            watchdog: watchdog.clone(),
-            notifier: notifier.clone(),
-            told: Duration::ZERO,
-        },
-        transport,
-        api_connections,
+        watcher: Watcher::new(board, &supervision),
+        transport: beginning.transport,
+        api_connections: beginning.api_connections,
         download_connections: None,
         gates,
-        desk,
-        clock: Arc::clone(&watched),
+        question,
+        clock: Arc::clone(&supervision.clock),
     };
-    let mut waiter = WatchedWaiter::new(clock.waiter(), watchdog);
+    let (config, time) = (&setup.config, Arc::clone(&supervision.clock));
+    let schedule = Schedule::new(&*time, config.update_poll_interval, config.inventory_poll_interval);
+    let mut waiter = WatchedWaiter::new(clock.waiter(), supervision.watchdog);
     log::info!("rust-ota {} started", env!("CARGO_PKG_VERSION"));
-    notifier.ready();
-    let mut agent = Agent::new(&mut host, api, watched, &mut waiter, settings, schedule);
+    supervision.notifier.ready();
+    let settings = setup.agent_settings();
+    let server = Arc::new(Mutex::new(beginning.api));
+    let mut agent = Agent::new(&mut host, server.clone(), time, &mut waiter, settings, schedule);
     #[cfg(feature = "dbus")]
-    if let Some(Err(error)) = add_ons.map(|add_ons| add_ons.start(agent.shared_api())) {
+    if let Some(Err(error)) = add_ons.map(|add_ons| add_ons.start(server)) {
         log::warn!("add-ons cannot be served: {error}");
     }
-    let ended = agent.run();
-    notifier.stopping();
-    log::info!("{ended:?}: asked to stop");
+    agent.run();
+    supervision.notifier.stopping();
     Ok(())
 }
 
+/// What has to be there before the daemon begins, made while no other process works on the device.
+struct Beginning {
+    _pid_file: PidFile,
+    transport: HttpTransport,
+    api: Api,
+    api_connections: IdleConnections,
+}
+
+impl Beginning {
+    fn make(setup: &Setup, clock: &LinuxClock) -> Result<Beginning, AgentError> {
+        // A key is made by one process at a time.
+        let _lock = setup.lock()?;
+        let pid_file = PidFile::create(&setup.pid_file(), LOCK_PATIENCE).map_err(AgentError::PidFile)?;
+        let transport = setup.http_transport(Arc::new(clock.clone()))?;
+        // Certificates that cannot be read are worth a line at the start, not only at the first poll.
+        if !setup.config.servers.iter().all(|server| server.starts_with("http://")) {
+            if let Err(error) = transport.check() {
+                log::warn!("{error}");
+            }
+        }
+        let api_transport = transport.another();
+        let api_connections = api_transport.idle_connections();
+        let api = api(setup, api_transport, Arc::new(clock.clone()))?;
+        if setup.config_error.is_none() {
+            if let Err(error) = setup.keep_config() {
+                log::warn!("a daemon that finds a bad configuration would have none: {error}");
+            }
+        }
+        Ok(Beginning { _pid_file: pid_file, transport, api, api_connections })
+    }
+}
+
+/// Answers `rust-ota status` until the returned value is dropped.
+fn serve_status(
+    setup: &Setup,
+    clock: &LinuxClock,
+    board: &StatusBoard,
+    question: &SharedQuestion,
+) -> Option<StatusServer> {
+    let waking = clock.clone();
+    let wake = move || waking.request_check_update();
+    let (path, clock) = (setup.status_socket(), Arc::new(clock.clone()));
+    status::serve(&path, board.clone(), clock, question.clone(), wake)
+        .inspect_err(|error| log::warn!("`rust-ota status` will not be answered: {error}"))
+        .ok()
+}
+
 /// Says on the board whether the record was lost.
-fn show_loss(setup: &Setup, board: &SharedBoard) {
+fn show_loss(setup: &Setup, board: &StatusBoard) {
     let lost = match setup.read_record() {
         Ok(record) => record.and_then(|record| record.lost).map(|lost| lost.reason),
         Err(error) => Some(error.to_string()),
     };
-    look(board).set_record_lost(lost.as_deref());
+    board.lock().set_record_lost(lost.as_deref());
 }
 
 /// What other programs of the device use. Without it the daemon goes on.
 #[cfg(feature = "dbus")]
 fn add_ons(
     setup: &Setup,
-    transport: &HttpTransport,
+    beginning: &mut Beginning,
     clock: &LinuxClock,
-    board: &SharedBoard,
+    board: &StatusBoard,
 ) -> Option<Arc<AddOns>> {
     let config = &setup.config;
     if !config.dbus_enabled {
         return None;
     }
-    let lifetime = config.control_map_expiration_seconds;
-    let lifetime = lifetime.unwrap_or(config.update_poll_interval_seconds.saturating_mul(2));
-    let after_start = Duration::from_secs(config.control_map_boot_expiration_seconds);
-    let maps = ControlMaps::load(&setup.datastore, Duration::from_secs(lifetime), after_start, clock.now());
-    match LocalProxy::new(transport.dialer(), Arc::new(clock.clone())) {
+    let lifetime = config.control_map_expiration.unwrap_or(config.update_poll_interval.saturating_mul(2));
+    let after_start = config.control_map_boot_expiration;
+    let maps = KeptControlMaps::load(&setup.datastore, lifetime, after_start, Arc::new(clock.clone()));
+    match LocalProxy::new(beginning.transport.dialer(), Arc::new(clock.clone())) {
         Ok(proxy) => {
-            let (waking, board) = (clock.clone(), Arc::clone(board));
+            let (waking, board) = (clock.clone(), board.clone());
             // A map that is sent again and again must not make the device ask the server again and again.
             let wake = move || {
-                if look(&board).is_waiting() {
+                if board.lock().is_waiting() {
                     waking.request_check_update();
                 }
             };
-            Some(AddOns::new(proxy, maps, Arc::new(clock.clone()), wake))
+            let add_ons = AddOns::new(proxy, maps, Arc::new(clock.clone()), wake);
+            beginning.api.watch_token(add_ons.watcher());
+            Some(add_ons)
         }
         Err(error) => {
             log::warn!("add-ons cannot be served: {error}");
@@ -292,7 +290,7 @@ struct LinuxHost<'s> {
     download_connections: Option<IdleConnections>,
     gates: Gates,
     /// The question that the gates may have put.
-    desk: Desk,
+    question: SharedQuestion,
     clock: Arc<dyn Clock>,
 }
 
@@ -302,25 +300,9 @@ impl Host for LinuxHost<'_> {
         reporter: &mut dyn Reporter,
         work: &mut dyn FnMut(&mut Device<'_>),
     ) -> Result<(), String> {
-        let setup = self.setup;
         // Only while there is something to do: the command line works beside a daemon that waits.
-        let _lock = setup.lock().map_err(|error| error.to_string())?;
-        let mut state = setup.open_state().map_err(|error| error.to_string())?;
-        // Opened anew each time: other tools write it as well.
-        let mut boot = setup.boot();
-        let mut slots = setup.slots();
-        let system = setup.system();
-        work(&mut Device {
-            boot: &mut boot,
-            slots: &mut slots,
-            system: &system,
-            modules: &mut setup.modules(Arc::clone(&self.clock)),
-            state: &mut state,
-            scripts: &mut self.scripts,
-            observer: &mut self.watcher,
-            gates: &mut self.gates,
-            reporter,
-        });
+        let mut device = self.setup.open_device(&self.clock).map_err(|error| error.to_string())?;
+        work(&mut device.seams(&mut self.watcher, &mut self.gates, reporter));
         Ok(())
     }
 
@@ -345,7 +327,7 @@ impl Host for LinuxHost<'_> {
         Ok(Box::new(transport))
     }
 
-    fn begin_log(&mut self, id: &str) {
+    fn begin_log(&mut self, id: &DeploymentId) {
         match self.logs.open(id) {
             Ok(log) => drop(logger::tee(Some(log))),
             Err(error) => log::warn!("deployment {id} goes on without a log of its own: {error}"),
@@ -359,7 +341,7 @@ impl Host for LinuxHost<'_> {
         }
     }
 
-    fn log_messages(&mut self, id: &str) -> Vec<u8> {
+    fn log_messages(&mut self, id: &DeploymentId) -> Vec<u8> {
         self.logs
             .read_for_upload(id)
             .unwrap_or_else(|error| {
@@ -376,15 +358,14 @@ impl Host for LinuxHost<'_> {
             }
         }
         if matches!(event, Event::Ended { .. }) {
-            self.desk.clear();
+            self.question.clear();
             show_loss(self.setup, &self.watcher.board);
         }
         let config = &self.setup.config;
-        let seconds = Duration::from_secs;
-        let script = seconds(config.state_script_timeout_seconds);
-        let scripts = script.saturating_add(seconds(config.state_script_retry_timeout_seconds));
+        let script = config.state_script_timeout;
+        let scripts = script.saturating_add(config.state_script_retry_timeout);
         // Of one stage: its scripts before and behind it, and the calls of an update module (clean-up, question, download).
-        let calls = seconds(config.module_timeout_seconds).saturating_mul(3);
+        let calls = config.module_timeout.saturating_mul(3);
         self.watcher.tell(event, scripts, script.saturating_mul(2).max(scripts).saturating_add(calls));
     }
 }
@@ -397,7 +378,7 @@ impl LinuxHost<'_> {
         let device_type = self.setup.system().device_type().map_err(|error| error.to_string());
         let mut known = Vec::new();
         if let Some(error) = &self.setup.config_error {
-            known.push(("rust_ota_config_error", error.clone()));
+            known.push(("rust_ota_config_error", error.to_string()));
         }
         for (key, value) in [("artifact_name", name), ("device_type", device_type)] {
             match value {
@@ -429,7 +410,7 @@ fn with_own_attributes(mut attributes: Vec<Attribute>, known: Vec<(&'static str,
 
 /// Tells the log, the status socket and the service manager how far things are.
 struct Watcher {
-    board: SharedBoard,
+    board: StatusBoard,
     clock: Arc<dyn Clock>,
     watchdog: Watchdog,
     notifier: Notifier,
@@ -438,11 +419,21 @@ struct Watcher {
 }
 
 impl Watcher {
+    fn new(board: StatusBoard, supervision: &Supervision) -> Watcher {
+        Watcher {
+            board,
+            clock: Arc::clone(&supervision.clock),
+            watchdog: supervision.watchdog.clone(),
+            notifier: supervision.notifier.clone(),
+            told: Duration::ZERO,
+        }
+    }
+
     /// `scripts` is what a set of state scripts may take, `silence` the longest time without a sign of life that a
     /// deployment may take.
     fn tell(&mut self, event: &Event<'_>, scripts: Duration, silence: Duration) {
         let now = self.clock.now();
-        let mut board = look(&self.board);
+        let mut board = self.board.lock();
         match event {
             Event::Idle { next_check, .. } => {
                 if !board.is_waiting() {
@@ -485,7 +476,7 @@ impl Watcher {
 
     fn progress(&mut self, what: &str, done_bytes: u64, total_bytes: u64) {
         self.watchdog.alive();
-        look(&self.board).set_progress(done_bytes, Some(total_bytes));
+        self.board.lock().set_progress(done_bytes, Some(total_bytes));
         let now = self.clock.now();
         if now.saturating_sub(self.told) >= PROGRESS_EVERY {
             self.told = now;
@@ -519,7 +510,7 @@ impl Observer for Watcher {
     }
 
     fn stage(&mut self, stage: Stage) {
-        look(&self.board).set_stage(&format!("{stage:?}"));
+        self.board.lock().set_stage(&format!("{stage:?}"));
         self.watchdog.alive();
     }
 

@@ -12,6 +12,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use client_core::deploy::DeploymentId;
 use client_core::text::printable_json;
 use linux::file_system;
 use linux::regular_file;
@@ -31,8 +32,6 @@ const MESSAGE_CHARS: usize = 4096;
 const LINE_BYTES: u64 = 64 * 1024;
 /// What is sent at most. Servers take 1 MB, and the rest of the request needs some of it.
 const UPLOAD_BYTES: usize = 1_000_000 - 256;
-/// Longest deployment id.
-const ID_CHARS: usize = 128;
 
 const CUT: &str = "(this log has reached its largest size, the rest is missing)";
 // The words of the Mender client.
@@ -45,8 +44,6 @@ const NO_TIME: &str = "1970-01-01T00:00:00.000000000Z";
 /// Why there is no log.
 #[derive(Debug)]
 pub enum LogError {
-    /// The id of the deployment is not one to name a file by.
-    Id,
     /// There is too little space.
     Space {
         /// Where.
@@ -66,7 +63,6 @@ pub enum LogError {
 impl fmt::Display for LogError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            LogError::Id => f.write_str("the deployment id cannot be part of a file name"),
             LogError::Space { directory, free_bytes } => {
                 write!(f, "only {free_bytes} bytes are free in {}", directory.display())
             }
@@ -93,11 +89,11 @@ impl DeploymentLogs {
     ///
     /// # Errors
     /// When there is none and none can be made. The deployment goes on without.
-    pub fn open(&self, id: &str) -> Result<DeploymentLog, LogError> {
-        check_id(id)?;
+    pub fn open(&self, id: &DeploymentId) -> Result<DeploymentLog, LogError> {
+        let id = file_part(id);
         let io_error = |path: &Path, source| LogError::Io { path: path.to_owned(), source };
         let list = self.list().map_err(|error| io_error(&self.directory, error))?;
-        let existing = list.iter().find(|(_, of)| of == id);
+        let existing = list.iter().find(|(_, of)| *of == id);
         let room = file_system::free_bytes(&self.directory);
         // A file system that does not count its blocks has no room to spare.
         let free_bytes = room.map_err(|error| io_error(&self.directory, error))?.unwrap_or(0);
@@ -105,10 +101,10 @@ impl DeploymentLogs {
             return Err(LogError::Space { directory: self.directory.clone(), free_bytes });
         }
         let path = match existing {
-            Some((number, _)) => self.path(*number, id),
+            Some((number, _)) => self.path(*number, &id),
             None => {
                 self.shift(list).map_err(|error| io_error(&self.directory, error))?;
-                self.path(0, id)
+                self.path(0, &id)
             }
         };
         DeploymentLog::open(&path).map_err(|error| io_error(&path, error))
@@ -119,12 +115,12 @@ impl DeploymentLogs {
     ///
     /// # Errors
     /// When the log is there and cannot be read.
-    pub fn read_for_upload(&self, id: &str) -> Result<Option<Vec<u8>>, LogError> {
-        check_id(id)?;
+    pub fn read_for_upload(&self, id: &DeploymentId) -> Result<Option<Vec<u8>>, LogError> {
+        let id = file_part(id);
         let io_error = |path: &Path, source| LogError::Io { path: path.to_owned(), source };
         let list = self.list().map_err(|error| io_error(&self.directory, error))?;
-        let Some((number, _)) = list.into_iter().find(|(_, of)| of == id) else { return Ok(None) };
-        let path = self.path(number, id);
+        let Some((number, _)) = list.into_iter().find(|(_, of)| *of == id) else { return Ok(None) };
+        let path = self.path(number, &id);
         let file = regular_file::open_for_reading(&path).map_err(|error| io_error(&path, error))?;
         let items = sanitised(BufReader::new(file)).map_err(|error| io_error(&path, error))?;
         Ok(Some(items).filter(|items| !items.is_empty()))
@@ -134,7 +130,7 @@ impl DeploymentLogs {
         self.directory.join(format!("deployments.{number:04}.{id}.log"))
     }
 
-    /// Numbers and ids of the logs, the newest first.
+    /// Numbers of the logs, and ids as they are in file names, the newest first.
     fn list(&self) -> io::Result<Vec<(u32, String)>> {
         let mut list = Vec::new();
         for entry in fs::read_dir(&self.directory)? {
@@ -166,14 +162,23 @@ impl DeploymentLogs {
 fn parse_name(name: &str) -> Option<(u32, String)> {
     let (number, id) = name.strip_prefix("deployments.")?.strip_suffix(".log")?.split_once('.')?;
     let digits = number.len() == 4 && number.bytes().all(|byte| byte.is_ascii_digit());
-    (digits && check_id(id).is_ok()).then(|| Some((number.parse().ok()?, id.to_owned())))?
+    (digits && !id.is_empty()).then(|| Some((number.parse().ok()?, id.to_owned())))?
 }
 
-/// The id comes from the server, and becomes part of a path.
-fn check_id(id: &str) -> Result<(), LogError> {
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
-    let fits = (1..=ID_CHARS).contains(&id.len()) && id.bytes().all(allowed) && !id.starts_with('.');
-    if fits { Ok(()) } else { Err(LogError::Id) }
+/// The id as a part of a file name: what some file system cannot have (FAT: `" * : < > |`), and what would mean
+/// something else in a path, is `%` and two digits. `%` itself is in no id, so that two ids never share a file; an id
+/// without such characters is written as it is.
+fn file_part(id: &DeploymentId) -> String {
+    let mut part = String::new();
+    for byte in id.as_str().bytes() {
+        let plain = byte.is_ascii_graphic() && !b"\"*:<>|/\\?%".contains(&byte);
+        if plain && !(byte == b'.' && part.is_empty()) {
+            part.push(char::from(byte));
+        } else {
+            part.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    part
 }
 
 /// The log of one deployment, open for writing.
@@ -351,6 +356,10 @@ mod tests {
 
     use super::*;
 
+    fn named(id: &str) -> DeploymentId {
+        DeploymentId::remembered(id)
+    }
+
     const NOW: Duration = Duration::from_millis(1_795_374_114_007);
 
     struct Fixture {
@@ -375,16 +384,16 @@ mod tests {
         }
 
         fn write(&self, id: &str, message: &str) {
-            self.logs.open(id).unwrap().append("info", message, NOW);
+            self.logs.open(&named(id)).unwrap().append("info", message, NOW);
         }
 
         fn file(&self, id: &str) -> PathBuf {
-            self.logs.path(0, id)
+            self.logs.path(0, &file_part(&named(id)))
         }
 
         /// The entries that are sent, as `LEVEL message`.
         fn upload(&self, id: &str) -> Vec<String> {
-            let items = self.logs.read_for_upload(id).unwrap().unwrap();
+            let items = self.logs.read_for_upload(&named(id)).unwrap().unwrap();
             assert!(items.len() <= UPLOAD_BYTES);
             let array: Value = serde_json::from_slice(&[b"[", &items[..], b"]"].concat()).unwrap();
             let shown = |item: &Value| {
@@ -448,7 +457,7 @@ mod tests {
     #[test]
     fn a_log_has_a_largest_size() {
         let fixture = Fixture::new();
-        let mut log = fixture.logs.open("d1").unwrap();
+        let mut log = fixture.logs.open(&named("d1")).unwrap();
         log.limit = 1000;
         for _ in 0..100 {
             log.append("info", "some message", NOW);
@@ -463,7 +472,7 @@ mod tests {
     #[test]
     fn what_is_sent_is_the_end_of_a_long_log() {
         let fixture = Fixture::new();
-        let mut log = fixture.logs.open("d1").unwrap();
+        let mut log = fixture.logs.open(&named("d1")).unwrap();
         for number in 0..600 {
             log.append("info", &format!("{number} {}", "\u{e9}\"".repeat(1000)), NOW);
         }
@@ -519,14 +528,24 @@ mod tests {
     }
 
     #[test]
-    fn an_id_that_is_a_path_names_no_file() {
+    fn a_deployment_with_a_colon_in_its_id_has_a_log_that_is_sent() {
         let fixture = Fixture::new();
-        for id in ["", "../x", "a/b", ".hidden", "a b", "a\nb", &"x".repeat(129)] {
-            assert!(matches!(fixture.logs.open(id), Err(LogError::Id)), "{id}");
-            assert!(fixture.logs.read_for_upload(id).is_err());
-        }
-        assert!(fixture.names().is_empty());
-        assert!(fixture.logs.read_for_upload("d1").unwrap().is_none());
+        fixture.write("a:b", "hello");
+        assert_eq!(fixture.names(), ["deployments.0000.a%3Ab.log"]);
+        assert_eq!(fixture.upload("a:b"), ["INFO hello"]);
+    }
+
+    #[test]
+    fn an_id_is_part_of_a_file_name_and_of_no_path() {
+        let check = |id: &str, expected: &str| assert_eq!(file_part(&named(id)), expected);
+        check("w912bf0e-6c50_4.b", "w912bf0e-6c50_4.b");
+        check("a:b", "a%3Ab");
+        check("<\"*|>", "%3C%22%2A%7C%3E");
+        check(".hidden", "%2Ehidden");
+        // No server can give such ones: they are written as nothing but a name all the same.
+        check("../x", "%2E.%2Fx");
+        check("a%3Ab", "a%253Ab");
+        check("a b\n\\", "a%20b%0A%5C");
     }
 
     #[test]
@@ -545,11 +564,11 @@ mod tests {
     #[test]
     fn a_log_that_cannot_be_started_names_the_directory() {
         let logs = DeploymentLogs::new("/nonexistent/logs".into());
-        let error = logs.open("d1").unwrap_err().to_string();
+        let error = logs.open(&named("d1")).unwrap_err().to_string();
         assert!(error.contains("/nonexistent/logs"), "{error}");
         // There is no space in this file system at all.
         if Path::new("/proc/self").exists() {
-            let error = DeploymentLogs::new("/proc/self".into()).open("d1").unwrap_err();
+            let error = DeploymentLogs::new("/proc/self".into()).open(&named("d1")).unwrap_err();
             assert!(matches!(error, LogError::Space { .. }), "{error}");
         }
     }

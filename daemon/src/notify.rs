@@ -16,6 +16,29 @@ use client_core::clock::{Clock, Paused, Waiter, Wake};
 /// Longest time that sending may take: the service manager reads at once or is in trouble itself.
 const SEND: Duration = Duration::from_secs(1);
 
+/// The service manager as the daemon has to do with it.
+pub struct Supervision {
+    /// Whom to tell what is done.
+    pub notifier: Notifier,
+    /// What shows that the main loop lives.
+    pub watchdog: Watchdog,
+    /// The clock of the main loop.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl Supervision {
+    /// Reads what the service manager says with `environment`; time is that of `clock`.
+    pub fn from_environment(
+        environment: impl Fn(&str) -> Option<PathBuf> + Copy,
+        clock: Arc<dyn Clock>,
+    ) -> Supervision {
+        let notifier = Notifier::from_environment(environment);
+        let watchdog = Watchdog::from_environment(environment, notifier.clone(), Arc::clone(&clock));
+        let clock = Arc::new(WatchedClock::new(clock, watchdog.clone()));
+        Supervision { notifier, watchdog, clock }
+    }
+}
+
 /// Tells the service manager what this process is doing. Without a service manager it tells nobody.
 #[derive(Debug, Clone, Default)]
 pub struct Notifier {

@@ -14,12 +14,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use client_core::clock::Clock;
-use client_core::deploy::gates::Gate;
+use client_core::deploy::gates::{Decision, Gate, NoSuchQuestion};
 use client_core::text::printable;
 use linux::local_socket;
 use serde_json::{Value, json};
 
-use device::gates::{Desk, NoSuchQuestion};
+use device::gates::SharedQuestion;
 
 /// How long one client may take.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -38,7 +38,7 @@ const REQUEST: &[u8] = b"{\"command\":\"status\"}\n";
 
 /// What the daemon tells about itself. Times are those of [`Clock::now`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct StatusBoard {
+pub struct Status {
     stage: Option<String>,
     deployment: Option<String>,
     artifact_name: Option<String>,
@@ -52,15 +52,18 @@ pub struct StatusBoard {
     authorized: bool,
 }
 
-/// The board that the daemon writes and the socket reads.
-pub type SharedBoard = Arc<Mutex<StatusBoard>>;
-
-/// Looks at the board, also after a thread has died with it.
-pub fn look(board: &SharedBoard) -> MutexGuard<'_, StatusBoard> {
-    board.lock().unwrap_or_else(PoisonError::into_inner)
-}
+/// Where the daemon writes its status and the socket reads it. Clones are the same board.
+#[derive(Debug, Clone, Default)]
+pub struct StatusBoard(Arc<Mutex<Status>>);
 
 impl StatusBoard {
+    /// The status, also after a thread has died with it.
+    pub fn lock(&self) -> MutexGuard<'_, Status> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Status {
     /// What is being done, in a word: the stage of a deployment, or `idle`.
     pub fn set_stage(&mut self, stage: &str) {
         self.stage = Some(short(stage));
@@ -120,7 +123,7 @@ impl StatusBoard {
         self.authorized = authorized;
     }
 
-    /// The board at `now` as one JSON object.
+    /// All of it at `now` as one JSON object.
     pub fn to_json(&self, now: Duration) -> Value {
         json!({
             "version": env!("CARGO_PKG_VERSION"),
@@ -163,12 +166,12 @@ impl Drop for StatusServer {
 ///
 /// # Errors
 /// When the socket cannot be made, and when another daemon answers there.
-/// `desk` takes the answers; `wake` is called after each.
+/// `question` is what they are about; `wake` is called after each.
 pub fn serve(
     path: &Path,
-    board: SharedBoard,
+    board: StatusBoard,
     clock: Arc<dyn Clock>,
-    desk: Desk,
+    question: SharedQuestion,
     wake: impl Fn() + Send + 'static,
 ) -> io::Result<StatusServer> {
     if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
@@ -189,7 +192,7 @@ pub fn serve(
     fs::set_permissions(path, fs::Permissions::from_mode(0o666))?;
     let answer_all = move || {
         for stream in listener.incoming() {
-            match stream.and_then(|stream| answer(&stream, &board, &*clock, &desk, &wake)) {
+            match stream.and_then(|stream| answer(&stream, &board, &*clock, &question, &wake)) {
                 Ok(()) => {}
                 Err(error) => {
                     log::debug!("status: {error}");
@@ -205,9 +208,9 @@ pub fn serve(
 
 fn answer(
     stream: &UnixStream,
-    board: &SharedBoard,
+    board: &StatusBoard,
     clock: &dyn Clock,
-    desk: &Desk,
+    question: &SharedQuestion,
     wake: &dyn Fn(),
 ) -> io::Result<()> {
     let is_trusted = local_socket::peer_is_trusted(stream)?;
@@ -216,12 +219,12 @@ fn answer(
     let request: Option<Value> = serde_json::from_slice(&request).ok();
     let command = request.as_ref().and_then(|request| request["command"].as_str());
     let mut answer = match (command, &request) {
-        (Some("status"), _) => look(board).to_json(clock.now()).to_string(),
+        (Some("status"), _) => board.lock().to_json(clock.now()).to_string(),
         (Some("allow" | "refuse"), _) if !is_trusted => {
             json!({ "error": "only root and the user of the daemon may decide" }).to_string()
         }
         (Some("allow" | "refuse"), Some(request)) => {
-            let answer = take_answer(request, desk);
+            let answer = take_answer(request, question);
             wake();
             answer.to_string()
         }
@@ -234,12 +237,15 @@ fn answer(
 }
 
 /// Somebody decides about the deployment that waits.
-fn take_answer(request: &Value, desk: &Desk) -> Value {
+fn take_answer(request: &Value, question: &SharedQuestion) -> Value {
     let text = |key: &str| request[key].as_str();
-    let refused = (request["command"] == "refuse").then(|| short(text("reason").unwrap_or("refused")));
+    let decision = match request["command"] == "refuse" {
+        true => Decision::Refuse { reason: short(text("reason").unwrap_or("refused")) },
+        false => Decision::Allow,
+    };
     let gate = text("gate").map(|name| Gate::named(name).ok_or(NoSuchQuestion::AnotherOne)).transpose();
-    match gate.and_then(|gate| desk.answer(gate, text("deployment_id"), refused)) {
-        Ok(question) => json!({ "gate": question.gate.name(), "deployment_id": question.deployment }),
+    match gate.and_then(|gate| question.decide(gate, text("deployment_id"), decision)) {
+        Ok(decided) => json!({ "gate": decided.gate.name(), "deployment_id": decided.deployment }),
         Err(NoSuchQuestion::NothingAsked) => json!({ "error": "nothing is asked" }),
         Err(NoSuchQuestion::AnotherOne) => json!({ "error": "that is not what is asked" }),
     }
@@ -385,18 +391,18 @@ mod tests {
 
     struct Fixture {
         directory: tempfile::TempDir,
-        board: SharedBoard,
+        board: StatusBoard,
         _server: StatusServer,
     }
 
     impl Fixture {
         fn new() -> Fixture {
             let directory = tempfile::tempdir().unwrap();
-            let board = SharedBoard::default();
+            let board = StatusBoard::default();
             let path = directory.path().join("run/status.sock");
-            let desk = Desk::default();
+            let question = SharedQuestion::default();
             let clock = Arc::new(LinuxClock::new());
-            let server = serve(&path, Arc::clone(&board), clock, desk, || {}).unwrap();
+            let server = serve(&path, board.clone(), clock, question, || {}).unwrap();
             Fixture { directory, board, _server: server }
         }
 
@@ -418,7 +424,7 @@ mod tests {
         let fixture = Fixture::new();
         assert_eq!((mode(&fixture.path()), mode(fixture.path().parent().unwrap())), (0o666, 0o755));
         assert_eq!(ask(&fixture.path()).unwrap()["stage"], "starting");
-        let mut board = look(&fixture.board);
+        let mut board = fixture.board.lock();
         board.set_stage("Download");
         board.set_deployment("d1", Some("release-2"));
         board.set_progress(50, Some(200));
@@ -430,13 +436,13 @@ mod tests {
         let text = shown(&status);
         assert!(text.contains("Progress    50 of 200 bytes (25 %)"), "{text}");
         assert!(text.contains("Artifact    release-2"), "{text}");
-        look(&fixture.board).clear_deployment();
+        fixture.board.lock().clear_deployment();
         assert_eq!(ask(&fixture.path()).unwrap()["verified_bytes"], Value::Null);
     }
 
     #[test]
     fn times_are_told_from_now() {
-        let mut board = StatusBoard::default();
+        let mut board = Status::default();
         board.set_checked(Duration::from_secs(100));
         board.set_next_check(Duration::from_secs(190));
         let status = board.to_json(Duration::from_secs(130));
@@ -469,7 +475,8 @@ mod tests {
         drop(UnixListener::bind(&path).unwrap());
         assert!(matches!(ask(&path), Err(StatusError::NoDaemon { .. })));
         let clock: Arc<dyn Clock> = Arc::new(LinuxClock::new());
-        let another = || serve(&path, SharedBoard::default(), Arc::clone(&clock), Desk::default(), || {});
+        let another =
+            || serve(&path, StatusBoard::default(), Arc::clone(&clock), SharedQuestion::default(), || {});
         let server = another().unwrap();
         assert!(another().is_err());
         assert!(ask(&path).is_ok());

@@ -15,13 +15,14 @@ use std::time::Duration;
 use crate::clock::{Clock, Paused, Waiter, Wake};
 use crate::deploy::gates::Gate;
 use crate::deploy::record::{Record, Spent, Unreported};
-use crate::deploy::report::Held;
 use crate::deploy::scripts::{OnScriptFailure, ScriptAction, ScriptPoint, ScriptRunner, ScriptState};
-use crate::deploy::{self, Device, Importance, Order, Policy, Report, Reported, Reporter, Status, Summary};
+use crate::deploy::{
+    self, DeploymentId, Device, Held, Importance, Ordered, Policy, Report, Reported, Reporter, Status,
+    Summary,
+};
 use crate::schedule::{Due, Schedule};
 use crate::server::{
-    Api, Attribute, Backoff, DeploymentStatus, Download, DownloadSettings, Offer, ReportAnswer, ServerError,
-    Transport,
+    Attribute, Backoff, Download, DownloadSettings, Offer, ReportAnswer, ServerError, Transport, UpdateServer,
 };
 
 /// How long the restart may take that was asked for, before it is asked for again.
@@ -33,10 +34,10 @@ const REPORT_PATIENCE: Duration = Duration::from_secs(180);
 const UNDELIVERED_MAX: u32 = 10;
 /// How often, at most, a server is told that a deployment still waits for the same reason.
 const REMARK_EVERY: Duration = Duration::from_secs(60);
-/// How soon the same complaint is logged again.
-const COMPLAIN_EVERY: Duration = Duration::from_secs(600);
-/// Complaints that are remembered: what goes wrong at once is few things.
-const COMPLAINTS: usize = 4;
+/// How soon the same error is logged again.
+const REPORT_ERROR_EVERY: Duration = Duration::from_secs(600);
+/// Errors that are remembered: what goes wrong at once is few things.
+const REPORTED_ERRORS: usize = 4;
 /// Attempts to upload the log of a failed deployment.
 const LOG_ATTEMPTS: u32 = 3;
 
@@ -74,13 +75,13 @@ pub trait Host {
     fn download_transport(&mut self) -> Result<Box<dyn Transport>, String>;
 
     /// From here on what is logged belongs to deployment `id`, until [`end_log`](Host::end_log). Again after a restart.
-    fn begin_log(&mut self, id: &str);
+    fn begin_log(&mut self, id: &DeploymentId);
 
     /// The end of the log.
     fn end_log(&mut self);
 
-    /// The log of deployment `id` for [`Api::upload_log`]; empty when there is none.
-    fn log_messages(&mut self, id: &str) -> Vec<u8>;
+    /// The log of deployment `id` for [`UpdateServer::upload_log`]; empty when there is none.
+    fn log_messages(&mut self, id: &DeploymentId) -> Vec<u8>;
 
     /// Something that the status and the watchdog want to know.
     fn tell(&mut self, event: &Event<'_>);
@@ -149,17 +150,10 @@ pub struct AgentSettings {
     pub download: DownloadSettings,
 }
 
-/// Why the loop ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ended {
-    /// The process was asked to stop.
-    Stopped,
-}
-
 /// The daemon.
 pub struct Agent<'a> {
     host: &'a mut dyn Host,
-    api: Arc<Mutex<Api>>,
+    server: Arc<Mutex<dyn UpdateServer>>,
     clock: Arc<dyn Clock>,
     waiter: &'a mut dyn Waiter,
     settings: AgentSettings,
@@ -170,8 +164,8 @@ pub struct Agent<'a> {
     inventory_backoff: Backoff,
     /// The last inventory was not taken.
     inventory_owed: bool,
-    /// What was complained of last, and when it was logged.
-    complaints: VecDeque<(String, Duration)>,
+    /// The errors of late, and when each was logged.
+    reported_errors: VecDeque<(String, Duration)>,
     /// A deployment is in progress that could not be gone on with.
     unsettled: bool,
     /// Checks put off because the end of the last deployment could not be reported.
@@ -181,10 +175,10 @@ pub struct Agent<'a> {
 }
 
 impl<'a> Agent<'a> {
-    /// Nothing is done yet.
+    /// Nothing is done yet. Another thread that has `server` locked holds up the agent.
     pub fn new(
         host: &'a mut dyn Host,
-        api: Api,
+        server: Arc<Mutex<dyn UpdateServer>>,
         clock: Arc<dyn Clock>,
         waiter: &'a mut dyn Waiter,
         settings: AgentSettings,
@@ -192,10 +186,9 @@ impl<'a> Agent<'a> {
     ) -> Agent<'a> {
         let backoff = Backoff::new(settings.retry_interval, settings.retry_count);
         let inventory_backoff = backoff.clone();
-        let api = Arc::new(Mutex::new(api));
         Agent {
             host,
-            api,
+            server,
             clock,
             waiter,
             settings,
@@ -203,27 +196,21 @@ impl<'a> Agent<'a> {
             backoff,
             inventory_backoff,
             inventory_owed: false,
-            complaints: VecDeque::new(),
+            reported_errors: VecDeque::new(),
             unsettled: true,
             undelivered: 0,
             said: Arc::default(),
         }
     }
 
-    /// The conversation with the server, for other threads of the process. Whoever has it locked holds up the
-    /// agent.
-    pub fn shared_api(&self) -> Arc<Mutex<Api>> {
-        Arc::clone(&self.api)
-    }
-
     /// Works until the process is asked to stop.
-    pub fn run(&mut self) -> Ended {
+    pub fn run(&mut self) {
         loop {
             if self.unsettled {
                 self.settle();
             }
             if self.clock.stop_requested() {
-                return Ended::Stopped;
+                return;
             }
             let now = self.clock.now();
             self.host.tell(&Event::Idle {
@@ -235,13 +222,13 @@ impl<'a> Agent<'a> {
             let wait = self.schedule.next_in(now);
             let wake = self.waiter.wait(wait);
             if wake == Wake::Stop || self.clock.stop_requested() {
-                return Ended::Stopped;
+                return;
             }
             self.run_ignored(ScriptState::Idle, ScriptAction::Leave);
             match wake {
                 Wake::CheckUpdate => self.schedule.poll_now(),
                 Wake::SendInventory => {
-                    self.api().forget_sent_inventory();
+                    self.server().forget_sent_inventory();
                     self.schedule.inventory_now();
                 }
                 Wake::Elapsed | Wake::Stop => {}
@@ -263,14 +250,14 @@ impl<'a> Agent<'a> {
         };
         if let Some(deployment) = record.deployment.filter(|deployment| deployment.id.is_some()) {
             let id = deployment.id.unwrap_or_default();
-            self.host.begin_log(&id);
+            self.host.begin_log(&DeploymentId::remembered(id.as_str()));
             log::info!("deployment {id}: going on at {:?}", deployment.stage);
             self.host.tell(&Event::Deploying { id: &id, artifact_name: &deployment.artifact_name });
             let result = self.on_device(|device| deploy::resume(device, &deploy::Options::default()));
             self.take_result(&id, result);
         } else {
             if let Some(unreported) = record.unreported {
-                self.host.begin_log(&unreported.id);
+                self.host.begin_log(&DeploymentId::remembered(unreported.id.as_str()));
                 // One attempt: every check makes another.
                 self.deliver(&unreported, Importance::BestEffort);
                 self.host.end_log();
@@ -286,7 +273,7 @@ impl<'a> Agent<'a> {
             Ok(Some(summary)) => match (summary.status, &summary.error) {
                 (Status::Interrupted, _) => {}
                 (Status::Rebooting, _) => self.await_reboot(),
-                (_, Some(error)) => self.complain(&format!("an update by hand was wound up: {error}")),
+                (_, Some(error)) => self.report_error(&format!("an update by hand was wound up: {error}")),
                 (status, None) => log::warn!("an update by hand was wound up: {}", status.name()),
             },
             Err(reason) => self.try_again_later(&reason),
@@ -296,13 +283,13 @@ impl<'a> Agent<'a> {
     fn send_inventory(&mut self) {
         let sent = self.sync(|agent| {
             let attributes = agent.host.inventory().map_err(Failure::Other)?;
-            agent.api().send_inventory(&attributes).map_err(Failure::Server)
+            agent.server().send_inventory(&attributes).map_err(Failure::Server)
         });
         match sent {
             Ok(()) => {
                 self.inventory_owed = false;
                 self.inventory_backoff.reset();
-                self.complaints.clear();
+                self.reported_errors.clear();
                 self.schedule.after_success(Due::Inventory, &*self.clock);
             }
             Err(failure) => {
@@ -317,7 +304,7 @@ impl<'a> Agent<'a> {
         let offered = self.sync(|agent| {
             let mut record = agent.record().map_err(Failure::Other)?;
             if let Some(unreported) = record.unreported.take() {
-                agent.host.begin_log(&unreported.id);
+                agent.host.begin_log(&DeploymentId::remembered(unreported.id.as_str()));
                 agent.deliver(&unreported, Importance::BestEffort);
                 agent.host.end_log();
                 record = agent.record().map_err(Failure::Other)?;
@@ -339,25 +326,29 @@ impl<'a> Agent<'a> {
                             "artifact {name} was installed by hand and waits for `commit` or `rollback`"
                         );
                     }
-                    return Ok(None);
+                    return Ok(Polled::default());
                 }
             }
             let provides = agent.provides(&record).map_err(Failure::Other)?;
-            let offer = agent.api().next_deployment(&provides).map_err(Failure::Server)?;
+            let poll = agent.server().next(&provides).map_err(Failure::Server)?;
             agent.host.tell(&Event::Checked);
-            Ok(offer.map(|offer| (offer, provides, record)))
+            let ordered = poll.offer.map(|offer| (offer, provides, record));
+            Ok(Polled { ordered, ask_again_in: poll.ask_again_in })
         });
         match offered {
-            Ok(offered) => {
+            Ok(Polled { ordered, ask_again_in }) => {
                 self.backoff.reset();
                 self.schedule.after_success(Due::Update, &*self.clock);
+                if let Some(wait) = ask_again_in {
+                    self.schedule.after_failure(Due::Update, &*self.clock, wait);
+                }
                 if self.inventory_owed {
                     // The server answers now, perhaps since this very moment: it may have accepted the device.
                     self.schedule.inventory_now();
                 } else {
-                    self.complaints.clear();
+                    self.reported_errors.clear();
                 }
-                if let Some((offer, provides, record)) = offered {
+                if let Some((offer, provides, record)) = ordered {
                     self.deploy(&offer, &provides, record);
                 }
             }
@@ -370,7 +361,7 @@ impl<'a> Agent<'a> {
 
     /// Carries out what the server offers.
     fn deploy(&mut self, offer: &Offer, provides: &BTreeMap<String, String>, record: Record) {
-        if let Some(known) = record.unreported.filter(|unreported| unreported.id == offer.id) {
+        if let Some(known) = record.unreported.filter(|unreported| unreported.id == offer.id.as_str()) {
             // Done already; only the server has not heard of it.
             log::info!("deployment {} is over: reporting that again", known.id);
             self.deliver(&known, Importance::Mandatory);
@@ -378,27 +369,28 @@ impl<'a> Agent<'a> {
         }
         self.host.begin_log(&offer.id);
         let artifact_name = offer.artifact_name.clone().unwrap_or_default();
-        self.host.tell(&Event::Deploying { id: &offer.id, artifact_name: &artifact_name });
-        let order = Order { id: offer.id.clone(), artifact_name };
+        self.host.tell(&Event::Deploying { id: offer.id.as_str(), artifact_name: &artifact_name });
+        let order = Ordered { id: offer.id.clone(), artifact_name };
         // Without keys nothing can be trusted: the deployment fails, and the server hears why.
         let (policy, refusal) = match self.host.policy() {
             Ok(policy) => (policy, None),
             Err(reason) => (Policy::trusting_nobody(), Some(reason)),
         };
-        let spent_bytes = record.spent.filter(|spent| spent.id == offer.id).map_or(0, |spent| spent.bytes);
-        let result = self.carry_out(&order, offer, provides, &policy, refusal, spent_bytes);
+        let spent_bytes =
+            record.spent.filter(|spent| spent.id == offer.id.as_str()).map_or(0, |spent| spent.bytes);
+        let result = self.download_and_deploy(&order, offer, provides, &policy, refusal, spent_bytes);
         if matches!(&result, Ok(Summary { status: Status::Interrupted, .. })) && !self.clock.stop_requested()
         {
             // What is offered became another thing in the middle: it is begun again, and not at the next usual time.
             let wait = self.backoff.next(&*self.clock);
             self.try_again(Due::Update, wait);
         }
-        self.take_result(&offer.id, result);
+        self.take_result(offer.id.as_str(), result);
     }
 
-    fn carry_out(
+    fn download_and_deploy(
         &mut self,
-        order: &Order,
+        order: &Ordered,
         offer: &Offer,
         provides: &BTreeMap<String, String>,
         policy: &Policy,
@@ -406,8 +398,8 @@ impl<'a> Agent<'a> {
         spent_bytes: u64,
     ) -> Result<Summary, String> {
         let transport = self.host.download_transport()?;
-        let (api, clock, mut settings) =
-            (Arc::clone(&self.api), Arc::clone(&self.clock), self.settings.download.clone());
+        let (server, clock, mut settings) =
+            (Arc::clone(&self.server), Arc::clone(&self.clock), self.settings.download.clone());
         settings.budget_bytes = settings.budget_bytes.map(|budget| budget.saturating_sub(spent_bytes));
         let mut transfer = None;
         let device_type = provides.get("device_type").cloned().unwrap_or_default();
@@ -427,23 +419,23 @@ impl<'a> Agent<'a> {
             let download = Download::of_offer(
                 offer,
                 provides,
-                Arc::clone(&api),
+                Arc::clone(&server),
                 transport,
                 Arc::clone(&clock),
                 settings.clone(),
             )
             .map_err(std::io::Error::other)?;
-            transfer = Some((download.statistics(), download.canceller()));
+            transfer = Some((download.statistics(), download.cancel_token()));
             Ok(Box::new(download) as Box<dyn Read + Send>)
         };
-        let result = self.on_device(|device| deploy::carry_out(device, order, &mut open, policy));
-        let received_bytes = transfer.map_or(0, |(statistics, canceller)| {
+        let result = self.on_device(|device| deploy::deploy(device, order, &mut open, policy));
+        let received_bytes = transfer.map_or(0, |(statistics, cancel_token)| {
             // The thread that reads ahead may still be at it. It would ask the server about a deployment that is over.
-            canceller.cancel();
+            cancel_token.cancel();
             statistics.received()
         });
         if matches!(&result, Ok(Summary { status: Status::Interrupted, .. })) && received_bytes > 0 {
-            self.remember_spent(&order.id, spent_bytes.saturating_add(received_bytes));
+            self.remember_spent(order.id.as_str(), spent_bytes.saturating_add(received_bytes));
         }
         result
     }
@@ -459,7 +451,7 @@ impl<'a> Agent<'a> {
             record.save(device.state)
         });
         if let Err(reason) = saved {
-            self.complain(&reason);
+            self.report_error(&reason);
         }
     }
 
@@ -502,7 +494,7 @@ impl<'a> Agent<'a> {
     }
 
     fn try_again_later(&mut self, reason: &str) {
-        self.complain(reason);
+        self.report_error(reason);
         self.unsettled = true;
         let wait = self.backoff.next(&*self.clock);
         self.try_again(Due::Update, wait);
@@ -529,7 +521,7 @@ impl<'a> Agent<'a> {
                 Wake::Elapsed => break,
             }
         }
-        self.complain("the restart did not happen");
+        self.report_error("the restart did not happen");
         self.unsettled = true;
     }
 
@@ -542,11 +534,11 @@ impl<'a> Agent<'a> {
             Reported::NoAnswer => {
                 log::warn!(
                     "deployment {id}: the server does not know yet that it ended as {}",
-                    wire_status(report).name()
+                    report.name()
                 );
                 return;
             }
-            Reported::Accepted if *failed => self.upload_log(id),
+            Reported::Accepted if *failed => self.upload_log(&DeploymentId::remembered(id.as_str())),
             Reported::Accepted => {}
             // Nothing that it would listen to.
             Reported::Aborted => log::info!("deployment {id}: the server has given it up"),
@@ -563,18 +555,18 @@ impl<'a> Agent<'a> {
         });
         if let Err(reason) = forgotten {
             // It is reported once more, with the same words.
-            self.complain(&reason);
+            self.report_error(&reason);
         }
     }
 
-    fn upload_log(&mut self, id: &str) {
+    fn upload_log(&mut self, id: &DeploymentId) {
         let messages = self.host.log_messages(id);
         if messages.is_empty() {
             return;
         }
         let mut backoff = Backoff::new(self.settings.retry_interval, LOG_ATTEMPTS);
         loop {
-            let error = match self.api().upload_log(id, &messages) {
+            let error = match self.server().upload_log(id, &messages) {
                 Ok(ReportAnswer::Accepted) => return,
                 Ok(answer @ (ReportAnswer::Aborted | ReportAnswer::Refused)) => {
                     return log::warn!("deployment {id}: the server does not take its log: {answer:?}");
@@ -597,8 +589,8 @@ impl<'a> Agent<'a> {
             .and_then(|()| work(self))
             .and_then(|value| self.run_scripts(ScriptState::Sync, ScriptAction::Leave).map(|()| value));
         {
-            let api = lock(&self.api);
-            self.host.tell(&Event::Server { url: api.server(), authorized: api.is_authorized() });
+            let server = lock(&self.server);
+            self.host.tell(&Event::Server { url: server.server(), authorized: server.is_authorized() });
         }
         if done.is_err() && !self.clock.stop_requested() {
             self.run_ignored(ScriptState::Sync, ScriptAction::Error);
@@ -627,7 +619,7 @@ impl<'a> Agent<'a> {
             Failure::Other(reason) => (reason.clone(), None),
         };
         if !self.clock.stop_requested() {
-            self.complain(&reason);
+            self.report_error(&reason);
         }
         let clock = Arc::clone(&self.clock);
         wished.or_else(|| self.backoff_of(due).next(&*clock))
@@ -641,26 +633,26 @@ impl<'a> Agent<'a> {
     }
 
     /// Says what went wrong. The same again and again is one line in ten minutes: a log is small.
-    fn complain(&mut self, reason: &str) {
+    fn report_error(&mut self, reason: &str) {
         let now = self.clock.now();
-        self.complaints.retain(|(_, at)| now.saturating_sub(*at) < COMPLAIN_EVERY);
-        if self.complaints.iter().any(|(said, _)| said == reason) {
+        self.reported_errors.retain(|(_, at)| now.saturating_sub(*at) < REPORT_ERROR_EVERY);
+        if self.reported_errors.iter().any(|(said, _)| said == reason) {
             log::debug!("{reason}");
         } else {
             log::error!("{reason}");
-            self.complaints.truncate(COMPLAINTS - 1);
-            self.complaints.push_front((reason.to_owned(), now));
+            self.reported_errors.truncate(REPORTED_ERRORS - 1);
+            self.reported_errors.push_front((reason.to_owned(), now));
         }
         self.host.tell(&Event::Failed { reason });
     }
 
-    fn api(&self) -> MutexGuard<'_, Api> {
-        lock(&self.api)
+    fn server(&self) -> MutexGuard<'_, dyn UpdateServer + 'static> {
+        lock(&self.server)
     }
 
     fn reporter(&self) -> ServerReporter {
         ServerReporter {
-            api: Arc::clone(&self.api),
+            server: Arc::clone(&self.server),
             clock: Arc::clone(&self.clock),
             retry_interval: self.settings.retry_interval,
             retry_count: self.settings.retry_count,
@@ -694,6 +686,15 @@ impl<'a> Agent<'a> {
     }
 }
 
+/// What a question for an update came to.
+#[derive(Default)]
+struct Polled {
+    /// What is to be installed, with what the server was told that the device provides, and the record.
+    ordered: Option<(Offer, BTreeMap<String, String>, Record)>,
+    /// When the server wants to be asked again.
+    ask_again_in: Option<Duration>,
+}
+
 /// Why a conversation with the server failed.
 enum Failure {
     Server(ServerError),
@@ -702,7 +703,7 @@ enum Failure {
 
 /// Reports to the server the agent talks to.
 struct ServerReporter {
-    api: Arc<Mutex<Api>>,
+    server: Arc<Mutex<dyn UpdateServer>>,
     clock: Arc<dyn Clock>,
     retry_interval: Duration,
     retry_count: u32,
@@ -727,8 +728,8 @@ impl Reporter for ServerReporter {
         substate: Option<&str>,
         importance: Importance,
     ) -> Reported {
-        let status = wire_status(report);
-        let words = substate.map(|substate| format!("{id} {} {substate}", status.name()));
+        let named = DeploymentId::remembered(id);
+        let words = substate.map(|substate| format!("{id} {report:?} {substate}"));
         if words.as_ref().is_some_and(|words| importance == Importance::BestEffort && self.just_said(words)) {
             return Reported::Accepted;
         }
@@ -736,10 +737,10 @@ impl Reporter for ServerReporter {
         let patient_until = self.clock.now().saturating_add(REPORT_PATIENCE);
         if report == Report::Committing {
             // The new software has to show that it can introduce itself to the server.
-            lock(&self.api).forget_token();
+            lock(&self.server).forget_token();
         }
         loop {
-            let answer = lock(&self.api).report(id, status, substate);
+            let answer = lock(&self.server).report(&named, report, substate);
             let error = match (answer, importance) {
                 (Ok(ReportAnswer::Accepted), _) => {
                     let now = self.clock.now();
@@ -752,12 +753,12 @@ impl Reporter for ServerReporter {
                 }
                 (Ok(ReportAnswer::Refused), Importance::BestEffort) => return Reported::NoAnswer,
                 (Err(error), Importance::BestEffort) => {
-                    log::warn!("deployment {id}: {} could not be reported: {error}", status.name());
+                    log::warn!("deployment {id}: {} could not be reported: {error}", report.name());
                     return Reported::NoAnswer;
                 }
                 (Err(error), Importance::Mandatory) => error,
             };
-            log::warn!("deployment {id}: {} could not be reported: {error}", status.name());
+            log::warn!("deployment {id}: {} could not be reported: {error}", report.name());
             let wait = match backoff.next(&*self.clock) {
                 Some(wait) => wait,
                 // Three tries of a short interval are over before a network is up that was just restarted.
@@ -773,21 +774,7 @@ impl Reporter for ServerReporter {
     }
 }
 
-/// The word of the protocol for a report.
-fn wire_status(report: Report) -> DeploymentStatus {
-    match report {
-        Report::Downloading | Report::Waiting(Gate::Download) => DeploymentStatus::Downloading,
-        Report::Installing | Report::Committing => DeploymentStatus::Installing,
-        Report::Rebooting => DeploymentStatus::Rebooting,
-        Report::Waiting(Gate::Install) => DeploymentStatus::PauseBeforeInstalling,
-        Report::Waiting(Gate::Reboot) => DeploymentStatus::PauseBeforeRebooting,
-        Report::Waiting(Gate::Commit) => DeploymentStatus::PauseBeforeCommitting,
-        Report::Succeeded => DeploymentStatus::Success,
-        Report::Failed => DeploymentStatus::Failure,
-    }
-}
-
 /// A panic of another thread leaves nothing half done in here: calls begin with the token and end with an answer.
-fn lock(api: &Mutex<Api>) -> MutexGuard<'_, Api> {
-    api.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<'a>(server: &'a Mutex<dyn UpdateServer + 'static>) -> MutexGuard<'a, dyn UpdateServer + 'static> {
+    server.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -16,4 +16,3 @@ pub mod server;
 pub mod slot;
 pub mod state_store;
 pub mod storage;
-pub mod window;

@@ -6,8 +6,8 @@
 use std::cell::Cell;
 use std::io::{self, Read};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::machine::board::{Board, ClosedAtFirst, Restarting};
@@ -20,11 +20,10 @@ use client_core::deploy::record::{CUT_DOWNLOADS_MAX, CutDownloads, Deployment, R
 use client_core::deploy::{self, Device, NoReporter, Options, Policy};
 use client_core::install::NoModules;
 use client_core::schedule::Schedule;
-use client_core::server::{
-    Api, DownloadSettings, Reached, Request, Response, Settings, Transport, TransportError,
-};
+use client_core::server::{DownloadSettings, Reached, Request, Response, Transport, TransportError};
 use client_core::slot::{Restart, Slot};
 use client_core::state_store::TwoCopyRecord;
+use server_mender::{Api, Settings};
 use testkit::artifacts;
 use testkit::bootloader::{Behaviour, Boot};
 use testkit::choice::Choices;
@@ -234,7 +233,7 @@ impl Bench {
             retry_count: 0,
             download: DownloadSettings { budget_bytes: self.budget_bytes, ..DownloadSettings::default() },
         };
-        Agent::new(&mut host, api, clock, &mut waiter, settings, schedule).run();
+        Agent::new(&mut host, Arc::new(Mutex::new(api)), clock, &mut waiter, settings, schedule).run();
         self.logs = host.logs;
         rebooted.get()
     }
@@ -553,7 +552,7 @@ fn stopped_in_the_middle(bench: &mut Bench) {
             ..DownloadSettings::default()
         },
     };
-    Agent::new(&mut host, api, shared, &mut waiter, settings, schedule).run();
+    Agent::new(&mut host, Arc::new(Mutex::new(api)), shared, &mut waiter, settings, schedule).run();
 }
 
 #[test]

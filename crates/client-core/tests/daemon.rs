@@ -17,19 +17,20 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::machine::board::{Board, ClosedAtFirst, Restarting, WORLD, crash_point};
+use crate::machine::board::{Board, ClosedAtFirst, Restarting, Ruled, WORLD, Word, crash_point};
 use crate::machine::{
     IMAGE_BYTES, MACHINES, Machine, RECORD_BYTES, new_image, old_image, plainly, selected, version,
 };
 use client_core::agent::{Agent, AgentSettings};
-use client_core::clock::{Waiter, Wake};
+use client_core::clock::{Clock, Waiter, Wake};
 use client_core::deploy::gates::{AlwaysOpen, Gate, Gatekeeper};
 use client_core::deploy::record::Record;
 use client_core::install::NoModules;
 use client_core::schedule::Schedule;
-use client_core::server::{Api, DownloadSettings, Request, Response, Settings, Transport, TransportError};
+use client_core::server::{DownloadSettings, Request, Response, Transport, TransportError};
 use client_core::slot::{Restart, Slot};
 use client_core::state_store::TwoCopyRecord;
+use server_mender::{Api, Settings};
 use testkit::artifacts;
 use testkit::bootloader::{Behaviour, Boot};
 use testkit::choice::so_many;
@@ -59,22 +60,26 @@ enum Ending {
     Held,
     /// The same, and this gate refuses.
     Refused(Gate),
+    /// The rules of the device decide.
+    Ruled(Word),
 }
 
 impl Ending {
-    fn gates(self) -> Box<dyn Gatekeeper> {
+    fn gates(self, clock: &Arc<dyn Clock>) -> Box<dyn Gatekeeper> {
         match self {
             Ending::Commit | Ending::FallBack | Ending::Unreachable | Ending::Abort | Ending::LateAbort => {
                 Box::new(AlwaysOpen)
             }
             Ending::Held => Box::<ClosedAtFirst>::default(),
             Ending::Refused(gate) => Box::new(ClosedAtFirst::refusing(gate)),
+            Ending::Ruled(word) => Box::new(Ruled::new(word, Arc::clone(clock))),
         }
     }
 
     fn may_succeed(self) -> bool {
         // A power cut before the answer is the restart that would have been refused.
-        matches!(self, Ending::Commit | Ending::Held | Ending::Refused(Gate::Reboot))
+        let by_a_restart = matches!(self, Ending::Refused(Gate::Reboot) | Ending::Ruled(Word::Map));
+        by_a_restart || matches!(self, Ending::Commit | Ending::Held | Ending::Ruled(Word::Nobody))
     }
 }
 
@@ -145,9 +150,12 @@ impl Wire {
         let aborts = match self.ending {
             Ending::Abort => says("installing"),
             Ending::LateAbort => says("installing") && self.on_new,
-            Ending::Commit | Ending::FallBack | Ending::Unreachable | Ending::Held | Ending::Refused(_) => {
-                false
-            }
+            Ending::Commit
+            | Ending::FallBack
+            | Ending::Unreachable
+            | Ending::Held
+            | Ending::Refused(_)
+            | Ending::Ruled(_) => false,
         };
         server.aborted |= aborts;
         (if server.aborted { 409 } else { 204 }, Vec::new())
@@ -230,7 +238,7 @@ fn daemon(
         system: Restarting { booted, rebooted: Rc::clone(&rebooted), with: Rc::clone(&with) },
         scripts: ScriptLog::default(),
         modules: Box::new(NoModules),
-        gates: ending.gates(),
+        gates: ending.gates(&clock),
         wire: {
             let (server, artifact) = (Arc::clone(&server), Arc::clone(artifact));
             Box::new(move || {
@@ -247,7 +255,7 @@ fn daemon(
         retry_count: 3,
         download: DownloadSettings::default(),
     };
-    Agent::new(&mut host, api, clock, &mut waits, settings, schedule).run();
+    Agent::new(&mut host, Arc::new(Mutex::new(api)), clock, &mut waits, settings, schedule).run();
     keep.facts.restart = with.take();
     rebooted.get()
 }
@@ -386,6 +394,20 @@ fn a_deployment_that_is_held_up_or_refused_at_a_gate_loses_nothing_to_a_power_cu
         states += report.states;
     }
     println!("power-cut states of the daemon with gates: {states}");
+}
+
+#[test]
+fn what_the_rules_of_a_device_decide_is_decided_after_a_power_cut_too() {
+    use Word::{Health, Map, MapThatEnds, Nobody, Person, Silence};
+    let mut states = 0;
+    let words = [Nobody, Person, Silence, Map, MapThatEnds, Health];
+    for (machine, word) in MACHINES.into_iter().cycle().zip(words) {
+        let report = explore(&scenario(machine, Slot::A, Ending::Ruled(word), None), &machine.limits(1));
+        println!("{machine:?}, {word:?}: {report}");
+        report.assert_holds();
+        states += report.states;
+    }
+    println!("power-cut states of the daemon with the rules of a device: {states}");
 }
 
 #[test]

@@ -34,12 +34,13 @@ use client_core::install::{
 };
 use client_core::schedule::Schedule;
 use client_core::server::{
-    Api, Attribute, DownloadSettings, Method, Request, Response, Settings, Transport, TransportError,
+    Attribute, DownloadSettings, Method, Request, Response, Transport, TransportError,
 };
 use client_core::slot::{Slot, SlotError, Slots};
 use client_core::state_store::{StateError, StateStore};
 use client_core::storage::{BlockDevice, ReadAt};
 use linux::handlers::{ModuleSettings, UpdateModules};
+use server_mender::{Api, Settings};
 use testkit::artifacts::{self, MemoryFile};
 use testkit::clock::VirtualClock;
 use testkit::device::{KnownSystem, Notices};
@@ -285,7 +286,7 @@ impl Program {
             datastore: self.folder.path().join("data"),
             timeout: self.timeout.get(),
             prefer_built_in: PreferBuiltIn::None,
-            clock: None,
+            clock: Arc::new(linux::waiter::LinuxClock::new()),
         })
     }
 }
@@ -620,9 +621,9 @@ impl Host for Machine {
     fn download_transport(&mut self) -> Result<Box<dyn Transport>, String> {
         Ok(Box::new(Wire(Arc::clone(&self.server))))
     }
-    fn begin_log(&mut self, _: &str) {}
+    fn begin_log(&mut self, _: &client_core::deploy::DeploymentId) {}
     fn end_log(&mut self) {}
-    fn log_messages(&mut self, _: &str) -> Vec<u8> {
+    fn log_messages(&mut self, _: &client_core::deploy::DeploymentId) -> Vec<u8> {
         Vec::new()
     }
     fn tell(&mut self, _: &Event<'_>) {}
@@ -767,7 +768,7 @@ fn process(plan: &Rc<Plan>, store: &Store, server: &Arc<Mutex<Server>>, time: &V
         retry_count: 0,
         download: DownloadSettings::default(),
     };
-    Agent::new(&mut host, api, clock, &mut waits, settings, schedule).run();
+    Agent::new(&mut host, Arc::new(Mutex::new(api)), clock, &mut waits, settings, schedule).run();
 }
 
 /// Writes out `(A B)xN`.

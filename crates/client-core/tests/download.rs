@@ -11,9 +11,12 @@ use std::time::Duration;
 
 use client_core::artifact::{self, Compression, Limits, Trust};
 use client_core::clock::Clock;
+use client_core::deploy::{DeploymentId, Report};
 use client_core::server::{
-    Api, Download, DownloadSettings, DownloadStatistics, Offer, Reached, ServerError, Settings, Transport,
+    Attribute, Download, DownloadSettings, DownloadStatistics, Offer, Poll, Reached, ReportAnswer,
+    ServerError, Source, Transport, UpdateServer,
 };
+use server_mender::{Api, Settings};
 use testkit::choice::{Generator, seed, so_many};
 use testkit::clock::VirtualClock;
 use testkit::server::{Endpoint, Failure, Matcher, SERVER, ServerModel, TestCredentials};
@@ -68,7 +71,6 @@ fn fetch_with(transport: &ScriptedTransport, clock: &VirtualClock, settings: Dow
             statistics = Some(download.statistics());
             let mut bytes = Vec::new();
             download.read_to_end(&mut bytes).map_err(|error| error.to_string())?;
-            assert_eq!(download.bytes_read(), bytes.len() as u64);
             assert_eq!(download.total(), Some(bytes.len() as u64));
             Ok(bytes)
         });
@@ -587,10 +589,15 @@ fn a_stop_ends_a_transfer_and_a_wait() {
     clock.stop();
     let error = download.read(&mut [0; 4]).unwrap_err();
     assert!(matches!(Download::cause(&error), Some(ServerError::Stopped)));
-    assert!(!Download::is_abort(&error));
+    assert!(!is_abort(&error));
 }
 
 /// A deployment `d1` of `artifact` with everything that is needed to download it.
+/// Whether `error`, at some depth, says that the server aborted the deployment.
+fn is_abort(error: &(dyn std::error::Error + 'static)) -> bool {
+    matches!(Download::cause(error), Some(ServerError::Aborted { .. }))
+}
+
 struct Order {
     model: ServerModel,
     clock: VirtualClock,
@@ -647,7 +654,7 @@ fn an_expired_link_is_replaced_at_every_phase_and_the_transfer_goes_on() {
             let mut read = Vec::new();
             download.read_to_end(&mut read).unwrap();
             assert!(read == bytes, "{status} after {read_before}");
-            assert_eq!(download.bytes_discarded(), 0);
+            assert_eq!(download.statistics().discarded(), 0);
             let asked = order.model.take_sent();
             assert_eq!(asked.iter().filter(|sent| sent.path().ends_with("/next")).count(), 2);
         }
@@ -701,7 +708,7 @@ fn a_link_without_a_deployment_behind_it_is_an_abort() {
             order.model.deploy("d2", "release-3", "testbox", b"x");
         }
         let error = download.read_to_end(&mut Vec::new()).unwrap_err();
-        assert!(Download::is_abort(&error), "{error}");
+        assert!(is_abort(&error), "{error}");
     }
 }
 
@@ -717,7 +724,7 @@ fn a_server_that_is_away_when_the_link_expires_is_waited_for() {
     }
     let mut read = Vec::new();
     download.read_to_end(&mut read).unwrap();
-    assert!(read == bytes && download.bytes_discarded() == 0);
+    assert!(read == bytes && download.statistics().discarded() == 0);
 }
 
 #[test]
@@ -735,7 +742,7 @@ fn an_abort_is_noticed_in_the_middle_and_found_at_any_depth() {
     order.model.abort("d1");
     order.clock.advance(Duration::from_secs(31));
     let error = file.read_to_end(&mut Vec::new()).unwrap_err();
-    assert!(Download::is_abort(&error), "{error:?}");
+    assert!(is_abort(&error), "{error:?}");
 }
 
 #[test]
@@ -746,10 +753,10 @@ fn an_abort_before_the_header_is_found_inside_the_error_of_the_artifact() {
     order.clock.advance(Duration::from_secs(31));
     let trust = Trust::DangerUnsigned;
     let error = artifact::open(download, &trust, &Limits::default()).err().unwrap();
-    assert!(Download::is_abort(&error), "{error:?}");
+    assert!(is_abort(&error), "{error:?}");
     let wrapped = io::Error::other(error);
-    assert!(Download::is_abort(&wrapped));
-    assert!(!Download::is_abort(&io::Error::other("else")));
+    assert!(is_abort(&wrapped));
+    assert!(!is_abort(&io::Error::other("else")));
 }
 
 #[test]
@@ -770,7 +777,7 @@ fn an_abort_is_found_through_the_thread_that_decompresses() {
     let mut artifact = artifact::open(download, &trust, &Limits::default()).unwrap();
     let mut file = artifact.payload.next_file().unwrap().unwrap();
     let error = file.read_to_end(&mut Vec::new()).unwrap_err();
-    assert!(Download::is_abort(&error), "{error:?}");
+    assert!(is_abort(&error), "{error:?}");
 }
 
 #[test]
@@ -812,7 +819,7 @@ fn an_address_that_is_none_is_refused_without_a_request() {
 fn the_error_has_a_source_that_can_be_walked() {
     let error = ServerError::Aborted { id: "d1".into() };
     let boxed: Box<dyn Error> = Box::new(error);
-    assert!(Download::is_abort(&*boxed));
+    assert!(is_abort(&*boxed));
 }
 
 /// A network that does anything, drawn from `clock`, with a storage that only ever has `bytes`.
@@ -872,9 +879,9 @@ fn whatever_the_network_does_what_arrives_is_the_beginning_of_the_artifact() {
             whole += 1;
         }
         received += download.statistics().received();
-        discarded += download.bytes_discarded();
+        discarded += download.statistics().discarded();
         assert!(
-            download.statistics().received() - download.bytes_discarded() == read.len() as u64,
+            download.statistics().received() - download.statistics().discarded() == read.len() as u64,
             "seed {seed}"
         );
     }
@@ -894,7 +901,7 @@ fn links_may_expire_as_often_as_they_like_while_bytes_come() {
         read.extend_from_slice(&chunk[..count]);
         order.model.expire_links("d1");
     }
-    assert!(read == bytes && download.bytes_discarded() == 0);
+    assert!(read == bytes && download.statistics().discarded() == 0);
 }
 
 #[test]
@@ -904,8 +911,12 @@ fn a_new_link_is_as_encrypted_as_the_old_one() {
     let server = ScriptedTransport::list([Reply::new(200, "a.b.c"), Reply::new(200, next)]);
     let settings = Settings { servers: vec![SERVER.to_owned()], ..Settings::default() };
     let api = Api::new(server.boxed(), Box::new(TestCredentials::default()), clock.shared(), settings);
-    let offer =
-        Offer { id: "d1".into(), artifact_url: URL.into(), artifact_name: None, device_types: Vec::new() };
+    let offer = Offer {
+        id: DeploymentId::parse("d1").unwrap(),
+        source: Source::public(URL),
+        artifact_name: None,
+        device_types: Vec::new(),
+    };
     let storage = ScriptedTransport::list([Reply::new(403, "")]);
     let api = Arc::new(Mutex::new(api));
     let nothing = BTreeMap::new();
@@ -923,4 +934,101 @@ fn the_server_is_asked_about_an_abort_as_often_as_configured() {
         order.clock.advance(Duration::from_secs(10));
     }
     assert_eq!(order.model.reports("d1").len(), 33);
+}
+
+/// A server whose artifacts are for those who log in, and whose addresses are good once.
+struct LoginServer(Vec<Source>);
+
+impl UpdateServer for LoginServer {
+    fn next(&mut self, _: &BTreeMap<String, String>) -> Result<Poll, ServerError> {
+        Ok(Poll::default())
+    }
+    fn refresh(
+        &mut self,
+        _: &DeploymentId,
+        _: &BTreeMap<String, String>,
+    ) -> Result<Option<Source>, ServerError> {
+        Ok(self.0.pop())
+    }
+    fn report(&mut self, _: &DeploymentId, _: Report, _: Option<&str>) -> Result<ReportAnswer, ServerError> {
+        Ok(ReportAnswer::Accepted)
+    }
+    fn upload_log(&mut self, _: &DeploymentId, _: &[u8]) -> Result<ReportAnswer, ServerError> {
+        Ok(ReportAnswer::Accepted)
+    }
+    fn send_inventory(&mut self, _: &[Attribute]) -> Result<(), ServerError> {
+        Ok(())
+    }
+    fn forget_sent_inventory(&mut self) {}
+    fn forget_token(&mut self) {}
+    fn is_authorized(&self) -> bool {
+        true
+    }
+    fn server(&self) -> Option<&str> {
+        None
+    }
+}
+
+/// Downloads from `source`, and from `later` once it is refused: each address asked, with what was said to it.
+fn said_to(source: Source, later: Vec<Source>, replies: Vec<Reply>) -> Vec<(String, Option<String>)> {
+    let (clock, storage) = (VirtualClock::new(1), ScriptedTransport::list(replies));
+    let id = DeploymentId::parse("1:2").unwrap();
+    let offer = Offer { id, source, artifact_name: None, device_types: Vec::new() };
+    let server = Arc::new(Mutex::new(LoginServer(later)));
+    let nothing = BTreeMap::new();
+    let mut download =
+        Download::of_offer(&offer, &nothing, server, storage.boxed(), clock.shared(), patience()).unwrap();
+    download.read_to_end(&mut Vec::new()).unwrap();
+    let sent = storage.take_sent();
+    sent.iter().map(|sent| (sent.url.clone(), sent.header("authorization").map(str::to_owned))).collect()
+}
+
+#[test]
+fn what_is_said_to_one_origin_is_said_to_no_other() {
+    let source = |url: &str, secret: &str| {
+        Source::public(url).with_headers(vec![("authorization", secret.to_owned())])
+    };
+    let to = |place: &str| Reply::new(302, "").header("location", place);
+    let heard = |url: &str, secret: Option<&str>| (url.to_owned(), secret.map(str::to_owned));
+    let places =
+        ["https://h.test/b", "https://H.test:443/c", "https://h.test:8443/d", "https://h.test.evil/e"];
+    let replies = places.map(to).into_iter().chain([Reply::new(200, "x").sized()]).collect();
+    assert_eq!(
+        said_to(source("https://h.test/a", "s"), Vec::new(), replies),
+        [
+            heard("https://h.test/a", Some("s")),
+            heard("https://h.test/b", Some("s")),
+            heard("https://H.test:443/c", Some("s")),
+            heard("https://h.test:8443/d", None),
+            heard("https://h.test.evil/e", None),
+        ]
+    );
+    // An origin is its scheme too.
+    let replies = vec![to("https://h.test/b"), Reply::new(200, "x").sized()];
+    assert_eq!(said_to(source("http://h.test/a", "s"), Vec::new(), replies)[1].1, None);
+    // A later address has its own headers, and none of the earlier one.
+    let replies = vec![Reply::new(403, ""), Reply::new(403, ""), Reply::new(200, "x").sized()];
+    let later = vec![source("https://h.test/c", "t"), Source::public("https://h.test/b")];
+    assert_eq!(
+        said_to(source("https://h.test/a", "s"), later, replies),
+        [
+            heard("https://h.test/a", Some("s")),
+            heard("https://h.test/b", None),
+            heard("https://h.test/c", Some("t"))
+        ]
+    );
+}
+
+#[test]
+fn an_artifact_that_is_known_to_be_too_long_is_not_asked_for() {
+    let (clock, storage) = (VirtualClock::new(1), ScriptedTransport::list([]));
+    let id = DeploymentId::parse("d1").unwrap();
+    let source = Source::public(URL).of_size(1001);
+    let offer = Offer { id, source, artifact_name: None, device_types: Vec::new() };
+    let server = Arc::new(Mutex::new(LoginServer(Vec::new())));
+    let settings = DownloadSettings { budget_bytes: Some(1000), ..patience() };
+    let result =
+        Download::of_offer(&offer, &BTreeMap::new(), server, storage.boxed(), clock.shared(), settings);
+    assert!(matches!(result.err(), Some(ServerError::OverBudget { wanted_bytes: 1001, .. })));
+    assert!(storage.take_sent().is_empty());
 }

@@ -8,7 +8,6 @@ mod boot_environment;
 mod daemon;
 mod daemon_vectors;
 mod deployment;
-mod device_api;
 mod download;
 mod left_behind;
 mod machine;

@@ -35,11 +35,12 @@ use client_core::install::{
     PayloadHandler, Progress, RebootNeed, SINGLE_FILE, SingleFile, UpdateModuleFile,
 };
 use client_core::schedule::Schedule;
-use client_core::server::{Api, DownloadSettings, Request, Response, Settings, Transport, TransportError};
+use client_core::server::{DownloadSettings, Request, Response, Transport, TransportError};
 use client_core::slot::Slot;
 use client_core::state_store::{StateStore, TwoCopyRecord};
 use client_core::storage::BlockDevice;
 use serde_json::Value;
+use server_mender::{Api, Settings};
 use testkit::artifacts::{self, MemoryFile};
 use testkit::choice::so_many;
 use testkit::clock::VirtualClock;
@@ -199,7 +200,7 @@ fn daemon(world: &CrashWorld, case: &Case, facts: &mut Facts) -> bool {
         retry_count: 3,
         download: DownloadSettings::default(),
     };
-    Agent::new(&mut host, api, clock, &mut waits, settings, schedule).run();
+    Agent::new(&mut host, Arc::new(Mutex::new(api)), clock, &mut waits, settings, schedule).run();
     rebooted.get()
 }
 

@@ -2,25 +2,27 @@
 
 use std::fmt;
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::{Bootloader, Config, ConfigError, Source};
+use crate::config::{Config, ConfigError};
+use crate::config_files::{ConfigFile, ConfigFiles, For, Readable, Unusable};
+use client_core::agent::AgentSettings;
 use client_core::artifact::{KeyError, Limits, Trust, VerifyKeys};
 use client_core::boot::mender_vars::MenderVars;
 use client_core::boot::{BootEnv, BootEnvError, Variables};
 use client_core::clock::Clock;
-use client_core::deploy::Policy;
+use client_core::deploy::gates::Gatekeeper;
 use client_core::deploy::record::{Record, RecordError};
-use client_core::server::DownloadSettings;
+use client_core::deploy::{Device, Observer, Policy, Reporter};
+use client_core::server::{Download, DownloadSettings};
 use client_core::slot::{Restart, Slot, SlotError, System};
 use client_core::state_store::{StateError, TwoCopyRecord};
-use linux::atomic_file;
 use linux::block_device::FileDevice;
-use linux::boot_env::{self, BootEnvPaths};
+use linux::boot_env::{BootEnvPaths, Bootloader};
 use linux::daemon_process::OtherwiseAsk;
 use linux::explain;
 use linux::handlers::{ModuleSettings, UpdateModules};
@@ -30,6 +32,7 @@ use linux::slot_paths::SlotPaths;
 use linux::slots::LinuxSlots;
 use linux::state_scripts::{LinuxScripts, ScriptTimes};
 use linux::system::LinuxSystem;
+use linux::waiter::LinuxClock;
 
 use crate::identity::DeviceCredentials;
 use crate::keystore::{self, KeyPlace, KeyStoreError};
@@ -44,20 +47,18 @@ const PID_FILE: &str = "rust-ota.pid";
 const STATUS_SOCKET: &str = "status.sock";
 const RUN_DIRECTORY: &str = "/run/rust-ota";
 const BOOTSTRAP_FILE: &str = "bootstrap.mender";
-/// The configuration that the daemon last ran with and that was good: files with their names, the stronger one last.
-const LAST_GOOD_FILE: &str = "rust-ota-last-good.conf";
-/// What it is called until it is complete.
-const NEW_LAST_GOOD_FILE: &str = "rust-ota-last-good.conf.new";
+/// Longest verification key that is read.
+const VERIFY_KEY_BYTES: u64 = 1024 * 1024;
 /// How long another process may have the datastore before that is an error.
 pub const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 /// How long somebody waits for the first byte of an artifact who has typed its address.
 const BEGIN_WITHIN: Duration = Duration::from_secs(10);
+/// Longest time for a connection that somebody waits for.
+const CONNECT_AT_PROMPT: Duration = Duration::from_secs(10);
+/// How often, at most and at least, the server is asked during a download whether the deployment was aborted.
+const ABORT_CHECK: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(300)];
 /// The program that restarts a device.
 const REBOOT_COMMAND: &str = "reboot";
-/// What a daemon is told without one.
-pub const NO_SERVER: &str = "no server is configured: set ServerURL or Servers";
-/// Longest configuration file that is read.
-const CONFIG_BYTES: u64 = 1024 * 1024;
 
 /// Why the device cannot be put together.
 #[derive(Debug)]
@@ -113,7 +114,7 @@ impl fmt::Display for ComposeError {
 
 impl std::error::Error for ComposeError {}
 
-fn io_error(doing: &'static str, path: &Path, source: io::Error) -> ComposeError {
+pub(crate) fn io_error(doing: &'static str, path: &Path, source: io::Error) -> ComposeError {
     ComposeError::Io { doing, path: path.display().to_string(), source }
 }
 
@@ -134,16 +135,6 @@ pub struct Overrides {
     pub passphrase_file: Option<PathBuf>,
 }
 
-/// Which configuration files must be readable.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Readable {
-    /// All that are there.
-    All,
-    /// Those that this user may read, for somebody who only looks: the others, which may hold secrets, say nothing about
-    /// what is installed.
-    ByThisUser,
-}
-
 /// The configuration with the paths it is used with.
 pub struct Setup {
     /// The configuration.
@@ -159,70 +150,7 @@ pub struct Setup {
     passphrase_file: Option<PathBuf>,
     files: ConfigFiles,
     /// Why this is not the configuration that lies there, but the last good one.
-    pub config_error: Option<String>,
-}
-
-/// Where the configuration lies.
-#[derive(Debug, Clone)]
-pub struct ConfigFiles {
-    /// What was named on the command line, and what is read otherwise.
-    fallback: (Option<PathBuf>, PathBuf),
-    main: (Option<PathBuf>, PathBuf),
-}
-
-/// The content of configuration files, each with its name.
-type Contents = Vec<(String, Vec<u8>)>;
-
-impl ConfigFiles {
-    /// The files, the stronger one last.
-    ///
-    /// # Errors
-    /// When one cannot be read. Those of the usual places may be missing; one that was named may not.
-    fn read(&self, readable: Readable) -> Result<Contents, ComposeError> {
-        let read = |(named, default): &(Option<PathBuf>, PathBuf)| match (
-            read_config(named.as_deref(), default),
-            readable,
-        ) {
-            (Err(ComposeError::Io { source, .. }), Readable::ByThisUser)
-                if source.kind() == io::ErrorKind::PermissionDenied =>
-            {
-                Ok(None)
-            }
-            (read, Readable::All | Readable::ByThisUser) => read,
-        };
-        Ok(read(&self.fallback)?.into_iter().chain(read(&self.main)?).collect())
-    }
-
-    /// What keeps a daemon from going on with the configuration that lies there now.
-    pub fn problem(&self) -> Option<String> {
-        match self.read(Readable::All).and_then(|files| parse(&files)) {
-            Ok(config) if config.servers.is_empty() => Some(NO_SERVER.to_owned()),
-            Ok(_) => None,
-            Err(error) => Some(error.to_string()),
-        }
-    }
-}
-
-/// Who goes on with a configuration.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum For {
-    /// Somebody at a prompt, who can put a bad one right.
-    Command,
-    /// The daemon: without it nothing can send the device a better one, so that it goes on with the last good one.
-    Daemon,
-}
-
-/// The configuration that was kept, if there is a good one.
-fn last_good(datastore: &Path) -> Option<Config> {
-    let kept = regular_file::read(&datastore.join(LAST_GOOD_FILE), CONFIG_BYTES).ok()?;
-    let kept: Vec<[String; 2]> = serde_json::from_slice(&kept).ok()?;
-    let files = kept.into_iter().map(|[name, content]| (name, content.into_bytes())).collect();
-    parse(&files).ok()
-}
-
-fn parse(files: &Contents) -> Result<Config, ComposeError> {
-    let sources: Vec<Source<'_>> = files.iter().map(|(name, content)| Source { name, content }).collect();
-    Config::parse(&sources).map_err(ComposeError::Config)
+    pub config_error: Option<Unusable>,
 }
 
 impl Setup {
@@ -239,23 +167,11 @@ impl Setup {
         let configuration_directory = environment("MENDER_CONF_DIR").unwrap_or(CONFIG_DIRECTORY.into());
         let default_datastore = environment("MENDER_DATASTORE_DIR").unwrap_or(DATASTORE.into());
         let datastore = overrides.datastore.clone().unwrap_or(default_datastore);
-        let files = ConfigFiles {
-            fallback: (overrides.fallback_config.clone(), datastore.join(CONFIG_FILE)),
-            main: (overrides.config.clone(), configuration_directory.join(CONFIG_FILE)),
-        };
-        let parsed = files.read(readable).and_then(|files| parse(&files));
-        let (config, config_error) = match (parsed, for_whom) {
-            (Ok(config), For::Daemon) if config.servers.is_empty() => match last_good(&datastore) {
-                Some(good) => (good, Some(NO_SERVER.to_owned())),
-                None => (config, None),
-            },
-            (Ok(config), _) => (config, None),
-            (Err(error), For::Command) => return Err(error),
-            (Err(error), For::Daemon) => match last_good(&datastore) {
-                Some(config) => (config, Some(error.to_string())),
-                None => return Err(error),
-            },
-        };
+        let files = ConfigFiles([
+            ConfigFile::new(overrides.fallback_config.as_ref(), datastore.join(CONFIG_FILE)),
+            ConfigFile::new(overrides.config.as_ref(), configuration_directory.join(CONFIG_FILE)),
+        ]);
+        let (config, config_error) = files.load(for_whom, readable, &datastore)?;
         Ok(Setup {
             skip_verify: overrides.skip_verify || config.skip_verify,
             trusted_certs: overrides.trusted_certs.clone(),
@@ -282,27 +198,10 @@ impl Setup {
     /// When it cannot be written; what was kept before is still there.
     pub fn keep_config(&self) -> Result<(), ComposeError> {
         let record = Record::load(&mut self.open_state()?).map_err(ComposeError::Record)?;
-        if record.deployment.is_some() {
-            return Ok(());
+        match record.deployment {
+            Some(_) => Ok(()),
+            None => self.files.keep(&self.datastore),
         }
-        let files = self.files.read(Readable::All)?;
-        // It may have been changed since it was read.
-        if parse(&files)?.servers.is_empty() {
-            return Ok(());
-        }
-        let text = |content: &Vec<u8>| String::from_utf8_lossy(content).into_owned();
-        let kept: Vec<[String; 2]> =
-            files.iter().map(|(name, content)| [name.clone(), text(content)]).collect();
-        let kept = serde_json::json!(kept).to_string().into_bytes();
-        let (path, new) = (self.datastore.join(LAST_GOOD_FILE), self.datastore.join(NEW_LAST_GOOD_FILE));
-        if read_bounded(&path).is_ok_and(|known| known == kept) {
-            return Ok(());
-        }
-        // What a power cut left behind.
-        let _ = fs::remove_file(&new);
-        atomic_file::write_new(&new, &kept, 0o600)
-            .and_then(|()| atomic_file::publish(&new, &path))
-            .map_err(|error| io_error("keep the configuration as", &path, error))
     }
 
     /// Whose artifacts are trusted. A key that cannot be used is left out with a warning as long as another one can
@@ -340,13 +239,13 @@ impl Setup {
     }
 
     fn add_key(&self, keys: &mut VerifyKeys, path: &str) -> Result<(), ComposeError> {
-        let pem = read_bounded(Path::new(path))
+        let pem = regular_file::read(Path::new(path), VERIFY_KEY_BYTES)
             .map_err(|e| io_error("read the verification key", Path::new(path), e))?;
         keys.add_pem(path, &pem).map_err(|error| ComposeError::Key { path: path.to_owned(), error })
     }
 
     /// How to reach web servers.
-    pub fn http_options(&self) -> TlsOptions {
+    fn http_options(&self) -> TlsOptions {
         let authorities = [&self.config.server_certificate, &self.trusted_certs];
         TlsOptions {
             extra_authorities: authorities
@@ -374,17 +273,42 @@ impl Setup {
         Ok(HttpTransport::new(self.http_options(), proxies, clock))
     }
 
-    /// How patient the downloads of a person at a prompt are.
-    pub fn download_settings_at_prompt(&self) -> DownloadSettings {
-        DownloadSettings { begin_within: Some(BEGIN_WITHIN), ..self.download_settings() }
+    /// An artifact from a web server, for somebody who has typed its address: asked for now, read as it comes.
+    ///
+    /// # Errors
+    /// When nobody hands it out.
+    pub fn open_url(&self, url: &str) -> io::Result<Box<dyn Read + Send>> {
+        let clock: Arc<dyn Clock> = Arc::new(LinuxClock::new());
+        let transport = self.http_transport(Arc::clone(&clock)).map_err(io::Error::other)?;
+        let transport = transport.connecting_within(CONNECT_AT_PROMPT);
+        if url.get(..8).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https://")) {
+            transport.check().map_err(io::Error::other)?;
+        }
+        let settings = DownloadSettings { begin_within: Some(BEGIN_WITHIN), ..self.download_settings() };
+        let download = Download::open(url, Box::new(transport), clock, settings).map_err(io::Error::other)?;
+        Ok(Box::new(download))
+    }
+
+    /// How patient the daemon is with its servers.
+    pub fn agent_settings(&self) -> AgentSettings {
+        let [soonest, latest] = ABORT_CHECK;
+        AgentSettings {
+            retry_interval: self.config.retry_poll_interval,
+            retry_count: self.config.retry_poll_count,
+            download: DownloadSettings {
+                abort_check_every: Some(self.config.update_poll_interval.clamp(soonest, latest)),
+                budget_bytes: self.config.max_download_bytes,
+                ..self.download_settings()
+            },
+        }
     }
 
     /// How patient downloads are.
-    pub fn download_settings(&self) -> DownloadSettings {
+    fn download_settings(&self) -> DownloadSettings {
         let usual = DownloadSettings::default();
         DownloadSettings {
             attempts_max: self.config.retry_download_count,
-            longest_wait: Duration::from_secs(self.config.retry_poll_interval_seconds).max(usual.first_wait),
+            longest_wait: self.config.retry_poll_interval.max(usual.first_wait),
             ..usual
         }
     }
@@ -406,7 +330,7 @@ impl Setup {
     }
 
     /// The program that prints the identity.
-    pub fn identity_program(&self) -> PathBuf {
+    fn identity_program(&self) -> PathBuf {
         match &self.config.identity_script {
             Some(path) => path.into(),
             None => self.data_directory.join("identity/mender-device-identity"),
@@ -447,7 +371,7 @@ impl Setup {
     ///
     /// # Errors
     /// When it cannot be read, or none can be made.
-    pub fn open_state(&self) -> Result<TwoCopyRecord<FileDevice>, ComposeError> {
+    fn open_state(&self) -> Result<TwoCopyRecord<FileDevice>, ComposeError> {
         linux::state_file::open(&self.datastore, &Documents).map_err(ComposeError::State)
     }
 
@@ -466,7 +390,7 @@ impl Setup {
     ///
     /// # Errors
     /// When it is, or lies behind, a link to nothing.
-    pub fn check_that_the_datastore_leads_somewhere(&self) -> Result<(), ComposeError> {
+    pub(crate) fn check_that_the_datastore_leads_somewhere(&self) -> Result<(), ComposeError> {
         let is_dangling = |place: &Path| place.is_symlink() && !place.exists();
         match fs::metadata(&self.datastore) {
             Err(error) if self.datastore.ancestors().any(is_dangling) => {
@@ -495,18 +419,12 @@ impl Setup {
         FileLock::acquire(&self.datastore.join(LOCK_FILE), LOCK_PATIENCE).map_err(ComposeError::Lock)
     }
 
-    /// The paths of the slots.
-    pub fn slot_paths(&self) -> SlotPaths {
+    fn slot_paths(&self) -> SlotPaths {
         SlotPaths {
             a: self.config.rootfs_part_a.clone(),
             b: self.config.rootfs_part_b.clone(),
             running: self.config.running_root.clone(),
         }
-    }
-
-    /// The slots.
-    pub fn slots(&self) -> LinuxSlots {
-        LinuxSlots::new(self.slot_paths())
     }
 
     /// The running system.
@@ -527,43 +445,91 @@ impl Setup {
         }
     }
 
+    /// Opens everything that work on the device needs, and keeps other processes away from it until the returned value is
+    /// dropped. Opened anew each time: other tools write some of it too. A request to stop that `clock` has ends the
+    /// programs that run.
+    ///
+    /// # Errors
+    /// When another process works on the device, or the record cannot be opened.
+    pub fn open_device(&self, clock: &Arc<dyn Clock>) -> Result<OpenDevice, ComposeError> {
+        let lock = self.lock()?;
+        Ok(OpenDevice {
+            state: self.open_state()?,
+            boot: self.boot(),
+            slots: LinuxSlots::new(self.slot_paths()),
+            system: self.system(),
+            scripts: self.scripts(Arc::clone(clock)),
+            modules: self.modules(Arc::clone(clock)),
+            _lock: lock,
+        })
+    }
+
     /// The state scripts. A request to stop that `clock` has ends the one that runs.
     pub fn scripts(&self, clock: Arc<dyn Clock>) -> LinuxScripts {
         let times = ScriptTimes {
-            timeout: Duration::from_secs(self.config.state_script_timeout_seconds),
-            retry_timeout: Duration::from_secs(self.config.state_script_retry_timeout_seconds),
-            retry_interval: Duration::from_secs(self.config.state_script_retry_interval_seconds),
+            timeout: self.config.state_script_timeout,
+            retry_timeout: self.config.state_script_retry_timeout,
+            retry_interval: self.config.state_script_retry_interval,
         };
         LinuxScripts::new(&self.datastore, &self.configuration_directory, times, clock)
     }
 
-    /// The update modules. A request to stop that `clock` has ends the call that runs.
-    pub fn modules(&self, clock: Arc<dyn Clock>) -> UpdateModules {
+    fn modules(&self, clock: Arc<dyn Clock>) -> UpdateModules {
         UpdateModules::new(ModuleSettings {
             data_directory: self.data_directory.clone(),
             datastore: self.datastore.clone(),
-            timeout: Duration::from_secs(self.config.module_timeout_seconds),
+            timeout: self.config.module_timeout,
             prefer_built_in: self.config.prefer_built_in.clone(),
             clock,
         })
     }
 
     /// What boots next. The boot environment is opened when it is first used: not every command needs one.
-    pub fn boot(&self) -> MenderVars<LazyBootEnv, SlotPaths> {
-        let choice = match self.config.bootloader {
-            Bootloader::Auto => boot_env::Bootloader::Auto,
-            Bootloader::UBoot => boot_env::Bootloader::UBoot,
-            Bootloader::Grub => boot_env::Bootloader::Grub,
-        };
+    fn boot(&self) -> MenderVars<LazyBootEnv, SlotPaths> {
         let mut paths = BootEnvPaths::default();
         paths.fw_env_config = PathBuf::from(&self.config.fw_env_config);
         paths.grub_env_dir = self.config.grub_env_dir.clone().map(PathBuf::from);
-        MenderVars::new(LazyBootEnv { choice, paths, open: None }, self.slot_paths())
+        let env = LazyBootEnv { choice: self.config.bootloader, paths, open: None };
+        MenderVars::new(env, self.slot_paths())
     }
 
-    /// The bootstrap artifact, if there is one.
-    pub fn bootstrap_path(&self) -> PathBuf {
+    /// Where a bootstrap artifact lies, if there is one.
+    pub(crate) fn bootstrap_path(&self) -> PathBuf {
         self.datastore.join(BOOTSTRAP_FILE)
+    }
+}
+
+/// A device for one piece of work.
+pub struct OpenDevice {
+    state: TwoCopyRecord<FileDevice>,
+    boot: MenderVars<LazyBootEnv, SlotPaths>,
+    slots: LinuxSlots,
+    system: DeviceSystem,
+    scripts: LinuxScripts,
+    modules: UpdateModules,
+    /// Given back when all the rest is closed.
+    _lock: FileLock,
+}
+
+impl OpenDevice {
+    /// The seams of a deployment: those of this device, and the given ones.
+    pub fn seams<'a>(
+        &'a mut self,
+        observer: &'a mut dyn Observer,
+        gates: &'a mut dyn Gatekeeper,
+        reporter: &'a mut dyn Reporter,
+    ) -> Device<'a> {
+        Device {
+            boot: &mut self.boot,
+            slots: &mut self.slots,
+            system: &self.system,
+            modules: &mut self.modules,
+            state: &mut self.state,
+            scripts: &mut self.scripts,
+            observer,
+            gates,
+            reporter,
+        }
     }
 }
 
@@ -614,8 +580,8 @@ impl System for DeviceSystem {
 }
 
 /// A boot environment that is opened when it is first used.
-pub struct LazyBootEnv {
-    choice: boot_env::Bootloader,
+struct LazyBootEnv {
+    choice: Bootloader,
     paths: BootEnvPaths,
     open: Option<Box<dyn BootEnv>>,
 }
@@ -649,75 +615,5 @@ impl BootEnv for LazyBootEnv {
 
     fn describe(&self) -> String {
         self.open.as_ref().map_or_else(|| "boot environment".to_owned(), |env| env.describe())
-    }
-}
-
-fn read_config(named: Option<&Path>, default: &Path) -> Result<Option<(String, Vec<u8>)>, ComposeError> {
-    let path = named.unwrap_or(default);
-    // A person may name a pipe. What merely lies there must be a file.
-    let read = match named {
-        Some(path) => read_bounded(path),
-        None => regular_file::read(default, CONFIG_BYTES),
-    };
-    match read {
-        Ok(content) => Ok(Some((path.display().to_string(), content))),
-        Err(error) if named.is_none() && error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(io_error("read the configuration", path, error)),
-    }
-}
-
-fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
-    use std::io::Read;
-    let mut content = Vec::new();
-    fs::File::open(path)?.take(CONFIG_BYTES + 1).read_to_end(&mut content)?;
-    if content.len() as u64 > CONFIG_BYTES {
-        return Err(io::Error::other("larger than 1 MiB"));
-    }
-    Ok(content)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_configuration_that_is_kept_is_whole_or_none_whatever_was_cut() {
-        let folder = tempfile::tempdir().unwrap();
-        let (config, datastore) = (folder.path().join("mender.conf"), folder.path().join("data"));
-        let overrides = Overrides {
-            config: Some(config.clone()),
-            datastore: Some(datastore.clone()),
-            ..Overrides::default()
-        };
-        let load = |for_whom| Setup::load(&overrides, for_whom, Readable::All, |_| None);
-        let write = |text: &str| fs::write(&config, text).unwrap();
-        let keep = || {
-            let setup = load(For::Daemon).unwrap();
-            let _lock = setup.lock().unwrap();
-            setup.keep_config().unwrap();
-        };
-        write("{\"RustOta\":{\"Typo\":1}}");
-        assert!(load(For::Daemon).is_err());
-        // One without a server is nothing to go on with.
-        write("{}");
-        keep();
-        let kept = datastore.join(LAST_GOOD_FILE);
-        assert!(!kept.exists());
-        write("{\"ServerURL\":\"https://a\"}");
-        fs::write(datastore.join(NEW_LAST_GOOD_FILE), "cut").unwrap();
-        keep();
-        let bytes = fs::read(&kept).unwrap();
-        for text in ["{", "{}", "{\"RustOta\":{\"Typo\":1}}"] {
-            write(text);
-            for length in 0..=bytes.len() {
-                fs::write(&kept, &bytes[..length]).unwrap();
-                let servers = load(For::Daemon).map(|setup| setup.config.servers).unwrap_or_default();
-                assert_eq!(servers.is_empty(), length < bytes.len(), "{text} {length}");
-            }
-            let setup = load(For::Daemon).unwrap();
-            assert_eq!(setup.config_error, setup.config_files().problem());
-            assert!(setup.config_error.is_some());
-            assert!(text == "{}" || load(For::Command).is_err());
-        }
     }
 }

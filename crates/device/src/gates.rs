@@ -1,101 +1,45 @@
-//! Who may hold a deployment up on this device: the maintenance window, whoever is asked over the local socket, and the
-//! health check before the commit.
+//! Who may hold a deployment up on this device: what `client-core` makes of the rules of the configuration, with the facts
+//! that it needs for that, and what else is asked.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::config::{Config, HealthCheck, MaintenanceWindow};
 use client_core::clock::Clock;
-use client_core::deploy::gates::{Answer, Gate, Gatekeeper, Question};
-use client_core::window::WeekTime;
-use linux::health_check::{self, Unwell};
-use linux::week_time;
+use client_core::deploy::gates::{
+    Answer, Decision, Gate, GateRules, Gatekeeper, Moment, NoSuchQuestion, OpenQuestion, PendingQuestion,
+    Question, WeekTime,
+};
+use linux::{health_check, week_time};
 
-use crate::compose::ConfigFiles;
+use crate::config_files::ConfigFiles;
 
-/// How often it is looked at a window again at least: wall time may step.
-const WINDOW_AGAIN: Duration = Duration::from_secs(600);
-/// How often a question is looked at again at least; an answer wakes the daemon.
-const QUESTION_AGAIN: Duration = Duration::from_secs(3600);
-/// Before this time the clock was never set (2024-01-01 UTC, in seconds since 1970).
-const CLOCK_WAS_SET: u64 = 1_704_067_200;
-
-/// A question that waits for somebody on the device.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OpenQuestion {
-    /// Before what.
-    pub gate: Gate,
-    /// The deployment.
-    pub deployment: String,
-    /// When it was first asked, on the monotonic clock.
-    since: Duration,
-    /// What was said.
-    answer: Option<Said>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Said {
-    Yes,
-    No(String),
-}
-
-/// Where questions lie and answers are given: shared by the gatekeeper and the socket.
+/// The question that waits for somebody on the device, where the gatekeeper and whoever answers both find it. Clones are
+/// the same question.
 #[derive(Debug, Clone, Default)]
-pub struct Desk {
-    question: Arc<Mutex<Option<OpenQuestion>>>,
-}
+pub struct SharedQuestion(Arc<Mutex<PendingQuestion>>);
 
-/// Why an answer cannot be taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NoSuchQuestion {
-    /// Nothing is asked.
-    NothingAsked,
-    /// Something else is asked.
-    AnotherOne,
-}
-
-impl Desk {
-    fn question(&self) -> MutexGuard<'_, Option<OpenQuestion>> {
-        self.question.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Answers the question that lies here. `gate` and `deployment` must be those of the question, where they are given;
-    /// `refused` is why not, and `None` means yes.
+impl SharedQuestion {
+    /// Decides the question that waits, as [`PendingQuestion::decide`] does.
     ///
     /// # Errors
     /// When that is not what is asked.
-    pub fn answer(
+    pub fn decide(
         &self,
         gate: Option<Gate>,
         deployment: Option<&str>,
-        refused: Option<String>,
+        decision: Decision,
     ) -> Result<OpenQuestion, NoSuchQuestion> {
-        let mut lying = self.question();
-        let question = lying.as_mut().ok_or(NoSuchQuestion::NothingAsked)?;
-        if gate.is_some_and(|gate| gate != question.gate)
-            || deployment.is_some_and(|deployment| deployment != question.deployment)
-        {
-            return Err(NoSuchQuestion::AnotherOne);
-        }
-        question.answer = Some(refused.map_or(Said::Yes, Said::No));
-        Ok(question.clone())
-    }
-
-    /// What was answered to `asked`; puts it here if it is not here yet. With the time since when it lies here.
-    fn put(&self, asked: &Question<'_>, deployment: &str, now: Duration) -> (Option<Said>, Duration) {
-        let mut lying = self.question();
-        let same =
-            lying.as_ref().is_some_and(|lying| lying.gate == asked.gate && lying.deployment == deployment);
-        if !same {
-            let deployment = deployment.to_owned();
-            *lying = Some(OpenQuestion { gate: asked.gate, deployment, since: now, answer: None });
-        }
-        lying.as_ref().map_or((None, now), |question| (question.answer.clone(), question.since))
+        self.lock().decide(gate, deployment, decision)
     }
 
     /// Nothing is asked any more.
     pub fn clear(&self) {
-        *self.question() = None;
+        self.lock().clear();
+    }
+
+    /// A thread that panicked leaves nothing half done in it.
+    fn lock(&self) -> MutexGuard<'_, PendingQuestion> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -118,156 +62,67 @@ impl Gatekeeper for ConfigurationGate {
 
 /// The gates of this device.
 pub struct Gates {
-    window: Option<MaintenanceWindow>,
-    ask_before: Vec<Gate>,
-    ask_timeout: Option<Duration>,
-    health: Option<HealthCheck>,
-    desk: Desk,
+    rules: GateRules,
+    question: SharedQuestion,
     clock: Arc<dyn Clock>,
-    /// Asked first.
+    /// Asked first, about deployments that a server ordered.
     others: Vec<Box<dyn Gatekeeper>>,
 }
 
 impl Gates {
+    /// Keeps `rules`; what is asked lies in `question`.
+    pub fn new(rules: GateRules, question: SharedQuestion, clock: Arc<dyn Clock>) -> Gates {
+        Gates { rules, question, clock, others: Vec::new() }
+    }
+
     /// Asks `other` too, before these.
     pub fn behind(mut self, other: Box<dyn Gatekeeper>) -> Gates {
         self.others.push(other);
         self
     }
 
-    /// Those of the daemon.
-    pub fn of_daemon(config: &Config, desk: Desk, clock: Arc<dyn Clock>) -> Gates {
-        Gates {
-            window: config.maintenance_window.clone(),
-            ask_before: config.ask_before.iter().filter_map(|name| Gate::named(name)).collect(),
-            ask_timeout: Some(Duration::from_secs(config.ask_timeout_seconds)).filter(|time| !time.is_zero()),
-            ..Gates::of_commands(config, desk, clock)
-        }
+    /// What the others say.
+    fn others(&mut self, question: &Question<'_>) -> Answer {
+        let others = self.others.iter_mut().filter(|_| question.deployment.is_some());
+        others.fold(Answer::Open { note: None }, |said, other| said.and_then(|| other.ask(question)))
     }
 
-    /// Those of the command line: whoever gave the command has decided that it is time. Whether the new software is well
-    /// is another question.
-    pub fn of_commands(config: &Config, desk: Desk, clock: Arc<dyn Clock>) -> Gates {
-        Gates {
-            window: None,
-            ask_before: Vec::new(),
-            ask_timeout: None,
-            health: config.health_check.clone(),
-            desk,
-            clock,
-            others: Vec::new(),
-        }
-    }
-
-    /// Why the window is closed, and for how long.
-    fn window_closed(&self, gate: Gate) -> Option<(String, Duration)> {
-        let window =
-            self.window.as_ref().filter(|window| window.before.iter().any(|word| word == gate.name()))?;
+    fn moment(&self) -> Moment {
         let wall = self.clock.wall();
-        if wall.as_secs() < CLOCK_WAS_SET {
-            return Some(("maintenance window, and the clock was not set yet".to_owned(), WINDOW_AGAIN));
-        }
-        let now = week_time(window, wall);
-        let opens_in = window.times.iter().map(|times| times.opens_in(now)).min()?;
-        if opens_in.is_zero() {
-            return None;
-        }
-        Some(("outside of the maintenance window".to_owned(), opens_in.min(WINDOW_AGAIN)))
+        let in_utc = self.rules.window.as_ref().is_none_or(|window| window.utc);
+        let week = if in_utc { WeekTime::utc(wall) } else { local_week_time(wall) };
+        Moment { now: self.clock.now(), wall, week }
     }
 
-    /// What whoever is asked says.
-    fn asked(&self, question: &Question<'_>, deployment: &str) -> Answer {
-        let now = self.clock.now();
-        let (said, since) = self.desk.put(question, deployment, now);
-        let waited = now.saturating_sub(since);
-        match said {
-            Some(Said::Yes) => Answer::Open { note: Some("allowed on the device".to_owned()) },
-            Some(Said::No(reason)) => Answer::Refused { reason: format!("on the device: {reason}") },
-            None => match self.ask_timeout {
-                Some(timeout) if waited >= timeout => {
-                    Answer::Refused { reason: format!("nobody answered in {} s", timeout.as_secs()) }
-                }
-                timeout => {
-                    let left = timeout.map_or(QUESTION_AGAIN, |timeout| timeout.saturating_sub(waited));
-                    Answer::Closed {
-                        reason: "asked on the device".to_owned(),
-                        ask_again: left.min(QUESTION_AGAIN),
-                    }
-                }
-            },
+    fn health(&self, gate: Gate) -> Answer {
+        match self.rules.health_check_at(gate) {
+            Some(check) => health_check::run(check, &*self.clock),
+            None => Answer::Open { note: None },
         }
-    }
-
-    fn health(&self) -> Option<Answer> {
-        let check = self.health.as_ref()?;
-        let seconds = Duration::from_secs;
-        let check = health_check::HealthCheck {
-            commands: check.commands.clone(),
-            units: check.units.clone(),
-            timeout: seconds(check.timeout_seconds),
-            interval: seconds(check.interval_seconds),
-        };
-        Some(match check.run(&*self.clock) {
-            Ok(took) => {
-                Answer::Open { note: Some(format!("health check passed after {} s", took.as_secs())) }
-            }
-            Err(Unwell::TimedOut { last }) => Answer::Refused { reason: format!("health check: {last}") },
-            // Whoever asked sees the stop and decides nothing.
-            Err(Unwell::Stopped) => {
-                Answer::Closed { reason: "asked to stop".to_owned(), ask_again: Duration::ZERO }
-            }
-        })
     }
 }
 
-fn week_time(window: &MaintenanceWindow, wall: Duration) -> WeekTime {
-    let utc = week_time::utc(wall);
-    if window.utc {
-        return utc;
-    }
+fn local_week_time(wall: Duration) -> WeekTime {
     week_time::local(wall).unwrap_or_else(|error| {
         log::warn!("the maintenance window is taken as UTC: {error}");
-        utc
+        WeekTime::utc(wall)
     })
 }
 
 impl Gatekeeper for Gates {
     fn watches(&self, gate: Gate) -> bool {
-        let in_window = |window: &MaintenanceWindow| window.before.iter().any(|word| word == gate.name());
-        self.window.as_ref().is_some_and(in_window)
-            || self.ask_before.contains(&gate)
-            || gate == Gate::Commit && self.health.is_some()
-            || self.others.iter().any(|other| other.watches(gate))
+        self.rules.watches(gate) || self.others.iter().any(|other| other.watches(gate))
     }
 
     fn ask(&mut self, question: &Question<'_>) -> Answer {
-        let mut notes = Vec::new();
-        if let Some(deployment) = question.deployment {
-            for other in &mut self.others {
-                match other.ask(question) {
-                    Answer::Open { note } => notes.extend(note),
-                    answer @ (Answer::Closed { .. } | Answer::Refused { .. }) => return answer,
-                }
-            }
-            if let Some((reason, ask_again)) = self.window_closed(question.gate) {
-                return Answer::Closed { reason, ask_again };
-            }
-            if self.ask_before.contains(&question.gate) {
-                match self.asked(question, deployment) {
-                    Answer::Open { note } => notes.extend(note),
-                    other @ (Answer::Closed { .. } | Answer::Refused { .. }) => return other,
-                }
-            }
+        let answer = self
+            .others(question)
+            .and_then(|| self.rules.ask(question, self.moment(), &mut self.question.lock()))
+            .and_then(|| self.health(question.gate));
+        if matches!(answer, Answer::Open { .. }) {
+            self.question.clear();
         }
-        if question.gate == Gate::Commit {
-            match self.health() {
-                Some(Answer::Open { note }) => notes.extend(note),
-                Some(other @ (Answer::Closed { .. } | Answer::Refused { .. })) => return other,
-                None => {}
-            }
-        }
-        self.desk.clear();
-        Answer::Open { note: Some(notes.join(", ")).filter(|note| !note.is_empty()) }
+        answer
     }
 }
 
@@ -275,7 +130,7 @@ impl Gatekeeper for Gates {
 mod tests {
     use std::sync::atomic::{AtomicU64, Ordering};
 
-    use crate::config::Source;
+    use crate::config::{Config, Source};
     use client_core::clock::Paused;
 
     use super::*;
@@ -305,11 +160,11 @@ mod tests {
         }
     }
 
-    fn gates(rust_ota: &str) -> (Gates, Desk, Arc<Hands>) {
+    fn gates(rust_ota: &str) -> (Gates, SharedQuestion, Arc<Hands>) {
         let content = format!(r#"{{"RustOta":{rust_ota}}}"#);
         let config = Config::parse(&[Source { name: "test", content: content.as_bytes() }]).unwrap();
-        let (desk, clock) = (Desk::default(), Arc::<Hands>::default());
-        (Gates::of_daemon(&config, desk.clone(), clock.clone()), desk, clock)
+        let (question, clock) = (SharedQuestion::default(), Arc::<Hands>::default());
+        (Gates::new(config.gates, question.clone(), clock.clone()), question, clock)
     }
 
     fn before(gate: Gate) -> Question<'static> {
@@ -340,33 +195,47 @@ mod tests {
         assert_eq!(closed(gates.ask(&before(Gate::Install))).1, 60);
         clock.wall.fetch_add(60, Ordering::Relaxed);
         assert_eq!(gates.ask(&before(Gate::Install)), Answer::Open { note: None });
-        clock.wall.fetch_add(7200, Ordering::Relaxed);
-        assert_eq!(closed(gates.ask(&before(Gate::Install))).1, WINDOW_AGAIN.as_secs());
         // A person who gives the command does not wait for the window.
+        clock.wall.fetch_add(7200, Ordering::Relaxed);
         let attended = Question { deployment: None, ..before(Gate::Install) };
         assert_eq!(gates.ask(&attended), Answer::Open { note: None });
     }
 
     #[test]
-    fn a_question_waits_for_its_own_answer() {
-        let (mut gates, desk, clock) = gates(r#"{"AskBefore":["install","reboot"],"AskTimeoutSeconds":100}"#);
-        assert_eq!(desk.answer(None, None, None), Err(NoSuchQuestion::NothingAsked));
+    fn a_question_waits_for_its_own_answer_and_is_forgotten_when_its_gate_opens() {
+        let (mut gates, question, clock) =
+            gates(r#"{"AskBefore":["install","reboot"],"AskTimeoutSeconds":100}"#);
+        let allow = || Decision::Allow;
+        assert_eq!(question.decide(None, None, allow()), Err(NoSuchQuestion::NothingAsked));
         assert!(matches!(gates.ask(&before(Gate::Install)), Answer::Closed { .. }));
-        assert_eq!(desk.answer(Some(Gate::Reboot), None, None), Err(NoSuchQuestion::AnotherOne));
-        assert_eq!(desk.answer(None, Some("d2"), None), Err(NoSuchQuestion::AnotherOne));
-        assert!(matches!(gates.ask(&before(Gate::Install)), Answer::Closed { .. }));
-        desk.answer(Some(Gate::Install), Some("d1"), None).unwrap();
+        assert_eq!(question.decide(Some(Gate::Reboot), None, allow()), Err(NoSuchQuestion::AnotherOne));
+        question.decide(Some(Gate::Install), Some("d1"), allow()).unwrap();
         assert!(matches!(gates.ask(&before(Gate::Install)), Answer::Open { note: Some(_) }));
-        // A yes is for one question only.
+        assert_eq!(question.decide(None, None, allow()), Err(NoSuchQuestion::NothingAsked));
         assert!(matches!(gates.ask(&before(Gate::Reboot)), Answer::Closed { .. }));
-        desk.answer(None, None, Some("we are at sea".into())).unwrap();
-        let refused = gates.ask(&before(Gate::Reboot));
-        assert_eq!(refused, Answer::Refused { reason: "on the device: we are at sea".into() });
-        desk.clear();
-        assert!(matches!(gates.ask(&before(Gate::Install)), Answer::Closed { .. }));
         clock.now.fetch_add(100, Ordering::Relaxed);
-        let refused = gates.ask(&before(Gate::Install));
+        let refused = gates.ask(&before(Gate::Reboot));
         assert_eq!(refused, Answer::Refused { reason: "nobody answered in 100 s".into() });
+    }
+
+    #[test]
+    fn others_are_asked_first_and_only_about_what_a_server_ordered() {
+        struct No;
+        impl Gatekeeper for No {
+            fn watches(&self, gate: Gate) -> bool {
+                gate == Gate::Download
+            }
+            fn ask(&mut self, _: &Question<'_>) -> Answer {
+                Answer::Refused { reason: "no".into() }
+            }
+        }
+        let (gates, question, _) = gates(r#"{"AskBefore":["install"]}"#);
+        let mut gates = gates.behind(Box::new(No));
+        assert_eq!(Gate::ALL.map(|gate| gates.watches(gate)), [true, true, false, false]);
+        assert_eq!(gates.ask(&before(Gate::Install)), Answer::Refused { reason: "no".into() });
+        assert_eq!(question.decide(None, None, Decision::Allow), Err(NoSuchQuestion::NothingAsked));
+        let attended = Question { deployment: None, ..before(Gate::Install) };
+        assert_eq!(gates.ask(&attended), Answer::Open { note: None });
     }
 
     #[test]

@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use client_core::artifact::Signer;
 use client_core::clock::Clock;
-use client_core::server::{Attribute, AttributeValue, Credentials};
+use client_core::server::{Attribute, AttributeValue};
 use linux::identity;
 use linux::key_values::RunLimits;
 use serde_json::{Map, Value};
+use server_mender::{Credentials, CredentialsError};
 
 /// The identity and the key of this device.
 pub struct DeviceCredentials {
@@ -20,24 +21,27 @@ pub struct DeviceCredentials {
 
 impl DeviceCredentials {
     /// `program` prints the identity; it runs for every authentication, as network interfaces come and go.
-    pub fn new(signer: Signer, program: PathBuf, clock: Arc<dyn Clock>) -> DeviceCredentials {
+    pub(crate) fn new(signer: Signer, program: PathBuf, clock: Arc<dyn Clock>) -> DeviceCredentials {
         DeviceCredentials { signer, program, limits: RunLimits::default(), clock }
     }
 }
 
 impl Credentials for DeviceCredentials {
-    fn id_data(&mut self) -> Result<String, String> {
+    fn id_data(&mut self) -> Result<String, CredentialsError> {
         let identity = identity::ask(&self.program, self.limits, &*self.clock);
-        let attributes = identity.map_err(|error| format!("cannot learn the identity: {error}"))?;
-        Ok(canonical(attributes))
+        match identity {
+            Ok(attributes) => Ok(canonical(attributes)),
+            Err(error) => Err(CredentialsError::Identity { reason: error.to_string() }),
+        }
     }
 
     fn public_key_pem(&self) -> String {
         self.signer.public_pem()
     }
 
-    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, String> {
-        self.signer.sign_message(message).map_err(|error| error.to_string())
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, CredentialsError> {
+        let signed = self.signer.sign_message(message);
+        signed.map_err(|error| CredentialsError::Key { reason: error.to_string() })
     }
 }
 
@@ -66,7 +70,7 @@ mod tests {
 
     use super::*;
 
-    fn id_data_of(body: &str) -> Result<String, String> {
+    fn id_data_of(body: &str) -> Result<String, CredentialsError> {
         let directory = tempfile::tempdir().unwrap();
         let program = directory.path().join("mender-device-identity");
         fs::write(&program, format!("#!/bin/sh\n{body}\n")).unwrap();
@@ -86,7 +90,7 @@ mod tests {
 
     #[test]
     fn an_identity_that_cannot_be_learned_says_why() {
-        let error = id_data_of("exit 1").unwrap_err();
+        let error = id_data_of("exit 1").unwrap_err().to_string();
         assert!(error.starts_with("cannot learn the identity: "), "{error}");
     }
 }

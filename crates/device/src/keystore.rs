@@ -14,7 +14,7 @@ use linux::{atomic_file, regular_file};
 use ring::rand::{SecureRandom, SystemRandom};
 
 /// The file in the datastore.
-pub const FILE_NAME: &str = "mender-agent.pem";
+const FILE_NAME: &str = "mender-agent.pem";
 /// What a new key is called until it is complete.
 const NEW_FILE_NAME: &str = "mender-agent.pem.new";
 /// Longest key file; RSA with 4096 bits has 3,272 bytes.
@@ -33,7 +33,7 @@ pub enum KeyPlace {
 
 impl KeyPlace {
     /// `static_key` is `Security.AuthPrivateKey`.
-    pub fn new(datastore: &Path, static_key: Option<&str>) -> KeyPlace {
+    pub(crate) fn new(datastore: &Path, static_key: Option<&str>) -> KeyPlace {
         match static_key {
             Some(path) => KeyPlace::Static(path.into()),
             None => KeyPlace::Datastore(datastore.join(FILE_NAME)),
@@ -130,7 +130,7 @@ impl std::error::Error for KeyStoreError {}
 ///
 /// # Errors
 /// When it cannot be read.
-pub fn read_passphrase(path: &Path) -> Result<Vec<u8>, KeyStoreError> {
+pub(crate) fn read_passphrase(path: &Path) -> Result<Vec<u8>, KeyStoreError> {
     let wrong = |source| KeyStoreError::Passphrase { path: path.to_owned(), source };
     let source: Box<dyn Read> = match path.to_str() {
         Some("-") => Box::new(io::stdin()),
@@ -150,10 +150,10 @@ pub fn read_passphrase(path: &Path) -> Result<Vec<u8>, KeyStoreError> {
 ///
 /// # Errors
 /// When there is no key and none can be made, and when there is one that cannot be used.
-pub fn load_or_create(place: &KeyPlace, passphrase: Option<&[u8]>) -> Result<Signer, KeyStoreError> {
+pub(crate) fn load_or_create(place: &KeyPlace, passphrase: Option<&[u8]>) -> Result<Signer, KeyStoreError> {
     let path = place.path();
-    if let Some(uri) = path.to_str().filter(|text| text.starts_with("pkcs11:")) {
-        return Err(KeyStoreError::Pkcs11 { uri: uri.to_owned() });
+    if let Some(error) = pkcs11(path) {
+        return Err(error);
     }
     match (read_key(path), place) {
         (Ok(pem), _) => {
@@ -169,6 +169,24 @@ pub fn load_or_create(place: &KeyPlace, passphrase: Option<&[u8]>) -> Result<Sig
         }
         (Err(source), _) => Err(KeyStoreError::Read { path: path.to_owned(), source }),
     }
+}
+
+/// Why no device key can come from the static `path`, as far as that shows without a passphrase. What this process may not
+/// look at is for another one to judge.
+pub(crate) fn static_key_problem(path: &Path) -> Option<KeyStoreError> {
+    if let Some(error) = pkcs11(path) {
+        return Some(error);
+    }
+    match regular_file::open_for_reading(path) {
+        Ok(_) => None,
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => None,
+        Err(source) => Some(KeyStoreError::Read { path: path.to_owned(), source }),
+    }
+}
+
+fn pkcs11(path: &Path) -> Option<KeyStoreError> {
+    let uri = path.to_str().filter(|text| text.starts_with("pkcs11:"))?;
+    Some(KeyStoreError::Pkcs11 { uri: uri.to_owned() })
 }
 
 /// A new key in place of whatever is there. The server will not know the device by it until it is accepted again.

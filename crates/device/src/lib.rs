@@ -3,8 +3,11 @@
 
 #![forbid(unsafe_code)]
 
+pub mod client;
 pub mod compose;
 pub mod config;
+pub mod config_files;
 pub mod gates;
 pub mod identity;
+mod installed;
 pub mod keystore;

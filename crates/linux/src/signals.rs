@@ -66,9 +66,10 @@ pub fn handle(clock: &LinuxClock) -> io::Result<SignalGuard> {
                 Ok(Signal::SIGUSR1) => clock.request_check_update(),
                 Ok(Signal::SIGUSR2) => clock.request_send_inventory(),
                 Ok(signal) => {
+                    // Before the stop: the process may be gone right after it, and the line with it.
+                    say(format!("asked to stop by {signal}"));
                     clock.request_stop();
                     process_group::terminate_all();
-                    say(format!("asked to stop by {signal}"));
                     if ended.recv_timeout(STOP_WITHIN) == Err(mpsc::RecvTimeoutError::Timeout) {
                         process_group::kill_all();
                         say("the stop takes too long: ending at once".into());

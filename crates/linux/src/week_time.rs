@@ -1,9 +1,9 @@
-//! The time of the week, for maintenance windows.
+//! The time of the week where the device is, for maintenance windows.
 
 use std::io;
 use std::time::Duration;
 
-use client_core::window::WeekTime;
+use client_core::deploy::gates::WeekTime;
 
 /// The time of the week in the time zone of the device (`TZ`, `/etc/localtime`) at `wall` since 1970, UTC.
 ///
@@ -22,12 +22,4 @@ pub fn local(wall: Duration) -> io::Result<WeekTime> {
     let second = part(broken_down.tm_hour) * 3600 + part(broken_down.tm_min) * 60 + part(broken_down.tm_sec);
     // The C library counts from Sunday.
     Ok(WeekTime { weekday: (part(broken_down.tm_wday) + 6) % 7, second })
-}
-
-/// The same in UTC.
-pub fn utc(wall: Duration) -> WeekTime {
-    let days = wall.as_secs() / 86_400;
-    // 1970 began on a Thursday.
-    let weekday = u32::try_from((days + 3) % 7).unwrap_or(0);
-    WeekTime { weekday, second: u32::try_from(wall.as_secs() % 86_400).unwrap_or(0) }
 }

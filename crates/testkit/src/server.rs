@@ -9,7 +9,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use client_core::server::{Credentials, Reached, Request, Response, Transport, TransportError};
+use client_core::server::{Reached, Request, Response, Transport, TransportError};
+use server_mender::{Credentials, CredentialsError};
 
 use crate::clock::VirtualClock;
 use crate::json::{Json, quoted};
@@ -766,15 +767,15 @@ impl Default for TestCredentials {
 pub const TEST_PUBLIC_KEY: &str = "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n-----END PUBLIC KEY-----\n";
 
 impl Credentials for TestCredentials {
-    fn id_data(&mut self) -> Result<String, String> {
-        self.id_data.clone()
+    fn id_data(&mut self) -> Result<String, CredentialsError> {
+        self.id_data.clone().map_err(|reason| CredentialsError::Identity { reason })
     }
 
     fn public_key_pem(&self) -> String {
         TEST_PUBLIC_KEY.to_owned()
     }
 
-    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, String> {
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, CredentialsError> {
         Ok(test_signature(message))
     }
 }
@@ -793,8 +794,9 @@ fn verify_test_signature(body: &[u8], signature: &[u8], key: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use client_core::server::{Api, DeploymentStatus, Settings};
+    use client_core::deploy::DeploymentId;
     use client_core::storage::BlockDevice;
+    use server_mender::{Api, DeploymentStatus, Settings};
 
     use super::*;
     use crate::enumerator::{After, Options, Scenario, explore};
@@ -804,6 +806,10 @@ mod tests {
         let settings = Settings { servers: vec![SERVER.to_owned()], ..Settings::default() };
         let credentials = Box::new(TestCredentials::default());
         Api::new(model.transport(), credentials, VirtualClock::new(1).shared(), settings)
+    }
+
+    fn d1() -> DeploymentId {
+        DeploymentId::remembered("d1")
     }
 
     fn provides() -> BTreeMap<String, String> {
@@ -819,7 +825,7 @@ mod tests {
             let mut noted = [0];
             disk.read_at(0, &mut noted).map_err(|error| error.to_string())?;
             if noted == [0] {
-                api(&facts.0).report("d1", status, None).map_err(|error| error.to_string())?;
+                api(&facts.0).report_status(&d1(), status, None).map_err(|error| error.to_string())?;
                 disk.write_at(0, &[1; SECTOR_LEN]).map_err(|error| error.to_string())?;
                 disk.sync().map_err(|error| error.to_string())?;
             }
@@ -884,10 +890,10 @@ mod tests {
         model.fail_next(Matcher::Report("downloading"), Failure::LostRequest);
         model.fail_next(Matcher::Report("downloading"), Failure::LostAnswer);
         for expected in [0, 1] {
-            assert!(api.report("d1", DeploymentStatus::Downloading, None).is_err());
+            assert!(api.report_status(&d1(), DeploymentStatus::Downloading, None).is_err());
             assert_eq!(model.reports("d1").len(), expected);
         }
-        api.report("d1", DeploymentStatus::Downloading, None).unwrap();
+        api.report_status(&d1(), DeploymentStatus::Downloading, None).unwrap();
         assert_eq!((model.statuses("d1"), model.reports("d1").len()), (vec!["downloading".to_owned()], 2));
     }
 
@@ -897,7 +903,7 @@ mod tests {
         model.deploy("d1", "release-2", "testbox", b"x");
         let before = model.snapshot();
         let fork = model.fork();
-        api(&model).report("d1", DeploymentStatus::Downloading, None).unwrap();
+        api(&model).report_status(&d1(), DeploymentStatus::Downloading, None).unwrap();
         assert_eq!((model.statuses("d1").len(), fork.statuses("d1").len()), (1, 0));
         model.restore(before.clone());
         assert!(model.snapshot() == before);

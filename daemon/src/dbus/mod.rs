@@ -5,7 +5,6 @@
 //! then.
 
 mod authentication;
-mod control_gate;
 mod control_maps;
 mod update;
 
@@ -16,13 +15,12 @@ use std::time::Duration;
 
 use client_core::clock::{Clock, Paused};
 use client_core::deploy::gates::Gatekeeper;
-use client_core::server::{Api, Grant, TokenWatcher};
+use server_mender::{Api, Grant, TokenWatcher};
 use zbus::blocking::{Connection, MessageIterator, connection};
 
 use self::authentication::Authentication;
-use self::control_gate::ControlGate;
-pub use self::control_maps::ControlMaps;
-use self::control_maps::{ControlMapError, SharedControlMaps};
+pub use self::control_maps::KeptControlMaps;
+use self::control_maps::NotTaken;
 use self::update::Update;
 use crate::local_proxy::{Access, LocalProxy};
 
@@ -38,7 +36,7 @@ const STACK: usize = 512 * 1024;
 pub struct AddOns {
     proxy: LocalProxy,
     clock: Arc<dyn Clock>,
-    maps: SharedControlMaps,
+    maps: KeptControlMaps,
     /// Called when a new map may let a deployment go on.
     wake: Box<dyn Fn() + Send + Sync>,
     state: Mutex<State>,
@@ -62,11 +60,10 @@ impl AddOns {
     /// Tells nobody yet.
     pub fn new(
         proxy: LocalProxy,
-        maps: ControlMaps,
+        maps: KeptControlMaps,
         clock: Arc<dyn Clock>,
         wake: impl Fn() + Send + Sync + 'static,
     ) -> Arc<AddOns> {
-        let maps = Arc::new(Mutex::new(maps));
         Arc::new(AddOns {
             proxy,
             clock,
@@ -84,7 +81,7 @@ impl AddOns {
 
     /// What the daemon asks before it installs, restarts and commits.
     pub fn control_gate(&self) -> Box<dyn Gatekeeper> {
-        Box::new(ControlGate::new(Arc::clone(&self.maps), Arc::clone(&self.clock)))
+        Box::new(self.maps.clone())
     }
 
     /// Starts to answer on the system bus, in threads that end with the process. Tokens are asked for with
@@ -112,10 +109,8 @@ impl AddOns {
         self.changed.notify_all();
     }
 
-    fn take_control_map(&self, text: &str) -> Result<Duration, ControlMapError> {
-        let mut maps = self.maps.lock().unwrap_or_else(PoisonError::into_inner);
-        let refresh = maps.accept(text, self.clock.now())?;
-        drop(maps);
+    fn take_control_map(&self, text: &str) -> Result<Duration, NotTaken> {
+        let refresh = self.maps.accept(text)?;
         log::info!("D-Bus: a control map was set");
         (self.wake)();
         Ok(refresh)

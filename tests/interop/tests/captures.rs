@@ -17,7 +17,7 @@ use serde_json::Value;
 /// The recorded requests, which the tests of the device API use as well.
 macro_rules! recorded {
     ($name:literal) => {
-        parse(include_str!(concat!("../../../crates/client-core/tests/fixtures/captures/", $name)))
+        parse(include_str!(concat!("../../../crates/server-mender/tests/fixtures/captures/", $name)))
     };
 }
 

@@ -34,7 +34,12 @@ const PACKAGES: &[PackageRule] = &[
     PackageRule {
         name: "rust-ota-client-core",
         workspace: &["rust-ota-artifact-format"],
-        outside: &["serde", "serde_json", "sha2", "base64", "log"],
+        outside: &["serde", "serde_json", "sha2", "log"],
+    },
+    PackageRule {
+        name: "rust-ota-server-mender",
+        workspace: &["rust-ota-client-core"],
+        outside: &["serde_json", "sha2", "base64", "log"],
     },
     PackageRule {
         name: "rust-ota-bootloader-uboot",
@@ -58,12 +63,18 @@ const PACKAGES: &[PackageRule] = &[
     },
     PackageRule {
         name: "rust-ota-device",
-        workspace: &["rust-ota-client-core", "rust-ota-http", "rust-ota-linux"],
+        workspace: &["rust-ota-client-core", "rust-ota-http", "rust-ota-linux", "rust-ota-server-mender"],
         outside: &["log", "ring", "serde_json"],
     },
     PackageRule {
         name: "rust-ota",
-        workspace: &["rust-ota-client-core", "rust-ota-device", "rust-ota-http", "rust-ota-linux"],
+        workspace: &[
+            "rust-ota-client-core",
+            "rust-ota-device",
+            "rust-ota-http",
+            "rust-ota-linux",
+            "rust-ota-server-mender",
+        ],
         outside: &["ureq", "httparse", "lexopt", "log", "serde_json", "zbus"],
     },
     PackageRule {
@@ -97,7 +108,11 @@ const PACKAGES: &[PackageRule] = &[
             "log",
         ],
     },
-    PackageRule { name: "rust-ota-testkit", workspace: &["rust-ota-client-core"], outside: &[] },
+    PackageRule {
+        name: "rust-ota-testkit",
+        workspace: &["rust-ota-client-core", "rust-ota-server-mender"],
+        outside: &[],
+    },
     PackageRule { name: "interop", workspace: &[ANY], outside: &["tempfile", "serde_json"] },
     PackageRule {
         name: "board-tests",
@@ -123,15 +138,14 @@ const TESTS_TOO: &[&str] = &["tempfile"];
 const MODULES: &[(&str, &[&str])] = &[
     ("storage", &[]),
     ("clock", &[]),
-    ("window", &[]),
     ("schedule", &["clock"]),
-    ("server", &["clock", "provides"]),
+    ("server", &["clock", "deploy"]),
     ("slot", &["storage"]),
     ("state_store", &["storage"]),
     ("provides", &[]),
     ("boot", &["slot", "storage"]),
     ("install", &["boot", "slot", "storage"]),
-    ("deploy", &["boot", "install", "provides", "server", "slot", "state_store", "storage"]),
+    ("deploy", &["boot", "install", "provides", "slot", "state_store", "storage"]),
     ("agent", &["clock", "deploy", "schedule", "server"]),
 ];
 

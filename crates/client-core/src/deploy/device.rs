@@ -1,7 +1,8 @@
 //! The seams of one device as one struct: passed first to everything that acts.
 
 use super::gates::Gatekeeper;
-use super::report::{Observer, Reporter};
+use super::notice::Observer;
+use super::report::Reporter;
 use super::scripts::ScriptRunner;
 use crate::boot::BootControl;
 use crate::install::Modules;

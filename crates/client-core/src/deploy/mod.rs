@@ -1,20 +1,42 @@
 //! The sequence of an update: which stage follows which, what survives a restart, and the one place that acts.
 //!
-//! [`stage`] decides (pure tables), [`run`] performs, [`record`] is what survives, [`gates`] hold it up. Nothing in this crate imports
-//! this module.
+//! ```text
+//!  commands ─► plan (decides: which stage)  ─► run (acts: gate, report, record, scripts) ─► deeds (what a stage does)
+//!                 │ facts (one table)              │ keep (the record)                         │
+//!                 └ ending (decides: how it ended) ┘ record (what survives)  gates (who holds it up)
+//! ```
+//!
+//! [`plan`], `facts` and `ending` are pure. This module knows neither servers nor protocols: `server` and `agent` know it.
 
+mod bootstrap;
+mod commands;
+mod deeds;
 mod device;
+mod ending;
+mod error;
+mod facts;
 pub mod gates;
+mod id;
+mod keep;
+mod notice;
+mod plan;
 pub mod record;
-pub mod report;
-pub mod run;
+mod report;
+mod run;
 pub mod scripts;
-pub mod stage;
+mod source;
+mod summary;
 
-pub use device::Device;
-pub use report::{DeployError, NoReporter, Notice, Observer, Report, Reported, Reporter, Status, Summary};
-pub use run::{
-    Open, Options, Order, Policy, bootstrap, bootstrap_provides, carry_out, commit, install, load, resume,
-    roll_back, take_over, try_other_slot,
+pub use bootstrap::{bootstrap, bootstrap_provides};
+pub use commands::{
+    Open, Options, Ordered, Policy, commit, deploy, install, load, resume, roll_back, take_over,
+    try_other_slot,
 };
-pub use stage::{Importance, Stage};
+pub use device::Device;
+pub use error::DeployError;
+pub use facts::{Importance, Stage};
+pub use id::{DeploymentId, NotAnId};
+pub use notice::{Notice, Observer};
+pub use report::{NoReporter, Report, Reported, Reporter};
+pub use source::{SourceChanged, cause};
+pub use summary::{Held, Status, Summary};

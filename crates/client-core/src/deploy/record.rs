@@ -10,7 +10,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::stage::Stage;
+use super::facts::Stage;
 use crate::artifact::Header;
 use crate::install::{ROOTFS_IMAGE, RecordedHandler, WrittenImage};
 use crate::provides::{Provides, UNKNOWN_ARTIFACT};
@@ -236,6 +236,14 @@ impl From<StateError> for RecordError {
 }
 
 impl Deployment {
+    /// How every line of the log about it begins.
+    pub fn label(&self) -> String {
+        match &self.id {
+            Some(id) => format!("deployment {id}"),
+            None => format!("artifact {}", self.artifact_name),
+        }
+    }
+
     /// A deployment that is about to download.
     pub fn new(artifact_name: String, payload_type: String) -> Deployment {
         Deployment {
@@ -263,7 +271,7 @@ impl Deployment {
     }
 
     /// Takes over what the artifact says about itself.
-    pub(super) fn learn(&mut self, header: &Header) {
+    pub(super) fn adopt_header(&mut self, header: &Header) {
         self.artifact_name = header.artifact_name.to_string();
         self.artifact_group = header.artifact_group.clone();
         self.payload_type =

@@ -1,7 +1,7 @@
 //! An artifact as a reader that survives a bad network: nothing is transferred twice.
 //!
 //! When the connection breaks or stalls, the next request asks for the rest, and the bytes go on where they stopped. What
-//! an answer means is decided by [`resume`]; this file acts. Where nothing shows that a rest is of the same thing, all of
+//! an answer means is decided by [`range`]; this file acts. Where nothing shows that a rest is of the same thing, all of
 //! it is asked for again, and its beginning is compared with what was handed on. Whether the bytes are the right ones is
 //! not decided here but by the signature and the digests of the artifact.
 
@@ -14,20 +14,19 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
-use super::answer::{REDIRECTS_MAX, no_answer};
-use super::resume::{self, Content, Verdict};
+use super::exchange::{REDIRECTS_MAX, no_answer};
+use super::range::{self, Content, Judgement};
 use super::{
-    Api, DeploymentStatus, Method, Offer, Purpose, ReportAnswer, Request, Response, ServerError, Transport,
+    Method, Offer, Purpose, ReportAnswer, Request, Response, ServerError, Source, Transport, UpdateServer,
     retry_after, url,
 };
 use crate::clock::{Clock, Paused, between};
+use crate::deploy::{self, DeploymentId, Report, SourceChanged};
 
 /// New links in a row that bring no byte.
 const LINKS_MAX: u32 = 3;
 /// How often the beginning may be transferred again for want of anything that shows that the rest is of the same thing.
 const WHOLES_MAX: u32 = 10;
-/// Deepest chain of causes that is searched.
-const CAUSES_MAX: usize = 16;
 
 /// How patient a download is.
 #[derive(Debug, Clone)]
@@ -115,7 +114,7 @@ pub struct Download {
     clock: Arc<dyn Clock>,
     settings: DownloadSettings,
     deployment: Option<Deployment>,
-    url: String,
+    source: Source,
     /// The transfer began encrypted, and stays so.
     encrypted: bool,
     /// The address is another one than that from which `content` comes.
@@ -141,14 +140,14 @@ pub struct Download {
     /// New links in a row without progress.
     links: u32,
     statistics: Arc<DownloadStatistics>,
-    canceller: Canceller,
+    cancel_token: CancelToken,
 }
 
 /// Ends a download from another thread: nothing more is asked for.
 #[derive(Debug, Clone, Default)]
-pub struct Canceller(Arc<AtomicBool>);
+pub struct CancelToken(Arc<AtomicBool>);
 
-impl Canceller {
+impl CancelToken {
     /// Ends it at the next step it takes.
     pub fn cancel(&self) {
         self.0.store(true, Ordering::Release);
@@ -161,8 +160,8 @@ impl Canceller {
 
 /// The order of the server that is being followed.
 struct Deployment {
-    api: Arc<Mutex<Api>>,
-    id: String,
+    server: Arc<Mutex<dyn UpdateServer>>,
+    id: DeploymentId,
     provides: BTreeMap<String, String>,
     /// When the server was last asked whether it stands by it.
     asked_at: Duration,
@@ -224,47 +223,47 @@ impl Download {
         clock: Arc<dyn Clock>,
         settings: DownloadSettings,
     ) -> Result<Download, ServerError> {
-        Download::begin(url, None, transport, clock, settings)
+        Download::begin(Source::public(url), None, transport, clock, settings)
     }
 
-    /// Of a deployment: on an expired link (401, 403, 404, 410) `api` is asked again with `provides`, and the transfer
+    /// Of a deployment: on an expired link (401, 403, 404, 410) `server` is asked again with `provides`, and the transfer
     /// goes on at the same byte if it is the same deployment and the same content; an abort by the server ends it.
     ///
-    /// `api` is locked only while it is asked: do not hold it while reading.
+    /// `server` is locked only while it is asked: do not hold it while reading.
     ///
     /// # Errors
     /// When the first request is refused, or the attempts are used up.
     pub fn of_offer(
         offer: &Offer,
         provides: &BTreeMap<String, String>,
-        api: Arc<Mutex<Api>>,
+        server: Arc<Mutex<dyn UpdateServer>>,
         transport: Box<dyn Transport>,
         clock: Arc<dyn Clock>,
         settings: DownloadSettings,
     ) -> Result<Download, ServerError> {
         let asked_at = clock.now();
-        let deployment = Deployment { api, id: offer.id.clone(), provides: provides.clone(), asked_at };
-        Download::begin(&offer.artifact_url, Some(deployment), transport, clock, settings)
+        let deployment = Deployment { server, id: offer.id.clone(), provides: provides.clone(), asked_at };
+        Download::begin(offer.source.clone(), Some(deployment), transport, clock, settings)
     }
 
     fn begin(
-        url: &str,
+        source: Source,
         deployment: Option<Deployment>,
         transport: Box<dyn Transport>,
         clock: Arc<dyn Clock>,
         settings: DownloadSettings,
     ) -> Result<Download, ServerError> {
-        let Some(parts) = url::parts(url) else {
-            let shown = url::shown(url).escape_debug().to_string();
-            return Err(ServerError::Address { url: shown, reason: url::problem(url) });
+        let Some(parts) = url::parts(source.url()) else {
+            let shown = url::shown(source.url()).escape_debug().to_string();
+            return Err(ServerError::Address { url: shown, reason: url::problem(source.url()) });
         };
         let mut download = Download {
             encrypted: parts.https,
+            source,
             transport,
             clock,
             settings,
             deployment,
-            url: url.to_owned(),
             new_link: false,
             content: Content::default(),
             offset: 0,
@@ -278,50 +277,24 @@ impl Download {
             waits: 0,
             links: 0,
             statistics: Arc::default(),
-            canceller: Canceller::default(),
+            cancel_token: CancelToken::default(),
         };
         download.begun = download.clock.now();
+        download.check_budget(download.source.size_bytes().unwrap_or(0))?;
         while download.answer.is_none() {
             download.step()?;
         }
         Ok(download)
     }
 
-    /// Whether `error`, returned by this reader at some depth, says that the server aborted the deployment.
-    pub fn is_abort(error: &(dyn Error + 'static)) -> bool {
-        matches!(Download::cause(error), Some(ServerError::Aborted { .. }))
-    }
-
     /// The error of this reader inside `error`, at some depth.
     pub fn cause<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a ServerError> {
-        let mut current = Some(error);
-        for _ in 0..CAUSES_MAX {
-            let error = current?;
-            if let Some(found) = error.downcast_ref() {
-                return Some(found);
-            }
-            // The source of an `io::Error` is that of what it holds: what it holds would be passed over.
-            current = match error.downcast_ref::<io::Error>() {
-                Some(error) => error.get_ref().map(|inner| inner as &(dyn Error + 'static)),
-                None => error.source(),
-            };
-        }
-        None
-    }
-
-    /// Bytes handed on so far.
-    pub fn bytes_read(&self) -> u64 {
-        self.offset
+        deploy::cause(error)
     }
 
     /// Length of the whole, where it is known.
     pub fn total(&self) -> Option<u64> {
         self.content.total
-    }
-
-    /// Bytes that were transferred although they were here already.
-    pub fn bytes_discarded(&self) -> u64 {
-        self.statistics.discarded()
     }
 
     /// What the transfer costs; goes on counting after the download was handed on.
@@ -330,8 +303,13 @@ impl Download {
     }
 
     /// What ends this download when nobody wants the rest any more.
-    pub fn canceller(&self) -> Canceller {
-        self.canceller.clone()
+    pub fn cancel_token(&self) -> CancelToken {
+        self.cancel_token.clone()
+    }
+
+    /// The address in use, for messages.
+    fn shown(&self) -> String {
+        url::shown(self.source.url())
     }
 
     /// Gets a connection, or waits before the next attempt.
@@ -349,26 +327,28 @@ impl Download {
 
     /// Asks for what is missing, through redirects and new links.
     fn connect(&mut self) -> Result<(), Trouble> {
-        let mut target = self.url.clone();
+        let mut target = self.source.url().to_owned();
         let mut redirects = 0;
         loop {
             let response = self.send(&target)?;
             self.statistics.counts().connections += 1;
-            let verdict = if self.offset == 0 {
-                resume::begin(&response)
+            let judgement = if self.offset == 0 {
+                range::begin(&response)
             } else {
-                resume::go_on(&response, self.offset, &self.content, self.new_link)
+                range::go_on(&response, self.offset, &self.content, self.new_link)
             };
             let shown = url::shown(&target);
-            match verdict {
-                Verdict::Body { skip, length, content } => {
+            match judgement {
+                Judgement::Body { skip, length, content } => {
                     self.check_budget(length.or(content.total).unwrap_or(0)).map_err(Trouble::Over)?;
                     self.take_body(response, skip, None, length, content);
                     return Ok(());
                 }
-                Verdict::Unproven { skip, length, content } => {
+                Judgement::Unproven { skip, length, content } => {
                     let nothing = || "nothing shows that it is still the same".to_owned();
-                    let changed = |reason| Trouble::Over(ServerError::ContentChanged { url: shown, reason });
+                    let changed = |reason| {
+                        Trouble::Over(ServerError::ContentChanged(SourceChanged { url: shown, reason }))
+                    };
                     if response.status == 206 && !self.whole {
                         self.whole = true;
                         log::info!("a part shows nothing: asking for everything, to compare its beginning");
@@ -387,29 +367,32 @@ impl Download {
                     self.take_body(response, skip, Some(Sha256::new()), length, content);
                     return Ok(());
                 }
-                Verdict::Complete => {
+                Judgement::Complete => {
                     self.content.total = Some(self.offset);
                     return Ok(());
                 }
-                Verdict::Elsewhere => {
+                Judgement::Elsewhere => {
                     target = self.redirected(&response, &target, redirects)?;
                     redirects += 1;
                 }
-                Verdict::Expired => {
+                Judgement::Expired => {
                     target = self.new_address(&response, &target)?;
                     redirects = 0;
                 }
-                Verdict::TryAgain(reason) => {
+                Judgement::TryAgain(reason) => {
                     let text = response.header("retry-after");
                     let text = text.filter(|_| matches!(response.status, 429 | 503));
                     let retry_after = text.and_then(|text| retry_after::parse(text, self.clock.wall()));
                     return Err(Trouble::Stall(Stall { reason, retry_after, slow: false }));
                 }
-                Verdict::Changed(reason) => {
-                    return Err(Trouble::Over(ServerError::ContentChanged { url: shown, reason }));
+                Judgement::Changed(reason) => {
+                    return Err(Trouble::Over(ServerError::ContentChanged(SourceChanged {
+                        url: shown,
+                        reason,
+                    })));
                 }
-                Verdict::Refused => return Err(Trouble::Over(refused(&response, &target))),
-                Verdict::Unusable(reason) => {
+                Judgement::Refused => return Err(Trouble::Over(refused(&response, &target))),
+                Judgement::Unusable(reason) => {
                     return Err(Trouble::Over(ServerError::Malformed { url: shown, reason }));
                 }
             }
@@ -427,6 +410,7 @@ impl Download {
                 headers.push(("if-range", validator.to_owned()));
             }
         }
+        headers.extend_from_slice(self.source.headers_for(target));
         let request =
             Request { method: Method::Get, url: target, headers, body: None, purpose: Purpose::Download };
         self.transport.send(&request).map_err(|error| {
@@ -474,7 +458,7 @@ impl Download {
         });
     }
 
-    /// Where a redirect leads. Nothing secret is in the request, so any host will do.
+    /// Where a redirect leads. What is secret goes to the origin of the source alone, so any host will do.
     fn redirected(&self, response: &Response, from: &str, redirects: usize) -> Result<String, Trouble> {
         let wrong = |message: &str| {
             Trouble::Over(ServerError::Status {
@@ -503,11 +487,11 @@ impl Download {
             return Err(Trouble::Over(refused));
         }
         self.links += 1;
-        let mut api = deployment.api.lock().unwrap_or_else(PoisonError::into_inner);
-        let offer = match api.next_deployment(&deployment.provides) {
-            Ok(Some(offer)) if offer.id == deployment.id => offer,
-            Ok(Some(_) | None) => {
-                return Err(Trouble::Over(ServerError::Aborted { id: deployment.id.clone() }));
+        let mut server = deployment.server.lock().unwrap_or_else(PoisonError::into_inner);
+        let source = match server.refresh(&deployment.id, &deployment.provides) {
+            Ok(Some(source)) => source,
+            Ok(None) => {
+                return Err(Trouble::Over(ServerError::Aborted { id: deployment.id.to_string() }));
             }
             Err(ServerError::Stopped) => return Err(Trouble::Over(ServerError::Stopped)),
             Err(error) => {
@@ -518,18 +502,19 @@ impl Download {
                 return Err(Trouble::Stall(Stall { reason, retry_after, slow: false }));
             }
         };
-        drop(api);
-        if self.encrypted && !is_encrypted(&offer.artifact_url) {
+        drop(server);
+        if self.encrypted && !is_encrypted(source.url()) {
             let reason = "a new address that is not encrypted".to_owned();
             return Err(Trouble::Over(ServerError::Malformed { url: url::shown(refused_at), reason }));
         }
-        if offer.artifact_url == self.url {
+        if source == self.source {
             return Err(Trouble::Stall(Stall::of(refused.to_string())));
         }
         log::info!("the address of the artifact is good no more ({}): got a new one", response.status);
-        self.url.clone_from(&offer.artifact_url);
         self.new_link = true;
-        Ok(offer.artifact_url)
+        let target = source.url().to_owned();
+        self.source = source;
+        Ok(target)
     }
 
     /// Waits before the next attempt, or gives up.
@@ -577,7 +562,7 @@ impl Download {
     }
 
     fn gave_up(&self, reason: String) -> ServerError {
-        ServerError::GaveUp { url: url::shown(&self.url), attempts: self.fruitless, reason }
+        ServerError::GaveUp { url: self.shown(), attempts: self.fruitless, reason }
     }
 
     fn made_progress(&mut self) {
@@ -596,13 +581,13 @@ impl Download {
             return Ok(());
         }
         deployment.asked_at = now;
-        let mut api = deployment.api.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut server = deployment.server.lock().unwrap_or_else(PoisonError::into_inner);
         // Looked at with the conversation in hand: whoever cancels reports the end only after this.
-        if self.canceller.is_cancelled() {
+        if self.cancel_token.is_cancelled() {
             return Err(ServerError::Stopped);
         }
-        match api.report(&deployment.id, DeploymentStatus::Downloading, None) {
-            Ok(ReportAnswer::Aborted) => Err(ServerError::Aborted { id: deployment.id.clone() }),
+        match server.report(&deployment.id, Report::Downloading, None) {
+            Ok(ReportAnswer::Aborted) => Err(ServerError::Aborted { id: deployment.id.to_string() }),
             Ok(ReportAnswer::Accepted | ReportAnswer::Refused) => Ok(()),
             Err(ServerError::Stopped) => Err(ServerError::Stopped),
             // The transfer may well go on while the server cannot be asked.
@@ -667,7 +652,7 @@ impl Download {
                 && buffer[..count].trim_ascii_start().starts_with(b"<")
             {
                 let reason = "a web page instead of an artifact (a captive portal?)".to_owned();
-                return Err(ServerError::Malformed { url: url::shown(&self.url), reason });
+                return Err(ServerError::Malformed { url: self.shown(), reason });
             }
             if let Some(prefix) = &mut self.prefix {
                 prefix.update(&buffer[..count]);
@@ -681,7 +666,7 @@ impl Download {
                 let digest = |hash: &Sha256| hash.clone().finalize();
                 if answer.skip == 0 && self.prefix.as_ref().map(digest) != Some(digest(compared)) {
                     let reason = "it begins with other bytes".to_owned();
-                    return Err(ServerError::ContentChanged { url: url::shown(&self.url), reason });
+                    return Err(ServerError::ContentChanged(SourceChanged { url: self.shown(), reason }));
                 }
             }
         }
@@ -698,7 +683,7 @@ impl Download {
         let received_bytes = self.statistics.received();
         match self.settings.budget_bytes {
             Some(budget_bytes) if received_bytes.saturating_add(more) > budget_bytes => {
-                let url = url::shown(&self.url);
+                let url = self.shown();
                 Err(ServerError::OverBudget { url, budget_bytes, received_bytes, wanted_bytes: more })
             }
             Some(_) | None => Ok(()),
@@ -729,7 +714,7 @@ impl Download {
             if self.is_complete() {
                 return Ok(0);
             }
-            if self.clock.stop_requested() || self.canceller.is_cancelled() {
+            if self.clock.stop_requested() || self.cancel_token.is_cancelled() {
                 return Err(ServerError::Stopped);
             }
             if self.answer.is_none() || self.stalled.is_some() {

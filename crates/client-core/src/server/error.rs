@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::TransportError;
+use crate::deploy::SourceChanged;
 
 /// Why a call of the device API failed.
 #[derive(Debug)]
@@ -54,12 +55,7 @@ pub enum ServerError {
         reason: String,
     },
     /// What is at the address is no longer what was being transferred: the bytes here have no rest.
-    ContentChanged {
-        /// The address asked, without its query.
-        url: String,
-        /// What shows it.
-        reason: String,
-    },
+    ContentChanged(SourceChanged),
     /// The server aborted the deployment, or ordered another one.
     Aborted {
         /// The deployment that is no more.
@@ -100,11 +96,56 @@ impl ServerError {
             | ServerError::Malformed { .. }
             | ServerError::Credentials { .. }
             | ServerError::Address { .. }
-            | ServerError::ContentChanged { .. }
+            | ServerError::ContentChanged(_)
             | ServerError::Aborted { .. }
             | ServerError::OverBudget { .. }
             | ServerError::GaveUp { .. }
             | ServerError::Stopped => None,
+        }
+    }
+
+    /// Whether the server did not answer at all.
+    pub fn is_silence(&self) -> bool {
+        match self {
+            ServerError::Transport { .. } => true,
+            ServerError::NoServer
+            | ServerError::Unauthorized { .. }
+            | ServerError::Status { .. }
+            | ServerError::Malformed { .. }
+            | ServerError::Credentials { .. }
+            | ServerError::Address { .. }
+            | ServerError::ContentChanged(_)
+            | ServerError::Aborted { .. }
+            | ServerError::OverBudget { .. }
+            | ServerError::GaveUp { .. }
+            | ServerError::Stopped => false,
+        }
+    }
+
+    /// The same error without what `hide` takes out of texts that a server or a connection had a hand in: a server can
+    /// say secrets back.
+    #[must_use]
+    pub fn shown_without(self, hide: impl Fn(&str) -> String) -> ServerError {
+        match self {
+            ServerError::Transport { url, mut source } => {
+                source.reason = hide(&source.reason);
+                ServerError::Transport { url: hide(&url), source }
+            }
+            ServerError::Status { url, status, message, retry_after } => {
+                ServerError::Status { url: hide(&url), status, message: hide(&message), retry_after }
+            }
+            ServerError::Malformed { url, reason } => {
+                ServerError::Malformed { url: hide(&url), reason: hide(&reason) }
+            }
+            same @ (ServerError::NoServer
+            | ServerError::Unauthorized { .. }
+            | ServerError::Credentials { .. }
+            | ServerError::Address { .. }
+            | ServerError::ContentChanged(_)
+            | ServerError::Aborted { .. }
+            | ServerError::OverBudget { .. }
+            | ServerError::GaveUp { .. }
+            | ServerError::Stopped) => same,
         }
     }
 }
@@ -125,9 +166,7 @@ impl fmt::Display for ServerError {
             }
             ServerError::Credentials { reason } => f.write_str(reason),
             ServerError::Address { url, reason } => write!(f, "{url} cannot be asked for: {reason}"),
-            ServerError::ContentChanged { url, reason } => {
-                write!(f, "what {url} offers changed during the transfer: {reason}")
-            }
+            ServerError::ContentChanged(changed) => changed.fmt(f),
             ServerError::OverBudget { url, budget_bytes, received_bytes, wanted_bytes } => write!(
                 f,
                 "{url}: {received_bytes} bytes came and at least {wanted_bytes} are missing, more than the budget of \
@@ -146,13 +185,13 @@ impl std::error::Error for ServerError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             ServerError::Transport { source, .. } => Some(source),
+            ServerError::ContentChanged(changed) => Some(changed),
             ServerError::NoServer
             | ServerError::Unauthorized { .. }
             | ServerError::Status { .. }
             | ServerError::Malformed { .. }
             | ServerError::Credentials { .. }
             | ServerError::Address { .. }
-            | ServerError::ContentChanged { .. }
             | ServerError::Aborted { .. }
             | ServerError::OverBudget { .. }
             | ServerError::GaveUp { .. }

@@ -1,31 +1,27 @@
-//! The device API of a Mender-compatible server: what is asked, and what the answers mean. How bytes travel is the
-//! business of a [`Transport`].
+//! What every protocol of an update server needs: the seam [`UpdateServer`], one exchange over HTTP, the download that
+//! survives a bad network, when to try again. What a server calls things is in a crate of its own for each protocol, and
+//! how bytes travel is the business of a [`Transport`].
 
-mod answer;
-mod api;
-mod auth;
 mod backoff;
-mod deployments;
 mod download;
 mod error;
-mod inventory;
-mod resume;
+pub mod exchange;
+mod range;
 mod retry_after;
-mod url;
+mod update_server;
+pub mod url;
 
-pub use api::{Api, Grant, Settings, TokenWatcher};
 pub use backoff::Backoff;
-pub use deployments::{DeploymentStatus, Offer, ReportAnswer};
-pub use download::{Canceller, Download, DownloadSettings, DownloadStatistics};
+pub use download::{CancelToken, Download, DownloadSettings, DownloadStatistics};
 pub use error::ServerError;
-pub use inventory::{Attribute, AttributeValue};
+pub use update_server::{Attribute, AttributeValue, Offer, Poll, ReportAnswer, Source, UpdateServer};
 pub use url::address_problem;
 
 use std::fmt;
 use std::io::Read;
 
 /// Headers of a request: names in lower case.
-type Headers = Vec<(&'static str, String)>;
+pub type Headers = Vec<(&'static str, String)>;
 
 /// A request method.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -145,21 +141,3 @@ impl fmt::Display for TransportError {
 }
 
 impl std::error::Error for TransportError {}
-
-/// What names the device to the server: its identity, and the key that proves it.
-pub trait Credentials: Send {
-    /// The identity as the compact JSON text of one object with sorted keys: the `id_data` of a request.
-    ///
-    /// # Errors
-    /// When the identity cannot be learned; the text says why.
-    fn id_data(&mut self) -> Result<String, String>;
-
-    /// The public key, as SubjectPublicKeyInfo in PEM: block type `PUBLIC KEY`, lines of 64, a final newline.
-    fn public_key_pem(&self) -> String;
-
-    /// The signature over `message`: PKCS#1 v1.5 with SHA-256 (RSA), SHA-256 and DER (ECDSA), pure (Ed25519).
-    ///
-    /// # Errors
-    /// When the key cannot be used; the text says why.
-    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, String>;
-}

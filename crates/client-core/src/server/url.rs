@@ -95,8 +95,19 @@ pub(super) fn same_place(from: &str, to: &str) -> bool {
     same_host && (from.https == to.https && from.port == to.port || !from.https && to.https)
 }
 
+/// Whether `to` is of the same origin as `from`: the same scheme, host and port.
+pub(super) fn same_origin(from: &str, to: &str) -> bool {
+    let (Some(from), Some(to)) = (parts(from), parts(to)) else { return false };
+    from.https == to.https && from.port == to.port && from.host.eq_ignore_ascii_case(to.host)
+}
+
+/// Whether `url` is an address that can be asked for.
+pub fn is_address(url: &str) -> bool {
+    parts(url).is_some()
+}
+
 /// An address without the parts that may hold secrets.
-pub(super) fn shown(url: &str) -> String {
+pub fn shown(url: &str) -> String {
     let url = url.split(['?', '#']).next().unwrap_or_default();
     let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
     let authority = &rest[..rest.find('/').unwrap_or(rest.len())];
@@ -107,7 +118,7 @@ pub(super) fn shown(url: &str) -> String {
 }
 
 /// A configured server as the beginning of every address: with a scheme, without a `/` at the end.
-pub(super) fn server(configured: &str) -> String {
+pub fn server(configured: &str) -> String {
     let bare = configured.trim();
     let (scheme, rest) = bare.split_once("://").unwrap_or(("https", bare));
     format!("{scheme}://{}", rest.trim_end_matches('/'))
@@ -123,7 +134,7 @@ pub fn address_problem(configured: &str) -> Option<String> {
 }
 
 /// `text` as one component of a path or a query (RFC 3986, 2.3: everything that is not unreserved is encoded).
-pub(super) fn encode(text: &str) -> String {
+pub fn encode(text: &str) -> String {
     let mut encoded = String::new();
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {

@@ -8,7 +8,10 @@ use std::time::Duration;
 use client_core::agent::{Event, Host};
 use client_core::artifact::{Limits, Trust};
 use client_core::clock::Clock;
-use client_core::deploy::gates::{Answer, Gate, Gatekeeper, Question};
+use client_core::deploy::gates::{
+    Answer, ControlMaps, Decision, Gate, GateRules, Gatekeeper, HealthCheck, Judgement, MaintenanceWindow,
+    Moment, PendingQuestion, Question, Round, WeekTime, Window,
+};
 use client_core::deploy::scripts::ScriptRunner;
 use client_core::deploy::{Device, Notice, Observer, Policy, Reporter};
 use client_core::install::{Modules, Progress};
@@ -96,6 +99,115 @@ impl Gatekeeper for ClosedAtFirst {
     }
 }
 
+/// Who has the last word about a deployment on a device with rules.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Word {
+    /// In the end nobody objects.
+    Nobody,
+    /// Somebody is asked before the installation and says no.
+    Person,
+    /// Somebody is asked before the installation and never says anything.
+    Silence,
+    /// A control map fails the deployment before the restart.
+    Map,
+    /// A control map pauses the deployment before the commit, and ends.
+    MapThatEnds,
+    /// The new software is never well.
+    Health,
+}
+
+/// The rules that a device can be given, as the core decides about them: a window that is closed at first, a question
+/// before the installation and the commit, a health check, and control maps. All of it is lost with the process; whoever set
+/// a control map sets it again.
+pub struct Ruled {
+    word: Word,
+    rules: GateRules,
+    pending: PendingQuestion,
+    maps: ControlMaps,
+    clock: Arc<dyn Clock>,
+    asked: u32,
+}
+
+impl Ruled {
+    pub fn new(word: Word, clock: Arc<dyn Clock>) -> Ruled {
+        let seconds = Duration::from_secs;
+        let times = vec![Window::parse(&["sun"], "19:15", "24:00").unwrap()];
+        let before = vec![Gate::Download, Gate::Install, Gate::Reboot];
+        let rules = GateRules {
+            window: Some(MaintenanceWindow { times, before, utc: true }),
+            ask_before: vec![Gate::Install, Gate::Commit],
+            ask_timeout: Some(seconds(3600)),
+            health: Some(HealthCheck {
+                commands: Vec::new(),
+                units: vec!["application".into()],
+                timeout: seconds(30),
+                interval: seconds(10),
+            }),
+        };
+        let mut maps = ControlMaps::new(seconds(900));
+        let states = match word {
+            Word::Nobody => {
+                r#"{"ArtifactReboot_Enter":{"action":"pause","on_map_expire":"force_continue"},
+                    "ArtifactCommit_Enter":{"action":"force_continue","on_action_executed":"fail"}}"#
+            }
+            Word::Map => r#"{"ArtifactReboot_Enter":{"action":"fail"}}"#,
+            Word::MapThatEnds => r#"{"ArtifactCommit_Enter":{"action":"pause"}}"#,
+            Word::Person | Word::Silence | Word::Health => "{}",
+        };
+        let map = format!(r#"{{"id":"d0000000-0000-4000-8000-000000000002","states":{states}}}"#);
+        maps.accept(&map, clock.now()).unwrap();
+        Ruled { word, rules, pending: PendingQuestion::default(), maps, clock, asked: 0 }
+    }
+
+    /// Somebody sees the question when it is asked for the second time.
+    fn somebody_decides(&mut self, gate: Gate) {
+        let decision = match self.word {
+            Word::Silence => return,
+            Word::Person => Decision::Refuse { reason: "not here".into() },
+            Word::Nobody | Word::Map | Word::MapThatEnds | Word::Health => Decision::Allow,
+        };
+        // Nothing may be asked yet: the window is closed.
+        let _ = self.pending.decide(Some(gate), None, decision);
+    }
+
+    /// The application is well after some time, or never.
+    fn health(&self, gate: Gate) -> Answer {
+        let Some(check) = self.rules.health_check_at(gate) else { return Answer::Open { note: None } };
+        let mut elapsed = Duration::ZERO;
+        loop {
+            let is_well = self.word != Word::Health && elapsed >= check.interval;
+            let round = if is_well { Round::Well } else { Round::Problem("application".into()) };
+            match check.judge(round, elapsed) {
+                Judgement::Settled(answer) => return answer,
+                Judgement::Again { .. } => elapsed += check.interval,
+            }
+        }
+    }
+}
+
+impl Gatekeeper for Ruled {
+    fn watches(&self, gate: Gate) -> bool {
+        self.rules.watches(gate) || self.maps.watches(gate)
+    }
+    fn ask(&mut self, question: &Question<'_>) -> Answer {
+        crash_point("the gate is asked");
+        self.asked += 1;
+        assert!(self.asked < 100, "a gate is asked again and again");
+        let (now, wall) = (self.clock.now(), self.clock.wall());
+        let moment = Moment { now, wall, week: WeekTime::utc(wall) };
+        self.somebody_decides(question.gate);
+        let answer = self
+            .maps
+            .ask(question.gate, now)
+            .and_then(|| self.rules.ask(question, moment, &mut self.pending))
+            .and_then(|| self.health(question.gate));
+        if matches!(answer, Answer::Open { .. }) {
+            self.pending.clear();
+        }
+        answer
+    }
+}
+
 /// A device of doubles around the production code, for the agent.
 pub struct Board {
     pub world: CrashWorld,
@@ -148,13 +260,13 @@ impl Host for Board {
     fn download_transport(&mut self) -> Result<Box<dyn Transport>, String> {
         Ok((self.wire)())
     }
-    fn begin_log(&mut self, id: &str) {
+    fn begin_log(&mut self, id: &client_core::deploy::DeploymentId) {
         self.logs.push(format!("begin {id}"));
     }
     fn end_log(&mut self) {
         self.logs.push("end".into());
     }
-    fn log_messages(&mut self, _: &str) -> Vec<u8> {
+    fn log_messages(&mut self, _: &client_core::deploy::DeploymentId) -> Vec<u8> {
         br#"{"timestamp":"2026-11-23T00:00:00Z","level":"error","message":"why"}"#.to_vec()
     }
     fn tell(&mut self, _: &Event<'_>) {}

@@ -1,15 +1,13 @@
 //! Deployments: the question, the answer, the reports.
 
 use std::collections::BTreeMap;
-use std::fmt;
 
+use client_core::deploy::gates::Gate;
+use client_core::deploy::{DeploymentId, Report};
+use client_core::server::exchange::Answer;
+use client_core::server::{Method, Offer, ServerError, Source, url};
 use serde_json::{Map, Value, json};
 
-use super::answer::Answer;
-use super::{Method, ServerError, url};
-
-/// Longest id: ids are UUIDs, and become names of files.
-const ID_BYTES_MAX: usize = 128;
 /// Longest artifact name or device type; the server's own limit is 4,096 characters.
 const NAME_BYTES_MAX: usize = 4 * 4096;
 /// Most device types of one artifact.
@@ -18,31 +16,6 @@ const DEVICE_TYPES_MAX: usize = 1000;
 const DEPTH_MAX: usize = 32;
 /// Largest body: the server's limit is 1 MiB.
 const LOG_BYTES_MAX: usize = 1_000_000;
-
-/// A deployment that the server orders.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Offer {
-    /// Its id.
-    pub id: String,
-    /// Where the artifact is.
-    pub artifact_url: String,
-    /// The artifact's name, where the server told it.
-    pub artifact_name: Option<String>,
-    /// The device types it is for; empty where the server did not tell.
-    pub device_types: Vec<String>,
-}
-
-/// Without the query of the address: whoever has that has the artifact.
-impl fmt::Debug for Offer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Offer")
-            .field("id", &self.id)
-            .field("artifact_url", &url::shown(&self.artifact_url))
-            .field("artifact_name", &self.artifact_name)
-            .field("device_types", &self.device_types)
-            .finish()
-    }
-}
 
 /// What is reported about a deployment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -80,8 +53,22 @@ impl DeploymentStatus {
         }
     }
 
+    /// The word for `report`.
+    pub(crate) fn of(report: Report) -> DeploymentStatus {
+        match report {
+            Report::Downloading | Report::Waiting(Gate::Download) => DeploymentStatus::Downloading,
+            Report::Installing | Report::Committing => DeploymentStatus::Installing,
+            Report::Rebooting => DeploymentStatus::Rebooting,
+            Report::Waiting(Gate::Install) => DeploymentStatus::PauseBeforeInstalling,
+            Report::Waiting(Gate::Reboot) => DeploymentStatus::PauseBeforeRebooting,
+            Report::Waiting(Gate::Commit) => DeploymentStatus::PauseBeforeCommitting,
+            Report::Succeeded => DeploymentStatus::Success,
+            Report::Failed => DeploymentStatus::Failure,
+        }
+    }
+
     /// Whether the deployment is over for the server.
-    pub(super) fn is_final(self) -> bool {
+    pub(crate) fn is_final(self) -> bool {
         match self {
             DeploymentStatus::Success | DeploymentStatus::Failure => true,
             DeploymentStatus::Downloading
@@ -94,30 +81,19 @@ impl DeploymentStatus {
     }
 }
 
-/// What the server says to a report.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ReportAnswer {
-    /// Noted.
-    Accepted,
-    /// The deployment was aborted (409).
-    Aborted,
-    /// The server will never take this report (404 unknown deployment, 400, 413): repeating it is pointless.
-    Refused,
-}
-
 /// The ways to ask for a deployment, newest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Variant {
+pub(crate) enum Variant {
     V2Post,
     V1Post,
     V1Get,
 }
 
-pub(super) const VARIANTS: [Variant; 3] = [Variant::V2Post, Variant::V1Post, Variant::V1Get];
+pub(crate) const VARIANTS: [Variant; 3] = [Variant::V2Post, Variant::V1Post, Variant::V1Get];
 
 /// Method, path and body of the question. The same provides make the same bytes: a server may compare questions
 /// during a deployment.
-pub(super) fn question(
+pub(crate) fn question(
     variant: Variant,
     provides: &BTreeMap<String, String>,
 ) -> (Method, String, Option<Vec<u8>>) {
@@ -139,12 +115,12 @@ pub(super) fn question(
 }
 
 /// Where reports about deployment `id` go: `status` or `log`.
-pub(super) fn report_path(id: &str, what: &str) -> String {
+pub(crate) fn report_path(id: &str, what: &str) -> String {
     format!("/api/devices/v1/deployments/device/deployments/{}/{what}", url::encode(id))
 }
 
 /// The deployment in a good answer, checked: what comes out can be used as it is.
-pub(super) fn offer(answer: &Answer) -> Result<Offer, ServerError> {
+pub(crate) fn offer(answer: &Answer) -> Result<Offer, ServerError> {
     let wrong = |reason: &str| answer.malformed(reason);
     if answer.is_web_page() {
         return Err(wrong("a web page instead of a deployment (a captive portal?)"));
@@ -155,14 +131,12 @@ pub(super) fn offer(answer: &Answer) -> Result<Offer, ServerError> {
     let document: Value = serde_json::from_slice(&answer.body)
         .map_err(|error| answer.malformed(format!("not a deployment: {error}")))?;
     let id = document.get("id").and_then(Value::as_str).ok_or_else(|| wrong("a deployment without an id"))?;
-    if !is_id(id) {
-        return Err(wrong("a deployment whose id cannot be used"));
-    }
+    let id = DeploymentId::parse(id).map_err(|_| wrong("a deployment whose id cannot be used"))?;
     let empty = Map::new();
     let artifact = document.get("artifact").and_then(Value::as_object).unwrap_or(&empty);
     let uri = artifact.get("source").and_then(|source| source.get("uri")?.as_str());
     let uri = uri.ok_or_else(|| wrong("a deployment without artifact.source.uri"))?;
-    if url::parts(uri).is_none() {
+    if !url::is_address(uri) {
         return Err(wrong("a deployment whose artifact.source.uri cannot be used"));
     }
     let name = match artifact.get("artifact_name") {
@@ -177,17 +151,11 @@ pub(super) fn offer(answer: &Answer) -> Result<Offer, ServerError> {
             .and_then(|types| types.iter().map(self::name).collect()),
     };
     Ok(Offer {
-        id: id.to_owned(),
-        artifact_url: uri.to_owned(),
+        id,
+        source: Source::public(uri),
         artifact_name: name,
         device_types: types.ok_or_else(|| wrong("device_types_compatible that cannot be used"))?,
     })
-}
-
-/// One plain component of a path: ids are part of addresses and of file names.
-fn is_id(id: &str) -> bool {
-    let plain = |byte: u8| byte.is_ascii_graphic() && !b"/\\?#%".contains(&byte);
-    (1..=ID_BYTES_MAX).contains(&id.len()) && id.bytes().all(plain) && id != "." && !id.contains("..")
 }
 
 fn name(value: &Value) -> Option<String> {
@@ -228,7 +196,7 @@ impl Nesting {
 }
 
 /// The body of a log upload, or `None` when there is nothing to upload. Of too much the newest is kept.
-pub(super) fn log_body(messages: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn log_body(messages: &[u8]) -> Option<Vec<u8>> {
     let kept = newest(messages, LOG_BYTES_MAX).trim_ascii();
     (!kept.is_empty()).then(|| [b"{\"messages\":[", kept, b"]}"].concat())
 }
@@ -256,7 +224,7 @@ mod tests {
     fn check(body: &str, expected: Result<&str, &str>) {
         let answer = Answer::new("u".into(), 200, body.as_bytes().to_vec(), None);
         match (offer(&answer), expected) {
-            (Ok(offer), Ok(id)) => assert_eq!(offer.id, id),
+            (Ok(offer), Ok(id)) => assert_eq!(offer.id.as_str(), id),
             (Err(error), Err(text)) => assert!(error.to_string().contains(text), "{error}"),
             (found, expected) => panic!("{body}: {found:?}, expected {expected:?}"),
         }
@@ -287,25 +255,9 @@ mod tests {
     }
 
     #[test]
-    fn an_id_is_one_plain_component() {
-        for id in [
-            "",
-            ".",
-            "..",
-            "../x",
-            "a/b",
-            "a\\b",
-            "a b",
-            "a\nb",
-            "a..b",
-            "ä",
-            "a%2fb",
-            "a?b",
-            &"x".repeat(129),
-        ] {
-            check(&with_id(id), Err("id cannot be used"));
-        }
-        check(&with_id(&"x".repeat(128)), Ok(&"x".repeat(128)));
+    fn an_id_that_is_none_is_refused() {
+        check(&with_id("a:b"), Ok("a:b"));
+        check(&with_id("../x"), Err("id cannot be used"));
     }
 
     #[test]

@@ -4,11 +4,26 @@
 //! A gate is asked before its stage begins and before the server is told of it. While it stays closed the deployment
 //! waits in the record, so that neither a restart nor a power cut loses its place, and the daemon goes on with its
 //! other work.
+//!
+//! What a device may be told to hold a deployment up for is decided here from facts, a file each: the time of the week
+//! ([`MaintenanceWindow`]), what somebody said ([`PendingQuestion`]), whether the system is well ([`HealthCheck`]) and what
+//! other programs want ([`ControlMaps`]). Where the facts come from, and where maps are kept, is the business of whoever
+//! implements [`Gatekeeper`].
+
+mod control_map;
+mod health;
+mod question;
+mod rules;
+mod window;
 
 use std::fmt;
 use std::time::Duration;
 
-use super::stage::Stage;
+pub use control_map::{ControlMapError, ControlMaps};
+pub use health::{HealthCheck, Judgement, Round};
+pub use question::{Decision, NoSuchQuestion, OpenQuestion, PendingQuestion};
+pub use rules::{GateRules, Moment};
+pub use window::{MaintenanceWindow, WeekTime, Window};
 
 /// Before what a deployment can be held up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -26,23 +41,6 @@ pub enum Gate {
 impl Gate {
     /// All of them, in the order in which a deployment comes to them.
     pub const ALL: [Gate; 4] = [Gate::Download, Gate::Install, Gate::Reboot, Gate::Commit];
-
-    /// The gate before `stage`.
-    pub fn before(stage: Stage) -> Option<Gate> {
-        match stage {
-            Stage::Download => Some(Gate::Download),
-            Stage::Install => Some(Gate::Install),
-            Stage::Reboot => Some(Gate::Reboot),
-            Stage::Commit => Some(Gate::Commit),
-            Stage::VerifyReboot
-            | Stage::AfterCommit
-            | Stage::Rollback
-            | Stage::RollbackReboot
-            | Stage::VerifyRollback
-            | Stage::Failure
-            | Stage::Cleanup => None,
-        }
-    }
 
     /// The gate as a word of the configuration and of the local socket.
     pub fn name(self) -> &'static str {
@@ -99,6 +97,24 @@ pub enum Answer {
     },
 }
 
+impl Answer {
+    /// Goes on without a remark.
+    pub(crate) const PASS: Answer = Answer::Open { note: None };
+
+    /// What this gatekeeper and the `next` one say together. The next is asked only where this one lets the deployment go on;
+    /// what both have to remark is told.
+    pub fn and_then(self, next: impl FnOnce() -> Answer) -> Answer {
+        let Answer::Open { note } = self else { return self };
+        match next() {
+            Answer::Open { note: more } => {
+                let notes: Vec<String> = note.into_iter().chain(more).collect();
+                Answer::Open { note: Some(notes.join(", ")).filter(|note| !note.is_empty()) }
+            }
+            other @ (Answer::Closed { .. } | Answer::Refused { .. }) => other,
+        }
+    }
+}
+
 /// Decides whether a deployment may go on.
 ///
 /// # Contract
@@ -124,5 +140,34 @@ impl Gatekeeper for AlwaysOpen {
 
     fn ask(&mut self, _: &Question<'_>) -> Answer {
         Answer::Open { note: None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_gate_is_found_by_its_name_in_any_letter_case_and_nothing_else_is() {
+        for gate in Gate::ALL {
+            assert_eq!(Gate::named(gate.name()), Some(gate));
+            assert_eq!(Gate::named(&gate.name().to_ascii_uppercase()), Some(gate));
+        }
+        for name in ["", "boot", "install ", "instal"] {
+            assert_eq!(Gate::named(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn the_first_objection_stands_and_remarks_add_up() {
+        let open = |note: &str| Answer::Open { note: Some(note.into()) };
+        let refused = || Answer::Refused { reason: "no".into() };
+        let closed = || Answer::Closed { reason: "later".into(), ask_again: Duration::from_secs(1) };
+        assert_eq!(Answer::PASS.and_then(|| Answer::PASS), Answer::PASS);
+        assert_eq!(open("a").and_then(|| Answer::PASS), open("a"));
+        assert_eq!(open("a").and_then(|| open("b")), open("a, b"));
+        assert_eq!(open("a").and_then(closed), closed());
+        assert_eq!(refused().and_then(|| unreachable!("nobody else is asked")), refused());
+        assert_eq!(closed().and_then(|| unreachable!("nobody else is asked")), closed());
     }
 }

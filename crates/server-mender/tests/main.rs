@@ -9,10 +9,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use client_core::clock::Clock;
+use client_core::deploy::DeploymentId;
 use client_core::server::{
-    Api, Attribute, AttributeValue, Credentials, DeploymentStatus, Grant, Method, Purpose, Reached,
-    ReportAnswer, Request, ServerError, Settings, TokenWatcher,
+    Attribute, AttributeValue, Method, Purpose, Reached, ReportAnswer, Request, ServerError, UpdateServer,
 };
+use server_mender::{Api, Credentials, CredentialsError, DeploymentStatus, Grant, Settings, TokenWatcher};
 use testkit::clock::VirtualClock;
 use testkit::json::Json;
 use testkit::server::{Endpoint, Failure, Matcher, SERVER, ServerModel, TestCredentials};
@@ -20,6 +21,10 @@ use testkit::transport::{Reply, ScriptedTransport, Sent};
 
 const TOKEN: &str = "dG9r.c2VjcmV0.c2ln";
 const AUTH: &str = "/api/devices/v1/authentication/auth_requests";
+
+fn d1() -> DeploymentId {
+    DeploymentId::remembered("d1")
+}
 
 fn provides() -> BTreeMap<String, String> {
     let pairs = [("device_type", "testbox"), ("artifact_name", "release-1"), ("rootfs-image.version", "1")];
@@ -55,10 +60,10 @@ fn a_whole_deployment_is_recorded_by_the_server() {
     assert_eq!((offer.id.as_str(), offer.artifact_name.as_deref()), ("d1", Some("release-2")));
     assert_eq!(offer.device_types, ["testbox"]);
     for status in [DeploymentStatus::Downloading, DeploymentStatus::Installing, DeploymentStatus::Failure] {
-        assert_eq!(api.report("d1", status, None).unwrap(), ReportAnswer::Accepted);
+        assert_eq!(api.report_status(&d1(), status, None).unwrap(), ReportAnswer::Accepted);
     }
     let log = br#"{"timestamp":"2026-11-22T19:04:36Z","level":"info","message":"m"}"#;
-    assert_eq!(api.upload_log("d1", log).unwrap(), ReportAnswer::Accepted);
+    assert_eq!(api.upload_log(&d1(), log).unwrap(), ReportAnswer::Accepted);
     assert_eq!(model.statuses("d1"), ["downloading", "installing", "failure"]);
     assert_eq!(model.logs("d1").len(), 1);
     assert_eq!(api.next_deployment(&provides()).unwrap(), None);
@@ -79,11 +84,13 @@ const CALLS: [Call; 4] = [Call::Next, Call::Report, Call::Log, Call::Inventory];
 /// What a call comes to, in a word.
 fn outcome(api: &mut Api, call: Call) -> Result<String, ServerError> {
     match call {
-        Call::Next => {
-            api.next_deployment(&provides()).map(|offer| format!("{:?}", offer.map(|offer| offer.id)))
+        Call::Next => api
+            .next_deployment(&provides())
+            .map(|offer| format!("{:?}", offer.map(|offer| offer.id.to_string()))),
+        Call::Report => {
+            api.report_status(&d1(), DeploymentStatus::Success, None).map(|answer| format!("{answer:?}"))
         }
-        Call::Report => api.report("d1", DeploymentStatus::Success, None).map(|answer| format!("{answer:?}")),
-        Call::Log => api.upload_log("d1", b"{}").map(|answer| format!("{answer:?}")),
+        Call::Log => api.upload_log(&d1(), b"{}").map(|answer| format!("{answer:?}")),
         Call::Inventory => api.send_inventory(&[one("a", "1")]).map(|()| "sent".to_owned()),
     }
 }
@@ -388,7 +395,7 @@ fn servers_are_not_changed_without_need_while_a_deployment_is_under_way() {
     clock.advance(Duration::from_secs(7200));
     assert!(api.next_deployment(&provides()).unwrap().is_some());
     assert_eq!(api.server(), Some("https://b.test"));
-    api.report("d1", DeploymentStatus::Failure, None).unwrap();
+    api.report_status(&d1(), DeploymentStatus::Failure, None).unwrap();
     assert_eq!(api.next_deployment(&provides()).unwrap(), None);
     assert_eq!(api.server(), Some("https://a.test"));
 }
@@ -595,7 +602,7 @@ fn a_stop_a_missing_identity_and_no_server_end_a_call_before_it_begins() {
         let transport = ScriptedTransport::list([]);
         let wrong = Box::new(TestCredentials { id_data: Err("no identity".into()) });
         let mut api = Api::new(transport.boxed(), wrong, clock.shared(), settings(&[SERVER, "b.test"]));
-        assert_eq!(word(&outcome(&mut api, call)), "no identity");
+        assert_eq!(word(&outcome(&mut api, call)), "cannot learn the identity: no identity");
         let credentials = || Box::new(TestCredentials::default());
         let mut nowhere = Api::new(transport.boxed(), credentials(), clock.shared(), settings(&["", " "]));
         assert!(matches!(outcome(&mut nowhere, call), Err(ServerError::NoServer)));
@@ -611,13 +618,13 @@ fn a_log_that_is_empty_is_not_sent_and_a_long_one_loses_its_beginning() {
     let (model, clock) = (ServerModel::new(), VirtualClock::new(1));
     model.deploy("d1", "release-2", "testbox", b"x");
     let mut api = api_of(&model, &clock, &[SERVER]);
-    assert_eq!(api.upload_log("d1", b"").unwrap(), ReportAnswer::Accepted);
+    assert_eq!(api.upload_log(&d1(), b"").unwrap(), ReportAnswer::Accepted);
     assert!(model.take_sent().is_empty());
     let line = |number: usize| {
         format!(r#"{{"timestamp":"2026-11-22T19:04:36Z","level":"info","message":"line {number}, {{"}}"#)
     };
     let lines: Vec<String> = (0..30_000).map(line).collect();
-    assert_eq!(api.upload_log("d1", lines.join(",").as_bytes()).unwrap(), ReportAnswer::Accepted);
+    assert_eq!(api.upload_log(&d1(), lines.join(",").as_bytes()).unwrap(), ReportAnswer::Accepted);
     let log = model.logs("d1").remove(0);
     assert!(log.len() < 1_000_000 + 64 && log.len() > 999_000);
     assert!(log.contains("line 29999,") && !log.contains("line 1,"));
@@ -714,13 +721,13 @@ struct RecordedDevice {
 }
 
 impl Credentials for RecordedDevice {
-    fn id_data(&mut self) -> Result<String, String> {
+    fn id_data(&mut self) -> Result<String, CredentialsError> {
         Ok(self.id_data.clone())
     }
     fn public_key_pem(&self) -> String {
         self.public_key.clone()
     }
-    fn sign(&self, _message: &[u8]) -> Result<Vec<u8>, String> {
+    fn sign(&self, _message: &[u8]) -> Result<Vec<u8>, CredentialsError> {
         Ok(vec![0; 384])
     }
 }
@@ -766,12 +773,12 @@ fn requests_are_those_of_the_recorded_client() {
     check_recorded(&sent[2], include_str!("fixtures/captures/next-v1-get.http"), &[]);
 
     let id = "d0000000-0000-4000-8000-000000000001";
-    api.report(id, DeploymentStatus::Downloading, None).unwrap();
+    api.report_status(&DeploymentId::remembered(id), DeploymentStatus::Downloading, None).unwrap();
     check_recorded(&transport.take_sent()[0], include_str!("fixtures/captures/status.http"), &[]);
 
     let log = recorded(include_str!("fixtures/captures/log.http"));
     let messages = log.body.strip_prefix("{\"messages\":[").and_then(|rest| rest.strip_suffix("]}")).unwrap();
-    api.upload_log(id, messages.as_bytes()).unwrap();
+    api.upload_log(&DeploymentId::remembered(id), messages.as_bytes()).unwrap();
     check_recorded(&transport.take_sent()[0], include_str!("fixtures/captures/log.http"), &[]);
 }
 
@@ -827,7 +834,7 @@ fn an_offer_and_a_request_are_shown_without_what_opens_doors() {
     let transport = after_auth(Reply::new(200, reply));
     let mut api = scripted(&transport, &VirtualClock::new(1));
     let offer = api.next_deployment(&provides()).unwrap().unwrap();
-    assert!(offer.artifact_url.ends_with("signature=key"));
+    assert!(offer.source.url().ends_with("signature=key"));
     let shown = format!("{offer:?}");
     assert!(shown.contains("storage.test/a") && !shown.contains("key") && !shown.contains("u:p"), "{shown}");
     let headers = vec![("authorization", format!("Bearer {TOKEN}"))];
@@ -857,9 +864,13 @@ fn answers_changed_at_random_are_understood_or_refused() {
         match scripted(&transport, &clock).next_deployment(&provides()) {
             Ok(Some(offer)) => {
                 offers += 1;
-                let id_is_plain = offer.id.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'/');
-                assert!(id_is_plain && !offer.id.is_empty() && !offer.id.contains(".."), "{offer:?}");
-                let url = offer.artifact_url.to_ascii_lowercase();
+                let id_is_plain =
+                    offer.id.as_str().bytes().all(|byte| byte.is_ascii_graphic() && byte != b'/');
+                assert!(
+                    id_is_plain && !offer.id.as_str().is_empty() && !offer.id.as_str().contains(".."),
+                    "{offer:?}"
+                );
+                let url = offer.source.url().to_ascii_lowercase();
                 assert!(url.starts_with("http://") || url.starts_with("https://"), "{url}");
             }
             Err(ServerError::Malformed { .. }) => {}

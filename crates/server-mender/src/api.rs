@@ -4,13 +4,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use client_core::clock::Clock;
+use client_core::deploy::{DeploymentId, Report};
+use client_core::server::exchange::{self, Answer};
+use client_core::server::{
+    Attribute, Method, Offer, Poll, ReportAnswer, ServerError, Source, Transport, UpdateServer, url,
+};
 use sha2::{Digest, Sha256};
 
-use super::answer::{self, Answer};
-use super::deployments::{self, DeploymentStatus, Offer, ReportAnswer, VARIANTS, Variant};
-use super::inventory::{self, Attribute};
-use super::{Credentials, Method, ServerError, Transport, auth, url};
-use crate::clock::Clock;
+use crate::deployments::{self, DeploymentStatus, VARIANTS, Variant};
+use crate::{Credentials, auth, inventory};
 
 /// Calls in a row without an answer, after which the servers are asked anew to let the device in.
 const SILENCE_MAX: u32 = 3;
@@ -141,7 +144,7 @@ impl Api {
     /// # Errors
     /// When no server accepts the device.
     pub fn renew_token(&mut self) -> Result<(), ServerError> {
-        self.walk()
+        self.authenticate_any()
     }
 
     /// Gets a token if there is none, trying the servers in order. Every other call does this by itself.
@@ -153,28 +156,12 @@ impl Api {
         if self.token.is_some() && !lost {
             return Ok(());
         }
-        self.walk()
-    }
-
-    /// Drops the token: the next call authenticates anew.
-    pub fn forget_token(&mut self) {
-        self.old_token = self.token.take().or(self.old_token.take());
-        self.inventory = None;
-    }
-
-    /// Whether there is a token.
-    pub fn is_authorized(&self) -> bool {
-        self.token.is_some()
+        self.authenticate_any()
     }
 
     /// The token, for a local proxy that adds it to what it forwards. A secret: not for messages.
     pub fn token(&self) -> Option<&str> {
         self.token.as_deref()
-    }
-
-    /// The server in use, for messages.
-    pub fn server(&self) -> Option<&str> {
-        self.servers.get(self.current).map(|server| server.url.as_str())
     }
 
     /// Asks for a deployment. `provides` is everything the device provides, `device_type` and `artifact_name` among it.
@@ -201,9 +188,9 @@ impl Api {
     ///
     /// # Errors
     /// When the report may not have arrived and may be repeated.
-    pub fn report(
+    pub fn report_status(
         &mut self,
-        id: &str,
+        id: &DeploymentId,
         status: DeploymentStatus,
         substate: Option<&str>,
     ) -> Result<ReportAnswer, ServerError> {
@@ -214,54 +201,12 @@ impl Api {
         }
         let body = body.to_string();
         let answer =
-            self.call(Method::Put, &deployments::report_path(id, "status"), Some(body.as_bytes()))?;
+            self.call(Method::Put, &deployments::report_path(id.as_str(), "status"), Some(body.as_bytes()))?;
         let answer = report_answer(answer, status.name())?;
         if status.is_final() {
             self.deployment_open = false;
         }
         Ok(answer)
-    }
-
-    /// Uploads the log of deployment `id`: `messages` is the JSON array's items, joined by commas, as
-    /// `deployment_log` made them. Without a message nothing is sent: servers refuse an empty log.
-    ///
-    /// # Errors
-    /// When the server did not take it.
-    pub fn upload_log(&mut self, id: &str, messages: &[u8]) -> Result<ReportAnswer, ServerError> {
-        let Some(body) = deployments::log_body(messages) else { return Ok(ReportAnswer::Accepted) };
-        let answer = self.call(Method::Put, &deployments::report_path(id, "log"), Some(&body))?;
-        report_answer(answer, "log")
-    }
-
-    /// Sends the inventory, unless it equals the last one that this server accepted under this token.
-    ///
-    /// # Errors
-    /// When the server did not take it.
-    pub fn send_inventory(&mut self, attributes: &[Attribute]) -> Result<(), ServerError> {
-        let body = inventory::body(attributes);
-        let digest: [u8; 32] = Sha256::digest(&body).into();
-        self.authenticate()?;
-        if self.inventory == Some(digest) {
-            log::debug!("the inventory has not changed since it was sent");
-            return Ok(());
-        }
-        let mut answer = self.call(Method::Put, inventory::PATH, Some(&body))?;
-        if answer.status == 405 {
-            answer = self.call(Method::Patch, inventory::PATH, Some(&body))?;
-        }
-        match answer.status {
-            200 | 204 => {
-                answer.unless_web_page()?;
-                self.inventory = Some(digest);
-                Ok(())
-            }
-            _ => Err(answer.into_error()),
-        }
-    }
-
-    /// The next [`Api::send_inventory`] sends it also when nothing has changed: a person asked for it.
-    pub fn forget_sent_inventory(&mut self) {
-        self.inventory = None;
     }
 
     /// Asks in the variant that this server is known to answer, or finds out which one that is.
@@ -309,7 +254,7 @@ impl Api {
             }
             _ => return Ok(answer),
         }
-        self.walk()?;
+        self.authenticate_any()?;
         let answer = self.attempt(method, path, body)?;
         if answer.status == 401 {
             self.forget_token();
@@ -350,32 +295,17 @@ impl Api {
             headers.push(("content-type", "application/json".to_owned()));
         }
         let target = format!("{}{path}", server.url);
-        let result = answer::exchange(&mut *self.transport, &*self.clock, method, &target, &headers, body);
-        match &result {
-            Err(ServerError::Transport { .. }) => self.silence = self.silence.saturating_add(1),
-            Ok(_)
-            | Err(
-                ServerError::Status { .. }
-                | ServerError::Malformed { .. }
-                | ServerError::NoServer
-                | ServerError::Unauthorized { .. }
-                | ServerError::Credentials { .. }
-                | ServerError::Address { .. }
-                | ServerError::ContentChanged { .. }
-                | ServerError::Aborted { .. }
-                | ServerError::OverBudget { .. }
-                | ServerError::GaveUp { .. }
-                | ServerError::Stopped,
-            ) => self.silence = 0,
-        }
+        let result = exchange::exchange(&mut *self.transport, &*self.clock, method, &target, &headers, body);
+        let silent = result.as_ref().err().is_some_and(ServerError::is_silence);
+        self.silence = if silent { self.silence.saturating_add(1) } else { 0 };
         result.map(|answer| self.without_secrets(answer)).map_err(|error| self.error_without_secrets(error))
     }
 
     /// Asks one server after the other to let the device in.
-    fn walk(&mut self) -> Result<(), ServerError> {
-        let walked = self.try_servers();
+    fn authenticate_any(&mut self) -> Result<(), ServerError> {
+        let done = self.try_servers();
         self.tell_watcher();
-        walked
+        done
     }
 
     fn try_servers(&mut self) -> Result<(), ServerError> {
@@ -412,7 +342,7 @@ impl Api {
         if index == 0 {
             self.away_since = Some(self.clock.now());
         }
-        let result = answer::exchange(
+        let result = exchange::exchange(
             &mut *self.transport,
             &*self.clock,
             Method::Post,
@@ -466,30 +396,7 @@ impl Api {
     }
 
     fn error_without_secrets(&self, error: ServerError) -> ServerError {
-        match error {
-            ServerError::Transport { url, mut source } => {
-                source.reason = self.hide(&source.reason);
-                ServerError::Transport { url: self.hide(&url), source }
-            }
-            ServerError::Status { url, status, message, retry_after } => ServerError::Status {
-                url: self.hide(&url),
-                status,
-                message: self.hide(&message),
-                retry_after,
-            },
-            ServerError::Malformed { url, reason } => {
-                ServerError::Malformed { url: self.hide(&url), reason: self.hide(&reason) }
-            }
-            same @ (ServerError::NoServer
-            | ServerError::Unauthorized { .. }
-            | ServerError::Credentials { .. }
-            | ServerError::Address { .. }
-            | ServerError::ContentChanged { .. }
-            | ServerError::Aborted { .. }
-            | ServerError::OverBudget { .. }
-            | ServerError::GaveUp { .. }
-            | ServerError::Stopped) => same,
-        }
+        error.shown_without(|text| self.hide(text))
     }
 
     fn hide(&self, text: &str) -> String {
@@ -500,6 +407,78 @@ impl Api {
             text = text.replace(secret, "[secret]");
         }
         text
+    }
+}
+
+impl UpdateServer for Api {
+    /// A Mender server has no wish about when it is asked.
+    fn next(&mut self, provides: &BTreeMap<String, String>) -> Result<Poll, ServerError> {
+        Ok(Poll { offer: self.next_deployment(provides)?, ask_again_in: None })
+    }
+
+    /// Addresses are signed and expire: the same question brings a new one.
+    fn refresh(
+        &mut self,
+        id: &DeploymentId,
+        provides: &BTreeMap<String, String>,
+    ) -> Result<Option<Source>, ServerError> {
+        let offer = self.next_deployment(provides)?;
+        Ok(offer.filter(|offer| offer.id == *id).map(|offer| offer.source))
+    }
+
+    fn report(
+        &mut self,
+        id: &DeploymentId,
+        report: Report,
+        remark: Option<&str>,
+    ) -> Result<ReportAnswer, ServerError> {
+        self.report_status(id, DeploymentStatus::of(report), remark)
+    }
+
+    fn upload_log(&mut self, id: &DeploymentId, messages: &[u8]) -> Result<ReportAnswer, ServerError> {
+        let Some(body) = deployments::log_body(messages) else { return Ok(ReportAnswer::Accepted) };
+        let answer = self.call(Method::Put, &deployments::report_path(id.as_str(), "log"), Some(&body))?;
+        report_answer(answer, "log")
+    }
+
+    /// Unless it equals the last one that this server accepted under this token.
+    fn send_inventory(&mut self, attributes: &[Attribute]) -> Result<(), ServerError> {
+        let body = inventory::body(attributes);
+        let digest: [u8; 32] = Sha256::digest(&body).into();
+        self.authenticate()?;
+        if self.inventory == Some(digest) {
+            log::debug!("the inventory has not changed since it was sent");
+            return Ok(());
+        }
+        let mut answer = self.call(Method::Put, inventory::PATH, Some(&body))?;
+        if answer.status == 405 {
+            answer = self.call(Method::Patch, inventory::PATH, Some(&body))?;
+        }
+        match answer.status {
+            200 | 204 => {
+                answer.unless_web_page()?;
+                self.inventory = Some(digest);
+                Ok(())
+            }
+            _ => Err(answer.into_error()),
+        }
+    }
+
+    fn forget_sent_inventory(&mut self) {
+        self.inventory = None;
+    }
+
+    fn forget_token(&mut self) {
+        self.old_token = self.token.take().or(self.old_token.take());
+        self.inventory = None;
+    }
+
+    fn is_authorized(&self) -> bool {
+        self.token.is_some()
+    }
+
+    fn server(&self) -> Option<&str> {
+        self.servers.get(self.current).map(|server| server.url.as_str())
     }
 }
 

@@ -1,4 +1,4 @@
-//! One exchange of the device API: a request out, a bounded answer in. Follows the redirects that may be followed,
+//! One exchange with a server's API: a request out, a bounded answer in. Follows the redirects that may be followed,
 //! knows nothing of tokens and endpoints.
 
 use std::time::Duration;
@@ -23,18 +23,23 @@ const MESSAGE_CHARS: usize = 200;
 
 /// An answer, read to its end.
 #[derive(Debug)]
-pub(super) struct Answer {
+pub struct Answer {
     /// The address that answered, as it may be shown.
-    pub(super) url: String,
-    pub(super) status: u16,
-    pub(super) body: Vec<u8>,
+    pub url: String,
+    /// The status code.
+    pub status: u16,
+    /// The body, bounded.
+    pub body: Vec<u8>,
     /// What the server says, as it came: see [`Answer::show_without`].
     said: String,
-    pub(super) retry_after: Option<Duration>,
+    retry_after: Option<Duration>,
 }
 
 /// Sends a request and reads the answer.
-pub(super) fn exchange(
+///
+/// # Errors
+/// When there is no answer, or none that can be read; a status that says so is an answer.
+pub fn exchange(
     transport: &mut dyn Transport,
     clock: &dyn Clock,
     method: Method,
@@ -142,7 +147,8 @@ pub(super) fn foreign_coding(response: &Response) -> Option<&str> {
 }
 
 impl Answer {
-    pub(super) fn new(url: String, status: u16, body: Vec<u8>, retry_after: Option<Duration>) -> Answer {
+    /// An answer as it came.
+    pub fn new(url: String, status: u16, body: Vec<u8>, retry_after: Option<Duration>) -> Answer {
         let mut answer = Answer { url, status, body, said: String::new(), retry_after };
         answer.said = match status {
             // Nobody explains success.
@@ -154,7 +160,7 @@ impl Answer {
     }
 
     /// The answer as the error it is for its call.
-    pub(super) fn into_error(self) -> ServerError {
+    pub fn into_error(self) -> ServerError {
         ServerError::Status {
             url: self.url,
             status: self.status,
@@ -164,17 +170,20 @@ impl Answer {
     }
 
     /// A good status with a body that is not what was asked for.
-    pub(super) fn malformed(&self, reason: impl Into<String>) -> ServerError {
+    pub fn malformed(&self, reason: impl Into<String>) -> ServerError {
         ServerError::Malformed { url: self.url.clone(), reason: reason.into() }
     }
 
     /// Whether this is a page for people: no device API answers with one, but what lies between does.
-    pub(super) fn is_web_page(&self) -> bool {
+    pub fn is_web_page(&self) -> bool {
         self.body.trim_ascii_start().starts_with(b"<")
     }
 
     /// Refuses a page for people: without this a captive portal would take a report, or abort a deployment.
-    pub(super) fn unless_web_page(self) -> Result<Answer, ServerError> {
+    ///
+    /// # Errors
+    /// When it is one.
+    pub fn unless_web_page(self) -> Result<Answer, ServerError> {
         if self.is_web_page() {
             return Err(self.malformed(format!("status {} with a web page (a captive portal?)", self.status)));
         }
@@ -182,19 +191,19 @@ impl Answer {
     }
 
     /// Whether the service itself says why: a JSON object with an `error` (specification 1.0).
-    pub(super) fn explains_itself(&self) -> bool {
+    pub fn explains_itself(&self) -> bool {
         let body: Result<serde_json::Value, _> = serde_json::from_slice(&self.body);
         body.is_ok_and(|body| body.get("error").is_some())
     }
 
     /// What the server says, for people.
-    pub(super) fn message(&self) -> &str {
+    pub fn message(&self) -> &str {
         &self.said
     }
 
     /// Makes what is shown of this answer presentable. `hide` takes secrets out: a server can say them back. First it,
     /// then the shortening, which could leave a part of a secret.
-    pub(super) fn show_without(&mut self, hide: impl Fn(&str) -> String) {
+    pub fn show_without(&mut self, hide: impl Fn(&str) -> String) {
         self.url = hide(&self.url);
         self.said = shortened(&hide(&self.said));
     }

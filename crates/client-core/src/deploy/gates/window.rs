@@ -1,7 +1,13 @@
-//! Maintenance windows: times of the week, in whatever time zone the caller counts in.
+//! Maintenance windows: times of the week, in whatever time zone the caller counts in, and what waits for them.
 
 use std::time::Duration;
 
+use super::{Answer, Gate};
+
+/// How often a closed window is looked at again at least: wall time may step.
+const AGAIN: Duration = Duration::from_secs(600);
+/// Before this time the clock was never set (2024-01-01 UTC, in seconds since 1970).
+const CLOCK_WAS_SET: u64 = 1_704_067_200;
 const MINUTES_OF_DAY: u32 = 24 * 60;
 const MINUTES_OF_WEEK: u32 = 7 * MINUTES_OF_DAY;
 const DAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
@@ -23,6 +29,48 @@ pub struct WeekTime {
     pub weekday: u32,
     /// Since midnight.
     pub second: u32,
+}
+
+impl WeekTime {
+    /// That of `wall` since 1970, in UTC.
+    pub fn utc(wall: Duration) -> WeekTime {
+        let days = wall.as_secs() / 86_400;
+        // 1970 began on a Thursday.
+        let weekday = u32::try_from((days + 3) % 7).unwrap_or(0);
+        WeekTime { weekday, second: u32::try_from(wall.as_secs() % 86_400).unwrap_or(0) }
+    }
+}
+
+/// When updates may disturb.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MaintenanceWindow {
+    /// The times. Any one that is open will do.
+    pub times: Vec<Window>,
+    /// What waits for them.
+    pub before: Vec<Gate>,
+    /// The times are in UTC, not in the time zone of the device.
+    pub utc: bool,
+}
+
+impl MaintenanceWindow {
+    /// Whether a deployment may pass `gate` at `wall` since 1970, which is `week` in the time zone of the window. A
+    /// clock that was never set tells no time at which the window were open.
+    pub(super) fn ask(&self, gate: Gate, wall: Duration, week: WeekTime) -> Answer {
+        if !self.before.contains(&gate) {
+            return Answer::PASS;
+        }
+        if wall.as_secs() < CLOCK_WAS_SET {
+            let reason = "maintenance window, and the clock was not set yet".to_owned();
+            return Answer::Closed { reason, ask_again: AGAIN };
+        }
+        match self.times.iter().map(|times| times.opens_in(week)).min() {
+            Some(opens_in) if !opens_in.is_zero() => Answer::Closed {
+                reason: "outside of the maintenance window".to_owned(),
+                ask_again: opens_in.min(AGAIN),
+            },
+            Some(_) | None => Answer::PASS,
+        }
+    }
 }
 
 impl Window {
@@ -112,6 +160,38 @@ mod tests {
         let window = Window::parse(&["sat"], "00:00", "24:00").unwrap();
         assert_eq!(opens(window, at(5, 23, 59, 59)), 0);
         assert_eq!(opens(window, at(6, 0, 0, 0)), 6 * 86_400);
+    }
+
+    #[test]
+    fn what_waits_for_a_window_waits_until_it_opens_and_while_the_clock_was_never_set() {
+        let times = vec![Window::parse(&["wed"], "02:00", "04:00").unwrap()];
+        let window = MaintenanceWindow { times, before: vec![Gate::Install, Gate::Reboot], utc: true };
+        // Wednesday, 2026-11-18 01:59:00 UTC, and what is said so many seconds later.
+        let ask = |gate, later: u64| {
+            let wall = Duration::from_secs(1_794_967_140 + later);
+            window.ask(gate, wall, WeekTime::utc(wall))
+        };
+        let closed = |reason: &str, seconds| Answer::Closed {
+            reason: reason.to_owned(),
+            ask_again: Duration::from_secs(seconds),
+        };
+        let outside = "outside of the maintenance window";
+        for (gate, later, expected) in [
+            (Gate::Install, 0, closed(outside, 60)),
+            (Gate::Reboot, 59, closed(outside, 1)),
+            (Gate::Install, 60, Answer::PASS),
+            (Gate::Install, 60 + 7199, Answer::PASS),
+            (Gate::Install, 60 + 7200, closed(outside, 600)),
+            (Gate::Download, 0, Answer::PASS),
+            (Gate::Commit, 0, Answer::PASS),
+        ] {
+            assert_eq!(ask(gate, later), expected, "{gate} {later}");
+        }
+        let never_set = closed("maintenance window, and the clock was not set yet", 600);
+        // The first Wednesday of 1970 at three in the night: inside, by a clock that knows nothing.
+        let early = Duration::from_secs(6 * 86_400 + 3 * 3600);
+        assert_eq!(window.times[0].opens_in(WeekTime::utc(early)), Duration::ZERO);
+        assert_eq!(window.ask(Gate::Install, early, WeekTime::utc(early)), never_set);
     }
 
     #[test]

@@ -1,7 +1,7 @@
-//! What an answer to a request for an artifact, or for its rest, means. Pure: headers in, a verdict out.
+//! What an answer to a request for an artifact, or for its rest, means. Pure: headers in, a judgement out.
 
 use super::Response;
-use super::answer::{foreign_coding, is_redirect, shortened};
+use super::exchange::{foreign_coding, is_redirect, shortened};
 
 /// What is known of the thing that is being transferred.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -19,7 +19,7 @@ pub(super) struct Content {
 
 /// What an answer means.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum Judgement {
     /// A body that begins `skip` bytes before the wanted byte and has `length` bytes, where that is known.
     Body { skip: u64, length: Option<u64>, content: Content },
     /// A body as above, of which nothing shows that it is of the same thing, and nothing that it is not.
@@ -41,7 +41,7 @@ pub(super) enum Verdict {
 }
 
 /// Judges the answer to a request for everything.
-pub(super) fn begin(response: &Response) -> Verdict {
+pub(super) fn begin(response: &Response) -> Judgement {
     if let Some(verdict) = without_body(response) {
         return verdict;
     }
@@ -50,12 +50,12 @@ pub(super) fn begin(response: &Response) -> Verdict {
         // Nobody asked for a part, but one that says that it begins at the beginning does. The rest is asked for.
         (206, Some(Range { first: 0, last, total: Some(total) })) => {
             let length = last.checked_add(1);
-            return Verdict::Body { skip: 0, length, content: Content::of(response, Some(total)) };
+            return Judgement::Body { skip: 0, length, content: Content::of(response, Some(total)) };
         }
-        _ => return Verdict::Refused,
+        _ => return Judgement::Refused,
     };
     let content = Content::of(response, length);
-    Verdict::Body { skip: 0, length: content.total, content }
+    Judgement::Body { skip: 0, length: content.total, content }
 }
 
 /// Judges the answer to a request for the bytes from `offset` on (RFC 9110, sections 14 and 15). `new_link`: the address
@@ -65,7 +65,7 @@ pub(super) fn begin(response: &Response) -> Verdict {
 /// shows and not for being one. The same strong entity tag decides alone. Without one the length must be known and
 /// equal, and what else is told must not contradict. Behind a new link another storage may tag the same bytes
 /// differently, so there the length decides. In the end the signature and the digests of the artifact do.
-pub(super) fn go_on(response: &Response, offset: u64, known: &Content, new_link: bool) -> Verdict {
+pub(super) fn go_on(response: &Response, offset: u64, known: &Content, new_link: bool) -> Judgement {
     if let Some(verdict) = without_body(response) {
         return verdict;
     }
@@ -76,29 +76,29 @@ pub(super) fn go_on(response: &Response, offset: u64, known: &Content, new_link:
         200 => (offset, length(response), length(response)),
         206 => {
             let Some(range) = response.header("content-range").and_then(content_range) else {
-                return Verdict::TryAgain("a partial answer without a usable content-range".into());
+                return Judgement::TryAgain("a partial answer without a usable content-range".into());
             };
             let Range { first, last, total } = range;
             if first > offset || last < offset {
-                return Verdict::TryAgain(format!("bytes {first} to {last}, asked was {offset}"));
+                return Judgement::TryAgain(format!("bytes {first} to {last}, asked was {offset}"));
             }
             // Not above: the end was checked to be below the whole, which is a number.
             let count = (last - first).checked_add(1);
             if self::length(response).is_some_and(|length| Some(length) != count) {
-                return Verdict::TryAgain("content-range and content-length disagree".into());
+                return Judgement::TryAgain("content-range and content-length disagree".into());
             }
             (offset - first, count, total)
         }
-        _ => return Verdict::Refused,
+        _ => return Judgement::Refused,
     };
     let new = Content::of(response, total);
     if new.web_page && !known.web_page {
-        return Verdict::TryAgain("a web page (a captive portal?)".into());
+        return Judgement::TryAgain("a web page (a captive portal?)".into());
     }
     match same(known, &new, response, new_link) {
-        Ok(true) => Verdict::Body { skip, length, content: known.updated(new) },
-        Ok(false) => Verdict::Unproven { skip, length, content: known.updated(new) },
-        Err(reason) => Verdict::Changed(reason),
+        Ok(true) => Judgement::Body { skip, length, content: known.updated(new) },
+        Ok(false) => Judgement::Unproven { skip, length, content: known.updated(new) },
+        Err(reason) => Judgement::Changed(reason),
     }
 }
 
@@ -137,34 +137,34 @@ fn opaque(tag: &str) -> &str {
 }
 
 /// `bytes */N` tells the length: with N bytes here, only the end of the transfer was lost (RFC 9110, 15.5.17).
-fn not_satisfiable(response: &Response, offset: u64, known: &Content) -> Verdict {
+fn not_satisfiable(response: &Response, offset: u64, known: &Content) -> Judgement {
     let text = response.header("content-range");
     let total = text.and_then(|text| number(text.trim().strip_prefix("bytes */")?));
     match total {
-        Some(total) if known.total.is_none() && total == offset => Verdict::Complete,
+        Some(total) if known.total.is_none() && total == offset => Judgement::Complete,
         Some(total) if known.total == Some(total) && offset < total => {
-            Verdict::TryAgain(format!("byte {offset} of {total} was refused"))
+            Judgement::TryAgain(format!("byte {offset} of {total} was refused"))
         }
-        Some(total) => Verdict::Changed(format!("its length is {total}")),
-        None => Verdict::Changed("it is shorter".into()),
+        Some(total) => Judgement::Changed(format!("its length is {total}")),
+        None => Judgement::Changed("it is shorter".into()),
     }
 }
 
 /// What can be said without looking at the body's place.
-fn without_body(response: &Response) -> Option<Verdict> {
+fn without_body(response: &Response) -> Option<Judgement> {
     let status = response.status;
     if is_redirect(status) {
-        return Some(Verdict::Elsewhere);
+        return Some(Judgement::Elsewhere);
     }
     if matches!(status, 401 | 403 | 404 | 410) {
-        return Some(Verdict::Expired);
+        return Some(Judgement::Expired);
     }
     if status >= 500 || matches!(status, 408 | 429) {
-        return Some(Verdict::TryAgain(format!("status {status}")));
+        return Some(Judgement::TryAgain(format!("status {status}")));
     }
     let coding = foreign_coding(response).filter(|_| matches!(status, 200 | 206));
     coding.map(|coding| {
-        Verdict::Unusable(format!("content encoding {}, which was not asked for", shortened(coding)))
+        Judgement::Unusable(format!("content encoding {}, which was not asked for", shortened(coding)))
     })
 }
 
@@ -240,17 +240,17 @@ mod tests {
     }
 
     /// Which kind of verdict, for the resume matrix.
-    fn kind(verdict: &Verdict) -> &'static str {
+    fn kind(verdict: &Judgement) -> &'static str {
         match verdict {
-            Verdict::Body { .. } => "body",
-            Verdict::Unproven { .. } => "unproven",
-            Verdict::Complete => "complete",
-            Verdict::Elsewhere => "elsewhere",
-            Verdict::Expired => "expired",
-            Verdict::TryAgain(_) => "again",
-            Verdict::Changed(_) => "changed",
-            Verdict::Refused => "refused",
-            Verdict::Unusable(_) => "unusable",
+            Judgement::Body { .. } => "body",
+            Judgement::Unproven { .. } => "unproven",
+            Judgement::Complete => "complete",
+            Judgement::Elsewhere => "elsewhere",
+            Judgement::Expired => "expired",
+            Judgement::TryAgain(_) => "again",
+            Judgement::Changed(_) => "changed",
+            Judgement::Refused => "refused",
+            Judgement::Unusable(_) => "unusable",
         }
     }
 
@@ -328,7 +328,13 @@ mod tests {
         assert!(count > 40_000);
     }
 
-    fn check_row(verdict: &Verdict, status: u16, headers: &[(&str, &str)], known: &Content, new_link: bool) {
+    fn check_row(
+        verdict: &Judgement,
+        status: u16,
+        headers: &[(&str, &str)],
+        known: &Content,
+        new_link: bool,
+    ) {
         let row = format!("{status} {headers:?} {known:?} {new_link}: {verdict:?}");
         let header = |name: &str| headers.iter().find(|(found, _)| *found == name).map(|(_, value)| *value);
         let other_tag = header("etag").is_some_and(|tag| known.etag.as_deref().is_some_and(|old| old != tag));
@@ -348,7 +354,7 @@ mod tests {
             }
             _ if header("content-encoding") == Some("gzip") => assert_eq!(found, "unusable", "{row}"),
             _ => {
-                if let Verdict::Body { skip, content, .. } = verdict {
+                if let Judgement::Body { skip, content, .. } = verdict {
                     assert!(!other_tag || new_link, "{row}");
                     let range = header("content-range").filter(|_| status == 206);
                     let expected = match range {
@@ -429,7 +435,7 @@ mod tests {
             assert_eq!(kind(&verdict), expected, "{status}");
         }
         let from_the_beginning = response(206, &[("content-range", "bytes 0-9/12")]);
-        let Verdict::Body { skip: 0, length: Some(10), content } = begin(&from_the_beginning) else {
+        let Judgement::Body { skip: 0, length: Some(10), content } = begin(&from_the_beginning) else {
             panic!("a part that says that it is the first")
         };
         assert_eq!(content.total, Some(12));
@@ -437,7 +443,7 @@ mod tests {
             assert_eq!(kind(&begin(&response(206, &[("content-range", range)]))), "refused", "{range}");
         }
         let odd = response(200, &[("content-length", "+1"), ("etag", "\"v\r\n\""), ("content-encoding", "")]);
-        let Verdict::Body { content, .. } = begin(&odd) else { panic!("a body") };
+        let Judgement::Body { content, .. } = begin(&odd) else { panic!("a body") };
         assert_eq!(content, Content::default());
     }
 }

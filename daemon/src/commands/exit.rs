@@ -1,6 +1,7 @@
 //! Exit codes, the same as the Mender client's.
 
 use client_core::deploy::{DeployError, Summary};
+use device::client::ClientError;
 
 /// Everything went as asked.
 pub const SUCCESS: u8 = 0;
@@ -26,6 +27,9 @@ pub fn of_printing(code: u8, all_was_printed: bool) -> u8 {
 }
 
 /// The code for a command that could not be carried out.
-pub fn of_error(error: &DeployError) -> u8 {
-    if matches!(error, DeployError::NothingInProgress) { NOTHING_IN_PROGRESS } else { FAILURE }
+pub fn of_error(error: &ClientError) -> u8 {
+    match error {
+        ClientError::Deploy(DeployError::NothingInProgress) => NOTHING_IN_PROGRESS,
+        ClientError::Deploy(_) | ClientError::Compose(_) => FAILURE,
+    }
 }

@@ -4,19 +4,21 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value};
 
-use super::{Credentials, Headers, ServerError, Settings};
+use client_core::server::{Headers, ServerError};
+
+use crate::{Credentials, CredentialsError, Settings};
 
 /// Where devices ask to be let in.
-pub(super) const PATH: &str = "/api/devices/v1/authentication/auth_requests";
+pub(crate) const PATH: &str = "/api/devices/v1/authentication/auth_requests";
 /// Longest token. It travels in a header of every request.
 const TOKEN_BYTES_MAX: usize = 16 * 1024;
 
 /// Body and headers of a request to be let in. The signature covers exactly these bytes.
-pub(super) fn request(
+pub(crate) fn request(
     credentials: &mut dyn Credentials,
     settings: &Settings,
 ) -> Result<(Vec<u8>, Headers), ServerError> {
-    let unusable = |reason: String| ServerError::Credentials { reason };
+    let unusable = |error: CredentialsError| ServerError::Credentials { reason: error.to_string() };
     let mut fields = Map::new();
     let mut field = |name: &str, value: String| fields.insert(name.to_owned(), Value::String(value));
     field("id_data", credentials.id_data().map_err(unusable)?);
@@ -40,7 +42,7 @@ pub(super) fn request(
 
 /// The token in the body of a good answer. A captive portal answers with anything; a token has three parts of
 /// base64url.
-pub(super) fn token(body: &[u8]) -> Result<String, &'static str> {
+pub(crate) fn token(body: &[u8]) -> Result<String, &'static str> {
     let body = body.trim_ascii();
     if body.len() > TOKEN_BYTES_MAX {
         return Err("a token that is too long");

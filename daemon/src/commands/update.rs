@@ -1,0 +1,86 @@
+//! `install`, `resume`, `commit` and `rollback`.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, Read};
+
+use client_core::deploy::{Options, Summary};
+use device::client::{Client, ClientError};
+use device::compose::Setup;
+
+use super::{could_not, exit, failed, prepare};
+use crate::cli::{Invocation, Source, Update, Verb};
+use crate::printer::Printer;
+
+/// Works on the device, and says how that went.
+pub fn run(invocation: &Invocation, update: &Update) -> u8 {
+    let setup = match prepare(invocation) {
+        Ok(setup) => setup,
+        Err(error) => return failed(&error),
+    };
+    let mut printer = Printer::new(invocation.global.json);
+    let result = match Client::open(&setup, &mut printer) {
+        Ok(mut client) => work(&mut client, &setup, update),
+        Err(error) => return failed(&error),
+    };
+    match result {
+        Ok(summary) => ended(&printer, update, &summary),
+        Err(error) => not_begun(&printer, update, &error),
+    }
+}
+
+fn work(client: &mut Client<'_>, setup: &Setup, update: &Update) -> Result<Summary, ClientError> {
+    let options = Options { stop_before: update.stop_before.clone() };
+    match &update.verb {
+        Verb::Install(source) => client.install(&mut || open_source(source, setup), &options),
+        Verb::Resume => client.resume(&options),
+        Verb::Commit => client.commit(&options),
+        Verb::RollBack => client.roll_back(&options),
+        Verb::TryOtherSlot => client.try_other_slot(&options),
+    }
+}
+
+/// What the JSON object calls the command.
+fn name(verb: &Verb) -> &'static str {
+    match verb {
+        Verb::Install(_) => "install",
+        Verb::Resume => "resume",
+        Verb::Commit => "commit",
+        Verb::RollBack | Verb::TryOtherSlot => "rollback",
+    }
+}
+
+fn ended(printer: &Printer, update: &Update, summary: &Summary) -> u8 {
+    if let Some(error) = &summary.error {
+        could_not(error);
+    }
+    let code = exit::of_summary(summary, update.reboot_exit_code);
+    printer.print_summary(name(&update.verb), code, summary);
+    code
+}
+
+fn not_begun(printer: &Printer, update: &Update, error: &ClientError) -> u8 {
+    let code = exit::of_error(error);
+    if code != exit::NOTHING_IN_PROGRESS {
+        could_not(error);
+    }
+    printer.print_error(name(&update.verb), code, &error.to_string());
+    code
+}
+
+fn open_source(source: &OsStr, setup: &Setup) -> io::Result<Box<dyn Read + Send>> {
+    if source == "-" {
+        return Ok(Box::new(io::stdin()));
+    }
+    let path = match Source::of(source).map_err(io::Error::other)? {
+        Source::Web(url) => return setup.open_url(&url),
+        Source::Local(path) => path,
+    };
+    let file = File::open(&path).and_then(|file| {
+        if file.metadata()?.is_dir() { Err(io::ErrorKind::IsADirectory.into()) } else { Ok(file) }
+    });
+    match file {
+        Ok(file) => Ok(Box::new(file)),
+        Err(error) => Err(io::Error::new(error.kind(), format!("cannot open {}: {error}", path.display()))),
+    }
+}
