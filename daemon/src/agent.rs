@@ -15,13 +15,13 @@ use client_core::install::{Progress, WriteStatistics};
 use client_core::schedule::Schedule;
 use client_core::server::{Attribute, AttributeValue, Transport};
 use client_core::slot::System;
+use linux::clock::LinuxClock;
 use linux::daemon_process::PidFile;
 use linux::inventory;
 use linux::key_values::RunLimits;
 use linux::lock::LockError;
 use linux::signals;
 use linux::state_scripts::LinuxScripts;
-use linux::waiter::LinuxClock;
 use server_mender::{Api, Settings};
 
 #[cfg(feature = "dbus")]

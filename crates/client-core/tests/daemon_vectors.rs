@@ -286,7 +286,7 @@ impl Program {
             datastore: self.folder.path().join("data"),
             timeout: self.timeout.get(),
             prefer_built_in: PreferBuiltIn::None,
-            clock: Arc::new(linux::waiter::LinuxClock::new()),
+            clock: Arc::new(linux::clock::LinuxClock::new()),
         })
     }
 }

@@ -23,6 +23,7 @@ use client_core::slot::{Restart, Slot, SlotError, System};
 use client_core::state_store::{StateError, TwoCopyRecord};
 use linux::block_device::FileDevice;
 use linux::boot_env::{BootEnvPaths, Bootloader};
+use linux::clock::LinuxClock;
 use linux::daemon_process::OtherwiseAsk;
 use linux::explain;
 use linux::handlers::{ModuleSettings, UpdateModules};
@@ -32,7 +33,6 @@ use linux::slot_paths::SlotPaths;
 use linux::slots::LinuxSlots;
 use linux::state_scripts::{LinuxScripts, ScriptTimes};
 use linux::system::LinuxSystem;
-use linux::waiter::LinuxClock;
 
 use crate::identity::DeviceCredentials;
 use crate::keystore::{self, KeyPlace, KeyStoreError};

@@ -66,7 +66,7 @@ mod tests {
     use std::fs;
     use std::os::unix::fs::PermissionsExt;
 
-    use linux::waiter::LinuxClock;
+    use linux::clock::LinuxClock;
 
     use super::*;
 

@@ -12,10 +12,10 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::clock::LinuxClock;
 use crate::lock::{self, LockError};
 use crate::process_group::{Ended, ProcessGroup};
 use crate::regular_file;
-use crate::waiter::LinuxClock;
 
 /// The units under which a daemon may run: ours, and those of the Mender client 5.x and 3.x.
 const UNITS: [&str; 3] = ["rust-ota", "mender-updated", "mender-client"];

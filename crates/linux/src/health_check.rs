@@ -82,7 +82,7 @@ fn failure(mut command: Command, name: &str, timeout: Duration, clock: &dyn Cloc
 
 #[cfg(test)]
 mod tests {
-    use crate::waiter::LinuxClock;
+    use crate::clock::LinuxClock;
 
     use super::*;
 

@@ -24,8 +24,8 @@ pub fn ask(executable: &Path, limits: RunLimits, clock: &dyn Clock) -> Result<Ve
 mod tests {
     use std::time::{Duration, Instant};
 
+    use crate::clock::LinuxClock;
     use crate::key_values::tests::{Programs, shown};
-    use crate::waiter::LinuxClock;
 
     use super::*;
 

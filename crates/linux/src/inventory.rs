@@ -147,8 +147,8 @@ fn drop_beyond(told: &mut KeyValues, limit: usize) {
 
 #[cfg(test)]
 mod tests {
+    use crate::clock::LinuxClock;
     use crate::key_values::tests::{Programs, shown};
-    use crate::waiter::LinuxClock;
 
     use super::*;
 

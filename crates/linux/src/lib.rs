@@ -3,6 +3,7 @@
 pub mod atomic_file;
 pub mod block_device;
 pub mod boot_env;
+pub mod clock;
 pub mod daemon_process;
 pub mod explain;
 pub mod file_system;
@@ -29,5 +30,4 @@ pub mod state_file;
 pub mod state_scripts;
 pub mod system;
 pub mod update_module;
-pub mod waiter;
 pub mod week_time;

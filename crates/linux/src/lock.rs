@@ -12,8 +12,8 @@ use client_core::clock::Clock;
 use fs2::FileExt;
 use log::debug;
 
+use crate::clock::LinuxClock;
 use crate::regular_file;
-use crate::waiter::LinuxClock;
 
 /// How often a lock that is held is tried again.
 const RETRY: Duration = Duration::from_millis(20);

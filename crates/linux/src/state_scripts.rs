@@ -236,7 +236,7 @@ fn io_error(doing: &'static str, path: &Path, source: io::Error) -> ScriptError 
 mod tests {
     use client_core::deploy::scripts::{ScriptAction, ScriptState};
 
-    use crate::waiter::LinuxClock;
+    use crate::clock::LinuxClock;
 
     use super::*;
 

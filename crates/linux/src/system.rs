@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use client_core::slot::{Restart, Slot, SlotError, System};
 
+use crate::clock::LinuxClock;
 use crate::explain;
 use crate::process_group::{Ended, ProcessGroup};
 use crate::regular_file;
 use crate::running_slot;
 use crate::slot_paths::SlotPaths;
-use crate::waiter::LinuxClock;
 
 /// How long the program may take that restarts the device.
 const REBOOT_COMMAND: Duration = Duration::from_secs(120);

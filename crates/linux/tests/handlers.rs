@@ -20,8 +20,8 @@ use client_core::artifact::write::ArtifactSpec;
 use client_core::artifact::{self, Limits, Trust};
 use client_core::install::PreferBuiltIn;
 use client_core::install::{Arriving, Current, InstallError, PayloadHandler, RebootNeed, RecordedHandler};
+use linux::clock::LinuxClock;
 use linux::handlers::{ModuleSettings, UpdateModules};
-use linux::waiter::LinuxClock;
 use testkit::artifacts::{self, DEVICE_TYPE, MemoryFile, named};
 
 /// Nothing legal here takes so long, not even on a machine with much else to do.
