@@ -174,7 +174,7 @@ impl Observer for Printer {
     }
 }
 
-/// The lines of the Mender client 5.x (specification 5.3).
+/// The lines of the Mender client 5.x (docs/spec/client-behaviour.md, "Lines and exit codes of the commands").
 fn lines(notice: Notice) -> &'static [&'static str] {
     match notice {
         Notice::Installing => &["Installing artifact..."],

@@ -1,6 +1,6 @@
 //! Commands on a device, from the outside: what the lines, the exit codes and the boot variables are.
 //!
-//! The lines are those of the Mender client 5.x (specification 5.3).
+//! The lines are those of the Mender client 5.x (docs/spec/client-behaviour.md, "Lines and exit codes of the commands").
 
 // Clippy's leave for tests does not reach the functions that tests share.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]

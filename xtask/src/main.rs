@@ -10,6 +10,7 @@
 
 mod debian;
 mod dist;
+mod house;
 mod qemu;
 mod source;
 mod test;
@@ -40,9 +41,11 @@ const TASKS: &[Task] = &[
         name: "tidy",
         about: "Check the import rules and the house rules",
         help: "\
-Usage: cargo xtask tidy [--write]
+Usage: cargo xtask tidy [--write | --edges]
 
-Checks the import rules and the house rules. --write puts the import table into ARCHITECTURE.md.
+Checks the import rules and the house rules: who may import whom, and that nobody may who does not; words; files, crates and
+pages that documents and comments name. --write puts the import table into ARCHITECTURE.md. --edges only prints which module
+imports which now.
 ",
         run: tidy::run,
     },
@@ -77,6 +80,12 @@ one runs. With --hangs that slot does not come up.
         about: "Build the programs as they ship, into target/dist",
         help: dist::HELP,
         run: dist::run,
+    },
+    Task {
+        name: "house",
+        about: "Count lines of code, the longest functions, public items that nobody uses",
+        help: house::HELP,
+        run: house::run,
     },
     Task {
         name: "size",

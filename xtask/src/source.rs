@@ -85,6 +85,22 @@ fn is_word(c: char) -> bool {
     c.is_alphanumeric() || c == '_'
 }
 
+/// The number of the line on which the module of tests begins, which comes last; past every line when there is none.
+pub fn first_line_of_tests(code: &str) -> usize {
+    let lines: Vec<&str> = code.lines().collect();
+    let begins = |at: &usize| {
+        let below = lines[at + 1..].iter().take(2);
+        lines[*at].starts_with("#[cfg(test)]") && below.into_iter().any(|line| line.starts_with("mod tests"))
+    };
+    (0..lines.len()).find(begins).map_or(usize::MAX, |index| index + 1)
+}
+
+/// `code` up to its module of tests.
+pub fn without_tests(code: &str) -> String {
+    let tests = first_line_of_tests(code);
+    code.lines().take(tests - 1).map(|line| format!("{line}\n")).collect()
+}
+
 /// Where `word` stands in `line` on its own, not as a part of a longer name.
 pub fn has_word(line: &str, word: &str) -> bool {
     line.match_indices(word)

@@ -107,9 +107,13 @@ pub fn fresh_directory(path: &Path) -> Outcome {
 /// Every file of the project, relative to the root, sorted. Build output and hidden directories of tools are left
 /// out, so that a tree without version control can be checked too.
 pub fn files() -> Outcome<Vec<PathBuf>> {
-    let root = root();
+    files_of(&root())
+}
+
+/// The same of the tree at `root`.
+pub fn files_of(root: &Path) -> Outcome<Vec<PathBuf>> {
     let mut found = Vec::new();
-    let mut directories = vec![root.clone()];
+    let mut directories = vec![root.to_path_buf()];
     while let Some(directory) = directories.pop() {
         let entries = fs::read_dir(&directory)
             .map_err(|error| format!("cannot list {}: {error}", directory.display()))?;
@@ -124,7 +128,7 @@ pub fn files() -> Outcome<Vec<PathBuf>> {
                     directories.push(path);
                 }
             } else if kind.is_file() && name != ".git" && path.extension().is_none_or(|end| end != "swp") {
-                found.push(path.strip_prefix(&root).unwrap_or(&path).to_path_buf());
+                found.push(path.strip_prefix(root).unwrap_or(&path).to_path_buf());
             }
         }
     }

@@ -1,7 +1,7 @@
 //! A configuration from the server to a device: the artifact that the server makes is one for the real tool, and our
 //! daemon hands it to a module with the name and the ways of the one for configurations.
 //!
-//! That module is not packaged by Debian. The one here does what it is known to do (specification 3): it stores the
+//! That module is not packaged by Debian. The one here does what it is known to do: it stores the
 //! configuration, has it applied, wants a restart when the program that applies it exits with 20, and goes back.
 
 // Clippy's leave for tests does not reach the functions that tests share.

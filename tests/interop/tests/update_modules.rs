@@ -314,7 +314,7 @@ sed -n "s/^say $1 //p" "$HERE/plan"
     )
 }
 
-/// Calls that only ask, and that the two clients make at different times (specification 2.1).
+/// Calls that only ask, and that the two clients make at different times (docs/update-modules.md, "States").
 const QUESTIONS: [&str; 3] = ["ProvidePayloadFileSizes", "NeedsArtifactReboot", "SupportsRollback"];
 
 fn deeds(folder: &Path) -> String {

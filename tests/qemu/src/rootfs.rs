@@ -227,7 +227,7 @@ fn libraries(client: &Path, tree: &Path) -> Outcome {
     crate::run(Command::new("strip").arg(client))
 }
 
-/// `boot/initrd`: what loads the kernel's modules for the disk, and goes on with the root file system.
+/// `/boot/initrd`: what loads the kernel's modules for the disk, and goes on with the root file system.
 fn initial_ram_disk(kit: &Kit, board: &dyn Board, kernel: &Kernel, root: &Path) -> Outcome {
     let tree = root.with_extension("initrd-tree");
     let _ = fs::remove_dir_all(&tree);

@@ -1,5 +1,6 @@
 //! Who may import whom: the table that ARCHITECTURE.md quotes, and the check that nobody else does.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -113,6 +114,16 @@ const PACKAGES: &[PackageRule] = &[
         workspace: &["rust-ota-client-core", "rust-ota-server-mender"],
         outside: &[],
     },
+    PackageRule {
+        name: "fuzz-entries",
+        workspace: &[
+            "rust-ota-bootloader-grub",
+            "rust-ota-bootloader-uboot",
+            "rust-ota-client-core",
+            "rust-ota-device",
+        ],
+        outside: &["crc32fast", "sha2"],
+    },
     PackageRule { name: "interop", workspace: &[ANY], outside: &["tempfile", "serde_json"] },
     PackageRule {
         name: "board-tests",
@@ -135,21 +146,106 @@ const ANY: &str = "any";
 const TESTS_TOO: &[&str] = &["tempfile"];
 
 /// What a module of `client-core` may import of its siblings.
-const MODULES: &[(&str, &[&str])] = &[
-    ("storage", &[]),
+const MODULES: &[ModuleRule] = &[
+    ("agent", &["clock", "deploy", "schedule", "server"]),
+    ("boot", &["slot", "storage"]),
     ("clock", &[]),
+    ("deploy", &["boot", "install", "provides", "slot", "state_store"]),
+    ("install", &["boot", "slot", "storage"]),
+    ("provides", &[]),
     ("schedule", &["clock"]),
     ("server", &["clock", "deploy"]),
     ("slot", &["storage"]),
     ("state_store", &["storage"]),
-    ("provides", &[]),
-    ("boot", &["slot", "storage"]),
-    ("install", &["boot", "slot", "storage"]),
-    ("deploy", &["boot", "install", "provides", "slot", "state_store", "storage"]),
-    ("agent", &["clock", "deploy", "schedule", "server"]),
+    ("storage", &[]),
 ];
 
-const CORE: &str = "crates/client-core/src";
+const LINUX: &[ModuleRule] = &[
+    ("atomic_file", &[]),
+    ("block_device", &[]),
+    ("boot_env", &["atomic_file", "block_device", "lock", "regular_file"]),
+    ("daemon_process", &["lock", "process_group", "regular_file"]),
+    ("explain", &[]),
+    ("files", &["atomic_file", "mounts", "payload_tree"]),
+    ("handlers", &["files", "payload_tree", "script_payload", "update_module"]),
+    ("health_check", &["explain", "process_group"]),
+    ("key_value_scripts", &["explain", "process_group"]),
+    ("local_socket", &[]),
+    ("lock", &["regular_file"]),
+    ("memory", &[]),
+    ("mounts", &["block_device"]),
+    ("payload_tree", &["atomic_file"]),
+    ("process", &[]),
+    ("process_group", &["explain", "process"]),
+    ("regular_file", &[]),
+    ("script_payload", &["explain", "payload_tree", "process", "process_group"]),
+    ("signals", &["process", "process_group", "waiter"]),
+    ("slots", &["block_device", "lock", "mounts"]),
+    ("state_file", &["atomic_file", "block_device", "regular_file"]),
+    ("state_scripts", &["atomic_file", "explain", "process_group", "regular_file"]),
+    ("system", &["explain", "process_group", "regular_file", "slots"]),
+    (
+        "update_module",
+        &["atomic_file", "explain", "payload_tree", "process", "process_group", "regular_file"],
+    ),
+    ("waiter", &["process"]),
+];
+
+const DAEMON: &[ModuleRule] = &[
+    ("agent", &["dbus", "deployment_log", "local_proxy", "logger", "notify", "status"]),
+    ("cli", &[]),
+    ("commands", &["agent", "cli", "logger", "printer", "status"]),
+    ("dbus", &["local_proxy"]),
+    ("deployment_log", &[]),
+    ("local_proxy", &[]),
+    ("logger", &["deployment_log"]),
+    ("notify", &[]),
+    ("printer", &[]),
+    ("status", &[]),
+];
+
+const SERVER: &[ModuleRule] = &[
+    ("api", &["connect", "domain", "faults", "options", "presence", "recorder", "store", "strangers"]),
+    ("ask", &["cli"]),
+    ("cli", &["ask", "load", "measure", "serve"]),
+    ("client", &[]),
+    ("connect", &["domain"]),
+    ("connection", &["api", "domain", "faults", "presence"]),
+    ("domain", &[]),
+    ("faults", &["api"]),
+    ("load", &["cli"]),
+    ("logger", &["domain"]),
+    ("measure", &["cli"]),
+    ("options", &["faults"]),
+    ("presence", &["api"]),
+    ("recorder", &["api"]),
+    (
+        "running",
+        &["api", "connect", "connection", "domain", "faults", "options", "recorder", "store", "strangers"],
+    ),
+    ("serve", &["cli"]),
+    ("steps", &["api", "domain"]),
+    ("store", &["domain"]),
+    ("strangers", &["domain"]),
+];
+
+/// Crates whose modules have a table, with the folder of their source.
+const TREES: &[Tree] = &[
+    Tree { name: "client-core", folder: "crates/client-core/src", modules: MODULES },
+    Tree { name: "linux", folder: "crates/linux/src", modules: LINUX },
+    Tree { name: "rust-ota", folder: "daemon/src", modules: DAEMON },
+    Tree { name: "rust-ota-server", folder: "server/src", modules: SERVER },
+];
+
+/// What the modules of one crate may import of each other.
+struct Tree {
+    name: &'static str,
+    folder: &'static str,
+    modules: &'static [ModuleRule],
+}
+
+/// A module, and those of its siblings that it may import.
+type ModuleRule = (&'static str, &'static [&'static str]);
 
 /// The table as ARCHITECTURE.md shows it.
 pub fn table() -> String {
@@ -158,9 +254,11 @@ pub fn table() -> String {
         table += &format!("| {} | {} | {} |\n", rule.name, list(rule.workspace), list(rule.outside));
     }
     table += &format!("\nTests may use everything in this table, and {}.\n", TESTS_TOO.join(", "));
-    table += "\n| module of client-core | imports of its siblings |\n| --- | --- |\n";
-    for (module, imports) in MODULES {
-        table += &format!("| {module} | {} |\n", list(imports));
+    for tree in TREES {
+        table += &format!("\n| module of {} | imports of its siblings |\n| --- | --- |\n", tree.name);
+        for (module, imports) in tree.modules {
+            table += &format!("| {module} | {} |\n", list(imports));
+        }
     }
     table
 }
@@ -180,7 +278,9 @@ pub fn package_findings(metadata: &Value) -> Vec<String> {
             findings.push(format!("Cargo.toml: package {name} is not in the import table"));
             continue;
         };
-        for dependency in package["dependencies"].as_array().unwrap_or(&none) {
+        let dependencies = package["dependencies"].as_array().unwrap_or(&none);
+        findings.extend(unused_in_table(rule, dependencies));
+        for dependency in dependencies {
             let (to, in_workspace) = (text(&dependency["name"]), dependency["path"].is_string());
             let allowed = if in_workspace { rule.workspace } else { rule.outside };
             let for_tests = dependency["kind"] == "dev" && tests_may_import(to);
@@ -197,6 +297,57 @@ pub fn package_findings(metadata: &Value) -> Vec<String> {
     findings
 }
 
+/// What the table allows a package and its manifest does not ask for.
+fn unused_in_table(rule: &PackageRule, dependencies: &[Value]) -> Vec<String> {
+    let asked = |name: &str| {
+        dependencies.iter().any(|dependency| dependency["name"] == name && dependency["kind"] != "dev")
+    };
+    let allowed = rule.workspace.iter().chain(rule.outside).filter(|name| **name != ANY);
+    let unused = allowed.filter(|name| !asked(name));
+    unused.map(|to| format!("Cargo.toml: {} may import {to} and does not", rule.name)).collect()
+}
+
+/// Dependencies of packages that no line of their source names. `read` gives the text of a file of the project.
+pub fn unused_dependencies(
+    metadata: &Value,
+    files: &[PathBuf],
+    root: &Path,
+    read: &dyn Fn(&Path) -> String,
+) -> Vec<String> {
+    let mut findings = Vec::new();
+    for package in metadata["packages"].as_array().unwrap_or(&Vec::new()) {
+        let manifest = Path::new(text(&package["manifest_path"]));
+        let folder = manifest.strip_prefix(root).unwrap_or(manifest).with_file_name("");
+        let is_below = |path: &&PathBuf| {
+            let inside = path.strip_prefix(&folder).unwrap_or(Path::new(""));
+            inside.extension().is_some_and(|end| end == "rs") && is_of_package(inside)
+        };
+        let source: String =
+            files.iter().filter(is_below).map(|path| source::code_only(&read(path)) + "\n").collect();
+        let words: BTreeSet<&str> = source::tokens(&source).into_iter().map(|(_, word)| word).collect();
+        for dependency in package["dependencies"].as_array().unwrap_or(&Vec::new()) {
+            let name = dependency["rename"].as_str().unwrap_or_else(|| text(&dependency["name"]));
+            if !words.contains(&*name.replace('-', "_")) {
+                findings.push(format!("{}Cargo.toml: {name} is asked for and not used", shown(&folder)));
+            }
+        }
+    }
+    findings
+}
+
+/// Whether a file inside of a package's folder is its own, and not of a package below it.
+fn is_of_package(inside: &Path) -> bool {
+    let first = inside.iter().next().unwrap_or_default();
+    ["src", "tests", "benches", "examples", "build.rs"].iter().any(|own| first == *own)
+}
+
+fn shown(folder: &Path) -> String {
+    match folder.iter().collect::<PathBuf>().display().to_string() {
+        root if root.is_empty() => root,
+        folder => format!("{folder}/"),
+    }
+}
+
 fn tests_may_import(name: &str) -> bool {
     let in_table = |rule: &PackageRule| {
         rule.name == name || rule.workspace.contains(&name) || rule.outside.contains(&name)
@@ -208,44 +359,116 @@ fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }
 
-/// Modules of client-core that the table does not know, and rows without a module.
-pub fn module_table_findings(files: &[PathBuf]) -> Vec<String> {
-    let mut modules: Vec<String> = files.iter().filter_map(|path| Some(module_of(path)?.0)).collect();
-    modules.dedup();
-    let unknown = modules
-        .iter()
-        .filter(|module| MODULES.iter().all(|(known, _)| known != module))
-        .map(|module| format!("{CORE}: module {module} is not in the import table"));
-    let empty = MODULES
-        .iter()
-        .filter(|(known, _)| modules.iter().all(|module| module != known))
-        .map(|(known, _)| format!("{CORE}: {known} is in the import table and is no module"));
-    unknown.chain(empty).collect()
+/// Modules that no table knows, rows without a module, and imports that a table allows and nobody makes. `read` gives the
+/// text of a file of the project.
+pub fn module_table_findings(files: &[PathBuf], read: &dyn Fn(&Path) -> String) -> Vec<String> {
+    TREES.iter().flat_map(|tree| tree_findings(tree, files, read)).collect()
 }
 
-/// Imports in one file of client-core that the table does not allow.
-pub fn module_findings(path: &Path, text: &str) -> Vec<String> {
-    let Some((module, depth)) = module_of(path) else { return Vec::new() };
-    let allowed = MODULES.iter().find(|(known, _)| *known == module).map_or(&[][..], |(_, imports)| imports);
-    siblings(&source::code_only(text), depth)
-        .into_iter()
-        .filter(|(_, to)| {
-            *to != module && MODULES.iter().any(|(known, _)| known == to) && !allowed.contains(to)
-        })
-        .map(|(line, to)| format!("{}:{line}: {module} must not import {to}", path.display()))
-        .collect()
-}
-
-/// The module of client-core that `path` belongs to, and how deep its file lies: 1 for the module itself. The root
-/// of the crate is no module.
-fn module_of(path: &Path) -> Option<(String, usize)> {
-    let inside = path.strip_prefix(CORE).ok()?.with_extension("");
-    let mut names: Vec<String> = inside.iter().map(|name| name.to_string_lossy().into_owned()).collect();
-    if names.last().is_some_and(|name| name == "mod") {
-        names.pop();
+fn tree_findings(tree: &Tree, files: &[PathBuf], read: &dyn Fn(&Path) -> String) -> Vec<String> {
+    let folder = tree.folder;
+    let edges = tree.edges(files, read);
+    let mut findings: Vec<String> =
+        tree.circle().map(|circle| format!("{folder}: {circle}")).into_iter().collect();
+    for module in edges.keys().filter(|module| tree.allowed(module).is_none()) {
+        findings.push(format!("{folder}: module {module} is not in the import table"));
     }
-    let depth = names.len();
-    names.into_iter().next().filter(|name| name != "lib").map(|name| (name, depth))
+    for (module, allowed) in tree.modules {
+        let Some(made) = edges.get(*module) else {
+            findings.push(format!("{folder}: {module} is in the import table and is no module"));
+            continue;
+        };
+        for to in allowed.iter().filter(|to| !made.contains(**to)) {
+            findings.push(format!("{folder}: {module} may import {to} and does not"));
+        }
+    }
+    findings
+}
+
+/// Imports in one file that the table of its crate does not allow.
+pub fn module_findings(path: &Path, text: &str) -> Vec<String> {
+    TREES.iter().flat_map(|tree| tree.forbidden(path, text)).collect()
+}
+
+/// Who imports whom now, as the tables of this file would say it.
+pub fn edges(files: &[PathBuf], read: &dyn Fn(&Path) -> String) -> String {
+    let mut shown = String::new();
+    for tree in TREES {
+        shown += &format!("// {}\n", tree.name);
+        for (module, imports) in tree.edges(files, read) {
+            let imports: Vec<String> = imports.iter().map(|import| format!("{import:?}")).collect();
+            shown += &format!("    ({module:?}, &[{}]),\n", imports.join(", "));
+        }
+    }
+    shown
+}
+
+impl Tree {
+    /// Modules that may import each other in a circle.
+    fn circle(&self) -> Option<String> {
+        let mut left: Vec<&ModuleRule> = self.modules.iter().collect();
+        loop {
+            let names: Vec<&str> = left.iter().map(|(module, _)| *module).collect();
+            let imported: Vec<&str> = left.iter().flat_map(|(_, imports)| imports.iter().copied()).collect();
+            let before = left.len();
+            // What imports nothing of the rest, or is imported by nothing of it, is in no circle.
+            left.retain(|(module, imports)| {
+                imported.contains(module) && imports.iter().any(|import| names.contains(import))
+            });
+            if left.len() == before {
+                break;
+            }
+        }
+        let names: Vec<&str> = left.iter().map(|(module, _)| *module).collect();
+        (!names.is_empty()).then(|| format!("a circle of imports among {}", names.join(", ")))
+    }
+
+    /// What a module may import; `None` for one that is not in the table.
+    fn allowed(&self, module: &str) -> Option<&'static [&'static str]> {
+        self.modules.iter().find(|(known, _)| *known == module).map(|(_, imports)| *imports)
+    }
+
+    /// Every module, and which others it imports outside of its tests.
+    fn edges(&self, files: &[PathBuf], read: &dyn Fn(&Path) -> String) -> BTreeMap<String, BTreeSet<String>> {
+        let mut edges: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for path in files {
+            let Some((module, depth)) = self.module_of(path) else { continue };
+            let code = source::without_tests(&source::code_only(&read(path)));
+            let found = siblings(&code, depth).into_iter().map(|(_, to)| to.to_owned());
+            edges.entry(module).or_default().extend(found);
+        }
+        let modules: BTreeSet<String> = edges.keys().cloned().collect();
+        for (module, imports) in &mut edges {
+            imports.retain(|to| to != module && modules.contains(to));
+        }
+        edges
+    }
+
+    /// Imports in one file that are not allowed.
+    fn forbidden(&self, path: &Path, text: &str) -> Vec<String> {
+        let Some((module, depth)) = self.module_of(path) else { return Vec::new() };
+        let allowed = self.allowed(&module).unwrap_or_default();
+        siblings(&source::without_tests(&source::code_only(text)), depth)
+            .into_iter()
+            .filter(|(_, to)| *to != module && self.allowed(to).is_some() && !allowed.contains(to))
+            .map(|(line, to)| format!("{}:{line}: {module} must not import {to}", path.display()))
+            .collect()
+    }
+
+    /// The module that `path` belongs to, and how deep its file lies: 1 for the module itself. The root of the crate is no
+    /// module.
+    fn module_of(&self, path: &Path) -> Option<(String, usize)> {
+        if path.extension().is_none_or(|end| end != "rs") {
+            return None;
+        }
+        let inside = path.strip_prefix(self.folder).ok()?.with_extension("");
+        let mut names: Vec<String> = inside.iter().map(|name| name.to_string_lossy().into_owned()).collect();
+        if names.last().is_some_and(|name| name == "mod") {
+            names.pop();
+        }
+        let depth = names.len();
+        names.into_iter().next().filter(|name| name != "lib" && name != "main").map(|name| (name, depth))
+    }
 }
 
 /// What `code` names in the root of its crate, through `crate::` or enough `super::`, with the line. `depth` is that
@@ -334,12 +557,8 @@ mod tests {
     fn check_package(from: &str, dependency: Value, complaint: Option<&str>) {
         let metadata = json!({ "packages": [{ "name": from, "dependencies": [dependency] }] });
         let findings = package_findings(&metadata);
-        let said = findings.iter().find(|finding| !finding.ends_with("not in the workspace"));
+        let said = findings.iter().find(|finding| finding.contains("must not import"));
         assert_eq!(said.map(String::as_str), complaint);
-    }
-
-    fn check_module(path: &str, text: &str, complaints: &[&str]) {
-        assert_eq!(module_findings(Path::new(path), text), complaints);
     }
 
     #[test]
@@ -388,36 +607,91 @@ mod tests {
     }
 
     #[test]
+    fn what_the_table_allows_and_nobody_asks_for_is_reported() {
+        let metadata = json!({ "packages": [{ "name": "rust-ota-http", "dependencies": [] }] });
+        let said = "Cargo.toml: rust-ota-http may import ureq and does not";
+        assert!(package_findings(&metadata).iter().any(|finding| finding == said));
+    }
+
+    #[test]
+    fn a_dependency_that_no_line_names_is_reported() {
+        let dependencies =
+            json!([{ "name": "serde-json" }, { "name": "rust-ota-x", "rename": "x" }, { "name": "log" }]);
+        let metadata =
+            json!({ "packages": [{ "manifest_path": "/a/b/Cargo.toml", "dependencies": dependencies }] });
+        let files = ["b/src/lib.rs", "b/below/src/lib.rs"].map(PathBuf::from);
+        let read = |path: &Path| match path.starts_with("b/below") {
+            true => "log::info!();".to_owned(),
+            false => "use serde_json; use x::y; // log".to_owned(),
+        };
+        let found = unused_dependencies(&metadata, &files, Path::new("/a"), &read);
+        assert_eq!(found, ["b/Cargo.toml: log is asked for and not used"]);
+    }
+
+    const TREE: Tree = Tree {
+        name: "x",
+        folder: "x/src",
+        modules: &[
+            ("artifact", &[]),
+            ("slot", &[]),
+            ("boot", &["slot"]),
+            ("install", &["artifact", "boot"]),
+            ("deploy", &["install"]),
+        ],
+    };
+
+    fn check_module(path: &str, text: &str, complaints: &[&str]) {
+        assert_eq!(TREE.forbidden(Path::new(path), text), complaints);
+    }
+
+    #[test]
     fn a_forbidden_module_is_reported_however_it_is_named() {
-        let boot = format!("{CORE}/boot.rs");
-        let complaint = [&*format!("{boot}:2: boot must not import deploy")];
-        check_module(&boot, "\nuse crate::deploy::run;", &complaint);
-        check_module(&boot, "\nuse crate::{slot::Slot, deploy::{self, run}};", &complaint);
-        check_module(&boot, "\nuse super::deploy;", &complaint);
-        check_module(&boot, "\nfn f() { crate::deploy::run() }", &complaint);
-        check_module(&boot, "\nmod tests { use super::super::deploy; }", &complaint);
-        let tar = format!("{CORE}/artifact/tar.rs");
-        let complaint = [&*format!("{tar}:1: artifact must not import slot")];
-        check_module(&tar, "use super::super::slot::Slot;", &complaint);
-        check_module(&format!("{CORE}/artifact/mod.rs"), "use super::artifact::tar;", &[]);
+        let boot = "x/src/boot.rs";
+        let complaint = ["x/src/boot.rs:2: boot must not import deploy"];
+        check_module(boot, "\nuse crate::deploy::run;", &complaint);
+        check_module(boot, "\nuse crate::{slot::Slot, deploy::{self, run}};", &complaint);
+        check_module(boot, "\nuse super::deploy;", &complaint);
+        check_module(boot, "\nfn f() { crate::deploy::run() }", &complaint);
+        check_module(boot, "\nmod tests { use super::super::deploy; }", &complaint);
+        let complaint = ["x/src/artifact/tar.rs:1: artifact must not import slot"];
+        check_module("x/src/artifact/tar.rs", "use super::super::slot::Slot;", &complaint);
+        check_module("x/src/artifact/mod.rs", "use super::artifact::tar;", &[]);
     }
 
     #[test]
     fn allowed_modules_own_parts_and_comments_are_not() {
-        let install = format!("{CORE}/install/mod.rs");
-        check_module(&install, "use crate::{artifact, boot::BootEnv, install::error};", &[]);
+        let install = "x/src/install/mod.rs";
+        check_module(install, "use crate::{artifact, boot::BootEnv, install::error};", &[]);
         check_module(
-            &install,
+            install,
             "// use crate::deploy;\nmod tests { use super::*; }\nuse self::x::deploy;",
             &[],
         );
-        check_module(&format!("{CORE}/lib.rs"), "pub use crate::deploy::run;", &[]);
+        check_module("x/src/lib.rs", "pub use crate::deploy::run;", &[]);
         check_module("daemon/src/slot.rs", "use crate::deploy;", &[]);
     }
 
     #[test]
-    fn a_module_outside_the_table_is_reported() {
-        let files = [PathBuf::from(format!("{CORE}/gossip.rs"))];
-        assert!(module_table_findings(&files)[0].contains("module gossip is not in the import table"));
+    fn a_circle_is_reported() {
+        let modules: &[ModuleRule] = &[("a", &["b"]), ("b", &["c"]), ("c", &["b"]), ("d", &[])];
+        let tree = Tree { modules, ..TREE };
+        assert_eq!(tree.circle().as_deref(), Some("a circle of imports among b, c"));
+        assert_eq!(TREE.circle(), None);
+    }
+
+    #[test]
+    fn a_module_outside_the_table_and_an_import_that_nobody_makes_are_reported() {
+        let files = ["artifact", "slot", "boot", "install", "gossip"]
+            .map(|name| PathBuf::from(format!("x/src/{name}.rs")));
+        let read = |path: &Path| match path.ends_with("boot.rs") {
+            true => "use crate::slot;".to_owned(),
+            false => "use crate::artifact;\n#[cfg(test)]\nmod tests { use crate::boot; }".to_owned(),
+        };
+        let said = [
+            "x/src: module gossip is not in the import table",
+            "x/src: install may import boot and does not",
+            "x/src: deploy is in the import table and is no module",
+        ];
+        assert_eq!(tree_findings(&TREE, &files, &read), said);
     }
 }

@@ -2,10 +2,12 @@
 //!
 //! It reads `cargo metadata` and text. It does not compile; what the compiler and clippy can check, they check.
 
+mod claims;
 mod imports;
 mod links;
 mod listed;
 mod rules;
+mod words;
 
 use std::path::{Path, PathBuf};
 
@@ -21,7 +23,12 @@ const SECTION: &str = "imports";
 pub fn run(arguments: &[String]) -> Outcome {
     let mut options = Options::new(arguments);
     let write = options.flag("--write");
+    let edges = options.flag("--edges");
     options.finish()?;
+    if edges {
+        print!("{}", imports::edges(&workspace::files()?, &text_of));
+        return Ok(());
+    }
     if write {
         write_table()?;
     }
@@ -47,9 +54,10 @@ fn findings(files: &[PathBuf]) -> Outcome<Vec<String>> {
     let root = workspace::root();
     let metadata = workspace::metadata()?;
     let mut findings = imports::package_findings(&metadata);
-    let read = |path: &Path| std::fs::read_to_string(root.join(path)).unwrap_or_default();
-    findings.extend(listed::findings(&metadata, files, &root, &read));
-    findings.extend(imports::module_table_findings(files));
+    findings.extend(imports::unused_dependencies(&metadata, files, &root, &text_of));
+    findings.extend(listed::findings(&metadata, files, &root, &text_of));
+    findings.extend(imports::module_table_findings(files, &text_of));
+    let claims = claims::Claims::of(&metadata, files, &text_of);
     let page = workspace::read(&root.join(ARCHITECTURE))?;
     if markdown::section(&page, SECTION)? != imports::table().trim_end() {
         findings.push(format!(
@@ -61,8 +69,10 @@ fn findings(files: &[PathBuf]) -> Outcome<Vec<String>> {
         let Ok(bytes) = std::fs::read(root.join(path)) else { continue };
         let Ok(text) = String::from_utf8(bytes) else { continue };
         findings.extend(rules::text_findings(path, &text));
+        findings.extend(claims.findings(path, &text));
         if has_extension(path, "rs") {
             findings.extend(rules::source_findings(path, &text));
+            findings.extend(words::findings(path, &text));
             findings.extend(imports::module_findings(path, &text));
         }
         if has_extension(path, "md") {
@@ -70,6 +80,11 @@ fn findings(files: &[PathBuf]) -> Outcome<Vec<String>> {
         }
     }
     Ok(findings)
+}
+
+/// The text of a file of the project; empty when it has none.
+fn text_of(path: &Path) -> String {
+    std::fs::read_to_string(workspace::root().join(path)).unwrap_or_default()
 }
 
 fn has_extension(path: &Path, extension: &str) -> bool {

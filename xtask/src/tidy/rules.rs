@@ -122,7 +122,7 @@ fn first_line_of_tests(name: &str, code: &str) -> usize {
     {
         return 1;
     }
-    code.lines().position(|line| line.starts_with("#[cfg(test)]")).map_or(usize::MAX, |index| index + 1)
+    source::first_line_of_tests(code)
 }
 
 #[cfg(test)]
