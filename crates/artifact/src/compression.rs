@@ -158,10 +158,10 @@ impl<R: BufRead> BufRead for Watched<R> {
 }
 
 fn of_source(error: io::Error) -> io::Error {
-    match error.kind() {
-        io::ErrorKind::Interrupted => error,
-        _ => ArtifactError::from_io(error).into_io(),
+    if error.kind() == io::ErrorKind::Interrupted {
+        return error;
     }
+    ArtifactError::from_io(error).into_io()
 }
 
 /// What every decoder reads from: some bytes that were looked at ahead of it, then the rest.
