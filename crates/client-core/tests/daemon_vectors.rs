@@ -282,7 +282,7 @@ impl Program {
             datastore: self.folder.path().join("data"),
             timeout: self.timeout.get(),
             prefer_built_in: PreferBuiltIn::None,
-            clock: None,
+            clock: Arc::new(linux::clock::LinuxClock::new()),
         })
     }
 }

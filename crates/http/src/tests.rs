@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use client_core::server::{Method, Purpose, Reached, Request, Response, Transport, TransportError};
-use linux::waiter::LinuxClock;
+use linux::clock::LinuxClock;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{HandshakeKind, ServerConfig, ServerConnection, StreamOwned};
