@@ -1,7 +1,7 @@
 //! What a newcomer runs first works.
 
 #[path = "../examples/install_to_files.rs"]
-#[allow(dead_code)]
+#[allow(dead_code, unreachable_pub)]
 mod install_to_files;
 
 #[test]
