@@ -351,7 +351,7 @@ fn cut_in_the_middle(verdict: Option<Verdict>) -> Position {
             Position::In(Stage::Rollback)
         }
         Some(Verdict::Committed) => Position::In(Stage::AfterCommit),
-        Some(Verdict::Foreign) => Position::Contradiction,
+        Some(Verdict::Contradictory) => Position::Contradiction,
     }
 }
 
@@ -361,7 +361,7 @@ fn before_commit(verdict: Option<Verdict>) -> Position {
         Some(Verdict::Untouched) => Position::AwaitReboot,
         Some(Verdict::FellBack | Verdict::Reverting) => Position::In(Stage::Rollback),
         Some(Verdict::Committed) => Position::In(Stage::AfterCommit),
-        Some(Verdict::Foreign) => Position::Contradiction,
+        Some(Verdict::Contradictory) => Position::Contradiction,
     }
 }
 
@@ -373,7 +373,7 @@ fn after_restart(verdict: Verdict) -> Position {
         Verdict::Trial | Verdict::FellBack => Position::In(Stage::VerifyReboot),
         Verdict::Reverting => Position::In(Stage::Rollback),
         Verdict::Committed => Position::In(Stage::AfterCommit),
-        Verdict::Foreign => Position::Contradiction,
+        Verdict::Contradictory => Position::Contradiction,
     }
 }
 
@@ -396,7 +396,9 @@ pub(super) fn is_left_behind(stage: Stage, entered: bool, verdict: Option<Verdic
         (Stage::Download, _) => false,
         (Stage::Commit, false) => match verdict {
             None | Some(Verdict::Untouched | Verdict::Trial) => false,
-            Some(Verdict::Committed | Verdict::FellBack | Verdict::Reverting | Verdict::Foreign) => true,
+            Some(Verdict::Committed | Verdict::FellBack | Verdict::Reverting | Verdict::Contradictory) => {
+                true
+            }
         },
         (_, entered) => entered,
     }
@@ -416,7 +418,7 @@ pub(super) fn after_loop(verdict: Option<Verdict>, conduct: Conduct) -> AfterLoo
     let (goes_back, new_software_runs) = match verdict {
         Some(Verdict::Untouched) => (true, false),
         Some(Verdict::Trial | Verdict::Reverting) => (true, true),
-        None | Some(Verdict::Committed | Verdict::FellBack | Verdict::Foreign) => (false, false),
+        None | Some(Verdict::Committed | Verdict::FellBack | Verdict::Contradictory) => (false, false),
     };
     AfterLoop { goes_back, restarts: new_software_runs && conduct == Conduct::Managed }
 }
@@ -432,7 +434,7 @@ mod tests {
         Some(Verdict::Committed),
         Some(Verdict::FellBack),
         Some(Verdict::Reverting),
-        Some(Verdict::Foreign),
+        Some(Verdict::Contradictory),
     ];
     const OUTCOMES: [Outcome; 8] = [
         Outcome::Done,

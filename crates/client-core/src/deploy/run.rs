@@ -185,7 +185,7 @@ impl<'r> Run<'r> {
 
     /// In which way the boot environment contradicts the record.
     pub(super) fn contradiction(&mut self) -> Result<DeployError, DeployError> {
-        let verdict = self.handler()?.verdict()?.unwrap_or(Verdict::Foreign);
+        let verdict = self.handler()?.verdict()?.unwrap_or(Verdict::Contradictory);
         Ok(DeployError::Contradiction { verdict })
     }
 
@@ -472,7 +472,9 @@ impl<'r> Run<'r> {
     fn is_back(&mut self) -> bool {
         match self.handler().and_then(|handler| handler.verdict()) {
             Ok(None | Some(Verdict::FellBack | Verdict::Reverting)) => true,
-            Ok(Some(Verdict::Untouched | Verdict::Trial | Verdict::Committed | Verdict::Foreign)) => false,
+            Ok(Some(Verdict::Untouched | Verdict::Trial | Verdict::Committed | Verdict::Contradictory)) => {
+                false
+            }
             Err(error) => {
                 log::error!("{}: cannot tell what boots next: {error}", self.label());
                 false
