@@ -15,3 +15,4 @@ mod modules;
 mod schedule;
 mod slot_writer;
 mod state_record;
+mod without_handler;

@@ -87,7 +87,8 @@ pub fn install(
         return install_empty(device, &mut record, &header, &mut payload)
             .or_else(|error| Ok(refused(device.observer, error)));
     };
-    let mut deployment = Deployment::new(header.artifact_name.to_string(), info.payload_type.to_string());
+    let mut deployment =
+        Deployment::new(header.artifact_name.to_string(), Some(info.payload_type.to_string()));
     deployment.adopt_header(&header);
     let mut run = Run::new(device, record, deployment, options);
     if let Err(error) = run.open_handler() {
@@ -140,7 +141,7 @@ pub fn deploy(
 ) -> Result<Summary, DeployError> {
     let mut record = load(device)?;
     admit(&mut record)?;
-    let mut deployment = Deployment::new(order.artifact_name.clone(), String::new());
+    let mut deployment = Deployment::new(order.artifact_name.clone(), None);
     deployment.id = Some(order.id.to_string());
     log::info!("{}: artifact {}", deployment.label(), order.artifact_name);
     let options = Options::default();
@@ -412,7 +413,7 @@ fn reopen<'r>(
         run.conduct = Conduct::Managed;
     }
     // Killed before the header was read, or without a payload: there is none.
-    if !deployment.payload_type.is_empty() {
+    if deployment.payload_type.is_some() {
         match run.reopen_handler() {
             Ok(()) => run.begun = true,
             Err(error) => run.without_handler(error)?,

@@ -54,7 +54,7 @@ impl Run<'_> {
     fn download_artifact(&mut self, incoming: Option<Incoming<'_>>) -> Result<Outcome, DeployError> {
         let stage = Stage::Download;
         let outcome = match incoming {
-            None => return Err(InstallError::NothingWritten.into()),
+            None => return Err(DeployError::NothingArrives),
             Some(Incoming::Opened { header, payload }) => {
                 self.check_that_the_record_fits()?; // a commit that cannot be recorded must not be begun
                 self.scripts.stage(&header.scripts)?;
@@ -90,7 +90,7 @@ impl Run<'_> {
         self.record.installed.satisfies(&device_type, header)?;
         self.deployment.adopt_header(header);
         self.check_that_the_record_fits()?;
-        if self.deployment.payload_type.is_empty() {
+        if self.deployment.payload_type.is_none() {
             drain_empty(payload)?;
             return Ok(Outcome::NoPayload);
         }
@@ -256,7 +256,8 @@ impl Run<'_> {
         let stage = Stage::Failure;
         self.go_on_without_record(stage);
         self.run_and_remember(stage.enter_scripts());
-        let done = self.handler().and_then(|handler| handler.fail());
+        // Without a handler its step cannot run: why has been said when it could not be opened, and is no second failure.
+        let done = self.handler.as_deref_mut().map_or(Ok(()), |handler| handler.fail());
         self.run_and_remember(stage.leave_scripts());
         done?;
         Ok(Outcome::Done)

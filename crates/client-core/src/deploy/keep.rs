@@ -87,7 +87,8 @@ impl Run<'_> {
             return Err(DeployError::RecordTooSmall { need_bytes, have_bytes });
         }
         log::warn!(
-            "forgetting what the slots hold, to make room in the record: there will be no way back to it"
+            "{}: forgetting what the slots hold, to make room in the record: there will be no way back to it",
+            self.label()
         );
         self.record.slots.clear();
         self.check_that_the_record_fits()
@@ -103,7 +104,8 @@ impl Run<'_> {
         let room = self.state.capacity_bytes().saturating_sub(RECORD_SPARE_BYTES);
         if next.to_json().map_or(true, |document| document.len() > room) {
             log::warn!(
-                "what slot {slot} holds does not fit into the record: there will be no way back to it"
+                "{}: what slot {slot} holds does not fit into the record: there will be no way back to it",
+                self.label()
             );
             self.record.slots.remove(&slot);
         }

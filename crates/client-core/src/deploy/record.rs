@@ -135,9 +135,10 @@ pub struct Deployment {
     /// Its group.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub artifact_group: Option<String>,
-    /// Its payload type; empty before the header was read, and for an artifact without a payload.
-    #[serde(default)]
-    pub payload_type: String,
+    /// Its payload type; `None` before the header was read, and for an artifact without a payload. On the medium an empty
+    /// string, as every client writes it.
+    #[serde(default, with = "empty_is_none")]
+    pub payload_type: Option<String>,
     /// What it provides.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub provides: Option<BTreeMap<String, String>>,
@@ -229,6 +230,21 @@ fn is_zero(value: &u32) -> bool {
     *value == 0
 }
 
+/// A string of the document that is empty where there is nothing to say.
+mod empty_is_none {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    // The signature is serde's.
+    #[allow(clippy::ref_option)]
+    pub(super) fn serialize<S: Serializer>(text: &Option<String>, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(text.as_deref().unwrap_or_default())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
+        Ok(Some(String::deserialize(from)?).filter(|text| !text.is_empty()))
+    }
+}
+
 impl From<StateError> for RecordError {
     fn from(error: StateError) -> RecordError {
         RecordError::Store(error)
@@ -245,7 +261,7 @@ impl Deployment {
     }
 
     /// A deployment that is about to download.
-    pub fn new(artifact_name: String, payload_type: String) -> Deployment {
+    pub fn new(artifact_name: String, payload_type: Option<String>) -> Deployment {
         Deployment {
             id: None,
             artifact_name,
@@ -274,8 +290,7 @@ impl Deployment {
     pub(super) fn adopt_header(&mut self, header: &Header) {
         self.artifact_name = header.artifact_name.to_string();
         self.artifact_group = header.artifact_group.clone();
-        self.payload_type =
-            header.payload.as_ref().map(|info| info.payload_type.to_string()).unwrap_or_default();
+        self.payload_type = header.payload.as_ref().map(|info| info.payload_type.to_string());
         self.provides = header.provides.clone();
         self.clears_provides = header.clears_provides.clone();
     }
@@ -283,7 +298,7 @@ impl Deployment {
     /// The deployment that a lost record may have told of: a trial of an image about which nothing is known. It waits to
     /// be rolled back, by the daemon or by a person.
     pub(super) fn of_a_lost_record() -> Deployment {
-        let mut deployment = Deployment::new(UNKNOWN_ARTIFACT.to_owned(), ROOTFS_IMAGE.to_owned());
+        let mut deployment = Deployment::new(UNKNOWN_ARTIFACT.to_owned(), Some(ROOTFS_IMAGE.to_owned()));
         (deployment.stage, deployment.entered) = (Stage::Rollback, false);
         (deployment.failed, deployment.taken_over) = (true, true);
         deployment
@@ -291,7 +306,7 @@ impl Deployment {
 
     /// What an earlier client put into a slot: the deployment that puts it back into use, with nothing to download.
     pub(super) fn of_slot_content(content: &SlotContent) -> Deployment {
-        let mut deployment = Deployment::new(content.artifact_name.clone(), ROOTFS_IMAGE.to_owned());
+        let mut deployment = Deployment::new(content.artifact_name.clone(), Some(ROOTFS_IMAGE.to_owned()));
         deployment.artifact_group = content.artifact_group.clone();
         deployment.provides = content.provides.clone();
         deployment.clears_provides = content.clears_provides.clone();
@@ -316,7 +331,7 @@ impl Deployment {
         let text = |key: &str| value.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
         let payload_type = Some(text("payload_type")).filter(|text| !text.is_empty());
         let payload_type = payload_type.unwrap_or_else(|| ROOTFS_IMAGE.to_owned());
-        let mut deployment = Deployment::new(text("artifact_name"), payload_type);
+        let mut deployment = Deployment::new(text("artifact_name"), Some(payload_type));
         deployment.id = value.get("id").and_then(Value::as_str).map(str::to_owned);
         let flag = |key: &str| value.get(key).and_then(Value::as_bool).unwrap_or_default();
         deployment.taken_over = flag("taken_over");
@@ -450,6 +465,20 @@ mod tests {
         let record = Record::from_json(VERSION_1.as_bytes()).unwrap();
         assert_eq!(record.deployment.as_ref().unwrap().stage, Stage::Commit);
         assert_eq!(value(&record), serde_json::from_str::<Value>(VERSION_1).unwrap());
+    }
+
+    #[test]
+    fn a_payload_type_that_is_not_known_yet_is_an_empty_string_on_the_medium() {
+        let known = r#""payload_type":"rootfs-image""#;
+        for text in [VERSION_1.to_owned(), VERSION_1.replace(known, r#""payload_type":"""#)] {
+            let record = Record::from_json(text.as_bytes()).unwrap();
+            let deployment = record.deployment.as_ref().unwrap();
+            assert_eq!(deployment.payload_type.is_some(), text.contains(known));
+            assert_eq!(value(&record), serde_json::from_str::<Value>(&text).unwrap());
+        }
+        let absent = VERSION_1.replace(&format!("{known},"), "");
+        let deployment = Record::from_json(absent.as_bytes()).unwrap().deployment.unwrap();
+        assert_eq!(deployment.payload_type, None);
     }
 
     #[test]

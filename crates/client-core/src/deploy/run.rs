@@ -109,7 +109,8 @@ impl<'r> Run<'r> {
     /// Finds the handler of the payload's type.
     pub(super) fn open_handler(&mut self) -> Result<(), InstallError> {
         let registry = self.registry.take().ok_or(InstallError::NoHandler)?;
-        let (recorded, handler) = registry.begin(&self.deployment.payload_type)?;
+        let payload_type = self.deployment.payload_type.as_deref().ok_or(InstallError::NoHandler)?;
+        let (recorded, handler) = registry.begin(payload_type)?;
         (self.deployment.handler, self.handler) = (recorded, Some(handler));
         Ok(())
     }
@@ -127,6 +128,7 @@ impl<'r> Run<'r> {
     pub(super) fn reopen_handler(&mut self) -> Result<(), InstallError> {
         let registry = self.registry.take().ok_or(InstallError::NoHandler)?;
         let Deployment { payload_type, handler, .. } = &self.deployment;
+        let payload_type = payload_type.as_deref().ok_or(InstallError::NoHandler)?;
         self.handler = Some(registry.reopen(payload_type, handler)?);
         Ok(())
     }
@@ -137,6 +139,10 @@ impl<'r> Run<'r> {
         let loops = self.deployment.transitions > TRANSITIONS_MAX;
         if loops || self.deployment.stage.facts().without_handler {
             log::error!("{}: going on without a handler: {error}", self.label());
+            // Its own step of the failure cannot run: that is what went wrong with what is left to do.
+            if !loops && self.deployment.stage == Stage::Failure {
+                self.fail(error.into());
+            }
             return Ok(());
         }
         Err(self.persist_attempt(error.into()))
