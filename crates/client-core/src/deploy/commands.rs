@@ -143,7 +143,6 @@ pub fn deploy(
     admit(&mut record)?;
     let mut deployment = Deployment::new(order.artifact_name.clone(), None);
     deployment.id = Some(order.id.to_string());
-    log::info!("{}: artifact {}", deployment.label(), order.artifact_name);
     let options = Options::default();
     let mut run = Run::new(device, record, deployment, &options);
     run.drive(plan::begin(Order::Install), Some(Incoming::Ordered { open, policy }));

@@ -3,6 +3,7 @@
 use super::ending::Halt;
 use super::error::DeployError;
 use super::facts::{Conduct, Stage};
+use super::plan::{Entry, Position};
 use super::record::{CUT_DOWNLOADS_MAX, Deployment, Record, SlotContent};
 use super::run::Run;
 use super::scripts::{OnScriptFailure, ScriptPoint};
@@ -32,15 +33,15 @@ impl StateKeeper for Keeper<'_> {
 }
 
 impl Run<'_> {
-    /// Saves that `stage` has begun and runs its scripts.
-    pub(super) fn enter(&mut self, stage: Stage) -> Result<(), DeployError> {
-        self.save_position(stage, true)?;
-        self.run_scripts_of(stage.enter_scripts(), stage)
+    /// Saves that a stage has begun and runs its scripts.
+    pub(super) fn enter(&mut self, entry: Entry) -> Result<(), DeployError> {
+        self.save_position(entry.begun())?;
+        self.run_scripts_of(entry.stage().enter_scripts(), entry.stage())
     }
 
-    /// Runs the scripts behind `stage`.
-    pub(super) fn leave(&mut self, stage: Stage) -> Result<(), DeployError> {
-        self.run_scripts_of(stage.leave_scripts(), stage)
+    /// Runs the scripts behind a stage.
+    pub(super) fn leave(&mut self, entry: Entry) -> Result<(), DeployError> {
+        self.run_scripts_of(entry.stage().leave_scripts(), entry.stage())
     }
 
     fn run_scripts_of(&mut self, point: Option<ScriptPoint>, stage: Stage) -> Result<(), DeployError> {
@@ -142,40 +143,38 @@ impl Run<'_> {
         cut.map_or(0, |cut| cut.times)
     }
 
-    /// Saves that the deployment waits before `stage`, unless that is what the record says already.
-    pub(super) fn save_waiting(&mut self, stage: Stage) -> Result<(), DeployError> {
-        let waits = |deployment: &Deployment| (deployment.stage, deployment.entered) == (stage, false);
-        if self.record.deployment.as_ref().is_some_and(waits) {
+    /// Saves that the deployment waits before a stage, unless that is what the record says already.
+    pub(super) fn save_waiting(&mut self, entry: Entry) -> Result<(), DeployError> {
+        if self.record.deployment.as_ref().is_some_and(|recorded| recorded.stands_at(entry.waiting())) {
             return Ok(());
         }
-        self.save_position(stage, false)
+        self.save_position(entry.waiting())
     }
 
     /// Saves the position in a stage that must be gone through whether it can be saved or not.
-    pub(super) fn go_on_without_record(&mut self, stage: Stage) {
-        if let Err(error) = self.save_position(stage, true) {
-            log::error!("{}: going on without having saved {stage}: {error}", self.label());
+    pub(super) fn go_on_without_record(&mut self, entry: Entry) {
+        if let Err(error) = self.save_position(entry.begun()) {
+            log::error!("{}: going on without having saved {}: {error}", self.label(), entry.stage());
         }
     }
 
-    /// Saves that the deployment is in `stage`, or waits before it.
-    pub(super) fn save_position(&mut self, stage: Stage, entered: bool) -> Result<(), DeployError> {
+    /// Saves where the deployment stands.
+    pub(super) fn save_position(&mut self, position: Position) -> Result<(), DeployError> {
+        let (_, entered) = position.as_recorded();
         if entered {
             self.deployment.transitions = self.deployment.transitions.saturating_add(1);
         }
-        self.deployment.stage = stage;
-        self.deployment.entered = entered;
+        self.deployment.stand_at(position);
         self.record.deployment = Some(self.deployment.clone());
         Ok(self.record.save(self.state)?)
     }
 
     /// Leaves the deployment where a process is told to stop.
-    pub(super) fn leave_waiting_before(&mut self, stage: Stage) {
-        let is_there = (self.deployment.stage, self.deployment.entered) == (stage, false);
-        if is_there && self.history.is_empty() {
+    pub(super) fn leave_waiting_before(&mut self, entry: Entry) {
+        if self.deployment.stands_at(entry.waiting()) && self.history.is_empty() {
             return;
         }
-        if let Err(error) = self.save_position(stage, false) {
+        if let Err(error) = self.save_position(entry.waiting()) {
             self.fail(error);
             self.halt(Halt::NotSaved);
         }

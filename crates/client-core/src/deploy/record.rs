@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::facts::Stage;
+use super::plan::{self, Order, Position};
 use crate::artifact::Header;
 use crate::install::{ROOTFS_IMAGE, RecordedHandler, WrittenImage};
 use crate::provides::{Provides, UNKNOWN_ARTIFACT};
@@ -262,6 +263,7 @@ impl Deployment {
 
     /// A deployment that is about to download.
     pub fn new(artifact_name: String, payload_type: Option<String>) -> Deployment {
+        let (stage, entered) = plan::begin(Order::Install).begun().as_recorded();
         Deployment {
             id: None,
             artifact_name,
@@ -270,8 +272,8 @@ impl Deployment {
             provides: None,
             clears_provides: None,
             handler: RecordedHandler::default(),
-            stage: Stage::Download,
-            entered: true,
+            stage,
+            entered,
             failed: false,
             offered_again: false,
             inconsistent: false,
@@ -284,6 +286,16 @@ impl Deployment {
             transitions: 0,
             unknown: Map::new(),
         }
+    }
+
+    /// Where it stands from here on.
+    pub(super) fn stand_at(&mut self, position: Position) {
+        (self.stage, self.entered) = position.as_recorded();
+    }
+
+    /// Whether it stands there.
+    pub(super) fn stands_at(&self, position: Position) -> bool {
+        (self.stage, self.entered) == position.as_recorded()
     }
 
     /// Takes over what the artifact says about itself.
@@ -299,7 +311,7 @@ impl Deployment {
     /// be rolled back, by the daemon or by a person.
     pub(super) fn of_a_lost_record() -> Deployment {
         let mut deployment = Deployment::new(UNKNOWN_ARTIFACT.to_owned(), Some(ROOTFS_IMAGE.to_owned()));
-        (deployment.stage, deployment.entered) = (Stage::Rollback, false);
+        deployment.stand_at(plan::begin(Order::RollBack).waiting());
         (deployment.failed, deployment.taken_over) = (true, true);
         deployment
     }
@@ -310,7 +322,7 @@ impl Deployment {
         deployment.artifact_group = content.artifact_group.clone();
         deployment.provides = content.provides.clone();
         deployment.clears_provides = content.clears_provides.clone();
-        (deployment.stage, deployment.entered) = (Stage::Install, false);
+        deployment.stand_at(plan::begin(Order::TryOtherSlot).waiting());
         deployment
     }
 
@@ -338,21 +350,7 @@ impl Deployment {
         deployment.handler = RecordedHandler::salvaged(value);
         // The way back is counted and not begun anew: this is read again by each process until it is over.
         let stage = value.get("stage").and_then(|stage| serde_json::from_value(stage.clone()).ok());
-        deployment.stage = match stage {
-            Some(
-                back @ (Stage::RollbackReboot | Stage::VerifyRollback | Stage::Failure | Stage::Cleanup),
-            ) => back,
-            Some(
-                Stage::Download
-                | Stage::Install
-                | Stage::Reboot
-                | Stage::VerifyReboot
-                | Stage::Commit
-                | Stage::AfterCommit
-                | Stage::Rollback,
-            )
-            | None => Stage::Rollback,
-        };
+        deployment.stand_at(plan::salvage(stage));
         let number = |key: &str| {
             value.get(key).and_then(Value::as_u64).and_then(|number| u32::try_from(number).ok()).unwrap_or(0)
         };
@@ -408,10 +406,12 @@ impl Record {
             Some(value) => match serde_json::from_value(value.clone()) {
                 Ok(deployment) => Some(deployment),
                 Err(error) => {
+                    let salvaged = Deployment::salvaged(&value);
                     log::error!(
-                        "the deployment in the state record cannot be understood ({error}): rolling back"
+                        "{}: its record cannot be understood ({error}): rolling back",
+                        salvaged.label()
                     );
-                    Some(Deployment::salvaged(&value))
+                    Some(salvaged)
                 }
             },
         };

@@ -8,10 +8,10 @@ use super::commands::{Open, Options, Policy};
 use super::device::Device;
 use super::ending::{self, Command, Ending, Halt, Happened, History};
 use super::error::DeployError;
-use super::facts::{Blame, Conduct, Importance, Stage};
-use super::gates::{Answer, Gatekeeper, Question};
+use super::facts::{Conduct, Importance, Stage};
+use super::gates::{Answer, Gate, Gatekeeper, Question};
 use super::notice::{Notice, Observer};
-use super::plan::{self, Entry, Found, Next, Outcome};
+use super::plan::{self, Doubt, Entry, Found, Known, Next, Outcome, Trouble};
 use super::record::{Deployment, Record, TRANSITIONS_MAX, Unreported};
 use super::report::{Report, Reported, Reporter};
 use super::scripts::ScriptRunner;
@@ -242,16 +242,16 @@ impl<'r> Run<'r> {
         let mut next = Next::Enter(entry);
         while let Next::Enter(entry) = next {
             let stage = entry.stage();
-            if !self.may_enter(stage) {
+            if !self.may_enter(entry) {
                 return;
             }
-            let passed = self.pass_gate(stage);
+            let passed = self.pass_gate(entry);
             if self.halt.is_some() {
                 return;
             }
             self.observer.stage(stage);
-            let outcome = match passed.and_then(|()| self.announce(stage)) {
-                Ok(()) => self.perform(stage, incoming.take()),
+            let outcome = match passed.and_then(|()| self.announce(entry)) {
+                Ok(()) => self.perform(entry, incoming.take()),
                 Err(outcome) => outcome,
             };
             self.history.push(stage, outcome);
@@ -260,8 +260,8 @@ impl<'r> Run<'r> {
             }
             next = plan::next(stage, outcome, self.conduct);
             self.tell_transition(stage, outcome, next);
-            if next == Next::WaitForCommit {
-                next = self.wait_for_commit(stage);
+            if let Next::WaitForCommit(commit) = next {
+                next = self.wait_for_commit(stage, commit);
             }
         }
     }
@@ -269,15 +269,16 @@ impl<'r> Run<'r> {
     fn tell_transition(&self, stage: Stage, outcome: Outcome, next: Next) {
         let following = match next {
             Next::Enter(entry) => entry.stage().to_string(),
-            Next::WaitForCommit => "waiting for the commit".to_owned(),
+            Next::WaitForCommit(_) => "waiting for the commit".to_owned(),
             Next::StayThere => "again by the next process".to_owned(),
             Next::End => "end".to_owned(),
         };
         log::info!("{}: {stage} -> {following} ({})", self.label(), outcome.name());
     }
 
-    /// Whether nobody asked to stop before `stage`. Where somebody did, that is the place where it goes on.
-    fn may_enter(&mut self, stage: Stage) -> bool {
+    /// Whether nobody asked to stop before the stage. Where somebody did, that is the place where it goes on.
+    fn may_enter(&mut self, entry: Entry) -> bool {
+        let stage = entry.stage();
         if self.options.stops_before(stage) {
             self.halt(Halt::StoppedBefore);
         } else if self.observer.stop_requested() {
@@ -289,35 +290,36 @@ impl<'r> Run<'r> {
         } else {
             return true;
         }
-        self.leave_waiting_before(stage);
+        self.leave_waiting_before(entry);
         false
     }
 
     /// The installation is complete. A later process must know that.
-    fn wait_for_commit(&mut self, stage: Stage) -> Next {
-        match self.save_position(Stage::Commit, false) {
+    fn wait_for_commit(&mut self, installed: Stage, commit: Entry) -> Next {
+        match self.save_position(commit.waiting()) {
             Ok(()) => {
                 self.halt(Halt::Waiting);
-                Next::WaitForCommit
+                Next::WaitForCommit(commit)
             }
             Err(error) => {
                 self.fail(error);
-                plan::next(stage, Outcome::Failed, self.conduct)
+                plan::next(installed, Outcome::Failed, self.conduct)
             }
         }
     }
 
     /// Tells the server what comes, where a server ordered it. An error is how the stage ended before it began.
-    fn announce(&mut self, stage: Stage) -> Result<(), Outcome> {
+    fn announce(&mut self, entry: Entry) -> Result<(), Outcome> {
+        let stage = entry.stage();
         let (Some(id), Some((report, importance))) = (self.deployment.id.clone(), stage.facts().report)
         else {
             return Ok(());
         };
         if stage == Stage::Commit {
             // The answer may take long: a process that is ended meanwhile must find the installation complete.
-            if let Err(error) = self.save_waiting(stage) {
+            if let Err(error) = self.save_waiting(entry) {
                 self.fail(error);
-                return Err(self.judge_failure(stage));
+                return Err(self.judge(stage, Trouble::Failed));
             }
         }
         let remark = self.remark.take();
@@ -325,7 +327,7 @@ impl<'r> Run<'r> {
             (Reported::Accepted, _) | (Reported::NoAnswer, Importance::BestEffort) => Ok(()),
             (Reported::Aborted, _) => {
                 self.fail(DeployError::Aborted);
-                Err(self.called_off_before(stage))
+                Err(self.judge(stage, Trouble::CalledOff))
             }
             (Reported::NoAnswer, Importance::Mandatory) if self.observer.stop_requested() => {
                 self.halt(Halt::Interrupted);
@@ -333,75 +335,77 @@ impl<'r> Run<'r> {
             }
             (Reported::NoAnswer, Importance::Mandatory) => {
                 self.fail(DeployError::Unreachable);
-                Err(self.judge_failure(stage))
+                Err(self.judge(stage, Trouble::Failed))
             }
         }
     }
 
-    /// How a deployment ends that was called off before `stage` began.
-    fn called_off_before(&mut self, stage: Stage) -> Outcome {
-        // Nothing that boots has changed yet.
-        if [Stage::Download, Stage::Install].contains(&stage) {
-            return Outcome::Aborted;
-        }
-        let judged = self.judge_failure(stage);
-        if judged == Outcome::Failed { Outcome::Aborted } else { judged }
-    }
-
-    /// Asks whoever may hold the deployment up before `stage`. An error is how the stage ended before it began; with
+    /// Asks whoever may hold the deployment up before the stage. An error is how the stage ended before it began; with
     /// `held` set the deployment waits, and goes on where it is when it is taken up again.
-    fn pass_gate(&mut self, stage: Stage) -> Result<(), Outcome> {
+    fn pass_gate(&mut self, entry: Entry) -> Result<(), Outcome> {
+        let stage = entry.stage();
         let Some(gate) = stage.facts().gate.filter(|gate| self.gates.watches(*gate)) else { return Ok(()) };
         // Nothing of a download is worth remembering. The other answers may take long.
         if stage != Stage::Download {
-            if let Err(error) = self.save_waiting(stage) {
+            if let Err(error) = self.save_waiting(entry) {
                 self.fail(error);
-                return Err(self.judge_failure(stage));
+                return Err(self.judge(stage, Trouble::Failed));
             }
         }
         let (id, artifact_name) = (self.deployment.id.clone(), self.deployment.artifact_name.clone());
-        let question = Question { gate, deployment: id.as_deref(), artifact_name: &artifact_name };
-        let answer = self.gates.ask(&question);
+        let answer =
+            self.gates.ask(&Question { gate, deployment: id.as_deref(), artifact_name: &artifact_name });
         if self.observer.stop_requested() {
             self.halt(Halt::Interrupted);
             return Ok(());
         }
         match (answer, id) {
             (Answer::Open { note }, _) => {
-                log::info!(
-                    "{}: {gate} may go on{}",
-                    self.label(),
-                    note.iter().fold(String::new(), |_, n| format!(": {n}"))
-                );
-                self.remark = note;
+                self.let_through(gate, note);
                 Ok(())
             }
             (Answer::Closed { reason, ask_again }, Some(id)) => {
-                log::info!("{}: waiting before {gate}: {reason}", self.label());
-                let remark = format!("waiting before {gate}: {reason}");
-                let told =
-                    self.reporter.report(&id, Report::Waiting(gate), Some(&remark), Importance::BestEffort);
-                if told == Reported::Aborted {
-                    self.fail(DeployError::Aborted);
-                    return Err(self.called_off_before(stage));
-                }
-                self.held = Some(Held { gate, reason, ask_again });
-                self.halt(Halt::Held);
-                Ok(())
+                self.hold(stage, &id, Held { gate, reason, ask_again })
             }
             (Answer::Closed { reason, .. } | Answer::Refused { reason }, _) => {
-                let error = DeployError::Refused { gate, reason };
-                log::error!("{}: {error}", self.label());
-                self.deployment.remark = Some(error.to_string().chars().take(REMARK_CHARS).collect());
-                self.fail(error);
-                Err(self.called_off_before(stage))
+                Err(self.refuse(stage, DeployError::Refused { gate, reason }))
             }
         }
     }
 
+    /// A gate is open; what it said goes along with the next report.
+    fn let_through(&mut self, gate: Gate, note: Option<String>) {
+        let said = note.as_ref().map(|note| format!(": {note}")).unwrap_or_default();
+        log::info!("{}: {gate} may go on{said}", self.label());
+        self.remark = note;
+    }
+
+    /// A gate is closed: the server hears of it, and may call the deployment off.
+    fn hold(&mut self, stage: Stage, id: &str, held: Held) -> Result<(), Outcome> {
+        let remark = format!("waiting before {}: {}", held.gate, held.reason);
+        log::info!("{}: {remark}", self.label());
+        let report = Report::Waiting(held.gate);
+        if self.reporter.report(id, report, Some(&remark), Importance::BestEffort) == Reported::Aborted {
+            self.fail(DeployError::Aborted);
+            return Err(self.judge(stage, Trouble::CalledOff));
+        }
+        self.held = Some(held);
+        self.halt(Halt::Held);
+        Ok(())
+    }
+
+    /// A gate said no.
+    fn refuse(&mut self, stage: Stage, error: DeployError) -> Outcome {
+        log::error!("{}: {error}", self.label());
+        self.deployment.remark = Some(error.to_string().chars().take(REMARK_CHARS).collect());
+        self.fail(error);
+        self.judge(stage, Trouble::CalledOff)
+    }
+
     /// One stage: scripts, deed, scripts.
-    fn perform(&mut self, stage: Stage, incoming: Option<Incoming<'_>>) -> Outcome {
-        match self.act(stage, incoming) {
+    fn perform(&mut self, entry: Entry, incoming: Option<Incoming<'_>>) -> Outcome {
+        let stage = entry.stage();
+        match self.act(entry, incoming) {
             Ok(Outcome::Done) if stage == Stage::Install => self.judge_installation(),
             Ok(outcome) => outcome,
             // What was asked to stop has not failed. The record says where to go on.
@@ -415,7 +419,7 @@ impl<'r> Run<'r> {
             }
             Err(error) => {
                 self.note_failure(stage, error);
-                self.judge_failure(stage)
+                self.judge(stage, Trouble::Failed)
             }
         }
     }
@@ -432,36 +436,30 @@ impl<'r> Run<'r> {
         }
     }
 
-    /// What a failed stage means for the deployment.
-    fn judge_failure(&mut self, stage: Stage) -> Outcome {
-        match stage.facts().blame {
-            Blame::None => Outcome::Failed,
-            Blame::New if self.supports_rollback() => Outcome::Failed,
-            Blame::New => {
-                self.deployment.inconsistent = true;
-                Outcome::FailedForGood
-            }
-            Blame::Both => {
-                self.deployment.inconsistent = true;
-                if stage == Stage::Rollback && !self.is_back() { Outcome::StillOpen } else { Outcome::Failed }
-            }
-        }
+    /// What trouble in a stage means for the deployment: asks what the plan wants to know, and no more.
+    fn judge(&mut self, stage: Stage, trouble: Trouble) -> Outcome {
+        let known = match plan::doubt(stage, trouble) {
+            None => Known::Nothing,
+            Some(Doubt::CanRollBack) => Known::CanRollBack(self.supports_rollback()),
+            Some(Doubt::WhatBoots) => self.what_boots(),
+        };
+        let judged = plan::judge(stage, trouble, known);
+        self.deployment.inconsistent |= judged.inconsistent;
+        judged.outcome
     }
 
     /// What the handler says about its installation: a restart, and for a person on the command line a way back.
     fn judge_installation(&mut self) -> Outcome {
         if let Err(error) = self.learn_reboot_need() {
             self.fail(error);
-            return self.judge_failure(Stage::Install);
+            return self.judge(Stage::Install, Trouble::Failed);
         }
-        if self.conduct == Conduct::Managed {
-            return if self.deployment.needs_reboot { Outcome::DoneNeedsReboot } else { Outcome::Done };
+        let can_roll_back = self.conduct == Conduct::Managed || self.supports_rollback();
+        let outcome = plan::installed(self.conduct, self.deployment.needs_reboot, can_roll_back);
+        if outcome == Outcome::DoneForGood {
+            self.observer.notice(Notice::NoRollbackCommitting);
         }
-        if self.supports_rollback() {
-            return Outcome::Done;
-        }
-        self.observer.notice(Notice::NoRollbackCommitting);
-        Outcome::DoneForGood
+        outcome
     }
 
     pub(super) fn supports_rollback(&mut self) -> bool {
@@ -474,16 +472,12 @@ impl<'r> Run<'r> {
         })
     }
 
-    /// Whether a roll-back that failed has left nothing open: only its scripts failed, or no bootloader is concerned.
-    fn is_back(&mut self) -> bool {
+    fn what_boots(&mut self) -> Known {
         match self.handler().and_then(|handler| handler.verdict()) {
-            Ok(None | Some(Verdict::FellBack | Verdict::Reverting)) => true,
-            Ok(Some(Verdict::Untouched | Verdict::Trial | Verdict::Committed | Verdict::Contradictory)) => {
-                false
-            }
+            Ok(verdict) => Known::WhatBoots(verdict),
             Err(error) => {
                 log::error!("{}: cannot tell what boots next: {error}", self.label());
-                false
+                Known::Nothing
             }
         }
     }
