@@ -729,6 +729,7 @@ mod tests {
     mod document {
         use super::*;
         use crate::deploy::facts::Importance;
+        use crate::deploy::record::CUT_DOWNLOADS_MAX;
         use crate::deploy::scripts::ScriptPoint;
 
         const HEAD: &str = "# State machine\n\nPrinted from `client-core::deploy::plan`, whose functions make every transition, by `ROTA_GOLDEN=1 cargo test -p rust-ota-client-core`; a test compares them. Where the command line and the daemon differ, the daemon's cell is in parentheses.\n";
@@ -857,7 +858,7 @@ mod tests {
                 })
             };
             format!(
-                "\n## Where a deployment goes on after an interruption\n\nColumns: what the boot environment says. `no bootloader` is for payloads that it does not concern. \"Rollback or Failure\": the second where the payload cannot be rolled back. A download that was cut short begins again, because the server offers it again, up to ten times; after that it has failed.\n\n{}",
+                "\n## Where a deployment goes on after an interruption\n\nColumns: what the boot environment says. `no bootloader` is for payloads that it does not concern. \"Rollback or Failure\": the second where the payload cannot be rolled back. A download of the daemon that was cut short begins again, because the server offers it again, up to {CUT_DOWNLOADS_MAX} times; after that it has failed. One of the command line is forgotten.\n\n{}",
                 table(&verdicts(), positions(cell))
             )
         }
@@ -871,7 +872,10 @@ mod tests {
                 CommitOrder::NotRestarted => "refused: not restarted".to_owned(),
                 CommitOrder::Contradiction => "stop".to_owned(),
             };
-            format!("\n## What `commit` does\n\n{}", table(&verdicts(), positions(cell)))
+            format!(
+                "\n## What `commit` does\n\nWhat is wound up goes on as after an interruption. A trial of which nothing is known, because the record was lost, is refused.\n\n{}",
+                table(&verdicts(), positions(cell))
+            )
         }
 
         fn winding_up() -> String {
@@ -920,15 +924,16 @@ mod tests {
                     point(stage.leave_scripts()),
                     both(|conduct| point(stage.error_scripts(conduct))),
                     both(|conduct| yes(facts.scripts_can_fail_it.holds(conduct))),
+                    yes(facts.without_handler),
                     yes(facts.may_commit),
                     back.to_owned(),
                 ];
                 (stage.to_string(), cells)
             };
             format!(
-                "\n## Facts per stage\n\n{}",
+                "\n## Facts per stage\n\nA deployment whose handler cannot be opened goes on where the table says so, and leaves out what only the handler can do; a failure it ends with the reason. Elsewhere the process ends, and the next one tries again: those of the daemon are counted as in a loop.\n\n{}",
                 table(
-                    "| stage | reported before | gate before | scripts before | scripts after | scripts on error | a failing script fails it | `commit` allowed | `rollback` allowed |",
+                    "| stage | reported before | gate before | scripts before | scripts after | scripts on error | a failing script fails it | goes on without a handler | `commit` allowed | `rollback` allowed |",
                     Stage::ALL.map(row)
                 )
             )
