@@ -37,7 +37,7 @@ impl Run<'_> {
             }
             Stage::Commit => {
                 self.enter(entry)?; // a cut from here on is decided by the boot environment
-                self.scripts.check_root_scripts()?; // software that could not be updated again must not stay
+                self.world.scripts.check_root_scripts()?; // software that could not be updated again must not stay
                 self.handler()?.commit()?; // the single commit point
                 Ok(Outcome::Done)
             }
@@ -60,7 +60,7 @@ impl Run<'_> {
             None => return Err(DeployError::NothingArrives),
             Some(Incoming::Opened { header, payload }) => {
                 self.check_that_the_record_fits()?; // a commit that cannot be recorded must not be begun
-                self.scripts.stage(&header.scripts)?;
+                self.world.scripts.stage(&header.scripts)?;
                 self.forget_other_slot();
                 self.enter(entry)?; // who finds a half-written slot must know why
                 self.download_payload(header, payload)?;
@@ -81,7 +81,7 @@ impl Run<'_> {
             return Ok(outcome);
         }
         // Only now has every byte of the artifact been verified.
-        self.scripts.publish()?;
+        self.world.scripts.publish()?;
         Ok(outcome)
     }
 
@@ -94,7 +94,7 @@ impl Run<'_> {
     ) -> Result<Outcome, DeployError> {
         let fits = header.depends.device_type.join(", ");
         log::info!("{}: artifact {} for {fits}", self.label(), header.artifact_name);
-        let device_type = self.system.device_type()?;
+        let device_type = self.world.system.device_type()?;
         self.record.installed.satisfies(&device_type, header)?;
         self.deployment.adopt_header(header);
         self.check_that_the_record_fits()?;
@@ -103,7 +103,7 @@ impl Run<'_> {
             return Ok(Outcome::NoPayload);
         }
         self.open_handler()?;
-        self.scripts.stage(&header.scripts)?;
+        self.world.scripts.stage(&header.scripts)?;
         self.forget_other_slot();
         self.save_position(entry.begun())?; // now with what has to clean up after it
         self.download_payload(header, payload)?;
@@ -111,24 +111,30 @@ impl Run<'_> {
     }
 
     fn download_payload(&mut self, header: &Header, payload: &mut PayloadReader) -> Result<(), InstallError> {
-        self.begun = true;
-        let device_type = self.system.device_type()?;
-        let handler = self.handler.as_deref_mut().ok_or(InstallError::NoHandler)?;
+        self.payload.begun = true;
+        let device_type = self.world.system.device_type()?;
+        let handler = self.payload.handler.as_deref_mut().ok_or(InstallError::NoHandler)?;
         let installed = self.record.installed.clone();
-        let mut keeper =
-            Keeper { record: &mut self.record, deployment: &mut self.deployment, store: &mut *self.state };
+        let mut keeper = Keeper {
+            record: &mut self.record,
+            deployment: &mut self.deployment,
+            store: &mut *self.world.state,
+        };
         let current = Current {
             artifact_name: installed.name(),
             artifact_group: installed.artifact_group.as_deref(),
             device_type: &device_type,
         };
-        handler.download(&mut Arriving { header, current, payload, state: &mut keeper }, &mut self.observer)
+        handler.download(
+            &mut Arriving { header, current, payload, state: &mut keeper },
+            &mut self.world.observer,
+        )
     }
 
     /// The server orders it again, and nothing of it is on the device: it simply has not happened.
     pub(super) fn forget_download(&mut self) {
         self.record.deployment = None;
-        if let Err(error) = self.record.save(self.state) {
+        if let Err(error) = self.record.save(self.world.state) {
             log::error!("{}: cannot save that the download was interrupted: {error}", self.label());
         }
     }
@@ -152,7 +158,7 @@ impl Run<'_> {
             self.handler()?.reboot()?;
         } else {
             let restart = self.handler()?.restart()?;
-            self.system.reboot(&restart)?;
+            self.world.system.reboot(&restart)?;
             self.halt(Halt::Rebooting);
         }
         Ok(Outcome::Done)
@@ -164,7 +170,7 @@ impl Run<'_> {
         if !self.deployment.stands_at(entry.begun()) {
             let installed = self.provides_after_commit();
             self.record.install(installed);
-            let image = self.handler.as_deref().and_then(|handler| handler.image());
+            let image = self.payload.handler.as_deref().and_then(|handler| handler.image());
             let content = image.map(|image| self.deployment.slot_content(image));
             // They are in what is installed now; twice they might not fit.
             self.deployment.provides = None;
@@ -176,7 +182,7 @@ impl Run<'_> {
             return Err(error);
         }
         self.leave(entry).inspect_err(|_| {
-            if self.observer.stop_requested() {
+            if self.world.observer.stop_requested() {
                 return;
             }
             // The software is the new one, but not all of what belongs to it was done.
@@ -228,7 +234,8 @@ impl Run<'_> {
         let begun = if self.deployment.reboots_itself {
             self.handler().and_then(|handler| handler.reboot_back())
         } else {
-            self.system
+            self.world
+                .system
                 .reboot(&Restart::Plain)
                 .map(|()| self.halt(Halt::Rebooting))
                 .map_err(InstallError::from)
@@ -257,7 +264,7 @@ impl Run<'_> {
         self.go_on_without_record(entry);
         self.run_and_remember(entry.stage().enter_scripts());
         // Without a handler its step cannot run: why has been said when it could not be opened, and is no second failure.
-        let done = self.handler.as_deref_mut().map_or(Ok(()), |handler| handler.fail());
+        let done = self.payload.handler.as_deref_mut().map_or(Ok(()), |handler| handler.fail());
         self.run_and_remember(entry.stage().leave_scripts());
         done?;
         Ok(Outcome::Done)
@@ -266,15 +273,15 @@ impl Run<'_> {
     /// The last stage: one save removes the deployment, says what is installed, and what the server is to be told.
     fn end(&mut self, entry: Entry) -> Result<(), DeployError> {
         self.go_on_without_record(entry);
-        let cleaned = match self.handler.as_deref_mut().filter(|_| self.begun) {
+        let cleaned = match self.payload.handler.as_deref_mut().filter(|_| self.payload.begun) {
             Some(handler) => handler.clean_up().map_err(DeployError::from),
             None => Ok(()),
         };
         // Ended because we are: the next process cleans up, and has the last word.
-        if cleaned.is_err() && self.observer.stop_requested() {
+        if cleaned.is_err() && self.world.observer.stop_requested() {
             return cleaned;
         }
-        let discarded = self.scripts.discard().map_err(DeployError::from);
+        let discarded = self.world.scripts.discard().map_err(DeployError::from);
         if self.deployment.inconsistent {
             let Record { installed, .. } = &self.record;
             let group = self.deployment.artifact_group.as_deref();
@@ -284,12 +291,12 @@ impl Run<'_> {
         self.record.version = VERSION;
         let ended = self.end_for_the_server();
         self.record.unreported = ended.clone().or(self.record.unreported.take());
-        let saved = self.record.save(self.state);
+        let saved = self.record.save(self.world.state);
         // A success that is not written down may turn out otherwise: the next process decides.
         if saved.is_err() && !self.deployment.failed {
             self.halt(Halt::NotSaved);
         } else {
-            self.ended = ended;
+            self.to_tell.ended = ended;
         }
         saved?;
         cleaned.and(discarded)

@@ -47,15 +47,16 @@ impl Run<'_> {
     fn run_scripts_of(&mut self, point: Option<ScriptPoint>, stage: Stage) -> Result<(), DeployError> {
         let can_fail = stage.facts().scripts_can_fail_it.holds(self.conduct);
         let on_failure = if can_fail { OnScriptFailure::Stop } else { OnScriptFailure::RunTheRest };
-        point.map_or(Ok(()), |point| Ok(self.scripts.run(point, on_failure)?))
+        point.map_or(Ok(()), |point| Ok(self.world.scripts.run(point, on_failure)?))
     }
 
     /// Runs scripts of a stage that goes on whatever they say. Whether they all succeeded.
     pub(super) fn run_and_remember(&mut self, point: Option<ScriptPoint>) -> bool {
-        let Some(Err(error)) = point.map(|point| self.scripts.run(point, OnScriptFailure::RunTheRest)) else {
+        let Some(Err(error)) = point.map(|point| self.world.scripts.run(point, OnScriptFailure::RunTheRest))
+        else {
             return true;
         };
-        if self.observer.stop_requested() {
+        if self.world.observer.stop_requested() {
             // Ended because we are: the stage is gone through again.
             self.halt(Halt::Interrupted);
         } else {
@@ -68,7 +69,7 @@ impl Run<'_> {
     /// scripts").
     pub(super) fn run_error_scripts(&mut self, stage: Stage) {
         let Some(point) = stage.error_scripts(self.conduct) else { return };
-        self.scripts.run(point, OnScriptFailure::RunTheRest).unwrap_or_else(|error| {
+        self.world.scripts.run(point, OnScriptFailure::RunTheRest).unwrap_or_else(|error| {
             log::warn!("{}: ignored: {error}", self.deployment.label());
         });
     }
@@ -80,7 +81,7 @@ impl Run<'_> {
         let mut end = self.record.clone();
         end.installed = self.provides_after_commit();
         let need_bytes = now.to_json()?.len().max(end.to_json()?.len()) + RECORD_SPARE_BYTES;
-        let have_bytes = self.state.capacity_bytes();
+        let have_bytes = self.world.state.capacity_bytes();
         if need_bytes <= have_bytes {
             return Ok(());
         }
@@ -102,7 +103,7 @@ impl Run<'_> {
         self.record.slots.insert(slot, content);
         let mut next = self.record.clone();
         next.deployment = Some(self.deployment.clone());
-        let room = self.state.capacity_bytes().saturating_sub(RECORD_SPARE_BYTES);
+        let room = self.world.state.capacity_bytes().saturating_sub(RECORD_SPARE_BYTES);
         if next.to_json().map_or(true, |document| document.len() > room) {
             log::warn!(
                 "{}: what slot {slot} holds does not fit into the record: there will be no way back to it",
@@ -114,8 +115,8 @@ impl Run<'_> {
 
     /// What the other slot holds is about to be overwritten.
     pub(super) fn forget_other_slot(&mut self) {
-        let overwritten = self.handler.as_deref().is_some_and(|handler| handler.overwrites_slot());
-        if let (true, Ok(running)) = (overwritten, self.system.running_slot()) {
+        let overwritten = self.payload.handler.as_deref().is_some_and(|handler| handler.overwrites_slot());
+        if let (true, Ok(running)) = (overwritten, self.world.system.running_slot()) {
             self.record.slots.remove(&!running);
         }
     }
@@ -166,7 +167,7 @@ impl Run<'_> {
         }
         self.deployment.stand_at(position);
         self.record.deployment = Some(self.deployment.clone());
-        Ok(self.record.save(self.state)?)
+        Ok(self.record.save(self.world.state)?)
     }
 
     /// Leaves the deployment where a process is told to stop.

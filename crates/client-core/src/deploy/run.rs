@@ -34,35 +34,51 @@ pub(super) enum Incoming<'i> {
     Ordered { open: &'i mut Open<'i>, policy: &'i Policy },
 }
 
-/// One deployment while a process works on it.
-pub(super) struct Run<'r> {
-    /// Where the handler comes from, until it is there.
-    registry: Option<Registry<'r>>,
-    pub(super) handler: Option<Box<dyn PayloadHandler + 'r>>,
-    /// The handler was called, now or by an earlier process: it may have left something behind.
-    pub(super) begun: bool,
+/// What a run needs of the world, but for what its payload's handler takes.
+pub(super) struct World<'r> {
     pub(super) system: &'r dyn System,
     pub(super) state: &'r mut dyn StateStore,
     pub(super) scripts: &'r mut dyn ScriptRunner,
     pub(super) observer: &'r mut dyn Observer,
     gates: &'r mut dyn Gatekeeper,
     reporter: &'r mut dyn Reporter,
+}
+
+/// The payload's handler.
+pub(super) struct Payload<'r> {
+    /// Where it comes from, until it is there.
+    registry: Option<Registry<'r>>,
+    pub(super) handler: Option<Box<dyn PayloadHandler + 'r>>,
+    /// It was called, now or by an earlier process: it may have left something behind.
+    pub(super) begun: bool,
+}
+
+/// What is to be said at the end, or with the next report.
+#[derive(Default)]
+pub(super) struct ToTell {
+    /// The first thing that went wrong.
+    error: Option<DeployError>,
+    /// How it ended, for the server.
+    pub(super) ended: Option<Unreported>,
+    /// Which gate is closed.
+    held: Option<Held>,
+    /// What a gate said, for the server's next report.
+    remark: Option<String>,
+}
+
+/// One deployment while a process works on it.
+pub(super) struct Run<'r> {
+    pub(super) world: World<'r>,
+    pub(super) payload: Payload<'r>,
     options: &'r Options,
     pub(super) conduct: Conduct,
     pub(super) record: Record,
     pub(super) deployment: Deployment,
-    /// The first thing that went wrong.
-    error: Option<DeployError>,
     /// Stages this process went through.
     pub(super) history: History,
     /// Why it goes no further.
     halt: Option<Halt>,
-    /// What the server is to be told of the end.
-    pub(super) ended: Option<Unreported>,
-    /// Which gate is closed.
-    held: Option<Held>,
-    /// What a gate said that the server is to be told: with the next report, or with the last one.
-    remark: Option<String>,
+    pub(super) to_tell: ToTell,
 }
 
 impl<'r> Run<'r> {
@@ -73,31 +89,26 @@ impl<'r> Run<'r> {
         deployment: Deployment,
         options: &'r Options,
     ) -> Run<'r> {
+        let Device { boot, slots, system, modules, state, scripts, observer, gates, reporter } = device;
+        let system = *system;
+        let registry = Registry { boot: &mut **boot, slots: &mut **slots, system, modules: &mut **modules };
         Run {
-            registry: Some(Registry {
-                boot: device.boot,
-                slots: device.slots,
-                system: device.system,
-                modules: device.modules,
-            }),
-            handler: None,
-            begun: false,
-            system: device.system,
-            state: device.state,
-            scripts: device.scripts,
-            observer: device.observer,
-            gates: device.gates,
-            reporter: device.reporter,
+            world: World {
+                system,
+                state: &mut **state,
+                scripts: &mut **scripts,
+                observer: &mut **observer,
+                gates: &mut **gates,
+                reporter: &mut **reporter,
+            },
+            payload: Payload { registry: Some(registry), handler: None, begun: false },
             options,
             conduct: if deployment.id.is_some() { Conduct::Managed } else { Conduct::Standalone },
             record,
             deployment,
-            error: None,
             history: History::default(),
             halt: None,
-            ended: None,
-            held: None,
-            remark: None,
+            to_tell: ToTell::default(),
         }
     }
 
@@ -108,28 +119,28 @@ impl<'r> Run<'r> {
 
     /// Finds the handler of the payload's type.
     pub(super) fn open_handler(&mut self) -> Result<(), InstallError> {
-        let registry = self.registry.take().ok_or(InstallError::NoHandler)?;
+        let registry = self.payload.registry.take().ok_or(InstallError::NoHandler)?;
         let payload_type = self.deployment.payload_type.as_deref().ok_or(InstallError::NoHandler)?;
         let (recorded, handler) = registry.begin(payload_type)?;
-        (self.deployment.handler, self.handler) = (recorded, Some(handler));
+        (self.deployment.handler, self.payload.handler) = (recorded, Some(handler));
         Ok(())
     }
 
     /// The built-in handler for an image that an earlier deployment wrote, after it was read again.
     pub(super) fn open_written(&mut self, image: WrittenImage) -> Result<(), InstallError> {
-        let registry = self.registry.take().ok_or(InstallError::NoHandler)?;
-        let (recorded, handler) = registry.recognize(image, &mut self.observer)?;
-        (self.deployment.handler, self.handler) = (recorded, Some(handler));
-        self.begun = true;
+        let registry = self.payload.registry.take().ok_or(InstallError::NoHandler)?;
+        let (recorded, handler) = registry.recognize(image, &mut self.world.observer)?;
+        (self.deployment.handler, self.payload.handler) = (recorded, Some(handler));
+        self.payload.begun = true;
         Ok(())
     }
 
     /// Finds the handler with which an earlier process began.
     pub(super) fn reopen_handler(&mut self) -> Result<(), InstallError> {
-        let registry = self.registry.take().ok_or(InstallError::NoHandler)?;
+        let registry = self.payload.registry.take().ok_or(InstallError::NoHandler)?;
         let Deployment { payload_type, handler, .. } = &self.deployment;
         let payload_type = payload_type.as_deref().ok_or(InstallError::NoHandler)?;
-        self.handler = Some(registry.reopen(payload_type, handler)?);
+        self.payload.handler = Some(registry.reopen(payload_type, handler)?);
         Ok(())
     }
 
@@ -152,7 +163,7 @@ impl<'r> Run<'r> {
     pub(super) fn persist_attempt(&mut self, error: DeployError) -> DeployError {
         if self.conduct == Conduct::Managed {
             self.record.deployment = Some(self.deployment.clone());
-            if let Err(error) = self.record.save(self.state) {
+            if let Err(error) = self.record.save(self.world.state) {
                 log::error!("{}: cannot save that it was reopened in vain: {error}", self.label());
             }
         }
@@ -160,7 +171,7 @@ impl<'r> Run<'r> {
     }
 
     pub(super) fn handler(&mut self) -> Result<&mut (dyn PayloadHandler + 'r), InstallError> {
-        self.handler.as_deref_mut().ok_or(InstallError::NoHandler)
+        self.payload.handler.as_deref_mut().ok_or(InstallError::NoHandler)
     }
 
     /// Where this deployment was found, with what the bootloader did meanwhile.
@@ -211,11 +222,11 @@ impl<'r> Run<'r> {
                 log::error!("{}: the trial stays open: {error}", self.label());
             }
         }
-        self.handler = None;
+        self.payload.handler = None;
         self.drive(entry, None);
         if after.restarts && self.halt != Some(Halt::NotSaved) {
             // The record is settled; what runs is still what was given up.
-            match self.system.reboot(&Restart::Plain) {
+            match self.world.system.reboot(&Restart::Plain) {
                 Ok(()) => self.halt(Halt::Rebooting),
                 Err(error) => log::error!("{}: cannot restart into the old software: {error}", self.label()),
             }
@@ -249,7 +260,7 @@ impl<'r> Run<'r> {
             if self.halt.is_some() {
                 return;
             }
-            self.observer.stage(stage);
+            self.world.observer.stage(stage);
             let outcome = match passed.and_then(|()| self.announce(entry)) {
                 Ok(()) => self.perform(entry, incoming.take()),
                 Err(outcome) => outcome,
@@ -281,7 +292,7 @@ impl<'r> Run<'r> {
         let stage = entry.stage();
         if self.options.stops_before(stage) {
             self.halt(Halt::StoppedBefore);
-        } else if self.observer.stop_requested() {
+        } else if self.world.observer.stop_requested() {
             self.halt(Halt::Interrupted);
             // Of a download that has not begun there is nothing to remember.
             if stage == Stage::Download {
@@ -322,14 +333,14 @@ impl<'r> Run<'r> {
                 return Err(self.judge(stage, Trouble::Failed));
             }
         }
-        let remark = self.remark.take();
-        match (self.reporter.report(&id, report, remark.as_deref(), importance), importance) {
+        let remark = self.to_tell.remark.take();
+        match (self.world.reporter.report(&id, report, remark.as_deref(), importance), importance) {
             (Reported::Accepted, _) | (Reported::NoAnswer, Importance::BestEffort) => Ok(()),
             (Reported::Aborted, _) => {
                 self.fail(DeployError::Aborted);
                 Err(self.judge(stage, Trouble::CalledOff))
             }
-            (Reported::NoAnswer, Importance::Mandatory) if self.observer.stop_requested() => {
+            (Reported::NoAnswer, Importance::Mandatory) if self.world.observer.stop_requested() => {
                 self.halt(Halt::Interrupted);
                 Err(Outcome::Failed)
             }
@@ -344,7 +355,9 @@ impl<'r> Run<'r> {
     /// `held` set the deployment waits, and goes on where it is when it is taken up again.
     fn pass_gate(&mut self, entry: Entry) -> Result<(), Outcome> {
         let stage = entry.stage();
-        let Some(gate) = stage.facts().gate.filter(|gate| self.gates.watches(*gate)) else { return Ok(()) };
+        let Some(gate) = stage.facts().gate.filter(|gate| self.world.gates.watches(*gate)) else {
+            return Ok(());
+        };
         // Nothing of a download is worth remembering. The other answers may take long.
         if stage != Stage::Download {
             if let Err(error) = self.save_waiting(entry) {
@@ -353,9 +366,12 @@ impl<'r> Run<'r> {
             }
         }
         let (id, artifact_name) = (self.deployment.id.clone(), self.deployment.artifact_name.clone());
-        let answer =
-            self.gates.ask(&Question { gate, deployment: id.as_deref(), artifact_name: &artifact_name });
-        if self.observer.stop_requested() {
+        let answer = self.world.gates.ask(&Question {
+            gate,
+            deployment: id.as_deref(),
+            artifact_name: &artifact_name,
+        });
+        if self.world.observer.stop_requested() {
             self.halt(Halt::Interrupted);
             return Ok(());
         }
@@ -377,7 +393,7 @@ impl<'r> Run<'r> {
     fn let_through(&mut self, gate: Gate, note: Option<String>) {
         let said = note.as_ref().map(|note| format!(": {note}")).unwrap_or_default();
         log::info!("{}: {gate} may go on{said}", self.label());
-        self.remark = note;
+        self.to_tell.remark = note;
     }
 
     /// A gate is closed: the server hears of it, and may call the deployment off.
@@ -385,11 +401,12 @@ impl<'r> Run<'r> {
         let remark = format!("waiting before {}: {}", held.gate, held.reason);
         log::info!("{}: {remark}", self.label());
         let report = Report::Waiting(held.gate);
-        if self.reporter.report(id, report, Some(&remark), Importance::BestEffort) == Reported::Aborted {
+        if self.world.reporter.report(id, report, Some(&remark), Importance::BestEffort) == Reported::Aborted
+        {
             self.fail(DeployError::Aborted);
             return Err(self.judge(stage, Trouble::CalledOff));
         }
-        self.held = Some(held);
+        self.to_tell.held = Some(held);
         self.halt(Halt::Held);
         Ok(())
     }
@@ -409,7 +426,7 @@ impl<'r> Run<'r> {
             Ok(Outcome::Done) if stage == Stage::Install => self.judge_installation(),
             Ok(outcome) => outcome,
             // What was asked to stop has not failed. The record says where to go on.
-            Err(error) if self.observer.stop_requested() => {
+            Err(error) if self.world.observer.stop_requested() => {
                 log::info!("{}: {stage} interrupted: {error}", self.label());
                 self.halt(Halt::Interrupted);
                 if stage == Stage::Download {
@@ -457,7 +474,7 @@ impl<'r> Run<'r> {
         let can_roll_back = self.conduct == Conduct::Managed || self.supports_rollback();
         let outcome = plan::installed(self.conduct, self.deployment.needs_reboot, can_roll_back);
         if outcome == Outcome::DoneForGood {
-            self.observer.notice(Notice::NoRollbackCommitting);
+            self.world.observer.notice(Notice::NoRollbackCommitting);
         }
         outcome
     }
@@ -492,7 +509,7 @@ impl<'r> Run<'r> {
     /// Remembers the first thing that went wrong.
     pub(super) fn fail(&mut self, error: DeployError) {
         self.deployment.failed = true;
-        self.error.get_or_insert(error);
+        self.to_tell.error.get_or_insert(error);
     }
 
     /// The end, as `status` says it.
@@ -513,7 +530,8 @@ impl<'r> Run<'r> {
             | Status::Held
             | Status::Interrupted => false,
         };
-        Summary { status, success, needs_reboot, error: self.error, ended: self.ended, held: self.held }
+        let ToTell { error, ended, held, remark: _ } = self.to_tell;
+        Summary { status, success, needs_reboot, error, ended, held }
     }
 
     /// Says how it ended.
@@ -522,13 +540,13 @@ impl<'r> Run<'r> {
             command,
             halt: self.halt,
             history: &self.history,
-            has_error: self.error.is_some(),
+            has_error: self.to_tell.error.is_some(),
             inconsistent: self.deployment.inconsistent,
             needs_reboot: self.deployment.needs_reboot,
             offered_again: self.deployment.offered_again,
         });
         for notice in notices {
-            self.observer.notice(notice);
+            self.world.observer.notice(notice);
         }
         self.summary(status, success)
     }
