@@ -207,24 +207,21 @@ fn lines(notice: Notice) -> &'static [&'static str] {
     }
 }
 
+const ALREADY_IN_PROGRESS: &str = "Update already in progress. Please commit or roll back first";
+const CANNOT_COMMIT: &str = "Cannot commit from this state. Make sure that the `install` command has run \
+                             successfully and the device is expecting a commit.";
+const CANNOT_ROLL_BACK: &str = "Cannot roll back from this state. Use `resume` to complete the current install in \
+                                order to start a new one.";
+
 /// Why a command could not be carried out: in the words that scripts expect, where they expect some.
 pub fn sentence(error: &DeployError) -> String {
-    match error {
-        DeployError::AlreadyInProgress => {
-            "Update already in progress. Please commit or roll back first".to_owned()
-        }
-        DeployError::CannotCommitHere => {
-            "Cannot commit from this state. Make sure that the `install` command has run \
-                                          successfully and the device is expecting a commit."
-                .to_owned()
-        }
-        DeployError::CannotRollBackHere => {
-            "Cannot roll back from this state. Use `resume` to complete the current \
-                                            install in order to start a new one."
-                .to_owned()
-        }
-        other => other.to_string(),
-    }
+    let expected = [
+        (matches!(error, DeployError::AlreadyInProgress), ALREADY_IN_PROGRESS),
+        (matches!(error, DeployError::CannotCommitHere), CANNOT_COMMIT),
+        (matches!(error, DeployError::CannotRollBackHere), CANNOT_ROLL_BACK),
+    ];
+    let words = expected.into_iter().find_map(|(is_it, words)| is_it.then_some(words));
+    words.map_or_else(|| error.to_string(), str::to_owned)
 }
 
 /// Whether a line could not be printed.

@@ -38,8 +38,8 @@ impl Modules for OutOfReach {
 fn a_failure_whose_handler_cannot_be_opened_ends_with_the_reason_for_that_and_not_with_a_second_one() {
     let machine = MACHINES[0];
     let world = CrashWorld::new(Choices::exhaustive(), Enumeration::cuts(0).limits);
-    world.add_device(&slot_device(Slot::A), old_image());
-    world.add_device(&slot_device(Slot::B), vec![0x55; IMAGE_BYTES]);
+    world.add_device(slot_device(Slot::A), old_image());
+    world.add_device(slot_device(Slot::B), vec![0x55; IMAGE_BYTES]);
     machine.install(&world, Slot::A);
     world.add_device("record", vec![0; RECORD_BYTES]);
     let found = r#"{"version":1,"installed":{"artifact_name":"old"},"deployment":{"id":"d1",
