@@ -15,12 +15,13 @@ use client_core::install::{Progress, WriteStatistics};
 use client_core::schedule::Schedule;
 use client_core::server::{Attribute, AttributeValue, Transport};
 use client_core::slot::System;
+use linux::clock::LinuxClock;
 use linux::daemon_process::PidFile;
-use linux::key_value_scripts::{self, RunLimits};
+use linux::inventory;
+use linux::key_values::RunLimits;
 use linux::lock::LockError;
 use linux::signals;
 use linux::state_scripts::LinuxScripts;
-use linux::waiter::LinuxClock;
 use server_mender::{Api, Settings};
 
 #[cfg(feature = "dbus")]
@@ -129,7 +130,7 @@ pub fn run(setup: &Setup) -> Result<(), AgentError> {
     let gates = add_ons.iter().map(|add_ons| add_ons.control_gate()).fold(gates, Gates::behind);
     let mut host = LinuxHost {
         setup,
-        scripts: setup.scripts().stopped_by(Arc::clone(&supervision.clock)),
+        scripts: setup.scripts(Arc::clone(&supervision.clock)),
         logs: DeploymentLogs::new(setup.deployment_log_directory()),
         watcher: Watcher::new(board, &supervision),
         transport: beginning.transport,
@@ -315,7 +316,7 @@ impl Host for LinuxHost<'_> {
 
     fn inventory(&mut self) -> Result<Vec<Attribute>, String> {
         let directory = self.setup.inventory_directory();
-        key_value_scripts::inventory(&directory, RunLimits::default(), Some(&*self.clock))
+        inventory::ask(&directory, RunLimits::default(), &*self.clock)
             .map(|attributes| with_own_attributes(attributes, self.known()))
             .map_err(|error| error.to_string())
     }

@@ -129,20 +129,23 @@ pub fn level(name: &str) -> Option<LevelFilter> {
     }
 }
 
+/// Crates whose lines are those of this program.
+const OURS: &[&str] = &[
+    "rust_ota",
+    "artifact",
+    "bootloader_grub",
+    "bootloader_uboot",
+    "client_core",
+    "device",
+    "http",
+    "linux",
+    "server_mender",
+];
+
 impl Log for Logger {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         // Libraries may say what worries them; their chatter is not an event of this program.
-        let ours = [
-            "rust_ota",
-            "artifact",
-            "client_core",
-            "device",
-            "http",
-            "linux",
-            "bootloader_uboot",
-            "bootloader_grub",
-        ];
-        metadata.level() <= Level::Warn || ours.iter().any(|name| metadata.target().starts_with(name))
+        metadata.level() <= Level::Warn || OURS.iter().any(|name| metadata.target().starts_with(name))
     }
 
     fn log(&self, record: &Record<'_>) {
@@ -178,6 +181,15 @@ impl Log for Logger {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_crate_of_this_program_is_silent() {
+        let crates = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates");
+        for entry in std::fs::read_dir(crates).unwrap() {
+            let name = entry.unwrap().file_name().to_string_lossy().replace('-', "_");
+            assert!(name == "testkit" || OURS.contains(&name.as_str()), "{name} is not heard");
+        }
+    }
 
     #[test]
     fn syslog_lines_are_single_and_bounded() {

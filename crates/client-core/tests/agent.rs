@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::machine::board::{Board, ClosedAtFirst, Restarting};
-use crate::machine::{IMAGE_BYTES, Machine, RECORD_BYTES, new_image, old_image, plainly, version};
+use crate::machine::{Machine, new_image, plainly, version};
 use client_core::agent::{Agent, AgentSettings};
 use client_core::artifact::{Limits, Trust};
 use client_core::clock::{Clock, Waiter, Wake};
@@ -28,7 +28,7 @@ use testkit::artifacts;
 use testkit::bootloader::{Behaviour, Boot};
 use testkit::choice::Choices;
 use testkit::clock::VirtualClock;
-use testkit::device::{CrashSlots, KnownSystem, Notices, ScriptLog, slot_device};
+use testkit::device::{CrashSlots, KnownSystem, Notices, ScriptLog};
 use testkit::server::{Endpoint, Failure, Matcher, SERVER, ServerModel, TestCredentials};
 use testkit::storage::{CrashWorld, Limits as PowerLimits};
 
@@ -158,13 +158,7 @@ impl Waiter for Waits {
 impl Bench {
     fn new() -> Bench {
         let world = CrashWorld::new(Choices::exhaustive(), PowerLimits { cuts: 0, ..PowerLimits::default() });
-        world.add_device(slot_device(Slot::A), old_image());
-        world.add_device(slot_device(Slot::B), vec![0x55; IMAGE_BYTES]);
-        MACHINE.install(&world, Slot::A);
-        world.add_device("record", vec![0; RECORD_BYTES]);
-        let mut record = Record::new();
-        record.installed.artifact_name = Some("old".into());
-        TwoCopyRecord::format_new(world.open("record"), &record.to_json().unwrap()).unwrap();
+        MACHINE.set_up(&world, Slot::A);
         Bench {
             world,
             server: ServerModel::new(),
