@@ -18,3 +18,4 @@ mod schedule;
 mod slot_writer;
 mod state_record;
 mod whole_update;
+mod without_handler;
