@@ -9,7 +9,7 @@ use client_core::storage::BlockDevice;
 
 /// Two documents that were saved one after the other.
 const SAVED: [&[u8]; 2] = [b"{\"version\":1}", b"{\"version\":1,\"installed\":{}}"];
-const MEDIUM_BYTES: usize = 4096;
+const MEDIUM_BYTES: usize = 8192;
 
 /// Any bytes as the medium; and damage of every kind to a medium with a good record, three bytes for each: where, and what is
 /// turned over there. What is loaded then is what was saved, or there is an error.
