@@ -20,7 +20,7 @@ use client_core::deploy::record::{CUT_DOWNLOADS_MAX, CutDownloads, Deployment, R
 use client_core::deploy::{self, Device, NoReporter, Options, Policy};
 use client_core::install::NoModules;
 use client_core::schedule::Schedule;
-use client_core::server::{DownloadSettings, Reached, Request, Response, Transport, TransportError};
+use client_core::server::{DownloadSettings, Request, Response, Transport, TransportError};
 use client_core::slot::{Restart, Slot};
 use client_core::state_store::TwoCopyRecord;
 use server_mender::{Api, Settings};
@@ -101,13 +101,13 @@ impl Transport for DisturbedWire {
         if exchanges.fetch_add(1, Ordering::Relaxed) != *at {
             return self.wire.send(request);
         }
-        let lost = |reached| TransportError { reached, may_pass: true, reason: format!("{how:?}") };
+        let lost = || TransportError { may_pass: true, reason: format!("{how:?}") };
         match how {
-            Broken::NotReached => Err(lost(Reached::No)),
-            Broken::RequestLost => Err(lost(Reached::Maybe)),
+            Broken::NotReached => Err(lost()),
+            Broken::RequestLost => Err(lost()),
             Broken::AnswerLost => {
                 self.wire.send(request)?;
-                Err(lost(Reached::Maybe))
+                Err(lost())
             }
             Broken::BodyCut(after) => {
                 let mut response = self.wire.send(request)?;

@@ -169,7 +169,7 @@ impl Transport for Wire {
         // The new system has no network until it is given up. The old one does.
         if self.ending == Ending::Unreachable && self.on_new {
             let reason = "no route".to_owned();
-            return Err(TransportError { reached: client_core::server::Reached::No, may_pass: true, reason });
+            return Err(TransportError { may_pass: true, reason });
         }
         let (status, body) = self.answer(request);
         crash_point(&format!("after the request {path}"));

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use client_core::server::{Reached, Request, Response, Transport, TransportError};
+use client_core::server::{Request, Response, Transport, TransportError};
 use server_mender::{Credentials, CredentialsError};
 
 use crate::clock::VirtualClock;
@@ -436,20 +436,16 @@ impl Snapshot {
         let host = sent.url.splitn(4, '/').take(3).collect::<Vec<_>>().join("/");
         let reachable = self.hosts.get(&host).copied().unwrap_or(false);
         let Some(endpoint) = endpoint(&sent).filter(|_| reachable) else {
-            return if reachable {
-                said(404, "no such page")
-            } else {
-                Reply::no_answer(Reached::No, "no route to host")
-            };
+            return if reachable { said(404, "no such page") } else { Reply::no_answer("no route to host") };
         };
         if endpoint != Endpoint::Artifact {
             assert!(!sent.is_download, "an API call with the deadlines of a download");
             assert!(host != STORAGE, "an API call to the storage");
         }
-        let lost = || Reply::no_answer(Reached::Maybe, "connection reset");
+        let lost = || Reply::no_answer("connection reset");
         match self.failure(endpoint, &sent) {
             None => self.perform(endpoint, &sent, verify),
-            Some(Failure::NotReached) => Reply::no_answer(Reached::No, "connection refused"),
+            Some(Failure::NotReached) => Reply::no_answer("connection refused"),
             Some(Failure::LostRequest) => lost(),
             Some(Failure::LostAnswer) => {
                 self.perform(endpoint, &sent, verify);
