@@ -509,7 +509,7 @@ impl Observer for Watcher {
     }
 
     fn stage(&mut self, stage: Stage) {
-        self.board.lock().set_stage(&format!("{stage:?}"));
+        self.board.lock().set_stage(&stage.to_string());
         self.watchdog.alive();
     }
 

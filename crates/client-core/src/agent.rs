@@ -217,7 +217,7 @@ impl<'a> Agent<'a> {
                 next_check: self.schedule.next_update_in(now),
                 next_inventory: self.schedule.next_inventory_in(now),
             });
-            // What an idle script says changes nothing (specification 4.4).
+            // What an idle script says changes nothing (docs/spec/client-behaviour.md, "State scripts").
             self.run_ignored(ScriptState::Idle, ScriptAction::Enter);
             let wait = self.schedule.next_in(now);
             let wake = self.waiter.wait(wait);
@@ -251,7 +251,7 @@ impl<'a> Agent<'a> {
         if let Some(deployment) = record.deployment.filter(|deployment| deployment.id.is_some()) {
             let id = deployment.id.unwrap_or_default();
             self.host.begin_log(&DeploymentId::remembered(id.as_str()));
-            log::info!("deployment {id}: going on at {:?}", deployment.stage);
+            log::info!("deployment {id}: going on at {}", deployment.stage);
             self.host.tell(&Event::Deploying { id: &id, artifact_name: &deployment.artifact_name });
             let result = self.on_device(|device| deploy::resume(device, &deploy::Options::default()));
             self.take_result(&id, result);
@@ -310,7 +310,7 @@ impl<'a> Agent<'a> {
                 record = agent.record().map_err(Failure::Other)?;
                 if record.unreported.is_some() && agent.undelivered < UNDELIVERED_MAX {
                     // A server that is asked by a device which provides something else now, in the middle of what it
-                    // takes for a running deployment, calls that deployment failed (specification 1.2).
+                    // takes for a running deployment, calls that deployment failed (docs/spec/server-protocol.md, "Asking for an update").
                     agent.undelivered += 1;
                     return Err(Failure::Other("the last deployment is not reported yet".to_owned()));
                 }
@@ -500,7 +500,8 @@ impl<'a> Agent<'a> {
         self.try_again(Due::Update, wait);
     }
 
-    /// After `wait`; without one the attempts are used up, and the usual interval is the wait (specification 1.9).
+    /// After `wait`; without one the attempts are used up, and the usual interval is the wait (docs/spec/server-protocol.md,
+    /// "Waiting").
     fn try_again(&mut self, due: Due, wait: Option<Duration>) {
         match wait {
             Some(wait) => self.schedule.after_failure(due, &*self.clock, wait),
