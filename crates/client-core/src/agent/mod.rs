@@ -7,137 +7,38 @@
 //!  start ─ settle ─► wait ─► inventory ─► wait ─► poll ─► (deployment ─► report) ─► wait ...
 //! ```
 
+mod host;
+mod reporting;
+
+pub use host::{Event, Host};
+
 use std::collections::{BTreeMap, VecDeque};
 use std::io::Read;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use self::reporting::ServerReporter;
 use crate::clock::{Clock, Paused, Waiter, Wake};
-use crate::deploy::gates::Gate;
 use crate::deploy::record::{Record, Spent, Unreported};
-use crate::deploy::scripts::{OnScriptFailure, ScriptAction, ScriptPoint, ScriptRunner, ScriptState};
+use crate::deploy::scripts::{OnScriptFailure, ScriptAction, ScriptPoint, ScriptState};
 use crate::deploy::{
     self, DeploymentId, Device, Held, Importance, Ordered, Policy, Report, Reported, Reporter, Status,
     Summary,
 };
 use crate::schedule::{Due, Schedule};
-use crate::server::{
-    Attribute, Backoff, Download, DownloadSettings, Offer, ReportAnswer, ServerError, Transport, UpdateServer,
-};
+use crate::server::{Backoff, Download, DownloadSettings, Offer, ReportAnswer, ServerError, UpdateServer};
 
 /// How long the restart may take that was asked for, before it is asked for again.
 const REBOOT_PATIENCE: Duration = Duration::from_secs(600);
-/// How long a mandatory report is tried at least, unless `RetryPollCount` says otherwise.
-const REPORT_PATIENCE: Duration = Duration::from_secs(180);
 /// Checks that are put off for a report that the server does not take. After that it is asked all the same: a report
 /// must not keep a device from its updates.
 const UNDELIVERED_MAX: u32 = 10;
-/// How often, at most, a server is told that a deployment still waits for the same reason.
-const REMARK_EVERY: Duration = Duration::from_secs(60);
 /// How soon the same error is logged again.
 const REPORT_ERROR_EVERY: Duration = Duration::from_secs(600);
 /// Errors that are remembered: what goes wrong at once is few things.
 const REPORTED_ERRORS: usize = 4;
 /// Attempts to upload the log of a failed deployment.
 const LOG_ATTEMPTS: u32 = 3;
-
-/// The part of the daemon that is about this device and this operating system.
-pub trait Host {
-    /// Runs `work` on the device while no other process works on it.
-    ///
-    /// # Errors
-    /// When another process does, or the device cannot be opened; `work` was not run then.
-    fn with_device(
-        &mut self,
-        reporter: &mut dyn Reporter,
-        work: &mut dyn FnMut(&mut Device<'_>),
-    ) -> Result<(), String>;
-
-    /// Whose artifacts are trusted. Asked for each deployment, so that new keys need no restart.
-    ///
-    /// # Errors
-    /// When the keys cannot be read.
-    fn policy(&mut self) -> Result<Policy, String>;
-
-    /// The scripts of the root file system.
-    fn scripts(&mut self) -> &mut dyn ScriptRunner;
-
-    /// What the inventory scripts say.
-    ///
-    /// # Errors
-    /// When all of them failed.
-    fn inventory(&mut self) -> Result<Vec<Attribute>, String>;
-
-    /// A way to servers that hand out artifacts.
-    ///
-    /// # Errors
-    /// When it cannot be set up.
-    fn download_transport(&mut self) -> Result<Box<dyn Transport>, String>;
-
-    /// From here on what is logged belongs to deployment `id`, until [`end_log`](Host::end_log). Again after a restart.
-    fn begin_log(&mut self, id: &DeploymentId);
-
-    /// The end of the log.
-    fn end_log(&mut self);
-
-    /// The log of deployment `id` for [`UpdateServer::upload_log`]; empty when there is none.
-    fn log_messages(&mut self, id: &DeploymentId) -> Vec<u8>;
-
-    /// Something that the status and the watchdog want to know.
-    fn tell(&mut self, event: &Event<'_>);
-}
-
-/// What the agent tells its host.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Event<'e> {
-    /// Nothing to do for so long.
-    Idle {
-        /// Until the server is asked for an update.
-        next_check: Duration,
-        /// Until the inventory is sent.
-        next_inventory: Duration,
-    },
-    /// State scripts of the root file system may run now, each with the time and the retries that it is allowed.
-    Scripts,
-    /// The server is being talked to.
-    Syncing,
-    /// Who was talked to.
-    Server {
-        /// The server in use, if there is one.
-        url: Option<&'e str>,
-        /// Whether it accepts this device.
-        authorized: bool,
-    },
-    /// The server was asked for an update and has answered.
-    Checked,
-    /// A deployment begins or goes on.
-    Deploying {
-        /// Its id.
-        id: &'e str,
-        /// The artifact's name, as far as it is known.
-        artifact_name: &'e str,
-    },
-    /// A deployment waits before a gate.
-    Held {
-        /// Its id.
-        id: &'e str,
-        /// The gate.
-        gate: Gate,
-        /// Why it is closed.
-        reason: &'e str,
-    },
-    /// A deployment ended.
-    Ended {
-        /// Whether it failed.
-        failed: bool,
-    },
-    /// Something went wrong; the agent goes on.
-    Failed {
-        /// What.
-        reason: &'e str,
-    },
-}
 
 /// What does not change while the process runs.
 #[derive(Debug, Clone)]
@@ -700,79 +601,6 @@ struct Polled {
 enum Failure {
     Server(ServerError),
     Other(String),
-}
-
-/// Reports to the server the agent talks to.
-struct ServerReporter {
-    server: Arc<Mutex<dyn UpdateServer>>,
-    clock: Arc<dyn Clock>,
-    retry_interval: Duration,
-    retry_count: u32,
-    said: Arc<Mutex<Option<(String, Duration)>>>,
-}
-
-impl ServerReporter {
-    /// Whether the server took these very words a moment ago. A gate may be asked every few seconds.
-    fn just_said(&self, words: &str) -> bool {
-        let said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
-        said.as_ref().is_some_and(|(last, at)| {
-            last == words && self.clock.now().saturating_sub(*at) < self.retry_interval.max(REMARK_EVERY)
-        })
-    }
-}
-
-impl Reporter for ServerReporter {
-    fn report(
-        &mut self,
-        id: &str,
-        report: Report,
-        substate: Option<&str>,
-        importance: Importance,
-    ) -> Reported {
-        let named = DeploymentId::remembered(id);
-        let words = substate.map(|substate| format!("{id} {report:?} {substate}"));
-        if words.as_ref().is_some_and(|words| importance == Importance::BestEffort && self.just_said(words)) {
-            return Reported::Accepted;
-        }
-        let mut backoff = Backoff::new(self.retry_interval, self.retry_count);
-        let patient_until = self.clock.now().saturating_add(REPORT_PATIENCE);
-        if report == Report::Committing {
-            // The new software has to show that it can introduce itself to the server.
-            lock(&self.server).forget_token();
-        }
-        loop {
-            let answer = lock(&self.server).report(&named, report, substate);
-            let error = match (answer, importance) {
-                (Ok(ReportAnswer::Accepted), _) => {
-                    let now = self.clock.now();
-                    *self.said.lock().unwrap_or_else(PoisonError::into_inner) =
-                        words.map(|words| (words, now));
-                    return Reported::Accepted;
-                }
-                (Ok(ReportAnswer::Aborted), _) | (Ok(ReportAnswer::Refused), Importance::Mandatory) => {
-                    return Reported::Aborted;
-                }
-                (Ok(ReportAnswer::Refused), Importance::BestEffort) => return Reported::NoAnswer,
-                (Err(error), Importance::BestEffort) => {
-                    log::warn!("deployment {id}: {} could not be reported: {error}", report.name());
-                    return Reported::NoAnswer;
-                }
-                (Err(error), Importance::Mandatory) => error,
-            };
-            log::warn!("deployment {id}: {} could not be reported: {error}", report.name());
-            let wait = match backoff.next(&*self.clock) {
-                Some(wait) => wait,
-                // Three tries of a short interval are over before a network is up that was just restarted.
-                None if self.retry_count == 0 && self.clock.now() < patient_until => self.retry_interval,
-                None => return Reported::NoAnswer,
-            };
-            let wait = error.retry_after().unwrap_or(wait);
-            match self.clock.pause(wait) {
-                Paused::Elapsed => {}
-                Paused::Stopped => return Reported::NoAnswer,
-            }
-        }
-    }
 }
 
 /// A panic of another thread leaves nothing half done in here: calls begin with the token and end with an answer.
