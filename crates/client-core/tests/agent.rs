@@ -218,6 +218,7 @@ impl Bench {
             modules: Box::new(NoModules),
             gates: self.gates.take().unwrap_or_else(|| Box::new(AlwaysOpen)),
             wire,
+            openings: Rc::default(),
             logs: Vec::new(),
             clock: Arc::clone(&clock),
         };
@@ -538,6 +539,7 @@ fn stopped_in_the_middle(bench: &mut Bench) {
         modules: Box::new(NoModules),
         gates: Box::new(AlwaysOpen),
         wire: Box::new(move || server.transport()),
+        openings: Rc::default(),
         logs: Vec::new(),
         clock: Arc::clone(&shared),
     };

@@ -246,6 +246,7 @@ fn daemon(
                 Box::new(Wire { server, artifact, ending, on_new })
             })
         },
+        openings: Rc::default(),
         logs: Vec::new(),
         clock: Arc::clone(&clock),
     };

@@ -191,6 +191,7 @@ fn daemon(world: &CrashWorld, case: &Case, facts: &mut Facts) -> bool {
         modules: Box::new(Handlers { world: world.clone(), kind: case.kind, facts: shared, restart }),
         gates: Box::new(AlwaysOpen),
         wire: Box::new(move || Box::new(wire())),
+        openings: Rc::default(),
         logs: Vec::new(),
         clock: Arc::clone(&clock),
     };

@@ -1,11 +1,15 @@
 //! The seam to the device and its operating system, and what the agent tells it.
 
+use std::error::Error;
+use std::fmt;
 use std::time::Duration;
 
 use crate::deploy::gates::Gate;
+use crate::deploy::record::Record;
 use crate::deploy::scripts::ScriptRunner;
-use crate::deploy::{DeploymentId, Device, Policy, Reporter};
+use crate::deploy::{DeploymentId, Device, Policy, PolicyError, Reporter};
 use crate::server::{Attribute, Transport};
+use crate::slot::SlotError;
 
 /// The part of the daemon that is about this device and this operating system.
 pub trait Host {
@@ -17,13 +21,20 @@ pub trait Host {
         &mut self,
         reporter: &mut dyn Reporter,
         work: &mut dyn FnMut(&mut Device<'_>),
-    ) -> Result<(), String>;
+    ) -> Result<(), HostError>;
+
+    /// Looks at the device while no other process works on it. Writes nothing and flushes nothing: most questions to a
+    /// server end with nothing to do. `None` where only a record that is opened for writing can tell.
+    ///
+    /// # Errors
+    /// When another process works on the device.
+    fn look(&mut self) -> Result<Option<Known>, HostError>;
 
     /// Whose artifacts are trusted. Asked for each deployment, so that new keys need no restart.
     ///
     /// # Errors
     /// When the keys cannot be read.
-    fn policy(&mut self) -> Result<Policy, String>;
+    fn policy(&mut self) -> Result<Policy, PolicyError>;
 
     /// The scripts of the root file system.
     fn scripts(&mut self) -> &mut dyn ScriptRunner;
@@ -32,13 +43,10 @@ pub trait Host {
     ///
     /// # Errors
     /// When all of them failed.
-    fn inventory(&mut self) -> Result<Vec<Attribute>, String>;
+    fn inventory(&mut self) -> Result<Vec<Attribute>, HostError>;
 
     /// A way to servers that hand out artifacts.
-    ///
-    /// # Errors
-    /// When it cannot be set up.
-    fn download_transport(&mut self) -> Result<Box<dyn Transport>, String>;
+    fn download_transport(&mut self) -> Box<dyn Transport>;
 
     /// From here on what is logged belongs to deployment `id`, until [`end_log`](Host::end_log). Again after a restart.
     fn begin_log(&mut self, id: &DeploymentId);
@@ -51,6 +59,46 @@ pub trait Host {
 
     /// Something that the status and the watchdog want to know.
     fn tell(&mut self, event: &Event<'_>);
+}
+
+/// What a question to the server has to know of the device.
+#[derive(Debug)]
+pub struct Known {
+    /// What is installed and what is in progress.
+    pub record: Record,
+    /// What kind of device this is, where it knows that.
+    pub device_type: Result<String, SlotError>,
+}
+
+/// What the cause of a [`HostError`] is on the operating system of the host.
+pub type Cause = Box<dyn Error + Send + Sync>;
+
+/// Why the host could not do its part. Each says what its cause says.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum HostError {
+    /// Another process works on the device.
+    Busy(Cause),
+    /// The device cannot be opened.
+    Device(Cause),
+    /// Every inventory script failed.
+    Inventory(Cause),
+}
+
+impl fmt::Display for HostError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            HostError::Busy(cause) | HostError::Device(cause) | HostError::Inventory(cause) => cause.fmt(f),
+        }
+    }
+}
+
+impl Error for HostError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            HostError::Busy(cause) | HostError::Device(cause) | HostError::Inventory(cause) => cause.source(),
+        }
+    }
 }
 
 /// What the agent tells its host.

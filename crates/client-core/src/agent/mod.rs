@@ -7,26 +7,28 @@
 //!  start ─ settle ─► wait ─► inventory ─► wait ─► poll ─► (deployment ─► report) ─► wait ...
 //! ```
 
+mod failure;
 mod host;
 mod reporting;
 
-pub use host::{Event, Host};
+pub use host::{Cause, Event, Host, HostError, Known};
 
 use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
 use std::io::Read;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use self::reporting::ServerReporter;
+use self::failure::Failure;
+use self::reporting::{Said, ServerReporter};
 use crate::clock::{Clock, Paused, Waiter, Wake};
 use crate::deploy::record::{Record, Spent, Unreported};
 use crate::deploy::scripts::{OnScriptFailure, ScriptAction, ScriptPoint, ScriptState};
 use crate::deploy::{
-    self, DeploymentId, Device, Held, Importance, Ordered, Policy, Report, Reported, Reporter, Status,
-    Summary,
+    self, DeploymentId, Device, Held, Importance, Ordered, Report, Reported, Reporter, Status, Summary,
 };
 use crate::schedule::{Due, Schedule};
-use crate::server::{Backoff, Download, DownloadSettings, Offer, ReportAnswer, ServerError, UpdateServer};
+use crate::server::{Backoff, Download, DownloadSettings, Offer, ReportAnswer, UpdateServer};
 
 /// How long the restart may take that was asked for, before it is asked for again.
 const REBOOT_PATIENCE: Duration = Duration::from_secs(600);
@@ -72,7 +74,7 @@ pub struct Agent<'a> {
     /// Checks put off because the end of the last deployment could not be reported.
     undelivered: u32,
     /// The last remark of a deployment that waits, and when it was taken.
-    said: Arc<Mutex<Option<(String, Duration)>>>,
+    said: Arc<Mutex<Option<Said>>>,
 }
 
 impl<'a> Agent<'a> {
@@ -147,7 +149,7 @@ impl<'a> Agent<'a> {
         self.unsettled = false;
         let record = match self.record() {
             Ok(record) => record,
-            Err(reason) => return self.try_again_later(&reason),
+            Err(failure) => return self.try_again_later(&failure),
         };
         if let Some(deployment) = record.deployment.filter(|deployment| deployment.id.is_some()) {
             let id = deployment.id.unwrap_or_default();
@@ -174,17 +176,21 @@ impl<'a> Agent<'a> {
             Ok(Some(summary)) => match (summary.status, &summary.error) {
                 (Status::Interrupted, _) => {}
                 (Status::Rebooting, _) => self.await_reboot(),
-                (_, Some(error)) => self.report_error(&format!("an update by hand was wound up: {error}")),
-                (status, None) => log::warn!("an update by hand was wound up: {}", status.name()),
+                (status, error) => {
+                    log::warn!("an update by hand was wound up: {}", status.name());
+                    if let Some(error) = error {
+                        self.host.tell(&Event::Failed { reason: &error.to_string() });
+                    }
+                }
             },
-            Err(reason) => self.try_again_later(&reason),
+            Err(failure) => self.try_again_later(&failure),
         }
     }
 
     fn send_inventory(&mut self) {
         let sent = self.sync(|agent| {
-            let attributes = agent.host.inventory().map_err(Failure::Other)?;
-            agent.server().send_inventory(&attributes).map_err(Failure::Server)
+            let attributes = agent.host.inventory()?;
+            Ok(agent.server().send_inventory(&attributes)?)
         });
         match sent {
             Ok(()) => {
@@ -203,21 +209,21 @@ impl<'a> Agent<'a> {
 
     fn check(&mut self) {
         let offered = self.sync(|agent| {
-            let mut record = agent.record().map_err(Failure::Other)?;
-            if let Some(unreported) = record.unreported.take() {
+            let mut known = agent.known()?;
+            if let Some(unreported) = known.record.unreported.take() {
                 agent.host.begin_log(&DeploymentId::remembered(unreported.id.as_str()));
                 agent.deliver(&unreported, Importance::BestEffort);
                 agent.host.end_log();
-                record = agent.record().map_err(Failure::Other)?;
-                if record.unreported.is_some() && agent.undelivered < UNDELIVERED_MAX {
+                known = agent.known()?;
+                if known.record.unreported.is_some() && agent.undelivered < UNDELIVERED_MAX {
                     // A server that is asked by a device which provides something else now, in the middle of what it
                     // takes for a running deployment, calls that deployment failed (docs/spec/server-protocol.md, "Asking for an update").
                     agent.undelivered += 1;
-                    return Err(Failure::Other("the last deployment is not reported yet".to_owned()));
+                    return Err(Failure::NotReported);
                 }
                 agent.undelivered = 0;
             }
-            if let Some(deployment) = &record.deployment {
+            if let Some(deployment) = &known.record.deployment {
                 if deployment.id.is_some() || deployment.stage != deploy::Stage::Download {
                     // Also one that was begun by hand: a power cut or the bootloader may have decided about it.
                     agent.unsettled = true;
@@ -230,8 +236,9 @@ impl<'a> Agent<'a> {
                     return Ok(Polled::default());
                 }
             }
-            let provides = agent.provides(&record).map_err(Failure::Other)?;
-            let poll = agent.server().next(&provides).map_err(Failure::Server)?;
+            let Known { record, device_type } = known;
+            let provides = provides(&record, &device_type?);
+            let poll = agent.server().next(&provides)?;
             agent.host.tell(&Event::Checked);
             let ordered = poll.offer.map(|offer| (offer, provides, record));
             Ok(Polled { ordered, ask_again_in: poll.ask_again_in })
@@ -271,15 +278,10 @@ impl<'a> Agent<'a> {
         self.host.begin_log(&offer.id);
         let artifact_name = offer.artifact_name.clone().unwrap_or_default();
         self.host.tell(&Event::Deploying { id: offer.id.as_str(), artifact_name: &artifact_name });
-        let order = Ordered { id: offer.id.clone(), artifact_name };
-        // Without keys nothing can be trusted: the deployment fails, and the server hears why.
-        let (policy, refusal) = match self.host.policy() {
-            Ok(policy) => (policy, None),
-            Err(reason) => (Policy::trusting_nobody(), Some(reason)),
-        };
+        let order = Ordered { id: offer.id.clone(), artifact_name, device_types: offer.device_types.clone() };
         let spent_bytes =
             record.spent.filter(|spent| spent.id == offer.id.as_str()).map_or(0, |spent| spent.bytes);
-        let result = self.download_and_deploy(&order, offer, provides, &policy, refusal, spent_bytes);
+        let result = self.download_and_deploy(&order, offer, provides, spent_bytes);
         if matches!(&result, Ok(Summary { status: Status::Interrupted, .. })) && !self.clock.stop_requested()
         {
             // What is offered became another thing in the middle: it is begun again, and not at the next usual time.
@@ -294,28 +296,15 @@ impl<'a> Agent<'a> {
         order: &Ordered,
         offer: &Offer,
         provides: &BTreeMap<String, String>,
-        policy: &Policy,
-        mut refusal: Option<String>,
         spent_bytes: u64,
-    ) -> Result<Summary, String> {
-        let transport = self.host.download_transport()?;
+    ) -> Result<Summary, Failure> {
+        let policy = self.host.policy();
+        let mut transport = Some(self.host.download_transport());
         let (server, clock, mut settings) =
             (Arc::clone(&self.server), Arc::clone(&self.clock), self.settings.download.clone());
         settings.budget_bytes = settings.budget_bytes.map(|budget| budget.saturating_sub(spent_bytes));
         let mut transfer = None;
-        let device_type = provides.get("device_type").cloned().unwrap_or_default();
-        let mut transport = Some(transport);
         let mut open = || {
-            if let Some(reason) = refusal.take() {
-                return Err(std::io::Error::other(reason));
-            }
-            if !offer.device_types.is_empty() && !offer.device_types.contains(&device_type) {
-                // Known before the first byte of the artifact is bought.
-                return Err(std::io::Error::other(format!(
-                    "the server ordered an artifact for {}, this device is a {device_type}",
-                    offer.device_types.join(", ")
-                )));
-            }
             let transport = transport.take().ok_or_else(|| std::io::Error::other("opened twice"))?;
             let download = Download::of_offer(
                 offer,
@@ -351,18 +340,15 @@ impl<'a> Agent<'a> {
             record.spent = Some(Spent { id: id.to_owned(), bytes });
             record.save(device.state)
         });
-        if let Err(reason) = saved {
-            self.report_error(&reason);
+        if let Err(failure) = saved {
+            self.report_error(&failure.to_string());
         }
     }
 
     /// What follows from how a deployment went.
-    fn take_result(&mut self, id: &str, result: Result<Summary, String>) {
+    fn take_result(&mut self, id: &str, result: Result<Summary, Failure>) {
         match result {
             Ok(summary) => {
-                if let Some(error) = &summary.error {
-                    log::error!("deployment {id}: {error}");
-                }
                 match (summary.status, summary.ended) {
                     (Status::Interrupted, _) => {}
                     (Status::Held, _) => self.wait_before_gate(id, summary.held),
@@ -378,10 +364,10 @@ impl<'a> Agent<'a> {
                         self.schedule.inventory_now();
                     }
                     // It could not come to its end: it is gone on with after the next wait.
-                    (_, None) => self.try_again_later("the deployment is not over yet"),
+                    (_, None) => self.try_again_later(&format_args!("deployment {id}: it is not over yet")),
                 }
             }
-            Err(reason) => self.try_again_later(&reason),
+            Err(failure) => self.try_again_later(&format_args!("deployment {id}: {failure}")),
         }
         self.host.end_log();
     }
@@ -394,8 +380,8 @@ impl<'a> Agent<'a> {
         self.schedule.after_failure(Due::Update, &*self.clock, ask_again);
     }
 
-    fn try_again_later(&mut self, reason: &str) {
-        self.report_error(reason);
+    fn try_again_later(&mut self, reason: &dyn fmt::Display) {
+        self.report_error(&reason.to_string());
         self.unsettled = true;
         let wait = self.backoff.next(&*self.clock);
         self.try_again(Due::Update, wait);
@@ -455,9 +441,9 @@ impl<'a> Agent<'a> {
             }
             Ok::<(), deploy::record::RecordError>(())
         });
-        if let Err(reason) = forgotten {
+        if let Err(failure) = forgotten {
             // It is reported once more, with the same words.
-            self.report_error(&reason);
+            self.report_error(&failure.to_string());
         }
     }
 
@@ -502,8 +488,7 @@ impl<'a> Agent<'a> {
 
     fn run_scripts(&mut self, state: ScriptState, action: ScriptAction) -> Result<(), Failure> {
         self.host.tell(&Event::Scripts);
-        let ran = self.host.scripts().run(ScriptPoint { state, action }, OnScriptFailure::Stop);
-        ran.map_err(|error| Failure::Other(error.to_string()))
+        Ok(self.host.scripts().run(ScriptPoint { state, action }, OnScriptFailure::Stop)?)
     }
 
     fn run_ignored(&mut self, state: ScriptState, action: ScriptAction) {
@@ -516,15 +501,11 @@ impl<'a> Agent<'a> {
 
     /// How long to leave the server alone after a failure.
     fn after_failure(&mut self, due: Due, failure: &Failure) -> Option<Duration> {
-        let (reason, wished) = match failure {
-            Failure::Server(error) => (error.to_string(), error.retry_after()),
-            Failure::Other(reason) => (reason.clone(), None),
-        };
         if !self.clock.stop_requested() {
-            self.report_error(&reason);
+            self.report_error(&failure.to_string());
         }
         let clock = Arc::clone(&self.clock);
-        wished.or_else(|| self.backoff_of(due).next(&*clock))
+        failure.retry_after().or_else(|| self.backoff_of(due).next(&*clock))
     }
 
     fn backoff_of(&mut self, due: Due) -> &mut Backoff {
@@ -562,30 +543,48 @@ impl<'a> Agent<'a> {
         }
     }
 
-    fn record(&mut self) -> Result<Record, String> {
+    fn record(&mut self) -> Result<Record, Failure> {
         self.on_device(deploy::load)
     }
 
-    /// Everything the device provides, as the server wants to know it.
-    fn provides(&mut self, record: &Record) -> Result<BTreeMap<String, String>, String> {
-        let device_type = self.on_device(|device| device.system.device_type())?;
-        let installed = record.installed.all().into_iter();
-        let device_type = [("device_type", device_type.as_str())];
-        Ok(installed.chain(device_type).map(|(key, value)| (key.to_owned(), value.to_owned())).collect())
+    /// What a question to the server has to know. Where nothing is in progress the device is only looked at.
+    fn known(&mut self) -> Result<Known, Failure> {
+        match self.host.look()?.filter(|known| nothing_is_in_progress(&known.record)) {
+            Some(known) => Ok(known),
+            None => self.on_device(|device| {
+                let device_type = device.system.device_type();
+                deploy::load(device).map(|record| Known { record, device_type })
+            }),
+        }
     }
 
-    fn on_device<T, E: std::fmt::Display>(
+    fn on_device<T, E: Into<Failure>>(
         &mut self,
         work: impl FnOnce(&mut Device<'_>) -> Result<T, E>,
-    ) -> Result<T, String> {
+    ) -> Result<T, Failure> {
         let (mut work, mut result) = (Some(work), None);
         self.host.with_device(&mut self.reporter(), &mut |device| {
             if let Some(work) = work.take() {
-                result = Some(work(device).map_err(|error| error.to_string()));
+                result = Some(work(device).map_err(E::into));
             }
         })?;
-        result.unwrap_or_else(|| Err("the device was not opened".to_owned()))
+        result.unwrap_or_else(|| Err(HostError::Device("the device was not opened".into()).into()))
     }
+}
+
+/// Whether nothing has to be gone on with, told or settled: what would have to be durable before it is acted on.
+fn nothing_is_in_progress(record: &Record) -> bool {
+    let is_settled = record.lost.as_ref().is_none_or(|lost| lost.settled);
+    record.deployment.is_none() && record.unreported.is_none() && is_settled
+}
+
+/// Everything the device provides, as the server wants to know it.
+fn provides(record: &Record, device_type: &str) -> BTreeMap<String, String> {
+    let installed = record.installed.all().into_iter();
+    installed
+        .chain([("device_type", device_type)])
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .collect()
 }
 
 /// What a question for an update came to.
@@ -595,12 +594,6 @@ struct Polled {
     ordered: Option<(Offer, BTreeMap<String, String>, Record)>,
     /// When the server wants to be asked again.
     ask_again_in: Option<Duration>,
-}
-
-/// Why a conversation with the server failed.
-enum Failure {
-    Server(ServerError),
-    Other(String),
 }
 
 /// A panic of another thread leaves nothing half done in here: calls begin with the token and end with an answer.

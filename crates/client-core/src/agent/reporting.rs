@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::lock;
 use crate::clock::{Clock, Paused};
+use crate::deploy::gates::Gate;
 use crate::deploy::{DeploymentId, Importance, Report, Reported, Reporter};
 use crate::server::{Backoff, ReportAnswer, UpdateServer};
 
@@ -13,21 +14,55 @@ const REPORT_PATIENCE: Duration = Duration::from_secs(180);
 /// How often, at most, a server is told that a deployment still waits for the same reason.
 const REMARK_EVERY: Duration = Duration::from_secs(60);
 
+/// A remark that a server took.
+pub(super) struct Said {
+    remark: Remark,
+    /// When, on the monotonic clock.
+    at: Duration,
+}
+
+/// What is not worth saying twice in a moment.
+#[derive(Clone, PartialEq, Eq)]
+struct Remark {
+    id: String,
+    report: Report,
+    words: String,
+}
+
+impl Remark {
+    /// With the report as who watches a server reads it: what waits before its download is one that downloads, and what is
+    /// about to be committed is still being installed.
+    fn new(id: &str, report: Report, words: &str) -> Remark {
+        let report = match report {
+            Report::Waiting(Gate::Download) => Report::Downloading,
+            Report::Committing => Report::Installing,
+            Report::Downloading
+            | Report::Installing
+            | Report::Rebooting
+            | Report::Waiting(Gate::Install | Gate::Reboot | Gate::Commit)
+            | Report::Succeeded
+            | Report::Failed => report,
+        };
+        Remark { id: id.to_owned(), report, words: words.to_owned() }
+    }
+}
+
 /// Reports to the server the agent talks to.
 pub(super) struct ServerReporter {
     pub(super) server: Arc<Mutex<dyn UpdateServer>>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) retry_interval: Duration,
     pub(super) retry_count: u32,
-    pub(super) said: Arc<Mutex<Option<(String, Duration)>>>,
+    pub(super) said: Arc<Mutex<Option<Said>>>,
 }
 
 impl ServerReporter {
     /// Whether the server took these very words a moment ago. A gate may be asked every few seconds.
-    fn just_said(&self, words: &str) -> bool {
+    fn just_said(&self, remark: &Remark) -> bool {
         let said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
-        said.as_ref().is_some_and(|(last, at)| {
-            last == words && self.clock.now().saturating_sub(*at) < self.retry_interval.max(REMARK_EVERY)
+        said.as_ref().is_some_and(|last| {
+            let moment = self.retry_interval.max(REMARK_EVERY);
+            last.remark == *remark && self.clock.now().saturating_sub(last.at) < moment
         })
     }
 }
@@ -41,8 +76,8 @@ impl Reporter for ServerReporter {
         importance: Importance,
     ) -> Reported {
         let named = DeploymentId::remembered(id);
-        let words = substate.map(|substate| format!("{id} {report:?} {substate}"));
-        if words.as_ref().is_some_and(|words| importance == Importance::BestEffort && self.just_said(words)) {
+        let remark = substate.map(|words| Remark::new(id, report, words));
+        if importance == Importance::BestEffort && remark.as_ref().is_some_and(|it| self.just_said(it)) {
             return Reported::Accepted;
         }
         let mut backoff = Backoff::new(self.retry_interval, self.retry_count);
@@ -55,9 +90,9 @@ impl Reporter for ServerReporter {
             let answer = lock(&self.server).report(&named, report, substate);
             let error = match (answer, importance) {
                 (Ok(ReportAnswer::Accepted), _) => {
-                    let now = self.clock.now();
+                    let at = self.clock.now();
                     *self.said.lock().unwrap_or_else(PoisonError::into_inner) =
-                        words.map(|words| (words, now));
+                        remark.map(|remark| Said { remark, at });
                     return Reported::Accepted;
                 }
                 (Ok(ReportAnswer::Aborted), _) | (Ok(ReportAnswer::Refused), Importance::Mandatory) => {
