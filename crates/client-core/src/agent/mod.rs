@@ -271,7 +271,7 @@ impl<'a> Agent<'a> {
     fn deploy(&mut self, offer: &Offer, provides: &BTreeMap<String, String>, record: Record) {
         if let Some(known) = record.unreported.filter(|unreported| unreported.id == offer.id.as_str()) {
             // Done already; only the server has not heard of it.
-            log::info!("deployment {} is over: reporting that again", known.id);
+            log::info!("deployment {}: it is over: reporting that again", known.id);
             self.deliver(&known, Importance::Mandatory);
             return;
         }
@@ -353,6 +353,7 @@ impl<'a> Agent<'a> {
                     (Status::Interrupted, _) => {}
                     (Status::Held, _) => self.wait_before_gate(id, summary.held),
                     (Status::Rebooting, _) => {
+                        log::info!("deployment {id}: waiting for the restart");
                         self.host.end_log();
                         return self.await_reboot();
                     }
@@ -401,7 +402,6 @@ impl<'a> Agent<'a> {
 
     /// The restart was asked for: this process is about to be ended.
     fn await_reboot(&mut self) {
-        log::info!("waiting for the restart");
         loop {
             match self.waiter.wait(REBOOT_PATIENCE) {
                 Wake::Stop => return,
@@ -420,10 +420,7 @@ impl<'a> Agent<'a> {
         let answer = self.reporter().report(id, report, remark.as_deref(), importance);
         match answer {
             Reported::NoAnswer => {
-                log::warn!(
-                    "deployment {id}: the server does not know yet that it ended as {}",
-                    report.name()
-                );
+                log::warn!("deployment {id}: the server does not know yet that it has {}", report.name());
                 return;
             }
             Reported::Accepted if *failed => self.upload_log(&DeploymentId::remembered(id.as_str())),
@@ -456,8 +453,8 @@ impl<'a> Agent<'a> {
         loop {
             let error = match self.server().upload_log(id, &messages) {
                 Ok(ReportAnswer::Accepted) => return,
-                Ok(answer @ (ReportAnswer::Aborted | ReportAnswer::Refused)) => {
-                    return log::warn!("deployment {id}: the server does not take its log: {answer:?}");
+                Ok(ReportAnswer::Aborted | ReportAnswer::Refused) => {
+                    return log::warn!("deployment {id}: the server does not take its log");
                 }
                 Err(error) => error,
             };

@@ -4,6 +4,7 @@
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
 pub mod board;
+pub mod log_lines;
 pub mod tryboot;
 
 use bootloader_grub::{GrubCopy, GrubEnv};
