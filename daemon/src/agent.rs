@@ -15,12 +15,13 @@ use client_core::install::{Progress, WriteStatistics};
 use client_core::schedule::Schedule;
 use client_core::server::{Attribute, AttributeValue, Transport};
 use client_core::slot::System;
+use linux::clock::LinuxClock;
 use linux::daemon_process::PidFile;
-use linux::key_value_scripts::{self, RunLimits};
+use linux::inventory;
+use linux::key_values::RunLimits;
 use linux::lock::LockError;
 use linux::signals;
 use linux::state_scripts::LinuxScripts;
-use linux::waiter::LinuxClock;
 use server_mender::{Api, Settings};
 
 #[cfg(feature = "dbus")]
@@ -129,7 +130,7 @@ pub fn run(setup: &Setup) -> Result<(), AgentError> {
     let gates = add_ons.iter().map(|add_ons| add_ons.control_gate()).fold(gates, Gates::behind);
     let mut host = LinuxHost {
         setup,
-        scripts: setup.scripts().stopped_by(Arc::clone(&supervision.clock)),
+        scripts: setup.scripts(Arc::clone(&supervision.clock)),
         logs: DeploymentLogs::new(setup.deployment_log_directory()),
         watcher: Watcher::new(board, &supervision),
         transport: beginning.transport,
@@ -322,7 +323,7 @@ impl Host for LinuxHost<'_> {
 
     fn inventory(&mut self) -> Result<Vec<Attribute>, HostError> {
         let directory = self.setup.inventory_directory();
-        key_value_scripts::inventory(&directory, RunLimits::default(), Some(&*self.clock))
+        inventory::ask(&directory, RunLimits::default(), &*self.clock)
             .map(|attributes| with_own_attributes(attributes, self.known()))
             .map_err(|error| HostError::Inventory(error.into()))
     }
@@ -334,14 +335,14 @@ impl Host for LinuxHost<'_> {
     }
 
     fn begin_log(&mut self, id: &DeploymentId) {
-        match self.logs.open(id) {
-            Ok(log) => drop(logger::tee(Some(log))),
-            Err(error) => log::warn!("deployment {id} goes on without a log of its own: {error}"),
-        }
+        let log = self.logs.open(id).inspect_err(|error| {
+            log::warn!("deployment {id}: going on without a log of its own: {error}");
+        });
+        logger::begin_deployment(id, log.ok());
     }
 
     fn end_log(&mut self) {
-        drop(logger::tee(None));
+        logger::end_deployment();
         if let Some(connections) = self.download_connections.take() {
             connections.close();
         }
@@ -351,7 +352,7 @@ impl Host for LinuxHost<'_> {
         self.logs
             .read_for_upload(id)
             .unwrap_or_else(|error| {
-                log::warn!("the log of deployment {id} cannot be sent: {error}");
+                log::warn!("deployment {id}: its log cannot be sent: {error}");
                 None
             })
             .unwrap_or_default()

@@ -15,7 +15,7 @@ use std::time::Duration;
 use client_core::artifact::Sha256;
 use client_core::deploy::DeploymentId;
 use client_core::text::printable_json;
-use linux::local_socket::free_bytes;
+use linux::file_system;
 use linux::regular_file;
 use serde_json::{Value, json};
 
@@ -100,7 +100,9 @@ impl DeploymentLogs {
         let io_error = |path: &Path, source| LogError::Io { path: path.to_owned(), source };
         let list = self.list().map_err(|error| io_error(&self.directory, error))?;
         let existing = list.iter().find(|(_, of)| *of == id);
-        let free_bytes = free_bytes(&self.directory).map_err(|error| io_error(&self.directory, error))?;
+        let room = file_system::free_bytes(&self.directory);
+        // A file system that does not count its blocks has no room to spare.
+        let free_bytes = room.map_err(|error| io_error(&self.directory, error))?.unwrap_or(0);
         if existing.is_none() && free_bytes < FREE_BYTES {
             return Err(LogError::Space { directory: self.directory.clone(), free_bytes });
         }

@@ -385,7 +385,7 @@ pub fn shown(status: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
-    use linux::waiter::LinuxClock;
+    use linux::clock::LinuxClock;
 
     use super::*;
 

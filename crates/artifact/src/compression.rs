@@ -5,8 +5,9 @@
 
 use crate::error::ArtifactError;
 use crate::limits::Limits;
+use crate::read::read_full;
 use std::fmt;
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, Read, Write};
 
 /// How a member is compressed. All are always known; the cargo features `gzip`, `xz` and `zstd` bring the decoders.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -73,15 +74,12 @@ impl fmt::Display for Compression {
     }
 }
 
-/// Bytes asked of a compressed source at once.
-const INPUT_BYTES: usize = 64 * 1024;
-
 /// Decompresses `source`. Its end is reported only when the compressed streams were complete and `source` has
 /// been read to its own end, so that nothing but zeros can hide behind them.
 ///
 /// What the first stream needs is looked at here, before anything is decompressed: a window that is too large is
 /// refused while nothing has been written yet.
-pub(crate) fn decode<R: Read + Send + 'static>(
+pub(crate) fn decode<R: BufRead + Send + 'static>(
     compression: Compression,
     entry: &str,
     source: R,
@@ -90,8 +88,7 @@ pub(crate) fn decode<R: Read + Send + 'static>(
     if !compression.is_supported() {
         return Err(ArtifactError::CompressionNotSupported { entry: entry.to_owned(), compression });
     }
-    let rest = BufReader::with_capacity(INPUT_BYTES, Watched { source });
-    let mut input = Input { ahead: Vec::new(), position: 0, rest };
+    let mut input = Input { ahead: Vec::new(), position: 0, rest: Watched { source } };
     if compression == Compression::None {
         return Ok(Decode { decoder: Box::new(input), entry: entry.to_owned(), compression });
     }
@@ -146,22 +143,35 @@ struct Watched<R> {
 
 impl<R: Read> Read for Watched<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self.source.read(buffer) {
-            Ok(count) => Ok(count),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => Err(error),
-            Err(error) => Err(ArtifactError::from_io(error).into_io()),
-        }
+        self.source.read(buffer).map_err(of_source)
     }
+}
+
+impl<R: BufRead> BufRead for Watched<R> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        self.source.fill_buf().map_err(of_source)
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.source.consume(count);
+    }
+}
+
+fn of_source(error: io::Error) -> io::Error {
+    if error.kind() == io::ErrorKind::Interrupted {
+        return error;
+    }
+    ArtifactError::from_io(error).into_io()
 }
 
 /// What every decoder reads from: some bytes that were looked at ahead of it, then the rest.
 struct Input<R> {
     ahead: Vec<u8>,
     position: usize,
-    rest: BufReader<Watched<R>>,
+    rest: Watched<R>,
 }
 
-impl<R: Read> Input<R> {
+impl<R: BufRead> Input<R> {
     /// The next `count` bytes without taking them; fewer where the source ends.
     fn peek(&mut self, count: usize) -> Result<&[u8], ArtifactError> {
         self.ahead.drain(..self.position);
@@ -170,7 +180,7 @@ impl<R: Read> Input<R> {
         if have < count {
             self.ahead.resize(count, 0);
             let missing = self.ahead.get_mut(have..).unwrap_or_default();
-            let read = crate::tar::read_full(&mut self.rest, missing)?;
+            let read = read_full(&mut self.rest, missing)?;
             self.ahead.truncate(have + read);
         }
         Ok(self.ahead.get(..count.min(self.ahead.len())).unwrap_or_default())
@@ -191,7 +201,7 @@ impl<R: Read> Input<R> {
     }
 }
 
-impl<R: Read> BufRead for Input<R> {
+impl<R: BufRead> BufRead for Input<R> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         if self.position < self.ahead.len() {
             return Ok(self.ahead.get(self.position..).unwrap_or_default());
@@ -213,7 +223,7 @@ impl<R: Read> BufRead for Input<R> {
     }
 }
 
-impl<R: Read> Read for Input<R> {
+impl<R: BufRead> Read for Input<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.fill_buf()?.read(buffer)?;
         self.consume(count);
@@ -236,7 +246,7 @@ impl Gap {
     ///
     /// `gzip` and all other readers take zeros behind a stream, RFC 8878 lets skippable frames stand anywhere (`pzstd`
     /// begins with one), and xz pads with zeros itself.
-    fn find_stream<R: Read>(&mut self, input: &mut Input<R>) -> Result<bool, ArtifactError> {
+    fn find_stream<R: BufRead>(&mut self, input: &mut Input<R>) -> Result<bool, ArtifactError> {
         loop {
             let magic = self.compression.magic();
             let next = input.peek(magic.len())?;
@@ -272,7 +282,7 @@ impl Gap {
     }
 
     /// A skippable frame: its magic, its length in four bytes, and what nobody but its writer knows.
-    fn skip_frame<R: Read>(&self, input: &mut Input<R>) -> Result<(), ArtifactError> {
+    fn skip_frame<R: BufRead>(&self, input: &mut Input<R>) -> Result<(), ArtifactError> {
         let truncated = || ArtifactError::Truncated { entry: self.entry.clone() };
         let head = input.peek(8)?;
         let length = head.get(4..).and_then(|bytes| bytes.try_into().ok()).map(u32::from_le_bytes);
@@ -285,7 +295,7 @@ impl Gap {
 
     /// Refuses a stream whose decoder would need more memory than is allowed, or than there is. What cannot be
     /// understood here is left to the decoder to refuse.
-    fn check_needs<R: Read>(&self, input: &mut Input<R>) -> Result<(), ArtifactError> {
+    fn check_needs<R: BufRead>(&self, input: &mut Input<R>) -> Result<(), ArtifactError> {
         let (need_bytes, allowed_bytes, decoder_bytes) = match self.compression {
             Compression::None | Compression::Gzip => return Ok(()),
             Compression::Xz => {
@@ -425,7 +435,7 @@ mod streams {
         Ended,
     }
 
-    impl<R: Read, D: OneStream<Input<R>>, F: FnMut(Input<R>) -> io::Result<D>> Read for Streams<R, D, F> {
+    impl<R: BufRead, D: OneStream<Input<R>>, F: FnMut(Input<R>) -> io::Result<D>> Read for Streams<R, D, F> {
         fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
             loop {
                 if let State::Inside(decoder) = &mut self.state {
@@ -452,7 +462,7 @@ mod streams {
 #[cfg(any(feature = "gzip", feature = "xz", feature = "zstd"))]
 use streams::{OneStream, State, Streams};
 
-fn decoder<R: Read + Send + 'static>(gap: Gap, input: Input<R>) -> io::Result<Box<dyn Read + Send>> {
+fn decoder<R: BufRead + Send + 'static>(gap: Gap, input: Input<R>) -> io::Result<Box<dyn Read + Send>> {
     match gap.compression {
         Compression::None => Ok(Box::new(input)),
         Compression::Gzip => gzip_decoder(gap, input),
@@ -472,7 +482,7 @@ mod gzip {
         }
     }
 
-    pub(super) fn gzip_decoder<R: Read + Send + 'static>(
+    pub(super) fn gzip_decoder<R: BufRead + Send + 'static>(
         gap: Gap,
         input: Input<R>,
     ) -> io::Result<Box<dyn Read + Send>> {
@@ -512,7 +522,7 @@ mod xz {
         }
     }
 
-    pub(super) fn xz_decoder<R: Read + Send + 'static>(
+    pub(super) fn xz_decoder<R: BufRead + Send + 'static>(
         gap: Gap,
         input: Input<R>,
     ) -> io::Result<Box<dyn Read + Send>> {
@@ -570,7 +580,7 @@ mod zstd_frames {
         }
     }
 
-    pub(super) fn zstd_decoder<R: Read + Send + 'static>(
+    pub(super) fn zstd_decoder<R: BufRead + Send + 'static>(
         gap: Gap,
         input: Input<R>,
     ) -> io::Result<Box<dyn Read + Send>> {
@@ -603,17 +613,17 @@ mod zstd_frames {
 use zstd_frames::zstd_decoder;
 
 #[cfg(not(feature = "gzip"))]
-fn gzip_decoder<R: Read>(_: Gap, _: Input<R>) -> io::Result<Box<dyn Read + Send>> {
+fn gzip_decoder<R: BufRead>(_: Gap, _: Input<R>) -> io::Result<Box<dyn Read + Send>> {
     Err(io::Error::from(io::ErrorKind::Unsupported))
 }
 
 #[cfg(not(feature = "xz"))]
-fn xz_decoder<R: Read>(_: Gap, _: Input<R>) -> io::Result<Box<dyn Read + Send>> {
+fn xz_decoder<R: BufRead>(_: Gap, _: Input<R>) -> io::Result<Box<dyn Read + Send>> {
     Err(io::Error::from(io::ErrorKind::Unsupported))
 }
 
 #[cfg(not(feature = "zstd"))]
-fn zstd_decoder<R: Read>(_: Gap, _: Input<R>) -> io::Result<Box<dyn Read + Send>> {
+fn zstd_decoder<R: BufRead>(_: Gap, _: Input<R>) -> io::Result<Box<dyn Read + Send>> {
     Err(io::Error::from(io::ErrorKind::Unsupported))
 }
 
@@ -737,7 +747,7 @@ fn in_words(error: io::Error) -> io::Error {
 #[cfg(all(feature = "gzip", feature = "xz", feature = "zstd"))]
 mod tests {
     use super::*;
-    use std::io::Cursor;
+    use std::io::{BufReader, Cursor};
 
     fn encode(compression: Compression, data: &[u8]) -> Vec<u8> {
         let mut encoder = Encoder::new(Vec::new(), CompressionLevel::default_of(compression)).unwrap();
@@ -985,7 +995,8 @@ mod tests {
         for compression in Compression::ALL {
             let mut half = encode(compression, &sample());
             half.truncate(half.len() / 2);
-            let reader = decode(compression, "x", Fails(Cursor::new(half)), &Limits::default());
+            let reader =
+                decode(compression, "x", BufReader::new(Fails(Cursor::new(half))), &Limits::default());
             let error = reader.unwrap().read_to_end(&mut Vec::new()).unwrap_err();
             assert!(matches!(ArtifactError::from_io(error), ArtifactError::Source { .. }), "{compression}");
         }

@@ -147,7 +147,7 @@ impl ArtifactError {
     }
 
     /// Wraps the error so that it can travel through [`std::io::Read`].
-    pub fn into_io(self) -> io::Error {
+    pub(crate) fn into_io(self) -> io::Error {
         let kind = if let ArtifactError::Source { source } = &self {
             source.kind()
         } else if let ArtifactError::Truncated { .. } = &self {

@@ -87,23 +87,41 @@ pub(crate) struct HeaderContent {
 /// Reads the header archive to its end: `header-info`, scripts, `type-info`, `meta-data`, in this order.
 pub(crate) fn parse(archive: impl Read, limits: &Limits) -> Result<HeaderContent, ArtifactError> {
     let mut tar = TarReader::new(archive, members::HEADER, limits);
-    let missing = |expected| ArtifactError::MissingMember { expected };
+    let header_info = read_header_info(&mut tar, limits)?;
+    let info = HeaderInfo::parse(&header_info, limits)?;
+    let scripts = read_scripts(&mut tar, limits)?;
+    let type_info_text = tar.read_all("bytes", limits.header_json_bytes)?;
+    let type_info = TypeInfo::parse(&type_info_text, limits)?;
+    let meta_data = read_meta_data(&mut tar, limits)?;
+    let mut content = combine(info, type_info, meta_data, scripts)?;
+    content.header_info = text(&header_info);
+    content.type_info = text(&type_info_text);
+    Ok(content)
+}
 
+fn missing(expected: &'static str) -> ArtifactError {
+    ArtifactError::MissingMember { expected }
+}
+
+fn read_header_info<R: Read>(tar: &mut TarReader<R>, limits: &Limits) -> Result<Vec<u8>, ArtifactError> {
     let first = tar.next_entry()?.ok_or_else(|| missing(HEADER_INFO))?;
     if first.name != HEADER_INFO {
         return Err(ArtifactError::UnexpectedMember { found: first.name, expected: HEADER_INFO });
     }
-    let header_info = tar.read_all("bytes", limits.header_json_bytes)?;
-    let info = HeaderInfo::parse(&header_info, limits)?;
+    tar.read_all("bytes", limits.header_json_bytes)
+}
 
+/// The state scripts in the order of their names. The archive is at the content of `type-info` then.
+fn read_scripts<R: Read>(
+    tar: &mut TarReader<R>,
+    limits: &Limits,
+) -> Result<BTreeMap<String, Vec<u8>>, ArtifactError> {
     let mut scripts = BTreeMap::new();
-    let mut scripts_bytes = 0;
-    let (type_info_text, type_info) = loop {
+    let mut total_bytes = 0;
+    loop {
         let entry = tar.next_entry()?.ok_or_else(|| missing(TYPE_INFO))?;
         if entry.name == TYPE_INFO {
-            let bytes = tar.read_all("bytes", limits.header_json_bytes)?;
-            let parsed = TypeInfo::parse(&bytes, limits)?;
-            break (bytes, parsed);
+            return Ok(scripts);
         }
         let Some(name) = members::script(&entry.name) else {
             return Err(ArtifactError::UnexpectedMember { found: entry.name, expected: TYPE_INFO });
@@ -115,34 +133,31 @@ pub(crate) fn parse(archive: impl Read, limits: &Limits) -> Result<HeaderContent
             return Err(ArtifactError::too_large(members::HEADER, "state scripts", limits.scripts as u64));
         }
         let content = tar.read_all("bytes", limits.script_bytes)?;
-        scripts_bytes += content.len();
-        if scripts_bytes > limits.scripts_total_bytes {
+        total_bytes += content.len();
+        if total_bytes > limits.scripts_total_bytes {
             let limit = limits.scripts_total_bytes as u64;
             return Err(ArtifactError::too_large("scripts", "bytes together", limit));
         }
         if scripts.insert(name.to_owned(), content).is_some() {
             return Err(ArtifactError::DuplicateMember { entry: entry.name });
         }
-    };
+    }
+}
 
-    let meta_data = match tar.next_entry()? {
-        None => None,
-        Some(entry) if entry.name == META_DATA => {
-            let meta_data = parse_meta_data(&tar.read_all("bytes", limits.meta_data_bytes)?, limits)?;
-            if let Some(extra) = tar.next_entry()? {
-                let expected = "the end of the header";
-                return Err(ArtifactError::UnexpectedMember { found: extra.name, expected });
-            }
-            meta_data
+/// `meta-data`, where it is there; nothing may follow it.
+fn read_meta_data<R: Read>(tar: &mut TarReader<R>, limits: &Limits) -> Result<Option<String>, ArtifactError> {
+    let Some(entry) = tar.next_entry()? else { return Ok(None) };
+    if entry.name != META_DATA {
+        return Err(ArtifactError::UnexpectedMember { found: entry.name, expected: META_DATA });
+    }
+    let meta_data = parse_meta_data(&tar.read_all("bytes", limits.meta_data_bytes)?, limits)?;
+    match tar.next_entry()? {
+        None => Ok(meta_data),
+        Some(extra) => {
+            let expected = "the end of the header";
+            Err(ArtifactError::UnexpectedMember { found: extra.name, expected })
         }
-        Some(entry) => {
-            return Err(ArtifactError::UnexpectedMember { found: entry.name, expected: META_DATA });
-        }
-    };
-    let mut content = combine(info, type_info, meta_data, scripts)?;
-    content.header_info = text(&header_info);
-    content.type_info = text(&type_info_text);
-    Ok(content)
+    }
 }
 
 /// What was parsed as JSON is text.
@@ -150,33 +165,15 @@ fn text(json: &[u8]) -> String {
     String::from_utf8_lossy(json).into_owned()
 }
 
-/// What the two documents have to agree on.
+/// What the members say together, where they agree.
 fn combine(
     info: HeaderInfo,
     type_info: TypeInfo,
     meta_data: Option<String>,
     scripts: BTreeMap<String, Vec<u8>>,
 ) -> Result<HeaderContent, ArtifactError> {
-    // Old releases of mender-artifact wrote an empty type for root file systems.
-    let type_of_info = type_info.payload_type.filter(|payload_type| !payload_type.is_empty());
-    let type_of_header = info.payload_type.as_ref().map(PayloadType::as_str);
-    if type_of_info.is_some() && type_of_info.as_deref() != type_of_header
-        || type_info.is_null && info.payload_type.is_some()
-    {
-        return Err(ArtifactError::PayloadTypeMismatch {
-            header_info: type_of_header.unwrap_or("null").to_owned(),
-            type_info: type_of_info.unwrap_or_else(|| "null".to_owned()),
-        });
-    }
-    let repeated = |key: &str| match key {
-        "device_type" => true,
-        "artifact_name" => info.depends.artifact_name.is_some(),
-        "artifact_group" => info.depends.artifact_group.is_some(),
-        _ => false,
-    };
-    if let Some(key) = type_info.depends.keys().find(|key| repeated(key)) {
-        return Err(ArtifactError::DuplicateDepends { key: key.clone() });
-    }
+    check_payload_types(&info, &type_info)?;
+    check_depends(&info.depends, &type_info)?;
     let payload = match info.payload_type {
         Some(payload_type) => Some(PayloadInfo { payload_type, meta_data }),
         None if meta_data.is_some() => return Err(ArtifactError::EmptyPayloadWith { what: "meta-data" }),
@@ -193,6 +190,36 @@ fn combine(
         header_info: String::new(),
         type_info: String::new(),
     })
+}
+
+/// Both documents name the same type.
+fn check_payload_types(info: &HeaderInfo, type_info: &TypeInfo) -> Result<(), ArtifactError> {
+    // Old releases of mender-artifact wrote an empty type for root file systems.
+    let of_type_info = type_info.payload_type.as_deref().filter(|payload_type| !payload_type.is_empty());
+    let of_header_info = info.payload_type.as_ref().map(PayloadType::as_str);
+    if of_type_info.is_some() && of_type_info != of_header_info
+        || type_info.is_null && of_header_info.is_some()
+    {
+        return Err(ArtifactError::PayloadTypeMismatch {
+            header_info: of_header_info.unwrap_or("null").to_owned(),
+            type_info: of_type_info.unwrap_or("null").to_owned(),
+        });
+    }
+    Ok(())
+}
+
+/// `type-info` says nothing again that `header-info` has said.
+fn check_depends(depends: &Depends, type_info: &TypeInfo) -> Result<(), ArtifactError> {
+    let is_said = |key: &str| match key {
+        "device_type" => true,
+        "artifact_name" => depends.artifact_name.is_some(),
+        "artifact_group" => depends.artifact_group.is_some(),
+        _ => false,
+    };
+    match type_info.depends.keys().find(|key| is_said(key)) {
+        Some(key) => Err(ArtifactError::DuplicateDepends { key: key.clone() }),
+        None => Ok(()),
+    }
 }
 
 struct HeaderInfo {

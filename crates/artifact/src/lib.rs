@@ -77,6 +77,7 @@ mod manifest;
 mod members;
 mod names;
 mod payload;
+mod read;
 mod read_ahead;
 mod sha256;
 mod state_script;

@@ -177,12 +177,14 @@ impl PayloadFile<'_> {
     }
 
     /// The digest of what was read so far.
-    pub fn running_sha256(&self) -> Sha256 {
+    #[cfg(test)]
+    pub(crate) fn running_sha256(&self) -> Sha256 {
         self.reader.current.as_ref().map_or(Sha256::from([0; 32]), |current| current.checked.running())
     }
 
     /// Whether the end was reached and the checksum was right.
-    pub fn is_verified(&self) -> bool {
+    #[cfg(test)]
+    pub(crate) fn is_verified(&self) -> bool {
         self.reader.current.as_ref().is_some_and(|current| current.verified)
     }
 }

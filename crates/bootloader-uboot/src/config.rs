@@ -358,15 +358,32 @@ mod tests {
         check_offset("/dev/a 0x7fffffffffffffff 0x4000", u64::MAX, Some(0x7fff_ffff_ffff_ffff));
     }
 
+    /// What is understood lies within the limits, and what is not is told with the name of the file.
+    fn check_damaged(text: &str) {
+        match FwEnvConfig::parse(text, "f") {
+            Ok(config) => {
+                let sizes: Vec<u64> = config.copies().iter().map(|copy| copy.size_bytes).collect();
+                assert!(matches!(sizes.len(), 1 | 2), "{text:?}: {config:?}");
+                let is_allowed =
+                    |size: &u64| (MIN_ENV_BYTES..=MAX_ENV_BYTES).contains(size) && *size == sizes[0];
+                assert!(sizes.iter().all(is_allowed), "{text:?}: {config:?}");
+                assert!(config.copies().iter().all(|copy| !copy.device.is_empty()), "{text:?}: {config:?}");
+            }
+            Err(error) => {
+                assert!(error.to_string().contains("f line ") || error.to_string().contains("f: "), "{error}")
+            }
+        }
+    }
+
     #[test]
-    fn no_damage_to_a_configuration_file_makes_the_parser_panic() {
+    fn no_damage_to_a_configuration_file_is_taken_for_something_else() {
         let good = "/dev/mtd0 -0x20000 0x4000 0x20000 2 1\n/dev/mtd1 0777 4000\n";
         for end in 0..good.len() {
-            let _either_way = FwEnvConfig::parse(&good[..end], "f");
+            check_damaged(&good[..end]);
             for byte in [0x00, b'-', b'x', b'9', b'#', b'\n', b' ', 0x7f] {
                 let mut damaged = good.as_bytes().to_vec();
                 damaged[end] = byte;
-                let _either_way = FwEnvConfig::parse(&String::from_utf8_lossy(&damaged), "f");
+                check_damaged(&String::from_utf8_lossy(&damaged));
             }
         }
     }

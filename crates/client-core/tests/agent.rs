@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use crate::machine::board::{Board, ClosedAtFirst, Restarting};
 use crate::machine::log_lines::logged_by;
-use crate::machine::{IMAGE_BYTES, Machine, RECORD_BYTES, new_image, old_image, plainly, version};
+use crate::machine::{Machine, new_image, plainly, version};
 use client_core::agent::{Agent, AgentSettings};
 use client_core::artifact::{Limits, Trust};
 use client_core::clock::{Clock, Waiter, Wake};
@@ -36,7 +36,7 @@ use testkit::artifacts;
 use testkit::bootloader::{Behaviour, Boot};
 use testkit::choice::Choices;
 use testkit::clock::VirtualClock;
-use testkit::device::{CrashSlots, KnownSystem, Notices, ScriptLog, slot_device};
+use testkit::device::{CrashSlots, KnownSystem, Notices, ScriptLog};
 use testkit::server::{Endpoint, Failure, Matcher, SERVER, ServerModel, TestCredentials};
 use testkit::storage::{CrashWorld, Fault, Injection, Lasting, Limits as PowerLimits, Operation};
 
@@ -174,13 +174,7 @@ impl Waiter for Waits {
 impl Bench {
     fn new() -> Bench {
         let world = CrashWorld::new(Choices::exhaustive(), PowerLimits { cuts: 0, ..PowerLimits::default() });
-        world.add_device(slot_device(Slot::A), old_image());
-        world.add_device(slot_device(Slot::B), vec![0x55; IMAGE_BYTES]);
-        MACHINE.install(&world, Slot::A);
-        world.add_device("record", vec![0; RECORD_BYTES]);
-        let mut record = Record::new();
-        record.installed.artifact_name = Some("old".into());
-        TwoCopyRecord::format_new(world.open("record"), &record.to_json().unwrap()).unwrap();
+        MACHINE.set_up(&world, Slot::A);
         Bench {
             world,
             server: ServerModel::new(),
@@ -459,6 +453,7 @@ fn a_failure_is_one_error_line_and_every_line_of_a_deployment_begins_with_its_id
     let lines = logged_by(|| assert!(!bench.daemon(6)));
     let errors: Vec<_> = lines.iter().filter(|(level, _)| *level == log::Level::Error).collect();
     assert_eq!(errors.len(), 1, "{errors:?}");
+    // What crates log that know of no deployment, the logger of the program labels.
     let label = format!("deployment {ID}: ");
     assert!(lines.len() > 3 && lines.iter().all(|(_, line)| line.starts_with(&label)), "{lines:?}");
 }

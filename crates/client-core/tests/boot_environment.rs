@@ -10,12 +10,12 @@ use client_core::boot::mender_vars::{BOOT_PART_HEX, MenderVars, Partitions};
 use client_core::boot::{BootControl, BootEnv, BootEnvError, Variables};
 use client_core::slot::{Restart, Slot};
 use client_core::storage::BlockDevice;
-use testkit::bootloader::{Boot, GrubModel, Startup, TrybootModel, UBootModel};
+use testkit::bootloader::{Boot, GrubModel, Startup, UBootModel};
 use testkit::conformance::boot::{Backend, Booted, Suite};
 use testkit::enumerator::{Options, Report};
 use testkit::storage::{CrashWorld, Tear};
 
-use crate::machine::tryboot::Tryboot;
+use crate::machine::Machine;
 
 /// A bootloader with shared variables, and the client's way to them.
 struct Board {
@@ -79,31 +79,6 @@ impl Backend for Board {
             // GRUB has no defaults: it says so when it boots.
             Bootloader::Grub(_) => false,
         }
-    }
-}
-
-/// A bootloader that is told of a trial with the restart, and of nothing else.
-struct OneShot;
-
-fn one_shot() -> TrybootModel {
-    TrybootModel::new("autoboot")
-}
-
-impl Backend for OneShot {
-    fn install(&self, world: &CrashWorld, slot: Slot) {
-        one_shot().install(world, slot);
-    }
-
-    fn boot(&self, world: &CrashWorld, restart: &Restart, start: &mut dyn FnMut(Slot) -> Startup) -> Boot {
-        one_shot().boot(world, restart, start)
-    }
-
-    fn open(&self, world: &CrashWorld, booted: Booted) -> Box<dyn BootControl> {
-        Box::new(Tryboot::open(world.open("autoboot"), booted))
-    }
-
-    fn is_lost(&self, world: &CrashWorld) -> bool {
-        one_shot().permanent(world).is_none()
     }
 }
 
@@ -424,7 +399,7 @@ fn the_grub_codec_keeps_what_was_promised_when_the_bootloader_does_not_flush() {
 
 #[test]
 fn one_shot_trials_survive_three_power_cuts_that_leave_sectors_whole() {
-    Suite::new(OneShot).check(&cuts_between_sectors(3)).assert_holds();
+    Suite::new(Machine::OneShot).check(&cuts_between_sectors(3)).assert_holds();
 }
 
 /// Negative control: one sector is all there is, and nothing can repair it.
@@ -432,5 +407,5 @@ fn one_shot_trials_survive_three_power_cuts_that_leave_sectors_whole() {
 fn one_shot_trials_do_not_survive_a_torn_sector() {
     let mut options = Options::cuts(1);
     options.limits.tears = vec![Tear::Garbage];
-    Suite::new(OneShot).check(&options).assert_violates("lost its environment");
+    Suite::new(Machine::OneShot).check(&options).assert_violates("lost its environment");
 }

@@ -12,22 +12,19 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use std::cell::{Cell, RefCell};
-use std::io::Cursor;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::machine::board::{Board, ClosedAtFirst, Restarting, Ruled, WORLD, Word, crash_point};
-use crate::machine::{
-    IMAGE_BYTES, MACHINES, Machine, RECORD_BYTES, new_image, old_image, plainly, selected, version,
-};
+use crate::machine::board::{Board, ClosedAtFirst, Restarting, Ruled, Waits, Word, told};
+use crate::machine::{MACHINES, Machine, new_image, plainly, selected, version};
 use client_core::agent::{Agent, AgentSettings};
-use client_core::clock::{Clock, Waiter, Wake};
+use client_core::clock::Clock;
 use client_core::deploy::gates::{AlwaysOpen, Gate, Gatekeeper};
 use client_core::deploy::record::Record;
 use client_core::install::NoModules;
 use client_core::schedule::Schedule;
-use client_core::server::{DownloadSettings, Request, Response, Transport, TransportError};
+use client_core::server::DownloadSettings;
 use client_core::slot::{Restart, Slot};
 use client_core::state_store::TwoCopyRecord;
 use server_mender::{Api, Settings};
@@ -36,10 +33,10 @@ use testkit::bootloader::{Behaviour, Boot};
 use testkit::choice::so_many;
 use testkit::clock::VirtualClock;
 use testkit::conformance::boot::Booted;
-use testkit::device::{ScriptLog, slot_device};
+use testkit::device::ScriptLog;
 use testkit::enumerator::{After, Report, Scenario, explore};
-use testkit::server::TestCredentials;
-use testkit::storage::{CrashWorld, Suppressed};
+use testkit::server::{SERVER, ServerFacts, ServerModel, TestCredentials};
+use testkit::storage::{CrashWorld, PowerCuts, Suppressed};
 
 const ID: &str = "d0000000-0000-4000-8000-000000000001";
 
@@ -76,6 +73,15 @@ impl Ending {
         }
     }
 
+    /// What the server and the way to it are like for the system that runs.
+    fn arrange(self, server: &ServerModel, on_new: bool) {
+        // The new system has no network until it is given up. The old one does.
+        server.set_reachable(SERVER, self != Ending::Unreachable || !on_new);
+        if self == Ending::Abort || (self == Ending::LateAbort && on_new) {
+            server.abort_at_report(ID, "installing", 1);
+        }
+    }
+
     fn may_succeed(self) -> bool {
         // A power cut before the answer is the restart that would have been refused.
         let by_a_restart = matches!(self, Ending::Refused(Gate::Reboot) | Ending::Ruled(Word::Map));
@@ -86,179 +92,23 @@ impl Ending {
 const ENDINGS: [Ending; 5] =
     [Ending::Commit, Ending::FallBack, Ending::Unreachable, Ending::Abort, Ending::LateAbort];
 
-/// What the server knows. Survives every power cut of the device.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-struct Server {
-    /// Final reports, in order; the second of the same kind is kept too.
-    finals: Vec<bool>,
-    /// Somebody was told that the deployment is aborted.
-    aborted: bool,
-    /// Requests for an update after the final report.
-    asked_after: u32,
-}
-
+/// What is true of the device, and what the server knows, which no power cut erases.
 #[derive(Hash, Clone)]
 struct Facts {
     booted: Booted,
     /// What the daemon asked the machine for; gone with the power.
     restart: Restart,
-    server: Server,
+    server: ServerFacts,
     boots: u32,
 }
 
-struct Wire {
-    server: Arc<Mutex<Server>>,
-    artifact: Arc<Vec<u8>>,
-    ending: Ending,
-    on_new: bool,
-}
-
-impl Wire {
-    fn answer(&self, request: &Request<'_>) -> (u16, Vec<u8>) {
-        let path = request.url.strip_prefix("http://server").unwrap();
-        let mut server = self.server.lock().unwrap();
-        if path.ends_with("/auth_requests") {
-            return (200, b"aGVhZA.Y2xhaW1z.c2ln".to_vec());
-        }
-        if path.ends_with("/attributes") {
-            return (200, Vec::new());
-        }
-        if path == "/artifact" {
-            return (200, self.artifact.to_vec());
-        }
-        if path.contains("/deployments/next") {
-            if !server.finals.is_empty() || server.aborted {
-                server.asked_after += 1;
-                return (204, Vec::new());
-            }
-            let body = format!(
-                r#"{{"id":"{ID}","artifact":{{"artifact_name":"new","source":{{"uri":"http://server/artifact"}},"device_types_compatible":["{}"]}}}}"#,
-                artifacts::DEVICE_TYPE
-            );
-            return (200, body.into_bytes());
-        }
-        if path.ends_with("/log") {
-            return (204, Vec::new());
-        }
-        assert!(path.ends_with("/status"), "{path}");
-        let body = std::str::from_utf8(request.body.unwrap()).unwrap();
-        let says = |status: &str| body.contains(&format!("\"{status}\""));
-        if says("success") || says("failure") {
-            server.finals.push(says("success"));
-            return (if server.aborted { 409 } else { 204 }, Vec::new());
-        }
-        let aborts = match self.ending {
-            Ending::Abort => says("installing"),
-            Ending::LateAbort => says("installing") && self.on_new,
-            Ending::Commit
-            | Ending::FallBack
-            | Ending::Unreachable
-            | Ending::Held
-            | Ending::Refused(_)
-            | Ending::Ruled(_) => false,
-        };
-        server.aborted |= aborts;
-        (if server.aborted { 409 } else { 204 }, Vec::new())
-    }
-}
-
-impl Transport for Wire {
-    fn send(&mut self, request: &Request<'_>) -> Result<Response, TransportError> {
-        let path = request.url.rsplit('/').next().unwrap_or_default();
-        crash_point(&format!("before the request {path}"));
-        // The new system has no network until it is given up. The old one does.
-        if self.ending == Ending::Unreachable && self.on_new {
-            let reason = "no route".to_owned();
-            return Err(TransportError { may_pass: true, reason });
-        }
-        let (status, body) = self.answer(request);
-        crash_point(&format!("after the request {path}"));
-        let headers = vec![("content-length".to_owned(), body.len().to_string())];
-        Ok(Response { status, headers, body: Box::new(Cursor::new(body)) })
-    }
-}
-
-/// Ends the process when it is restarted, when all is over, or when nothing moves any more.
-struct Waits {
-    time: VirtualClock,
-    rebooted: Rc<Cell<bool>>,
-    server: Arc<Mutex<Server>>,
-    left: u32,
-}
-
-impl Waiter for Waits {
-    fn wait(&mut self, time: Duration) -> Wake {
-        self.left = self.left.saturating_sub(1);
-        if self.rebooted.get() || self.left == 0 || self.server.lock().unwrap().asked_after > 0 {
-            self.time.stop();
-            return Wake::Stop;
-        }
-        self.time.advance(time.saturating_add(Duration::from_secs(1)));
-        Wake::Elapsed
-    }
-}
-
-/// Copies what the server knows back into the facts, also when the power fails.
-struct Keep<'f> {
-    facts: &'f mut Facts,
-    server: Arc<Mutex<Server>>,
-}
-
-impl Drop for Keep<'_> {
-    fn drop(&mut self) {
-        self.facts.server = self.server.lock().unwrap_or_else(|poison| poison.into_inner()).clone();
-        WORLD.with(|current| current.borrow_mut().take());
-    }
-}
-
-/// The daemon from its start to its end. Whether it asked for a restart.
-fn daemon(
-    world: &CrashWorld,
+/// One line of a table: the machine, the slot it starts from, how the deployment goes, and a device that is never synced.
+#[derive(Clone, Copy)]
+struct Case {
     machine: Machine,
+    start: Slot,
     ending: Ending,
-    artifact: &Arc<Vec<u8>>,
-    facts: &mut Facts,
-) -> bool {
-    let booted = facts.booted;
-    let running = booted.slot;
-    let server = Arc::new(Mutex::new(facts.server.clone()));
-    WORLD.with(|current| current.borrow_mut().replace(world.clone()));
-    let keep = Keep { facts, server: Arc::clone(&server) };
-    let on_new = version(world, running) == Some("new");
-    let wire = || Wire { server: Arc::clone(&server), artifact: Arc::clone(artifact), ending, on_new };
-    let time = VirtualClock::new(4);
-    let clock = time.shared();
-    let settings = Settings { servers: vec!["http://server".into()], ..Settings::default() };
-    let api = Api::new(Box::new(wire()), Box::new(TestCredentials::default()), Arc::clone(&clock), settings);
-    let (rebooted, with) = (Rc::new(Cell::new(false)), Rc::new(RefCell::new(Restart::Plain)));
-    let mut waits = Waits { time, rebooted: Rc::clone(&rebooted), server: Arc::clone(&server), left: 40 };
-    let mut host = Board {
-        world: world.clone(),
-        machine,
-        system: Restarting { booted, rebooted: Rc::clone(&rebooted), with: Rc::clone(&with) },
-        scripts: ScriptLog::default(),
-        modules: Box::new(NoModules),
-        gates: ending.gates(&clock),
-        wire: {
-            let (server, artifact) = (Arc::clone(&server), Arc::clone(artifact));
-            Box::new(move || {
-                let (server, artifact) = (Arc::clone(&server), Arc::clone(&artifact));
-                Box::new(Wire { server, artifact, ending, on_new })
-            })
-        },
-        openings: Rc::default(),
-        logs: Vec::new(),
-        clock: Arc::clone(&clock),
-    };
-    let schedule = Schedule::new(&*clock, Duration::from_secs(1800), Duration::from_secs(28800));
-    let settings = AgentSettings {
-        retry_interval: Duration::from_secs(300),
-        retry_count: 3,
-        download: DownloadSettings::default(),
-    };
-    Agent::new(&mut host, Arc::new(Mutex::new(api)), clock, &mut waits, settings, schedule).run();
-    keep.facts.restart = with.take();
-    rebooted.get()
+    unsynced: Option<&'static str>,
 }
 
 fn scenario(
@@ -267,42 +117,78 @@ fn scenario(
     ending: Ending,
     unsynced: Option<&'static str>,
 ) -> Scenario<Facts> {
-    let artifact = Arc::new(artifacts::rootfs("new", &new_image()));
-    let for_recovery = Arc::clone(&artifact);
-    let target = !start;
-    Scenario::new(move |world| {
-        world.add_device(slot_device(start), old_image());
-        world.add_device(slot_device(target), vec![0x55; IMAGE_BYTES]);
-        machine.install(world, start);
-        world.add_device("record", vec![0; RECORD_BYTES]);
-        let mut record = Record::new();
-        record.installed.artifact_name = Some("old".into());
-        TwoCopyRecord::format_new(world.open("record"), &record.to_json().unwrap()).unwrap();
-        if let Some(device) = unsynced {
+    let case = Case { machine, start, ending, unsynced };
+    Scenario::new(move |world| case.set_up(world))
+        .run(move |world, facts| {
+            case.daemon(world, facts);
+            Ok(())
+        })
+        .boot(move |world, facts| case.boot(world, facts))
+        .recover(move |world, facts| case.recover(world, facts))
+        .fold_equal_states()
+}
+
+impl Case {
+    fn set_up(self, world: &CrashWorld) -> Facts {
+        self.machine.set_up(world, self.start);
+        if let Some(device) = self.unsynced {
             world.suppress_sync(device, Suppressed::Every);
         }
-        Facts { booted: plainly(start), restart: Restart::Plain, server: Server::default(), boots: 0 }
-    })
-    .run(move |world, facts| {
-        daemon(world, machine, ending, &artifact, facts);
-        Ok(())
-    })
-    .boot(move |world, facts| {
+        let server = ServerModel::new();
+        server.set_recording(false);
+        server.deploy(ID, "new", artifacts::DEVICE_TYPE, &artifacts::rootfs("new", &new_image()));
+        Facts { booted: plainly(self.start), restart: Restart::Plain, server: ServerFacts(server), boots: 0 }
+    }
+
+    /// The daemon from its start to its end. Whether it asked for a restart.
+    fn daemon(self, world: &CrashWorld, facts: &mut Facts) -> bool {
+        let booted = facts.booted;
+        let server = facts.server.0.clone();
+        self.ending.arrange(&server, version(world, booted.slot) == Some("new"));
+        let _cuts = PowerCuts::of(world);
+        let time = VirtualClock::new(4);
+        let clock = time.shared();
+        let settings = Settings { servers: vec![SERVER.into()], ..Settings::default() };
+        let credentials = Box::new(TestCredentials::default());
+        let api = Api::new(server.transport(), credentials, Arc::clone(&clock), settings);
+        let (rebooted, with) = (Rc::new(Cell::new(false)), Rc::new(RefCell::new(Restart::Plain)));
+        let mut waits = Waits { time, rebooted: Rc::clone(&rebooted), server: server.clone(), left: 40 };
+        let mut host = Board {
+            world: world.clone(),
+            machine: self.machine,
+            system: Restarting { booted, rebooted: Rc::clone(&rebooted), with: Rc::clone(&with) },
+            scripts: ScriptLog::default(),
+            modules: Box::new(NoModules),
+            gates: self.ending.gates(&clock),
+            wire: Box::new(move || server.transport()),
+            openings: Rc::default(),
+            logs: Vec::new(),
+            clock: Arc::clone(&clock),
+        };
+        let schedule = Schedule::new(&*clock, Duration::from_secs(1800), Duration::from_secs(28800));
+        let settings = AgentSettings {
+            retry_interval: Duration::from_secs(300),
+            retry_count: 3,
+            download: DownloadSettings::default(),
+        };
+        Agent::new(&mut host, Arc::new(Mutex::new(api)), clock, &mut waits, settings, schedule).run();
+        facts.restart = with.take();
+        rebooted.get()
+    }
+
+    fn boot(self, world: &CrashWorld, facts: &mut Facts) -> Result<(), String> {
         facts.boots += 1;
         if facts.boots > 12 {
             return Err("the device restarts without end".into());
         }
         let mut broken = None;
         let restart = std::mem::take(&mut facts.restart);
-        let booted = machine.boot(world, &restart, &mut |slot| {
+        let booted = self.machine.boot(world, &restart, &mut |slot| {
             if version(world, slot).is_none() {
                 broken = Some(slot);
             }
-            let behaviour = match (slot == target, ending) {
-                (true, Ending::FallBack) => Behaviour::NeverUp,
-                (_, _) => Behaviour::Good,
-            };
-            { behaviour }.start()
+            let dead = slot != self.start && self.ending == Ending::FallBack;
+            { if dead { Behaviour::NeverUp } else { Behaviour::Good } }.start()
         });
         if let Some(slot) = broken {
             return Err(format!("slot {slot} was booted and holds neither the old image nor the new one"));
@@ -314,44 +200,53 @@ fn scenario(
             }
             Boot::Stuck { slot, .. } => Err(format!("nothing comes up: slot {slot} is tried for ever")),
         }
-    })
-    .recover(move |world, facts| {
-        if daemon(world, machine, ending, &for_recovery, facts) {
+    }
+
+    fn recover(self, world: &CrashWorld, facts: &mut Facts) -> Result<After, String> {
+        if self.daemon(world, facts) {
             return Ok(After::Reboot);
         }
-        if facts.server.asked_after == 0 {
-            return Err(format!("the daemon does not ask again: {:?}", facts.server));
+        let server = &facts.server.0;
+        if server.vain_questions() == 0 {
+            return Err(format!("the daemon does not ask again: {:?}", server.statuses(ID)));
         }
-        let runs =
-            version(world, facts.booted.slot).ok_or("what runs is neither the old image nor the new one")?;
+        let running = facts.booted.slot;
+        let runs = version(world, running).ok_or("what runs is neither the old image nor the new one")?;
+        self.check_device(world, running, runs)?;
+        self.check_report(server, runs)?;
+        Ok(After::Settled)
+    }
+
+    /// Nothing is in progress, no trial is open, and the record names what runs.
+    fn check_device(self, world: &CrashWorld, running: Slot, runs: &str) -> Result<(), String> {
         let mut store = TwoCopyRecord::open(world.open("record")).map_err(|error| error.to_string())?;
         let record = Record::load(&mut store).map_err(|error| error.to_string())?;
         if record.deployment.is_some() || record.unreported.is_some() {
             return Err(format!("the record is not settled: {record:?}"));
         }
-        let (next, trial) = selected(world, machine)?;
-        if trial || next != facts.booted.slot {
-            return Err(format!("slot {next} is selected, trial {trial}, slot {} runs", facts.booted.slot));
+        let (next, trial) = selected(world, self.machine)?;
+        if trial || next != running {
+            return Err(format!("slot {next} is selected, trial {trial}, slot {running} runs"));
         }
         if record.installed.name() != runs {
             return Err(format!("the record says {}, and {runs} runs", record.installed.name()));
         }
-        let finals = &facts.server.finals;
-        match finals.first() {
+        Ok(())
+    }
+
+    /// What the server was told is true.
+    fn check_report(self, server: &ServerModel, runs: &str) -> Result<(), String> {
+        match told(server, ID)? {
             // Given up by the server before the download was over: it was cut short and is not offered again.
-            None if facts.server.aborted && runs == "old" => Ok(After::Settled),
+            None if runs == "old" => Ok(()),
             None => Err("the server was never told how it ended".into()),
-            Some(said) if finals.iter().any(|other| other != said) => {
-                Err(format!("the server was told both: {finals:?}"))
-            }
-            Some(said) if *said != (runs == "new") => {
+            Some(said) if said != (runs == "new") => {
                 Err(format!("the server was told success {said}, and {runs} runs"))
             }
-            Some(true) if !ending.may_succeed() => Err("a deployment that must fail succeeded".into()),
-            Some(_) => Ok(After::Settled),
+            Some(true) if !self.ending.may_succeed() => Err("a deployment that must fail succeeded".into()),
+            Some(_) => Ok(()),
         }
-    })
-    .fold_equal_states()
+    }
 }
 
 fn run_all(cuts: u32, budget: u64) -> Vec<(String, Report)> {
@@ -414,7 +309,7 @@ fn what_the_rules_of_a_device_decide_is_decided_after_a_power_cut_too() {
 #[test]
 fn a_second_power_cut_of_the_daemon_changes_nothing_about_that() {
     let mut states = 0;
-    for (name, report) in run_all(2, so_many(3_000)) {
+    for (name, report) in run_all(2, so_many(3_500)) {
         println!("{name}: {report}");
         report.assert_holds();
         states += report.states;

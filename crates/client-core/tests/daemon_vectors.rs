@@ -7,9 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
 use std::fs;
-use std::io::{Cursor, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
 use std::rc::Rc;
@@ -33,9 +31,7 @@ use client_core::install::{
     UpdateModuleFile,
 };
 use client_core::schedule::Schedule;
-use client_core::server::{
-    Attribute, DownloadSettings, Method, Request, Response, Transport, TransportError,
-};
+use client_core::server::{Attribute, DownloadSettings, Transport};
 use client_core::slot::{Slot, SlotError, Slots};
 use client_core::state_store::{StateError, StateStore};
 use client_core::storage::{BlockDevice, ReadAt};
@@ -44,7 +40,7 @@ use server_mender::{Api, Settings};
 use testkit::artifacts::{self, MemoryFile};
 use testkit::clock::VirtualClock;
 use testkit::device::{KnownSystem, Notices};
-use testkit::server::TestCredentials;
+use testkit::server::{Failure, Matcher, SERVER, ServerModel, TestCredentials};
 
 const VECTORS: &str = include_str!("fixtures/daemon-vectors.txt");
 const TYPE: &str = "tmod";
@@ -286,7 +282,7 @@ impl Program {
             datastore: self.folder.path().join("data"),
             timeout: self.timeout.get(),
             prefer_built_in: PreferBuiltIn::None,
-            clock: None,
+            clock: Arc::new(linux::clock::LinuxClock::new()),
         })
     }
 }
@@ -489,14 +485,14 @@ impl BootControl for NoBoot {
 
 struct Waits {
     time: VirtualClock,
-    server: Arc<Mutex<Server>>,
+    server: ServerModel,
     left: u32,
 }
 
 impl Waiter for Waits {
     fn wait(&mut self, time: Duration) -> Wake {
         self.left = self.left.saturating_sub(1);
-        if self.left == 0 || self.server.lock().unwrap().finished() {
+        if self.left == 0 || !self.server.finals(ID).is_empty() {
             self.time.stop();
             return Wake::Stop;
         }
@@ -505,48 +501,13 @@ impl Waiter for Waits {
     }
 }
 
-/// A server with one deployment.
-#[derive(Default)]
-struct Server {
-    artifact: Vec<u8>,
-    device_types: Vec<String>,
-    statuses: Vec<String>,
-    /// How often a status is answered with an error, and with which.
-    failing: BTreeMap<String, (u32, u16)>,
-}
-
-impl Server {
-    fn finished(&self) -> bool {
-        self.statuses.iter().any(|status| status == "OK" || status == "FAIL")
-    }
-
-    fn answer(&mut self, request: &Request<'_>) -> (u16, Vec<u8>) {
-        let path = request.url.strip_prefix("http://server").unwrap();
-        if path.ends_with("/auth_requests") {
-            return (200, b"aGVhZA.Y2xhaW1z.c2ln".to_vec());
-        }
-        if path.ends_with("/attributes") {
-            return (200, Vec::new());
-        }
-        if path.contains("/deployments/next") {
-            if self.finished() {
-                return (204, Vec::new());
-            }
-            let body = format!(
-                r#"{{"id":"{ID}","artifact":{{"artifact_name":"new","source":{{"uri":"http://server/artifact"}},"device_types_compatible":{:?}}}}}"#,
-                self.device_types
-            );
-            return (200, body.into_bytes());
-        }
-        if path == "/artifact" {
-            return (200, self.artifact.clone());
-        }
-        if path.ends_with("/log") {
-            return (204, Vec::new());
-        }
-        assert!(path.ends_with("/status"), "{path}");
-        let body = std::str::from_utf8(request.body.unwrap()).unwrap();
-        let short = match body.trim_end() {
+/// What the device reported, in the words of the table. Attempts in a row of one that fails are one report.
+fn reported(server: &ServerModel, failing: &[&str]) -> String {
+    let sent = server.take_sent();
+    let reports = sent.iter().filter(|sent| sent.path().ends_with("/status"));
+    let mut words: Vec<&str> = Vec::new();
+    for report in reports {
+        let word = match report.text().trim_end() {
             r#"{"status":"downloading"}"# => "dl",
             r#"{"status":"installing"}"# => "in",
             r#"{"status":"rebooting"}"# => "rb",
@@ -554,40 +515,18 @@ impl Server {
             r#"{"status":"failure"}"# => "FAIL",
             other => panic!("{other}"),
         };
-        // Attempts in a row are one report.
-        if let Some((left, code)) = self.failing.get_mut(short).filter(|(left, _)| *left > 0) {
-            *left -= 1;
-            let code = *code;
-            if self.statuses.last().map(String::as_str) != Some(short) {
-                self.statuses.push(short.to_owned());
-            }
-            return (code, Vec::new());
+        if words.last() != Some(&word) || !failing.contains(&word) {
+            words.push(word);
         }
-        let repeated = self.statuses.last().map(String::as_str) == Some(short);
-        let had_failed = repeated && self.failing.contains_key(short);
-        if !had_failed {
-            self.statuses.push(short.to_owned());
-        }
-        (204, Vec::new())
     }
-}
-
-struct Wire(Arc<Mutex<Server>>);
-
-impl Transport for Wire {
-    fn send(&mut self, request: &Request<'_>) -> Result<Response, TransportError> {
-        let (status, body) = self.0.lock().unwrap().answer(request);
-        assert!(matches!(request.method, Method::Get | Method::Post | Method::Put | Method::Patch));
-        let headers = vec![("content-length".to_owned(), body.len().to_string())];
-        Ok(Response { status, headers, body: Box::new(Cursor::new(body)) as Box<dyn Read + Send> })
-    }
+    words.join(" ")
 }
 
 struct Machine {
     plan: Rc<Plan>,
     store: Store,
     scripts: Scripts,
-    server: Arc<Mutex<Server>>,
+    server: ServerModel,
 }
 
 impl Host for Machine {
@@ -622,7 +561,7 @@ impl Host for Machine {
         Ok(Vec::new())
     }
     fn download_transport(&mut self) -> Box<dyn Transport> {
-        Box::new(Wire(Arc::clone(&self.server)))
+        self.server.transport()
     }
     fn begin_log(&mut self, _: &client_core::deploy::DeploymentId) {}
     fn end_log(&mut self) {}
@@ -662,11 +601,9 @@ fn run(condition: &str, rollback: bool, reboot: bool, program: Option<Program>) 
         program.says("SupportsRollback", if rollback { "Yes\n" } else { "No\n" });
         program.says("NeedsArtifactReboot", if reboot { "Yes\n" } else { "No\n" });
     }
-    let mut server = Server {
-        artifact: artifact(!condition.contains("null payload")),
-        device_types: vec![artifacts::DEVICE_TYPE.into()],
-        ..Server::default()
-    };
+    let server = ServerModel::new();
+    server.deploy(ID, "new", artifacts::DEVICE_TYPE, &artifact(!condition.contains("null payload")));
+    let mut failing = Vec::new();
     let times = |lasting: &str| if condition.contains(lasting) { u32::MAX } else { 1 };
     let mut writes = u32::MAX;
     // A server that has aborted says so instead of failing.
@@ -692,13 +629,16 @@ fn run(condition: &str, rollback: bool, reboot: bool, program: Option<Program>) 
             inject(points, Kind::Kills, times("kill forever"));
         } else if let Some(status) = part.strip_prefix("status ") {
             let (name, count) = status.split_once(" fails x").unwrap();
-            let short = match name {
-                "Downloading" => "dl",
-                "Installing" => "in",
-                "Rebooting" => "rb",
+            let (word, status) = match name {
+                "Downloading" => ("dl", "downloading"),
+                "Installing" => ("in", "installing"),
+                "Rebooting" => ("rb", "rebooting"),
                 other => panic!("{other}"),
             };
-            server.failing.insert(short.into(), (count.parse().unwrap(), code));
+            failing.push(word);
+            for _ in 0..count.parse().unwrap() {
+                server.fail_next(Matcher::Report(status), Failure::Status(code));
+            }
         } else {
             match part {
                 "(none)" | "server answers aborted" | "null payload" | "err forever" | "kill forever" => {}
@@ -711,10 +651,14 @@ fn run(condition: &str, rollback: bool, reboot: bool, program: Option<Program>) 
                 }
                 "sizes query answers Empty" => {}
                 "with Idle/Sync scripts" => plan.idle_scripts.set(true),
-                "device type mismatch" => server.device_types = vec!["another".into()],
+                "device type mismatch" => server.mislabel(ID, "another"),
                 "DB read-only after 0 writes" => writes = 0,
                 "DB read-only after 4 writes" => writes = 2,
-                "HTTP body breaks in header" => server.artifact[600..].fill(0xAA),
+                "HTTP body breaks in header" => {
+                    let mut broken = artifact(true);
+                    broken[600..].fill(0xAA);
+                    server.replace_artifact(ID, &broken, None);
+                }
                 other => panic!("{other}"),
             }
         }
@@ -725,7 +669,6 @@ fn run(condition: &str, rollback: bool, reboot: bool, program: Option<Program>) 
         document: Rc::new(RefCell::new(record.to_json().unwrap())),
         writes_left: Rc::new(Cell::new(writes)),
     };
-    let server = Arc::new(Mutex::new(server));
     // With this seed what failed first is due first again.
     let time = VirtualClock::new(2);
     // Killed at most as often as the table lets it be.
@@ -743,28 +686,24 @@ fn run(condition: &str, rollback: bool, reboot: bool, program: Option<Program>) 
     let chain = plan.passed.borrow().join(" ");
     // The table ends with the report; the wait after it has begun.
     let chain = chain.strip_suffix(" Idle+").unwrap_or(&chain).to_owned();
-    let statuses = server.lock().unwrap().statuses.join(" ");
+    let statuses = reported(&server, &failing);
     let end = if name == "new_INCONSISTENT" { "INC".into() } else { name };
     Seen { chain, statuses, end }
 }
 
 /// The daemon from its start until it is killed or the deployment is over.
-fn process(plan: &Rc<Plan>, store: &Store, server: &Arc<Mutex<Server>>, time: &VirtualClock) {
+fn process(plan: &Rc<Plan>, store: &Store, server: &ServerModel, time: &VirtualClock) {
     let mut host = Machine {
         plan: Rc::clone(plan),
         store: store.clone(),
         scripts: Scripts(Rc::clone(plan)),
-        server: Arc::clone(server),
+        server: server.clone(),
     };
     let clock = time.shared();
-    let settings = Settings { servers: vec!["http://server".into()], ..Settings::default() };
-    let api = Api::new(
-        Box::new(Wire(Arc::clone(server))),
-        Box::new(TestCredentials::default()),
-        Arc::clone(&clock),
-        settings,
-    );
-    let mut waits = Waits { time: time.clone(), server: Arc::clone(server), left: 60 };
+    let settings = Settings { servers: vec![SERVER.into()], ..Settings::default() };
+    let api =
+        Api::new(server.transport(), Box::new(TestCredentials::default()), Arc::clone(&clock), settings);
+    let mut waits = Waits { time: time.clone(), server: server.clone(), left: 60 };
     let schedule = Schedule::new(&*clock, Duration::from_secs(1800), Duration::from_secs(28800));
     let settings = AgentSettings {
         retry_interval: Duration::from_secs(300),

@@ -729,7 +729,8 @@ fn a_server_that_is_away_when_the_link_expires_is_waited_for() {
 
 #[test]
 fn an_abort_is_noticed_in_the_middle_and_found_at_any_depth() {
-    let image = content(200_000);
+    // More than is read ahead, so that the server is asked again behind the abort.
+    let image = content(3_000_000);
     let order = order(&testkit::artifacts::rootfs("release-2", &image));
     let every = Some(Duration::from_secs(30));
     let download = order.download(every).unwrap();
@@ -741,8 +742,10 @@ fn an_abort_is_noticed_in_the_middle_and_found_at_any_depth() {
     assert!(start[..] == image[..1000]);
     order.model.abort("d1");
     order.clock.advance(Duration::from_secs(31));
-    let error = file.read_to_end(&mut Vec::new()).unwrap_err();
+    let mut rest = Vec::new();
+    let error = file.read_to_end(&mut rest).unwrap_err();
     assert!(is_abort(&error), "{error:?}");
+    assert!(start.len() + rest.len() < image.len(), "{} bytes", rest.len());
 }
 
 #[test]

@@ -16,9 +16,7 @@ use std::io::Cursor;
 use std::rc::Rc;
 
 use crate::machine::board::Restarting;
-use crate::machine::{
-    IMAGE_BYTES, MACHINES, Machine, RECORD_BYTES, new_image, old_image, plainly, selected, version,
-};
+use crate::machine::{MACHINES, Machine, RECORD_BYTES, new_image, old_image, plainly, selected, version};
 use client_core::artifact::{Limits, Trust};
 use client_core::deploy::gates::AlwaysOpen;
 use client_core::deploy::record::Record;
@@ -29,7 +27,7 @@ use client_core::state_store::{StateStore, TwoCopyRecord};
 use client_core::storage::BlockDevice;
 use testkit::artifacts;
 use testkit::bootloader::{Behaviour, Boot};
-use testkit::device::{CrashSlots, Notices, ScriptLog, slot_device};
+use testkit::device::{CrashSlots, Notices, ScriptLog};
 use testkit::enumerator::{After, Scenario, explore};
 use testkit::storage::{CrashDevice, CrashWorld};
 
@@ -139,13 +137,7 @@ fn scenario(
     let artifact = Rc::new(artifacts::rootfs("new", &new_image()));
     let again = Rc::clone(&artifact);
     Scenario::new(move |world| {
-        world.add_device(slot_device(Slot::A), old_image());
-        world.add_device(slot_device(Slot::B), vec![0x55; IMAGE_BYTES]);
-        machine.install(world, Slot::A);
-        world.add_device("record", vec![0; RECORD_BYTES]);
-        let mut record = Record::new();
-        record.installed.artifact_name = Some("old".into());
-        TwoCopyRecord::format_new(world.open("record"), &record.to_json().unwrap()).unwrap();
+        machine.set_up(world, Slot::A);
         if beginning == Beginning::OtherSlot {
             // The old image is back in its slot, and the new one known in the other.
             let running = update(world, machine, Slot::A, &artifacts::rootfs("new", &new_image()));

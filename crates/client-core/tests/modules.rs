@@ -14,19 +14,18 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::io::{Cursor, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::machine::board::{Board, Restarting, WORLD, crash_point};
-use crate::machine::{Machine, RECORD_BYTES};
+use crate::machine::board::{Board, Restarting, Waits, told};
+use crate::machine::{Machine, add_record};
 use client_core::agent::{Agent, AgentSettings};
 use client_core::artifact::tree::{Attributes, Member, MemberKind, MemberWriter};
 use client_core::artifact::write::{ArtifactSpec, SoftwareName};
 use client_core::artifact::{Compression, CompressionLevel};
-use client_core::clock::{Waiter, Wake};
 use client_core::deploy::gates::AlwaysOpen;
 use client_core::deploy::record::Record;
 use client_core::install::files::{Files, Node};
@@ -35,7 +34,7 @@ use client_core::install::{
     PayloadHandler, Progress, RebootNeed, SINGLE_FILE, SingleFile, UpdateModuleFile,
 };
 use client_core::schedule::Schedule;
-use client_core::server::{DownloadSettings, Request, Response, Transport, TransportError};
+use client_core::server::DownloadSettings;
 use client_core::slot::Slot;
 use client_core::state_store::{StateStore, TwoCopyRecord};
 use client_core::storage::BlockDevice;
@@ -47,25 +46,25 @@ use testkit::clock::VirtualClock;
 use testkit::device::{ScriptLog, slot_device};
 use testkit::enumerator::{After, Options, Report, Scenario, explore};
 use testkit::files::{CrashFiles, Suppressed};
-use testkit::server::TestCredentials;
-use testkit::storage::{CrashWorld, Suppressed as SuppressedDevice};
+use testkit::server::{SERVER, ServerFacts, ServerModel, TestCredentials};
+use testkit::storage::{CrashWorld, PowerCuts, Suppressed as SuppressedDevice};
 
 const ID: &str = "d0000000-0000-4000-8000-000000000001";
 
 /// What the outside knows: the server, and how often what happened.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Hash)]
 struct Facts {
-    /// Final reports, in order.
-    finals: Vec<bool>,
-    aborted: bool,
-    /// Times the server heard of an installation.
-    installing: u32,
-    /// Requests for an update after the final report.
-    asked_after: u32,
-    /// What the module was called for last.
-    last_call: Option<Call>,
+    server: ServerFacts,
+    seen: Seen,
     boots: u32,
-    /// The module did not find what it had kept.
+}
+
+/// What the module notes of its calls.
+#[derive(Clone, Copy, Default, Hash)]
+struct Seen {
+    /// What it was called for last.
+    last_call: Option<Call>,
+    /// It did not find what it had kept.
     state_lost: bool,
 }
 
@@ -77,120 +76,28 @@ enum Order {
     LateAbort,
 }
 
-struct Wire {
-    facts: Arc<Mutex<Facts>>,
-    artifact: Arc<Vec<u8>>,
-    order: Order,
-}
-
-impl Wire {
-    fn answer(&self, request: &Request<'_>) -> (u16, Vec<u8>) {
-        let path = request.url.strip_prefix("http://server").unwrap();
-        let mut facts = self.facts.lock().unwrap();
-        if path.ends_with("/auth_requests") {
-            return (200, b"aGVhZA.Y2xhaW1z.c2ln".to_vec());
-        }
-        if path.ends_with("/attributes") {
-            return (200, Vec::new());
-        }
-        if path == "/artifact" {
-            return (200, self.artifact.to_vec());
-        }
-        if path.contains("/deployments/next") {
-            if !facts.finals.is_empty() || facts.aborted {
-                facts.asked_after += 1;
-                return (204, Vec::new());
-            }
-            let body = format!(
-                r#"{{"id":"{ID}","artifact":{{"artifact_name":"new","source":{{"uri":"http://server/artifact"}},"device_types_compatible":["{}"]}}}}"#,
-                artifacts::DEVICE_TYPE
-            );
-            return (200, body.into_bytes());
-        }
-        if path.ends_with("/log") {
-            return (204, Vec::new());
-        }
-        assert!(path.ends_with("/status"), "{path}");
-        let body = std::str::from_utf8(request.body.unwrap()).unwrap();
-        let says = |status: &str| body.contains(&format!("\"{status}\""));
-        if says("success") || says("failure") {
-            facts.finals.push(says("success"));
-        } else if says("installing") {
-            facts.installing += 1;
-            facts.aborted |= self.order == Order::LateAbort && facts.installing > 1;
-        }
-        (if facts.aborted { 409 } else { 204 }, Vec::new())
-    }
-}
-
-impl Transport for Wire {
-    fn send(&mut self, request: &Request<'_>) -> Result<Response, TransportError> {
-        let path = request.url.rsplit('/').next().unwrap_or_default();
-        crash_point(&format!("before the request {path}"));
-        let (status, body) = self.answer(request);
-        crash_point(&format!("after the request {path}"));
-        let headers = vec![("content-length".to_owned(), body.len().to_string())];
-        Ok(Response { status, headers, body: Box::new(Cursor::new(body)) })
-    }
-}
-
-/// Ends the process when it is restarted, when all is over, or when nothing moves any more.
-struct Waits {
-    time: VirtualClock,
-    rebooted: Rc<Cell<bool>>,
-    facts: Arc<Mutex<Facts>>,
-    left: u32,
-}
-
-impl Waiter for Waits {
-    fn wait(&mut self, time: Duration) -> Wake {
-        self.left = self.left.saturating_sub(1);
-        if self.rebooted.get() || self.left == 0 || self.facts.lock().unwrap().asked_after > 0 {
-            self.time.stop();
-            return Wake::Stop;
-        }
-        self.time.advance(time.saturating_add(Duration::from_secs(1)));
-        Wake::Elapsed
-    }
-}
-
-/// Copies what is known back into the facts, also when the power fails.
-struct Keep<'f> {
-    facts: &'f mut Facts,
-    shared: Arc<Mutex<Facts>>,
-}
-
-impl Drop for Keep<'_> {
-    fn drop(&mut self) {
-        *self.facts = self.shared.lock().unwrap_or_else(|poison| poison.into_inner()).clone();
-        WORLD.with(|current| current.borrow_mut().take());
-    }
-}
-
 /// The daemon from its start to its end. Whether it asked for a restart.
 fn daemon(world: &CrashWorld, case: &Case, facts: &mut Facts) -> bool {
-    let shared = Arc::new(Mutex::new(facts.clone()));
-    WORLD.with(|current| current.borrow_mut().replace(world.clone()));
-    let _keep = Keep { facts, shared: Arc::clone(&shared) };
+    let server = facts.server.0.clone();
+    let seen = Rc::new(Cell::new(facts.seen));
+    let _keep = Keep { facts, seen: Rc::clone(&seen) };
+    let _cuts = PowerCuts::of(world);
     let time = VirtualClock::new(4);
     let clock = time.shared();
-    let settings = Settings { servers: vec!["http://server".into()], ..Settings::default() };
-    let wire = {
-        let (shared, artifact, order) = (Arc::clone(&shared), Arc::clone(&case.artifact), case.order);
-        move || Wire { facts: Arc::clone(&shared), artifact: Arc::clone(&artifact), order }
-    };
-    let api = Api::new(Box::new(wire()), Box::new(TestCredentials::default()), Arc::clone(&clock), settings);
+    let settings = Settings { servers: vec![SERVER.into()], ..Settings::default() };
+    let credentials = Box::new(TestCredentials::default());
+    let api = Api::new(server.transport(), credentials, Arc::clone(&clock), settings);
     let rebooted = Rc::new(Cell::new(false));
     let restart = Restart { rebooted: Rc::clone(&rebooted), time: time.clone() };
-    let mut waits = Waits { time, rebooted: Rc::clone(&rebooted), facts: Arc::clone(&shared), left: 40 };
+    let mut waits = Waits { time, rebooted: Rc::clone(&rebooted), server: server.clone(), left: 40 };
     let mut host = Board {
         world: world.clone(),
         machine: Machine::UBoot,
         system: Restarting::new(Slot::A, Rc::clone(&rebooted)),
         scripts: ScriptLog::default(),
-        modules: Box::new(Handlers { world: world.clone(), kind: case.kind, facts: shared, restart }),
+        modules: Box::new(Handlers { world: world.clone(), kind: case.kind, seen, restart }),
         gates: Box::new(AlwaysOpen),
-        wire: Box::new(move || Box::new(wire())),
+        wire: Box::new(move || server.transport()),
         openings: Rc::default(),
         logs: Vec::new(),
         clock: Arc::clone(&clock),
@@ -203,6 +110,18 @@ fn daemon(world: &CrashWorld, case: &Case, facts: &mut Facts) -> bool {
     };
     Agent::new(&mut host, Arc::new(Mutex::new(api)), clock, &mut waits, settings, schedule).run();
     rebooted.get()
+}
+
+/// Copies what the module saw back into the facts, also when the power fails.
+struct Keep<'f> {
+    facts: &'f mut Facts,
+    seen: Rc<Cell<Seen>>,
+}
+
+impl Drop for Keep<'_> {
+    fn drop(&mut self) {
+        self.facts.seen = self.seen.get();
+    }
 }
 
 /// How a handler restarts the device by itself: the process is asked to stop.
@@ -220,17 +139,17 @@ enum Kind {
 }
 
 /// One scenario.
-#[derive(Clone)]
+#[derive(Clone, Copy)]
 struct Case {
     kind: Kind,
     order: Order,
-    artifact: Arc<Vec<u8>>,
+    broken: Broken,
 }
 
 struct Handlers {
     world: CrashWorld,
     kind: Kind,
-    facts: Arc<Mutex<Facts>>,
+    seen: Rc<Cell<Seen>>,
     restart: Restart,
 }
 
@@ -256,8 +175,8 @@ impl Modules for Handlers {
         Ok(match self.kind {
             Kind::Application(module) => {
                 assert_eq!(payload_type, "application");
-                let (world, facts) = (self.world.clone(), Arc::clone(&self.facts));
-                Box::new(Application { world, facts, module, restart: self.restart.clone() })
+                let (world, seen) = (self.world.clone(), Rc::clone(&self.seen));
+                Box::new(Application { world, seen, module, restart: self.restart.clone() })
             }
             Kind::Built(place) => match payload_type {
                 SINGLE_FILE => Box::new(SingleFile::new(place.files(&self.world))),
@@ -306,7 +225,7 @@ enum Reboot {
 /// An update module with an application of two sectors, and a copy of the old one where it can go back.
 struct Application {
     world: CrashWorld,
-    facts: Arc<Mutex<Facts>>,
+    seen: Rc<Cell<Seen>>,
     module: Module,
     restart: Restart,
 }
@@ -324,7 +243,7 @@ impl Application {
     /// Does what is asked, and then perhaps says that it failed: whatever failed may have happened.
     fn called(&mut self, call: Call, act: impl FnOnce(&CrashWorld)) -> Result<(), InstallError> {
         self.world.crash_point(&format!("before {call:?}"));
-        self.facts.lock().unwrap().last_call = Some(call);
+        self.seen.set(Seen { last_call: Some(call), ..self.seen.get() });
         act(&self.world);
         self.world.crash_point(&format!("after {call:?}"));
         match self.module.failing == Some(call) {
@@ -365,13 +284,14 @@ impl PayloadHandler for Application {
         self.called(Call::Download, |_| {})
     }
     fn restore(&mut self, state: HandlerState) {
-        let mut facts = self.facts.lock().unwrap();
-        facts.state_lost |= match facts.last_call {
+        let seen = self.seen.get();
+        let state_lost = match seen.last_call {
             // Cut in the download, or before it was begun again.
             None | Some(Call::CleanUp) => ![HandlerState::default(), taken(0), taken(1)].contains(&state),
             Some(Call::Download) => ![taken(0), taken(1)].contains(&state),
             Some(_) => state != taken(1),
         };
+        self.seen.set(Seen { state_lost: seen.state_lost || state_lost, ..seen });
     }
     fn install(&mut self) -> Result<(), InstallError> {
         let rollback = self.module.rollback;
@@ -624,26 +544,34 @@ enum Broken {
     Application,
 }
 
+/// What was there at the beginning, once a case has begun: the same in every case.
+type Noted = Rc<RefCell<Start>>;
+
 fn scenario(kind: Kind, order: Order, broken: Broken) -> Scenario<Facts> {
-    let artifact = Arc::new(match kind {
-        Kind::Application(_) => build("application", &[]),
-        Kind::Built(place) => place.artifact(),
-    });
-    let case = Case { kind, order, artifact };
-    let for_recovery = case.clone();
-    // What was there at the beginning, and under which number: the same in every case.
-    let start: Rc<RefCell<Start>> = Rc::default();
-    let noted = Rc::clone(&start);
-    Scenario::new(move |world| {
+    let case = Case { kind, order, broken };
+    let noted = Noted::default();
+    let start = Rc::clone(&noted);
+    Scenario::new(move |world| case.set_up(world, &noted))
+        .run(move |world, facts| {
+            daemon(world, &case, facts);
+            Ok(())
+        })
+        .boot(|_, facts| {
+            facts.boots += 1;
+            if facts.boots > 12 { Err("the device restarts without end".into()) } else { Ok(()) }
+        })
+        .recover(move |world, facts| case.recover(world, facts, &start))
+        .fold_equal_states()
+}
+
+impl Case {
+    fn set_up(self, world: &CrashWorld, noted: &Noted) -> Facts {
         for slot in Slot::BOTH {
             world.add_device(slot_device(slot), vec![0; 512]);
         }
         Machine::UBoot.install(world, Slot::A);
-        world.add_device("record", vec![0; RECORD_BYTES]);
-        let mut record = Record::new();
-        record.installed.artifact_name = Some("old".into());
-        TwoCopyRecord::format_new(world.open("record"), &record.to_json().unwrap()).unwrap();
-        match kind {
+        add_record(world);
+        match self.kind {
             Kind::Application(_) => {
                 world.add_device("application", vec![OLD; APPLICATION_BYTES]);
                 world.add_device("backup", vec![0; APPLICATION_BYTES]);
@@ -654,62 +582,68 @@ fn scenario(kind: Kind, order: Order, broken: Broken) -> Scenario<Facts> {
                 noted.replace((everything(world), world.number(place.destination())));
             }
         }
-        match broken {
+        match self.broken {
             Broken::Nothing => {}
             Broken::Files(which) => world.suppress_file_sync(which),
             Broken::Application => world.suppress_sync("application", SuppressedDevice::Every),
         }
-        Facts::default()
-    })
-    .run(move |world, facts| {
-        daemon(world, &case, facts);
-        Ok(())
-    })
-    .boot(|_, facts| {
-        facts.boots += 1;
-        if facts.boots > 12 { Err("the device restarts without end".into()) } else { Ok(()) }
-    })
-    .recover(move |world, facts| {
-        if let Kind::Built(place) = kind {
+        Facts { server: ServerFacts(self.server()), seen: Seen::default(), boots: 0 }
+    }
+
+    fn server(self) -> ServerModel {
+        let artifact = match self.kind {
+            Kind::Application(_) => build("application", &[]),
+            Kind::Built(place) => place.artifact(),
+        };
+        let server = ServerModel::new();
+        server.set_recording(false);
+        server.deploy(ID, "new", artifacts::DEVICE_TYPE, &artifact);
+        match self.order {
+            Order::Commit => {}
+            // The second report asks whether the installation may be committed.
+            Order::LateAbort => server.abort_at_report(ID, "installing", 2),
+        }
+        server
+    }
+
+    fn recover(self, world: &CrashWorld, facts: &mut Facts, start: &Noted) -> Result<After, String> {
+        if let Kind::Built(place) = self.kind {
             place.leave_to_this_client(world);
         }
-        if daemon(world, &for_recovery, facts) {
+        if daemon(world, &self, facts) {
             return Ok(After::Reboot);
         }
-        if facts.state_lost {
+        if facts.seen.state_lost {
             return Err("the module did not find what it had kept".into());
         }
-        if facts.asked_after == 0 {
-            return Err(format!("the daemon does not ask again: {facts:?}"));
+        let server = &facts.server.0;
+        if server.vain_questions() == 0 {
+            return Err(format!("the daemon does not ask again: {:?}", server.statuses(ID)));
         }
         let mut store = TwoCopyRecord::open(world.open("record")).map_err(|error| error.to_string())?;
         let record = Record::load(&mut store).map_err(|error| error.to_string())?;
         if record.deployment.is_some() || record.unreported.is_some() {
             return Err(format!("the record is not settled: {record:?}"));
         }
-        let says = record.installed.name().to_owned();
-        match facts.finals.first() {
+        let says = record.installed.name();
+        match told(server, ID)? {
             None => return Err("the server was never told how it ended".into()),
-            Some(said) if facts.finals.iter().any(|other| other != said) => {
-                return Err(format!("the server was told both: {:?}", facts.finals));
-            }
-            Some(said) if *said != (says == "new") => {
+            Some(said) if said != (says == "new") => {
                 return Err(format!("the server was told success {said}, and the record says {says}"));
             }
             Some(_) => {}
         }
-        match kind {
-            Kind::Application(module) => check_application(world, module, &says, facts)?,
-            Kind::Built(place) => check_files(world, place, &says, &start.borrow())?,
+        match self.kind {
+            Kind::Application(module) => check_application(world, module, says, facts)?,
+            Kind::Built(place) => check_files(world, place, says, &start.borrow())?,
         }
         Ok(After::Settled)
-    })
-    .fold_equal_states()
+    }
 }
 
 fn check_application(world: &CrashWorld, module: Module, says: &str, facts: &Facts) -> Result<(), String> {
-    if !matches!(facts.last_call, None | Some(Call::CleanUp)) {
-        return Err(format!("the last call was {:?}", facts.last_call));
+    if !matches!(facts.seen.last_call, None | Some(Call::CleanUp)) {
+        return Err(format!("the last call was {:?}", facts.seen.last_call));
     }
     let may_be_inconsistent = !module.rollback
         || matches!(
@@ -834,7 +768,7 @@ fn every_power_cut_of_an_update_module_ends_in_one_true_report() {
 fn a_second_power_cut_with_an_update_module_changes_nothing_about_that() {
     let cases: Vec<_> =
         modules().into_iter().map(|(module, order)| (Kind::Application(module), order)).collect();
-    println!("power-cut states with an update module and two cuts: {}", run_all(&cases, 2, so_many(400)));
+    println!("power-cut states with an update module and two cuts: {}", run_all(&cases, 2, so_many(420)));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use client_core::clock::Clock;
 use client_core::deploy::{self, DeployError, Device, NoReporter, Observer, Options, Policy, Summary};
 use client_core::server::{Download, ServerError};
-use linux::waiter::LinuxClock;
+use linux::clock::LinuxClock;
 
 use crate::compose::{ComposeError, OpenDevice, Setup};
 use crate::gates::{Gates, SharedQuestion};

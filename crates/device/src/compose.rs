@@ -23,15 +23,16 @@ use client_core::slot::{Restart, Slot, SlotError, System};
 use client_core::state_store::{StateError, TwoCopyRecord};
 use linux::block_device::FileDevice;
 use linux::boot_env::{BootEnvPaths, Bootloader};
+use linux::clock::LinuxClock;
 use linux::daemon_process::OtherwiseAsk;
 use linux::explain;
 use linux::handlers::{ModuleSettings, UpdateModules};
 use linux::lock::{FileLock, LockError};
 use linux::regular_file;
-use linux::slots::{LinuxSlots, SlotPaths};
+use linux::slot_paths::SlotPaths;
+use linux::slots::LinuxSlots;
 use linux::state_scripts::{LinuxScripts, ScriptTimes};
 use linux::system::LinuxSystem;
-use linux::waiter::LinuxClock;
 
 use crate::identity::DeviceCredentials;
 use crate::keystore::{self, KeyPlace, KeyStoreError};
@@ -457,20 +458,20 @@ impl Setup {
             boot: self.boot(),
             slots: LinuxSlots::new(self.slot_paths()),
             system: self.system(),
-            scripts: self.scripts().stopped_by(Arc::clone(clock)),
+            scripts: self.scripts(Arc::clone(clock)),
             modules: self.modules(Arc::clone(clock)),
             _lock: lock,
         })
     }
 
-    /// The state scripts.
-    pub fn scripts(&self) -> LinuxScripts {
+    /// The state scripts. A request to stop that `clock` has ends the one that runs.
+    pub fn scripts(&self, clock: Arc<dyn Clock>) -> LinuxScripts {
         let times = ScriptTimes {
             timeout: self.config.state_script_timeout,
             retry_timeout: self.config.state_script_retry_timeout,
             retry_interval: self.config.state_script_retry_interval,
         };
-        LinuxScripts::new(&self.datastore, &self.configuration_directory, times)
+        LinuxScripts::new(&self.datastore, &self.configuration_directory, times, clock)
     }
 
     fn modules(&self, clock: Arc<dyn Clock>) -> UpdateModules {
@@ -479,7 +480,7 @@ impl Setup {
             datastore: self.datastore.clone(),
             timeout: self.config.module_timeout,
             prefer_built_in: self.config.prefer_built_in.clone(),
-            clock: Some(clock),
+            clock,
         })
     }
 

@@ -9,7 +9,7 @@ use client_core::deploy::gates::{
     Answer, Decision, Gate, GateRules, Gatekeeper, Moment, NoSuchQuestion, OpenQuestion, PendingQuestion,
     Question, WeekTime,
 };
-use linux::{health_check, process};
+use linux::{health_check, week_time};
 
 use crate::config_files::ConfigFiles;
 
@@ -103,7 +103,7 @@ impl Gates {
 }
 
 fn local_week_time(wall: Duration) -> WeekTime {
-    process::local_week_time(wall).unwrap_or_else(|error| {
+    week_time::local(wall).unwrap_or_else(|error| {
         log::warn!("the maintenance window is taken as UTC: {error}");
         WeekTime::utc(wall)
     })

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use client_core::artifact::Signer;
 use client_core::clock::Clock;
 use client_core::server::{Attribute, AttributeValue};
-use linux::key_value_scripts::{self, RunLimits};
+use linux::identity;
+use linux::key_values::RunLimits;
 use serde_json::{Map, Value};
 use server_mender::{Credentials, CredentialsError};
 
@@ -27,7 +28,7 @@ impl DeviceCredentials {
 
 impl Credentials for DeviceCredentials {
     fn id_data(&mut self) -> Result<String, CredentialsError> {
-        let identity = key_value_scripts::identity(&self.program, self.limits, Some(&*self.clock));
+        let identity = identity::ask(&self.program, self.limits, &*self.clock);
         match identity {
             Ok(attributes) => Ok(canonical(attributes)),
             Err(error) => Err(CredentialsError::Identity { reason: error.to_string() }),
@@ -65,7 +66,7 @@ mod tests {
     use std::fs;
     use std::os::unix::fs::PermissionsExt;
 
-    use linux::waiter::LinuxClock;
+    use linux::clock::LinuxClock;
 
     use super::*;
 

@@ -11,8 +11,8 @@ use client_core::deploy::record::Record;
 use client_core::deploy::{self, DeployError, Device, NoReporter, Notice, Observer};
 use client_core::install::Progress;
 use client_core::state_store::StateError;
+use linux::clock::LinuxClock;
 use linux::regular_file;
-use linux::waiter::LinuxClock;
 
 use crate::client::ClientError;
 use crate::compose::{ComposeError, Setup};

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use client_core::server::{Method, Purpose, Request, Response, Transport, TransportError};
-use linux::waiter::LinuxClock;
+use linux::clock::LinuxClock;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{HandshakeKind, ServerConfig, ServerConnection, StreamOwned};
@@ -244,7 +244,7 @@ fn an_answer_in_between_is_not_the_answer() {
 }
 
 #[test]
-fn no_answer_makes_the_client_panic() {
+fn no_answer_makes_the_client_panic_or_say_what_the_server_did_not() {
     const CHUNKED: &[u8] =
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nETag: \"x\"\r\n\r\n2\r\nok\r\n0\r\n\r\n";
     let mut answers: Vec<Vec<u8>> = vec![
@@ -268,17 +268,30 @@ fn no_answer_makes_the_client_panic() {
             }
         }
     }
-    let count = answers.len();
+    let sent = answers.clone();
     let port = listen(move |number, mut stream| {
         let Some(answer) = answers.get(number) else { return };
         let _ = read_request(&mut BufReader::new(stream.try_clone().unwrap()));
         let _ = stream.write_all(answer);
     });
     let mut client = Client::new();
-    for _ in 0..count {
-        let _ = client.text(&url(port));
+    for answer in sent {
+        let shown = String::from_utf8_lossy(&answer);
+        if let Ok(text) = client.text(&url(port)) {
+            assert!(behind_the_header(&shown).contains(&text), "{text:?} of {shown:?}");
+            assert!(
+                answer.len() >= OK.len() || !OK.starts_with(&answer),
+                "{text:?} of an answer cut short: {shown:?}"
+            );
+        }
         client.transport.idle_connections().close();
     }
+}
+
+/// From the first empty line on, with line ends as they should be or without their carriage return.
+fn behind_the_header(answer: &str) -> &str {
+    let ends = ["\n\r\n", "\n\n"].into_iter().filter_map(|end| answer.find(end));
+    ends.min().map_or("", |at| &answer[at..])
 }
 
 #[test]

@@ -12,6 +12,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::clock::LinuxClock;
 use crate::lock::{self, LockError};
 use crate::process_group::{Ended, ProcessGroup};
 use crate::regular_file;
@@ -142,7 +143,7 @@ fn ask_service_manager() -> Option<i32> {
     let mut group = ProcessGroup::spawn(&mut command).ok()?;
     let (stdout, _) = group.take_output();
     // Three short lines fit into the pipe: the program does not wait for its reader.
-    if !matches!(group.wait(ANSWER, None), Ok(Ended::Exited(status)) if status.success()) {
+    if !matches!(group.wait(ANSWER, &LinuxClock::new()), Ok(Ended::Exited(status)) if status.success()) {
         return None;
     }
     drop(group);

@@ -14,16 +14,11 @@ use client_core::install::{Arriving, InstallError, Progress};
 use nix::errno::Errno;
 use nix::fcntl::AT_FDCWD;
 use nix::sys::stat::{Mode, SFlag, UtimensatFlags, makedev, mknod, utimensat};
-use nix::sys::statvfs::statvfs;
 use nix::sys::time::TimeSpec;
 use nix::unistd::geteuid;
 
 use crate::payload_tree::Tree;
-use crate::{atomic_file, mounts};
-
-/// File systems whose inode numbers change when they are mounted again, so that two directories cannot be told apart
-/// afterwards: FAT, exFAT and those of other programs (FUSE).
-const WITHOUT_LASTING_NUMBERS: [u64; 3] = [0x4d44, 0x2011_bab0, 0x6573_5546];
+use crate::{atomic_file, file_system, mounts};
 
 /// Bytes of `/etc/passwd` and of `/etc/group` that are read.
 const DATABASE_BYTES: u64 = 1 << 20;
@@ -304,13 +299,7 @@ impl Files for LinuxFiles {
     }
 
     fn free_bytes(&mut self, path: &Path) -> Result<Option<u64>, FilesError> {
-        let answer = statvfs(path).map_err(|error| failed("ask for the room at", path)(error.into()))?;
-        // Without blocks it is one that does not count them.
-        #[allow(clippy::useless_conversion)] // the types differ between platforms
-        let (all, free) = (u64::from(answer.blocks()), u64::from(answer.blocks_available()));
-        #[allow(clippy::useless_conversion)]
-        let size = u64::from(answer.fragment_size());
-        Ok((all > 0).then(|| free.saturating_mul(size)))
+        file_system::free_bytes(path).map_err(failed("ask for the room at", path))
     }
 }
 
@@ -342,10 +331,7 @@ fn c_string(bytes: &[u8]) -> io::Result<CString> {
 }
 
 fn exchange(one: &Path, other: &Path) -> io::Result<()> {
-    let kind = nix::sys::statfs::statfs(other.parent().unwrap_or(Path::new("/")))?.filesystem_type();
-    #[allow(clippy::unnecessary_cast, clippy::cast_sign_loss)] // the type differs between platforms
-    let number = kind.0 as u64 & 0xffff_ffff;
-    if WITHOUT_LASTING_NUMBERS.contains(&number) {
+    if !file_system::keeps_inode_numbers(other.parent().unwrap_or(Path::new("/")))? {
         return Err(Errno::EOPNOTSUPP.into());
     }
     let (one, other) = (c_string(one.as_os_str().as_bytes())?, c_string(other.as_os_str().as_bytes())?);

@@ -34,7 +34,7 @@ pub struct ModuleSettings {
     /// Payload types of which the built-in handler goes first.
     pub prefer_built_in: PreferBuiltIn,
     /// Says when the process is asked to stop, which ends the call that is running.
-    pub clock: Option<Arc<dyn Clock>>,
+    pub clock: Arc<dyn Clock>,
 }
 
 /// The handlers of this device.
@@ -65,7 +65,7 @@ impl UpdateModules {
             module: std::path::absolute(&place).unwrap_or(place),
             tree: self.tree(),
             timeout: self.settings.timeout,
-            clock: self.settings.clock.clone(),
+            clock: Arc::clone(&self.settings.clock),
         }
     }
 
@@ -77,7 +77,7 @@ impl UpdateModules {
             SCRIPT => Some(Box::new(Scripts {
                 tree: self.tree(),
                 timeout: self.settings.timeout,
-                clock: self.settings.clock.clone(),
+                clock: Arc::clone(&self.settings.clock),
             })),
             _ => None,
         }

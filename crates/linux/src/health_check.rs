@@ -66,7 +66,7 @@ fn failure(mut command: Command, name: &str, timeout: Duration, clock: &dyn Cloc
     };
     let (stdout, stderr) = group.take_output();
     let output = Output::log(name, stdout, stderr);
-    let ended = group.wait(timeout, Some(clock));
+    let ended = group.wait(timeout, clock);
     output.await_end(LAST_WORDS);
     match ended {
         Ok(Ended::Exited(status)) if status.success() => None,
@@ -82,7 +82,7 @@ fn failure(mut command: Command, name: &str, timeout: Duration, clock: &dyn Cloc
 
 #[cfg(test)]
 mod tests {
-    use crate::waiter::LinuxClock;
+    use crate::clock::LinuxClock;
 
     use super::*;
 

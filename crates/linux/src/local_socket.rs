@@ -1,15 +1,13 @@
-//! What the standard library does not tell about local sockets and file systems.
+//! What the standard library does not tell about local sockets.
 
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
 use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
-use nix::sys::statvfs::statvfs;
 use nix::unistd::geteuid;
 
 /// Whether the process on the other side of `stream` belongs to the user of this process, or to root.
@@ -19,17 +17,6 @@ use nix::unistd::geteuid;
 pub fn peer_is_trusted(stream: &UnixStream) -> io::Result<bool> {
     let peer = getsockopt(stream, PeerCredentials)?;
     Ok(peer.uid() == 0 || peer.uid() == geteuid().as_raw())
-}
-
-/// How many bytes this process may still write to the file system of `path`.
-///
-/// # Errors
-/// When there is no such path.
-pub fn free_bytes(path: &Path) -> io::Result<u64> {
-    let status = statvfs(path)?;
-    // The types have 32 bits on some systems.
-    #[allow(clippy::useless_conversion)]
-    Ok(u64::from(status.blocks_available()).saturating_mul(u64::from(status.fragment_size())))
 }
 
 /// What is waited for on one socket. That it broke is told in any case.
@@ -108,11 +95,5 @@ mod tests {
         assert_eq!(both(long)[0], Ready { read: true, ..nothing });
         drop(other);
         assert!(both(long)[0].broken);
-    }
-
-    #[test]
-    fn free_space_is_known_where_there_is_a_path() {
-        assert!(free_bytes(&std::env::temp_dir()).unwrap() > 0);
-        assert!(free_bytes(Path::new("/nonexistent")).is_err());
     }
 }

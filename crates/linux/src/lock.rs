@@ -6,11 +6,13 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use client_core::clock::Clock;
 use fs2::FileExt;
 use log::debug;
 
+use crate::clock::LinuxClock;
 use crate::regular_file;
 
 /// How often a lock that is held is tried again.
@@ -83,7 +85,10 @@ impl FileLock {
 
 /// Locks `file`, waiting up to `wait` for whoever has it. Whether that worked.
 pub(crate) fn try_for(file: &File, wait: Duration) -> io::Result<bool> {
-    let deadline = Instant::now() + wait;
+    // A clock that nobody asks to stop: what the lock is for must not look as if it had failed. A stop that takes too long
+    // ends the process, and the wait with it.
+    let clock = LinuxClock::new();
+    let deadline = clock.now().saturating_add(wait);
     loop {
         match FileExt::try_lock_exclusive(file) {
             Ok(()) => return Ok(true),
@@ -91,11 +96,11 @@ pub(crate) fn try_for(file: &File, wait: Duration) -> io::Result<bool> {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
-        if Instant::now() >= deadline {
+        if clock.now() >= deadline {
             return Ok(false);
         }
         debug!("waiting for a lock");
-        std::thread::sleep(RETRY.min(wait));
+        clock.pause(RETRY.min(wait));
     }
 }
 
@@ -134,9 +139,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.lock");
         let held = FileLock::acquire(&path, NO_WAIT).unwrap();
-        let waiting = std::thread::spawn(move || FileLock::acquire(&path, Duration::from_secs(60)));
+        let wanted = path.clone();
+        let waiting = std::thread::spawn(move || FileLock::acquire(&wanted, Duration::from_secs(60)));
         drop(held);
-        waiting.join().unwrap().unwrap();
+        let taken = waiting.join().unwrap().unwrap();
+        // It is the lock, and it is held.
+        assert_eq!(taken.path(), path);
+        assert!(matches!(FileLock::acquire(&path, NO_WAIT), Err(LockError::Held { .. })));
     }
 
     #[test]

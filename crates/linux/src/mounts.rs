@@ -72,6 +72,12 @@ impl Default for Places {
 }
 
 impl Places {
+    /// A device of tests.
+    #[cfg(test)]
+    pub(crate) fn in_directory(directory: &Path) -> Places {
+        Places { dev: directory.join("dev"), sys: directory.join("sys") }
+    }
+
     /// What the kernel tells about the block device with this number.
     fn of_number(&self, device: u64) -> PathBuf {
         let (major, minor) = (nix::sys::stat::major(device), nix::sys::stat::minor(device));
@@ -170,8 +176,13 @@ pub fn read() -> Result<Vec<Mount>, SlotError> {
     let bytes =
         fs::read(path).map_err(|source| SlotError::Io { doing: "read", path: path.into(), source })?;
     // A mount point in another encoding is none of ours.
-    let text = String::from_utf8_lossy(&bytes);
-    Ok(text.lines().filter_map(parse_line).map(with_backing_file).collect())
+    let mounts = parse(&String::from_utf8_lossy(&bytes));
+    Ok(mounts.into_iter().map(with_backing_file).collect())
+}
+
+/// The mounts that `text` lists, the last one on top. What is behind a loop device it does not say.
+pub(crate) fn parse(text: &str) -> Vec<Mount> {
+    text.lines().filter_map(parse_line).collect()
 }
 
 /// One line, as proc(5) describes it: `36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw`.
@@ -381,7 +392,7 @@ mod tests {
 
     /// A device with udev's names, made of plain files, and what the kernel tells of a disk 179:0 with partitions 1 to 3.
     fn places(directory: &Path) -> Places {
-        let places = Places { dev: directory.join("dev"), sys: directory.join("sys") };
+        let places = Places::in_directory(directory);
         for (by, name, node) in [
             ("by-partuuid", "1a2b3c4d-02", "mmcblk0p2"),
             ("by-partuuid", "0fc63daf-8483-4772-8e79-3d69d8477de4", "mmcblk0p3"),

@@ -7,9 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
-use client_core::deploy::gates::WeekTime;
 use nix::sys::stat::{Mode, umask};
 
 /// Whether this process acts as root.
@@ -93,25 +91,6 @@ pub(crate) fn end_with_this_process(command: &mut Command) {
 pub(crate) fn exit_now() -> ! {
     // SAFETY: `_exit` never returns and takes no pointers.
     unsafe { libc::_exit(0) }
-}
-
-/// The time of the week in the time zone of the device (`TZ`, `/etc/localtime`) at `wall` since 1970, UTC.
-///
-/// # Errors
-/// When the C library cannot tell.
-pub fn local_week_time(wall: Duration) -> io::Result<WeekTime> {
-    let seconds = libc::time_t::try_from(wall.as_secs()).map_err(io::Error::other)?;
-    // SAFETY: a `tm` is plain data, for which zeros are a value.
-    let mut broken_down: libc::tm = unsafe { std::mem::zeroed() };
-    // SAFETY: both pointers are to live values of this function, and the call keeps neither.
-    let filled = unsafe { libc::localtime_r(&seconds, &mut broken_down) };
-    if filled.is_null() {
-        return Err(io::Error::last_os_error());
-    }
-    let part = |value: libc::c_int| u32::try_from(value).unwrap_or(0);
-    let second = part(broken_down.tm_hour) * 3600 + part(broken_down.tm_min) * 60 + part(broken_down.tm_sec);
-    // The C library counts from Sunday.
-    Ok(WeekTime { weekday: (part(broken_down.tm_wday) + 6) % 7, second })
 }
 
 /// A number that nobody can predict, as the kernel gives it.

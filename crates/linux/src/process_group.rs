@@ -120,18 +120,20 @@ impl ProcessGroup {
 
     /// Waits until the program ends, and ends it with its group after `timeout` or when `clock` is asked to stop.
     ///
+    /// The time is that of [`Instant`] and not that of the clock, which goes on while the device is suspended: a program
+    /// has its time to run in.
+    ///
     /// # Errors
     /// When its status cannot be learned.
-    pub fn wait(&mut self, timeout: Duration, clock: Option<&dyn Clock>) -> io::Result<Ended> {
+    pub fn wait(&mut self, timeout: Duration, clock: &dyn Clock) -> io::Result<Ended> {
         let started = Instant::now();
         loop {
             let left = timeout.saturating_sub(started.elapsed());
-            let slice = if clock.is_some() { left.min(SLICE) } else { left };
-            if self.has_ended(slice) {
+            if self.has_ended(left.min(SLICE)) {
                 let status = self.child.wait()?;
                 return Ok(Ended::Exited(status));
             }
-            if clock.is_some_and(Clock::stop_requested) {
+            if clock.stop_requested() {
                 self.end(GRACE_WHEN_STOPPED);
                 return Ok(Ended::Stopped);
             }

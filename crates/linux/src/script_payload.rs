@@ -24,7 +24,7 @@ pub const SCRIPT: &str = "script";
 pub(crate) struct Scripts {
     pub(crate) tree: Tree,
     pub(crate) timeout: Duration,
-    pub(crate) clock: Option<Arc<dyn Clock>>,
+    pub(crate) clock: Arc<dyn Clock>,
 }
 
 impl Scripts {
@@ -60,7 +60,7 @@ impl Scripts {
         .map_err(|error| failed_with(explain::start_error(script.as_os_str(), error)))?;
         let (stdout, stderr) = group.take_output();
         let output = Output::log(&name, stdout, stderr);
-        let ended = group.wait(timeout, self.clock.as_deref());
+        let ended = group.wait(timeout, &*self.clock);
         output.await_end(LAST_WORDS);
         match ended.map_err(failed_with)? {
             Ended::Exited(status) => {

@@ -15,9 +15,9 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction, sigprocmask};
 use nix::unistd::pipe2;
 
+use crate::clock::LinuxClock;
 use crate::process;
 use crate::process_group;
-use crate::waiter::LinuxClock;
 
 /// How long an orderly stop may take. Whoever stops the daemon was promised two seconds.
 const STOP_WITHIN: Duration = Duration::from_millis(1800);

@@ -38,26 +38,25 @@ pub struct LinuxScripts {
     staging_directory: PathBuf,
     rootfs_directory: PathBuf,
     times: ScriptTimes,
-    clock: Option<Arc<dyn Clock>>,
+    clock: Arc<dyn Clock>,
 }
 
 impl LinuxScripts {
     /// Artifact scripts go to `datastore/scripts`; those of the root file system are looked for in
-    /// `configuration/scripts`.
-    pub fn new(datastore: &Path, configuration: &Path, times: ScriptTimes) -> LinuxScripts {
+    /// `configuration/scripts`. A request to stop that `clock` has ends the script that runs, and the wait for its retry.
+    pub fn new(
+        datastore: &Path,
+        configuration: &Path,
+        times: ScriptTimes,
+        clock: Arc<dyn Clock>,
+    ) -> LinuxScripts {
         LinuxScripts {
             artifact_directory: datastore.join("scripts"),
             staging_directory: datastore.join("scripts.new"),
             rootfs_directory: configuration.join("scripts"),
             times,
-            clock: None,
+            clock,
         }
-    }
-
-    /// A request to stop that `clock` has ends the script that runs, and the wait for its retry.
-    pub fn stopped_by(mut self, clock: Arc<dyn Clock>) -> LinuxScripts {
-        self.clock = Some(clock);
-        self
     }
 
     /// The scripts of one point, sorted bytewise.
@@ -100,12 +99,9 @@ impl LinuxScripts {
                 return Err(ScriptError::RetriedTooLong { script: name, seconds });
             }
             log::info!("state script {name} asks to be retried in {} s", self.times.retry_interval.as_secs());
-            match &self.clock {
-                Some(clock) if clock.pause(self.times.retry_interval) == Paused::Stopped => {
-                    return Err(stopped(&name));
-                }
-                Some(_) => {}
-                None => std::thread::sleep(self.times.retry_interval),
+            match self.clock.pause(self.times.retry_interval) {
+                Paused::Elapsed => {}
+                Paused::Stopped => return Err(stopped(&name)),
             }
         }
     }
@@ -117,7 +113,7 @@ impl LinuxScripts {
         let mut group = ProcessGroup::spawn(&mut command).map_err(|error| io_error("run", script, error))?;
         let (stdout, stderr) = group.take_output();
         let output = Output::log(name, stdout, stderr);
-        let ended = group.wait(self.times.timeout, self.clock.as_deref());
+        let ended = group.wait(self.times.timeout, &*self.clock);
         output.await_end(LAST_WORDS);
         match ended.map_err(|error| io_error("wait for", script, error))? {
             Ended::Exited(status) => {
@@ -240,6 +236,8 @@ fn io_error(doing: &'static str, path: &Path, source: io::Error) -> ScriptError 
 mod tests {
     use client_core::deploy::scripts::{ScriptAction, ScriptState};
 
+    use crate::clock::LinuxClock;
+
     use super::*;
 
     const ENTER: ScriptPoint =
@@ -258,7 +256,8 @@ mod tests {
                 retry_timeout,
                 retry_interval: Duration::from_millis(1),
             };
-            let scripts = LinuxScripts::new(directory.path(), &directory.path().join("etc"), times);
+            let clock = Arc::new(LinuxClock::new());
+            let scripts = LinuxScripts::new(directory.path(), &directory.path().join("etc"), times, clock);
             Fixture { directory, scripts }
         }
 
@@ -361,8 +360,8 @@ mod tests {
             let mut fixture = Fixture::new(Duration::from_secs(3600));
             fixture.scripts.times.retry_interval = Duration::from_secs(600);
             fixture.scripts.times.timeout = Duration::from_secs(600);
-            let clock = crate::waiter::LinuxClock::new();
-            fixture.scripts.clock = Some(Arc::new(clock.clone()));
+            let clock = LinuxClock::new();
+            fixture.scripts.clock = Arc::new(clock.clone());
             fixture.publish(&[("ArtifactInstall_Enter_00", body)]);
             let started = fixture.directory.path().join("started");
             let stopping = std::thread::spawn(move || {

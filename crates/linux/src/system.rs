@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use client_core::slot::{Restart, Slot, SlotError, System};
 
+use crate::clock::LinuxClock;
 use crate::explain;
 use crate::process_group::{Ended, ProcessGroup};
 use crate::regular_file;
-use crate::slots::{SlotPaths, running_slot};
+use crate::running_slot;
+use crate::slot_paths::SlotPaths;
 
 /// How long the program may take that restarts the device.
 const REBOOT_COMMAND: Duration = Duration::from_secs(120);
@@ -32,7 +34,7 @@ impl LinuxSystem {
 
 impl System for LinuxSystem {
     fn running_slot(&self) -> Result<Slot, SlotError> {
-        running_slot(&self.paths)
+        running_slot::find(&self.paths)
     }
 
     fn device_type(&self) -> Result<String, SlotError> {
@@ -56,7 +58,8 @@ impl System for LinuxSystem {
             }
         }
         let mut group = ProcessGroup::spawn(&mut command).map_err(io_error)?;
-        match group.wait(REBOOT_COMMAND, None).map_err(io_error)? {
+        // A clock that nobody asks to stop: the shutdown that the program begins asks this process, and must not end it.
+        match group.wait(REBOOT_COMMAND, &LinuxClock::new()).map_err(io_error)? {
             Ended::Exited(status) if status.success() => {
                 group.spare_the_rest();
                 Ok(())

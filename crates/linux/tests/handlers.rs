@@ -11,6 +11,7 @@ use std::io::{Cursor, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::seams::{KeepsNothing, Quiet, with_registry};
@@ -19,6 +20,7 @@ use client_core::artifact::write::ArtifactSpec;
 use client_core::artifact::{self, Limits, Trust};
 use client_core::install::PreferBuiltIn;
 use client_core::install::{Arriving, Current, InstallError, PayloadHandler, RebootNeed, RecordedHandler};
+use linux::clock::LinuxClock;
 use linux::handlers::{ModuleSettings, UpdateModules};
 use testkit::artifacts::{self, DEVICE_TYPE, MemoryFile, named};
 
@@ -67,7 +69,7 @@ impl Fixture {
             datastore: self.path("data"),
             timeout: self.timeout,
             prefer_built_in: self.prefer_built_in.clone(),
-            clock: None,
+            clock: Arc::new(LinuxClock::new()),
         });
         let recorded = self.recorded.borrow().clone();
         with_registry(&mut modules, |registry| match recorded {

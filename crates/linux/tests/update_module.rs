@@ -7,6 +7,7 @@ use std::fs;
 use std::io::Cursor;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::seams::{KeepsNothing, Quiet, with_registry};
@@ -14,6 +15,7 @@ use client_core::artifact::write::{ArtifactSpec, MetaData};
 use client_core::artifact::{self, Compression, CompressionLevel, Limits, Trust};
 use client_core::install::PreferBuiltIn;
 use client_core::install::{Arriving, Current, InstallError, PayloadHandler, RebootNeed};
+use linux::clock::LinuxClock;
 use linux::handlers::{ModuleSettings, UpdateModules};
 use testkit::artifacts::{self, DEVICE_TYPE, MemoryFile, named};
 
@@ -59,7 +61,7 @@ impl Fixture {
             datastore: self.path("data"),
             timeout: self.timeout,
             prefer_built_in: PreferBuiltIn::None,
-            clock: None,
+            clock: Arc::new(LinuxClock::new()),
         })
     }
 

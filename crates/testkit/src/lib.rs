@@ -4,7 +4,7 @@
 //! | module | what it is |
 //! | --- | --- |
 //! | [`choice`] | walks through everything that may happen; every case has a replay id |
-//! | [`storage`] | block devices with live and durable content, power cuts, faults |
+//! | [`storage`] | the machine: disks, raw flash and UBI volumes with live and durable content, power cuts, faults |
 //! | [`files`] | a file system that loses power |
 //! | [`bootloader`] | what U-Boot, GRUB and a bootloader with one-shot trials do |
 //! | [`conformance`] | suites that any implementation of a seam can be put through |

@@ -120,7 +120,7 @@ fn write(path: &Path, maps: &ControlMaps) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use linux::waiter::LinuxClock;
+    use linux::clock::LinuxClock;
 
     use super::*;
 

@@ -3,7 +3,7 @@
 use std::io::BufReader;
 use std::sync::mpsc;
 
-use linux::waiter::LinuxClock;
+use linux::clock::LinuxClock;
 use rustls::{ServerConnection, StreamOwned};
 
 use super::test_support::{listen, read_request, serve, server_config, tls_file};

@@ -184,81 +184,160 @@ fn help(kind: Kind) -> String {
     format!("{usage}{COMMON_HELP}{payload}{own}")
 }
 
+/// An option: what it is called, which kinds of artifacts have it, and what it does.
+struct Definition {
+    long: &'static str,
+    short: Option<char>,
+    is_of: fn(Kind) -> bool,
+    take: fn(&mut Options, &mut lexopt::Parser) -> Result<(), Failure>,
+}
+
+impl Definition {
+    fn is_meant_by(&self, arg: &lexopt::Arg<'_>, kind: Kind) -> bool {
+        use lexopt::Arg::{Long, Short, Value};
+        let named = match arg {
+            Long(long) => *long == self.long,
+            Short(short) => Some(*short) == self.short,
+            Value(_) => false,
+        };
+        named && (self.is_of)(kind)
+    }
+}
+
+/// Of all kinds.
+const fn common(
+    long: &'static str,
+    short: Option<char>,
+    take: fn(&mut Options, &mut lexopt::Parser) -> Result<(), Failure>,
+) -> Definition {
+    Definition { long, short, is_of: |_| true, take }
+}
+
+/// Of those that have a payload.
+const fn with_payload(
+    long: &'static str,
+    short: Option<char>,
+    take: fn(&mut Options, &mut lexopt::Parser) -> Result<(), Failure>,
+) -> Definition {
+    Definition { long, short, is_of: |kind| kind != Kind::Bootstrap, take }
+}
+
+/// Of two options of the same name the first that the kind has is meant: `-d` is `--dest-dir` where there is one, as in
+/// the generators of these payload types.
+const OPTIONS: &[Definition] = &[
+    common("artifact-name", Some('n'), |o, p| {
+        args::once(&mut o.artifact_name, args::name(p)?, "--artifact-name")
+    }),
+    common("device-type", Some('t'), |o, p| put_in(&mut o.device_types, args::name(p)?)),
+    common("compatible-types", Some('c'), |o, p| put_in(&mut o.device_types, args::name(p)?)),
+    common("output-path", Some('o'), |o, p| args::once(&mut o.output, args::path(p)?, "--output-path")),
+    common("compression", None, |o, p| args::once(&mut o.compression, args::text(p)?, "--compression")),
+    common("tmp", None, |o, p| args::once(&mut o.temporary, args::path(p)?, "--tmp")),
+    common("max-artifact-size", None, |o, p| {
+        args::once(&mut o.most_bytes, args::size(p)?, "--max-artifact-size")
+    }),
+    common("warn-artifact-size", None, |o, p| {
+        args::once(&mut o.warn_bytes, args::size(p)?, "--warn-artifact-size")
+    }),
+    common("key", Some('k'), |o, p| args::once(&mut o.key, args::path(p)?, "--key")),
+    common("provides", Some('p'), |o, p| put_in(&mut o.provides, args::key_value(p)?)),
+    Definition {
+        long: "dest-dir",
+        short: Some('d'),
+        is_of: Kind::has_destination,
+        take: |o, p| args::once(&mut o.destination, args::text(p)?, "--dest-dir"),
+    },
+    Definition {
+        long: "owner",
+        short: None,
+        is_of: |kind| kind == Kind::Directory,
+        take: |o, p| args::once(&mut o.owner, args::owner(p)?, "--owner"),
+    },
+    common("depends", Some('d'), |o, p| put_in(&mut o.depends, args::key_value(p)?)),
+    common("provides-group", Some('g'), |o, p| {
+        // Scripts hand over what may be empty; that is no group.
+        let group = Some(args::text(p)?).filter(|group| !group.is_empty());
+        args::once(&mut o.provides_group, group, "--provides-group")
+    }),
+    common("depends-groups", Some('G'), |o, p| put_in(&mut o.depends_groups, args::text(p)?)),
+    common("artifact-name-depends", Some('N'), |o, p| put_in(&mut o.depends_names, args::text(p)?)),
+    common("clears-provides", None, |o, p| put_in(&mut o.clears_provides, args::text(p)?)),
+    common("reproducible", None, |o, _| set(&mut o.reproducible)),
+    common("no-progress", None, |o, _| set(&mut o.no_progress)),
+    common("version", Some('v'), |_, p| only_version_three(&args::text(p)?)),
+    with_payload("script", Some('s'), |o, p| put_in(&mut o.scripts, args::path(p)?)),
+    with_payload("software-filesystem", None, |o, p| last(&mut o.software_filesystem, args::text(p)?)),
+    with_payload("software-name", None, |o, p| last(&mut o.software_name, args::text(p)?)),
+    with_payload("software-version", None, |o, p| last(&mut o.software_version, args::text(p)?)),
+    with_payload("no-default-software-version", None, |o, _| set(&mut o.no_default_software_version)),
+    with_payload("no-default-clears-provides", None, |o, _| set(&mut o.no_default_clears_provides)),
+    with_payload("file", Some('f'), |o, p| put_in(&mut o.files, args::path(p)?)),
+    Definition {
+        long: "type",
+        short: Some('T'),
+        is_of: |kind| kind == Kind::Module,
+        take: |o, p| args::once(&mut o.payload_type, args::name(p)?, "--type"),
+    },
+    Definition {
+        long: "meta-data",
+        short: Some('m'),
+        is_of: |kind| kind == Kind::Module,
+        take: |o, p| args::once(&mut o.meta_data, args::path(p)?, "--meta-data"),
+    },
+    Definition {
+        long: "no-checksum-provide",
+        short: None,
+        is_of: |kind| kind == Kind::Rootfs,
+        take: |o, _| set(&mut o.no_checksum_provide),
+    },
+    Definition {
+        long: "legacy-rootfs-image-checksum",
+        short: None,
+        is_of: |kind| kind == Kind::Rootfs,
+        take: |o, _| set(&mut o.legacy_checksum),
+    },
+];
+
+fn put_in<T>(values: &mut impl Extend<T>, value: T) -> Result<(), Failure> {
+    values.extend([value]);
+    Ok(())
+}
+
+/// Of several the last one counts.
+fn last<T>(slot: &mut Option<T>, value: T) -> Result<(), Failure> {
+    *slot = Some(value);
+    Ok(())
+}
+
+fn set(flag: &mut bool) -> Result<(), Failure> {
+    *flag = true;
+    Ok(())
+}
+
+fn only_version_three(version: &str) -> Result<(), Failure> {
+    match version {
+        "3" => Ok(()),
+        _ => Err(Failure::usage(format!("cannot write version {version:?}, only 3"))),
+    }
+}
+
 /// `None` when help was asked for.
 fn parse(kind: Kind, mut parser: lexopt::Parser) -> Result<Option<Options>, Failure> {
     use lexopt::Arg::{Long, Short, Value};
     let mut options = Options::default();
-    let payload = kind != Kind::Bootstrap;
-    let p = &mut parser;
-    while let Some(arg) = p.next()? {
+    while let Some(arg) = parser.next()? {
+        if let Some(option) = OPTIONS.iter().find(|option| option.is_meant_by(&arg, kind)) {
+            (option.take)(&mut options, &mut parser)?;
+            continue;
+        }
         match arg {
             Long("help") | Short('h') => return Ok(None),
-            Long("artifact-name") | Short('n') => {
-                args::once(&mut options.artifact_name, args::name(p)?, "--artifact-name")?;
-            }
-            Long("device-type" | "compatible-types") | Short('t' | 'c') => {
-                options.device_types.push(args::name(p)?)
-            }
-            Long("output-path") | Short('o') => {
-                args::once(&mut options.output, args::path(p)?, "--output-path")?;
-            }
-            Long("compression") => {
-                args::once(&mut options.compression, args::text(p)?, "--compression")?;
-            }
-            Long("tmp") => args::once(&mut options.temporary, args::path(p)?, "--tmp")?,
-            Long("max-artifact-size") => {
-                args::once(&mut options.most_bytes, args::size(p)?, "--max-artifact-size")?;
-            }
-            Long("warn-artifact-size") => {
-                args::once(&mut options.warn_bytes, args::size(p)?, "--warn-artifact-size")?;
-            }
+            Value(file) if kind.takes_arguments() => options.files.push(PathBuf::from(file)),
             Long(option) if keys::is_elsewhere(option) => return Err(keys::elsewhere(option)),
             Long(option) if option.starts_with("augment-") => {
                 return Err(Failure::usage(format!("--{option}: no client installs augmented artifacts")));
             }
             Long("ssh-args") | Short('S') => return Err(no_snapshots()),
-            Long("key") | Short('k') => args::once(&mut options.key, args::path(p)?, "--key")?,
-            Long("provides") | Short('p') => options.provides.extend([args::key_value(p)?]),
-            // As in the generators of these payload types.
-            Long("dest-dir") | Short('d') if kind.has_destination() => {
-                args::once(&mut options.destination, args::text(p)?, "--dest-dir")?;
-            }
-            Long("owner") if kind == Kind::Directory => {
-                args::once(&mut options.owner, args::owner(p)?, "--owner")?;
-            }
-            Long("depends") | Short('d') => options.depends.extend([args::key_value(p)?]),
-            Long("provides-group") | Short('g') => {
-                // Scripts hand over what may be empty; that is no group.
-                let group = Some(args::text(p)?).filter(|group| !group.is_empty());
-                args::once(&mut options.provides_group, group, "--provides-group")?;
-            }
-            Long("depends-groups") | Short('G') => options.depends_groups.push(args::text(p)?),
-            Long("artifact-name-depends") | Short('N') => options.depends_names.push(args::text(p)?),
-            Long("clears-provides") => options.clears_provides.push(args::text(p)?),
-            Long("reproducible") => options.reproducible = true,
-            Long("no-progress") => options.no_progress = true,
-            Long("version") | Short('v') => {
-                let version = args::text(p)?;
-                if version != "3" {
-                    return Err(Failure::usage(format!("cannot write version {version:?}, only 3")));
-                }
-            }
-            Long("script") | Short('s') if payload => options.scripts.push(args::path(p)?),
-            Long("software-filesystem") if payload => options.software_filesystem = Some(args::text(p)?),
-            Long("software-name") if payload => options.software_name = Some(args::text(p)?),
-            Long("software-version") if payload => options.software_version = Some(args::text(p)?),
-            Long("no-default-software-version") if payload => options.no_default_software_version = true,
-            Long("no-default-clears-provides") if payload => options.no_default_clears_provides = true,
-            Long("file") | Short('f') if payload => options.files.push(args::path(p)?),
-            Long("type") | Short('T') if kind == Kind::Module => {
-                args::once(&mut options.payload_type, args::name(p)?, "--type")?;
-            }
-            Long("meta-data") | Short('m') if kind == Kind::Module => {
-                args::once(&mut options.meta_data, args::path(p)?, "--meta-data")?;
-            }
-            Long("no-checksum-provide") if kind == Kind::Rootfs => options.no_checksum_provide = true,
-            Long("legacy-rootfs-image-checksum") if kind == Kind::Rootfs => options.legacy_checksum = true,
-            Value(file) if kind.takes_arguments() => options.files.push(PathBuf::from(file)),
             Long(_) | Short(_) | Value(_) => return Err(arg.unexpected().into()),
         }
     }

@@ -13,6 +13,7 @@
 
 use crate::error::{ArtifactError, TarProblem};
 use crate::limits::Limits;
+use crate::read::{read_full, read_retrying};
 use std::io::{self, BufRead, Read, Write};
 
 pub(crate) const BLOCK: usize = 512;
@@ -563,28 +564,6 @@ fn until_nul(bytes: &[u8]) -> Result<String, TarProblem> {
 pub(crate) fn padding_of(size: u64) -> usize {
     // Less than a block, so it fits whatever a usize is.
     (size.wrapping_neg() % BLOCK as u64) as usize
-}
-
-/// Reads until `buffer` is full or the source has ended; returns the count.
-pub(crate) fn read_full(source: &mut impl Read, buffer: &mut [u8]) -> Result<usize, ArtifactError> {
-    let mut filled = 0;
-    while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-        match read_retrying(source, rest)? {
-            0 => break,
-            count => filled += count,
-        }
-    }
-    Ok(filled)
-}
-
-pub(crate) fn read_retrying(source: &mut impl Read, buffer: &mut [u8]) -> Result<usize, ArtifactError> {
-    loop {
-        match source.read(buffer) {
-            Ok(count) => return Ok(count),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(ArtifactError::from_io(error)),
-        }
-    }
 }
 
 #[cfg(test)]

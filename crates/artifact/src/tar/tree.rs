@@ -12,9 +12,10 @@ use std::io::{self, Read, Write};
 pub use super::rules::{Place, TreeProblem, TreeRules};
 use super::strict::{
     BLOCK, CHECKSUM, GNU_MAGIC, LINK_NAME, MAGIC, MODE, MTIME, NAME, PREFIX, SIZE, TYPE, before_nul,
-    checksum, decimal, field, is_posix, number, padding_of, push_record, read_full, read_retrying,
+    checksum, decimal, field, is_posix, number, padding_of, push_record,
 };
 use crate::error::{ArtifactError, TarProblem};
+use crate::read::{read_full, read_retrying};
 
 const UID: std::ops::Range<usize> = 108..116;
 const GID: std::ops::Range<usize> = 116..124;
@@ -24,7 +25,7 @@ const MAJOR: std::ops::Range<usize> = 329..337;
 const MINOR: std::ops::Range<usize> = 337..345;
 
 /// Longest name or link target: what Linux takes for a path.
-pub const PATH_BYTES: usize = 4096;
+const PATH_BYTES: usize = 4096;
 /// Extension headers of one member together: one attribute of the largest size Linux takes, and some smaller ones.
 const EXTENSION_BYTES: usize = 256 * 1024;
 /// Zeros behind the end: GNU tar's largest usual record.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use client_core::agent::{Event, Host, HostError, Known};
 use client_core::artifact::{Limits, Trust};
-use client_core::clock::Clock;
+use client_core::clock::{Clock, Waiter, Wake};
 use client_core::deploy::gates::{
     Answer, ControlMaps, Decision, Gate, GateRules, Gatekeeper, HealthCheck, Judgement, MaintenanceWindow,
     Moment, PendingQuestion, Question, Round, WeekTime, Window,
@@ -20,23 +20,17 @@ use client_core::server::{Attribute, Transport};
 use client_core::slot::{Restart, Slot, SlotError, System};
 use client_core::state_store::TwoCopyRecord;
 use testkit::artifacts;
+use testkit::clock::VirtualClock;
 use testkit::conformance::boot::Booted;
 use testkit::device::{CrashSlots, ScriptLog};
-use testkit::storage::CrashWorld;
+use testkit::server::ServerModel;
+use testkit::storage::{CrashWorld, PowerCuts};
 
 use super::{Machine, plainly};
 
-std::thread_local! {
-    /// The world of the case that runs in this thread; downloads read in others and change nothing.
-    pub static WORLD: RefCell<Option<CrashWorld>> = const { RefCell::new(None) };
-}
-
 /// A place to lose power outside of storage.
 pub fn crash_point(what: &str) {
-    let world = WORLD.with(|world| world.borrow().clone());
-    if let Some(world) = world {
-        world.crash_point(what);
-    }
+    PowerCuts::here(what);
 }
 
 /// A system that notes that it was asked to restart.
@@ -295,5 +289,40 @@ impl Observer for Watching {
     fn notice(&mut self, _: Notice) {}
     fn stop_requested(&self) -> bool {
         self.0.stop_requested()
+    }
+}
+
+/// Ends the process when it is restarted, when all is over, or when nothing moves any more: when the server was asked for a
+/// deployment and had none.
+pub struct Waits {
+    pub time: VirtualClock,
+    pub rebooted: Rc<Cell<bool>>,
+    pub server: ServerModel,
+    pub left: u32,
+}
+
+impl Waiter for Waits {
+    fn wait(&mut self, time: Duration) -> Wake {
+        self.left = self.left.saturating_sub(1);
+        if self.rebooted.get() || self.left == 0 || self.server.vain_questions() > 0 {
+            self.time.stop();
+            return Wake::Stop;
+        }
+        self.time.advance(time.saturating_add(Duration::from_secs(1)));
+        Wake::Elapsed
+    }
+}
+
+/// What must hold of all final reports together, whatever was cut: there is one, they all say the same, and whether that is
+/// success. `None` where the deployment was aborted before anybody had to report.
+pub fn told(server: &ServerModel, id: &str) -> Result<Option<bool>, String> {
+    let finals = server.final_reports(id);
+    match finals.first() {
+        None if server.is_aborted(id) => Ok(None),
+        None => Err("the server was never told how it ended".into()),
+        Some(said) if finals.iter().any(|other| other != said) => {
+            Err(format!("the server was told both: {finals:?}"))
+        }
+        Some(said) => Ok(Some(said == "success")),
     }
 }

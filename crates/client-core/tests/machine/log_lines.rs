@@ -15,7 +15,7 @@ impl log::Log for ToTheThread {
     }
     fn log(&self, record: &log::Record<'_>) {
         LINES.with_borrow_mut(|lines| {
-            if let Some(lines) = lines {
+            if let Some(lines) = lines.as_mut().filter(|_| record.target().starts_with("client_core")) {
                 lines.push((record.level(), record.args().to_string()));
             }
         });
@@ -23,7 +23,7 @@ impl log::Log for ToTheThread {
     fn flush(&self) {}
 }
 
-/// What `work` logs on this thread, down to the level `info`.
+/// What this package logs on this thread during `work`, down to the level `info`.
 pub fn logged_by(work: impl FnOnce()) -> Vec<(log::Level, String)> {
     static INSTALL: Once = Once::new();
     INSTALL.call_once(|| {

@@ -4,6 +4,7 @@
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
 pub mod board;
+pub mod flash;
 pub mod log_lines;
 pub mod tryboot;
 
@@ -11,12 +12,16 @@ use bootloader_grub::{GrubCopy, GrubEnv};
 use bootloader_uboot::UBootEnv;
 use client_core::boot::mender_vars::{MenderVars, Partitions};
 use client_core::boot::{BootControl, BootEnv};
+use client_core::deploy::record::Record;
 use client_core::slot::{Restart, Slot};
+use client_core::state_store::TwoCopyRecord;
 use testkit::bootloader::{Boot, GrubModel, Startup, TrybootModel, UBootModel};
-use testkit::conformance::boot::Booted;
+use testkit::conformance::boot::{Backend, Booted};
 use testkit::device::slot_device;
 use testkit::enumerator::Options;
 use testkit::storage::{CrashWorld, Tear};
+
+use flash::FlashBoard;
 
 /// Sixteen sectors: enough for "all but the first", "all but the last" and "one torn" to differ.
 pub const IMAGE_BYTES: usize = 16 * 512;
@@ -35,6 +40,8 @@ pub enum Machine {
     GrubCached,
     /// With the scripts of grub-mender-grubenv; the other two have ours.
     GrubStockCached,
+    /// U-Boot with its environment on flash, and slots that are UBI volumes.
+    Flash(FlashBoard),
     /// Whose trials ride on the restart.
     OneShot,
 }
@@ -63,6 +70,36 @@ pub fn version(world: &CrashWorld, slot: Slot) -> Option<&'static str> {
 }
 
 impl Machine {
+    /// The whole device: the old image in the slot that runs, something else in the other one, and a record that knows it.
+    pub fn set_up(self, world: &CrashWorld, running: Slot) {
+        self.add_slot(world, running, old_image());
+        self.add_slot(world, !running, vec![0x55; IMAGE_BYTES]);
+        self.install(world, running);
+        add_record(world);
+    }
+
+    /// Its flash, where it has that in place of disks.
+    fn flash(self) -> Option<FlashBoard> {
+        match self {
+            Machine::Flash(board) => Some(board),
+            Machine::UBoot
+            | Machine::UBootCached
+            | Machine::UBootStockCached
+            | Machine::Grub
+            | Machine::GrubCached
+            | Machine::GrubStockCached
+            | Machine::OneShot => None,
+        }
+    }
+
+    fn add_slot(self, world: &CrashWorld, slot: Slot, content: Vec<u8>) {
+        match self.flash() {
+            Some(_) => world.add_volume(slot_device(slot), content),
+            None => world.add_device(slot_device(slot), content),
+        }
+    }
+
+    /// The boot environment of a device that runs from `running`.
     pub fn install(self, world: &CrashWorld, running: Slot) {
         match self {
             Machine::UBoot | Machine::UBootCached | Machine::UBootStockCached => {
@@ -72,11 +109,12 @@ impl Machine {
             Machine::Grub | Machine::GrubCached | Machine::GrubStockCached => {
                 self.grub().install(world, running);
             }
+            Machine::Flash(board) => board.install(world, running),
             Machine::OneShot => self.one_shot().install(world, running),
         }
     }
 
-    /// The boot control of the system that came up like this.
+    /// The boot control of the system that came up like this, with the production codec where it has shared variables.
     pub fn control(self, world: &CrashWorld, booted: Booted) -> Box<dyn BootControl> {
         self.control_through(world, booted, &|env| env)
     }
@@ -101,17 +139,20 @@ impl Machine {
                 };
                 Box::new(GrubEnv::new([copy("env1", "lock1"), copy("env2", "lock2")]))
             }
+            Machine::Flash(board) => board.env(world),
             Machine::OneShot => return Box::new(tryboot::Tryboot::open(world.open("autoboot"), booted)),
         };
         Box::new(MenderVars::new(around(env), Partitions::new(2, 3).unwrap()))
     }
 
+    /// One start of the device, to which `restart` led.
     pub fn boot(self, world: &CrashWorld, restart: &Restart, start: &mut dyn FnMut(Slot) -> Startup) -> Boot {
         match self {
             Machine::UBoot | Machine::UBootCached | Machine::UBootStockCached => {
                 self.uboot().boot(world, start)
             }
             Machine::Grub | Machine::GrubCached | Machine::GrubStockCached => self.grub().boot(world, start),
+            Machine::Flash(board) => board.uboot().boot(world, start),
             Machine::OneShot => self.one_shot().boot(world, restart, start),
         }
     }
@@ -120,13 +161,14 @@ impl Machine {
         TrybootModel::new("autoboot")
     }
 
-    pub fn is_cached(self) -> bool {
+    fn is_cached(self) -> bool {
         match self {
             Machine::UBoot | Machine::Grub | Machine::OneShot => false,
             Machine::UBootCached
             | Machine::UBootStockCached
             | Machine::GrubCached
             | Machine::GrubStockCached => true,
+            Machine::Flash(board) => board.cached,
         }
     }
 
@@ -142,6 +184,14 @@ impl Machine {
         if self.is_cached() { model } else { model.flushing() }
     }
 
+    /// Which operation on a slot that changes it is the first to carry data: an update of a volume is announced.
+    pub fn first_slot_write(self) -> u64 {
+        match self.flash() {
+            Some(_) => 2,
+            None => 1,
+        }
+    }
+
     /// What a power cut may leave behind. GRUB itself cannot repair a block whose first sector is torn before a client
     /// could (see `boot_environment.rs`), and a bootloader that writes both copies before anything is flushed is only
     /// promised that what it writes is there or not.
@@ -149,7 +199,7 @@ impl Machine {
         let mut options = Options::cuts(cuts);
         match self {
             // Our script saves once: a torn save leaves the other copy.
-            Machine::UBoot | Machine::UBootCached => {}
+            Machine::UBoot | Machine::UBootCached | Machine::Flash(_) => {}
             // Behind the variables: the padding of an environment block, and any other sector as well.
             Machine::Grub => options.limits.tears = vec![Tear::Prefix(300)],
             // The one sector of the last is there as a whole or not at all.
@@ -161,6 +211,40 @@ impl Machine {
     }
 }
 
+impl Backend for Machine {
+    fn install(&self, world: &CrashWorld, slot: Slot) {
+        Machine::install(*self, world, slot);
+    }
+
+    fn boot(&self, world: &CrashWorld, restart: &Restart, start: &mut dyn FnMut(Slot) -> Startup) -> Boot {
+        Machine::boot(*self, world, restart, start)
+    }
+
+    fn open(&self, world: &CrashWorld, booted: Booted) -> Box<dyn BootControl> {
+        self.control(world, booted)
+    }
+
+    fn is_lost(&self, world: &CrashWorld) -> bool {
+        match self {
+            Machine::UBoot | Machine::UBootCached | Machine::UBootStockCached => {
+                self.uboot().variables(world).is_none()
+            }
+            // GRUB has no defaults: it says so when it boots.
+            Machine::Grub | Machine::GrubCached | Machine::GrubStockCached => false,
+            Machine::Flash(board) => board.uboot().variables(world).is_none(),
+            Machine::OneShot => self.one_shot().permanent(world).is_none(),
+        }
+    }
+}
+
+/// The record of a device on which the old image is installed.
+pub fn add_record(world: &CrashWorld) {
+    world.add_device("record", vec![0; RECORD_BYTES]);
+    let mut record = Record::new();
+    record.installed.artifact_name = Some("old".into());
+    TwoCopyRecord::format_new(world.open("record"), &record.to_json().unwrap()).unwrap();
+}
+
 /// What the bootloader would boot next, and whether on trial. Read by the model: no operation of ours.
 pub fn selected(world: &CrashWorld, machine: Machine) -> Result<(Slot, bool), String> {
     let variables = match machine {
@@ -168,6 +252,7 @@ pub fn selected(world: &CrashWorld, machine: Machine) -> Result<(Slot, bool), St
             machine.uboot().variables(world).ok_or("U-Boot has no environment")?
         }
         Machine::Grub | Machine::GrubCached | Machine::GrubStockCached => machine.grub().variables(world, 0),
+        Machine::Flash(board) => board.uboot().variables(world).ok_or("U-Boot has no environment")?,
         Machine::OneShot => {
             return Ok((machine.one_shot().permanent(world).ok_or("no slot is named")?, false));
         }

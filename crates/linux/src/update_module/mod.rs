@@ -91,14 +91,10 @@ pub(crate) struct UpdateModule {
     pub(crate) module: PathBuf,
     pub(crate) tree: Tree,
     pub(crate) timeout: Duration,
-    pub(crate) clock: Option<Arc<dyn Clock>>,
+    pub(crate) clock: Arc<dyn Clock>,
 }
 
 impl UpdateModule {
-    fn clock(&self) -> Option<&dyn Clock> {
-        self.clock.as_deref()
-    }
-
     fn failed(&self, state: State, reason: impl Into<String>) -> InstallError {
         let reason = format!("update module {}: {}", self.name, reason.into());
         InstallError::Handler { step: state.name(), reason }
@@ -145,7 +141,7 @@ impl UpdateModule {
     fn act(&self, state: State) -> Result<(), InstallError> {
         self.check_tree(state)?;
         let (mut group, output) = self.start_logged(state)?;
-        let ended = group.wait(self.timeout, self.clock());
+        let ended = group.wait(self.timeout, &*self.clock);
         output.await_end(LAST_WORDS);
         // Services that it restarted live on.
         if matches!(ended, Ok(Ended::Exited(_))) {
@@ -162,7 +158,7 @@ impl UpdateModule {
         let output = Output::log(&self.name, None, stderr);
         let answer =
             stdout.map(read_answer).transpose().map_err(|error| self.failed(state, error.to_string()))?;
-        let ended = group.wait(self.timeout, self.clock());
+        let ended = group.wait(self.timeout, &*self.clock);
         let answer = answer.and_then(|answer| answer.recv_timeout(LAST_WORDS).ok());
         output.await_end(LAST_WORDS);
         self.judge(state, ended)?;
@@ -210,7 +206,7 @@ impl UpdateModule {
         let with_sizes = self.ask_for(State::ProvidePayloadFileSizes, &[("No", false), ("Yes", true)])?;
         let state = if with_sizes { State::DownloadWithFileSizes } else { State::Download };
         let unusable = |error: io::Error| self.failed(state, format!("cannot use a FIFO: {error}"));
-        let streams = Streams::new(&self.tree, with_sizes, self.timeout, self.clock()).map_err(unusable)?;
+        let streams = Streams::new(&self.tree, with_sizes, self.timeout, &*self.clock).map_err(unusable)?;
         let (mut group, output) = self.start_logged(state)?;
         let started = Instant::now();
         let taken = match streams.feed(arriving.payload, &mut group, progress) {
@@ -220,7 +216,7 @@ impl UpdateModule {
             Err(StreamError::ClosedEarly { file }) => {
                 let early = self.failed(state, format!("closed {file} before its end"));
                 let left = self.timeout.saturating_sub(started.elapsed()).min(LAST_ACT);
-                let ended = group.wait(left, self.clock());
+                let ended = group.wait(left, &*self.clock);
                 output.await_end(LAST_WORDS);
                 // Its own reason, where it gives one.
                 let own = self.judge(state, ended);
@@ -229,7 +225,7 @@ impl UpdateModule {
             }
         };
         let left = self.timeout.saturating_sub(started.elapsed());
-        let ended = group.wait(left, self.clock());
+        let ended = group.wait(left, &*self.clock);
         output.await_end(LAST_WORDS);
         self.judge(state, ended)?;
         drop(streams);
@@ -279,7 +275,7 @@ impl PayloadHandler for UpdateModule {
         }
         let cleaned = self.act(State::Cleanup);
         // A stop is no verdict: the next process calls it again, and needs the tree for that.
-        if cleaned.is_err() && self.clock().is_some_and(Clock::stop_requested) {
+        if cleaned.is_err() && self.clock.stop_requested() {
             return cleaned;
         }
         self.tree.remove().and(cleaned)

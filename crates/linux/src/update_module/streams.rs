@@ -70,7 +70,7 @@ pub(crate) struct Streams<'s> {
     tree: &'s Tree,
     with_sizes: bool,
     deadline: Instant,
-    clock: Option<&'s dyn Clock>,
+    clock: &'s dyn Clock,
 }
 
 impl<'s> Streams<'s> {
@@ -82,7 +82,7 @@ impl<'s> Streams<'s> {
         tree: &'s Tree,
         with_sizes: bool,
         timeout: Duration,
-        clock: Option<&'s dyn Clock>,
+        clock: &'s dyn Clock,
     ) -> io::Result<Streams<'s>> {
         make_fifo(&tree.path(NEXT))?;
         crate::atomic_file::create_private_directory(&tree.path(STREAMS))?;
@@ -202,9 +202,7 @@ impl<'s> Streams<'s> {
 
     /// Whether nothing more is to be expected of the module; waits for its end for a moment.
     fn is_over(&self, group: &mut ProcessGroup, moment: Duration) -> bool {
-        group.has_ended(moment)
-            || Instant::now() >= self.deadline
-            || self.clock.is_some_and(Clock::stop_requested)
+        group.has_ended(moment) || Instant::now() >= self.deadline || self.clock.stop_requested()
     }
 }
 

@@ -1,11 +1,14 @@
 //! U-Boot: one or two copies of the environment with CRC-32 and a serial byte, and the script that chooses the slot. That
 //! is ours, `boot/u-boot/boot.cmd`: keep them alike. [`UBootModel::stock`] is the integration that devices of the Mender
 //! client have: U-Boot counts the boots itself, and `altbootcmd` swaps the slots.
+//!
+//! On NOR flash the serial byte is a mark instead, as in `env/flash.c`: 1 for the copy that counts, 0 for the other one. It
+//! is cleared in place after a save, and at a start where a cut came between the two.
 
 use std::collections::BTreeMap;
 
 use client_core::slot::Slot;
-use client_core::storage::BlockDevice;
+use client_core::storage::{BlockDevice, Medium};
 
 use super::{Boot, Partitions, Startup, reset_until_up};
 use crate::storage::CrashWorld;
@@ -111,6 +114,9 @@ impl UBootModel {
 
     fn pass(&self, world: &CrashWorld) -> (Slot, bool) {
         let loaded = self.load(world);
+        if let Some(loaded) = &loaded {
+            self.mark_the_other_copy(world, loaded.valid);
+        }
         let defaulted = loaded.is_none();
         let mut session = match loaded {
             Some(loaded) => loaded,
@@ -211,17 +217,59 @@ impl UBootModel {
             return loaded(&copies[0], Valid::First);
         };
         match (&copies[0], second) {
-            (Some(a), Some(b)) => {
-                let second_is_newer = match (a.serial, b.serial) {
-                    (255, 0) => true,
-                    (0, 255) => false,
-                    (a, b) => b > a,
-                };
-                if second_is_newer { loaded(second, Valid::Second) } else { loaded(&copies[0], Valid::First) }
-            }
+            (Some(a), Some(b)) => match self.newer(world, a.serial, b.serial)? {
+                Valid::Second => loaded(second, Valid::Second),
+                Valid::First | Valid::Neither => loaded(&copies[0], Valid::First),
+            },
             (Some(_), None) => loaded(&copies[0], Valid::First),
             (None, Some(_)) => loaded(second, Valid::Second),
             (None, None) => None,
+        }
+    }
+
+    /// Which of two copies counts, by their serial bytes or marks; `None` for marks that U-Boot has no rule for.
+    fn newer(&self, world: &CrashWorld, first: u8, second: u8) -> Option<Valid> {
+        if self.has_marks(world) {
+            return match (first, second) {
+                (ACTIVE, OBSOLETE) => Some(Valid::First),
+                (OBSOLETE, ACTIVE) => Some(Valid::Second),
+                (first, second) if first == second => Some(Valid::First),
+                (0xff, _) => Some(Valid::First),
+                (_, 0xff) => Some(Valid::Second),
+                _ => None,
+            };
+        }
+        let second_is_newer = match (first, second) {
+            (255, 0) => true,
+            (0, 255) => false,
+            (first, second) => second > first,
+        };
+        Some(if second_is_newer { Valid::Second } else { Valid::First })
+    }
+
+    fn has_marks(&self, world: &CrashWorld) -> bool {
+        self.places.len() == 2 && world.open(&self.places[0].device).medium() == Medium::NorFlash
+    }
+
+    /// At a start: a good copy that does not count says so, on NOR flash.
+    fn mark_the_other_copy(&self, world: &CrashWorld, valid: Valid) {
+        let other = match valid {
+            Valid::First => 1,
+            Valid::Second => 0,
+            Valid::Neither => return,
+        };
+        if self.has_marks(world) && self.read(world, other).is_some_and(|copy| copy.serial != OBSOLETE) {
+            self.mark_obsolete(world, other);
+        }
+    }
+
+    fn mark_obsolete(&self, world: &CrashWorld, index: usize) {
+        let place = &self.places[index];
+        let mut device = world.open(&place.device);
+        let marked = device.clear_bits_at(place.offset + 4, OBSOLETE);
+        if self.flushes && marked.is_ok() {
+            // As for any other write: an error is printed.
+            device.sync().unwrap_or_default();
         }
     }
 
@@ -251,8 +299,16 @@ impl UBootModel {
             // U-Boot then takes the second copy for the valid one and writes the first again.
             Valid::Neither => (0, Valid::Second),
         };
-        session.serial = session.serial.wrapping_add(1);
         session.valid = now;
+        if self.has_marks(world) {
+            let saved = self.write(world, index, &session.variables, ACTIVE);
+            // The old copy counts until the new one is there.
+            if saved {
+                self.mark_obsolete(world, 1 - index);
+            }
+            return saved;
+        }
+        session.serial = session.serial.wrapping_add(1);
         self.write(world, index, &session.variables, session.serial)
     }
 
@@ -261,7 +317,9 @@ impl UBootModel {
         let image = self.image(variables, serial);
         // U-Boot prints an error and goes on.
         let mut device = world.open(&place.device);
-        let written = device.write_at(place.offset, &image);
+        // A UBI volume is replaced as a whole.
+        let begun = device.begin_replace(image.len() as u64);
+        let written = begun.and_then(|()| device.write_at(place.offset, &image));
         let flushed = if self.flushes { device.sync() } else { Ok(()) };
         let worked = written.and(flushed).is_ok();
         if !worked {
@@ -302,6 +360,10 @@ struct CopyImage {
     variables: Variables,
     serial: u8,
 }
+
+/// The marks of copies on NOR flash.
+const ACTIVE: u8 = 1;
+const OBSOLETE: u8 = 0;
 
 /// The copy that was loaded.
 #[derive(Clone, Copy)]
