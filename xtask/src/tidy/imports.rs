@@ -149,7 +149,7 @@ const TESTS_TOO: &[&str] = &["tempfile"];
 
 /// What a module of `client-core` may import of its siblings.
 const MODULES: &[ModuleRule] = &[
-    ("agent", &["clock", "deploy", "schedule", "server"]),
+    ("agent", &["clock", "deploy", "schedule", "server", "slot"]),
     ("boot", &["slot", "storage"]),
     ("clock", &[]),
     ("deploy", &["boot", "install", "provides", "slot", "state_store"]),

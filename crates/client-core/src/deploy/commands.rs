@@ -14,7 +14,7 @@ use std::io::Read;
 use super::bootstrap::{check_depends, install_empty};
 use super::device::Device;
 use super::ending::Command;
-use super::error::DeployError;
+use super::error::{DeployError, PolicyError};
 use super::facts::{Conduct, Stage};
 use super::id::DeploymentId;
 use super::notice::{Notice, Observer};
@@ -22,7 +22,7 @@ use super::plan::{self, Because, CommitOrder, Entry, Order, Resumption};
 use super::record::{Deployment, Record, RecordError, Unreported, VERSION};
 use super::run::{Incoming, Run};
 use super::summary::{Status, Summary};
-use crate::artifact::{self, Artifact, Limits, Trust, VerifyKeys};
+use crate::artifact::{self, Artifact, Limits, Trust};
 use crate::boot::{self, BootError};
 use crate::install::InstallError;
 use crate::slot::SlotError;
@@ -34,13 +34,6 @@ pub struct Policy {
     pub trust: Trust,
     /// Bounds on everything that comes from outside.
     pub limits: Limits,
-}
-
-impl Policy {
-    /// Refuses every artifact.
-    pub fn trusting_nobody() -> Policy {
-        Policy { trust: Trust::Keys(VerifyKeys::default()), limits: Limits::default() }
-    }
 }
 
 /// How far a command goes.
@@ -123,12 +116,15 @@ pub struct Ordered {
     pub id: DeploymentId,
     /// The artifact's name as the server tells it, until the artifact itself does.
     pub artifact_name: String,
+    /// The device types that the artifact is for as the server tells them; empty where it does not.
+    pub device_types: Vec<String>,
 }
 
 /// Begins to read the artifact of an order.
 pub type Open<'o> = dyn FnMut() -> std::io::Result<Box<dyn Read + Send>> + 'o;
 
-/// Deploys what a server ordered, up to the restart or to the end.
+/// Deploys what a server ordered, up to the restart or to the end. Without a `policy` nothing can be trusted: the deployment
+/// fails before a byte of the artifact is asked for, and the server hears why.
 ///
 /// # Errors
 /// When nothing was begun: the record cannot be read, or another deployment is in progress. Everything after that
@@ -137,7 +133,7 @@ pub fn deploy(
     device: &mut Device<'_>,
     order: &Ordered,
     open: &mut Open<'_>,
-    policy: &Policy,
+    policy: Result<Policy, PolicyError>,
 ) -> Result<Summary, DeployError> {
     let mut record = load(device)?;
     admit(&mut record)?;
@@ -145,7 +141,7 @@ pub fn deploy(
     deployment.id = Some(order.id.to_string());
     let options = Options::default();
     let mut run = Run::new(device, record, deployment, &options);
-    run.drive(plan::begin(Order::Install), Some(Incoming::Ordered { open, policy }));
+    run.drive(plan::begin(Order::Install), Some(Incoming::Ordered { order, open, policy }));
     Ok(run.finish(Command::Install))
 }
 

@@ -11,6 +11,7 @@ use super::run::{Incoming, Run};
 use crate::artifact::{self, Artifact, Header, PayloadReader};
 use crate::boot::Verdict;
 use crate::install::{Arriving, Current, InstallError, RebootNeed};
+use crate::provides::check_device_type;
 use crate::slot::Restart;
 
 impl Run<'_> {
@@ -66,8 +67,10 @@ impl Run<'_> {
                 self.download_payload(header, payload)?;
                 Outcome::Done
             }
-            Some(Incoming::Ordered { open, policy }) => {
+            Some(Incoming::Ordered { order, open, policy }) => {
                 self.enter(entry)?; // scripts may ask for a later time, before the first byte is bought
+                let policy = policy?;
+                self.check_ordered_for_this_device(&order.device_types)?;
                 let source = open().map_err(DeployError::Source)?;
                 let Artifact { header, mut payload, .. } =
                     artifact::open(source, &policy.trust, &policy.limits).map_err(InstallError::from)?;
@@ -83,6 +86,14 @@ impl Run<'_> {
         // Only now has every byte of the artifact been verified.
         self.world.scripts.publish()?;
         Ok(outcome)
+    }
+
+    /// Refuses what the server itself says is for other devices, before a byte of it is bought. It need not say.
+    fn check_ordered_for_this_device(&self, device_types: &[String]) -> Result<(), DeployError> {
+        if device_types.is_empty() {
+            return Ok(());
+        }
+        Ok(check_device_type(&self.world.system.device_type()?, device_types)?)
     }
 
     /// What was ordered has arrived, as far as its header.

@@ -1,5 +1,6 @@
 //! Why a command could not be carried out.
 
+use std::error::Error;
 use std::fmt;
 
 use super::facts::Stage;
@@ -10,6 +11,29 @@ use crate::boot::Verdict;
 use crate::install::InstallError;
 use crate::provides::DependsError;
 use crate::slot::{Slot, SlotError};
+
+/// Why nobody can say whose artifacts are trusted: what the keys could not be read for.
+#[derive(Debug)]
+pub struct PolicyError(Box<dyn Error + Send + Sync>);
+
+impl PolicyError {
+    /// Of `cause`, which says which key cannot be used.
+    pub fn new(cause: impl Into<Box<dyn Error + Send + Sync>>) -> PolicyError {
+        PolicyError(cause.into())
+    }
+}
+
+impl fmt::Display for PolicyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Error for PolicyError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.0.source()
+    }
+}
 
 /// Why a command could not be carried out.
 #[derive(Debug)]
@@ -83,6 +107,8 @@ pub enum DeployError {
     },
     /// A download was begun by a process to which nothing was given to download.
     NothingArrives,
+    /// Whose artifacts are trusted is not known, so none is.
+    Policy(PolicyError),
     /// The artifact could not be asked for.
     Source(std::io::Error),
     /// The artifact, the slot or the boot environment.
@@ -152,6 +178,7 @@ impl fmt::Display for DeployError {
                 write!(f, "the device or the client was restarted in the middle of {stage}")
             }
             DeployError::NothingArrives => f.write_str("there is nothing that could be downloaded"),
+            DeployError::Policy(error) => error.fmt(f),
             DeployError::Source(error) => error.fmt(f),
             DeployError::Install(error) => error.fmt(f),
             DeployError::Depends(error) => error.fmt(f),
@@ -165,6 +192,7 @@ impl fmt::Display for DeployError {
 impl std::error::Error for DeployError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
+            DeployError::Policy(error) => error.source(),
             DeployError::Install(error) => error.source(),
             DeployError::Depends(error) => error.source(),
             DeployError::Slot(error) => error.source(),
@@ -206,6 +234,7 @@ macro_rules! from {
 }
 
 from! {
+    PolicyError => Policy,
     InstallError => Install,
     DependsError => Depends,
     SlotError => Slot,

@@ -33,7 +33,7 @@ pub use commands::{
     try_other_slot,
 };
 pub use device::Device;
-pub use error::DeployError;
+pub use error::{DeployError, PolicyError};
 pub use facts::{Importance, Stage};
 pub use id::{DeploymentId, NotAnId};
 pub use notice::{Notice, Observer};

@@ -4,10 +4,10 @@
 //! Each stage: ask the gate, tell the server, save that it began (intent before effect), run its scripts, act, run its
 //! scripts, ask the plan. What each stage does is in [`deeds`](super::deeds).
 
-use super::commands::{Open, Options, Policy};
+use super::commands::{Open, Options, Ordered, Policy};
 use super::device::Device;
 use super::ending::{self, Command, Ending, Halt, Happened, History};
-use super::error::DeployError;
+use super::error::{DeployError, PolicyError};
 use super::facts::{Conduct, Importance, Stage};
 use super::gates::{Answer, Gate, Gatekeeper, Question};
 use super::notice::{Notice, Observer};
@@ -31,7 +31,7 @@ pub(super) enum Incoming<'i> {
     /// An artifact whose header was accepted already.
     Opened { header: &'i Header, payload: &'i mut PayloadReader },
     /// An artifact that is still to be asked for.
-    Ordered { open: &'i mut Open<'i>, policy: &'i Policy },
+    Ordered { order: &'i Ordered, open: &'i mut Open<'i>, policy: Result<Policy, PolicyError> },
 }
 
 /// What a run needs of the world, but for what its payload's handler takes.
@@ -152,7 +152,7 @@ impl<'r> Run<'r> {
             log::error!("{}: going on without a handler: {error}", self.label());
             // Its own step of the failure cannot run: that is what went wrong with what is left to do.
             if !loops && self.deployment.stage == Stage::Failure {
-                self.fail(error.into());
+                self.remember(error.into());
             }
             return Ok(());
         }
@@ -415,7 +415,7 @@ impl<'r> Run<'r> {
     fn refuse(&mut self, stage: Stage, error: DeployError) -> Outcome {
         log::error!("{}: {error}", self.label());
         self.deployment.remark = Some(error.to_string().chars().take(REMARK_CHARS).collect());
-        self.fail(error);
+        self.remember(error);
         self.judge(stage, Trouble::CalledOff)
     }
 
@@ -446,7 +446,7 @@ impl<'r> Run<'r> {
         if stage == Stage::Download && is_changed_source(&error) && self.is_offered_again() {
             self.deployment.offered_again = true;
         }
-        self.fail(error);
+        self.remember(error);
         // Those of the verification are for its scripts only, which have run them.
         if stage != Stage::VerifyRollback {
             self.run_error_scripts(stage);
@@ -503,11 +503,19 @@ impl<'r> Run<'r> {
     pub(super) fn remember_inconsistent(&mut self, error: DeployError) {
         log::error!("{}: {error}", self.label());
         self.deployment.inconsistent = true;
-        self.fail(error);
+        self.remember(error);
     }
 
-    /// Remembers the first thing that went wrong.
+    /// The deployment has failed. A person on the command line is told by the command itself.
     pub(super) fn fail(&mut self, error: DeployError) {
+        if self.conduct == Conduct::Managed {
+            log::error!("{}: {error}", self.label());
+        }
+        self.remember(error);
+    }
+
+    /// Remembers the first thing that went wrong, of which the log tells already.
+    fn remember(&mut self, error: DeployError) {
         self.deployment.failed = true;
         self.to_tell.error.get_or_insert(error);
     }
