@@ -940,7 +940,7 @@ fn after_a_cut_download(times: u32) -> Bench {
     let bench = Bench::new();
     bench.order();
     change_deployment(&bench, |record| {
-        let mut deployment = Deployment::new("new".into(), "rootfs-image".into());
+        let mut deployment = Deployment::new("new".into(), Some("rootfs-image".into()));
         deployment.id = Some(ID.into());
         record.deployment = Some(deployment);
         record.cut_downloads = Some(CutDownloads { id: ID.into(), times });

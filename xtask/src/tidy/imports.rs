@@ -121,6 +121,8 @@ const PACKAGES: &[PackageRule] = &[
             "rust-ota-bootloader-uboot",
             "rust-ota-client-core",
             "rust-ota-device",
+            "rust-ota-server-mender",
+            "rust-ota-testkit",
         ],
         outside: &["crc32fast", "sha2"],
     },

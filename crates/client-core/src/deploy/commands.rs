@@ -80,11 +80,12 @@ pub fn install(
         return install_empty(device, &mut record, &header, &mut payload)
             .or_else(|error| Ok(refused(device.observer, error)));
     };
-    let mut deployment = Deployment::new(header.artifact_name.to_string(), info.payload_type.to_string());
+    let mut deployment =
+        Deployment::new(header.artifact_name.to_string(), Some(info.payload_type.to_string()));
     deployment.adopt_header(&header);
     let mut run = Run::new(device, record, deployment, options);
     if let Err(error) = run.open_handler() {
-        return Ok(no_handler(run.observer, error));
+        return Ok(no_handler(run.world.observer, error));
     }
     run.drive(plan::begin(Order::Install), Some(Incoming::Opened { header: &header, payload: &mut payload }));
     Ok(run.finish(Command::Install))
@@ -136,9 +137,8 @@ pub fn deploy(
 ) -> Result<Summary, DeployError> {
     let mut record = load(device)?;
     admit(&mut record)?;
-    let mut deployment = Deployment::new(order.artifact_name.clone(), String::new());
+    let mut deployment = Deployment::new(order.artifact_name.clone(), None);
     deployment.id = Some(order.id.to_string());
-    log::info!("{}: artifact {}", deployment.label(), order.artifact_name);
     let options = Options::default();
     let mut run = Run::new(device, record, deployment, &options);
     run.drive(plan::begin(Order::Install), Some(Incoming::Ordered { order, open, policy }));
@@ -262,7 +262,7 @@ pub fn roll_back(device: &mut Device<'_>, options: &Options) -> Result<Summary, 
         return Err(DeployError::CannotRollBackHere);
     }
     if !run.supports_rollback() {
-        run.observer.notice(Notice::NoRollback);
+        run.world.observer.notice(Notice::NoRollback);
         return Ok(run.summary(Status::Inconsistent, false));
     }
     run.deployment.failed = true;
@@ -354,7 +354,7 @@ fn enter_because(run: &mut Run<'_>, entry: Entry, because: Because) -> Result<()
         Because::WasGoingBack => run.deployment.failed = true,
         Because::FellBack => {
             run.fail(DeployError::FellBack);
-            run.observer.notice(Notice::CommittingFailed);
+            run.world.observer.notice(Notice::CommittingFailed);
         }
         Because::OfferedAgain => {
             run.deployment.failed = true;
@@ -408,9 +408,9 @@ fn reopen<'r>(
         run.conduct = Conduct::Managed;
     }
     // Killed before the header was read, or without a payload: there is none.
-    if !deployment.payload_type.is_empty() {
+    if deployment.payload_type.is_some() {
         match run.reopen_handler() {
-            Ok(()) => run.begun = true,
+            Ok(()) => run.payload.begun = true,
             Err(error) => run.without_handler(error)?,
         }
     }

@@ -6,7 +6,7 @@
 //!                 └ ending (decides: how it ended) ┘ record (what survives)  gates (who holds it up)
 //! ```
 //!
-//! [`plan`], `facts` and `ending` are pure. This module knows neither servers nor protocols: `server` and `agent` know it.
+//! `plan`, `facts` and `ending` are pure. This module knows neither servers nor protocols: `server` and `agent` know it.
 
 mod bootstrap;
 mod commands;
