@@ -11,10 +11,10 @@ use std::time::Duration;
 
 use artifact::text::printable_json;
 use lexopt::prelude::*;
-use rust_ota_server::client::{ClientError, DeviceInfo, Management};
 use serde_json::{Value, json};
+use server_core::client::{ClientError, DeviceInfo, Management};
 
-use crate::cli::{CliError, print};
+use crate::console::{CliError, print};
 use commands::{Command, Opt};
 use settings::Given;
 use table::{Table, counted};
