@@ -82,13 +82,8 @@ pub(crate) async fn accept(
         let around = Arc::from(around.connection());
         let presence = waiting.enter(from);
         tokio::spawn(async move {
-            let result = tokio::select! {
-                result = serve(stream, tls, shared, around, &presence, stop) => result,
-                () = presence.ended() => Err(io::Error::other("others need its place")),
-            };
-            if let Err(error) = result {
-                log::debug!("a connection from {from} ended: {error}");
-            }
+            let served = serve(stream, tls, shared, around, &presence, stop);
+            until_shed(served, &presence).await;
             drop(place);
         });
     }
@@ -98,6 +93,17 @@ pub(crate) async fn accept(
     let all = places.acquire_many(u32::try_from(count).unwrap_or(u32::MAX));
     if tokio::time::timeout(Duration::from_secs(LAST_SECONDS), all).await.is_err() {
         log::info!("connections that did not end are closed");
+    }
+}
+
+/// Waits for the end of a connection, or that it has to make room.
+async fn until_shed(served: impl Future<Output = io::Result<()>>, presence: &Presence) {
+    let result = tokio::select! {
+        result = served => result,
+        () = presence.ended() => Err(io::Error::other("others need its place")),
+    };
+    if let Err(error) = result {
+        log::debug!("a connection from {} ended: {error}", presence.from());
     }
 }
 
