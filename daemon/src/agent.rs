@@ -7,10 +7,10 @@ use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use client_core::agent::{Agent, Event, Host};
+use client_core::agent::{Agent, Event, Host, HostError, Known};
 use client_core::clock::Clock;
 use client_core::deploy::scripts::ScriptRunner;
-use client_core::deploy::{DeploymentId, Device, Notice, Observer, Policy, Reporter, Stage};
+use client_core::deploy::{DeploymentId, Device, Notice, Observer, Policy, PolicyError, Reporter, Stage};
 use client_core::install::{Progress, WriteStatistics};
 use client_core::schedule::Schedule;
 use client_core::server::{Attribute, AttributeValue, Transport};
@@ -299,43 +299,50 @@ impl Host for LinuxHost<'_> {
         &mut self,
         reporter: &mut dyn Reporter,
         work: &mut dyn FnMut(&mut Device<'_>),
-    ) -> Result<(), String> {
+    ) -> Result<(), HostError> {
         // Only while there is something to do: the command line works beside a daemon that waits.
-        let mut device = self.setup.open_device(&self.clock).map_err(|error| error.to_string())?;
+        let mut device = self.setup.open_device(&self.clock).map_err(no_device)?;
         work(&mut device.seams(&mut self.watcher, &mut self.gates, reporter));
         Ok(())
     }
 
-    fn policy(&mut self) -> Result<Policy, String> {
-        self.setup.policy().map_err(|error| error.to_string())
+    fn look(&mut self) -> Result<Option<Known>, HostError> {
+        let _lock = self.setup.lock().map_err(no_device)?;
+        // A record that is not there, or cannot be read, is for who may make another one.
+        let Ok(Some(record)) = self.setup.read_record() else { return Ok(None) };
+        Ok(Some(Known { record, device_type: self.setup.system().device_type() }))
+    }
+
+    fn policy(&mut self) -> Result<Policy, PolicyError> {
+        self.setup.policy().map_err(PolicyError::new)
     }
 
     fn scripts(&mut self) -> &mut dyn ScriptRunner {
         &mut self.scripts
     }
 
-    fn inventory(&mut self) -> Result<Vec<Attribute>, String> {
+    fn inventory(&mut self) -> Result<Vec<Attribute>, HostError> {
         let directory = self.setup.inventory_directory();
         inventory::ask(&directory, RunLimits::default(), &*self.clock)
             .map(|attributes| with_own_attributes(attributes, self.known()))
-            .map_err(|error| error.to_string())
+            .map_err(|error| HostError::Inventory(error.into()))
     }
 
-    fn download_transport(&mut self) -> Result<Box<dyn Transport>, String> {
+    fn download_transport(&mut self) -> Box<dyn Transport> {
         let transport = self.transport.another();
         self.download_connections = Some(transport.idle_connections());
-        Ok(Box::new(transport))
+        Box::new(transport)
     }
 
     fn begin_log(&mut self, id: &DeploymentId) {
-        match self.logs.open(id) {
-            Ok(log) => drop(logger::tee(Some(log))),
-            Err(error) => log::warn!("deployment {id} goes on without a log of its own: {error}"),
-        }
+        let log = self.logs.open(id).inspect_err(|error| {
+            log::warn!("deployment {id}: going on without a log of its own: {error}");
+        });
+        logger::begin_deployment(id, log.ok());
     }
 
     fn end_log(&mut self) {
-        drop(logger::tee(None));
+        logger::end_deployment();
         if let Some(connections) = self.download_connections.take() {
             connections.close();
         }
@@ -345,7 +352,7 @@ impl Host for LinuxHost<'_> {
         self.logs
             .read_for_upload(id)
             .unwrap_or_else(|error| {
-                log::warn!("the log of deployment {id} cannot be sent: {error}");
+                log::warn!("deployment {id}: its log cannot be sent: {error}");
                 None
             })
             .unwrap_or_default()
@@ -367,6 +374,19 @@ impl Host for LinuxHost<'_> {
         // Of one stage: its scripts before and behind it, and the calls of an update module (clean-up, question, download).
         let calls = config.module_timeout.saturating_mul(3);
         self.watcher.tell(event, scripts, script.saturating_mul(2).max(scripts).saturating_add(calls));
+    }
+}
+
+fn no_device(error: ComposeError) -> HostError {
+    match error {
+        ComposeError::Lock(LockError::Held { .. }) => HostError::Busy(error.into()),
+        ComposeError::Lock(_)
+        | ComposeError::Config(_)
+        | ComposeError::Key { .. }
+        | ComposeError::State(_)
+        | ComposeError::Record(_)
+        | ComposeError::Io { .. }
+        | ComposeError::LogLevel(_) => HostError::Device(error.into()),
     }
 }
 
@@ -510,7 +530,7 @@ impl Observer for Watcher {
     }
 
     fn stage(&mut self, stage: Stage) {
-        self.board.lock().set_stage(&format!("{stage:?}"));
+        self.board.lock().set_stage(&stage.to_string());
         self.watchdog.alive();
     }
 

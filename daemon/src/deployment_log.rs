@@ -12,6 +12,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use client_core::artifact::Sha256;
 use client_core::deploy::DeploymentId;
 use client_core::text::printable_json;
 use linux::file_system;
@@ -30,6 +31,11 @@ const LOG_BYTES: u64 = 4 * 1024 * 1024;
 const MESSAGE_CHARS: usize = 4096;
 /// Longest line that is read back: a message with every character escaped.
 const LINE_BYTES: u64 = 64 * 1024;
+/// Longest part of a file name that an id becomes: file systems have 255 bytes for all of it, and an id without characters
+/// that need replacing has 128.
+const PART_BYTES: usize = 200;
+/// Digits of the digest of an id that is longer.
+const DIGEST_DIGITS: usize = 32;
 /// What is sent at most. Servers take 1 MB, and the rest of the request needs some of it.
 const UPLOAD_BYTES: usize = 1_000_000 - 256;
 
@@ -167,7 +173,7 @@ fn parse_name(name: &str) -> Option<(u32, String)> {
 
 /// The id as a part of a file name: what some file system cannot have (FAT: `" * : < > |`), and what would mean
 /// something else in a path, is `%` and two digits. `%` itself is in no id, so that two ids never share a file; an id
-/// without such characters is written as it is.
+/// without such characters is written as it is. What would be too long for a name of a file ends in a digest of the id.
 fn file_part(id: &DeploymentId) -> String {
     let mut part = String::new();
     for byte in id.as_str().bytes() {
@@ -177,6 +183,12 @@ fn file_part(id: &DeploymentId) -> String {
         } else {
             part.push_str(&format!("%{byte:02X}"));
         }
+    }
+    if part.len() > PART_BYTES {
+        let digest = Sha256::of(id.as_str().as_bytes()).to_string();
+        part.truncate(PART_BYTES - DIGEST_DIGITS - 1);
+        part.push('~');
+        part.push_str(&digest[..DIGEST_DIGITS]);
     }
     part
 }
@@ -533,6 +545,21 @@ mod tests {
         fixture.write("a:b", "hello");
         assert_eq!(fixture.names(), ["deployments.0000.a%3Ab.log"]);
         assert_eq!(fixture.upload("a:b"), ["INFO hello"]);
+    }
+
+    #[test]
+    fn the_longest_id_of_characters_that_no_file_may_have_has_a_log_of_its_own() {
+        let fixture = Fixture::new();
+        let ids = [format!("{}a", ":".repeat(127)), format!("{}b", ":".repeat(127)), "<".repeat(128)];
+        for id in &ids {
+            fixture.write(id, id);
+        }
+        assert!(fixture.names().iter().all(|name| name.len() <= 255), "{:?}", fixture.names());
+        assert_eq!(fixture.names().len(), ids.len());
+        for id in &ids {
+            assert_eq!(fixture.upload(id), [format!("INFO {id}")]);
+        }
+        assert_eq!(file_part(&named(&"x".repeat(128))), "x".repeat(128));
     }
 
     #[test]

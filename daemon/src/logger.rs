@@ -1,6 +1,7 @@
 //! Log lines: one per event, with time and level, to standard error, a file or syslog; and beside that to the log of
 //! the deployment that is carried out.
 
+use std::borrow::Cow;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::net::UnixDatagram;
@@ -9,6 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use client_core::clock::utc;
+use client_core::deploy::DeploymentId;
 use client_core::text::printable;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
@@ -21,16 +23,39 @@ const SYSLOG_BYTES: usize = 8 * 1024;
 /// How long a syslog daemon that is busy is waited for.
 const SYSLOG_WAIT: Duration = Duration::from_millis(500);
 
-/// The log of the deployment that is carried out.
-static DEPLOYMENT: Mutex<Option<DeploymentLog>> = Mutex::new(None);
+/// The deployment that is carried out.
+struct Deployment {
+    /// How each of its lines begins.
+    label: String,
+    /// Its own log, where it has one.
+    log: Option<DeploymentLog>,
+}
 
-fn deployment() -> MutexGuard<'static, Option<DeploymentLog>> {
+impl Deployment {
+    /// `message` as it is, or behind the label: not whoever logs knows of the deployment that it is done for.
+    fn labelled<'m>(&self, message: &'m str) -> Cow<'m, str> {
+        let rest = message.strip_prefix(self.label.as_str());
+        if rest.is_some_and(|rest| !rest.starts_with(|next: char| next.is_ascii_alphanumeric())) {
+            return Cow::Borrowed(message);
+        }
+        Cow::Owned(format!("{}: {message}", self.label))
+    }
+}
+
+static DEPLOYMENT: Mutex<Option<Deployment>> = Mutex::new(None);
+
+fn deployment() -> MutexGuard<'static, Option<Deployment>> {
     DEPLOYMENT.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// From now on every line also goes to `log`, and to the one before it no longer. Returns that one.
-pub fn tee(log: Option<DeploymentLog>) -> Option<DeploymentLog> {
-    std::mem::replace(&mut *deployment(), log)
+/// From now on every line is one of deployment `id`, and also goes to `log`.
+pub fn begin_deployment(id: &DeploymentId, log: Option<DeploymentLog>) {
+    *deployment() = Some(Deployment { label: format!("deployment {id}"), log });
+}
+
+/// The next line is one of no deployment.
+pub fn end_deployment() {
+    *deployment() = None;
 }
 
 /// Where log lines go.
@@ -129,20 +154,23 @@ pub fn level(name: &str) -> Option<LevelFilter> {
     }
 }
 
+/// Crates whose lines are those of this program.
+const OURS: &[&str] = &[
+    "rust_ota",
+    "artifact",
+    "bootloader_grub",
+    "bootloader_uboot",
+    "client_core",
+    "device",
+    "http",
+    "linux",
+    "server_mender",
+];
+
 impl Log for Logger {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         // Libraries may say what worries them; their chatter is not an event of this program.
-        let ours = [
-            "rust_ota",
-            "artifact",
-            "client_core",
-            "device",
-            "http",
-            "linux",
-            "bootloader_uboot",
-            "bootloader_grub",
-        ];
-        metadata.level() <= Level::Warn || ours.iter().any(|name| metadata.target().starts_with(name))
+        metadata.level() <= Level::Warn || OURS.iter().any(|name| metadata.target().starts_with(name))
     }
 
     fn log(&self, record: &Record<'_>) {
@@ -158,6 +186,8 @@ impl Log for Logger {
             Level::Trace => "trace",
         };
         let message = record.args().to_string();
+        let mut deployment = deployment();
+        let message = deployment.as_ref().map_or(Cow::Borrowed(message.as_str()), |it| it.labelled(&message));
         let line = || format!("{} {level}: {}\n", utc(now.as_secs()), printable(&message));
         // A log that cannot be written must not stop an update.
         let _ = match self {
@@ -167,7 +197,7 @@ impl Log for Logger {
                 syslog.lock().map_or(Ok(()), |mut syslog| syslog.send(record.level(), &message))
             }
         };
-        if let Some(log) = &mut *deployment() {
+        if let Some(log) = deployment.as_mut().and_then(|deployment| deployment.log.as_mut()) {
             log.append(level, &message, now);
         }
     }
@@ -178,6 +208,24 @@ impl Log for Logger {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_crate_of_this_program_is_silent() {
+        let crates = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates");
+        for entry in std::fs::read_dir(crates).unwrap() {
+            let name = entry.unwrap().file_name().to_string_lossy().replace('-', "_");
+            assert!(name == "testkit" || OURS.contains(&name.as_str()), "{name} is not heard");
+        }
+    }
+
+    #[test]
+    fn every_line_of_a_deployment_begins_with_its_id_once() {
+        let deployment = Deployment { label: "deployment a:1".into(), log: None };
+        let check = |message: &str, expected: &str| assert_eq!(deployment.labelled(message), expected);
+        check("verified and written 1 of 2 KiB", "deployment a:1: verified and written 1 of 2 KiB");
+        check("deployment a:1: Install -> Reboot (done)", "deployment a:1: Install -> Reboot (done)");
+        check("deployment a:12: another", "deployment a:1: deployment a:12: another");
+    }
 
     #[test]
     fn syslog_lines_are_single_and_bounded() {

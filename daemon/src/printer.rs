@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use client_core::deploy::{Notice, Observer, Status, Summary};
+use client_core::deploy::{DeployError, Notice, Observer, Status, Summary};
 use client_core::install::{Progress, WriteStatistics};
 use client_core::text::{printable_json, printable_lines};
 use serde_json::{Value, json};
@@ -62,7 +62,7 @@ impl Printer {
             "exit_code": exit_code,
         });
         if let Some(error) = &summary.error {
-            object["error"] = error.to_string().into();
+            object["error"] = sentence(error).into();
         }
         if let Some(statistics) = self.statistics {
             object["image"] = json!({
@@ -207,6 +207,23 @@ fn lines(notice: Notice) -> &'static [&'static str] {
     }
 }
 
+const ALREADY_IN_PROGRESS: &str = "Update already in progress. Please commit or roll back first";
+const CANNOT_COMMIT: &str = "Cannot commit from this state. Make sure that the `install` command has run \
+                             successfully and the device is expecting a commit.";
+const CANNOT_ROLL_BACK: &str = "Cannot roll back from this state. Use `resume` to complete the current install in \
+                                order to start a new one.";
+
+/// Why a command could not be carried out: in the words that scripts expect, where they expect some.
+pub fn sentence(error: &DeployError) -> String {
+    let expected = [
+        (matches!(error, DeployError::AlreadyInProgress), ALREADY_IN_PROGRESS),
+        (matches!(error, DeployError::CannotCommitHere), CANNOT_COMMIT),
+        (matches!(error, DeployError::CannotRollBackHere), CANNOT_ROLL_BACK),
+    ];
+    let words = expected.into_iter().find_map(|(is_it, words)| is_it.then_some(words));
+    words.map_or_else(|| error.to_string(), str::to_owned)
+}
+
 /// Whether a line could not be printed.
 static UNPRINTED: AtomicBool = AtomicBool::new(false);
 
@@ -277,6 +294,23 @@ mod tests {
         let text = progress_text("writing", 64 << 20, 256 << 20, 2.0);
         assert_eq!(text, "writing  25% (64.0 of 256.0 MiB, 32.0 MiB/s, 6 s left)");
         assert_eq!(progress_text("verifying", 1 << 20, 1 << 20, 0.0), "verifying 100% (1.0 of 1.0 MiB)");
+    }
+
+    #[test]
+    fn what_is_refused_is_said_in_the_words_that_scripts_expect() {
+        let begins = |error: DeployError, words: &str| {
+            assert!(sentence(&error).starts_with(words), "{}", sentence(&error));
+        };
+        begins(
+            DeployError::AlreadyInProgress,
+            "Update already in progress. Please commit or roll back first",
+        );
+        begins(
+            DeployError::CannotCommitHere,
+            "Cannot commit from this state. Make sure that the `install` command",
+        );
+        begins(DeployError::CannotRollBackHere, "Cannot roll back from this state. Use `resume` to complete");
+        begins(DeployError::Aborted, "the server aborted the deployment");
     }
 
     #[test]

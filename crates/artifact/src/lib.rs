@@ -2,7 +2,7 @@
 //! holds the keys that sign them.
 //!
 //! It opens no files, asks no server, and does not decide whether an artifact fits a device: bytes come in through
-//! [`Read`](std::io::Read), and what they say comes out as values that need no second check.
+//! [`Read`], and what they say comes out as values that need no second check.
 //!
 //! ```text
 //!            ┌ thread ┐                                      verified before anything of it is parsed

@@ -112,12 +112,7 @@ impl Provides {
     /// The first depend that is not met.
     pub fn satisfies(&self, device_type: &str, header: &Header) -> Result<(), DependsError> {
         let depends = &header.depends;
-        if !depends.device_type.iter().any(|accepted| accepted == device_type) {
-            return Err(DependsError::DeviceType {
-                device: device_type.to_owned(),
-                artifact: depends.device_type.iter().map(ToString::to_string).collect(),
-            });
-        }
+        check_device_type(device_type, &depends.device_type)?;
         let have = self.all();
         let header_lists =
             [("artifact_name", &depends.artifact_name), ("artifact_group", &depends.artifact_group)];
@@ -181,6 +176,23 @@ impl Provides {
             provides: self.provides.clone(),
         }
     }
+}
+
+/// Checks that an artifact for devices of the types `accepted` may be installed on one of type `device_type`.
+///
+/// # Errors
+/// [`DependsError::DeviceType`] when it is for others.
+pub fn check_device_type<T: PartialEq<str> + ToString>(
+    device_type: &str,
+    accepted: &[T],
+) -> Result<(), DependsError> {
+    if accepted.iter().any(|accepted| *accepted == *device_type) {
+        return Ok(());
+    }
+    Err(DependsError::DeviceType {
+        device: device_type.to_owned(),
+        artifact: accepted.iter().map(ToString::to_string).collect(),
+    })
 }
 
 /// Whether `text` matches `pattern` as a whole; `*` stands for any run of characters, also none, and everything

@@ -158,6 +158,21 @@ impl<D: BlockDevice> TwoCopyRecord<D> {
     /// without a flush and died: what it wrote must not be trusted first and lost in a power cut afterwards.
     fn settle(&mut self) -> Result<(Position, Vec<u8>), StateError> {
         two_copies::make_durable(&mut self.device)?;
+        let (position, document) = self.read_newest()?;
+        self.current = Some(position);
+        Ok((position, document))
+    }
+
+    /// The document as a reader finds it now. Nothing is flushed for it, so a power cut may still take it back: for who
+    /// tells what is there, and not for who acts on it.
+    ///
+    /// # Errors
+    /// When no copy can be trusted.
+    pub fn peek(&mut self) -> Result<Vec<u8>, StateError> {
+        self.read_newest().map(|(_, document)| document)
+    }
+
+    fn read_newest(&mut self) -> Result<(Position, Vec<u8>), StateError> {
         let (first, second) = (self.fetch(Replica::First), self.fetch(Replica::Second));
         let newest = two_copies::newest(first, second, |first, second| {
             if follows(second.0.sequence, first.0.sequence) { Replica::Second } else { Replica::First }
@@ -177,7 +192,6 @@ impl<D: BlockDevice> TwoCopyRecord<D> {
                 position.sequence
             );
         }
-        self.current = Some(position);
         Ok((position, document))
     }
 

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
 
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,18 +12,25 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::machine::board::{Board, ClosedAtFirst, Restarting};
+use crate::machine::log_lines::logged_by;
 use crate::machine::{Machine, new_image, plainly, version};
 use client_core::agent::{Agent, AgentSettings};
 use client_core::artifact::{Limits, Trust};
 use client_core::clock::{Clock, Waiter, Wake};
 use client_core::deploy::gates::{AlwaysOpen, Answer, Gate, Gatekeeper, Question};
 use client_core::deploy::record::{CUT_DOWNLOADS_MAX, CutDownloads, Deployment, Record};
-use client_core::deploy::{self, Device, NoReporter, Options, Policy};
+use client_core::deploy::{
+    self, DeployError, DeploymentId, Device, NoReporter, Options, Ordered, Policy, PolicyError, Report,
+};
 use client_core::install::NoModules;
+use client_core::provides::DependsError;
 use client_core::schedule::Schedule;
-use client_core::server::{DownloadSettings, Reached, Request, Response, Transport, TransportError};
+use client_core::server::{
+    Attribute, DownloadSettings, Poll, ReportAnswer, Request, Response, ServerError, Source, Transport,
+    TransportError, UpdateServer,
+};
 use client_core::slot::{Restart, Slot};
-use client_core::state_store::TwoCopyRecord;
+use client_core::state_store::{StateStore, TwoCopyRecord};
 use server_mender::{Api, Settings};
 use testkit::artifacts;
 use testkit::bootloader::{Behaviour, Boot};
@@ -30,7 +38,7 @@ use testkit::choice::Choices;
 use testkit::clock::VirtualClock;
 use testkit::device::{CrashSlots, KnownSystem, Notices, ScriptLog};
 use testkit::server::{Endpoint, Failure, Matcher, SERVER, ServerModel, TestCredentials};
-use testkit::storage::{CrashWorld, Limits as PowerLimits};
+use testkit::storage::{CrashWorld, Fault, Injection, Lasting, Limits as PowerLimits, Operation};
 
 const ID: &str = "d0000000-0000-4000-8000-000000000001";
 const MACHINE: Machine = Machine::UBoot;
@@ -44,6 +52,12 @@ struct Bench {
     logs: Vec<String>,
     gates: Option<Box<dyn Gatekeeper>>,
     budget_bytes: Option<u64>,
+    /// Another server than the one over the wire.
+    other_server: Option<Arc<Mutex<dyn UpdateServer>>>,
+    /// How often the device was opened, or looked at.
+    openings: Rc<Cell<u32>>,
+    /// How long the daemon waited, each time.
+    waited: Vec<Duration>,
     /// What goes wrong on the way to the server.
     disturbance: Option<Disturbance>,
     /// What the artifact is replaced by, again and again, whenever the rest of it is asked for.
@@ -101,13 +115,13 @@ impl Transport for DisturbedWire {
         if exchanges.fetch_add(1, Ordering::Relaxed) != *at {
             return self.wire.send(request);
         }
-        let lost = |reached| TransportError { reached, may_pass: true, reason: format!("{how:?}") };
+        let lost = || TransportError { may_pass: true, reason: format!("{how:?}") };
         match how {
-            Broken::NotReached => Err(lost(Reached::No)),
-            Broken::RequestLost => Err(lost(Reached::Maybe)),
+            Broken::NotReached => Err(lost()),
+            Broken::RequestLost => Err(lost()),
             Broken::AnswerLost => {
                 self.wire.send(request)?;
-                Err(lost(Reached::Maybe))
+                Err(lost())
             }
             Broken::BodyCut(after) => {
                 let mut response = self.wire.send(request)?;
@@ -139,6 +153,7 @@ struct Waits {
     rebooted: Rc<Cell<bool>>,
     left: u32,
     meanwhile: Option<(u32, Box<dyn FnOnce()>)>,
+    waited: Vec<Duration>,
 }
 
 impl Waiter for Waits {
@@ -151,6 +166,7 @@ impl Waiter for Waits {
             return Wake::Stop;
         }
         self.left -= 1;
+        self.waited.push(time);
         self.clock.wait(time)
     }
 }
@@ -167,6 +183,9 @@ impl Bench {
             logs: Vec::new(),
             gates: None,
             budget_bytes: None,
+            other_server: None,
+            openings: Rc::default(),
+            waited: Vec::new(),
             disturbance: None,
             replacements: Vec::new(),
             meanwhile: None,
@@ -212,6 +231,7 @@ impl Bench {
             modules: Box::new(NoModules),
             gates: self.gates.take().unwrap_or_else(|| Box::new(AlwaysOpen)),
             wire,
+            openings: Rc::clone(&self.openings),
             logs: Vec::new(),
             clock: Arc::clone(&clock),
         };
@@ -220,6 +240,7 @@ impl Bench {
             rebooted: Rc::clone(&rebooted),
             left: waits,
             meanwhile: self.meanwhile.take(),
+            waited: Vec::new(),
         };
         let schedule = Schedule::new(&*clock, Duration::from_secs(1800), Duration::from_secs(28800));
         let settings = AgentSettings {
@@ -227,7 +248,9 @@ impl Bench {
             retry_count: 0,
             download: DownloadSettings { budget_bytes: self.budget_bytes, ..DownloadSettings::default() },
         };
-        Agent::new(&mut host, Arc::new(Mutex::new(api)), clock, &mut waiter, settings, schedule).run();
+        let server = self.other_server.clone().unwrap_or_else(|| Arc::new(Mutex::new(api)));
+        Agent::new(&mut host, server, clock, &mut waiter, settings, schedule).run();
+        self.waited = waiter.waited;
         self.logs = host.logs;
         rebooted.get()
     }
@@ -407,14 +430,179 @@ fn an_artifact_that_never_stays_the_same_is_given_up_in_the_end() {
 
 #[test]
 fn a_failed_deployment_brings_its_log() {
-    let mut bench = Bench::new();
+    for id in [ID, "a:b"] {
+        let mut bench = Bench::new();
+        order_half_an_artifact(&bench, id);
+        assert!(!bench.daemon(6));
+        assert_eq!(bench.server.finals(id), ["failure"]);
+        assert_eq!(bench.server.logs(id).len(), 1);
+        assert_eq!(bench.logs.first().map(String::as_str), Some(&*format!("begin {id}")));
+        assert_eq!(bench.record().unreported, None);
+    }
+}
+
+fn order_half_an_artifact(bench: &Bench, id: &str) {
     let artifact = artifacts::rootfs("new", &new_image());
-    bench.server.deploy(ID, "new", artifacts::DEVICE_TYPE, &artifact[..artifact.len() / 2]);
-    assert!(!bench.daemon(6));
-    assert_eq!(bench.server.finals(ID), ["failure"]);
-    assert_eq!(bench.server.logs(ID).len(), 1);
-    assert_eq!(bench.logs.first().map(String::as_str), Some(&*format!("begin {ID}")));
-    assert_eq!(bench.record().unreported, None);
+    bench.server.deploy(id, "new", artifacts::DEVICE_TYPE, &artifact[..artifact.len() / 2]);
+}
+
+#[test]
+fn a_failure_is_one_error_line_and_every_line_of_a_deployment_begins_with_its_id() {
+    let mut bench = Bench::new();
+    order_half_an_artifact(&bench, ID);
+    let lines = logged_by(|| assert!(!bench.daemon(6)));
+    let errors: Vec<_> = lines.iter().filter(|(level, _)| *level == log::Level::Error).collect();
+    assert_eq!(errors.len(), 1, "{errors:?}");
+    // What crates log that know of no deployment, the logger of the program labels.
+    let label = format!("deployment {ID}: ");
+    assert!(lines.len() > 3 && lines.iter().all(|(_, line)| line.starts_with(&label)), "{lines:?}");
+}
+
+#[test]
+fn new_software_that_is_not_let_in_is_one_error_line_too() {
+    let mut bench = Bench::new();
+    bench.order();
+    assert!(bench.daemon(20));
+    bench.boot();
+    bench.server.fail_next(Matcher::Report("installing"), Failure::Status(409));
+    let lines = logged_by(|| assert!(bench.daemon(20), "it goes back"));
+    let errors: Vec<_> = lines.iter().filter(|(level, _)| *level == log::Level::Error).collect();
+    assert_eq!(errors.len(), 1, "{errors:?}");
+    assert_eq!(errors[0].1, format!("deployment {ID}: the server aborted the deployment"));
+}
+
+#[test]
+fn a_question_with_nothing_to_do_looks_at_the_device_once_and_writes_and_flushes_nothing() {
+    let after = |waits| {
+        let mut bench = Bench::new();
+        bench.daemon(waits);
+        (bench.questions() as u64, u64::from(bench.openings.get()), bench.world.operations())
+    };
+    let (few, many) = (after(6), after(16));
+    let questions = many.0 - few.0;
+    assert!(questions > 3, "{few:?} {many:?}");
+    assert_eq!(many.1 - few.1, questions, "{few:?} {many:?}");
+    let bench = Bench::new();
+    let before = bench.world.operations();
+    TwoCopyRecord::open(bench.world.open("record")).unwrap().peek().unwrap();
+    assert_eq!(many.2 - few.2, questions * (bench.world.operations() - before));
+}
+
+#[test]
+fn looking_at_a_record_flushes_nothing() {
+    let bench = Bench::new();
+    bench.world.inject(Injection {
+        device: None,
+        operation: Operation::Sync,
+        nth: 1,
+        fault: Fault::InputOutput,
+        lasting: Lasting::ForGood,
+    });
+    let mut record = TwoCopyRecord::open(bench.world.open("record")).unwrap();
+    assert!(record.peek().is_ok() && record.load().is_err());
+}
+
+/// An order whose source must not be asked.
+fn refused_unseen(policy: Result<Policy, PolicyError>, device_types: &[&str]) -> DeployError {
+    let bench = Bench::new();
+    let order = Ordered {
+        id: DeploymentId::parse(ID).unwrap(),
+        artifact_name: "new".into(),
+        device_types: device_types.iter().map(|name| (*name).to_owned()).collect(),
+    };
+    let (mut policy, mut error) = (Some(policy), None);
+    by_hand(&bench, |device| {
+        let policy = policy.take().unwrap();
+        let summary = deploy::deploy(device, &order, &mut || panic!("a byte was asked for"), policy).unwrap();
+        assert!(summary.ended.is_some_and(|ended| ended.failed));
+        error = summary.error;
+    });
+    assert_eq!(bench.record().deployment, None);
+    error.unwrap()
+}
+
+#[test]
+fn what_cannot_be_trusted_or_is_for_other_devices_is_refused_by_name_before_a_byte_of_it() {
+    let unsigned = || Ok(Policy { trust: Trust::DangerUnsigned, limits: Limits::default() });
+    let no_keys = refused_unseen(Err(PolicyError::new("no key can be read")), &[]);
+    assert!(matches!(&no_keys, DeployError::Policy(_)), "{no_keys:?}");
+    assert_eq!(no_keys.to_string(), "no key can be read");
+    let foreign = refused_unseen(unsigned(), &["toaster"]);
+    assert!(matches!(&foreign, DeployError::Depends(DependsError::DeviceType { .. })), "{foreign:?}");
+}
+
+/// A server that wants to be asked again at its own time.
+struct Paced(Duration);
+
+impl UpdateServer for Paced {
+    fn next(&mut self, _: &BTreeMap<String, String>) -> Result<Poll, ServerError> {
+        Ok(Poll { offer: None, ask_again_in: Some(self.0) })
+    }
+    fn refresh(
+        &mut self,
+        _: &DeploymentId,
+        _: &BTreeMap<String, String>,
+    ) -> Result<Option<Source>, ServerError> {
+        Ok(None)
+    }
+    fn report(&mut self, _: &DeploymentId, _: Report, _: Option<&str>) -> Result<ReportAnswer, ServerError> {
+        Ok(ReportAnswer::Accepted)
+    }
+    fn upload_log(&mut self, _: &DeploymentId, _: &[u8]) -> Result<ReportAnswer, ServerError> {
+        Ok(ReportAnswer::Accepted)
+    }
+    fn send_inventory(&mut self, _: &[Attribute]) -> Result<(), ServerError> {
+        Ok(())
+    }
+    fn forget_sent_inventory(&mut self) {}
+    fn forget_token(&mut self) {}
+    fn is_authorized(&self) -> bool {
+        true
+    }
+    fn server(&self) -> Option<&str> {
+        None
+    }
+}
+
+#[test]
+fn a_server_that_says_when_it_wants_to_be_asked_again_is_asked_then() {
+    let wished = Duration::from_secs(77);
+    let mut bench = Bench::new();
+    bench.other_server = Some(Arc::new(Mutex::new(Paced(wished))));
+    bench.daemon(8);
+    // The first waits are those of the start: for the inventory and the first question.
+    let paced = &bench.waited[3..];
+    assert!(paced.iter().all(|wait| (wished..=wished * 11 / 10).contains(wait)), "{:?}", bench.waited);
+}
+
+/// Is closed once at each gate, and opens with the very words the server heard then.
+#[derive(Default)]
+struct Parrot(Vec<Gate>);
+
+impl Gatekeeper for Parrot {
+    fn watches(&self, gate: Gate) -> bool {
+        matches!(gate, Gate::Download | Gate::Install)
+    }
+    fn ask(&mut self, question: &Question<'_>) -> Answer {
+        let gate = question.gate;
+        if self.0.contains(&gate) {
+            return Answer::Open { note: Some(format!("waiting before {gate}: later")) };
+        }
+        self.0.push(gate);
+        Answer::Closed { reason: "later".into(), ask_again: Duration::from_secs(1) }
+    }
+}
+
+#[test]
+fn the_same_words_are_kept_back_only_where_the_status_on_the_wire_is_the_same() {
+    let mut bench = Bench::new();
+    bench.order();
+    bench.gates = Some(Box::<Parrot>::default());
+    assert!(bench.daemon(30));
+    assert_eq!(
+        bench.server.reports(ID),
+        ["downloading", "pause_before_installing", "installing", "rebooting"]
+    );
 }
 
 #[test]
@@ -532,6 +720,7 @@ fn stopped_in_the_middle(bench: &mut Bench) {
         modules: Box::new(NoModules),
         gates: Box::new(AlwaysOpen),
         wire: Box::new(move || server.transport()),
+        openings: Rc::default(),
         logs: Vec::new(),
         clock: Arc::clone(&shared),
     };
@@ -751,7 +940,7 @@ fn after_a_cut_download(times: u32) -> Bench {
     let bench = Bench::new();
     bench.order();
     change_deployment(&bench, |record| {
-        let mut deployment = Deployment::new("new".into(), "rootfs-image".into());
+        let mut deployment = Deployment::new("new".into(), Some("rootfs-image".into()));
         deployment.id = Some(ID.into());
         record.deployment = Some(deployment);
         record.cut_downloads = Some(CutDownloads { id: ID.into(), times });

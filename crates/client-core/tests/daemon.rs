@@ -161,6 +161,7 @@ impl Case {
             modules: Box::new(NoModules),
             gates: self.ending.gates(&clock),
             wire: Box::new(move || server.transport()),
+            openings: Rc::default(),
             logs: Vec::new(),
             clock: Arc::clone(&clock),
         };

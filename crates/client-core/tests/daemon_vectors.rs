@@ -14,7 +14,7 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use client_core::agent::{Agent, AgentSettings, Event, Host};
+use client_core::agent::{Agent, AgentSettings, Event, Host, HostError, Known};
 use client_core::artifact::write::ArtifactSpec;
 use client_core::artifact::{Limits, StateScript, Trust};
 use client_core::boot::{Armable, BootControl, BootEnvError, BootError, BootState};
@@ -24,7 +24,7 @@ use client_core::deploy::record::Record;
 use client_core::deploy::scripts::{
     OnScriptFailure, ScriptAction, ScriptError, ScriptPoint, ScriptRunner, ScriptState,
 };
-use client_core::deploy::{Device, Policy, Reporter};
+use client_core::deploy::{Device, Policy, PolicyError, Reporter};
 use client_core::install::PreferBuiltIn;
 use client_core::install::{
     Arriving, Candidates, HandledBy, InstallError, Modules, PayloadHandler, Progress, RebootNeed,
@@ -534,7 +534,7 @@ impl Host for Machine {
         &mut self,
         reporter: &mut dyn Reporter,
         work: &mut dyn FnMut(&mut Device<'_>),
-    ) -> Result<(), String> {
+    ) -> Result<(), HostError> {
         work(&mut Device {
             boot: &mut NoBoot,
             slots: &mut NoSlots,
@@ -548,17 +548,20 @@ impl Host for Machine {
         });
         Ok(())
     }
-    fn policy(&mut self) -> Result<Policy, String> {
+    fn look(&mut self) -> Result<Option<Known>, HostError> {
+        Ok(None)
+    }
+    fn policy(&mut self) -> Result<Policy, PolicyError> {
         Ok(Policy { trust: Trust::DangerUnsigned, limits: Limits::default() })
     }
     fn scripts(&mut self) -> &mut dyn ScriptRunner {
         &mut self.scripts
     }
-    fn inventory(&mut self) -> Result<Vec<Attribute>, String> {
+    fn inventory(&mut self) -> Result<Vec<Attribute>, HostError> {
         Ok(Vec::new())
     }
-    fn download_transport(&mut self) -> Result<Box<dyn Transport>, String> {
-        Ok(self.server.transport())
+    fn download_transport(&mut self) -> Box<dyn Transport> {
+        self.server.transport()
     }
     fn begin_log(&mut self, _: &client_core::deploy::DeploymentId) {}
     fn end_log(&mut self) {}

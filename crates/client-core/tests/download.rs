@@ -13,8 +13,8 @@ use client_core::artifact::{self, Compression, Limits, Trust};
 use client_core::clock::Clock;
 use client_core::deploy::{DeploymentId, Report};
 use client_core::server::{
-    Attribute, Download, DownloadSettings, DownloadStatistics, Offer, Poll, Reached, ReportAnswer,
-    ServerError, Source, Transport, UpdateServer,
+    Attribute, Download, DownloadSettings, DownloadStatistics, Offer, Poll, ReportAnswer, ServerError,
+    Source, Transport, UpdateServer,
 };
 use server_mender::{Api, Settings};
 use testkit::choice::{Generator, seed, so_many};
@@ -428,7 +428,7 @@ fn a_part_that_nobody_asked_for_is_taken_when_it_is_the_first() {
 fn somebody_who_waits_is_answered_soon_until_the_first_byte_came() {
     let settings = || DownloadSettings { begin_within: Some(Duration::from_secs(10)), ..patience() };
     for dead in [
-        Reply::no_answer(Reached::No, "connection refused"),
+        Reply::no_answer("connection refused"),
         Reply::new(503, ""),
         Reply::new(429, "").header("retry-after", "600"),
     ] {
@@ -446,7 +446,7 @@ fn somebody_who_waits_is_answered_soon_until_the_first_byte_came() {
         count += 1;
         match count {
             1 => serve(&served, sent).breaking_after(4),
-            2..=8 => Reply::no_answer(Reached::No, "connection refused"),
+            2..=8 => Reply::no_answer("connection refused"),
             _ => serve(&served, sent),
         }
     });
@@ -466,7 +466,7 @@ fn answers_that_do_not_fit_are_tried_again() {
         Reply::new(206, &bytes[4..]).header("content-range", "bytes 4-99999999999999999999/10"),
         Reply::new(200, "<html>pay</html>").header("content-type", "text/html"),
         Reply::new(503, ""),
-        Reply::no_answer(Reached::Maybe, "timeout"),
+        Reply::no_answer("timeout"),
         part(4, 9, 10, &bytes),
     ]);
     assert_eq!(outcome.result.unwrap(), bytes);
@@ -834,7 +834,7 @@ fn anything(bytes: &[u8], sent: &Sent, clock: &VirtualClock) -> Reply {
     let (length, last) = (bytes.len(), bytes.len() - 1);
     let range = |first: usize, last: usize| format!("bytes {first}-{last}/{length}");
     let reply = match draw(12) {
-        0 => return Reply::no_answer(Reached::No, "no route"),
+        0 => return Reply::no_answer("no route"),
         1 => Reply::new([408, 429, 500, 502, 503, 504][draw(6)], "").header("retry-after", "1"),
         2 => Reply::new(302, "").header("location", "/elsewhere"),
         3 => Reply::new(200, bytes).sized(),

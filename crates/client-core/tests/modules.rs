@@ -98,6 +98,7 @@ fn daemon(world: &CrashWorld, case: &Case, facts: &mut Facts) -> bool {
         modules: Box::new(Handlers { world: world.clone(), kind: case.kind, seen, restart }),
         gates: Box::new(AlwaysOpen),
         wire: Box::new(move || server.transport()),
+        openings: Rc::default(),
         logs: Vec::new(),
         clock: Arc::clone(&clock),
     };

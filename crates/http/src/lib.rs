@@ -22,7 +22,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use client_core::clock::Clock;
-use client_core::server::{Method, Purpose, Reached, Request, Response, Transport, TransportError};
+use client_core::server::{Method, Purpose, Request, Response, Transport, TransportError};
 use ureq::config::{AutoHeaderValue, ConfigBuilder};
 use ureq::http;
 use ureq::typestate::{AgentScope, HttpCrateScope};
@@ -233,7 +233,7 @@ impl Transport for HttpTransport {
         loop {
             if self.clock.stop_requested() {
                 let reason = Interruption::Stopped.to_string();
-                return Err(TransportError { reached: Reached::No, may_pass: true, reason });
+                return Err(TransportError { may_pass: true, reason });
             }
             match self.send_once(request) {
                 Ok(response) => return Ok(answer(response)),
@@ -262,29 +262,23 @@ fn answer(response: http::Response<Body>) -> Response {
 // Not our enum: a new kind of error is one that may pass.
 #[allow(clippy::wildcard_enum_match_arm)]
 fn transport_error(error: ureq::Error) -> TransportError {
-    let maybe = |may_pass, reason| TransportError { reached: Reached::Maybe, may_pass, reason };
+    let may_pass = |reason| TransportError { may_pass: true, reason };
     match error {
         ureq::Error::Io(error) => {
             match error.get_ref().and_then(|inner| inner.downcast_ref::<ConnectError>()) {
-                Some(failed) => TransportError {
-                    reached: Reached::No,
-                    may_pass: failed.may_pass,
-                    reason: failed.reason.clone(),
-                },
-                None => maybe(true, error.to_string()),
+                Some(failed) => TransportError { may_pass: failed.may_pass, reason: failed.reason.clone() },
+                None => may_pass(error.to_string()),
             }
         }
         // These would print the address, which may hold a secret.
-        ureq::Error::BadUri(_) | ureq::Error::Http(_) => TransportError {
-            reached: Reached::No,
-            may_pass: false,
-            reason: "the address or a header is not valid".into(),
-        },
-        ureq::Error::Timeout(ureq::Timeout::Connect | ureq::Timeout::Resolve) => {
-            TransportError { reached: Reached::No, may_pass: true, reason: "cannot connect in time".into() }
+        ureq::Error::BadUri(_) | ureq::Error::Http(_) => {
+            TransportError { may_pass: false, reason: "the address or a header is not valid".into() }
         }
-        ureq::Error::Timeout(_) => maybe(true, "the server does not answer in time".into()),
-        other => maybe(true, other.to_string()),
+        ureq::Error::Timeout(ureq::Timeout::Connect | ureq::Timeout::Resolve) => {
+            may_pass("cannot connect in time".into())
+        }
+        ureq::Error::Timeout(_) => may_pass("the server does not answer in time".into()),
+        other => may_pass(other.to_string()),
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use client_core::server::{Method, Purpose, Reached, Request, Response, Transport, TransportError};
+use client_core::server::{Method, Purpose, Request, Response, Transport, TransportError};
 use linux::clock::LinuxClock;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -189,7 +189,7 @@ fn a_request_on_a_connection_that_was_closed_is_repeated_on_a_fresh_one() {
 fn a_request_on_a_fresh_connection_is_not_repeated() {
     let (port, seen) = serve(&[&[b""], &[OK]]);
     let error = Client::new().get(&url(port)).unwrap_err();
-    assert_eq!((error.reached, error.may_pass), (Reached::Maybe, true));
+    assert!(error.may_pass);
     assert_eq!(error.reason, "the server closed the connection without an answer");
     assert_eq!(seen.try_iter().count(), 1);
 }
@@ -295,11 +295,11 @@ fn behind_the_header(answer: &str) -> &str {
 }
 
 #[test]
-fn what_was_never_sent_is_known_not_to_have_reached_the_server() {
+fn what_can_never_be_sent_is_not_worth_another_attempt() {
     let unused = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let check = |address: &str, may_pass: bool| {
         let error = Client::new().get(address).unwrap_err();
-        assert_eq!((error.reached, error.may_pass), (Reached::No, may_pass), "{address}: {error}");
+        assert_eq!(error.may_pass, may_pass, "{address}: {error}");
         assert!(!error.reason.contains("secret"), "{error}");
     };
     check(&url(unused), true);
@@ -311,13 +311,11 @@ fn what_was_never_sent_is_known_not_to_have_reached_the_server() {
 #[test]
 fn every_silence_has_an_end() {
     let (silent, _) = silence();
-    let check = |error: TransportError, reached| {
-        assert_eq!((error.reached, error.may_pass), (reached, true), "{error}");
-    };
-    check(Client::new().hurried().get(&url(silent)).unwrap_err(), Reached::Maybe);
-    check(Client::with(trusting(), &[]).hurried().get(&https(silent)).unwrap_err(), Reached::No);
+    let check = |error: TransportError| assert!(error.may_pass, "{error}");
+    check(Client::new().hurried().get(&url(silent)).unwrap_err());
+    check(Client::with(trusting(), &[]).hurried().get(&https(silent)).unwrap_err());
     let proxy = [("https_proxy", format!("http://127.0.0.1:{silent}"))];
-    check(Client::with(trusting(), &proxy).hurried().get(&https(1)).unwrap_err(), Reached::No);
+    check(Client::with(trusting(), &proxy).hurried().get(&https(1)).unwrap_err());
 
     // A body that never ends, a byte at a time: its single waits are short, but the whole is not.
     let drip = listen(|_, mut stream| {
@@ -341,7 +339,7 @@ fn every_silence_has_an_end() {
         body: Some(&body),
         purpose: Purpose::Download,
     };
-    check(Client::new().hurried().transport.send(&request).unwrap_err(), Reached::Maybe);
+    check(Client::new().hurried().transport.send(&request).unwrap_err());
 }
 
 #[test]
@@ -436,7 +434,6 @@ fn a_proxy_that_refuses_is_named() {
     let mut client = Client::with(trusting(), &variables);
     let error = client.get("https://a.example/").unwrap_err();
     assert!(error.reason.contains("proxy") && error.reason.contains("407"), "{error}");
-    assert_eq!(error.reached, Reached::No);
     let error = client.get("https://a.example/").unwrap_err();
     assert!(error.reason.contains("not HTTP"), "{error}");
 }
@@ -447,7 +444,7 @@ fn a_server_is_trusted_by_its_authority_and_its_name() {
     assert_eq!(Client::with(trusting(), &[]).text(&https(port)).unwrap(), "ok");
     let check = |tls: TlsOptions, address: &str, may_pass: bool| {
         let error = Client::with(tls, &[]).get(address).unwrap_err();
-        assert_eq!((error.reached, error.may_pass), (Reached::No, may_pass), "{error}");
+        assert_eq!(error.may_pass, may_pass, "{error}");
     };
     check(TlsOptions::default(), &https(port), false);
     check(trusting(), &https(port).replace("127.0.0.1", "127.0.0.2"), false);
@@ -494,7 +491,7 @@ fn a_certificate_that_was_given_by_hand_is_taken_as_openssl_takes_it() {
 fn a_certificate_that_was_given_by_hand_is_good_for_its_host_its_time_and_itself_only() {
     let check = |certificate, file, host, words: &[&str], may_pass| {
         let error = ask(certificate, file, host).unwrap_err();
-        assert_eq!((error.reached, error.may_pass), (Reached::No, may_pass), "{error}");
+        assert_eq!(error.may_pass, may_pass, "{error}");
         for word in words {
             assert!(error.reason.contains(word), "{certificate} {file} {host}: {error}");
         }

@@ -86,7 +86,7 @@ pub fn open(datastore: &Path, documents: &dyn Documents) -> Result<TwoCopyRecord
     open_file(&path, Access::Write)
 }
 
-/// The document of the record in `datastore`, which is not changed; `None` where there is no record.
+/// The document of the record in `datastore`, which is neither changed nor flushed; `None` where there is no record.
 ///
 /// # Errors
 /// When there is one that cannot be read.
@@ -96,7 +96,7 @@ pub fn read(datastore: &Path) -> Result<Option<Vec<u8>>, StateError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Ok(_) | Err(_) => {}
     }
-    open_file(&path, Access::Read)?.load().map(Some)
+    open_file(&path, Access::Read)?.peek().map(Some)
 }
 
 /// The record, or why it cannot be used and never will be.

@@ -184,7 +184,7 @@ impl Api {
     }
 
     /// Reports a status of deployment `id`; one attempt. `substate` is a remark for people; servers take 200 characters
-    /// of it (specification 1.4), and what is longer is cut.
+    /// of it (docs/spec/server-protocol.md, "Reporting"), and what is longer is cut.
     ///
     /// # Errors
     /// When the report may not have arrived and may be repeated.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use client_core::clock::Clock;
 use client_core::deploy::DeploymentId;
 use client_core::server::{
-    Attribute, AttributeValue, Method, Purpose, Reached, ReportAnswer, Request, ServerError, UpdateServer,
+    Attribute, AttributeValue, Method, Purpose, ReportAnswer, Request, ServerError, UpdateServer,
 };
 use server_mender::{Api, Credentials, CredentialsError, DeploymentStatus, Grant, Settings, TokenWatcher};
 use testkit::clock::VirtualClock;
@@ -548,7 +548,7 @@ fn secrets_are_never_shown_whatever_a_server_or_a_library_says() {
             Reply::new(status, &said).header("location", location.clone()),
             Reply::new(status, format!("{TOKEN} {tenant}"))
                 .header("content-encoding", format!("{TOKEN} {tenant}")),
-            Reply::no_answer(Reached::Maybe, &format!("{TOKEN} {tenant} {location}")),
+            Reply::no_answer(&format!("{TOKEN} {tenant} {location}")),
             Reply::new(status, format!("{TOKEN} {tenant}")).header("retry-after", TOKEN),
             // Where the shortening cuts, and in another spelling.
             Reply::new(status, format!("{}{TOKEN}", "x".repeat(190))),

@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use client_core::server::{Method, Purpose, Reached, Request, Response, Transport, TransportError};
+use client_core::server::{Method, Purpose, Request, Response, Transport, TransportError};
 
 use crate::clock::VirtualClock;
 
@@ -119,15 +119,15 @@ impl Reply {
         Reply { status, headers: Vec::new(), body: body.as_ref().into(), fault: Fault::None, pace: None }
     }
 
-    /// An error of the connection; `reached` says whether the request may have arrived.
-    pub fn no_answer(reached: Reached, reason: &str) -> Reply {
-        let error = TransportError { reached, may_pass: true, reason: reason.to_owned() };
+    /// An error of the connection, which may be gone the next time.
+    pub fn no_answer(reason: &str) -> Reply {
+        let error = TransportError { may_pass: true, reason: reason.to_owned() };
         Reply { fault: Fault::NoAnswer(error), ..Reply::new(0, "") }
     }
 
     /// An error that stays.
     pub fn no_trust(reason: &str) -> Reply {
-        let error = TransportError { reached: Reached::No, may_pass: false, reason: reason.to_owned() };
+        let error = TransportError { may_pass: false, reason: reason.to_owned() };
         Reply { fault: Fault::NoAnswer(error), ..Reply::new(0, "") }
     }
 

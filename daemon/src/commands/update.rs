@@ -10,7 +10,7 @@ use device::compose::Setup;
 
 use super::{could_not, exit, failed, prepare};
 use crate::cli::{Invocation, Source, Update, Verb};
-use crate::printer::Printer;
+use crate::printer::{self, Printer};
 
 /// Works on the device, and says how that went.
 pub fn run(invocation: &Invocation, update: &Update) -> u8 {
@@ -52,7 +52,7 @@ fn name(verb: &Verb) -> &'static str {
 
 fn ended(printer: &Printer, update: &Update, summary: &Summary) -> u8 {
     if let Some(error) = &summary.error {
-        could_not(error);
+        could_not(&printer::sentence(error));
     }
     let code = exit::of_summary(summary, update.reboot_exit_code);
     printer.print_summary(name(&update.verb), code, summary);
@@ -61,10 +61,14 @@ fn ended(printer: &Printer, update: &Update, summary: &Summary) -> u8 {
 
 fn not_begun(printer: &Printer, update: &Update, error: &ClientError) -> u8 {
     let code = exit::of_error(error);
+    let message = match error {
+        ClientError::Deploy(error) => printer::sentence(error),
+        ClientError::Compose(error) => error.to_string(),
+    };
     if code != exit::NOTHING_IN_PROGRESS {
-        could_not(error);
+        could_not(&message);
     }
-    printer.print_error(name(&update.verb), code, &error.to_string());
+    printer.print_error(name(&update.verb), code, &message);
     code
 }
 

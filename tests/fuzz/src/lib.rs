@@ -5,7 +5,9 @@
 // A broken promise is a failed assertion.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::missing_panics_doc)]
 
+mod answers;
 mod artifacts;
+mod copies;
 mod environments;
 mod texts;
 
@@ -28,6 +30,8 @@ pub const TARGETS: &[Target] = &[
     Target { name: "grub_env", run: environments::grub_env },
     Target { name: "record", run: texts::record },
     Target { name: "configuration", run: texts::configuration },
+    Target { name: "two_copies", run: copies::two_copies },
+    Target { name: "server_answers", run: answers::server_answers },
     Target { name: "url", run: texts::url },
 ];
 

@@ -130,6 +130,8 @@ const PACKAGES: &[PackageRule] = &[
             "rust-ota-bootloader-uboot",
             "rust-ota-client-core",
             "rust-ota-device",
+            "rust-ota-server-mender",
+            "rust-ota-testkit",
         ],
         outside: &["crc32fast", "sha2"],
     },
@@ -161,7 +163,7 @@ const TESTS_TOO: &[&str] = &["tempfile"];
 
 /// What a module of `client-core` may import of its siblings.
 const MODULES: &[ModuleRule] = &[
-    ("agent", &["clock", "deploy", "schedule", "server"]),
+    ("agent", &["clock", "deploy", "schedule", "server", "slot"]),
     ("boot", &["slot", "storage"]),
     ("clock", &[]),
     ("deploy", &["boot", "install", "provides", "slot", "state_store"]),

@@ -134,7 +134,7 @@ pub fn commit_trial(boot: &mut dyn BootControl, running: Slot, target: Slot) -> 
     match verdict(boot.state()?, running, target, Intent::Try) {
         Verdict::Trial => boot.commit(target),
         Verdict::Committed => Ok(()),
-        verdict @ (Verdict::Untouched | Verdict::FellBack | Verdict::Reverting | Verdict::Foreign) => {
+        verdict @ (Verdict::Untouched | Verdict::FellBack | Verdict::Reverting | Verdict::Contradictory) => {
             Err(BootError::NotOnTrial { target, verdict })
         }
     }

@@ -70,7 +70,7 @@ pub enum Verdict {
     /// The target still runs, but the next boot goes back to the original.
     Reverting,
     /// A combination that neither this client nor a bootloader that keeps the contract produces.
-    Foreign,
+    Contradictory,
 }
 
 impl fmt::Display for Verdict {
@@ -81,7 +81,7 @@ impl fmt::Display for Verdict {
             Verdict::Committed => "committed",
             Verdict::FellBack => "fell back",
             Verdict::Reverting => "going back at the next boot",
-            Verdict::Foreign => "contradictory",
+            Verdict::Contradictory => "contradictory",
         })
     }
 }
@@ -110,7 +110,7 @@ fn of_stored_arming(facts: Facts) -> Verdict {
         (false, false, false) => Verdict::FellBack,
         (true, false, false) => Verdict::Reverting,
         // A permanent target that does not run, or a trial of the slot the deployment came from.
-        (false, false, true) | (false, true, false) | (true, true, false) => Verdict::Foreign,
+        (false, false, true) | (false, true, false) | (true, true, false) => Verdict::Contradictory,
     }
 }
 
@@ -126,7 +126,7 @@ fn of_arming_with_reboot(facts: Facts, intent: Intent) -> Verdict {
         // The bootloader was given the flag and booted the original all the same.
         ((false, true, false), _) => Verdict::FellBack,
         // A permanent target that does not run, or one that is on trial as well.
-        ((false, _, true) | (true, true, true), _) => Verdict::Foreign,
+        ((false, _, true) | (true, true, true), _) => Verdict::Contradictory,
     }
 }
 
@@ -156,15 +156,15 @@ mod tests {
     #[test]
     fn a_stored_arming_is_judged_by_the_bootloader_alone() {
         use Slot::{A, B};
-        use Verdict::{Committed, FellBack, Foreign, Reverting, Trial, Untouched};
+        use Verdict::{Committed, Contradictory, FellBack, Reverting, Trial, Untouched};
         check_table(
             Arming::Durable,
             [
                 (A, false, A, FellBack, FellBack),
                 (A, false, B, Reverting, Reverting),
-                (A, true, A, Foreign, Foreign),
-                (A, true, B, Foreign, Foreign),
-                (B, false, A, Foreign, Foreign),
+                (A, true, A, Contradictory, Contradictory),
+                (A, true, B, Contradictory, Contradictory),
+                (B, false, A, Contradictory, Contradictory),
                 (B, false, B, Committed, Committed),
                 (B, true, A, Untouched, Untouched),
                 (B, true, B, Trial, Trial),
@@ -175,7 +175,7 @@ mod tests {
     #[test]
     fn an_arming_that_rides_on_the_restart_has_not_failed_where_nothing_was_tried() {
         use Slot::{A, B};
-        use Verdict::{Committed, FellBack, Foreign, Reverting, Trial, Untouched};
+        use Verdict::{Committed, Contradictory, FellBack, Reverting, Trial, Untouched};
         check_table(
             Arming::WithReboot,
             [
@@ -183,10 +183,10 @@ mod tests {
                 (A, false, B, Reverting, Reverting),
                 (A, true, A, FellBack, FellBack),
                 (A, true, B, Trial, Reverting),
-                (B, false, A, Foreign, Foreign),
+                (B, false, A, Contradictory, Contradictory),
                 (B, false, B, Committed, Committed),
-                (B, true, A, Foreign, Foreign),
-                (B, true, B, Foreign, Foreign),
+                (B, true, A, Contradictory, Contradictory),
+                (B, true, B, Contradictory, Contradictory),
             ],
         );
     }

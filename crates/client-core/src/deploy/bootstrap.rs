@@ -15,8 +15,8 @@ use crate::slot::System;
 /// Makes sure that the device has an artifact name: from the bootstrap artifact, if there is one, otherwise
 /// `unknown`. Does nothing when a name is recorded already.
 ///
-/// The bootstrap artifact lies on the device's own data partition and is not signed (docs/spec/client-behaviour.md). It may
-/// only set provides.
+/// The bootstrap artifact lies on the device's own data partition and is not signed (docs/spec/client-behaviour.md,
+/// "Empty payloads and bootstrap"). It may only set provides.
 ///
 /// # Errors
 /// When the record cannot be read or saved, or the artifact was refused; the name is `unknown` then.

@@ -14,7 +14,7 @@ use std::io::Read;
 use super::bootstrap::{check_depends, install_empty};
 use super::device::Device;
 use super::ending::Command;
-use super::error::DeployError;
+use super::error::{DeployError, PolicyError};
 use super::facts::{Conduct, Stage};
 use super::id::DeploymentId;
 use super::notice::{Notice, Observer};
@@ -22,7 +22,7 @@ use super::plan::{self, Because, CommitOrder, Entry, Order, Resumption};
 use super::record::{Deployment, Record, RecordError, Unreported, VERSION};
 use super::run::{Incoming, Run};
 use super::summary::{Status, Summary};
-use crate::artifact::{self, Artifact, Limits, Trust, VerifyKeys};
+use crate::artifact::{self, Artifact, Limits, Trust};
 use crate::boot::{self, BootError};
 use crate::install::InstallError;
 use crate::slot::SlotError;
@@ -34,13 +34,6 @@ pub struct Policy {
     pub trust: Trust,
     /// Bounds on everything that comes from outside.
     pub limits: Limits,
-}
-
-impl Policy {
-    /// Refuses every artifact.
-    pub fn trusting_nobody() -> Policy {
-        Policy { trust: Trust::Keys(VerifyKeys::default()), limits: Limits::default() }
-    }
 }
 
 /// How far a command goes.
@@ -87,11 +80,12 @@ pub fn install(
         return install_empty(device, &mut record, &header, &mut payload)
             .or_else(|error| Ok(refused(device.observer, error)));
     };
-    let mut deployment = Deployment::new(header.artifact_name.to_string(), info.payload_type.to_string());
+    let mut deployment =
+        Deployment::new(header.artifact_name.to_string(), Some(info.payload_type.to_string()));
     deployment.adopt_header(&header);
     let mut run = Run::new(device, record, deployment, options);
     if let Err(error) = run.open_handler() {
-        return Ok(no_handler(run.observer, error));
+        return Ok(no_handler(run.world.observer, error));
     }
     run.drive(plan::begin(Order::Install), Some(Incoming::Opened { header: &header, payload: &mut payload }));
     Ok(run.finish(Command::Install))
@@ -122,12 +116,15 @@ pub struct Ordered {
     pub id: DeploymentId,
     /// The artifact's name as the server tells it, until the artifact itself does.
     pub artifact_name: String,
+    /// The device types that the artifact is for as the server tells them; empty where it does not.
+    pub device_types: Vec<String>,
 }
 
 /// Begins to read the artifact of an order.
 pub type Open<'o> = dyn FnMut() -> std::io::Result<Box<dyn Read + Send>> + 'o;
 
-/// Deploys what a server ordered, up to the restart or to the end.
+/// Deploys what a server ordered, up to the restart or to the end. Without a `policy` nothing can be trusted: the deployment
+/// fails before a byte of the artifact is asked for, and the server hears why.
 ///
 /// # Errors
 /// When nothing was begun: the record cannot be read, or another deployment is in progress. Everything after that
@@ -136,16 +133,15 @@ pub fn deploy(
     device: &mut Device<'_>,
     order: &Ordered,
     open: &mut Open<'_>,
-    policy: &Policy,
+    policy: Result<Policy, PolicyError>,
 ) -> Result<Summary, DeployError> {
     let mut record = load(device)?;
     admit(&mut record)?;
-    let mut deployment = Deployment::new(order.artifact_name.clone(), String::new());
+    let mut deployment = Deployment::new(order.artifact_name.clone(), None);
     deployment.id = Some(order.id.to_string());
-    log::info!("{}: artifact {}", deployment.label(), order.artifact_name);
     let options = Options::default();
     let mut run = Run::new(device, record, deployment, &options);
-    run.drive(plan::begin(Order::Install), Some(Incoming::Ordered { open, policy }));
+    run.drive(plan::begin(Order::Install), Some(Incoming::Ordered { order, open, policy }));
     Ok(run.finish(Command::Install))
 }
 
@@ -266,7 +262,7 @@ pub fn roll_back(device: &mut Device<'_>, options: &Options) -> Result<Summary, 
         return Err(DeployError::CannotRollBackHere);
     }
     if !run.supports_rollback() {
-        run.observer.notice(Notice::NoRollback);
+        run.world.observer.notice(Notice::NoRollback);
         return Ok(run.summary(Status::Inconsistent, false));
     }
     run.deployment.failed = true;
@@ -358,7 +354,7 @@ fn enter_because(run: &mut Run<'_>, entry: Entry, because: Because) -> Result<()
         Because::WasGoingBack => run.deployment.failed = true,
         Because::FellBack => {
             run.fail(DeployError::FellBack);
-            run.observer.notice(Notice::CommittingFailed);
+            run.world.observer.notice(Notice::CommittingFailed);
         }
         Because::OfferedAgain => {
             run.deployment.failed = true;
@@ -412,9 +408,9 @@ fn reopen<'r>(
         run.conduct = Conduct::Managed;
     }
     // Killed before the header was read, or without a payload: there is none.
-    if !deployment.payload_type.is_empty() {
+    if deployment.payload_type.is_some() {
         match run.reopen_handler() {
-            Ok(()) => run.begun = true,
+            Ok(()) => run.payload.begun = true,
             Err(error) => run.without_handler(error)?,
         }
     }

@@ -3,124 +3,149 @@
 use super::bootstrap::drain_empty;
 use super::ending::Halt;
 use super::error::DeployError;
-use super::facts::{Conduct, Stage};
+use super::facts::Stage;
 use super::keep::Keeper;
-use super::plan::Outcome;
+use super::plan::{self, Entry, Outcome};
 use super::record::{CUT_DOWNLOADS_MAX, CutDownloads, REBOOTS_MAX, Record, Unreported, VERSION};
 use super::run::{Incoming, Run};
 use crate::artifact::{self, Artifact, Header, PayloadReader};
 use crate::boot::Verdict;
 use crate::install::{Arriving, Current, InstallError, RebootNeed};
+use crate::provides::check_device_type;
 use crate::slot::Restart;
 
 impl Run<'_> {
-    /// Does what `stage` is for.
+    /// Does what the stage is for.
     pub(super) fn act(
         &mut self,
-        stage: Stage,
+        entry: Entry,
         incoming: Option<Incoming<'_>>,
     ) -> Result<Outcome, DeployError> {
-        match stage {
-            Stage::Download => self.download_artifact(incoming),
+        match entry.stage() {
+            Stage::Download => self.download_artifact(entry, incoming),
             Stage::Install => {
-                self.enter(stage)?; // intent before effect: a cut from here on is undone
+                self.enter(entry)?; // intent before effect: a cut from here on is undone
                 self.handler()?.install()?;
-                self.leave(stage)?;
+                self.leave(entry)?;
                 Ok(Outcome::Done)
             }
-            Stage::Reboot => self.reboot(),
+            Stage::Reboot => self.reboot(entry),
             Stage::VerifyReboot => {
-                self.enter(stage)?;
+                self.enter(entry)?;
                 self.handler()?.verify_reboot()?;
-                self.leave(stage)?;
+                self.leave(entry)?;
                 Ok(Outcome::Done)
             }
             Stage::Commit => {
-                self.enter(stage)?; // a cut from here on is decided by the boot environment
-                self.scripts.check_root_scripts()?; // software that could not be updated again must not stay
+                self.enter(entry)?; // a cut from here on is decided by the boot environment
+                self.world.scripts.check_root_scripts()?; // software that could not be updated again must not stay
                 self.handler()?.commit()?; // the single commit point
                 Ok(Outcome::Done)
             }
-            Stage::AfterCommit => self.settle_commit().map(|()| Outcome::Done),
-            Stage::Rollback => self.go_back(),
-            Stage::RollbackReboot => Ok(self.reboot_back()),
-            Stage::VerifyRollback => self.verify_rollback(),
-            Stage::Failure => self.wind_up(),
-            Stage::Cleanup => self.end().map(|()| Outcome::Done),
+            Stage::AfterCommit => self.settle_commit(entry).map(|()| Outcome::Done),
+            Stage::Rollback => self.go_back(entry),
+            Stage::RollbackReboot => Ok(self.reboot_back(entry)),
+            Stage::VerifyRollback => self.verify_rollback(entry),
+            Stage::Failure => self.wind_up(entry),
+            Stage::Cleanup => self.end(entry).map(|()| Outcome::Done),
         }
     }
 
     /// The download: everything up to a payload that is stored, durable and verified.
-    fn download_artifact(&mut self, incoming: Option<Incoming<'_>>) -> Result<Outcome, DeployError> {
-        let stage = Stage::Download;
+    fn download_artifact(
+        &mut self,
+        entry: Entry,
+        incoming: Option<Incoming<'_>>,
+    ) -> Result<Outcome, DeployError> {
         let outcome = match incoming {
-            None => return Err(InstallError::NothingWritten.into()),
+            None => return Err(DeployError::NothingArrives),
             Some(Incoming::Opened { header, payload }) => {
                 self.check_that_the_record_fits()?; // a commit that cannot be recorded must not be begun
-                self.scripts.stage(&header.scripts)?;
+                self.world.scripts.stage(&header.scripts)?;
                 self.forget_other_slot();
-                self.enter(stage)?; // who finds a half-written slot must know why
+                self.enter(entry)?; // who finds a half-written slot must know why
                 self.download_payload(header, payload)?;
                 Outcome::Done
             }
-            Some(Incoming::Ordered { open, policy }) => {
-                self.enter(stage)?; // scripts may ask for a later time, before the first byte is bought
+            Some(Incoming::Ordered { order, open, policy }) => {
+                self.enter(entry)?; // scripts may ask for a later time, before the first byte is bought
+                let policy = policy?;
+                self.check_ordered_for_this_device(&order.device_types)?;
                 let source = open().map_err(DeployError::Source)?;
                 let Artifact { header, mut payload, .. } =
                     artifact::open(source, &policy.trust, &policy.limits).map_err(InstallError::from)?;
-                self.accept(&header, &mut payload)?
+                self.accept(entry, &header, &mut payload)?
             }
         };
-        self.leave(stage)?;
+        self.leave(entry)?;
         if outcome == Outcome::NoPayload {
             let installed = self.provides_after_commit();
             self.record.install(installed);
             return Ok(outcome);
         }
         // Only now has every byte of the artifact been verified.
-        self.scripts.publish()?;
+        self.world.scripts.publish()?;
         Ok(outcome)
     }
 
+    /// Refuses what the server itself says is for other devices, before a byte of it is bought. It need not say.
+    fn check_ordered_for_this_device(&self, device_types: &[String]) -> Result<(), DeployError> {
+        if device_types.is_empty() {
+            return Ok(());
+        }
+        Ok(check_device_type(&self.world.system.device_type()?, device_types)?)
+    }
+
     /// What was ordered has arrived, as far as its header.
-    fn accept(&mut self, header: &Header, payload: &mut PayloadReader) -> Result<Outcome, DeployError> {
+    fn accept(
+        &mut self,
+        entry: Entry,
+        header: &Header,
+        payload: &mut PayloadReader,
+    ) -> Result<Outcome, DeployError> {
         let fits = header.depends.device_type.join(", ");
         log::info!("{}: artifact {} for {fits}", self.label(), header.artifact_name);
-        let device_type = self.system.device_type()?;
+        let device_type = self.world.system.device_type()?;
         self.record.installed.satisfies(&device_type, header)?;
         self.deployment.adopt_header(header);
         self.check_that_the_record_fits()?;
-        if self.deployment.payload_type.is_empty() {
+        if self.deployment.payload_type.is_none() {
             drain_empty(payload)?;
             return Ok(Outcome::NoPayload);
         }
         self.open_handler()?;
-        self.scripts.stage(&header.scripts)?;
+        self.world.scripts.stage(&header.scripts)?;
         self.forget_other_slot();
-        self.save_position(Stage::Download, true)?; // now with what has to clean up after it
+        self.save_position(entry.begun())?; // now with what has to clean up after it
         self.download_payload(header, payload)?;
         Ok(Outcome::Done)
     }
 
     fn download_payload(&mut self, header: &Header, payload: &mut PayloadReader) -> Result<(), InstallError> {
-        self.begun = true;
-        let device_type = self.system.device_type()?;
-        let handler = self.handler.as_deref_mut().ok_or(InstallError::NoHandler)?;
+        self.payload.begun = true;
+        let device_type = self.world.system.device_type()?;
+        let handler = self.payload.handler.as_deref_mut().ok_or(InstallError::NoHandler)?;
         let installed = self.record.installed.clone();
-        let mut keeper =
-            Keeper { record: &mut self.record, deployment: &mut self.deployment, store: &mut *self.state };
+        let mut keeper = Keeper {
+            record: &mut self.record,
+            deployment: &mut self.deployment,
+            store: &mut *self.world.state,
+        };
         let current = Current {
             artifact_name: installed.name(),
             artifact_group: installed.artifact_group.as_deref(),
             device_type: &device_type,
         };
-        handler.download(&mut Arriving { header, current, payload, state: &mut keeper }, &mut self.observer)
+        handler.download(
+            &mut Arriving { header, current, payload, state: &mut keeper },
+            &mut self.world.observer,
+        )
     }
 
     /// The server orders it again, and nothing of it is on the device: it simply has not happened.
     pub(super) fn forget_download(&mut self) {
         self.record.deployment = None;
-        if let Err(error) = self.record.save(self.state) {
+        if let Err(error) = self.record.save(self.world.state) {
             log::error!("{}: cannot save that the download was interrupted: {error}", self.label());
         }
     }
@@ -134,42 +159,41 @@ impl Run<'_> {
     }
 
     /// The restart into the new software, as often as one deployment may ask for it.
-    fn reboot(&mut self) -> Result<Outcome, DeployError> {
+    fn reboot(&mut self, entry: Entry) -> Result<Outcome, DeployError> {
         if self.deployment.reboots >= REBOOTS_MAX {
             return Err(DeployError::TooManyReboots { limit: REBOOTS_MAX });
         }
         self.deployment.reboots += 1;
-        self.enter(Stage::Reboot)?; // whoever comes after the restart must know what it was for
+        self.enter(entry)?; // whoever comes after the restart must know what it was for
         if self.deployment.reboots_itself {
             self.handler()?.reboot()?;
         } else {
             let restart = self.handler()?.restart()?;
-            self.system.reboot(&restart)?;
+            self.world.system.reboot(&restart)?;
             self.halt(Halt::Rebooting);
         }
         Ok(Outcome::Done)
     }
 
     /// Behind the commit point: what is installed and where the deployment stands change in one save.
-    fn settle_commit(&mut self) -> Result<(), DeployError> {
-        let stage = Stage::AfterCommit;
+    fn settle_commit(&mut self, entry: Entry) -> Result<(), DeployError> {
         // Behind a stop before this stage the old provides still stand, so that `rollback` finds them.
-        if (self.deployment.stage, self.deployment.entered) != (stage, true) {
+        if !self.deployment.stands_at(entry.begun()) {
             let installed = self.provides_after_commit();
             self.record.install(installed);
-            let image = self.handler.as_deref().and_then(|handler| handler.image());
+            let image = self.payload.handler.as_deref().and_then(|handler| handler.image());
             let content = image.map(|image| self.deployment.slot_content(image));
             // They are in what is installed now; twice they might not fit.
             self.deployment.provides = None;
             self.deployment.clears_provides = None;
             self.remember_slot(content);
         }
-        if let Err(error) = self.save_position(stage, true) {
+        if let Err(error) = self.save_position(entry.begun()) {
             self.halt(Halt::NotSaved);
             return Err(error);
         }
-        self.leave(stage).inspect_err(|_| {
-            if self.observer.stop_requested() {
+        self.leave(entry).inspect_err(|_| {
+            if self.world.observer.stop_requested() {
                 return;
             }
             // The software is the new one, but not all of what belongs to it was done.
@@ -179,18 +203,14 @@ impl Run<'_> {
     }
 
     /// The way back. It must not depend on being able to write that down.
-    fn go_back(&mut self) -> Result<Outcome, DeployError> {
-        let stage = Stage::Rollback;
-        self.go_on_without_record(stage);
-        self.run_and_remember(stage.enter_scripts());
+    fn go_back(&mut self, entry: Entry) -> Result<Outcome, DeployError> {
+        self.go_on_without_record(entry);
+        self.run_and_remember(entry.stage().enter_scripts());
         let done = self.roll_back_payload();
-        self.run_and_remember(stage.leave_scripts());
+        self.run_and_remember(entry.stage().leave_scripts());
         done?;
         match self.learn_reboot_need() {
-            Ok(()) if self.conduct == Conduct::Managed && self.deployment.needs_reboot => {
-                Ok(Outcome::DoneNeedsReboot)
-            }
-            Ok(()) => Ok(Outcome::Done),
+            Ok(()) => Ok(plan::rolled_back(self.conduct, self.deployment.needs_reboot)),
             Err(error) => {
                 self.remember_inconsistent(error);
                 Ok(Outcome::Done)
@@ -208,17 +228,16 @@ impl Run<'_> {
     }
 
     /// The restart into the old software, as often as one deployment may ask for it.
-    fn reboot_back(&mut self) -> Outcome {
-        let stage = Stage::RollbackReboot;
+    fn reboot_back(&mut self, entry: Entry) -> Outcome {
         if self.deployment.reboots_back >= REBOOTS_MAX {
             self.remember_inconsistent(DeployError::TooManyReboots { limit: REBOOTS_MAX });
             return Outcome::FailedForGood;
         }
         self.deployment.reboots_back += 1;
-        self.go_on_without_record(stage);
+        self.go_on_without_record(entry);
         // Not again for a restart that is repeated because the first one did not help.
         if self.history.last() != Some(Stage::VerifyRollback) {
-            self.run_and_remember(stage.enter_scripts());
+            self.run_and_remember(entry.stage().enter_scripts());
         }
         if self.halted().is_some() {
             return Outcome::Failed;
@@ -226,7 +245,8 @@ impl Run<'_> {
         let begun = if self.deployment.reboots_itself {
             self.handler().and_then(|handler| handler.reboot_back())
         } else {
-            self.system
+            self.world
+                .system
                 .reboot(&Restart::Plain)
                 .map(|()| self.halt(Halt::Rebooting))
                 .map_err(InstallError::from)
@@ -241,39 +261,38 @@ impl Run<'_> {
         )
     }
 
-    fn verify_rollback(&mut self) -> Result<Outcome, DeployError> {
-        let stage = Stage::VerifyRollback;
-        self.go_on_without_record(stage);
+    fn verify_rollback(&mut self, entry: Entry) -> Result<Outcome, DeployError> {
+        self.go_on_without_record(entry);
         self.handler()?.verify_reboot_back()?;
-        if !self.run_and_remember(stage.leave_scripts()) {
-            self.run_error_scripts(stage);
+        if !self.run_and_remember(entry.stage().leave_scripts()) {
+            self.run_error_scripts(entry.stage());
         }
         Ok(Outcome::Done)
     }
 
     /// The handler's own step after a failure.
-    fn wind_up(&mut self) -> Result<Outcome, DeployError> {
-        let stage = Stage::Failure;
-        self.go_on_without_record(stage);
-        self.run_and_remember(stage.enter_scripts());
-        let done = self.handler().and_then(|handler| handler.fail());
-        self.run_and_remember(stage.leave_scripts());
+    fn wind_up(&mut self, entry: Entry) -> Result<Outcome, DeployError> {
+        self.go_on_without_record(entry);
+        self.run_and_remember(entry.stage().enter_scripts());
+        // Without a handler its step cannot run: why has been said when it could not be opened, and is no second failure.
+        let done = self.payload.handler.as_deref_mut().map_or(Ok(()), |handler| handler.fail());
+        self.run_and_remember(entry.stage().leave_scripts());
         done?;
         Ok(Outcome::Done)
     }
 
     /// The last stage: one save removes the deployment, says what is installed, and what the server is to be told.
-    fn end(&mut self) -> Result<(), DeployError> {
-        self.go_on_without_record(Stage::Cleanup);
-        let cleaned = match self.handler.as_deref_mut().filter(|_| self.begun) {
+    fn end(&mut self, entry: Entry) -> Result<(), DeployError> {
+        self.go_on_without_record(entry);
+        let cleaned = match self.payload.handler.as_deref_mut().filter(|_| self.payload.begun) {
             Some(handler) => handler.clean_up().map_err(DeployError::from),
             None => Ok(()),
         };
         // Ended because we are: the next process cleans up, and has the last word.
-        if cleaned.is_err() && self.observer.stop_requested() {
+        if cleaned.is_err() && self.world.observer.stop_requested() {
             return cleaned;
         }
-        let discarded = self.scripts.discard().map_err(DeployError::from);
+        let discarded = self.world.scripts.discard().map_err(DeployError::from);
         if self.deployment.inconsistent {
             let Record { installed, .. } = &self.record;
             let group = self.deployment.artifact_group.as_deref();
@@ -283,12 +302,12 @@ impl Run<'_> {
         self.record.version = VERSION;
         let ended = self.end_for_the_server();
         self.record.unreported = ended.clone().or(self.record.unreported.take());
-        let saved = self.record.save(self.state);
+        let saved = self.record.save(self.world.state);
         // A success that is not written down may turn out otherwise: the next process decides.
         if saved.is_err() && !self.deployment.failed {
             self.halt(Halt::NotSaved);
         } else {
-            self.ended = ended;
+            self.to_tell.ended = ended;
         }
         saved?;
         cleaned.and(discarded)

@@ -210,14 +210,26 @@ pub(super) mod tests {
     /// What happened, in words, with the stages that were passed and what else is so.
     type Case = (&'static str, Command, Option<Halt>, &'static [(Stage, Outcome)], Flags);
 
-    /// Error known, inconsistent, restart needed, offered again.
-    type Flags = [bool; 4];
+    /// Error known, inconsistent, restart needed, offered again, looped.
+    type Flags = [bool; 5];
 
-    const FINE: Flags = [false; 4];
-    const ERROR: Flags = [true, false, false, false];
-    const BROKEN: Flags = [true, true, false, false];
-    const RESTART: Flags = [false, false, true, false];
-    const AGAIN: Flags = [true, false, false, true];
+    const FINE: Flags = [false; 5];
+    const ERROR: Flags = [true, false, false, false, false];
+    const BROKEN: Flags = [true, true, false, false, false];
+    const RESTART: Flags = [false, false, true, false, false];
+    const AGAIN: Flags = [true, false, false, true, false];
+    const LOOPED: Flags = [true, true, false, false, true];
+
+    const COMMANDS: [Command; 4] = [Command::Install, Command::Commit, Command::RollBack, Command::Resume];
+    const HALTS: [Option<Halt>; 7] = [
+        None,
+        Some(Halt::StoppedBefore),
+        Some(Halt::Waiting),
+        Some(Halt::Held),
+        Some(Halt::Rebooting),
+        Some(Halt::Interrupted),
+        Some(Halt::NotSaved),
+    ];
 
     const CASES: &[Case] = &[
         (
@@ -419,18 +431,107 @@ pub(super) mod tests {
             &[(Stage::Rollback, Failed), (Stage::Failure, Done), (Stage::Cleanup, Done)],
             BROKEN,
         ),
+        (
+            "a commit on its own could not be saved",
+            Command::Install,
+            Some(Halt::NotSaved),
+            &[
+                (Stage::Download, Done),
+                (Stage::Install, DoneForGood),
+                (Stage::Commit, Done),
+                (Stage::AfterCommit, Failed),
+            ],
+            ERROR,
+        ),
+        ("stopped before the commit", Command::Commit, Some(Halt::StoppedBefore), &[], FINE),
+        (
+            "stopped behind the commit",
+            Command::Commit,
+            Some(Halt::StoppedBefore),
+            &[(Stage::Commit, Done), (Stage::AfterCommit, Done)],
+            FINE,
+        ),
+        ("a gate is closed", Command::Commit, Some(Halt::Held), &[], FINE),
+        (
+            "of the daemon's, failed: restarting into the old software",
+            Command::Commit,
+            Some(Halt::Rebooting),
+            &[(Stage::Commit, Failed), (Stage::Rollback, DoneNeedsReboot), (Stage::RollbackReboot, Done)],
+            ERROR,
+        ),
+        (
+            "the process was asked to stop",
+            Command::Commit,
+            Some(Halt::Interrupted),
+            &[(Stage::Commit, Failed)],
+            FINE,
+        ),
+        ("stopped before the way back", Command::RollBack, Some(Halt::StoppedBefore), &[], FINE),
+        (
+            "stopped on the way back",
+            Command::RollBack,
+            Some(Halt::StoppedBefore),
+            &[(Stage::Rollback, Done)],
+            FINE,
+        ),
+        (
+            "of the daemon's: restarting into the old software",
+            Command::RollBack,
+            Some(Halt::Rebooting),
+            &[(Stage::Rollback, DoneNeedsReboot), (Stage::RollbackReboot, Done)],
+            RESTART,
+        ),
+        (
+            "the process was asked to stop",
+            Command::RollBack,
+            Some(Halt::Interrupted),
+            &[(Stage::Rollback, Done)],
+            FINE,
+        ),
+        (
+            "where it was stopped could not be saved",
+            Command::RollBack,
+            Some(Halt::NotSaved),
+            &[(Stage::Rollback, Done)],
+            ERROR,
+        ),
+        ("the device has to be restarted by hand", Command::Resume, Some(Halt::Waiting), &[], RESTART),
+        ("a gate is closed", Command::Resume, Some(Halt::Held), &[], FINE),
+        (
+            "restarting",
+            Command::Resume,
+            Some(Halt::Rebooting),
+            &[(Stage::Install, DoneNeedsReboot), (Stage::Reboot, Done)],
+            RESTART,
+        ),
+        (
+            "the process was asked to stop",
+            Command::Resume,
+            Some(Halt::Interrupted),
+            &[(Stage::Install, Failed)],
+            FINE,
+        ),
+        (
+            "the record could not be saved",
+            Command::Resume,
+            Some(Halt::NotSaved),
+            &[(Stage::AfterCommit, Failed)],
+            ERROR,
+        ),
+        ("it looped", Command::Resume, None, &[(Stage::Cleanup, Done)], LOOPED),
     ];
 
     fn end(case: &Case) -> Ending {
-        let (_, command, halt, passed, [has_error, inconsistent, needs_reboot, offered_again]) = *case;
-        let history = History { passed: passed.to_vec(), looped: false };
+        let (_, command, halt, passed, [has_error, inconsistent, needs_reboot, offered_again, looped]) =
+            *case;
+        let history = History { passed: passed.to_vec(), looped };
         let history = &history;
         ending(&Happened { command, halt, history, has_error, inconsistent, needs_reboot, offered_again })
     }
 
     /// `docs/state-machine.md` is compared with it.
     pub(in crate::deploy) fn table() -> String {
-        let mut page = "\n## How a command ends\n\n| command | what happened | status | success | a person is told |\n| --- | --- | --- | --- | --- |\n".to_owned();
+        let mut page = "\n## How a command ends\n\nEvery command is here with every reason to go no further that it can have. A status is a word of `--json`, and what a person is told is named as in the code; the lines are in `spec/client-behaviour.md`.\n\n| command | what happened | status | success | a person is told |\n| --- | --- | --- | --- | --- |\n".to_owned();
         for case in CASES {
             let Ending { status, success, notices } = end(case);
             let command = match case.1 {
@@ -450,6 +551,35 @@ pub(super) mod tests {
             );
         }
         page
+    }
+
+    /// A commit or a roll-back on the command line never waits for a restart: the first refuses before it, the second
+    /// needs none. No gate is before the way back.
+    fn can_occur(command: Command, halt: Option<Halt>) -> bool {
+        match (command, halt) {
+            (Command::Commit | Command::RollBack, Some(Halt::Waiting))
+            | (Command::RollBack, Some(Halt::Held)) => false,
+            (
+                Command::Install | Command::Commit | Command::RollBack | Command::Resume,
+                None
+                | Some(
+                    Halt::StoppedBefore
+                    | Halt::Waiting
+                    | Halt::Held
+                    | Halt::Rebooting
+                    | Halt::Interrupted
+                    | Halt::NotSaved,
+                ),
+            ) => true,
+        }
+    }
+
+    #[test]
+    fn the_table_has_every_command_with_every_reason_to_go_no_further_that_can_occur() {
+        for (command, halt) in COMMANDS.into_iter().flat_map(|command| HALTS.map(|halt| (command, halt))) {
+            let is_there = CASES.iter().any(|case| (case.1, case.2) == (command, halt));
+            assert_eq!(is_there, can_occur(command, halt), "{command:?}, {halt:?}");
+        }
     }
 
     #[test]

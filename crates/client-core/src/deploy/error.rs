@@ -1,5 +1,6 @@
 //! Why a command could not be carried out.
 
+use std::error::Error;
 use std::fmt;
 
 use super::facts::Stage;
@@ -10,6 +11,29 @@ use crate::boot::Verdict;
 use crate::install::InstallError;
 use crate::provides::DependsError;
 use crate::slot::{Slot, SlotError};
+
+/// Why nobody can say whose artifacts are trusted: what the keys could not be read for.
+#[derive(Debug)]
+pub struct PolicyError(Box<dyn Error + Send + Sync>);
+
+impl PolicyError {
+    /// Of `cause`, which says which key cannot be used.
+    pub fn new(cause: impl Into<Box<dyn Error + Send + Sync>>) -> PolicyError {
+        PolicyError(cause.into())
+    }
+}
+
+impl fmt::Display for PolicyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Error for PolicyError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.0.source()
+    }
+}
 
 /// Why a command could not be carried out.
 #[derive(Debug)]
@@ -81,6 +105,10 @@ pub enum DeployError {
         /// The stage.
         stage: Stage,
     },
+    /// A download was begun by a process to which nothing was given to download.
+    NothingArrives,
+    /// Whose artifacts are trusted is not known, so none is.
+    Policy(PolicyError),
     /// The artifact could not be asked for.
     Source(std::io::Error),
     /// The artifact, the slot or the boot environment.
@@ -95,29 +123,22 @@ pub enum DeployError {
     Script(ScriptError),
 }
 
+const NOT_RESTARTED: &str = "the device still runs the old software: restart it, and `commit` when the new one \
+                             runs; `rollback` gives the update up. Nothing was changed";
+const RECORD_LOST: &str = "nothing is known of the update that is on trial, because its record was lost: it can only \
+                           be given up, with `rollback`. Nothing was changed";
+const UNREACHABLE: &str =
+    "the server could not be reached before the commit: the new software is not made permanent";
+
 impl fmt::Display for DeployError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             DeployError::NothingInProgress => f.write_str("no update in progress"),
-            DeployError::AlreadyInProgress => {
-                f.write_str("Update already in progress. Please commit or roll back first")
-            }
-            DeployError::CannotCommitHere => f.write_str(
-                "Cannot commit from this state. Make sure that the `install` command has run successfully and \
-                 the device is expecting a commit.",
-            ),
-            DeployError::CannotRollBackHere => f.write_str(
-                "Cannot roll back from this state. Use `resume` to complete the current install in order to \
-                 start a new one.",
-            ),
-            DeployError::NotRestarted => f.write_str(
-                "the device still runs the old software: restart it, and `commit` when the new one runs; \
-                 `rollback` gives the update up. Nothing was changed",
-            ),
-            DeployError::RecordLost => f.write_str(
-                "nothing is known of the update that is on trial, because its record was lost: it can only be \
-                 given up, with `rollback`. Nothing was changed",
-            ),
+            DeployError::AlreadyInProgress => f.write_str("another update is in progress"),
+            DeployError::CannotCommitHere => f.write_str("what is in progress cannot be committed here"),
+            DeployError::CannotRollBackHere => f.write_str("what is in progress cannot be rolled back here"),
+            DeployError::NotRestarted => f.write_str(NOT_RESTARTED),
+            DeployError::RecordLost => f.write_str(RECORD_LOST),
             DeployError::OtherSlotUnknown { slot } => write!(
                 f,
                 "it is not known what slot {slot} must hold: only what this client installed there and \
@@ -148,9 +169,7 @@ impl fmt::Display for DeployError {
             ),
             DeployError::Loop => f.write_str("the deployment changed its stage too often and was ended"),
             DeployError::Aborted => f.write_str("the server aborted the deployment"),
-            DeployError::Unreachable => f.write_str(
-                "the server could not be reached before the commit: the new software is not made permanent",
-            ),
+            DeployError::Unreachable => f.write_str(UNREACHABLE),
             DeployError::Refused { gate, reason } => write!(f, "refused before {gate}: {reason}"),
             DeployError::TooManyReboots { limit } => {
                 write!(f, "the device was restarted {limit} times and the software did not change")
@@ -158,6 +177,8 @@ impl fmt::Display for DeployError {
             DeployError::CutShort { stage } => {
                 write!(f, "the device or the client was restarted in the middle of {stage}")
             }
+            DeployError::NothingArrives => f.write_str("there is nothing that could be downloaded"),
+            DeployError::Policy(error) => error.fmt(f),
             DeployError::Source(error) => error.fmt(f),
             DeployError::Install(error) => error.fmt(f),
             DeployError::Depends(error) => error.fmt(f),
@@ -171,6 +192,7 @@ impl fmt::Display for DeployError {
 impl std::error::Error for DeployError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
+            DeployError::Policy(error) => error.source(),
             DeployError::Install(error) => error.source(),
             DeployError::Depends(error) => error.source(),
             DeployError::Slot(error) => error.source(),
@@ -195,6 +217,7 @@ impl std::error::Error for DeployError {
             | DeployError::TooManyReboots { .. }
             | DeployError::Refused { .. }
             | DeployError::CutShort { .. }
+            | DeployError::NothingArrives
             | DeployError::Loop => None,
         }
     }
@@ -211,6 +234,7 @@ macro_rules! from {
 }
 
 from! {
+    PolicyError => Policy,
     InstallError => Install,
     DependsError => Depends,
     SlotError => Slot,

@@ -3,6 +3,7 @@
 use super::ending::Halt;
 use super::error::DeployError;
 use super::facts::{Conduct, Stage};
+use super::plan::{Entry, Position};
 use super::record::{CUT_DOWNLOADS_MAX, Deployment, Record, SlotContent};
 use super::run::Run;
 use super::scripts::{OnScriptFailure, ScriptPoint};
@@ -32,29 +33,30 @@ impl StateKeeper for Keeper<'_> {
 }
 
 impl Run<'_> {
-    /// Saves that `stage` has begun and runs its scripts.
-    pub(super) fn enter(&mut self, stage: Stage) -> Result<(), DeployError> {
-        self.save_position(stage, true)?;
-        self.run_scripts_of(stage.enter_scripts(), stage)
+    /// Saves that a stage has begun and runs its scripts.
+    pub(super) fn enter(&mut self, entry: Entry) -> Result<(), DeployError> {
+        self.save_position(entry.begun())?;
+        self.run_scripts_of(entry.stage().enter_scripts(), entry.stage())
     }
 
-    /// Runs the scripts behind `stage`.
-    pub(super) fn leave(&mut self, stage: Stage) -> Result<(), DeployError> {
-        self.run_scripts_of(stage.leave_scripts(), stage)
+    /// Runs the scripts behind a stage.
+    pub(super) fn leave(&mut self, entry: Entry) -> Result<(), DeployError> {
+        self.run_scripts_of(entry.stage().leave_scripts(), entry.stage())
     }
 
     fn run_scripts_of(&mut self, point: Option<ScriptPoint>, stage: Stage) -> Result<(), DeployError> {
         let can_fail = stage.facts().scripts_can_fail_it.holds(self.conduct);
         let on_failure = if can_fail { OnScriptFailure::Stop } else { OnScriptFailure::RunTheRest };
-        point.map_or(Ok(()), |point| Ok(self.scripts.run(point, on_failure)?))
+        point.map_or(Ok(()), |point| Ok(self.world.scripts.run(point, on_failure)?))
     }
 
     /// Runs scripts of a stage that goes on whatever they say. Whether they all succeeded.
     pub(super) fn run_and_remember(&mut self, point: Option<ScriptPoint>) -> bool {
-        let Some(Err(error)) = point.map(|point| self.scripts.run(point, OnScriptFailure::RunTheRest)) else {
+        let Some(Err(error)) = point.map(|point| self.world.scripts.run(point, OnScriptFailure::RunTheRest))
+        else {
             return true;
         };
-        if self.observer.stop_requested() {
+        if self.world.observer.stop_requested() {
             // Ended because we are: the stage is gone through again.
             self.halt(Halt::Interrupted);
         } else {
@@ -67,7 +69,7 @@ impl Run<'_> {
     /// scripts").
     pub(super) fn run_error_scripts(&mut self, stage: Stage) {
         let Some(point) = stage.error_scripts(self.conduct) else { return };
-        self.scripts.run(point, OnScriptFailure::RunTheRest).unwrap_or_else(|error| {
+        self.world.scripts.run(point, OnScriptFailure::RunTheRest).unwrap_or_else(|error| {
             log::warn!("{}: ignored: {error}", self.deployment.label());
         });
     }
@@ -79,7 +81,7 @@ impl Run<'_> {
         let mut end = self.record.clone();
         end.installed = self.provides_after_commit();
         let need_bytes = now.to_json()?.len().max(end.to_json()?.len()) + RECORD_SPARE_BYTES;
-        let have_bytes = self.state.capacity_bytes();
+        let have_bytes = self.world.state.capacity_bytes();
         if need_bytes <= have_bytes {
             return Ok(());
         }
@@ -87,7 +89,8 @@ impl Run<'_> {
             return Err(DeployError::RecordTooSmall { need_bytes, have_bytes });
         }
         log::warn!(
-            "forgetting what the slots hold, to make room in the record: there will be no way back to it"
+            "{}: forgetting what the slots hold, to make room in the record: there will be no way back to it",
+            self.label()
         );
         self.record.slots.clear();
         self.check_that_the_record_fits()
@@ -100,10 +103,11 @@ impl Run<'_> {
         self.record.slots.insert(slot, content);
         let mut next = self.record.clone();
         next.deployment = Some(self.deployment.clone());
-        let room = self.state.capacity_bytes().saturating_sub(RECORD_SPARE_BYTES);
+        let room = self.world.state.capacity_bytes().saturating_sub(RECORD_SPARE_BYTES);
         if next.to_json().map_or(true, |document| document.len() > room) {
             log::warn!(
-                "what slot {slot} holds does not fit into the record: there will be no way back to it"
+                "{}: what slot {slot} holds does not fit into the record: there will be no way back to it",
+                self.label()
             );
             self.record.slots.remove(&slot);
         }
@@ -111,8 +115,8 @@ impl Run<'_> {
 
     /// What the other slot holds is about to be overwritten.
     pub(super) fn forget_other_slot(&mut self) {
-        let overwritten = self.handler.as_deref().is_some_and(|handler| handler.overwrites_slot());
-        if let (true, Ok(running)) = (overwritten, self.system.running_slot()) {
+        let overwritten = self.payload.handler.as_deref().is_some_and(|handler| handler.overwrites_slot());
+        if let (true, Ok(running)) = (overwritten, self.world.system.running_slot()) {
             self.record.slots.remove(&!running);
         }
     }
@@ -140,40 +144,38 @@ impl Run<'_> {
         cut.map_or(0, |cut| cut.times)
     }
 
-    /// Saves that the deployment waits before `stage`, unless that is what the record says already.
-    pub(super) fn save_waiting(&mut self, stage: Stage) -> Result<(), DeployError> {
-        let waits = |deployment: &Deployment| (deployment.stage, deployment.entered) == (stage, false);
-        if self.record.deployment.as_ref().is_some_and(waits) {
+    /// Saves that the deployment waits before a stage, unless that is what the record says already.
+    pub(super) fn save_waiting(&mut self, entry: Entry) -> Result<(), DeployError> {
+        if self.record.deployment.as_ref().is_some_and(|recorded| recorded.stands_at(entry.waiting())) {
             return Ok(());
         }
-        self.save_position(stage, false)
+        self.save_position(entry.waiting())
     }
 
     /// Saves the position in a stage that must be gone through whether it can be saved or not.
-    pub(super) fn go_on_without_record(&mut self, stage: Stage) {
-        if let Err(error) = self.save_position(stage, true) {
-            log::error!("{}: going on without having saved {stage}: {error}", self.label());
+    pub(super) fn go_on_without_record(&mut self, entry: Entry) {
+        if let Err(error) = self.save_position(entry.begun()) {
+            log::error!("{}: going on without having saved {}: {error}", self.label(), entry.stage());
         }
     }
 
-    /// Saves that the deployment is in `stage`, or waits before it.
-    pub(super) fn save_position(&mut self, stage: Stage, entered: bool) -> Result<(), DeployError> {
+    /// Saves where the deployment stands.
+    pub(super) fn save_position(&mut self, position: Position) -> Result<(), DeployError> {
+        let (_, entered) = position.as_recorded();
         if entered {
             self.deployment.transitions = self.deployment.transitions.saturating_add(1);
         }
-        self.deployment.stage = stage;
-        self.deployment.entered = entered;
+        self.deployment.stand_at(position);
         self.record.deployment = Some(self.deployment.clone());
-        Ok(self.record.save(self.state)?)
+        Ok(self.record.save(self.world.state)?)
     }
 
     /// Leaves the deployment where a process is told to stop.
-    pub(super) fn leave_waiting_before(&mut self, stage: Stage) {
-        let is_there = (self.deployment.stage, self.deployment.entered) == (stage, false);
-        if is_there && self.history.is_empty() {
+    pub(super) fn leave_waiting_before(&mut self, entry: Entry) {
+        if self.deployment.stands_at(entry.waiting()) && self.history.is_empty() {
             return;
         }
-        if let Err(error) = self.save_position(stage, false) {
+        if let Err(error) = self.save_position(entry.waiting()) {
             self.fail(error);
             self.halt(Halt::NotSaved);
         }

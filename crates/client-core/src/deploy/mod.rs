@@ -6,7 +6,7 @@
 //!                 └ ending (decides: how it ended) ┘ record (what survives)  gates (who holds it up)
 //! ```
 //!
-//! [`plan`], `facts` and `ending` are pure. This module knows neither servers nor protocols: `server` and `agent` know it.
+//! `plan`, `facts` and `ending` are pure. This module knows neither servers nor protocols: `server` and `agent` know it.
 
 mod bootstrap;
 mod commands;
@@ -33,7 +33,7 @@ pub use commands::{
     try_other_slot,
 };
 pub use device::Device;
-pub use error::DeployError;
+pub use error::{DeployError, PolicyError};
 pub use facts::{Importance, Stage};
 pub use id::{DeploymentId, NotAnId};
 pub use notice::{Notice, Observer};

@@ -9,10 +9,11 @@
 //! The command line leaves the restarts (`═`) to the person who uses it: its deployments never enter the four stages
 //! around them, and wait before `Commit`.
 //!
-//! A stage is entered with an [`Entry`], and only this module makes one: no transition can be made elsewhere.
+//! A stage is entered with an [`Entry`], and the record says a [`Position`]; only this module makes them: no transition can
+//! be made elsewhere.
 //! `docs/state-machine.md` is printed from these functions.
 
-use super::facts::{Conduct, Stage};
+use super::facts::{Blame, Conduct, Stage};
 use super::record::TRANSITIONS_MAX;
 use crate::boot::Verdict;
 
@@ -62,6 +63,30 @@ impl Entry {
     pub(super) fn stage(self) -> Stage {
         self.0
     }
+
+    /// Waiting before it.
+    pub(super) fn waiting(self) -> Position {
+        Position { stage: self.0, entered: false }
+    }
+
+    /// In it.
+    pub(super) fn begun(self) -> Position {
+        Position { stage: self.0, entered: true }
+    }
+}
+
+/// Where a deployment stands, as the record says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Position {
+    stage: Stage,
+    entered: bool,
+}
+
+impl Position {
+    /// The stage, and whether it has begun.
+    pub(super) fn as_recorded(self) -> (Stage, bool) {
+        (self.stage, self.entered)
+    }
 }
 
 /// What comes after a stage.
@@ -69,8 +94,8 @@ impl Entry {
 pub(super) enum Next {
     /// This stage.
     Enter(Entry),
-    /// Nothing until a person has restarted the device and orders the commit, or the way back.
-    WaitForCommit,
+    /// Nothing until a person has restarted the device and orders the commit, which is this stage, or the way back.
+    WaitForCommit(Entry),
     /// Nothing: the record keeps saying where it is, and the next process tries again.
     StayThere,
     /// Nothing more.
@@ -128,7 +153,7 @@ fn after_download(outcome: Outcome) -> Next {
 
 fn after_install(outcome: Outcome, conduct: Conduct) -> Next {
     match (outcome, conduct) {
-        (Outcome::Done, Conduct::Standalone) => Next::WaitForCommit,
+        (Outcome::Done, Conduct::Standalone) => Next::WaitForCommit(Entry(Stage::Commit)),
         (Outcome::Done, Conduct::Managed) | (Outcome::DoneForGood | Outcome::NoPayload, _) => {
             enter(Stage::Commit)
         }
@@ -164,6 +189,104 @@ fn after_rollback(outcome: Outcome) -> Next {
     }
 }
 
+/// How an installation ended that did not fail. Whether it can be rolled back matters to a person, who would have to decide.
+pub(super) fn installed(conduct: Conduct, needs_reboot: bool, can_roll_back: bool) -> Outcome {
+    match (conduct, needs_reboot, can_roll_back) {
+        (Conduct::Managed, true, _) => Outcome::DoneNeedsReboot,
+        (Conduct::Managed, false, _) | (Conduct::Standalone, _, true) => Outcome::Done,
+        (Conduct::Standalone, _, false) => Outcome::DoneForGood,
+    }
+}
+
+/// How a roll-back ended that did not fail.
+pub(super) fn rolled_back(conduct: Conduct, needs_reboot: bool) -> Outcome {
+    match (conduct, needs_reboot) {
+        (Conduct::Managed, true) => Outcome::DoneNeedsReboot,
+        (Conduct::Managed, false) | (Conduct::Standalone, _) => Outcome::Done,
+    }
+}
+
+/// Why a stage did not end as planned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Trouble {
+    /// It failed.
+    Failed,
+    /// The deployment was called off before it began.
+    CalledOff,
+}
+
+/// What has to be asked before it is known what a trouble means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Doubt {
+    /// Whether the payload can be rolled back.
+    CanRollBack,
+    /// What boots next.
+    WhatBoots,
+}
+
+/// The answer to a [`Doubt`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Known {
+    /// There was no doubt, or no answer.
+    Nothing,
+    /// Whether the payload can be rolled back.
+    CanRollBack(bool),
+    /// What boots next.
+    WhatBoots(Option<Verdict>),
+}
+
+/// What a trouble means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Judgement {
+    pub(super) outcome: Outcome,
+    /// Neither the old nor the new software can be vouched for any more.
+    pub(super) inconsistent: bool,
+}
+
+/// What has to be asked. Each question is a call of the payload's handler, and none is made in vain.
+pub(super) fn doubt(stage: Stage, trouble: Trouble) -> Option<Doubt> {
+    match stage.facts().blame {
+        Blame::New if changed_nothing_yet(stage, trouble) => None,
+        Blame::New => Some(Doubt::CanRollBack),
+        Blame::Both if stage == Stage::Rollback => Some(Doubt::WhatBoots),
+        Blame::None | Blame::Both => None,
+    }
+}
+
+/// What a trouble in `stage` means.
+pub(super) fn judge(stage: Stage, trouble: Trouble, known: Known) -> Judgement {
+    let judged = |outcome, inconsistent| Judgement { outcome, inconsistent };
+    let outcome = match trouble {
+        Trouble::Failed => Outcome::Failed,
+        Trouble::CalledOff => Outcome::Aborted,
+    };
+    match stage.facts().blame {
+        Blame::None => judged(outcome, false),
+        Blame::New if changed_nothing_yet(stage, trouble) => judged(outcome, false),
+        Blame::New if known == Known::CanRollBack(true) => judged(outcome, false),
+        Blame::New => judged(Outcome::FailedForGood, true),
+        Blame::Both if stage == Stage::Rollback && !is_back(known) => judged(Outcome::StillOpen, true),
+        Blame::Both => judged(outcome, true),
+    }
+}
+
+/// Whether nothing that boots has changed.
+fn changed_nothing_yet(stage: Stage, trouble: Trouble) -> bool {
+    (stage, trouble) == (Stage::Install, Trouble::CalledOff)
+}
+
+/// Whether a roll-back that failed has left nothing open: only its scripts failed, or no bootloader is concerned.
+fn is_back(known: Known) -> bool {
+    match known {
+        Known::WhatBoots(None | Some(Verdict::FellBack | Verdict::Reverting)) => true,
+        Known::WhatBoots(Some(
+            Verdict::Untouched | Verdict::Trial | Verdict::Committed | Verdict::Contradictory,
+        ))
+        | Known::CanRollBack(_)
+        | Known::Nothing => false,
+    }
+}
+
 /// What a person or a server asks for, where nothing is in progress or something waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Order {
@@ -182,6 +305,27 @@ pub(super) fn begin(order: Order) -> Entry {
         Order::TryOtherSlot => Stage::Install,
         Order::RollBack => Stage::Rollback,
     })
+}
+
+/// Where a deployment stands of which another client recorded only so much that can be understood. The way back is gone on
+/// with; everything else goes back.
+pub(super) fn salvage(recorded: Option<Stage>) -> Position {
+    let stage = match recorded {
+        Some(back @ (Stage::RollbackReboot | Stage::VerifyRollback | Stage::Failure | Stage::Cleanup)) => {
+            back
+        }
+        Some(
+            Stage::Download
+            | Stage::Install
+            | Stage::Reboot
+            | Stage::VerifyReboot
+            | Stage::Commit
+            | Stage::AfterCommit
+            | Stage::Rollback,
+        )
+        | None => Stage::Rollback,
+    };
+    Entry(stage).begun()
 }
 
 /// A deployment as a later process finds it.
@@ -244,34 +388,34 @@ pub(super) fn resume(found: Found) -> Resumption {
     if found.transitions > TRANSITIONS_MAX {
         return Resumption::BreakTheLoop(Entry(Stage::Cleanup));
     }
-    match (position(stage, entered, found.verdict), conduct) {
-        (Position::AwaitReboot, Conduct::Standalone) => Resumption::AwaitReboot,
-        (Position::AwaitReboot, Conduct::Managed) => {
+    match (standing(stage, entered, found.verdict), conduct) {
+        (Standing::AwaitReboot, Conduct::Standalone) => Resumption::AwaitReboot,
+        (Standing::AwaitReboot, Conduct::Managed) => {
             Resumption::Enter(Entry(Stage::Reboot), Because::ItIsNext)
         }
-        (Position::Contradiction, Conduct::Standalone) => Resumption::Contradiction,
-        (Position::Contradiction, Conduct::Managed) => {
+        (Standing::Contradiction, Conduct::Standalone) => Resumption::Contradiction,
+        (Standing::Contradiction, Conduct::Managed) => {
             Resumption::Enter(Entry(Stage::Failure), Because::Contradiction)
         }
-        (Position::In(Stage::Rollback), _) if (stage, entered) == (Stage::Commit, false) => {
+        (Standing::In(Stage::Rollback), _) if (stage, entered) == (Stage::Commit, false) => {
             Resumption::Enter(Entry(Stage::Rollback), Because::FellBack)
         }
-        (Position::In(Stage::Rollback), _) if stage == Stage::Rollback => {
+        (Standing::In(Stage::Rollback), _) if stage == Stage::Rollback => {
             Resumption::Enter(Entry(Stage::Rollback), Because::WasGoingBack)
         }
         // The command line goes back without asking (docs/spec/client-behaviour.md, "Going on after an interruption").
-        (Position::In(Stage::Rollback), Conduct::Standalone) => {
+        (Standing::In(Stage::Rollback), Conduct::Standalone) => {
             Resumption::Enter(Entry(Stage::Rollback), Because::CutShort(stage))
         }
-        (Position::In(Stage::Rollback), Conduct::Managed) => Resumption::GoBack { cut: stage },
-        (Position::In(Stage::Cleanup), _) if stage == Stage::Download => {
+        (Standing::In(Stage::Rollback), Conduct::Managed) => Resumption::GoBack { cut: stage },
+        (Standing::In(Stage::Cleanup), _) if stage == Stage::Download => {
             let because = match found.may_download_again {
                 true => Because::OfferedAgain,
                 false => Because::CutShort(stage),
             };
             Resumption::Enter(Entry(Stage::Cleanup), because)
         }
-        (Position::In(stage), _) => Resumption::Enter(Entry(stage), Because::ItIsNext),
+        (Standing::In(stage), _) => Resumption::Enter(Entry(stage), Because::ItIsNext),
     }
 }
 
@@ -305,75 +449,75 @@ pub(super) fn commit(found: Found) -> CommitOrder {
     if !facts.may_commit {
         return CommitOrder::Refused;
     }
-    match position(stage, entered, found.verdict) {
-        Position::AwaitReboot => CommitOrder::NotRestarted,
-        Position::Contradiction => CommitOrder::Contradiction,
-        Position::In(Stage::Rollback) if entered => {
+    match standing(stage, entered, found.verdict) {
+        Standing::AwaitReboot => CommitOrder::NotRestarted,
+        Standing::Contradiction => CommitOrder::Contradiction,
+        Standing::In(Stage::Rollback) if entered => {
             CommitOrder::Enter(Entry(Stage::Rollback), Because::CutShort(stage))
         }
-        Position::In(Stage::Rollback) => CommitOrder::Enter(Entry(Stage::Rollback), Because::FellBack),
+        Standing::In(Stage::Rollback) => CommitOrder::Enter(Entry(Stage::Rollback), Because::FellBack),
         // Not begun yet: the order to commit is an order to try, and a failure rolls back.
-        Position::In(stage) => CommitOrder::Enter(Entry(stage), Because::ItIsNext),
+        Standing::In(stage) => CommitOrder::Enter(Entry(stage), Because::ItIsNext),
     }
 }
 
 /// Where a deployment is, whoever drives it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Position {
+enum Standing {
     In(Stage),
     AwaitReboot,
     Contradiction,
 }
 
-fn position(stage: Stage, entered: bool, verdict: Option<Verdict>) -> Position {
+fn standing(stage: Stage, entered: bool, verdict: Option<Verdict>) -> Standing {
     match stage {
         // A download leaves nothing to go on with: nothing points at the half-written slot.
-        Stage::Download => Position::In(Stage::Cleanup),
-        Stage::Install if !entered => Position::In(Stage::Install),
+        Stage::Download => Standing::In(Stage::Cleanup),
+        Stage::Install if !entered => Standing::In(Stage::Install),
         // Cut while installing: not everything that belongs to it was done, so it is undone. Cut while committing:
         // committed if and only if the environment says so.
         Stage::Install => cut_in_the_middle(verdict),
         Stage::Commit if entered => cut_in_the_middle(verdict),
         Stage::Commit => before_commit(verdict),
         Stage::Reboot | Stage::VerifyReboot => match verdict {
-            None => Position::In(after_restart_unseen(stage, entered)),
+            None => Standing::In(after_restart_unseen(stage, entered)),
             Some(verdict) => after_restart(verdict),
         },
         // Whether the restart happened is for the verification to see; it restarts again where it did not.
-        Stage::RollbackReboot | Stage::VerifyRollback => Position::In(Stage::VerifyRollback),
-        Stage::AfterCommit | Stage::Rollback | Stage::Failure | Stage::Cleanup => Position::In(stage),
+        Stage::RollbackReboot | Stage::VerifyRollback => Standing::In(Stage::VerifyRollback),
+        Stage::AfterCommit | Stage::Rollback | Stage::Failure | Stage::Cleanup => Standing::In(stage),
     }
 }
 
-fn cut_in_the_middle(verdict: Option<Verdict>) -> Position {
+fn cut_in_the_middle(verdict: Option<Verdict>) -> Standing {
     match verdict {
         None | Some(Verdict::Untouched | Verdict::Trial | Verdict::FellBack | Verdict::Reverting) => {
-            Position::In(Stage::Rollback)
+            Standing::In(Stage::Rollback)
         }
-        Some(Verdict::Committed) => Position::In(Stage::AfterCommit),
-        Some(Verdict::Foreign) => Position::Contradiction,
+        Some(Verdict::Committed) => Standing::In(Stage::AfterCommit),
+        Some(Verdict::Contradictory) => Standing::Contradiction,
     }
 }
 
-fn before_commit(verdict: Option<Verdict>) -> Position {
+fn before_commit(verdict: Option<Verdict>) -> Standing {
     match verdict {
-        None | Some(Verdict::Trial) => Position::In(Stage::Commit),
-        Some(Verdict::Untouched) => Position::AwaitReboot,
-        Some(Verdict::FellBack | Verdict::Reverting) => Position::In(Stage::Rollback),
-        Some(Verdict::Committed) => Position::In(Stage::AfterCommit),
-        Some(Verdict::Foreign) => Position::Contradiction,
+        None | Some(Verdict::Trial) => Standing::In(Stage::Commit),
+        Some(Verdict::Untouched) => Standing::AwaitReboot,
+        Some(Verdict::FellBack | Verdict::Reverting) => Standing::In(Stage::Rollback),
+        Some(Verdict::Committed) => Standing::In(Stage::AfterCommit),
+        Some(Verdict::Contradictory) => Standing::Contradiction,
     }
 }
 
-fn after_restart(verdict: Verdict) -> Position {
+fn after_restart(verdict: Verdict) -> Standing {
     match verdict {
         // Armed, and still the old software: the restart did not happen.
-        Verdict::Untouched => Position::AwaitReboot,
+        Verdict::Untouched => Standing::AwaitReboot,
         // That the bootloader gave up the verification finds out, and its error scripts hear of it.
-        Verdict::Trial | Verdict::FellBack => Position::In(Stage::VerifyReboot),
-        Verdict::Reverting => Position::In(Stage::Rollback),
-        Verdict::Committed => Position::In(Stage::AfterCommit),
-        Verdict::Foreign => Position::Contradiction,
+        Verdict::Trial | Verdict::FellBack => Standing::In(Stage::VerifyReboot),
+        Verdict::Reverting => Standing::In(Stage::Rollback),
+        Verdict::Committed => Standing::In(Stage::AfterCommit),
+        Verdict::Contradictory => Standing::Contradiction,
     }
 }
 
@@ -396,7 +540,9 @@ pub(super) fn is_left_behind(stage: Stage, entered: bool, verdict: Option<Verdic
         (Stage::Download, _) => false,
         (Stage::Commit, false) => match verdict {
             None | Some(Verdict::Untouched | Verdict::Trial) => false,
-            Some(Verdict::Committed | Verdict::FellBack | Verdict::Reverting | Verdict::Foreign) => true,
+            Some(Verdict::Committed | Verdict::FellBack | Verdict::Reverting | Verdict::Contradictory) => {
+                true
+            }
         },
         (_, entered) => entered,
     }
@@ -416,7 +562,7 @@ pub(super) fn after_loop(verdict: Option<Verdict>, conduct: Conduct) -> AfterLoo
     let (goes_back, new_software_runs) = match verdict {
         Some(Verdict::Untouched) => (true, false),
         Some(Verdict::Trial | Verdict::Reverting) => (true, true),
-        None | Some(Verdict::Committed | Verdict::FellBack | Verdict::Foreign) => (false, false),
+        None | Some(Verdict::Committed | Verdict::FellBack | Verdict::Contradictory) => (false, false),
     };
     AfterLoop { goes_back, restarts: new_software_runs && conduct == Conduct::Managed }
 }
@@ -432,7 +578,7 @@ mod tests {
         Some(Verdict::Committed),
         Some(Verdict::FellBack),
         Some(Verdict::Reverting),
-        Some(Verdict::Foreign),
+        Some(Verdict::Contradictory),
     ];
     const OUTCOMES: [Outcome; 8] = [
         Outcome::Done,
@@ -458,7 +604,10 @@ mod tests {
             match next(stage, outcome, conduct) {
                 Next::End => assert_eq!(stage, Stage::Cleanup),
                 Next::StayThere => assert_eq!((stage, outcome), (Stage::Rollback, Outcome::StillOpen)),
-                Next::WaitForCommit => assert_eq!((stage, conduct), (Stage::Install, Conduct::Standalone)),
+                Next::WaitForCommit(entry) => {
+                    let expected = (Stage::Install, Conduct::Standalone, Stage::Commit);
+                    assert_eq!((stage, conduct, entry.stage()), expected);
+                }
                 Next::Enter(Entry(Stage::RollbackReboot)) if stage == Stage::VerifyRollback => {}
                 Next::Enter(entry) => every_way_ends(entry.stage(), conduct, left - 1),
             }
@@ -514,6 +663,56 @@ mod tests {
         }
     }
 
+    /// Whoever sets where a deployment stands has to ask this module, or it does not compile; but for the record's own fields.
+    #[test]
+    #[allow(clippy::disallowed_methods)] // A test of sources reads them.
+    fn no_other_module_says_where_a_deployment_stands() {
+        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/src/deploy");
+        let mut found = Vec::new();
+        for file in std::fs::read_dir(source).unwrap() {
+            let path = file.unwrap().path();
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            if !path.is_file() || name == "plan.rs" {
+                continue;
+            }
+            let text = std::fs::read_to_string(&path).unwrap();
+            let shipped = text.split("#[cfg(test)]").next().unwrap_or_default();
+            let sets = |line: &&str| {
+                [".stage =", ".stage,", ".entered ="].iter().any(|set| line.contains(set))
+                    && line.contains(" = ")
+                    && !line.contains("let ")
+                    && !line.contains(" == ")
+            };
+            found.extend(shipped.lines().filter(sets).map(|line| format!("{name}: {}", line.trim())));
+        }
+        let only = "record.rs: (self.stage, self.entered) = position.as_recorded();";
+        assert_eq!(found, [only], "the record takes a position from the plan, and nobody else sets one");
+    }
+
+    #[test]
+    fn what_is_asked_is_what_the_judgement_depends_on() {
+        let answers = [
+            Known::Nothing,
+            Known::CanRollBack(true),
+            Known::CanRollBack(false),
+            Known::WhatBoots(None),
+            Known::WhatBoots(Some(Verdict::FellBack)),
+            Known::WhatBoots(Some(Verdict::Trial)),
+        ];
+        for stage in Stage::ALL {
+            for trouble in [Trouble::Failed, Trouble::CalledOff] {
+                let first = judge(stage, trouble, Known::Nothing);
+                let depends = answers.into_iter().any(|known| judge(stage, trouble, known) != first);
+                assert_eq!(depends, doubt(stage, trouble).is_some(), "{stage} {trouble:?}");
+            }
+        }
+        assert_eq!(judge(Stage::Download, Trouble::CalledOff, Known::Nothing).outcome, Outcome::Aborted);
+        assert_eq!(
+            judge(Stage::Commit, Trouble::CalledOff, Known::CanRollBack(true)).outcome,
+            Outcome::Aborted
+        );
+    }
+
     #[test]
     #[allow(clippy::disallowed_methods)] // A test of a document reads the document.
     fn the_document_shows_these_tables() {
@@ -530,6 +729,7 @@ mod tests {
     mod document {
         use super::*;
         use crate::deploy::facts::Importance;
+        use crate::deploy::record::CUT_DOWNLOADS_MAX;
         use crate::deploy::scripts::ScriptPoint;
 
         const HEAD: &str = "# State machine\n\nPrinted from `client-core::deploy::plan`, whose functions make every transition, by `ROTA_GOLDEN=1 cargo test -p rust-ota-client-core`; a test compares them. Where the command line and the daemon differ, the daemon's cell is in parentheses.\n";
@@ -539,6 +739,7 @@ mod tests {
             [
                 HEAD.to_owned(),
                 after_a_stage(),
+                after_trouble(),
                 after_an_interruption(),
                 on_commit(),
                 winding_up(),
@@ -569,7 +770,7 @@ mod tests {
             let cell = |stage, outcome| {
                 both(|conduct| match next(stage, outcome, conduct) {
                     Next::Enter(entry) => entry.stage().to_string(),
-                    Next::WaitForCommit => "wait for `commit`".to_owned(),
+                    Next::WaitForCommit(_) => "wait for `commit`".to_owned(),
                     Next::StayThere => "stay there".to_owned(),
                     Next::End => "end".to_owned(),
                 })
@@ -580,6 +781,37 @@ mod tests {
             format!(
                 "\n## What follows a stage\n\n\"Done, no way back\" is asked for on the command line only, where a person would otherwise decide. A deployment that stays there is tried again by the next process.\n\n{}",
                 table(&head, rows)
+            )
+        }
+
+        fn after_trouble() -> String {
+            let cell = |stage, trouble, known| {
+                let Judgement { outcome, inconsistent } = judge(stage, trouble, known);
+                format!("{}{}", outcome.name(), if inconsistent { ", inconsistent" } else { "" })
+            };
+            let cells = |stage, trouble| match doubt(stage, trouble) {
+                None => cell(stage, trouble, Known::Nothing),
+                Some(Doubt::CanRollBack) => format!(
+                    "{}; without a way back {}",
+                    cell(stage, trouble, Known::CanRollBack(true)),
+                    cell(stage, trouble, Known::CanRollBack(false))
+                ),
+                Some(Doubt::WhatBoots) => format!(
+                    "{}; with a trial that may be open {}",
+                    cell(stage, trouble, Known::WhatBoots(None)),
+                    cell(stage, trouble, Known::Nothing)
+                ),
+            };
+            let row = |stage: Stage| {
+                let called_off = match (stage.facts().report, stage.facts().gate) {
+                    (None, None) => "-".to_owned(),
+                    _ => cells(stage, Trouble::CalledOff),
+                };
+                (stage.to_string(), vec![cells(stage, Trouble::Failed), called_off])
+            };
+            format!(
+                "\n## What a failure means\n\nThe handler is asked only where the answer decides. A deployment is called off by the server or by a gate, before a stage begins. \"Inconsistent\": neither the old nor the new software can be vouched for, which the name of what is installed says from then on.\n\n{}",
+                table("| stage | it failed | called off before it |", Stage::ALL.map(row))
             )
         }
 
@@ -626,7 +858,7 @@ mod tests {
                 })
             };
             format!(
-                "\n## Where a deployment goes on after an interruption\n\nColumns: what the boot environment says. `no bootloader` is for payloads that it does not concern. \"Rollback or Failure\": the second where the payload cannot be rolled back. A download that was cut short begins again, because the server offers it again, up to ten times; after that it has failed.\n\n{}",
+                "\n## Where a deployment goes on after an interruption\n\nColumns: what the boot environment says. `no bootloader` is for payloads that it does not concern. \"Rollback or Failure\": the second where the payload cannot be rolled back. A download of the daemon that was cut short begins again, because the server offers it again, up to {CUT_DOWNLOADS_MAX} times; after that it has failed. One of the command line is forgotten.\n\n{}",
                 table(&verdicts(), positions(cell))
             )
         }
@@ -640,7 +872,10 @@ mod tests {
                 CommitOrder::NotRestarted => "refused: not restarted".to_owned(),
                 CommitOrder::Contradiction => "stop".to_owned(),
             };
-            format!("\n## What `commit` does\n\n{}", table(&verdicts(), positions(cell)))
+            format!(
+                "\n## What `commit` does\n\nWhat is wound up goes on as after an interruption. A trial of which nothing is known, because the record was lost, is refused.\n\n{}",
+                table(&verdicts(), positions(cell))
+            )
         }
 
         fn winding_up() -> String {
@@ -689,15 +924,16 @@ mod tests {
                     point(stage.leave_scripts()),
                     both(|conduct| point(stage.error_scripts(conduct))),
                     both(|conduct| yes(facts.scripts_can_fail_it.holds(conduct))),
+                    yes(facts.without_handler),
                     yes(facts.may_commit),
                     back.to_owned(),
                 ];
                 (stage.to_string(), cells)
             };
             format!(
-                "\n## Facts per stage\n\n{}",
+                "\n## Facts per stage\n\nA deployment whose handler cannot be opened goes on where the table says so, and leaves out what only the handler can do; a failure it ends with the reason. Elsewhere the process ends, and the next one tries again: those of the daemon are counted as in a loop.\n\n{}",
                 table(
-                    "| stage | reported before | gate before | scripts before | scripts after | scripts on error | a failing script fails it | `commit` allowed | `rollback` allowed |",
+                    "| stage | reported before | gate before | scripts before | scripts after | scripts on error | a failing script fails it | goes on without a handler | `commit` allowed | `rollback` allowed |",
                     Stage::ALL.map(row)
                 )
             )

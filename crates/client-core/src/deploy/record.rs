@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::facts::Stage;
+use super::plan::{self, Order, Position};
 use crate::artifact::Header;
 use crate::install::{ROOTFS_IMAGE, RecordedHandler, WrittenImage};
 use crate::provides::{Provides, UNKNOWN_ARTIFACT};
@@ -135,9 +136,10 @@ pub struct Deployment {
     /// Its group.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub artifact_group: Option<String>,
-    /// Its payload type; empty before the header was read, and for an artifact without a payload.
-    #[serde(default)]
-    pub payload_type: String,
+    /// Its payload type; `None` before the header was read, and for an artifact without a payload. On the medium an empty
+    /// string, as every client writes it.
+    #[serde(default, with = "empty_is_none")]
+    pub payload_type: Option<String>,
     /// What it provides.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub provides: Option<BTreeMap<String, String>>,
@@ -229,6 +231,21 @@ fn is_zero(value: &u32) -> bool {
     *value == 0
 }
 
+/// A string of the document that is empty where there is nothing to say.
+mod empty_is_none {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    // The signature is serde's.
+    #[allow(clippy::ref_option)]
+    pub(super) fn serialize<S: Serializer>(text: &Option<String>, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(text.as_deref().unwrap_or_default())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
+        Ok(Some(String::deserialize(from)?).filter(|text| !text.is_empty()))
+    }
+}
+
 impl From<StateError> for RecordError {
     fn from(error: StateError) -> RecordError {
         RecordError::Store(error)
@@ -245,7 +262,8 @@ impl Deployment {
     }
 
     /// A deployment that is about to download.
-    pub fn new(artifact_name: String, payload_type: String) -> Deployment {
+    pub fn new(artifact_name: String, payload_type: Option<String>) -> Deployment {
+        let (stage, entered) = plan::begin(Order::Install).begun().as_recorded();
         Deployment {
             id: None,
             artifact_name,
@@ -254,8 +272,8 @@ impl Deployment {
             provides: None,
             clears_provides: None,
             handler: RecordedHandler::default(),
-            stage: Stage::Download,
-            entered: true,
+            stage,
+            entered,
             failed: false,
             offered_again: false,
             inconsistent: false,
@@ -270,12 +288,21 @@ impl Deployment {
         }
     }
 
+    /// Where it stands from here on.
+    pub(super) fn stand_at(&mut self, position: Position) {
+        (self.stage, self.entered) = position.as_recorded();
+    }
+
+    /// Whether it stands there.
+    pub(super) fn stands_at(&self, position: Position) -> bool {
+        (self.stage, self.entered) == position.as_recorded()
+    }
+
     /// Takes over what the artifact says about itself.
     pub(super) fn adopt_header(&mut self, header: &Header) {
         self.artifact_name = header.artifact_name.to_string();
         self.artifact_group = header.artifact_group.clone();
-        self.payload_type =
-            header.payload.as_ref().map(|info| info.payload_type.to_string()).unwrap_or_default();
+        self.payload_type = header.payload.as_ref().map(|info| info.payload_type.to_string());
         self.provides = header.provides.clone();
         self.clears_provides = header.clears_provides.clone();
     }
@@ -283,19 +310,19 @@ impl Deployment {
     /// The deployment that a lost record may have told of: a trial of an image about which nothing is known. It waits to
     /// be rolled back, by the daemon or by a person.
     pub(super) fn of_a_lost_record() -> Deployment {
-        let mut deployment = Deployment::new(UNKNOWN_ARTIFACT.to_owned(), ROOTFS_IMAGE.to_owned());
-        (deployment.stage, deployment.entered) = (Stage::Rollback, false);
+        let mut deployment = Deployment::new(UNKNOWN_ARTIFACT.to_owned(), Some(ROOTFS_IMAGE.to_owned()));
+        deployment.stand_at(plan::begin(Order::RollBack).waiting());
         (deployment.failed, deployment.taken_over) = (true, true);
         deployment
     }
 
     /// What an earlier client put into a slot: the deployment that puts it back into use, with nothing to download.
     pub(super) fn of_slot_content(content: &SlotContent) -> Deployment {
-        let mut deployment = Deployment::new(content.artifact_name.clone(), ROOTFS_IMAGE.to_owned());
+        let mut deployment = Deployment::new(content.artifact_name.clone(), Some(ROOTFS_IMAGE.to_owned()));
         deployment.artifact_group = content.artifact_group.clone();
         deployment.provides = content.provides.clone();
         deployment.clears_provides = content.clears_provides.clone();
-        (deployment.stage, deployment.entered) = (Stage::Install, false);
+        deployment.stand_at(plan::begin(Order::TryOtherSlot).waiting());
         deployment
     }
 
@@ -316,28 +343,14 @@ impl Deployment {
         let text = |key: &str| value.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
         let payload_type = Some(text("payload_type")).filter(|text| !text.is_empty());
         let payload_type = payload_type.unwrap_or_else(|| ROOTFS_IMAGE.to_owned());
-        let mut deployment = Deployment::new(text("artifact_name"), payload_type);
+        let mut deployment = Deployment::new(text("artifact_name"), Some(payload_type));
         deployment.id = value.get("id").and_then(Value::as_str).map(str::to_owned);
         let flag = |key: &str| value.get(key).and_then(Value::as_bool).unwrap_or_default();
         deployment.taken_over = flag("taken_over");
         deployment.handler = RecordedHandler::salvaged(value);
         // The way back is counted and not begun anew: this is read again by each process until it is over.
         let stage = value.get("stage").and_then(|stage| serde_json::from_value(stage.clone()).ok());
-        deployment.stage = match stage {
-            Some(
-                back @ (Stage::RollbackReboot | Stage::VerifyRollback | Stage::Failure | Stage::Cleanup),
-            ) => back,
-            Some(
-                Stage::Download
-                | Stage::Install
-                | Stage::Reboot
-                | Stage::VerifyReboot
-                | Stage::Commit
-                | Stage::AfterCommit
-                | Stage::Rollback,
-            )
-            | None => Stage::Rollback,
-        };
+        deployment.stand_at(plan::salvage(stage));
         let number = |key: &str| {
             value.get(key).and_then(Value::as_u64).and_then(|number| u32::try_from(number).ok()).unwrap_or(0)
         };
@@ -393,10 +406,12 @@ impl Record {
             Some(value) => match serde_json::from_value(value.clone()) {
                 Ok(deployment) => Some(deployment),
                 Err(error) => {
+                    let salvaged = Deployment::salvaged(&value);
                     log::error!(
-                        "the deployment in the state record cannot be understood ({error}): rolling back"
+                        "{}: its record cannot be understood ({error}): rolling back",
+                        salvaged.label()
                     );
-                    Some(Deployment::salvaged(&value))
+                    Some(salvaged)
                 }
             },
         };
@@ -450,6 +465,20 @@ mod tests {
         let record = Record::from_json(VERSION_1.as_bytes()).unwrap();
         assert_eq!(record.deployment.as_ref().unwrap().stage, Stage::Commit);
         assert_eq!(value(&record), serde_json::from_str::<Value>(VERSION_1).unwrap());
+    }
+
+    #[test]
+    fn a_payload_type_that_is_not_known_yet_is_an_empty_string_on_the_medium() {
+        let known = r#""payload_type":"rootfs-image""#;
+        for text in [VERSION_1.to_owned(), VERSION_1.replace(known, r#""payload_type":"""#)] {
+            let record = Record::from_json(text.as_bytes()).unwrap();
+            let deployment = record.deployment.as_ref().unwrap();
+            assert_eq!(deployment.payload_type.is_some(), text.contains(known));
+            assert_eq!(value(&record), serde_json::from_str::<Value>(&text).unwrap());
+        }
+        let absent = VERSION_1.replace(&format!("{known},"), "");
+        let deployment = Record::from_json(absent.as_bytes()).unwrap().deployment.unwrap();
+        assert_eq!(deployment.payload_type, None);
     }
 
     #[test]

@@ -4,14 +4,14 @@
 //! Each stage: ask the gate, tell the server, save that it began (intent before effect), run its scripts, act, run its
 //! scripts, ask the plan. What each stage does is in [`deeds`](super::deeds).
 
-use super::commands::{Open, Options, Policy};
+use super::commands::{Open, Options, Ordered, Policy};
 use super::device::Device;
 use super::ending::{self, Command, Ending, Halt, Happened, History};
-use super::error::DeployError;
-use super::facts::{Blame, Conduct, Importance, Stage};
-use super::gates::{Answer, Gatekeeper, Question};
+use super::error::{DeployError, PolicyError};
+use super::facts::{Conduct, Importance, Stage};
+use super::gates::{Answer, Gate, Gatekeeper, Question};
 use super::notice::{Notice, Observer};
-use super::plan::{self, Entry, Found, Next, Outcome};
+use super::plan::{self, Doubt, Entry, Found, Known, Next, Outcome, Trouble};
 use super::record::{Deployment, Record, TRANSITIONS_MAX, Unreported};
 use super::report::{Report, Reported, Reporter};
 use super::scripts::ScriptRunner;
@@ -31,38 +31,54 @@ pub(super) enum Incoming<'i> {
     /// An artifact whose header was accepted already.
     Opened { header: &'i Header, payload: &'i mut PayloadReader },
     /// An artifact that is still to be asked for.
-    Ordered { open: &'i mut Open<'i>, policy: &'i Policy },
+    Ordered { order: &'i Ordered, open: &'i mut Open<'i>, policy: Result<Policy, PolicyError> },
 }
 
-/// One deployment while a process works on it.
-pub(super) struct Run<'r> {
-    /// Where the handler comes from, until it is there.
-    registry: Option<Registry<'r>>,
-    pub(super) handler: Option<Box<dyn PayloadHandler + 'r>>,
-    /// The handler was called, now or by an earlier process: it may have left something behind.
-    pub(super) begun: bool,
+/// What a run needs of the world, but for what its payload's handler takes.
+pub(super) struct World<'r> {
     pub(super) system: &'r dyn System,
     pub(super) state: &'r mut dyn StateStore,
     pub(super) scripts: &'r mut dyn ScriptRunner,
     pub(super) observer: &'r mut dyn Observer,
     gates: &'r mut dyn Gatekeeper,
     reporter: &'r mut dyn Reporter,
+}
+
+/// The payload's handler.
+pub(super) struct Payload<'r> {
+    /// Where it comes from, until it is there.
+    registry: Option<Registry<'r>>,
+    pub(super) handler: Option<Box<dyn PayloadHandler + 'r>>,
+    /// It was called, now or by an earlier process: it may have left something behind.
+    pub(super) begun: bool,
+}
+
+/// What is to be said at the end, or with the next report.
+#[derive(Default)]
+pub(super) struct ToTell {
+    /// The first thing that went wrong.
+    error: Option<DeployError>,
+    /// How it ended, for the server.
+    pub(super) ended: Option<Unreported>,
+    /// Which gate is closed.
+    held: Option<Held>,
+    /// What a gate said, for the server's next report.
+    remark: Option<String>,
+}
+
+/// One deployment while a process works on it.
+pub(super) struct Run<'r> {
+    pub(super) world: World<'r>,
+    pub(super) payload: Payload<'r>,
     options: &'r Options,
     pub(super) conduct: Conduct,
     pub(super) record: Record,
     pub(super) deployment: Deployment,
-    /// The first thing that went wrong.
-    error: Option<DeployError>,
     /// Stages this process went through.
     pub(super) history: History,
     /// Why it goes no further.
     halt: Option<Halt>,
-    /// What the server is to be told of the end.
-    pub(super) ended: Option<Unreported>,
-    /// Which gate is closed.
-    held: Option<Held>,
-    /// What a gate said that the server is to be told: with the next report, or with the last one.
-    remark: Option<String>,
+    pub(super) to_tell: ToTell,
 }
 
 impl<'r> Run<'r> {
@@ -73,31 +89,26 @@ impl<'r> Run<'r> {
         deployment: Deployment,
         options: &'r Options,
     ) -> Run<'r> {
+        let Device { boot, slots, system, modules, state, scripts, observer, gates, reporter } = device;
+        let system = *system;
+        let registry = Registry { boot: &mut **boot, slots: &mut **slots, system, modules: &mut **modules };
         Run {
-            registry: Some(Registry {
-                boot: device.boot,
-                slots: device.slots,
-                system: device.system,
-                modules: device.modules,
-            }),
-            handler: None,
-            begun: false,
-            system: device.system,
-            state: device.state,
-            scripts: device.scripts,
-            observer: device.observer,
-            gates: device.gates,
-            reporter: device.reporter,
+            world: World {
+                system,
+                state: &mut **state,
+                scripts: &mut **scripts,
+                observer: &mut **observer,
+                gates: &mut **gates,
+                reporter: &mut **reporter,
+            },
+            payload: Payload { registry: Some(registry), handler: None, begun: false },
             options,
             conduct: if deployment.id.is_some() { Conduct::Managed } else { Conduct::Standalone },
             record,
             deployment,
-            error: None,
             history: History::default(),
             halt: None,
-            ended: None,
-            held: None,
-            remark: None,
+            to_tell: ToTell::default(),
         }
     }
 
@@ -108,26 +119,28 @@ impl<'r> Run<'r> {
 
     /// Finds the handler of the payload's type.
     pub(super) fn open_handler(&mut self) -> Result<(), InstallError> {
-        let registry = self.registry.take().ok_or(InstallError::NoHandler)?;
-        let (recorded, handler) = registry.begin(&self.deployment.payload_type)?;
-        (self.deployment.handler, self.handler) = (recorded, Some(handler));
+        let registry = self.payload.registry.take().ok_or(InstallError::NoHandler)?;
+        let payload_type = self.deployment.payload_type.as_deref().ok_or(InstallError::NoHandler)?;
+        let (recorded, handler) = registry.begin(payload_type)?;
+        (self.deployment.handler, self.payload.handler) = (recorded, Some(handler));
         Ok(())
     }
 
     /// The built-in handler for an image that an earlier deployment wrote, after it was read again.
     pub(super) fn open_written(&mut self, image: WrittenImage) -> Result<(), InstallError> {
-        let registry = self.registry.take().ok_or(InstallError::NoHandler)?;
-        let (recorded, handler) = registry.recognize(image, &mut self.observer)?;
-        (self.deployment.handler, self.handler) = (recorded, Some(handler));
-        self.begun = true;
+        let registry = self.payload.registry.take().ok_or(InstallError::NoHandler)?;
+        let (recorded, handler) = registry.recognize(image, &mut self.world.observer)?;
+        (self.deployment.handler, self.payload.handler) = (recorded, Some(handler));
+        self.payload.begun = true;
         Ok(())
     }
 
     /// Finds the handler with which an earlier process began.
     pub(super) fn reopen_handler(&mut self) -> Result<(), InstallError> {
-        let registry = self.registry.take().ok_or(InstallError::NoHandler)?;
+        let registry = self.payload.registry.take().ok_or(InstallError::NoHandler)?;
         let Deployment { payload_type, handler, .. } = &self.deployment;
-        self.handler = Some(registry.reopen(payload_type, handler)?);
+        let payload_type = payload_type.as_deref().ok_or(InstallError::NoHandler)?;
+        self.payload.handler = Some(registry.reopen(payload_type, handler)?);
         Ok(())
     }
 
@@ -137,6 +150,10 @@ impl<'r> Run<'r> {
         let loops = self.deployment.transitions > TRANSITIONS_MAX;
         if loops || self.deployment.stage.facts().without_handler {
             log::error!("{}: going on without a handler: {error}", self.label());
+            // Its own step of the failure cannot run: that is what went wrong with what is left to do.
+            if !loops && self.deployment.stage == Stage::Failure {
+                self.remember(error.into());
+            }
             return Ok(());
         }
         Err(self.persist_attempt(error.into()))
@@ -146,7 +163,7 @@ impl<'r> Run<'r> {
     pub(super) fn persist_attempt(&mut self, error: DeployError) -> DeployError {
         if self.conduct == Conduct::Managed {
             self.record.deployment = Some(self.deployment.clone());
-            if let Err(error) = self.record.save(self.state) {
+            if let Err(error) = self.record.save(self.world.state) {
                 log::error!("{}: cannot save that it was reopened in vain: {error}", self.label());
             }
         }
@@ -154,7 +171,7 @@ impl<'r> Run<'r> {
     }
 
     pub(super) fn handler(&mut self) -> Result<&mut (dyn PayloadHandler + 'r), InstallError> {
-        self.handler.as_deref_mut().ok_or(InstallError::NoHandler)
+        self.payload.handler.as_deref_mut().ok_or(InstallError::NoHandler)
     }
 
     /// Where this deployment was found, with what the bootloader did meanwhile.
@@ -185,7 +202,7 @@ impl<'r> Run<'r> {
 
     /// In which way the boot environment contradicts the record.
     pub(super) fn contradiction(&mut self) -> Result<DeployError, DeployError> {
-        let verdict = self.handler()?.verdict()?.unwrap_or(Verdict::Foreign);
+        let verdict = self.handler()?.verdict()?.unwrap_or(Verdict::Contradictory);
         Ok(DeployError::Contradiction { verdict })
     }
 
@@ -205,11 +222,11 @@ impl<'r> Run<'r> {
                 log::error!("{}: the trial stays open: {error}", self.label());
             }
         }
-        self.handler = None;
+        self.payload.handler = None;
         self.drive(entry, None);
         if after.restarts && self.halt != Some(Halt::NotSaved) {
             // The record is settled; what runs is still what was given up.
-            match self.system.reboot(&Restart::Plain) {
+            match self.world.system.reboot(&Restart::Plain) {
                 Ok(()) => self.halt(Halt::Rebooting),
                 Err(error) => log::error!("{}: cannot restart into the old software: {error}", self.label()),
             }
@@ -236,16 +253,16 @@ impl<'r> Run<'r> {
         let mut next = Next::Enter(entry);
         while let Next::Enter(entry) = next {
             let stage = entry.stage();
-            if !self.may_enter(stage) {
+            if !self.may_enter(entry) {
                 return;
             }
-            let passed = self.pass_gate(stage);
+            let passed = self.pass_gate(entry);
             if self.halt.is_some() {
                 return;
             }
-            self.observer.stage(stage);
-            let outcome = match passed.and_then(|()| self.announce(stage)) {
-                Ok(()) => self.perform(stage, incoming.take()),
+            self.world.observer.stage(stage);
+            let outcome = match passed.and_then(|()| self.announce(entry)) {
+                Ok(()) => self.perform(entry, incoming.take()),
                 Err(outcome) => outcome,
             };
             self.history.push(stage, outcome);
@@ -254,8 +271,8 @@ impl<'r> Run<'r> {
             }
             next = plan::next(stage, outcome, self.conduct);
             self.tell_transition(stage, outcome, next);
-            if next == Next::WaitForCommit {
-                next = self.wait_for_commit(stage);
+            if let Next::WaitForCommit(commit) = next {
+                next = self.wait_for_commit(stage, commit);
             }
         }
     }
@@ -263,18 +280,19 @@ impl<'r> Run<'r> {
     fn tell_transition(&self, stage: Stage, outcome: Outcome, next: Next) {
         let following = match next {
             Next::Enter(entry) => entry.stage().to_string(),
-            Next::WaitForCommit => "waiting for the commit".to_owned(),
+            Next::WaitForCommit(_) => "waiting for the commit".to_owned(),
             Next::StayThere => "again by the next process".to_owned(),
             Next::End => "end".to_owned(),
         };
         log::info!("{}: {stage} -> {following} ({})", self.label(), outcome.name());
     }
 
-    /// Whether nobody asked to stop before `stage`. Where somebody did, that is the place where it goes on.
-    fn may_enter(&mut self, stage: Stage) -> bool {
+    /// Whether nobody asked to stop before the stage. Where somebody did, that is the place where it goes on.
+    fn may_enter(&mut self, entry: Entry) -> bool {
+        let stage = entry.stage();
         if self.options.stops_before(stage) {
             self.halt(Halt::StoppedBefore);
-        } else if self.observer.stop_requested() {
+        } else if self.world.observer.stop_requested() {
             self.halt(Halt::Interrupted);
             // Of a download that has not begun there is nothing to remember.
             if stage == Stage::Download {
@@ -283,123 +301,132 @@ impl<'r> Run<'r> {
         } else {
             return true;
         }
-        self.leave_waiting_before(stage);
+        self.leave_waiting_before(entry);
         false
     }
 
     /// The installation is complete. A later process must know that.
-    fn wait_for_commit(&mut self, stage: Stage) -> Next {
-        match self.save_position(Stage::Commit, false) {
+    fn wait_for_commit(&mut self, installed: Stage, commit: Entry) -> Next {
+        match self.save_position(commit.waiting()) {
             Ok(()) => {
                 self.halt(Halt::Waiting);
-                Next::WaitForCommit
+                Next::WaitForCommit(commit)
             }
             Err(error) => {
                 self.fail(error);
-                plan::next(stage, Outcome::Failed, self.conduct)
+                plan::next(installed, Outcome::Failed, self.conduct)
             }
         }
     }
 
     /// Tells the server what comes, where a server ordered it. An error is how the stage ended before it began.
-    fn announce(&mut self, stage: Stage) -> Result<(), Outcome> {
+    fn announce(&mut self, entry: Entry) -> Result<(), Outcome> {
+        let stage = entry.stage();
         let (Some(id), Some((report, importance))) = (self.deployment.id.clone(), stage.facts().report)
         else {
             return Ok(());
         };
         if stage == Stage::Commit {
             // The answer may take long: a process that is ended meanwhile must find the installation complete.
-            if let Err(error) = self.save_waiting(stage) {
+            if let Err(error) = self.save_waiting(entry) {
                 self.fail(error);
-                return Err(self.judge_failure(stage));
+                return Err(self.judge(stage, Trouble::Failed));
             }
         }
-        let remark = self.remark.take();
-        match (self.reporter.report(&id, report, remark.as_deref(), importance), importance) {
+        let remark = self.to_tell.remark.take();
+        match (self.world.reporter.report(&id, report, remark.as_deref(), importance), importance) {
             (Reported::Accepted, _) | (Reported::NoAnswer, Importance::BestEffort) => Ok(()),
             (Reported::Aborted, _) => {
                 self.fail(DeployError::Aborted);
-                Err(self.called_off_before(stage))
+                Err(self.judge(stage, Trouble::CalledOff))
             }
-            (Reported::NoAnswer, Importance::Mandatory) if self.observer.stop_requested() => {
+            (Reported::NoAnswer, Importance::Mandatory) if self.world.observer.stop_requested() => {
                 self.halt(Halt::Interrupted);
                 Err(Outcome::Failed)
             }
             (Reported::NoAnswer, Importance::Mandatory) => {
                 self.fail(DeployError::Unreachable);
-                Err(self.judge_failure(stage))
+                Err(self.judge(stage, Trouble::Failed))
             }
         }
     }
 
-    /// How a deployment ends that was called off before `stage` began.
-    fn called_off_before(&mut self, stage: Stage) -> Outcome {
-        // Nothing that boots has changed yet.
-        if [Stage::Download, Stage::Install].contains(&stage) {
-            return Outcome::Aborted;
-        }
-        let judged = self.judge_failure(stage);
-        if judged == Outcome::Failed { Outcome::Aborted } else { judged }
-    }
-
-    /// Asks whoever may hold the deployment up before `stage`. An error is how the stage ended before it began; with
+    /// Asks whoever may hold the deployment up before the stage. An error is how the stage ended before it began; with
     /// `held` set the deployment waits, and goes on where it is when it is taken up again.
-    fn pass_gate(&mut self, stage: Stage) -> Result<(), Outcome> {
-        let Some(gate) = stage.facts().gate.filter(|gate| self.gates.watches(*gate)) else { return Ok(()) };
+    fn pass_gate(&mut self, entry: Entry) -> Result<(), Outcome> {
+        let stage = entry.stage();
+        let Some(gate) = stage.facts().gate.filter(|gate| self.world.gates.watches(*gate)) else {
+            return Ok(());
+        };
         // Nothing of a download is worth remembering. The other answers may take long.
         if stage != Stage::Download {
-            if let Err(error) = self.save_waiting(stage) {
+            if let Err(error) = self.save_waiting(entry) {
                 self.fail(error);
-                return Err(self.judge_failure(stage));
+                return Err(self.judge(stage, Trouble::Failed));
             }
         }
         let (id, artifact_name) = (self.deployment.id.clone(), self.deployment.artifact_name.clone());
-        let question = Question { gate, deployment: id.as_deref(), artifact_name: &artifact_name };
-        let answer = self.gates.ask(&question);
-        if self.observer.stop_requested() {
+        let answer = self.world.gates.ask(&Question {
+            gate,
+            deployment: id.as_deref(),
+            artifact_name: &artifact_name,
+        });
+        if self.world.observer.stop_requested() {
             self.halt(Halt::Interrupted);
             return Ok(());
         }
         match (answer, id) {
             (Answer::Open { note }, _) => {
-                log::info!(
-                    "{}: {gate} may go on{}",
-                    self.label(),
-                    note.iter().fold(String::new(), |_, n| format!(": {n}"))
-                );
-                self.remark = note;
+                self.let_through(gate, note);
                 Ok(())
             }
             (Answer::Closed { reason, ask_again }, Some(id)) => {
-                log::info!("{}: waiting before {gate}: {reason}", self.label());
-                let remark = format!("waiting before {gate}: {reason}");
-                let told =
-                    self.reporter.report(&id, Report::Waiting(gate), Some(&remark), Importance::BestEffort);
-                if told == Reported::Aborted {
-                    self.fail(DeployError::Aborted);
-                    return Err(self.called_off_before(stage));
-                }
-                self.held = Some(Held { gate, reason, ask_again });
-                self.halt(Halt::Held);
-                Ok(())
+                self.hold(stage, &id, Held { gate, reason, ask_again })
             }
             (Answer::Closed { reason, .. } | Answer::Refused { reason }, _) => {
-                let error = DeployError::Refused { gate, reason };
-                log::error!("{}: {error}", self.label());
-                self.deployment.remark = Some(error.to_string().chars().take(REMARK_CHARS).collect());
-                self.fail(error);
-                Err(self.called_off_before(stage))
+                Err(self.refuse(stage, DeployError::Refused { gate, reason }))
             }
         }
     }
 
+    /// A gate is open; what it said goes along with the next report.
+    fn let_through(&mut self, gate: Gate, note: Option<String>) {
+        let said = note.as_ref().map(|note| format!(": {note}")).unwrap_or_default();
+        log::info!("{}: {gate} may go on{said}", self.label());
+        self.to_tell.remark = note;
+    }
+
+    /// A gate is closed: the server hears of it, and may call the deployment off.
+    fn hold(&mut self, stage: Stage, id: &str, held: Held) -> Result<(), Outcome> {
+        let remark = format!("waiting before {}: {}", held.gate, held.reason);
+        log::info!("{}: {remark}", self.label());
+        let report = Report::Waiting(held.gate);
+        if self.world.reporter.report(id, report, Some(&remark), Importance::BestEffort) == Reported::Aborted
+        {
+            self.fail(DeployError::Aborted);
+            return Err(self.judge(stage, Trouble::CalledOff));
+        }
+        self.to_tell.held = Some(held);
+        self.halt(Halt::Held);
+        Ok(())
+    }
+
+    /// A gate said no.
+    fn refuse(&mut self, stage: Stage, error: DeployError) -> Outcome {
+        log::error!("{}: {error}", self.label());
+        self.deployment.remark = Some(error.to_string().chars().take(REMARK_CHARS).collect());
+        self.remember(error);
+        self.judge(stage, Trouble::CalledOff)
+    }
+
     /// One stage: scripts, deed, scripts.
-    fn perform(&mut self, stage: Stage, incoming: Option<Incoming<'_>>) -> Outcome {
-        match self.act(stage, incoming) {
+    fn perform(&mut self, entry: Entry, incoming: Option<Incoming<'_>>) -> Outcome {
+        let stage = entry.stage();
+        match self.act(entry, incoming) {
             Ok(Outcome::Done) if stage == Stage::Install => self.judge_installation(),
             Ok(outcome) => outcome,
             // What was asked to stop has not failed. The record says where to go on.
-            Err(error) if self.observer.stop_requested() => {
+            Err(error) if self.world.observer.stop_requested() => {
                 log::info!("{}: {stage} interrupted: {error}", self.label());
                 self.halt(Halt::Interrupted);
                 if stage == Stage::Download {
@@ -409,7 +436,7 @@ impl<'r> Run<'r> {
             }
             Err(error) => {
                 self.note_failure(stage, error);
-                self.judge_failure(stage)
+                self.judge(stage, Trouble::Failed)
             }
         }
     }
@@ -419,43 +446,37 @@ impl<'r> Run<'r> {
         if stage == Stage::Download && is_changed_source(&error) && self.is_offered_again() {
             self.deployment.offered_again = true;
         }
-        self.fail(error);
+        self.remember(error);
         // Those of the verification are for its scripts only, which have run them.
         if stage != Stage::VerifyRollback {
             self.run_error_scripts(stage);
         }
     }
 
-    /// What a failed stage means for the deployment.
-    fn judge_failure(&mut self, stage: Stage) -> Outcome {
-        match stage.facts().blame {
-            Blame::None => Outcome::Failed,
-            Blame::New if self.supports_rollback() => Outcome::Failed,
-            Blame::New => {
-                self.deployment.inconsistent = true;
-                Outcome::FailedForGood
-            }
-            Blame::Both => {
-                self.deployment.inconsistent = true;
-                if stage == Stage::Rollback && !self.is_back() { Outcome::StillOpen } else { Outcome::Failed }
-            }
-        }
+    /// What trouble in a stage means for the deployment: asks what the plan wants to know, and no more.
+    fn judge(&mut self, stage: Stage, trouble: Trouble) -> Outcome {
+        let known = match plan::doubt(stage, trouble) {
+            None => Known::Nothing,
+            Some(Doubt::CanRollBack) => Known::CanRollBack(self.supports_rollback()),
+            Some(Doubt::WhatBoots) => self.what_boots(),
+        };
+        let judged = plan::judge(stage, trouble, known);
+        self.deployment.inconsistent |= judged.inconsistent;
+        judged.outcome
     }
 
     /// What the handler says about its installation: a restart, and for a person on the command line a way back.
     fn judge_installation(&mut self) -> Outcome {
         if let Err(error) = self.learn_reboot_need() {
             self.fail(error);
-            return self.judge_failure(Stage::Install);
+            return self.judge(Stage::Install, Trouble::Failed);
         }
-        if self.conduct == Conduct::Managed {
-            return if self.deployment.needs_reboot { Outcome::DoneNeedsReboot } else { Outcome::Done };
+        let can_roll_back = self.conduct == Conduct::Managed || self.supports_rollback();
+        let outcome = plan::installed(self.conduct, self.deployment.needs_reboot, can_roll_back);
+        if outcome == Outcome::DoneForGood {
+            self.world.observer.notice(Notice::NoRollbackCommitting);
         }
-        if self.supports_rollback() {
-            return Outcome::Done;
-        }
-        self.observer.notice(Notice::NoRollbackCommitting);
-        Outcome::DoneForGood
+        outcome
     }
 
     pub(super) fn supports_rollback(&mut self) -> bool {
@@ -468,14 +489,12 @@ impl<'r> Run<'r> {
         })
     }
 
-    /// Whether a roll-back that failed has left nothing open: only its scripts failed, or no bootloader is concerned.
-    fn is_back(&mut self) -> bool {
+    fn what_boots(&mut self) -> Known {
         match self.handler().and_then(|handler| handler.verdict()) {
-            Ok(None | Some(Verdict::FellBack | Verdict::Reverting)) => true,
-            Ok(Some(Verdict::Untouched | Verdict::Trial | Verdict::Committed | Verdict::Foreign)) => false,
+            Ok(verdict) => Known::WhatBoots(verdict),
             Err(error) => {
                 log::error!("{}: cannot tell what boots next: {error}", self.label());
-                false
+                Known::Nothing
             }
         }
     }
@@ -484,13 +503,21 @@ impl<'r> Run<'r> {
     pub(super) fn remember_inconsistent(&mut self, error: DeployError) {
         log::error!("{}: {error}", self.label());
         self.deployment.inconsistent = true;
-        self.fail(error);
+        self.remember(error);
     }
 
-    /// Remembers the first thing that went wrong.
+    /// The deployment has failed. A person on the command line is told by the command itself.
     pub(super) fn fail(&mut self, error: DeployError) {
+        if self.conduct == Conduct::Managed {
+            log::error!("{}: {error}", self.label());
+        }
+        self.remember(error);
+    }
+
+    /// Remembers the first thing that went wrong, of which the log tells already.
+    fn remember(&mut self, error: DeployError) {
         self.deployment.failed = true;
-        self.error.get_or_insert(error);
+        self.to_tell.error.get_or_insert(error);
     }
 
     /// The end, as `status` says it.
@@ -511,7 +538,8 @@ impl<'r> Run<'r> {
             | Status::Held
             | Status::Interrupted => false,
         };
-        Summary { status, success, needs_reboot, error: self.error, ended: self.ended, held: self.held }
+        let ToTell { error, ended, held, remark: _ } = self.to_tell;
+        Summary { status, success, needs_reboot, error, ended, held }
     }
 
     /// Says how it ended.
@@ -520,13 +548,13 @@ impl<'r> Run<'r> {
             command,
             halt: self.halt,
             history: &self.history,
-            has_error: self.error.is_some(),
+            has_error: self.to_tell.error.is_some(),
             inconsistent: self.deployment.inconsistent,
             needs_reboot: self.deployment.needs_reboot,
             offered_again: self.deployment.offered_again,
         });
         for notice in notices {
-            self.observer.notice(notice);
+            self.world.observer.notice(notice);
         }
         self.summary(status, success)
     }

@@ -122,7 +122,7 @@ impl PayloadHandler for RootfsImage<'_> {
             | Verdict::Trial
             | Verdict::Committed
             | Verdict::Reverting
-            | Verdict::Foreign => RebootNeed::Automatic,
+            | Verdict::Contradictory => RebootNeed::Automatic,
         })
     }
 
@@ -151,7 +151,7 @@ impl PayloadHandler for RootfsImage<'_> {
             | Verdict::Committed
             | Verdict::FellBack
             | Verdict::Reverting
-            | Verdict::Foreign) => Err(InstallError::NotOnTrial { found }),
+            | Verdict::Contradictory) => Err(InstallError::NotOnTrial { found }),
         }
     }
 
@@ -167,7 +167,7 @@ impl PayloadHandler for RootfsImage<'_> {
             | Verdict::Trial
             | Verdict::Committed
             | Verdict::Reverting
-            | Verdict::Foreign) => Err(InstallError::NotBack { found }),
+            | Verdict::Contradictory) => Err(InstallError::NotBack { found }),
         }
     }
 

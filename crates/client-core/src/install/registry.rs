@@ -116,7 +116,7 @@ impl<'r> Registry<'r> {
     /// The handler that goes on with what an earlier process began.
     ///
     /// # Errors
-    /// What keeps it from being opened. Where there is none any more [`MissingHandler`] takes its place.
+    /// What keeps it from being opened. Where there is none any more `MissingHandler` takes its place.
     pub fn reopen(
         self,
         payload_type: &str,

@@ -9,7 +9,7 @@ const FIRST: Duration = Duration::from_secs(60);
 /// How often each wait is used.
 const TIMES_EACH: u32 = 3;
 
-/// Waits of the Mender client (specification 1.9): start at 60 s, each value three times, doubled, capped at
+/// Waits of the Mender client (docs/spec/server-protocol.md, "Waiting"): start at 60 s, each value three times, doubled, capped at
 /// `RetryPollIntervalSeconds`; with jitter.
 ///
 /// A cap below 60 s is the wait itself, from the first attempt on. The jitter only shortens: a wait lies between three

@@ -287,6 +287,11 @@ impl Download {
         Ok(download)
     }
 
+    /// How every line of the log about it begins, where a server ordered it.
+    fn label(&self) -> String {
+        self.deployment.as_ref().map_or_else(String::new, |of| format!("deployment {}: ", of.id))
+    }
+
     /// The error of this reader inside `error`, at some depth.
     pub fn cause<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a ServerError> {
         deploy::cause(error)
@@ -351,7 +356,10 @@ impl Download {
                     };
                     if response.status == 206 && !self.whole {
                         self.whole = true;
-                        log::info!("a part shows nothing: asking for everything, to compare its beginning");
+                        log::info!(
+                            "{}a part shows nothing: asking for everything, to compare its beginning",
+                            self.label()
+                        );
                         continue;
                     }
                     // A beginning of which nothing is known cannot be compared.
@@ -439,8 +447,12 @@ impl Download {
             self.statistics.counts().resumes += 1;
             let skipping = if skip > 0 { format!(", skipping {skip} bytes") } else { String::new() };
             match content.total {
-                Some(total) => log::info!("transfer goes on at byte {} of {total}{skipping}", self.offset),
-                None => log::info!("transfer goes on at byte {}{skipping}", self.offset),
+                Some(total) => log::info!(
+                    "{}transfer goes on at byte {} of {total}{skipping}",
+                    self.label(),
+                    self.offset
+                ),
+                None => log::info!("{}transfer goes on at byte {}{skipping}", self.label(), self.offset),
             }
         }
         // What was learned now may show the same of a part.
@@ -510,7 +522,11 @@ impl Download {
         if source == self.source {
             return Err(Trouble::Stall(Stall::of(refused.to_string())));
         }
-        log::info!("the address of the artifact is good no more ({}): got a new one", response.status);
+        log::info!(
+            "{}the address of the artifact is good no more ({}): got a new one",
+            self.label(),
+            response.status
+        );
         self.new_link = true;
         let target = source.url().to_owned();
         self.source = source;
@@ -547,10 +563,11 @@ impl Download {
             return Err(self.gave_up(reason));
         }
         match nothing_came {
-            true => log::warn!("{reason}; next attempt in {wait:.0?}"),
+            true => log::warn!("{}{reason}; next attempt in {wait:.0?}", self.label()),
             false => {
                 log::warn!(
-                    "transfer interrupted at byte {}: {reason}; next attempt in {wait:.0?}",
+                    "{}transfer interrupted at byte {}: {reason}; next attempt in {wait:.0?}",
+                    self.label(),
                     self.offset
                 );
             }
@@ -592,7 +609,7 @@ impl Download {
             Err(ServerError::Stopped) => Err(ServerError::Stopped),
             // The transfer may well go on while the server cannot be asked.
             Err(error) => {
-                log::debug!("cannot ask whether deployment {} was aborted: {error}", deployment.id);
+                log::debug!("deployment {}: cannot ask whether it was aborted: {error}", deployment.id);
                 Ok(())
             }
         }

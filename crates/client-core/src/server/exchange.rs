@@ -4,8 +4,7 @@
 use std::time::Duration;
 
 use super::{
-    Headers, Method, Purpose, Reached, Request, Response, ServerError, Transport, TransportError,
-    retry_after, url,
+    Headers, Method, Purpose, Request, Response, ServerError, Transport, TransportError, retry_after, url,
 };
 use crate::clock::Clock;
 use crate::text::printable;
@@ -133,7 +132,7 @@ fn read(clock: &dyn Clock, target: &str, response: Response) -> Result<Answer, S
         if !good {
             break;
         }
-        let error = TransportError { reached: Reached::Maybe, may_pass: true, reason: failure };
+        let error = TransportError { may_pass: true, reason: failure };
         return Err(no_answer(clock, target, error));
     }
     Ok(Answer::new(shown, status, body, retry_after))
@@ -190,7 +189,7 @@ impl Answer {
         Ok(self)
     }
 
-    /// Whether the service itself says why: a JSON object with an `error` (specification 1.0).
+    /// Whether the service itself says why: a JSON object with an `error` (docs/spec/server-protocol.md, "Rules for every request").
     pub fn explains_itself(&self) -> bool {
         let body: Result<serde_json::Value, _> = serde_json::from_slice(&self.body);
         body.is_ok_and(|body| body.get("error").is_some())

@@ -117,21 +117,10 @@ pub trait Transport: Send {
 /// Why there is no answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TransportError {
-    /// Whether the server may have received the request.
-    pub reached: Reached,
     /// Whether the same attempt may succeed later; a certificate that is not accepted stays so.
     pub may_pass: bool,
     /// What went wrong, for a person.
     pub reason: String,
-}
-
-/// Whether a request got to the server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reached {
-    /// It certainly did not: there was no connection.
-    No,
-    /// It may have.
-    Maybe,
 }
 
 impl fmt::Display for TransportError {

@@ -5,15 +5,16 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use client_core::agent::{Event, Host};
+use client_core::agent::{Event, Host, HostError, Known};
 use client_core::artifact::{Limits, Trust};
 use client_core::clock::{Clock, Waiter, Wake};
 use client_core::deploy::gates::{
     Answer, ControlMaps, Decision, Gate, GateRules, Gatekeeper, HealthCheck, Judgement, MaintenanceWindow,
     Moment, PendingQuestion, Question, Round, WeekTime, Window,
 };
+use client_core::deploy::record::Record;
 use client_core::deploy::scripts::ScriptRunner;
-use client_core::deploy::{Device, Notice, Observer, Policy, Reporter};
+use client_core::deploy::{Device, Notice, Observer, Policy, PolicyError, Reporter};
 use client_core::install::{Modules, Progress};
 use client_core::server::{Attribute, Transport};
 use client_core::slot::{Restart, Slot, SlotError, System};
@@ -214,6 +215,8 @@ pub struct Board {
     pub gates: Box<dyn Gatekeeper>,
     /// Where downloads come from.
     pub wire: Box<dyn Fn() -> Box<dyn Transport>>,
+    /// How often the device was opened, or looked at.
+    pub openings: Rc<Cell<u32>>,
     /// The logs that were begun and ended, as `begin ID` and `end`.
     pub logs: Vec<String>,
     /// Whether the process was asked to stop.
@@ -225,8 +228,10 @@ impl Host for Board {
         &mut self,
         reporter: &mut dyn Reporter,
         work: &mut dyn FnMut(&mut Device<'_>),
-    ) -> Result<(), String> {
-        let mut state = TwoCopyRecord::open(self.world.open("record")).map_err(|error| error.to_string())?;
+    ) -> Result<(), HostError> {
+        self.openings.set(self.openings.get() + 1);
+        let mut state = TwoCopyRecord::open(self.world.open("record"))
+            .map_err(|error| HostError::Device(error.into()))?;
         let mut boot = self.machine.control(&self.world, self.system.booted);
         let mut slots = CrashSlots::new(&self.world, self.system.booted.slot);
         work(&mut Device {
@@ -242,17 +247,23 @@ impl Host for Board {
         });
         Ok(())
     }
-    fn policy(&mut self) -> Result<Policy, String> {
+    fn look(&mut self) -> Result<Option<Known>, HostError> {
+        self.openings.set(self.openings.get() + 1);
+        let record = TwoCopyRecord::open(self.world.open("record")).and_then(|mut record| record.peek());
+        let record = record.ok().and_then(|document| Record::from_json(&document).ok());
+        Ok(record.map(|record| Known { record, device_type: self.system.device_type() }))
+    }
+    fn policy(&mut self) -> Result<Policy, PolicyError> {
         Ok(Policy { trust: Trust::DangerUnsigned, limits: Limits::default() })
     }
     fn scripts(&mut self) -> &mut dyn ScriptRunner {
         &mut self.scripts
     }
-    fn inventory(&mut self) -> Result<Vec<Attribute>, String> {
+    fn inventory(&mut self) -> Result<Vec<Attribute>, HostError> {
         Ok(Vec::new())
     }
-    fn download_transport(&mut self) -> Result<Box<dyn Transport>, String> {
-        Ok((self.wire)())
+    fn download_transport(&mut self) -> Box<dyn Transport> {
+        (self.wire)()
     }
     fn begin_log(&mut self, id: &client_core::deploy::DeploymentId) {
         self.logs.push(format!("begin {id}"));

@@ -5,6 +5,7 @@
 
 pub mod board;
 pub mod flash;
+pub mod log_lines;
 pub mod tryboot;
 
 use bootloader_grub::{GrubCopy, GrubEnv};

@@ -347,7 +347,7 @@ fn judge(
         }
         // Committed before the cut, or fallen back to.
         Verdict::Committed | Verdict::FellBack => Ok(facts.finish()),
-        verdict @ (Verdict::Reverting | Verdict::Foreign) => Err(Failure::Impossible(verdict)),
+        verdict @ (Verdict::Reverting | Verdict::Contradictory) => Err(Failure::Impossible(verdict)),
     }
 }
 

@@ -1,8 +1,6 @@
 //! What the server answers, and what it remembers of that.
 
-use client_core::server::Reached;
-
-use super::request::{endpoint, query, unbase64};
+use super::request::{decoded, endpoint, query, unbase64};
 use super::{Deployment, Endpoint, FINALS, Failure, Matcher, STORAGE, Snapshot, V1, Verify};
 use crate::json::{Json, quoted};
 use crate::transport::{Reply, Sent};
@@ -44,20 +42,16 @@ impl Snapshot {
         let host = sent.url.splitn(4, '/').take(3).collect::<Vec<_>>().join("/");
         let reachable = self.hosts.get(&host).copied().unwrap_or(false);
         let Some(endpoint) = endpoint(&sent).filter(|_| reachable) else {
-            return if reachable {
-                said(404, "no such page")
-            } else {
-                Reply::no_answer(Reached::No, "no route to host")
-            };
+            return if reachable { said(404, "no such page") } else { Reply::no_answer("no route to host") };
         };
         if endpoint != Endpoint::Artifact {
             assert!(!sent.is_download, "an API call with the deadlines of a download");
             assert!(host != STORAGE, "an API call to the storage");
         }
-        let lost = || Reply::no_answer(Reached::Maybe, "connection reset");
+        let lost = || Reply::no_answer("connection reset");
         match self.failure(endpoint, &sent) {
             None => self.perform(endpoint, &sent, verify),
-            Some(Failure::NotReached) => Reply::no_answer(Reached::No, "connection refused"),
+            Some(Failure::NotReached) => Reply::no_answer("connection refused"),
             Some(Failure::LostRequest) => lost(),
             Some(Failure::LostAnswer) => {
                 self.perform(endpoint, &sent, verify);
@@ -196,7 +190,7 @@ impl Snapshot {
     }
 
     fn reported(&mut self, sent: &Sent) -> Option<&mut Deployment> {
-        let id = sent.path().strip_prefix(V1)?.split('/').next()?.to_owned();
+        let id = sent.path().strip_prefix(V1)?.split('/').next().and_then(decoded)?;
         self.deployments.iter_mut().find(|deployment| deployment.id == id)
     }
 

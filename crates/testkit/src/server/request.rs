@@ -26,8 +26,13 @@ pub(super) fn endpoint(sent: &Sent) -> Option<Endpoint> {
 pub(super) fn query(url: &str, name: &str) -> Option<String> {
     let query = url.split_once('?')?.1;
     let value = query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))?;
+    decoded(value)
+}
+
+/// A component of an address without its percent signs.
+pub(super) fn decoded(component: &str) -> Option<String> {
     let mut bytes = Vec::new();
-    let mut rest = value.bytes();
+    let mut rest = component.bytes();
     while let Some(byte) = rest.next() {
         assert!(byte != b'+', "a space is %20");
         bytes.push(match byte {

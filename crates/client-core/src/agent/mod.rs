@@ -7,137 +7,40 @@
 //!  start ─ settle ─► wait ─► inventory ─► wait ─► poll ─► (deployment ─► report) ─► wait ...
 //! ```
 
+mod failure;
+mod host;
+mod reporting;
+
+pub use host::{Cause, Event, Host, HostError, Known};
+
 use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
 use std::io::Read;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use self::failure::Failure;
+use self::reporting::{Said, ServerReporter};
 use crate::clock::{Clock, Paused, Waiter, Wake};
-use crate::deploy::gates::Gate;
 use crate::deploy::record::{Record, Spent, Unreported};
-use crate::deploy::scripts::{OnScriptFailure, ScriptAction, ScriptPoint, ScriptRunner, ScriptState};
+use crate::deploy::scripts::{OnScriptFailure, ScriptAction, ScriptPoint, ScriptState};
 use crate::deploy::{
-    self, DeploymentId, Device, Held, Importance, Ordered, Policy, Report, Reported, Reporter, Status,
-    Summary,
+    self, DeploymentId, Device, Held, Importance, Ordered, Report, Reported, Reporter, Status, Summary,
 };
 use crate::schedule::{Due, Schedule};
-use crate::server::{
-    Attribute, Backoff, Download, DownloadSettings, Offer, ReportAnswer, ServerError, Transport, UpdateServer,
-};
+use crate::server::{Backoff, Download, DownloadSettings, Offer, ReportAnswer, UpdateServer};
 
 /// How long the restart may take that was asked for, before it is asked for again.
 const REBOOT_PATIENCE: Duration = Duration::from_secs(600);
-/// How long a mandatory report is tried at least, unless `RetryPollCount` says otherwise.
-const REPORT_PATIENCE: Duration = Duration::from_secs(180);
 /// Checks that are put off for a report that the server does not take. After that it is asked all the same: a report
 /// must not keep a device from its updates.
 const UNDELIVERED_MAX: u32 = 10;
-/// How often, at most, a server is told that a deployment still waits for the same reason.
-const REMARK_EVERY: Duration = Duration::from_secs(60);
 /// How soon the same error is logged again.
 const REPORT_ERROR_EVERY: Duration = Duration::from_secs(600);
 /// Errors that are remembered: what goes wrong at once is few things.
 const REPORTED_ERRORS: usize = 4;
 /// Attempts to upload the log of a failed deployment.
 const LOG_ATTEMPTS: u32 = 3;
-
-/// The part of the daemon that is about this device and this operating system.
-pub trait Host {
-    /// Runs `work` on the device while no other process works on it.
-    ///
-    /// # Errors
-    /// When another process does, or the device cannot be opened; `work` was not run then.
-    fn with_device(
-        &mut self,
-        reporter: &mut dyn Reporter,
-        work: &mut dyn FnMut(&mut Device<'_>),
-    ) -> Result<(), String>;
-
-    /// Whose artifacts are trusted. Asked for each deployment, so that new keys need no restart.
-    ///
-    /// # Errors
-    /// When the keys cannot be read.
-    fn policy(&mut self) -> Result<Policy, String>;
-
-    /// The scripts of the root file system.
-    fn scripts(&mut self) -> &mut dyn ScriptRunner;
-
-    /// What the inventory scripts say.
-    ///
-    /// # Errors
-    /// When all of them failed.
-    fn inventory(&mut self) -> Result<Vec<Attribute>, String>;
-
-    /// A way to servers that hand out artifacts.
-    ///
-    /// # Errors
-    /// When it cannot be set up.
-    fn download_transport(&mut self) -> Result<Box<dyn Transport>, String>;
-
-    /// From here on what is logged belongs to deployment `id`, until [`end_log`](Host::end_log). Again after a restart.
-    fn begin_log(&mut self, id: &DeploymentId);
-
-    /// The end of the log.
-    fn end_log(&mut self);
-
-    /// The log of deployment `id` for [`UpdateServer::upload_log`]; empty when there is none.
-    fn log_messages(&mut self, id: &DeploymentId) -> Vec<u8>;
-
-    /// Something that the status and the watchdog want to know.
-    fn tell(&mut self, event: &Event<'_>);
-}
-
-/// What the agent tells its host.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Event<'e> {
-    /// Nothing to do for so long.
-    Idle {
-        /// Until the server is asked for an update.
-        next_check: Duration,
-        /// Until the inventory is sent.
-        next_inventory: Duration,
-    },
-    /// State scripts of the root file system may run now, each with the time and the retries that it is allowed.
-    Scripts,
-    /// The server is being talked to.
-    Syncing,
-    /// Who was talked to.
-    Server {
-        /// The server in use, if there is one.
-        url: Option<&'e str>,
-        /// Whether it accepts this device.
-        authorized: bool,
-    },
-    /// The server was asked for an update and has answered.
-    Checked,
-    /// A deployment begins or goes on.
-    Deploying {
-        /// Its id.
-        id: &'e str,
-        /// The artifact's name, as far as it is known.
-        artifact_name: &'e str,
-    },
-    /// A deployment waits before a gate.
-    Held {
-        /// Its id.
-        id: &'e str,
-        /// The gate.
-        gate: Gate,
-        /// Why it is closed.
-        reason: &'e str,
-    },
-    /// A deployment ended.
-    Ended {
-        /// Whether it failed.
-        failed: bool,
-    },
-    /// Something went wrong; the agent goes on.
-    Failed {
-        /// What.
-        reason: &'e str,
-    },
-}
 
 /// What does not change while the process runs.
 #[derive(Debug, Clone)]
@@ -171,7 +74,7 @@ pub struct Agent<'a> {
     /// Checks put off because the end of the last deployment could not be reported.
     undelivered: u32,
     /// The last remark of a deployment that waits, and when it was taken.
-    said: Arc<Mutex<Option<(String, Duration)>>>,
+    said: Arc<Mutex<Option<Said>>>,
 }
 
 impl<'a> Agent<'a> {
@@ -217,7 +120,7 @@ impl<'a> Agent<'a> {
                 next_check: self.schedule.next_update_in(now),
                 next_inventory: self.schedule.next_inventory_in(now),
             });
-            // What an idle script says changes nothing (specification 4.4).
+            // What an idle script says changes nothing (docs/spec/client-behaviour.md, "State scripts").
             self.run_ignored(ScriptState::Idle, ScriptAction::Enter);
             let wait = self.schedule.next_in(now);
             let wake = self.waiter.wait(wait);
@@ -246,12 +149,12 @@ impl<'a> Agent<'a> {
         self.unsettled = false;
         let record = match self.record() {
             Ok(record) => record,
-            Err(reason) => return self.try_again_later(&reason),
+            Err(failure) => return self.try_again_later(&failure),
         };
         if let Some(deployment) = record.deployment.filter(|deployment| deployment.id.is_some()) {
             let id = deployment.id.unwrap_or_default();
             self.host.begin_log(&DeploymentId::remembered(id.as_str()));
-            log::info!("deployment {id}: going on at {:?}", deployment.stage);
+            log::info!("deployment {id}: going on at {}", deployment.stage);
             self.host.tell(&Event::Deploying { id: &id, artifact_name: &deployment.artifact_name });
             let result = self.on_device(|device| deploy::resume(device, &deploy::Options::default()));
             self.take_result(&id, result);
@@ -273,17 +176,21 @@ impl<'a> Agent<'a> {
             Ok(Some(summary)) => match (summary.status, &summary.error) {
                 (Status::Interrupted, _) => {}
                 (Status::Rebooting, _) => self.await_reboot(),
-                (_, Some(error)) => self.report_error(&format!("an update by hand was wound up: {error}")),
-                (status, None) => log::warn!("an update by hand was wound up: {}", status.name()),
+                (status, error) => {
+                    log::warn!("an update by hand was wound up: {}", status.name());
+                    if let Some(error) = error {
+                        self.host.tell(&Event::Failed { reason: &error.to_string() });
+                    }
+                }
             },
-            Err(reason) => self.try_again_later(&reason),
+            Err(failure) => self.try_again_later(&failure),
         }
     }
 
     fn send_inventory(&mut self) {
         let sent = self.sync(|agent| {
-            let attributes = agent.host.inventory().map_err(Failure::Other)?;
-            agent.server().send_inventory(&attributes).map_err(Failure::Server)
+            let attributes = agent.host.inventory()?;
+            Ok(agent.server().send_inventory(&attributes)?)
         });
         match sent {
             Ok(()) => {
@@ -302,21 +209,21 @@ impl<'a> Agent<'a> {
 
     fn check(&mut self) {
         let offered = self.sync(|agent| {
-            let mut record = agent.record().map_err(Failure::Other)?;
-            if let Some(unreported) = record.unreported.take() {
+            let mut known = agent.known()?;
+            if let Some(unreported) = known.record.unreported.take() {
                 agent.host.begin_log(&DeploymentId::remembered(unreported.id.as_str()));
                 agent.deliver(&unreported, Importance::BestEffort);
                 agent.host.end_log();
-                record = agent.record().map_err(Failure::Other)?;
-                if record.unreported.is_some() && agent.undelivered < UNDELIVERED_MAX {
+                known = agent.known()?;
+                if known.record.unreported.is_some() && agent.undelivered < UNDELIVERED_MAX {
                     // A server that is asked by a device which provides something else now, in the middle of what it
-                    // takes for a running deployment, calls that deployment failed (specification 1.2).
+                    // takes for a running deployment, calls that deployment failed (docs/spec/server-protocol.md, "Asking for an update").
                     agent.undelivered += 1;
-                    return Err(Failure::Other("the last deployment is not reported yet".to_owned()));
+                    return Err(Failure::NotReported);
                 }
                 agent.undelivered = 0;
             }
-            if let Some(deployment) = &record.deployment {
+            if let Some(deployment) = &known.record.deployment {
                 if deployment.id.is_some() || deployment.stage != deploy::Stage::Download {
                     // Also one that was begun by hand: a power cut or the bootloader may have decided about it.
                     agent.unsettled = true;
@@ -329,8 +236,9 @@ impl<'a> Agent<'a> {
                     return Ok(Polled::default());
                 }
             }
-            let provides = agent.provides(&record).map_err(Failure::Other)?;
-            let poll = agent.server().next(&provides).map_err(Failure::Server)?;
+            let Known { record, device_type } = known;
+            let provides = provides(&record, &device_type?);
+            let poll = agent.server().next(&provides)?;
             agent.host.tell(&Event::Checked);
             let ordered = poll.offer.map(|offer| (offer, provides, record));
             Ok(Polled { ordered, ask_again_in: poll.ask_again_in })
@@ -363,22 +271,17 @@ impl<'a> Agent<'a> {
     fn deploy(&mut self, offer: &Offer, provides: &BTreeMap<String, String>, record: Record) {
         if let Some(known) = record.unreported.filter(|unreported| unreported.id == offer.id.as_str()) {
             // Done already; only the server has not heard of it.
-            log::info!("deployment {} is over: reporting that again", known.id);
+            log::info!("deployment {}: it is over: reporting that again", known.id);
             self.deliver(&known, Importance::Mandatory);
             return;
         }
         self.host.begin_log(&offer.id);
         let artifact_name = offer.artifact_name.clone().unwrap_or_default();
         self.host.tell(&Event::Deploying { id: offer.id.as_str(), artifact_name: &artifact_name });
-        let order = Ordered { id: offer.id.clone(), artifact_name };
-        // Without keys nothing can be trusted: the deployment fails, and the server hears why.
-        let (policy, refusal) = match self.host.policy() {
-            Ok(policy) => (policy, None),
-            Err(reason) => (Policy::trusting_nobody(), Some(reason)),
-        };
+        let order = Ordered { id: offer.id.clone(), artifact_name, device_types: offer.device_types.clone() };
         let spent_bytes =
             record.spent.filter(|spent| spent.id == offer.id.as_str()).map_or(0, |spent| spent.bytes);
-        let result = self.download_and_deploy(&order, offer, provides, &policy, refusal, spent_bytes);
+        let result = self.download_and_deploy(&order, offer, provides, spent_bytes);
         if matches!(&result, Ok(Summary { status: Status::Interrupted, .. })) && !self.clock.stop_requested()
         {
             // What is offered became another thing in the middle: it is begun again, and not at the next usual time.
@@ -393,28 +296,15 @@ impl<'a> Agent<'a> {
         order: &Ordered,
         offer: &Offer,
         provides: &BTreeMap<String, String>,
-        policy: &Policy,
-        mut refusal: Option<String>,
         spent_bytes: u64,
-    ) -> Result<Summary, String> {
-        let transport = self.host.download_transport()?;
+    ) -> Result<Summary, Failure> {
+        let policy = self.host.policy();
+        let mut transport = Some(self.host.download_transport());
         let (server, clock, mut settings) =
             (Arc::clone(&self.server), Arc::clone(&self.clock), self.settings.download.clone());
         settings.budget_bytes = settings.budget_bytes.map(|budget| budget.saturating_sub(spent_bytes));
         let mut transfer = None;
-        let device_type = provides.get("device_type").cloned().unwrap_or_default();
-        let mut transport = Some(transport);
         let mut open = || {
-            if let Some(reason) = refusal.take() {
-                return Err(std::io::Error::other(reason));
-            }
-            if !offer.device_types.is_empty() && !offer.device_types.contains(&device_type) {
-                // Known before the first byte of the artifact is bought.
-                return Err(std::io::Error::other(format!(
-                    "the server ordered an artifact for {}, this device is a {device_type}",
-                    offer.device_types.join(", ")
-                )));
-            }
             let transport = transport.take().ok_or_else(|| std::io::Error::other("opened twice"))?;
             let download = Download::of_offer(
                 offer,
@@ -450,22 +340,20 @@ impl<'a> Agent<'a> {
             record.spent = Some(Spent { id: id.to_owned(), bytes });
             record.save(device.state)
         });
-        if let Err(reason) = saved {
-            self.report_error(&reason);
+        if let Err(failure) = saved {
+            self.report_error(&failure.to_string());
         }
     }
 
     /// What follows from how a deployment went.
-    fn take_result(&mut self, id: &str, result: Result<Summary, String>) {
+    fn take_result(&mut self, id: &str, result: Result<Summary, Failure>) {
         match result {
             Ok(summary) => {
-                if let Some(error) = &summary.error {
-                    log::error!("deployment {id}: {error}");
-                }
                 match (summary.status, summary.ended) {
                     (Status::Interrupted, _) => {}
                     (Status::Held, _) => self.wait_before_gate(id, summary.held),
                     (Status::Rebooting, _) => {
+                        log::info!("deployment {id}: waiting for the restart");
                         self.host.end_log();
                         return self.await_reboot();
                     }
@@ -477,10 +365,10 @@ impl<'a> Agent<'a> {
                         self.schedule.inventory_now();
                     }
                     // It could not come to its end: it is gone on with after the next wait.
-                    (_, None) => self.try_again_later("the deployment is not over yet"),
+                    (_, None) => self.try_again_later(&format_args!("deployment {id}: it is not over yet")),
                 }
             }
-            Err(reason) => self.try_again_later(&reason),
+            Err(failure) => self.try_again_later(&format_args!("deployment {id}: {failure}")),
         }
         self.host.end_log();
     }
@@ -493,14 +381,15 @@ impl<'a> Agent<'a> {
         self.schedule.after_failure(Due::Update, &*self.clock, ask_again);
     }
 
-    fn try_again_later(&mut self, reason: &str) {
-        self.report_error(reason);
+    fn try_again_later(&mut self, reason: &dyn fmt::Display) {
+        self.report_error(&reason.to_string());
         self.unsettled = true;
         let wait = self.backoff.next(&*self.clock);
         self.try_again(Due::Update, wait);
     }
 
-    /// After `wait`; without one the attempts are used up, and the usual interval is the wait (specification 1.9).
+    /// After `wait`; without one the attempts are used up, and the usual interval is the wait (docs/spec/server-protocol.md,
+    /// "Waiting").
     fn try_again(&mut self, due: Due, wait: Option<Duration>) {
         match wait {
             Some(wait) => self.schedule.after_failure(due, &*self.clock, wait),
@@ -513,7 +402,6 @@ impl<'a> Agent<'a> {
 
     /// The restart was asked for: this process is about to be ended.
     fn await_reboot(&mut self) {
-        log::info!("waiting for the restart");
         loop {
             match self.waiter.wait(REBOOT_PATIENCE) {
                 Wake::Stop => return,
@@ -532,10 +420,7 @@ impl<'a> Agent<'a> {
         let answer = self.reporter().report(id, report, remark.as_deref(), importance);
         match answer {
             Reported::NoAnswer => {
-                log::warn!(
-                    "deployment {id}: the server does not know yet that it ended as {}",
-                    report.name()
-                );
+                log::warn!("deployment {id}: the server does not know yet that it has {}", report.name());
                 return;
             }
             Reported::Accepted if *failed => self.upload_log(&DeploymentId::remembered(id.as_str())),
@@ -553,9 +438,9 @@ impl<'a> Agent<'a> {
             }
             Ok::<(), deploy::record::RecordError>(())
         });
-        if let Err(reason) = forgotten {
+        if let Err(failure) = forgotten {
             // It is reported once more, with the same words.
-            self.report_error(&reason);
+            self.report_error(&failure.to_string());
         }
     }
 
@@ -568,8 +453,8 @@ impl<'a> Agent<'a> {
         loop {
             let error = match self.server().upload_log(id, &messages) {
                 Ok(ReportAnswer::Accepted) => return,
-                Ok(answer @ (ReportAnswer::Aborted | ReportAnswer::Refused)) => {
-                    return log::warn!("deployment {id}: the server does not take its log: {answer:?}");
+                Ok(ReportAnswer::Aborted | ReportAnswer::Refused) => {
+                    return log::warn!("deployment {id}: the server does not take its log");
                 }
                 Err(error) => error,
             };
@@ -600,8 +485,7 @@ impl<'a> Agent<'a> {
 
     fn run_scripts(&mut self, state: ScriptState, action: ScriptAction) -> Result<(), Failure> {
         self.host.tell(&Event::Scripts);
-        let ran = self.host.scripts().run(ScriptPoint { state, action }, OnScriptFailure::Stop);
-        ran.map_err(|error| Failure::Other(error.to_string()))
+        Ok(self.host.scripts().run(ScriptPoint { state, action }, OnScriptFailure::Stop)?)
     }
 
     fn run_ignored(&mut self, state: ScriptState, action: ScriptAction) {
@@ -614,15 +498,11 @@ impl<'a> Agent<'a> {
 
     /// How long to leave the server alone after a failure.
     fn after_failure(&mut self, due: Due, failure: &Failure) -> Option<Duration> {
-        let (reason, wished) = match failure {
-            Failure::Server(error) => (error.to_string(), error.retry_after()),
-            Failure::Other(reason) => (reason.clone(), None),
-        };
         if !self.clock.stop_requested() {
-            self.report_error(&reason);
+            self.report_error(&failure.to_string());
         }
         let clock = Arc::clone(&self.clock);
-        wished.or_else(|| self.backoff_of(due).next(&*clock))
+        failure.retry_after().or_else(|| self.backoff_of(due).next(&*clock))
     }
 
     fn backoff_of(&mut self, due: Due) -> &mut Backoff {
@@ -660,30 +540,48 @@ impl<'a> Agent<'a> {
         }
     }
 
-    fn record(&mut self) -> Result<Record, String> {
+    fn record(&mut self) -> Result<Record, Failure> {
         self.on_device(deploy::load)
     }
 
-    /// Everything the device provides, as the server wants to know it.
-    fn provides(&mut self, record: &Record) -> Result<BTreeMap<String, String>, String> {
-        let device_type = self.on_device(|device| device.system.device_type())?;
-        let installed = record.installed.all().into_iter();
-        let device_type = [("device_type", device_type.as_str())];
-        Ok(installed.chain(device_type).map(|(key, value)| (key.to_owned(), value.to_owned())).collect())
+    /// What a question to the server has to know. Where nothing is in progress the device is only looked at.
+    fn known(&mut self) -> Result<Known, Failure> {
+        match self.host.look()?.filter(|known| nothing_is_in_progress(&known.record)) {
+            Some(known) => Ok(known),
+            None => self.on_device(|device| {
+                let device_type = device.system.device_type();
+                deploy::load(device).map(|record| Known { record, device_type })
+            }),
+        }
     }
 
-    fn on_device<T, E: std::fmt::Display>(
+    fn on_device<T, E: Into<Failure>>(
         &mut self,
         work: impl FnOnce(&mut Device<'_>) -> Result<T, E>,
-    ) -> Result<T, String> {
+    ) -> Result<T, Failure> {
         let (mut work, mut result) = (Some(work), None);
         self.host.with_device(&mut self.reporter(), &mut |device| {
             if let Some(work) = work.take() {
-                result = Some(work(device).map_err(|error| error.to_string()));
+                result = Some(work(device).map_err(E::into));
             }
         })?;
-        result.unwrap_or_else(|| Err("the device was not opened".to_owned()))
+        result.unwrap_or_else(|| Err(HostError::Device("the device was not opened".into()).into()))
     }
+}
+
+/// Whether nothing has to be gone on with, told or settled: what would have to be durable before it is acted on.
+fn nothing_is_in_progress(record: &Record) -> bool {
+    let is_settled = record.lost.as_ref().is_none_or(|lost| lost.settled);
+    record.deployment.is_none() && record.unreported.is_none() && is_settled
+}
+
+/// Everything the device provides, as the server wants to know it.
+fn provides(record: &Record, device_type: &str) -> BTreeMap<String, String> {
+    let installed = record.installed.all().into_iter();
+    installed
+        .chain([("device_type", device_type)])
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .collect()
 }
 
 /// What a question for an update came to.
@@ -693,85 +591,6 @@ struct Polled {
     ordered: Option<(Offer, BTreeMap<String, String>, Record)>,
     /// When the server wants to be asked again.
     ask_again_in: Option<Duration>,
-}
-
-/// Why a conversation with the server failed.
-enum Failure {
-    Server(ServerError),
-    Other(String),
-}
-
-/// Reports to the server the agent talks to.
-struct ServerReporter {
-    server: Arc<Mutex<dyn UpdateServer>>,
-    clock: Arc<dyn Clock>,
-    retry_interval: Duration,
-    retry_count: u32,
-    said: Arc<Mutex<Option<(String, Duration)>>>,
-}
-
-impl ServerReporter {
-    /// Whether the server took these very words a moment ago. A gate may be asked every few seconds.
-    fn just_said(&self, words: &str) -> bool {
-        let said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
-        said.as_ref().is_some_and(|(last, at)| {
-            last == words && self.clock.now().saturating_sub(*at) < self.retry_interval.max(REMARK_EVERY)
-        })
-    }
-}
-
-impl Reporter for ServerReporter {
-    fn report(
-        &mut self,
-        id: &str,
-        report: Report,
-        substate: Option<&str>,
-        importance: Importance,
-    ) -> Reported {
-        let named = DeploymentId::remembered(id);
-        let words = substate.map(|substate| format!("{id} {report:?} {substate}"));
-        if words.as_ref().is_some_and(|words| importance == Importance::BestEffort && self.just_said(words)) {
-            return Reported::Accepted;
-        }
-        let mut backoff = Backoff::new(self.retry_interval, self.retry_count);
-        let patient_until = self.clock.now().saturating_add(REPORT_PATIENCE);
-        if report == Report::Committing {
-            // The new software has to show that it can introduce itself to the server.
-            lock(&self.server).forget_token();
-        }
-        loop {
-            let answer = lock(&self.server).report(&named, report, substate);
-            let error = match (answer, importance) {
-                (Ok(ReportAnswer::Accepted), _) => {
-                    let now = self.clock.now();
-                    *self.said.lock().unwrap_or_else(PoisonError::into_inner) =
-                        words.map(|words| (words, now));
-                    return Reported::Accepted;
-                }
-                (Ok(ReportAnswer::Aborted), _) | (Ok(ReportAnswer::Refused), Importance::Mandatory) => {
-                    return Reported::Aborted;
-                }
-                (Ok(ReportAnswer::Refused), Importance::BestEffort) => return Reported::NoAnswer,
-                (Err(error), Importance::BestEffort) => {
-                    log::warn!("deployment {id}: {} could not be reported: {error}", report.name());
-                    return Reported::NoAnswer;
-                }
-                (Err(error), Importance::Mandatory) => error,
-            };
-            log::warn!("deployment {id}: {} could not be reported: {error}", report.name());
-            let wait = match backoff.next(&*self.clock) {
-                Some(wait) => wait,
-                // Three tries of a short interval are over before a network is up that was just restarted.
-                None if self.retry_count == 0 && self.clock.now() < patient_until => self.retry_interval,
-                None => return Reported::NoAnswer,
-            };
-            let wait = error.retry_after().unwrap_or(wait);
-            match self.clock.pause(wait) {
-                Paused::Elapsed => {}
-                Paused::Stopped => return Reported::NoAnswer,
-            }
-        }
-    }
 }
 
 /// A panic of another thread leaves nothing half done in here: calls begin with the token and end with an answer.
