@@ -16,9 +16,9 @@ use std::time::{Duration, Instant};
 
 use crate::common::{SLOT_BYTES, VirtualDevice, image};
 use client_core::artifact::Compression;
-use rust_ota_server::client::Management;
-use rust_ota_server::{Options, Server};
 use serde_json::json;
+use server_core::client::Management;
+use server_core::{Options, Server};
 use testkit::choice::{Generator, seed, so_many};
 
 const POINTS: u64 = 200;

@@ -15,10 +15,11 @@ use std::time::{Duration, Instant};
 use crate::common::{VirtualDevice, build, image};
 use client_core::artifact::write::ArtifactSpec;
 use client_core::artifact::{Compression, Signer};
-use rust_ota_server::client::Management;
-use rust_ota_server::{Action, Options, Rule, Running, Server};
 use serde_json::json;
+use server_core::Options;
+use server_core::client::Management;
 use testkit::artifacts::{named, rootfs_spec};
+use testserver::{Action, Rule, TestServer};
 
 /// Nothing here takes so long, not even on a machine with much else to do.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -42,7 +43,7 @@ fn wait_for<T>(what: &str, mut question: impl FnMut() -> Option<T>) -> T {
 
 /// A server with devices.
 struct World {
-    server: Running,
+    server: TestServer,
     management: Management,
     folder: tempfile::TempDir,
 }
@@ -50,8 +51,8 @@ struct World {
 impl World {
     fn new(change: impl FnOnce(Options) -> Options) -> World {
         let folder = tempfile::tempdir().unwrap();
-        let options = change(Options::new(folder.path().join("data")).record_requests(true));
-        let server = Server::start(options).unwrap();
+        let options = change(Options::new(folder.path().join("data")));
+        let server = TestServer::start(options).unwrap();
         let management = Management::new(server.url(), server.management_token());
         World { server, management, folder }
     }
@@ -730,7 +731,7 @@ fn a_server_with_a_certificate_that_it_signed_itself_is_trusted_when_that_is_giv
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/http/tests/tls").join(name);
     let options = Options::new(folder.path().join("data")).auto_accept(true);
-    let server = Server::start(options.tls(file("own.pem"), file("odd.key"))).unwrap();
+    let server = TestServer::start(options.tls(file("own.pem"), file("odd.key"))).unwrap();
     let device = VirtualDevice::new();
     program(&device.path("identity"), "echo mac=02:00:00:00:00:01");
     device.configure(|config| {

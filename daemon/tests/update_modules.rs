@@ -15,10 +15,11 @@ use std::time::{Duration, Instant};
 use crate::common::VirtualDevice;
 use client_core::artifact::Signer;
 use client_core::artifact::write::ArtifactSpec;
-use rust_ota_server::client::Management;
-use rust_ota_server::{Options, Running, Server};
 use serde_json::json;
+use server_core::Options;
+use server_core::client::Management;
 use testkit::artifacts::{DEVICE_TYPE, MemoryFile, named};
+use testserver::TestServer;
 
 /// Nothing here takes so long, not even on a machine with much else to do.
 const DEADLINE: Duration = Duration::from_secs(120);
@@ -402,7 +403,7 @@ fn a_module_out_of_control_is_ended_and_what_is_said_is_what_runs() {
 
 /// A server with the artifact.
 struct World {
-    server: Running,
+    server: TestServer,
     management: Management,
     folder: tempfile::TempDir,
 }
@@ -410,8 +411,8 @@ struct World {
 impl World {
     fn new() -> World {
         let folder = tempfile::tempdir().unwrap();
-        let options = Options::new(folder.path().join("data")).auto_accept(true).record_requests(true);
-        let server = Server::start(options).unwrap();
+        let options = Options::new(folder.path().join("data")).auto_accept(true);
+        let server = TestServer::start(options).unwrap();
         let management = Management::new(server.url(), server.management_token());
         let world = World { server, management, folder };
         let path = world.folder.path().join("release-2.mender");

@@ -11,10 +11,10 @@ use std::time::Duration;
 
 use artifact::text::printable_json;
 use lexopt::prelude::*;
-use rust_ota_server::client::{ClientError, DeviceInfo, Management};
 use serde_json::{Value, json};
+use server_core::client::{ClientError, DeviceInfo, Management};
 
-use crate::cli::{CliError, print};
+use crate::console::{CliError, print};
 use commands::{Command, Opt};
 use settings::Given;
 use table::{Table, counted};
@@ -112,8 +112,8 @@ fn parse(command: &Command, mut parser: lexopt::Parser) -> Result<Option<Typed>,
     Ok(Some(typed))
 }
 
-fn ask(command: &Command, typed: Typed) -> Result<(), CliError> {
-    let Typed { given, json, status, group, force, wait, timeout, description, words } = typed;
+fn ask(command: &Command, mut typed: Typed) -> Result<(), CliError> {
+    let words = std::mem::take(&mut typed.words);
     let texts: Option<Vec<&str>> = words.iter().map(|word| word.to_str()).collect();
     // Names of files may be anything; everything else is text.
     let texts = match (command.name, texts) {
@@ -121,107 +121,126 @@ fn ask(command: &Command, typed: Typed) -> Result<(), CliError> {
         ("upload", None) if words.len() == 1 => vec![""],
         (_, None) => return Err(CliError::Failed("what was typed is no text".to_owned())),
     };
-    let management = given.management()?;
-    let management = &management;
-    let status = status.as_deref();
-    let asked = match (command.name, texts.as_slice()) {
-        ("devices", []) => devices(management, status, group.as_deref())?,
-        ("accept", [_, ..]) => each(management, &texts, "accepted", |id| management.accept(id))?,
-        ("reject", [_, ..]) => each(management, &texts, "rejected", |id| management.reject(id))?,
-        ("decommission", [_, ..]) => {
-            each(management, &texts, "decommissioned", |id| management.decommission(id))?
+    let management = &std::mem::take(&mut typed.given).management()?;
+    match (command.name, texts.as_slice()) {
+        ("upload", [_]) => {
+            let path = Path::new(&words[0]);
+            Asked::id(&management.upload_described(path, &typed.description)?).print(typed.json)
         }
-        ("groups", []) => groups(management)?,
-        ("group", [group, _, ..]) => {
-            each(management, &texts[1..], group, |id| management.set_group(id, group))?
-        }
-        ("ungroup", [_, ..]) => each(management, &texts, "in no group", |id| management.clear_group(id))?,
-        ("artifacts", []) => artifacts(management)?,
-        ("upload", [_]) => Asked::id(&management.upload_described(Path::new(&words[0]), &description)?),
-        ("delete", [_, ..]) => delete(management, &texts)?,
         ("deploy", [name, artifact, ids @ ..]) => {
-            let mut wanted = json!({ "name": name, "artifact_name": artifact, "force_installation": force });
-            let known = Ids::new(management);
-            let ids = ids.iter().map(|id| known.device(id)).collect::<Result<Vec<_>, _>>()?;
-            match (group, ids.is_empty()) {
-                (Some(group), true) => wanted["group"] = json!(group),
-                (None, true) => wanted["all_devices"] = json!(true),
-                (None, false) => wanted["devices"] = json!(ids),
-                (Some(_), false) => {
-                    return Err(CliError::Failed("either devices or --group".to_owned()));
-                }
-            }
-            let id = management.create_deployment(&wanted)?;
-            return deployed(management, &id, json, wait, timeout);
+            let id = deploy(management, &typed, name, artifact, ids)?;
+            deployed(management, &id, &typed)
         }
         ("configure", [id, settings @ ..]) => {
-            let pair = |word: &&str| Some(word.split_once('=')?).map(|(k, v)| (k.to_owned(), v.to_owned()));
-            let wrong = || CliError::Failed("a setting is NAME=VALUE".to_owned());
-            let settings: Option<_> = settings.iter().map(pair).collect();
-            let settings = settings.ok_or_else(wrong)?;
-            let device = Ids::new(management).device(id)?;
-            management.configure(&device, &settings)?;
-            let id = management.deploy_configuration(&device)?;
-            return deployed(management, &id, json, wait, timeout);
+            let id = configure(management, id, settings)?;
+            deployed(management, &id, &typed)
         }
+        ("status", [id]) if typed.wait => {
+            let id = deployment_id(management, id)?;
+            deployments::wait(management, &id, typed.timeout)?.print(typed.json)
+        }
+        (_, texts) => answer(management, command, &typed, texts)?.print(typed.json),
+    }
+}
+
+/// What a command tells that makes no deployment and waits for none.
+fn answer(
+    management: &Management,
+    command: &Command,
+    typed: &Typed,
+    texts: &[&str],
+) -> Result<Asked, CliError> {
+    let status = typed.status.as_deref();
+    let device = |word: &str| Ids::new(management).device(word);
+    match (command.name, texts) {
+        ("devices", []) => devices(management, status, typed.group.as_deref()),
+        ("accept", [_, ..]) => each(management, texts, "accepted", |id| management.accept(id)),
+        ("reject", [_, ..]) => each(management, texts, "rejected", |id| management.reject(id)),
+        ("decommission", [_, ..]) => {
+            each(management, texts, "decommissioned", |id| management.decommission(id))
+        }
+        ("groups", []) => groups(management),
+        ("group", [group, _, ..]) => {
+            each(management, &texts[1..], group, |id| management.set_group(id, group))
+        }
+        ("ungroup", [_, ..]) => each(management, texts, "in no group", |id| management.clear_group(id)),
+        ("artifacts", []) => artifacts(management),
+        ("delete", [_, ..]) => delete(management, texts),
         ("abort", [id]) => {
             let id = deployment_id(management, id)?;
             management.abort(&id)?;
-            Asked::new(format!("{id} aborted\n"), json!({ "id": id, "result": "aborted" }))
+            Ok(Asked::new(format!("{id} aborted\n"), json!({ "id": id, "result": "aborted" })))
         }
-        ("status", []) if !wait => deployments::list(management, status)?,
-        ("status", [id]) => {
-            let id = deployment_id(management, id)?;
-            if wait {
-                return deployments::wait(management, &id, timeout)?.print(json);
-            }
-            deployments::show(management, &id, status)?
-        }
+        ("status", []) if !typed.wait => Ok(deployments::list(management, status)?),
+        ("status", [id]) => Ok(deployments::show(management, &deployment_id(management, id)?, status)?),
         ("show-configuration", [id]) => {
-            let shown = management.configuration(&Ids::new(management).device(id)?)?;
-            Asked::new(document(&shown), shown)
+            let shown = management.configuration(&device(id)?)?;
+            Ok(Asked::new(document(&shown), shown))
         }
         ("connection", [id]) => {
-            let id = Ids::new(management).device(id)?;
+            let id = device(id)?;
             let state = management.connection(&id)?;
-            Asked::new(format!("{state}\n"), json!({ "id": id, "status": state }))
+            Ok(Asked::new(format!("{state}\n"), json!({ "id": id, "status": state })))
         }
         ("check-update" | "send-inventory", [_, ..]) => {
-            each(management, &texts, "told", |id| management.command(id, command.name))?
+            each(management, texts, "told", |id| management.command(id, command.name))
         }
-        ("log", [id, device]) => {
-            let (id, device) = (deployment_id(management, id)?, Ids::new(management).device(device)?);
-            let text = management.log(&id, &device)?;
+        ("log", [id, word]) => {
+            let text = management.log(&deployment_id(management, id)?, &device(word)?)?;
             let json = json!({ "log": text });
-            Asked::new(text, json)
+            Ok(Asked::new(text, json))
         }
-        _ => {
-            return Err(CliError::Failed(format!(
-                "{} takes {} (try rust-ota-server {0} --help)",
-                command.name,
-                if command.words.is_empty() { "nothing more" } else { command.words }
-            )));
+        _ => Err(CliError::Failed(format!(
+            "{} takes {} (try rust-ota-server {0} --help)",
+            command.name,
+            if command.words.is_empty() { "nothing more" } else { command.words }
+        ))),
+    }
+}
+
+/// Makes a deployment for these devices, for a group, or for all.
+fn deploy(
+    management: &Management,
+    typed: &Typed,
+    name: &str,
+    artifact: &str,
+    ids: &[&str],
+) -> Result<String, CliError> {
+    let mut wanted = json!({ "name": name, "artifact_name": artifact, "force_installation": typed.force });
+    let known = Ids::new(management);
+    let ids = ids.iter().map(|id| known.device(id)).collect::<Result<Vec<_>, _>>()?;
+    match (&typed.group, ids.is_empty()) {
+        (Some(group), true) => wanted["group"] = json!(group),
+        (None, true) => wanted["all_devices"] = json!(true),
+        (None, false) => wanted["devices"] = json!(ids),
+        (Some(_), false) => {
+            return Err(CliError::Failed("either devices or --group".to_owned()));
         }
-    };
-    asked.print(json)
+    }
+    Ok(management.create_deployment(&wanted)?)
+}
+
+/// Sets what a device is to be configured with, and makes a deployment of it.
+fn configure(management: &Management, id: &str, settings: &[&str]) -> Result<String, CliError> {
+    let pair = |word: &&str| Some(word.split_once('=')?).map(|(k, v)| (k.to_owned(), v.to_owned()));
+    let wrong = || CliError::Failed("a setting is NAME=VALUE".to_owned());
+    let settings: Option<_> = settings.iter().map(pair).collect();
+    let settings = settings.ok_or_else(wrong)?;
+    let device = Ids::new(management).device(id)?;
+    management.configure(&device, &settings)?;
+    Ok(management.deploy_configuration(&device)?)
 }
 
 /// Tells of a deployment that was made, and waits for its end when that is wanted.
-fn deployed(
-    management: &Management,
-    id: &str,
-    json: bool,
-    wait: bool,
-    timeout: Option<Duration>,
-) -> Result<(), CliError> {
-    if !wait {
-        return Asked::id(id).print(json);
+fn deployed(management: &Management, id: &str, typed: &Typed) -> Result<(), CliError> {
+    if !typed.wait {
+        return Asked::id(id).print(typed.json);
     }
     // At once: who stops waiting may want to ask for it later. Programs get one document, at the end.
-    if !json {
-        Asked::id(id).print(json)?;
+    if !typed.json {
+        Asked::id(id).print(false)?;
     }
-    deployments::wait(management, id, timeout)?.print(json)
+    deployments::wait(management, id, typed.timeout)?.print(typed.json)
 }
 
 /// Does one thing with each device, and tells what it is now. All names are looked up before anything is done.

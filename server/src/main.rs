@@ -4,6 +4,7 @@
 
 mod ask;
 mod cli;
+mod console;
 mod load;
 mod measure;
 mod serve;

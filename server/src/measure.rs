@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use lexopt::prelude::*;
-use rust_ota_server::steps;
+use server_core::steps;
 
-use crate::cli::{CliError, print};
+use crate::console::{CliError, print};
 
 const HELP: &str = "\
 rust-ota-server measure [--tokens N] [--names N]

@@ -1,13 +1,15 @@
 //! `serve`: a server until SIGTERM or SIGINT.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use lexopt::prelude::*;
 use log::LevelFilter;
-use rust_ota_server::{Options, Rule, Server, log_to_stderr};
+use server_core::{Options, Running, Server, StartError, log_to_stderr};
+use testserver::{Faults, FaultsHandle, Rule};
 
-use crate::cli::{CliError, print};
+use crate::console::{CliError, print};
 
 const HELP: &str = "\
 rust-ota-server serve --data DIR [OPTION]...
@@ -42,6 +44,17 @@ const DESCRIPTORS: u64 = 65_536;
 struct Wanted {
     options: Options,
     level: LevelFilter,
+    /// What tests have on order; without it nothing stands around the server.
+    faults: Option<FaultsHandle>,
+}
+
+impl Wanted {
+    fn start(self) -> Result<Running, StartError> {
+        match self.faults {
+            Some(faults) => Server::start_within(self.options, Arc::new(Faults::new(faults))),
+            None => Server::start(self.options),
+        }
+    }
 }
 
 /// Serves.
@@ -54,7 +67,7 @@ pub(crate) fn run(parser: lexopt::Parser) -> Result<(), CliError> {
     // Before the line that says it is ready: whoever has read it may send the signal at once.
     let mut signals = runtime.block_on(async { Signals::new() }).map_err(|error| failed(&error))?;
     raise_descriptors();
-    let running = Server::start(wanted.options).map_err(|error| failed(&error))?;
+    let running = wanted.start().map_err(|error| failed(&error))?;
     print(&format!("listening on {}\n", running.url()))?;
     runtime.block_on(signals.wait());
     log::info!("stopping");
@@ -98,87 +111,134 @@ impl Signals {
     }
 }
 
+/// What an option changes.
+type Change = Box<dyn FnOnce(Options) -> Options>;
+
+/// What was typed so far.
+struct Typed {
+    data: Option<PathBuf>,
+    listen: SocketAddr,
+    certificate: Option<PathBuf>,
+    key: Option<PathBuf>,
+    user: Option<String>,
+    level: LevelFilter,
+    faults: Option<FaultsHandle>,
+    changes: Vec<Change>,
+}
+
 /// `None` when only help is wanted.
 fn parse(mut parser: lexopt::Parser) -> Result<Option<Wanted>, CliError> {
-    let mut data = None;
-    let (mut certificate, mut key) = (None, None);
-    let mut user = std::env::var("RUST_OTA_SERVER_USER").ok();
-    let mut level = LevelFilter::Info;
-    let mut changes: Vec<Box<dyn FnOnce(Options) -> Options>> = Vec::new();
-    let mut listen = SocketAddr::from(([127, 0, 0, 1], 8080));
+    let mut typed = Typed {
+        data: None,
+        listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+        certificate: None,
+        key: None,
+        user: std::env::var("RUST_OTA_SERVER_USER").ok(),
+        level: LevelFilter::Info,
+        faults: None,
+        changes: Vec::new(),
+    };
     while let Some(argument) = parser.next()? {
-        match argument {
+        let name = match argument {
             Short('h') | Long("help") => return Ok(None),
-            Long("data") => data = Some(PathBuf::from(parser.value()?)),
-            Long("listen") => listen = parser.value()?.parse()?,
-            Long("tls-cert") => certificate = Some(PathBuf::from(parser.value()?)),
-            Long("tls-key") => key = Some(PathBuf::from(parser.value()?)),
-            Long("client-ca") => {
-                let path = PathBuf::from(parser.value()?);
-                changes.push(Box::new(|options| options.client_ca(path)));
+            Long(name) => name.to_owned(),
+            other @ (Short(_) | Value(_)) => return Err(other.unexpected().into()),
+        };
+        typed.option(&name, &mut parser)?;
+    }
+    typed.wanted().map(Some)
+}
+
+impl Typed {
+    fn option(&mut self, name: &str, parser: &mut lexopt::Parser) -> Result<(), CliError> {
+        match name {
+            "data" => self.data = Some(parser.value()?.into()),
+            "listen" => self.listen = parser.value()?.parse()?,
+            "tls-cert" => self.certificate = Some(parser.value()?.into()),
+            "tls-key" => self.key = Some(parser.value()?.into()),
+            "user" => self.user = Some(parser.value()?.string()?),
+            "quiet" => self.level = LevelFilter::Warn,
+            "enable-faults" => {
+                self.faults.get_or_insert_default();
             }
-            Long("public-url") => {
-                let url = parser.value()?.string()?;
-                changes.push(Box::new(move |options| options.public_url(&url)));
+            "faults" => {
+                let rules = faults(parser.value()?.into())?;
+                self.faults.get_or_insert_default().set(rules);
             }
-            Long("auto-accept") => changes.push(Box::new(|options| options.auto_accept(true))),
-            Long("max-devices") => {
-                let count = parser.value()?.parse()?;
-                changes.push(Box::new(move |options| options.max_devices(count)));
-            }
-            Long("link-lifetime") => {
-                let seconds = parser.value()?.parse()?;
-                changes.push(Box::new(move |options| options.link_lifetime_seconds(seconds)));
-            }
-            Long("token-lifetime") => {
-                let seconds = parser.value()?.parse()?;
-                changes.push(Box::new(move |options| options.token_lifetime_seconds(seconds)));
-            }
-            Long("max-artifact") => {
-                let bytes = parser.value()?.parse()?;
-                changes.push(Box::new(move |options| options.max_artifact_bytes(bytes)));
-            }
-            Long("configuration-key") => {
-                let path = PathBuf::from(parser.value()?);
-                let wrong = |error: &dyn std::fmt::Display| {
-                    CliError::Failed(format!("the configuration key {}: {error}", path.display()))
-                };
-                let pem = std::fs::read(&path).map_err(|error| wrong(&error))?;
-                // Now, not at the first deployment.
-                artifact::Signer::from_pem(&pem).map_err(|error| wrong(&error))?;
-                changes.push(Box::new(|options| options.configuration_key(pem)));
-            }
-            Long("threads") => {
-                let count = parser.value()?.parse()?;
-                changes.push(Box::new(move |options| options.threads(count)));
-            }
-            Long("no-v2") => changes.push(Box::new(|options| options.v2(false))),
-            Long("user") => user = Some(parser.value()?.string()?),
-            Long("enable-faults") => changes.push(Box::new(|options| options.enable_faults(true))),
-            Long("faults") => {
-                let rules = faults(PathBuf::from(parser.value()?))?;
-                changes.push(Box::new(|options| options.faults(rules)));
-            }
-            Long("quiet") => level = LevelFilter::Warn,
-            other @ (Short(_) | Long(_) | Value(_)) => return Err(other.unexpected().into()),
+            name => self.changes.push(change(name, parser)?),
         }
+        Ok(())
     }
-    let data = data.ok_or_else(|| CliError::Failed("--data is missing (try --help)".to_owned()))?;
-    let mut options =
-        changes.into_iter().fold(Options::new(data).listen(listen), |options, change| change(options));
-    match (certificate, key) {
-        (Some(certificate), Some(key)) => options = options.tls(certificate, key),
-        (None, None) => {}
-        _ => return Err(CliError::Failed("--tls-cert and --tls-key belong together".to_owned())),
+
+    fn wanted(self) -> Result<Wanted, CliError> {
+        let data = self.data.ok_or_else(|| CliError::Failed("--data is missing (try --help)".to_owned()))?;
+        let options = Options::new(data).listen(self.listen);
+        let mut options = self.changes.into_iter().fold(options, |options, change| change(options));
+        match (self.certificate, self.key) {
+            (Some(certificate), Some(key)) => options = options.tls(certificate, key),
+            (None, None) => {}
+            _ => return Err(CliError::Failed("--tls-cert and --tls-key belong together".to_owned())),
+        }
+        if let Some(user) = self.user {
+            let (name, password) = user
+                .split_once(':')
+                .filter(|(name, password)| !name.is_empty() && !password.is_empty())
+                .ok_or_else(|| CliError::Failed("the user is NAME:PASSWORD".to_owned()))?;
+            options = options.user(name, password);
+        }
+        Ok(Wanted { options, level: self.level, faults: self.faults })
     }
-    if let Some(user) = user {
-        let (name, password) = user
-            .split_once(':')
-            .filter(|(name, password)| !name.is_empty() && !password.is_empty())
-            .ok_or_else(|| CliError::Failed("the user is NAME:PASSWORD".to_owned()))?;
-        options = options.user(name, password);
-    }
-    Ok(Some(Wanted { options, level }))
+}
+
+/// What the option called `name` changes.
+fn change(name: &str, parser: &mut lexopt::Parser) -> Result<Change, CliError> {
+    Ok(match name {
+        "client-ca" => {
+            let path = PathBuf::from(parser.value()?);
+            Box::new(|options| options.client_ca(path))
+        }
+        "public-url" => {
+            let url = parser.value()?.string()?;
+            Box::new(move |options| options.public_url(&url))
+        }
+        "auto-accept" => Box::new(|options| options.auto_accept(true)),
+        "max-devices" => {
+            let count = parser.value()?.parse()?;
+            Box::new(move |options| options.max_devices(count))
+        }
+        "link-lifetime" => {
+            let seconds = parser.value()?.parse()?;
+            Box::new(move |options| options.link_lifetime_seconds(seconds))
+        }
+        "token-lifetime" => {
+            let seconds = parser.value()?.parse()?;
+            Box::new(move |options| options.token_lifetime_seconds(seconds))
+        }
+        "max-artifact" => {
+            let bytes = parser.value()?.parse()?;
+            Box::new(move |options| options.max_artifact_bytes(bytes))
+        }
+        "configuration-key" => {
+            let pem = configuration_key(&PathBuf::from(parser.value()?))?;
+            Box::new(|options| options.configuration_key(pem))
+        }
+        "threads" => {
+            let count = parser.value()?.parse()?;
+            Box::new(move |options| options.threads(count))
+        }
+        "no-v2" => Box::new(|options| options.v2(false)),
+        unknown => return Err(lexopt::Error::UnexpectedOption(format!("--{unknown}")).into()),
+    })
+}
+
+/// The PEM of a key that signs: what does not is said now, not at the first deployment.
+fn configuration_key(path: &Path) -> Result<Vec<u8>, CliError> {
+    let wrong = |error: &dyn std::fmt::Display| {
+        CliError::Failed(format!("the configuration key {}: {error}", path.display()))
+    };
+    let pem = std::fs::read(path).map_err(|error| wrong(&error))?;
+    artifact::Signer::from_pem(&pem).map_err(|error| wrong(&error))?;
+    Ok(pem)
 }
 
 fn faults(path: PathBuf) -> Result<Vec<Rule>, CliError> {

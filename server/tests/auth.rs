@@ -7,8 +7,8 @@ use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair};
-use rust_ota_server::Running;
 use serde_json::{Value, json};
+use server_core::Running;
 
 const RECORDED: &[u8] = include_bytes!("fixtures/auth1.body");
 const RECORDED_SIGNATURE: &str = include_str!("fixtures/auth1.sig");

@@ -6,7 +6,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 
 use crate::common::{Answer, accepted, artifact, parse, server};
-use rust_ota_server::Running;
+use server_core::Running;
 
 /// One connection that is used for everything.
 struct OneConnection {

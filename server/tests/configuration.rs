@@ -7,8 +7,8 @@ use std::io::Cursor;
 
 use crate::common::{Device, accepted, error, manage, request, server};
 use artifact::{self, Limits, SignatureStatus, Signer, Trust, VerifyKeys};
-use rust_ota_server::{Options, Running, Server};
 use serde_json::{Value, json};
+use server_core::{Options, Running, Server};
 
 const PATH: &str = "/api/devices/v1/deviceconfig/configuration";
 const MANAGEMENT: &str = "/api/management/v1/deviceconfig/configurations/device";

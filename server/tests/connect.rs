@@ -7,9 +7,9 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use crate::common::{Device, accepted, login, manage, raw, request, server};
-use rust_ota_server::Running;
-use rust_ota_server::client::{ClientError, FrameStream, Management};
 use serde_json::{Value, json};
+use server_core::Running;
+use server_core::client::{ClientError, FrameStream, Management};
 
 /// Long enough for anything that happens at all.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -98,7 +98,7 @@ fn connected() -> (Running, Management, tempfile::TempDir, Device, String, Frame
 }
 
 fn connected_with(
-    change: impl FnOnce(rust_ota_server::Options) -> rust_ota_server::Options,
+    change: impl FnOnce(server_core::Options) -> server_core::Options,
 ) -> (Running, Management, tempfile::TempDir, Device, String, FrameStream) {
     let (running, management, folder) = server(change);
     let (mut device, id) = accepted(&running, "a");

@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::common::{Answer, Device, Process, accepted, artifact, error, manage, request, server, server_in};
-use rust_ota_server::{Options, Running, Server, StartError, StoreError};
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use serde_json::{Value, json};
+use server_core::{Options, Running, Server, StartError, StoreError};
 
 const ID: &str = "00000000-0000-4000-8000-00000000000a";
 

@@ -5,9 +5,9 @@
 use crate::common::{
     Device, accepted, artifact, artifact_of_files, artifact_with, deployed, error, manage, server,
 };
-use rust_ota_server::Running;
-use rust_ota_server::client::Management;
 use serde_json::{Value, json};
+use server_core::Running;
+use server_core::client::Management;
 
 const V1: &str = "/api/devices/v1/deployments/device/deployments";
 const V2: &str = "/api/devices/v2/deployments/device/deployments";

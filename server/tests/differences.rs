@@ -10,9 +10,9 @@ use crate::common::{
 use artifact::write::{self, ArtifactSpec, MetaData};
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-use rust_ota_server::Running;
-use rust_ota_server::client::FrameStream;
 use serde_json::{Value, json};
+use server_core::Running;
+use server_core::client::FrameStream;
 
 const DEVAUTH: &str = "/api/management/v2/devauth";
 const DEPLOYMENTS: &str = "/api/management/v1/deployments/deployments";

@@ -3,9 +3,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use crate::common::{Answer, Device, accepted, artifact, artifact_with, error, manage, request, server};
-use rust_ota_server::client::Management;
-use rust_ota_server::{Options, Running};
 use serde_json::{Value, json};
+use server_core::client::Management;
+use server_core::{Options, Running};
 
 /// A server with one artifact: the path of its link, and its bytes.
 fn with_link(change: impl FnOnce(Options) -> Options) -> (Running, tempfile::TempDir, String, Vec<u8>) {

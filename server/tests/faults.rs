@@ -4,14 +4,14 @@
 
 use crate::common;
 
-use crate::common::{Answer, accepted, artifact, parse, raw, request_bytes, server};
-use rust_ota_server::client::Management;
-use rust_ota_server::{Action, Rule, Running};
+use crate::common::{Answer, accepted, artifact, parse, raw, request_bytes, test_server};
 use serde_json::json;
+use server_core::client::Management;
+use testserver::{Action, Rule, TestServer};
 
 /// A server with one artifact: the path of its link, and its bytes.
-fn with_link() -> (Running, Management, tempfile::TempDir, String, Vec<u8>) {
-    let (running, management, folder) = server(|options| options.record_requests(true).enable_faults(true));
+fn with_link() -> (TestServer, Management, tempfile::TempDir, String, Vec<u8>) {
+    let (running, management, folder) = test_server();
     let file = artifact("release-2", "testdev");
     let id = management.upload_artifact(file.path()).unwrap();
     let path = format!("/api/management/v1/deployments/artifacts/{id}/download");
@@ -22,13 +22,13 @@ fn with_link() -> (Running, Management, tempfile::TempDir, String, Vec<u8>) {
 }
 
 /// What comes back: nothing, or an answer that may be cut.
-fn get(running: &Running, path: &str, headers: &[(&str, &str)]) -> (Vec<u8>, Option<Answer>) {
+fn get(running: &TestServer, path: &str, headers: &[(&str, &str)]) -> (Vec<u8>, Option<Answer>) {
     let bytes = raw(running, &request_bytes("GET", path, headers, b""));
     let answer = parse(&bytes);
     (bytes, answer)
 }
 
-fn set(running: &Running, action: Action) {
+fn set(running: &TestServer, action: Action) {
     running.faults().set(vec![Rule::new(action).path("/download/")]);
 }
 
@@ -70,7 +70,7 @@ fn a_stalled_answer_goes_on_later_or_never() {
 
 #[test]
 fn another_status_is_given_and_nothing_is_done() {
-    let (running, management, _folder) = server(|options| options);
+    let (running, management, _folder) = test_server();
     let (device, id) = accepted(&running, "a");
     management.upload_artifact(artifact("release-2", "testdev").path()).unwrap();
     let deployment = management.deploy("first", "release-2", &[id]).unwrap();
@@ -109,7 +109,7 @@ fn another_status_is_given_and_nothing_is_done() {
 
 #[test]
 fn a_lost_answer_has_been_done() {
-    let (running, management, _folder) = server(|options| options);
+    let (running, management, _folder) = test_server();
     let (device, id) = accepted(&running, "a");
     management.upload_artifact(artifact("release-2", "testdev").path()).unwrap();
     let deployment = management.deploy("first", "release-2", &[id]).unwrap();

@@ -8,8 +8,8 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 
 use crate::common::{Device, accepted, artifact, error, manage, parse, raw, request, server};
-use rust_ota_server::Running;
 use serde_json::{Value, json};
+use server_core::Running;
 
 /// The server is still there.
 fn check_alive(running: &Running) {

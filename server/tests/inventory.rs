@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use crate::common::{Answer, Device, accepted, error, manage, request, server};
-use rust_ota_server::Running;
 use serde_json::{Value, json};
+use server_core::Running;
 
 const PATH: &str = "/api/devices/v1/inventory/device/attributes";
 const V1: &str = "/api/management/v1/inventory";

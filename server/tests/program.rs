@@ -8,9 +8,9 @@ use std::process::{Command, Output, Stdio};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use rust_ota_server::Running;
-use rust_ota_server::client::Management;
 use serde_json::{Value, json};
+use server_core::Running;
+use server_core::client::Management;
 use tempfile::TempDir;
 
 use crate::common::{Device, accepted, artifact, server};

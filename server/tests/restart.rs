@@ -5,8 +5,8 @@
 use std::process::Command;
 
 use crate::common::{Device, Process, artifact, server, server_in};
-use rust_ota_server::{Options, Server, StartError, StoreError};
 use serde_json::json;
+use server_core::{Options, Server, StartError, StoreError};
 
 const NEXT: &str =
     "/api/devices/v1/deployments/device/deployments/next?artifact_name=release-1&device_type=testdev";

@@ -9,8 +9,8 @@ use std::net::TcpStream;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use rust_ota_server::client::Management;
-use rust_ota_server::{Options, Running, Server, StartError};
+use server_core::client::Management;
+use server_core::{Options, Running, Server, StartError};
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, crypto};

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use rust_ota_server::client::{ClientError, DeviceDeploymentInfo, Management};
 use serde_json::{Value, json};
+use server_core::client::{ClientError, DeviceDeploymentInfo, Management};
 
 use super::table::{Table, counted};
 use super::{Asked, identity, short_time};
-use crate::cli::CliError;
+use crate::console::CliError;
 
 /// Between two looks at a deployment.
 const INTERVAL: Duration = Duration::from_secs(1);

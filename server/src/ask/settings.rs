@@ -3,10 +3,10 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use rust_ota_server::client::Management;
 use serde::Deserialize;
+use server_core::client::Management;
 
-use crate::cli::CliError;
+use crate::console::CliError;
 
 /// Asked when nothing else is said.
 const DEFAULT_SERVER: &str = "http://127.0.0.1:8080";

@@ -14,7 +14,7 @@ use lexopt::prelude::*;
 use serde_json::json;
 use tokio::time::Instant;
 
-use crate::cli::{CliError, print};
+use crate::console::{CliError, print};
 use device::LoadDevice;
 use http::Connection;
 use measure::Measured;

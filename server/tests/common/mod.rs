@@ -13,16 +13,25 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use ring::rand::SystemRandom;
 use ring::signature::{Ed25519KeyPair, KeyPair};
-use rust_ota_server::client::Management;
-use rust_ota_server::{Options, Running, Server};
 use serde_json::{Value, json};
+use server_core::client::Management;
+use server_core::{Options, Running, Server};
 use tempfile::{NamedTempFile, TempDir};
+use testserver::TestServer;
 
 /// A server with its own folder.
 pub(crate) fn server(change: impl FnOnce(Options) -> Options) -> (Running, Management, TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let (running, management) = server_in(folder.path(), change);
     (running, management, folder)
+}
+
+/// A server with its own folder, whose faults can be set, and that remembers requests.
+pub(crate) fn test_server() -> (TestServer, Management, TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let server = TestServer::start(Options::new(folder.path())).unwrap();
+    let management = Management::new(server.url(), server.management_token());
+    (server, management, folder)
 }
 
 /// A server in this folder.

@@ -5,8 +5,9 @@
 use std::path::Path;
 use std::time::Duration;
 
-use rust_ota_server::client::Management;
-use rust_ota_server::{Options, RecordedRequest, Running, Server};
+use server_core::Options;
+use server_core::client::Management;
+use testserver::{RecordedRequest, TestServer};
 
 use crate::wait_for;
 
@@ -18,7 +19,7 @@ pub const FINISHED: [&str; 4] = ["success", "failure", "aborted", "already-insta
 /// The server.
 pub struct Backend {
     /// It.
-    pub running: Running,
+    pub running: TestServer,
     /// Who may do everything.
     pub management: Management,
     _folder: tempfile::TempDir,
@@ -28,8 +29,7 @@ impl Backend {
     /// Starts one that remembers requests.
     pub fn start(change: impl FnOnce(Options) -> Options) -> Backend {
         let folder = tempfile::tempdir().unwrap();
-        let options = Options::new(folder.path()).record_requests(true).enable_faults(true);
-        let running = Server::start(change(options)).unwrap();
+        let running = TestServer::start(change(Options::new(folder.path()))).unwrap();
         let management = Management::new(running.url(), running.management_token());
         Backend { running, management, _folder: folder }
     }

@@ -11,8 +11,8 @@ use std::process::Command;
 use interop::backend::{Backend, PATIENCE};
 use interop::virtual_device::VirtualDevice;
 use interop::wait_for;
-use rust_ota_server::{Action, RecordedRequest, Rule};
 use serde_json::Value;
+use testserver::{Action, RecordedRequest, Rule};
 
 /// The recorded requests, which the tests of the device API use as well.
 macro_rules! recorded {
@@ -145,7 +145,8 @@ struct Told {
 
 impl Told {
     fn new(rules: Vec<Rule>, change: impl FnOnce(&mut Value), status: &str) -> Told {
-        let backend = Backend::start(|options| options.auto_accept(true).faults(rules));
+        let backend = Backend::start(|options| options.auto_accept(true));
+        backend.running.faults().set(rules);
         let mut device = VirtualDevice::new();
         device.configure(backend.running.url(), change);
         device.start();

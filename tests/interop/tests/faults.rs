@@ -14,7 +14,7 @@ use interop::backend::{Backend, FINISHED};
 use interop::mender_device::MenderDevice;
 use interop::virtual_device::VirtualDevice;
 use interop::wait_for;
-use rust_ota_server::{Action, RecordedRequest, Rule};
+use testserver::{Action, RecordedRequest, Rule};
 
 /// How long our daemon may take for anything.
 const OURS: Duration = Duration::from_secs(75);

@@ -16,9 +16,9 @@ use interop::programs::client_program;
 use interop::terminal::{Frames, Session};
 use interop::virtual_device::VirtualDevice;
 use interop::{peer, wait_for};
-use rust_ota_server::RecordedRequest;
-use rust_ota_server::client::FrameStream;
 use serde_json::json;
+use server_core::client::FrameStream;
+use testserver::RecordedRequest;
 
 /// Long enough for anything that happens at all. `mender-connect` looks for a token every ten seconds.
 const PATIENCE: Duration = Duration::from_secs(90);

@@ -7,7 +7,7 @@
 use interop::backend::{Backend, PATIENCE};
 use interop::mender_device::MenderDevice;
 use interop::wait_for;
-use rust_ota_server::RecordedRequest;
+use testserver::RecordedRequest;
 
 /// Bytes that do not compress: the client takes no artifact of less than 4 KiB.
 fn payload() -> Vec<u8> {

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use client_core::artifact::write::{self, ArtifactSpec, PayloadSource, SoftwareName};
 use client_core::artifact::{Compression, CompressionLevel, Signer};
-use rust_ota_server::client::Management;
-use rust_ota_server::{Options, RecordedRequest, Running, Server, StartError};
 use serde_json::{Value, json};
+use server_core::client::Management;
+use server_core::{Options, StartError};
 use testkit::artifacts::named;
+use testserver::{RecordedRequest, TestServer};
 
 use crate::kit::Kit;
 use crate::rootfs::DEVICE_TYPE;
@@ -22,7 +23,7 @@ pub const FINISHED: [&str; 4] = ["success", "failure", "aborted", "already-insta
 /// The server, and the one device that it knows.
 pub struct Fleet {
     /// `None` only while it is replaced by itself as it was earlier.
-    running: Option<Running>,
+    running: Option<TestServer>,
     management: Management,
     device: String,
     directory: PathBuf,
@@ -32,7 +33,7 @@ pub struct Fleet {
 impl Fleet {
     /// Starts one with its data in `directory`, which knows the key of the device already.
     pub fn start(kit: &Kit, directory: &Path) -> Outcome<Fleet> {
-        let running = Server::start(options(directory)).map_err(said)?;
+        let running = TestServer::start(options(directory)).map_err(said)?;
         let management = Management::new(running.url(), running.management_token());
         let identity = json!({ "serial": "testboard-1" });
         let device = management.preauthorize(&identity, &kit.keys.device_public).map_err(said)?;
@@ -46,8 +47,8 @@ impl Fleet {
     }
 
     /// Its faults on order.
-    pub fn faults(&self) -> rust_ota_server::FaultsHandle {
-        self.running.as_ref().map(Running::faults).unwrap_or_default()
+    pub fn faults(&self) -> testserver::FaultsHandle {
+        self.running.as_ref().map(TestServer::faults).unwrap_or_default()
     }
 
     /// Keeps what the server knows now in the folder `to`, and tells after how many requests of the device.
@@ -77,7 +78,7 @@ impl Fleet {
         let address = SocketAddr::from(([127, 0, 0, 1], self.port));
         let mut tries = 0;
         let running = loop {
-            match Server::start(options(&self.directory).listen(address)) {
+            match TestServer::start(options(&self.directory).listen(address)) {
                 Ok(running) => break running,
                 // Somebody's connection may have got the number for a moment.
                 Err(StartError::Listen { .. }) if tries < 100 => tries += 1,
@@ -143,7 +144,7 @@ impl Fleet {
 
     /// Everything that it was asked.
     pub fn requests(&self) -> Vec<RecordedRequest> {
-        self.running.as_ref().map(Running::requests).unwrap_or_default()
+        self.running.as_ref().map(TestServer::requests).unwrap_or_default()
     }
 
     /// The statuses that were reported for a deployment, in order. One that is repeated stands there once: a download that
@@ -163,7 +164,7 @@ impl Fleet {
 }
 
 fn options(directory: &Path) -> Options {
-    Options::new(directory).record_requests(true).enable_faults(true).auto_accept(true)
+    Options::new(directory).auto_accept(true)
 }
 
 /// In the server's folder.

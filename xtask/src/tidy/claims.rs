@@ -132,6 +132,7 @@ fn crate_of(path: &Path) -> Option<String> {
     let name = match folder.to_str()? {
         "daemon" => "rust_ota".to_owned(),
         "server" => "rust_ota_server".to_owned(),
+        "server/core" => "server_core".to_owned(),
         "tools/artifact" => "rust_ota_artifact".to_owned(),
         _ => folder.file_name()?.to_string_lossy().replace('-', "_"),
     };

@@ -84,7 +84,7 @@ const PACKAGES: &[PackageRule] = &[
         outside: &["lexopt", "serde_json", "rustix"],
     },
     PackageRule {
-        name: "rust-ota-server",
+        name: "rust-ota-server-core",
         workspace: &["rust-ota-artifact-format"],
         outside: &[
             "tokio",
@@ -105,9 +105,18 @@ const PACKAGES: &[PackageRule] = &[
             "regex",
             "flate2",
             "ureq",
-            "lexopt",
             "log",
         ],
+    },
+    PackageRule {
+        name: "rust-ota-testserver",
+        workspace: &["rust-ota-server-core"],
+        outside: &["tokio", "hyper", "http-body-util", "serde", "serde_json", "log"],
+    },
+    PackageRule {
+        name: "rust-ota-server",
+        workspace: &["rust-ota-artifact-format", "rust-ota-server-core", "rust-ota-testserver"],
+        outside: &["tokio", "ring", "rustix", "base64", "serde", "serde_json", "lexopt", "log"],
     },
     PackageRule {
         name: "rust-ota-testkit",
@@ -129,7 +138,12 @@ const PACKAGES: &[PackageRule] = &[
     PackageRule { name: "interop", workspace: &[ANY], outside: &["tempfile", "serde_json"] },
     PackageRule {
         name: "board-tests",
-        workspace: &["rust-ota-client-core", "rust-ota-server", "rust-ota-testkit"],
+        workspace: &[
+            "rust-ota-client-core",
+            "rust-ota-server-core",
+            "rust-ota-testkit",
+            "rust-ota-testserver",
+        ],
         outside: &["fs2", "serde_json", "sha2", "tempfile"],
     },
     PackageRule { name: "xtask", workspace: &[], outside: &["serde_json"] },
@@ -212,29 +226,38 @@ const DAEMON: &[ModuleRule] = &[
     ("status", &[]),
 ];
 
-const SERVER: &[ModuleRule] = &[
-    ("api", &["connect", "domain", "faults", "options", "presence", "recorder", "store", "strangers"]),
-    ("ask", &["cli"]),
-    ("cli", &["ask", "load", "measure", "serve"]),
+const SERVER_CORE: &[ModuleRule] = &[
+    ("api", &["connect", "domain", "options", "presence", "store", "strangers"]),
     ("client", &[]),
     ("connect", &["domain"]),
-    ("connection", &["api", "domain", "faults", "presence"]),
+    ("connection", &["api", "domain", "presence", "unread"]),
     ("domain", &[]),
-    ("faults", &["api"]),
-    ("load", &["cli"]),
     ("logger", &["domain"]),
-    ("measure", &["cli"]),
-    ("options", &["faults"]),
-    ("presence", &["api"]),
-    ("recorder", &["api"]),
-    (
-        "running",
-        &["api", "connect", "connection", "domain", "faults", "options", "recorder", "store", "strangers"],
-    ),
-    ("serve", &["cli"]),
+    ("options", &[]),
+    ("presence", &[]),
+    ("running", &["api", "connect", "connection", "domain", "options", "store", "strangers"]),
     ("steps", &["api", "domain"]),
     ("store", &["domain"]),
     ("strangers", &["domain"]),
+    ("unread", &[]),
+];
+
+const TEST_SERVER: &[ModuleRule] = &[
+    ("answer", &["rules", "wire"]),
+    ("around", &["answer", "recorder", "rules", "wire"]),
+    ("recorder", &[]),
+    ("rules", &[]),
+    ("server", &["around", "recorder", "rules"]),
+    ("wire", &[]),
+];
+
+const SERVER: &[ModuleRule] = &[
+    ("ask", &["console"]),
+    ("cli", &["ask", "console", "load", "measure", "serve"]),
+    ("console", &[]),
+    ("load", &["console"]),
+    ("measure", &["console"]),
+    ("serve", &["console"]),
 ];
 
 /// Crates whose modules have a table, with the folder of their source.
@@ -242,6 +265,8 @@ const TREES: &[Tree] = &[
     Tree { name: "client-core", folder: "crates/client-core/src", modules: MODULES },
     Tree { name: "linux", folder: "crates/linux/src", modules: LINUX },
     Tree { name: "rust-ota", folder: "daemon/src", modules: DAEMON },
+    Tree { name: "server-core", folder: "server/core/src", modules: SERVER_CORE },
+    Tree { name: "testserver", folder: "server/testserver/src", modules: TEST_SERVER },
     Tree { name: "rust-ota-server", folder: "server/src", modules: SERVER },
 ];
 

@@ -1,7 +1,7 @@
 //! The connection is reset twice in the middle of a download. The device asks for the rest each time, and the artifact
 //! comes over the network once.
 
-use rust_ota_server::{Action, Rule};
+use testserver::{Action, Rule};
 
 use super::{ONE_EACH, OTHERS, Scenario, expect, expect_running};
 use crate::device::{Make, Tally};

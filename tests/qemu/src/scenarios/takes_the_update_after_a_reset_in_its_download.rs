@@ -1,7 +1,7 @@
 //! The power goes in the middle of a download, with a part of the image written. The server offers the update again, and it
 //! succeeds.
 
-use rust_ota_server::{Action, Rule};
+use testserver::{Action, Rule};
 
 use super::{ONE_EACH, OTHERS, Scenario, expect, expect_running};
 use crate::device::{Make, Tally, UPDATE};

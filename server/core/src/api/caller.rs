@@ -8,6 +8,7 @@ use hyper::body::{Body as _, Bytes, Incoming};
 use hyper::{Method, StatusCode, header};
 
 use super::call::Caller;
+use super::surround::Around;
 use super::{ApiError, Call, Shared, artifacts, device, download, users};
 use crate::domain::limits;
 
@@ -33,8 +34,11 @@ pub(super) enum Intake {
 }
 
 /// Finds out who sends the request, and what that means for its body.
-pub(super) fn recognise(shared: &Shared, call: &mut Call) -> Intake {
+pub(super) fn recognise(shared: &Shared, around: &dyn Around, call: &mut Call) -> Intake {
     let known = Intake::Read { most: limits::BODY_BYTES };
+    if around.is_asked(call) {
+        return known;
+    }
     let segments = call.segments();
     let (caller, intake) = match (segments.as_slice(), &call.method) {
         (["api", "devices", _, "authentication", "auth_requests"], &Method::POST) => {
@@ -46,7 +50,6 @@ pub(super) fn recognise(shared: &Shared, call: &mut Call) -> Intake {
             let intake = if artifacts::is_upload(call) { Intake::Stream } else { known };
             (users::caller(shared, call), intake)
         }
-        (["api", "internal", "v1", "faults"], _) if shared.options.enable_faults => return known,
         (["download", ..], _) if download::check(shared, call).is_ok() => return Intake::Download,
         _ => return Intake::Discard,
     };

@@ -9,17 +9,20 @@ use serde::de::DeserializeOwned;
 
 use super::ApiError;
 use super::users::Person;
+use crate::domain::limits;
 use crate::domain::token::Claims;
 
 /// One request, read.
-pub(crate) struct Call {
-    pub(crate) method: Method,
+pub struct Call {
+    /// What is to be done.
+    pub method: Method,
     /// As it was sent, without the query.
     pub(crate) path: String,
     pub(crate) query: String,
-    pub(crate) headers: HeaderMap,
+    /// Everything in its head.
+    pub headers: HeaderMap,
     /// Empty for an upload.
-    pub(crate) body: Bytes,
+    pub body: Bytes,
     /// What the connection may become.
     pub(crate) upgrade: Option<OnUpgrade>,
     /// Who sends it, as far as its token says.
@@ -51,19 +54,25 @@ impl Call {
     }
 
     /// The path without its first slash, in pieces.
-    pub(crate) fn segments(&self) -> Vec<&str> {
+    pub fn segments(&self) -> Vec<&str> {
         self.path.strip_prefix('/').unwrap_or(&self.path).trim_end_matches('/').split('/').collect()
     }
 
-    pub(crate) fn path_and_query(&self) -> String {
+    /// The path, with the query if there is one.
+    pub fn path_and_query(&self) -> String {
         match self.query.as_str() {
             "" => self.path.clone(),
             query => format!("{}?{query}", self.path),
         }
     }
 
+    /// Method and path, for the log: not long.
+    pub fn shown(&self) -> String {
+        format!("{} {}", short(self.method.as_str()), short(&self.path))
+    }
+
     /// A header as text.
-    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+    pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).and_then(|value| value.to_str().ok())
     }
 
@@ -109,9 +118,20 @@ impl Call {
     }
 
     /// The body as JSON.
-    pub(crate) fn json<T: DeserializeOwned>(&self) -> Result<T, ApiError> {
+    ///
+    /// # Errors
+    /// The body is something else.
+    pub fn json<T: DeserializeOwned>(&self) -> Result<T, ApiError> {
         serde_json::from_slice(&self.body)
             .map_err(|error| ApiError::bad_request(&format!("the body is not as expected: {error}")))
+    }
+}
+
+/// Text of somebody else's, for the log: not long.
+pub(super) fn short(text: &str) -> String {
+    match text.char_indices().nth(limits::LOGGED_CHARS) {
+        None => text.to_owned(),
+        Some((end, _)) => format!("{}… ({} bytes)", &text[..end], text.len()),
     }
 }
 

@@ -14,10 +14,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 
+use crate::api::surround::{Around, Surround};
 use crate::api::{self, Promise, Shared};
 use crate::domain::limits;
-use crate::faults::io::{Bender, BentStream};
 use crate::presence::{Answering, Presence, Waiting};
+use crate::unread::UnreadLimit;
 
 /// Open at once, as far as file descriptors allow. For one more, one that is idle is closed, or it waits.
 const CONNECTIONS: usize = 16_384;
@@ -41,6 +42,7 @@ pub(crate) async fn accept(
     listener: TcpListener,
     tls: Option<TlsAcceptor>,
     shared: Arc<Shared>,
+    around: Arc<dyn Surround>,
     mut stop: watch::Receiver<bool>,
 ) {
     let count = places();
@@ -77,15 +79,11 @@ pub(crate) async fn accept(
         };
         failing = false;
         let (tls, shared, stop) = (tls.clone(), shared.clone(), stop.clone());
+        let around = Arc::from(around.connection());
         let presence = waiting.enter(from);
         tokio::spawn(async move {
-            let result = tokio::select! {
-                result = serve(stream, tls, shared, &presence, stop) => result,
-                () = presence.ended() => Err(io::Error::other("others need its place")),
-            };
-            if let Err(error) = result {
-                log::debug!("a connection from {from} ended: {error}");
-            }
+            let served = serve(stream, tls, shared, around, &presence, stop);
+            until_shed(served, &presence).await;
             drop(place);
         });
     }
@@ -95,6 +93,17 @@ pub(crate) async fn accept(
     let all = places.acquire_many(u32::try_from(count).unwrap_or(u32::MAX));
     if tokio::time::timeout(Duration::from_secs(LAST_SECONDS), all).await.is_err() {
         log::info!("connections that did not end are closed");
+    }
+}
+
+/// Waits for the end of a connection, or that it has to make room.
+async fn until_shed(served: impl Future<Output = io::Result<()>>, presence: &Presence) {
+    let result = tokio::select! {
+        result = served => result,
+        () = presence.ended() => Err(io::Error::other("others need its place")),
+    };
+    if let Err(error) = result {
+        log::debug!("a connection from {} ended: {error}", presence.from());
     }
 }
 
@@ -113,14 +122,15 @@ async fn serve(
     stream: TcpStream,
     tls: Option<TlsAcceptor>,
     shared: Arc<Shared>,
+    around: Arc<dyn Around>,
     presence: &Arc<Presence>,
     stop: watch::Receiver<bool>,
 ) -> io::Result<()> {
     stream.set_nodelay(true)?;
-    let Some(tls) = tls else { return serve_http(stream, shared, presence, stop).await };
+    let Some(tls) = tls else { return serve_http(stream, shared, around, presence, stop).await };
     let patience = Duration::from_secs(shared.options.read_timeout_seconds);
     match tokio::time::timeout(patience, tls.accept(stream)).await {
-        Ok(stream) => serve_http(stream?, shared, presence, stop).await,
+        Ok(stream) => serve_http(stream?, shared, around, presence, stop).await,
         Err(_) => Err(io::ErrorKind::TimedOut.into()),
     }
 }
@@ -128,6 +138,7 @@ async fn serve(
 async fn serve_http<S>(
     stream: S,
     shared: Arc<Shared>,
+    around: Arc<dyn Around>,
     presence: &Arc<Presence>,
     mut stop: watch::Receiver<bool>,
 ) -> io::Result<()>
@@ -135,17 +146,16 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let patience = Duration::from_secs(shared.options.read_timeout_seconds);
-    let bender = Bender::default();
-    let stream = BentStream::new(stream, bender.clone(), UNREAD);
-    let bent = bender.clone();
+    let stream = around.stream(Box::new(UnreadLimit::new(stream, UNREAD)));
     // What the connection becomes after its last answer.
     let promise: Arc<Mutex<Option<Promise>>> = Arc::default();
     let (promised, serving, present) = (promise.clone(), shared.clone(), presence.clone());
+    let standing = around.clone();
     let service = service_fn(move |request| {
-        let (shared, bender, presence) = (serving.clone(), bent.clone(), present.clone());
+        let (shared, around, presence) = (serving.clone(), standing.clone(), present.clone());
         let promised = promised.clone();
         async move {
-            let mut reply = api::serve(&shared, &bender, &presence, request).await;
+            let mut reply = api::serve(&shared, &*around, &presence, request).await;
             if reply.status() == StatusCode::SWITCHING_PROTOCOLS {
                 *promised.lock().unwrap_or_else(PoisonError::into_inner) = reply.extensions_mut().remove();
             }
@@ -163,8 +173,7 @@ where
     let mut connection = std::pin::pin!(connection);
     let result = tokio::select! {
         result = connection.as_mut() => result,
-        // Nobody waits for a fault.
-        _ = stop.changed() => if bender.is_bent() { Ok(()) } else {
+        _ = stop.changed() => if around.is_abandoned() { Ok(()) } else {
             connection.as_mut().graceful_shutdown();
             connection.await
         }

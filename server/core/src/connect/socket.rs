@@ -1,7 +1,9 @@
 //! One WebSocket, from its first frame to its last.
 
+use std::fmt;
 use std::time::Duration;
 
+use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
@@ -57,8 +59,19 @@ impl End {
     }
 }
 
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            End::Device(device) => write!(f, "device {}", device.device),
+            End::Session(session) => {
+                write!(f, "session {} with device {}", session.session, session.device)
+            }
+        }
+    }
+}
+
 /// Carries frames until one side ends it.
-pub(crate) async fn run(upgraded: Upgraded, end: End, mut line: LineEnd, timing: Timing) {
+pub(crate) async fn run(upgraded: Upgraded, end: End, line: LineEnd, timing: Timing) {
     let config = WebSocketConfig::default()
         .read_buffer_size(READ_BYTES)
         .write_buffer_size(0)
@@ -68,54 +81,12 @@ pub(crate) async fn run(upgraded: Upgraded, end: End, mut line: LineEnd, timing:
     let stream = TokioIo::new(upgraded);
     let socket = WebSocketStream::from_raw_socket(stream, Role::Server, Some(config)).await;
     let (mut sink, mut stream) = socket.split();
-    let reading = async {
-        loop {
-            let frame = match timeout(timing.silence, stream.next()).await {
-                Err(_) => return Closing::Silent,
-                Ok(None) => return Closing::Gone,
-                Ok(Some(Err(error))) => return reason(&error),
-                Ok(Some(Ok(Message::Binary(frame)))) => frame,
-                Ok(Some(Ok(Message::Text(_)))) => return Closing::NotBinary,
-                Ok(Some(Ok(Message::Close(_)))) => return Closing::Gone,
-                Ok(Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)))) => continue,
-            };
-            if let Err(reason) = end.take(frame).await {
-                return reason;
-            }
-        }
-    };
-    let writing = async {
-        let mut ping = tokio::time::interval(timing.ping);
-        ping.tick().await;
-        loop {
-            let message = tokio::select! {
-                biased;
-                closing = line.closing.wait_for(Option::is_some) => {
-                    return closing.ok().and_then(|reason| *reason).unwrap_or(Closing::Gone);
-                }
-                frame = line.frames.recv() => match frame {
-                    Some(frame) => Message::Binary(frame.into()),
-                    None => return Closing::Gone,
-                },
-                _ = ping.tick() => Message::Ping(Bytes::new()),
-            };
-            match timeout(timing.write, sink.send(message)).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => return reason(&error),
-                Err(_) => return Closing::Slow,
-            }
-        }
-    };
     let reason = tokio::select! {
-        reason = reading => reason,
-        reason = writing => reason,
+        reason = read(&mut stream, &end, timing.silence) => reason,
+        reason = write(&mut sink, line, timing) => reason,
         reason = end.expired() => reason,
     };
-    let who = match &end {
-        End::Device(device) => format!("device {}", device.device),
-        End::Session(session) => format!("session {} with device {}", session.session, session.device),
-    };
-    log::info!("{who} ends: {reason}");
+    log::info!("{end} ends: {reason}");
     if let End::Session(session) = &end {
         session.stop_shell().await;
     }
@@ -124,6 +95,48 @@ pub(crate) async fn run(upgraded: Upgraded, end: End, mut line: LineEnd, timing:
     if let Ok(socket) = sink.reunite(stream) {
         // Whoever does not hear it any more is gone.
         let _ = timeout(LAST_WORDS, say_goodbye(socket, reason)).await;
+    }
+}
+
+/// Takes frames until there is a reason to take no more.
+async fn read(stream: &mut SplitStream<Socket>, end: &End, silence: Duration) -> Closing {
+    loop {
+        let frame = match timeout(silence, stream.next()).await {
+            Err(_) => return Closing::Silent,
+            Ok(None) => return Closing::Gone,
+            Ok(Some(Err(error))) => return reason(&error),
+            Ok(Some(Ok(Message::Binary(frame)))) => frame,
+            Ok(Some(Ok(Message::Text(_)))) => return Closing::NotBinary,
+            Ok(Some(Ok(Message::Close(_)))) => return Closing::Gone,
+            Ok(Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)))) => continue,
+        };
+        if let Err(reason) = end.take(frame).await {
+            return reason;
+        }
+    }
+}
+
+/// Sends what comes from the other end, and pings, until there is a reason to stop.
+async fn write(sink: &mut SplitSink<Socket, Message>, mut line: LineEnd, timing: Timing) -> Closing {
+    let mut ping = tokio::time::interval(timing.ping);
+    ping.tick().await;
+    loop {
+        let message = tokio::select! {
+            biased;
+            closing = line.closing.wait_for(Option::is_some) => {
+                return closing.ok().and_then(|reason| *reason).unwrap_or(Closing::Gone);
+            }
+            frame = line.frames.recv() => match frame {
+                Some(frame) => Message::Binary(frame.into()),
+                None => return Closing::Gone,
+            },
+            _ = ping.tick() => Message::Ping(Bytes::new()),
+        };
+        match timeout(timing.write, sink.send(message)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return reason(&error),
+            Err(_) => return Closing::Slow,
+        }
     }
 }
 

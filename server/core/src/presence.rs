@@ -8,10 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
-use hyper::body::{Bytes, Frame, SizeHint};
+use hyper::body::{Frame, SizeHint};
 use tokio::sync::Notify;
-
-use crate::api::Body;
 
 /// All of them.
 #[derive(Debug, Default)]
@@ -93,25 +91,25 @@ impl Drop for Presence {
 }
 
 /// The body of an answer. When it has gone out, or cannot, its connection waits again.
-pub(crate) struct Answering {
-    body: Body,
+pub(crate) struct Answering<B> {
+    body: B,
     presence: Arc<Presence>,
 }
 
-impl Answering {
-    pub(crate) fn new(body: Body, presence: Arc<Presence>) -> Answering {
+impl<B> Answering<B> {
+    pub(crate) fn new(body: B, presence: Arc<Presence>) -> Answering<B> {
         Answering { body, presence }
     }
 }
 
-impl hyper::body::Body for Answering {
-    type Data = Bytes;
-    type Error = std::io::Error;
+impl<B: hyper::body::Body + Unpin> hyper::body::Body for Answering<B> {
+    type Data = B::Data;
+    type Error = B::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<std::io::Result<Frame<Bytes>>>> {
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
         Pin::new(&mut self.body).poll_frame(cx)
     }
 
@@ -124,7 +122,7 @@ impl hyper::body::Body for Answering {
     }
 }
 
-impl Drop for Answering {
+impl<B> Drop for Answering<B> {
     fn drop(&mut self) {
         self.presence.idle();
     }

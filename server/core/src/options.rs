@@ -3,8 +3,6 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use crate::faults::Rule;
-
 /// What a server is told when it starts. Only the data folder has to be named.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -21,9 +19,6 @@ pub struct Options {
     pub(crate) v2: bool,
     pub(crate) user: Option<(String, String)>,
     pub(crate) max_artifact_bytes: u64,
-    pub(crate) record_requests: bool,
-    pub(crate) enable_faults: bool,
-    pub(crate) faults: Vec<Rule>,
     pub(crate) read_timeout_seconds: u64,
     pub(crate) threads: usize,
     pub(crate) ping_seconds: u64,
@@ -47,9 +42,6 @@ impl Options {
             v2: true,
             user: None,
             max_artifact_bytes: 10 * 1024 * 1024 * 1024,
-            record_requests: false,
-            enable_faults: false,
-            faults: Vec::new(),
             read_timeout_seconds: 30,
             threads: 2,
             ping_seconds: 54,
@@ -128,25 +120,6 @@ impl Options {
     /// The largest artifact that is taken.
     pub fn max_artifact_bytes(mut self, bytes: u64) -> Options {
         self.max_artifact_bytes = bytes;
-        self
-    }
-
-    /// Remember every request for [`crate::Running::requests`]. For tests: the memory for it is never given back.
-    pub fn record_requests(mut self, yes: bool) -> Options {
-        self.record_requests = yes;
-        self
-    }
-
-    /// Let `PUT /api/internal/v1/faults` set faults. For tests.
-    pub fn enable_faults(mut self, yes: bool) -> Options {
-        self.enable_faults = yes;
-        self
-    }
-
-    /// Begin with these faults. For tests.
-    pub fn faults(mut self, rules: Vec<Rule>) -> Options {
-        self.faults = rules;
-        self.enable_faults = true;
         self
     }
 

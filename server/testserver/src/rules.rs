@@ -1,10 +1,6 @@
 //! Faults on order, for tests: what a network, a proxy or a server does to a client on a bad day.
 //!
-//! A [`Rule`] says which requests it is for and what happens to them. [`io`] bends the bytes of a connection,
-//! [`answer`] the answer before it gets there.
-
-pub(crate) mod answer;
-pub(crate) mod io;
+//! A [`Rule`] says which requests it is for and what happens to them.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -186,10 +182,7 @@ impl FaultsHandle {
         self.lock().iter().map(|counted| counted.rule.clone()).collect()
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.lock().is_empty()
-    }
-
+    /// What happens to this request: the rule is used once more.
     pub(crate) fn take(&self, method: &str, path: &str, body: &[u8]) -> Option<Action> {
         for counted in self.lock().iter_mut().filter(|counted| counted.rule.matches(method, path, body)) {
             counted.matched += 1;

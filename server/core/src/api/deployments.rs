@@ -52,17 +52,7 @@ pub(super) async fn route(
             let deployment = fleet.deployment(id).ok_or_else(ApiError::not_found)?;
             Ok(reply::json(StatusCode::OK, &describe(&fleet, deployment, Version::of(version))))
         }
-        ([id, "status"], &Method::PUT) => {
-            #[derive(Deserialize)]
-            struct NewStatus {
-                status: String,
-            }
-            if call.json::<NewStatus>()?.status != "aborted" {
-                return Err(ApiError::bad_request("the only status to set is aborted"));
-            }
-            shared.change(|fleet, now| fleet.abort(id, now)).await?;
-            Ok(reply::empty(StatusCode::NO_CONTENT))
-        }
+        ([id, "status"], &Method::PUT) => abort(shared, call, id).await,
         ([id, "statistics"], &Method::GET) => {
             let progress = shared.fleet().progress(id).ok_or_else(ApiError::not_found)?;
             Ok(reply::json(StatusCode::OK, &statistics(&progress.counts)))
@@ -75,15 +65,30 @@ pub(super) async fn route(
             let deployment = fleet.deployment(id).ok_or_else(ApiError::not_found)?;
             Ok(page.list(call, &deployment.devices, String::clone))
         }
-        ([id, "devices", device, "log"], &Method::GET) => {
-            let logs = shared.store.logs.clone();
-            let (id, device) = ((*id).to_owned(), (*device).to_owned());
-            let read = tokio::task::spawn_blocking(move || logs.read(&id, &device)).await;
-            let text = read.map_err(|_| ApiError::not_found())??.ok_or_else(ApiError::not_found)?;
-            Ok(reply::bytes(StatusCode::OK, "text/plain", text))
-        }
+        ([id, "devices", device, "log"], &Method::GET) => log(shared, id, device).await,
         _ => Err(ApiError::not_found()),
     }
+}
+
+async fn abort(shared: &Shared, call: &Call, id: &str) -> Result<Reply, ApiError> {
+    #[derive(Deserialize)]
+    struct NewStatus {
+        status: String,
+    }
+    if call.json::<NewStatus>()?.status != "aborted" {
+        return Err(ApiError::bad_request("the only status to set is aborted"));
+    }
+    shared.change(|fleet, now| fleet.abort(id, now)).await?;
+    Ok(reply::empty(StatusCode::NO_CONTENT))
+}
+
+/// What a device told about its failure.
+async fn log(shared: &Shared, id: &str, device: &str) -> Result<Reply, ApiError> {
+    let logs = shared.store.logs.clone();
+    let (id, device) = (id.to_owned(), device.to_owned());
+    let read = tokio::task::spawn_blocking(move || logs.read(&id, &device)).await;
+    let text = read.map_err(|_| ApiError::not_found())??.ok_or_else(ApiError::not_found)?;
+    Ok(reply::bytes(StatusCode::OK, "text/plain", text))
 }
 
 /// The version of the API that is asked: the second says more about a deployment.

@@ -10,11 +10,14 @@ use crate::domain::time::Timestamp;
 /// Characters of one line: what strangers send is part of some.
 const LINE_CHARS: usize = 2048;
 
+/// The server, its program, and what tests put around it.
+const CRATES: [&str; 3] = ["rust_ota_server", "server_core", "testserver"];
+
 struct Logger;
 
 impl Log for Logger {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.target().starts_with("rust_ota_server")
+        CRATES.iter().any(|name| metadata.target().starts_with(name))
     }
 
     fn log(&self, record: &Record<'_>) {

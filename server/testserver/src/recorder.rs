@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use http_body_util::BodyExt;
 
-use crate::api::{Call, Reply};
+use server_core::surround::{Call, Reply};
 
 /// Bytes of a body that are remembered.
 const BODY_BYTES: usize = 64 * 1024;
@@ -28,22 +28,17 @@ pub struct RecordedRequest {
     pub response_bytes: u64,
 }
 
-/// Remembers requests.
-#[derive(Debug, Default)]
+/// Remembers requests. Clones remember the same.
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Recorder {
-    recorded: Option<Mutex<Vec<Entry>>>,
+    recorded: Arc<Mutex<Vec<Entry>>>,
 }
 
 type Entry = (RecordedRequest, Arc<AtomicU64>);
 
 impl Recorder {
-    pub(crate) fn new(record: bool) -> Recorder {
-        Recorder { recorded: record.then(Mutex::default) }
-    }
-
     /// Remembers a request, and counts the bytes of its answer as they go.
     pub(crate) fn record(&self, call: &Call, reply: Reply) -> Reply {
-        let Some(recorded) = &self.recorded else { return reply };
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let headers = call.headers.iter();
         let request = RecordedRequest {
@@ -55,7 +50,7 @@ impl Recorder {
             response_bytes: 0,
         };
         let sent = Arc::new(AtomicU64::new(0));
-        recorded.lock().unwrap_or_else(PoisonError::into_inner).push((request, sent.clone()));
+        self.lock().push((request, sent.clone()));
         let (parts, body) = reply.into_parts();
         let size = hyper::body::Body::size_hint(&body).exact();
         let counted = body.map_frame(move |frame| {
@@ -72,12 +67,14 @@ impl Recorder {
     }
 
     pub(crate) fn requests(&self) -> Vec<RecordedRequest> {
-        let Some(recorded) = &self.recorded else { return Vec::new() };
-        let recorded = recorded.lock().unwrap_or_else(PoisonError::into_inner);
         let with_bytes = |(request, sent): &Entry| RecordedRequest {
             response_bytes: sent.load(Ordering::Relaxed),
             ..request.clone()
         };
-        recorded.iter().map(with_bytes).collect()
+        self.lock().iter().map(with_bytes).collect()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Entry>> {
+        self.recorded.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

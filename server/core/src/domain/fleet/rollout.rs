@@ -189,20 +189,8 @@ impl Fleet {
             return Ok((Next::Conflict, changes));
         }
         let deployment = &entry.deployment;
-        if let Some(settings) = &deployment.configuration {
-            let fits = |artifact: &Artifact| {
-                artifact.name == deployment.artifact_name
-                    && artifact.device_types.contains(&request.device_type)
-            };
-            if !self.artifacts.values().any(fits) {
-                let to_make = Configured {
-                    artifact_name: deployment.artifact_name.clone(),
-                    device: device.to_owned(),
-                    device_type: request.device_type.clone(),
-                    settings: settings.clone(),
-                };
-                return Ok((Next::Make(to_make), changes));
-            }
+        if let Some(to_make) = self.to_make(deployment, device, &request.device_type) {
+            return Ok((Next::Make(to_make), changes));
         }
         let (artifact_name, force) = (&deployment.artifact_name, deployment.force_installation);
         let chosen = self.choose(artifact_name, &request.device_type, &request.provides, request.complete);
@@ -228,6 +216,24 @@ impl Fleet {
             changes = self.put(record, now);
         }
         Ok((Next::Offer { deployment, artifact: Box::new(artifact) }, changes))
+    }
+
+    /// The artifact of a configuration for this device, if that is what is deployed and it is not made yet.
+    fn to_make(&self, deployment: &Deployment, device: &str, device_type: &str) -> Option<Configured> {
+        let settings = deployment.configuration.as_ref()?;
+        let fits = |artifact: &Artifact| {
+            artifact.name == deployment.artifact_name
+                && artifact.device_types.iter().any(|one| one == device_type)
+        };
+        if self.artifacts.values().any(fits) {
+            return None;
+        }
+        Some(Configured {
+            artifact_name: deployment.artifact_name.clone(),
+            device: device.to_owned(),
+            device_type: device_type.to_owned(),
+            settings: settings.clone(),
+        })
     }
 
     /// Takes what a device reports about a deployment.

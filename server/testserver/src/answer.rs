@@ -7,9 +7,10 @@ use hyper::StatusCode;
 use hyper::body::Bytes;
 use hyper::header::{CONTENT_RANGE, ETAG, HeaderName, HeaderValue, LOCATION, RANGE};
 
-use super::Action;
-use super::io::Bend;
-use crate::api::{Call, Reply, empty_reply, text_reply};
+use server_core::surround::{Call, Reply, empty, text};
+
+use crate::rules::Action;
+use crate::wire::WireFault;
 
 /// Most bytes of garbage.
 const GARBAGE_BYTES: usize = 1024 * 1024;
@@ -17,7 +18,7 @@ const GARBAGE_BYTES: usize = 1024 * 1024;
 /// The answer of [`Action::Status`].
 pub(crate) fn status(code: u16, headers: &[(String, String)], body: &str) -> Reply {
     let status = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let mut reply = if body.is_empty() { empty_reply(status) } else { text_reply(status, body) };
+    let mut reply = if body.is_empty() { empty(status) } else { text(status, body) };
     for (name, value) in headers {
         if let (Ok(name), Ok(value)) = (HeaderName::try_from(name.as_str()), HeaderValue::from_str(value)) {
             reply.headers_mut().insert(name, value);
@@ -61,7 +62,7 @@ pub(crate) fn before(action: &Action, call: &mut Call) {
 }
 
 /// Changes the answer after it was made.
-pub(crate) fn after(action: &Action, _call: &Call, mut reply: Reply) -> Reply {
+pub(crate) fn after(action: &Action, mut reply: Reply) -> Reply {
     match action {
         Action::WrongRange { shift, header_only: true } => {
             let shifted = reply.headers().get(CONTENT_RANGE).and_then(|value| {
@@ -110,21 +111,21 @@ fn other_etag(etag: &str) -> String {
 }
 
 /// What has to happen to the bytes of the answer.
-pub(crate) fn bend(action: &Action) -> Bend {
+pub(crate) fn on_the_wire(action: &Action) -> WireFault {
     match action {
-        Action::Cut { after: 0 } | Action::LoseAnswer => Bend::Close,
-        Action::Cut { after } => Bend::CutBody { left: *after },
+        Action::Cut { after: 0 } | Action::LoseAnswer => WireFault::Close,
+        Action::Cut { after } => WireFault::CutBody { left: *after },
         Action::Stall { after, seconds } => {
-            Bend::StallBody { left: *after, pause: seconds.map(seconds_to_wait) }
+            WireFault::StallBody { left: *after, pause: seconds.map(seconds_to_wait) }
         }
-        Action::Throttle { bytes_per_second } => Bend::Throttle { bytes_per_second: *bytes_per_second },
-        Action::Garbage { bytes } => Bend::Replace { bytes: garbage((*bytes).clamp(1, GARBAGE_BYTES)) },
-        Action::SlowHead { seconds } => Bend::SlowHead { pause: seconds_to_wait(*seconds) },
+        Action::Throttle { bytes_per_second } => WireFault::Throttle { bytes_per_second: *bytes_per_second },
+        Action::Garbage { bytes } => WireFault::Replace { bytes: garbage((*bytes).clamp(1, GARBAGE_BYTES)) },
+        Action::SlowHead { seconds } => WireFault::SlowHead { pause: seconds_to_wait(*seconds) },
         Action::Status { .. }
         | Action::WrongRange { .. }
         | Action::IgnoreRange
         | Action::ChangeContent { .. }
-        | Action::Redirect { .. } => Bend::Nothing,
+        | Action::Redirect { .. } => WireFault::Nothing,
     }
 }
 

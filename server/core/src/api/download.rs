@@ -145,7 +145,7 @@ async fn stream(
     artifact: &Artifact,
     start: u64,
     length: u64,
-) -> Result<super::Body, ApiError> {
+) -> Result<reply::Body, ApiError> {
     let mut file = whole(shared, artifact).await?;
     file.seek(SeekFrom::Start(start)).await?;
     let path = shared.store.blobs.path(&artifact.id);

@@ -16,13 +16,13 @@ use crate::domain::limits;
 use crate::store::{StoreError, WriterFailed};
 
 /// The bytes of an answer.
-pub(crate) type Body = BoxBody<Bytes, std::io::Error>;
+pub type Body = BoxBody<Bytes, std::io::Error>;
 /// An answer.
-pub(crate) type Reply = Response<Body>;
+pub type Reply = Response<Body>;
 
 /// An answer that is an error.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct ApiError {
+pub struct ApiError {
     pub(crate) status: StatusCode,
     pub(crate) message: String,
 }
@@ -32,7 +32,8 @@ impl ApiError {
         ApiError { status, message: message.to_owned() }
     }
 
-    pub(crate) fn bad_request(message: &str) -> ApiError {
+    /// The request is wrong.
+    pub fn bad_request(message: &str) -> ApiError {
         ApiError::new(StatusCode::BAD_REQUEST, message)
     }
 
@@ -40,7 +41,8 @@ impl ApiError {
         ApiError::new(StatusCode::UNAUTHORIZED, message)
     }
 
-    pub(crate) fn not_found() -> ApiError {
+    /// Nothing is there.
+    pub fn not_found() -> ApiError {
         ApiError::new(StatusCode::NOT_FOUND, "not found")
     }
 
@@ -56,7 +58,8 @@ impl ApiError {
         ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, message)
     }
 
-    pub(crate) fn into_reply(self) -> Reply {
+    /// The answer, in the words of the API.
+    pub fn into_reply(self) -> Reply {
         let request_id = id::uuid().unwrap_or_default();
         let mut reply = json(self.status, &json!({ "error": self.message, "request_id": request_id }));
         if let Ok(value) = HeaderValue::from_str(&request_id) {
@@ -194,14 +197,14 @@ pub(crate) fn bytes(status: StatusCode, content_type: &'static str, bytes: impl 
 }
 
 /// No body.
-pub(crate) fn empty(status: StatusCode) -> Reply {
+pub fn empty(status: StatusCode) -> Reply {
     let mut reply = bytes(status, "application/json", Bytes::new());
     reply.headers_mut().remove(CONTENT_TYPE);
     reply
 }
 
 /// A value as JSON.
-pub(crate) fn json<T: Serialize>(status: StatusCode, value: &T) -> Reply {
+pub fn json<T: Serialize>(status: StatusCode, value: &T) -> Reply {
     match serde_json::to_vec(value) {
         Ok(text) => bytes(status, "application/json", text),
         Err(error) => ApiError::internal(&error.to_string()).into_reply(),
@@ -233,6 +236,6 @@ pub(crate) fn created(location: &str) -> Reply {
 }
 
 /// Text of whatever kind.
-pub(crate) fn text(status: StatusCode, text: &str) -> Reply {
+pub fn text(status: StatusCode, text: &str) -> Reply {
     bytes(status, "application/json", text.as_bytes().to_vec())
 }

@@ -18,14 +18,13 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
 
 use crate::api::Shared;
+use crate::api::surround::{Nothing, Surround};
 use crate::connect::{Switchboard, Timing};
 use crate::connection;
 use crate::domain::limits;
 use crate::domain::model::Change;
 use crate::domain::time::Timestamp;
-use crate::faults::FaultsHandle;
 use crate::options::Options;
-use crate::recorder::{RecordedRequest, Recorder};
 use crate::store::{self, StoreError};
 use crate::strangers::Strangers;
 
@@ -84,6 +83,14 @@ impl Server {
     /// # Errors
     /// Why it did not start.
     pub fn start(options: Options) -> Result<Running, StartError> {
+        Server::start_within(options, Arc::new(Nothing))
+    }
+
+    /// Starts a server with something around each of its connections.
+    ///
+    /// # Errors
+    /// Why it did not start.
+    pub fn start_within(options: Options, around: Arc<dyn Surround>) -> Result<Running, StartError> {
         let tls = tls(&options)?;
         let (store, mut fleet) = store::open(&options.data_dir).map_err(StartError::Store)?;
         let gone = fleet.forget_logs_of_nobody();
@@ -93,11 +100,8 @@ impl Server {
             .enable_all()
             .build()
             .map_err(StartError::Threads)?;
-        let faults = FaultsHandle::default();
-        faults.set(options.faults.clone());
         let address = options.listen;
         let scheme = if tls.is_some() { "https" } else { "http" };
-        let recorder = Recorder::new(options.record_requests);
         let ping = Duration::from_secs(options.ping_seconds);
         let write = Duration::from_secs(options.write_seconds);
         // An answer to a ping has a ninth of the time between two.
@@ -106,8 +110,6 @@ impl Server {
             options,
             fleet: RwLock::new(fleet),
             store,
-            faults: faults.clone(),
-            recorder,
             switchboard: Arc::new(Switchboard::new(timing)),
             strangers: Strangers::default(),
             discarding: Semaphore::new(limits::DISCARDED_AT_ONCE),
@@ -122,6 +124,7 @@ impl Server {
             listener,
             tls.map(TlsAcceptor::from),
             shared.clone(),
+            around,
             stopped.clone(),
         ));
         runtime.spawn(store_check_ins(shared.clone(), stopped));
@@ -130,7 +133,6 @@ impl Server {
             url: format!("{scheme}://{host}:{}", address.port()),
             port: address.port(),
             shared,
-            faults,
             stop,
             threads: Some((runtime, accepting)),
         })
@@ -149,7 +151,6 @@ pub struct Running {
     url: String,
     port: u16,
     shared: Arc<Shared>,
-    faults: FaultsHandle,
     stop: watch::Sender<bool>,
     threads: Option<(Runtime, tokio::task::JoinHandle<()>)>,
 }
@@ -174,16 +175,6 @@ impl Running {
     /// What opens its management API.
     pub fn management_token(&self) -> &str {
         &self.shared.store.secrets.management_token
-    }
-
-    /// Its faults.
-    pub fn faults(&self) -> FaultsHandle {
-        self.faults.clone()
-    }
-
-    /// Every request so far, in the order of the answers, if [`Options::record_requests`] was set.
-    pub fn requests(&self) -> Vec<RecordedRequest> {
-        self.shared.recorder.requests()
     }
 
     /// Stops it: requests that are being answered get a few seconds, and everything is stored.

@@ -25,18 +25,32 @@ pub(super) async fn route(
     rest: &[&str],
 ) -> Result<Reply, ApiError> {
     match (version, rest, &call.method) {
-        ("v1", ["devices"], &Method::GET) => list(shared, call),
-        ("v1", ["devices", id], &Method::GET) => {
+        ("v1", ["devices", rest @ ..], _) => device(shared, call, rest).await,
+        ("v1", ["groups"], &Method::GET) => Ok(groups(shared)),
+        ("v1", ["groups", group, rest @ ..], _) => {
+            of_group(shared, call, &super::call::decode(group), rest).await
+        }
+        ("v2", ["filters", "search"], &Method::POST) => super::search::search(shared, call),
+        ("v2", ["filters", "attributes"], &Method::GET) => super::search::attributes(shared),
+        _ => Err(ApiError::not_found()),
+    }
+}
+
+/// All devices, or one and the group that it is in.
+async fn device(shared: &Shared, call: &Call, rest: &[&str]) -> Result<Reply, ApiError> {
+    match (rest, &call.method) {
+        ([], &Method::GET) => list(shared, call),
+        ([id], &Method::GET) => {
             let fleet = shared.fleet();
             let device = fleet.device(id).ok_or_else(ApiError::not_found)?;
             Ok(reply::json_with_etag(&describe(&fleet, device)))
         }
-        ("v1", ["devices", id, "group"], &Method::GET) => {
+        ([id, "group"], &Method::GET) => {
             let fleet = shared.fleet();
             let device = fleet.device(id).ok_or_else(ApiError::not_found)?;
             Ok(reply::json(StatusCode::OK, &json!({ "group": device.group })))
         }
-        ("v1", ["devices", id, "group"], &Method::PUT) => {
+        ([id, "group"], &Method::PUT) => {
             #[derive(Deserialize)]
             struct Wanted {
                 group: String,
@@ -45,56 +59,51 @@ pub(super) async fn route(
             check_group(&group)?;
             set_group(shared, id, Some(group)).await
         }
-        ("v1", ["devices", id, "group", group], &Method::DELETE) => {
+        ([id, "group", group], &Method::DELETE) => {
             let group = super::call::decode(group);
             if shared.fleet().device(id).and_then(|device| device.group.clone()) != Some(group) {
                 return Err(ApiError::not_found());
             }
             set_group(shared, id, None).await
         }
-        ("v1", ["groups"], &Method::GET) => {
-            let fleet = shared.fleet();
-            let mut groups: Vec<&String> =
-                fleet.devices().filter_map(|device| device.group.as_ref()).collect();
-            groups.sort();
-            groups.dedup();
-            Ok(reply::json(StatusCode::OK, &groups))
-        }
-        ("v1", ["groups", group, "devices"], &Method::GET) => {
-            let page = Page::of(call)?;
-            let group = super::call::decode(group);
-            let fleet = shared.fleet();
-            let inside = fleet.devices().filter(|device| device.group.as_ref() == Some(&group));
-            let ids: Vec<&str> = inside.map(|device| device.id.as_str()).collect();
-            // A group is there as long as a device is in it.
-            if ids.is_empty() {
-                return Err(ApiError::not_found());
-            }
-            Ok(page.list(call, &ids, |id| *id))
-        }
-        ("v1", ["groups", group, "devices"], &Method::PATCH) => {
-            let group = super::call::decode(group);
-            check_group(&group)?;
-            set_groups(shared, some_ids(call)?, None, Some(&group)).await
-        }
-        ("v1", ["groups", group, "devices"], &Method::DELETE) => {
-            let group = super::call::decode(group);
-            set_groups(shared, some_ids(call)?, Some(&group), None).await
-        }
-        ("v1", ["groups", group], &Method::DELETE) => {
-            let group = super::call::decode(group);
-            let inside = |device: &&Device| device.group.as_ref() == Some(&group);
-            let ids: Vec<String> =
-                shared.fleet().devices().filter(inside).map(|device| device.id.clone()).collect();
-            if ids.is_empty() {
-                return Err(ApiError::not_found());
-            }
-            set_groups(shared, ids, Some(&group), None).await
-        }
-        ("v2", ["filters", "search"], &Method::POST) => super::search::search(shared, call),
-        ("v2", ["filters", "attributes"], &Method::GET) => super::search::attributes(shared),
         _ => Err(ApiError::not_found()),
     }
+}
+
+/// The names of all groups. A group is there as long as a device is in it.
+fn groups(shared: &Shared) -> Reply {
+    let fleet = shared.fleet();
+    let mut groups: Vec<&String> = fleet.devices().filter_map(|device| device.group.as_ref()).collect();
+    groups.sort();
+    groups.dedup();
+    reply::json(StatusCode::OK, &groups)
+}
+
+/// One group and the devices in it.
+async fn of_group(shared: &Shared, call: &Call, group: &str, rest: &[&str]) -> Result<Reply, ApiError> {
+    match (rest, &call.method) {
+        (["devices"], &Method::GET) => {
+            let page = Page::of(call)?;
+            Ok(page.list(call, &members(&shared.fleet(), group)?, String::clone))
+        }
+        (["devices"], &Method::PATCH) => {
+            check_group(group)?;
+            set_groups(shared, some_ids(call)?, None, Some(group)).await
+        }
+        (["devices"], &Method::DELETE) => set_groups(shared, some_ids(call)?, Some(group), None).await,
+        ([], &Method::DELETE) => {
+            let ids = members(&shared.fleet(), group)?;
+            set_groups(shared, ids, Some(group), None).await
+        }
+        _ => Err(ApiError::not_found()),
+    }
+}
+
+/// The ids of the devices in a group that is there.
+fn members(fleet: &Fleet, group: &str) -> Result<Vec<String>, ApiError> {
+    let inside = fleet.devices().filter(|device| device.group.as_deref() == Some(group));
+    let ids: Vec<String> = inside.map(|device| device.id.clone()).collect();
+    if ids.is_empty() { Err(ApiError::not_found()) } else { Ok(ids) }
 }
 
 /// Moves devices that are in `from`, or with `None` anywhere, to `to`, or with `None` out of all groups.

@@ -9,7 +9,8 @@ use hyper::StatusCode;
 use hyper::body::{Body as _, Bytes};
 use hyper::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, VARY};
 
-use super::{Body, Call, Reply};
+use super::reply::Body;
+use super::{Call, Reply};
 
 /// Shorter answers are not worth it: one network packet carries them as they are.
 const LEAST_BYTES: u64 = 1400;

@@ -15,32 +15,30 @@ mod inventory;
 mod paging;
 mod reply;
 mod search;
+pub mod surround;
 mod users;
 
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
-use hyper::body::{Bytes, Incoming};
-use hyper::{Method, Request};
+use hyper::body::Incoming;
+use hyper::{Method, Request, StatusCode};
 use tokio::sync::Semaphore;
 
 pub(crate) use call::Call;
-use call::Caller;
+use call::{Caller, short};
 use caller::Intake;
 pub(crate) use connect::Promise;
-pub(crate) use reply::{ApiError, Body, Reply, empty as empty_reply, text as text_reply};
+pub(crate) use reply::{ApiError, Reply};
 pub(crate) use search::pattern;
+use surround::Around;
 
 use crate::connect::Switchboard;
 use crate::domain::fleet::{Fleet, Policy};
-use crate::domain::limits;
 use crate::domain::model::{Change, Device};
 use crate::domain::time::Timestamp;
-use crate::faults::io::{Bend, Bender};
-use crate::faults::{Action, FaultsHandle, answer};
 use crate::options::Options;
 use crate::presence::Presence;
-use crate::recorder::Recorder;
 use crate::store::Store;
 use crate::strangers::Strangers;
 
@@ -49,8 +47,6 @@ pub(crate) struct Shared {
     pub(crate) options: Options,
     pub(crate) fleet: RwLock<Fleet>,
     pub(crate) store: Store,
-    pub(crate) faults: FaultsHandle,
-    pub(crate) recorder: Recorder,
     pub(crate) switchboard: Arc<Switchboard>,
     pub(crate) strangers: Strangers,
     /// Places for bodies that are not wanted and are read all the same.
@@ -92,88 +88,69 @@ impl Shared {
     }
 }
 
-/// Answers one request, with its faults.
+/// Answers one request, with what stands around its connection.
 pub(crate) async fn serve(
     shared: &Shared,
-    bender: &Bender,
+    around: &dyn Around,
     presence: &Presence,
     request: Request<Incoming>,
 ) -> Reply {
-    bender.reset();
+    around.begins();
     let (parts, incoming) = request.into_parts();
     let mut call = Call::new(parts);
-    let intake = caller::recognise(shared, &mut call);
+    let reply = match read(shared, around, presence, &mut call, incoming).await {
+        Ok(upload) => answer(shared, around, &mut call, upload).await,
+        Err(error) => error.into_reply(),
+    };
+    let reply = gzip::compress(&call, reply);
+    log_answer(shared, presence, &call, reply.status());
+    around.answered(&call, reply)
+}
+
+/// Reads the body, unless it is an upload: that is given back.
+async fn read(
+    shared: &Shared,
+    around: &dyn Around,
+    presence: &Presence,
+    call: &mut Call,
+    incoming: Incoming,
+) -> Result<Option<Incoming>, ApiError> {
+    let intake = caller::recognise(shared, around, call);
     if let Intake::Read { .. } | Intake::Stream | Intake::Download = intake {
         presence.busy();
     }
-    let mut upload = None;
     let patience = Duration::from_secs(shared.options.read_timeout_seconds);
-    let body = match intake {
-        Intake::Stream => {
-            upload = Some(incoming);
-            Ok(Bytes::new())
-        }
+    call.body = match intake {
+        Intake::Stream => return Ok(Some(incoming)),
         Intake::Read { most } | Intake::ReadOfStranger { most } => {
-            caller::read_body(incoming, most, patience).await
+            caller::read_body(incoming, most, patience).await?
         }
-        Intake::Discard | Intake::Download => caller::discard_body(shared, &call, incoming, patience).await,
+        Intake::Discard | Intake::Download => caller::discard_body(shared, call, incoming, patience).await?,
     };
-    match body {
-        Ok(body) => call.body = body,
-        Err(error) => return finish(shared, presence, &call, error.into_reply()),
-    }
-    let fault = match shared.faults.is_empty() {
-        true => None,
-        false => shared.faults.take(call.method.as_str(), &call.path_and_query(), &call.body),
-    };
-    if let Some(action) = &fault {
-        log::info!("fault for {} {}: {action:?}", call.method, short(&call.path));
-    }
-    let reply = match &fault {
-        Some(Action::Status { code, headers, body }) => answer::status(*code, headers, body),
-        Some(Action::Redirect { to }) => answer::redirect(to.as_deref().unwrap_or(&call.path_and_query())),
-        Some(action) => {
-            answer::before(action, &mut call);
-            let reply = dispatch(shared, &call, upload).await;
-            answer::after(action, &call, reply)
-        }
-        None => dispatch(shared, &call, upload).await,
-    };
-    if let Some(action) = &fault {
-        let bend = answer::bend(action);
-        if let Bend::Replace { .. } | Bend::Close = bend {
-            log::info!("{} {} is not answered", call.method, short(&call.path));
-        }
-        bender.bend(bend);
-    }
-    finish(shared, presence, &call, reply)
+    Ok(None)
 }
 
-fn finish(shared: &Shared, presence: &Presence, call: &Call, reply: Reply) -> Reply {
-    let reply = gzip::compress(call, reply);
-    let status = reply.status();
+async fn answer(shared: &Shared, around: &dyn Around, call: &mut Call, upload: Option<Incoming>) -> Reply {
+    let reply = match around.before(call) {
+        Some(reply) => reply,
+        None => dispatch(shared, call, upload).await,
+    };
+    around.after(call, reply)
+}
+
+fn log_answer(shared: &Shared, presence: &Presence, call: &Call, status: StatusCode) {
     let line = || {
         let who = match &call.caller {
             Caller::Stranger => String::new(),
             Caller::Device(claims) => format!(" device {}", claims.sub),
             Caller::Person(person) => format!(" by {}", short(&person.name)),
         };
-        let method = short(call.method.as_str());
-        format!("{method} {} {} from {}{who}", short(&call.path), status.as_u16(), presence.from().ip())
+        format!("{} {} from {}{who}", call.shown(), status.as_u16(), presence.from().ip())
     };
     match &call.caller {
         // Anybody can send as many of these as the network carries.
         Caller::Stranger if status.is_client_error() => shared.strangers.note(line),
         Caller::Stranger | Caller::Device(_) | Caller::Person(_) => log::info!("{}", line()),
-    }
-    shared.recorder.record(call, reply)
-}
-
-/// Text of somebody else's, for the log: not long.
-fn short(text: &str) -> String {
-    match text.char_indices().nth(limits::LOGGED_CHARS) {
-        None => text.to_owned(),
-        Some((end, _)) => format!("{}… ({} bytes)", &text[..end], text.len()),
     }
 }
 
@@ -182,7 +159,6 @@ async fn dispatch(shared: &Shared, call: &Call, upload: Option<Incoming>) -> Rep
         ["api", "devices", version, rest @ ..] => device::route(shared, call, version, rest).await,
         ["download", rest @ ..] => download::route(shared, call, rest).await,
         ["api", "management", version, rest @ ..] => management(shared, call, version, rest, upload).await,
-        ["api", "internal", "v1", "faults"] if shared.options.enable_faults => internal::faults(shared, call),
         ["api", "internal", "v1", "health"] | ["health"] => internal::health(shared),
         _ => Err(ApiError::not_found()),
     };

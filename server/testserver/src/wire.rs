@@ -12,7 +12,7 @@ use tokio::time::{Instant, Sleep};
 
 /// What is done to the bytes of the next answer.
 #[derive(Debug, Clone, Default)]
-pub(crate) enum Bend {
+pub(crate) enum WireFault {
     #[default]
     Nothing,
     /// Not one byte.
@@ -29,33 +29,28 @@ pub(crate) enum Bend {
     SlowHead { pause: Duration },
 }
 
-/// What the service of a connection and its stream share.
+/// The fault of the answer that is being written. Clones are about the same connection.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Bender {
+pub(crate) struct CurrentFault {
     state: Arc<Mutex<State>>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    bend: Bend,
+    fault: WireFault,
     /// How much of the empty line behind the head has gone out; `None` when the body has begun.
     head_end: Option<usize>,
 }
 
-impl Bender {
-    /// To be called before an answer is given.
-    pub(crate) fn bend(&self, bend: Bend) {
-        *self.lock() = State { bend, head_end: Some(0) };
-    }
-
-    /// To be called for every answer: how much is written for it is counted from here.
-    pub(crate) fn reset(&self) {
-        self.bend(Bend::Nothing);
+impl CurrentFault {
+    /// To be called before an answer is given: how much is written for it is counted from here.
+    pub(crate) fn set(&self, fault: WireFault) {
+        *self.lock() = State { fault, head_end: Some(0) };
     }
 
     /// Whether a fault is at work.
-    pub(crate) fn is_bent(&self) -> bool {
-        !matches!(self.lock().bend, Bend::Nothing)
+    pub(crate) fn is_set(&self) -> bool {
+        !matches!(self.lock().fault, WireFault::Nothing)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
@@ -75,41 +70,41 @@ const HEAD_END: &[u8] = b"\r\n\r\n";
 
 impl State {
     fn plan(&mut self, buffer: &[u8]) -> Plan {
-        if let Bend::Nothing = self.bend {
+        if let WireFault::Nothing = self.fault {
             return Plan::Write(buffer.len());
         }
         let head = self.head_bytes(buffer);
         let allowed =
             |left: u64| head.saturating_add(usize::try_from(left).unwrap_or(usize::MAX)).min(buffer.len());
-        match &mut self.bend {
-            Bend::Nothing => Plan::Write(buffer.len()),
-            Bend::Close => Plan::Close,
-            Bend::CutBody { left } => match allowed(*left) {
+        match &mut self.fault {
+            WireFault::Nothing => Plan::Write(buffer.len()),
+            WireFault::Close => Plan::Close,
+            WireFault::CutBody { left } => match allowed(*left) {
                 0 => Plan::Close,
                 count => Plan::Write(count),
             },
-            Bend::StallBody { left, pause } => match allowed(*left) {
+            WireFault::StallBody { left, pause } => match allowed(*left) {
                 0 => {
                     let pause = *pause;
                     if pause.is_some() {
-                        self.bend = Bend::Nothing;
+                        self.fault = WireFault::Nothing;
                     }
                     Plan::Wait(pause)
                 }
                 count => Plan::Write(count),
             },
-            Bend::Throttle { bytes_per_second } => {
+            WireFault::Throttle { bytes_per_second } => {
                 // Ten pieces in a second.
                 let piece = usize::try_from(*bytes_per_second / 10).unwrap_or(usize::MAX).max(1);
                 Plan::Write(piece.min(buffer.len()))
             }
-            Bend::Replace { bytes } => {
+            WireFault::Replace { bytes } => {
                 let bytes = std::mem::take(bytes);
                 if bytes.is_empty() { Plan::Close } else { Plan::Send(bytes) }
             }
-            Bend::SlowHead { pause } => {
+            WireFault::SlowHead { pause } => {
                 let pause = *pause;
-                self.bend = Bend::Nothing;
+                self.fault = WireFault::Nothing;
                 Plan::Wait(Some(pause))
             }
         }
@@ -128,7 +123,7 @@ impl State {
     }
 
     fn wrote(&mut self, bytes: &[u8]) {
-        if let Bend::Nothing = self.bend {
+        if let WireFault::Nothing = self.fault {
             return;
         }
         let head = self.head_bytes(bytes);
@@ -137,13 +132,15 @@ impl State {
             self.head_end = (matched < HEAD_END.len()).then_some(matched);
         }
         let body = (bytes.len() - head) as u64;
-        match &mut self.bend {
-            Bend::CutBody { left } | Bend::StallBody { left, .. } => *left = left.saturating_sub(body),
-            Bend::Nothing
-            | Bend::Close
-            | Bend::Throttle { .. }
-            | Bend::Replace { .. }
-            | Bend::SlowHead { .. } => {}
+        match &mut self.fault {
+            WireFault::CutBody { left } | WireFault::StallBody { left, .. } => {
+                *left = left.saturating_sub(body)
+            }
+            WireFault::Nothing
+            | WireFault::Close
+            | WireFault::Throttle { .. }
+            | WireFault::Replace { .. }
+            | WireFault::SlowHead { .. } => {}
         }
     }
 }
@@ -156,20 +153,18 @@ fn next_match(matched: usize, byte: u8) -> usize {
     }
 }
 
-/// A stream that does what its [`Bender`] says, and gives up on a client that does not read.
-pub(crate) struct BentStream<S> {
+/// A stream that does what its [`CurrentFault`] says.
+pub(crate) struct FaultyStream<S> {
     stream: S,
-    bender: Bender,
+    current: CurrentFault,
     waiting: Option<Pin<Box<Sleep>>>,
     /// A pause without an end.
     for_ever: bool,
-    write_timeout: Duration,
-    stuck: Option<Pin<Box<Sleep>>>,
 }
 
-impl<S> BentStream<S> {
-    pub(crate) fn new(stream: S, bender: Bender, write_timeout: Duration) -> BentStream<S> {
-        BentStream { stream, bender, waiting: None, for_ever: false, write_timeout, stuck: None }
+impl<S> FaultyStream<S> {
+    pub(crate) fn new(stream: S, current: CurrentFault) -> FaultyStream<S> {
+        FaultyStream { stream, current, waiting: None, for_ever: false }
     }
 }
 
@@ -177,26 +172,7 @@ fn closed() -> io::Error {
     io::Error::new(io::ErrorKind::ConnectionAborted, "closed by a fault")
 }
 
-impl<S: AsyncWrite + Unpin> BentStream<S> {
-    fn write_stream(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match Pin::new(&mut self.stream).poll_write(cx, bytes) {
-            Poll::Ready(result) => {
-                self.stuck = None;
-                Poll::Ready(result)
-            }
-            Poll::Pending => {
-                let timeout = self.write_timeout;
-                let stuck = self.stuck.get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
-                match stuck.as_mut().poll(cx) {
-                    Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
-                    Poll::Pending => Poll::Pending,
-                }
-            }
-        }
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for BentStream<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for FaultyStream<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &[u8]) -> Poll<io::Result<usize>> {
         loop {
             if self.for_ever {
@@ -208,19 +184,19 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for BentStream<S> {
                     Poll::Ready(()) => self.waiting = None,
                 }
             }
-            let bender = self.bender.clone();
-            let plan = bender.lock().plan(buffer);
+            let current = self.current.clone();
+            let plan = current.lock().plan(buffer);
             match plan {
                 Plan::Write(count) => {
                     let part = &buffer[..count];
-                    let written = match self.write_stream(cx, part) {
+                    let written = match Pin::new(&mut self.stream).poll_write(cx, part) {
                         Poll::Ready(Ok(written)) => written,
                         Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                         Poll::Pending => return Poll::Pending,
                     };
-                    let mut state = bender.lock();
+                    let mut state = current.lock();
                     state.wrote(&part[..written]);
-                    if let Bend::Throttle { bytes_per_second } = state.bend {
+                    if let WireFault::Throttle { bytes_per_second } = state.fault {
                         let seconds = written as f64 / bytes_per_second.max(1) as f64;
                         let until = Instant::now() + Duration::from_secs_f64(seconds);
                         self.waiting = Some(Box::pin(tokio::time::sleep_until(until)));
@@ -229,14 +205,14 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for BentStream<S> {
                 }
                 Plan::Wait(Some(pause)) => self.waiting = Some(Box::pin(tokio::time::sleep(pause))),
                 Plan::Wait(None) => self.for_ever = true,
-                Plan::Send(mut bytes) => match self.write_stream(cx, &bytes) {
+                Plan::Send(mut bytes) => match Pin::new(&mut self.stream).poll_write(cx, &bytes) {
                     Poll::Ready(Ok(written)) => {
                         bytes.drain(..written);
-                        bender.lock().bend = Bend::Replace { bytes };
+                        current.lock().fault = WireFault::Replace { bytes };
                     }
                     Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                     Poll::Pending => {
-                        bender.lock().bend = Bend::Replace { bytes };
+                        current.lock().fault = WireFault::Replace { bytes };
                         return Poll::Pending;
                     }
                 },
@@ -254,7 +230,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for BentStream<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for BentStream<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for FaultyStream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -266,13 +242,13 @@ impl<S: AsyncRead + Unpin> AsyncRead for BentStream<S> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Bend, Bender, Plan};
+    use super::{CurrentFault, Plan, WireFault};
 
     /// How much of `buffers` may go out when the body is cut behind `left` bytes.
     fn check(left: u64, buffers: &[&[u8]], sent: usize) {
-        let bender = Bender::default();
-        bender.bend(Bend::CutBody { left });
-        let mut state = bender.lock();
+        let current = CurrentFault::default();
+        current.set(WireFault::CutBody { left });
+        let mut state = current.lock();
         let mut count = 0;
         for buffer in buffers {
             let mut rest = *buffer;

@@ -1,0 +1,56 @@
+//! What the program says to whoever typed a command, and what it ends with.
+
+use std::fmt;
+
+use artifact::text::printable_lines;
+
+/// What is said to the person.
+#[derive(Debug)]
+pub(crate) enum CliError {
+    /// The command line is not understood.
+    Usage(lexopt::Error),
+    /// It was, and it did not work.
+    Failed(String),
+    /// A deployment has ended, and not every device has the update.
+    NotEverywhere(String),
+    /// A deployment has not ended in time.
+    NotFinished(String),
+}
+
+impl CliError {
+    /// What the program ends with.
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self {
+            CliError::Failed(_) => 1,
+            CliError::Usage(_) => 2,
+            CliError::NotEverywhere(_) => 3,
+            CliError::NotFinished(_) => 4,
+        }
+    }
+}
+
+impl fmt::Display for CliError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            CliError::Usage(error) => write!(f, "{error} (try --help)"),
+            CliError::Failed(error) | CliError::NotEverywhere(error) | CliError::NotFinished(error) => {
+                f.write_str(error)
+            }
+        }
+    }
+}
+
+impl From<lexopt::Error> for CliError {
+    fn from(error: lexopt::Error) -> CliError {
+        CliError::Usage(error)
+    }
+}
+
+/// Prints lines of ours to the standard output stream, and nothing that acts on a terminal. What could not be printed
+/// is an error, whatever was done before.
+pub(crate) fn print(text: &str) -> Result<(), CliError> {
+    use std::io::Write;
+    let mut out = std::io::stdout();
+    let written = out.write_all(printable_lines(text).as_bytes()).and_then(|()| out.flush());
+    written.map_err(|error| CliError::Failed(format!("writing to the standard output: {error}")))
+}
