@@ -342,35 +342,21 @@ impl Download {
             } else {
                 range::go_on(&response, self.offset, &self.content, self.new_link)
             };
-            let shown = url::shown(&target);
             match judgement {
                 Judgement::Body { skip, length, content } => {
                     self.check_budget(length.or(content.total).unwrap_or(0)).map_err(Trouble::Over)?;
                     self.take_body(response, skip, None, length, content);
                     return Ok(());
                 }
+                Judgement::Unproven { .. } if response.status == 206 && !self.whole => {
+                    self.whole = true;
+                    let label = self.label();
+                    log::info!(
+                        "{label}a part shows nothing: asking for everything, to compare its beginning"
+                    );
+                }
                 Judgement::Unproven { skip, length, content } => {
-                    let nothing = || "nothing shows that it is still the same".to_owned();
-                    let changed = |reason| {
-                        Trouble::Over(ServerError::ContentChanged(SourceChanged { url: shown, reason }))
-                    };
-                    if response.status == 206 && !self.whole {
-                        self.whole = true;
-                        log::info!(
-                            "{}a part shows nothing: asking for everything, to compare its beginning",
-                            self.label()
-                        );
-                        continue;
-                    }
-                    // A beginning of which nothing is known cannot be compared.
-                    if self.prefix.is_none() || skip != self.offset {
-                        return Err(changed(nothing()));
-                    }
-                    self.wholes += 1;
-                    if self.wholes > WHOLES_MAX {
-                        let reason = format!("it was begun anew {WHOLES_MAX} times, and {}", nothing());
-                        return Err(changed(reason));
-                    }
+                    self.check_that_it_can_be_compared(&target, skip)?;
                     self.check_budget(length.unwrap_or(skip)).map_err(Trouble::Over)?;
                     self.take_body(response, skip, Some(Sha256::new()), length, content);
                     return Ok(());
@@ -387,24 +373,37 @@ impl Download {
                     target = self.new_address(&response, &target)?;
                     redirects = 0;
                 }
-                Judgement::TryAgain(reason) => {
-                    let text = response.header("retry-after");
-                    let text = text.filter(|_| matches!(response.status, 429 | 503));
-                    let retry_after = text.and_then(|text| retry_after::parse(text, self.clock.wall()));
-                    return Err(Trouble::Stall(Stall { reason, retry_after, slow: false }));
-                }
-                Judgement::Changed(reason) => {
-                    return Err(Trouble::Over(ServerError::ContentChanged(SourceChanged {
-                        url: shown,
-                        reason,
-                    })));
-                }
+                Judgement::TryAgain(reason) => return Err(self.try_again(&response, reason)),
+                Judgement::Changed(reason) => return Err(changed(&target, reason)),
                 Judgement::Refused => return Err(Trouble::Over(refused(&response, &target))),
                 Judgement::Unusable(reason) => {
-                    return Err(Trouble::Over(ServerError::Malformed { url: shown, reason }));
+                    let url = url::shown(&target);
+                    return Err(Trouble::Over(ServerError::Malformed { url, reason }));
                 }
             }
         }
+    }
+
+    /// What comes from its beginning, and may be something else, is compared: where its beginning is known, and not without
+    /// end.
+    fn check_that_it_can_be_compared(&mut self, target: &str, skip: u64) -> Result<(), Trouble> {
+        const NOTHING: &str = "nothing shows that it is still the same";
+        if self.prefix.is_none() || skip != self.offset {
+            return Err(changed(target, NOTHING.to_owned()));
+        }
+        self.wholes += 1;
+        if self.wholes > WHOLES_MAX {
+            let reason = format!("it was begun anew {WHOLES_MAX} times, and {NOTHING}");
+            return Err(changed(target, reason));
+        }
+        Ok(())
+    }
+
+    fn try_again(&self, response: &Response, reason: String) -> Trouble {
+        let text = response.header("retry-after");
+        let text = text.filter(|_| matches!(response.status, 429 | 503));
+        let retry_after = text.and_then(|text| retry_after::parse(text, self.clock.wall()));
+        Trouble::Stall(Stall { reason, retry_after, slow: false })
     }
 
     fn send(&mut self, target: &str) -> Result<Response, Trouble> {
@@ -617,14 +616,7 @@ impl Download {
 
     /// Reads from the connection that there is. `None`: nothing for the caller yet.
     fn receive(&mut self, buffer: &mut [u8]) -> Result<Option<usize>, ServerError> {
-        let affordable = match self.settings.budget_bytes {
-            // A length that was not known before may turn out to be too much.
-            Some(budget) if !self.is_complete() => {
-                self.check_budget(1)?;
-                budget.saturating_sub(self.statistics.received())
-            }
-            Some(_) | None => u64::MAX,
-        };
+        let affordable = self.affordable()?;
         let Some(answer) = &mut self.answer else { return Ok(None) };
         let wanted = if answer.skip > 0 {
             answer.skip
@@ -643,52 +635,85 @@ impl Download {
             }
         };
         if count == 0 {
-            // Without a length the end of the answer is the end of the whole.
-            if answer.skip == 0 && self.content.total.is_none() && answer.left.unwrap_or(0) == 0 {
-                self.content.total = Some(self.offset);
-                return Ok(Some(0));
-            }
-            self.stalled = Some(Stall::of("the connection ended too early"));
-            return Ok(None);
+            return Ok(self.answer_ended());
         }
         answer.spent = answer.spent.saturating_add(self.clock.now().saturating_sub(before));
-        let bytes = count as u64;
-        answer.in_window += bytes;
-        answer.left = answer.left.map(|left| left.saturating_sub(bytes));
-        let new = answer.skip == 0;
-        {
-            let mut counts = self.statistics.counts();
-            counts.received += bytes;
-            if !new {
-                counts.discarded += bytes;
-            }
-        }
-        if new {
-            if self.offset == 0
-                && self.content.web_page
-                && buffer[..count].trim_ascii_start().starts_with(b"<")
-            {
-                let reason = "a web page instead of an artifact (a captive portal?)".to_owned();
-                return Err(ServerError::Malformed { url: self.shown(), reason });
-            }
-            if let Some(prefix) = &mut self.prefix {
-                prefix.update(&buffer[..count]);
-            }
-            self.offset += bytes;
-            answer.came += bytes;
+        let is_new = answer.skip == 0;
+        self.count(count as u64, is_new);
+        if is_new {
+            self.take_new(&buffer[..count])?;
         } else {
-            answer.skip -= bytes.min(answer.skip);
-            if let Some(compared) = &mut answer.compared {
-                compared.update(&buffer[..count]);
-                let digest = |hash: &Sha256| hash.clone().finalize();
-                if answer.skip == 0 && self.prefix.as_ref().map(digest) != Some(digest(compared)) {
-                    let reason = "it begins with other bytes".to_owned();
-                    return Err(ServerError::ContentChanged(SourceChanged { url: self.shown(), reason }));
-                }
-            }
+            self.take_known(&buffer[..count])?;
         }
         self.check_rate();
-        Ok(new.then_some(count))
+        Ok(is_new.then_some(count))
+    }
+
+    /// How many bytes the budget still allows.
+    fn affordable(&self) -> Result<u64, ServerError> {
+        match self.settings.budget_bytes {
+            // A length that was not known before may turn out to be too much.
+            Some(budget) if !self.is_complete() => {
+                self.check_budget(1)?;
+                Ok(budget.saturating_sub(self.statistics.received()))
+            }
+            Some(_) | None => Ok(u64::MAX),
+        }
+    }
+
+    /// The end of an answer: without a length it is the end of the whole.
+    fn answer_ended(&mut self) -> Option<usize> {
+        let is_whole = self.answer.as_ref().is_some_and(|answer| {
+            answer.skip == 0 && self.content.total.is_none() && answer.left.unwrap_or(0) == 0
+        });
+        if is_whole {
+            self.content.total = Some(self.offset);
+            return Some(0);
+        }
+        self.stalled = Some(Stall::of("the connection ended too early"));
+        None
+    }
+
+    fn count(&mut self, bytes: u64, is_new: bool) {
+        if let Some(answer) = &mut self.answer {
+            answer.in_window += bytes;
+            answer.left = answer.left.map(|left| left.saturating_sub(bytes));
+        }
+        let mut counts = self.statistics.counts();
+        counts.received += bytes;
+        if !is_new {
+            counts.discarded += bytes;
+        }
+    }
+
+    /// Bytes that the caller does not have yet.
+    fn take_new(&mut self, bytes: &[u8]) -> Result<(), ServerError> {
+        if self.offset == 0 && self.content.web_page && bytes.trim_ascii_start().starts_with(b"<") {
+            let reason = "a web page instead of an artifact (a captive portal?)".to_owned();
+            return Err(ServerError::Malformed { url: self.shown(), reason });
+        }
+        if let Some(prefix) = &mut self.prefix {
+            prefix.update(bytes);
+        }
+        self.offset += bytes.len() as u64;
+        if let Some(answer) = &mut self.answer {
+            answer.came += bytes.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// Bytes that the caller has: skipped, and compared where nothing else shows that they are the same.
+    fn take_known(&mut self, bytes: &[u8]) -> Result<(), ServerError> {
+        let Some(answer) = &mut self.answer else { return Ok(()) };
+        answer.skip = answer.skip.saturating_sub(bytes.len() as u64);
+        let Some(compared) = &mut answer.compared else { return Ok(()) };
+        compared.update(bytes);
+        let digest = |hash: &Sha256| hash.clone().finalize();
+        if answer.skip == 0 && self.prefix.as_ref().map(digest) != Some(digest(compared)) {
+            let reason = "it begins with other bytes".to_owned();
+            return Err(ServerError::ContentChanged(SourceChanged { url: self.shown(), reason }));
+        }
+        Ok(())
     }
 
     fn is_complete(&self) -> bool {
@@ -758,6 +783,11 @@ impl Read for Download {
 
 fn is_encrypted(url: &str) -> bool {
     url::parts(url).is_some_and(|parts| parts.https)
+}
+
+/// What `target` offers is no longer what was being read.
+fn changed(target: &str, reason: String) -> Trouble {
+    Trouble::Over(ServerError::ContentChanged(SourceChanged { url: url::shown(target), reason }))
 }
 
 fn refused(response: &Response, target: &str) -> ServerError {
