@@ -236,9 +236,12 @@ impl Drop for Remote<'_> {
     }
 }
 
+/// Puts a program in place of what is there, which may be running.
 fn program(path: &Path, command: &str) {
-    fs::write(path, format!("#!/bin/sh\n{command}\n")).unwrap();
-    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    let new = path.with_extension("new");
+    fs::write(&new, format!("#!/bin/sh\n{command}\n")).unwrap();
+    fs::set_permissions(&new, fs::Permissions::from_mode(0o755)).unwrap();
+    fs::rename(&new, path).unwrap();
 }
 
 #[test]
