@@ -14,8 +14,8 @@ pub const HELP: &str = "\
 Usage: cargo xtask house [--root DIRECTORY] [--functions N]
 
 Counts, in the text of what ships: lines of code by crate without comments, blank lines and tests; the longest functions
-(N of them, default 15), those that say they are a listing apart; names that are `pub` in the engine and stand in no other
-crate that ships. --root counts another tree.
+(N of them, default 15), those that say they are a listing apart; names that are `pub` in the engine and that nobody
+outside of it, nor another public declaration, mentions. --root counts another tree.
 ";
 
 /// The crate whose size is promised.
@@ -53,8 +53,7 @@ pub fn run(arguments: &[String]) -> Outcome {
     let files = shipped(&root)?;
     print_lines(&files);
     print_functions(&files, count);
-    print_unused(&files);
-    Ok(())
+    print_unused(&root, &files)
 }
 
 fn shipped(root: &Path) -> Outcome<Vec<File>> {
@@ -161,25 +160,61 @@ fn end_of_body(tokens: &[(usize, &str)]) -> Option<usize> {
     None
 }
 
-fn print_unused(files: &[File]) {
-    let (engine, others): (Vec<&File>, Vec<&File>) =
-        files.iter().partition(|file| crate_of(&file.path) == ENGINE);
-    let used: BTreeSet<&str> =
-        others.iter().flat_map(|file| source::tokens(&file.code)).map(|(_, word)| word).collect();
+/// Items of the engine that are public, and those of them that nobody outside of it names: no other crate, no test beside
+/// it, and no declaration of another public item, which could not be used without them.
+fn print_unused(root: &Path, files: &[File]) -> Outcome {
+    let engine: Vec<&File> = files.iter().filter(|file| crate_of(&file.path) == ENGINE).collect();
+    let mut outside = String::new();
+    for path in workspace::files_of(root)? {
+        let is_inside = path.starts_with(Path::new(ENGINE).join("src"));
+        if path.extension().is_some_and(|end| end == "rs") && !is_inside {
+            outside += &source::code_only(&workspace::read(&root.join(&path))?);
+            outside.push('\n');
+        }
+    }
+    let declared: String = engine.iter().map(|file| declarations(&file.code)).collect();
+    let used: BTreeSet<&str> = source::tokens(&outside).into_iter().map(|(_, word)| word).collect();
+    let mentioned = mentions(&declared);
     let mut public = 0;
     let mut unused = Vec::new();
     for file in engine {
         for (line, kind, name) in public_items(&file.code) {
             public += 1;
-            if !used.contains(name) {
+            // Its own declaration is one mention.
+            let is_mentioned = kind != "fn" && mentioned.get(name).is_some_and(|count| *count > 1);
+            if !used.contains(name) && !is_mentioned {
                 unused.push(format!("{}:{line} {kind} {name}", file.path.display()));
             }
         }
     }
-    println!("\nPublic items of {ENGINE}: {public}, without a user in what ships: {}\n", unused.len());
+    println!("\nPublic items of {ENGINE}: {public}, without a user outside: {}\n", unused.len());
     for item in unused {
         println!("  {item}");
     }
+    Ok(())
+}
+
+/// What others see of a file: lines that are public, and what stands in traits and in variants.
+fn declarations(code: &str) -> String {
+    let is_seen = |line: &&str| {
+        let line = line.trim_start();
+        line.starts_with("pub ")
+            || line.starts_with("fn ")
+            || line.starts_with("impl")
+            || line.starts_with(char::is_uppercase)
+            || line.contains(": ")
+            || line.starts_with(") -> ")
+    };
+    code.lines().filter(is_seen).map(|line| format!("{line}\n")).collect()
+}
+
+/// How often each word stands in `text`.
+fn mentions(text: &str) -> BTreeMap<&str, usize> {
+    let mut counts = BTreeMap::new();
+    for (_, word) in source::tokens(text) {
+        *counts.entry(word).or_default() += 1;
+    }
+    counts
 }
 
 /// Line, kind and name of what is `pub` without a bound.

@@ -9,10 +9,10 @@ use serde::{Deserialize, Serialize};
 use crate::artifact::Header;
 
 /// The suffix of the artifact name of a device whose software is neither the old nor the new one.
-pub const INCONSISTENT_SUFFIX: &str = "_INCONSISTENT";
+pub(crate) const INCONSISTENT_SUFFIX: &str = "_INCONSISTENT";
 
 /// The name a device reports when nothing was ever installed on it.
-pub const UNKNOWN_ARTIFACT: &str = "unknown";
+pub(crate) const UNKNOWN_ARTIFACT: &str = "unknown";
 
 /// What is installed: the artifact's name and group, and every other provided key.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -110,7 +110,7 @@ impl Provides {
     ///
     /// # Errors
     /// The first depend that is not met.
-    pub fn satisfies(&self, device_type: &str, header: &Header) -> Result<(), DependsError> {
+    pub(crate) fn satisfies(&self, device_type: &str, header: &Header) -> Result<(), DependsError> {
         let depends = &header.depends;
         check_device_type(device_type, &depends.device_type)?;
         let have = self.all();
@@ -141,7 +141,7 @@ impl Provides {
     /// | absent | absent | everything dropped (artifacts from before clears existed) |
     /// | present | absent | exactly the new ones |
     /// | either | present | the old ones without those any pattern matches, then the new ones |
-    pub fn after_commit(
+    pub(crate) fn after_commit(
         &self,
         name: &str,
         group: Option<&str>,
@@ -168,7 +168,7 @@ impl Provides {
 
     /// What the device provides when the installation of `name` failed half-way and could not be rolled back:
     /// the old keys, and a name that says so.
-    pub fn inconsistent(&self, name: &str, group: Option<&str>) -> Provides {
+    pub(crate) fn inconsistent(&self, name: &str, group: Option<&str>) -> Provides {
         let suffix = if name.ends_with(INCONSISTENT_SUFFIX) { "" } else { INCONSISTENT_SUFFIX };
         Provides {
             artifact_name: Some(format!("{name}{suffix}")),
@@ -182,7 +182,7 @@ impl Provides {
 ///
 /// # Errors
 /// [`DependsError::DeviceType`] when it is for others.
-pub fn check_device_type<T: PartialEq<str> + ToString>(
+pub(crate) fn check_device_type<T: PartialEq<str> + ToString>(
     device_type: &str,
     accepted: &[T],
 ) -> Result<(), DependsError> {

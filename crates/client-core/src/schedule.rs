@@ -61,12 +61,12 @@ impl Schedule {
     }
 
     /// How long until the server is asked for an update.
-    pub fn next_update_in(&self, now: Duration) -> Duration {
+    pub(crate) fn next_update_in(&self, now: Duration) -> Duration {
         self.update.next.saturating_sub(now)
     }
 
     /// How long until the inventory is sent.
-    pub fn next_inventory_in(&self, now: Duration) -> Duration {
+    pub(crate) fn next_inventory_in(&self, now: Duration) -> Duration {
         self.inventory.next.saturating_sub(now)
     }
 

@@ -59,7 +59,7 @@ const HEADER_LEN: usize = 56;
 const BLOCK_LEN: usize = 4096;
 
 /// The longest document, whatever the device holds: a bound for memory.
-pub const DOCUMENT_LIMIT_BYTES: usize = 1024 * 1024;
+pub(crate) const DOCUMENT_LIMIT_BYTES: usize = 1024 * 1024;
 
 /// A record in two copies on one device, each half of it. The length of the device is part of the format.
 ///

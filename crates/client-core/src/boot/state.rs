@@ -36,7 +36,7 @@ impl BootState {
     }
 
     /// The slot that a deployment of which nothing else is known must have written.
-    pub fn likely_target(self, running: Slot) -> Slot {
+    pub(crate) fn likely_target(self, running: Slot) -> Slot {
         match (self.trial, self.selected == running) {
             (true, _) => !self.fall_back(),
             (false, true) => !running,

@@ -23,7 +23,7 @@ pub const VERSION: u32 = 1;
 
 /// Stages one deployment may enter, and processes that may take it up, counted together. More is a loop: the longest
 /// legal deployment makes eighteen.
-pub const TRANSITIONS_MAX: u32 = 28;
+pub(crate) const TRANSITIONS_MAX: u32 = 28;
 
 /// Times that the download of one deployment may be cut short by a lost process or a lost power supply and begun again. One
 /// more is a failure: whatever ends this client in the middle may be the artifact itself.

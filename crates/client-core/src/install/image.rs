@@ -36,7 +36,7 @@ impl<'a> RootfsImage<'a> {
     ///
     /// # Errors
     /// When a trial is open, the slot cannot be opened, or holds something else.
-    pub fn recognize(
+    pub(crate) fn recognize(
         &mut self,
         image: WrittenImage,
         progress: &mut dyn Progress,

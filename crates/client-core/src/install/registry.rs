@@ -152,7 +152,7 @@ impl<'r> Registry<'r> {
     ///
     /// # Errors
     /// As for [`RootfsImage::recognize`].
-    pub fn recognize(
+    pub(crate) fn recognize(
         self,
         image: WrittenImage,
         progress: &mut dyn Progress,

@@ -149,7 +149,7 @@ pub struct CancelToken(Arc<AtomicBool>);
 
 impl CancelToken {
     /// Ends it at the next step it takes.
-    pub fn cancel(&self) {
+    pub(crate) fn cancel(&self) {
         self.0.store(true, Ordering::Release);
     }
 
@@ -308,7 +308,7 @@ impl Download {
     }
 
     /// What ends this download when nobody wants the rest any more.
-    pub fn cancel_token(&self) -> CancelToken {
+    pub(crate) fn cancel_token(&self) -> CancelToken {
         self.cancel_token.clone()
     }
 

@@ -97,7 +97,7 @@ impl Window {
     }
 
     /// How long until the window opens; zero while it is open.
-    pub fn opens_in(&self, now: WeekTime) -> Duration {
+    pub(crate) fn opens_in(&self, now: WeekTime) -> Duration {
         let second = now.second.min(MINUTES_OF_DAY * 60 - 1);
         let now_minute = (now.weekday % 7) * MINUTES_OF_DAY + second / 60;
         let mut soonest = MINUTES_OF_WEEK;

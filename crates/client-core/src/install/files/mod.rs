@@ -207,7 +207,7 @@ pub struct FilesError {
 
 impl FilesError {
     /// Whether the file system has no such operation.
-    pub fn is_unsupported(&self) -> bool {
+    pub(crate) fn is_unsupported(&self) -> bool {
         self.source.kind() == io::ErrorKind::Unsupported
     }
 }
