@@ -188,6 +188,7 @@ impl std::error::Error for ArtifactError {
 }
 
 impl fmt::Display for ArtifactError {
+    // A listing: one sentence a variant.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             ArtifactError::Source { source } => write!(f, "cannot read the artifact: {source}"),

@@ -54,7 +54,7 @@ pub trait Host {
     /// The end of the log.
     fn end_log(&mut self);
 
-    /// The log of deployment `id` for [`UpdateServer::upload_log`]; empty when there is none.
+    /// The log of deployment `id` for [`UpdateServer::upload_log`](crate::server::UpdateServer::upload_log); empty when there is none.
     fn log_messages(&mut self, id: &DeploymentId) -> Vec<u8>;
 
     /// Something that the status and the watchdog want to know.

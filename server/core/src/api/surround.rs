@@ -1,4 +1,4 @@
-//! What stands around the connections of a server: [`Nothing`], unless a test wants something else there.
+//! What stands around the connections of a server: nothing, unless a test wants something else there.
 //!
 //! This is the one place where something from outside touches requests and answers. A server by itself knows nothing of
 //! faults, and has none.

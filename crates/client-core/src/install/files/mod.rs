@@ -96,7 +96,7 @@ pub trait Files {
     /// Gives what has the name `from` a second name.
     ///
     /// # Errors
-    /// [`FilesError::is_unsupported`] when the file system has no such links; when `to` is taken.
+    /// An error that says so when the file system has no such links; when `to` is taken.
     fn link(&mut self, from: &Path, to: &Path) -> Result<(), FilesError>;
 
     /// Renames, in place of what has the name `to`.
@@ -108,7 +108,7 @@ pub trait Files {
     /// Two names for two things become each other's, in one step.
     ///
     /// # Errors
-    /// [`FilesError::is_unsupported`] when the file system cannot, or when it does not keep the numbers by which
+    /// An error that says so when the file system cannot, or when it does not keep the numbers by which
     /// [`Found::identity`] tells two directories apart.
     fn exchange(&mut self, one: &Path, other: &Path) -> Result<(), FilesError>;
 
