@@ -36,8 +36,8 @@ const LINE_BYTES: u64 = 64 * 1024;
 const PART_BYTES: usize = 200;
 /// Digits of the digest of an id that is longer.
 const DIGEST_DIGITS: usize = 32;
-/// What is sent at most. Servers take 1 MB, and the rest of the request needs some of it.
-const UPLOAD_BYTES: usize = 1_000_000 - 256;
+/// What is sent at most.
+const UPLOAD_BYTES: usize = server_mender::LOG_BYTES_MAX;
 
 const CUT: &str = "(this log has reached its largest size, the rest is missing)";
 // The words of the Mender client.

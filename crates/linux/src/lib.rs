@@ -1,4 +1,4 @@
-//! Every seam of `client-core` on Linux. The only crate besides `ffi` with unsafe code.
+//! Every seam of `client-core` on Linux. The only crate with unsafe code.
 
 pub mod atomic_file;
 pub mod block_device;

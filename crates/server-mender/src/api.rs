@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use client_core::clock::Clock;
-use client_core::deploy::{DeploymentId, Report};
+use client_core::deploy::{DeploymentId, REMARK_CHARS, Report};
 use client_core::server::exchange::{self, Answer};
 use client_core::server::{
     Attribute, Method, Offer, Poll, ReportAnswer, ServerError, Source, Transport, UpdateServer, url,
@@ -22,8 +22,6 @@ const HOLD_DOWN: Duration = Duration::from_secs(60 * 60);
 /// How often a 403 may lead to a new token. No Mender client asks for one then, although a gateway may answer 403 for
 /// an expired token; a device that is forbidden something must not authenticate with every call.
 const FORBIDDEN_EVERY: Duration = Duration::from_secs(10 * 60);
-/// Characters of a substate that servers take.
-const SUBSTATE_CHARS: usize = 200;
 /// How long it is remembered which variant of a question a server answers.
 const VARIANT_KNOWN: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -197,7 +195,7 @@ impl Api {
         let mut body = serde_json::json!({ "status": status.name() });
         if let Some(text) = substate {
             let printable = text.chars().map(|c| if c.is_control() { ' ' } else { c });
-            body["substate"] = printable.take(SUBSTATE_CHARS).collect::<String>().into();
+            body["substate"] = printable.take(REMARK_CHARS).collect::<String>().into();
         }
         let body = body.to_string();
         let answer =

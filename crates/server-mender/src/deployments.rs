@@ -14,8 +14,8 @@ const NAME_BYTES_MAX: usize = 4 * 4096;
 const DEVICE_TYPES_MAX: usize = 1000;
 /// Deepest nesting of an answer. A deployment needs 4.
 const DEPTH_MAX: usize = 32;
-/// Largest body: the server's limit is 1 MiB.
-const LOG_BYTES_MAX: usize = 1_000_000;
+/// The longest log that is sent: servers take 1 MB, and the rest of the request needs some of it.
+pub const LOG_BYTES_MAX: usize = 1_000_000 - 256;
 
 /// What is reported about a deployment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

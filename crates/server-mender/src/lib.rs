@@ -13,4 +13,4 @@ mod inventory;
 
 pub use api::{Api, Grant, Settings, TokenWatcher};
 pub use credentials::{Credentials, CredentialsError};
-pub use deployments::DeploymentStatus;
+pub use deployments::{DeploymentStatus, LOG_BYTES_MAX};

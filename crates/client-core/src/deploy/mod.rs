@@ -38,5 +38,6 @@ pub use facts::{Importance, Stage};
 pub use id::{DeploymentId, NotAnId};
 pub use notice::{Notice, Observer};
 pub use report::{NoReporter, Report, Reported, Reporter};
+pub use run::REMARK_CHARS;
 pub use source::{SourceChanged, cause};
 pub use summary::{Held, Status, Summary};

@@ -23,8 +23,8 @@ use crate::install::{InstallError, PayloadHandler, Registry, WrittenImage};
 use crate::slot::{Restart, System};
 use crate::state_store::StateStore;
 
-/// Characters of a remark that are kept; servers take no more either.
-const REMARK_CHARS: usize = 200;
+/// Characters of a remark that are kept, and sent: servers take no more.
+pub const REMARK_CHARS: usize = 200;
 
 /// What only the process that downloads has.
 pub(super) enum Incoming<'i> {
