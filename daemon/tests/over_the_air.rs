@@ -12,7 +12,7 @@ use std::path::Path;
 use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
 
-use crate::common::{VirtualDevice, build, image};
+use crate::common::{VirtualDevice, build, image, place_program};
 use client_core::artifact::write::ArtifactSpec;
 use client_core::artifact::{Compression, Signer};
 use serde_json::json;
@@ -238,10 +238,7 @@ impl Drop for Remote<'_> {
 
 /// Puts a program in place of what is there, which may be running.
 fn program(path: &Path, command: &str) {
-    let new = path.with_extension("new");
-    fs::write(&new, format!("#!/bin/sh\n{command}\n")).unwrap();
-    fs::set_permissions(&new, fs::Permissions::from_mode(0o755)).unwrap();
-    fs::rename(&new, path).unwrap();
+    place_program(path, format!("#!/bin/sh\n{command}\n").as_bytes(), 0o755);
 }
 
 #[test]

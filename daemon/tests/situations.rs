@@ -7,11 +7,11 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpListener;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
 
-use crate::common::{Ran, SLOT_BYTES, VirtualDevice, image};
+use crate::common::{Ran, SLOT_BYTES, VirtualDevice, image, place_program};
 use bootloader_uboot::image::{Format, Image, Variables};
 use client_core::artifact::write::ArtifactSpec;
 use client_core::artifact::{Compression, StateScript};
@@ -35,9 +35,7 @@ fn device_with_artifact() -> (VirtualDevice, std::path::PathBuf) {
 
 /// A program with these lines, executable or not.
 fn program(path: &Path, content: &str, mode: u32) {
-    fs::create_dir_all(path.parent().unwrap()).unwrap();
-    fs::write(path, content).unwrap();
-    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    place_program(path, content.as_bytes(), mode);
 }
 
 fn module_artifact(device: &VirtualDevice, payload_type: &str) -> std::path::PathBuf {

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread::JoinHandle;
 
-use crate::common::{SLOT_BYTES, VirtualDevice, build, image, open_fifo};
+use crate::common::{SLOT_BYTES, VirtualDevice, build, copy, image, open_fifo};
 use client_core::artifact::write::ArtifactSpec;
 use client_core::artifact::{Compression, Signer, StateScript};
 use serde_json::{Value, json};
@@ -312,7 +312,7 @@ fn every_user_may_ask_what_is_installed() {
     // Only root can become somebody else; for others the mode has to do.
     if Command::new("id").arg("-u").output().unwrap().stdout == b"0\n" {
         let program = device.path("client");
-        fs::copy(env!("CARGO_BIN_EXE_rust-ota"), &program).unwrap();
+        copy(Path::new(env!("CARGO_BIN_EXE_rust-ota")), &program);
         let mut command = Command::new(&program);
         std::os::unix::process::CommandExt::uid(&mut command, 65_534);
         command.arg("-c").arg(device.config()).arg("-d").arg(device.path("data")).arg("show-artifact");

@@ -6,13 +6,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::common::VirtualDevice;
+use crate::common::{VirtualDevice, place_program};
 use client_core::artifact::Signer;
 use client_core::artifact::write::ArtifactSpec;
 use serde_json::json;
@@ -93,8 +92,7 @@ fn wait_for<T>(what: &str, mut question: impl FnMut() -> Option<T>) -> T {
 }
 
 fn program(path: &Path, text: &str) {
-    fs::write(path, format!("#!/bin/sh\n{text}\n")).unwrap();
-    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    place_program(path, format!("#!/bin/sh\n{text}\n").as_bytes(), 0o755);
 }
 
 /// A device with the module, on which `old` runs.

@@ -1,4 +1,6 @@
-//! Every seam of `client-core` on Linux. The only crate with unsafe code.
+//! Every seam of `client-core` on Linux: devices and slots ([`slots`], [`block_device`]), boot environments in files
+//! ([`boot_env`]), the record ([`state_file`]), clock and waits ([`clock`]), handlers and update modules ([`handlers`]), state
+//! scripts ([`state_scripts`]). It decides nothing about updates and reads no configuration. The only crate with unsafe code.
 
 pub mod atomic_file;
 pub mod block_device;

@@ -108,6 +108,23 @@ pub struct VirtualDevice {
     name: OsString,
 }
 
+/// Puts a program at `path`, in place of what is there, which may be running. Another process copies it: what this one had
+/// open for writing, a child that another test is just starting may hold open for a moment, and nobody could run it.
+pub fn place_program(path: &Path, content: &[u8], mode: u32) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let (written, copied) = (path.with_extension("written"), path.with_extension("copied"));
+    fs::write(&written, content).unwrap();
+    copy(&written, &copied);
+    fs::set_permissions(&copied, fs::Permissions::from_mode(mode)).unwrap();
+    fs::rename(&copied, path).unwrap();
+    fs::remove_file(&written).unwrap();
+}
+
+/// A copy that another process makes.
+pub fn copy(from: &Path, to: &Path) {
+    assert!(Command::new("cp").args([from, to]).status().unwrap().success());
+}
+
 impl VirtualDevice {
     /// Boots slot 2, which holds old software; trusts [`VirtualDevice::signer`].
     pub fn new() -> VirtualDevice {

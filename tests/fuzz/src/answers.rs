@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use client_core::deploy::{DeploymentId, Report};
 use client_core::server::{
     Attribute, AttributeValue, Download, DownloadSettings, Offer, ServerError, Source, UpdateServer,
+    address_problem,
 };
 use server_mender::{Api, Settings};
 use testkit::clock::VirtualClock;
@@ -58,7 +59,7 @@ fn ask(question: u8, mut api: Api, transport: &ScriptedTransport, clock: &Virtua
             if let Ok(Some(offer)) = poll.as_ref().map(|poll| &poll.offer) {
                 // What was accepted is accepted again.
                 assert_eq!(DeploymentId::parse(offer.id.as_str()).as_ref(), Ok(&offer.id));
-                assert!(offer.artifact_name.as_ref().is_none_or(|name| !name.is_empty()));
+                assert_eq!(address_problem(offer.source.url()), None, "an address that cannot be asked");
             }
             check(poll);
         }
@@ -103,4 +104,26 @@ fn download(api: Api, transport: &ScriptedTransport, clock: &VirtualClock) {
         assert!(!error.to_string().is_empty(), "an error without words");
     }
     assert!(content.len() as u64 <= DOWNLOAD_BYTES, "more than the budget");
+    // In a corpus each version of a file has a sign of its own: what is handed out is of one of them.
+    let signs = [b'1', b'2'].into_iter().filter(|sign| content.contains(sign)).count();
+    assert!(signs < 2 || !content.iter().all(|byte| b"12".contains(byte)), "two versions of one file");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_answers_of_the_corpus_reach_what_they_are_for() {
+        let token = b"\x00content-type: application/jwt\n\nhead.body.sign";
+        let offer = br#"{"id":"d:1","artifact":{"source":{"uri":"https://files.example.com/a"}}}"#;
+        let transport = ScriptedTransport::list([reply(token), reply(&[b"\x00\n\n", &offer[..]].concat())]);
+        let settings =
+            Settings { servers: vec!["https://updates.example.com".to_owned()], ..Settings::default() };
+        let clock = VirtualClock::new(1);
+        let mut api =
+            Api::new(transport.boxed(), Box::new(TestCredentials::default()), clock.shared(), settings);
+        let provides = [("artifact_name".to_owned(), "a".to_owned())].into();
+        assert_eq!(api.next(&provides).unwrap().offer.unwrap().id.as_str(), "d:1");
+    }
 }

@@ -85,3 +85,25 @@ impl BlockDevice for Memory {
         "memory"
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn loaded(medium: Vec<u8>) -> Option<Vec<u8>> {
+        TwoCopyRecord::open(Memory::of(medium)).unwrap().load().ok()
+    }
+
+    #[test]
+    fn an_undamaged_medium_holds_the_last_document_and_one_good_copy_is_enough() {
+        assert_eq!(loaded(good()).as_deref(), Some(SAVED[1]));
+        for half in [0, MEDIUM_BYTES / 2] {
+            let mut medium = good();
+            medium[half] ^= 0xff;
+            assert!(loaded(medium).is_some_and(|document| SAVED.contains(&&*document)));
+        }
+        let mut medium = good();
+        (medium[0], medium[MEDIUM_BYTES / 2]) = (0xaa, 0xaa);
+        assert_eq!(loaded(medium), None);
+    }
+}
