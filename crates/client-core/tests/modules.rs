@@ -412,7 +412,8 @@ impl Place {
             }
         }
         let (mut files, mark) = (self.files(world), self.mark(world));
-        if files.look(mark.parent().unwrap()).unwrap().is_some() {
+        // The power may have failed between the mark and the record.
+        if files.look(mark.parent().unwrap()).unwrap().is_some() && !self.has_mark(world) {
             files.set_up_file(mark.to_str().unwrap(), b"", &Attributes::default());
         }
         store.save(&serde_json::to_vec(&record).unwrap()).unwrap();

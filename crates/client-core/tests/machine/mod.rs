@@ -199,7 +199,11 @@ impl Machine {
         let mut options = Options::cuts(cuts);
         match self {
             // Our script saves once: a torn save leaves the other copy.
-            Machine::UBoot | Machine::UBootCached | Machine::Flash(_) => {}
+            Machine::UBoot | Machine::Flash(_) => {}
+            // A disk that the script does not flush may lose one copy to each of two cuts, with no client between them
+            // that could make the other one durable again: no script helps against that.
+            Machine::UBootCached if cuts > 1 => options.limits.tears.clear(),
+            Machine::UBootCached => {}
             // Behind the variables: the padding of an environment block, and any other sector as well.
             Machine::Grub => options.limits.tears = vec![Tear::Prefix(300)],
             // The one sector of the last is there as a whole or not at all.
