@@ -19,7 +19,7 @@ use super::facts::{Conduct, Stage};
 use super::id::DeploymentId;
 use super::notice::{Notice, Observer};
 use super::plan::{self, Because, CommitOrder, Entry, Order, Resumption};
-use super::record::{Deployment, Record, RecordError, Unreported, VERSION};
+use super::record::{Deployment, Record, RecordError, TRANSITIONS_MAX, Unreported, VERSION};
 use super::run::{Incoming, Run};
 use super::summary::{Status, Summary};
 use crate::artifact::{self, Artifact, Limits, Trust};
@@ -332,8 +332,10 @@ pub fn resume(device: &mut Device<'_>, options: &Options) -> Result<Summary, Dep
 
 /// Goes on with the deployment that was found in the record, wherever it was.
 fn go_on(run: &mut Run<'_>) -> Result<(), DeployError> {
-    let found = run.found().map_err(|error| run.persist_attempt(error))?;
-    match plan::resume(found) {
+    let loops = run.deployment.transitions > TRANSITIONS_MAX;
+    // A loop is broken whether what boots can be told or not.
+    let found = if loops { Ok(run.found_without_looking()) } else { run.found() };
+    match plan::resume(found.map_err(|error| run.persist_attempt(error))?) {
         Resumption::BreakTheLoop(entry) => run.break_the_loop(entry),
         Resumption::AwaitReboot => run.wait(),
         Resumption::Contradiction => return Err(run.contradiction()?),

@@ -178,7 +178,7 @@ impl<'r> Run<'r> {
     pub(super) fn found(&mut self) -> Result<Found, DeployError> {
         let mut found = self.found_without_looking();
         // Only where it decides: going back must work with an environment that cannot be read.
-        if found.stage.facts().asks_what_boots && found.transitions <= TRANSITIONS_MAX {
+        if found.stage.facts().asks_what_boots {
             found.verdict = self.handler()?.verdict()?;
         }
         if let Some(verdict) = found.verdict {
