@@ -416,6 +416,10 @@ impl Place {
         if files.look(mark.parent().unwrap()).unwrap().is_some() && !self.has_mark(world) {
             files.set_up_file(mark.to_str().unwrap(), b"", &Attributes::default());
         }
+        // It was durable before the record that counts on it.
+        if self.has_mark(world) {
+            files.sync_tree(mark.parent().unwrap()).unwrap();
+        }
         store.save(&serde_json::to_vec(&record).unwrap()).unwrap();
     }
 
