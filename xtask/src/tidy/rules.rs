@@ -15,6 +15,7 @@ const UNSAFE_FORBIDDEN: &[&str] = &[
     "crates/bootloader-grub/src/lib.rs",
     "crates/device/src/lib.rs",
     "crates/http/src/lib.rs",
+    "crates/manual/src/lib.rs",
     "daemon/src/main.rs",
     "server/core/src/lib.rs",
     "server/testserver/src/lib.rs",
