@@ -28,6 +28,7 @@ const TOOLS: &[(&str, &str)] = &[
     ("debugfs", "e2fsprogs"),
     ("mkfs.vfat", "dosfstools"),
     ("mcopy", "mtools"),
+    ("bsdtar", "libarchive-tools"),
 ];
 
 /// The same for the board tests; a path is a file that is no program.

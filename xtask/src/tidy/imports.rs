@@ -83,7 +83,7 @@ const PACKAGES: &[PackageRule] = &[
     PackageRule {
         name: "rust-ota-artifact",
         workspace: &["rust-ota-artifact-format", "rust-ota-manual"],
-        outside: &["lexopt", "serde_json", "rustix"],
+        outside: &["lexopt", "serde_json", "rustix", "tar"],
     },
     PackageRule {
         name: "rust-ota-server-core",
