@@ -7,7 +7,7 @@ use std::time::Duration;
 use client_core::agent::{Agent, AgentSettings, Memory};
 use client_core::clock::{Clock, Waiter, Wake};
 use client_core::deploy::Observer;
-use client_core::deploy::gates::{Gate, Gatekeeper};
+use client_core::deploy::gates::Gatekeeper;
 use client_core::schedule::Schedule;
 use linux::clock::LinuxClock;
 use linux::daemon_process::PidFile;
@@ -22,7 +22,7 @@ use crate::host::LinuxHost;
 use crate::local_proxy::LocalProxy;
 use crate::notify::{Supervision, WatchedWaiter};
 use crate::status::{self, StatusBoard, StatusServer};
-use crate::watcher::Watcher;
+use crate::watcher::{Round, Watcher, show_loss};
 use device::compose::{ComposeError, LOCK_PATIENCE, Setup};
 use device::config_files::Unusable;
 use device::gates::{ConfigurationGate, Gates, SharedQuestion};
@@ -109,21 +109,6 @@ pub struct Service {
     memory: Memory,
     #[cfg(feature = "dbus")]
     add_ons: Option<Arc<AddOns>>,
-}
-
-/// What came of one round.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Round {
-    /// How long nothing is to be done.
-    pub next: Duration,
-    /// What went wrong last, in the words of the log.
-    pub error: Option<String>,
-    /// A deployment came to its end: whether it failed.
-    pub ended: Option<bool>,
-    /// A deployment waits before this gate, for that reason.
-    pub waiting: Option<(Gate, String)>,
-    /// The restart of the device was asked for.
-    pub restarting: bool,
 }
 
 impl Service {
@@ -253,15 +238,6 @@ impl Beginning {
         }
         Ok(Beginning { pid_file, transport, api, api_connections })
     }
-}
-
-/// Says on the board whether the record was lost.
-pub(crate) fn show_loss(setup: &Setup, board: &StatusBoard) {
-    let lost = match setup.read_record() {
-        Ok(record) => record.and_then(|record| record.lost).map(|lost| lost.reason),
-        Err(error) => Some(error.to_string()),
-    };
-    board.lock().set_record_lost(lost.as_deref());
 }
 
 /// What other programs of the device use. Without it the daemon goes on.

@@ -14,9 +14,8 @@ use linux::key_values::RunLimits;
 use linux::lock::LockError;
 use linux::state_scripts::LinuxScripts;
 
-use crate::agent::show_loss;
 use crate::deployment_log::{DeploymentLogs, Logs};
-use crate::watcher::Watcher;
+use crate::watcher::{Watcher, show_loss};
 use device::compose::{ComposeError, Setup};
 use device::gates::{Gates, SharedQuestion};
 use http::{HttpTransport, IdleConnections};

@@ -17,6 +17,7 @@ mod notify;
 pub mod status;
 mod watcher;
 
-pub use agent::{Round, Service, ServiceError, Surroundings, bootstrap};
+pub use agent::{Service, ServiceError, Surroundings, bootstrap};
 pub use deployment_log::{DeploymentInHand, DeploymentLog, DeploymentLogs, LogError, Logs};
 pub use notify::Supervision;
+pub use watcher::Round;

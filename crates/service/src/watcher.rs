@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use client_core::agent::Event;
 use client_core::clock::Clock;
+use client_core::deploy::gates::Gate;
 use client_core::deploy::{Notice, Observer, Stage};
 use client_core::install::{Progress, WriteStatistics};
 
-use crate::agent::Round;
 use crate::notify::{Notifier, Supervision, Watchdog};
 use crate::status::StatusBoard;
+use device::compose::Setup;
 
 /// How long the service manager waits for a sign of life while nothing of a deployment is done: the inventory programs
 /// and the server have deadlines of their own.
@@ -18,7 +19,22 @@ const SYNC_ALLOWANCE: Duration = Duration::from_secs(900);
 /// Time between two log lines about the progress of a payload.
 const PROGRESS_EVERY: Duration = Duration::from_secs(10);
 
-/// Tells the log, the status socket and the service manager how far things are.
+/// What came of one round.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Round {
+    /// How long nothing is to be done.
+    pub next: Duration,
+    /// What went wrong last, in the words of the log.
+    pub error: Option<String>,
+    /// A deployment came to its end: whether it failed.
+    pub ended: Option<bool>,
+    /// A deployment waits before this gate, for that reason.
+    pub waiting: Option<(Gate, String)>,
+    /// The restart of the device was asked for.
+    pub restarting: bool,
+}
+
+/// Tells them.
 pub(crate) struct Watcher {
     board: StatusBoard,
     clock: Arc<dyn Clock>,
@@ -170,4 +186,13 @@ impl Observer for Watcher {
     fn stop_requested(&self) -> bool {
         self.clock.stop_requested() || self.other.as_ref().is_some_and(|other| other.stop_requested())
     }
+}
+
+/// Says on the board whether the record was lost.
+pub(crate) fn show_loss(setup: &Setup, board: &StatusBoard) {
+    let lost = match setup.read_record() {
+        Ok(record) => record.and_then(|record| record.lost).map(|lost| lost.reason),
+        Err(error) => Some(error.to_string()),
+    };
+    board.lock().set_record_lost(lost.as_deref());
 }

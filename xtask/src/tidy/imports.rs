@@ -227,11 +227,11 @@ const SERVICE: &[ModuleRule] = &[
     ("agent", &["dbus", "deployment_log", "host", "local_proxy", "notify", "status", "watcher"]),
     ("dbus", &["local_proxy"]),
     ("deployment_log", &[]),
-    ("host", &["agent", "deployment_log", "watcher"]),
+    ("host", &["deployment_log", "watcher"]),
     ("local_proxy", &[]),
     ("notify", &[]),
     ("status", &[]),
-    ("watcher", &["agent", "notify", "status"]),
+    ("watcher", &["notify", "status"]),
 ];
 
 const DAEMON: &[ModuleRule] =
