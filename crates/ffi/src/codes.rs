@@ -3,61 +3,44 @@
 
 use std::ffi::{c_char, c_int};
 
-macro_rules! numbers {
-    ($($(#[doc = $doc:literal])+ $name:ident = $number:literal $text:literal;)*) => {
-        $($(#[doc = $doc])+ pub const $name: c_int = $number;)*
-
-        /// The text of a code that functions return, for `rota_code_text`.
-        pub(crate) fn text_of(code: c_int) -> *const c_char {
-            let text = match code {
-                $($number => concat!($text, "\0"),)*
-                _ => "unknown code\0",
-            };
-            text.as_ptr().cast()
-        }
-    };
-}
-
-numbers! {
-    /// It was done.
-    ROTA_OK = 0 "done";
-    /// An argument is wrong: a null pointer, a structure of another size, a text that is not UTF-8.
-    ROTA_E_ARGUMENT = -1 "an argument is wrong";
-    /// The call does not come in this order: before rota_open(), or after it.
-    ROTA_E_ORDER = -2 "the call is out of order";
-    /// Another thread is in a call with this handle, or a callback called back into it.
-    ROTA_E_BUSY = -3 "the handle is in use";
-    /// Another process works on the device.
-    ROTA_E_LOCKED = -4 "another process works on the device";
-    /// The configuration, or a key that it names, cannot be used.
-    ROTA_E_CONFIG = -5 "the configuration cannot be used";
-    /// The program wanted to stop: by a callback, or by rota_stop().
-    ROTA_E_STOPPED = -6 "stopped on request";
-    /// The artifact could not be read: the file, the network, the read callback.
-    ROTA_E_SOURCE = -7 "the artifact could not be read";
-    /// The artifact is refused: its signature, its format, its checksums, its limits.
-    ROTA_E_ARTIFACT = -8 "the artifact is refused";
-    /// The artifact is good and not for this device, or not for what is installed on it.
-    ROTA_E_DEPENDS = -9 "the artifact is not for this device";
-    /// Slots, boot environment, record or operating system: the device itself.
-    ROTA_E_DEVICE = -10 "the device failed";
-    /// A gate said no: the gate callback, a health check, a window.
-    ROTA_E_REFUSED = -11 "a gate refused";
-    /// There is no update in progress.
-    ROTA_E_NOTHING = -12 "no update is in progress";
-    /// Another update has to be committed or rolled back first, or this one cannot be here and now.
-    ROTA_E_IN_PROGRESS = -13 "not in this state of the update in progress";
-    /// The server cannot be reached, refuses the device, or says what is no answer.
-    ROTA_E_SERVER = -14 "the server does not serve this device";
-    /// No daemon answers.
-    ROTA_E_NO_DAEMON = -15 "no daemon answers";
-    /// The update failed: a script, a module, the bootloader that went back.
-    ROTA_E_FAILED = -16 "the update failed";
-    /// There is no such value.
-    ROTA_E_NO_VALUE = -17 "there is no such value";
-    /// A fault of this library. The handle takes no further call but rota_free().
-    ROTA_E_FAULT = -18 "a fault of the library";
-}
+/// It was done.
+pub const ROTA_OK: c_int = 0;
+/// An argument is wrong: a null pointer, a structure of another size, a text that is not UTF-8.
+pub const ROTA_E_ARGUMENT: c_int = -1;
+/// The call does not come in this order: before rota_open(), or after it.
+pub const ROTA_E_ORDER: c_int = -2;
+/// Another thread is in a call with this handle, or a callback called back into it.
+pub const ROTA_E_BUSY: c_int = -3;
+/// Another process works on the device.
+pub const ROTA_E_LOCKED: c_int = -4;
+/// The configuration, or a key that it names, cannot be used.
+pub const ROTA_E_CONFIG: c_int = -5;
+/// The program wanted to stop: by a callback, or by rota_stop().
+pub const ROTA_E_STOPPED: c_int = -6;
+/// The artifact could not be read: the file, the network, the read callback.
+pub const ROTA_E_SOURCE: c_int = -7;
+/// The artifact is refused: its signature, its format, its checksums, its limits.
+pub const ROTA_E_ARTIFACT: c_int = -8;
+/// The artifact is good and not for this device, or not for what is installed on it.
+pub const ROTA_E_DEPENDS: c_int = -9;
+/// Slots, boot environment, record or operating system: the device itself.
+pub const ROTA_E_DEVICE: c_int = -10;
+/// A gate said no: the gate callback, a health check, a window.
+pub const ROTA_E_REFUSED: c_int = -11;
+/// There is no update in progress.
+pub const ROTA_E_NOTHING: c_int = -12;
+/// Another update has to be committed or rolled back first, or this one cannot be here and now.
+pub const ROTA_E_IN_PROGRESS: c_int = -13;
+/// The server cannot be reached, refuses the device, or says what is no answer.
+pub const ROTA_E_SERVER: c_int = -14;
+/// No daemon answers.
+pub const ROTA_E_NO_DAEMON: c_int = -15;
+/// The update failed: a script, a module, the bootloader that went back.
+pub const ROTA_E_FAILED: c_int = -16;
+/// There is no such value.
+pub const ROTA_E_NO_VALUE: c_int = -17;
+/// A fault of this library. The handle takes no further call but rota_free().
+pub const ROTA_E_FAULT: c_int = -18;
 
 /// Progress: the payload is being verified and written.
 pub const ROTA_WRITING: c_int = 1;
@@ -125,3 +108,47 @@ pub const ROTA_NONE_ENDED: c_int = 0;
 pub const ROTA_SUCCEEDED: c_int = 1;
 /// What rota_poll() says of a deployment that came to its end: it failed, and the server knows or will be told.
 pub const ROTA_FAILED: c_int = 2;
+
+/// The text of a code that functions return, for `rota_code_text`.
+pub(crate) fn text_of(code: c_int) -> *const c_char {
+    let text = match code {
+        ROTA_OK => c"done",
+        ROTA_E_ARGUMENT => c"an argument is wrong",
+        ROTA_E_ORDER => c"the call is out of order",
+        ROTA_E_BUSY => c"the handle is in use",
+        ROTA_E_LOCKED => c"another process works on the device",
+        ROTA_E_CONFIG => c"the configuration cannot be used",
+        ROTA_E_STOPPED => c"stopped on request",
+        ROTA_E_SOURCE => c"the artifact could not be read",
+        ROTA_E_ARTIFACT => c"the artifact is refused",
+        ROTA_E_DEPENDS => c"the artifact is not for this device",
+        ROTA_E_DEVICE => c"the device failed",
+        ROTA_E_REFUSED => c"a gate refused",
+        ROTA_E_NOTHING => c"no update is in progress",
+        ROTA_E_IN_PROGRESS => c"not in this state of the update in progress",
+        ROTA_E_SERVER => c"the server does not serve this device",
+        ROTA_E_NO_DAEMON => c"no daemon answers",
+        ROTA_E_FAILED => c"the update failed",
+        ROTA_E_NO_VALUE => c"there is no such value",
+        ROTA_E_FAULT => c"a fault of the library",
+        _ => c"unknown code",
+    };
+    text.as_ptr()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::CStr;
+
+    use super::*;
+
+    #[test]
+    fn every_code_down_to_the_last_has_its_own_text() {
+        // SAFETY: each is a literal.
+        let text = |code| unsafe { CStr::from_ptr(text_of(code)) }.to_str().unwrap();
+        let texts: std::collections::BTreeSet<_> = (ROTA_E_FAULT..=ROTA_OK).map(text).collect();
+        assert_eq!(texts.len(), 19, "{texts:?}");
+        assert!(!texts.contains("unknown code"));
+        assert_eq!((text(1), text(ROTA_E_FAULT - 1)), ("unknown code", "unknown code"));
+    }
+}

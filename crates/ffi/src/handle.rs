@@ -60,6 +60,8 @@ pub(crate) struct Call<'h> {
     pub(crate) callbacks: Arc<Callbacks>,
     pub(crate) sink: Arc<Sink>,
     pub(crate) clock: LinuxClock,
+    /// What rota_error() says of a call that went well.
+    pub(crate) remark: Option<String>,
 }
 
 impl Call<'_> {
@@ -121,6 +123,7 @@ impl rota_device {
         self.shared.clock.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Keeps the text of `failure` for rota_error().
     pub(crate) fn fail(&self, failure: Failure) -> c_int {
         *self.shared.text.lock().unwrap_or_else(PoisonError::into_inner) = failure.text;
         failure.code
@@ -145,10 +148,13 @@ impl rota_device {
         self.callbacks().begin();
         let (callbacks, sink) = (Arc::clone(&self.shared.callbacks), Arc::clone(&self.shared.sink));
         let (_quiet, _routed) = (WithoutSigpipe::new(), Routed::to(&sink));
-        let mut call = Call { inner, callbacks, sink: Arc::clone(&sink), clock };
+        let mut call = Call { inner, callbacks, sink: Arc::clone(&sink), clock, remark: None };
         let done = catch_unwind(AssertUnwindSafe(|| work(&mut call)));
-        drop(call);
+        let Call { inner, remark, .. } = call;
         self.renew_after_stop(inner);
+        if let Some(remark) = remark {
+            self.fail(Failure::new(ROTA_OK, remark));
+        }
         match done {
             Ok(Ok(code)) => code,
             Ok(Err(failure)) => self.fail(failure),

@@ -32,6 +32,6 @@ pub use structures::{
 };
 pub use update::{
     rota_commit, rota_get, rota_install_fd, rota_install_path, rota_install_read, rota_install_url,
-    rota_provides, rota_resume, rota_roll_back, rota_state_of,
+    rota_look, rota_provides, rota_resume, rota_roll_back,
 };
 pub use with_server::{rota_daemon_status, rota_poll, rota_run};

@@ -180,17 +180,19 @@ pub unsafe extern "C" fn rota_resume(device: *mut rota_device, result: *mut rota
 /// # Safety
 /// `device` is NULL or a handle that was not freed; `state` is NULL or points to a structure whose size is set.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn rota_state_of(device: *mut rota_device, state: *mut rota_state) -> c_int {
+pub unsafe extern "C" fn rota_look(device: *mut rota_device, state: *mut rota_state) -> c_int {
     // SAFETY: as promised.
     unsafe {
         call(device, |call| {
             let out = Out::new(state)?;
-            look(&*call.setup()?, &out).map(|()| ROTA_OK)
+            call.remark = look(&*call.setup()?, &out)?;
+            Ok(ROTA_OK)
         })
     }
 }
 
-fn look(setup: &Setup, out: &Out<rota_state>) -> Result<(), Failure> {
+/// Why the record was lost, if it was.
+fn look(setup: &Setup, out: &Out<rota_state>) -> Result<Option<String>, Failure> {
     let record = setup.installed()?;
     let system = setup.system();
     let told = |what: &str, error: &dyn std::fmt::Display| log::debug!("{what} cannot be told: {error}");
@@ -203,7 +205,7 @@ fn look(setup: &Setup, out: &Out<rota_state>) -> Result<(), Failure> {
         next_slot: boot.map_or(0, |boot| letter(boot.selected)),
         record_lost: c_int::from(record.lost.is_some()),
     });
-    Ok(())
+    Ok(record.lost.map(|lost| lost.reason))
 }
 
 fn letter(slot: Slot) -> c_int {
@@ -230,7 +232,7 @@ fn number_of(standing: Standing) -> c_int {
 
 /// Writes one value to buffer, with a zero byte at its end, cut to size bytes: "device_type", or a key that the installed
 /// artifacts provide, such as "artifact_name" or "rootfs-image.version". Returns how many bytes it has without that zero byte,
-/// or ROTA_E_NO_VALUE. Looks as rota_state_of() does. UTF-8.
+/// or ROTA_E_NO_VALUE. Looks as rota_look() does. UTF-8.
 ///
 /// # Safety
 /// `device` is NULL or a handle that was not freed; `key` is NULL or ends with a zero byte; `buffer` is NULL or has room for
@@ -261,7 +263,7 @@ pub unsafe extern "C" fn rota_get(
 }
 
 /// Calls pair with each key and value that the installed artifacts provide, by name, until it returns something else than 0.
-/// Looks as rota_state_of() does.
+/// Looks as rota_look() does.
 ///
 /// One thread at a time. Returns ROTA_OK, ROTA_E_STOPPED when the callback did not want all, or another code below zero.
 ///

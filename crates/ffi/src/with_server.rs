@@ -43,6 +43,8 @@ pub unsafe extern "C" fn rota_poll(device: *mut rota_device, round: *mut rota_ro
             });
             let came = service(call)?.round();
             out.set(|size| of_round(size, &came));
+            call.remark =
+                came.waiting.as_ref().map(|(gate, reason)| format!("waits before {gate}: {reason}"));
             if call.clock.stop_requested() {
                 return Err(Failure::new(ROTA_E_STOPPED, "stopped on request"));
             }
@@ -68,7 +70,7 @@ fn of_round(size: usize, round: &Round) -> rota_round {
     }
 }
 
-/// The daemon: rounds with the waits between them, until rota_stop(). Serves `rota-ota status` on the status socket in a thread
+/// The daemon: rounds with the waits between them, until rota_stop(). Serves `rust-ota status` on the status socket in a thread
 /// of its own, handles no signals, tells no service manager.
 ///
 /// One thread at a time. Returns ROTA_E_STOPPED after rota_stop(); what keeps it from beginning as rota_poll().
