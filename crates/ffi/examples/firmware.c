@@ -19,6 +19,7 @@
 struct firmware {
     rota_device *device;
     const char *directory;
+    int shown_phase;
     unsigned shown_percent;
     int failed; /* the first code that was not ROTA_OK */
 };
@@ -56,9 +57,9 @@ static int on_progress(void *user, const rota_progress *progress)
 {
     struct firmware *self = user;
     unsigned percent = (unsigned)(progress->done_bytes * 100 / (progress->total_bytes ? progress->total_bytes : 1));
-    if (percent / 25 != self->shown_percent / 25) {
-        printf("%s %u %%\n", progress->phase == ROTA_WRITING ? "writing" : "reading back", percent);
-    }
+    if (progress->phase == self->shown_phase && percent < self->shown_percent + 25 && percent < 100) return 0;
+    printf("%s %u %%\n", progress->phase == ROTA_WRITING ? "writing" : "reading back", percent);
+    self->shown_phase = progress->phase;
     self->shown_percent = percent;
     return 0;
 }
@@ -149,7 +150,7 @@ static void poll_server(struct firmware *self)
 
 int main(int argc, char **argv)
 {
-    struct firmware self = {NULL, NULL, 0, ROTA_OK};
+    struct firmware self = {NULL, NULL, 0, 0, ROTA_OK};
     if (argc < 3) {
         fprintf(stderr, "usage: firmware DIRECTORY update|started HEALTHY|status|poll ADDRESS\n");
         return 2;

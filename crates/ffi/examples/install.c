@@ -1,7 +1,8 @@
 /*
- * An installer: install CONFIG ARTIFACT, restart, and install CONFIG to commit.
+ * An installer: install CONFIG STATE ARTIFACT, restart, and install CONFIG STATE to commit.
  *
  *     cc install.c -lrust_ota -o install
+ *     ./install /etc/mender/mender.conf /var/lib/mender release-2.mender
  */
 #include <stdio.h>
 #include <rust_ota.h>
@@ -21,17 +22,18 @@ int main(int argc, char **argv)
     char text[256] = "";
     int code;
 
-    if (argc < 2) {
-        fprintf(stderr, "usage: install CONFIG [ARTIFACT]\n");
+    if (argc < 3) {
+        fprintf(stderr, "usage: install CONFIG STATE [ARTIFACT]\n");
         return 1;
     }
     result.size = sizeof result;
     result.needs_restart = 0;
     code = rota_new(&device);
     if (code == ROTA_OK) code = rota_set(device, "path.config", argv[1]);
+    if (code == ROTA_OK) code = rota_set(device, "path.datastore", argv[2]);
     if (code == ROTA_OK) code = rota_open(device);
     if (code == ROTA_OK) code = rota_on_progress(device, show, NULL);
-    if (code == ROTA_OK) code = argc > 2 ? rota_install_path(device, argv[2], &result) : rota_commit(device, &result);
+    if (code == ROTA_OK) code = argc > 3 ? rota_install_path(device, argv[3], &result) : rota_commit(device, &result);
     if (code != ROTA_OK) {
         rota_error(device, text, sizeof text);
         fprintf(stderr, "%s: %s\n", rota_code_text(code), text);

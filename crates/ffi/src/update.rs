@@ -305,7 +305,7 @@ unsafe fn work(
     unsafe {
         call(device, |call| {
             let out = Out::new(result)?;
-            with_client(call, &out, work)
+            with_client(call, &out, Took::Rest, work)
         })
     }
 }
@@ -322,12 +322,21 @@ fn install(
         let (callbacks, clock) = (Arc::clone(&callbacks), clock.clone());
         Ok(Box::new(Stoppable { source, callbacks, clock }) as Source)
     };
-    with_client(call, out, |client| client.install(&mut open, &Options::default()))
+    with_client(call, out, Took::Install, |client| client.install(&mut open, &Options::default()))
+}
+
+/// What a call takes the device for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Took {
+    Install,
+    /// Something behind an installation.
+    Rest,
 }
 
 fn with_client(
     call: &mut Call<'_>,
     out: &Out<rota_result>,
+    took: Took,
     work: impl FnOnce(&mut Client<'_>) -> Result<Summary, ClientError>,
 ) -> Result<c_int, Failure> {
     out.set(|size| rota_result { size, outcome: 0, needs_restart: 0 });
@@ -338,10 +347,12 @@ fn with_client(
     let mut client =
         Client::open_with(&setup, &mut told, clock)?.asking(&mut asked).reading(call.inner.reading);
     let summary = work(&mut client)?;
+    // What is committed after its restart needs no other; what is committed as it is installed may.
+    let over = summary.status == Status::Committed && took == Took::Rest;
     out.set(|size| rota_result {
         size,
         outcome: outcome(summary.status),
-        needs_restart: c_int::from(summary.needs_reboot),
+        needs_restart: c_int::from(summary.needs_reboot && !over),
     });
     match &summary.error {
         Some(error) => Err(error.into()),

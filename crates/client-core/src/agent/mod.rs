@@ -74,6 +74,8 @@ pub struct Memory {
     said: Arc<Mutex<Option<Said>>>,
     /// The device is being restarted: until then it is given the time for that.
     restart_until: Option<Duration>,
+    /// A first round was made. The first inventory is due with it: whoever does the waiting has waited.
+    has_begun: bool,
 }
 
 impl Memory {
@@ -91,6 +93,7 @@ impl Memory {
             undelivered: 0,
             said: Arc::default(),
             restart_until: None,
+            has_begun: false,
         }
     }
 }
@@ -170,6 +173,9 @@ impl<'a> Agent<'a> {
             self.settle();
         }
         self.memory.schedule.poll_now();
+        if !std::mem::replace(&mut self.memory.has_begun, true) {
+            self.memory.schedule.inventory_now();
+        }
         for _ in 0..WORK_PER_ROUND {
             let due = self.memory.schedule.due(self.clock.now());
             if due.is_none() || self.memory.unsettled || self.clock.stop_requested() {
