@@ -28,6 +28,12 @@ const TOOLS: &[(&str, &str)] = &[
     ("debugfs", "e2fsprogs"),
     ("mkfs.vfat", "dosfstools"),
     ("mcopy", "mtools"),
+    ("cc", "gcc"),
+    ("c++", "g++"),
+    ("nm", "binutils"),
+    ("valgrind", "valgrind"),
+    ("strace", "strace"),
+    ("abidiff", "abigail-tools"),
 ];
 
 /// The same for the board tests; a path is a file that is no program.

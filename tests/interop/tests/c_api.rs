@@ -7,11 +7,13 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use client_core::artifact::Signer;
 use client_core::slot::Slot;
 use interop::backend::Backend;
 use interop::programs::c_library;
 use interop::tool;
 use interop::virtual_device::{Bootloader, VirtualDevice};
+use testkit::artifacts::DEVICE_TYPE;
 
 /// Bytes of the image: some hundred calls of a read callback.
 const IMAGE_BYTES: usize = 300_000;
@@ -210,6 +212,36 @@ fn a_read_callback_that_fails_at_any_call_arms_nothing() {
 }
 
 #[test]
+fn a_module_that_hangs_up_does_not_end_the_program_and_has_its_own_signals() {
+    let (device, _, image) = device(Bootloader::UBoot);
+    let Some(program) = compile(&device.path(""), "examples/firmware.c", &[]) else { return };
+    fs::create_dir_all(device.path("share/modules/v3")).unwrap();
+    let blocked = device.path("blocked");
+    let script = format!(
+        "case $1 in Download) grep SigBlk /proc/self/status >'{}'; exec 3<\"$(cat stream-next)\"; exec 3<&-; exit 1;; esac",
+        blocked.display()
+    );
+    device.program("share/modules/v3/hangs-up", &script);
+    let (payload, artifact) = (device.path("payload"), device.path("module.mender"));
+    fs::write(&payload, image.repeat(8)).unwrap();
+    let arguments = ["write", "module-image", "-T", "hangs-up", "-n", "app-2", "-t", DEVICE_TYPE, "-f"];
+    let mut arguments: Vec<std::ffi::OsString> = arguments.map(Into::into).to_vec();
+    fs::write(device.path("key"), Signer::generate_ed25519(&[7; 32]).private.as_bytes()).unwrap();
+    let rest = [payload.into(), "-k".into(), device.path("key").into(), "-o".into(), artifact.clone().into()];
+    arguments.extend(rest);
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let made = rust_ota_artifact::run(arguments, &mut out, &mut err);
+    assert!(made, "{}", String::from_utf8_lossy(&err));
+    let mut update = firmware(&program, &device, &["update"]);
+    let failed = update.stdin(File::open(artifact).unwrap()).output().unwrap();
+    let said = String::from_utf8_lossy(&failed.stderr);
+    assert_eq!(failed.status.code(), Some(1), "{}: {said}", failed.status);
+    let blocked = fs::read_to_string(blocked).unwrap();
+    let mask = u64::from_str_radix(blocked.trim_start_matches("SigBlk:").trim(), 16).unwrap();
+    assert_eq!(mask, 0, "the module is started with signals blocked");
+}
+
+#[test]
 fn every_misuse_has_a_code_and_changes_nothing() {
     let (device, artifact, _) = device(Bootloader::UBoot);
     let Some(program) = compile(&device.path(""), "tests/c/misuse.c", &["-std=c99"]) else { return };
@@ -262,4 +294,109 @@ fn an_update_from_c_leaks_nothing_under_valgrind() {
 #[test]
 fn an_update_from_c_is_clean_under_sanitizers() {
     update_under(&[], &["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]);
+}
+
+/// Set to write the description of the ABI where something was added to it.
+const WRITE_ABI: &str = "ROTA_WRITE_ABI";
+
+#[test]
+fn nothing_is_removed_from_the_abi_or_changed_in_it() {
+    let tools = ["cc", "nm", "abidw", "abidiff"].map(tool);
+    let [Some(compiler), Some(nm), Some(abidw), Some(abidiff)] = tools else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let (twin, source) = (folder.path().join("librust_ota.so.0"), folder.path().join("twin.c"));
+    // What the header says, as a library with the types in it: the real one is built without.
+    let header = fs::read_to_string(ffi().join("include/rust_ota.h")).unwrap();
+    let prototypes = prototypes(&header);
+    assert!(prototypes.len() > 20 && prototypes.len() < 25, "{}", prototypes.len());
+    let functions: String = prototypes.iter().map(|(text, _)| format!("{text} {{ return 0; }}\n")).collect();
+    fs::write(&source, format!("#include <rust_ota.h>\n{functions}")).unwrap();
+    let mut command = Command::new(compiler);
+    command.args(["-g", "-shared", "-fPIC", "-Wl,-soname,librust_ota.so.0", "-I"]);
+    succeeds(command.arg(ffi().join("include")).arg(&source).arg("-o").arg(&twin));
+    // The real one has these functions and no other symbol.
+    let mut command = Command::new(nm);
+    let library = c_library().join("librust_ota.so");
+    let symbols = succeeds(command.args(["--dynamic", "--defined-only", "--format=posix"]).arg(library));
+    let mut exported: Vec<&str> = symbols.lines().filter_map(|line| line.split(' ').next()).collect();
+    exported.sort_unstable();
+    let mut declared: Vec<&str> = prototypes.iter().map(|(_, name)| name.as_str()).collect();
+    declared.sort_unstable();
+    assert_eq!(exported, declared);
+
+    let kept = ffi().join("abi/rust_ota.abi");
+    let compared = run(Command::new(abidiff).arg(&kept).arg(&twin));
+    // Two bits of the exit code, besides those of errors.
+    let (changed, incompatible) = (4, 8);
+    let code = compared.status.code().unwrap();
+    let said = String::from_utf8_lossy(&compared.stdout);
+    assert_eq!(code & incompatible, 0, "the ABI is not what programs were built with:\n{said}");
+    if std::env::var_os(WRITE_ABI).is_some() {
+        let mut command = Command::new(abidw);
+        command.args(["--no-corpus-path", "--no-comp-dir-path", "--no-show-locs", "--out-file"]);
+        succeeds(command.arg(&kept).arg(&twin));
+    } else {
+        assert_eq!(code & changed, 0, "something was added: {WRITE_ABI}=1 writes it down\n{said}");
+        assert_eq!(code, 0, "{compared:?}");
+    }
+}
+
+/// The functions of the header: each as it is declared, without its semicolon, and its name.
+fn prototypes(header: &str) -> Vec<(String, String)> {
+    let mut code = String::new();
+    let mut rest = header;
+    while let Some((before, comment)) = rest.split_once("/*") {
+        code += before;
+        rest = comment.split_once("*/").unwrap().1;
+    }
+    let code: Vec<&str> = code.lines().filter(|line| !line.starts_with('#')).collect();
+    let code = code.join("\n");
+    let declared = code.split(';').map(|text| text.split_whitespace().collect::<Vec<_>>().join(" "));
+    let functions = declared.filter(|text| !text.contains("typedef") && text.ends_with(')'));
+    functions
+        .map(|text| {
+            let text = text.trim_start_matches("extern \"C\" { ").to_owned();
+            let name = text.split('(').next().unwrap().rsplit([' ', '*']).next().unwrap().to_owned();
+            (text, name)
+        })
+        .collect()
+}
+
+#[test]
+fn looking_writes_nothing() {
+    let (device, _, _) = device(Bootloader::Grub);
+    let Some(program) = compile(&device.path(""), "examples/firmware.c", &[]) else { return };
+    let before = everything(&device.path(""));
+    assert!(succeeds(&mut firmware(&program, &device, &["status"])).starts_with("standing 0"));
+    assert_eq!(everything(&device.path("")), before);
+    // And opens nothing for it.
+    let Some(strace) = tool("strace") else { return };
+    let trace = device.path("trace");
+    let mut command = Command::new(strace);
+    command
+        .args(["-f", "-e", "trace=open,openat,creat,fsync,fdatasync,flock", "-o"])
+        .arg(&trace)
+        .arg(&program);
+    succeeds(command.arg(device.path("")).arg("status"));
+    let trace = fs::read_to_string(trace).unwrap();
+    assert!(trace.contains("mender_grubenv1/env"), "{trace}");
+    let harmful = ["O_WRONLY", "O_RDWR", "O_CREAT", "flock"];
+    let calls: Vec<&str> = trace.lines().filter(|line| harmful.iter().any(|it| line.contains(it))).collect();
+    assert!(calls.is_empty(), "{calls:#?}");
+}
+
+/// Every file below `folder` with its content and the time of its last change.
+fn everything(folder: &Path) -> Vec<(PathBuf, Vec<u8>, std::time::SystemTime)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let metadata = fs::symlink_metadata(&path).unwrap();
+        if metadata.is_dir() {
+            found.extend(everything(&path));
+        }
+        let content = if metadata.is_file() { fs::read(&path).unwrap() } else { Vec::new() };
+        found.push((path, content, metadata.modified().unwrap()));
+    }
+    found.sort();
+    found
 }
