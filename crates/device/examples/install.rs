@@ -33,7 +33,9 @@ impl Observer for Show {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [config, state, rest @ ..] = &arguments[..] else { return Err("install CONFIG STATE [ARTIFACT]".into()) };
+    let [config, state, rest @ ..] = &arguments[..] else {
+        return Err("install CONFIG STATE [ARTIFACT]".into());
+    };
     let overrides =
         Overrides { config: Some(config.into()), datastore: Some(state.into()), ..Overrides::default() };
     let setup = Setup::load(&overrides, For::Command, Readable::All, |_| None)?;

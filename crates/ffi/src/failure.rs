@@ -118,8 +118,14 @@ fn of_deploy(error: &DeployError) -> c_int {
         | DeployError::Contradiction { .. }
         | DeployError::OtherSlotChanged { .. }
         | DeployError::OtherSlotUnknown { .. } => ROTA_E_DEVICE,
-        // The rest, also of later releases, is how an update fails.
-        _ => ROTA_E_FAILED,
+        DeployError::FellBack
+        | DeployError::Interrupted
+        | DeployError::Loop
+        | DeployError::TooManyReboots { .. }
+        | DeployError::CutShort { .. }
+        | DeployError::Script(_)
+        // Also what later releases may know.
+        | _ => ROTA_E_FAILED,
     }
 }
 
@@ -134,7 +140,20 @@ fn of_install(error: &InstallError) -> c_int {
         | InstallError::SlotTooSmall { .. }
         | InstallError::ReadBack { .. }
         | InstallError::Storage { .. } => ROTA_E_DEVICE,
-        _ => ROTA_E_FAILED,
+        InstallError::NothingWritten
+        | InstallError::NoHandler
+        | InstallError::NotOnTrial { .. }
+        | InstallError::NotBack { .. }
+        | InstallError::StateTooLarge { .. }
+        | InstallError::BadState { .. }
+        | InstallError::StateNotKept { .. }
+        | InstallError::Handler { .. }
+        | InstallError::UnknownPayloadType { .. }
+        | InstallError::ModuleNotExecutable { .. }
+        | InstallError::Files(_)
+        | InstallError::Payload(_)
+        // Also what later releases may know.
+        | _ => ROTA_E_FAILED,
     }
 }
 

@@ -226,7 +226,7 @@ fn number_of(standing: Standing) -> c_int {
         Standing::GoingBack => ROTA_GOING_BACK,
         Standing::Contradictory => ROTA_CONTRADICTORY,
         // Also what later releases of the engine may know.
-        _ => ROTA_UNKNOWN,
+        Standing::Unknown | _ => ROTA_UNKNOWN,
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod boards;
 mod green;
+mod packages;
 mod programs;
 mod report;
 
@@ -106,6 +107,7 @@ pub fn run(arguments: &[String]) -> Outcome {
             report.leave_out("features: there is no clippy");
         }
         unless_green(&green, &mut report, "documentation", Inputs::Documentation, documentation);
+        unless_green(&green, &mut report, "packages", Inputs::Conditions, packages::pack);
         if has_toolchain(OLDEST_RUST) {
             unless_green(&green, &mut report, "oldest compiler", Inputs::Conditions, check_with_oldest);
         } else {

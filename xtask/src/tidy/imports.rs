@@ -169,7 +169,7 @@ const PACKAGES: &[PackageRule] = &[
 const ANY: &str = "any";
 
 /// What tests may use besides everything that is in the table.
-const TESTS_TOO: &[&str] = &["tempfile"];
+const TESTS_TOO: &[&str] = &["cbindgen", "tempfile"];
 
 /// What a module of `client-core` may import of its siblings.
 const MODULES: &[ModuleRule] = &[
