@@ -29,6 +29,12 @@ const TOOLS: &[(&str, &str)] = &[
     ("mkfs.vfat", "dosfstools"),
     ("mcopy", "mtools"),
     ("bsdtar", "libarchive-tools"),
+    ("cc", "gcc"),
+    ("c++", "g++"),
+    ("nm", "binutils"),
+    ("valgrind", "valgrind"),
+    ("strace", "strace"),
+    ("abidiff", "abigail-tools"),
 ];
 
 /// The same for the board tests; a path is a file that is no program.

@@ -6,6 +6,7 @@
 mod boards;
 mod green;
 pub mod manual;
+mod packages;
 mod programs;
 mod report;
 
@@ -110,6 +111,7 @@ pub fn run(arguments: &[String]) -> Outcome {
         }
         manual::step(&green, &mut report, may_install);
         unless_green(&green, &mut report, "documentation", Inputs::Documentation, documentation);
+        unless_green(&green, &mut report, "packages", Inputs::Conditions, packages::pack);
         if has_toolchain(OLDEST_RUST) {
             unless_green(&green, &mut report, "oldest compiler", Inputs::Conditions, check_with_oldest);
         } else {

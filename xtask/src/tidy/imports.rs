@@ -69,16 +69,31 @@ const PACKAGES: &[PackageRule] = &[
     },
     PackageRule { name: "rust-ota-manual", workspace: &[], outside: &[] },
     PackageRule {
-        name: "rust-ota",
+        name: "rust-ota-service",
         workspace: &[
             "rust-ota-client-core",
             "rust-ota-device",
             "rust-ota-http",
             "rust-ota-linux",
-            "rust-ota-manual",
             "rust-ota-server-mender",
         ],
-        outside: &["ureq", "httparse", "lexopt", "log", "serde_json", "zbus"],
+        outside: &["ureq", "httparse", "log", "serde_json", "zbus"],
+    },
+    PackageRule {
+        name: "rust-ota",
+        workspace: &[
+            "rust-ota-client-core",
+            "rust-ota-device",
+            "rust-ota-linux",
+            "rust-ota-manual",
+            "rust-ota-service",
+        ],
+        outside: &["lexopt", "log", "serde_json"],
+    },
+    PackageRule {
+        name: "rust-ota-ffi",
+        workspace: &["rust-ota-client-core", "rust-ota-device", "rust-ota-linux", "rust-ota-service"],
+        outside: &["libc", "log", "serde_json"],
     },
     PackageRule {
         name: "rust-ota-artifact",
@@ -166,7 +181,7 @@ const PACKAGES: &[PackageRule] = &[
 const ANY: &str = "any";
 
 /// What tests may use besides everything that is in the table.
-const TESTS_TOO: &[&str] = &["tempfile"];
+const TESTS_TOO: &[&str] = &["cbindgen", "tempfile"];
 
 /// What a module of `client-core` may import of its siblings.
 const MODULES: &[ModuleRule] = &[
@@ -220,18 +235,19 @@ const LINUX: &[ModuleRule] = &[
     ("week_time", &[]),
 ];
 
-const DAEMON: &[ModuleRule] = &[
-    ("agent", &["dbus", "deployment_log", "local_proxy", "logger", "notify", "status"]),
-    ("cli", &[]),
-    ("commands", &["agent", "cli", "logger", "printer", "status"]),
+const SERVICE: &[ModuleRule] = &[
+    ("agent", &["dbus", "deployment_log", "host", "local_proxy", "notify", "status", "watcher"]),
     ("dbus", &["local_proxy"]),
     ("deployment_log", &[]),
+    ("host", &["deployment_log", "watcher"]),
     ("local_proxy", &[]),
-    ("logger", &["deployment_log"]),
     ("notify", &[]),
-    ("printer", &[]),
     ("status", &[]),
+    ("watcher", &["notify", "status"]),
 ];
+
+const DAEMON: &[ModuleRule] =
+    &[("cli", &[]), ("commands", &["cli", "logger", "printer"]), ("logger", &[]), ("printer", &[])];
 
 const SERVER_CORE: &[ModuleRule] = &[
     ("api", &["connect", "domain", "options", "presence", "store", "strangers"]),
@@ -271,6 +287,7 @@ const SERVER: &[ModuleRule] = &[
 const TREES: &[Tree] = &[
     Tree { name: "client-core", folder: "crates/client-core/src", modules: MODULES },
     Tree { name: "linux", folder: "crates/linux/src", modules: LINUX },
+    Tree { name: "service", folder: "crates/service/src", modules: SERVICE },
     Tree { name: "rust-ota", folder: "daemon/src", modules: DAEMON },
     Tree { name: "server-core", folder: "server/core/src", modules: SERVER_CORE },
     Tree { name: "testserver", folder: "server/testserver/src", modules: TEST_SERVER },

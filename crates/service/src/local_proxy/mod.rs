@@ -9,7 +9,7 @@ mod body;
 mod head;
 mod relay;
 #[cfg(test)]
-#[path = "../../../crates/http/src/test_support.rs"]
+#[path = "../../../http/src/test_support.rs"]
 mod test_support;
 #[cfg(test)]
 mod tests;
@@ -47,7 +47,7 @@ const REST: Duration = Duration::from_millis(50);
 
 /// What other programs use instead of the server.
 #[derive(Clone, PartialEq, Eq, Default)]
-pub struct Access {
+pub(crate) struct Access {
     /// The token; empty when there is none.
     pub token: String,
     /// The address of the port that goes with it, without a slash at its end; empty when there is none.
@@ -62,7 +62,7 @@ impl std::fmt::Debug for Access {
 }
 
 /// The proxy. Closed with everything that goes through it when it is dropped.
-pub struct LocalProxy {
+pub(crate) struct LocalProxy {
     shared: Arc<Shared>,
 }
 
@@ -113,7 +113,7 @@ impl LocalProxy {
     ///
     /// # Errors
     /// When there is no thread or no descriptor for it.
-    pub fn new(dialer: Arc<Dialer>, clock: Arc<dyn Clock>) -> io::Result<LocalProxy> {
+    pub(crate) fn new(dialer: Arc<Dialer>, clock: Arc<dyn Clock>) -> io::Result<LocalProxy> {
         LocalProxy::with(dialer, clock, Patience::default(), GRACE)
     }
 
@@ -138,7 +138,7 @@ impl LocalProxy {
     ///
     /// # Errors
     /// When there is no port to be had; requests of the old one are then sent to the new place.
-    pub fn serve(&self, server: &str, token: &str) -> io::Result<Access> {
+    pub(crate) fn serve(&self, server: &str, token: &str) -> io::Result<Access> {
         let target = Target { server: server.to_owned(), token: token.to_owned() };
         let mut state = self.shared.state();
         let unchanged = state.target.as_ref() == Some(&target);
@@ -166,7 +166,7 @@ impl LocalProxy {
     }
 
     /// Closes every port and every connection: nobody speaks for this device any more.
-    pub fn close(&self) {
+    pub(crate) fn close(&self) {
         let mut state = self.shared.state();
         state.doors.clear();
         state.target = None;

@@ -18,7 +18,7 @@ const FILE_NAME: &str = "update-control-maps.json";
 
 /// Why a map is not taken.
 #[derive(Debug)]
-pub enum NotTaken {
+pub(crate) enum NotTaken {
     /// It is not one, or one too many.
     Map(ControlMapError),
     /// It cannot be kept.
@@ -41,7 +41,7 @@ impl fmt::Display for NotTaken {
 
 /// Control maps in a file of the datastore. Clones are the same maps.
 #[derive(Clone)]
-pub struct KeptControlMaps {
+pub(crate) struct KeptControlMaps {
     maps: Arc<Mutex<ControlMaps>>,
     path: PathBuf,
     clock: Arc<dyn Clock>,
@@ -50,7 +50,7 @@ pub struct KeptControlMaps {
 impl KeptControlMaps {
     /// The maps that an earlier process kept in `datastore`, good for `after_start` from now on; new ones are good for
     /// `lifetime`. A file that cannot be read is none.
-    pub fn load(
+    pub(crate) fn load(
         datastore: &Path,
         lifetime: Duration,
         after_start: Duration,
@@ -74,7 +74,7 @@ impl KeptControlMaps {
     ///
     /// # Errors
     /// When it is not one or cannot be kept: nothing has changed then.
-    pub fn accept(&self, text: &str) -> Result<Duration, NotTaken> {
+    pub(crate) fn accept(&self, text: &str) -> Result<Duration, NotTaken> {
         let mut maps = self.maps();
         let mut changed = maps.clone();
         let refresh = changed.accept(text, self.clock.now()).map_err(NotTaken::Map)?;

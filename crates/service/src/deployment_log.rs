@@ -4,6 +4,7 @@
 //! A line is one JSON object. Power may go in the middle of one: then it is a bad line among good ones, and what is sent
 //! says so. A log that cannot be written never holds up its deployment.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
@@ -78,6 +79,46 @@ impl fmt::Display for LogError {
 }
 
 impl std::error::Error for LogError {}
+
+/// Where log lines go, as the service has to do with it.
+pub trait Logs: Send {
+    /// From now on every line is one of deployment `id`, and also goes to `log`.
+    fn begin_deployment(&mut self, id: &DeploymentId, log: Option<DeploymentLog>);
+
+    /// The next line is one of no deployment.
+    fn end_deployment(&mut self);
+}
+
+/// The deployment that is carried out, for whoever writes log lines.
+pub struct DeploymentInHand {
+    /// How each of its lines begins.
+    label: String,
+    /// Its own log, where it has one.
+    log: Option<DeploymentLog>,
+}
+
+impl DeploymentInHand {
+    /// Deployment `id`, whose lines also go to `log`.
+    pub fn new(id: &DeploymentId, log: Option<DeploymentLog>) -> DeploymentInHand {
+        DeploymentInHand { label: format!("deployment {id}"), log }
+    }
+
+    /// `message` as it is, or behind the label: not whoever logs knows of the deployment that it is done for.
+    pub fn labelled<'m>(&self, message: &'m str) -> Cow<'m, str> {
+        let rest = message.strip_prefix(self.label.as_str());
+        if rest.is_some_and(|rest| !rest.starts_with(|next: char| next.is_ascii_alphanumeric())) {
+            return Cow::Borrowed(message);
+        }
+        Cow::Owned(format!("{}: {message}", self.label))
+    }
+
+    /// Adds a line to its own log. The levels are those of the Mender client; `wall` is the time since 1970.
+    pub fn append(&mut self, level: &str, message: &str, wall: Duration) {
+        if let Some(log) = &mut self.log {
+            log.append(level, message, wall);
+        }
+    }
+}
 
 /// The logs in one directory.
 #[derive(Debug, Clone)]
@@ -367,6 +408,15 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
+
+    #[test]
+    fn every_line_of_a_deployment_begins_with_its_id_once() {
+        let deployment = DeploymentInHand::new(&DeploymentId::remembered("a:1"), None);
+        let check = |message: &str, expected: &str| assert_eq!(deployment.labelled(message), expected);
+        check("verified and written 1 of 2 KiB", "deployment a:1: verified and written 1 of 2 KiB");
+        check("deployment a:1: Install -> Reboot (done)", "deployment a:1: Install -> Reboot (done)");
+        check("deployment a:12: another", "deployment a:1: deployment a:12: another");
+    }
 
     fn named(id: &str) -> DeploymentId {
         DeploymentId::remembered(id)

@@ -7,9 +7,9 @@ use std::fmt::Write;
 use super::body::{Body, Chunks};
 
 /// Longest head of a request, in bytes. A token has up to 16 KiB.
-pub const REQUEST_BYTES: usize = 32 * 1024;
+pub(super) const REQUEST_BYTES: usize = 32 * 1024;
 /// Longest head of an answer, in bytes.
-pub const ANSWER_BYTES: usize = 64 * 1024;
+pub(super) const ANSWER_BYTES: usize = 64 * 1024;
 /// Header lines of a head.
 const LINES: usize = 96;
 /// Where local clients may go.
@@ -32,7 +32,7 @@ const OF_ONE_CONNECTION: [&str; 9] = [
 
 /// An answer of the proxy itself: a request that goes no further.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Refusal {
+pub(super) struct Refusal {
     /// The status code.
     pub status: u16,
     /// Why, for a person.
@@ -40,20 +40,20 @@ pub struct Refusal {
 }
 
 /// Shorthand for the table of reasons below.
-pub const fn refusal(status: u16, reason: &'static str) -> Refusal {
+pub(super) const fn refusal(status: u16, reason: &'static str) -> Refusal {
     Refusal { status, reason }
 }
 
 /// There is no way to the server, or no sensible answer from it.
-pub const NO_ANSWER: Refusal = refusal(503, "the server cannot be reached");
+pub(super) const NO_ANSWER: Refusal = refusal(503, "the server cannot be reached");
 /// The token is not the one that was announced.
-pub const WRONG_TOKEN: Refusal = refusal(401, "this needs the token that the daemon announced");
+pub(super) const WRONG_TOKEN: Refusal = refusal(401, "this needs the token that the daemon announced");
 /// More at the same time than are served.
-pub const TOO_MANY: Refusal = refusal(503, "too many connections");
+pub(super) const TOO_MANY: Refusal = refusal(503, "too many connections");
 
 impl Refusal {
     /// The whole answer.
-    pub fn bytes(self) -> Vec<u8> {
+    pub(super) fn bytes(self) -> Vec<u8> {
         let phrase = match self.status {
             400 => "Bad Request",
             401 => "Unauthorized",
@@ -76,7 +76,7 @@ impl Refusal {
 
 /// A request whose head was understood.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RequestHead {
+pub(super) struct RequestHead {
     method: String,
     target: String,
     /// What is passed on, in order.
@@ -97,7 +97,7 @@ impl RequestHead {
     ///
     /// # Errors
     /// When this cannot be passed on, whatever follows.
-    pub fn parse(bytes: &[u8]) -> Result<Option<(RequestHead, usize)>, Refusal> {
+    pub(super) fn parse(bytes: &[u8]) -> Result<Option<(RequestHead, usize)>, Refusal> {
         let mut lines = [httparse::EMPTY_HEADER; LINES];
         let mut request = httparse::Request::new(&mut lines);
         let length = match request.parse(bytes) {
@@ -148,17 +148,17 @@ impl RequestHead {
     }
 
     /// Whether the client showed `token`. Takes as long for a nearly right one as for any other.
-    pub fn shows(&self, token: &str) -> bool {
+    pub(super) fn shows(&self, token: &str) -> bool {
         self.bearer.as_deref().is_some_and(|shown| same(shown, token.as_bytes()))
     }
 
     /// Whether the answer has a head only.
-    pub fn wants_head_only(&self) -> bool {
+    pub(super) fn wants_head_only(&self) -> bool {
         self.method == "HEAD"
     }
 
     /// The head as the server `authority` gets it: its path below `prefix`, with `token`.
-    pub fn forwarded(&self, authority: &str, prefix: &str, token: &str) -> Vec<u8> {
+    pub(super) fn forwarded(&self, authority: &str, prefix: &str, token: &str) -> Vec<u8> {
         let mut head = format!("{} {prefix}{} HTTP/1.1\r\n", self.method, self.target);
         // Writing to a string cannot fail.
         let _ = write!(head, "Host: {authority}\r\nAuthorization: Bearer {token}\r\n");
@@ -224,7 +224,7 @@ fn check_path(target: &str) -> Result<(), Refusal> {
 
 /// An answer of the server whose head was understood.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AnswerHead {
+pub(super) struct AnswerHead {
     /// The status code.
     pub status: u16,
     /// The head as the client gets it.
@@ -239,7 +239,7 @@ impl AnswerHead {
     ///
     /// # Errors
     /// When this is no answer to that request.
-    pub fn parse(bytes: &[u8], request: &RequestHead) -> Result<Option<(AnswerHead, usize)>, Refusal> {
+    pub(super) fn parse(bytes: &[u8], request: &RequestHead) -> Result<Option<(AnswerHead, usize)>, Refusal> {
         let mut lines = [httparse::EMPTY_HEADER; LINES];
         let mut answer = httparse::Response::new(&mut lines);
         let length = match answer.parse(bytes) {

@@ -19,7 +19,7 @@ use server_mender::{Api, Grant, TokenWatcher};
 use zbus::blocking::{Connection, MessageIterator, connection};
 
 use self::authentication::Authentication;
-pub use self::control_maps::KeptControlMaps;
+pub(crate) use self::control_maps::KeptControlMaps;
 use self::control_maps::NotTaken;
 use self::update::Update;
 use crate::local_proxy::{Access, LocalProxy};
@@ -33,7 +33,7 @@ const BETWEEN_TOKENS: Duration = Duration::from_secs(5);
 const STACK: usize = 512 * 1024;
 
 /// What other programs of the device are told and may ask for.
-pub struct AddOns {
+pub(crate) struct AddOns {
     proxy: LocalProxy,
     clock: Arc<dyn Clock>,
     maps: KeptControlMaps,
@@ -58,7 +58,7 @@ struct State {
 
 impl AddOns {
     /// Tells nobody yet.
-    pub fn new(
+    pub(crate) fn new(
         proxy: LocalProxy,
         maps: KeptControlMaps,
         clock: Arc<dyn Clock>,
@@ -75,12 +75,12 @@ impl AddOns {
     }
 
     /// What has to hear of the token.
-    pub fn watcher(self: &Arc<AddOns>) -> Box<dyn TokenWatcher> {
+    pub(crate) fn watcher(self: &Arc<AddOns>) -> Box<dyn TokenWatcher> {
         Box::new(Watcher(Arc::clone(self)))
     }
 
     /// What the daemon asks before it installs, restarts and commits.
-    pub fn control_gate(&self) -> Box<dyn Gatekeeper> {
+    pub(crate) fn control_gate(&self) -> Box<dyn Gatekeeper> {
         Box::new(self.maps.clone())
     }
 
@@ -89,7 +89,7 @@ impl AddOns {
     ///
     /// # Errors
     /// When there is no thread for it.
-    pub fn start(self: &Arc<AddOns>, api: Arc<Mutex<Api>>) -> io::Result<()> {
+    pub(crate) fn start(self: &Arc<AddOns>, api: Arc<Mutex<Api>>) -> io::Result<()> {
         let (this, thread) = (Arc::clone(self), || thread::Builder::new().stack_size(STACK));
         thread().name("tokens".into()).spawn(move || this.get_tokens(&api))?;
         let this = Arc::clone(self);

@@ -5,19 +5,19 @@ use std::sync::Arc;
 use super::AddOns;
 
 /// The name that is owned on the bus.
-pub const NAME: &str = "io.mender.UpdateManager";
+pub(super) const NAME: &str = "io.mender.UpdateManager";
 /// The object.
-pub const PATH: &str = "/io/mender/UpdateManager";
+pub(super) const PATH: &str = "/io/mender/UpdateManager";
 
 /// What the object answers.
-pub struct Update {
+pub(super) struct Update {
     pub add_ons: Arc<AddOns>,
 }
 
 /// What a caller is told when a method fails. The reason is in the log, for whoever may read that.
 #[derive(Debug, zbus::DBusError)]
 #[zbus(prefix = "io.mender")]
-pub enum MethodError {
+pub(super) enum MethodError {
     /// Something of the bus itself.
     #[zbus(error)]
     Bus(zbus::Error),

@@ -17,7 +17,7 @@ const QUEUE_BYTES: usize = 16 * 1024;
 
 /// How long to wait for what.
 #[derive(Debug, Clone, Copy)]
-pub struct Patience {
+pub(super) struct Patience {
     /// For the whole head of a request.
     pub head: Duration,
     /// For a connection to the server.
@@ -47,7 +47,7 @@ impl Default for Patience {
 
 /// Why it ended before its end.
 #[derive(Debug)]
-pub enum Failure {
+pub(super) enum Failure {
     /// Before the client has heard anything: it gets this answer.
     Refused(Refusal),
     /// Later: the connection is closed.
@@ -96,7 +96,7 @@ impl Queue {
 }
 
 /// A request, its answer, and the two connections.
-pub struct Relay<'r> {
+pub(super) struct Relay<'r> {
     client: &'r TcpStream,
     server: RawConnection,
     request: &'r RequestHead,
@@ -121,7 +121,7 @@ impl<'r> Relay<'r> {
     ///
     /// # Errors
     /// When what it sent is no body.
-    pub fn new(
+    pub(super) fn new(
         client: &'r TcpStream,
         server: RawConnection,
         request: &'r RequestHead,
@@ -160,7 +160,7 @@ impl<'r> Relay<'r> {
     ///
     /// # Errors
     /// When one side breaks off, says nonsense, or takes too long.
-    pub fn run(mut self) -> Result<(), Failure> {
+    pub(super) fn run(mut self) -> Result<(), Failure> {
         let result = self.pass_on();
         self.server.close();
         result
@@ -377,7 +377,7 @@ fn now_or_later(result: io::Result<usize>) -> io::Result<Option<usize>> {
 
 /// Lets a client read what it was told, although it may still be sending: a connection that is closed with
 /// bytes unread is reset, and what was sent last is lost with it.
-pub fn say_goodbye(client: &TcpStream, time: Duration) {
+pub(super) fn say_goodbye(client: &TcpStream, time: Duration) {
     let deadline = Instant::now() + time;
     let mut bytes = [0; 4096];
     if client.shutdown(Shutdown::Write).is_err() || client.set_nonblocking(false).is_err() {

@@ -7,12 +7,12 @@ use zbus::object_server::SignalEmitter;
 use super::AddOns;
 
 /// The name that is owned on the bus.
-pub const NAME: &str = "io.mender.AuthenticationManager";
+pub(super) const NAME: &str = "io.mender.AuthenticationManager";
 /// The object.
-pub const PATH: &str = "/io/mender/AuthenticationManager";
+pub(super) const PATH: &str = "/io/mender/AuthenticationManager";
 
 /// What the object answers.
-pub struct Authentication {
+pub(super) struct Authentication {
     pub add_ons: Arc<AddOns>,
 }
 

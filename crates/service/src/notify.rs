@@ -161,14 +161,14 @@ impl Watchdog {
 /// The clock of the main loop: its pauses feed the watchdog. A server that is out of reach may be waited for longer than
 /// any allowance. Not for threads that go on for ever whatever the main
 /// loop does.
-pub struct WatchedClock {
+pub(crate) struct WatchedClock {
     clock: Arc<dyn Clock>,
     watchdog: Watchdog,
 }
 
 impl WatchedClock {
     /// Pauses with `clock`.
-    pub fn new(clock: Arc<dyn Clock>, watchdog: Watchdog) -> WatchedClock {
+    pub(crate) fn new(clock: Arc<dyn Clock>, watchdog: Watchdog) -> WatchedClock {
         WatchedClock { clock, watchdog }
     }
 }
@@ -205,14 +205,14 @@ impl Clock for WatchedClock {
 }
 
 /// A waiter that feeds the watchdog while it waits.
-pub struct WatchedWaiter<W> {
+pub(crate) struct WatchedWaiter<W> {
     waiter: W,
     watchdog: Watchdog,
 }
 
 impl<W: Waiter> WatchedWaiter<W> {
     /// Waits with `waiter`.
-    pub fn new(waiter: W, watchdog: Watchdog) -> WatchedWaiter<W> {
+    pub(crate) fn new(waiter: W, watchdog: Watchdog) -> WatchedWaiter<W> {
         WatchedWaiter { waiter, watchdog }
     }
 }

@@ -5,11 +5,11 @@ const LINE_BYTES: usize = 4 * 1024;
 
 /// A body that is not what its head announced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Malformed;
+pub(super) struct Malformed;
 
 /// What is still to come of a body.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Body {
+pub(super) enum Body {
     /// So many bytes.
     Length(u64),
     /// Chunks.
@@ -20,10 +20,10 @@ pub enum Body {
 
 impl Body {
     /// No body.
-    pub const NONE: Body = Body::Length(0);
+    pub(super) const NONE: Body = Body::Length(0);
 
     /// Whether nothing is to come.
-    pub fn is_over(&self) -> bool {
+    pub(super) fn is_over(&self) -> bool {
         match self {
             Body::Length(left) => *left == 0,
             Body::Chunked(chunks) => chunks.place == Place::Over,
@@ -35,7 +35,7 @@ impl Body {
     ///
     /// # Errors
     /// When the chunks are not well formed.
-    pub fn take(&mut self, bytes: &[u8]) -> Result<usize, Malformed> {
+    pub(super) fn take(&mut self, bytes: &[u8]) -> Result<usize, Malformed> {
         match self {
             Body::Length(left) => {
                 let count = usize::try_from(*left).map_or(bytes.len(), |left| left.min(bytes.len()));
@@ -50,7 +50,7 @@ impl Body {
 
 /// How far the chunks are.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Chunks {
+pub(super) struct Chunks {
     place: Place,
     /// Of the size that is being read, then of the data that is left.
     bytes: u64,
