@@ -44,7 +44,7 @@ pub struct ConnectError {
     pub reason: String,
     /// Whether another attempt may succeed.
     pub may_pass: bool,
-    /// Whether it is the certificate of the server, or what this device trusts, that is not right.
+    /// Whether the certificate of the server is not accepted. Where that may pass, it is a matter of time.
     pub is_refusal: bool,
 }
 
@@ -201,7 +201,9 @@ impl Dialer {
         let name =
             ServerName::try_from(host.to_owned()).map_err(|_| wrong("the host is not a valid name"))?;
         let tls_error = |error: io::Error| match tls::refusal(&error) {
-            Some((reason, may_pass)) => ConnectError { reason, may_pass, is_refusal: true },
+            Some((reason, may_pass)) => {
+                ConnectError { reason, may_pass, is_refusal: tls::is_about_the_certificate(&error) }
+            }
             None => failed(&format!("encrypt the connection to {host}"), error),
         };
         let mut connection =

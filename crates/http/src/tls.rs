@@ -145,6 +145,12 @@ pub(crate) fn refusal(error: &io::Error) -> Option<(String, bool)> {
     }
 }
 
+/// Whether a handshake failed because of what the server showed.
+pub(crate) fn is_about_the_certificate(error: &io::Error) -> bool {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    matches!(inner, Some(rustls::Error::InvalidCertificate(_)))
+}
+
 /// The time, but never one before this program existed.
 #[derive(Debug)]
 struct AtLeastBuilt;

@@ -101,6 +101,11 @@ impl Places {
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
+    /// The block device that the directory `folder` of sysfs tells about.
+    pub fn identity_of_folder(&self, folder: &Path) -> Option<Identity> {
+        number_in(folder).map(Identity::Block)
+    }
+
     /// What the kernel tells about the block device `identity`; `None` where it is none.
     pub fn of_device(&self, identity: Identity) -> Option<PathBuf> {
         match identity {
