@@ -19,6 +19,7 @@ Commands:
   send-inventory       Tell the daemon to send the inventory now
   allow [GATE]         Let the deployment go on that waits for an answer
   refuse [GATE]        End it
+  doctor               Say what is right and what is wrong with this board
   bootstrap            Make the device key, and ask the server to accept this device
 
 Global options (before the command):
@@ -37,7 +38,7 @@ Global options (before the command):
   -h, --help                   Print this help; after a command, help for it
 
 Exit codes: 0 success; 1 failure; 2 no update in progress; 4 reboot needed
-(only with --reboot-exit-code).
+(only with --reboot-exit-code). Those of doctor are in its --help.
 ";
 
 /// Help for `install`.
@@ -116,6 +117,18 @@ download, install, reboot or commit; with it, only that question is answered. A 
 what it did is undone. Exit with 1 when nothing is asked.
 
   --reason TEXT   Why not; the server is told
+";
+
+/// Help for `doctor`.
+pub const DOCTOR: &str = "\
+Usage: rust-ota doctor [--offline] [--json]
+
+Looks at configuration, keys, slots, boot environment, bootloader, data partition, server, service and memory, and says line
+by line what is as it should be and what is not, with what to do. Reads only. Run it as root.
+
+  --offline   Make no connection to the server
+
+Exit codes: 0 everything is as it should be; 1 warnings; 2 something is wrong.
 ";
 
 /// Help for `bootstrap`.
