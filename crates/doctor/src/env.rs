@@ -419,7 +419,9 @@ fn judge_both(first: &Place, second: &Place) -> Option<Finding> {
 
 fn judge_place(place: &Place) -> Vec<Finding> {
     let mut said = Vec::new();
-    let path = place.path.display();
+    // Of files the partition counts, which both copies are on.
+    let path =
+        place.mount.as_ref().map_or_else(|| place.path.display().to_string(), |(point, ..)| point.clone());
     let end = place.offset.and_then(|offset| offset.checked_add(place.size_bytes));
     let range = place.offset.zip(end);
     if let Some(slot) = place.slot {
@@ -453,10 +455,13 @@ fn judge_place(place: &Place) -> Vec<Finding> {
     }
     if let Some((point, file_system, is_read_only)) = &place.mount {
         if is_volatile(file_system) {
-            said.push(check::ENV_LOST.found(format!("{path} lies on a {file_system} ({point})")));
+            said.push(
+                check::ENV_LOST.found(format!("the environment lies on {point}, which is a {file_system}")),
+            );
         } else if *is_read_only {
             said.push(
-                check::ENV_READ_ONLY.found(format!("{path} lies on {point}, which is mounted read-only")),
+                check::ENV_READ_ONLY
+                    .found(format!("the environment lies on {point}, which is mounted read-only")),
             );
         }
     }

@@ -122,10 +122,7 @@ pub(crate) fn mount_of<'m>(world: &World, mounts: &'m [Mount], path: &Path) -> O
 pub(crate) fn size(bytes: u64) -> String {
     let units: [(u64, &str); 3] = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
     match units.into_iter().find(|(unit, _)| bytes >= *unit) {
-        Some((unit, name)) => {
-            let tenths = bytes / (unit / 10).max(1);
-            format!("{}.{} {name}", tenths / 10, tenths % 10)
-        }
+        Some((unit, name)) => format!("{}.{} {name}", bytes / unit, bytes % unit * 10 / unit),
         None => format!("{bytes} bytes"),
     }
 }
