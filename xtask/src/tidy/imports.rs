@@ -68,10 +68,16 @@ const PACKAGES: &[PackageRule] = &[
         outside: &["log", "ring", "serde_json"],
     },
     PackageRule {
+        name: "rust-ota-doctor",
+        workspace: &["rust-ota-client-core", "rust-ota-device", "rust-ota-http", "rust-ota-linux"],
+        outside: &["serde_json"],
+    },
+    PackageRule {
         name: "rust-ota",
         workspace: &[
             "rust-ota-client-core",
             "rust-ota-device",
+            "rust-ota-doctor",
             "rust-ota-http",
             "rust-ota-linux",
             "rust-ota-server-mender",
