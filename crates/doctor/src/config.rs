@@ -17,6 +17,8 @@ const NAMED: usize = 12;
 #[derive(Debug, Clone)]
 pub(crate) struct Facts {
     pub(crate) files: Vec<(PathBuf, Option<Vec<SetKey>>)>,
+    /// Those that are there and that this user may not read.
+    pub(crate) forbidden: Vec<PathBuf>,
     /// Why they cannot be used, and what stands in for them.
     pub(crate) problem: Option<(String, StandIn)>,
     pub(crate) config: Config,
@@ -26,9 +28,12 @@ pub(crate) struct Facts {
 
 pub(crate) fn gather(setup: &Setup, problem: Option<(ComposeError, StandIn)>, serves_add_ons: bool) -> Facts {
     let files = setup.config_files().contents();
+    let is_forbidden = |(path, content): &(PathBuf, Option<Vec<u8>>)| content.is_none() && path.exists();
+    let forbidden = files.iter().filter(|file| is_forbidden(file)).map(|(path, _)| path.clone()).collect();
     let keys = |content: Option<Vec<u8>>| content.map(|content| set_keys(&content));
     Facts {
         files: files.into_iter().map(|(path, content)| (path, keys(content))).collect(),
+        forbidden,
         problem: problem.map(|(error, stand_in)| (error.to_string(), stand_in)),
         config: setup.config.clone(),
         serves_add_ons,
@@ -50,6 +55,7 @@ pub(crate) fn judge(facts: &Facts) -> Vec<Finding> {
     let read: Vec<&Path> =
         facts.files.iter().filter(|(_, keys)| keys.is_some()).map(|(path, _)| path.as_path()).collect();
     match read.as_slice() {
+        [] if !facts.forbidden.is_empty() => {}
         [] => {
             let places: Vec<String> =
                 facts.files.iter().rev().map(|(path, _)| path.display().to_string()).collect();
@@ -60,6 +66,10 @@ pub(crate) fn judge(facts: &Facts) -> Vec<Finding> {
             found.push(check::CONFIG.found(format!("{}, and under it {}", strong.display(), weak.display())))
         }
     }
+    let forbidden = facts.forbidden.iter();
+    found.extend(forbidden.map(|path| {
+        check::CONFIG_FORBIDDEN.found(format!("{} is there, and this user may not read it", path.display()))
+    }));
     found.extend(facts.config.warnings.iter().map(|warning| check::CONFIG_KEY_UNKNOWN.found(warning)));
     found.extend(ignored(facts));
     found.extend(overridden(facts));

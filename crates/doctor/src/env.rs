@@ -142,12 +142,8 @@ pub(crate) fn gather(setup: &Setup, world: &World, mounts: &[Mount], slots: &slo
     paths.grub_env_dir = setup.config.grub_env_dir.as_ref().map(PathBuf::from);
     paths.grub_config = world.at(&paths.grub_config);
     let fw_env_config = world.at(&setup.config.fw_env_config);
-    let grub = boot_env::find_grub(&paths, &|path| world.at(path))
-        .map_err(|error| error.to_string())
-        .and_then(|directory| match directory.is_dir() {
-            true => Ok(directory),
-            false => Err(format!("{} is not a directory", directory.display())),
-        });
+    paths.uboot_lock = world.at(&paths.uboot_lock);
+    let grub = boot_env::find_grub(&paths, &|path| world.at(path)).map_err(|error| error.to_string());
     let is_uboot_there = fw_env_config.exists();
     let choice = setup.config.bootloader;
     let found = match (choice, grub) {
@@ -160,7 +156,7 @@ pub(crate) fn gather(setup: &Setup, world: &World, mounts: &[Mount], slots: &slo
         (Bootloader::UBoot, _) if !is_uboot_there => {
             Err(Problem::None(format!("{} does not exist", fw_env_config.display())))
         }
-        (Bootloader::UBoot | Bootloader::Auto, _) => looker.uboot(&fw_env_config),
+        (Bootloader::UBoot | Bootloader::Auto, _) => looker.uboot(&fw_env_config, &paths),
     };
     let is_grub = found.as_ref().is_ok_and(|found| found.whose == Whose::Grub);
     Facts {
@@ -171,11 +167,11 @@ pub(crate) fn gather(setup: &Setup, world: &World, mounts: &[Mount], slots: &slo
 }
 
 impl Looker<'_> {
-    fn uboot(&self, path: &Path) -> Result<Found, Problem> {
+    fn uboot(&self, path: &Path, paths: &BootEnvPaths) -> Result<Found, Problem> {
         let config =
             boot_env::read_fw_env_config(path).map_err(|error| Problem::Config(error.to_string()))?;
         let config = self.settled(config);
-        let inspect = || boot_env::inspect_uboot(&config, &NAMES).map_err(|error| error.to_string());
+        let inspect = || boot_env::inspect_uboot(&config, paths, &NAMES).map_err(|error| error.to_string());
         let inspected = self.once_more(inspect);
         let offsets = |at: usize| inspected.as_ref().ok().and_then(|env| env.copies.get(at)?.offset);
         let places = config.copies().iter().enumerate().map(|(at, copy)| {
@@ -223,6 +219,10 @@ impl Looker<'_> {
         let real = linux::block_device::resolve(path).unwrap_or_else(|_| path.to_owned());
         let identity = places.identity(&real).ok();
         let mut place = Place { path: path.to_owned(), identity, ..Place::default() };
+        // A folder on a desk may be anywhere.
+        if self.slots.is_virtual() {
+            return place;
+        }
         let name = real.file_name().unwrap_or_default().to_string_lossy().into_owned();
         if name.starts_with("mtd") {
             let folder = Path::new("/sys/class/mtd").join(&name);

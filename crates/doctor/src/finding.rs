@@ -93,6 +93,7 @@ checks! {
         CONFIG Ok "config-read" ""
         CONFIG_MISSING Wrong "config-missing" "write /etc/mender/mender.conf (docs/porting-a-board.md, The client)"
         CONFIG_UNUSABLE Wrong "config-unusable" "put the file right; docs/configuration.md has every key"
+        CONFIG_FORBIDDEN Warning "config-forbidden" "run it as root: what is said without this file may be wrong"
         CONFIG_LAST_GOOD Warning "config-last-good"
             "put the file right: until then the daemon runs with this copy, and commits no update"
         CONFIG_KEY_UNKNOWN Warning "config-key-unknown" "correct the name of the key, or remove it"

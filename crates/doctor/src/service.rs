@@ -21,10 +21,10 @@ const NAMES: [&str; 3] = ["rust-ota.service", "mender-updated.service", "mender-
 /// Names of the program.
 const PROGRAMS: [&str; 4] = ["rust-ota", "mender-update", "mender-auth", "mender"];
 
-/// The service manager, and what it knows.
+/// The service starter, and what it knows.
 #[derive(Debug, Clone)]
 pub(crate) struct Facts {
-    pub(crate) manager: Manager,
+    pub(crate) starter: Starter,
     /// The process that is the daemon.
     pub(crate) daemon: Option<u32>,
     pub(crate) has_server: bool,
@@ -33,7 +33,7 @@ pub(crate) struct Facts {
 
 /// What starts services here.
 #[derive(Debug, Clone)]
-pub(crate) enum Manager {
+pub(crate) enum Starter {
     Systemd(Vec<Unit>),
     /// What starts the daemon, and whether something leads to it at boot.
     Other(Option<(PathBuf, bool)>),
@@ -54,13 +54,13 @@ pub(crate) struct Unit {
 }
 
 pub(crate) fn gather(setup: &Setup, world: &World, is_virtual: bool) -> Facts {
-    let manager = if world.at("/run/systemd/system").is_dir() {
-        Manager::Systemd(NAMES.iter().filter_map(|name| unit(world, name)).collect())
+    let starter = if world.at("/run/systemd/system").is_dir() {
+        Starter::Systemd(NAMES.iter().filter_map(|name| unit(world, name)).collect())
     } else {
-        Manager::Other(script(world))
+        Starter::Other(script(world))
     };
     let has_server = !setup.config.servers.is_empty();
-    Facts { manager, daemon: daemon(setup, world), has_server, is_virtual }
+    Facts { starter, daemon: daemon(setup, world), has_server, is_virtual }
 }
 
 /// The process that wrote its number, if it is one of ours. No lock is tried: a daemon that just starts must not find it
@@ -153,16 +153,16 @@ pub(crate) fn judge(facts: &Facts) -> Vec<Finding> {
     let mut said = Vec::new();
     // What only a hand works with needs no daemon; a device of files is started by hand.
     if facts.has_server && !facts.is_virtual {
-        match &facts.manager {
-            Manager::Systemd(units) => said.extend(judge_units(units)),
-            Manager::Other(Some((path, true))) => {
+        match &facts.starter {
+            Starter::Systemd(units) => said.extend(judge_units(units)),
+            Starter::Other(Some((path, true))) => {
                 said.push(check::SERVICE.found(format!("{} starts the daemon", path.display())))
             }
-            Manager::Other(Some((path, false))) => said.push(
+            Starter::Other(Some((path, false))) => said.push(
                 check::SERVICE_NOT_ENABLED
                     .found(format!("{} is there, and nothing starts it at boot", path.display())),
             ),
-            Manager::Other(None) => said.push(
+            Starter::Other(None) => said.push(
                 check::SERVICE_MISSING.found("nothing that starts the daemon was found (no systemd here)"),
             ),
         }

@@ -25,7 +25,7 @@ use log::{debug, info, warn};
 use crate::atomic_file;
 use crate::block_device::mtd::Relock;
 use crate::block_device::{self, Access, Kind, MtdDevice};
-use crate::lock::{FileLock, LockError};
+use crate::lock::{self, FileLock, LockError};
 use crate::regular_file;
 
 /// Whose environment it is.
@@ -148,11 +148,30 @@ fn inspected_variables(
     names.iter().filter_map(text).collect()
 }
 
-/// The U-Boot environment that `config` describes, as it is: takes no lock, flushes and repairs nothing.
+/// The U-Boot environment that `config` describes, as it is: flushes and repairs nothing. An open UBI volume cannot be
+/// updated: only there the lock of `paths` is held for the moment of reading, where it exists, and whoever writes waits.
 ///
 /// # Errors
-/// When the copies cannot be an environment, whatever they hold.
-pub fn inspect_uboot(config: &FwEnvConfig, names: &[&'static str]) -> Result<InspectedEnv, BootEnvError> {
+/// When the copies cannot be an environment, whatever they hold, or somebody keeps the lock.
+pub fn inspect_uboot(
+    config: &FwEnvConfig,
+    paths: &BootEnvPaths,
+    names: &[&'static str],
+) -> Result<InspectedEnv, BootEnvError> {
+    let is_volume = |copy: &CopyConfig| {
+        device_metadata(copy).is_ok_and(|(path, found)| Kind::of(&path, &found) == Kind::UbiVolume)
+    };
+    let lock = match config.copies().iter().any(is_volume) {
+        true => regular_file::open_for_reading(&paths.uboot_lock).ok(),
+        false => None,
+    };
+    if let Some(file) = &lock {
+        let held =
+            lock::try_for(file, UBI_WAIT).map_err(|source| io_error("lock", &paths.uboot_lock, source))?;
+        if !held {
+            return Err(io_error("lock", &paths.uboot_lock, io::ErrorKind::WouldBlock.into()));
+        }
+    }
     let open = |copy: &CopyConfig| match open_copy(copy, Access::Read) {
         Ok((device, offset)) => (device, Some(offset)),
         Err(error) => {
@@ -220,15 +239,32 @@ pub fn inspect_grub(directory: &Path, names: &[&'static str]) -> InspectedEnv {
 /// # Errors
 /// When there is none.
 pub fn find_grub(paths: &BootEnvPaths, at: &dyn Fn(&str) -> PathBuf) -> Result<PathBuf, BootEnvError> {
-    if let Some(directory) = &paths.grub_env_dir {
-        return Ok(directory.clone());
-    }
-    let config = match read_small(&paths.grub_config, MAX_GRUB_CONFIG_BYTES) {
-        Ok(text) => Some(text),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        Err(source) => return Err(io_error("read", &paths.grub_config, source)),
+    let directory = match &paths.grub_env_dir {
+        Some(directory) => directory.clone(),
+        None => {
+            let config = match read_small(&paths.grub_config, MAX_GRUB_CONFIG_BYTES) {
+                Ok(text) => Some(text),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+                Err(source) => return Err(io_error("read", &paths.grub_config, source)),
+            };
+            at(&directory::find(config.as_deref(), |path| at(path).is_dir())?)
+        }
     };
-    directory::find(config.as_deref(), |path| at(path).is_dir()).map(|directory| at(&directory))
+    for copy in COPIES {
+        let place = directory.join(copy);
+        // One that is missing is a copy that was lost, and is made again from the other.
+        let is_lost = || {
+            let missing = fs::symlink_metadata(&place).is_err_and(|e| e.kind() == io::ErrorKind::NotFound);
+            missing && COPIES.iter().any(|copy| directory.join(copy).is_dir())
+        };
+        if !place.is_dir() && !is_lost() {
+            return Err(BootEnvError::Config {
+                place: place.display().to_string(),
+                reason: "is not a directory with a copy of the GRUB environment".to_string(),
+            });
+        }
+    }
+    Ok(directory)
 }
 
 /// A U-Boot environment that is opened, under the lock, for each call.
@@ -498,27 +534,15 @@ const LOCK_SUM: &str = "lock.sha256sum";
 /// The copies, by directory.
 const COPIES: [&str; 2] = ["mender_grubenv1", "mender_grubenv2"];
 
+/// How long somebody who only looks waits for whoever writes an environment in UBI volumes.
+const UBI_WAIT: Duration = Duration::from_secs(1);
+
 /// Longest `/etc/mender_grubenv.config` that is looked at. Real ones are one line.
 const MAX_GRUB_CONFIG_BYTES: usize = 64 * 1024;
 
 impl LockedGrub {
     fn open(paths: &BootEnvPaths) -> Result<LockedGrub, BootEnvError> {
         let directory = find_grub(paths, &|path| PathBuf::from(path))?;
-        for copy in COPIES {
-            let place = directory.join(copy);
-            // One that is missing is a copy that was lost, and is made again from the other.
-            let is_lost = || {
-                let missing =
-                    fs::symlink_metadata(&place).is_err_and(|e| e.kind() == io::ErrorKind::NotFound);
-                missing && COPIES.iter().any(|copy| directory.join(copy).is_dir())
-            };
-            if !place.is_dir() && !is_lost() {
-                return Err(BootEnvError::Config {
-                    place: place.display().to_string(),
-                    reason: "is not a directory with a copy of the GRUB environment".to_string(),
-                });
-            }
-        }
         let lock = LockPlace {
             standard: paths.grub_lock.clone(),
             beside: directory.join("rust-ota.lock"),
@@ -793,6 +817,35 @@ mod tests {
         let mut env = open(bootloader, paths).unwrap();
         env.write(&[("upgrade_available", "1")]).unwrap();
         assert_eq!(env.read(&["upgrade_available"]).unwrap().get("upgrade_available"), Some("1"));
+    }
+
+    #[test]
+    fn a_fifo_in_place_of_a_description_keeps_nobody_waiting() {
+        let folder = Folder::new();
+        for (name, bootloader) in
+            [("fw_env.config", Bootloader::UBoot), ("mender_grubenv.config", Bootloader::Grub)]
+        {
+            assert!(std::process::Command::new("mkfifo").arg(folder.path(name)).status().unwrap().success());
+            let paths = BootEnvPaths { grub_env_dir: None, ..folder.paths() };
+            check_error(bootloader, &paths, "a FIFO, not a regular file");
+        }
+    }
+
+    #[test]
+    fn a_look_changes_nothing_and_sees_each_copy() {
+        let folder = Folder::new().with_uboot_in_two_files().with_grub();
+        fs::write(folder.path("env1"), "torn").unwrap();
+        fs::write(folder.path("grub/mender_grubenv1/env"), "torn").unwrap();
+        let config = read_fw_env_config(&folder.path("fw_env.config")).unwrap();
+        let uboot = inspect_uboot(&config, &folder.paths(), &["kept"]).unwrap();
+        assert_eq!((uboot.active, uboot.value("kept")), (Some(0), Some("by all means")));
+        assert!(uboot.copies[0].fault.is_none() && uboot.copies[1].fault.is_some());
+        let grub = inspect_grub(&folder.path("grub"), &["bootcount"]);
+        assert_eq!((grub.active, grub.value("bootcount")), (Some(1), Some("0")));
+        for torn in ["env1", "grub/mender_grubenv1/env"] {
+            assert_eq!(fs::read(folder.path(torn)).unwrap(), b"torn");
+        }
+        assert!(!folder.path("uboot.lock").exists() && !folder.path("grub.lock").exists());
     }
 
     fn check_error(bootloader: Bootloader, paths: &BootEnvPaths, expected: &str) {

@@ -202,9 +202,10 @@ fn what_this_user_may_not_look_at_is_left_out() {
         |facts| {
             facts.is_root = false;
             facts.keys.device = Err(crate::keys::KeyProblem::Forbidden);
+            facts.config.forbidden = vec!["/var/lib/mender/mender.conf".into()];
         },
         1,
-        &["not-root"],
+        &["not-root", "config-forbidden"],
     );
 }
 
