@@ -1,11 +1,12 @@
 //! `doctor` on a device of files. What it says of boards is tried in its own package.
 
 // Clippy's leave for tests does not reach the functions that tests share.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use crate::common::{Ran, VirtualDevice};
@@ -88,4 +89,49 @@ fn a_server_that_is_not_there_is_wrong_and_only_asked_where_it_may_be() {
     let offline = levels(&device.says("doctor --offline --json"));
     assert_eq!((offline.get("server-unreachable"), offline["server-not-asked"].as_str()), (None, "ok"));
     assert!(device.says("status --offline").stderr.contains("--offline goes with doctor"));
+}
+
+#[test]
+fn nothing_is_opened_for_writing_locked_or_flushed() {
+    let device = VirtualDevice::new();
+    device.configure(|config| config["ServerURL"] = "http://127.0.0.1:1".into());
+    let trace = device.path("trace");
+    let inner = device.command(["doctor"]);
+    let mut traced = Command::new("strace");
+    let calls = "trace=open,openat,openat2,creat,flock,fcntl,fsync,fdatasync,syncfs,sync,sync_file_range,unlink,unlinkat,\
+                 rename,renameat,renameat2,mkdir,mkdirat,chmod,fchmod,fchmodat,truncate,ftruncate,utimensat,mount";
+    traced.args(["-f", "-e", calls, "-o"]).arg(&trace);
+    traced.arg(inner.get_program()).args(inner.get_args());
+    traced.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    match traced.output() {
+        Ok(output) if trace.exists() => assert_eq!(output.status.code(), Some(2), "{output:?}"),
+        Ok(_) | Err(_) => return println!("SKIPPED: no strace, or it may not trace here"),
+    }
+    let calls = fs::read_to_string(&trace).unwrap();
+    let env = device.env_copy(0).display().to_string();
+    assert!(calls.contains(&env), "it was traced:\n{calls}");
+    let changes = [
+        "O_WRONLY",
+        "O_RDWR",
+        "O_CREAT",
+        "O_TRUNC",
+        "flock(",
+        "F_SETLK",
+        "sync",
+        "unlink",
+        "rename",
+        "mkdir",
+        "chmod(",
+        "chmodat(",
+        "truncate",
+        "utimensat",
+        "mount(",
+    ];
+    let of_the_terminal = |line: &&str| line.contains("/dev/tty") || line.contains("/dev/null");
+    let found: Vec<&str> = calls
+        .lines()
+        .filter(|line| changes.iter().any(|change| line.contains(change)))
+        .filter(|line| !of_the_terminal(line))
+        .collect();
+    assert!(found.is_empty(), "{found:#?}");
 }

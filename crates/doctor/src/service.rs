@@ -21,7 +21,7 @@ const NAMES: [&str; 3] = ["rust-ota.service", "mender-updated.service", "mender-
 /// Names of the program.
 const PROGRAMS: [&str; 4] = ["rust-ota", "mender-update", "mender-auth", "mender"];
 
-/// The service starter, and what it knows.
+/// What starts the daemon, and whether it runs.
 #[derive(Debug, Clone)]
 pub(crate) struct Facts {
     pub(crate) starter: Starter,
