@@ -9,7 +9,7 @@ use client_core::boot::mender_vars::{
 use client_core::slot::Slot;
 
 use crate::env::{self, ALTERNATIVE, BOOT_LIMIT, MENDER_SETUP, Whose};
-use crate::finding::{self as check, Finding};
+use crate::finding::{self as check, Finding, add};
 use crate::slots;
 use crate::world::World;
 
@@ -75,11 +75,19 @@ fn judge_variables(known: &Known<'_>, whose: Whose, value: &Value<'_>) -> Vec<Fi
     let mut said = Vec::new();
     let canary = match (value(CHECK_CANARY), value(CANARY)) {
         (Some("1"), Some("1")) => {
-            said.push(check::ENV_CANARY.found("the bootloader has written its canary into this environment"));
+            add(
+                &mut said,
+                &check::ENV_CANARY,
+                format_args!("the bootloader has written its canary into this environment"),
+            );
             true
         }
         (Some("1"), _) => {
-            said.push(check::ENV_CANARY_MISSING.found(format!("{CHECK_CANARY} is set, and {CANARY} is not")));
+            add(
+                &mut said,
+                &check::ENV_CANARY_MISSING,
+                format_args!("{CHECK_CANARY} is set, and {CANARY} is not"),
+            );
             false
         }
         (_, _) => false,
@@ -88,8 +96,10 @@ fn judge_variables(known: &Known<'_>, whose: Whose, value: &Value<'_>) -> Vec<Fi
         None | Some("" | "0") => false,
         Some("1") => true,
         Some(other) => {
-            said.push(
-                check::ENV_VARIABLE.found(format!("{UPGRADE_AVAILABLE} is {other:?}, expected 0 or 1")),
+            add(
+                &mut said,
+                &check::ENV_VARIABLE,
+                format_args!("{UPGRADE_AVAILABLE} is {other:?}, expected 0 or 1"),
             );
             return said;
         }
@@ -97,7 +107,7 @@ fn judge_variables(known: &Known<'_>, whose: Whose, value: &Value<'_>) -> Vec<Fi
     let selected = match selected(known.slots, value) {
         Ok(selected) => selected,
         Err(problem) => {
-            said.extend(problem.map(|text| check::ENV_VARIABLE.found(text)));
+            said.extend(problem.map(|text| check::ENV_VARIABLE.found(format_args!("{text}"))));
             return said;
         }
     };
@@ -106,22 +116,28 @@ fn judge_variables(known: &Known<'_>, whose: Whose, value: &Value<'_>) -> Vec<Fi
     let here = running == Some(selected);
     let count = value(BOOT_COUNT).and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
     match (trial, here, running) {
-        (false, false, Some(running)) if !known.in_progress => said.push(check::BOOTS_ANOTHER.found(
-            format!("the environment says slot {selected}, slot {running} runs, and no trial is open"),
-        )),
-        (false, _, _) => {
-            said.push(check::SELECTED.found(format!("slot {selected} is selected, no trial is open")))
-        }
-        (true, true, _) if count == 0 && !known.slots.is_virtual() => said.push(
-            check::DOES_NOT_COUNT
-                .found(format!("slot {selected} runs on trial, and {BOOT_COUNT} is 0 in this environment")),
+        (false, false, Some(running)) if !known.in_progress => add(
+            &mut said,
+            &check::BOOTS_ANOTHER,
+            format_args!("the environment says slot {selected}, slot {running} runs, and no trial is open"),
         ),
-        (true, true, _) => {
-            said.push(check::COUNTS.found(format!("slot {selected} runs on trial, {BOOT_COUNT}={count}")))
+        (false, _, _) => {
+            add(&mut said, &check::SELECTED, format_args!("slot {selected} is selected, no trial is open"))
         }
-        (true, false, _) => said.push(
-            check::SELECTED
-                .found(format!("slot {selected} is armed: its trial begins with the next restart")),
+        (true, true, _) if count == 0 && !known.slots.is_virtual() => add(
+            &mut said,
+            &check::DOES_NOT_COUNT,
+            format_args!("slot {selected} runs on trial, and {BOOT_COUNT} is 0 in this environment"),
+        ),
+        (true, true, _) => add(
+            &mut said,
+            &check::COUNTS,
+            format_args!("slot {selected} runs on trial, {BOOT_COUNT}={count}"),
+        ),
+        (true, false, _) => add(
+            &mut said,
+            &check::SELECTED,
+            format_args!("slot {selected} is armed: its trial begins with the next restart"),
         ),
     }
     let counted = trial && here && count > 0;
@@ -147,8 +163,9 @@ fn wrong_hexadecimal(value: &Value<'_>) -> Option<Finding> {
     let text = value(BOOT_PART_HEX)?;
     let is_right = u32::from_str_radix(text, 16) == Ok(number);
     (!is_right).then(|| {
-        check::ENV_VARIABLE
-            .found(format!("{BOOT_PART_HEX} is {text:?}, and {BOOT_PART} is {number}, which is {number:x}"))
+        check::ENV_VARIABLE.found(format_args!(
+            "{BOOT_PART_HEX} is {text:?}, and {BOOT_PART} is {number}, which is {number:x}"
+        ))
     })
 }
 
@@ -165,10 +182,10 @@ fn judge_logic(
     if let (Some(chosen), Some(running)) = (chosen, running) {
         let letter = if running == Slot::A { "a" } else { "b" };
         if chosen != letter {
-            said.push(
-                check::LOGIC_SLOT.found(format!(
-                    "the boot logic chose slot {chosen} (rota.slot=), and slot {running} runs"
-                )),
+            add(
+                &mut said,
+                &check::LOGIC_SLOT,
+                format_args!("the boot logic chose slot {chosen} (rota.slot=), and slot {running} runs"),
             );
         }
     }
@@ -196,23 +213,29 @@ fn judge_logic(
     };
     let strong: Vec<&str> = strong.iter().filter(|(is, _)| *is).map(|(_, text)| *text).collect();
     if strong.is_empty() {
-        said.push(check::NO_EVIDENCE.found(format!(
-            "nothing shows that the bootloader counts: there is no rota.slot= on the kernel's command line; of the rest \
+        add(
+            &mut said,
+            &check::NO_EVIDENCE,
+            format_args!(
+                "nothing shows that the bootloader counts: there is no rota.slot= on the kernel's command line; of the rest \
              the environment has {}, and not {}",
-            names(true),
-            names(false)
-        )));
+                names(true),
+                names(false)
+            ),
+        );
     } else {
-        said.push(check::EVIDENCE.found(strong.join("; ")));
+        add(&mut said, &check::EVIDENCE, format_args!("{}", strong.join("; ")));
     }
     // Our script has its own limit, and needs no command for the way back.
     if whose == Whose::UBoot && chosen.is_none() {
         if limit == 0 {
-            said.push(check::NO_LIMIT.found(format!("{BOOT_LIMIT} is not set in U-Boot's environment")));
+            add(&mut said, &check::NO_LIMIT, format_args!("{BOOT_LIMIT} is not set in U-Boot's environment"));
         }
         if !is_there(ALTERNATIVE) {
-            said.push(
-                check::NO_ALTERNATIVE.found(format!("{ALTERNATIVE} is not set in U-Boot's environment")),
+            add(
+                &mut said,
+                &check::NO_ALTERNATIVE,
+                format_args!("{ALTERNATIVE} is not set in U-Boot's environment"),
             );
         }
     }
@@ -221,22 +244,24 @@ fn judge_logic(
 
 fn judge_restarts(boot: &Facts) -> Vec<Finding> {
     let panic = match boot.panic_seconds {
-        None | Some(0) => check::PANIC_STAYS.found("a panic of the kernel stops the machine (panic=0)"),
+        None | Some(0) => {
+            check::PANIC_STAYS.found(format_args!("a panic of the kernel stops the machine (panic=0)"))
+        }
         Some(seconds) if seconds < 0 => {
-            check::PANIC.found("a panic of the kernel restarts the machine at once")
+            check::PANIC.found(format_args!("a panic of the kernel restarts the machine at once"))
         }
         Some(seconds) => {
-            check::PANIC.found(format!("a panic of the kernel restarts the machine after {seconds} s"))
+            check::PANIC.found(format_args!("a panic of the kernel restarts the machine after {seconds} s"))
         }
     };
     let active = boot.watchdogs.iter().find(|(_, state)| state.as_deref() == Some("active"));
     let watchdog = match (active, boot.watchdogs.first()) {
-        (Some((name, _)), _) => check::WATCHDOG.found(format!("{name} runs")),
+        (Some((name, _)), _) => check::WATCHDOG.found(format_args!("{name} runs")),
         (None, Some((name, None))) => {
-            check::WATCHDOG.found(format!("{name} is there; whether it runs the kernel does not tell"))
+            check::WATCHDOG.found(format_args!("{name} is there; whether it runs the kernel does not tell"))
         }
-        (None, Some((name, Some(state)))) => check::WATCHDOG_IDLE.found(format!("{name} is {state}")),
-        (None, None) => check::WATCHDOG_NONE.found("there is no hardware watchdog"),
+        (None, Some((name, Some(state)))) => check::WATCHDOG_IDLE.found(format_args!("{name} is {state}")),
+        (None, None) => check::WATCHDOG_NONE.found(format_args!("there is no hardware watchdog")),
     };
     vec![panic, watchdog]
 }

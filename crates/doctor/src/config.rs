@@ -8,7 +8,7 @@ use device::config::{Config, SetKey, set_keys};
 use linux::boot_env::Bootloader;
 use linux::script_payload::SCRIPT;
 
-use crate::finding::{self as check, Finding};
+use crate::finding::{self as check, Finding, add};
 
 /// Keys that are named in one line.
 const NAMED: usize = 12;
@@ -26,7 +26,7 @@ pub(crate) struct Facts {
     pub(crate) serves_add_ons: bool,
 }
 
-pub(crate) fn gather(setup: &Setup, problem: Option<(ComposeError, StandIn)>, serves_add_ons: bool) -> Facts {
+pub(crate) fn gather(setup: Setup, problem: Option<(ComposeError, StandIn)>, serves_add_ons: bool) -> Facts {
     let files = setup.config_files().contents();
     let is_forbidden = |(path, content): &(PathBuf, Option<Vec<u8>>)| content.is_none() && path.exists();
     let forbidden = files.iter().filter(|file| is_forbidden(file)).map(|(path, _)| path.clone()).collect();
@@ -35,7 +35,7 @@ pub(crate) fn gather(setup: &Setup, problem: Option<(ComposeError, StandIn)>, se
         files: files.into_iter().map(|(path, content)| (path, keys(content))).collect(),
         forbidden,
         problem: problem.map(|(error, stand_in)| (error.to_string(), stand_in)),
-        config: setup.config.clone(),
+        config: setup.config,
         serves_add_ons,
     }
 }
@@ -43,11 +43,15 @@ pub(crate) fn gather(setup: &Setup, problem: Option<(ComposeError, StandIn)>, se
 pub(crate) fn judge(facts: &Facts) -> Vec<Finding> {
     let mut found = Vec::new();
     if let Some((error, stand_in)) = &facts.problem {
-        found.push(check::CONFIG_UNUSABLE.found(error));
+        add(&mut found, &check::CONFIG_UNUSABLE, format_args!("{error}"));
         match stand_in {
-            StandIn::LastGood => found.push(check::CONFIG_LAST_GOOD.found(
-                "the daemon goes on with the configuration that was last good; so do the checks below",
-            )),
+            StandIn::LastGood => add(
+                &mut found,
+                &check::CONFIG_LAST_GOOD,
+                format_args!(
+                    "the daemon goes on with the configuration that was last good; so do the checks below"
+                ),
+            ),
             StandIn::Defaults => {}
         }
         return found;
@@ -59,18 +63,27 @@ pub(crate) fn judge(facts: &Facts) -> Vec<Finding> {
         [] => {
             let places: Vec<String> =
                 facts.files.iter().rev().map(|(path, _)| path.display().to_string()).collect();
-            found.push(check::CONFIG_MISSING.found(format!("there is no {}", places.join(" and no "))));
+            add(&mut found, &check::CONFIG_MISSING, format_args!("there is no {}", places.join(" and no ")));
         }
-        [one] => found.push(check::CONFIG.found(format!("{}", one.display()))),
-        [weak, strong, ..] => {
-            found.push(check::CONFIG.found(format!("{}, and under it {}", strong.display(), weak.display())))
-        }
+        [one] => add(&mut found, &check::CONFIG, format_args!("{}", one.display())),
+        [weak, strong, ..] => add(
+            &mut found,
+            &check::CONFIG,
+            format_args!("{}, and under it {}", strong.display(), weak.display()),
+        ),
     }
     let forbidden = facts.forbidden.iter();
     found.extend(forbidden.map(|path| {
-        check::CONFIG_FORBIDDEN.found(format!("{} is there, and this user may not read it", path.display()))
+        check::CONFIG_FORBIDDEN
+            .found(format_args!("{} is there, and this user may not read it", path.display()))
     }));
-    found.extend(facts.config.warnings.iter().map(|warning| check::CONFIG_KEY_UNKNOWN.found(warning)));
+    found.extend(
+        facts
+            .config
+            .warnings
+            .iter()
+            .map(|warning| check::CONFIG_KEY_UNKNOWN.found(format_args!("{warning}"))),
+    );
     found.extend(ignored(facts));
     found.extend(overridden(facts));
     found.extend(without_effect(facts));
@@ -83,7 +96,6 @@ fn keys(facts: &Facts) -> impl Iterator<Item = &SetKey> {
 
 /// `a, b, c`, shortened.
 fn listed(mut names: Vec<&str>) -> Option<String> {
-    names.sort_unstable();
     names.dedup();
     let more = if names.len() > NAMED { format!(" and {} more", names.len() - NAMED) } else { String::new() };
     (!names.is_empty()).then(|| format!("{}{more}", names[..names.len().min(NAMED)].join(", ")))
@@ -94,7 +106,7 @@ fn ignored(facts: &Facts) -> Option<Finding> {
     let names = listed(names)?;
     Some(
         check::CONFIG_KEY_IGNORED
-            .found(format!("{names}: the Mender client's, and not used here on purpose")),
+            .found(format_args!("{names}: the Mender client's, and not used here on purpose")),
     )
 }
 
@@ -109,7 +121,7 @@ fn overridden(facts: &Facts) -> Option<Finding> {
     let names = listed(names)?;
     Some(
         check::CONFIG_KEY_OVERRIDDEN
-            .found(format!("{names}: in both files, the one in {} counts", path.display())),
+            .found(format_args!("{names}: in both files, the one in {} counts", path.display())),
     )
 }
 
@@ -122,7 +134,7 @@ fn without_effect(facts: &Facts) -> Vec<Finding> {
     let mut found = Vec::new();
     let mut say = |applies: bool, key: &str, why: &str| {
         if applies && is_set(key) {
-            found.push(check::CONFIG_KEY_WITHOUT_EFFECT.found(format!("{key} changes nothing: {why}")));
+            add(&mut found, &check::CONFIG_KEY_WITHOUT_EFFECT, format_args!("{key} changes nothing: {why}"));
         }
     };
     say(

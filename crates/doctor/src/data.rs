@@ -8,7 +8,7 @@ use linux::file_system;
 use linux::mounts::{Identity, Mount};
 
 use crate::env::is_volatile;
-use crate::finding::{self as check, Finding};
+use crate::finding::{self as check, Finding, add};
 use crate::slots;
 use crate::world::{World, mount_of, size};
 
@@ -47,12 +47,17 @@ pub(crate) fn gather(setup: &Setup, world: &World, mounts: &[Mount], slots: &slo
 pub(crate) fn judge(facts: &Facts) -> Vec<Finding> {
     let path = facts.path.display();
     if !facts.is_there {
-        return vec![check::DATA_MISSING.found(match facts.is_dangling {
-            true => {
-                format!("{path} is, or lies behind, a link to nothing: what should be mounted there is not")
+        return vec![check::DATA_MISSING.found(format_args!(
+            "{}",
+            match facts.is_dangling {
+                true => {
+                    format!(
+                        "{path} is, or lies behind, a link to nothing: what should be mounted there is not"
+                    )
+                }
+                false => format!("{path} is not a directory"),
             }
-            false => format!("{path} is not a directory"),
-        })];
+        ))];
     }
     let mut said = Vec::new();
     let free =
@@ -61,20 +66,24 @@ pub(crate) fn judge(facts: &Facts) -> Vec<Finding> {
         let Mount { point, file_system, device, .. } = mount;
         let place = format!("{path} is on {point} ({file_system}, {})", Identity::Block(*device));
         if mount.read_only {
-            said.push(check::DATA_READ_ONLY.found(format!("{place}, which is mounted read-only")));
+            add(&mut said, &check::DATA_READ_ONLY, format_args!("{place}, which is mounted read-only"));
         }
         // A folder on a desk may be anywhere.
         said.push(match facts.in_running_slot {
-            _ if facts.is_virtual => check::DATA.found(format!("{place}, {free}")),
-            Some(slot) => check::DATA_IN_SLOT.found(format!("{place}, which is slot {slot}")),
-            None if is_volatile(file_system) => check::DATA_LOST.found(place),
-            None if point == "/" => check::DATA_ON_ROOT.found(format!("{place}, the root file system")),
-            None => check::DATA.found(format!("{place}, {free}")),
+            _ if facts.is_virtual => check::DATA.found(format_args!("{place}, {free}")),
+            Some(slot) => check::DATA_IN_SLOT.found(format_args!("{place}, which is slot {slot}")),
+            None if is_volatile(file_system) => check::DATA_LOST.found(format_args!("{place}")),
+            None if point == "/" => check::DATA_ON_ROOT.found(format_args!("{place}, the root file system")),
+            None => check::DATA.found(format_args!("{place}, {free}")),
         });
     }
     match facts.free_bytes {
-        Some(bytes) if bytes < FULL_BYTES => said.push(check::DATA_FULL.found(format!("{path}: {free}"))),
-        Some(bytes) if bytes < LITTLE_BYTES => said.push(check::DATA_LITTLE.found(format!("{path}: {free}"))),
+        Some(bytes) if bytes < FULL_BYTES => {
+            add(&mut said, &check::DATA_FULL, format_args!("{path}: {free}"))
+        }
+        Some(bytes) if bytes < LITTLE_BYTES => {
+            add(&mut said, &check::DATA_LITTLE, format_args!("{path}: {free}"))
+        }
         Some(_) | None => {}
     }
     said

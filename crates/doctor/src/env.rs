@@ -15,7 +15,7 @@ use linux::boot_env::{self, BootEnvPaths, Bootloader, FwEnvConfig, InspectedEnv}
 use linux::clock::LinuxClock;
 use linux::mounts::{Identity, Mount};
 
-use crate::finding::{self as check, Finding};
+use crate::finding::{self as check, Finding, add};
 use crate::slots;
 use crate::world::{World, mount_of, size};
 
@@ -301,13 +301,15 @@ pub(crate) fn judge(facts: &Facts) -> Vec<Finding> {
         Ok(found) => found,
         // What has no slots needs none.
         Err(Problem::None(_)) if !facts.is_needed => return Vec::new(),
-        Err(Problem::None(error)) => return vec![check::ENV_NONE.found(error)],
-        Err(Problem::Config(error)) => return vec![check::ENV_CONFIG.found(error)],
+        Err(Problem::None(error)) => return vec![check::ENV_NONE.found(format_args!("{error}"))],
+        Err(Problem::Config(error)) => return vec![check::ENV_CONFIG.found(format_args!("{error}"))],
     };
     let mut said = Vec::new();
     if facts.are_both_there {
-        said.push(
-            check::ENV_BOTH.found("U-Boot's environment and GRUB's are both described; GRUB's is used"),
+        add(
+            &mut said,
+            &check::ENV_BOTH,
+            format_args!("U-Boot's environment and GRUB's are both described; GRUB's is used"),
         );
     }
     let placed = judge_places(found);
@@ -316,7 +318,7 @@ pub(crate) fn judge(facts: &Facts) -> Vec<Finding> {
     match &found.inspected {
         Ok(env) => said.extend(judge_copies(found, env)),
         Err(_) if overlaps => {}
-        Err(error) => said.push(check::ENV_CONFIG.found(error)),
+        Err(error) => add(&mut said, &check::ENV_CONFIG, format_args!("{error}")),
     }
     said
 }
@@ -340,16 +342,19 @@ fn judge_copies(found: &Found, env: &InspectedEnv) -> Vec<Finding> {
     let fault = |(at, fault): &(usize, &String)| format!("{}: {fault}", copy(*at));
     match env.active {
         None if faults.iter().any(|(_, fault)| fault.contains("Permission denied")) => {
-            said.push(check::ENV_FORBIDDEN.found(format!("this user may not read the {whose} environment")));
+            add(
+                &mut said,
+                &check::ENV_FORBIDDEN,
+                format_args!("this user may not read the {whose} environment"),
+            );
         }
         None => {
             let hint = env.hint.as_ref().map_or_else(String::new, |hint| format!("; {hint}"));
             let faults: Vec<String> = faults.iter().map(fault).collect();
-            said.push(
-                check::ENV_UNREADABLE.found(format!(
-                    "no copy of the {whose} environment is valid: {}{hint}",
-                    faults.join("; ")
-                )),
+            add(
+                &mut said,
+                &check::ENV_UNREADABLE,
+                format_args!("no copy of the {whose} environment is valid: {}{hint}", faults.join("; ")),
             );
         }
         Some(active) => {
@@ -358,23 +363,26 @@ fn judge_copies(found: &Found, env: &InspectedEnv) -> Vec<Finding> {
             let which = if valid > 1 { format!(", {} counts", copy(active)) } else { String::new() };
             let what = if valid == 1 { "copy" } else { "copies" };
             if faults.is_empty() {
-                said.push(
-                    check::ENV.found(format!("{whose} environment: {valid} valid {what} of {bytes}{which}")),
+                add(
+                    &mut said,
+                    &check::ENV,
+                    format_args!("{whose} environment: {valid} valid {what} of {bytes}{which}"),
                 );
             } else {
                 let faults: Vec<String> = faults.iter().map(fault).collect();
-                said.push(check::ENV_COPY_BAD.found(format!(
-                    "{whose} environment: {} counts; {}",
-                    copy(active),
-                    faults.join("; ")
-                )));
+                add(
+                    &mut said,
+                    &check::ENV_COPY_BAD,
+                    format_args!("{whose} environment: {} counts; {}", copy(active), faults.join("; ")),
+                );
             }
         }
     }
     if env.copies.len() == 1 {
-        said.push(
-            check::ENV_SINGLE
-                .found(format!("the {whose} environment has one copy, which is rewritten in place")),
+        add(
+            &mut said,
+            &check::ENV_SINGLE,
+            format_args!("the {whose} environment has one copy, which is rewritten in place"),
         );
     }
     said
@@ -401,7 +409,7 @@ fn judge_both(first: &Place, second: &Place) -> Option<Finding> {
     }
     let (one, other) = (first.offset?, second.offset?);
     if one.abs_diff(other) < first.size_bytes {
-        return Some(check::ENV_OVERLAP.found(format!(
+        return Some(check::ENV_OVERLAP.found(format_args!(
             "the copies at {one:#x} and {other:#x} of {:#x} bytes overlap",
             first.size_bytes
         )));
@@ -410,7 +418,7 @@ fn judge_both(first: &Place, second: &Place) -> Option<Finding> {
     let (low, high) = (one.min(other), one.max(other));
     let shared = low.saturating_add(first.size_bytes - 1) / erase_bytes == high / erase_bytes;
     shared.then(|| {
-        check::ENV_ERASE_BLOCK.found(format!(
+        check::ENV_ERASE_BLOCK.found(format_args!(
             "both copies use the erase block at {:#x}: writing one erases the other",
             high / erase_bytes * erase_bytes
         ))
@@ -425,59 +433,75 @@ fn judge_place(place: &Place) -> Vec<Finding> {
     let end = place.offset.and_then(|offset| offset.checked_add(place.size_bytes));
     let range = place.offset.zip(end);
     if let Some(slot) = place.slot {
-        said.push(check::ENV_IN_SLOT.found(format!("the environment ({path}) lies in slot {slot}")));
+        add(&mut said, &check::ENV_IN_SLOT, format_args!("the environment ({path}) lies in slot {slot}"));
     }
     if let (Some((start, end)), Some(device)) =
         (range, place.device.as_ref().filter(|_| place.mount.is_none()))
     {
         said.extend(judge_range(device, start, end));
         if start % SECTOR_BYTES != 0 || place.size_bytes % SECTOR_BYTES != 0 {
-            said.push(check::ENV_UNALIGNED.found(format!(
-                "{:#x} bytes at {start:#x} do not begin and end with a sector of {path}",
-                place.size_bytes
-            )));
+            add(
+                &mut said,
+                &check::ENV_UNALIGNED,
+                format_args!(
+                    "{:#x} bytes at {start:#x} do not begin and end with a sector of {path}",
+                    place.size_bytes
+                ),
+            );
         }
     }
     if let Some(flash) = &place.flash {
         if place.sector_bytes != 0 && place.sector_bytes != flash.erase_bytes {
-            said.push(check::ENV_SECTOR_SIZE.found(format!(
-                "SECTORSIZE is {:#x} and the erase block of {path} has {:#x} bytes",
-                place.sector_bytes, flash.erase_bytes
-            )));
+            add(
+                &mut said,
+                &check::ENV_SECTOR_SIZE,
+                format_args!(
+                    "SECTORSIZE is {:#x} and the erase block of {path} has {:#x} bytes",
+                    place.sector_bytes, flash.erase_bytes
+                ),
+            );
         }
         let needed = place.size_bytes.div_ceil(flash.erase_bytes.max(1));
         if flash.kind.contains("nand") && place.sectors <= needed {
-            said.push(
-                check::ENV_NO_SPARE
-                    .found(format!("{path} is NAND flash, and the environment has no block to spare")),
+            add(
+                &mut said,
+                &check::ENV_NO_SPARE,
+                format_args!("{path} is NAND flash, and the environment has no block to spare"),
             );
         }
     }
     if let Some((point, file_system, is_read_only)) = &place.mount {
         if is_volatile(file_system) {
-            said.push(
-                check::ENV_LOST.found(format!("the environment lies on {point}, which is a {file_system}")),
+            add(
+                &mut said,
+                &check::ENV_LOST,
+                format_args!("the environment lies on {point}, which is a {file_system}"),
             );
         } else if *is_read_only {
-            said.push(
-                check::ENV_READ_ONLY
-                    .found(format!("the environment lies on {point}, which is mounted read-only")),
+            add(
+                &mut said,
+                &check::ENV_READ_ONLY,
+                format_args!("the environment lies on {point}, which is mounted read-only"),
             );
         }
     }
     if let Some(device) = &place.device {
         match device.force_ro {
-            Some(_) if device.is_locked => said.push(
-                check::ENV_BOOT_PARTITION_LOCKED.found(format!("{path} is locked until the power goes off")),
+            Some(_) if device.is_locked => add(
+                &mut said,
+                &check::ENV_BOOT_PARTITION_LOCKED,
+                format_args!("{path} is locked until the power goes off"),
             ),
-            Some(true) => said.push(
-                check::ENV_BOOT_PARTITION
-                    .found(format!("{path} is protected (force_ro); the client lifts that for each write")),
+            Some(true) => add(
+                &mut said,
+                &check::ENV_BOOT_PARTITION,
+                format_args!("{path} is protected (force_ro); the client lifts that for each write"),
             ),
             None if device.is_read_only && place.mount.is_none() => {
-                said.push(
-                    check::ENV_READ_ONLY
-                        .found(format!("{path} cannot be written: the kernel has it read-only")),
+                add(
+                    &mut said,
+                    &check::ENV_READ_ONLY,
+                    format_args!("{path} cannot be written: the kernel has it read-only"),
                 );
             }
             Some(false) | None => {}
@@ -499,19 +523,23 @@ fn judge_range(device: &Device, start: u64, end: u64) -> Vec<Finding> {
     let table = TABLE_SECTORS * SECTOR_BYTES;
     // The boot partitions of an eMMC have no table, and no partitions.
     if start < table || end > device.size_bytes.saturating_sub(table - SECTOR_BYTES) {
-        said.push(check::ENV_ON_TABLE.found(format!(
-            "the environment at {start:#x} of {} lies where the table of partitions is, or its copy at the end",
-            device.disk
-        )));
+        add(
+            &mut said,
+            &check::ENV_ON_TABLE,
+            format_args!(
+                "the environment at {start:#x} of {} lies where the table of partitions is, or its copy at the end",
+                device.disk
+            ),
+        );
     }
     for partition in device.partitions.iter().filter(|found| start < found.end && end > found.start) {
         let place = format!("the environment at {start:#x} of {} lies in {}", device.disk, partition.name);
         said.push(match (partition.slot, &partition.mounted_on) {
-            (Some(slot), _) => check::ENV_IN_SLOT.found(format!("{place}, which is slot {slot}")),
+            (Some(slot), _) => check::ENV_IN_SLOT.found(format_args!("{place}, which is slot {slot}")),
             (None, Some(point)) => {
-                check::ENV_IN_MOUNTED.found(format!("{place}, which is mounted on {point}"))
+                check::ENV_IN_MOUNTED.found(format_args!("{place}, which is mounted on {point}"))
             }
-            (None, None) => check::ENV_IN_PARTITION.found(place),
+            (None, None) => check::ENV_IN_PARTITION.found(format_args!("{place}")),
         });
     }
     said
@@ -522,16 +550,16 @@ fn judge_cache(found: &Found) -> Option<Finding> {
     let device = found.places.iter().find_map(|place| place.device.as_ref())?;
     let cache = device.write_cache.as_deref()?;
     if cache != "write back" {
-        return Some(check::ENV_FLUSHED.found(format!("{} has no write-back cache", device.disk)));
+        return Some(check::ENV_FLUSHED.found(format_args!("{} has no write-back cache", device.disk)));
     }
     Some(if device.disk.starts_with("nvme") {
         check::ENV_WRITE_CACHE
-            .found(format!("{} has a write-back cache, which U-Boot and GRUB do not flush", device.disk))
+            .found(format_args!("{} has a write-back cache, which U-Boot and GRUB do not flush", device.disk))
     } else if found.places.len() == 1 {
         check::ENV_WRITE_CACHE
-            .found(format!("{} has a write-back cache, and the environment has one copy", device.disk))
+            .found(format_args!("{} has a write-back cache, and the environment has one copy", device.disk))
     } else {
-        check::ENV_FLUSHED.found(format!(
+        check::ENV_FLUSHED.found(format_args!(
             "{} has a write-back cache; Linux flushes it after each write, and there are two copies",
             device.disk
         ))

@@ -3,6 +3,8 @@
 //! A check has its level and its advice once and for all, so that its identifier means the same on every board.
 //! `docs/doctor.md` has the same table, and a test compares the two.
 
+use std::fmt;
+
 use client_core::text::printable;
 
 /// Longest text of a finding, in characters: some of it comes from files that may hold anything.
@@ -53,15 +55,22 @@ pub struct Finding {
 }
 
 impl Check {
-    /// A finding of this check.
-    pub(crate) fn found(&'static self, text: impl AsRef<str>) -> Finding {
-        let text = printable(text.as_ref()).into_owned();
-        let text = match text.char_indices().nth(TEXT_CHARS) {
-            Some((end, _)) => format!("{} ...", &text[..end]),
-            None => text,
-        };
+    /// A finding of this check. Not inlined, and without a string of the caller's: it is called in more than a hundred places.
+    #[inline(never)]
+    pub(crate) fn found(&'static self, text: fmt::Arguments<'_>) -> Finding {
+        let mut text = printable(&text.to_string()).into_owned();
+        if let Some((end, _)) = text.char_indices().nth(TEXT_CHARS) {
+            text.truncate(end);
+            text.push_str(" ...");
+        }
         Finding { check: self, text }
     }
+}
+
+/// Adds a finding. Not inlined, for the same reason.
+#[inline(never)]
+pub(crate) fn add(said: &mut Vec<Finding>, check: &'static Check, text: fmt::Arguments<'_>) {
+    said.push(check.found(text));
 }
 
 macro_rules! checks {

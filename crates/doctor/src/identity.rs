@@ -53,20 +53,20 @@ pub(crate) fn judge(facts: &Facts) -> Vec<Finding> {
     let mut found = vec![match &facts.device_type {
         Ok(name) if name.trim() != name || name.contains(['"', '\'', ' ', '\t', '\r']) => {
             check::DEVICE_TYPE_ODD
-                .found(format!("the device type is {name:?}, with everything between the outer quotes"))
+                .found(format_args!("the device type is {name:?}, with everything between the outer quotes"))
         }
-        Ok(name) => check::DEVICE_TYPE.found(format!("device type {name}")),
-        Err(error) => check::DEVICE_TYPE_WRONG.found(error),
+        Ok(name) => check::DEVICE_TYPE.found(format_args!("device type {name}")),
+        Err(error) => check::DEVICE_TYPE_WRONG.found(format_args!("{error}")),
     }];
     // Only a server asks who this is.
     if facts.has_server {
         let program = facts.program.display();
         found.push(match facts.state {
-            Program::Executable => check::IDENTITY.found(format!("identity program {program}")),
+            Program::Executable => check::IDENTITY.found(format_args!("identity program {program}")),
             Program::NotExecutable => check::IDENTITY_NOT_EXECUTABLE
-                .found(format!("the identity program {program} is not executable")),
+                .found(format_args!("the identity program {program} is not executable")),
             Program::Missing => check::IDENTITY_MISSING
-                .found(format!("there is no identity program {program}: the server cannot be asked")),
+                .found(format_args!("there is no identity program {program}: the server cannot be asked")),
         });
     }
     found

@@ -7,7 +7,7 @@ use device::compose::Setup;
 use device::keystore::{KeyStoreError, LookedAtKey};
 use linux::regular_file;
 
-use crate::finding::{self as check, Finding};
+use crate::finding::{self as check, Finding, add};
 
 /// Longest file with verification keys that is read, as the client does.
 const VERIFY_KEY_BYTES: u64 = 1024 * 1024;
@@ -57,21 +57,18 @@ pub(crate) fn gather(setup: &Setup) -> Facts {
 pub(crate) fn judge(facts: &Facts) -> Vec<Finding> {
     let mut found = verification(facts);
     found.push(match &facts.device {
-        Ok(Some(LookedAtKey { kind: None, .. })) => {
-            check::DEVICE_KEY_ENCRYPTED.found("the device key is encrypted, and no passphrase was given")
-        }
-        Ok(Some(LookedAtKey { kind: Some(kind), mode })) if mode & 0o077 != 0 => {
-            check::DEVICE_KEY_OPEN.found(format!("the device key ({kind}) is open to others (mode {mode:o})"))
-        }
+        Ok(Some(LookedAtKey { kind: None, .. })) => check::DEVICE_KEY_ENCRYPTED
+            .found(format_args!("the device key is encrypted, and no passphrase was given")),
+        Ok(Some(LookedAtKey { kind: Some(kind), mode })) if mode & 0o077 != 0 => check::DEVICE_KEY_OPEN
+            .found(format_args!("the device key ({kind}) is open to others (mode {mode:o})")),
         Ok(Some(LookedAtKey { kind: Some(kind), .. })) => {
-            check::DEVICE_KEY.found(format!("device key: {kind}"))
+            check::DEVICE_KEY.found(format_args!("device key: {kind}"))
         }
-        Ok(None) if facts.has_server => {
-            check::DEVICE_KEY_TO_COME.found("no device key yet: the first start of the daemon makes one")
-        }
+        Ok(None) if facts.has_server => check::DEVICE_KEY_TO_COME
+            .found(format_args!("no device key yet: the first start of the daemon makes one")),
         // Nobody asks for one.
         Ok(None) | Err(KeyProblem::Forbidden) => return found,
-        Err(KeyProblem::Other(error)) => check::DEVICE_KEY_UNUSABLE.found(error),
+        Err(KeyProblem::Other(error)) => check::DEVICE_KEY_UNUSABLE.found(format_args!("{error}")),
     });
     found
 }
@@ -79,11 +76,11 @@ pub(crate) fn judge(facts: &Facts) -> Vec<Finding> {
 fn verification(facts: &Facts) -> Vec<Finding> {
     let Some(files) = &facts.verify else {
         return vec![if facts.accepts_unsigned {
-            check::VERIFY_DANGER_UNSIGNED.found(
-                "RustOta.DangerAcceptUnsigned: artifacts are installed without a signature, anybody's too",
-            )
+            check::VERIFY_DANGER_UNSIGNED.found(format_args!(
+                "RustOta.DangerAcceptUnsigned: artifacts are installed without a signature, anybody's too"
+            ))
         } else {
-            check::VERIFY_KEYS_NONE.found("no verification key is configured")
+            check::VERIFY_KEYS_NONE.found(format_args!("no verification key is configured"))
         }];
     };
     let usable: Vec<&'static str> =
@@ -92,17 +89,17 @@ fn verification(facts: &Facts) -> Vec<Finding> {
     let problem =
         if usable.is_empty() { &check::VERIFY_KEYS_NONE_USABLE } else { &check::VERIFY_KEY_UNUSABLE };
     let mut found: Vec<Finding> = problems
-        .map(|(path, error)| problem.found(format!("cannot use the verification key {path}: {error}")))
+        .map(|(path, error)| problem.found(format_args!("cannot use the verification key {path}: {error}")))
         .collect();
     if !usable.is_empty() {
         let what = if usable.len() == 1 { "key" } else { "keys, any of which counts" };
-        found.push(check::VERIFY_KEYS.found(format!(
-            "{} verification {what}: {}",
-            usable.len(),
-            usable.join(", ")
-        )));
+        add(
+            &mut found,
+            &check::VERIFY_KEYS,
+            format_args!("{} verification {what}: {}", usable.len(), usable.join(", ")),
+        );
     } else if found.is_empty() {
-        found.push(problem.found("the list of verification keys is empty"));
+        add(&mut found, problem, format_args!("the list of verification keys is empty"));
     }
     found
 }

@@ -94,7 +94,6 @@ impl Facts {
         let slots = slots::gather(&setup, world, &mounts);
         Facts {
             is_root: world.is_root,
-            config: config::gather(&setup, problem, options.serves_add_ons),
             identity: identity::gather(&setup),
             keys: keys::gather(&setup),
             env: env::gather(&setup, world, &mounts, &slots),
@@ -106,18 +105,18 @@ impl Facts {
             programs: programs::gather(&setup, world),
             record: record::gather(&setup),
             slots,
+            config: config::gather(setup, problem, options.serves_add_ons),
         }
     }
 
     fn judge(&self) -> Report {
         let mut findings = Vec::new();
         if !self.is_root {
-            findings.push(NOT_ROOT.found("this user is not root, and may not look at everything"));
+            findings
+                .push(NOT_ROOT.found(format_args!("this user is not root, and may not look at everything")));
         }
         if self.slots.is_virtual() {
-            findings.push(VIRTUAL.found(
-                "a slot is a plain file: this is a device of files, and what starts and watches it is not looked at",
-            ));
+            findings.push(VIRTUAL.found(format_args!("a slot is a plain file: this is a device of files, and what starts and watches it is not looked at")));
         }
         findings.extend(identity::judge(&self.identity));
         findings.extend(config::judge(&self.config));

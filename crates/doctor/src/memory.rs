@@ -38,12 +38,12 @@ pub(crate) fn judge(facts: &Facts) -> Option<Finding> {
         .collect();
     let free = size(available);
     Some(if too_much.is_empty() {
-        check::MEMORY.found(format!("{free} of memory are free, which is enough for every artifact"))
+        check::MEMORY.found(format_args!("{free} of memory are free, which is enough for every artifact"))
     } else if too_much.len() < kinds.len() {
         check::MEMORY_SOME
-            .found(format!("{free} of memory are free, which is too little for {}", too_much.join(", ")))
+            .found(format_args!("{free} of memory are free, which is too little for {}", too_much.join(", ")))
     } else {
         check::MEMORY_LITTLE
-            .found(format!("{free} of memory are free, which is too little for {}", too_much.join(", ")))
+            .found(format_args!("{free} of memory are free, which is too little for {}", too_much.join(", ")))
     })
 }

@@ -6,7 +6,7 @@ use client_core::artifact::{is_root_script_name, is_script_name};
 use device::compose::Setup;
 use linux::state_scripts;
 
-use crate::finding::{self as check, Finding};
+use crate::finding::{self as check, Finding, add};
 use crate::world::World;
 
 /// Files of a directory that are looked at.
@@ -56,18 +56,18 @@ pub(crate) fn gather(setup: &Setup, world: &World) -> Facts {
 
 pub(crate) fn judge(facts: &Facts) -> Vec<Finding> {
     let mut said: Vec<Finding> =
-        facts.versions.iter().map(|error| check::SCRIPT_VERSION.found(error)).collect();
+        facts.versions.iter().map(|error| check::SCRIPT_VERSION.found(format_args!("{error}"))).collect();
     let names = facts.scripts.iter().filter(|(_, is_script, _)| !is_script).take(FINDINGS);
     said.extend(names.map(|(path, ..)| {
-        check::SCRIPT_NAME.found(format!("{} is not the name of a state script", path.display()))
+        check::SCRIPT_NAME.found(format_args!("{} is not the name of a state script", path.display()))
     }));
     let scripts = facts.scripts.iter().filter(|(_, is_script, is_executable)| *is_script && !is_executable);
     said.extend(scripts.take(FINDINGS).map(|(path, ..)| {
-        check::SCRIPT_NOT_EXECUTABLE.found(format!("{} is not executable", path.display()))
+        check::SCRIPT_NOT_EXECUTABLE.found(format_args!("{} is not executable", path.display()))
     }));
     let modules = facts.modules.iter().filter(|(_, is_executable)| !is_executable).take(FINDINGS);
     said.extend(modules.map(|(path, _)| {
-        check::MODULE_NOT_EXECUTABLE.found(format!("{} is not executable", path.display()))
+        check::MODULE_NOT_EXECUTABLE.found(format_args!("{} is not executable", path.display()))
     }));
     let usable = facts.modules.iter().filter(|(_, is_executable)| *is_executable);
     let usable: Vec<String> = usable
@@ -75,7 +75,7 @@ pub(crate) fn judge(facts: &Facts) -> Vec<Finding> {
         .take(12)
         .collect();
     if !usable.is_empty() {
-        said.push(check::MODULES.found(format!("update modules: {}", usable.join(", "))));
+        add(&mut said, &check::MODULES, format_args!("update modules: {}", usable.join(", ")));
     }
     said
 }

@@ -3,7 +3,7 @@
 use client_core::deploy::record::Record;
 use device::compose::Setup;
 
-use crate::finding::{self as check, Finding};
+use crate::finding::{self as check, Finding, add};
 
 /// The record; `None` inside where nothing was recorded yet.
 #[derive(Debug)]
@@ -23,47 +23,51 @@ pub(crate) fn gather(setup: &Setup) -> Facts {
 }
 
 pub(crate) fn judge(facts: &Facts) -> Vec<Finding> {
-    let record = match &facts.record {
-        Ok(Some(record)) => record,
-        Ok(None) => {
-            return vec![
-                check::RECORD.found("nothing was recorded yet: no artifact was installed by this client"),
-            ];
-        }
-        Err(error) if error.contains("Permission denied") => return Vec::new(),
-        Err(error) => return vec![check::RECORD_UNREADABLE.found(error)],
-    };
+    let record =
+        match &facts.record {
+            Ok(Some(record)) => record,
+            Ok(None) => {
+                return vec![check::RECORD.found(format_args!(
+                    "nothing was recorded yet: no artifact was installed by this client"
+                ))];
+            }
+            Err(error) if error.contains("Permission denied") => return Vec::new(),
+            Err(error) => return vec![check::RECORD_UNREADABLE.found(format_args!("{error}"))],
+        };
     let mut said = Vec::new();
     if let Some(lost) = &record.lost {
-        said.push(
-            check::RECORD_LOST
-                .found(format!("the record was lost, and what is installed is unknown: {}", lost.reason)),
+        add(
+            &mut said,
+            &check::RECORD_LOST,
+            format_args!("the record was lost, and what is installed is unknown: {}", lost.reason),
         );
     }
     if let Some(end) = &record.unreported {
-        said.push(
-            check::DEPLOYMENT_UNREPORTED
-                .found(format!("the server does not know yet how deployment {} ended", end.id)),
+        add(
+            &mut said,
+            &check::DEPLOYMENT_UNREPORTED,
+            format_args!("the server does not know yet how deployment {} ended", end.id),
         );
     }
     match &record.deployment {
         Some(deployment) => {
             let text = format!(
-                "{} ({}) is in progress, at {:?}",
+                "{} ({}) is in progress, at {}",
                 deployment.label(),
                 deployment.artifact_name,
                 deployment.stage
             );
             said.push(match (deployment.inconsistent, deployment.failed) {
-                (true, _) => check::DEPLOYMENT_INCONSISTENT.found(text),
-                (false, true) => check::DEPLOYMENT_FAILED.found(format!("{text}, and has failed")),
-                (false, false) => check::DEPLOYMENT_WAITS.found(text),
+                (true, _) => check::DEPLOYMENT_INCONSISTENT.found(format_args!("{text}")),
+                (false, true) => check::DEPLOYMENT_FAILED.found(format_args!("{text}, and has failed")),
+                (false, false) => check::DEPLOYMENT_WAITS.found(format_args!("{text}")),
             });
         }
         None if said.is_empty() => {
-            said.push(
-                check::RECORD
-                    .found(format!("{} is installed, nothing is in progress", record.installed.name())),
+            add(
+                &mut said,
+                &check::RECORD,
+                format_args!("{} is installed, nothing is in progress", record.installed.name()),
             );
         }
         None => {}

@@ -36,10 +36,9 @@ impl Report {
     /// A line for each finding, with what to do under it, what is wrong last; and how many there are of each kind.
     pub fn lines(&self) -> String {
         let width = self.findings.iter().map(|finding| finding.check.area.len()).max().unwrap_or(0);
-        let mut findings: Vec<&Finding> = self.findings.iter().collect();
-        findings.sort_by_key(|finding| finding.check.level);
+        let of = |level| self.findings.iter().filter(move |finding| finding.check.level == level);
         let mut text = String::new();
-        for finding in findings {
+        for finding in [Level::Ok, Level::Warning, Level::Wrong].into_iter().flat_map(of) {
             let check = finding.check;
             text.push_str(&format!("{:7}  {:width$}  {}\n", check.level.name(), check.area, finding.text));
             if !check.advice.is_empty() {

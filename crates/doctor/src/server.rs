@@ -12,7 +12,7 @@ use http::{Dates, HttpError};
 use linux::clock::LinuxClock;
 use linux::regular_file;
 
-use crate::finding::{self as check, Finding};
+use crate::finding::{self as check, Finding, add};
 use crate::world::World;
 
 /// Servers that are tried.
@@ -112,36 +112,50 @@ fn is_encrypted(url: &str) -> bool {
 pub(crate) fn judge(facts: &Facts) -> Vec<Finding> {
     let mut said = Vec::new();
     if facts.now < http::BUILT {
-        said.push(check::CLOCK_EARLY.found(format!(
-            "the clock says {}, and this program was built {}",
-            utc(facts.now),
-            utc(http::BUILT)
-        )));
+        add(
+            &mut said,
+            &check::CLOCK_EARLY,
+            format_args!(
+                "the clock says {}, and this program was built {}",
+                utc(facts.now),
+                utc(http::BUILT)
+            ),
+        );
     }
     for (key, path, dates) in &facts.files {
         match dates {
-            Err(error) => said.push(check::SERVER_FILE.found(format!("{key}, {path}: {error}"))),
+            Err(error) => add(&mut said, &check::SERVER_FILE, format_args!("{key}, {path}: {error}")),
             Ok(dates) => {
                 let ended = dates.iter().filter(|dates| dates.not_after < facts.now.max(http::BUILT));
                 if let Some(dates) = ended.max_by_key(|dates| dates.not_after) {
-                    said.push(check::SERVER_FILE_EXPIRED.found(format!(
-                        "{key}, {path}: a certificate in it was good until {}",
-                        utc(dates.not_after)
-                    )));
+                    add(
+                        &mut said,
+                        &check::SERVER_FILE_EXPIRED,
+                        format_args!(
+                            "{key}, {path}: a certificate in it was good until {}",
+                            utc(dates.not_after)
+                        ),
+                    );
                 }
             }
         }
     }
-    said.extend(facts.setup_error.iter().map(|error| check::SERVER_FILE.found(error)));
+    said.extend(facts.setup_error.iter().map(|error| check::SERVER_FILE.found(format_args!("{error}"))));
     match &facts.proxy {
-        Ok(Some(proxy)) => {
-            said.push(check::SERVER_PROXY.found(format!("the server is reached through the proxy {proxy}")))
-        }
+        Ok(Some(proxy)) => add(
+            &mut said,
+            &check::SERVER_PROXY,
+            format_args!("the server is reached through the proxy {proxy}"),
+        ),
         Ok(None) => {}
-        Err(error) => said.push(check::SERVER_PROXY_WRONG.found(error)),
+        Err(error) => add(&mut said, &check::SERVER_PROXY_WRONG, format_args!("{error}")),
     }
     if facts.servers.is_empty() {
-        said.push(check::SERVER_NONE.found("no server is configured: the daemon has nobody to ask"));
+        add(
+            &mut said,
+            &check::SERVER_NONE,
+            format_args!("no server is configured: the daemon has nobody to ask"),
+        );
         return said;
     }
     let is_any_reached = facts.servers.iter().any(|(_, outcome)| matches!(outcome, Outcome::Reached(_)));
@@ -149,7 +163,11 @@ pub(crate) fn judge(facts: &Facts) -> Vec<Finding> {
         said.extend(judge_server(facts, url, outcome, is_any_reached));
     }
     if facts.skips_verification && facts.servers.iter().any(|(url, _)| is_encrypted(url)) {
-        said.push(check::SERVER_SKIP_VERIFY.found("SkipVerify: whoever answers is taken for the server"));
+        add(
+            &mut said,
+            &check::SERVER_SKIP_VERIFY,
+            format_args!("SkipVerify: whoever answers is taken for the server"),
+        );
     }
     said
 }
@@ -158,33 +176,34 @@ fn judge_server(facts: &Facts, url: &str, outcome: &Outcome, is_any_reached: boo
     let mut said = Vec::new();
     match outcome {
         Outcome::NotTried => {
-            said.push(check::SERVER_NOT_ASKED.found(format!("{url}: no connection was tried")))
+            add(&mut said, &check::SERVER_NOT_ASKED, format_args!("{url}: no connection was tried"))
         }
         Outcome::Reached(dates) => {
             let until = dates.map_or_else(String::new, |dates| {
                 format!(", its certificate is good until {}", utc(dates.not_after))
             });
-            said.push(check::SERVER.found(format!("{url}: connected{until}")));
+            add(&mut said, &check::SERVER, format_args!("{url}: connected{until}"));
             if let Some(dates) =
                 dates.filter(|dates| dates.not_after < facts.now.saturating_add(SOON_SECONDS))
             {
-                said.push(
-                    check::SERVER_ENDS
-                        .found(format!("{url}: its certificate is good until {}", utc(dates.not_after))),
+                add(
+                    &mut said,
+                    &check::SERVER_ENDS,
+                    format_args!("{url}: its certificate is good until {}", utc(dates.not_after)),
                 );
             }
         }
         Outcome::Unreachable(reason) if is_any_reached => {
-            said.push(check::SERVER_FALLBACK.found(format!("{url}: {reason}")))
+            add(&mut said, &check::SERVER_FALLBACK, format_args!("{url}: {reason}"))
         }
         Outcome::Unreachable(reason) => {
-            said.push(check::SERVER_UNREACHABLE.found(format!("{url}: {reason}")))
+            add(&mut said, &check::SERVER_UNREACHABLE, format_args!("{url}: {reason}"))
         }
-        Outcome::Refused(reason) => said.push(check::SERVER_REFUSED.found(format!("{url}: {reason}"))),
-        Outcome::WrongTime(reason) => said.push(check::SERVER_TIME.found(format!("{url}: {reason}"))),
+        Outcome::Refused(reason) => add(&mut said, &check::SERVER_REFUSED, format_args!("{url}: {reason}")),
+        Outcome::WrongTime(reason) => add(&mut said, &check::SERVER_TIME, format_args!("{url}: {reason}")),
     }
     if !is_encrypted(url) {
-        said.push(check::SERVER_PLAIN.found(format!("{url} is not encrypted")));
+        add(&mut said, &check::SERVER_PLAIN, format_args!("{url} is not encrypted"));
     }
     said
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use device::compose::Setup;
 
-use crate::finding::{self as check, Finding};
+use crate::finding::{self as check, Finding, add};
 use crate::world::World;
 
 /// Where units lie, the stronger place first.
@@ -156,21 +156,24 @@ pub(crate) fn judge(facts: &Facts) -> Vec<Finding> {
         match &facts.starter {
             Starter::Systemd(units) => said.extend(judge_units(units)),
             Starter::Other(Some((path, true))) => {
-                said.push(check::SERVICE.found(format!("{} starts the daemon", path.display())))
+                add(&mut said, &check::SERVICE, format_args!("{} starts the daemon", path.display()))
             }
-            Starter::Other(Some((path, false))) => said.push(
-                check::SERVICE_NOT_ENABLED
-                    .found(format!("{} is there, and nothing starts it at boot", path.display())),
+            Starter::Other(Some((path, false))) => add(
+                &mut said,
+                &check::SERVICE_NOT_ENABLED,
+                format_args!("{} is there, and nothing starts it at boot", path.display()),
             ),
-            Starter::Other(None) => said.push(
-                check::SERVICE_MISSING.found("nothing that starts the daemon was found (no systemd here)"),
+            Starter::Other(None) => add(
+                &mut said,
+                &check::SERVICE_MISSING,
+                format_args!("nothing that starts the daemon was found (no systemd here)"),
             ),
         }
     }
     match facts.daemon {
-        Some(pid) => said.push(check::DAEMON.found(format!("the daemon runs (process {pid})"))),
+        Some(pid) => add(&mut said, &check::DAEMON, format_args!("the daemon runs (process {pid})")),
         None if facts.has_server && !facts.is_virtual => {
-            said.push(check::DAEMON_STOPPED.found("no daemon runs"))
+            add(&mut said, &check::DAEMON_STOPPED, format_args!("no daemon runs"))
         }
         None => {}
     }
@@ -180,38 +183,40 @@ pub(crate) fn judge(facts: &Facts) -> Vec<Finding> {
 fn judge_units(units: &[Unit]) -> Vec<Finding> {
     let Some(unit) = units.iter().find(|unit| !unit.is_alias) else {
         return vec![
-            check::SERVICE_MISSING.found(format!("systemd has none of the units {}", NAMES.join(", "))),
+            check::SERVICE_MISSING.found(format_args!("systemd has none of the units {}", NAMES.join(", "))),
         ];
     };
     let name = &unit.name;
     if unit.is_masked {
-        return vec![check::SERVICE_MASKED.found(format!("{name} is masked"))];
+        return vec![check::SERVICE_MASKED.found(format_args!("{name} is masked"))];
     }
     let mut said = Vec::new();
     said.push(match unit.is_enabled {
-        true => check::SERVICE.found(format!("{name} is enabled")),
-        false => check::SERVICE_NOT_ENABLED.found(format!("{name} is installed and not enabled")),
+        true => check::SERVICE.found(format_args!("{name} is enabled")),
+        false => check::SERVICE_NOT_ENABLED.found(format_args!("{name} is installed and not enabled")),
     });
     let others = units.iter().filter(|other| other.name != *name && !other.is_alias && !other.is_masked);
     for other in others.filter(|other| other.is_enabled) {
-        said.push(check::SERVICE_ANOTHER.found(format!("{} is enabled beside {name}", other.name)));
+        add(&mut said, &check::SERVICE_ANOTHER, format_args!("{} is enabled beside {name}", other.name));
     }
     if unit.watchdog.is_none() {
-        said.push(
-            check::SERVICE_NO_WATCHDOG
-                .found(format!("{name} has no WatchdogSec: a client that hangs stays so")),
+        add(
+            &mut said,
+            &check::SERVICE_NO_WATCHDOG,
+            format_args!("{name} has no WatchdogSec: a client that hangs stays so"),
         );
     }
     match &unit.on_failure {
-        None => said.push(check::SERVICE_NO_GIVE_UP.found(format!("{name} has no OnFailure"))),
-        Some((other, false)) => said.push(
-            check::SERVICE_GIVE_UP_MISSING
-                .found(format!("{name} has OnFailure={other}, which is not installed")),
+        None => add(&mut said, &check::SERVICE_NO_GIVE_UP, format_args!("{name} has no OnFailure")),
+        Some((other, false)) => add(
+            &mut said,
+            &check::SERVICE_GIVE_UP_MISSING,
+            format_args!("{name} has OnFailure={other}, which is not installed"),
         ),
         Some((_, true)) => {}
     }
     if let Some(action) = &unit.start_limit_action {
-        said.push(check::SERVICE_START_LIMIT.found(format!("{name} has StartLimitAction={action}")));
+        add(&mut said, &check::SERVICE_START_LIMIT, format_args!("{name} has StartLimitAction={action}"));
     }
     said
 }

@@ -9,7 +9,7 @@ use linux::block_device::Kind;
 use linux::mounts::{Identity, Mount};
 use linux::running_slot::{self, Running, ToldBy};
 
-use crate::finding::{self as check, Finding};
+use crate::finding::{self as check, Finding, add};
 use crate::world::{World, mount_of, size};
 
 /// One slot.
@@ -144,34 +144,47 @@ pub(crate) fn judge(facts: &Facts) -> Vec<Finding> {
     let [a, b] = &facts.slots;
     match (&a.path, &b.path) {
         (None, None) => {
-            return vec![
-                check::SLOTS_NONE
-                    .found("no slots are configured: images of root file systems cannot be installed"),
-            ];
+            return vec![check::SLOTS_NONE.found(format_args!(
+                "no slots are configured: images of root file systems cannot be installed"
+            ))];
         }
         (Some(_), None) | (None, Some(_)) => {
             let missing = if a.path.is_none() { "RootfsPartA" } else { "RootfsPartB" };
-            return vec![check::SLOTS_ONE_ONLY.found(format!("{missing} is not set, and the other one is"))];
+            return vec![
+                check::SLOTS_ONE_ONLY.found(format_args!("{missing} is not set, and the other one is")),
+            ];
         }
         (Some(_), Some(_)) => {}
     }
     let mut found: Vec<Finding> = facts.slots.iter().flat_map(|slot| judge_one(facts, slot)).collect();
     if a.identity.is_some() && a.identity == b.identity {
-        found.push(check::SLOTS_SAME.found(format!("{} and {} are the same device", shown(a), shown(b))));
+        add(
+            &mut found,
+            &check::SLOTS_SAME,
+            format_args!("{} and {} are the same device", shown(a), shown(b)),
+        );
         return found;
     }
     if let (Ok(one), Ok(other)) = (&a.number, &b.number) {
         if one == other {
-            found.push(check::SLOTS_SAME_NUMBER.found(format!("both slots have the partition number {one}")));
+            add(
+                &mut found,
+                &check::SLOTS_SAME_NUMBER,
+                format_args!("both slots have the partition number {one}"),
+            );
         }
     }
     let there = [Found::Device, Found::Volume, Found::File];
     if a.kind != b.kind && there.contains(&a.kind) && there.contains(&b.kind) {
-        found.push(check::SLOTS_KINDS.found(format!("{} and {} are of two kinds", shown(a), shown(b))));
+        add(&mut found, &check::SLOTS_KINDS, format_args!("{} and {} are of two kinds", shown(a), shown(b)));
     }
     if let (Some(one), Some(other)) = (a.size_bytes, b.size_bytes) {
         let text = format!("{} has {}, {} has {}", shown(a), size(one), shown(b), size(other));
-        found.push(if one == other { check::SLOTS.found(text) } else { check::SLOTS_SIZE.found(text) });
+        found.push(if one == other {
+            check::SLOTS.found(format_args!("{text}"))
+        } else {
+            check::SLOTS_SIZE.found(format_args!("{text}"))
+        });
     }
     found.extend(judge_running(facts));
     found
@@ -186,28 +199,34 @@ fn judge_one(facts: &Facts, slot: &SlotFacts) -> Vec<Finding> {
     let mut found = Vec::new();
     let name = shown(slot);
     match slot.kind {
-        Found::Missing => return vec![check::SLOT_MISSING.found(format!("{name} does not exist"))],
-        Found::Unfit(what) => return vec![check::SLOT_KIND.found(format!("{name} is {what}"))],
+        Found::Missing => return vec![check::SLOT_MISSING.found(format_args!("{name} does not exist"))],
+        Found::Unfit(what) => return vec![check::SLOT_KIND.found(format_args!("{name} is {what}"))],
         // Said once for the whole board.
         Found::Forbidden | Found::Device | Found::Volume | Found::File => {}
     }
     if slot.has_partitions {
-        found.push(check::SLOT_WHOLE_DISK.found(format!("{name} is a whole disk with partitions on it")));
+        add(
+            &mut found,
+            &check::SLOT_WHOLE_DISK,
+            format_args!("{name} is a whole disk with partitions on it"),
+        );
     }
     if let Err(error) = &slot.number {
-        found.push(check::SLOT_NO_NUMBER.found(error));
+        add(&mut found, &check::SLOT_NO_NUMBER, format_args!("{error}"));
     }
     // In the slot that runs it is a matter of the data partition.
     if facts.data == Some(slot.slot) && facts.running() != Some(slot.slot) {
-        found.push(check::SLOT_IS_DATA.found(format!("{name} holds the state of the client")));
+        add(&mut found, &check::SLOT_IS_DATA, format_args!("{name} holds the state of the client"));
     }
     let elsewhere = slot.mounts.iter().filter(|point| *point != "/" && facts.running() != Some(slot.slot));
     for point in elsewhere {
-        found.push(check::SLOT_MOUNTED.found(format!("{name} is mounted on {point}")));
+        add(&mut found, &check::SLOT_MOUNTED, format_args!("{name} is mounted on {point}"));
     }
     if slot.is_read_only && facts.running() != Some(slot.slot) {
-        found.push(
-            check::SLOT_READ_ONLY.found(format!("{name} cannot be written: the kernel has it read-only")),
+        add(
+            &mut found,
+            &check::SLOT_READ_ONLY,
+            format_args!("{name} cannot be written: the kernel has it read-only"),
         );
     }
     found
@@ -216,24 +235,27 @@ fn judge_one(facts: &Facts, slot: &SlotFacts) -> Vec<Finding> {
 fn judge_running(facts: &Facts) -> Vec<Finding> {
     let running = match &facts.running {
         Ok(running) => running,
-        Err(error) => return vec![check::RUNNING_UNKNOWN.found(error)],
+        Err(error) => return vec![check::RUNNING_UNKNOWN.found(format_args!("{error}"))],
     };
     let how = match running.told_by {
         ToldBy::Mount => "it is mounted as /",
         ToldBy::Key => "RustOta.RunningRoot says so",
         ToldBy::CommandLine => "root= on the kernel's command line names it",
     };
-    let mut found = vec![check::RUNNING.found(format!("slot {} runs: {how}", running.slot))];
+    let mut found = vec![check::RUNNING.found(format_args!("slot {} runs: {how}", running.slot))];
     if running.in_spite_of_the_key {
-        found.push(
-            check::RUNNING_KEY_WRONG.found("RustOta.RunningRoot says something else than what is mounted"),
+        add(
+            &mut found,
+            &check::RUNNING_KEY_WRONG,
+            format_args!("RustOta.RunningRoot says something else than what is mounted"),
         );
     }
     // A device of files has nobody to make a link.
     if running.key_is_fixed && running.told_by == ToldBy::Key && !facts.is_virtual() {
-        found.push(
-            check::RUNNING_KEY_FIXED
-                .found("RustOta.RunningRoot names a device itself, and nothing else tells which slot runs"),
+        add(
+            &mut found,
+            &check::RUNNING_KEY_FIXED,
+            format_args!("RustOta.RunningRoot names a device itself, and nothing else tells which slot runs"),
         );
     }
     found

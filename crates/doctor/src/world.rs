@@ -13,6 +13,9 @@ use linux::regular_file;
 /// Longest file of the kernel or of the service manager that is read.
 const TEXT_BYTES: u64 = 256 * 1024;
 
+/// Names of a directory that are looked at.
+const NAMES: usize = 4096;
+
 /// The machine.
 #[derive(Debug, Clone)]
 pub struct World {
@@ -39,7 +42,11 @@ impl World {
 
     /// Where `path` is: what is not in the root already is looked for there.
     pub fn at(&self, path: impl AsRef<Path>) -> PathBuf {
-        let path = path.as_ref();
+        self.here_is(path.as_ref())
+    }
+
+    #[inline(never)]
+    fn here_is(&self, path: &Path) -> PathBuf {
         match path.strip_prefix("/") {
             Ok(inside) if !path.starts_with(&self.root) => self.root.join(inside),
             Ok(_) | Err(_) => path.to_owned(),
@@ -59,6 +66,11 @@ impl World {
 
     /// The text of a file, without what surrounds it; `None` where there is none that can be read.
     pub(crate) fn text(&self, path: impl AsRef<Path>) -> Option<String> {
+        self.text_at(path.as_ref())
+    }
+
+    #[inline(never)]
+    fn text_at(&self, path: &Path) -> Option<String> {
         let bytes = regular_file::read(&self.at(path), TEXT_BYTES).ok()?;
         Some(String::from_utf8_lossy(&bytes).trim().to_owned())
     }
@@ -70,10 +82,16 @@ impl World {
 
     /// The names in a directory, sorted; none where it cannot be read.
     pub(crate) fn names_in(&self, path: impl AsRef<Path>) -> Vec<String> {
-        let entries = fs::read_dir(self.at(path)).into_iter().flatten().flatten().take(4096);
-        let mut names: Vec<String> =
-            entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
-        names.sort();
+        self.names_at(path.as_ref())
+    }
+
+    #[inline(never)]
+    fn names_at(&self, path: &Path) -> Vec<String> {
+        let mut names: Vec<String> = Vec::new();
+        for entry in fs::read_dir(self.at(path)).into_iter().flatten().flatten().take(NAMES) {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            names.insert(names.partition_point(|known| *known < name), name);
+        }
         names
     }
 

@@ -77,7 +77,7 @@ fn an_unknown_key_of_another_client_is_a_warning_with_the_nearest_one() {
 fn keys_of_the_mender_client_that_mean_nothing_here_are_no_mistake() {
     let board = Board::with(|board| board.set(r#""Connectivity": {}, "clientprotocol": "https""#));
     check(&board, 0, &[]);
-    says(&board, "config-key-ignored", &["ClientProtocol, Connectivity: the Mender client's"]);
+    says(&board, "config-key-ignored", &["Connectivity, ClientProtocol: the Mender client's"]);
 }
 
 #[test]
