@@ -189,7 +189,7 @@ impl Setup {
         let (files, configuration_directory, datastore) = Setup::places(overrides, &environment);
         let (config, problem) = match files.look(&datastore) {
             Ok(config) => (config, None),
-            Err((error, Some(last_good))) => (last_good, Some((error, StandIn::LastGood))),
+            Err((error, Some(last_good))) => (*last_good, Some((error, StandIn::LastGood))),
             Err((error, None)) => (Config::default(), Some((error, StandIn::Defaults))),
         };
         let setup = Setup::of_files(overrides, files, configuration_directory, datastore, environment);

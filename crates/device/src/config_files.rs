@@ -152,9 +152,9 @@ impl ConfigFiles {
 
     /// The configuration that lies there, as far as this user may read it; or why there is none, and the last good one. Only
     /// files are read.
-    pub(crate) fn look(&self, datastore: &Path) -> Result<Config, (ComposeError, Option<Config>)> {
+    pub(crate) fn look(&self, datastore: &Path) -> Result<Config, (ComposeError, Option<Box<Config>>)> {
         let config = self.read(For::Daemon, Readable::ByThisUser).and_then(|files| parse(&files));
-        config.map_err(|error| (error, last_good(datastore)))
+        config.map_err(|error| (error, last_good(datastore).map(Box::new)))
     }
 
     /// Each file with its content, the stronger one last; `None` where there is none, or this user may not read it.

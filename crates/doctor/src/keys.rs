@@ -16,12 +16,15 @@ const VERIFY_KEY_BYTES: u64 = 1024 * 1024;
 #[derive(Debug, Clone)]
 pub(crate) struct Facts {
     /// Each file with the kinds of its keys; `None` where none is configured.
-    pub(crate) verify: Option<Vec<(String, Result<Vec<&'static str>, String>)>>,
+    pub(crate) verify: Option<Vec<(String, Kinds)>>,
     pub(crate) accepts_unsigned: bool,
     /// `None` inside: one is made at the first start.
     pub(crate) device: Result<Option<LookedAtKey>, KeyProblem>,
     pub(crate) has_server: bool,
 }
+
+/// The kinds of the keys in a file, or why there are none.
+type Kinds = Result<Vec<&'static str>, String>;
 
 /// Why there is no device key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,11 +43,10 @@ pub(crate) fn gather(setup: &Setup) -> Facts {
         Ok(keys.kinds().map(|(_, kind)| kind).collect())
     };
     let paths = setup.config.artifact_verify_keys.as_ref();
-    let device = setup.look_at_key().map_err(|error| match &error {
-        KeyStoreError::Read { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
-            KeyProblem::Forbidden
-        }
-        error => KeyProblem::Other(error.to_string()),
+    let device = setup.look_at_key().map_err(|error| {
+        let is_forbidden = matches!(&error, KeyStoreError::Read { source, .. }
+            if source.kind() == std::io::ErrorKind::PermissionDenied);
+        if is_forbidden { KeyProblem::Forbidden } else { KeyProblem::Other(error.to_string()) }
     });
     Facts {
         verify: paths.map(|paths| paths.iter().map(|path| (path.clone(), kinds(path))).collect()),

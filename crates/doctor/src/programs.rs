@@ -16,6 +16,9 @@ const FINDINGS: usize = 8;
 /// Says which version of the protocol the scripts of a directory are for.
 const VERSION: &str = "version";
 
+/// Whether a script may have a name.
+type IsName = fn(&str) -> bool;
+
 /// The files.
 #[derive(Debug, Clone)]
 pub(crate) struct Facts {
@@ -35,9 +38,7 @@ pub(crate) fn gather(setup: &Setup, world: &World) -> Facts {
     };
     let (mut scripts, mut versions) = (Vec::new(), Vec::new());
     let [of_root, of_artifact] = setup.script_directories();
-    let directories: [(_, fn(&str) -> bool); 2] =
-        [(of_root, is_root_script_name), (of_artifact, is_script_name)];
-    for (directory, is_name) in directories {
+    for (directory, is_name) in [(of_root, is_root_script_name as IsName), (of_artifact, is_script_name)] {
         let version = directory.join(VERSION);
         versions.extend(state_scripts::check_version(&version).err().map(|error| error.to_string()));
         for path in files(&directory).into_iter().filter(|path| *path != version) {

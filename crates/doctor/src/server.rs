@@ -28,12 +28,15 @@ pub(crate) struct Facts {
     pub(crate) servers: Vec<(String, Outcome)>,
     pub(crate) proxy: Result<Option<String>, String>,
     /// The keys that name files with certificates, and those files with the dates of what is in them.
-    pub(crate) files: Vec<(&'static str, String, Result<Vec<Dates>, String>)>,
+    pub(crate) files: Vec<(&'static str, String, Certificates)>,
     /// Why no encrypted connection can be set up.
     pub(crate) setup_error: Option<String>,
     pub(crate) skips_verification: bool,
     pub(crate) now: u64,
 }
+
+/// The dates of the certificates in a file, or why there are none.
+type Certificates = Result<Vec<Dates>, String>;
 
 /// How it went with one server.
 #[derive(Debug, Clone, PartialEq, Eq)]
