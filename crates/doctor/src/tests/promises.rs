@@ -218,7 +218,7 @@ fn damage_anywhere_makes_no_panic() {
 
 #[test]
 fn the_document_has_the_table_of_the_checks() {
-    let page = include_str!("../../../../docs/doctor.md");
+    let page = include_str!("../../../../docs/doctor.md").split("## The identifiers").nth(1).unwrap();
     let rows: Vec<Vec<&str>> = page
         .lines()
         .filter(|line| line.starts_with("| `"))
