@@ -1,5 +1,6 @@
 //! All integration tests of this package, linked once.
 
+mod archives;
 mod captures;
 mod configuration;
 mod dbus;

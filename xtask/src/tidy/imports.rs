@@ -67,6 +67,7 @@ const PACKAGES: &[PackageRule] = &[
         workspace: &["rust-ota-client-core", "rust-ota-http", "rust-ota-linux", "rust-ota-server-mender"],
         outside: &["log", "ring", "serde_json"],
     },
+    PackageRule { name: "rust-ota-manual", workspace: &[], outside: &[] },
     PackageRule {
         name: "rust-ota-doctor",
         workspace: &["rust-ota-client-core", "rust-ota-device", "rust-ota-http", "rust-ota-linux"],
@@ -80,14 +81,15 @@ const PACKAGES: &[PackageRule] = &[
             "rust-ota-doctor",
             "rust-ota-http",
             "rust-ota-linux",
+            "rust-ota-manual",
             "rust-ota-server-mender",
         ],
         outside: &["ureq", "httparse", "lexopt", "log", "serde_json", "zbus"],
     },
     PackageRule {
         name: "rust-ota-artifact",
-        workspace: &["rust-ota-artifact-format"],
-        outside: &["lexopt", "serde_json", "rustix"],
+        workspace: &["rust-ota-artifact-format", "rust-ota-manual"],
+        outside: &["lexopt", "serde_json", "rustix", "tar"],
     },
     PackageRule {
         name: "rust-ota-server-core",
@@ -121,7 +123,12 @@ const PACKAGES: &[PackageRule] = &[
     },
     PackageRule {
         name: "rust-ota-server",
-        workspace: &["rust-ota-artifact-format", "rust-ota-server-core", "rust-ota-testserver"],
+        workspace: &[
+            "rust-ota-artifact-format",
+            "rust-ota-manual",
+            "rust-ota-server-core",
+            "rust-ota-testserver",
+        ],
         outside: &["tokio", "ring", "rustix", "base64", "serde", "serde_json", "lexopt", "log"],
     },
     PackageRule {
@@ -152,7 +159,7 @@ const PACKAGES: &[PackageRule] = &[
         ],
         outside: &["fs2", "serde_json", "sha2", "tempfile"],
     },
-    PackageRule { name: "xtask", workspace: &[], outside: &["serde_json"] },
+    PackageRule { name: "xtask", workspace: &["rust-ota-manual"], outside: &["serde_json"] },
     PackageRule {
         name: "desk",
         workspace: &["rust-ota-client-core", "rust-ota-testkit", "xtask"],

@@ -16,6 +16,7 @@ const UNSAFE_FORBIDDEN: &[&str] = &[
     "crates/device/src/lib.rs",
     "crates/doctor/src/lib.rs",
     "crates/http/src/lib.rs",
+    "crates/manual/src/lib.rs",
     "daemon/src/main.rs",
     "server/core/src/lib.rs",
     "server/testserver/src/lib.rs",
