@@ -94,7 +94,9 @@ pub use manifest::{Manifest, ManifestFile};
 pub use names::{ArtifactName, DeviceType, InvalidName, PayloadType};
 pub use payload::{PayloadFile, PayloadReader};
 pub use sha256::{Hex, NotSha256, Sha256};
-pub use state_script::{ScriptAction, ScriptPoint, ScriptState, StateScript};
+pub use state_script::{
+    ScriptAction, ScriptPoint, ScriptState, StateScript, is_root_script_name, is_script_name,
+};
 pub use tar::tree;
 
 use members::{DATA, HEADER};

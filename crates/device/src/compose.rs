@@ -35,7 +35,7 @@ use linux::state_scripts::{LinuxScripts, ScriptTimes};
 use linux::system::LinuxSystem;
 
 use crate::identity::DeviceCredentials;
-use crate::keystore::{self, KeyPlace, KeyStoreError};
+use crate::keystore::{self, KeyPlace, KeyStoreError, LookedAtKey};
 use http::{HttpError, HttpTransport, ProxyRules, TlsOptions};
 
 const CONFIG_DIRECTORY: &str = "/etc/mender";
@@ -137,6 +137,15 @@ pub struct Overrides {
     pub passphrase_file: Option<PathBuf>,
 }
 
+/// What stands in for a configuration that cannot be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StandIn {
+    /// The one that the daemon last ran with, and runs with now.
+    LastGood,
+    /// One that says nothing.
+    Defaults,
+}
+
 /// The configuration with the paths it is used with.
 pub struct Setup {
     /// The configuration.
@@ -166,6 +175,34 @@ impl Setup {
         readable: Readable,
         environment: impl Fn(&str) -> Option<PathBuf>,
     ) -> Result<Setup, ComposeError> {
+        let (files, configuration_directory, datastore) = Setup::places(overrides, &environment);
+        let (config, config_error) = files.load(for_whom, readable, &datastore)?;
+        let setup = Setup::of_files(overrides, files, configuration_directory, datastore, environment);
+        Ok(Setup { skip_verify: overrides.skip_verify || config.skip_verify, config, config_error, ..setup })
+    }
+
+    /// The setup with what lies there, for somebody who wants to know what is wrong with it: a file that merely lies there
+    /// and one that is named are read alike, and only when they are files. Where the configuration cannot be used, what
+    /// stands in for it, and why.
+    pub fn look(
+        overrides: &Overrides,
+        environment: impl Fn(&str) -> Option<PathBuf>,
+    ) -> (Setup, Option<(ComposeError, StandIn)>) {
+        let (files, configuration_directory, datastore) = Setup::places(overrides, &environment);
+        let (config, problem) = match files.look(&datastore) {
+            Ok(config) => (config, None),
+            Err((error, Some(last_good))) => (*last_good, Some((error, StandIn::LastGood))),
+            Err((error, None)) => (Config::default(), Some((error, StandIn::Defaults))),
+        };
+        let setup = Setup::of_files(overrides, files, configuration_directory, datastore, environment);
+        (Setup { skip_verify: overrides.skip_verify || config.skip_verify, config, ..setup }, problem)
+    }
+
+    /// Where the configuration and the state are.
+    fn places(
+        overrides: &Overrides,
+        environment: &dyn Fn(&str) -> Option<PathBuf>,
+    ) -> (ConfigFiles, PathBuf, PathBuf) {
         let configuration_directory = environment("MENDER_CONF_DIR").unwrap_or(CONFIG_DIRECTORY.into());
         let default_datastore = environment("MENDER_DATASTORE_DIR").unwrap_or(DATASTORE.into());
         let datastore = overrides.datastore.clone().unwrap_or(default_datastore);
@@ -176,19 +213,29 @@ impl Setup {
             ],
             over: overrides.values.clone(),
         };
-        let (config, config_error) = files.load(for_whom, readable, &datastore)?;
-        Ok(Setup {
-            skip_verify: overrides.skip_verify || config.skip_verify,
+        (files, configuration_directory, datastore)
+    }
+
+    /// With nothing of the configuration yet.
+    fn of_files(
+        overrides: &Overrides,
+        files: ConfigFiles,
+        configuration_directory: PathBuf,
+        datastore: PathBuf,
+        environment: impl Fn(&str) -> Option<PathBuf>,
+    ) -> Setup {
+        Setup {
+            skip_verify: overrides.skip_verify,
             trusted_certs: overrides.trusted_certs.clone(),
             passphrase_file: overrides.passphrase_file.clone(),
             data_directory: environment("MENDER_DATA_DIR").unwrap_or(DATA_DIRECTORY.into()),
             default_datastore: datastore == Path::new(DATASTORE),
-            config,
+            config: Config::default(),
             datastore,
             configuration_directory,
             files,
-            config_error,
-        })
+            config_error: None,
+        }
     }
 
     /// Where the configuration lies.
@@ -334,12 +381,37 @@ impl Setup {
         Ok(DeviceCredentials::new(signer, self.identity_program(), clock))
     }
 
+    /// The device key as it is: none is made, and its mode stays. A passphrase on standard input is not asked for.
+    ///
+    /// # Errors
+    /// When there is one that cannot be used.
+    pub fn look_at_key(&self) -> Result<Option<LookedAtKey>, KeyStoreError> {
+        let file = self.passphrase_file.as_deref().filter(|path| *path != Path::new("-"));
+        let passphrase = file.map(keystore::read_passphrase).transpose()?;
+        keystore::look(&self.key_place(), passphrase.as_deref())
+    }
+
     /// The program that prints the identity.
-    fn identity_program(&self) -> PathBuf {
+    pub fn identity_program(&self) -> PathBuf {
         match &self.config.identity_script {
             Some(path) => path.into(),
             None => self.data_directory.join("identity/mender-device-identity"),
         }
+    }
+
+    /// The directories with state scripts: those of the root file system, and those of the artifact in hand.
+    pub fn script_directories(&self) -> [PathBuf; 2] {
+        [self.configuration_directory.join("scripts"), self.datastore.join("scripts")]
+    }
+
+    /// The directory with update modules.
+    pub fn module_directory(&self) -> PathBuf {
+        self.data_directory.join(linux::handlers::MODULES)
+    }
+
+    /// Whether certificates of servers are not checked.
+    pub fn skips_verification(&self) -> bool {
+        self.skip_verify
     }
 
     /// Where the inventory programs are.
@@ -424,7 +496,8 @@ impl Setup {
         FileLock::acquire(&self.datastore.join(LOCK_FILE), LOCK_PATIENCE).map_err(ComposeError::Lock)
     }
 
-    fn slot_paths(&self) -> SlotPaths {
+    /// What the configuration says of the slots.
+    pub fn slot_paths(&self) -> SlotPaths {
         SlotPaths {
             a: self.config.rootfs_part_a.clone(),
             b: self.config.rootfs_part_b.clone(),

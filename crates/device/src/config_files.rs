@@ -156,6 +156,22 @@ impl ConfigFiles {
         }
     }
 
+    /// The configuration that lies there, as far as this user may read it; or why there is none, and the last good one. Only
+    /// files are read.
+    pub(crate) fn look(&self, datastore: &Path) -> Result<Config, (ComposeError, Option<Box<Config>>)> {
+        let config = self.read(For::Daemon, Readable::ByThisUser).and_then(|files| parse(&files));
+        config.map_err(|error| (error, last_good(datastore).map(Box::new)))
+    }
+
+    /// Each file with its content, the stronger one last; `None` where there is none, or this user may not read it.
+    pub fn contents(&self) -> Vec<(PathBuf, Option<Vec<u8>>)> {
+        let content = |file: &ConfigFile| {
+            let read = file.read(For::Daemon, Readable::ByThisUser).ok().flatten();
+            (file.path().to_owned(), read.map(|(_, content)| content))
+        };
+        self.files.iter().map(content).collect()
+    }
+
     /// What keeps a daemon from going on with the configuration that lies there now.
     pub fn problem(&self) -> Option<Unusable> {
         match self.read(For::Daemon, Readable::All).and_then(|files| parse(&files)) {

@@ -280,6 +280,22 @@ makes it ask for an update at once, SIGUSR2 send the inventory, SIGTERM stop wit
         ..PLAIN
     },
     Command {
+        name: "doctor",
+        about: "Say what is right and what is wrong with this board",
+        usage: &["doctor [--offline] [--json]"],
+        body: &[
+            Block::Text(
+                "\
+Looks at configuration, keys, slots, boot environment, bootloader, data partition, server, service and memory, and says line
+by line what is as it should be and what is not, with what to do. Reads only. Run it as root.
+
+Exits with 0 when everything is as it should be, with 1 when there are warnings, and with 2 when something is wrong.",
+            ),
+            Block::Options(&[Flag::new("offline", "Make no connection to the server")]),
+        ],
+        ..PLAIN
+    },
+    Command {
         name: "bootstrap",
         about: "Make the device key, and ask the server to accept this device",
         usage: &["bootstrap [-F|--forcebootstrap]"],

@@ -32,6 +32,7 @@ enum Opt {
     Reason,
     Force,
     ToOtherSlot,
+    Offline,
 }
 
 const COMMANDS: &[CommandRow] = &[
@@ -99,6 +100,13 @@ const COMMANDS: &[CommandRow] = &[
         },
     },
     CommandRow {
+        word: "doctor",
+        help: help::DOCTOR,
+        operand: Operand::None,
+        takes: &[Opt::Offline],
+        meant: doctor,
+    },
+    CommandRow {
         word: "bootstrap",
         help: help::BOOTSTRAP,
         operand: Operand::None,
@@ -106,6 +114,18 @@ const COMMANDS: &[CommandRow] = &[
         meant: |given| Ok(Command::Daemon(DaemonCommand::Bootstrap { force: given.force })),
     },
 ];
+
+// The signature is that of all commands.
+#[cfg(feature = "doctor")]
+#[allow(clippy::unnecessary_wraps)]
+fn doctor(given: Given) -> Result<Command, UsageError> {
+    Ok(Command::Doctor { offline: given.offline })
+}
+
+#[cfg(not(feature = "doctor"))]
+fn doctor(_: Given) -> Result<Command, UsageError> {
+    Err(wrong("this build has no doctor (feature doctor)"))
+}
 
 /// Options that stand before the command, and that somebody may write behind it.
 const GLOBAL_OPTIONS: [&str; 10] = [
@@ -150,7 +170,8 @@ impl CommandRow {
 
 impl Opt {
     /// All of them, in the order in which one is complained of.
-    const ALL: [Opt; 5] = [Opt::StopBefore, Opt::RebootExitCode, Opt::Reason, Opt::Force, Opt::ToOtherSlot];
+    const ALL: [Opt; 6] =
+        [Opt::StopBefore, Opt::RebootExitCode, Opt::Reason, Opt::Force, Opt::ToOtherSlot, Opt::Offline];
 
     /// What somebody is told who gave it to another command.
     fn where_it_goes(self) -> &'static str {
@@ -160,6 +181,7 @@ impl Opt {
             Opt::Reason => "--reason goes with refuse",
             Opt::Force => "--forcebootstrap goes with bootstrap",
             Opt::ToOtherSlot => "--to-other-slot goes with rollback",
+            Opt::Offline => "--offline goes with doctor",
         }
     }
 }
@@ -173,6 +195,7 @@ struct Given {
     reason: Option<String>,
     force: bool,
     to_other_slot: bool,
+    offline: bool,
     help: bool,
 }
 
@@ -183,6 +206,7 @@ impl Given {
             match argument {
                 Arg::Long("reboot-exit-code") => given.reboot_exit_code = true,
                 Arg::Long("to-other-slot") => given.to_other_slot = true,
+                Arg::Long("offline") => given.offline = true,
                 Arg::Long("stop-before") => given.stop_before.push(stop_point(&parser.value()?.string()?)?),
                 Arg::Short('F') | Arg::Long("forcebootstrap") => given.force = true,
                 Arg::Long("reason") => given.reason = Some(parser.value()?.string()?),
@@ -208,6 +232,7 @@ impl Given {
             Opt::Reason => self.reason.is_some(),
             Opt::Force => self.force,
             Opt::ToOtherSlot => self.to_other_slot,
+            Opt::Offline => self.offline,
         }
     }
 

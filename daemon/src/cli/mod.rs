@@ -53,6 +53,12 @@ pub enum Command {
     Show(Show),
     /// Is about the daemon.
     Daemon(DaemonCommand),
+    /// Looks at the board.
+    #[cfg(feature = "doctor")]
+    Doctor {
+        /// `--offline`.
+        offline: bool,
+    },
     /// `--version`.
     Version,
     /// `--help`, of one command or of all.

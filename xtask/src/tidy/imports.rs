@@ -69,6 +69,11 @@ const PACKAGES: &[PackageRule] = &[
     },
     PackageRule { name: "rust-ota-manual", workspace: &[], outside: &[] },
     PackageRule {
+        name: "rust-ota-doctor",
+        workspace: &["rust-ota-client-core", "rust-ota-device", "rust-ota-http", "rust-ota-linux"],
+        outside: &["serde_json"],
+    },
+    PackageRule {
         name: "rust-ota-service",
         workspace: &[
             "rust-ota-client-core",
@@ -84,6 +89,7 @@ const PACKAGES: &[PackageRule] = &[
         workspace: &[
             "rust-ota-client-core",
             "rust-ota-device",
+            "rust-ota-doctor",
             "rust-ota-linux",
             "rust-ota-manual",
             "rust-ota-service",

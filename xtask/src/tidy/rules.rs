@@ -14,6 +14,7 @@ const UNSAFE_FORBIDDEN: &[&str] = &[
     "crates/bootloader-uboot/src/lib.rs",
     "crates/bootloader-grub/src/lib.rs",
     "crates/device/src/lib.rs",
+    "crates/doctor/src/lib.rs",
     "crates/http/src/lib.rs",
     "crates/manual/src/lib.rs",
     "crates/service/src/lib.rs",
