@@ -1,0 +1,44 @@
+SUMMARY = "The update client as a C library"
+DESCRIPTION = "For firmware that brings its own transport or its own daemon: installs, commits and rolls back as rust-ota does."
+SECTION = "libs"
+
+# Not the class cargo_c: its cargo-c-native takes long to build, and it makes no static library.
+inherit rust-ota-cargo
+
+RUST_OTA_PACKAGE = "rust-ota-ffi"
+RUST_OTA_SMALL = "1"
+CARGO_BUILD_FLAGS:append = " --no-default-features"
+
+PACKAGECONFIG ??= "gzip xz zstd rsa-ecdsa"
+PACKAGECONFIG[gzip] = "--features gzip"
+PACKAGECONFIG[xz] = "--features xz"
+PACKAGECONFIG[zstd] = "--features zstd,,zstd"
+PACKAGECONFIG[rsa-ecdsa] = "--features rsa-ecdsa"
+
+# Cargo by itself gives a library no name that a program could remember.
+RUST_OTA_SONAME = "librust_ota.so.0"
+RUSTFLAGS:append = " -Clink-arg=-Wl,-soname,${RUST_OTA_SONAME}"
+
+do_install() {
+    install -d ${D}${libdir}/pkgconfig ${D}${includedir}
+    built=${B}/target/${CARGO_TARGET_SUBDIR}
+    install -m 0755 "$built/librust_ota.so" ${D}${libdir}/librust_ota.so.${PV}
+    ln -s librust_ota.so.${PV} ${D}${libdir}/${RUST_OTA_SONAME}
+    ln -s ${RUST_OTA_SONAME} ${D}${libdir}/librust_ota.so
+    install -m 0644 "$built/librust_ota.a" ${D}${libdir}
+    install -m 0644 ${S}/crates/ffi/include/rust_ota.h ${D}${includedir}
+    cat > ${D}${libdir}/pkgconfig/rust_ota.pc << EOF
+prefix=${prefix}
+libdir=${libdir}
+includedir=${includedir}
+
+Name: rust_ota
+Description: Updates of a device with two root file systems
+Version: ${PV}
+Libs: -L\${libdir} -lrust_ota
+Libs.private: -lpthread -ldl -lm
+Cflags: -I\${includedir}
+EOF
+}
+
+CVE_PRODUCT = "rust-ota"

@@ -1,0 +1,10 @@
+SUMMARY = "An update server in one process"
+DESCRIPTION = "Serves devices and answers the management API of a Mender-compatible server; also asks another one, and puts load \
+on one."
+SECTION = "net"
+
+inherit rust-ota-cargo
+
+DEPENDS += "zstd"
+
+CVE_PRODUCT = "rust-ota"
