@@ -173,3 +173,18 @@ def environment(values):
         raise VariableError(name, "with RUST_OTA_UBOOT_ENV=file there is one copy of 0x200 bytes")
     text = "".join(" ".join(words) + "\n" for words in lines)
     return text, size, ["-r"] if len(copies) == 2 else []
+
+
+def script_goes_to_artifact(name):
+    """Whether the state script `name` belongs into the artifact; else it belongs onto the device."""
+    found = re.fullmatch(r"([A-Z][A-Za-z]*)_(Enter|Leave|Error)_([0-9]{2})(_.*)?", name)
+    state = found.group(1) if found else None
+    on_artifact = ("ArtifactInstall", "ArtifactReboot", "ArtifactCommit", "ArtifactRollback", "ArtifactRollbackReboot",
+                   "ArtifactFailure")
+    if state in on_artifact:
+        return True
+    if state in ("Idle", "Sync", "Download"):
+        return False
+    raise VariableError(
+        "MENDER_STATE_SCRIPTS", "%s is no name of a state script: STATE_ACTION_NUMBER, as ArtifactInstall_Enter_10" % name
+    )

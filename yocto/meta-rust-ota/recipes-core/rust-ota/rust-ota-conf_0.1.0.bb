@@ -74,4 +74,9 @@ do_install() {
 FILES:${PN} = "${sysconfdir}/mender ${datadir}/mender /data ${localstatedir}/lib/mender"
 CONFFILES:${PN} = "${sysconfdir}/mender/mender.conf"
 
+# The client itself speaks to both bootloaders. What lies beside it for one of them, and tools for people.
+RDEPENDS:${PN}:append:rust-ota-uboot = " rust-ota-boot-uboot"
+RRECOMMENDS:${PN}:append:rust-ota-uboot = " libubootenv-bin"
+RRECOMMENDS:${PN}:append:rust-ota-grub = " grub-editenv"
+
 CVE_PRODUCT = "rust-ota"

@@ -14,18 +14,12 @@ SRC_URI += " \
 RUST_OTA_SMALL = "1"
 CARGO_BUILD_FLAGS:append = " --no-default-features"
 
-PACKAGECONFIG ??= " \
-    gzip xz zstd rsa-ecdsa \
-    ${@{'u-boot': 'uboot', 'grub': 'grub'}.get(d.getVar('RUST_OTA_BOOTLOADER'), '')} \
-"
+PACKAGECONFIG ??= "gzip xz zstd rsa-ecdsa"
 PACKAGECONFIG[gzip] = "--features gzip"
 PACKAGECONFIG[xz] = "--features xz"
 PACKAGECONFIG[zstd] = "--features zstd,,zstd"
 PACKAGECONFIG[rsa-ecdsa] = "--features rsa-ecdsa"
 PACKAGECONFIG[dbus] = "--features dbus,,,dbus"
-# The client itself speaks to both bootloaders. These bring what lies beside it, and tools for people.
-PACKAGECONFIG[uboot] = ",,,rust-ota-boot-uboot,libubootenv-bin"
-PACKAGECONFIG[grub] = ",,,,grub-editenv"
 
 SYSTEMD_SERVICE:${PN} = "rust-ota.service"
 SYSTEMD_AUTO_ENABLE ??= "enable"
