@@ -104,7 +104,7 @@ fn include_file(crates: &[Crate], oldest: &str) -> String {
     let mut text = "# From Cargo.lock and Cargo.toml by `cargo xtask crates-inc`. Every recipe of the workspace takes all of it: \
                     cargo\n# reads the whole lock, whichever package it builds.\n\n"
         .to_owned();
-    text += &format!("RUST_OTA_OLDEST_RUST = \"{oldest}\"\n\nSRC_URI += \" \\\n");
+    text += &format!("RUST_OTA_OLDEST_RUST = \"{oldest}\"\n\nSRC_URI += \"\\\n");
     for Crate { name, version, .. } in crates {
         text += &format!("    crate://crates.io/{name}/{version} \\\n");
     }

@@ -33,6 +33,13 @@ require conf/image-uefi.conf
 IMAGE_TYPEDEP:mender = "${ARTIFACTIMG_FSTYPE}"
 IMAGE_TYPEDEP:bootstrap-artifact = "${ARTIFACTIMG_FSTYPE}"
 IMAGE_TYPEDEP:dataimg = "bootstrap-artifact"
+IMAGE_TYPEDEP:wic = "${@d.getVar('ARTIFACTIMG_FSTYPE') + ' dataimg' if rust_ota_makes_disk(d) else ''}"
+IMAGE_TYPEDEP:wic .= "${@' bootimg' if rust_ota_makes_disk(d) and d.getVar('MENDER_BOOT_PART_SIZE_MB') != '0' else ''}"
+
+# Whether the disk is the one of this layer, and not one of the board.
+def rust_ota_makes_disk(d):
+    types = {name.split(".")[0] for name in d.getVar("IMAGE_FSTYPES").split()}
+    return "wic" in types and d.getVar("WKS_FILE") == d.getVar("RUST_OTA_WKS")
 
 do_image_mender[depends] += "rust-ota-artifact-native:do_populate_sysroot"
 do_image_mender[depends] += "${@' '.join(recipe + ':do_deploy' for recipe in d.getVar('RUST_OTA_STATE_SCRIPTS').split())}"
@@ -45,7 +52,7 @@ RUST_OTA_KEY_CHECKSUM = "${@d.getVar('MENDER_ARTIFACT_SIGNING_KEY') + ':True' if
 do_image_mender[file-checksums] += "${RUST_OTA_KEY_CHECKSUM}"
 do_image_bootstrap_artifact[file-checksums] += "${RUST_OTA_KEY_CHECKSUM}"
 
-# Whether the disk is the one of this layer. Made of values, so that the tasks see a change of what they are made of.
+# Made of values, so that the tasks see a change of what they are made of.
 RUST_OTA_ARGUMENTS = ""
 RUST_OTA_BOOTSTRAP_ARGUMENTS = ""
 RUST_OTA_KICKSTART = ""
@@ -53,7 +60,7 @@ RUST_OTA_FSTAB = ""
 
 python () {
     types = {name.split(".")[0] for name in d.getVar("IMAGE_FSTYPES").split()}
-    disk = "wic" in types and d.getVar("WKS_FILE") == d.getVar("RUST_OTA_WKS")
+    disk = rust_ota_makes_disk(d)
     if not types & {"mender", "bootstrap-artifact", "dataimg", "bootimg"} and not disk:
         return
     try:
@@ -74,12 +81,9 @@ python () {
             d.setVar("RUST_OTA_FSTAB", rust_ota.layout.fstab(values))
     except rust_ota.VariableError as error:
         raise bb.parse.SkipRecipe(str(error))
-    if disk:
-        parts = "dataimg" if values["MENDER_BOOT_PART_SIZE_MB"] == "0" else "bootimg dataimg"
-        d.setVar("IMAGE_TYPEDEP:wic", "%s %s" % (d.getVar("ARTIFACTIMG_FSTYPE"), parts))
-        d.appendVar("ROOTFS_POSTPROCESS_COMMAND", " rust_ota_lay_out_rootfs")
 }
 
+ROOTFS_POSTPROCESS_COMMAND += "${@'rust_ota_lay_out_rootfs' if rust_ota_makes_disk(d) else ''}"
 # The mounts of the partitions that are not in the artifact.
 rust_ota_lay_out_rootfs() {
     install -d ${IMAGE_ROOTFS}/data ${IMAGE_ROOTFS}${MENDER_BOOT_PART_MOUNT_LOCATION}

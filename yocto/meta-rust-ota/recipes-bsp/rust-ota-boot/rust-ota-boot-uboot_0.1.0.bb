@@ -1,7 +1,8 @@
 SUMMARY = "Boot logic of rust-ota for U-Boot"
-DESCRIPTION = "A script that U-Boot runs, with the settings of the board in front of it, the first boot environment, and \
-fw_env.config for Linux. U-Boot is not patched; the options it needs are a fragment, see the bbappend of u-boot."
+DESCRIPTION = "A script that U-Boot runs, the first boot environment, and fw_env.config for Linux. U-Boot is not patched."
 SECTION = "bootloaders"
+
+DEPENDS = "dtc-native u-boot-tools-native"
 
 require conf/rust-ota-variables.inc
 require recipes-core/rust-ota/rust-ota-source.inc
@@ -9,10 +10,6 @@ RUST_OTA_PARTS = "LICENSE boot"
 
 # A board replaces board.cmd by a file of its own in files/MACHINE, or by a bbappend.
 SRC_URI += "file://board.cmd"
-
-DEPENDS = "u-boot-tools-native dtc-native"
-# What U-Boot itself would start with is the first part of its environment when it keeps it.
-DEPENDS += "${@'virtual/bootloader' if d.getVar('RUST_OTA_UBOOT_ENV') == 'native' else ''}"
 
 inherit deploy kernel-arch
 
@@ -35,6 +32,7 @@ python () {
     d.setVar("RUST_OTA_FW_ENV", text)
     d.setVar("RUST_OTA_ENV_SIZE", str(size))
     d.setVar("RUST_OTA_MKENVIMAGE", " ".join(options))
+    # What U-Boot itself would start with is the first part of its environment when it keeps it.
     if values["RUST_OTA_UBOOT_ENV"] == "native":
         d.appendVarFlag("do_compile", "depends", " virtual/bootloader:do_deploy")
 }
@@ -69,8 +67,8 @@ addtask deploy after do_install before do_build
 
 do_configure[noexec] = "1"
 
+RPROVIDES:${PN} += "u-boot-default-env"
 # The package of a board's U-Boot that has the same file.
 RCONFLICTS:${PN} += "u-boot-env"
-RPROVIDES:${PN} += "u-boot-default-env"
 
 CVE_PRODUCT = "rust-ota"

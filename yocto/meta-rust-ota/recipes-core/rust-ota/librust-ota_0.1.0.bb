@@ -5,6 +5,8 @@ SECTION = "libs"
 # Not the class cargo_c: its cargo-c-native takes long to build, and it makes no static library.
 inherit rust-ota-cargo
 
+SRC_URI += "file://rust_ota.pc.in"
+
 RUST_OTA_PACKAGE = "rust-ota-ffi"
 RUST_OTA_SMALL = "1"
 CARGO_BUILD_FLAGS:append = " --no-default-features"
@@ -27,18 +29,8 @@ do_install() {
     ln -s ${RUST_OTA_SONAME} ${D}${libdir}/librust_ota.so
     install -m 0644 "$built/librust_ota.a" ${D}${libdir}
     install -m 0644 ${S}/crates/ffi/include/rust_ota.h ${D}${includedir}
-    cat > ${D}${libdir}/pkgconfig/rust_ota.pc << EOF
-prefix=${prefix}
-libdir=${libdir}
-includedir=${includedir}
-
-Name: rust_ota
-Description: Updates of a device with two root file systems
-Version: ${PV}
-Libs: -L\${libdir} -lrust_ota
-Libs.private: -lpthread -ldl -lm
-Cflags: -I\${includedir}
-EOF
+    sed -e 's,@prefix@,${prefix},' -e 's,@libdir@,${libdir},' -e 's,@includedir@,${includedir},' -e 's,@version@,${PV},' \
+        ${UNPACKDIR}/rust_ota.pc.in > ${D}${libdir}/pkgconfig/rust_ota.pc
 }
 
 CVE_PRODUCT = "rust-ota"

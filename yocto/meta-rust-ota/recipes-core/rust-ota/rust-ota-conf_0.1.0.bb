@@ -1,6 +1,5 @@
 SUMMARY = "What a device tells its update client: configuration, device type, key, identity"
-DESCRIPTION = "mender.conf made of the MENDER_ variables, the device type, the key that artifacts are verified with, and the \
-program that prints the identity of the device. A board replaces or extends this package alone."
+DESCRIPTION = "mender.conf of the MENDER_ variables, device type, key and identity program: the package that a board replaces."
 SECTION = "admin"
 
 require conf/rust-ota-variables.inc
@@ -9,7 +8,7 @@ RUST_OTA_PARTS = "LICENSE daemon/support"
 
 # The keys of a board's own mender.conf win over those of the variables.
 RUST_OTA_BOARD_CONF ?= ""
-SRC_URI += " \
+SRC_URI += "\
     ${@'file://' + d.getVar('RUST_OTA_BOARD_CONF') if d.getVar('RUST_OTA_BOARD_CONF') else ''} \
     ${@'file://' + d.getVar('MENDER_ARTIFACT_VERIFY_KEY') if d.getVar('MENDER_ARTIFACT_VERIFY_KEY') else ''} \
 "
@@ -71,12 +70,11 @@ do_install() {
     ln -s /data/mender ${D}${localstatedir}/lib/mender
 }
 
-FILES:${PN} = "${sysconfdir}/mender ${datadir}/mender /data ${localstatedir}/lib/mender"
+FILES:${PN} += "${datadir}/mender /data"
 CONFFILES:${PN} = "${sysconfdir}/mender/mender.conf"
 
 # The client itself speaks to both bootloaders. What lies beside it for one of them, and tools for people.
-RDEPENDS:${PN}:append:rust-ota-uboot = " rust-ota-boot-uboot"
-RRECOMMENDS:${PN}:append:rust-ota-uboot = " libubootenv-bin"
-RRECOMMENDS:${PN}:append:rust-ota-grub = " grub-editenv"
+RDEPENDS:${PN} += "${@'rust-ota-boot-uboot' if d.getVar('RUST_OTA_BOOTLOADER') == 'u-boot' else ''}"
+RRECOMMENDS:${PN} += "${@{'u-boot': 'libubootenv-bin', 'grub': 'grub-editenv'}.get(d.getVar('RUST_OTA_BOOTLOADER'), '')}"
 
 CVE_PRODUCT = "rust-ota"

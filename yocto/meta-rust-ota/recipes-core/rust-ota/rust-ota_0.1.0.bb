@@ -1,12 +1,10 @@
 SUMMARY = "Over-the-air updates of a device with two root file systems"
-DESCRIPTION = "Installs signed artifacts on the slot that does not run, tells the bootloader to try it once, and makes it \
-permanent when the new system says so. Command line and daemon in one program; same artifacts, configuration and server API \
-as the Mender client."
+DESCRIPTION = "Command line and daemon in one program: signed artifacts, one trial, a way back. A drop-in for the Mender client."
 SECTION = "admin"
 
 inherit rust-ota-cargo systemd update-rc.d
 
-SRC_URI += " \
+SRC_URI += "\
     file://rust-ota.init \
     file://rust-ota-keep-running \
 "

@@ -1,6 +1,5 @@
 SUMMARY = "An update server in one process"
-DESCRIPTION = "Serves devices and answers the management API of a Mender-compatible server; also asks another one, and puts load \
-on one."
+DESCRIPTION = "Serves devices and answers the management API of a Mender-compatible server; also asks one."
 SECTION = "net"
 
 inherit rust-ota-cargo
