@@ -22,6 +22,8 @@ pub enum Inputs {
     Client,
     /// What the board tests run: the client, its boot logic, the boards. Not the server, the host tool, documents.
     Boards,
+    /// The Yocto layer, and what of the workspace it names. Sources of the programs are only there, not read.
+    Yocto,
 }
 
 /// Packages that are part of the client.
@@ -40,6 +42,9 @@ const CLIENT: &[&str] = &[
 
 /// What board tests have besides.
 const BOARDS: &[&str] = &["boot/", "tests/qemu/", "crates/testkit/src/", "xtask/src/qemu.rs"];
+
+/// What the checks of the layer look at, and what they are.
+const YOCTO: &[&str] = &["yocto/", "boot/", "xtask/src/test/yocto.rs", "xtask/src/crates_inc.rs"];
 
 /// What changes every build.
 fn is_of_every_build(path: &Path) -> bool {
@@ -81,7 +86,8 @@ impl Inputs {
             Inputs::Client if below(CLIENT) && !is_document && !is_integration_test => whole(),
             Inputs::Boards if below(CLIENT) && !is_document && !is_integration_test => whole(),
             Inputs::Boards if below(BOARDS) && !is_document => whole(),
-            Inputs::Client | Inputs::Boards => None,
+            Inputs::Yocto if below(YOCTO) => whole(),
+            Inputs::Client | Inputs::Boards | Inputs::Yocto => None,
         }
     }
 }
@@ -175,7 +181,8 @@ mod tests {
     /// Which inputs see a change of `path` to `text`.
     fn check(path: &str, text: &str, seen_by: &[Inputs]) {
         let mut green = green(&path.replace('/', "-"));
-        let all = [Inputs::Conditions, Inputs::Documentation, Inputs::Client, Inputs::Boards];
+        let all =
+            [Inputs::Conditions, Inputs::Documentation, Inputs::Client, Inputs::Boards, Inputs::Yocto];
         for inputs in all {
             assert!(!green.knows(STEP, inputs), "nothing is known before the first run");
         }
@@ -196,11 +203,12 @@ mod tests {
 
     #[test]
     fn a_change_is_seen_by_the_steps_that_look_at_it_and_by_no_other() {
-        use Inputs::{Boards, Client, Conditions, Documentation};
-        let everybody = [Conditions, Documentation, Client, Boards];
+        use Inputs::{Boards, Client, Conditions, Documentation, Yocto};
+        let everybody = [Conditions, Documentation, Client, Boards, Yocto];
+        let sources = [Conditions, Documentation, Client, Boards];
         check("Cargo.toml", "[workspace] # x", &everybody);
         check("crates/client-core/Cargo.toml", "new", &everybody);
-        check("crates/client-core/src/lib.rs", "//! The core.\npub mod other;", &everybody);
+        check("crates/client-core/src/lib.rs", "//! The core.\npub mod other;", &sources);
         check(
             "crates/client-core/src/boot.rs",
             "//! Boots.\nfn f() { 2 }\n#[cfg(test)]\nmod tests {}",
@@ -211,16 +219,17 @@ mod tests {
             "//! Boots it.\nfn f() { 1 }\n#[cfg(test)]\nmod tests {}",
             &[Documentation, Client, Boards],
         );
-        check("crates/client-core/src/tar.rs", "//! Tar.\n#[cfg(feature = \"xz\")]\nuse gzip;", &everybody);
-        check("crates/client-core/src/tar.rs", "//! Tar.\nuse gzip;", &everybody);
-        check("boot/u-boot/boot.cmd", "run it", &[Boards]);
+        check("crates/client-core/src/tar.rs", "//! Tar.\n#[cfg(feature = \"xz\")]\nuse gzip;", &sources);
+        check("crates/client-core/src/tar.rs", "//! Tar.\nuse gzip;", &sources);
+        check("boot/u-boot/boot.cmd", "run it", &[Boards, Yocto]);
+        check("yocto/meta-rust-ota/conf/layer.conf", "new", &[Yocto]);
         check("tests/qemu/src/main.rs", "//! Boards.\nfn f() {}", &[Conditions, Boards]);
     }
 
     #[test]
     fn documents_server_host_tool_and_tests_of_others_do_not_reach_the_boards() {
         check("README.md", "# other", &[]);
-        check("boot/u-boot/README.md", "# new", &[]);
+        check("boot/u-boot/README.md", "# new", &[Inputs::Yocto]);
         check("server/src/api.rs", "//! Answers.\nfn f() { 1 }", &[]);
         check("tools/artifact/src/write.rs", "//! Writes.\nfn f() { 1 }", &[]);
         check("daemon/tests/killed.rs", "//! Kills.\nfn f() { 1 }", &[]);

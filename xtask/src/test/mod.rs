@@ -7,6 +7,7 @@ mod boards;
 mod green;
 mod programs;
 mod report;
+mod yocto;
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -98,7 +99,7 @@ pub fn run(arguments: &[String]) -> Outcome {
         }
     }
     if extent == Extent::Quick {
-        report.leave_out("features, documentation, demo, size, boards, oldest compiler: --quick was given");
+        report.leave_out("features, documentation, Yocto layer, demo, size, boards, oldest compiler: --quick was given");
     } else {
         if has_clippy {
             unless_green(&green, &mut report, "features", Inputs::Conditions, features);
@@ -106,6 +107,10 @@ pub fn run(arguments: &[String]) -> Outcome {
             report.leave_out("features: there is no clippy");
         }
         unless_green(&green, &mut report, "documentation", Inputs::Documentation, documentation);
+        match yocto::python() {
+            Ok(()) => unless_green(&green, &mut report, "Yocto layer", Inputs::Yocto, yocto::run),
+            Err(reason) => report.leave_out(&format!("Yocto layer: {reason}")),
+        }
         if has_toolchain(OLDEST_RUST) {
             unless_green(&green, &mut report, "oldest compiler", Inputs::Conditions, check_with_oldest);
         } else {

@@ -212,6 +212,9 @@ class Device(Rules):
         self.assertEqual(device.boot_settings(VALUES, "grub"), "set rota_part_a=2\nset rota_part_b=3\n")
         twelve = {**VALUES, "MENDER_ROOTFS_PART_B_NUMBER": "12"}
         self.assertIn("rota_part_b=12\nrota_part_b_hex=c\n", device.boot_settings(twelve, "u-boot"))
+        self.assertNotIn("rota_root", device.boot_settings(VALUES, "u-boot"))
+        msdos = {**VALUES, "RUST_OTA_PARTITION_TABLE": "msdos"}
+        self.assertIn("rota_root_b=/dev/mmcblk0p3\n", device.boot_settings(msdos, "u-boot"))
         settings = lambda values: device.boot_settings(values, "grub")
         self.refused("MENDER_ROOTFS_PART_B_NUMBER", settings, MENDER_ROOTFS_PART_B_NUMBER="2")
         self.refused("MENDER_ROOTFS_PART_A_NUMBER", settings, MENDER_ROOTFS_PART_A_NUMBER="a")
@@ -275,7 +278,7 @@ class KeepRunning(unittest.TestCase):
                 file.write(cmdline)
             environment = {**os.environ, "PATH": folder + ":" + os.environ["PATH"], "RUST_OTA_CMDLINE": file.name}
             script = os.path.join(LAYER, "recipes-core/rust-ota/files/rust-ota-keep-running")
-            subprocess.run(["sh", script], env=environment, timeout=60, check=True)
+            subprocess.run(["sh", script], env=environment, timeout=60, check=True, stderr=subprocess.DEVNULL)
             with open(log, encoding="utf-8") as file:
                 return file.read().split()
 

@@ -143,6 +143,9 @@ def boot_settings(values, bootloader):
             lines.append("set rota_part_%s=%d" % (slot, number))
         else:
             lines += ["rota_part_%s=%d" % (slot, number), "rota_part_%s_hex=%x" % (slot, number)]
+            # Only a GPT has the names that boot.cmd goes by itself; GRUB asks for the partition's UUID.
+            if values.get("RUST_OTA_PARTITION_TABLE") == "msdos":
+                lines.append("rota_root_%s=%s" % (slot, values["MENDER_ROOTFS_PART_" + slot.upper()]))
     return "\n".join(lines) + "\n"
 
 

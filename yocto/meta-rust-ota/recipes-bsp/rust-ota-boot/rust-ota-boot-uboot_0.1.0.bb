@@ -16,6 +16,9 @@ inherit deploy kernel-arch
 PACKAGE_ARCH = "${MACHINE_ARCH}"
 B = "${WORKDIR}/build"
 
+# What the recipe of U-Boot deploys as the environment that is compiled in; only for "native".
+RUST_OTA_UBOOT_INITIAL_ENV ?= "u-boot-initial-env-${MACHINE}"
+
 RUST_OTA_SETTINGS = ""
 RUST_OTA_FW_ENV = ""
 RUST_OTA_ENV_SIZE = ""
@@ -47,7 +50,10 @@ do_compile() {
         -e "s/^mender_boot_part_hex=.*/mender_boot_part_hex=$(printf %x ${MENDER_ROOTFS_PART_A_NUMBER})/" \
         ${S}/boot/u-boot/state.env > state.env
     if [ "${RUST_OTA_UBOOT_ENV}" = native ]; then
-        cat ${DEPLOY_DIR_IMAGE}/u-boot-initial-env-${MACHINE} state.env > env.txt
+        if [ ! -e "${DEPLOY_DIR_IMAGE}/${RUST_OTA_UBOOT_INITIAL_ENV}" ]; then
+            bbfatal "RUST_OTA_UBOOT_INITIAL_ENV: there is no ${RUST_OTA_UBOOT_INITIAL_ENV} in ${DEPLOY_DIR_IMAGE}"
+        fi
+        cat "${DEPLOY_DIR_IMAGE}/${RUST_OTA_UBOOT_INITIAL_ENV}" state.env > env.txt
     else
         cp state.env env.txt
     fi
