@@ -14,6 +14,7 @@ SRC_URI += "file://board.cmd"
 inherit deploy kernel-arch
 
 PACKAGE_ARCH = "${MACHINE_ARCH}"
+INHIBIT_DEFAULT_DEPS = "1"
 B = "${WORKDIR}/build"
 
 # What the recipe of U-Boot deploys as the environment that is compiled in; only for "native".

@@ -17,9 +17,8 @@ PACKAGECONFIG[xz] = "--features xz"
 PACKAGECONFIG[zstd] = "--features zstd,,zstd"
 PACKAGECONFIG[rsa-ecdsa] = "--features rsa-ecdsa"
 
-# Cargo by itself gives a library no name that a program could remember.
+# The name that crates/ffi/build.rs gives the library.
 RUST_OTA_SONAME = "librust_ota.so.0"
-RUSTFLAGS:append = " -Clink-arg=-Wl,-soname,${RUST_OTA_SONAME}"
 
 do_install() {
     install -d ${D}${libdir}/pkgconfig ${D}${includedir}
