@@ -90,7 +90,9 @@ fn crates(lock: &str) -> Outcome<Vec<Crate>> {
         let name = value("name").ok_or("Cargo.lock has a package without a name")?;
         let Some(source) = value("source") else { continue };
         if source != REGISTRY {
-            return Err(format!("Cargo.lock: {name} comes from {source}, and the recipes fetch from crates.io only"));
+            return Err(format!(
+                "Cargo.lock: {name} comes from {source}, and the recipes fetch from crates.io only"
+            ));
         }
         let version = value("version").ok_or_else(|| format!("Cargo.lock: {name} has no version"))?;
         let checksum = value("checksum").ok_or_else(|| format!("Cargo.lock: {name} has no checksum"))?;
@@ -181,7 +183,8 @@ version = "0.1.0"
 
     #[test]
     fn the_version_of_a_dependency_is_not_that_of_the_workspace() {
-        let manifest = "[workspace.package]\nversion = \"0.1.0\"\n\n[workspace.dependencies]\nrust-version = \"9\"\n";
+        let manifest =
+            "[workspace.package]\nversion = \"0.1.0\"\n\n[workspace.dependencies]\nrust-version = \"9\"\n";
         assert_eq!(value_of(manifest, "version"), Ok("0.1.0".into()));
         assert!(value_of(manifest, "rust-version").is_err());
     }

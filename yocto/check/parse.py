@@ -1,13 +1,16 @@
 """Parses meta-rust-ota with the BitBake of the registry (bitbake-setup) over a stand-in for the core layer.
 
-    parse.py WORK-FOLDER
+    parse.py WORK-FOLDER [PROGRAMS]
 
 Every recipe has to parse in every variant, every mistake of MISTAKES has to skip the right recipe with the right sentence,
-and all that the recipes name, crates and files of the checkout, has to be fetched with its checksum.
+and all that the recipes name, crates and files of the checkout, has to be fetched with its checksum. With the folder of programs,
+and mtools, dosfstools and e2fsprogs, the commands of the image types are run on a small root file system.
 """
 
 import logging
 import os
+import shutil
+import subprocess
 import sys
 import types
 
@@ -142,15 +145,72 @@ def fetch(recipes):
     return len(fetched)
 
 
+def run_command(image, name, programs):
+    """The shell function that an image type is, as BitBake would run it: with what it may call."""
+    text = "set -e\nbbnote() { :; }\nbbfatal() { echo \"$@\" >&2; exit 1; }\n" + image.getVar(name)
+    path = os.pathsep.join([programs, os.environ["PATH"], "/usr/sbin", "/sbin"])
+    ended = subprocess.run(["sh", "-c", text], env={**os.environ, "PATH": path}, capture_output=True, text=True, check=False)
+    return ended.returncode, ended.stdout + ended.stderr
+
+
+def check_images(work, image, programs):
+    """The image types on a small root file system: what is in the partitions and in the artifact."""
+    deploy, parts = image.getVar("DEPLOY_DIR_IMAGE"), image.getVar("IMGDEPLOYDIR")
+    data = os.path.join(image.getVar("WORKDIR"), "rust-ota-data")
+    for folder in deploy, parts, data:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.makedirs(folder)
+    os.makedirs(os.path.join(data, "mender"))
+    for path, text in (
+        (os.path.join(data, "mender/device_type"), "device_type=board\n"),
+        (os.path.join(deploy, "boot.scr"), "script"),
+        (os.path.join(deploy, "extra.dtb"), "tree"),
+    ):
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text)
+    base = os.path.join(parts, image.getVar("IMAGE_NAME"))
+    with open(base + ".ext4", "wb") as file:
+        file.write(bytes(1024 * 1024))
+    code, said = run_command(image, "IMAGE_CMD:bootimg", programs)
+    if code == 0 or "RUST_OTA_BOOT_FILES: there is no uboot.env" not in said:
+        fail("a boot file that is missing is not told: %s" % said)
+    with open(os.path.join(deploy, "uboot.env"), "wb") as file:
+        file.write(bytes(512))
+    for name in "IMAGE_CMD:mender", "IMAGE_CMD:bootstrap-artifact", "IMAGE_CMD:dataimg", "IMAGE_CMD:bootimg":
+        code, said = run_command(image, name, programs)
+        if code:
+            fail("%s ends with %d: %s" % (name, code, said))
+
+    def says(*command):
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    artifact = says(os.path.join(programs, "rust-ota-artifact"), "read", base + ".mender")
+    bootstrap = says(os.path.join(programs, "rust-ota-artifact"), "read", base + ".bootstrap-artifact")
+    boot = says("mdir", "-/", "-b", "-i", base + ".bootimg", "::")
+    partition = says("/sbin/debugfs" if os.path.exists("/sbin/debugfs") else "debugfs", "-R", "ls -p /mender", base + ".dataimg")
+    empty = "30e14955ebf1352266dc2ff8067e68104607e750abb9d3b36582b8af909fcb58"
+    for what, text, words in (
+        ("artifact", artifact, ("release-1", "board", empty)),
+        ("bootstrap artifact", bootstrap, ("release-1", "board", "rootfs-image.checksum", empty)),
+        ("boot partition", boot, ("boot.scr", "uboot.env", "dtbs/extra.dtb")),
+        ("data partition", partition, ("/bootstrap.mender/", "/device_type/")),
+    ):
+        for word in words:
+            if word not in text:
+                fail("the %s has no %s:\n%s" % (what, word, text))
+    return 4
+
+
 def main():
     work = os.path.abspath(sys.argv[1])
+    programs = os.path.abspath(sys.argv[2]) if len(sys.argv) > 2 else None
     logging.getLogger("BitBake").addHandler(logging.StreamHandler(sys.stderr))
     os.makedirs(work, exist_ok=True)
     mistakes = check_mistakes(work)
     tasks = "do_configure", "do_compile", "do_install", "do_deploy", "IMAGE_CMD:mender", "IMAGE_CMD:bootimg"
     check_good(work, "", tasks)
     check_good(work, GRUB, tasks)
-    build, recipes = check_good(work, UBOOT + 'MENDER_ARTIFCAT_NAME:append = "x"\n', tasks)
+    build, recipes = check_good(work, UBOOT + 'MENDER_ARTIFCAT_NAME:append = "x"\nIMAGE_BOOT_FILES = "extra.dtb;dtbs/"\n', tasks)
     check_unknown(build)
     image = recipes["check-image"]
     types = image.getVar("IMAGE_TYPEDEP:wic").split()
@@ -161,7 +221,8 @@ def main():
     if "rust-ota-file.cfg" not in recipes["u-boot"].getVar("SRC_URI"):
         fail("U-Boot has not the options of the boot logic")
     fetched = fetch(recipes)
-    print("yocto/check: %d recipes, %d mistakes, %d fetched" % (len(recipes), mistakes, fetched))
+    images = check_images(work, image, programs) if programs else 0
+    print("yocto/check: %d recipes, %d mistakes, %d fetched, %d image types" % (len(recipes), mistakes, fetched, images))
 
 
 if __name__ == "__main__":

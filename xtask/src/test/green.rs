@@ -181,8 +181,7 @@ mod tests {
     /// Which inputs see a change of `path` to `text`.
     fn check(path: &str, text: &str, seen_by: &[Inputs]) {
         let mut green = green(&path.replace('/', "-"));
-        let all =
-            [Inputs::Conditions, Inputs::Documentation, Inputs::Client, Inputs::Boards, Inputs::Yocto];
+        let all = [Inputs::Conditions, Inputs::Documentation, Inputs::Client, Inputs::Boards, Inputs::Yocto];
         for inputs in all {
             assert!(!green.knows(STEP, inputs), "nothing is known before the first run");
         }

@@ -99,7 +99,9 @@ pub fn run(arguments: &[String]) -> Outcome {
         }
     }
     if extent == Extent::Quick {
-        report.leave_out("features, documentation, Yocto layer, demo, size, boards, oldest compiler: --quick was given");
+        report.leave_out(
+            "features, documentation, Yocto layer, demo, size, boards, oldest compiler: --quick was given",
+        );
     } else {
         if has_clippy {
             unless_green(&green, &mut report, "features", Inputs::Conditions, features);
@@ -107,10 +109,7 @@ pub fn run(arguments: &[String]) -> Outcome {
             report.leave_out("features: there is no clippy");
         }
         unless_green(&green, &mut report, "documentation", Inputs::Documentation, documentation);
-        match yocto::python() {
-            Ok(()) => unless_green(&green, &mut report, "Yocto layer", Inputs::Yocto, yocto::run),
-            Err(reason) => report.leave_out(&format!("Yocto layer: {reason}")),
-        }
+        yocto_layer(&green, &mut report, built.as_ref());
         if has_toolchain(OLDEST_RUST) {
             unless_green(&green, &mut report, "oldest compiler", Inputs::Conditions, check_with_oldest);
         } else {
@@ -218,6 +217,22 @@ fn unless_green(
         act()?;
         green.remember(step, inputs)
     });
+}
+
+/// The checks of the Yocto layer, with what there is for them.
+fn yocto_layer(green: &Green, report: &mut Report, built: Option<&Built>) {
+    if let Err(reason) = yocto::python() {
+        report.leave_out(&format!("Yocto layer: {reason}"));
+        return;
+    }
+    let missing: Vec<&str> = yocto::IMAGE_TOOLS.iter().copied().filter(|tool| !debian::has(tool)).collect();
+    let programs = if missing.is_empty() { built.map(Built::folder) } else { None };
+    if programs.is_none() {
+        let why =
+            if missing.is_empty() { "the build failed".into() } else { missing.join(", ") + " are missing" };
+        report.leave_out(&format!("what the Yocto layer makes of an image: {why}"));
+    }
+    unless_green(green, report, "Yocto layer", Inputs::Yocto, || yocto::run(programs));
 }
 
 /// Builds what ships, judges its size, and starts the boards with it; both only when something they look at changed.

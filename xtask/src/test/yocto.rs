@@ -31,6 +31,9 @@ const SUPPRESSED: &[&str] = &[
     "oelint.bbclass.underscores",
 ];
 
+/// What makes the partitions of an image, in packages that other tests have installed.
+pub const IMAGE_TOOLS: &[&str] = &["mkfs.ext4", "debugfs", "mkfs.vfat", "mcopy"];
+
 /// Whether there is a Python that can make a folder of tools; why not, if not.
 pub fn python() -> Outcome {
     let mut command = Command::new("python3");
@@ -42,8 +45,8 @@ pub fn python() -> Outcome {
     }
 }
 
-/// Checks the layer.
-pub fn run() -> Outcome {
+/// Checks the layer; with the folder of the `programs` that are built also what images are made into.
+pub fn run(programs: Option<&Path>) -> Outcome {
     let root = workspace::root();
     let folder = workspace::target_directory()?.join("yocto");
     crates_inc::run(&["--check".to_owned()])?;
@@ -52,18 +55,18 @@ pub fn run() -> Outcome {
     rules.args(["-m", "unittest", "discover", "--quiet", "--start-directory", "tests"]).current_dir(&layer);
     workspace::run(rules.stdin(Stdio::null()))?;
 
-    let programs = tools(&folder)?;
+    let tools = tools(&folder)?;
     let check = root.join("yocto/check");
     let python = |script: &str| {
-        let mut command = Command::new(programs.join("python"));
+        let mut command = Command::new(tools.join("python"));
         command.arg(check.join(script)).stdin(Stdio::null());
         command
     };
-    workspace::run(python("parse.py").arg(folder.join("work")))?;
+    workspace::run(python("parse.py").arg(folder.join("work")).args(programs))?;
     workspace::run(python("kas_files.py").args(files_of(&layer, &["yml"])?))?;
     let recipes = files_of(&layer, &["bb", "bbappend"])?;
     for release in RELEASES {
-        let mut lint = Command::new(programs.join("oelint-adv"));
+        let mut lint = Command::new(tools.join("oelint-adv"));
         lint.args(["--quiet", "--relpaths", "--release", release]).current_dir(&root);
         lint.args(SUPPRESSED.iter().flat_map(|rule| ["--suppress", rule]));
         workspace::run(lint.args(&recipes).stdin(Stdio::null()))?;
@@ -74,7 +77,8 @@ pub fn run() -> Outcome {
 /// The files below `layer` whose names end so.
 fn files_of(layer: &Path, ends: &[&str]) -> Outcome<Vec<PathBuf>> {
     let found = workspace::files_of(layer)?.into_iter();
-    let found = found.filter(|path| path.extension().is_some_and(|end| ends.iter().any(|wanted| end == *wanted)));
+    let found =
+        found.filter(|path| path.extension().is_some_and(|end| ends.iter().any(|wanted| end == *wanted)));
     let found: Vec<PathBuf> = found.map(|path| layer.join(path)).collect();
     if found.is_empty() { Err(format!("{} has no {}", layer.display(), ends.join(", "))) } else { Ok(found) }
 }
