@@ -56,6 +56,7 @@ do_image_bootstrap_artifact[file-checksums] += "${RUST_OTA_KEY_CHECKSUM}"
 RUST_OTA_ARGUMENTS = ""
 RUST_OTA_BOOTSTRAP_ARGUMENTS = ""
 RUST_OTA_KICKSTART = ""
+RUST_OTA_REMARKS = ""
 RUST_OTA_FSTAB = ""
 
 python () {
@@ -65,8 +66,7 @@ python () {
         return
     try:
         values = rust_ota_values(d)
-        for sentence in rust_ota.device.artifact(values):
-            bb.debug(1, sentence)
+        d.setVar("RUST_OTA_REMARKS", "\n".join(rust_ota.device.artifact(values)))
         key = values["MENDER_ARTIFACT_SIGNING_KEY"]
         if key and not os.path.isfile(key):
             raise rust_ota.VariableError("MENDER_ARTIFACT_SIGNING_KEY", "there is no file %s" % key)
@@ -76,7 +76,8 @@ python () {
         d.setVar("MENDER_CALC_ROOTFS_SIZE", str(rust_ota.layout.slot_kib(values)))
         if disk:
             values["RUST_OTA_ROOTFS_TYPE"] = d.getVar("ARTIFACTIMG_FSTYPE")
-            values["RUST_OTA_IMAGE_BASE"] = d.expand("${IMGDEPLOYDIR}/${IMAGE_LINK_NAME}")
+            # Expanded later: a path of this build is no part of what the disk is made of.
+            values["RUST_OTA_IMAGE_BASE"] = "${IMGDEPLOYDIR}/${IMAGE_LINK_NAME}"
             d.setVar("RUST_OTA_KICKSTART", rust_ota.layout.kickstart(values))
             d.setVar("RUST_OTA_FSTAB", rust_ota.layout.fstab(values))
     except rust_ota.VariableError as error:
@@ -99,7 +100,16 @@ PSEUDO_INCLUDE_PATHS .= ",${WORKDIR}/rust-ota-data"
 # The journal would be replayed by a mount, and the slot would no longer have the checksum of the artifact.
 EXTRA_IMAGECMD:ext4:append = "${@bb.utils.contains('IMAGE_FEATURES', 'read-only-rootfs', ' -O ^has_journal', '', d)}"
 
+# mkfs dates what it makes by the sources of the recipe. An image has none, which is taken for 2011; a clock that is set by a
+# file of that date (systemd has one) takes every certificate for one of the future.
+python rust_ota_date_file_system() {
+    d.setVar("SOURCE_DATE_EPOCH", str(int(os.stat(d.getVar("IMAGE_ROOTFS")).st_mtime)))
+}
+do_image_ext4[prefuncs] += "rust_ota_date_file_system"
+
 python rust_ota_check_image() {
+    for sentence in d.getVar("RUST_OTA_REMARKS").splitlines():
+        bb.warn(sentence)
     image = d.expand("${IMGDEPLOYDIR}/${IMAGE_NAME}.${ARTIFACTIMG_FSTYPE}")
     try:
         rust_ota.layout.check_image(os.path.getsize(image), {"MENDER_CALC_ROOTFS_SIZE": d.getVar("MENDER_CALC_ROOTFS_SIZE")})
