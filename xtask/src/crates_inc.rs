@@ -124,7 +124,8 @@ fn version_finding(recipe: &Path, version: &str) -> Option<String> {
     (has != version).then(|| format!("{}: the version of the workspace is {version}", recipe.display()))
 }
 
-/// Features after `--features` that the package of the recipe does not have.
+/// Features after `--features` that the package of the recipe does not have, and those of its own choice that the recipe of a
+/// program without that choice does not offer.
 fn feature_findings(recipe: &Path, text: &str, metadata: &Value) -> Outcome<Vec<String>> {
     let mut asked = BTreeSet::new();
     for (_, after) in text.match_indices("--features ").map(|(at, word)| text.split_at(at + word.len())) {
@@ -141,8 +142,12 @@ fn feature_findings(recipe: &Path, text: &str, metadata: &Value) -> Outcome<Vec<
         return Ok(vec![format!("{}: the workspace has no package {package}", recipe.display())]);
     };
     let known = &found["features"];
-    let missing = asked.into_iter().filter(|feature| known.get(feature).is_none());
-    Ok(missing.map(|feature| format!("{}: {package} has no feature {feature}", recipe.display())).collect())
+    let chosen = known["default"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    let forgotten = chosen.filter(|feature| !asked.contains(feature));
+    let forgotten = forgotten.map(|feature| format!("{}: no PACKAGECONFIG[{feature}]", recipe.display()));
+    let missing = asked.iter().filter(|feature| known.get(**feature).is_none());
+    let missing = missing.map(|feature| format!("{}: {package} has no feature {feature}", recipe.display()));
+    Ok(forgotten.chain(missing).collect())
 }
 
 #[cfg(test)]
@@ -199,6 +204,12 @@ version = "0.1.0"
         let found = feature_findings(recipe, text, &metadata).unwrap();
         assert_eq!(found.len(), 1);
         assert!(found[0].ends_with("rust-ota has no feature lz4"), "{}", found[0]);
+        let grown = serde_json::json!({"packages": [
+            {"name": "rust-ota", "features": {"xz": [], "lz4": [], "zstd": [], "default": ["xz", "zstd"]}}
+        ]});
+        let found = feature_findings(recipe, text, &grown).unwrap();
+        assert_eq!(found.len(), 1);
+        assert!(found[0].ends_with("no PACKAGECONFIG[zstd]"), "{}", found[0]);
         let other = format!("RUST_OTA_PACKAGE = \"rust-ota-ffi\"\n{text}");
         assert!(feature_findings(recipe, &other, &metadata).unwrap()[0].ends_with("no package rust-ota-ffi"));
     }

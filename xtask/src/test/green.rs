@@ -24,6 +24,8 @@ pub enum Inputs {
     Boards,
     /// The Yocto layer, and what of the workspace it names. Sources of the programs are only there, not read.
     Yocto,
+    /// Man pages and completions: what they are made from, and how they are looked at.
+    Manual,
 }
 
 /// Packages that are part of the client.
@@ -35,6 +37,8 @@ const CLIENT: &[&str] = &[
     "crates/device/",
     "crates/http/",
     "crates/linux/",
+    "crates/manual/src/help.rs",
+    "crates/manual/src/rust_ota.rs",
     "daemon/",
     "xtask/src/size.rs",
     "xtask/no-unwind-tables.ld",
@@ -45,6 +49,9 @@ const BOARDS: &[&str] = &["boot/", "tests/qemu/", "crates/testkit/src/", "xtask/
 
 /// What the checks of the layer look at, and what they are.
 const YOCTO: &[&str] = &["yocto/", "boot/", "xtask/src/test/yocto.rs", "xtask/src/crates_inc.rs"];
+
+/// What man pages and completions are made of.
+const MANUAL: &[&str] = &["crates/manual/", "xtask/src/manual.rs", "xtask/src/test/manual.rs"];
 
 /// What changes every build.
 fn is_of_every_build(path: &Path) -> bool {
@@ -87,7 +94,8 @@ impl Inputs {
             Inputs::Boards if below(CLIENT) && !is_document && !is_integration_test => whole(),
             Inputs::Boards if below(BOARDS) && !is_document => whole(),
             Inputs::Yocto if below(YOCTO) => whole(),
-            Inputs::Client | Inputs::Boards | Inputs::Yocto => None,
+            Inputs::Manual if below(MANUAL) && !is_document => whole(),
+            Inputs::Client | Inputs::Boards | Inputs::Manual | Inputs::Yocto => None,
         }
     }
 }
@@ -169,6 +177,8 @@ mod tests {
             ("crates/client-core/src/boot.rs", "//! Boots.\nfn f() { 1 }\n#[cfg(test)]\nmod tests {}"),
             ("crates/client-core/src/tar.rs", "//! Tar.\n#[cfg(feature = \"gzip\")]\nuse gzip;"),
             ("crates/client-core/tests/deployment.rs", "//! Enumerates."),
+            ("crates/manual/src/rust_ota.rs", "//! Describes."),
+            ("crates/manual/src/rust_ota_server.rs", "//! Describes."),
             ("daemon/tests/killed.rs", "//! Kills."),
             ("server/src/api.rs", "//! Answers.\nfn f() {}"),
             ("tests/qemu/src/main.rs", "//! Boards."),
@@ -181,7 +191,14 @@ mod tests {
     /// Which inputs see a change of `path` to `text`.
     fn check(path: &str, text: &str, seen_by: &[Inputs]) {
         let mut green = green(&path.replace('/', "-"));
-        let all = [Inputs::Conditions, Inputs::Documentation, Inputs::Client, Inputs::Boards, Inputs::Yocto];
+        let all = [
+            Inputs::Conditions,
+            Inputs::Documentation,
+            Inputs::Client,
+            Inputs::Boards,
+            Inputs::Manual,
+            Inputs::Yocto,
+        ];
         for inputs in all {
             assert!(!green.knows(STEP, inputs), "nothing is known before the first run");
         }
@@ -202,12 +219,12 @@ mod tests {
 
     #[test]
     fn a_change_is_seen_by_the_steps_that_look_at_it_and_by_no_other() {
-        use Inputs::{Boards, Client, Conditions, Documentation, Yocto};
-        let everybody = [Conditions, Documentation, Client, Boards, Yocto];
-        let sources = [Conditions, Documentation, Client, Boards];
+        use Inputs::{Boards, Client, Conditions, Documentation, Manual, Yocto};
+        let everybody = [Conditions, Documentation, Client, Boards, Manual, Yocto];
+        let all_of_code = &everybody[..4];
         check("Cargo.toml", "[workspace] # x", &everybody);
         check("crates/client-core/Cargo.toml", "new", &everybody);
-        check("crates/client-core/src/lib.rs", "//! The core.\npub mod other;", &sources);
+        check("crates/client-core/src/lib.rs", "//! The core.\npub mod other;", all_of_code);
         check(
             "crates/client-core/src/boot.rs",
             "//! Boots.\nfn f() { 2 }\n#[cfg(test)]\nmod tests {}",
@@ -218,10 +235,12 @@ mod tests {
             "//! Boots it.\nfn f() { 1 }\n#[cfg(test)]\nmod tests {}",
             &[Documentation, Client, Boards],
         );
-        check("crates/client-core/src/tar.rs", "//! Tar.\n#[cfg(feature = \"xz\")]\nuse gzip;", &sources);
-        check("crates/client-core/src/tar.rs", "//! Tar.\nuse gzip;", &sources);
+        check("crates/client-core/src/tar.rs", "//! Tar.\n#[cfg(feature = \"xz\")]\nuse gzip;", all_of_code);
+        check("crates/client-core/src/tar.rs", "//! Tar.\nuse gzip;", all_of_code);
         check("boot/u-boot/boot.cmd", "run it", &[Boards, Yocto]);
         check("yocto/meta-rust-ota/conf/layer.conf", "new", &[Yocto]);
+        check("crates/manual/src/rust_ota.rs", "//! Describes.\nfn f() {}", &[Client, Boards, Manual]);
+        check("crates/manual/src/rust_ota_server.rs", "//! Describes.\nfn f() {}", &[Manual]);
         check("tests/qemu/src/main.rs", "//! Boards.\nfn f() {}", &[Conditions, Boards]);
     }
 

@@ -5,6 +5,8 @@
 
 mod boards;
 mod green;
+pub mod manual;
+mod packages;
 mod programs;
 mod report;
 mod yocto;
@@ -100,7 +102,7 @@ pub fn run(arguments: &[String]) -> Outcome {
     }
     if extent == Extent::Quick {
         report.leave_out(
-            "features, documentation, Yocto layer, demo, size, boards, oldest compiler: --quick was given",
+            "features, manual, documentation, Yocto layer, demo, size, boards, oldest compiler: --quick was given",
         );
     } else {
         if has_clippy {
@@ -108,8 +110,10 @@ pub fn run(arguments: &[String]) -> Outcome {
         } else {
             report.leave_out("features: there is no clippy");
         }
+        manual::step(&green, &mut report, may_install);
         unless_green(&green, &mut report, "documentation", Inputs::Documentation, documentation);
         yocto_layer(&green, &mut report, built.as_ref());
+        unless_green(&green, &mut report, "packages", Inputs::Conditions, packages::pack);
         if has_toolchain(OLDEST_RUST) {
             unless_green(&green, &mut report, "oldest compiler", Inputs::Conditions, check_with_oldest);
         } else {

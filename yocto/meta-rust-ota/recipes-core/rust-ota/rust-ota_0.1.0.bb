@@ -12,12 +12,11 @@ SRC_URI += "\
 RUST_OTA_SMALL = "1"
 CARGO_BUILD_FLAGS:append = " --no-default-features"
 
-PACKAGECONFIG ??= "gzip xz zstd rsa-ecdsa doctor"
+PACKAGECONFIG ??= "gzip xz zstd rsa-ecdsa"
 PACKAGECONFIG[gzip] = "--features gzip"
 PACKAGECONFIG[xz] = "--features xz"
 PACKAGECONFIG[zstd] = "--features zstd,,zstd"
 PACKAGECONFIG[rsa-ecdsa] = "--features rsa-ecdsa"
-PACKAGECONFIG[doctor] = "--features doctor"
 PACKAGECONFIG[dbus] = "--features dbus,,,dbus"
 
 SYSTEMD_SERVICE:${PN} = "rust-ota.service"
