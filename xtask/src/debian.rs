@@ -139,6 +139,11 @@ fn missing(tools: &[(&'static str, &'static str)]) -> Vec<&'static str> {
     tools.iter().map(|(program, _)| *program).filter(|program| find(program).is_none()).collect()
 }
 
+/// Whether `program` is installed.
+pub fn has(program: &str) -> bool {
+    find(program).is_some()
+}
+
 fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let system = ["/usr/sbin".into(), "/sbin".into()];

@@ -9,6 +9,7 @@ pub mod manual;
 mod packages;
 mod programs;
 mod report;
+mod yocto;
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -101,7 +102,7 @@ pub fn run(arguments: &[String]) -> Outcome {
     }
     if extent == Extent::Quick {
         report.leave_out(
-            "features, manual, documentation, demo, size, boards, oldest compiler: --quick was given",
+            "features, manual, documentation, Yocto layer, demo, size, boards, oldest compiler: --quick was given",
         );
     } else {
         if has_clippy {
@@ -111,6 +112,7 @@ pub fn run(arguments: &[String]) -> Outcome {
         }
         manual::step(&green, &mut report, may_install);
         unless_green(&green, &mut report, "documentation", Inputs::Documentation, documentation);
+        yocto_layer(&green, &mut report, built.as_ref());
         unless_green(&green, &mut report, "packages", Inputs::Conditions, packages::pack);
         if has_toolchain(OLDEST_RUST) {
             unless_green(&green, &mut report, "oldest compiler", Inputs::Conditions, check_with_oldest);
@@ -219,6 +221,22 @@ fn unless_green(
         act()?;
         green.remember(step, inputs)
     });
+}
+
+/// The checks of the Yocto layer, with what there is for them.
+fn yocto_layer(green: &Green, report: &mut Report, built: Option<&Built>) {
+    if let Err(reason) = yocto::python() {
+        report.leave_out(&format!("Yocto layer: {reason}"));
+        return;
+    }
+    let missing: Vec<&str> = yocto::IMAGE_TOOLS.iter().copied().filter(|tool| !debian::has(tool)).collect();
+    let programs = if missing.is_empty() { built.map(Built::folder) } else { None };
+    if programs.is_none() {
+        let why =
+            if missing.is_empty() { "the build failed".into() } else { missing.join(", ") + " are missing" };
+        report.leave_out(&format!("what the Yocto layer makes of an image: {why}"));
+    }
+    unless_green(green, report, "Yocto layer", Inputs::Yocto, || yocto::run(programs));
 }
 
 /// Builds what ships, judges its size, and starts the boards with it; both only when something they look at changed.
