@@ -46,7 +46,8 @@ ifneq ($(shell printf '%s\n' $(RUST_OTA_OLDEST_RUST) $(RUST_BIN_VERSION) | sort 
 $(error rust-ota needs Rust $(RUST_OTA_OLDEST_RUST), and this Buildroot has $(RUST_BIN_VERSION): take Buildroot 2025.05 or later)
 endif
 endif
-RUST_OTA_WRONG := $(shell $(BR2_EXTERNAL_RUST_OTA_PATH)/support/check-config $(BR2_CONFIG) 2>&1 >/dev/null)
+RUST_OTA_WRONG := $(shell BR2_EXTERNAL_RUST_OTA_PATH=$(BR2_EXTERNAL_RUST_OTA_PATH) \
+	$(BR2_EXTERNAL_RUST_OTA_PATH)/support/check-config $(BR2_CONFIG) 2>&1 | sed '$$!s/$$/;/')
 ifneq ($(RUST_OTA_WRONG),)
 $(error $(RUST_OTA_WRONG))
 endif

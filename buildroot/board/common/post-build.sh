@@ -5,7 +5,7 @@ set -eu
 
 target=$1
 here=$(cd "$(dirname "$0")" && pwd)
-# shellcheck source=settings.sh
+# shellcheck source=/dev/null
 . "$here/settings.sh"
 "$here/../../support/check-config" "$BR2_CONFIG"
 

@@ -4,7 +4,7 @@
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
-# shellcheck source=settings.sh
+# shellcheck source=/dev/null
 . "$here/settings.sh"
 "$here/../../support/check-config" "$BR2_CONFIG"
 
