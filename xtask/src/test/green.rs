@@ -22,6 +22,8 @@ pub enum Inputs {
     Client,
     /// What the board tests run: the client, its boot logic, the boards. Not the server, the host tool, documents.
     Boards,
+    /// The external tree for Buildroot, and what its images and the init scripts are made of and run.
+    Buildroot,
 }
 
 /// Packages that are part of the client.
@@ -40,6 +42,9 @@ const CLIENT: &[&str] = &[
 
 /// What board tests have besides.
 const BOARDS: &[&str] = &["boot/", "tests/qemu/", "crates/testkit/src/", "xtask/src/qemu.rs"];
+
+/// What Buildroot's tree is tested with besides.
+const BUILDROOT: &[&str] = &["buildroot/", "boot/", "tools/artifact/", "xtask/src/test/buildroot.rs"];
 
 /// What changes every build.
 fn is_of_every_build(path: &Path) -> bool {
@@ -81,7 +86,14 @@ impl Inputs {
             Inputs::Client if below(CLIENT) && !is_document && !is_integration_test => whole(),
             Inputs::Boards if below(CLIENT) && !is_document && !is_integration_test => whole(),
             Inputs::Boards if below(BOARDS) && !is_document => whole(),
-            Inputs::Client | Inputs::Boards => None,
+            Inputs::Buildroot if below(CLIENT) || below(BUILDROOT) => {
+                if is_document || is_integration_test {
+                    None
+                } else {
+                    whole()
+                }
+            }
+            Inputs::Client | Inputs::Boards | Inputs::Buildroot => None,
         }
     }
 }
