@@ -13,7 +13,7 @@ use crate::config_files::{ConfigFile, ConfigFiles, For, Readable, Unusable};
 use client_core::agent::AgentSettings;
 use client_core::artifact::{KeyError, Limits, Trust, VerifyKeys};
 use client_core::boot::mender_vars::MenderVars;
-use client_core::boot::{BootEnv, BootEnvError, Variables};
+use client_core::boot::{BootControl, BootEnv, BootEnvError, BootError, BootState, Variables};
 use client_core::clock::Clock;
 use client_core::deploy::gates::Gatekeeper;
 use client_core::deploy::record::{Record, RecordError};
@@ -125,6 +125,8 @@ pub struct Overrides {
     pub config: Option<PathBuf>,
     /// The configuration file that is asked where the first one says nothing.
     pub fallback_config: Option<PathBuf>,
+    /// Keys over those of the files: one JSON object, as a configuration file has it.
+    pub values: Option<String>,
     /// Where state is kept.
     pub datastore: Option<PathBuf>,
     /// Certificates of servers, besides those of the system.
@@ -167,10 +169,13 @@ impl Setup {
         let configuration_directory = environment("MENDER_CONF_DIR").unwrap_or(CONFIG_DIRECTORY.into());
         let default_datastore = environment("MENDER_DATASTORE_DIR").unwrap_or(DATASTORE.into());
         let datastore = overrides.datastore.clone().unwrap_or(default_datastore);
-        let files = ConfigFiles([
-            ConfigFile::new(overrides.fallback_config.as_ref(), datastore.join(CONFIG_FILE)),
-            ConfigFile::new(overrides.config.as_ref(), configuration_directory.join(CONFIG_FILE)),
-        ]);
+        let files = ConfigFiles {
+            files: [
+                ConfigFile::new(overrides.fallback_config.as_ref(), datastore.join(CONFIG_FILE)),
+                ConfigFile::new(overrides.config.as_ref(), configuration_directory.join(CONFIG_FILE)),
+            ],
+            over: overrides.values.clone(),
+        };
         let (config, config_error) = files.load(for_whom, readable, &datastore)?;
         Ok(Setup {
             skip_verify: overrides.skip_verify || config.skip_verify,
@@ -484,12 +489,25 @@ impl Setup {
         })
     }
 
-    /// What boots next. The boot environment is opened when it is first used: not every command needs one.
-    fn boot(&self) -> MenderVars<LazyBootEnv, SlotPaths> {
+    fn boot_env_paths(&self) -> BootEnvPaths {
         let mut paths = BootEnvPaths::default();
         paths.fw_env_config = PathBuf::from(&self.config.fw_env_config);
         paths.grub_env_dir = self.config.grub_env_dir.clone().map(PathBuf::from);
-        let env = LazyBootEnv { choice: self.config.bootloader, paths, open: None };
+        paths
+    }
+
+    /// What boots next, for somebody who only looks: nothing is locked, opened for writing or repaired.
+    ///
+    /// # Errors
+    /// When there is no boot environment, or it cannot be read.
+    pub fn boot_state(&self) -> Result<BootState, BootError> {
+        let env = linux::boot_env::open_to_look(self.config.bootloader, &self.boot_env_paths())?;
+        MenderVars::new(env, self.slot_paths()).state()
+    }
+
+    /// What boots next. The boot environment is opened when it is first used: not every command needs one.
+    fn boot(&self) -> MenderVars<LazyBootEnv, SlotPaths> {
+        let env = LazyBootEnv { choice: self.config.bootloader, paths: self.boot_env_paths(), open: None };
         MenderVars::new(env, self.slot_paths())
     }
 

@@ -94,6 +94,76 @@ pub fn open(bootloader: Bootloader, paths: &BootEnvPaths) -> Result<Box<dyn Boot
     }
 }
 
+/// The boot environment of `bootloader` for somebody who only looks: nothing is opened for writing, repaired or locked, so
+/// that every user may look, beside a client that works, and on a medium that cannot be written any more. A look into the
+/// middle of a write by somebody else may find a copy that is not valid.
+///
+/// # Errors
+/// When no environment is found, or its description is missing or malformed.
+pub fn open_to_look(bootloader: Bootloader, paths: &BootEnvPaths) -> Result<Box<dyn BootEnv>, BootEnvError> {
+    match bootloader {
+        Bootloader::UBoot => Ok(Box::new(LookedAt(LockedUBoot::open(paths)?))),
+        Bootloader::Grub => Ok(Box::new(LookedAt(LockedGrub::open(paths)?))),
+        Bootloader::Auto => match LockedGrub::open(paths) {
+            Ok(grub) => Ok(Box::new(LookedAt(grub))),
+            Err(_) if paths.fw_env_config.exists() => open_to_look(Bootloader::UBoot, paths),
+            Err(_) => open(bootloader, paths),
+        },
+    }
+}
+
+/// An environment that can be read without a right to change it.
+trait Look {
+    fn look(&self, names: &[&str]) -> Result<Variables, BootEnvError>;
+    fn description(&self) -> String;
+}
+
+struct LookedAt<E>(E);
+
+impl<E: Look> LookedAt<E> {
+    fn refuse(&self) -> BootEnvError {
+        io_error("write", Path::new(&self.0.description()), io::ErrorKind::ReadOnlyFilesystem.into())
+    }
+}
+
+impl<E: Look> BootEnv for LookedAt<E> {
+    fn read(&mut self, names: &[&str]) -> Result<Variables, BootEnvError> {
+        self.0.look(names)
+    }
+
+    fn write(&mut self, _: &[(&str, &str)]) -> Result<(), BootEnvError> {
+        Err(self.refuse())
+    }
+
+    fn check_write(&mut self, _: &[(&str, &str)]) -> Result<(), BootEnvError> {
+        Err(self.refuse())
+    }
+
+    fn describe(&self) -> String {
+        self.0.description()
+    }
+}
+
+impl Look for LockedUBoot {
+    fn look(&self, names: &[&str]) -> Result<Variables, BootEnvError> {
+        self.open_devices(Access::Read)?.read(names)
+    }
+
+    fn description(&self) -> String {
+        self.describe()
+    }
+}
+
+impl Look for LockedGrub {
+    fn look(&self, names: &[&str]) -> Result<Variables, BootEnvError> {
+        GrubEnv::new(self.open_copies(Access::Read)?).read(names)
+    }
+
+    fn description(&self) -> String {
+        self.describe()
+    }
+}
+
 /// A U-Boot environment that is opened, under the lock, for each call.
 struct LockedUBoot {
     config: FwEnvConfig,

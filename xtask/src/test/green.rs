@@ -24,6 +24,8 @@ pub enum Inputs {
     Boards,
     /// The external tree for Buildroot, and what its images and the init scripts are made of and run.
     Buildroot,
+    /// Man pages and completions: what they are made from, and how they are looked at.
+    Manual,
 }
 
 /// Packages that are part of the client.
@@ -35,6 +37,8 @@ const CLIENT: &[&str] = &[
     "crates/device/",
     "crates/http/",
     "crates/linux/",
+    "crates/manual/src/help.rs",
+    "crates/manual/src/rust_ota.rs",
     "daemon/",
     "xtask/src/size.rs",
     "xtask/no-unwind-tables.ld",
@@ -45,6 +49,9 @@ const BOARDS: &[&str] = &["boot/", "tests/qemu/", "crates/testkit/src/", "xtask/
 
 /// What Buildroot's tree is tested with besides.
 const BUILDROOT: &[&str] = &["buildroot/", "boot/", "tools/artifact/", "xtask/src/test/buildroot.rs"];
+
+/// What man pages and completions are made of.
+const MANUAL: &[&str] = &["crates/manual/", "xtask/src/manual.rs", "xtask/src/test/manual.rs"];
 
 /// What changes every build.
 fn is_of_every_build(path: &Path) -> bool {
@@ -93,7 +100,8 @@ impl Inputs {
                     whole()
                 }
             }
-            Inputs::Client | Inputs::Boards | Inputs::Buildroot => None,
+            Inputs::Manual if below(MANUAL) && !is_document => whole(),
+            Inputs::Client | Inputs::Boards | Inputs::Buildroot | Inputs::Manual => None,
         }
     }
 }
@@ -175,6 +183,8 @@ mod tests {
             ("crates/client-core/src/boot.rs", "//! Boots.\nfn f() { 1 }\n#[cfg(test)]\nmod tests {}"),
             ("crates/client-core/src/tar.rs", "//! Tar.\n#[cfg(feature = \"gzip\")]\nuse gzip;"),
             ("crates/client-core/tests/deployment.rs", "//! Enumerates."),
+            ("crates/manual/src/rust_ota.rs", "//! Describes."),
+            ("crates/manual/src/rust_ota_server.rs", "//! Describes."),
             ("daemon/tests/killed.rs", "//! Kills."),
             ("server/src/api.rs", "//! Answers.\nfn f() {}"),
             ("tests/qemu/src/main.rs", "//! Boards."),
@@ -187,7 +197,7 @@ mod tests {
     /// Which inputs see a change of `path` to `text`.
     fn check(path: &str, text: &str, seen_by: &[Inputs]) {
         let mut green = green(&path.replace('/', "-"));
-        let all = [Inputs::Conditions, Inputs::Documentation, Inputs::Client, Inputs::Boards];
+        let all = [Inputs::Conditions, Inputs::Documentation, Inputs::Client, Inputs::Boards, Inputs::Manual];
         for inputs in all {
             assert!(!green.knows(STEP, inputs), "nothing is known before the first run");
         }
@@ -208,11 +218,12 @@ mod tests {
 
     #[test]
     fn a_change_is_seen_by_the_steps_that_look_at_it_and_by_no_other() {
-        use Inputs::{Boards, Client, Conditions, Documentation};
-        let everybody = [Conditions, Documentation, Client, Boards];
+        use Inputs::{Boards, Client, Conditions, Documentation, Manual};
+        let everybody = [Conditions, Documentation, Client, Boards, Manual];
+        let all_of_code = &everybody[..4];
         check("Cargo.toml", "[workspace] # x", &everybody);
         check("crates/client-core/Cargo.toml", "new", &everybody);
-        check("crates/client-core/src/lib.rs", "//! The core.\npub mod other;", &everybody);
+        check("crates/client-core/src/lib.rs", "//! The core.\npub mod other;", all_of_code);
         check(
             "crates/client-core/src/boot.rs",
             "//! Boots.\nfn f() { 2 }\n#[cfg(test)]\nmod tests {}",
@@ -223,9 +234,11 @@ mod tests {
             "//! Boots it.\nfn f() { 1 }\n#[cfg(test)]\nmod tests {}",
             &[Documentation, Client, Boards],
         );
-        check("crates/client-core/src/tar.rs", "//! Tar.\n#[cfg(feature = \"xz\")]\nuse gzip;", &everybody);
-        check("crates/client-core/src/tar.rs", "//! Tar.\nuse gzip;", &everybody);
+        check("crates/client-core/src/tar.rs", "//! Tar.\n#[cfg(feature = \"xz\")]\nuse gzip;", all_of_code);
+        check("crates/client-core/src/tar.rs", "//! Tar.\nuse gzip;", all_of_code);
         check("boot/u-boot/boot.cmd", "run it", &[Boards]);
+        check("crates/manual/src/rust_ota.rs", "//! Describes.\nfn f() {}", &[Client, Boards, Manual]);
+        check("crates/manual/src/rust_ota_server.rs", "//! Describes.\nfn f() {}", &[Manual]);
         check("tests/qemu/src/main.rs", "//! Boards.\nfn f() {}", &[Conditions, Boards]);
     }
 

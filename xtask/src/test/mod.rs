@@ -6,6 +6,8 @@
 mod boards;
 mod buildroot;
 mod green;
+pub mod manual;
+mod packages;
 mod programs;
 mod report;
 
@@ -101,7 +103,7 @@ pub fn run(arguments: &[String]) -> Outcome {
     }
     if extent == Extent::Quick {
         report.leave_out(
-            "features, documentation, demo, buildroot, size, boards, oldest compiler: --quick was given",
+            "features, manual, documentation, demo, buildroot, size, boards, oldest compiler: --quick was given",
         );
     } else {
         if has_clippy {
@@ -109,7 +111,9 @@ pub fn run(arguments: &[String]) -> Outcome {
         } else {
             report.leave_out("features: there is no clippy");
         }
+        manual::step(&green, &mut report, may_install);
         unless_green(&green, &mut report, "documentation", Inputs::Documentation, documentation);
+        unless_green(&green, &mut report, "packages", Inputs::Conditions, packages::pack);
         if has_toolchain(OLDEST_RUST) {
             unless_green(&green, &mut report, "oldest compiler", Inputs::Conditions, check_with_oldest);
         } else {
