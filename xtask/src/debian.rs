@@ -65,6 +65,20 @@ const BOARD_TOOLS: &[(&str, &str)] = &[
     ("/usr/include/libelf.h", "libelf-dev"),
 ];
 
+/// The same for the images of Buildroot and the init scripts.
+const BUILDROOT_TOOLS: &[(&str, &str)] = &[
+    ("genimage", "genimage"),
+    ("shellcheck", "shellcheck"),
+    ("busybox", "busybox"),
+    ("start-stop-daemon", "dpkg"),
+    ("python3", "python3"),
+    ("mkfs.vfat", "dosfstools"),
+    ("mcopy", "mtools"),
+    ("mkimage", "u-boot-tools"),
+    ("mke2fs", "e2fsprogs"),
+    ("sgdisk", "gdisk"),
+];
+
 /// The same for man pages and completions.
 const MANUAL_TOOLS: &[(&str, &str)] =
     &[("groff", "groff-base"), ("bash", "bash"), ("zsh", "zsh"), ("fish", "fish")];
@@ -111,6 +125,11 @@ pub fn prepare_peers(may_install: bool) -> Outcome<PathBuf> {
 /// The same for the tools of the board tests.
 pub fn prepare_for_boards(may_install: bool) -> Tools {
     prepare_all(BOARD_TOOLS, may_install)
+}
+
+/// The same for the tools of the tests of Buildroot's tree.
+pub fn prepare_for_buildroot(may_install: bool) -> Tools {
+    prepare_all(BUILDROOT_TOOLS, may_install)
 }
 
 /// The same for man pages and completions.
@@ -214,7 +233,7 @@ mod tests {
 
     #[test]
     fn nothing_is_installed_that_brings_a_service() {
-        for (program, package) in TOOLS.iter().chain(BOARD_TOOLS) {
+        for (program, package) in TOOLS.iter().chain(BOARD_TOOLS).chain(BUILDROOT_TOOLS) {
             assert!(!package.starts_with("mender-c"), "{program} would be installed with {package}");
         }
     }

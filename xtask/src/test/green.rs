@@ -24,6 +24,8 @@ pub enum Inputs {
     Boards,
     /// The Yocto layer, and what of the workspace it names. Sources of the programs are only there, not read.
     Yocto,
+    /// The external tree for Buildroot, and what its images and the init scripts are made of and run.
+    Buildroot,
     /// Man pages and completions: what they are made from, and how they are looked at.
     Manual,
 }
@@ -35,10 +37,12 @@ const CLIENT: &[&str] = &[
     "crates/bootloader-uboot/",
     "crates/bootloader-grub/",
     "crates/device/",
+    "crates/doctor/",
     "crates/http/",
     "crates/linux/",
     "crates/manual/src/help.rs",
     "crates/manual/src/rust_ota.rs",
+    "crates/service/",
     "daemon/",
     "xtask/src/size.rs",
     "xtask/no-unwind-tables.ld",
@@ -49,6 +53,9 @@ const BOARDS: &[&str] = &["boot/", "tests/qemu/", "crates/testkit/src/", "xtask/
 
 /// What the checks of the layer look at, and what they are.
 const YOCTO: &[&str] = &["yocto/", "boot/", "xtask/src/test/yocto.rs", "xtask/src/crates_inc.rs"];
+
+/// What Buildroot's tree is tested with besides.
+const BUILDROOT: &[&str] = &["buildroot/", "boot/", "tools/artifact/", "xtask/src/test/buildroot.rs"];
 
 /// What man pages and completions are made of.
 const MANUAL: &[&str] = &["crates/manual/", "xtask/src/manual.rs", "xtask/src/test/manual.rs"];
@@ -94,8 +101,15 @@ impl Inputs {
             Inputs::Boards if below(CLIENT) && !is_document && !is_integration_test => whole(),
             Inputs::Boards if below(BOARDS) && !is_document => whole(),
             Inputs::Yocto if below(YOCTO) => whole(),
+            Inputs::Buildroot if below(CLIENT) || below(BUILDROOT) => {
+                if is_document || is_integration_test {
+                    None
+                } else {
+                    whole()
+                }
+            }
             Inputs::Manual if below(MANUAL) && !is_document => whole(),
-            Inputs::Client | Inputs::Boards | Inputs::Manual | Inputs::Yocto => None,
+            Inputs::Client | Inputs::Boards | Inputs::Buildroot | Inputs::Manual | Inputs::Yocto => None,
         }
     }
 }

@@ -4,6 +4,7 @@
 //! compute, run beside tests that wait. What did not run is said at the end, with the reason.
 
 mod boards;
+mod buildroot;
 mod green;
 pub mod manual;
 mod packages;
@@ -87,7 +88,7 @@ pub fn run(arguments: &[String]) -> Outcome {
     report.step("tidy", || tidy::run(&[]));
     let built = report.result_of("build", programs::build);
     match &built {
-        None => report.leave_out("tests, demo, boards: the build failed"),
+        None => report.leave_out("tests, demo, buildroot, boards: the build failed"),
         Some(built) if extent == Extent::Quick => {
             report.step_with("tests", |counts| programs::run_tests(built, &environment, counts));
         }
@@ -95,6 +96,7 @@ pub fn run(arguments: &[String]) -> Outcome {
             let boards = start_boards(&green, &mut report, built, extent, &seed, may_install);
             report.step_with("tests", |counts| programs::run_tests(built, &environment, counts));
             report.step("demo", || demo(built));
+            check_buildroot(&green, &mut report, built, may_install);
             if let Some(boards) = boards {
                 finish_boards(boards, &green, &mut report);
             }
@@ -102,7 +104,7 @@ pub fn run(arguments: &[String]) -> Outcome {
     }
     if extent == Extent::Quick {
         report.leave_out(
-            "features, manual, documentation, Yocto layer, demo, size, boards, oldest compiler: --quick was given",
+            "features, manual, documentation, Yocto layer, demo, buildroot, size, boards, oldest compiler: --quick was given",
         );
     } else {
         if has_clippy {
@@ -273,6 +275,16 @@ fn start_boards(
             report.step("boards", || Err(error));
             None
         }
+    }
+}
+
+/// The external tree for Buildroot, where its tools are there.
+fn check_buildroot(green: &Green, report: &mut Report, built: &Built, may_install: bool) {
+    let tools = debian::prepare_for_buildroot(may_install);
+    if tools.missing.is_empty() {
+        unless_green(green, report, "buildroot", Inputs::Buildroot, || buildroot::run(built.folder()));
+    } else {
+        report.leave_out(&format!("buildroot: {} are missing: {}", tools.missing.join(", "), tools.reason));
     }
 }
 
