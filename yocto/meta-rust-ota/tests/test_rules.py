@@ -2,9 +2,7 @@
 
 import json
 import os
-import subprocess
 import sys
-import tempfile
 import unittest
 
 LAYER = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -257,36 +255,6 @@ class Source(Rules):
         # As numbers: 1.9 is older than 1.85, 1.100 is not.
         self.assertIsNotNone(source.rust_problem("1.9", "1.85"))
         self.assertIsNone(source.rust_problem("1.100", "1.85"))
-
-
-class KeepRunning(unittest.TestCase):
-    """The script that keeps the client running without systemd, with a client that ends at once."""
-
-    def restarts(self, cmdline):
-        with tempfile.TemporaryDirectory() as folder:
-            log = os.path.join(folder, "log")
-            for name, text in (
-                ("rust-ota", "echo client >> %s" % log),
-                # Whoever is restarted runs no longer; without a restart the client is started again, which ends the test.
-                ("reboot", "echo reboot >> %s; kill -TERM $PPID" % log),
-                ("sleep", "[ $(grep -c client %s) -lt 8 ] || kill -TERM $PPID" % log),
-            ):
-                with open(os.path.join(folder, name), "w", encoding="utf-8") as file:
-                    file.write("#!/bin/sh\n%s\n" % text)
-                os.chmod(file.name, 0o755)
-            with open(os.path.join(folder, "cmdline"), "w", encoding="utf-8") as file:
-                file.write(cmdline)
-            environment = {**os.environ, "PATH": folder + ":" + os.environ["PATH"], "RUST_OTA_CMDLINE": file.name}
-            script = os.path.join(LAYER, "recipes-core/rust-ota/files/rust-ota-keep-running")
-            subprocess.run(["sh", script], env=environment, timeout=60, check=True, stderr=subprocess.DEVNULL)
-            with open(log, encoding="utf-8") as file:
-                return file.read().split()
-
-    def test_a_trial_whose_client_does_not_stay_up_is_restarted(self):
-        self.assertEqual(self.restarts("root=/dev/sda2 rota.trial=1 ro"), ["client"] * 5 + ["reboot"])
-
-    def test_a_committed_system_is_not_restarted(self):
-        self.assertEqual(self.restarts("root=/dev/sda2 ro"), ["client"] * 8)
 
 
 if __name__ == "__main__":

@@ -4,19 +4,15 @@ SECTION = "admin"
 
 inherit rust-ota-cargo systemd update-rc.d
 
-SRC_URI += "\
-    file://rust-ota.init \
-    file://rust-ota-keep-running \
-"
-
 RUST_OTA_SMALL = "1"
 CARGO_BUILD_FLAGS:append = " --no-default-features"
 
-PACKAGECONFIG ??= "gzip xz zstd rsa-ecdsa"
+PACKAGECONFIG ??= "gzip xz zstd rsa-ecdsa doctor"
 PACKAGECONFIG[gzip] = "--features gzip"
 PACKAGECONFIG[xz] = "--features xz"
 PACKAGECONFIG[zstd] = "--features zstd,,zstd"
 PACKAGECONFIG[rsa-ecdsa] = "--features rsa-ecdsa"
+PACKAGECONFIG[doctor] = "--features doctor"
 PACKAGECONFIG[dbus] = "--features dbus,,,dbus"
 
 SYSTEMD_SERVICE:${PN} = "rust-ota.service"
@@ -30,10 +26,10 @@ do_install:append() {
         install -m 0644 ${S}/daemon/rust-ota.service ${S}/daemon/rust-ota-failed.service ${D}${systemd_system_unitdir}
     fi
     if ${@bb.utils.contains('DISTRO_FEATURES', 'sysvinit', 'true', 'false', d)}; then
-        install -d ${D}${sysconfdir}/init.d ${D}${libexecdir}
-        install -m 0755 ${UNPACKDIR}/rust-ota.init ${D}${sysconfdir}/init.d/rust-ota
-        install -m 0755 ${UNPACKDIR}/rust-ota-keep-running ${D}${libexecdir}
-        sed -i -e 's,@libexecdir@,${libexecdir},g' ${D}${sysconfdir}/init.d/rust-ota
+        install -d ${D}${sysconfdir}/init.d ${D}${libexecdir}/rust-ota
+        install -m 0755 ${S}/daemon/init/rust-ota.sysv ${D}${sysconfdir}/init.d/rust-ota
+        install -m 0755 ${S}/daemon/init/supervise ${D}${libexecdir}/rust-ota
+        sed -i -e 's,/usr/libexec/,${libexecdir}/,g' -e 's,/usr/bin/,${bindir}/,g' ${D}${sysconfdir}/init.d/rust-ota
     fi
     if ${@bb.utils.contains('PACKAGECONFIG', 'dbus', 'true', 'false', d)}; then
         install -d ${D}${datadir}/dbus-1/system.d
