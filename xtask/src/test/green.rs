@@ -34,7 +34,10 @@ const CLIENT: &[&str] = &[
     "crates/http/",
     "crates/linux/",
     "daemon/",
+    "xtask/src/compilers.rs",
+    "xtask/src/shipped.rs",
     "xtask/src/size.rs",
+    "xtask/musl/",
     "xtask/no-unwind-tables.ld",
 ];
 

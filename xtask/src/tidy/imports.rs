@@ -143,10 +143,11 @@ const PACKAGES: &[PackageRule] = &[
             "rust-ota-server-core",
             "rust-ota-testkit",
             "rust-ota-testserver",
+            "xtask",
         ],
-        outside: &["fs2", "serde_json", "sha2", "tempfile"],
+        outside: &["fs2", "serde_json", "tempfile"],
     },
-    PackageRule { name: "xtask", workspace: &[], outside: &["serde_json"] },
+    PackageRule { name: "xtask", workspace: &[], outside: &["fs2", "serde_json", "sha2"] },
     PackageRule {
         name: "desk",
         workspace: &["rust-ota-client-core", "rust-ota-testkit", "xtask"],

@@ -1,0 +1,29 @@
+/* What Rust's standard library asks of an unwinder. These programs abort on a panic and have no unwind tables, so there is
+   never a frame to be found: this answers that at once, in place of 20 KiB that look for the tables. */
+#define END_OF_STACK 5
+
+struct context;
+
+__attribute__((used)) int _Unwind_Backtrace(int (*visit)(struct context *, void *), void *argument)
+{
+    (void)visit;
+    (void)argument;
+    return END_OF_STACK;
+}
+
+unsigned long _Unwind_GetIP(struct context *context)
+{
+    (void)context;
+    return 0;
+}
+
+unsigned long _Unwind_GetCFA(struct context *context)
+{
+    (void)context;
+    return 0;
+}
+
+void *_Unwind_FindEnclosingFunction(void *address)
+{
+    return address;
+}
