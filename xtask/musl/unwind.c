@@ -27,3 +27,33 @@ void *_Unwind_FindEnclosingFunction(void *address)
 {
     return address;
 }
+
+#if defined __arm__
+/* The unwinder of this processor's ABI: registers are asked for one by one, and the tables name who reads them. */
+int _Unwind_VRS_Get(struct context *context, int class, unsigned number, int kind, void *value)
+{
+    (void)context;
+    (void)class;
+    (void)number;
+    (void)kind;
+    (void)value;
+    return 1;
+}
+
+#define FAILURE 9
+
+int __aeabi_unwind_cpp_pr0(void)
+{
+    return FAILURE;
+}
+
+int __aeabi_unwind_cpp_pr1(void)
+{
+    return FAILURE;
+}
+
+int __aeabi_unwind_cpp_pr2(void)
+{
+    return FAILURE;
+}
+#endif

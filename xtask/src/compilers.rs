@@ -20,6 +20,10 @@ const LIBRARY_SOURCES: &str = "rust-web-src";
 /// The processor that Debian's compiler itself is taken for.
 const HERE: Arch = Arch::X86_64;
 
+/// What calls GCC for musl. Rust takes the end of a linker's name for its kind.
+const COMPILE: &str = "compile-gcc";
+const LINK: &str = "link-gcc";
+
 /// Where a program begins, and what finds no frames.
 const START: &str = include_str!("../musl/start.c");
 const UNWIND: &str = include_str!("../musl/unwind.c");
@@ -128,7 +132,11 @@ impl Compilers {
         let debian = Debian::open(cache.place())?;
         let (rust, mut versions) = rust(cache, &debian)?;
         let package = debian.candidate("musl-dev", arch.debian())?;
-        let recipe = format!("musl 1\n{package}\n{gcc_version}\n{}{START}{UNWIND}", script(arch, "compile"));
+        let recipe = format!(
+            "musl 1\n{package}\n{gcc_version}\n{}{}{START}{UNWIND}",
+            script(arch, COMPILE),
+            script(arch, LINK)
+        );
         let musl = cache.recipe(&format!("musl-{}", arch.debian()), &recipe, |directory| {
             debian.unpack(&["musl-dev"], arch.debian(), directory)?;
             complete(arch, directory)
@@ -145,7 +153,7 @@ impl Compilers {
         let (rust, rest) = note.split_once('\n')?;
         let (musl, versions) = rest.split_once('\n')?;
         let (rust, musl) = (PathBuf::from(rust), PathBuf::from(musl));
-        let there = rust.join("rustc").is_file() && musl.join("link").is_file();
+        let there = rust.join("rustc").is_file() && musl.join(LINK).is_file();
         there.then(|| Compilers { arch, rust, musl, versions: versions.trim_end().to_owned() })
     }
 
@@ -183,8 +191,8 @@ impl Compilers {
         cargo.args(["--target", self.arch.triple(), "-Zbuild-std=std,panic_abort"]);
         // `build-std` is not stable: Debian's compiler is told to allow it, and cargo too.
         cargo.env("RUSTC_BOOTSTRAP", "1").env("RUSTC", self.rust.join("rustc"));
-        cargo.env(format!("CARGO_TARGET_{}_LINKER", name.to_uppercase()), self.musl.join("link"));
-        cargo.env(format!("CC_{name}"), self.musl.join("compile"));
+        cargo.env(format!("CARGO_TARGET_{}_LINKER", name.to_uppercase()), self.musl.join(LINK));
+        cargo.env(format!("CC_{name}"), self.musl.join(COMPILE));
         cargo.env(format!("AR_{name}"), format!("{}ar", self.arch.tools()));
         // 32-bit times end in 2038. The bindings of the C library have those of musl 1.2 behind this switch.
         cargo.env("RUST_LIBC_UNSTABLE_MUSL_V1_2_3", "1");
@@ -243,7 +251,7 @@ fn keep_library(directory: &Path) -> Outcome {
 
 /// Puts beside musl what calls GCC for it, the start and the unwinder.
 fn complete(arch: Arch, directory: &Path) -> Outcome {
-    for name in ["compile", "link"] {
+    for name in [COMPILE, LINK] {
         write_program(&directory.join(name), &script(arch, name))?;
     }
     let unwind = directory.join("unwind");
@@ -255,7 +263,7 @@ fn complete(arch: Arch, directory: &Path) -> Outcome {
     for (name, text) in sources {
         let source = directory.join(format!("{name}.c"));
         workspace::write(&source, text)?;
-        let mut compile = Command::new(directory.join("compile"));
+        let mut compile = Command::new(directory.join(COMPILE));
         compile.args([
             "-Wall",
             "-Wextra",
@@ -273,14 +281,14 @@ fn complete(arch: Arch, directory: &Path) -> Outcome {
     workspace::run_quietly(&mut archive)
 }
 
-/// The script `compile` or `link`.
+/// What is in [`COMPILE`] or [`LINK`].
 fn script(arch: Arch, name: &str) -> String {
     let (gcc, musl) = (format!("{}gcc", arch.tools()), arch.musl());
     let head = "#!/bin/sh\nhere=$(dirname \"$0\")\n";
     let compile = format!(
         "{gcc} -nostdinc -isystem \"$here/usr/include/{musl}\" -isystem \"$({gcc} -print-file-name=include)\""
     );
-    if name == "compile" {
+    if name == COMPILE {
         return format!("{head}exec {compile} \"$@\"\n");
     }
     // At an address that nobody knows before (static-pie).
