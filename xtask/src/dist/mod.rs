@@ -86,6 +86,12 @@ pub fn run(arguments: &[String]) -> Outcome {
     }
 }
 
+/// Whether the sources of this commit are whole and the same each time, and so are the programs that ship for devices.
+pub fn check() -> Outcome {
+    tarball::check(&version()?)?;
+    reproducible::check(&[CLIENT], Arch::X86_64.triple())
+}
+
 fn build(programs: &[&str], target: Option<&str>) -> Outcome {
     let folder = folder(target)?;
     let way = Way::to(target)?;

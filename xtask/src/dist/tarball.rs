@@ -19,6 +19,15 @@ const LEFT_OUT: [&str; 3] = ["buildroot", "findings", "yocto"];
 /// Where the crates are, in the words of Buildroot, which then vendors nothing itself.
 const VENDOR: &str = "VENDOR";
 
+/// Tells cargo so.
+const CONFIGURATION: &str = "
+[source.crates-io]
+replace-with = \"vendored-sources\"
+
+[source.vendored-sources]
+directory = \"VENDOR\"
+";
+
 /// The systems that crates are kept for. Others of Linux need no other crates.
 const SYSTEMS: [&str; 5] = [
     "x86_64-unknown-linux-gnu",
@@ -78,19 +87,50 @@ pub fn write(folder: &Path, version: &str) -> Outcome<PathBuf> {
     vendor(&tree)?;
     let archive = folder.join(format!("{name}.tar.xz"));
     pack(&work, &name, commit.seconds, &archive)?;
-    fs::remove_dir_all(&work).map_err(|error| format!("{}: {error}", work.display()))?;
+    let cargo_home = work.join("cargo");
+    offline(&tree, &["metadata", "--format-version", "1"], &cargo_home)?;
+    remove(&work)?;
     Ok(archive)
+}
+
+/// Writes the archive twice, compares, and builds the host tool from what is in it, without a network.
+pub fn check(version: &str) -> Outcome {
+    let work = workspace::target_directory()?.join("xtask/source-check");
+    let mut archives = Vec::new();
+    for name in ["one", "other"] {
+        workspace::fresh_directory(&work.join(name))?;
+        let archive = write(&work.join(name), version)?;
+        archives.push(fs::read(&archive).map_err(|error| format!("{}: {error}", archive.display()))?);
+    }
+    if archives.first() != archives.last() {
+        return Err(format!("two archives of one commit differ; they are in {}", work.display()));
+    }
+    let name = format!("rust-ota-{version}");
+    let mut tar = Command::new("tar");
+    tar.arg("-xf").arg(work.join("one").join(format!("{name}.tar.xz"))).arg("-C").arg(&work);
+    workspace::run_quietly(&mut tar)?;
+    offline(&work.join(name), &["build", "--quiet", "--package", "rust-ota-artifact"], &work.join("cargo"))?;
+    remove(&work)
+}
+
+/// Runs cargo in an unpacked archive, as somebody does who has nothing else: without a network, and without crates of earlier
+/// builds.
+fn offline(tree: &Path, arguments: &[&str], cargo_home: &Path) -> Outcome {
+    let mut command = cargo_in(tree);
+    command.args(arguments).args(["--offline", "--locked"]).env("CARGO_HOME", cargo_home);
+    workspace::capture(&mut command)
+        .map(|_output| ())
+        .map_err(|error| format!("the archive is not complete: {error}"))
 }
 
 /// Puts the crates into the tree, and tells cargo where they are.
 fn vendor(tree: &Path) -> Outcome {
     println!("vendoring the crates");
     let mut command = cargo_in(tree);
-    command.args(["vendor", "--locked", "--quiet", VENDOR]);
-    let said = workspace::capture(&mut command)?;
+    workspace::run(command.args(["vendor", "--locked", "--quiet", VENDOR]).stdout(Stdio::null()))?;
     let config = tree.join(".cargo/config.toml");
     let own = workspace::read(&config)?;
-    workspace::write(&config, format!("{own}\n{}", String::from_utf8_lossy(&said.stdout)))?;
+    workspace::write(&config, format!("{own}{CONFIGURATION}"))?;
     let wanted = wanted(tree)?;
     let folder = tree.join(VENDOR);
     let failed = |error: std::io::Error| format!("{}: {error}", folder.display());

@@ -7,6 +7,7 @@ mod boards;
 mod green;
 mod programs;
 mod report;
+mod shipping;
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -113,6 +114,7 @@ pub fn run(arguments: &[String]) -> Outcome {
         } else {
             report.leave_out(&format!("oldest compiler: no toolchain {OLDEST_RUST} is installed"));
         }
+        shipping::steps(extent, &mut report);
     }
     report.print();
     report.outcome()
