@@ -188,6 +188,35 @@ mod tests {
     }
 
     #[test]
+    fn the_list_of_the_real_client_has_what_it_links_and_no_test_library() {
+        let root = workspace::root();
+        let (metadata, crates) = resolved(&root, CLIENT, Arch::Aarch64).unwrap();
+        let lock = workspace::read(&root.join("Cargo.lock")).unwrap();
+        let (triple, crates, libraries) = (Arch::Aarch64.triple(), &crates, "musl-dev 1.2.3-1 arm64");
+        let subject = sbom::Subject { program: CLIENT, triple, seconds: 1_700_000_000, crates, libraries };
+        let list = sbom::list(&subject, &metadata, &lock).unwrap();
+        let components = list["components"].as_array().unwrap();
+        let has = |name: &str| components.iter().find(|one| one["name"] == name);
+        assert!(has("rustls").is_some_and(|rustls| rustls["hashes"][0]["content"].is_string()));
+        assert!(has("rust-ota-client-core").is_some() && has("musl-dev").is_some());
+        for other in ["rust-ota-testkit", "tempfile", "tokio", "serde_derive", "cc"] {
+            assert!(has(other).is_none(), "{other}");
+        }
+        // Every reference leads to something.
+        let own = &list["metadata"]["component"]["bom-ref"];
+        let known: Vec<&Value> = components.iter().map(|one| &one["bom-ref"]).chain([own]).collect();
+        for entry in list["dependencies"].as_array().unwrap() {
+            let refs = entry["dependsOn"].as_array().unwrap().iter().chain([&entry["ref"]]);
+            for reference in refs {
+                assert!(known.contains(&reference), "{reference}");
+            }
+        }
+        let kept = workspace::target_directory().unwrap().join("xtask");
+        fs::create_dir_all(&kept).unwrap();
+        workspace::write(&kept.join("example.cdx.json"), list.to_string()).unwrap();
+    }
+
+    #[test]
     fn compilers_are_no_part_of_a_program() {
         let versions = "rustc-web 1.96 amd64\nrust-web-src 1.96 amd64\nmusl-dev 1.2.3-1 arm64\ngcc 12.2.0";
         assert_eq!(linked(versions), "rust-web-src 1.96 amd64\nmusl-dev 1.2.3-1 arm64");
