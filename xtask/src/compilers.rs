@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::cache::Cache;
+use crate::cache::{self, Cache};
 use crate::mirror::Debian;
 use crate::{Outcome, workspace};
 
@@ -27,6 +27,8 @@ const LINK: &str = "link-gcc";
 /// Where a program begins, and what finds no frames.
 const START: &str = include_str!("../musl/start.c");
 const UNWIND: &str = include_str!("../musl/unwind.c");
+/// In place of one of musl's that is slow.
+const MEMCMP: &str = include_str!("../musl/memcmp.c");
 
 /// A processor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -133,7 +135,7 @@ impl Compilers {
         let (rust, mut versions) = rust(cache, &debian)?;
         let package = debian.candidate("musl-dev", arch.debian())?;
         let recipe = format!(
-            "musl 1\n{package}\n{gcc_version}\n{}{}{START}{UNWIND}",
+            "musl 2\n{package}\n{gcc_version}\n{}{}{START}{UNWIND}{MEMCMP}",
             script(arch, COMPILE),
             script(arch, LINK)
         );
@@ -207,8 +209,10 @@ impl Compilers {
     }
 }
 
+/// Where it is noted what was fetched. What this project adds to it is part of the name: other sources ask for other folders.
 fn note_of(arch: Arch) -> String {
-    format!("compilers-{}", arch.debian())
+    let own = [&script(arch, COMPILE), &script(arch, LINK), START, UNWIND, MEMCMP].concat();
+    format!("compilers-{}-{}", arch.debian(), cache::hash(&own))
 }
 
 /// Debian's compiler with its library and the sources of it, all of one version.
@@ -257,8 +261,8 @@ fn complete(arch: Arch, directory: &Path) -> Outcome {
     let unwind = directory.join("unwind");
     fs::create_dir_all(&unwind).map_err(|error| format!("{}: {error}", unwind.display()))?;
     let sources: &[(&str, &str)] = match arch {
-        Arch::X86_64 => &[("unwind", UNWIND), ("start", START)],
-        Arch::Aarch64 | Arch::Armv7 => &[("unwind", UNWIND)],
+        Arch::X86_64 => &[("unwind", UNWIND), ("memcmp", MEMCMP), ("start", START)],
+        Arch::Aarch64 | Arch::Armv7 => &[("unwind", UNWIND), ("memcmp", MEMCMP)],
     };
     for (name, text) in sources {
         let source = directory.join(format!("{name}.c"));
@@ -268,7 +272,7 @@ fn complete(arch: Arch, directory: &Path) -> Outcome {
             "-Wall",
             "-Wextra",
             "-Werror",
-            "-Os",
+            "-O2",
             "-fPIC",
             "-ffreestanding",
             "-fno-stack-protector",
@@ -277,7 +281,9 @@ fn complete(arch: Arch, directory: &Path) -> Outcome {
         workspace::run_quietly(&mut compile)?;
     }
     let mut archive = Command::new(format!("{}ar", arch.tools()));
-    archive.arg("rcsD").arg(unwind.join("libunwind.a")).arg(directory.join("unwind.o"));
+    // Rust links the unwinder before the C library: what is beside it there is taken before that one's.
+    archive.arg("rcsD").arg(unwind.join("libunwind.a"));
+    archive.args(["unwind.o", "memcmp.o"].map(|object| directory.join(object)));
     workspace::run_quietly(&mut archive)
 }
 
@@ -309,4 +315,38 @@ fn write_program(path: &Path, text: &str) -> Outcome {
     fs::set_permissions(&unfinished, fs::Permissions::from_mode(0o755))
         .and_then(|()| fs::rename(&unfinished, path))
         .map_err(|error| format!("{}: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_leads_to_its_processor_and_others_to_none() {
+        for arch in Arch::ALL {
+            assert_eq!(Arch::of_triple(arch.triple()), Some(arch));
+        }
+        assert_eq!(Arch::of_triple("x86_64-unknown-linux-gnu"), None);
+    }
+
+    #[test]
+    fn what_was_fetched_is_found_again_while_it_is_there() {
+        let place = std::env::temp_dir().join(format!("xtask-compilers-{}", std::process::id()));
+        let cache = Cache::at(place.clone()).unwrap();
+        let (rust, musl) = (place.join("rust"), place.join("musl"));
+        for (folder, program) in [(&rust, "rustc"), (&musl, LINK)] {
+            fs::create_dir_all(folder).unwrap();
+            workspace::write(&folder.join(program), "").unwrap();
+        }
+        assert!(Compilers::if_there(&cache, Arch::Armv7).is_none());
+        let versions = "rustc-web 1 amd64\nmusl-dev 2 armhf".to_owned();
+        Compilers { arch: Arch::Armv7, rust, musl: musl.clone(), versions }.note(&cache).unwrap();
+        let found = Compilers::if_there(&cache, Arch::Armv7).unwrap();
+        assert_eq!(found.versions().lines().count(), 2);
+        assert_eq!(found.musl, musl);
+        assert!(Compilers::if_there(&cache, Arch::X86_64).is_none(), "another processor");
+        fs::remove_file(musl.join(LINK)).unwrap();
+        assert!(Compilers::if_there(&cache, Arch::Armv7).is_none(), "a linker that is gone");
+        fs::remove_dir_all(place).unwrap();
+    }
 }
