@@ -297,15 +297,19 @@ fn script(arch: Arch, name: &str) -> String {
     if name == COMPILE {
         return format!("{head}exec {compile} \"$@\"\n");
     }
-    // At an address that nobody knows before (static-pie).
     let start = match arch {
-        // The linker of Debian 12 has the short form of relocations for this processor only.
-        Arch::X86_64 => "\"$here/start.o\" -Wl,-e,rota_start,-z,pack-relative-relocs",
-        Arch::Aarch64 | Arch::Armv7 => "",
+        // At an address that nobody knows before (static-pie). The linker of Debian 12 has the short form of relocations for
+        // this processor only.
+        Arch::X86_64 => {
+            format!(
+                "\"$here/usr/lib/{musl}/rcrt1.o\" \"$here/start.o\" -Wl,-e,rota_start,-z,pack-relative-relocs"
+            )
+        }
+        Arch::Aarch64 => format!("\"$here/usr/lib/{musl}/rcrt1.o\""),
+        // Rust links programs for this one at a fixed address, and so does GCC.
+        Arch::Armv7 => format!("\"$here/usr/lib/{musl}/crt1.o\""),
     };
-    format!(
-        "{head}exec {gcc} -nostartfiles -L\"$here/usr/lib/{musl}\" \"$here/usr/lib/{musl}/rcrt1.o\" {start} \"$@\"\n"
-    )
+    format!("{head}exec {gcc} -nostartfiles -L\"$here/usr/lib/{musl}\" {start} \"$@\"\n")
 }
 
 /// Complete or not there.
