@@ -14,7 +14,7 @@ use client_core::deploy::DeploymentId;
 use client_core::text::printable;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
-use crate::deployment_log::DeploymentLog;
+use service::{DeploymentInHand, DeploymentLog, Logs};
 
 /// Where syslog listens.
 const SYSLOG: &str = "/dev/log";
@@ -23,39 +23,23 @@ const SYSLOG_BYTES: usize = 8 * 1024;
 /// How long a syslog daemon that is busy is waited for.
 const SYSLOG_WAIT: Duration = Duration::from_millis(500);
 
-/// The deployment that is carried out.
-struct Deployment {
-    /// How each of its lines begins.
-    label: String,
-    /// Its own log, where it has one.
-    log: Option<DeploymentLog>,
-}
+static DEPLOYMENT: Mutex<Option<DeploymentInHand>> = Mutex::new(None);
 
-impl Deployment {
-    /// `message` as it is, or behind the label: not whoever logs knows of the deployment that it is done for.
-    fn labelled<'m>(&self, message: &'m str) -> Cow<'m, str> {
-        let rest = message.strip_prefix(self.label.as_str());
-        if rest.is_some_and(|rest| !rest.starts_with(|next: char| next.is_ascii_alphanumeric())) {
-            return Cow::Borrowed(message);
-        }
-        Cow::Owned(format!("{}: {message}", self.label))
-    }
-}
-
-static DEPLOYMENT: Mutex<Option<Deployment>> = Mutex::new(None);
-
-fn deployment() -> MutexGuard<'static, Option<Deployment>> {
+fn deployment() -> MutexGuard<'static, Option<DeploymentInHand>> {
     DEPLOYMENT.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// From now on every line is one of deployment `id`, and also goes to `log`.
-pub fn begin_deployment(id: &DeploymentId, log: Option<DeploymentLog>) {
-    *deployment() = Some(Deployment { label: format!("deployment {id}"), log });
-}
+/// The log of this process, for the service in it.
+pub struct ProcessLog;
 
-/// The next line is one of no deployment.
-pub fn end_deployment() {
-    *deployment() = None;
+impl Logs for ProcessLog {
+    fn begin_deployment(&mut self, id: &DeploymentId, log: Option<DeploymentLog>) {
+        *deployment() = Some(DeploymentInHand::new(id, log));
+    }
+
+    fn end_deployment(&mut self) {
+        *deployment() = None;
+    }
 }
 
 /// Where log lines go.
@@ -165,6 +149,7 @@ const OURS: &[&str] = &[
     "http",
     "linux",
     "server_mender",
+    "service",
 ];
 
 impl Log for Logger {
@@ -197,8 +182,8 @@ impl Log for Logger {
                 syslog.lock().map_or(Ok(()), |mut syslog| syslog.send(record.level(), &message))
             }
         };
-        if let Some(log) = deployment.as_mut().and_then(|deployment| deployment.log.as_mut()) {
-            log.append(level, &message, now);
+        if let Some(deployment) = deployment.as_mut() {
+            deployment.append(level, &message, now);
         }
     }
 
@@ -216,15 +201,6 @@ mod tests {
             let name = entry.unwrap().file_name().to_string_lossy().replace('-', "_");
             assert!(name == "testkit" || OURS.contains(&name.as_str()), "{name} is not heard");
         }
-    }
-
-    #[test]
-    fn every_line_of_a_deployment_begins_with_its_id_once() {
-        let deployment = Deployment { label: "deployment a:1".into(), log: None };
-        let check = |message: &str, expected: &str| assert_eq!(deployment.labelled(message), expected);
-        check("verified and written 1 of 2 KiB", "deployment a:1: verified and written 1 of 2 KiB");
-        check("deployment a:1: Install -> Reboot (done)", "deployment a:1: Install -> Reboot (done)");
-        check("deployment a:12: another", "deployment a:1: deployment a:12: another");
     }
 
     #[test]

@@ -5,18 +5,10 @@
 // A program has no public items: `pub` marks what other modules use.
 #![allow(unreachable_pub)]
 
-mod agent;
 mod cli;
 mod commands;
-#[cfg(feature = "dbus")]
-mod dbus;
-mod deployment_log;
-#[cfg(feature = "dbus")]
-mod local_proxy;
 mod logger;
-mod notify;
 mod printer;
-mod status;
 
 use std::process::ExitCode;
 

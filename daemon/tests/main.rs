@@ -2,6 +2,8 @@
 
 mod common;
 mod daemon_commands;
+#[cfg(feature = "doctor")]
+mod doctor;
 mod hostile;
 mod killed;
 mod over_the_air;

@@ -14,12 +14,10 @@ use lexopt::prelude::*;
 use serde_json::{Value, json};
 use server_core::client::{ClientError, DeviceInfo, Management};
 
-use crate::console::{CliError, print};
+use crate::console::{CliError, help_of, print};
 use commands::{Command, Opt};
 use settings::Given;
 use table::{Table, counted};
-
-pub(crate) use commands::overview;
 
 impl From<ClientError> for CliError {
     fn from(error: ClientError) -> CliError {
@@ -79,7 +77,7 @@ pub(crate) fn run(name: &str, parser: lexopt::Parser) -> Option<Result<(), CliEr
     let command = Command::named(name)?;
     Some(match parse(command, parser) {
         Ok(Some(typed)) => ask(command, typed),
-        Ok(None) => print(&command.help()),
+        Ok(None) => help_of(command.name),
         Err(error) => Err(error),
     })
 }
@@ -190,11 +188,15 @@ fn answer(
             let json = json!({ "log": text });
             Ok(Asked::new(text, json))
         }
-        _ => Err(CliError::Failed(format!(
-            "{} takes {} (try rust-ota-server {0} --help)",
-            command.name,
-            if command.words.is_empty() { "nothing more" } else { command.words }
-        ))),
+        _ => {
+            let described = manual::rust_ota_server::PROGRAM.command(command.name);
+            let words = described.map(|command| command.words).filter(|words| !words.is_empty());
+            Err(CliError::Failed(format!(
+                "{} takes {} (try rust-ota-server {0} --help)",
+                command.name,
+                words.unwrap_or("nothing more")
+            )))
+        }
     }
 }
 

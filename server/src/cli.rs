@@ -3,25 +3,16 @@
 use std::ffi::OsString;
 
 use lexopt::prelude::*;
+use manual::help;
+use manual::rust_ota_server::PROGRAM;
 
 use crate::console::{CliError, print};
 use crate::{ask, load, measure, serve};
 
-const HELP: &str = "\
-rust-ota-server: a compatible update server in one process
-
-  rust-ota-server serve --data DIR [OPTION]...   run a server
-  rust-ota-server load --server URL [OPTION]...  put load on a server, and measure it
-  rust-ota-server measure                        measure single steps of the server on this machine
-  rust-ota-server COMMAND [OPTION]...            ask a running server
-  rust-ota-server COMMAND --help                 all about one command
-
-";
-
 /// Does what was typed.
 pub(crate) fn run(mut parser: lexopt::Parser) -> Result<(), CliError> {
     match parser.next()? {
-        None | Some(Short('h') | Long("help")) => print(&(HELP.to_owned() + &ask::overview())),
+        None | Some(Short('h') | Long("help")) => print(&help::of_program(&PROGRAM)),
         Some(Long("version")) => print(concat!("rust-ota-server ", env!("CARGO_PKG_VERSION"), "\n")),
         Some(Value(command)) => command_named(&command, parser),
         Some(other) => Err(other.unexpected().into()),
@@ -36,5 +27,59 @@ fn command_named(command: &OsString, parser: lexopt::Parser) -> Result<(), CliEr
         "measure" => measure::run(parser),
         name => ask::run(name, parser)
             .unwrap_or_else(|| Err(CliError::Failed(format!("there is no command {name} (try --help)")))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use manual::check;
+
+    use super::*;
+
+    /// An option that no command has: what is complained of first stands in front of it.
+    const STRANGER: &str = "--no-program-has-this";
+
+    #[test]
+    fn every_option_that_is_described_is_taken_and_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: &[u8]| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path.display().to_string()
+        };
+        let faults = file("faults", b"[]");
+        let key = file("key", artifact::Signer::generate_ecdsa_p256().unwrap().private.as_bytes());
+        let typed = |words: Vec<String>| {
+            let said = run(lexopt::Parser::from_args(words)).err();
+            said.map(|error| error.to_string()).unwrap_or_default()
+        };
+        let takes = |path: &[&str], options: &[String]| {
+            if path.is_empty() {
+                // There is no command that something could be complained of behind it.
+                return typed(options.to_vec()).is_empty();
+            }
+            let words = path.iter().map(|word| (*word).to_owned()).chain(options.iter().cloned());
+            typed(words.chain([STRANGER.to_owned()]).collect()).contains(STRANGER)
+        };
+        let value = |flag: &manual::Flag| match flag.long {
+            "faults" => Some(faults.clone()),
+            "configuration-key" => Some(key.clone()),
+            "token-file" => Some(faults.clone()),
+            _ => None,
+        };
+        let parser = check::Parser {
+            takes: &takes,
+            says: &|words| typed(words.to_vec()),
+            knows: &|word| {
+                !typed(vec![word.to_owned(), STRANGER.to_owned()]).starts_with("there is no command")
+            },
+            value: &value,
+            // They print: the tests of the program start it.
+            leaves_out: &["help", "version"],
+        };
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+        assert_eq!(check::differences(&PROGRAM, &source, &parser).unwrap(), Vec::<String>::new());
     }
 }

@@ -3,6 +3,8 @@
 use std::fmt;
 
 use artifact::text::printable_lines;
+use manual::help;
+use manual::rust_ota_server::PROGRAM;
 
 /// What is said to the person.
 #[derive(Debug)]
@@ -53,4 +55,11 @@ pub(crate) fn print(text: &str) -> Result<(), CliError> {
     let mut out = std::io::stdout();
     let written = out.write_all(printable_lines(text).as_bytes()).and_then(|()| out.flush());
     written.map_err(|error| CliError::Failed(format!("writing to the standard output: {error}")))
+}
+
+/// All about the command called `name`.
+pub(crate) fn help_of(name: &str) -> Result<(), CliError> {
+    let command = PROGRAM.command(name);
+    let command = command.ok_or_else(|| CliError::Failed(format!("nothing is known of {name}")))?;
+    print(&help::of_command(&PROGRAM, command))
 }

@@ -5,23 +5,14 @@ use std::time::Duration;
 use lexopt::prelude::*;
 use server_core::steps;
 
-use crate::console::{CliError, print};
-
-const HELP: &str = "\
-rust-ota-server measure [--tokens N] [--names N]
-
-Measures single steps of the server on this machine, without a server.
-
-  --tokens N    check so many different tokens of devices (200000)
-  --names N     look for a pattern in so many names (1000000)
-";
+use crate::console::{CliError, help_of, print};
 
 /// Measures.
 pub(crate) fn run(mut parser: lexopt::Parser) -> Result<(), CliError> {
     let (mut tokens, mut names) = (200_000, 1_000_000);
     while let Some(argument) = parser.next()? {
         match argument {
-            Short('h') | Long("help") => return print(HELP),
+            Short('h') | Long("help") => return help_of("measure"),
             Long("tokens") => tokens = parser.value()?.parse()?,
             Long("names") => names = parser.value()?.parse()?,
             other @ (Short(_) | Long(_) | Value(_)) => return Err(other.unexpected().into()),

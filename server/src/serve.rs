@@ -9,34 +9,7 @@ use log::LevelFilter;
 use server_core::{Options, Running, Server, StartError, log_to_stderr};
 use testserver::{Faults, FaultsHandle, Rule};
 
-use crate::console::{CliError, print};
-
-const HELP: &str = "\
-rust-ota-server serve --data DIR [OPTION]...
-
-  --data DIR              where everything is kept; made when it is not there
-  --listen ADDRESS:PORT   where to listen (127.0.0.1:8080; port 0 is any that is free)
-  --tls-cert FILE         speak TLS with this certificate chain (PEM)
-  --tls-key FILE          and this key (PEM)
-  --client-ca FILE        serve only clients with a certificate of this authority (PEM)
-  --public-url URL        what download links begin with (the host of the request)
-  --auto-accept           accept new devices without asking
-  --max-devices N         most accepted devices (no limit)
-  --link-lifetime N       seconds for which a download link opens its artifact (86400)
-  --token-lifetime N      seconds for which a device's token is valid (604800)
-  --max-artifact N        bytes of the largest artifact that is taken (10 GiB)
-  --configuration-key FILE
-                          sign generated configuration artifacts with this private key (PEM)
-  --no-v2                 answer 404 to the second version of deployments/next
-  --user NAME:PASSWORD    let this person log in; read from the environment variable
-                          RUST_OTA_SERVER_USER when the option is not there
-  --threads N             threads that serve (2)
-  --enable-faults         let PUT /api/internal/v1/faults set faults: for tests
-  --faults FILE           begin with the faults in FILE (JSON): for tests
-  --quiet                 say only what is wrong
-
-When it is ready it prints one line, `listening on URL`. What opens the management API is in DIR/management-token.
-";
+use crate::console::{CliError, help_of, print};
 
 /// More than the server has use for.
 const DESCRIPTORS: u64 = 65_536;
@@ -59,7 +32,7 @@ impl Wanted {
 
 /// Serves.
 pub(crate) fn run(parser: lexopt::Parser) -> Result<(), CliError> {
-    let Some(wanted) = parse(parser)? else { return print(HELP) };
+    let Some(wanted) = parse(parser)? else { return help_of("serve") };
     log_to_stderr(wanted.level);
     let failed = |error: &dyn std::fmt::Display| CliError::Failed(error.to_string());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();

@@ -28,6 +28,13 @@ const TOOLS: &[(&str, &str)] = &[
     ("debugfs", "e2fsprogs"),
     ("mkfs.vfat", "dosfstools"),
     ("mcopy", "mtools"),
+    ("bsdtar", "libarchive-tools"),
+    ("cc", "gcc"),
+    ("c++", "g++"),
+    ("nm", "binutils"),
+    ("valgrind", "valgrind"),
+    ("strace", "strace"),
+    ("abidiff", "abigail-tools"),
 ];
 
 /// The same for the board tests; a path is a file that is no program.
@@ -57,6 +64,10 @@ const BOARD_TOOLS: &[(&str, &str)] = &[
     ("/usr/include/openssl/ssl.h", "libssl-dev"),
     ("/usr/include/libelf.h", "libelf-dev"),
 ];
+
+/// The same for man pages and completions.
+const MANUAL_TOOLS: &[(&str, &str)] =
+    &[("groff", "groff-base"), ("bash", "bash"), ("zsh", "zsh"), ("fish", "fish")];
 
 /// What of the tools is there in the end.
 pub struct Tools {
@@ -100,6 +111,11 @@ pub fn prepare_peers(may_install: bool) -> Outcome<PathBuf> {
 /// The same for the tools of the board tests.
 pub fn prepare_for_boards(may_install: bool) -> Tools {
     prepare_all(BOARD_TOOLS, may_install)
+}
+
+/// The same for man pages and completions.
+pub fn prepare_for_manual(may_install: bool) -> Tools {
+    prepare_all(MANUAL_TOOLS, may_install)
 }
 
 /// The packages that have the tools of the board tests.

@@ -11,6 +11,7 @@
 mod debian;
 mod dist;
 mod house;
+mod manual;
 mod qemu;
 mod source;
 mod test;
@@ -86,6 +87,12 @@ one runs. With --hangs that slot does not come up.
         about: "Count lines of code, the longest functions, public items that nobody uses",
         help: house::HELP,
         run: house::run,
+    },
+    Task {
+        name: "manual",
+        about: "Write man pages and completions of all programs, into target/dist",
+        help: manual::HELP,
+        run: manual::run,
     },
     Task {
         name: "size",

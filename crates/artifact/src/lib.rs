@@ -89,16 +89,18 @@ pub use compression::{Compression, CompressionLevel};
 pub use error::{ArtifactError, TarProblem};
 pub use header::{Depends, Header, PayloadInfo};
 pub use keys::{KeyError, KeyPairPem, SignatureStatus, Signer, Trust, VerifyKeys};
-pub use limits::Limits;
+pub use limits::{Limits, Reading};
 pub use manifest::{Manifest, ManifestFile};
 pub use names::{ArtifactName, DeviceType, InvalidName, PayloadType};
 pub use payload::{PayloadFile, PayloadReader};
 pub use sha256::{Hex, NotSha256, Sha256};
-pub use state_script::{ScriptAction, ScriptPoint, ScriptState, StateScript};
+pub use state_script::{
+    ScriptAction, ScriptPoint, ScriptState, StateScript, is_root_script_name, is_script_name,
+};
 pub use tar::tree;
 
 use members::{DATA, HEADER};
-use read_ahead::ReadAhead;
+use read_ahead::{Buffered, ReadAhead};
 use std::io::{self, BufRead, Cursor, Read};
 use tar::{Entry, TarReader};
 
@@ -119,7 +121,7 @@ pub struct Artifact {
 ///
 /// The source is read ahead by a thread of its own, and a compressed payload is decompressed by another, so that the
 /// slowest of source, decoder and disk sets the pace and not their sum. The threads end with the payload, with an
-/// error, or when the [`Artifact`] is dropped and their read returns.
+/// error, or when the [`Artifact`] is dropped and their read returns. With [`Reading::InTurn`] there are no threads.
 ///
 /// # Errors
 /// [`ArtifactError::Source`] when the source could not be read; anything else is a verdict on the artifact.
@@ -128,7 +130,7 @@ pub fn open<R: Read + Send + 'static>(
     trust: &Trust,
     limits: &Limits,
 ) -> Result<Artifact, ArtifactError> {
-    let mut source = read_ahead(source)?;
+    let mut source = buffered(source, limits.reading)?;
     let start = source.fill_buf().map_err(ArtifactError::from_io)?;
     let start = start.get(..foreign::LOOK_BYTES).unwrap_or(start).to_vec();
     let mut tar = TarReader::new(source, "the artifact", limits);
@@ -255,31 +257,36 @@ impl<R: Read> Read for Bounded<'_, R> {
     }
 }
 
-fn read_ahead<R: Read + Send + 'static>(source: R) -> Result<ReadAhead, ArtifactError> {
-    ReadAhead::new(source).map_err(|source| ArtifactError::Source { source })
+fn buffered<R: Read + Send + 'static>(source: R, reading: Reading) -> Result<Buffered, ArtifactError> {
+    Ok(match reading {
+        Reading::Ahead => {
+            Box::new(ReadAhead::new(source).map_err(|source| ArtifactError::Source { source })?)
+        }
+        Reading::InTurn => Box::new(read_ahead::in_turn(source)),
+    })
 }
 
 /// The inner archive. Only decompression is worth another thread: what is stored as it is goes from the blocks of the
 /// first one to whoever reads the payload without a copy.
 fn open_data(
-    tar: TarReader<ReadAhead>,
+    tar: TarReader<Buffered>,
     compression: Compression,
     limits: &Limits,
-) -> Result<TarReader<Box<dyn BufRead + Send>>, ArtifactError> {
+) -> Result<TarReader<Buffered>, ArtifactError> {
     let member = DataMember { tar };
-    let buffered: Box<dyn BufRead + Send> = match compression {
+    let source = match compression {
         Compression::None => Box::new(member),
         Compression::Gzip | Compression::Xz | Compression::Zstd => {
-            Box::new(read_ahead(compression::decode(compression, DATA, member, limits)?)?)
+            buffered(compression::decode(compression, DATA, member, limits)?, limits.reading)?
         }
     };
-    Ok(TarReader::new(buffered, DATA, limits))
+    Ok(TarReader::new(source, DATA, limits))
 }
 
 /// The data member as it is stored. It ends only when the artifact has properly ended behind it, so whoever has read
 /// it to its end knows that nothing follows.
 struct DataMember {
-    tar: TarReader<ReadAhead>,
+    tar: TarReader<Buffered>,
 }
 
 impl BufRead for DataMember {

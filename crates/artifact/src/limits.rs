@@ -51,10 +51,21 @@ pub struct Limits {
     /// Largest dictionary of xz: 64 MiB, which `mender-artifact` and `xz -9` ask for, however small the content. The
     /// decoder needs up to 2 MiB more.
     pub xz_dictionary_bytes: u64,
+    /// Whether threads read and decode ahead of whoever takes the payload in.
+    pub reading: Reading,
     /// What a decoder may take of the memory that is free now, when that is known. A window that fits in
     /// [`Limits::zstd_window_bytes`] and not in here is refused before anything is written. Whoever knows the system
     /// says it: nothing here does.
     pub memory_bytes: Option<u64>,
+}
+
+/// Who reads the artifact and decodes its payload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reading {
+    /// Threads of their own, so that the slowest of network, decoder and disk sets the pace.
+    Ahead,
+    /// Whoever takes the payload in, one after the other, for a process that wants no other threads in it.
+    InTurn,
 }
 
 impl Default for Limits {
@@ -78,6 +89,7 @@ impl Default for Limits {
             trailing_zero_bytes: 1 << 20,
             zstd_window_bytes: 32 << 20,
             xz_dictionary_bytes: 64 << 20,
+            reading: Reading::Ahead,
             memory_bytes: None,
         }
     }

@@ -10,19 +10,17 @@ use crate::error::ArtifactError;
 use crate::limits::Limits;
 use crate::manifest::{Manifest, check_file_name};
 use crate::members;
+use crate::read_ahead::Buffered;
 use crate::sha256::Sha256;
 use crate::tar::TarReader;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, BufRead, Read};
 
-/// The inner archive behind decompression and read-ahead, whatever the artifact was read from.
-type Source = Box<dyn BufRead + Send>;
-
 /// Hands out the payload files one after the other.
 pub struct PayloadReader {
     /// `None` when the artifact has no data member.
-    tar: Option<TarReader<Source>>,
+    tar: Option<TarReader<Buffered>>,
     files: BTreeMap<String, Listed>,
     limits: Limits,
     current: Option<Current>,
@@ -49,7 +47,11 @@ enum State {
 }
 
 impl PayloadReader {
-    pub(crate) fn new(tar: Option<TarReader<Source>>, manifest: &Manifest, limits: &Limits) -> PayloadReader {
+    pub(crate) fn new(
+        tar: Option<TarReader<Buffered>>,
+        manifest: &Manifest,
+        limits: &Limits,
+    ) -> PayloadReader {
         let listed = |file: &crate::manifest::ManifestFile| {
             (file.name.clone(), Listed { sha256: file.sha256, seen: false })
         };

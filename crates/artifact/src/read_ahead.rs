@@ -5,13 +5,35 @@
 //! and handed back by the reader. Errors arrive in order, behind the bytes that were read before them. Nothing waits
 //! for the thread: dropping the reader lets it run into a closed channel and end on its own.
 
-use std::io::{self, BufRead, Read};
+use std::io::{self, BufRead, BufReader, Read};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 
 /// Bytes in one block: large enough that a hand-over costs nothing per byte, small enough for four of them.
 const BLOCK_BYTES: usize = 256 * 1024;
 /// One being filled, one being read, two between them.
 const BLOCKS: usize = 4;
+
+/// What is read in blocks, whatever it comes from and whoever fills them.
+pub(crate) type Buffered = Box<dyn BufRead + Send>;
+
+/// Blocks of the same size, filled by whoever uses them.
+pub(crate) fn in_turn<R: Read>(source: R) -> BufReader<Persistent<R>> {
+    BufReader::with_capacity(BLOCK_BYTES, Persistent(source))
+}
+
+/// Reads again where a signal came in between, as the thread does.
+pub(crate) struct Persistent<R>(R);
+
+impl<R: Read> Read for Persistent<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match self.0.read(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                other => return other,
+            }
+        }
+    }
+}
 
 /// A reader that a thread fills ahead of its use.
 pub(crate) struct ReadAhead {

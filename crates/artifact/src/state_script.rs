@@ -117,8 +117,17 @@ impl fmt::Display for ScriptPoint {
 
 /// Whether an artifact may bring a script of this name: `<State>_<Action>_NN`, optionally followed by `_` and anything
 /// but white space and `/`.
-pub(crate) fn is_script_name(name: &str) -> bool {
-    let states = ScriptState::ALL.into_iter().filter(|state| state.from_artifact()).map(ScriptState::name);
+pub fn is_script_name(name: &str) -> bool {
+    is_name_in(name, ScriptState::ALL.into_iter().filter(|state| state.from_artifact()))
+}
+
+/// Whether a script of the root file system may have this name.
+pub fn is_root_script_name(name: &str) -> bool {
+    is_name_in(name, ScriptState::ALL.into_iter().filter(|state| !state.from_artifact()))
+}
+
+fn is_name_in(name: &str, states: impl Iterator<Item = ScriptState>) -> bool {
+    let states = states.map(ScriptState::name);
     let actions = ScriptAction::ALL.into_iter().map(ScriptAction::name);
     let after_action = behind_one_of(name, states).and_then(|rest| behind_one_of(rest, actions));
     let Some((order, rest)) = after_action.and_then(|rest| rest.split_at_checked(2)) else { return false };
@@ -144,8 +153,9 @@ mod tests {
             "ArtifactRollbackReboot_Error_99_x.sh",
             "ArtifactCommit_Leave_10_a_b",
         ] {
-            assert!(is_script_name(name), "{name}");
+            assert!(is_script_name(name) && !is_root_script_name(name), "{name}");
         }
+        assert!(is_root_script_name("Idle_Enter_00_x") && !is_script_name("Idle_Enter_00_x"));
         for name in [
             "",
             "ArtifactInstall",

@@ -55,6 +55,15 @@ pub struct GrubEnv<D> {
     flush: FlushFirst,
 }
 
+/// What the copies look like to somebody who only looks.
+#[derive(Debug)]
+pub struct Inspection {
+    /// What is wrong with each copy.
+    pub faults: [Option<String>; 2],
+    /// The variables, where a copy can be trusted.
+    pub block: Option<Block>,
+}
+
 /// What one copy looks like.
 struct Found {
     content: Result<Block, String>,
@@ -125,7 +134,7 @@ impl<D: BlockDevice> GrubEnv<D> {
     /// The variables, after a bad copy was repaired from the good one.
     fn load(&mut self) -> Result<Block, BootEnvError> {
         self.flush.before_reading(self.copies.iter_mut().flat_map(GrubCopy::files))?;
-        let (first, second) = (self.inspect(Replica::First), self.inspect(Replica::Second));
+        let (first, second) = (self.inspect_copy(Replica::First), self.inspect_copy(Replica::Second));
         let block = match diagnose(&first, &second) {
             Diagnosis::Sound(block) => block,
             Diagnosis::CopyFrom { good, block } => {
@@ -145,6 +154,23 @@ impl<D: BlockDevice> GrubEnv<D> {
         Ok(block.clone())
     }
 
+    /// The copies as they are, without a flush and without a repair: what another process is just writing looks torn.
+    pub fn inspect(&mut self) -> Inspection {
+        let (first, second) = (self.inspect_copy(Replica::First), self.inspect_copy(Replica::Second));
+        match diagnose(&first, &second) {
+            Diagnosis::Sound(block) => Inspection { faults: [None, None], block: Some(block.clone()) },
+            Diagnosis::CopyFrom { good: Replica::First, block } => {
+                Inspection { faults: [None, Some(second.fault())], block: Some(block.clone()) }
+            }
+            Diagnosis::CopyFrom { good: Replica::Second, block } => {
+                Inspection { faults: [Some(first.fault()), None], block: Some(block.clone()) }
+            }
+            Diagnosis::Lost => {
+                Inspection { faults: [Some(first.fault()), Some(second.fault())], block: None }
+            }
+        }
+    }
+
     fn no_valid_copy(&self, found: [&Found; 2]) -> BootEnvError {
         let bad = |(copy, found): (&GrubCopy<D>, &Found)| BadCopy {
             place: copy.env.name().to_owned(),
@@ -153,7 +179,7 @@ impl<D: BlockDevice> GrubEnv<D> {
         BootEnvError::NoValidCopy { copies: self.copies.iter().zip(found).map(bad).collect(), hint: None }
     }
 
-    fn inspect(&mut self, copy: Replica) -> Found {
+    fn inspect_copy(&mut self, copy: Replica) -> Found {
         let files = &mut self.copies[copy.index()];
         let content = read_block(&mut files.env).and_then(|block| {
             check_variables(&block)?;

@@ -16,7 +16,7 @@ use log::{debug, warn};
 
 use crate::config::{MAX_ENV_BYTES, MIN_ENV_BYTES};
 use crate::diagnosis;
-use crate::image::{FLAGS_OFFSET, Format, Image};
+use crate::image::{self, FLAGS_OFFSET, Format, Image};
 
 /// A U-Boot environment in one or two copies.
 pub struct UBootEnv<D> {
@@ -31,6 +31,17 @@ enum Copies<D> {
     Single { device: D, offset: u64 },
     OnOneDevice { device: D, offsets: [u64; 2] },
     OnTwoDevices { devices: [D; 2], offsets: [u64; 2] },
+}
+
+/// What the copies look like to somebody who only looks.
+#[derive(Debug)]
+pub struct Inspection {
+    /// The mark of its age of each copy, or what is wrong with it; in the order of the configuration.
+    pub copies: Vec<Result<u8, BadCopy>>,
+    /// The copy that counts, from 0, with its variables.
+    pub active: Option<(usize, image::Variables)>,
+    /// What it looks like where no copy is valid.
+    pub hint: Option<String>,
 }
 
 /// What the flags byte means.
@@ -186,6 +197,34 @@ impl<D: BlockDevice> UBootEnv<D> {
             warn!("U-Boot environment: only one copy is valid; {bad}");
         }
         Ok((newest.replica, newest.content))
+    }
+
+    /// The copies as they are, without a flush: what another process is just writing looks torn. Changes nothing.
+    pub fn inspect(&mut self) -> Inspection {
+        let first = self.read_copy(Replica::First);
+        let (found, active) = match self.format() {
+            Format::Single => {
+                let active = first.is_ok().then_some(0);
+                (vec![first], active)
+            }
+            Format::Redundant => {
+                let scheme = FlagScheme::of(self.place(Replica::First).0.medium());
+                let second = self.read_copy(Replica::Second);
+                let active = match (&first, &second) {
+                    (Ok(one), Ok(two)) => Some(active_by_flags(scheme, one.flags, two.flags).index()),
+                    (Ok(_), Err(_)) => Some(0),
+                    (Err(_), Ok(_)) => Some(1),
+                    (Err(_), Err(_)) => None,
+                };
+                (vec![first, second], active)
+            }
+        };
+        let variables = |at: usize| Some((at, found.get(at)?.as_ref().ok()?.variables.clone()));
+        Inspection {
+            active: active.and_then(variables),
+            hint: if active.is_none() { self.hint() } else { None },
+            copies: found.into_iter().map(|copy| copy.map(|image| image.flags)).collect(),
+        }
     }
 
     /// One copy, or what is wrong with it: a copy that cannot be read is no worse than one that is torn.

@@ -14,7 +14,7 @@ use std::time::Duration;
 use crate::machine::board::{Board, ClosedAtFirst, Restarting};
 use crate::machine::log_lines::logged_by;
 use crate::machine::{Machine, new_image, plainly, version};
-use client_core::agent::{Agent, AgentSettings};
+use client_core::agent::{Agent, AgentSettings, Memory};
 use client_core::artifact::{Limits, Trust};
 use client_core::clock::{Clock, Waiter, Wake};
 use client_core::deploy::gates::{AlwaysOpen, Answer, Gate, Gatekeeper, Question};
@@ -249,7 +249,8 @@ impl Bench {
             download: DownloadSettings { budget_bytes: self.budget_bytes, ..DownloadSettings::default() },
         };
         let server = self.other_server.clone().unwrap_or_else(|| Arc::new(Mutex::new(api)));
-        Agent::new(&mut host, server, clock, &mut waiter, settings, schedule).run();
+        Agent::new(&mut host, server, clock, &mut waiter, &settings, &mut Memory::new(schedule, &settings))
+            .run();
         self.waited = waiter.waited;
         self.logs = host.logs;
         rebooted.get()
@@ -735,7 +736,15 @@ fn stopped_in_the_middle(bench: &mut Bench) {
             ..DownloadSettings::default()
         },
     };
-    Agent::new(&mut host, Arc::new(Mutex::new(api)), shared, &mut waiter, settings, schedule).run();
+    Agent::new(
+        &mut host,
+        Arc::new(Mutex::new(api)),
+        shared,
+        &mut waiter,
+        &settings,
+        &mut Memory::new(schedule, &settings),
+    )
+    .run();
 }
 
 #[test]

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use crate::machine::board::{Board, ClosedAtFirst, Restarting, Ruled, Waits, Word, told};
 use crate::machine::{MACHINES, Machine, new_image, plainly, selected, version};
-use client_core::agent::{Agent, AgentSettings};
+use client_core::agent::{Agent, AgentSettings, Memory};
 use client_core::clock::Clock;
 use client_core::deploy::gates::{AlwaysOpen, Gate, Gatekeeper};
 use client_core::deploy::record::Record;
@@ -171,7 +171,15 @@ impl Case {
             retry_count: 3,
             download: DownloadSettings::default(),
         };
-        Agent::new(&mut host, Arc::new(Mutex::new(api)), clock, &mut waits, settings, schedule).run();
+        Agent::new(
+            &mut host,
+            Arc::new(Mutex::new(api)),
+            clock,
+            &mut waits,
+            &settings,
+            &mut Memory::new(schedule, &settings),
+        )
+        .run();
         facts.restart = with.take();
         rebooted.get()
     }

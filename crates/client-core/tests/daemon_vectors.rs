@@ -14,7 +14,7 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use client_core::agent::{Agent, AgentSettings, Event, Host, HostError, Known};
+use client_core::agent::{Agent, AgentSettings, Event, Host, HostError, Known, Memory};
 use client_core::artifact::write::ArtifactSpec;
 use client_core::artifact::{Limits, StateScript, Trust};
 use client_core::boot::{Armable, BootControl, BootEnvError, BootError, BootState};
@@ -710,7 +710,15 @@ fn process(plan: &Rc<Plan>, store: &Store, server: &ServerModel, time: &VirtualC
         retry_count: 0,
         download: DownloadSettings::default(),
     };
-    Agent::new(&mut host, Arc::new(Mutex::new(api)), clock, &mut waits, settings, schedule).run();
+    Agent::new(
+        &mut host,
+        Arc::new(Mutex::new(api)),
+        clock,
+        &mut waits,
+        &settings,
+        &mut Memory::new(schedule, &settings),
+    )
+    .run();
 }
 
 /// Writes out `(A B)xN`.

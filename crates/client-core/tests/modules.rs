@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use crate::machine::board::{Board, Restarting, Waits, told};
 use crate::machine::{Machine, add_record};
-use client_core::agent::{Agent, AgentSettings};
+use client_core::agent::{Agent, AgentSettings, Memory};
 use client_core::artifact::tree::{Attributes, Member, MemberKind, MemberWriter};
 use client_core::artifact::write::{ArtifactSpec, SoftwareName};
 use client_core::artifact::{Compression, CompressionLevel};
@@ -108,7 +108,15 @@ fn daemon(world: &CrashWorld, case: &Case, facts: &mut Facts) -> bool {
         retry_count: 3,
         download: DownloadSettings::default(),
     };
-    Agent::new(&mut host, Arc::new(Mutex::new(api)), clock, &mut waits, settings, schedule).run();
+    Agent::new(
+        &mut host,
+        Arc::new(Mutex::new(api)),
+        clock,
+        &mut waits,
+        &settings,
+        &mut Memory::new(schedule, &settings),
+    )
+    .run();
     rebooted.get()
 }
 

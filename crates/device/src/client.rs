@@ -4,7 +4,9 @@ use std::fmt;
 use std::io::{self, Read};
 use std::sync::Arc;
 
+use client_core::artifact::Reading;
 use client_core::clock::Clock;
+use client_core::deploy::gates::{Answer, Gate, Gatekeeper, Question};
 use client_core::deploy::{self, DeployError, Device, NoReporter, Observer, Options, Policy, Summary};
 use client_core::server::{Download, ServerError};
 use linux::clock::LinuxClock;
@@ -54,7 +56,8 @@ pub type OpenSource<'s> = dyn FnMut() -> io::Result<Box<dyn Read + Send>> + 's;
 pub struct Client<'s> {
     setup: &'s Setup,
     device: OpenDevice,
-    gates: Gates,
+    gates: AskedAlso<'s>,
+    reading: Reading,
     observer: &'s mut dyn Observer,
     /// No server is told what a person does.
     reporter: NoReporter,
@@ -66,11 +69,36 @@ impl<'s> Client<'s> {
     /// # Errors
     /// When another process has it, or the record cannot be opened.
     pub fn open(setup: &'s Setup, observer: &'s mut dyn Observer) -> Result<Client<'s>, ComposeError> {
-        let clock: Arc<dyn Clock> = Arc::new(LinuxClock::new());
+        Client::open_with(setup, observer, Arc::new(LinuxClock::new()))
+    }
+
+    /// The same for whoever may want to stop: a request to stop that `clock` has ends the programs that run.
+    ///
+    /// # Errors
+    /// When another process has the device, or the record cannot be opened.
+    pub fn open_with(
+        setup: &'s Setup,
+        observer: &'s mut dyn Observer,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Client<'s>, ComposeError> {
         let rules = setup.config.gates.clone().attended();
         let device = setup.open_device(&clock)?;
-        let gates = Gates::new(rules, SharedQuestion::default(), clock);
-        Ok(Client { setup, device, gates, observer, reporter: NoReporter })
+        let gates = AskedAlso { configured: Gates::new(rules, SharedQuestion::default(), clock), also: None };
+        Ok(Client { setup, device, gates, reading: Reading::Ahead, observer, reporter: NoReporter })
+    }
+
+    /// Asks `gatekeeper` as well, first.
+    #[must_use]
+    pub fn asking(mut self, gatekeeper: &'s mut dyn Gatekeeper) -> Client<'s> {
+        self.gates.also = Some(gatekeeper);
+        self
+    }
+
+    /// Reads artifacts as `reading` says.
+    #[must_use]
+    pub fn reading(mut self, reading: Reading) -> Client<'s> {
+        self.reading = reading;
+        self
     }
 
     /// Installs the artifact that `open` gives. A source that cannot be opened is one that cannot be read: the deployment
@@ -80,9 +108,11 @@ impl<'s> Client<'s> {
     /// When nothing could be begun.
     pub fn install(&mut self, open: &mut OpenSource<'_>, options: &Options) -> Result<Summary, ClientError> {
         let setup = self.setup;
+        let reading = self.reading;
         let mut device = self.seams();
         setup.bootstrap(&mut device)?;
-        let policy = setup.policy()?;
+        let mut policy = setup.policy()?;
+        policy.limits.reading = reading;
         for beginning in 1..BEGINNINGS {
             let summary = install(&mut device, open, &policy, options)?;
             match summary.error.as_ref().filter(|error| has_become_another(error)) {
@@ -129,6 +159,25 @@ impl<'s> Client<'s> {
 
     fn seams(&mut self) -> Device<'_> {
         self.device.seams(&mut *self.observer, &mut self.gates, &mut self.reporter)
+    }
+}
+
+/// The gates of the configuration, and somebody who is asked before them.
+struct AskedAlso<'s> {
+    configured: Gates,
+    also: Option<&'s mut dyn Gatekeeper>,
+}
+
+impl Gatekeeper for AskedAlso<'_> {
+    fn watches(&self, gate: Gate) -> bool {
+        self.also.as_ref().is_some_and(|also| also.watches(gate)) || self.configured.watches(gate)
+    }
+
+    fn ask(&mut self, question: &Question<'_>) -> Answer {
+        match &mut self.also {
+            Some(also) => also.ask(question).and_then(|| self.configured.ask(question)),
+            None => self.configured.ask(question),
+        }
     }
 }
 

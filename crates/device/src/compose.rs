@@ -13,7 +13,7 @@ use crate::config_files::{ConfigFile, ConfigFiles, For, Readable, Unusable};
 use client_core::agent::AgentSettings;
 use client_core::artifact::{KeyError, Limits, Trust, VerifyKeys};
 use client_core::boot::mender_vars::MenderVars;
-use client_core::boot::{BootEnv, BootEnvError, Variables};
+use client_core::boot::{BootControl, BootEnv, BootEnvError, BootError, BootState, Variables};
 use client_core::clock::Clock;
 use client_core::deploy::gates::Gatekeeper;
 use client_core::deploy::record::{Record, RecordError};
@@ -35,7 +35,7 @@ use linux::state_scripts::{LinuxScripts, ScriptTimes};
 use linux::system::LinuxSystem;
 
 use crate::identity::DeviceCredentials;
-use crate::keystore::{self, KeyPlace, KeyStoreError};
+use crate::keystore::{self, KeyPlace, KeyStoreError, LookedAtKey};
 use http::{HttpError, HttpTransport, ProxyRules, TlsOptions};
 
 const CONFIG_DIRECTORY: &str = "/etc/mender";
@@ -125,6 +125,8 @@ pub struct Overrides {
     pub config: Option<PathBuf>,
     /// The configuration file that is asked where the first one says nothing.
     pub fallback_config: Option<PathBuf>,
+    /// Keys over those of the files: one JSON object, as a configuration file has it.
+    pub values: Option<String>,
     /// Where state is kept.
     pub datastore: Option<PathBuf>,
     /// Certificates of servers, besides those of the system.
@@ -133,6 +135,15 @@ pub struct Overrides {
     pub skip_verify: bool,
     /// What opens the device key; `-` is standard input.
     pub passphrase_file: Option<PathBuf>,
+}
+
+/// What stands in for a configuration that cannot be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StandIn {
+    /// The one that the daemon last ran with, and runs with now.
+    LastGood,
+    /// One that says nothing.
+    Defaults,
 }
 
 /// The configuration with the paths it is used with.
@@ -164,26 +175,67 @@ impl Setup {
         readable: Readable,
         environment: impl Fn(&str) -> Option<PathBuf>,
     ) -> Result<Setup, ComposeError> {
+        let (files, configuration_directory, datastore) = Setup::places(overrides, &environment);
+        let (config, config_error) = files.load(for_whom, readable, &datastore)?;
+        let setup = Setup::of_files(overrides, files, configuration_directory, datastore, environment);
+        Ok(Setup { skip_verify: overrides.skip_verify || config.skip_verify, config, config_error, ..setup })
+    }
+
+    /// The setup with what lies there, for somebody who wants to know what is wrong with it: a file that merely lies there
+    /// and one that is named are read alike, and only when they are files. Where the configuration cannot be used, what
+    /// stands in for it, and why.
+    pub fn look(
+        overrides: &Overrides,
+        environment: impl Fn(&str) -> Option<PathBuf>,
+    ) -> (Setup, Option<(ComposeError, StandIn)>) {
+        let (files, configuration_directory, datastore) = Setup::places(overrides, &environment);
+        let (config, problem) = match files.look(&datastore) {
+            Ok(config) => (config, None),
+            Err((error, Some(last_good))) => (*last_good, Some((error, StandIn::LastGood))),
+            Err((error, None)) => (Config::default(), Some((error, StandIn::Defaults))),
+        };
+        let setup = Setup::of_files(overrides, files, configuration_directory, datastore, environment);
+        (Setup { skip_verify: overrides.skip_verify || config.skip_verify, config, ..setup }, problem)
+    }
+
+    /// Where the configuration and the state are.
+    fn places(
+        overrides: &Overrides,
+        environment: &dyn Fn(&str) -> Option<PathBuf>,
+    ) -> (ConfigFiles, PathBuf, PathBuf) {
         let configuration_directory = environment("MENDER_CONF_DIR").unwrap_or(CONFIG_DIRECTORY.into());
         let default_datastore = environment("MENDER_DATASTORE_DIR").unwrap_or(DATASTORE.into());
         let datastore = overrides.datastore.clone().unwrap_or(default_datastore);
-        let files = ConfigFiles([
-            ConfigFile::new(overrides.fallback_config.as_ref(), datastore.join(CONFIG_FILE)),
-            ConfigFile::new(overrides.config.as_ref(), configuration_directory.join(CONFIG_FILE)),
-        ]);
-        let (config, config_error) = files.load(for_whom, readable, &datastore)?;
-        Ok(Setup {
-            skip_verify: overrides.skip_verify || config.skip_verify,
+        let files = ConfigFiles {
+            files: [
+                ConfigFile::new(overrides.fallback_config.as_ref(), datastore.join(CONFIG_FILE)),
+                ConfigFile::new(overrides.config.as_ref(), configuration_directory.join(CONFIG_FILE)),
+            ],
+            over: overrides.values.clone(),
+        };
+        (files, configuration_directory, datastore)
+    }
+
+    /// With nothing of the configuration yet.
+    fn of_files(
+        overrides: &Overrides,
+        files: ConfigFiles,
+        configuration_directory: PathBuf,
+        datastore: PathBuf,
+        environment: impl Fn(&str) -> Option<PathBuf>,
+    ) -> Setup {
+        Setup {
+            skip_verify: overrides.skip_verify,
             trusted_certs: overrides.trusted_certs.clone(),
             passphrase_file: overrides.passphrase_file.clone(),
             data_directory: environment("MENDER_DATA_DIR").unwrap_or(DATA_DIRECTORY.into()),
             default_datastore: datastore == Path::new(DATASTORE),
-            config,
+            config: Config::default(),
             datastore,
             configuration_directory,
             files,
-            config_error,
-        })
+            config_error: None,
+        }
     }
 
     /// Where the configuration lies.
@@ -329,12 +381,37 @@ impl Setup {
         Ok(DeviceCredentials::new(signer, self.identity_program(), clock))
     }
 
+    /// The device key as it is: none is made, and its mode stays. A passphrase on standard input is not asked for.
+    ///
+    /// # Errors
+    /// When there is one that cannot be used.
+    pub fn look_at_key(&self) -> Result<Option<LookedAtKey>, KeyStoreError> {
+        let file = self.passphrase_file.as_deref().filter(|path| *path != Path::new("-"));
+        let passphrase = file.map(keystore::read_passphrase).transpose()?;
+        keystore::look(&self.key_place(), passphrase.as_deref())
+    }
+
     /// The program that prints the identity.
-    fn identity_program(&self) -> PathBuf {
+    pub fn identity_program(&self) -> PathBuf {
         match &self.config.identity_script {
             Some(path) => path.into(),
             None => self.data_directory.join("identity/mender-device-identity"),
         }
+    }
+
+    /// The directories with state scripts: those of the root file system, and those of the artifact in hand.
+    pub fn script_directories(&self) -> [PathBuf; 2] {
+        [self.configuration_directory.join("scripts"), self.datastore.join("scripts")]
+    }
+
+    /// The directory with update modules.
+    pub fn module_directory(&self) -> PathBuf {
+        self.data_directory.join(linux::handlers::MODULES)
+    }
+
+    /// Whether certificates of servers are not checked.
+    pub fn skips_verification(&self) -> bool {
+        self.skip_verify
     }
 
     /// Where the inventory programs are.
@@ -419,7 +496,8 @@ impl Setup {
         FileLock::acquire(&self.datastore.join(LOCK_FILE), LOCK_PATIENCE).map_err(ComposeError::Lock)
     }
 
-    fn slot_paths(&self) -> SlotPaths {
+    /// What the configuration says of the slots.
+    pub fn slot_paths(&self) -> SlotPaths {
         SlotPaths {
             a: self.config.rootfs_part_a.clone(),
             b: self.config.rootfs_part_b.clone(),
@@ -484,12 +562,25 @@ impl Setup {
         })
     }
 
-    /// What boots next. The boot environment is opened when it is first used: not every command needs one.
-    fn boot(&self) -> MenderVars<LazyBootEnv, SlotPaths> {
+    fn boot_env_paths(&self) -> BootEnvPaths {
         let mut paths = BootEnvPaths::default();
         paths.fw_env_config = PathBuf::from(&self.config.fw_env_config);
         paths.grub_env_dir = self.config.grub_env_dir.clone().map(PathBuf::from);
-        let env = LazyBootEnv { choice: self.config.bootloader, paths, open: None };
+        paths
+    }
+
+    /// What boots next, for somebody who only looks: nothing is locked, opened for writing or repaired.
+    ///
+    /// # Errors
+    /// When there is no boot environment, or it cannot be read.
+    pub fn boot_state(&self) -> Result<BootState, BootError> {
+        let env = linux::boot_env::open_to_look(self.config.bootloader, &self.boot_env_paths())?;
+        MenderVars::new(env, self.slot_paths()).state()
+    }
+
+    /// What boots next. The boot environment is opened when it is first used: not every command needs one.
+    fn boot(&self) -> MenderVars<LazyBootEnv, SlotPaths> {
+        let env = LazyBootEnv { choice: self.config.bootloader, paths: self.boot_env_paths(), open: None };
         MenderVars::new(env, self.slot_paths())
     }
 

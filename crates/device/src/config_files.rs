@@ -116,9 +116,15 @@ fn read_whatever_it_is(path: &Path) -> io::Result<Vec<u8>> {
     Ok(content)
 }
 
-/// Where the configuration lies, the stronger file last.
+/// Where the configuration lies, the stronger file last, and what whoever runs this client says over both.
 #[derive(Debug, Clone)]
-pub struct ConfigFiles(pub(crate) [ConfigFile; 2]);
+pub struct ConfigFiles {
+    pub(crate) files: [ConfigFile; 2],
+    pub(crate) over: Option<String>,
+}
+
+/// What stands for the name of a file where values came from the program itself.
+const OVER_THE_FILES: &str = "the values set by the program";
 
 /// The content of configuration files, each with its name.
 type Contents = Vec<(String, Vec<u8>)>;
@@ -148,6 +154,22 @@ impl ConfigFiles {
                 None => Err(error),
             },
         }
+    }
+
+    /// The configuration that lies there, as far as this user may read it; or why there is none, and the last good one. Only
+    /// files are read.
+    pub(crate) fn look(&self, datastore: &Path) -> Result<Config, (ComposeError, Option<Box<Config>>)> {
+        let config = self.read(For::Daemon, Readable::ByThisUser).and_then(|files| parse(&files));
+        config.map_err(|error| (error, last_good(datastore).map(Box::new)))
+    }
+
+    /// Each file with its content, the stronger one last; `None` where there is none, or this user may not read it.
+    pub fn contents(&self) -> Vec<(PathBuf, Option<Vec<u8>>)> {
+        let content = |file: &ConfigFile| {
+            let read = file.read(For::Daemon, Readable::ByThisUser).ok().flatten();
+            (file.path().to_owned(), read.map(|(_, content)| content))
+        };
+        self.files.iter().map(content).collect()
     }
 
     /// What keeps a daemon from going on with the configuration that lies there now.
@@ -184,8 +206,9 @@ impl ConfigFiles {
     }
 
     fn read(&self, for_whom: For, readable: Readable) -> Result<Contents, ComposeError> {
-        let read = self.0.iter().map(|file| file.read(for_whom, readable).transpose());
-        read.flatten().collect()
+        let read = self.files.iter().map(|file| file.read(for_whom, readable).transpose());
+        let over = self.over.iter().map(|over| Ok((OVER_THE_FILES.to_owned(), over.clone().into_bytes())));
+        read.flatten().chain(over).collect()
     }
 }
 

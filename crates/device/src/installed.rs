@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{self, Read};
 use std::sync::Arc;
 
-use client_core::artifact::Limits;
+use client_core::artifact::{Limits, Reading};
 use client_core::clock::Clock;
 use client_core::deploy::gates::AlwaysOpen;
 use client_core::deploy::record::Record;
@@ -43,7 +43,7 @@ impl Setup {
     fn foresee_bootstrap(&self, record: &mut Record) {
         let path = self.bootstrap_path();
         let Ok(file) = regular_file::open_for_reading(&path) else { return };
-        let limits = Limits::default();
+        let limits = bootstrap_limits();
         if let Err(error) = deploy::bootstrap_provides(&self.system(), record, Box::new(file), &limits) {
             log::warn!("{} says nothing: {error}", path.display());
         }
@@ -72,7 +72,7 @@ impl Setup {
             }
         };
         let found = source.is_some();
-        let result = deploy::bootstrap(device, source, &Limits::default());
+        let result = deploy::bootstrap(device, source, &bootstrap_limits());
         if found {
             if let Err(error) = fs::remove_file(&path) {
                 log::warn!("cannot remove {}: {error}", path.display());
@@ -80,6 +80,13 @@ impl Setup {
         }
         result
     }
+}
+
+/// A bootstrap artifact has no payload that would be worth a thread.
+fn bootstrap_limits() -> Limits {
+    let mut limits = Limits::default();
+    limits.reading = Reading::InTurn;
+    limits
 }
 
 fn is_forbidden(error: &ComposeError) -> bool {

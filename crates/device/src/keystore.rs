@@ -171,6 +171,45 @@ pub(crate) fn load_or_create(place: &KeyPlace, passphrase: Option<&[u8]>) -> Res
     }
 }
 
+/// A device key, as somebody sees it who only looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LookedAtKey {
+    /// What kind it is; `None` where it is encrypted and there is no passphrase.
+    pub kind: Option<&'static str>,
+    /// The rights to its file.
+    pub mode: u32,
+}
+
+/// The key at `place` as it is; `None` where one is made at the first start. Changes nothing.
+///
+/// # Errors
+/// When there is one that cannot be used, or none and it is not to be made.
+pub(crate) fn look(
+    place: &KeyPlace,
+    passphrase: Option<&[u8]>,
+) -> Result<Option<LookedAtKey>, KeyStoreError> {
+    let path = place.path();
+    if let Some(error) = pkcs11(path) {
+        return Err(error);
+    }
+    let read = regular_file::read(path, KEY_BYTES).and_then(|pem| Ok((pem, fs::metadata(path)?)));
+    let (pem, metadata) = match (read, place) {
+        (Ok(found), _) => found,
+        (Err(error), KeyPlace::Datastore(path))
+            if error.kind() == io::ErrorKind::NotFound && fs::symlink_metadata(path).is_err() =>
+        {
+            return Ok(None);
+        }
+        (Err(source), _) => return Err(KeyStoreError::Read { path: path.to_owned(), source }),
+    };
+    let mode = metadata.permissions().mode() & 0o777;
+    match Signer::from_pem_with_passphrase(&pem, passphrase) {
+        Ok(signer) => Ok(Some(LookedAtKey { kind: Some(signer.kind()), mode })),
+        Err(KeyError::Encrypted) => Ok(Some(LookedAtKey { kind: None, mode })),
+        Err(error) => Err(KeyStoreError::Key { path: path.to_owned(), error }),
+    }
+}
+
 /// Why no device key can come from the static `path`, as far as that shows without a passphrase. What this process may not
 /// look at is for another one to judge.
 pub(crate) fn static_key_problem(path: &Path) -> Option<KeyStoreError> {

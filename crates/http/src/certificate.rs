@@ -24,6 +24,23 @@ const EXTENSIONS: u8 = 0xa3;
 const DNS_NAME: u8 = 0x82;
 const IP_ADDRESS: u8 = 0x87;
 
+/// The time in which a certificate is good, in seconds since 1970.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Dates {
+    /// Its beginning.
+    pub not_before: u64,
+    /// Its end.
+    pub not_after: u64,
+}
+
+impl Dates {
+    /// Those of the certificate `der`; `None` when it is none.
+    pub(crate) fn of(der: &[u8]) -> Option<Dates> {
+        let Facts { not_before, not_after, .. } = Facts::of(der)?;
+        Some(Dates { not_before, not_after })
+    }
+}
+
 /// What a certificate says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Facts {

@@ -16,6 +16,7 @@ use ureq::http::Uri;
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, NextTimeout, Transport};
 
+use super::certificate::Dates;
 use super::proxy::{Proxy, ProxyRules};
 use super::tls::{self, Tls};
 
@@ -43,6 +44,8 @@ pub struct ConnectError {
     pub reason: String,
     /// Whether another attempt may succeed.
     pub may_pass: bool,
+    /// Whether the certificate of the server is not accepted. Where that may pass, it is a matter of time.
+    pub is_refusal: bool,
 }
 
 impl fmt::Display for ConnectError {
@@ -52,6 +55,13 @@ impl fmt::Display for ConnectError {
 }
 
 impl std::error::Error for ConnectError {}
+
+/// What a connection showed that was made to see whether it can be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reached {
+    /// When the certificate of the server is good; `None` where the connection is not encrypted.
+    pub certificate: Option<Dates>,
+}
 
 /// What happened to an open connection beside the errors of the operating system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,12 +128,41 @@ impl Dialer {
         stream.socket().stream.set_nonblocking(true).map_err(|error| ConnectError {
             reason: format!("cannot use the connection: {error}"),
             may_pass: true,
+            is_refusal: false,
         })?;
         Ok(RawConnection { stream, through })
     }
 
+    /// Makes a connection to the server of `url` and closes it again, within `time`: nothing is asked.
+    ///
+    /// # Errors
+    /// When there is no connection.
+    pub fn reach(&self, url: &str, time: Duration) -> Result<Reached, ConnectError> {
+        let uri: Uri = url.parse().map_err(|_| ConnectError {
+            reason: "the address is not valid".to_owned(),
+            may_pass: false,
+            is_refusal: false,
+        })?;
+        let Connection { stream, .. } = self.dial(&uri, Instant::now() + time)?;
+        let certificate = match &stream {
+            Stream::Plain(_) => None,
+            Stream::Tls(stream) => stream.conn.peer_certificates().and_then(<[_]>::first),
+        };
+        Ok(Reached { certificate: certificate.and_then(|certificate| Dates::of(certificate)) })
+    }
+
+    /// The proxy through which the server of `url` is reached: host and port.
+    pub fn proxy_for(&self, url: &str) -> Option<String> {
+        let uri: Uri = url.parse().ok()?;
+        let https = uri.scheme_str() == Some("https");
+        let port = uri.port_u16().unwrap_or(if https { 443 } else { 80 });
+        let proxy = self.proxies.proxy_for(https, uri.host()?, port)?;
+        Some(format!("{}:{}", proxy.host, proxy.port))
+    }
+
     fn dial(&self, uri: &Uri, deadline: Instant) -> Result<Connection, ConnectError> {
-        let wrong = |reason: &str| ConnectError { reason: reason.to_owned(), may_pass: false };
+        let wrong =
+            |reason: &str| ConnectError { reason: reason.to_owned(), may_pass: false, is_refusal: false };
         let https = match uri.scheme_str() {
             Some("https") => true,
             Some("http") => false,
@@ -137,6 +176,7 @@ impl Dialer {
         let failed = |doing: &str, error: io::Error| ConnectError {
             reason: format!("cannot {doing}: {error}"),
             may_pass: true,
+            is_refusal: false,
         };
         let stream = open(to_host, to_port, deadline, &self.clock)
             .map_err(|error| failed(&format!("connect to {to_host}:{to_port}"), error))?;
@@ -156,11 +196,14 @@ impl Dialer {
             reason: error.to_string(),
             // A file may be put right while the daemon runs, and is read again.
             may_pass: true,
+            is_refusal: false,
         })?;
         let name =
             ServerName::try_from(host.to_owned()).map_err(|_| wrong("the host is not a valid name"))?;
         let tls_error = |error: io::Error| match tls::refusal(&error) {
-            Some((reason, may_pass)) => ConnectError { reason, may_pass },
+            Some((reason, may_pass)) => {
+                ConnectError { reason, may_pass, is_refusal: tls::is_about_the_certificate(&error) }
+            }
             None => failed(&format!("encrypt the connection to {host}"), error),
         };
         let mut connection =

@@ -13,7 +13,8 @@ mod test_support;
 mod tests;
 mod tls;
 
-pub use connection::{Dialer, RawConnection};
+pub use certificate::Dates;
+pub use connection::{ConnectError, Dialer, RawConnection, Reached};
 pub use proxy::{ProxyError, ProxyRules};
 pub use tls::TlsOptions;
 
@@ -28,7 +29,7 @@ use ureq::http;
 use ureq::typestate::{AgentScope, HttpCrateScope};
 use ureq::{Agent, Body};
 
-use connection::{ConnectError, Interruption, NoResolver, SharedDialer};
+use connection::{Interruption, NoResolver, SharedDialer};
 use tls::Tls;
 
 /// Longest head of an answer, in bytes.
@@ -116,6 +117,17 @@ impl fmt::Display for HttpError {
 }
 
 impl std::error::Error for HttpError {}
+
+/// It cannot be earlier than this, in seconds since 1970: this program was built then.
+pub const BUILT: u64 = tls::BUILT;
+
+/// When the certificates in the file `path` are good.
+///
+/// # Errors
+/// When it cannot be read, or there is none in it.
+pub fn certificate_dates(path: &str) -> Result<Vec<Dates>, HttpError> {
+    tls::dates_in(path)
+}
 
 /// Sends the requests of the device API and of downloads.
 pub struct HttpTransport {

@@ -29,7 +29,7 @@ use rustls::{
 };
 
 use super::HttpError;
-use super::certificate::Facts;
+use super::certificate::{Dates, Facts};
 use client_core::clock::utc;
 
 /// Where certificate authorities are looked for, as the usual distributions place them.
@@ -41,7 +41,7 @@ const SESSIONS: usize = 4;
 
 /// It cannot be earlier than this: the moment this program was built, where the build tells it (`SOURCE_DATE_EPOCH`) and
 /// not earlier than its release. A device without a battery starts in 1970, when no certificate was valid yet.
-const BUILT: u64 = match option_env!("SOURCE_DATE_EPOCH") {
+pub(crate) const BUILT: u64 = match option_env!("SOURCE_DATE_EPOCH") {
     Some(text) if decimal(text) > RELEASED => decimal(text),
     Some(_) | None => RELEASED,
 };
@@ -143,6 +143,12 @@ pub(crate) fn refusal(error: &io::Error) -> Option<(String, bool)> {
         }
         _ => None,
     }
+}
+
+/// Whether a handshake failed because of what the server showed.
+pub(crate) fn is_about_the_certificate(error: &io::Error) -> bool {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    matches!(inner, Some(rustls::Error::InvalidCertificate(_)))
 }
 
 /// The time, but never one before this program existed.
@@ -450,6 +456,15 @@ fn read_certificates(path: &str) -> Result<Vec<CertificateDer<'static>>, HttpErr
         return Err(HttpError::Authorities { path: path.to_owned(), reason });
     }
     Ok(certificates)
+}
+
+/// When the certificates in the file `path` are good.
+///
+/// # Errors
+/// When it cannot be read, or there is none in it.
+pub(crate) fn dates_in(path: &str) -> Result<Vec<Dates>, HttpError> {
+    let certificates = read_certificates(path)?;
+    Ok(certificates.iter().filter_map(|certificate| Dates::of(certificate)).collect())
 }
 
 /// Why there may be no certificate in a file.

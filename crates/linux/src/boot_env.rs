@@ -6,7 +6,7 @@
 //!
 //! It parses no `mender.conf`; the paths come from the caller.
 
-use std::fs::{self, File, Metadata, OpenOptions};
+use std::fs::{self, Metadata, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -15,8 +15,9 @@ use std::time::Duration;
 use bootloader_grub::block::BLOCK_BYTES;
 use bootloader_grub::env::LOCK_SUM_BYTES;
 use bootloader_grub::{GrubCopy, GrubEnv, directory};
+use bootloader_uboot::UBootEnv;
 use bootloader_uboot::config::MAX_CONFIG_BYTES;
-use bootloader_uboot::{CopyConfig, FwEnvConfig, UBootEnv};
+pub use bootloader_uboot::{CopyConfig, FwEnvConfig};
 use client_core::boot::{BootEnv, BootEnvError, Variables};
 use client_core::storage::BlockDevice;
 use log::{debug, info, warn};
@@ -24,7 +25,7 @@ use log::{debug, info, warn};
 use crate::atomic_file;
 use crate::block_device::mtd::Relock;
 use crate::block_device::{self, Access, Kind, MtdDevice};
-use crate::lock::{FileLock, LockError};
+use crate::lock::{self, FileLock, LockError};
 use crate::regular_file;
 
 /// Whose environment it is.
@@ -94,6 +95,248 @@ pub fn open(bootloader: Bootloader, paths: &BootEnvPaths) -> Result<Box<dyn Boot
     }
 }
 
+/// The boot environment of `bootloader` for somebody who only looks: nothing is opened for writing, repaired or locked, so
+/// that every user may look, beside a client that works, and on a medium that cannot be written any more. A look into the
+/// middle of a write by somebody else may find a copy that is not valid.
+///
+/// # Errors
+/// When no environment is found, or its description is missing or malformed.
+pub fn open_to_look(bootloader: Bootloader, paths: &BootEnvPaths) -> Result<Box<dyn BootEnv>, BootEnvError> {
+    match bootloader {
+        Bootloader::UBoot => Ok(Box::new(LookedAt(LockedUBoot::open(paths)?))),
+        Bootloader::Grub => Ok(Box::new(LookedAt(LockedGrub::open(paths)?))),
+        Bootloader::Auto => match LockedGrub::open(paths) {
+            Ok(grub) => Ok(Box::new(LookedAt(grub))),
+            Err(_) if paths.fw_env_config.exists() => open_to_look(Bootloader::UBoot, paths),
+            Err(_) => open(bootloader, paths),
+        },
+    }
+}
+
+/// An environment that can be read without a right to change it.
+trait Look {
+    fn look(&self, names: &[&str]) -> Result<Variables, BootEnvError>;
+    fn description(&self) -> String;
+}
+
+struct LookedAt<E>(E);
+
+impl<E: Look> LookedAt<E> {
+    fn refuse(&self) -> BootEnvError {
+        io_error("write", Path::new(&self.0.description()), io::ErrorKind::ReadOnlyFilesystem.into())
+    }
+}
+
+impl<E: Look> BootEnv for LookedAt<E> {
+    fn read(&mut self, names: &[&str]) -> Result<Variables, BootEnvError> {
+        self.0.look(names)
+    }
+
+    fn write(&mut self, _: &[(&str, &str)]) -> Result<(), BootEnvError> {
+        Err(self.refuse())
+    }
+
+    fn check_write(&mut self, _: &[(&str, &str)]) -> Result<(), BootEnvError> {
+        Err(self.refuse())
+    }
+
+    fn describe(&self) -> String {
+        self.0.description()
+    }
+}
+
+impl Look for LockedUBoot {
+    fn look(&self, names: &[&str]) -> Result<Variables, BootEnvError> {
+        self.open_devices(Access::Read)?.read(names)
+    }
+
+    fn description(&self) -> String {
+        self.describe()
+    }
+}
+
+impl Look for LockedGrub {
+    fn look(&self, names: &[&str]) -> Result<Variables, BootEnvError> {
+        GrubEnv::new(self.open_copies(Access::Read)?).read(names)
+    }
+
+    fn description(&self) -> String {
+        self.describe()
+    }
+}
+
+/// The description of a U-Boot environment.
+///
+/// # Errors
+/// When it cannot be read or understood.
+pub fn read_fw_env_config(path: &Path) -> Result<FwEnvConfig, BootEnvError> {
+    let place = path.display().to_string();
+    let text = read_small(path, MAX_CONFIG_BYTES)
+        .map_err(|error| BootEnvError::Config { place: place.clone(), reason: error.to_string() })?;
+    FwEnvConfig::parse(&text, &place)
+}
+
+/// One copy of an environment, for somebody who only looks.
+#[derive(Debug)]
+pub struct InspectedCopy {
+    /// The device or file.
+    pub path: PathBuf,
+    /// Where in it the copy begins; `None` where that could not be told.
+    pub offset: Option<u64>,
+    /// Bytes of the copy.
+    pub size_bytes: u64,
+    /// What is wrong with it.
+    pub fault: Option<String>,
+}
+
+/// An environment, for somebody who only looks.
+#[derive(Debug)]
+pub struct InspectedEnv {
+    /// The copies, in their order.
+    pub copies: Vec<InspectedCopy>,
+    /// The copy that counts, from 0.
+    pub active: Option<usize>,
+    /// What it looks like where no copy is valid.
+    pub hint: Option<String>,
+    /// The variables that were asked for and are there, where a copy is valid.
+    pub variables: Vec<(&'static str, String)>,
+}
+
+impl InspectedEnv {
+    /// The value of a variable that was asked for.
+    pub fn value(&self, name: &str) -> Option<&str> {
+        self.variables.iter().find(|(found, _)| *found == name).map(|(_, value)| value.as_str())
+    }
+}
+
+/// The variables of `names` as `value` has them.
+fn inspected_variables(
+    names: &[&'static str],
+    value: impl Fn(&str) -> Option<Vec<u8>>,
+) -> Vec<(&'static str, String)> {
+    let text = |name: &&'static str| Some((*name, String::from_utf8_lossy(&value(name)?).into_owned()));
+    names.iter().filter_map(text).collect()
+}
+
+/// The U-Boot environment that `config` describes, as it is: flushes and repairs nothing. An open UBI volume cannot be
+/// updated: only there the lock of `paths` is held for the moment of reading, where it exists, and whoever writes waits.
+///
+/// # Errors
+/// When the copies cannot be an environment, whatever they hold, or somebody keeps the lock.
+pub fn inspect_uboot(
+    config: &FwEnvConfig,
+    paths: &BootEnvPaths,
+    names: &[&'static str],
+) -> Result<InspectedEnv, BootEnvError> {
+    let is_volume = |copy: &CopyConfig| {
+        device_metadata(copy).is_ok_and(|(path, found)| Kind::of(&path, &found) == Kind::UbiVolume)
+    };
+    let lock = match config.copies().iter().any(is_volume) {
+        true => regular_file::open_for_reading(&paths.uboot_lock).ok(),
+        false => None,
+    };
+    if let Some(file) = &lock {
+        let held =
+            lock::try_for(file, UBI_WAIT).map_err(|source| io_error("lock", &paths.uboot_lock, source))?;
+        if !held {
+            return Err(io_error("lock", &paths.uboot_lock, io::ErrorKind::WouldBlock.into()));
+        }
+    }
+    let open = |copy: &CopyConfig| match open_copy(copy, Access::Read) {
+        Ok((device, offset)) => (device, Some(offset)),
+        Err(error) => {
+            let lost = Lost { name: copy.device.clone(), len: u64::MAX, fault: error.to_string() };
+            (Box::new(lost) as Box<dyn BlockDevice>, None)
+        }
+    };
+    let (size_bytes, offsets, mut env) = match config {
+        FwEnvConfig::Single(copy) => {
+            let (device, offset) = open(copy);
+            let env = UBootEnv::single(device, offset.unwrap_or(0), copy.size_bytes)?;
+            (copy.size_bytes, vec![offset], env)
+        }
+        FwEnvConfig::Redundant([first, second]) => {
+            let ((one, one_offset), (two, two_offset)) = (open(first), open(second));
+            // Where one is not known the copies must not be taken for one place.
+            let offsets = match (one_offset, two_offset) {
+                (None, offset) => [offset.unwrap_or(0).saturating_add(first.size_bytes), offset.unwrap_or(0)],
+                (Some(one), two) => [one, two.unwrap_or(one.saturating_add(first.size_bytes))],
+            };
+            let env = UBootEnv::redundant_on_two([one, two], offsets, first.size_bytes)?;
+            (first.size_bytes, vec![one_offset, two_offset], env)
+        }
+    };
+    let found = env.inspect();
+    let copies = config.copies().iter().zip(offsets).zip(found.copies);
+    let copies = copies.map(|((copy, offset), state)| InspectedCopy {
+        path: PathBuf::from(&copy.device),
+        offset,
+        size_bytes,
+        fault: state.err().map(|bad| bad.fault),
+    });
+    let active = found.active.as_ref().map(|(at, _)| *at);
+    let value = |name: &str| found.active.as_ref()?.1.value(name).map(<[u8]>::to_vec);
+    let variables = inspected_variables(names, value);
+    Ok(InspectedEnv { copies: copies.collect(), active, hint: found.hint, variables })
+}
+
+/// The GRUB environment in `directory`, as it is: takes no lock, flushes and repairs nothing.
+pub fn inspect_grub(directory: &Path, names: &[&'static str]) -> InspectedEnv {
+    let open = |copy: &str, file: &str| {
+        let path = directory.join(copy).join(file);
+        block_device::open(&path, Access::Read).unwrap_or_else(|error| {
+            let name = path.display().to_string();
+            Box::new(Lost { name, len: BLOCK_BYTES as u64, fault: error.to_string() })
+        })
+    };
+    let copy = |copy| GrubCopy { env: open(copy, ENV), lock: open(copy, LOCK), lock_sum: None };
+    let found = GrubEnv::new(COPIES.map(copy)).inspect();
+    let active = found.block.is_some().then(|| found.faults.iter().position(Option::is_none).unwrap_or(0));
+    let value = |name: &str| found.block.as_ref()?.value(name);
+    let variables = inspected_variables(names, value);
+    let copies = COPIES.iter().zip(found.faults).map(|(copy, fault)| InspectedCopy {
+        path: directory.join(copy).join(ENV),
+        offset: Some(0),
+        size_bytes: BLOCK_BYTES as u64,
+        fault,
+    });
+    InspectedEnv { copies: copies.collect(), active, hint: None, variables }
+}
+
+/// The directory of the GRUB environment: the one that `paths` name, or the first of the usual ones that is there. `at` says
+/// where a path of this machine is.
+///
+/// # Errors
+/// When there is none.
+pub fn find_grub(paths: &BootEnvPaths, at: &dyn Fn(&str) -> PathBuf) -> Result<PathBuf, BootEnvError> {
+    let directory = match &paths.grub_env_dir {
+        Some(directory) => directory.clone(),
+        None => {
+            let config = match read_small(&paths.grub_config, MAX_GRUB_CONFIG_BYTES) {
+                Ok(text) => Some(text),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+                Err(source) => return Err(io_error("read", &paths.grub_config, source)),
+            };
+            at(&directory::find(config.as_deref(), |path| at(path).is_dir())?)
+        }
+    };
+    for copy in COPIES {
+        let place = directory.join(copy);
+        // One that is missing is a copy that was lost, and is made again from the other.
+        let is_lost = || {
+            let missing = fs::symlink_metadata(&place).is_err_and(|e| e.kind() == io::ErrorKind::NotFound);
+            missing && COPIES.iter().any(|copy| directory.join(copy).is_dir())
+        };
+        if !place.is_dir() && !is_lost() {
+            return Err(BootEnvError::Config {
+                place: place.display().to_string(),
+                reason: "is not a directory with a copy of the GRUB environment".to_string(),
+            });
+        }
+    }
+    Ok(directory)
+}
+
 /// A U-Boot environment that is opened, under the lock, for each call.
 struct LockedUBoot {
     config: FwEnvConfig,
@@ -102,10 +345,7 @@ struct LockedUBoot {
 
 impl LockedUBoot {
     fn open(paths: &BootEnvPaths) -> Result<LockedUBoot, BootEnvError> {
-        let place = paths.fw_env_config.display().to_string();
-        let text = read_small(&paths.fw_env_config, MAX_CONFIG_BYTES)
-            .map_err(|error| BootEnvError::Config { place: place.clone(), reason: error.to_string() })?;
-        let config = FwEnvConfig::parse(&text, &place)?;
+        let config = read_fw_env_config(&paths.fw_env_config)?;
         let first = config.copies().first().map(|copy| PathBuf::from(&copy.device));
         let beside = first.filter(|path| path.is_file()).unwrap_or_else(|| paths.fw_env_config.clone());
         let lock = LockPlace {
@@ -226,11 +466,11 @@ impl LostFile {
 
     fn stand_in(&self, size_bytes: u64) -> Lost {
         let len = self.offset.saturating_add(size_bytes);
-        Lost { name: self.path.display().to_string(), len, fault: self.fault.clone() }
+        Lost { name: self.path.display().to_string(), len, fault: format!("the file {}", self.fault) }
     }
 }
 
-/// Stands for a lost file where nothing is to be written.
+/// Stands for what is not there, where nothing is to be written.
 struct Lost {
     name: String,
     len: u64,
@@ -243,7 +483,7 @@ impl BlockDevice for Lost {
     }
 
     fn read_at(&mut self, _: u64, _: &mut [u8]) -> io::Result<()> {
-        Err(io::Error::other(format!("the file {}", self.fault)))
+        Err(io::Error::other(self.fault.clone()))
     }
 
     fn write_at(&mut self, _: u64, _: &[u8]) -> io::Result<()> {
@@ -364,37 +604,15 @@ const LOCK_SUM: &str = "lock.sha256sum";
 /// The copies, by directory.
 const COPIES: [&str; 2] = ["mender_grubenv1", "mender_grubenv2"];
 
+/// How long somebody who only looks waits for whoever writes an environment in UBI volumes.
+const UBI_WAIT: Duration = Duration::from_secs(1);
+
 /// Longest `/etc/mender_grubenv.config` that is looked at. Real ones are one line.
 const MAX_GRUB_CONFIG_BYTES: usize = 64 * 1024;
 
 impl LockedGrub {
     fn open(paths: &BootEnvPaths) -> Result<LockedGrub, BootEnvError> {
-        let directory = match &paths.grub_env_dir {
-            Some(directory) => directory.clone(),
-            None => {
-                let config = match read_small(&paths.grub_config, MAX_GRUB_CONFIG_BYTES) {
-                    Ok(text) => Some(text),
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-                    Err(source) => return Err(io_error("read", &paths.grub_config, source)),
-                };
-                directory::find(config.as_deref(), |path| Path::new(path).is_dir())?.into()
-            }
-        };
-        for copy in COPIES {
-            let place = directory.join(copy);
-            // One that is missing is a copy that was lost, and is made again from the other.
-            let is_lost = || {
-                let missing =
-                    fs::symlink_metadata(&place).is_err_and(|e| e.kind() == io::ErrorKind::NotFound);
-                missing && COPIES.iter().any(|copy| directory.join(copy).is_dir())
-            };
-            if !place.is_dir() && !is_lost() {
-                return Err(BootEnvError::Config {
-                    place: place.display().to_string(),
-                    reason: "is not a directory with a copy of the GRUB environment".to_string(),
-                });
-            }
-        }
+        let directory = find_grub(paths, &|path| PathBuf::from(path))?;
         let lock = LockPlace {
             standard: paths.grub_lock.clone(),
             beside: directory.join("rust-ota.lock"),
@@ -576,7 +794,8 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 /// A text file of at most `limit` bytes.
 fn read_small(path: &Path, limit: usize) -> io::Result<String> {
     let mut text = String::new();
-    File::open(path)?.take(limit as u64 + 1).read_to_string(&mut text)?;
+    // A FIFO would wait for its other end.
+    regular_file::open_for_reading(path)?.take(limit as u64 + 1).read_to_string(&mut text)?;
     if text.len() > limit {
         return Err(io::Error::new(io::ErrorKind::InvalidData, format!("longer than {limit} bytes")));
     }
@@ -668,6 +887,35 @@ mod tests {
         let mut env = open(bootloader, paths).unwrap();
         env.write(&[("upgrade_available", "1")]).unwrap();
         assert_eq!(env.read(&["upgrade_available"]).unwrap().get("upgrade_available"), Some("1"));
+    }
+
+    #[test]
+    fn a_fifo_in_place_of_a_description_keeps_nobody_waiting() {
+        let folder = Folder::new();
+        for (name, bootloader) in
+            [("fw_env.config", Bootloader::UBoot), ("mender_grubenv.config", Bootloader::Grub)]
+        {
+            assert!(std::process::Command::new("mkfifo").arg(folder.path(name)).status().unwrap().success());
+            let paths = BootEnvPaths { grub_env_dir: None, ..folder.paths() };
+            check_error(bootloader, &paths, "a FIFO, not a regular file");
+        }
+    }
+
+    #[test]
+    fn a_look_changes_nothing_and_sees_each_copy() {
+        let folder = Folder::new().with_uboot_in_two_files().with_grub();
+        fs::write(folder.path("env1"), "torn").unwrap();
+        fs::write(folder.path("grub/mender_grubenv1/env"), "torn").unwrap();
+        let config = read_fw_env_config(&folder.path("fw_env.config")).unwrap();
+        let uboot = inspect_uboot(&config, &folder.paths(), &["kept"]).unwrap();
+        assert_eq!((uboot.active, uboot.value("kept")), (Some(0), Some("by all means")));
+        assert!(uboot.copies[0].fault.is_none() && uboot.copies[1].fault.is_some());
+        let grub = inspect_grub(&folder.path("grub"), &["bootcount"]);
+        assert_eq!((grub.active, grub.value("bootcount")), (Some(1), Some("0")));
+        for torn in ["env1", "grub/mender_grubenv1/env"] {
+            assert_eq!(fs::read(folder.path(torn)).unwrap(), b"torn");
+        }
+        assert!(!folder.path("uboot.lock").exists() && !folder.path("grub.lock").exists());
     }
 
     fn check_error(bootloader: Bootloader, paths: &BootEnvPaths, expected: &str) {

@@ -281,7 +281,7 @@ impl Files for LinuxFiles {
     fn mounted_in(&mut self, path: &Path) -> Result<Option<PathBuf>, FilesError> {
         let unreadable = |error| failed("list what is mounted in", path)(io::Error::other(error));
         let real = real_place(path).map_err(failed("find", path))?;
-        let mounts = mounts::read().map_err(unreadable)?;
+        let mounts = mounts::read(&mounts::Places::default()).map_err(unreadable)?;
         Ok(mounts.into_iter().map(|mount| PathBuf::from(mount.point)).find(|point| point.starts_with(&real)))
     }
 

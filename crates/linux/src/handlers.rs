@@ -18,7 +18,7 @@ use crate::script_payload::{SCRIPT, Scripts};
 use crate::update_module::UpdateModule;
 
 /// Where modules of this version lie, under the data directory.
-const MODULES: &str = "modules/v3";
+pub const MODULES: &str = "modules/v3";
 /// In the tree of a payload with which a handler of files or trees began when the record did not say who it was.
 const BUILT_IN_MARK: &str = "tmp/built-in";
 

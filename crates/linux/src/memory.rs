@@ -11,7 +11,8 @@ pub fn available() -> Option<u64> {
     available_below(Path::new("/"))
 }
 
-fn available_below(root: &Path) -> Option<u64> {
+/// The same on the machine whose root is `root`.
+pub fn available_below(root: &Path) -> Option<u64> {
     let read = |path: &str| fs::read_to_string(root.join(path)).ok();
     let system = read("proc/meminfo").and_then(|text| {
         let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;

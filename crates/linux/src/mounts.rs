@@ -63,19 +63,55 @@ impl fmt::Display for Identity {
 pub struct Places {
     dev: PathBuf,
     sys: PathBuf,
+    proc: PathBuf,
 }
 
 impl Default for Places {
     fn default() -> Places {
-        Places { dev: "/dev".into(), sys: "/sys".into() }
+        Places::below(Path::new("/"))
     }
 }
 
 impl Places {
-    /// A device of tests.
-    #[cfg(test)]
-    pub(crate) fn in_directory(directory: &Path) -> Places {
-        Places { dev: directory.join("dev"), sys: directory.join("sys") }
+    /// Those of the machine whose root is `root`: a directory of tests.
+    pub fn below(root: &Path) -> Places {
+        Places { dev: root.join("dev"), sys: root.join("sys"), proc: root.join("proc") }
+    }
+
+    /// What identifies the thing that `path` leads to.
+    ///
+    /// # Errors
+    /// When there is nothing.
+    pub fn identity(&self, path: &Path) -> io::Result<Identity> {
+        let found = Identity::at(path)?;
+        Ok(self.stand_in(path, found).unwrap_or(found))
+    }
+
+    /// Tests cannot make device nodes: a plain file in their `dev` is the block device of its name in their `sys`.
+    fn stand_in(&self, path: &Path, found: Identity) -> Option<Identity> {
+        let is_node = self.dev == Path::new("/dev") || !matches!(found, Identity::File(..));
+        let path = Some(path).filter(|_| !is_node)?.canonicalize().ok()?;
+        let name = path.strip_prefix(self.dev.canonicalize().ok()?).ok()?.to_str()?;
+        number_in(&self.of_name(name)).map(Identity::Block)
+    }
+
+    /// The kernel's command line. One that cannot be read says nothing.
+    pub fn command_line(&self) -> String {
+        let bytes = fs::read(self.proc.join("cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// The block device that the directory `folder` of sysfs tells about.
+    pub fn identity_of_folder(&self, folder: &Path) -> Option<Identity> {
+        number_in(folder).map(Identity::Block)
+    }
+
+    /// What the kernel tells about the block device `identity`; `None` where it is none.
+    pub fn of_device(&self, identity: Identity) -> Option<PathBuf> {
+        match identity {
+            Identity::Block(number) => fs::canonicalize(self.of_number(number)).ok(),
+            Identity::Character(_) | Identity::File(..) => None,
+        }
     }
 
     /// What the kernel tells about the block device with this number.
@@ -121,7 +157,7 @@ fn parse_number(text: &str) -> Option<u64> {
 
 /// The number of the partition that `node` is, as the kernel counts. None where it is no partition.
 pub fn partition_number(node: &Path, places: &Places) -> Option<u32> {
-    let Identity::Block(device) = Identity::at(node).ok()? else { return None };
+    let Identity::Block(device) = places.identity(node).ok()? else { return None };
     partition_in(&places.of_number(device))
 }
 
@@ -138,6 +174,10 @@ pub struct Mount {
     pub point: String,
     /// What the kernel calls its source.
     pub source: String,
+    /// Its type.
+    pub file_system: String,
+    /// Whether nothing can be written to it here.
+    pub read_only: bool,
     /// The file behind a loop device.
     pub backing_file: Option<PathBuf>,
 }
@@ -146,7 +186,7 @@ impl Mount {
     /// Whether it has the device or file `target` underneath: directly, through device mapper, through a loop device, as
     /// a UBI volume, or as the block device of one.
     pub fn lies_on(&self, target: Identity, places: &Places) -> bool {
-        let is_target = |path: &Path| Identity::at(path).is_ok_and(|found| found == target);
+        let is_target = |path: &Path| places.identity(path).is_ok_and(|found| found == target);
         match target {
             Identity::Block(number) => {
                 places.lies_on(self.device, number)
@@ -171,13 +211,16 @@ impl Mount {
 ///
 /// # Errors
 /// When `/proc` is not there.
-pub fn read() -> Result<Vec<Mount>, SlotError> {
-    let path = "/proc/self/mountinfo";
-    let bytes =
-        fs::read(path).map_err(|source| SlotError::Io { doing: "read", path: path.into(), source })?;
+pub fn read(places: &Places) -> Result<Vec<Mount>, SlotError> {
+    let path = places.proc.join("self/mountinfo");
+    let bytes = fs::read(&path).map_err(|source| SlotError::Io {
+        doing: "read",
+        path: path.display().to_string(),
+        source,
+    })?;
     // A mount point in another encoding is none of ours.
     let mounts = parse(&String::from_utf8_lossy(&bytes));
-    Ok(mounts.into_iter().map(with_backing_file).collect())
+    Ok(mounts.into_iter().map(|mount| with_backing_file(mount, places)).collect())
 }
 
 /// The mounts that `text` lists, the last one on top. What is behind a loop device it does not say.
@@ -191,8 +234,13 @@ fn parse_line(line: &str) -> Option<Mount> {
     let mut fixed = fixed.split(' ').skip(2);
     let device = parse_number(fixed.next()?)?;
     let point = unescape(fixed.nth(1)?);
-    let source = unescape(after_dash.split(' ').nth(1)?);
-    Some(Mount { device, point, source, backing_file: None })
+    let is_read_only = |options: &str| options.split(',').any(|option| option == "ro");
+    let mut after_dash = after_dash.split(' ');
+    let file_system = unescape(after_dash.next()?);
+    let source = unescape(after_dash.next()?);
+    // The mount, or the file system as a whole.
+    let read_only = fixed.next().is_some_and(is_read_only) || after_dash.next().is_some_and(is_read_only);
+    Some(Mount { device, point, source, file_system, read_only, backing_file: None })
 }
 
 /// Spaces, tabs, newlines and backslashes are written as octal escapes.
@@ -217,8 +265,8 @@ fn unescape(text: &str) -> String {
     out
 }
 
-fn with_backing_file(mut mount: Mount) -> Mount {
-    let path = Places::default().of_number(mount.device).join("loop/backing_file");
+fn with_backing_file(mut mount: Mount, places: &Places) -> Mount {
+    let path = places.of_number(mount.device).join("loop/backing_file");
     mount.backing_file = fs::read_to_string(path).ok().map(|text| PathBuf::from(text.trim_end_matches('\n')));
     mount
 }
@@ -248,7 +296,7 @@ pub fn device_of(argument: &str, places: &Places) -> Option<Identity> {
     let by = |directory: &str, name: &str, same: fn(&str, &str) -> bool| {
         let entries = fs::read_dir(places.dev.join("disk").join(directory)).ok()?;
         let is_it = |entry: &fs::DirEntry| same(&undo_hex(&entry.file_name().to_string_lossy()), name);
-        Identity::at(&entries.flatten().find(is_it)?.path()).ok()
+        places.identity(&entries.flatten().find(is_it)?.path()).ok()
     };
     let exactly: fn(&str, &str) -> bool = |one, other| one == other;
     // The kernel compares identifiers without regard to case.
@@ -271,11 +319,12 @@ pub fn device_of(argument: &str, places: &Places) -> Option<Identity> {
         Some(_) => None,
         None if argument.starts_with("ubi") => {
             let path = block_device::resolve(&places.dev.join(ubi_name(argument))).ok()?;
-            Identity::at(&path).ok()
+            places.identity(&path).ok()
         }
         None => match argument.strip_prefix("/dev/") {
             // A node that nobody has made is known to the kernel all the same.
-            Some(name) => Identity::at(&places.dev.join(name))
+            Some(name) => places
+                .identity(&places.dev.join(name))
                 .ok()
                 .or_else(|| number_in(&places.of_name(name)).map(Identity::Block)),
             None => number_argument(argument).map(Identity::Block),
@@ -363,6 +412,10 @@ mod tests {
         let mount =
             parse_line("36 35 98:1 /mnt1 /mnt\\0402 rw,noatime master:1 - ext3 /dev/root rw").unwrap();
         assert_eq!((mount.point.as_str(), mount.source.as_str()), ("/mnt 2", "/dev/root"));
+        assert_eq!((mount.file_system.as_str(), mount.read_only), ("ext3", false));
+        for read_only in ["36 35 98:1 / /a ro,noatime - ext3 x rw", "36 35 98:1 / /a rw - ext3 x ro,data=x"] {
+            assert!(parse_line(read_only).unwrap().read_only);
+        }
         assert_eq!(mount.device, nix::sys::stat::makedev(98, 1));
     }
 
@@ -392,7 +445,7 @@ mod tests {
 
     /// A device with udev's names, made of plain files, and what the kernel tells of a disk 179:0 with partitions 1 to 3.
     fn places(directory: &Path) -> Places {
-        let places = Places::in_directory(directory);
+        let places = Places::below(directory);
         for (by, name, node) in [
             ("by-partuuid", "1a2b3c4d-02", "mmcblk0p2"),
             ("by-partuuid", "0fc63daf-8483-4772-8e79-3d69d8477de4", "mmcblk0p3"),
@@ -427,7 +480,7 @@ mod tests {
     fn every_form_of_root_that_boots_leads_to_its_device() {
         let directory = tempfile::tempdir().unwrap();
         let places = places(directory.path());
-        let node = |name: &str| Identity::at(&places.dev.join(name)).ok();
+        let node = |name: &str| places.identity(&places.dev.join(name)).ok();
         let number = |major, minor| Some(Identity::Block(nix::sys::stat::makedev(major, minor)));
         let check = |argument: &str, expected: Option<Identity>| {
             assert_eq!(device_of(argument, &places), expected, "{argument}");
@@ -488,8 +541,9 @@ mod tests {
             fs::create_dir_all(&slave).unwrap();
             fs::write(slave.join("dev"), format!("{under}\n")).unwrap();
         }
-        let mount =
-            |device| Mount { device, point: "/".into(), source: "/dev/root".into(), backing_file: None };
+        let mount = |device| {
+            parse_line("1 0 0:0 / / rw - ext4 /dev/root rw").map(|mount| Mount { device, ..mount }).unwrap()
+        };
         for device in [number(252, 1), number(252, 0), number(179, 2)] {
             assert!(mount(device).lies_on(Identity::Block(number(179, 2)), &places));
             assert!(!mount(device).lies_on(Identity::Block(number(179, 3)), &places));
@@ -506,10 +560,8 @@ mod tests {
         fs::write(&file, "").unwrap();
         std::os::unix::fs::symlink(&file, &link).unwrap();
         let mount = |backing: &Path| Mount {
-            device: 0,
-            point: "/mnt".into(),
-            source: "/dev/loop0".into(),
             backing_file: Some(backing.into()),
+            ..parse_line("1 0 0:0 / /mnt rw - ext4 /dev/loop0 rw").unwrap()
         };
         let slot = Identity::at(&file).unwrap();
         assert!(mount(&link).lies_on(slot, &Places::default()));
@@ -518,6 +570,6 @@ mod tests {
 
     #[test]
     fn the_mounts_of_this_process_include_the_root() {
-        assert!(read().unwrap().iter().any(|mount| mount.point == "/"));
+        assert!(read(&Places::default()).unwrap().iter().any(|mount| mount.point == "/"));
     }
 }

@@ -8,6 +8,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::stat::{Mode, umask};
 
 /// Whether this process acts as root.
@@ -25,16 +26,21 @@ pub fn set_private_umask() {
 /// What this process was started with.
 static INHERITED_UMASK: OnceLock<libc::mode_t> = OnceLock::new();
 
-/// Lets `command` run with the umask that this process was started with: what update modules and state scripts install
-/// must not become private because the client is careful with its own files.
-pub(crate) fn give_back_umask(command: &mut Command) {
-    let Some(inherited) = INHERITED_UMASK.get().copied() else { return };
+/// Lets `command` run as the process was before this client took care of itself: with the umask it was started with, because
+/// what update modules and state scripts install must not become private, and with broken pipes that end a program, which a
+/// thread of ours may have blocked.
+pub(crate) fn give_back(command: &mut Command) {
+    let inherited = INHERITED_UMASK.get().copied();
+    let mut broken_pipes = SigSet::empty();
+    broken_pipes.add(Signal::SIGPIPE);
     let restore = move || {
-        // SAFETY: sets a number of the child process; allowed between fork and exec, and cannot fail.
-        unsafe { libc::umask(inherited) };
-        Ok(())
+        if let Some(inherited) = inherited {
+            // SAFETY: sets a number of the child process; allowed between fork and exec, and cannot fail.
+            unsafe { libc::umask(inherited) };
+        }
+        Ok(sigprocmask(SigmaskHow::SIG_UNBLOCK, Some(&broken_pipes), None)?)
     };
-    // SAFETY: the closure only calls `umask`, which is async-signal-safe, and allocates nothing.
+    // SAFETY: the closure only calls `umask` and `sigprocmask`, which are async-signal-safe, and allocates nothing.
     unsafe { command.pre_exec(restore) };
 }
 

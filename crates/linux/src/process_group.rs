@@ -94,7 +94,7 @@ impl ProcessGroup {
 
     /// [`spawn`](ProcessGroup::spawn) with the bare error of the operating system.
     pub(crate) fn start(command: &mut Command) -> io::Result<ProcessGroup> {
-        process::give_back_umask(command);
+        process::give_back(command);
         let mut child = command.process_group(0).spawn()?;
         let id = i32::try_from(child.id()).map_err(io::Error::other)?;
         let (sender, ended) = mpsc::channel();

@@ -55,7 +55,7 @@ fn check(kind: FileType) -> io::Result<()> {
 }
 
 /// What a file is, in words.
-pub(crate) fn name(kind: FileType) -> &'static str {
+pub fn name(kind: FileType) -> &'static str {
     if kind.is_file() {
         "a regular file"
     } else if kind.is_dir() {

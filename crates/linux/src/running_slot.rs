@@ -19,14 +19,14 @@ pub(crate) struct RunningRoot {
 }
 
 impl RunningRoot {
-    pub(crate) fn look(running: &str, paths: &SlotPaths) -> Result<RunningRoot, SlotError> {
+    pub(crate) fn look(running: &str, paths: &SlotPaths, places: &Places) -> Result<RunningRoot, SlotError> {
         let path = absolute(running);
         let is_link = fs::symlink_metadata(&path).is_ok_and(|found| found.file_type().is_symlink());
         let mut named = Vec::new();
         for slot in Slot::BOTH {
             let configured = paths.configured(slot)?;
             // One that is not there, or is no device, is still the one of the same name.
-            let is_it = match (identity(&path), identity(&absolute(configured))) {
+            let is_it = match (identity(&path, places), identity(&absolute(configured), places)) {
                 (Some(one), Some(other)) => one == other,
                 (_, _) => configured == running,
             };
@@ -41,8 +41,8 @@ impl RunningRoot {
     }
 }
 
-fn identity(path: &Path) -> Option<Identity> {
-    block_device::resolve(path).and_then(|path| Identity::at(&path)).ok()
+fn identity(path: &Path, places: &Places) -> Option<Identity> {
+    block_device::resolve(path).and_then(|path| places.identity(&path)).ok()
 }
 
 fn only(slots: &[Slot]) -> Option<Slot> {
@@ -64,10 +64,9 @@ struct Evidence {
 }
 
 impl Evidence {
-    fn gather(paths: &SlotPaths) -> Result<Evidence, SlotError> {
-        // A command line that cannot be read names nothing.
-        let command_line = fs::read_to_string("/proc/cmdline").unwrap_or_default();
-        Ok(Evidence::weigh(mounts::read()?, &command_line, &paths.identities()?, &Places::default()))
+    fn gather(paths: &SlotPaths, places: &Places) -> Result<Evidence, SlotError> {
+        let (mounts, command_line) = (mounts::read(places)?, places.command_line());
+        Ok(Evidence::weigh(mounts, &command_line, &paths.identities(places)?, places))
     }
 
     /// What the kernel's mounts and command line say about `slots`.
@@ -132,24 +131,67 @@ fn judge(mounted: Option<Slot>, configured: Option<&RunningRoot>, argued: Option
 /// # Errors
 /// [`SlotError::RunningUnknown`] naming every input.
 pub fn find(paths: &SlotPaths) -> Result<Slot, SlotError> {
-    if let [(_, one), (_, other)] = paths.identities()?[..] {
+    let found = look(paths, &Places::default())?;
+    if found.in_spite_of_the_key {
+        warn_once_of_a_wrong_key(paths, found.slot);
+    }
+    Ok(found.slot)
+}
+
+/// The slot that runs, and how that is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Running {
+    /// The slot.
+    pub slot: Slot,
+    /// What told it.
+    pub told_by: ToldBy,
+    /// `RustOta.RunningRoot` says something else, and is wrong.
+    pub in_spite_of_the_key: bool,
+    /// `RustOta.RunningRoot` is set and names a device itself: it would say the same after an update.
+    pub key_is_fixed: bool,
+}
+
+/// What told which slot runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ToldBy {
+    /// It is mounted as `/`.
+    Mount,
+    /// `RustOta.RunningRoot`.
+    Key,
+    /// `root=` on the kernel's command line.
+    CommandLine,
+}
+
+/// Which slot the running root file system is on, on the machine of `places`, and how that is known.
+///
+/// # Errors
+/// [`SlotError::RunningUnknown`] naming every input.
+pub fn look(paths: &SlotPaths, places: &Places) -> Result<Running, SlotError> {
+    if let [(_, one), (_, other)] = paths.identities(places)?[..] {
         if one == other {
             return Err(paths.same_device()?);
         }
     }
-    let configured = paths.running.as_deref().map(|running| RunningRoot::look(running, paths)).transpose()?;
-    let evidence = Evidence::gather(paths)?;
+    let configured = paths.running.as_deref();
+    let configured = configured.map(|running| RunningRoot::look(running, paths, places)).transpose()?;
+    let evidence = Evidence::gather(paths, places)?;
+    let told_by = match (evidence.mounted, &configured) {
+        (Some(_), _) => ToldBy::Mount,
+        (None, Some(_)) => ToldBy::Key,
+        (None, None) => ToldBy::CommandLine,
+    };
+    let key_is_fixed = configured.as_ref().is_some_and(|running| running.is_fixed);
+    let runs = |slot, in_spite_of_the_key| Running { slot, told_by, in_spite_of_the_key, key_is_fixed };
     match judge(evidence.mounted, configured.as_ref(), evidence.argued) {
-        Judgement::Runs(slot) => Ok(slot),
-        Judgement::RunsInSpite(slot) => {
-            warn_once_of_a_wrong_key(paths, slot);
-            Ok(slot)
-        }
+        Judgement::Runs(slot) => Ok(runs(slot, false)),
+        Judgement::RunsInSpite(slot) => Ok(runs(slot, true)),
         Judgement::Contradiction => {
-            let inputs = inputs(paths, &evidence)?.join("; ");
+            let inputs = inputs(paths, &evidence, places)?.join("; ");
             Err(SlotError::RunningUnknown { inputs: format!("two that contradict each other; {inputs}") })
         }
-        Judgement::Unknown => Err(SlotError::RunningUnknown { inputs: inputs(paths, &evidence)?.join("; ") }),
+        Judgement::Unknown => {
+            Err(SlotError::RunningUnknown { inputs: inputs(paths, &evidence, places)?.join("; ") })
+        }
     }
 }
 
@@ -165,13 +207,14 @@ fn warn_once_of_a_wrong_key(paths: &SlotPaths, slot: Slot) {
 }
 
 /// Everything that was looked at, for whoever has to find out what runs, and what would help.
-fn inputs(paths: &SlotPaths, evidence: &Evidence) -> Result<Vec<String>, SlotError> {
+fn inputs(paths: &SlotPaths, evidence: &Evidence, places: &Places) -> Result<Vec<String>, SlotError> {
     let mut inputs = Vec::new();
     for slot in Slot::BOTH {
         let path = paths.resolved(slot)?;
-        let what = match slot_metadata(slot, &path).map(|metadata| Identity::of(&metadata)) {
-            Ok(identity) => identity.to_string(),
-            Err(error) => error.to_string(),
+        let what = match (slot_metadata(slot, &path), places.identity(&path)) {
+            (Ok(_), Ok(identity)) => identity.to_string(),
+            (Ok(_), Err(error)) => error.to_string(),
+            (Err(error), _) => error.to_string(),
         };
         inputs.push(format!("slot {slot} is {} ({what})", path.display()));
     }
@@ -199,10 +242,13 @@ pub(crate) fn check_that_a_trial_can_be_told(paths: &SlotPaths, running: &str) -
     static TOLD: Once = Once::new();
     let is_device = |identity: &(Slot, Identity)| !matches!(identity.1, Identity::File(..));
     // A virtual device made of files is not booted by a kernel; whoever restarts it says what runs.
-    if !RunningRoot::look(running, paths)?.is_fixed || !paths.identities()?.iter().any(is_device) {
+    let places = Places::default();
+    if !RunningRoot::look(running, paths, &places)?.is_fixed
+        || !paths.identities(&places)?.iter().any(is_device)
+    {
         return Ok(());
     }
-    let evidence = Evidence::gather(paths)?;
+    let evidence = Evidence::gather(paths, &places)?;
     match (evidence.mounted, evidence.argued) {
         // What is mounted is believed after the restart too.
         (Some(_), _) => Ok(()),
@@ -255,7 +301,7 @@ mod tests {
     #[test]
     fn the_slot_that_runs_is_the_one_under_the_root_or_else_the_one_the_kernel_was_given() {
         let directory = tempfile::tempdir().unwrap();
-        let places = Places::in_directory(directory.path());
+        let places = Places::below(directory.path());
         // Verity on slot B.
         let slave = directory.path().join("sys/dev/block/252:0/slaves/mmcblk0p3");
         fs::create_dir_all(&slave).unwrap();

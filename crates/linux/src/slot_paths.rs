@@ -23,7 +23,11 @@ pub struct SlotPaths {
 }
 
 impl SlotPaths {
-    pub(crate) fn configured(&self, slot: Slot) -> Result<&str, SlotError> {
+    /// What the configuration says of `slot`.
+    ///
+    /// # Errors
+    /// When it says nothing.
+    pub fn configured(&self, slot: Slot) -> Result<&str, SlotError> {
         let (key, path) = match slot {
             Slot::A => ("RootfsPartA", &self.a),
             Slot::B => ("RootfsPartB", &self.b),
@@ -33,7 +37,10 @@ impl SlotPaths {
 
     /// The path of `slot` with the names that stand for another node resolved. What cannot be resolved is found
     /// missing when it is opened.
-    pub(crate) fn resolved(&self, slot: Slot) -> Result<PathBuf, SlotError> {
+    ///
+    /// # Errors
+    /// When it is not configured.
+    pub fn resolved(&self, slot: Slot) -> Result<PathBuf, SlotError> {
         let path = absolute(self.configured(slot)?);
         Ok(block_device::resolve(&path).unwrap_or(path))
     }
@@ -44,10 +51,10 @@ impl SlotPaths {
     }
 
     /// The identities of both slots, where they are there.
-    pub(crate) fn identities(&self) -> Result<Vec<(Slot, Identity)>, SlotError> {
+    pub(crate) fn identities(&self, places: &Places) -> Result<Vec<(Slot, Identity)>, SlotError> {
         let mut found = Vec::new();
         for slot in Slot::BOTH {
-            let identity = Identity::at(&self.resolved(slot)?);
+            let identity = places.identity(&self.resolved(slot)?);
             found.extend(identity.ok().map(|identity| (slot, identity)));
         }
         Ok(found)
@@ -73,9 +80,19 @@ pub(crate) fn slot_metadata(slot: Slot, path: &Path) -> Result<fs::Metadata, Slo
 
 impl PartitionNumbers for SlotPaths {
     fn number(&mut self, slot: Slot) -> Result<u32, SlotError> {
+        self.number_at(slot, &Places::default())
+    }
+}
+
+impl SlotPaths {
+    /// The number by which the bootloader knows `slot`.
+    ///
+    /// # Errors
+    /// When it is not configured, or there is none.
+    pub fn number_at(&self, slot: Slot, places: &Places) -> Result<u32, SlotError> {
         let configured = absolute(self.configured(slot)?);
         let resolved = self.resolved(slot)?;
-        let partition = mounts::partition_number(&resolved, &Places::default());
+        let partition = mounts::partition_number(&resolved, places);
         number_of(&configured, &resolved, partition).ok_or_else(|| {
             let path = if configured == resolved {
                 configured.display().to_string()

@@ -88,7 +88,9 @@ impl Slots for LinuxSlots {
         if Identity::of(&slot_metadata(!slot, &other_path)?) == target {
             return Err(self.paths.same_device()?);
         }
-        if let Some(mount) = mounts::read()?.iter().find(|mount| mount.lies_on(target, &Places::default())) {
+        if let Some(mount) =
+            mounts::read(&Places::default())?.iter().find(|mount| mount.lies_on(target, &Places::default()))
+        {
             let path = shown();
             return Err(if mount.point == "/" {
                 SlotError::Running { slot, path }
@@ -97,7 +99,7 @@ impl Slots for LinuxSlots {
             });
         }
         if let Some(running) = &self.paths.running {
-            if RunningRoot::look(running, &self.paths)?.slot == Some(slot) {
+            if RunningRoot::look(running, &self.paths, &Places::default())?.slot == Some(slot) {
                 return Err(SlotError::Running { slot, path: shown() });
             }
             check_that_a_trial_can_be_told(&self.paths, running)?;
@@ -137,7 +139,11 @@ mod tests {
             std::os::unix::fs::symlink(target, &link).unwrap();
             paths.running = Some(link.to_string_lossy().into_owned());
             assert_eq!(running_slot::find(&paths).unwrap(), expected);
-            assert!(!RunningRoot::look(paths.running.as_deref().unwrap(), &paths).unwrap().is_fixed);
+            assert!(
+                !RunningRoot::look(paths.running.as_deref().unwrap(), &paths, &Places::default())
+                    .unwrap()
+                    .is_fixed
+            );
             assert!(open_error(&paths, expected).contains("holds the running root file system"));
             fs::remove_file(&link).unwrap();
         }
@@ -152,7 +158,11 @@ mod tests {
         paths.running = directory.path().join("slot3").to_str().map(str::to_owned);
         assert_eq!(running_slot::find(&paths).unwrap(), Slot::B);
         paths.running = paths.b.clone();
-        assert!(RunningRoot::look(paths.running.as_deref().unwrap(), &paths).unwrap().is_fixed);
+        assert!(
+            RunningRoot::look(paths.running.as_deref().unwrap(), &paths, &Places::default())
+                .unwrap()
+                .is_fixed
+        );
     }
 
     #[test]

@@ -201,7 +201,11 @@ fn is_script_of(prefix: &str, name: &str) -> bool {
 /// Longest version file of a script directory that is read.
 const VERSION_BYTES: u64 = 1024;
 
-fn check_version(path: &Path) -> Result<(), ScriptError> {
+/// Whether the file `version` of a directory with scripts names a version that is known; a missing one does.
+///
+/// # Errors
+/// When it does not, or cannot be read.
+pub fn check_version(path: &Path) -> Result<(), ScriptError> {
     let text = regular_file::read(path, VERSION_BYTES);
     match text.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()) {
         Ok(text) if ["2", "3"].contains(&text.trim()) => Ok(()),
@@ -214,7 +218,8 @@ fn check_version(path: &Path) -> Result<(), ScriptError> {
     }
 }
 
-fn is_executable(script: &Path) -> bool {
+/// Whether it is a file that can be run.
+pub fn is_executable(script: &Path) -> bool {
     fs::metadata(script)
         .is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
 }

@@ -1,16 +1,21 @@
 //! `daemon` and `bootstrap`, and what speaks to a daemon that runs.
 
+use std::fmt;
+use std::sync::Arc;
+
 use client_core::deploy::gates::Gate;
 use client_core::text::printable;
 use device::compose::Setup;
+use linux::clock::LinuxClock;
 use linux::daemon_process::{self, Demand};
+use linux::signals;
 use serde_json::Value;
+use service::{Service, ServiceError, Supervision, Surroundings, status};
 
 use super::{exit, failed, prepare};
-use crate::agent::{self, AgentError};
 use crate::cli::{DaemonCommand, Invocation};
+use crate::logger::ProcessLog;
 use crate::printer::{print_json, print_line};
-use crate::status;
 
 /// Carries out a command about the daemon.
 pub fn run(invocation: &Invocation, command: &DaemonCommand) -> u8 {
@@ -19,8 +24,10 @@ pub fn run(invocation: &Invocation, command: &DaemonCommand) -> u8 {
         Err(error) => return failed(&error),
     };
     match command {
-        DaemonCommand::Run => ended(invocation, agent::run(&setup)),
-        DaemonCommand::Bootstrap { force } => ended(invocation, agent::bootstrap(&setup, *force)),
+        DaemonCommand::Run => ended(invocation, run_service(setup)),
+        DaemonCommand::Bootstrap { force } => {
+            ended(invocation, service::bootstrap(&setup, *force).map_err(Into::into))
+        }
         DaemonCommand::CheckUpdate => demand(&setup, Demand::CheckUpdate),
         DaemonCommand::SendInventory => demand(&setup, Demand::SendInventory),
         DaemonCommand::Status => print_status(invocation, &setup),
@@ -28,7 +35,43 @@ pub fn run(invocation: &Invocation, command: &DaemonCommand) -> u8 {
     }
 }
 
-fn ended(invocation: &Invocation, result: Result<(), AgentError>) -> u8 {
+/// Why the daemon cannot run.
+enum Failed {
+    /// Signals cannot be handled.
+    Signals(std::io::Error),
+    /// The service cannot begin.
+    Service(ServiceError),
+}
+
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failed::Signals(error) => write!(f, "cannot handle signals: {error}"),
+            Failed::Service(error) => error.fmt(f),
+        }
+    }
+}
+
+impl From<ServiceError> for Failed {
+    fn from(error: ServiceError) -> Failed {
+        Failed::Service(error)
+    }
+}
+
+/// Runs the service in this process, which is there for nothing else.
+fn run_service(setup: Setup) -> Result<(), Failed> {
+    let clock = LinuxClock::new();
+    let _stops = signals::handle(&clock).map_err(Failed::Signals)?;
+    linux::process::hide_inherited_descriptors();
+    let environment = |name: &str| std::env::var_os(name).map(Into::into);
+    let supervision = Supervision::from_environment(environment, Arc::new(clock.clone()));
+    let surroundings =
+        Surroundings { clock, supervision, logs: Box::new(ProcessLog), gate: None, observer: None };
+    Service::begin(Arc::new(setup), surroundings)?.run();
+    Ok(())
+}
+
+fn ended(invocation: &Invocation, result: Result<(), Failed>) -> u8 {
     let Err(error) = result else { return exit::SUCCESS };
     // On standard error the message below says it.
     if invocation.global.log_file.is_some() || invocation.global.syslog {

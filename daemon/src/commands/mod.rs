@@ -1,6 +1,8 @@
 //! The commands, a file for each family of them; here what they share.
 
 mod daemon;
+#[cfg(feature = "doctor")]
+mod doctor;
 mod exit;
 mod show;
 mod update;
@@ -40,6 +42,8 @@ fn dispatch(invocation: &Invocation) -> u8 {
         Command::Update(update) => update::run(invocation, update),
         Command::Show(what) => show::run(invocation, *what),
         Command::Daemon(command) => daemon::run(invocation, command),
+        #[cfg(feature = "doctor")]
+        Command::Doctor { offline } => doctor::run(invocation, *offline),
         Command::Version => {
             print_line(env!("CARGO_PKG_VERSION"));
             exit::SUCCESS
@@ -59,6 +63,8 @@ fn reads(command: &Command) -> (For, Readable) {
             (For::Command, Readable::All)
         }
         Command::Show(_) | Command::Version | Command::Help(_) => (For::Command, Readable::ByThisUser),
+        #[cfg(feature = "doctor")]
+        Command::Doctor { .. } => (For::Command, Readable::ByThisUser),
         // Those that speak to the daemon have to find it where it is.
         Command::Daemon(DaemonCommand::Status) => (For::Daemon, Readable::ByThisUser),
         Command::Daemon(

@@ -14,27 +14,10 @@ use lexopt::prelude::*;
 use serde_json::json;
 use tokio::time::Instant;
 
-use crate::console::{CliError, print};
+use crate::console::{CliError, help_of, print};
 use device::LoadDevice;
 use http::Connection;
 use measure::Measured;
-
-const HELP: &str = "\
-rust-ota-server load --server URL [OPTION]...
-
-Makes devices, lets them authenticate, and then lets them ask for updates as devices do.
-
-  --server URL            http://HOST:PORT of the server
-  --devices N             how many devices (1000)
-  --seconds N             for how long they ask (10)
-  --rate N                questions in a second (as many as the server answers)
-  --connections N         connections at a time (64)
-  --keep-alive yes|no     whether a connection is used again (yes)
-  --token-file FILE       pre-authorise the devices with this management token; else the server has to accept new
-                          devices by itself
-  --json                  print one JSON object
-  --not-loopback          allow a server that is not on this machine: do that to none but your own
-";
 
 /// Why a question has no answer.
 #[derive(Debug)]
@@ -77,7 +60,7 @@ struct Wanted {
 
 /// Puts load on a server.
 pub(crate) fn run(parser: lexopt::Parser) -> Result<(), CliError> {
-    let Some(wanted) = parse(parser)? else { return print(HELP) };
+    let Some(wanted) = parse(parser)? else { return help_of("load") };
     let failed = |error: &dyn std::fmt::Display| CliError::Failed(error.to_string());
     let address = address(&wanted.host, wanted.not_loopback)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();

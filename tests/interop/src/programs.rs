@@ -23,6 +23,18 @@ pub fn desk_programs() -> &'static Path {
     FOLDER.get_or_init(|| folder(&["rust-ota", "rust-ota-artifact", "rust-ota-server", "desk"]))
 }
 
+/// The folder with the shared and the static C library.
+pub fn c_library() -> PathBuf {
+    match std::env::var_os("ROTA_PROGRAMS") {
+        Some(folder) => folder.into(),
+        None => {
+            // The program says where the folder is: a library is no executable.
+            static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+            FOLDER.get_or_init(|| folder(&["rust-ota-ffi", "rust-ota"])).clone()
+        }
+    }
+}
+
 /// Where the programs of `packages` are, which are built unless somebody did.
 fn folder(packages: &[&str]) -> PathBuf {
     if let Some(folder) = std::env::var_os("ROTA_PROGRAMS") {

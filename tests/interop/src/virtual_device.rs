@@ -14,7 +14,7 @@ use client_core::artifact::Signer;
 use client_core::slot::Slot;
 use serde_json::{Value, json};
 use testkit::artifacts::{self, DEVICE_TYPE, MemoryFile};
-use testkit::bootloader::{Boot, Startup, UBootModel};
+use testkit::bootloader::{Boot, GrubModel, Startup, UBootModel};
 use testkit::choice::Choices;
 use testkit::storage::{CrashWorld, Limits};
 
@@ -26,6 +26,22 @@ const SLOT_BYTES: u64 = 1 << 20;
 const ENV_BYTES: usize = 0x4000;
 /// The file with both copies.
 const ENV_FILE: &str = "uboot.env";
+/// The files of a GRUB environment that decide something: both blocks, both locks.
+const GRUB_FILES: [&str; 4] = [
+    "grub/mender_grubenv1/env",
+    "grub/mender_grubenv1/lock",
+    "grub/mender_grubenv2/env",
+    "grub/mender_grubenv2/lock",
+];
+
+/// What chooses the slot of a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bootloader {
+    /// With a redundant environment in one file.
+    UBoot,
+    /// With two copies of its environment in a directory each.
+    Grub,
+}
 
 /// The device. Its daemon is ended with it.
 pub struct VirtualDevice {
@@ -34,17 +50,23 @@ pub struct VirtualDevice {
     daemon: Option<Child>,
     /// The bus of its add-ons, if it has any.
     bus: Option<String>,
+    bootloader: Bootloader,
     /// The slot that runs.
     pub running: Slot,
 }
 
 impl VirtualDevice {
-    /// A device with `release-1` from the factory in slot A.
+    /// A device with `release-1` from the factory in slot A, and U-Boot.
     pub fn new() -> VirtualDevice {
+        VirtualDevice::with(Bootloader::UBoot)
+    }
+
+    /// The same with another bootloader.
+    pub fn with(bootloader: Bootloader) -> VirtualDevice {
         let folder = tempfile::tempdir().unwrap();
         let keys = Signer::generate_ed25519(&[7; 32]);
         let signer = Signer::from_pem(keys.private.as_bytes()).unwrap();
-        let device = VirtualDevice { folder, signer, daemon: None, bus: None, running: Slot::A };
+        let device = VirtualDevice { folder, signer, daemon: None, bus: None, bootloader, running: Slot::A };
         for name in ["data", "conf", "share/identity", "share/inventory"] {
             fs::create_dir_all(device.path(name)).unwrap();
         }
@@ -57,11 +79,7 @@ impl VirtualDevice {
         for slot in Slot::BOTH {
             File::create(device.slot(slot)).unwrap().set_len(SLOT_BYTES).unwrap();
         }
-        let env = device.path(ENV_FILE);
-        let line = |offset: usize| format!("{} {offset:#x} {ENV_BYTES:#x}\n", env.display());
-        fs::write(device.path("fw_env.config"), line(0) + &line(ENV_BYTES)).unwrap();
-        fs::write(&env, vec![0; 2 * ENV_BYTES]).unwrap();
-        device.with_bootloader(|bootloader, world| bootloader.install(world, Slot::A));
+        device.make_environment();
         let bootstrap = device.path("data/bootstrap.mender");
         let arguments = ["write", "bootstrap-artifact", "-t", DEVICE_TYPE, "-n", "release-1", "-o"];
         let mut arguments: Vec<std::ffi::OsString> = arguments.map(Into::into).to_vec();
@@ -70,6 +88,31 @@ impl VirtualDevice {
         let done = rust_ota_artifact::run(arguments, &mut out, &mut err);
         assert!(done, "{}", String::from_utf8_lossy(&err));
         device
+    }
+
+    fn make_environment(&self) {
+        match self.bootloader {
+            Bootloader::UBoot => {
+                let env = self.path(ENV_FILE);
+                let line = |offset: usize| format!("{} {offset:#x} {ENV_BYTES:#x}\n", env.display());
+                fs::write(self.path("fw_env.config"), line(0) + &line(ENV_BYTES)).unwrap();
+                fs::write(&env, vec![0; 2 * ENV_BYTES]).unwrap();
+                self.with_uboot(|bootloader, world| bootloader.install(world, Slot::A));
+            }
+            Bootloader::Grub => {
+                let [env_1, lock_1, env_2, lock_2] = GRUB_FILES;
+                let env = GrubModel::new((env_1, lock_1), (env_2, lock_2)).initial_env(Slot::A);
+                for (name, content) in [
+                    (env_1, &env),
+                    (env_2, &env),
+                    (lock_1, &GrubModel::open_lock()),
+                    (lock_2, &GrubModel::open_lock()),
+                ] {
+                    fs::create_dir_all(self.path(name).parent().unwrap()).unwrap();
+                    fs::write(self.path(name), content).unwrap();
+                }
+            }
+        }
     }
 
     /// Lets the client serve add-ons from now on, which are on the bus at `address`.
@@ -121,8 +164,9 @@ impl VirtualDevice {
             "RootfsPartB": self.slot(Slot::B),
             "ArtifactVerifyKey": self.path("key.pub"),
             "RustOta": {
-                "Bootloader": "uboot",
+                "Bootloader": if self.bootloader == Bootloader::Grub { "grub" } else { "uboot" },
                 "FwEnvConfig": self.path("fw_env.config"),
+                "GrubEnvDir": self.path("grub"),
                 "RunningRoot": self.slot(self.running),
                 "RebootCommand": self.path("restart"),
             },
@@ -156,8 +200,17 @@ impl VirtualDevice {
     /// The restart: ends the daemon as the system does, lets the bootloader choose a slot, and starts the daemon there.
     pub fn restart(&mut self) {
         self.stop();
-        let boot =
-            self.with_bootloader(|bootloader, world| bootloader.boot(world, &mut |_| Startup::ComesUp));
+        self.boot();
+        self.start();
+    }
+
+    /// Lets the bootloader choose a slot, and nothing run in it yet.
+    pub fn boot(&mut self) {
+        let mut comes_up = |_| Startup::ComesUp;
+        let boot = match self.bootloader {
+            Bootloader::UBoot => self.with_uboot(|bootloader, world| bootloader.boot(world, &mut comes_up)),
+            Bootloader::Grub => self.with_grub(|bootloader, world| bootloader.boot(world, &mut comes_up)),
+        };
         let Boot::Up { slot, .. } = boot else { panic!("the device does not boot: {boot:?}") };
         self.running = slot;
         let text = fs::read(self.path("conf/mender.conf")).unwrap();
@@ -168,7 +221,6 @@ impl VirtualDevice {
         if self.waits_for_restart() {
             fs::remove_file(self.path("restarts")).unwrap();
         }
-        self.start();
     }
 
     /// What the daemons said so far.
@@ -185,15 +237,28 @@ impl VirtualDevice {
         }
     }
 
-    /// Hands the environment file to the model, and keeps what the model made of it.
-    fn with_bootloader<T>(&self, act: impl FnOnce(&UBootModel, &CrashWorld) -> T) -> T {
-        let path = self.path(ENV_FILE);
+    fn with_uboot<T>(&self, act: impl FnOnce(&UBootModel, &CrashWorld) -> T) -> T {
+        let bootloader = UBootModel::redundant((ENV_FILE, 0), (ENV_FILE, ENV_BYTES as u64), ENV_BYTES);
+        self.with_files(&[ENV_FILE], |world| act(&bootloader, world))
+    }
+
+    fn with_grub<T>(&self, act: impl FnOnce(&GrubModel, &CrashWorld) -> T) -> T {
+        let [env_1, lock_1, env_2, lock_2] = GRUB_FILES;
+        let bootloader = GrubModel::new((env_1, lock_1), (env_2, lock_2));
+        self.with_files(&GRUB_FILES, |world| act(&bootloader, world))
+    }
+
+    /// Hands the files of the environment to a model, and keeps what the model made of them.
+    fn with_files<T>(&self, names: &[&str], act: impl FnOnce(&CrashWorld) -> T) -> T {
         // The power stays on.
         let world = CrashWorld::new(Choices::exhaustive(), Limits { cuts: 0, ..Limits::default() });
-        world.add_device(ENV_FILE, fs::read(&path).unwrap());
-        let bootloader = UBootModel::redundant((ENV_FILE, 0), (ENV_FILE, ENV_BYTES as u64), ENV_BYTES);
-        let result = act(&bootloader, &world);
-        fs::write(&path, world.live(ENV_FILE)).unwrap();
+        for name in names {
+            world.add_device(name, fs::read(self.path(name)).unwrap());
+        }
+        let result = act(&world);
+        for name in names {
+            fs::write(self.path(name), world.live(name)).unwrap();
+        }
         result
     }
 }

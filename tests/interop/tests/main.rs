@@ -1,5 +1,7 @@
 //! All integration tests of this package, linked once.
 
+mod archives;
+mod c_api;
 mod captures;
 mod configuration;
 mod dbus;

@@ -10,29 +10,13 @@ use std::fs;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
-const HELP: &str = "\
-Usage: rust-ota-artifact dump [OPTION]... ARTIFACT
-
-Checks the artifact, its signature apart, and writes its parts. Nothing gets its name before everything was right.
-
-  --scripts DIR       write the state scripts to DIR
-  --meta-data DIR     write the meta-data to DIR/0000.meta-data
-  --files DIR         write the payload files to DIR
-  --print-cmdline     print the command that makes the same artifact from what was dumped
-  --print0-cmdline    the same, with a NUL behind each argument
-
-Without a folder nothing is written. Words that a shell would take apart are quoted in the command.
-
-  rust-ota-artifact dump --scripts scripts --files files --print-cmdline release-2.mender
-";
-
 pub(crate) fn run(mut parser: lexopt::Parser, console: &mut Console<'_>) -> Result<(), Failure> {
     use lexopt::Arg::{Long, Short, Value};
     let (mut scripts, mut meta_data, mut files) = (None, None, None);
     let (mut path, mut separator) = (None, None);
     while let Some(arg) = parser.next()? {
         match arg {
-            Long("help") | Short('h') => return console.print(HELP),
+            Long("help") | Short('h') => return console.help("dump"),
             Long("scripts") => args::once(&mut scripts, args::path(&mut parser)?, "--scripts")?,
             Long("meta-data") => args::once(&mut meta_data, args::path(&mut parser)?, "--meta-data")?,
             Long("files") => args::once(&mut files, args::path(&mut parser)?, "--files")?,

@@ -17,85 +17,6 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-const MODIFY_HELP: &str = "\
-Usage: rust-ota-artifact modify [OPTION]... ARTIFACT
-
-Changes an artifact, or the image of a file system. The signature is made anew with --key, and is gone without.
-
-What the artifact says:
-  -n, --artifact-name NAME             its name; in a root file system also the one in /etc/mender/artifact_info
-  -N, --artifact-name-depends NAME     in place of the artifacts it depends on; several times
-  -p, --provides KEY:VALUE             in place of what it provides; several times
-  -d, --depends KEY:VALUE              in place of what it depends on; several times
-  -g, --provides-group GROUP           the group it provides; empty for none
-  -G, --depends-groups GROUP           in place of the groups it depends on; several times
-  --clears-provides PATTERN            one more pattern of what is no longer provided; several times
-  --delete-clears-provides PATTERN     one pattern less; several times
-  -s, --script FILE                    one more state script, or a directory of them; several times
-  -m, --meta-data FILE                 in place of its meta-data
-  --compression NAME                   compress it this way; may also stand before the command
-
-In the root file system (ext by debugfs of e2fsprogs, FAT by mtools):
-  -u, --server-uri URI                 ServerURL in /etc/mender/mender.conf
-  -t, --tenant-token TOKEN             TenantToken there
-  -c, --server-cert FILE               becomes /etc/mender/server.crt
-  -v, --verification-key FILE          becomes /etc/mender/artifact-verify-key.pem
-
-  -k, --key KEY                        private key to sign with
-  --tmp DIR                            where temporary files go; beside the artifact by default
-
-  rust-ota-artifact modify -n release-3 -k private.key release-2.mender
-";
-
-const CP_HELP: &str = "\
-Usage: rust-ota-artifact cp [OPTION]... FILE ARTIFACT:PATH
-       rust-ota-artifact cp [OPTION]... ARTIFACT:PATH FILE
-
-Copies a file into the root file system of an artifact or an image, or out of it. FILE may be -. A file that is there
-keeps its owner and mode; a new one is root's, with the mode of FILE.
-
-  -k, --key KEY    private key to sign with; without it the artifact is unsigned afterwards
-  --tmp DIR        where temporary files go; beside the artifact by default
-
-  rust-ota-artifact cp -k private.key app.conf release-2.mender:/etc/app.conf
-";
-
-const CAT_HELP: &str = "\
-Usage: rust-ota-artifact cat ARTIFACT:PATH
-
-Prints a file of the root file system of an artifact or an image.
-
-  --tmp DIR        where temporary files go; beside the artifact by default
-
-  rust-ota-artifact cat release-2.mender:/etc/mender/mender.conf
-";
-
-const INSTALL_HELP: &str = "\
-Usage: rust-ota-artifact install -m MODE [OPTION]... FILE ARTIFACT:PATH
-       rust-ota-artifact install -d [OPTION]... ARTIFACT:DIRECTORY
-
-Copies a file into the root file system of an artifact or an image with a mode, or makes a directory and those above it.
-
-  -m, --mode MODE    permissions in octal digits
-  -d, --directory    make a directory
-  -k, --key KEY      private key to sign with; without it the artifact is unsigned afterwards
-  --tmp DIR          where temporary files go; beside the artifact by default
-
-  rust-ota-artifact install -m 0755 -k private.key start.sh release-2.mender:/usr/bin/start.sh
-";
-
-const RM_HELP: &str = "\
-Usage: rust-ota-artifact rm [OPTION]... ARTIFACT:PATH
-
-Removes a file or an empty directory in the root file system of an artifact or an image.
-
-  -r, --recursive    a directory with everything in it
-  -k, --key KEY      private key to sign with; without it the artifact is unsigned afterwards
-  --tmp DIR          where temporary files go; beside the artifact by default
-
-  rust-ota-artifact rm -r -k private.key release-2.mender:/usr/share/doc
-";
-
 const CONFIGURATION: &str = "/etc/mender/mender.conf";
 const ARTIFACT_INFO: &str = "/etc/mender/artifact_info";
 const SERVER_CERTIFICATE: &str = "/etc/mender/server.crt";
@@ -367,7 +288,7 @@ pub(crate) fn modify(mut parser: lexopt::Parser, console: &mut Console<'_>) -> R
     let p = &mut parser;
     while let Some(arg) = p.next()? {
         match arg {
-            Long("help") | Short('h') => return console.print(MODIFY_HELP),
+            Long("help") | Short('h') => return console.help("modify"),
             Long("artifact-name" | "name") | Short('n') => {
                 args::once(&mut wanted.name, args::name(p)?, "--artifact-name")?;
             }
@@ -538,7 +459,7 @@ pub(crate) fn cp(mut parser: lexopt::Parser, console: &mut Console<'_>) -> Resul
     let p = &mut parser;
     while let Some(arg) = p.next()? {
         match arg {
-            Long("help") | Short('h') => return console.print(CP_HELP),
+            Long("help") | Short('h') => return console.help("cp"),
             Long("key") | Short('k') => args::once(&mut common.key, args::path(p)?, "--key")?,
             Long("tmp") => args::once(&mut common.temporary, args::path(p)?, "--tmp")?,
             Long("compression") => {
@@ -621,7 +542,7 @@ pub(crate) fn cat(mut parser: lexopt::Parser, console: &mut Console<'_>) -> Resu
     let p = &mut parser;
     while let Some(arg) = p.next()? {
         match arg {
-            Long("help") | Short('h') => return console.print(CAT_HELP),
+            Long("help") | Short('h') => return console.help("cat"),
             Long("tmp") => args::once(&mut common.temporary, args::path(p)?, "--tmp")?,
             Value(value) => args::once(&mut path, PathBuf::from(value), "the file")?,
             Long(_) | Short(_) => return Err(arg.unexpected().into()),
@@ -643,7 +564,7 @@ pub(crate) fn install(mut parser: lexopt::Parser, console: &mut Console<'_>) -> 
     let p = &mut parser;
     while let Some(arg) = p.next()? {
         match arg {
-            Long("help") | Short('h') => return console.print(INSTALL_HELP),
+            Long("help") | Short('h') => return console.help("install"),
             Long("mode") | Short('m') => args::once(&mut mode, args::mode(p)?, "--mode")?,
             Long("directory") | Short('d') => directory = true,
             Long("key") | Short('k') => args::once(&mut common.key, args::path(p)?, "--key")?,
@@ -676,7 +597,7 @@ pub(crate) fn rm(mut parser: lexopt::Parser, console: &mut Console<'_>) -> Resul
     let p = &mut parser;
     while let Some(arg) = p.next()? {
         match arg {
-            Long("help") | Short('h') => return console.print(RM_HELP),
+            Long("help") | Short('h') => return console.help("rm"),
             Long("recursive") | Short('r') => recursive = true,
             Long("key") | Short('k') => args::once(&mut common.key, args::path(p)?, "--key")?,
             Long("tmp") => args::once(&mut common.temporary, args::path(p)?, "--tmp")?,

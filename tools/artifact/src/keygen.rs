@@ -8,25 +8,12 @@ use crate::output::{Mode, Output};
 use artifact::Signer;
 use std::path::PathBuf;
 
-const HELP: &str = "\
-Usage: rust-ota-artifact keygen [OPTION]... -o KEY
-
-Writes a private key to KEY and its public key to KEY.pub. Where KEY is no file but -, a device or a pipe, both go there,
-the private key first.
-
-  -o, --output-path KEY   where the private key goes
-  -T, --type TYPE         ecdsa-p256 (default; understood by all clients) or ed25519 (by this project only)
-  -f, --force             replace files that are there
-
-  rust-ota-artifact keygen -o private.key
-";
-
 pub(crate) fn run(mut parser: lexopt::Parser, console: &mut Console<'_>) -> Result<(), Failure> {
     use lexopt::Arg::{Long, Short, Value};
     let (mut output, mut kind, mut force) = (None, None, false);
     while let Some(arg) = parser.next()? {
         match arg {
-            Long("help") | Short('h') => return console.print(HELP),
+            Long("help") | Short('h') => return console.help("keygen"),
             Long("output-path") | Short('o') => {
                 args::once(&mut output, args::path(&mut parser)?, "--output-path")?;
             }

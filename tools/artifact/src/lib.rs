@@ -23,39 +23,10 @@ mod write;
 
 use artifact::text::printable;
 use failure::Failure;
+use manual::help;
+use manual::rust_ota_artifact::PROGRAM;
 use std::ffi::OsString;
 use std::io::Write;
-
-const HELP: &str = "\
-Usage: rust-ota-artifact [--compression NAME] COMMAND [OPTION]... [ARTIFACT]
-
-Making artifacts:
-  write rootfs-image         write an artifact with a root file system
-  write single-file          write an artifact with one file and where it goes
-  write directory            write an artifact with a directory tree and where it goes
-  write script               write an artifact with programs that are run once
-  write module-image         write an artifact for an update module
-  write bootstrap-artifact   write an artifact without a payload
-  keygen                     make a key pair for signing
-
-Looking at artifacts:
-  read                       print what an artifact says
-  validate                   check an artifact completely
-  dump                       write the parts of an artifact to folders
-
-Changing artifacts:
-  sign                       sign an artifact
-  modify                     change what an artifact says, and the client's configuration in its root file system
-  cp                         copy a file into the root file system of an artifact, or out of it
-  cat                        print a file from there
-  install                    copy a file there with a mode, or make a directory
-  rm                         remove a file or directory there
-
-  COMMAND --help             the options of a command
-  --version                  the version of this program
-
-An artifact, an image or a result called - is the standard input or output.
-";
 
 /// What every command writes to, and what was said before the command.
 struct Console<'a> {
@@ -93,7 +64,7 @@ fn command(mut parser: lexopt::Parser, console: &mut Console<'_>) -> Result<(), 
     loop {
         return match parser.next()? {
             None => Err(Failure::usage("no command; see --help")),
-            Some(Long("help") | Short('h')) => console.print(HELP),
+            Some(Long("help") | Short('h')) => console.print(&help::of_program(&PROGRAM)),
             Some(Long("version") | Short('V')) => {
                 console.print(concat!("rust-ota-artifact ", env!("CARGO_PKG_VERSION"), "\n"))
             }
@@ -114,7 +85,7 @@ fn command(mut parser: lexopt::Parser, console: &mut Console<'_>) -> Result<(), 
                 Some("rm") => edit::rm(parser, console),
                 Some("keygen") => keygen::run(parser, console),
                 Some("dump") => dump::run(parser, console),
-                Some("help" | "h") => console.print(HELP),
+                Some("help" | "h") => console.print(&help::of_program(&PROGRAM)),
                 _ => Err(Failure::usage(format!("no command {command:?}; see --help"))),
             },
             Some(other @ (Long(_) | Short(_))) => Err(other.unexpected().into()),
@@ -130,9 +101,67 @@ impl Console<'_> {
             .map_err(|error| Failure::io("write to the standard output", error))
     }
 
+    /// All about a command.
+    fn help(&mut self, name: &str) -> Result<(), Failure> {
+        self.help_of(&[name])
+    }
+
+    /// All about the command that these words lead to.
+    fn help_of(&mut self, path: &[&str]) -> Result<(), Failure> {
+        let command = PROGRAM.all_commands().into_iter().find(|(known, _)| known == path);
+        let (_, command) = command.ok_or_else(|| Failure::usage(format!("nothing is known of {path:?}")))?;
+        self.print(&help::of_command(&PROGRAM, command))
+    }
+
     /// Something worth knowing that does not stop the command.
     fn warn(&mut self, text: &str) {
         // A warning that cannot be shown is no reason to fail.
         let _ = writeln!(self.err, "rust-ota-artifact: warning: {}", printable(text));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use manual::check;
+
+    use super::*;
+
+    /// An option that no command has: what is complained of first stands in front of it.
+    const STRANGER: &str = "--no-program-has-this";
+
+    /// The exit code, what is printed, and what is said.
+    fn typed(words: impl IntoIterator<Item = String>) -> (u8, String, String) {
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let code = exit_code(words.into_iter().map(OsString::from), &mut out, &mut err);
+        (code, String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
+    }
+
+    #[test]
+    fn every_option_that_is_described_is_taken_and_no_other() {
+        let takes = |path: &[&str], options: &[String]| {
+            let words = path.iter().map(|word| (*word).to_owned()).chain(options.iter().cloned());
+            let (code, _, said) = typed(words.chain([STRANGER.to_owned()]));
+            code == 0 || said.contains(STRANGER)
+        };
+        let says = |words: &[String]| typed(words.iter().cloned()).2;
+        let knows = |word: &str| !typed([word.to_owned(), STRANGER.to_owned()]).2.contains("no command");
+        let parser =
+            check::Parser { takes: &takes, says: &says, knows: &knows, value: &|_| None, leaves_out: &[] };
+        let source = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+        assert_eq!(check::differences(&PROGRAM, &source, &parser).unwrap(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn every_command_prints_the_help_that_is_described() {
+        let printed = |words: &[&str]| typed(words.iter().map(|word| (*word).to_owned()));
+        for words in [["--help"], ["-h"], ["help"], ["h"]] {
+            assert_eq!(printed(&words), (0, help::of_program(&PROGRAM), String::new()));
+        }
+        for (path, command) in PROGRAM.all_commands() {
+            let expected = (0, help::of_command(&PROGRAM, command), String::new());
+            for option in ["--help", "-h"] {
+                assert_eq!(printed(&[&path[..], &[option]].concat()), expected, "{path:?}");
+            }
+        }
     }
 }

@@ -9,23 +9,12 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
-const HELP: &str = "\
-Usage: rust-ota-artifact read [OPTION]... ARTIFACT
-
-Prints what the artifact says. With a key it fails when the signature is not by that key, after printing.
-
-  -k, --key KEY    public key; may be given several times
-  --no-progress    accepted for compatibility
-
-  rust-ota-artifact read release-2.mender
-";
-
 pub(crate) fn run(mut parser: lexopt::Parser, console: &mut Console<'_>) -> Result<(), Failure> {
     use lexopt::Arg::{Long, Short, Value};
     let (mut paths, mut path) = (Vec::new(), None);
     while let Some(arg) = parser.next()? {
         match arg {
-            Long("help") | Short('h') => return console.print(HELP),
+            Long("help") | Short('h') => return console.help("read"),
             Long("key") | Short('k') => paths.push(args::path(&mut parser)?),
             Long("no-progress") => {}
             Long(option) if keys::is_elsewhere(option) => return Err(keys::elsewhere(option)),

@@ -7,27 +7,12 @@ use artifact::{Limits, SignatureStatus, Trust, write};
 use std::io::BufWriter;
 use std::path::PathBuf;
 
-const HELP: &str = "\
-Usage: rust-ota-artifact sign [OPTION]... -k KEY ARTIFACT
-
-Checks the artifact completely, and signs it.
-
-  -k, --key KEY            private key
-  -o, --output-path FILE   where the signed artifact goes; without it the artifact is replaced, and keeps owner and mode
-  -f, --force              replace a signature that is there
-
-An ARTIFACT that is a link leads to the artifact that is signed. The artifact - is the standard input; its output goes to
-the standard output if no other is named.
-
-  rust-ota-artifact sign -k private.key release-2.mender
-";
-
 pub(crate) fn run(mut parser: lexopt::Parser, console: &mut Console<'_>) -> Result<(), Failure> {
     use lexopt::Arg::{Long, Short, Value};
     let (mut key, mut output, mut path, mut force) = (None, None, None, false);
     while let Some(arg) = parser.next()? {
         match arg {
-            Long("help") | Short('h') => return console.print(HELP),
+            Long("help") | Short('h') => return console.help("sign"),
             Long("key") | Short('k') => args::once(&mut key, args::path(&mut parser)?, "--key")?,
             Long("output-path") | Short('o') => {
                 args::once(&mut output, args::path(&mut parser)?, "--output-path")?;

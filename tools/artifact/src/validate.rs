@@ -9,26 +9,12 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-const HELP: &str = "\
-Usage: rust-ota-artifact validate [OPTION]... ARTIFACT
-
-Succeeds when the artifact is complete, every checksum is right, and its signature is by one of the keys. Without a
-key only an artifact without a signature is valid.
-
-  -k, --key KEY    public key; may be given several times
-  --no-progress    show no progress
-
-The exit code is 3 when the artifact cannot be opened, and 4 when it is wrong.
-
-  rust-ota-artifact validate -k public.key release-2.mender
-";
-
 pub(crate) fn run(mut parser: lexopt::Parser, console: &mut Console<'_>) -> Result<(), Failure> {
     use lexopt::Arg::{Long, Short, Value};
     let (mut paths, mut path, mut visible) = (Vec::new(), None, true);
     while let Some(arg) = parser.next()? {
         match arg {
-            Long("help") | Short('h') => return console.print(HELP),
+            Long("help") | Short('h') => return console.help("validate"),
             Long("key") | Short('k') => paths.push(args::path(&mut parser)?),
             Long("no-progress") => visible = false,
             Long(option) if keys::is_elsewhere(option) => return Err(keys::elsewhere(option)),

@@ -14,45 +14,6 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-const HELP: &str = "\
-Usage: rust-ota-artifact write KIND [OPTION]... -n NAME -t DEVICE-TYPE -o FILE
-
-  KIND is rootfs-image, single-file, directory, script, module-image or bootstrap-artifact; each has its own --help.
-
-  rust-ota-artifact write rootfs-image -n release-2 -t board -f rootfs.ext4 -k private.key -o release-2.mender
-";
-
-/// The options of all kinds.
-const COMMON_HELP: &str = "
-  -n, --artifact-name NAME           name of the artifact
-  -t, --device-type TYPE             device type it fits; several times
-  -c, --compatible-types TYPE        the same
-  -o, --output-path FILE             where the artifact goes, artifact.mender by default; - is the standard output
-  --compression NAME                 gzip (default), lzma, zstd_fastest, zstd_fast, zstd_better, zstd_best or none; may
-                                     also stand before the command
-  -k, --key KEY                      private key to sign with
-  -p, --provides KEY:VALUE           what the device provides afterwards; several times
-  -d, --depends KEY:VALUE            what the device has to provide; several times, the last of a KEY counts
-  -g, --provides-group GROUP         group the artifact provides
-  -G, --depends-groups GROUP         group it depends on; several times
-  -N, --artifact-name-depends NAME   artifact it can be installed on top of; several times
-  --clears-provides PATTERN          what the device no longer provides; several times
-  --max-artifact-size SIZE           fail, and write no artifact, above this size: 5MB, 1.5GB or bytes
-  --warn-artifact-size SIZE          warn above this size
-  --tmp DIR                          where temporary files go; beside the artifact by default
-  --reproducible                     the same input makes the same bytes: all times are 0
-  --no-progress                      show no progress
-";
-
-const PAYLOAD_HELP: &str = "  \
-  -s, --script FILE                  state script, or a directory of them; several times
-  --software-filesystem NAME         first part of the software's name, rootfs-image by default
-  --software-name NAME               second part of the software's name
-  --software-version VERSION         its version, the name of the artifact by default
-  --no-default-software-version      provide no software version, and clear nothing but what was asked for
-  --no-default-clears-provides       clear nothing but what was asked for
-";
-
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Rootfs,
@@ -64,6 +25,20 @@ enum Kind {
 }
 
 impl Kind {
+    const ALL: [Kind; 6] =
+        [Kind::Rootfs, Kind::Module, Kind::SingleFile, Kind::Directory, Kind::Script, Kind::Bootstrap];
+
+    fn name(self) -> &'static str {
+        match self {
+            Kind::Rootfs => "rootfs-image",
+            Kind::Module => "module-image",
+            Kind::SingleFile => "single-file",
+            Kind::Directory => "directory",
+            Kind::Script => "script",
+            Kind::Bootstrap => "bootstrap-artifact",
+        }
+    }
+
     /// Whether the payload goes to a directory on the device that has to be named.
     fn has_destination(self) -> bool {
         match self {
@@ -118,16 +93,11 @@ struct Options {
 pub(crate) fn run(mut parser: lexopt::Parser, console: &mut Console<'_>) -> Result<(), Failure> {
     use lexopt::Arg::{Long, Short, Value};
     let kind = match parser.next()? {
-        Some(Long("help") | Short('h')) => return console.print(&format!("{HELP}{COMMON_HELP}")),
-        Some(Value(kind)) => match kind.to_str() {
-            Some("rootfs-image") => Kind::Rootfs,
-            Some("module-image") => Kind::Module,
-            Some("single-file") => Kind::SingleFile,
-            Some("directory") => Kind::Directory,
-            Some("script") => Kind::Script,
-            Some("bootstrap-artifact") => Kind::Bootstrap,
-            _ => return Err(Failure::usage(format!("cannot write {kind:?}; see write --help"))),
-        },
+        Some(Long("help") | Short('h')) => return console.help("write"),
+        Some(Value(word)) => {
+            let kind = Kind::ALL.into_iter().find(|kind| word == kind.name());
+            kind.ok_or_else(|| Failure::usage(format!("cannot write {word:?}; see write --help")))?
+        }
         Some(other @ (Long(_) | Short(_))) => return Err(other.unexpected().into()),
         None => return Err(Failure::usage("write what? see write --help")),
     };
@@ -136,52 +106,8 @@ pub(crate) fn run(mut parser: lexopt::Parser, console: &mut Console<'_>) -> Resu
             options.compression = options.compression.or_else(|| console.compression.take());
             write_artifact(kind, &options, console)
         }
-        None => console.print(&help(kind)),
+        None => console.help_of(&["write", kind.name()]),
     }
-}
-
-fn help(kind: Kind) -> String {
-    let (usage, own) = match kind {
-        Kind::Rootfs => (
-            "Usage: rust-ota-artifact write rootfs-image [OPTION]... -n NAME -t DEVICE-TYPE -f IMAGE -o FILE\n",
-            "  -f, --file IMAGE                   image of the root file system\n  \
-             --no-checksum-provide              do not provide the checksum of the image\n  \
-             --legacy-rootfs-image-checksum     provide it as rootfs_image_checksum\n",
-        ),
-        Kind::Module => (
-            "Usage: rust-ota-artifact write module-image [OPTION]... -T TYPE -n NAME -t DEVICE-TYPE -o FILE\n",
-            "  -T, --type TYPE                    payload type: the name of the update module\n  \
-             -f, --file FILE                    payload file; several times\n  \
-             -m, --meta-data FILE               JSON object for the update module\n",
-        ),
-        Kind::SingleFile => (
-            "Usage: rust-ota-artifact write single-file [OPTION]... --dest-dir DIR -n NAME -t DEVICE-TYPE -o FILE \
-             SOURCE\n\n  \
-             SOURCE is installed as DIR/SOURCE with the permissions it has.\n",
-            "  -d, --dest-dir DIR                 where it goes on the device; not --depends, as elsewhere\n  \
-             -f, --file SOURCE                  the same as SOURCE\n",
-        ),
-        Kind::Directory => (
-            "Usage: rust-ota-artifact write directory [OPTION]... --dest-dir DIR -n NAME -t DEVICE-TYPE -o FILE \
-             SOURCE\n\n  \
-             What is in the directory SOURCE takes the place of everything in DIR, with owners by number,\n  \
-             permissions, times, links and extended attributes.\n",
-            "  -d, --dest-dir DIR                 where it goes on the device; not --depends, as elsewhere\n  \
-             -f, --file SOURCE                  the same as SOURCE\n  \
-             --owner UID:GID                    owner and group of everything, in numbers\n",
-        ),
-        Kind::Script => (
-            "Usage: rust-ota-artifact write script [OPTION]... -n NAME -t DEVICE-TYPE -o FILE PROGRAM...\n\n  \
-             Every PROGRAM is run once on the device, in the order of their names.\n",
-            "  -f, --file PROGRAM                 the same as PROGRAM; several times\n",
-        ),
-        Kind::Bootstrap => (
-            "Usage: rust-ota-artifact write bootstrap-artifact [OPTION]... -n NAME -t DEVICE-TYPE -o FILE\n",
-            "",
-        ),
-    };
-    let payload = if kind == Kind::Bootstrap { "" } else { PAYLOAD_HELP };
-    format!("{usage}{COMMON_HELP}{payload}{own}")
 }
 
 /// An option: what it is called, which kinds of artifacts have it, and what it does.

@@ -130,6 +130,9 @@ head -c 1000000 /dev/urandom > {image}
 {client} commit
 {client} show-artifact
 
+# What is right and what is wrong with it.
+{client} doctor --offline
+
 # Over the air: the server in one shell, the daemon in another, and the orders in a third. When the daemon says that the
 # device was told to restart: stop it, restart as above, start it again.
 {host} serve --data {data} --listen {listen}

@@ -22,6 +22,8 @@ pub enum Inputs {
     Client,
     /// What the board tests run: the client, its boot logic, the boards. Not the server, the host tool, documents.
     Boards,
+    /// Man pages and completions: what they are made from, and how they are looked at.
+    Manual,
 }
 
 /// Packages that are part of the client.
@@ -33,6 +35,10 @@ const CLIENT: &[&str] = &[
     "crates/device/",
     "crates/http/",
     "crates/linux/",
+    "crates/manual/src/help.rs",
+    "crates/manual/src/rust_ota.rs",
+    "crates/doctor/",
+    "crates/service/",
     "daemon/",
     "xtask/src/compilers.rs",
     "xtask/src/shipped.rs",
@@ -43,6 +49,9 @@ const CLIENT: &[&str] = &[
 
 /// What board tests have besides.
 const BOARDS: &[&str] = &["boot/", "tests/qemu/", "crates/testkit/src/", "xtask/src/qemu.rs"];
+
+/// What man pages and completions are made of.
+const MANUAL: &[&str] = &["crates/manual/", "xtask/src/manual.rs", "xtask/src/test/manual.rs"];
 
 /// What changes every build.
 fn is_of_every_build(path: &Path) -> bool {
@@ -84,7 +93,8 @@ impl Inputs {
             Inputs::Client if below(CLIENT) && !is_document && !is_integration_test => whole(),
             Inputs::Boards if below(CLIENT) && !is_document && !is_integration_test => whole(),
             Inputs::Boards if below(BOARDS) && !is_document => whole(),
-            Inputs::Client | Inputs::Boards => None,
+            Inputs::Manual if below(MANUAL) && !is_document => whole(),
+            Inputs::Client | Inputs::Boards | Inputs::Manual => None,
         }
     }
 }
@@ -166,6 +176,8 @@ mod tests {
             ("crates/client-core/src/boot.rs", "//! Boots.\nfn f() { 1 }\n#[cfg(test)]\nmod tests {}"),
             ("crates/client-core/src/tar.rs", "//! Tar.\n#[cfg(feature = \"gzip\")]\nuse gzip;"),
             ("crates/client-core/tests/deployment.rs", "//! Enumerates."),
+            ("crates/manual/src/rust_ota.rs", "//! Describes."),
+            ("crates/manual/src/rust_ota_server.rs", "//! Describes."),
             ("daemon/tests/killed.rs", "//! Kills."),
             ("server/src/api.rs", "//! Answers.\nfn f() {}"),
             ("tests/qemu/src/main.rs", "//! Boards."),
@@ -178,7 +190,7 @@ mod tests {
     /// Which inputs see a change of `path` to `text`.
     fn check(path: &str, text: &str, seen_by: &[Inputs]) {
         let mut green = green(&path.replace('/', "-"));
-        let all = [Inputs::Conditions, Inputs::Documentation, Inputs::Client, Inputs::Boards];
+        let all = [Inputs::Conditions, Inputs::Documentation, Inputs::Client, Inputs::Boards, Inputs::Manual];
         for inputs in all {
             assert!(!green.knows(STEP, inputs), "nothing is known before the first run");
         }
@@ -199,11 +211,12 @@ mod tests {
 
     #[test]
     fn a_change_is_seen_by_the_steps_that_look_at_it_and_by_no_other() {
-        use Inputs::{Boards, Client, Conditions, Documentation};
-        let everybody = [Conditions, Documentation, Client, Boards];
+        use Inputs::{Boards, Client, Conditions, Documentation, Manual};
+        let everybody = [Conditions, Documentation, Client, Boards, Manual];
+        let all_of_code = &everybody[..4];
         check("Cargo.toml", "[workspace] # x", &everybody);
         check("crates/client-core/Cargo.toml", "new", &everybody);
-        check("crates/client-core/src/lib.rs", "//! The core.\npub mod other;", &everybody);
+        check("crates/client-core/src/lib.rs", "//! The core.\npub mod other;", all_of_code);
         check(
             "crates/client-core/src/boot.rs",
             "//! Boots.\nfn f() { 2 }\n#[cfg(test)]\nmod tests {}",
@@ -214,9 +227,11 @@ mod tests {
             "//! Boots it.\nfn f() { 1 }\n#[cfg(test)]\nmod tests {}",
             &[Documentation, Client, Boards],
         );
-        check("crates/client-core/src/tar.rs", "//! Tar.\n#[cfg(feature = \"xz\")]\nuse gzip;", &everybody);
-        check("crates/client-core/src/tar.rs", "//! Tar.\nuse gzip;", &everybody);
+        check("crates/client-core/src/tar.rs", "//! Tar.\n#[cfg(feature = \"xz\")]\nuse gzip;", all_of_code);
+        check("crates/client-core/src/tar.rs", "//! Tar.\nuse gzip;", all_of_code);
         check("boot/u-boot/boot.cmd", "run it", &[Boards]);
+        check("crates/manual/src/rust_ota.rs", "//! Describes.\nfn f() {}", &[Client, Boards, Manual]);
+        check("crates/manual/src/rust_ota_server.rs", "//! Describes.\nfn f() {}", &[Manual]);
         check("tests/qemu/src/main.rs", "//! Boards.\nfn f() {}", &[Conditions, Boards]);
     }
 

@@ -5,6 +5,8 @@
 
 mod boards;
 mod green;
+pub mod manual;
+mod packages;
 mod programs;
 mod report;
 mod shipping;
@@ -101,14 +103,18 @@ pub fn run(arguments: &[String]) -> Outcome {
         }
     }
     if extent == Extent::Quick {
-        report.leave_out("features, documentation, demo, size, boards, oldest compiler: --quick was given");
+        report.leave_out(
+            "features, manual, documentation, demo, size, boards, oldest compiler: --quick was given",
+        );
     } else {
         if has_clippy {
             unless_green(&green, &mut report, "features", Inputs::Conditions, features);
         } else {
             report.leave_out("features: there is no clippy");
         }
+        manual::step(&green, &mut report, may_install);
         unless_green(&green, &mut report, "documentation", Inputs::Documentation, documentation);
+        unless_green(&green, &mut report, "packages", Inputs::Conditions, packages::pack);
         if has_toolchain(OLDEST_RUST) {
             unless_green(&green, &mut report, "oldest compiler", Inputs::Conditions, check_with_oldest);
         } else {

@@ -67,8 +67,14 @@ const PACKAGES: &[PackageRule] = &[
         workspace: &["rust-ota-client-core", "rust-ota-http", "rust-ota-linux", "rust-ota-server-mender"],
         outside: &["log", "ring", "serde_json"],
     },
+    PackageRule { name: "rust-ota-manual", workspace: &[], outside: &[] },
     PackageRule {
-        name: "rust-ota",
+        name: "rust-ota-doctor",
+        workspace: &["rust-ota-client-core", "rust-ota-device", "rust-ota-http", "rust-ota-linux"],
+        outside: &["serde_json"],
+    },
+    PackageRule {
+        name: "rust-ota-service",
         workspace: &[
             "rust-ota-client-core",
             "rust-ota-device",
@@ -76,12 +82,29 @@ const PACKAGES: &[PackageRule] = &[
             "rust-ota-linux",
             "rust-ota-server-mender",
         ],
-        outside: &["ureq", "httparse", "lexopt", "log", "serde_json", "zbus"],
+        outside: &["ureq", "httparse", "log", "serde_json", "zbus"],
+    },
+    PackageRule {
+        name: "rust-ota",
+        workspace: &[
+            "rust-ota-client-core",
+            "rust-ota-device",
+            "rust-ota-doctor",
+            "rust-ota-linux",
+            "rust-ota-manual",
+            "rust-ota-service",
+        ],
+        outside: &["lexopt", "log", "serde_json"],
+    },
+    PackageRule {
+        name: "rust-ota-ffi",
+        workspace: &["rust-ota-client-core", "rust-ota-device", "rust-ota-linux", "rust-ota-service"],
+        outside: &["libc", "log", "serde_json"],
     },
     PackageRule {
         name: "rust-ota-artifact",
-        workspace: &["rust-ota-artifact-format"],
-        outside: &["lexopt", "serde_json", "rustix"],
+        workspace: &["rust-ota-artifact-format", "rust-ota-manual"],
+        outside: &["lexopt", "serde_json", "rustix", "tar"],
     },
     PackageRule {
         name: "rust-ota-server-core",
@@ -115,7 +138,12 @@ const PACKAGES: &[PackageRule] = &[
     },
     PackageRule {
         name: "rust-ota-server",
-        workspace: &["rust-ota-artifact-format", "rust-ota-server-core", "rust-ota-testserver"],
+        workspace: &[
+            "rust-ota-artifact-format",
+            "rust-ota-manual",
+            "rust-ota-server-core",
+            "rust-ota-testserver",
+        ],
         outside: &["tokio", "ring", "rustix", "base64", "serde", "serde_json", "lexopt", "log"],
     },
     PackageRule {
@@ -147,7 +175,7 @@ const PACKAGES: &[PackageRule] = &[
         ],
         outside: &["fs2", "serde_json", "tempfile"],
     },
-    PackageRule { name: "xtask", workspace: &[], outside: &["fs2", "serde_json", "sha2"] },
+    PackageRule { name: "xtask", workspace: &["rust-ota-manual"], outside: &["fs2", "serde_json", "sha2"] },
     PackageRule {
         name: "desk",
         workspace: &["rust-ota-client-core", "rust-ota-testkit", "xtask"],
@@ -160,7 +188,7 @@ const PACKAGES: &[PackageRule] = &[
 const ANY: &str = "any";
 
 /// What tests may use besides everything that is in the table.
-const TESTS_TOO: &[&str] = &["tempfile"];
+const TESTS_TOO: &[&str] = &["cbindgen", "tempfile"];
 
 /// What a module of `client-core` may import of its siblings.
 const MODULES: &[ModuleRule] = &[
@@ -214,18 +242,19 @@ const LINUX: &[ModuleRule] = &[
     ("week_time", &[]),
 ];
 
-const DAEMON: &[ModuleRule] = &[
-    ("agent", &["dbus", "deployment_log", "local_proxy", "logger", "notify", "status"]),
-    ("cli", &[]),
-    ("commands", &["agent", "cli", "logger", "printer", "status"]),
+const SERVICE: &[ModuleRule] = &[
+    ("agent", &["dbus", "deployment_log", "host", "local_proxy", "notify", "status", "watcher"]),
     ("dbus", &["local_proxy"]),
     ("deployment_log", &[]),
+    ("host", &["deployment_log", "watcher"]),
     ("local_proxy", &[]),
-    ("logger", &["deployment_log"]),
     ("notify", &[]),
-    ("printer", &[]),
     ("status", &[]),
+    ("watcher", &["notify", "status"]),
 ];
+
+const DAEMON: &[ModuleRule] =
+    &[("cli", &[]), ("commands", &["cli", "logger", "printer"]), ("logger", &[]), ("printer", &[])];
 
 const SERVER_CORE: &[ModuleRule] = &[
     ("api", &["connect", "domain", "options", "presence", "store", "strangers"]),
@@ -265,6 +294,7 @@ const SERVER: &[ModuleRule] = &[
 const TREES: &[Tree] = &[
     Tree { name: "client-core", folder: "crates/client-core/src", modules: MODULES },
     Tree { name: "linux", folder: "crates/linux/src", modules: LINUX },
+    Tree { name: "service", folder: "crates/service/src", modules: SERVICE },
     Tree { name: "rust-ota", folder: "daemon/src", modules: DAEMON },
     Tree { name: "server-core", folder: "server/core/src", modules: SERVER_CORE },
     Tree { name: "testserver", folder: "server/testserver/src", modules: TEST_SERVER },

@@ -90,6 +90,11 @@ impl VerifyKeys {
         self.keys.is_empty()
     }
 
+    /// The name and the kind of each key.
+    pub fn kinds(&self) -> impl Iterator<Item = (&str, &'static str)> {
+        self.keys.iter().map(|known| (known.name.as_str(), known.key.kind()))
+    }
+
     /// Number of different keys.
     pub fn len(&self) -> usize {
         self.keys.len()

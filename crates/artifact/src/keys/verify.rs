@@ -47,6 +47,16 @@ impl PublicKey {
         }
     }
 
+    /// What kind of key it is, for a person.
+    pub(super) fn kind(&self) -> &'static str {
+        match self {
+            PublicKey::Ed25519(_) => "Ed25519",
+            PublicKey::Rsa(_) => "RSA",
+            PublicKey::EcdsaP256(_) => "P-256",
+            PublicKey::EcdsaP384(_) => "P-384",
+        }
+    }
+
     pub(super) fn verify(&self, message: &[u8], signature: &[u8]) -> bool {
         match self {
             PublicKey::Ed25519(key) => ed25519_dalek::Signature::from_slice(signature)

@@ -1,5 +1,6 @@
 //! Archives that hold a whole directory tree, as the payload type `directory` carries one: a streaming reader with
-//! everything tar says about a member, and the writer for the host tool.
+//! everything tar says about a member, and a writer that can write all of it, for tests of readers. The host tool writes
+//! with the crate `tar`, to the byte the same.
 //!
 //! The reader knows the same formats as the strict reader of artifacts beside it, and more kinds of members:
 //! directories, links, devices and pipes, with owners, times and extended attributes. It interprets nothing: whether a

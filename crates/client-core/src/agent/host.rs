@@ -132,6 +132,8 @@ pub enum Event<'e> {
         /// The artifact's name, as far as it is known.
         artifact_name: &'e str,
     },
+    /// The restart of the device was asked for: this process is about to be ended.
+    Restarting,
     /// A deployment waits before a gate.
     Held {
         /// Its id.

@@ -39,6 +39,8 @@ const UNDELIVERED_MAX: u32 = 10;
 const REPORT_ERROR_EVERY: Duration = Duration::from_secs(600);
 /// Errors that are remembered: what goes wrong at once is few things.
 const REPORTED_ERRORS: usize = 4;
+/// Questions and inventories of one round: the first of each, and those that follow from what a deployment changed.
+const WORK_PER_ROUND: u32 = 4;
 /// Attempts to upload the log of a failed deployment.
 const LOG_ATTEMPTS: u32 = 3;
 
@@ -53,13 +55,8 @@ pub struct AgentSettings {
     pub download: DownloadSettings,
 }
 
-/// The daemon.
-pub struct Agent<'a> {
-    host: &'a mut dyn Host,
-    server: Arc<Mutex<dyn UpdateServer>>,
-    clock: Arc<dyn Clock>,
-    waiter: &'a mut dyn Waiter,
-    settings: AgentSettings,
+/// What the agent knows from one round to the next.
+pub struct Memory {
     schedule: Schedule,
     /// Of questions for an update, and of what follows from them.
     backoff: Backoff,
@@ -75,6 +72,40 @@ pub struct Agent<'a> {
     undelivered: u32,
     /// The last remark of a deployment that waits, and when it was taken.
     said: Arc<Mutex<Option<Said>>>,
+    /// The device is being restarted: until then it is given the time for that.
+    restart_until: Option<Duration>,
+    /// A first round was made. The first inventory is due with it: whoever does the waiting has waited.
+    has_begun: bool,
+}
+
+impl Memory {
+    /// Nothing has been done yet.
+    pub fn new(schedule: Schedule, settings: &AgentSettings) -> Memory {
+        let backoff = Backoff::new(settings.retry_interval, settings.retry_count);
+        let inventory_backoff = backoff.clone();
+        Memory {
+            schedule,
+            backoff,
+            inventory_backoff,
+            inventory_owed: false,
+            reported_errors: VecDeque::new(),
+            unsettled: true,
+            undelivered: 0,
+            said: Arc::default(),
+            restart_until: None,
+            has_begun: false,
+        }
+    }
+}
+
+/// The daemon.
+pub struct Agent<'a> {
+    host: &'a mut dyn Host,
+    server: Arc<Mutex<dyn UpdateServer>>,
+    clock: Arc<dyn Clock>,
+    waiter: &'a mut dyn Waiter,
+    settings: &'a AgentSettings,
+    memory: &'a mut Memory,
 }
 
 impl<'a> Agent<'a> {
@@ -84,32 +115,16 @@ impl<'a> Agent<'a> {
         server: Arc<Mutex<dyn UpdateServer>>,
         clock: Arc<dyn Clock>,
         waiter: &'a mut dyn Waiter,
-        settings: AgentSettings,
-        schedule: Schedule,
+        settings: &'a AgentSettings,
+        memory: &'a mut Memory,
     ) -> Agent<'a> {
-        let backoff = Backoff::new(settings.retry_interval, settings.retry_count);
-        let inventory_backoff = backoff.clone();
-        Agent {
-            host,
-            server,
-            clock,
-            waiter,
-            settings,
-            schedule,
-            backoff,
-            inventory_backoff,
-            inventory_owed: false,
-            reported_errors: VecDeque::new(),
-            unsettled: true,
-            undelivered: 0,
-            said: Arc::default(),
-        }
+        Agent { host, server, clock, waiter, settings, memory }
     }
 
     /// Works until the process is asked to stop.
     pub fn run(&mut self) {
         loop {
-            if self.unsettled {
+            if self.memory.unsettled {
                 self.settle();
             }
             if self.clock.stop_requested() {
@@ -117,36 +132,76 @@ impl<'a> Agent<'a> {
             }
             let now = self.clock.now();
             self.host.tell(&Event::Idle {
-                next_check: self.schedule.next_update_in(now),
-                next_inventory: self.schedule.next_inventory_in(now),
+                next_check: self.memory.schedule.next_update_in(now),
+                next_inventory: self.memory.schedule.next_inventory_in(now),
             });
             // What an idle script says changes nothing (docs/spec/client-behaviour.md, "State scripts").
             self.run_ignored(ScriptState::Idle, ScriptAction::Enter);
-            let wait = self.schedule.next_in(now);
+            let wait = self.memory.schedule.next_in(now);
             let wake = self.waiter.wait(wait);
             if wake == Wake::Stop || self.clock.stop_requested() {
                 return;
             }
             self.run_ignored(ScriptState::Idle, ScriptAction::Leave);
             match wake {
-                Wake::CheckUpdate => self.schedule.poll_now(),
+                Wake::CheckUpdate => self.memory.schedule.poll_now(),
                 Wake::SendInventory => {
                     self.server().forget_sent_inventory();
-                    self.schedule.inventory_now();
+                    self.memory.schedule.inventory_now();
                 }
                 Wake::Elapsed | Wake::Stop => {}
             }
-            match self.schedule.due(self.clock.now()) {
-                Some(Due::Inventory) => self.send_inventory(),
-                Some(Due::Update) => self.check(),
-                None => {}
+            self.work_on(self.memory.schedule.due(self.clock.now()));
+        }
+    }
+
+    /// One round for whoever does the waiting: goes on with a deployment that an earlier round or process began, sends the
+    /// inventory when that is due, asks the server for an update now, and carries out what it orders. Returns how long
+    /// nothing is to be done.
+    ///
+    /// Give the agent a waiter that never waits. Where the device is being restarted it returns at once, and so do the rounds
+    /// that come before the restart: the next one of use is that of the next process.
+    pub fn round(&mut self) -> Duration {
+        let now = self.clock.now();
+        if let Some(until) = self.memory.restart_until.filter(|until| now < *until) {
+            self.host.tell(&Event::Restarting);
+            return until.saturating_sub(now);
+        }
+        self.memory.restart_until = None;
+        self.run_ignored(ScriptState::Idle, ScriptAction::Leave);
+        if self.memory.unsettled {
+            self.settle();
+        }
+        self.memory.schedule.poll_now();
+        if !std::mem::replace(&mut self.memory.has_begun, true) {
+            self.memory.schedule.inventory_now();
+        }
+        for _ in 0..WORK_PER_ROUND {
+            let due = self.memory.schedule.due(self.clock.now());
+            if due.is_none() || self.memory.unsettled || self.clock.stop_requested() {
+                break;
             }
+            self.work_on(due);
+        }
+        if !self.clock.stop_requested() {
+            self.run_ignored(ScriptState::Idle, ScriptAction::Enter);
+        }
+        let now = self.clock.now();
+        let restart = self.memory.restart_until.map(|until| until.saturating_sub(now));
+        restart.unwrap_or_else(|| self.memory.schedule.next_in(now))
+    }
+
+    fn work_on(&mut self, due: Option<Due>) {
+        match due {
+            Some(Due::Inventory) => self.send_inventory(),
+            Some(Due::Update) => self.check(),
+            None => {}
         }
     }
 
     /// Goes on with a deployment that an earlier process began, and delivers a report it could not deliver.
     fn settle(&mut self) {
-        self.unsettled = false;
+        self.memory.unsettled = false;
         let record = match self.record() {
             Ok(record) => record,
             Err(failure) => return self.try_again_later(&failure),
@@ -194,13 +249,13 @@ impl<'a> Agent<'a> {
         });
         match sent {
             Ok(()) => {
-                self.inventory_owed = false;
-                self.inventory_backoff.reset();
-                self.reported_errors.clear();
-                self.schedule.after_success(Due::Inventory, &*self.clock);
+                self.memory.inventory_owed = false;
+                self.memory.inventory_backoff.reset();
+                self.memory.reported_errors.clear();
+                self.memory.schedule.after_success(Due::Inventory, &*self.clock);
             }
             Err(failure) => {
-                self.inventory_owed = true;
+                self.memory.inventory_owed = true;
                 let wait = self.after_failure(Due::Inventory, &failure);
                 self.try_again(Due::Inventory, wait);
             }
@@ -215,18 +270,18 @@ impl<'a> Agent<'a> {
                 agent.deliver(&unreported, Importance::BestEffort);
                 agent.host.end_log();
                 known = agent.known()?;
-                if known.record.unreported.is_some() && agent.undelivered < UNDELIVERED_MAX {
+                if known.record.unreported.is_some() && agent.memory.undelivered < UNDELIVERED_MAX {
                     // A server that is asked by a device which provides something else now, in the middle of what it
                     // takes for a running deployment, calls that deployment failed (docs/spec/server-protocol.md, "Asking for an update").
-                    agent.undelivered += 1;
+                    agent.memory.undelivered += 1;
                     return Err(Failure::NotReported);
                 }
-                agent.undelivered = 0;
+                agent.memory.undelivered = 0;
             }
             if let Some(deployment) = &known.record.deployment {
                 if deployment.id.is_some() || deployment.stage != deploy::Stage::Download {
                     // Also one that was begun by hand: a power cut or the bootloader may have decided about it.
-                    agent.unsettled = true;
+                    agent.memory.unsettled = true;
                     if deployment.id.is_none() {
                         let name = &deployment.artifact_name;
                         log::warn!(
@@ -245,16 +300,16 @@ impl<'a> Agent<'a> {
         });
         match offered {
             Ok(Polled { ordered, ask_again_in }) => {
-                self.backoff.reset();
-                self.schedule.after_success(Due::Update, &*self.clock);
+                self.memory.backoff.reset();
+                self.memory.schedule.after_success(Due::Update, &*self.clock);
                 if let Some(wait) = ask_again_in {
-                    self.schedule.after_failure(Due::Update, &*self.clock, wait);
+                    self.memory.schedule.after_failure(Due::Update, &*self.clock, wait);
                 }
-                if self.inventory_owed {
+                if self.memory.inventory_owed {
                     // The server answers now, perhaps since this very moment: it may have accepted the device.
-                    self.schedule.inventory_now();
+                    self.memory.schedule.inventory_now();
                 } else {
-                    self.reported_errors.clear();
+                    self.memory.reported_errors.clear();
                 }
                 if let Some((offer, provides, record)) = ordered {
                     self.deploy(&offer, &provides, record);
@@ -285,7 +340,7 @@ impl<'a> Agent<'a> {
         if matches!(&result, Ok(Summary { status: Status::Interrupted, .. })) && !self.clock.stop_requested()
         {
             // What is offered became another thing in the middle: it is begun again, and not at the next usual time.
-            let wait = self.backoff.next(&*self.clock);
+            let wait = self.memory.backoff.next(&*self.clock);
             self.try_again(Due::Update, wait);
         }
         self.take_result(offer.id.as_str(), result);
@@ -362,7 +417,7 @@ impl<'a> Agent<'a> {
                         self.host.tell(&Event::Ended { failed: ended.failed });
                         self.deliver(&ended, Importance::Mandatory);
                         // What is installed may have changed.
-                        self.schedule.inventory_now();
+                        self.memory.schedule.inventory_now();
                     }
                     // It could not come to its end: it is gone on with after the next wait.
                     (_, None) => self.try_again_later(&format_args!("deployment {id}: it is not over yet")),
@@ -377,14 +432,14 @@ impl<'a> Agent<'a> {
     fn wait_before_gate(&mut self, id: &str, held: Option<Held>) {
         let Some(Held { gate, reason, ask_again }) = held else { return };
         self.host.tell(&Event::Held { id, gate, reason: &reason });
-        self.backoff.reset();
-        self.schedule.after_failure(Due::Update, &*self.clock, ask_again);
+        self.memory.backoff.reset();
+        self.memory.schedule.after_failure(Due::Update, &*self.clock, ask_again);
     }
 
     fn try_again_later(&mut self, reason: &dyn fmt::Display) {
         self.report_error(&reason.to_string());
-        self.unsettled = true;
-        let wait = self.backoff.next(&*self.clock);
+        self.memory.unsettled = true;
+        let wait = self.memory.backoff.next(&*self.clock);
         self.try_again(Due::Update, wait);
     }
 
@@ -392,16 +447,19 @@ impl<'a> Agent<'a> {
     /// "Waiting").
     fn try_again(&mut self, due: Due, wait: Option<Duration>) {
         match wait {
-            Some(wait) => self.schedule.after_failure(due, &*self.clock, wait),
+            Some(wait) => self.memory.schedule.after_failure(due, &*self.clock, wait),
             None => {
                 self.backoff_of(due).reset();
-                self.schedule.after_success(due, &*self.clock);
+                self.memory.schedule.after_success(due, &*self.clock);
             }
         }
     }
 
-    /// The restart was asked for: this process is about to be ended.
+    /// The restart was asked for: this process is about to be ended. If it is not, the deployment is gone on with.
     fn await_reboot(&mut self) {
+        self.host.tell(&Event::Restarting);
+        self.memory.unsettled = true;
+        self.memory.restart_until = Some(self.clock.now().saturating_add(REBOOT_PATIENCE));
         loop {
             match self.waiter.wait(REBOOT_PATIENCE) {
                 Wake::Stop => return,
@@ -410,7 +468,6 @@ impl<'a> Agent<'a> {
             }
         }
         self.report_error("the restart did not happen");
-        self.unsettled = true;
     }
 
     /// Tells the server how a deployment ended, with its log if it failed.
@@ -507,21 +564,21 @@ impl<'a> Agent<'a> {
 
     fn backoff_of(&mut self, due: Due) -> &mut Backoff {
         match due {
-            Due::Inventory => &mut self.inventory_backoff,
-            Due::Update => &mut self.backoff,
+            Due::Inventory => &mut self.memory.inventory_backoff,
+            Due::Update => &mut self.memory.backoff,
         }
     }
 
     /// Says what went wrong. The same again and again is one line in ten minutes: a log is small.
     fn report_error(&mut self, reason: &str) {
         let now = self.clock.now();
-        self.reported_errors.retain(|(_, at)| now.saturating_sub(*at) < REPORT_ERROR_EVERY);
-        if self.reported_errors.iter().any(|(said, _)| said == reason) {
+        self.memory.reported_errors.retain(|(_, at)| now.saturating_sub(*at) < REPORT_ERROR_EVERY);
+        if self.memory.reported_errors.iter().any(|(said, _)| said == reason) {
             log::debug!("{reason}");
         } else {
             log::error!("{reason}");
-            self.reported_errors.truncate(REPORTED_ERRORS - 1);
-            self.reported_errors.push_front((reason.to_owned(), now));
+            self.memory.reported_errors.truncate(REPORTED_ERRORS - 1);
+            self.memory.reported_errors.push_front((reason.to_owned(), now));
         }
         self.host.tell(&Event::Failed { reason });
     }
@@ -536,7 +593,7 @@ impl<'a> Agent<'a> {
             clock: Arc::clone(&self.clock),
             retry_interval: self.settings.retry_interval,
             retry_count: self.settings.retry_count,
-            said: Arc::clone(&self.said),
+            said: Arc::clone(&self.memory.said),
         }
     }
 

@@ -25,6 +25,7 @@ mod report;
 mod run;
 pub mod scripts;
 mod source;
+mod standing;
 mod summary;
 
 pub use bootstrap::{bootstrap, bootstrap_provides};
@@ -40,4 +41,5 @@ pub use notice::{Notice, Observer};
 pub use report::{NoReporter, Report, Reported, Reporter};
 pub use run::REMARK_CHARS;
 pub use source::{SourceChanged, cause};
+pub use standing::{Standing, standing};
 pub use summary::{Held, Status, Summary};

@@ -9,6 +9,7 @@ use client_core::server;
 use serde_json::{Map, Value};
 
 use super::ConfigError;
+use super::parse::text;
 
 /// The keys of the file itself. `docs/configuration.md` lists them and all that follow, and a test holds it to that.
 pub(super) const TOP: &[&str] = &[
@@ -289,6 +290,42 @@ impl<'a> Keys<'a> {
     fn object(&self, key: &str) -> Result<Option<&'a Map<String, Value>>, ConfigError> {
         self.read(key, "an object", Value::as_object)
     }
+}
+
+/// A key that a file sets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SetKey {
+    /// Its name in the usual letter case, with the object that it is in.
+    pub name: String,
+    /// The Mender client knows it, and it means nothing here.
+    pub is_ignored: bool,
+}
+
+/// The known keys that the file with this content sets, each once; none where it is no JSON object.
+pub fn set_keys(content: &[u8]) -> Vec<SetKey> {
+    const NESTED: [(&str, &[&str]); 4] =
+        [("HttpsClient", HTTPS_CLIENT), ("Security", SECURITY), ("DBus", DBUS), ("RustOta", RUST_OTA)];
+    let mut found = Vec::new();
+    let Ok(document) = serde_json::from_slice::<Value>(text(content).unwrap_or_default()) else {
+        return found;
+    };
+    let mut add = |object: &Value, prefix: &str, known: &[&str]| {
+        for (key, _) in object.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null()) {
+            if let Some(known) = known.iter().find(|known| known.eq_ignore_ascii_case(key)) {
+                let is_ignored = IGNORED.contains(known) || *known == "SSLEngine";
+                found.push(SetKey { name: format!("{prefix}{known}"), is_ignored });
+            }
+        }
+    };
+    add(&document, "", TOP);
+    add(&document, "", IGNORED);
+    for (name, known) in NESTED {
+        let objects = document.as_object().into_iter().flatten();
+        for (_, object) in objects.filter(|(key, _)| key.eq_ignore_ascii_case(name)) {
+            add(object, &format!("{name}."), known);
+        }
+    }
+    found
 }
 
 /// A list with nothing but strings in it.

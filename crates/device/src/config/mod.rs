@@ -8,6 +8,8 @@
 mod keys;
 mod parse;
 
+pub use keys::{SetKey, set_keys};
+
 use std::fmt;
 use std::time::Duration;
 

@@ -287,7 +287,7 @@ fn incomplete(key: &'static str, missing: &'static str) -> ConfigError {
 }
 
 /// The text of a file without the mark that some editors put before it.
-fn text(content: &[u8]) -> Result<&[u8], &'static str> {
+pub(super) fn text(content: &[u8]) -> Result<&[u8], &'static str> {
     match content {
         [0xef, 0xbb, 0xbf, rest @ ..] => Ok(rest),
         [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => Err("it is in UTF-16; it has to be in UTF-8"),

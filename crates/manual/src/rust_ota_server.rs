@@ -1,0 +1,403 @@
+//! The server, `rust-ota-server`, and the commands that ask one.
+
+use crate::{Argument, Block, Command, Flag, Group, Kind, Page, Program};
+
+/// `rust-ota-server`.
+pub const PROGRAM: Program = Program {
+    name: "rust-ota-server",
+    about: "a compatible update server in one process",
+    is_titled: true,
+    usage_begins: "",
+    usage: &[],
+    groups: &[
+        Group {
+            heading: "",
+            commands: RUNNING,
+            is_spelled: true,
+            more: &[
+                ("COMMAND [OPTION]...", "ask a running server"),
+                ("COMMAND --help", "all about one command"),
+            ],
+        },
+        Group { heading: "", commands: ASKING, is_spelled: false, more: &[] },
+    ],
+    commands_column: 41,
+    options_heading: "Options",
+    options: &[
+        Flag::new("version", "the version of this program"),
+        Flag::new("help", "this text; behind a command, all about it").short('h'),
+    ],
+    options_column: 41,
+    is_aligned: false,
+    closing: "",
+    help_words: &[],
+    exit_codes: &[
+        (0, "success"),
+        (1, "failure"),
+        (2, "the command line is not understood"),
+        (3, "a deployment has ended, and not every device has the update (`--wait`)"),
+        (4, "a deployment has not ended in time (`--wait`)"),
+    ],
+    tells_exit_codes: false,
+    page: Page {
+        section: 8,
+        description: &[
+            "`rust-ota-server serve` is an update server for devices with `rust-ota` or the Mender client: device and \
+             management API, store and artifacts in one process. The other commands ask a running server, put load on one, \
+             or measure.",
+        ],
+        files: &[
+            ("DIR/management-token", "What opens the management API of the server with --data DIR."),
+            ("~/.config/rust-ota/server.json", "Which server is asked, with which token, and whom to trust."),
+        ],
+        environment: &[
+            ("RUST_OTA_SERVER", "As --server of a command that asks."),
+            ("RUST_OTA_TOKEN_FILE", "As --token-file."),
+            ("RUST_OTA_CA", "As --ca."),
+            ("RUST_OTA_SERVER_USER", "As --user of `serve`."),
+            ("XDG_CONFIG_HOME", "The directory in place of ~/.config."),
+        ],
+        examples: &[
+            ("rust-ota-server serve --data updates --listen 0.0.0.0:8080", "A server."),
+            (
+                "rust-ota-server deploy --wait \"first try\" release-2",
+                "Sends an artifact to every accepted device, and waits until all have ended it.",
+            ),
+        ],
+        see_also: &[("rust-ota", 8), ("rust-ota-artifact", 1)],
+    },
+};
+
+const SETTINGS: &str = "\
+The environment variables RUST_OTA_SERVER, RUST_OTA_TOKEN_FILE and RUST_OTA_CA say the same; an option is stronger, the
+file weaker. DEVICE, DEPLOYMENT and ARTIFACT are ids, or as much of the beginning of one as tells it from the others.";
+
+const PLAIN: Command = Command { column: 23, ..Command::PLAIN };
+
+const RUNNING: &[Command] = &[
+    Command {
+        name: "serve",
+        about: "run a server",
+        usage: &["serve --data DIR [OPTION]..."],
+        body: &[
+            Block::Options(SERVE),
+            Block::Text(
+                "When it is ready it prints one line, `listening on URL`. What opens the management API is in \
+                 DIR/management-token.",
+            ),
+        ],
+        column: 26,
+        ..PLAIN
+    },
+    Command {
+        name: "load",
+        about: "put load on a server, and measure it",
+        usage: &["load --server URL [OPTION]..."],
+        body: &[
+            Block::Text(
+                "Makes devices, lets them authenticate, and then lets them ask for updates as devices do.",
+            ),
+            Block::Options(LOAD),
+        ],
+        column: 26,
+        ..PLAIN
+    },
+    Command {
+        name: "measure",
+        about: "measure single steps of the server on this machine",
+        usage: &["measure [--tokens N] [--names N]"],
+        body: &[
+            Block::Text("Measures single steps of the server on this machine, without a server."),
+            Block::Options(&[
+                Flag::new("tokens", "check so many different tokens of devices ({default})")
+                    .text("N")
+                    .default("200000"),
+                Flag::new("names", "look for a pattern in so many names ({default})")
+                    .text("N")
+                    .default("1000000"),
+            ]),
+        ],
+        column: 16,
+        ..PLAIN
+    },
+];
+
+const SERVE: &[Flag] = &[
+    Flag::new("data", "where everything is kept; made when it is not there").folder("DIR"),
+    Flag::new("listen", "where to listen ({default}; port 0 is any that is free)")
+        .text("ADDRESS:PORT")
+        .default("127.0.0.1:8080"),
+    Flag::new("tls-cert", "speak TLS with this certificate chain (PEM)").file("FILE"),
+    Flag::new("tls-key", "and this key (PEM)").file("FILE"),
+    Flag::new("client-ca", "serve only clients with a certificate of this authority (PEM)").file("FILE"),
+    Flag::new("public-url", "what download links begin with (the host of the request)").text("URL"),
+    Flag::new("auto-accept", "accept new devices without asking"),
+    Flag::new("max-devices", "most accepted devices (no limit)").text("N"),
+    Flag::new("link-lifetime", "seconds for which a download link opens its artifact ({default})")
+        .text("N")
+        .default("86400"),
+    Flag::new("token-lifetime", "seconds for which a device's token is valid ({default})")
+        .text("N")
+        .default("604800"),
+    Flag::new("max-artifact", "bytes of the largest artifact that is taken (10 GiB)").text("N"),
+    Flag::new("configuration-key", "sign generated configuration artifacts with this private key (PEM)")
+        .file("FILE"),
+    Flag::new("no-v2", "answer 404 to the second version of deployments/next"),
+    Flag::new(
+        "user",
+        "\
+let this person log in; read from the environment variable
+RUST_OTA_SERVER_USER when the option is not there",
+    )
+    .text("NAME:PASSWORD"),
+    Flag::new("threads", "threads that serve ({default})").text("N").default("2"),
+    Flag::new("enable-faults", "let PUT /api/internal/v1/faults set faults: for tests"),
+    Flag::new("faults", "begin with the faults in FILE (JSON): for tests").file("FILE"),
+    Flag::new("quiet", "say only what is wrong"),
+];
+
+const LOAD: &[Flag] = &[
+    Flag::new("server", "http://HOST:PORT of the server").text("URL"),
+    Flag::new("devices", "how many devices ({default})").text("N").default("1000"),
+    Flag::new("seconds", "for how long they ask ({default})").text("N").default("10"),
+    Flag::new("rate", "questions in a second (as many as the server answers)").text("N"),
+    Flag::new("connections", "connections at a time ({default})").text("N").default("64"),
+    Flag::new("keep-alive", "whether a connection is used again ({default})")
+        .value("yes|no", Kind::Choice(&["yes", "no"]))
+        .default("yes"),
+    Flag::new(
+        "token-file",
+        "\
+pre-authorise the devices with this management token; else the server has to accept new
+devices by itself",
+    )
+    .file("FILE"),
+    Flag::new("json", "print one JSON object"),
+    Flag::new("not-loopback", "allow a server that is not on this machine: do that to none but your own"),
+];
+
+/// Of all commands that ask.
+const COMMON: &[Flag] = &[
+    Flag::new("server", "http://HOST:PORT or https://HOST:PORT ({default})")
+        .text("URL")
+        .default("http://127.0.0.1:8080"),
+    Flag::new("token-file", "the server's DATA/management-token").file("FILE"),
+    Flag::new("ca", "trust this authority, or the server's own certificate (PEM), in place of the system's")
+        .file("FILE"),
+    Flag::new(
+        "config",
+        "\
+where the three above stand as JSON, \"server\", \"token_file\", \"ca\"
+({default})",
+    )
+    .file("FILE")
+    .default("~/.config/rust-ota/server.json"),
+    Flag::new("json", "JSON, for programs"),
+    Flag::new("help", "this text").short('h'),
+];
+
+const STATUS: Flag = Flag::new("status", "only those with this status").text("STATUS");
+const STATUS_OF_DEVICES: Flag = Flag::new("status", "only those with this status")
+    .value("STATUS", Kind::Choice(&["accepted", "pending", "rejected", "preauthorized", "noauth"]));
+const GROUP: Flag = Flag::new("group", "the devices of this group").text("GROUP");
+const WAIT: Flag = Flag::new(
+    "wait",
+    "\
+until every device has ended it; ends with 0 when all of them have the update,
+with 3 when one has not, with 4 when the time is over",
+);
+const TIMEOUT: Flag = Flag::new("timeout", "wait no longer than that (for ever)").text("SECONDS");
+
+const DEVICE: Argument = Argument::needed("DEVICE", Kind::Text);
+const DEPLOYMENT: Argument = Argument::needed("DEPLOYMENT", Kind::Text);
+const DEVICES: &[Argument] = &[DEVICE.repeatable()];
+
+/// The end of the help of a command that asks.
+const OF_ALL: Block = Block::Options(COMMON);
+const END: Block = Block::Text(SETTINGS);
+
+const ASKING: &[Command] = &[
+    Command {
+        name: "devices",
+        about: "list devices, who they are and when they were last heard of",
+        body: &[
+            Block::About("STATUS is accepted, pending, rejected, preauthorized or noauth."),
+            Block::Options(&[STATUS_OF_DEVICES, GROUP]),
+            OF_ALL,
+            END,
+        ],
+        ..PLAIN
+    },
+    Command {
+        name: "accept",
+        words: "DEVICE...",
+        about: "let devices in",
+        body: &[
+            Block::About(
+                "The newest key of the device is accepted; the one that was accepted before is not any more.",
+            ),
+            OF_ALL,
+            END,
+        ],
+        arguments: DEVICES,
+        ..PLAIN
+    },
+    Command {
+        name: "reject",
+        words: "DEVICE...",
+        about: "keep devices out",
+        body: &[
+            Block::About(
+                "All keys of the device are rejected, and its connection ends. `accept` lets it in again.",
+            ),
+            OF_ALL,
+            END,
+        ],
+        arguments: DEVICES,
+        ..PLAIN
+    },
+    Command {
+        name: "decommission",
+        words: "DEVICE...",
+        about: "forget devices",
+        body: &[
+            Block::About(
+                "What is known of the device goes, and its deployments end. It may ask to be let in again.",
+            ),
+            OF_ALL,
+            END,
+        ],
+        arguments: DEVICES,
+        ..PLAIN
+    },
+    Command { name: "groups", about: "list groups", body: &[Block::About(""), OF_ALL, END], ..PLAIN },
+    Command {
+        name: "group",
+        words: "GROUP DEVICE...",
+        about: "put devices into a group",
+        body: &[Block::About("A device is in one group or in none."), OF_ALL, END],
+        arguments: &[Argument::needed("GROUP", Kind::Text), DEVICE.repeatable()],
+        ..PLAIN
+    },
+    Command {
+        name: "ungroup",
+        words: "DEVICE...",
+        about: "take devices out of their group",
+        body: &[Block::About(""), OF_ALL, END],
+        arguments: DEVICES,
+        ..PLAIN
+    },
+    Command { name: "artifacts", about: "list artifacts", body: &[Block::About(""), OF_ALL, END], ..PLAIN },
+    Command {
+        name: "upload",
+        words: "FILE",
+        about: "upload an artifact, and print its id",
+        body: &[
+            Block::About("It is taken when all its checksums are right."),
+            Block::Options(&[Flag::new("description", "what it is, for people").text("TEXT")]),
+            OF_ALL,
+            END,
+        ],
+        arguments: &[Argument::needed("FILE", Kind::Artifact)],
+        ..PLAIN
+    },
+    Command {
+        name: "delete",
+        words: "ARTIFACT...",
+        about: "delete artifacts",
+        body: &[Block::About("Not while a deployment needs it."), OF_ALL, END],
+        arguments: &[Argument::needed("ARTIFACT", Kind::Text).repeatable()],
+        ..PLAIN
+    },
+    Command {
+        name: "deploy",
+        words: "NAME ARTIFACT-NAME [DEVICE]...",
+        about: "make a deployment, and print its id",
+        body: &[
+            Block::About("For every accepted device when neither a device nor a group is named."),
+            Block::Options(&[
+                GROUP,
+                Flag::new("force", "also install what is installed already"),
+                WAIT,
+                TIMEOUT,
+            ]),
+            OF_ALL,
+            END,
+        ],
+        arguments: &[
+            Argument::needed("NAME", Kind::Text),
+            Argument::needed("ARTIFACT-NAME", Kind::Text),
+            Argument::optional("DEVICE", Kind::Text).repeatable(),
+        ],
+        ..PLAIN
+    },
+    Command {
+        name: "abort",
+        words: "DEPLOYMENT",
+        about: "stop a deployment",
+        body: &[Block::About(""), OF_ALL, END],
+        arguments: &[DEPLOYMENT],
+        ..PLAIN
+    },
+    Command {
+        name: "status",
+        words: "[DEPLOYMENT]",
+        about: "list deployments, or the devices of one",
+        body: &[
+            Block::About("Of one deployment each device is listed with what became of it and why."),
+            Block::Options(&[STATUS, WAIT, TIMEOUT]),
+            OF_ALL,
+            END,
+        ],
+        arguments: &[Argument::optional("DEPLOYMENT", Kind::Text)],
+        ..PLAIN
+    },
+    Command {
+        name: "log",
+        words: "DEPLOYMENT DEVICE",
+        about: "print the log that a device has sent",
+        body: &[Block::About(""), OF_ALL, END],
+        arguments: &[DEPLOYMENT, DEVICE],
+        ..PLAIN
+    },
+    Command {
+        name: "configure",
+        words: "DEVICE [NAME=VALUE]...",
+        about: "configure a device with this and nothing else, deploy it, and print the deployment's id",
+        body: &[Block::About(""), Block::Options(&[WAIT, TIMEOUT]), OF_ALL, END],
+        arguments: &[DEVICE, Argument::optional("NAME=VALUE", Kind::Text).repeatable()],
+        ..PLAIN
+    },
+    Command {
+        name: "show-configuration",
+        words: "DEVICE",
+        about: "what a device is to be configured with, and what it says",
+        body: &[Block::About(""), OF_ALL, END],
+        arguments: &[DEVICE],
+        ..PLAIN
+    },
+    Command {
+        name: "connection",
+        words: "DEVICE",
+        about: "say whether work on a device is possible: connected, disconnected, or unknown",
+        body: &[Block::About(""), OF_ALL, END],
+        arguments: &[DEVICE],
+        ..PLAIN
+    },
+    Command {
+        name: "check-update",
+        words: "DEVICE...",
+        about: "have connected devices ask for an update",
+        body: &[Block::About(""), OF_ALL, END],
+        arguments: DEVICES,
+        ..PLAIN
+    },
+    Command {
+        name: "send-inventory",
+        words: "DEVICE...",
+        about: "have connected devices send their inventory",
+        body: &[Block::About(""), OF_ALL, END],
+        arguments: DEVICES,
+        ..PLAIN
+    },
+];
