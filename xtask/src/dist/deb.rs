@@ -122,6 +122,8 @@ impl Package<'_> {
                 configuration += &format!("/{}\n", item.to);
             }
         }
+        // Man pages and completions.
+        crate::manual::run(&["--root".to_owned(), work.display().to_string(), self.program.to_owned()])?;
         let documents = work.join("usr/share/doc").join(self.program);
         fs::create_dir_all(&documents).map_err(|error| format!("{}: {error}", documents.display()))?;
         write(&documents.join("copyright"), &copyright(self.program), 0o644)?;
@@ -283,6 +285,7 @@ mod tests {
         let configuration = root.join("etc/mender/mender.conf");
         assert_eq!(fs::read_to_string(root.join("usr/bin/rust-ota")).unwrap(), "the program");
         assert!(unit.is_file() && configuration.is_file());
+        assert!(root.join("usr/share/man").is_dir(), "no man page");
         assert!(!root.join("etc/systemd").exists(), "a service was enabled");
 
         // What the administrator wrote is kept by another installation and by a removal.
