@@ -65,6 +65,20 @@ const BOARD_TOOLS: &[(&str, &str)] = &[
     ("/usr/include/libelf.h", "libelf-dev"),
 ];
 
+/// The same for the images of Buildroot and the init scripts.
+const BUILDROOT_TOOLS: &[(&str, &str)] = &[
+    ("genimage", "genimage"),
+    ("shellcheck", "shellcheck"),
+    ("busybox", "busybox"),
+    ("start-stop-daemon", "dpkg"),
+    ("python3", "python3"),
+    ("mkfs.vfat", "dosfstools"),
+    ("mcopy", "mtools"),
+    ("mkimage", "u-boot-tools"),
+    ("mke2fs", "e2fsprogs"),
+    ("sgdisk", "gdisk"),
+];
+
 /// The same for man pages and completions.
 const MANUAL_TOOLS: &[(&str, &str)] =
     &[("groff", "groff-base"), ("bash", "bash"), ("zsh", "zsh"), ("fish", "fish")];
@@ -113,6 +127,11 @@ pub fn prepare_for_boards(may_install: bool) -> Tools {
     prepare_all(BOARD_TOOLS, may_install)
 }
 
+/// The same for the tools of the tests of Buildroot's tree.
+pub fn prepare_for_buildroot(may_install: bool) -> Tools {
+    prepare_all(BUILDROOT_TOOLS, may_install)
+}
+
 /// The same for man pages and completions.
 pub fn prepare_for_manual(may_install: bool) -> Tools {
     prepare_all(MANUAL_TOOLS, may_install)
@@ -137,6 +156,11 @@ fn prepare_all(tools: &[(&'static str, &'static str)], may_install: bool) -> Too
 
 fn missing(tools: &[(&'static str, &'static str)]) -> Vec<&'static str> {
     tools.iter().map(|(program, _)| *program).filter(|program| find(program).is_none()).collect()
+}
+
+/// Whether `program` is installed.
+pub fn has(program: &str) -> bool {
+    find(program).is_some()
 }
 
 fn find(program: &str) -> Option<PathBuf> {
@@ -209,7 +233,7 @@ mod tests {
 
     #[test]
     fn nothing_is_installed_that_brings_a_service() {
-        for (program, package) in TOOLS.iter().chain(BOARD_TOOLS) {
+        for (program, package) in TOOLS.iter().chain(BOARD_TOOLS).chain(BUILDROOT_TOOLS) {
             assert!(!package.starts_with("mender-c"), "{program} would be installed with {package}");
         }
     }

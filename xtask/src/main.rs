@@ -8,6 +8,7 @@
 // Telling a person what happened is what these tasks are for.
 #![allow(clippy::print_stdout)]
 
+mod crates_inc;
 mod debian;
 mod dist;
 mod house;
@@ -83,6 +84,12 @@ one runs. With --hangs that slot does not come up.
         run: dist::run,
     },
     Task {
+        name: "crates-inc",
+        about: "Write what the Yocto layer says of this workspace; --check compares",
+        help: crates_inc::HELP,
+        run: crates_inc::run,
+    },
+    Task {
         name: "house",
         about: "Count lines of code, the longest functions, public items that nobody uses",
         help: house::HELP,
@@ -103,7 +110,7 @@ one runs. With --hangs that slot does not come up.
     Task {
         name: "qemu",
         about: "Updates, fall-backs and power cuts of real bootloaders and kernels under QEMU.
-            `qemu list` shows boards and scenarios, `qemu shell BOARD` opens a console",
+              `qemu list` shows boards and scenarios, `qemu shell BOARD` opens a console",
         // The board tests know their options.
         help: "",
         run: qemu::run,
@@ -163,7 +170,7 @@ fn asks_for_help(argument: &str) -> bool {
 fn help() -> String {
     let mut text = "The project's own tasks\n\nUsage: cargo xtask TASK [options]\n\nTasks:\n".to_owned();
     for task in TASKS {
-        text += &format!("  {:<10}{}\n", task.name, task.about);
+        text += &format!("  {:<12}{}\n", task.name, task.about);
     }
     text + "\n`cargo xtask TASK --help` has the options of a task.\n"
 }

@@ -22,6 +22,10 @@ pub enum Inputs {
     Client,
     /// What the board tests run: the client, its boot logic, the boards. Not the server, the host tool, documents.
     Boards,
+    /// The Yocto layer, and what of the workspace it names. Sources of the programs are only there, not read.
+    Yocto,
+    /// The external tree for Buildroot, and what its images and the init scripts are made of and run.
+    Buildroot,
     /// Man pages and completions: what they are made from, and how they are looked at.
     Manual,
 }
@@ -33,11 +37,11 @@ const CLIENT: &[&str] = &[
     "crates/bootloader-uboot/",
     "crates/bootloader-grub/",
     "crates/device/",
+    "crates/doctor/",
     "crates/http/",
     "crates/linux/",
     "crates/manual/src/help.rs",
     "crates/manual/src/rust_ota.rs",
-    "crates/doctor/",
     "crates/service/",
     "daemon/",
     "xtask/src/compilers.rs",
@@ -49,6 +53,12 @@ const CLIENT: &[&str] = &[
 
 /// What board tests have besides.
 const BOARDS: &[&str] = &["boot/", "tests/qemu/", "crates/testkit/src/", "xtask/src/qemu.rs"];
+
+/// What the checks of the layer look at, and what they are.
+const YOCTO: &[&str] = &["yocto/", "boot/", "xtask/src/test/yocto.rs", "xtask/src/crates_inc.rs"];
+
+/// What Buildroot's tree is tested with besides.
+const BUILDROOT: &[&str] = &["buildroot/", "boot/", "tools/artifact/", "xtask/src/test/buildroot.rs"];
 
 /// What man pages and completions are made of.
 const MANUAL: &[&str] = &["crates/manual/", "xtask/src/manual.rs", "xtask/src/test/manual.rs"];
@@ -93,8 +103,16 @@ impl Inputs {
             Inputs::Client if below(CLIENT) && !is_document && !is_integration_test => whole(),
             Inputs::Boards if below(CLIENT) && !is_document && !is_integration_test => whole(),
             Inputs::Boards if below(BOARDS) && !is_document => whole(),
+            Inputs::Yocto if below(YOCTO) => whole(),
+            Inputs::Buildroot if below(CLIENT) || below(BUILDROOT) => {
+                if is_document || is_integration_test {
+                    None
+                } else {
+                    whole()
+                }
+            }
             Inputs::Manual if below(MANUAL) && !is_document => whole(),
-            Inputs::Client | Inputs::Boards | Inputs::Manual => None,
+            Inputs::Client | Inputs::Boards | Inputs::Buildroot | Inputs::Manual | Inputs::Yocto => None,
         }
     }
 }
@@ -190,7 +208,14 @@ mod tests {
     /// Which inputs see a change of `path` to `text`.
     fn check(path: &str, text: &str, seen_by: &[Inputs]) {
         let mut green = green(&path.replace('/', "-"));
-        let all = [Inputs::Conditions, Inputs::Documentation, Inputs::Client, Inputs::Boards, Inputs::Manual];
+        let all = [
+            Inputs::Conditions,
+            Inputs::Documentation,
+            Inputs::Client,
+            Inputs::Boards,
+            Inputs::Manual,
+            Inputs::Yocto,
+        ];
         for inputs in all {
             assert!(!green.knows(STEP, inputs), "nothing is known before the first run");
         }
@@ -211,8 +236,8 @@ mod tests {
 
     #[test]
     fn a_change_is_seen_by_the_steps_that_look_at_it_and_by_no_other() {
-        use Inputs::{Boards, Client, Conditions, Documentation, Manual};
-        let everybody = [Conditions, Documentation, Client, Boards, Manual];
+        use Inputs::{Boards, Client, Conditions, Documentation, Manual, Yocto};
+        let everybody = [Conditions, Documentation, Client, Boards, Manual, Yocto];
         let all_of_code = &everybody[..4];
         check("Cargo.toml", "[workspace] # x", &everybody);
         check("crates/client-core/Cargo.toml", "new", &everybody);
@@ -229,7 +254,8 @@ mod tests {
         );
         check("crates/client-core/src/tar.rs", "//! Tar.\n#[cfg(feature = \"xz\")]\nuse gzip;", all_of_code);
         check("crates/client-core/src/tar.rs", "//! Tar.\nuse gzip;", all_of_code);
-        check("boot/u-boot/boot.cmd", "run it", &[Boards]);
+        check("boot/u-boot/boot.cmd", "run it", &[Boards, Yocto]);
+        check("yocto/meta-rust-ota/conf/layer.conf", "new", &[Yocto]);
         check("crates/manual/src/rust_ota.rs", "//! Describes.\nfn f() {}", &[Client, Boards, Manual]);
         check("crates/manual/src/rust_ota_server.rs", "//! Describes.\nfn f() {}", &[Manual]);
         check("tests/qemu/src/main.rs", "//! Boards.\nfn f() {}", &[Conditions, Boards]);
@@ -238,7 +264,7 @@ mod tests {
     #[test]
     fn documents_server_host_tool_and_tests_of_others_do_not_reach_the_boards() {
         check("README.md", "# other", &[]);
-        check("boot/u-boot/README.md", "# new", &[]);
+        check("boot/u-boot/README.md", "# new", &[Inputs::Yocto]);
         check("server/src/api.rs", "//! Answers.\nfn f() { 1 }", &[]);
         check("tools/artifact/src/write.rs", "//! Writes.\nfn f() { 1 }", &[]);
         check("daemon/tests/killed.rs", "//! Kills.\nfn f() { 1 }", &[]);

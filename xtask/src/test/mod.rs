@@ -4,12 +4,14 @@
 //! compute, run beside tests that wait. What did not run is said at the end, with the reason.
 
 mod boards;
+mod buildroot;
 mod green;
 pub mod manual;
 mod packages;
 mod programs;
 mod report;
 mod shipping;
+mod yocto;
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -89,7 +91,7 @@ pub fn run(arguments: &[String]) -> Outcome {
     report.step("tidy", || tidy::run(&[]));
     let built = report.result_of("build", programs::build);
     match &built {
-        None => report.leave_out("tests, demo, boards: the build failed"),
+        None => report.leave_out("tests, demo, buildroot, boards: the build failed"),
         Some(built) if extent == Extent::Quick => {
             report.step_with("tests", |counts| programs::run_tests(built, &environment, counts));
         }
@@ -97,6 +99,7 @@ pub fn run(arguments: &[String]) -> Outcome {
             let boards = start_boards(&green, &mut report, built, extent, &seed, may_install);
             report.step_with("tests", |counts| programs::run_tests(built, &environment, counts));
             report.step("demo", || demo(built));
+            check_buildroot(&green, &mut report, built, may_install);
             if let Some(boards) = boards {
                 finish_boards(boards, &green, &mut report);
             }
@@ -104,7 +107,7 @@ pub fn run(arguments: &[String]) -> Outcome {
     }
     if extent == Extent::Quick {
         report.leave_out(
-            "features, manual, documentation, demo, size, boards, oldest compiler: --quick was given",
+            "features, manual, documentation, Yocto layer, demo, buildroot, size, boards, oldest compiler: --quick was given",
         );
     } else {
         if has_clippy {
@@ -114,6 +117,7 @@ pub fn run(arguments: &[String]) -> Outcome {
         }
         manual::step(&green, &mut report, may_install);
         unless_green(&green, &mut report, "documentation", Inputs::Documentation, documentation);
+        yocto_layer(&green, &mut report, built.as_ref());
         unless_green(&green, &mut report, "packages", Inputs::Conditions, packages::pack);
         if has_toolchain(OLDEST_RUST) {
             unless_green(&green, &mut report, "oldest compiler", Inputs::Conditions, check_with_oldest);
@@ -244,6 +248,22 @@ fn size_step(green: &Green, report: &mut Report) {
     }
 }
 
+/// The checks of the Yocto layer, with what there is for them.
+fn yocto_layer(green: &Green, report: &mut Report, built: Option<&Built>) {
+    if let Err(reason) = yocto::python() {
+        report.leave_out(&format!("Yocto layer: {reason}"));
+        return;
+    }
+    let missing: Vec<&str> = yocto::IMAGE_TOOLS.iter().copied().filter(|tool| !debian::has(tool)).collect();
+    let programs = if missing.is_empty() { built.map(Built::folder) } else { None };
+    if programs.is_none() {
+        let why =
+            if missing.is_empty() { "the build failed".into() } else { missing.join(", ") + " are missing" };
+        report.leave_out(&format!("what the Yocto layer makes of an image: {why}"));
+    }
+    unless_green(green, report, "Yocto layer", Inputs::Yocto, || yocto::run(programs));
+}
+
 /// Builds what ships, judges its size, and starts the boards with it; both only when something they look at changed.
 fn start_boards(
     green: &Green,
@@ -278,6 +298,16 @@ fn start_boards(
             report.step("boards", || Err(error));
             None
         }
+    }
+}
+
+/// The external tree for Buildroot, where its tools are there.
+fn check_buildroot(green: &Green, report: &mut Report, built: &Built, may_install: bool) {
+    let tools = debian::prepare_for_buildroot(may_install);
+    if tools.missing.is_empty() {
+        unless_green(green, report, "buildroot", Inputs::Buildroot, || buildroot::run(built.folder()));
+    } else {
+        report.leave_out(&format!("buildroot: {} are missing: {}", tools.missing.join(", "), tools.reason));
     }
 }
 

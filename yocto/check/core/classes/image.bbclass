@@ -1,0 +1,2 @@
+IMAGE_FSTYPES ?= "ext4"
+inherit_defer ${IMAGE_CLASSES}
