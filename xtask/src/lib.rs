@@ -3,10 +3,14 @@
 // Telling a person what happened is what these tasks are for.
 #![allow(clippy::print_stdout)]
 
+pub mod cache;
+pub mod compilers;
 pub mod cpu;
 pub mod markdown;
+pub mod mirror;
 pub mod options;
 pub mod peers;
+pub mod shipped;
 pub mod size;
 pub mod workspace;
 

@@ -104,12 +104,7 @@ one runs. With --hangs that slot does not come up.
     Task {
         name: "size",
         about: "Build the client as it ships and check its size",
-        help: "\
-Usage: cargo xtask size [--target TRIPLE]
-
-Builds the client as it ships and fails when it is larger than promised or not static. `cargo xtask dist` is what builds
-it to be used.
-",
+        help: size::HELP,
         run: size::run,
     },
     Task {

@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use crate::{Outcome, debian, size, workspace};
+use xtask::shipped;
+
+use crate::{Outcome, debian, workspace};
 
 /// Builds a client and the board tests, and passes the arguments on.
 pub fn run(arguments: &[String]) -> Outcome {
@@ -35,7 +37,7 @@ pub fn run(arguments: &[String]) -> Outcome {
 /// are given the libraries that it is linked with.
 fn client(as_it_ships: bool) -> Outcome<PathBuf> {
     if as_it_ships {
-        return size::build(None);
+        return shipped::client();
     }
     workspace::run(workspace::cargo().args(["build", "--package", "rust-ota"]))?;
     Ok(workspace::target_directory()?.join("debug").join("rust-ota"))

@@ -1,22 +1,85 @@
-//! `cargo xtask size`: the program as it ships, and whether it is as small and as static as promised.
+//! `cargo xtask size`: the client as it ships, and whether it is as small and as static as promised.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::Path;
 
+use serde_json::Value;
+
+use crate::compilers::Arch;
 use crate::options::Options;
-use crate::{Outcome, workspace};
+use crate::shipped::{self, CLIENT, Tree, Way};
+use crate::{Outcome, markdown, workspace};
 
-/// The promise: the daemon, TLS and every decoder in less than 3.5 MiB, a static C library of 0.9 MiB among it. The
-/// command line alone was below 3 MiB.
-const LIMIT_BYTES: u64 = 3_670_016;
+/// What `--help` says.
+pub const HELP: &str = "\
+Usage: cargo xtask size [--target TRIPLE | --all-targets]
+       cargo xtask size --features [--write]
+
+Builds the client as it ships, for this machine with musl where its compilers can be had, and fails when it is larger than
+promised or not static. `cargo xtask dist` is what builds it to be used.
+
+  --all-targets   x86_64, aarch64 and armv7
+  --features      what each feature costs, a build each; --write puts the table into docs/performance.md
+";
+
+/// The promise for each processor, with TLS and every decoder: 2.4 MiB and 2.2 MiB.
+fn limit_bytes(arch: Arch) -> u64 {
+    match arch {
+        Arch::X86_64 => 2_516_582,
+        Arch::Aarch64 | Arch::Armv7 => 2_306_867,
+    }
+}
+
+/// The promise where the machine's own compiler and C library build it: 3.5 MiB.
+const MACHINE_LIMIT_BYTES: u64 = 3_670_016;
 
 /// Builds, prints and judges.
 pub fn run(arguments: &[String]) -> Outcome {
     let mut options = Options::new(arguments);
     let target = options.value("--target")?;
+    let (all, features, write) =
+        (options.flag("--all-targets"), options.flag("--features"), options.flag("--write"));
     options.finish()?;
-    let program = build(target)?;
-    let bytes = fs::read(&program).map_err(|error| format!("cannot read {}: {error}", program.display()))?;
+    match (target, all, features) {
+        (Some(triple), false, false) => check(&Way::to(Some(triple))?),
+        (None, true, false) => {
+            // Each is judged, whatever came of the others.
+            let results: Vec<Outcome> =
+                Arch::ALL.iter().map(|arch| check(&Way::to(Some(arch.triple()))?)).collect();
+            let errors: Vec<String> = results.into_iter().filter_map(Result::err).collect();
+            if errors.is_empty() { Ok(()) } else { Err(errors.join("\n")) }
+        }
+        (None, false, true) => features_table(write),
+        (None, false, false) => {
+            if let Some(reason) = check_here()? {
+                println!("with this machine's own compiler and C library: {reason}");
+            }
+            Ok(())
+        }
+        (Some(_), _, _) | (None, true, true) => {
+            Err("--target, --all-targets and --features exclude each other".into())
+        }
+    }
+}
+
+/// The check for this machine. Says why it was not that of the build with musl, if it was not.
+pub fn check_here() -> Outcome<Option<String>> {
+    let (way, reason) = Way::best()?;
+    check(&way)?;
+    Ok(reason)
+}
+
+fn check(way: &Way) -> Outcome {
+    let program = shipped::build(CLIENT, way, &[], &Tree::own()?)?;
+    let limit = match way {
+        Way::Musl(compilers) => limit_bytes(compilers.arch()),
+        Way::Machine(_) => MACHINE_LIMIT_BYTES,
+    };
+    judge(&program, way.triple(), limit)
+}
+
+fn judge(program: &Path, triple: &str, limit: u64) -> Outcome {
+    let bytes = fs::read(program).map_err(|error| format!("cannot read {}: {error}", program.display()))?;
     let linking = match needs_loader(&bytes) {
         Some(false) => "static",
         Some(true) => "dynamic",
@@ -24,45 +87,73 @@ pub fn run(arguments: &[String]) -> Outcome {
     };
     let size = bytes.len() as u64;
     println!("{}", program.display());
-    println!("rust-ota: {size} bytes ({:.2} MiB), {linking}, stripped", mebibytes(size));
-    if size > LIMIT_BYTES {
-        return Err(format!("{size} bytes are more than the {LIMIT_BYTES} promised"));
+    println!("{CLIENT} for {triple}: {size} bytes ({:.2} MiB), {linking}, stripped", mebibytes(size));
+    if size > limit {
+        return Err(format!("{triple}: {size} bytes are more than the {limit} promised"));
     }
     if needs_loader(&bytes) != Some(false) {
-        return Err("the program is not static".into());
+        return Err(format!("{triple}: the program is not static"));
     }
-    println!("{} bytes below the limit of {LIMIT_BYTES}", LIMIT_BYTES - size);
+    println!("{} bytes below the limit of {limit}", limit - size);
     Ok(())
 }
 
-/// Builds the client as it ships for `target`, the host by default, and returns its path.
-///
-/// The target is always named, so that the flags do not reach build scripts.
-pub fn build(target: Option<&str>) -> Outcome<PathBuf> {
-    let host = host()?;
-    let target = target.unwrap_or(&host);
-    let mut command = workspace::cargo();
-    command.args(["build", "--package", "rust-ota", "--profile", "dist", "--target", target]);
-    command.env("RUSTFLAGS", rust_flags());
-    workspace::run(&mut command)?;
-    Ok(workspace::target_directory()?.join(target).join("dist").join("rust-ota"))
+/// A set of features, and what the table calls it.
+struct Selection {
+    name: String,
+    features: Vec<String>,
 }
 
-/// Static, with relative relocations in their short form and without unwind tables: together 0.7 MiB less. They are
-/// flags of the linker, for which a profile has no place.
-fn rust_flags() -> String {
-    let script = workspace::root().join("xtask/no-unwind-tables.ld");
-    let link = ["-z,pack-relative-relocs", "--no-eh-frame-hdr", "-O2", &format!("-T,{}", script.display())];
-    let link: String = link.iter().map(|flag| format!(" -C link-arg=-Wl,{flag}")).collect();
-    format!("-C target-feature=+crt-static{link}")
+/// All that ships; each of its features left out; each other one besides; none.
+fn selections(metadata: &Value) -> Outcome<Vec<Selection>> {
+    let packages = metadata["packages"].as_array().ok_or("cargo metadata has no packages")?;
+    let package = packages.iter().find(|found| found["name"] == CLIENT);
+    let features = package.and_then(|found| found["features"].as_object());
+    let features = features.ok_or_else(|| format!("cargo metadata has no features of {CLIENT}"))?;
+    let default = features.get("default").and_then(Value::as_array);
+    let default = default.ok_or_else(|| format!("{CLIENT} has no default features"))?;
+    let default: Vec<String> = default.iter().filter_map(Value::as_str).map(str::to_owned).collect();
+    let mut selections = vec![Selection { name: "as it ships".into(), features: default.clone() }];
+    for without in &default {
+        let features = default.iter().filter(|feature| *feature != without).cloned().collect();
+        selections.push(Selection { name: format!("without `{without}`"), features });
+    }
+    selections.push(Selection { name: "without all of these".into(), features: Vec::new() });
+    for other in features.keys().filter(|name| *name != "default" && !default.contains(name)) {
+        let features = default.iter().chain([other]).cloned().collect();
+        selections.push(Selection { name: format!("with `{other}` besides"), features });
+    }
+    Ok(selections)
 }
 
-fn host() -> Outcome<String> {
-    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
-    let output = workspace::capture(std::process::Command::new(rustc).arg("-vV"))?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    let host = text.lines().find_map(|line| line.strip_prefix("host: "));
-    host.map(str::to_owned).ok_or_else(|| "rustc -vV names no host".into())
+fn features_table(write: bool) -> Outcome {
+    let (way, reason) = Way::best()?;
+    if let Some(reason) = reason {
+        return Err(format!("the table is made with musl: {reason}"));
+    }
+    let tree = Tree::own()?;
+    let mut table = format!(
+        "For {}.\n\n| client | bytes | MiB | difference |\n| --- | --- | --- | --- |\n",
+        way.triple()
+    );
+    let mut ships = None;
+    for selection in selections(&workspace::metadata()?)? {
+        let features = selection.features.join(",");
+        let arguments = ["--no-default-features", "--features", &features];
+        let program = shipped::build(CLIENT, &way, &arguments, &tree)?;
+        let bytes = fs::metadata(&program).map_err(|error| format!("{}: {error}", program.display()))?.len();
+        let ships = *ships.get_or_insert(bytes);
+        let difference = i128::from(bytes) - i128::from(ships);
+        let difference = if difference == 0 { String::new() } else { format!("{difference:+}") };
+        table += &format!("| {} | {bytes} | {:.2} | {difference} |\n", selection.name, mebibytes(bytes));
+    }
+    print!("{table}");
+    if write {
+        let path = workspace::root().join("docs/performance.md");
+        let page = markdown::with_section(&workspace::read(&path)?, "size", &table)?;
+        workspace::write(&path, page)?;
+    }
+    Ok(())
 }
 
 fn mebibytes(bytes: u64) -> f64 {
@@ -112,6 +203,40 @@ mod tests {
             }
         }
         assert_eq!(needs_loader(&elf), Some(false));
+    }
+
+    #[test]
+    fn the_table_has_each_feature_that_can_be_left_out_or_added() {
+        let features =
+            serde_json::json!({ "default": ["gzip", "xz"], "gzip": [], "xz": [], "dbus": ["dep:zbus"] });
+        let metadata = serde_json::json!({ "packages": [{ "name": CLIENT, "features": features }] });
+        let found = selections(&metadata).unwrap();
+        let found: Vec<(&str, String)> =
+            found.iter().map(|one| (one.name.as_str(), one.features.join(","))).collect();
+        let expected = [
+            ("as it ships", "gzip,xz"),
+            ("without `gzip`", "xz"),
+            ("without `xz`", "gzip"),
+            ("without all of these", ""),
+            ("with `dbus` besides", "gzip,xz,dbus"),
+        ];
+        assert_eq!(found, expected.map(|(name, features)| (name, features.to_owned())));
+        assert!(selections(&serde_json::json!({ "packages": [] })).is_err());
+    }
+
+    #[test]
+    fn a_program_above_its_limit_or_with_a_loader_is_refused() {
+        let this = std::env::current_exe().unwrap();
+        let size = fs::metadata(&this).unwrap().len();
+        assert!(judge(&this, "here", size - 1).unwrap_err().contains("promised"));
+        assert!(judge(&this, "here", size).unwrap_err().contains("not static"));
+    }
+
+    #[test]
+    fn options_that_exclude_each_other_are_refused_before_anything_is_built() {
+        for arguments in [["--target", "x", "--all-targets"], ["--all-targets", "--features", "--write"]] {
+            assert!(run(&arguments.map(String::from)).unwrap_err().contains("exclude"));
+        }
     }
 
     #[test]

@@ -63,6 +63,20 @@ pub fn run(command: &mut Command) -> Outcome {
     if status.success() { Ok(()) } else { Err(format!("{} ended with {status}", shown(command))) }
 }
 
+/// Runs a tool. What it prints matters only when it fails.
+pub fn run_quietly(command: &mut Command) -> Outcome {
+    let shown = format!("{command:?}");
+    // Tools for file systems and partitions are not in everybody's path.
+    let path = std::env::var("PATH").unwrap_or_default();
+    command.env("PATH", format!("{path}:/usr/sbin:/sbin")).stdin(Stdio::null());
+    let output = command.output().map_err(|error| format!("cannot run {shown}: {error}"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = [output.stdout, output.stderr].concat();
+    Err(format!("{shown} ended with {}: {}", output.status, String::from_utf8_lossy(&said).trim()))
+}
+
 /// Runs `command` and keeps what it prints on standard output.
 pub fn capture(command: &mut Command) -> Outcome<Output> {
     let output = command

@@ -10,7 +10,8 @@ use client_core::deploy::gates::WeekTime;
 /// # Errors
 /// When the C library cannot tell.
 pub fn local(wall: Duration) -> io::Result<WeekTime> {
-    let seconds = libc::time_t::try_from(wall.as_secs()).map_err(io::Error::other)?;
+    // Its type is that of the C library's clock, which the call below says.
+    let seconds = wall.as_secs().try_into().map_err(io::Error::other)?;
     // SAFETY: a `tm` is plain data, for which zeros are a value.
     let mut broken_down: libc::tm = unsafe { std::mem::zeroed() };
     // SAFETY: both pointers are to live values of this function, and the call keeps neither.

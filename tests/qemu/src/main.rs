@@ -24,7 +24,9 @@ mod trace;
 mod uboot;
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
+use std::process::ExitCode;
+
+pub use xtask::workspace::run_quietly as run;
 
 /// What a step ends with: an error is a sentence.
 pub type Outcome<T = ()> = Result<T, String>;
@@ -43,20 +45,6 @@ fn main() -> ExitCode {
 /// The directory with the workspace's `Cargo.toml`.
 pub fn workspace() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap_or(Path::new(".")).to_path_buf()
-}
-
-/// Runs a tool. What it prints matters only when it fails.
-pub fn run(command: &mut Command) -> Outcome {
-    let shown = format!("{command:?}");
-    // Tools for file systems and partitions are not in everybody's path.
-    let path = std::env::var("PATH").unwrap_or_default();
-    command.env("PATH", format!("{path}:/usr/sbin:/sbin")).stdin(Stdio::null());
-    let output = command.output().map_err(|error| format!("cannot run {shown}: {error}"))?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let said = [output.stdout, output.stderr].concat();
-    Err(format!("{shown} ended with {}: {}", output.status, String::from_utf8_lossy(&said).trim()))
 }
 
 /// Reads a file.

@@ -44,7 +44,10 @@ const CLIENT: &[&str] = &[
     "crates/manual/src/rust_ota.rs",
     "crates/service/",
     "daemon/",
+    "xtask/src/compilers.rs",
+    "xtask/src/shipped.rs",
     "xtask/src/size.rs",
+    "xtask/musl/",
     "xtask/no-unwind-tables.ld",
 ];
 

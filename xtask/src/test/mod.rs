@@ -10,10 +10,13 @@ pub mod manual;
 mod packages;
 mod programs;
 mod report;
+mod shipping;
 mod yocto;
 
 use std::path::Path;
 use std::process::{Command, Stdio};
+
+use xtask::shipped;
 
 use crate::options::Options;
 use crate::{Outcome, debian, size, tidy, workspace};
@@ -121,6 +124,7 @@ pub fn run(arguments: &[String]) -> Outcome {
         } else {
             report.leave_out(&format!("oldest compiler: no toolchain {OLDEST_RUST} is installed"));
         }
+        shipping::steps(extent, &mut report);
     }
     report.print();
     report.outcome()
@@ -225,6 +229,25 @@ fn unless_green(
     });
 }
 
+/// Holds the promises of sizes: that of this machine's processor for every change, the others in the long run.
+fn size_step(green: &Green, report: &mut Report) {
+    const STEP: &str = "size";
+    if green.knows(STEP, Inputs::Client) {
+        report.leave_out(&format!("{STEP}: nothing that it looks at changed since its last good run here"));
+        return;
+    }
+    match report.result_of(STEP, size::check_here) {
+        Some(None) => {
+            if let Err(error) = green.remember(STEP, Inputs::Client) {
+                println!("{STEP}: {error}");
+            }
+        }
+        // Not remembered: the next run may get the compilers.
+        Some(Some(reason)) => report.leave_out(&format!("size of the build with musl: {reason}")),
+        None => {}
+    }
+}
+
 /// The checks of the Yocto layer, with what there is for them.
 fn yocto_layer(green: &Green, report: &mut Report, built: Option<&Built>) {
     if let Err(reason) = yocto::python() {
@@ -250,7 +273,7 @@ fn start_boards(
     seed: &str,
     may_install: bool,
 ) -> Option<Boards> {
-    unless_green(green, report, "size", Inputs::Client, || size::run(&[]));
+    size_step(green, report);
     if green.knows("boards", Inputs::Boards) {
         let what = "only documents, server, host tool, tasks or tests of others changed since their last good run here";
         report.leave_out(&format!("boards: {what}"));
@@ -265,7 +288,7 @@ fn start_boards(
         Extent::All => vec!["--all".to_owned()],
         Extent::Quick | Extent::Change => vec!["--minutes".to_owned(), BOARD_MINUTES.to_string()],
     };
-    let started = size::build(None).and_then(|client| {
+    let started = shipped::client().and_then(|client| {
         let program = built.program("board-tests");
         Boards::start(&workspace::root(), &program, &client, &extent, seed)
     });

@@ -171,10 +171,11 @@ const PACKAGES: &[PackageRule] = &[
             "rust-ota-server-core",
             "rust-ota-testkit",
             "rust-ota-testserver",
+            "xtask",
         ],
-        outside: &["fs2", "serde_json", "sha2", "tempfile"],
+        outside: &["fs2", "serde_json", "tempfile"],
     },
-    PackageRule { name: "xtask", workspace: &["rust-ota-manual"], outside: &["serde_json"] },
+    PackageRule { name: "xtask", workspace: &["rust-ota-manual"], outside: &["fs2", "serde_json", "sha2"] },
     PackageRule {
         name: "desk",
         workspace: &["rust-ota-client-core", "rust-ota-testkit", "xtask"],

@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::debian::Debian;
+use xtask::mirror::Debian;
+
 use super::{Arch, Assets};
 use crate::Outcome;
 
@@ -26,7 +27,7 @@ impl Assets {
     /// Where this machine's own QEMU is older.
     pub fn qemu_with_nor(&self) -> Outcome<QemuProgram> {
         let directory = self.once("qemu-with-nor", |assets| {
-            let debian = Debian::open(&assets.cache)?;
+            let debian = Debian::open(assets.place())?;
             let codename = codename()?;
             let release = format!("{codename}-backports");
             let packages = ["qemu-system-arm", "qemu-system-common", "qemu-system-data"];
@@ -36,7 +37,7 @@ impl Assets {
             for package in &named {
                 recipe += &(debian.candidate(package, Arch::X86_64.debian())? + "\n");
             }
-            assets.recipe("qemu-with-nor", &recipe, |directory| {
+            assets.cache.recipe("qemu-with-nor", &recipe, |directory| {
                 debian.unpack(&named, Arch::X86_64.debian(), directory)
             })
         })?;

@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::debian::Debian;
+use xtask::mirror::Debian;
+
 use super::{Arch, Assets, Environment};
 use crate::{Outcome, read, run, write};
 
@@ -22,10 +23,10 @@ impl Assets {
             Environment::Nor => ("uboot-nor", UBOOT_NOR),
         };
         let directory = self.once(name, |assets| {
-            let debian = Debian::open(&assets.cache)?;
+            let debian = Debian::open(assets.place())?;
             let version = debian.candidate("u-boot-qemu", "amd64")?;
             let recipe = format!("{name} 1\n{version}\n{UBOOT_COMMON}{own}");
-            assets.recipe(name, &recipe, |directory| {
+            assets.cache.recipe(name, &recipe, |directory| {
                 let source = debian.source("u-boot", directory)?;
                 build_uboot(&source, &[UBOOT_COMMON, own].concat())?;
                 keep_only(directory, &source, &["u-boot.bin", "u-boot-initial-env"])
@@ -38,11 +39,11 @@ impl Assets {
     pub fn small_kernel(&self, arch: Arch) -> Outcome<PathBuf> {
         let kernel = SmallKernel::of(arch)?;
         let directory = self.once(kernel.name, |assets| {
-            let debian = Debian::open(&assets.cache)?;
+            let debian = Debian::open(assets.place())?;
             let meta = debian.depends("linux-source", "amd64", "linux-source-")?;
             let version = debian.candidate(&meta, "amd64")?;
             let recipe = format!("{} 1\n{version}\n{}", kernel.name, kernel.config);
-            assets.recipe(kernel.name, &recipe, |directory| {
+            assets.cache.recipe(kernel.name, &recipe, |directory| {
                 debian.unpack(&[&meta], "amd64", directory)?;
                 let archive = directory.join("usr/src").join(format!("{meta}.tar.xz"));
                 run(Command::new("tar").arg("-xf").arg(&archive).arg("-C").arg(directory))?;

@@ -19,7 +19,7 @@ use crate::relay::{Counts, Relay};
 use crate::update_server::UpdateServer;
 use crate::virtual_device::{DEVICE_TYPE, Enrolment, RESTART, VirtualDevice};
 use xtask::options::Options;
-use xtask::{Outcome, cpu, peers, size, workspace};
+use xtask::{Outcome, cpu, peers, shipped, workspace};
 
 use crate::image;
 
@@ -54,7 +54,7 @@ pub fn run(arguments: &[String]) -> Outcome {
     println!("building the programs ...");
     let client = match client {
         Some(path) => workspace::root().join(path),
-        None => size::build(None)?,
+        None => shipped::client()?,
     };
     let directory = workspace::target_directory()?.join("bench-daemon");
     workspace::fresh_directory(&directory)?;

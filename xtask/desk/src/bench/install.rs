@@ -16,7 +16,7 @@ use serde_json::Value;
 use crate::artifact_tool::{ArtifactTool, KeyPair};
 use crate::virtual_device::VirtualDevice;
 use xtask::options::Options;
-use xtask::{Outcome, cpu, size, workspace};
+use xtask::{Outcome, cpu, shipped, workspace};
 
 use crate::image;
 
@@ -54,7 +54,7 @@ pub fn run(arguments: &[String]) -> Outcome {
     println!("building the programs, an image and its artifacts ...");
     let client = match client {
         Some(path) => workspace::root().join(path),
-        None => size::build(None)?,
+        None => shipped::client()?,
     };
     let bench = Bench::prepare(client, image_mib * MIB)?;
     let mut results = [const { (Vec::new(), Vec::new()) }; COMPRESSIONS.len()];

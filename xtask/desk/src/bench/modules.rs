@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use crate::artifact_tool::{ArtifactTool, KeyPair};
 use crate::virtual_device::VirtualDevice;
 use xtask::options::Options;
-use xtask::{Outcome, size, workspace};
+use xtask::{Outcome, shipped, workspace};
 
 use crate::image;
 
@@ -44,7 +44,7 @@ pub fn run(arguments: &[String]) -> Outcome {
     println!("building the programs, a file and its artifact ...");
     let client = match client {
         Some(path) => workspace::root().join(path),
-        None => size::build(None)?,
+        None => shipped::client()?,
     };
     let bench = Bench::prepare(client, file_mib * MIB)?;
     let (mut pipe, mut module) = (Vec::new(), Vec::new());

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
 
-use crate::{Outcome, run, write};
+use crate::Outcome;
+use crate::workspace::{run_quietly as run, write};
 
 /// How old the lists of packages may be.
 const LISTS_AGE: Duration = Duration::from_secs(24 * 3600);
@@ -28,7 +29,9 @@ impl Debian {
     /// Makes the configuration in `cache`, and brings its lists up to date if they are not of today.
     pub fn open(cache: &Path) -> Outcome<Debian> {
         if !Path::new("/usr/bin/apt-get").is_file() {
-            return Err("there is no apt-get: kernels and bootloaders come from Debian's packages".into());
+            return Err(
+                "there is no apt-get: compilers, kernels and bootloaders come from Debian's packages".into(),
+            );
         }
         let directory = cache.join("apt");
         for part in ["lists/partial", "archives/partial"] {
