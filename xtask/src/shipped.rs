@@ -119,6 +119,28 @@ pub fn build(program: &str, way: &Way, arguments: &[&str], tree: &Tree) -> Outco
     Ok(tree.target.join(way.triple()).join(profile).join(program))
 }
 
+/// The C library for this machine, shared and with its own C library: what a distribution builds. Its path.
+pub fn library(tree: &Tree) -> Outcome<PathBuf> {
+    let triple = host()?;
+    let mut command = workspace::cargo();
+    command.current_dir(&tree.root).args([
+        "rustc",
+        "--locked",
+        "--package",
+        "rust-ota-ffi",
+        "--profile",
+        "dist",
+    ]);
+    command.args(["--crate-type", "cdylib", "--target", &triple, "--target-dir"]).arg(&tree.target);
+    let mut flags = without_folders(&Way::Machine(triple.clone()), &tree.root);
+    flags.extend(["-C", "link-arg=-Wl,-z,pack-relative-relocs"].map(str::to_owned));
+    flags.extend(linker_flags(&tree.root));
+    flags.extend(["--cfg", "curve25519_dalek_backend=\"serial\""].map(str::to_owned));
+    command.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"));
+    workspace::run(&mut command)?;
+    Ok(tree.target.join(triple).join("dist/librust_ota.so"))
+}
+
 /// Without unwind tables, which nothing reads after an abort. They are flags of the linker, for which a profile has no place.
 fn linker_flags(root: &Path) -> Vec<String> {
     let script = root.join("xtask/no-unwind-tables.ld");

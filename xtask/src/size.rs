@@ -12,13 +12,14 @@ use crate::{Outcome, markdown, workspace};
 
 /// What `--help` says.
 pub const HELP: &str = "\
-Usage: cargo xtask size [--target TRIPLE | --all-targets]
+Usage: cargo xtask size [--target TRIPLE | --all-targets | --library]
        cargo xtask size --features [--write]
 
 Builds the client as it ships, for this machine with musl where its compilers can be had, and fails when it is larger than
 promised or not static. `cargo xtask dist` is what builds it to be used.
 
   --all-targets   x86_64, aarch64 and armv7
+  --library       the shared C library for this machine, with its own compiler and C library
   --features      what each feature costs, a build each; --write puts the table into docs/performance.md
 ";
 
@@ -36,8 +37,10 @@ pub fn run(arguments: &[String]) -> Outcome {
     let target = options.value("--target")?;
     let (all, features, write) =
         (options.flag("--all-targets"), options.flag("--features"), options.flag("--write"));
+    let library = options.flag("--library");
     options.finish()?;
     match (target, all, features) {
+        (None, false, false) if library => check_library(),
         (Some(triple), false, false) => check(&Way::to(Some(triple))?),
         (None, true, false) => {
             // Each is judged, whatever came of the others.
@@ -64,6 +67,21 @@ pub fn check_here() -> Outcome<Option<String>> {
     let (way, reason) = Way::best()?;
     check(&way)?;
     Ok(reason)
+}
+
+/// The promise for the shared C library, stripped: 1.6 MiB.
+const LIBRARY_LIMIT_BYTES: u64 = 1_677_721;
+
+/// Builds the C library and judges its size.
+pub fn check_library() -> Outcome {
+    let library = shipped::library(&Tree::own()?)?;
+    let bytes = fs::metadata(&library).map_err(|error| format!("{}: {error}", library.display()))?.len();
+    println!("{}: {bytes} bytes ({:.2} MiB), stripped", library.display(), mebibytes(bytes));
+    if bytes > LIBRARY_LIMIT_BYTES {
+        return Err(format!("{bytes} bytes are more than the {LIBRARY_LIMIT_BYTES} promised"));
+    }
+    println!("{} bytes below the limit of {LIBRARY_LIMIT_BYTES}", LIBRARY_LIMIT_BYTES - bytes);
+    Ok(())
 }
 
 fn check(way: &Way) -> Outcome {

@@ -40,6 +40,18 @@ const OF_CLIENT: &[Item] = &[
         is_configuration: false,
     },
     Item {
+        from: "daemon/init/rust-ota.sysv",
+        to: "etc/init.d/rust-ota",
+        rights: 0o755,
+        is_configuration: true,
+    },
+    Item {
+        from: "daemon/init/supervise",
+        to: "usr/libexec/rust-ota/supervise",
+        rights: 0o755,
+        is_configuration: false,
+    },
+    Item {
         from: "daemon/support/mender-device-identity",
         to: "usr/share/mender/identity/mender-device-identity",
         rights: 0o755,
@@ -285,6 +297,7 @@ mod tests {
         let configuration = root.join("etc/mender/mender.conf");
         assert_eq!(fs::read_to_string(root.join("usr/bin/rust-ota")).unwrap(), "the program");
         assert!(unit.is_file() && configuration.is_file());
+        assert!(root.join("etc/init.d/rust-ota").is_file() && !root.join("etc/rc2.d").exists());
         assert!(root.join("usr/share/man").is_dir(), "no man page");
         assert!(!root.join("etc/systemd").exists(), "a service was enabled");
 
