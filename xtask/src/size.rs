@@ -247,8 +247,8 @@ mod tests {
     fn a_program_above_its_limit_or_with_a_loader_is_refused() {
         let this = std::env::current_exe().unwrap();
         let size = fs::metadata(&this).unwrap().len();
-        assert!(judge(&this, "here", size - 1).unwrap_err().contains("promised"));
-        assert!(judge(&this, "here", size).unwrap_err().contains("not static"));
+        assert!(judge(&this, "here", Some(size - 1)).unwrap_err().contains("promised"));
+        assert!(judge(&this, "here", Some(size)).unwrap_err().contains("not static"));
     }
 
     #[test]
