@@ -117,7 +117,7 @@
 /* Result: neither the old nor the new software can be vouched for. */
 #define ROTA_INCONSISTENT 5
 
-/* Result: stopped on request; rota_resume() goes on. */
+/* Result: stopped on request; rota_resume() goes on with what was verified by then, and what was not is begun anew. */
 #define ROTA_INTERRUPTED 6
 
 /* Result: what an earlier update left behind is removed. */
@@ -326,8 +326,8 @@ int rota_set(struct rota_device *device,
 int rota_open(struct rota_device *device);
 
 /*
- Writes why the last call with this handle failed to buffer, with a zero byte at its end, cut to size bytes. Returns how
- many bytes it has without that zero byte; 0 when none failed yet. UTF-8.
+ Writes why the last call with this handle failed to buffer, with a zero byte at its end, cut to size bytes between two
+ characters. Returns how many bytes it has without that zero byte; 0 when none failed yet. UTF-8.
 
  Any thread, at any time. Of ROTA_E_BUSY there is no text: the text is that of the call in progress.
  */

@@ -68,12 +68,12 @@ impl Callbacks {
         *self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Another call begins.
+    /// Another call, or another deployment in the same one, begins.
     pub(crate) fn begin(&self) {
         self.given_up.store(false, Ordering::Release);
     }
 
-    fn is_given_up(&self) -> bool {
+    pub(crate) fn is_given_up(&self) -> bool {
         self.given_up.load(Ordering::Acquire)
     }
 
@@ -159,17 +159,37 @@ pub(crate) fn number_of(gate: Gate) -> c_int {
     }
 }
 
-/// Bytes from the program's own callback.
+/// Bytes from the program's own callback, while the call lasts that was given it.
 pub(crate) struct FromCallback {
-    pub(crate) read: rota_read_fn,
+    pub(crate) read: Arc<Lent>,
     pub(crate) user: User,
+}
+
+/// A read callback that is taken back. Locked while it runs.
+pub(crate) struct Lent(Mutex<rota_read_fn>);
+
+impl Lent {
+    pub(crate) fn new(read: rota_read_fn) -> Arc<Lent> {
+        Arc::new(Lent(Mutex::new(read)))
+    }
+}
+
+/// Takes the callback back when the call ends, and waits for it where it runs: a thread that reads ahead does not end with the
+/// installation, and the program may free what `user` points to.
+pub(crate) struct TakenBack(pub(crate) Arc<Lent>);
+
+impl Drop for TakenBack {
+    fn drop(&mut self) {
+        *self.0.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
 }
 
 impl Read for FromCallback {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let Some(callback) = self.read else { return Ok(0) };
+        let lent = self.read.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(callback) = *lent else { return Err(io::Error::other(Stopped)) };
         let room = buffer.len();
-        // SAFETY: the program gave this function for this purpose; the buffer is as long as it is told.
+        // SAFETY: the program gave this function for this purpose, and it is not taken back; the buffer is as long as it is told.
         let said = unsafe { callback(self.user.0, buffer.as_mut_ptr().cast(), room) };
         match usize::try_from(said) {
             Ok(count) if count <= room => Ok(count),
@@ -184,11 +204,23 @@ pub(crate) struct Stoppable<R> {
     pub(crate) source: R,
     pub(crate) callbacks: Arc<Callbacks>,
     pub(crate) clock: LinuxClock,
+    /// The call has returned: who still reads does it for nobody.
+    pub(crate) over: Arc<AtomicBool>,
+}
+
+/// Says when a call is over.
+pub(crate) struct Over(pub(crate) Arc<AtomicBool>);
+
+impl Drop for Over {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
 }
 
 impl<R: Read> Read for Stoppable<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.callbacks.is_given_up() || self.clock.stop_requested() {
+        let is_over = self.over.load(Ordering::Acquire);
+        if is_over || self.callbacks.is_given_up() || self.clock.stop_requested() {
             return Err(io::Error::other(Stopped));
         }
         self.source.read(buffer)

@@ -75,7 +75,7 @@ pub const ROTA_COMMITTED: c_int = 3;
 pub const ROTA_ROLLED_BACK: c_int = 4;
 /// Result: neither the old nor the new software can be vouched for.
 pub const ROTA_INCONSISTENT: c_int = 5;
-/// Result: stopped on request; rota_resume() goes on.
+/// Result: stopped on request; rota_resume() goes on with what was verified by then, and what was not is begun anew.
 pub const ROTA_INTERRUPTED: c_int = 6;
 /// Result: what an earlier update left behind is removed.
 pub const ROTA_CLEANED_UP: c_int = 7;

@@ -224,8 +224,8 @@ pub unsafe extern "C" fn rota_open(device: *mut rota_device) -> c_int {
     }
 }
 
-/// Writes why the last call with this handle failed to buffer, with a zero byte at its end, cut to size bytes. Returns how
-/// many bytes it has without that zero byte; 0 when none failed yet. UTF-8.
+/// Writes why the last call with this handle failed to buffer, with a zero byte at its end, cut to size bytes between two
+/// characters. Returns how many bytes it has without that zero byte; 0 when none failed yet. UTF-8.
 ///
 /// Any thread, at any time. Of ROTA_E_BUSY there is no text: the text is that of the call in progress.
 ///

@@ -141,14 +141,14 @@ impl rota_device {
         if inner.broken {
             return self.fail(Failure::new(ROTA_E_FAULT, "an earlier call met a fault of the library"));
         }
+        let (_quiet, _routed) = (WithoutSigpipe::new(), Routed::to(&self.shared.sink));
         let clock = self.clock().clone();
         if self.renew_after_stop(inner) {
             return self.fail(Failure::new(ROTA_E_STOPPED, "stopped on request before it began"));
         }
         self.callbacks().begin();
         let (callbacks, sink) = (Arc::clone(&self.shared.callbacks), Arc::clone(&self.shared.sink));
-        let (_quiet, _routed) = (WithoutSigpipe::new(), Routed::to(&sink));
-        let mut call = Call { inner, callbacks, sink: Arc::clone(&sink), clock, remark: None };
+        let mut call = Call { inner, callbacks, sink, clock, remark: None };
         let done = catch_unwind(AssertUnwindSafe(|| work(&mut call)));
         let Call { inner, remark, .. } = call;
         self.renew_after_stop(inner);
@@ -168,10 +168,16 @@ impl rota_device {
     /// Whether somebody wanted the call to end. A clock that was asked to stop stays so, and the service with it: the next
     /// call has others.
     fn renew_after_stop(&self, inner: &mut Inner) -> bool {
-        let mut clock = self.clock();
-        let stopped = clock.stop_requested();
+        let stopped = {
+            let mut clock = self.clock();
+            let stopped = clock.stop_requested();
+            if stopped {
+                *clock = LinuxClock::new();
+            }
+            stopped
+        };
         if stopped {
-            *clock = LinuxClock::new();
+            // With the clock free: what it says at its end is a line of the log, and the program may stop from there.
             inner.service = None;
         }
         stopped
@@ -230,13 +236,17 @@ pub(crate) unsafe fn text<'t>(text: *const c_char, name: &str) -> Result<&'t str
     std::str::from_utf8(bytes).map_err(|_| Failure::new(ROTA_E_ARGUMENT, format!("{name} is not UTF-8")))
 }
 
-/// Writes `text` to `buffer` with a zero byte behind it, cut to `size` bytes. How long it is without that byte.
+/// Writes `text` to `buffer` with a zero byte behind it, cut to `size` bytes and between two characters. How long it is
+/// without that byte.
 ///
 /// # Safety
 /// `buffer` is NULL or has room for `size` bytes.
 pub(crate) unsafe fn give(text: &str, buffer: *mut c_char, size: usize) -> c_int {
     if !buffer.is_null() && size > 0 {
-        let count = text.len().min(size - 1);
+        let mut count = text.len().min(size - 1);
+        while !text.is_char_boundary(count) {
+            count -= 1;
+        }
         // SAFETY: `count` bytes and one more fit, as promised; the two do not overlap.
         unsafe {
             buffer.cast::<u8>().copy_from_nonoverlapping(text.as_ptr(), count);

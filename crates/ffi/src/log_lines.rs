@@ -14,7 +14,7 @@ use client_core::text::printable;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use service::{DeploymentInHand, DeploymentLog, Logs};
 
-use crate::callbacks::User;
+use crate::callbacks::{Callbacks, User};
 use crate::codes::{ROTA_LOG_DEBUG, ROTA_LOG_ERROR, ROTA_LOG_INFO, ROTA_LOG_WARNING};
 use crate::structures::rota_log_fn;
 
@@ -65,17 +65,22 @@ impl Sink {
     }
 }
 
-/// The sink of a handle, for the service.
-pub(crate) struct SinkOfHandle(pub(crate) Arc<Sink>);
+/// What a handle has to do with the log of a deployment, for the service.
+pub(crate) struct LogsOfHandle {
+    pub(crate) sink: Arc<Sink>,
+    pub(crate) callbacks: Arc<Callbacks>,
+}
 
-impl Logs for SinkOfHandle {
+impl Logs for LogsOfHandle {
     fn begin_deployment(&mut self, id: &DeploymentId, log: Option<DeploymentLog>) {
         let deployment = DeploymentInHand::new(id, log);
-        *self.0.deployment.lock().unwrap_or_else(PoisonError::into_inner) = Some(deployment);
+        *self.sink.deployment.lock().unwrap_or_else(PoisonError::into_inner) = Some(deployment);
     }
 
     fn end_deployment(&mut self) {
-        *self.0.deployment.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        // It was this deployment that the program gave up, not those that come behind it in the same call.
+        self.callbacks.begin();
+        *self.sink.deployment.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }
 

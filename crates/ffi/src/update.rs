@@ -9,14 +9,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use client_core::clock::Clock;
-use client_core::deploy::{self, Options, Standing, Status, Summary};
+use client_core::deploy::{self, DeployError, Options, Standing, Status, Summary};
 use client_core::slot::{Slot, System};
 use device::client::{Client, ClientError};
 use device::compose::Setup;
 
-use crate::callbacks::{Asked, FromCallback, Stoppable, Told, User};
+use crate::callbacks::{Asked, FromCallback, Lent, Over, Stoppable, TakenBack, Told, User};
 use crate::codes::*;
-use crate::failure::Failure;
+use crate::failure::{Failure, Stopped};
 use crate::handle::{self, Call, call, give, rota_device};
 use crate::structures::{Out, rota_pair_fn, rota_read_fn, rota_result, rota_state};
 
@@ -40,8 +40,9 @@ pub unsafe extern "C" fn rota_install_path(
 ) -> c_int {
     // SAFETY: as promised.
     unsafe {
+        let out = not_begun(result);
         call(device, |call| {
-            let out = Out::new(result)?;
+            let out = out?;
             let path = Path::new(OsStr::from_bytes(handle::bytes(path, "path")?));
             install(call, &out, &mut |_| open_file(path))
         })
@@ -61,8 +62,9 @@ pub unsafe extern "C" fn rota_install_fd(
 ) -> c_int {
     // SAFETY: as promised.
     unsafe {
+        let out = not_begun(result);
         call(device, |call| {
-            let out = Out::new(result)?;
+            let out = out?;
             let mut source = Some(duplicate(fd)?);
             install(call, &out, &mut |_| once(source.take()))
         })
@@ -83,12 +85,15 @@ pub unsafe extern "C" fn rota_install_read(
 ) -> c_int {
     // SAFETY: as promised.
     unsafe {
+        let out = not_begun(result);
         call(device, |call| {
-            let out = Out::new(result)?;
+            let out = out?;
             if read.is_none() {
                 return Err(Failure::new(ROTA_E_ARGUMENT, "read is NULL"));
             }
-            let mut source = Some(FromCallback { read, user: User(user) });
+            let lent = Lent::new(read);
+            let _taken_back = TakenBack(Arc::clone(&lent));
+            let mut source = Some(FromCallback { read: lent, user: User(user) });
             install(call, &out, &mut |_| once(source.take()))
         })
     }
@@ -107,8 +112,9 @@ pub unsafe extern "C" fn rota_install_url(
 ) -> c_int {
     // SAFETY: as promised.
     unsafe {
+        let out = not_begun(result);
         call(device, |call| {
-            let out = Out::new(result)?;
+            let out = out?;
             let url = handle::text(url, "url")?;
             let is_web = ["http://", "https://"].iter().any(|scheme| {
                 url.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme))
@@ -154,7 +160,13 @@ pub unsafe extern "C" fn rota_roll_back(
         match flags {
             0 => work(device, result, |client| client.roll_back(&options)),
             ROTA_TO_OTHER_SLOT => work(device, result, |client| client.try_other_slot(&options)),
-            _ => call(device, |_| Err(Failure::new(ROTA_E_ARGUMENT, format!("there is no flag {flags:#x}")))),
+            _ => {
+                let out = not_begun(result);
+                call(device, |_| {
+                    out?;
+                    Err(Failure::new(ROTA_E_ARGUMENT, format!("there is no flag {flags:#x}")))
+                })
+            }
         }
     }
 }
@@ -294,6 +306,17 @@ pub unsafe extern "C" fn rota_provides(
     }
 }
 
+/// The result of a call that has not begun, as it stays where it does not.
+///
+/// # Safety
+/// As [`Out::new`].
+unsafe fn not_begun(result: *mut rota_result) -> Result<Out<rota_result>, Failure> {
+    // SAFETY: as promised.
+    let out = unsafe { Out::new(result) }?;
+    out.set(|size| rota_result { size, outcome: 0, needs_restart: 0 });
+    Ok(out)
+}
+
 /// # Safety
 /// `device` and `result` as in `rota_commit`.
 unsafe fn work(
@@ -303,8 +326,9 @@ unsafe fn work(
 ) -> c_int {
     // SAFETY: as promised.
     unsafe {
+        let out = not_begun(result);
         call(device, |call| {
-            let out = Out::new(result)?;
+            let out = out?;
             with_client(call, &out, Took::Rest, work)
         })
     }
@@ -317,10 +341,11 @@ fn install(
 ) -> Result<c_int, Failure> {
     let setup = call.setup()?;
     let (callbacks, clock) = (Arc::clone(&call.callbacks), call.clock.clone());
-    let mut open = move || {
+    let over = Over(Arc::default());
+    let mut open = || {
         let source = open(&setup)?;
-        let (callbacks, clock) = (Arc::clone(&callbacks), clock.clone());
-        Ok(Box::new(Stoppable { source, callbacks, clock }) as Source)
+        let (callbacks, clock, over) = (Arc::clone(&callbacks), clock.clone(), Arc::clone(&over.0));
+        Ok(Box::new(Stoppable { source, callbacks, clock, over }) as Source)
     };
     with_client(call, out, Took::Install, |client| client.install(&mut open, &Options::default()))
 }
@@ -339,7 +364,6 @@ fn with_client(
     took: Took,
     work: impl FnOnce(&mut Client<'_>) -> Result<Summary, ClientError>,
 ) -> Result<c_int, Failure> {
-    out.set(|size| rota_result { size, outcome: 0, needs_restart: 0 });
     let setup = call.setup()?;
     let clock: Arc<dyn Clock> = Arc::new(call.clock.clone());
     let mut told = Told { callbacks: Arc::clone(&call.callbacks), clock: call.clock.clone() };
@@ -355,6 +379,10 @@ fn with_client(
         needs_restart: c_int::from(summary.needs_reboot && !over),
     });
     match &summary.error {
+        // Behind the last byte of the artifact it is a gate that says so.
+        Some(DeployError::Refused { .. }) if call.callbacks.is_given_up() => {
+            Err(Failure::new(ROTA_E_STOPPED, Stopped))
+        }
         Some(error) => Err(error.into()),
         None if summary.status == Status::Interrupted => {
             Err(Failure::new(ROTA_E_STOPPED, "stopped on request; rota_resume() goes on"))

@@ -2,6 +2,7 @@
 
 use std::ffi::{c_char, c_int};
 use std::sync::Arc;
+use std::time::Duration;
 
 use client_core::clock::Clock;
 use service::{Round, Service, Supervision, Surroundings, status};
@@ -10,7 +11,7 @@ use crate::callbacks::{self, Asked, Told};
 use crate::codes::*;
 use crate::failure::Failure;
 use crate::handle::{Call, call, give, rota_device};
-use crate::log_lines::SinkOfHandle;
+use crate::log_lines::LogsOfHandle;
 use crate::structures::{Out, rota_round};
 
 /// One round with the server, for a program that does the waiting: goes on with what an earlier round or process began, sends the
@@ -32,15 +33,9 @@ use crate::structures::{Out, rota_round};
 pub unsafe extern "C" fn rota_poll(device: *mut rota_device, round: *mut rota_round) -> c_int {
     // SAFETY: as promised.
     unsafe {
+        let out = Out::new(round).inspect(|out| out.set(|size| of_round(size, &Round::default())));
         call(device, |call| {
-            let out = Out::new(round)?;
-            out.set(|size| rota_round {
-                size,
-                next_seconds: 0,
-                ended: ROTA_NONE_ENDED,
-                waits_before: 0,
-                restarting: 0,
-            });
+            let out = out?;
             let came = service(call)?.round();
             out.set(|size| of_round(size, &came));
             call.remark =
@@ -59,7 +54,7 @@ pub unsafe extern "C" fn rota_poll(device: *mut rota_device, round: *mut rota_ro
 fn of_round(size: usize, round: &Round) -> rota_round {
     rota_round {
         size,
-        next_seconds: u32::try_from(round.next.as_secs()).unwrap_or(u32::MAX),
+        next_seconds: whole_seconds(round.next),
         ended: match round.ended {
             None => ROTA_NONE_ENDED,
             Some(false) => ROTA_SUCCEEDED,
@@ -68,6 +63,12 @@ fn of_round(size: usize, round: &Round) -> rota_round {
         waits_before: round.waiting.as_ref().map_or(0, |(gate, _)| callbacks::number_of(*gate)),
         restarting: c_int::from(round.restarting),
     }
+}
+
+/// Not shorter: whoever calls again after it finds something to do.
+fn whole_seconds(time: Duration) -> u32 {
+    let rounded_up = time.as_secs().saturating_add(u64::from(time.subsec_nanos() > 0));
+    u32::try_from(rounded_up).unwrap_or(u32::MAX)
 }
 
 /// The daemon: rounds with the waits between them, until rota_stop(). Serves `rust-ota status` on the status socket in a thread
@@ -102,7 +103,7 @@ fn surroundings(call: &Call<'_>) -> Surroundings {
         clock: call.clock.clone(),
         // The process belongs to the program, not to the service: its manager hears nothing of it.
         supervision: Supervision::from_environment(|_| None, Arc::new(call.clock.clone())),
-        logs: Box::new(SinkOfHandle(Arc::clone(&call.sink))),
+        logs: Box::new(LogsOfHandle { sink: Arc::clone(&call.sink), callbacks: Arc::clone(&call.callbacks) }),
         gate: Some(Box::new(Asked(Arc::clone(&call.callbacks)))),
         observer: Some(Box::new(Told { callbacks: Arc::clone(&call.callbacks), clock: call.clock.clone() })),
     }

@@ -9,6 +9,7 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -149,14 +150,18 @@ fn short(text: &str) -> String {
     text.chars().take(TEXT_CHARS).collect()
 }
 
-/// Answers until it is dropped; then the socket is gone. The thread ends with the process.
+/// Answers until it is dropped; then the socket is gone, and the thread ends with the answer that it gives.
 #[derive(Debug)]
 pub struct StatusServer {
     path: PathBuf,
+    over: Arc<AtomicBool>,
 }
 
 impl Drop for StatusServer {
     fn drop(&mut self) {
+        self.over.store(true, Ordering::Release);
+        // Wakes the thread. Where that fails it waits on, for nobody.
+        let _ = UnixStream::connect(&self.path);
         // A socket that stays is replaced by the next daemon.
         let _ = fs::remove_file(&self.path);
     }
@@ -190,8 +195,13 @@ pub fn serve(
     let listener = UnixListener::bind(path)?;
     // Whatever the umask is. Who may decide is asked of each connection.
     fs::set_permissions(path, fs::Permissions::from_mode(0o666))?;
+    let over = Arc::new(AtomicBool::new(false));
+    let is_over = Arc::clone(&over);
     let answer_all = move || {
         for stream in listener.incoming() {
+            if is_over.load(Ordering::Acquire) {
+                return;
+            }
             match stream.and_then(|stream| answer(&stream, &board, &*clock, &question, &wake)) {
                 Ok(()) => {}
                 Err(error) => {
@@ -203,7 +213,7 @@ pub fn serve(
         }
     };
     thread::Builder::new().name("status".into()).stack_size(STACK).spawn(answer_all)?;
-    Ok(StatusServer { path: path.to_owned() })
+    Ok(StatusServer { path: path.to_owned(), over })
 }
 
 fn answer(

@@ -9,7 +9,7 @@ use std::process::{Command, Output, Stdio};
 
 use client_core::artifact::Signer;
 use client_core::slot::Slot;
-use interop::backend::Backend;
+use interop::backend::{Backend, PATIENCE};
 use interop::programs::c_library;
 use interop::tool;
 use interop::virtual_device::{Bootloader, VirtualDevice};
@@ -197,6 +197,50 @@ fn a_program_that_polls_by_itself_is_a_device_of_the_server() {
     assert!(text(&committed).contains("ended 1, waits before 0, restarting 0"), "{committed:?}");
     assert_eq!(backend.status(&deployment).as_deref(), Some("success"));
     assert_eq!(device.running_image(image.len()), image);
+}
+
+/// A device that a server has accepted, and the program of rounds for it.
+fn accepted() -> Option<(Backend, VirtualDevice, PathBuf, PathBuf)> {
+    let backend = Backend::start(|options| options);
+    let (device, artifact, _) = device(Bootloader::UBoot);
+    device.configure(backend.running.url(), |_| {});
+    let program = compile(&device.path(""), "examples/firmware.c", &[])?;
+    run(&mut firmware(&program, &device, &["poll", backend.running.url()]));
+    backend.accept_the_device();
+    let program = compile(&device.path(""), "tests/c/rounds.c", &["-std=c99"])?;
+    Some((backend, device, artifact, program))
+}
+
+#[test]
+fn a_deployment_that_waits_before_a_gate_is_gone_on_with_in_each_round() {
+    let Some((backend, device, artifact, program)) = accepted() else { return };
+    // The usual interval is long: what waits has its own.
+    device.configure(backend.running.url(), |config| {
+        config["UpdatePollIntervalSeconds"] = 1800.into();
+        config["InventoryPollIntervalSeconds"] = 1800.into();
+    });
+    backend.deploy(&artifact, "release-2");
+    succeeds(&mut firmware(&program, &device, &["hold"]));
+    assert!(device.waits_for_restart());
+}
+
+#[test]
+fn a_deployment_given_up_in_the_loop_is_not_the_end_of_those_behind_it() {
+    let Some((backend, device, artifact, program)) = accepted() else { return };
+    let given_up = backend.deploy(&artifact, "release-2");
+    let mut running = firmware(&program, &device, &["give-up"]).stdin(Stdio::null()).spawn().unwrap();
+    assert_eq!(backend.outcome(&given_up, PATIENCE).as_deref(), Some("failure"));
+    let next = device.artifact("release-3", &[3; IMAGE_BYTES]);
+    let next = backend.deploy(&next, "release-3");
+    let ended = interop::wait_for(PATIENCE, || match running.try_wait().unwrap() {
+        Some(status) => Some(status.success()),
+        None => backend.outcome(&next, std::time::Duration::ZERO).map(|_| false),
+    });
+    if ended.is_none() || running.try_wait().unwrap().is_none() {
+        running.kill().unwrap();
+        running.wait().unwrap();
+    }
+    assert_eq!(ended, Some(true), "{:?}", backend.status(&next));
 }
 
 #[test]

@@ -68,6 +68,8 @@ pub struct Memory {
     reported_errors: VecDeque<(String, Duration)>,
     /// A deployment is in progress that could not be gone on with.
     unsettled: bool,
+    /// A deployment waits before a gate.
+    held: bool,
     /// Checks put off because the end of the last deployment could not be reported.
     undelivered: u32,
     /// The last remark of a deployment that waits, and when it was taken.
@@ -90,6 +92,7 @@ impl Memory {
             inventory_owed: false,
             reported_errors: VecDeque::new(),
             unsettled: true,
+            held: false,
             undelivered: 0,
             said: Arc::default(),
             restart_until: None,
@@ -169,16 +172,22 @@ impl<'a> Agent<'a> {
         }
         self.memory.restart_until = None;
         self.run_ignored(ScriptState::Idle, ScriptAction::Leave);
-        if self.memory.unsettled {
-            self.settle();
-        }
-        self.memory.schedule.poll_now();
         if !std::mem::replace(&mut self.memory.has_begun, true) {
             self.memory.schedule.inventory_now();
         }
+        if self.memory.unsettled || self.memory.held {
+            self.settle();
+        }
+        // A deployment that waits, or is tried again, has said when: a question in between would be about nothing else, and
+        // what it leaves is the usual interval.
+        if !self.memory.unsettled && !self.memory.held {
+            self.memory.schedule.poll_now();
+        }
         for _ in 0..WORK_PER_ROUND {
             let due = self.memory.schedule.due(self.clock.now());
-            if due.is_none() || self.memory.unsettled || self.clock.stop_requested() {
+            let is_put_off = self.memory.unsettled && due == Some(Due::Update);
+            let restarts = self.memory.restart_until.is_some();
+            if due.is_none() || is_put_off || restarts || self.clock.stop_requested() {
                 break;
             }
             self.work_on(due);
@@ -201,7 +210,7 @@ impl<'a> Agent<'a> {
 
     /// Goes on with a deployment that an earlier process began, and delivers a report it could not deliver.
     fn settle(&mut self) {
-        self.memory.unsettled = false;
+        (self.memory.unsettled, self.memory.held) = (false, false);
         let record = match self.record() {
             Ok(record) => record,
             Err(failure) => return self.try_again_later(&failure),
@@ -432,6 +441,7 @@ impl<'a> Agent<'a> {
     fn wait_before_gate(&mut self, id: &str, held: Option<Held>) {
         let Some(Held { gate, reason, ask_again }) = held else { return };
         self.host.tell(&Event::Held { id, gate, reason: &reason });
+        self.memory.held = true;
         self.memory.backoff.reset();
         self.memory.schedule.after_failure(Due::Update, &*self.clock, ask_again);
     }

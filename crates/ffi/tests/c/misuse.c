@@ -101,6 +101,40 @@ static void order(void)
     rota_free(device);
 }
 
+/* What did not begin has no outcome, and a text is cut between two characters. */
+static void results_and_texts(rota_device *device)
+{
+    rota_result result;
+    rota_round round;
+    char text[1024];
+    size_t size;
+    result.size = sizeof result;
+    round.size = sizeof round;
+    result.outcome = ROTA_COMMITTED;
+    EXPECT(device, ROTA_E_ARGUMENT, rota_install_fd(device, -1, &result));
+    CHECK(result.outcome == 0);
+    result.outcome = ROTA_COMMITTED;
+    EXPECT(device, ROTA_OK, rota_stop(device));
+    EXPECT(device, ROTA_E_STOPPED, rota_commit(device, &result));
+    CHECK(result.outcome == 0);
+    round.ended = ROTA_SUCCEEDED;
+    EXPECT(device, ROTA_OK, rota_stop(device));
+    EXPECT(device, ROTA_E_STOPPED, rota_poll(device, &round));
+    CHECK(round.ended == ROTA_NONE_ENDED);
+    EXPECT(device, ROTA_E_SOURCE, rota_install_path(device, "/\xc3\xa9\xc3\xa9\xc3\xa9", NULL));
+    for (size = 1; size < sizeof text; size++) {
+        size_t length, at, continued = 0;
+        rota_error(device, text, size);
+        length = strlen(text);
+        for (at = 0; at < length; at++) {
+            if ((text[at] & 0xe0) == 0xc0) continued++;
+            if ((text[at] & 0xc0) == 0x80) continued--;
+        }
+        CHECK(length + 2 >= size || size > (size_t)rota_error(device, NULL, 0));
+        CHECK(continued == 0);
+    }
+}
+
 static int threads_of_this_process(void)
 {
     DIR *tasks = opendir("/proc/self/task");
@@ -132,6 +166,12 @@ static int call_back_in(void *user, const rota_progress *progress)
     return self->returns;
 }
 
+static int give_up_reading_back(void *user, const rota_progress *progress)
+{
+    (void)user;
+    return progress->phase == ROTA_READING_BACK;
+}
+
 static int refuse(void *user, const rota_gate *gate)
 {
     CHECK(gate->deployment_id == NULL && strcmp(gate->artifact_name, "release-2") == 0);
@@ -161,6 +201,10 @@ static void callbacks(rota_device *device)
     inside.calls = 0;
     EXPECT(device, ROTA_E_STOPPED, rota_install_path(device, artifact, &result));
     CHECK(inside.calls == 1 && result.outcome == ROTA_NOT_MODIFIED);
+    expect_untouched(device);
+    /* Behind the last byte of the artifact as well. */
+    EXPECT(device, ROTA_OK, rota_on_progress(device, give_up_reading_back, NULL));
+    EXPECT(device, ROTA_E_STOPPED, rota_install_path(device, artifact, &result));
     expect_untouched(device);
     EXPECT(device, ROTA_OK, rota_on_progress(device, NULL, NULL));
     for (answer = -1; answer <= 60; answer += 61) {
@@ -231,6 +275,50 @@ static void two_threads(rota_device *device)
     expect_untouched(device);
 }
 
+struct feeder {
+    FILE *from;
+    volatile int returned;
+    volatile int late;
+};
+
+/* A slow transport, in pieces as large as they come. */
+static ptrdiff_t feed(void *user, void *buffer, size_t size)
+{
+    struct feeder *self = user;
+    self->late += self->returned;
+    usleep(2000);
+    self->late += self->returned;
+    return (ptrdiff_t)fread(buffer, 1, size, self->from);
+}
+
+/* The artifact is for other devices, which is seen in its first bytes: nobody reads on for nobody. */
+static void read_ahead(void)
+{
+    struct feeder feeder = {NULL, 0, 0};
+    rota_device *device = NULL;
+    char name[1024];
+    EXPECT(NULL, ROTA_OK, rota_new(&device));
+    set_path(device, "path.config", directory, "conf/mender.conf");
+    set_path(device, "path.datastore", directory, "elsewhere");
+    set_path(device, "path.data-dir", directory, "share");
+    EXPECT(device, ROTA_OK, rota_set(device, "threads", "yes"));
+    sprintf(name, "%.500s/other_type", directory);
+    feeder.from = fopen(name, "w");
+    CHECK(feeder.from != NULL);
+    fputs("device_type=another\n", feeder.from);
+    fclose(feeder.from);
+    EXPECT(device, ROTA_OK, rota_set(device, "DeviceTypeFile", name));
+    EXPECT(device, ROTA_OK, rota_open(device));
+    feeder.from = fopen(artifact, "rb");
+    CHECK(feeder.from != NULL);
+    EXPECT(device, ROTA_E_DEPENDS, rota_install_read(device, feed, &feeder, NULL));
+    feeder.returned = 1;
+    usleep(100000);
+    CHECK(feeder.late == 0);
+    fclose(feeder.from);
+    rota_free(device);
+}
+
 static void *run(void *user)
 {
     struct blocked *self = user;
@@ -272,7 +360,9 @@ int main(int argc, char **argv)
     null_pointers(device);
     sizes(device);
     order();
+    results_and_texts(device);
     callbacks(device);
+    read_ahead();
     two_threads(device);
     loop(device);
     expect_untouched(device);
