@@ -120,7 +120,7 @@
 /* Result: stopped on request; rota_resume() goes on with what was verified by then, and what was not is begun anew. */
 #define ROTA_INTERRUPTED 6
 
-/* Result: what an earlier update left behind is removed. */
+/* Result: what an update left behind is removed; the device runs what it ran, and nothing is in progress. */
 #define ROTA_CLEANED_UP 7
 
 /* Standing: no update is in progress. */
@@ -369,7 +369,7 @@ int rota_on_log(struct rota_device *device,
 /*
  Ends the call in progress, or the next one where there is none: at the next step that may be interrupted, as a daemon is
  ended by its service manager. An update that was begun is gone on with by rota_resume(), rota_poll() or rota_run(). A
- callback of the program that does not return is not ended.
+ callback of the program that does not return is not ended. The call that is ended returns ROTA_E_STOPPED, whichever it is.
 
  Any thread, at any time; not in a signal handler. Returns ROTA_OK, or ROTA_E_ARGUMENT when device is NULL.
  */

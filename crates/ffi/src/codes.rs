@@ -77,7 +77,7 @@ pub const ROTA_ROLLED_BACK: c_int = 4;
 pub const ROTA_INCONSISTENT: c_int = 5;
 /// Result: stopped on request; rota_resume() goes on with what was verified by then, and what was not is begun anew.
 pub const ROTA_INTERRUPTED: c_int = 6;
-/// Result: what an earlier update left behind is removed.
+/// Result: what an update left behind is removed; the device runs what it ran, and nothing is in progress.
 pub const ROTA_CLEANED_UP: c_int = 7;
 
 /// Standing: no update is in progress.

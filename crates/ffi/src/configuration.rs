@@ -310,7 +310,7 @@ pub unsafe extern "C" fn rota_on_log(
 
 /// Ends the call in progress, or the next one where there is none: at the next step that may be interrupted, as a daemon is
 /// ended by its service manager. An update that was begun is gone on with by rota_resume(), rota_poll() or rota_run(). A
-/// callback of the program that does not return is not ended.
+/// callback of the program that does not return is not ended. The call that is ended returns ROTA_E_STOPPED, whichever it is.
 ///
 /// Any thread, at any time; not in a signal handler. Returns ROTA_OK, or ROTA_E_ARGUMENT when device is NULL.
 ///

@@ -94,14 +94,15 @@ pub(crate) struct Routed;
 
 impl Routed {
     pub(crate) fn to(sink: &Arc<Sink>) -> Routed {
-        CURRENT.with_borrow_mut(|current| current.push(Arc::clone(sink)));
+        // A thread that is about to end has no place for it any more.
+        let _ = CURRENT.try_with(|current| current.borrow_mut().push(Arc::clone(sink)));
         Routed
     }
 }
 
 impl Drop for Routed {
     fn drop(&mut self) {
-        CURRENT.with_borrow_mut(Vec::pop);
+        let _ = CURRENT.try_with(|current| current.borrow_mut().pop());
     }
 }
 

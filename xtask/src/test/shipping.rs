@@ -8,7 +8,9 @@ use crate::dist;
 pub fn steps(extent: Extent, report: &mut Report) {
     match extent {
         Extent::Quick | Extent::Change => {
-            report.leave_out("sizes for other processors and of the C library, builds compared: only with --all");
+            report.leave_out(
+                "sizes for other processors and of the C library, builds compared: only with --all",
+            );
         }
         Extent::All => {
             report.step("all sizes", || size::run(&["--all-targets".to_owned()]));
