@@ -1,11 +1,9 @@
 //! An installer: `install CONFIG STATE ARTIFACT`, restart, and `install CONFIG STATE` to commit.
 //!
 //! ```text
-//! cargo run -p rust-ota-device --features client-core/default --example install -- \
+//! cargo run -p rust-ota-device --example install -- \
 //!     /etc/mender/mender.conf /var/lib/mender release-2.mender
 //! ```
-//!
-//! The features are decoders, and keys other than Ed25519.
 
 // A program at a desk: it prints.
 #![allow(clippy::print_stdout)]

@@ -270,7 +270,7 @@ checks! {
         RECORD Ok "record" ""
         RECORD_UNREADABLE Wrong "record-unreadable" "see what is wrong with the data partition; the next start sets the file aside and begins a new one"
         RECORD_LOST Warning "record-lost" "nothing: what is installed is known again after the next update"
-        DEPLOYMENT_WAITS Warning "deployment-waits" "`rust-ota resume`, `commit` or `rollback` ends it, or the daemon does by itself (`rust-ota status`)"
+        DEPLOYMENT_WAITS Warning "deployment-waits" "`rust-ota resume`, `commit` or `rollback` ends it; one that the server ordered the daemon ends by itself (`rust-ota status`)"
         DEPLOYMENT_FAILED Warning "deployment-failed" "`rust-ota resume` winds it up, or the daemon does"
         DEPLOYMENT_INCONSISTENT Wrong "deployment-inconsistent" "install a good artifact: the way back failed, or there was none"
         DEPLOYMENT_UNREPORTED Warning "deployment-unreported" "see that the server can be reached: the daemon reports again"

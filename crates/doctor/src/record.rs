@@ -51,12 +51,11 @@ pub(crate) fn judge(facts: &Facts) -> Vec<Finding> {
     }
     match &record.deployment {
         Some(deployment) => {
-            let text = format!(
-                "{} ({}) is in progress, at {}",
-                deployment.label(),
-                deployment.artifact_name,
-                deployment.stage
-            );
+            let name = match deployment.id {
+                Some(_) => format!(" ({})", deployment.artifact_name),
+                None => String::new(),
+            };
+            let text = format!("{}{name} is in progress, at {}", deployment.label(), deployment.stage);
             said.push(match (deployment.inconsistent, deployment.failed) {
                 (true, _) => check::DEPLOYMENT_INCONSISTENT.found(format_args!("{text}")),
                 (false, true) => check::DEPLOYMENT_FAILED.found(format_args!("{text}, and has failed")),

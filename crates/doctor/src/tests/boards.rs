@@ -202,6 +202,7 @@ fn what_this_user_may_not_look_at_is_left_out() {
         |facts| {
             facts.is_root = false;
             facts.keys.device = Err(crate::keys::KeyProblem::Forbidden);
+            facts.identity.device_type = Err("device_type: Permission denied (os error 13)".into());
             facts.config.forbidden = vec!["/var/lib/mender/mender.conf".into()];
         },
         1,
