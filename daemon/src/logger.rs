@@ -146,6 +146,7 @@ const OURS: &[&str] = &[
     "bootloader_uboot",
     "client_core",
     "device",
+    "doctor",
     "http",
     "linux",
     "server_mender",
@@ -199,7 +200,9 @@ mod tests {
         let crates = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates");
         for entry in std::fs::read_dir(crates).unwrap() {
             let name = entry.unwrap().file_name().to_string_lossy().replace('-', "_");
-            assert!(name == "testkit" || OURS.contains(&name.as_str()), "{name} is not heard");
+            // Not in this program: doubles for tests, the interface for C, what its build makes the help of.
+            let is_elsewhere = ["testkit", "ffi", "manual"].contains(&name.as_str());
+            assert!(is_elsewhere || OURS.contains(&name.as_str()), "{name} is not heard");
         }
     }
 

@@ -78,7 +78,7 @@ pub(crate) fn serve(connections: &'static [&'static [&'static [u8]]]) -> (u16, m
 pub(crate) fn tls_file(name: &str) -> String {
     // Of this crate, whoever is built with this file.
     let package = env!("CARGO_MANIFEST_DIR");
-    let places = ["tests/tls", "../crates/http/tests/tls"].map(|place| format!("{package}/{place}/{name}"));
+    let places = ["tests/tls", "../http/tests/tls"].map(|place| format!("{package}/{place}/{name}"));
     let [here, there] = places;
     if Path::new(&here).exists() { here } else { there }
 }
