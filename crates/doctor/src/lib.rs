@@ -1,6 +1,6 @@
 //! What is right and what is wrong with a board, told without changing anything: `rust-ota doctor`.
 //!
-//! Each area of a board is a module with its facts, [`gather`](Facts::gather)ed by reading only, and a pure function that
+//! Each area of a board is a module with its facts, gathered by reading only, and a pure function that
 //! makes findings of them. It opens nothing for writing, makes no file, takes no lock and flushes nothing, so that it works
 //! beside a running daemon and on a read-only root. It does not say that a board works: only what it saw.
 
