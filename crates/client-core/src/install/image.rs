@@ -76,7 +76,7 @@ impl PayloadHandler for RootfsImage<'_> {
         // The size is known before the first byte, and so is whether it fits.
         let mut writer = SlotWriter::new(&mut *device, target, file.size())?;
         let digest = TargetDigest::of(&file);
-        writer.copy_from(&mut file, progress)?; // fails at the end of the file on a wrong checksum
+        writer.copy_file(&mut file, progress)?; // fails at the end of the file on a wrong checksum
         if payload.next_file()?.is_some() {
             return Err(InstallError::FileCount { found: "more than one" });
         }

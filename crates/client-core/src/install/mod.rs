@@ -5,9 +5,11 @@ mod error;
 pub mod files;
 mod handler;
 mod image;
+mod read_back;
 mod recorded;
 mod registry;
 mod slot_writer;
+mod sum;
 
 pub use error::{InstallError, PayloadProblem};
 pub use files::{DirectoryTree, Files, FilesError, SingleFile};
