@@ -71,11 +71,17 @@ impl Decoder {
             Decoder::Xz(stream) => {
                 use liblzma::stream::{Action, Error, Status};
                 let before = (stream.total_in(), stream.total_out());
-                let status = stream.process(input, output, Action::Run).map_err(|error| match error {
+                let words = |error| match error {
                     Error::MemLimit => too_much_memory(),
                     Error::Mem => io::ErrorKind::OutOfMemory.into(),
-                    _ => damaged(),
-                })?;
+                    Error::Data
+                    | Error::Options
+                    | Error::Format
+                    | Error::Program
+                    | Error::NoCheck
+                    | Error::UnsupportedCheck => damaged(),
+                };
+                let status = stream.process(input, output, Action::Run).map_err(words)?;
                 let taken = usize::try_from(stream.total_in() - before.0).unwrap_or(0);
                 let given = usize::try_from(stream.total_out() - before.1).unwrap_or(0);
                 Ok(Step { taken, given, ended: matches!(status, Status::StreamEnd) })

@@ -27,6 +27,9 @@ const DECODER_BYTES: u64 = 512 * 1024;
 /// How often the bytes of a plan are there at most: as they came, and as numbers of fixed length.
 const PLAN_COPIES: u64 = 5;
 
+/// What a group of the head takes, as it came and as numbers of fixed length.
+const GROUP_COPIES: u64 = 112;
+
 /// An image: one of the two that a delta is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Image {
@@ -218,6 +221,18 @@ impl Head {
     /// As for [`Head::read`]: what would be refused is not written.
     pub fn encode(&self) -> Result<Vec<u8>, DeltaError> {
         self.check()?;
+        let head = self.encode_unchecked();
+        match head.len() <= HEAD_BYTES_MAX {
+            true => Ok(head),
+            false => {
+                let (need, limit) = (head.len() as u64, HEAD_BYTES_MAX as u64);
+                Err(DeltaError::TooLarge { what: "bytes in its head", need, limit })
+            }
+        }
+    }
+
+    /// Whatever it says.
+    pub(crate) fn encode_unchecked(&self) -> Vec<u8> {
         let mut fields = Vec::new();
         varint::put(&mut fields, self.compression.number());
         for number in [self.needs.segment_bytes, self.needs.window_bytes, self.needs.plan_bytes] {
@@ -235,17 +250,10 @@ impl Head {
             varint::put(&mut fields, group.stored_bytes);
             fields.extend(group.sha256.as_bytes());
         }
-        let limit = HEAD_BYTES_MAX - START_BYTES - DIGEST_BYTES;
-        let length = match u32::try_from(fields.len()) {
-            Ok(length) if fields.len() <= limit => length,
-            _ => {
-                let (need, limit) = (fields.len() as u64, HEAD_BYTES_MAX as u64);
-                return Err(DeltaError::TooLarge { what: "bytes in its head", need, limit });
-            }
-        };
+        let length = u32::try_from(fields.len()).unwrap_or(u32::MAX);
         let mut head = [&MAGIC[..], &[VERSION], &length.to_le_bytes(), &fields].concat();
         head.extend(Sha256::of(&head).as_bytes());
-        Ok(head)
+        head
     }
 
     /// Bytes of the head in the file: where the first group begins.
@@ -264,7 +272,7 @@ impl Head {
             + PLAN_COPIES * u64::from(needs.plan_bytes)
             + (1 << needs.decoder_window_log.min(63))
             + DECODER_BYTES
-            + (self.groups.len() * size_of::<Group>() * 2) as u64
+            + GROUP_COPIES * self.groups.len() as u64
     }
 
     /// Where in the new image `group` begins: the sum of those before it.
@@ -347,12 +355,16 @@ fn group(fields: &mut Bytes<'_>) -> Option<Group> {
 
 /// Fills `buffer`, or says what kept it from that.
 fn read_exact(input: &mut dyn Read, buffer: &mut [u8]) -> Result<(), DeltaError> {
-    input.read_exact(buffer).map_err(|error| match error.kind() {
-        io::ErrorKind::UnexpectedEof
-            if error.get_ref().is_none_or(|inner| !inner.is::<artifact::ArtifactError>()) =>
-        {
-            DeltaError::Truncated
+    input.read_exact(buffer).map_err(|error| {
+        // What broke off on its way is not cured by another file, and says so inside.
+        let is_end = error.kind() == io::ErrorKind::UnexpectedEof && error.get_ref().is_none_or(is_of_std);
+        match is_end {
+            true => DeltaError::Truncated,
+            false => DeltaError::Input(error),
         }
-        _ => DeltaError::Input(error),
     })
+}
+
+fn is_of_std(inner: &(dyn std::error::Error + Send + Sync + 'static)) -> bool {
+    !inner.is::<artifact::ArtifactError>()
 }

@@ -24,6 +24,9 @@ mod frame;
 mod head;
 mod plan;
 mod signed;
+#[cfg(test)]
+#[cfg(all(feature = "xz", feature = "zstd"))] // They go through both.
+mod tests;
 mod varint;
 
 pub use apply::{Applied, Applier, Prefix, Source};

@@ -1,5 +1,7 @@
 //! What the format gives back is what went in, from the start and from every group, and nothing else.
 
+#![allow(clippy::unwrap_used)]
+
 use std::io::{self, Read};
 
 use delta::{Applier, Compression, DeltaError, Head, Prefix, Source, ZeroRuns};
