@@ -76,7 +76,9 @@ impl PayloadHandler for RootfsImage<'_> {
         // The size is known before the first byte, and so is whether it fits.
         let mut writer = SlotWriter::new(&mut *device, target, file.size())?;
         let digest = TargetDigest::of(&file);
-        writer.copy_file(&mut file, progress)?; // fails at the end of the file on a wrong checksum
+        let copied = writer.copy_file(&mut file, progress); // fails at the end of the file on a wrong checksum
+        arriving.state.wrote(target, writer.statistics()); // the medium wears whatever becomes of it
+        copied?;
         if payload.next_file()?.is_some() {
             return Err(InstallError::FileCount { found: "more than one" });
         }
