@@ -45,7 +45,7 @@ const PACKAGES: &[PackageRule] = &[
     PackageRule {
         name: "rust-ota-bootloader-uboot",
         workspace: &["rust-ota-client-core"],
-        outside: &["crc32fast", "log"],
+        outside: &["log"],
     },
     PackageRule {
         name: "rust-ota-bootloader-grub",
