@@ -32,6 +32,7 @@ const PACKAGES: &[PackageRule] = &[
             "log",
         ],
     },
+    PackageRule { name: "rust-ota-vcdiff", workspace: &[], outside: &["liblzma"] },
     PackageRule {
         name: "rust-ota-client-core",
         workspace: &["rust-ota-artifact-format"],
