@@ -1,6 +1,7 @@
 //! What an artifact is to say: everything in it but the payload files.
 
 use crate::compression::{Compression, CompressionLevel};
+use crate::frames::{FramesInfo, without_table};
 use crate::header::Header;
 use crate::names::{ArtifactName, DeviceType, PayloadType};
 use crate::state_script::StateScript;
@@ -39,6 +40,9 @@ pub struct ArtifactSpec {
     pub scripts: Vec<StateScript>,
     /// For header and data.
     pub compression: CompressionLevel,
+    /// Write the image as independent frames with a table of them, so that devices fetch only what they lack. For one
+    /// image in zstd.
+    pub frames: bool,
     /// Seconds since 1970 in the archives. Zero makes the artifact reproducible.
     pub mtime: u64,
 }
@@ -108,6 +112,7 @@ impl ArtifactSpec {
             meta_data: MetaData::Absent,
             scripts: Vec::new(),
             compression: CompressionLevel::default_of(Compression::Gzip),
+            frames: false,
             mtime: 0,
         }
     }
@@ -133,8 +138,14 @@ impl ArtifactSpec {
         spec.compression = CompressionLevel::default_of(compression);
         if let Some(payload) = &header.payload {
             spec.payload_type = Some(payload.payload_type.clone());
-            spec.meta_data = match &payload.meta_data {
-                Some(json) => MetaData::Json(json.clone()),
+            // The table is made anew with the payload.
+            spec.frames = FramesInfo::of(header).is_some();
+            let meta_data = match spec.frames {
+                true => payload.meta_data.as_deref().and_then(without_table),
+                false => payload.meta_data.clone(),
+            };
+            spec.meta_data = match meta_data {
+                Some(json) => MetaData::Json(json),
                 None if payload.payload_type == ROOTFS_IMAGE => MetaData::Empty,
                 None => MetaData::Absent,
             };
