@@ -10,7 +10,7 @@ use client_core::artifact::{self, Limits, Trust};
 use client_core::install::{InstallError, Progress, SlotWriter, TargetDigest, WriteStatistics, WrittenImage};
 use client_core::slot::{Slot, Slots};
 use testkit::artifacts;
-use testkit::choice::Choices;
+use testkit::choice::{Choices, Generator};
 use testkit::device::{CrashSlots, slot_device};
 use testkit::enumerator::Options;
 use testkit::storage::CrashWorld;
@@ -68,6 +68,102 @@ fn what_is_not_the_target_is_not_written_whoever_made_it() {
         Err(InstallError::Storage { doing: "complete", .. })
     ));
     assert!(matches!(write(&[&new, &[0]], target(&new)), Err(InstallError::SlotTooSmall { .. })));
+}
+
+/// A slot B of `content`, and what is on its medium.
+fn slot_b(content: Vec<u8>) -> CrashWorld {
+    let world = CrashWorld::new(Choices::exhaustive(), Options::cuts(0).limits);
+    world.add_device(slot_device(Slot::B), content);
+    world
+}
+
+/// An image without a pattern that could hide a shift.
+fn image_of(len: usize, seed: u64) -> Vec<u8> {
+    let mut noise = Generator::new(seed);
+    (0..len).map(|_| noise.next_word().to_le_bytes()[7]).collect()
+}
+
+#[test]
+fn an_image_may_come_in_pieces_of_any_length() {
+    let image = image_of(300 * 1024 - 512, 1);
+    // What is there already, and is not written again: the first quarter.
+    let mut old = image_of(300 * 1024, 2);
+    old[..64 * 1024].copy_from_slice(&image[..64 * 1024]);
+    for piece in [1000, 4096, 64 * 1024, 70_000, 1024 * 1024] {
+        let world = slot_b(old.clone());
+        let mut device = world.open(slot_device(Slot::B));
+        let mut writer = SlotWriter::new(&mut device, Slot::B, image.len() as u64).unwrap();
+        let mut taken = 0;
+        for piece in image.chunks(piece) {
+            writer.append(piece, &mut Quiet).unwrap();
+            taken += piece.len() as u64;
+            assert_eq!(writer.position(), taken);
+        }
+        assert!(writer.append(&[0], &mut Quiet).is_err());
+        let (_, statistics) = writer.finish(target(&image), &mut Quiet).unwrap();
+        assert_eq!(statistics.written_bytes + statistics.skipped_bytes, image.len() as u64);
+        assert_eq!(statistics.skipped_bytes, 64 * 1024, "pieces of {piece}");
+        assert_eq!(&world.durable(slot_device(Slot::B))[..image.len()], image);
+    }
+}
+
+#[test]
+fn what_was_made_durable_is_on_the_medium_and_a_later_process_goes_on_behind_it() {
+    let image = image_of(200 * 1024 + 512, 1);
+    let world = slot_b(image_of(256 * 1024, 2));
+    let mut device = world.open(slot_device(Slot::B));
+    let mut writer = SlotWriter::new(&mut device, Slot::B, image.len() as u64).unwrap();
+    assert_eq!(writer.make_durable().unwrap(), 0);
+    writer.append(&image[..100_000], &mut Quiet).unwrap();
+    // Whole blocks only.
+    let at = writer.make_durable().unwrap();
+    assert_eq!(at, 100_000 / 4096 * 4096);
+    let durable = |world: &CrashWorld| world.durable(slot_device(Slot::B));
+    assert_eq!(durable(&world)[..at as usize], image[..at as usize]);
+    drop(writer);
+
+    let world = slot_b(durable(&world));
+    let mut device = world.open(slot_device(Slot::B));
+    let mut writer = SlotWriter::resume(&mut device, Slot::B, image.len() as u64, at).unwrap();
+    assert_eq!(writer.position(), at);
+    writer.append(&image[at as usize..], &mut Quiet).unwrap();
+    let (written, statistics) = writer.finish(target(&image), &mut Quiet).unwrap();
+    assert_eq!(written.image().size_bytes, image.len() as u64);
+    assert_eq!(statistics.written_bytes, image.len() as u64 - at);
+    assert_eq!(&durable(&world)[..image.len()], image);
+}
+
+#[test]
+fn what_lies_before_a_place_to_go_on_at_is_read_back_too() {
+    let image = image_of(64 * 1024, 1);
+    let world = slot_b(image_of(64 * 1024, 2));
+    let mut device = world.open(slot_device(Slot::B));
+    let mut writer = SlotWriter::resume(&mut device, Slot::B, image.len() as u64, 4096).unwrap();
+    writer.append(&image[4096..], &mut Quiet).unwrap();
+    let refused = writer.finish(target(&image), &mut Quiet);
+    assert!(matches!(refused, Err(InstallError::ReadBack { slot: Slot::B, .. })));
+}
+
+#[test]
+fn nothing_goes_on_in_a_block_behind_the_image_or_in_a_volume() {
+    let world = slot_b(vec![0; 64 * 1024]);
+    world.add_volume("volume", vec![0; 64 * 1024]);
+    let refused = |device: &str, at: u64| {
+        let mut device = world.open(device);
+        matches!(
+            SlotWriter::resume(&mut device, Slot::B, 32 * 1024, at),
+            Err(InstallError::Storage { doing: "go on with", .. })
+        )
+    };
+    for (device, at) in [("slot-b", 1000), ("slot-b", 36 * 1024), ("volume", 4096)] {
+        assert!(refused(device, at), "{device} at {at}");
+    }
+    assert!(!refused("slot-b", 32 * 1024));
+    // A volume is one update: nothing of it is durable before its end.
+    let mut volume = world.open("volume");
+    let mut writer = SlotWriter::new(&mut volume, Slot::B, 32 * 1024).unwrap();
+    writer.append(&[1; 8192], &mut Quiet).unwrap();
+    assert_eq!(writer.make_durable().unwrap(), 0);
 }
 
 #[test]

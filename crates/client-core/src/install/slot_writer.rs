@@ -18,6 +18,10 @@ use crate::storage::{BlockDevice, Medium};
 /// blocks, small enough for a device with 32 MiB of memory (there are two such buffers).
 const CHUNK_BYTES: usize = 1024 * 1024;
 
+/// Writes begin at a multiple of this and, but for the end of the image, end at one: no device has to read the rest of a
+/// block to write a part of it.
+const BLOCK_BYTES: usize = 4096;
+
 /// Equal runs are looked for in steps of this many bytes: skipping less than this saves no flash wear.
 const COMPARE_BYTES: usize = 64 * 1024;
 
@@ -149,7 +153,10 @@ pub struct SlotWriter<'d> {
     device: &'d mut dyn BlockDevice,
     slot: Slot,
     size_bytes: u64,
-    position: u64,
+    /// How far the slot was written, or found to hold the image: a multiple of a block, or the end.
+    written: u64,
+    /// What came behind that and is no whole block yet, or came in small pieces; less than a step of comparing.
+    gathered: Vec<u8>,
     written_back: u64,
     synced: u64,
     compare: bool,
@@ -167,6 +174,39 @@ impl<'d> SlotWriter<'d> {
         slot: Slot,
         size_bytes: u64,
     ) -> Result<SlotWriter<'d>, InstallError> {
+        let writer = SlotWriter::at(device, slot, size_bytes, 0)?;
+        writer.device.begin_replace(size_bytes).map_err(|e| writer.storage_error("prepare", e))?;
+        Ok(writer)
+    }
+
+    /// A writer that goes on at `position` of an image of which an earlier process wrote what lies before, and made it
+    /// durable. The caller has found it there; it is read back with the rest in the end.
+    ///
+    /// # Errors
+    /// As for [`new`](SlotWriter::new). When `position` is not a multiple of 4096 in the image, or the medium can only be
+    /// replaced as a whole.
+    pub fn resume(
+        device: &'d mut dyn BlockDevice,
+        slot: Slot,
+        size_bytes: u64,
+        position: u64,
+    ) -> Result<SlotWriter<'d>, InstallError> {
+        if position == 0 {
+            return SlotWriter::new(device, slot, size_bytes);
+        }
+        let writer = SlotWriter::at(device, slot, size_bytes, position)?;
+        if position % BLOCK_BYTES as u64 != 0 || position > size_bytes || !writer.compare {
+            return Err(writer.storage_error("go on with", std::io::ErrorKind::InvalidInput.into()));
+        }
+        Ok(writer)
+    }
+
+    fn at(
+        device: &'d mut dyn BlockDevice,
+        slot: Slot,
+        size_bytes: u64,
+        position: u64,
+    ) -> Result<SlotWriter<'d>, InstallError> {
         if size_bytes == 0 {
             return Err(InstallError::EmptyImage);
         }
@@ -176,19 +216,95 @@ impl<'d> SlotWriter<'d> {
         }
         // A UBI volume is replaced as a whole and cannot be read meanwhile.
         let compare = device.medium() != Medium::UbiVolume;
-        let writer = SlotWriter {
+        Ok(SlotWriter {
             device,
             slot,
             size_bytes,
-            position: 0,
-            written_back: 0,
-            synced: 0,
+            written: position,
+            gathered: Vec::new(),
+            written_back: position,
+            synced: position,
             compare,
             old: Vec::new(),
             statistics: WriteStatistics { total_bytes: size_bytes, ..WriteStatistics::default() },
-        };
-        writer.device.begin_replace(size_bytes).map_err(|e| writer.storage_error("prepare", e))?;
-        Ok(writer)
+        })
+    }
+
+    /// Place of the next byte in the image.
+    pub fn position(&self) -> u64 {
+        self.written + self.gathered.len() as u64
+    }
+
+    /// Takes the next bytes of the image, as many as there are; pieces of up to 1 MiB, of whole blocks, cost the least. What
+    /// the slot holds already is not written again. What is less than a block waits for the rest of it.
+    ///
+    /// # Errors
+    /// The device's, or when there is more than was promised; the slot then holds nothing that may be booted.
+    pub fn append(&mut self, bytes: &[u8], progress: &mut dyn Progress) -> Result<(), InstallError> {
+        let end = self.position() + bytes.len() as u64;
+        if end > self.size_bytes {
+            // The size was promised and checked against the slot; never write past it.
+            return Err(InstallError::SlotTooSmall {
+                slot: self.slot,
+                need_bytes: end,
+                have_bytes: self.size_bytes,
+            });
+        }
+        let mut left = bytes;
+        while !left.is_empty() {
+            // Straight from the caller's memory what is whole blocks and worth a write; the rest is gathered.
+            let whole = left.len().min(CHUNK_BYTES) / BLOCK_BYTES * BLOCK_BYTES;
+            if self.gathered.is_empty() && (whole >= COMPARE_BYTES || whole == left.len()) {
+                let (piece, rest) = left.split_at(whole);
+                self.write(piece)?;
+                left = rest;
+                progress.written(self.position(), self.size_bytes);
+            } else {
+                let take = left.len().min(COMPARE_BYTES - self.gathered.len());
+                let (piece, rest) = left.split_at(take);
+                self.gathered.extend_from_slice(piece);
+                left = rest;
+                if self.gathered.len() == COMPARE_BYTES {
+                    self.write_gathered()?;
+                    progress.written(self.position(), self.size_bytes);
+                }
+            }
+        }
+        if end == self.size_bytes && !self.gathered.is_empty() {
+            self.write_gathered()?;
+            progress.written(end, self.size_bytes);
+        }
+        Ok(())
+    }
+
+    fn write_gathered(&mut self) -> Result<(), InstallError> {
+        let mut gathered = std::mem::take(&mut self.gathered);
+        self.write(&gathered)?;
+        gathered.clear();
+        self.gathered = gathered;
+        Ok(())
+    }
+
+    /// Makes what was taken so far durable, as far as it is whole blocks. Everything before the returned place is on the
+    /// medium: a later process may [`resume`](SlotWriter::resume) there. It is 0 where the medium is replaced as a whole.
+    ///
+    /// # Errors
+    /// When it may not be durable: the installation is over.
+    pub fn make_durable(&mut self) -> Result<u64, InstallError> {
+        if !self.compare {
+            return Ok(0);
+        }
+        let whole = self.gathered.len() / BLOCK_BYTES * BLOCK_BYTES;
+        if whole > 0 {
+            let mut gathered = std::mem::take(&mut self.gathered);
+            self.write(&gathered[..whole])?;
+            gathered.drain(..whole);
+            self.gathered = gathered;
+        }
+        if self.synced != self.written {
+            self.sync()?;
+        }
+        Ok(self.synced)
     }
 
     /// Copies everything that `source` gives to the slot, behind what was copied before. A payload file fails at its end
@@ -207,35 +323,25 @@ impl<'d> SlotWriter<'d> {
             if filled == 0 {
                 return Ok(());
             }
-            self.write(&chunk[..filled])?;
-            progress.written(self.position, self.size_bytes);
+            self.append(&chunk[..filled], progress)?;
         }
     }
 
-    /// Writes the next bytes of the image, at most one chunk.
+    /// Writes the next bytes of the image, at most one chunk: whole blocks, or the end.
     fn write(&mut self, new: &[u8]) -> Result<(), InstallError> {
-        let end = self.position + new.len() as u64;
-        if end > self.size_bytes {
-            // The size was promised and checked against the slot; never write past it.
-            return Err(InstallError::SlotTooSmall {
-                slot: self.slot,
-                need_bytes: end,
-                have_bytes: self.size_bytes,
-            });
-        }
         if self.compare {
             self.old.resize(new.len(), 0);
         }
         // A power cut in an earlier installation can leave sectors that cannot be read until they are written: what
         // the slot holds is only worth a comparison, never an error.
         let readable = self.compare
-            && match self.device.read_at(self.position, &mut self.old) {
+            && match self.device.read_at(self.written, &mut self.old) {
                 Ok(()) => true,
                 Err(error) => {
                     log::warn!(
                         "slot {} cannot be read at byte {}: {error}; writing it",
                         self.slot,
-                        self.position
+                        self.written
                     );
                     false
                 }
@@ -243,7 +349,7 @@ impl<'d> SlotWriter<'d> {
         let mut start = 0;
         while start < new.len() {
             let run = if readable { self.next_run(new, start) } else { start..new.len() };
-            let offset = self.position + run.start as u64;
+            let offset = self.written + run.start as u64;
             if !run.is_empty() {
                 self.device.write_at(offset, &new[run.clone()]).map_err(|source| InstallError::Storage {
                     doing: "write",
@@ -257,7 +363,7 @@ impl<'d> SlotWriter<'d> {
             self.statistics.skipped_bytes += (run.start - start) as u64;
             start = run.end;
         }
-        self.position = end;
+        self.written += new.len() as u64;
         self.bound_dirty_memory()
     }
 
@@ -278,12 +384,12 @@ impl<'d> SlotWriter<'d> {
     }
 
     fn bound_dirty_memory(&mut self) -> Result<(), InstallError> {
-        if self.position - self.written_back >= WRITE_BACK_BYTES {
-            self.device.start_write_back(self.written_back, self.position - self.written_back);
-            self.written_back = self.position;
+        if self.written - self.written_back >= WRITE_BACK_BYTES {
+            self.device.start_write_back(self.written_back, self.written - self.written_back);
+            self.written_back = self.written;
         }
         // A UBI volume update is one transaction; it cannot be synced half-way.
-        if self.compare && self.position - self.synced >= SYNC_WINDOW_BYTES {
+        if self.compare && self.written - self.synced >= SYNC_WINDOW_BYTES {
             self.sync()?;
         }
         Ok(())
@@ -293,7 +399,7 @@ impl<'d> SlotWriter<'d> {
         // After one failed sync nothing since the last good one is known to be there, and a later success would
         // not say otherwise: every failure ends the installation.
         self.device.sync().map_err(|e| self.storage_error("sync", e))?;
-        self.synced = self.position;
+        self.synced = self.written;
         self.statistics.syncs += 1;
         Ok(())
     }
@@ -307,12 +413,12 @@ impl<'d> SlotWriter<'d> {
         target: TargetDigest,
         progress: &mut dyn Progress,
     ) -> Result<(Written, WriteStatistics), InstallError> {
-        if self.position != self.size_bytes {
+        if self.position() != self.size_bytes {
             return Err(InstallError::Storage {
                 doing: "complete",
                 slot: self.slot,
                 device: self.device.name().to_owned(),
-                offset: self.position,
+                offset: self.position(),
                 source: std::io::ErrorKind::UnexpectedEof.into(),
             });
         }
@@ -328,7 +434,7 @@ impl<'d> SlotWriter<'d> {
             doing,
             slot: self.slot,
             device: self.device.name().to_owned(),
-            offset: self.position,
+            offset: self.written,
             source,
         }
     }
