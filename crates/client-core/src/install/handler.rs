@@ -236,6 +236,10 @@ pub trait Progress {
     /// `done` of `total` bytes were read back from the medium and passed the digest again.
     fn verified(&mut self, done_bytes: u64, total_bytes: u64);
 
+    /// So many bytes of what is being installed were taken from the device itself, where they would have had to be
+    /// transferred otherwise.
+    fn reused(&mut self, _bytes: u64) {}
+
     /// A slot was written and verified as a whole.
     fn finished(&mut self, _statistics: &WriteStatistics) {}
 }
@@ -249,6 +253,10 @@ impl<T: Progress + ?Sized> Progress for &mut T {
 
     fn verified(&mut self, done_bytes: u64, total_bytes: u64) {
         (**self).verified(done_bytes, total_bytes);
+    }
+
+    fn reused(&mut self, bytes: u64) {
+        (**self).reused(bytes);
     }
 
     fn finished(&mut self, statistics: &WriteStatistics) {

@@ -3,6 +3,7 @@
 
 mod error;
 pub mod files;
+mod frames;
 mod handler;
 mod image;
 mod recorded;

@@ -10,7 +10,11 @@
 //! is used. What the slot holds in the end is proved by the SHA-256 of the whole image in the signed manifest, as ever.
 //! `docs/frames.md` has the format in bytes.
 //!
-//! It decides nothing about what is fetched: that is the client's.
+//! [`Found`] says what of an image there is already, and what has to be fetched. It fetches nothing.
+
+mod plan;
+
+pub use plan::{Found, Place};
 
 use crate::error::ArtifactError;
 use crate::sha256::Sha256;
@@ -147,6 +151,11 @@ impl Frame {
         self.digests_at.is_none()
     }
 
+    /// Which digests of the table are those of its blocks; `None` where they are all zeros.
+    pub fn digests(&self) -> Option<std::ops::Range<u32>> {
+        self.digests_at.map(|first| first..first + self.blocks)
+    }
+
     /// Where it ends in the data member.
     pub fn end(&self) -> u64 {
         self.at + u64::from(self.compressed_bytes)
@@ -277,18 +286,16 @@ impl FrameTable {
         (start, usize::try_from(end.saturating_sub(start)).unwrap_or(0))
     }
 
-    /// The digests of the blocks of `frame`, in order; none for one of zeros.
-    pub fn digests(&self, frame: &Frame) -> impl Iterator<Item = BlockDigest> + '_ {
-        let start = frame
-            .digests_at
-            .map_or(self.bytes.len(), |at| self.digests_from + at as usize * BLOCK_DIGEST_BYTES);
-        let end = start.saturating_add(frame.blocks as usize * BLOCK_DIGEST_BYTES).min(self.bytes.len());
-        let digests = self.bytes.get(start..end).unwrap_or_default();
-        digests.chunks_exact(BLOCK_DIGEST_BYTES).map(|bytes| {
-            let mut digest = [0; BLOCK_DIGEST_BYTES];
-            digest.copy_from_slice(bytes);
-            BlockDigest(digest)
-        })
+    /// How many digests of blocks there are: one for each block of a frame that is not all zeros, in order.
+    pub fn digests(&self) -> u32 {
+        let last = self.frames.iter().rev().find_map(|frame| frame.digests());
+        last.map_or(0, |numbers| numbers.end)
+    }
+
+    /// One of them.
+    pub fn digest(&self, number: u32) -> Option<BlockDigest> {
+        let start = self.digests_from + number as usize * BLOCK_DIGEST_BYTES;
+        self.bytes.get(start..)?.first_chunk().copied().map(BlockDigest)
     }
 
     /// What the table takes in memory.
@@ -350,6 +357,26 @@ impl FrameDecoder {
             count if count == length => Ok(()),
             _ => Err(ArtifactError::Truncated { entry: crate::members::DATA.to_owned() }),
         }
+    }
+}
+
+/// A build that decompresses no zstd has nothing to decompress a frame with.
+#[cfg(not(feature = "zstd"))]
+pub struct FrameDecoder(std::convert::Infallible);
+
+#[cfg(not(feature = "zstd"))]
+impl FrameDecoder {
+    /// # Errors
+    /// Always [`ArtifactError::CompressionNotSupported`].
+    pub fn new() -> Result<FrameDecoder, ArtifactError> {
+        let entry = crate::members::DATA.to_owned();
+        Err(ArtifactError::CompressionNotSupported { entry, compression: Compression::Zstd })
+    }
+
+    /// # Errors
+    /// There is no decoder.
+    pub fn decode(&mut self, _: &[u8], _: &mut [u8]) -> Result<(), ArtifactError> {
+        match self.0 {}
     }
 }
 
@@ -465,7 +492,8 @@ mod tests {
             assert!(content == expected);
             assert_eq!(frame_digest(expected), frame.digest);
             assert_eq!(frame.is_zeros(), expected.iter().all(|byte| *byte == 0));
-            let digests: Vec<_> = table.digests(frame).collect();
+            let numbers = frame.digests().unwrap_or_default();
+            let digests: Vec<_> = numbers.map(|number| table.digest(number).unwrap()).collect();
             let of_blocks: Vec<_> = expected.chunks(4096).map(BlockDigest::of).collect();
             assert!(digests == if frame.is_zeros() { Vec::new() } else { of_blocks });
         }
