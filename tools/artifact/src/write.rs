@@ -86,6 +86,7 @@ struct Options {
     meta_data: Option<PathBuf>,
     no_checksum_provide: bool,
     legacy_checksum: bool,
+    frames: bool,
     destination: Option<String>,
     owner: Option<(u32, u32)>,
 }
@@ -221,6 +222,12 @@ const OPTIONS: &[Definition] = &[
         short: None,
         is_of: |kind| kind == Kind::Rootfs,
         take: |o, _| set(&mut o.legacy_checksum),
+    },
+    Definition {
+        long: "frames",
+        short: None,
+        is_of: |kind| kind == Kind::Rootfs,
+        take: |o, _| set(&mut o.frames),
     },
 ];
 
@@ -485,7 +492,12 @@ fn specification(kind: Kind, options: &Options) -> Result<ArtifactSpec, Failure>
     spec.depends.clone_from(&options.depends);
     spec.provides.clone_from(&options.provides);
     spec.clears_provides = (!options.clears_provides.is_empty()).then(|| options.clears_provides.clone());
-    spec.compression = compression(options.compression.as_deref().unwrap_or("gzip"))?;
+    let default = if options.frames { "zstd_better" } else { "gzip" };
+    spec.compression = compression(options.compression.as_deref().unwrap_or(default))?;
+    spec.frames = options.frames;
+    if spec.frames && spec.compression.compression != Compression::Zstd {
+        return Err(Failure::usage("--frames is for zstd: leave --compression out, or choose one of zstd"));
+    }
     spec.mtime = if options.reproducible { 0 } else { seconds(SystemTime::now()) };
     provide_software(&mut spec, options);
     if kind == Kind::Rootfs && !options.no_checksum_provide {

@@ -82,19 +82,6 @@ impl FramesInfo {
     }
 }
 
-/// `meta_data` without what it says about a table: for a payload that is written anew. `None` where nothing is left.
-pub(crate) fn without_table(meta_data: &str) -> Option<String> {
-    let mut value: serde_json::Value = serde_json::from_str(meta_data).ok()?;
-    let object = value.as_object_mut()?;
-    if let Some(ours) = object.get_mut(META_DATA_KEY).and_then(serde_json::Value::as_object_mut) {
-        ours.retain(|key, _| ![FRAMES, ROOT, TABLE_BYTES].contains(&key.as_str()));
-        if ours.is_empty() {
-            object.remove(META_DATA_KEY);
-        }
-    }
-    (!object.is_empty()).then(|| value.to_string())
-}
-
 /// Why a table is not used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -532,10 +519,19 @@ mod tests {
         let mut first = spec();
         first.meta_data = MetaData::Json(r#"{"a":1,"rust_ota":{"b":2}}"#.to_owned());
         let artifact = written(&first, image());
-        let again = ArtifactSpec::of(&opened(&artifact).header);
+        let mut again = ArtifactSpec::of(&opened(&artifact).header);
         assert!(again.frames);
-        assert_eq!(again.meta_data, first.meta_data);
-        assert_eq!(ArtifactSpec::of(&opened(&written(&spec(), image())).header).meta_data, MetaData::Empty);
+        let other = vec![7; 1 << 20];
+        let (table, _) = table(&written(&again, other.clone()), other.len() as u64);
+        assert_eq!(table.image_bytes(), other.len() as u64);
+        let meta_data =
+            |spec: &ArtifactSpec| opened(&written(spec, other.clone())).header.payload.unwrap().meta_data;
+        assert!(meta_data(&again).unwrap().starts_with(r#"{"a":1,"rust_ota":{"b":2,"frames":1,"#));
+        again.frames = false;
+        assert_eq!(meta_data(&again).as_deref(), Some(r#"{"a":1,"rust_ota":{"b":2}}"#));
+        let mut plain = ArtifactSpec::of(&opened(&written(&spec(), image())).header);
+        plain.frames = false;
+        assert_eq!(meta_data(&plain), None);
     }
 
     #[test]

@@ -70,14 +70,11 @@ pub fn write(
     let limits = Limits::default();
     check::check(spec, files, &limits)?;
 
-    let with_table;
-    let (listed, spec) = if spec.frames {
-        let (listed, meta_data) = write_frames(spec, files, scratch)?;
-        with_table = ArtifactSpec { meta_data, ..spec.clone() };
-        (listed, &with_table)
-    } else {
-        (write_data(spec, files, scratch)?, spec)
+    let (listed, meta_data) = match spec.frames {
+        true => write_frames(spec, files, scratch)?,
+        false => (write_data(spec, files, scratch)?, spec.without_table()),
     };
+    let spec = &ArtifactSpec { meta_data, ..spec.clone() };
     let data_bytes = scratch.seek(SeekFrom::End(0)).map_err(writing("measure the payload"))?;
     scratch.seek(SeekFrom::Start(0)).map_err(writing("rewind the payload"))?;
 
