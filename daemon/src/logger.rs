@@ -145,6 +145,7 @@ const OURS: &[&str] = &[
     "bootloader_grub",
     "bootloader_uboot",
     "client_core",
+    "delta",
     "device",
     "doctor",
     "http",

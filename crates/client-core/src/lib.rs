@@ -62,6 +62,7 @@
 
 pub use artifact;
 pub use artifact::text;
+pub use delta;
 
 pub mod agent;
 pub mod boot;

@@ -88,6 +88,7 @@ pub mod bootloader;
 pub mod choice;
 pub mod clock;
 pub mod conformance;
+pub mod deltas;
 pub mod device;
 pub mod enumerator;
 pub mod files;

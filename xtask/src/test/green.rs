@@ -34,6 +34,7 @@ pub enum Inputs {
 const CLIENT: &[&str] = &[
     "crates/artifact/",
     "crates/client-core/",
+    "crates/delta/",
     "crates/bootloader-uboot/",
     "crates/bootloader-grub/",
     "crates/device/",

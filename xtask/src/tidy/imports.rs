@@ -33,8 +33,13 @@ const PACKAGES: &[PackageRule] = &[
         ],
     },
     PackageRule {
-        name: "rust-ota-client-core",
+        name: "rust-ota-delta-format",
         workspace: &["rust-ota-artifact-format"],
+        outside: &["serde_json", "liblzma", "zstd", "sha2"],
+    },
+    PackageRule {
+        name: "rust-ota-client-core",
+        workspace: &["rust-ota-artifact-format", "rust-ota-delta-format"],
         outside: &["serde", "serde_json", "sha2", "log"],
     },
     PackageRule {

@@ -1,0 +1,3 @@
+//! Whole deltas: made, applied, cut and spoiled.
+
+mod whole;
