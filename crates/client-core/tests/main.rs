@@ -14,6 +14,7 @@ mod front_door;
 mod left_behind;
 mod machine;
 mod modules;
+mod places;
 mod schedule;
 mod slot_writer;
 mod state_record;

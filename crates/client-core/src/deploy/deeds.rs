@@ -10,7 +10,7 @@ use super::record::{CUT_DOWNLOADS_MAX, CutDownloads, REBOOTS_MAX, Record, Unrepo
 use super::run::{Incoming, Run};
 use crate::artifact::{self, Artifact, Header, PayloadReader};
 use crate::boot::Verdict;
-use crate::install::{Arriving, Current, InstallError, RebootNeed};
+use crate::install::{Arriving, Current, HandlerState, InstallError, RebootNeed};
 use crate::provides::check_device_type;
 use crate::slot::Restart;
 
@@ -71,9 +71,10 @@ impl Run<'_> {
                 self.enter(entry)?; // scripts may ask for a later time, before the first byte is bought
                 let policy = policy?;
                 self.check_ordered_for_this_device(&order.device_types)?;
-                let source = open().map_err(DeployError::Source)?;
+                let supply = open().map_err(DeployError::Source)?;
                 let Artifact { header, mut payload, .. } =
-                    artifact::open(source, &policy.trust, &policy.limits).map_err(InstallError::from)?;
+                    artifact::open_supply(supply, &policy.trust, &policy.limits)
+                        .map_err(InstallError::from)?;
                 self.accept(entry, &header, &mut payload)?
             }
         };
@@ -137,7 +138,7 @@ impl Run<'_> {
             device_type: &device_type,
         };
         handler.download(
-            &mut Arriving { header, current, payload, state: &mut keeper },
+            &mut Arriving { header, current, payload, state: &mut keeper, earlier: HandlerState::default() },
             &mut self.world.observer,
         )
     }

@@ -26,6 +26,9 @@ pub struct Arriving<'a> {
     pub payload: &'a mut PayloadReader,
     /// Takes what a later process has to know.
     pub state: &'a mut dyn StateKeeper,
+    /// What was [saved](StateKeeper::save) during an earlier download of the same artifact that did not come to its end;
+    /// empty otherwise. It is a claim about the medium, to be checked there before it is believed.
+    pub earlier: HandlerState,
 }
 
 /// Where a handler keeps what a later process has to know.
