@@ -14,7 +14,7 @@ use std::ops::Range;
 
 use super::{InstallError, Progress, SlotWriter};
 use crate::artifact::frames::{Found, Frame, FrameDecoder, FrameTable, FramesInfo, Place, frame_digest};
-use crate::artifact::{ArtifactError, Header};
+use crate::artifact::{ArtifactError, Header, Member};
 use crate::storage::ReadAt;
 
 /// Most that table and findings may take: eleven bytes for each block of the image and some for each frame. For more the
@@ -27,54 +27,28 @@ const DURABLE_EVERY_BYTES: usize = 4 << 20;
 /// Zeros that are written at a time.
 const ZEROS_BYTES: usize = 1 << 20;
 
-/// The payload as it is stored, by place.
-pub(super) trait Stored {
-    /// Its length.
-    fn len(&self) -> u64;
-
-    /// A reader from `offset` to `end`.
-    fn open_at(&self, offset: u64, end: u64) -> io::Result<Box<dyn Read + Send>>;
-}
-
 /// A payload in frames, and its table.
 pub(super) struct Framed<'s> {
-    stored: &'s dyn Stored,
+    member: &'s Member,
     table: FrameTable,
 }
 
 impl<'s> Framed<'s> {
     /// Fetches the table that `header` names for an image of `image_bytes`. `None` where there is none, or none that can be
     /// used: the reason is in the log.
-    pub(super) fn open(header: &Header, stored: &'s dyn Stored, image_bytes: u64) -> Option<Framed<'s>> {
+    pub(super) fn open(header: &Header, member: &'s Member, image_bytes: u64) -> Option<Framed<'s>> {
         let info = FramesInfo::of(header)?;
         // Something besides the image could not be seen: it is not read.
         if header.manifest.files.len() != 1 {
             return None;
         }
-        match fetch_table(info, stored, image_bytes) {
-            Ok(table) => Some(Framed { stored, table }),
+        match fetch_table(info, member, image_bytes) {
+            Ok(table) => Some(Framed { member, table }),
             Err(reason) => {
                 log::warn!("everything is fetched: {reason}");
                 None
             }
         }
-    }
-
-    /// Looks for the blocks of the image in `running`, and in what `ahead` reads of the target.
-    pub(super) fn find(
-        &self,
-        running: &mut dyn ReadAt,
-        ahead: &mut dyn FnMut(u64, &mut [u8]) -> bool,
-    ) -> Found {
-        let mut found = Found::nothing(&self.table);
-        let length = running.len();
-        found.look_anywhere(&self.table, length, &mut |offset, part| {
-            let read = running.read_at(offset, part);
-            read.inspect_err(|error| log::warn!("the running slot cannot be read at byte {offset}: {error}"))
-                .is_ok()
-        });
-        found.look_in_place(&self.table, ahead);
-        found
     }
 
     /// Writes the image.
@@ -83,19 +57,19 @@ impl<'s> Framed<'s> {
     /// Of the network, the payload or the slot.
     pub(super) fn install(
         &self,
-        found: &Found,
         running: &mut dyn ReadAt,
         writer: &mut SlotWriter<'_>,
         progress: &mut dyn Progress,
     ) -> Result<(), InstallError> {
+        let found = self.find(running, writer);
         let runs = found.runs(&self.table);
         let bytes: u64 = runs.iter().map(|run| run.end - run.start).sum();
         log::info!(
             "{bytes} of {} bytes of the payload are fetched, in {} requests",
-            self.stored.len(),
+            self.member.len(),
             runs.len()
         );
-        let mut fetch = Fetch { stored: self.stored, runs: &runs, open: None };
+        let mut fetch = Fetch { member: self.member, runs: &runs, open: None };
         let mut decoder = FrameDecoder::new()?;
         let (mut content, mut compressed, mut fetched) = (Vec::new(), Vec::new(), 0);
         for frame in self.table.frames() {
@@ -106,7 +80,7 @@ impl<'s> Framed<'s> {
             }
             content.resize(length, 0);
             let has = found.has(frame);
-            if has && self.put_together(frame, found, running, writer, &mut content) {
+            if has && self.put_together(frame, &found, running, writer, &mut content) {
                 progress.reused(length as u64);
             } else {
                 if has {
@@ -128,6 +102,20 @@ impl<'s> Framed<'s> {
             }
         }
         Ok(())
+    }
+
+    /// Looks for the blocks of the image: in the running slot, and at their places in the slot that is written.
+    fn find(&self, running: &mut dyn ReadAt, writer: &mut SlotWriter<'_>) -> Found {
+        let mut found = Found::nothing(&self.table);
+        let length = running.len();
+        found.look_anywhere(&self.table, length, &mut |offset, part| {
+            let read = running.read_at(offset, part);
+            let failed =
+                |error: &io::Error| log::warn!("the running slot cannot be read at byte {offset}: {error}");
+            read.inspect_err(failed).is_ok()
+        });
+        found.look_in_place(&self.table, &mut |offset, part| writer.read_ahead(offset, part));
+        found
     }
 
     /// Makes the content of `frame` of what was found. `false` where that does not have its digest.
@@ -167,15 +155,15 @@ impl<'s> Framed<'s> {
     }
 }
 
-fn fetch_table(info: FramesInfo, stored: &dyn Stored, image_bytes: u64) -> Result<FrameTable, String> {
-    let bad = |error: &dyn std::fmt::Display| error.to_string();
-    let member = stored.len();
-    let start = member.checked_sub(info.table_bytes).ok_or("the frame table is longer than the payload")?;
+fn fetch_table(info: FramesInfo, member: &Member, image_bytes: u64) -> Result<FrameTable, String> {
+    let length = member.len();
+    let start = length.checked_sub(info.table_bytes).ok_or("the frame table is longer than the payload")?;
     // Its length is bounded by what the header may say.
-    let mut bytes = vec![0; usize::try_from(info.table_bytes).map_err(|error| bad(&error))?];
-    let read = stored.open_at(start, member).and_then(|mut reader| reader.read_exact(&mut bytes));
+    let mut bytes = vec![0; usize::try_from(info.table_bytes).unwrap_or(0)];
+    let read = member.read_at(start, &mut bytes);
     read.map_err(|error| format!("the frame table cannot be fetched: {error}"))?;
-    let table = FrameTable::parse(bytes, info.root, image_bytes, member).map_err(|error| bad(&error))?;
+    let table =
+        FrameTable::parse(bytes, info.root, image_bytes, length).map_err(|error| error.to_string())?;
     let need = table.memory_bytes() + Found::memory_bytes(&table);
     match need > MEMORY_BYTES_MAX {
         true => Err(format!("the frame table needs {need} bytes of memory, more than {MEMORY_BYTES_MAX}")),
@@ -185,7 +173,7 @@ fn fetch_table(info: FramesInfo, stored: &dyn Stored, image_bytes: u64) -> Resul
 
 /// The frames that are fetched, in order.
 struct Fetch<'f> {
-    stored: &'f dyn Stored,
+    member: &'f Member,
     runs: &'f [Range<u64>],
     /// The answer that is read, where it stands, and where it ends.
     open: Option<(Box<dyn Read + Send>, Range<u64>)>,
@@ -210,7 +198,7 @@ impl Fetch<'_> {
                 let run = self.runs.iter().find(|run| run.start <= frame.at && frame.end() <= run.end);
                 // What is in no run is asked for by itself.
                 let range = frame.at..run.map_or(frame.end(), |run| run.end);
-                (self.stored.open_at(range.start, range.end)?, range)
+                (self.member.open_at(range.start, range.end)?, range)
             }
         };
         // The gap in front of it was not worth a request.
