@@ -10,6 +10,7 @@ mod daemon_vectors;
 mod deployment;
 mod download;
 mod flash;
+mod frames;
 mod front_door;
 mod left_behind;
 mod machine;
