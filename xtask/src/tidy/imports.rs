@@ -32,6 +32,7 @@ const PACKAGES: &[PackageRule] = &[
             "log",
         ],
     },
+    PackageRule { name: "rust-ota-vcdiff", workspace: &[], outside: &["liblzma"] },
     PackageRule {
         name: "rust-ota-delta-format",
         workspace: &["rust-ota-artifact-format"],
@@ -50,7 +51,7 @@ const PACKAGES: &[PackageRule] = &[
     PackageRule {
         name: "rust-ota-bootloader-uboot",
         workspace: &["rust-ota-client-core"],
-        outside: &["crc32fast", "log"],
+        outside: &["log"],
     },
     PackageRule {
         name: "rust-ota-bootloader-grub",
@@ -107,8 +108,18 @@ const PACKAGES: &[PackageRule] = &[
         outside: &["libc", "log", "serde_json"],
     },
     PackageRule {
+        name: "rust-ota-delta-make",
+        workspace: &["rust-ota-delta-format"],
+        outside: &["libsais", "sha2"],
+    },
+    PackageRule {
         name: "rust-ota-artifact",
-        workspace: &["rust-ota-artifact-format", "rust-ota-manual"],
+        workspace: &[
+            "rust-ota-artifact-format",
+            "rust-ota-delta-format",
+            "rust-ota-delta-make",
+            "rust-ota-manual",
+        ],
         outside: &["lexopt", "serde_json", "rustix", "tar"],
     },
     PackageRule {

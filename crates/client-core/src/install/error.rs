@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use super::DeltaProblem;
 use super::files::FilesError;
 use crate::artifact::tree::TreeProblem;
 use crate::artifact::{ArtifactError, Sha256};
@@ -123,6 +124,8 @@ pub enum InstallError {
     Files(FilesError),
     /// A file or a directory tree cannot be installed as the payload says. Its destination has not changed.
     Payload(PayloadProblem),
+    /// A delta cannot be installed.
+    Delta(DeltaProblem),
 }
 
 impl fmt::Display for InstallError {
@@ -181,6 +184,7 @@ impl fmt::Display for InstallError {
             ),
             InstallError::Files(error) => error.fmt(f),
             InstallError::Payload(problem) => problem.fmt(f),
+            InstallError::Delta(problem) => problem.fmt(f),
         }
     }
 }
@@ -194,6 +198,7 @@ impl std::error::Error for InstallError {
             InstallError::Storage { source, .. } => Some(source),
             InstallError::StateNotKept { source } => Some(&**source),
             InstallError::Files(error) => error.source(),
+            InstallError::Delta(problem) => problem.source(),
             InstallError::SlotTooSmall { .. }
             | InstallError::FileCount { .. }
             | InstallError::EmptyImage

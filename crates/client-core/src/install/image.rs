@@ -1,20 +1,47 @@
-//! The built-in handler of `rootfs-image`: one image to the slot that does not run, a trial boot, a commit.
+//! The built-in handler of `rootfs-image` and `rust-ota-delta`: one image to the slot that does not run, a trial boot, a
+//! commit. The two differ in how the image comes from the payload's file, and in nothing else.
 
+use ::delta::Applier;
+
+use super::delta::{self, DeltaProblem, OldImage};
+use super::frames::Framed;
 use super::{
     Arriving, HandlerState, InstallError, PayloadHandler, Progress, RebootNeed, SlotWriter, TargetDigest,
     Written, WrittenImage,
 };
+use crate::artifact::frames::FramesInfo;
 use crate::boot::{self, Arming, BootControl, Intent, Verdict, verdict};
 use crate::slot::{Restart, Slot, Slots, System};
+use crate::storage::ReadAt;
+
+/// How the image comes.
+enum How<'m> {
+    /// As the payload file, front to back.
+    Whole,
+    /// In the frames of it that the running slot lacks.
+    Frames(Framed<'m>, Box<dyn ReadAt>),
+    /// As the difference to what runs.
+    Delta(Applier, OldImage),
+}
 
 /// Installs root file system images on a device with two slots.
 pub struct RootfsImage<'a> {
     boot: &'a mut dyn BootControl,
     slots: &'a mut dyn Slots,
     system: &'a dyn System,
+    file: FileIs,
     image: Option<WrittenImage>,
     written: Option<Written>,
     intent: Intent,
+}
+
+/// What the payload's file is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum FileIs {
+    /// The image.
+    Image,
+    /// What makes it of the one that runs.
+    Delta,
 }
 
 impl<'a> RootfsImage<'a> {
@@ -28,7 +55,20 @@ impl<'a> RootfsImage<'a> {
         system: &'a dyn System,
     ) -> Result<RootfsImage<'a>, InstallError> {
         boot.check_configured()?;
-        Ok(RootfsImage { boot, slots, system, image: None, written: None, intent: Intent::Try })
+        let file = FileIs::Image;
+        Ok(RootfsImage { boot, slots, system, file, image: None, written: None, intent: Intent::Try })
+    }
+
+    /// As [`new`](RootfsImage::new), for a payload that is the difference to what runs.
+    ///
+    /// # Errors
+    /// When the device is not set up to boot from two slots.
+    pub fn of_delta(
+        boot: &'a mut dyn BootControl,
+        slots: &'a mut dyn Slots,
+        system: &'a dyn System,
+    ) -> Result<RootfsImage<'a>, InstallError> {
+        Ok(RootfsImage { file: FileIs::Delta, ..RootfsImage::new(boot, slots, system)? })
     }
 
     /// Takes an image that an earlier deployment wrote and committed for the one to install, once it was read back and
@@ -49,6 +89,17 @@ impl<'a> RootfsImage<'a> {
         Ok(())
     }
 
+    /// The running slot, to be read; `None` where it cannot be.
+    fn open_running(&mut self, running: Slot) -> Option<Box<dyn ReadAt>> {
+        match self.slots.open_source(running) {
+            Ok(source) => Some(source),
+            Err(error) => {
+                log::warn!("everything is fetched: {error}");
+                None
+            }
+        }
+    }
+
     fn target(&self) -> Result<Slot, InstallError> {
         Ok(self.image.as_ref().ok_or(InstallError::NothingWritten)?.slot)
     }
@@ -65,24 +116,59 @@ impl PayloadHandler for RootfsImage<'_> {
         // The other slot may be overwritten only while nothing points at it, durably.
         boot::check_settled(self.boot, running)?;
         let target = !running;
+        // Opened before the target is, which takes the slots for itself.
+        let source = FramesInfo::of(arriving.header).and_then(|_| self.open_running(running));
         // An update that can never be tried is not worth a byte.
         self.boot.check_arm(target)?;
+        let delta = match self.file {
+            FileIs::Image => None,
+            FileIs::Delta => {
+                let (signed, digest) =
+                    TargetDigest::of_delta(arriving.header).map_err(DeltaProblem::Signed)?;
+                delta::check_signed(arriving.header, &signed)?;
+                let old = OldImage::new(running, self.slots.open_source(running)?, &signed)?;
+                Some((signed, digest, old))
+            }
+        };
         let mut device = self.slots.open(target)?;
         // Once more, now that the slot is ours: another process may have armed it while we waited for it.
         boot::check_settled(self.boot, running)?;
         let Some(mut file) = payload.next_file()? else {
             return Err(InstallError::FileCount { found: "none" });
         };
+        let member = file.member();
         // The size is known before the first byte, and so is whether it fits.
-        let mut writer = SlotWriter::new(&mut *device, target, file.size())?;
-        let digest = TargetDigest::of(&file);
-        let copied = writer.copy_file(&mut file, progress); // fails at the end of the file on a wrong checksum
+        let (size_bytes, digest, how) = match delta {
+            None => {
+                let (size, digest) = (file.size(), TargetDigest::of(&file));
+                let framed =
+                    member.as_ref().and_then(|member| Framed::open(arriving.header, member, file.size()));
+                match (framed, source) {
+                    (Some(framed), Some(source)) => (size, digest, How::Frames(framed, source)),
+                    (Some(_) | None, Some(_) | None) => (size, digest, How::Whole),
+                }
+            }
+            Some((signed, digest, old)) => {
+                let applier = Applier::new(delta::read_head(&mut file, &signed)?)?;
+                (signed.target.bytes, digest, How::Delta(applier, old))
+            }
+        };
+        let mut writer = SlotWriter::new(&mut *device, target, size_bytes)?;
+        // Of an image in frames only the frames are read; the read-back proves the image.
+        let all_is_read = !matches!(how, How::Frames(..));
+        let written = match how {
+            How::Whole => writer.copy_file(&mut file, progress), // fails at its end on a wrong checksum
+            How::Frames(framed, mut source) => framed.install(&mut *source, &mut writer, progress),
+            How::Delta(mut applier, mut old) => {
+                delta::apply(&mut applier, &mut file, &mut old, &mut writer, progress)
+            }
+        };
         arriving.state.wrote(target, writer.statistics()); // the medium wears whatever becomes of it
-        copied?;
-        if payload.next_file()?.is_some() {
+        written?;
+        // The artifact has to end properly, and every byte of it be accounted for in the manifest.
+        if all_is_read && payload.next_file()?.is_some() {
             return Err(InstallError::FileCount { found: "more than one" });
         }
-        // Here the artifact has ended properly and every byte of it was accounted for in the manifest.
         let (written, statistics) = writer.finish(digest, progress)?;
         progress.finished(&statistics);
         arriving.state.set(HandlerState::of(written.image())?);
