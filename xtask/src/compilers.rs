@@ -29,6 +29,8 @@ const START: &str = include_str!("../musl/start.c");
 const UNWIND: &str = include_str!("../musl/unwind.c");
 /// In place of one of musl's that is slow.
 const MEMCMP: &str = include_str!("../musl/memcmp.c");
+/// In place of two of ring's that need a large table.
+const P256: &str = include_str!("../musl/p256.c");
 
 /// A processor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -135,7 +137,7 @@ impl Compilers {
         let (rust, mut versions) = rust(cache, &debian)?;
         let package = debian.candidate("musl-dev", arch.debian())?;
         let recipe = format!(
-            "musl 2\n{package}\n{gcc_version}\n{}{}{START}{UNWIND}{MEMCMP}",
+            "musl 2\n{package}\n{gcc_version}\n{}{}{START}{UNWIND}{MEMCMP}{P256}",
             script(arch, COMPILE),
             script(arch, LINK)
         );
@@ -203,15 +205,39 @@ impl Compilers {
     /// What the compiler is told besides.
     pub fn rust_flags(&self) -> Vec<String> {
         let unwind = format!("native={}", self.musl.join("unwind").display());
-        ["-C", "target-feature=+crt-static", "-C", "link-self-contained=no", "-L", &unwind]
-            .map(str::to_owned)
-            .to_vec()
+        let features = match self.arch {
+            Arch::X86_64 | Arch::Aarch64 => "target-feature=+crt-static",
+            // Instructions of 16 and 32 bits, as GCC for this processor makes them, in place of only those of 32.
+            Arch::Armv7 => "target-feature=+crt-static,+thumb-mode",
+        };
+        ["-C", features, "-C", "link-self-contained=no", "-L", &unwind].map(str::to_owned).to_vec()
+    }
+
+    /// What the linker is told so that ring multiplies the generator of P-256 as it does any other point, which does away with
+    /// a table of 148 KiB. `prefix` is what the names of ring's C code begin with.
+    pub fn small_p256(&self, prefix: &str) -> Vec<String> {
+        match self.arch {
+            // Its table for this processor is 2 KiB.
+            Arch::Armv7 => Vec::new(),
+            Arch::X86_64 | Arch::Aarch64 => {
+                let ours = "rota_p256_point_mul_base";
+                let mut flags = vec![
+                    format!("link-arg={}", self.musl.join("p256.o").display()),
+                    format!("link-arg=-Wl,--defsym=rota_p256_point_mul={prefix}p256_point_mul"),
+                ];
+                for name in ["p256_point_mul_base", "p256_point_mul_base_vartime"] {
+                    let theirs = format!("{prefix}{name}");
+                    flags.push(format!("link-arg=-Wl,--wrap={theirs},--defsym=__wrap_{theirs}={ours}"));
+                }
+                flags.into_iter().flat_map(|flag| ["-C".to_owned(), flag]).collect()
+            }
+        }
     }
 }
 
 /// Where it is noted what was fetched. What this project adds to it is part of the name: other sources ask for other folders.
 fn note_of(arch: Arch) -> String {
-    let own = [&script(arch, COMPILE), &script(arch, LINK), START, UNWIND, MEMCMP].concat();
+    let own = [&script(arch, COMPILE), &script(arch, LINK), START, UNWIND, MEMCMP, P256].concat();
     format!("compilers-{}-{}", arch.debian(), cache::hash(&own))
 }
 
@@ -261,8 +287,9 @@ fn complete(arch: Arch, directory: &Path) -> Outcome {
     let unwind = directory.join("unwind");
     fs::create_dir_all(&unwind).map_err(|error| format!("{}: {error}", unwind.display()))?;
     let sources: &[(&str, &str)] = match arch {
-        Arch::X86_64 => &[("unwind", UNWIND), ("memcmp", MEMCMP), ("start", START)],
-        Arch::Aarch64 | Arch::Armv7 => &[("unwind", UNWIND), ("memcmp", MEMCMP)],
+        Arch::X86_64 => &[("unwind", UNWIND), ("memcmp", MEMCMP), ("p256", P256), ("start", START)],
+        Arch::Aarch64 => &[("unwind", UNWIND), ("memcmp", MEMCMP), ("p256", P256)],
+        Arch::Armv7 => &[("unwind", UNWIND), ("memcmp", MEMCMP)],
     };
     for (name, text) in sources {
         let source = directory.join(format!("{name}.c"));
@@ -352,5 +379,49 @@ mod tests {
         fs::remove_file(musl.join(LINK)).unwrap();
         assert!(Compilers::if_there(&cache, Arch::Armv7).is_none(), "a linker that is gone");
         fs::remove_dir_all(place).unwrap();
+    }
+
+    /// The words of the constant `name` in [`P256`], the lowest first.
+    fn words(name: &str) -> Vec<u64> {
+        let (_, rest) = P256.split_once(&format!("limb {name}[4] = {{")).unwrap();
+        let words = rest.split_once('}').unwrap().0.split(", ");
+        words.map(|word| u64::from_str_radix(word.strip_prefix("0x").unwrap(), 16).unwrap()).collect()
+    }
+
+    /// `number` as words, the lowest first.
+    fn of_hex(number: &str) -> Vec<u64> {
+        let digits = number.as_bytes().rchunks(16);
+        digits.map(|digits| u64::from_str_radix(std::str::from_utf8(digits).unwrap(), 16).unwrap()).collect()
+    }
+
+    /// Twice `number`, less `prime` if that is not below it.
+    fn twice(number: &[u64], prime: &[u64]) -> Vec<u64> {
+        let top = number.last().unwrap() >> 63;
+        let below = |at: usize| at.checked_sub(1).map_or(0, |below| number[below] >> 63);
+        let doubled: Vec<u64> = (0..number.len()).map(|at| number[at] << 1 | below(at)).collect();
+        if top == 0 && doubled.iter().rev().lt(prime.iter().rev()) {
+            return doubled;
+        }
+        let mut borrow = false;
+        let less = doubled.iter().zip(prime).map(|(word, prime)| {
+            let (less, first) = word.overflowing_sub(*prime);
+            let (less, second) = less.overflowing_sub(u64::from(borrow));
+            borrow = first || second;
+            less
+        });
+        less.collect()
+    }
+
+    /// The numbers of FIPS 186-4, D.1.2.3, brought into the form that ring calculates with.
+    #[test]
+    fn the_generator_of_p256_is_that_of_the_standard() {
+        let prime = of_hex("ffffffff00000001000000000000000000000000ffffffffffffffffffffffff");
+        for (name, standard) in [
+            ("X", "6b17d1f2e12c4247f8bce6e563a440f277037d812deb33a0f4a13945d898c296"),
+            ("Y", "4fe342e2fe1a7f9b8ee7eb4a7c0f9e162bce33576b315ececbb6406837bf51f5"),
+        ] {
+            let expected = (0..256).fold(of_hex(standard), |number, _| twice(&number, &prime));
+            assert_eq!(words(name), expected, "{name}");
+        }
     }
 }

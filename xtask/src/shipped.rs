@@ -99,6 +99,9 @@ pub fn build(program: &str, way: &Way, arguments: &[&str], tree: &Tree) -> Outco
             flags.extend(linker_flags(&tree.root));
             // Backtraces of the standard library find nothing without unwind tables, and are left out for all programs.
             let size = if program == CLIENT { "optimize_for_size" } else { "panic-unwind" };
+            if program == CLIENT {
+                flags.extend(compilers.small_p256(&ring_prefix(&tree.root)?));
+            }
             command.arg(format!("-Zbuild-std-features={size}"));
         }
         Way::Machine(triple) => {
@@ -146,6 +149,14 @@ fn linker_flags(root: &Path) -> Vec<String> {
     let script = root.join("xtask/no-unwind-tables.ld");
     let link = ["--no-eh-frame-hdr", "-O2", &format!("-T,{}", script.display())];
     link.iter().flat_map(|flag| ["-C".to_owned(), format!("link-arg=-Wl,{flag}")]).collect()
+}
+
+/// What the names of ring's C code begin with: its version is in them.
+fn ring_prefix(root: &Path) -> Outcome<String> {
+    let lock = workspace::read(&root.join("Cargo.lock"))?;
+    let version = lock.split("\n[[package]]\nname = \"ring\"\nversion = \"").nth(1);
+    let version = version.and_then(|rest| rest.split('"').next()).ok_or("Cargo.lock names no ring")?;
+    Ok(format!("ring_core_{}__", version.replace(['.', '-', '+'], "_")))
 }
 
 /// Messages of panics name files as they are called in the sources, not where this machine has them: the same bytes come of

@@ -12,8 +12,10 @@
 //!                                                     └─────── thread ──────┘
 //! ```
 //!
+//! A source that can be read by place ([`Places`]) is asked for its head alone, and for the rest when the payload is wanted.
+//!
 //! - [`open`] reads and verifies everything up to the payload; [`PayloadReader`] then streams the payload files and
-//!   verifies each.
+//!   verifies each. [`open_at_places`] does the same with what can be read from any place on.
 //! - [`write`](mod@write) makes artifacts, from [`PayloadSource`](write::PayloadSource)s of the caller.
 //! - [`keys`] says whom to believe ([`Trust`]) and signs ([`Signer`]).
 //! - [`tree`] packs and unpacks trees of files, the content of one kind of payload.
@@ -77,6 +79,7 @@ mod manifest;
 mod members;
 mod names;
 mod payload;
+mod places;
 mod read;
 mod read_ahead;
 mod sha256;
@@ -93,6 +96,7 @@ pub use limits::{Limits, Reading};
 pub use manifest::{Manifest, ManifestFile};
 pub use names::{ArtifactName, DeviceType, InvalidName, PayloadType};
 pub use payload::{PayloadFile, PayloadReader};
+pub use places::{HEAD_BYTES, Member, Places, Supply};
 pub use sha256::{Hex, NotSha256, Sha256};
 pub use state_script::{
     ScriptAction, ScriptPoint, ScriptState, StateScript, is_root_script_name, is_script_name,
@@ -100,9 +104,11 @@ pub use state_script::{
 pub use tar::tree;
 
 use members::{DATA, HEADER};
-use read_ahead::{Buffered, ReadAhead};
+use payload::Data;
+use places::Origin;
+use read_ahead::Buffered;
 use std::io::{self, BufRead, Cursor, Read};
-use tar::{Entry, TarReader};
+use tar::{Entry, Inside, TarReader};
 
 /// An artifact whose header is verified and whose payload is still to be read.
 #[derive(Debug)]
@@ -130,7 +136,42 @@ pub fn open<R: Read + Send + 'static>(
     trust: &Trust,
     limits: &Limits,
 ) -> Result<Artifact, ArtifactError> {
-    let mut source = buffered(source, limits.reading)?;
+    let source =
+        read_ahead::buffered(source, limits.reading).map_err(|source| ArtifactError::Source { source })?;
+    open_from(source, None, trust, limits)
+}
+
+/// As [`open`], of an artifact that can be read from any place on: a first piece of 64 KiB holds what is verified here, and
+/// nothing more is asked for before bytes of the payload are wanted. Then no thread has begun either.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_at_places(
+    places: Box<dyn Places>,
+    trust: &Trust,
+    limits: &Limits,
+) -> Result<Artifact, ArtifactError> {
+    let origin = Origin::new(places, limits.reading);
+    open_from(Box::new(origin.reader_at(0)), Some(origin), trust, limits)
+}
+
+/// As [`open`], of what may be readable by place.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_supply(supply: Supply, trust: &Trust, limits: &Limits) -> Result<Artifact, ArtifactError> {
+    match supply {
+        Supply::Stream(source) => open(source, trust, limits),
+        Supply::Places(places) => open_at_places(places, trust, limits),
+    }
+}
+
+fn open_from(
+    mut source: Buffered,
+    origin: Option<Origin>,
+    trust: &Trust,
+    limits: &Limits,
+) -> Result<Artifact, ArtifactError> {
     let start = source.fill_buf().map_err(ArtifactError::from_io)?;
     let start = start.get(..foreign::LOOK_BYTES).unwrap_or(start).to_vec();
     let mut tar = TarReader::new(source, "the artifact", limits);
@@ -164,11 +205,17 @@ pub fn open<R: Read + Send + 'static>(
         None if content.payload.is_none() => None,
         None => return Err(ArtifactError::MissingMember { expected: DATA }),
     };
-    let inner = match data_compression {
-        Some(compression) => Some(open_data(tar, compression, limits)?),
+    let data = data_compression.map(|compression| Data {
+        compression,
+        at: tar.position(),
+        length: tar.remaining(),
+        origin,
+    });
+    let inner = match &data {
+        Some(data) => Some(open_data(tar, data, limits)?),
         None => None,
     };
-    let payload = PayloadReader::new(inner, &manifest, limits);
+    let payload = PayloadReader::new(inner, data, &manifest, limits);
     let header = Header {
         artifact_name: content.artifact_name,
         artifact_group: content.artifact_group,
@@ -257,30 +304,44 @@ impl<R: Read> Read for Bounded<'_, R> {
     }
 }
 
-fn buffered<R: Read + Send + 'static>(source: R, reading: Reading) -> Result<Buffered, ArtifactError> {
-    Ok(match reading {
-        Reading::Ahead => {
-            Box::new(ReadAhead::new(source).map_err(|source| ArtifactError::Source { source })?)
-        }
-        Reading::InTurn => Box::new(read_ahead::in_turn(source)),
-    })
-}
-
 /// The inner archive. Only decompression is worth another thread: what is stored as it is goes from the blocks of the
 /// first one to whoever reads the payload without a copy.
 fn open_data(
     tar: TarReader<Buffered>,
-    compression: Compression,
+    data: &Data,
     limits: &Limits,
 ) -> Result<TarReader<Buffered>, ArtifactError> {
-    let member = DataMember { tar };
-    let source = match compression {
-        Compression::None => Box::new(member),
-        Compression::Gzip | Compression::Xz | Compression::Zstd => {
-            buffered(compression::decode(compression, DATA, member, limits)?, limits.reading)?
-        }
-    };
+    let source = decoded(DataMember { tar }, data, limits)?;
     Ok(TarReader::new(source, DATA, limits))
+}
+
+/// The inner archive from a place of one of its files on, where it is stored as it is.
+fn reopen_data(
+    origin: &Origin,
+    data: &Data,
+    limits: &Limits,
+    file: &Inside,
+) -> Result<TarReader<Buffered>, ArtifactError> {
+    let at = file.starts_at + file.offset;
+    let name = format!("{DATA}{}", data.compression.suffix());
+    let place = Inside { name, size: data.length, starts_at: data.at, offset: at };
+    let source: Buffered = Box::new(origin.reader_at(data.at + at));
+    let tar = TarReader::inside(source, "the artifact", limits, &place);
+    let source = decoded(DataMember { tar }, data, limits)?;
+    Ok(TarReader::inside(source, DATA, limits, file))
+}
+
+fn decoded(member: DataMember, data: &Data, limits: &Limits) -> Result<Buffered, ArtifactError> {
+    if data.compression == Compression::None {
+        return Ok(Box::new(member));
+    }
+    let decoder = compression::decode(data.compression, DATA, member, limits)?;
+    match &data.origin {
+        Some(origin) => Ok(Box::new(origin.late(decoder))),
+        None => {
+            read_ahead::buffered(decoder, limits.reading).map_err(|source| ArtifactError::Source { source })
+        }
+    }
 }
 
 /// The data member as it is stored. It ends only when the artifact has properly ended behind it, so whoever has read

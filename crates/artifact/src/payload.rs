@@ -6,21 +6,35 @@
 //! nothing else.
 
 use crate::checked::Checked;
+use crate::compression::Compression;
 use crate::error::ArtifactError;
 use crate::limits::Limits;
 use crate::manifest::{Manifest, check_file_name};
 use crate::members;
+use crate::places::{Member, Origin};
 use crate::read_ahead::Buffered;
 use crate::sha256::Sha256;
-use crate::tar::TarReader;
+use crate::tar::{Inside, TarReader};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, BufRead, Read};
+
+/// The data member: what a payload is read from.
+pub(crate) struct Data {
+    pub(crate) compression: Compression,
+    /// Where in the artifact it begins.
+    pub(crate) at: u64,
+    /// Its length as it is stored.
+    pub(crate) length: u64,
+    /// Where it comes from, if that can be asked for any place of it.
+    pub(crate) origin: Option<Origin>,
+}
 
 /// Hands out the payload files one after the other.
 pub struct PayloadReader {
     /// `None` when the artifact has no data member.
     tar: Option<TarReader<Buffered>>,
+    data: Option<Data>,
     files: BTreeMap<String, Listed>,
     limits: Limits,
     current: Option<Current>,
@@ -35,7 +49,11 @@ struct Listed {
 struct Current {
     name: String,
     size: u64,
+    /// Where in the inner archive its bytes begin.
+    starts_at: u64,
     checked: Checked,
+    /// Every byte so far has passed the digest.
+    whole: bool,
     verified: bool,
 }
 
@@ -49,6 +67,7 @@ enum State {
 impl PayloadReader {
     pub(crate) fn new(
         tar: Option<TarReader<Buffered>>,
+        data: Option<Data>,
         manifest: &Manifest,
         limits: &Limits,
     ) -> PayloadReader {
@@ -57,6 +76,7 @@ impl PayloadReader {
         };
         PayloadReader {
             tar,
+            data,
             files: manifest.files.iter().map(listed).collect(),
             limits: limits.clone(),
             current: None,
@@ -122,18 +142,56 @@ impl PayloadReader {
             return Err(ArtifactError::DuplicateMember { entry: path });
         }
         let checked = Checked::new(path, listed.sha256);
-        self.current = Some(Current { name: entry.name, size: entry.size, checked, verified: false });
+        let starts_at = self.tar.as_ref().map_or(0, TarReader::position);
+        self.current = Some(Current {
+            name: entry.name,
+            size: entry.size,
+            starts_at,
+            checked,
+            whole: true,
+            verified: false,
+        });
         Ok(true)
     }
 
     /// The next bytes of the current file; at its end the checksum is compared once.
     fn fill(&mut self) -> Result<&[u8], ArtifactError> {
         let (Some(tar), Some(current)) = (&mut self.tar, &mut self.current) else { return Ok(&[]) };
-        if tar.remaining() == 0 && !current.verified {
+        if tar.remaining() == 0 && current.whole && !current.verified {
             current.checked.finish()?;
             current.verified = true;
         }
+        if let Some(origin) = self.data.as_ref().and_then(|data| data.origin.as_ref()) {
+            origin.decide();
+        }
         tar.fill_data()
+    }
+
+    fn jump_to(&mut self, offset: u64) -> Result<(), ArtifactError> {
+        let (Some(data), Some(current)) = (&self.data, &mut self.current) else {
+            return Err(cannot("there is no file to jump in"));
+        };
+        let Some(origin) = data.origin.as_ref().filter(|origin| origin.can_jump()) else {
+            return Err(cannot("the source gives its bytes in one order only"));
+        };
+        if data.compression != Compression::None {
+            return Err(cannot("the payload is compressed"));
+        }
+        if offset > current.size {
+            return Err(cannot("the file is shorter"));
+        }
+        let Current { name, size, starts_at, .. } = &*current;
+        let place = Inside { name: name.clone(), size: *size, starts_at: *starts_at, offset };
+        self.tar = Some(crate::reopen_data(origin, data, &self.limits, &place)?);
+        // What lies between was not seen.
+        current.whole = false;
+        Ok(())
+    }
+
+    fn member(&self) -> Option<Member> {
+        let data = self.data.as_ref()?;
+        let origin = data.origin.as_ref().filter(|origin| origin.can_jump())?;
+        Some(Member::new(origin, data.at, data.length))
     }
 
     fn consume(&mut self, count: usize) {
@@ -146,6 +204,10 @@ impl PayloadReader {
             tar.consume_data(count);
         }
     }
+}
+
+fn cannot(why: &'static str) -> ArtifactError {
+    ArtifactError::Source { source: io::Error::new(io::ErrorKind::Unsupported, why) }
 }
 
 impl fmt::Debug for PayloadReader {
@@ -176,6 +238,36 @@ impl PayloadFile<'_> {
     /// The digest the signed manifest has for it.
     pub fn expected_sha256(&self) -> Sha256 {
         self.reader.current.as_ref().map_or(Sha256::from([0; 32]), |current| current.checked.expected())
+    }
+
+    /// How the payload is compressed.
+    pub fn compression(&self) -> Compression {
+        self.reader.data.as_ref().map_or(Compression::None, |data| data.compression)
+    }
+
+    /// Whether [`jump_to`](PayloadFile::jump_to) works: the source can be read from any place on, and the payload is stored
+    /// as it is.
+    pub fn can_jump(&self) -> bool {
+        self.compression() == Compression::None && self.member().is_some()
+    }
+
+    /// Goes on at byte `offset` of the file, without a byte of what lies between. From then on this reader no longer vouches
+    /// for the file's checksum ([`is_whole`](PayloadFile::is_whole)): whoever jumps needs a proof of its own.
+    ///
+    /// # Errors
+    /// When that is not possible; the reader stays where it was.
+    pub fn jump_to(&mut self, offset: u64) -> Result<(), ArtifactError> {
+        self.reader.jump_to(offset)
+    }
+
+    /// Whether all bytes from the first on have passed the file's checksum, so that it is compared at the end.
+    pub fn is_whole(&self) -> bool {
+        self.reader.current.as_ref().is_some_and(|current| current.whole)
+    }
+
+    /// The data member as it is stored, where it can be read from any place on.
+    pub fn member(&self) -> Option<Member> {
+        self.reader.member()
     }
 
     /// The digest of what was read so far.

@@ -5,6 +5,7 @@
 //! and handed back by the reader. Errors arrive in order, behind the bytes that were read before them. Nothing waits
 //! for the thread: dropping the reader lets it run into a closed channel and end on its own.
 
+use crate::limits::Reading;
 use std::io::{self, BufRead, BufReader, Read};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 
@@ -15,6 +16,17 @@ const BLOCKS: usize = 4;
 
 /// What is read in blocks, whatever it comes from and whoever fills them.
 pub(crate) type Buffered = Box<dyn BufRead + Send>;
+
+/// `source` in blocks, filled as `reading` says.
+///
+/// # Errors
+/// When the system gives no thread.
+pub(crate) fn buffered<R: Read + Send + 'static>(source: R, reading: Reading) -> io::Result<Buffered> {
+    Ok(match reading {
+        Reading::Ahead => Box::new(ReadAhead::new(source)?),
+        Reading::InTurn => Box::new(in_turn(source)),
+    })
+}
 
 /// Blocks of the same size, filled by whoever uses them.
 pub(crate) fn in_turn<R: Read>(source: R) -> BufReader<Persistent<R>> {

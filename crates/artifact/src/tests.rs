@@ -6,6 +6,7 @@ use crate::tar::TarWriter;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use std::io::{BufRead, Write};
+use std::sync::{Arc, Mutex};
 
 fn is_of_the_source(error: &ArtifactError) -> bool {
     matches!(error, ArtifactError::Source { .. })
@@ -117,8 +118,161 @@ struct Seen {
     files: Vec<(String, Vec<u8>)>,
 }
 
+/// By place nothing may come out otherwise.
 fn read(bytes: Vec<u8>, trust: &Trust, limits: &Limits) -> Result<Seen, ArtifactError> {
-    read_from(Cursor::new(bytes), trust, limits)
+    let places = Box::new(InMemory::new(bytes.clone()));
+    let by_place = open_at_places(places, trust, limits).and_then(seen);
+    let streamed = read_from(Cursor::new(bytes), trust, limits);
+    let shown = |seen: &Result<Seen, ArtifactError>| format!("{seen:?}");
+    assert_eq!(shown(&by_place), shown(&streamed));
+    streamed
+}
+
+/// Bytes from any place on, with a record of what was asked for.
+struct InMemory {
+    bytes: Arc<Vec<u8>>,
+    can_jump: bool,
+    asked: Arc<Mutex<Vec<(u64, Option<u64>)>>>,
+}
+
+impl InMemory {
+    fn new(bytes: Vec<u8>) -> InMemory {
+        InMemory { bytes: Arc::new(bytes), can_jump: true, asked: Arc::default() }
+    }
+}
+
+impl Places for InMemory {
+    fn open_at(&mut self, offset: u64, end: Option<u64>) -> io::Result<Box<dyn Read + Send>> {
+        self.asked.lock().unwrap().push((offset, end));
+        let length = self.bytes.len();
+        let within = |at: u64| usize::try_from(at).unwrap_or(usize::MAX).min(length);
+        let (start, end) = (within(offset), end.map_or(length, within));
+        Ok(Box::new(Cursor::new(self.bytes[start..end.max(start)].to_vec())))
+    }
+
+    fn can_jump(&self) -> bool {
+        self.can_jump
+    }
+
+    fn total_bytes(&self) -> Option<u64> {
+        Some(self.bytes.len() as u64)
+    }
+}
+
+/// An artifact of one file with `content`.
+fn of_one_file(content: &[u8], compression: Compression) -> Vec<u8> {
+    let mut crafted = Crafted::new();
+    crafted.data = Some(vec![member("one", content)]);
+    crafted.data_as = compression;
+    crafted.build()
+}
+
+/// Bytes in which nothing repeats soon.
+fn noise(length: usize) -> Vec<u8> {
+    let mut state = 1_u64;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as u8
+    };
+    (0..length).map(|_| next()).collect()
+}
+
+#[test]
+fn nothing_but_the_head_is_asked_for_before_the_payload_is_wanted() {
+    let content = noise(300_000);
+    for compression in Compression::ALL {
+        let places = InMemory::new(of_one_file(&content, compression));
+        let asked = Arc::clone(&places.asked);
+        let mut artifact =
+            open_at_places(Box::new(places), &Trust::DangerUnsigned, &Limits::default()).unwrap();
+        let mut file = artifact.payload.next_file().unwrap().unwrap();
+        assert_eq!((file.compression(), file.name(), file.size()), (compression, "one", 300_000));
+        // A block of a decoder may need more than the head, and no thread takes any.
+        let least: &[_] = &[(0, Some(HEAD_BYTES))];
+        assert!(asked.lock().unwrap().starts_with(least));
+        let needs_more = compression == Compression::Zstd;
+        assert!(needs_more || *asked.lock().unwrap() == least, "{compression}: {asked:?}");
+        let mut read = Vec::new();
+        file.read_to_end(&mut read).unwrap();
+        assert!(read == content && file.is_verified());
+        let asked = asked.lock().unwrap().clone();
+        assert!(asked.last().unwrap().1.is_none(), "{asked:?}");
+        // Each piece begins where the one before ends.
+        for (before, after) in asked.iter().zip(asked.iter().skip(1)) {
+            assert_eq!(before.1, Some(after.0), "{asked:?}");
+        }
+    }
+}
+
+#[test]
+fn whoever_jumps_gets_the_bytes_from_there_on_and_no_promise() {
+    let content = noise(300_000);
+    for offset in [0, 1, 4096, 299_999, 300_000_usize] {
+        for after in [0, 100_000] {
+            let places = InMemory::new(of_one_file(&content, Compression::None));
+            let asked = Arc::clone(&places.asked);
+            let mut artifact =
+                open_at_places(Box::new(places), &Trust::DangerUnsigned, &Limits::default()).unwrap();
+            let mut file = artifact.payload.next_file().unwrap().unwrap();
+            file.read_exact(&mut vec![0; after]).unwrap();
+            assert!(file.can_jump() && file.is_whole());
+            file.jump_to(offset as u64).unwrap();
+            assert!(!file.is_whole());
+            let mut read = Vec::new();
+            file.read_to_end(&mut read).unwrap();
+            assert!(read == content[offset..], "{offset}");
+            // The archive around it has to end as it should all the same.
+            assert!(artifact.payload.next_file().unwrap().is_none());
+            if after == 0 {
+                assert_eq!(asked.lock().unwrap().len(), 2, "the head and what was jumped to");
+            }
+        }
+    }
+}
+
+#[test]
+fn where_jumping_is_not_possible_it_is_refused_and_nothing_has_changed() {
+    let content = noise(200_000);
+    for (compression, can_jump) in [(Compression::None, false), (Compression::Gzip, true)] {
+        let mut places = InMemory::new(of_one_file(&content, compression));
+        places.can_jump = can_jump;
+        let mut artifact =
+            open_at_places(Box::new(places), &Trust::DangerUnsigned, &Limits::default()).unwrap();
+        let mut file = artifact.payload.next_file().unwrap().unwrap();
+        assert!(!file.can_jump() && file.jump_to(5000).is_err() && file.is_whole());
+        assert_eq!(file.member().is_some(), can_jump);
+        let mut read = Vec::new();
+        file.read_to_end(&mut read).unwrap();
+        assert!(read == content);
+        assert!(file.jump_to(200_001).is_err());
+    }
+    let bytes = Cursor::new(of_one_file(&content, Compression::None));
+    let mut artifact = open(bytes, &Trust::DangerUnsigned, &Limits::default()).unwrap();
+    let mut file = artifact.payload.next_file().unwrap().unwrap();
+    assert!(!file.can_jump() && file.member().is_none() && file.jump_to(1).is_err());
+}
+
+#[test]
+fn the_stored_member_can_be_looked_at_before_the_file_is_read() {
+    let content = noise(200_000);
+    for compression in Compression::ALL {
+        let places = InMemory::new(of_one_file(&content, compression));
+        let mut artifact =
+            open_at_places(Box::new(places), &Trust::DangerUnsigned, &Limits::default()).unwrap();
+        let mut file = artifact.payload.next_file().unwrap().unwrap();
+        let member = file.member().unwrap();
+        let mut stored = vec![0; usize::try_from(member.len()).unwrap()];
+        member.read_at(0, &mut stored).unwrap();
+        assert!(stored == compress(compression, &archive(&[self::member("one", &content)])), "{compression}");
+        let mut last = Vec::new();
+        member.open_at(member.len() - 10, member.len()).unwrap().read_to_end(&mut last).unwrap();
+        assert!(last == stored[stored.len() - 10..]);
+        assert!(member.open_at(5, member.len() + 1).is_err() && member.open_at(5, 4).is_err());
+        // The reader of the file finds its place again.
+        let mut read = Vec::new();
+        file.read_to_end(&mut read).unwrap();
+        assert!(read == content && file.is_verified(), "{compression}");
+    }
 }
 
 fn read_from(
@@ -126,7 +280,10 @@ fn read_from(
     trust: &Trust,
     limits: &Limits,
 ) -> Result<Seen, ArtifactError> {
-    let mut artifact = open(source, trust, limits)?;
+    seen(open(source, trust, limits)?)
+}
+
+fn seen(mut artifact: Artifact) -> Result<Seen, ArtifactError> {
     let mut header = artifact.header.clone();
     // How the data was packed is not signed, and changes nothing.
     header.data_compression = None;

@@ -34,6 +34,7 @@ fn patience() -> DownloadSettings {
         abort_check_every: None,
         budget_bytes: None,
         begin_within: None,
+        begin_with: None,
     }
 }
 

@@ -13,6 +13,7 @@ use std::fs::File;
 
 use client_core::deploy::{Notice, Observer, Options};
 use client_core::install::Progress;
+use device::artifact_file;
 use device::client::Client;
 use device::compose::{Overrides, Setup};
 use device::config_files::{For, Readable};
@@ -43,7 +44,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut show = Show;
     let mut client = Client::open(&setup, &mut show)?;
     let summary = match rest.first() {
-        Some(path) => client.install(&mut || Ok(Box::new(File::open(path)?)), &Options::default())?,
+        Some(path) => {
+            client.install(&mut || artifact_file::supply(File::open(path)?), &Options::default())?
+        }
         None => client.commit(&Options::default())?,
     };
     if let Some(error) = summary.error {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io::{self, Read};
 use std::sync::Arc;
 
-use client_core::artifact::Reading;
+use client_core::artifact::{Reading, Supply};
 use client_core::clock::Clock;
 use client_core::deploy::gates::{Answer, Gate, Gatekeeper, Question};
 use client_core::deploy::{self, DeployError, Device, NoReporter, Observer, Options, Policy, Summary};
@@ -50,7 +50,7 @@ impl From<DeployError> for ClientError {
 }
 
 /// Where an artifact comes from. Asked again when what it gave became another thing while it was read.
-pub type OpenSource<'s> = dyn FnMut() -> io::Result<Box<dyn Read + Send>> + 's;
+pub type OpenSource<'s> = dyn FnMut() -> io::Result<Supply> + 's;
 
 /// The update client on this device. It has the device to itself while it lives.
 pub struct Client<'s> {
@@ -187,8 +187,8 @@ fn install(
     policy: &Policy,
     options: &Options,
 ) -> Result<Summary, ClientError> {
-    let reader = open().unwrap_or_else(|error| Box::new(Broken(Some(error))));
-    Ok(deploy::install(device, reader, policy, options)?)
+    let supply = open().unwrap_or_else(|error| Broken(Some(error)).into());
+    Ok(deploy::install(device, supply, policy, options)?)
 }
 
 /// Whether what was transferred became another thing in the middle, so that a new beginning may go better.

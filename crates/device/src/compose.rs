@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::fs;
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::config::{Config, ConfigError};
 use crate::config_files::{ConfigFile, ConfigFiles, For, Readable, Unusable};
 use client_core::agent::AgentSettings;
-use client_core::artifact::{KeyError, Limits, Trust, VerifyKeys};
+use client_core::artifact::{HEAD_BYTES, KeyError, Limits, Supply, Trust, VerifyKeys};
 use client_core::boot::mender_vars::MenderVars;
 use client_core::boot::{BootControl, BootEnv, BootEnvError, BootError, BootState, Variables};
 use client_core::clock::Clock;
@@ -329,7 +329,7 @@ impl Setup {
     ///
     /// # Errors
     /// When nobody hands it out.
-    pub fn open_url(&self, url: &str) -> io::Result<Box<dyn Read + Send>> {
+    pub fn open_url(&self, url: &str) -> io::Result<Supply> {
         let clock: Arc<dyn Clock> = Arc::new(LinuxClock::new());
         let transport = self.http_transport(Arc::clone(&clock)).map_err(io::Error::other)?;
         let transport = transport.connecting_within(CONNECT_AT_PROMPT);
@@ -338,7 +338,7 @@ impl Setup {
         }
         let settings = DownloadSettings { begin_within: Some(BEGIN_WITHIN), ..self.download_settings() };
         let download = Download::open(url, Box::new(transport), clock, settings).map_err(io::Error::other)?;
-        Ok(Box::new(download))
+        Ok(Supply::Places(download.into_places()))
     }
 
     /// How patient the daemon is with its servers.
@@ -361,6 +361,7 @@ impl Setup {
         DownloadSettings {
             attempts_max: self.config.retry_download_count,
             longest_wait: self.config.retry_poll_interval.max(usual.first_wait),
+            begin_with: Some(HEAD_BYTES),
             ..usual
         }
     }

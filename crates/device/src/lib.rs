@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod artifact_file;
 pub mod client;
 pub mod compose;
 pub mod config;

@@ -10,6 +10,7 @@ use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use client_core::artifact::{Places, Supply};
 use client_core::clock::Clock;
 use client_core::deploy::gates::{Answer, Gate, Gatekeeper, Question};
 use client_core::deploy::{Notice, Observer};
@@ -201,11 +202,35 @@ impl Read for FromCallback {
 
 /// A source that ends with an error when the program wants to stop.
 pub(crate) struct Stoppable<R> {
-    pub(crate) source: R,
+    source: R,
+    until: Until,
+}
+
+/// How long a call goes on.
+#[derive(Clone)]
+pub(crate) struct Until {
     pub(crate) callbacks: Arc<Callbacks>,
     pub(crate) clock: LinuxClock,
     /// The call has returned: who still reads does it for nobody.
     pub(crate) over: Arc<AtomicBool>,
+}
+
+impl Until {
+    /// The same source, until then.
+    pub(crate) fn stoppable(self, supply: Supply) -> Supply {
+        match supply {
+            Supply::Stream(source) => Stoppable { source, until: self }.into(),
+            Supply::Places(source) => Supply::Places(Box::new(Stoppable { source, until: self })),
+        }
+    }
+
+    fn check(&self) -> io::Result<()> {
+        let is_over = self.over.load(Ordering::Acquire);
+        if is_over || self.callbacks.is_given_up() || self.clock.stop_requested() {
+            return Err(io::Error::other(Stopped));
+        }
+        Ok(())
+    }
 }
 
 /// Says when a call is over.
@@ -219,10 +244,23 @@ impl Drop for Over {
 
 impl<R: Read> Read for Stoppable<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let is_over = self.over.load(Ordering::Acquire);
-        if is_over || self.callbacks.is_given_up() || self.clock.stop_requested() {
-            return Err(io::Error::other(Stopped));
-        }
+        self.until.check()?;
         self.source.read(buffer)
+    }
+}
+
+impl Places for Stoppable<Box<dyn Places>> {
+    fn open_at(&mut self, offset: u64, end: Option<u64>) -> io::Result<Box<dyn Read + Send>> {
+        self.until.check()?;
+        let source = self.source.open_at(offset, end)?;
+        Ok(Box::new(Stoppable { source, until: self.until.clone() }))
+    }
+
+    fn can_jump(&self) -> bool {
+        self.source.can_jump()
+    }
+
+    fn total_bytes(&self) -> Option<u64> {
+        self.source.total_bytes()
     }
 }

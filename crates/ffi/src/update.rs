@@ -8,19 +8,19 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 
+use client_core::artifact::Supply;
 use client_core::clock::Clock;
 use client_core::deploy::{self, DeployError, Options, Standing, Status, Summary};
 use client_core::slot::{Slot, System};
+use device::artifact_file;
 use device::client::{Client, ClientError};
 use device::compose::Setup;
 
-use crate::callbacks::{Asked, FromCallback, Lent, Over, Stoppable, TakenBack, Told, User};
+use crate::callbacks::{Asked, FromCallback, Lent, Over, TakenBack, Told, Until, User};
 use crate::codes::*;
 use crate::failure::{Failure, Stopped};
 use crate::handle::{self, Call, call, give, rota_device};
 use crate::structures::{Out, rota_pair_fn, rota_read_fn, rota_result, rota_state};
-
-type Source = Box<dyn Read + Send>;
 
 /// Installs the artifact in the file path.
 ///
@@ -337,15 +337,14 @@ unsafe fn work(
 fn install(
     call: &mut Call<'_>,
     out: &Out<rota_result>,
-    open: &mut dyn FnMut(&Setup) -> io::Result<Source>,
+    open: &mut dyn FnMut(&Setup) -> io::Result<Supply>,
 ) -> Result<c_int, Failure> {
     let setup = call.setup()?;
     let (callbacks, clock) = (Arc::clone(&call.callbacks), call.clock.clone());
     let over = Over(Arc::default());
     let mut open = || {
-        let source = open(&setup)?;
         let (callbacks, clock, over) = (Arc::clone(&callbacks), clock.clone(), Arc::clone(&over.0));
-        Ok(Box::new(Stoppable { source, callbacks, clock, over }) as Source)
+        Ok(Until { callbacks, clock, over }.stoppable(open(&setup)?))
     };
     with_client(call, out, Took::Install, |client| client.install(&mut open, &Options::default()))
 }
@@ -408,13 +407,10 @@ fn outcome(status: Status) -> c_int {
     }
 }
 
-fn open_file(path: &Path) -> io::Result<Source> {
-    let file = File::open(path)
-        .and_then(
-            |file| if file.metadata()?.is_dir() { Err(io::ErrorKind::IsADirectory.into()) } else { Ok(file) },
-        )
-        .map_err(|error| io::Error::new(error.kind(), format!("cannot open {}: {error}", path.display())))?;
-    Ok(Box::new(file))
+fn open_file(path: &Path) -> io::Result<Supply> {
+    File::open(path)
+        .and_then(artifact_file::supply)
+        .map_err(|error| io::Error::new(error.kind(), format!("cannot open {}: {error}", path.display())))
 }
 
 /// A descriptor of our own for what the caller's leads to.
@@ -430,9 +426,9 @@ fn duplicate(fd: RawFd) -> Result<File, Failure> {
 }
 
 /// What can be read once only.
-fn once<R: Read + Send + 'static>(source: Option<R>) -> io::Result<Source> {
+fn once<R: Read + Send + 'static>(source: Option<R>) -> io::Result<Supply> {
     match source {
-        Some(source) => Ok(Box::new(source)),
+        Some(source) => Ok(source.into()),
         None => Err(io::Error::other("what was read once cannot be read again")),
     }
 }

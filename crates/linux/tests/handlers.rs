@@ -19,7 +19,9 @@ use client_core::artifact::tree::{Attributes, Member, MemberKind, MemberWriter};
 use client_core::artifact::write::ArtifactSpec;
 use client_core::artifact::{self, Limits, Trust};
 use client_core::install::PreferBuiltIn;
-use client_core::install::{Arriving, Current, InstallError, PayloadHandler, RebootNeed, RecordedHandler};
+use client_core::install::{
+    Arriving, Current, HandlerState, InstallError, PayloadHandler, RebootNeed, RecordedHandler,
+};
 use linux::clock::LinuxClock;
 use linux::handlers::{ModuleSettings, UpdateModules};
 use testkit::artifacts::{self, DEVICE_TYPE, MemoryFile, named};
@@ -96,7 +98,16 @@ impl Fixture {
         let (header, payload) = (&artifact.header, &mut artifact.payload);
         self.recorded.replace(None);
         self.with(|handler| {
-            handler.download(&mut Arriving { header, current, payload, state: &mut KeepsNothing }, &mut Quiet)
+            handler.download(
+                &mut Arriving {
+                    header,
+                    current,
+                    payload,
+                    state: &mut KeepsNothing,
+                    earlier: HandlerState::default(),
+                },
+                &mut Quiet,
+            )
         })
     }
 

@@ -14,7 +14,7 @@ use crate::seams::{KeepsNothing, Quiet, with_registry};
 use client_core::artifact::write::{ArtifactSpec, MetaData};
 use client_core::artifact::{self, Compression, CompressionLevel, Limits, Trust};
 use client_core::install::PreferBuiltIn;
-use client_core::install::{Arriving, Current, InstallError, PayloadHandler, RebootNeed};
+use client_core::install::{Arriving, Current, HandlerState, InstallError, PayloadHandler, RebootNeed};
 use linux::clock::LinuxClock;
 use linux::handlers::{ModuleSettings, UpdateModules};
 use testkit::artifacts::{self, DEVICE_TYPE, MemoryFile, named};
@@ -76,7 +76,16 @@ impl Fixture {
             Current { artifact_name: "old", artifact_group: Some("group"), device_type: DEVICE_TYPE };
         self.with(|handler| {
             let (header, payload) = (&artifact.header, &mut artifact.payload);
-            handler.download(&mut Arriving { header, current, payload, state: &mut KeepsNothing }, &mut Quiet)
+            handler.download(
+                &mut Arriving {
+                    header,
+                    current,
+                    payload,
+                    state: &mut KeepsNothing,
+                    earlier: HandlerState::default(),
+                },
+                &mut Quiet,
+            )
         })
     }
 

@@ -2,9 +2,11 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 
+use client_core::artifact::Supply;
 use client_core::deploy::{Options, Summary};
+use device::artifact_file;
 use device::client::{Client, ClientError};
 use device::compose::Setup;
 
@@ -72,19 +74,15 @@ fn not_begun(printer: &Printer, update: &Update, error: &ClientError) -> u8 {
     code
 }
 
-fn open_source(source: &OsStr, setup: &Setup) -> io::Result<Box<dyn Read + Send>> {
+fn open_source(source: &OsStr, setup: &Setup) -> io::Result<Supply> {
     if source == "-" {
-        return Ok(Box::new(io::stdin()));
+        return Ok(io::stdin().into());
     }
     let path = match Source::of(source).map_err(io::Error::other)? {
         Source::Web(url) => return setup.open_url(&url),
         Source::Local(path) => path,
     };
-    let file = File::open(&path).and_then(|file| {
-        if file.metadata()?.is_dir() { Err(io::ErrorKind::IsADirectory.into()) } else { Ok(file) }
-    });
-    match file {
-        Ok(file) => Ok(Box::new(file)),
-        Err(error) => Err(io::Error::new(error.kind(), format!("cannot open {}: {error}", path.display()))),
-    }
+    File::open(&path)
+        .and_then(artifact_file::supply)
+        .map_err(|error| io::Error::new(error.kind(), format!("cannot open {}: {error}", path.display())))
 }

@@ -45,7 +45,7 @@ pub(crate) struct Entry {
 
 /// Reads an archive front to back. The data of each member has to be read completely before the next is asked for.
 pub(crate) struct TarReader<R> {
-    source: R,
+    source: Counted<R>,
     archive: String,
     name_bytes: usize,
     pax_bytes: usize,
@@ -56,10 +56,63 @@ pub(crate) struct TarReader<R> {
     ended: bool,
 }
 
+/// Counts what is taken of a source.
+struct Counted<R> {
+    source: R,
+    taken: u64,
+}
+
+impl<R: Read> Read for Counted<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.source.read(buffer)?;
+        self.taken += count as u64;
+        Ok(count)
+    }
+}
+
+impl<R: BufRead> BufRead for Counted<R> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        self.source.fill_buf()
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.source.consume(count);
+        self.taken += count as u64;
+    }
+}
+
+/// A place in the data of a member.
+#[derive(Debug, Clone)]
+pub(crate) struct Inside {
+    /// The member.
+    pub(crate) name: String,
+    /// Its length.
+    pub(crate) size: u64,
+    /// Where in the archive its data begins.
+    pub(crate) starts_at: u64,
+    /// Bytes of its data before the place.
+    pub(crate) offset: u64,
+}
+
 impl<R: Read> TarReader<R> {
+    /// An archive that is read from a place in the data of a member on.
+    pub(crate) fn inside(source: R, archive: &str, limits: &Limits, place: &Inside) -> TarReader<R> {
+        let mut reader = TarReader::new(source, archive, limits);
+        reader.source.taken = place.starts_at + place.offset;
+        reader.current.clone_from(&place.name);
+        reader.remaining = place.size.saturating_sub(place.offset);
+        reader.padding = padding_of(place.size);
+        reader
+    }
+
+    /// How many bytes of the archive were taken.
+    pub(crate) fn position(&self) -> u64 {
+        self.source.taken
+    }
+
     pub(crate) fn new(source: R, archive: &str, limits: &Limits) -> TarReader<R> {
         TarReader {
-            source,
+            source: Counted { source, taken: 0 },
             archive: archive.to_owned(),
             name_bytes: limits.name_bytes,
             pax_bytes: limits.pax_bytes,

@@ -15,12 +15,12 @@ pub use host::{Cause, Event, Host, HostError, Known};
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
-use std::io::Read;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use self::failure::Failure;
 use self::reporting::{Said, ServerReporter};
+use crate::artifact::Supply;
 use crate::clock::{Clock, Paused, Waiter, Wake};
 use crate::deploy::record::{Record, Spent, Unreported};
 use crate::deploy::scripts::{OnScriptFailure, ScriptAction, ScriptPoint, ScriptState};
@@ -380,7 +380,7 @@ impl<'a> Agent<'a> {
             )
             .map_err(std::io::Error::other)?;
             transfer = Some((download.statistics(), download.cancel_token()));
-            Ok(Box::new(download) as Box<dyn Read + Send>)
+            Ok(Supply::Places(download.into_places()))
         };
         let result = self.on_device(|device| deploy::deploy(device, order, &mut open, policy));
         let received_bytes = transfer.map_or(0, |(statistics, cancel_token)| {

@@ -9,8 +9,6 @@
 //!  resume:   whatever the record and the boot environment together say
 //! ```
 
-use std::io::Read;
-
 use super::bootstrap::{check_depends, install_empty};
 use super::device::Device;
 use super::ending::Command;
@@ -22,7 +20,7 @@ use super::plan::{self, Because, CommitOrder, Entry, Order, Resumption};
 use super::record::{Deployment, Record, RecordError, TRANSITIONS_MAX, Unreported, VERSION};
 use super::run::{Incoming, Run};
 use super::summary::{Status, Summary};
-use crate::artifact::{self, Artifact, Limits, Trust};
+use crate::artifact::{self, Artifact, Limits, Supply, Trust};
 use crate::boot::{self, BootError};
 use crate::install::InstallError;
 use crate::slot::SlotError;
@@ -56,7 +54,7 @@ impl Options {
 /// is told by the summary.
 pub fn install(
     device: &mut Device<'_>,
-    source: impl Read + Send + 'static,
+    source: impl Into<Supply>,
     policy: &Policy,
     options: &Options,
 ) -> Result<Summary, DeployError> {
@@ -66,7 +64,8 @@ pub fn install(
         return Err(error);
     }
     // Nothing is written before the header was verified: a refused artifact leaves no trace.
-    let Artifact { header, mut payload, .. } = match artifact::open(source, &policy.trust, &policy.limits) {
+    let opened = artifact::open_supply(source.into(), &policy.trust, &policy.limits);
+    let Artifact { header, mut payload, .. } = match opened {
         Ok(artifact) => artifact,
         Err(error) => return Ok(refused(device.observer, InstallError::from(error).into())),
     };
@@ -121,7 +120,7 @@ pub struct Ordered {
 }
 
 /// Begins to read the artifact of an order.
-pub type Open<'o> = dyn FnMut() -> std::io::Result<Box<dyn Read + Send>> + 'o;
+pub type Open<'o> = dyn FnMut() -> std::io::Result<Supply> + 'o;
 
 /// Deploys what a server ordered, up to the restart or to the end. Without a `policy` nothing can be trusted: the deployment
 /// fails before a byte of the artifact is asked for, and the server hears why.

@@ -10,7 +10,7 @@ use super::record::{CUT_DOWNLOADS_MAX, CutDownloads, REBOOTS_MAX, Record, Unrepo
 use super::run::{Incoming, Run};
 use crate::artifact::{self, Artifact, Header, PayloadReader};
 use crate::boot::Verdict;
-use crate::install::{Arriving, Current, InstallError, RebootNeed};
+use crate::install::{Arriving, Current, DeltaProblem, HandlerState, InstallError, RebootNeed};
 use crate::provides::check_device_type;
 use crate::slot::Restart;
 
@@ -71,9 +71,10 @@ impl Run<'_> {
                 self.enter(entry)?; // scripts may ask for a later time, before the first byte is bought
                 let policy = policy?;
                 self.check_ordered_for_this_device(&order.device_types)?;
-                let source = open().map_err(DeployError::Source)?;
+                let supply = open().map_err(DeployError::Source)?;
                 let Artifact { header, mut payload, .. } =
-                    artifact::open(source, &policy.trust, &policy.limits).map_err(InstallError::from)?;
+                    artifact::open_supply(supply, &policy.trust, &policy.limits)
+                        .map_err(InstallError::from)?;
                 self.accept(entry, &header, &mut payload)?
             }
         };
@@ -136,10 +137,15 @@ impl Run<'_> {
             artifact_group: installed.artifact_group.as_deref(),
             device_type: &device_type,
         };
-        handler.download(
-            &mut Arriving { header, current, payload, state: &mut keeper },
+        let done = handler.download(
+            &mut Arriving { header, current, payload, state: &mut keeper, earlier: HandlerState::default() },
             &mut self.world.observer,
-        )
+        );
+        if let Err(InstallError::Delta(DeltaProblem::SourceDiffers { expected, .. })) = &done {
+            // The save that ends the deployment takes it along.
+            self.record.installed.forget_digest(expected);
+        }
+        done
     }
 
     /// The server orders it again, and nothing of it is on the device: it simply has not happened.

@@ -26,6 +26,9 @@ pub struct Arriving<'a> {
     pub payload: &'a mut PayloadReader,
     /// Takes what a later process has to know.
     pub state: &'a mut dyn StateKeeper,
+    /// What was [saved](StateKeeper::save) during an earlier download of the same artifact that did not come to its end;
+    /// empty otherwise. It is a claim about the medium, to be checked there before it is believed.
+    pub earlier: HandlerState,
 }
 
 /// Where a handler keeps what a later process has to know.
@@ -236,6 +239,10 @@ pub trait Progress {
     /// `done` of `total` bytes were read back from the medium and passed the digest again.
     fn verified(&mut self, done_bytes: u64, total_bytes: u64);
 
+    /// So many bytes of what is being installed were taken from the device itself, where they would have had to be
+    /// transferred otherwise.
+    fn reused(&mut self, _bytes: u64) {}
+
     /// A slot was written and verified as a whole.
     fn finished(&mut self, _statistics: &WriteStatistics) {}
 }
@@ -249,6 +256,10 @@ impl<T: Progress + ?Sized> Progress for &mut T {
 
     fn verified(&mut self, done_bytes: u64, total_bytes: u64) {
         (**self).verified(done_bytes, total_bytes);
+    }
+
+    fn reused(&mut self, bytes: u64) {
+        (**self).reused(bytes);
     }
 
     fn finished(&mut self, statistics: &WriteStatistics) {

@@ -2,13 +2,14 @@
 //!
 //! When the connection breaks or stalls, the next request asks for the rest, and the bytes go on where they stopped. What
 //! an answer means is decided by [`range`]; this file acts. Where nothing shows that a rest is of the same thing, all of
-//! it is asked for again, and its beginning is compared with what was handed on. Whether the bytes are the right ones is
+//! it is asked for again, and its beginning is compared with what was handed on. [`Download::into_places`] reads the same
+//! content from any place on, with one connection, one budget and one patience for all readers. Whether the bytes are the right ones is
 //! not decided here but by the signature and the digests of the artifact.
 
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::io::{self, Read};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -20,6 +21,7 @@ use super::{
     Method, Offer, Purpose, ReportAnswer, Request, Response, ServerError, Source, Transport, UpdateServer,
     retry_after, url,
 };
+use crate::artifact::Places;
 use crate::clock::{Clock, Paused, between};
 use crate::deploy::{self, DeploymentId, Report, SourceChanged};
 
@@ -49,6 +51,8 @@ pub struct DownloadSettings {
     /// Bytes of bodies that the transfer may cost, those that come twice counted twice; `None` for any number. An
     /// artifact that is known to be longer is not begun.
     pub budget_bytes: Option<u64>,
+    /// How many bytes the first request asks for, where what is wanted behind them is known later; `None` for all.
+    pub begin_with: Option<u64>,
 }
 
 impl Default for DownloadSettings {
@@ -63,6 +67,7 @@ impl Default for DownloadSettings {
             rate_window: Duration::from_secs(60),
             abort_check_every: None,
             budget_bytes: None,
+            begin_with: None,
         }
     }
 }
@@ -120,8 +125,21 @@ pub struct Download {
     /// The address is another one than that from which `content` comes.
     new_link: bool,
     content: Content,
-    /// Bytes handed on so far.
+    /// The next byte that is handed on.
     offset: u64,
+    /// Where the reader of now ends.
+    end: Option<u64>,
+    /// What was handed on is not all that is before `offset`.
+    jumped: bool,
+    /// The next request is none that a broken connection makes necessary.
+    planned: bool,
+    /// The server gave the part that was asked for first.
+    gives_parts: bool,
+    /// It answered the question for a part with nothing of use: everything is asked for.
+    plainly: bool,
+    /// Which reader this is, and which was opened last.
+    turn: usize,
+    turns: Arc<AtomicUsize>,
     /// Their digest, where no validator and no length would show that a rest is of the same thing.
     prefix: Option<Sha256>,
     /// Parts show nothing here: everything is asked for.
@@ -176,6 +194,8 @@ struct Answering {
     compared: Option<Sha256>,
     /// Bytes left in it, where that is known.
     left: Option<u64>,
+    /// No more than a part was asked for: its end is no end of the connection.
+    bounded: bool,
     /// New bytes that it brought.
     came: u64,
     /// Time spent reading, and what came in it: reset with each window. Only time in which bytes were waited for
@@ -267,6 +287,13 @@ impl Download {
             new_link: false,
             content: Content::default(),
             offset: 0,
+            end: None,
+            jumped: false,
+            planned: false,
+            gives_parts: false,
+            plainly: false,
+            turn: 0,
+            turns: Arc::default(),
             prefix: None,
             whole: false,
             wholes: 0,
@@ -279,12 +306,31 @@ impl Download {
             statistics: Arc::default(),
             cancel_token: CancelToken::default(),
         };
+        download.end = download.settings.begin_with;
         download.begun = download.clock.now();
         download.check_budget(download.source.size_bytes().unwrap_or(0))?;
         while download.answer.is_none() {
             download.step()?;
         }
+        download.end = None;
         Ok(download)
+    }
+
+    /// The same bytes, from any of them on.
+    pub fn into_places(self) -> Box<dyn Places> {
+        let turns = Arc::clone(&self.turns);
+        Box::new(DownloadPlaces { download: Arc::new(Mutex::new(self)), turns })
+    }
+
+    /// Goes on at `offset`, up to `end`, for the reader of that `turn`.
+    fn go_to(&mut self, offset: u64, end: Option<u64>, turn: usize) {
+        (self.turn, self.end) = (turn, end);
+        if offset != self.offset {
+            (self.offset, self.jumped, self.planned) = (offset, true, true);
+            // Nothing is known of what lies between.
+            self.prefix = None;
+            self.answer = None;
+        }
     }
 
     /// How every line of the log about it begins, where a server ordered it.
@@ -337,14 +383,19 @@ impl Download {
         loop {
             let response = self.send(&target)?;
             self.statistics.counts().connections += 1;
-            let judgement = if self.offset == 0 {
-                range::begin(&response)
+            let begins = self.offset == 0 && !self.jumped;
+            let judgement = if begins {
+                range::begin(&response, self.asks_for_a_part())
             } else {
                 range::go_on(&response, self.offset, &self.content, self.new_link)
             };
             match judgement {
                 Judgement::Body { skip, length, content } => {
-                    self.check_budget(length.or(content.total).unwrap_or(0)).map_err(Trouble::Over)?;
+                    let more = if begins { content.total.or(length) } else { length.or(content.total) };
+                    self.check_budget(more.unwrap_or(0)).map_err(Trouble::Over)?;
+                    if begins {
+                        self.gives_parts = response.status == 206;
+                    }
                     self.take_body(response, skip, None, length, content);
                     return Ok(());
                 }
@@ -364,6 +415,10 @@ impl Download {
                 Judgement::Complete => {
                     self.content.total = Some(self.offset);
                     return Ok(());
+                }
+                Judgement::NoPart => {
+                    log::debug!("{}no use in asking for a part: asking for everything", self.label());
+                    self.plainly = true;
                 }
                 Judgement::Elsewhere => {
                     target = self.redirected(&response, &target, redirects)?;
@@ -411,9 +466,10 @@ impl Download {
             return Err(Trouble::Over(ServerError::Stopped));
         }
         let mut headers = vec![("accept-encoding", "identity".to_owned())];
-        if self.offset > 0 && !self.whole {
-            headers.push(("range", format!("bytes={}-", self.offset)));
-            if let Some(validator) = self.content.if_range() {
+        if self.asks_for_a_part() {
+            let last = self.end.map_or_else(String::new, |end| end.saturating_sub(1).to_string());
+            headers.push(("range", format!("bytes={}-{last}", self.offset)));
+            if let Some(validator) = self.content.if_range().filter(|_| self.offset > 0 || self.jumped) {
                 headers.push(("if-range", validator.to_owned()));
             }
         }
@@ -431,6 +487,10 @@ impl Download {
         })
     }
 
+    fn asks_for_a_part(&self) -> bool {
+        !self.whole && (self.offset > 0 || self.end.is_some() && !self.plainly)
+    }
+
     fn take_body(
         &mut self,
         response: Response,
@@ -439,9 +499,12 @@ impl Download {
         length: Option<u64>,
         content: Content,
     ) {
+        let bounded = response.status == 206 && self.end.is_some();
         if self.offset == 0 {
             let shows_itself = content.etag.is_some() || content.total.is_some();
-            self.prefix = (!shows_itself).then(Sha256::new);
+            self.prefix = (!shows_itself && !self.jumped).then(Sha256::new);
+        } else if std::mem::take(&mut self.planned) {
+            log::debug!("{}asked for what begins at byte {}", self.label(), self.offset);
         } else {
             self.statistics.counts().resumes += 1;
             let skipping = if skip > 0 { format!(", skipping {skip} bytes") } else { String::new() };
@@ -463,6 +526,7 @@ impl Download {
             skip,
             compared,
             left: length,
+            bounded,
             came: 0,
             spent: Duration::ZERO,
             in_window: 0,
@@ -621,8 +685,13 @@ impl Download {
         let wanted = if answer.skip > 0 {
             answer.skip
         } else {
-            self.content.total.map_or(u64::MAX, |total| total.saturating_sub(self.offset))
+            let until = self.content.total.unwrap_or(u64::MAX).min(self.end.unwrap_or(u64::MAX));
+            until.saturating_sub(self.offset)
         };
+        if answer.bounded && answer.left == Some(0) {
+            self.end_part();
+            return Ok(None);
+        }
         let wanted = wanted.min(answer.left.unwrap_or(u64::MAX)).min(affordable);
         let room = usize::try_from(wanted).unwrap_or(usize::MAX).min(buffer.len());
         let before = self.clock.now();
@@ -659,6 +728,19 @@ impl Download {
             }
             Some(_) | None => Ok(u64::MAX),
         }
+    }
+
+    /// The part that was asked for is here. The end of its body is taken as well, so that the connection can be used again.
+    fn end_part(&mut self) {
+        if let Some(mut answer) = self.answer.take() {
+            if !matches!(answer.body.read(&mut [0]), Ok(0)) {
+                log::debug!("{}more came than the part that was asked for", self.label());
+            }
+            if answer.came > 0 {
+                self.made_progress();
+            }
+        }
+        self.planned = true;
     }
 
     /// The end of an answer: without a length it is the end of the whole.
@@ -753,8 +835,12 @@ impl Download {
 
     fn read_on(&mut self, buffer: &mut [u8]) -> Result<usize, ServerError> {
         loop {
-            if self.is_complete() {
+            if self.is_complete() || self.end.is_some_and(|end| self.offset >= end) {
                 return Ok(0);
+            }
+            // Somebody reads elsewhere now, or nobody reads any more.
+            if self.turns.load(Ordering::Acquire) != self.turn {
+                return Err(ServerError::Stopped);
             }
             if self.clock.stop_requested() || self.cancel_token.is_cancelled() {
                 return Err(ServerError::Stopped);
@@ -779,6 +865,57 @@ impl Read for Download {
         }
         self.read_on(buffer).map_err(io::Error::other)
     }
+}
+
+/// A download that is read from any place on: readers of the same content, one after the other.
+struct DownloadPlaces {
+    download: Arc<Mutex<Download>>,
+    turns: Arc<AtomicUsize>,
+}
+
+impl Places for DownloadPlaces {
+    fn open_at(&mut self, offset: u64, end: Option<u64>) -> io::Result<Box<dyn Read + Send>> {
+        // Said first: whoever reads has the download in its hands, and lets go of it with the next bytes.
+        let turn = self.turns.fetch_add(1, Ordering::AcqRel).wrapping_add(1);
+        lock(&self.download).go_to(offset, end, turn);
+        Ok(Box::new(Turn { download: Arc::clone(&self.download), turn }))
+    }
+
+    fn can_jump(&self) -> bool {
+        let download = lock(&self.download);
+        download.gives_parts && download.content.total.is_some()
+    }
+
+    fn total_bytes(&self) -> Option<u64> {
+        lock(&self.download).total()
+    }
+}
+
+/// Nobody reads any more: a thread that reads ahead ends.
+impl Drop for DownloadPlaces {
+    fn drop(&mut self) {
+        self.turns.fetch_add(1, Ordering::AcqRel);
+    }
+}
+
+/// One reader.
+struct Turn {
+    download: Arc<Mutex<Download>>,
+    turn: usize,
+}
+
+impl Read for Turn {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut download = lock(&self.download);
+        if download.turn != self.turn {
+            return Err(io::Error::other(ServerError::Stopped));
+        }
+        download.read(buffer)
+    }
+}
+
+fn lock(download: &Mutex<Download>) -> MutexGuard<'_, Download> {
+    download.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn is_encrypted(url: &str) -> bool {

@@ -26,6 +26,8 @@ pub(super) enum Judgement {
     Unproven { skip: u64, length: Option<u64>, content: Content },
     /// There is no rest: everything is here already.
     Complete,
+    /// A part was asked for in vain: ask for everything.
+    NoPart,
     /// Ask at the address of `location`.
     Elsewhere,
     /// The address is good no more; the deployment may have a new one.
@@ -40,18 +42,20 @@ pub(super) enum Judgement {
     Unusable(String),
 }
 
-/// Judges the answer to a request for everything.
-pub(super) fn begin(response: &Response) -> Judgement {
+/// Judges the answer to the first request, which was for everything or for a part at the beginning.
+pub(super) fn begin(response: &Response, for_a_part: bool) -> Judgement {
     if let Some(verdict) = without_body(response) {
         return verdict;
     }
     let length = match (response.status, response.header("content-range").and_then(content_range)) {
         (200, _) => length(response),
-        // Nobody asked for a part, but one that says that it begins at the beginning does. The rest is asked for.
+        // Asked for or not: one that says that it begins at the beginning does. The rest is asked for.
         (206, Some(Range { first: 0, last, total: Some(total) })) => {
             let length = last.checked_add(1);
             return Judgement::Body { skip: 0, length, content: Content::of(response, Some(total)) };
         }
+        // What is empty has no first part, and one of something without a length shows nothing.
+        (206 | 416, _) if for_a_part => return Judgement::NoPart,
         _ => return Judgement::Refused,
     };
     let content = Content::of(response, length);
@@ -245,6 +249,7 @@ mod tests {
             Judgement::Body { .. } => "body",
             Judgement::Unproven { .. } => "unproven",
             Judgement::Complete => "complete",
+            Judgement::NoPart => "no part",
             Judgement::Elsewhere => "elsewhere",
             Judgement::Expired => "expired",
             Judgement::TryAgain(_) => "again",
@@ -424,7 +429,7 @@ mod tests {
     #[test]
     fn the_first_answer_has_to_be_200() {
         for status in 100..600 {
-            let verdict = begin(&response(status, &[("content-length", "10"), ("etag", "W/\"v\"")]));
+            let verdict = begin(&response(status, &[("content-length", "10"), ("etag", "W/\"v\"")]), false);
             let expected = match status {
                 200 => "body",
                 301 | 302 | 303 | 307 | 308 => "elsewhere",
@@ -435,15 +440,20 @@ mod tests {
             assert_eq!(kind(&verdict), expected, "{status}");
         }
         let from_the_beginning = response(206, &[("content-range", "bytes 0-9/12")]);
-        let Judgement::Body { skip: 0, length: Some(10), content } = begin(&from_the_beginning) else {
+        let Judgement::Body { skip: 0, length: Some(10), content } = begin(&from_the_beginning, true) else {
             panic!("a part that says that it is the first")
         };
         assert_eq!(content.total, Some(12));
         for range in ["bytes 1-9/12", "bytes 0-9/*", "bytes 0-9"] {
-            assert_eq!(kind(&begin(&response(206, &[("content-range", range)]))), "refused", "{range}");
+            for (for_a_part, expected) in [(false, "refused"), (true, "no part")] {
+                let verdict = begin(&response(206, &[("content-range", range)]), for_a_part);
+                assert_eq!(kind(&verdict), expected, "{range}");
+            }
         }
+        let empty = begin(&response(416, &[("content-range", "bytes */0")]), true);
+        assert_eq!(kind(&empty), "no part");
         let odd = response(200, &[("content-length", "+1"), ("etag", "\"v\r\n\""), ("content-encoding", "")]);
-        let Judgement::Body { content, .. } = begin(&odd) else { panic!("a body") };
+        let Judgement::Body { content, .. } = begin(&odd, false) else { panic!("a body") };
         assert_eq!(content, Content::default());
     }
 }
