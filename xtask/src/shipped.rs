@@ -14,6 +14,11 @@ pub const CLIENT: &str = "rust-ota";
 /// The programs for hosts.
 pub const FOR_HOSTS: [&str; 2] = ["rust-ota-artifact", "rust-ota-server"];
 
+/// Of zstd's decoder as ships: without a second one for windows of more than 16 MiB, a second one for literals, and the texts
+/// of errors, which are said in our words. It is as fast without them on what was measured (docs/performance.md).
+const ZSTD: &str =
+    "-DZSTD_FORCE_DECOMPRESS_SEQUENCES_SHORT=1 -DHUF_FORCE_DECOMPRESS_X1=1 -DZSTD_STRIP_ERROR_STRINGS=1";
+
 /// Who builds, and with which C library.
 #[derive(Debug, Clone)]
 pub enum Way {
@@ -101,6 +106,7 @@ pub fn build(program: &str, way: &Way, arguments: &[&str], tree: &Tree) -> Outco
             let size = if program == CLIENT { "optimize_for_size" } else { "panic-unwind" };
             if program == CLIENT {
                 flags.extend(compilers.small_p256(&ring_prefix(&tree.root)?));
+                command.env(format!("CFLAGS_{}", way.triple().replace('-', "_")), ZSTD);
             }
             command.arg(format!("-Zbuild-std-features={size}"));
         }
@@ -151,11 +157,22 @@ fn linker_flags(root: &Path) -> Vec<String> {
     link.iter().flat_map(|flag| ["-C".to_owned(), format!("link-arg=-Wl,{flag}")]).collect()
 }
 
+/// The ring whose functions `xtask/musl/p256.c` stands in for. A linker compares names and nothing else: another version may
+/// hand them other numbers.
+const RING: &str = "0.17.14";
+
 /// What the names of ring's C code begin with: its version is in them.
 fn ring_prefix(root: &Path) -> Outcome<String> {
     let lock = workspace::read(&root.join("Cargo.lock"))?;
     let version = lock.split("\n[[package]]\nname = \"ring\"\nversion = \"").nth(1);
     let version = version.and_then(|rest| rest.split('"').next()).ok_or("Cargo.lock names no ring")?;
+    if version != RING {
+        return Err(format!(
+            "Cargo.lock has ring {version}, and xtask/musl/p256.c was read against {RING}: see whether p256_point_mul and \
+             p256_point_mul_base still take what they took, then put the version into xtask/src/shipped.rs"
+        )
+        .into());
+    }
     Ok(format!("ring_core_{}__", version.replace(['.', '-', '+'], "_")))
 }
 

@@ -597,7 +597,7 @@ mod zstd_frames {
     }
 
     /// The words for an error of the library. What it returns is the negated code.
-    pub(super) fn named(returned: usize) -> io::Error {
+    pub(crate) fn named(returned: usize) -> io::Error {
         let problem = match 0usize.wrapping_sub(returned) {
             14 => "it uses a part of the format that is not known",
             16 => "a frame needs a larger window than is allowed",
@@ -609,6 +609,8 @@ mod zstd_frames {
         io::Error::new(io::ErrorKind::InvalidData, problem)
     }
 }
+#[cfg(feature = "zstd")]
+pub(crate) use zstd_frames::named as zstd_error;
 #[cfg(feature = "zstd")]
 use zstd_frames::zstd_decoder;
 

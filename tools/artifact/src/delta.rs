@@ -172,6 +172,7 @@ fn specification(options: &Options, new: &Side) -> Result<ArtifactSpec, Failure>
     };
     spec.payload_type = PAYLOAD_TYPE.parse().ok();
     spec.checksum_provides = Vec::new();
+    spec.frames = false;
     // A place in the file has to be a place in the artifact; the groups are compressed by themselves.
     spec.compression = CompressionLevel::default_of(Compression::None);
     Ok(spec)

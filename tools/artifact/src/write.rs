@@ -90,6 +90,7 @@ pub(crate) struct Options {
     meta_data: Option<PathBuf>,
     no_checksum_provide: bool,
     legacy_checksum: bool,
+    frames: bool,
     destination: Option<String>,
     owner: Option<(u32, u32)>,
     pub(crate) jobs: Option<String>,
@@ -245,6 +246,12 @@ const OPTIONS: &[Definition] = &[
         short: None,
         is_of: |kind| kind == Kind::Rootfs,
         take: |o, _| set(&mut o.legacy_checksum),
+    },
+    Definition {
+        long: "frames",
+        short: None,
+        is_of: |kind| kind == Kind::Rootfs,
+        take: |o, _| set(&mut o.frames),
     },
 ];
 
@@ -514,7 +521,14 @@ pub(crate) fn specification(kind: Kind, options: &Options) -> Result<ArtifactSpe
     spec.provides.clone_from(&options.provides);
     spec.clears_provides = (!options.clears_provides.is_empty()).then(|| options.clears_provides.clone());
     if kind != Kind::Delta {
-        spec.compression = compression(options.compression.as_deref().unwrap_or("gzip"))?;
+        let default = if options.frames { "zstd_better" } else { "gzip" };
+        spec.compression = compression(options.compression.as_deref().unwrap_or(default))?;
+        spec.frames = options.frames;
+        if spec.frames && spec.compression.compression != Compression::Zstd {
+            return Err(Failure::usage(
+                "--frames is for zstd: leave --compression out, or choose one of zstd",
+            ));
+        }
     }
     spec.mtime = mtime(options);
     provide_software(&mut spec, options);
