@@ -150,7 +150,7 @@ pub(super) struct Sample {
     /// Seconds of `wall` that went into reading the slot back.
     verify: f64,
     /// Largest resident memory of the started process.
-    peak_kib: f64,
+    pub(super) peak_kib: f64,
     /// Largest part of it that is not a mapped file.
     pub(super) peak_anonymous_kib: f64,
 }
