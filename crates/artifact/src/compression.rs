@@ -650,6 +650,30 @@ impl CompressionLevel {
         };
         CompressionLevel { compression, level }
     }
+
+    /// How many bytes `content` becomes with it. Nothing is kept.
+    ///
+    /// # Errors
+    /// When `content` cannot be read, or the compression is not built in.
+    pub fn measure(self, content: &mut dyn Read) -> io::Result<u64> {
+        let mut encoder = Encoder::new(Counter(0), self)?;
+        io::copy(content, &mut encoder)?;
+        Ok(encoder.finish()?.0)
+    }
+}
+
+/// Counts what it throws away.
+struct Counter(u64);
+
+impl Write for Counter {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        self.0 += data.len() as u64;
+        Ok(data.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// The window that is written, as a power of two: 8 MiB, which RFC 8878 names as the one that every decoder should take.

@@ -283,6 +283,52 @@ const MAKING: &[Command] = &[
         ..PLAIN
     },
     Command {
+        name: "delta",
+        about: "write an artifact that makes one image of another",
+        usage: &["delta [OPTION]... OLD NEW -o FILE"],
+        body: &[
+            Block::Text(
+                "\
+OLD and NEW are images of a root file system, or artifacts with one. The artifact that is written fits devices that run OLD,
+and leaves them with NEW. What it says is what the artifact NEW says, and what the options say: -n and -t are needed where NEW
+is an image. What was made is applied to OLD and compared with NEW before it is written.",
+            ),
+            Block::Options(&[
+                Flag::new("artifact-name", "name of the artifact; that of NEW by default").short('n').text("NAME"),
+                Flag::new("device-type", "device type it fits; several times").short('t').text("TYPE").repeatable(),
+                Flag::new("compatible-types", "the same; several times").short('c').text("TYPE").repeatable(),
+                Flag::new("output-path", "where the artifact goes, {default} by default; - is the standard output")
+                    .short('o')
+                    .value("FILE", Kind::Artifact)
+                    .default("artifact.mender"),
+                Flag::new(
+                    "compression",
+                    "{default} (default), or lzma, which is smaller and costs the device more time",
+                )
+                .value("NAME", Kind::Choice(&["zstd_best", "lzma"]))
+                .default("zstd_best"),
+                Flag::new("jobs", "work in this many threads, 3 at most; as many as there are processors by default")
+                    .short('j')
+                    .text("NUMBER"),
+                Flag::new("json", "print what was made as JSON"),
+                Flag::new("no-verify", "do not apply it before it is written"),
+                PRIVATE_KEY,
+                Flag::new("provides", "what the device provides afterwards; several times")
+                    .short('p')
+                    .text("KEY:VALUE")
+                    .repeatable(),
+            ]),
+            Block::Options(DEPENDS_BY_LETTER),
+            Block::Options(REST),
+            Block::Options(PAYLOAD),
+            Block::Example(
+                "rust-ota-artifact delta -k private.key release-1.mender release-2.mender -o release-1-to-2.mender",
+            ),
+        ],
+        arguments: &[Argument::needed("OLD", Kind::Artifact), Argument::needed("NEW", Kind::Artifact)],
+        ..PLAIN
+    },
+    Command {
         name: "keygen",
         about: "make a key pair for signing",
         usage: &["keygen [OPTION]... -o KEY"],
@@ -341,6 +387,26 @@ key only an artifact without a signature is valid.",
             Block::Example("rust-ota-artifact validate -k public.key release-2.mender"),
         ],
         column: 19,
+        arguments: &[ARTIFACT],
+        ..PLAIN
+    },
+    Command {
+        name: "frames",
+        about: "say what a device would fetch of an artifact that was written with --frames",
+        usage: &["frames [OPTION]... ARTIFACT"],
+        body: &[
+            Block::Text(
+                "Reads the frame table, and reckons as a device does that has these images in its slots. Nothing is verified but \
+                 the table.",
+            ),
+            Block::Options(&[
+                Flag::new("running", "image in the slot that runs").file("IMAGE"),
+                Flag::new("target", "image in the slot that is written").file("IMAGE"),
+                Flag::new("json", "print the figures as one JSON object"),
+            ]),
+            Block::Example("rust-ota-artifact frames --running release-1.ext4 release-2.mender"),
+        ],
+        column: 22,
         arguments: &[ARTIFACT],
         ..PLAIN
     },

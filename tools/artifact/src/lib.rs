@@ -5,10 +5,12 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod delta;
 mod dump;
 mod edit;
 mod failure;
 mod filesystem;
+mod frames;
 mod keygen;
 mod keys;
 mod output;
@@ -75,6 +77,7 @@ fn command(mut parser: lexopt::Parser, console: &mut Console<'_>) -> Result<(), 
             }
             Some(Value(command)) => match command.to_str() {
                 Some("write") => write::run(parser, console),
+                Some("delta") => delta::run(parser, console),
                 Some("read") => read::run(parser, console),
                 Some("validate") => validate::run(parser, console),
                 Some("sign") => sign::run(parser, console),
@@ -84,6 +87,7 @@ fn command(mut parser: lexopt::Parser, console: &mut Console<'_>) -> Result<(), 
                 Some("install") => edit::install(parser, console),
                 Some("rm") => edit::rm(parser, console),
                 Some("keygen") => keygen::run(parser, console),
+                Some("frames") => frames::run(parser, console),
                 Some("dump") => dump::run(parser, console),
                 Some("help" | "h") => console.print(&help::of_program(&PROGRAM)),
                 _ => Err(Failure::usage(format!("no command {command:?}; see --help"))),

@@ -186,7 +186,8 @@ impl SoftwareName {
         SoftwareName { filesystem: DEFAULT_FILESYSTEM.to_owned(), name }
     }
 
-    fn key(&self, last: &str) -> String {
+    /// What it is called in `provides`: the key of one thing about it, such as its `version`.
+    pub fn key(&self, last: &str) -> String {
         match &self.name {
             Some(name) => format!("{}.{name}.{last}", self.filesystem),
             None => format!("{}.{last}", self.filesystem),
