@@ -523,10 +523,12 @@ pub(crate) fn specification(kind: Kind, options: &Options) -> Result<ArtifactSpe
     if kind != Kind::Delta {
         let default = if options.frames { "zstd_better" } else { "gzip" };
         spec.compression = compression(options.compression.as_deref().unwrap_or(default))?;
-    }
-    spec.frames = options.frames;
-    if spec.frames && spec.compression.compression != Compression::Zstd {
-        return Err(Failure::usage("--frames is for zstd: leave --compression out, or choose one of zstd"));
+        spec.frames = options.frames;
+        if spec.frames && spec.compression.compression != Compression::Zstd {
+            return Err(Failure::usage(
+                "--frames is for zstd: leave --compression out, or choose one of zstd",
+            ));
+        }
     }
     spec.mtime = mtime(options);
     provide_software(&mut spec, options);

@@ -14,6 +14,16 @@ use crate::boot::{self, Arming, BootControl, Intent, Verdict, verdict};
 use crate::slot::{Restart, Slot, Slots, System};
 use crate::storage::ReadAt;
 
+/// How the image comes.
+enum How<'m> {
+    /// As the payload file, front to back.
+    Whole,
+    /// In the frames of it that the running slot lacks.
+    Frames(Framed<'m>, Box<dyn ReadAt>),
+    /// As the difference to what runs.
+    Delta(Applier, OldImage),
+}
+
 /// Installs root file system images on a device with two slots.
 pub struct RootfsImage<'a> {
     boot: &'a mut dyn BootControl,
@@ -126,33 +136,35 @@ impl PayloadHandler for RootfsImage<'_> {
         let Some(mut file) = payload.next_file()? else {
             return Err(InstallError::FileCount { found: "none" });
         };
-        // Of an image in frames only the frames are read; the read-back proves the image.
-        let mut all_is_read = true;
-        let (writer, digest) = match delta {
+        let member = file.member();
+        // The size is known before the first byte, and so is whether it fits.
+        let (size_bytes, digest, how) = match delta {
             None => {
-                // The size is known before the first byte, and so is whether it fits.
-                let mut writer = SlotWriter::new(&mut *device, target, file.size())?;
-                let digest = TargetDigest::of(&file);
-                let member = file.member();
+                let (size, digest) = (file.size(), TargetDigest::of(&file));
                 let framed =
                     member.as_ref().and_then(|member| Framed::open(arriving.header, member, file.size()));
                 match (framed, source) {
-                    (Some(framed), Some(mut source)) => {
-                        framed.install(&mut *source, &mut writer, progress)?;
-                        all_is_read = false;
-                    }
-                    // Fails at the end of the file on a wrong checksum.
-                    (Some(_) | None, Some(_) | None) => writer.copy_from(&mut file, progress)?,
+                    (Some(framed), Some(source)) => (size, digest, How::Frames(framed, source)),
+                    (Some(_) | None, Some(_) | None) => (size, digest, How::Whole),
                 }
-                (writer, digest)
             }
-            Some((signed, digest, mut old)) => {
-                let mut applier = Applier::new(delta::read_head(&mut file, &signed)?)?;
-                let mut writer = SlotWriter::new(&mut *device, target, signed.target.bytes)?;
-                delta::apply(&mut applier, &mut file, &mut old, &mut writer, progress)?;
-                (writer, digest)
+            Some((signed, digest, old)) => {
+                let applier = Applier::new(delta::read_head(&mut file, &signed)?)?;
+                (signed.target.bytes, digest, How::Delta(applier, old))
             }
         };
+        let mut writer = SlotWriter::new(&mut *device, target, size_bytes)?;
+        // Of an image in frames only the frames are read; the read-back proves the image.
+        let all_is_read = !matches!(how, How::Frames(..));
+        let written = match how {
+            How::Whole => writer.copy_file(&mut file, progress), // fails at its end on a wrong checksum
+            How::Frames(framed, mut source) => framed.install(&mut *source, &mut writer, progress),
+            How::Delta(mut applier, mut old) => {
+                delta::apply(&mut applier, &mut file, &mut old, &mut writer, progress)
+            }
+        };
+        arriving.state.wrote(target, writer.statistics()); // the medium wears whatever becomes of it
+        written?;
         // The artifact has to end properly, and every byte of it be accounted for in the manifest.
         if all_is_read && payload.next_file()?.is_some() {
             return Err(InstallError::FileCount { found: "more than one" });

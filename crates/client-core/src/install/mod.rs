@@ -7,9 +7,11 @@ pub mod files;
 mod frames;
 mod handler;
 mod image;
+mod read_back;
 mod recorded;
 mod registry;
 mod slot_writer;
+mod sum;
 
 pub use delta::DeltaProblem;
 pub use error::{InstallError, PayloadProblem};
