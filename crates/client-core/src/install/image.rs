@@ -1,9 +1,10 @@
-//! The built-in handler of `rootfs-image` and `rust-ota-delta`: one image to the slot that does not run, a trial boot, a
-//! commit. The two differ in how the image comes from the payload's file, and in nothing else.
+//! The built-in handler of `rootfs-image`, `rust-ota-delta` and `mender-binary-delta`: one image to the slot that does not
+//! run, a trial boot, a commit. They differ in how the image comes from the payload's file, and in nothing else.
 
-use ::delta::Applier;
+use ::delta::{Applier, Signed};
 
 use super::delta::{self, DeltaProblem, OldImage};
+use super::vcdiff::{self, Old};
 use super::{
     Arriving, HandlerState, InstallError, PayloadHandler, Progress, RebootNeed, SlotWriter, TargetDigest,
     Written, WrittenImage,
@@ -29,6 +30,15 @@ enum FileIs {
     Image,
     /// What makes it of the one that runs.
     Delta,
+    /// The same, as Mender's commercial plans make it.
+    Vcdiff,
+}
+
+/// The same, with what is known of it before its first byte.
+enum From {
+    Image,
+    Delta(Signed, TargetDigest, OldImage),
+    Vcdiff(TargetDigest, Old),
 }
 
 impl<'a> RootfsImage<'a> {
@@ -56,6 +66,18 @@ impl<'a> RootfsImage<'a> {
         system: &'a dyn System,
     ) -> Result<RootfsImage<'a>, InstallError> {
         Ok(RootfsImage { file: FileIs::Delta, ..RootfsImage::new(boot, slots, system)? })
+    }
+
+    /// As [`of_delta`](RootfsImage::of_delta), for a payload of Mender's commercial plans.
+    ///
+    /// # Errors
+    /// When the device is not set up to boot from two slots.
+    pub fn of_vcdiff(
+        boot: &'a mut dyn BootControl,
+        slots: &'a mut dyn Slots,
+        system: &'a dyn System,
+    ) -> Result<RootfsImage<'a>, InstallError> {
+        Ok(RootfsImage { file: FileIs::Vcdiff, ..RootfsImage::new(boot, slots, system)? })
     }
 
     /// Takes an image that an earlier deployment wrote and committed for the one to install, once it was read back and
@@ -94,14 +116,18 @@ impl PayloadHandler for RootfsImage<'_> {
         let target = !running;
         // An update that can never be tried is not worth a byte.
         self.boot.check_arm(target)?;
-        let delta = match self.file {
-            FileIs::Image => None,
+        let from = match self.file {
+            FileIs::Image => From::Image,
             FileIs::Delta => {
                 let (signed, digest) =
                     TargetDigest::of_delta(arriving.header).map_err(DeltaProblem::Signed)?;
                 delta::check_signed(arriving.header, &signed)?;
                 let old = OldImage::new(running, self.slots.open_source(running)?, &signed)?;
-                Some((signed, digest, old))
+                From::Delta(signed, digest, old)
+            }
+            FileIs::Vcdiff => {
+                let digest = TargetDigest::of_provides(arriving.header).ok_or(DeltaProblem::NoDigest)?;
+                From::Vcdiff(digest, Old::new(running, self.slots.open_source(running)?, arriving.header)?)
             }
         };
         let mut device = self.slots.open(target)?;
@@ -110,18 +136,27 @@ impl PayloadHandler for RootfsImage<'_> {
         let Some(mut file) = payload.next_file()? else {
             return Err(InstallError::FileCount { found: "none" });
         };
-        let (writer, digest) = match delta {
-            None => {
+        let mut explains = None;
+        let (writer, digest) = match from {
+            From::Image => {
                 // The size is known before the first byte, and so is whether it fits.
                 let mut writer = SlotWriter::new(&mut *device, target, file.size())?;
                 let digest = TargetDigest::of(&file);
                 writer.copy_from(&mut file, progress)?; // fails at the end of the file on a wrong checksum
                 (writer, digest)
             }
-            Some((signed, digest, mut old)) => {
+            From::Delta(signed, digest, mut old) => {
                 let mut applier = Applier::new(delta::read_head(&mut file, &signed)?)?;
                 let mut writer = SlotWriter::new(&mut *device, target, signed.target.bytes)?;
                 delta::apply(&mut applier, &mut file, &mut old, &mut writer, progress)?;
+                (writer, digest)
+            }
+            From::Vcdiff(digest, mut old) => {
+                let mut writer = vcdiff::writer(&mut *device, target)?;
+                if let Err(error) = vcdiff::apply(&mut file, &mut old, &mut writer, progress) {
+                    return Err(old.explain(error));
+                }
+                explains = Some(old);
                 (writer, digest)
             }
         };
@@ -129,7 +164,10 @@ impl PayloadHandler for RootfsImage<'_> {
             return Err(InstallError::FileCount { found: "more than one" });
         }
         // Here the artifact has ended properly and every byte of it was accounted for in the manifest.
-        let (written, statistics) = writer.finish(digest, progress)?;
+        let (written, statistics) = writer.finish(digest, progress).map_err(|error| match explains {
+            Some(old) => old.explain(error),
+            None => error,
+        })?;
         progress.finished(&statistics);
         arriving.state.set(HandlerState::of(written.image())?);
         self.image = Some(written.image().clone());
