@@ -107,6 +107,29 @@ fn a_delta_of_menders_makes_the_new_image_of_the_one_that_runs() {
     }
 }
 
+/// What `xdelta3` makes of the two images; `None` where it is not installed.
+fn xdelta3(options: &[&str]) -> Option<Vec<u8>> {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("old"), old()).unwrap();
+    std::fs::write(folder.path().join("new"), new()).unwrap();
+    let mut command = std::process::Command::new("xdelta3");
+    command.current_dir(folder.path()).arg("-e").args(options).args(["-s", "old", "new", "delta"]);
+    assert!(command.status().ok()?.success());
+    Some(std::fs::read(folder.path().join("delta")).unwrap())
+}
+
+#[test]
+fn deltas_of_xdelta3_itself_make_the_new_image() {
+    for options in [&["-S", "lzma"][..], &["-S", "djw", "-W", "16384"], &["-S", "none", "-n"], &["-9"]] {
+        let Some(delta) = xdelta3(options) else { return println!("skipped: xdelta3 is not installed") };
+        let board = Board::new(&old());
+        let summary = board.install(deltas::around(&vcdiff::spec("new", &old(), &new()), delta));
+        assert!(summary.success, "{options:?}: {:?}", summary.error);
+        assert!(board.slot_b().starts_with(&new()), "{options:?}");
+        assert_eq!(selected(&board.0, Machine::UBoot), Ok((Slot::B, true)));
+    }
+}
+
 #[test]
 fn a_running_slot_that_was_changed_is_named_and_its_digest_taken_back() {
     let mut changed = old();
