@@ -597,7 +597,7 @@ mod zstd_frames {
     }
 
     /// The words for an error of the library. What it returns is the negated code.
-    pub(super) fn named(returned: usize) -> io::Error {
+    pub(crate) fn named(returned: usize) -> io::Error {
         let problem = match 0usize.wrapping_sub(returned) {
             14 => "it uses a part of the format that is not known",
             16 => "a frame needs a larger window than is allowed",
@@ -609,6 +609,8 @@ mod zstd_frames {
         io::Error::new(io::ErrorKind::InvalidData, problem)
     }
 }
+#[cfg(feature = "zstd")]
+pub(crate) use zstd_frames::named as zstd_error;
 #[cfg(feature = "zstd")]
 use zstd_frames::zstd_decoder;
 
@@ -647,6 +649,30 @@ impl CompressionLevel {
             Compression::Zstd => 9,
         };
         CompressionLevel { compression, level }
+    }
+
+    /// How many bytes `content` becomes with it. Nothing is kept.
+    ///
+    /// # Errors
+    /// When `content` cannot be read, or the compression is not built in.
+    pub fn measure(self, content: &mut dyn Read) -> io::Result<u64> {
+        let mut encoder = Encoder::new(Counter(0), self)?;
+        io::copy(content, &mut encoder)?;
+        Ok(encoder.finish()?.0)
+    }
+}
+
+/// Counts what it throws away.
+struct Counter(u64);
+
+impl Write for Counter {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        self.0 += data.len() as u64;
+        Ok(data.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

@@ -4,13 +4,35 @@
 use ::delta::{Applier, Signed};
 
 use super::delta::{self, DeltaProblem, OldImage};
+use super::frames::Framed;
 use super::vcdiff::{self, Old};
 use super::{
     Arriving, HandlerState, InstallError, PayloadHandler, Progress, RebootNeed, SlotWriter, TargetDigest,
     Written, WrittenImage,
 };
+use crate::artifact::frames::FramesInfo;
 use crate::boot::{self, Arming, BootControl, Intent, Verdict, verdict};
 use crate::slot::{Restart, Slot, Slots, System};
+use crate::storage::ReadAt;
+
+/// How the image comes.
+enum How<'m> {
+    /// As the payload file, front to back.
+    Whole,
+    /// In the frames of it that the running slot lacks.
+    Frames(Framed<'m>, Box<dyn ReadAt>),
+    /// As the difference to what runs.
+    Delta(Applier, OldImage),
+    /// The same, of Mender's kind.
+    Vcdiff(Old),
+}
+
+/// The same, as far as it is known before the payload's file.
+enum From {
+    Image,
+    Delta(Signed, TargetDigest, OldImage),
+    Vcdiff(TargetDigest, Old),
+}
 
 /// Installs root file system images on a device with two slots.
 pub struct RootfsImage<'a> {
@@ -32,13 +54,6 @@ enum FileIs {
     Delta,
     /// The same, as Mender's commercial plans make it.
     Vcdiff,
-}
-
-/// The same, with what is known of it before its first byte.
-enum From {
-    Image,
-    Delta(Signed, TargetDigest, OldImage),
-    Vcdiff(TargetDigest, Old),
 }
 
 impl<'a> RootfsImage<'a> {
@@ -98,6 +113,17 @@ impl<'a> RootfsImage<'a> {
         Ok(())
     }
 
+    /// The running slot, to be read; `None` where it cannot be.
+    fn open_running(&mut self, running: Slot) -> Option<Box<dyn ReadAt>> {
+        match self.slots.open_source(running) {
+            Ok(source) => Some(source),
+            Err(error) => {
+                log::warn!("everything is fetched: {error}");
+                None
+            }
+        }
+    }
+
     fn target(&self) -> Result<Slot, InstallError> {
         Ok(self.image.as_ref().ok_or(InstallError::NothingWritten)?.slot)
     }
@@ -114,6 +140,8 @@ impl PayloadHandler for RootfsImage<'_> {
         // The other slot may be overwritten only while nothing points at it, durably.
         boot::check_settled(self.boot, running)?;
         let target = !running;
+        // Opened before the target is, which takes the slots for itself.
+        let source = FramesInfo::of(arriving.header).and_then(|_| self.open_running(running));
         // An update that can never be tried is not worth a byte.
         self.boot.check_arm(target)?;
         let from = match self.file {
@@ -136,38 +164,52 @@ impl PayloadHandler for RootfsImage<'_> {
         let Some(mut file) = payload.next_file()? else {
             return Err(InstallError::FileCount { found: "none" });
         };
-        let mut explains = None;
-        let (writer, digest) = match from {
+        let member = file.member();
+        // The size is known before the first byte, and so is whether it fits.
+        let (size_bytes, digest, how) = match from {
             From::Image => {
-                // The size is known before the first byte, and so is whether it fits.
-                let mut writer = SlotWriter::new(&mut *device, target, file.size())?;
-                let digest = TargetDigest::of(&file);
-                writer.copy_from(&mut file, progress)?; // fails at the end of the file on a wrong checksum
-                (writer, digest)
-            }
-            From::Delta(signed, digest, mut old) => {
-                let mut applier = Applier::new(delta::read_head(&mut file, &signed)?)?;
-                let mut writer = SlotWriter::new(&mut *device, target, signed.target.bytes)?;
-                delta::apply(&mut applier, &mut file, &mut old, &mut writer, progress)?;
-                (writer, digest)
-            }
-            From::Vcdiff(digest, mut old) => {
-                let mut writer = vcdiff::writer(&mut *device, target)?;
-                if let Err(error) = vcdiff::apply(&mut file, &mut old, &mut writer, progress) {
-                    return Err(old.explain(error));
+                let (size, digest) = (file.size(), TargetDigest::of(&file));
+                let framed =
+                    member.as_ref().and_then(|member| Framed::open(arriving.header, member, file.size()));
+                match (framed, source) {
+                    (Some(framed), Some(source)) => (size, digest, How::Frames(framed, source)),
+                    (Some(_) | None, Some(_) | None) => (size, digest, How::Whole),
                 }
-                explains = Some(old);
-                (writer, digest)
+            }
+            From::Delta(signed, digest, old) => {
+                let applier = Applier::new(delta::read_head(&mut file, &signed)?)?;
+                (signed.target.bytes, digest, How::Delta(applier, old))
+            }
+            // But of this one, which ends where its delta ends.
+            From::Vcdiff(digest, old) => (vcdiff::most_bytes(&*device, target)?, digest, How::Vcdiff(old)),
+        };
+        let mut writer = SlotWriter::new(&mut *device, target, size_bytes)?;
+        // Of an image in frames only the frames are read; the read-back proves the image.
+        let all_is_read = !matches!(how, How::Frames(..));
+        let mut other_content = None;
+        let written = match how {
+            How::Whole => writer.copy_file(&mut file, progress), // fails at its end on a wrong checksum
+            How::Frames(framed, mut source) => framed.install(&mut *source, &mut writer, progress),
+            How::Delta(mut applier, mut old) => {
+                delta::apply(&mut applier, &mut file, &mut old, &mut writer, progress)
+            }
+            How::Vcdiff(mut old) => {
+                let written = vcdiff::apply(&mut file, &mut old, &mut writer, progress);
+                other_content = Some(old);
+                written
             }
         };
-        if payload.next_file()?.is_some() {
-            return Err(InstallError::FileCount { found: "more than one" });
-        }
-        // Here the artifact has ended properly and every byte of it was accounted for in the manifest.
-        let (written, statistics) = writer.finish(digest, progress).map_err(|error| match explains {
+        let mut explain = |error| match other_content.take() {
             Some(old) => old.explain(error),
             None => error,
-        })?;
+        };
+        arriving.state.wrote(target, writer.statistics()); // the medium wears whatever becomes of it
+        written.map_err(&mut explain)?;
+        // The artifact has to end properly, and every byte of it be accounted for in the manifest.
+        if all_is_read && payload.next_file()?.is_some() {
+            return Err(InstallError::FileCount { found: "more than one" });
+        }
+        let (written, statistics) = writer.finish(digest, progress).map_err(explain)?;
         progress.finished(&statistics);
         arriving.state.set(HandlerState::of(written.image())?);
         self.image = Some(written.image().clone());

@@ -4,11 +4,14 @@
 mod delta;
 mod error;
 pub mod files;
+mod frames;
 mod handler;
 mod image;
+mod read_back;
 mod recorded;
 mod registry;
 mod slot_writer;
+mod sum;
 mod vcdiff;
 
 pub use delta::DeltaProblem;

@@ -82,16 +82,15 @@ impl Contents for Old {
     }
 }
 
-/// A writer for an image of which nobody has said how large it is.
+/// What a slot's writer is promised for an image of which nobody has said how large it is: the slot.
 ///
 /// # Errors
 /// When the medium has to know.
-pub(super) fn writer(device: &mut dyn BlockDevice, slot: Slot) -> Result<SlotWriter<'_>, InstallError> {
-    if device.medium() == Medium::UbiVolume {
-        return Err(DeltaProblem::NoSize { slot }.into());
+pub(super) fn most_bytes(device: &dyn BlockDevice, slot: Slot) -> Result<u64, InstallError> {
+    match device.medium() {
+        Medium::UbiVolume => Err(DeltaProblem::NoSize { slot }.into()),
+        Medium::Rewritable | Medium::NorFlash | Medium::NandFlash => Ok(device.len()),
     }
-    let most = device.len();
-    SlotWriter::new(device, slot, most)
 }
 
 /// Writes the new image.
