@@ -20,5 +20,6 @@ mod places;
 mod schedule;
 mod slot_writer;
 mod state_record;
+mod vcdiff;
 mod whole_update;
 mod without_handler;

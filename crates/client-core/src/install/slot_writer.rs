@@ -14,6 +14,7 @@ use sha2::{Digest, Sha256};
 
 use super::read_back::{self, BLOCK_BYTES, Fault, ReadBack};
 use super::{InstallError, Progress};
+use crate::artifact::write::CHECKSUM_KEYS;
 use crate::artifact::{self, ArtifactError, Header, PayloadFile};
 use crate::slot::Slot;
 use crate::storage::{BlockDevice, Medium};
@@ -87,6 +88,13 @@ impl TargetDigest {
         let meta_data = payload.and_then(|payload| payload.meta_data.as_deref());
         let signed = Signed::parse(meta_data.unwrap_or_default())?;
         Ok((signed, TargetDigest(signed.target.sha256)))
+    }
+
+    /// For a payload whose signed header says only what the device provides afterwards: the digest of the image.
+    pub fn of_provides(header: &Header) -> Option<TargetDigest> {
+        let provides = header.provides.as_ref()?;
+        let digest = CHECKSUM_KEYS.iter().find_map(|key| provides.get(*key))?;
+        digest.parse().ok().map(TargetDigest)
     }
 }
 
@@ -345,6 +353,21 @@ impl<'d> SlotWriter<'d> {
             progress.written(end, self.size_bytes);
         }
         Ok(())
+    }
+
+    /// The image ends here, for one whose length nobody has said. It is read back as any other.
+    ///
+    /// # Errors
+    /// The device's; [`InstallError::EmptyImage`].
+    pub fn end(&mut self, progress: &mut dyn Progress) -> Result<(), InstallError> {
+        self.size_bytes = self.position();
+        self.statistics.total_bytes = self.size_bytes;
+        if self.size_bytes == 0 {
+            return Err(InstallError::EmptyImage);
+        }
+        // It was told where the image ends, and goes by that.
+        self.read_back = None;
+        self.append(&[], progress)
     }
 
     fn write_gathered(&mut self) -> Result<(), InstallError> {
