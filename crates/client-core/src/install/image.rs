@@ -21,7 +21,7 @@ enum How<'m> {
     /// In the frames of it that the running slot lacks.
     Frames(Framed<'m>, Box<dyn ReadAt>),
     /// As the difference to what runs.
-    Delta(Applier, OldImage),
+    Delta(Box<Applier>, OldImage),
 }
 
 /// Installs root file system images on a device with two slots.
@@ -150,7 +150,7 @@ impl PayloadHandler for RootfsImage<'_> {
             }
             Some((signed, digest, old)) => {
                 let applier = Applier::new(delta::read_head(&mut file, &signed)?)?;
-                (signed.target.bytes, digest, How::Delta(applier, old))
+                (signed.target.bytes, digest, How::Delta(Box::new(applier), old))
             }
         };
         let mut writer = SlotWriter::new(&mut *device, target, size_bytes)?;
