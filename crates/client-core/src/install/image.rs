@@ -1,9 +1,7 @@
 //! The built-in handler of `rootfs-image` and `rust-ota-delta`: one image to the slot that does not run, a trial boot, a
 //! commit. The two differ in how the image comes from the payload's file, and in nothing else.
 
-use ::delta::Applier;
-
-use super::delta::{self, DeltaProblem, OldImage};
+use super::delta::{self, BegunDelta, Delta};
 use super::frames::Framed;
 use super::{
     Arriving, HandlerState, InstallError, PayloadHandler, Progress, RebootNeed, SlotWriter, TargetDigest,
@@ -21,7 +19,7 @@ enum How<'m> {
     /// In the frames of it that the running slot lacks.
     Frames(Framed<'m>, Box<dyn ReadAt>),
     /// As the difference to what runs.
-    Delta(Applier, OldImage),
+    Delta(BegunDelta),
 }
 
 /// Installs root file system images on a device with two slots.
@@ -122,13 +120,7 @@ impl PayloadHandler for RootfsImage<'_> {
         self.boot.check_arm(target)?;
         let delta = match self.file {
             FileIs::Image => None,
-            FileIs::Delta => {
-                let (signed, digest) =
-                    TargetDigest::of_delta(arriving.header).map_err(DeltaProblem::Signed)?;
-                delta::check_signed(arriving.header, &signed)?;
-                let old = OldImage::new(running, self.slots.open_source(running)?, &signed)?;
-                Some((signed, digest, old))
-            }
+            FileIs::Delta => Some(Delta::new(arriving.header, running, self.slots)?),
         };
         let mut device = self.slots.open(target)?;
         // Once more, now that the slot is ours: another process may have armed it while we waited for it.
@@ -148,20 +140,23 @@ impl PayloadHandler for RootfsImage<'_> {
                     (Some(_) | None, Some(_) | None) => (size, digest, How::Whole),
                 }
             }
-            Some((signed, digest, old)) => {
-                let applier = Applier::new(delta::read_head(&mut file, &signed)?)?;
-                (signed.target.bytes, digest, How::Delta(applier, old))
+            Some(delta) => {
+                let (size, digest) = (delta.target_bytes(), delta.digest());
+                let earlier = std::mem::take(&mut arriving.earlier);
+                (size, digest, How::Delta(delta.begin(&mut *device, &mut file, earlier)?))
             }
         };
-        let mut writer = SlotWriter::new(&mut *device, target, size_bytes)?;
+        let position = match &how {
+            How::Whole | How::Frames(..) => 0,
+            How::Delta(delta) => delta.position(),
+        };
+        let mut writer = SlotWriter::resume(&mut *device, target, size_bytes, position)?;
         // Of an image in frames only the frames are read; the read-back proves the image.
         let all_is_read = !matches!(how, How::Frames(..));
         let written = match how {
             How::Whole => writer.copy_file(&mut file, progress), // fails at its end on a wrong checksum
             How::Frames(framed, mut source) => framed.install(&mut *source, &mut writer, progress),
-            How::Delta(mut applier, mut old) => {
-                delta::apply(&mut applier, &mut file, &mut old, &mut writer, progress)
-            }
+            How::Delta(mut delta) => delta.write(&mut file, &mut writer, arriving.state, progress),
         };
         arriving.state.wrote(target, writer.statistics()); // the medium wears whatever becomes of it
         written?;
@@ -178,6 +173,9 @@ impl PayloadHandler for RootfsImage<'_> {
     }
 
     fn restore(&mut self, state: HandlerState) {
+        if delta::is_journal(&state) {
+            return;
+        }
         // Without an image nothing is installed or committed, and the boot environment tells what there is to undo.
         self.image = state.read().unwrap_or_else(|error| {
             log::error!("what was written where is not known any more: {error}");
