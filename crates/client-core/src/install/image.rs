@@ -19,7 +19,7 @@ enum How<'m> {
     /// In the frames of it that the running slot lacks.
     Frames(Framed<'m>, Box<dyn ReadAt>),
     /// As the difference to what runs.
-    Delta(BegunDelta),
+    Delta(Box<BegunDelta>),
 }
 
 /// Installs root file system images on a device with two slots.
@@ -143,7 +143,7 @@ impl PayloadHandler for RootfsImage<'_> {
             Some(delta) => {
                 let (size, digest) = (delta.target_bytes(), delta.digest());
                 let earlier = std::mem::take(&mut arriving.earlier);
-                (size, digest, How::Delta(delta.begin(&mut *device, &mut file, earlier)?))
+                (size, digest, How::Delta(Box::new(delta.begin(&mut *device, &mut file, earlier)?)))
             }
         };
         let position = match &how {

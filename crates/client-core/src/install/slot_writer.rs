@@ -409,7 +409,7 @@ impl<'d> SlotWriter<'d> {
         self.taken = Taken::Unknown;
         self.copy(file, progress, SlotWriter::take)?;
         // As many bytes as the file has, from its first one on, and its reader had nothing to say at its end.
-        if self.position() == file.size() {
+        if file.is_whole() && self.position() == file.size() {
             self.taken = Taken::Whole(file.expected_sha256());
         }
         Ok(())
