@@ -1,9 +1,7 @@
 //! The built-in handler of `rootfs-image`, `rust-ota-delta` and `mender-binary-delta`: one image to the slot that does not
 //! run, a trial boot, a commit. They differ in how the image comes from the payload's file, and in nothing else.
 
-use ::delta::{Applier, Signed};
-
-use super::delta::{self, DeltaProblem, OldImage};
+use super::delta::{self, BegunDelta, Delta, DeltaProblem};
 use super::frames::Framed;
 use super::vcdiff::{self, Old};
 use super::{
@@ -22,7 +20,7 @@ enum How<'m> {
     /// In the frames of it that the running slot lacks.
     Frames(Framed<'m>, Box<dyn ReadAt>),
     /// As the difference to what runs.
-    Delta(Box<Applier>, OldImage),
+    Delta(Box<BegunDelta>),
     /// The same, of Mender's kind.
     Vcdiff(Old),
 }
@@ -30,7 +28,7 @@ enum How<'m> {
 /// The same, as far as it is known before the payload's file.
 enum Given {
     Image,
-    Delta(Signed, TargetDigest, OldImage),
+    Delta(Delta),
     Vcdiff(TargetDigest, Old),
 }
 
@@ -144,15 +142,9 @@ impl PayloadHandler for RootfsImage<'_> {
         let source = FramesInfo::of(arriving.header).and_then(|_| self.open_running(running));
         // An update that can never be tried is not worth a byte.
         self.boot.check_arm(target)?;
-        let from = match self.file {
+        let given = match self.file {
             FileIs::Image => Given::Image,
-            FileIs::Delta => {
-                let (signed, digest) =
-                    TargetDigest::of_delta(arriving.header).map_err(DeltaProblem::Signed)?;
-                delta::check_signed(arriving.header, &signed)?;
-                let old = OldImage::new(running, self.slots.open_source(running)?, &signed)?;
-                Given::Delta(signed, digest, old)
-            }
+            FileIs::Delta => Given::Delta(Delta::new(arriving.header, running, self.slots)?),
             FileIs::Vcdiff => {
                 let digest = TargetDigest::of_provides(arriving.header).ok_or(DeltaProblem::NoDigest)?;
                 Given::Vcdiff(digest, Old::new(running, self.slots.open_source(running)?, arriving.header)?)
@@ -166,7 +158,7 @@ impl PayloadHandler for RootfsImage<'_> {
         };
         let member = file.member();
         // The size is known before the first byte, and so is whether it fits.
-        let (size_bytes, digest, how) = match from {
+        let (size_bytes, digest, how) = match given {
             Given::Image => {
                 let (size, digest) = (file.size(), TargetDigest::of(&file));
                 let framed =
@@ -176,23 +168,26 @@ impl PayloadHandler for RootfsImage<'_> {
                     (Some(_) | None, Some(_) | None) => (size, digest, How::Whole),
                 }
             }
-            Given::Delta(signed, digest, old) => {
-                let applier = Applier::new(delta::read_head(&mut file, &signed)?)?;
-                (signed.target.bytes, digest, How::Delta(Box::new(applier), old))
+            Given::Delta(delta) => {
+                let (size, digest) = (delta.target_bytes(), delta.digest());
+                let earlier = std::mem::take(&mut arriving.earlier);
+                (size, digest, How::Delta(Box::new(delta.begin(&mut *device, &mut file, earlier)?)))
             }
             // But of this one, which ends where its delta ends.
             Given::Vcdiff(digest, old) => (vcdiff::most_bytes(&*device, target)?, digest, How::Vcdiff(old)),
         };
-        let mut writer = SlotWriter::new(&mut *device, target, size_bytes)?;
+        let position = match &how {
+            How::Whole | How::Frames(..) | How::Vcdiff(..) => 0,
+            How::Delta(delta) => delta.position(),
+        };
+        let mut writer = SlotWriter::resume(&mut *device, target, size_bytes, position)?;
         // Of an image in frames only the frames are read; the read-back proves the image.
         let all_is_read = !matches!(how, How::Frames(..));
         let mut other_content = None;
         let written = match how {
             How::Whole => writer.copy_file(&mut file, progress), // fails at its end on a wrong checksum
             How::Frames(framed, mut source) => framed.install(&mut *source, &mut writer, progress),
-            How::Delta(mut applier, mut old) => {
-                delta::apply(&mut applier, &mut file, &mut old, &mut writer, progress)
-            }
+            How::Delta(mut delta) => delta.write(&mut file, &mut writer, arriving.state, progress),
             How::Vcdiff(mut old) => {
                 let written = vcdiff::apply(&mut file, &mut old, &mut writer, progress);
                 other_content = Some(old);
@@ -218,6 +213,9 @@ impl PayloadHandler for RootfsImage<'_> {
     }
 
     fn restore(&mut self, state: HandlerState) {
+        if delta::is_journal(&state) {
+            return;
+        }
         // Without an image nothing is installed or committed, and the boot environment tells what there is to undo.
         self.image = state.read().unwrap_or_else(|error| {
             log::error!("what was written where is not known any more: {error}");
