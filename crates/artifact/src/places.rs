@@ -31,6 +31,11 @@ pub trait Places: Send {
 
     /// Length of the whole, where it is known.
     fn total_bytes(&self) -> Option<u64>;
+
+    /// Whether reading costs nothing, as from a file of this device: then nobody needs to write down how far it came.
+    fn is_free(&self) -> bool {
+        false
+    }
 }
 
 /// An artifact's bytes, whatever they come from.
@@ -88,6 +93,10 @@ impl Origin {
 
     pub(crate) fn can_jump(&self) -> bool {
         self.turns().places.can_jump()
+    }
+
+    pub(crate) fn is_free(&self) -> bool {
+        self.turns().places.is_free()
     }
 
     pub(crate) fn open_at(&self, offset: u64, end: Option<u64>) -> io::Result<Box<dyn Read + Send>> {

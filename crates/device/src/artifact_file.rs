@@ -40,6 +40,10 @@ impl Places for FilePlaces {
     fn total_bytes(&self) -> Option<u64> {
         Some(self.length)
     }
+
+    fn is_free(&self) -> bool {
+        true
+    }
 }
 
 struct Part {
