@@ -3,6 +3,7 @@
 //!
 //! It decides nothing: a guess is for a person.
 
+use crate::checksum::Checksum;
 use crate::image::Format;
 
 /// How much of a device is looked at, from where the environment should be. Most environments are smaller.
@@ -48,12 +49,12 @@ fn right(bytes: &[u8]) -> Option<(Format, usize)> {
     let stored = u32::from_le_bytes(*bytes.first_chunk()?);
     for format in [Format::Redundant, Format::Single] {
         let mut at = format.header_bytes();
-        let mut checksum = crc32fast::Hasher::new();
+        let mut checksum = Checksum::new();
         while at < bytes.len() {
             let end = (at / STEP_BYTES * STEP_BYTES + STEP_BYTES).min(bytes.len());
-            checksum.update(&bytes[at..end]);
+            checksum = checksum.add(&bytes[at..end]);
             at = end;
-            if checksum.clone().finalize() == stored {
+            if checksum.value() == stored {
                 return Some((format, end));
             }
         }

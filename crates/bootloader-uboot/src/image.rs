@@ -9,6 +9,7 @@
 //! The checksum is the IEEE CRC-32 of the data alone, little-endian: that of every little-endian board, and of
 //! the real tools run on one. It does not decide which of two copies counts; that is [`crate::env`].
 
+use crate::checksum::Checksum;
 use client_core::boot::BootEnvError;
 
 /// Whether the image has the flags byte of a redundant environment.
@@ -57,7 +58,7 @@ impl Image {
             (Format::Redundant, None) => return Err("too short for a flags byte".to_string()),
         };
         let stored = u32::from_le_bytes(*stored);
-        let actual = crc32fast::hash(data);
+        let actual = Checksum::of(data);
         if stored != actual {
             let erased = bytes.iter().all(|byte| *byte == 0xFF);
             return Err(if erased {
@@ -83,7 +84,7 @@ impl Image {
         bytes.resize(header_bytes, self.flags);
         self.variables.encode_into(&mut bytes);
         bytes.resize(size_bytes, padding);
-        let checksum = crc32fast::hash(&bytes[header_bytes..]);
+        let checksum = Checksum::of(&bytes[header_bytes..]);
         bytes[..4].copy_from_slice(&checksum.to_le_bytes());
         Ok(bytes)
     }

@@ -4,6 +4,7 @@
 //! nothing about updates either; that is `client_core::boot`.
 #![forbid(unsafe_code)]
 
+mod checksum;
 pub mod config;
 mod diagnosis;
 pub mod env;

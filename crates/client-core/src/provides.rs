@@ -6,7 +6,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::artifact::Header;
+use crate::artifact::{Header, Sha256};
 
 /// The suffix of the artifact name of a device whose software is neither the old nor the new one.
 pub(crate) const INCONSISTENT_SUFFIX: &str = "_INCONSISTENT";
@@ -166,6 +166,13 @@ impl Provides {
         }
     }
 
+    /// Takes back every key that says that something here has this digest: it was found to have another one. A server that
+    /// goes by the keys offers what depends on none of them next.
+    pub(crate) fn forget_digest(&mut self, digest: &Sha256) {
+        let digest = digest.to_string();
+        self.provides.retain(|_, value| *value != digest);
+    }
+
     /// What the device provides when the installation of `name` failed half-way and could not be rolled back:
     /// the old keys, and a name that says so.
     pub(crate) fn inconsistent(&self, name: &str, group: Option<&str>) -> Provides {
@@ -293,6 +300,15 @@ mod tests {
             assert!(said.contains(&format!("{device:?}")) && said.ends_with("device_type=box)"), "{said}");
         }
         assert_eq!(said("bx"), "artifact device type doesn't match: it is for box, this device is bx");
+    }
+
+    #[test]
+    fn a_digest_that_something_no_longer_has_is_forgotten_under_every_key() {
+        let digest = Sha256::of(b"what was there");
+        let text = digest.to_string();
+        let mut installed = installed(&[("a.checksum", &text), ("b", &text), ("a.version", "1")]);
+        installed.forget_digest(&digest);
+        assert_eq!(installed.provides, map(&[("a.version", "1")]));
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod agent;
 mod boot_environment;
 mod daemon;
 mod daemon_vectors;
+mod delta;
 mod deployment;
 mod download;
 mod flash;

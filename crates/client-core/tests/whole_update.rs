@@ -15,9 +15,10 @@ use std::cell::RefCell;
 use std::io::Cursor;
 use std::rc::Rc;
 
-use crate::machine::{Machine, new_image, plainly, selected, version};
+use crate::machine::{Machine, new_image, old_image, plainly, selected, version};
 use client_core::artifact::{Limits, Trust};
 use client_core::boot::{BootEnv, BootEnvError, Variables};
+use client_core::delta::Compression;
 use client_core::deploy::gates::AlwaysOpen;
 use client_core::deploy::record::Record;
 use client_core::deploy::{
@@ -29,6 +30,7 @@ use client_core::state_store::{StateError, StateStore, TwoCopyRecord};
 use testkit::artifacts;
 use testkit::bootloader::{Behaviour, Boot, TrybootModel};
 use testkit::conformance::boot::Booted;
+use testkit::deltas::{self, Making};
 use testkit::device::{CrashSlots, KnownSystem, Notices, ScriptLog, slot_device};
 use testkit::enumerator::{After, Options, Report, Scenario, explore};
 use testkit::storage::{CrashDevice, CrashWorld, Fault, Injection, Lasting, Operation, Suppressed};
@@ -61,6 +63,32 @@ pub enum Mistake {
     LostSlotWrites,
     /// An operation of a command fails.
     Fails(Command, Operation, Fault, Lasting, u64),
+}
+
+/// How the new image comes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Arrives {
+    /// As it is.
+    Whole,
+    /// As the difference to what runs, in two groups.
+    AsDelta,
+}
+
+impl Arrives {
+    fn artifact(self) -> Artifact {
+        Rc::new(match self {
+            Arrives::Whole => artifacts::rootfs("new", &new_image()),
+            Arrives::AsDelta => {
+                let making =
+                    Making { segment_blocks: 1, group_segments: 1, ..Making::small(Compression::Zstd) };
+                let made = deltas::make(&old_image(), &new_image(), &making);
+                let mut spec = deltas::spec("new", &made.signed);
+                // The record of these machines knows no digest.
+                spec.depends.clear();
+                deltas::around(&spec, made.file())
+            }
+        })
+    }
 }
 
 /// What the client is told to do.
@@ -253,7 +281,7 @@ fn release(steps: &Rc<RefCell<Steps>>) {
 }
 
 /// Runs one command of the client, as a process of its own would.
-fn client(
+pub fn client(
     world: &CrashWorld,
     machine: Machine,
     booted: Booted,
@@ -311,6 +339,7 @@ fn recorded(world: &CrashWorld) -> Result<Option<String>, String> {
 pub struct Update {
     pub machine: Machine,
     pub start: Slot,
+    pub arrives: Arrives,
     pub ending: Ending,
     pub mistake: Mistake,
 }
@@ -321,7 +350,7 @@ type Artifact = Rc<Vec<u8>>;
 impl Update {
     /// The line, step by step.
     pub fn scenario(self) -> Scenario<Facts> {
-        let artifact: Artifact = Rc::new(artifacts::rootfs("new", &new_image()));
+        let artifact = self.arrives.artifact();
         let again = Rc::clone(&artifact);
         Scenario::new(move |world| self.set_up(world))
             .run(move |world, facts| self.install_first(world, facts, &artifact))
@@ -542,11 +571,22 @@ pub fn assert_holds(
     mistake: Mistake,
     options: impl Fn(Machine) -> Options,
 ) -> u64 {
+    assert_arrival_holds(Arrives::Whole, machines, endings, mistake, options)
+}
+
+/// The same for an image that comes like this.
+pub fn assert_arrival_holds(
+    arrives: Arrives,
+    machines: impl IntoIterator<Item = Machine>,
+    endings: &[Ending],
+    mistake: Mistake,
+    options: impl Fn(Machine) -> Options,
+) -> u64 {
     let mut states = 0;
     for machine in machines {
         for start in Slot::BOTH {
             for &ending in endings {
-                let update = Update { machine, start, ending, mistake };
+                let update = Update { machine, start, arrives, ending, mistake };
                 let report: Report = explore(&update.scenario(), &options(machine));
                 println!("{machine:?} from {start}, {ending:?}: {report}");
                 assert_eq!(report.violation_count, 0, "{update:?}: {report}");
@@ -559,11 +599,16 @@ pub fn assert_holds(
 
 /// Whether one cut shows that the mistake breaks an invariant on this machine.
 pub fn is_found(machine: Machine, mistake: Mistake) -> bool {
+    is_found_when(Arrives::Whole, machine, mistake)
+}
+
+/// The same for an image that comes like this.
+pub fn is_found_when(arrives: Arrives, machine: Machine, mistake: Mistake) -> bool {
     for ending in ENDINGS {
         let mut options = machine.limits(1).budget(40_000, 0);
         options.limits.images = 8;
         options.kept_violations = 1;
-        let update = Update { machine, start: Slot::A, ending, mistake };
+        let update = Update { machine, start: Slot::A, arrives, ending, mistake };
         if let Some(violation) = explore(&update.scenario(), &options).violations.first() {
             println!("{machine:?} {mistake:?}: {}", violation.invariant);
             return true;
@@ -575,10 +620,15 @@ pub fn is_found(machine: Machine, mistake: Mistake) -> bool {
 
 /// Every operation of install and of what comes after it failing in every way: the cases.
 pub fn fail_everywhere(machine: Machine) -> u64 {
+    fail_arrival_everywhere(Arrives::Whole, machine)
+}
+
+/// The same for an image that comes like this.
+pub fn fail_arrival_everywhere(arrives: Arrives, machine: Machine) -> u64 {
     let mut cases = 0;
     for mistake in failures() {
         for ending in ENDINGS {
-            let update = Update { machine, start: Slot::A, ending, mistake };
+            let update = Update { machine, start: Slot::A, arrives, ending, mistake };
             let report = explore(&update.scenario(), &machine.limits(0).budget(200, 0));
             assert_eq!(report.violation_count, 0, "{update:?}: {report}");
             cases += report.cases;

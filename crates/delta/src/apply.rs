@@ -25,8 +25,8 @@ pub trait Source {
 pub struct Applied<'a> {
     /// Its bytes, which have their digest.
     pub bytes: &'a [u8],
-    /// How many of them are blocks of the old image.
-    pub copied_bytes: u64,
+    /// How many of them come from the old image, as they are or with a difference: what was not transferred.
+    pub reused_bytes: u64,
     /// Whether a group ends with it: then [`Applier::at_group`] can begin behind it.
     pub ends_group: bool,
 }
@@ -133,7 +133,7 @@ impl Applier {
         self.decode(&mut plan.coding, &sums, &mut inside.frame, input)?;
         self.add_window(&plan, &sums, at, source)?;
         insert(&plan.control, &sums, &mut self.target, &mut inside.frame, input)?;
-        let copied_bytes = self.place_runs(&plan, &sums, source)?;
+        let reused_bytes = self.place_runs(&plan, &sums, source)? + u64::from(sums.difference);
         self.prefix.update(self.target.get(..sums.bytes as usize).unwrap_or_default());
         let digest = self.prefix.digest();
         if short(&digest) != plan.target {
@@ -148,7 +148,7 @@ impl Applier {
             self.inside = Some(inside);
         }
         let bytes = self.target.get(..sums.bytes as usize).unwrap_or_default();
-        Ok(Some(Applied { bytes, copied_bytes, ends_group }))
+        Ok(Some(Applied { bytes, reused_bytes, ends_group }))
     }
 
     /// The group that is being applied, or the next one; `None` behind the last. It is taken out, so that after an error

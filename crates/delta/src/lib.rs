@@ -36,6 +36,9 @@ pub use head::{Compression, Group, HEAD_BYTES_MAX, Head, Image, Needs, Shape};
 pub use plan::{Control, Extent, PLAN_BYTES_MAX, Run};
 pub use signed::{Signed, SignedError};
 
+/// The type of a payload that is a delta.
+pub const PAYLOAD_TYPE: &str = "rust-ota-delta";
+
 /// Runs and extents are counted in blocks of this many bytes, as file systems place their files.
 pub const BLOCK_BYTES: u64 = 4096;
 

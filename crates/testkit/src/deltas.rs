@@ -3,12 +3,14 @@
 
 use std::collections::HashMap;
 
-use client_core::artifact::Sha256;
+use client_core::artifact::write::{self, ArtifactSpec, MetaData, SoftwareName};
+use client_core::artifact::{CompressionLevel, Sha256};
 use client_core::delta::{
-    BLOCK_BYTES, Coder, Compression, Control, Extent, Group, GroupEncoder, Head, Image, Needs, Run, Segment,
-    Shape, Signed, ZeroRuns,
+    BLOCK_BYTES, Coder, Compression, Control, Extent, Group, GroupEncoder, Head, Image, Needs, PAYLOAD_TYPE,
+    Run, Segment, Shape, Signed, ZeroRuns,
 };
 
+use crate::artifacts::{self, MemoryFile};
 use crate::choice::Generator;
 
 const BLOCK: usize = BLOCK_BYTES as usize;
@@ -58,6 +60,36 @@ impl MadeDelta {
         self.groups.iter().for_each(|group| file.extend(group));
         file
     }
+}
+
+/// What `rust-ota-artifact delta` would write around a delta.
+pub fn spec(name: &str, signed: &Signed) -> ArtifactSpec {
+    let payload_type = artifacts::named(PAYLOAD_TYPE);
+    let mut spec = ArtifactSpec::module_image(
+        artifacts::named(name),
+        vec![artifacts::named(artifacts::DEVICE_TYPE)],
+        payload_type,
+    );
+    let software = SoftwareName::of_payload_type(write::ROOTFS_IMAGE);
+    spec.provide_version(&software, name);
+    spec.clear_software(&software);
+    let [checksum, _] = write::CHECKSUM_KEYS;
+    spec.depends.insert(checksum.into(), signed.source.sha256.to_string());
+    spec.provides.insert(checksum.into(), signed.target.sha256.to_string());
+    spec.meta_data = MetaData::Json(signed.meta_data());
+    spec.compression = CompressionLevel::default_of(client_core::artifact::Compression::None);
+    spec
+}
+
+/// An unsigned artifact of the difference between two images.
+pub fn artifact(name: &str, old: &[u8], new: &[u8], making: &Making) -> Vec<u8> {
+    let made = make(old, new, making);
+    around(&spec(name, &made.signed), made.file())
+}
+
+/// An unsigned artifact of this file.
+pub fn around(spec: &ArtifactSpec, file: Vec<u8>) -> Vec<u8> {
+    artifacts::build(spec, &[MemoryFile { name: "delta".into(), content: file }], None)
 }
 
 /// The image that `bytes` are.

@@ -32,6 +32,7 @@ const PACKAGES: &[PackageRule] = &[
             "log",
         ],
     },
+    PackageRule { name: "rust-ota-vcdiff", workspace: &[], outside: &["liblzma"] },
     PackageRule {
         name: "rust-ota-delta-format",
         workspace: &["rust-ota-artifact-format"],
@@ -50,7 +51,7 @@ const PACKAGES: &[PackageRule] = &[
     PackageRule {
         name: "rust-ota-bootloader-uboot",
         workspace: &["rust-ota-client-core"],
-        outside: &["crc32fast", "log"],
+        outside: &["log"],
     },
     PackageRule {
         name: "rust-ota-bootloader-grub",

@@ -10,7 +10,7 @@ use super::record::{CUT_DOWNLOADS_MAX, CutDownloads, REBOOTS_MAX, Record, Unrepo
 use super::run::{Incoming, Run};
 use crate::artifact::{self, Artifact, Header, PayloadReader};
 use crate::boot::Verdict;
-use crate::install::{Arriving, Current, HandlerState, InstallError, RebootNeed};
+use crate::install::{Arriving, Current, DeltaProblem, HandlerState, InstallError, RebootNeed};
 use crate::provides::check_device_type;
 use crate::slot::Restart;
 
@@ -137,10 +137,15 @@ impl Run<'_> {
             artifact_group: installed.artifact_group.as_deref(),
             device_type: &device_type,
         };
-        handler.download(
+        let done = handler.download(
             &mut Arriving { header, current, payload, state: &mut keeper, earlier: HandlerState::default() },
             &mut self.world.observer,
-        )
+        );
+        if let Err(InstallError::Delta(DeltaProblem::SourceDiffers { expected, .. })) = &done {
+            // The save that ends the deployment takes it along.
+            self.record.installed.forget_digest(expected);
+        }
+        done
     }
 
     /// The server orders it again, and nothing of it is on the device: it simply has not happened.

@@ -3,7 +3,7 @@
 use super::facts::Stage;
 use super::record::Record;
 use crate::boot::{BootState, Intent, Verdict, verdict};
-use crate::install::ROOTFS_IMAGE;
+use crate::install::is_image;
 use crate::slot::Slot;
 
 /// How a device stands.
@@ -40,7 +40,7 @@ pub fn standing(record: &Record, boot: Option<BootState>, running: Option<Slot>)
             Some(_) | None => Standing::Idle,
         };
     };
-    let is_image = deployment.payload_type.as_deref() == Some(ROOTFS_IMAGE);
+    let is_image = deployment.payload_type.as_deref().is_some_and(is_image);
     match deployment.stage {
         Stage::Download | Stage::Install | Stage::AfterCommit => Standing::Busy,
         Stage::Reboot | Stage::VerifyReboot | Stage::Commit => match facts {
@@ -72,6 +72,7 @@ mod tests {
     use super::super::record::Deployment;
     use super::*;
     use crate::boot::Arming;
+    use crate::install::ROOTFS_IMAGE;
 
     fn at(stage: Stage, payload_type: &str) -> Record {
         let mut deployment = Deployment::new("release-2".into(), Some(payload_type.into()));

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use super::DeltaProblem;
 use super::files::FilesError;
 use crate::artifact::tree::TreeProblem;
 use crate::artifact::{ArtifactError, Sha256};
@@ -112,6 +113,8 @@ pub enum InstallError {
     Files(FilesError),
     /// A file or a directory tree cannot be installed as the payload says. Its destination has not changed.
     Payload(PayloadProblem),
+    /// A delta cannot be installed.
+    Delta(DeltaProblem),
 }
 
 impl fmt::Display for InstallError {
@@ -165,6 +168,7 @@ impl fmt::Display for InstallError {
             ),
             InstallError::Files(error) => error.fmt(f),
             InstallError::Payload(problem) => problem.fmt(f),
+            InstallError::Delta(problem) => problem.fmt(f),
         }
     }
 }
@@ -178,6 +182,7 @@ impl std::error::Error for InstallError {
             InstallError::Storage { source, .. } => Some(source),
             InstallError::StateNotKept { source } => Some(&**source),
             InstallError::Files(error) => error.source(),
+            InstallError::Delta(problem) => problem.source(),
             InstallError::SlotTooSmall { .. }
             | InstallError::FileCount { .. }
             | InstallError::EmptyImage

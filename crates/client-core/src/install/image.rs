@@ -1,5 +1,9 @@
-//! The built-in handler of `rootfs-image`: one image to the slot that does not run, a trial boot, a commit.
+//! The built-in handler of `rootfs-image` and `rust-ota-delta`: one image to the slot that does not run, a trial boot, a
+//! commit. The two differ in how the image comes from the payload's file, and in nothing else.
 
+use ::delta::Applier;
+
+use super::delta::{self, DeltaProblem, OldImage};
 use super::{
     Arriving, HandlerState, InstallError, PayloadHandler, Progress, RebootNeed, SlotWriter, TargetDigest,
     Written, WrittenImage,
@@ -12,9 +16,19 @@ pub struct RootfsImage<'a> {
     boot: &'a mut dyn BootControl,
     slots: &'a mut dyn Slots,
     system: &'a dyn System,
+    file: FileIs,
     image: Option<WrittenImage>,
     written: Option<Written>,
     intent: Intent,
+}
+
+/// What the payload's file is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum FileIs {
+    /// The image.
+    Image,
+    /// What makes it of the one that runs.
+    Delta,
 }
 
 impl<'a> RootfsImage<'a> {
@@ -28,7 +42,20 @@ impl<'a> RootfsImage<'a> {
         system: &'a dyn System,
     ) -> Result<RootfsImage<'a>, InstallError> {
         boot.check_configured()?;
-        Ok(RootfsImage { boot, slots, system, image: None, written: None, intent: Intent::Try })
+        let file = FileIs::Image;
+        Ok(RootfsImage { boot, slots, system, file, image: None, written: None, intent: Intent::Try })
+    }
+
+    /// As [`new`](RootfsImage::new), for a payload that is the difference to what runs.
+    ///
+    /// # Errors
+    /// When the device is not set up to boot from two slots.
+    pub fn of_delta(
+        boot: &'a mut dyn BootControl,
+        slots: &'a mut dyn Slots,
+        system: &'a dyn System,
+    ) -> Result<RootfsImage<'a>, InstallError> {
+        Ok(RootfsImage { file: FileIs::Delta, ..RootfsImage::new(boot, slots, system)? })
     }
 
     /// Takes an image that an earlier deployment wrote and committed for the one to install, once it was read back and
@@ -67,16 +94,37 @@ impl PayloadHandler for RootfsImage<'_> {
         let target = !running;
         // An update that can never be tried is not worth a byte.
         self.boot.check_arm(target)?;
+        let delta = match self.file {
+            FileIs::Image => None,
+            FileIs::Delta => {
+                let (signed, digest) =
+                    TargetDigest::of_delta(arriving.header).map_err(DeltaProblem::Signed)?;
+                delta::check_signed(arriving.header, &signed)?;
+                let old = OldImage::new(running, self.slots.open_source(running)?, &signed)?;
+                Some((signed, digest, old))
+            }
+        };
         let mut device = self.slots.open(target)?;
         // Once more, now that the slot is ours: another process may have armed it while we waited for it.
         boot::check_settled(self.boot, running)?;
         let Some(mut file) = payload.next_file()? else {
             return Err(InstallError::FileCount { found: "none" });
         };
-        // The size is known before the first byte, and so is whether it fits.
-        let mut writer = SlotWriter::new(&mut *device, target, file.size())?;
-        let digest = TargetDigest::of(&file);
-        writer.copy_from(&mut file, progress)?; // fails at the end of the file on a wrong checksum
+        let (writer, digest) = match delta {
+            None => {
+                // The size is known before the first byte, and so is whether it fits.
+                let mut writer = SlotWriter::new(&mut *device, target, file.size())?;
+                let digest = TargetDigest::of(&file);
+                writer.copy_from(&mut file, progress)?; // fails at the end of the file on a wrong checksum
+                (writer, digest)
+            }
+            Some((signed, digest, mut old)) => {
+                let mut applier = Applier::new(delta::read_head(&mut file, &signed)?)?;
+                let mut writer = SlotWriter::new(&mut *device, target, signed.target.bytes)?;
+                delta::apply(&mut applier, &mut file, &mut old, &mut writer, progress)?;
+                (writer, digest)
+            }
+        };
         if payload.next_file()?.is_some() {
             return Err(InstallError::FileCount { found: "more than one" });
         }

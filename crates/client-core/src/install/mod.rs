@@ -1,6 +1,7 @@
 //! Installing a payload: the seam every payload type implements, the streaming writer of a slot, and the
-//! built-in handlers for `rootfs-image`, `single-file` and `directory`.
+//! built-in handlers for `rootfs-image`, `rust-ota-delta`, `single-file` and `directory`.
 
+mod delta;
 mod error;
 pub mod files;
 mod handler;
@@ -9,6 +10,7 @@ mod recorded;
 mod registry;
 mod slot_writer;
 
+pub use delta::DeltaProblem;
 pub use error::{InstallError, PayloadProblem};
 pub use files::{DirectoryTree, Files, FilesError, SingleFile};
 pub use handler::{Arriving, Current, PayloadHandler, Progress, RebootNeed, StateKeeper, Step};
@@ -22,6 +24,14 @@ use crate::slot::Restart;
 
 /// Payload types of the built-in handlers.
 pub use crate::artifact::write::{DIRECTORY, ROOTFS_IMAGE, SINGLE_FILE};
+
+/// Payload type of the difference between two root file system images.
+pub use ::delta::PAYLOAD_TYPE as ROOTFS_DELTA;
+
+/// Whether a payload of this type is an image in the slot that does not run, on whatever way it gets there.
+pub fn is_image(payload_type: &str) -> bool {
+    payload_type == ROOTFS_IMAGE || payload_type == ROOTFS_DELTA
+}
 
 /// Points the bootloader at a slot that was written and verified, on trial. There is no other way to do it:
 /// [`Written`] comes only from a slot whose content was read back and had the expected digest.

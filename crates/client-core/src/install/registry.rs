@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use super::recorded::{HandledBy, RecordedHandler};
 use super::{
-    Arriving, HandlerState, InstallError, PayloadHandler, Progress, ROOTFS_IMAGE, RootfsImage, Step,
-    WrittenImage,
+    Arriving, HandlerState, InstallError, PayloadHandler, Progress, ROOTFS_DELTA, ROOTFS_IMAGE, RootfsImage,
+    Step, WrittenImage, is_image,
 };
 use crate::boot::BootControl;
 use crate::slot::{Slots, System};
@@ -166,7 +166,7 @@ impl<'r> Registry<'r> {
 
     fn candidates(&self, payload_type: &str) -> Candidates {
         let mut found = self.modules.candidates(payload_type);
-        found.built_in |= payload_type == ROOTFS_IMAGE;
+        found.built_in |= is_image(payload_type);
         found
     }
 
@@ -174,6 +174,9 @@ impl<'r> Registry<'r> {
         match (payload_type, by) {
             (ROOTFS_IMAGE, HandledBy::BuiltIn) => {
                 Ok(Box::new(RootfsImage::new(self.boot, self.slots, self.system)?))
+            }
+            (ROOTFS_DELTA, HandledBy::BuiltIn) => {
+                Ok(Box::new(RootfsImage::of_delta(self.boot, self.slots, self.system)?))
             }
             (_, HandledBy::BuiltIn | HandledBy::UpdateModule) => self.modules.open(payload_type, by),
         }

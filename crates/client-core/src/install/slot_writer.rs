@@ -6,11 +6,12 @@
 
 use std::io::Read;
 
+use delta::{Signed, SignedError};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::{InstallError, Progress};
-use crate::artifact::{self, ArtifactError, PayloadFile};
+use crate::artifact::{self, ArtifactError, Header, PayloadFile};
 use crate::slot::Slot;
 use crate::storage::{BlockDevice, Medium};
 
@@ -60,7 +61,7 @@ mod digest_text {
     }
 }
 
-/// What a slot has to hold in the end, as the signed manifest says. There is no other way to come by one: a digest of
+/// What a slot has to hold in the end, as the signed manifest or header says. There is no other way to come by one: a digest of
 /// unknown origin cannot be compared with by mistake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TargetDigest(artifact::Sha256);
@@ -69,6 +70,17 @@ impl TargetDigest {
     /// For a payload file that is the image itself.
     pub fn of(file: &PayloadFile<'_>) -> TargetDigest {
         TargetDigest(file.expected_sha256())
+    }
+
+    /// For a payload that is the difference to an image: what its signed header says about both.
+    ///
+    /// # Errors
+    /// When it says nothing that could be understood.
+    pub fn of_delta(header: &Header) -> Result<(Signed, TargetDigest), SignedError> {
+        let payload = header.payload.as_ref();
+        let meta_data = payload.and_then(|payload| payload.meta_data.as_deref());
+        let signed = Signed::parse(meta_data.unwrap_or_default())?;
+        Ok((signed, TargetDigest(signed.target.sha256)))
     }
 }
 
