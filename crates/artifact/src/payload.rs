@@ -373,6 +373,11 @@ impl PayloadFile<'_> {
         self.reader.current.as_ref().is_some_and(|current| current.whole)
     }
 
+    /// Whether places where a later process can go on are noted while the file is read: where its bytes cost something.
+    pub fn notes_restarts(&self) -> bool {
+        self.reader.data.as_ref().is_some_and(|data| data.log.is_some())
+    }
+
     /// The latest place up to byte `at_most` of the file, all of which was read, where a later process can go on with the
     /// same artifact; `None` where there is none, or where the bytes cost nothing.
     pub fn restart_point(&self, at_most: u64) -> Option<RestartPoint> {

@@ -4,6 +4,7 @@
 use ::delta::Applier;
 
 use super::delta::{self, DeltaProblem, OldImage};
+use super::journal;
 use super::{
     Arriving, HandlerState, InstallError, PayloadHandler, Progress, RebootNeed, SlotWriter, TargetDigest,
     Written, WrittenImage,
@@ -87,54 +88,16 @@ impl PayloadHandler for RootfsImage<'_> {
         arriving: &mut Arriving<'_>,
         progress: &mut dyn Progress,
     ) -> Result<(), InstallError> {
-        let payload = &mut *arriving.payload;
-        let running = self.system.running_slot()?;
-        // The other slot may be overwritten only while nothing points at it, durably.
-        boot::check_settled(self.boot, running)?;
-        let target = !running;
-        // An update that can never be tried is not worth a byte.
-        self.boot.check_arm(target)?;
-        let delta = match self.file {
-            FileIs::Image => None,
-            FileIs::Delta => {
-                let (signed, digest) =
-                    TargetDigest::of_delta(arriving.header).map_err(DeltaProblem::Signed)?;
-                delta::check_signed(arriving.header, &signed)?;
-                let old = OldImage::new(running, self.slots.open_source(running)?, &signed)?;
-                Some((signed, digest, old))
+        let mut goes_on = false;
+        self.take_in(arriving, progress, &mut goes_on).map_err(|error| match error {
+            // Nobody has seen this artifact as a whole yet: it may be what was here before that is wrong.
+            error @ (InstallError::Artifact(_) | InstallError::ReadBack { .. })
+                if goes_on && !error.is_of_source() =>
+            {
+                InstallError::NotAsBefore { source: Box::new(error) }
             }
-        };
-        let mut device = self.slots.open(target)?;
-        // Once more, now that the slot is ours: another process may have armed it while we waited for it.
-        boot::check_settled(self.boot, running)?;
-        let Some(mut file) = payload.next_file()? else {
-            return Err(InstallError::FileCount { found: "none" });
-        };
-        let (writer, digest) = match delta {
-            None => {
-                // The size is known before the first byte, and so is whether it fits.
-                let mut writer = SlotWriter::new(&mut *device, target, file.size())?;
-                let digest = TargetDigest::of(&file);
-                writer.copy_from(&mut file, progress)?; // fails at the end of the file on a wrong checksum
-                (writer, digest)
-            }
-            Some((signed, digest, mut old)) => {
-                let mut applier = Applier::new(delta::read_head(&mut file, &signed)?)?;
-                let mut writer = SlotWriter::new(&mut *device, target, signed.target.bytes)?;
-                delta::apply(&mut applier, &mut file, &mut old, &mut writer, progress)?;
-                (writer, digest)
-            }
-        };
-        if payload.next_file()?.is_some() {
-            return Err(InstallError::FileCount { found: "more than one" });
-        }
-        // Here the artifact has ended properly and every byte of it was accounted for in the manifest.
-        let (written, statistics) = writer.finish(digest, progress)?;
-        progress.finished(&statistics);
-        arriving.state.set(HandlerState::of(written.image())?);
-        self.image = Some(written.image().clone());
-        self.written = Some(written);
-        Ok(())
+            error => error,
+        })
     }
 
     fn restore(&mut self, state: HandlerState) {
@@ -245,6 +208,65 @@ impl PayloadHandler for RootfsImage<'_> {
 }
 
 impl RootfsImage<'_> {
+    /// Writes the slot. Says when it `goes_on` with what an earlier process wrote there.
+    fn take_in(
+        &mut self,
+        arriving: &mut Arriving<'_>,
+        progress: &mut dyn Progress,
+        goes_on: &mut bool,
+    ) -> Result<(), InstallError> {
+        let payload = &mut *arriving.payload;
+        let running = self.system.running_slot()?;
+        // The other slot may be overwritten only while nothing points at it, durably.
+        boot::check_settled(self.boot, running)?;
+        let target = !running;
+        // An update that can never be tried is not worth a byte.
+        self.boot.check_arm(target)?;
+        let delta = match self.file {
+            FileIs::Image => None,
+            FileIs::Delta => {
+                let (signed, digest) =
+                    TargetDigest::of_delta(arriving.header).map_err(DeltaProblem::Signed)?;
+                delta::check_signed(arriving.header, &signed)?;
+                let old = OldImage::new(running, self.slots.open_source(running)?, &signed)?;
+                Some((signed, digest, old))
+            }
+        };
+        let mut device = self.slots.open(target)?;
+        // Once more, now that the slot is ours: another process may have armed it while we waited for it.
+        boot::check_settled(self.boot, running)?;
+        let Some(mut file) = payload.next_file()? else {
+            return Err(InstallError::FileCount { found: "none" });
+        };
+        let (writer, digest) = match delta {
+            None => {
+                // The size is known before the first byte, and so is whether it fits.
+                let digest = TargetDigest::of(&file);
+                let start =
+                    journal::take_up(&mut *device, target, &mut file, &arriving.earlier, progress);
+                *goes_on = start.goes_on();
+                let state = &mut *arriving.state;
+                (journal::copy(&mut *device, target, &mut file, &start, state, progress)?, digest)
+            }
+            Some((signed, digest, mut old)) => {
+                let mut applier = Applier::new(delta::read_head(&mut file, &signed)?)?;
+                let mut writer = SlotWriter::new(&mut *device, target, signed.target.bytes)?;
+                delta::apply(&mut applier, &mut file, &mut old, &mut writer, progress)?;
+                (writer, digest)
+            }
+        };
+        if payload.next_file()?.is_some() {
+            return Err(InstallError::FileCount { found: "more than one" });
+        }
+        // Here the artifact has ended properly and every byte of it was accounted for in the manifest.
+        let (written, statistics) = writer.finish(digest, progress)?;
+        progress.finished(&statistics);
+        arriving.state.set(HandlerState::of(written.image())?);
+        self.image = Some(written.image().clone());
+        self.written = Some(written);
+        Ok(())
+    }
+
     /// The proof that the slot holds the image. Where another process wrote it, what the slot holds now must be read
     /// again before it is armed.
     fn proved(&mut self) -> Result<Written, InstallError> {

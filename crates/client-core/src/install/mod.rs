@@ -6,6 +6,7 @@ mod error;
 pub mod files;
 mod handler;
 mod image;
+mod journal;
 mod recorded;
 mod registry;
 mod slot_writer;
