@@ -14,6 +14,11 @@ pub const CLIENT: &str = "rust-ota";
 /// The programs for hosts.
 pub const FOR_HOSTS: [&str; 2] = ["rust-ota-artifact", "rust-ota-server"];
 
+/// Of zstd's decoder as ships: without a second one for windows of more than 16 MiB, a second one for literals, and the texts
+/// of errors, which are said in our words. It is as fast without them on what was measured (docs/performance.md).
+const ZSTD: &str =
+    "-DZSTD_FORCE_DECOMPRESS_SEQUENCES_SHORT=1 -DHUF_FORCE_DECOMPRESS_X1=1 -DZSTD_STRIP_ERROR_STRINGS=1";
+
 /// Who builds, and with which C library.
 #[derive(Debug, Clone)]
 pub enum Way {
@@ -101,6 +106,7 @@ pub fn build(program: &str, way: &Way, arguments: &[&str], tree: &Tree) -> Outco
             let size = if program == CLIENT { "optimize_for_size" } else { "panic-unwind" };
             if program == CLIENT {
                 flags.extend(compilers.small_p256(&ring_prefix(&tree.root)?));
+                command.env(format!("CFLAGS_{}", way.triple().replace('-', "_")), ZSTD);
             }
             command.arg(format!("-Zbuild-std-features={size}"));
         }

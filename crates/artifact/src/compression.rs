@@ -6,7 +6,7 @@
 use crate::error::ArtifactError;
 use crate::limits::Limits;
 use crate::read::read_full;
-use crate::restart::{FLUSH_MARK, Place, Places, SPACING_BYTES};
+use crate::restart::{FLUSH_MARK, Place, Places};
 use std::fmt;
 use std::io::{self, BufRead, Read, Write};
 
@@ -236,7 +236,7 @@ impl Log {
     }
 
     fn note(&mut self, stored: u64, decoded: u64, inside: bool) {
-        if stored >= self.last.saturating_add(SPACING_BYTES) {
+        if stored >= self.last.saturating_add(self.places.spacing()) {
             self.places.push(Place { decoded, stored, inside });
             self.last = stored;
         }
@@ -248,7 +248,7 @@ impl Log {
             let within = usize::try_from(mark - taken).unwrap_or(usize::MAX);
             return within.min(available.len());
         }
-        let from = self.last.saturating_add(SPACING_BYTES).max(self.looked_to).saturating_sub(taken);
+        let from = self.last.saturating_add(self.places.spacing()).max(self.looked_to).saturating_sub(taken);
         let Some(end) = usize::try_from(from).ok().and_then(|from| flush_end(available, from)) else {
             self.looked_to = self.looked_to.max(taken + available.len() as u64);
             self.looks_for_flushes = self.found_flushes || taken < FLUSHES_WITHIN_BYTES;
@@ -833,7 +833,7 @@ mod zstd_frames {
     }
 
     /// The words for an error of the library. What it returns is the negated code.
-    pub(super) fn named(returned: usize) -> io::Error {
+    pub(crate) fn named(returned: usize) -> io::Error {
         let problem = match 0usize.wrapping_sub(returned) {
             14 => "it uses a part of the format that is not known",
             16 => "a frame needs a larger window than is allowed",
@@ -845,6 +845,8 @@ mod zstd_frames {
         io::Error::new(io::ErrorKind::InvalidData, problem)
     }
 }
+#[cfg(feature = "zstd")]
+pub(crate) use zstd_frames::named as zstd_error;
 #[cfg(feature = "zstd")]
 use zstd_frames::zstd_decoder;
 
@@ -883,6 +885,30 @@ impl CompressionLevel {
             Compression::Zstd => 9,
         };
         CompressionLevel { compression, level }
+    }
+
+    /// How many bytes `content` becomes with it. Nothing is kept.
+    ///
+    /// # Errors
+    /// When `content` cannot be read, or the compression is not built in.
+    pub fn measure(self, content: &mut dyn Read) -> io::Result<u64> {
+        let mut encoder = Encoder::new(Counter(0), self)?;
+        io::copy(content, &mut encoder)?;
+        Ok(encoder.finish()?.0)
+    }
+}
+
+/// Counts what it throws away.
+struct Counter(u64);
+
+impl Write for Counter {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        self.0 += data.len() as u64;
+        Ok(data.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

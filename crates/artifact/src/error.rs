@@ -47,6 +47,8 @@ pub enum ArtifactError {
     NotInArtifact { entry: String },
     /// An entry's SHA-256 is not the one of the manifest.
     ChecksumMismatch { entry: String, expected: Sha256, actual: Sha256 },
+    /// The frame of the payload at this byte of it is not the one of the signed frame table.
+    FrameMismatch { at: u64 },
     /// There is no verification key, and unsigned artifacts were not asked for.
     NoVerifyKeys,
     /// The artifact carries no signature, and one is required.
@@ -219,6 +221,9 @@ impl fmt::Display for ArtifactError {
             }
             ArtifactError::ChecksumMismatch { entry, expected, actual } => {
                 write!(f, "{}: checksum mismatch: expected {expected}, got {actual}", Shown(entry))
+            }
+            ArtifactError::FrameMismatch { at } => {
+                write!(f, "the frame at byte {at} of the payload is not the one that was signed")
             }
             ArtifactError::NoVerifyKeys => write!(
                 f,

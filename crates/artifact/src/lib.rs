@@ -18,6 +18,7 @@
 //!   verifies each. [`open_at_places`] does the same with what can be read from any place on.
 //! - [`write`](mod@write) makes artifacts, from [`PayloadSource`](write::PayloadSource)s of the caller.
 //! - [`keys`] says whom to believe ([`Trust`]) and signs ([`Signer`]).
+//! - [`frames`] is the table that lets a device fetch only some parts of an image.
 //! - [`tree`] packs and unpacks trees of files, the content of one kind of payload.
 //! - [`Limits`] bounds what an artifact may ask of its reader.
 //! - [`text`] makes whatever an artifact says fit for a terminal.
@@ -71,6 +72,7 @@ mod checked;
 mod compression;
 mod error;
 mod foreign;
+pub mod frames;
 mod header;
 mod json;
 pub mod keys;
@@ -213,7 +215,7 @@ fn open_from(
         at: tar.position(),
         length: tar.remaining(),
         // What costs nothing needs no places to go on at.
-        log: origin.as_ref().filter(|origin| !origin.is_free()).map(|_| restart::Places::default()),
+        log: origin.as_ref().and_then(Origin::note_every).map(restart::Places::new),
         origin,
     });
     let inner = match &data {

@@ -14,7 +14,7 @@ use crate::members;
 use crate::places::{Member, Origin};
 use crate::read::read_full;
 use crate::read_ahead::Buffered;
-use crate::restart::{self, DEFLATE_WINDOW, Passed, Place, RestartPoint, SPACING_BYTES};
+use crate::restart::{self, DEFLATE_WINDOW, Passed, Place, RestartPoint};
 use crate::sha256::Sha256;
 use crate::tar::{Inside, TarReader};
 use sha2::Digest;
@@ -283,12 +283,13 @@ impl Current {
 
     /// The next place behind byte `at` of the file and up to `end`.
     fn next_place(&self, at: u64, end: u64, data: &Data) -> Option<Place> {
+        let log = data.log.as_ref()?;
         if data.compression == Compression::None {
-            let next = (at / SPACING_BYTES + 1) * SPACING_BYTES;
+            let next = (at / log.spacing() + 1) * log.spacing();
             let decoded = self.starts_at + next;
             return (next <= end).then_some(Place { decoded, stored: decoded, inside: false });
         }
-        data.log.as_ref()?.next_within(self.starts_at + end)
+        log.next_within(self.starts_at + end)
     }
 }
 
@@ -373,9 +374,10 @@ impl PayloadFile<'_> {
         self.reader.current.as_ref().is_some_and(|current| current.whole)
     }
 
-    /// Whether places where a later process can go on are noted while the file is read: where its bytes cost something.
-    pub fn notes_restarts(&self) -> bool {
-        self.reader.data.as_ref().is_some_and(|data| data.log.is_some())
+    /// After how many bytes of the stored payload it is worth noting where a later process can go on; `None` where its bytes
+    /// cost nothing, and no such places are known.
+    pub fn note_every(&self) -> Option<u64> {
+        Some(self.reader.data.as_ref()?.log.as_ref()?.every())
     }
 
     /// The latest place up to byte `at_most` of the file, all of which was read, where a later process can go on with the

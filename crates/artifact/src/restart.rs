@@ -10,8 +10,6 @@ use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Least bytes between two places that are remembered: as stored, and uncompressed where it is stored as it is.
-pub(crate) const SPACING_BYTES: u64 = 128 * 1024;
 /// Most places that are remembered: what a reader of the file may lag behind in making things durable.
 const PLACES_MAX: usize = 24;
 /// What DEFLATE may refer back to.
@@ -76,12 +74,29 @@ pub(crate) struct Place {
 }
 
 /// The places that a decoder has passed and its reader has not: from one thread to the other.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Places(Arc<Mutex<VecDeque<Place>>>);
+#[derive(Debug, Clone)]
+pub(crate) struct Places {
+    every: u64,
+    passed: Arc<Mutex<VecDeque<Place>>>,
+}
 
 impl Places {
+    /// Nobody wants to note places that are less than `every` bytes apart.
+    pub(crate) fn new(every: u64) -> Places {
+        Places { every: every.max(1), passed: Arc::default() }
+    }
+
+    pub(crate) fn every(&self) -> u64 {
+        self.every
+    }
+
+    /// Least bytes between two places that are remembered: what was made durable last may end before the last place.
+    pub(crate) fn spacing(&self) -> u64 {
+        self.every.div_ceil(2)
+    }
+
     fn places(&self) -> MutexGuard<'_, VecDeque<Place>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.passed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn push(&self, place: Place) {
@@ -106,9 +121,6 @@ pub(crate) struct Passed(VecDeque<RestartPoint>);
 
 impl Passed {
     pub(crate) fn push(&mut self, point: RestartPoint) {
-        if self.0.back().is_some_and(|last| point.stored < last.stored.saturating_add(SPACING_BYTES)) {
-            return;
-        }
         if self.0.len() >= PLACES_MAX {
             self.0.pop_front();
         }

@@ -11,6 +11,7 @@ mod delta;
 mod deployment;
 mod download;
 mod flash;
+mod frames;
 mod front_door;
 mod left_behind;
 mod machine;

@@ -41,8 +41,8 @@ impl Places for FilePlaces {
         Some(self.length)
     }
 
-    fn is_free(&self) -> bool {
-        true
+    fn note_every(&self) -> Option<u64> {
+        None
     }
 }
 

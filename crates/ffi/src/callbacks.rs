@@ -264,7 +264,7 @@ impl Places for Stoppable<Box<dyn Places>> {
         self.source.total_bytes()
     }
 
-    fn is_free(&self) -> bool {
-        self.source.is_free()
+    fn note_every(&self) -> Option<u64> {
+        self.source.note_every()
     }
 }

@@ -4,9 +4,10 @@ use std::fmt::Debug;
 use std::io::{Cursor, Read};
 use std::str::FromStr;
 
+use client_core::artifact::frames::{Found, FrameTable};
 use client_core::artifact::tree::{Attributes, Member, MemberKind, MemberReader, MemberWriter, TreeRules};
 use client_core::artifact::write::{self, ArtifactSpec, PayloadSource};
-use client_core::artifact::{self, Artifact, ArtifactError, Limits, Trust, VerifyKeys};
+use client_core::artifact::{self, Artifact, ArtifactError, Limits, Sha256, Trust, VerifyKeys};
 
 /// Names of the header and of the payload, by a byte: each compression once.
 const SUFFIXES: [&str; 4] = ["", ".gz", ".xz", ".zst"];
@@ -54,6 +55,32 @@ pub(crate) fn payload(bytes: &[u8]) {
     let members: Vec<(&str, &[u8])> =
         members.iter().map(|(name, content)| (name.as_str(), content.as_slice())).collect();
     read_all(open(&archive(&members), &Trust::DangerUnsigned));
+}
+
+/// Any bytes as a frame table that was signed, behind the lengths of the image and of the payload: what is understood is exactly
+/// the image, in memory that was declared, and all of it is asked for by a device that has nothing.
+pub(crate) fn frame_table(bytes: &[u8]) {
+    let Some((lengths, table)) = bytes.split_first_chunk::<16>() else { return };
+    let [image_bytes, member_bytes] =
+        [0, 8].map(|at| u64::from_le_bytes(lengths[at..at + 8].try_into().unwrap()));
+    let root = Sha256::of(table);
+    let Ok(table) = FrameTable::parse(table.to_vec(), root, image_bytes, member_bytes) else { return };
+    assert!(table.memory_bytes() <= bytes.len() * 4);
+    assert!(Found::memory_bytes(&table) <= bytes.len() * 2);
+    let (mut place, mut at) = (0, 0);
+    for frame in table.frames() {
+        assert_eq!(table.place(frame).0, place);
+        assert!(frame.at >= at && frame.end() <= member_bytes);
+        place += table.place(frame).1 as u64;
+        at = frame.end();
+        assert!(frame.digests().unwrap_or_default().all(|number| table.digest(number).is_some()));
+    }
+    assert_eq!(place, image_bytes);
+    let nothing = Found::nothing(&table);
+    let runs = nothing.runs(&table);
+    for frame in table.frames().iter().filter(|frame| !nothing.has(frame)) {
+        assert!(runs.iter().any(|run| run.start <= frame.at && frame.end() <= run.end));
+    }
 }
 
 /// Any bytes as the tree of a `directory` payload: what is read and written again has the same members.

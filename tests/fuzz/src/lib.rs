@@ -24,6 +24,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "artifact", run: artifacts::artifact },
     Target { name: "header", run: artifacts::header },
     Target { name: "payload", run: artifacts::payload },
+    Target { name: "frame_table", run: artifacts::frame_table },
     Target { name: "tree", run: artifacts::tree },
     Target { name: "uboot_env", run: environments::uboot_env },
     Target { name: "fw_env_config", run: environments::fw_env_config },

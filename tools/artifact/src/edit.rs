@@ -12,7 +12,7 @@ use crate::progress::Progress;
 use crate::write::{self, PayloadFile, SizeBounds};
 use crate::{Console, args, keys, sign, source, validate};
 use artifact::write::{ArtifactSpec, MetaData, ROOTFS_IMAGE};
-use artifact::{ArtifactError, ArtifactName, PayloadType, SignatureStatus, Trust};
+use artifact::{ArtifactError, ArtifactName, Compression, PayloadType, SignatureStatus, Trust};
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -84,6 +84,8 @@ impl Opened {
                 let mut spec = Box::new(ArtifactSpec::of(&artifact.header));
                 if let Some(name) = &common.compression {
                     spec.compression = write::compression(name)?;
+                    // There are none in another compression.
+                    spec.frames &= spec.compression.compression == Compression::Zstd;
                 }
                 let signed = artifact.header.signature != SignatureStatus::Unsigned;
                 let wrong = |error| Failure::artifact(path, error);

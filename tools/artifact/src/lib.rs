@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod delta;
 mod dump;
 mod edit;
 mod failure;
@@ -75,6 +76,7 @@ fn command(mut parser: lexopt::Parser, console: &mut Console<'_>) -> Result<(), 
             }
             Some(Value(command)) => match command.to_str() {
                 Some("write") => write::run(parser, console),
+                Some("delta") => delta::run(parser, console),
                 Some("read") => read::run(parser, console),
                 Some("validate") => validate::run(parser, console),
                 Some("sign") => sign::run(parser, console),

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::io::{self, IsTerminal, Read, Write};
+use std::sync::{Mutex, PoisonError};
 
 /// Work that is done before anyone wonders whether it is, gets no display.
 const WORTH_SHOWING_BYTES: u64 = 32 << 20;
@@ -36,6 +37,24 @@ impl Progress {
     /// Counts what is read through it.
     pub(crate) fn count<'a, R: Read + 'a>(&'a self, reader: R) -> impl Read + 'a {
         Counted { reader, progress: self }
+    }
+}
+
+/// The same for work that several threads do.
+pub(crate) struct Shared(Mutex<Progress>);
+
+impl Shared {
+    pub(crate) fn new(total: u64) -> Shared {
+        Shared(Mutex::new(Progress::new(total)))
+    }
+
+    pub(crate) fn hidden() -> Shared {
+        Shared(Mutex::new(Progress::hidden()))
+    }
+
+    pub(crate) fn add(&self, count: u64) {
+        let count = usize::try_from(count).unwrap_or(usize::MAX);
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).add(count);
     }
 }
 

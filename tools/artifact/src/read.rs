@@ -2,6 +2,7 @@
 
 use crate::failure::Failure;
 use crate::{Console, args, keys, source, validate};
+use artifact::frames::FramesInfo;
 use artifact::text::{printable, printable_json};
 use artifact::{Artifact, Header, SignatureStatus, Trust};
 use std::borrow::Borrow;
@@ -92,6 +93,9 @@ fn describe(header: &Header, signature: &str) -> String {
                 let _ = writeln!(text, "\t{}", printable_json(line));
             });
         }
+    }
+    if let Some(frames) = FramesInfo::of(header) {
+        let _ = writeln!(text, "    Frames: independent, with a table of {} bytes", frames.table_bytes);
     }
     text
 }

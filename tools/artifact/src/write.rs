@@ -5,7 +5,7 @@ use crate::output::{self, Mode, Output, STANDARD};
 use crate::progress::Progress;
 use crate::{Console, args, keys, sign, source, tree};
 use artifact::write::{self, ArtifactSpec, MetaData, PayloadSource, SoftwareName};
-use artifact::write::{CHECKSUM_KEYS, DIRECTORY, SINGLE_FILE};
+use artifact::write::{CHECKSUM_KEYS, DIRECTORY, ROOTFS_IMAGE, SINGLE_FILE};
 use artifact::{ArtifactName, Compression, CompressionLevel, DeviceType, PayloadType, Signer, StateScript};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -15,16 +15,19 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
+pub(crate) enum Kind {
     Rootfs,
     Module,
     SingleFile,
     Directory,
     Script,
     Bootstrap,
+    /// A command of its own, which has the options of the others.
+    Delta,
 }
 
 impl Kind {
+    /// What `write` writes.
     const ALL: [Kind; 6] =
         [Kind::Rootfs, Kind::Module, Kind::SingleFile, Kind::Directory, Kind::Script, Kind::Bootstrap];
 
@@ -36,6 +39,7 @@ impl Kind {
             Kind::Directory => "directory",
             Kind::Script => "script",
             Kind::Bootstrap => "bootstrap-artifact",
+            Kind::Delta => "delta",
         }
     }
 
@@ -43,14 +47,14 @@ impl Kind {
     fn has_destination(self) -> bool {
         match self {
             Kind::SingleFile | Kind::Directory => true,
-            Kind::Rootfs | Kind::Module | Kind::Script | Kind::Bootstrap => false,
+            Kind::Rootfs | Kind::Module | Kind::Script | Kind::Bootstrap | Kind::Delta => false,
         }
     }
 
     /// Whether files may be given without an option.
     fn takes_arguments(self) -> bool {
         match self {
-            Kind::SingleFile | Kind::Directory | Kind::Script => true,
+            Kind::SingleFile | Kind::Directory | Kind::Script | Kind::Delta => true,
             Kind::Rootfs | Kind::Module | Kind::Bootstrap => false,
         }
     }
@@ -58,12 +62,12 @@ impl Kind {
 
 /// The options as they were given.
 #[derive(Default)]
-struct Options {
+pub(crate) struct Options {
     artifact_name: Option<ArtifactName>,
     device_types: Vec<DeviceType>,
     output: Option<PathBuf>,
-    compression: Option<String>,
-    key: Option<PathBuf>,
+    pub(crate) compression: Option<String>,
+    pub(crate) key: Option<PathBuf>,
     provides: BTreeMap<String, String>,
     depends: BTreeMap<String, String>,
     provides_group: Option<Option<String>>,
@@ -71,23 +75,27 @@ struct Options {
     depends_names: Vec<String>,
     clears_provides: Vec<String>,
     reproducible: bool,
-    no_progress: bool,
-    temporary: Option<PathBuf>,
-    most_bytes: Option<u64>,
-    warn_bytes: Option<u64>,
-    scripts: Vec<PathBuf>,
+    pub(crate) no_progress: bool,
+    pub(crate) temporary: Option<PathBuf>,
+    pub(crate) most_bytes: Option<u64>,
+    pub(crate) warn_bytes: Option<u64>,
+    pub(crate) scripts: Vec<PathBuf>,
     software_filesystem: Option<String>,
     software_name: Option<String>,
     software_version: Option<String>,
     no_default_software_version: bool,
     no_default_clears_provides: bool,
-    files: Vec<PathBuf>,
+    pub(crate) files: Vec<PathBuf>,
     payload_type: Option<PayloadType>,
     meta_data: Option<PathBuf>,
     no_checksum_provide: bool,
     legacy_checksum: bool,
+    frames: bool,
     destination: Option<String>,
     owner: Option<(u32, u32)>,
+    pub(crate) jobs: Option<String>,
+    pub(crate) json: bool,
+    pub(crate) no_verify: bool,
 }
 
 pub(crate) fn run(mut parser: lexopt::Parser, console: &mut Console<'_>) -> Result<(), Failure> {
@@ -148,6 +156,15 @@ const fn with_payload(
     Definition { long, short, is_of: |kind| kind != Kind::Bootstrap, take }
 }
 
+/// Of deltas.
+const fn only_of_delta(
+    long: &'static str,
+    short: Option<char>,
+    take: fn(&mut Options, &mut lexopt::Parser) -> Result<(), Failure>,
+) -> Definition {
+    Definition { long, short, is_of: |kind| kind == Kind::Delta, take }
+}
+
 /// Of two options of the same name the first that the kind has is meant: `-d` is `--dest-dir` where there is one, as in
 /// the generators of these payload types.
 const OPTIONS: &[Definition] = &[
@@ -197,7 +214,15 @@ const OPTIONS: &[Definition] = &[
     with_payload("software-version", None, |o, p| last(&mut o.software_version, args::text(p)?)),
     with_payload("no-default-software-version", None, |o, _| set(&mut o.no_default_software_version)),
     with_payload("no-default-clears-provides", None, |o, _| set(&mut o.no_default_clears_provides)),
-    with_payload("file", Some('f'), |o, p| put_in(&mut o.files, args::path(p)?)),
+    Definition {
+        long: "file",
+        short: Some('f'),
+        is_of: |kind| !matches!(kind, Kind::Bootstrap | Kind::Delta),
+        take: |o, p| put_in(&mut o.files, args::path(p)?),
+    },
+    only_of_delta("jobs", Some('j'), |o, p| args::once(&mut o.jobs, args::text(p)?, "--jobs")),
+    only_of_delta("json", None, |o, _| set(&mut o.json)),
+    only_of_delta("no-verify", None, |o, _| set(&mut o.no_verify)),
     Definition {
         long: "type",
         short: Some('T'),
@@ -221,6 +246,12 @@ const OPTIONS: &[Definition] = &[
         short: None,
         is_of: |kind| kind == Kind::Rootfs,
         take: |o, _| set(&mut o.legacy_checksum),
+    },
+    Definition {
+        long: "frames",
+        short: None,
+        is_of: |kind| kind == Kind::Rootfs,
+        take: |o, _| set(&mut o.frames),
     },
 ];
 
@@ -248,7 +279,7 @@ fn only_version_three(version: &str) -> Result<(), Failure> {
 }
 
 /// `None` when help was asked for.
-fn parse(kind: Kind, mut parser: lexopt::Parser) -> Result<Option<Options>, Failure> {
+pub(crate) fn parse(kind: Kind, mut parser: lexopt::Parser) -> Result<Option<Options>, Failure> {
     use lexopt::Arg::{Long, Short, Value};
     let mut options = Options::default();
     while let Some(arg) = parser.next()? {
@@ -272,10 +303,14 @@ fn parse(kind: Kind, mut parser: lexopt::Parser) -> Result<Option<Options>, Fail
 
 const DEFAULT_OUTPUT: &str = "artifact.mender";
 
+/// Where the artifact goes.
+pub(crate) fn target(options: &Options) -> PathBuf {
+    options.output.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_OUTPUT))
+}
+
 fn write_artifact(kind: Kind, options: &Options, console: &mut Console<'_>) -> Result<(), Failure> {
     let spec = specification(kind, options)?;
-    let default = PathBuf::from(DEFAULT_OUTPUT);
-    let target = options.output.as_ref().unwrap_or(&default);
+    let target = &target(options);
     let signer = options.key.as_deref().map(keys::signer).transpose()?;
     if let Some(signer) = &signer {
         sign::warn_of_ed25519(signer.kind(), console);
@@ -296,8 +331,8 @@ fn write_artifact(kind: Kind, options: &Options, console: &mut Console<'_>) -> R
 /// The sizes above which an artifact is not written, and is warned of.
 #[derive(Default)]
 pub(crate) struct SizeBounds {
-    most: Option<u64>,
-    warn: Option<u64>,
+    pub(crate) most: Option<u64>,
+    pub(crate) warn: Option<u64>,
 }
 
 /// Writes the artifact to where it goes.
@@ -353,7 +388,7 @@ impl Write for Bounded<'_> {
 }
 
 /// An artifact must not take the place of what it is made of.
-fn refuse_output_over_input<'a>(
+pub(crate) fn refuse_output_over_input<'a>(
     target: &Path,
     inputs: impl Iterator<Item = &'a PathBuf>,
 ) -> Result<(), Failure> {
@@ -455,7 +490,7 @@ fn payload(kind: Kind, options: &Options, target: &Path) -> Result<Vec<PayloadFi
         Kind::Script if options.files.is_empty() => {
             Err(Failure::usage("write script needs at least one program"))
         }
-        Kind::Script | Kind::Module | Kind::Bootstrap => {
+        Kind::Script | Kind::Module | Kind::Bootstrap | Kind::Delta => {
             options.files.iter().map(|path| PayloadFile::examine(path, reproducible)).collect()
         }
     }
@@ -477,7 +512,7 @@ fn permissions(path: &Path) -> Result<u32, Failure> {
 }
 
 /// What the options mean.
-fn specification(kind: Kind, options: &Options) -> Result<ArtifactSpec, Failure> {
+pub(crate) fn specification(kind: Kind, options: &Options) -> Result<ArtifactSpec, Failure> {
     let mut spec = bare_specification(kind, options)?;
     spec.artifact_group = options.provides_group.clone().flatten();
     spec.depends_names.clone_from(&options.depends_names);
@@ -485,8 +520,17 @@ fn specification(kind: Kind, options: &Options) -> Result<ArtifactSpec, Failure>
     spec.depends.clone_from(&options.depends);
     spec.provides.clone_from(&options.provides);
     spec.clears_provides = (!options.clears_provides.is_empty()).then(|| options.clears_provides.clone());
-    spec.compression = compression(options.compression.as_deref().unwrap_or("gzip"))?;
-    spec.mtime = if options.reproducible { 0 } else { seconds(SystemTime::now()) };
+    if kind != Kind::Delta {
+        let default = if options.frames { "zstd_better" } else { "gzip" };
+        spec.compression = compression(options.compression.as_deref().unwrap_or(default))?;
+        spec.frames = options.frames;
+        if spec.frames && spec.compression.compression != Compression::Zstd {
+            return Err(Failure::usage(
+                "--frames is for zstd: leave --compression out, or choose one of zstd",
+            ));
+        }
+    }
+    spec.mtime = mtime(options);
     provide_software(&mut spec, options);
     if kind == Kind::Rootfs && !options.no_checksum_provide {
         let [today, legacy] = CHECKSUM_KEYS;
@@ -500,6 +544,45 @@ fn specification(kind: Kind, options: &Options) -> Result<ArtifactSpec, Failure>
     Ok(spec)
 }
 
+/// Changes what another artifact said to what the options say; what they do not name stays.
+pub(crate) fn change(spec: &mut ArtifactSpec, options: &Options) -> Result<(), Failure> {
+    if let Some(name) = &options.artifact_name {
+        // The version that it provides is the name unless somebody gave another one.
+        let before = std::mem::replace(&mut spec.artifact_name, name.clone());
+        let versions = spec.provides.values_mut().filter(|version| **version == before.as_str());
+        versions.for_each(|version| *version = name.to_string());
+    }
+    if !options.device_types.is_empty() {
+        spec.device_types.clone_from(&options.device_types);
+    }
+    if let Some(group) = &options.provides_group {
+        spec.artifact_group.clone_from(group);
+    }
+    if !options.depends_names.is_empty() {
+        spec.depends_names.clone_from(&options.depends_names);
+    }
+    if !options.depends_groups.is_empty() {
+        spec.depends_groups.clone_from(&options.depends_groups);
+    }
+    spec.depends.extend(options.depends.clone());
+    spec.provides.extend(options.provides.clone());
+    if !options.clears_provides.is_empty() {
+        spec.clears_provides = Some(options.clears_provides.clone());
+    }
+    if let Some(version) = &options.software_version {
+        let software = software(ROOTFS_IMAGE, options);
+        spec.provides.remove(&software.key("version"));
+        spec.provide_version(&software, version);
+    }
+    spec.scripts.extend(scripts(&options.scripts)?);
+    spec.mtime = mtime(options);
+    Ok(())
+}
+
+fn mtime(options: &Options) -> u64 {
+    if options.reproducible { 0 } else { seconds(SystemTime::now()) }
+}
+
 /// The kind of artifact, its name, and the devices it is for.
 fn bare_specification(kind: Kind, options: &Options) -> Result<ArtifactSpec, Failure> {
     let name = options.artifact_name.clone().ok_or_else(|| Failure::usage("write needs --artifact-name"))?;
@@ -508,7 +591,8 @@ fn bare_specification(kind: Kind, options: &Options) -> Result<ArtifactSpec, Fai
     }
     let types = options.device_types.clone();
     let payload_type = match kind {
-        Kind::Rootfs => return Ok(ArtifactSpec::rootfs_image(name, types)),
+        // Of a delta the payload type is changed in the end: everything else is that of the image.
+        Kind::Rootfs | Kind::Delta => return Ok(ArtifactSpec::rootfs_image(name, types)),
         Kind::Bootstrap => return Ok(ArtifactSpec::bootstrap(name, types)),
         Kind::Module => options.payload_type.clone(),
         Kind::SingleFile => SINGLE_FILE.parse().ok(),
@@ -519,16 +603,22 @@ fn bare_specification(kind: Kind, options: &Options) -> Result<ArtifactSpec, Fai
     Ok(ArtifactSpec::module_image(name, types, payload_type))
 }
 
-/// What the payload is called in what the artifact provides and clears.
-fn provide_software(spec: &mut ArtifactSpec, options: &Options) {
-    let Some(payload_type) = &spec.payload_type else { return };
-    let mut software = SoftwareName::of_payload_type(payload_type.as_str());
+/// What the options call the software.
+fn software(payload_type: &str, options: &Options) -> SoftwareName {
+    let mut software = SoftwareName::of_payload_type(payload_type);
     if let Some(filesystem) = &options.software_filesystem {
         software.filesystem.clone_from(filesystem);
     }
     if options.software_name.is_some() {
         software.name.clone_from(&options.software_name);
     }
+    software
+}
+
+/// What the payload is called in what the artifact provides and clears.
+fn provide_software(spec: &mut ArtifactSpec, options: &Options) {
+    let Some(payload_type) = &spec.payload_type else { return };
+    let software = software(payload_type.as_str(), options);
     if !options.no_default_software_version {
         let name = spec.artifact_name.to_string();
         spec.provide_version(&software, options.software_version.as_deref().unwrap_or(&name));
@@ -602,6 +692,8 @@ enum Content {
     Path(PathBuf),
     Memory(Vec<u8>),
     Open(File),
+    /// Bytes in front of what is in a file.
+    Behind(Vec<u8>, File),
 }
 
 impl PayloadFile {
@@ -623,6 +715,17 @@ impl PayloadFile {
 }
 
 impl PayloadFile {
+    /// A file that was made here: `head`, then what `file` has, together `size` bytes.
+    pub(crate) fn behind(name: &str, head: Vec<u8>, file: File, size: u64) -> PayloadFile {
+        PayloadFile {
+            name: name.to_owned(),
+            size,
+            mode: 0o644,
+            mtime: 0,
+            content: Content::Behind(head, file),
+        }
+    }
+
     /// From its start.
     fn open(&self) -> io::Result<Box<dyn Read + '_>> {
         Ok(match &self.content {
@@ -632,6 +735,11 @@ impl PayloadFile {
                 let mut file = file;
                 file.seek(SeekFrom::Start(0))?;
                 Box::new(file)
+            }
+            Content::Behind(head, file) => {
+                let mut file = file;
+                file.seek(SeekFrom::Start(0))?;
+                Box::new(head.chain(file))
             }
         })
     }

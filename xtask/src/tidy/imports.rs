@@ -108,8 +108,18 @@ const PACKAGES: &[PackageRule] = &[
         outside: &["libc", "log", "serde_json"],
     },
     PackageRule {
+        name: "rust-ota-delta-make",
+        workspace: &["rust-ota-delta-format"],
+        outside: &["libsais", "sha2"],
+    },
+    PackageRule {
         name: "rust-ota-artifact",
-        workspace: &["rust-ota-artifact-format", "rust-ota-manual"],
+        workspace: &[
+            "rust-ota-artifact-format",
+            "rust-ota-delta-format",
+            "rust-ota-delta-make",
+            "rust-ota-manual",
+        ],
         outside: &["lexopt", "serde_json", "rustix", "tar"],
     },
     PackageRule {

@@ -467,6 +467,11 @@ impl<W: Write> TarWriter<W> {
         Ok(())
     }
 
+    /// What it writes to.
+    pub(crate) fn out(&mut self) -> &mut W {
+        &mut self.out
+    }
+
     /// A whole member from memory.
     pub(crate) fn append(&mut self, name: &str, data: &[u8], mode: u32, mtime: u64) -> io::Result<()> {
         self.begin(&Entry { name: name.to_owned(), size: data.len() as u64, mode, mtime })?;

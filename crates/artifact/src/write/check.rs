@@ -1,7 +1,8 @@
 //! Refuses what no reader would take, before anything of it is written.
 
 use super::PayloadSource;
-use super::spec::{ArtifactSpec, MetaData};
+use super::spec::{ArtifactSpec, MetaData, ROOTFS_IMAGE};
+use crate::compression::Compression;
 use crate::error::ArtifactError;
 use crate::limits::Limits;
 use crate::manifest::check_file_name;
@@ -27,6 +28,10 @@ pub(super) fn check(
     }
     if spec.payload_type.is_none() && spec.meta_data != MetaData::Absent {
         return Err(ArtifactError::EmptyPayloadWith { what: "meta-data" });
+    }
+    let image = spec.payload_type.as_ref().is_some_and(|payload_type| payload_type.as_str() == ROOTFS_IMAGE);
+    if spec.frames && (!image || spec.compression.compression != Compression::Zstd) {
+        return cannot("frames are for a rootfs-image that is compressed with zstd");
     }
     if !spec.checksum_provides.is_empty() && files.len() != 1 {
         return cannot("a checksum can be provided for exactly one file");

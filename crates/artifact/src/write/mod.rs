@@ -5,6 +5,8 @@
 
 mod check;
 mod documents;
+#[cfg(feature = "zstd")]
+mod frames;
 mod spec;
 
 pub use spec::{ArtifactSpec, CHECKSUM_KEYS, DIRECTORY, MetaData, ROOTFS_IMAGE, SINGLE_FILE, SoftwareName};
@@ -68,7 +70,11 @@ pub fn write(
     let limits = Limits::default();
     check::check(spec, files, &limits)?;
 
-    let listed = write_data(spec, files, scratch)?;
+    let (listed, meta_data) = match spec.frames {
+        true => write_frames(spec, files, scratch)?,
+        false => (write_data(spec, files, scratch)?, spec.without_table()),
+    };
+    let spec = &ArtifactSpec { meta_data, ..spec.clone() };
     let data_bytes = scratch.seek(SeekFrom::End(0)).map_err(writing("measure the payload"))?;
     scratch.seek(SeekFrom::Start(0)).map_err(writing("rewind the payload"))?;
 
@@ -175,6 +181,41 @@ fn write_data(
     let encoder = tar.finish().map_err(writing("write the payload"))?;
     encoder.finish().and_then(|scratch| scratch.flush()).map_err(writing("write the payload"))?;
     Ok(listed)
+}
+
+/// The data member as independent frames with a table of them; and the meta-data with what is signed of the table.
+#[cfg(feature = "zstd")]
+fn write_frames(
+    spec: &ArtifactSpec,
+    files: &[&dyn PayloadSource],
+    scratch: &mut dyn Scratch,
+) -> Result<(Vec<ManifestFile>, MetaData), ArtifactError> {
+    let compressing = writing("compress the payload");
+    let [file] = files else {
+        let problem = "frames are for a payload of exactly one image".to_owned();
+        return Err(ArtifactError::CannotWrite { problem });
+    };
+    let (name, size) = (file.name().to_owned(), file.size());
+    let framed = frames::Framed::new(scratch, spec.compression.level, size).map_err(&compressing)?;
+    let mut tar = TarWriter::new(framed);
+    let entry = Entry { name: name.clone(), size, mode: file.mode(), mtime: file.mtime() };
+    tar.begin(&entry).map_err(writing("write the payload"))?;
+    tar.out().begin_image().map_err(&compressing)?;
+    let sha256 = copy_file(*file, &mut tar, &mut vec![0; COPY_BYTES])?;
+    tar.out().end_image().map_err(&compressing)?;
+    let framed = tar.finish().map_err(writing("write the payload"))?;
+    let (scratch, info) = framed.finish().map_err(&compressing)?;
+    scratch.flush().map_err(writing("write the payload"))?;
+    Ok((vec![ManifestFile { name, sha256 }], frames::in_meta_data(&spec.meta_data, &info)))
+}
+
+#[cfg(not(feature = "zstd"))]
+fn write_frames(
+    _: &ArtifactSpec,
+    _: &[&dyn PayloadSource],
+    _: &mut dyn Scratch,
+) -> Result<(Vec<ManifestFile>, MetaData), ArtifactError> {
+    Err(ArtifactError::CannotWrite { problem: "frames need a build with zstd".to_owned() })
 }
 
 /// Copies the content of one file; its checksum.

@@ -1,6 +1,7 @@
 //! What an artifact is to say: everything in it but the payload files.
 
 use crate::compression::{Compression, CompressionLevel};
+use crate::frames::{FRAMES, FramesInfo, META_DATA_KEY, ROOT, TABLE_BYTES};
 use crate::header::Header;
 use crate::names::{ArtifactName, DeviceType, PayloadType};
 use crate::state_script::StateScript;
@@ -39,6 +40,9 @@ pub struct ArtifactSpec {
     pub scripts: Vec<StateScript>,
     /// For header and data.
     pub compression: CompressionLevel,
+    /// Write the image as independent frames with a table of them, so that devices fetch only what they lack. For one
+    /// image in zstd.
+    pub frames: bool,
     /// Seconds since 1970 in the archives. Zero makes the artifact reproducible.
     pub mtime: u64,
 }
@@ -108,6 +112,7 @@ impl ArtifactSpec {
             meta_data: MetaData::Absent,
             scripts: Vec::new(),
             compression: CompressionLevel::default_of(Compression::Gzip),
+            frames: false,
             mtime: 0,
         }
     }
@@ -133,6 +138,7 @@ impl ArtifactSpec {
         spec.compression = CompressionLevel::default_of(compression);
         if let Some(payload) = &header.payload {
             spec.payload_type = Some(payload.payload_type.clone());
+            spec.frames = FramesInfo::of(header).is_some();
             spec.meta_data = match &payload.meta_data {
                 Some(json) => MetaData::Json(json.clone()),
                 None if payload.payload_type == ROOTFS_IMAGE => MetaData::Empty,
@@ -144,6 +150,17 @@ impl ArtifactSpec {
             }
         }
         spec
+    }
+
+    /// The meta-data without what an artifact that it was taken from said about its frame table: a payload that is written
+    /// anew has another one.
+    pub(super) fn without_table(&self) -> MetaData {
+        let image =
+            self.payload_type.as_ref().is_some_and(|payload_type| payload_type.as_str() == ROOTFS_IMAGE);
+        match &self.meta_data {
+            MetaData::Json(text) if image => without_table(text),
+            MetaData::Json(_) | MetaData::Empty | MetaData::Absent => self.meta_data.clone(),
+        }
     }
 
     /// Provides `<software>.version`, unless a value was given for that key.
@@ -169,10 +186,30 @@ impl SoftwareName {
         SoftwareName { filesystem: DEFAULT_FILESYSTEM.to_owned(), name }
     }
 
-    fn key(&self, last: &str) -> String {
+    /// What it is called in `provides`: the key of one thing about it, such as its `version`.
+    pub fn key(&self, last: &str) -> String {
         match &self.name {
             Some(name) => format!("{}.{name}.{last}", self.filesystem),
             None => format!("{}.{last}", self.filesystem),
         }
+    }
+}
+
+fn without_table(meta_data: &str) -> MetaData {
+    let unchanged = || MetaData::Json(meta_data.to_owned());
+    let Ok(mut value) = serde_json::from_str::<serde_json::Value>(meta_data) else { return unchanged() };
+    let Some(object) = value.as_object_mut() else { return unchanged() };
+    match object.get_mut(META_DATA_KEY).and_then(serde_json::Value::as_object_mut) {
+        Some(ours) if ours.contains_key(FRAMES) => {
+            ours.retain(|key, _| ![FRAMES, ROOT, TABLE_BYTES].contains(&key.as_str()));
+            if ours.is_empty() {
+                object.remove(META_DATA_KEY);
+            }
+        }
+        Some(_) | None => return unchanged(),
+    }
+    match object.is_empty() {
+        true => MetaData::Empty,
+        false => MetaData::Json(value.to_string()),
     }
 }

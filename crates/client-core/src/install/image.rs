@@ -4,13 +4,26 @@
 use ::delta::Applier;
 
 use super::delta::{self, DeltaProblem, OldImage};
-use super::journal;
+use super::journal::{self, Start};
+use super::frames::Framed;
 use super::{
     Arriving, HandlerState, InstallError, PayloadHandler, Progress, RebootNeed, SlotWriter, TargetDigest,
     Written, WrittenImage,
 };
+use crate::artifact::frames::FramesInfo;
 use crate::boot::{self, Arming, BootControl, Intent, Verdict, verdict};
 use crate::slot::{Restart, Slot, Slots, System};
+use crate::storage::ReadAt;
+
+/// How the image comes.
+enum How<'m> {
+    /// As the payload file, front to back.
+    Whole,
+    /// In the frames of it that the running slot lacks.
+    Frames(Framed<'m>, Box<dyn ReadAt>),
+    /// As the difference to what runs.
+    Delta(Applier, OldImage),
+}
 
 /// Installs root file system images on a device with two slots.
 pub struct RootfsImage<'a> {
@@ -72,6 +85,100 @@ impl<'a> RootfsImage<'a> {
         boot::check_settled(self.boot, self.system.running_slot()?)?;
         let mut device = self.slots.open(image.slot)?;
         let written = Written::verify(&mut *device, image, progress)?;
+        self.image = Some(written.image().clone());
+        self.written = Some(written);
+        Ok(())
+    }
+
+    /// The running slot, to be read; `None` where it cannot be.
+    fn open_running(&mut self, running: Slot) -> Option<Box<dyn ReadAt>> {
+        match self.slots.open_source(running) {
+            Ok(source) => Some(source),
+            Err(error) => {
+                log::warn!("everything is fetched: {error}");
+                None
+            }
+        }
+    }
+
+    /// Writes the slot. Says when it `goes_on` with what an earlier process wrote there.
+    fn take_in(
+        &mut self,
+        arriving: &mut Arriving<'_>,
+        progress: &mut dyn Progress,
+        goes_on: &mut bool,
+    ) -> Result<(), InstallError> {
+        let payload = &mut *arriving.payload;
+        let running = self.system.running_slot()?;
+        // The other slot may be overwritten only while nothing points at it, durably.
+        boot::check_settled(self.boot, running)?;
+        let target = !running;
+        // Opened before the target is, which takes the slots for itself.
+        let source = FramesInfo::of(arriving.header).and_then(|_| self.open_running(running));
+        // An update that can never be tried is not worth a byte.
+        self.boot.check_arm(target)?;
+        let delta = match self.file {
+            FileIs::Image => None,
+            FileIs::Delta => {
+                let (signed, digest) =
+                    TargetDigest::of_delta(arriving.header).map_err(DeltaProblem::Signed)?;
+                delta::check_signed(arriving.header, &signed)?;
+                let old = OldImage::new(running, self.slots.open_source(running)?, &signed)?;
+                Some((signed, digest, old))
+            }
+        };
+        let mut device = self.slots.open(target)?;
+        // Once more, now that the slot is ours: another process may have armed it while we waited for it.
+        boot::check_settled(self.boot, running)?;
+        let Some(mut file) = payload.next_file()? else {
+            return Err(InstallError::FileCount { found: "none" });
+        };
+        let member = file.member();
+        // The size is known before the first byte, and so is whether it fits.
+        let (size_bytes, digest, how) = match delta {
+            None => {
+                let (size, digest) = (file.size(), TargetDigest::of(&file));
+                let framed =
+                    member.as_ref().and_then(|member| Framed::open(arriving.header, member, file.size()));
+                match (framed, source) {
+                    (Some(framed), Some(source)) => (size, digest, How::Frames(framed, source)),
+                    (Some(_) | None, Some(_) | None) => (size, digest, How::Whole),
+                }
+            }
+            Some((signed, digest, old)) => {
+                let applier = Applier::new(delta::read_head(&mut file, &signed)?)?;
+                (signed.target.bytes, digest, How::Delta(applier, old))
+            }
+        };
+        let start = match how {
+            How::Whole => {
+                journal::take_up(&mut *device, target, &mut file, &arriving.earlier, progress)
+            }
+            How::Frames(..) | How::Delta(..) => Start::default(),
+        };
+        *goes_on = start.goes_on();
+        let mut writer = SlotWriter::resume(&mut *device, target, size_bytes, start.position())?;
+        // Of an image in frames only the frames are read; the read-back proves the image.
+        let all_is_read = !matches!(how, How::Frames(..));
+        let written = match how {
+            // Fails at the end of the file on a wrong checksum.
+            How::Whole => {
+                journal::copy(&mut writer, target, &mut file, &start, &mut *arriving.state, progress)
+            }
+            How::Frames(framed, mut source) => framed.install(&mut *source, &mut writer, progress),
+            How::Delta(mut applier, mut old) => {
+                delta::apply(&mut applier, &mut file, &mut old, &mut writer, progress)
+            }
+        };
+        arriving.state.wrote(target, writer.statistics()); // the medium wears whatever becomes of it
+        written?;
+        // The artifact has to end properly, and every byte of it be accounted for in the manifest.
+        if all_is_read && payload.next_file()?.is_some() {
+            return Err(InstallError::FileCount { found: "more than one" });
+        }
+        let (written, statistics) = writer.finish(digest, progress)?;
+        progress.finished(&statistics);
+        arriving.state.set(HandlerState::of(written.image())?);
         self.image = Some(written.image().clone());
         self.written = Some(written);
         Ok(())
@@ -208,65 +315,6 @@ impl PayloadHandler for RootfsImage<'_> {
 }
 
 impl RootfsImage<'_> {
-    /// Writes the slot. Says when it `goes_on` with what an earlier process wrote there.
-    fn take_in(
-        &mut self,
-        arriving: &mut Arriving<'_>,
-        progress: &mut dyn Progress,
-        goes_on: &mut bool,
-    ) -> Result<(), InstallError> {
-        let payload = &mut *arriving.payload;
-        let running = self.system.running_slot()?;
-        // The other slot may be overwritten only while nothing points at it, durably.
-        boot::check_settled(self.boot, running)?;
-        let target = !running;
-        // An update that can never be tried is not worth a byte.
-        self.boot.check_arm(target)?;
-        let delta = match self.file {
-            FileIs::Image => None,
-            FileIs::Delta => {
-                let (signed, digest) =
-                    TargetDigest::of_delta(arriving.header).map_err(DeltaProblem::Signed)?;
-                delta::check_signed(arriving.header, &signed)?;
-                let old = OldImage::new(running, self.slots.open_source(running)?, &signed)?;
-                Some((signed, digest, old))
-            }
-        };
-        let mut device = self.slots.open(target)?;
-        // Once more, now that the slot is ours: another process may have armed it while we waited for it.
-        boot::check_settled(self.boot, running)?;
-        let Some(mut file) = payload.next_file()? else {
-            return Err(InstallError::FileCount { found: "none" });
-        };
-        let (writer, digest) = match delta {
-            None => {
-                // The size is known before the first byte, and so is whether it fits.
-                let digest = TargetDigest::of(&file);
-                let start =
-                    journal::take_up(&mut *device, target, &mut file, &arriving.earlier, progress);
-                *goes_on = start.goes_on();
-                let state = &mut *arriving.state;
-                (journal::copy(&mut *device, target, &mut file, &start, state, progress)?, digest)
-            }
-            Some((signed, digest, mut old)) => {
-                let mut applier = Applier::new(delta::read_head(&mut file, &signed)?)?;
-                let mut writer = SlotWriter::new(&mut *device, target, signed.target.bytes)?;
-                delta::apply(&mut applier, &mut file, &mut old, &mut writer, progress)?;
-                (writer, digest)
-            }
-        };
-        if payload.next_file()?.is_some() {
-            return Err(InstallError::FileCount { found: "more than one" });
-        }
-        // Here the artifact has ended properly and every byte of it was accounted for in the manifest.
-        let (written, statistics) = writer.finish(digest, progress)?;
-        progress.finished(&statistics);
-        arriving.state.set(HandlerState::of(written.image())?);
-        self.image = Some(written.image().clone());
-        self.written = Some(written);
-        Ok(())
-    }
-
     /// The proof that the slot holds the image. Where another process wrote it, what the slot holds now must be read
     /// again before it is armed.
     fn proved(&mut self) -> Result<Written, InstallError> {

@@ -13,12 +13,10 @@ use crate::artifact::{ArtifactError, PayloadFile, RestartPoint};
 use crate::slot::Slot;
 use crate::storage::{BlockDevice, Medium};
 
-/// Bytes that are read and written between two looks at whether it is time for a checkpoint.
+/// Most bytes that are read and written between two looks at whether it is time for a checkpoint.
 const CHUNK_BYTES: usize = 256 * 1024;
-/// Bytes of the artifact between two checkpoints: a hundredth of it, as far as that is not less...
-const STEP_BYTES_MIN: u64 = 256 * 1024;
-/// ...and not more than this.
-const STEP_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// Most bytes of the artifact between two checkpoints, in units of the least. Between the two it is a hundredth of all.
+const STEPS_MAX: u64 = 16;
 /// A place of the image that a writer can begin at.
 const BLOCK_BYTES: u64 = 4096;
 
@@ -41,6 +39,11 @@ pub(super) struct Start {
 }
 
 impl Start {
+    /// Where in the slot it begins.
+    pub(super) fn position(&self) -> u64 {
+        self.position
+    }
+
     /// Whether something of an earlier download is used.
     pub(super) fn goes_on(&self) -> bool {
         self.stored > 0
@@ -118,24 +121,20 @@ impl Read for Prefix<'_> {
     }
 }
 
-/// Copies `file` to `slot` from `start` on, with checkpoints where its bytes have to be bought. It fails at its end when its
+/// Copies `file` to `slot` with a `writer` that stands at `start`, with checkpoints where its bytes have to be bought. It fails at its end when its
 /// checksum is wrong.
-pub(super) fn copy<'d>(
-    device: &'d mut dyn BlockDevice,
+pub(super) fn copy(
+    writer: &mut SlotWriter<'_>,
     slot: Slot,
     file: &mut PayloadFile<'_>,
     start: &Start,
     state: &mut dyn StateKeeper,
     progress: &mut dyn Progress,
-) -> Result<SlotWriter<'d>, InstallError> {
-    let mut writer = SlotWriter::resume(device, slot, file.size(), start.position)?;
-    if !file.notes_restarts() {
-        writer.copy_from(file, progress)?;
-        return Ok(writer);
-    }
+) -> Result<(), InstallError> {
+    let Some(every) = file.note_every() else { return writer.copy_file(file, progress) };
     writer.append(&start.tail, progress)?;
-    let mut checkpoints = Checkpoints { slot, last: start.stored, keeps: true };
-    let mut chunk = vec![0; CHUNK_BYTES];
+    let mut checkpoints = Checkpoints { slot, every, last: start.stored, keeps: true };
+    let mut chunk = vec![0; usize::try_from(every).unwrap_or(CHUNK_BYTES).min(CHUNK_BYTES)];
     loop {
         let mut filled = 0;
         while let Some(rest) = chunk.get_mut(filled..).filter(|rest| !rest.is_empty()) {
@@ -147,15 +146,16 @@ pub(super) fn copy<'d>(
             }
         }
         if filled == 0 {
-            return Ok(writer);
+            return Ok(());
         }
         writer.append(chunk.get(..filled).unwrap_or_default(), progress)?;
-        checkpoints.pass(&mut writer, file, state)?;
+        checkpoints.pass(writer, file, state)?;
     }
 }
 
 struct Checkpoints {
     slot: Slot,
+    every: u64,
     /// Bytes of the stored payload before the last one.
     last: u64,
     keeps: bool,
@@ -170,7 +170,8 @@ impl Checkpoints {
         state: &mut dyn StateKeeper,
     ) -> Result<(), InstallError> {
         let Some(next) = file.restart_point(writer.position()).filter(|_| self.keeps) else { return Ok(()) };
-        let step = (next.stored_bytes() / 100).clamp(STEP_BYTES_MIN, STEP_BYTES_MAX);
+        let most = self.every.saturating_mul(STEPS_MAX);
+        let step = (next.stored_bytes() / 100).clamp(self.every, most);
         if next.stored_offset() < self.last.saturating_add(step) {
             return Ok(());
         }

@@ -4,6 +4,7 @@
 mod delta;
 mod error;
 pub mod files;
+mod frames;
 mod handler;
 mod image;
 mod journal;

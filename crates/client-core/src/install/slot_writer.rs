@@ -247,6 +247,11 @@ impl<'d> SlotWriter<'d> {
         self.written + self.gathered.len() as u64
     }
 
+    /// What the slot holds from `offset` on, where nothing was written yet; `false` where that cannot be read.
+    pub(super) fn read_ahead(&mut self, offset: u64, buffer: &mut [u8]) -> bool {
+        self.compare && offset >= self.written && self.device.read_at(offset, buffer).is_ok()
+    }
+
     /// Takes the next bytes of the image, as many as there are; pieces of up to 1 MiB, of whole blocks, cost the least. What
     /// the slot holds already is not written again. What is less than a block waits for the rest of it.
     ///
