@@ -157,11 +157,22 @@ fn linker_flags(root: &Path) -> Vec<String> {
     link.iter().flat_map(|flag| ["-C".to_owned(), format!("link-arg=-Wl,{flag}")]).collect()
 }
 
+/// The ring whose functions `xtask/musl/p256.c` stands in for. A linker compares names and nothing else: another version may
+/// hand them other numbers.
+const RING: &str = "0.17.14";
+
 /// What the names of ring's C code begin with: its version is in them.
 fn ring_prefix(root: &Path) -> Outcome<String> {
     let lock = workspace::read(&root.join("Cargo.lock"))?;
     let version = lock.split("\n[[package]]\nname = \"ring\"\nversion = \"").nth(1);
     let version = version.and_then(|rest| rest.split('"').next()).ok_or("Cargo.lock names no ring")?;
+    if version != RING {
+        return Err(format!(
+            "Cargo.lock has ring {version}, and xtask/musl/p256.c was read against {RING}: see whether p256_point_mul and \
+             p256_point_mul_base still take what they took, then put the version into xtask/src/shipped.rs"
+        )
+        .into());
+    }
     Ok(format!("ring_core_{}__", version.replace(['.', '-', '+'], "_")))
 }
 

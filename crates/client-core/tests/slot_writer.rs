@@ -3,17 +3,19 @@
 // Helpers outside of test functions: a failure in one is a failure of the test.
 #![allow(clippy::unwrap_used)]
 
-use std::io::Cursor;
+use std::io::{self, Cursor};
+use std::sync::{Arc, Mutex};
 
 use crate::machine::{IMAGE_BYTES, new_image, old_image};
 use client_core::artifact::{self, Limits, Trust};
 use client_core::install::{InstallError, Progress, SlotWriter, TargetDigest, WriteStatistics, WrittenImage};
 use client_core::slot::{Slot, Slots};
+use client_core::storage::{BlockDevice, PastCache, ReadAt};
 use testkit::artifacts;
 use testkit::choice::{Choices, Generator};
 use testkit::device::{CrashSlots, slot_device};
 use testkit::enumerator::Options;
-use testkit::storage::CrashWorld;
+use testkit::storage::{CrashWorld, Fault, Injection, Lasting, Operation};
 
 struct Quiet;
 
@@ -174,4 +176,208 @@ fn the_running_slot_opens_as_a_source_only() {
     assert!(slots.open(Slot::A).is_err());
     let source = slots.open_source(Slot::A).unwrap();
     assert_eq!(source.len(), IMAGE_BYTES as u64);
+}
+
+/// How a device of memory can be read beside the writer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ReadBeside {
+    Not,
+    InTheSameThread,
+    InAnyThread,
+}
+
+/// A device of memory that says it has more bytes than it has: what lies behind begins at the front again.
+#[derive(Clone)]
+struct Memory {
+    bytes: Arc<Mutex<Vec<u8>>>,
+    len: u64,
+    way: ReadBeside,
+    /// The how many-th sync from now changes the byte at this place.
+    spoils: Option<(u32, usize)>,
+    reads: u64,
+}
+
+impl Memory {
+    fn new(bytes: Vec<u8>, len: u64, way: ReadBeside) -> Memory {
+        Memory { bytes: Arc::new(Mutex::new(bytes)), len, way, spoils: None, reads: 0 }
+    }
+
+    fn read(&self, offset: u64, buf: &mut [u8]) {
+        let bytes = self.bytes.lock().unwrap();
+        for (at, byte) in buf.iter_mut().enumerate() {
+            *byte = bytes[(offset as usize + at) % bytes.len()];
+        }
+    }
+}
+
+impl ReadAt for Memory {
+    fn len(&self) -> u64 {
+        self.len
+    }
+
+    fn read_at(&mut self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        self.read(offset, buf);
+        Ok(())
+    }
+
+    fn name(&self) -> &str {
+        "memory"
+    }
+}
+
+impl BlockDevice for Memory {
+    fn len(&self) -> u64 {
+        self.len
+    }
+
+    fn read_at(&mut self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        self.reads += buf.len() as u64;
+        self.read(offset, buf);
+        Ok(())
+    }
+
+    fn write_at(&mut self, offset: u64, data: &[u8]) -> io::Result<()> {
+        let mut bytes = self.bytes.lock().unwrap();
+        let len = bytes.len();
+        data.iter().enumerate().for_each(|(at, byte)| bytes[(offset as usize + at) % len] = *byte);
+        Ok(())
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        if let Some((nth, at)) = &mut self.spoils {
+            *nth = nth.wrapping_sub(1);
+            self.bytes.lock().unwrap()[*at] ^= u8::from(*nth == 0);
+        }
+        Ok(())
+    }
+
+    fn drop_cache(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn past_cache(&mut self) -> PastCache {
+        match self.way {
+            ReadBeside::Not => PastCache::No,
+            ReadBeside::InTheSameThread => PastCache::Here(Box::new(self.clone())),
+            ReadBeside::InAnyThread => PastCache::Anywhere(Box::new(self.clone())),
+        }
+    }
+
+    fn name(&self) -> &str {
+        "memory"
+    }
+}
+
+const MIB: usize = 1024 * 1024;
+const WAYS: [ReadBeside; 3] = [ReadBeside::Not, ReadBeside::InTheSameThread, ReadBeside::InAnyThread];
+
+/// Writes `image` to a device of memory in windows of 1 MiB.
+fn write_to(device: &mut Memory, image: &[u8]) -> Result<WriteStatistics, InstallError> {
+    let mut writer = SlotWriter::new(device, Slot::B, image.len() as u64)?;
+    for window in image.chunks(MIB) {
+        writer.append(window, &mut Quiet)?;
+        writer.make_durable()?;
+    }
+    Ok(writer.finish(target(image), &mut Quiet)?.1)
+}
+
+#[test]
+fn what_the_medium_kept_is_proved_however_it_is_read() {
+    let image = image_of(5 * MIB + 1000, 1);
+    for way in WAYS {
+        let mut device = Memory::new(vec![0; 6 * MIB], 6 * MIB as u64, way);
+        let statistics = write_to(&mut device, &image).unwrap();
+        assert_eq!(statistics.written_bytes, image.len() as u64, "{way:?}");
+        assert_eq!(device.bytes.lock().unwrap()[..image.len()], image);
+    }
+}
+
+#[test]
+fn a_window_that_the_medium_did_not_keep_is_named() {
+    let image = image_of(3 * MIB, 1);
+    for way in WAYS {
+        let mut device = Memory::new(vec![0; 3 * MIB], 3 * MIB as u64, way);
+        device.spoils = Some((3, 2 * MIB + 77));
+        let found = match write_to(&mut device, &image) {
+            Err(InstallError::NotKept { slot: Slot::B, offset, len, .. }) => (offset, len),
+            other => panic!("{way:?}: {other:?}"),
+        };
+        let expected = match way {
+            ReadBeside::Not => (0, 3 * MIB as u64),
+            ReadBeside::InTheSameThread | ReadBeside::InAnyThread => (2 * MIB as u64, MIB as u64),
+        };
+        assert_eq!(found, expected, "{way:?}");
+    }
+}
+
+#[test]
+fn a_medium_that_is_smaller_than_it_says_is_noticed_though_every_window_was_read_right() {
+    let image = image_of(6 * MIB, 1);
+    for way in WAYS {
+        let mut device = Memory::new(vec![0; 4 * MIB], 8 * MIB as u64, way);
+        let refused = write_to(&mut device, &image);
+        assert!(matches!(refused, Err(InstallError::NotKept { offset: 0, .. })), "{way:?}: {refused:?}");
+    }
+}
+
+#[test]
+fn a_writer_that_is_given_up_leaves_no_reader_behind() {
+    let mut device = Memory::new(vec![0; 4 * MIB], 4 * MIB as u64, ReadBeside::InAnyThread);
+    let mut writer = SlotWriter::new(&mut device, Slot::B, 4 * MIB as u64).unwrap();
+    writer.append(&image_of(2 * MIB, 1), &mut Quiet).unwrap();
+    writer.make_durable().unwrap();
+    drop(writer);
+    assert_eq!(Arc::strong_count(&device.bytes), 1);
+}
+
+#[test]
+fn a_slot_in_which_nothing_matches_is_read_no_further_until_something_does() {
+    let image = image_of(24 * MIB, 1);
+    let mut old = image_of(24 * MIB, 2);
+    // From here on all of it is there.
+    old[20 * MIB..].copy_from_slice(&image[20 * MIB..]);
+    let mut device = Memory::new(old, 24 * MIB as u64, ReadBeside::InTheSameThread);
+    let statistics = write_to(&mut device, &image).unwrap();
+    assert_eq!(statistics.skipped_bytes, 4 * MIB as u64);
+    let looked = device.reads;
+    assert!(looked < 13 * MIB as u64, "{looked} bytes of the slot were read to compare");
+    // Another change of one byte: everything is compared, and all but its step is skipped.
+    let mut device = Memory::new(image.clone(), 24 * MIB as u64, ReadBeside::InTheSameThread);
+    device.bytes.lock().unwrap()[12 * MIB + 5] ^= 1;
+    let statistics = write_to(&mut device, &image).unwrap();
+    assert!(statistics.written_bytes <= 64 * 1024);
+}
+
+#[test]
+fn what_lies_behind_the_image_is_discarded_where_the_device_is_set_up_for_it() {
+    let image = image_of(8 * 1024, 1);
+    for (discards, expected) in [(false, 0), (true, 8 * 1024)] {
+        let world = slot_b(vec![7; 16 * 1024]);
+        let mut device = world.open(slot_device(Slot::B));
+        if discards {
+            device = device.discarding();
+        }
+        let mut writer = SlotWriter::new(&mut device, Slot::B, image.len() as u64).unwrap();
+        writer.append(&image, &mut Quiet).unwrap();
+        let (_, statistics) = writer.finish(target(&image), &mut Quiet).unwrap();
+        assert_eq!(statistics.discarded_bytes, expected);
+        let content = world.durable(slot_device(Slot::B));
+        assert_eq!(content[..image.len()], image);
+        assert_eq!(content[image.len()..].iter().all(|&byte| byte == 7), !discards);
+    }
+}
+
+#[test]
+fn a_write_that_the_medium_lost_or_changed_is_found_past_the_cache() {
+    for fault in [Fault::LostWrite, Fault::CorruptWrite] {
+        let image = image_of(8 * 1024, 1);
+        let world = slot_b(vec![7; 8 * 1024]);
+        let (device, operation) = (Some(slot_device(Slot::B).to_owned()), Operation::Write);
+        world.inject(Injection { device, operation, nth: 1, fault, lasting: Lasting::Once });
+        let mut device = world.open(slot_device(Slot::B));
+        let mut writer = SlotWriter::new(&mut device, Slot::B, image.len() as u64).unwrap();
+        writer.append(&image, &mut Quiet).unwrap();
+        let refused = writer.finish(target(&image), &mut Quiet);
+        assert!(matches!(refused, Err(InstallError::NotKept { offset: 0, len: 8192, .. })), "{refused:?}");
+    }
 }

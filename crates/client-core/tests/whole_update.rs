@@ -15,7 +15,7 @@ use std::cell::RefCell;
 use std::io::Cursor;
 use std::rc::Rc;
 
-use crate::machine::{Machine, new_image, old_image, plainly, selected, version};
+use crate::machine::{IMAGE_BYTES, Machine, new_image, old_image, plainly, selected, version};
 use client_core::artifact::{Limits, Trust};
 use client_core::boot::{BootEnv, BootEnvError, Variables};
 use client_core::delta::Compression;
@@ -31,7 +31,7 @@ use testkit::artifacts;
 use testkit::bootloader::{Behaviour, Boot, TrybootModel};
 use testkit::conformance::boot::Booted;
 use testkit::deltas::{self, Making};
-use testkit::device::{CrashSlots, KnownSystem, Notices, ScriptLog, slot_device};
+use testkit::device::{KnownSystem, Notices, ScriptLog, slot_device};
 use testkit::enumerator::{After, Options, Report, Scenario, explore};
 use testkit::storage::{CrashDevice, CrashWorld, Fault, Injection, Lasting, Operation, Suppressed};
 
@@ -294,7 +294,7 @@ pub fn client(
         .map_err(|error| DeployError::Record(client_core::deploy::record::RecordError::Store(error)))?;
     let mut state = SwappedStore { inner: Rc::new(RefCell::new(record)), steps: Rc::clone(&steps) };
     let mut boot = machine.control_through(world, booted, &|env| SwappedEnv::around(env, &steps));
-    let mut slots = CrashSlots::new(world, running);
+    let mut slots = machine.slots(world, running);
     let system = KnownSystem { running, device_type: artifacts::DEVICE_TYPE.into() };
     let mut scripts = ScriptLog::default();
     let mut notices = Notices::default();
@@ -330,6 +330,13 @@ fn recorded(world: &CrashWorld) -> Result<Option<String>, String> {
     let mut store = TwoCopyRecord::open(world.open("record")).map_err(|error| error.to_string())?;
     let record = Record::load(&mut store).map_err(|error| error.to_string())?;
     // What a cut download leaves behind is no deployment.
+    let counted = record
+        .wear
+        .values()
+        .any(|wear| wear.installations > 0 && wear.written_bytes + wear.skipped_bytes >= IMAGE_BYTES as u64);
+    if record.installed.name() == "new" && !counted {
+        return Err(format!("what was written is not counted: {:?}", record.wear));
+    }
     let idle = record.deployment.is_none_or(|deployment| deployment.stage == Stage::Download);
     Ok(idle.then(|| record.installed.name().to_owned()))
 }

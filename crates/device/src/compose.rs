@@ -532,10 +532,11 @@ impl Setup {
     /// When another process works on the device, or the record cannot be opened.
     pub fn open_device(&self, clock: &Arc<dyn Clock>) -> Result<OpenDevice, ComposeError> {
         let lock = self.lock()?;
+        let slots = LinuxSlots::new(self.slot_paths());
         Ok(OpenDevice {
             state: self.open_state()?,
             boot: self.boot(),
-            slots: LinuxSlots::new(self.slot_paths()),
+            slots: if self.config.discard_behind_image { slots.discarding() } else { slots },
             system: self.system(),
             scripts: self.scripts(Arc::clone(clock)),
             modules: self.modules(Arc::clone(clock)),

@@ -139,6 +139,7 @@ fn of_install(error: &InstallError) -> c_int {
         | InstallError::Slot(_)
         | InstallError::SlotTooSmall { .. }
         | InstallError::ReadBack { .. }
+        | InstallError::NotKept { .. }
         | InstallError::Storage { .. } => ROTA_E_DEVICE,
         InstallError::NothingWritten
         | InstallError::NoHandler

@@ -7,7 +7,7 @@ use std::time::Duration;
 use client_core::slot::{Slot, SlotError, Slots};
 use client_core::storage::{BlockDevice, ReadAt, ReadOnly};
 
-use crate::block_device::{self, Access, Kind};
+use crate::block_device::{self, Access, FileDevice, Kind};
 use crate::lock;
 use crate::mounts::{self, Identity, Places};
 use crate::running_slot::{RunningRoot, check_that_a_trial_can_be_told};
@@ -19,13 +19,20 @@ const SLOT_WAIT: Duration = Duration::from_secs(1);
 /// Opens slots, refusing whatever must not be written. What was opened once stays locked until this is dropped.
 pub struct LinuxSlots {
     paths: SlotPaths,
+    discards: bool,
     held: Vec<(Identity, File)>,
 }
 
 impl LinuxSlots {
     /// The slots that `paths` name. Nothing is opened yet.
     pub fn new(paths: SlotPaths) -> LinuxSlots {
-        LinuxSlots { paths, held: Vec::new() }
+        LinuxSlots { paths, discards: false, held: Vec::new() }
+    }
+
+    /// Lets a block device know that what lies behind an image is not needed any more.
+    #[must_use]
+    pub fn discarding(self) -> LinuxSlots {
+        LinuxSlots { discards: true, ..self }
     }
 
     /// Locks a slot itself, which other processes find whatever their datastore is: the lock of a datastore keeps only
@@ -105,6 +112,11 @@ impl Slots for LinuxSlots {
             check_that_a_trial_can_be_told(&self.paths, running)?;
         }
         self.hold(slot, &path, target, kind)?;
+        if self.discards && kind == Kind::BlockDevice {
+            let failed = |source| SlotError::Io { doing: "open", path: shown(), source };
+            let device = FileDevice::open(&path, Access::WriteExclusive).map_err(failed)?;
+            return Ok(Box::new(device.discarding()));
+        }
         open_device(&path, Access::WriteExclusive)
     }
 

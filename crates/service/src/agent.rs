@@ -22,7 +22,7 @@ use crate::host::LinuxHost;
 use crate::local_proxy::LocalProxy;
 use crate::notify::{Supervision, WatchedWaiter};
 use crate::status::{self, StatusBoard, StatusServer};
-use crate::watcher::{Round, Watcher, show_loss};
+use crate::watcher::{Round, Watcher, show_record};
 use device::compose::{ComposeError, LOCK_PATIENCE, Setup};
 use device::config_files::Unusable;
 use device::gates::{ConfigurationGate, Gates, SharedQuestion};
@@ -127,7 +127,7 @@ impl Service {
         if let Err(error) = setup.give_a_name() {
             log::error!("{error}");
         }
-        show_loss(&setup, &board);
+        show_record(&setup, &board);
         let question = SharedQuestion::default();
         let gates = Gates::new(setup.config.gates.clone(), question.clone(), Arc::clone(&supervision.clock));
         let gates = gates.behind(Box::new(ConfigurationGate(setup.config_files())));

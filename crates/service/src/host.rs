@@ -15,7 +15,7 @@ use linux::lock::LockError;
 use linux::state_scripts::LinuxScripts;
 
 use crate::deployment_log::{DeploymentLogs, Logs};
-use crate::watcher::{Watcher, show_loss};
+use crate::watcher::{Watcher, show_record};
 use device::compose::{ComposeError, Setup};
 use device::gates::{Gates, SharedQuestion};
 use http::{HttpTransport, IdleConnections};
@@ -139,7 +139,7 @@ impl Host for LinuxHost {
         }
         if matches!(event, Event::Ended { .. }) {
             self.question.clear();
-            show_loss(&self.setup, self.watcher.board());
+            show_record(&self.setup, self.watcher.board());
         }
         let config = &self.setup.config;
         let script = config.state_script_timeout;

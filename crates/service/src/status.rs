@@ -49,6 +49,7 @@ pub struct Status {
     next_check: Option<Duration>,
     last_error: Option<String>,
     record_lost: Option<String>,
+    wear: Option<Value>,
     server: Option<String>,
     authorized: bool,
 }
@@ -118,6 +119,11 @@ impl Status {
         self.record_lost = reason.map(short);
     }
 
+    /// What was done to each slot so far, as the record has it.
+    pub fn set_wear(&mut self, wear: Option<Value>) {
+        self.wear = wear;
+    }
+
     /// The server in use, and whether it accepts this device.
     pub fn set_server(&mut self, server: Option<&str>, authorized: bool) {
         self.server = server.map(short);
@@ -140,6 +146,7 @@ impl Status {
             "next_check_in_seconds": self.next_check.map(|then| then.saturating_sub(now).as_secs()),
             "last_error": self.last_error,
             "record_lost": self.record_lost,
+            "wear": self.wear,
             "server": self.server,
             "authorized": self.authorized,
         })
@@ -388,6 +395,17 @@ pub fn shown(status: &Value) -> String {
     line("Next check", number("next_check_in_seconds").map(|seconds| format!("in {seconds} s")));
     line("Last error", text("last_error"));
     line("Record", text("record_lost").map(|reason| format!("lost: {reason}")));
+    for (slot, wear) in status["wear"].as_object().into_iter().flatten() {
+        let number = |key: &str| wear[key].as_u64().unwrap_or_default();
+        let text = format!(
+            "{} installations, {} bytes written, {} already there, {} discarded",
+            number("installations"),
+            number("written_bytes"),
+            number("skipped_bytes"),
+            number("discarded_bytes")
+        );
+        line(&format!("Slot {slot}"), Some(text));
+    }
     line("Process", number("pid").map(|pid| pid.to_string()));
     line("Version", text("version"));
     lines.join("\n")

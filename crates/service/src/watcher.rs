@@ -188,11 +188,17 @@ impl Observer for Watcher {
     }
 }
 
-/// Says on the board whether the record was lost.
-pub(crate) fn show_loss(setup: &Setup, board: &StatusBoard) {
-    let lost = match setup.read_record() {
-        Ok(record) => record.and_then(|record| record.lost).map(|lost| lost.reason),
-        Err(error) => Some(error.to_string()),
+/// Says on the board what the record has for people: whether it was lost, and how much was written to the slots.
+pub(crate) fn show_record(setup: &Setup, board: &StatusBoard) {
+    let (lost, wear) = match setup.read_record() {
+        Ok(Some(record)) => {
+            let wear = serde_json::to_value(&record.wear).ok().filter(|_| !record.wear.is_empty());
+            (record.lost.map(|lost| lost.reason), wear)
+        }
+        Ok(None) => (None, None),
+        Err(error) => (Some(error.to_string()), None),
     };
-    board.lock().set_record_lost(lost.as_deref());
+    let mut board = board.lock();
+    board.set_record_lost(lost.as_deref());
+    board.set_wear(wear);
 }

@@ -21,12 +21,19 @@ pub fn slot_device(slot: Slot) -> &'static str {
 pub struct CrashSlots {
     world: CrashWorld,
     running: Slot,
+    discards: bool,
 }
 
 impl CrashSlots {
     /// Slots of a machine on which `running` runs.
     pub fn new(world: &CrashWorld, running: Slot) -> CrashSlots {
-        CrashSlots { world: world.clone(), running }
+        CrashSlots { world: world.clone(), running, discards: false }
+    }
+
+    /// Lets the medium forget what lies behind an image.
+    #[must_use]
+    pub fn discarding(self) -> CrashSlots {
+        CrashSlots { discards: true, ..self }
     }
 }
 
@@ -35,7 +42,8 @@ impl Slots for CrashSlots {
         if slot == self.running {
             return Err(SlotError::Running { slot, path: slot_device(slot).into() });
         }
-        Ok(Box::new(self.world.open(slot_device(slot))))
+        let device = self.world.open(slot_device(slot));
+        Ok(Box::new(if self.discards { device.discarding() } else { device }))
     }
 
     fn open_source(&mut self, slot: Slot) -> Result<Box<dyn ReadAt>, SlotError> {

@@ -7,8 +7,9 @@ use super::plan::{Entry, Position};
 use super::record::{CUT_DOWNLOADS_MAX, Deployment, Journal, Record, SlotContent};
 use super::run::Run;
 use super::scripts::{OnScriptFailure, ScriptPoint};
-use crate::install::{HandlerState, InstallError, StateKeeper};
+use crate::install::{HandlerState, InstallError, StateKeeper, WriteStatistics};
 use crate::provides::Provides;
+use crate::slot::Slot;
 use crate::state_store::StateStore;
 
 /// What a deployment adds to the record later: the image, names of stages, `_INCONSISTENT`.
@@ -54,6 +55,10 @@ impl StateKeeper for Keeper<'_> {
         }
         self.record.deployment = Some(self.deployment.clone());
         self.record.save(self.store).map_err(|error| InstallError::StateNotKept { source: Box::new(error) })
+    }
+
+    fn wrote(&mut self, slot: Slot, statistics: &WriteStatistics) {
+        self.record.wear.entry(slot).or_default().add(statistics);
     }
 }
 
@@ -125,6 +130,8 @@ impl Run<'_> {
     pub(super) fn remember_slot(&mut self, content: Option<SlotContent>) {
         let Some(content) = content else { return };
         let slot = content.image.slot;
+        let wear = self.record.wear.entry(slot).or_default();
+        wear.installations = wear.installations.saturating_add(1);
         self.record.slots.insert(slot, content);
         let mut next = self.record.clone();
         next.deployment = Some(self.deployment.clone());

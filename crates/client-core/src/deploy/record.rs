@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 use super::facts::Stage;
 use super::plan::{self, Order, Position};
 use crate::artifact::Header;
-use crate::install::{HandlerState, ROOTFS_IMAGE, RecordedHandler, WrittenImage};
+use crate::install::{HandlerState, ROOTFS_IMAGE, RecordedHandler, WriteStatistics, WrittenImage};
 use crate::provides::{Provides, UNKNOWN_ARTIFACT};
 use crate::slot::Slot;
 use crate::state_store::{StateError, StateStore};
@@ -65,9 +65,42 @@ pub struct Record {
     /// What this client installed in a slot and committed there, for a way back to it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub slots: BTreeMap<Slot, SlotContent>,
+    /// What was done to the slots so far: how worn their medium is.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub wear: BTreeMap<Slot, Wear>,
     /// Fields of other clients.
     #[serde(flatten)]
     unknown: Map<String, Value>,
+}
+
+/// What was done to a slot since its record began. A write that a power cut ended is not counted.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Wear {
+    /// Images that were committed in it.
+    #[serde(default)]
+    pub installations: u64,
+    /// Bytes that were written.
+    #[serde(default)]
+    pub written_bytes: u64,
+    /// Bytes of images that were there already, and were not written.
+    #[serde(default)]
+    pub skipped_bytes: u64,
+    /// Bytes behind images that the medium was told to forget.
+    #[serde(default)]
+    pub discarded_bytes: u64,
+    /// Fields of other clients.
+    #[serde(flatten)]
+    unknown: Map<String, Value>,
+}
+
+impl Wear {
+    pub(super) fn add(&mut self, statistics: &WriteStatistics) {
+        let WriteStatistics { written_bytes, skipped_bytes, discarded_bytes, total_bytes: _, syncs: _ } =
+            statistics;
+        self.written_bytes = self.written_bytes.saturating_add(*written_bytes);
+        self.skipped_bytes = self.skipped_bytes.saturating_add(*skipped_bytes);
+        self.discarded_bytes = self.discarded_bytes.saturating_add(*discarded_bytes);
+    }
 }
 
 /// Bytes that a deployment has cost.
@@ -251,7 +284,10 @@ mod odd_is_none {
 
     // The signature is serde's.
     #[allow(clippy::ref_option)]
-    pub(super) fn serialize<T: Serialize, S: Serializer>(value: &Option<T>, to: S) -> Result<S::Ok, S::Error> {
+    pub(super) fn serialize<T: Serialize, S: Serializer>(
+        value: &Option<T>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
         value.serialize(to)
     }
 
@@ -405,6 +441,7 @@ impl Record {
             journal: None,
             lost: None,
             slots: BTreeMap::new(),
+            wear: BTreeMap::new(),
             unknown: Map::new(),
         }
     }
@@ -563,6 +600,29 @@ mod tests {
         let text = String::from_utf8(record.to_json().unwrap()).unwrap();
         assert!(text.contains(r#""slots":{"B":{"image":{"slot":"B","size_bytes":4096"#), "{text}");
         assert_eq!(Record::from_json(text.as_bytes()).unwrap(), record);
+    }
+
+    #[test]
+    fn what_was_done_to_a_slot_is_counted_and_fields_of_another_client_survive_in_it() {
+        let text = VERSION_1.replace(
+            r#""version":1,"#,
+            r#""version":1,"wear":{"B":{"installations":2,"written_bytes":5,"erases":9}},"#,
+        );
+        let mut record = Record::from_json(text.as_bytes()).unwrap();
+        let wrote = WriteStatistics { written_bytes: 7, skipped_bytes: 3, ..WriteStatistics::default() };
+        for slot in Slot::BOTH {
+            record.wear.entry(slot).or_default().add(&wrote);
+        }
+        let written = value(&record);
+        let zero = serde_json::json!({
+            "installations": 0, "written_bytes": 7, "skipped_bytes": 3, "discarded_bytes": 0,
+        });
+        assert_eq!(written["wear"]["A"], zero);
+        assert_eq!(written["wear"]["B"]["written_bytes"], 12);
+        assert_eq!(
+            (&written["wear"]["B"]["installations"], &written["wear"]["B"]["erases"]),
+            (&2.into(), &9.into())
+        );
     }
 
     #[test]

@@ -37,14 +37,25 @@ pub enum InstallError {
     },
     /// The image has no bytes.
     EmptyImage,
-    /// What was read back from the slot is not what was written.
+    /// What came for the slot, or what another process left in it, is not the image.
     ReadBack {
         /// The slot.
         slot: Slot,
         /// Digest of the image.
         expected: Sha256,
-        /// Digest of what the slot holds.
+        /// Digest of what came, or of what the slot holds.
         actual: Sha256,
+    },
+    /// What was read back from the slot is not what was written to it.
+    NotKept {
+        /// The slot.
+        slot: Slot,
+        /// Its device.
+        device: String,
+        /// Where the part begins that differs somewhere.
+        offset: u64,
+        /// Bytes of that part.
+        len: u64,
     },
     /// The slot could not be written, synced or read.
     Storage {
@@ -137,8 +148,13 @@ impl fmt::Display for InstallError {
             }
             InstallError::EmptyImage => f.write_str("the root file system image is empty"),
             InstallError::ReadBack { slot, expected, actual } => {
-                write!(f, "slot {slot} does not hold what was written: sha256 {actual}, expected {expected}")
+                write!(f, "slot {slot} does not hold the image: sha256 {actual}, expected {expected}")
             }
+            InstallError::NotKept { slot, device, offset, len } => write!(
+                f,
+                "slot {slot} ({device}) does not hold what was written: of {len} bytes from byte {offset} on, some read \
+                 back differently"
+            ),
             InstallError::Storage { doing, slot, device, offset, source } => {
                 write!(f, "cannot {doing} slot {slot} ({device}) at byte {offset}: {source}")
             }
@@ -203,6 +219,7 @@ impl std::error::Error for InstallError {
             | InstallError::FileCount { .. }
             | InstallError::EmptyImage
             | InstallError::ReadBack { .. }
+            | InstallError::NotKept { .. }
             | InstallError::NothingWritten
             | InstallError::NoHandler
             | InstallError::NotOnTrial { .. }

@@ -3,7 +3,7 @@
 use super::{HandlerState, InstallError, WriteStatistics, WrittenImage};
 use crate::artifact::{Header, PayloadReader};
 use crate::boot::Verdict;
-use crate::slot::Restart;
+use crate::slot::{Restart, Slot};
 
 /// Whether the payload becomes active only with a restart of the device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +42,9 @@ pub trait StateKeeper {
     /// # Errors
     /// When it may not be durable.
     fn save(&mut self) -> Result<(), InstallError>;
+
+    /// Counts what was done to a slot, whatever came of it. It is saved with whatever is saved next.
+    fn wrote(&mut self, _slot: Slot, _statistics: &WriteStatistics) {}
 }
 
 /// What the device is before a deployment changes it.

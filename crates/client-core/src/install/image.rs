@@ -4,8 +4,8 @@
 use ::delta::Applier;
 
 use super::delta::{self, DeltaProblem, OldImage};
-use super::journal::{self, Start};
 use super::frames::Framed;
+use super::journal::{self, Start};
 use super::{
     Arriving, HandlerState, InstallError, PayloadHandler, Progress, RebootNeed, SlotWriter, TargetDigest,
     Written, WrittenImage,
@@ -151,9 +151,7 @@ impl<'a> RootfsImage<'a> {
             }
         };
         let start = match how {
-            How::Whole => {
-                journal::take_up(&mut *device, target, &mut file, &arriving.earlier, progress)
-            }
+            How::Whole => journal::take_up(&mut *device, target, &mut file, &arriving.earlier, progress),
             How::Frames(..) | How::Delta(..) => Start::default(),
         };
         *goes_on = start.goes_on();

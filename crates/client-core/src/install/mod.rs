@@ -8,9 +8,11 @@ mod frames;
 mod handler;
 mod image;
 mod journal;
+mod read_back;
 mod recorded;
 mod registry;
 mod slot_writer;
+mod sum;
 
 pub use delta::DeltaProblem;
 pub use error::{InstallError, PayloadProblem};

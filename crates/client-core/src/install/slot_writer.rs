@@ -1,8 +1,10 @@
 //! Writes an image to a slot in constant memory and proves that it is there.
 //!
 //! The image passes through one buffer of 1 MiB. Blocks that the slot already holds are not written again; the
-//! device is synced in bounded windows, so that a slow medium cannot pile up dirty memory, and once at the end.
-//! Then the caches are dropped and the whole image is read back and hashed. It arms nothing.
+//! device is synced in bounded windows, so that a slow medium cannot pile up dirty memory, and once at the end. Each window
+//! is [read back](super::read_back) from the medium and compared with a fast [sum](super::sum) of what this process
+//! wrote there. What it wrote is the image: the reader of the payload has compared its digest, or it is taken here. It
+//! arms nothing.
 
 use std::io::Read;
 
@@ -10,6 +12,7 @@ use delta::{Signed, SignedError};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::read_back::{self, BLOCK_BYTES, Fault, ReadBack};
 use super::{InstallError, Progress};
 use crate::artifact::{self, ArtifactError, Header, PayloadFile};
 use crate::slot::Slot;
@@ -19,12 +22,15 @@ use crate::storage::{BlockDevice, Medium};
 /// blocks, small enough for a device with 32 MiB of memory (there are two such buffers).
 const CHUNK_BYTES: usize = 1024 * 1024;
 
-/// Writes begin at a multiple of this and, but for the end of the image, end at one: no device has to read the rest of a
-/// block to write a part of it.
-const BLOCK_BYTES: usize = 4096;
-
 /// Equal runs are looked for in steps of this many bytes: skipping less than this saves no flash wear.
 const COMPARE_BYTES: usize = 64 * 1024;
+
+/// After so many bytes without one that was there already the slot is taken for one in which nothing matches. Then only
+/// one block in each chunk is looked at: an image that is wholly new does not have to be read twice.
+const LOOK_BYTES: u64 = 8 * 1024 * 1024;
+
+/// What comes in small pieces is gathered to so much before it is written.
+const GATHER_BYTES: usize = 64 * 1024;
 
 /// Writing back is started every so many bytes...
 const WRITE_BACK_BYTES: u64 = 4 * 1024 * 1024;
@@ -100,6 +106,8 @@ pub struct WriteStatistics {
     pub written_bytes: u64,
     /// Bytes the slot already held.
     pub skipped_bytes: u64,
+    /// Bytes behind the image that the medium was told to forget.
+    pub discarded_bytes: u64,
     /// Times the device was synced.
     pub syncs: u32,
 }
@@ -125,13 +133,6 @@ impl Written {
         image: WrittenImage,
         progress: &mut dyn Progress,
     ) -> Result<Written, InstallError> {
-        let at = |doing, offset, device: &dyn BlockDevice, source| InstallError::Storage {
-            doing,
-            slot: image.slot,
-            device: device.name().to_owned(),
-            offset,
-            source,
-        };
         if image.size_bytes > device.len() {
             return Err(InstallError::SlotTooSmall {
                 slot: image.slot,
@@ -139,25 +140,40 @@ impl Written {
                 have_bytes: device.len(),
             });
         }
-        // From the medium, not from the memory that was just written.
-        device.drop_cache().map_err(|e| at("drop the cache of", 0, device, e))?;
         let mut digest = Sha256::new();
-        let mut buffer = vec![0; chunk_bytes(image.size_bytes)];
-        let mut done = 0;
-        while done < image.size_bytes {
-            let take = chunk_bytes(image.size_bytes - done);
-            let part = &mut buffer[..take];
-            device.read_at(done, part).map_err(|e| at("read back", done, device, e))?;
-            digest.update(&*part);
-            done += take as u64;
+        read_back::read_all(device, image.size_bytes, CHUNK_BYTES, |done, part| {
+            digest.update(part);
             progress.verified(done, image.size_bytes);
-        }
+        })
+        .map_err(|fault| not_kept(image.slot, device.name(), fault))?;
         let actual = artifact::Sha256::from(<[u8; 32]>::from(digest.finalize()));
         if actual != image.sha256 {
             return Err(InstallError::ReadBack { slot: image.slot, expected: image.sha256, actual });
         }
         Ok(Written { image })
     }
+}
+
+/// The error for what the medium did to what was written.
+fn not_kept(slot: Slot, device: &str, fault: Fault) -> InstallError {
+    let device = device.to_owned();
+    match fault {
+        Fault::Differs { offset, len } => InstallError::NotKept { slot, device, offset, len },
+        Fault::Unreadable { offset, source } => {
+            InstallError::Storage { doing: "read back", slot, device, offset, source }
+        }
+    }
+}
+
+/// What is known of everything that was taken for the image.
+enum Taken {
+    /// Its digest so far.
+    Hashed(Sha256),
+    /// It is a whole file with this digest, which its reader has compared.
+    Whole(artifact::Sha256),
+    /// Nothing: an earlier process wrote a part of it, or its reader has not compared it to the end. Then the digest is
+    /// taken of what is read back.
+    Unknown,
 }
 
 /// Writes one image to one slot, front to back.
@@ -173,6 +189,11 @@ pub struct SlotWriter<'d> {
     synced: u64,
     compare: bool,
     old: Vec<u8>,
+    /// Bytes since the last one that the slot held already.
+    missed: u64,
+    taken: Taken,
+    /// `None` where the digest of what is read back is compared.
+    read_back: Option<ReadBack>,
     statistics: WriteStatistics,
 }
 
@@ -186,8 +207,11 @@ impl<'d> SlotWriter<'d> {
         slot: Slot,
         size_bytes: u64,
     ) -> Result<SlotWriter<'d>, InstallError> {
-        let writer = SlotWriter::at(device, slot, size_bytes, 0)?;
+        let mut writer = SlotWriter::at(device, slot, size_bytes, 0)?;
         writer.device.begin_replace(size_bytes).map_err(|e| writer.storage_error("prepare", e))?;
+        writer.discard_behind();
+        writer.taken = Taken::Hashed(Sha256::new());
+        writer.read_back = Some(ReadBack::new(writer.device, size_bytes));
         Ok(writer)
     }
 
@@ -238,8 +262,27 @@ impl<'d> SlotWriter<'d> {
             synced: position,
             compare,
             old: Vec::new(),
+            missed: 0,
+            taken: Taken::Unknown,
+            read_back: None,
             statistics: WriteStatistics { total_bytes: size_bytes, ..WriteStatistics::default() },
         })
+    }
+
+    /// First of all, so that everything that counts is read back after it.
+    fn discard_behind(&mut self) {
+        match self.device.discard_behind(self.size_bytes) {
+            Ok(bytes) => self.statistics.discarded_bytes = bytes,
+            // Nothing depends on it.
+            Err(error) => {
+                log::warn!("{}: what lies behind the image is not discarded: {error}", self.device.name())
+            }
+        }
+    }
+
+    /// What was done so far.
+    pub fn statistics(&self) -> &WriteStatistics {
+        &self.statistics
     }
 
     /// Place of the next byte in the image.
@@ -258,6 +301,16 @@ impl<'d> SlotWriter<'d> {
     /// # Errors
     /// The device's, or when there is more than was promised; the slot then holds nothing that may be booted.
     pub fn append(&mut self, bytes: &[u8], progress: &mut dyn Progress) -> Result<(), InstallError> {
+        self.take(bytes, progress)?;
+        match &mut self.taken {
+            Taken::Hashed(digest) => digest.update(bytes),
+            Taken::Whole(_) | Taken::Unknown => self.taken = Taken::Unknown,
+        }
+        Ok(())
+    }
+
+    /// The next bytes, whoever vouches for them.
+    fn take(&mut self, bytes: &[u8], progress: &mut dyn Progress) -> Result<(), InstallError> {
         let end = self.position() + bytes.len() as u64;
         if end > self.size_bytes {
             // The size was promised and checked against the slot; never write past it.
@@ -271,17 +324,17 @@ impl<'d> SlotWriter<'d> {
         while !left.is_empty() {
             // Straight from the caller's memory what is whole blocks and worth a write; the rest is gathered.
             let whole = left.len().min(CHUNK_BYTES) / BLOCK_BYTES * BLOCK_BYTES;
-            if self.gathered.is_empty() && (whole >= COMPARE_BYTES || whole == left.len()) {
+            if self.gathered.is_empty() && (whole >= GATHER_BYTES || whole == left.len()) {
                 let (piece, rest) = left.split_at(whole);
                 self.write(piece)?;
                 left = rest;
                 progress.written(self.position(), self.size_bytes);
             } else {
-                let take = left.len().min(COMPARE_BYTES - self.gathered.len());
+                let take = left.len().min(GATHER_BYTES - self.gathered.len());
                 let (piece, rest) = left.split_at(take);
                 self.gathered.extend_from_slice(piece);
                 left = rest;
-                if self.gathered.len() == COMPARE_BYTES {
+                if self.gathered.len() == GATHER_BYTES {
                     self.write_gathered()?;
                     progress.written(self.position(), self.size_bytes);
                 }
@@ -324,8 +377,29 @@ impl<'d> SlotWriter<'d> {
         Ok(self.synced)
     }
 
-    /// Copies everything that `source` gives to the slot, behind what was copied before. A payload file fails at its end
-    /// when its checksum is wrong.
+    /// Copies what is left of a payload file, which fails at its end when its checksum is wrong. Where it is the whole image
+    /// its digest is not computed a second time.
+    ///
+    /// # Errors
+    /// The file's or the device's; the slot then holds nothing that may be booted.
+    pub fn copy_file(
+        &mut self,
+        file: &mut PayloadFile<'_>,
+        progress: &mut dyn Progress,
+    ) -> Result<(), InstallError> {
+        if self.position() != 0 || !matches!(self.taken, Taken::Hashed(_)) {
+            return self.copy_from(file, progress);
+        }
+        self.taken = Taken::Unknown;
+        self.copy(file, progress, SlotWriter::take)?;
+        // As many bytes as the file has, from its first one on, and its reader had nothing to say at its end.
+        if self.position() == file.size() {
+            self.taken = Taken::Whole(file.expected_sha256());
+        }
+        Ok(())
+    }
+
+    /// Copies everything that `source` gives to the slot, behind what was copied before.
     ///
     /// # Errors
     /// The source's or the device's; the slot then holds nothing that may be booted.
@@ -334,35 +408,32 @@ impl<'d> SlotWriter<'d> {
         source: &mut dyn Read,
         progress: &mut dyn Progress,
     ) -> Result<(), InstallError> {
+        self.copy(source, progress, SlotWriter::append)
+    }
+
+    fn copy(
+        &mut self,
+        source: &mut dyn Read,
+        progress: &mut dyn Progress,
+        take: fn(&mut Self, &[u8], &mut dyn Progress) -> Result<(), InstallError>,
+    ) -> Result<(), InstallError> {
         let mut chunk = vec![0; chunk_bytes(self.size_bytes)];
         loop {
             let filled = fill(source, &mut chunk)?;
             if filled == 0 {
                 return Ok(());
             }
-            self.append(&chunk[..filled], progress)?;
+            take(self, &chunk[..filled], progress)?;
         }
     }
 
     /// Writes the next bytes of the image, at most one chunk: whole blocks, or the end.
     fn write(&mut self, new: &[u8]) -> Result<(), InstallError> {
-        if self.compare {
-            self.old.resize(new.len(), 0);
+        if let Some(read_back) = &mut self.read_back {
+            read_back.expect(new);
         }
-        // A power cut in an earlier installation can leave sectors that cannot be read until they are written: what
-        // the slot holds is only worth a comparison, never an error.
-        let readable = self.compare
-            && match self.device.read_at(self.written, &mut self.old) {
-                Ok(()) => true,
-                Err(error) => {
-                    log::warn!(
-                        "slot {} cannot be read at byte {}: {error}; writing it",
-                        self.slot,
-                        self.written
-                    );
-                    false
-                }
-            };
+        let readable = self.look(new);
+        let skipped_before = self.statistics.skipped_bytes;
         let mut start = 0;
         while start < new.len() {
             let run = if readable { self.next_run(new, start) } else { start..new.len() };
@@ -380,8 +451,43 @@ impl<'d> SlotWriter<'d> {
             self.statistics.skipped_bytes += (run.start - start) as u64;
             start = run.end;
         }
+        if self.statistics.skipped_bytes != skipped_before {
+            self.missed = 0;
+        } else if self.missed < LOOK_BYTES {
+            self.missed += new.len() as u64;
+            if self.missed >= LOOK_BYTES {
+                self.old = Vec::new();
+            }
+        }
         self.written += new.len() as u64;
         self.bound_dirty_memory()
+    }
+
+    /// Reads what the slot holds where `new` belongs. Whether that is worth a comparison.
+    fn look(&mut self, new: &[u8]) -> bool {
+        if !self.compare {
+            return false;
+        }
+        if self.missed >= LOOK_BYTES {
+            let first = new.get(..BLOCK_BYTES).unwrap_or(new);
+            if !self.read_old(first.len()) || self.old != first {
+                return false;
+            }
+        }
+        self.read_old(new.len())
+    }
+
+    /// A power cut in an earlier installation can leave sectors that cannot be read until they are written: what the slot
+    /// holds is only worth a comparison, never an error.
+    fn read_old(&mut self, len: usize) -> bool {
+        self.old.resize(len, 0);
+        match self.device.read_at(self.written, &mut self.old) {
+            Ok(()) => true,
+            Err(error) => {
+                log::warn!("slot {} cannot be read at byte {}: {error}; writing it", self.slot, self.written);
+                false
+            }
+        }
     }
 
     /// The next run of blocks from `start` on that differ from what the slot holds; empty at the end when the
@@ -418,10 +524,15 @@ impl<'d> SlotWriter<'d> {
         self.device.sync().map_err(|e| self.storage_error("sync", e))?;
         self.synced = self.written;
         self.statistics.syncs += 1;
-        Ok(())
+        match &mut self.read_back {
+            Some(read_back) => {
+                read_back.synced(self.synced).map_err(|fault| not_kept(self.slot, self.device.name(), fault))
+            }
+            None => Ok(()),
+        }
     }
 
-    /// Syncs, drops the caches, and reads the whole image back: it must be `target`.
+    /// Syncs, and reads back what was not read yet: all of it must be what was written, and that must be `target`.
     ///
     /// # Errors
     /// When the image is shorter than promised, the sync fails or the slot does not hold the image.
@@ -439,10 +550,26 @@ impl<'d> SlotWriter<'d> {
                 source: std::io::ErrorKind::UnexpectedEof.into(),
             });
         }
+        let came = match std::mem::replace(&mut self.taken, Taken::Unknown) {
+            Taken::Hashed(digest) => Some(artifact::Sha256::from(<[u8; 32]>::from(digest.finalize()))),
+            Taken::Whole(digest) => Some(digest),
+            Taken::Unknown => None,
+        };
+        if let Some(actual) = came.filter(|came| *came != target.0) {
+            return Err(InstallError::ReadBack { slot: self.slot, expected: target.0, actual });
+        }
         self.sync()?; // data before the pointer to it
         self.old = Vec::new(); // two buffers at any time, never three
         let image = WrittenImage { slot: self.slot, size_bytes: self.size_bytes, sha256: target.0 };
-        let written = Written::verify(self.device, image, progress)?;
+        let written = match (came, self.read_back.take()) {
+            (Some(_), Some(read_back)) => {
+                read_back
+                    .finish(self.device, |done| progress.verified(done, self.size_bytes))
+                    .map_err(|fault| not_kept(self.slot, self.device.name(), fault))?;
+                Written { image }
+            }
+            (None, _) | (_, None) => Written::verify(self.device, image, progress)?,
+        };
         Ok((written, self.statistics))
     }
 

@@ -22,6 +22,16 @@ pub enum Medium {
     UbiVolume,
 }
 
+/// How a device can be read past everything that the operating system remembers of it, beside the device itself.
+pub enum PastCache {
+    /// Not at all: [`drop_cache`](BlockDevice::drop_cache), then [`read_at`](BlockDevice::read_at).
+    No,
+    /// In the thread of the device.
+    Here(Box<dyn ReadAt>),
+    /// In any thread.
+    Anywhere(Box<dyn ReadAt + Send>),
+}
+
 /// A range of bytes of fixed length that survives a power cut, once synced.
 ///
 /// # Contract
@@ -93,6 +103,22 @@ pub trait BlockDevice {
     /// # Errors
     /// When the operating system refused outright.
     fn drop_cache(&mut self) -> io::Result<()>;
+
+    /// A reader of the medium itself. It is asked only for what was synced, while other ranges may be written. It reads the
+    /// fastest into buffers that begin at, and from offsets and with lengths that are, multiples of 4096; others are right
+    /// too.
+    fn past_cache(&mut self) -> PastCache {
+        PastCache::No
+    }
+
+    /// Tells the medium that nothing from `offset` on is needed any more, where the device is set up to do that and the
+    /// medium takes it. What is read there afterwards may be anything. Returns how many bytes it was.
+    ///
+    /// # Errors
+    /// When the medium refused. Nothing before `offset` has changed.
+    fn discard_behind(&mut self, _offset: u64) -> io::Result<u64> {
+        Ok(0)
+    }
 
     /// Name for messages, usually the path.
     fn name(&self) -> &str;
@@ -169,6 +195,12 @@ impl<T: BlockDevice + ?Sized> BlockDevice for Box<T> {
     }
     fn drop_cache(&mut self) -> io::Result<()> {
         (**self).drop_cache()
+    }
+    fn past_cache(&mut self) -> PastCache {
+        (**self).past_cache()
+    }
+    fn discard_behind(&mut self, offset: u64) -> io::Result<u64> {
+        (**self).discard_behind(offset)
     }
     fn name(&self) -> &str {
         (**self).name()

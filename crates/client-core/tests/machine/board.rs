@@ -22,7 +22,7 @@ use client_core::state_store::TwoCopyRecord;
 use testkit::artifacts;
 use testkit::clock::VirtualClock;
 use testkit::conformance::boot::Booted;
-use testkit::device::{CrashSlots, ScriptLog};
+use testkit::device::ScriptLog;
 use testkit::server::ServerModel;
 use testkit::storage::{CrashWorld, PowerCuts};
 
@@ -233,7 +233,7 @@ impl Host for Board {
         let mut state = TwoCopyRecord::open(self.world.open("record"))
             .map_err(|error| HostError::Device(error.into()))?;
         let mut boot = self.machine.control(&self.world, self.system.booted);
-        let mut slots = CrashSlots::new(&self.world, self.system.booted.slot);
+        let mut slots = self.machine.slots(&self.world, self.system.booted.slot);
         work(&mut Device {
             boot: &mut *boot,
             slots: &mut slots,

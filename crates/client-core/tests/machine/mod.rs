@@ -17,7 +17,7 @@ use client_core::slot::{Restart, Slot};
 use client_core::state_store::TwoCopyRecord;
 use testkit::bootloader::{Boot, GrubModel, Startup, TrybootModel, UBootModel};
 use testkit::conformance::boot::{Backend, Booted};
-use testkit::device::slot_device;
+use testkit::device::{CrashSlots, slot_device};
 use testkit::enumerator::Options;
 use testkit::storage::{CrashWorld, Tear};
 
@@ -25,6 +25,8 @@ use flash::FlashBoard;
 
 /// Sixteen sectors: enough for "all but the first", "all but the last" and "one torn" to differ.
 pub const IMAGE_BYTES: usize = 16 * 512;
+/// Of a slot behind its image, on the machine that discards that.
+const BEHIND_BYTES: usize = 2 * 512;
 pub const ENV_BYTES: usize = 512;
 pub const RECORD_BYTES: usize = 2 * 8 * 512;
 
@@ -65,7 +67,7 @@ pub fn version(world: &CrashWorld, slot: Slot) -> Option<&'static str> {
     let content = world.live(slot_device(slot));
     [("old", old_image()), ("new", new_image())]
         .into_iter()
-        .find(|(_, image)| *image == content)
+        .find(|(_, image)| content.starts_with(image))
         .map(|(name, _)| name)
 }
 
@@ -76,6 +78,17 @@ impl Machine {
         self.add_slot(world, !running, vec![0x55; IMAGE_BYTES]);
         self.install(world, running);
         add_record(world);
+    }
+
+    /// Whether its slots are larger than the images, and what lies behind an image is discarded.
+    pub fn discards(self) -> bool {
+        self == Machine::UBootCached
+    }
+
+    /// Its slots, where `running` runs.
+    pub fn slots(self, world: &CrashWorld, running: Slot) -> CrashSlots {
+        let slots = CrashSlots::new(world, running);
+        if self.discards() { slots.discarding() } else { slots }
     }
 
     /// Its flash, where it has that in place of disks.
@@ -92,7 +105,10 @@ impl Machine {
         }
     }
 
-    fn add_slot(self, world: &CrashWorld, slot: Slot, content: Vec<u8>) {
+    fn add_slot(self, world: &CrashWorld, slot: Slot, mut content: Vec<u8>) {
+        if self.discards() {
+            content.resize(content.len() + BEHIND_BYTES, 0x66);
+        }
         match self.flash() {
             Some(_) => world.add_volume(slot_device(slot), content),
             None => world.add_device(slot_device(slot), content),

@@ -66,6 +66,7 @@ pub(super) const RUST_OTA: &[&str] = &[
     "MaintenanceWindow",
     "HealthCheck",
     "MaxDownloadBytes",
+    "DiscardBehindImage",
     "DangerAcceptUnsigned",
 ];
 

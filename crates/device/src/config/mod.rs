@@ -103,6 +103,8 @@ pub struct Config {
     pub gates: GateRules,
     /// `RustOta.MaxDownloadBytes`: what one deployment may cost.
     pub max_download_bytes: Option<u64>,
+    /// `RustOta.DiscardBehindImage`: let the medium forget what lies in a slot behind its image.
+    pub discard_behind_image: bool,
     /// `RustOta.DangerAcceptUnsigned`: install without a signature check when no key is configured.
     pub danger_accept_unsigned: bool,
     /// What is odd about the files, and no error: a line each, for whoever reads the log.
@@ -148,6 +150,7 @@ impl Default for Config {
             prefer_built_in: PreferBuiltIn::default(),
             gates: GateRules::default(),
             max_download_bytes: None,
+            discard_behind_image: false,
             danger_accept_unsigned: false,
             warnings: Vec::new(),
         }

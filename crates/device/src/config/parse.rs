@@ -176,6 +176,7 @@ impl Draft {
         self.gates(keys)?;
         let budget = keys.read("MaxDownloadBytes", "a number of bytes", Value::as_u64)?;
         set(&mut self.config.max_download_bytes, budget.map(|bytes| Some(bytes).filter(|bytes| *bytes > 0)));
+        set(&mut self.config.discard_behind_image, keys.boolean("DiscardBehindImage")?);
         set(&mut self.config.danger_accept_unsigned, keys.boolean("DangerAcceptUnsigned")?);
         Ok(())
     }

@@ -6,10 +6,11 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use client_core::storage::BlockDevice;
+use client_core::storage::{BlockDevice, PastCache};
 use log::{debug, warn};
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 
+use super::direct::DirectReader;
 use super::{Access, check_range};
 
 mod ioctls {
@@ -24,6 +25,12 @@ mod ioctls {
         /// Whether a block device refuses writes.
         block_read_only, nix::request_code_none!(0x12, 94), libc::c_int
     );
+
+    // linux/fs.h: _IO(0x12, 119), with a pointer to two 64-bit numbers all the same.
+    nix::ioctl_write_ptr_bad!(
+        /// Tells a block device that nothing in a range, given as its start and length, is needed any more.
+        block_discard, nix::request_code_none!(0x12, 119), [u64; 2]
+    );
 }
 
 /// A regular file or a block device, of the length it had when it was opened.
@@ -33,6 +40,7 @@ pub struct FileDevice {
     name: String,
     len: u64,
     is_block_device: bool,
+    discards: bool,
     /// Dropped after the file is no longer written: fields drop in order.
     _protection: Option<BootPartition>,
 }
@@ -78,7 +86,21 @@ impl FileDevice {
         // Works for both, where the length in the metadata is 0 for a block device.
         let len = file.seek(SeekFrom::End(0))?;
         let name = path.display().to_string();
-        Ok(FileDevice { file, name, len, is_block_device: kind.is_block_device(), _protection: protection })
+        Ok(FileDevice {
+            file,
+            name,
+            len,
+            is_block_device: kind.is_block_device(),
+            discards: false,
+            _protection: protection,
+        })
+    }
+
+    /// Lets [`discard_behind`](BlockDevice::discard_behind) reach the medium of a block device.
+    #[must_use]
+    pub fn discarding(mut self) -> FileDevice {
+        self.discards = self.is_block_device;
+        self
     }
 }
 
@@ -136,10 +158,36 @@ impl BlockDevice for FileDevice {
         posix_fadvise(&self.file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED).map_err(io::Error::from)
     }
 
+    fn past_cache(&mut self) -> PastCache {
+        match DirectReader::beside(&self.file, &self.name, self.len) {
+            Ok(reader) => PastCache::Anywhere(Box::new(reader)),
+            Err(error) => {
+                debug!("{}: cannot be opened a second time: {error}", self.name);
+                PastCache::No
+            }
+        }
+    }
+
+    fn discard_behind(&mut self, offset: u64) -> io::Result<u64> {
+        let start = offset.checked_next_multiple_of(DISCARD_ALIGNMENT).unwrap_or(u64::MAX);
+        let bytes = self.len.saturating_sub(start);
+        if !self.discards || bytes == 0 {
+            return Ok(0);
+        }
+        // SAFETY: the request reads two numbers, which live until it returns; `self.file` keeps the descriptor open. The
+        // range lies in the device, which is open for writing.
+        unsafe { ioctls::block_discard(self.file.as_raw_fd(), &[start, bytes]) }?;
+        Ok(bytes)
+    }
+
     fn name(&self) -> &str {
         &self.name
     }
 }
+
+/// Where a range to discard may begin. Erase blocks of eMMC are not larger than this, as a rule; of one that is begun the
+/// medium keeps what is needed.
+const DISCARD_ALIGNMENT: u64 = 1024 * 1024;
 
 /// Whether the device itself refuses writes; opening it for them may succeed all the same.
 fn is_read_only(file: &File) -> io::Result<bool> {

@@ -2,6 +2,7 @@
 //!
 //! [`open`] looks at what a path is and picks. Nothing is ever created, and nothing grows.
 
+mod direct;
 pub mod file;
 pub mod mtd;
 pub mod ubi;

@@ -59,6 +59,17 @@ fn bytes_of(sector: usize) -> Range<usize> {
     sector * SECTOR_LEN..(sector + 1) * SECTOR_LEN
 }
 
+/// A range of `content`, unless it has a sector that cannot be read.
+fn read_good<'c>(content: &'c [u8], bad: &BTreeSet<usize>, range: Range<usize>) -> io::Result<&'c [u8]> {
+    if !bad.is_empty() && !range.is_empty() {
+        let sectors = range.start / SECTOR_LEN..range.end.div_ceil(SECTOR_LEN);
+        if bad.range(sectors).next().is_some() {
+            return Err(io::Error::from_raw_os_error(EIO));
+        }
+    }
+    Ok(&content[range])
+}
+
 /// A pending sector and what it may become besides staying as it is.
 pub(super) struct Undecided {
     pub(super) sector: usize,
@@ -180,13 +191,11 @@ impl Model for Disk {
     }
 
     fn read(&self, range: Range<usize>) -> io::Result<&[u8]> {
-        if !self.live_bad.is_empty() && !range.is_empty() {
-            let sectors = range.start / SECTOR_LEN..range.end.div_ceil(SECTOR_LEN);
-            if self.live_bad.range(sectors).next().is_some() {
-                return Err(io::Error::from_raw_os_error(EIO));
-            }
-        }
-        Ok(&self.live[range])
+        read_good(&self.live, &self.live_bad, range)
+    }
+
+    fn read_medium(&self, range: Range<usize>) -> Option<io::Result<&[u8]>> {
+        Some(read_good(&self.durable, &self.durable_bad, range))
     }
 
     fn write(&mut self, start: usize, data: &[u8], fate: Option<Fault>) -> io::Result<()> {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::rc::Rc;
 
-use client_core::storage::{BlockDevice, Medium};
+use client_core::storage::{BlockDevice, Medium, PastCache, ReadAt};
 
 use super::faults::{Fault, Operation};
 use super::medium::{Device, EIO, ENOSPC};
@@ -19,12 +19,20 @@ pub struct CrashDevice {
     name: Rc<str>,
     len: u64,
     medium: Medium,
+    discards: bool,
 }
 
 impl CrashDevice {
+    /// Lets [`discard_behind`](BlockDevice::discard_behind) do something.
+    #[must_use]
+    pub fn discarding(mut self) -> CrashDevice {
+        self.discards = true;
+        self
+    }
+
     pub(super) fn new(world: CrashWorld, index: usize, boot: u32, device: &Device) -> CrashDevice {
         let (len, medium) = (device.model().len() as u64, device.model().medium());
-        CrashDevice { world, index, boot, name: device.name.clone(), len, medium }
+        CrashDevice { world, index, boot, name: device.name.clone(), len, medium, discards: false }
     }
 
     /// One operation, with the fault it meets.
@@ -149,8 +157,51 @@ impl BlockDevice for CrashDevice {
         })
     }
 
+    fn past_cache(&mut self) -> PastCache {
+        let reads = self.world.0.borrow().devices[self.index].model().read_medium(0..0).is_some();
+        if reads { PastCache::Here(Box::new(MediumReader(self.clone()))) } else { PastCache::No }
+    }
+
+    fn discard_behind(&mut self, offset: u64) -> io::Result<u64> {
+        let bytes = self.len.saturating_sub(offset);
+        if !self.discards || bytes == 0 {
+            return Ok(0);
+        }
+        // A cut may leave any of it as it was, and what is there afterwards says nothing.
+        let content = vec![DISCARDED; usize::try_from(bytes).unwrap_or(usize::MAX)];
+        self.write_at(offset, &content)?;
+        Ok(bytes)
+    }
+
     fn name(&self) -> &str {
         &self.name
+    }
+}
+
+/// What a discarded byte reads as.
+const DISCARDED: u8 = 0xDD;
+
+/// The medium under a device, without its cache: what is pending is not there yet.
+struct MediumReader(CrashDevice);
+
+impl ReadAt for MediumReader {
+    fn len(&self) -> u64 {
+        self.0.len
+    }
+
+    fn read_at(&mut self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        self.0.act(Operation::Read, |world, fault| {
+            fails_with_eio(fault)?;
+            let device = &world.devices[self.0.index];
+            let range = device.range(offset, buf.len())?;
+            let content = device.model().read_medium(range).expect("there is a way past its cache")?;
+            buf.copy_from_slice(content);
+            Ok(())
+        })
+    }
+
+    fn name(&self) -> &str {
+        &self.0.name
     }
 }
 

@@ -79,6 +79,11 @@ pub(super) trait Model {
     /// What reads return of a range, unless some of it cannot be read.
     fn read(&self, range: Range<usize>) -> io::Result<&[u8]>;
 
+    /// What is on the medium of a range, past every cache. `None` where there is no way past one.
+    fn read_medium(&self, _range: Range<usize>) -> Option<io::Result<&[u8]>> {
+        None
+    }
+
     /// Begins the replacement of the first `len` bytes. Only a UBI volume has to know.
     fn begin_replace(&mut self, _len: usize) {}
 
