@@ -921,11 +921,38 @@ const ZSTD_WRITTEN_WINDOW_LOG: u32 = 23;
 pub(crate) enum Encoder<W: Write> {
     None(W),
     #[cfg(feature = "gzip")]
-    Gzip(flate2::write::GzEncoder<W>),
+    Gzip(Flushing<W>),
     #[cfg(feature = "xz")]
     Xz(liblzma::write::XzEncoder<W>),
     #[cfg(feature = "zstd")]
     Zstd(zstd::stream::write::Encoder<'static, W>),
+}
+
+/// Bytes of content between two flushes of gzip, at which a device can go on with a download. One costs about a hundred
+/// bytes, and is what every reader takes: `mender-artifact` writes them at the same distance.
+#[cfg(feature = "gzip")]
+const FLUSH_EVERY_BYTES: usize = 1 << 20;
+
+/// One member with flushes in it.
+#[cfg(feature = "gzip")]
+pub(crate) struct Flushing<W: Write> {
+    encoder: flate2::write::GzEncoder<W>,
+    /// Bytes of content behind the last flush.
+    since: usize,
+}
+
+#[cfg(feature = "gzip")]
+impl<W: Write> Flushing<W> {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        if self.since >= FLUSH_EVERY_BYTES {
+            self.encoder.flush()?;
+            self.since = 0;
+        }
+        let most = data.len().min(FLUSH_EVERY_BYTES - self.since);
+        let count = self.encoder.write(data.get(..most).unwrap_or(data))?;
+        self.since += count;
+        Ok(count)
+    }
 }
 
 impl<W: Write> Encoder<W> {
@@ -935,7 +962,7 @@ impl<W: Write> Encoder<W> {
             #[cfg(feature = "gzip")]
             Compression::Gzip => {
                 let level = flate2::Compression::new(how.level.clamp(1, 9));
-                Ok(Encoder::Gzip(flate2::write::GzEncoder::new(out, level)))
+                Ok(Encoder::Gzip(Flushing { encoder: flate2::write::GzEncoder::new(out, level), since: 0 }))
             }
             #[cfg(feature = "xz")]
             Compression::Xz => Ok(Encoder::Xz(liblzma::write::XzEncoder::new(out, how.level.min(9)))),
@@ -960,7 +987,7 @@ impl<W: Write> Encoder<W> {
         match self {
             Encoder::None(out) => Ok(out),
             #[cfg(feature = "gzip")]
-            Encoder::Gzip(encoder) => encoder.finish(),
+            Encoder::Gzip(Flushing { encoder, since: _ }) => encoder.finish(),
             #[cfg(feature = "xz")]
             Encoder::Xz(encoder) => encoder.finish(),
             #[cfg(feature = "zstd")]
@@ -986,7 +1013,7 @@ impl<W: Write> Write for Encoder<W> {
         match self {
             Encoder::None(out) => out.flush(),
             #[cfg(feature = "gzip")]
-            Encoder::Gzip(encoder) => encoder.flush(),
+            Encoder::Gzip(Flushing { encoder, since: _ }) => encoder.flush(),
             #[cfg(feature = "xz")]
             Encoder::Xz(encoder) => encoder.flush(),
             #[cfg(feature = "zstd")]
