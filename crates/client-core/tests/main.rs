@@ -21,5 +21,6 @@ mod resume;
 mod schedule;
 mod slot_writer;
 mod state_record;
+mod vcdiff;
 mod whole_update;
 mod without_handler;

@@ -10,6 +10,7 @@ mod artifacts;
 mod copies;
 mod environments;
 mod texts;
+mod vcdiff;
 
 /// A target: its name, which is that of its corpus, and what it does with the bytes.
 pub struct Target {
@@ -34,6 +35,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "two_copies", run: copies::two_copies },
     Target { name: "server_answers", run: answers::server_answers },
     Target { name: "url", run: texts::url },
+    Target { name: "vcdiff", run: vcdiff::vcdiff },
 ];
 
 /// Runs one target; what the programs in `fuzz_targets` do.

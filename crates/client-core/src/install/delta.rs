@@ -50,6 +50,20 @@ pub enum DeltaProblem {
     },
     /// The file itself is refused.
     File(DeltaError),
+    /// A delta of Mender's that was made with something else than xdelta3.
+    Algorithm {
+        /// What the header names.
+        found: String,
+    },
+    /// A delta of Mender's whose header says no digest of the new image.
+    NoDigest,
+    /// A delta of Mender's does not say how large the image is, which this medium has to know before the first byte.
+    NoSize {
+        /// The slot.
+        slot: Slot,
+    },
+    /// The file of a delta of Mender's is refused.
+    Vcdiff(::vcdiff::Error),
 }
 
 impl fmt::Display for DeltaProblem {
@@ -73,6 +87,21 @@ impl fmt::Display for DeltaProblem {
                  {expected}; it needs the full image"
             ),
             DeltaProblem::File(error) => error.fmt(f),
+            DeltaProblem::Algorithm { found } => {
+                write!(
+                    f,
+                    "the delta was made with {found:?}, which is not supported; it needs the full image"
+                )
+            }
+            DeltaProblem::NoDigest => {
+                f.write_str("the header of the delta does not say which digest the new image has")
+            }
+            DeltaProblem::NoSize { slot } => write!(
+                f,
+                "the delta does not say how large the image is, which slot {slot}, a UBI volume, has to know; it needs \
+                 the full image"
+            ),
+            DeltaProblem::Vcdiff(error) => error.fmt(f),
         }
     }
 }
@@ -81,7 +110,11 @@ impl std::error::Error for DeltaProblem {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             DeltaProblem::File(error) => error.source(),
-            DeltaProblem::Signed(_)
+            DeltaProblem::Vcdiff(error) => error.source(),
+            DeltaProblem::Algorithm { .. }
+            | DeltaProblem::NoDigest
+            | DeltaProblem::NoSize { .. }
+            | DeltaProblem::Signed(_)
             | DeltaProblem::Memory { .. }
             | DeltaProblem::Compressed
             | DeltaProblem::SourceTooSmall { .. }
@@ -130,6 +163,11 @@ impl OldImage {
         Ok(OldImage { slot, device, image: signed.source })
     }
 
+    /// What is in `device`, the running slot, which is large enough.
+    pub(super) fn of(slot: Slot, device: Box<dyn ReadAt>, image: Image) -> OldImage {
+        OldImage { slot, device, image }
+    }
+
     /// Why something of the old image, or of what was made of it, was not what it had to be: the slot, where it holds
     /// another image than the signed one, and what the delta says about it, where it does not.
     fn explain(&mut self, error: DeltaError) -> InstallError {
@@ -138,12 +176,18 @@ impl OldImage {
         if !is_content {
             return error.into();
         }
+        self.difference().map_or_else(|| error.into(), InstallError::from)
+    }
+
+    /// That the slot holds another image than the signed one, or cannot be read.
+    pub(super) fn difference(&mut self) -> Option<DeltaProblem> {
+        let expected = self.image.sha256;
         match self.digest() {
-            Ok(actual) if actual != self.image.sha256 => {
-                DeltaProblem::SourceDiffers { slot: self.slot, expected: self.image.sha256, actual }.into()
+            Ok(actual) if actual != expected => {
+                Some(DeltaProblem::SourceDiffers { slot: self.slot, expected, actual })
             }
-            Ok(_) => error.into(),
-            Err(unreadable) => unreadable.into(),
+            Ok(_) => None,
+            Err(unreadable) => Some(DeltaProblem::File(unreadable)),
         }
     }
 

@@ -1,11 +1,12 @@
-//! The built-in handler of `rootfs-image` and `rust-ota-delta`: one image to the slot that does not run, a trial boot, a
-//! commit. The two differ in how the image comes from the payload's file, and in nothing else.
+//! The built-in handler of `rootfs-image`, `rust-ota-delta` and `mender-binary-delta`: one image to the slot that does not
+//! run, a trial boot, a commit. They differ in how the image comes from the payload's file, and in nothing else.
 
-use ::delta::Applier;
+use ::delta::{Applier, Signed};
 
 use super::delta::{self, DeltaProblem, OldImage};
 use super::frames::Framed;
 use super::journal::{self, Start};
+use super::vcdiff::{self, Old};
 use super::{
     Arriving, HandlerState, InstallError, PayloadHandler, Progress, RebootNeed, SlotWriter, TargetDigest,
     Written, WrittenImage,
@@ -22,7 +23,16 @@ enum How<'m> {
     /// In the frames of it that the running slot lacks.
     Frames(Framed<'m>, Box<dyn ReadAt>),
     /// As the difference to what runs.
-    Delta(Applier, OldImage),
+    Delta(Box<Applier>, OldImage),
+    /// The same, of Mender's kind.
+    Vcdiff(Old),
+}
+
+/// The same, as far as it is known before the payload's file.
+enum Given {
+    Image,
+    Delta(Signed, TargetDigest, OldImage),
+    Vcdiff(TargetDigest, Old),
 }
 
 /// Installs root file system images on a device with two slots.
@@ -43,6 +53,8 @@ enum FileIs {
     Image,
     /// What makes it of the one that runs.
     Delta,
+    /// The same, as Mender's commercial plans make it.
+    Vcdiff,
 }
 
 impl<'a> RootfsImage<'a> {
@@ -70,6 +82,18 @@ impl<'a> RootfsImage<'a> {
         system: &'a dyn System,
     ) -> Result<RootfsImage<'a>, InstallError> {
         Ok(RootfsImage { file: FileIs::Delta, ..RootfsImage::new(boot, slots, system)? })
+    }
+
+    /// As [`of_delta`](RootfsImage::of_delta), for a payload of Mender's commercial plans.
+    ///
+    /// # Errors
+    /// When the device is not set up to boot from two slots.
+    pub fn of_vcdiff(
+        boot: &'a mut dyn BootControl,
+        slots: &'a mut dyn Slots,
+        system: &'a dyn System,
+    ) -> Result<RootfsImage<'a>, InstallError> {
+        Ok(RootfsImage { file: FileIs::Vcdiff, ..RootfsImage::new(boot, slots, system)? })
     }
 
     /// Takes an image that an earlier deployment wrote and committed for the one to install, once it was read back and
@@ -117,14 +141,18 @@ impl<'a> RootfsImage<'a> {
         let source = FramesInfo::of(arriving.header).and_then(|_| self.open_running(running));
         // An update that can never be tried is not worth a byte.
         self.boot.check_arm(target)?;
-        let delta = match self.file {
-            FileIs::Image => None,
+        let from = match self.file {
+            FileIs::Image => Given::Image,
             FileIs::Delta => {
                 let (signed, digest) =
                     TargetDigest::of_delta(arriving.header).map_err(DeltaProblem::Signed)?;
                 delta::check_signed(arriving.header, &signed)?;
                 let old = OldImage::new(running, self.slots.open_source(running)?, &signed)?;
-                Some((signed, digest, old))
+                Given::Delta(signed, digest, old)
+            }
+            FileIs::Vcdiff => {
+                let digest = TargetDigest::of_provides(arriving.header).ok_or(DeltaProblem::NoDigest)?;
+                Given::Vcdiff(digest, Old::new(running, self.slots.open_source(running)?, arriving.header)?)
             }
         };
         let mut device = self.slots.open(target)?;
@@ -135,8 +163,8 @@ impl<'a> RootfsImage<'a> {
         };
         let member = file.member();
         // The size is known before the first byte, and so is whether it fits.
-        let (size_bytes, digest, how) = match delta {
-            None => {
+        let (size_bytes, digest, how) = match from {
+            Given::Image => {
                 let (size, digest) = (file.size(), TargetDigest::of(&file));
                 let framed =
                     member.as_ref().and_then(|member| Framed::open(arriving.header, member, file.size()));
@@ -145,19 +173,22 @@ impl<'a> RootfsImage<'a> {
                     (Some(_) | None, Some(_) | None) => (size, digest, How::Whole),
                 }
             }
-            Some((signed, digest, old)) => {
+            Given::Delta(signed, digest, old) => {
                 let applier = Applier::new(delta::read_head(&mut file, &signed)?)?;
-                (signed.target.bytes, digest, How::Delta(applier, old))
+                (signed.target.bytes, digest, How::Delta(Box::new(applier), old))
             }
+            // But of this one, which ends where its delta ends.
+            Given::Vcdiff(digest, old) => (vcdiff::most_bytes(&*device, target)?, digest, How::Vcdiff(old)),
         };
         let start = match how {
             How::Whole => journal::take_up(&mut *device, target, &mut file, &arriving.earlier, progress),
-            How::Frames(..) | How::Delta(..) => Start::default(),
+            How::Frames(..) | How::Delta(..) | How::Vcdiff(..) => Start::default(),
         };
         *goes_on = start.goes_on();
         let mut writer = SlotWriter::resume(&mut *device, target, size_bytes, start.position())?;
         // Of an image in frames only the frames are read; the read-back proves the image.
         let all_is_read = !matches!(how, How::Frames(..));
+        let mut other_content = None;
         let written = match how {
             // Fails at the end of the file on a wrong checksum.
             How::Whole => {
@@ -167,14 +198,23 @@ impl<'a> RootfsImage<'a> {
             How::Delta(mut applier, mut old) => {
                 delta::apply(&mut applier, &mut file, &mut old, &mut writer, progress)
             }
+            How::Vcdiff(mut old) => {
+                let written = vcdiff::apply(&mut file, &mut old, &mut writer, progress);
+                other_content = Some(old);
+                written
+            }
+        };
+        let mut explain = |error| match other_content.take() {
+            Some(old) => old.explain(error),
+            None => error,
         };
         arriving.state.wrote(target, writer.statistics()); // the medium wears whatever becomes of it
-        written?;
+        written.map_err(&mut explain)?;
         // The artifact has to end properly, and every byte of it be accounted for in the manifest.
         if all_is_read && payload.next_file()?.is_some() {
             return Err(InstallError::FileCount { found: "more than one" });
         }
-        let (written, statistics) = writer.finish(digest, progress)?;
+        let (written, statistics) = writer.finish(digest, progress).map_err(explain)?;
         progress.finished(&statistics);
         arriving.state.set(HandlerState::of(written.image())?);
         self.image = Some(written.image().clone());
