@@ -3,6 +3,7 @@
 
 use super::delta::{self, BegunDelta, Delta, DeltaProblem};
 use super::frames::Framed;
+use super::journal::{self, Start};
 use super::vcdiff::{self, Old};
 use super::{
     Arriving, HandlerState, InstallError, PayloadHandler, Progress, RebootNeed, SlotWriter, TargetDigest,
@@ -122,16 +123,12 @@ impl<'a> RootfsImage<'a> {
         }
     }
 
-    fn target(&self) -> Result<Slot, InstallError> {
-        Ok(self.image.as_ref().ok_or(InstallError::NothingWritten)?.slot)
-    }
-}
-
-impl PayloadHandler for RootfsImage<'_> {
-    fn download(
+    /// Writes the slot. Says when it `goes_on` with what an earlier process wrote there.
+    fn take_in(
         &mut self,
         arriving: &mut Arriving<'_>,
         progress: &mut dyn Progress,
+        goes_on: &mut bool,
     ) -> Result<(), InstallError> {
         let payload = &mut *arriving.payload;
         let running = self.system.running_slot()?;
@@ -176,16 +173,24 @@ impl PayloadHandler for RootfsImage<'_> {
             // But of this one, which ends where its delta ends.
             Given::Vcdiff(digest, old) => (vcdiff::most_bytes(&*device, target)?, digest, How::Vcdiff(old)),
         };
+        let start = match how {
+            How::Whole => journal::take_up(&mut *device, target, &mut file, &arriving.earlier, progress),
+            How::Frames(..) | How::Delta(..) | How::Vcdiff(..) => Start::default(),
+        };
         let position = match &how {
-            How::Whole | How::Frames(..) | How::Vcdiff(..) => 0,
+            How::Whole | How::Frames(..) | How::Vcdiff(..) => start.position(),
             How::Delta(delta) => delta.position(),
         };
+        *goes_on = start.goes_on() || position > 0;
         let mut writer = SlotWriter::resume(&mut *device, target, size_bytes, position)?;
         // Of an image in frames only the frames are read; the read-back proves the image.
         let all_is_read = !matches!(how, How::Frames(..));
         let mut other_content = None;
         let written = match how {
-            How::Whole => writer.copy_file(&mut file, progress), // fails at its end on a wrong checksum
+            // Fails at the end of the file on a wrong checksum.
+            How::Whole => {
+                journal::copy(&mut writer, target, &mut file, &start, &mut *arriving.state, progress)
+            }
             How::Frames(framed, mut source) => framed.install(&mut *source, &mut writer, progress),
             How::Delta(mut delta) => delta.write(&mut file, &mut writer, arriving.state, progress),
             How::Vcdiff(mut old) => {
@@ -210,6 +215,29 @@ impl PayloadHandler for RootfsImage<'_> {
         self.image = Some(written.image().clone());
         self.written = Some(written);
         Ok(())
+    }
+
+    fn target(&self) -> Result<Slot, InstallError> {
+        Ok(self.image.as_ref().ok_or(InstallError::NothingWritten)?.slot)
+    }
+}
+
+impl PayloadHandler for RootfsImage<'_> {
+    fn download(
+        &mut self,
+        arriving: &mut Arriving<'_>,
+        progress: &mut dyn Progress,
+    ) -> Result<(), InstallError> {
+        let mut goes_on = false;
+        self.take_in(arriving, progress, &mut goes_on).map_err(|error| match error {
+            // Nobody has seen this artifact as a whole yet: it may be what was here before that is wrong.
+            error @ (InstallError::Artifact(_) | InstallError::ReadBack { .. })
+                if goes_on && !error.is_of_source() =>
+            {
+                InstallError::NotAsBefore { source: Box::new(error) }
+            }
+            error => error,
+        })
     }
 
     fn restore(&mut self, state: HandlerState) {
