@@ -80,7 +80,8 @@ mod tests {
         assert_eq!(cost.to_string(), "bytes: 460123 to transfer");
         let all = Cost { memory_bytes: Some(8), changed_bytes: Some(9), image_bytes: Some(10), ..cost };
         assert_eq!(all.to_string(), "bytes: 460123 to transfer, 8 of memory, 9 changed, 10 of image");
-        let account = Account { bought_bytes: None, reused_bytes: 5, written_bytes: Some(1), skipped_bytes: Some(0) };
+        let account =
+            Account { bought_bytes: None, reused_bytes: 5, written_bytes: Some(1), skipped_bytes: Some(0) };
         assert_eq!(account.to_string(), "bytes: 5 reused, 1 written, 0 skipped");
     }
 }
