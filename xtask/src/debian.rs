@@ -25,6 +25,8 @@ const TOOLS: &[(&str, &str)] = &[
     ("jq", "jq"),
     ("xz", "xz-utils"),
     ("zstd", "zstd"),
+    ("pzstd", "zstd"),
+    ("/usr/lib/python3/dist-packages/zstandard/__init__.py", "python3-zstandard"),
     ("debugfs", "e2fsprogs"),
     ("mkfs.vfat", "dosfstools"),
     ("mcopy", "mtools"),
@@ -83,6 +85,17 @@ const BUILDROOT_TOOLS: &[(&str, &str)] = &[
 const MANUAL_TOOLS: &[(&str, &str)] =
     &[("groff", "groff-base"), ("bash", "bash"), ("zsh", "zsh"), ("fish", "fish")];
 
+/// The same for the measurement of deltas.
+const DELTA_TOOLS: &[(&str, &str)] = &[
+    ("xdelta3", "xdelta3"),
+    ("bsdiff", "bsdiff"),
+    ("zstd", "zstd"),
+    ("xz", "xz-utils"),
+    ("mke2fs", "e2fsprogs"),
+    ("dpkg-deb", "dpkg"),
+    ("python3", "python3"),
+];
+
 /// What of the tools is there in the end.
 pub struct Tools {
     /// Programs that are not.
@@ -135,6 +148,11 @@ pub fn prepare_for_buildroot(may_install: bool) -> Tools {
 /// The same for man pages and completions.
 pub fn prepare_for_manual(may_install: bool) -> Tools {
     prepare_all(MANUAL_TOOLS, may_install)
+}
+
+/// The same for the measurement of deltas.
+pub fn prepare_for_deltas(may_install: bool) -> Tools {
+    prepare_all(DELTA_TOOLS, may_install)
 }
 
 /// The packages that have the tools of the board tests.
@@ -233,7 +251,7 @@ mod tests {
 
     #[test]
     fn nothing_is_installed_that_brings_a_service() {
-        for (program, package) in TOOLS.iter().chain(BOARD_TOOLS).chain(BUILDROOT_TOOLS) {
+        for (program, package) in TOOLS.iter().chain(BOARD_TOOLS).chain(BUILDROOT_TOOLS).chain(DELTA_TOOLS) {
             assert!(!package.starts_with("mender-c"), "{program} would be installed with {package}");
         }
     }

@@ -117,23 +117,40 @@ one runs. With --hangs that slot does not come up.
     },
     Task {
         name: "bench",
-        about: "Measure installation, update modules, the daemon, the server",
+        about: "Measure installation, update modules, the daemon, the server, deltas",
         help: "\
-Usage: cargo xtask bench [install] [--runs N] [--mib N] [--client PROGRAM] [--write]
+Usage: cargo xtask bench [install] [--runs N] [--mib N] [--client PROGRAM] [--baseline PROGRAM] [--write]
        cargo xtask bench modules [--runs N] [--mib N] [--client PROGRAM] [--write]
        cargo xtask bench daemon [--polls N] [--mib N] [--client PROGRAM] [--write]
        cargo xtask bench server [--devices N] [--seconds N] [--write]
+       cargo xtask bench delta [--pair security|release] [--client PROGRAM] [--tool PROGRAM] [--no-install] [--write]
 
   install   installation against a plain pipe
   modules   streaming a file into an update module against `cat` into a FIFO
   daemon    memory, processor time and traffic of the daemon
   server    how many devices one server answers
+  delta     deltas of two pairs of images against hdiffpatch, xdelta3, bsdiff and zstd
 
---client measures another build than the one that ships; --write puts the table into docs/performance.md.
+--client (--tool for the host tool) measures another build than the one that ships; --baseline lets an earlier build take
+turns with it; --write puts the table into docs/performance.md.
 ",
-        run: |arguments| desk("bench", arguments),
+        run: bench,
     },
 ];
+
+/// Deltas are measured against programs of others.
+fn bench(arguments: &[String]) -> Outcome {
+    let mut arguments = arguments.to_vec();
+    if arguments.first().is_some_and(|part| part == "delta") {
+        let before = arguments.len();
+        arguments.retain(|argument| argument != "--no-install");
+        let tools = debian::prepare_for_deltas(arguments.len() == before);
+        if !tools.missing.is_empty() {
+            return Err(format!("{} are not to be had: {}", tools.missing.join(", "), tools.reason));
+        }
+    }
+    desk("bench", &arguments)
+}
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

@@ -181,6 +181,11 @@ impl GroupEncoder {
         Ok(())
     }
 
+    /// Codes zeros in the difference this way from the next segment on: lists of many runs make a long plan.
+    pub fn set_zero_runs(&mut self, zero_runs: ZeroRuns) {
+        self.coder.zero_runs = zero_runs;
+    }
+
     /// Bytes of the file so far. More may be on their way inside of the compression.
     pub fn stored_bytes(&self) -> u64 {
         self.out.stored_bytes()

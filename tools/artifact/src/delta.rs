@@ -17,7 +17,7 @@ use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
 /// The payload type that devices know deltas by.
-const PAYLOAD_TYPE: &str = "rust-ota-delta";
+pub(crate) const PAYLOAD_TYPE: &str = "rust-ota-delta";
 /// What the file is called in the artifact. Devices do not care.
 const FILE_NAME: &str = "rootfs.delta";
 
@@ -172,6 +172,7 @@ fn specification(options: &Options, new: &Side) -> Result<ArtifactSpec, Failure>
     };
     spec.payload_type = PAYLOAD_TYPE.parse().ok();
     spec.checksum_provides = Vec::new();
+    spec.frames = false;
     // A place in the file has to be a place in the artifact; the groups are compressed by themselves.
     spec.compression = CompressionLevel::default_of(Compression::None);
     Ok(spec)
@@ -216,6 +217,18 @@ fn verify(
     match at == new.bytes() {
         true => Ok(()),
         false => Err(Failure::usage(format!("the delta that was made ends at byte {at} of the new image"))),
+    }
+}
+
+/// What the meta-data of an artifact says about its delta.
+pub(crate) fn describe(meta_data: &str) -> String {
+    match Signed::parse(meta_data) {
+        Err(error) => format!("    Delta: {error}\n"),
+        Ok(Signed { source, target, memory_bytes, transfer_bytes, changed_bytes }) => format!(
+            "    Delta:\n\tfrom an image of {} bytes, SHA-256 {}\n\tto an image of {} bytes, SHA-256 {}\n\
+             \t{transfer_bytes} bytes to transfer, {memory_bytes} bytes of memory, {changed_bytes} bytes of the slot change\n",
+            source.bytes, source.sha256, target.bytes, target.sha256,
+        ),
     }
 }
 

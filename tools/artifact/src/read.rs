@@ -1,7 +1,7 @@
 //! `read`: prints what an artifact says. Whatever comes from the artifact is made printable value by value.
 
 use crate::failure::Failure;
-use crate::{Console, args, keys, source, validate};
+use crate::{Console, args, delta, keys, source, validate};
 use artifact::frames::FramesInfo;
 use artifact::text::{printable, printable_json};
 use artifact::{Artifact, Header, SignatureStatus, Trust};
@@ -85,7 +85,11 @@ fn describe(header: &Header, signature: &str) -> String {
             clears.iter().map(|pattern| format!("\"{}\"", printable(pattern))).collect();
         let _ = writeln!(text, "    Clears Provides: [{}]", clears.join(", "));
     }
-    match header.payload.as_ref().and_then(|payload| payload.meta_data.as_deref()).map(pretty) {
+    let meta_data = header.payload.as_ref().and_then(|payload| payload.meta_data.as_deref());
+    if payload_type == delta::PAYLOAD_TYPE {
+        text.push_str(&delta::describe(meta_data.unwrap_or_default()));
+    }
+    match meta_data.map(pretty) {
         None => text.push_str("    Metadata: Nothing\n"),
         Some(meta_data) => {
             text.push_str("    Metadata:\n");

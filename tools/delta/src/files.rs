@@ -8,6 +8,15 @@ use crate::ext4::{File, Layout};
 /// Files of one name that are looked at.
 const MOST_ALIKE: usize = 16;
 
+/// What a file is called, for one way of finding its old version.
+type Name = fn(&[u8]) -> Vec<u8>;
+
+/// Files by that.
+type Alike = HashMap<Vec<u8>, Vec<u32>>;
+
+/// From the surest way on.
+const NAMES: [Name; 3] = [<[u8]>::to_vec, masked, |path| masked(name(path))];
+
 /// A part of a file that lies in one piece, in bytes.
 #[derive(Clone, Copy, Debug)]
 struct Part {
@@ -61,18 +70,7 @@ pub struct Found {
 
 impl Files {
     pub(crate) fn new(old: &Layout, new: &Layout) -> (Files, Found) {
-        let names: [fn(&[u8]) -> Vec<u8>; 3] = [<[u8]>::to_vec, masked, |path| masked(name(path))];
-        let mut by_name: Vec<HashMap<Vec<u8>, Vec<u32>>> = Vec::new();
-        for of in names {
-            let mut map: HashMap<Vec<u8>, Vec<u32>> = HashMap::new();
-            for (number, file) in (0..).zip(&old.files) {
-                let alike = map.entry(of(&file.path)).or_default();
-                if alike.len() < MOST_ALIKE {
-                    alike.push(number);
-                }
-            }
-            by_name.push(map);
-        }
+        let by_name: Vec<Alike> = NAMES.iter().map(|name| alike(old, *name)).collect();
         let old_files: Vec<Old> = old.files.iter().map(|file| Old::new(file, old.block_bytes)).collect();
         let mut found = Found::default();
         let mut origin = Vec::new();
@@ -84,7 +82,7 @@ impl Files {
                 let size = |number: &u32| old_files.get(*number as usize).map_or(0, |old| old.bytes);
                 alike.iter().copied().min_by_key(|number| size(number).abs_diff(bytes))
             };
-            let hit = names.iter().zip(&by_name).enumerate().find_map(|(way, (of, map))| {
+            let hit = NAMES.iter().zip(&by_name).enumerate().find_map(|(way, (of, map))| {
                 map.get(&of(&file.path)).and_then(nearest).map(|number| (way, number))
             });
             match hit.map(|(way, _)| way) {
@@ -134,6 +132,17 @@ impl Files {
             }
         }
     }
+}
+
+fn alike(layout: &Layout, name: Name) -> Alike {
+    let mut map = Alike::new();
+    for (number, file) in (0..).zip(&layout.files) {
+        let alike = map.entry(name(&file.path)).or_default();
+        if alike.len() < MOST_ALIKE {
+            alike.push(number);
+        }
+    }
+    map
 }
 
 impl Old {

@@ -13,6 +13,7 @@ mod image;
 mod make;
 mod matching;
 mod place;
+mod plans;
 mod survey;
 
 pub use files::Found;

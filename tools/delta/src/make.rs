@@ -19,6 +19,7 @@ use crate::files::{Files, Found};
 use crate::image::Image;
 use crate::matching;
 use crate::place;
+use crate::plans;
 use crate::survey::Survey;
 
 /// Threads beyond this would need more memory than is promised.
@@ -123,6 +124,7 @@ pub fn make(
         files: files.as_ref(),
         coder: coder(options.compression),
         shape: Shape { source_bytes: old.bytes(), target_bytes: new.bytes() },
+        plan_bytes: plans::most_bytes(new.bytes()),
         progress,
     };
     let line = Line {
@@ -175,8 +177,8 @@ fn layout(image: &Image) -> Result<Option<Layout>, MakeError> {
     }
 }
 
-/// As small as it becomes: a delta is made once. Zeros in the difference apart: that brings 5 % with zstd and 7 % with xz. Blocks of
-/// their own for long streams bring half a percent, the levels of zstd above 19 nothing.
+/// As small as it becomes: a delta is made once. Blocks of their own for long streams bring half a percent, the levels of zstd above
+/// 19 nothing.
 fn coder(compression: Compression) -> Coder {
     let level = match compression {
         Compression::Zstd => 19,
@@ -186,7 +188,8 @@ fn coder(compression: Compression) -> Coder {
         compression,
         level,
         window_log: delta::DECODER_WINDOW_LOG_MAX,
-        zero_runs: ZeroRuns::Apart { shortest: 1 },
+        // Set for each segment.
+        zero_runs: ZeroRuns::Inside,
         block_of_its_own_bytes: Some(2048),
     }
 }
@@ -263,6 +266,8 @@ struct Maker<'a> {
     files: Option<&'a Files>,
     coder: Coder,
     shape: Shape,
+    /// Room for a plan.
+    plan_bytes: usize,
     progress: &'a (dyn Fn(u64) + Sync),
 }
 
@@ -272,6 +277,7 @@ impl Maker<'_> {
         let mut encoder = GroupEncoder::new(self.shape, first, self.coder)?;
         for draft in &group.segments {
             let segment = self.segment(draft)?;
+            encoder.set_zero_runs(plans::zero_runs(&segment, self.plan_bytes));
             encoder.push(&segment)?;
             let blocks: u64 = draft.runs.iter().map(|run| u64::from(run.blocks())).sum();
             (self.progress)(blocks * BLOCK as u64);
@@ -307,7 +313,7 @@ impl Maker<'_> {
         let chosen = place::window(self.survey, self.files, old_blocks, &coded, &content, most);
         segment.extents = extents(&chosen);
         let window = self.read_window(&segment.extents)?;
-        let steps = matching::steps(&window, &content);
+        let steps = self.steps(&window, &content);
         if steps.iter().all(|step| step.take == 0) {
             // Nothing is taken from it, so it need not be read.
             segment.extents = Vec::new();
@@ -316,6 +322,17 @@ impl Maker<'_> {
         }
         code(&steps, &window, &content, &mut segment);
         Ok(segment)
+    }
+
+    /// As many steps as a plan has room for: of what repeats itself there can be a step every few bytes.
+    fn steps(&self, window: &[u8], content: &[u8]) -> Vec<matching::Step> {
+        for worth in [1, 4, 16, 64].map(|times| times * matching::WORTH_BYTES) {
+            let steps = matching::steps(window, content, worth);
+            if plans::of_steps(&steps) <= self.plan_bytes / 2 {
+                return steps;
+            }
+        }
+        vec![matching::Step { from: 0, take: 0, insert: content.len() }]
     }
 
     fn read_window(&self, extents: &[Extent]) -> io::Result<Vec<u8>> {

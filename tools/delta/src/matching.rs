@@ -4,7 +4,7 @@
 use libsais::SuffixArrayConstruction;
 
 /// A match has to explain this many bytes more than the one before, shifted, does; less is not worth its step.
-const WORTH_BYTES: usize = 8;
+pub(crate) const WORTH_BYTES: usize = 8;
 
 /// Takes `length` bytes of the window from `from` on, which the new bytes are the sum of with a difference, then inserts `insert` new
 /// bytes.
@@ -114,8 +114,8 @@ fn common(a: &[u8], b: &[u8]) -> usize {
     length + tail.take_while(|(a, b)| a == b).count()
 }
 
-/// The steps that make `new` out of `window`.
-pub(crate) fn steps(window: &[u8], new: &[u8]) -> Vec<Step> {
+/// The steps that make `new` out of `window`, each of which has to be worth `worth` bytes.
+pub(crate) fn steps(window: &[u8], new: &[u8], worth: usize) -> Vec<Step> {
     let sorted = Sorted::new(window);
     let mut steps = Vec::new();
     let at = |bytes: &[u8], index: usize| bytes.get(index).copied();
@@ -137,7 +137,7 @@ pub(crate) fn steps(window: &[u8], new: &[u8]) -> Vec<Step> {
                 }
                 scored += 1;
             }
-            if (length == old_score && length != 0) || length > old_score + WORTH_BYTES {
+            if (length == old_score && length != 0) || length > old_score + worth {
                 break;
             }
             if old_at(scan, last_offset).is_some_and(|byte| Some(byte) == at(new, scan)) {

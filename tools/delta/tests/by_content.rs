@@ -107,3 +107,17 @@ fn repeated_content_ends_in_time() {
     }
     make(&image(&old), &image(&new), Zstd, 1);
 }
+
+#[test]
+fn a_difference_in_every_second_byte_and_a_step_every_few_bytes_have_plans_that_devices_take() {
+    let numbers = Numbers::new(8);
+    let old = numbers.bytes(MIB);
+    let mut new = old.clone();
+    for at in (0..new.len()).step_by(5) {
+        new[at] = new[at].wrapping_add(1 + numbers.below(250) as u8);
+    }
+    make(&image(&old), &image(&new), Zstd, 1);
+    // Pieces of 20 bytes from anywhere.
+    let new: Vec<u8> = (0..MIB / 20).flat_map(|_| old[numbers.below(MIB - 20)..][..20].to_vec()).collect();
+    make(&image(&old), &image(&new), Zstd, 1);
+}

@@ -25,6 +25,11 @@ impl ArtifactTool {
         Ok(ArtifactTool { program: crate::beside("rust-ota-artifact")? })
     }
 
+    /// The one at this path.
+    pub fn at(program: PathBuf) -> ArtifactTool {
+        ArtifactTool { program }
+    }
+
     /// Makes `private` and, beside it, the public key.
     pub fn make_keys(&self, private: PathBuf) -> Outcome<KeyPair> {
         workspace::run(self.command().arg("keygen").arg("--output-path").arg(&private))?;
@@ -61,6 +66,26 @@ impl ArtifactTool {
         command.args(["write", "module-image", "--no-progress", "-T", module, "-t", DEVICE_TYPE, "-n", name]);
         command.args(["--compression", "none"]).arg("-k").arg(&keys.private);
         workspace::run(command.arg("-f").arg(file).arg("-o").arg(output))
+    }
+
+    /// The command that writes the signed delta `name` between two images.
+    pub fn delta(&self, name: &str, old: &Path, new: &Path, keys: &KeyPair, output: &Path) -> Command {
+        let mut command = self.command();
+        command.args(["delta", "--no-progress", "--json", "-t", DEVICE_TYPE, "-n", name]);
+        command.arg("-k").arg(&keys.private).arg(old).arg(new).arg("-o").arg(output);
+        command
+    }
+
+    /// The command that writes a signed artifact without a payload, which says that a device has the image with this checksum.
+    pub fn bootstrap(&self, name: &str, checksum: &str, keys: &KeyPair) -> Command {
+        let mut command = self.command();
+        command.args(["write", "bootstrap-artifact", "--no-progress", "-t", DEVICE_TYPE, "-n", name]);
+        command
+            .arg("--provides")
+            .arg(format!("rootfs-image.checksum:{checksum}"))
+            .arg("-k")
+            .arg(&keys.private);
+        command
     }
 
     fn command(&self) -> Command {

@@ -1,10 +1,9 @@
 //! The built-in handler of `rootfs-image`, `rust-ota-delta` and `mender-binary-delta`: one image to the slot that does not
 //! run, a trial boot, a commit. They differ in how the image comes from the payload's file, and in nothing else.
 
-use ::delta::{Applier, Signed};
-
-use super::delta::{self, DeltaProblem, OldImage};
+use super::delta::{self, BegunDelta, Delta, DeltaProblem};
 use super::frames::Framed;
+use super::journal::{self, Start};
 use super::vcdiff::{self, Old};
 use super::{
     Arriving, HandlerState, InstallError, PayloadHandler, Progress, RebootNeed, SlotWriter, TargetDigest,
@@ -22,15 +21,15 @@ enum How<'m> {
     /// In the frames of it that the running slot lacks.
     Frames(Framed<'m>, Box<dyn ReadAt>),
     /// As the difference to what runs.
-    Delta(Applier, OldImage),
+    Delta(Box<BegunDelta>),
     /// The same, of Mender's kind.
     Vcdiff(Old),
 }
 
 /// The same, as far as it is known before the payload's file.
-enum From {
+enum Given {
     Image,
-    Delta(Signed, TargetDigest, OldImage),
+    Delta(Delta),
     Vcdiff(TargetDigest, Old),
 }
 
@@ -124,16 +123,12 @@ impl<'a> RootfsImage<'a> {
         }
     }
 
-    fn target(&self) -> Result<Slot, InstallError> {
-        Ok(self.image.as_ref().ok_or(InstallError::NothingWritten)?.slot)
-    }
-}
-
-impl PayloadHandler for RootfsImage<'_> {
-    fn download(
+    /// Writes the slot. Says when it `goes_on` with what an earlier process wrote there.
+    fn take_in(
         &mut self,
         arriving: &mut Arriving<'_>,
         progress: &mut dyn Progress,
+        goes_on: &mut bool,
     ) -> Result<(), InstallError> {
         let payload = &mut *arriving.payload;
         let running = self.system.running_slot()?;
@@ -144,18 +139,12 @@ impl PayloadHandler for RootfsImage<'_> {
         let source = FramesInfo::of(arriving.header).and_then(|_| self.open_running(running));
         // An update that can never be tried is not worth a byte.
         self.boot.check_arm(target)?;
-        let from = match self.file {
-            FileIs::Image => From::Image,
-            FileIs::Delta => {
-                let (signed, digest) =
-                    TargetDigest::of_delta(arriving.header).map_err(DeltaProblem::Signed)?;
-                delta::check_signed(arriving.header, &signed)?;
-                let old = OldImage::new(running, self.slots.open_source(running)?, &signed)?;
-                From::Delta(signed, digest, old)
-            }
+        let given = match self.file {
+            FileIs::Image => Given::Image,
+            FileIs::Delta => Given::Delta(Delta::new(arriving.header, running, self.slots)?),
             FileIs::Vcdiff => {
                 let digest = TargetDigest::of_provides(arriving.header).ok_or(DeltaProblem::NoDigest)?;
-                From::Vcdiff(digest, Old::new(running, self.slots.open_source(running)?, arriving.header)?)
+                Given::Vcdiff(digest, Old::new(running, self.slots.open_source(running)?, arriving.header)?)
             }
         };
         let mut device = self.slots.open(target)?;
@@ -166,8 +155,8 @@ impl PayloadHandler for RootfsImage<'_> {
         };
         let member = file.member();
         // The size is known before the first byte, and so is whether it fits.
-        let (size_bytes, digest, how) = match from {
-            From::Image => {
+        let (size_bytes, digest, how) = match given {
+            Given::Image => {
                 let (size, digest) = (file.size(), TargetDigest::of(&file));
                 let framed =
                     member.as_ref().and_then(|member| Framed::open(arriving.header, member, file.size()));
@@ -176,23 +165,34 @@ impl PayloadHandler for RootfsImage<'_> {
                     (Some(_) | None, Some(_) | None) => (size, digest, How::Whole),
                 }
             }
-            From::Delta(signed, digest, old) => {
-                let applier = Applier::new(delta::read_head(&mut file, &signed)?)?;
-                (signed.target.bytes, digest, How::Delta(applier, old))
+            Given::Delta(delta) => {
+                let (size, digest) = (delta.target_bytes(), delta.digest());
+                let earlier = std::mem::take(&mut arriving.earlier);
+                (size, digest, How::Delta(Box::new(delta.begin(&mut *device, &mut file, earlier)?)))
             }
             // But of this one, which ends where its delta ends.
-            From::Vcdiff(digest, old) => (vcdiff::most_bytes(&*device, target)?, digest, How::Vcdiff(old)),
+            Given::Vcdiff(digest, old) => (vcdiff::most_bytes(&*device, target)?, digest, How::Vcdiff(old)),
         };
-        let mut writer = SlotWriter::new(&mut *device, target, size_bytes)?;
+        let start = match how {
+            How::Whole => journal::take_up(&mut *device, target, &mut file, &arriving.earlier, progress),
+            How::Frames(..) | How::Delta(..) | How::Vcdiff(..) => Start::default(),
+        };
+        let position = match &how {
+            How::Whole | How::Frames(..) | How::Vcdiff(..) => start.position(),
+            How::Delta(delta) => delta.position(),
+        };
+        *goes_on = start.goes_on() || position > 0;
+        let mut writer = SlotWriter::resume(&mut *device, target, size_bytes, position)?;
         // Of an image in frames only the frames are read; the read-back proves the image.
         let all_is_read = !matches!(how, How::Frames(..));
         let mut other_content = None;
         let written = match how {
-            How::Whole => writer.copy_file(&mut file, progress), // fails at its end on a wrong checksum
-            How::Frames(framed, mut source) => framed.install(&mut *source, &mut writer, progress),
-            How::Delta(mut applier, mut old) => {
-                delta::apply(&mut applier, &mut file, &mut old, &mut writer, progress)
+            // Fails at the end of the file on a wrong checksum.
+            How::Whole => {
+                journal::copy(&mut writer, target, &mut file, &start, &mut *arriving.state, progress)
             }
+            How::Frames(framed, mut source) => framed.install(&mut *source, &mut writer, progress),
+            How::Delta(mut delta) => delta.write(&mut file, &mut writer, arriving.state, progress),
             How::Vcdiff(mut old) => {
                 let written = vcdiff::apply(&mut file, &mut old, &mut writer, progress);
                 other_content = Some(old);
@@ -217,7 +217,33 @@ impl PayloadHandler for RootfsImage<'_> {
         Ok(())
     }
 
+    fn target(&self) -> Result<Slot, InstallError> {
+        Ok(self.image.as_ref().ok_or(InstallError::NothingWritten)?.slot)
+    }
+}
+
+impl PayloadHandler for RootfsImage<'_> {
+    fn download(
+        &mut self,
+        arriving: &mut Arriving<'_>,
+        progress: &mut dyn Progress,
+    ) -> Result<(), InstallError> {
+        let mut goes_on = false;
+        self.take_in(arriving, progress, &mut goes_on).map_err(|error| match error {
+            // Nobody has seen this artifact as a whole yet: it may be what was here before that is wrong.
+            error @ (InstallError::Artifact(_) | InstallError::ReadBack { .. })
+                if goes_on && !error.is_of_source() =>
+            {
+                InstallError::NotAsBefore { source: Box::new(error) }
+            }
+            error => error,
+        })
+    }
+
     fn restore(&mut self, state: HandlerState) {
+        if delta::is_journal(&state) {
+            return;
+        }
         // Without an image nothing is installed or committed, and the boot environment tells what there is to undo.
         self.image = state.read().unwrap_or_else(|error| {
             log::error!("what was written where is not known any more: {error}");

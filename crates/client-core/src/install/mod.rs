@@ -7,6 +7,7 @@ pub mod files;
 mod frames;
 mod handler;
 mod image;
+mod journal;
 mod read_back;
 mod recorded;
 mod registry;

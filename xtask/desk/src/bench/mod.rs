@@ -1,6 +1,7 @@
-//! `cargo xtask bench`: what installation, update modules, the daemon and the server cost, as tables for `docs/performance.md`.
+//! `cargo xtask bench`: what installation, update modules, the daemon, the server and deltas cost, as tables for `docs/performance.md`.
 
 mod daemon;
+mod delta;
 mod install;
 mod memory;
 mod modules;
@@ -18,6 +19,7 @@ pub fn run(arguments: &[String]) -> Outcome {
     match arguments.split_first() {
         Some((part, rest)) if part == "daemon" => daemon::run(rest),
         Some((part, rest)) if part == "modules" => modules::run(rest),
+        Some((part, rest)) if part == "delta" => delta::run(rest),
         Some((part, rest)) if part == "server" => server::run(rest),
         Some((part, rest)) if part == "install" => install::run(rest),
         Some(_) | None => install::run(arguments),

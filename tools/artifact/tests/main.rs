@@ -1,0 +1,3 @@
+//! The host tool from its command line.
+
+mod deltas;
