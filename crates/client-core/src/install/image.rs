@@ -229,14 +229,13 @@ impl PayloadHandler for RootfsImage<'_> {
         progress: &mut dyn Progress,
     ) -> Result<(), InstallError> {
         let mut goes_on = false;
-        self.take_in(arriving, progress, &mut goes_on).map_err(|error| match error {
+        self.take_in(arriving, progress, &mut goes_on).map_err(|error| {
             // Nobody has seen this artifact as a whole yet: it may be what was here before that is wrong.
-            error @ (InstallError::Artifact(_) | InstallError::ReadBack { .. })
-                if goes_on && !error.is_of_source() =>
-            {
-                InstallError::NotAsBefore { source: Box::new(error) }
+            let of_content = matches!(error, InstallError::Artifact(_) | InstallError::ReadBack { .. });
+            if goes_on && of_content && !error.is_of_source() {
+                return InstallError::NotAsBefore { source: Box::new(error) };
             }
-            error => error,
+            error
         })
     }
 
