@@ -152,6 +152,7 @@ const OURS: &[&str] = &[
     "linux",
     "server_mender",
     "service",
+    "vcdiff",
 ];
 
 impl Log for Logger {

@@ -25,6 +25,8 @@ const TOOLS: &[(&str, &str)] = &[
     ("jq", "jq"),
     ("xz", "xz-utils"),
     ("zstd", "zstd"),
+    ("pzstd", "zstd"),
+    ("/usr/lib/python3/dist-packages/zstandard/__init__.py", "python3-zstandard"),
     ("debugfs", "e2fsprogs"),
     ("mkfs.vfat", "dosfstools"),
     ("mcopy", "mtools"),

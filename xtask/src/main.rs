@@ -119,7 +119,7 @@ one runs. With --hangs that slot does not come up.
         name: "bench",
         about: "Measure installation, update modules, the daemon, the server, deltas",
         help: "\
-Usage: cargo xtask bench [install] [--runs N] [--mib N] [--client PROGRAM] [--write]
+Usage: cargo xtask bench [install] [--runs N] [--mib N] [--client PROGRAM] [--baseline PROGRAM] [--write]
        cargo xtask bench modules [--runs N] [--mib N] [--client PROGRAM] [--write]
        cargo xtask bench daemon [--polls N] [--mib N] [--client PROGRAM] [--write]
        cargo xtask bench server [--devices N] [--seconds N] [--write]
@@ -131,7 +131,8 @@ Usage: cargo xtask bench [install] [--runs N] [--mib N] [--client PROGRAM] [--wr
   server    how many devices one server answers
   delta     deltas of two pairs of images against hdiffpatch, xdelta3, bsdiff and zstd
 
---client (--tool for the host tool) measures another build than the one that ships; --write puts the table into docs/performance.md.
+--client (--tool for the host tool) measures another build than the one that ships; --baseline lets an earlier build take
+turns with it; --write puts the table into docs/performance.md.
 ",
         run: bench,
     },

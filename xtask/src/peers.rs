@@ -1,4 +1,4 @@
-//! The daemons that tests compare with. Debian's packages of them are unpacked into a folder of the project and never
+//! The daemons that tests compare with or fetch from. Debian's packages of them are unpacked into a folder of the project and never
 //! installed: an installed one is a service that starts with the machine and asks somebody's server for updates.
 
 use std::fs;
@@ -14,6 +14,7 @@ pub const FOLDER: &str = "ROTA_PEERS";
 const PACKAGES: &[(&str, &[&str])] = &[
     ("mender-client", &["usr/bin/mender", "usr/share/mender/modules/v3/single-file"]),
     ("mender-connect", &["usr/bin/mender-connect"]),
+    ("nginx", &["usr/sbin/nginx"]),
 ];
 
 /// Which packages were unpacked, with their versions.
@@ -93,6 +94,8 @@ fn not_found(said: &str) -> Vec<&'static str> {
         ("libssl.so", "libssl3"),
         ("libcrypto.so", "libssl3"),
         ("liblzma.so", "liblzma5"),
+        ("libpcre2-8.so", "libpcre2-8-0"),
+        ("libcrypt.so", "libcrypt1"),
     ];
     let lost = said.lines().filter(|line| line.contains("not found")).map(str::trim_start);
     let package = |line: &str| LIBRARIES.iter().find(|(name, _)| line.starts_with(name)).map(|(_, of)| *of);

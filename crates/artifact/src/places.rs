@@ -14,6 +14,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// What is asked for first: the headers of nearly all artifacts, and the beginning of the payload.
 pub const HEAD_BYTES: u64 = 64 * 1024;
 
+/// Less than this is not worth a flush of a slot and of the record.
+const NOTE_EVERY_BYTES: u64 = 256 * 1024;
+
 /// Where an artifact comes from, by place.
 ///
 /// # Contract
@@ -31,6 +34,12 @@ pub trait Places: Send {
 
     /// Length of the whole, where it is known.
     fn total_bytes(&self) -> Option<u64>;
+
+    /// How many bytes have to come before it is worth noting how far it is; `None` where reading costs nothing, as from a
+    /// file of this device.
+    fn note_every(&self) -> Option<u64> {
+        Some(NOTE_EVERY_BYTES)
+    }
 }
 
 /// An artifact's bytes, whatever they come from.
@@ -88,6 +97,10 @@ impl Origin {
 
     pub(crate) fn can_jump(&self) -> bool {
         self.turns().places.can_jump()
+    }
+
+    pub(crate) fn note_every(&self) -> Option<u64> {
+        self.turns().places.note_every()
     }
 
     pub(crate) fn open_at(&self, offset: u64, end: Option<u64>) -> io::Result<Box<dyn Read + Send>> {

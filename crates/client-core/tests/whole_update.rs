@@ -34,6 +34,7 @@ use testkit::deltas::{self, Making};
 use testkit::device::{KnownSystem, Notices, ScriptLog, slot_device};
 use testkit::enumerator::{After, Options, Report, Scenario, explore};
 use testkit::storage::{CrashDevice, CrashWorld, Fault, Injection, Lasting, Operation, Suppressed};
+use testkit::vcdiff;
 
 /// What the update does after its installation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -72,6 +73,8 @@ pub enum Arrives {
     Whole,
     /// As the difference to what runs, in two groups.
     AsDelta,
+    /// As the difference to what runs, of Mender's kind.
+    AsVcdiff,
 }
 
 impl Arrives {
@@ -86,6 +89,11 @@ impl Arrives {
                 // The record of these machines knows no digest.
                 spec.depends.clear();
                 deltas::around(&spec, made.file())
+            }
+            Arrives::AsVcdiff => {
+                let mut spec = vcdiff::spec("new", &old_image(), &new_image());
+                spec.depends.clear();
+                deltas::around(&spec, vcdiff::make(&old_image(), &new_image(), true))
             }
         })
     }

@@ -263,4 +263,8 @@ impl Places for Stoppable<Box<dyn Places>> {
     fn total_bytes(&self) -> Option<u64> {
         self.source.total_bytes()
     }
+
+    fn note_every(&self) -> Option<u64> {
+        self.source.note_every()
+    }
 }

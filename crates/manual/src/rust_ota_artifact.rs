@@ -391,6 +391,26 @@ key only an artifact without a signature is valid.",
         ..PLAIN
     },
     Command {
+        name: "frames",
+        about: "say what a device would fetch of an artifact that was written with --frames",
+        usage: &["frames [OPTION]... ARTIFACT"],
+        body: &[
+            Block::Text(
+                "Reads the frame table, and reckons as a device does that has these images in its slots. Nothing is verified but \
+                 the table.",
+            ),
+            Block::Options(&[
+                Flag::new("running", "image in the slot that runs").file("IMAGE"),
+                Flag::new("target", "image in the slot that is written").file("IMAGE"),
+                Flag::new("json", "print the figures as one JSON object"),
+            ]),
+            Block::Example("rust-ota-artifact frames --running release-1.ext4 release-2.mender"),
+        ],
+        column: 22,
+        arguments: &[ARTIFACT],
+        ..PLAIN
+    },
+    Command {
         name: "dump",
         about: "write the parts of an artifact to folders",
         usage: &["dump [OPTION]... ARTIFACT"],

@@ -97,3 +97,4 @@ pub mod namespace;
 pub mod server;
 pub mod storage;
 pub mod transport;
+pub mod vcdiff;

@@ -8,8 +8,10 @@
 mod answers;
 mod artifacts;
 mod copies;
+mod deltas;
 mod environments;
 mod texts;
+mod vcdiff;
 
 /// A target: its name, which is that of its corpus, and what it does with the bytes.
 pub struct Target {
@@ -26,6 +28,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "payload", run: artifacts::payload },
     Target { name: "frame_table", run: artifacts::frame_table },
     Target { name: "tree", run: artifacts::tree },
+    Target { name: "delta", run: deltas::delta },
     Target { name: "uboot_env", run: environments::uboot_env },
     Target { name: "fw_env_config", run: environments::fw_env_config },
     Target { name: "grub_env", run: environments::grub_env },
@@ -34,6 +37,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "two_copies", run: copies::two_copies },
     Target { name: "server_answers", run: answers::server_answers },
     Target { name: "url", run: texts::url },
+    Target { name: "vcdiff", run: vcdiff::vcdiff },
 ];
 
 /// Runs one target; what the programs in `fuzz_targets` do.

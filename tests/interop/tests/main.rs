@@ -7,6 +7,7 @@ mod configuration;
 mod dbus;
 mod desk;
 mod faults;
+mod frames;
 mod generators;
 mod grub_env;
 mod host_tool;

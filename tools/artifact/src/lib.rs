@@ -10,6 +10,7 @@ mod dump;
 mod edit;
 mod failure;
 mod filesystem;
+mod frames;
 mod keygen;
 mod keys;
 mod output;
@@ -86,6 +87,7 @@ fn command(mut parser: lexopt::Parser, console: &mut Console<'_>) -> Result<(), 
                 Some("install") => edit::install(parser, console),
                 Some("rm") => edit::rm(parser, console),
                 Some("keygen") => keygen::run(parser, console),
+                Some("frames") => frames::run(parser, console),
                 Some("dump") => dump::run(parser, console),
                 Some("help" | "h") => console.print(&help::of_program(&PROGRAM)),
                 _ => Err(Failure::usage(format!("no command {command:?}; see --help"))),

@@ -44,6 +44,7 @@ const CLIENT: &[&str] = &[
     "crates/manual/src/help.rs",
     "crates/manual/src/rust_ota.rs",
     "crates/service/",
+    "crates/vcdiff/",
     "daemon/",
     "xtask/src/compilers.rs",
     "xtask/src/shipped.rs",

@@ -40,7 +40,7 @@ const PACKAGES: &[PackageRule] = &[
     },
     PackageRule {
         name: "rust-ota-client-core",
-        workspace: &["rust-ota-artifact-format", "rust-ota-delta-format"],
+        workspace: &["rust-ota-artifact-format", "rust-ota-delta-format", "rust-ota-vcdiff"],
         outside: &["serde", "serde_json", "sha2", "log"],
     },
     PackageRule {
@@ -176,6 +176,7 @@ const PACKAGES: &[PackageRule] = &[
             "rust-ota-device",
             "rust-ota-server-mender",
             "rust-ota-testkit",
+            "rust-ota-vcdiff",
         ],
         outside: &["crc32fast", "sha2"],
     },

@@ -19,8 +19,9 @@ pub use plan::{Found, Place};
 use crate::error::ArtifactError;
 use crate::sha256::Sha256;
 use crate::write::ROOTFS_IMAGE;
-use crate::{Compression, Header};
+use crate::{Compression, Header, Member};
 use sha2::Digest;
+use std::io;
 
 /// What the signed header says about the table: the key in `meta-data`, and in the object there.
 pub(crate) const META_DATA_KEY: &str = "rust_ota";
@@ -29,6 +30,7 @@ pub(crate) const ROOT: &str = "root";
 pub(crate) const TABLE_BYTES: &str = "table_bytes";
 /// The magic number of the skippable frame. Readers pass over all sixteen; the seekable format of zstd's own tools ends in
 /// another one.
+#[cfg(feature = "zstd")]
 pub(crate) const SKIPPABLE: [u8; 4] = [0x5d, 0x2a, 0x4d, 0x18];
 /// In front of the table: the magic number and the length.
 pub(crate) const SKIPPABLE_HEADER: usize = 8;
@@ -79,6 +81,22 @@ impl FramesInfo {
         let table_bytes = said.get(TABLE_BYTES)?.as_u64()?;
         let root = said.get(ROOT)?.as_str()?.parse().ok()?;
         (table_bytes <= TABLE_BYTES_MAX).then_some(FramesInfo { root, table_bytes })
+    }
+}
+
+impl FramesInfo {
+    /// The table, out of the `member` that has it at its end, for an image of `image_bytes`.
+    ///
+    /// # Errors
+    /// When it cannot be read; with a [`TableProblem`] inside, where it is no table of this member and image.
+    pub fn table(&self, member: &Member, image_bytes: u64) -> io::Result<FrameTable> {
+        let length = member.len();
+        let start =
+            length.checked_sub(self.table_bytes).ok_or_else(|| io::Error::other(TableProblem::Member))?;
+        // Its length is bounded by what a header may say.
+        let mut bytes = vec![0; usize::try_from(self.table_bytes).map_err(io::Error::other)?];
+        member.read_at(start, &mut bytes)?;
+        FrameTable::parse(bytes, self.root, image_bytes, length).map_err(io::Error::other)
     }
 }
 
@@ -330,7 +348,7 @@ impl FrameDecoder {
     /// [`ArtifactError::Decompress`] where there is no memory for it.
     pub fn new() -> Result<FrameDecoder, ArtifactError> {
         let context = zstd::zstd_safe::DCtx::try_create();
-        context.map(FrameDecoder).ok_or_else(|| refused(std::io::ErrorKind::OutOfMemory.into()))
+        context.map(FrameDecoder).ok_or_else(|| refused(io::ErrorKind::OutOfMemory.into()))
     }
 
     /// Decompresses `frame`, which has to fill `content` exactly.
@@ -368,7 +386,7 @@ impl FrameDecoder {
 }
 
 #[cfg(feature = "zstd")]
-fn refused(source: std::io::Error) -> ArtifactError {
+fn refused(source: io::Error) -> ArtifactError {
     let entry = crate::members::DATA.to_owned();
     ArtifactError::Decompress { entry, compression: Compression::Zstd, source }
 }
@@ -380,7 +398,7 @@ mod tests {
     use super::*;
     use crate::write::{self, ArtifactSpec, MetaData, PayloadSource};
     use crate::{CompressionLevel, Limits, Trust};
-    use std::io::{self, Cursor, Read};
+    use std::io::{Cursor, Read};
 
     struct Image(Vec<u8>);
 

@@ -63,6 +63,7 @@ impl Run<'_> {
                 self.check_that_the_record_fits()?; // a commit that cannot be recorded must not be begun
                 self.world.scripts.stage(&header.scripts)?;
                 self.forget_other_slot();
+                self.earlier_download(&header.manifest_sha256.to_string());
                 self.enter(entry)?; // who finds a half-written slot must know why
                 self.download_payload(header, payload)?;
                 Outcome::Done
@@ -117,6 +118,7 @@ impl Run<'_> {
         self.open_handler()?;
         self.world.scripts.stage(&header.scripts)?;
         self.forget_other_slot();
+        self.earlier_download(&header.manifest_sha256.to_string());
         self.save_position(entry.begun())?; // now with what has to clean up after it
         self.download_payload(header, payload)?;
         Ok(Outcome::Done)
@@ -125,12 +127,17 @@ impl Run<'_> {
     fn download_payload(&mut self, header: &Header, payload: &mut PayloadReader) -> Result<(), InstallError> {
         self.payload.begun = true;
         let device_type = self.world.system.device_type()?;
+        let manifest = header.manifest_sha256.to_string();
+        let earlier = self.earlier_download(&manifest);
         let handler = self.payload.handler.as_deref_mut().ok_or(InstallError::NoHandler)?;
         let installed = self.record.installed.clone();
         let mut keeper = Keeper {
             record: &mut self.record,
             deployment: &mut self.deployment,
             store: &mut *self.world.state,
+            manifest: &manifest,
+            goes_on: earlier != HandlerState::default(),
+            pending: None,
         };
         let current = Current {
             artifact_name: installed.name(),
@@ -138,9 +145,16 @@ impl Run<'_> {
             device_type: &device_type,
         };
         let done = handler.download(
-            &mut Arriving { header, current, payload, state: &mut keeper, earlier: HandlerState::default() },
+            &mut Arriving { header, current, payload, state: &mut keeper, earlier },
             &mut self.world.observer,
         );
+        if done.is_ok() {
+            keeper.keep_pending();
+        }
+        // Only where the rest could not be had is there something to go on with.
+        if !done.as_ref().is_err_and(InstallError::is_of_source) {
+            self.record.journal = None;
+        }
         if let Err(InstallError::Delta(DeltaProblem::SourceDiffers { expected, .. })) = &done {
             // The save that ends the deployment takes it along.
             self.record.installed.forget_digest(expected);

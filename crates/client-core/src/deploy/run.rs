@@ -562,5 +562,5 @@ impl<'r> Run<'r> {
 
 /// Whether what was being downloaded is another thing now: what came of it has no rest, and a new beginning may have.
 fn is_changed_source(error: &DeployError) -> bool {
-    cause::<SourceChanged>(error).is_some()
+    error.is_not_as_before() || cause::<SourceChanged>(error).is_some()
 }

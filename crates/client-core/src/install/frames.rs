@@ -42,13 +42,15 @@ impl<'s> Framed<'s> {
         if header.manifest.files.len() != 1 {
             return None;
         }
-        match fetch_table(info, member, image_bytes) {
-            Ok(table) => Some(Framed { member, table }),
-            Err(reason) => {
-                log::warn!("everything is fetched: {reason}");
-                None
-            }
+        let table =
+            info.table(member, image_bytes).inspect_err(|error| log::warn!("everything is fetched: {error}"));
+        let table = table.ok()?;
+        let need = table.memory_bytes() + Found::memory_bytes(&table);
+        if need > MEMORY_BYTES_MAX {
+            log::warn!("everything is fetched: the frame table needs {need} bytes of memory");
+            return None;
         }
+        Some(Framed { member, table })
     }
 
     /// Writes the image.
@@ -152,22 +154,6 @@ impl<'s> Framed<'s> {
             first += count;
         }
         frame_digest(content) == frame.digest
-    }
-}
-
-fn fetch_table(info: FramesInfo, member: &Member, image_bytes: u64) -> Result<FrameTable, String> {
-    let length = member.len();
-    let start = length.checked_sub(info.table_bytes).ok_or("the frame table is longer than the payload")?;
-    // Its length is bounded by what the header may say.
-    let mut bytes = vec![0; usize::try_from(info.table_bytes).unwrap_or(0)];
-    let read = member.read_at(start, &mut bytes);
-    read.map_err(|error| format!("the frame table cannot be fetched: {error}"))?;
-    let table =
-        FrameTable::parse(bytes, info.root, image_bytes, length).map_err(|error| error.to_string())?;
-    let need = table.memory_bytes() + Found::memory_bytes(&table);
-    match need > MEMORY_BYTES_MAX {
-        true => Err(format!("the frame table needs {need} bytes of memory, more than {MEMORY_BYTES_MAX}")),
-        false => Ok(table),
     }
 }
 

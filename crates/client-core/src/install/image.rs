@@ -1,10 +1,10 @@
-//! The built-in handler of `rootfs-image` and `rust-ota-delta`: one image to the slot that does not run, a trial boot, a
-//! commit. The two differ in how the image comes from the payload's file, and in nothing else.
+//! The built-in handler of `rootfs-image`, `rust-ota-delta` and `mender-binary-delta`: one image to the slot that does not
+//! run, a trial boot, a commit. They differ in how the image comes from the payload's file, and in nothing else.
 
-use ::delta::Applier;
-
-use super::delta::{self, DeltaProblem, OldImage};
+use super::delta::{self, BegunDelta, Delta, DeltaProblem};
 use super::frames::Framed;
+use super::journal::{self, Start};
+use super::vcdiff::{self, Old};
 use super::{
     Arriving, HandlerState, InstallError, PayloadHandler, Progress, RebootNeed, SlotWriter, TargetDigest,
     Written, WrittenImage,
@@ -21,7 +21,16 @@ enum How<'m> {
     /// In the frames of it that the running slot lacks.
     Frames(Framed<'m>, Box<dyn ReadAt>),
     /// As the difference to what runs.
-    Delta(Applier, OldImage),
+    Delta(Box<BegunDelta>),
+    /// The same, of Mender's kind.
+    Vcdiff(Old),
+}
+
+/// The same, as far as it is known before the payload's file.
+enum Given {
+    Image,
+    Delta(Delta),
+    Vcdiff(TargetDigest, Old),
 }
 
 /// Installs root file system images on a device with two slots.
@@ -42,6 +51,8 @@ enum FileIs {
     Image,
     /// What makes it of the one that runs.
     Delta,
+    /// The same, as Mender's commercial plans make it.
+    Vcdiff,
 }
 
 impl<'a> RootfsImage<'a> {
@@ -69,6 +80,18 @@ impl<'a> RootfsImage<'a> {
         system: &'a dyn System,
     ) -> Result<RootfsImage<'a>, InstallError> {
         Ok(RootfsImage { file: FileIs::Delta, ..RootfsImage::new(boot, slots, system)? })
+    }
+
+    /// As [`of_delta`](RootfsImage::of_delta), for a payload of Mender's commercial plans.
+    ///
+    /// # Errors
+    /// When the device is not set up to boot from two slots.
+    pub fn of_vcdiff(
+        boot: &'a mut dyn BootControl,
+        slots: &'a mut dyn Slots,
+        system: &'a dyn System,
+    ) -> Result<RootfsImage<'a>, InstallError> {
+        Ok(RootfsImage { file: FileIs::Vcdiff, ..RootfsImage::new(boot, slots, system)? })
     }
 
     /// Takes an image that an earlier deployment wrote and committed for the one to install, once it was read back and
@@ -100,6 +123,100 @@ impl<'a> RootfsImage<'a> {
         }
     }
 
+    /// Writes the slot. Says when it `goes_on` with what an earlier process wrote there.
+    fn take_in(
+        &mut self,
+        arriving: &mut Arriving<'_>,
+        progress: &mut dyn Progress,
+        goes_on: &mut bool,
+    ) -> Result<(), InstallError> {
+        let payload = &mut *arriving.payload;
+        let running = self.system.running_slot()?;
+        // The other slot may be overwritten only while nothing points at it, durably.
+        boot::check_settled(self.boot, running)?;
+        let target = !running;
+        // Opened before the target is, which takes the slots for itself.
+        let source = FramesInfo::of(arriving.header).and_then(|_| self.open_running(running));
+        // An update that can never be tried is not worth a byte.
+        self.boot.check_arm(target)?;
+        let given = match self.file {
+            FileIs::Image => Given::Image,
+            FileIs::Delta => Given::Delta(Delta::new(arriving.header, running, self.slots)?),
+            FileIs::Vcdiff => {
+                let digest = TargetDigest::of_provides(arriving.header).ok_or(DeltaProblem::NoDigest)?;
+                Given::Vcdiff(digest, Old::new(running, self.slots.open_source(running)?, arriving.header)?)
+            }
+        };
+        let mut device = self.slots.open(target)?;
+        // Once more, now that the slot is ours: another process may have armed it while we waited for it.
+        boot::check_settled(self.boot, running)?;
+        let Some(mut file) = payload.next_file()? else {
+            return Err(InstallError::FileCount { found: "none" });
+        };
+        let member = file.member();
+        // The size is known before the first byte, and so is whether it fits.
+        let (size_bytes, digest, how) = match given {
+            Given::Image => {
+                let (size, digest) = (file.size(), TargetDigest::of(&file));
+                let framed =
+                    member.as_ref().and_then(|member| Framed::open(arriving.header, member, file.size()));
+                match (framed, source) {
+                    (Some(framed), Some(source)) => (size, digest, How::Frames(framed, source)),
+                    (Some(_) | None, Some(_) | None) => (size, digest, How::Whole),
+                }
+            }
+            Given::Delta(delta) => {
+                let (size, digest) = (delta.target_bytes(), delta.digest());
+                let earlier = std::mem::take(&mut arriving.earlier);
+                (size, digest, How::Delta(Box::new(delta.begin(&mut *device, &mut file, earlier)?)))
+            }
+            // But of this one, which ends where its delta ends.
+            Given::Vcdiff(digest, old) => (vcdiff::most_bytes(&*device, target)?, digest, How::Vcdiff(old)),
+        };
+        let start = match how {
+            How::Whole => journal::take_up(&mut *device, target, &mut file, &arriving.earlier, progress),
+            How::Frames(..) | How::Delta(..) | How::Vcdiff(..) => Start::default(),
+        };
+        let position = match &how {
+            How::Whole | How::Frames(..) | How::Vcdiff(..) => start.position(),
+            How::Delta(delta) => delta.position(),
+        };
+        *goes_on = start.goes_on() || position > 0;
+        let mut writer = SlotWriter::resume(&mut *device, target, size_bytes, position)?;
+        // Of an image in frames only the frames are read; the read-back proves the image.
+        let all_is_read = !matches!(how, How::Frames(..));
+        let mut other_content = None;
+        let written = match how {
+            // Fails at the end of the file on a wrong checksum.
+            How::Whole => {
+                journal::copy(&mut writer, target, &mut file, &start, &mut *arriving.state, progress)
+            }
+            How::Frames(framed, mut source) => framed.install(&mut *source, &mut writer, progress),
+            How::Delta(mut delta) => delta.write(&mut file, &mut writer, arriving.state, progress),
+            How::Vcdiff(mut old) => {
+                let written = vcdiff::apply(&mut file, &mut old, &mut writer, progress);
+                other_content = Some(old);
+                written
+            }
+        };
+        let mut explain = |error| match other_content.take() {
+            Some(old) => old.explain(error),
+            None => error,
+        };
+        arriving.state.wrote(target, writer.statistics()); // the medium wears whatever becomes of it
+        written.map_err(&mut explain)?;
+        // The artifact has to end properly, and every byte of it be accounted for in the manifest.
+        if all_is_read && payload.next_file()?.is_some() {
+            return Err(InstallError::FileCount { found: "more than one" });
+        }
+        let (written, statistics) = writer.finish(digest, progress).map_err(explain)?;
+        progress.finished(&statistics);
+        arriving.state.set(HandlerState::of(written.image())?);
+        self.image = Some(written.image().clone());
+        self.written = Some(written);
+        Ok(())
+    }
+
     fn target(&self) -> Result<Slot, InstallError> {
         Ok(self.image.as_ref().ok_or(InstallError::NothingWritten)?.slot)
     }
@@ -111,73 +228,21 @@ impl PayloadHandler for RootfsImage<'_> {
         arriving: &mut Arriving<'_>,
         progress: &mut dyn Progress,
     ) -> Result<(), InstallError> {
-        let payload = &mut *arriving.payload;
-        let running = self.system.running_slot()?;
-        // The other slot may be overwritten only while nothing points at it, durably.
-        boot::check_settled(self.boot, running)?;
-        let target = !running;
-        // Opened before the target is, which takes the slots for itself.
-        let source = FramesInfo::of(arriving.header).and_then(|_| self.open_running(running));
-        // An update that can never be tried is not worth a byte.
-        self.boot.check_arm(target)?;
-        let delta = match self.file {
-            FileIs::Image => None,
-            FileIs::Delta => {
-                let (signed, digest) =
-                    TargetDigest::of_delta(arriving.header).map_err(DeltaProblem::Signed)?;
-                delta::check_signed(arriving.header, &signed)?;
-                let old = OldImage::new(running, self.slots.open_source(running)?, &signed)?;
-                Some((signed, digest, old))
+        let mut goes_on = false;
+        self.take_in(arriving, progress, &mut goes_on).map_err(|error| {
+            // Nobody has seen this artifact as a whole yet: it may be what was here before that is wrong.
+            let of_content = matches!(error, InstallError::Artifact(_) | InstallError::ReadBack { .. });
+            if goes_on && of_content && !error.is_of_source() {
+                return InstallError::NotAsBefore { source: Box::new(error) };
             }
-        };
-        let mut device = self.slots.open(target)?;
-        // Once more, now that the slot is ours: another process may have armed it while we waited for it.
-        boot::check_settled(self.boot, running)?;
-        let Some(mut file) = payload.next_file()? else {
-            return Err(InstallError::FileCount { found: "none" });
-        };
-        let member = file.member();
-        // The size is known before the first byte, and so is whether it fits.
-        let (size_bytes, digest, how) = match delta {
-            None => {
-                let (size, digest) = (file.size(), TargetDigest::of(&file));
-                let framed =
-                    member.as_ref().and_then(|member| Framed::open(arriving.header, member, file.size()));
-                match (framed, source) {
-                    (Some(framed), Some(source)) => (size, digest, How::Frames(framed, source)),
-                    (Some(_) | None, Some(_) | None) => (size, digest, How::Whole),
-                }
-            }
-            Some((signed, digest, old)) => {
-                let applier = Applier::new(delta::read_head(&mut file, &signed)?)?;
-                (signed.target.bytes, digest, How::Delta(applier, old))
-            }
-        };
-        let mut writer = SlotWriter::new(&mut *device, target, size_bytes)?;
-        // Of an image in frames only the frames are read; the read-back proves the image.
-        let all_is_read = !matches!(how, How::Frames(..));
-        let written = match how {
-            How::Whole => writer.copy_file(&mut file, progress), // fails at its end on a wrong checksum
-            How::Frames(framed, mut source) => framed.install(&mut *source, &mut writer, progress),
-            How::Delta(mut applier, mut old) => {
-                delta::apply(&mut applier, &mut file, &mut old, &mut writer, progress)
-            }
-        };
-        arriving.state.wrote(target, writer.statistics()); // the medium wears whatever becomes of it
-        written?;
-        // The artifact has to end properly, and every byte of it be accounted for in the manifest.
-        if all_is_read && payload.next_file()?.is_some() {
-            return Err(InstallError::FileCount { found: "more than one" });
-        }
-        let (written, statistics) = writer.finish(digest, progress)?;
-        progress.finished(&statistics);
-        arriving.state.set(HandlerState::of(written.image())?);
-        self.image = Some(written.image().clone());
-        self.written = Some(written);
-        Ok(())
+            error
+        })
     }
 
     fn restore(&mut self, state: HandlerState) {
+        if delta::is_journal(&state) {
+            return;
+        }
         // Without an image nothing is installed or committed, and the boot environment tells what there is to undo.
         self.image = state.read().unwrap_or_else(|error| {
             log::error!("what was written where is not known any more: {error}");

@@ -1,5 +1,5 @@
 //! Installing a payload: the seam every payload type implements, the streaming writer of a slot, and the
-//! built-in handlers for `rootfs-image`, `rust-ota-delta`, `single-file` and `directory`.
+//! built-in handlers for `rootfs-image`, `rust-ota-delta`, `mender-binary-delta`, `single-file` and `directory`.
 
 mod delta;
 mod error;
@@ -7,11 +7,13 @@ pub mod files;
 mod frames;
 mod handler;
 mod image;
+mod journal;
 mod read_back;
 mod recorded;
 mod registry;
 mod slot_writer;
 mod sum;
+mod vcdiff;
 
 pub use delta::DeltaProblem;
 pub use error::{InstallError, PayloadProblem};
@@ -31,9 +33,12 @@ pub use crate::artifact::write::{DIRECTORY, ROOTFS_IMAGE, SINGLE_FILE};
 /// Payload type of the difference between two root file system images.
 pub use ::delta::PAYLOAD_TYPE as ROOTFS_DELTA;
 
+/// Payload type of the binary deltas of Mender's commercial plans.
+pub const MENDER_BINARY_DELTA: &str = "mender-binary-delta";
+
 /// Whether a payload of this type is an image in the slot that does not run, on whatever way it gets there.
 pub fn is_image(payload_type: &str) -> bool {
-    payload_type == ROOTFS_IMAGE || payload_type == ROOTFS_DELTA
+    [ROOTFS_IMAGE, ROOTFS_DELTA, MENDER_BINARY_DELTA].contains(&payload_type)
 }
 
 /// Points the bootloader at a slot that was written and verified, on trial. There is no other way to do it:

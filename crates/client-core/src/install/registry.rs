@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use super::recorded::{HandledBy, RecordedHandler};
 use super::{
-    Arriving, HandlerState, InstallError, PayloadHandler, Progress, ROOTFS_DELTA, ROOTFS_IMAGE, RootfsImage,
-    Step, WrittenImage, is_image,
+    Arriving, HandlerState, InstallError, MENDER_BINARY_DELTA, PayloadHandler, Progress, ROOTFS_DELTA,
+    ROOTFS_IMAGE, RootfsImage, Step, WrittenImage, is_image,
 };
 use crate::boot::BootControl;
 use crate::slot::{Slots, System};
@@ -177,6 +177,9 @@ impl<'r> Registry<'r> {
             }
             (ROOTFS_DELTA, HandledBy::BuiltIn) => {
                 Ok(Box::new(RootfsImage::of_delta(self.boot, self.slots, self.system)?))
+            }
+            (MENDER_BINARY_DELTA, HandledBy::BuiltIn) => {
+                Ok(Box::new(RootfsImage::of_vcdiff(self.boot, self.slots, self.system)?))
             }
             (_, HandledBy::BuiltIn | HandledBy::UpdateModule) => self.modules.open(payload_type, by),
         }

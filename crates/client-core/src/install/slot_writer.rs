@@ -14,6 +14,7 @@ use sha2::{Digest, Sha256};
 
 use super::read_back::{self, BLOCK_BYTES, Fault, ReadBack};
 use super::{InstallError, Progress};
+use crate::artifact::write::CHECKSUM_KEYS;
 use crate::artifact::{self, ArtifactError, Header, PayloadFile};
 use crate::slot::Slot;
 use crate::storage::{BlockDevice, Medium};
@@ -87,6 +88,13 @@ impl TargetDigest {
         let meta_data = payload.and_then(|payload| payload.meta_data.as_deref());
         let signed = Signed::parse(meta_data.unwrap_or_default())?;
         Ok((signed, TargetDigest(signed.target.sha256)))
+    }
+
+    /// For a payload whose signed header says only what the device provides afterwards: the digest of the image.
+    pub fn of_provides(header: &Header) -> Option<TargetDigest> {
+        let provides = header.provides.as_ref()?;
+        let digest = CHECKSUM_KEYS.iter().find_map(|key| provides.get(*key))?;
+        digest.parse().ok().map(TargetDigest)
     }
 }
 
@@ -309,6 +317,22 @@ impl<'d> SlotWriter<'d> {
         Ok(())
     }
 
+    /// As [`append`](SlotWriter::append), for somebody who takes the digest of all bytes from the image's first one on: it
+    /// is not computed a second time. Without [`vouch`](SlotWriter::vouch) at the end it is taken of what is read back.
+    pub(super) fn append_hashed(
+        &mut self,
+        bytes: &[u8],
+        progress: &mut dyn Progress,
+    ) -> Result<(), InstallError> {
+        self.taken = Taken::Unknown;
+        self.take(bytes, progress)
+    }
+
+    /// All bytes of the image, from the first to the last, have this digest.
+    pub(super) fn vouch(&mut self, digest: artifact::Sha256) {
+        self.taken = Taken::Whole(digest);
+    }
+
     /// The next bytes, whoever vouches for them.
     fn take(&mut self, bytes: &[u8], progress: &mut dyn Progress) -> Result<(), InstallError> {
         let end = self.position() + bytes.len() as u64;
@@ -345,6 +369,21 @@ impl<'d> SlotWriter<'d> {
             progress.written(end, self.size_bytes);
         }
         Ok(())
+    }
+
+    /// The image ends here, for one whose length nobody has said. It is read back as any other.
+    ///
+    /// # Errors
+    /// The device's; [`InstallError::EmptyImage`].
+    pub fn end(&mut self, progress: &mut dyn Progress) -> Result<(), InstallError> {
+        self.size_bytes = self.position();
+        self.statistics.total_bytes = self.size_bytes;
+        if self.size_bytes == 0 {
+            return Err(InstallError::EmptyImage);
+        }
+        // It was told where the image ends, and goes by that.
+        self.read_back = None;
+        self.append(&[], progress)
     }
 
     fn write_gathered(&mut self) -> Result<(), InstallError> {
@@ -393,7 +432,7 @@ impl<'d> SlotWriter<'d> {
         self.taken = Taken::Unknown;
         self.copy(file, progress, SlotWriter::take)?;
         // As many bytes as the file has, from its first one on, and its reader had nothing to say at its end.
-        if self.position() == file.size() {
+        if file.is_whole() && self.position() == file.size() {
             self.taken = Taken::Whole(file.expected_sha256());
         }
         Ok(())

@@ -5,7 +5,7 @@
 //! checks no signature and reads nothing back.
 
 use std::fs::{self, File};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -48,6 +48,7 @@ pub fn run(arguments: &[String]) -> Outcome {
     let runs = options.count("--runs", 3)?;
     let image_mib = options.count("--mib", 256)?;
     let client = options.value("--client")?;
+    let baseline = options.value("--baseline")?.map(|path| workspace::root().join(path));
     let write = options.flag("--write");
     options.finish()?;
 
@@ -57,17 +58,26 @@ pub fn run(arguments: &[String]) -> Outcome {
         None => shipped::client()?,
     };
     let bench = Bench::prepare(client, image_mib * MIB)?;
-    let mut results = [const { (Vec::new(), Vec::new()) }; COMPRESSIONS.len()];
+    let mut results = [const { (Vec::new(), Vec::new(), Vec::new()) }; COMPRESSIONS.len()];
     for run in 1..=runs {
-        for (compression, (pipe, install)) in COMPRESSIONS.iter().zip(&mut results) {
+        for (compression, (pipe, install, before)) in COMPRESSIONS.iter().zip(&mut results) {
             println!("run {run} of {runs}: {}", compression.name);
             pipe.push(bench.pipe(compression)?);
-            install.push(bench.install(compression)?);
+            install.push(bench.install(&bench.client, compression)?);
+            if let Some(baseline) = &baseline {
+                before.push(bench.install(baseline, compression)?);
+            }
         }
     }
     let mut table = format!("{}\n{HEAD}", bench.conditions(runs)?);
-    for (compression, (pipe, install)) in COMPRESSIONS.iter().zip(&results) {
+    for (compression, (pipe, install, _)) in COMPRESSIONS.iter().zip(&results) {
         table += &row(compression, bench.payload_bytes(compression)?, pipe, install);
+    }
+    if baseline.is_some() {
+        table += &format!("\nAgainst an earlier build, in the same turns:\n\n{BASELINE_HEAD}");
+        for (compression, (_, install, before)) in COMPRESSIONS.iter().zip(&results) {
+            table += &baseline_row(compression, install, before);
+        }
     }
     println!("\n{table}");
     if write {
@@ -80,6 +90,31 @@ const HEAD: &str = "\
 | compression | payload | pipe | install | of it read-back | without read-back, to pipe | CPU pipe | CPU install | to pipe | peak memory | of it anonymous |
 | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
 ";
+
+const BASELINE_HEAD: &str = "\
+| compression | CPU earlier | CPU now | ratio | wall, ratio | peak memory earlier | peak memory now |
+| --- | --- | --- | --- | --- | --- | --- |
+";
+
+/// Ratios are medians of those of the turns: what loads the machine meanwhile meets both sides of each.
+fn baseline_row(compression: &Compression, install: &[Sample], before: &[Sample]) -> String {
+    let ratio = |value: fn(&Sample) -> f64| {
+        let mut ratios: Vec<f64> =
+            install.iter().zip(before).map(|(now, before)| value(now) / value(before)).collect();
+        ratios.sort_by(f64::total_cmp);
+        ratios.get(ratios.len() / 2).copied().unwrap_or(f64::NAN)
+    };
+    format!(
+        "| {} | {:.2} s | {:.2} s | {:.2} | {:.2} | {:.1} MiB | {:.1} MiB |\n",
+        if compression.name == "lzma" { "xz" } else { compression.name },
+        median(before, |sample| sample.cpu),
+        median(install, |sample| sample.cpu),
+        ratio(|sample| sample.cpu),
+        ratio(|sample| sample.wall),
+        median(before, |sample| sample.peak_kib) / 1024.0,
+        median(install, |sample| sample.peak_kib) / 1024.0,
+    )
+}
 
 fn row(compression: &Compression, payload_bytes: u64, pipe: &[Sample], install: &[Sample]) -> String {
     let pipe_wall = median(pipe, |sample| sample.wall);
@@ -196,9 +231,9 @@ impl Bench {
         Ok(sample)
     }
 
-    fn install(&self, compression: &Compression) -> Outcome<Sample> {
+    fn install(&self, client: &Path, compression: &Compression) -> Outcome<Sample> {
         let device = self.fresh_device()?;
-        let mut command = device.client(&self.client);
+        let mut command = device.client(client);
         command.args(["--log-level", "error", "--json", "install"]).arg(self.artifact(compression));
         let (sample, stdout) = measure(command.stderr(Stdio::null()))?;
         let result: Value = serde_json::from_slice(&stdout).map_err(|error| format!("--json: {error}"))?;
