@@ -18,7 +18,8 @@ use client_core::artifact::{Compression, Signer};
 use serde_json::json;
 use server_core::Options;
 use server_core::client::Management;
-use testkit::artifacts::{named, rootfs_spec};
+use testkit::artifacts::{MemoryFile, named, rootfs_spec};
+use testkit::deltas::{self, Making};
 use testserver::{Action, Rule, TestServer};
 
 /// Nothing here takes so long, not even on a machine with much else to do.
@@ -843,4 +844,75 @@ fn an_update_that_spoils_the_configuration_is_rolled_back_and_one_that_mends_it_
     remote.device.says("show-artifact").says(0, &["unknown"]);
     let deployment = remote.order("good");
     remote.await_status(&deployment, "success");
+}
+
+/// A device that runs `rel-1` from slot 3 and provides its digest, and two ways to `rel-2`: the difference, and with
+/// `full` the whole image.
+fn one_delta_away<'w>(world: &'w World, full: bool) -> (Remote<'w>, Vec<u8>) {
+    let signer = VirtualDevice::new();
+    let with_digest = |name: &str| {
+        let mut spec = rootfs_spec(name, Compression::Gzip);
+        spec.checksum_provides = vec!["rootfs-image.checksum".into()];
+        spec
+    };
+    world.offer("rel-1", &with_digest("rel-1"), signer.signer());
+    let mut remote = Remote::new(world, 1);
+    remote.start();
+    let first = remote.order("rel-1");
+    remote.succeeds(&first);
+    let old = image(9, IMAGE_BYTES);
+    let mut new = old.clone();
+    new.iter_mut().skip(20_000).step_by(511).for_each(|byte| *byte ^= 0x33);
+    new.copy_within(..8192, 40_960);
+    let upload = |file: &str, artifact: Vec<u8>| {
+        let path = world.folder.path().join(file);
+        fs::write(&path, artifact).unwrap();
+        world.management.upload_artifact(&path).unwrap();
+    };
+    let made = deltas::make(&old, &new, &Making::small(client_core::delta::Compression::Zstd));
+    let file = MemoryFile { name: "delta".into(), content: made.file() };
+    let delta =
+        testkit::artifacts::build(&deltas::spec("rel-2", &made.signed), &[file], Some(signer.signer()));
+    upload("delta.mender", delta);
+    if full {
+        upload("full.mender", build(&with_digest("rel-2"), &new, Some(signer.signer())));
+    }
+    (remote, new)
+}
+
+#[test]
+fn a_device_that_provides_what_a_delta_depends_on_is_updated_with_it() {
+    let world = World::new(|options| options.auto_accept(true));
+    let (mut remote, new) = one_delta_away(&world, false);
+    let deployment = remote.order("rel-2");
+    remote.await_restart_wish();
+    assert_eq!(remote.restart(), 2);
+    remote.await_status(&deployment, "success");
+    remote.told(&deployment, "success");
+    assert!(fs::read(remote.device.slot(2)).unwrap().starts_with(&new));
+    let digest = client_core::artifact::Sha256::of(&new);
+    assert!(remote.terminate().success());
+    assert!(remote.device.says("show-provides").stdout.contains(&format!("rootfs-image.checksum={digest}")));
+}
+
+#[test]
+fn a_delta_for_another_source_fails_with_words_and_the_next_order_gets_the_full_image() {
+    let world = World::new(|options| options.auto_accept(true));
+    let (mut remote, new) = one_delta_away(&world, true);
+    // Something has mounted what runs for writing.
+    let mut running = fs::read(remote.device.slot(3)).unwrap();
+    running[100] ^= 1;
+    fs::write(remote.device.slot(3), running).unwrap();
+    let deployment = remote.order("rel-2");
+    remote.await_status(&deployment, "failure");
+    remote.told(&deployment, "failure");
+    let log = wait_for("the log", || world.management.log(&deployment, &remote.id()).ok());
+    assert!(log.contains("the running slot B is not what the delta was made from"), "{log}");
+    assert_eq!(remote.device.pointer(), ("3".to_owned(), "0".to_owned()));
+    // Nothing on the server was changed: the device no longer provides what the delta depends on.
+    let again = world.management.deploy("again", "rel-2", &[remote.id()]).unwrap();
+    remote.await_restart_wish();
+    assert_eq!(remote.restart(), 2);
+    remote.await_status(&again, "success");
+    assert!(fs::read(remote.device.slot(2)).unwrap().starts_with(&new));
 }

@@ -89,8 +89,9 @@ pub(crate) fn decode<R: BufRead + Send + 'static>(
     decode_from(compression, entry, source, limits, Start::default(), None)
 }
 
-/// Where decoding begins.
+/// Where decoding begins. What is stored as it is has no use for all of it.
 #[derive(Default)]
+#[cfg_attr(not(any(feature = "gzip", feature = "xz", feature = "zstd")), allow(dead_code))]
 pub(crate) struct Start {
     /// Bytes that lie before it, decoded.
     pub(crate) decoded: u64,
@@ -284,6 +285,7 @@ fn flush_end(bytes: &[u8], from: usize) -> Option<usize> {
 
 impl<R> Input<R> {
     /// A stream begins here.
+    #[cfg_attr(not(any(feature = "gzip", feature = "xz", feature = "zstd")), allow(dead_code))]
     fn begins(&mut self) {
         if let Some(log) = &mut self.log {
             log.note(self.taken, self.given, false);

@@ -98,7 +98,7 @@ pub use keys::{KeyError, KeyPairPem, SignatureStatus, Signer, Trust, VerifyKeys}
 pub use limits::{Limits, Reading};
 pub use manifest::{Manifest, ManifestFile};
 pub use names::{ArtifactName, DeviceType, InvalidName, PayloadType};
-pub use payload::{PayloadFile, PayloadReader};
+pub use payload::{Look, PayloadFile, PayloadReader};
 pub use places::{HEAD_BYTES, Member, Places, Supply};
 pub use restart::RestartPoint;
 pub use sha256::{Hex, NotSha256, Sha256};

@@ -44,6 +44,8 @@ pub struct PayloadReader {
     limits: Limits,
     current: Option<Current>,
     state: State,
+    /// Who reads does not want the rest yet.
+    looks: bool,
 }
 
 struct Listed {
@@ -88,6 +90,7 @@ impl PayloadReader {
             limits: limits.clone(),
             current: None,
             state: State::Reading,
+            looks: false,
         }
     }
 
@@ -169,7 +172,8 @@ impl PayloadReader {
             current.checked.finish()?;
             current.verified = true;
         }
-        if let Some(origin) = self.data.as_ref().and_then(|data| data.origin.as_ref()) {
+        if let Some(origin) = self.data.as_ref().and_then(|data| data.origin.as_ref()).filter(|_| !self.looks)
+        {
             origin.decide();
         }
         tar.fill_data()
@@ -354,6 +358,11 @@ impl PayloadFile<'_> {
         self.reader.data.as_ref().map_or(Compression::None, |data| data.compression)
     }
 
+    /// Reads the next bytes for somebody who may want to jump then: nothing is asked for ahead of them.
+    pub fn look(&mut self) -> Look<'_> {
+        Look { reader: self.reader }
+    }
+
     /// Whether [`jump_to`](PayloadFile::jump_to) works: the source can be read from any place on, and the payload is stored
     /// as it is.
     pub fn can_jump(&self) -> bool {
@@ -440,6 +449,20 @@ impl Read for PayloadFile<'_> {
         let count = self.fill_buf()?.read(buffer)?;
         self.consume(count);
         Ok(count)
+    }
+}
+
+/// The next bytes of a payload file, and no more than those: see [`PayloadFile::look`].
+pub struct Look<'a> {
+    reader: &'a mut PayloadReader,
+}
+
+impl Read for Look<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.reader.looks = true;
+        let read = PayloadFile { reader: self.reader }.read(buffer);
+        self.reader.looks = false;
+        read
     }
 }
 

@@ -128,11 +128,14 @@ fn read(bytes: Vec<u8>, trust: &Trust, limits: &Limits) -> Result<Seen, Artifact
     streamed
 }
 
+/// From where on, and to where.
+type Asked = (u64, Option<u64>);
+
 /// Bytes from any place on, with a record of what was asked for.
 struct InMemory {
     bytes: Arc<Vec<u8>>,
     can_jump: bool,
-    asked: Arc<Mutex<Vec<(u64, Option<u64>)>>>,
+    asked: Arc<Mutex<Vec<Asked>>>,
 }
 
 impl InMemory {

@@ -1,24 +1,29 @@
 //! A delta on a device: what is refused and leaves everything as it was, and a whole update under power cuts.
 
 // Helpers outside of test functions: a failure in one is a failure of the test.
-#![allow(clippy::unwrap_used, clippy::print_stdout)]
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::panic)]
 
-use std::io::Cursor;
+use std::io::{self, Cursor, Read};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::machine::{MACHINES, Machine, RECORD_BYTES, plainly, selected};
 use crate::whole_update::{
     Arrives, ENDINGS, Ending, Mistake, assert_arrival_holds, client, fail_arrival_everywhere, is_found_when,
 };
 use client_core::artifact::write::ArtifactSpec;
-use client_core::artifact::{self, Limits, Trust};
+use client_core::artifact::{self, ArtifactError, Limits, Places, Reading, Trust};
 use client_core::delta::{Compression, Signed};
 use client_core::deploy::record::Record;
 use client_core::deploy::{self, Options as Order, Policy, Status, Summary};
+use client_core::install::{
+    Arriving, Current, HandlerState, InstallError, PayloadHandler, RootfsImage, StateKeeper,
+};
 use client_core::slot::Slot;
 use client_core::state_store::TwoCopyRecord;
-use testkit::choice::{Choices, so_many};
+use testkit::choice::{Choices, Generator, so_many};
 use testkit::deltas::{self, MadeDelta, Making};
-use testkit::device::slot_device;
+use testkit::device::{CrashSlots, KnownSystem, Notices, slot_device};
 use testkit::enumerator::Options;
 use testkit::storage::CrashWorld;
 
@@ -258,4 +263,173 @@ fn writes_of_a_delta_that_are_lost_are_found() {
         machine.limits(0).budget(100, 0)
     });
     assert!(is_found_when(Arrives::AsDelta, Machine::UBoot, Mistake::NoSync("slot-b")));
+}
+
+/// An artifact at some place that breaks off after so many bytes, all its readers together.
+struct BreaksOff {
+    bytes: Arc<Vec<u8>>,
+    left: Arc<AtomicUsize>,
+}
+
+impl Places for BreaksOff {
+    fn open_at(&mut self, offset: u64, end: Option<u64>) -> io::Result<Box<dyn Read + Send>> {
+        let end = end.map_or(self.bytes.len(), |end| (end as usize).min(self.bytes.len()));
+        let left = Arc::clone(&self.left);
+        Ok(Box::new(Breaking { rest: Cursor::new(self.bytes[offset as usize..end].to_vec()), left }))
+    }
+
+    fn can_jump(&self) -> bool {
+        true
+    }
+
+    fn total_bytes(&self) -> Option<u64> {
+        Some(self.bytes.len() as u64)
+    }
+}
+
+struct Breaking {
+    rest: Cursor<Vec<u8>>,
+    left: Arc<AtomicUsize>,
+}
+
+impl Read for Breaking {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = self.left.load(Ordering::Relaxed);
+        if left == 0 {
+            return Err(io::ErrorKind::ConnectionReset.into());
+        }
+        let most = buffer.len().min(left).min(4096);
+        let count = self.rest.read(&mut buffer[..most])?;
+        self.left.fetch_sub(count, Ordering::Relaxed);
+        Ok(count)
+    }
+}
+
+/// Keeps what was saved, as the record would.
+#[derive(Default)]
+struct Kept {
+    set: HandlerState,
+    saved: HandlerState,
+}
+
+impl StateKeeper for Kept {
+    fn set(&mut self, state: HandlerState) {
+        self.set = state;
+    }
+
+    fn save(&mut self) -> Result<(), InstallError> {
+        self.saved = self.set.clone();
+        Ok(())
+    }
+}
+
+/// A delta of which most is new, in groups of 64 KiB.
+struct Large {
+    old: Vec<u8>,
+    new: Vec<u8>,
+    artifact: Arc<Vec<u8>>,
+}
+
+impl Large {
+    fn new() -> Large {
+        let mut generator = Generator::new(5);
+        let (old, mut new) = (old(), old());
+        new.extend((0..600 << 7).flat_map(|_| generator.next_word().to_le_bytes()));
+        let making = Making { group_segments: 1, ..Making::small(Compression::Zstd) };
+        let made = deltas::make(&old, &new, &making);
+        Large { artifact: Arc::new(whole(&made)), old, new }
+    }
+
+    fn board(&self) -> CrashWorld {
+        let world = CrashWorld::new(Choices::exhaustive(), Options::cuts(0).limits);
+        world.add_device(slot_device(Slot::A), self.old.clone());
+        world.add_device(slot_device(Slot::B), vec![0x55; self.new.len()]);
+        Machine::UBoot.install(&world, Slot::A);
+        world
+    }
+
+    /// One download that breaks off after `bytes`; what was transferred, and how it ended.
+    fn download(
+        &self,
+        world: &CrashWorld,
+        bytes: usize,
+        kept: &mut Kept,
+    ) -> (usize, Result<(), InstallError>) {
+        let left = Arc::new(AtomicUsize::new(bytes));
+        let places = Box::new(BreaksOff { bytes: Arc::clone(&self.artifact), left: Arc::clone(&left) });
+        let mut limits = Limits::default();
+        limits.reading = Reading::InTurn;
+        let mut boot = Machine::UBoot.control(world, plainly(Slot::A));
+        let mut slots = CrashSlots::new(world, Slot::A);
+        let system = KnownSystem { running: Slot::A, device_type: "testbox".into() };
+        let mut handler = RootfsImage::of_delta(&mut *boot, &mut slots, &system).unwrap();
+        let ended = artifact::open_at_places(places, &Trust::DangerUnsigned, &limits)
+            .map_err(InstallError::from)
+            .and_then(|mut artifact| {
+                let earlier = kept.saved.clone();
+                handler.restore(earlier.clone());
+                let current = Current { artifact_name: "old", artifact_group: None, device_type: "testbox" };
+                let (header, payload) = (&artifact.header, &mut artifact.payload);
+                let mut arriving = Arriving { header, current, payload, state: kept, earlier };
+                handler.download(&mut arriving, &mut Notices::default())
+            });
+        (bytes - left.load(Ordering::Relaxed), ended)
+    }
+}
+
+#[test]
+fn a_download_of_a_delta_goes_on_at_the_last_group_that_is_durable() {
+    let large = Large::new();
+    let total = large.artifact.len();
+    assert!(total > 600 << 10, "{total}");
+    for step in 2..12 {
+        let world = large.board();
+        let mut kept = Kept::default();
+        let mut transferred = 0;
+        let mut cuts = 0;
+        // Cut again and again, each time after a part of what is left.
+        loop {
+            let (bytes, ended) = large.download(&world, (64 << 10) + step * total / 12, &mut kept);
+            transferred += bytes;
+            match ended {
+                Ok(()) => break,
+                Err(InstallError::Artifact(ArtifactError::Source { .. })) => cuts += 1,
+                Err(error) => panic!("{error}"),
+            }
+            assert!(cuts < 30);
+        }
+        assert_eq!(world.durable(slot_device(Slot::B)), large.new);
+        // For each cut: the 64 KiB that are asked for first, the head of the file, and the group that was cut.
+        let most = total + cuts * ((64 << 10) + (70 << 10));
+        assert!(transferred <= most, "{transferred} of {total} bytes with {cuts} cuts");
+        println!("{transferred} of {total} bytes with {cuts} cuts");
+    }
+}
+
+#[test]
+fn a_journal_that_the_medium_does_not_bear_out_is_not_believed() {
+    let large = Large::new();
+    let half = large.artifact.len() / 2;
+    let cut = || {
+        let (world, mut kept) = (large.board(), Kept::default());
+        assert!(large.download(&world, half, &mut kept).1.is_err());
+        assert_ne!(kept.saved, HandlerState::default());
+        (world, kept)
+    };
+    let from_the_start = |world: CrashWorld, mut kept: Kept| {
+        let (transferred, ended) = large.download(&world, usize::MAX, &mut kept);
+        ended.unwrap();
+        assert_eq!(world.durable(slot_device(Slot::B)), large.new);
+        assert!(transferred >= large.artifact.len(), "{transferred}");
+    };
+    let (world, kept) = cut();
+    let mut device = world.open(slot_device(Slot::B));
+    client_core::storage::BlockDevice::write_at(&mut device, 4096, &[1; 512]).unwrap();
+    drop(device);
+    from_the_start(world, kept);
+    for odd in [r#"{"groups":99}"#, r#"{"groups":0}"#, r#"{"groups":-1}"#, r#"{"else":1}"#] {
+        let (world, mut kept) = cut();
+        kept.saved = serde_json::from_str(odd).unwrap();
+        from_the_start(world, kept);
+    }
 }

@@ -113,6 +113,11 @@ impl Applier {
         self.group
     }
 
+    /// Of everything from the start of the new image that was given out, here or before this applier began.
+    pub fn digest(&self) -> Sha256 {
+        self.prefix.digest()
+    }
+
     /// The next segment; `None` once the whole image was given out and the file has ended.
     ///
     /// # Errors

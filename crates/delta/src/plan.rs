@@ -5,7 +5,7 @@ use artifact::Sha256;
 use crate::error::SegmentProblem;
 use crate::head::{Needs, Shape};
 use crate::varint::{self, Bytes};
-use crate::{BLOCK_BYTES, SEGMENT_BYTES_MAX};
+use crate::{BLOCK_BYTES, SEGMENT_BYTES_MAX, WINDOW_BYTES_MAX};
 
 /// Most bytes of a plan.
 pub const PLAN_BYTES_MAX: u32 = 128 * 1024;
@@ -134,6 +134,9 @@ pub(crate) fn bytes_of(first: u64, blocks: u64, image_bytes: u64) -> Option<u64>
     end.checked_sub(first.checked_mul(BLOCK_BYTES)?)
 }
 
+const RUNS_MAX: usize = (SEGMENT_BYTES_MAX as u64 / BLOCK_BYTES) as usize;
+const EXTENTS_MAX: usize = (WINDOW_BYTES_MAX as u64 / BLOCK_BYTES) as usize;
+
 const RUN_ZERO: u64 = 0;
 const RUN_COPY: u64 = 1;
 const RUN_CODED: u64 = 2;
@@ -167,7 +170,8 @@ impl Plan {
 
     /// Everything up to the number of the coding.
     fn fields(fields: &mut Bytes<'_>, first: u64) -> Option<(Plan, u8)> {
-        let count = fields.count(1)?;
+        // None is empty, so there are no more than blocks; only these may be larger here than in the file.
+        let count = fields.count(1).filter(|count| *count <= RUNS_MAX)?;
         let mut runs = Vec::with_capacity(count);
         // Copies mostly lie as far from where they came from as the one before.
         let (mut block, mut shift) = (first, 0i64);
@@ -185,7 +189,7 @@ impl Plan {
             });
             block = block.checked_add(blocks.into())?;
         }
-        let count = fields.count(2)?;
+        let count = fields.count(2).filter(|count| *count <= EXTENTS_MAX)?;
         let mut extents = Vec::with_capacity(count);
         let mut place = first;
         for _ in 0..count {

@@ -272,6 +272,13 @@ fn a_segment_that_says_something_impossible_is_refused() {
     segment_refused(|file| file.plan_bytes = Some([&file.plan.encode(0)[..], &[0]].concat()), P::Malformed);
     segment_refused(|file| file.plan_bytes = Some(vec![0xff; 100]), P::Malformed);
     segment_refused(|file| file.plan.runs.clear(), P::EmptyRun);
+    let many = |count: u8| {
+        let mut plan = vec![count, 2];
+        plan.resize(180, 0);
+        plan
+    };
+    // 257 runs, more than there can be blocks, and their memory is not even asked for.
+    segment_refused(|file| file.plan_bytes = Some(many(0x81)), P::Malformed);
     segment_refused(|file| file.plan.runs.push(Run::Zero { blocks: 0 }), P::EmptyRun);
     segment_refused(|file| file.plan.runs[2] = Run::Zero { blocks: 300 }, P::TooManyBlocks { blocks: 303 });
     segment_refused(

@@ -24,6 +24,8 @@ pub struct Making {
     pub segment_blocks: usize,
     /// Segments in a group.
     pub group_segments: usize,
+    /// Most blocks of an extent.
+    pub extent_blocks: usize,
     /// What the steps are drawn from.
     pub seed: u64,
 }
@@ -38,7 +40,7 @@ impl Making {
             zero_runs: ZeroRuns::Apart { shortest: 4 },
             block_of_its_own_bytes: Some(512),
         };
-        Making { coder, segment_blocks: 16, group_segments: 3, seed: 1 }
+        Making { coder, segment_blocks: 16, group_segments: 3, extent_blocks: 8, seed: 1 }
     }
 }
 
@@ -107,11 +109,12 @@ pub fn make(old: &[u8], new: &[u8], making: &Making) -> MadeDelta {
         places.entry(bytes).or_insert(block as u64);
     }
     let mut generator = Generator::new(making.seed);
+    let most = making.extent_blocks;
     let segment_bytes = making.segment_blocks * BLOCK;
     let segments: Vec<Segment> = (0..new.len())
         .step_by(segment_bytes)
         .map(|start| {
-            segment(old, new, start..(start + segment_bytes).min(new.len()), &places, &mut generator)
+            segment(old, new, start..(start + segment_bytes).min(new.len()), &places, most, &mut generator)
         })
         .collect();
     let shape = Shape { source_bytes: old.len() as u64, target_bytes: new.len() as u64 };
@@ -148,6 +151,7 @@ fn segment(
     new: &[u8],
     range: std::ops::Range<usize>,
     places: &HashMap<&[u8], u64>,
+    extent_blocks: usize,
     generator: &mut Generator,
 ) -> Segment {
     let mut runs: Vec<Run> = Vec::new();
@@ -174,8 +178,11 @@ fn segment(
             _ => runs.push(next),
         }
     }
-    let extents =
-        if coded.is_empty() { Vec::new() } else { extents(old.len(), range.start / BLOCK, generator) };
+    let extents = if coded.is_empty() {
+        Vec::new()
+    } else {
+        extents(old.len(), range.start / BLOCK, extent_blocks, generator)
+    };
     let window: Vec<u8> = extents
         .iter()
         .flat_map(|extent| {
@@ -197,11 +204,11 @@ fn segment(
 }
 
 /// The old blocks at the same place, and some others that do not overlap them.
-fn extents(old_bytes: usize, first: usize, generator: &mut Generator) -> Vec<Extent> {
+fn extents(old_bytes: usize, first: usize, most: usize, generator: &mut Generator) -> Vec<Extent> {
     let old_blocks = old_bytes.div_ceil(BLOCK);
     let mut extents = Vec::new();
     if first < old_blocks {
-        let blocks = (old_blocks - first).min(1 + generator.below(8));
+        let blocks = (old_blocks - first).min(1 + generator.below(most));
         if first > 0 && generator.below(2) == 0 {
             let other = generator.below(first);
             let blocks = 1 + generator.below((first - other).min(8));

@@ -8,6 +8,7 @@
 mod answers;
 mod artifacts;
 mod copies;
+mod deltas;
 mod environments;
 mod texts;
 mod vcdiff;
@@ -27,6 +28,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "payload", run: artifacts::payload },
     Target { name: "frame_table", run: artifacts::frame_table },
     Target { name: "tree", run: artifacts::tree },
+    Target { name: "delta", run: deltas::delta },
     Target { name: "uboot_env", run: environments::uboot_env },
     Target { name: "fw_env_config", run: environments::fw_env_config },
     Target { name: "grub_env", run: environments::grub_env },

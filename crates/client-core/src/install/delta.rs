@@ -4,13 +4,14 @@
 use std::fmt;
 use std::io;
 
-use delta::{Applier, DeltaError, Head, Image, MEMORY_BYTES_MAX, Signed, SignedError};
+use delta::{Applier, DeltaError, Head, Image, MEMORY_BYTES_MAX, Prefix, Signed, SignedError};
+use serde::{Deserialize, Serialize};
 use sha2::Digest;
 
-use super::{InstallError, Progress, SlotWriter};
+use super::{HandlerState, InstallError, Progress, SlotWriter, StateKeeper, TargetDigest};
 use crate::artifact::{ArtifactError, Compression, Header, PayloadFile, Sha256};
-use crate::slot::Slot;
-use crate::storage::ReadAt;
+use crate::slot::{Slot, Slots};
+use crate::storage::{BlockDevice, Medium, ReadAt};
 
 /// Bytes of the running slot that are read at a time where all of it has to be looked at.
 const READ_BYTES: usize = 64 * 1024;
@@ -147,22 +148,6 @@ pub(super) struct OldImage {
 }
 
 impl OldImage {
-    /// `device` is the running slot.
-    ///
-    /// # Errors
-    /// [`DeltaProblem::SourceTooSmall`].
-    pub(super) fn new(
-        slot: Slot,
-        device: Box<dyn ReadAt>,
-        signed: &Signed,
-    ) -> Result<OldImage, InstallError> {
-        let (need_bytes, have_bytes) = (signed.source.bytes, device.len());
-        if have_bytes < need_bytes {
-            return Err(DeltaProblem::SourceTooSmall { slot, need_bytes, have_bytes }.into());
-        }
-        Ok(OldImage { slot, device, image: signed.source })
-    }
-
     /// What is in `device`, the running slot, which is large enough.
     pub(super) fn of(slot: Slot, device: Box<dyn ReadAt>, image: Image) -> OldImage {
         OldImage { slot, device, image }
@@ -213,47 +198,191 @@ impl delta::Source for OldImage {
     }
 }
 
-/// Whether what the signed header says can be done at all, before the slot is touched.
-///
-/// # Errors
-/// What cannot.
-pub(super) fn check_signed(header: &Header, signed: &Signed) -> Result<(), InstallError> {
-    if signed.memory_bytes > MEMORY_BYTES_MAX {
-        let (need_bytes, limit_bytes) = (signed.memory_bytes, MEMORY_BYTES_MAX);
-        return Err(DeltaProblem::Memory { need_bytes, limit_bytes }.into());
+/// What a process that comes after a cut has to know: so many groups of the delta are in the slot, durable. Where that is,
+/// and what has to be there, the head of the file says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct Journal {
+    groups: usize,
+}
+
+/// Whether a handler kept the journal of a download that did not come to its end, and no image.
+pub(super) fn is_journal(state: &HandlerState) -> bool {
+    matches!(state.clone().read::<Journal>(), Ok(Some(_)))
+}
+
+/// A checkpoint costs a flush and a save of the record: there is none for less than this part of the file.
+const CHECKPOINT_SHARE: u64 = 64;
+
+/// A delta of which the signed header has been read, and which may be installed.
+pub(super) struct Delta {
+    signed: Signed,
+    digest: TargetDigest,
+    old: OldImage,
+}
+
+impl Delta {
+    /// Reads what was signed, and refuses what can be known to be impossible: before the other slot is opened.
+    ///
+    /// # Errors
+    /// [`DeltaProblem`], or when the running slot cannot be opened.
+    pub(super) fn new(header: &Header, running: Slot, slots: &mut dyn Slots) -> Result<Delta, InstallError> {
+        let (signed, digest) = TargetDigest::of_delta(header).map_err(DeltaProblem::Signed)?;
+        if signed.memory_bytes > MEMORY_BYTES_MAX {
+            let (need_bytes, limit_bytes) = (signed.memory_bytes, MEMORY_BYTES_MAX);
+            return Err(DeltaProblem::Memory { need_bytes, limit_bytes }.into());
+        }
+        match header.data_compression {
+            Some(Compression::None) | None => {}
+            Some(Compression::Gzip | Compression::Xz | Compression::Zstd) => {
+                return Err(DeltaProblem::Compressed.into());
+            }
+        }
+        let device = slots.open_source(running)?;
+        let (need_bytes, have_bytes) = (signed.source.bytes, device.len());
+        if have_bytes < need_bytes {
+            return Err(DeltaProblem::SourceTooSmall { slot: running, need_bytes, have_bytes }.into());
+        }
+        let old = OldImage { slot: running, device, image: signed.source };
+        Ok(Delta { signed, digest, old })
     }
-    match header.data_compression {
-        Some(Compression::None) | None => Ok(()),
-        Some(Compression::Gzip | Compression::Xz | Compression::Zstd) => Err(DeltaProblem::Compressed.into()),
+
+    /// Bytes of the new image.
+    pub(super) fn target_bytes(&self) -> u64 {
+        self.signed.target.bytes
+    }
+
+    /// What the other slot has to hold in the end.
+    pub(super) fn digest(&self) -> TargetDigest {
+        self.digest
+    }
+
+    /// Reads the head of the file, which has to be about what was signed, and finds out where to go on: where an `earlier`
+    /// download got to, or at the start.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the head; nothing was written.
+    pub(super) fn begin(
+        self,
+        device: &mut dyn BlockDevice,
+        file: &mut PayloadFile<'_>,
+        earlier: HandlerState,
+    ) -> Result<BegunDelta, InstallError> {
+        let head = Head::read(&mut file.look())?;
+        head.agrees_with(&self.signed, file.size())?;
+        let applier = match go_on(&head, earlier, device, file)? {
+            Some(applier) => applier,
+            None => Applier::new(head)?,
+        };
+        Ok(BegunDelta { applier, old: self.old })
     }
 }
 
-/// Reads the head of the delta, which has to be about what was signed.
-///
-/// # Errors
-/// Whatever is wrong with it; nothing was written.
-pub(super) fn read_head(file: &mut PayloadFile<'_>, signed: &Signed) -> Result<Head, InstallError> {
-    let head = Head::read(file)?;
-    head.agrees_with(signed, file.size())?;
-    Ok(head)
+/// A delta whose head has been read.
+pub(super) struct BegunDelta {
+    applier: Applier,
+    old: OldImage,
 }
 
-/// Writes the new image. When this returns, what `writer` was given has the digest that was signed.
-///
-/// # Errors
-/// Whatever is wrong with the delta, the old image or the slot; nothing of a segment was written before it was proved.
-pub(super) fn apply(
-    applier: &mut Applier,
-    file: &mut PayloadFile<'_>,
-    old: &mut OldImage,
-    writer: &mut SlotWriter<'_>,
-    progress: &mut dyn Progress,
-) -> Result<(), InstallError> {
-    loop {
-        match applier.next(file, old) {
-            Ok(Some(applied)) => writer.append(applied.bytes, progress)?,
-            Ok(None) => return Ok(()),
-            Err(error) => return Err(old.explain(error)),
+impl BegunDelta {
+    /// How much of the new image is there already.
+    pub(super) fn position(&self) -> u64 {
+        self.applier.head().target_offset(self.applier.group())
+    }
+
+    /// Writes the rest of the new image. What the writer was given then has the digest that was signed.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the delta, the old image or the slot; nothing of a segment was written before it was proved.
+    pub(super) fn write(
+        &mut self,
+        file: &mut PayloadFile<'_>,
+        writer: &mut SlotWriter<'_>,
+        state: &mut dyn StateKeeper,
+        progress: &mut dyn Progress,
+    ) -> Result<(), InstallError> {
+        let share = file.size() / CHECKPOINT_SHARE;
+        let mut saved = self.applier.head().stored_offset(self.applier.group());
+        loop {
+            match self.applier.next(file, &mut self.old) {
+                Ok(Some(applied)) => {
+                    writer.append_hashed(applied.bytes, progress)?;
+                    progress.reused(applied.reused_bytes);
+                    if !applied.ends_group {
+                        continue;
+                    }
+                }
+                Ok(None) => {
+                    writer.vouch(self.applier.digest());
+                    return Ok(());
+                }
+                Err(error) => return Err(self.old.explain(error)),
+            }
+            let (head, groups) = (self.applier.head(), self.applier.group());
+            let stored = head.stored_offset(groups);
+            // The last group is followed by the proof of everything.
+            let is_worth_it = stored - saved >= share && groups < head.groups.len();
+            // The content before the record of it.
+            if is_worth_it && writer.make_durable()? == head.target_offset(groups) {
+                state.set(HandlerState::of(&Journal { groups })?);
+                state.save()?;
+                saved = stored;
+            }
         }
     }
+}
+
+/// An applier behind what an earlier download left in the slot, with the file at the same place. `None` where nothing was
+/// left, or not what the journal says: then everything begins at the start.
+fn go_on(
+    head: &Head,
+    earlier: HandlerState,
+    device: &mut dyn BlockDevice,
+    file: &mut PayloadFile<'_>,
+) -> Result<Option<Applier>, InstallError> {
+    let groups = match earlier.read::<Journal>() {
+        Ok(Some(Journal { groups })) if groups > 0 && groups < head.groups.len() => groups,
+        Ok(_) | Err(_) => return Ok(None),
+    };
+    let bytes = head.target_offset(groups);
+    if device.medium() == Medium::UbiVolume || !file.can_jump() || bytes > device.len() {
+        return Ok(None);
+    }
+    let applier = match prefix(device, bytes) {
+        Ok(prefix) => Applier::at_group(head.clone(), groups, prefix),
+        Err(error) => {
+            log::warn!("what an earlier download left in the slot cannot be read: {error}");
+            return Ok(None);
+        }
+    };
+    match applier {
+        Ok(applier) => {
+            let stored = head.stored_bytes()? + head.stored_offset(groups);
+            if let Err(error) = file.jump_to(stored) {
+                log::warn!("cannot go on at byte {stored} of the delta: {error}");
+                return Ok(None);
+            }
+            log::info!("{bytes} bytes of the image are there: going on at byte {stored} of the delta");
+            Ok(Some(applier))
+        }
+        Err(error) => {
+            log::warn!("what an earlier download left in the slot is not there any more: {error}");
+            Ok(None)
+        }
+    }
+}
+
+/// What the medium holds of the image.
+fn prefix(device: &mut dyn BlockDevice, bytes: u64) -> io::Result<Prefix> {
+    device.drop_cache()?;
+    let mut prefix = Prefix::default();
+    let mut buffer = vec![0; READ_BYTES];
+    let mut offset = 0;
+    while offset < bytes {
+        let take = usize::try_from(bytes - offset).unwrap_or(READ_BYTES).min(READ_BYTES);
+        let part = buffer.get_mut(..take).unwrap_or_default();
+        device.read_at(offset, part)?;
+        prefix.update(part);
+        offset += take as u64;
+    }
+    Ok(prefix)
 }

@@ -1,9 +1,7 @@
 //! The built-in handler of `rootfs-image`, `rust-ota-delta` and `mender-binary-delta`: one image to the slot that does not
 //! run, a trial boot, a commit. They differ in how the image comes from the payload's file, and in nothing else.
 
-use ::delta::{Applier, Signed};
-
-use super::delta::{self, DeltaProblem, OldImage};
+use super::delta::{self, BegunDelta, Delta, DeltaProblem};
 use super::frames::Framed;
 use super::journal::{self, Start};
 use super::vcdiff::{self, Old};
@@ -23,7 +21,7 @@ enum How<'m> {
     /// In the frames of it that the running slot lacks.
     Frames(Framed<'m>, Box<dyn ReadAt>),
     /// As the difference to what runs.
-    Delta(Box<Applier>, OldImage),
+    Delta(Box<BegunDelta>),
     /// The same, of Mender's kind.
     Vcdiff(Old),
 }
@@ -31,7 +29,7 @@ enum How<'m> {
 /// The same, as far as it is known before the payload's file.
 enum Given {
     Image,
-    Delta(Signed, TargetDigest, OldImage),
+    Delta(Delta),
     Vcdiff(TargetDigest, Old),
 }
 
@@ -141,15 +139,9 @@ impl<'a> RootfsImage<'a> {
         let source = FramesInfo::of(arriving.header).and_then(|_| self.open_running(running));
         // An update that can never be tried is not worth a byte.
         self.boot.check_arm(target)?;
-        let from = match self.file {
+        let given = match self.file {
             FileIs::Image => Given::Image,
-            FileIs::Delta => {
-                let (signed, digest) =
-                    TargetDigest::of_delta(arriving.header).map_err(DeltaProblem::Signed)?;
-                delta::check_signed(arriving.header, &signed)?;
-                let old = OldImage::new(running, self.slots.open_source(running)?, &signed)?;
-                Given::Delta(signed, digest, old)
-            }
+            FileIs::Delta => Given::Delta(Delta::new(arriving.header, running, self.slots)?),
             FileIs::Vcdiff => {
                 let digest = TargetDigest::of_provides(arriving.header).ok_or(DeltaProblem::NoDigest)?;
                 Given::Vcdiff(digest, Old::new(running, self.slots.open_source(running)?, arriving.header)?)
@@ -163,7 +155,7 @@ impl<'a> RootfsImage<'a> {
         };
         let member = file.member();
         // The size is known before the first byte, and so is whether it fits.
-        let (size_bytes, digest, how) = match from {
+        let (size_bytes, digest, how) = match given {
             Given::Image => {
                 let (size, digest) = (file.size(), TargetDigest::of(&file));
                 let framed =
@@ -173,9 +165,10 @@ impl<'a> RootfsImage<'a> {
                     (Some(_) | None, Some(_) | None) => (size, digest, How::Whole),
                 }
             }
-            Given::Delta(signed, digest, old) => {
-                let applier = Applier::new(delta::read_head(&mut file, &signed)?)?;
-                (signed.target.bytes, digest, How::Delta(Box::new(applier), old))
+            Given::Delta(delta) => {
+                let (size, digest) = (delta.target_bytes(), delta.digest());
+                let earlier = std::mem::take(&mut arriving.earlier);
+                (size, digest, How::Delta(Box::new(delta.begin(&mut *device, &mut file, earlier)?)))
             }
             // But of this one, which ends where its delta ends.
             Given::Vcdiff(digest, old) => (vcdiff::most_bytes(&*device, target)?, digest, How::Vcdiff(old)),
@@ -184,8 +177,12 @@ impl<'a> RootfsImage<'a> {
             How::Whole => journal::go_on(&mut *device, target, &mut file, &arriving.earlier, progress),
             How::Frames(..) | How::Delta(..) | How::Vcdiff(..) => Start::default(),
         };
-        *goes_on = start.goes_on();
-        let mut writer = SlotWriter::resume(&mut *device, target, size_bytes, start.position())?;
+        let position = match &how {
+            How::Whole | How::Frames(..) | How::Vcdiff(..) => start.position(),
+            How::Delta(delta) => delta.position(),
+        };
+        *goes_on = start.goes_on() || position > 0;
+        let mut writer = SlotWriter::resume(&mut *device, target, size_bytes, position)?;
         // Of an image in frames only the frames are read; the read-back proves the image.
         let all_is_read = !matches!(how, How::Frames(..));
         let mut other_content = None;
@@ -195,9 +192,7 @@ impl<'a> RootfsImage<'a> {
                 journal::copy(&mut writer, target, &mut file, &start, &mut *arriving.state, progress)
             }
             How::Frames(framed, mut source) => framed.install(&mut *source, &mut writer, progress),
-            How::Delta(mut applier, mut old) => {
-                delta::apply(&mut applier, &mut file, &mut old, &mut writer, progress)
-            }
+            How::Delta(mut delta) => delta.write(&mut file, &mut writer, arriving.state, progress),
             How::Vcdiff(mut old) => {
                 let written = vcdiff::apply(&mut file, &mut old, &mut writer, progress);
                 other_content = Some(old);
@@ -234,18 +229,20 @@ impl PayloadHandler for RootfsImage<'_> {
         progress: &mut dyn Progress,
     ) -> Result<(), InstallError> {
         let mut goes_on = false;
-        self.write_slot(arriving, progress, &mut goes_on).map_err(|error| match error {
+        self.write_slot(arriving, progress, &mut goes_on).map_err(|error| {
             // Nobody has seen this artifact as a whole yet: it may be what was here before that is wrong.
-            error @ (InstallError::Artifact(_) | InstallError::ReadBack { .. })
-                if goes_on && !error.is_of_source() =>
-            {
-                InstallError::NotAsBefore { source: Box::new(error) }
+            let of_content = matches!(error, InstallError::Artifact(_) | InstallError::ReadBack { .. });
+            if goes_on && of_content && !error.is_of_source() {
+                return InstallError::NotAsBefore { source: Box::new(error) };
             }
-            error => error,
+            error
         })
     }
 
     fn restore(&mut self, state: HandlerState) {
+        if delta::is_journal(&state) {
+            return;
+        }
         // Without an image nothing is installed or committed, and the boot environment tells what there is to undo.
         self.image = state.read().unwrap_or_else(|error| {
             log::error!("what was written where is not known any more: {error}");

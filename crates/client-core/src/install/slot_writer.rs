@@ -321,6 +321,22 @@ impl<'d> SlotWriter<'d> {
         Ok(())
     }
 
+    /// As [`append`](SlotWriter::append), for somebody who takes the digest of all bytes from the image's first one on: it
+    /// is not computed a second time. Without [`vouch`](SlotWriter::vouch) at the end it is taken of what is read back.
+    pub(super) fn append_hashed(
+        &mut self,
+        bytes: &[u8],
+        progress: &mut dyn Progress,
+    ) -> Result<(), InstallError> {
+        self.taken = Taken::Unknown;
+        self.take(bytes, progress)
+    }
+
+    /// All bytes of the image, from the first to the last, have this digest.
+    pub(super) fn vouch(&mut self, digest: artifact::Sha256) {
+        self.taken = Taken::Whole(digest);
+    }
+
     /// The next bytes, whoever vouches for them.
     fn take(&mut self, bytes: &[u8], progress: &mut dyn Progress) -> Result<(), InstallError> {
         let end = self.position() + bytes.len() as u64;
