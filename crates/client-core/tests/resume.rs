@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::machine::{Machine, RECORD_BYTES, plainly, selected};
-use crate::whole_update::client;
+use crate::whole_update::{Arrives, Ending, Mistake, assert_arrival_holds, client};
 use client_core::artifact::{Compression, HEAD_BYTES, Limits, Reading, Supply, Trust};
 use client_core::clock::Clock;
 use client_core::deploy::record::Record;
@@ -353,4 +353,25 @@ fn a_download_that_goes_on_wrongly_fails_once_and_then_begins_anew() {
     assert_eq!(board.record().journal, None);
     let went = board.install(&artifact, usize::MAX);
     board.assert_installed(&went, &image);
+}
+
+#[test]
+fn every_power_cut_of_a_download_that_is_gone_on_with_leaves_a_whole_system_and_a_true_record() {
+    let machines = [Machine::UBoot];
+    let states =
+        assert_arrival_holds(Arrives::ByPlace, machines, &[Ending::Commit], Mistake::None, |machine| {
+            machine.limits(1)
+        });
+    println!("power-cut states of a download with one cut: {states}");
+}
+
+#[test]
+fn a_second_power_cut_of_such_a_download_changes_nothing_about_that() {
+    let budget = so_many(2_000);
+    let machines = [Machine::UBoot];
+    let states =
+        assert_arrival_holds(Arrives::ByPlace, machines, &[Ending::Commit], Mistake::None, |machine| {
+            machine.limits(2).budget(budget, budget / 20)
+        });
+    println!("power-cut states of a download with two cuts: {states}");
 }

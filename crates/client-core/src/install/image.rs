@@ -124,7 +124,7 @@ impl<'a> RootfsImage<'a> {
     }
 
     /// Writes the slot. Says when it `goes_on` with what an earlier process wrote there.
-    fn take_in(
+    fn write_slot(
         &mut self,
         arriving: &mut Arriving<'_>,
         progress: &mut dyn Progress,
@@ -174,7 +174,7 @@ impl<'a> RootfsImage<'a> {
             Given::Vcdiff(digest, old) => (vcdiff::most_bytes(&*device, target)?, digest, How::Vcdiff(old)),
         };
         let start = match how {
-            How::Whole => journal::take_up(&mut *device, target, &mut file, &arriving.earlier, progress),
+            How::Whole => journal::go_on(&mut *device, target, &mut file, &arriving.earlier, progress),
             How::Frames(..) | How::Delta(..) | How::Vcdiff(..) => Start::default(),
         };
         let position = match &how {
@@ -240,14 +240,13 @@ impl PayloadHandler for RootfsImage<'_> {
         progress: &mut dyn Progress,
     ) -> Result<(), InstallError> {
         let mut goes_on = false;
-        self.take_in(arriving, progress, &mut goes_on).map_err(|error| match error {
+        self.write_slot(arriving, progress, &mut goes_on).map_err(|error| {
             // Nobody has seen this artifact as a whole yet: it may be what was here before that is wrong.
-            error @ (InstallError::Artifact(_) | InstallError::ReadBack { .. })
-                if goes_on && !error.is_of_source() =>
-            {
-                InstallError::NotAsBefore { source: Box::new(error) }
+            let of_content = matches!(error, InstallError::Artifact(_) | InstallError::ReadBack { .. });
+            if goes_on && of_content && !error.is_of_source() {
+                return InstallError::NotAsBefore { source: Box::new(error) };
             }
-            error => error,
+            error
         })
     }
 

@@ -56,7 +56,7 @@ impl Start {
 }
 
 /// Goes on with what `earlier` says of `slot`, where that is still there.
-pub(super) fn take_up(
+pub(super) fn go_on(
     device: &mut dyn BlockDevice,
     slot: Slot,
     file: &mut PayloadFile<'_>,
