@@ -13,7 +13,7 @@ use crate::machine::{Machine, RECORD_BYTES, plainly, selected};
 use crate::whole_update::{Arrives, Ending, Mistake, assert_arrival_holds, client};
 use client_core::artifact::{Compression, HEAD_BYTES, Limits, Reading, Supply, Trust};
 use client_core::clock::Clock;
-use client_core::deploy::record::Record;
+use client_core::deploy::record::{CutDownloads, Record};
 use client_core::deploy::{self, Device, Options as Order, Policy, Status, Summary};
 use client_core::server::{Download, DownloadSettings};
 use client_core::slot::{Slot, SlotError, Slots};
@@ -115,6 +115,11 @@ impl Board {
             Ok(download) => Supply::Places(download.into_places()),
             Err(error) => Supply::Stream(Box::new(Broken(error.to_string()))),
         };
+        let summary = self.install_from(supply);
+        Went { summary, received: statistics.map_or(0, |statistics| statistics.received()) }
+    }
+
+    fn install_from(&self, supply: Supply) -> Summary {
         let mut limits = Limits::default();
         limits.reading = Reading::InTurn;
         let policy = Policy { trust: Trust::DangerUnsigned, limits };
@@ -134,7 +139,7 @@ impl Board {
             };
             deploy::install(&mut device, supply, &policy, &Order::default())
         });
-        Went { summary: summary.unwrap(), received: statistics.map_or(0, |statistics| statistics.received()) }
+        summary.unwrap()
     }
 
     fn record(&self) -> Record {
@@ -295,6 +300,24 @@ fn another_artifact_forgets_what_was_there_of_the_one_before() {
     assert_ne!(board.record().journal.unwrap().manifest, manifest);
     let went = board.install(&made(&one, Compression::None), usize::MAX);
     board.assert_installed(&went, &one);
+}
+
+/// Or one that is cut in the same place every time, because of what it is, would never be given up.
+#[test]
+fn only_a_download_that_goes_on_forgets_how_often_it_was_cut() {
+    let artifact = made(&image(8 * MIB), Compression::None);
+    for goes_on in [true, false] {
+        let board = Board::new(8 * MIB);
+        board.install(&artifact, 3 * MIB);
+        let cut = CutDownloads { id: "deployment".into(), times: 3 };
+        board.change_record(|record| record.cut_downloads = Some(cut.clone()));
+        if !goes_on {
+            board.slot.bytes.borrow_mut()[100] ^= 1;
+        }
+        let went = board.install(&artifact, 3 * MIB);
+        assert!(!went.summary.success && board.record().journal.is_some());
+        assert_eq!(board.record().cut_downloads, (!goes_on).then_some(cut));
+    }
 }
 
 /// What is in the record is a claim. One that fits the slot and not the artifact comes out at the checksum, and is not made

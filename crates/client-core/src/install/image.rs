@@ -183,6 +183,9 @@ impl<'a> RootfsImage<'a> {
             How::Delta(delta) => delta.position(),
         };
         *goes_on = start.goes_on() || position > 0;
+        if *goes_on {
+            arriving.state.goes_on();
+        }
         let mut writer = SlotWriter::resume(&mut *device, target, size_bytes, position, reading)?;
         // Of an image in frames only the frames are read; the read-back proves the image.
         let all_is_read = !matches!(how, How::Frames(..));
