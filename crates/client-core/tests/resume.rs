@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::machine::{Machine, RECORD_BYTES, plainly, selected};
 use crate::whole_update::{Arrives, Ending, Mistake, assert_arrival_holds, client};
-use client_core::artifact::{Compression, HEAD_BYTES, Limits, Reading, Supply, Trust};
+use client_core::artifact::{Compression, HEAD_BYTES, Limits, Places, Reading, Supply, Trust};
 use client_core::clock::Clock;
 use client_core::deploy::record::{CutDownloads, Record};
 use client_core::deploy::{self, Device, Options as Order, Policy, Status, Summary};
@@ -162,6 +162,25 @@ impl Board {
     }
 }
 
+/// An artifact in a file: its bytes cost nothing, and nothing of it has to be noted.
+struct InFile(Arc<Vec<u8>>);
+
+impl Places for InFile {
+    fn open_at(&mut self, offset: u64, end: Option<u64>) -> io::Result<Box<dyn io::Read + Send>> {
+        let end = end.map_or(self.0.len(), |end| self.0.len().min(end as usize));
+        Ok(Box::new(io::Cursor::new(self.0[offset as usize..end].to_vec())))
+    }
+    fn can_jump(&self) -> bool {
+        true
+    }
+    fn total_bytes(&self) -> Option<u64> {
+        Some(self.0.len() as u64)
+    }
+    fn note_every(&self) -> Option<u64> {
+        None
+    }
+}
+
 struct Broken(String);
 
 impl io::Read for Broken {
@@ -300,6 +319,20 @@ fn another_artifact_forgets_what_was_there_of_the_one_before() {
     assert_ne!(board.record().journal.unwrap().manifest, manifest);
     let went = board.install(&made(&one, Compression::None), usize::MAX);
     board.assert_installed(&went, &one);
+}
+
+/// Between two blocks of the slot, too.
+#[test]
+fn what_was_downloaded_and_cut_is_installed_from_a_file() {
+    let image = image(16 * MIB);
+    for compression in [Compression::None, Compression::Gzip] {
+        let artifact = made(&image, compression);
+        let board = Board::new(16 * MIB);
+        board.install(&artifact, artifact.len() / 2);
+        assert!(board.record().journal.is_some(), "{compression}");
+        let summary = board.install_from(Supply::Places(Box::new(InFile(artifact))));
+        board.assert_installed(&Went { summary, received: 0 }, &image);
+    }
 }
 
 /// Or one that is cut in the same place every time, because of what it is, would never be given up.

@@ -131,8 +131,8 @@ pub(super) fn copy(
     state: &mut dyn StateKeeper,
     progress: &mut dyn Progress,
 ) -> Result<(), InstallError> {
-    let Some(every) = file.note_every() else { return writer.copy_file(file, progress) };
     writer.append(&start.tail, progress)?;
+    let Some(every) = file.note_every() else { return writer.copy_file(file, progress) };
     let mut checkpoints = Checkpoints { slot, every, last: start.stored, keeps: true };
     let mut chunk = vec![0; usize::try_from(every).unwrap_or(CHUNK_BYTES).min(CHUNK_BYTES)];
     loop {
