@@ -179,15 +179,17 @@ impl Checkpoints {
         let point = file.restart_point(durable).filter(|point| point.stored_offset() > self.last);
         let Some(point) = point else { return Ok(()) };
         self.last = point.stored_offset();
-        // Without a note of it the download is as good as without this: a restart would buy it again.
-        let kept = HandlerState::of(&Journal { slot: self.slot, point }).and_then(|journal| {
-            state.set(journal);
-            state.save()
-        });
-        if let Err(error) = kept {
-            log::warn!("how far the download is will not be noted: {error}");
-            self.keeps = false;
-        }
+        self.keeps = keep(HandlerState::of(&Journal { slot: self.slot, point }), state);
         Ok(())
     }
+}
+
+/// Saves how far a download is; `false` where that cannot be. Without it the download is as good as before there were such
+/// notes: a restart would buy it again.
+pub(super) fn keep(journal: Result<HandlerState, InstallError>, state: &mut dyn StateKeeper) -> bool {
+    let kept = journal.and_then(|journal| {
+        state.set(journal);
+        state.save()
+    });
+    kept.inspect_err(|error| log::warn!("how far the download is will not be noted: {error}")).is_ok()
 }
