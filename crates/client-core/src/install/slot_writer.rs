@@ -273,7 +273,11 @@ impl<'d> SlotWriter<'d> {
             missed: 0,
             taken: Taken::Unknown,
             read_back: None,
-            statistics: WriteStatistics { total_bytes: size_bytes, ..WriteStatistics::default() },
+            statistics: WriteStatistics {
+                total_bytes: size_bytes,
+                skipped_bytes: position,
+                ..WriteStatistics::default()
+            },
         })
     }
 
