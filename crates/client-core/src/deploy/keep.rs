@@ -57,6 +57,10 @@ impl StateKeeper for Keeper<'_> {
         self.record.save(self.store).map_err(|error| InstallError::StateNotKept { source: Box::new(error) })
     }
 
+    fn begins_anew(&mut self) {
+        self.goes_on = false;
+    }
+
     fn wrote(&mut self, slot: Slot, statistics: &WriteStatistics) {
         self.record.wear.entry(slot).or_default().add(statistics);
     }

@@ -43,6 +43,9 @@ pub trait StateKeeper {
     /// When it may not be durable.
     fn save(&mut self) -> Result<(), InstallError>;
 
+    /// Nothing of what an earlier download left could be used: what is saved from here on is no progress beyond it.
+    fn begins_anew(&mut self) {}
+
     /// Counts what was done to a slot, whatever came of it. It is saved with whatever is saved next.
     fn wrote(&mut self, _slot: Slot, _statistics: &WriteStatistics) {}
 }

@@ -182,6 +182,9 @@ impl<'a> RootfsImage<'a> {
             How::Delta(delta) => delta.position(),
         };
         *goes_on = start.goes_on() || position > 0;
+        if !*goes_on {
+            arriving.state.begins_anew();
+        }
         let whole = Cost {
             transfer_bytes: file.stored_bytes().and_then(|bytes| bytes.checked_sub(start.stored())),
             ..Cost::default()
