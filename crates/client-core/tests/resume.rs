@@ -303,6 +303,25 @@ fn cuts_of_one_download_add_up_to_progress() {
     assert!(received < 12 * MIB as u64, "{received}");
 }
 
+/// What was counted of cuts is forgotten by a download that gets further, and by no other: a device on which nothing of the
+/// one before can be used would buy the same bytes for ever.
+#[test]
+fn only_a_download_that_goes_on_forgets_the_cuts_before_it() {
+    let artifact = made(&image(8 * MIB), Compression::None);
+    let counted = || Some(CutDownloads { id: "an-order".to_owned(), times: 3 });
+    for (is_there, left) in [(true, None), (false, counted())] {
+        let board = Board::new(8 * MIB);
+        board.install(&artifact, 2 * MIB);
+        board.change_record(|record| record.cut_downloads = counted());
+        if !is_there {
+            board.slot.bytes.borrow_mut()[0] ^= 1;
+        }
+        let went = board.install(&artifact, 2 * MIB);
+        assert!(!went.summary.success && board.record().journal.is_some());
+        assert_eq!(board.record().cut_downloads, left);
+    }
+}
+
 /// After a cut in the middle, `disturb` happens; then nothing but the beginning helps.
 #[track_caller]
 fn begins_anew_after(disturb: impl FnOnce(&Board), compression: Compression) {
