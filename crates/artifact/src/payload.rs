@@ -94,6 +94,16 @@ impl PayloadReader {
         }
     }
 
+    /// How many bytes of the artifact were transferred so far; `None` where reading it costs nothing.
+    pub fn received_bytes(&self) -> Option<u64> {
+        self.data.as_ref()?.origin.as_ref()?.received_bytes()
+    }
+
+    /// Length of the payload as it is stored in the artifact.
+    pub fn stored_bytes(&self) -> Option<u64> {
+        Some(self.data.as_ref()?.length)
+    }
+
     /// The next payload file. What was left of the one before is read, and its checksum compared.
     ///
     /// `None` means that the artifact is complete and right: every file of the manifest was seen, and all archives
@@ -386,6 +396,11 @@ impl PayloadFile<'_> {
     /// Whether all bytes from the first on have passed the file's checksum, so that it is compared at the end.
     pub fn is_whole(&self) -> bool {
         self.reader.current.as_ref().is_some_and(|current| current.whole)
+    }
+
+    /// Length of the data member as it is stored.
+    pub fn stored_bytes(&self) -> Option<u64> {
+        self.reader.stored_bytes()
     }
 
     /// After how many bytes of the stored payload it is worth noting where a later process can go on; `None` where its bytes

@@ -11,7 +11,7 @@ use client_core::artifact::{
     self, Artifact, Compression, HEAD_BYTES, Limits, PayloadReader, Places, Reading, Trust,
 };
 use client_core::clock::Clock;
-use client_core::server::{Download, DownloadSettings, DownloadStatistics};
+use client_core::server::{Download, DownloadSettings, DownloadStatistics, ServerError};
 use testkit::artifacts::{MemoryFile, build, rootfs_spec};
 use testkit::clock::VirtualClock;
 use testkit::transport::{Reply, ScriptedTransport, Sent};
@@ -55,9 +55,14 @@ struct Opened {
 }
 
 fn begin(answer: impl FnMut(&Sent) -> Reply + Send + 'static) -> Opened {
+    begin_within(None, answer)
+}
+
+fn begin_within(budget_bytes: Option<u64>, answer: impl FnMut(&Sent) -> Reply + Send + 'static) -> Opened {
     let clock = VirtualClock::new(1);
     let transport = ScriptedTransport::answering(answer).with_clock(&clock);
-    let settings = DownloadSettings { begin_with: Some(HEAD_BYTES), ..DownloadSettings::default() };
+    let begin_with = Some(HEAD_BYTES);
+    let settings = DownloadSettings { begin_with, budget_bytes, ..DownloadSettings::default() };
     let download = Download::open(URL, transport.boxed(), clock.shared(), settings).unwrap();
     let statistics = download.statistics();
     Opened { places: download.into_places(), statistics, transport, clock }
@@ -148,6 +153,34 @@ fn what_is_jumped_over_is_not_transferred() {
     // Behind the file are its padding, and the ends of two archives.
     assert!(asked <= start && start - asked < 8192, "{asked} of {total}");
     assert_eq!(statistics.received(), HEAD_BYTES + (total - asked) as u64);
+}
+
+#[test]
+fn a_budget_is_for_what_comes_and_not_for_what_is_jumped_over() {
+    let image = image(2_000_000);
+    let bytes = made(&image, Compression::None);
+    for (from, budget, is_enough) in [(1_900_000, 180_000, true), (1_000_000, 180_000, false)] {
+        let served = bytes.clone();
+        let opened = begin_within(Some(budget), move |sent| part(&served, sent));
+        let statistics = Arc::clone(&opened.statistics);
+        let mut artifact =
+            artifact::open_at_places(opened.places, &Trust::DangerUnsigned, &in_turn()).unwrap();
+        assert_eq!(artifact.payload.received_bytes(), Some(HEAD_BYTES));
+        let mut file = artifact.payload.next_file().unwrap().unwrap();
+        assert!(file.stored_bytes().unwrap() > 2_000_000);
+        // A plan may ask first.
+        let member = file.member().unwrap();
+        assert!(member.check_affordable(budget - HEAD_BYTES).is_ok());
+        assert!(member.check_affordable(budget - HEAD_BYTES + 1).is_err());
+        file.jump_to(from).unwrap();
+        let read = file.read_to_end(&mut Vec::new());
+        assert_eq!(read.is_ok(), is_enough, "{read:?}");
+        if let Err(error) = read {
+            let cause = Download::cause(&error);
+            assert!(matches!(cause, Some(ServerError::OverBudget { .. })), "{error}");
+            assert_eq!(statistics.received(), HEAD_BYTES, "what is too much is not begun");
+        }
+    }
 }
 
 #[test]

@@ -14,8 +14,9 @@ use crate::whole_update::{Arrives, Ending, Mistake, assert_arrival_holds, client
 use client_core::artifact::{Compression, HEAD_BYTES, Limits, Places, Reading, Supply, Trust};
 use client_core::clock::Clock;
 use client_core::deploy::record::{CutDownloads, Record};
-use client_core::deploy::{self, Device, Options as Order, Policy, Status, Summary};
-use client_core::server::{Download, DownloadSettings};
+use client_core::deploy::{self, Device, Notice, Observer, Options as Order, Policy, Status, Summary};
+use client_core::install::{Account, Cost, Progress};
+use client_core::server::{Download, DownloadSettings, DownloadStatistics};
 use client_core::slot::{Slot, SlotError, Slots};
 use client_core::state_store::TwoCopyRecord;
 use client_core::storage::{BlockDevice, ReadAt};
@@ -82,6 +83,27 @@ struct Board {
 struct Went {
     summary: Summary,
     received: u64,
+    cost: Option<Cost>,
+    account: Option<Account>,
+}
+
+/// Remembers what it is told of the cost.
+#[derive(Default)]
+struct Bill(Option<Cost>, Option<Account>);
+
+impl Progress for Bill {
+    fn written(&mut self, _: u64, _: u64) {}
+    fn verified(&mut self, _: u64, _: u64) {}
+    fn will_cost(&mut self, cost: &Cost) {
+        self.0 = Some(*cost);
+    }
+}
+
+impl Observer for Bill {
+    fn notice(&mut self, _: Notice) {}
+    fn did_cost(&mut self, account: &Account) {
+        self.1 = Some(*account);
+    }
 }
 
 impl Board {
@@ -115,16 +137,16 @@ impl Board {
             Ok(download) => Supply::Places(download.into_places()),
             Err(error) => Supply::Stream(Box::new(Broken(error.to_string()))),
         };
-        let summary = self.install_from(supply);
-        Went { summary, received: statistics.map_or(0, |statistics| statistics.received()) }
+        self.install_from(supply, statistics.as_deref())
     }
 
-    fn install_from(&self, supply: Supply) -> Summary {
+    fn install_from(&self, supply: Supply, statistics: Option<&DownloadStatistics>) -> Went {
         let mut limits = Limits::default();
         limits.reading = Reading::InTurn;
         let policy = Policy { trust: Trust::DangerUnsigned, limits };
+        let mut bill = Bill::default();
         let summary = client(&self.world, Machine::UBoot, plainly(Slot::A), None, |device| {
-            let Device { boot, system, modules, state, scripts, observer, gates, reporter, slots: _ } =
+            let Device { boot, system, modules, state, scripts, gates, reporter, slots: _, observer: _ } =
                 device;
             let mut device = Device {
                 boot: &mut **boot,
@@ -133,13 +155,14 @@ impl Board {
                 modules: &mut **modules,
                 state: &mut **state,
                 scripts: &mut **scripts,
-                observer: &mut **observer,
+                observer: &mut bill,
                 gates: &mut **gates,
                 reporter: &mut **reporter,
             };
             deploy::install(&mut device, supply, &policy, &Order::default())
         });
-        summary.unwrap()
+        let received = statistics.map_or(0, DownloadStatistics::received);
+        Went { summary: summary.unwrap(), received, cost: bill.0, account: bill.1 }
     }
 
     fn record(&self) -> Record {
@@ -231,6 +254,12 @@ fn cut_everywhere(compression: Compression, image_bytes: usize) {
         assert_eq!(first.summary.status, Status::NotModified);
         let second = board.install(&artifact, usize::MAX);
         board.assert_installed(&second, &image);
+        let (cost, account) = (second.cost.unwrap().transfer_bytes.unwrap(), second.account.unwrap());
+        assert_eq!(account.bought_bytes, Some(second.received));
+        // The head, and what is before and behind the payload, come besides.
+        assert!((cost..cost + HEAD_BYTES + 8192).contains(&second.received), "{cost} {}", second.received);
+        let slot_bytes = account.written_bytes.unwrap() + account.skipped_bytes.unwrap();
+        assert!(slot_bytes <= image_bytes as u64, "{account}");
         received += first.received + second.received;
         alone += length;
     }
@@ -330,8 +359,8 @@ fn what_was_downloaded_and_cut_is_installed_from_a_file() {
         let board = Board::new(16 * MIB);
         board.install(&artifact, artifact.len() / 2);
         assert!(board.record().journal.is_some(), "{compression}");
-        let summary = board.install_from(Supply::Places(Box::new(InFile(artifact))));
-        board.assert_installed(&Went { summary, received: 0 }, &image);
+        let went = board.install_from(Supply::Places(Box::new(InFile(artifact))), None);
+        board.assert_installed(&went, &image);
     }
 }
 

@@ -7,7 +7,7 @@ use client_core::agent::Event;
 use client_core::clock::Clock;
 use client_core::deploy::gates::Gate;
 use client_core::deploy::{Notice, Observer, Stage};
-use client_core::install::{Progress, WriteStatistics};
+use client_core::install::{Account, Cost, Progress, WriteStatistics};
 
 use crate::notify::{Notifier, Supervision, Watchdog};
 use crate::status::StatusBoard;
@@ -91,6 +91,7 @@ impl Watcher {
                     board.clear_deployment();
                 }
                 board.set_next_check(now.saturating_add(*next_check));
+                board.count_round();
                 self.notifier.status(&format!("idle, next check in {} s", next_check.as_secs()));
             }
             Event::Scripts => self.watchdog.extend(scripts.saturating_add(SYNC_ALLOWANCE)),
@@ -100,6 +101,7 @@ impl Watcher {
             Event::Server { url, authorized } => board.set_server(*url, *authorized),
             Event::Checked => {
                 board.set_checked(now);
+                board.set_cost(None);
                 board.set_error(None);
                 self.round.error = None;
             }
@@ -157,6 +159,13 @@ impl Progress for Watcher {
         }
     }
 
+    fn will_cost(&mut self, cost: &Cost) {
+        self.board.lock().set_cost(Some(*cost));
+        if let Some(other) = &mut self.other {
+            other.will_cost(cost);
+        }
+    }
+
     fn finished(&mut self, statistics: &WriteStatistics) {
         log::info!(
             "image of {} bytes: {} written, {} equal already",
@@ -180,6 +189,13 @@ impl Observer for Watcher {
         self.watchdog.alive();
         if let Some(other) = &mut self.other {
             other.stage(stage);
+        }
+    }
+
+    fn did_cost(&mut self, account: &Account) {
+        self.board.lock().set_account(*account);
+        if let Some(other) = &mut self.other {
+            other.did_cost(account);
         }
     }
 

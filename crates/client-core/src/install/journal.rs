@@ -44,6 +44,11 @@ impl Start {
         self.position
     }
 
+    /// Bytes of the stored payload that are here already.
+    pub(super) fn stored(&self) -> u64 {
+        self.stored
+    }
+
     /// Whether something of an earlier download is used.
     pub(super) fn goes_on(&self) -> bool {
         self.stored > 0
