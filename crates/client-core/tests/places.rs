@@ -277,6 +277,7 @@ fn an_answer_that_is_of_no_use_for_a_part_leads_to_the_whole() {
         Reply::new(416, "").header("content-range", "bytes */10"),
         Reply::new(206, "x").header("content-range", "bytes 0-0/*"),
         Reply::new(206, "x"),
+        Reply::new(400, "no ranges here"),
     ] {
         let mut opened = begin(move |sent| match sent.header("range") {
             Some(_) => odd.clone(),

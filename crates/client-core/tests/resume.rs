@@ -16,7 +16,7 @@ use client_core::clock::Clock;
 use client_core::deploy::record::{CutDownloads, Record};
 use client_core::deploy::{self, Device, Notice, Observer, Options as Order, Policy, Status, Summary};
 use client_core::install::{Account, Cost, Progress};
-use client_core::server::{Download, DownloadSettings};
+use client_core::server::{Download, DownloadSettings, DownloadStatistics};
 use client_core::slot::{Slot, SlotError, Slots};
 use client_core::state_store::TwoCopyRecord;
 use client_core::storage::{BlockDevice, ReadAt};
@@ -137,12 +137,10 @@ impl Board {
             Ok(download) => Supply::Places(download.into_places()),
             Err(error) => Supply::Stream(Box::new(Broken(error.to_string()))),
         };
-        let (summary, bill) = self.install_from(supply);
-        let received = statistics.map_or(0, |statistics| statistics.received());
-        Went { summary, received, cost: bill.0, account: bill.1 }
+        self.install_from(supply, statistics.as_deref())
     }
 
-    fn install_from(&self, supply: Supply) -> (Summary, Bill) {
+    fn install_from(&self, supply: Supply, statistics: Option<&DownloadStatistics>) -> Went {
         let mut limits = Limits::default();
         limits.reading = Reading::InTurn;
         let policy = Policy { trust: Trust::DangerUnsigned, limits };
@@ -163,7 +161,8 @@ impl Board {
             };
             deploy::install(&mut device, supply, &policy, &Order::default())
         });
-        (summary.unwrap(), bill)
+        let received = statistics.map_or(0, DownloadStatistics::received);
+        Went { summary: summary.unwrap(), received, cost: bill.0, account: bill.1 }
     }
 
     fn record(&self) -> Record {
@@ -303,25 +302,6 @@ fn cuts_of_one_download_add_up_to_progress() {
     assert!(received < 12 * MIB as u64, "{received}");
 }
 
-/// What was counted of cuts is forgotten by a download that gets further, and by no other: a device on which nothing of the
-/// one before can be used would buy the same bytes for ever.
-#[test]
-fn only_a_download_that_goes_on_forgets_the_cuts_before_it() {
-    let artifact = made(&image(8 * MIB), Compression::None);
-    let counted = || Some(CutDownloads { id: "an-order".to_owned(), times: 3 });
-    for (is_there, left) in [(true, None), (false, counted())] {
-        let board = Board::new(8 * MIB);
-        board.install(&artifact, 2 * MIB);
-        board.change_record(|record| record.cut_downloads = counted());
-        if !is_there {
-            board.slot.bytes.borrow_mut()[0] ^= 1;
-        }
-        let went = board.install(&artifact, 2 * MIB);
-        assert!(!went.summary.success && board.record().journal.is_some());
-        assert_eq!(board.record().cut_downloads, left);
-    }
-}
-
 /// After a cut in the middle, `disturb` happens; then nothing but the beginning helps.
 #[track_caller]
 fn begins_anew_after(disturb: impl FnOnce(&Board), compression: Compression) {
@@ -379,8 +359,8 @@ fn what_was_downloaded_and_cut_is_installed_from_a_file() {
         let board = Board::new(16 * MIB);
         board.install(&artifact, artifact.len() / 2);
         assert!(board.record().journal.is_some(), "{compression}");
-        let (summary, _) = board.install_from(Supply::Places(Box::new(InFile(artifact))));
-        board.assert_installed(&Went { summary, received: 0, cost: None, account: None }, &image);
+        let went = board.install_from(Supply::Places(Box::new(InFile(artifact))), None);
+        board.assert_installed(&went, &image);
     }
 }
 
