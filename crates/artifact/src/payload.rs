@@ -8,7 +8,7 @@
 use crate::checked::Checked;
 use crate::compression::{Compression, Start};
 use crate::error::ArtifactError;
-use crate::limits::Limits;
+use crate::limits::{Limits, Reading};
 use crate::manifest::{Manifest, check_file_name};
 use crate::members;
 use crate::places::{Member, Origin};
@@ -125,6 +125,11 @@ impl PayloadReader {
                 Err(error)
             }
         }
+    }
+
+    /// Whether whoever handles the payload may use threads.
+    pub fn reading(&self) -> Reading {
+        self.limits.reading
     }
 
     /// Reads all files to the end without using them.

@@ -11,9 +11,7 @@ use super::record::{CUT_DOWNLOADS_MAX, CutDownloads, REBOOTS_MAX, Record, Unrepo
 use super::run::{Incoming, Run};
 use crate::artifact::{self, Artifact, Header, PayloadReader};
 use crate::boot::Verdict;
-use crate::install::{
-    Arriving, Cost, Current, DeltaProblem, HandlerState, InstallError, Progress, RebootNeed,
-};
+use crate::install::{Arriving, Cost, Current, DeltaProblem, InstallError, Progress, RebootNeed};
 use crate::provides::check_device_type;
 use crate::slot::Restart;
 
@@ -140,7 +138,7 @@ impl Run<'_> {
             deployment: &mut self.deployment,
             store: &mut *self.world.state,
             manifest: &manifest,
-            goes_on: earlier != HandlerState::default(),
+            goes_on: false,
             pending: None,
         };
         let current = Current {

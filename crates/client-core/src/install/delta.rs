@@ -8,7 +8,7 @@ use delta::{Applier, DeltaError, Head, Image, MEMORY_BYTES_MAX, Prefix, Signed, 
 use serde::{Deserialize, Serialize};
 use sha2::Digest;
 
-use super::{Cost, HandlerState, InstallError, Progress, SlotWriter, StateKeeper, TargetDigest};
+use super::{Cost, HandlerState, InstallError, Progress, SlotWriter, StateKeeper, TargetDigest, journal};
 use crate::artifact::{ArtifactError, Compression, Header, PayloadFile, Sha256};
 use crate::slot::{Slot, Slots};
 use crate::storage::{BlockDevice, Medium, ReadAt};
@@ -315,6 +315,7 @@ impl BegunDelta {
     ) -> Result<(), InstallError> {
         let share = file.size() / CHECKPOINT_SHARE;
         let mut saved = self.applier.head().stored_offset(self.applier.group());
+        let mut keeps = true;
         loop {
             match self.applier.next(file, &mut self.old) {
                 Ok(Some(applied)) => {
@@ -333,11 +334,10 @@ impl BegunDelta {
             let (head, groups) = (self.applier.head(), self.applier.group());
             let stored = head.stored_offset(groups);
             // The last group is followed by the proof of everything.
-            let is_worth_it = stored - saved >= share && groups < head.groups.len();
+            let is_worth_it = keeps && stored - saved >= share && groups < head.groups.len();
             // The content before the record of it.
             if is_worth_it && writer.make_durable()? == head.target_offset(groups) {
-                state.set(HandlerState::of(&Journal { groups })?);
-                state.save()?;
+                keeps = journal::keep(HandlerState::of(&Journal { groups }), state);
                 saved = stored;
             }
         }

@@ -43,6 +43,9 @@ pub trait StateKeeper {
     /// When it may not be durable.
     fn save(&mut self) -> Result<(), InstallError>;
 
+    /// What was saved of an earlier download of the same artifact was found again: this one does not begin at the start.
+    fn goes_on(&mut self) {}
+
     /// Counts what was done to a slot, whatever came of it. It is saved with whatever is saved next.
     fn wrote(&mut self, _slot: Slot, _statistics: &WriteStatistics) {}
 }

@@ -131,6 +131,7 @@ impl<'a> RootfsImage<'a> {
         goes_on: &mut bool,
     ) -> Result<(), InstallError> {
         let payload = &mut *arriving.payload;
+        let reading = payload.reading();
         let running = self.system.running_slot()?;
         // The other slot may be overwritten only while nothing points at it, durably.
         boot::check_settled(self.boot, running)?;
@@ -182,6 +183,9 @@ impl<'a> RootfsImage<'a> {
             How::Delta(delta) => delta.position(),
         };
         *goes_on = start.goes_on() || position > 0;
+        if *goes_on {
+            arriving.state.goes_on();
+        }
         let whole = Cost {
             transfer_bytes: file.stored_bytes().and_then(|bytes| bytes.checked_sub(start.stored())),
             ..Cost::default()
@@ -193,7 +197,7 @@ impl<'a> RootfsImage<'a> {
             // Known when it is planned.
             How::Frames(..) => {}
         }
-        let mut writer = SlotWriter::resume(&mut *device, target, size_bytes, position)?;
+        let mut writer = SlotWriter::resume(&mut *device, target, size_bytes, position, reading)?;
         // Of an image in frames only the frames are read; the read-back proves the image.
         let all_is_read = !matches!(how, How::Frames(..));
         let mut other_content = None;

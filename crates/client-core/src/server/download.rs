@@ -196,6 +196,8 @@ struct Answering {
     left: Option<u64>,
     /// No more than a part was asked for: its end is no end of the connection.
     bounded: bool,
+    /// It is everything, whatever was asked for.
+    whole: bool,
     /// New bytes that it brought.
     came: u64,
     /// Time spent reading, and what came in it: reset with each window. Only time in which bytes were waited for
@@ -327,11 +329,19 @@ impl Download {
     /// Goes on at `offset`, up to `end`, for the reader of that `turn`.
     fn go_to(&mut self, offset: u64, end: Option<u64>, turn: usize) {
         (self.turn, self.end) = (turn, end);
-        if offset != self.offset {
-            (self.offset, self.jumped, self.planned) = (offset, true, true);
-            // Nothing is known of what lies between.
-            self.prefix = None;
-            self.answer = None;
+        let before = std::mem::replace(&mut self.offset, offset);
+        if offset == before {
+            return;
+        }
+        self.jumped = true;
+        // Nothing is known of what lies between.
+        self.prefix = None;
+        match (&mut self.answer, offset.checked_sub(before)) {
+            // Whoever gives everything where a part was asked for would do so again, from the beginning.
+            (Some(answer), Some(between)) if answer.whole && answer.compared.is_none() => {
+                answer.skip = answer.skip.saturating_add(between);
+            }
+            (Some(_) | None, _) => (self.answer, self.planned) = (None, true),
         }
     }
 
@@ -431,6 +441,11 @@ impl Download {
                     target = self.new_address(&response, &target)?;
                     redirects = 0;
                 }
+                // It has the part, and does not give it.
+                Judgement::TryAgain(reason) if response.status == 416 && !self.whole => {
+                    log::info!("{}{reason}: asking for everything", self.label());
+                    self.whole = true;
+                }
                 Judgement::TryAgain(reason) => return Err(self.try_again(&response, reason)),
                 Judgement::Changed(reason) => return Err(changed(&target, reason)),
                 Judgement::Refused => return Err(Trouble::Over(refused(&response, &target))),
@@ -503,6 +518,7 @@ impl Download {
         content: Content,
     ) {
         let bounded = response.status == 206 && self.end.is_some();
+        let whole = response.status == 200;
         if self.offset == 0 {
             let shows_itself = content.etag.is_some() || content.total.is_some();
             self.prefix = (!shows_itself && !self.jumped).then(Sha256::new);
@@ -530,6 +546,7 @@ impl Download {
             compared,
             left: length,
             bounded,
+            whole,
             came: 0,
             spent: Duration::ZERO,
             in_window: 0,
