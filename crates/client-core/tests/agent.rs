@@ -840,7 +840,8 @@ fn waiting_costs_nothing_of_the_stages_a_deployment_may_enter() {
 
 #[test]
 fn gates_behind_the_download_see_what_it_cost() {
-    struct Curious(Rc<RefCell<Vec<(Gate, Option<Cost>)>>>);
+    type Seen = Rc<RefCell<Vec<(Gate, Option<Cost>)>>>;
+    struct Curious(Seen);
     impl Gatekeeper for Curious {
         fn watches(&self, _: Gate) -> bool {
             true
@@ -852,7 +853,7 @@ fn gates_behind_the_download_see_what_it_cost() {
     }
     let mut bench = Bench::new();
     bench.order();
-    let seen = Rc::new(RefCell::new(Vec::new()));
+    let seen = Seen::default();
     bench.gates = Some(Box::new(Curious(Rc::clone(&seen))));
     assert!(bench.daemon(20));
     let seen = seen.borrow();
