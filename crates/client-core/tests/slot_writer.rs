@@ -330,7 +330,10 @@ fn a_medium_that_is_smaller_than_it_says_is_noticed_though_every_window_was_read
     for way in WAYS {
         let mut device = Memory::new(vec![0; 4 * MIB], 8 * MIB as u64, way);
         let refused = write_to(&mut device, &image);
-        assert!(matches!(refused, Err(InstallError::NotKept { offset: 0, .. })), "{way:?}: {refused:?}");
+        // A thread may be behind, and read a window when it was overwritten already.
+        let found = matches!(refused, Err(InstallError::NotKept { offset, .. })
+            if offset == 0 || way == ReadBeside::InAnyThread);
+        assert!(found, "{way:?}: {refused:?}");
     }
 }
 
