@@ -840,7 +840,8 @@ fn waiting_costs_nothing_of_the_stages_a_deployment_may_enter() {
 
 #[test]
 fn gates_behind_the_download_see_what_it_cost() {
-    struct Curious(Rc<RefCell<Vec<(Gate, Option<Cost>)>>>);
+    type Seen = Vec<(Gate, Option<Cost>)>;
+    struct Curious(Rc<RefCell<Seen>>);
     impl Gatekeeper for Curious {
         fn watches(&self, _: Gate) -> bool {
             true
