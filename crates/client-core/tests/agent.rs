@@ -840,8 +840,8 @@ fn waiting_costs_nothing_of_the_stages_a_deployment_may_enter() {
 
 #[test]
 fn gates_behind_the_download_see_what_it_cost() {
-    type Seen = Rc<RefCell<Vec<(Gate, Option<Cost>)>>>;
-    struct Curious(Seen);
+    type Seen = Vec<(Gate, Option<Cost>)>;
+    struct Curious(Rc<RefCell<Seen>>);
     impl Gatekeeper for Curious {
         fn watches(&self, _: Gate) -> bool {
             true
@@ -853,7 +853,7 @@ fn gates_behind_the_download_see_what_it_cost() {
     }
     let mut bench = Bench::new();
     bench.order();
-    let seen = Seen::default();
+    let seen = Rc::new(RefCell::new(Vec::new()));
     bench.gates = Some(Box::new(Curious(Rc::clone(&seen))));
     assert!(bench.daemon(20));
     let seen = seen.borrow();

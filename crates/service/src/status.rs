@@ -53,7 +53,7 @@ pub struct Status {
     wear: Option<Value>,
     cost: Option<Cost>,
     account: Option<Account>,
-    rounds: u32,
+    checks: u32,
     server: Option<String>,
     authorized: bool,
 }
@@ -138,9 +138,9 @@ impl Status {
         self.account = Some(account);
     }
 
-    /// There is nothing more to do for now.
-    pub fn count_round(&mut self) {
-        self.rounds = self.rounds.wrapping_add(1);
+    /// The server has answered, or something went wrong: whoever asked for a check can tell that it was made.
+    pub fn count_check(&mut self) {
+        self.checks = self.checks.wrapping_add(1);
     }
 
     /// The server in use, and whether it accepts this device.
@@ -168,7 +168,7 @@ impl Status {
             "wear": self.wear,
             "cost": self.cost,
             "last_download": self.account,
-            "rounds": self.rounds,
+            "checks": self.checks,
             "server": self.server,
             "authorized": self.authorized,
         })

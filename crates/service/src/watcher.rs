@@ -91,7 +91,6 @@ impl Watcher {
                     board.clear_deployment();
                 }
                 board.set_next_check(now.saturating_add(*next_check));
-                board.count_round();
                 self.notifier.status(&format!("idle, next check in {} s", next_check.as_secs()));
             }
             Event::Scripts => self.watchdog.extend(scripts.saturating_add(SYNC_ALLOWANCE)),
@@ -101,6 +100,7 @@ impl Watcher {
             Event::Server { url, authorized } => board.set_server(*url, *authorized),
             Event::Checked => {
                 board.set_checked(now);
+                board.count_check();
                 board.set_cost(None);
                 board.set_error(None);
                 self.round.error = None;
@@ -124,6 +124,7 @@ impl Watcher {
             }
             Event::Restarting => self.round.restarting = true,
             Event::Failed { reason } => {
+                board.count_check();
                 board.set_error(Some(reason));
                 self.round.error = Some((*reason).to_owned());
             }

@@ -115,7 +115,9 @@ fn check_update(setup: &Setup) -> u8 {
         clock.pause(CHECK_AGAIN);
         now = ask();
         let has_begun = !now["deployment_id"].is_null() && !now["cost"].is_null();
-        answered = has_begun || !now.is_null() && now["rounds"] != before["rounds"];
+        let is_over =
+            now["checks"] != before["checks"] && (now["stage"] == "idle" || now["stage"] == "waiting");
+        answered = has_begun || is_over;
     }
     let mut object = json!({ "command": "check-update", "exit_code": code, "answered": answered });
     for key in CHECK_KEYS {
