@@ -173,8 +173,7 @@ fn ring_prefix(root: &Path) -> Outcome<String> {
         return Err(format!(
             "Cargo.lock has ring {version}, and xtask/musl/p256.c was read against {RING}: see whether p256_point_mul and \
              p256_point_mul_base still take what they took, then put the version into xtask/src/shipped.rs"
-        )
-        .into());
+        ));
     }
     Ok(format!("ring_core_{}__", version.replace(['.', '-', '+'], "_")))
 }
