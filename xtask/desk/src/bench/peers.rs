@@ -125,7 +125,7 @@ impl Peers {
         let mut peers = Peers { folder, directory, running: Vec::new(), left_out: Vec::new(), versions };
         for client in Client::ALL {
             let made = peers.has_libraries(client).and_then(|()| match client {
-                Client::Mender => peers.prepare_mender(bench),
+                Client::Mender => peers.prepare_mender(),
                 Client::SwUpdate => peers.prepare_swupdate(bench),
                 Client::Rauc => peers.prepare_rauc(bench),
             });
@@ -158,7 +158,7 @@ impl Peers {
     }
 
     /// One turn of each that knows `compression`. One that fails takes no further turn.
-    pub fn turn(&mut self, bench: &Bench, compression: &Compression) -> Outcome {
+    pub fn turn(&mut self, bench: &Bench, compression: &Compression) {
         let mut running = std::mem::take(&mut self.running);
         let mut failed = Vec::new();
         running.retain_mut(|peer| {
@@ -183,7 +183,6 @@ impl Peers {
         for (client, reason) in failed {
             self.leave_out(client, &reason);
         }
-        Ok(())
     }
 
     fn install(&self, bench: &Bench, client: Client, compression: &Compression) -> Outcome<Sample> {
@@ -218,7 +217,7 @@ impl Peers {
         Ok((certificate, key))
     }
 
-    fn prepare_mender(&self, _bench: &Bench) -> Outcome {
+    fn prepare_mender(&self) -> Outcome {
         let directory = self.directory.join("mender");
         for folder in ["factory", "share", "programs"] {
             workspace::fresh_directory(&directory.join(folder))?;
