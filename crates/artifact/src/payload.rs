@@ -8,7 +8,7 @@
 use crate::checked::Checked;
 use crate::compression::{Compression, Start};
 use crate::error::ArtifactError;
-use crate::limits::Limits;
+use crate::limits::{Limits, Reading};
 use crate::manifest::{Manifest, check_file_name};
 use crate::members;
 use crate::places::{Member, Origin};
@@ -94,6 +94,16 @@ impl PayloadReader {
         }
     }
 
+    /// How many bytes of the artifact were transferred so far; `None` where reading it costs nothing.
+    pub fn received_bytes(&self) -> Option<u64> {
+        self.data.as_ref()?.origin.as_ref()?.received_bytes()
+    }
+
+    /// Length of the payload as it is stored in the artifact.
+    pub fn stored_bytes(&self) -> Option<u64> {
+        Some(self.data.as_ref()?.length)
+    }
+
     /// The next payload file. What was left of the one before is read, and its checksum compared.
     ///
     /// `None` means that the artifact is complete and right: every file of the manifest was seen, and all archives
@@ -115,6 +125,11 @@ impl PayloadReader {
                 Err(error)
             }
         }
+    }
+
+    /// Whether whoever handles the payload may use threads.
+    pub fn reading(&self) -> Reading {
+        self.limits.reading
     }
 
     /// Reads all files to the end without using them.
@@ -381,6 +396,11 @@ impl PayloadFile<'_> {
     /// Whether all bytes from the first on have passed the file's checksum, so that it is compared at the end.
     pub fn is_whole(&self) -> bool {
         self.reader.current.as_ref().is_some_and(|current| current.whole)
+    }
+
+    /// Length of the data member as it is stored.
+    pub fn stored_bytes(&self) -> Option<u64> {
+        self.reader.stored_bytes()
     }
 
     /// After how many bytes of the stored payload it is worth noting where a later process can go on; `None` where its bytes

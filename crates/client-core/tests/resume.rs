@@ -11,11 +11,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::machine::{Machine, RECORD_BYTES, plainly, selected};
 use crate::whole_update::{Arrives, Ending, Mistake, assert_arrival_holds, client};
-use client_core::artifact::{Compression, HEAD_BYTES, Limits, Reading, Supply, Trust};
+use client_core::artifact::{Compression, HEAD_BYTES, Limits, Places, Reading, Supply, Trust};
 use client_core::clock::Clock;
-use client_core::deploy::record::Record;
-use client_core::deploy::{self, Device, Options as Order, Policy, Status, Summary};
-use client_core::server::{Download, DownloadSettings};
+use client_core::deploy::record::{CutDownloads, Record};
+use client_core::deploy::{self, Device, Notice, Observer, Options as Order, Policy, Status, Summary};
+use client_core::install::{Account, Cost, Progress};
+use client_core::server::{Download, DownloadSettings, DownloadStatistics};
 use client_core::slot::{Slot, SlotError, Slots};
 use client_core::state_store::TwoCopyRecord;
 use client_core::storage::{BlockDevice, ReadAt};
@@ -82,6 +83,27 @@ struct Board {
 struct Went {
     summary: Summary,
     received: u64,
+    cost: Option<Cost>,
+    account: Option<Account>,
+}
+
+/// Remembers what it is told of the cost.
+#[derive(Default)]
+struct Bill(Option<Cost>, Option<Account>);
+
+impl Progress for Bill {
+    fn written(&mut self, _: u64, _: u64) {}
+    fn verified(&mut self, _: u64, _: u64) {}
+    fn will_cost(&mut self, cost: &Cost) {
+        self.0 = Some(*cost);
+    }
+}
+
+impl Observer for Bill {
+    fn notice(&mut self, _: Notice) {}
+    fn did_cost(&mut self, account: &Account) {
+        self.1 = Some(*account);
+    }
 }
 
 impl Board {
@@ -115,11 +137,16 @@ impl Board {
             Ok(download) => Supply::Places(download.into_places()),
             Err(error) => Supply::Stream(Box::new(Broken(error.to_string()))),
         };
+        self.install_from(supply, statistics.as_deref())
+    }
+
+    fn install_from(&self, supply: Supply, statistics: Option<&DownloadStatistics>) -> Went {
         let mut limits = Limits::default();
         limits.reading = Reading::InTurn;
         let policy = Policy { trust: Trust::DangerUnsigned, limits };
+        let mut bill = Bill::default();
         let summary = client(&self.world, Machine::UBoot, plainly(Slot::A), None, |device| {
-            let Device { boot, system, modules, state, scripts, observer, gates, reporter, slots: _ } =
+            let Device { boot, system, modules, state, scripts, gates, reporter, slots: _, observer: _ } =
                 device;
             let mut device = Device {
                 boot: &mut **boot,
@@ -128,13 +155,14 @@ impl Board {
                 modules: &mut **modules,
                 state: &mut **state,
                 scripts: &mut **scripts,
-                observer: &mut **observer,
+                observer: &mut bill,
                 gates: &mut **gates,
                 reporter: &mut **reporter,
             };
             deploy::install(&mut device, supply, &policy, &Order::default())
         });
-        Went { summary: summary.unwrap(), received: statistics.map_or(0, |statistics| statistics.received()) }
+        let received = statistics.map_or(0, DownloadStatistics::received);
+        Went { summary: summary.unwrap(), received, cost: bill.0, account: bill.1 }
     }
 
     fn record(&self) -> Record {
@@ -154,6 +182,25 @@ impl Board {
         assert_eq!(selected(&self.world, Machine::UBoot).unwrap().0, Slot::B);
         assert!(self.slot.bytes.borrow().starts_with(image));
         assert_eq!(self.record().journal, None);
+    }
+}
+
+/// An artifact in a file: its bytes cost nothing, and nothing of it has to be noted.
+struct InFile(Arc<Vec<u8>>);
+
+impl Places for InFile {
+    fn open_at(&mut self, offset: u64, end: Option<u64>) -> io::Result<Box<dyn io::Read + Send>> {
+        let end = end.map_or(self.0.len(), |end| self.0.len().min(end as usize));
+        Ok(Box::new(io::Cursor::new(self.0[offset as usize..end].to_vec())))
+    }
+    fn can_jump(&self) -> bool {
+        true
+    }
+    fn total_bytes(&self) -> Option<u64> {
+        Some(self.0.len() as u64)
+    }
+    fn note_every(&self) -> Option<u64> {
+        None
     }
 }
 
@@ -207,6 +254,12 @@ fn cut_everywhere(compression: Compression, image_bytes: usize) {
         assert_eq!(first.summary.status, Status::NotModified);
         let second = board.install(&artifact, usize::MAX);
         board.assert_installed(&second, &image);
+        let (cost, account) = (second.cost.unwrap().transfer_bytes.unwrap(), second.account.unwrap());
+        assert_eq!(account.bought_bytes, Some(second.received));
+        // The head, and what is before and behind the payload, come besides.
+        assert!((cost..cost + HEAD_BYTES + 8192).contains(&second.received), "{cost} {}", second.received);
+        let slot_bytes = account.written_bytes.unwrap() + account.skipped_bytes.unwrap();
+        assert!(slot_bytes <= image_bytes as u64, "{account}");
         received += first.received + second.received;
         alone += length;
     }
@@ -295,6 +348,38 @@ fn another_artifact_forgets_what_was_there_of_the_one_before() {
     assert_ne!(board.record().journal.unwrap().manifest, manifest);
     let went = board.install(&made(&one, Compression::None), usize::MAX);
     board.assert_installed(&went, &one);
+}
+
+/// Between two blocks of the slot, too.
+#[test]
+fn what_was_downloaded_and_cut_is_installed_from_a_file() {
+    let image = image(16 * MIB);
+    for compression in [Compression::None, Compression::Gzip] {
+        let artifact = made(&image, compression);
+        let board = Board::new(16 * MIB);
+        board.install(&artifact, artifact.len() / 2);
+        assert!(board.record().journal.is_some(), "{compression}");
+        let went = board.install_from(Supply::Places(Box::new(InFile(artifact))), None);
+        board.assert_installed(&went, &image);
+    }
+}
+
+/// Or one that is cut in the same place every time, because of what it is, would never be given up.
+#[test]
+fn only_a_download_that_goes_on_forgets_how_often_it_was_cut() {
+    let artifact = made(&image(8 * MIB), Compression::None);
+    for goes_on in [true, false] {
+        let board = Board::new(8 * MIB);
+        board.install(&artifact, 3 * MIB);
+        let cut = CutDownloads { id: "deployment".into(), times: 3 };
+        board.change_record(|record| record.cut_downloads = Some(cut.clone()));
+        if !goes_on {
+            board.slot.bytes.borrow_mut()[100] ^= 1;
+        }
+        let went = board.install(&artifact, 3 * MIB);
+        assert!(!went.summary.success && board.record().journal.is_some());
+        assert_eq!(board.record().cut_downloads, (!goes_on).then_some(cut));
+    }
 }
 
 /// What is in the record is a claim. One that fits the slot and not the artifact comes out at the checksum, and is not made

@@ -24,9 +24,10 @@ Needs Rust, a C compiler, and no root. Everything happens in target/demo.
 ";
 
 const INTRODUCTION: &str = "\
-This shows three updates over the air of a device made of files: one that is committed, one that does not come up and
-falls back, and one over a network that is cut again and again. The daemon, the server, the host tool and the signed
-artifacts are the real ones; simulated are the machine with its bootloader, and the network, on the loopback.
+This shows four updates over the air of a device made of files: one that is committed, one that does not come up and falls
+back, one that comes as the difference to what runs, and one over a network that is cut again and again. The daemon, the
+server, the host tool and the signed artifacts are the real ones; simulated are the machine with its bootloader, and the
+network, on the loopback.
 ";
 
 fn main() -> ExitCode {

@@ -65,19 +65,46 @@ fn sorted_entries(directory: &Path) -> Vec<PathBuf> {
     paths
 }
 
+/// Bytes of a file in a marked image.
+const FILE: usize = 16 * BLOCK;
+/// One file in so many is built again for a version.
+const BUILT_AGAIN: u64 = 8;
+
 /// Writes an image of `bytes` bytes that says which version it is and whether it comes up when it is booted.
+///
+/// Behind that are files, one in eight of them other than in the version before: moved by some bytes, with other numbers in
+/// between, as those of programs that were linked again.
 pub fn write_marked(path: &Path, bytes: usize, version: u64, comes_up: bool) -> Outcome<Vec<u8>> {
     let mut content = format!("{MARK}\nversion={version}\ncomes_up={comes_up}\n").into_bytes();
     content.resize(BLOCK, 0);
-    let mut random = Generator::new(version);
+    let mut number = 0;
     while content.len() < bytes {
-        let word = random.next_word();
-        content.extend_from_slice(&word.to_le_bytes());
-        content.extend_from_slice(b"some text that repeats; ");
+        let built = (0..=version).rev().find(|version| (number + version) % BUILT_AGAIN == 0).unwrap_or(0);
+        append_file(&mut content, number, built);
+        number += 1;
     }
     content.truncate(bytes);
     fs::write(path, &content).map_err(|error| format!("cannot write {}: {error}", path.display()))?;
     Ok(content)
+}
+
+/// Appends a file as it was built for the version `built`.
+fn append_file(content: &mut Vec<u8>, number: u64, built: u64) {
+    /// Words between two that are another number in each build.
+    const ADDRESS_EVERY: usize = 64;
+    let end = content.len() + FILE;
+    let (mut code, mut addresses) = (Generator::new(number), Generator::new(built << 32 | number));
+    // What a version adds in front moves the rest.
+    content.resize(content.len() + 24 * usize::try_from(built).unwrap_or(0), b'#');
+    for word in 0.. {
+        if content.len() >= end {
+            break;
+        }
+        let word = if word % ADDRESS_EVERY == 0 { addresses.next_word() } else { code.next_word() };
+        content.extend_from_slice(&word.to_le_bytes());
+        content.extend_from_slice(b"some text that repeats; ");
+    }
+    content.truncate(end);
 }
 
 /// What a slot with such an image says: its version and whether it comes up. `None` when it holds something else.
@@ -92,4 +119,26 @@ pub fn read_mark(slot: &Path) -> Option<(u64, bool)> {
     let version = lines.next()?.strip_prefix("version=")?.parse().ok()?;
     let comes_up = lines.next()?.strip_prefix("comes_up=")?.parse().ok()?;
     Some((version, comes_up))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_has_the_files_of_the_one_before_but_for_one_in_eight() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("image");
+        let files = 32;
+        let bytes = BLOCK + files * FILE;
+        let image = |version| write_marked(&path, bytes, version, true).unwrap();
+        let (one, two, three) = (image(1), image(2), image(3));
+        assert_eq!(read_mark(&path), Some((3, true)));
+        assert_eq!((one.len(), image(1)), (bytes, one.clone()), "the same each time");
+        let changed = |old: &[u8], new: &[u8]| {
+            let (old, new) = (old[BLOCK..].chunks(FILE), new[BLOCK..].chunks(FILE));
+            old.zip(new).filter(|(old, new)| old != new).count()
+        };
+        assert_eq!([changed(&one, &two), changed(&two, &three), changed(&one, &three)], [4, 4, 8]);
+    }
 }

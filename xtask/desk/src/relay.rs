@@ -186,6 +186,8 @@ impl Body {
 
 fn from_device(mut device: TcpStream, mut server: TcpStream, shared: &Shared, asked: &Mutex<Body>) {
     let mut piece = [0; PIECE];
+    // An artifact may be asked for in parts, one after the other on a connection.
+    let mut counted = false;
     while let Ok(bytes @ 1..) = device.read(&mut piece) {
         let piece = &piece[..bytes];
         look(shared).counts.from_device += bytes as u64;
@@ -193,7 +195,9 @@ fn from_device(mut device: TcpStream, mut server: TcpStream, shared: &Shared, as
         if piece.starts_with(b"GET /") {
             let line = piece.split(|byte| *byte == b'\r').next().unwrap_or_default();
             let artifact = line.windows(10).any(|part| part == b"/download/");
-            look(shared).counts.downloads += u64::from(artifact);
+            if artifact && !std::mem::replace(&mut counted, true) {
+                look(shared).counts.downloads += 1;
+            }
             *asked.lock().unwrap_or_else(PoisonError::into_inner) =
                 if artifact { Body::Head(Vec::new()) } else { Body::None };
         }

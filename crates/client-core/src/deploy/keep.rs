@@ -22,7 +22,7 @@ pub(super) struct Keeper<'k> {
     pub(super) store: &'k mut dyn StateStore,
     /// Of the manifest of what is being downloaded.
     pub(super) manifest: &'k str,
-    /// Something of an earlier download of it was there to go on with.
+    /// Something of an earlier download of it was there, and is gone on with.
     pub(super) goes_on: bool,
     /// What was set last and is not in the deployment yet.
     pub(super) pending: Option<HandlerState>,
@@ -55,6 +55,10 @@ impl StateKeeper for Keeper<'_> {
         }
         self.record.deployment = Some(self.deployment.clone());
         self.record.save(self.store).map_err(|error| InstallError::StateNotKept { source: Box::new(error) })
+    }
+
+    fn goes_on(&mut self) {
+        self.goes_on = true;
     }
 
     fn wrote(&mut self, slot: Slot, statistics: &WriteStatistics) {

@@ -6,8 +6,8 @@ use super::frames::Framed;
 use super::journal::{self, Start};
 use super::vcdiff::{self, Old};
 use super::{
-    Arriving, HandlerState, InstallError, PayloadHandler, Progress, RebootNeed, SlotWriter, TargetDigest,
-    Written, WrittenImage,
+    Arriving, Cost, HandlerState, InstallError, PayloadHandler, Progress, RebootNeed, SlotWriter,
+    TargetDigest, Written, WrittenImage,
 };
 use crate::artifact::frames::FramesInfo;
 use crate::boot::{self, Arming, BootControl, Intent, Verdict, verdict};
@@ -131,6 +131,7 @@ impl<'a> RootfsImage<'a> {
         goes_on: &mut bool,
     ) -> Result<(), InstallError> {
         let payload = &mut *arriving.payload;
+        let reading = payload.reading();
         let running = self.system.running_slot()?;
         // The other slot may be overwritten only while nothing points at it, durably.
         boot::check_settled(self.boot, running)?;
@@ -182,7 +183,21 @@ impl<'a> RootfsImage<'a> {
             How::Delta(delta) => delta.position(),
         };
         *goes_on = start.goes_on() || position > 0;
-        let mut writer = SlotWriter::resume(&mut *device, target, size_bytes, position)?;
+        if *goes_on {
+            arriving.state.goes_on();
+        }
+        let whole = Cost {
+            transfer_bytes: file.stored_bytes().and_then(|bytes| bytes.checked_sub(start.stored())),
+            ..Cost::default()
+        };
+        match &how {
+            How::Whole => progress.will_cost(&Cost { image_bytes: Some(size_bytes), ..whole }),
+            How::Vcdiff(_) => progress.will_cost(&whole),
+            How::Delta(delta) => progress.will_cost(&delta.cost()),
+            // Known when it is planned.
+            How::Frames(..) => {}
+        }
+        let mut writer = SlotWriter::resume(&mut *device, target, size_bytes, position, reading)?;
         // Of an image in frames only the frames are read; the read-back proves the image.
         let all_is_read = !matches!(how, How::Frames(..));
         let mut other_content = None;

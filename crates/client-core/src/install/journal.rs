@@ -44,6 +44,11 @@ impl Start {
         self.position
     }
 
+    /// Bytes of the stored payload that are here already.
+    pub(super) fn stored(&self) -> u64 {
+        self.stored
+    }
+
     /// Whether something of an earlier download is used.
     pub(super) fn goes_on(&self) -> bool {
         self.stored > 0
@@ -131,8 +136,8 @@ pub(super) fn copy(
     state: &mut dyn StateKeeper,
     progress: &mut dyn Progress,
 ) -> Result<(), InstallError> {
-    let Some(every) = file.note_every() else { return writer.copy_file(file, progress) };
     writer.append(&start.tail, progress)?;
+    let Some(every) = file.note_every() else { return writer.copy_file(file, progress) };
     let mut checkpoints = Checkpoints { slot, every, last: start.stored, keeps: true };
     let mut chunk = vec![0; usize::try_from(every).unwrap_or(CHUNK_BYTES).min(CHUNK_BYTES)];
     loop {
@@ -179,15 +184,17 @@ impl Checkpoints {
         let point = file.restart_point(durable).filter(|point| point.stored_offset() > self.last);
         let Some(point) = point else { return Ok(()) };
         self.last = point.stored_offset();
-        // Without a note of it the download is as good as without this: a restart would buy it again.
-        let kept = HandlerState::of(&Journal { slot: self.slot, point }).and_then(|journal| {
-            state.set(journal);
-            state.save()
-        });
-        if let Err(error) = kept {
-            log::warn!("how far the download is will not be noted: {error}");
-            self.keeps = false;
-        }
+        self.keeps = keep(HandlerState::of(&Journal { slot: self.slot, point }), state);
         Ok(())
     }
+}
+
+/// Saves how far a download is; `false` where that cannot be. Without it the download is as good as before there were such
+/// notes: a restart would buy it again.
+pub(super) fn keep(journal: Result<HandlerState, InstallError>, state: &mut dyn StateKeeper) -> bool {
+    let kept = journal.and_then(|journal| {
+        state.set(journal);
+        state.save()
+    });
+    kept.inspect_err(|error| log::warn!("how far the download is will not be noted: {error}")).is_ok()
 }

@@ -1,5 +1,5 @@
-//! `cargo demo`: updates over the air of a device that is a folder. One is committed, one does not come up, and one comes
-//! over a network that is cut again and again.
+//! `cargo demo`: updates over the air of a device that is a folder. One is committed, one does not come up, one comes as the
+//! difference to what runs, and one over a network that is cut again and again.
 //!
 //! The daemon, the server, the host tool and the artifacts are the real ones. Simulated are the machine with its
 //! bootloader, which obeys the environment that the client writes, and the network. Whatever is shown was said by one of
@@ -58,6 +58,7 @@ pub fn run(arguments: &[String]) -> Outcome {
     demo.accept()?;
     demo.update_and_commit()?;
     demo.fall_back()?;
+    demo.difference()?;
     demo.bad_network()?;
     println!("\n{END}");
     demo.say_what_next()
@@ -73,11 +74,14 @@ struct Update {
 
 impl Update {
     fn artifact_bytes(&self) -> Outcome<u64> {
-        let path = &self.artifact;
-        let metadata =
-            fs::metadata(path).map_err(|error| format!("cannot look at {}: {error}", path.display()))?;
-        Ok(metadata.len())
+        bytes_of(&self.artifact)
     }
+}
+
+fn bytes_of(path: &Path) -> Outcome<u64> {
+    let metadata =
+        fs::metadata(path).map_err(|error| format!("cannot look at {}: {error}", path.display()))?;
+    Ok(metadata.len())
 }
 
 struct Demo {
@@ -93,6 +97,9 @@ struct Demo {
     daemon: Option<Process>,
     good: Update,
     broken: Update,
+    later: Update,
+    /// What makes `later` of `good`.
+    delta: PathBuf,
     large: Update,
     /// The slot the machine runs from.
     running: Slot,
@@ -122,7 +129,12 @@ impl Demo {
         };
         let good = make("release-2", 8 * MIB, 2, true, "gzip")?;
         let broken = make("release-3", 8 * MIB, 3, false, "zstd")?;
-        let large = make("release-4", 24 * MIB, 4, true, "none")?;
+        let later = make("release-4", 8 * MIB, 4, true, "zstd")?;
+        let large = make("release-5", 20 * MIB, 5, true, "none")?;
+        let delta = directory.join("release-4.delta.mender");
+        let mut command = tool.delta(later.name, &good.artifact, &later.artifact, &keys, &delta);
+        let told = said_of_delta(&workspace::capture(&mut command)?.stdout)?;
+        timeline.say(Who::Host, &format!("made of release-2 and release-4 the delta between them, {told}"));
 
         let mut device = VirtualDevice::create(&directory.join("device"), SLOT_BYTES as u64, &keys.public)?;
         device.enrol(Enrolment {
@@ -145,6 +157,8 @@ impl Demo {
             daemon: None,
             good,
             broken,
+            later,
+            delta,
             large,
             running: Slot::A,
             last_said: RefCell::default(),
@@ -213,9 +227,33 @@ impl Demo {
         Ok(())
     }
 
+    /// The server has the full artifact too. It gives the device the smallest of those that fit.
+    fn difference(&mut self) -> Outcome {
+        self.timeline.heading("An update to release-4, as the difference to what runs");
+        self.upload(&self.later.artifact)?;
+        self.upload(&self.delta)?;
+        self.network.take_counts();
+        let deployment = self.order(&self.later)?;
+        self.until_restart()?;
+        let bought = self.network.take_counts().artifact;
+        let (full, delta) = (self.later.artifact_bytes()?, bytes_of(&self.delta)?);
+        self.timeline.say(
+            Who::Network,
+            &format!(
+                "handed {bought} bytes to the device; the full artifact has {full}: {} saved, {} %",
+                full.saturating_sub(bought),
+                full.saturating_sub(bought) * 100 / full.max(1)
+            ),
+        );
+        if bought == 0 || bought > delta || delta * 10 > full {
+            return Err(format!("expected at most the {delta} bytes of the delta, a tenth of all"));
+        }
+        self.finish_trial(&deployment, |demo| &demo.later)
+    }
+
     /// What the relay handed to the device is what the device received: a cut closes the connection behind it.
     fn bad_network(&mut self) -> Outcome {
-        self.timeline.heading("An update to release-4, over a network that is cut every few seconds");
+        self.timeline.heading("An update to release-5, over a network that is cut every few seconds");
         self.network.set_weather(BAD_WEATHER);
         self.network.take_counts();
         let deployment = self.deploy(|demo| &demo.large)?;
@@ -257,9 +295,19 @@ impl Demo {
     /// Uploads `update` and orders it. Returns what the server calls the deployment.
     fn deploy(&self, update: impl Fn(&Demo) -> &Update) -> Outcome<String> {
         let update = update(self);
-        let path = update.artifact.display().to_string();
+        self.upload(&update.artifact)?;
+        self.order(update)
+    }
+
+    fn upload(&self, artifact: &Path) -> Outcome {
+        let path = artifact.display().to_string();
         self.server_answer("upload", &[&path])?;
         self.timeline.say(Who::Server, &format!("took {}", path_name(&path)));
+        Ok(())
+    }
+
+    /// Orders `update` of the server, which has it. Returns what the server calls the deployment.
+    fn order(&self, update: &Update) -> Outcome<String> {
         let deployment = self.server_answer("deploy", &[update.name, update.name, &self.device_id])?;
         self.timeline.say(Who::Server, &format!("made deployment {deployment}"));
         Ok(deployment)
@@ -488,6 +536,18 @@ fn shortened(path: &str) -> String {
 /// What a line of the daemon's log says, without its time.
 fn said(line: &str) -> &str {
     line.split_once(' ').map_or(line, |(_, text)| text)
+}
+
+/// What the host tool tells of a delta.
+fn said_of_delta(json: &[u8]) -> Outcome<String> {
+    let told: Value = serde_json::from_slice(json).map_err(|error| format!("delta --json: {error}"))?;
+    let number = |name: &str| told["delta"][name].as_u64().ok_or_else(|| format!("the delta has no {name}"));
+    Ok(format!(
+        "{} bytes instead of {}; it takes {} KiB of memory to apply",
+        number("bytes")?,
+        number("full_bytes")?,
+        number("memory_bytes")? / 1024
+    ))
 }
 
 /// How far an update is, if one runs.
