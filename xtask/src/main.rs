@@ -119,7 +119,7 @@ one runs. With --hangs that slot does not come up.
         name: "bench",
         about: "Measure installation, update modules, the daemon, the server, deltas",
         help: "\
-Usage: cargo xtask bench [install] [--runs N] [--mib N] [--client PROGRAM] [--baseline PROGRAM] [--peers] [--write]
+Usage: cargo xtask bench [install] [--runs N] [--mib N] [--client PROGRAM] [--baseline PROGRAM] [--peers] [--without-xz] [--write]
        cargo xtask bench modules [--runs N] [--mib N] [--client PROGRAM] [--write]
        cargo xtask bench daemon [--polls N] [--mib N] [--client PROGRAM] [--write]
        cargo xtask bench server [--devices N] [--seconds N] [--write]

@@ -25,6 +25,7 @@ use super::memory::{watch, watch_tree};
 use super::peers::Peers;
 
 const SECTION: &str = "bench";
+const PEERS_SECTION: &str = "bench-peers";
 
 /// A compression: its name to the host tool, the suffix of its payload, and its bare decoder.
 pub(super) struct Compression {
@@ -58,6 +59,7 @@ pub fn run(arguments: &[String]) -> Outcome {
     let client = options.value("--client")?;
     let baseline = options.value("--baseline")?.map(|path| workspace::root().join(path));
     let with_peers = options.flag("--peers");
+    let without_xz = options.flag("--without-xz");
     let write = options.flag("--write");
     options.finish()?;
 
@@ -66,11 +68,12 @@ pub fn run(arguments: &[String]) -> Outcome {
         Some(path) => workspace::root().join(path),
         None => shipped::client()?,
     };
-    let bench = Bench::prepare(client, image_mib * MIB)?;
+    let bench = Bench::prepare(client, image_mib * MIB, without_xz)?;
     let mut peers = with_peers.then(|| Peers::prepare(&bench)).transpose()?;
     let mut results = [const { (Vec::new(), Vec::new(), Vec::new()) }; COMPRESSIONS.len()];
     for run in 1..=runs {
-        for (compression, (pipe, install, before)) in COMPRESSIONS.iter().zip(&mut results) {
+        let measured = COMPRESSIONS.iter().zip(&mut results).filter(|(of, _)| bench.measures(of));
+        for (compression, (pipe, install, before)) in measured {
             println!("run {run} of {runs}: {}", compression.name);
             pipe.push(bench.pipe(compression)?);
             install.push(bench.install(&bench.client, compression)?);
@@ -83,23 +86,28 @@ pub fn run(arguments: &[String]) -> Outcome {
         }
     }
     let mut table = format!("{}\n{HEAD}", bench.conditions(runs)?);
-    for (compression, (pipe, install, _)) in COMPRESSIONS.iter().zip(&results) {
+    let measured = || COMPRESSIONS.iter().zip(&results).filter(|(of, _)| bench.measures(of));
+    for (compression, (pipe, install, _)) in measured() {
         table += &row(compression, bench.payload_bytes(compression)?, pipe, install);
     }
     if baseline.is_some() {
         table += &format!("\nAgainst an earlier build, in the same turns:\n\n{BASELINE_HEAD}");
-        for (compression, (_, install, before)) in COMPRESSIONS.iter().zip(&results) {
+        for (compression, (_, install, before)) in measured() {
             table += &baseline_row(compression, install, before);
         }
-    }
-    if let Some(peers) = &peers {
-        table += &peers.table(
-            COMPRESSIONS.iter().zip(&results).map(|(of, (pipe, install, _))| (of, &pipe[..], &install[..])),
-        );
     }
     println!("\n{table}");
     if write {
         super::write_section(SECTION, &table)?;
+    }
+    if let Some(peers) = &peers {
+        let results = COMPRESSIONS.iter().zip(&results);
+        let rows = peers.table(results.map(|(of, (pipe, install, _))| (of, &pipe[..], &install[..])));
+        let table = format!("{}\n{rows}", bench.conditions(runs)?);
+        println!("{table}");
+        if write {
+            super::write_section(PEERS_SECTION, &table)?;
+        }
     }
     workspace::fresh_directory(&bench.directory)
 }
@@ -182,18 +190,19 @@ pub(super) struct Bench {
     image_bytes: u64,
     /// Bytes of the image that are files of this machine.
     file_bytes: usize,
+    without_xz: bool,
 }
 
 impl Bench {
-    fn prepare(client: PathBuf, image_bytes: u64) -> Outcome<Bench> {
+    fn prepare(client: PathBuf, image_bytes: u64, without_xz: bool) -> Outcome<Bench> {
         let tool = ArtifactTool::beside()?;
         let directory = workspace::target_directory()?.join("bench");
         workspace::fresh_directory(&directory)?;
         let keys = tool.make_keys(directory.join("signing-key"))?;
         let file_bytes = image::write_realistic(&directory.join("image"), image_bytes as usize)?;
-        let bench = Bench { directory, client, keys, image_bytes, file_bytes };
+        let bench = Bench { directory, client, keys, image_bytes, file_bytes, without_xz };
         let image = bench.image();
-        for compression in &COMPRESSIONS {
+        for compression in COMPRESSIONS.iter().filter(|of| bench.measures(of)) {
             let artifact = bench.artifact(compression);
             tool.write_rootfs_image("bench-1", &image, compression.name, &bench.keys, &artifact)?;
             let payload = bench.payload(compression);
@@ -203,6 +212,11 @@ impl Bench {
             workspace::run(Command::new("tar").arg("-xOf").arg(artifact).arg(member).stdout(file))?;
         }
         Ok(bench)
+    }
+
+    /// Whether this one is measured: packing xz takes longer than all the rest.
+    pub(super) fn measures(&self, compression: &Compression) -> bool {
+        !(self.without_xz && compression.name == "lzma")
     }
 
     /// What is installed.

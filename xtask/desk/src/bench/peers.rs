@@ -262,7 +262,7 @@ impl Peers {
 
     fn prepare_swupdate(&self, bench: &Bench) -> Outcome {
         let (certificate, key) = self.certificate("swupdate", "extendedKeyUsage=emailProtection")?;
-        for compression in COMPRESSIONS.iter().filter(|of| Client::SwUpdate.takes(of)) {
+        for compression in COMPRESSIONS.iter().filter(|of| Client::SwUpdate.takes(of) && bench.measures(of)) {
             let (packer, named) = match compression.name {
                 "gzip" => ("gzip -c", "compressed = \"zlib\"; "),
                 "zstd" => ("zstd -3 -qc", "compressed = \"zstd\"; "),
@@ -328,7 +328,7 @@ rm payload"##
             directory.display()
         );
         workspace::write(&directory.join("bus.conf"), bus)?;
-        for compression in &COMPRESSIONS {
+        for compression in COMPRESSIONS.iter().filter(|of| bench.measures(of)) {
             let squash = match compression.name {
                 "none" => "-noI -noD -noF -noX",
                 "lzma" => "-comp xz",
@@ -373,7 +373,7 @@ rm payload"##
         results: impl Iterator<Item = (&'a Compression, &'a [Sample], &'a [Sample])>,
     ) -> String {
         let mut table = format!(
-            "\nOther clients in the same turns ({}; the slot is compared with the image after each). CPU of all processes, \
+            "Other clients in the same turns ({}; the slot is compared with the image after each). CPU of all processes, \
              what was started for the turn included, and the largest sum of their resident memory:\n\n| compression | pipe | rust-ota |",
             self.versions
         );
@@ -384,6 +384,9 @@ rm payload"##
         table += &" --- |".repeat(self.running.len() + 1);
         table += "\n";
         for (place, (compression, pipe, install)) in results.enumerate() {
+            if pipe.is_empty() {
+                continue;
+            }
             table += &format!("| {} | {} | {} |", compression.shown(), cell(pipe), cell(install));
             let mut best: Option<(f64, f64)> = None;
             for samples in self.running.iter().filter_map(|peer| peer.samples.get(place)) {
