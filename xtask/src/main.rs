@@ -119,13 +119,13 @@ one runs. With --hangs that slot does not come up.
         name: "bench",
         about: "Measure installation, update modules, the daemon, the server, deltas",
         help: "\
-Usage: cargo xtask bench [install] [--runs N] [--mib N] [--client PROGRAM] [--baseline PROGRAM] [--write]
+Usage: cargo xtask bench [install] [--runs N] [--mib N] [--client PROGRAM] [--baseline PROGRAM] [--peers] [--without-xz] [--write]
        cargo xtask bench modules [--runs N] [--mib N] [--client PROGRAM] [--write]
        cargo xtask bench daemon [--polls N] [--mib N] [--client PROGRAM] [--write]
        cargo xtask bench server [--devices N] [--seconds N] [--write]
        cargo xtask bench delta [--pair security|release] [--client PROGRAM] [--tool PROGRAM] [--no-install] [--write]
 
-  install   installation against a plain pipe
+  install   installation against a plain pipe; with --peers against Mender's client, SWUpdate and RAUC too
   modules   streaming a file into an update module against `cat` into a FIFO
   daemon    memory, processor time and traffic of the daemon
   server    how many devices one server answers

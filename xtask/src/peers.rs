@@ -17,6 +17,27 @@ const PACKAGES: &[(&str, &[&str])] = &[
     ("nginx", &["usr/sbin/nginx"]),
 ];
 
+/// The same for the programs that installations are measured against. Their libraries are unpacked too where few machines
+/// have them.
+const INSTALLERS: &[(&str, &[&str])] = &[
+    ("mender-client", &["usr/bin/mender"]),
+    ("swupdate", &["usr/bin/swupdate"]),
+    ("rauc", &["usr/bin/rauc"]),
+    ("libb2-1", &[]),
+    ("libconfig9", &[]),
+    ("libgpiod2", &[]),
+    ("libjson-glib-1.0-0", &[]),
+    ("liblua5.3-0", &[]),
+    ("librsync2", &[]),
+    ("libswupdate0.1", &[]),
+    ("liburiparser1", &[]),
+    ("libwebsockets17", &[]),
+    ("libzck1", &[]),
+];
+
+/// Where the libraries of [`INSTALLERS`] lie in their folder.
+pub const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
+
 /// Which packages were unpacked, with their versions.
 const LIST: &str = "packages";
 
@@ -25,9 +46,22 @@ pub fn folder() -> Outcome<PathBuf> {
     Ok(workspace::target_directory()?.join("peers"))
 }
 
+/// The folder with the programs that installations are measured against, which are unpacked if they are not there.
+pub fn installers() -> Outcome<PathBuf> {
+    let folder = workspace::target_directory()?.join("peers-that-install");
+    if !has_all(&folder, INSTALLERS) {
+        unpack_all(&folder, INSTALLERS)?;
+    }
+    Ok(folder)
+}
+
 /// Whether everything is there.
 pub fn complete(folder: &Path) -> bool {
-    let files = PACKAGES.iter().flat_map(|(_, files)| files.iter());
+    has_all(folder, PACKAGES)
+}
+
+fn has_all(folder: &Path, packages: &[(&str, &[&str])]) -> bool {
+    let files = packages.iter().flat_map(|(_, files)| files.iter());
     folder.join(LIST).is_file() && files.into_iter().all(|file| folder.join(file).is_file())
 }
 
@@ -40,13 +74,17 @@ pub fn versions(folder: &Path) -> String {
 /// Fetches and unpacks them into `folder`. The machine's own list of packages says where they come from; no right of
 /// root is needed.
 pub fn unpack(folder: &Path) -> Outcome {
+    unpack_all(folder, PACKAGES)
+}
+
+fn unpack_all(folder: &Path, packages: &[(&str, &[&str])]) -> Outcome {
     let unfinished = folder.with_extension("unfinished");
     let archives = unfinished.join("archives");
     workspace::fresh_directory(&archives)?;
     let mut fetch = Command::new("apt-get");
     // It would give its rights up for a user who cannot write here.
     fetch.args(["-q", "-q", "-o", "APT::Sandbox::User=root", "download"]);
-    fetch.args(PACKAGES.iter().map(|(package, _)| *package)).current_dir(&archives).stdin(Stdio::null());
+    fetch.args(packages.iter().map(|(package, _)| *package)).current_dir(&archives).stdin(Stdio::null());
     workspace::run(&mut fetch)?;
     let failed = |error: std::io::Error| format!("cannot list {}: {error}", archives.display());
     let mut found: Vec<PathBuf> = Vec::new();
@@ -63,7 +101,7 @@ pub fn unpack(folder: &Path) -> Outcome {
     workspace::write(&unfinished.join(LIST), list)?;
     fs::remove_dir_all(&archives)
         .map_err(|error| format!("cannot remove {}: {error}", archives.display()))?;
-    if !complete(&unfinished) {
+    if !has_all(&unfinished, packages) {
         return Err("the packages do not have what is expected in them".into());
     }
     if folder.exists() {

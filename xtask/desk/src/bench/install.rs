@@ -2,7 +2,7 @@
 //! decoder, SHA-256 and `dd`, in one run, taking turns.
 //!
 //! Both read the same compressed bytes and write the same file, which holds other data before each turn. The pipe
-//! checks no signature and reads nothing back.
+//! checks no signature and reads nothing back. With `--peers` other clients take turns too, see [`super::peers`].
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -21,18 +21,27 @@ use xtask::{Outcome, cpu, shipped, workspace};
 use crate::image;
 
 use super::MIB;
-use super::memory::watch;
+use super::memory::{watch, watch_tree};
+use super::peers::Peers;
 
 const SECTION: &str = "bench";
+const PEERS_SECTION: &str = "bench-peers";
 
 /// A compression: its name to the host tool, the suffix of its payload, and its bare decoder.
-struct Compression {
-    name: &'static str,
+pub(super) struct Compression {
+    pub(super) name: &'static str,
     suffix: &'static str,
     decoder: &'static str,
 }
 
-const COMPRESSIONS: [Compression; 4] = [
+impl Compression {
+    /// For a person.
+    pub(super) fn shown(&self) -> &'static str {
+        if self.name == "lzma" { "xz" } else { self.name }
+    }
+}
+
+pub(super) const COMPRESSIONS: [Compression; 4] = [
     Compression { name: "none", suffix: "", decoder: "cat" },
     Compression { name: "gzip", suffix: ".gz", decoder: "gzip -dc" },
     Compression { name: "lzma", suffix: ".xz", decoder: "xz -dc" },
@@ -49,6 +58,8 @@ pub fn run(arguments: &[String]) -> Outcome {
     let image_mib = options.count("--mib", 256)?;
     let client = options.value("--client")?;
     let baseline = options.value("--baseline")?.map(|path| workspace::root().join(path));
+    let with_peers = options.flag("--peers");
+    let without_xz = options.flag("--without-xz");
     let write = options.flag("--write");
     options.finish()?;
 
@@ -57,31 +68,46 @@ pub fn run(arguments: &[String]) -> Outcome {
         Some(path) => workspace::root().join(path),
         None => shipped::client()?,
     };
-    let bench = Bench::prepare(client, image_mib * MIB)?;
+    let bench = Bench::prepare(client, image_mib * MIB, without_xz)?;
+    let mut peers = with_peers.then(|| Peers::prepare(&bench)).transpose()?;
     let mut results = [const { (Vec::new(), Vec::new(), Vec::new()) }; COMPRESSIONS.len()];
     for run in 1..=runs {
-        for (compression, (pipe, install, before)) in COMPRESSIONS.iter().zip(&mut results) {
+        let measured = COMPRESSIONS.iter().zip(&mut results).filter(|(of, _)| bench.measures(of));
+        for (compression, (pipe, install, before)) in measured {
             println!("run {run} of {runs}: {}", compression.name);
             pipe.push(bench.pipe(compression)?);
             install.push(bench.install(&bench.client, compression)?);
             if let Some(baseline) = &baseline {
                 before.push(bench.install(baseline, compression)?);
             }
+            if let Some(peers) = &mut peers {
+                peers.turn(&bench, compression);
+            }
         }
     }
     let mut table = format!("{}\n{HEAD}", bench.conditions(runs)?);
-    for (compression, (pipe, install, _)) in COMPRESSIONS.iter().zip(&results) {
+    let measured = || COMPRESSIONS.iter().zip(&results).filter(|(of, _)| bench.measures(of));
+    for (compression, (pipe, install, _)) in measured() {
         table += &row(compression, bench.payload_bytes(compression)?, pipe, install);
     }
     if baseline.is_some() {
         table += &format!("\nAgainst an earlier build, in the same turns:\n\n{BASELINE_HEAD}");
-        for (compression, (_, install, before)) in COMPRESSIONS.iter().zip(&results) {
+        for (compression, (_, install, before)) in measured() {
             table += &baseline_row(compression, install, before);
         }
     }
     println!("\n{table}");
     if write {
         super::write_section(SECTION, &table)?;
+    }
+    if let Some(peers) = &peers {
+        let results = COMPRESSIONS.iter().zip(&results);
+        let rows = peers.table(results.map(|(of, (pipe, install, _))| (of, &pipe[..], &install[..])));
+        let table = format!("{}\n{rows}", bench.conditions(runs)?);
+        println!("{table}");
+        if write {
+            super::write_section(PEERS_SECTION, &table)?;
+        }
     }
     workspace::fresh_directory(&bench.directory)
 }
@@ -96,21 +122,21 @@ const BASELINE_HEAD: &str = "\
 | --- | --- | --- | --- | --- | --- | --- |
 ";
 
-/// Ratios are medians of those of the turns: what loads the machine meanwhile meets both sides of each.
+/// The median of the ratios of the turns: what loads the machine meanwhile meets both sides of each.
+pub(super) fn ratio(samples: &[Sample], to: &[Sample], value: fn(&Sample) -> f64) -> f64 {
+    let mut ratios: Vec<f64> = samples.iter().zip(to).map(|(this, that)| value(this) / value(that)).collect();
+    ratios.sort_by(f64::total_cmp);
+    ratios.get(ratios.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
 fn baseline_row(compression: &Compression, install: &[Sample], before: &[Sample]) -> String {
-    let ratio = |value: fn(&Sample) -> f64| {
-        let mut ratios: Vec<f64> =
-            install.iter().zip(before).map(|(now, before)| value(now) / value(before)).collect();
-        ratios.sort_by(f64::total_cmp);
-        ratios.get(ratios.len() / 2).copied().unwrap_or(f64::NAN)
-    };
     format!(
         "| {} | {:.2} s | {:.2} s | {:.2} | {:.2} | {:.1} MiB | {:.1} MiB |\n",
-        if compression.name == "lzma" { "xz" } else { compression.name },
+        compression.shown(),
         median(before, |sample| sample.cpu),
         median(install, |sample| sample.cpu),
-        ratio(|sample| sample.cpu),
-        ratio(|sample| sample.wall),
+        ratio(install, before, |sample| sample.cpu),
+        ratio(install, before, |sample| sample.wall),
         median(before, |sample| sample.peak_kib) / 1024.0,
         median(install, |sample| sample.peak_kib) / 1024.0,
     )
@@ -123,7 +149,7 @@ fn row(compression: &Compression, payload_bytes: u64, pipe: &[Sample], install: 
     let mib = |kib: f64| kib / 1024.0;
     format!(
         "| {} | {:.1} MiB | {pipe_wall:.2} s | {:.2} s | {:.2} s | {:.2} | {pipe_cpu:.2} s | {cpu:.2} s | {:.2} | {:.1} MiB | {:.1} MiB |\n",
-        if compression.name == "lzma" { "xz" } else { compression.name },
+        compression.shown(),
         payload_bytes as f64 / MIB as f64,
         median(install, |sample| sample.wall),
         median(install, |sample| sample.verify),
@@ -141,7 +167,7 @@ pub(super) fn median(samples: &[Sample], value: impl Fn(&Sample) -> f64) -> f64 
 }
 
 /// One turn.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(super) struct Sample {
     /// Seconds from start to end.
     pub(super) wall: f64,
@@ -153,27 +179,30 @@ pub(super) struct Sample {
     pub(super) peak_kib: f64,
     /// Largest part of it that is not a mapped file.
     pub(super) peak_anonymous_kib: f64,
+    /// Largest sum of the resident memory of all processes.
+    pub(super) tree_kib: f64,
 }
 
-struct Bench {
-    directory: PathBuf,
+pub(super) struct Bench {
+    pub(super) directory: PathBuf,
     client: PathBuf,
-    keys: KeyPair,
+    pub(super) keys: KeyPair,
     image_bytes: u64,
     /// Bytes of the image that are files of this machine.
     file_bytes: usize,
+    without_xz: bool,
 }
 
 impl Bench {
-    fn prepare(client: PathBuf, image_bytes: u64) -> Outcome<Bench> {
+    fn prepare(client: PathBuf, image_bytes: u64, without_xz: bool) -> Outcome<Bench> {
         let tool = ArtifactTool::beside()?;
         let directory = workspace::target_directory()?.join("bench");
         workspace::fresh_directory(&directory)?;
         let keys = tool.make_keys(directory.join("signing-key"))?;
-        let image = directory.join("image");
-        let file_bytes = image::write_realistic(&image, image_bytes as usize)?;
-        let bench = Bench { directory, client, keys, image_bytes, file_bytes };
-        for compression in &COMPRESSIONS {
+        let file_bytes = image::write_realistic(&directory.join("image"), image_bytes as usize)?;
+        let bench = Bench { directory, client, keys, image_bytes, file_bytes, without_xz };
+        let image = bench.image();
+        for compression in COMPRESSIONS.iter().filter(|of| bench.measures(of)) {
             let artifact = bench.artifact(compression);
             tool.write_rootfs_image("bench-1", &image, compression.name, &bench.keys, &artifact)?;
             let payload = bench.payload(compression);
@@ -185,7 +214,17 @@ impl Bench {
         Ok(bench)
     }
 
-    fn artifact(&self, compression: &Compression) -> PathBuf {
+    /// Whether this one is measured: packing xz takes longer than all the rest.
+    pub(super) fn measures(&self, compression: &Compression) -> bool {
+        !(self.without_xz && compression.name == "lzma")
+    }
+
+    /// What is installed.
+    pub(super) fn image(&self) -> PathBuf {
+        self.directory.join("image")
+    }
+
+    pub(super) fn artifact(&self, compression: &Compression) -> PathBuf {
         self.directory.join(format!("{}.mender", compression.name))
     }
 
@@ -205,13 +244,24 @@ impl Bench {
     fn fresh_device(&self) -> Outcome<VirtualDevice> {
         let slot_bytes = self.image_bytes / 4 * 5;
         let device = VirtualDevice::create(&self.directory.join("device"), slot_bytes, &self.keys.public)?;
-        let path = device.slot(Slot::B);
-        let failed = |error: std::io::Error| format!("cannot fill {}: {error}", path.display());
-        let mut file = File::options().write(true).open(&path).map_err(failed)?;
-        std::io::copy(&mut std::io::Read::take(std::io::repeat(0xA5), slot_bytes), &mut file)
-            .map_err(failed)?;
-        file.sync_all().map_err(failed)?;
+        self.fill_slot(&device.slot(Slot::B))?;
         Ok(device)
+    }
+
+    /// Fills a slot with other data, all of it on the disk.
+    pub(super) fn fill_slot(&self, path: &Path) -> Outcome {
+        let failed = |error: std::io::Error| format!("cannot fill {}: {error}", path.display());
+        let mut file = File::options().write(true).create(true).truncate(true).open(path).map_err(failed)?;
+        let content = std::io::Read::take(std::io::repeat(0xA5), self.image_bytes / 4 * 5);
+        std::io::copy(&mut { content }, &mut file).map_err(failed)?;
+        file.sync_all().map_err(failed)
+    }
+
+    /// Whether what lies in the slot is the image.
+    pub(super) fn check_slot(&self, path: &Path) -> Outcome {
+        let mut command = Command::new("cmp");
+        command.arg("-n").arg(self.image_bytes.to_string()).arg(self.image()).arg(path);
+        workspace::run_quietly(&mut command)
     }
 
     fn pipe(&self, compression: &Compression) -> Outcome<Sample> {
@@ -236,6 +286,7 @@ impl Bench {
         let mut command = device.client(client);
         command.args(["--log-level", "error", "--json", "install"]).arg(self.artifact(compression));
         let (sample, stdout) = measure(command.stderr(Stdio::null()))?;
+        self.check_slot(&device.slot(Slot::B))?;
         let result: Value = serde_json::from_slice(&stdout).map_err(|error| format!("--json: {error}"))?;
         let verify = result["image"]["verify_seconds"].as_f64().ok_or("--json has no verify_seconds")?;
         Ok(Sample { verify, ..sample })
@@ -261,22 +312,24 @@ pub(super) fn measure(command: &mut Command) -> Outcome<(Sample, Vec<u8>)> {
     let start = Instant::now();
     let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().map_err(failed)?;
     let ended = AtomicBool::new(false);
-    let (output, wall, peaks) = std::thread::scope(|scope| {
-        let watcher = scope.spawn({
-            let (id, ended) = (child.id(), &ended);
-            move || watch(id, ended)
-        });
+    let (output, wall, peaks, tree_kib) = std::thread::scope(|scope| {
+        let (id, ended) = (child.id(), &ended);
+        let watcher = scope.spawn(move || watch(id, ended));
+        let tree = scope.spawn(move || watch_tree(id, ended));
         let output = child.wait_with_output();
         let wall = start.elapsed().as_secs_f64();
         ended.store(true, Ordering::Relaxed);
-        (output, wall, watcher.join().unwrap_or_default())
+        (output, wall, watcher.join().unwrap_or_default(), tree.join().unwrap_or_default())
     });
     let output = output.map_err(failed)?;
     if !output.status.success() {
         return Err(format!("{shown} ended with {}", output.status));
     }
     let cpu = cpu::children_seconds()? - cpu_before;
-    Ok((Sample { wall, cpu, peak_kib: peaks.0, peak_anonymous_kib: peaks.1, verify: 0.0 }, output.stdout))
+    Ok((
+        Sample { wall, cpu, peak_kib: peaks.0, peak_anonymous_kib: peaks.1, tree_kib, verify: 0.0 },
+        output.stdout,
+    ))
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ mod delta;
 mod install;
 mod memory;
 mod modules;
+mod peers;
 mod server;
 
 use std::path::Path;
