@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use client_core::deploy::{DeployError, Notice, Observer, Status, Summary};
-use client_core::install::{Progress, WriteStatistics};
+use client_core::install::{Account, Cost, Progress, WriteStatistics};
 use client_core::text::{printable_json, printable_lines};
 use serde_json::{Value, json};
 
@@ -27,6 +27,8 @@ pub struct Printer {
     write_seconds: Option<f64>,
     verify_seconds: Option<f64>,
     statistics: Option<WriteStatistics>,
+    cost: Option<Cost>,
+    account: Option<Account>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -49,6 +51,8 @@ impl Printer {
             write_seconds: None,
             verify_seconds: None,
             statistics: None,
+            cost: None,
+            account: None,
         }
     }
 
@@ -63,6 +67,10 @@ impl Printer {
         });
         if let Some(error) = &summary.error {
             object["error"] = sentence(error).into();
+        }
+        if let Some(account) = self.account {
+            object["cost"] = json!(self.cost);
+            object["download"] = json!(account);
         }
         if let Some(statistics) = self.statistics {
             object["image"] = json!({
@@ -144,6 +152,10 @@ impl Progress for Printer {
         self.progress(Phase::Verifying, done_bytes, total_bytes);
     }
 
+    fn will_cost(&mut self, cost: &Cost) {
+        self.cost = Some(*cost);
+    }
+
     fn finished(&mut self, statistics: &WriteStatistics) {
         log::info!(
             "{} bytes installed and verified: {} written, {} already there, {} syncs",
@@ -157,6 +169,10 @@ impl Progress for Printer {
 }
 
 impl Observer for Printer {
+    fn did_cost(&mut self, account: &Account) {
+        self.account = Some(*account);
+    }
+
     fn notice(&mut self, notice: Notice) {
         if self.bar {
             eprint_text("\n");

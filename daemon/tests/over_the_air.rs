@@ -555,6 +555,13 @@ fn the_daemon_does_what_it_is_asked_for_and_says_what_it_does() {
 
     let slow = Rule::new(Action::Throttle { bytes_per_second: 400_000 });
     world.server.faults().set(vec![slow.method("GET").path("download")]);
+    let check_update = || -> serde_json::Value {
+        let ran = remote.device.run(["--json", "check-update"]);
+        assert_eq!(ran.code, 0, "{ran:?}");
+        serde_json::from_str(&ran.stdout).unwrap_or_else(|_| panic!("{ran:?}"))
+    };
+    let nothing = check_update();
+    assert_eq!((&nothing["answered"], &nothing["deployment_id"]), (&json!(true), &json!(null)));
     let deployment = remote.order("rel-2");
     assert_eq!(remote.device.says("check-update").code, 0);
     let status = || -> serde_json::Value {
@@ -566,7 +573,18 @@ fn the_daemon_does_what_it_is_asked_for_and_says_what_it_does() {
     assert_eq!(seen["artifact_name"], "rel-2");
     assert_eq!(seen["total_bytes"], LARGE_BYTES);
     assert_eq!(seen["authorized"], true);
+    let offered = check_update();
+    assert_eq!((&offered["answered"], &offered["deployment_id"]), (&json!(true), &json!(deployment)));
+    assert_eq!((&offered["artifact_name"], &offered["exit_code"]), (&json!("rel-2"), &json!(0)));
+    let ahead = offered["cost"]["transfer_bytes"].as_u64().unwrap();
+    assert!((LARGE_BYTES as u64..LARGE_BYTES as u64 + 8192).contains(&ahead), "{offered}");
+    assert_eq!(seen["cost"], offered["cost"]);
     remote.await_restart_wish();
+    let slot = format!("{LARGE_BYTES} written, 0 skipped");
+    let known = world.management.device_deployments(&deployment).unwrap();
+    let said = known[0].substate.clone().unwrap_or_default();
+    assert!(said.starts_with("bytes: ") && said.ends_with(&slot), "{said}");
+    assert!(remote.log().contains(&format!("cost ahead in bytes: {ahead} to transfer")), "{}", remote.log());
 }
 
 #[test]
@@ -655,6 +673,7 @@ fn whoever_is_asked_on_the_device_lets_it_go_on_or_ends_it() {
     assert!(status.stdout.contains("Waiting     before install: asked on the device"), "{status:?}");
     remote.device.says("allow commit").because(&["not what is asked"]);
     assert_eq!(remote.device.pointer(), ("2".to_owned(), "0".to_owned()), "nothing is armed while it waits");
+    let bought = world.count("GET", "download");
     // A restart of the daemon forgets nothing: it waits in the same place, and the artifact is not bought again.
     assert!(remote.terminate().success());
     remote.start();
@@ -664,7 +683,7 @@ fn whoever_is_asked_on_the_device_lets_it_go_on_or_ends_it() {
     });
     allowed.says(0, &[&format!("Allowed before install: deployment {deployment}.")]);
     remote.await_restart_wish();
-    assert_eq!(world.count("GET", "download"), 1);
+    assert_eq!(world.count("GET", "download"), bought);
     assert_eq!(remote.restart(), 3);
     remote.await_status(&deployment, "pause_before_committing");
     wait_for("the question", || {
@@ -725,6 +744,55 @@ fn a_deployment_stays_within_its_byte_budget() {
     let log = wait_for("the log", || world.management.log(&deployment, &remote.id()).ok());
     assert!(log.contains("more than the budget of 1000000 bytes"), "{log}");
     assert_eq!(remote.device.pointer(), ("2".to_owned(), "0".to_owned()));
+}
+
+#[test]
+fn a_budget_that_is_too_small_for_an_image_is_enough_where_its_frames_are_here_already() {
+    let world = World::new(|options| options.auto_accept(true));
+    let mut spec = rootfs_spec("rel-2", Compression::Zstd);
+    spec.frames = true;
+    let new = noise(LARGE_BYTES);
+    let artifact = build(&spec, &new, Some(VirtualDevice::new().signer()));
+    let path = world.folder.path().join("rel-2.mender");
+    fs::write(&path, &artifact).unwrap();
+    world.management.upload_artifact(&path).unwrap();
+    let mut remote = Remote::new(&world, 1);
+    let budget = artifact.len() / 2;
+    remote.device.configure(|config| config["RustOta"]["MaxDownloadBytes"] = budget.into());
+    // Nothing of it is on the device.
+    remote.start();
+    let deployment = remote.order("rel-2");
+    remote.await_status(&deployment, "failure");
+    let log = wait_for("the log", || world.management.log(&deployment, &remote.id()).ok());
+    assert!(log.contains(&format!("more than the budget of {budget} bytes")), "{log}");
+    let known = world.management.device_deployments(&deployment).unwrap();
+    let said = known[0].substate.clone().unwrap_or_default();
+    assert!(said.starts_with("bytes: ") && said.contains(" bought"), "{said}");
+    assert!(remote.terminate().success());
+    // All of it is, elsewhere.
+    let mut old = new.clone();
+    old.rotate_left(8192);
+    fs::write(remote.device.slot(2), old).unwrap();
+    remote.start();
+    let deployment = remote.order("rel-2");
+    remote.succeeds(&deployment);
+    assert!(fs::read(remote.device.slot(3)).unwrap().starts_with(&new));
+    let known = world.management.device_deployments(&deployment).unwrap();
+    let said = known[0].substate.clone().unwrap_or_default();
+    let bought: usize = said.split(' ').nth(1).unwrap().parse().unwrap();
+    assert!(bought < budget && said.contains(&format!(" {LARGE_BYTES} reused, ")), "{said}");
+}
+
+/// Does not compress, and has no block twice.
+fn noise(bytes: usize) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let words = std::iter::repeat_with(|| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state
+    });
+    words.flat_map(u64::to_le_bytes).take(bytes).collect()
 }
 
 #[test]

@@ -6,6 +6,7 @@
 use crate::error::ArtifactError;
 use crate::limits::Limits;
 use crate::read::read_full;
+use crate::restart::{FLUSH_MARK, Place, Places};
 use std::fmt;
 use std::io::{self, BufRead, Read, Write};
 
@@ -85,16 +86,53 @@ pub(crate) fn decode<R: BufRead + Send + 'static>(
     source: R,
     limits: &Limits,
 ) -> Result<Decode, ArtifactError> {
+    decode_from(compression, entry, source, limits, Start::default(), None)
+}
+
+/// Where decoding begins. What is stored as it is has no use for all of it.
+#[derive(Default)]
+#[cfg_attr(not(any(feature = "gzip", feature = "xz", feature = "zstd")), allow(dead_code))]
+pub(crate) struct Start {
+    /// Bytes that lie before it, decoded.
+    pub(crate) decoded: u64,
+    /// And as they are stored.
+    pub(crate) stored: u64,
+    /// Inside a member of gzip: the last of what lies before, which what follows refers to.
+    pub(crate) dictionary: Option<Vec<u8>>,
+}
+
+/// As [`decode`], from a place on of which the source begins with the bytes, and with the places behind it written down.
+/// Nothing is read here but at the very beginning.
+pub(crate) fn decode_from<R: BufRead + Send + 'static>(
+    compression: Compression,
+    entry: &str,
+    source: R,
+    limits: &Limits,
+    start: Start,
+    places: Option<Places>,
+) -> Result<Decode, ArtifactError> {
     if !compression.is_supported() {
         return Err(ArtifactError::CompressionNotSupported { entry: entry.to_owned(), compression });
     }
-    let mut input = Input { ahead: Vec::new(), position: 0, rest: Watched { source } };
+    let log = places.map(|places| Log::new(places, compression, start.stored));
+    let mut input = Input {
+        ahead: Vec::new(),
+        position: 0,
+        rest: Watched { source },
+        taken: start.stored,
+        given: 0,
+        log,
+    };
     if compression == Compression::None {
         return Ok(Decode { decoder: Box::new(input), entry: entry.to_owned(), compression });
     }
     let mut gap = Gap { compression, entry: entry.to_owned(), limits: limits.clone(), zeros: 0, streams: 0 };
-    gap.find_stream(&mut input)?;
-    let decoder = decoder(gap, input).map_err(|source| ArtifactError::Decompress {
+    if start.stored == 0 {
+        gap.find_stream(&mut input)?;
+    } else {
+        gap.streams = 1;
+    }
+    let decoder = decoder(gap, input, start).map_err(|source| ArtifactError::Decompress {
         entry: entry.to_owned(),
         compression,
         source,
@@ -169,6 +207,90 @@ struct Input<R> {
     ahead: Vec<u8>,
     position: usize,
     rest: Watched<R>,
+    /// Bytes of the stored file that were taken.
+    taken: u64,
+    /// Bytes that came out of the decoder before it reads next.
+    given: u64,
+    log: Option<Log>,
+}
+
+/// Writes down where decoding can begin again.
+struct Log {
+    places: Places,
+    /// Of the last place that was written down.
+    last: u64,
+    /// Where a flush ended behind what is being taken.
+    mark: Option<u64>,
+    /// Flushes were looked for up to here.
+    looked_to: u64,
+    looks_for_flushes: bool,
+    found_flushes: bool,
+}
+
+/// Without a flush in so many bytes there will be none: most programs that compress never flush.
+const FLUSHES_WITHIN_BYTES: u64 = 8 * MIB;
+
+impl Log {
+    fn new(places: Places, compression: Compression, stored: u64) -> Log {
+        let looks_for_flushes = compression == Compression::Gzip;
+        Log { places, last: stored, mark: None, looked_to: stored, looks_for_flushes, found_flushes: false }
+    }
+
+    fn note(&mut self, stored: u64, decoded: u64, inside: bool) {
+        if stored >= self.last.saturating_add(self.places.spacing()) {
+            self.places.push(Place { decoded, stored, inside });
+            self.last = stored;
+        }
+    }
+
+    /// How many of `available` bytes at `taken` may be given at once, so that the decoder stops behind a flush.
+    fn until_flush(&mut self, taken: u64, available: &[u8]) -> usize {
+        if let Some(mark) = self.mark.filter(|mark| *mark > taken) {
+            let within = usize::try_from(mark - taken).unwrap_or(usize::MAX);
+            return within.min(available.len());
+        }
+        let from = self.last.saturating_add(self.places.spacing()).max(self.looked_to).saturating_sub(taken);
+        let Some(end) = usize::try_from(from).ok().and_then(|from| flush_end(available, from)) else {
+            self.looked_to = self.looked_to.max(taken + available.len() as u64);
+            self.looks_for_flushes = self.found_flushes || taken < FLUSHES_WITHIN_BYTES;
+            return available.len();
+        };
+        self.found_flushes = true;
+        self.mark = Some(taken + end as u64);
+        end
+    }
+}
+
+/// The end of the first flush in `bytes` that ends behind `from`. What looks like one inside of other data is taken for one,
+/// which costs somebody who begins there a beginning anew; before the mark there are three bits of zero and those that fill
+/// the byte.
+fn flush_end(bytes: &[u8], from: usize) -> Option<usize> {
+    let is_end = |end: usize| {
+        let start = end.checked_sub(FLUSH_MARK.len())?;
+        let before = bytes.get(start.checked_sub(1)?)?;
+        (bytes.get(start..end)? == FLUSH_MARK && before & 0xe0 == 0).then_some(end)
+    };
+    let mut at = from;
+    while let Some(byte) = bytes.get(at) {
+        // One of the last two bytes of the mark is at every second place.
+        if *byte == 0xff {
+            if let Some(end) = is_end(at + 1).or_else(|| is_end(at + 2)) {
+                return Some(end);
+            }
+        }
+        at += 2;
+    }
+    None
+}
+
+impl<R> Input<R> {
+    /// A stream begins here.
+    #[cfg_attr(not(any(feature = "gzip", feature = "xz", feature = "zstd")), allow(dead_code))]
+    fn begins(&mut self) {
+        if let Some(log) = &mut self.log {
+            log.note(self.taken, self.given, false);
+        }
+    }
 }
 
 impl<R: BufRead> Input<R> {
@@ -206,17 +328,28 @@ impl<R: BufRead> BufRead for Input<R> {
         if self.position < self.ahead.len() {
             return Ok(self.ahead.get(self.position..).unwrap_or_default());
         }
-        loop {
+        if let Some(log) = self.log.as_mut().filter(|log| log.mark == Some(self.taken)) {
+            // Whoever has taken all of a flush has given out all that is before it.
+            log.mark = None;
+            log.note(self.taken, self.given, true);
+        }
+        let available = loop {
             match self.rest.fill_buf() {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
-                Ok(_) => break,
+                Ok(available) => break available,
             }
-        }
-        self.rest.fill_buf()
+        };
+        let most = match self.log.as_mut().filter(|log| log.looks_for_flushes) {
+            Some(log) => log.until_flush(self.taken, available),
+            None => available.len(),
+        };
+        // Filled again, because the borrow of the first answer would last through the loop.
+        self.rest.fill_buf().map(|available| available.get(..most).unwrap_or(available))
     }
 
     fn consume(&mut self, count: usize) {
+        self.taken += count as u64;
         let ahead = count.min(self.ahead.len() - self.position);
         self.position += ahead;
         self.rest.consume(count - ahead);
@@ -419,6 +552,7 @@ mod streams {
     /// The decoder of one stream: its end is the stream's, and then it gives back what it reads from.
     pub(super) trait OneStream<I>: Read {
         fn into_input(self) -> I;
+        fn input(&mut self) -> &mut I;
     }
 
     /// All streams of a file, as one.
@@ -427,32 +561,48 @@ mod streams {
         pub(super) gap: Gap,
         /// Starts the decoder of a stream.
         pub(super) begin: F,
+        /// Bytes given out.
+        pub(super) given: u64,
     }
 
     pub(super) enum State<I, D> {
+        Between(I),
         Before(I),
         Inside(D),
         Ended,
+    }
+
+    /// The state in which decoding begins: behind a look at the first stream, in one, or before one that is not looked at yet.
+    pub(super) fn begins<I, D>(input: I, start: &Start) -> State<I, D> {
+        if start.stored == 0 || start.dictionary.is_some() {
+            State::Before(input)
+        } else {
+            State::Between(input)
+        }
     }
 
     impl<R: BufRead, D: OneStream<Input<R>>, F: FnMut(Input<R>) -> io::Result<D>> Read for Streams<R, D, F> {
         fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
             loop {
                 if let State::Inside(decoder) = &mut self.state {
+                    decoder.input().given = self.given;
                     let count = decoder.read(buffer)?;
+                    self.given += count as u64;
                     if count > 0 {
                         return Ok(count);
                     }
                 }
                 self.state = match std::mem::replace(&mut self.state, State::Ended) {
                     State::Before(input) => State::Inside((self.begin)(input)?),
-                    State::Inside(decoder) => {
-                        let mut input = decoder.into_input();
-                        match self.gap.find_stream(&mut input)? {
-                            true => State::Before(input),
-                            false => State::Ended,
+                    State::Inside(decoder) => State::Between(decoder.into_input()),
+                    State::Between(mut input) => match self.gap.find_stream(&mut input)? {
+                        true => {
+                            input.given = self.given;
+                            input.begins();
+                            State::Before(input)
                         }
-                    }
+                        false => State::Ended,
+                    },
                     State::Ended => return Ok(0),
                 }
             }
@@ -460,14 +610,18 @@ mod streams {
     }
 }
 #[cfg(any(feature = "gzip", feature = "xz", feature = "zstd"))]
-use streams::{OneStream, State, Streams};
+use streams::{OneStream, Streams, begins};
 
-fn decoder<R: BufRead + Send + 'static>(gap: Gap, input: Input<R>) -> io::Result<Box<dyn Read + Send>> {
+fn decoder<R: BufRead + Send + 'static>(
+    gap: Gap,
+    input: Input<R>,
+    start: Start,
+) -> io::Result<Box<dyn Read + Send>> {
     match gap.compression {
         Compression::None => Ok(Box::new(input)),
-        Compression::Gzip => gzip_decoder(gap, input),
-        Compression::Xz => xz_decoder(gap, input),
-        Compression::Zstd => zstd_decoder(gap, input),
+        Compression::Gzip => gzip_decoder(gap, input, start),
+        Compression::Xz => xz_decoder(gap, input, start),
+        Compression::Zstd => zstd_decoder(gap, input, start),
     }
 }
 
@@ -475,19 +629,93 @@ fn decoder<R: BufRead + Send + 'static>(gap: Gap, input: Input<R>) -> io::Result
 mod gzip {
     use super::*;
     use flate2::bufread::GzDecoder;
+    use flate2::{Decompress, FlushDecompress, Status};
 
-    impl<I: BufRead> OneStream<I> for GzDecoder<I> {
+    /// One member, or what is left of one behind a flush.
+    enum Member<I> {
+        Whole(GzDecoder<I>),
+        Rest(Rest<I>),
+    }
+
+    impl<I: BufRead> Read for Member<I> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            match self {
+                Member::Whole(member) => member.read(buffer),
+                Member::Rest(rest) => rest.read(buffer),
+            }
+        }
+    }
+
+    impl<I: BufRead> OneStream<I> for Member<I> {
         fn into_input(self) -> I {
-            self.into_inner()
+            match self {
+                Member::Whole(member) => member.into_inner(),
+                Member::Rest(rest) => rest.input,
+            }
+        }
+
+        fn input(&mut self) -> &mut I {
+            match self {
+                Member::Whole(member) => member.get_mut(),
+                Member::Rest(rest) => &mut rest.input,
+            }
+        }
+    }
+
+    /// The rest of a member. Its checksum is of all of it and cannot be compared; whoever goes on here has another.
+    struct Rest<I> {
+        input: I,
+        inflate: Decompress,
+        ended: bool,
+    }
+
+    /// Checksum and length behind the data of a member.
+    const TRAILER: usize = 8;
+
+    impl<I: BufRead> Read for Rest<I> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            while !self.ended {
+                let available = self.input.fill_buf()?;
+                let at_end = available.is_empty();
+                let (taken, given) = (self.inflate.total_in(), self.inflate.total_out());
+                let status = self.inflate.decompress(available, buffer, FlushDecompress::None)?;
+                let count = |now: u64, before: u64| usize::try_from(now - before).unwrap_or(usize::MAX);
+                let taken = count(self.inflate.total_in(), taken);
+                let given = count(self.inflate.total_out(), given);
+                self.input.consume(taken);
+                if status == Status::StreamEnd {
+                    self.ended = true;
+                    self.input.read_exact(&mut [0; TRAILER])?;
+                }
+                if given > 0 {
+                    return Ok(given);
+                }
+                if at_end && !self.ended {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
+                if taken == 0 && !self.ended {
+                    return Err(io::ErrorKind::InvalidData.into());
+                }
+            }
+            Ok(0)
         }
     }
 
     pub(super) fn gzip_decoder<R: BufRead + Send + 'static>(
         gap: Gap,
         input: Input<R>,
+        start: Start,
     ) -> io::Result<Box<dyn Read + Send>> {
-        let begin = |input| Ok(GzDecoder::new(input));
-        Ok(Box::new(Streams { state: State::Before(input), gap, begin }))
+        let (state, given, mut dictionary) = (begins(input, &start), start.decoded, start.dictionary);
+        let begin = move |input| match dictionary.take() {
+            None => Ok(Member::Whole(GzDecoder::new(input))),
+            Some(dictionary) => {
+                let mut inflate = Decompress::new(false);
+                inflate.set_dictionary(&dictionary)?;
+                Ok(Member::Rest(Rest { input, inflate, ended: false }))
+            }
+        };
+        Ok(Box::new(Streams { state, gap, begin, given }))
     }
 }
 #[cfg(feature = "gzip")]
@@ -520,11 +748,16 @@ mod xz {
         fn into_input(self) -> I {
             self.0.into_inner()
         }
+
+        fn input(&mut self) -> &mut I {
+            self.0.get_mut()
+        }
     }
 
     pub(super) fn xz_decoder<R: BufRead + Send + 'static>(
         gap: Gap,
         input: Input<R>,
+        start: Start,
     ) -> io::Result<Box<dyn Read + Send>> {
         let dictionary = gap.limits.xz_dictionary_bytes;
         let begin = move |input| {
@@ -532,7 +765,7 @@ mod xz {
             let stream = liblzma::stream::Stream::new_stream_decoder(memory, 0).map_err(io::Error::other)?;
             Ok(Xz(XzDecoder::new_stream(input, stream), dictionary))
         };
-        Ok(Box::new(Streams { state: State::Before(input), gap, begin }))
+        Ok(Box::new(Streams { state: begins(input, &start), gap, begin, given: start.decoded }))
     }
 }
 #[cfg(feature = "xz")]
@@ -578,11 +811,16 @@ mod zstd_frames {
         fn into_input(self) -> I {
             self.input
         }
+
+        fn input(&mut self) -> &mut I {
+            &mut self.input
+        }
     }
 
     pub(super) fn zstd_decoder<R: BufRead + Send + 'static>(
         gap: Gap,
         input: Input<R>,
+        start: Start,
     ) -> io::Result<Box<dyn Read + Send>> {
         // The library's limit is a power of two; ours was compared already.
         let log = u64::BITS - gap.limits.zstd_window_bytes.max(1).leading_zeros();
@@ -593,7 +831,7 @@ mod zstd_frames {
             context.set_parameter(DParameter::WindowLogMax(log.clamp(10, 31))).map_err(named)?;
             Ok(Frame { input, context, ended: false })
         };
-        Ok(Box::new(Streams { state: State::Before(input), gap, begin }))
+        Ok(Box::new(Streams { state: begins(input, &start), gap, begin, given: start.decoded }))
     }
 
     /// The words for an error of the library. What it returns is the negated code.
@@ -615,17 +853,17 @@ pub(crate) use zstd_frames::named as zstd_error;
 use zstd_frames::zstd_decoder;
 
 #[cfg(not(feature = "gzip"))]
-fn gzip_decoder<R: BufRead>(_: Gap, _: Input<R>) -> io::Result<Box<dyn Read + Send>> {
+fn gzip_decoder<R: BufRead>(_: Gap, _: Input<R>, _: Start) -> io::Result<Box<dyn Read + Send>> {
     Err(io::Error::from(io::ErrorKind::Unsupported))
 }
 
 #[cfg(not(feature = "xz"))]
-fn xz_decoder<R: BufRead>(_: Gap, _: Input<R>) -> io::Result<Box<dyn Read + Send>> {
+fn xz_decoder<R: BufRead>(_: Gap, _: Input<R>, _: Start) -> io::Result<Box<dyn Read + Send>> {
     Err(io::Error::from(io::ErrorKind::Unsupported))
 }
 
 #[cfg(not(feature = "zstd"))]
-fn zstd_decoder<R: BufRead>(_: Gap, _: Input<R>) -> io::Result<Box<dyn Read + Send>> {
+fn zstd_decoder<R: BufRead>(_: Gap, _: Input<R>, _: Start) -> io::Result<Box<dyn Read + Send>> {
     Err(io::Error::from(io::ErrorKind::Unsupported))
 }
 
@@ -685,11 +923,38 @@ const ZSTD_WRITTEN_WINDOW_LOG: u32 = 23;
 pub(crate) enum Encoder<W: Write> {
     None(W),
     #[cfg(feature = "gzip")]
-    Gzip(flate2::write::GzEncoder<W>),
+    Gzip(Flushing<W>),
     #[cfg(feature = "xz")]
     Xz(liblzma::write::XzEncoder<W>),
     #[cfg(feature = "zstd")]
     Zstd(zstd::stream::write::Encoder<'static, W>),
+}
+
+/// Bytes of content between two flushes of gzip, at which a device can go on with a download. Measured they cost
+/// nothing, and every reader takes them: `mender-artifact` writes with a library that leaves them at the same distance.
+#[cfg(feature = "gzip")]
+const FLUSH_EVERY_BYTES: usize = 1 << 20;
+
+/// One member with flushes in it.
+#[cfg(feature = "gzip")]
+pub(crate) struct Flushing<W: Write> {
+    encoder: flate2::write::GzEncoder<W>,
+    /// Bytes of content behind the last flush.
+    since: usize,
+}
+
+#[cfg(feature = "gzip")]
+impl<W: Write> Flushing<W> {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        if self.since >= FLUSH_EVERY_BYTES {
+            self.encoder.flush()?;
+            self.since = 0;
+        }
+        let most = data.len().min(FLUSH_EVERY_BYTES - self.since);
+        let count = self.encoder.write(data.get(..most).unwrap_or(data))?;
+        self.since += count;
+        Ok(count)
+    }
 }
 
 impl<W: Write> Encoder<W> {
@@ -699,7 +964,7 @@ impl<W: Write> Encoder<W> {
             #[cfg(feature = "gzip")]
             Compression::Gzip => {
                 let level = flate2::Compression::new(how.level.clamp(1, 9));
-                Ok(Encoder::Gzip(flate2::write::GzEncoder::new(out, level)))
+                Ok(Encoder::Gzip(Flushing { encoder: flate2::write::GzEncoder::new(out, level), since: 0 }))
             }
             #[cfg(feature = "xz")]
             Compression::Xz => Ok(Encoder::Xz(liblzma::write::XzEncoder::new(out, how.level.min(9)))),
@@ -724,7 +989,7 @@ impl<W: Write> Encoder<W> {
         match self {
             Encoder::None(out) => Ok(out),
             #[cfg(feature = "gzip")]
-            Encoder::Gzip(encoder) => encoder.finish(),
+            Encoder::Gzip(Flushing { encoder, since: _ }) => encoder.finish(),
             #[cfg(feature = "xz")]
             Encoder::Xz(encoder) => encoder.finish(),
             #[cfg(feature = "zstd")]
@@ -750,7 +1015,7 @@ impl<W: Write> Write for Encoder<W> {
         match self {
             Encoder::None(out) => out.flush(),
             #[cfg(feature = "gzip")]
-            Encoder::Gzip(encoder) => encoder.flush(),
+            Encoder::Gzip(Flushing { encoder, since: _ }) => encoder.flush(),
             #[cfg(feature = "xz")]
             Encoder::Xz(encoder) => encoder.flush(),
             #[cfg(feature = "zstd")]

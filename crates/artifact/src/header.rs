@@ -11,6 +11,7 @@ use crate::limits::Limits;
 use crate::manifest::Manifest;
 use crate::members::{self, HEADER_INFO, META_DATA, TYPE_INFO};
 use crate::names::{ArtifactName, DeviceType, PayloadType};
+use crate::sha256::Sha256;
 use crate::state_script::{StateScript, is_script_name};
 use crate::tar::TarReader;
 use serde_json::Value;
@@ -43,6 +44,8 @@ pub struct Header {
     pub signature: SignatureStatus,
     /// The manifest.
     pub manifest: Manifest,
+    /// Its digest: two artifacts with the same one have the same content, however they are signed and packed.
+    pub manifest_sha256: Sha256,
     /// How the data member is compressed; `None` when there is no data member.
     pub data_compression: Option<Compression>,
     /// The version of the format.

@@ -84,6 +84,7 @@ mod payload;
 mod places;
 mod read;
 mod read_ahead;
+mod restart;
 mod sha256;
 mod state_script;
 mod tar;
@@ -99,12 +100,14 @@ pub use manifest::{Manifest, ManifestFile};
 pub use names::{ArtifactName, DeviceType, InvalidName, PayloadType};
 pub use payload::{Look, PayloadFile, PayloadReader};
 pub use places::{HEAD_BYTES, Member, Places, Supply};
+pub use restart::RestartPoint;
 pub use sha256::{Hex, NotSha256, Sha256};
 pub use state_script::{
     ScriptAction, ScriptPoint, ScriptState, StateScript, is_root_script_name, is_script_name,
 };
 pub use tar::tree;
 
+use compression::Start;
 use members::{DATA, HEADER};
 use payload::Data;
 use places::Origin;
@@ -211,6 +214,8 @@ fn open_from(
         compression,
         at: tar.position(),
         length: tar.remaining(),
+        // What costs nothing needs no places to go on at.
+        log: origin.as_ref().and_then(Origin::note_every).map(restart::Places::new),
         origin,
     });
     let inner = match &data {
@@ -229,6 +234,7 @@ fn open_from(
         payload: content.payload,
         scripts: content.scripts,
         signature,
+        manifest_sha256: Sha256::of(&manifest_bytes),
         manifest,
         data_compression,
         format_version,
@@ -313,31 +319,38 @@ fn open_data(
     data: &Data,
     limits: &Limits,
 ) -> Result<TarReader<Buffered>, ArtifactError> {
-    let source = decoded(DataMember { tar }, data, limits)?;
+    let source = decoded(DataMember { tar }, data, limits, Start::default())?;
     Ok(TarReader::new(source, DATA, limits))
 }
 
-/// The inner archive from a place of one of its files on, where it is stored as it is.
+/// The inner archive from a place of one of its files on, which is that of `start`.
 fn reopen_data(
     origin: &Origin,
     data: &Data,
     limits: &Limits,
     file: &Inside,
+    start: Start,
 ) -> Result<TarReader<Buffered>, ArtifactError> {
-    let at = file.starts_at + file.offset;
+    let at = start.stored;
     let name = format!("{DATA}{}", data.compression.suffix());
     let place = Inside { name, size: data.length, starts_at: data.at, offset: at };
     let source: Buffered = Box::new(origin.reader_at(data.at + at));
     let tar = TarReader::inside(source, "the artifact", limits, &place);
-    let source = decoded(DataMember { tar }, data, limits)?;
+    let source = decoded(DataMember { tar }, data, limits, start)?;
     Ok(TarReader::inside(source, DATA, limits, file))
 }
 
-fn decoded(member: DataMember, data: &Data, limits: &Limits) -> Result<Buffered, ArtifactError> {
+fn decoded(
+    member: DataMember,
+    data: &Data,
+    limits: &Limits,
+    start: Start,
+) -> Result<Buffered, ArtifactError> {
     if data.compression == Compression::None {
         return Ok(Box::new(member));
     }
-    let decoder = compression::decode(data.compression, DATA, member, limits)?;
+    let log = data.log.clone();
+    let decoder = compression::decode_from(data.compression, DATA, member, limits, start, log)?;
     match &data.origin {
         Some(origin) => Ok(Box::new(origin.late(decoder))),
         None => {

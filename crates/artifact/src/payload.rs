@@ -6,15 +6,18 @@
 //! nothing else.
 
 use crate::checked::Checked;
-use crate::compression::Compression;
+use crate::compression::{Compression, Start};
 use crate::error::ArtifactError;
-use crate::limits::Limits;
+use crate::limits::{Limits, Reading};
 use crate::manifest::{Manifest, check_file_name};
 use crate::members;
 use crate::places::{Member, Origin};
+use crate::read::read_full;
 use crate::read_ahead::Buffered;
+use crate::restart::{self, DEFLATE_WINDOW, Passed, Place, RestartPoint};
 use crate::sha256::Sha256;
 use crate::tar::{Inside, TarReader};
+use sha2::Digest;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, BufRead, Read};
@@ -28,6 +31,8 @@ pub(crate) struct Data {
     pub(crate) length: u64,
     /// Where it comes from, if that can be asked for any place of it.
     pub(crate) origin: Option<Origin>,
+    /// Where decoding can begin again, if anybody wants to know.
+    pub(crate) log: Option<restart::Places>,
 }
 
 /// Hands out the payload files one after the other.
@@ -57,6 +62,8 @@ struct Current {
     /// Every byte so far has passed the digest.
     whole: bool,
     verified: bool,
+    /// Where a later process can go on with it.
+    passed: Passed,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -87,6 +94,16 @@ impl PayloadReader {
         }
     }
 
+    /// How many bytes of the artifact were transferred so far; `None` where reading it costs nothing.
+    pub fn received_bytes(&self) -> Option<u64> {
+        self.data.as_ref()?.origin.as_ref()?.received_bytes()
+    }
+
+    /// Length of the payload as it is stored in the artifact.
+    pub fn stored_bytes(&self) -> Option<u64> {
+        Some(self.data.as_ref()?.length)
+    }
+
     /// The next payload file. What was left of the one before is read, and its checksum compared.
     ///
     /// `None` means that the artifact is complete and right: every file of the manifest was seen, and all archives
@@ -108,6 +125,11 @@ impl PayloadReader {
                 Err(error)
             }
         }
+    }
+
+    /// Whether whoever handles the payload may use threads.
+    pub fn reading(&self) -> Reading {
+        self.limits.reading
     }
 
     /// Reads all files to the end without using them.
@@ -153,6 +175,7 @@ impl PayloadReader {
             checked,
             whole: true,
             verified: false,
+            passed: Passed::default(),
         });
         Ok(true)
     }
@@ -184,11 +207,40 @@ impl PayloadReader {
         if offset > current.size {
             return Err(cannot("the file is shorter"));
         }
-        let Current { name, size, starts_at, .. } = &*current;
-        let place = Inside { name: name.clone(), size: *size, starts_at: *starts_at, offset };
-        self.tar = Some(crate::reopen_data(origin, data, &self.limits, &place)?);
+        let place = current.inside(offset);
+        let at = place.starts_at + offset;
+        let start = Start { decoded: at, stored: at, dictionary: None };
+        self.tar = Some(crate::reopen_data(origin, data, &self.limits, &place, start)?);
         // What lies between was not seen.
         current.whole = false;
+        Ok(())
+    }
+
+    fn resume(&mut self, point: &RestartPoint, prefix: &mut dyn Read) -> Result<(), ArtifactError> {
+        let (Some(data), Some(current), Some(tar)) = (&self.data, &mut self.current, &self.tar) else {
+            return Err(cannot("there is no file to go on with"));
+        };
+        let Some(origin) = data.origin.as_ref().filter(|origin| origin.can_jump()) else {
+            return Err(cannot("the source gives its bytes in one order only"));
+        };
+        let stored_as_it_is = data.compression == Compression::None;
+        let at = current.starts_at.saturating_add(point.offset);
+        if !point.is_of(data.compression, data.length)
+            || point.offset > current.size
+            || tar.remaining() != current.size
+            || stored_as_it_is && point.stored != at
+        {
+            return Err(cannot("the artifact is packed in another way now"));
+        }
+        let (hasher, last) = hashed(prefix, point.offset)?;
+        if point.sha256() != Some(Sha256::from(<[u8; 32]>::from(hasher.clone().finalize()))) {
+            return Err(cannot("what is there is not what was written"));
+        }
+        let dictionary = point.inside.then_some(last);
+        let start = Start { decoded: at, stored: point.stored, dictionary };
+        let place = current.inside(point.offset);
+        self.tar = Some(crate::reopen_data(origin, data, &self.limits, &place, start)?);
+        current.checked.go_on(hasher);
         Ok(())
     }
 
@@ -200,14 +252,86 @@ impl PayloadReader {
 
     fn consume(&mut self, count: usize) {
         let (Some(tar), Some(current)) = (&mut self.tar, &mut self.current) else { return };
+        let at = current.size.saturating_sub(tar.remaining());
         // What was filled is still there, so this neither reads nor fails.
         if let Ok(bytes) = tar.fill_data() {
             let bytes = bytes.get(..count).unwrap_or(bytes);
-            current.checked.update(bytes);
+            match self.data.as_ref().filter(|data| data.log.is_some() && current.whole) {
+                Some(data) => current.update_noting(at, bytes, data),
+                None => current.checked.update(bytes),
+            }
             let count = bytes.len();
             tar.consume_data(count);
         }
     }
+}
+
+impl Current {
+    /// A place in the file.
+    fn inside(&self, offset: u64) -> Inside {
+        Inside { name: self.name.clone(), size: self.size, starts_at: self.starts_at, offset }
+    }
+
+    /// The bytes at `at` pass; at the places among them where decoding can begin again, their digest is noted.
+    fn update_noting(&mut self, at: u64, bytes: &[u8], data: &Data) {
+        let end = at + bytes.len() as u64;
+        let (mut at, mut left) = (at, bytes);
+        while let Some(place) = self.next_place(at, end, data) {
+            let Some(offset) = place.decoded.checked_sub(self.starts_at).filter(|offset| *offset >= at)
+            else {
+                continue;
+            };
+            // Its dictionary would be that of the archive around the file.
+            if place.inside && offset < DEFLATE_WINDOW as u64 {
+                continue;
+            }
+            let (before, behind) = left.split_at(usize::try_from(offset - at).unwrap_or(0).min(left.len()));
+            self.checked.update(before);
+            (at, left) = (offset, behind);
+            self.passed.push(RestartPoint {
+                offset,
+                stored: place.stored,
+                of: data.length,
+                kind: data.compression.suffix().to_owned(),
+                inside: place.inside,
+                sha256: self.checked.running().to_string(),
+            });
+        }
+        self.checked.update(left);
+    }
+
+    /// The next place behind byte `at` of the file and up to `end`.
+    fn next_place(&self, at: u64, end: u64, data: &Data) -> Option<Place> {
+        let log = data.log.as_ref()?;
+        if data.compression == Compression::None {
+            let next = (at / log.spacing() + 1) * log.spacing();
+            let decoded = self.starts_at + next;
+            return (next <= end).then_some(Place { decoded, stored: decoded, inside: false });
+        }
+        log.next_within(self.starts_at + end)
+    }
+}
+
+/// The digest of `length` bytes of `source`, and the last of them.
+fn hashed(mut source: &mut dyn Read, length: u64) -> Result<(sha2::Sha256, Vec<u8>), ArtifactError> {
+    let mut hasher = sha2::Sha256::new();
+    let mut last = Vec::new();
+    let mut buffer = vec![0; 4 * DEFLATE_WINDOW];
+    let mut left = length;
+    while left > 0 {
+        let most = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
+        let part = buffer.get_mut(..most).unwrap_or_default();
+        let count = read_full(&mut source, part)?;
+        let part = part.get(..count).unwrap_or_default();
+        if part.is_empty() {
+            return Err(cannot("there is less than was written"));
+        }
+        hasher.update(part);
+        last.extend_from_slice(part);
+        last.drain(..last.len().saturating_sub(DEFLATE_WINDOW));
+        left -= count as u64;
+    }
+    Ok((hasher, last))
 }
 
 fn cannot(why: &'static str) -> ArtifactError {
@@ -272,6 +396,33 @@ impl PayloadFile<'_> {
     /// Whether all bytes from the first on have passed the file's checksum, so that it is compared at the end.
     pub fn is_whole(&self) -> bool {
         self.reader.current.as_ref().is_some_and(|current| current.whole)
+    }
+
+    /// Length of the data member as it is stored.
+    pub fn stored_bytes(&self) -> Option<u64> {
+        self.reader.stored_bytes()
+    }
+
+    /// After how many bytes of the stored payload it is worth noting where a later process can go on; `None` where its bytes
+    /// cost nothing, and no such places are known.
+    pub fn note_every(&self) -> Option<u64> {
+        Some(self.reader.data.as_ref()?.log.as_ref()?.every())
+    }
+
+    /// The latest place up to byte `at_most` of the file, all of which was read, where a later process can go on with the
+    /// same artifact; `None` where there is none, or where the bytes cost nothing.
+    pub fn restart_point(&self, at_most: u64) -> Option<RestartPoint> {
+        self.reader.current.as_ref()?.passed.latest(at_most).cloned()
+    }
+
+    /// Goes on at `point` of a file of which nothing was read yet. `prefix` gives the bytes before it, which are compared with
+    /// what was noted, and count for the file's checksum as if they had been read here.
+    ///
+    /// # Errors
+    /// When that is not possible; the reader stays at the beginning. Nothing is asked of the source here: what follows may
+    /// turn out not to fit, and fails then as any other bytes do.
+    pub fn resume(&mut self, point: &RestartPoint, prefix: &mut dyn Read) -> Result<(), ArtifactError> {
+        self.reader.resume(point, prefix)
     }
 
     /// The data member as it is stored, where it can be read from any place on.

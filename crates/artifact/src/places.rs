@@ -14,6 +14,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// What is asked for first: the headers of nearly all artifacts, and the beginning of the payload.
 pub const HEAD_BYTES: u64 = 64 * 1024;
 
+/// Less than this is not worth a flush of a slot and of the record.
+const NOTE_EVERY_BYTES: u64 = 256 * 1024;
+
 /// Where an artifact comes from, by place.
 ///
 /// # Contract
@@ -31,6 +34,25 @@ pub trait Places: Send {
 
     /// Length of the whole, where it is known.
     fn total_bytes(&self) -> Option<u64>;
+
+    /// How many bytes were transferred so far; `None` where reading costs nothing.
+    fn received_bytes(&self) -> Option<u64> {
+        None
+    }
+
+    /// Whether so many bytes more may be transferred. Asked before the first of them.
+    ///
+    /// # Errors
+    /// When they may not.
+    fn check_affordable(&self, _more_bytes: u64) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// How many bytes have to come before it is worth noting how far it is; `None` where reading costs nothing, as from a
+    /// file of this device.
+    fn note_every(&self) -> Option<u64> {
+        Some(NOTE_EVERY_BYTES)
+    }
 }
 
 /// An artifact's bytes, whatever they come from.
@@ -88,6 +110,14 @@ impl Origin {
 
     pub(crate) fn can_jump(&self) -> bool {
         self.turns().places.can_jump()
+    }
+
+    pub(crate) fn received_bytes(&self) -> Option<u64> {
+        self.turns().places.received_bytes()
+    }
+
+    pub(crate) fn note_every(&self) -> Option<u64> {
+        self.turns().places.note_every()
     }
 
     pub(crate) fn open_at(&self, offset: u64, end: Option<u64>) -> io::Result<Box<dyn Read + Send>> {
@@ -277,6 +307,14 @@ impl Member {
     #[allow(clippy::len_without_is_empty)] // An empty one is no archive, and nobody has asked.
     pub fn len(&self) -> u64 {
         self.length
+    }
+
+    /// Whether so many bytes more may be transferred: for whoever has a plan of several requests.
+    ///
+    /// # Errors
+    /// When they may not.
+    pub fn check_affordable(&self, more_bytes: u64) -> io::Result<()> {
+        self.origin.turns().places.check_affordable(more_bytes)
     }
 
     /// Fills `buffer` from byte `offset` on.

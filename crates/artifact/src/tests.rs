@@ -128,11 +128,14 @@ fn read(bytes: Vec<u8>, trust: &Trust, limits: &Limits) -> Result<Seen, Artifact
     streamed
 }
 
+/// From where on, and to where.
+type Asked = (u64, Option<u64>);
+
 /// Bytes from any place on, with a record of what was asked for.
 struct InMemory {
     bytes: Arc<Vec<u8>>,
     can_jump: bool,
-    asked: Arc<Mutex<Vec<(u64, Option<u64>)>>>,
+    asked: Arc<Mutex<Vec<Asked>>>,
 }
 
 impl InMemory {
@@ -157,6 +160,179 @@ impl Places for InMemory {
     fn total_bytes(&self) -> Option<u64> {
         Some(self.bytes.len() as u64)
     }
+}
+
+/// The archive of one file, compressed so that decoding can begin again after every `every` bytes.
+fn in_pieces(content: &[u8], compression: Compression, every: usize, flushed: bool) -> Vec<u8> {
+    let data = archive(&[member("one", content)]);
+    if !flushed {
+        return data.chunks(every).flat_map(|piece| compress(compression, piece)).collect();
+    }
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::new(6));
+    for piece in data.chunks(every) {
+        encoder.write_all(piece).unwrap();
+        encoder.flush().unwrap();
+    }
+    encoder.finish().unwrap()
+}
+
+/// An artifact whose data is stored as it is said.
+fn with_data(content: &[u8], compression: Compression, stored: Vec<u8>) -> Vec<u8> {
+    let mut crafted = Crafted::new();
+    crafted.data = Some(vec![member("one", content)]);
+    let mut bytes = crafted.build();
+    let plain = archive(&[member("one", content)]);
+    let at = bytes.windows(512).position(|block| block.starts_with(b"data/0000.tar\0")).unwrap();
+    bytes.truncate(at);
+    let mut tar = TarWriter::new(bytes);
+    tar.append(&format!("data/0000.tar{}", compression.suffix()), &stored, 0o600, 0).unwrap();
+    assert_eq!(plain.len() % 512, 0);
+    tar.finish().unwrap()
+}
+
+/// Something that compresses, but not to nothing.
+fn text(length: usize) -> Vec<u8> {
+    noise(length).iter().map(|byte| b'a' + byte % 16).collect()
+}
+
+fn opened(bytes: &[u8]) -> (Artifact, Arc<Mutex<Vec<Asked>>>) {
+    let places = InMemory::new(bytes.to_vec());
+    let asked = Arc::clone(&places.asked);
+    (open_at_places(Box::new(places), &Trust::DangerUnsigned, &Limits::default()).unwrap(), asked)
+}
+
+/// All places of `bytes` where a later process can go on.
+fn restart_points(bytes: &[u8], content: &[u8]) -> Vec<RestartPoint> {
+    let (mut artifact, _) = opened(bytes);
+    let mut file = artifact.payload.next_file().unwrap().unwrap();
+    let (mut read, mut points, mut buffer) = (0, Vec::<RestartPoint>::new(), [0; 10_007]);
+    loop {
+        let count = file.read(&mut buffer).unwrap();
+        assert!(buffer[..count] == content[read..read + count]);
+        read += count;
+        if let Some(point) = file.restart_point(read as u64) {
+            assert!(point.offset <= read as u64);
+            if points.last() != Some(&point) {
+                points.push(point);
+            }
+        }
+        if count == 0 {
+            return points;
+        }
+    }
+}
+
+/// Goes on with `bytes` at `point`. What was asked for behind the head.
+fn go_on(bytes: &[u8], content: &[u8], point: &RestartPoint) -> (u64, Option<u64>) {
+    let (mut artifact, asked) = opened(bytes);
+    let mut file = artifact.payload.next_file().unwrap().unwrap();
+    let at = usize::try_from(point.offset()).unwrap();
+    file.resume(point, &mut &content[..at]).unwrap();
+    let mut rest = Vec::new();
+    file.read_to_end(&mut rest).unwrap();
+    assert!(rest == content[at..] && file.is_verified() && file.is_whole());
+    assert!(artifact.payload.next_file().unwrap().is_none());
+    let asked = asked.lock().unwrap();
+    *asked.last().unwrap()
+}
+
+#[test]
+fn a_later_process_goes_on_at_every_place_where_decoding_can_begin_again() {
+    let content = text(1_500_000);
+    for (compression, flushed, least) in [
+        (Compression::None, false, 11),
+        (Compression::Gzip, false, 4),
+        (Compression::Gzip, true, 4),
+        (Compression::Xz, false, 4),
+        (Compression::Zstd, false, 4),
+    ] {
+        let stored = match compression {
+            Compression::None => archive(&[member("one", &content)]),
+            Compression::Gzip | Compression::Xz | Compression::Zstd => {
+                in_pieces(&content, compression, 150_000, flushed)
+            }
+        };
+        let at = with_data(&content, compression, stored.clone()).len() - stored.len();
+        let bytes = with_data(&content, compression, stored);
+        let points = restart_points(&bytes, &content);
+        assert!(points.len() >= least, "{compression} {flushed}: {} places", points.len());
+        for point in points {
+            let json = serde_json::to_string(&point).unwrap();
+            assert!(json.len() < 256, "{json}");
+            let point: RestartPoint = serde_json::from_str(&json).unwrap();
+            assert_eq!(point.inside, flushed);
+            let (from, end) = go_on(&bytes, &content, &point);
+            // The end of the archive is behind the stored data.
+            let end_of_archive = 2048;
+            assert!(
+                from + end_of_archive > at as u64 + point.stored_offset() && end.is_none(),
+                "{compression}"
+            );
+            assert!(point.stored_bytes() > point.stored_offset());
+        }
+    }
+}
+
+#[test]
+fn a_payload_of_one_piece_has_no_place_to_go_on_at() {
+    let content = text(1_500_000);
+    for compression in [Compression::Xz, Compression::Zstd] {
+        assert_eq!(restart_points(&of_one_file(&content, compression), &content), [], "{compression}");
+    }
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::new(6));
+    encoder.write_all(&archive(&[member("one", &content)])).unwrap();
+    let bytes = with_data(&content, Compression::Gzip, encoder.finish().unwrap());
+    assert_eq!(restart_points(&bytes, &content), []);
+    // Our own writer leaves some.
+    let bytes = of_one_file(&content, Compression::Gzip);
+    let points = restart_points(&bytes, &content);
+    assert_eq!(points.iter().map(RestartPoint::offset).collect::<Vec<_>>(), [(1 << 20) - 512]);
+    go_on(&bytes, &content, &points[0]);
+    // What costs nothing has none either.
+    let mut artifact = open(
+        Cursor::new(of_one_file(&content, Compression::None)),
+        &Trust::DangerUnsigned,
+        &Limits::default(),
+    )
+    .unwrap();
+    let mut file = artifact.payload.next_file().unwrap().unwrap();
+    file.read_to_end(&mut Vec::new()).unwrap();
+    assert_eq!(file.restart_point(u64::MAX), None);
+}
+
+#[test]
+fn what_does_not_fit_what_was_noted_is_read_from_its_beginning() {
+    let content = text(1_500_000);
+    let bytes = with_data(&content, Compression::Gzip, in_pieces(&content, Compression::Gzip, 150_000, true));
+    let point = restart_points(&bytes, &content).pop().unwrap();
+    let at = usize::try_from(point.offset()).unwrap();
+    let mut other = content.clone();
+    other[at / 2] ^= 1;
+    let refused = |bytes: &[u8], point: &RestartPoint, prefix: &[u8]| {
+        let (mut artifact, _) = opened(bytes);
+        let mut file = artifact.payload.next_file().unwrap().unwrap();
+        assert!(file.resume(point, &mut &*prefix).is_err());
+        let mut read = Vec::new();
+        file.read_to_end(&mut read).unwrap();
+        assert!(read == content && file.is_verified());
+    };
+    refused(&bytes, &point, &other[..at]);
+    refused(&bytes, &point, &content[..at - 1]);
+    refused(&of_one_file(&content, Compression::Xz), &point, &content[..at]);
+    refused(&of_one_file(&content, Compression::Gzip), &point, &content[..at]);
+    for odd in [
+        RestartPoint { sha256: "x".into(), ..point.clone() },
+        RestartPoint { offset: u64::MAX, ..point.clone() },
+        RestartPoint { stored: u64::MAX, ..point.clone() },
+    ] {
+        refused(&bytes, &odd, &content);
+    }
+    // What lies at the place can only be seen to be wrong there.
+    let odd = RestartPoint { stored: point.stored - 1, ..point };
+    let (mut artifact, _) = opened(&bytes);
+    let mut file = artifact.payload.next_file().unwrap().unwrap();
+    file.resume(&odd, &mut &content[..at]).unwrap();
+    assert!(file.read_to_end(&mut Vec::new()).is_err());
 }
 
 /// An artifact of one file with `content`.

@@ -3,7 +3,7 @@
 // Helpers outside of test functions: a failure in one is a failure of the test.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::rc::Rc;
@@ -22,7 +22,7 @@ use client_core::deploy::record::{CUT_DOWNLOADS_MAX, CutDownloads, Deployment, R
 use client_core::deploy::{
     self, DeployError, DeploymentId, Device, NoReporter, Options, Ordered, Policy, PolicyError, Report,
 };
-use client_core::install::NoModules;
+use client_core::install::{Cost, NoModules};
 use client_core::provides::DependsError;
 use client_core::schedule::Schedule;
 use client_core::server::{
@@ -836,6 +836,37 @@ fn waiting_costs_nothing_of_the_stages_a_deployment_may_enter() {
     let paused =
         bench.server.reports(ID).iter().filter(|report| *report == "pause_before_installing").count();
     assert!((2..50).contains(&paused), "{paused}");
+}
+
+#[test]
+fn gates_behind_the_download_see_what_it_cost() {
+    type Seen = Vec<(Gate, Option<Cost>)>;
+    struct Curious(Rc<RefCell<Seen>>);
+    impl Gatekeeper for Curious {
+        fn watches(&self, _: Gate) -> bool {
+            true
+        }
+        fn ask(&mut self, question: &Question<'_>) -> Answer {
+            self.0.borrow_mut().push((question.gate, question.cost));
+            Answer::Open { note: None }
+        }
+    }
+    let mut bench = Bench::new();
+    bench.order();
+    let seen = Rc::new(RefCell::new(Vec::new()));
+    bench.gates = Some(Box::new(Curious(Rc::clone(&seen))));
+    assert!(bench.daemon(20));
+    let seen = seen.borrow();
+    assert_eq!(seen[0], (Gate::Download, None), "nothing was bought yet");
+    let image_bytes = Some(new_image().len() as u64);
+    for (gate, cost) in &seen[1..] {
+        assert_eq!(cost.unwrap().image_bytes, image_bytes, "{gate}");
+        assert!(cost.unwrap().transfer_bytes > image_bytes, "{gate}: its archive comes too");
+    }
+    assert_eq!(
+        seen.iter().map(|(gate, _)| *gate).collect::<Vec<_>>(),
+        [Gate::Download, Gate::Install, Gate::Reboot]
+    );
 }
 
 #[test]

@@ -310,6 +310,8 @@ impl Read for Breaking {
 struct Kept {
     set: HandlerState,
     saved: HandlerState,
+    /// Nothing can be saved; how often it was tried.
+    fails: Option<u32>,
 }
 
 impl StateKeeper for Kept {
@@ -318,6 +320,10 @@ impl StateKeeper for Kept {
     }
 
     fn save(&mut self) -> Result<(), InstallError> {
+        if let Some(times) = &mut self.fails {
+            *times += 1;
+            return Err(InstallError::StateNotKept { source: "the store is full".into() });
+        }
         self.saved = self.set.clone();
         Ok(())
     }
@@ -432,4 +438,13 @@ fn a_journal_that_the_medium_does_not_bear_out_is_not_believed() {
         kept.saved = serde_json::from_str(odd).unwrap();
         from_the_start(world, kept);
     }
+}
+
+#[test]
+fn a_delta_whose_progress_cannot_be_noted_is_installed_all_the_same() {
+    let large = Large::new();
+    let (world, mut kept) = (large.board(), Kept { fails: Some(0), ..Kept::default() });
+    large.download(&world, usize::MAX, &mut kept).1.unwrap();
+    assert_eq!(world.durable(slot_device(Slot::B)), large.new);
+    assert_eq!(kept.fails, Some(1), "it is not tried again and again");
 }

@@ -12,7 +12,7 @@ use crate::machine::{Machine, plainly};
 use client_core::artifact::frames::FramesInfo;
 use client_core::artifact::{self, Compression, Limits, Places, Trust};
 use client_core::install::{
-    Arriving, Current, HandlerState, InstallError, PayloadHandler, Progress, RootfsImage, StateKeeper,
+    Arriving, Cost, Current, HandlerState, InstallError, PayloadHandler, Progress, RootfsImage, StateKeeper,
 };
 use client_core::server::{Download, DownloadSettings};
 use client_core::slot::{Slot, SlotError, Slots};
@@ -63,12 +63,14 @@ fn framed(image: &[u8]) -> Vec<u8> {
 struct Server {
     bytes: Arc<Vec<u8>>,
     jumps: bool,
+    /// What may still be transferred.
+    affordable: u64,
     asked: Arc<Mutex<Vec<std::ops::Range<u64>>>>,
 }
 
 impl Server {
     fn new(bytes: Vec<u8>) -> Server {
-        Server { bytes: Arc::new(bytes), jumps: true, asked: Arc::default() }
+        Server { bytes: Arc::new(bytes), jumps: true, affordable: u64::MAX, asked: Arc::default() }
     }
 
     fn bought(&self) -> u64 {
@@ -99,6 +101,10 @@ impl Places for Server {
 
     fn total_bytes(&self) -> Option<u64> {
         Some(self.bytes.len() as u64)
+    }
+
+    fn check_affordable(&self, more_bytes: u64) -> io::Result<()> {
+        if more_bytes <= self.affordable { Ok(()) } else { Err(io::Error::other("too much")) }
     }
 }
 
@@ -173,6 +179,7 @@ struct Told {
     total: u64,
     skipped: u64,
     syncs: u32,
+    cost: Option<Cost>,
 }
 
 impl StateKeeper for Told {
@@ -187,6 +194,9 @@ impl Progress for Told {
         self.total = done;
     }
     fn verified(&mut self, _: u64, _: u64) {}
+    fn will_cost(&mut self, cost: &Cost) {
+        assert_eq!((self.cost.replace(*cost), self.total), (None, 0), "once, and before anything is written");
+    }
     fn reused(&mut self, bytes: u64) {
         self.reused += bytes;
     }
@@ -260,8 +270,27 @@ fn only_the_frame_of_the_new_file_is_fetched() {
     let server = Server::new(framed(&new_image()));
     let told = check(&server, empty_target(), Running::Steady, HEAD + FRAME..HEAD + FRAME + TABLE);
     assert_eq!(told.reused, 3 * LAID_OUT as u64);
-    // The head, the table, and one part.
-    assert_eq!(server.asked.lock().unwrap().len(), 3);
+    // The head, the table, and one part, which is what it was said to cost.
+    let asked = server.asked.lock().unwrap();
+    assert_eq!(asked.len(), 3);
+    let cost = told.cost.unwrap();
+    assert_eq!(cost.transfer_bytes, Some(asked[2].end - asked[2].start));
+    assert_eq!((cost.image_bytes, cost.changed_bytes), (Some(new_image().len() as u64), None));
+    assert!((1..100_000).contains(&cost.memory_bytes.unwrap()), "{cost}");
+}
+
+#[test]
+fn a_plan_that_costs_more_than_it_may_is_not_begun() {
+    let world = uncut();
+    set_up(&world, empty_target());
+    let mut server = Server::new(framed(&new_image()));
+    server.affordable = FRAME - 1000;
+    let error = download(&world, &server, Running::Steady).err().unwrap().to_string();
+    assert!(error.contains("too much"), "{error}");
+    assert_eq!(server.asked.lock().unwrap().len(), 2, "the head and the table");
+    assert!(world.live(slot_device(Slot::B)) == empty_target());
+    server.affordable = FRAME + TABLE;
+    download(&world, &server, Running::Steady).unwrap();
 }
 
 #[test]

@@ -17,6 +17,7 @@ mod left_behind;
 mod machine;
 mod modules;
 mod places;
+mod resume;
 mod schedule;
 mod slot_writer;
 mod state_record;

@@ -11,7 +11,7 @@ use client_core::artifact::{
     self, Artifact, Compression, HEAD_BYTES, Limits, PayloadReader, Places, Reading, Trust,
 };
 use client_core::clock::Clock;
-use client_core::server::{Download, DownloadSettings, DownloadStatistics};
+use client_core::server::{Download, DownloadSettings, DownloadStatistics, ServerError};
 use testkit::artifacts::{MemoryFile, build, rootfs_spec};
 use testkit::clock::VirtualClock;
 use testkit::transport::{Reply, ScriptedTransport, Sent};
@@ -55,9 +55,14 @@ struct Opened {
 }
 
 fn begin(answer: impl FnMut(&Sent) -> Reply + Send + 'static) -> Opened {
+    begin_within(None, answer)
+}
+
+fn begin_within(budget_bytes: Option<u64>, answer: impl FnMut(&Sent) -> Reply + Send + 'static) -> Opened {
     let clock = VirtualClock::new(1);
     let transport = ScriptedTransport::answering(answer).with_clock(&clock);
-    let settings = DownloadSettings { begin_with: Some(HEAD_BYTES), ..DownloadSettings::default() };
+    let begin_with = Some(HEAD_BYTES);
+    let settings = DownloadSettings { begin_with, budget_bytes, ..DownloadSettings::default() };
     let download = Download::open(URL, transport.boxed(), clock.shared(), settings).unwrap();
     let statistics = download.statistics();
     Opened { places: download.into_places(), statistics, transport, clock }
@@ -148,6 +153,34 @@ fn what_is_jumped_over_is_not_transferred() {
     // Behind the file are its padding, and the ends of two archives.
     assert!(asked <= start && start - asked < 8192, "{asked} of {total}");
     assert_eq!(statistics.received(), HEAD_BYTES + (total - asked) as u64);
+}
+
+#[test]
+fn a_budget_is_for_what_comes_and_not_for_what_is_jumped_over() {
+    let image = image(2_000_000);
+    let bytes = made(&image, Compression::None);
+    for (from, budget, is_enough) in [(1_900_000, 180_000, true), (1_000_000, 180_000, false)] {
+        let served = bytes.clone();
+        let opened = begin_within(Some(budget), move |sent| part(&served, sent));
+        let statistics = Arc::clone(&opened.statistics);
+        let mut artifact =
+            artifact::open_at_places(opened.places, &Trust::DangerUnsigned, &in_turn()).unwrap();
+        assert_eq!(artifact.payload.received_bytes(), Some(HEAD_BYTES));
+        let mut file = artifact.payload.next_file().unwrap().unwrap();
+        assert!(file.stored_bytes().unwrap() > 2_000_000);
+        // A plan may ask first.
+        let member = file.member().unwrap();
+        assert!(member.check_affordable(budget - HEAD_BYTES).is_ok());
+        assert!(member.check_affordable(budget - HEAD_BYTES + 1).is_err());
+        file.jump_to(from).unwrap();
+        let read = file.read_to_end(&mut Vec::new());
+        assert_eq!(read.is_ok(), is_enough, "{read:?}");
+        if let Err(error) = read {
+            let cause = Download::cause(&error);
+            assert!(matches!(cause, Some(ServerError::OverBudget { .. })), "{error}");
+            assert_eq!(statistics.received(), HEAD_BYTES, "what is too much is not begun");
+        }
+    }
 }
 
 #[test]
@@ -244,6 +277,7 @@ fn an_answer_that_is_of_no_use_for_a_part_leads_to_the_whole() {
         Reply::new(416, "").header("content-range", "bytes */10"),
         Reply::new(206, "x").header("content-range", "bytes 0-0/*"),
         Reply::new(206, "x"),
+        Reply::new(400, "no ranges here"),
     ] {
         let mut opened = begin(move |sent| match sent.header("range") {
             Some(_) => odd.clone(),
@@ -255,4 +289,43 @@ fn an_answer_that_is_of_no_use_for_a_part_leads_to_the_whole() {
         assert_eq!(opened.ranges(), ["bytes=0-65535", ""]);
         assert!(opened.clock.take_pauses().iter().all(|pause| *pause < Duration::from_secs(1)));
     }
+}
+
+/// What some storages behind a redirect do: the first part comes, and then everything whatever is asked for.
+#[test]
+fn a_server_that_gives_no_more_parts_is_read_through_once_whatever_is_jumped_to() {
+    let bytes = image(500_000);
+    let (served, mut first) = (bytes.clone(), true);
+    let mut opened = begin(move |sent| match std::mem::take(&mut first) {
+        true => part(&served, sent),
+        false => Reply::new(200, &served).sized().header("etag", "\"v1\""),
+    });
+    for (start, end) in [(100_000, 100_100), (200_000, 200_100), (300_000, 300_100), (499_990, 500_000)] {
+        let mut read = Vec::new();
+        opened.places.open_at(start, Some(end)).unwrap().read_to_end(&mut read).unwrap();
+        assert!(read == bytes[start as usize..end as usize], "{start}");
+    }
+    assert_eq!(opened.transport.take_sent().len(), 2);
+    assert!(opened.statistics.received() <= HEAD_BYTES + 500_000, "{}", opened.statistics.received());
+    // Backwards there is nothing but to begin again.
+    let mut read = Vec::new();
+    opened.places.open_at(7, Some(9)).unwrap().read_to_end(&mut read).unwrap();
+    assert!(read == bytes[7..9]);
+}
+
+#[test]
+fn a_server_that_refuses_all_parts_but_the_first_is_asked_for_everything() {
+    let image = image(300_000);
+    let bytes = made(&image, Compression::None);
+    let length = bytes.len() as u64;
+    let Opened { places, statistics, transport, clock } = begin(move |sent| match asked(&bytes, sent) {
+        Some((first, _)) if first > 0 => {
+            Reply::new(416, "").header("content-range", format!("bytes */{}", bytes.len()))
+        }
+        Some(_) | None => part(&bytes, sent),
+    });
+    let mut artifact = artifact::open_at_places(places, &Trust::DangerUnsigned, &in_turn()).unwrap();
+    assert!(all(&mut artifact.payload) == image);
+    assert_eq!((statistics.received(), statistics.discarded()), (length + HEAD_BYTES, HEAD_BYTES));
+    assert_eq!((transport.take_sent().len(), clock.take_pauses().len()), (3, 0));
 }

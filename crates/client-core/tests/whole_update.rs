@@ -12,11 +12,11 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, unreachable_pub)]
 
 use std::cell::RefCell;
-use std::io::Cursor;
+use std::io::{self, Cursor, Read};
 use std::rc::Rc;
 
 use crate::machine::{IMAGE_BYTES, Machine, new_image, old_image, plainly, selected, version};
-use client_core::artifact::{Limits, Trust};
+use client_core::artifact::{Limits, Places, Supply, Trust};
 use client_core::boot::{BootEnv, BootEnvError, Variables};
 use client_core::delta::Compression;
 use client_core::deploy::gates::AlwaysOpen;
@@ -75,12 +75,14 @@ pub enum Arrives {
     AsDelta,
     /// As the difference to what runs, of Mender's kind.
     AsVcdiff,
+    /// As it is, from a source that can be read from any place on, with a checkpoint after each block.
+    ByPlace,
 }
 
 impl Arrives {
     fn artifact(self) -> Artifact {
-        Rc::new(match self {
-            Arrives::Whole => artifacts::rootfs("new", &new_image()),
+        let bytes = match self {
+            Arrives::Whole | Arrives::ByPlace => artifacts::rootfs("new", &new_image()),
             Arrives::AsDelta => {
                 let making =
                     Making { segment_blocks: 1, group_segments: 1, ..Making::small(Compression::Zstd) };
@@ -95,7 +97,46 @@ impl Arrives {
                 spec.depends.clear();
                 deltas::around(&spec, vcdiff::make(&old_image(), &new_image(), true))
             }
-        })
+        };
+        Rc::new(Comes { bytes, arrives: self })
+    }
+}
+
+/// An artifact, and how it comes.
+struct Comes {
+    bytes: Vec<u8>,
+    arrives: Arrives,
+}
+
+impl Comes {
+    fn supply(&self) -> Supply {
+        match self.arrives {
+            Arrives::Whole | Arrives::AsDelta | Arrives::AsVcdiff => Cursor::new(self.bytes.clone()).into(),
+            Arrives::ByPlace => Supply::Places(Box::new(Bought(self.bytes.clone()))),
+        }
+    }
+}
+
+/// Bytes that cost something, from any place on.
+struct Bought(Vec<u8>);
+
+impl Places for Bought {
+    fn open_at(&mut self, offset: u64, end: Option<u64>) -> io::Result<Box<dyn Read + Send>> {
+        let within = |at: u64| usize::try_from(at).unwrap_or(usize::MAX).min(self.0.len());
+        let (start, end) = (within(offset), end.map_or(self.0.len(), within));
+        Ok(Box::new(Cursor::new(self.0[start..end.max(start)].to_vec())))
+    }
+
+    fn can_jump(&self) -> bool {
+        true
+    }
+
+    fn total_bytes(&self) -> Option<u64> {
+        Some(self.0.len() as u64)
+    }
+
+    fn note_every(&self) -> Option<u64> {
+        Some(2048)
     }
 }
 
@@ -326,11 +367,11 @@ fn install(
     machine: Machine,
     booted: Booted,
     late: Option<usize>,
-    artifact: &Rc<Vec<u8>>,
+    artifact: &Artifact,
 ) -> Result<Summary, DeployError> {
     let policy = Policy { trust: Trust::DangerUnsigned, limits: Limits::default() };
-    let source = Cursor::new(artifact.to_vec());
-    client(world, machine, booted, late, |device| deploy::install(device, source, &policy, &Order::default()))
+    let supply = artifact.supply();
+    client(world, machine, booted, late, |device| deploy::install(device, supply, &policy, &Order::default()))
 }
 
 /// What the record says is installed; `None` while a deployment is in progress.
@@ -360,7 +401,7 @@ pub struct Update {
 }
 
 /// An artifact that more than one step installs.
-type Artifact = Rc<Vec<u8>>;
+type Artifact = Rc<Comes>;
 
 impl Update {
     /// The line, step by step.

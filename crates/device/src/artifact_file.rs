@@ -40,6 +40,10 @@ impl Places for FilePlaces {
     fn total_bytes(&self) -> Option<u64> {
         Some(self.length)
     }
+
+    fn note_every(&self) -> Option<u64> {
+        None
+    }
 }
 
 struct Part {

@@ -193,7 +193,7 @@ fn install(
 
 /// Whether what was transferred became another thing in the middle, so that a new beginning may go better.
 fn has_become_another(error: &DeployError) -> bool {
-    matches!(Download::cause(error), Some(ServerError::ContentChanged { .. }))
+    error.is_not_as_before() || matches!(Download::cause(error), Some(ServerError::ContentChanged { .. }))
 }
 
 /// A source that could not be opened.

@@ -168,7 +168,7 @@ mod tests {
     }
 
     fn before(gate: Gate) -> Question<'static> {
-        Question { gate, deployment: Some("d1"), artifact_name: "a" }
+        Question { gate, deployment: Some("d1"), artifact_name: "a", cost: None }
     }
 
     #[test]

@@ -263,4 +263,16 @@ impl Places for Stoppable<Box<dyn Places>> {
     fn total_bytes(&self) -> Option<u64> {
         self.source.total_bytes()
     }
+
+    fn received_bytes(&self) -> Option<u64> {
+        self.source.received_bytes()
+    }
+
+    fn check_affordable(&self, more_bytes: u64) -> io::Result<()> {
+        self.source.check_affordable(more_bytes)
+    }
+
+    fn note_every(&self) -> Option<u64> {
+        self.source.note_every()
+    }
 }

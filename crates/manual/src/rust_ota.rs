@@ -138,10 +138,9 @@ const SHOW_USAGE: &[&str] = &["show-artifact", "show-provides"];
 const SHOW: &[Block] =
     &[Block::Text("Print the name of the installed artifact, or every key=value pair it provides.")];
 
-const DEMAND_USAGE: &[&str] = &["check-update", "send-inventory"];
-const DEMAND: &[Block] = &[Block::Text(
-    "Tell the running daemon to ask for an update, or to send the inventory, now. Exit with 1 when none is running.",
-)];
+const DEMAND_USAGE: &[&str] = &["send-inventory"];
+const DEMAND: &[Block] =
+    &[Block::Text("Tells the running daemon to send the inventory now. Exits with 1 when none is running.")];
 
 const COMMANDS: &[Command] = &[
     Command {
@@ -248,8 +247,12 @@ makes it ask for an update at once, SIGUSR2 send the inventory, SIGTERM stop wit
     Command {
         name: "check-update",
         about: "Tell the daemon to ask for an update now",
-        usage: DEMAND_USAGE,
-        body: DEMAND,
+        usage: &["check-update [--json]"],
+        body: &[Block::Text(
+            "\
+Tells the running daemon to ask for an update now. With --json, waits up to 60 s and prints what is offered and what it will
+cost. Exits with 1 when none is running.",
+        )],
         ..PLAIN
     },
     Command {

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use client_core::clock::Clock;
 use client_core::deploy::gates::{Decision, Gate, NoSuchQuestion};
+use client_core::install::{Account, Cost};
 use client_core::text::printable;
 use linux::local_socket;
 use serde_json::{Value, json};
@@ -50,6 +51,9 @@ pub struct Status {
     last_error: Option<String>,
     record_lost: Option<String>,
     wear: Option<Value>,
+    cost: Option<Cost>,
+    account: Option<Account>,
+    checks: u32,
     server: Option<String>,
     authorized: bool,
 }
@@ -124,6 +128,21 @@ impl Status {
         self.wear = wear;
     }
 
+    /// What the download that has begun will cost; `None` when the server was asked again.
+    pub fn set_cost(&mut self, cost: Option<Cost>) {
+        self.cost = cost;
+    }
+
+    /// What the last download has cost.
+    pub fn set_account(&mut self, account: Account) {
+        self.account = Some(account);
+    }
+
+    /// The server has answered, or something went wrong: whoever asked for a check can tell that it was made.
+    pub fn count_check(&mut self) {
+        self.checks = self.checks.wrapping_add(1);
+    }
+
     /// The server in use, and whether it accepts this device.
     pub fn set_server(&mut self, server: Option<&str>, authorized: bool) {
         self.server = server.map(short);
@@ -147,6 +166,9 @@ impl Status {
             "last_error": self.last_error,
             "record_lost": self.record_lost,
             "wear": self.wear,
+            "cost": self.cost,
+            "last_download": self.account,
+            "checks": self.checks,
             "server": self.server,
             "authorized": self.authorized,
         })
@@ -364,6 +386,13 @@ fn converse(path: &Path, request: &[u8]) -> Result<Value, StatusError> {
     serde_json::from_slice(&answer).map_err(|_| StatusError::Malformed)
 }
 
+/// Those figures of `object` that are known, for people.
+fn figures(object: &Value) -> Option<String> {
+    let known = object.as_object()?.iter().filter(|(_, figure)| figure.is_u64());
+    let named = known.map(|(key, figure)| format!("{} {figure}", key.trim_end_matches("_bytes")));
+    Some(format!("{} bytes", named.collect::<Vec<_>>().join(", ")))
+}
+
 /// A status for people.
 pub fn shown(status: &Value) -> String {
     let mut lines = Vec::new();
@@ -387,6 +416,9 @@ pub fn shown(status: &Value) -> String {
             None => format!("{verified} bytes"),
         }),
     );
+    for (label, key) in [("Cost ahead", "cost"), ("Cost", "last_download")] {
+        line(label, figures(&status[key]));
+    }
     let waiting = text("waiting_before").zip(text("waiting_because"));
     line("Waiting", waiting.map(|(gate, reason)| format!("before {gate}: {reason}")));
     line("Server", text("server"));
@@ -464,6 +496,17 @@ mod tests {
         let text = shown(&status);
         assert!(text.contains("Progress    50 of 200 bytes (25 %)"), "{text}");
         assert!(text.contains("Artifact    release-2"), "{text}");
+        assert!(!text.contains("Cost"), "{text}");
+        let cost = Cost { transfer_bytes: Some(7), memory_bytes: Some(9), ..Cost::default() };
+        fixture.board.lock().set_cost(Some(cost));
+        let account = Account { bought_bytes: Some(8), ..Account::default() };
+        fixture.board.lock().set_account(account);
+        let status = ask(&fixture.path()).unwrap();
+        assert_eq!(status["cost"]["transfer_bytes"], 7);
+        assert_eq!(status["cost"]["changed_bytes"], Value::Null);
+        let text = shown(&status);
+        assert!(text.contains("Cost ahead  memory 9, transfer 7 bytes"), "{text}");
+        assert!(text.contains("Cost        bought 8, reused 0 bytes"), "{text}");
         fixture.board.lock().clear_deployment();
         assert_eq!(ask(&fixture.path()).unwrap()["verified_bytes"], Value::Null);
     }

@@ -7,7 +7,7 @@ use client_core::agent::Event;
 use client_core::clock::Clock;
 use client_core::deploy::gates::Gate;
 use client_core::deploy::{Notice, Observer, Stage};
-use client_core::install::{Progress, WriteStatistics};
+use client_core::install::{Account, Cost, Progress, WriteStatistics};
 
 use crate::notify::{Notifier, Supervision, Watchdog};
 use crate::status::StatusBoard;
@@ -100,6 +100,8 @@ impl Watcher {
             Event::Server { url, authorized } => board.set_server(*url, *authorized),
             Event::Checked => {
                 board.set_checked(now);
+                board.count_check();
+                board.set_cost(None);
                 board.set_error(None);
                 self.round.error = None;
             }
@@ -122,6 +124,7 @@ impl Watcher {
             }
             Event::Restarting => self.round.restarting = true,
             Event::Failed { reason } => {
+                board.count_check();
                 board.set_error(Some(reason));
                 self.round.error = Some((*reason).to_owned());
             }
@@ -157,6 +160,13 @@ impl Progress for Watcher {
         }
     }
 
+    fn will_cost(&mut self, cost: &Cost) {
+        self.board.lock().set_cost(Some(*cost));
+        if let Some(other) = &mut self.other {
+            other.will_cost(cost);
+        }
+    }
+
     fn finished(&mut self, statistics: &WriteStatistics) {
         log::info!(
             "image of {} bytes: {} written, {} equal already",
@@ -180,6 +190,13 @@ impl Observer for Watcher {
         self.watchdog.alive();
         if let Some(other) = &mut self.other {
             other.stage(stage);
+        }
+    }
+
+    fn did_cost(&mut self, account: &Account) {
+        self.board.lock().set_account(*account);
+        if let Some(other) = &mut self.other {
+            other.did_cost(account);
         }
     }
 

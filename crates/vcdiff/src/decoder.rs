@@ -315,7 +315,7 @@ fn frame(
 /// Opens a section that is compressed.
 fn open(
     compression: &mut Compression,
-    at: usize,
+    #[cfg_attr(not(feature = "lzma"), allow(unused_variables))] at: usize,
     delta: &mut Delta<'_>,
     length: u64,
     left: usize,

@@ -326,6 +326,13 @@ const OPTIONS: &[&[&str]] = &[
     &["-S", "lzma"],
     &["-S", "lzma", "-1"],
     &["-S", "lzma", "-9"],
+    // At what is its own level 7 or more it takes several codes for data, then for instructions, then for addresses.
+    &["-S", "djw0"],
+    &["-S", "djw3"],
+    &["-S", "djw7"],
+    &["-S", "djw8"],
+    &["-S", "djw9"],
+    &["-S", "djw9", "-9", "-W", "16384"],
     &["-S", "djw", "-W", "16384"],
     &["-S", "lzma", "-W", "16384"],
     &["-S", "none", "-W", "16384"],
@@ -494,7 +501,7 @@ fn kept_deltas_are_those_of_xdelta3() {
     let (old, new) = pair();
     for (name, options) in [
         ("djw", &["-S", "djw", "-6"][..]),
-        ("djw-small-windows", &["-S", "djw", "-9", "-W", "16384"]),
+        ("djw-small-windows", &["-S", "djw9", "-9", "-W", "16384"]),
         ("lzma", &["-S", "lzma", "-W", "16384"]),
         ("none", &["-S", "none"]),
     ] {

@@ -2,20 +2,30 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
+use client_core::clock::Clock;
 use client_core::deploy::gates::Gate;
 use client_core::text::printable;
 use device::compose::Setup;
 use linux::clock::LinuxClock;
 use linux::daemon_process::{self, Demand};
 use linux::signals;
-use serde_json::Value;
+use serde_json::{Value, json};
 use service::{Service, ServiceError, Supervision, Surroundings, status};
 
 use super::{exit, failed, prepare};
 use crate::cli::{DaemonCommand, Invocation};
 use crate::logger::ProcessLog;
 use crate::printer::{print_json, print_line};
+
+/// How long `check-update --json` waits for what comes of it.
+const CHECK_PATIENCE: Duration = Duration::from_secs(60);
+/// Time between two looks.
+const CHECK_AGAIN: Duration = Duration::from_millis(100);
+/// What it tells of the status.
+const CHECK_KEYS: [&str; 7] =
+    ["stage", "deployment_id", "artifact_name", "cost", "waiting_before", "waiting_because", "last_error"];
 
 /// Carries out a command about the daemon.
 pub fn run(invocation: &Invocation, command: &DaemonCommand) -> u8 {
@@ -28,6 +38,7 @@ pub fn run(invocation: &Invocation, command: &DaemonCommand) -> u8 {
         DaemonCommand::Bootstrap { force } => {
             ended(invocation, service::bootstrap(&setup, *force).map_err(Into::into))
         }
+        DaemonCommand::CheckUpdate if invocation.global.json => check_update(&setup),
         DaemonCommand::CheckUpdate => demand(&setup, Demand::CheckUpdate),
         DaemonCommand::SendInventory => demand(&setup, Demand::SendInventory),
         DaemonCommand::Status => print_status(invocation, &setup),
@@ -86,6 +97,34 @@ fn demand(setup: &Setup, demand: Demand) -> u8 {
         Ok(()) => exit::SUCCESS,
         Err(error) => failed(&error),
     }
+}
+
+/// Has the daemon ask the server, waits for what comes of it, and prints that: what is offered, and what it will cost. The
+/// daemon knows that when it has read the artifact's header.
+fn check_update(setup: &Setup) -> u8 {
+    let ask = || status::ask(&setup.status_socket()).unwrap_or_default();
+    let clock = LinuxClock::new();
+    let before = ask();
+    let code = demand(setup, Demand::CheckUpdate);
+    if code != exit::SUCCESS {
+        return code;
+    }
+    let (mut now, mut answered) = (Value::Null, false);
+    let until = clock.now() + CHECK_PATIENCE;
+    while !answered && !before.is_null() && clock.now() < until {
+        clock.pause(CHECK_AGAIN);
+        now = ask();
+        let has_begun = !now["deployment_id"].is_null() && !now["cost"].is_null();
+        let is_over =
+            now["checks"] != before["checks"] && (now["stage"] == "idle" || now["stage"] == "waiting");
+        answered = has_begun || is_over;
+    }
+    let mut object = json!({ "command": "check-update", "exit_code": code, "answered": answered });
+    for key in CHECK_KEYS {
+        object[key] = now[key].take();
+    }
+    print_json(&object);
+    code
 }
 
 /// Prints what the running daemon is doing.

@@ -585,9 +585,11 @@ fn mtime(options: &Options) -> u64 {
 
 /// The kind of artifact, its name, and the devices it is for.
 fn bare_specification(kind: Kind, options: &Options) -> Result<ArtifactSpec, Failure> {
-    let name = options.artifact_name.clone().ok_or_else(|| Failure::usage("write needs --artifact-name"))?;
+    let command = if kind == Kind::Delta { "delta" } else { "write" };
+    let needs = |option: &str| Failure::usage(format!("{command} needs {option}"));
+    let name = options.artifact_name.clone().ok_or_else(|| needs("--artifact-name"))?;
     if options.device_types.is_empty() {
-        return Err(Failure::usage("write needs --device-type"));
+        return Err(needs("--device-type"));
     }
     let types = options.device_types.clone();
     let payload_type = match kind {

@@ -30,6 +30,7 @@ pub(crate) const ROOT: &str = "root";
 pub(crate) const TABLE_BYTES: &str = "table_bytes";
 /// The magic number of the skippable frame. Readers pass over all sixteen; the seekable format of zstd's own tools ends in
 /// another one.
+#[cfg(feature = "zstd")]
 pub(crate) const SKIPPABLE: [u8; 4] = [0x5d, 0x2a, 0x4d, 0x18];
 /// In front of the table: the magic number and the length.
 pub(crate) const SKIPPABLE_HEADER: usize = 8;

@@ -468,6 +468,7 @@ impl<W: Write> TarWriter<W> {
     }
 
     /// What it writes to.
+    #[cfg(feature = "zstd")]
     pub(crate) fn out(&mut self) -> &mut W {
         &mut self.out
     }

@@ -22,7 +22,7 @@ use super::run::{Incoming, Run};
 use super::summary::{Status, Summary};
 use crate::artifact::{self, Artifact, Limits, Supply, Trust};
 use crate::boot::{self, BootError};
-use crate::install::InstallError;
+use crate::install::{Cost, InstallError};
 use crate::slot::SlotError;
 
 /// What is trusted, and how much is taken from outside.
@@ -86,6 +86,7 @@ pub fn install(
     if let Err(error) = run.open_handler() {
         return Ok(no_handler(run.world.observer, error));
     }
+    run.to_tell.cost = Some(Cost { transfer_bytes: payload.stored_bytes(), ..Cost::default() });
     run.drive(plan::begin(Order::Install), Some(Incoming::Opened { header: &header, payload: &mut payload }));
     Ok(run.finish(Command::Install))
 }

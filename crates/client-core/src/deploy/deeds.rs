@@ -1,5 +1,6 @@
 //! What each stage does: its scripts, its deed, its scripts, in the order that protects the device.
 
+use super::bill::Bill;
 use super::bootstrap::drain_empty;
 use super::ending::Halt;
 use super::error::DeployError;
@@ -10,7 +11,7 @@ use super::record::{CUT_DOWNLOADS_MAX, CutDownloads, REBOOTS_MAX, Record, Unrepo
 use super::run::{Incoming, Run};
 use crate::artifact::{self, Artifact, Header, PayloadReader};
 use crate::boot::Verdict;
-use crate::install::{Arriving, Current, DeltaProblem, HandlerState, InstallError, RebootNeed};
+use crate::install::{Arriving, Cost, Current, DeltaProblem, InstallError, Progress, RebootNeed};
 use crate::provides::check_device_type;
 use crate::slot::Restart;
 
@@ -63,6 +64,7 @@ impl Run<'_> {
                 self.check_that_the_record_fits()?; // a commit that cannot be recorded must not be begun
                 self.world.scripts.stage(&header.scripts)?;
                 self.forget_other_slot();
+                self.earlier_download(&header.manifest_sha256.to_string());
                 self.enter(entry)?; // who finds a half-written slot must know why
                 self.download_payload(header, payload)?;
                 Outcome::Done
@@ -117,6 +119,7 @@ impl Run<'_> {
         self.open_handler()?;
         self.world.scripts.stage(&header.scripts)?;
         self.forget_other_slot();
+        self.earlier_download(&header.manifest_sha256.to_string());
         self.save_position(entry.begun())?; // now with what has to clean up after it
         self.download_payload(header, payload)?;
         Ok(Outcome::Done)
@@ -125,22 +128,38 @@ impl Run<'_> {
     fn download_payload(&mut self, header: &Header, payload: &mut PayloadReader) -> Result<(), InstallError> {
         self.payload.begun = true;
         let device_type = self.world.system.device_type()?;
+        let label = self.label();
+        let manifest = header.manifest_sha256.to_string();
+        let earlier = self.earlier_download(&manifest);
         let handler = self.payload.handler.as_deref_mut().ok_or(InstallError::NoHandler)?;
         let installed = self.record.installed.clone();
         let mut keeper = Keeper {
             record: &mut self.record,
             deployment: &mut self.deployment,
             store: &mut *self.world.state,
+            manifest: &manifest,
+            goes_on: false,
+            pending: None,
         };
         let current = Current {
             artifact_name: installed.name(),
             artifact_group: installed.artifact_group.as_deref(),
             device_type: &device_type,
         };
-        let done = handler.download(
-            &mut Arriving { header, current, payload, state: &mut keeper, earlier: HandlerState::default() },
-            &mut self.world.observer,
-        );
+        let mut bill = Bill::new(label, &mut *self.world.observer);
+        if !handler.overwrites_slot() {
+            bill.will_cost(&Cost { transfer_bytes: payload.stored_bytes(), ..Cost::default() });
+        }
+        let done = handler
+            .download(&mut Arriving { header, current, payload, state: &mut keeper, earlier }, &mut bill);
+        (self.to_tell.cost, self.to_tell.account) = bill.settle(payload.received_bytes());
+        if done.is_ok() {
+            keeper.keep_pending();
+        }
+        // Only where the rest could not be had is there something to go on with.
+        if !done.as_ref().is_err_and(InstallError::is_of_source) {
+            self.record.journal = None;
+        }
         if let Err(InstallError::Delta(DeltaProblem::SourceDiffers { expected, .. })) = &done {
             // The save that ends the deployment takes it along.
             self.record.installed.forget_digest(expected);
@@ -331,6 +350,9 @@ impl Run<'_> {
             self.record.cut_downloads = Some(CutDownloads { id, times });
             return None;
         }
-        Some(Unreported { id, failed: self.deployment.failed, remark: self.deployment.remark.clone() })
+        // Where nothing was reported behind the download, this is the place for what it has cost.
+        let account = || self.to_tell.account.map(|account| account.to_string());
+        let remark = self.deployment.remark.clone().or_else(account);
+        Some(Unreported { id, failed: self.deployment.failed, remark })
     }
 }

@@ -189,6 +189,13 @@ impl fmt::Display for DeployError {
     }
 }
 
+impl DeployError {
+    /// Whether an earlier download of the same artifact is to blame, so that a new beginning may go better.
+    pub fn is_not_as_before(&self) -> bool {
+        matches!(self, DeployError::Install(InstallError::NotAsBefore { .. }))
+    }
+}
+
 impl std::error::Error for DeployError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {

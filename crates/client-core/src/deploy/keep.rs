@@ -4,7 +4,7 @@ use super::ending::Halt;
 use super::error::DeployError;
 use super::facts::{Conduct, Stage};
 use super::plan::{Entry, Position};
-use super::record::{CUT_DOWNLOADS_MAX, Deployment, Record, SlotContent};
+use super::record::{CUT_DOWNLOADS_MAX, Deployment, Journal, Record, SlotContent};
 use super::run::Run;
 use super::scripts::{OnScriptFailure, ScriptPoint};
 use crate::install::{HandlerState, InstallError, StateKeeper, WriteStatistics};
@@ -20,16 +20,45 @@ pub(super) struct Keeper<'k> {
     pub(super) record: &'k mut Record,
     pub(super) deployment: &'k mut Deployment,
     pub(super) store: &'k mut dyn StateStore,
+    /// Of the manifest of what is being downloaded.
+    pub(super) manifest: &'k str,
+    /// Something of an earlier download of it was there, and is gone on with.
+    pub(super) goes_on: bool,
+    /// What was set last and is not in the deployment yet.
+    pub(super) pending: Option<HandlerState>,
+}
+
+impl Keeper<'_> {
+    /// The download has ended well: what was set last is what the next stage finds.
+    pub(super) fn keep_pending(&mut self) {
+        if let Some(state) = self.pending.take() {
+            self.deployment.handler.set(state);
+        }
+    }
 }
 
 impl StateKeeper for Keeper<'_> {
     fn set(&mut self, state: HandlerState) {
-        self.deployment.handler.set(state);
+        // In the place of a finished image other clients expect one.
+        if !self.deployment.handler.keeps_an_image() {
+            self.deployment.handler.set(state.clone());
+        }
+        self.pending = Some(state);
     }
 
     fn save(&mut self) -> Result<(), InstallError> {
+        let state = self.pending.clone().unwrap_or_default();
+        self.record.journal = Some(Journal { manifest: self.manifest.to_owned(), state });
+        if self.goes_on {
+            // It came further than the time before, and whatever cut that short has not cut this.
+            self.record.cut_downloads = None;
+        }
         self.record.deployment = Some(self.deployment.clone());
         self.record.save(self.store).map_err(|error| InstallError::StateNotKept { source: Box::new(error) })
+    }
+
+    fn goes_on(&mut self) {
+        self.goes_on = true;
     }
 
     fn wrote(&mut self, slot: Slot, statistics: &WriteStatistics) {
@@ -118,6 +147,14 @@ impl Run<'_> {
             );
             self.record.slots.remove(&slot);
         }
+    }
+
+    /// What an earlier download of the artifact with this manifest saved. That of another one is about to be overwritten.
+    pub(super) fn earlier_download(&mut self, manifest: &str) -> HandlerState {
+        if self.record.journal.as_ref().is_some_and(|journal| journal.manifest != manifest) {
+            self.record.journal = None;
+        }
+        self.record.journal.as_ref().map(|journal| journal.state.clone()).unwrap_or_default()
     }
 
     /// What the other slot holds is about to be overwritten.

@@ -8,6 +8,7 @@
 //!
 //! `plan`, `facts` and `ending` are pure. This module knows neither servers nor protocols: `server` and `agent` know it.
 
+mod bill;
 mod bootstrap;
 mod commands;
 mod deeds;

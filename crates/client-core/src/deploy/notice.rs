@@ -1,7 +1,7 @@
 //! What a person who watches a command is told while it runs.
 
 use super::facts::Stage;
-use crate::install::Progress;
+use crate::install::{Account, Progress};
 
 /// Something a person who watches a command wants to know, when it happens. The command line turns each into the
 /// line that scripts expect.
@@ -57,6 +57,9 @@ pub trait Observer: Progress {
 
     /// A stage begins.
     fn stage(&mut self, _stage: Stage) {}
+
+    /// What the download of a deployment did cost, whether it went well or not.
+    fn did_cost(&mut self, _account: &Account) {}
 
     /// Whether the process was asked to stop: no further stage is begun then, and a step that fails is taken as
     /// interrupted, not as failed. Once true it stays true.

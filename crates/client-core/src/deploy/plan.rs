@@ -858,7 +858,7 @@ mod tests {
                 })
             };
             format!(
-                "\n## Where a deployment goes on after an interruption\n\nColumns: what the boot environment says. `no bootloader` is for payloads that it does not concern. \"Rollback or Failure\": the second where the payload cannot be rolled back. A download of the daemon that was cut short begins again, because the server offers it again, up to {CUT_DOWNLOADS_MAX} times; after that it has failed. One of the command line is forgotten.\n\n{}",
+                "\n## Where a deployment goes on after an interruption\n\nColumns: what the boot environment says. `no bootloader` is for payloads that it does not concern. \"Rollback or Failure\": the second where the payload cannot be rolled back. A download of the daemon that was cut short begins again, because the server offers it again, up to {CUT_DOWNLOADS_MAX} times in a row without progress; after that it has failed. One of the command line is forgotten.\n\n{}",
                 table(&verdicts(), positions(cell))
             )
         }

@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 use super::facts::Stage;
 use super::plan::{self, Order, Position};
 use crate::artifact::Header;
-use crate::install::{ROOTFS_IMAGE, RecordedHandler, WriteStatistics, WrittenImage};
+use crate::install::{HandlerState, ROOTFS_IMAGE, RecordedHandler, WriteStatistics, WrittenImage};
 use crate::provides::{Provides, UNKNOWN_ARTIFACT};
 use crate::slot::Slot;
 use crate::state_store::{StateError, StateStore};
@@ -59,6 +59,9 @@ pub struct Record {
     /// What was recorded before could not be read any more. Until the next artifact is committed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lost: Option<Lost>,
+    /// How far a download came that did not end.
+    #[serde(default, with = "odd_is_none", skip_serializing_if = "Option::is_none")]
+    pub journal: Option<Journal>,
     /// What this client installed in a slot and committed there, for a way back to it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub slots: BTreeMap<Slot, SlotContent>,
@@ -107,6 +110,15 @@ pub struct Spent {
     pub id: String,
     /// Bytes of the artifact that came over the network, those that came twice counted twice.
     pub bytes: u64,
+}
+
+/// How far a download came that did not end, as the payload's handler has said it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Journal {
+    /// Digest of the artifact's manifest.
+    pub manifest: String,
+    /// What the handler saved last.
+    pub state: HandlerState,
 }
 
 /// How often the download of a deployment was cut short.
@@ -264,6 +276,28 @@ fn is_zero(value: &u32) -> bool {
     *value == 0
 }
 
+/// What can be done without is no reason to lose the rest of the document.
+mod odd_is_none {
+    use serde::de::DeserializeOwned;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+    use serde_json::Value;
+
+    // The signature is serde's.
+    #[allow(clippy::ref_option)]
+    pub(super) fn serialize<T: Serialize, S: Serializer>(
+        value: &Option<T>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        value.serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, T: DeserializeOwned, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Option<T>, D::Error> {
+        Ok(serde_json::from_value(Value::deserialize(from)?).ok())
+    }
+}
+
 /// A string of the document that is empty where there is nothing to say.
 mod empty_is_none {
     use serde::{Deserialize, Deserializer, Serializer};
@@ -404,6 +438,7 @@ impl Record {
             unreported: None,
             spent: None,
             cut_downloads: None,
+            journal: None,
             lost: None,
             slots: BTreeMap::new(),
             wear: BTreeMap::new(),

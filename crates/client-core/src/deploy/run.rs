@@ -19,7 +19,7 @@ use super::source::{SourceChanged, cause};
 use super::summary::{Held, Status, Summary};
 use crate::artifact::{Header, PayloadReader};
 use crate::boot::Verdict;
-use crate::install::{InstallError, PayloadHandler, Registry, WrittenImage};
+use crate::install::{Account, Cost, InstallError, PayloadHandler, Registry, WrittenImage};
 use crate::slot::{Restart, System};
 use crate::state_store::StateStore;
 
@@ -64,6 +64,9 @@ pub(super) struct ToTell {
     held: Option<Held>,
     /// What a gate said, for the server's next report.
     remark: Option<String>,
+    /// What the download will cost, and what it did.
+    pub(super) cost: Option<Cost>,
+    pub(super) account: Option<Account>,
 }
 
 /// One deployment while a process works on it.
@@ -333,7 +336,10 @@ impl<'r> Run<'r> {
                 return Err(self.judge(stage, Trouble::Failed));
             }
         }
-        let remark = self.to_tell.remark.take();
+        let account = self.to_tell.account.take_if(|_| stage != Stage::Download);
+        let account = account.map(|account| account.to_string());
+        let remark: Vec<String> = self.to_tell.remark.take().into_iter().chain(account).collect();
+        let remark = Some(remark.join(", ")).filter(|remark| !remark.is_empty());
         match (self.world.reporter.report(&id, report, remark.as_deref(), importance), importance) {
             (Reported::Accepted, _) | (Reported::NoAnswer, Importance::BestEffort) => Ok(()),
             (Reported::Aborted, _) => {
@@ -370,6 +376,7 @@ impl<'r> Run<'r> {
             gate,
             deployment: id.as_deref(),
             artifact_name: &artifact_name,
+            cost: self.to_tell.cost,
         });
         if self.world.observer.stop_requested() {
             self.halt(Halt::Interrupted);
@@ -538,7 +545,7 @@ impl<'r> Run<'r> {
             | Status::Held
             | Status::Interrupted => false,
         };
-        let ToTell { error, ended, held, remark: _ } = self.to_tell;
+        let ToTell { error, ended, held, .. } = self.to_tell;
         Summary { status, success, needs_reboot, error, ended, held }
     }
 
@@ -562,5 +569,5 @@ impl<'r> Run<'r> {
 
 /// Whether what was being downloaded is another thing now: what came of it has no rest, and a new beginning may have.
 fn is_changed_source(error: &DeployError) -> bool {
-    cause::<SourceChanged>(error).is_some()
+    error.is_not_as_before() || cause::<SourceChanged>(error).is_some()
 }

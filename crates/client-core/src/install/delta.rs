@@ -8,7 +8,7 @@ use delta::{Applier, DeltaError, Head, Image, MEMORY_BYTES_MAX, Prefix, Signed, 
 use serde::{Deserialize, Serialize};
 use sha2::Digest;
 
-use super::{HandlerState, InstallError, Progress, SlotWriter, StateKeeper, TargetDigest};
+use super::{Cost, HandlerState, InstallError, Progress, SlotWriter, StateKeeper, TargetDigest, journal};
 use crate::artifact::{ArtifactError, Compression, Header, PayloadFile, Sha256};
 use crate::slot::{Slot, Slots};
 use crate::storage::{BlockDevice, Medium, ReadAt};
@@ -273,7 +273,14 @@ impl Delta {
             Some(applier) => applier,
             None => Applier::new(head)?,
         };
-        Ok(BegunDelta { applier, old: self.old })
+        let Signed { memory_bytes, transfer_bytes, changed_bytes, target, .. } = self.signed;
+        let cost = Cost {
+            transfer_bytes: transfer_bytes.checked_sub(applier.head().stored_offset(applier.group())),
+            memory_bytes: Some(memory_bytes),
+            changed_bytes: Some(changed_bytes),
+            image_bytes: Some(target.bytes),
+        };
+        Ok(BegunDelta { applier, old: self.old, cost })
     }
 }
 
@@ -281,9 +288,15 @@ impl Delta {
 pub(super) struct BegunDelta {
     applier: Applier,
     old: OldImage,
+    cost: Cost,
 }
 
 impl BegunDelta {
+    /// What it will cost from here on.
+    pub(super) fn cost(&self) -> Cost {
+        self.cost
+    }
+
     /// How much of the new image is there already.
     pub(super) fn position(&self) -> u64 {
         self.applier.head().target_offset(self.applier.group())
@@ -302,6 +315,7 @@ impl BegunDelta {
     ) -> Result<(), InstallError> {
         let share = file.size() / CHECKPOINT_SHARE;
         let mut saved = self.applier.head().stored_offset(self.applier.group());
+        let mut keeps = true;
         loop {
             match self.applier.next(file, &mut self.old) {
                 Ok(Some(applied)) => {
@@ -320,11 +334,10 @@ impl BegunDelta {
             let (head, groups) = (self.applier.head(), self.applier.group());
             let stored = head.stored_offset(groups);
             // The last group is followed by the proof of everything.
-            let is_worth_it = stored - saved >= share && groups < head.groups.len();
+            let is_worth_it = keeps && stored - saved >= share && groups < head.groups.len();
             // The content before the record of it.
             if is_worth_it && writer.make_durable()? == head.target_offset(groups) {
-                state.set(HandlerState::of(&Journal { groups })?);
-                state.save()?;
+                keeps = journal::keep(HandlerState::of(&Journal { groups }), state);
                 saved = stored;
             }
         }

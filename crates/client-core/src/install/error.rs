@@ -96,6 +96,11 @@ pub enum InstallError {
         /// What is wrong with it.
         reason: String,
     },
+    /// What an earlier process left of the same download turned out not to fit the rest. Begun anew it may go well.
+    NotAsBefore {
+        /// What showed it.
+        source: Box<InstallError>,
+    },
     /// What a handler has to find again could not be saved.
     StateNotKept {
         /// Why.
@@ -167,6 +172,9 @@ impl fmt::Display for InstallError {
             InstallError::BadState { reason } => {
                 write!(f, "what the handler of the payload kept cannot be understood: {reason}")
             }
+            InstallError::NotAsBefore { source } => {
+                write!(f, "what was downloaded before does not fit what came now: {source}")
+            }
             InstallError::StateNotKept { source } => {
                 write!(f, "cannot save what the handler of the payload keeps: {source}")
             }
@@ -189,6 +197,13 @@ impl fmt::Display for InstallError {
     }
 }
 
+impl InstallError {
+    /// Whether it says nothing about the artifact: its bytes could not be had.
+    pub(crate) fn is_of_source(&self) -> bool {
+        matches!(self, InstallError::Artifact(ArtifactError::Source { .. }))
+    }
+}
+
 impl std::error::Error for InstallError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
@@ -196,6 +211,7 @@ impl std::error::Error for InstallError {
             InstallError::Boot(error) => error.source(),
             InstallError::Slot(error) => error.source(),
             InstallError::Storage { source, .. } => Some(source),
+            InstallError::NotAsBefore { source } => Some(&**source),
             InstallError::StateNotKept { source } => Some(&**source),
             InstallError::Files(error) => error.source(),
             InstallError::Delta(problem) => problem.source(),

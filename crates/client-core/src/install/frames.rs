@@ -12,7 +12,7 @@
 use std::io::{self, Read};
 use std::ops::Range;
 
-use super::{InstallError, Progress, SlotWriter};
+use super::{Cost, InstallError, Progress, SlotWriter};
 use crate::artifact::frames::{Found, Frame, FrameDecoder, FrameTable, FramesInfo, Place, frame_digest};
 use crate::artifact::{ArtifactError, Header, Member};
 use crate::storage::ReadAt;
@@ -45,12 +45,18 @@ impl<'s> Framed<'s> {
         let table =
             info.table(member, image_bytes).inspect_err(|error| log::warn!("everything is fetched: {error}"));
         let table = table.ok()?;
-        let need = table.memory_bytes() + Found::memory_bytes(&table);
+        let framed = Framed { member, table };
+        let need = framed.memory_bytes();
         if need > MEMORY_BYTES_MAX {
             log::warn!("everything is fetched: the frame table needs {need} bytes of memory");
             return None;
         }
-        Some(Framed { member, table })
+        Some(framed)
+    }
+
+    /// What table and findings take.
+    fn memory_bytes(&self) -> usize {
+        self.table.memory_bytes() + Found::memory_bytes(&self.table)
     }
 
     /// Writes the image.
@@ -71,6 +77,14 @@ impl<'s> Framed<'s> {
             self.member.len(),
             runs.len()
         );
+        let memory = self.memory_bytes();
+        progress.will_cost(&Cost {
+            transfer_bytes: Some(bytes),
+            memory_bytes: Some(memory as u64),
+            changed_bytes: None, // where the blocks lie in the running slot says nothing about the other one
+            image_bytes: Some(self.table.image_bytes()),
+        });
+        self.member.check_affordable(bytes).map_err(ArtifactError::from_io)?;
         let mut fetch = Fetch { member: self.member, runs: &runs, open: None };
         let mut decoder = FrameDecoder::new()?;
         let (mut content, mut compressed, mut fetched) = (Vec::new(), Vec::new(), 0);

@@ -1,6 +1,6 @@
 //! The seam of payload types: what a handler does in each stage of a deployment.
 
-use super::{HandlerState, InstallError, WriteStatistics, WrittenImage};
+use super::{Cost, HandlerState, InstallError, WriteStatistics, WrittenImage};
 use crate::artifact::{Header, PayloadReader};
 use crate::boot::Verdict;
 use crate::slot::{Restart, Slot};
@@ -42,6 +42,9 @@ pub trait StateKeeper {
     /// # Errors
     /// When it may not be durable.
     fn save(&mut self) -> Result<(), InstallError>;
+
+    /// What was saved of an earlier download of the same artifact was found again: this one does not begin at the start.
+    fn goes_on(&mut self) {}
 
     /// Counts what was done to a slot, whatever came of it. It is saved with whatever is saved next.
     fn wrote(&mut self, _slot: Slot, _statistics: &WriteStatistics) {}
@@ -242,6 +245,9 @@ pub trait Progress {
     /// `done` of `total` bytes were read back from the medium and passed the digest again.
     fn verified(&mut self, done_bytes: u64, total_bytes: u64);
 
+    /// What the update will cost, said before its payload is transferred.
+    fn will_cost(&mut self, _cost: &Cost) {}
+
     /// So many bytes of what is being installed were taken from the device itself, where they would have had to be
     /// transferred otherwise.
     fn reused(&mut self, _bytes: u64) {}
@@ -259,6 +265,10 @@ impl<T: Progress + ?Sized> Progress for &mut T {
 
     fn verified(&mut self, done_bytes: u64, total_bytes: u64) {
         (**self).verified(done_bytes, total_bytes);
+    }
+
+    fn will_cost(&mut self, cost: &Cost) {
+        (**self).will_cost(cost);
     }
 
     fn reused(&mut self, bytes: u64) {

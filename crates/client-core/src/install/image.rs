@@ -3,10 +3,11 @@
 
 use super::delta::{self, BegunDelta, Delta, DeltaProblem};
 use super::frames::Framed;
+use super::journal::{self, Start};
 use super::vcdiff::{self, Old};
 use super::{
-    Arriving, HandlerState, InstallError, PayloadHandler, Progress, RebootNeed, SlotWriter, TargetDigest,
-    Written, WrittenImage,
+    Arriving, Cost, HandlerState, InstallError, PayloadHandler, Progress, RebootNeed, SlotWriter,
+    TargetDigest, Written, WrittenImage,
 };
 use crate::artifact::frames::FramesInfo;
 use crate::boot::{self, Arming, BootControl, Intent, Verdict, verdict};
@@ -122,18 +123,15 @@ impl<'a> RootfsImage<'a> {
         }
     }
 
-    fn target(&self) -> Result<Slot, InstallError> {
-        Ok(self.image.as_ref().ok_or(InstallError::NothingWritten)?.slot)
-    }
-}
-
-impl PayloadHandler for RootfsImage<'_> {
-    fn download(
+    /// Writes the slot. Says when it `goes_on` with what an earlier process wrote there.
+    fn write_slot(
         &mut self,
         arriving: &mut Arriving<'_>,
         progress: &mut dyn Progress,
+        goes_on: &mut bool,
     ) -> Result<(), InstallError> {
         let payload = &mut *arriving.payload;
+        let reading = payload.reading();
         let running = self.system.running_slot()?;
         // The other slot may be overwritten only while nothing points at it, durably.
         boot::check_settled(self.boot, running)?;
@@ -176,16 +174,38 @@ impl PayloadHandler for RootfsImage<'_> {
             // But of this one, which ends where its delta ends.
             Given::Vcdiff(digest, old) => (vcdiff::most_bytes(&*device, target)?, digest, How::Vcdiff(old)),
         };
+        let start = match how {
+            How::Whole => journal::go_on(&mut *device, target, &mut file, &arriving.earlier, progress),
+            How::Frames(..) | How::Delta(..) | How::Vcdiff(..) => Start::default(),
+        };
         let position = match &how {
-            How::Whole | How::Frames(..) | How::Vcdiff(..) => 0,
+            How::Whole | How::Frames(..) | How::Vcdiff(..) => start.position(),
             How::Delta(delta) => delta.position(),
         };
-        let mut writer = SlotWriter::resume(&mut *device, target, size_bytes, position)?;
+        *goes_on = start.goes_on() || position > 0;
+        if *goes_on {
+            arriving.state.goes_on();
+        }
+        let whole = Cost {
+            transfer_bytes: file.stored_bytes().and_then(|bytes| bytes.checked_sub(start.stored())),
+            ..Cost::default()
+        };
+        match &how {
+            How::Whole => progress.will_cost(&Cost { image_bytes: Some(size_bytes), ..whole }),
+            How::Vcdiff(_) => progress.will_cost(&whole),
+            How::Delta(delta) => progress.will_cost(&delta.cost()),
+            // Known when it is planned.
+            How::Frames(..) => {}
+        }
+        let mut writer = SlotWriter::resume(&mut *device, target, size_bytes, position, reading)?;
         // Of an image in frames only the frames are read; the read-back proves the image.
         let all_is_read = !matches!(how, How::Frames(..));
         let mut other_content = None;
         let written = match how {
-            How::Whole => writer.copy_file(&mut file, progress), // fails at its end on a wrong checksum
+            // Fails at the end of the file on a wrong checksum.
+            How::Whole => {
+                journal::copy(&mut writer, target, &mut file, &start, &mut *arriving.state, progress)
+            }
             How::Frames(framed, mut source) => framed.install(&mut *source, &mut writer, progress),
             How::Delta(mut delta) => delta.write(&mut file, &mut writer, arriving.state, progress),
             How::Vcdiff(mut old) => {
@@ -210,6 +230,28 @@ impl PayloadHandler for RootfsImage<'_> {
         self.image = Some(written.image().clone());
         self.written = Some(written);
         Ok(())
+    }
+
+    fn target(&self) -> Result<Slot, InstallError> {
+        Ok(self.image.as_ref().ok_or(InstallError::NothingWritten)?.slot)
+    }
+}
+
+impl PayloadHandler for RootfsImage<'_> {
+    fn download(
+        &mut self,
+        arriving: &mut Arriving<'_>,
+        progress: &mut dyn Progress,
+    ) -> Result<(), InstallError> {
+        let mut goes_on = false;
+        self.write_slot(arriving, progress, &mut goes_on).map_err(|error| {
+            // Nobody has seen this artifact as a whole yet: it may be what was here before that is wrong.
+            let of_content = matches!(error, InstallError::Artifact(_) | InstallError::ReadBack { .. });
+            if goes_on && of_content && !error.is_of_source() {
+                return InstallError::NotAsBefore { source: Box::new(error) };
+            }
+            error
+        })
     }
 
     fn restore(&mut self, state: HandlerState) {

@@ -1,12 +1,14 @@
 //! Installing a payload: the seam every payload type implements, the streaming writer of a slot, and the
 //! built-in handlers for `rootfs-image`, `rust-ota-delta`, `mender-binary-delta`, `single-file` and `directory`.
 
+mod cost;
 mod delta;
 mod error;
 pub mod files;
 mod frames;
 mod handler;
 mod image;
+mod journal;
 mod read_back;
 mod recorded;
 mod registry;
@@ -14,6 +16,7 @@ mod slot_writer;
 mod sum;
 mod vcdiff;
 
+pub use cost::{Account, Cost};
 pub use delta::DeltaProblem;
 pub use error::{InstallError, PayloadProblem};
 pub use files::{DirectoryTree, Files, FilesError, SingleFile};

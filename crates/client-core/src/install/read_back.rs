@@ -11,6 +11,7 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread::JoinHandle;
 
 use super::sum::Sum;
+use crate::artifact::Reading;
 use crate::storage::{BlockDevice, PastCache, ReadAt};
 
 /// Bytes that are read at a time beside the writer.
@@ -247,18 +248,23 @@ pub(super) struct ReadBack {
 
 impl ReadBack {
     /// For an image of `size_bytes` in `device`.
-    pub(super) fn new(device: &mut dyn BlockDevice, size_bytes: u64) -> ReadBack {
+    pub(super) fn new(device: &mut dyn BlockDevice, size_bytes: u64, reading: Reading) -> ReadBack {
         let sum = Sum::new();
-        let way = match device.past_cache() {
-            PastCache::Anywhere(reader) => match Follower::start(reader, &sum, size_bytes) {
-                Ok(follower) => Way::Beside(follower),
-                Err(error) => {
-                    log::warn!("{}: no thread to read it back with: {error}", device.name());
-                    Way::AtTheEnd
+        let way = match (device.past_cache(), reading) {
+            (PastCache::Anywhere(reader), Reading::InTurn) => Way::Between(reader, Checker::new(&sum)),
+            (PastCache::Anywhere(reader), Reading::Ahead) => {
+                match Follower::start(reader, &sum, size_bytes) {
+                    Ok(follower) => Way::Beside(follower),
+                    Err(error) => {
+                        log::warn!("{}: no thread to read it back with: {error}", device.name());
+                        Way::AtTheEnd
+                    }
                 }
-            },
-            PastCache::Here(reader) => Way::Between(reader, Checker::new(&sum)),
-            PastCache::No => Way::AtTheEnd,
+            }
+            (PastCache::Here(reader), Reading::Ahead | Reading::InTurn) => {
+                Way::Between(reader, Checker::new(&sum))
+            }
+            (PastCache::No, Reading::Ahead | Reading::InTurn) => Way::AtTheEnd,
         };
         ReadBack { sum, way, window_start: 0, size_bytes }
     }

@@ -94,6 +94,11 @@ impl RecordedHandler {
         }
     }
 
+    /// Whether its place is one where clients before `handled_by` look for a finished image.
+    pub(crate) fn keeps_an_image(&self) -> bool {
+        !self.external
+    }
+
     /// What was kept last.
     pub(super) fn state(&self) -> HandlerState {
         self.image.clone().unwrap_or_else(|| self.handler_state.clone())

@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 use super::read_back::{self, BLOCK_BYTES, Fault, ReadBack};
 use super::{InstallError, Progress};
 use crate::artifact::write::CHECKSUM_KEYS;
-use crate::artifact::{self, ArtifactError, Header, PayloadFile};
+use crate::artifact::{self, ArtifactError, Header, PayloadFile, Reading};
 use crate::slot::Slot;
 use crate::storage::{BlockDevice, Medium};
 
@@ -215,16 +215,12 @@ impl<'d> SlotWriter<'d> {
         slot: Slot,
         size_bytes: u64,
     ) -> Result<SlotWriter<'d>, InstallError> {
-        let mut writer = SlotWriter::at(device, slot, size_bytes, 0)?;
-        writer.device.begin_replace(size_bytes).map_err(|e| writer.storage_error("prepare", e))?;
-        writer.discard_behind();
-        writer.taken = Taken::Hashed(Sha256::new());
-        writer.read_back = Some(ReadBack::new(writer.device, size_bytes));
-        Ok(writer)
+        SlotWriter::resume(device, slot, size_bytes, 0, Reading::Ahead)
     }
 
     /// A writer that goes on at `position` of an image of which an earlier process wrote what lies before, and made it
-    /// durable. The caller has found it there; it is read back with the rest in the end.
+    /// durable. The caller has found it there; it is read back with the rest in the end. What is written from the start on is
+    /// read back beside the writing, by a thread or in turn, as `reading` says.
     ///
     /// # Errors
     /// As for [`new`](SlotWriter::new). When `position` is not a multiple of 4096 in the image, or the medium can only be
@@ -234,9 +230,15 @@ impl<'d> SlotWriter<'d> {
         slot: Slot,
         size_bytes: u64,
         position: u64,
+        reading: Reading,
     ) -> Result<SlotWriter<'d>, InstallError> {
         if position == 0 {
-            return SlotWriter::new(device, slot, size_bytes);
+            let mut writer = SlotWriter::at(device, slot, size_bytes, 0)?;
+            writer.device.begin_replace(size_bytes).map_err(|e| writer.storage_error("prepare", e))?;
+            writer.discard_behind();
+            writer.taken = Taken::Hashed(Sha256::new());
+            writer.read_back = Some(ReadBack::new(writer.device, size_bytes, reading));
+            return Ok(writer);
         }
         let writer = SlotWriter::at(device, slot, size_bytes, position)?;
         if position % BLOCK_BYTES as u64 != 0 || position > size_bytes || !writer.compare {
@@ -273,7 +275,11 @@ impl<'d> SlotWriter<'d> {
             missed: 0,
             taken: Taken::Unknown,
             read_back: None,
-            statistics: WriteStatistics { total_bytes: size_bytes, ..WriteStatistics::default() },
+            statistics: WriteStatistics {
+                total_bytes: size_bytes,
+                skipped_bytes: position,
+                ..WriteStatistics::default()
+            },
         })
     }
 

@@ -112,9 +112,9 @@ pub(super) fn apply(
 }
 
 fn refused(error: Error) -> InstallError {
-    match error {
-        // The artifact's, or of the way that it comes.
-        Error::Delta(error) => InstallError::Artifact(ArtifactError::from_io(error)),
-        error => DeltaProblem::Vcdiff(error).into(),
+    // The artifact's, or of the way that it comes.
+    if let Error::Delta(error) = error {
+        return InstallError::Artifact(ArtifactError::from_io(error));
     }
+    DeltaProblem::Vcdiff(error).into()
 }

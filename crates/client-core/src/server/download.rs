@@ -48,8 +48,8 @@ pub struct DownloadSettings {
     pub rate_window: Duration,
     /// How often the server is asked whether the deployment was aborted; `None` for never.
     pub abort_check_every: Option<Duration>,
-    /// Bytes of bodies that the transfer may cost, those that come twice counted twice; `None` for any number. An
-    /// artifact that is known to be longer is not begun.
+    /// Bytes of bodies that the transfer may cost, those that come twice counted twice; `None` for any number. A request
+    /// that is known to exceed it is not begun: the first one is for a part where [`begin_with`](Self::begin_with) says so.
     pub budget_bytes: Option<u64>,
     /// How many bytes the first request asks for, where what is wanted behind them is known later; `None` for all.
     pub begin_with: Option<u64>,
@@ -196,6 +196,8 @@ struct Answering {
     left: Option<u64>,
     /// No more than a part was asked for: its end is no end of the connection.
     bounded: bool,
+    /// It is everything, whatever was asked for.
+    whole: bool,
     /// New bytes that it brought.
     came: u64,
     /// Time spent reading, and what came in it: reset with each window. Only time in which bytes were waited for
@@ -308,7 +310,9 @@ impl Download {
         };
         download.end = download.settings.begin_with;
         download.begun = download.clock.now();
-        download.check_budget(download.source.size_bytes().unwrap_or(0))?;
+        // Where only a part is asked for first, its end decides: what is here already need not be transferred.
+        let known = download.source.size_bytes().filter(|_| download.end.is_none());
+        download.check_budget(known.unwrap_or(0))?;
         while download.answer.is_none() {
             download.step()?;
         }
@@ -318,18 +322,26 @@ impl Download {
 
     /// The same bytes, from any of them on.
     pub fn into_places(self) -> Box<dyn Places> {
-        let turns = Arc::clone(&self.turns);
-        Box::new(DownloadPlaces { download: Arc::new(Mutex::new(self)), turns })
+        let (turns, statistics) = (Arc::clone(&self.turns), self.statistics());
+        Box::new(DownloadPlaces { download: Arc::new(Mutex::new(self)), turns, statistics })
     }
 
     /// Goes on at `offset`, up to `end`, for the reader of that `turn`.
     fn go_to(&mut self, offset: u64, end: Option<u64>, turn: usize) {
         (self.turn, self.end) = (turn, end);
-        if offset != self.offset {
-            (self.offset, self.jumped, self.planned) = (offset, true, true);
-            // Nothing is known of what lies between.
-            self.prefix = None;
-            self.answer = None;
+        let before = std::mem::replace(&mut self.offset, offset);
+        if offset == before {
+            return;
+        }
+        self.jumped = true;
+        // Nothing is known of what lies between.
+        self.prefix = None;
+        match (&mut self.answer, offset.checked_sub(before)) {
+            // Whoever gives everything where a part was asked for would do so again, from the beginning.
+            (Some(answer), Some(between)) if answer.whole && answer.compared.is_none() => {
+                answer.skip = answer.skip.saturating_add(between);
+            }
+            (Some(_) | None, _) => (self.answer, self.planned) = (None, true),
         }
     }
 
@@ -391,7 +403,8 @@ impl Download {
             };
             match judgement {
                 Judgement::Body { skip, length, content } => {
-                    let more = if begins { content.total.or(length) } else { length.or(content.total) };
+                    let is_part = !begins || response.status == 206 && self.end.is_some();
+                    let more = if is_part { length.or(content.total) } else { content.total.or(length) };
                     self.check_budget(more.unwrap_or(0)).map_err(Trouble::Over)?;
                     if begins {
                         self.gives_parts = response.status == 206;
@@ -427,6 +440,11 @@ impl Download {
                 Judgement::Expired => {
                     target = self.new_address(&response, &target)?;
                     redirects = 0;
+                }
+                // It has the part, and does not give it.
+                Judgement::TryAgain(reason) if response.status == 416 && !self.whole => {
+                    log::info!("{}{reason}: asking for everything", self.label());
+                    self.whole = true;
                 }
                 Judgement::TryAgain(reason) => return Err(self.try_again(&response, reason)),
                 Judgement::Changed(reason) => return Err(changed(&target, reason)),
@@ -500,6 +518,7 @@ impl Download {
         content: Content,
     ) {
         let bounded = response.status == 206 && self.end.is_some();
+        let whole = response.status == 200;
         if self.offset == 0 {
             let shows_itself = content.etag.is_some() || content.total.is_some();
             self.prefix = (!shows_itself && !self.jumped).then(Sha256::new);
@@ -527,6 +546,7 @@ impl Download {
             compared,
             left: length,
             bounded,
+            whole,
             came: 0,
             spent: Duration::ZERO,
             in_window: 0,
@@ -871,6 +891,8 @@ impl Read for Download {
 struct DownloadPlaces {
     download: Arc<Mutex<Download>>,
     turns: Arc<AtomicUsize>,
+    /// Besides the download, which is held by whoever waits for bytes.
+    statistics: Arc<DownloadStatistics>,
 }
 
 impl Places for DownloadPlaces {
@@ -888,6 +910,14 @@ impl Places for DownloadPlaces {
 
     fn total_bytes(&self) -> Option<u64> {
         lock(&self.download).total()
+    }
+
+    fn received_bytes(&self) -> Option<u64> {
+        Some(self.statistics.received())
+    }
+
+    fn check_affordable(&self, more_bytes: u64) -> io::Result<()> {
+        lock(&self.download).check_budget(more_bytes).map_err(io::Error::other)
     }
 }
 

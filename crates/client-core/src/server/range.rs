@@ -54,8 +54,9 @@ pub(super) fn begin(response: &Response, for_a_part: bool) -> Judgement {
             let length = last.checked_add(1);
             return Judgement::Body { skip: 0, length, content: Content::of(response, Some(total)) };
         }
-        // What is empty has no first part, and one of something without a length shows nothing.
-        (206 | 416, _) if for_a_part => return Judgement::NoPart,
+        // What is empty has no first part, and one of something without a length shows nothing. Some servers refuse the
+        // very question.
+        _ if for_a_part => return Judgement::NoPart,
         _ => return Judgement::Refused,
     };
     let content = Content::of(response, length);
@@ -449,6 +450,11 @@ mod tests {
                 let verdict = begin(&response(206, &[("content-range", range)]), for_a_part);
                 assert_eq!(kind(&verdict), expected, "{range}");
             }
+        }
+        for (status, for_a_part, expected) in
+            [(400, true, "no part"), (405, true, "no part"), (400, false, "refused"), (403, true, "expired")]
+        {
+            assert_eq!(kind(&begin(&response(status, &[]), for_a_part)), expected, "{status}");
         }
         let empty = begin(&response(416, &[("content-range", "bytes */0")]), true);
         assert_eq!(kind(&empty), "no part");

@@ -136,7 +136,7 @@ mod tests {
     }
 
     fn before(gate: Gate) -> Question<'static> {
-        Question { gate, deployment: Some("d"), artifact_name: "a" }
+        Question { gate, deployment: Some("d"), artifact_name: "a", cost: None }
     }
 
     #[test]

@@ -19,6 +19,8 @@ mod window;
 use std::fmt;
 use std::time::Duration;
 
+use crate::install::Cost;
+
 pub use control_map::{ControlMapError, ControlMaps};
 pub use health::{HealthCheck, Judgement, Round};
 pub use question::{Decision, NoSuchQuestion, OpenQuestion, PendingQuestion};
@@ -73,6 +75,8 @@ pub struct Question<'q> {
     pub deployment: Option<&'q str>,
     /// What is to be installed.
     pub artifact_name: &'q str,
+    /// What it costs, as far as this process knows it: before the download of what a server ordered nothing is.
+    pub cost: Option<Cost>,
 }
 
 /// What a gatekeeper says.
