@@ -1,5 +1,6 @@
 //! A device: a board with its disks, in a folder, and the server that it talks to. It is turned on again and again.
 
+use std::ffi::OsStr;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -408,9 +409,29 @@ impl<'a> Device<'a> {
         Ok(path)
     }
 
+    /// The image of `system`.
+    pub fn image(&self, system: &System) -> Outcome<PathBuf> {
+        self.kit.root(self.board, system)
+    }
+
+    /// Writes an artifact with the host tool: the words of the command, without what all of them have, and the name in it.
+    pub fn write_artifact(&self, command: &[&OsStr], name: &str) -> Outcome<PathBuf> {
+        let path = self.path(&format!("{name}.mender"));
+        let key = self.kit.keys.private_file.as_os_str();
+        let all = ["--no-progress", "-t", rootfs::DEVICE_TYPE, "-n", name, "-o"].map(OsStr::new);
+        let words = [command, &all, &[path.as_os_str(), OsStr::new("-k"), key]].concat();
+        crate::fleet::host_tool(&words)?;
+        Ok(path)
+    }
+
     /// That the slot which runs has the very bytes of its system's image. The root file system is mounted read-only.
     pub fn expect_whole(&self, running: &Running) -> Outcome {
-        let image = self.kit.root(self.board, &System::new(&running.version))?;
+        self.expect_image(running, &System::new(&running.version))
+    }
+
+    /// The same of a system that is not as usual.
+    pub fn expect_image(&self, running: &Running, system: &System) -> Outcome {
+        let image = self.image(system)?;
         let found = self.disks.iter().find_map(|disk| Some((disk, disk.places?)));
         let (disk, places) = found.ok_or("no disk has the slots")?;
         let at = places.slots[usize::from(running.slot == "b")];

@@ -1,5 +1,6 @@
 //! The server that a device talks to, on the loopback of this machine, and what a scenario asks it.
 
+use std::ffi::OsStr;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -142,6 +143,14 @@ impl Fleet {
         found["value"].as_str().map(str::to_owned)
     }
 
+    /// Bytes of artifacts that were sent to the device after its first `requests` requests, where the answer to each stopped after
+    /// at most `most`.
+    pub fn bytes_sent(&self, requests: usize, most: u64) -> u64 {
+        let requests = self.requests().into_iter().skip(requests);
+        let downloads = requests.filter(|request| request.path.contains("/download"));
+        downloads.map(|request| request.response_bytes.min(most)).sum()
+    }
+
     /// Everything that it was asked.
     pub fn requests(&self) -> Vec<RecordedRequest> {
         self.running.as_ref().map(TestServer::requests).unwrap_or_default()
@@ -219,6 +228,16 @@ pub fn rootfs_artifact(
     spec.clear_software(&software);
     spec.compression = CompressionLevel::default_of(Compression::Gzip);
     write_artifact(&spec, "rootfs.ext4", image, signer, to)
+}
+
+/// What the host tool says to these words.
+pub fn host_tool(words: &[&OsStr]) -> Outcome<String> {
+    let (mut said, mut complaints) = (Vec::new(), Vec::new());
+    let words = words.iter().map(|word| (*word).to_owned());
+    if rust_ota_artifact::run(words, &mut said, &mut complaints) {
+        return Ok(String::from_utf8_lossy(&said).into_owned());
+    }
+    Err(String::from_utf8_lossy(&complaints).trim().to_owned())
 }
 
 /// Writes an artifact `name` with one file for the update module `payload_type` to `to`.

@@ -18,6 +18,8 @@ use crate::rootfs::{self, System};
 pub struct Keys {
     /// Signs the artifacts.
     pub signer: Signer,
+    /// The same in a file, for the host tool.
+    pub private_file: PathBuf,
     /// What the devices verify with, PEM.
     pub public: String,
     /// Signs what the devices must not take.
@@ -69,14 +71,17 @@ impl Kit {
         let signer = |private: &str| {
             Signer::from_pem(private.as_bytes()).map_err(|error| format!("a key of the test: {error}"))
         };
+        std::fs::create_dir_all(work).map_err(|error| format!("cannot make {}: {error}", work.display()))?;
+        let private_file = work.join("signing-key");
+        crate::write(&private_file, own.private.as_bytes())?;
         let keys = Keys {
             signer: signer(&own.private)?,
+            private_file,
             public: signer(&own.private)?.public_pem(),
             foreign: signer(&foreign.private)?,
             device_public: signer(&device.private)?.public_pem(),
             device: device.private.to_string(),
         };
-        std::fs::create_dir_all(work).map_err(|error| format!("cannot make {}: {error}", work.display()))?;
         let lock = work.join("lock");
         let lock = File::create(&lock).map_err(|error| format!("cannot make {}: {error}", lock.display()))?;
         // Two runs would throw away each other's disks.
@@ -102,7 +107,10 @@ impl Kit {
             let directory = self.work.join("roots");
             std::fs::create_dir_all(&directory)
                 .map_err(|error| format!("{}: {error}", directory.display()))?;
-            let mib = system.mib.map_or(String::new(), |mib| format!("-{mib}"));
+            let mut mib = system.mib.map_or(String::new(), |mib| format!("-{mib}"));
+            if system.own_mib > 0 {
+                mib += &format!("-own-{}", system.own_mib);
+            }
             let name = format!("{}-{}-{:?}{mib}.ext4", board.name(), system.version, system.fault);
             let image = directory.join(name);
             rootfs::build(self, board, system, &image)?;

@@ -38,12 +38,14 @@ pub struct System {
     pub fault: Fault,
     /// How long its image is; the board's usual length without.
     pub mib: Option<u64>,
+    /// MiB of it that no other version has, and that do not become smaller.
+    pub own_mib: u64,
 }
 
 impl System {
     /// One that works.
     pub fn new(version: &str) -> System {
-        System { version: version.to_owned(), fault: Fault::None, mib: None }
+        System { version: version.to_owned(), fault: Fault::None, mib: None, own_mib: 0 }
     }
 
     /// One that does not.
@@ -182,6 +184,9 @@ fn lay_out(kit: &Kit, board: &dyn Board, system: &System, tree: &Path) -> Outcom
     if let Some(mib) = system.mib {
         ballast(&tree.join("usr/share/ballast"), mib.saturating_sub(board.root_mib() + 16))?;
     }
+    if system.own_mib > 0 {
+        write(&tree.join("usr/share/own"), own_content(system))?;
+    }
     write(&tree.join("etc/version"), format!("{}\n", system.version))?;
     let names: Vec<&str> =
         guest.modules.iter().map(|module| module.rsplit('/').next().unwrap_or(module)).collect();
@@ -293,6 +298,13 @@ pub fn data_tree(tree: &Path, board: &dyn Board, config: &Value, device_key: &[u
     fs::set_permissions(&key, fs::Permissions::from_mode(0o600))
         .map_err(|error| format!("{}: {error}", key.display()))?;
     Ok(mender)
+}
+
+/// What only this version has.
+fn own_content(system: &System) -> Vec<u8> {
+    let seed = system.version.bytes().fold(0, |seed: u64, byte| seed << 8 | u64::from(byte));
+    let mut random = Generator::new(seed);
+    (0..system.own_mib * disk::MIB / 8).flat_map(|_word| random.next_word().to_le_bytes()).collect()
 }
 
 /// So many MiB that do not become smaller than half.

@@ -184,6 +184,7 @@ const PACKAGES: &[PackageRule] = &[
     PackageRule {
         name: "board-tests",
         workspace: &[
+            "rust-ota-artifact",
             "rust-ota-client-core",
             "rust-ota-server-core",
             "rust-ota-testkit",

@@ -7,6 +7,7 @@ mod refuses_what_is_corrupted_foreign_or_unsigned;
 mod resumes_a_download_across_a_reset_connection;
 mod runs_an_update_module_on_the_real_root;
 mod survives_the_plug_being_pulled_at_any_point;
+mod takes_an_image_in_frames_with_the_power_cut_in_its_download;
 mod takes_an_update_over_the_air_and_commits;
 mod takes_the_update_after_a_reset_in_its_download;
 mod takes_twenty_updates_in_a_row;
@@ -62,6 +63,7 @@ pub const ALL: &[Scenario] = &[
     writes_nothing_to_the_environment_of_a_committed_system::SCENARIO,
     updates_with_a_full_data_partition::SCENARIO,
     takes_the_update_after_a_reset_in_its_download::SCENARIO,
+    takes_an_image_in_frames_with_the_power_cut_in_its_download::SCENARIO,
     refuses_what_is_corrupted_foreign_or_unsigned::SCENARIO,
     resumes_a_download_across_a_reset_connection::SCENARIO,
     runs_an_update_module_on_the_real_root::SCENARIO,
