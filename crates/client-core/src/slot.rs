@@ -91,7 +91,7 @@ pub trait Slots {
 
     /// Opens `slot` as a source that is only read: the running one too, and one that is mounted.
     ///
-    /// What is read is what lies in the slot at that moment. Nothing keeps a file system that is mounted for writing, or
+    /// What is read is what lies on the medium at that moment: the cache of a device that is mounted may hold something else. Nothing keeps a file system that is mounted for writing, or
     /// another process, from changing it meanwhile: whatever is made of it counts only with a digest of its own. The
     /// source and a slot that is [open](Slots::open) for writing may be there at the same time.
     ///

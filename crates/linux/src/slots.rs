@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use client_core::slot::{Slot, SlotError, Slots};
-use client_core::storage::{BlockDevice, ReadAt, ReadOnly};
+use client_core::storage::{BlockDevice, PastCache, ReadAt, ReadOnly};
 
 use crate::block_device::{self, Access, FileDevice, Kind};
 use crate::lock;
@@ -122,7 +122,14 @@ impl Slots for LinuxSlots {
 
     fn open_source(&mut self, slot: Slot) -> Result<Box<dyn ReadAt>, SlotError> {
         let (path, ..) = find(&self.paths, slot)?;
-        Ok(Box::new(ReadOnly::new(open_device(&path, Access::Read)?)))
+        let mut device = open_device(&path, Access::Read)?;
+        // Of a mounted slot the cache of the device is not what is on the medium: ext4 keeps its superblock there, changed
+        // in memory even where it is mounted to be read only.
+        Ok(match device.past_cache() {
+            PastCache::Here(source) => source,
+            PastCache::Anywhere(source) => source,
+            PastCache::No => Box::new(ReadOnly::new(device)),
+        })
     }
 }
 

@@ -14,6 +14,8 @@ use super::check_range;
 /// What direct input wants: offsets, lengths and buffers that are multiples of it. No medium in use has larger blocks;
 /// where one has, the kernel refuses, and the page cache is emptied instead.
 const ALIGNMENT: usize = 4096;
+/// Most bytes that go through a buffer of this reader's own at a time.
+const BOUNCE_BYTES: usize = 128 * 1024;
 
 /// Reads a file or block device with `O_DIRECT`; where that is refused, through a cache that is emptied before.
 pub(super) struct DirectReader {
@@ -70,13 +72,16 @@ impl DirectReader {
     /// Through a buffer of whole blocks around what is wanted. Returns how much of it there was.
     fn read_bounced(&mut self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
         let mut bounce = std::mem::take(&mut self.bounce);
-        bounce.resize(2 * ALIGNMENT, 0);
+        let before = usize::try_from(offset % ALIGNMENT as u64).unwrap_or(0);
+        let blocks = (before + buf.len()).next_multiple_of(ALIGNMENT).min(BOUNCE_BYTES);
+        if bounce.len() < blocks + ALIGNMENT {
+            bounce.resize(blocks + ALIGNMENT, 0);
+        }
         let start = bounce.as_ptr().align_offset(ALIGNMENT).min(ALIGNMENT);
-        let before = offset % ALIGNMENT as u64;
-        let result = match bounce.get_mut(start..start + ALIGNMENT) {
-            Some(block) => self.read_some(offset - before, block).map(|count| {
+        let result = match bounce.get_mut(start..start + blocks) {
+            Some(block) => self.read_some(offset - before as u64, block).map(|count| {
                 let found = block.get(..count).unwrap_or(block);
-                let wanted = found.get(usize::try_from(before).unwrap_or(usize::MAX)..).unwrap_or_default();
+                let wanted = found.get(before..).unwrap_or_default();
                 let count = wanted.len().min(buf.len());
                 if let (Some(to), Some(from)) = (buf.get_mut(..count), wanted.get(..count)) {
                     to.copy_from_slice(from);
@@ -140,14 +145,19 @@ mod tests {
 
     #[test]
     fn every_range_is_read_however_it_lies() {
-        let bytes = noise(5 * ALIGNMENT + 700);
+        let bytes = noise(BOUNCE_BYTES + 5 * ALIGNMENT + 700);
         let (_file, mut direct) = reader_of(&bytes);
         let (_other, mut cached) = reader_of(&bytes);
         cached.direct = false;
         for reader in [&mut direct, &mut cached] {
-            for (offset, len) in
-                [(0, 4096), (0, bytes.len()), (4096, 8192), (4096, 4097), (1, 3), (20_480, 700)]
-            {
+            for (offset, len) in [
+                (0, 4096),
+                (0, bytes.len()),
+                (4096, 8192),
+                (4096, 4097),
+                (1, 3),
+                (BOUNCE_BYTES + 20_480, 700),
+            ] {
                 let mut memory = vec![0; len + ALIGNMENT];
                 let aligned = memory.as_ptr().align_offset(ALIGNMENT);
                 for start in [aligned, (aligned + 1) % ALIGNMENT] {
