@@ -7,8 +7,8 @@ mod refuses_what_is_corrupted_foreign_or_unsigned;
 mod resumes_a_download_across_a_reset_connection;
 mod runs_an_update_module_on_the_real_root;
 mod survives_the_plug_being_pulled_at_any_point;
-mod takes_an_image_in_frames_with_the_power_cut_in_its_download;
 mod takes_an_update_over_the_air_and_commits;
+mod takes_frames_and_a_delta_with_the_power_cut_in_their_downloads;
 mod takes_the_update_after_a_reset_in_its_download;
 mod takes_twenty_updates_in_a_row;
 mod updates_256_mib_with_48_mib_of_memory;
@@ -63,7 +63,7 @@ pub const ALL: &[Scenario] = &[
     writes_nothing_to_the_environment_of_a_committed_system::SCENARIO,
     updates_with_a_full_data_partition::SCENARIO,
     takes_the_update_after_a_reset_in_its_download::SCENARIO,
-    takes_an_image_in_frames_with_the_power_cut_in_its_download::SCENARIO,
+    takes_frames_and_a_delta_with_the_power_cut_in_their_downloads::SCENARIO,
     refuses_what_is_corrupted_foreign_or_unsigned::SCENARIO,
     resumes_a_download_across_a_reset_connection::SCENARIO,
     runs_an_update_module_on_the_real_root::SCENARIO,

@@ -1,6 +1,7 @@
-//! An image in frames comes over the air, and in its download the power goes twice. The device goes on with what is durable in the
-//! slot, commits, and what came over the network is counted.
+//! An update in frames and then one as a delta, both over the air, and in each download the power goes twice. The device goes on
+//! where the medium is known to be good, commits, and what came over the network is counted.
 
+use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -18,16 +19,18 @@ use crate::runner::Scene;
 use crate::{Outcome, read};
 
 pub const SCENARIO: Scenario = Scenario {
-    name: "takes_an_image_in_frames_with_the_power_cut_in_its_download",
+    name: "takes_frames_and_a_delta_with_the_power_cut_in_their_downloads",
     boards: &[ONE_EACH[0]],
     more_boards: &[ONE_EACH[1], OTHERS[0], OTHERS[1], OTHERS[2], OTHERS[3], OTHERS[4]],
     parts: |_cuts| 1,
     run,
 };
 
-/// Of the image, and of that what no other version has.
+/// Of the image, and of that what no other version has: more than a group of a delta.
 const IMAGE_MIB: u64 = 44;
 const OWN_MIB: u64 = 14;
+/// A delta can be gone on with at each of its groups, of which each makes so much of the image.
+const GROUP: u64 = 16 * MIB;
 /// Frames are made durable after so much of the image that was fetched.
 const DURABLE_EVERY: u64 = 4 * MIB;
 /// The head of the artifact, which comes first each time that a download is begun.
@@ -46,24 +49,33 @@ struct PowerCut {
 }
 
 fn run(scene: &Scene) -> Outcome<Tally> {
-    let [one, two] = ["1.0", "2.0"].map(release);
+    let [one, two, three] = ["1.0", "2.0", "3.0"].map(release);
     let make = Make { system: one.clone(), slot_mib: Some(IMAGE_MIB), ..Make::new() };
     let mut device = scene.device(&make)?;
     let mut random = Generator::new(scene.seed);
-    let images = [device.image(&one)?, device.image(&two)?];
+    let images = [device.image(&one)?, device.image(&two)?, device.image(&three)?];
 
     let command = ["write", "rootfs-image", "--frames", "--compression", "zstd_fast", "-f"].map(OsStr::new);
     let framed = device.write_artifact(&[&command[..], &[images[1].as_os_str()]].concat(), "2.0")?;
     let words = [OsStr::new("frames"), OsStr::new("--json"), OsStr::new("--running"), images[0].as_os_str()];
     let told = fleet::host_tool(&[&words[..], &[framed.as_os_str()]].concat())?;
     let (once, table) = (figure(&told, "fetched_bytes")?, figure(&told, "table_bytes")?);
-    let after = DURABLE_EVERY + MIB;
-    let cut = || PowerCut { after, written: DURABLE_EVERY };
-    let fetched = take(&mut device, &framed, &two, ("b", &[cut(), cut()]), &mut random)?;
-    // In the first attempt small frames come in front of those that stop; in the second these begin where something is durable.
-    let again = DURABLE_EVERY + (after - DURABLE_EVERY) + 2 * (HEAD + table);
-    report(scene, &framed, once, fetched, again)?;
+    // Each cut costs what is not durable yet and what is read ahead; a client that kept nothing would fetch all of it again.
+    let cut = |steps: u64| PowerCut { after: steps * DURABLE_EVERY + 2 * MIB, written: DURABLE_EVERY / 2 };
+    let fetched = take(&mut device, &framed, &two, ("b", &[cut(2), cut(1)]), &mut random)?;
+    let again = 2 * (DURABLE_EVERY + MIB) + 2 * (HEAD + table);
+    report(scene, "frames", &framed, once, fetched, again)?;
 
+    let command = [OsStr::new("delta"), images[1].as_os_str(), images[2].as_os_str()];
+    let delta = device.write_artifact(&command, "3.0")?;
+    let once = read(&delta)?.len() as u64;
+    let groups = new_bytes_of_groups(&images[1], &images[2])?;
+    let [first, second, ..] = groups[..] else { return Err(format!("groups of a delta: {groups:?}")) };
+    // Behind the first group, and then behind the second where there is enough of it, else in it.
+    let cuts =
+        [PowerCut { after: first + second / 4, written: first }, PowerCut { after: second / 2, written: 0 }];
+    let fetched = take(&mut device, &delta, &three, ("a", &cuts), &mut random)?;
+    report(scene, "delta", &delta, once, fetched, second / 4 + second / 2 + 2 * HEAD)?;
     Ok(device.tally)
 }
 
@@ -120,19 +132,32 @@ fn take(
 }
 
 /// States what was fetched, and that it is what comes without a power cut and at most `again`.
-fn report(scene: &Scene, artifact: &Path, once: u64, fetched: u64, again: u64) -> Outcome {
+fn report(scene: &Scene, kind: &str, artifact: &Path, once: u64, fetched: u64, again: u64) -> Outcome {
     let bytes = read(artifact)?.len();
     println!(
-        "        {:<22} frames: {fetched} bytes fetched with two power cuts, {once} without; the artifact has {bytes}",
+        "        {:<22} {kind}: {fetched} bytes fetched with two power cuts, {once} without; the artifact has {bytes}",
         scene.board.name()
     );
     if fetched <= once + again + ON_ITS_WAY {
         return Ok(());
     }
-    Err(format!("{fetched} bytes were fetched in place of {once}, and {again} may come again"))
+    Err(format!("{fetched} bytes were fetched for a {kind} of {once}, and {again} may come again"))
 }
 
 fn figure(json: &str, name: &str) -> Outcome<u64> {
     let told: Value = serde_json::from_str(json).map_err(|error| format!("{json}: {error}"))?;
     told[name].as_u64().ok_or_else(|| format!("{json} has no {name}"))
+}
+
+/// For each group of a delta: bytes of blocks of the new image that the old one has nowhere. They are random: the delta has them
+/// as they are, and little besides.
+fn new_bytes_of_groups(old: &Path, new: &Path) -> Outcome<Vec<u64>> {
+    const BLOCK: usize = 4096;
+    let (old, new) = (read(old)?, read(new)?);
+    let known: HashSet<&[u8]> = old.chunks(BLOCK).collect();
+    let group = |bytes: &[u8]| {
+        let new = bytes.chunks(BLOCK).filter(|block| !known.contains(block));
+        new.map(|block| block.len() as u64).sum::<u64>()
+    };
+    Ok(new.chunks(GROUP as usize).map(group).collect())
 }
