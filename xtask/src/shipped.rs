@@ -125,6 +125,8 @@ pub fn build(program: &str, way: &Way, arguments: &[&str], tree: &Tree) -> Outco
     if program == CLIENT {
         // One signature is checked per installation: its code for vectors is 40 KiB.
         flags.extend(["--cfg", "curve25519_dalek_backend=\"serial\""].map(str::to_owned));
+        // AES opens a private key, once: without the processor's instructions, and small.
+        flags.extend(["--cfg", "aes_force_soft", "--cfg", "aes_compact"].map(str::to_owned));
     }
     command.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"));
     workspace::run(&mut command)?;
