@@ -344,7 +344,7 @@ impl Run<'_> {
         if self.deployment.offered_again {
             let times = self.times_cut().saturating_add(1);
             log::warn!(
-                "{}: the download was cut short ({times} of {CUT_DOWNLOADS_MAX} times): it begins again",
+                "{}: the download was cut short ({times} of {CUT_DOWNLOADS_MAX} times): it is asked for again",
                 self.label()
             );
             self.record.cut_downloads = Some(CutDownloads { id, times });
