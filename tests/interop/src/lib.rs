@@ -9,6 +9,7 @@ pub mod terminal;
 pub mod virtual_device;
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use testkit::namespace::Namespace;
@@ -86,4 +87,28 @@ pub fn namespace(folder: &Path, over: &[(&Path, &str)]) -> Option<Namespace> {
             println!("SKIPPED: nothing can be mounted over {}: {error}", places.join(", "));
         })
         .ok()
+}
+
+/// A loop device, detached on drop.
+pub struct Loop(pub String);
+
+impl Loop {
+    /// `None`, with a word about it, where the system gives none.
+    ///
+    /// # Panics
+    /// When `losetup` cannot be run.
+    pub fn attach(file: &Path) -> Option<Loop> {
+        let output = Command::new(tool("losetup")?).args(["--find", "--show"]).arg(file).output().unwrap();
+        if !output.status.success() {
+            println!("SKIPPED: no loop device: {}", String::from_utf8_lossy(&output.stderr).trim());
+            return None;
+        }
+        Some(Loop(String::from_utf8(output.stdout).unwrap().trim().to_string()))
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        Command::new(tool("losetup").unwrap()).arg("--detach").arg(&self.0).status().unwrap();
+    }
 }

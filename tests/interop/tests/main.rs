@@ -16,5 +16,6 @@ mod mender_client;
 mod mender_connect;
 mod mender_daemon;
 mod peer_artifacts;
+mod slots;
 mod uboot_env;
 mod update_modules;

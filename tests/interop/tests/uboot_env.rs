@@ -10,7 +10,7 @@ use std::process::{Command, Output, Stdio};
 
 use bootloader_uboot::image::{Format, Image};
 use client_core::boot::{BootEnv, BootEnvError};
-use interop::tool;
+use interop::{Loop, tool};
 use linux::boot_env::{BootEnvPaths, Bootloader};
 
 /// Bytes of one copy.
@@ -329,26 +329,6 @@ fn the_tool_waits_for_our_lock() {
     assert_eq!(run(), Some(124), "the tool did not wait");
     drop(held);
     assert!(bench.tool_output().status.success());
-}
-
-/// A loop device, detached on drop.
-struct Loop(String);
-
-impl Loop {
-    fn attach(file: &Path) -> Option<Loop> {
-        let output = Command::new(tool("losetup")?).args(["--find", "--show"]).arg(file).output().unwrap();
-        if !output.status.success() {
-            println!("SKIPPED: no loop device: {}", String::from_utf8_lossy(&output.stderr).trim());
-            return None;
-        }
-        Some(Loop(String::from_utf8(output.stdout).unwrap().trim().to_string()))
-    }
-}
-
-impl Drop for Loop {
-    fn drop(&mut self) {
-        Command::new(tool("losetup").unwrap()).arg("--detach").arg(&self.0).status().unwrap();
-    }
 }
 
 #[test]
