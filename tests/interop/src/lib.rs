@@ -92,6 +92,7 @@ pub fn namespace(folder: &Path, over: &[(&Path, &str)]) -> Option<Namespace> {
 /// A loop device, detached on drop.
 pub struct Loop(pub String);
 
+#[allow(clippy::unwrap_used, clippy::print_stdout)]
 impl Loop {
     /// `None`, with a word about it, where the system gives none.
     ///
@@ -107,6 +108,7 @@ impl Loop {
     }
 }
 
+#[allow(clippy::unwrap_used)]
 impl Drop for Loop {
     fn drop(&mut self) {
         Command::new(tool("losetup").unwrap()).arg("--detach").arg(&self.0).status().unwrap();
