@@ -50,7 +50,7 @@ mod tests {
 
     #[test]
     fn it_is_the_checksum_that_others_compute_in_one_piece_or_in_two() {
-        let bytes: Vec<u8> = (0..1000u32).map(|at| (at * at >> 3) as u8).collect();
+        let bytes: Vec<u8> = (0..1000u32).map(|at| ((at * at) >> 3) as u8).collect();
         assert_eq!(Checksum::of(b"123456789"), 0xCBF4_3926);
         for length in [0, 1, 15, 16, 999, 1000] {
             let (first, second) = bytes[..length].split_at(length / 3);
