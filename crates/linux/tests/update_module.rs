@@ -350,7 +350,10 @@ fn hostile_calls_end_in_their_time_and_in_little_memory() {
         ("head -c 2000 /dev/zero | tr '\\0' x", "more than one line"),
         ("sleep 1000 & echo Yes", "does not close its output"),
     ] {
-        let fixture = Fixture::impatient(&format!("test $1 != SupportsRollback || {{ {answer}; }}"));
+        let script = format!("test $1 != SupportsRollback || {{ {answer}; }}");
+        // What ends by itself may take its time on a machine that does much else.
+        let ends = words == "more than one line";
+        let fixture = if ends { Fixture::new(&script) } else { Fixture::impatient(&script) };
         fixture.download(&[]).unwrap();
         let error = fixture.with(|handler| handler.supports_rollback()).unwrap_err().to_string();
         assert!(error.contains(words), "{answer}: {error}");
