@@ -507,7 +507,13 @@ fn reported(server: &ServerModel, failing: &[&str]) -> String {
     let reports = sent.iter().filter(|sent| sent.path().ends_with("/status"));
     let mut words: Vec<&str> = Vec::new();
     for report in reports {
-        let word = match report.text().trim_end() {
+        let text = report.text();
+        // Ours says what the download cost besides, in words that no other remark begins with.
+        let text = match text.split_once(r#","substate":"bytes: "#) {
+            Some((before, _)) => format!("{before}}}"),
+            None => text.trim_end().to_owned(),
+        };
+        let word = match text.as_str() {
             r#"{"status":"downloading"}"# => "dl",
             r#"{"status":"installing"}"# => "in",
             r#"{"status":"rebooting"}"# => "rb",
