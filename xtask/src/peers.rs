@@ -35,7 +35,7 @@ const INSTALLERS: &[(&str, &[&str])] = &[
     ("libzck1", &[]),
 ];
 
-/// Where the libraries of [`INSTALLERS`] lie in their folder.
+/// Where the libraries of `INSTALLERS` lie in their folder.
 pub const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
 
 /// Which packages were unpacked, with their versions.
