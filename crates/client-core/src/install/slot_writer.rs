@@ -437,11 +437,16 @@ impl<'d> SlotWriter<'d> {
         }
         self.taken = Taken::Unknown;
         self.copy(file, progress, SlotWriter::take)?;
-        // As many bytes as the file has, from its first one on, and its reader had nothing to say at its end.
-        if file.is_whole() && self.position() == file.size() {
-            self.taken = Taken::Whole(file.expected_sha256());
-        }
+        self.vouch_for(file);
         Ok(())
+    }
+
+    /// The bytes taken are those of `file`, which was read to its end, from the first one on: as many as it has, and its reader
+    /// had nothing to say at its end.
+    pub(super) fn vouch_for(&mut self, file: &PayloadFile<'_>) {
+        if file.is_whole() && self.position() == file.size() {
+            self.vouch(file.expected_sha256());
+        }
     }
 
     /// Copies everything that `source` gives to the slot, behind what was copied before.
