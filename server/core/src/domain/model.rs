@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::time::Timestamp;
 
 /// Whether a key may speak for a device.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum AuthStatus {
     /// There is no key.
@@ -82,6 +82,31 @@ pub(crate) struct Device {
     /// Its static group.
     #[serde(default)]
     pub(crate) group: Option<String>,
+    /// Given by the store, in the order in which devices came, and never again to another one; 0 before it is stored.
+    #[serde(default)]
+    pub(crate) number: u32,
+    /// The id of the deployment that it is at work on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) active: Option<String>,
+    /// The sequence number of the newest deployment that it has finished.
+    #[serde(default)]
+    pub(crate) last_finished: u64,
+    /// What people have said about it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) tags: BTreeMap<String, Tag>,
+    /// What its monitors say.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) monitor: BTreeMap<String, Value>,
+}
+
+/// What people have said about a device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Tag {
+    /// The value.
+    pub(crate) value: String,
+    /// For people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) description: Option<String>,
 }
 
 impl Device {
@@ -288,7 +313,8 @@ impl Status {
 pub(crate) struct Deployment {
     /// UUID.
     pub(crate) id: String,
-    /// Deployments are numbered in the order of their creation.
+    /// Deployments are numbered in the order of their creation; 0 before it is stored.
+    #[serde(default)]
     pub(crate) sequence: u64,
     /// For people.
     pub(crate) name: String,
@@ -299,8 +325,14 @@ pub(crate) struct Deployment {
     /// When the last device was done.
     #[serde(default)]
     pub(crate) finished: Option<Timestamp>,
-    /// The devices it is for, as they were known when it was made.
-    pub(crate) devices: Vec<String>,
+    /// How many devices it lists.
+    pub(crate) device_count: u64,
+    /// How many of its devices that have a record have each status.
+    #[serde(default)]
+    pub(crate) counts: BTreeMap<Status, u64>,
+    /// Bytes of the artifacts that its devices were given.
+    #[serde(default)]
+    pub(crate) total_size: u64,
     /// The group they were taken from.
     #[serde(default)]
     pub(crate) group: Option<String>,
@@ -311,6 +343,27 @@ pub(crate) struct Deployment {
     /// only then its type is known for certain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) configuration: Option<BTreeMap<String, String>>,
+}
+
+impl Deployment {
+    /// How many of its devices have a record.
+    pub(crate) fn records(&self) -> u64 {
+        self.counts.values().sum()
+    }
+
+    /// How many of its devices have a record that is finished.
+    pub(crate) fn finished_records(&self) -> u64 {
+        self.counts.iter().filter(|(status, _)| status.is_finished()).map(|(_, count)| count).sum()
+    }
+
+    /// `pending`, `inprogress` or `finished`.
+    pub(crate) fn state(&self) -> &'static str {
+        match self.finished {
+            Some(_) => "finished",
+            None if self.records() == self.counts.get(&Status::Pending).copied().unwrap_or(0) => "pending",
+            None => "inprogress",
+        }
+    }
 }
 
 /// What a device said about itself when it was offered a deployment.
@@ -356,54 +409,6 @@ pub(crate) struct DeviceDeployment {
     /// Whether it has sent its log.
     #[serde(default)]
     pub(crate) log: bool,
-}
-
-/// Something to store.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Change {
-    /// A device is new or has changed.
-    Device(Device),
-    /// A device is gone, with its inventory.
-    DeviceGone(String),
-    /// A device reported its attributes.
-    Inventory(String, Inventory),
-    /// The configuration of a device is new or has changed.
-    Configuration(String, Configuration),
-    /// An artifact is new or has changed.
-    Artifact(Artifact),
-    /// An artifact is gone.
-    ArtifactGone(String),
-    /// A deployment is new or has changed.
-    Deployment(Deployment),
-    /// A deployment on one device is new or has changed.
-    DeviceDeployment(DeviceDeployment),
-    /// The log of a deployment on one device, as text.
-    Log {
-        /// The deployment.
-        deployment: String,
-        /// The device.
-        device: String,
-        /// One line per message.
-        text: String,
-    },
-    /// The log of a deployment on one device is gone.
-    LogGone {
-        /// The deployment.
-        deployment: String,
-        /// The device.
-        device: String,
-    },
-    /// When devices were last heard of.
-    CheckIns(Vec<(String, Timestamp)>),
-    /// A person has logged out.
-    LoggedOut {
-        /// The `jti` of the login's token.
-        login: String,
-        /// When the token would have expired: until then it has to be remembered.
-        until: Timestamp,
-    },
-    /// The token of a login that was logged out has expired.
-    LoginOver(String),
 }
 
 #[cfg(test)]

@@ -1,0 +1,148 @@
+//! What is about the fleet and not about one device, in memory: cached documents, and the active deployments with their
+//! members. It follows what is committed, here and by other processes.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::domain::model::{Artifact, Deployment};
+use crate::store::query::Active;
+use crate::store::work::{KINDS, Kind};
+use crate::store::{Committed, Store, StoreError, Watch};
+
+/// What this process has in memory.
+#[derive(Default)]
+pub(crate) struct Catalogue {
+    inside: RwLock<Inside>,
+}
+
+#[derive(Default)]
+struct Inside {
+    documents: HashMap<Kind, BTreeMap<String, Arc<Value>>>,
+    /// Read once, since each offer looks through them.
+    artifacts: BTreeMap<String, Arc<Artifact>>,
+    /// By sequence number: the oldest first.
+    active: BTreeMap<u64, Arc<Active>>,
+}
+
+impl Catalogue {
+    /// Reads everything that it has from the store.
+    ///
+    /// # Errors
+    /// The store could not be read.
+    pub(crate) async fn read(&self, store: &dyn Store) -> Result<(), StoreError> {
+        for kind in KINDS.into_iter().filter(|kind| kind.is_cached()) {
+            let documents = store.documents(kind).await?;
+            let mut inside = self.write();
+            for (id, value) in documents {
+                inside.document(kind, id, Some(value));
+            }
+        }
+        let active = store.active().await?;
+        let mut inside = self.write();
+        for one in active {
+            inside.active.insert(one.deployment.sequence, Arc::new(one));
+        }
+        Ok(())
+    }
+
+    fn inside(&self) -> RwLockReadGuard<'_, Inside> {
+        self.inside.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Inside> {
+        self.inside.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Active deployments, the oldest first.
+    pub(crate) fn active(&self) -> Vec<Arc<Active>> {
+        self.inside().active.values().cloned().collect()
+    }
+
+    /// Active deployments that list the device with this number and come after a sequence number, the oldest first.
+    pub(crate) fn active_for(&self, number: u32, after: u64) -> Vec<Arc<Active>> {
+        let inside = self.inside();
+        let later = inside.active.range(after.saturating_add(1)..).map(|(_, active)| active);
+        later.filter(|active| active.members.contains(number)).cloned().collect()
+    }
+
+    /// Every artifact, in the order of their ids.
+    pub(crate) fn artifacts(&self) -> Vec<Arc<Artifact>> {
+        self.inside().artifacts.values().cloned().collect()
+    }
+
+    /// Every artifact with a name, in the order of their ids.
+    pub(crate) fn artifacts_named(&self, name: &str) -> Vec<Arc<Artifact>> {
+        self.inside().artifacts.values().filter(|artifact| artifact.name == name).cloned().collect()
+    }
+
+    /// One artifact.
+    pub(crate) fn artifact(&self, id: &str) -> Option<Arc<Artifact>> {
+        self.inside().artifacts.get(id).cloned()
+    }
+
+    /// One cached document; `None` when there is none, or one that cannot be read as this type.
+    pub(crate) fn document<T: DeserializeOwned>(&self, kind: Kind, id: &str) -> Option<T> {
+        let value = self.inside().documents.get(&kind)?.get(id).cloned()?;
+        T::deserialize(&*value).ok()
+    }
+
+    /// All cached documents of a kind that can be read as this type, in the order of their ids.
+    pub(crate) fn documents<T: DeserializeOwned>(&self, kind: Kind) -> Vec<(String, T)> {
+        let all: Vec<(String, Arc<Value>)> = match self.inside().documents.get(&kind) {
+            None => Vec::new(),
+            Some(documents) => documents.iter().map(|(id, value)| (id.clone(), value.clone())).collect(),
+        };
+        all.into_iter().filter_map(|(id, value)| Some((id, T::deserialize(&*value).ok()?))).collect()
+    }
+}
+
+impl Inside {
+    fn document(&mut self, kind: Kind, id: String, value: Option<Value>) {
+        if kind == Kind::Artifact {
+            match value.as_ref().and_then(|value| Artifact::deserialize(value).ok()) {
+                Some(artifact) => self.artifacts.insert(id.clone(), Arc::new(artifact)),
+                None => self.artifacts.remove(&id),
+            };
+            return;
+        }
+        let documents = self.documents.entry(kind).or_default();
+        match value {
+            Some(value) => documents.insert(id, Arc::new(value)),
+            None => documents.remove(&id),
+        };
+    }
+
+    fn deployment(&mut self, deployment: &Deployment) {
+        if deployment.finished.is_some() {
+            self.active.remove(&deployment.sequence);
+        } else if let Some(active) = self.active.get(&deployment.sequence) {
+            let members = active.members.clone();
+            let active = Active { deployment: deployment.clone(), members };
+            self.active.insert(deployment.sequence, Arc::new(active));
+        }
+    }
+}
+
+impl Watch for Catalogue {
+    fn committed(&self, committed: &Committed) {
+        if committed.documents.is_empty() && committed.deployments.is_empty() && committed.members.is_empty()
+        {
+            return;
+        }
+        let mut inside = self.write();
+        for (kind, id, value) in &committed.documents {
+            inside.document(*kind, id.clone(), value.clone());
+        }
+        for deployment in &committed.deployments {
+            if let Some((_, members)) = committed.members.iter().find(|(id, _)| *id == deployment.id) {
+                let active = Active { deployment: deployment.clone(), members: members.clone() };
+                inside.active.insert(deployment.sequence, Arc::new(active));
+            }
+            inside.deployment(deployment);
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! What the server does, whoever asks: rules in transactions, questions to the store, and what every process has in memory.
+
+mod catalogue;
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::oneshot;
+
+pub(crate) use catalogue::Catalogue;
+
+use crate::domain::time::Timestamp;
+use crate::store::work::{Key, Work};
+use crate::store::{Job, Store, StoreError, WriterFailed};
+
+/// The service.
+pub(crate) struct Service {
+    /// Where the fleet is kept.
+    pub(crate) store: Arc<dyn Store>,
+    /// What this process has in memory.
+    pub(crate) catalogue: Arc<Catalogue>,
+}
+
+/// Why a rule has not changed anything.
+#[derive(Debug)]
+pub(crate) enum ChangeError<E> {
+    /// The rule refuses it.
+    Refused(E),
+    /// It could not be stored.
+    Failed(WriterFailed),
+}
+
+impl Service {
+    /// Reads what has to be in memory.
+    ///
+    /// # Errors
+    /// The store could not be read.
+    pub(crate) async fn open(store: Arc<dyn Store>) -> Result<Service, StoreError> {
+        let catalogue = Arc::new(Catalogue::default());
+        // Before anything is read: what changes meanwhile comes as a change.
+        store.watch(catalogue.clone());
+        catalogue.read(&*store).await?;
+        Ok(Service { store, catalogue })
+    }
+
+    /// Runs a rule and waits until what it has changed is durable. Also when it has changed nothing: what it saw may be of
+    /// the same transaction. `keys` are what it will ask for, as far as that is known.
+    ///
+    /// # Errors
+    /// It was refused, or could not be stored.
+    pub(crate) async fn change<T, E>(
+        &self,
+        keys: Vec<Key>,
+        mut rule: impl FnMut(&mut Work) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, ChangeError<E>>
+    where
+        T: Send + 'static,
+        E: Send + 'static,
+    {
+        self.store.check().map_err(ChangeError::Failed)?;
+        let result = Arc::new(Mutex::new(None));
+        let slot = result.clone();
+        let run = move |work: &mut Work| {
+            let answer = rule(work);
+            let keep = answer.is_ok();
+            *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(answer);
+            keep
+        };
+        let (done, stored) = oneshot::channel();
+        self.store.submit(Job { keys, run: Box::new(run), done });
+        let stopped = || WriterFailed("the server stops".into());
+        stored.await.unwrap_or_else(|_| Err(stopped())).map_err(ChangeError::Failed)?;
+        let answer = result.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match answer {
+            Some(answer) => answer.map_err(ChangeError::Refused),
+            None => Err(ChangeError::Failed(stopped())),
+        }
+    }
+
+    /// The time now.
+    pub(crate) fn now(&self) -> Timestamp {
+        Timestamp::now()
+    }
+}
