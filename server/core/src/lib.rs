@@ -17,8 +17,25 @@
 
 #![forbid(unsafe_code)]
 
+mod api;
+pub mod client;
+mod connect;
+mod connection;
 mod domain;
+mod heard;
+mod logger;
+mod options;
+mod presence;
+mod running;
 mod service;
+#[doc(hidden)]
+pub mod steps;
 mod store;
+mod strangers;
+mod unread;
 
+pub use api::surround;
+pub use logger::log_to_stderr;
+pub use options::Options;
+pub use running::{Running, Server, StartError};
 pub use store::StoreError;

@@ -23,7 +23,7 @@ pub(crate) struct Blobs {
 }
 
 impl Blobs {
-    pub(super) fn open(folder: &Path) -> Result<Blobs, StoreError> {
+    pub(crate) fn open(folder: &Path) -> Result<Blobs, StoreError> {
         let blobs = Blobs { artifacts: folder.join("artifacts"), incoming: folder.join("incoming") };
         for path in [&blobs.artifacts, &blobs.incoming] {
             let error = |source| StoreError::Io { doing: "making", path: path.clone(), source };
@@ -54,7 +54,7 @@ impl Blobs {
 
     /// Says what is missing, cut, or belongs to nothing. A file without a record was left when the server was killed, or it
     /// is newer than the database, which somebody has put back: it is not removed.
-    pub(super) fn look_through<'a>(
+    pub(crate) fn look_through<'a>(
         &self,
         known: impl Fn(&str) -> bool,
         all: impl Iterator<Item = &'a Artifact>,
