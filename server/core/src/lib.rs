@@ -19,6 +19,7 @@
 
 mod domain;
 mod service;
+pub mod simulated;
 mod store;
 
 pub use store::StoreError;
