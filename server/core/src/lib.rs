@@ -17,8 +17,11 @@
 
 #![forbid(unsafe_code)]
 
+#[allow(dead_code)]
+mod blobs;
 mod domain;
 mod service;
 mod store;
 
+pub use blobs::s3::S3Options;
 pub use store::StoreError;
