@@ -18,6 +18,8 @@
 #![forbid(unsafe_code)]
 
 mod api;
+#[allow(dead_code)]
+mod blobs;
 pub mod client;
 mod connect;
 mod connection;
@@ -28,6 +30,7 @@ mod options;
 mod presence;
 mod running;
 mod service;
+pub mod simulated;
 #[doc(hidden)]
 pub mod steps;
 mod store;
@@ -35,6 +38,7 @@ mod strangers;
 mod unread;
 
 pub use api::surround;
+pub use blobs::s3::S3Options;
 pub use logger::log_to_stderr;
 pub use options::Options;
 pub use running::{Running, Server, StartError};

@@ -19,13 +19,14 @@ use tokio_rustls::rustls::server::WebPkiClientVerifier;
 
 use crate::api::Shared;
 use crate::api::surround::{Nothing, Surround};
+use crate::blobs::{self, BlobError, Blobs, Folder, Shelf};
 use crate::connect::{Switchboard, Timing};
 use crate::connection;
 use crate::domain::limits;
 use crate::heard::Heard;
 use crate::options::Options;
 use crate::service::Service;
-use crate::store::{Blobs, Secrets, Store, StoreError, sqlite};
+use crate::store::{Secrets, Store, StoreError, sqlite};
 use crate::strangers::Strangers;
 
 /// How often the times at which devices were heard of are stored.
@@ -220,14 +221,25 @@ async fn store_check_ins(shared: Arc<Shared>, mut stop: watch::Receiver<bool>) {
 }
 
 /// Opens what survives: the fleet first, since its lock comes before anything else is touched.
-async fn open(options: &Options) -> Result<(Service, Blobs, Secrets), StoreError> {
+async fn open(options: &Options) -> Result<(Service, Arc<dyn Blobs>, Secrets), StoreError> {
     let service = Service::open(open_fleet(options).await?).await?;
-    let blobs = Blobs::open(&options.data_dir)?;
+    let blobs = open_blobs(options).map_err(of_blobs)?;
     let secrets = Secrets::open(&options.data_dir)?;
-    let artifacts = service.catalogue.artifacts();
-    let is_known = |id: &str| service.catalogue.artifact(id).is_some();
-    blobs.look_through(is_known, artifacts.iter().map(|artifact| &**artifact))?;
+    let listing = blobs.list(Shelf::Artifacts).await.map_err(of_blobs)?;
+    blobs::look_through(&listing, service.catalogue.artifacts().iter().map(|artifact| &**artifact));
     Ok((service, blobs, secrets))
+}
+
+fn of_blobs(error: BlobError) -> StoreError {
+    match error {
+        BlobError::Io { doing, path, source } => StoreError::Io { doing, path, source },
+        other => StoreError::Database { place: "of artifacts".to_owned(), reason: other.to_string() },
+    }
+}
+
+/// The artifacts, wherever they are kept.
+fn open_blobs(options: &Options) -> Result<Arc<dyn Blobs>, BlobError> {
+    Ok(Arc::new(Folder::open(&options.data_dir)?))
 }
 
 /// The fleet, wherever it is kept.

@@ -25,14 +25,15 @@ pub(crate) use connect::Promise;
 pub(crate) use reply::{ApiError, Reply};
 use surround::Around;
 
+use crate::blobs::Blobs;
 use crate::connect::Switchboard;
 use crate::domain::admission::Policy;
 use crate::heard::Heard;
 use crate::options::Options;
 use crate::presence::Presence;
 use crate::service::{ChangeError, Service};
+use crate::store::Secrets;
 use crate::store::work::{Key, Work};
-use crate::store::{Blobs, Secrets};
 use crate::strangers::Strangers;
 
 /// What every request may use.
@@ -40,7 +41,7 @@ pub(crate) struct Shared {
     pub(crate) options: Options,
     pub(crate) service: Service,
     pub(crate) secrets: Secrets,
-    pub(crate) blobs: Blobs,
+    pub(crate) blobs: Arc<dyn Blobs>,
     pub(crate) heard: Arc<Heard>,
     pub(crate) switchboard: Arc<Switchboard>,
     pub(crate) strangers: Strangers,
@@ -134,6 +135,10 @@ fn log_answer(shared: &Shared, presence: &Presence, call: &Call, status: StatusC
     match &call.caller {
         // Anybody can send as many of these as the network carries.
         Caller::Stranger if status.is_client_error() => shared.strangers.note(line),
+        // Of a million devices that is 48 million lines a day that say nothing.
+        Caller::Device(_) if status == StatusCode::NO_CONTENT && call.path.ends_with("/deployments/next") => {
+            log::debug!("{}", line());
+        }
         Caller::Stranger | Caller::Device(_) | Caller::Person(_) => log::info!("{}", line()),
     }
 }
