@@ -3,11 +3,14 @@
 mod call;
 mod caller;
 mod connect;
+mod devauth;
 mod device;
 mod gzip;
 mod internal;
+mod inventory;
 mod paging;
 mod reply;
+mod search;
 pub mod surround;
 mod users;
 
@@ -33,6 +36,7 @@ use crate::options::Options;
 use crate::presence::Presence;
 use crate::service::{ChangeError, Service};
 use crate::store::Secrets;
+use crate::store::query::{DeviceQuery, DeviceView, Found};
 use crate::store::work::{Key, Work};
 use crate::strangers::Strangers;
 
@@ -52,6 +56,21 @@ pub(crate) struct Shared {
 impl Shared {
     pub(crate) fn policy(&self) -> Policy {
         Policy { auto_accept: self.options.auto_accept, max_devices: self.options.max_devices }
+    }
+
+    /// A device with everything that lists show of it.
+    pub(crate) async fn view(&self, device: &str) -> Result<DeviceView, ApiError> {
+        let view = self.service.store.view(device).await?;
+        let mut view = view.ok_or_else(ApiError::not_found)?;
+        self.heard.put_over(&mut view);
+        Ok(view)
+    }
+
+    /// A page of devices. Tests and orders by when devices were heard of go by what is stored, which may be a minute old.
+    pub(crate) async fn devices(&self, query: DeviceQuery) -> Result<Found<DeviceView>, ApiError> {
+        let mut found = self.service.store.devices(&query).await?;
+        found.items.iter_mut().for_each(|view| self.heard.put_over(view));
+        Ok(found)
     }
 
     /// Runs a rule and waits until what it has changed is stored. Also when it has changed nothing: what it saw may be on
@@ -166,6 +185,10 @@ async fn management(
     }
     let person = users::check(shared, call)?;
     match (version, rest) {
+        ("v2", ["devauth", rest @ ..]) => devauth::route(shared, call, rest).await,
+        ("v1" | "v2" | "v2alpha1", ["inventory", rest @ ..]) => {
+            inventory::route(shared, call, version, rest).await
+        }
         ("v1", ["deviceconnect", rest @ ..]) => connect::route(shared, call, person, rest).await,
         ("v1", ["useradm", "auth", "logout"]) => users::logout(shared, person).await,
         _ => Err(ApiError::not_found()),
