@@ -17,9 +17,12 @@
 
 #![forbid(unsafe_code)]
 
+#[allow(dead_code)]
+mod blobs;
 mod domain;
 mod service;
 pub mod simulated;
 mod store;
 
+pub use blobs::s3::S3Options;
 pub use store::StoreError;
