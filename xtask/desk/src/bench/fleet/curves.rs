@@ -29,7 +29,7 @@ const WIDTH: f64 = 300.0;
 const HEIGHT: f64 = 220.0;
 /// Of the part with the lines, in the panel.
 const LEFT: f64 = 52.0;
-const RIGHT: f64 = 286.0;
+const RIGHT: f64 = 280.0;
 const TOP: f64 = 34.0;
 const BOTTOM: f64 = 176.0;
 
@@ -130,7 +130,7 @@ fn draw(svg: &mut String, panel: &Panel) {
                 BOTTOM + 35.0,
                 escaped(&line.name)
             );
-            legend += 22.0 + 6.0 * line.name.chars().count() as f64;
+            legend += 24.0 + 6.4 * line.name.chars().count() as f64;
         }
     }
 }
@@ -187,6 +187,6 @@ mod tests {
         assert_eq!(text, svg(&[panel(), panel(), panel(), panel()]));
         assert!(text.contains("viewBox=\"0 0 900 440\"") && text.contains("a &lt; b"));
         // Half of the devices is in the middle, half of the figure as well.
-        assert!(text.contains("points=\"169.0,105.0 286.0,34.0\""), "{text}");
+        assert!(text.contains("points=\"166.0,105.0 280.0,34.0\""), "{text}");
     }
 }
