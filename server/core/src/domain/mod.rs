@@ -1,6 +1,7 @@
 //! The rules: what is accepted, who is offered what, and what follows. Nothing here does I/O: a rule is a function over
 //! [`Work`](crate::store::work::Work), and the service answers when what it has changed is stored.
 
+pub(crate) mod artifacts;
 pub(crate) mod id;
 pub(crate) mod identity;
 pub(crate) mod limits;
