@@ -21,6 +21,7 @@
 mod blobs;
 mod domain;
 mod service;
+pub mod simulated;
 mod store;
 
 pub use blobs::s3::S3Options;

@@ -150,6 +150,10 @@ fn log_answer(shared: &Shared, presence: &Presence, call: &Call, status: StatusC
     match &call.caller {
         // Anybody can send as many of these as the network carries.
         Caller::Stranger if status.is_client_error() => shared.strangers.note(line),
+        // Of a million devices that is 48 million lines a day that say nothing.
+        Caller::Device(_) if status == StatusCode::NO_CONTENT && call.path.ends_with("/deployments/next") => {
+            log::debug!("{}", line());
+        }
         Caller::Stranger | Caller::Device(_) | Caller::Person(_) => log::info!("{}", line()),
     }
 }
