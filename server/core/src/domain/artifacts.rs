@@ -11,10 +11,12 @@ use crate::store::work::{Key, Kind, NotLoaded, Work};
 
 /// Tags of one release.
 pub(crate) const TAGS: usize = 20;
+/// Different tags of all releases.
+pub(crate) const TAGS_OF_ALL: usize = 100;
 /// Characters of one tag.
 pub(crate) const TAG_CHARS: usize = 1024;
-/// Bytes of notes.
-pub(crate) const NOTES_BYTES: usize = 4096;
+/// Characters of notes.
+pub(crate) const NOTES_CHARS: usize = 1024;
 /// Direct uploads that are begun and not completed.
 pub(crate) const UPLOADS: usize = 1000;
 
@@ -66,6 +68,8 @@ pub(crate) enum ArtifactError {
     AtWork,
     /// There are too many uploads that are not completed.
     TooManyUploads,
+    /// All releases together would have too many different tags.
+    TooManyTags,
 }
 
 impl From<NotLoaded> for ArtifactError {
