@@ -91,9 +91,9 @@ impl Options {
         self
     }
 
-    /// Keep artifacts in S3 and not in the data folder.
-    pub fn s3(mut self, s3: S3Options) -> Options {
-        self.s3 = Some(s3);
+    /// Keep artifacts in S3 and not in the data folder: what is said there already is changed by `change`.
+    pub fn s3(mut self, change: impl FnOnce(S3Options) -> S3Options) -> Options {
+        self.s3 = Some(change(self.s3.unwrap_or_default()));
         self
     }
 

@@ -4,15 +4,18 @@ mod artifacts;
 mod call;
 mod caller;
 mod connect;
+mod devauth;
 mod device;
 mod direct;
 mod download;
 mod generate;
 mod gzip;
 mod internal;
+mod inventory;
 mod paging;
 mod releases;
 mod reply;
+mod search;
 pub mod surround;
 mod users;
 
@@ -38,6 +41,7 @@ use crate::options::Options;
 use crate::presence::Presence;
 use crate::service::{ChangeError, Service};
 use crate::store::Secrets;
+use crate::store::query::{DeviceQuery, DeviceView, Found};
 use crate::store::work::{Key, Work};
 use crate::strangers::Strangers;
 
@@ -70,6 +74,21 @@ impl Shared {
                 Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "too many artifacts come in at once"))
             }
         }
+    }
+
+    /// A device with everything that lists show of it.
+    pub(crate) async fn view(&self, device: &str) -> Result<DeviceView, ApiError> {
+        let view = self.service.store.view(device).await?;
+        let mut view = view.ok_or_else(ApiError::not_found)?;
+        self.heard.put_over(&mut view);
+        Ok(view)
+    }
+
+    /// A page of devices. Tests and orders by when devices were heard of go by what is stored, which may be a minute old.
+    pub(crate) async fn devices(&self, query: DeviceQuery) -> Result<Found<DeviceView>, ApiError> {
+        let mut found = self.service.store.devices(&query).await?;
+        found.items.iter_mut().for_each(|view| self.heard.put_over(view));
+        Ok(found)
     }
 
     /// Runs a rule and waits until what it has changed is stored. Also when it has changed nothing: what it saw may be on
@@ -195,6 +214,10 @@ async fn management(
         }
         ("v2", ["deployments", "releases", "all", what]) => releases::all(shared, call, what),
         ("v1alpha1", ["deployments", "software", rest @ ..]) => releases::software(shared, call, rest),
+        ("v2", ["devauth", rest @ ..]) => devauth::route(shared, call, rest).await,
+        ("v1" | "v2" | "v2alpha1", ["inventory", rest @ ..]) => {
+            inventory::route(shared, call, version, rest).await
+        }
         ("v1", ["deviceconnect", rest @ ..]) => connect::route(shared, call, person, rest).await,
         ("v1", ["useradm", "auth", "logout"]) => users::logout(shared, person).await,
         _ => Err(ApiError::not_found()),
