@@ -13,6 +13,8 @@ pub(crate) const HEAD_BYTES: usize = 64 * 1024;
 pub(crate) const ATTRIBUTES: usize = 100;
 /// Attributes of one device, after all reports of what has changed.
 pub(crate) const ATTRIBUTES_OF_A_DEVICE: usize = 500;
+/// What people may say about one device.
+pub(crate) const TAGS: usize = 20;
 /// Names, values and descriptions of the attributes of one device.
 pub(crate) const INVENTORY_BYTES: usize = 1024 * 1024;
 /// The name of an attribute, in characters.
