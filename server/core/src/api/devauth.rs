@@ -115,6 +115,10 @@ impl Wanted {
 async fn list(shared: &Shared, call: &Call, wanted: Wanted) -> Result<Reply, ApiError> {
     let page = Page::of(call)?;
     let statuses = wanted.statuses()?;
+    let is_none = |ids: &Option<Ids>| ids.as_ref().is_some_and(|ids| ids.as_slice().is_empty());
+    if is_none(&wanted.id) || is_none(&wanted.status) {
+        return Ok(page.found::<Value>(call, &[], 0));
+    }
     let ids = wanted.id.map_or_else(Vec::new, |ids| ids.as_slice().to_vec());
     // By status, and within one in the order of the ids.
     let query = DeviceQuery { statuses, ids, by_status: true, ..DeviceQuery::default() };
