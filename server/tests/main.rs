@@ -11,6 +11,7 @@ mod differences;
 mod documents;
 mod downloads;
 mod faults;
+mod fleet;
 mod happy_path;
 mod hostile;
 mod inventory;
