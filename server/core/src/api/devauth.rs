@@ -46,13 +46,15 @@ pub(super) async fn route(shared: &Shared, call: &Call, rest: &[&str]) -> Result
         (["devices", id], &Method::DELETE) => {
             let id = (*id).to_owned();
             let keys = vec![Key::Device(id.clone())];
-            shared.change(keys, move |work| admission::decommission(work, &id)).await?;
+            let active = active(shared);
+            shared.change(keys, move |work| admission::decommission(work, &id, &active)).await?;
             Ok(reply::empty(StatusCode::NO_CONTENT))
         }
         (["devices", id, "auth", set], &Method::DELETE) => {
             let (id, set) = ((*id).to_owned(), (*set).to_owned());
             let keys = vec![Key::Device(id.clone())];
-            shared.change(keys, move |work| admission::dismiss(work, &id, &set)).await?;
+            let active = active(shared);
+            shared.change(keys, move |work| admission::dismiss(work, &id, &set, &active)).await?;
             Ok(reply::empty(StatusCode::NO_CONTENT))
         }
         (["devices", id, "auth", set, "status"], &Method::GET) => {
@@ -69,6 +71,15 @@ pub(super) async fn route(shared: &Shared, call: &Call, rest: &[&str]) -> Result
             Ok(reply::empty(StatusCode::NO_CONTENT))
         }
         _ => Err(ApiError::not_found()),
+    }
+}
+
+/// The active deployments that list a device. A rule asks when it runs: one that was made meanwhile is known by then.
+fn active(shared: &Shared) -> impl Fn(u32) -> Vec<String> + Send + use<> {
+    let catalogue = shared.service.catalogue.clone();
+    move |number| {
+        let active = catalogue.active_for(number, 0).into_iter();
+        active.map(|active| active.deployment.id.clone()).collect()
     }
 }
 
