@@ -13,6 +13,9 @@
 //! ```
 
 mod blobs;
+#[cfg(test)]
+mod conformance;
+pub(crate) mod postgres;
 pub(crate) mod query;
 mod seam;
 mod secrets;
