@@ -123,7 +123,14 @@ impl Random {
 
     fn id(&mut self) -> String {
         let (a, b) = (self.next(), self.next());
-        format!("{:08x}-{:04x}-4{:03x}-8{:03x}-{:012x}", a >> 32, a & 0xffff, b >> 52, b & 0xfff, b >> 16 & 0xffff_ffff_ffff)
+        format!(
+            "{:08x}-{:04x}-4{:03x}-8{:03x}-{:012x}",
+            a >> 32,
+            a & 0xffff,
+            b >> 52,
+            b & 0xfff,
+            b >> 16 & 0xffff_ffff_ffff
+        )
     }
 
     /// A value of an attribute, of all types and with letters that a database may see otherwise.
@@ -407,19 +414,26 @@ impl Fleet {
         groups.into_iter().collect()
     }
 
-    /// What devices themselves carry; what the server knows of each is no attribute that one has and another has not.
-    fn reported(&self) -> BTreeMap<(Scope, String), u64> {
+    /// Every attribute that a device has.
+    fn attributes(&self) -> Vec<(Scope, String, u64)> {
         let mut counts: BTreeMap<(Scope, String), u64> = BTreeMap::new();
         for view in self.views.values() {
-            let identity = view.device.identity.keys().map(|name| (Scope::Identity, name));
-            let reported = view.inventory.attributes.keys().map(|name| (Scope::Inventory, name));
-            let monitor = view.device.monitor.keys().map(|name| (Scope::Monitor, name));
-            let tags = view.device.tags.keys().map(|name| (Scope::Tags, name));
-            for (scope, name) in identity.chain(reported).chain(monitor).chain(tags) {
-                *counts.entry((scope, name.clone())).or_default() += 1;
+            let own = ["created_ts", "updated_ts", "group", "check_in_time"]
+                .map(|name| (Scope::System, name.to_owned()));
+            let identity = view.device.identity.keys().map(|name| (Scope::Identity, name.clone()));
+            let reported = view.inventory.attributes.keys().map(|name| (Scope::Inventory, name.clone()));
+            let monitor = view.device.monitor.keys().map(|name| (Scope::Monitor, name.clone()));
+            let tags = view.device.tags.keys().map(|name| (Scope::Tags, name.clone()));
+            let mut names: BTreeSet<(Scope, String)> = own.into_iter().collect();
+            names.insert((Scope::Identity, "status".to_owned()));
+            names.extend(identity.chain(reported).chain(monitor).chain(tags));
+            for (scope, name) in names {
+                if view.value_in(scope, &name).is_some() {
+                    *counts.entry((scope, name)).or_default() += 1;
+                }
             }
         }
-        counts
+        counts.into_iter().map(|((scope, name), count)| (scope, name, count)).collect()
     }
 
     async fn check_counters(&self, store: &dyn Store) {
@@ -427,14 +441,7 @@ impl Fleet {
             store.device_counts().await.unwrap().into_iter().filter(|(_, count)| *count > 0).collect();
         assert_eq!(counts, self.counts());
         assert_eq!(store.groups().await.unwrap(), self.groups());
-        let attributes = store.attributes().await.unwrap().into_iter();
-        let attributes: BTreeMap<(Scope, String), u64> = attributes
-            .map(|(scope, name, count)| ((scope, name), count))
-            .filter(|((scope, name), _)| *scope != Scope::System && !(*scope == Scope::Identity && name == "status"))
-            .collect();
-        let mut reported = self.reported();
-        reported.remove(&(Scope::Identity, "status".to_owned()));
-        assert_eq!(attributes, reported);
+        assert_eq!(store.attributes().await.unwrap(), self.attributes());
         assert_eq!(all(store).await.len(), self.views.len());
     }
 }
@@ -657,7 +664,8 @@ impl Random {
             6 => Test::NotIn(vec![value, self.value_of(fleet, attr)]),
             7 => Test::Exists(self.one_in(2)),
             8 => {
-                let patterns = ["host-.*[13]", "/LIN.*/i", "[a-z]+$", ".*ä.*|nul", "", "x+b", "\\d+", "(?s)nul.inside"];
+                let patterns =
+                    ["host-.*[13]", "/LIN.*/i", "[a-z]+$", ".*ä.*|nul", "", "x+b", "\\d+", "(?s)nul.inside"];
                 Test::Matches(pattern(self.of(&patterns)).unwrap())
             }
             9 => Test::Reads(self.of(&[text, "1".to_owned(), "true".to_owned(), "-2.5".to_owned()])),
@@ -683,10 +691,12 @@ impl Random {
         }
         if self.one_in(8) {
             let ids: Vec<String> = fleet.views.keys().cloned().collect();
-            query.ids = (0..4).map(|_| self.of(&ids)).chain(["nobody".to_owned(), "nul\u{0}".to_owned()]).collect();
+            query.ids =
+                (0..4).map(|_| self.of(&ids)).chain(["nobody".to_owned(), "nul\u{0}".to_owned()]).collect();
         }
         if self.one_in(6) {
-            query.text = self.of(&["linux", "ä", "attic", "host-1", "\"", "accept", "\u{0}", "mac", "\\"]).to_owned();
+            query.text =
+                self.of(&["linux", "ä", "attic", "host-1", "\"", "accept", "\u{0}", "mac", "\\"]).to_owned();
         }
         if self.one_in(6) {
             query.by_status = true;
@@ -768,14 +778,16 @@ pub(crate) async fn deployments_are_listed_as_they_are_defined(ground: &dyn Grou
         written.await.unwrap().unwrap();
         made.push(one);
     }
-    let active: Vec<String> = store.active().await.unwrap().into_iter().map(|one| one.deployment.id).collect();
+    let active: Vec<String> =
+        store.active().await.unwrap().into_iter().map(|one| one.deployment.id).collect();
     let wanted: Vec<String> =
         made.iter().filter(|one| one.finished.is_none()).map(|one| one.id.clone()).collect();
     assert_eq!(active, wanted);
     for _ in 0..60 {
         let mut query = DeploymentQuery { take: 4, ..DeploymentQuery::default() };
         if random.one_in(3) {
-            query.states = vec![random.of(&["pending", "inprogress", "finished"]).to_owned(), "inprogress".to_owned()];
+            query.states =
+                vec![random.of(&["pending", "inprogress", "finished"]).to_owned(), "inprogress".to_owned()];
         }
         if random.one_in(4) {
             query.is_configuration = Some(random.one_in(2));
@@ -805,7 +817,8 @@ pub(crate) async fn deployments_are_listed_as_they_are_defined(ground: &dyn Grou
         }
         for skip in (0..=wanted.len() as u64 + 4).step_by(4) {
             let found = store.deployments(&DeploymentQuery { skip, ..query.clone() }).await.unwrap();
-            let page: Vec<Deployment> = wanted.iter().skip(skip as usize).take(4).map(|one| (*one).clone()).collect();
+            let page: Vec<Deployment> =
+                wanted.iter().skip(skip as usize).take(4).map(|one| (*one).clone()).collect();
             assert_eq!((found.items, found.total), (page, wanted.len() as u64), "from {skip} of {query:?}");
         }
     }
@@ -914,14 +927,19 @@ pub(crate) async fn an_ended_deployment_is_ended_on_every_device(ground: &dyn Gr
     }
     start(&*store, deployment("d"), RoaringBitmap::from_iter(1..20)).await;
     let ended = change(&*store, vec![], |work| {
-        work.write(Write::EndRecords { deployment: "d".to_owned(), status: Status::Aborted, now: Timestamp(77) });
+        work.write(Write::EndRecords {
+            deployment: "d".to_owned(),
+            status: Status::Aborted,
+            now: Timestamp(77),
+        });
         Ok(Some(()))
     });
     ended.await.unwrap().unwrap();
     for (at, status) in STATUSES.into_iter().enumerate() {
         let id = format!("n{at}");
         let one = store.record("d", &id).await.unwrap().unwrap();
-        let wanted = if status.is_finished() { (status, None) } else { (Status::Aborted, Some(Timestamp(77))) };
+        let wanted =
+            if status.is_finished() { (status, None) } else { (Status::Aborted, Some(Timestamp(77))) };
         assert_eq!((one.status, one.finished), wanted, "{status:?}");
         let other = store.record("e", &id).await.unwrap().unwrap();
         assert_eq!((other.status, other.finished), (status, None));
@@ -1015,7 +1033,8 @@ pub(crate) async fn events_are_numbered_and_listed(ground: &dyn Ground) {
             assert_eq!((found.items, found.total), (page, wanted.len() as u64), "{query:?}");
         }
     }
-    let old = made.iter().filter(|one| one.stream == Stream::Alert && one.time < Timestamp(1300)).count() as u64;
+    let old =
+        made.iter().filter(|one| one.stream == Stream::Alert && one.time < Timestamp(1300)).count() as u64;
     assert_eq!(store.forget_events(Stream::Alert, Timestamp(1300), 3).await.unwrap(), 3.min(old));
     assert_eq!(store.forget_events(Stream::Alert, Timestamp(1300), 1000).await.unwrap(), old - 3.min(old));
     assert_eq!(store.forget_events(Stream::Alert, Timestamp(1300), 1000).await.unwrap(), 0);
@@ -1037,7 +1056,8 @@ pub(crate) async fn documents_and_logs_are_kept_and_go_with_their_device(ground:
         put_document(&*store, kind, id, Some(value.clone())).await;
         assert_eq!(store.document(kind, id).await.unwrap(), Some(value));
     }
-    let ids: Vec<String> = store.documents(Kind::Release).await.unwrap().into_iter().map(|(id, _)| id).collect();
+    let ids: Vec<String> =
+        store.documents(Kind::Release).await.unwrap().into_iter().map(|(id, _)| id).collect();
     assert_eq!(ids, ["a", "v1.0 \u{0} ä"]);
     put_document(&*store, Kind::Release, "a", Some(json!(2))).await;
     assert_eq!(store.document(Kind::Release, "a").await.unwrap(), Some(json!(2)));
@@ -1091,7 +1111,10 @@ pub(crate) async fn check_ins_never_go_back(ground: &dyn Ground) {
     let store = ground.open().await;
     put(&*store, device("one"), None).await;
     let number = store.device("one").await.unwrap().unwrap().number;
-    store.check_ins(vec![(number, Timestamp(5000)), (number, Timestamp(9000)), (number, Timestamp(1000))]).await.unwrap();
+    store
+        .check_ins(vec![(number, Timestamp(5000)), (number, Timestamp(9000)), (number, Timestamp(1000))])
+        .await
+        .unwrap();
     store.check_ins(vec![(number, Timestamp(2000))]).await.unwrap();
     store.check_ins(Vec::new()).await.unwrap();
     assert_eq!(store.view("one").await.unwrap().unwrap().check_in, Some(Timestamp(9000)));
@@ -1114,7 +1137,8 @@ async fn writer(store: Arc<dyn Store>, name: String, times: usize) {
             let mut new = device(&id);
             new.group = Some("g".to_owned());
             work.put_device(new)?;
-            let event = Event { stream: Stream::Audit, key: id.clone(), time: work.now(), data: json!(count) };
+            let event =
+                Event { stream: Stream::Audit, key: id.clone(), time: work.now(), data: json!(count) };
             work.write(Write::Event(event));
             Ok(Some(()))
         });
@@ -1199,12 +1223,18 @@ pub(crate) async fn another_process_is_told_and_both_count_right(ground: &dyn Gr
     two.watch(told.clone());
     start(&*one, deployment("d"), RoaringBitmap::from_iter([4])).await;
     soon("a deployment with its devices", || {
-        told.deployments.lock().unwrap().get("d").is_some_and(|(one, has_members)| one.sequence == 1 && *has_members)
+        told.deployments
+            .lock()
+            .unwrap()
+            .get("d")
+            .is_some_and(|(one, has_members)| one.sequence == 1 && *has_members)
     })
     .await;
     put_document(&*one, Kind::Role, "r", Some(json!(1))).await;
     put_document(&*one, Kind::Role, "r", Some(json!(2))).await;
-    let document = |value: Option<Value>| told.documents.lock().unwrap().get(&(Kind::Role, "r".to_owned())) == Some(&value);
+    let document = |value: Option<Value>| {
+        told.documents.lock().unwrap().get(&(Kind::Role, "r".to_owned())) == Some(&value)
+    };
     soon("a document", || document(Some(json!(2)))).await;
     put_document(&*one, Kind::Role, "r", None).await;
     soon("a document that is gone", || document(None)).await;
@@ -1222,7 +1252,8 @@ pub(crate) async fn another_process_is_told_and_both_count_right(ground: &dyn Gr
         told.deployments.lock().unwrap().get("d").is_some_and(|(one, _)| one.finished.is_some())
     })
     .await;
-    soon("a device that is gone", || told.devices.lock().unwrap().get("a").is_some_and(Option::is_none)).await;
+    soon("a device that is gone", || told.devices.lock().unwrap().get("a").is_some_and(Option::is_none))
+        .await;
 
     let tasks: Vec<_> = (0..16)
         .map(|at| {
@@ -1235,7 +1266,8 @@ pub(crate) async fn another_process_is_told_and_both_count_right(ground: &dyn Gr
     }
     check_writers(&*one, 160).await;
     check_writers(&*two, 160).await;
-    let document = |value| told.documents.lock().unwrap().get(&(Kind::Settings, "count".to_owned())) == Some(&value);
+    let document =
+        |value| told.documents.lock().unwrap().get(&(Kind::Settings, "count".to_owned())) == Some(&value);
     soon("the last of many changes", || document(Some(json!(160)))).await;
 
     // One identity, one device, whoever is asked.
@@ -1306,7 +1338,9 @@ pub(crate) async fn dump(store: &dyn Store) -> Vec<String> {
         lines.push(match row {
             DumpRow::Device(view) => format!("0 {view:?}"),
             DumpRow::Gone { number, id } => format!("1 {number} {id:?}"),
-            DumpRow::Deployment(one, members) => format!("2 {one:?} {:?}", members.iter().collect::<Vec<_>>()),
+            DumpRow::Deployment(one, members) => {
+                format!("2 {one:?} {:?}", members.iter().collect::<Vec<_>>())
+            }
             DumpRow::Record(one) => format!("3 {one:?}"),
             DumpRow::Log { deployment, device, text } => format!("4 {deployment:?} {device:?} {text:?}"),
             DumpRow::Document(kind, id, value) => format!("5 {kind:?} {id:?} {value:?}"),
@@ -1346,8 +1380,13 @@ async fn furnish(random: &mut Random, store: &dyn Store) -> Fleet {
         let (_, of) = random.of(&numbers);
         put_record(store, record(&random.id(), &id, &of, random.of(&STATUSES))).await;
         let written = change(store, vec![], move |work| {
-            work.write(Write::Log { deployment: id.clone(), device: of.clone(), text: Some("nul \u{0}".to_owned()) });
-            let event = Event { stream: Stream::Webhook, key: of.clone(), time: Timestamp(at), data: json!([at]) };
+            work.write(Write::Log {
+                deployment: id.clone(),
+                device: of.clone(),
+                text: Some("nul \u{0}".to_owned()),
+            });
+            let event =
+                Event { stream: Stream::Webhook, key: of.clone(), time: Timestamp(at), data: json!([at]) };
             work.write(Write::Event(event));
             Ok(Some(()))
         });

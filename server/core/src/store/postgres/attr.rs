@@ -115,8 +115,8 @@ impl Rows {
         conn.run(
             INSERT,
             &[
-                &self.key, &self.num, &self.pos, &self.kind, &self.typ, &self.val, &self.n, &self.txt, &self.rest,
-                &self.id,
+                &self.key, &self.num, &self.pos, &self.kind, &self.typ, &self.val, &self.n, &self.txt,
+                &self.rest, &self.id,
             ],
         )
         .await?;
@@ -164,7 +164,8 @@ pub(super) async fn heat(conn: &Conn, scope: Scope, name: &str) -> Result<(), Fa
     let bytes = name.as_bytes();
     // Batches hold a lock that this one waits for: those that come later write the rows of this attribute.
     conn.batch("BEGIN; LOCK TABLE hot IN EXCLUSIVE MODE").await?;
-    let known = conn.row("SELECT key FROM hot WHERE scope = $1 AND name = $2", &[&scope.name(), &bytes]).await?;
+    let known =
+        conn.row("SELECT key FROM hot WHERE scope = $1 AND name = $2", &[&scope.name(), &bytes]).await?;
     let key: i32 = match known {
         Some(row) => row.try_get(0)?,
         None => {

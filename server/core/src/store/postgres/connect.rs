@@ -68,7 +68,9 @@ impl fmt::Display for Fault {
             Fault::Away(reason) => write!(f, "it cannot be reached: {reason}"),
             Fault::Slow => write!(f, "it does not answer"),
             Fault::Damaged(what) => write!(f, "{what} is damaged"),
-            Fault::Newer(found) => write!(f, "its schema has the version {found}, which is newer than this program"),
+            Fault::Newer(found) => {
+                write!(f, "its schema has the version {found}, which is newer than this program")
+            }
             Fault::NotEmpty => write!(f, "it is not empty"),
             Fault::Source(error) => write!(f, "{error}"),
         }
@@ -155,7 +157,8 @@ impl Target {
         let mut config: Config = text.parse().map_err(|error| wrong(format!("{error}")))?;
         if let Some(path) = password {
             let read = std::fs::read_to_string(path);
-            let read = read.map_err(|source| StoreError::Io { doing: "reading", path: path.to_owned(), source })?;
+            let read =
+                read.map_err(|source| StoreError::Io { doing: "reading", path: path.to_owned(), source })?;
             config.password(read.trim_end_matches(['\r', '\n']));
         } else if config.get_password().is_none() {
             if let Some(password) = std::env::var_os("PGPASSWORD") {
@@ -165,7 +168,9 @@ impl Target {
         let tls = authorities.map(Tls::trusting).transpose()?;
         match (config.get_ssl_mode(), &tls) {
             (SslMode::Require, None) => {
-                return Err(wrong("TLS needs the certificates that the server's has to come from".to_owned()));
+                return Err(wrong(
+                    "TLS needs the certificates that the server's has to come from".to_owned(),
+                ));
             }
             // Whoever names certificates does not want to go on without them.
             (_, Some(_)) => {
@@ -212,7 +217,9 @@ impl Target {
         let client = client.map_err(|error| Fault::Away(Fault::Database(error).to_string()))?;
         // Neither the time zone nor the letters of the database have a part in what is stored.
         client
-            .batch_execute("SET lock_timeout = '10s'; SET idle_in_transaction_session_timeout = '60s'; SET jit = off")
+            .batch_execute(
+                "SET lock_timeout = '10s'; SET idle_in_transaction_session_timeout = '60s'; SET jit = off",
+            )
             .await?;
         Ok((Conn { client, statements: Mutex::new(HashMap::new()) }, notices))
     }
@@ -310,7 +317,10 @@ impl Conn {
     pub(super) async fn ask(&self, sql: &str, params: &Params) -> Result<Vec<Row>, Fault> {
         let typed: Vec<(&(dyn ToSql + Sync), Type)> =
             params.0.iter().map(|(value, is)| (&**value as &(dyn ToSql + Sync), is.clone())).collect();
-        timeout(ANSWER, self.client.query_typed(sql, &typed)).await.map_err(|_| Fault::Slow)?.map_err(Fault::from)
+        timeout(ANSWER, self.client.query_typed(sql, &typed))
+            .await
+            .map_err(|_| Fault::Slow)?
+            .map_err(Fault::from)
     }
 
     /// The same, row by row: for what may be long.
@@ -321,7 +331,8 @@ impl Conn {
         mut each: impl FnMut(&Row) -> Result<(), Fault>,
     ) -> Result<(), Fault> {
         let typed = params.0.iter().map(|(value, is)| (&**value as &(dyn ToSql + Sync), is.clone()));
-        let rows = timeout(ANSWER, self.client.query_typed_raw(sql, typed)).await.map_err(|_| Fault::Slow)??;
+        let rows =
+            timeout(ANSWER, self.client.query_typed_raw(sql, typed)).await.map_err(|_| Fault::Slow)??;
         futures_util::pin_mut!(rows);
         while let Some(row) = timeout(ANSWER, rows.next()).await.map_err(|_| Fault::Slow)? {
             each(&row?)?;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use tokio_postgres::types::Type;
 
 use super::connect::{Conn, Fault, Params};
-use super::flush::{DeploymentRows, Deltas, DeviceRows, RecordRows, members};
+use super::flush::{Deltas, DeploymentRows, DeviceRows, RecordRows, members};
 use super::read::{self, big, json, parse, text};
 use crate::store::work::{Event, Kind};
 use crate::store::{DumpRow, Rows, StoreError};
@@ -36,7 +36,9 @@ pub(super) async fn dump(conn: &Conn, rows: &mut Rows<'_>) -> Result<(), Fault> 
     for piece in deployments.chunks(100) {
         let ids: Vec<&[u8]> = piece.iter().map(String::as_bytes).collect();
         let mut members = read::members(conn, piece).await?;
-        for row in conn.rows("SELECT seq, data FROM deployment WHERE id = ANY($1) ORDER BY seq", &[&ids]).await? {
+        for row in
+            conn.rows("SELECT seq, data FROM deployment WHERE id = ANY($1) ORDER BY seq", &[&ids]).await?
+        {
             let deployment = read::deployment(&row)?;
             let members = members.remove(&deployment.id).unwrap_or_default();
             give(DumpRow::Deployment(Box::new(deployment), members.into()))?;
@@ -161,16 +163,22 @@ impl Filling {
         }
         devices.write(conn).await?;
         deltas.write(conn).await?;
-        conn.run("INSERT INTO inventory SELECT * FROM unnest($1::int4[], $2::bytea[])", &[&inventories.0, &inventories.1])
+        conn.run(
+            "INSERT INTO inventory SELECT * FROM unnest($1::int4[], $2::bytea[])",
+            &[&inventories.0, &inventories.1],
+        )
+        .await?;
+        conn.run("INSERT INTO seen SELECT * FROM unnest($1::int4[], $2::int8[])", &[&seen.0, &seen.1])
             .await?;
-        conn.run("INSERT INTO seen SELECT * FROM unnest($1::int4[], $2::int8[])", &[&seen.0, &seen.1]).await?;
-        conn.run("INSERT INTO gone SELECT * FROM unnest($1::int4[], $2::bytea[])", &[&gone.0, &gone.1]).await?;
+        conn.run("INSERT INTO gone SELECT * FROM unnest($1::int4[], $2::bytea[])", &[&gone.0, &gone.1])
+            .await?;
         deployments.write(conn).await?;
         members(conn, lists.iter().map(|(id, members)| (id.as_str(), Some(&**members)))).await?;
         records.write(conn).await?;
         const LOGS: &str = "INSERT INTO log SELECT * FROM unnest($1::bytea[], $2::bytea[], $3::bytea[])";
         conn.run(LOGS, &[&logs.0, &logs.1, &logs.2]).await?;
-        const DOCUMENTS: &str = "INSERT INTO document SELECT * FROM unnest($1::text[], $2::bytea[], $3::bytea[])";
+        const DOCUMENTS: &str =
+            "INSERT INTO document SELECT * FROM unnest($1::text[], $2::bytea[], $3::bytea[])";
         conn.run(DOCUMENTS, &[&documents.0, &documents.1, &documents.2]).await?;
         const EVENTS: &str = "INSERT INTO event (num, stream, key, ts, data)
             SELECT * FROM unnest($1::int8[], $2::text[], $3::bytea[], $4::int8[], $5::bytea[])";

@@ -205,7 +205,8 @@ async fn devices(conn: &Conn, work: &Work) -> Result<HashMap<String, u32>, Fault
     if changed.is_empty() {
         return Ok(HashMap::new());
     }
-    let is_new = |row: &Row<Device>| row.before.is_none() && row.now.as_ref().is_some_and(|now| now.number == 0);
+    let is_new =
+        |row: &Row<Device>| row.before.is_none() && row.now.as_ref().is_some_and(|now| now.number == 0);
     let new: Vec<&String> =
         changed.iter().filter(|(_, (device, _))| device.is_some_and(is_new)).map(|(id, _)| *id).collect();
     let mut new_numbers = HashMap::new();
@@ -322,7 +323,8 @@ async fn devices(conn: &Conn, work: &Work) -> Result<HashMap<String, u32>, Fault
     }
     write.write(conn).await?;
     if !inventory.0.is_empty() {
-        const INVENTORY: &str = "INSERT INTO inventory (num, data) SELECT * FROM unnest($1::int4[], $2::bytea[])
+        const INVENTORY: &str =
+            "INSERT INTO inventory (num, data) SELECT * FROM unnest($1::int4[], $2::bytea[])
             ON CONFLICT (num) DO UPDATE SET data = excluded.data";
         conn.run(INVENTORY, &[&inventory.0, &inventory.1]).await?;
     }
@@ -402,7 +404,13 @@ impl DeviceRows {
                 conn.run(
                     sql,
                     &[
-                        &self.is_new, &self.num, &self.id, &self.sha, &self.status, &self.grp, &self.active,
+                        &self.is_new,
+                        &self.num,
+                        &self.id,
+                        &self.sha,
+                        &self.status,
+                        &self.grp,
+                        &self.active,
                         &self.data,
                     ],
                 )
@@ -442,7 +450,8 @@ async fn documents(conn: &Conn, work: &Work) -> Result<(), Fault> {
     }
     // Two processes that both make it: the second one finds it when it is run again.
     const NEW: &str = "INSERT INTO document SELECT * FROM unnest($1::text[], $2::bytea[], $3::bytea[])";
-    const OTHER: &str = "UPDATE document d SET data = u.data FROM unnest($1::text[], $2::bytea[], $3::bytea[])
+    const OTHER: &str =
+        "UPDATE document d SET data = u.data FROM unnest($1::text[], $2::bytea[], $3::bytea[])
         AS u(kind, id, data) WHERE d.kind = u.kind AND d.id = u.id";
     const GONE: &str =
         "DELETE FROM document WHERE (kind, id) IN (SELECT * FROM unnest($1::text[], $2::bytea[]))";
@@ -503,8 +512,16 @@ impl DeploymentRows {
                 conn.run(
                     sql,
                     &[
-                        &self.is_new, &self.id, &self.seq, &self.state, &self.created, &self.finished,
-                        &self.configuration, &self.name, &self.artifact, &self.data,
+                        &self.is_new,
+                        &self.id,
+                        &self.seq,
+                        &self.state,
+                        &self.created,
+                        &self.finished,
+                        &self.configuration,
+                        &self.name,
+                        &self.artifact,
+                        &self.data,
                     ],
                 )
                 .await?;
@@ -545,8 +562,7 @@ pub(super) async fn members<'a>(
     conn: &Conn,
     lists: impl IntoIterator<Item = (&'a str, Option<&'a roaring::RoaringBitmap>)>,
 ) -> Result<(), Fault> {
-    const INSERT: &str =
-        "INSERT INTO members SELECT * FROM unnest($1::bytea[], $2::int4[], $3::int4[], $4::int4[], $5::bytea[])";
+    const INSERT: &str = "INSERT INTO members SELECT * FROM unnest($1::bytea[], $2::int4[], $3::int4[], $4::int4[], $5::bytea[])";
     let mut deployments = Vec::new();
     let (mut deps, mut chunks, mut lows, mut highs, mut datas) = (vec![], vec![], vec![], vec![], vec![]);
     for (deployment, members) in lists {
@@ -607,7 +623,13 @@ impl RecordRows {
                 conn.run(
                     sql,
                     &[
-                        &self.is_new, &self.dep, &self.dev, &self.status, &self.ended, &self.finished, &self.log,
+                        &self.is_new,
+                        &self.dep,
+                        &self.dev,
+                        &self.status,
+                        &self.ended,
+                        &self.finished,
+                        &self.log,
                         &self.data,
                     ],
                 )
@@ -670,11 +692,8 @@ async fn one(conn: &Conn, write: &Write) -> Result<(), Fault> {
             let deployment = deployment.as_bytes();
             let finished = status.is_finished().then_some(big(now.0));
             conn.run(DEVICES, &[&deployment]).await?;
-            conn.run(
-                RECORDS,
-                &[&deployment, &record_status(*status), &status.is_finished(), &finished],
-            )
-            .await?;
+            conn.run(RECORDS, &[&deployment, &record_status(*status), &status.is_finished(), &finished])
+                .await?;
         }
         // All of them at once, see below.
         Write::Event(_) => {}

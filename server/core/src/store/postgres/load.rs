@@ -48,7 +48,11 @@ fn bytes<'a>(texts: impl IntoIterator<Item = &'a String>) -> Vec<&'a [u8]> {
 
 /// Loads what is not loaded. Rows are locked in one order, so that batches of several processes seldom wait for each other in
 /// a circle; when they do, the database ends one of them, and it is run again.
-pub(super) async fn load(conn: &Conn, work: &mut Work, keys: impl IntoIterator<Item = Key>) -> Result<(), Fault> {
+pub(super) async fn load(
+    conn: &Conn,
+    work: &mut Work,
+    keys: impl IntoIterator<Item = Key>,
+) -> Result<(), Fault> {
     let mut wanted = Wanted::default();
     for key in keys {
         if work.has(&key) {
@@ -81,7 +85,8 @@ async fn counts(conn: &Conn, work: &mut Work, wanted: &BTreeSet<AuthStatus>) -> 
     }
     // A limit has to hold over all processes: who counts is alone until the transaction ends. The row is made if it is not
     // there, so that there is one to lock.
-    const MAKE: &str = "INSERT INTO cnt (kind, key, n) SELECT 0, key, 0 FROM unnest($1::bytea[]) AS u(key) ORDER BY key
+    const MAKE: &str =
+        "INSERT INTO cnt (kind, key, n) SELECT 0, key, 0 FROM unnest($1::bytea[]) AS u(key) ORDER BY key
         ON CONFLICT DO NOTHING";
     const READ: &str = "SELECT key, n FROM cnt WHERE kind = 0 AND key = ANY($1) ORDER BY key FOR UPDATE";
     let keys: Vec<&[u8]> = wanted.iter().map(|status| status.name().as_bytes()).collect();

@@ -190,7 +190,8 @@ impl Store for PgStore {
     }
 
     async fn device_of_auth_set(&self, set: &str) -> Result<Option<Device>, StoreError> {
-        const READ: &str = "SELECT d.num, d.active, d.data FROM authset a JOIN device d ON d.num = a.num WHERE a.id = $1";
+        const READ: &str =
+            "SELECT d.num, d.active, d.data FROM authset a JOIN device d ON d.num = a.num WHERE a.id = $1";
         ask!(self, lease => lease.row(READ, &[&set.as_bytes()]).await?.as_ref().map(read::device).transpose()?)
     }
 
@@ -265,20 +266,7 @@ impl Store for PgStore {
     }
 
     async fn attributes(&self) -> Result<Vec<(Scope, String, u64)>, StoreError> {
-        const READ: &str = "SELECT name, n FROM cnt WHERE kind = $1 AND n > 0";
-        ask!(self, lease => {
-            let mut all = Vec::new();
-            for row in lease.rows(READ, &[&flush::ATTRIBUTE]).await? {
-                let full = read::text(&row, 0)?;
-                if let Some((scope, name)) = full.split_once('/') {
-                    if let Some(scope) = Scope::parse(scope) {
-                        all.push((scope, name.to_owned(), read::count(row.try_get(1)?)));
-                    }
-                }
-            }
-            all.sort();
-            all
-        })
+        ask!(self, lease => search::attributes(&lease).await?)
     }
 
     async fn deployment(&self, id: &str) -> Result<Option<Deployment>, StoreError> {

@@ -96,7 +96,8 @@ pub(super) fn pieces(members: &RoaringBitmap) -> Vec<(i32, i32, i32, Vec<u8>)> {
 }
 
 fn piece(data: &[u8]) -> Result<RoaringBitmap, Fault> {
-    RoaringBitmap::deserialize_from(data).map_err(|_| Fault::Damaged("the devices of a deployment".to_owned()))
+    RoaringBitmap::deserialize_from(data)
+        .map_err(|_| Fault::Damaged("the devices of a deployment".to_owned()))
 }
 
 /// The members of deployments; none for one that there is not.
@@ -104,7 +105,8 @@ pub(super) async fn members(
     conn: &Conn,
     deployments: &[String],
 ) -> Result<BTreeMap<String, RoaringBitmap>, Fault> {
-    const READ: &str = "SELECT d.id, m.data FROM deployment d LEFT JOIN members m ON m.dep = d.id WHERE d.id = ANY($1)";
+    const READ: &str =
+        "SELECT d.id, m.data FROM deployment d LEFT JOIN members m ON m.dep = d.id WHERE d.id = ANY($1)";
     let ids: Vec<&[u8]> = deployments.iter().map(String::as_bytes).collect();
     let mut all: BTreeMap<String, RoaringBitmap> = BTreeMap::new();
     for row in conn.rows(READ, &[&ids]).await? {
@@ -306,11 +308,13 @@ pub(super) async fn history(
     skip: u64,
     take: u64,
 ) -> Result<Found<(Deployment, Option<DeviceDeployment>)>, Fault> {
-    const NUMBER: &str = "SELECT num FROM device WHERE id = $1 UNION ALL SELECT num FROM gone WHERE id = $1 LIMIT 1";
+    const NUMBER: &str =
+        "SELECT num FROM device WHERE id = $1 UNION ALL SELECT num FROM gone WHERE id = $1 LIMIT 1";
     const LISTS: &str = "SELECT d.seq, m.data FROM members m JOIN deployment d ON d.id = m.dep
         WHERE m.chunk = $1 AND m.low <= $2 AND m.high >= $2 ORDER BY d.seq DESC";
     const READ: &str = "SELECT seq, data FROM deployment WHERE seq = ANY($1) ORDER BY seq DESC";
-    const RECORDS: &str = "SELECT r.status, r.finished, r.log, r.data FROM record r JOIN deployment d ON d.id = r.dep
+    const RECORDS: &str =
+        "SELECT r.status, r.finished, r.log, r.data FROM record r JOIN deployment d ON d.id = r.dep
         WHERE r.dev = $1 AND d.seq = ANY($2)";
     conn.begin_reading().await?;
     let Some(row) = conn.row(NUMBER, &[&device.as_bytes()]).await? else {

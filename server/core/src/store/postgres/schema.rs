@@ -81,7 +81,8 @@ async fn migrate_to(conn: &Conn, versions: &[&str]) -> Result<(), Fault> {
              CREATE TABLE IF NOT EXISTS schema_version (version int4 NOT NULL)",
         )
         .await?;
-        let found = conn.client.query_one("SELECT coalesce(max(version), 0) FROM schema_version", &[]).await?;
+        let found =
+            conn.client.query_one("SELECT coalesce(max(version), 0) FROM schema_version", &[]).await?;
         let found: i32 = found.try_get(0)?;
         if found > newest {
             conn.batch("ROLLBACK").await?;
@@ -91,8 +92,11 @@ async fn migrate_to(conn: &Conn, versions: &[&str]) -> Result<(), Fault> {
             return conn.batch("COMMIT").await;
         };
         conn.batch(next).await?;
-        conn.batch(&format!("DELETE FROM schema_version; INSERT INTO schema_version VALUES ({}); COMMIT", found + 1))
-            .await?;
+        conn.batch(&format!(
+            "DELETE FROM schema_version; INSERT INTO schema_version VALUES ({}); COMMIT",
+            found + 1
+        ))
+        .await?;
         log::info!("the schema of the database is of version {} now", found + 1);
     }
 }

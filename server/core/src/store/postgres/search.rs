@@ -12,7 +12,7 @@ use tokio_postgres::types::Type;
 
 use super::attr::{self, Hot, equal, split};
 use super::connect::{Conn, Fault, Params};
-use super::flush::{ATTRIBUTE, STATUS};
+use super::flush::{ATTRIBUTE, GROUP, STATUS};
 use super::load::status_number;
 use super::read::{self, big, count};
 use crate::domain::model::AuthStatus;
@@ -159,8 +159,8 @@ async fn prepare(conn: &Conn, query: &DeviceQuery) -> Result<Result<Search, Cold
         match (sources.pop(), sources.is_empty()) {
             (None, _) => {}
             (Some(Source::CheckIns), true) => {
-                search.joins.push("LEFT JOIN seen s ON s.num = d.num".to_owned());
-                search.order.push(("coalesce(s.ts, -1)".to_owned(), *direction));
+                search.joins.push(format!("LEFT JOIN seen s{at} ON s{at}.num = d.num"));
+                search.order.push((format!("coalesce(s{at}.ts, -1)"), *direction));
             }
             (Some(Source::Rows(key)), true) => {
                 search.used.push(key);
@@ -176,8 +176,18 @@ async fn prepare(conn: &Conn, query: &DeviceQuery) -> Result<Result<Search, Cold
 impl Search {
     /// What is a column.
     fn plain(&mut self, query: &DeviceQuery) {
-        let DeviceQuery { tests: _, statuses, group, has_group, ids, text: _, sort: _, by_status: _, skip: _, take: _ } =
-            query;
+        let DeviceQuery {
+            tests: _,
+            statuses,
+            group,
+            has_group,
+            ids,
+            text: _,
+            sort: _,
+            by_status: _,
+            skip: _,
+            take: _,
+        } = query;
         if !statuses.is_empty() {
             let statuses: Vec<i16> = statuses.iter().map(|status| status_number(*status)).collect();
             let bound = self.params.bind(statuses, Type::INT2_ARRAY);
@@ -238,7 +248,8 @@ impl Search {
         let has = |what: &str| format!("d.num IN (SELECT num FROM attr WHERE key = {k} AND {what})");
         let exists = has("pos = 0 AND val IS NOT NULL");
         let without = |what: &str| {
-            let none = format!("NOT EXISTS (SELECT 1 FROM attr a WHERE a.key = {k} AND a.num = d.num AND {what})");
+            let none =
+                format!("NOT EXISTS (SELECT 1 FROM attr a WHERE a.key = {k} AND a.num = d.num AND {what})");
             if alone { none } else { format!("({exists} AND {none})") }
         };
         Ok(match test {
@@ -264,7 +275,9 @@ impl Search {
             },
             Test::Exists(true) => exists,
             Test::Exists(false) if alone => {
-                format!("NOT EXISTS (SELECT 1 FROM attr a WHERE a.key = {k} AND a.num = d.num AND pos = 0 AND val IS NOT NULL)")
+                format!(
+                    "NOT EXISTS (SELECT 1 FROM attr a WHERE a.key = {k} AND a.num = d.num AND pos = 0 AND val IS NOT NULL)"
+                )
             }
             Test::Exists(false) => "false".to_owned(),
             Test::Matches(regex) => {
@@ -315,7 +328,8 @@ impl Search {
             }
             Value::String(text) => {
                 let (first, rest) = split(text);
-                let (first, rest) = (self.params.bind(first, Type::BYTEA), self.params.bind(rest, Type::BYTEA));
+                let (first, rest) =
+                    (self.params.bind(first, Type::BYTEA), self.params.bind(rest, Type::BYTEA));
                 Some(format!("typ = 3 AND (txt, rest) {sign} ({first}, {rest})"))
             }
             Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
@@ -326,7 +340,8 @@ impl Search {
         const LONG: &str = "SELECT 1 FROM attr WHERE key = $1 AND rest <> ''::bytea LIMIT 1";
         let has_long = conn.row(LONG, &[&key]).await?.is_some();
         let bound = self.params.bind(key, Type::INT4);
-        self.joins.push(format!("JOIN attr s{at} ON s{at}.key = {bound} AND s{at}.num = d.num AND s{at}.pos = 0"));
+        self.joins
+            .push(format!("JOIN attr s{at} ON s{at}.key = {bound} AND s{at}.num = d.num AND s{at}.pos = 0"));
         for column in ["kind", "n", "txt"] {
             self.order.push((format!("s{at}.{column}"), direction));
         }
@@ -352,7 +367,9 @@ impl Search {
         let mut columns: Vec<String> = Vec::new();
         // With one order that is a hot attribute, its rows have the id too: then the index has the whole order.
         let id = match (self.order.first(), self.joins.as_slice()) {
-            (Some((first, Direction::Ascending)), [one]) if first == "s0.kind" && one.starts_with("JOIN") => "s0.id",
+            (Some((first, Direction::Ascending)), [one]) if first == "s0.kind" && one.starts_with("JOIN") => {
+                "s0.id"
+            }
             _ => "d.id",
         };
         for (column, direction) in &self.order {
@@ -363,8 +380,9 @@ impl Search {
         let (wanted, joins, order) = (self.condition(), self.joins.join(" "), columns.join(", "));
         let skip = self.params.bind(big(if reversed { behind } else { skip }), Type::INT8);
         let take = self.params.bind(big(take), Type::INT8);
-        let sql =
-            format!("SELECT d.num FROM device d {joins} WHERE {wanted} ORDER BY {order} OFFSET {skip} LIMIT {take}");
+        let sql = format!(
+            "SELECT d.num FROM device d {joins} WHERE {wanted} ORDER BY {order} OFFSET {skip} LIMIT {take}"
+        );
         let rows = conn.ask(&sql, &self.params).await?;
         let mut numbers = rows.iter().map(|row| Ok(row.try_get(0)?)).collect::<Result<Vec<i32>, Fault>>()?;
         if reversed {
@@ -428,6 +446,44 @@ pub(super) async fn counts(conn: &Conn) -> Result<Vec<(AuthStatus, u64)>, Fault>
         }
     }
     Ok(counts)
+}
+
+/// Every attribute, with how many devices have it.
+pub(super) async fn attributes(conn: &Conn) -> Result<Vec<(Scope, String, u64)>, Fault> {
+    const READ: &str = "SELECT name, n FROM cnt WHERE kind = $1 AND n > 0";
+    const SEEN: &str = "SELECT count(*), (SELECT sum(n)::int8 FROM cnt WHERE kind = $1) FROM seen";
+    conn.begin_reading().await?;
+    let mut all = BTreeMap::new();
+    for row in conn.rows(READ, &[&ATTRIBUTE]).await? {
+        let full = read::text(&row, 0)?;
+        if let Some((scope, name)) = full.split_once('/') {
+            if let Some(scope) = Scope::parse(scope) {
+                all.insert((scope, name.to_owned()), count(row.try_get(1)?));
+            }
+        }
+    }
+    let devices: u64 = counts(conn).await?.iter().map(|(_, count)| count).sum();
+    let (mut seen, mut grouped) = (0, 0);
+    if let Some(row) = conn.row(SEEN, &[&GROUP]).await? {
+        seen = count(row.try_get(0)?);
+        grouped = count(row.try_get::<_, Option<i64>>(1)?.unwrap_or(0));
+    }
+    conn.batch("COMMIT").await?;
+    // What the server knows of each device.
+    for (scope, name, count) in [
+        (Scope::Identity, "status", devices),
+        (Scope::System, "created_ts", devices),
+        (Scope::System, "updated_ts", devices),
+        (Scope::System, "group", grouped),
+        (Scope::System, "check_in_time", seen),
+    ] {
+        all.insert((scope, name.to_owned()), count);
+    }
+    Ok(all
+        .into_iter()
+        .filter(|(_, count)| *count > 0)
+        .map(|((scope, name), count)| (scope, name, count))
+        .collect())
 }
 
 /// What became of a search.

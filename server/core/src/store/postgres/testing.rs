@@ -56,9 +56,13 @@ fn is_root() -> bool {
 
 impl Cluster {
     fn start(durable: bool) -> Option<Cluster> {
-        let programs = std::env::var_os("RUST_OTA_POSTGRES").map_or_else(|| PathBuf::from(DEBIAN), PathBuf::from);
+        let programs =
+            std::env::var_os("RUST_OTA_POSTGRES").map_or_else(|| PathBuf::from(DEBIAN), PathBuf::from);
         if !programs.join("postgres").is_file() {
-            eprintln!("left out: there is no PostgreSQL in {} (Debian's package postgresql-15)", programs.display());
+            eprintln!(
+                "left out: there is no PostgreSQL in {} (Debian's package postgresql-15)",
+                programs.display()
+            );
             return None;
         }
         let folder = tempfile::Builder::new().prefix("pg").tempdir().unwrap();
@@ -75,16 +79,24 @@ impl Cluster {
         let words = cluster.command("initdb");
         let made = Command::new(&words[0])
             .args(&words[1..])
-            .args(["--no-sync", "--no-instructions", "--auth=trust", "--username=test", "--encoding=UTF8", "--locale=C"])
+            .args([
+                "--no-sync",
+                "--no-instructions",
+                "--auth=trust",
+                "--username=test",
+                "--encoding=UTF8",
+                "--locale=C",
+            ])
             .arg("-D")
             .arg(&data)
             .stdout(Stdio::null())
             .status()
             .unwrap();
         assert!(made.success(), "initdb");
-        let mut settings = "listen_addresses = ''\nmax_connections = 200\nshared_buffers = 32MB\nautovacuum = off\n\
-                            max_wal_size = 256MB\nlog_min_messages = fatal\n"
-            .to_owned();
+        let mut settings =
+            "listen_addresses = ''\nmax_connections = 200\nshared_buffers = 32MB\nautovacuum = off\n\
+                            max_wal_size = 256MB\nlog_min_messages = panic\n"
+                .to_owned();
         if !durable {
             settings.push_str("fsync = off\nsynchronous_commit = off\nfull_page_writes = off\n");
         }
@@ -116,7 +128,12 @@ impl Cluster {
         // test harness runs then.
         const SHELL: &str = r#"folder=$1; shift; "$@" & read -r _; kill -QUIT $!; wait $!; rm -rf "$folder""#;
         let mut shell = Command::new("sh");
-        shell.args(["-c", SHELL, "sh"]).arg(self.folder.path()).args(self.command("postgres")).arg("-D").arg(self.data());
+        shell
+            .args(["-c", SHELL, "sh"])
+            .arg(self.folder.path())
+            .args(self.command("postgres"))
+            .arg("-D")
+            .arg(self.data());
         let child = shell.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
         *self.server.lock().unwrap_or_else(PoisonError::into_inner) = Some(child);
         let begun = Instant::now();

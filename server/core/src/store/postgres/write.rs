@@ -244,7 +244,9 @@ impl Writer {
 
     /// Whether the batch with the present number was committed.
     async fn has_happened(&mut self, fault: &Fault) -> Result<bool, Fault> {
-        log::warn!("the connection was lost at the end of a transaction ({fault}): asking whether it has happened");
+        log::warn!(
+            "the connection was lost at the end of a transaction ({fault}): asking whether it has happened"
+        );
         // A row that is missing or locked for long leaves it unknown.
         const ASK: &str = "SELECT batch FROM process WHERE id = $1 FOR UPDATE";
         let begun = Instant::now();
