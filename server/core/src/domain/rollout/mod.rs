@@ -10,6 +10,8 @@ mod finish;
 mod gate;
 mod offer;
 mod report;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use choice::{Lacking, Request, choose, lacking};
 pub(crate) use create::{CreateError, NewDeployment, create};
