@@ -3,6 +3,7 @@
 
 pub(crate) mod admission;
 pub(crate) mod artifacts;
+pub(crate) mod audit;
 pub(crate) mod filter;
 pub(crate) mod id;
 pub(crate) mod identity;
@@ -10,6 +11,7 @@ pub(crate) mod inventory;
 pub(crate) mod limits;
 pub(crate) mod link;
 pub(crate) mod model;
+pub(crate) mod people;
 pub(crate) mod pubkey;
 pub(crate) mod rollout;
 pub(crate) mod time;
