@@ -23,6 +23,7 @@ use crate::blobs::{self, BlobError, Blobs, Folder, S3, Shelf};
 use crate::connect::{Switchboard, Timing};
 use crate::connection;
 use crate::domain::limits;
+use crate::domain::people::failures::Failures;
 use crate::heard::Heard;
 use crate::options::Options;
 use crate::service::Service;
@@ -31,6 +32,8 @@ use crate::strangers::Strangers;
 
 /// How often the times at which devices were heard of are stored.
 const CHECK_IN_INTERVAL: Duration = Duration::from_secs(60);
+/// Passwords that are looked at, at a time.
+const DERIVED_AT_ONCE: usize = 2;
 /// How long threads may go on after everything was told to stop.
 const LAST: Duration = Duration::from_secs(2);
 
@@ -117,6 +120,8 @@ impl Server {
             heard,
             switchboard,
             strangers: Strangers::default(),
+            deriving: Semaphore::new(DERIVED_AT_ONCE),
+            failures: Failures::default(),
             discarding: Semaphore::new(limits::DISCARDED_AT_ONCE),
             uploading: Arc::new(Semaphore::new(limits::UPLOADS_AT_ONCE)),
         });
