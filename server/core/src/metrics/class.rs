@@ -180,7 +180,12 @@ mod tests {
     fn devices_cannot_take_the_places_of_people() {
         for class in CLASSES {
             let is_of_people = matches!(class, Class::Upload | Class::Management | Class::Health);
-            assert_eq!(matches!(class.share(), Share::People | Share::Free), is_of_people, "{}", class.name());
+            assert_eq!(
+                matches!(class.share(), Share::People | Share::Free),
+                is_of_people,
+                "{}",
+                class.name()
+            );
         }
     }
 }
