@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use crate::blobs::S3Options;
 use crate::throttle::Allowed;
 
 /// What a server is told when it starts. Only the data folder has to be named.
@@ -28,6 +29,7 @@ pub struct Options {
     pub(crate) configuration_key: Option<Vec<u8>>,
     pub(crate) watched: Option<SocketAddr>,
     pub(crate) allowed: Allowed,
+    pub(crate) s3: Option<S3Options>,
 }
 
 impl Options {
@@ -53,6 +55,7 @@ impl Options {
             configuration_key: None,
             watched: None,
             allowed: Allowed::default(),
+            s3: None,
         }
     }
 
@@ -90,6 +93,12 @@ impl Options {
     /// have a verification key refuse them.
     pub fn configuration_key(mut self, pem: impl Into<Vec<u8>>) -> Options {
         self.configuration_key = Some(pem.into());
+        self
+    }
+
+    /// Keep artifacts in S3 and not in the data folder: what is said there already is changed by `change`.
+    pub fn s3(mut self, change: impl FnOnce(S3Options) -> S3Options) -> Options {
+        self.s3 = Some(change(self.s3.unwrap_or_default()));
         self
     }
 
