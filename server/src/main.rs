@@ -7,6 +7,7 @@ mod cli;
 mod console;
 mod histogram;
 mod load;
+mod manager;
 mod measure;
 mod seed;
 mod serve;
