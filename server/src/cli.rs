@@ -69,8 +69,7 @@ mod tests {
             "faults" => Some(faults.clone()),
             "configuration-key" => Some(key.clone()),
             "token-file" => Some(faults.clone()),
-            "server" => Some("http://127.0.0.1:1".to_owned()),
-            "roll-out" => Some("tenth".to_owned()),
+            "polls" | "inventories" => Some("full".to_owned()),
             _ => None,
         };
         let parser = check::Parser {

@@ -28,8 +28,8 @@ use queue::{Queue, Schedule, Turn};
 use request::{ROLL_OUT, Requests, Step};
 use rollout::{RollOut, Target};
 
-/// Between two questions of a device with a deployment, when it is rolled out on a schedule.
-const PAUSE: Duration = Duration::from_secs(1);
+/// A deployment that takes half an hour has a second between two questions of a device; a shorter one has less.
+const PAUSES: f64 = 1800.0;
 /// After a broken connection.
 const AGAIN: Duration = Duration::from_millis(200);
 /// How long a device tries to get an answer.
@@ -313,7 +313,7 @@ fn parts(wanted: &Wanted, begin: Instant) -> Vec<Part> {
             Some(within) => {
                 let rate = members as f64 / within;
                 let count = members.min((rate * seconds).ceil() as u64);
-                (PAUSE, Schedule { begin, interval: every(rate), count, end: None })
+                (Duration::from_secs_f64(within / PAUSES), Schedule { begin, interval: every(rate), count, end: None })
             }
             None => (Duration::ZERO, Schedule { begin, interval: None, count: members, end: None }),
         };

@@ -11,5 +11,6 @@ pub(crate) mod limits;
 pub(crate) mod link;
 pub(crate) mod model;
 pub(crate) mod pubkey;
+pub(crate) mod rollout;
 pub(crate) mod time;
 pub(crate) mod token;
