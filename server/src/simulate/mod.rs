@@ -313,7 +313,10 @@ fn parts(wanted: &Wanted, begin: Instant) -> Vec<Part> {
             Some(within) => {
                 let rate = members as f64 / within;
                 let count = members.min((rate * seconds).ceil() as u64);
-                (Duration::from_secs_f64(within / PAUSES), Schedule { begin, interval: every(rate), count, end: None })
+                (
+                    Duration::from_secs_f64(within / PAUSES),
+                    Schedule { begin, interval: every(rate), count, end: None },
+                )
             }
             None => (Duration::ZERO, Schedule { begin, interval: None, count: members, end: None }),
         };
