@@ -7,7 +7,7 @@ use manual::help;
 use manual::rust_ota_server::PROGRAM;
 
 use crate::console::{CliError, print};
-use crate::{ask, load, measure, serve};
+use crate::{ask, load, measure, seed, serve, simulate};
 
 /// Does what was typed.
 pub(crate) fn run(mut parser: lexopt::Parser) -> Result<(), CliError> {
@@ -25,6 +25,8 @@ fn command_named(command: &OsString, parser: lexopt::Parser) -> Result<(), CliEr
         "serve" => serve::run(parser),
         "load" => load::run(parser),
         "measure" => measure::run(parser),
+        "seed" => seed::run(parser),
+        "simulate" => simulate::run(parser),
         name => ask::run(name, parser)
             .unwrap_or_else(|| Err(CliError::Failed(format!("there is no command {name} (try --help)")))),
     }
@@ -67,6 +69,7 @@ mod tests {
             "faults" => Some(faults.clone()),
             "configuration-key" => Some(key.clone()),
             "token-file" => Some(faults.clone()),
+            "polls" | "inventories" => Some("full".to_owned()),
             _ => None,
         };
         let parser = check::Parser {

@@ -5,9 +5,12 @@
 mod ask;
 mod cli;
 mod console;
+mod histogram;
 mod load;
 mod measure;
+mod seed;
 mod serve;
+mod simulate;
 
 use std::process::ExitCode;
 

@@ -10,6 +10,7 @@ pub mod markdown;
 pub mod mirror;
 pub mod options;
 pub mod peers;
+pub mod s3;
 pub mod shipped;
 pub mod size;
 pub mod workspace;

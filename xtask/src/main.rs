@@ -117,18 +117,22 @@ one runs. With --hangs that slot does not come up.
     },
     Task {
         name: "bench",
-        about: "Measure installation, update modules, the daemon, the server, deltas",
+        about: "Measure installation, update modules, the daemon, the server, a fleet, deltas",
         help: "\
 Usage: cargo xtask bench [install] [--runs N] [--mib N] [--client PROGRAM] [--baseline PROGRAM] [--peers] [--without-xz] [--write]
        cargo xtask bench modules [--runs N] [--mib N] [--client PROGRAM] [--write]
        cargo xtask bench daemon [--polls N] [--mib N] [--client PROGRAM] [--write]
        cargo xtask bench server [--devices N] [--seconds N] [--write]
+       cargo xtask bench fleet [--sizes N,...] [--seconds N] [--within N] [--without-whole] [--keep] [--program PROGRAM]
+                               [--postgres URL] [--json] [--write]
        cargo xtask bench delta [--pair security|release] [--client PROGRAM] [--tool PROGRAM] [--no-install] [--write]
 
   install   installation against a plain pipe; with --peers against Mender's client, SWUpdate and RAUC too
   modules   streaming a file into an update module against `cat` into a FIFO
   daemon    memory, processor time and traffic of the daemon
   server    how many devices one server answers
+  fleet     one server with up to a million devices: devices that ask, a person who looks at lists, deployments; with
+            --postgres two servers on one empty database, one of which is killed. --keep keeps what was filled
   delta     deltas of two pairs of images against hdiffpatch, xdelta3, bsdiff and zstd
 
 --client (--tool for the host tool) measures another build than the one that ships; --baseline lets an earlier build take

@@ -103,6 +103,38 @@ const RUNNING: &[Command] = &[
         ..PLAIN
     },
     Command {
+        name: "seed",
+        about: "fill an empty folder with a fleet that is made up",
+        usage: &["seed --data DIR [--devices N] [--json]"],
+        body: &[
+            Block::Text(
+                "Makes accepted devices with 25 attributes each, for measurements. Never a folder that is in use: their keys are \
+                 no secret.",
+            ),
+            Block::Options(&[
+                Flag::new("data", "where; made when it is not there").folder("DIR"),
+                Flag::new("devices", "how many ({default})").text("N").default("1000"),
+                Flag::new("json", "print one JSON object"),
+            ]),
+        ],
+        column: 16,
+        ..PLAIN
+    },
+    Command {
+        name: "simulate",
+        about: "let a fleet of `seed` ask a server, and measure it",
+        usage: &["simulate --server URL --data DIR [OPTION]..."],
+        body: &[
+            Block::Text(
+                "Speaks for the devices that `seed` has made: it signs their tokens itself, with the key in the server's folder. \
+                 A question's time begins when it was due. Prints JSON.",
+            ),
+            Block::Options(SIMULATE),
+        ],
+        column: 26,
+        ..PLAIN
+    },
+    Command {
         name: "measure",
         about: "measure single steps of the server on this machine",
         usage: &["measure [--tokens N] [--names N]"],
@@ -142,6 +174,19 @@ const SERVE: &[Flag] = &[
     Flag::new("max-artifact", "bytes of the largest artifact that is taken (10 GiB)").text("N"),
     Flag::new("configuration-key", "sign generated configuration artifacts with this private key (PEM)")
         .file("FILE"),
+    Flag::new(
+        "s3-bucket",
+        "\
+keep artifacts in this bucket of an S3 store; keys and region come from
+the environment, as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+    )
+    .text("NAME"),
+    Flag::new("s3-prefix", "what the names of its objects begin with").text("TEXT"),
+    Flag::new("s3-endpoint", "where this server reaches the store (AWS_ENDPOINT_URL, or Amazon)").text("URL"),
+    Flag::new("s3-public-endpoint", "where devices and people reach it, if elsewhere").text("URL"),
+    Flag::new("s3-region", "the region of the bucket (AWS_REGION)").text("NAME"),
+    Flag::new("s3-allow-http", "reach the store without TLS when its address says so"),
+    Flag::new("s3-through-server", "send nobody to the store: this server loads from it and passes on"),
     Flag::new("no-v2", "answer 404 to the second version of deployments/next"),
     Flag::new(
         "user",
@@ -173,6 +218,34 @@ devices by itself",
     )
     .file("FILE"),
     Flag::new("json", "print one JSON object"),
+    Flag::new("not-loopback", "allow a server that is not on this machine: do that to none but your own"),
+];
+
+const SIMULATE: &[Flag] = &[
+    Flag::new("server", "http://HOST:PORT of a server; again for each further process on the same store")
+        .text("URL"),
+    Flag::new("data", "the data folder of the server, for its keys").folder("DIR"),
+    Flag::new("devices", "how many devices were made ({default})").text("N").default("1000"),
+    Flag::new("seconds", "for how long they ask ({default})").text("N").default("10"),
+    Flag::new("polls", "so many ask for an update in a second; `full`: as many as the server answers")
+        .text("RATE"),
+    Flag::new("inventories", "so many report all their attributes in a second").text("RATE"),
+    Flag::new("herd", "every device asks once, all of them within so many seconds").text("SECONDS"),
+    Flag::new("roll-out", "make a deployment to every tenth device, or to all of them, and carry it out")
+        .value("tenth|all", Kind::Choice(&["tenth", "all"])),
+    Flag::new(
+        "within",
+        "\
+let the devices of the deployment begin over this time, and stop after --seconds (as
+fast as the server answers, until all are done)",
+    )
+    .text("SECONDS"),
+    Flag::new("browse", "look at lists with 50 devices a page meanwhile"),
+    Flag::new("check", "compare every device of the deployment with what was acknowledged"),
+    Flag::new("connections", "connections at a time, for each kind of load ({default})")
+        .text("N")
+        .default("32"),
+    Flag::new("json", "print it on one line"),
     Flag::new("not-loopback", "allow a server that is not on this machine: do that to none but your own"),
 ];
 

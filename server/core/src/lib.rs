@@ -17,8 +17,29 @@
 
 #![forbid(unsafe_code)]
 
+mod api;
+#[allow(dead_code)]
+mod blobs;
+pub mod client;
+mod connect;
+mod connection;
 mod domain;
+mod heard;
+mod logger;
+mod options;
+mod presence;
+mod running;
 mod service;
+pub mod simulated;
+#[doc(hidden)]
+pub mod steps;
 mod store;
+mod strangers;
+mod unread;
 
+pub use api::surround;
+pub use blobs::s3::S3Options;
+pub use logger::log_to_stderr;
+pub use options::Options;
+pub use running::{Running, Server, StartError};
 pub use store::StoreError;

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -19,13 +19,14 @@ use tokio_rustls::rustls::server::WebPkiClientVerifier;
 
 use crate::api::Shared;
 use crate::api::surround::{Nothing, Surround};
+use crate::blobs::{self, BlobError, Blobs, Folder, S3, Shelf};
 use crate::connect::{Switchboard, Timing};
 use crate::connection;
 use crate::domain::limits;
-use crate::domain::model::Change;
-use crate::domain::time::Timestamp;
+use crate::heard::Heard;
 use crate::options::Options;
-use crate::store::{self, StoreError};
+use crate::service::Service;
+use crate::store::{Secrets, Store, StoreError, sqlite};
 use crate::strangers::Strangers;
 
 /// How often the times at which devices were heard of are stored.
@@ -92,8 +93,6 @@ impl Server {
     /// Why it did not start.
     pub fn start_within(options: Options, around: Arc<dyn Surround>) -> Result<Running, StartError> {
         let tls = tls(&options)?;
-        let (store, mut fleet) = store::open(&options.data_dir).map_err(StartError::Store)?;
-        let gone = fleet.forget_logs_of_nobody();
         let runtime = Builder::new_multi_thread()
             .worker_threads(options.threads)
             .thread_name("server")
@@ -106,16 +105,21 @@ impl Server {
         let write = Duration::from_secs(options.write_seconds);
         // An answer to a ping has a ninth of the time between two.
         let timing = Timing { ping, silence: ping * 10 / 9, write };
+        let (service, blobs, secrets) = runtime.block_on(open(&options)).map_err(StartError::Store)?;
+        let (heard, switchboard) = (Arc::new(Heard::default()), Arc::new(Switchboard::new(timing)));
+        service.store.watch(heard.clone());
+        service.store.watch(switchboard.clone());
         let shared = Arc::new(Shared {
             options,
-            fleet: RwLock::new(fleet),
-            store,
-            switchboard: Arc::new(Switchboard::new(timing)),
+            service,
+            secrets,
+            blobs,
+            heard,
+            switchboard,
             strangers: Strangers::default(),
             discarding: Semaphore::new(limits::DISCARDED_AT_ONCE),
+            uploading: Arc::new(Semaphore::new(limits::UPLOADS_AT_ONCE)),
         });
-        // Nobody waits for it: it is done again at the next start.
-        drop(shared.store.writer.write(gone));
         let listen = |source| StartError::Listen { address, source };
         let listener = runtime.block_on(TcpListener::bind(address)).map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
@@ -174,7 +178,7 @@ impl Running {
 
     /// What opens its management API.
     pub fn management_token(&self) -> &str {
-        &self.shared.store.secrets.management_token
+        &self.shared.secrets.management_token
     }
 
     /// Stops it: requests that are being answered get a few seconds, and everything is stored.
@@ -188,13 +192,12 @@ impl Running {
         if let Err(error) = runtime.block_on(accepting) {
             log::error!("the server did not end as it should: {error}");
         }
-        let times = self.shared.fleet().check_ins(Timestamp(0));
-        let stored = self.shared.store.writer.write(vec![Change::CheckIns(times)]);
-        if runtime.block_on(stored.stored()).is_err() {
-            log::error!("the last changes could not be stored");
+        let store = &self.shared.service.store;
+        if let Err(error) = runtime.block_on(self.shared.heard.flush(&**store)) {
+            log::error!("the last changes could not be stored: {error}");
         }
+        runtime.block_on(store.stop());
         runtime.shutdown_timeout(LAST);
-        self.shared.store.writer.stop();
     }
 }
 
@@ -206,30 +209,59 @@ impl Drop for Running {
 
 /// The times at which devices were heard of change with every request, so they are stored now and then.
 async fn store_check_ins(shared: Arc<Shared>, mut stop: watch::Receiver<bool>) {
-    let mut since = Timestamp::now();
     loop {
         tokio::select! {
             () = tokio::time::sleep(CHECK_IN_INTERVAL) => {}
             _ = stop.changed() => return,
         }
-        let now = Timestamp::now();
-        // While nothing can be stored there is no use in gathering more.
-        if shared.store.writer.check().is_err() {
-            continue;
-        }
-        let stored = {
-            let fleet = shared.fleet();
-            let times = fleet.check_ins(since);
-            shared.store.writer.write(if times.is_empty() {
-                Vec::new()
-            } else {
-                vec![Change::CheckIns(times)]
-            })
-        };
-        if stored.stored().await.is_ok() {
-            since = now;
+        let store = &shared.service.store;
+        if let Err(error) = shared.heard.flush(&**store).await {
+            log::warn!("when devices were heard of could not be stored: {error}");
         }
     }
+}
+
+/// Opens what survives: the fleet first, since its lock comes before anything else is touched.
+async fn open(options: &Options) -> Result<(Service, Arc<dyn Blobs>, Secrets), StoreError> {
+    let service = Service::open(open_fleet(options).await?).await?;
+    let blobs = open_blobs(options).map_err(of_blobs)?;
+    let secrets = Secrets::open(&options.data_dir)?;
+    // Devices report, and people see their fleet, also while artifacts cannot be read.
+    match blobs.list(Shelf::Artifacts).await {
+        Ok(listing) => {
+            let artifacts = service.catalogue.artifacts();
+            blobs::look_through(&listing, artifacts.iter().map(|artifact| &**artifact));
+        }
+        Err(error) => log::error!("artifacts cannot be looked through: {error}"),
+    }
+    Ok((service, blobs, secrets))
+}
+
+fn of_blobs(error: BlobError) -> StoreError {
+    let reason = error.to_string();
+    match error {
+        BlobError::Io { doing, path, source } => StoreError::Io { doing, path, source },
+        BlobError::Missing { .. }
+        | BlobError::Damaged { .. }
+        | BlobError::TooLarge { .. }
+        | BlobError::Unreachable { .. }
+        | BlobError::Refused { .. }
+        | BlobError::Lies { .. }
+        | BlobError::Settings { .. } => StoreError::Artifacts { reason },
+    }
+}
+
+/// The artifacts, wherever they are kept.
+fn open_blobs(options: &Options) -> Result<Arc<dyn Blobs>, BlobError> {
+    match &options.s3 {
+        Some(s3) => Ok(Arc::new(S3::open(s3)?)),
+        None => Ok(Arc::new(Folder::open(&options.data_dir)?)),
+    }
+}
+
+/// The fleet, wherever it is kept.
+async fn open_fleet(options: &Options) -> Result<Arc<dyn Store>, StoreError> {
+    sqlite::open(&options.data_dir)
 }
 
 fn tls(options: &Options) -> Result<Option<Arc<rustls::ServerConfig>>, StartError> {

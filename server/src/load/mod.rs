@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use crate::console::{CliError, help_of, print};
 use device::LoadDevice;
 use http::Connection;
+pub(crate) use http::{Head, head};
 use measure::Measured;
 
 /// Why a question has no answer.
@@ -115,7 +116,7 @@ fn parse(mut parser: lexopt::Parser) -> Result<Option<Wanted>, CliError> {
 }
 
 /// Where the server is. Every address of the name has to be one of this machine.
-fn address(host: &str, not_loopback: bool) -> Result<SocketAddr, CliError> {
+pub(crate) fn address(host: &str, not_loopback: bool) -> Result<SocketAddr, CliError> {
     let failed = |why: String| CliError::Failed(format!("{host}: {why}"));
     let all: Vec<SocketAddr> = host.to_socket_addrs().map_err(|error| failed(error.to_string()))?.collect();
     if !not_loopback && all.iter().any(|address| !address.ip().is_loopback()) {
@@ -213,7 +214,7 @@ async fn authenticate(
     for task in tasks {
         let (some, own) = task.await.map_err(|error| LoadError::Io(std::io::Error::other(error)))??;
         polls.extend(some);
-        measured.extend(own);
+        measured.extend(&own);
     }
     Ok((polls, measured))
 }
@@ -249,7 +250,7 @@ async fn poll(shared: &Arc<Shared>, polls: Arc<Vec<Vec<u8>>>, wanted: &Wanted, s
     let mut measured = Measured::default();
     for task in tasks {
         match task.await {
-            Ok(own) => measured.extend(own),
+            Ok(own) => measured.extend(&own),
             Err(_) => measured.failed += 1,
         }
     }

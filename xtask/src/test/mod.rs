@@ -54,7 +54,7 @@ QEMU, the oldest compiler. Steps whose inputs are those of their last good run o
   --no-install  leave the machine's packages alone
 
 Debian packages of tools are installed where that is allowed. The daemons of others are never installed: they are unpacked
-into target/peers.
+into target/peers. The S3 server of the tests is built into target/s3.
 ";
 
 /// How much runs.
@@ -153,6 +153,10 @@ fn prepare(
             }
         }
         Err(reason) => report.leave_out(&format!("tests with the Mender client: {reason}")),
+    }
+    match xtask::s3::prepare(may_install) {
+        Ok(program) => environment.push((xtask::s3::PROGRAM, program.display().to_string())),
+        Err(reason) => report.leave_out(&format!("tests with an S3 server: {reason}")),
     }
     environment
 }

@@ -276,6 +276,7 @@ const DAEMON: &[ModuleRule] =
 
 const SERVER_CORE: &[ModuleRule] = &[
     ("api", &["connect", "domain", "options", "presence", "store", "strangers"]),
+    ("blobs", &["domain"]),
     ("client", &[]),
     ("connect", &["domain"]),
     ("connection", &["api", "domain", "presence", "unread"]),
@@ -285,7 +286,7 @@ const SERVER_CORE: &[ModuleRule] = &[
     ("presence", &[]),
     ("running", &["api", "connect", "connection", "domain", "options", "store", "strangers"]),
     ("steps", &["api", "domain"]),
-    ("store", &["domain"]),
+    ("store", &["blobs", "domain"]),
     ("strangers", &["domain"]),
     ("unread", &[]),
 ];

@@ -1,5 +1,7 @@
 //! One request, read.
 
+use std::time::Instant;
+
 use hyper::body::Bytes;
 use hyper::header::HeaderMap;
 use hyper::http::request::Parts;
@@ -29,13 +31,30 @@ pub struct Call {
     pub(crate) caller: Caller,
 }
 
+/// A device as it was read when its request began: a request of a device needs no other read of it.
+#[derive(Debug, Clone)]
+pub(crate) struct Speaker {
+    /// What its token says.
+    pub(crate) claims: Claims,
+    /// Its number.
+    pub(crate) number: u32,
+    /// The deployment that it is at work on.
+    pub(crate) active: Option<String>,
+    /// The sequence number of the newest deployment that it has finished.
+    pub(crate) last_finished: u64,
+    /// When that was.
+    pub(crate) read: Instant,
+    /// How many devices had changed then, as [`Heard::changes`](crate::heard::Heard::changes) counts them.
+    pub(crate) changes: u64,
+}
+
 /// Who sends a request.
 #[derive(Debug, Clone)]
 pub(crate) enum Caller {
     /// Nobody that is known.
     Stranger,
     /// A device whose token was valid.
-    Device(Claims),
+    Device(Box<Speaker>),
     /// A person.
     Person(Person),
 }

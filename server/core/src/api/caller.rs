@@ -34,30 +34,40 @@ pub(super) enum Intake {
 }
 
 /// Finds out who sends the request, and what that means for its body.
-pub(super) fn recognise(shared: &Shared, around: &dyn Around, call: &mut Call) -> Intake {
+///
+/// # Errors
+/// The store could not be read.
+pub(super) async fn recognise(
+    shared: &Shared,
+    around: &dyn Around,
+    call: &mut Call,
+) -> Result<Intake, ApiError> {
     let known = Intake::Read { most: limits::BODY_BYTES };
     if around.is_asked(call) {
-        return known;
+        return Ok(known);
     }
     let segments = call.segments();
     let (caller, intake) = match (segments.as_slice(), &call.method) {
         (["api", "devices", _, "authentication", "auth_requests"], &Method::POST) => {
-            return Intake::ReadOfStranger { most: limits::AUTH_BODY_BYTES };
+            return Ok(Intake::ReadOfStranger { most: limits::AUTH_BODY_BYTES });
         }
-        (["api", "management", "v1", "useradm", "auth", "login"], _) => return Intake::Discard,
-        (["api", "devices", ..], _) => (device::caller(shared, call), known),
+        (["api", "management", "v1", "useradm", "auth", "login"], _) => return Ok(Intake::Discard),
+        (["api", "devices", ..], _) => (device::caller(shared, call).await?, known),
         (["api", "management", ..], _) => {
             let intake = if artifacts::is_upload(call) { Intake::Stream } else { known };
             (users::caller(shared, call), intake)
         }
-        (["download", ..], _) if download::check(shared, call).is_ok() => return Intake::Download,
-        _ => return Intake::Discard,
+        (["download", ..], _) if download::check(shared, call).await.is_ok() => return Ok(Intake::Download),
+        (["upload", ..], &Method::PUT) if download::check(shared, call).await.is_ok() => {
+            return Ok(Intake::Stream);
+        }
+        _ => return Ok(Intake::Discard),
     };
     call.caller = caller;
-    match call.caller {
+    Ok(match call.caller {
         Caller::Stranger => Intake::Discard,
         Caller::Device(_) | Caller::Person(_) => intake,
-    }
+    })
 }
 
 /// All of a body.

@@ -11,6 +11,7 @@ use super::users::Person;
 use super::{ApiError, Call, Reply, Shared, reply};
 use crate::connect::socket::{self, End};
 use crate::connect::{ConnectError, LineEnd};
+use crate::domain::admission::is_valid;
 use crate::domain::token::Claims;
 
 impl From<ConnectError> for ApiError {
@@ -58,7 +59,8 @@ impl Promise {
                 log::info!("device {} is connected", claims.sub);
                 let (end, line) = shared.switchboard.connect((*claims).clone());
                 // It may have been refused since it asked; from here on a refusal finds the connection.
-                if !shared.fleet().is_valid(&claims) {
+                let device = shared.service.store.device(&claims.sub).await;
+                if !device.is_ok_and(|device| device.is_some_and(|device| is_valid(&device, &claims))) {
                     return;
                 }
                 (End::Device(end), line)
@@ -82,10 +84,7 @@ pub(super) async fn route(
     rest: &[&str],
 ) -> Result<Reply, ApiError> {
     let ["devices", device, rest @ ..] = rest else { return Err(ApiError::not_found()) };
-    let created = {
-        let fleet = shared.fleet();
-        fleet.device(device).ok_or_else(ApiError::not_found)?.created
-    };
+    let created = shared.service.store.device(device).await?.ok_or_else(ApiError::not_found)?.created;
     let board = &shared.switchboard;
     match (rest, &call.method) {
         ([], &Method::GET) => {

@@ -8,25 +8,29 @@ use serde_json::{Value, json};
 
 use super::paging::Page;
 use super::{ApiError, Call, Reply, Shared, reply};
-use crate::domain::fleet::{Admission, Fleet};
+use crate::domain::admission::{self, Admission, AdmissionError};
 use crate::domain::identity::Identity;
-use crate::domain::model::{AuthStatus, Device};
+use crate::domain::model::AuthStatus;
 use crate::domain::pubkey::PublicKey;
+use crate::service::ChangeError;
+use crate::store::query::{DeviceQuery, DeviceView};
+use crate::store::work::Key;
 
 pub(super) async fn route(shared: &Shared, call: &Call, rest: &[&str]) -> Result<Reply, ApiError> {
     match (rest, &call.method) {
         (["devices"], &Method::GET) => {
             let wanted =
                 Wanted { id: Ids::from(call.queries("id")), status: Ids::from(call.queries("status")) };
-            list(shared, call, &wanted)
+            list(shared, call, wanted).await
         }
         (["devices"], &Method::POST) => preauthorize(shared, call).await,
-        (["devices", "search"], &Method::POST) => list(shared, call, &call.json()?),
+        (["devices", "search"], &Method::POST) => list(shared, call, call.json()?).await,
         (["devices", "count"], &Method::GET) => {
             let wanted = Wanted { id: None, status: Ids::from(call.queries("status")) };
-            wanted.check()?;
-            let fleet = shared.fleet();
-            let count = fleet.devices().filter(|device| wanted.has(device)).count();
+            let statuses = wanted.statuses()?;
+            let counts = shared.service.store.device_counts().await?.into_iter();
+            let counted = counts.filter(|(status, _)| statuses.is_empty() || statuses.contains(status));
+            let count: u64 = counted.map(|(_, count)| count).sum();
             Ok(reply::json(StatusCode::OK, &json!({ "count": count })))
         }
         (["limits", "max_devices"], &Method::GET) => {
@@ -37,28 +41,31 @@ pub(super) async fn route(shared: &Shared, call: &Call, rest: &[&str]) -> Result
             Ok(reply::json(StatusCode::OK, &json!({ "limit": limit })))
         }
         (["devices", id], &Method::GET) => {
-            let fleet = shared.fleet();
-            let device = fleet.device(id).ok_or_else(ApiError::not_found)?;
-            Ok(reply::json(StatusCode::OK, &describe(&fleet, device)))
+            Ok(reply::json(StatusCode::OK, &describe(&shared.view(id).await?)))
         }
         (["devices", id], &Method::DELETE) => {
-            shared.change(|fleet, now| fleet.decommission(id, now)).await?;
+            let id = (*id).to_owned();
+            let keys = vec![Key::Device(id.clone())];
+            shared.change(keys, move |work| admission::decommission(work, &id)).await?;
             Ok(reply::empty(StatusCode::NO_CONTENT))
         }
         (["devices", id, "auth", set], &Method::DELETE) => {
-            shared.change(|fleet, now| fleet.dismiss(id, set, now)).await?;
+            let (id, set) = ((*id).to_owned(), (*set).to_owned());
+            let keys = vec![Key::Device(id.clone())];
+            shared.change(keys, move |work| admission::dismiss(work, &id, &set)).await?;
             Ok(reply::empty(StatusCode::NO_CONTENT))
         }
         (["devices", id, "auth", set, "status"], &Method::GET) => {
-            let fleet = shared.fleet();
-            let device = fleet.device(id).ok_or_else(ApiError::not_found)?;
+            let device = shared.service.store.device(id).await?.ok_or_else(ApiError::not_found)?;
             let set =
                 device.auth_sets.iter().find(|known| known.id == *set).ok_or_else(ApiError::not_found)?;
             Ok(reply::json(StatusCode::OK, &json!({ "status": set.status })))
         }
         (["devices", id, "auth", set, "status"], &Method::PUT) => admit(shared, call, id, set).await,
         (["tokens", id], &Method::DELETE) => {
-            shared.change(|fleet, _| fleet.revoke(id)).await?;
+            let id = (*id).to_owned();
+            let keys = vec![Key::AuthSet(id.clone())];
+            shared.change(keys, move |work| admission::revoke(work, &id)).await?;
             Ok(reply::empty(StatusCode::NO_CONTENT))
         }
         _ => Err(ApiError::not_found()),
@@ -85,10 +92,6 @@ impl Ids {
             Ids::Many(many) => many,
         }
     }
-
-    fn has(&self, text: &str) -> bool {
-        self.as_slice().iter().any(|id| id == text)
-    }
 }
 
 #[derive(Deserialize)]
@@ -100,33 +103,27 @@ struct Wanted {
 }
 
 impl Wanted {
-    fn check(&self) -> Result<(), ApiError> {
+    fn statuses(&self) -> Result<Vec<AuthStatus>, ApiError> {
         let statuses = self.status.as_ref().map_or(&[][..], Ids::as_slice);
-        match statuses.iter().all(|name| AuthStatus::parse(name).is_some()) {
-            true => Ok(()),
-            false => Err(ApiError::bad_request(
-                "status is one of accepted, pending, preauthorized, rejected and noauth",
-            )),
-        }
-    }
-
-    fn has(&self, device: &Device) -> bool {
-        self.id.as_ref().is_none_or(|ids| ids.has(&device.id))
-            && self.status.as_ref().is_none_or(|statuses| statuses.has(device.status().name()))
+        let known: Option<Vec<_>> = statuses.iter().map(|name| AuthStatus::parse(name)).collect();
+        known.ok_or_else(|| {
+            ApiError::bad_request("status is one of accepted, pending, preauthorized, rejected and noauth")
+        })
     }
 }
 
-fn list(shared: &Shared, call: &Call, wanted: &Wanted) -> Result<Reply, ApiError> {
+async fn list(shared: &Shared, call: &Call, wanted: Wanted) -> Result<Reply, ApiError> {
     let page = Page::of(call)?;
-    wanted.check()?;
-    let fleet = shared.fleet();
-    let mut devices: Vec<&Device> = fleet.devices().filter(|device| wanted.has(device)).collect();
+    let statuses = wanted.statuses()?;
+    let ids = wanted.id.map_or_else(Vec::new, |ids| ids.as_slice().to_vec());
     // By status, and within one in the order of the ids.
-    devices.sort_by_cached_key(|device| device.status().name());
-    Ok(page.list(call, &devices, |device| describe(&fleet, device)))
+    let query = DeviceQuery { statuses, ids, by_status: true, ..DeviceQuery::default() };
+    let found = shared.devices(page.of_devices(query)).await?;
+    Ok(page.found(call, &found.items.iter().map(describe).collect::<Vec<_>>(), found.total))
 }
 
-fn describe(fleet: &Fleet, device: &Device) -> Value {
+fn describe(view: &DeviceView) -> Value {
+    let device = &view.device;
     let sets: Vec<Value> = device
         .auth_sets
         .iter()
@@ -150,7 +147,7 @@ fn describe(fleet: &Fleet, device: &Device) -> Value {
         "decommissioning": false,
         "auth_sets": sets,
     });
-    if let Some(time) = fleet.last_check_in(&device.id) {
+    if let Some(time) = view.check_in {
         described["check_in_time"] = json!(time);
     }
     described
@@ -170,20 +167,18 @@ async fn preauthorize(shared: &Shared, call: &Call) -> Result<Reply, ApiError> {
         .map_err(|error| ApiError::bad_request(&format!("identity_data: {error:?}")))?;
     let key = PublicKey::parse(&wanted.pubkey)
         .map_err(|_| ApiError::bad_request("invalid auth request: cannot decode public key"))?;
-    let preauthorized =
-        shared.change(|fleet, now| fleet.preauthorize(&identity, &key.pem, wanted.force, now)).await;
-    let id = match preauthorized {
-        Ok(id) => id,
-        Err(error) if error.status == StatusCode::CONFLICT => {
-            // What is in the way.
-            let fleet = shared.fleet();
-            let known = fleet.devices().find(|device| device.identity_sha256 == identity.sha256);
-            let known = known.ok_or(error)?;
-            return Ok(reply::json(StatusCode::CONFLICT, &describe(&fleet, known)));
+    let keys = vec![Key::Identity(identity.sha256.clone())];
+    let force = wanted.force;
+    let rule = move |work: &mut _| admission::preauthorize(work, &identity, &key.pem, force);
+    match shared.service.change(keys, rule).await {
+        Ok(id) => Ok(reply::created(&format!("/api/management/v2/devauth/devices/{id}"))),
+        // What is in the way.
+        Err(ChangeError::Refused(AdmissionError::Exists(id))) => {
+            Ok(reply::json(StatusCode::CONFLICT, &describe(&shared.view(&id).await?)))
         }
-        Err(error) => return Err(error),
-    };
-    Ok(reply::created(&format!("/api/management/v2/devauth/devices/{id}")))
+        Err(ChangeError::Refused(error)) => Err(error.into()),
+        Err(ChangeError::Failed(error)) => Err(error.into()),
+    }
 }
 
 #[derive(Deserialize)]
@@ -199,6 +194,8 @@ async fn admit(shared: &Shared, call: &Call, device: &str, set: &str) -> Result<
         _ => return Err(ApiError::bad_request("status is accepted, rejected or pending")),
     };
     let policy = shared.policy();
-    shared.change(|fleet, now| fleet.admit(device, set, admission, policy, now)).await?;
+    let (device, set) = (device.to_owned(), set.to_owned());
+    let keys = vec![Key::Device(device.clone())];
+    shared.change(keys, move |work| admission::admit(work, &device, &set, admission, policy)).await?;
     Ok(reply::empty(StatusCode::NO_CONTENT))
 }

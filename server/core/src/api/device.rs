@@ -1,25 +1,40 @@
 //! What devices ask: tokens, updates, and where their reports go.
 
-use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
-use artifact::text::printable;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hyper::{Method, StatusCode};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::call::Caller;
-use super::{ApiError, Call, Reply, Shared, connect, deviceconfig, download, reply};
-use crate::domain::fleet::{AuthDecision, Next, Reported, Request};
+use super::call::{Caller, Speaker};
+use super::{ApiError, Call, Reply, Shared, connect, reply};
+use crate::domain::admission::{self, AuthDecision, SpeakError, is_valid};
 use crate::domain::identity::Identity;
+use crate::domain::inventory::{self, InventoryError, Reported};
 use crate::domain::limits;
-use crate::domain::model::{Attribute, Status};
+use crate::domain::model::{Attribute, Inventory};
 use crate::domain::pubkey::PublicKey;
 use crate::domain::time::Timestamp;
-use crate::domain::token::{Claims, Subject};
+use crate::domain::token::Subject;
+use crate::store::work::{Key, NotLoaded};
 
 const UNAUTHORIZED: &str = "dev auth: unauthorized";
+/// What was read of a device when its request began is not read again for that long, unless a device has changed here: other
+/// processes may serve the same fleet.
+const FRESH: Duration = Duration::from_secs(1);
+/// The time of a report that says nothing new is stored when the one that is stored is that old.
+const REPORT_SECONDS: u64 = 24 * 3600;
+
+impl From<SpeakError> for ApiError {
+    fn from(error: SpeakError) -> ApiError {
+        match error {
+            SpeakError::NotLoaded => NotLoaded.into(),
+            SpeakError::Unauthorized => ApiError::unauthorized(UNAUTHORIZED),
+        }
+    }
+}
 
 pub(super) async fn route(
     shared: &Shared,
@@ -27,69 +42,54 @@ pub(super) async fn route(
     version: &str,
     rest: &[&str],
 ) -> Result<Reply, ApiError> {
+    if let ("v1", ["authentication", "auth_requests"], &Method::POST) = (version, rest, &call.method) {
+        return authenticate(shared, call).await;
+    }
     match (version, rest, &call.method) {
-        ("v1", ["authentication", "auth_requests"], &Method::POST) => authenticate(shared, call).await,
-        ("v2", ["deployments", "device", "deployments", "next"], &Method::POST) if shared.options.v2 => {
-            let device = device_of(shared, call)?;
-            next(shared, call, &device, &v2_request(call)?).await
-        }
-        ("v1", ["deployments", "device", "deployments", "next"], &Method::POST) => {
-            let device = device_of(shared, call)?;
-            next(shared, call, &device, &request(call.json()?)?).await
-        }
-        ("v1", ["deployments", "device", "deployments", "next"], &Method::GET) => {
-            let device = device_of(shared, call)?;
-            next(shared, call, &device, &query_request(call)?).await
-        }
-        ("v1", ["deployments", "device", "deployments", id, "status"], &Method::PUT) => {
-            let device = device_of(shared, call)?;
-            status(shared, call, &device, id).await
-        }
-        ("v1", ["deployments", "device", "deployments", id, "log"], &Method::PUT) => {
-            let device = device_of(shared, call)?;
-            log(shared, call, &device, id).await
-        }
         ("v1", ["inventory", "device", "attributes"], &Method::PUT) => {
-            let device = device_of(shared, call)?;
-            inventory(shared, call, &device, Reported::All).await
+            report(shared, call, speaker(shared, call).await?, Reported::All).await
         }
         ("v1", ["inventory", "device", "attributes"], &Method::PATCH) => {
-            let device = device_of(shared, call)?;
-            inventory(shared, call, &device, Reported::Some).await
+            report(shared, call, speaker(shared, call).await?, Reported::Some).await
         }
-        ("v1", ["deviceconfig", "configuration"], &Method::GET | &Method::PUT) => {
-            let device = device_of(shared, call)?;
-            deviceconfig::device(shared, call, &device).await
+        ("v1", ["deviceconnect", "connect"], &Method::GET) => {
+            connect::device(call, speaker(shared, call).await?.claims.clone())
         }
-        ("v1", ["deviceconnect", "connect"], &Method::GET) => connect::device(call, claims_of(shared, call)?),
         _ => Err(ApiError::not_found()),
     }
 }
 
-/// The device that the token is for. Expired, revoked, unknown, or of a device that is not accepted: all are 401.
-fn device_of(shared: &Shared, call: &Call) -> Result<String, ApiError> {
-    claims_of(shared, call).map(|claims| claims.sub)
-}
-
-/// Its token was checked before the body came. Meanwhile the device may have been rejected.
-fn claims_of(shared: &Shared, call: &Call) -> Result<Claims, ApiError> {
-    match &call.caller {
-        Caller::Device(claims) if shared.fleet().is_valid(claims) => Ok(claims.clone()),
-        Caller::Device(_) | Caller::Person(_) | Caller::Stranger => Err(ApiError::unauthorized(UNAUTHORIZED)),
+/// The device that the token is for. Expired, revoked, unknown, or of a device that is not accepted: all are 401. It was read
+/// before the body came, and meanwhile the device may have been rejected. A rule for it begins with
+/// [`speaking`](admission::speaking) all the same.
+pub(super) async fn speaker<'a>(shared: &Shared, call: &'a Call) -> Result<&'a Speaker, ApiError> {
+    let Caller::Device(speaker) = &call.caller else { return Err(ApiError::unauthorized(UNAUTHORIZED)) };
+    if speaker.changes == shared.heard.changes() && speaker.read.elapsed() < FRESH {
+        return Ok(speaker);
+    }
+    let device = shared.service.store.device(&speaker.claims.sub).await?;
+    match device.is_some_and(|device| is_valid(&device, &speaker.claims)) {
+        true => Ok(speaker),
+        false => Err(ApiError::unauthorized(UNAUTHORIZED)),
     }
 }
 
 /// The device whose token the request has.
-pub(super) fn caller(shared: &Shared, call: &Call) -> Caller {
+///
+/// # Errors
+/// The store could not be read: that says nothing about the token.
+pub(super) async fn caller(shared: &Shared, call: &Call) -> Result<Caller, ApiError> {
     let now = Timestamp::now();
-    let token = call.bearer().and_then(|token| shared.store.secrets.tokens.verify(token, now).ok());
-    let Some(claims) = token else { return Caller::Stranger };
-    let fleet = shared.fleet();
-    if !fleet.is_valid(&claims) {
-        return Caller::Stranger;
+    let token = call.bearer().and_then(|token| shared.secrets.tokens.verify(token, now).ok());
+    let Some(claims) = token.filter(|claims| claims.device) else { return Ok(Caller::Stranger) };
+    let (changes, read) = (shared.heard.changes(), Instant::now());
+    let Some(device) = shared.service.store.device(&claims.sub).await? else { return Ok(Caller::Stranger) };
+    if !is_valid(&device, &claims) {
+        return Ok(Caller::Stranger);
     }
-    fleet.check_in(&claims.sub, now);
-    Caller::Device(claims)
+    shared.heard.note(device.number, now);
+    let (number, active, last_finished) = (device.number, device.active, device.last_finished);
+    Ok(Caller::Device(Box::new(Speaker { claims, number, active, last_finished, read, changes })))
 }
 
 #[derive(Deserialize)]
@@ -119,135 +119,22 @@ async fn authenticate(shared: &Shared, call: &Call) -> Result<Reply, ApiError> {
         return Err(ApiError::unauthorized("signature verification failed"));
     }
     let policy = shared.policy();
-    let decision = shared.change(|fleet, now| fleet.authenticate(&identity, &key.pem, policy, now)).await?;
-    match decision {
+    let keys = admission::keys_of_authenticate(&identity, policy);
+    let rule = move |work: &mut _| admission::authenticate(work, &identity, &key.pem, policy);
+    match shared.change(keys, rule).await? {
         AuthDecision::Unauthorized => Err(ApiError::unauthorized(UNAUTHORIZED)),
-        AuthDecision::Accepted { device, auth_set, serial } => {
+        AuthDecision::Accepted { device, number, auth_set, serial } => {
+            let number = match number {
+                0 => shared.service.store.device(&device).await?.map_or(0, |device| device.number),
+                known => known,
+            };
+            let now = Timestamp::now();
+            shared.heard.note(number, now);
             let subject = Subject::Device { auth_set: &auth_set, device: &device, serial };
-            let lifetime = shared.options.token_lifetime_seconds;
-            let token = shared.store.secrets.tokens.issue(subject, Timestamp::now(), lifetime);
+            let token = shared.secrets.tokens.issue(subject, now, shared.options.token_lifetime_seconds);
             Ok(reply::bytes(StatusCode::OK, "application/jwt", token))
         }
     }
-}
-
-#[derive(Deserialize)]
-struct V2Request {
-    device_provides: BTreeMap<String, Value>,
-}
-
-fn v2_request(call: &Call) -> Result<Request, ApiError> {
-    request(call.json::<V2Request>()?.device_provides)
-}
-
-/// What a device provides, as a flat map. Other things than strings are for newer servers.
-fn request(provides: BTreeMap<String, Value>) -> Result<Request, ApiError> {
-    let texts = provides.into_iter().filter_map(|(key, value)| match value {
-        Value::String(text) => Some((key, text)),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => None,
-    });
-    checked(texts.collect(), true)
-}
-
-fn query_request(call: &Call) -> Result<Request, ApiError> {
-    let value = |name: &str| Some((name.to_owned(), call.query(name)?));
-    checked(["artifact_name", "device_type"].into_iter().filter_map(value).collect(), false)
-}
-
-fn checked(provides: BTreeMap<String, String>, complete: bool) -> Result<Request, ApiError> {
-    let too_long = |text: &String| text.chars().count() > limits::PROVIDES_CHARS;
-    if provides.len() > limits::PROVIDES
-        || provides.iter().any(|(key, value)| too_long(key) || too_long(value))
-    {
-        return Err(ApiError::bad_request("the device provides too much"));
-    }
-    let needed = |name: &str| {
-        let value = provides.get(name).filter(|value| !value.is_empty()).cloned();
-        value.ok_or_else(|| ApiError::bad_request(&format!("{name}: cannot be blank")))
-    };
-    let (artifact_name, device_type) = (needed("artifact_name")?, needed("device_type")?);
-    Ok(Request { artifact_name, device_type, provides, complete })
-}
-
-async fn next(shared: &Shared, call: &Call, device: &str, request: &Request) -> Result<Reply, ApiError> {
-    // Nearly every poll ends here, without a lock for writing and without the disk.
-    if !shared.fleet().has_work(device) {
-        return Ok(reply::empty(StatusCode::NO_CONTENT));
-    }
-    let mut answer = shared.change(|fleet, now| fleet.next(device, request, now)).await?;
-    if let Next::Make(wanted) = answer {
-        deviceconfig::make(shared, wanted).await?;
-        answer = shared.change(|fleet, now| fleet.next(device, request, now)).await?;
-    }
-    match answer {
-        // It has just been made, so this is a deployment that another change has put in its place: next time.
-        Next::Make(_) | Next::Nothing => Ok(reply::empty(StatusCode::NO_CONTENT)),
-        Next::Conflict => Err(ApiError::conflict("the device is not what it was when the deployment began")),
-        Next::Offer { deployment, artifact } => {
-            let link = download::link(shared, call, &artifact);
-            let answer = json!({
-                "id": deployment,
-                "artifact": {
-                    "id": artifact.id,
-                    "artifact_name": artifact.name,
-                    "source": { "uri": link.uri, "expire": link.expire },
-                    "device_types_compatible": artifact.device_types,
-                },
-            });
-            Ok(reply::json(StatusCode::OK, &answer))
-        }
-    }
-}
-
-#[derive(Deserialize)]
-struct StatusReport {
-    status: String,
-    #[serde(default)]
-    substate: Option<String>,
-}
-
-async fn status(shared: &Shared, call: &Call, device: &str, deployment: &str) -> Result<Reply, ApiError> {
-    let report: StatusReport = call.json()?;
-    let status = Status::parse(&report.status).filter(|status| status.is_for_devices());
-    let status = status.ok_or_else(|| ApiError::bad_request("not a status that a device may report"))?;
-    let substate = report.substate.filter(|text| !text.is_empty());
-    if substate.as_ref().is_some_and(|text| text.chars().count() > limits::SUBSTATE_CHARS) {
-        return Err(ApiError::bad_request("the substate is too long"));
-    }
-    shared.change(|fleet, now| fleet.report_status(device, deployment, status, substate, now)).await?;
-    Ok(reply::empty(StatusCode::NO_CONTENT))
-}
-
-#[derive(Deserialize)]
-struct LogReport {
-    messages: Vec<Message>,
-}
-
-#[derive(Deserialize)]
-struct Message {
-    timestamp: String,
-    level: String,
-    message: String,
-}
-
-async fn log(shared: &Shared, call: &Call, device: &str, deployment: &str) -> Result<Reply, ApiError> {
-    let report: LogReport = call.json()?;
-    let wrong = |message: &Message| {
-        Timestamp::parse(&message.timestamp).is_none()
-            || message.level.is_empty()
-            || message.message.is_empty()
-    };
-    if report.messages.is_empty() || report.messages.iter().any(wrong) {
-        return Err(ApiError::bad_request("each message needs a timestamp, a level and a text"));
-    }
-    // One line each, whatever a message has in it: it must not look like two, and must do nothing to a terminal.
-    let line = |message: &Message| {
-        let (level, text) = (printable(&message.level), printable(message.message.trim_end()));
-        format!("{} {level}: {text}\n", message.timestamp)
-    };
-    let text: String = report.messages.iter().map(line).collect();
-    shared.change(|fleet, _| fleet.report_log(device, deployment, text)).await?;
-    Ok(reply::empty(StatusCode::NO_CONTENT))
 }
 
 #[derive(Deserialize)]
@@ -258,7 +145,7 @@ struct ReportedAttribute {
     description: Option<String>,
 }
 
-async fn inventory(shared: &Shared, call: &Call, device: &str, how: Reported) -> Result<Reply, ApiError> {
+async fn report(shared: &Shared, call: &Call, speaker: &Speaker, how: Reported) -> Result<Reply, ApiError> {
     let reported: Vec<ReportedAttribute> = call.json()?;
     if reported.len() > limits::ATTRIBUTES {
         return Err(ApiError::bad_request("too many attributes"));
@@ -277,8 +164,29 @@ async fn inventory(shared: &Shared, call: &Call, device: &str, how: Reported) ->
         }
         attributes.push(Attribute { name, value, description, timestamp: now });
     }
-    shared.change(|fleet, now| fleet.report(device, attributes, how, now)).await?;
+    let (id, number) = (&speaker.claims.sub, speaker.number);
+    let before = shared.service.store.inventory(id).await?.unwrap_or_default();
+    if is_old_news(&before, &attributes, how, now)? {
+        shared.heard.note_report(number, Some(now));
+        return Ok(reply::empty(StatusCode::OK));
+    }
+    let keys = vec![Key::Device(id.clone()), Key::Inventory(id.clone())];
+    let claims = speaker.claims.clone();
+    let rule = move |work: &mut _| inventory::report(work, &claims, &attributes, how);
+    shared.change(keys, rule).await?;
+    shared.heard.note_report(number, None);
     Ok(reply::empty(StatusCode::OK))
+}
+
+/// Whether a report says nothing new, and its time need not be stored either.
+fn is_old_news(
+    before: &Inventory,
+    attributes: &[Attribute],
+    how: Reported,
+    now: Timestamp,
+) -> Result<bool, InventoryError> {
+    let is_recent = before.updated.is_some_and(|updated| now < updated.plus_seconds(REPORT_SECONDS));
+    Ok(is_recent && inventory::reported(before, attributes, how, now)?.is_none())
 }
 
 fn is_value(value: &Value) -> bool {

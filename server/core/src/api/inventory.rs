@@ -1,22 +1,26 @@
-//! What devices reported, groups, and searches over both.
+//! What devices reported, groups, and what people say about devices.
 
-use std::cmp::Ordering;
+use std::collections::BTreeMap;
 
+use hyper::header::{ETAG, HeaderValue, IF_MATCH};
 use hyper::{Method, StatusCode};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-use super::paging::{Direction, Page, sort};
-use super::search::compare;
-use super::{ApiError, Call, Reply, Shared, reply};
-use crate::domain::fleet::Fleet;
-use crate::domain::limits;
-use crate::domain::model::Device;
+use super::paging::{Page, sort};
+use super::{ApiError, Call, Reply, Shared, reply, search};
+use crate::domain::inventory::{self, Reported};
+use crate::domain::model::{AuthStatus, Device, Tag};
+use crate::domain::{id, limits};
+use crate::store::query::{Attr, DeviceQuery, DeviceView, Scope, Test};
+use crate::store::work::{Key, NotLoaded, Work};
 
 /// What can be asked of a list of devices; every other query names an attribute.
 const OWN_QUERIES: [&str; 5] = ["page", "per_page", "sort", "has_group", "group"];
 /// Attributes that one query may name.
 const ATTRIBUTE_QUERIES: usize = 20;
+/// Devices that are moved in one transaction.
+const MOVED_AT_ONCE: usize = 1000;
 
 pub(super) async fn route(
     shared: &Shared,
@@ -26,12 +30,15 @@ pub(super) async fn route(
 ) -> Result<Reply, ApiError> {
     match (version, rest, &call.method) {
         ("v1", ["devices", rest @ ..], _) => device(shared, call, rest).await,
-        ("v1", ["groups"], &Method::GET) => Ok(groups(shared)),
+        ("v1", ["groups"], &Method::GET) => groups(shared).await,
         ("v1", ["groups", group, rest @ ..], _) => {
             of_group(shared, call, &super::call::decode(group), rest).await
         }
-        ("v2", ["filters", "search"], &Method::POST) => super::search::search(shared, call),
-        ("v2", ["filters", "attributes"], &Method::GET) => super::search::attributes(shared),
+        ("v2", ["filters", "search"], &Method::POST) => search::search(shared, call).await,
+        ("v2", ["filters", "attributes"], &Method::GET) => search::attributes(shared).await,
+        ("v2", ["filters", rest @ ..], _) => search::kept(shared, call, rest).await,
+        ("v2", ["statistics"], &Method::GET) => statistics(shared).await,
+        ("v2alpha1", ["identities", "search"], &Method::POST) => search::identities(shared, call).await,
         _ => Err(ApiError::not_found()),
     }
 }
@@ -39,15 +46,24 @@ pub(super) async fn route(
 /// All devices, or one and the group that it is in.
 async fn device(shared: &Shared, call: &Call, rest: &[&str]) -> Result<Reply, ApiError> {
     match (rest, &call.method) {
-        ([], &Method::GET) => list(shared, call),
+        ([], &Method::GET) => list(shared, call).await,
         ([id], &Method::GET) => {
-            let fleet = shared.fleet();
-            let device = fleet.device(id).ok_or_else(ApiError::not_found)?;
-            Ok(reply::json_with_etag(&describe(&fleet, device)))
+            let view = shared.view(id).await?;
+            let mut answer = reply::json(StatusCode::OK, &describe(&view));
+            tag_with(&mut answer, &etag(id, &view.device.tags));
+            Ok(answer)
         }
+        ([id], &Method::DELETE) => {
+            let device = known(shared, id).await?;
+            let keys = vec![Key::Device(device.id.clone()), Key::Inventory(device.id.clone())];
+            shared.change(keys, move |work| inventory::forget(work, &device.id)).await?;
+            shared.heard.note_report(device.number, None);
+            Ok(reply::empty(StatusCode::NO_CONTENT))
+        }
+        ([id, "tags"], &Method::PUT) => set_tags(shared, call, id, Reported::All).await,
+        ([id, "tags"], &Method::PATCH) => set_tags(shared, call, id, Reported::Some).await,
         ([id, "group"], &Method::GET) => {
-            let fleet = shared.fleet();
-            let device = fleet.device(id).ok_or_else(ApiError::not_found)?;
+            let device = known(shared, id).await?;
             Ok(reply::json(StatusCode::OK, &json!({ "group": device.group })))
         }
         ([id, "group"], &Method::PUT) => {
@@ -57,34 +73,56 @@ async fn device(shared: &Shared, call: &Call, rest: &[&str]) -> Result<Reply, Ap
             }
             let group = call.json::<Wanted>()?.group;
             check_group(&group)?;
-            set_group(shared, id, Some(group)).await
+            set_group(shared, id, None, Some(group)).await
         }
         ([id, "group", group], &Method::DELETE) => {
-            let group = super::call::decode(group);
-            if shared.fleet().device(id).and_then(|device| device.group.clone()) != Some(group) {
-                return Err(ApiError::not_found());
-            }
-            set_group(shared, id, None).await
+            set_group(shared, id, Some(super::call::decode(group)), None).await
         }
         _ => Err(ApiError::not_found()),
     }
 }
 
+async fn known(shared: &Shared, id: &str) -> Result<Device, ApiError> {
+    shared.service.store.device(id).await?.ok_or_else(ApiError::not_found)
+}
+
 /// The names of all groups. A group is there as long as a device is in it.
-fn groups(shared: &Shared) -> Reply {
-    let fleet = shared.fleet();
-    let mut groups: Vec<&String> = fleet.devices().filter_map(|device| device.group.as_ref()).collect();
-    groups.sort();
-    groups.dedup();
-    reply::json(StatusCode::OK, &groups)
+async fn groups(shared: &Shared) -> Result<Reply, ApiError> {
+    let groups = shared.service.store.groups().await?;
+    let names: Vec<&String> = groups.iter().map(|(name, _)| name).collect();
+    Ok(reply::json(StatusCode::OK, &names))
+}
+
+/// How many devices have each status. There is one kind of devices.
+async fn statistics(shared: &Shared) -> Result<Reply, ApiError> {
+    let counts = shared.service.store.device_counts().await?;
+    let of = |wanted: AuthStatus| {
+        counts.iter().find(|(status, _)| *status == wanted).map_or(0, |(_, count)| *count)
+    };
+    // A page of the reference server ends at a key that it does not know.
+    let shown = [AuthStatus::Accepted, AuthStatus::Pending, AuthStatus::Rejected, AuthStatus::Preauthorized];
+    let by_status: Map<String, Value> = shown
+        .into_iter()
+        .map(|status| {
+            let counts = json!({ "standard": of(status), "micro": 0, "system": 0 });
+            (status.name().to_owned(), counts)
+        })
+        .collect();
+    Ok(reply::json(StatusCode::OK, &json!({ "devices_by_status": by_status })))
 }
 
 /// One group and the devices in it.
 async fn of_group(shared: &Shared, call: &Call, group: &str, rest: &[&str]) -> Result<Reply, ApiError> {
+    let inside = || DeviceQuery { group: Some(group.to_owned()), ..DeviceQuery::default() };
     match (rest, &call.method) {
         (["devices"], &Method::GET) => {
             let page = Page::of(call)?;
-            Ok(page.list(call, &members(&shared.fleet(), group)?, String::clone))
+            let found = shared.service.store.devices(&page.of_devices(inside())).await?;
+            if found.total == 0 {
+                return Err(ApiError::not_found());
+            }
+            let ids: Vec<&String> = found.items.iter().map(|view| &view.device.id).collect();
+            Ok(page.found(call, &ids, found.total))
         }
         (["devices"], &Method::PATCH) => {
             check_group(group)?;
@@ -92,43 +130,47 @@ async fn of_group(shared: &Shared, call: &Call, group: &str, rest: &[&str]) -> R
         }
         (["devices"], &Method::DELETE) => set_groups(shared, some_ids(call)?, Some(group), None).await,
         ([], &Method::DELETE) => {
-            let ids = members(&shared.fleet(), group)?;
+            let store = &shared.service.store;
+            let numbers: Vec<u32> = store.device_numbers(&inside()).await?.iter().collect();
+            if numbers.is_empty() {
+                return Err(ApiError::not_found());
+            }
+            let mut ids = Vec::with_capacity(numbers.len());
+            for some in numbers.chunks(MOVED_AT_ONCE) {
+                ids.extend(store.device_ids(some).await?.into_iter().map(|(_, id)| id));
+            }
             set_groups(shared, ids, Some(group), None).await
         }
         _ => Err(ApiError::not_found()),
     }
 }
 
-/// The ids of the devices in a group that is there.
-fn members(fleet: &Fleet, group: &str) -> Result<Vec<String>, ApiError> {
-    let inside = fleet.devices().filter(|device| device.group.as_deref() == Some(group));
-    let ids: Vec<String> = inside.map(|device| device.id.clone()).collect();
-    if ids.is_empty() { Err(ApiError::not_found()) } else { Ok(ids) }
-}
-
-/// Moves devices that are in `from`, or with `None` anywhere, to `to`, or with `None` out of all groups.
+/// Moves devices that are in `from`, or with `None` anywhere, to `to`, or with `None` out of all groups. Of very many each
+/// thousand is a transaction of its own, so that devices need not wait for all of them.
 async fn set_groups(
     shared: &Shared,
     ids: Vec<String>,
     from: Option<&str>,
     to: Option<&str>,
 ) -> Result<Reply, ApiError> {
-    let (matched, updated) = shared
-        .change(|fleet, now| {
-            let (mut matched, mut updated, mut changes) = (0, 0, Vec::new());
-            for id in &ids {
-                let is_there = |device: &Device| from.is_none() || device.group.as_deref() == from;
-                if !fleet.device(id).is_some_and(is_there) {
-                    continue;
+    let (mut matched, mut updated) = (0, 0);
+    for some in ids.chunks(MOVED_AT_ONCE) {
+        let keys = some.iter().cloned().map(Key::Device).collect();
+        let (some, from, to) = (some.to_vec(), from.map(str::to_owned), to.map(str::to_owned));
+        let rule = move |work: &mut Work| {
+            let (mut matched, mut updated) = (0, 0);
+            for id in &some {
+                if let Some(moved) = inventory::set_group(work, id, from.as_deref(), to.as_deref())? {
+                    matched += 1;
+                    updated += u64::from(moved);
                 }
-                let changed = fleet.set_group(id, to.map(str::to_owned), now).unwrap_or_default();
-                matched += 1;
-                updated += usize::from(!changed.is_empty());
-                changes.extend(changed);
             }
-            Ok::<_, ApiError>(((matched, updated), changes))
-        })
-        .await?;
+            Ok::<_, NotLoaded>((matched, updated))
+        };
+        let moved: (u64, u64) = shared.change(keys, rule).await?;
+        matched += moved.0;
+        updated += moved.1;
+    }
     Ok(reply::json(StatusCode::OK, &json!({ "updated_count": updated, "matched_count": matched })))
 }
 
@@ -145,107 +187,119 @@ fn check_group(group: &str) -> Result<(), ApiError> {
     Ok(())
 }
 
-async fn set_group(shared: &Shared, id: &str, group: Option<String>) -> Result<Reply, ApiError> {
-    shared
-        .change(|fleet, now| {
-            let changes = fleet.set_group(id, group, now);
-            changes.map(|changes| ((), changes)).ok_or_else(ApiError::not_found)
-        })
-        .await?;
+async fn set_group(
+    shared: &Shared,
+    id: &str,
+    from: Option<String>,
+    to: Option<String>,
+) -> Result<Reply, ApiError> {
+    let id = id.to_owned();
+    let keys = vec![Key::Device(id.clone())];
+    let rule = move |work: &mut Work| inventory::set_group(work, &id, from.as_deref(), to.as_deref());
+    shared.change(keys, rule).await?.ok_or_else(ApiError::not_found)?;
     Ok(reply::empty(StatusCode::NO_CONTENT))
 }
 
-fn list(shared: &Shared, call: &Call) -> Result<Reply, ApiError> {
+#[derive(Deserialize)]
+struct WantedTag {
+    name: String,
+    value: String,
+    #[serde(default)]
+    description: Option<String>,
+}
+
+/// Says something about a device. With `If-Match`, only when nobody else has meanwhile.
+async fn set_tags(shared: &Shared, call: &Call, id: &str, how: Reported) -> Result<Reply, ApiError> {
+    let wanted: Vec<WantedTag> = call.json()?;
+    let mut tags = BTreeMap::new();
+    for WantedTag { name, value, description } in wanted {
+        let chars = name.chars().count();
+        if chars == 0 || chars > limits::ATTRIBUTE_NAME_CHARS {
+            return Err(ApiError::bad_request("a tag has no name or one that is too long"));
+        }
+        let description_chars = description.as_ref().map_or(0, |text| text.chars().count());
+        if value.chars().count().max(description_chars) > limits::PROVIDES_CHARS {
+            return Err(ApiError::bad_request("a tag has a value or a description that is too long"));
+        }
+        tags.insert(name, Tag { value, description });
+    }
+    let expected = call.header(IF_MATCH.as_str()).filter(|tag| *tag != "*").map(str::to_owned);
+    let id = id.to_owned();
+    let keys = vec![Key::Device(id.clone())];
+    let rule = move |work: &mut Work| {
+        let is_expected = |tags: &BTreeMap<String, Tag>| {
+            let matches = |wanted: &String| wanted.split(',').any(|one| one.trim() == etag(&id, tags));
+            expected.as_ref().is_none_or(matches)
+        };
+        inventory::set_tags(work, &id, tags.clone(), how, is_expected).map(|now| etag(&id, &now))
+    };
+    let tag = shared.change(keys, rule).await?;
+    let mut answer = reply::empty(StatusCode::OK);
+    tag_with(&mut answer, &tag);
+    Ok(answer)
+}
+
+/// Changes with what people say about a device, and with nothing else: what the device does in between is not in their way.
+fn etag(id: &str, tags: &BTreeMap<String, Tag>) -> String {
+    // Maps of text always become JSON.
+    let text = serde_json::to_vec(&(id, tags)).unwrap_or_default();
+    let digest = id::sha256_hex(&text);
+    format!("\"{}\"", digest.get(..32).unwrap_or_default())
+}
+
+fn tag_with(answer: &mut Reply, tag: &str) {
+    if let Ok(tag) = HeaderValue::from_str(tag) {
+        answer.headers_mut().insert(ETAG, tag);
+    }
+}
+
+async fn list(shared: &Shared, call: &Call) -> Result<Reply, ApiError> {
     let page = Page::of(call)?;
-    let group = call.query("group");
     let has_group = match call.query("has_group").as_deref() {
         None | Some("") => None,
         Some("true") => Some(true),
         Some("false") => Some(false),
         Some(_) => return Err(ApiError::bad_request("has_group is true or false")),
     };
-    let criteria = sort(call)?;
+    let anywhere = |name: String| Attr { scope: None, name };
+    let sort = sort(call)?.into_iter().map(|(name, direction)| (anywhere(name), direction)).collect();
     let others = call.pairs().filter(|(name, _)| !OWN_QUERIES.contains(&name.as_str()));
-    let others: Vec<(String, String)> = others.collect();
-    if others.len() > ATTRIBUTE_QUERIES {
+    let tests: Vec<(Attr, Test)> = others.map(|(name, value)| (anywhere(name), Test::Reads(value))).collect();
+    if tests.len() > ATTRIBUTE_QUERIES {
         return Err(ApiError::bad_request("too many attributes"));
     }
-    let fleet = shared.fleet();
-    let mut found: Vec<&Device> = fleet
-        .devices()
-        .filter(|device| group.is_none() || device.group == group)
-        .filter(|device| has_group.is_none_or(|wanted| device.group.is_some() == wanted))
-        .filter(|device| others.is_empty() || has_all(&attributes(&fleet, device), &others))
-        .collect();
-    if !criteria.is_empty() {
-        let mut keyed: Vec<(&Device, Vec<Option<Value>>)> =
-            found.into_iter().map(|device| (device, keys(&attributes(&fleet, device), &criteria))).collect();
-        keyed.sort_by(|(_, a), (_, b)| {
-            let each = criteria.iter().zip(a.iter().zip(b));
-            each.fold(Ordering::Equal, |so_far, ((_, direction), (a, b))| {
-                so_far.then_with(|| direction.apply(compare(a.as_ref(), b.as_ref())))
-            })
-        });
-        found = keyed.into_iter().map(|(device, _)| device).collect();
-    }
-    Ok(page.list(call, &found, |device| describe(&fleet, device)))
-}
-
-/// Whether the attributes of a device have each of these values.
-fn has_all(attributes: &[Value], wanted: &[(String, String)]) -> bool {
-    wanted.iter().all(|(name, value)| named(attributes, name).any(|attribute| is(&attribute["value"], value)))
-}
-
-/// The attributes called `name`, of whatever scope. Names that the server gives are only its own: a device must not say
-/// that it is accepted.
-fn named<'a>(attributes: &'a [Value], name: &'a str) -> impl Iterator<Item = &'a Value> {
-    let is_own = matches!(name, "status" | "group");
-    attributes
-        .iter()
-        .filter(move |attribute| attribute["name"] == name && !(is_own && attribute["scope"] == "inventory"))
-}
-
-fn is(value: &Value, wanted: &str) -> bool {
-    match value {
-        Value::String(text) => text == wanted,
-        Value::Number(number) => number.as_f64().is_some_and(|number| wanted.parse() == Ok(number)),
-        Value::Bool(yes) => wanted.parse() == Ok(*yes),
-        Value::Array(values) => values.iter().any(|value| is(value, wanted)),
-        Value::Null | Value::Object(_) => false,
-    }
-}
-
-/// What a device is sorted by.
-fn keys(attributes: &[Value], criteria: &[(String, Direction)]) -> Vec<Option<Value>> {
-    // What a device reports comes last.
-    let value =
-        |(name, _): &(String, Direction)| named(attributes, name).last().map(|one| one["value"].clone());
-    criteria.iter().map(value).collect()
+    let query = DeviceQuery { tests, sort, has_group, group: call.query("group"), ..DeviceQuery::default() };
+    let found = shared.devices(page.of_devices(query)).await?;
+    Ok(page.found(call, &found.items.iter().map(describe).collect::<Vec<_>>(), found.total))
 }
 
 /// Every attribute of a device: scope, name, value.
-pub(super) fn attributes(fleet: &Fleet, device: &Device) -> Vec<Value> {
-    let attribute =
-        |scope: &str, name: &str, value: Value| json!({ "scope": scope, "name": name, "value": value });
+fn attributes(view: &DeviceView) -> Vec<Value> {
+    let device = &view.device;
+    let attribute = |scope: Scope, name: &str, value: Value| json!({ "scope": scope.name(), "name": name, "value": value });
     let mut all = Vec::new();
     // The status is the server's word, whatever a device calls a part of its identity.
     for (name, value) in device.identity.iter().filter(|(name, _)| *name != "status") {
-        all.push(attribute("identity", name, value.clone()));
+        all.push(attribute(Scope::Identity, name, value.clone()));
     }
-    all.push(attribute("identity", "status", json!(device.status())));
-    all.push(attribute("system", "created_ts", json!(device.created)));
-    all.push(attribute("system", "updated_ts", json!(device.updated)));
-    if let Some(group) = &device.group {
-        all.push(attribute("system", "group", json!(group)));
+    all.push(attribute(Scope::Identity, "status", json!(device.status())));
+    for name in ["created_ts", "updated_ts", "group", "check_in_time"] {
+        if let Some(value) = view.value_in(Scope::System, name) {
+            all.push(attribute(Scope::System, name, value));
+        }
     }
-    if let Some(time) = fleet.last_check_in(&device.id) {
-        all.push(attribute("system", "check_in_time", json!(time)));
-    }
-    let reported = fleet.inventory(&device.id).map(|inventory| &inventory.attributes);
-    for (name, value) in reported.into_iter().flatten() {
-        let mut described = attribute("inventory", name, value.value.clone());
+    for (name, value) in &view.inventory.attributes {
+        let mut described = attribute(Scope::Inventory, name, value.value.clone());
         described["timestamp"] = json!(value.timestamp);
         if let Some(text) = &value.description {
+            described["description"] = json!(text);
+        }
+        all.push(described);
+    }
+    all.extend(device.monitor.iter().map(|(name, value)| attribute(Scope::Monitor, name, value.clone())));
+    for (name, tag) in &device.tags {
+        let mut described = attribute(Scope::Tags, name, json!(tag.value));
+        if let Some(text) = &tag.description {
             described["description"] = json!(text);
         }
         all.push(described);
@@ -259,12 +313,12 @@ fn identities(device: &Device) -> Vec<String> {
     device.identity.values().map(text).collect()
 }
 
-pub(super) fn describe(fleet: &Fleet, device: &Device) -> Value {
-    let reported = fleet.inventory(&device.id).and_then(|inventory| inventory.updated);
+/// A device as lists show it.
+pub(super) fn describe(view: &DeviceView) -> Value {
     json!({
-        "id": device.id,
-        "updated_ts": reported.unwrap_or(device.updated),
-        "identities": identities(device),
-        "attributes": attributes(fleet, device),
+        "id": view.device.id,
+        "updated_ts": view.inventory.updated.unwrap_or(view.device.updated),
+        "identities": identities(&view.device),
+        "attributes": attributes(view),
     })
 }

@@ -1,38 +1,23 @@
 //! Lists in pages.
 
-use std::cmp::Ordering;
-
 use hyper::StatusCode;
 use hyper::header::HeaderValue;
 use serde::Serialize;
 
 use super::{ApiError, Call, Reply, reply};
 use crate::domain::limits;
+use crate::store::query::DeviceQuery;
+pub(super) use crate::store::query::Direction;
 
 /// Criteria of one order.
 const CRITERIA: usize = 50;
 
-/// The order of a list.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Direction {
-    Ascending,
-    Descending,
-}
-
-impl Direction {
-    pub(super) fn parse(text: &str) -> Result<Direction, ApiError> {
-        match text {
-            "" | "asc" => Ok(Direction::Ascending),
-            "desc" => Ok(Direction::Descending),
-            _ => Err(ApiError::bad_request("sort: the order is asc or desc")),
-        }
-    }
-
-    pub(super) fn apply(self, ordering: Ordering) -> Ordering {
-        match self {
-            Direction::Ascending => ordering,
-            Direction::Descending => ordering.reverse(),
-        }
+/// Which end of an order comes first.
+pub(super) fn direction(text: &str) -> Result<Direction, ApiError> {
+    match text {
+        "" | "asc" => Ok(Direction::Ascending),
+        "desc" => Ok(Direction::Descending),
+        _ => Err(ApiError::bad_request("sort: the order is asc or desc")),
     }
 }
 
@@ -43,7 +28,7 @@ pub(super) fn sort(call: &Call) -> Result<Vec<(String, Direction)>, ApiError> {
     let criteria: Result<Vec<_>, ApiError> = words
         .map(|word| {
             let (name, direction) = word.rsplit_once(':').unwrap_or((word, ""));
-            Ok((name.to_owned(), Direction::parse(direction)?))
+            Ok((name.to_owned(), self::direction(direction)?))
         })
         .collect();
     criteria.and_then(|criteria| match criteria.len() {
@@ -75,40 +60,52 @@ impl Page {
         Ok(Page { page, per_page })
     }
 
-    fn skip(self) -> usize {
+    /// How many entries come before it.
+    pub(super) fn skip(self) -> usize {
         (self.page - 1).saturating_mul(self.per_page)
+    }
+
+    /// This page of some devices.
+    pub(super) fn of_devices(self, query: DeviceQuery) -> DeviceQuery {
+        DeviceQuery { skip: self.skip() as u64, take: self.per_page as u64, ..query }
     }
 
     /// One page of `all`, each made into what is answered.
     pub(super) fn list<T, U: Serialize>(self, call: &Call, all: &[T], each: impl FnMut(&T) -> U) -> Reply {
         let shown: Vec<U> = all.iter().skip(self.skip()).take(self.per_page).map(each).collect();
+        self.found(call, &shown, all.len() as u64)
+    }
+
+    /// A page that was cut already, of a list with `total` entries.
+    pub(super) fn found<U: Serialize>(self, call: &Call, shown: &[U], total: u64) -> Reply {
         let mut answer = reply::json(StatusCode::OK, &shown);
-        let more = self.skip() + shown.len() < all.len();
-        let last = all.len().div_ceil(self.per_page).max(1);
+        let more = (self.skip() as u64).saturating_add(shown.len() as u64) < total;
+        let last = total.div_ceil(self.per_page as u64).max(1);
         let headers = answer.headers_mut();
         if let Ok(value) = HeaderValue::from_str(&self.links(call, more, last)) {
             headers.insert("Link", value);
         }
-        headers.insert("X-Total-Count", all.len().into());
+        headers.insert("X-Total-Count", total.into());
         answer
     }
 
-    fn links(self, call: &Call, more: bool, last: usize) -> String {
+    fn links(self, call: &Call, more: bool, last: u64) -> String {
         let others: Vec<&str> = call
             .query
             .split('&')
             .filter(|pair| !pair.is_empty() && !pair.starts_with("page=") && !pair.starts_with("per_page="))
             .collect();
         let others = others.iter().map(|pair| format!("&{pair}")).collect::<String>();
-        let link = |page: usize, rel: &str| {
+        let link = |page: u64, rel: &str| {
             format!("<{}?page={page}&per_page={}{others}>; rel=\"{rel}\"", call.path, self.per_page)
         };
+        let page = self.page as u64;
         let mut links = vec![link(1, "first")];
-        if self.page > 1 {
-            links.push(link(self.page - 1, "prev"));
+        if page > 1 {
+            links.push(link(page - 1, "prev"));
         }
         if more {
-            links.push(link(self.page + 1, "next"));
+            links.push(link(page.saturating_add(1), "next"));
         }
         links.push(link(last, "last"));
         links.join(", ")

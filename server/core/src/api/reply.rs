@@ -8,11 +8,14 @@ use hyper::{Response, StatusCode};
 use serde::Serialize;
 use serde_json::json;
 
-use crate::domain::fleet::{
-    AdmissionError, ArtifactConflict, CreateError, DeleteArtifactError, InventoryError, ReportError,
-};
+use crate::blobs::BlobError;
+use crate::blobs::intake::IntakeError;
+use crate::domain::admission::AdmissionError;
+use crate::domain::artifacts::ArtifactError;
 use crate::domain::id::{self, NoRandomness};
+use crate::domain::inventory::InventoryError;
 use crate::domain::limits;
+use crate::store::work::NotLoaded;
 use crate::store::{StoreError, WriterFailed};
 
 /// The bytes of an answer.
@@ -110,11 +113,73 @@ impl From<std::io::Error> for ApiError {
     }
 }
 
+impl From<BlobError> for ApiError {
+    fn from(error: BlobError) -> ApiError {
+        match error {
+            BlobError::Io { source, .. } => source.into(),
+            BlobError::Missing { .. } | BlobError::Damaged { .. } => {
+                ApiError::internal("the file of the artifact is damaged")
+            }
+            BlobError::TooLarge { .. } => {
+                ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "the artifact is larger than S3 takes")
+            }
+            // Addresses and what S3 says are for the log.
+            BlobError::Unreachable { .. } => {
+                ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "the store of artifacts does not answer")
+            }
+            BlobError::Refused { .. } => {
+                ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "the store of artifacts refuses")
+            }
+            BlobError::Lies { .. } => {
+                ApiError::new(StatusCode::BAD_GATEWAY, "the store of artifacts answered something else")
+            }
+            BlobError::Settings { reason } => ApiError::internal(&reason),
+        }
+    }
+}
+
+impl From<IntakeError> for ApiError {
+    fn from(error: IntakeError) -> ApiError {
+        match error {
+            IntakeError::NotAnArtifact { .. } => ApiError::bad_request(&error.to_string()),
+            IntakeError::TooLarge { .. } => {
+                ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "the artifact or a field is too large")
+            }
+            IntakeError::Blob(error) => {
+                log::error!("an artifact was not kept: {error}");
+                error.into()
+            }
+            IntakeError::Stopped => ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "the server stops"),
+        }
+    }
+}
+
+impl From<ArtifactError> for ApiError {
+    fn from(error: ArtifactError) -> ApiError {
+        match error {
+            ArtifactError::NotLoaded => NotLoaded.into(),
+            ArtifactError::NotFound => ApiError::not_found(),
+            ArtifactError::Conflict { existing } => ApiError::conflict(&format!(
+                "artifact {existing} has the same name, depends, and one of the device types"
+            )),
+            ArtifactError::InUse { .. } => ApiError::conflict("the artifact is used by an active deployment"),
+            ArtifactError::AtWork => ApiError::conflict("the upload is being read already"),
+            ArtifactError::TooManyUploads => {
+                ApiError::conflict("too many direct uploads are begun and not completed")
+            }
+            ArtifactError::TooManyTags => {
+                ApiError::conflict("the total number of unique tags has been exceeded")
+            }
+        }
+    }
+}
+
 impl From<AdmissionError> for ApiError {
     fn from(error: AdmissionError) -> ApiError {
         match error {
+            AdmissionError::NotLoaded => NotLoaded.into(),
             AdmissionError::NotFound => ApiError::not_found(),
-            AdmissionError::Exists => ApiError::conflict("the device exists"),
+            AdmissionError::Exists(_) => ApiError::conflict("the device exists"),
             AdmissionError::BadTransition => ApiError::unprocessable("the status cannot become that one"),
             AdmissionError::DeviceLimit => {
                 ApiError::unprocessable("maximum number of accepted devices reached")
@@ -127,7 +192,16 @@ impl From<AdmissionError> for ApiError {
 impl From<InventoryError> for ApiError {
     fn from(error: InventoryError) -> ApiError {
         match error {
+            InventoryError::NotLoaded => NotLoaded.into(),
             InventoryError::NotFound => ApiError::not_found(),
+            InventoryError::Unauthorized => ApiError::unauthorized("dev auth: unauthorized"),
+            InventoryError::TooManyTags(count) => ApiError::bad_request(&format!(
+                "the device would have {count} tags; {} are allowed",
+                limits::TAGS
+            )),
+            InventoryError::Changed => {
+                ApiError::new(StatusCode::PRECONDITION_FAILED, "the tags have been changed")
+            }
             InventoryError::TooMany(count) => ApiError::bad_request(&format!(
                 "the device would have {count} attributes; {} are allowed",
                 limits::ATTRIBUTES_OF_A_DEVICE
@@ -140,44 +214,10 @@ impl From<InventoryError> for ApiError {
     }
 }
 
-impl From<ArtifactConflict> for ApiError {
-    fn from(conflict: ArtifactConflict) -> ApiError {
-        ApiError::conflict(&format!(
-            "artifact {} has the same name, depends, and one of the device types",
-            conflict.existing
-        ))
-    }
-}
-
-impl From<DeleteArtifactError> for ApiError {
-    fn from(error: DeleteArtifactError) -> ApiError {
-        match error {
-            DeleteArtifactError::NotFound => ApiError::not_found(),
-            DeleteArtifactError::InUse => ApiError::conflict("the artifact is used by an active deployment"),
-        }
-    }
-}
-
-impl From<CreateError> for ApiError {
-    fn from(error: CreateError) -> ApiError {
-        match error {
-            CreateError::NoArtifact => ApiError::unprocessable("no artifact has that name"),
-            CreateError::NoDevices => ApiError::unprocessable("the deployment would be for no device"),
-            CreateError::UnknownDevice(id) => ApiError::unprocessable(&format!("there is no device {id}")),
-            CreateError::NotAccepted(id) => ApiError::unprocessable(&format!("device {id} is not accepted")),
-            CreateError::Exists(id) => ApiError::conflict(&format!("deployment {id} is active and the same")),
-            CreateError::NoRandomness => NoRandomness.into(),
-        }
-    }
-}
-
-impl From<ReportError> for ApiError {
-    fn from(error: ReportError) -> ApiError {
-        match error {
-            ReportError::NotFound => ApiError::not_found(),
-            ReportError::Aborted => ApiError::conflict("the deployment was aborted"),
-            ReportError::Finished => ApiError::unprocessable("the deployment is finished"),
-        }
+/// A rule that ends with this is run again, so nobody hears of it.
+impl From<NotLoaded> for ApiError {
+    fn from(_: NotLoaded) -> ApiError {
+        ApiError::internal("a record was not loaded")
     }
 }
 

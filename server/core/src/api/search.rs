@@ -1,29 +1,27 @@
-//! Searches over what is known of devices.
+//! Searches over what is known of devices, and filters that are kept.
 
-use std::cmp::Ordering;
-use std::collections::BTreeSet;
-
-use hyper::StatusCode;
-use regex::{Regex, RegexBuilder};
+use hyper::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::inventory::{attributes as attributes_of, describe};
-use super::paging::{Direction, Page};
+use super::inventory::describe;
+use super::paging::{Page, direction};
 use super::{ApiError, Call, Reply, Shared, reply};
-use crate::domain::limits;
-use crate::domain::model::Device;
+use crate::domain::filter::{Filter, Term, TermError, attr, filter_query, inventory_scope};
+use crate::domain::{id, limits};
+use crate::store::query::{Attr, DeviceQuery, Scope, Test};
+use crate::store::work::{Key, Kind, Work};
 
 /// Filters and sort criteria of one search.
 const CRITERIA: usize = 50;
-/// Longest pattern.
-const PATTERN_BYTES: usize = 1024;
-/// Memory for a compiled pattern, and for what is worked out of it while it is used: the engine is linear in its input, and
-/// this bounds the factor.
-const PATTERN_MEMORY: usize = 1024 * 1024;
+/// Longest name of a kept filter, and longest beginning of a value.
+const NAME_CHARS: usize = limits::NAME_CHARS;
 
-/// Where attributes come from.
-const SCOPES: [&str; 5] = ["system", "identity", "inventory", "monitor", "tags"];
+impl From<TermError> for ApiError {
+    fn from(error: TermError) -> ApiError {
+        ApiError::bad_request(&error.to_string())
+    }
+}
 
 #[derive(Deserialize)]
 struct Search {
@@ -32,7 +30,7 @@ struct Search {
     #[serde(default = "per_page")]
     per_page: usize,
     #[serde(default)]
-    filters: Vec<Filter>,
+    filters: Vec<Term>,
     #[serde(default)]
     sort: Vec<Sort>,
     #[serde(default)]
@@ -52,20 +50,6 @@ fn per_page() -> usize {
 }
 
 #[derive(Deserialize)]
-struct Filter {
-    #[serde(default = "inventory_scope")]
-    scope: String,
-    attribute: String,
-    #[serde(rename = "type")]
-    kind: String,
-    value: Value,
-}
-
-fn inventory_scope() -> String {
-    "inventory".to_owned()
-}
-
-#[derive(Deserialize)]
 struct Sort {
     #[serde(default = "inventory_scope")]
     scope: String,
@@ -81,227 +65,172 @@ struct Selected {
     attribute: String,
 }
 
-/// A filter that was understood.
-enum Test {
-    Equal(Value),
-    NotEqual(Value),
-    Order(fn(Ordering) -> bool, Value),
-    In(Vec<Value>),
-    NotIn(Vec<Value>),
-    Exists(bool),
-    Matches(Regex),
-}
-
-impl Test {
-    fn parse(kind: &str, value: Value) -> Result<Test, ApiError> {
-        let list = |value: Value| match value {
-            Value::Array(values) => Ok(values),
-            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Object(_) => {
-                Err(ApiError::bad_request("the value has to be a list"))
-            }
-        };
-        Ok(match kind {
-            "$eq" => Test::Equal(value),
-            "$ne" => Test::NotEqual(value),
-            "$gt" => Test::Order(Ordering::is_gt, value),
-            "$gte" => Test::Order(Ordering::is_ge, value),
-            // In the reference server's list: less, and not equal.
-            "$lt" | "$ltne" => Test::Order(Ordering::is_lt, value),
-            "$lte" => Test::Order(Ordering::is_le, value),
-            "$in" => Test::In(list(value)?),
-            "$nin" => Test::NotIn(list(value)?),
-            "$exists" => Test::Exists(
-                value.as_bool().ok_or_else(|| ApiError::bad_request("the value has to be true or false"))?,
-            ),
-            "$regex" => Test::Matches(pattern(value.as_str().unwrap_or_default())?),
-            other => return Err(ApiError::bad_request(&format!("there is no filter type {other}"))),
-        })
-    }
-
-    /// A list has what one of its values has.
-    fn holds(&self, value: Option<&Value>) -> bool {
-        let values: &[Value] = match value {
-            None => &[],
-            Some(Value::Array(values)) => values,
-            Some(one) => std::slice::from_ref(one),
-        };
-        match self {
-            Test::Equal(wanted) => value == Some(wanted) || values.contains(wanted),
-            Test::NotEqual(wanted) => value != Some(wanted) && !values.contains(wanted),
-            Test::Order(holds, wanted) => values.iter().any(|value| order(value, wanted).is_some_and(holds)),
-            Test::In(wanted) => values.iter().any(|value| wanted.contains(value)),
-            Test::NotIn(wanted) => !values.iter().any(|value| wanted.contains(value)),
-            Test::Exists(wanted) => value.is_some() == *wanted,
-            Test::Matches(regex) => {
-                values.iter().any(|value| value.as_str().is_some_and(|v| regex.is_match(v)))
-            }
-        }
-    }
-}
-
-/// Anchored at its start, as in the reference server; `/pattern/i` is the other way to write one.
-pub(crate) fn pattern(text: &str) -> Result<Regex, ApiError> {
-    let (text, flags) = match text.strip_prefix('/').and_then(|rest| rest.rsplit_once('/')) {
-        Some((text, flags)) => (text, flags),
-        None => (text, ""),
-    };
-    if text.len() > PATTERN_BYTES {
-        return Err(ApiError::bad_request("the pattern is too long"));
-    }
-    RegexBuilder::new(&format!("^(?:{text})"))
-        .case_insensitive(flags.contains('i'))
-        .size_limit(PATTERN_MEMORY)
-        .dfa_size_limit(PATTERN_MEMORY)
-        .build()
-        .map_err(|error| ApiError::bad_request(&format!("the pattern: {error}")))
-}
-
-/// Numbers by value, text by its letters, and nothing else.
-fn order(a: &Value, b: &Value) -> Option<Ordering> {
-    match (a, b) {
-        (Value::Number(a), Value::Number(b)) => a.as_f64()?.partial_cmp(&b.as_f64()?),
-        (Value::String(a), Value::String(b)) => Some(a.cmp(b)),
-        (
-            Value::Null
-            | Value::Bool(_)
-            | Value::Number(_)
-            | Value::String(_)
-            | Value::Array(_)
-            | Value::Object(_),
-            _,
-        ) => None,
-    }
-}
-
-fn find<'a>(attributes: &'a [Value], scope: &str, name: &str) -> Option<&'a Value> {
-    let found = attributes.iter().find(|attribute| attribute["scope"] == scope && attribute["name"] == name);
-    found.map(|attribute| &attribute["value"])
-}
-
-/// Values in the order of a list: what is not there comes first, and what cannot be compared is equal.
-pub(super) fn compare(a: Option<&Value>, b: Option<&Value>) -> Ordering {
-    match (a, b) {
-        (Some(a), Some(b)) => order(a, b).unwrap_or(Ordering::Equal),
-        (a, b) => a.is_some().cmp(&b.is_some()),
-    }
-}
-
-/// A misspelt scope would be one in which nothing is ever found.
-fn check_scope(scope: &str) -> Result<(), ApiError> {
-    match SCOPES.contains(&scope) {
-        true => Ok(()),
-        false => Err(ApiError::bad_request(&format!("scope is one of {}", SCOPES.join(", ")))),
-    }
-}
-
 /// `POST filters/search`.
-pub(super) fn search(shared: &Shared, call: &Call) -> Result<Reply, ApiError> {
+pub(super) async fn search(shared: &Shared, call: &Call) -> Result<Reply, ApiError> {
     let search: Search = call.json()?;
     let page = Page::new(search.page, search.per_page)?;
-    if search.filters.len() > CRITERIA
-        || search.sort.len() > CRITERIA
-        || search.attributes.len() > limits::PER_PAGE
-    {
-        return Err(ApiError::bad_request("too many criteria"));
+    if search.filters.len() > CRITERIA || search.sort.len() > CRITERIA {
+        return Err(too_many());
     }
-    let scopes = search.filters.iter().map(|filter| &filter.scope);
-    let scopes = scopes.chain(search.sort.iter().map(|sort| &sort.scope));
-    for scope in scopes.chain(search.attributes.iter().map(|selected| &selected.scope)) {
-        check_scope(scope)?;
-    }
-    let mut tests = Vec::new();
-    for Filter { scope, attribute, kind, value } in search.filters {
-        tests.push((scope, attribute, Test::parse(&kind, value)?));
-    }
-    let fleet = shared.fleet();
-    let has_text = |attributes: &[Value]| {
-        let within = |value: &Value| value.as_str().is_some_and(|value| value.contains(&search.text));
-        search.text.is_empty() || attributes.iter().any(|attribute| within(&attribute["value"]))
-    };
-    let mut found: Vec<(&Device, Vec<Value>)> = fleet
-        .devices()
-        .filter(|device| search.device_ids.is_empty() || search.device_ids.contains(&device.id))
-        .map(|device| (device, attributes_of(&fleet, device)))
-        .filter(|(_, own)| tests.iter().all(|(scope, name, test)| test.holds(find(own, scope, name))))
-        .filter(|(_, own)| has_text(own))
+    let tests: Result<Vec<_>, TermError> = search.filters.into_iter().map(Term::parse).collect();
+    let sort: Result<Vec<_>, ApiError> = search
+        .sort
+        .iter()
+        .map(|Sort { scope, attribute, order }| Ok((attr(scope, attribute)?, direction(order)?)))
         .collect();
-    for Sort { scope, attribute, order } in search.sort.iter().rev() {
-        let direction = Direction::parse(order)?;
-        found.sort_by(|(_, a), (_, b)| {
-            direction.apply(compare(find(a, scope, attribute), find(b, scope, attribute)))
-        });
-    }
-    let selected = |attribute: &Value| {
-        let is = |one: &Selected| attribute["scope"] == one.scope && attribute["name"] == one.attribute;
-        search.attributes.is_empty() || search.attributes.iter().any(is)
+    let query = DeviceQuery {
+        tests: tests?,
+        sort: sort?,
+        ids: search.device_ids,
+        text: search.text,
+        ..DeviceQuery::default()
     };
-    Ok(page.list(call, &found, |(device, own)| {
-        let mut described = describe(&fleet, device);
-        let mut attributes: Vec<Value> =
-            own.iter().filter(|attribute| selected(attribute)).cloned().collect();
-        // As they were sent: when that was is in the list of devices.
-        for attribute in attributes.iter_mut().filter_map(Value::as_object_mut) {
-            attribute.remove("timestamp");
+    answer(shared, call, page, query, search.attributes).await
+}
+
+fn too_many() -> ApiError {
+    ApiError::bad_request("too many criteria")
+}
+
+/// The devices that are found, with the attributes that were selected; all of them when none was.
+async fn answer(
+    shared: &Shared,
+    call: &Call,
+    page: Page,
+    query: DeviceQuery,
+    selected: Vec<Selected>,
+) -> Result<Reply, ApiError> {
+    if selected.len() > limits::PER_PAGE {
+        return Err(too_many());
+    }
+    let selected: Result<Vec<Attr>, TermError> =
+        selected.iter().map(|one| attr(&one.scope, &one.attribute)).collect();
+    let selected = selected?;
+    let is_selected = |attribute: &Value| {
+        let is = |one: &Attr| {
+            attribute["scope"] == one.scope.map_or("", Scope::name) && attribute["name"] == one.name.as_str()
+        };
+        selected.is_empty() || selected.iter().any(is)
+    };
+    let found = shared.devices(page.of_devices(query)).await?;
+    let described = found.items.iter().map(|view| {
+        let mut described = describe(view);
+        if let Some(attributes) = described.get_mut("attributes").and_then(Value::as_array_mut) {
+            attributes.retain(|attribute| is_selected(attribute));
+            // As they were sent: when that was is in the list of devices.
+            for attribute in attributes.iter_mut().filter_map(Value::as_object_mut) {
+                attribute.remove("timestamp");
+            }
         }
-        described["attributes"] = Value::Array(attributes);
         described
-    }))
+    });
+    Ok(page.found(call, &described.collect::<Vec<_>>(), found.total))
 }
 
 /// `GET filters/attributes`: what there is to search for.
-pub(super) fn attributes(shared: &Shared) -> Result<Reply, ApiError> {
-    let fleet = shared.fleet();
-    let mut known = BTreeSet::new();
-    for device in fleet.devices() {
-        for attribute in attributes_of(&fleet, device) {
-            let text = |name: &str| attribute[name].as_str().unwrap_or_default().to_owned();
-            known.insert((text("scope"), text("name")));
-        }
-    }
-    let known: Vec<Value> =
-        known.iter().map(|(scope, name)| json!({ "scope": scope, "name": name, "count": 1 })).collect();
-    Ok(reply::json(StatusCode::OK, &known))
+pub(super) async fn attributes(shared: &Shared) -> Result<Reply, ApiError> {
+    let known = shared.service.store.attributes().await?;
+    let described = known
+        .iter()
+        .map(|(scope, name, count)| json!({ "scope": scope.name(), "name": name, "count": count }));
+    Ok(reply::json(StatusCode::OK, &described.collect::<Vec<_>>()))
 }
 
-#[cfg(test)]
-mod tests {
-    use super::Test;
-    use serde_json::{Value, json};
+#[derive(Deserialize)]
+struct Prefix {
+    scope: String,
+    name: String,
+    value_prefix: String,
+    #[serde(default)]
+    attributes: Vec<Selected>,
+    #[serde(default = "one")]
+    page: usize,
+    #[serde(default = "per_page")]
+    per_page: usize,
+}
 
-    fn check(kind: &str, wanted: Value, value: Option<Value>, holds: bool) {
-        let test = Test::parse(kind, wanted).unwrap();
-        assert_eq!(test.holds(value.as_ref()), holds, "{kind}");
+/// `POST identities/search`: devices whose identity or tag begins so.
+pub(super) async fn identities(shared: &Shared, call: &Call) -> Result<Reply, ApiError> {
+    let wanted: Prefix = call.json()?;
+    let page = Page::new(wanted.page, wanted.per_page)?;
+    if !matches!(wanted.scope.as_str(), "identity" | "tags") {
+        return Err(ApiError::bad_request("scope is identity or tags"));
     }
-
-    #[test]
-    fn each_filter_type_holds_or_does_not() {
-        let a = || Some(json!("a"));
-        check("$eq", json!("a"), a(), true);
-        check("$eq", json!("a"), Some(json!(["b", "a"])), true);
-        check("$eq", json!("a"), None, false);
-        check("$ne", json!("a"), a(), false);
-        check("$ne", json!("a"), None, true);
-        check("$gt", json!(1), Some(json!(1.5)), true);
-        check("$gt", json!(1), Some(json!("2")), false);
-        check("$lte", json!("b"), a(), true);
-        check("$in", json!(["a", "b"]), a(), true);
-        check("$nin", json!(["a", "b"]), a(), false);
-        check("$exists", json!(false), None, true);
-        check("$regex", json!("a.c"), Some(json!("abcd")), true);
-        check("$regex", json!("b"), Some(json!("ab")), false);
-        check("$regex", json!("/AB/i"), Some(json!("ab")), true);
+    if wanted.name.is_empty() || wanted.value_prefix.is_empty() {
+        return Err(ApiError::bad_request("name and value_prefix cannot be blank"));
     }
+    if wanted.value_prefix.chars().count() > limits::PROVIDES_CHARS {
+        return Err(ApiError::bad_request("value_prefix is too long"));
+    }
+    let test = (attr(&wanted.scope, &wanted.name)?, Test::Begins(wanted.value_prefix));
+    let query = DeviceQuery { tests: vec![test], ..DeviceQuery::default() };
+    answer(shared, call, page, query, wanted.attributes).await
+}
 
-    #[test]
-    fn bad_filters_are_refused() {
-        for (kind, value) in [
-            ("$where", json!(1)),
-            ("$in", json!("a")),
-            ("$exists", json!(1)),
-            ("$regex", json!("(")),
-            ("$regex", json!("(a{900}){900}")),
-        ] {
-            assert!(Test::parse(kind, value).is_err(), "{kind}");
+/// Filters that are kept.
+pub(super) async fn kept(shared: &Shared, call: &Call, rest: &[&str]) -> Result<Reply, ApiError> {
+    match (rest, &call.method) {
+        ([], &Method::GET) => {
+            let page = Page::of(call)?;
+            let all = shared.service.catalogue.documents::<Filter>(Kind::Filter);
+            Ok(page.list(call, &all, |(_, filter)| filter.clone()))
         }
+        ([], &Method::POST) => {
+            let filter = checked(shared, call, id::uuid()?)?;
+            let id = filter.id.clone();
+            keep(shared, filter).await?;
+            Ok(reply::created(&format!("/api/management/v2/inventory/filters/{id}")))
+        }
+        ([id], &Method::GET) => Ok(reply::json(StatusCode::OK, &one_of(shared, id)?)),
+        ([id], &Method::PUT) => {
+            one_of(shared, id)?;
+            let filter = checked(shared, call, (*id).to_owned())?;
+            keep(shared, filter).await?;
+            Ok(reply::empty(StatusCode::NO_CONTENT))
+        }
+        ([id], &Method::DELETE) => {
+            let id = (*id).to_owned();
+            let keys = vec![Key::Document(Kind::Filter, id.clone())];
+            let rule = move |work: &mut Work| {
+                let known: Option<Filter> = work.document(Kind::Filter, &id)?;
+                known.ok_or_else(ApiError::not_found)?;
+                Ok::<_, ApiError>(work.put_document::<Filter>(Kind::Filter, &id, None)?)
+            };
+            shared.change(keys, rule).await?;
+            Ok(reply::empty(StatusCode::NO_CONTENT))
+        }
+        ([id, "search"], &Method::GET | &Method::POST) => {
+            let query = filter_query(&one_of(shared, id)?)?;
+            answer(shared, call, Page::of(call)?, query, Vec::new()).await
+        }
+        _ => Err(ApiError::not_found()),
     }
+}
+
+fn one_of(shared: &Shared, id: &str) -> Result<Filter, ApiError> {
+    shared.service.catalogue.document(Kind::Filter, id).ok_or_else(ApiError::not_found)
+}
+
+/// The filter in the body. Names are for people, who could not tell two with one name from each other.
+fn checked(shared: &Shared, call: &Call, id: String) -> Result<Filter, ApiError> {
+    let filter = Filter { id, ..call.json()? };
+    let chars = filter.name.chars().count();
+    if chars == 0 || chars > NAME_CHARS {
+        return Err(ApiError::bad_request("the filter has no name or one that is too long"));
+    }
+    if filter.terms.is_empty() || filter.terms.len() > CRITERIA {
+        return Err(ApiError::bad_request("the filter has no terms or too many"));
+    }
+    filter_query(&filter)?;
+    let others = shared.service.catalogue.documents::<Filter>(Kind::Filter);
+    if others.iter().any(|(_, other)| other.name == filter.name && other.id != filter.id) {
+        return Err(ApiError::conflict("a filter has that name"));
+    }
+    Ok(filter)
+}
+
+async fn keep(shared: &Shared, filter: Filter) -> Result<(), ApiError> {
+    let keys = vec![Key::Document(Kind::Filter, filter.id.clone())];
+    let rule = move |work: &mut Work| work.put_document(Kind::Filter, &filter.id, Some(&filter));
+    shared.change(keys, rule).await
 }

@@ -9,6 +9,7 @@ use super::{ApiError, Call, Reply, Shared, reply};
 use crate::domain::id;
 use crate::domain::time::Timestamp;
 use crate::domain::token::{Login, Subject};
+use crate::store::work::{Key, Kind, NotLoaded, Work};
 
 /// Whoever has the management token, where a person is named.
 const OPERATOR: &str = "management";
@@ -28,7 +29,7 @@ pub(crate) struct Person {
 /// any more: with another user, another password, or another management token.
 pub(super) fn caller(shared: &Shared, call: &Call) -> Caller {
     let Some(token) = call.bearer() else { return Caller::Stranger };
-    let secrets = &shared.store.secrets;
+    let secrets = &shared.secrets;
     if same(token, &secrets.management_token) {
         return Caller::Person(Person { name: OPERATOR.to_owned(), login: None });
     }
@@ -45,7 +46,8 @@ pub(super) fn caller(shared: &Shared, call: &Call) -> Caller {
 
 /// The person whom the request comes from. The token was checked before the body came.
 pub(super) fn check<'a>(shared: &Shared, call: &'a Call) -> Result<&'a Person, ApiError> {
-    let goes_on = |login: &Login| !shared.fleet().is_logged_out(&login.id);
+    let ended = |id: &str| shared.service.catalogue.document::<u64>(Kind::Logout, id).is_some();
+    let goes_on = |login: &Login| !ended(&login.id);
     match &call.caller {
         Caller::Person(person) if person.login.as_ref().is_none_or(goes_on) => Ok(person),
         Caller::Person(_) | Caller::Device(_) | Caller::Stranger => {
@@ -70,7 +72,7 @@ pub(super) fn login(shared: &Shared, call: &Call) -> Result<Reply, ApiError> {
     let id = id::uuid()?;
     // Clients take the subject for an id of their own form, and ask for the user with it.
     let user = id::uuid_of_name(name);
-    let secrets = &shared.store.secrets;
+    let secrets = &shared.secrets;
     let mark = secrets.tokens.mark(name, password, &secrets.management_token);
     let subject = Subject::User { id: &id, name: &user, login: &mark };
     let token = secrets.tokens.issue(subject, Timestamp::now(), LOGIN_SECONDS);
@@ -80,13 +82,20 @@ pub(super) fn login(shared: &Shared, call: &Call) -> Result<Reply, ApiError> {
 /// Ends the login, and the work on devices that began with it. The management token is no login.
 pub(super) async fn logout(shared: &Shared, person: &Person) -> Result<Reply, ApiError> {
     if let Some(login) = &person.login {
-        shared
-            .change(|fleet, now| {
-                let changes = fleet.log_out(&login.id, login.until, now);
-                shared.switchboard.log_out(&login.id);
-                Ok::<_, ApiError>(((), changes))
-            })
-            .await?;
+        let now = shared.service.now();
+        // What has expired need not be remembered any more.
+        let logouts = shared.service.catalogue.documents::<u64>(Kind::Logout).into_iter();
+        let over: Vec<String> = logouts.filter(|(_, until)| *until <= now.0).map(|(id, _)| id).collect();
+        let (id, until) = (login.id.clone(), login.until);
+        let keys = over.iter().chain([&id]).map(|id| Key::Document(Kind::Logout, id.clone())).collect();
+        let rule = move |work: &mut Work| {
+            for id in &over {
+                work.put_document::<u64>(Kind::Logout, id, None)?;
+            }
+            work.put_document(Kind::Logout, &id, Some(&until.0))
+        };
+        shared.change::<(), NotLoaded>(keys, rule).await?;
+        shared.switchboard.log_out(&login.id);
     }
     Ok(reply::empty(StatusCode::ACCEPTED))
 }

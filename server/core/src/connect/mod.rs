@@ -11,10 +11,12 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
+use crate::domain::admission::is_valid;
 use crate::domain::id::{self, NoRandomness};
 use crate::domain::limits;
 use crate::domain::time::Timestamp;
 use crate::domain::token::{Claims, Login};
+use crate::store::{Committed, Watch};
 
 /// The protocol of shells.
 const SHELL: u8 = 1;
@@ -266,7 +268,7 @@ impl Switchboard {
 
     /// Closes a device whose token `is_valid` does not know any more. A device that is not connected, and is not `there`,
     /// is forgotten.
-    pub(crate) fn recheck(&self, device: &str, there: bool, is_valid: impl Fn(&Claims) -> bool) {
+    fn recheck(&self, device: &str, there: bool, is_valid: impl Fn(&Claims) -> bool) {
         let mut state = self.state();
         let Some(known) = state.devices.get(device) else { return };
         match &known.connected {
@@ -296,6 +298,18 @@ impl Switchboard {
         for connected in state.devices.values().filter_map(|known| known.connected.as_ref()) {
             connected.line.close(Closing::Stopping);
             connected.sessions.values().for_each(|session| session.line.close(Closing::Stopping));
+        }
+    }
+}
+
+/// Closes devices that may not speak any more.
+impl Watch for Switchboard {
+    fn committed(&self, committed: &Committed) {
+        for (id, device) in &committed.devices {
+            let device = device.as_ref();
+            self.recheck(id, device.is_some(), |claims| {
+                device.is_some_and(|device| is_valid(device, claims))
+            });
         }
     }
 }

@@ -7,12 +7,16 @@ pub(crate) const BODY_BYTES: usize = 1024 * 1024;
 pub(crate) const AUTH_BODY_BYTES: usize = 32 * 1024;
 /// Bodies without a token that are read, to be dropped, at a time: each costs about 130 KiB while it comes.
 pub(crate) const DISCARDED_AT_ONCE: usize = 1024;
+/// Artifacts that come in at once: each costs a thread, and in S3 two parts of 8 MiB.
+pub(crate) const UPLOADS_AT_ONCE: usize = 8;
 /// The head of a request.
 pub(crate) const HEAD_BYTES: usize = 64 * 1024;
 /// Attributes in one report.
 pub(crate) const ATTRIBUTES: usize = 100;
 /// Attributes of one device, after all reports of what has changed.
 pub(crate) const ATTRIBUTES_OF_A_DEVICE: usize = 500;
+/// What people may say about one device.
+pub(crate) const TAGS: usize = 20;
 /// Names, values and descriptions of the attributes of one device.
 pub(crate) const INVENTORY_BYTES: usize = 1024 * 1024;
 /// The name of an attribute, in characters.

@@ -1,11 +1,16 @@
 //! The rules: what is accepted, who is offered what, and what follows. Nothing here does I/O: a rule is a function over
 //! [`Work`](crate::store::work::Work), and the service answers when what it has changed is stored.
 
+pub(crate) mod admission;
+pub(crate) mod artifacts;
+pub(crate) mod filter;
 pub(crate) mod id;
 pub(crate) mod identity;
+pub(crate) mod inventory;
 pub(crate) mod limits;
 pub(crate) mod link;
 pub(crate) mod model;
 pub(crate) mod pubkey;
+pub(crate) mod rollout;
 pub(crate) mod time;
 pub(crate) mod token;

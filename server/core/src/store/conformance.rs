@@ -23,7 +23,8 @@ use super::query::{
 use super::work::{Event, Key, Kind, NotLoaded, Stream, Work, Write};
 use super::{Committed, DumpRow, Job, Store, Watch, WriterFailed};
 use crate::domain::model::{
-    Attribute, AuthSet, AuthStatus, Deployment, Device, DeviceDeployment, Inventory, STATUSES, Status, Tag,
+    Attribute, AuthSet, AuthStatus, Deployment, Device, DeviceDeployment, Inventory, Phase, PhaseSize,
+    STATUSES, Status, Tag,
 };
 use crate::domain::time::Timestamp;
 
@@ -762,6 +763,11 @@ pub(crate) async fn deployments_are_listed_as_they_are_defined(ground: &dyn Grou
         start(&*store, one.clone(), RoaringBitmap::from_iter([1, 2, 3])).await;
         one.sequence = store.deployment(&one.id).await.unwrap().unwrap().sequence;
         assert_eq!(one.sequence, at + 1, "they are numbered in the order of their creation");
+        if random.one_in(3) {
+            let start = Timestamp::now().plus_seconds(random.of(&[0, 100_000]));
+            let size = PhaseSize::Rest;
+            one.phases.push(Phase { id: random.id(), start: Some(start), size, begun: 0 });
+        }
         match random.below(3) {
             0 => one.finished = Some(Timestamp(1_800_000_000_000)),
             1 => {
@@ -786,8 +792,10 @@ pub(crate) async fn deployments_are_listed_as_they_are_defined(ground: &dyn Grou
     for _ in 0..60 {
         let mut query = DeploymentQuery { take: 4, ..DeploymentQuery::default() };
         if random.one_in(3) {
-            query.states =
-                vec![random.of(&["pending", "inprogress", "finished"]).to_owned(), "inprogress".to_owned()];
+            query.states = vec![
+                random.of(&["scheduled", "pending", "inprogress", "finished"]).to_owned(),
+                "inprogress".to_owned(),
+            ];
         }
         if random.one_in(4) {
             query.is_configuration = Some(random.one_in(2));

@@ -12,7 +12,6 @@
 //! DATA/management-token     the token of the person who runs the server
 //! ```
 
-mod blobs;
 #[cfg(test)]
 mod conformance;
 pub(crate) mod postgres;
@@ -23,11 +22,9 @@ pub(crate) mod sqlite;
 pub(crate) mod work;
 
 use std::fmt;
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-pub(crate) use blobs::Blobs;
+use crate::blobs::folder::tighten as tighten_folder;
 pub(crate) use seam::{Committed, DumpRow, Job, Rows, Store, Watch, WriterFailed, committed, run_job};
 pub(crate) use secrets::Secrets;
 
@@ -84,6 +81,11 @@ pub enum StoreError {
         /// Its file or its address.
         place: String,
     },
+    /// The place where artifacts are.
+    Artifacts {
+        /// What is wrong.
+        reason: String,
+    },
     /// The system has no random numbers.
     NoRandomness,
 }
@@ -111,6 +113,7 @@ impl fmt::Display for StoreError {
             }
             StoreError::Damaged { what } => write!(f, "{what} is damaged; {PUT_BACK}"),
             StoreError::NotEmpty { place } => write!(f, "the database {place} has something in it"),
+            StoreError::Artifacts { reason } => write!(f, "artifacts: {reason}"),
             StoreError::NoRandomness => write!(f, "the system has no random numbers"),
         }
     }
@@ -120,11 +123,9 @@ impl std::error::Error for StoreError {}
 
 /// Takes the rights of everybody but the owner away.
 fn tighten(path: &Path) -> Result<(), StoreError> {
-    let error = |source| StoreError::Io { doing: "keeping others out of", path: path.to_owned(), source };
-    let mode = fs::metadata(path).map_err(error)?.permissions().mode() & 0o7777;
-    if mode & 0o077 != 0 {
-        log::warn!("{} was open to others (mode {mode:04o}); from now on it is its owner's", path.display());
-        fs::set_permissions(path, fs::Permissions::from_mode(mode & !0o077)).map_err(error)?;
-    }
-    Ok(())
+    tighten_folder(path).map_err(|source| StoreError::Io {
+        doing: "keeping others out of",
+        path: path.to_owned(),
+        source,
+    })
 }

@@ -35,7 +35,7 @@ impl Secrets {
         paths.into_iter().find(|path| fs::symlink_metadata(path).is_ok())
     }
 
-    pub(super) fn open(folder: &Path) -> Result<Secrets, StoreError> {
+    pub(crate) fn open(folder: &Path) -> Result<Secrets, StoreError> {
         let secrets = folder.join("secrets");
         fs::DirBuilder::new()
             .recursive(true)

@@ -1,7 +1,8 @@
-//! `cargo xtask bench`: what installation, update modules, the daemon, the server and deltas cost, as tables for `docs/performance.md`.
+//! `cargo xtask bench`: what installation, update modules, the daemon, the server, its fleet and deltas cost, as tables for `docs/performance.md`.
 
 mod daemon;
 mod delta;
+mod fleet;
 mod install;
 mod memory;
 mod modules;
@@ -21,6 +22,7 @@ pub fn run(arguments: &[String]) -> Outcome {
         Some((part, rest)) if part == "daemon" => daemon::run(rest),
         Some((part, rest)) if part == "modules" => modules::run(rest),
         Some((part, rest)) if part == "delta" => delta::run(rest),
+        Some((part, rest)) if part == "fleet" => fleet::run(rest),
         Some((part, rest)) if part == "server" => server::run(rest),
         Some((part, rest)) if part == "install" => install::run(rest),
         Some(_) | None => install::run(arguments),
