@@ -35,11 +35,12 @@ pub mod simulated;
 pub mod steps;
 mod store;
 mod strangers;
+pub mod transfer;
 mod unread;
 
 pub use api::surround;
 pub use blobs::s3::S3Options;
 pub use logger::log_to_stderr;
-pub use options::Options;
+pub use options::{DatabaseOptions, Options};
 pub use running::{Running, Server, StartError};
 pub use store::StoreError;

@@ -26,7 +26,7 @@ use crate::domain::limits;
 use crate::heard::Heard;
 use crate::options::Options;
 use crate::service::Service;
-use crate::store::{Secrets, Store, StoreError, sqlite};
+use crate::store::{Secrets, Store, StoreError, postgres, sqlite};
 use crate::strangers::Strangers;
 
 /// How often the times at which devices were heard of are stored.
@@ -225,7 +225,10 @@ async fn store_check_ins(shared: Arc<Shared>, mut stop: watch::Receiver<bool>) {
 async fn open(options: &Options) -> Result<(Service, Arc<dyn Blobs>, Secrets), StoreError> {
     let service = Service::open(open_fleet(options).await?).await?;
     let blobs = open_blobs(options).map_err(of_blobs)?;
-    let secrets = Secrets::open(&options.data_dir)?;
+    let secrets = match &options.database {
+        Some(_) => Secrets::open_shared(&*service.store, &options.data_dir).await?,
+        None => Secrets::open(&options.data_dir)?,
+    };
     // Devices report, and people see their fleet, also while artifacts cannot be read.
     match blobs.list(Shelf::Artifacts).await {
         Ok(listing) => {
@@ -261,7 +264,10 @@ fn open_blobs(options: &Options) -> Result<Arc<dyn Blobs>, BlobError> {
 
 /// The fleet, wherever it is kept.
 async fn open_fleet(options: &Options) -> Result<Arc<dyn Store>, StoreError> {
-    sqlite::open(&options.data_dir)
+    match &options.database {
+        Some(database) => postgres::open(database.target()?).await,
+        None => sqlite::open(&options.data_dir),
+    }
 }
 
 fn tls(options: &Options) -> Result<Option<Arc<rustls::ServerConfig>>, StartError> {

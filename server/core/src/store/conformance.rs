@@ -1411,7 +1411,8 @@ pub(crate) async fn a_dump_fills_another_store_with_the_same(ground: &dyn Ground
     let fleet = furnish(&mut random, &*store).await;
     let before = dump(&*store).await;
     let given = rows(&*store).await;
-    for (name, other) in elsewhere().await {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, other) in elsewhere(folder.path()).await {
         println!("into {name}");
         // What cannot be read to its end leaves nothing behind.
         let broken = given.iter().take(20).cloned().map(Ok).chain([Err(super::StoreError::NoRandomness)]);
@@ -1440,12 +1441,53 @@ pub(crate) async fn a_dump_fills_another_store_with_the_same(ground: &dyn Ground
 }
 
 /// An empty store of each implementation that can be had here.
-async fn elsewhere() -> Vec<(&'static str, Arc<dyn Store>)> {
+async fn elsewhere(folder: &std::path::Path) -> Vec<(&'static str, Arc<dyn Store>)> {
     let mut all: Vec<(&'static str, Arc<dyn Store>)> = Vec::new();
     if let Some(ground) = super::postgres::ground() {
         all.push(("PostgreSQL", ground.open().await));
     }
+    all.push(("SQLite", super::sqlite::open(folder).unwrap()));
     all
+}
+
+mod sqlite {
+    use super::*;
+
+    struct InFolder {
+        path: std::path::PathBuf,
+        _folder: Option<tempfile::TempDir>,
+    }
+
+    #[async_trait]
+    impl Ground for InFolder {
+        async fn open(&self) -> Arc<dyn Store> {
+            // The handle before this one lets go of the folder a moment after its last user has.
+            let begun = Instant::now();
+            loop {
+                match crate::store::sqlite::open(&self.path) {
+                    Err(crate::store::StoreError::InUse(_)) if begun.elapsed() < Duration::from_secs(10) => {
+                        tokio::time::sleep(Duration::from_millis(5)).await;
+                    }
+                    opened => return opened.unwrap(),
+                }
+            }
+        }
+
+        fn is_shared(&self) -> bool {
+            false
+        }
+
+        fn name(&self) -> String {
+            self.path.display().to_string()
+        }
+    }
+
+    fn ground() -> Option<InFolder> {
+        let folder = tempfile::tempdir().unwrap();
+        Some(InFolder { path: folder.path().to_owned(), _folder: Some(folder) })
+    }
+
+    conformance!(ground(), |name: String| InFolder { path: name.into(), _folder: None });
 }
 
 const CHILD: &str = "RUST_OTA_CONFORMANCE_CHILD";
