@@ -24,7 +24,7 @@ use crate::metrics::{Metrics, Process};
 use crate::options::Options;
 use crate::readiness::Readiness;
 use crate::service::Service;
-use crate::store::{Secrets, Store, StoreError, sqlite};
+use crate::store::{Secrets, Store, StoreError, postgres, sqlite};
 use crate::strangers::Strangers;
 use crate::throttle::Throttle;
 use crate::watched;
@@ -305,7 +305,10 @@ async fn open(
 ) -> Result<(Service, Arc<dyn Blobs>, Secrets), StoreError> {
     let service = Service::open(open_fleet(options).await?, metrics).await?;
     let blobs = open_blobs(options).map_err(of_blobs)?;
-    let secrets = Secrets::open(&options.data_dir)?;
+    let secrets = match &options.database {
+        Some(_) => Secrets::open_shared(&*service.store, &options.data_dir).await?,
+        None => Secrets::open(&options.data_dir)?,
+    };
     // Devices report, and people see their fleet, also while artifacts cannot be read.
     match blobs.list(Shelf::Artifacts).await {
         Ok(listing) => {
@@ -341,5 +344,8 @@ fn open_blobs(options: &Options) -> Result<Arc<dyn Blobs>, BlobError> {
 
 /// The fleet, wherever it is kept.
 async fn open_fleet(options: &Options) -> Result<Arc<dyn Store>, StoreError> {
-    sqlite::open(&options.data_dir)
+    match &options.database {
+        Some(database) => postgres::open(database.target()?).await,
+        None => sqlite::open(&options.data_dir),
+    }
 }
