@@ -59,6 +59,7 @@ struct Wanted {
     browse: bool,
     check: bool,
     connections: usize,
+    keep_alive: bool,
     json: bool,
     not_loopback: bool,
 }
@@ -89,6 +90,7 @@ fn parse(mut parser: lexopt::Parser) -> Result<Option<Wanted>, CliError> {
         browse: false,
         check: false,
         connections: 32,
+        keep_alive: true,
         json: false,
         not_loopback: false,
     };
@@ -118,6 +120,13 @@ fn parse(mut parser: lexopt::Parser) -> Result<Option<Wanted>, CliError> {
             Long("browse") => wanted.browse = true,
             Long("check") => wanted.check = true,
             Long("connections") => wanted.connections = parser.value()?.parse::<usize>()?.max(1),
+            Long("keep-alive") => {
+                wanted.keep_alive = match parser.value()?.to_str() {
+                    Some("yes") => true,
+                    Some("no") => false,
+                    _ => return Err(CliError::Failed("--keep-alive is yes or no".to_owned())),
+                };
+            }
             Long("json") => wanted.json = true,
             Long("not-loopback") => wanted.not_loopback = true,
             other @ (Short(_) | Long(_) | Value(_)) => return Err(other.unexpected().into()),
@@ -220,7 +229,11 @@ fn simulate(wanted: &Wanted, servers: &[SocketAddr]) -> Result<Json, CliError> {
         for part in &parts {
             let workers = (0..wanted.connections).map(|number| {
                 let requests = &requests;
-                scope.spawn(move || work(part, requests, Connection::new(servers, number)))
+                let connection = match wanted.keep_alive {
+                    true => Connection::new(servers, number),
+                    false => Connection::for_each(servers, number),
+                };
+                scope.spawn(move || work(part, requests, connection))
             });
             working.push((part.name, workers.collect::<Vec<_>>()));
         }
@@ -313,7 +326,10 @@ fn parts(wanted: &Wanted, begin: Instant) -> Vec<Part> {
             Some(within) => {
                 let rate = members as f64 / within;
                 let count = members.min((rate * seconds).ceil() as u64);
-                (Duration::from_secs_f64(within / PAUSES), Schedule { begin, interval: every(rate), count, end: None })
+                (
+                    Duration::from_secs_f64(within / PAUSES),
+                    Schedule { begin, interval: every(rate), count, end: None },
+                )
             }
             None => (Duration::ZERO, Schedule { begin, interval: None, count: members, end: None }),
         };

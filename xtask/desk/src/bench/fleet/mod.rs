@@ -185,6 +185,8 @@ fn one_process(
     let herd = HERD_SECONDS.min(wanted.seconds.max(1) * 2).to_string();
     run["herd_seconds"] = json!(herd.parse::<u64>().ok());
     run["herd"] = measure("all at once", &["--herd", &herd, "--connections", HERD_CONNECTIONS])?;
+    let each = ["--herd", &herd, "--connections", HERD_CONNECTIONS, "--keep-alive", "no"];
+    run["herd_of_connections"] = measure("all at once, a connection each", &each)?;
     if wanted.whole {
         run["whole"] = measure("a deployment to all", &["--roll-out", "all", "--check"])?;
     }
