@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use lexopt::prelude::*;
 use log::LevelFilter;
-use server_core::{Options, Running, Server, StartError, log_to_stderr};
+use server_core::{Options, Running, S3Options, Server, StartError, log_to_stderr};
 use testserver::{Faults, FaultsHandle, Rule};
 
 use crate::console::{CliError, help_of, print};
@@ -195,6 +195,13 @@ fn change(name: &str, parser: &mut lexopt::Parser) -> Result<Change, CliError> {
             let pem = configuration_key(&PathBuf::from(parser.value()?))?;
             Box::new(|options| options.configuration_key(pem))
         }
+        "s3-bucket" => s3(parser, S3Options::bucket)?,
+        "s3-prefix" => s3(parser, S3Options::prefix)?,
+        "s3-endpoint" => s3(parser, S3Options::endpoint)?,
+        "s3-public-endpoint" => s3(parser, S3Options::public_endpoint)?,
+        "s3-region" => s3(parser, S3Options::region)?,
+        "s3-allow-http" => Box::new(|options| options.s3(|s3| s3.allow_http(true))),
+        "s3-through-server" => Box::new(|options| options.s3(|s3| s3.through_server(true))),
         "threads" => {
             let count = parser.value()?.parse()?;
             Box::new(move |options| options.threads(count))
@@ -202,6 +209,12 @@ fn change(name: &str, parser: &mut lexopt::Parser) -> Result<Change, CliError> {
         "no-v2" => Box::new(|options| options.v2(false)),
         unknown => return Err(lexopt::Error::UnexpectedOption(format!("--{unknown}")).into()),
     })
+}
+
+/// An option about S3 with a value.
+fn s3(parser: &mut lexopt::Parser, change: fn(S3Options, &str) -> S3Options) -> Result<Change, CliError> {
+    let value = parser.value()?.string()?;
+    Ok(Box::new(move |options| options.s3(|s3| change(s3, &value))))
 }
 
 /// The PEM of a key that signs: what does not is said now, not at the first deployment.

@@ -18,4 +18,5 @@ mod inventory;
 mod program;
 mod restart;
 mod strangers;
+mod tags;
 mod tls;

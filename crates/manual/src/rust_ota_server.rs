@@ -174,6 +174,19 @@ const SERVE: &[Flag] = &[
     Flag::new("max-artifact", "bytes of the largest artifact that is taken (10 GiB)").text("N"),
     Flag::new("configuration-key", "sign generated configuration artifacts with this private key (PEM)")
         .file("FILE"),
+    Flag::new(
+        "s3-bucket",
+        "\
+keep artifacts in this bucket of an S3 store; keys and region come from
+the environment, as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+    )
+    .text("NAME"),
+    Flag::new("s3-prefix", "what the names of its objects begin with").text("TEXT"),
+    Flag::new("s3-endpoint", "where this server reaches the store (AWS_ENDPOINT_URL, or Amazon)").text("URL"),
+    Flag::new("s3-public-endpoint", "where devices and people reach it, if elsewhere").text("URL"),
+    Flag::new("s3-region", "the region of the bucket (AWS_REGION)").text("NAME"),
+    Flag::new("s3-allow-http", "reach the store without TLS when its address says so"),
+    Flag::new("s3-through-server", "send nobody to the store: this server loads from it and passes on"),
     Flag::new("no-v2", "answer 404 to the second version of deployments/next"),
     Flag::new(
         "user",

@@ -13,6 +13,8 @@ use crate::store::{Committed, Store, StoreError, Watch};
 #[derive(Default)]
 pub(crate) struct Heard {
     times: Mutex<Times>,
+    /// One after the other: what is under way is of one of them.
+    flushing: tokio::sync::Mutex<()>,
     changes: AtomicU64,
 }
 
@@ -61,6 +63,7 @@ impl Heard {
     /// # Errors
     /// It could not be; it is kept then.
     pub(crate) async fn flush(&self, store: &dyn Store) -> Result<(), StoreError> {
+        let _one = self.flushing.lock().await;
         let taken: Vec<(u32, Timestamp)> = {
             let mut times = self.times();
             times.under_way = std::mem::take(&mut times.new);

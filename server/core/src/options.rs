@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use crate::blobs::S3Options;
+
 /// What a server is told when it starts. Only the data folder has to be named.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -24,6 +26,7 @@ pub struct Options {
     pub(crate) ping_seconds: u64,
     pub(crate) write_seconds: u64,
     pub(crate) configuration_key: Option<Vec<u8>>,
+    pub(crate) s3: Option<S3Options>,
 }
 
 impl Options {
@@ -47,6 +50,7 @@ impl Options {
             ping_seconds: 54,
             write_seconds: 10,
             configuration_key: None,
+            s3: None,
         }
     }
 
@@ -84,6 +88,12 @@ impl Options {
     /// have a verification key refuse them.
     pub fn configuration_key(mut self, pem: impl Into<Vec<u8>>) -> Options {
         self.configuration_key = Some(pem.into());
+        self
+    }
+
+    /// Keep artifacts in S3 and not in the data folder: what is said there already is changed by `change`.
+    pub fn s3(mut self, change: impl FnOnce(S3Options) -> S3Options) -> Options {
+        self.s3 = Some(change(self.s3.unwrap_or_default()));
         self
     }
 

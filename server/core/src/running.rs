@@ -19,7 +19,7 @@ use tokio_rustls::rustls::server::WebPkiClientVerifier;
 
 use crate::api::Shared;
 use crate::api::surround::{Nothing, Surround};
-use crate::blobs::{self, BlobError, Blobs, Folder, Shelf};
+use crate::blobs::{self, BlobError, Blobs, Folder, S3, Shelf};
 use crate::connect::{Switchboard, Timing};
 use crate::connection;
 use crate::domain::limits;
@@ -118,6 +118,7 @@ impl Server {
             switchboard,
             strangers: Strangers::default(),
             discarding: Semaphore::new(limits::DISCARDED_AT_ONCE),
+            uploading: Arc::new(Semaphore::new(limits::UPLOADS_AT_ONCE)),
         });
         let listen = |source| StartError::Listen { address, source };
         let listener = runtime.block_on(TcpListener::bind(address)).map_err(listen)?;
@@ -225,21 +226,37 @@ async fn open(options: &Options) -> Result<(Service, Arc<dyn Blobs>, Secrets), S
     let service = Service::open(open_fleet(options).await?).await?;
     let blobs = open_blobs(options).map_err(of_blobs)?;
     let secrets = Secrets::open(&options.data_dir)?;
-    let listing = blobs.list(Shelf::Artifacts).await.map_err(of_blobs)?;
-    blobs::look_through(&listing, service.catalogue.artifacts().iter().map(|artifact| &**artifact));
+    // Devices report, and people see their fleet, also while artifacts cannot be read.
+    match blobs.list(Shelf::Artifacts).await {
+        Ok(listing) => {
+            let artifacts = service.catalogue.artifacts();
+            blobs::look_through(&listing, artifacts.iter().map(|artifact| &**artifact));
+        }
+        Err(error) => log::error!("artifacts cannot be looked through: {error}"),
+    }
     Ok((service, blobs, secrets))
 }
 
 fn of_blobs(error: BlobError) -> StoreError {
+    let reason = error.to_string();
     match error {
         BlobError::Io { doing, path, source } => StoreError::Io { doing, path, source },
-        other => StoreError::Database { place: "of artifacts".to_owned(), reason: other.to_string() },
+        BlobError::Missing { .. }
+        | BlobError::Damaged { .. }
+        | BlobError::TooLarge { .. }
+        | BlobError::Unreachable { .. }
+        | BlobError::Refused { .. }
+        | BlobError::Lies { .. }
+        | BlobError::Settings { .. } => StoreError::Artifacts { reason },
     }
 }
 
 /// The artifacts, wherever they are kept.
 fn open_blobs(options: &Options) -> Result<Arc<dyn Blobs>, BlobError> {
-    Ok(Arc::new(Folder::open(&options.data_dir)?))
+    match &options.s3 {
+        Some(s3) => Ok(Arc::new(S3::open(s3)?)),
+        None => Ok(Arc::new(Folder::open(&options.data_dir)?)),
+    }
 }
 
 /// The fleet, wherever it is kept.

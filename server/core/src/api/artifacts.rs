@@ -1,34 +1,45 @@
 //! Artifacts: they are read while they come in, and kept when they are what they say.
 
 use std::cmp::Ordering;
-use std::io::Read;
+use std::sync::Arc;
 use std::time::Duration;
 
-use artifact::{self, ArtifactError, Header, Limits, SignatureStatus, Trust};
+use artifact::SignatureStatus;
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
+use hyper::body::{Bytes, Incoming};
 use hyper::{Method, StatusCode};
-use ring::digest;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use tokio::io::AsyncWriteExt;
 
 use super::paging::{Direction, Page, sort};
-use super::{ApiError, Call, Reply, Shared, download, reply};
-use crate::domain::model::{Artifact, ArtifactFile};
+use super::{ApiError, Call, Reply, Shared, direct, download, generate, reply};
+use crate::blobs::intake::{Intake, Taken};
+use crate::blobs::{Blobs, Name};
+use crate::domain::artifacts::{self as rules, ArtifactError};
+use crate::domain::model::Artifact;
 use crate::domain::time::Timestamp;
 use crate::domain::{id, limits};
+use crate::service::{ChangeError, Service};
+use crate::store::work::{Key, Kind};
 
 /// Longest description.
-const DESCRIPTION_BYTES: u64 = 4096;
+pub(super) const DESCRIPTION_BYTES: u64 = 4096;
+
+/// What still comes of an artifact that is refused is read and dropped up to here: an answer to somebody who is sending is
+/// mostly lost.
+const DROPPED_BYTES: u64 = 16 * 1024 * 1024;
 
 /// Files that the artifact of a device in a deployment lists: it is told again for each device.
 const FILES_OF_AN_IMAGE: usize = 10;
 
-/// Whether the body of a request is an artifact and has to be read by [`route`].
+/// Whether the body of a request is an artifact, or is to become one, and has to be read by [`route`].
 pub(super) fn is_upload(call: &Call) -> bool {
     call.method == Method::POST
-        && matches!(call.segments().as_slice(), ["api", "management", _, "deployments", "artifacts"])
+        && matches!(
+            call.segments().as_slice(),
+            ["api", "management", _, "deployments", "artifacts"]
+                | ["api", "management", _, "deployments", "artifacts", "generate"]
+        )
 }
 
 pub(super) async fn route(
@@ -37,21 +48,25 @@ pub(super) async fn route(
     rest: &[&str],
     upload: Option<Incoming>,
 ) -> Result<Reply, ApiError> {
-    if let [one, ..] = rest {
-        if !matches!(*one, "list" | "generate" | "directupload") {
-            reply::check_id(one)?;
-        }
+    match rest {
+        [one, ..] if !matches!(*one, "list" | "generate" | "directupload") => reply::check_id(one)?,
+        [..] => {}
     }
     match (rest, &call.method) {
         ([], &Method::POST) => match upload {
             Some(body) => take(shared, call, body).await,
             None => Err(ApiError::bad_request("there is no body")),
         },
+        (["generate"], &Method::POST) => match upload {
+            Some(body) => generate::take(shared, call, body).await,
+            None => Err(ApiError::bad_request("there is no body")),
+        },
+        (["directupload"], &Method::POST) => direct::begin(shared, call).await,
+        (["directupload", id, "complete"], &Method::POST) => direct::complete(shared, id).await,
         ([] | ["list"], &Method::GET) => list(shared, call),
         ([id], &Method::GET) => {
-            let fleet = shared.fleet();
-            let artifact = fleet.shown_artifact(id).ok_or_else(ApiError::not_found)?;
-            Ok(reply::json(StatusCode::OK, &describe(artifact)))
+            let artifact = shared.service.catalogue.artifact(id).ok_or_else(ApiError::not_found)?;
+            Ok(reply::json(StatusCode::OK, &describe(&artifact)))
         }
         ([id], &Method::PUT) => {
             #[derive(Deserialize)]
@@ -62,31 +77,39 @@ pub(super) async fn route(
             if text.len() as u64 > DESCRIPTION_BYTES {
                 return Err(ApiError::bad_request("the description is too long"));
             }
-            shared
-                .change(|fleet, now| {
-                    let changes = fleet.describe_artifact(id, text, now);
-                    changes.map(|changes| ((), changes)).ok_or_else(ApiError::not_found)
-                })
-                .await?;
+            let id = (*id).to_owned();
+            let keys = vec![Key::Document(Kind::Artifact, id.clone())];
+            shared.change(keys, move |work| rules::describe(work, &id, &text)).await?;
             Ok(reply::empty(StatusCode::NO_CONTENT))
         }
         ([id], &Method::DELETE) => {
-            let gone = shared.change(|fleet, _| fleet.delete_artifact(id)).await?;
-            shared.store.blobs.remove(&gone.id);
+            let (id, catalogue) = ((*id).to_owned(), shared.service.catalogue.clone());
+            let keys = vec![Key::Document(Kind::Artifact, id.clone())];
+            let gone = id.clone();
+            shared.change(keys, move |work| rules::delete(work, &id, &|name| catalogue.users(name))).await?;
+            remove(&*shared.blobs, &gone).await;
             Ok(reply::empty(StatusCode::NO_CONTENT))
         }
         ([id, "download"], &Method::GET) => {
-            let artifact = shared.fleet().shown_artifact(id).cloned().ok_or_else(ApiError::not_found)?;
-            let link = download::link(shared, call, &artifact);
+            let artifact = shared.service.catalogue.artifact(id).ok_or_else(ApiError::not_found)?;
+            let link = download::link(shared, call, &artifact).await;
             Ok(reply::json(StatusCode::OK, &json!({ "uri": link.uri, "expire": link.expire })))
         }
         _ => Err(ApiError::not_found()),
     }
 }
 
+/// Removes what has no record any more. When that fails it is left, as the log and each start say.
+pub(super) async fn remove(blobs: &dyn Blobs, id: &str) {
+    let Some(name) = Name::artifact(id) else { return };
+    if let Err(error) = blobs.remove(&name).await {
+        log::warn!("the file of artifact {id} could not be removed: {error}");
+    }
+}
+
 /// How much there is.
 pub(super) fn storage(shared: &Shared) -> Result<Reply, ApiError> {
-    let usage = shared.fleet().artifact_bytes();
+    let usage: u64 = shared.service.catalogue.artifacts().iter().map(|artifact| artifact.size).sum();
     Ok(reply::json(StatusCode::OK, &json!({ "limit": 0, "usage": usage })))
 }
 
@@ -103,16 +126,13 @@ fn list(shared: &Shared, call: &Call) -> Result<Reply, ApiError> {
     if criteria.iter().any(|(name, _)| compare(name).is_none()) {
         return Err(ApiError::bad_request("sort: artifacts have a name, description, size and modified"));
     }
-    let fleet = shared.fleet();
-    let mut found: Vec<&Artifact> = fleet
-        .artifacts()
-        .filter(|artifact| names.is_empty() || names.iter().any(|name| fits(name, &artifact.name)))
-        .filter(|artifact| description.as_ref().is_none_or(|wanted| fits(wanted, &artifact.description)))
-        .filter(|artifact| {
-            let one = |wanted: &String| artifact.device_types.iter().any(|kind| fits(wanted, kind));
-            device_type.as_ref().is_none_or(one)
-        })
-        .collect();
+    let mut found: Vec<Arc<Artifact>> = shared.service.catalogue.artifacts();
+    found.retain(|artifact| {
+        let one = |wanted: &String| artifact.device_types.iter().any(|kind| fits(wanted, kind));
+        (names.is_empty() || names.iter().any(|name| fits(name, &artifact.name)))
+            && description.as_ref().is_none_or(|wanted| fits(wanted, &artifact.description))
+            && device_type.as_ref().is_none_or(one)
+    });
     for (name, direction) in criteria.iter().rev() {
         if let Some(compare) = compare(name) {
             found.sort_by(|a, b| direction.apply(compare(a, b)));
@@ -122,7 +142,7 @@ fn list(shared: &Shared, call: &Call) -> Result<Reply, ApiError> {
 }
 
 /// Whether `text` is the one that is wanted, or begins with it where that ends in `*`.
-fn fits(wanted: &str, text: &str) -> bool {
+pub(super) fn fits(wanted: &str, text: &str) -> bool {
     match wanted.strip_suffix('*') {
         Some(start) => text.starts_with(start),
         None => text == wanted,
@@ -165,11 +185,19 @@ pub(super) fn describe_image(artifact: &Artifact) -> Value {
 fn says(artifact: &Artifact, most: usize) -> Value {
     let listed = artifact.files.iter().filter(|_| artifact.files.len() <= most);
     let files: Vec<Value> = listed
-        .map(|file| json!({ "name": file.name, "checksum": file.checksum, "size": file.size }))
+        .map(|file| {
+            json!({
+                "name": file.name,
+                "checksum": file.checksum,
+                "size": file.size,
+                "date": artifact.modified,
+            })
+        })
         .collect();
     let mut update = json!({
         "type_info": { "type": artifact.payload_type },
         "files": if files.is_empty() { Value::Null } else { Value::Array(files) },
+        "metadata": artifact.meta_data.clone().unwrap_or_else(|| json!({})),
     });
     if let Some(meta_data) = &artifact.meta_data {
         update["meta_data"] = meta_data.clone();
@@ -200,164 +228,223 @@ fn depends(artifact: &Artifact) -> Value {
     Value::Object(depends)
 }
 
-/// What has come in as a file.
-struct Received {
-    size: u64,
-    sha256: String,
-}
-
 async fn take(shared: &Shared, call: &Call, body: Incoming) -> Result<Reply, ApiError> {
+    let _place = shared.place_for_upload().await?;
     let id = id::uuid()?;
-    let result = receive(shared, call, body, &id).await;
-    let (received, description) = match result {
-        Ok(received) => received,
-        Err(error) => {
-            shared.store.blobs.discard(&id);
-            return Err(error);
-        }
-    };
-    keep(shared, &id, received, description, None).await?;
+    let (intake, description) = receive(shared, call, body, &id).await?;
+    Keeper::of(shared).keep(intake, id.clone(), description).await?;
     Ok(reply::created(&format!("./management/v1/deployments/artifacts/{id}")))
 }
 
-/// Makes what came in an artifact of the fleet, if it is one.
-async fn keep(
+/// Makes what came in an artifact of the fleet.
+#[derive(Clone)]
+pub(super) struct Keeper {
+    service: Service,
+    pub(super) blobs: Arc<dyn Blobs>,
+    pub(super) most_bytes: u64,
+}
+
+impl Keeper {
+    pub(super) fn of(shared: &Shared) -> Keeper {
+        let most_bytes = shared.options.max_artifact_bytes;
+        Keeper { service: shared.service.clone(), blobs: shared.blobs.clone(), most_bytes }
+    }
+
+    /// Begins to take an artifact.
+    pub(super) async fn begin(&self, id: &str) -> Result<Intake, ApiError> {
+        let name = Name::artifact(id).ok_or_else(|| ApiError::bad_request("the id is not a UUID"))?;
+        Ok(Intake::begin(&*self.blobs, &name, self.most_bytes).await?)
+    }
+
+    /// Keeps it, also when whoever has sent it goes away meanwhile.
+    pub(super) async fn keep(self, intake: Intake, id: String, description: String) -> Result<(), ApiError> {
+        let kept = tokio::spawn(async move {
+            let taken = intake.keep().await?;
+            self.add(record(&id, taken, description)).await
+        });
+        kept.await.unwrap_or_else(|_| Err(ApiError::internal("the artifact could not be kept")))
+    }
+
+    /// The record of what is kept already: a record without its file would be offered to devices.
+    async fn add(&self, artifact: Artifact) -> Result<(), ApiError> {
+        let catalogue = self.service.catalogue.clone();
+        let known = move |name: &str| -> Vec<String> {
+            catalogue.artifacts_named(name).iter().map(|artifact| artifact.id.clone()).collect()
+        };
+        let id = artifact.id.clone();
+        let keys = rules::keys(&id, &artifact.name, &known(&artifact.name));
+        let added =
+            self.service.change(keys, move |work| rules::add(work, &artifact, &known(&artifact.name)));
+        match added.await {
+            Ok(()) => Ok(()),
+            Err(ChangeError::Refused(error)) => {
+                remove(&*self.blobs, &id).await;
+                Err(error.into())
+            }
+            Err(ChangeError::Failed(error)) => {
+                // A transaction whose end nobody has heard of may be stored all the same, and then needs its file.
+                match self.service.store.document(Kind::Artifact, &id).await {
+                    Ok(None) => remove(&*self.blobs, &id).await,
+                    Ok(Some(_)) => {}
+                    Err(unknown) => log::warn!("whether artifact {id} is stored is not known: {unknown}"),
+                }
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Runs a rule.
+    pub(super) async fn change<T: Send + 'static>(
+        &self,
+        keys: Vec<Key>,
+        rule: impl FnMut(&mut crate::store::work::Work) -> Result<T, ArtifactError> + Send + 'static,
+    ) -> Result<T, ApiError> {
+        self.service.change(keys, rule).await.map_err(|error| match error {
+            ChangeError::Refused(error) => error.into(),
+            ChangeError::Failed(error) => error.into(),
+        })
+    }
+}
+
+/// Puts the artifact of a device's configuration, which this server has made, to the others. Its record is for the caller to
+/// keep.
+pub(super) async fn put_made(
     shared: &Shared,
     id: &str,
-    received: Received,
-    description: String,
-    configuration_of: Option<String>,
-) -> Result<(), ApiError> {
-    let path = shared.store.blobs.incoming(id);
-    let read = tokio::task::spawn_blocking(move || read(&path)).await;
-    let read = read.map_err(|_| ApiError::bad_request("the artifact could not be read"));
-    let (header, files) = match read.and_then(|read| read) {
-        Ok(read) => read,
+    bytes: Vec<u8>,
+    device: &str,
+) -> Result<Artifact, ApiError> {
+    let mut intake = Keeper::of(shared).begin(id).await?;
+    let taken = match intake.write(Bytes::from(bytes)).await {
+        Ok(()) => intake.keep().await?,
         Err(error) => {
-            shared.store.blobs.discard(id);
-            return Err(error);
+            intake.discard().await;
+            return Err(error.into());
         }
     };
-    let mut artifact = record(id, header, files, received, description);
-    artifact.configuration_of = configuration_of;
-    let kept = shared.store.blobs.clone();
-    let to_keep = id.to_owned();
-    let moved = tokio::task::spawn_blocking(move || kept.keep(&to_keep)).await;
-    let moved = moved.map_err(|_| ApiError::bad_request("the artifact could not be kept"));
-    // The file first: a record without its file would be offered to devices.
-    if let Err(error) = moved.and_then(|kept| Ok(kept?)) {
-        shared.store.blobs.discard(id);
-        return Err(error);
+    let mut artifact = record(id, taken, format!("configuration of device {device}"));
+    artifact.configuration_of = Some(device.to_owned());
+    Ok(artifact)
+}
+
+/// A form that comes in.
+pub(super) struct Form {
+    fields: multer::Multipart<'static>,
+    patience: Duration,
+}
+
+impl Form {
+    /// The form of a request. Texts are short, and `large` is the field that is not.
+    pub(super) fn of(shared: &Shared, call: &Call, body: Incoming, large: &str) -> Result<Form, ApiError> {
+        let boundary = call.header("content-type").and_then(|kind| multer::parse_boundary(kind).ok());
+        let boundary =
+            boundary.ok_or_else(|| ApiError::bad_request("the body is not multipart/form-data"))?;
+        let most = shared.options.max_artifact_bytes;
+        let sizes = multer::SizeLimit::new()
+            .for_field("size", 64)
+            .for_field(large, most)
+            .per_field(DESCRIPTION_BYTES)
+            .whole_stream(most.saturating_add(limits::BODY_BYTES as u64));
+        let constraints = multer::Constraints::new().size_limit(sizes);
+        let fields = multer::Multipart::with_constraints(body.into_data_stream(), boundary, constraints);
+        Ok(Form { fields, patience: Duration::from_secs(shared.options.read_timeout_seconds) })
     }
-    if let Err(error) = shared.change(|fleet, _| fleet.add_artifact(artifact)).await {
-        // A record that could not be stored yet will be, and then needs its file.
-        if shared.fleet().artifact(id).is_none() {
-            shared.store.blobs.remove(id);
+
+    /// The next field; `None` at the end.
+    pub(super) async fn next(&mut self) -> Result<Option<Field>, ApiError> {
+        let next = tokio::time::timeout(self.patience, self.fields.next_field()).await.map_err(late)?;
+        let patience = self.patience;
+        Ok(next.map_err(|error| bad_form(&error))?.map(|field| Field { field, patience }))
+    }
+}
+
+/// A field of a form.
+pub(super) struct Field {
+    field: multer::Field<'static>,
+    patience: Duration,
+}
+
+impl Field {
+    /// Its name.
+    pub(super) fn name(&self) -> String {
+        self.field.name().unwrap_or_default().to_owned()
+    }
+
+    /// The name of its file.
+    pub(super) fn file_name(&self) -> Option<String> {
+        self.field.file_name().map(str::to_owned)
+    }
+
+    /// All of it, which is short.
+    pub(super) async fn text(self) -> Result<String, ApiError> {
+        let text = tokio::time::timeout(self.patience, self.field.text()).await.map_err(late)?;
+        text.map_err(|error| bad_form(&error))
+    }
+
+    /// The next bytes; `None` at its end.
+    pub(super) async fn bytes(&mut self) -> Result<Option<Bytes>, ApiError> {
+        let bytes = tokio::time::timeout(self.patience, self.field.chunk()).await.map_err(late)?;
+        bytes.map_err(|error| bad_form(&error))
+    }
+
+    /// Reads what still comes, and drops it: what was wrong is known.
+    pub(super) async fn drop_rest(&mut self) {
+        let mut dropped = 0;
+        while let Ok(Some(bytes)) = self.bytes().await {
+            dropped += bytes.len() as u64;
+            if dropped > DROPPED_BYTES {
+                return;
+            }
         }
-        return Err(error);
     }
-    Ok(())
 }
 
-/// Takes the artifact of a device's configuration, which this server has made and which lies where uploads come in.
-pub(super) async fn keep_configuration(
-    shared: &Shared,
-    id: &str,
-    bytes: &[u8],
-    device: &str,
-) -> Result<(), ApiError> {
-    let sha256 = id::hex(digest::digest(&digest::SHA256, bytes).as_ref());
-    let received = Received { size: bytes.len() as u64, sha256 };
-    keep(shared, id, received, format!("configuration of device {device}"), Some(device.to_owned())).await
+fn late(_: tokio::time::error::Elapsed) -> ApiError {
+    ApiError::new(StatusCode::REQUEST_TIMEOUT, "the body did not come")
 }
 
-/// Streams the form: the description, then the artifact into a file.
+fn bad_form(error: &multer::Error) -> ApiError {
+    let is_large =
+        matches!(error, multer::Error::FieldSizeExceeded { .. } | multer::Error::StreamSizeExceeded { .. });
+    match is_large {
+        true => ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "the artifact or a field is too large"),
+        false => ApiError::bad_request(&format!("the form: {error}")),
+    }
+}
+
+/// Streams the form: the description, then the artifact to where it is read and kept.
 async fn receive(
     shared: &Shared,
     call: &Call,
     body: Incoming,
     id: &str,
-) -> Result<(Received, String), ApiError> {
-    let bad = |error: multer::Error| {
-        use multer::Error::{FieldSizeExceeded, StreamSizeExceeded};
-        if matches!(error, StreamSizeExceeded { .. } | FieldSizeExceeded { .. }) {
-            ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "the artifact or a field is too large")
-        } else {
-            ApiError::bad_request(&format!("the form: {error}"))
-        }
-    };
-    let boundary = call.header("content-type").and_then(|kind| multer::parse_boundary(kind).ok());
-    let boundary = boundary.ok_or_else(|| ApiError::bad_request("the body is not multipart/form-data"))?;
-    let most = shared.options.max_artifact_bytes;
-    let sizes = multer::SizeLimit::new()
-        .for_field("description", DESCRIPTION_BYTES)
-        .for_field("size", 64)
-        .for_field("artifact", most)
-        .per_field(DESCRIPTION_BYTES)
-        .whole_stream(most.saturating_add(limits::BODY_BYTES as u64));
-    let constraints = multer::Constraints::new().size_limit(sizes);
-    let mut form = multer::Multipart::with_constraints(body.into_data_stream(), boundary, constraints);
-    let patience = Duration::from_secs(shared.options.read_timeout_seconds);
-    let late = |_| ApiError::new(StatusCode::REQUEST_TIMEOUT, "the body did not come");
+) -> Result<(Intake, String), ApiError> {
+    let mut form = Form::of(shared, call, body, "artifact")?;
     let mut description = String::new();
-    while let Some(mut field) =
-        tokio::time::timeout(patience, form.next_field()).await.map_err(late)?.map_err(bad)?
-    {
-        match field.name() {
-            Some("description") => description = field.text().await.map_err(bad)?,
-            Some("artifact") => {
-                let mut file = tokio::fs::File::from_std(shared.store.blobs.create(id)?);
-                let mut context = digest::Context::new(&digest::SHA256);
-                let mut size = 0_u64;
-                while let Some(bytes) =
-                    tokio::time::timeout(patience, field.chunk()).await.map_err(late)?.map_err(bad)?
-                {
-                    context.update(&bytes);
-                    size += bytes.len() as u64;
-                    file.write_all(&bytes).await?;
+    while let Some(mut field) = form.next().await? {
+        match field.name().as_str() {
+            "description" => description = field.text().await?,
+            "artifact" => {
+                let mut intake = Keeper::of(shared).begin(id).await?;
+                while let Some(bytes) = field.bytes().await? {
+                    if let Err(error) = intake.write(bytes).await {
+                        intake.discard().await;
+                        field.drop_rest().await;
+                        return Err(error.into());
+                    }
                 }
-                file.flush().await?;
-                return Ok((Received { size, sha256: id::hex(context.finish().as_ref()) }, description));
+                return Ok((intake, description));
             }
             _ => {
-                field.bytes().await.map_err(bad)?;
+                field.text().await?;
             }
         }
     }
     Err(ApiError::bad_request("the form has no field artifact"))
 }
 
-/// Reads all of an artifact: what it says, and that its checksums are right. Whether its signature is, is for the
-/// devices to judge: they have the keys.
-fn read(path: &std::path::Path) -> Result<(Header, Vec<ArtifactFile>), ApiError> {
-    let wrong = |error: ArtifactError| ApiError::bad_request(&format!("not a valid artifact: {error}"));
-    let file = std::fs::File::open(path)?;
-    let artifact::Artifact { header, mut payload, .. } =
-        artifact::open(file, &Trust::DangerUnsigned, &Limits::default()).map_err(wrong)?;
-    let mut files = Vec::new();
-    let mut buffer = vec![0; 256 * 1024];
-    while let Some(mut file) = payload.next_file().map_err(wrong)? {
-        files.push(ArtifactFile {
-            name: file.name().to_owned(),
-            checksum: file.expected_sha256().to_string(),
-            size: file.size(),
-        });
-        while file
-            .read(&mut buffer)
-            .map_err(|error| ApiError::bad_request(&format!("not a valid artifact: {error}")))?
-            > 0
-        {}
-    }
-    Ok((header, files))
-}
-
-fn record(
-    id: &str,
-    header: Header,
-    files: Vec<ArtifactFile>,
-    received: Received,
-    description: String,
-) -> Artifact {
+fn record(id: &str, taken: Taken, description: String) -> Artifact {
+    let Taken { header, files, size_bytes, sha256 } = taken;
     let mut depends = header.depends.type_info;
     depends.extend(header.depends.artifact_name.map(|names| ("artifact_name".to_owned(), names)));
     depends.extend(header.depends.artifact_group.map(|groups| ("artifact_group".to_owned(), groups)));
@@ -380,8 +467,8 @@ fn record(
         meta_data: meta_data.and_then(|text| serde_json::from_str(&text).ok()),
         files,
         signed: header.signature != SignatureStatus::Unsigned,
-        size: received.size,
-        sha256: received.sha256,
+        size: size_bytes,
+        sha256,
         modified: Timestamp::now(),
         configuration_of: None,
     }

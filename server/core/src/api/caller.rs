@@ -9,7 +9,7 @@ use hyper::{Method, StatusCode, header};
 
 use super::call::Caller;
 use super::surround::Around;
-use super::{ApiError, Call, Shared, device, users};
+use super::{ApiError, Call, Shared, artifacts, device, download, users};
 use crate::domain::limits;
 
 /// What is done with the body of a request.
@@ -53,7 +53,14 @@ pub(super) async fn recognise(
         }
         (["api", "management", "v1", "useradm", "auth", "login"], _) => return Ok(Intake::Discard),
         (["api", "devices", ..], _) => (device::caller(shared, call).await?, known),
-        (["api", "management", ..], _) => (users::caller(shared, call), known),
+        (["api", "management", ..], _) => {
+            let intake = if artifacts::is_upload(call) { Intake::Stream } else { known };
+            (users::caller(shared, call), intake)
+        }
+        (["download", ..], _) if download::check(shared, call).await.is_ok() => return Ok(Intake::Download),
+        (["upload", ..], &Method::PUT) if download::check(shared, call).await.is_ok() => {
+            return Ok(Intake::Stream);
+        }
         _ => return Ok(Intake::Discard),
     };
     call.caller = caller;

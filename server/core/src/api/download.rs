@@ -1,27 +1,24 @@
-//! Artifacts to load: links that open themselves, ranges, and bytes that come from the disk as they are read.
+//! Artifacts to load: links that open themselves, ranges, and bytes that come from their place as they are read.
 
-use std::io::SeekFrom;
 use std::pin::Pin;
+use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
+use futures_util::StreamExt;
 use http_body_util::BodyExt;
 use hyper::body::{Bytes, Frame};
 use hyper::header::{self, HeaderValue};
 use hyper::{Method, Response, StatusCode};
-use tokio::fs::File;
-use tokio::io::{AsyncReadExt, AsyncSeekExt};
-use tokio::sync::mpsc;
 
 use super::call::Caller;
 use super::{ApiError, Call, Reply, Shared, reply};
+use crate::blobs::{BlobError, Name, Pieces, Span, Verb};
+use crate::domain::admission::may_speak;
 use crate::domain::link::{Holder, LinkError};
 use crate::domain::model::Artifact;
 use crate::domain::time::Timestamp;
-
-/// Read at once.
-const PIECE_BYTES: usize = 64 * 1024;
-/// Pieces that are read before the client takes them.
-const PIECES: usize = 4;
+use crate::store::work::Kind;
 
 /// A link and when it ends.
 pub(super) struct Link {
@@ -29,16 +26,33 @@ pub(super) struct Link {
     pub(super) expire: Timestamp,
 }
 
-/// A link to an artifact for whoever has sent `call`.
-pub(super) fn link(shared: &Shared, call: &Call, artifact: &Artifact) -> Link {
-    let expire = Timestamp::now().plus_seconds(shared.options.link_lifetime_seconds);
-    let path = format!("/download/{}.mender", artifact.id);
-    let holder = match &call.caller {
-        Caller::Device(claims) => {
-            Holder::Device { device: claims.sub.clone(), auth_set: claims.jti.clone(), serial: claims.serial }
+/// A link to an artifact for whoever has sent `call`: to the place where it is, where that gives links, and else to this
+/// server.
+pub(super) async fn link(shared: &Shared, call: &Call, artifact: &Artifact) -> Link {
+    let seconds = shared.options.link_lifetime_seconds;
+    let expire = Timestamp::now().plus_seconds(seconds);
+    if let Some(name) = Name::artifact(&artifact.id) {
+        match shared.blobs.link(Verb::Get, &name, Duration::from_secs(seconds)).await {
+            Ok(Some(uri)) => return Link { uri, expire },
+            Ok(None) => {}
+            // This server can read it, perhaps: no reason to keep a device from its update.
+            Err(error) => log::warn!("{error}; the link goes through this server"),
         }
+    }
+    let holder = match &call.caller {
+        Caller::Device(device) => Holder::Device {
+            device: device.claims.sub.clone(),
+            auth_set: device.claims.jti.clone(),
+            serial: device.claims.serial,
+        },
         Caller::Person(_) | Caller::Stranger => Holder::Anybody,
     };
+    let path = format!("/download/{}.mender", artifact.id);
+    Link { uri: own(shared, call, &path, &holder, expire), expire }
+}
+
+/// A link to this server.
+pub(super) fn own(shared: &Shared, call: &Call, path: &str, holder: &Holder, expire: Timestamp) -> String {
     let base = match &shared.options.public_url {
         Some(url) => url.clone(),
         None => {
@@ -46,7 +60,7 @@ pub(super) fn link(shared: &Shared, call: &Call, artifact: &Artifact) -> Link {
             format!("{scheme}://{}", host(call).unwrap_or("127.0.0.1"))
         }
     };
-    Link { uri: base + &shared.store.secrets.links.sign(&path, &holder, expire), expire }
+    base + &shared.secrets.links.sign(path, holder, expire)
 }
 
 /// The host that the client used, if it is nothing but a host.
@@ -59,22 +73,33 @@ pub(super) async fn route(shared: &Shared, call: &Call, rest: &[&str]) -> Result
     let ([name], &Method::GET | &Method::HEAD) = (rest, &call.method) else {
         return Err(ApiError::not_found());
     };
-    check(shared, call)?;
+    check(shared, call).await?;
     let id = name.strip_suffix(".mender").ok_or_else(ApiError::not_found)?;
-    let artifact = shared.fleet().artifact(id).cloned().ok_or_else(ApiError::not_found)?;
+    let artifact = match shared.service.catalogue.artifact(id) {
+        Some(artifact) => Artifact::clone(&artifact),
+        None => made(shared, id).await?.ok_or_else(ApiError::not_found)?,
+    };
     send(shared, call, &artifact).await
 }
 
+/// The artifact of a device's configuration.
+async fn made(shared: &Shared, id: &str) -> Result<Option<Artifact>, ApiError> {
+    let document = shared.service.store.document(Kind::MadeArtifact, id).await?;
+    Ok(document.and_then(|value| serde_json::from_value(value).ok()))
+}
+
 /// Whether the link in the request opens what it names. That of a device does so while the device may speak.
-pub(super) fn check(shared: &Shared, call: &Call) -> Result<(), ApiError> {
+pub(super) async fn check(shared: &Shared, call: &Call) -> Result<(), ApiError> {
     let forbidden = |reason| Err(ApiError::new(StatusCode::FORBIDDEN, reason));
-    match shared.store.secrets.links.check(&call.path, &call.query, Timestamp::now()) {
-        Ok(Holder::Device { device, auth_set, serial })
-            if !shared.fleet().may_speak(&device, &auth_set, serial) =>
-        {
-            forbidden("the device that the link was for is not accepted any more")
+    match shared.secrets.links.check(&call.path, &call.query, Timestamp::now()) {
+        Ok(Holder::Anybody) => Ok(()),
+        Ok(Holder::Device { device, auth_set, serial }) => {
+            let device = shared.service.store.device(&device).await?;
+            match device.is_some_and(|device| may_speak(&device, &auth_set, serial)) {
+                true => Ok(()),
+                false => forbidden("the device that the link was for is not accepted any more"),
+            }
         }
-        Ok(Holder::Anybody | Holder::Device { .. }) => Ok(()),
         Err(LinkError::Forged) => forbidden("the link is not valid"),
         Err(LinkError::Expired) => forbidden("the link has expired"),
     }
@@ -99,7 +124,10 @@ async fn send(shared: &Shared, call: &Call, artifact: &Artifact) -> Result<Reply
         whole(shared, artifact).await?;
         Response::new(reply::empty(status).into_body())
     } else {
-        Response::new(stream(shared, artifact, start, length).await?)
+        let span = Span { total: artifact.size, start, length };
+        let pieces =
+            shared.blobs.read(&blob(artifact)?, span).await.map_err(|error| unread(artifact, error))?;
+        Response::new(Sent { pieces: Mutex::new(pieces), name: artifact.name.clone() }.boxed())
     };
     *answer.status_mut() = status;
     let headers = answer.headers_mut();
@@ -125,64 +153,36 @@ async fn send(shared: &Shared, call: &Call, artifact: &Artifact) -> Result<Reply
     Ok(answer)
 }
 
-/// The file of an artifact, if all of it is there: what is sent is what was promised, or nothing.
-async fn whole(shared: &Shared, artifact: &Artifact) -> Result<File, ApiError> {
-    let path = shared.store.blobs.path(&artifact.id);
-    let damaged = |reason: String| {
-        log::error!("{} of artifact {}: {reason}", path.display(), artifact.name);
-        ApiError::internal("the file of the artifact is damaged")
-    };
-    let file = File::open(&path).await.map_err(|error| damaged(error.to_string()))?;
-    match file.metadata().await.map_err(|error| damaged(error.to_string()))?.len() {
-        size if size == artifact.size => Ok(file),
-        size => Err(damaged(format!("it has {size} bytes of {}", artifact.size))),
+fn blob(artifact: &Artifact) -> Result<Name, ApiError> {
+    Name::artifact(&artifact.id).ok_or_else(|| ApiError::internal("the artifact has no file"))
+}
+
+/// Whether all of an artifact is there: what is sent is what was promised, or nothing.
+async fn whole(shared: &Shared, artifact: &Artifact) -> Result<(), ApiError> {
+    let name = blob(artifact)?;
+    match shared.blobs.size(&name).await.map_err(|error| unread(artifact, error))? {
+        Some(size) if size == artifact.size => Ok(()),
+        Some(size_bytes) => {
+            let expected_bytes = artifact.size;
+            Err(unread(artifact, BlobError::Damaged { name, size_bytes, expected_bytes }))
+        }
+        None => Err(unread(artifact, BlobError::Missing { name })),
     }
 }
 
-/// The bytes from the disk, a few pieces ahead of the client.
-async fn stream(
-    shared: &Shared,
-    artifact: &Artifact,
-    start: u64,
-    length: u64,
-) -> Result<reply::Body, ApiError> {
-    let mut file = whole(shared, artifact).await?;
-    file.seek(SeekFrom::Start(start)).await?;
-    let path = shared.store.blobs.path(&artifact.id);
-    let (sender, receiver) = mpsc::channel::<std::io::Result<Frame<Bytes>>>(PIECES);
-    tokio::spawn(async move {
-        let mut left = length;
-        while left > 0 {
-            let piece = usize::try_from(left).unwrap_or(PIECE_BYTES).min(PIECE_BYTES);
-            let mut buffer = vec![0; piece];
-            let result = match file.read(&mut buffer).await {
-                Ok(0) => Err(std::io::ErrorKind::UnexpectedEof.into()),
-                Ok(count) => {
-                    buffer.truncate(count);
-                    left -= count as u64;
-                    Ok(Frame::data(Bytes::from(buffer)))
-                }
-                Err(error) => Err(error),
-            };
-            let failed = result.is_err();
-            if let Err(error) = &result {
-                log::error!("{} ends {left} bytes early: {error}", path.display());
-            }
-            // The client has gone.
-            if sender.send(result).await.is_err() || failed {
-                break;
-            }
-        }
-    });
-    Ok(Pieces { receiver }.boxed())
+fn unread(artifact: &Artifact, error: BlobError) -> ApiError {
+    log::error!("artifact {}: {error}", artifact.name);
+    error.into()
 }
 
-/// The pieces as a body.
-struct Pieces {
-    receiver: mpsc::Receiver<std::io::Result<Frame<Bytes>>>,
+/// The bytes as a body.
+struct Sent {
+    /// A body is shared between threads, a stream is not. Nobody ever waits for this.
+    pieces: Mutex<Pieces>,
+    name: String,
 }
 
-impl hyper::body::Body for Pieces {
+impl hyper::body::Body for Sent {
     type Data = Bytes;
     type Error = std::io::Error;
 
@@ -190,7 +190,15 @@ impl hyper::body::Body for Pieces {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<std::io::Result<Frame<Bytes>>>> {
-        self.receiver.poll_recv(cx)
+        let pieces = self.pieces.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let piece = std::task::ready!(pieces.poll_next_unpin(cx));
+        Poll::Ready(piece.map(|piece| match piece {
+            Ok(bytes) => Ok(Frame::data(bytes)),
+            Err(error) => {
+                log::error!("artifact {} ends early: {error}", self.name);
+                Err(std::io::Error::other(error))
+            }
+        }))
     }
 }
 

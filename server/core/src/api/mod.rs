@@ -1,14 +1,19 @@
 //! HTTP: who is asked, with what, and in which words it answers. The rules are in [`crate::domain`].
 
+mod artifacts;
 mod call;
 mod caller;
 mod connect;
 mod devauth;
 mod device;
+mod direct;
+mod download;
+mod generate;
 mod gzip;
 mod internal;
 mod inventory;
 mod paging;
+mod releases;
 mod reply;
 mod search;
 pub mod surround;
@@ -19,7 +24,7 @@ use std::time::Duration;
 
 use hyper::body::Incoming;
 use hyper::{Method, Request, StatusCode};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 pub(crate) use call::Call;
 use call::{Caller, short};
@@ -51,11 +56,24 @@ pub(crate) struct Shared {
     pub(crate) strangers: Strangers,
     /// Places for bodies that are not wanted and are read all the same.
     pub(crate) discarding: Semaphore,
+    /// Places for artifacts that come in.
+    pub(crate) uploading: Arc<Semaphore>,
 }
 
 impl Shared {
     pub(crate) fn policy(&self) -> Policy {
         Policy { auto_accept: self.options.auto_accept, max_devices: self.options.max_devices }
+    }
+
+    /// A place for an artifact that comes in: each costs a thread and the memory of its parts.
+    pub(crate) async fn place_for_upload(&self) -> Result<OwnedSemaphorePermit, ApiError> {
+        let patience = Duration::from_secs(self.options.read_timeout_seconds);
+        match tokio::time::timeout(patience, self.uploading.clone().acquire_owned()).await {
+            Ok(Ok(place)) => Ok(place),
+            Ok(Err(_)) | Err(_) => {
+                Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "too many artifacts come in at once"))
+            }
+        }
     }
 
     /// A device with everything that lists show of it.
@@ -165,6 +183,8 @@ fn log_answer(shared: &Shared, presence: &Presence, call: &Call, status: StatusC
 async fn dispatch(shared: &Shared, call: &Call, upload: Option<Incoming>) -> Reply {
     let result = match call.segments().as_slice() {
         ["api", "devices", version, rest @ ..] => device::route(shared, call, version, rest).await,
+        ["download", rest @ ..] => download::route(shared, call, rest).await,
+        ["upload", rest @ ..] => direct::put(shared, call, rest, upload).await,
         ["api", "management", version, rest @ ..] => management(shared, call, version, rest, upload).await,
         ["api", "internal", "v1", "health"] | ["health"] => internal::health(shared),
         _ => Err(ApiError::not_found()),
@@ -185,6 +205,15 @@ async fn management(
     }
     let person = users::check(shared, call)?;
     match (version, rest) {
+        ("v1" | "v2", ["deployments", "artifacts", rest @ ..]) => {
+            artifacts::route(shared, call, rest, upload).await
+        }
+        ("v1", ["deployments", "limits", "storage"]) => artifacts::storage(shared),
+        ("v1" | "v2", ["deployments", "deployments", "releases", rest @ ..]) => {
+            releases::route(shared, call, version, rest).await
+        }
+        ("v2", ["deployments", "releases", "all", what]) => releases::all(shared, call, what),
+        ("v1alpha1", ["deployments", "software", rest @ ..]) => releases::software(shared, call, rest),
         ("v2", ["devauth", rest @ ..]) => devauth::route(shared, call, rest).await,
         ("v1" | "v2" | "v2alpha1", ["inventory", rest @ ..]) => {
             inventory::route(shared, call, version, rest).await

@@ -8,7 +8,10 @@ use hyper::{Response, StatusCode};
 use serde::Serialize;
 use serde_json::json;
 
+use crate::blobs::BlobError;
+use crate::blobs::intake::IntakeError;
 use crate::domain::admission::AdmissionError;
+use crate::domain::artifacts::ArtifactError;
 use crate::domain::id::{self, NoRandomness};
 use crate::domain::inventory::InventoryError;
 use crate::domain::limits;
@@ -106,6 +109,67 @@ impl From<std::io::Error> for ApiError {
         match is_full {
             true => ApiError::new(StatusCode::INSUFFICIENT_STORAGE, "there is no room on the server's disk"),
             false => ApiError::internal("a file could not be read or written"),
+        }
+    }
+}
+
+impl From<BlobError> for ApiError {
+    fn from(error: BlobError) -> ApiError {
+        match error {
+            BlobError::Io { source, .. } => source.into(),
+            BlobError::Missing { .. } | BlobError::Damaged { .. } => {
+                ApiError::internal("the file of the artifact is damaged")
+            }
+            BlobError::TooLarge { .. } => {
+                ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "the artifact is larger than S3 takes")
+            }
+            // Addresses and what S3 says are for the log.
+            BlobError::Unreachable { .. } => {
+                ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "the store of artifacts does not answer")
+            }
+            BlobError::Refused { .. } => {
+                ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "the store of artifacts refuses")
+            }
+            BlobError::Lies { .. } => {
+                ApiError::new(StatusCode::BAD_GATEWAY, "the store of artifacts answered something else")
+            }
+            BlobError::Settings { reason } => ApiError::internal(&reason),
+        }
+    }
+}
+
+impl From<IntakeError> for ApiError {
+    fn from(error: IntakeError) -> ApiError {
+        match error {
+            IntakeError::NotAnArtifact { .. } => ApiError::bad_request(&error.to_string()),
+            IntakeError::TooLarge { .. } => {
+                ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "the artifact or a field is too large")
+            }
+            IntakeError::Blob(error) => {
+                log::error!("an artifact was not kept: {error}");
+                error.into()
+            }
+            IntakeError::Stopped => ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "the server stops"),
+        }
+    }
+}
+
+impl From<ArtifactError> for ApiError {
+    fn from(error: ArtifactError) -> ApiError {
+        match error {
+            ArtifactError::NotLoaded => NotLoaded.into(),
+            ArtifactError::NotFound => ApiError::not_found(),
+            ArtifactError::Conflict { existing } => ApiError::conflict(&format!(
+                "artifact {existing} has the same name, depends, and one of the device types"
+            )),
+            ArtifactError::InUse { .. } => ApiError::conflict("the artifact is used by an active deployment"),
+            ArtifactError::AtWork => ApiError::conflict("the upload is being read already"),
+            ArtifactError::TooManyUploads => {
+                ApiError::conflict("too many direct uploads are begun and not completed")
+            }
+            ArtifactError::TooManyTags => {
+                ApiError::conflict("the total number of unique tags has been exceeded")
+            }
         }
     }
 }

@@ -15,7 +15,8 @@ mod s3_server;
 use s3_server::{BUCKET, KEYS, S3Server};
 
 fn s3_options(server: &S3Server) -> S3Options {
-    let options = S3Options::new(BUCKET).prefix("/a/b/").endpoint(server.url()).region("us-east-1");
+    let options =
+        S3Options::default().bucket(BUCKET).prefix("/a/b/").endpoint(server.url()).region("us-east-1");
     options.credentials(KEYS.0, KEYS.1).allow_http(true)
 }
 

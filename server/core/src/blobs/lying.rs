@@ -60,7 +60,8 @@ impl Liar {
     }
 
     fn open(&self) -> S3 {
-        let options = S3Options::new("b").endpoint(&self.url).region("r").credentials("id", "secret");
+        let options =
+            S3Options::default().bucket("b").endpoint(&self.url).region("r").credentials("id", "secret");
         S3::open(&options.allow_http(true).patience(Duration::from_millis(400))).unwrap()
     }
 
@@ -328,11 +329,14 @@ async fn a_part_that_does_not_go_ends_the_upload_and_its_parts_are_removed() {
 #[test]
 fn without_tls_only_when_it_is_asked_for() {
     let open = |options: S3Options| S3::open(&options.region("r").credentials("id", "secret"));
-    let plain = || S3Options::new("b").endpoint("http://127.0.0.1:1");
+    let plain = || S3Options::default().bucket("b").endpoint("http://127.0.0.1:1");
     for options in [
         plain(),
-        S3Options::new("b").endpoint("https://127.0.0.1:1").public_endpoint("http://127.0.0.1:1"),
-        S3Options::new("b").endpoint("127.0.0.1:1"),
+        S3Options::default()
+            .bucket("b")
+            .endpoint("https://127.0.0.1:1")
+            .public_endpoint("http://127.0.0.1:1"),
+        S3Options::default().bucket("b").endpoint("127.0.0.1:1"),
     ] {
         assert!(matches!(open(options), Err(BlobError::Settings { .. })));
     }

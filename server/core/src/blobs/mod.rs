@@ -6,6 +6,7 @@
 #[cfg(test)]
 mod conformance;
 pub(crate) mod folder;
+pub(crate) mod intake;
 #[cfg(test)]
 mod lying;
 pub(crate) mod s3;

@@ -72,11 +72,10 @@ impl std::fmt::Debug for Credentials {
     }
 }
 
-impl S3Options {
-    /// In this bucket, which exists.
-    pub fn new(bucket: &str) -> S3Options {
+impl Default for S3Options {
+    fn default() -> S3Options {
         S3Options {
-            bucket: bucket.to_owned(),
+            bucket: String::new(),
             prefix: String::new(),
             endpoint: None,
             public_endpoint: None,
@@ -86,6 +85,14 @@ impl S3Options {
             through_server: false,
             patience: PATIENCE,
         }
+    }
+}
+
+impl S3Options {
+    /// In this bucket, which exists.
+    pub fn bucket(mut self, bucket: &str) -> S3Options {
+        bucket.clone_into(&mut self.bucket);
+        self
     }
 
     /// What the names of all objects begin with.
@@ -155,6 +162,9 @@ impl S3 {
     /// The options cannot be used.
     pub(crate) fn open(options: &S3Options) -> Result<S3, BlobError> {
         let wrong = |error: Error| BlobError::Settings { reason: error.to_string() };
+        if options.bucket.is_empty() {
+            return Err(BlobError::Settings { reason: "no bucket was named".to_owned() });
+        }
         let mut builder = AmazonS3Builder::from_env().with_bucket_name(&options.bucket);
         if let Some(endpoint) = &options.endpoint {
             builder = builder.with_endpoint(endpoint).with_config(AmazonS3ConfigKey::S3Endpoint, endpoint);

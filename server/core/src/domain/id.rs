@@ -21,6 +21,13 @@ pub(crate) fn uuid() -> Result<String, NoRandomness> {
     Ok(written(&bytes))
 }
 
+/// A UUID of whoever makes its own numbers: version 8 (RFC 9562, section 5.8).
+pub(crate) fn custom_uuid(mut bytes: [u8; 16]) -> String {
+    bytes[6] = (bytes[6] & 0x0f) | 0x80;
+    bytes[8] = (bytes[8] & 0x3f) | 0x80;
+    written(&bytes)
+}
+
 /// Whether `text` is written as a UUID of whatever version.
 pub(crate) fn has_uuid_form(text: &str) -> bool {
     let parts: Vec<&str> = text.split('-').collect();
@@ -28,14 +35,12 @@ pub(crate) fn has_uuid_form(text: &str) -> bool {
         && parts.iter().all(|part| part.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
-/// A UUID for whoever has this name, the same each time: version 8 (RFC 9562, section 5.8), of the name's SHA-256.
+/// A UUID for whoever has this name, the same each time: of the name's SHA-256.
 pub(crate) fn uuid_of_name(name: &str) -> String {
     let digest = sha256(name.as_bytes());
     let mut bytes = [0; 16];
     bytes.copy_from_slice(&digest[..16]);
-    bytes[6] = (bytes[6] & 0x0f) | 0x80;
-    bytes[8] = (bytes[8] & 0x3f) | 0x80;
-    written(&bytes)
+    custom_uuid(bytes)
 }
 
 fn written(bytes: &[u8; 16]) -> String {

@@ -2,6 +2,7 @@
 //! [`Work`](crate::store::work::Work), and the service answers when what it has changed is stored.
 
 pub(crate) mod admission;
+pub(crate) mod artifacts;
 pub(crate) mod filter;
 pub(crate) mod id;
 pub(crate) mod identity;
@@ -10,5 +11,6 @@ pub(crate) mod limits;
 pub(crate) mod link;
 pub(crate) mod model;
 pub(crate) mod pubkey;
+pub(crate) mod rollout;
 pub(crate) mod time;
 pub(crate) mod token;

@@ -333,6 +333,39 @@ pub(crate) struct Deployment {
     /// Bytes of the artifacts that its devices were given.
     #[serde(default)]
     pub(crate) total_size: u64,
+    /// Bytes that its devices need not load because a smaller artifact than the full one fits them.
+    #[serde(default)]
+    pub(crate) saved_size: u64,
+    /// Its phases, in their order; without any, every device may begin at once.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) phases: Vec<Phase>,
+    /// How often a device that has failed may try again.
+    #[serde(default)]
+    pub(crate) retries: u32,
+    /// What devices that ask for it are told about when to go on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) update_control_map: Option<Value>,
+    /// The kept filter whose devices it is for, whenever they come: its id, its name, and its terms as they were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) filter: Option<Value>,
+    /// Where that ends: with so many devices.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) max_devices: Option<u64>,
+    /// Whether deltas are to be made for the devices that it will meet.
+    #[serde(default)]
+    pub(crate) autogenerate_delta: bool,
+    /// Why no further device may begin, until a person lets it go on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) held: Option<String>,
+    /// When it stops by itself.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) stop: Vec<StopRule>,
+    /// The first failures of late, for rules with a window: the times of the newest.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) failures: Vec<Timestamp>,
+    /// What has become of devices without a record, when it ended before they asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) ended: Option<Status>,
     /// The group they were taken from.
     #[serde(default)]
     pub(crate) group: Option<String>,
@@ -345,7 +378,107 @@ pub(crate) struct Deployment {
     pub(crate) configuration: Option<BTreeMap<String, String>>,
 }
 
+/// A part of the devices of a deployment, which may begin at a time.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Phase {
+    /// UUID.
+    pub(crate) id: String,
+    /// When it begins; `None` is at once.
+    #[serde(default)]
+    pub(crate) start: Option<Timestamp>,
+    /// How many devices it is for.
+    pub(crate) size: PhaseSize,
+    /// How many devices have begun in it.
+    #[serde(default)]
+    pub(crate) begun: u64,
+}
+
+/// How many devices a phase is for.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum PhaseSize {
+    /// A part of all devices, in percent.
+    Percent(f64),
+    /// So many.
+    Devices(u64),
+    /// All that are left.
+    Rest,
+}
+
+/// When a deployment stops by itself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct StopRule {
+    /// More failures than that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) failed_devices: Option<u64>,
+    /// More failures than that, in percent of the devices that have ended it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) failed_percent: Option<f64>,
+    /// Only failures of so many last seconds count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) within_seconds: Option<u64>,
+    /// A percentage counts when so many devices have ended it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) after_devices: Option<u64>,
+    /// What is done.
+    pub(crate) action: StopAction,
+}
+
+/// What a stop rule does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum StopAction {
+    /// No further device begins until a person lets it go on.
+    Hold,
+    /// It ends on every device that has not ended it.
+    Abort,
+}
+
 impl Deployment {
+    /// The phase in which a device that has not begun may begin now, by its place.
+    pub(crate) fn open_phase(&self, now: Timestamp) -> Option<usize> {
+        let mut left = self.device_count;
+        for (at, phase) in self.phases.iter().enumerate() {
+            if phase.start.is_some_and(|start| now < start) {
+                return None;
+            }
+            let most = self.phase_devices(at).min(left);
+            if phase.begun < most {
+                return Some(at);
+            }
+            left = left.saturating_sub(most);
+        }
+        None
+    }
+
+    /// How many devices a phase is for.
+    pub(crate) fn phase_devices(&self, at: usize) -> u64 {
+        match self.phases.get(at).map(|phase| phase.size) {
+            None => 0,
+            Some(PhaseSize::Devices(count)) => count,
+            // A part of few devices is at least one.
+            Some(PhaseSize::Percent(percent)) => {
+                ((self.device_count as f64 * percent / 100.0).round() as u64).max(1)
+            }
+            Some(PhaseSize::Rest) => self.device_count,
+        }
+    }
+
+    /// Whether the devices that it is for are not known before they ask.
+    pub(crate) fn is_dynamic(&self) -> bool {
+        self.filter.is_some()
+    }
+
+    /// How many of its devices have each status, also of those that have not asked.
+    pub(crate) fn all_counts(&self) -> BTreeMap<Status, u64> {
+        let mut counts: BTreeMap<Status, u64> =
+            STATUSES.iter().map(|status| (*status, self.counts.get(status).copied().unwrap_or(0))).collect();
+        let silent = self.device_count.saturating_sub(self.records());
+        *counts.entry(self.ended.unwrap_or(Status::Pending)).or_default() += silent;
+        counts
+    }
+
     /// How many of its devices have a record.
     pub(crate) fn records(&self) -> u64 {
         self.counts.values().sum()
@@ -356,10 +489,12 @@ impl Deployment {
         self.counts.iter().filter(|(status, _)| status.is_finished()).map(|(_, count)| count).sum()
     }
 
-    /// `pending`, `inprogress` or `finished`.
+    /// `scheduled`, `pending`, `inprogress` or `finished`.
     pub(crate) fn state(&self) -> &'static str {
+        let first = self.phases.first().and_then(|phase| phase.start);
         match self.finished {
             Some(_) => "finished",
+            None if self.records() == 0 && first.is_some_and(|start| Timestamp::now() < start) => "scheduled",
             None if self.records() == self.counts.get(&Status::Pending).copied().unwrap_or(0) => "pending",
             None => "inprogress",
         }
@@ -409,6 +544,12 @@ pub(crate) struct DeviceDeployment {
     /// Whether it has sent its log.
     #[serde(default)]
     pub(crate) log: bool,
+    /// The phase in which it began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) phase: Option<String>,
+    /// How often it has begun anew after a failure.
+    #[serde(default)]
+    pub(crate) attempts: u32,
 }
 
 #[cfg(test)]

@@ -69,6 +69,13 @@ impl Catalogue {
         later.filter(|active| active.members.contains(number)).cloned().collect()
     }
 
+    /// The ids of active deployments of an artifact's name.
+    pub(crate) fn users(&self, name: &str) -> Vec<String> {
+        let inside = self.inside();
+        let users = inside.active.values().filter(|active| active.deployment.artifact_name == name);
+        users.map(|active| active.deployment.id.clone()).collect()
+    }
+
     /// Every artifact, in the order of their ids.
     pub(crate) fn artifacts(&self) -> Vec<Arc<Artifact>> {
         self.inside().artifacts.values().cloned().collect()

@@ -13,6 +13,7 @@ use crate::store::work::{Key, Work};
 use crate::store::{Job, Store, StoreError, WriterFailed};
 
 /// The service.
+#[derive(Clone)]
 pub(crate) struct Service {
     /// Where the fleet is kept.
     pub(crate) store: Arc<dyn Store>,

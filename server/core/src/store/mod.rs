@@ -78,6 +78,11 @@ pub enum StoreError {
         /// Its file or its address.
         place: String,
     },
+    /// The place where artifacts are.
+    Artifacts {
+        /// What is wrong.
+        reason: String,
+    },
     /// The system has no random numbers.
     NoRandomness,
 }
@@ -105,6 +110,7 @@ impl fmt::Display for StoreError {
             }
             StoreError::Damaged { what } => write!(f, "{what} is damaged; {PUT_BACK}"),
             StoreError::NotEmpty { place } => write!(f, "the database {place} has something in it"),
+            StoreError::Artifacts { reason } => write!(f, "artifacts: {reason}"),
             StoreError::NoRandomness => write!(f, "the system has no random numbers"),
         }
     }

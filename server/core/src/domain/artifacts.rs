@@ -1,0 +1,376 @@
+//! Artifacts and releases: what may be beside what is there, and what goes with it. A release is all artifacts of one name;
+//! its document has what people say about it, and lists them, so that two uploads at once see each other.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use super::model::Artifact;
+use super::time::Timestamp;
+use crate::store::work::{Key, Kind, NotLoaded, Work};
+
+/// Tags of one release.
+pub(crate) const TAGS: usize = 20;
+/// Different tags of all releases.
+pub(crate) const TAGS_OF_ALL: usize = 100;
+/// Characters of one tag.
+pub(crate) const TAG_CHARS: usize = 1024;
+/// Characters of notes.
+pub(crate) const NOTES_CHARS: usize = 1024;
+/// Direct uploads that are begun and not completed.
+pub(crate) const UPLOADS: usize = 1000;
+
+/// What people say about a release, and its artifacts.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Release {
+    /// For people.
+    #[serde(default)]
+    pub(crate) notes: String,
+    /// For people, sorted.
+    #[serde(default)]
+    pub(crate) tags: Vec<String>,
+    /// When it, or one of its artifacts, last changed.
+    #[serde(default)]
+    pub(crate) modified: Timestamp,
+    /// The ids of its artifacts. Those that were imported need not be here.
+    #[serde(default)]
+    pub(crate) artifacts: BTreeSet<String>,
+}
+
+/// An upload that goes past this server, or is still to be read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct DirectUpload {
+    /// When its link ends.
+    pub(crate) expire: Timestamp,
+    /// Whether it is being read.
+    #[serde(default)]
+    pub(crate) reading: bool,
+}
+
+/// Why an artifact or a release was not changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum ArtifactError {
+    /// The rule is run again.
+    NotLoaded,
+    /// There is none.
+    NotFound,
+    /// The same name, a common device type and the same depends: a device could not know which one to take.
+    Conflict {
+        /// The one that is there.
+        existing: String,
+    },
+    /// Active deployments need it.
+    InUse {
+        /// Their ids.
+        deployments: Vec<String>,
+    },
+    /// It is being read already.
+    AtWork,
+    /// There are too many uploads that are not completed.
+    TooManyUploads,
+    /// All releases together would have too many different tags.
+    TooManyTags,
+}
+
+impl From<NotLoaded> for ArtifactError {
+    fn from(_: NotLoaded) -> ArtifactError {
+        ArtifactError::NotLoaded
+    }
+}
+
+/// What [`add`] asks for, as far as that is known: `known` are artifacts with the same name.
+pub(crate) fn keys(id: &str, name: &str, known: &[String]) -> Vec<Key> {
+    let ids = known.iter().map(String::as_str).chain([id]);
+    let artifacts = ids.map(|id| Key::Document(Kind::Artifact, id.to_owned()));
+    artifacts.chain([Key::Document(Kind::Release, name.to_owned())]).collect()
+}
+
+/// Takes a new artifact.
+pub(crate) fn add(work: &mut Work, artifact: &Artifact, known: &[String]) -> Result<(), ArtifactError> {
+    let siblings = of_release(work, &artifact.name, known)?;
+    let conflict = siblings.values().find(|existing| {
+        existing.id != artifact.id
+            && existing.depends == artifact.depends
+            && existing.device_types.iter().any(|kind| artifact.device_types.contains(kind))
+    });
+    if let Some(existing) = conflict {
+        return Err(ArtifactError::Conflict { existing: existing.id.clone() });
+    }
+    let mut release: Release = work.document(Kind::Release, &artifact.name)?.unwrap_or_default();
+    release.artifacts = siblings.into_keys().collect();
+    release.artifacts.insert(artifact.id.clone());
+    release.modified = work.now();
+    work.put_document(Kind::Release, &artifact.name, Some(&release))?;
+    Ok(work.put_document(Kind::Artifact, &artifact.id, Some(artifact))?)
+}
+
+/// The artifacts of a release: those that its document lists, and those that are `known`, as far as they are there.
+fn of_release(
+    work: &mut Work,
+    name: &str,
+    known: &[String],
+) -> Result<BTreeMap<String, Artifact>, NotLoaded> {
+    let release: Option<Release> = work.document(Kind::Release, name)?;
+    let mut ids = release.map(|release| release.artifacts).unwrap_or_default();
+    ids.extend(known.iter().cloned());
+    // All are asked for before one that is missing ends this.
+    let found: Vec<Result<Option<Artifact>, NotLoaded>> =
+        ids.iter().map(|id| work.document(Kind::Artifact, id)).collect();
+    let mut artifacts = BTreeMap::new();
+    for artifact in found {
+        artifacts.extend(artifact?.filter(|found| found.name == name).map(|found| (found.id.clone(), found)));
+    }
+    Ok(artifacts)
+}
+
+/// Changes the description of an artifact.
+pub(crate) fn describe(work: &mut Work, id: &str, text: &str) -> Result<(), ArtifactError> {
+    let artifact: Option<Artifact> = work.document(Kind::Artifact, id)?;
+    let mut artifact = artifact.ok_or(ArtifactError::NotFound)?;
+    artifact.description = text.to_owned();
+    artifact.modified = work.now();
+    Ok(work.put_document(Kind::Artifact, id, Some(&artifact))?)
+}
+
+/// Forgets an artifact. `users` says which active deployments need a name.
+pub(crate) fn delete(
+    work: &mut Work,
+    id: &str,
+    users: &dyn Fn(&str) -> Vec<String>,
+) -> Result<(), ArtifactError> {
+    let artifact: Option<Artifact> = work.document(Kind::Artifact, id)?;
+    let name = artifact.ok_or(ArtifactError::NotFound)?.name;
+    let deployments = users(&name);
+    if !deployments.is_empty() {
+        return Err(ArtifactError::InUse { deployments });
+    }
+    forget(work, &name, &[id.to_owned()], &[])
+}
+
+/// Forgets releases with all their artifacts; the ids of those. `known` are the artifacts that they have as far as is known.
+/// Either all go or none.
+pub(crate) fn delete_releases(
+    work: &mut Work,
+    names: &[String],
+    known: &[String],
+    users: &dyn Fn(&str) -> Vec<String>,
+) -> Result<Vec<String>, ArtifactError> {
+    let deployments: Vec<String> = names.iter().flat_map(|name| users(name)).collect();
+    if !deployments.is_empty() {
+        return Err(ArtifactError::InUse { deployments });
+    }
+    let mut gone = Vec::new();
+    for name in names {
+        let ids: Vec<String> = of_release(work, name, known)?.into_keys().collect();
+        forget(work, name, &ids, known)?;
+        gone.extend(ids);
+    }
+    Ok(gone)
+}
+
+/// Takes artifacts away, and their release when it has no others.
+fn forget(work: &mut Work, name: &str, ids: &[String], known: &[String]) -> Result<(), ArtifactError> {
+    let mut left: BTreeSet<String> = of_release(work, name, known)?.into_keys().collect();
+    left.retain(|id| !ids.contains(id));
+    for id in ids {
+        let artifact: Option<Artifact> = work.document(Kind::Artifact, id)?;
+        if artifact.is_some() {
+            work.put_document(Kind::Artifact, id, None::<&Artifact>)?;
+        }
+    }
+    let release: Option<Release> = work.document(Kind::Release, name)?;
+    let Some(mut release) = release else { return Ok(()) };
+    if left.is_empty() {
+        return Ok(work.put_document(Kind::Release, name, None::<&Release>)?);
+    }
+    release.artifacts = left;
+    release.modified = work.now();
+    Ok(work.put_document(Kind::Release, name, Some(&release))?)
+}
+
+/// Changes what people say about a release.
+pub(crate) fn change_release(
+    work: &mut Work,
+    name: &str,
+    known: &[String],
+    change: &dyn Fn(&mut Release),
+) -> Result<(), ArtifactError> {
+    let artifacts = of_release(work, name, known)?;
+    if artifacts.is_empty() {
+        return Err(ArtifactError::NotFound);
+    }
+    let mut release: Release = work.document(Kind::Release, name)?.unwrap_or_default();
+    release.artifacts = artifacts.into_keys().collect();
+    release.modified = work.now();
+    change(&mut release);
+    Ok(work.put_document(Kind::Release, name, Some(&release))?)
+}
+
+/// Begins a direct upload. `waiting` is how many there are as far as is known.
+pub(crate) fn begin_upload(
+    work: &mut Work,
+    id: &str,
+    expire: Timestamp,
+    waiting: usize,
+) -> Result<(), ArtifactError> {
+    if waiting >= UPLOADS {
+        return Err(ArtifactError::TooManyUploads);
+    }
+    let upload = DirectUpload { expire, reading: false };
+    Ok(work.put_document(Kind::Upload, id, Some(&upload))?)
+}
+
+/// Begins to read a direct upload: only one may.
+pub(crate) fn claim_upload(work: &mut Work, id: &str) -> Result<(), ArtifactError> {
+    let upload: Option<DirectUpload> = work.document(Kind::Upload, id)?;
+    let upload = upload.ok_or(ArtifactError::NotFound)?;
+    if upload.reading {
+        return Err(ArtifactError::AtWork);
+    }
+    Ok(work.put_document(Kind::Upload, id, Some(&DirectUpload { reading: true, ..upload }))?)
+}
+
+/// Reading a direct upload did not come to an end: it may be read again.
+pub(crate) fn release_upload(work: &mut Work, id: &str) -> Result<(), ArtifactError> {
+    let upload: Option<DirectUpload> = work.document(Kind::Upload, id)?;
+    let upload = upload.ok_or(ArtifactError::NotFound)?;
+    Ok(work.put_document(Kind::Upload, id, Some(&DirectUpload { reading: false, ..upload }))?)
+}
+
+/// Forgets a direct upload.
+pub(crate) fn end_upload(work: &mut Work, id: &str) -> Result<(), ArtifactError> {
+    Ok(work.put_document(Kind::Upload, id, None::<&DirectUpload>)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::work::{Attempt, Loaded};
+
+    fn artifact(id: &str, name: &str, kinds: &[&str]) -> Artifact {
+        Artifact {
+            id: id.to_owned(),
+            name: name.to_owned(),
+            description: String::new(),
+            device_types: kinds.iter().map(|kind| (*kind).to_owned()).collect(),
+            depends: BTreeMap::new(),
+            provides: BTreeMap::new(),
+            clears_provides: Vec::new(),
+            payload_type: None,
+            meta_data: None,
+            files: Vec::new(),
+            signed: false,
+            size: 1,
+            sha256: String::new(),
+            modified: Timestamp(0),
+            configuration_of: None,
+        }
+    }
+
+    /// Runs a rule as a store does, on a fleet without documents but for `work`'s.
+    fn run<T>(
+        work: &mut Work,
+        mut rule: impl FnMut(&mut Work) -> Result<T, ArtifactError>,
+    ) -> Result<T, ArtifactError> {
+        for _ in 0..20 {
+            let mut result = None;
+            let attempt = work.attempt(&mut |work| {
+                let answer = rule(work);
+                let keep = answer.is_ok();
+                result = Some(answer);
+                keep
+            });
+            match attempt {
+                Attempt::Done => return result.unwrap(),
+                Attempt::Missing(keys) => {
+                    for key in keys {
+                        let Key::Document(kind, id) = key else { panic!("{key:?}") };
+                        work.load(Loaded::Document(kind, id, None));
+                    }
+                }
+            }
+        }
+        panic!("it asks for something again and again");
+    }
+
+    fn release(work: &mut Work, name: &str) -> Option<Release> {
+        work.document(Kind::Release, name).unwrap()
+    }
+
+    const NOBODY: &dyn Fn(&str) -> Vec<String> = &|_| Vec::new();
+
+    #[test]
+    fn artifacts_of_one_name_must_be_told_apart_also_when_they_come_at_once() {
+        let mut work = Work::new(Timestamp(5));
+        let first = artifact("1", "r", &["a", "b"]);
+        run(&mut work, |work| add(work, &first, &[])).unwrap();
+        let conflict = Err(ArtifactError::Conflict { existing: "1".to_owned() });
+        assert_eq!(run(&mut work, |work| add(work, &artifact("2", "r", &["b"]), &[])), conflict);
+        let mut other = artifact("3", "r", &["b"]);
+        other.depends.insert("x".to_owned(), vec!["y".to_owned()]);
+        run(&mut work, |work| add(work, &other, &[])).unwrap();
+        run(&mut work, |work| add(work, &artifact("4", "s", &["b"]), &[])).unwrap();
+        run(&mut work, |work| add(work, &artifact("5", "r", &["c"]), &[])).unwrap();
+        let release = release(&mut work, "r").unwrap();
+        assert_eq!(release.artifacts.into_iter().collect::<Vec<_>>(), ["1", "3", "5"]);
+        assert_eq!(release.modified, Timestamp(5));
+    }
+
+    #[test]
+    fn an_imported_artifact_counts_although_no_release_lists_it() {
+        let mut work = Work::new(Timestamp(5));
+        let old = serde_json::to_value(artifact("1", "r", &["a"])).unwrap();
+        work.load(Loaded::Document(Kind::Artifact, "1".to_owned(), Some(old)));
+        let known = ["1".to_owned()];
+        let conflict = Err(ArtifactError::Conflict { existing: "1".to_owned() });
+        assert_eq!(run(&mut work, |work| add(work, &artifact("2", "r", &["a"]), &known)), conflict);
+        run(&mut work, |work| change_release(work, "r", &known, &|release| release.notes = "n".to_owned()))
+            .unwrap();
+        assert_eq!(release(&mut work, "r").unwrap().notes, "n");
+    }
+
+    #[test]
+    fn what_people_say_goes_with_the_last_artifact() {
+        let mut work = Work::new(Timestamp(5));
+        run(&mut work, |work| add(work, &artifact("1", "r", &["a"]), &[])).unwrap();
+        run(&mut work, |work| add(work, &artifact("2", "r", &["b"]), &[])).unwrap();
+        let tag = |release: &mut Release| release.tags = vec!["t".to_owned()];
+        run(&mut work, |work| change_release(work, "r", &[], &tag)).unwrap();
+        run(&mut work, |work| delete(work, "1", NOBODY)).unwrap();
+        assert_eq!(release(&mut work, "r").unwrap().tags, ["t"]);
+        run(&mut work, |work| delete(work, "2", NOBODY)).unwrap();
+        assert_eq!(release(&mut work, "r"), None);
+        assert_eq!(run(&mut work, |work| delete(work, "2", NOBODY)), Err(ArtifactError::NotFound));
+        assert_eq!(run(&mut work, |work| change_release(work, "r", &[], &tag)), Err(ArtifactError::NotFound));
+    }
+
+    #[test]
+    fn of_what_is_deployed_nothing_goes() {
+        let mut work = Work::new(Timestamp(5));
+        for (id, name) in [("1", "r"), ("2", "s")] {
+            run(&mut work, |work| add(work, &artifact(id, name, &["a"]), &[])).unwrap();
+        }
+        let users = |name: &str| if name == "s" { vec!["d".to_owned()] } else { Vec::new() };
+        let in_use = ArtifactError::InUse { deployments: vec!["d".to_owned()] };
+        assert_eq!(run(&mut work, |work| delete(work, "2", &users)), Err(in_use.clone()));
+        let names = ["r".to_owned(), "s".to_owned()];
+        assert_eq!(run(&mut work, |work| delete_releases(work, &names, &[], &users)), Err(in_use));
+        assert!(release(&mut work, "r").is_some(), "none goes when one cannot");
+        assert_eq!(run(&mut work, |work| delete_releases(work, &names, &[], NOBODY)).unwrap(), ["1", "2"]);
+        assert_eq!((release(&mut work, "r"), release(&mut work, "s")), (None, None));
+    }
+
+    #[test]
+    fn a_direct_upload_is_read_by_one() {
+        let mut work = Work::new(Timestamp(5));
+        run(&mut work, |work| begin_upload(work, "u", Timestamp(9), 0)).unwrap();
+        run(&mut work, |work| claim_upload(work, "u")).unwrap();
+        assert_eq!(run(&mut work, |work| claim_upload(work, "u")), Err(ArtifactError::AtWork));
+        run(&mut work, |work| release_upload(work, "u")).unwrap();
+        run(&mut work, |work| claim_upload(work, "u")).unwrap();
+        run(&mut work, |work| end_upload(work, "u")).unwrap();
+        assert_eq!(run(&mut work, |work| claim_upload(work, "u")), Err(ArtifactError::NotFound));
+        let many = run(&mut work, |work| begin_upload(work, "v", Timestamp(9), UPLOADS));
+        assert_eq!(many, Err(ArtifactError::TooManyUploads));
+    }
+}

@@ -1,0 +1,199 @@
+//! Deployments are made.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use roaring::RoaringBitmap;
+use serde_json::Value;
+
+use crate::domain::id::{self, NoRandomness};
+use crate::domain::model::{Deployment, Phase, PhaseSize, StopRule};
+use crate::domain::time::Timestamp;
+use crate::store::work::Work;
+
+/// Phases of one deployment, and stop rules.
+const PHASES: usize = 100;
+const STOP_RULES: usize = 20;
+
+/// A deployment to make.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(crate) struct NewDeployment {
+    /// For people.
+    pub(crate) name: String,
+    /// What to install.
+    pub(crate) artifact_name: String,
+    /// Where.
+    pub(crate) members: RoaringBitmap,
+    /// The group they were taken from.
+    pub(crate) group: Option<String>,
+    /// Also where it is installed.
+    pub(crate) force_installation: bool,
+    /// For a configuration: what its device is to be configured with.
+    pub(crate) configuration: Option<BTreeMap<String, String>>,
+    /// When which part of the devices begins: start and size.
+    pub(crate) phases: Vec<(Option<Timestamp>, PhaseSize)>,
+    /// How often a device that has failed may try again.
+    pub(crate) retries: u32,
+    /// What devices are told about when to go on.
+    pub(crate) update_control_map: Option<Value>,
+    /// The kept filter whose devices it is for.
+    pub(crate) filter: Option<Value>,
+    /// Where that ends.
+    pub(crate) max_devices: Option<u64>,
+    /// Whether deltas are to be made for it.
+    pub(crate) autogenerate_delta: bool,
+    /// When it stops by itself.
+    pub(crate) stop: Vec<StopRule>,
+}
+
+/// Why no deployment was made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub(crate) enum CreateError {
+    /// No artifact has that name.
+    NoArtifact,
+    /// It would be for no device.
+    NoDevices,
+    /// One of the devices is not known.
+    UnknownDevice(String),
+    /// One of the devices is neither accepted nor pre-authorised.
+    NotAccepted(String),
+    /// There is one for the same devices.
+    Exists(String),
+    /// Its phases make no sense; how.
+    Phases(&'static str),
+    /// A stop rule makes no sense; how.
+    Stop(&'static str),
+    /// There were no random numbers for a new id.
+    NoRandomness,
+}
+
+impl From<NoRandomness> for CreateError {
+    fn from(_: NoRandomness) -> CreateError {
+        CreateError::NoRandomness
+    }
+}
+
+/// Makes a deployment. Whether its artifact and its devices are there, the caller has looked.
+///
+/// # Errors
+/// Why it was not made.
+pub(crate) fn create(work: &mut Work, new: NewDeployment) -> Result<String, CreateError> {
+    if new.members.is_empty() && new.filter.is_none() {
+        return Err(CreateError::NoDevices);
+    }
+    check_stop(&new.stop)?;
+    let phases = phases(&new)?;
+    let deployment = Deployment {
+        id: id::uuid()?,
+        sequence: 0,
+        name: new.name,
+        artifact_name: new.artifact_name,
+        created: work.now(),
+        finished: None,
+        device_count: new.members.len(),
+        counts: BTreeMap::new(),
+        total_size: 0,
+        saved_size: 0,
+        group: new.group,
+        force_installation: new.force_installation,
+        configuration: new.configuration,
+        phases,
+        retries: new.retries,
+        update_control_map: new.update_control_map,
+        filter: new.filter,
+        max_devices: new.max_devices,
+        autogenerate_delta: new.autogenerate_delta,
+        held: None,
+        stop: new.stop,
+        failures: Vec::new(),
+        ended: None,
+    };
+    let id = deployment.id.clone();
+    work.new_deployment(deployment, Arc::new(new.members));
+    Ok(id)
+}
+
+fn phases(new: &NewDeployment) -> Result<Vec<Phase>, CreateError> {
+    let wrong = |what| Err(CreateError::Phases(what));
+    if new.phases.len() > PHASES {
+        return wrong("there are more than 100");
+    }
+    if new.filter.is_some() && !new.phases.iter().all(|(_, size)| matches!(size, PhaseSize::Devices(_) | PhaseSize::Rest)) {
+        return wrong("how many devices a filter will find is not known: say how many, not a part");
+    }
+    let (mut percent, mut devices, mut before) = (0.0, 0_u64, None);
+    let (mut has_percent, mut has_devices) = (false, false);
+    let last = new.phases.len().saturating_sub(1);
+    for (at, (start, size)) in new.phases.iter().enumerate() {
+        match size {
+            PhaseSize::Percent(part) if !(*part > 0.0 && *part <= 100.0) => {
+                return wrong("batch_size is a part in percent, above 0 and at most 100");
+            }
+            PhaseSize::Percent(part) => {
+                has_percent = true;
+                percent += part;
+            }
+            PhaseSize::Devices(0) => return wrong("batch_size_devices is at least 1"),
+            PhaseSize::Devices(count) => {
+                has_devices = true;
+                devices = devices.saturating_add(*count);
+            }
+            PhaseSize::Rest if at != last => return wrong("only the last one can be the rest"),
+            PhaseSize::Rest => {}
+        }
+        match (start, at) {
+            (None, 0) => {}
+            (None, _) => return wrong("only the first one can be without start_ts"),
+            (Some(start), _) => {
+                if before.is_some_and(|before| *start < before) {
+                    return wrong("each one begins when the one before has begun");
+                }
+                before = Some(*start);
+            }
+        }
+    }
+    if has_percent && has_devices {
+        return wrong("all have batch_size, or all have batch_size_devices");
+    }
+    if percent > 100.0 {
+        return wrong("together they are more than 100 percent");
+    }
+    if has_devices && new.filter.is_none() && devices > new.members.len() {
+        return wrong("together they are for more devices than there are");
+    }
+    let made = new.phases.iter().enumerate().map(|(at, (start, size))| {
+        // Whatever rounding has left belongs to the last one.
+        let size = if at == last { PhaseSize::Rest } else { *size };
+        Ok(Phase { id: id::uuid()?, start: *start, size, begun: 0 })
+    });
+    made.collect::<Result<_, NoRandomness>>().map_err(CreateError::from)
+}
+
+fn check_stop(rules: &[StopRule]) -> Result<(), CreateError> {
+    let wrong = |what| Err(CreateError::Stop(what));
+    if rules.len() > STOP_RULES {
+        return wrong("there are more than 20");
+    }
+    for rule in rules {
+        match (rule.failed_devices, rule.failed_percent) {
+            (None, None) => return wrong("failed_devices or failed_percent has to be there"),
+            (Some(_), Some(_)) => return wrong("failed_devices or failed_percent, not both"),
+            (None, Some(percent)) if !(0.0..100.0).contains(&percent) => {
+                return wrong("failed_percent is at least 0 and below 100");
+            }
+            (None, Some(_)) if rule.within_seconds.is_some() => {
+                return wrong("within_seconds is for failed_devices");
+            }
+            (Some(_), None) if rule.after_devices.is_some() => {
+                return wrong("after_devices is for failed_percent");
+            }
+            // As many failures are remembered.
+            (Some(count), None) if rule.within_seconds.is_some() && count >= super::FAILURES as u64 => {
+                return wrong("failed_devices with within_seconds is below 1000");
+            }
+            (Some(_), None) | (None, Some(_)) => {}
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,103 @@
+//! Deployments: who is offered what, and what devices report.
+//!
+//! A device's part in a deployment begins with the record that its first question makes, and ends with a final status. What
+//! the device is at work on, and the newest deployment that it has finished, are in the device: so a poll that has nothing to
+//! do reads one device, and asks the active deployments in memory whether they list it.
+
+mod choice;
+mod create;
+mod finish;
+mod offer;
+mod report;
+
+
+pub(crate) use choice::{Lacking, Request, choose, lacking};
+pub(crate) use create::{CreateError, NewDeployment, create};
+pub(crate) use finish::{EndError, abort, abort_on, end_for};
+pub(crate) use offer::{Candidate, Configured, Next, NextError, configuration_made, next};
+pub(crate) use report::{ReportError, report_log, report_status};
+
+use super::id::{self, NoRandomness};
+use super::model::{Deployment, DeviceDeployment, Status};
+use super::time::Timestamp;
+use crate::store::work::{NotLoaded, Work};
+
+/// Times of failures that are kept for rules with a window.
+const FAILURES: usize = 1000;
+
+/// A record that is new.
+fn new_record(
+    deployment: &Deployment,
+    device: &str,
+    status: Status,
+    now: Timestamp,
+) -> Result<DeviceDeployment, NoRandomness> {
+    Ok(DeviceDeployment {
+        id: id::uuid()?,
+        deployment: deployment.id.clone(),
+        device: device.to_owned(),
+        status,
+        substate: None,
+        created: now,
+        started: None,
+        finished: None,
+        artifact: None,
+        offered_bytes: 0,
+        asked: None,
+        log: false,
+        phase: None,
+        attempts: 0,
+    })
+}
+
+/// Stores one device's record with what follows from it: the counters, what the device is at work on, the rules that stop a
+/// deployment, and its end behind the last device.
+fn put(work: &mut Work, mut record: DeviceDeployment) -> Result<(), NotLoaded> {
+    let now = work.now();
+    let is_finished = record.status.is_finished();
+    record.finished = is_finished.then(|| record.finished.unwrap_or(now));
+    let before = work.record(&record.deployment, &record.device)?;
+    let Some(mut deployment) = work.deployment(&record.deployment)? else { return Ok(()) };
+    if let Some(mut device) = work.device(&record.device)? {
+        let was = (device.active.clone(), device.last_finished);
+        if is_finished {
+            device.last_finished = device.last_finished.max(deployment.sequence);
+            device.active = device.active.filter(|active| *active != record.deployment);
+        } else {
+            device.active = Some(record.deployment.clone());
+        }
+        if was != (device.active.clone(), device.last_finished) {
+            work.put_device(device)?;
+        }
+    }
+    let was = deployment.clone();
+    if let Some(before) = &before {
+        let count = deployment.counts.entry(before.status).or_default();
+        *count = count.saturating_sub(1);
+        deployment.total_size = deployment.total_size.saturating_sub(before.offered_bytes);
+    }
+    *deployment.counts.entry(record.status).or_default() += 1;
+    deployment.counts.retain(|_, count| *count > 0);
+    deployment.total_size = deployment.total_size.saturating_add(record.offered_bytes);
+    let has_failed = record.status == Status::Failure
+        && before.as_ref().is_none_or(|before| before.status != Status::Failure);
+    if has_failed && deployment.stop.iter().any(|rule| rule.within_seconds.is_some()) {
+        deployment.failures.push(now);
+        let surplus = deployment.failures.len().saturating_sub(FAILURES);
+        deployment.failures.drain(..surplus);
+    }
+    work.put_record(record)?;
+    if has_failed {
+        if let Some(reason) = finish::stops(&deployment, now) {
+            return finish::stop(work, deployment, &reason);
+        }
+    }
+    let is_over = match deployment.max_devices {
+        Some(most) => deployment.finished_records() >= most,
+        None => !deployment.is_dynamic() && deployment.finished_records() >= deployment.device_count,
+    };
+    if is_over && deployment.finished.is_none() {
+        deployment.finished = Some(now);
+    }
+    if deployment != was { work.put_deployment(deployment) } else { Ok(()) }
+}

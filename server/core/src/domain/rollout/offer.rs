@@ -1,0 +1,246 @@
+//! What a device is to do next.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::choice::{self, Request};
+use super::{new_record, put};
+use crate::domain::admission::{self, SpeakError};
+use crate::domain::id::NoRandomness;
+use crate::domain::model::{Artifact, Asked, Deployment, DeviceDeployment, Status};
+use crate::domain::token::Claims;
+use crate::store::work::{Kind, NotLoaded, Work};
+
+/// What a device that changed in the middle of a deployment is said to have failed of.
+const CHANGED: &str = "the device is not what it was when the deployment began";
+
+/// The answer.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Next {
+    /// Nothing to do.
+    Nothing,
+    /// Install this.
+    Offer {
+        /// The deployment.
+        deployment: Box<Deployment>,
+        /// The artifact that fits.
+        artifact: Arc<Artifact>,
+    },
+    /// Make the artifact of a configuration, and ask again.
+    Make(Configured),
+    /// The device is at work on a deployment and is no longer what it was.
+    Conflict,
+}
+
+/// An artifact of a configuration that has to be made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Configured {
+    /// The deployment that brings it: the artifact is there as long as that is.
+    pub(crate) deployment: String,
+    /// What it is called.
+    pub(crate) artifact_name: String,
+    /// The device it is for.
+    pub(crate) device: String,
+    /// The type of the device.
+    pub(crate) device_type: String,
+    /// What it brings.
+    pub(crate) settings: BTreeMap<String, String>,
+}
+
+/// Why there is no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NextError {
+    /// Something has to be loaded first.
+    NotLoaded,
+    /// The device may not speak any more.
+    Unauthorized,
+    /// There were no random numbers for a new id.
+    NoRandomness,
+}
+
+impl From<NotLoaded> for NextError {
+    fn from(_: NotLoaded) -> NextError {
+        NextError::NotLoaded
+    }
+}
+
+impl From<NoRandomness> for NextError {
+    fn from(_: NoRandomness) -> NextError {
+        NextError::NoRandomness
+    }
+}
+
+impl From<SpeakError> for NextError {
+    fn from(error: SpeakError) -> NextError {
+        match error {
+            SpeakError::NotLoaded => NextError::NotLoaded,
+            SpeakError::Unauthorized => NextError::Unauthorized,
+        }
+    }
+}
+
+/// A deployment that may be for a device, with the artifacts that have its name.
+#[derive(Debug, Clone)]
+pub(crate) struct Candidate {
+    /// Its id.
+    pub(crate) deployment: String,
+    /// Artifacts with its name.
+    pub(crate) artifacts: Vec<Arc<Artifact>>,
+}
+
+/// What a device is to do next. `candidates` are the deployment that it is at work on and those that list it, the oldest
+/// first; those that are dynamic are there when their filter holds for the device.
+///
+/// # Errors
+/// Why there is no answer.
+pub(crate) fn next(
+    work: &mut Work,
+    claims: &Claims,
+    candidates: &[Candidate],
+    request: &Request,
+) -> Result<Next, NextError> {
+    let device = admission::speaking(work, claims)?;
+    for candidate in candidates {
+        let Some(deployment) = work.deployment(&candidate.deployment)? else { continue };
+        let is_active = device.active.as_ref() == Some(&deployment.id);
+        if deployment.finished.is_some() || (!is_active && deployment.sequence <= device.last_finished) {
+            continue;
+        }
+        let known = work.record(&deployment.id, &device.id)?;
+        if known.as_ref().is_some_and(|record| record.status.is_finished()) {
+            continue;
+        }
+        let (deployment, record) = match known {
+            // Who tries again after a failure waits with the others.
+            Some(record) if record.asked.is_none() && deployment.held.is_some() => {
+                let _ = record;
+                continue;
+            }
+            Some(record) => (deployment, record),
+            None => match begin(work, deployment, &device.id, device.number)? {
+                Some(begun) => begun,
+                None => continue,
+            },
+        };
+        return go_on(work, deployment, record, candidate, request);
+    }
+    Ok(Next::Nothing)
+}
+
+/// Lets a device begin with a deployment, if it may now. Nothing is written but that it has.
+fn begin(
+    work: &mut Work,
+    mut deployment: Deployment,
+    device: &str,
+    number: u32,
+) -> Result<Option<(Deployment, DeviceDeployment)>, NextError> {
+    if deployment.held.is_some() {
+        return Ok(None);
+    }
+    let now = work.now();
+    let mut record = new_record(&deployment, device, Status::Pending, now)?;
+    let mut has_changed = false;
+    if !deployment.phases.is_empty() {
+        let Some(at) = deployment.open_phase(now) else { return Ok(None) };
+        if let Some(phase) = deployment.phases.get_mut(at) {
+            phase.begun += 1;
+            record.phase = Some(phase.id.clone());
+        }
+        has_changed = true;
+    }
+    if deployment.is_dynamic() {
+        let members = work.members(&deployment.id)?;
+        if !members.contains(number) {
+            if deployment.max_devices.is_some_and(|most| members.len() >= most) {
+                return Ok(None);
+            }
+            let mut more = (*members).clone();
+            more.insert(number);
+            deployment.device_count = more.len();
+            work.put_members(&deployment.id, Arc::new(more))?;
+            has_changed = true;
+        }
+    }
+    if has_changed {
+        work.put_deployment(deployment.clone())?;
+    }
+    Ok(Some((deployment, record)))
+}
+
+/// One step of a device that has begun.
+fn go_on(
+    work: &mut Work,
+    deployment: Deployment,
+    mut record: DeviceDeployment,
+    candidate: &Candidate,
+    request: &Request,
+) -> Result<Next, NextError> {
+    let asked =
+        Asked { artifact_name: request.artifact_name.clone(), device_type: request.device_type.clone() };
+    if record.asked.as_ref().is_some_and(|before| *before != asked) {
+        record.status = Status::Failure;
+        record.substate.get_or_insert_with(|| CHANGED.to_owned());
+        put(work, record)?;
+        return Ok(Next::Conflict);
+    }
+    let made: Option<Artifact> = match &deployment.configuration {
+        Some(_) => work.document(Kind::MadeArtifact, &deployment.id)?,
+        None => None,
+    };
+    if let Some(settings) = &deployment.configuration {
+        let fits = |artifact: &Artifact| artifact.device_types.contains(&request.device_type);
+        if !made.as_ref().is_some_and(fits) {
+            return Ok(Next::Make(Configured {
+                deployment: deployment.id.clone(),
+                artifact_name: deployment.artifact_name.clone(),
+                device: record.device.clone(),
+                device_type: request.device_type.clone(),
+                settings: settings.clone(),
+            }));
+        }
+    }
+    let made: Vec<Arc<Artifact>> = made.into_iter().map(Arc::new).collect();
+    let artifacts = if deployment.configuration.is_some() { &made } else { &candidate.artifacts };
+    let Some(artifact) = choice::choose(artifacts, request).cloned() else {
+        record.status = Status::Noartifact;
+        // What type of artifact was wanted is what people ask then.
+        record.asked = Some(asked);
+        put(work, record)?;
+        return Ok(Next::Nothing);
+    };
+    let is_installed = deployment.artifact_name == request.artifact_name;
+    if is_installed && record.status == Status::Pending && !deployment.force_installation {
+        record.status = Status::AlreadyInstalled;
+        record.artifact = Some(artifact.id.clone());
+        put(work, record)?;
+        return Ok(Next::Nothing);
+    }
+    let same = record.artifact.as_ref() == Some(&artifact.id) && record.asked.is_some();
+    if !same {
+        let saved = choice::saved(artifacts, &artifact, request);
+        record.asked = Some(asked);
+        record.artifact = Some(artifact.id.clone());
+        record.offered_bytes = artifact.size;
+        put(work, record)?;
+        if saved > 0 {
+            if let Some(mut deployment) = work.deployment(&candidate.deployment)? {
+                deployment.saved_size = deployment.saved_size.saturating_add(saved);
+                work.put_deployment(deployment)?;
+            }
+        }
+    }
+    Ok(Next::Offer { deployment: Box::new(deployment), artifact })
+}
+
+/// The artifact of a configuration is made: it is there for as long as its deployment is active. False when that has ended.
+///
+/// # Errors
+/// Something has to be loaded first.
+pub(crate) fn configuration_made(work: &mut Work, deployment: &str, artifact: &Artifact) -> Result<bool, NotLoaded> {
+    let is_wanted = work.deployment(deployment)?.is_some_and(|deployment| deployment.finished.is_none());
+    let _: Option<Artifact> = work.document(Kind::MadeArtifact, deployment)?;
+    if is_wanted {
+        work.put_document(Kind::MadeArtifact, deployment, Some(artifact))?;
+    }
+    Ok(is_wanted)
+}
