@@ -22,6 +22,7 @@ use server_core::simulated::Simulated;
 use crate::console::{CliError, help_of, print};
 use crate::histogram::Histogram;
 use crate::load;
+use crate::serve::raise_descriptors;
 use browse::{Looks, browse};
 use connection::Connection;
 use queue::{Queue, Schedule, Turn};
@@ -71,6 +72,7 @@ pub(crate) fn run(parser: lexopt::Parser) -> Result<(), CliError> {
     for host in &wanted.hosts {
         servers.push(load::address(host, wanted.not_loopback)?);
     }
+    raise_descriptors();
     let result = simulate(&wanted, &servers)?;
     print(&if wanted.json { format!("{result}\n") } else { format!("{result:#}\n") })
 }

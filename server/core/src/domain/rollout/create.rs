@@ -119,7 +119,9 @@ fn phases(new: &NewDeployment) -> Result<Vec<Phase>, CreateError> {
     if new.phases.len() > PHASES {
         return wrong("there are more than 100");
     }
-    if new.filter.is_some() && !new.phases.iter().all(|(_, size)| matches!(size, PhaseSize::Devices(_) | PhaseSize::Rest)) {
+    if new.filter.is_some()
+        && !new.phases.iter().all(|(_, size)| matches!(size, PhaseSize::Devices(_) | PhaseSize::Rest))
+    {
         return wrong("how many devices a filter will find is not known: say how many, not a part");
     }
     let (mut percent, mut devices, mut before) = (0.0, 0_u64, None);

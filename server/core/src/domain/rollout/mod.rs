@@ -10,7 +10,6 @@ mod finish;
 mod offer;
 mod report;
 
-
 pub(crate) use choice::{Lacking, Request, choose, lacking};
 pub(crate) use create::{CreateError, NewDeployment, create};
 pub(crate) use finish::{EndError, abort, abort_on, end_for};

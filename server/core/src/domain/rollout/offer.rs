@@ -236,7 +236,11 @@ fn go_on(
 ///
 /// # Errors
 /// Something has to be loaded first.
-pub(crate) fn configuration_made(work: &mut Work, deployment: &str, artifact: &Artifact) -> Result<bool, NotLoaded> {
+pub(crate) fn configuration_made(
+    work: &mut Work,
+    deployment: &str,
+    artifact: &Artifact,
+) -> Result<bool, NotLoaded> {
     let is_wanted = work.deployment(deployment)?.is_some_and(|deployment| deployment.finished.is_none());
     let _: Option<Artifact> = work.document(Kind::MadeArtifact, deployment)?;
     if is_wanted {

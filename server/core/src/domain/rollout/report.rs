@@ -79,7 +79,8 @@ pub(crate) fn report_status(
         // What it was offered is chosen anew: it may be another artifact, and the device may be another by then.
         let (artifact, asked, offered_bytes) = (None, None, 0);
         let attempts = record.attempts + 1;
-        record = DeviceDeployment { status: Status::Pending, artifact, asked, offered_bytes, attempts, ..record };
+        record =
+            DeviceDeployment { status: Status::Pending, artifact, asked, offered_bytes, attempts, ..record };
     } else {
         record.status = status;
     }
