@@ -46,13 +46,15 @@ pub(super) async fn route(shared: &Shared, call: &Call, rest: &[&str]) -> Result
         (["devices", id], &Method::DELETE) => {
             let id = (*id).to_owned();
             let keys = vec![Key::Device(id.clone())];
-            shared.change(keys, move |work| admission::decommission(work, &id)).await?;
+            let active = active(shared);
+            shared.change(keys, move |work| admission::decommission(work, &id, &active)).await?;
             Ok(reply::empty(StatusCode::NO_CONTENT))
         }
         (["devices", id, "auth", set], &Method::DELETE) => {
             let (id, set) = ((*id).to_owned(), (*set).to_owned());
             let keys = vec![Key::Device(id.clone())];
-            shared.change(keys, move |work| admission::dismiss(work, &id, &set)).await?;
+            let active = active(shared);
+            shared.change(keys, move |work| admission::dismiss(work, &id, &set, &active)).await?;
             Ok(reply::empty(StatusCode::NO_CONTENT))
         }
         (["devices", id, "auth", set, "status"], &Method::GET) => {
@@ -69,6 +71,15 @@ pub(super) async fn route(shared: &Shared, call: &Call, rest: &[&str]) -> Result
             Ok(reply::empty(StatusCode::NO_CONTENT))
         }
         _ => Err(ApiError::not_found()),
+    }
+}
+
+/// The active deployments that list a device. A rule asks when it runs: one that was made meanwhile is known by then.
+fn active(shared: &Shared) -> impl Fn(u32) -> Vec<String> + Send + use<> {
+    let catalogue = shared.service.catalogue.clone();
+    move |number| {
+        let active = catalogue.active_for(number, 0).into_iter();
+        active.map(|active| active.deployment.id.clone()).collect()
     }
 }
 
@@ -115,6 +126,10 @@ impl Wanted {
 async fn list(shared: &Shared, call: &Call, wanted: Wanted) -> Result<Reply, ApiError> {
     let page = Page::of(call)?;
     let statuses = wanted.statuses()?;
+    let is_none = |ids: &Option<Ids>| ids.as_ref().is_some_and(|ids| ids.as_slice().is_empty());
+    if is_none(&wanted.id) || is_none(&wanted.status) {
+        return Ok(page.found::<Value>(call, &[], 0));
+    }
     let ids = wanted.id.map_or_else(Vec::new, |ids| ids.as_slice().to_vec());
     // By status, and within one in the order of the ids.
     let query = DeviceQuery { statuses, ids, by_status: true, ..DeviceQuery::default() };

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::call::{Caller, Speaker};
-use super::{ApiError, Call, Reply, Shared, connect, reply};
+use super::{ApiError, Call, Reply, Shared, connect, deviceconfig, reply, updates};
 use crate::domain::admission::{self, AuthDecision, SpeakError, is_valid};
 use crate::domain::identity::Identity;
 use crate::domain::inventory::{self, InventoryError, Reported};
@@ -51,6 +51,30 @@ pub(super) async fn route(
         }
         ("v1", ["inventory", "device", "attributes"], &Method::PATCH) => {
             report(shared, call, speaker(shared, call).await?, Reported::Some).await
+        }
+        ("v2", ["deployments", "device", "deployments", "next"], &Method::POST) if shared.options.v2 => {
+            let speaker = speaker(shared, call).await?;
+            updates::next(shared, call, speaker, &updates::v2_request(call)?).await
+        }
+        ("v1", ["deployments", "device", "deployments", "next"], &Method::POST) => {
+            let speaker = speaker(shared, call).await?;
+            updates::next(shared, call, speaker, &updates::request(call)?).await
+        }
+        ("v1", ["deployments", "device", "deployments", "next"], &Method::GET) => {
+            let speaker = speaker(shared, call).await?;
+            updates::next(shared, call, speaker, &updates::query_request(call)?).await
+        }
+        ("v1", ["deployments", "device", "deployments", id, "status"], &Method::PUT) => {
+            updates::status(shared, call, speaker(shared, call).await?, id).await
+        }
+        ("v1", ["deployments", "device", "deployments", id, "log"], &Method::PUT) => {
+            updates::log(shared, call, speaker(shared, call).await?, id).await
+        }
+        ("v1", ["deployments", "device", "deployments", id, "update_control_map"], &Method::GET) => {
+            updates::control_map(shared, speaker(shared, call).await?, id).await
+        }
+        ("v1", ["deviceconfig", "configuration"], &Method::GET | &Method::PUT) => {
+            deviceconfig::device(shared, call, speaker(shared, call).await?).await
         }
         ("v1", ["deviceconnect", "connect"], &Method::GET) => {
             connect::device(call, speaker(shared, call).await?.claims.clone())

@@ -1,16 +1,21 @@
 //! Device configuration: what a device is to be configured with, what it says it is, and deployments that bring it there.
 
 use std::collections::BTreeMap;
-use std::io::{Cursor, Write};
+use std::io::Cursor;
 
 use artifact::write::{self, ArtifactSpec, MetaData, SoftwareName};
 use artifact::{Compression, CompressionLevel, InvalidName, Signer};
 use hyper::{Method, StatusCode};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::call::Speaker;
 use super::{ApiError, Call, Reply, Shared, artifacts, deployments, reply};
-use crate::domain::fleet::{Configured, NewDeployment, Target};
+use crate::domain::configuration;
 use crate::domain::id;
+use crate::domain::model::Configuration;
+use crate::domain::rollout::{self, Configured};
+use crate::store::work::{Key, Kind};
 
 /// The update module that takes configurations.
 const PAYLOAD_TYPE: &str = "mender-configure";
@@ -22,43 +27,56 @@ const VALUE_CHARS: usize = 4096;
 type Settings = BTreeMap<String, String>;
 
 /// What a device asks and tells.
-pub(super) async fn device(shared: &Shared, call: &Call, device: &str) -> Result<Reply, ApiError> {
+pub(super) async fn device(shared: &Shared, call: &Call, speaker: &Speaker) -> Result<Reply, ApiError> {
+    let claims = speaker.claims.clone();
     match call.method {
         Method::GET => {
-            let fleet = shared.fleet();
-            let configured = fleet.configuration(device).map(|known| &known.configured);
-            Ok(reply::json(StatusCode::OK, &json!(configured.unwrap_or(&Settings::new()))))
+            let configured = known(shared, &claims.sub).await?.configured;
+            Ok(reply::json(StatusCode::OK, &json!(configured)))
         }
         Method::PUT => {
             let reported = settings(call)?;
-            shared.change(|fleet, now| found(fleet.report_configuration(device, reported, now))).await?;
+            let keys = configuration::keys(&claims.sub);
+            shared.change(keys, move |work| configuration::report(work, &claims, &reported)).await?;
             Ok(reply::empty(StatusCode::NO_CONTENT))
         }
         _ => Err(ApiError::not_found()),
     }
+}
+
+/// What is known; nothing before anything was said.
+async fn known(shared: &Shared, device: &str) -> Result<Configuration, ApiError> {
+    let value = shared.service.store.document(Kind::Configuration, device).await?;
+    Ok(value.and_then(|value| serde_json::from_value(value).ok()).unwrap_or_default())
 }
 
 /// What people ask: `configurations/device/{id}` and `.../deploy`.
 pub(super) async fn route(shared: &Shared, call: &Call, rest: &[&str]) -> Result<Reply, ApiError> {
     match (rest, &call.method) {
-        (["configurations", "device", id], &Method::GET) => show(shared, id),
+        (["configurations", "device", id], &Method::GET) => show(shared, id).await,
         (["configurations", "device", id], &Method::PUT) => {
             let configured = settings(call)?;
-            shared.change(|fleet, now| found(fleet.configure(id, configured, now))).await?;
+            let keys = configuration::keys(id);
+            let id = (*id).to_owned();
+            shared.change(keys, move |work| configuration::configure(work, &id, &configured)).await?;
             Ok(reply::empty(StatusCode::NO_CONTENT))
         }
         (["configurations", "device", id, "deploy"], &Method::POST) => {
+            let mut retries = 0;
             if !call.body.is_empty() {
-                deployments::refuse_unknown(call, &[])?;
+                deployments::refuse_unknown(call, &["retries"])?;
+                retries = deployments::retries(call.json::<Deploy>()?.retries)?;
             }
-            deploy(shared, id).await
+            deploy(shared, id, retries).await
         }
         _ => Err(ApiError::not_found()),
     }
 }
 
-fn found<T>(changes: Option<Vec<T>>) -> Result<((), Vec<T>), ApiError> {
-    changes.map(|changes| ((), changes)).ok_or_else(ApiError::not_found)
+#[derive(Deserialize)]
+struct Deploy {
+    #[serde(default)]
+    retries: Option<u32>,
 }
 
 /// A flat map of text, within its limits.
@@ -73,10 +91,9 @@ fn settings(call: &Call) -> Result<Settings, ApiError> {
     Ok(settings)
 }
 
-fn show(shared: &Shared, id: &str) -> Result<Reply, ApiError> {
-    let fleet = shared.fleet();
-    let device = fleet.device(id).ok_or_else(ApiError::not_found)?;
-    let known = fleet.configuration(id).cloned().unwrap_or_default();
+async fn show(shared: &Shared, id: &str) -> Result<Reply, ApiError> {
+    let device = shared.service.store.device(id).await?.ok_or_else(ApiError::not_found)?;
+    let known = known(shared, id).await?;
     let mut shown = json!({
         "id": id,
         "configured": known.configured,
@@ -94,55 +111,33 @@ fn show(shared: &Shared, id: &str) -> Result<Reply, ApiError> {
 }
 
 /// Orders what is configured for the device. Its artifact is made when the device asks.
-async fn deploy(shared: &Shared, device: &str) -> Result<Reply, ApiError> {
+async fn deploy(shared: &Shared, id: &str, retries: u32) -> Result<Reply, ApiError> {
     let name = format!("configuration-{}", id::uuid()?);
     if shared.options.configuration_key.is_none() {
         log::warn!("{name} is not signed (no --configuration-key): devices that have a key refuse it");
     }
-    let (deployment, spent) = shared
-        .change(|fleet, now| {
-            fleet.device(device).ok_or_else(ApiError::not_found)?;
-            let configured = fleet.configuration(device).map(|known| known.configured.clone());
-            let new = NewDeployment {
-                name: name.clone(),
-                artifact_name: name,
-                target: Target::Devices(vec![device.to_owned()]),
-                force_installation: false,
-                configuration: Some(configured.unwrap_or_default()),
-            };
-            let (deployment, mut changes) = fleet.create(new, now)?;
-            changes.extend(fleet.configuration_deployed(device, &deployment).unwrap_or_default());
-            let (spent, gone) = fleet.drop_spent_configurations();
-            changes.extend(gone);
-            Ok::<_, ApiError>(((deployment, spent), changes))
-        })
-        .await?;
-    for id in spent {
-        shared.store.blobs.remove(&id);
-    }
+    let keys = configuration::keys(id);
+    let id = id.to_owned();
+    let rule = move |work: &mut _| configuration::deploy(work, &id, &name, retries);
+    let deployment = shared.change(keys, rule).await?;
     Ok(reply::json(StatusCode::OK, &json!({ "deployment_id": deployment })))
 }
 
-/// Makes the artifact that a device is about to be offered.
+/// Makes the artifact that a device is about to be offered. It has the id of its deployment.
 pub(super) async fn make(shared: &Shared, wanted: Configured) -> Result<(), ApiError> {
-    let artifact_id = id::uuid()?;
     let key = shared.options.configuration_key.clone();
-    let (blobs, id) = (shared.store.blobs.clone(), artifact_id.clone());
-    let device = wanted.device.clone();
+    let (deployment, device) = (wanted.deployment.clone(), wanted.device.clone());
     let made = tokio::task::spawn_blocking(move || {
-        let bytes = artifact(&wanted.artifact_name, &wanted.device_type, &wanted.settings, key.as_deref())?;
-        if let Err(error) = blobs.create(&id).and_then(|mut file| file.write_all(&bytes)) {
-            blobs.discard(&id);
-            return Err(error.into());
-        }
-        Ok::<_, ApiError>(bytes)
+        artifact(&wanted.artifact_name, &wanted.device_type, &wanted.settings, key.as_deref())
     });
     let bytes = made.await.map_err(|_| ApiError::internal("the artifact could not be made"))??;
-    match artifacts::keep_configuration(shared, &artifact_id, &bytes, &device).await {
-        // The device has asked twice at once, and the other question was faster.
-        Err(error) if error.status == StatusCode::CONFLICT => Ok(()),
-        made => made,
+    let artifact = artifacts::put_made(shared, &deployment, bytes, &device).await?;
+    let (keys, own) = (vec![Key::Deployment(deployment.clone())], deployment.clone());
+    let rule = move |work: &mut _| rollout::configuration_made(work, &own, &artifact);
+    if !shared.change(keys, rule).await? {
+        artifacts::remove(&*shared.blobs, &deployment).await;
     }
+    Ok(())
 }
 
 /// An artifact without files, whose `meta-data` is the configuration.

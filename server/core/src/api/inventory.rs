@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use hyper::header::{ETAG, HeaderValue, IF_MATCH};
 use hyper::{Method, StatusCode};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::paging::{Page, sort};
@@ -50,7 +50,7 @@ async fn device(shared: &Shared, call: &Call, rest: &[&str]) -> Result<Reply, Ap
         ([id], &Method::GET) => {
             let view = shared.view(id).await?;
             let mut answer = reply::json(StatusCode::OK, &describe(&view));
-            tag_with(&mut answer, &etag(id, &view.device.tags));
+            tag_with(&mut answer, &view);
             Ok(answer)
         }
         ([id], &Method::DELETE) => {
@@ -224,33 +224,37 @@ async fn set_tags(shared: &Shared, call: &Call, id: &str, how: Reported) -> Resu
         tags.insert(name, Tag { value, description });
     }
     let expected = call.header(IF_MATCH.as_str()).filter(|tag| *tag != "*").map(str::to_owned);
-    let id = id.to_owned();
+    let device = id.to_owned();
+    let id = device.clone();
     let keys = vec![Key::Device(id.clone())];
     let rule = move |work: &mut Work| {
         let is_expected = |tags: &BTreeMap<String, Tag>| {
-            let matches = |wanted: &String| wanted.split(',').any(|one| one.trim() == etag(&id, tags));
-            expected.as_ref().is_none_or(matches)
+            let mark = digest(tags);
+            let is_that = |one: &str| one.trim().trim_matches('"').split('-').next() == Some(&*mark);
+            expected.as_ref().is_none_or(|wanted| wanted.split(',').any(is_that))
         };
-        inventory::set_tags(work, &id, tags.clone(), how, is_expected).map(|now| etag(&id, &now))
+        inventory::set_tags(work, &id, tags.clone(), how, is_expected)
     };
-    let tag = shared.change(keys, rule).await?;
+    shared.change(keys, rule).await?;
     let mut answer = reply::empty(StatusCode::OK);
-    tag_with(&mut answer, &tag);
+    tag_with(&mut answer, &shared.view(&device).await?);
     Ok(answer)
 }
 
-/// Changes with what people say about a device, and with nothing else: what the device does in between is not in their way.
-fn etag(id: &str, tags: &BTreeMap<String, Tag>) -> String {
-    // Maps of text always become JSON.
-    let text = serde_json::to_vec(&(id, tags)).unwrap_or_default();
-    let digest = id::sha256_hex(&text);
-    format!("\"{}\"", digest.get(..32).unwrap_or_default())
-}
-
-fn tag_with(answer: &mut Reply, tag: &str) {
-    if let Ok(tag) = HeaderValue::from_str(tag) {
+/// The entity tag of a device has two parts: the tags, which are what a change is compared with, and the rest. So what the
+/// device reports in between is in nobody's way.
+fn tag_with(answer: &mut Reply, view: &DeviceView) {
+    let rest = digest(&(view.device.updated, &view.inventory.attributes));
+    let tag = HeaderValue::from_str(&format!("\"{}-{rest}\"", digest(&view.device.tags)));
+    if let Ok(tag) = tag {
         answer.headers_mut().insert(ETAG, tag);
     }
+}
+
+fn digest<T: Serialize>(value: &T) -> String {
+    // Maps with text as keys always become JSON.
+    let text = serde_json::to_vec(value).unwrap_or_default();
+    id::sha256_hex(&text).chars().take(24).collect()
 }
 
 async fn list(shared: &Shared, call: &Call) -> Result<Reply, ApiError> {

@@ -4,8 +4,10 @@ mod artifacts;
 mod call;
 mod caller;
 mod connect;
+mod deployments;
 mod devauth;
 mod device;
+mod deviceconfig;
 mod direct;
 mod download;
 mod generate;
@@ -17,6 +19,7 @@ mod releases;
 mod reply;
 mod search;
 pub mod surround;
+mod updates;
 mod users;
 
 use std::sync::Arc;
@@ -214,6 +217,10 @@ async fn management(
         }
         ("v2", ["deployments", "releases", "all", what]) => releases::all(shared, call, what),
         ("v1alpha1", ["deployments", "software", rest @ ..]) => releases::software(shared, call, rest),
+        ("v1" | "v2", ["deployments", "deployments", rest @ ..]) => {
+            deployments::route(shared, call, version, rest).await
+        }
+        ("v1", ["deviceconfig", rest @ ..]) => deviceconfig::route(shared, call, rest).await,
         ("v2", ["devauth", rest @ ..]) => devauth::route(shared, call, rest).await,
         ("v1" | "v2" | "v2alpha1", ["inventory", rest @ ..]) => {
             inventory::route(shared, call, version, rest).await

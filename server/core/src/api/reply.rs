@@ -255,7 +255,7 @@ pub fn json<T: Serialize>(status: StatusCode, value: &T) -> Reply {
 pub(crate) fn json_with_etag<T: Serialize>(value: &T) -> Reply {
     match serde_json::to_vec(value) {
         Ok(text) => {
-            let tag = format!("\"{}\"", &id::sha256_hex(&text)[..32]);
+            let tag = tag_of(&text);
             let mut reply = bytes(StatusCode::OK, "application/json", text);
             if let Ok(tag) = HeaderValue::from_str(&tag) {
                 reply.headers_mut().insert(ETAG, tag);
@@ -264,6 +264,15 @@ pub(crate) fn json_with_etag<T: Serialize>(value: &T) -> Reply {
         }
         Err(error) => ApiError::internal(&error.to_string()).into_reply(),
     }
+}
+
+/// The tag that [`json_with_etag`] gives a value.
+pub(crate) fn etag_of<T: Serialize>(value: &T) -> String {
+    tag_of(&serde_json::to_vec(value).unwrap_or_default())
+}
+
+fn tag_of(text: &[u8]) -> String {
+    format!("\"{}\"", &id::sha256_hex(text)[..32])
 }
 
 /// Something new, and where it is.

@@ -3,7 +3,8 @@
 use super::id::{self, NoRandomness};
 use super::identity::Identity;
 use super::limits;
-use super::model::{AuthSet, AuthStatus, Device};
+use super::model::{AuthSet, AuthStatus, Device, Status};
+use super::rollout::{EndError, end_for};
 use super::time::Timestamp;
 use super::token::Claims;
 use crate::store::work::{Key, NotLoaded, Work};
@@ -67,6 +68,15 @@ pub(crate) enum AdmissionError {
 impl From<NotLoaded> for AdmissionError {
     fn from(_: NotLoaded) -> AdmissionError {
         AdmissionError::NotLoaded
+    }
+}
+
+impl From<EndError> for AdmissionError {
+    fn from(error: EndError) -> AdmissionError {
+        match error {
+            EndError::NotLoaded => AdmissionError::NotLoaded,
+            EndError::NoRandomness => AdmissionError::NoRandomness,
+        }
     }
 }
 
@@ -256,25 +266,36 @@ pub(crate) fn admit(
 ///
 /// # Errors
 /// There is none.
-pub(crate) fn dismiss(work: &mut Work, device_id: &str, set_id: &str) -> Result<(), AdmissionError> {
+pub(crate) fn dismiss(
+    work: &mut Work,
+    device_id: &str,
+    set_id: &str,
+    active: impl Fn(u32) -> Vec<String>,
+) -> Result<(), AdmissionError> {
     let mut device = work.device(device_id)?.ok_or(AdmissionError::NotFound)?;
     if device.auth_sets.iter().all(|set| set.id != set_id) {
         return Err(AdmissionError::NotFound);
     }
     if let [AuthSet { status: AuthStatus::Preauthorized, .. }] = device.auth_sets.as_slice() {
-        return decommission(work, device_id);
+        return decommission(work, device_id, active);
     }
     device.auth_sets.retain(|set| set.id != set_id);
     device.updated = work.now();
     Ok(work.put_device(device)?)
 }
 
-/// Forgets a device.
+/// Forgets a device, and ends what it was at work on or would have been: `active` gives the deployments that list the device
+/// with a number.
 ///
 /// # Errors
 /// There is none.
-pub(crate) fn decommission(work: &mut Work, device_id: &str) -> Result<(), AdmissionError> {
-    work.device(device_id)?.ok_or(AdmissionError::NotFound)?;
+pub(crate) fn decommission(
+    work: &mut Work,
+    device_id: &str,
+    active: impl Fn(u32) -> Vec<String>,
+) -> Result<(), AdmissionError> {
+    let device = work.device(device_id)?.ok_or(AdmissionError::NotFound)?;
+    end_for(work, device_id, &active(device.number), Status::Decommissioned)?;
     Ok(work.remove_device(device_id)?)
 }
 
@@ -460,7 +481,7 @@ mod tests {
         let policy = Policy { auto_accept: true, ..policy };
         let decision = run(&mut work, |work| authenticate(work, &other, "key", policy));
         assert_eq!(decision, AuthDecision::Unauthorized);
-        run(&mut work, |work| decommission(work, &id));
+        run(&mut work, |work| decommission(work, &id, |_| Vec::new()));
         assert_eq!(run(&mut work, |work| Ok(work.device(&id)?)), None);
         assert_eq!(run(&mut work, |work| Ok(work.device_of_auth_set(set)?)), None);
         let decision = run(&mut work, |work| authenticate(work, &other, "key", policy));

@@ -143,8 +143,7 @@ pub(crate) fn set_group(
     Ok(Some(true))
 }
 
-/// Says something about a device, in place of or beside what was said: all that is said then. `is_expected` looks at what
-/// was.
+/// Says something about a device, in place of or beside what was said. `is_expected` looks at what was.
 ///
 /// # Errors
 /// There is no such device, or it would have too many.
@@ -154,7 +153,7 @@ pub(crate) fn set_tags(
     tags: BTreeMap<String, Tag>,
     how: Reported,
     is_expected: impl Fn(&BTreeMap<String, Tag>) -> bool,
-) -> Result<BTreeMap<String, Tag>, InventoryError> {
+) -> Result<(), InventoryError> {
     let mut device = work.device(device)?.ok_or(InventoryError::NotFound)?;
     if !is_expected(&device.tags) {
         return Err(InventoryError::Changed);
@@ -168,10 +167,10 @@ pub(crate) fn set_tags(
         return Err(InventoryError::TooManyTags(after.len()));
     }
     if device.tags != after {
-        device.tags = after.clone();
+        device.tags = after;
         work.put_device(device)?;
     }
-    Ok(after)
+    Ok(())
 }
 
 fn size_of(attribute: &Attribute) -> usize {

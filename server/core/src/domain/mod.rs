@@ -3,6 +3,7 @@
 
 pub(crate) mod admission;
 pub(crate) mod artifacts;
+pub(crate) mod configuration;
 pub(crate) mod filter;
 pub(crate) mod id;
 pub(crate) mod identity;

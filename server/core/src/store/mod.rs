@@ -12,6 +12,9 @@
 //! DATA/management-token     the token of the person who runs the server
 //! ```
 
+#[cfg(test)]
+mod conformance;
+pub(crate) mod postgres;
 pub(crate) mod query;
 mod seam;
 mod secrets;

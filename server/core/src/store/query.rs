@@ -259,7 +259,7 @@ pub(crate) struct DeviceQuery {
     pub(crate) text: String,
     /// The most important first; then by id.
     pub(crate) sort: Vec<(Attr, Direction)>,
-    /// By status before anything else, as the list of authentication has it: then by id.
+    /// By the name of the status before anything else, as the list of authentication has it: then by id.
     pub(crate) by_status: bool,
     /// How many to leave out.
     pub(crate) skip: u64,

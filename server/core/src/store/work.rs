@@ -297,10 +297,21 @@ pub(crate) struct Work {
     records: Table<(String, String), DeviceDeployment>,
     documents: Table<(Kind, String), Value>,
     counts: HashMap<AuthStatus, u64>,
+    next: Next,
     writes: Vec<Write>,
     /// Where the writes of the job that runs begin.
     own_writes: usize,
     missing: Vec<Key>,
+}
+
+/// The numbers that the next new device and the next new deployment get, so that a rule that comes later in the transaction
+/// finds them. 0: the store gives them when it writes.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Next {
+    /// The number of a device.
+    pub(crate) device: u32,
+    /// The sequence number of a deployment.
+    pub(crate) sequence: u64,
 }
 
 /// How a job ended.
@@ -339,6 +350,16 @@ impl Work {
     /// A transaction that begins.
     pub(crate) fn new(now: Timestamp) -> Work {
         Work { now, ..Work::default() }
+    }
+
+    /// A transaction that begins, of a store that knows the next numbers.
+    pub(crate) fn numbered(now: Timestamp, next: Next) -> Work {
+        Work { now, next, ..Work::default() }
+    }
+
+    /// The numbers that are next.
+    pub(crate) fn next(&self) -> Next {
+        self.next
     }
 
     /// When it began: every job in it has this time.
@@ -386,12 +407,14 @@ impl Work {
     pub(crate) fn attempt(&mut self, job: &mut dyn FnMut(&mut Work) -> bool) -> Attempt {
         self.own_writes = self.writes.len();
         let counts = self.counts.clone();
+        let next = self.next;
         let keep = job(self);
         let missing = std::mem::take(&mut self.missing);
         let keep = keep && missing.is_empty();
         self.settle(keep);
         if !keep {
             self.counts = counts;
+            self.next = next;
         }
         if missing.is_empty() { Attempt::Done } else { Attempt::Missing(missing) }
     }
@@ -462,14 +485,24 @@ impl Work {
         }
     }
 
-    /// Writes a device, new or not. A new one has the number 0 until it is stored.
-    pub(crate) fn put_device(&mut self, device: Device) -> Result<(), NotLoaded> {
+    /// Writes a device, new or not. A new one has the number 0, and gets its own here or when it is stored.
+    pub(crate) fn put_device(&mut self, mut device: Device) -> Result<(), NotLoaded> {
         let id = device.id.clone();
         // A new id is nobody else's: it need not be looked for.
         if device.number == 0 {
             self.devices.load(id.clone(), None);
         }
         let before = self.device(&id)?;
+        if device.number == 0 {
+            device.number = match &before {
+                Some(before) => before.number,
+                None => {
+                    let number = self.next.device;
+                    self.next.device = number.saturating_add(u32::from(number > 0));
+                    number
+                }
+            };
+        }
         self.recount(before.as_ref(), Some(&device));
         self.identities.load(device.identity_sha256.clone(), None);
         self.identities.put(device.identity_sha256.clone(), Some(id.clone()));
@@ -572,8 +605,12 @@ impl Work {
         }
     }
 
-    /// Makes a deployment for these devices. Its sequence number is 0 until it is stored.
-    pub(crate) fn new_deployment(&mut self, deployment: Deployment, members: Arc<RoaringBitmap>) {
+    /// Makes a deployment for these devices. Its sequence number is 0, and it gets its own here or when it is stored.
+    pub(crate) fn new_deployment(&mut self, mut deployment: Deployment, members: Arc<RoaringBitmap>) {
+        if deployment.sequence == 0 {
+            deployment.sequence = self.next.sequence;
+            self.next.sequence += u64::from(deployment.sequence > 0);
+        }
         let id = deployment.id.clone();
         self.deployments.load(id.clone(), None);
         self.deployments.put(id.clone(), Some(deployment));

@@ -1,10 +1,12 @@
 //! Deployments that end before their devices have: stopped by a person, by a rule, or with the device.
 
 use super::{ReportError, new_record, put};
+use serde_json::Value;
+
 use crate::domain::id::NoRandomness;
-use crate::domain::model::{Deployment, DeviceDeployment, Status, StopAction, StopRule};
+use crate::domain::model::{Artifact, Deployment, DeviceDeployment, Status, StopAction, StopRule};
 use crate::domain::time::Timestamp;
-use crate::store::work::{NotLoaded, Work, Write};
+use crate::store::work::{Kind, NotLoaded, Work, Write};
 
 /// Why a deployment is to stop by itself, and what is done.
 pub(super) struct Reason {
@@ -88,6 +90,45 @@ pub(crate) fn abort(work: &mut Work, id: &str) -> Result<(), ReportError> {
         return Err(ReportError::Finished);
     }
     Ok(end(work, deployment)?)
+}
+
+/// Lets no further device begin, for a reason; or with `None` lets them.
+///
+/// # Errors
+/// There is none, or it has ended.
+pub(crate) fn hold(work: &mut Work, id: &str, reason: Option<&str>) -> Result<(), ReportError> {
+    let deployment = work.deployment(id)?.ok_or(ReportError::NotFound)?;
+    if deployment.finished.is_some() {
+        return Err(ReportError::Finished);
+    }
+    let held = reason.map(str::to_owned);
+    Ok(work.put_deployment(Deployment { held, ..deployment })?)
+}
+
+/// Tells devices something else about when to go on.
+///
+/// # Errors
+/// There is none, or it has ended.
+pub(crate) fn set_control_map(work: &mut Work, id: &str, map: Option<Value>) -> Result<(), ReportError> {
+    let deployment = work.deployment(id)?.ok_or(ReportError::NotFound)?;
+    if deployment.finished.is_some() {
+        return Err(ReportError::Finished);
+    }
+    Ok(work.put_deployment(Deployment { update_control_map: map, ..deployment })?)
+}
+
+/// Forgets the artifact that was made for a deployment of a configuration, if that is over. Whether there was one.
+///
+/// # Errors
+/// Something has to be loaded first.
+pub(crate) fn forget_made(work: &mut Work, id: &str) -> Result<bool, NotLoaded> {
+    let is_active = work.deployment(id)?.is_some_and(|deployment| deployment.finished.is_none());
+    let made: Option<Artifact> = work.document(Kind::MadeArtifact, id)?;
+    if is_active || made.is_none() {
+        return Ok(false);
+    }
+    work.put_document::<Artifact>(Kind::MadeArtifact, id, None)?;
+    Ok(true)
 }
 
 /// Ends a device's part in deployments. `deployments` are those that list it; those that have ended, and those that it has

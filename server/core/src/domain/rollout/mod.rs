@@ -12,7 +12,7 @@ mod report;
 
 pub(crate) use choice::{Lacking, Request, choose, lacking};
 pub(crate) use create::{CreateError, NewDeployment, create};
-pub(crate) use finish::{EndError, abort, abort_on, end_for};
+pub(crate) use finish::{EndError, abort, abort_on, end_for, forget_made, hold, set_control_map};
 pub(crate) use offer::{Candidate, Configured, Next, NextError, configuration_made, next};
 pub(crate) use report::{ReportError, report_log, report_status};
 

@@ -36,7 +36,7 @@ impl From<SpeakError> for ReportError {
     }
 }
 
-/// Takes what a device reports about a deployment.
+/// Takes what a device reports about a deployment. Whether that is one of a configuration.
 ///
 /// # Errors
 /// Why it was not taken.
@@ -46,18 +46,19 @@ pub(crate) fn report_status(
     deployment: &str,
     status: Status,
     substate: Option<&str>,
-) -> Result<(), ReportError> {
+) -> Result<bool, ReportError> {
     let device = admission::speaking(work, claims)?;
     let mut record = work.record(deployment, &device.id)?.ok_or(ReportError::NotFound)?;
     let known = work.deployment(deployment)?.ok_or(ReportError::NotFound)?;
+    let is_configuration = known.configuration.is_some();
     let was_ended = known.ended.is_some() && !record.status.is_finished();
     match record.status {
         Status::Aborted | Status::Decommissioned => return Err(ReportError::Aborted),
         _ if was_ended => return Err(ReportError::Aborted),
         // A late repetition must not open again what has ended; another end replaces the first.
-        done if done.is_finished() && !status.is_finished() => return Ok(()),
+        done if done.is_finished() && !status.is_finished() => return Ok(is_configuration),
         same if same == status && (substate.is_none() || substate == record.substate.as_deref()) => {
-            return Ok(());
+            return Ok(is_configuration);
         }
         Status::Pending
         | Status::Downloading
@@ -84,7 +85,8 @@ pub(crate) fn report_status(
     } else {
         record.status = status;
     }
-    Ok(put(work, record)?)
+    put(work, record)?;
+    Ok(is_configuration)
 }
 
 /// Notes that a device has sent its log.

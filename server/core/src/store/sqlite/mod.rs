@@ -1,14 +1,321 @@
 //! The fleet in one file of SQLite, beside the process that serves it.
 
-use std::path::Path;
-use std::sync::Arc;
+mod code;
+mod find;
+mod folder;
+mod list;
+mod read;
+mod schema;
+#[cfg(test)]
+mod tests;
+mod write;
+mod writer;
 
-use super::{Store, StoreError};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
-/// Opens or makes the fleet in a data folder. A folder of an older server is imported once.
-///
-/// # Errors
-/// What is wrong with it.
-pub(crate) fn open(_folder: &Path) -> Result<Arc<dyn Store>, StoreError> {
-    Err(StoreError::NoFolder)
+use async_trait::async_trait;
+use roaring::RoaringBitmap;
+use rusqlite::Connection;
+use serde_json::Value;
+use tokio::sync::{Semaphore, oneshot};
+
+use self::read::{Fault, Names};
+use self::schema::Use;
+use self::writer::{Order, Writer};
+use super::query::{
+    Active, DeploymentQuery, DeviceQuery, DeviceView, EventQuery, Found, Listed, Numbered, RecordQuery, Scope,
+};
+use super::work::{Kind, Stream};
+use super::{DumpRow, Job, Rows, Store, StoreError, Watch, WriterFailed};
+use crate::domain::model::{AuthStatus, Deployment, Device, DeviceDeployment, Inventory};
+use crate::domain::time::Timestamp;
+
+pub(crate) use folder::open;
+
+/// Connections for questions about one record: they are answered at once, by whoever asks.
+const READERS: usize = 4;
+/// Questions about many records that are answered at a time. There are as many processors.
+const LONG_READS: usize = 2;
+
+/// The store.
+pub(crate) struct Sqlite {
+    writer: Writer,
+    readers: Arc<Readers>,
+    long: Arc<Semaphore>,
+}
+
+/// Connections that read.
+struct Readers {
+    path: PathBuf,
+    names: Arc<Names>,
+    short: Vec<Mutex<Connection>>,
+    long: Vec<Mutex<Connection>>,
+    index: find::Index,
+    /// The folder is nobody else's while this is there.
+    _lock: Option<std::fs::File>,
+}
+
+/// One of these that nobody uses, or the first.
+fn free(connections: &[Mutex<Connection>]) -> Option<MutexGuard<'_, Connection>> {
+    for connection in connections {
+        match connection.try_lock() {
+            Ok(connection) => return Some(connection),
+            Err(TryLockError::Poisoned(connection)) => return Some(connection.into_inner()),
+            Err(TryLockError::WouldBlock) => {}
+        }
+    }
+    Some(connections.first()?.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+impl Readers {
+    fn with<T>(
+        &self,
+        connections: &[Mutex<Connection>],
+        read: impl FnOnce(&Connection, &Readers) -> Result<T, Fault>,
+    ) -> Result<T, StoreError> {
+        let connection = free(connections).ok_or_else(|| StoreError::Database {
+            place: self.path.display().to_string(),
+            reason: "there is no connection".to_owned(),
+        })?;
+        read(&connection, self).map_err(|fault| fault.named(&self.path))
+    }
+}
+
+/// Does `read` in one transaction: everything that it sees is of one moment.
+fn at_one_moment<T>(
+    connection: &Connection,
+    read: impl FnOnce(&Connection) -> Result<T, Fault>,
+) -> Result<T, Fault> {
+    let transaction = connection.unchecked_transaction()?;
+    let result = read(&transaction);
+    // It has changed nothing: however it ends.
+    drop(transaction);
+    result
+}
+
+impl Sqlite {
+    /// Starts with a file that is as it is to be.
+    fn start(path: &Path, writer: Connection, lock: Option<std::fs::File>) -> Result<Sqlite, StoreError> {
+        let fault = |error: rusqlite::Error| Fault::from(error).named(path);
+        let names = Arc::new(Names::default());
+        let connect = || schema::connect(path, Use::Read).map(Mutex::new);
+        let readers = Arc::new(Readers {
+            path: path.to_owned(),
+            names: names.clone(),
+            short: (0..READERS).map(|_| connect()).collect::<Result<_, _>>().map_err(fault)?,
+            long: (0..LONG_READS).map(|_| connect()).collect::<Result<_, _>>().map_err(fault)?,
+            index: find::Index::default(),
+            _lock: lock,
+        });
+        let writer = Writer::start(path.to_owned(), writer, names).map_err(|source| StoreError::Io {
+            doing: "starting the writer of",
+            path: path.to_owned(),
+            source,
+        })?;
+        Ok(Sqlite { writer, readers, long: Arc::new(Semaphore::new(LONG_READS)) })
+    }
+
+    /// A question about one record.
+    fn short<T>(
+        &self,
+        read: impl FnOnce(&Connection, &Readers) -> Result<T, Fault>,
+    ) -> Result<T, StoreError> {
+        self.readers.with(&self.readers.short, read)
+    }
+
+    /// A question about many records: on a thread that may take its time, and not many at once.
+    async fn long<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Connection, &Readers) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let failed =
+            |reason: String| StoreError::Database { place: self.readers.path.display().to_string(), reason };
+        let permit = self.long.clone().acquire_owned().await.map_err(|error| failed(error.to_string()))?;
+        let readers = self.readers.clone();
+        let thread = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            readers.with(&readers.long, |connection, readers| {
+                at_one_moment(connection, |connection| read(connection, readers))
+            })
+        });
+        thread.await.map_err(|error| failed(error.to_string()))?
+    }
+
+    async fn order(
+        &self,
+        order: impl FnOnce(oneshot::Sender<Result<u64, WriterFailed>>) -> Order,
+    ) -> Result<u64, StoreError> {
+        let (done, told) = oneshot::channel();
+        self.writer.send(order(done));
+        let answer = told.await.unwrap_or_else(|_| Err(WriterFailed("the server stops".into())));
+        answer.map_err(|WriterFailed(reason)| StoreError::Database {
+            place: self.readers.path.display().to_string(),
+            reason: reason.to_string(),
+        })
+    }
+}
+
+#[async_trait]
+impl Store for Sqlite {
+    fn submit(&self, job: Job) {
+        self.writer.send(Order::Job(job));
+    }
+
+    fn check(&self) -> Result<(), WriterFailed> {
+        self.writer.check()
+    }
+
+    fn watch(&self, watch: Arc<dyn Watch>) {
+        self.writer.watch(watch);
+    }
+
+    async fn active(&self) -> Result<Vec<Active>, StoreError> {
+        self.long(|connection, _| list::active(connection)).await
+    }
+
+    async fn documents(&self, kind: Kind) -> Result<Vec<(String, Value)>, StoreError> {
+        self.long(move |connection, _| {
+            let mut all = Vec::new();
+            read::documents(connection, kind, |id, value| {
+                all.push((id, value));
+                Ok(())
+            })?;
+            Ok(all)
+        })
+        .await
+    }
+
+    async fn document(&self, kind: Kind, id: &str) -> Result<Option<Value>, StoreError> {
+        self.short(|connection, _| read::document(connection, kind, id))
+    }
+
+    async fn device(&self, id: &str) -> Result<Option<Device>, StoreError> {
+        self.short(|connection, _| read::device(connection, id))
+    }
+
+    async fn device_of_auth_set(&self, set: &str) -> Result<Option<Device>, StoreError> {
+        self.short(|connection, _| match read::device_of_auth_set(connection, set)? {
+            Some(number) => read::device_by_number(connection, number),
+            None => Ok(None),
+        })
+    }
+
+    async fn inventory(&self, device: &str) -> Result<Option<Inventory>, StoreError> {
+        self.short(|connection, readers| match read::number(connection, device)? {
+            Some(number) => read::inventory(connection, &readers.names, number),
+            None => Ok(None),
+        })
+    }
+
+    async fn view(&self, device: &str) -> Result<Option<DeviceView>, StoreError> {
+        self.short(|connection, readers| {
+            at_one_moment(connection, |connection| {
+                let device = read::device(connection, device)?;
+                device.map(|device| read::view(connection, &readers.names, device)).transpose()
+            })
+        })
+    }
+
+    async fn devices(&self, query: &DeviceQuery) -> Result<Found<DeviceView>, StoreError> {
+        let query = query.clone();
+        self.long(move |connection, readers| find::devices(connection, readers, &query)).await
+    }
+
+    async fn device_numbers(&self, query: &DeviceQuery) -> Result<RoaringBitmap, StoreError> {
+        let query = query.clone();
+        self.long(move |connection, readers| find::numbers(connection, readers, &query)).await
+    }
+
+    async fn device_ids(&self, numbers: &[u32]) -> Result<Vec<(u32, String)>, StoreError> {
+        let numbers = numbers.to_vec();
+        self.long(move |connection, _| {
+            let id = |number| Ok(read::id_ever(connection, number)?.map(|id| (number, id)));
+            numbers.into_iter().filter_map(|number| id(number).transpose()).collect()
+        })
+        .await
+    }
+
+    async fn device_counts(&self) -> Result<Vec<(AuthStatus, u64)>, StoreError> {
+        self.short(|connection, _| {
+            let count = |status| Ok((status, read::count(connection, status)?));
+            code::AUTH_STATUSES.into_iter().map(count).collect()
+        })
+    }
+
+    async fn groups(&self) -> Result<Vec<(String, u64)>, StoreError> {
+        self.long(|connection, _| list::groups(connection)).await
+    }
+
+    async fn attributes(&self) -> Result<Vec<(Scope, String, u64)>, StoreError> {
+        self.long(|connection, readers| list::attributes(connection, readers)).await
+    }
+
+    async fn deployment(&self, id: &str) -> Result<Option<Deployment>, StoreError> {
+        self.short(|connection, _| read::deployment(connection, id))
+    }
+
+    async fn members(&self, deployment: &str) -> Result<Option<Arc<RoaringBitmap>>, StoreError> {
+        self.short(|connection, _| read::members_of(connection, deployment))
+    }
+
+    async fn deployments(&self, query: &DeploymentQuery) -> Result<Found<Deployment>, StoreError> {
+        let query = query.clone();
+        self.long(move |connection, _| list::deployments(connection, &query)).await
+    }
+
+    async fn record(&self, deployment: &str, device: &str) -> Result<Option<DeviceDeployment>, StoreError> {
+        self.short(|connection, _| read::record(connection, deployment, device))
+    }
+
+    async fn records(&self, query: &RecordQuery) -> Result<Found<Listed>, StoreError> {
+        let query = query.clone();
+        self.long(move |connection, _| list::records(connection, &query)).await
+    }
+
+    async fn history(
+        &self,
+        device: &str,
+        skip: u64,
+        take: u64,
+    ) -> Result<Found<(Deployment, Option<DeviceDeployment>)>, StoreError> {
+        let device = device.to_owned();
+        self.long(move |connection, _| list::history(connection, &device, skip, take)).await
+    }
+
+    async fn log(&self, deployment: &str, device: &str) -> Result<Option<String>, StoreError> {
+        self.short(|connection, _| read::log(connection, deployment, device))
+    }
+
+    async fn events(&self, query: &EventQuery) -> Result<Found<Numbered>, StoreError> {
+        let query = query.clone();
+        self.long(move |connection, _| list::events(connection, &query)).await
+    }
+
+    async fn forget_events(&self, stream: Stream, before: Timestamp, most: u64) -> Result<u64, StoreError> {
+        self.order(|done| Order::Forget(stream, before, most, done)).await
+    }
+
+    async fn check_ins(&self, times: Vec<(u32, Timestamp)>) -> Result<(), StoreError> {
+        self.order(|done| Order::CheckIns(times, done)).await.map(|_| ())
+    }
+
+    async fn dump(&self, rows: &mut Rows<'_>) -> Result<(), StoreError> {
+        let connection = schema::connect(&self.readers.path, Use::Read).map_err(Fault::from);
+        let dumped = connection.and_then(|connection| {
+            at_one_moment(&connection, |connection| list::dump(connection, &self.readers.names, rows))
+        });
+        dumped.map_err(|fault| fault.named(&self.readers.path))
+    }
+
+    async fn fill(
+        &self,
+        rows: &mut (dyn Iterator<Item = Result<DumpRow, StoreError>> + Send),
+    ) -> Result<(), StoreError> {
+        folder::fill(&self.readers.path, &self.readers.names, rows)
+    }
+
+    async fn stop(&self) {
+        self.writer.stop();
+    }
 }

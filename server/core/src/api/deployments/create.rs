@@ -1,0 +1,235 @@
+//! Deployments are ordered.
+
+use std::collections::BTreeSet;
+
+use roaring::RoaringBitmap;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::super::{ApiError, Call, Reply, Shared, reply};
+use crate::domain::filter::{Filter, filter_query};
+use crate::domain::limits;
+use crate::domain::model::{AuthStatus, PhaseSize, StopRule};
+use crate::domain::rollout::{self, CreateError, NewDeployment};
+use crate::domain::time::Timestamp;
+use crate::store::query::DeviceQuery;
+use crate::store::work::Kind;
+
+/// How often a device may try again.
+const RETRIES: u32 = 100;
+
+#[derive(Deserialize)]
+struct Wanted {
+    name: String,
+    artifact_name: String,
+    #[serde(default)]
+    devices: Option<Vec<String>>,
+    #[serde(default)]
+    all_devices: bool,
+    #[serde(default)]
+    group: Option<String>,
+    #[serde(default)]
+    force_installation: bool,
+    #[serde(default)]
+    phases: Option<Vec<WantedPhase>>,
+    #[serde(default)]
+    retries: Option<u32>,
+    #[serde(default)]
+    update_control_map: Option<Value>,
+    #[serde(default)]
+    filter_id: Option<String>,
+    #[serde(default)]
+    max_devices: Option<u64>,
+    #[serde(default)]
+    autogenerate_delta: bool,
+    #[serde(default)]
+    rust_ota: Option<Own>,
+}
+
+/// What only this server has.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Own {
+    #[serde(default)]
+    stop: Vec<StopRule>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WantedPhase {
+    #[serde(default)]
+    batch_size: Option<f64>,
+    #[serde(default)]
+    batch_size_devices: Option<u64>,
+    #[serde(default)]
+    start_ts: Option<String>,
+}
+
+/// What may be in a body.
+const FIELDS: [&str; 13] = [
+    "name",
+    "artifact_name",
+    "devices",
+    "all_devices",
+    "group",
+    "force_installation",
+    "phases",
+    "retries",
+    "update_control_map",
+    "filter_id",
+    "max_devices",
+    "autogenerate_delta",
+    "rust_ota",
+];
+
+/// Which devices a deployment is for.
+enum Target {
+    Devices(Vec<String>),
+    All,
+    Group(String),
+    Filter(String),
+}
+
+pub(super) async fn create(shared: &Shared, call: &Call, group: Option<String>) -> Result<Reply, ApiError> {
+    super::refuse_unknown(call, &FIELDS)?;
+    let wanted: Wanted = call.json()?;
+    let good = |text: &str| !text.is_empty() && text.chars().count() <= limits::NAME_CHARS;
+    if !good(&wanted.name) || !good(&wanted.artifact_name) {
+        return Err(ApiError::bad_request("name and artifact_name have 1 to 256 characters"));
+    }
+    let target = target(&wanted, group)?;
+    let retries = retries(wanted.retries)?;
+    let update_control_map = wanted.update_control_map.filter(|map| !map.is_null());
+    if update_control_map.as_ref().is_some_and(|map| !map.is_object()) {
+        return Err(ApiError::bad_request("update_control_map is an object"));
+    }
+    let max_devices = wanted.max_devices.filter(|most| *most > 0);
+    if max_devices.is_some() && wanted.filter_id.is_none() {
+        return Err(ApiError::unprocessable("max_devices: only a deployment for a filter ends so"));
+    }
+    if shared.service.catalogue.artifacts_named(&wanted.artifact_name).is_empty() {
+        return Err(CreateError::NoArtifact.into());
+    }
+    let (members, filter) = members(shared, &target).await?;
+    let group = match target {
+        Target::Group(group) => Some(group),
+        Target::Devices(_) | Target::All | Target::Filter(_) => None,
+    };
+    let new = NewDeployment {
+        name: wanted.name,
+        artifact_name: wanted.artifact_name,
+        members,
+        group,
+        force_installation: wanted.force_installation,
+        configuration: None,
+        phases: phases(wanted.phases.unwrap_or_default())?,
+        retries,
+        update_control_map,
+        filter,
+        max_devices,
+        autogenerate_delta: wanted.autogenerate_delta,
+        stop: wanted.rust_ota.map(|own| own.stop).unwrap_or_default(),
+    };
+    refuse_equal(shared, &new)?;
+    let id = shared.change(Vec::new(), move |work| rollout::create(work, new.clone())).await?;
+    Ok(reply::created(&format!("./management/v1/deployments/deployments/{id}")))
+}
+
+/// How often a device that has failed may try again.
+pub(in super::super) fn retries(wanted: Option<u32>) -> Result<u32, ApiError> {
+    match wanted.unwrap_or(0) {
+        many if many > RETRIES => Err(ApiError::bad_request("retries is at most 100")),
+        few => Ok(few),
+    }
+}
+
+fn target(wanted: &Wanted, group: Option<String>) -> Result<Target, ApiError> {
+    // A list of no devices is not all devices, and not those of a group that stands beside it.
+    if wanted.devices.as_ref().is_some_and(Vec::is_empty) && group.is_none() {
+        return Err(ApiError::bad_request("devices: cannot be empty"));
+    }
+    let devices = wanted.devices.clone().unwrap_or_default();
+    let filter = wanted.filter_id.clone().filter(|id| !id.is_empty());
+    match (filter, group.or(wanted.group.clone()), wanted.all_devices, devices) {
+        (Some(filter), None, false, devices) if devices.is_empty() => Ok(Target::Filter(filter)),
+        (None, Some(group), false, devices) if devices.is_empty() => Ok(Target::Group(group)),
+        (None, None, true, devices) if devices.is_empty() => Ok(Target::All),
+        (None, None, false, devices) if devices.is_empty() => {
+            Err(ApiError::bad_request("a deployment needs devices, all_devices, a group or a filter_id"))
+        }
+        (None, None, false, devices) => Ok(Target::Devices(devices)),
+        _ => Err(ApiError::bad_request("only one of devices, all_devices, group and filter_id")),
+    }
+}
+
+fn phases(wanted: Vec<WantedPhase>) -> Result<Vec<(Option<Timestamp>, PhaseSize)>, ApiError> {
+    let wrong = |what: &str| ApiError::bad_request(&format!("phases: {what}"));
+    let phase = |phase: WantedPhase| {
+        let start = match phase.start_ts {
+            None => None,
+            Some(text) => Some(Timestamp::parse(&text).ok_or_else(|| wrong("start_ts is not a time"))?),
+        };
+        let size = match (phase.batch_size, phase.batch_size_devices) {
+            (None, None) => PhaseSize::Rest,
+            (Some(percent), None) => PhaseSize::Percent(percent),
+            (None, Some(count)) => PhaseSize::Devices(count),
+            (Some(_), Some(_)) => return Err(wrong("batch_size or batch_size_devices, not both")),
+        };
+        Ok((start, size))
+    };
+    wanted.into_iter().map(phase).collect()
+}
+
+/// The numbers of the devices that it lists, and the filter that it is for. Of a filter nobody is listed before it asks.
+async fn members(shared: &Shared, target: &Target) -> Result<(RoaringBitmap, Option<Value>), ApiError> {
+    let accepted = DeviceQuery { statuses: vec![AuthStatus::Accepted], ..DeviceQuery::default() };
+    let store = &shared.service.store;
+    match target {
+        Target::All => Ok((store.device_numbers(&accepted).await?, None)),
+        Target::Group(group) => {
+            let query = DeviceQuery { group: Some(group.clone()), ..accepted };
+            Ok((store.device_numbers(&query).await?, None))
+        }
+        Target::Devices(ids) => Ok((listed(shared, ids).await?, None)),
+        Target::Filter(id) => {
+            let filter: Option<Filter> = shared.service.catalogue.document(Kind::Filter, id);
+            let filter = filter.ok_or_else(|| ApiError::unprocessable("there is no filter with that id"))?;
+            filter_query(&filter)?;
+            Ok((RoaringBitmap::new(), Some(json!(filter))))
+        }
+    }
+}
+
+/// The numbers of devices that are named. Something can also be ordered for a device that is let in before it is heard of; but
+/// one that nobody has decided about, or that is kept out, may be anybody, and may never come.
+async fn listed(shared: &Shared, ids: &[String]) -> Result<RoaringBitmap, ApiError> {
+    let mut numbers = RoaringBitmap::new();
+    let ids: BTreeSet<&String> = ids.iter().collect();
+    for id in ids {
+        let device = shared.service.store.device(id).await?;
+        let device = device.ok_or_else(|| CreateError::UnknownDevice(id.clone()))?;
+        match device.status() {
+            AuthStatus::Accepted | AuthStatus::Preauthorized => numbers.insert(device.number),
+            AuthStatus::Noauth | AuthStatus::Rejected | AuthStatus::Pending => {
+                return Err(CreateError::NotAccepted(id.clone()).into());
+            }
+        };
+    }
+    Ok(numbers)
+}
+
+/// Refuses what is active already, for the same devices.
+fn refuse_equal(shared: &Shared, new: &NewDeployment) -> Result<(), CreateError> {
+    let active = shared.service.catalogue.active();
+    let equal = active.iter().find(|active| {
+        let other = &active.deployment;
+        other.name == new.name
+            && other.artifact_name == new.artifact_name
+            && other.filter == new.filter
+            && (new.filter.is_some() || *active.members == new.members)
+    });
+    match equal {
+        Some(equal) => Err(CreateError::Exists(equal.deployment.id.clone())),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,249 @@
+//! Deployments: made, watched and stopped by people.
+
+mod create;
+mod show;
+
+use hyper::{Method, StatusCode};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::{ApiError, Call, Reply, Shared, reply};
+use crate::domain::configuration::ConfigureError;
+use crate::domain::model::{Deployment, Status};
+use crate::domain::rollout::{self, CreateError, EndError, ReportError};
+use crate::store::work::{Key, NotLoaded};
+
+pub(super) use create::retries;
+
+/// The reference server's field that asks for something that this one does not have.
+const NOT_BUILT: [&str; 1] = ["filter_version"];
+
+pub(super) async fn route(
+    shared: &Shared,
+    call: &Call,
+    version: &str,
+    rest: &[&str],
+) -> Result<Reply, ApiError> {
+    if let [one, ..] = rest {
+        if !matches!(*one, "group" | "statistics" | "devices" | "releases") {
+            reply::check_id(one)?;
+        }
+    }
+    match (rest, &call.method) {
+        ([], &Method::POST) => create::create(shared, call, None).await,
+        (["group", name], &Method::POST) => {
+            create::create(shared, call, Some(super::call::decode(name))).await
+        }
+        ([], &Method::GET) => show::list(shared, call, Version::of(version)).await,
+        (["statistics", "list"], &Method::POST) => show::statistics_of_many(shared, call).await,
+        (["devices", device], &Method::GET) => show::history(shared, call, device).await,
+        (["devices", device], &Method::DELETE) => end_for(shared, device, Status::Aborted).await,
+        (["devices", device, "why"], &Method::GET) => show::why(shared, device).await,
+        ([id], &Method::GET) => {
+            let deployment = found(shared, id).await?;
+            let described = show::describe(shared, &deployment, Version::of(version));
+            Ok(reply::json_with_etag(&described))
+        }
+        ([id], &Method::PATCH) => patch(shared, call, id).await,
+        ([id, "status"], &Method::PUT) => set_status(shared, call, id).await,
+        ([id, "statistics"], &Method::GET) => {
+            let deployment = found(shared, id).await?;
+            Ok(reply::json(StatusCode::OK, &show::statistics(&deployment)))
+        }
+        ([id, "devices"], &Method::GET) => show::devices(shared, call, id, false).await,
+        ([id, "devices", "list"], &Method::GET) => show::devices(shared, call, id, true).await,
+        ([id, "devices", device], &Method::DELETE) => abort_on(shared, id, device).await,
+        ([id, "device_list"], &Method::GET) => show::device_list(shared, call, id).await,
+        ([id, "devices", device, "log"], &Method::GET) => {
+            let text = shared.service.store.log(id, device).await?.ok_or_else(ApiError::not_found)?;
+            Ok(reply::bytes(StatusCode::OK, "text/plain", text))
+        }
+        _ => Err(ApiError::not_found()),
+    }
+}
+
+async fn found(shared: &Shared, id: &str) -> Result<Deployment, ApiError> {
+    shared.service.store.deployment(id).await?.ok_or_else(ApiError::not_found)
+}
+
+/// `aborted` ends it, `held` lets no further device begin, `inprogress` lets it go on.
+async fn set_status(shared: &Shared, call: &Call, id: &str) -> Result<Reply, ApiError> {
+    #[derive(Deserialize)]
+    struct NewStatus {
+        status: String,
+    }
+    let wanted = call.json::<NewStatus>()?.status;
+    let keys = vec![Key::Deployment(id.to_owned())];
+    let id = id.to_owned();
+    match wanted.as_str() {
+        "aborted" => {
+            let (own, spent) = (id.clone(), id);
+            shared.change(keys, move |work| rollout::abort(work, &own)).await?;
+            forget_made(shared, &spent).await;
+        }
+        "held" | "inprogress" => {
+            let held = (wanted == "held").then(|| "held by a person".to_owned());
+            shared.change(keys, move |work| rollout::hold(work, &id, held.as_deref())).await?;
+        }
+        _ => return Err(ApiError::bad_request("the status to set is aborted, held or inprogress")),
+    }
+    Ok(reply::empty(StatusCode::NO_CONTENT))
+}
+
+/// A change of what is deployed already: the update control map.
+async fn patch(shared: &Shared, call: &Call, id: &str) -> Result<Reply, ApiError> {
+    refuse_unknown(call, &["update_control_map"])?;
+    let map = call.json::<Map<String, Value>>()?.remove("update_control_map").filter(|map| !map.is_null());
+    if map.as_ref().is_some_and(|map| !map.is_object()) {
+        return Err(ApiError::bad_request("update_control_map is an object"));
+    }
+    let wanted = call.header("If-Match").map(str::to_owned);
+    if let Some(wanted) = wanted {
+        let deployment = found(shared, id).await?;
+        let is_same = [Version::First, Version::Second].into_iter().any(|version| {
+            let described = show::describe(shared, &deployment, version);
+            reply::etag_of(&described) == wanted
+        });
+        if !is_same {
+            return Err(ApiError::new(StatusCode::PRECONDITION_FAILED, "somebody else has changed it"));
+        }
+    }
+    let own = id.to_owned();
+    let keys = vec![Key::Deployment(own.clone())];
+    shared.change(keys, move |work| rollout::set_control_map(work, &own, map.clone())).await?;
+    Ok(reply::empty(StatusCode::NO_CONTENT))
+}
+
+async fn abort_on(shared: &Shared, id: &str, device: &str) -> Result<Reply, ApiError> {
+    let keys = vec![
+        Key::Deployment(id.to_owned()),
+        Key::Device(device.to_owned()),
+        Key::Members(id.to_owned()),
+        Key::Record(id.to_owned(), device.to_owned()),
+    ];
+    let (own, device) = (id.to_owned(), device.to_owned());
+    shared.change(keys, move |work| rollout::abort_on(work, &own, &device)).await?;
+    forget_made(shared, id).await;
+    Ok(reply::empty(StatusCode::NO_CONTENT))
+}
+
+/// Ends a device's part in every active deployment.
+async fn end_for(shared: &Shared, id: &str, status: Status) -> Result<Reply, ApiError> {
+    let device = shared.service.store.device(id).await?;
+    let number = device.map_or(0, |device| device.number);
+    let listed = active_of(shared, number);
+    let (own, deployments) = (id.to_owned(), listed.clone());
+    shared.change(Vec::new(), move |work| rollout::end_for(work, &own, &deployments, status)).await?;
+    for deployment in listed {
+        forget_made(shared, &deployment).await;
+    }
+    Ok(reply::empty(StatusCode::NO_CONTENT))
+}
+
+/// The active deployments that list a device.
+pub(super) fn active_of(shared: &Shared, number: u32) -> Vec<String> {
+    let listed = shared.service.catalogue.active_for(number, 0);
+    listed.iter().map(|active| active.deployment.id.clone()).collect()
+}
+
+/// Forgets the artifact that was made for a deployment, if that is over: nobody will ask for it any more.
+pub(super) async fn forget_made(shared: &Shared, deployment: &str) {
+    let own = deployment.to_owned();
+    let spent = shared.change(Vec::new(), move |work| rollout::forget_made(work, &own)).await;
+    match spent {
+        Ok(true) => super::artifacts::remove(&*shared.blobs, deployment).await,
+        Ok(false) => {}
+        Err(error) => log::warn!("the artifact of deployment {deployment} stays: {}", error.message),
+    }
+}
+
+/// The version of the API that is asked: the second says more about a deployment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Version {
+    First,
+    Second,
+}
+
+impl Version {
+    fn of(version: &str) -> Version {
+        if version == "v2" { Version::Second } else { Version::First }
+    }
+}
+
+/// Refuses a body that asks for more than `known`: whoever has written it expects that it is done, and a deployment
+/// that is restricted by it must not become one that is not. What asks for nothing (`null`, `false`, 0, `""`, `[]`,
+/// `{}`) may be there.
+pub(super) fn refuse_unknown(call: &Call, known: &[&str]) -> Result<(), ApiError> {
+    for (name, value) in call.json::<Map<String, Value>>()? {
+        if known.contains(&name.as_str()) || asks_for_nothing(&value) {
+            continue;
+        }
+        let name: String = name.chars().take(64).collect();
+        return Err(ApiError::unprocessable(&if NOT_BUILT.contains(&name.as_str()) {
+            format!(
+                "{name}: this server does not have that, and without it the deployment would be another one"
+            )
+        } else {
+            format!("{name}: a deployment has no such field")
+        }));
+    }
+    Ok(())
+}
+
+fn asks_for_nothing(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Bool(yes) => !yes,
+        Value::Number(number) => number.as_f64() == Some(0.0),
+        Value::String(text) => text.is_empty(),
+        Value::Array(values) => values.is_empty(),
+        Value::Object(values) => values.is_empty(),
+    }
+}
+
+impl From<CreateError> for ApiError {
+    fn from(error: CreateError) -> ApiError {
+        match error {
+            CreateError::NoArtifact => ApiError::unprocessable("no artifact has that name"),
+            CreateError::NoDevices => ApiError::unprocessable("the deployment would be for no device"),
+            CreateError::UnknownDevice(id) => ApiError::unprocessable(&format!("there is no device {id}")),
+            CreateError::NotAccepted(id) => ApiError::unprocessable(&format!("device {id} is not accepted")),
+            CreateError::Exists(id) => ApiError::conflict(&format!("deployment {id} is active and the same")),
+            CreateError::Phases(what) => ApiError::bad_request(&format!("phases: {what}")),
+            CreateError::Stop(what) => ApiError::bad_request(&format!("stop: {what}")),
+            CreateError::NoRandomness => ApiError::internal("no random numbers"),
+        }
+    }
+}
+
+impl From<ReportError> for ApiError {
+    fn from(error: ReportError) -> ApiError {
+        match error {
+            ReportError::NotLoaded => NotLoaded.into(),
+            ReportError::Unauthorized => ApiError::unauthorized("dev auth: unauthorized"),
+            ReportError::NotFound => ApiError::not_found(),
+            ReportError::Aborted => ApiError::conflict("the deployment was aborted"),
+            ReportError::Finished => ApiError::unprocessable("the deployment is finished"),
+        }
+    }
+}
+
+impl From<ConfigureError> for ApiError {
+    fn from(error: ConfigureError) -> ApiError {
+        match error {
+            ConfigureError::NotLoaded => NotLoaded.into(),
+            ConfigureError::Unauthorized => ApiError::unauthorized("dev auth: unauthorized"),
+            ConfigureError::NotFound => ApiError::not_found(),
+            ConfigureError::Create(error) => error.into(),
+        }
+    }
+}
+
+impl From<EndError> for ApiError {
+    fn from(error: EndError) -> ApiError {
+        match error {
+            EndError::NotLoaded => NotLoaded.into(),
+            EndError::NoRandomness => ApiError::internal("no random numbers"),
+        }
+    }
+}

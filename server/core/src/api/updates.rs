@@ -1,0 +1,276 @@
+//! What devices ask about updates, and what they report of them.
+
+use std::collections::BTreeMap;
+
+use artifact::text::printable;
+use hyper::StatusCode;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::call::Speaker;
+use super::{ApiError, Call, Reply, Shared, deployments, deviceconfig, download, reply};
+use crate::domain::filter::{Filter, filter_query};
+use crate::domain::limits;
+use crate::domain::model::{Deployment, Status};
+use crate::domain::rollout::{self, Candidate, Next, NextError, Request};
+use crate::domain::time::Timestamp;
+use crate::store::query::Active;
+use crate::store::work::{Key, NotLoaded};
+
+impl From<NextError> for ApiError {
+    fn from(error: NextError) -> ApiError {
+        match error {
+            NextError::NotLoaded => NotLoaded.into(),
+            NextError::Unauthorized => ApiError::unauthorized("dev auth: unauthorized"),
+            NextError::NoRandomness => ApiError::internal("no random numbers"),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct V2Request {
+    device_provides: BTreeMap<String, Value>,
+    #[serde(default)]
+    update_control_map: bool,
+}
+
+/// What a device asks with, and whether it understands an update control map.
+pub(super) struct Question {
+    request: Request,
+    update_control_map: bool,
+}
+
+pub(super) fn v2_request(call: &Call) -> Result<Question, ApiError> {
+    let V2Request { device_provides, update_control_map } = call.json()?;
+    Ok(Question { request: provides(device_provides)?, update_control_map })
+}
+
+pub(super) fn request(call: &Call) -> Result<Question, ApiError> {
+    Ok(Question { request: provides(call.json()?)?, update_control_map: false })
+}
+
+/// What a device provides, as a flat map. Other things than strings are for newer servers.
+fn provides(provides: BTreeMap<String, Value>) -> Result<Request, ApiError> {
+    let texts = provides.into_iter().filter_map(|(key, value)| match value {
+        Value::String(text) => Some((key, text)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => None,
+    });
+    checked(texts.collect(), true)
+}
+
+pub(super) fn query_request(call: &Call) -> Result<Question, ApiError> {
+    let value = |name: &str| Some((name.to_owned(), call.query(name)?));
+    let request = checked(["artifact_name", "device_type"].into_iter().filter_map(value).collect(), false)?;
+    Ok(Question { request, update_control_map: false })
+}
+
+fn checked(provides: BTreeMap<String, String>, complete: bool) -> Result<Request, ApiError> {
+    let too_long = |text: &String| text.chars().count() > limits::PROVIDES_CHARS;
+    if provides.len() > limits::PROVIDES
+        || provides.iter().any(|(key, value)| too_long(key) || too_long(value))
+    {
+        return Err(ApiError::bad_request("the device provides too much"));
+    }
+    let needed = |name: &str| {
+        let value = provides.get(name).filter(|value| !value.is_empty()).cloned();
+        value.ok_or_else(|| ApiError::bad_request(&format!("{name}: cannot be blank")))
+    };
+    let (artifact_name, device_type) = (needed("artifact_name")?, needed("device_type")?);
+    Ok(Request { artifact_name, device_type, provides, complete })
+}
+
+/// What a report on a deployment reads.
+fn keys(device: &str, deployment: &str) -> Vec<Key> {
+    vec![
+        Key::Device(device.to_owned()),
+        Key::Deployment(deployment.to_owned()),
+        Key::Record(deployment.to_owned(), device.to_owned()),
+    ]
+}
+
+/// Deployments that may have something to do for a device, the oldest first. Of nearly all polls there is none.
+async fn candidates(shared: &Shared, speaker: &Speaker) -> Result<Vec<Candidate>, ApiError> {
+    let after = if speaker.active.is_some() { 0 } else { speaker.last_finished };
+    let mut listed: Vec<_> = Vec::new();
+    let mut view = None;
+    for active in shared.service.catalogue.active() {
+        if active.deployment.sequence <= after {
+            continue;
+        }
+        let is_listed = active.members.contains(speaker.number);
+        if is_listed || is_wanted(shared, speaker, &active, &mut view).await? {
+            listed.push(active);
+        }
+    }
+    if let Some(own) = &speaker.active {
+        // What it is at work on comes first.
+        listed.sort_by_key(|active| active.deployment.id != *own);
+    }
+    let candidate = |active: std::sync::Arc<Active>| Candidate {
+        deployment: active.deployment.id.clone(),
+        artifacts: shared.service.catalogue.artifacts_named(&active.deployment.artifact_name),
+    };
+    Ok(listed.into_iter().map(candidate).collect())
+}
+
+/// Whether the filter of a dynamic deployment holds for a device that it does not list yet.
+async fn is_wanted(
+    shared: &Shared,
+    speaker: &Speaker,
+    active: &Active,
+    view: &mut Option<crate::store::query::DeviceView>,
+) -> Result<bool, ApiError> {
+    let Some(filter) = &active.deployment.filter else { return Ok(false) };
+    let Some(filter) = Filter::deserialize(filter).ok() else { return Ok(false) };
+    let Ok(query) = filter_query(&filter) else { return Ok(false) };
+    if view.is_none() {
+        *view = Some(shared.view(&speaker.claims.sub).await?);
+    }
+    Ok(view.as_ref().is_some_and(|view| view.is_wanted(&query)))
+}
+
+pub(super) async fn next(
+    shared: &Shared,
+    call: &Call,
+    speaker: &Speaker,
+    question: &Question,
+) -> Result<Reply, ApiError> {
+    let candidates = candidates(shared, speaker).await?;
+    // Nearly every poll ends here, without a transaction.
+    if candidates.is_empty() {
+        return Ok(reply::empty(StatusCode::NO_CONTENT));
+    }
+    let mut answer = ask(shared, speaker, &candidates, question).await?;
+    if let Next::Make(wanted) = answer {
+        deviceconfig::make(shared, wanted).await?;
+        answer = ask(shared, speaker, &candidates, question).await?;
+    }
+    match answer {
+        // It has just been made, so this is a deployment that another change has put in its place: next time.
+        Next::Make(_) | Next::Nothing => Ok(reply::empty(StatusCode::NO_CONTENT)),
+        Next::Conflict => Err(ApiError::conflict("the device is not what it was when the deployment began")),
+        Next::Offer { deployment, artifact } => {
+            let link = download::link(shared, call, &artifact).await;
+            let mut answer = json!({
+                "id": deployment.id,
+                "artifact": {
+                    "id": artifact.id,
+                    "artifact_name": artifact.name,
+                    "source": { "uri": link.uri, "expire": link.expire },
+                    "device_types_compatible": artifact.device_types,
+                },
+            });
+            if question.update_control_map {
+                if let Some(map) = control_map_of(&deployment) {
+                    answer["update_control_map"] = map;
+                }
+            }
+            Ok(reply::json(StatusCode::OK, &answer))
+        }
+    }
+}
+
+async fn ask(
+    shared: &Shared,
+    speaker: &Speaker,
+    candidates: &[Candidate],
+    question: &Question,
+) -> Result<Next, ApiError> {
+    let claims = speaker.claims.clone();
+    let mut keys = vec![Key::Device(claims.sub.clone())];
+    if let Some(first) = candidates.first() {
+        keys.push(Key::Deployment(first.deployment.clone()));
+        keys.push(Key::Record(first.deployment.clone(), claims.sub.clone()));
+    }
+    let (candidates, request) = (candidates.to_vec(), question.request.clone());
+    shared.change(keys, move |work| rollout::next(work, &claims, &candidates, &request)).await
+}
+
+/// The map of a deployment, with the id that devices know it by.
+fn control_map_of(deployment: &Deployment) -> Option<Value> {
+    let mut map = deployment.update_control_map.clone()?;
+    map["id"] = json!(deployment.id);
+    Some(map)
+}
+
+/// The update control map of a deployment that the device is at work on.
+pub(super) async fn control_map(shared: &Shared, speaker: &Speaker, id: &str) -> Result<Reply, ApiError> {
+    let store = &shared.service.store;
+    store.record(id, &speaker.claims.sub).await?.ok_or_else(ApiError::not_found)?;
+    let deployment = store.deployment(id).await?.ok_or_else(ApiError::not_found)?;
+    match control_map_of(&deployment) {
+        Some(map) => Ok(reply::json(StatusCode::OK, &json!({ "update_control_map": map }))),
+        None => Ok(reply::empty(StatusCode::NO_CONTENT)),
+    }
+}
+
+#[derive(Deserialize)]
+struct StatusReport {
+    status: String,
+    #[serde(default)]
+    substate: Option<String>,
+}
+
+pub(super) async fn status(
+    shared: &Shared,
+    call: &Call,
+    speaker: &Speaker,
+    deployment: &str,
+) -> Result<Reply, ApiError> {
+    let report: StatusReport = call.json()?;
+    let status = Status::parse(&report.status).filter(|status| status.is_for_devices());
+    let status = status.ok_or_else(|| ApiError::bad_request("not a status that a device may report"))?;
+    let substate = report.substate.filter(|text| !text.is_empty());
+    if substate.as_ref().is_some_and(|text| text.chars().count() > limits::SUBSTATE_CHARS) {
+        return Err(ApiError::bad_request("the substate is too long"));
+    }
+    let claims = speaker.claims.clone();
+    let keys = keys(&claims.sub, deployment);
+    let id = deployment.to_owned();
+    let rule = move |work: &mut _| rollout::report_status(work, &claims, &id, status, substate.as_deref());
+    let is_configuration = shared.change(keys, rule).await?;
+    if is_configuration && status.is_finished() {
+        deployments::forget_made(shared, deployment).await;
+    }
+    Ok(reply::empty(StatusCode::NO_CONTENT))
+}
+
+#[derive(Deserialize)]
+struct LogReport {
+    messages: Vec<Message>,
+}
+
+#[derive(Deserialize)]
+struct Message {
+    timestamp: String,
+    level: String,
+    message: String,
+}
+
+pub(super) async fn log(
+    shared: &Shared,
+    call: &Call,
+    speaker: &Speaker,
+    deployment: &str,
+) -> Result<Reply, ApiError> {
+    let report: LogReport = call.json()?;
+    let wrong = |message: &Message| {
+        Timestamp::parse(&message.timestamp).is_none()
+            || message.level.is_empty()
+            || message.message.is_empty()
+    };
+    if report.messages.is_empty() || report.messages.iter().any(wrong) {
+        return Err(ApiError::bad_request("each message needs a timestamp, a level and a text"));
+    }
+    // One line each, whatever a message has in it: it must not look like two, and must do nothing to a terminal.
+    let line = |message: &Message| {
+        let (level, text) = (printable(&message.level), printable(message.message.trim_end()));
+        format!("{} {level}: {text}\n", message.timestamp)
+    };
+    let text: String = report.messages.iter().map(line).collect();
+    let claims = speaker.claims.clone();
+    let keys = keys(&claims.sub, deployment);
+    let deployment = deployment.to_owned();
+    shared.change(keys, move |work| rollout::report_log(work, &claims, &deployment, &text)).await?;
+    Ok(reply::empty(StatusCode::NO_CONTENT))
+}

@@ -1,0 +1,391 @@
+//! The fleet in PostgreSQL, where several processes share it.
+//!
+//! The database is the only truth: a process keeps nothing of a device. What it has in memory of the fleet follows the feed
+//! ([`follow`]). Changes go through one task ([`write`]), questions through a few connections ([`connect`]), and what each
+//! request of a device begins with is gathered ([`poll`]). A database that is away is an error of each question, and is asked
+//! for until it is back.
+//!
+//! It does not make the database, its user or its backups, and does not choose among several hosts but by what the address
+//! says.
+
+mod attr;
+mod connect;
+mod dump;
+mod flush;
+mod follow;
+mod load;
+mod poll;
+mod read;
+mod schema;
+mod search;
+#[cfg(test)]
+mod testing;
+mod tls;
+mod write;
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use roaring::RoaringBitmap;
+use serde_json::Value;
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+
+pub(crate) use connect::Target;
+use connect::{Fault, Lease, Pool};
+use follow::{Follower, Watchers};
+use poll::Poll;
+use search::{Answer, Cold};
+use write::{Health, Order, Writer};
+
+use super::query::{
+    Active, DeploymentQuery, DeviceQuery, DeviceView, EventQuery, Found, Listed, Numbered, RecordQuery, Scope,
+};
+use super::work::{Kind, Stream};
+use super::{DumpRow, Job, Rows, Store, StoreError, Watch, WriterFailed};
+use crate::domain::id;
+use crate::domain::model::{AuthStatus, Deployment, Device, DeviceDeployment, Inventory};
+use crate::domain::time::Timestamp;
+
+/// The store.
+struct PgStore {
+    pool: Arc<Pool>,
+    poll: Poll,
+    orders: mpsc::UnboundedSender<Order>,
+    health: Health,
+    watchers: Arc<Watchers>,
+    stopping: watch::Sender<bool>,
+    /// Attributes that become hot now.
+    heating: Arc<Mutex<HashSet<(Scope, String)>>>,
+    /// One search at a time goes through all devices.
+    one_by_one: Semaphore,
+}
+
+/// Opens a database, and brings its schema up to date. It must be there; it may be empty.
+///
+/// # Errors
+/// It cannot be reached, or what is in it is not of this program.
+pub(crate) async fn open(target: Target) -> Result<Arc<dyn Store>, StoreError> {
+    let target = Arc::new(target);
+    let place = target.place.clone();
+    begin(target).await.map_err(|fault| fault.at(&place))
+}
+
+async fn begin(target: Arc<Target>) -> Result<Arc<dyn Store>, Fault> {
+    let conn = target.connect().await?;
+    schema::migrate(&conn).await?;
+    let process = id::random::<16>().map_err(|_| Fault::Source(StoreError::NoRandomness))?.to_vec();
+    let (stopping, stop) = watch::channel(false);
+    let watchers = Arc::new(Watchers::default());
+    Follower::start(target.clone(), process.clone(), &conn, watchers.clone(), stop).await?;
+    let health = Health::new();
+    let orders = Writer::start(target.clone(), process, conn, watchers.clone(), health.clone()).await?;
+    let pool = Arc::new(Pool::new(target));
+    Ok(Arc::new(PgStore {
+        poll: Poll::start(pool.target.clone()),
+        pool,
+        orders,
+        health,
+        watchers,
+        stopping,
+        heating: Arc::default(),
+        one_by_one: Semaphore::new(1),
+    }))
+}
+
+impl PgStore {
+    fn at(&self) -> impl Fn(Fault) -> StoreError + '_ {
+        |fault| fault.at(&self.pool.target.place)
+    }
+
+    async fn lease(&self) -> Result<Lease, StoreError> {
+        self.pool.get().await.map_err(self.at())
+    }
+
+    /// Makes attributes hot: in a small fleet at once, else behind. Whether they are now.
+    async fn heat(&self, lease: &Lease, cold: Cold) -> Result<bool, Fault> {
+        let cold: Cold = cold
+            .into_iter()
+            .filter(|(scope, name)| {
+                attr::may_be_hot(&super::query::Attr { scope: Some(*scope), name: name.clone() })
+            })
+            .collect();
+        if cold.is_empty() {
+            return Ok(false);
+        }
+        if search::is_small(lease).await? {
+            for (scope, name) in cold {
+                attr::heat(lease, scope, &name).await?;
+            }
+            return Ok(true);
+        }
+        for one in cold {
+            if !self.heating.lock().unwrap_or_else(PoisonError::into_inner).insert(one.clone()) {
+                continue;
+            }
+            let (target, heating) = (self.pool.target.clone(), self.heating.clone());
+            tokio::spawn(async move {
+                let made = async { attr::heat(&target.connect().await?, one.0, &one.1).await };
+                if let Err(fault) = made.await {
+                    log::warn!("the attribute {:?} could not be made quick to search: {fault}", one.1);
+                }
+                heating.lock().unwrap_or_else(PoisonError::into_inner).remove(&one);
+            });
+        }
+        Ok(false)
+    }
+}
+
+/// Asks over a connection of the pool, which goes back when all went well.
+macro_rules! ask {
+    ($self:ident, $lease:ident => $asked:expr) => {{
+        let $lease = $self.lease().await?;
+        let found: Result<_, Fault> = async { Ok($asked) }.await;
+        let found = found.map_err($self.at())?;
+        $lease.done();
+        Ok(found)
+    }};
+}
+
+#[async_trait]
+impl Store for PgStore {
+    fn submit(&self, job: Job) {
+        if let Err(refused) = self.orders.send(Order::Job(job)) {
+            if let Order::Job(job) = refused.0 {
+                // Whoever asked may be gone.
+                let _ = job.done.send(Err(WriterFailed("the server stops".into())));
+            }
+        }
+    }
+
+    fn check(&self) -> Result<(), WriterFailed> {
+        self.health.check()
+    }
+
+    fn watch(&self, watch: Arc<dyn Watch>) {
+        self.watchers.add(watch);
+    }
+
+    async fn active(&self) -> Result<Vec<Active>, StoreError> {
+        ask!(self, lease => read::active(&lease).await?)
+    }
+
+    async fn documents(&self, kind: Kind) -> Result<Vec<(String, Value)>, StoreError> {
+        ask!(self, lease => read::documents(&lease, kind).await?)
+    }
+
+    async fn document(&self, kind: Kind, id: &str) -> Result<Option<Value>, StoreError> {
+        const READ: &str = "SELECT data FROM document WHERE kind = $1 AND id = $2";
+        ask!(self, lease => match lease.row(READ, &[&kind.name(), &id.as_bytes()]).await? {
+            Some(row) => Some(read::parse(row.try_get(0)?, "a document")?),
+            None => None,
+        })
+    }
+
+    async fn device(&self, id: &str) -> Result<Option<Device>, StoreError> {
+        self.poll.device(id).await.map_err(|reason| StoreError::Database {
+            place: self.pool.target.place.clone(),
+            reason: reason.to_string(),
+        })
+    }
+
+    async fn device_of_auth_set(&self, set: &str) -> Result<Option<Device>, StoreError> {
+        const READ: &str =
+            "SELECT d.num, d.active, d.data FROM authset a JOIN device d ON d.num = a.num WHERE a.id = $1";
+        ask!(self, lease => lease.row(READ, &[&set.as_bytes()]).await?.as_ref().map(read::device).transpose()?)
+    }
+
+    async fn inventory(&self, device: &str) -> Result<Option<Inventory>, StoreError> {
+        const READ: &str = "SELECT i.data FROM device d JOIN inventory i ON i.num = d.num WHERE d.id = $1";
+        ask!(self, lease => match lease.row(READ, &[&device.as_bytes()]).await? {
+            Some(row) => Some(read::parse(row.try_get(0)?, "an inventory")?),
+            None => None,
+        })
+    }
+
+    async fn view(&self, device: &str) -> Result<Option<DeviceView>, StoreError> {
+        const NUMBER: &str = "SELECT num FROM device WHERE id = $1";
+        ask!(self, lease => match lease.row(NUMBER, &[&device.as_bytes()]).await? {
+            Some(row) => read::views(&lease, &[row.try_get(0)?]).await?.pop(),
+            None => None,
+        })
+    }
+
+    async fn devices(&self, query: &DeviceQuery) -> Result<Found<DeviceView>, StoreError> {
+        ask!(self, lease => {
+            let mut answer = search::devices(&lease, query).await?;
+            if let Answer::Cold(cold) = answer {
+                answer = match self.heat(&lease, cold).await? {
+                    true => search::devices(&lease, query).await?,
+                    false => Answer::Cold(Cold::new()),
+                };
+            }
+            match answer {
+                Answer::Found(found) => found,
+                Answer::Cold(_) => {
+                    let _turn = self.one_by_one.acquire().await;
+                    search::devices_one_by_one(&lease, query).await?
+                }
+            }
+        })
+    }
+
+    async fn device_numbers(&self, query: &DeviceQuery) -> Result<RoaringBitmap, StoreError> {
+        ask!(self, lease => {
+            let mut answer = search::numbers(&lease, query).await?;
+            if let Answer::Cold(cold) = answer {
+                answer = match self.heat(&lease, cold).await? {
+                    true => search::numbers(&lease, query).await?,
+                    false => Answer::Cold(Cold::new()),
+                };
+            }
+            match answer {
+                Answer::Found(found) => found,
+                Answer::Cold(_) => {
+                    let _turn = self.one_by_one.acquire().await;
+                    search::numbers_one_by_one(&lease, query).await?
+                }
+            }
+        })
+    }
+
+    async fn device_ids(&self, numbers: &[u32]) -> Result<Vec<(u32, String)>, StoreError> {
+        ask!(self, lease => read::device_ids(&lease, numbers).await?)
+    }
+
+    async fn device_counts(&self) -> Result<Vec<(AuthStatus, u64)>, StoreError> {
+        ask!(self, lease => search::counts(&lease).await?)
+    }
+
+    async fn groups(&self) -> Result<Vec<(String, u64)>, StoreError> {
+        const READ: &str = "SELECT name, n FROM cnt WHERE kind = $1 AND n > 0 ORDER BY name";
+        ask!(self, lease => {
+            let rows = lease.rows(READ, &[&flush::GROUP]).await?;
+            rows.iter().map(|row| Ok((read::text(row, 0)?, read::count(row.try_get(1)?)))).collect::<Result<_, Fault>>()?
+        })
+    }
+
+    async fn attributes(&self) -> Result<Vec<(Scope, String, u64)>, StoreError> {
+        ask!(self, lease => search::attributes(&lease).await?)
+    }
+
+    async fn deployment(&self, id: &str) -> Result<Option<Deployment>, StoreError> {
+        const READ: &str = "SELECT seq, data FROM deployment WHERE id = $1";
+        ask!(self, lease => lease.row(READ, &[&id.as_bytes()]).await?.as_ref().map(read::deployment).transpose()?)
+    }
+
+    async fn members(&self, deployment: &str) -> Result<Option<Arc<RoaringBitmap>>, StoreError> {
+        let id = deployment.to_owned();
+        ask!(self, lease => read::members(&lease, std::slice::from_ref(&id)).await?.remove(&id).map(Arc::new))
+    }
+
+    async fn deployments(&self, query: &DeploymentQuery) -> Result<Found<Deployment>, StoreError> {
+        ask!(self, lease => read::deployments(&lease, query).await?)
+    }
+
+    async fn record(&self, deployment: &str, device: &str) -> Result<Option<DeviceDeployment>, StoreError> {
+        const READ: &str = "SELECT status, finished, log, data FROM record WHERE dep = $1 AND dev = $2";
+        ask!(self, lease => {
+            let row = lease.row(READ, &[&deployment.as_bytes(), &device.as_bytes()]).await?;
+            row.as_ref().map(read::record).transpose()?
+        })
+    }
+
+    async fn records(&self, query: &RecordQuery) -> Result<Found<Listed>, StoreError> {
+        ask!(self, lease => read::records(&lease, query).await?)
+    }
+
+    async fn history(
+        &self,
+        device: &str,
+        skip: u64,
+        take: u64,
+    ) -> Result<Found<(Deployment, Option<DeviceDeployment>)>, StoreError> {
+        ask!(self, lease => read::history(&lease, device, skip, take).await?)
+    }
+
+    async fn log(&self, deployment: &str, device: &str) -> Result<Option<String>, StoreError> {
+        const READ: &str = "SELECT data FROM log WHERE dep = $1 AND dev = $2";
+        ask!(self, lease => {
+            let row = lease.row(READ, &[&deployment.as_bytes(), &device.as_bytes()]).await?;
+            row.as_ref().map(|row| read::text(row, 0)).transpose()?
+        })
+    }
+
+    async fn events(&self, query: &EventQuery) -> Result<Found<Numbered>, StoreError> {
+        ask!(self, lease => read::events(&lease, query).await?)
+    }
+
+    async fn forget_events(&self, stream: Stream, before: Timestamp, most: u64) -> Result<u64, StoreError> {
+        const FORGET: &str = "DELETE FROM event WHERE num IN
+            (SELECT num FROM event WHERE stream = $1 AND ts < $2 ORDER BY ts LIMIT $3)";
+        ask!(self, lease => lease.run(FORGET, &[&stream.name(), &read::big(before.0), &read::big(most)]).await?)
+    }
+
+    async fn check_ins(&self, times: Vec<(u32, Timestamp)>) -> Result<(), StoreError> {
+        // In the order of the numbers, so that two processes do not wait for each other in a circle; a number once.
+        const WRITE: &str = "INSERT INTO seen AS s (num, ts)
+            SELECT u.num, max(u.ts) FROM unnest($1::int4[], $2::int8[]) AS u(num, ts) GROUP BY u.num ORDER BY u.num
+            ON CONFLICT (num) DO UPDATE SET ts = excluded.ts WHERE s.ts < excluded.ts";
+        ask!(self, lease => {
+            for piece in times.chunks(10_000) {
+                let numbers: Vec<i32> = piece.iter().map(|(number, _)| number.cast_signed()).collect();
+                let times: Vec<i64> = piece.iter().map(|(_, time)| read::big(time.0)).collect();
+                lease.run(WRITE, &[&numbers, &times]).await?;
+            }
+        })
+    }
+
+    async fn dump(&self, rows: &mut Rows<'_>) -> Result<(), StoreError> {
+        ask!(self, lease => dump::dump(&lease, rows).await?)
+    }
+
+    async fn fill(
+        &self,
+        rows: &mut (dyn Iterator<Item = Result<DumpRow, StoreError>> + Send),
+    ) -> Result<(), StoreError> {
+        ask!(self, lease => dump::fill(&lease, rows).await?)
+    }
+
+    async fn stop(&self) {
+        let (done, stopped) = oneshot::channel();
+        if self.orders.send(Order::Stop(done)).is_ok() {
+            // An error says that it has ended already.
+            let _ = stopped.await;
+        }
+        self.stopping.send_replace(true);
+        self.pool.close();
+    }
+}
+
+/// A database for a test; `None` where there is no PostgreSQL.
+#[cfg(test)]
+pub(crate) fn ground() -> Option<impl super::conformance::Ground> {
+    testing::database().map(|database| tests::Place(database.url))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::conformance::{Ground, conformance};
+
+    /// By its address.
+    pub(super) struct Place(pub(super) String);
+
+    #[async_trait]
+    impl Ground for Place {
+        async fn open(&self) -> Arc<dyn Store> {
+            super::open(Target::parse(&self.0, None, None).unwrap()).await.unwrap()
+        }
+
+        fn is_shared(&self) -> bool {
+            true
+        }
+
+        fn name(&self) -> String {
+            self.0.clone()
+        }
+    }
+
+    conformance!(testing::database().map(|database| Place(database.url)), Place);
+}

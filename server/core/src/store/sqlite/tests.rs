@@ -1,0 +1,248 @@
+//! What only this store has: its folder, its file, and what happens to them.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use serde_json::json;
+use tokio::sync::oneshot;
+
+use super::open;
+use crate::domain::model::{
+    Attribute, AuthSet, AuthStatus, Deployment, Device, DeviceDeployment, Inventory, Status,
+};
+use crate::domain::time::Timestamp;
+use crate::store::query::{DeviceQuery, RecordQuery};
+use crate::store::work::{Key, Kind, NotLoaded, Work, Write};
+use crate::store::{Committed, Job, Store, Watch, WriterFailed};
+
+pub(super) fn device(id: &str, status: AuthStatus) -> Device {
+    let set =
+        AuthSet { id: format!("set-{id}"), pubkey: "key".to_owned(), status, ts: Timestamp(1), serial: 0 };
+    Device {
+        id: id.to_owned(),
+        identity: BTreeMap::from([("mac".to_owned(), json!(id))]),
+        identity_sha256: format!("sha-{id}"),
+        created: Timestamp(1000),
+        updated: Timestamp(1000),
+        auth_sets: vec![set],
+        group: None,
+        number: 0,
+        active: None,
+        last_finished: 0,
+        tags: BTreeMap::new(),
+        monitor: BTreeMap::new(),
+    }
+}
+
+pub(super) fn inventory(values: &[(&str, serde_json::Value)], time: u64) -> Inventory {
+    let attribute = |(name, value): &(&str, serde_json::Value)| Attribute {
+        name: (*name).to_owned(),
+        value: value.clone(),
+        description: None,
+        timestamp: Timestamp(time),
+    };
+    let attributes = values.iter().map(|value| (value.0.to_owned(), attribute(value))).collect();
+    Inventory { attributes, updated: Some(Timestamp(time)) }
+}
+
+/// Runs a rule, and says how its transaction ended.
+pub(super) async fn change(
+    store: &dyn Store,
+    mut rule: impl FnMut(&mut Work) -> Result<(), NotLoaded> + Send + 'static,
+) -> Result<(), WriterFailed> {
+    let (done, told) = oneshot::channel();
+    store.submit(Job { keys: Vec::new(), run: Box::new(move |work| rule(work).is_ok()), done });
+    told.await.unwrap()
+}
+
+fn deployment(id: &str) -> Deployment {
+    serde_json::from_value(json!({
+        "id": id, "name": id, "artifact_name": "a", "created": "2026-01-01T00:00:00Z", "device_count": 2,
+    }))
+    .unwrap()
+}
+
+fn record(deployment: &str, device: &str, status: Status) -> DeviceDeployment {
+    serde_json::from_value(json!({
+        "id": format!("{deployment}-{device}"), "deployment": deployment, "device": device, "status": status,
+        "created": "2026-01-01T00:00:00Z", "asked": {"artifact_name": "x", "device_type": "y"},
+    }))
+    .unwrap()
+}
+
+#[derive(Default)]
+struct Told(Mutex<Vec<Committed>>);
+
+impl Watch for Told {
+    fn committed(&self, committed: &Committed) {
+        self.0.lock().unwrap().push(committed.clone());
+    }
+}
+
+fn ids(found: &[crate::store::query::DeviceView]) -> Vec<&str> {
+    found.iter().map(|view| view.device.id.as_str()).collect()
+}
+
+#[tokio::test]
+async fn what_is_written_is_there_again_after_a_start() {
+    let folder = tempfile::tempdir().unwrap();
+    {
+        let store = open(folder.path()).unwrap();
+        let told = Arc::new(Told::default());
+        store.watch(told.clone());
+        change(&*store, |work| {
+            work.put_device(device("a", AuthStatus::Accepted))?;
+            work.put_device(Device { group: Some("g".to_owned()), ..device("b", AuthStatus::Pending) })?;
+            work.inventory("a")?;
+            work.put_inventory("a", inventory(&[("os", json!("linux")), ("cpus", json!(4))], 7))
+        })
+        .await
+        .unwrap();
+        change(&*store, |work| {
+            let numbers =
+                [work.device("a")?, work.device("b")?].into_iter().flatten().map(|device| device.number);
+            let numbers: roaring::RoaringBitmap = numbers.collect();
+            work.new_deployment(deployment("d"), Arc::new(numbers));
+            work.record("d", "a")?;
+            work.put_record(record("d", "a", Status::Installing))?;
+            let mut one = work.device("a")?.unwrap();
+            one.active = Some("d".to_owned());
+            work.put_device(one)?;
+            work.write(Write::Log {
+                deployment: "d".to_owned(),
+                device: "a".to_owned(),
+                text: Some("line".to_owned()),
+            });
+            work.document::<String>(Kind::Role, "r")?;
+            work.put_document(Kind::Role, "r", Some(&"text"))
+        })
+        .await
+        .unwrap();
+        store.check_ins(vec![(1, Timestamp(9)), (2, Timestamp(3))]).await.unwrap();
+        store.check_ins(vec![(1, Timestamp(8))]).await.unwrap();
+        let told = told.0.lock().unwrap();
+        assert_eq!(told[0].devices.len(), 2);
+        assert_eq!(told[1].deployments[0].sequence, 1);
+        assert_eq!(told[1].members[0].1.iter().collect::<Vec<_>>(), [1, 2]);
+        drop(told);
+        store.stop().await;
+    }
+    let store = open(folder.path()).unwrap();
+    let view = store.view("a").await.unwrap().unwrap();
+    assert_eq!((view.device.number, view.check_in), (1, Some(Timestamp(9))));
+    assert_eq!(view.inventory, inventory(&[("os", json!("linux")), ("cpus", json!(4))], 7));
+    assert_eq!(store.device_of_auth_set("set-b").await.unwrap().unwrap().id, "b");
+    assert_eq!(store.groups().await.unwrap(), [("g".to_owned(), 1)]);
+    let counts = store.device_counts().await.unwrap();
+    assert_eq!(counts.iter().map(|(_, count)| *count).collect::<Vec<_>>(), [0, 0, 1, 0, 1]);
+    let all = store.devices(&DeviceQuery { take: 10, ..DeviceQuery::default() }).await.unwrap();
+    assert_eq!((ids(&all.items), all.total), (vec!["a", "b"], 2));
+    assert_eq!(store.active().await.unwrap()[0].members.len(), 2);
+    assert_eq!(store.log("d", "a").await.unwrap().as_deref(), Some("line"));
+    assert_eq!(store.documents(Kind::Role).await.unwrap(), [("r".to_owned(), json!("text"))]);
+    let pending =
+        RecordQuery { deployment: "d".to_owned(), statuses: vec![Status::Pending], skip: 0, take: 9 };
+    let found = store.records(&pending).await.unwrap();
+    assert_eq!((found.items, found.total), (vec![("b".to_owned(), None)], 1));
+    assert_eq!(store.history("b", 0, 9).await.unwrap().total, 1);
+
+    change(&*store, |work| {
+        work.write(Write::EndRecords {
+            deployment: "d".to_owned(),
+            status: Status::Aborted,
+            now: Timestamp(5),
+        });
+        Ok(())
+    })
+    .await
+    .unwrap();
+    let ended = store.record("d", "a").await.unwrap().unwrap();
+    assert_eq!((ended.status, ended.finished), (Status::Aborted, Some(Timestamp(5))));
+    assert_eq!(ended.asked.unwrap().device_type, "y");
+    assert_eq!(store.device("a").await.unwrap().unwrap().active, None);
+
+    change(&*store, |work| work.remove_device("a")).await.unwrap();
+    assert!(store.device("a").await.unwrap().is_none());
+    assert!(store.log("d", "a").await.unwrap().is_none());
+    assert_eq!(store.device_ids(&[2, 1, 3]).await.unwrap(), [(2, "b".to_owned()), (1, "a".to_owned())]);
+    assert_eq!(store.history("a", 0, 9).await.unwrap().total, 1, "what it had is still told");
+    change(&*store, |work| work.put_device(device("c", AuthStatus::Accepted))).await.unwrap();
+    assert_eq!(store.device("c").await.unwrap().unwrap().number, 3);
+    let names: Vec<_> =
+        store.attributes().await.unwrap().into_iter().map(|(_, name, count)| (name, count)).collect();
+    let expected =
+        [("mac", 2), ("status", 2), ("check_in_time", 1), ("created_ts", 2), ("group", 1), ("updated_ts", 2)];
+    assert_eq!(names, expected.map(|(name, count)| (name.to_owned(), count)));
+}
+
+#[tokio::test]
+async fn a_store_is_copied_row_by_row() {
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let store = open(from.path()).unwrap();
+    change(&*store, |work| {
+        for id in ["a", "b", "c"] {
+            work.put_device(device(id, AuthStatus::Accepted))?;
+            work.inventory(id)?;
+            work.put_inventory(id, inventory(&[("os", json!(["x", "y"]))], 7))?;
+        }
+        work.new_deployment(deployment("d"), Arc::new([2, 3].into_iter().collect()));
+        work.record("d", "b")?;
+        work.put_record(record("d", "b", Status::Success))?;
+        work.write(Write::Event(crate::store::work::Event {
+            stream: crate::store::work::Stream::Audit,
+            key: "k".to_owned(),
+            time: Timestamp(4),
+            data: json!({"a": 1}),
+        }));
+        Ok(())
+    })
+    .await
+    .unwrap();
+    change(&*store, |work| work.remove_device("a")).await.unwrap();
+    let dump = |rows: &mut Vec<String>, all: &mut Vec<crate::store::DumpRow>, row: crate::store::DumpRow| {
+        rows.push(format!("{row:?}"));
+        all.push(row);
+        Ok(())
+    };
+    let (mut before, mut all) = (Vec::new(), Vec::new());
+    store.dump(&mut |row| dump(&mut before, &mut all, row)).await.unwrap();
+    let copy = open(to.path()).unwrap();
+    copy.fill(&mut all.clone().into_iter().map(Ok)).await.unwrap();
+    let (mut after, mut again) = (Vec::new(), Vec::new());
+    copy.dump(&mut |row| dump(&mut after, &mut again, row)).await.unwrap();
+    assert_eq!(before, after);
+    assert_eq!(before.len(), 6);
+    let refused = copy.fill(&mut all.into_iter().map(Ok)).await.unwrap_err();
+    assert!(refused.to_string().ends_with("has something in it"), "{refused}");
+    change(&*copy, |work| work.put_device(device("e", AuthStatus::Accepted))).await.unwrap();
+    assert_eq!(copy.device("e").await.unwrap().unwrap().number, 4);
+}
+
+#[tokio::test]
+async fn a_folder_is_one_servers() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = open(folder.path()).unwrap();
+    let second = |path: &Path| open(path).err().map(|error| error.to_string()).unwrap_or_default();
+    assert!(second(folder.path()).ends_with("is used by another server"), "{}", second(folder.path()));
+    first.stop().await;
+    drop(first);
+    assert_eq!(second(folder.path()), "");
+}
+
+#[tokio::test]
+async fn a_key_that_is_known_before_is_loaded_with_the_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path()).unwrap();
+    change(&*store, |work| work.put_device(device("a", AuthStatus::Accepted))).await.unwrap();
+    let (done, told) = oneshot::channel();
+    let runs = Arc::new(Mutex::new(0));
+    let count = runs.clone();
+    let run = move |work: &mut Work| {
+        *count.lock().unwrap() += 1;
+        work.device("a").is_ok()
+    };
+    store.submit(Job { keys: vec![Key::Device("a".to_owned())], run: Box::new(run), done });
+    told.await.unwrap().unwrap();
+    assert_eq!(*runs.lock().unwrap(), 1);
+}
