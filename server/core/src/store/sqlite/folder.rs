@@ -11,7 +11,8 @@ use super::Sqlite;
 use super::read::{self, Fault, Names, damaged};
 use super::schema::{self, FORMAT, TABLES, Use};
 use super::write::{self, Flush};
-use crate::store::{Blobs, DumpRow, Secrets, Store, StoreError, tighten};
+use crate::blobs::Folder;
+use crate::store::{DumpRow, Secrets, Store, StoreError, tighten};
 
 /// The file of the fleet.
 const FILE: &str = "fleet.sqlite";
@@ -33,7 +34,7 @@ pub(crate) fn open(folder: &Path) -> Result<Arc<dyn Store>, StoreError> {
     made.map_err(|source| StoreError::Io { doing: "making", path: folder.to_owned(), source })?;
     let path = folder.join(FILE);
     let is_new = fs::metadata(&path).map_or(true, |file| file.len() == 0);
-    let beside = Secrets::found(folder).or_else(|| Blobs::has_any(folder).then(|| folder.join("artifacts")));
+    let beside = Secrets::found(folder).or_else(|| Folder::has_any(folder).then(|| folder.join("artifacts")));
     if let (true, Some(beside)) = (is_new, &beside) {
         return Err(StoreError::Missing { path, beside: beside.clone() });
     }
