@@ -63,7 +63,7 @@ pub(crate) fn run(parser: lexopt::Parser) -> Result<(), CliError> {
 
 /// A connection needs a file descriptor, a download another one. The usual limit, 1,024, is for programs that use an old
 /// way of waiting, and every process may raise it as far as its hard limit.
-fn raise_descriptors() {
+pub(crate) fn raise_descriptors() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let wanted = maximum.unwrap_or(DESCRIPTORS).min(DESCRIPTORS);

@@ -325,6 +325,9 @@ fast as the server answers, until all are done)",
     Flag::new("connections", "connections at a time, for each kind of load ({default})")
         .text("N")
         .default("32"),
+    Flag::new("keep-alive", "whether a connection is used again ({default})")
+        .value("yes|no", Kind::Choice(&["yes", "no"]))
+        .default("yes"),
     Flag::new("json", "print it on one line"),
     Flag::new("not-loopback", "allow a server that is not on this machine: do that to none but your own"),
 ];
