@@ -11,7 +11,7 @@ use super::Sqlite;
 use super::read::{self, Fault, Names, damaged};
 use super::schema::{self, FORMAT, TABLES, Use};
 use super::write::{self, Flush};
-use crate::blobs::folder::Folder;
+use crate::blobs::Folder;
 use crate::store::{DumpRow, Secrets, Store, StoreError, tighten};
 
 /// The file of the fleet.
@@ -46,6 +46,17 @@ pub(crate) fn open(folder: &Path) -> Result<Arc<dyn Store>, StoreError> {
         synced.map_err(|source| StoreError::Io { doing: "writing", path: folder.to_owned(), source })?;
     }
     Ok(Arc::new(Sqlite::start(&path, connection, Some(lock))?))
+}
+
+/// Opens the fleet of a folder to read it beside the server that uses it: what it has acknowledged is there.
+///
+/// # Errors
+/// There is none, or what is wrong with it.
+pub(crate) fn open_beside(folder: &Path) -> Result<Arc<dyn Store>, StoreError> {
+    let path = folder.join(FILE);
+    fs::metadata(&path).map_err(|source| StoreError::Io { doing: "opening", path: path.clone(), source })?;
+    let connection = open_file(&path, false).map_err(|fault| fault.named(&path))?;
+    Ok(Arc::new(Sqlite::start(&path, connection, None)?))
 }
 
 fn lock(folder: &Path) -> Result<fs::File, StoreError> {
