@@ -126,6 +126,10 @@ impl State {
             waiting.extend(orders.try_iter().take(BATCH - 1));
             self.transact(waiting);
         }
+        // So that the file alone is all there is.
+        if let Some(connection) = &self.connection {
+            let _ = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+        }
     }
 
     fn transact(&mut self, mut waiting: Vec<Order>) {
