@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use crate::blobs::S3Options;
-use crate::throttle::Allowed;
 use crate::store::StoreError;
 use crate::store::postgres::Target;
+use crate::throttle::Allowed;
 
 /// A database of PostgreSQL, which several processes may share.
 #[derive(Clone)]

@@ -134,7 +134,8 @@ fn query(call: &Call) -> Result<EventQuery, ApiError> {
         ("object_type", "/object/type"),
         ("object_deployment_name", "/object/deployment/name"),
     ];
-    let members = members.into_iter().filter_map(|(name, pointer)| Some((pointer.to_owned(), call.query(name)?)));
+    let members =
+        members.into_iter().filter_map(|(name, pointer)| Some((pointer.to_owned(), call.query(name)?)));
     let oldest_first = match call.query("sort").as_deref() {
         None | Some("" | "desc") => false,
         Some("asc") => true,
@@ -145,7 +146,8 @@ fn query(call: &Call) -> Result<EventQuery, ApiError> {
         keys: Vec::new(),
         after: time("created_after")?.map(|seconds| Timestamp(seconds.saturating_mul(1000))),
         // The whole second belongs to it.
-        before: time("created_before")?.map(|seconds| Timestamp(seconds.saturating_mul(1000).saturating_add(999))),
+        before: time("created_before")?
+            .map(|seconds| Timestamp(seconds.saturating_mul(1000).saturating_add(999))),
         members: members.collect(),
         above: None,
         oldest_first,

@@ -191,7 +191,8 @@ pub(super) fn caller(shared: &Shared, call: &Call) -> Caller {
         let until = Timestamp(claims.exp.saturating_mul(1000));
         return person(Some(Login { id: claims.jti.clone(), until }), None);
     }
-    let of_person = || shared.service.catalogue.document::<Tokens>(Kind::Token, &claims.sub).unwrap_or_default();
+    let of_person =
+        || shared.service.catalogue.document::<Tokens>(Kind::Token, &claims.sub).unwrap_or_default();
     if account.mark(shared, PERSONAL) == claims.login && of_person().iter().any(|one| one.id == claims.jti) {
         return person(None, Some(claims.jti.clone()));
     }
@@ -215,9 +216,8 @@ pub(super) async fn note_use(shared: &Shared, person: &Person) -> Result<(), Api
     let Some(token) = person.token.clone() else { return Ok(()) };
     let (user, now) = (person.name.clone(), shared.service.now());
     let stored = shared.service.catalogue.document::<Tokens>(Kind::Token, &user).unwrap_or_default();
-    let is_old = |one: &PersonalToken| {
-        one.last_used.is_none_or(|used| used.plus_seconds(tokens::USE_SECONDS) <= now)
-    };
+    let is_old =
+        |one: &PersonalToken| one.last_used.is_none_or(|used| used.plus_seconds(tokens::USE_SECONDS) <= now);
     if !stored.iter().any(|one| one.id == token && is_old(one)) {
         return Ok(());
     }
@@ -328,7 +328,9 @@ pub(super) async fn route(
         ("v1", ["users"], &Method::GET) => list(shared, call),
         ("v1", ["users"], &Method::POST) => create(shared, call, person).await,
         ("v1" | "v2", ["users", "me"], &Method::GET) => me(shared, person),
-        ("v1" | "v2", ["users", "me"], &Method::PUT) => update(shared, call, person, &person.id(), true).await,
+        ("v1" | "v2", ["users", "me"], &Method::PUT) => {
+            update(shared, call, person, &person.id(), true).await
+        }
         ("v1", ["users", id], &Method::GET) => match Account::find(shared, id) {
             Some(account) => Ok(reply::json(StatusCode::OK, &describe(&account))),
             None => Err(ApiError::not_found()),
@@ -407,9 +409,11 @@ fn list(shared: &Shared, call: &Call) -> Result<Reply, ApiError> {
             && (emails.is_empty() || emails.iter().any(|one| one.eq_ignore_ascii_case(email)))
     };
     let has_times = [created.0, created.1, updated.0, updated.1].iter().any(Option::is_some);
-    let configured = shared.options.user.as_ref().filter(|(name, _)| {
-        !has_times && is_wanted(&id::uuid_of_name(name), name)
-    });
+    let configured = shared
+        .options
+        .user
+        .as_ref()
+        .filter(|(name, _)| !has_times && is_wanted(&id::uuid_of_name(name), name));
     let mut shown: Vec<Value> = configured
         .map(|(name, password)| Account::Configured { name: name.clone(), password: password.clone() })
         .iter()
@@ -477,10 +481,8 @@ async fn create(shared: &Shared, call: &Call, person: &Person) -> Result<Reply, 
         serial: 0,
     };
     audit::about(&id);
-    let keys = vec![
-        Key::Document(Kind::User, id.clone()),
-        Key::Document(Kind::User, users::owner_key(&user.email)),
-    ];
+    let keys =
+        vec![Key::Document(Kind::User, id.clone()), Key::Document(Kind::User, users::owner_key(&user.email))];
     shared.change(keys, move |work| users::create(work, &user)).await?;
     Ok(reply::created(&format!("/api/management/v1/useradm/users/{id}")))
 }
@@ -567,7 +569,8 @@ async fn remove(shared: &Shared, id: &str) -> Result<Reply, ApiError> {
 async fn of_settings(shared: &Shared, call: &Call, whose: &str, method: &Method) -> Result<Reply, ApiError> {
     match *method {
         Method::GET => {
-            let stored = shared.service.catalogue.document::<Settings>(Kind::Settings, whose).unwrap_or_default();
+            let stored =
+                shared.service.catalogue.document::<Settings>(Kind::Settings, whose).unwrap_or_default();
             let mut reply = reply::json(StatusCode::OK, &stored);
             if let Ok(tag) = HeaderValue::from_str(&settings::etag(&stored)) {
                 reply.headers_mut().insert(ETAG, tag);
@@ -580,8 +583,7 @@ async fn of_settings(shared: &Shared, call: &Call, whose: &str, method: &Method)
             }
             let sent: Settings = call.json()?;
             let if_match = call.header(IF_MATCH.as_str()).map(str::to_owned);
-            let (whose, keys) =
-                (whose.to_owned(), vec![Key::Document(Kind::Settings, whose.to_owned())]);
+            let (whose, keys) = (whose.to_owned(), vec![Key::Document(Kind::Settings, whose.to_owned())]);
             let rule = move |work: &mut Work| settings::replace(work, &whose, &sent, if_match.as_deref());
             shared.change(keys, rule).await?;
             Ok(reply::empty(StatusCode::CREATED))

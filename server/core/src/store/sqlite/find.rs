@@ -17,7 +17,9 @@ use super::code::{self, AUTH_STATUSES, CHUNK, Chunk};
 use super::read::{self, Fault, SEEN};
 use super::write::{ALL, Post, SHADOWED, post_of, scope_number};
 use crate::domain::time::Timestamp;
-use crate::store::query::{Attr, Bound, DeviceQuery, DeviceView, Direction, Found, Place, SCOPES, Scope, Test, place};
+use crate::store::query::{
+    Attr, Bound, DeviceQuery, DeviceView, Direction, Found, Place, SCOPES, Scope, Test, place,
+};
 
 /// So few devices are read and asked themselves.
 const FEW: u64 = 300;
@@ -164,9 +166,8 @@ impl Index {
     /// The ids of all devices that this connection sees.
     fn ids(&self, connection: &Connection) -> Result<Arc<Ids>, Fault> {
         let known = self.0.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let most: Option<u32> = connection
-            .prepare_cached("SELECT max(number) FROM device")?
-            .query_row([], |row| row.get(0))?;
+        let most: Option<u32> =
+            connection.prepare_cached("SELECT max(number) FROM device")?.query_row([], |row| row.get(0))?;
         let after = (known.uuids.len() as u32).saturating_sub(1);
         if most.unwrap_or(0) <= after {
             return Ok(known);
@@ -376,7 +377,8 @@ impl Finder<'_> {
             SHADOWED,
             number(Scope::System),
         );
-        let attributes: Vec<i64> = statement.query_map(scopes, |row| row.get(0))?.collect::<Result<_, _>>()?;
+        let attributes: Vec<i64> =
+            statement.query_map(scopes, |row| row.get(0))?.collect::<Result<_, _>>()?;
         let mut bits = Bits::default();
         for attribute in attributes {
             self.walk(post_of(attribute, Post::Value), &[2], &[3], &mut bits, |key| {
@@ -563,7 +565,7 @@ impl Finder<'_> {
                     last.clear();
                     last.extend_from_slice(place);
                 }
-                let own = sources.get(row.get::<_, usize>(3)?).and_then(|(_, own)| own.as_ref());
+                let own = sources.get(row.get::<_, u32>(3)? as usize).and_then(|(_, own)| own.as_ref());
                 let bits = own.unwrap_or(bits);
                 let first = row.get::<_, u32>(1)? * CHUNK;
                 Chunk::each(row.get_ref(2)?.as_blob()?, |low| {
