@@ -58,6 +58,7 @@ fn claims(number: u32) -> Claims {
         device: true,
         user: false,
         serial: 0,
+        login: String::new(),
     }
 }
 
@@ -214,8 +215,7 @@ fn each_phase_begins_at_its_time_and_takes_so_many() {
         (Some(Timestamp(3 * HOUR)), PhaseSize::Rest),
     ];
     let id = made(&mut work, &NewDeployment { phases, ..new(20) });
-    let mut begun =
-        |work: &mut Work| (1..=20).filter(|number| ask(work, &id, *number, &[]).is_some()).count();
+    let begun = |work: &mut Work| (1..=20).filter(|number| ask(work, &id, *number, &[]).is_some()).count();
     assert_eq!((begun(&mut work), begun(&mut work)), (5, 5), "who has begun goes on");
     let mut work = later(&work, 2 * HOUR);
     assert_eq!(begun(&mut work), 15);
