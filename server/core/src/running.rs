@@ -22,6 +22,7 @@ use crate::heard::Heard;
 use crate::metrics::{Metrics, Process};
 use crate::options::Options;
 use crate::readiness::Readiness;
+use crate::retention;
 use crate::service::Service;
 use crate::store::{Secrets, Store, StoreError, sqlite};
 use crate::strangers::Strangers;
@@ -150,6 +151,12 @@ impl Server {
         ));
         runtime.spawn(store_check_ins(shared.clone(), stopped.clone()));
         runtime.spawn(find_out_how_late(shared.clone(), stopped.clone()));
+        runtime.spawn(retention::run(
+            shared.service.store.clone(),
+            shared.options.keep,
+            shared.metrics.forgotten.clone(),
+            stopped.clone(),
+        ));
         if let Some(certificates) = certificates.clone() {
             runtime.spawn(watch_certificates(certificates, stopped));
         }
