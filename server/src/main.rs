@@ -5,6 +5,7 @@
 mod ask;
 mod cli;
 mod console;
+mod database;
 mod histogram;
 mod load;
 mod manager;
@@ -12,6 +13,7 @@ mod measure;
 mod seed;
 mod serve;
 mod simulate;
+mod transfer;
 
 use std::process::ExitCode;
 

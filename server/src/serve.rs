@@ -10,6 +10,7 @@ use server_core::{LogFormat, Options, Running, S3Options, Server, StartError, lo
 use testserver::{Faults, FaultsHandle, Rule};
 
 use crate::console::{CliError, help_of, print};
+use crate::database;
 use crate::manager::Manager;
 
 /// More than the server has use for.
@@ -62,7 +63,7 @@ pub(crate) fn run(parser: lexopt::Parser) -> Result<(), CliError> {
 
 /// A connection needs a file descriptor, a download another one. The usual limit, 1,024, is for programs that use an old
 /// way of waiting, and every process may raise it as far as its hard limit.
-fn raise_descriptors() {
+pub(crate) fn raise_descriptors() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let wanted = maximum.unwrap_or(DESCRIPTORS).min(DESCRIPTORS);
@@ -116,6 +117,7 @@ struct Typed {
     certificate: Option<PathBuf>,
     key: Option<PathBuf>,
     user: Option<String>,
+    database: database::Typed,
     level: LevelFilter,
     format: LogFormat,
     faults: Option<FaultsHandle>,
@@ -130,6 +132,7 @@ fn parse(mut parser: lexopt::Parser) -> Result<Option<Wanted>, CliError> {
         certificate: None,
         key: None,
         user: std::env::var("RUST_OTA_SERVER_USER").ok(),
+        database: database::Typed::default(),
         level: LevelFilter::Info,
         format: LogFormat::Text,
         faults: None,
@@ -170,6 +173,7 @@ impl Typed {
                 let rules = faults(parser.value()?.into())?;
                 self.faults.get_or_insert_default().set(rules);
             }
+            name if self.database.takes(name, parser)? => {}
             name => self.changes.push(change(name, parser)?),
         }
         Ok(())
@@ -179,6 +183,9 @@ impl Typed {
         let data = self.data.ok_or_else(|| CliError::Failed("--data is missing (try --help)".to_owned()))?;
         let options = Options::new(data).listen(self.listen);
         let mut options = self.changes.into_iter().fold(options, |options, change| change(options));
+        if let Some(database) = self.database.wanted()? {
+            options = options.database(database);
+        }
         match (self.certificate, self.key) {
             (Some(certificate), Some(key)) => options = options.tls(certificate, key),
             (None, None) => {}

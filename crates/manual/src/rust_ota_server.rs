@@ -105,6 +105,34 @@ const RUNNING: &[Command] = &[
         ..PLAIN
     },
     Command {
+        name: "move",
+        about: "move a fleet between a data folder and a database",
+        usage: &["move --from DIR|URL --to DIR|URL [OPTION]..."],
+        body: &[
+            Block::Text(
+                "Both must not be served meanwhile, and what it is moved to has to be empty. Where it comes from stays as it is. \
+                 A backup is put back the same way. Artifacts go from folder to folder; those in S3 stay where they are.",
+            ),
+            Block::Options(MOVE),
+        ],
+        column: 26,
+        ..PLAIN
+    },
+    Command {
+        name: "backup",
+        about: "copy a fleet into a new folder while it is served",
+        usage: &["backup --data DIR [--database URL] --to DIR [OPTION]..."],
+        body: &[
+            Block::Text(
+                "The folder can be served as it is. Artifacts are linked where the file system is the same, else copied; those \
+                 in S3 stay where they are.",
+            ),
+            Block::Options(BACKUP),
+        ],
+        column: 26,
+        ..PLAIN
+    },
+    Command {
         name: "seed",
         about: "fill an empty folder with a fleet that is made up",
         usage: &["seed --data DIR [--devices N] [--json]"],
@@ -176,6 +204,10 @@ const SERVE: &[Flag] = &[
     Flag::new("max-artifact", "bytes of the largest artifact that is taken (10 GiB)").text("N"),
     Flag::new("configuration-key", "sign generated configuration artifacts with this private key (PEM)")
         .file("FILE"),
+    Flag::new("database", "keep the fleet in this database of PostgreSQL, which several servers may share")
+        .text("URL"),
+    Flag::new("database-password", "the password of the database is in FILE (PGPASSWORD)").file("FILE"),
+    Flag::new("database-ca", "speak TLS to the database, and trust these certificates (PEM)").file("FILE"),
     Flag::new(
         "s3-bucket",
         "\
@@ -259,6 +291,25 @@ devices by itself",
     Flag::new("not-loopback", "allow a server that is not on this machine: do that to none but your own"),
 ];
 
+const MOVE: &[Flag] = &[
+    Flag::new("from", "a data folder, or postgres://USER@HOST/NAME").text("DIR|URL"),
+    Flag::new("to", "the same").text("DIR|URL"),
+    Flag::new("artifacts", "the data folder that has the artifacts of a fleet that comes from a database")
+        .folder("DIR"),
+    Flag::new("database-password", "the password of the database is in FILE (PGPASSWORD)").file("FILE"),
+    Flag::new("database-ca", "speak TLS to the database, and trust these certificates (PEM)").file("FILE"),
+    Flag::new("json", "print one JSON object"),
+];
+
+const BACKUP: &[Flag] = &[
+    Flag::new("data", "the data folder of the server").folder("DIR"),
+    Flag::new("to", "where; made here").folder("DIR"),
+    Flag::new("database", "the database that has the fleet, if it is not in the folder").text("URL"),
+    Flag::new("database-password", "the password of the database is in FILE (PGPASSWORD)").file("FILE"),
+    Flag::new("database-ca", "speak TLS to the database, and trust these certificates (PEM)").file("FILE"),
+    Flag::new("json", "print one JSON object"),
+];
+
 const SIMULATE: &[Flag] = &[
     Flag::new("server", "http://HOST:PORT of a server; again for each further process on the same store")
         .text("URL"),
@@ -283,6 +334,9 @@ fast as the server answers, until all are done)",
     Flag::new("connections", "connections at a time, for each kind of load ({default})")
         .text("N")
         .default("32"),
+    Flag::new("keep-alive", "whether a connection is used again ({default})")
+        .value("yes|no", Kind::Choice(&["yes", "no"]))
+        .default("yes"),
     Flag::new("json", "print it on one line"),
     Flag::new("not-loopback", "allow a server that is not on this machine: do that to none but your own"),
 ];

@@ -41,12 +41,13 @@ pub mod steps;
 mod store;
 mod strangers;
 mod throttle;
+pub mod transfer;
 mod unread;
 mod watched;
 
 pub use api::surround;
 pub use blobs::s3::S3Options;
 pub use logger::{LogFormat, log_to_stderr};
-pub use options::Options;
+pub use options::{DatabaseOptions, Options};
 pub use running::{Running, Server, StartError};
 pub use store::StoreError;

@@ -1,11 +1,52 @@
 //! What a server can be told.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use crate::blobs::S3Options;
 use crate::retention::Keep;
+use crate::store::StoreError;
+use crate::store::postgres::Target;
 use crate::throttle::Allowed;
+
+/// A database of PostgreSQL, which several processes may share.
+#[derive(Clone)]
+pub struct DatabaseOptions {
+    url: String,
+    password_file: Option<PathBuf>,
+    authorities: Option<PathBuf>,
+}
+
+impl fmt::Debug for DatabaseOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // There may be a password in the address.
+        f.debug_struct("DatabaseOptions").finish_non_exhaustive()
+    }
+}
+
+impl DatabaseOptions {
+    /// By its address: `postgres://USER@HOST/NAME`, or `host=… dbname=…`. A password that is not in it comes from `PGPASSWORD`.
+    pub fn new(url: &str) -> DatabaseOptions {
+        DatabaseOptions { url: url.to_owned(), password_file: None, authorities: None }
+    }
+
+    /// The password is in this file.
+    pub fn password_file(mut self, path: impl Into<PathBuf>) -> DatabaseOptions {
+        self.password_file = Some(path.into());
+        self
+    }
+
+    /// Speak TLS, and trust what these certificates (PEM) have signed.
+    pub fn authorities(mut self, path: impl Into<PathBuf>) -> DatabaseOptions {
+        self.authorities = Some(path.into());
+        self
+    }
+
+    pub(crate) fn target(&self) -> Result<Target, StoreError> {
+        Target::parse(&self.url, self.password_file.as_deref(), self.authorities.as_deref())
+    }
+}
 
 /// What a server is told when it starts. Only the data folder has to be named.
 #[derive(Debug, Clone)]
@@ -32,6 +73,7 @@ pub struct Options {
     pub(crate) allowed: Allowed,
     pub(crate) keep: Keep,
     pub(crate) s3: Option<S3Options>,
+    pub(crate) database: Option<DatabaseOptions>,
 }
 
 impl Options {
@@ -59,6 +101,7 @@ impl Options {
             allowed: Allowed::default(),
             keep: Keep::default(),
             s3: None,
+            database: None,
         }
     }
 
@@ -102,6 +145,12 @@ impl Options {
     /// Keep artifacts in S3 and not in the data folder: what is said there already is changed by `change`.
     pub fn s3(mut self, change: impl FnOnce(S3Options) -> S3Options) -> Options {
         self.s3 = Some(change(self.s3.unwrap_or_default()));
+        self
+    }
+
+    /// Keep the fleet in a database and not in the data folder.
+    pub fn database(mut self, database: DatabaseOptions) -> Options {
+        self.database = Some(database);
         self
     }
 

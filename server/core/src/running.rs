@@ -17,6 +17,7 @@ use crate::certificates::Certificates;
 use crate::connect::{Switchboard, Timing};
 use crate::connection;
 use crate::domain::limits;
+use crate::domain::people::failures::Failures;
 use crate::domain::time::Timestamp;
 use crate::heard::Heard;
 use crate::metrics::{Metrics, Process};
@@ -24,13 +25,15 @@ use crate::options::Options;
 use crate::readiness::Readiness;
 use crate::retention;
 use crate::service::Service;
-use crate::store::{Secrets, Store, StoreError, sqlite};
+use crate::store::{Secrets, Store, StoreError, postgres, sqlite};
 use crate::strangers::Strangers;
 use crate::throttle::Throttle;
 use crate::watched;
 
 /// How often the times at which devices were heard of are stored.
 const CHECK_IN_INTERVAL: Duration = Duration::from_secs(60);
+/// Passwords that are looked at, at a time.
+const DERIVED_AT_ONCE: usize = 2;
 /// How long threads may go on after everything was told to stop.
 const LAST: Duration = Duration::from_secs(2);
 /// How often the files of the certificate are looked at.
@@ -125,6 +128,8 @@ impl Server {
             heard,
             switchboard,
             strangers: Strangers::default(),
+            deriving: Semaphore::new(DERIVED_AT_ONCE),
+            failures: Failures::default(),
             discarding: Semaphore::new(limits::DISCARDED_AT_ONCE),
             throttle: Throttle::new(allowed),
             metrics,
@@ -307,7 +312,10 @@ async fn open(
 ) -> Result<(Service, Arc<dyn Blobs>, Secrets), StoreError> {
     let service = Service::open(open_fleet(options).await?, metrics).await?;
     let blobs = open_blobs(options).map_err(of_blobs)?;
-    let secrets = Secrets::open(&options.data_dir)?;
+    let secrets = match &options.database {
+        Some(_) => Secrets::open_shared(&*service.store, &options.data_dir).await?,
+        None => Secrets::open(&options.data_dir)?,
+    };
     // Devices report, and people see their fleet, also while artifacts cannot be read.
     match blobs.list(Shelf::Artifacts).await {
         Ok(listing) => {
@@ -343,5 +351,8 @@ fn open_blobs(options: &Options) -> Result<Arc<dyn Blobs>, BlobError> {
 
 /// The fleet, wherever it is kept.
 async fn open_fleet(options: &Options) -> Result<Arc<dyn Store>, StoreError> {
-    sqlite::open(&options.data_dir)
+    match &options.database {
+        Some(database) => postgres::open(database.target()?).await,
+        None => sqlite::open(&options.data_dir),
+    }
 }

@@ -1,6 +1,7 @@
 //! HTTP: who is asked, with what, and in which words it answers. The rules are in [`crate::domain`].
 
 mod artifacts;
+mod audit;
 mod call;
 mod caller;
 mod connect;
@@ -15,6 +16,7 @@ mod gzip;
 pub(crate) mod internal;
 mod inventory;
 mod paging;
+mod permit;
 mod releases;
 mod reply;
 mod search;
@@ -40,10 +42,12 @@ pub(crate) use connect::Promise;
 pub(crate) use reply::{ApiError, Body, Reply, bytes};
 use sending::Sending;
 use surround::Around;
+use users::Person;
 
 use crate::blobs::Blobs;
 use crate::connect::Switchboard;
 use crate::domain::admission::Policy;
+use crate::domain::people::failures::Failures;
 use crate::heard::Heard;
 use crate::metrics::{Class, Metrics, Process, Share};
 use crate::options::Options;
@@ -68,6 +72,10 @@ pub(crate) struct Shared {
     pub(crate) strangers: Strangers,
     /// Places for bodies that are not wanted and are read all the same.
     pub(crate) discarding: Semaphore,
+    /// Places for passwords that are looked at: each takes a core for half a second.
+    pub(crate) deriving: Semaphore,
+    /// Logins that failed.
+    pub(crate) failures: Failures,
     pub(crate) throttle: Throttle,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) process: Process,
@@ -109,7 +117,31 @@ impl Shared {
 
     /// Runs a rule and waits until what it has changed is stored. Also when it has changed nothing: what it saw may be on
     /// its way to the disk still. `keys` are what the rule will ask for, as far as that is known.
+    ///
+    /// When a person has asked for it, the same transaction says so in the log of what people did.
     pub(crate) async fn change<T, E>(
+        &self,
+        keys: Vec<Key>,
+        mut rule: impl FnMut(&mut Work) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, ApiError>
+    where
+        T: Send + 'static,
+        E: Send + 'static,
+        ApiError: From<E>,
+    {
+        let Some(entry) = audit::pending() else { return self.change_unnoted(keys, rule).await };
+        let noted = move |work: &mut Work| {
+            let done = rule(work)?;
+            crate::domain::audit::audit(work, &entry);
+            Ok(done)
+        };
+        let done = self.change_unnoted(keys, noted).await?;
+        audit::written();
+        Ok(done)
+    }
+
+    /// [`Shared::change`], for what nobody has asked for.
+    pub(crate) async fn change_unnoted<T, E>(
         &self,
         keys: Vec<Key>,
         rule: impl FnMut(&mut Work) -> Result<T, E> + Send + 'static,
@@ -152,6 +184,7 @@ async fn serve_known(
     around.begins();
     let (parts, incoming) = request.into_parts();
     let mut call = Call::new(parts);
+    call.from = Some(presence.from().ip());
     let class = Class::of(&call.method, &call.path);
     let mut place = None;
     let reply = match read(shared, around, presence, class, &mut call, incoming, &mut place).await {
@@ -290,9 +323,23 @@ async fn management(
     upload: Option<Incoming>,
 ) -> Result<Reply, ApiError> {
     if let ("v1", ["useradm", "auth", "login"], &Method::POST) = (version, rest, &call.method) {
-        return users::login(shared, call);
+        return users::login(shared, call).await;
     }
     let person = users::check(shared, call)?;
+    permit::check(shared, call, person, rest).await?;
+    users::note_use(shared, person).await?;
+    audit::around(shared, call, person, rest, managed(shared, call, person, version, rest, upload)).await
+}
+
+/// What a person asks who may.
+async fn managed(
+    shared: &Shared,
+    call: &Call,
+    person: &Person,
+    version: &str,
+    rest: &[&str],
+    upload: Option<Incoming>,
+) -> Result<Reply, ApiError> {
     match (version, rest) {
         ("v1" | "v2", ["deployments", "artifacts", rest @ ..]) => {
             artifacts::route(shared, call, rest, upload).await
@@ -312,7 +359,8 @@ async fn management(
             inventory::route(shared, call, version, rest).await
         }
         ("v1", ["deviceconnect", rest @ ..]) => connect::route(shared, call, person, rest).await,
-        ("v1", ["useradm", "auth", "logout"]) => users::logout(shared, person).await,
+        ("v1" | "v2", ["useradm", rest @ ..]) => users::route(shared, call, person, version, rest).await,
+        ("v1", ["auditlogs", rest @ ..]) => audit::route(shared, call, rest).await,
         _ => Err(ApiError::not_found()),
     }
 }

@@ -54,6 +54,10 @@ impl ApiError {
         ApiError::new(StatusCode::NOT_FOUND, "not found")
     }
 
+    pub(crate) fn forbidden(message: &str) -> ApiError {
+        ApiError::new(StatusCode::FORBIDDEN, message)
+    }
+
     pub(crate) fn unprocessable(message: &str) -> ApiError {
         ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, message)
     }
