@@ -269,6 +269,18 @@ fn change(name: &str, parser: &mut lexopt::Parser) -> Result<Change, CliError> {
             let count = parser.value()?.parse()?;
             Box::new(move |options| options.device_rate(count))
         }
+        "keep-audit" => {
+            let days = parser.value()?.parse()?;
+            Box::new(move |options| options.keep_audit_days(days))
+        }
+        "keep-alerts" => {
+            let days = parser.value()?.parse()?;
+            Box::new(move |options| options.keep_alerts_days(days))
+        }
+        "keep-webhooks" => {
+            let days = parser.value()?.parse()?;
+            Box::new(move |options| options.keep_webhooks_days(days))
+        }
         "address-rate" => {
             let count = parser.value()?.parse()?;
             Box::new(move |options| options.address_rate(count))
