@@ -597,6 +597,7 @@ pub(crate) async fn counters_are_what_they_count(ground: &dyn Ground) {
         }
     }
     store.stop().await;
+    drop(store);
     let store = ground.open().await;
     fleet.check_counters(&*store).await;
     store.stop().await;
@@ -926,6 +927,8 @@ pub(crate) async fn a_device_has_its_history(ground: &dyn Ground) {
 
 pub(crate) async fn an_ended_deployment_is_ended_on_every_device(ground: &dyn Ground) {
     let store = ground.open().await;
+    start(&*store, deployment("d"), RoaringBitmap::from_iter(1..20)).await;
+    start(&*store, deployment("e"), RoaringBitmap::from_iter(1..20)).await;
     for (at, status) in STATUSES.into_iter().enumerate() {
         let id = format!("n{at}");
         let mut one = device(&id);
@@ -934,7 +937,6 @@ pub(crate) async fn an_ended_deployment_is_ended_on_every_device(ground: &dyn Gr
         put_record(&*store, record(&format!("r{at}"), "d", &id, status)).await;
         put_record(&*store, record(&format!("s{at}"), "e", &id, status)).await;
     }
-    start(&*store, deployment("d"), RoaringBitmap::from_iter(1..20)).await;
     let ended = change(&*store, vec![], |work| {
         work.write(Write::EndRecords {
             deployment: "d".to_owned(),
@@ -1074,6 +1076,9 @@ pub(crate) async fn documents_and_logs_are_kept_and_go_with_their_device(ground:
     assert_eq!(store.document(Kind::Release, "a").await.unwrap(), None);
     assert_eq!(store.documents(Kind::User).await.unwrap(), []);
 
+    for deployment in ["d", "e", "f"] {
+        start(&*store, self::deployment(deployment), RoaringBitmap::from_iter([1])).await;
+    }
     let log = |deployment: &'static str, text: Option<&'static str>| {
         let store = store.clone();
         async move {
@@ -1128,6 +1133,7 @@ pub(crate) async fn check_ins_never_go_back(ground: &dyn Ground) {
     store.check_ins(Vec::new()).await.unwrap();
     assert_eq!(store.view("one").await.unwrap().unwrap().check_in, Some(Timestamp(9000)));
     store.stop().await;
+    drop(store);
     let store = ground.open().await;
     assert_eq!(store.view("one").await.unwrap().unwrap().check_in, Some(Timestamp(9000)));
     store.stop().await;
@@ -1155,12 +1161,17 @@ async fn writer(store: Arc<dyn Store>, name: String, times: usize) {
     }
 }
 
+/// Statuses that some device has.
+async fn counted(store: &dyn Store) -> Vec<(AuthStatus, u64)> {
+    store.device_counts().await.unwrap().into_iter().filter(|(_, count)| *count > 0).collect()
+}
+
 async fn check_writers(store: &dyn Store, wanted: u64) {
     assert_eq!(store.document(Kind::Settings, "count").await.unwrap(), Some(json!(wanted)));
     let one = store.deployment("d").await.unwrap().unwrap();
     assert_eq!(one.counts.get(&Status::Success), Some(&wanted));
     assert_eq!(store.groups().await.unwrap(), [("g".to_owned(), wanted)]);
-    assert_eq!(store.device_counts().await.unwrap(), [(AuthStatus::Noauth, wanted)]);
+    assert_eq!(counted(store).await, [(AuthStatus::Noauth, wanted)]);
     let views = all(store).await;
     let numbers: BTreeSet<u32> = views.iter().map(|view| view.device.number).collect();
     assert_eq!((views.len() as u64, numbers.len() as u64), (wanted, wanted));
@@ -1558,7 +1569,6 @@ pub(crate) async fn what_was_acknowledged_survives_kill_9(ground: &dyn Ground, t
     let documents = store.documents(Kind::Token).await.unwrap();
     let documents: BTreeSet<String> = documents.into_iter().map(|(id, _)| id).collect();
     assert!(acknowledged.is_subset(&documents));
-    let counts = store.device_counts().await.unwrap();
-    assert_eq!(counts, [(AuthStatus::Noauth, found.len() as u64)]);
+    assert_eq!(counted(&*store).await, [(AuthStatus::Noauth, found.len() as u64)]);
     store.stop().await;
 }

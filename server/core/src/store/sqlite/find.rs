@@ -28,7 +28,8 @@ fn scan(connection: &Connection, readers: &Readers, query: &DeviceQuery) -> Resu
 fn compare(query: &DeviceQuery, a: &DeviceView, b: &DeviceView) -> Ordering {
     let mut ordering = Ordering::Equal;
     if query.by_status {
-        ordering = a.device.status().cmp(&b.device.status());
+        // By its name, as the list of authentication has it.
+        ordering = a.device.status().name().cmp(b.device.status().name());
     }
     for (attr, direction) in &query.sort {
         ordering = ordering.then_with(|| {
