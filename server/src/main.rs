@@ -8,6 +8,7 @@ mod console;
 mod database;
 mod histogram;
 mod load;
+mod manager;
 mod measure;
 mod seed;
 mod serve;

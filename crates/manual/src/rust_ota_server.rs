@@ -55,6 +55,7 @@ pub const PROGRAM: Program = Program {
             ("RUST_OTA_TOKEN_FILE", "As --token-file."),
             ("RUST_OTA_CA", "As --ca."),
             ("RUST_OTA_SERVER_USER", "As --user of `serve`."),
+            ("NOTIFY_SOCKET", "Where `serve` says that it is ready, as systemd wants it."),
             ("XDG_CONFIG_HOME", "The directory in place of ~/.config."),
         ],
         examples: &[
@@ -83,7 +84,8 @@ const RUNNING: &[Command] = &[
             Block::Options(SERVE),
             Block::Text(
                 "When it is ready it prints one line, `listening on URL`. What opens the management API is in \
-                 DIR/management-token.",
+                 DIR/management-token. SIGHUP has it read the certificate, the key and the authority of clients anew; it does \
+                 so by itself within a minute after their files have changed.",
             ),
         ],
         column: 26,
@@ -228,9 +230,36 @@ RUST_OTA_SERVER_USER when the option is not there",
     )
     .text("NAME:PASSWORD"),
     Flag::new("threads", "threads that serve ({default})").text("N").default("2"),
+    Flag::new(
+        "metrics",
+        "\
+also listen here, without TLS and tokens, for /metrics and /health of
+whoever watches the server",
+    )
+    .text("ADDRESS:PORT"),
+    Flag::new("device-requests", "answer so many requests of devices at a time ({default}; 0: no limit)")
+        .text("N")
+        .default("1024"),
+    Flag::new("downloads", "send so many artifacts at a time ({default}; 0: no limit)")
+        .text("N")
+        .default("1024"),
+    Flag::new("people-requests", "answer so many requests of people at a time ({default}; 0: no limit)")
+        .text("N")
+        .default("128"),
+    Flag::new("late", "answer an eighth of the devices when so many milliseconds late ({default})")
+        .text("N")
+        .default("1000"),
+    Flag::new("device-rate", "requests of one device in a second ({default}; 0: no limit)")
+        .text("N")
+        .default("20"),
+    Flag::new("address-rate", "requests of one address in a second (no limit)").text("N"),
+    Flag::new("log-format", "how a line of the log is written ({default})")
+        .value("text|json", Kind::Choice(&["text", "json"]))
+        .default("text"),
     Flag::new("enable-faults", "let PUT /api/internal/v1/faults set faults: for tests"),
     Flag::new("faults", "begin with the faults in FILE (JSON): for tests").file("FILE"),
     Flag::new("quiet", "say only what is wrong"),
+    Flag::new("verbose", "also say what happens with every poll"),
 ];
 
 const LOAD: &[Flag] = &[
@@ -296,6 +325,9 @@ fast as the server answers, until all are done)",
     Flag::new("connections", "connections at a time, for each kind of load ({default})")
         .text("N")
         .default("32"),
+    Flag::new("keep-alive", "whether a connection is used again ({default})")
+        .value("yes|no", Kind::Choice(&["yes", "no"]))
+        .default("yes"),
     Flag::new("json", "print it on one line"),
     Flag::new("not-loopback", "allow a server that is not on this machine: do that to none but your own"),
 ];

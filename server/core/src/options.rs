@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use crate::blobs::S3Options;
 use crate::store::StoreError;
 use crate::store::postgres::Target;
+use crate::throttle::Allowed;
 
 /// A database of PostgreSQL, which several processes may share.
 #[derive(Clone)]
@@ -67,6 +68,8 @@ pub struct Options {
     pub(crate) ping_seconds: u64,
     pub(crate) write_seconds: u64,
     pub(crate) configuration_key: Option<Vec<u8>>,
+    pub(crate) watched: Option<SocketAddr>,
+    pub(crate) allowed: Allowed,
     pub(crate) s3: Option<S3Options>,
     pub(crate) database: Option<DatabaseOptions>,
 }
@@ -92,6 +95,8 @@ impl Options {
             ping_seconds: 54,
             write_seconds: 10,
             configuration_key: None,
+            watched: None,
+            allowed: Allowed::default(),
             s3: None,
             database: None,
         }
@@ -198,6 +203,50 @@ impl Options {
     /// How long the other side of a WebSocket may take for one frame.
     pub fn websocket_write_seconds(mut self, seconds: u64) -> Options {
         self.write_seconds = seconds.max(1);
+        self
+    }
+
+    /// Also listen here, for whoever watches the server: `GET /metrics`, and whether it works. It is not encrypted and asks
+    /// for no token, so it is for an address that only those reach. Port 0 is any that is free.
+    pub fn metrics(mut self, address: SocketAddr) -> Options {
+        self.watched = Some(address);
+        self
+    }
+
+    /// Requests of devices that are answered at one time; 0 is no limit. To more the server answers 429.
+    pub fn device_requests(mut self, count: u64) -> Options {
+        self.allowed.devices = count;
+        self
+    }
+
+    /// Artifacts that are sent at one time; 0 is no limit.
+    pub fn downloads(mut self, count: u64) -> Options {
+        self.allowed.downloads = count;
+        self
+    }
+
+    /// Requests of people that are answered at one time; 0 is no limit.
+    pub fn people_requests(mut self, count: u64) -> Options {
+        self.allowed.people = count;
+        self
+    }
+
+    /// How late the server may be with what it wants to do before it answers an eighth of the devices only; 0 is no limit.
+    pub fn late_milliseconds(mut self, milliseconds: u64) -> Options {
+        self.allowed.late_milliseconds = milliseconds;
+        self
+    }
+
+    /// Requests of one device in a second, and ten times as many at once; 0 is no limit.
+    pub fn device_rate(mut self, count: u64) -> Options {
+        self.allowed.device_rate = count;
+        self
+    }
+
+    /// Requests of one address in a second, and ten times as many at once; 0, as it is at first, is no limit: behind a proxy
+    /// all devices have one address.
+    pub fn address_rate(mut self, count: u64) -> Options {
+        self.allowed.address_rate = count;
         self
     }
 

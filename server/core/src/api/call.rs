@@ -1,5 +1,6 @@
 //! One request, read.
 
+use std::net::IpAddr;
 use std::time::Instant;
 
 use hyper::body::Bytes;
@@ -29,6 +30,8 @@ pub struct Call {
     pub(crate) upgrade: Option<OnUpgrade>,
     /// Who sends it, as far as its token says.
     pub(crate) caller: Caller,
+    /// Where it comes from.
+    pub(crate) from: Option<IpAddr>,
 }
 
 /// A device as it was read when its request began: a request of a device needs no other read of it.
@@ -69,6 +72,7 @@ impl Call {
             headers: parts.headers,
             body: Bytes::new(),
             caller: Caller::Stranger,
+            from: None,
         }
     }
 

@@ -1,12 +1,25 @@
-//! People: the token of whoever runs the server, and a login for one configured user.
+//! People: who asks, logins, users, settings, personal tokens and roles.
+
+use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use hyper::StatusCode;
+use hyper::header::{ETAG, HeaderValue, IF_MATCH, RETRY_AFTER};
+use hyper::{Method, StatusCode};
+use serde::Deserialize;
+use serde_json::{Value, json};
 
 use super::call::Caller;
-use super::{ApiError, Call, Reply, Shared, reply};
+use super::paging::Page;
+use super::{ApiError, Call, Reply, Shared, audit, reply};
 use crate::domain::id;
+use crate::domain::people::failures::Who;
+use crate::domain::people::password::{self, Password};
+use crate::domain::people::permissions::{PermissionSet, SETS};
+use crate::domain::people::roles::{self, Grant, Role, RoleError};
+use crate::domain::people::settings::{self, Settings, SettingsError};
+use crate::domain::people::tokens::{self, PersonalToken, Tokens, TokensError};
+use crate::domain::people::users::{self, Change, User, UserError};
 use crate::domain::time::Timestamp;
 use crate::domain::token::{Login, Subject};
 use crate::store::work::{Key, Kind, NotLoaded, Work};
@@ -15,33 +28,175 @@ use crate::store::work::{Key, Kind, NotLoaded, Work};
 const OPERATOR: &str = "management";
 /// How long a login lasts.
 const LOGIN_SECONDS: u64 = 7 * 24 * 3600;
+/// How long a login may wait for its turn: deriving a key of a password takes half a second of a core.
+const TURN: Duration = Duration::from_secs(20);
+/// Users of a server: every process has all of them in memory.
+const USERS: usize = 10_000;
+/// Roles of a server.
+const ROLES: usize = 1000;
 
 /// A person.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Person {
-    /// The name.
+    /// The id of the user; for whoever has the management token the word `management`.
     pub(crate) name: String,
-    /// The login; `None` for whoever has the management token.
+    /// What the person logs in with.
+    pub(crate) email: String,
+    /// The login; `None` for whoever has the management token, or a personal one.
     pub(crate) login: Option<Login>,
+    /// The personal token that was used.
+    pub(crate) token: Option<String>,
+    /// What the person may do; `None` for everything.
+    pub(crate) grants: Option<Vec<Grant>>,
 }
 
+impl Person {
+    fn is_operator(&self) -> bool {
+        self.name == OPERATOR
+    }
+
+    /// Under which id the server keeps what is the person's.
+    fn id(&self) -> String {
+        if self.is_operator() { id::uuid_of_name(OPERATOR) } else { self.name.clone() }
+    }
+
+    fn may_everything(&self) -> bool {
+        let is_all = |grant: &Grant| grant.name == PermissionSet::SuperUser && grant.scope.is_none();
+        self.grants.as_ref().is_none_or(|grants| grants.iter().any(is_all))
+    }
+}
+
+impl From<UserError> for ApiError {
+    fn from(error: UserError) -> ApiError {
+        match error {
+            UserError::NotLoaded => NotLoaded.into(),
+            UserError::NotFound => ApiError::not_found(),
+            UserError::Duplicate => ApiError::unprocessable("user with a given email already exists"),
+            UserError::NoSuchRole(role) => ApiError::unprocessable(&format!("there is no role {role:?}")),
+            UserError::Changed => ApiError::conflict("the user has been changed meanwhile"),
+        }
+    }
+}
+
+impl From<SettingsError> for ApiError {
+    fn from(error: SettingsError) -> ApiError {
+        match error {
+            SettingsError::NotLoaded => NotLoaded.into(),
+            SettingsError::Changed => {
+                ApiError::new(StatusCode::PRECONDITION_FAILED, "the settings have been changed")
+            }
+        }
+    }
+}
+
+impl From<TokensError> for ApiError {
+    fn from(error: TokensError) -> ApiError {
+        match error {
+            TokensError::NotLoaded => NotLoaded.into(),
+            TokensError::Duplicate => ApiError::conflict("a token with this name exists"),
+            TokensError::TooMany => ApiError::unprocessable("a person has 10 personal tokens at most"),
+        }
+    }
+}
+
+impl From<RoleError> for ApiError {
+    fn from(error: RoleError) -> ApiError {
+        match error {
+            RoleError::NotLoaded => NotLoaded.into(),
+            RoleError::NotFound => ApiError::not_found(),
+            RoleError::Exists => ApiError::conflict("a role with this name exists"),
+            RoleError::BuiltIn => ApiError::unprocessable("the role is always there, as it is"),
+            RoleError::Invalid(reason) => ApiError::unprocessable(reason),
+        }
+    }
+}
+
+/// A user by id: a stored one, or the one that was named when the server was started.
+enum Account {
+    Configured { name: String, password: String },
+    Stored(Box<User>),
+}
+
+impl Account {
+    fn find(shared: &Shared, id: &str) -> Option<Account> {
+        if let Some((name, password)) = &shared.options.user {
+            if id::uuid_of_name(name) == id {
+                return Some(Account::Configured { name: name.clone(), password: password.clone() });
+            }
+        }
+        shared.service.catalogue.document::<User>(Kind::User, id).map(|user| Account::Stored(Box::new(user)))
+    }
+
+    fn email(&self) -> &str {
+        match self {
+            Account::Configured { name, .. } => name,
+            Account::Stored(user) => &user.email,
+        }
+    }
+
+    /// What its tokens are bound to.
+    fn mark(&self, shared: &Shared, purpose: &str) -> String {
+        let secrets = &shared.secrets;
+        match self {
+            Account::Configured { name, password } => {
+                secrets.tokens.mark(&format!("{purpose}{name}"), password, &secrets.management_token)
+            }
+            Account::Stored(user) => {
+                let name = format!("{purpose}stored:{}", user.id);
+                secrets.tokens.mark(&name, &user.mark(), &secrets.management_token)
+            }
+        }
+    }
+
+    fn grants(&self, shared: &Shared) -> Option<Vec<Grant>> {
+        match self {
+            Account::Configured { .. } => None,
+            Account::Stored(user) => {
+                roles::grants_of(user, |name| shared.service.catalogue.document(Kind::Role, name))
+            }
+        }
+    }
+}
+
+/// What the marks of personal tokens begin with; those of logins begin with nothing.
+const PERSONAL: &str = "personal\n";
+
 /// The person whose token the request has. A login ends with its token, with a logout, and when it would not be possible
-/// any more: with another user, another password, or another management token.
+/// any more: with another address, another password, or another management token.
 pub(super) fn caller(shared: &Shared, call: &Call) -> Caller {
     let Some(token) = call.bearer() else { return Caller::Stranger };
     let secrets = &shared.secrets;
     if same(token, &secrets.management_token) {
-        return Caller::Person(Person { name: OPERATOR.to_owned(), login: None });
+        return Caller::Person(Person {
+            name: OPERATOR.to_owned(),
+            email: OPERATOR.to_owned(),
+            login: None,
+            token: None,
+            grants: None,
+        });
     }
     let Ok(claims) = secrets.tokens.verify(token, Timestamp::now()) else { return Caller::Stranger };
-    let mark = |(name, password): &(String, String)| {
-        secrets.tokens.mark(name, password, &secrets.management_token) == claims.login
+    let account = Account::find(shared, &claims.sub).filter(|_| claims.user);
+    let Some(account) = account else { return Caller::Stranger };
+    let person = |login, token| {
+        Caller::Person(Person {
+            name: claims.sub.clone(),
+            email: account.email().to_owned(),
+            login,
+            token,
+            grants: account.grants(shared),
+        })
     };
-    if !claims.user || !shared.options.user.as_ref().is_some_and(mark) {
-        return Caller::Stranger;
+    if account.mark(shared, "") == claims.login {
+        let until = Timestamp(claims.exp.saturating_mul(1000));
+        return person(Some(Login { id: claims.jti.clone(), until }), None);
     }
-    let login = Login { id: claims.jti, until: Timestamp(claims.exp.saturating_mul(1000)) };
-    Caller::Person(Person { name: claims.sub, login: Some(login) })
+    let of_person =
+        || shared.service.catalogue.document::<Tokens>(Kind::Token, &claims.sub).unwrap_or_default();
+    if account.mark(shared, PERSONAL) == claims.login && of_person().iter().any(|one| one.id == claims.jti) {
+        return person(None, Some(claims.jti.clone()));
+    }
+    Caller::Stranger
 }
 
 /// The person whom the request comes from. The token was checked before the body came.
@@ -56,8 +211,33 @@ pub(super) fn check<'a>(shared: &Shared, call: &'a Call) -> Result<&'a Person, A
     }
 }
 
+/// Remembers that a personal token was used, once a minute.
+pub(super) async fn note_use(shared: &Shared, person: &Person) -> Result<(), ApiError> {
+    let Some(token) = person.token.clone() else { return Ok(()) };
+    let (user, now) = (person.name.clone(), shared.service.now());
+    let stored = shared.service.catalogue.document::<Tokens>(Kind::Token, &user).unwrap_or_default();
+    let is_old =
+        |one: &PersonalToken| one.last_used.is_none_or(|used| used.plus_seconds(tokens::USE_SECONDS) <= now);
+    if !stored.iter().any(|one| one.id == token && is_old(one)) {
+        return Ok(());
+    }
+    let keys = vec![Key::Document(Kind::Token, user.clone())];
+    shared.change_unnoted(keys, move |work: &mut Work| tokens::used(work, &user, &token)).await
+}
+
+/// Does what takes long with a password, not more often at once than there are places.
+async fn derive<T: Send + 'static>(
+    shared: &Shared,
+    derive: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, ApiError> {
+    let busy = || ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "too many people log in");
+    let turn = tokio::time::timeout(TURN, shared.deriving.acquire()).await;
+    let _place = turn.map_err(|_| busy())?.map_err(|_| busy())?;
+    tokio::task::spawn_blocking(derive).await.map_err(|_| ApiError::internal("a password was not looked at"))
+}
+
 /// A token for a name and a password.
-pub(super) fn login(shared: &Shared, call: &Call) -> Result<Reply, ApiError> {
+pub(super) async fn login(shared: &Shared, call: &Call) -> Result<Reply, ApiError> {
     let refused = || ApiError::unauthorized("unauthorized");
     let sent = call
         .header("authorization")
@@ -65,21 +245,56 @@ pub(super) fn login(shared: &Shared, call: &Call) -> Result<Reply, ApiError> {
         .and_then(|text| STANDARD.decode(text.trim()).ok())
         .and_then(|bytes| String::from_utf8(bytes).ok())
         .ok_or_else(refused)?;
-    let (name, password) = shared.options.user.as_ref().ok_or_else(refused)?;
-    if !same(&sent, &format!("{name}:{password}")) {
-        return Err(refused());
+    let (name, password) = sent.split_once(':').ok_or_else(refused)?;
+    let mut who = vec![Who::Name(id::sha256_hex(name.to_ascii_lowercase().as_bytes()))];
+    who.extend(call.from.map(Who::Address));
+    if let Some(left) = shared.failures.wait(&who, Instant::now()) {
+        let error = ApiError::new(StatusCode::TOO_MANY_REQUESTS, "too many logins failed; try again later");
+        let mut reply = error.into_reply();
+        reply.headers_mut().insert(RETRY_AFTER, HeaderValue::from(left.as_secs() + 1));
+        return Ok(reply);
     }
+    shared.failures.note(&who, Instant::now());
+    let account = match &shared.options.user {
+        Some((known, secret)) if same(&sent, &format!("{known}:{secret}")) => {
+            Account::Configured { name: known.clone(), password: secret.clone() }
+        }
+        Some(_) | None => {
+            let user = by_email(shared, name);
+            let known = user.as_ref().map_or_else(Password::of_nobody, |user| user.password.clone());
+            let password = password.to_owned();
+            let is_right = derive(shared, move || known.is(&password)).await?;
+            Account::Stored(Box::new(user.filter(|_| is_right).ok_or_else(refused)?))
+        }
+    };
+    shared.failures.forget(&who);
     let id = id::uuid()?;
     // Clients take the subject for an id of their own form, and ask for the user with it.
-    let user = id::uuid_of_name(name);
-    let secrets = &shared.secrets;
-    let mark = secrets.tokens.mark(name, password, &secrets.management_token);
+    let user = match &account {
+        Account::Configured { name, .. } => id::uuid_of_name(name),
+        Account::Stored(user) => {
+            let user = user.id.clone();
+            let (key, of) = (Key::Document(Kind::User, user.clone()), user.clone());
+            shared
+                .change_unnoted::<(), NotLoaded>(vec![key], move |work| users::logged_in(work, &of))
+                .await?;
+            user
+        }
+    };
+    let mark = account.mark(shared, "");
     let subject = Subject::User { id: &id, name: &user, login: &mark };
-    let token = secrets.tokens.issue(subject, Timestamp::now(), LOGIN_SECONDS);
+    let token = shared.secrets.tokens.issue(subject, Timestamp::now(), LOGIN_SECONDS);
     Ok(reply::bytes(StatusCode::OK, "application/jwt", token))
 }
 
-/// Ends the login, and the work on devices that began with it. The management token is no login.
+fn by_email(shared: &Shared, email: &str) -> Option<User> {
+    let email = users::email(email)?;
+    let catalogue = &shared.service.catalogue;
+    let id: String = catalogue.document(Kind::User, &users::owner_key(&email))?;
+    catalogue.document(Kind::User, &id)
+}
+
+/// Ends the login, and the work on devices that began with it. The management token and personal ones are no logins.
 pub(super) async fn logout(shared: &Shared, person: &Person) -> Result<Reply, ApiError> {
     if let Some(login) = &person.login {
         let now = shared.service.now();
@@ -98,6 +313,400 @@ pub(super) async fn logout(shared: &Shared, person: &Person) -> Result<Reply, Ap
         shared.switchboard.log_out(&login.id);
     }
     Ok(reply::empty(StatusCode::ACCEPTED))
+}
+
+/// Everything below `useradm` but the login.
+pub(super) async fn route(
+    shared: &Shared,
+    call: &Call,
+    person: &Person,
+    version: &str,
+    rest: &[&str],
+) -> Result<Reply, ApiError> {
+    match (version, rest, &call.method) {
+        ("v1", ["auth", "logout"], _) => logout(shared, person).await,
+        ("v1", ["users"], &Method::GET) => list(shared, call),
+        ("v1", ["users"], &Method::POST) => create(shared, call, person).await,
+        ("v1" | "v2", ["users", "me"], &Method::GET) => me(shared, person),
+        ("v1" | "v2", ["users", "me"], &Method::PUT) => {
+            update(shared, call, person, &person.id(), true).await
+        }
+        ("v1", ["users", id], &Method::GET) => match Account::find(shared, id) {
+            Some(account) => Ok(reply::json(StatusCode::OK, &describe(&account))),
+            None => Err(ApiError::not_found()),
+        },
+        ("v1", ["users", id], &Method::PUT) => update(shared, call, person, id, false).await,
+        ("v1", ["users", id], &Method::DELETE) => remove(shared, id).await,
+        ("v1", ["settings", "tokens"], &Method::GET) => list_tokens(shared, person),
+        ("v1", ["settings", "tokens"], &Method::POST) => create_token(shared, call, person).await,
+        ("v1", ["settings", "tokens", id], &Method::DELETE) => remove_token(shared, person, id).await,
+        ("v1", ["settings"], method) => of_settings(shared, call, settings::GLOBAL, method).await,
+        ("v1", ["settings", "me"], method) => of_settings(shared, call, &person.id(), method).await,
+        ("v1", ["plans"], &Method::GET) => Ok(reply::json(StatusCode::OK, &[plan()])),
+        ("v1", ["plan_binding"], &Method::GET) => {
+            let limits = json!({ "devices": shared.options.max_devices, "users": USERS });
+            Ok(reply::json(StatusCode::OK, &json!({ "plan": plan(), "limits": limits })))
+        }
+        ("v2", ["permission_sets"], &Method::GET) => Ok(reply::json(StatusCode::OK, &SETS)),
+        ("v2", ["roles", rest @ ..], method) => of_roles(shared, call, person, rest, method).await,
+        _ => Err(ApiError::not_found()),
+    }
+}
+
+fn plan() -> Value {
+    json!({
+        "name": "os",
+        "display_name": "Open Source",
+        "features": {
+            "rbac": true, "audit_logs": true, "dynamic_groups": true, "terminal": true, "file_transfer": true,
+            "configuration": true, "monitoring": true, "reporting": false,
+        },
+    })
+}
+
+fn describe(account: &Account) -> Value {
+    match account {
+        Account::Configured { name, .. } => {
+            json!({ "id": id::uuid_of_name(name), "email": name, "roles": [] })
+        }
+        Account::Stored(user) => {
+            let mut shown = json!({
+                "id": user.id, "email": user.email, "created_ts": user.created, "updated_ts": user.updated,
+                "roles": user.roles,
+            });
+            if let (Some(shown), Some(login)) = (shown.as_object_mut(), user.login) {
+                shown.insert("login_ts".to_owned(), json!(login));
+            }
+            shown
+        }
+    }
+}
+
+fn me(shared: &Shared, person: &Person) -> Result<Reply, ApiError> {
+    let shown = match Account::find(shared, &person.name) {
+        Some(account) => describe(&account),
+        None => json!({ "id": person.id(), "email": person.email, "roles": [] }),
+    };
+    Ok(reply::json(StatusCode::OK, &shown))
+}
+
+fn list(shared: &Shared, call: &Call) -> Result<Reply, ApiError> {
+    let (ids, emails) = (call.queries("id"), call.queries("email"));
+    let time = |name: &str| match call.query(name) {
+        None => Ok(None),
+        Some(text) => text
+            .parse()
+            .map(|seconds: u64| Some(Timestamp(seconds.saturating_mul(1000))))
+            .map_err(|_| ApiError::bad_request(&format!("{name}: not a number of seconds"))),
+    };
+    let created = (time("created_after")?, time("created_before")?);
+    let updated = (time("updated_after")?, time("updated_before")?);
+    let within = |at: Timestamp, (after, before): (Option<Timestamp>, Option<Timestamp>)| {
+        after.is_none_or(|after| at >= after) && before.is_none_or(|before| at <= before)
+    };
+    let is_wanted = |id: &str, email: &str| {
+        (ids.is_empty() || ids.iter().any(|one| one == id))
+            && (emails.is_empty() || emails.iter().any(|one| one.eq_ignore_ascii_case(email)))
+    };
+    let has_times = [created.0, created.1, updated.0, updated.1].iter().any(Option::is_some);
+    let configured = shared
+        .options
+        .user
+        .as_ref()
+        .filter(|(name, _)| !has_times && is_wanted(&id::uuid_of_name(name), name));
+    let mut shown: Vec<Value> = configured
+        .map(|(name, password)| Account::Configured { name: name.clone(), password: password.clone() })
+        .iter()
+        .map(describe)
+        .collect();
+    let stored = shared.service.catalogue.documents::<User>(Kind::User).into_iter().map(|(_, user)| user);
+    let stored = stored.filter(|user| {
+        is_wanted(&user.id, &user.email) && within(user.created, created) && within(user.updated, updated)
+    });
+    shown.extend(stored.map(|user| describe(&Account::Stored(Box::new(user)))));
+    Ok(reply::json(StatusCode::OK, &shown))
+}
+
+#[derive(Deserialize)]
+struct NewUser {
+    email: String,
+    password: String,
+    #[serde(default)]
+    roles: Vec<String>,
+}
+
+fn email(text: &str) -> Result<String, ApiError> {
+    users::email(text).ok_or_else(|| ApiError::bad_request("email: must be a valid email address"))
+}
+
+/// Whoever may not do everything cannot make somebody who may.
+fn check_given(shared: &Shared, person: &Person, roles: &[String]) -> Result<(), ApiError> {
+    if person.may_everything() {
+        return Ok(());
+    }
+    let of_role = |name: &String| match roles::built_in().into_iter().find(|role| role.name == *name) {
+        Some(role) => Some(role),
+        None => shared.service.catalogue.document::<Role>(Kind::Role, name),
+    };
+    let gives_all = |role: Role| role.grants.iter().any(|grant| grant.name == PermissionSet::SuperUser);
+    if roles.is_empty() || roles.iter().filter_map(of_role).any(gives_all) {
+        return Err(ApiError::forbidden("only who may do everything can give that right"));
+    }
+    Ok(())
+}
+
+async fn create(shared: &Shared, call: &Call, person: &Person) -> Result<Reply, ApiError> {
+    let sent: NewUser = call.json()?;
+    let email = email(&sent.email)?;
+    password::check(&sent.password).map_err(ApiError::unprocessable)?;
+    check_given(shared, person, &sent.roles)?;
+    let configured = shared.options.user.as_ref();
+    if configured.is_some_and(|(name, _)| name.eq_ignore_ascii_case(&email)) {
+        return Err(UserError::Duplicate.into());
+    }
+    if shared.service.catalogue.documents::<User>(Kind::User).len() >= USERS {
+        return Err(ApiError::unprocessable("there are too many users"));
+    }
+    let text = sent.password;
+    let password = derive(shared, move || Password::new(&text)).await??;
+    let (id, now) = (id::uuid()?, shared.service.now());
+    let user = User {
+        id: id.clone(),
+        email,
+        password,
+        created: now,
+        updated: now,
+        login: None,
+        roles: sent.roles,
+        serial: 0,
+    };
+    audit::about(&id);
+    let keys =
+        vec![Key::Document(Kind::User, id.clone()), Key::Document(Kind::User, users::owner_key(&user.email))];
+    shared.change(keys, move |work| users::create(work, &user)).await?;
+    Ok(reply::created(&format!("/api/management/v1/useradm/users/{id}")))
+}
+
+#[derive(Deserialize)]
+struct ChangedUser {
+    email: Option<String>,
+    password: Option<String>,
+    current_password: Option<String>,
+    roles: Option<Vec<String>>,
+}
+
+async fn update(
+    shared: &Shared,
+    call: &Call,
+    person: &Person,
+    id: &str,
+    is_me: bool,
+) -> Result<Reply, ApiError> {
+    let sent: ChangedUser = call.json()?;
+    let user = match Account::find(shared, id) {
+        Some(Account::Stored(user)) => user,
+        Some(Account::Configured { .. }) => {
+            return Err(ApiError::unprocessable("this user is named where the server is started"));
+        }
+        None if is_me => return Err(ApiError::unprocessable("the management token is no user")),
+        None => return Err(ApiError::not_found()),
+    };
+    let is_own = user.id == person.name;
+    let email = sent.email.as_deref().map(email).transpose()?.filter(|email| *email != user.email);
+    if let Some(password) = &sent.password {
+        password::check(password).map_err(ApiError::unprocessable)?;
+        if !is_own && !person.is_operator() {
+            return Err(ApiError::unprocessable("the password of another user cannot be changed"));
+        }
+    }
+    let configured = shared.options.user.as_ref();
+    if let (Some((name, _)), Some(email)) = (configured, &email) {
+        if name.eq_ignore_ascii_case(email) {
+            return Err(UserError::Duplicate.into());
+        }
+    }
+    if let Some(roles) = sent.roles.as_ref().filter(|roles| **roles != user.roles) {
+        if is_me && !person.may_everything() {
+            return Err(ApiError::forbidden("nobody can change their own roles"));
+        }
+        check_given(shared, person, roles)?;
+    }
+    // Whoever manages people and may not do everything could become somebody who may.
+    if !is_own && (email.is_some() || sent.roles.is_some()) {
+        check_given(shared, person, &user.roles)?;
+    }
+    let mut seen = None;
+    if is_own && (email.is_some() || sent.password.is_some()) {
+        let (known, current) = (user.password.clone(), sent.current_password.unwrap_or_default());
+        if !derive(shared, move || known.is(&current)).await? {
+            return Err(ApiError::unprocessable("current password mismatch"));
+        }
+        seen = Some(user.mark());
+    }
+    let password = match sent.password {
+        Some(text) => Some(derive(shared, move || Password::new(&text)).await??),
+        None => None,
+    };
+    let mut keys = vec![Key::Document(Kind::User, user.id.clone())];
+    for email in email.iter().chain([&user.email]) {
+        keys.push(Key::Document(Kind::User, users::owner_key(email)));
+    }
+    let change = Change { email, password, roles: sent.roles, seen };
+    let id = user.id;
+    shared.change(keys, move |work| users::update(work, &id, &change)).await?;
+    Ok(reply::empty(StatusCode::NO_CONTENT))
+}
+
+async fn remove(shared: &Shared, id: &str) -> Result<Reply, ApiError> {
+    if let Some(Account::Configured { .. }) = Account::find(shared, id) {
+        return Err(ApiError::unprocessable("this user is named where the server is started"));
+    }
+    let (id, key) = (id.to_owned(), Key::Document(Kind::User, id.to_owned()));
+    shared.change(vec![key], move |work| users::remove(work, &id)).await?;
+    Ok(reply::empty(StatusCode::NO_CONTENT))
+}
+
+async fn of_settings(shared: &Shared, call: &Call, whose: &str, method: &Method) -> Result<Reply, ApiError> {
+    match *method {
+        Method::GET => {
+            let stored =
+                shared.service.catalogue.document::<Settings>(Kind::Settings, whose).unwrap_or_default();
+            let mut reply = reply::json(StatusCode::OK, &stored);
+            if let Ok(tag) = HeaderValue::from_str(&settings::etag(&stored)) {
+                reply.headers_mut().insert(ETAG, tag);
+            }
+            Ok(reply)
+        }
+        Method::POST => {
+            if call.body.len() > settings::SETTINGS_BYTES {
+                return Err(ApiError::bad_request("the settings are larger than 64 KiB"));
+            }
+            let sent: Settings = call.json()?;
+            let if_match = call.header(IF_MATCH.as_str()).map(str::to_owned);
+            let (whose, keys) = (whose.to_owned(), vec![Key::Document(Kind::Settings, whose.to_owned())]);
+            let rule = move |work: &mut Work| settings::replace(work, &whose, &sent, if_match.as_deref());
+            shared.change(keys, rule).await?;
+            Ok(reply::empty(StatusCode::CREATED))
+        }
+        _ => Err(ApiError::not_found()),
+    }
+}
+
+fn list_tokens(shared: &Shared, person: &Person) -> Result<Reply, ApiError> {
+    let stored = shared.service.catalogue.document::<Tokens>(Kind::Token, &person.id()).unwrap_or_default();
+    let now = shared.service.now();
+    let valid: Vec<&PersonalToken> = stored.iter().filter(|token| token.expires > now).collect();
+    Ok(reply::json(StatusCode::OK, &valid))
+}
+
+#[derive(Deserialize)]
+struct NewToken {
+    name: String,
+    #[serde(default)]
+    expires_in: u64,
+}
+
+async fn create_token(shared: &Shared, call: &Call, person: &Person) -> Result<Reply, ApiError> {
+    let sent: NewToken = call.json()?;
+    if sent.name.is_empty() || sent.name.chars().count() > 256 {
+        return Err(ApiError::bad_request("the name is empty or too long"));
+    }
+    if sent.expires_in > tokens::MOST_SECONDS {
+        return Err(ApiError::bad_request("a token is valid for a year at most"));
+    }
+    if person.token.is_some() {
+        return Err(ApiError::forbidden("a personal token cannot make another one"));
+    }
+    let account = Account::find(shared, &person.name)
+        .ok_or_else(|| ApiError::unprocessable("the management token is no user"))?;
+    let seconds = if sent.expires_in == 0 { tokens::MOST_SECONDS } else { sent.expires_in };
+    let (id, now) = (id::uuid()?, shared.service.now());
+    let token = PersonalToken {
+        id: id.clone(),
+        name: sent.name,
+        last_used: None,
+        expires: now.plus_seconds(seconds),
+        created: now,
+    };
+    audit::about(&id);
+    let user = person.name.clone();
+    let keys = vec![Key::Document(Kind::Token, user.clone())];
+    shared.change(keys, move |work| tokens::create(work, &user, &token)).await?;
+    let mark = account.mark(shared, PERSONAL);
+    let subject = Subject::User { id: &id, name: &person.name, login: &mark };
+    let token = shared.secrets.tokens.issue(subject, now, seconds);
+    Ok(reply::bytes(StatusCode::OK, "application/jwt", token))
+}
+
+async fn remove_token(shared: &Shared, person: &Person, id: &str) -> Result<Reply, ApiError> {
+    let (user, id) = (person.id(), id.to_owned());
+    let keys = vec![Key::Document(Kind::Token, user.clone())];
+    shared.change::<(), NotLoaded>(keys, move |work| tokens::remove(work, &user, &id)).await?;
+    Ok(reply::empty(StatusCode::NO_CONTENT))
+}
+
+async fn of_roles(
+    shared: &Shared,
+    call: &Call,
+    person: &Person,
+    rest: &[&str],
+    method: &Method,
+) -> Result<Reply, ApiError> {
+    let catalogue = &shared.service.catalogue;
+    let name = rest.first().map(|name| super::call::decode(name));
+    match (rest, method) {
+        ([], &Method::GET) => {
+            let mut all = roles::built_in();
+            all.extend(catalogue.documents::<Role>(Kind::Role).into_iter().map(|(_, role)| role));
+            Page::of(call).map(|page| page.list(call, &all, Clone::clone))
+        }
+        ([], &Method::POST) => {
+            let role: Role = call.json()?;
+            check_role(person, &role)?;
+            if catalogue.documents::<Role>(Kind::Role).len() >= ROLES {
+                return Err(ApiError::unprocessable("there are too many roles"));
+            }
+            audit::about(&role.name);
+            let keys = vec![Key::Document(Kind::Role, role.name.clone())];
+            let location = format!("/api/management/v2/useradm/roles/{}", role.name);
+            shared.change(keys, move |work| roles::create(work, &role)).await?;
+            Ok(reply::created(&location))
+        }
+        ([_], &Method::GET) => {
+            let name = name.unwrap_or_default();
+            let found = roles::built_in().into_iter().find(|role| role.name == name);
+            let found = found.or_else(|| catalogue.document(Kind::Role, &name));
+            Ok(reply::json(StatusCode::OK, &found.ok_or_else(ApiError::not_found)?))
+        }
+        ([_], &Method::PUT) => {
+            let mut sent: Value = call.json()?;
+            if let Some(sent) = sent.as_object_mut() {
+                sent.insert("name".to_owned(), json!(name));
+            }
+            let role: Role = serde_json::from_value(sent)
+                .map_err(|error| ApiError::bad_request(&format!("the body is not as expected: {error}")))?;
+            check_role(person, &role)?;
+            let keys = vec![Key::Document(Kind::Role, role.name.clone())];
+            shared.change(keys, move |work| roles::replace(work, &role)).await?;
+            Ok(reply::empty(StatusCode::NO_CONTENT))
+        }
+        ([_], &Method::DELETE) => {
+            let name = name.unwrap_or_default();
+            let keys = vec![Key::Document(Kind::Role, name.clone())];
+            shared.change(keys, move |work| roles::remove(work, &name)).await?;
+            Ok(reply::empty(StatusCode::NO_CONTENT))
+        }
+        _ => Err(ApiError::not_found()),
+    }
+}
+
+fn check_role(person: &Person, role: &Role) -> Result<(), ApiError> {
+    let gives_all = role.grants.iter().any(|grant| grant.name == PermissionSet::SuperUser);
+    // Somebody who manages people could have the role already.
+    match gives_all && !person.may_everything() {
+        true => Err(ApiError::forbidden("only who may do everything can give that right")),
+        false => Ok(()),
+    }
 }
 
 /// Compares secrets by their digests, so that the time it takes says nothing about them.

@@ -3,6 +3,7 @@
 
 pub(crate) mod admission;
 pub(crate) mod artifacts;
+pub(crate) mod audit;
 pub(crate) mod configuration;
 pub(crate) mod filter;
 pub(crate) mod id;
@@ -11,6 +12,7 @@ pub(crate) mod inventory;
 pub(crate) mod limits;
 pub(crate) mod link;
 pub(crate) mod model;
+pub(crate) mod people;
 pub(crate) mod pubkey;
 pub(crate) mod rollout;
 pub(crate) mod time;

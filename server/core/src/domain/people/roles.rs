@@ -1,0 +1,166 @@
+//! Roles: sets of permissions with a name, each for everything, for some groups of devices, or for releases with some tags.
+
+use serde::{Deserialize, Serialize};
+
+use super::permissions::{PermissionSet, SETS};
+use super::users::User;
+use crate::store::work::{Kind, NotLoaded, Work};
+
+/// Sets of permissions in one role, and values in one scope.
+const PARTS: usize = 100;
+
+/// What a set of permissions is limited to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum ScopeKind {
+    /// Devices in one of the groups.
+    DeviceGroups,
+    /// Releases with one of the tags.
+    ReleaseTags,
+}
+
+/// A limit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Limit {
+    /// Of what.
+    #[serde(rename = "type")]
+    pub(crate) kind: ScopeKind,
+    /// Groups or tags.
+    pub(crate) value: Vec<String>,
+}
+
+/// A set of permissions, maybe limited.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Grant {
+    /// The set.
+    pub(crate) name: PermissionSet,
+    /// For everything without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) scope: Option<Limit>,
+}
+
+/// A role.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Role {
+    /// Unique.
+    pub(crate) name: String,
+    /// For people.
+    #[serde(default)]
+    pub(crate) description: String,
+    /// What it allows.
+    #[serde(default, rename = "permission_sets_with_scope")]
+    pub(crate) grants: Vec<Grant>,
+}
+
+/// The roles that are always there.
+pub(crate) fn built_in() -> Vec<Role> {
+    let role = |name: &str, description: &str, sets: &[PermissionSet]| Role {
+        name: name.to_owned(),
+        description: description.to_owned(),
+        grants: sets.iter().map(|name| Grant { name: *name, scope: None }).collect(),
+    };
+    use PermissionSet as Set;
+    vec![
+        role("RBAC_ROLE_PERMIT_ALL", "Administrator: everything.", &[Set::SuperUser]),
+        role("RBAC_ROLE_OBSERVER", "Reads devices and releases.", &[Set::ReadDevices, Set::ReadReleases]),
+        role("RBAC_ROLE_CI", "Manages releases, for people and for build machines.", &[Set::ManageReleases]),
+        role(
+            "RBAC_ROLE_DEPLOYMENTS_MANAGER",
+            "Deploys to devices and configures them.",
+            &[Set::ReadDevices, Set::ReadReleases, Set::DeployToDevices, Set::ConfigureDevices],
+        ),
+        role(
+            "RBAC_ROLE_REMOTE_TERMINAL",
+            "Troubleshoots devices: terminal, port forwarding and files.",
+            &[Set::ReadDevices, Set::ConnectToDevices],
+        ),
+    ]
+}
+
+/// Whether a role is always there.
+pub(crate) fn is_built_in(name: &str) -> bool {
+    built_in().iter().any(|role| role.name == name)
+}
+
+/// Why nothing was changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum RoleError {
+    /// To be run again.
+    NotLoaded,
+    /// There is none with this name.
+    NotFound,
+    /// There is one with this name.
+    Exists,
+    /// It is always there.
+    BuiltIn,
+    /// What is wrong with it.
+    Invalid(&'static str),
+}
+
+impl From<NotLoaded> for RoleError {
+    fn from(_: NotLoaded) -> RoleError {
+        RoleError::NotLoaded
+    }
+}
+
+fn check(role: &Role) -> Result<(), RoleError> {
+    let fits = |kind: ScopeKind, set: PermissionSet| {
+        SETS.iter().any(|one| one.set == set && one.scopes.contains(&kind))
+    };
+    let is_too_much = |grant: &Grant| grant.scope.as_ref().is_some_and(|scope| scope.value.len() > PARTS);
+    if role.name.is_empty() || role.name.chars().count() > 256 || role.description.chars().count() > 1024 {
+        return Err(RoleError::Invalid("the name or the description is empty or too long"));
+    }
+    if role.grants.len() > PARTS || role.grants.iter().any(is_too_much) {
+        return Err(RoleError::Invalid("the role has too many parts"));
+    }
+    let is_wrong = |grant: &Grant| grant.scope.as_ref().is_some_and(|scope| !fits(scope.kind, grant.name));
+    match role.grants.iter().any(is_wrong) {
+        true => Err(RoleError::Invalid("a set of permissions cannot have that scope")),
+        false => Ok(()),
+    }
+}
+
+/// Makes a role.
+pub(crate) fn create(work: &mut Work, role: &Role) -> Result<(), RoleError> {
+    check(role)?;
+    if is_built_in(&role.name) || work.document::<Role>(Kind::Role, &role.name)?.is_some() {
+        return Err(RoleError::Exists);
+    }
+    work.put_document(Kind::Role, &role.name, Some(role))?;
+    Ok(())
+}
+
+/// Puts a role in place of the one with its name.
+pub(crate) fn replace(work: &mut Work, role: &Role) -> Result<(), RoleError> {
+    check(role)?;
+    if is_built_in(&role.name) {
+        return Err(RoleError::BuiltIn);
+    }
+    work.document::<Role>(Kind::Role, &role.name)?.ok_or(RoleError::NotFound)?;
+    work.put_document(Kind::Role, &role.name, Some(role))?;
+    Ok(())
+}
+
+/// Takes a role away. Whoever has it still has it by name, and it allows nothing: somebody whose only role is gone may do
+/// nothing, and not everything.
+pub(crate) fn remove(work: &mut Work, name: &str) -> Result<(), RoleError> {
+    if is_built_in(name) {
+        return Err(RoleError::BuiltIn);
+    }
+    work.document::<Role>(Kind::Role, name)?.ok_or(RoleError::NotFound)?;
+    work.put_document::<Role>(Kind::Role, name, None)?;
+    Ok(())
+}
+
+/// Everything that a user's roles allow together; `None` when the user has none and may do everything.
+pub(crate) fn grants_of(user: &User, find: impl Fn(&str) -> Option<Role>) -> Option<Vec<Grant>> {
+    if user.roles.is_empty() {
+        return None;
+    }
+    let built_in = built_in();
+    let role = |name: &String| match built_in.iter().find(|role| role.name == *name) {
+        Some(role) => Some(role.clone()),
+        None => find(name),
+    };
+    Some(user.roles.iter().filter_map(role).flat_map(|role| role.grants).collect())
+}

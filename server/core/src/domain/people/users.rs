@@ -1,0 +1,265 @@
+//! Users. One document has the user, a second one says whose an e-mail address is, so that no two have the same.
+
+use serde::{Deserialize, Serialize};
+
+use super::password::Password;
+use crate::domain::id;
+use crate::domain::time::Timestamp;
+use crate::store::work::{Kind, NotLoaded, Work};
+
+/// Bytes of the longest address (RFC 5321).
+const EMAIL_BYTES: usize = 254;
+/// Roles of one person.
+const ROLES: usize = 50;
+
+/// A person who may log in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct User {
+    /// UUID.
+    pub(crate) id: String,
+    /// In small letters.
+    pub(crate) email: String,
+    /// What opens it.
+    pub(crate) password: Password,
+    /// When it was made.
+    pub(crate) created: Timestamp,
+    /// When it was changed last.
+    pub(crate) updated: Timestamp,
+    /// When the person logged in last.
+    #[serde(default)]
+    pub(crate) login: Option<Timestamp>,
+    /// What the person may do; everything without any.
+    #[serde(default)]
+    pub(crate) roles: Vec<String>,
+    /// Raised when everything that was given out before is to end.
+    #[serde(default)]
+    pub(crate) serial: u64,
+}
+
+impl User {
+    /// What tokens are bound to: another address or password is another one.
+    pub(crate) fn mark(&self) -> String {
+        format!("{}/{}", self.serial, self.password.mark())
+    }
+}
+
+/// Why nothing was changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum UserError {
+    /// To be run again.
+    NotLoaded,
+    /// Nobody has this id.
+    NotFound,
+    /// Somebody has the address.
+    Duplicate,
+    /// A role that there is not.
+    NoSuchRole(String),
+    /// It was changed since it was read.
+    Changed,
+}
+
+impl From<NotLoaded> for UserError {
+    fn from(_: NotLoaded) -> UserError {
+        UserError::NotLoaded
+    }
+}
+
+/// The one way to write an address; `None` for what is none.
+pub(crate) fn email(text: &str) -> Option<String> {
+    let (local, domain) = text.split_once('@')?;
+    let is_fine = !local.is_empty()
+        && !domain.is_empty()
+        && !domain.contains('@')
+        && text.len() <= EMAIL_BYTES
+        // A colon would end the name at a login.
+        && text.chars().all(|letter| letter.is_ascii_graphic() && !"\"<>(),;:\\".contains(letter));
+    is_fine.then(|| text.to_ascii_lowercase())
+}
+
+/// Where it says whose an address is.
+pub(crate) fn owner_key(email: &str) -> String {
+    format!("email-{}", id::sha256_hex(email.as_bytes()))
+}
+
+/// Makes a user. The address is written as [`email`] gives it.
+pub(crate) fn create(work: &mut Work, user: &User) -> Result<(), UserError> {
+    check_roles(work, &user.roles)?;
+    let owner = owner_key(&user.email);
+    if work.document::<String>(Kind::User, &owner)?.is_some() {
+        return Err(UserError::Duplicate);
+    }
+    work.document::<User>(Kind::User, &user.id)?;
+    work.put_document(Kind::User, &owner, Some(&user.id))?;
+    work.put_document(Kind::User, &user.id, Some(user))?;
+    Ok(())
+}
+
+/// What is to be another one.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Change {
+    /// The address, as [`email`] gives it.
+    pub(crate) email: Option<String>,
+    /// The password.
+    pub(crate) password: Option<Password>,
+    /// The roles.
+    pub(crate) roles: Option<Vec<String>>,
+    /// The mark of the user whose password was checked before: checking takes too long for a transaction.
+    pub(crate) seen: Option<String>,
+}
+
+/// Changes a user. Another address or another password ends every token of the user.
+pub(crate) fn update(work: &mut Work, user: &str, change: &Change) -> Result<(), UserError> {
+    let mut stored = work.document::<User>(Kind::User, user)?.ok_or(UserError::NotFound)?;
+    if change.seen.as_ref().is_some_and(|seen| *seen != stored.mark()) {
+        return Err(UserError::Changed);
+    }
+    if let Some(roles) = &change.roles {
+        check_roles(work, roles)?;
+        stored.roles.clone_from(roles);
+    }
+    if let Some(email) = change.email.as_ref().filter(|email| **email != stored.email) {
+        let (before, owner) = (owner_key(&stored.email), owner_key(email));
+        work.document::<String>(Kind::User, &before)?;
+        if work.document::<String>(Kind::User, &owner)?.is_some() {
+            return Err(UserError::Duplicate);
+        }
+        work.put_document::<String>(Kind::User, &before, None)?;
+        work.put_document(Kind::User, &owner, Some(&stored.id))?;
+        stored.email.clone_from(email);
+        stored.serial += 1;
+    }
+    if let Some(password) = &change.password {
+        stored.password = password.clone();
+        stored.serial += 1;
+    }
+    stored.updated = work.now();
+    work.put_document(Kind::User, user, Some(&stored))?;
+    Ok(())
+}
+
+/// Takes a user away, with settings and tokens. It is no error when there is none.
+pub(crate) fn remove(work: &mut Work, user: &str) -> Result<(), UserError> {
+    let Some(stored) = work.document::<User>(Kind::User, user)? else { return Ok(()) };
+    let owner = owner_key(&stored.email);
+    work.document::<String>(Kind::User, &owner)?;
+    work.put_document::<String>(Kind::User, &owner, None)?;
+    work.put_document::<User>(Kind::User, user, None)?;
+    for kind in [Kind::Settings, Kind::Token] {
+        work.document::<serde_json::Value>(kind, user)?;
+        work.put_document::<()>(kind, user, None)?;
+    }
+    Ok(())
+}
+
+/// Says when somebody logged in.
+pub(crate) fn logged_in(work: &mut Work, user: &str) -> Result<(), NotLoaded> {
+    if let Some(mut stored) = work.document::<User>(Kind::User, user)? {
+        stored.login = Some(work.now());
+        work.put_document(Kind::User, user, Some(&stored))?;
+    }
+    Ok(())
+}
+
+fn check_roles(work: &mut Work, roles: &[String]) -> Result<(), UserError> {
+    for role in roles.iter().take(ROLES + 1) {
+        if super::roles::is_built_in(role) {
+            continue;
+        }
+        if work.document::<super::roles::Role>(Kind::Role, role)?.is_none() {
+            return Err(UserError::NoSuchRole(role.clone()));
+        }
+    }
+    match roles.get(ROLES) {
+        None => Ok(()),
+        Some(role) => Err(UserError::NoSuchRole(role.clone())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::work::{Attempt, Key, Loaded};
+
+    fn user(id: &str, email: &str) -> User {
+        User {
+            id: id.to_owned(),
+            email: email.to_owned(),
+            password: Password::of_nobody(),
+            created: Timestamp(1),
+            updated: Timestamp(1),
+            login: None,
+            roles: Vec::new(),
+            serial: 0,
+        }
+    }
+
+    /// Runs a rule as a store does, with nothing in it but what the rules before have written.
+    fn run<T>(
+        work: &mut Work,
+        mut rule: impl FnMut(&mut Work) -> Result<T, UserError>,
+    ) -> Result<T, UserError> {
+        loop {
+            let mut result = None;
+            let attempt = work.attempt(&mut |work| {
+                let answer = rule(work);
+                let keep = answer.is_ok();
+                result = Some(answer);
+                keep
+            });
+            match attempt {
+                Attempt::Done => return result.unwrap(),
+                Attempt::Missing(keys) => {
+                    for key in keys {
+                        let Key::Document(kind, id) = key else { panic!("{key:?}") };
+                        work.load(Loaded::Document(kind, id, None));
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn two_users_never_have_one_address() {
+        let mut work = Work::new(Timestamp(5));
+        assert_eq!(run(&mut work, |work| create(work, &user("1", "a@x"))), Ok(()));
+        assert_eq!(run(&mut work, |work| create(work, &user("2", "a@x"))), Err(UserError::Duplicate));
+        assert_eq!(run(&mut work, |work| create(work, &user("2", "b@x"))), Ok(()));
+        let to = |email: &str| Change { email: Some(email.to_owned()), ..Change::default() };
+        assert_eq!(run(&mut work, |work| update(work, "2", &to("a@x"))), Err(UserError::Duplicate));
+        assert_eq!(run(&mut work, |work| update(work, "2", &to("c@x"))), Ok(()));
+        // What was given up is free.
+        assert_eq!(run(&mut work, |work| create(work, &user("3", "b@x"))), Ok(()));
+        assert_eq!(run(&mut work, |work| remove(work, "1")), Ok(()));
+        assert_eq!(run(&mut work, |work| create(work, &user("4", "a@x"))), Ok(()));
+        assert_eq!(run(&mut work, |work| update(work, "1", &to("d@x"))), Err(UserError::NotFound));
+    }
+
+    #[test]
+    fn another_address_or_password_is_another_mark_and_other_roles_are_not() {
+        let mut work = Work::new(Timestamp(5));
+        run(&mut work, |work| create(work, &user("1", "a@x"))).unwrap();
+        let mark = |work: &mut Work| {
+            run(work, |work| Ok(work.document::<User>(Kind::User, "1")?.unwrap())).unwrap().mark()
+        };
+        let first = mark(&mut work);
+        let roles = Change { roles: Some(vec!["RBAC_ROLE_CI".to_owned()]), ..Change::default() };
+        run(&mut work, |work| update(work, "1", &roles)).unwrap();
+        assert_eq!(mark(&mut work), first);
+        let email = Change { email: Some("b@x".to_owned()), ..Change::default() };
+        run(&mut work, |work| update(work, "1", &email)).unwrap();
+        assert_ne!(mark(&mut work), first);
+        let stale = Change { password: Some(Password::of_nobody()), seen: Some(first), ..Change::default() };
+        assert_eq!(run(&mut work, |work| update(work, "1", &stale)), Err(UserError::Changed));
+        let unknown = Change { roles: Some(vec!["x".to_owned()]), ..Change::default() };
+        let refused = run(&mut work, |work| update(work, "1", &unknown));
+        assert_eq!(refused, Err(UserError::NoSuchRole("x".to_owned())));
+    }
+
+    #[test]
+    fn addresses_are_written_in_one_way() {
+        assert_eq!(email("Ada@Example.org").as_deref(), Some("ada@example.org"));
+        for text in ["", "ada", "@x", "ada@", "a@b@c", "a b@c", "a:b@c", "a@\n", "=a@b,c"] {
+            assert_eq!(email(text), None, "{text:?}");
+        }
+    }
+}
