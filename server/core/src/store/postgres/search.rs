@@ -22,7 +22,7 @@ use crate::store::query::{
 };
 
 /// In a fleet of that size an attribute becomes hot while its first search waits.
-const AT_ONCE: u64 = 20_000;
+pub(super) const AT_ONCE: u64 = 20_000;
 
 /// What a search needs that is not there.
 pub(super) type Cold = Vec<(Scope, String)>;
@@ -541,8 +541,8 @@ pub(super) async fn numbers(conn: &Conn, query: &DeviceQuery) -> Result<Answer<R
 }
 
 /// Whether attributes are made hot while the first search waits.
-pub(super) async fn is_small(conn: &Conn) -> Result<bool, Fault> {
-    Ok(counts(conn).await?.iter().map(|(_, count)| count).sum::<u64>() <= AT_ONCE)
+pub(super) async fn is_small(conn: &Conn, at_once: u64) -> Result<bool, Fault> {
+    Ok(counts(conn).await?.iter().map(|(_, count)| count).sum::<u64>() <= at_once)
 }
 
 /// One device that is wanted, by what its place in the list depends on.
