@@ -1,5 +1,6 @@
 //! All integration tests of this package, linked once.
 
+mod audit;
 mod auth;
 mod captures;
 mod common;
@@ -17,6 +18,8 @@ mod hostile;
 mod inventory;
 mod program;
 mod restart;
+mod roles;
 mod strangers;
 mod tags;
 mod tls;
+mod users;
