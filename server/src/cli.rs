@@ -7,7 +7,7 @@ use manual::help;
 use manual::rust_ota_server::PROGRAM;
 
 use crate::console::{CliError, print};
-use crate::{ask, load, measure, seed, serve, simulate};
+use crate::{ask, load, measure, seed, serve, simulate, transfer};
 
 /// Does what was typed.
 pub(crate) fn run(mut parser: lexopt::Parser) -> Result<(), CliError> {
@@ -23,6 +23,8 @@ fn command_named(command: &OsString, parser: lexopt::Parser) -> Result<(), CliEr
     let name = command.to_string_lossy();
     match &*name {
         "serve" => serve::run(parser),
+        "move" => transfer::run_move(parser),
+        "backup" => transfer::run_backup(parser),
         "load" => load::run(parser),
         "measure" => measure::run(parser),
         "seed" => seed::run(parser),

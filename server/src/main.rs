@@ -5,12 +5,15 @@
 mod ask;
 mod cli;
 mod console;
+mod database;
 mod histogram;
 mod load;
+mod manager;
 mod measure;
 mod seed;
 mod serve;
 mod simulate;
+mod transfer;
 
 use std::process::ExitCode;
 

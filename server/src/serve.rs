@@ -6,10 +6,12 @@ use std::sync::Arc;
 
 use lexopt::prelude::*;
 use log::LevelFilter;
-use server_core::{Options, Running, S3Options, Server, StartError, log_to_stderr};
+use server_core::{LogFormat, Options, Running, S3Options, Server, StartError, log_to_stderr};
 use testserver::{Faults, FaultsHandle, Rule};
 
 use crate::console::{CliError, help_of, print};
+use crate::manager::Manager;
+use crate::database;
 
 /// More than the server has use for.
 const DESCRIPTORS: u64 = 65_536;
@@ -17,6 +19,7 @@ const DESCRIPTORS: u64 = 65_536;
 struct Wanted {
     options: Options,
     level: LevelFilter,
+    format: LogFormat,
     /// What tests have on order; without it nothing stands around the server.
     faults: Option<FaultsHandle>,
 }
@@ -33,7 +36,7 @@ impl Wanted {
 /// Serves.
 pub(crate) fn run(parser: lexopt::Parser) -> Result<(), CliError> {
     let Some(wanted) = parse(parser)? else { return help_of("serve") };
-    log_to_stderr(wanted.level);
+    log_to_stderr(wanted.level, wanted.format);
     let failed = |error: &dyn std::fmt::Display| CliError::Failed(error.to_string());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| failed(&error))?;
@@ -41,16 +44,26 @@ pub(crate) fn run(parser: lexopt::Parser) -> Result<(), CliError> {
     let mut signals = runtime.block_on(async { Signals::new() }).map_err(|error| failed(&error))?;
     raise_descriptors();
     let running = wanted.start().map_err(|error| failed(&error))?;
+    let manager = Manager::of_environment();
     print(&format!("listening on {}\n", running.url()))?;
-    runtime.block_on(signals.wait());
+    if let Some(url) = running.metrics_url() {
+        print(&format!("metrics on {url}/metrics\n"))?;
+    }
+    manager.tell("READY=1");
+    while runtime.block_on(signals.wait()) == Wish::Reload {
+        manager.tell_reloading();
+        running.reload();
+        manager.tell("READY=1");
+    }
     log::info!("stopping");
+    manager.tell("STOPPING=1");
     running.stop();
     Ok(())
 }
 
 /// A connection needs a file descriptor, a download another one. The usual limit, 1,024, is for programs that use an old
 /// way of waiting, and every process may raise it as far as its hard limit.
-fn raise_descriptors() {
+pub(crate) fn raise_descriptors() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let wanted = maximum.unwrap_or(DESCRIPTORS).min(DESCRIPTORS);
@@ -62,7 +75,15 @@ fn raise_descriptors() {
     }
 }
 
+/// What a signal says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wish {
+    Reload,
+    Stop,
+}
+
 struct Signals {
+    hang_up: tokio::signal::unix::Signal,
     terminate: tokio::signal::unix::Signal,
     interrupt: tokio::signal::unix::Signal,
 }
@@ -71,15 +92,17 @@ impl Signals {
     fn new() -> std::io::Result<Signals> {
         use tokio::signal::unix::{SignalKind, signal};
         Ok(Signals {
+            hang_up: signal(SignalKind::hangup())?,
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
         })
     }
 
-    async fn wait(&mut self) {
+    async fn wait(&mut self) -> Wish {
         tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => Wish::Stop,
+            _ = self.interrupt.recv() => Wish::Stop,
+            _ = self.hang_up.recv() => Wish::Reload,
         }
     }
 }
@@ -94,7 +117,9 @@ struct Typed {
     certificate: Option<PathBuf>,
     key: Option<PathBuf>,
     user: Option<String>,
+    database: database::Typed,
     level: LevelFilter,
+    format: LogFormat,
     faults: Option<FaultsHandle>,
     changes: Vec<Change>,
 }
@@ -107,7 +132,9 @@ fn parse(mut parser: lexopt::Parser) -> Result<Option<Wanted>, CliError> {
         certificate: None,
         key: None,
         user: std::env::var("RUST_OTA_SERVER_USER").ok(),
+        database: database::Typed::default(),
         level: LevelFilter::Info,
+        format: LogFormat::Text,
         faults: None,
         changes: Vec::new(),
     };
@@ -131,6 +158,14 @@ impl Typed {
             "tls-key" => self.key = Some(parser.value()?.into()),
             "user" => self.user = Some(parser.value()?.string()?),
             "quiet" => self.level = LevelFilter::Warn,
+            "verbose" => self.level = LevelFilter::Debug,
+            "log-format" => {
+                self.format = match parser.value()?.string()?.as_str() {
+                    "text" => LogFormat::Text,
+                    "json" => LogFormat::Json,
+                    other => return Err(CliError::Failed(format!("{other:?} is no format of a log"))),
+                }
+            }
             "enable-faults" => {
                 self.faults.get_or_insert_default();
             }
@@ -138,6 +173,7 @@ impl Typed {
                 let rules = faults(parser.value()?.into())?;
                 self.faults.get_or_insert_default().set(rules);
             }
+            name if self.database.takes(name, parser)? => {}
             name => self.changes.push(change(name, parser)?),
         }
         Ok(())
@@ -147,6 +183,9 @@ impl Typed {
         let data = self.data.ok_or_else(|| CliError::Failed("--data is missing (try --help)".to_owned()))?;
         let options = Options::new(data).listen(self.listen);
         let mut options = self.changes.into_iter().fold(options, |options, change| change(options));
+        if let Some(database) = self.database.wanted()? {
+            options = options.database(database);
+        }
         match (self.certificate, self.key) {
             (Some(certificate), Some(key)) => options = options.tls(certificate, key),
             (None, None) => {}
@@ -159,7 +198,7 @@ impl Typed {
                 .ok_or_else(|| CliError::Failed("the user is NAME:PASSWORD".to_owned()))?;
             options = options.user(name, password);
         }
-        Ok(Wanted { options, level: self.level, faults: self.faults })
+        Ok(Wanted { options, level: self.level, format: self.format, faults: self.faults })
     }
 }
 
@@ -205,6 +244,34 @@ fn change(name: &str, parser: &mut lexopt::Parser) -> Result<Change, CliError> {
         "threads" => {
             let count = parser.value()?.parse()?;
             Box::new(move |options| options.threads(count))
+        }
+        "metrics" => {
+            let address = parser.value()?.parse()?;
+            Box::new(move |options| options.metrics(address))
+        }
+        "device-requests" => {
+            let count = parser.value()?.parse()?;
+            Box::new(move |options| options.device_requests(count))
+        }
+        "downloads" => {
+            let count = parser.value()?.parse()?;
+            Box::new(move |options| options.downloads(count))
+        }
+        "people-requests" => {
+            let count = parser.value()?.parse()?;
+            Box::new(move |options| options.people_requests(count))
+        }
+        "late" => {
+            let milliseconds = parser.value()?.parse()?;
+            Box::new(move |options| options.late_milliseconds(milliseconds))
+        }
+        "device-rate" => {
+            let count = parser.value()?.parse()?;
+            Box::new(move |options| options.device_rate(count))
+        }
+        "address-rate" => {
+            let count = parser.value()?.parse()?;
+            Box::new(move |options| options.address_rate(count))
         }
         "no-v2" => Box::new(|options| options.v2(false)),
         unknown => return Err(lexopt::Error::UnexpectedOption(format!("--{unknown}")).into()),

@@ -1,5 +1,6 @@
 //! All integration tests of this package, linked once.
 
+mod artifacts;
 mod audit;
 mod auth;
 mod captures;

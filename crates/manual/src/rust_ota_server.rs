@@ -55,6 +55,7 @@ pub const PROGRAM: Program = Program {
             ("RUST_OTA_TOKEN_FILE", "As --token-file."),
             ("RUST_OTA_CA", "As --ca."),
             ("RUST_OTA_SERVER_USER", "As --user of `serve`."),
+            ("NOTIFY_SOCKET", "Where `serve` says that it is ready, as systemd wants it."),
             ("XDG_CONFIG_HOME", "The directory in place of ~/.config."),
         ],
         examples: &[
@@ -83,7 +84,8 @@ const RUNNING: &[Command] = &[
             Block::Options(SERVE),
             Block::Text(
                 "When it is ready it prints one line, `listening on URL`. What opens the management API is in \
-                 DIR/management-token.",
+                 DIR/management-token. SIGHUP has it read the certificate, the key and the authority of clients anew; it does \
+                 so by itself within a minute after their files have changed.",
             ),
         ],
         column: 26,
@@ -98,6 +100,34 @@ const RUNNING: &[Command] = &[
                 "Makes devices, lets them authenticate, and then lets them ask for updates as devices do.",
             ),
             Block::Options(LOAD),
+        ],
+        column: 26,
+        ..PLAIN
+    },
+    Command {
+        name: "move",
+        about: "move a fleet between a data folder and a database",
+        usage: &["move --from DIR|URL --to DIR|URL [OPTION]..."],
+        body: &[
+            Block::Text(
+                "Both must not be served meanwhile, and what it is moved to has to be empty. Where it comes from stays as it is. \
+                 A backup is put back the same way. Artifacts go from folder to folder; those in S3 stay where they are.",
+            ),
+            Block::Options(MOVE),
+        ],
+        column: 26,
+        ..PLAIN
+    },
+    Command {
+        name: "backup",
+        about: "copy a fleet into a new folder while it is served",
+        usage: &["backup --data DIR [--database URL] --to DIR [OPTION]..."],
+        body: &[
+            Block::Text(
+                "The folder can be served as it is. Artifacts are linked where the file system is the same, else copied; those \
+                 in S3 stay where they are.",
+            ),
+            Block::Options(BACKUP),
         ],
         column: 26,
         ..PLAIN
@@ -174,6 +204,10 @@ const SERVE: &[Flag] = &[
     Flag::new("max-artifact", "bytes of the largest artifact that is taken (10 GiB)").text("N"),
     Flag::new("configuration-key", "sign generated configuration artifacts with this private key (PEM)")
         .file("FILE"),
+    Flag::new("database", "keep the fleet in this database of PostgreSQL, which several servers may share")
+        .text("URL"),
+    Flag::new("database-password", "the password of the database is in FILE (PGPASSWORD)").file("FILE"),
+    Flag::new("database-ca", "speak TLS to the database, and trust these certificates (PEM)").file("FILE"),
     Flag::new(
         "s3-bucket",
         "\
@@ -196,9 +230,36 @@ RUST_OTA_SERVER_USER when the option is not there",
     )
     .text("NAME:PASSWORD"),
     Flag::new("threads", "threads that serve ({default})").text("N").default("2"),
+    Flag::new(
+        "metrics",
+        "\
+also listen here, without TLS and tokens, for /metrics and /health of
+whoever watches the server",
+    )
+    .text("ADDRESS:PORT"),
+    Flag::new("device-requests", "answer so many requests of devices at a time ({default}; 0: no limit)")
+        .text("N")
+        .default("1024"),
+    Flag::new("downloads", "send so many artifacts at a time ({default}; 0: no limit)")
+        .text("N")
+        .default("1024"),
+    Flag::new("people-requests", "answer so many requests of people at a time ({default}; 0: no limit)")
+        .text("N")
+        .default("128"),
+    Flag::new("late", "answer an eighth of the devices when so many milliseconds late ({default})")
+        .text("N")
+        .default("1000"),
+    Flag::new("device-rate", "requests of one device in a second ({default}; 0: no limit)")
+        .text("N")
+        .default("20"),
+    Flag::new("address-rate", "requests of one address in a second (no limit)").text("N"),
+    Flag::new("log-format", "how a line of the log is written ({default})")
+        .value("text|json", Kind::Choice(&["text", "json"]))
+        .default("text"),
     Flag::new("enable-faults", "let PUT /api/internal/v1/faults set faults: for tests"),
     Flag::new("faults", "begin with the faults in FILE (JSON): for tests").file("FILE"),
     Flag::new("quiet", "say only what is wrong"),
+    Flag::new("verbose", "also say what happens with every poll"),
 ];
 
 const LOAD: &[Flag] = &[
@@ -219,6 +280,25 @@ devices by itself",
     .file("FILE"),
     Flag::new("json", "print one JSON object"),
     Flag::new("not-loopback", "allow a server that is not on this machine: do that to none but your own"),
+];
+
+const MOVE: &[Flag] = &[
+    Flag::new("from", "a data folder, or postgres://USER@HOST/NAME").text("DIR|URL"),
+    Flag::new("to", "the same").text("DIR|URL"),
+    Flag::new("artifacts", "the data folder that has the artifacts of a fleet that comes from a database")
+        .folder("DIR"),
+    Flag::new("database-password", "the password of the database is in FILE (PGPASSWORD)").file("FILE"),
+    Flag::new("database-ca", "speak TLS to the database, and trust these certificates (PEM)").file("FILE"),
+    Flag::new("json", "print one JSON object"),
+];
+
+const BACKUP: &[Flag] = &[
+    Flag::new("data", "the data folder of the server").folder("DIR"),
+    Flag::new("to", "where; made here").folder("DIR"),
+    Flag::new("database", "the database that has the fleet, if it is not in the folder").text("URL"),
+    Flag::new("database-password", "the password of the database is in FILE (PGPASSWORD)").file("FILE"),
+    Flag::new("database-ca", "speak TLS to the database, and trust these certificates (PEM)").file("FILE"),
+    Flag::new("json", "print one JSON object"),
 ];
 
 const SIMULATE: &[Flag] = &[
@@ -245,6 +325,9 @@ fast as the server answers, until all are done)",
     Flag::new("connections", "connections at a time, for each kind of load ({default})")
         .text("N")
         .default("32"),
+    Flag::new("keep-alive", "whether a connection is used again ({default})")
+        .value("yes|no", Kind::Choice(&["yes", "no"]))
+        .default("yes"),
     Flag::new("json", "print it on one line"),
     Flag::new("not-loopback", "allow a server that is not on this machine: do that to none but your own"),
 ];

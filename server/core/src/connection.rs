@@ -16,6 +16,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::api::surround::{Around, Surround};
 use crate::api::{self, Promise, Shared};
+use crate::certificates::Certificates;
 use crate::domain::limits;
 use crate::presence::{Answering, Presence, Waiting};
 use crate::unread::UnreadLimit;
@@ -40,7 +41,7 @@ const UNREAD: Duration = Duration::from_secs(300);
 /// Serves until `stop` says so.
 pub(crate) async fn accept(
     listener: TcpListener,
-    tls: Option<TlsAcceptor>,
+    certificates: Option<Arc<Certificates>>,
     shared: Arc<Shared>,
     around: Arc<dyn Surround>,
     mut stop: watch::Receiver<bool>,
@@ -78,12 +79,16 @@ pub(crate) async fn accept(
             }
         };
         failing = false;
-        let (tls, shared, stop) = (tls.clone(), shared.clone(), stop.clone());
+        // Each connection has the certificate of its time.
+        let tls = certificates.as_ref().map(|certificates| TlsAcceptor::from(certificates.config()));
+        let (shared, stop) = (shared.clone(), stop.clone());
         let around = Arc::from(around.connection());
         let presence = waiting.enter(from);
         tokio::spawn(async move {
-            let served = serve(stream, tls, shared, around, &presence, stop);
+            let open = shared.metrics.connections.enter();
+            let served = serve(stream, tls, shared.clone(), around, &presence, stop);
             until_shed(served, &presence).await;
+            drop(open);
             drop(place);
         });
     }

@@ -20,14 +20,18 @@
 mod api;
 #[allow(dead_code)]
 mod blobs;
+mod certificates;
 pub mod client;
 mod connect;
 mod connection;
 mod domain;
 mod heard;
 mod logger;
+mod metrics;
 mod options;
 mod presence;
+mod readiness;
+mod request_id;
 mod running;
 mod service;
 pub mod simulated;
@@ -35,11 +39,14 @@ pub mod simulated;
 pub mod steps;
 mod store;
 mod strangers;
+mod throttle;
+pub mod transfer;
 mod unread;
+mod watched;
 
 pub use api::surround;
 pub use blobs::s3::S3Options;
-pub use logger::log_to_stderr;
-pub use options::Options;
+pub use logger::{LogFormat, log_to_stderr};
+pub use options::{DatabaseOptions, Options};
 pub use running::{Running, Server, StartError};
 pub use store::StoreError;

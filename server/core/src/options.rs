@@ -1,9 +1,51 @@
 //! What a server can be told.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use crate::blobs::S3Options;
+use crate::throttle::Allowed;
+use crate::store::StoreError;
+use crate::store::postgres::Target;
+
+/// A database of PostgreSQL, which several processes may share.
+#[derive(Clone)]
+pub struct DatabaseOptions {
+    url: String,
+    password_file: Option<PathBuf>,
+    authorities: Option<PathBuf>,
+}
+
+impl fmt::Debug for DatabaseOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // There may be a password in the address.
+        f.debug_struct("DatabaseOptions").finish_non_exhaustive()
+    }
+}
+
+impl DatabaseOptions {
+    /// By its address: `postgres://USER@HOST/NAME`, or `host=… dbname=…`. A password that is not in it comes from `PGPASSWORD`.
+    pub fn new(url: &str) -> DatabaseOptions {
+        DatabaseOptions { url: url.to_owned(), password_file: None, authorities: None }
+    }
+
+    /// The password is in this file.
+    pub fn password_file(mut self, path: impl Into<PathBuf>) -> DatabaseOptions {
+        self.password_file = Some(path.into());
+        self
+    }
+
+    /// Speak TLS, and trust what these certificates (PEM) have signed.
+    pub fn authorities(mut self, path: impl Into<PathBuf>) -> DatabaseOptions {
+        self.authorities = Some(path.into());
+        self
+    }
+
+    pub(crate) fn target(&self) -> Result<Target, StoreError> {
+        Target::parse(&self.url, self.password_file.as_deref(), self.authorities.as_deref())
+    }
+}
 
 /// What a server is told when it starts. Only the data folder has to be named.
 #[derive(Debug, Clone)]
@@ -26,7 +68,10 @@ pub struct Options {
     pub(crate) ping_seconds: u64,
     pub(crate) write_seconds: u64,
     pub(crate) configuration_key: Option<Vec<u8>>,
+    pub(crate) watched: Option<SocketAddr>,
+    pub(crate) allowed: Allowed,
     pub(crate) s3: Option<S3Options>,
+    pub(crate) database: Option<DatabaseOptions>,
 }
 
 impl Options {
@@ -50,7 +95,10 @@ impl Options {
             ping_seconds: 54,
             write_seconds: 10,
             configuration_key: None,
+            watched: None,
+            allowed: Allowed::default(),
             s3: None,
+            database: None,
         }
     }
 
@@ -94,6 +142,12 @@ impl Options {
     /// Keep artifacts in S3 and not in the data folder: what is said there already is changed by `change`.
     pub fn s3(mut self, change: impl FnOnce(S3Options) -> S3Options) -> Options {
         self.s3 = Some(change(self.s3.unwrap_or_default()));
+        self
+    }
+
+    /// Keep the fleet in a database and not in the data folder.
+    pub fn database(mut self, database: DatabaseOptions) -> Options {
+        self.database = Some(database);
         self
     }
 
@@ -149,6 +203,50 @@ impl Options {
     /// How long the other side of a WebSocket may take for one frame.
     pub fn websocket_write_seconds(mut self, seconds: u64) -> Options {
         self.write_seconds = seconds.max(1);
+        self
+    }
+
+    /// Also listen here, for whoever watches the server: `GET /metrics`, and whether it works. It is not encrypted and asks
+    /// for no token, so it is for an address that only those reach. Port 0 is any that is free.
+    pub fn metrics(mut self, address: SocketAddr) -> Options {
+        self.watched = Some(address);
+        self
+    }
+
+    /// Requests of devices that are answered at one time; 0 is no limit. To more the server answers 429.
+    pub fn device_requests(mut self, count: u64) -> Options {
+        self.allowed.devices = count;
+        self
+    }
+
+    /// Artifacts that are sent at one time; 0 is no limit.
+    pub fn downloads(mut self, count: u64) -> Options {
+        self.allowed.downloads = count;
+        self
+    }
+
+    /// Requests of people that are answered at one time; 0 is no limit.
+    pub fn people_requests(mut self, count: u64) -> Options {
+        self.allowed.people = count;
+        self
+    }
+
+    /// How late the server may be with what it wants to do before it answers an eighth of the devices only; 0 is no limit.
+    pub fn late_milliseconds(mut self, milliseconds: u64) -> Options {
+        self.allowed.late_milliseconds = milliseconds;
+        self
+    }
+
+    /// Requests of one device in a second, and ten times as many at once; 0 is no limit.
+    pub fn device_rate(mut self, count: u64) -> Options {
+        self.allowed.device_rate = count;
+        self
+    }
+
+    /// Requests of one address in a second, and ten times as many at once; 0, as it is at first, is no limit: behind a proxy
+    /// all devices have one address.
+    pub fn address_rate(mut self, count: u64) -> Options {
+        self.allowed.address_rate = count;
         self
     }
 

@@ -3,32 +3,31 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Semaphore, watch};
-use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls;
-use tokio_rustls::rustls::RootCertStore;
-use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use tokio_rustls::rustls::server::WebPkiClientVerifier;
 
 use crate::api::Shared;
 use crate::api::surround::{Nothing, Surround};
 use crate::blobs::{self, BlobError, Blobs, Folder, S3, Shelf};
+use crate::certificates::Certificates;
 use crate::connect::{Switchboard, Timing};
 use crate::connection;
 use crate::domain::limits;
 use crate::domain::people::failures::Failures;
+use crate::domain::time::Timestamp;
 use crate::heard::Heard;
+use crate::metrics::{Metrics, Process};
 use crate::options::Options;
+use crate::readiness::Readiness;
 use crate::service::Service;
-use crate::store::{Secrets, Store, StoreError, sqlite};
+use crate::store::{Secrets, Store, StoreError, postgres, sqlite};
 use crate::strangers::Strangers;
+use crate::throttle::Throttle;
+use crate::watched;
 
 /// How often the times at which devices were heard of are stored.
 const CHECK_IN_INTERVAL: Duration = Duration::from_secs(60);
@@ -36,6 +35,10 @@ const CHECK_IN_INTERVAL: Duration = Duration::from_secs(60);
 const DERIVED_AT_ONCE: usize = 2;
 /// How long threads may go on after everything was told to stop.
 const LAST: Duration = Duration::from_secs(2);
+/// How often the files of the certificate are looked at.
+const CERTIFICATE_INTERVAL: Duration = Duration::from_secs(60);
+/// How often it is found out how late the server is.
+const LATE_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Why a server did not start.
 #[derive(Debug)]
@@ -95,7 +98,8 @@ impl Server {
     /// # Errors
     /// Why it did not start.
     pub fn start_within(options: Options, around: Arc<dyn Surround>) -> Result<Running, StartError> {
-        let tls = tls(&options)?;
+        let metrics = Arc::new(Metrics::default());
+        let certificates = Certificates::open(&options, metrics.clone())?.map(Arc::new);
         let runtime = Builder::new_multi_thread()
             .worker_threads(options.threads)
             .thread_name("server")
@@ -103,13 +107,16 @@ impl Server {
             .build()
             .map_err(StartError::Threads)?;
         let address = options.listen;
-        let scheme = if tls.is_some() { "https" } else { "http" };
+        let scheme = if certificates.is_some() { "https" } else { "http" };
         let ping = Duration::from_secs(options.ping_seconds);
         let write = Duration::from_secs(options.write_seconds);
         // An answer to a ping has a ninth of the time between two.
         let timing = Timing { ping, silence: ping * 10 / 9, write };
-        let (service, blobs, secrets) = runtime.block_on(open(&options)).map_err(StartError::Store)?;
+        let (service, blobs, secrets) =
+            runtime.block_on(open(&options, metrics.clone())).map_err(StartError::Store)?;
         let (heard, switchboard) = (Arc::new(Heard::default()), Arc::new(Switchboard::new(timing)));
+        let (stop, stopped) = watch::channel(false);
+        let (allowed, watched) = (options.allowed, options.watched);
         service.store.watch(heard.clone());
         service.store.watch(switchboard.clone());
         let shared = Arc::new(Shared {
@@ -123,24 +130,40 @@ impl Server {
             deriving: Semaphore::new(DERIVED_AT_ONCE),
             failures: Failures::default(),
             discarding: Semaphore::new(limits::DISCARDED_AT_ONCE),
+            throttle: Throttle::new(allowed),
+            metrics,
+            process: Process::new(Timestamp::now().seconds()),
+            readiness: Readiness::new(stopped.clone()),
             uploading: Arc::new(Semaphore::new(limits::UPLOADS_AT_ONCE)),
         });
-        let listen = |source| StartError::Listen { address, source };
-        let listener = runtime.block_on(TcpListener::bind(address)).map_err(listen)?;
-        let address = listener.local_addr().map_err(listen)?;
-        let (stop, stopped) = watch::channel(false);
+        let (listener, address) = runtime.block_on(listen(address))?;
+        let watched = match watched {
+            None => None,
+            Some(address) => Some(runtime.block_on(listen(address))?),
+        };
+        let watched_address = watched.as_ref().map(|(_, address)| *address);
+        if let Some((listener, _)) = watched {
+            // To the very end: it says that the server stops.
+            runtime.spawn(watched::serve(listener, shared.clone()));
+        }
         let accepting = runtime.spawn(connection::accept(
             listener,
-            tls.map(TlsAcceptor::from),
+            certificates.clone(),
             shared.clone(),
             around,
             stopped.clone(),
         ));
-        runtime.spawn(store_check_ins(shared.clone(), stopped));
-        let host = if address.ip().is_unspecified() { "127.0.0.1".to_owned() } else { host(address) };
+        runtime.spawn(store_check_ins(shared.clone(), stopped.clone()));
+        runtime.spawn(find_out_how_late(shared.clone(), stopped.clone()));
+        if let Some(certificates) = certificates.clone() {
+            runtime.spawn(watch_certificates(certificates, stopped));
+        }
+        let url = |scheme, address| format!("{scheme}://{}", reached(address));
         Ok(Running {
-            url: format!("{scheme}://{host}:{}", address.port()),
+            url: url(scheme, address),
             port: address.port(),
+            metrics_url: watched_address.map(|address| url("http", address)),
+            certificates,
             shared,
             stop,
             threads: Some((runtime, accepting)),
@@ -148,10 +171,18 @@ impl Server {
     }
 }
 
-fn host(address: SocketAddr) -> String {
-    match address {
-        SocketAddr::V4(address) => address.ip().to_string(),
-        SocketAddr::V6(address) => format!("[{}]", address.ip()),
+async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+    let failed = |source| StartError::Listen { address, source };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    Ok((listener, address))
+}
+
+/// How this machine reaches what listens there.
+fn reached(address: SocketAddr) -> SocketAddr {
+    match address.ip().is_unspecified() {
+        true => SocketAddr::from(([127, 0, 0, 1], address.port())),
+        false => address,
     }
 }
 
@@ -159,6 +190,8 @@ fn host(address: SocketAddr) -> String {
 pub struct Running {
     url: String,
     port: u16,
+    metrics_url: Option<String>,
+    certificates: Option<Arc<Certificates>>,
     shared: Arc<Shared>,
     stop: watch::Sender<bool>,
     threads: Option<(Runtime, tokio::task::JoinHandle<()>)>,
@@ -179,6 +212,17 @@ impl Running {
     /// The port it listens on.
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// Where it is for whoever watches it, if [`Options::metrics`] says that there is such a place.
+    pub fn metrics_url(&self) -> Option<&str> {
+        self.metrics_url.as_deref()
+    }
+
+    /// Reads the certificate, its key and the authority of clients anew. False when they cannot be used: then the old ones
+    /// stay. Without TLS there is nothing to read.
+    pub fn reload(&self) -> bool {
+        self.certificates.as_ref().is_none_or(|certificates| certificates.read_again())
     }
 
     /// What opens its management API.
@@ -226,11 +270,45 @@ async fn store_check_ins(shared: Arc<Shared>, mut stop: watch::Receiver<bool>) {
     }
 }
 
+/// Certificates are renewed by programs that know nothing of this one.
+async fn watch_certificates(certificates: Arc<Certificates>, mut stop: watch::Receiver<bool>) {
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(CERTIFICATE_INTERVAL) => {}
+            _ = stop.changed() => return,
+        }
+        let certificates = certificates.clone();
+        // It reads files. That it ends is all there is to know.
+        let _ = tokio::task::spawn_blocking(move || certificates.read_if_changed()).await;
+    }
+}
+
+/// Whoever waits for a moment hears of it late when the threads have too much to do: as late as a request is answered.
+async fn find_out_how_late(shared: Arc<Shared>, mut stop: watch::Receiver<bool>) {
+    loop {
+        let began = Instant::now();
+        tokio::select! {
+            () = tokio::time::sleep(LATE_INTERVAL) => {}
+            _ = stop.changed() => return,
+        }
+        let late = began.elapsed().saturating_sub(LATE_INTERVAL).as_millis();
+        let late = u64::try_from(late).unwrap_or(u64::MAX);
+        // What was so lately is not over at once.
+        shared.metrics.late.set(late.max(shared.metrics.late.value() * 3 / 4));
+    }
+}
+
 /// Opens what survives: the fleet first, since its lock comes before anything else is touched.
-async fn open(options: &Options) -> Result<(Service, Arc<dyn Blobs>, Secrets), StoreError> {
-    let service = Service::open(open_fleet(options).await?).await?;
+async fn open(
+    options: &Options,
+    metrics: Arc<Metrics>,
+) -> Result<(Service, Arc<dyn Blobs>, Secrets), StoreError> {
+    let service = Service::open(open_fleet(options).await?, metrics).await?;
     let blobs = open_blobs(options).map_err(of_blobs)?;
-    let secrets = Secrets::open(&options.data_dir)?;
+    let secrets = match &options.database {
+        Some(_) => Secrets::open_shared(&*service.store, &options.data_dir).await?,
+        None => Secrets::open(&options.data_dir)?,
+    };
     // Devices report, and people see their fleet, also while artifacts cannot be read.
     match blobs.list(Shelf::Artifacts).await {
         Ok(listing) => {
@@ -266,45 +344,8 @@ fn open_blobs(options: &Options) -> Result<Arc<dyn Blobs>, BlobError> {
 
 /// The fleet, wherever it is kept.
 async fn open_fleet(options: &Options) -> Result<Arc<dyn Store>, StoreError> {
-    sqlite::open(&options.data_dir)
-}
-
-fn tls(options: &Options) -> Result<Option<Arc<rustls::ServerConfig>>, StartError> {
-    let Some((certificate, key)) = &options.tls else {
-        return match options.client_ca {
-            None => Ok(None),
-            Some(_) => Err(StartError::ClientCaWithoutTls),
-        };
-    };
-    let wrong = |reason: String| StartError::Tls { reason };
-    let certificates = certificates(certificate)?;
-    let key = PrivateKeyDer::from_pem_file(key)
-        .map_err(|error| wrong(format!("the key in {}: {error}", key.display())))?;
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = rustls::ServerConfig::builder_with_provider(provider.clone())
-        .with_safe_default_protocol_versions()
-        .map_err(|error| wrong(error.to_string()))?;
-    let builder = match &options.client_ca {
-        None => builder.with_no_client_auth(),
-        Some(path) => {
-            let mut roots = RootCertStore::empty();
-            for certificate in self::certificates(path)? {
-                roots.add(certificate).map_err(|error| wrong(format!("{}: {error}", path.display())))?;
-            }
-            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
-                .build()
-                .map_err(|error| wrong(format!("{}: {error}", path.display())))?;
-            builder.with_client_cert_verifier(verifier)
-        }
-    };
-    let config = builder.with_single_cert(certificates, key).map_err(|error| wrong(error.to_string()))?;
-    Ok(Some(Arc::new(config)))
-}
-
-fn certificates(path: &PathBuf) -> Result<Vec<CertificateDer<'static>>, StartError> {
-    let wrong = |error: String| StartError::Tls { reason: format!("{}: {error}", path.display()) };
-    let all: Result<Vec<_>, _> =
-        CertificateDer::pem_file_iter(path).map_err(|error| wrong(error.to_string()))?.collect();
-    let all = all.map_err(|error| wrong(error.to_string()))?;
-    if all.is_empty() { Err(wrong("there is no certificate in it".to_owned())) } else { Ok(all) }
+    match &options.database {
+        Some(database) => postgres::open(database.target()?).await,
+        None => sqlite::open(&options.data_dir),
+    }
 }

@@ -21,6 +21,8 @@ pub(super) struct Answer<'a> {
 pub(super) struct Connection<'a> {
     servers: &'a [SocketAddr],
     turn: usize,
+    /// Whether it is used for more than one question.
+    is_kept: bool,
     stream: Option<TcpStream>,
     buffer: Vec<u8>,
 }
@@ -28,7 +30,12 @@ pub(super) struct Connection<'a> {
 impl<'a> Connection<'a> {
     /// A connection that begins with the server of its `turn`.
     pub(super) fn new(servers: &'a [SocketAddr], turn: usize) -> Connection<'a> {
-        Connection { servers, turn, stream: None, buffer: Vec::with_capacity(4096) }
+        Connection { servers, turn, is_kept: true, stream: None, buffer: Vec::with_capacity(4096) }
+    }
+
+    /// The same, but each question has a connection of its own.
+    pub(super) fn for_each(servers: &'a [SocketAddr], turn: usize) -> Connection<'a> {
+        Connection { is_kept: false, ..Connection::new(servers, turn) }
     }
 
     /// Sends a request and reads its answer. After an error the next one goes to the next server.
@@ -67,7 +74,7 @@ impl<'a> Connection<'a> {
             if let Some(head) = head(&self.buffer)? {
                 let end = head.bytes + head.length;
                 if self.buffer.len() >= end {
-                    if !head.is_last && self.buffer.len() == end {
+                    if self.is_kept && !head.is_last && self.buffer.len() == end {
                         self.stream = Some(stream);
                     }
                     let from = head.bytes;

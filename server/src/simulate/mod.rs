@@ -22,6 +22,7 @@ use server_core::simulated::Simulated;
 use crate::console::{CliError, help_of, print};
 use crate::histogram::Histogram;
 use crate::load;
+use crate::serve::raise_descriptors;
 use browse::{Looks, browse};
 use connection::Connection;
 use queue::{Queue, Schedule, Turn};
@@ -59,6 +60,7 @@ struct Wanted {
     browse: bool,
     check: bool,
     connections: usize,
+    keep_alive: bool,
     json: bool,
     not_loopback: bool,
 }
@@ -70,6 +72,7 @@ pub(crate) fn run(parser: lexopt::Parser) -> Result<(), CliError> {
     for host in &wanted.hosts {
         servers.push(load::address(host, wanted.not_loopback)?);
     }
+    raise_descriptors();
     let result = simulate(&wanted, &servers)?;
     print(&if wanted.json { format!("{result}\n") } else { format!("{result:#}\n") })
 }
@@ -89,6 +92,7 @@ fn parse(mut parser: lexopt::Parser) -> Result<Option<Wanted>, CliError> {
         browse: false,
         check: false,
         connections: 32,
+        keep_alive: true,
         json: false,
         not_loopback: false,
     };
@@ -118,6 +122,13 @@ fn parse(mut parser: lexopt::Parser) -> Result<Option<Wanted>, CliError> {
             Long("browse") => wanted.browse = true,
             Long("check") => wanted.check = true,
             Long("connections") => wanted.connections = parser.value()?.parse::<usize>()?.max(1),
+            Long("keep-alive") => {
+                wanted.keep_alive = match parser.value()?.to_str() {
+                    Some("yes") => true,
+                    Some("no") => false,
+                    _ => return Err(CliError::Failed("--keep-alive is yes or no".to_owned())),
+                };
+            }
             Long("json") => wanted.json = true,
             Long("not-loopback") => wanted.not_loopback = true,
             other @ (Short(_) | Long(_) | Value(_)) => return Err(other.unexpected().into()),
@@ -220,7 +231,11 @@ fn simulate(wanted: &Wanted, servers: &[SocketAddr]) -> Result<Json, CliError> {
         for part in &parts {
             let workers = (0..wanted.connections).map(|number| {
                 let requests = &requests;
-                scope.spawn(move || work(part, requests, Connection::new(servers, number)))
+                let connection = match wanted.keep_alive {
+                    true => Connection::new(servers, number),
+                    false => Connection::for_each(servers, number),
+                };
+                scope.spawn(move || work(part, requests, connection))
             });
             working.push((part.name, workers.collect::<Vec<_>>()));
         }

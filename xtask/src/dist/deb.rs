@@ -65,6 +65,42 @@ const OF_CLIENT: &[Item] = &[
     },
 ];
 
+/// The server.
+const SERVER: &str = "rust-ota-server";
+
+/// What belongs to the server besides the program.
+const OF_SERVER: &[Item] = &[
+    Item {
+        from: "server/packaging/rust-ota-server.service",
+        to: "usr/lib/systemd/system/rust-ota-server.service",
+        rights: 0o644,
+        is_configuration: false,
+    },
+    Item {
+        from: "server/packaging/sysusers.conf",
+        to: "usr/lib/sysusers.d/rust-ota-server.conf",
+        rights: 0o644,
+        is_configuration: false,
+    },
+    // The password of a person may be in it.
+    Item {
+        from: "server/packaging/default",
+        to: "etc/default/rust-ota-server",
+        rights: 0o640,
+        is_configuration: true,
+    },
+];
+
+/// How a package is compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compression {
+    /// As small as can be, which takes its time.
+    Xz,
+    /// Not at all: for tests.
+    #[cfg(test)]
+    None,
+}
+
 /// A package.
 pub struct Package<'a> {
     /// The program, and the package's name.
@@ -77,6 +113,8 @@ pub struct Package<'a> {
     pub arch: Arch,
     /// The commit's time, in seconds since 1970.
     pub seconds: u64,
+    /// How it is compressed.
+    pub compression: Compression,
 }
 
 impl Package<'_> {
@@ -100,17 +138,19 @@ impl Package<'_> {
             }
             _ => {
                 "update server for devices\n \
-                 One process with the device and the management API of a Mender-compatible server."
+                 One process with the device and the management API of a Mender-compatible server.\n .\n \
+                 The service is installed and not enabled."
             }
         }
     }
 
-    fn control(&self, installed_kib: u64) -> String {
+    fn control(&self, installed_kib: u64, needs_libc: bool) -> String {
         // Both would own the same device and the same files.
         let conflicts = if self.program == CLIENT { "Conflicts: mender-client, mender-update\n" } else { "" };
+        let depends = if needs_libc { "Depends: libc6\n" } else { "" };
         format!(
             "Package: {}\nVersion: {}\nArchitecture: {}\nMaintainer: rust-ota developers <rust-ota@localhost>\n\
-             Installed-Size: {installed_kib}\nSection: admin\nPriority: optional\n{conflicts}Description: {}\n",
+             Installed-Size: {installed_kib}\nSection: admin\nPriority: optional\n{depends}{conflicts}Description: {}\n",
             self.program,
             self.version,
             self.arch.debian(),
@@ -122,7 +162,11 @@ impl Package<'_> {
     pub fn make(&self, root: &Path, work: &Path, folder: &Path) -> Outcome<PathBuf> {
         workspace::fresh_directory(work)?;
         put(self.built, &work.join("usr/bin").join(self.program), 0o755)?;
-        let items = if self.program == CLIENT { OF_CLIENT } else { &[] };
+        let items = match self.program {
+            CLIENT => OF_CLIENT,
+            SERVER => OF_SERVER,
+            _ => &[],
+        };
         let mut configuration = String::new();
         for item in items {
             let from = root.join(item.from);
@@ -144,18 +188,28 @@ impl Package<'_> {
 
         let control = work.join("DEBIAN");
         fs::create_dir_all(&control).map_err(|error| format!("{}: {error}", control.display()))?;
-        write(&control.join("control"), &self.control(kib), 0o644)?;
+        write(&control.join("control"), &self.control(kib, has_interpreter(self.built)?), 0o644)?;
         if !configuration.is_empty() {
             write(&control.join("conffiles"), &configuration, 0o644)?;
         }
-        if self.program == CLIENT {
-            for name in ["postinst", "prerm", "postrm"] {
+        let scripts = match self.program {
+            CLIENT => Some(script as fn(&str) -> &'static str),
+            SERVER => Some(script_of_server as fn(&str) -> &'static str),
+            _ => None,
+        };
+        for name in ["postinst", "prerm", "postrm"] {
+            if let Some(script) = scripts {
                 write(&control.join(name), script(name), 0o755)?;
             }
         }
         let file = folder.join(self.file());
         let mut dpkg = Command::new("dpkg-deb");
-        dpkg.args(["--root-owner-group", "-Zxz", "--threads-max=1", "--build"]).arg(work).arg(&file);
+        let compression = match self.compression {
+            Compression::Xz => "-Zxz",
+            #[cfg(test)]
+            Compression::None => "-Znone",
+        };
+        dpkg.args(["--root-owner-group", compression, "--threads-max=1", "--build"]).arg(work).arg(&file);
         // The time of every member of the archive.
         dpkg.env("SOURCE_DATE_EPOCH", self.seconds.to_string());
         workspace::run_quietly(&mut dpkg)?;
@@ -199,6 +253,38 @@ fn script(name: &str) -> &'static str {
              rm -f /etc/systemd/system/mender-updated.service /etc/systemd/system/mender-client.service\nfi\n"
         }
     }
+}
+
+/// Shell scripts of the server's package. What it has stored stays when it is purged, too: it may be all that is known of a
+/// fleet.
+fn script_of_server(name: &str) -> &'static str {
+    match name {
+        // The user that the service runs as.
+        "postinst" => {
+            "#!/bin/sh\nset -e\nif [ \"$1\" = configure ]; then\n    \
+             if command -v systemd-sysusers >/dev/null; then\n        \
+             systemd-sysusers rust-ota-server.conf || true\n    fi\n    \
+             if [ -d /run/systemd/system ]; then\n        systemctl daemon-reload || true\n        \
+             systemctl try-restart rust-ota-server.service || true\n    fi\nfi\n"
+        }
+        "prerm" => {
+            "#!/bin/sh\nset -e\nif [ \"$1\" = remove ] && [ -d /run/systemd/system ]; then\n    \
+             systemctl stop rust-ota-server.service || true\nfi\n"
+        }
+        _ => {
+            "#!/bin/sh\nset -e\nif [ -d /run/systemd/system ]; then\n    systemctl daemon-reload || true\nfi\n\
+             if [ \"$1\" = purge ]; then\n    \
+             rm -f /etc/systemd/system/multi-user.target.wants/rust-ota-server.service\nfi\n"
+        }
+    }
+}
+
+/// Whether a program is loaded by the C library of the system: one for musl has everything in it.
+fn has_interpreter(program: &Path) -> Outcome<bool> {
+    let bytes = fs::read(program).map_err(|error| format!("{}: {error}", program.display()))?;
+    // The name of the interpreter stands in the first page.
+    let first = bytes.get(..4096).unwrap_or(&bytes);
+    Ok(first.windows(8).any(|part| part == b"ld-linux"))
 }
 
 fn copyright(program: &str) -> String {
@@ -258,7 +344,8 @@ mod tests {
     }
 
     fn package<'a>(program: &'a str, built: &'a Path, arch: Arch) -> Package<'a> {
-        Package { program, built, version: "0.1.0", arch, seconds: 1_700_000_000 }
+        let compression = Compression::Xz;
+        Package { program, built, version: "0.1.0", arch, seconds: 1_700_000_000, compression }
     }
 
     fn run(command: &mut Command) -> String {
@@ -309,6 +396,43 @@ mod tests {
         assert_eq!(fs::read_to_string(&configuration).unwrap(), "{ \"mine\": 1 }");
         dpkg(&root, &["--purge", CLIENT]);
         assert!(!configuration.exists());
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn the_server_that_is_unpacked_serves_with_what_lies_beside_it() {
+        use std::io::{BufRead, BufReader};
+        let folder = folder("server");
+        workspace::run_quietly(workspace::cargo().args(["build", "--quiet", "--package", SERVER])).unwrap();
+        let built = workspace::target_directory().unwrap().join("debug").join(SERVER);
+        let of_debug = Package { compression: Compression::None, ..package(SERVER, &built, Arch::X86_64) };
+        let deb = of_debug.make(&workspace::root(), &folder.join("work"), &folder).unwrap();
+        let root = folder.join("root");
+        run(Command::new("dpkg-deb").arg("--extract").arg(&deb).arg(&root));
+        let about = run(Command::new("dpkg-deb").arg("--field").arg(&deb));
+        assert!(about.contains("Depends: libc6\n"), "{about}");
+        // What the unit starts is what was unpacked, and the words behind it are ones that it knows.
+        let unit = fs::read_to_string(root.join("usr/lib/systemd/system/rust-ota-server.service")).unwrap();
+        let start = unit.lines().find_map(|line| line.strip_prefix("ExecStart=/")).unwrap();
+        let data = folder.join("data").display().to_string();
+        let start =
+            start.replace("/var/lib/rust-ota-server", &data).replace("$OPTIONS", "--listen 127.0.0.1:0");
+        let mut words = start.split(' ');
+        let mut server = Command::new(root.join(words.next().unwrap()))
+            .args(words)
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(server.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        server.kill().unwrap();
+        server.wait().unwrap();
+        assert!(line.starts_with("listening on http://127.0.0.1:"), "{line:?}");
+        for part in ["usr/lib/sysusers.d/rust-ota-server.conf", "usr/share/man/man8/rust-ota-server.8.gz"] {
+            assert!(root.join(part).is_file(), "{part}");
+        }
+        let default = fs::metadata(root.join("etc/default/rust-ota-server")).unwrap();
+        assert_eq!(default.permissions().mode() & 0o777, 0o640);
         fs::remove_dir_all(folder).unwrap();
     }
 

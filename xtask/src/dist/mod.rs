@@ -18,6 +18,7 @@ use crate::{Outcome, workspace};
 /// What `--help` says.
 pub const HELP: &str = "\
 Usage: cargo xtask dist [--target TRIPLE] [PROGRAM...]
+       cargo xtask dist --deb PROGRAM...
        cargo xtask dist --source
        cargo xtask dist --release [--arch ARCH]... [--key KEY]
        cargo xtask dist --check-reproducible [--target TRIPLE] [PROGRAM...]
@@ -32,6 +33,7 @@ fetch it (on a Debian of x86-64: 250 MB of packages, 700 MB in the cache of the 
 processor has to be). For any other target its library has to be installed (rustup target add TRIPLE), with a linker, which
 cargo is told as CARGO_TARGET_..._LINKER.
 
+  --deb                 Debian packages of the named programs for this machine, target/dist/PROGRAM_VERSION_ARCH.deb
   --source              the sources of this commit with all crates, target/dist/rust-ota-VERSION.tar.xz
   --release             sources, programs, Debian packages, lists of what is in them (CycloneDX), SHA256SUMS, in
                         target/dist/rust-ota-VERSION
@@ -45,6 +47,7 @@ pub fn run(arguments: &[String]) -> Outcome {
     let mut options = Options::new(arguments);
     let (source, release) = (options.flag("--source"), options.flag("--release"));
     let check = options.flag("--check-reproducible");
+    let deb = options.flag("--deb");
     let target = options.value("--target")?;
     let key = options.value("--key")?.map(PathBuf::from);
     let mut archs = Vec::new();
@@ -53,7 +56,14 @@ pub fn run(arguments: &[String]) -> Outcome {
     }
     let mut programs = options.words();
     options.finish()?;
-    let only_of_release = key.is_some() || !archs.is_empty();
+    let only_of_release = only_of_release_options(&key, &archs);
+    if deb {
+        if source || release || check || target.is_some() || only_of_release_options(&key, &archs) {
+            return Err("--deb is for this machine, and takes nothing but names of programs".into());
+        }
+        known(&programs)?;
+        return packages(&programs);
+    }
     match (source, release, check) {
         (false, false, _) if only_of_release => Err("--arch and --key belong to --release".into()),
         (true, false, false) if target.is_none() && programs.is_empty() && !only_of_release => {
@@ -90,6 +100,35 @@ pub fn run(arguments: &[String]) -> Outcome {
 pub fn check() -> Outcome {
     tarball::check(&version()?)?;
     reproducible::check(&[CLIENT], Arch::X86_64.triple())
+}
+
+fn only_of_release_options(key: &Option<PathBuf>, archs: &[Arch]) -> bool {
+    key.is_some() || !archs.is_empty()
+}
+
+/// Builds programs for this machine and packs each.
+fn packages(programs: &[&str]) -> Outcome {
+    if programs.is_empty() {
+        return Err(format!("--deb wants names of programs: {CLIENT}, {}", FOR_HOSTS.join(", ")));
+    }
+    let arch = arch_of(std::env::consts::ARCH)?;
+    build(programs, None)?;
+    let folder = folder(None)?;
+    let work = workspace::target_directory()?.join("deb");
+    let seconds = tarball::Commit::head(&workspace::root())?.seconds;
+    for program in programs {
+        let built = folder.join(program);
+        let package = deb::Package {
+            program,
+            built: &built,
+            version: &version()?,
+            arch,
+            seconds,
+            compression: deb::Compression::Xz,
+        };
+        report(&package.make(&workspace::root(), &work, &folder)?)?;
+    }
+    Ok(())
 }
 
 fn build(programs: &[&str], target: Option<&str>) -> Outcome {
@@ -180,6 +219,8 @@ mod tests {
         assert!(refused(&["--source", "--release"]).contains("exclude"));
         assert!(refused(&["--source", "rust-ota"]).contains("exclude"));
         assert!(refused(&["--release", "--target", "x"]).contains("exclude"));
+        assert!(refused(&["--deb"]).contains("names of programs"));
+        assert!(refused(&["--deb", "--source"]).contains("for this machine"));
         assert!(refused(&["--key", "k"]).contains("--release"));
         assert!(refused(&["--release", "--arch", "mips"]).contains("x86_64, aarch64, armv7"));
         assert!(refused(&["rust-nothing"]).contains("there is no program"));

@@ -53,7 +53,14 @@ pub fn make(archs: &[Arch], key: Option<&Path>) -> Outcome {
             let path = folder.join(&name);
             fs::copy(&built, &path).map_err(|error| format!("{}: {error}", path.display()))?;
             let (seconds, arch) = (commit.seconds, *arch);
-            let package = deb::Package { program, built: &built, version: &version, arch, seconds };
+            let package = deb::Package {
+                program,
+                built: &built,
+                version: &version,
+                arch,
+                seconds,
+                compression: deb::Compression::Xz,
+            };
             package.make(&tree.root, &work.join("deb"), &folder)?;
             let (metadata, crates) = resolved(&tree.root, program, arch)?;
             let (triple, crates, libraries) = (arch.triple(), &crates, libraries.as_str());

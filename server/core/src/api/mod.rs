@@ -13,29 +13,34 @@ mod direct;
 mod download;
 mod generate;
 mod gzip;
-mod internal;
+pub(crate) mod internal;
 mod inventory;
 mod paging;
 mod permit;
 mod releases;
 mod reply;
 mod search;
+mod sending;
 pub mod surround;
 mod updates;
 mod users;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use hyper::header::{self, HeaderValue};
 use hyper::{Method, Request, StatusCode};
+use log::Level;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 pub(crate) use call::Call;
 use call::{Caller, short};
 use caller::Intake;
 pub(crate) use connect::Promise;
-pub(crate) use reply::{ApiError, Reply};
+pub(crate) use reply::{ApiError, Body, Reply, bytes};
+use sending::Sending;
 use surround::Around;
 use users::Person;
 
@@ -44,13 +49,17 @@ use crate::connect::Switchboard;
 use crate::domain::admission::Policy;
 use crate::domain::people::failures::Failures;
 use crate::heard::Heard;
+use crate::metrics::{Class, Metrics, Process, Share};
 use crate::options::Options;
 use crate::presence::Presence;
+use crate::readiness::Readiness;
+use crate::request_id;
 use crate::service::{ChangeError, Service};
 use crate::store::Secrets;
 use crate::store::query::{DeviceQuery, DeviceView, Found};
 use crate::store::work::{Key, Work};
 use crate::strangers::Strangers;
+use crate::throttle::{Place, Refused, Throttle};
 
 /// What every request may use.
 pub(crate) struct Shared {
@@ -67,6 +76,10 @@ pub(crate) struct Shared {
     pub(crate) deriving: Semaphore,
     /// Logins that failed.
     pub(crate) failures: Failures,
+    pub(crate) throttle: Throttle,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) process: Process,
+    pub(crate) readiness: Readiness,
     /// Places for artifacts that come in.
     pub(crate) uploading: Arc<Semaphore>,
 }
@@ -152,16 +165,41 @@ pub(crate) async fn serve(
     presence: &Presence,
     request: Request<Incoming>,
 ) -> Reply {
+    let id = request_id::of(request.headers());
+    let header = HeaderValue::from_str(&id);
+    let mut reply = request_id::within(id, serve_known(shared, around, presence, request)).await;
+    if let Ok(id) = header {
+        reply.headers_mut().insert(request_id::HEADER, id);
+    }
+    reply
+}
+
+async fn serve_known(
+    shared: &Shared,
+    around: &dyn Around,
+    presence: &Presence,
+    request: Request<Incoming>,
+) -> Reply {
+    let began = Instant::now();
     around.begins();
     let (parts, incoming) = request.into_parts();
     let mut call = Call::new(parts);
     call.from = Some(presence.from().ip());
-    let reply = match read(shared, around, presence, &mut call, incoming).await {
+    let class = Class::of(&call.method, &call.path);
+    let mut place = None;
+    let reply = match read(shared, around, presence, class, &mut call, incoming, &mut place).await {
         Ok(upload) => answer(shared, around, &mut call, upload).await,
         Err(error) => error.into_reply(),
     };
     let reply = gzip::compress(&call, reply);
-    log_answer(shared, presence, &call, reply.status());
+    let took = began.elapsed();
+    shared.metrics.answered(class, reply.status().as_u16(), took);
+    log_answer(shared, presence, class, &call, reply.status(), took);
+    let reply = match class {
+        // It has its place until the last byte has gone out.
+        Class::Download => reply.map(|body| Sending::new(body, place, shared.metrics.clone()).boxed()),
+        _ => reply,
+    };
     around.answered(&call, reply)
 }
 
@@ -170,10 +208,26 @@ async fn read(
     shared: &Shared,
     around: &dyn Around,
     presence: &Presence,
+    class: Class,
     call: &mut Call,
     incoming: Incoming,
+    place: &mut Option<Place>,
 ) -> Result<Option<Incoming>, ApiError> {
+    let refused = |refused: Refused| {
+        shared.metrics.refused(class, refused.why);
+        ApiError::from(refused)
+    };
+    // Before anything is looked at: to turn somebody away has to cost less than to answer.
+    if class.share() != Share::Free {
+        shared.throttle.address(presence.from().ip()).map_err(refused)?;
+    }
+    let key = (call.header(header::AUTHORIZATION.as_str()), presence.from());
+    let key = if key.0.is_some() { (key.0, None) } else { (None, Some(key.1)) };
+    *place = Some(shared.throttle.enter(class, shared.metrics.late.value(), key).map_err(refused)?);
     let intake = caller::recognise(shared, around, call).await?;
+    if let Caller::Device(device) = &call.caller {
+        shared.throttle.device(&device.claims.sub).map_err(refused)?;
+    }
     if let Intake::Read { .. } | Intake::Stream | Intake::Download = intake {
         presence.busy();
     }
@@ -196,23 +250,53 @@ async fn answer(shared: &Shared, around: &dyn Around, call: &mut Call, upload: O
     around.after(call, reply)
 }
 
-fn log_answer(shared: &Shared, presence: &Presence, call: &Call, status: StatusCode) {
+fn log_answer(
+    shared: &Shared,
+    presence: &Presence,
+    class: Class,
+    call: &Call,
+    status: StatusCode,
+    took: Duration,
+) {
+    let level = match &call.caller {
+        // Of a million devices that is 48 million lines a day that say nothing.
+        Caller::Device(_) if class == Class::Poll && status == StatusCode::NO_CONTENT => Level::Debug,
+        // Asked every few seconds by whoever watches the server.
+        Caller::Stranger if class == Class::Health && status.is_success() => Level::Debug,
+        // There are as many as there are devices, and their number is in the metrics.
+        _ if status == StatusCode::TOO_MANY_REQUESTS => Level::Debug,
+        Caller::Stranger | Caller::Device(_) | Caller::Person(_) => Level::Info,
+    };
     let line = || {
-        let who = match &call.caller {
-            Caller::Stranger => String::new(),
-            Caller::Device(device) => format!(" device {}", device.claims.sub),
-            Caller::Person(person) => format!(" by {}", short(&person.name)),
+        let (device, person) = match &call.caller {
+            Caller::Stranger => (None, None),
+            Caller::Device(device) => (Some(&*device.claims.sub), None),
+            Caller::Person(person) => (None, Some(short(&person.name))),
         };
-        format!("{} {} from {}{who}", call.shown(), status.as_u16(), presence.from().ip())
+        let who = match (device, &person) {
+            (Some(device), _) => format!(" device {device}"),
+            (None, Some(person)) => format!(" by {person}"),
+            (None, None) => String::new(),
+        };
+        let address = presence.from().ip();
+        let (shown, status) = (call.shown(), status.as_u16());
+        log::log!(
+            level,
+            method = call.method.as_str(),
+            path = short(&call.path),
+            status,
+            address:%,
+            device,
+            person,
+            seconds = took.as_secs_f64();
+            "{shown} {status} from {address}{who}"
+        );
     };
     match &call.caller {
+        _ if !log::log_enabled!(level) => {}
         // Anybody can send as many of these as the network carries.
         Caller::Stranger if status.is_client_error() => shared.strangers.note(line),
-        // Of a million devices that is 48 million lines a day that say nothing.
-        Caller::Device(_) if status == StatusCode::NO_CONTENT && call.path.ends_with("/deployments/next") => {
-            log::debug!("{}", line());
-        }
-        Caller::Stranger | Caller::Device(_) | Caller::Person(_) => log::info!("{}", line()),
+        Caller::Stranger | Caller::Device(_) | Caller::Person(_) => line(),
     }
 }
 
@@ -223,6 +307,8 @@ async fn dispatch(shared: &Shared, call: &Call, upload: Option<Incoming>) -> Rep
         ["upload", rest @ ..] => direct::put(shared, call, rest, upload).await,
         ["api", "management", version, rest @ ..] => management(shared, call, version, rest, upload).await,
         ["api", "internal", "v1", "health"] | ["health"] => internal::health(shared),
+        ["health", "live"] if call.method == Method::GET => Ok(internal::live()),
+        ["health", "ready"] if call.method == Method::GET => Ok(internal::ready(shared).await),
         _ => Err(ApiError::not_found()),
     };
     result.unwrap_or_else(ApiError::into_reply)

@@ -3,7 +3,7 @@
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
-use hyper::header::{CONTENT_TYPE, ETAG, HeaderValue};
+use hyper::header::{CONTENT_TYPE, ETAG, HeaderValue, RETRY_AFTER};
 use hyper::{Response, StatusCode};
 use serde::Serialize;
 use serde_json::json;
@@ -15,8 +15,11 @@ use crate::domain::artifacts::ArtifactError;
 use crate::domain::id::{self, NoRandomness};
 use crate::domain::inventory::InventoryError;
 use crate::domain::limits;
+use crate::metrics::Refusal;
+use crate::request_id;
 use crate::store::work::NotLoaded;
 use crate::store::{StoreError, WriterFailed};
+use crate::throttle::Refused;
 
 /// The bytes of an answer.
 pub type Body = BoxBody<Bytes, std::io::Error>;
@@ -28,11 +31,13 @@ pub type Reply = Response<Body>;
 pub struct ApiError {
     pub(crate) status: StatusCode,
     pub(crate) message: String,
+    /// After how many seconds it may be tried again.
+    pub(crate) retry_after_seconds: Option<u64>,
 }
 
 impl ApiError {
     pub(crate) fn new(status: StatusCode, message: &str) -> ApiError {
-        ApiError { status, message: message.to_owned() }
+        ApiError { status, message: message.to_owned(), retry_after_seconds: None }
     }
 
     /// The request is wrong.
@@ -67,10 +72,10 @@ impl ApiError {
 
     /// The answer, in the words of the API.
     pub fn into_reply(self) -> Reply {
-        let request_id = id::uuid().unwrap_or_default();
+        let request_id = request_id::current().unwrap_or_default();
         let mut reply = json(self.status, &json!({ "error": self.message, "request_id": request_id }));
-        if let Ok(value) = HeaderValue::from_str(&request_id) {
-            reply.headers_mut().insert("X-MEN-RequestID", value);
+        if let Some(seconds) = self.retry_after_seconds {
+            reply.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
         if self.status == StatusCode::UNAUTHORIZED {
             reply
@@ -96,6 +101,19 @@ impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> ApiError {
         log::error!("{error}");
         ApiError::internal("the store could not be read")
+    }
+}
+
+impl From<Refused> for ApiError {
+    fn from(refused: Refused) -> ApiError {
+        let reason = match refused.why {
+            Refusal::Busy | Refusal::Late => "the server is busy",
+            Refusal::Device => "the device asks too often",
+            Refusal::Address => "this address asks too often",
+        };
+        let mut error = ApiError::new(StatusCode::TOO_MANY_REQUESTS, reason);
+        error.retry_after_seconds = Some(refused.after_seconds);
+        error
     }
 }
 

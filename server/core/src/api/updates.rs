@@ -14,7 +14,7 @@ use crate::domain::limits;
 use crate::domain::model::{Deployment, Status};
 use crate::domain::rollout::{self, Candidate, Next, NextError, Request};
 use crate::domain::time::Timestamp;
-use crate::store::query::Active;
+use crate::store::query::{Active, DeviceView};
 use crate::store::work::{Key, NotLoaded};
 
 impl From<NextError> for ApiError {
@@ -94,7 +94,8 @@ async fn candidates(shared: &Shared, speaker: &Speaker) -> Result<Vec<Candidate>
     let mut listed: Vec<_> = Vec::new();
     let mut view = None;
     for active in shared.service.catalogue.active() {
-        if active.deployment.sequence <= after {
+        let is_own = speaker.active.as_ref() == Some(&active.deployment.id);
+        if active.deployment.sequence <= after || !(is_own || may_begin(&active.deployment)) {
             continue;
         }
         let is_listed = active.members.contains(speaker.number);
@@ -113,20 +114,31 @@ async fn candidates(shared: &Shared, speaker: &Speaker) -> Result<Vec<Candidate>
     Ok(listed.into_iter().map(candidate).collect())
 }
 
+/// Whether any device may begin with a deployment now, so that one that waits costs no transaction a poll. The rule decides
+/// anew.
+fn may_begin(deployment: &Deployment) -> bool {
+    let has_room = deployment.phases.is_empty() || deployment.open_phase(Timestamp::now()).is_some();
+    deployment.held.is_none() && has_room
+}
+
 /// Whether the filter of a dynamic deployment holds for a device that it does not list yet.
 async fn is_wanted(
     shared: &Shared,
     speaker: &Speaker,
     active: &Active,
-    view: &mut Option<crate::store::query::DeviceView>,
+    view: &mut Option<DeviceView>,
 ) -> Result<bool, ApiError> {
     let Some(filter) = &active.deployment.filter else { return Ok(false) };
-    let Some(filter) = Filter::deserialize(filter).ok() else { return Ok(false) };
-    let Ok(query) = filter_query(&filter) else { return Ok(false) };
     if view.is_none() {
         *view = Some(shared.view(&speaker.claims.sub).await?);
     }
-    Ok(view.as_ref().is_some_and(|view| view.is_wanted(&query)))
+    Ok(view.as_ref().is_some_and(|view| is_in(filter, view)))
+}
+
+/// Whether the filter of a dynamic deployment holds for a device. One that this server cannot read holds for none.
+pub(super) fn is_in(filter: &Value, view: &DeviceView) -> bool {
+    let query = Filter::deserialize(filter).ok().and_then(|filter| filter_query(&filter).ok());
+    query.is_some_and(|query| view.is_wanted(&query))
 }
 
 pub(super) async fn next(

@@ -360,6 +360,15 @@ pub(crate) struct Deployment {
     /// When it stops by itself.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) stop: Vec<StopRule>,
+    /// At which hours of its own clock a device may begin.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) windows: Option<Windows>,
+    /// How much its devices may load.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) budget: Option<Budget>,
+    /// What they were given in the newest hour in which they were given something.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) spent: Option<Spent>,
     /// The first failures of late, for rules with a window: the times of the newest.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) failures: Vec<Timestamp>,
@@ -403,6 +412,72 @@ pub(crate) enum PhaseSize {
     Devices(u64),
     /// All that are left.
     Rest,
+}
+
+/// Hours at which devices may begin, by their own clocks. Who has begun goes on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Windows {
+    /// What devices report their difference from UTC as: text such as `+02:00`, or a number of minutes.
+    #[serde(default = "utc_offset")]
+    pub(crate) attribute: String,
+    /// That of a device that does not report it; without one, such a device waits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) default_offset: Option<String>,
+    /// When they may.
+    pub(crate) open: Vec<Window>,
+}
+
+fn utc_offset() -> String {
+    "utc_offset".to_owned()
+}
+
+/// A part of a day.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Window {
+    /// On these days; empty for all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) days: Vec<Day>,
+    /// From then, as `HH:MM`.
+    pub(crate) from: String,
+    /// Until then; when that is not later, on the next day.
+    pub(crate) to: String,
+}
+
+/// A day of the week.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs)]
+pub(crate) enum Day {
+    Mon,
+    Tue,
+    Wed,
+    Thu,
+    Fri,
+    Sat,
+    Sun,
+}
+
+/// How much the devices of a deployment may load.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Budget {
+    /// Bytes of artifacts that are offered in an hour of the clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) bytes_per_hour: Option<u64>,
+    /// Devices that were offered it and have not loaded it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) in_flight: Option<u64>,
+}
+
+/// What was given to devices in an hour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Spent {
+    /// Hours since 1970.
+    pub(crate) hour: u64,
+    /// Bytes.
+    pub(crate) bytes: u64,
 }
 
 /// When a deployment stops by itself.

@@ -105,6 +105,7 @@ impl Class {
         match first {
             "health" => return Class::Health,
             "download" => return Class::Download,
+            "upload" => return Class::Upload,
             "api" => {}
             _ => return Class::Other,
         }
@@ -132,7 +133,9 @@ impl Class {
     fn of_management(method: &Method, rest: &str) -> Class {
         let (_version, rest) = rest.split_once('/').unwrap_or((rest, ""));
         match rest {
-            "deployments/artifacts" if *method == Method::POST => Class::Upload,
+            "deployments/artifacts" | "deployments/artifacts/generate" if *method == Method::POST => {
+                Class::Upload
+            }
             _ if rest.starts_with("deviceconnect/") && rest.ends_with("/connect") => Class::Connect,
             _ => Class::Management,
         }
@@ -159,6 +162,8 @@ mod tests {
             ("GET", format!("{devices}/deviceconnect/connect"), Class::Connect),
             ("GET", "/download/a.mender".to_owned(), Class::Download),
             ("POST", format!("{management}/deployments/artifacts"), Class::Upload),
+            ("POST", format!("{management}/deployments/artifacts/generate"), Class::Upload),
+            ("PUT", "/upload/a".to_owned(), Class::Upload),
             ("GET", format!("{management}/deployments/artifacts"), Class::Management),
             ("GET", format!("{management}/deviceconnect/devices/a/connect"), Class::Connect),
             ("GET", "/api/management/v2/devauth/devices".to_owned(), Class::Management),
@@ -180,7 +185,12 @@ mod tests {
     fn devices_cannot_take_the_places_of_people() {
         for class in CLASSES {
             let is_of_people = matches!(class, Class::Upload | Class::Management | Class::Health);
-            assert_eq!(matches!(class.share(), Share::People | Share::Free), is_of_people, "{}", class.name());
+            assert_eq!(
+                matches!(class.share(), Share::People | Share::Free),
+                is_of_people,
+                "{}",
+                class.name()
+            );
         }
     }
 }

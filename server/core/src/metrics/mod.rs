@@ -8,6 +8,7 @@ mod class;
 mod process;
 mod text;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -15,10 +16,11 @@ pub(crate) use class::{CLASSES, Class, Share};
 pub(crate) use process::Process;
 pub(crate) use text::Text;
 
+use crate::store::{Committed, Watch};
+
 /// Upper bounds of the classes of times, in microseconds. A poll takes less than the first, a commit about the middle ones.
-const BOUNDS: [u64; 13] = [
-    250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 10_000_000,
-];
+const BOUNDS: [u64; 13] =
+    [250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 10_000_000];
 /// Upper bounds of how many jobs a transaction had.
 const JOBS: [u64; 10] = [1, 2, 4, 8, 16, 32, 64, 256, 1024, 4096];
 /// Codes of answers that are told apart, from 100 on.
@@ -45,14 +47,10 @@ impl Counter {
 pub(crate) struct Gauge(AtomicU64);
 
 impl Gauge {
-    /// One more, and how many there are then.
-    pub(crate) fn enter(&self) -> u64 {
-        self.0.fetch_add(1, Ordering::Relaxed) + 1
-    }
-
-    /// One less.
-    pub(crate) fn leave(&self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+    /// One more, until what comes back is dropped: whoever waits may be given up in the middle.
+    pub(crate) fn enter(self: &Arc<Self>) -> Entered {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Entered(self.clone())
     }
 
     /// It is this now.
@@ -63,6 +61,16 @@ impl Gauge {
     /// Its value.
     pub(crate) fn value(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Something that is counted in a [`Gauge`] as long as it is there.
+#[derive(Debug)]
+pub(crate) struct Entered(Arc<Gauge>);
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -153,9 +161,9 @@ pub(crate) struct Metrics {
     /// Bytes of artifacts that were taken.
     pub(crate) uploaded: Counter,
     /// Connections that are open.
-    pub(crate) connections: Gauge,
+    pub(crate) connections: Arc<Gauge>,
     /// Changes that wait until they are durable.
-    pub(crate) changes: Gauge,
+    pub(crate) changes: Arc<Gauge>,
     /// Changes that could not be stored.
     pub(crate) changes_failed: Counter,
     change_times: Histogram<{ BOUNDS.len() }>,
@@ -186,8 +194,8 @@ impl Default for Metrics {
             polls_without: Counter::default(),
             downloaded: Counter::default(),
             uploaded: Counter::default(),
-            connections: Gauge::default(),
-            changes: Gauge::default(),
+            connections: Arc::default(),
+            changes: Arc::default(),
             changes_failed: Counter::default(),
             change_times: Histogram::new(&BOUNDS),
             commit_times: Histogram::new(&BOUNDS),
@@ -241,12 +249,6 @@ impl Metrics {
         }
     }
 
-    /// A transaction of this process is durable.
-    pub(crate) fn transaction(&self, jobs: usize, took: Duration) {
-        self.commit_jobs.add(jobs as u64);
-        self.commit_times.add(microseconds(took));
-    }
-
     /// Writes what was counted.
     pub(crate) fn write(&self, text: &mut Text) {
         let all = || CLASSES.iter().filter_map(|class| Some((class.name(), self.of(*class)?)));
@@ -263,11 +265,16 @@ impl Metrics {
         }
         text.family("requests_refused", "counter", "Requests answered with 429, by class and reason.");
         for (class, of) in all() {
-            for (why, counter) in REFUSALS.iter().zip(&of.refused).filter(|(_, counter)| counter.value() > 0) {
+            for (why, counter) in REFUSALS.iter().zip(&of.refused).filter(|(_, counter)| counter.value() > 0)
+            {
                 text.number(&[("class", class), ("reason", why.name())], counter.value());
             }
         }
-        text.family("polls", "counter", "Polls of devices that were answered with an update, and without one.");
+        text.family(
+            "polls",
+            "counter",
+            "Polls of devices that were answered with an update, and without one.",
+        );
         text.number(&[("result", "update")], self.polls_with_work.value());
         text.number(&[("result", "nothing")], self.polls_without.value());
         let mut one = |name, kind, help, value| {
@@ -301,14 +308,19 @@ impl Metrics {
     }
 }
 
-fn histogram<const N: usize>(
-    text: &mut Text,
-    labels: &[(&str, &str)],
-    histogram: &Histogram<N>,
-    unit: f64,
-) {
+impl Watch for Metrics {
+    fn committed(&self, _: &Committed) {}
+
+    fn written(&self, jobs: usize, took: Duration) {
+        self.commit_jobs.add(jobs as u64);
+        self.commit_times.add(microseconds(took));
+    }
+}
+
+fn histogram<const N: usize>(text: &mut Text, labels: &[(&str, &str)], histogram: &Histogram<N>, unit: f64) {
     let (up_to, count, sum) = histogram.read();
-    let up_to: Vec<(f64, u64)> = up_to.into_iter().map(|(bound, count)| (bound as f64 * unit, count)).collect();
+    let up_to: Vec<(f64, u64)> =
+        up_to.into_iter().map(|(bound, count)| (bound as f64 * unit, count)).collect();
     text.histogram(labels, &up_to, count, sum as f64 * unit);
 }
 
@@ -334,7 +346,7 @@ mod tests {
         metrics.answered(Class::Poll, 200, Duration::from_secs(100));
         metrics.answered(Class::Management, 999, Duration::ZERO);
         metrics.refused(Class::Download, Refusal::Busy);
-        metrics.transaction(3, Duration::from_millis(2));
+        metrics.written(3, Duration::from_millis(2));
         let mut text = Text::default();
         metrics.write(&mut text);
         let text = text.finish();

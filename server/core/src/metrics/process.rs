@@ -24,7 +24,11 @@ impl Process {
         for (name, key, help) in [
             ("process_resident_memory_bytes", "VmRSS:", "Memory of the process."),
             ("process_resident_memory_max_bytes", "VmHWM:", "The most that it was."),
-            ("process_anonymous_memory_bytes", "RssAnon:", "Memory that is not a file's: what was allocated."),
+            (
+                "process_anonymous_memory_bytes",
+                "RssAnon:",
+                "Memory that is not a file's: what was allocated.",
+            ),
             ("process_virtual_memory_bytes", "VmSize:", "Addresses of the process."),
         ] {
             if let Some(kib) = kib_of(&status, key) {

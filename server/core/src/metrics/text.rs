@@ -44,13 +44,7 @@ impl Text {
     }
 
     /// The series of a histogram: upper bounds with how many values there were up to each, how many in all, and their sum.
-    pub(crate) fn histogram(
-        &mut self,
-        labels: &[(&str, &str)],
-        up_to: &[(f64, u64)],
-        count: u64,
-        sum: f64,
-    ) {
+    pub(crate) fn histogram(&mut self, labels: &[(&str, &str)], up_to: &[(f64, u64)], count: u64, sum: f64) {
         for (bound, count) in up_to {
             self.series("_bucket", labels, Some(&shown(*bound)));
             let _ = writeln!(self.text, " {count}");

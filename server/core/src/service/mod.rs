@@ -3,12 +3,14 @@
 mod catalogue;
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use tokio::sync::oneshot;
 
 pub(crate) use catalogue::Catalogue;
 
 use crate::domain::time::Timestamp;
+use crate::metrics::Metrics;
 use crate::store::work::{Key, Work};
 use crate::store::{Job, Store, StoreError, WriterFailed};
 
@@ -19,6 +21,8 @@ pub(crate) struct Service {
     pub(crate) store: Arc<dyn Store>,
     /// What this process has in memory.
     pub(crate) catalogue: Arc<Catalogue>,
+    /// What is counted.
+    pub(crate) metrics: Arc<Metrics>,
 }
 
 /// Why a rule has not changed anything.
@@ -35,12 +39,13 @@ impl Service {
     ///
     /// # Errors
     /// The store could not be read.
-    pub(crate) async fn open(store: Arc<dyn Store>) -> Result<Service, StoreError> {
+    pub(crate) async fn open(store: Arc<dyn Store>, metrics: Arc<Metrics>) -> Result<Service, StoreError> {
         let catalogue = Arc::new(Catalogue::default());
         // Before anything is read: what changes meanwhile comes as a change.
         store.watch(catalogue.clone());
+        store.watch(metrics.clone());
         catalogue.read(&*store).await?;
-        Ok(Service { store, catalogue })
+        Ok(Service { store, catalogue, metrics })
     }
 
     /// Runs a rule and waits until what it has changed is durable. Also when it has changed nothing: what it saw may be of
@@ -67,9 +72,14 @@ impl Service {
             keep
         };
         let (done, stored) = oneshot::channel();
+        let began = Instant::now();
+        let waits = self.metrics.changes.enter();
         self.store.submit(Job { keys, run: Box::new(run), done });
         let stopped = || WriterFailed("the server stops".into());
-        stored.await.unwrap_or_else(|_| Err(stopped())).map_err(ChangeError::Failed)?;
+        let stored = stored.await.unwrap_or_else(|_| Err(stopped()));
+        drop(waits);
+        self.metrics.changed(stored.is_ok(), began.elapsed());
+        stored.map_err(ChangeError::Failed)?;
         let answer = result.lock().unwrap_or_else(PoisonError::into_inner).take();
         match answer {
             Some(answer) => answer.map_err(ChangeError::Refused),

@@ -23,7 +23,8 @@ use super::query::{
 use super::work::{Event, Key, Kind, NotLoaded, Stream, Work, Write};
 use super::{Committed, DumpRow, Job, Store, Watch, WriterFailed};
 use crate::domain::model::{
-    Attribute, AuthSet, AuthStatus, Deployment, Device, DeviceDeployment, Inventory, STATUSES, Status, Tag,
+    Attribute, AuthSet, AuthStatus, Deployment, Device, DeviceDeployment, Inventory, Phase, PhaseSize,
+    STATUSES, Status, Tag,
 };
 use crate::domain::time::Timestamp;
 
@@ -762,6 +763,11 @@ pub(crate) async fn deployments_are_listed_as_they_are_defined(ground: &dyn Grou
         start(&*store, one.clone(), RoaringBitmap::from_iter([1, 2, 3])).await;
         one.sequence = store.deployment(&one.id).await.unwrap().unwrap().sequence;
         assert_eq!(one.sequence, at + 1, "they are numbered in the order of their creation");
+        if random.one_in(3) {
+            let start = Timestamp::now().plus_seconds(random.of(&[0, 100_000]));
+            let size = PhaseSize::Rest;
+            one.phases.push(Phase { id: random.id(), start: Some(start), size, begun: 0 });
+        }
         match random.below(3) {
             0 => one.finished = Some(Timestamp(1_800_000_000_000)),
             1 => {
@@ -786,8 +792,10 @@ pub(crate) async fn deployments_are_listed_as_they_are_defined(ground: &dyn Grou
     for _ in 0..60 {
         let mut query = DeploymentQuery { take: 4, ..DeploymentQuery::default() };
         if random.one_in(3) {
-            query.states =
-                vec![random.of(&["pending", "inprogress", "finished"]).to_owned(), "inprogress".to_owned()];
+            query.states = vec![
+                random.of(&["scheduled", "pending", "inprogress", "finished"]).to_owned(),
+                "inprogress".to_owned(),
+            ];
         }
         if random.one_in(4) {
             query.is_configuration = Some(random.one_in(2));
@@ -1403,7 +1411,8 @@ pub(crate) async fn a_dump_fills_another_store_with_the_same(ground: &dyn Ground
     let fleet = furnish(&mut random, &*store).await;
     let before = dump(&*store).await;
     let given = rows(&*store).await;
-    for (name, other) in elsewhere().await {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, other) in elsewhere(folder.path()).await {
         println!("into {name}");
         // What cannot be read to its end leaves nothing behind.
         let broken = given.iter().take(20).cloned().map(Ok).chain([Err(super::StoreError::NoRandomness)]);
@@ -1432,12 +1441,53 @@ pub(crate) async fn a_dump_fills_another_store_with_the_same(ground: &dyn Ground
 }
 
 /// An empty store of each implementation that can be had here.
-async fn elsewhere() -> Vec<(&'static str, Arc<dyn Store>)> {
+async fn elsewhere(folder: &std::path::Path) -> Vec<(&'static str, Arc<dyn Store>)> {
     let mut all: Vec<(&'static str, Arc<dyn Store>)> = Vec::new();
     if let Some(ground) = super::postgres::ground() {
         all.push(("PostgreSQL", ground.open().await));
     }
+    all.push(("SQLite", super::sqlite::open(folder).unwrap()));
     all
+}
+
+mod sqlite {
+    use super::*;
+
+    struct InFolder {
+        path: std::path::PathBuf,
+        _folder: Option<tempfile::TempDir>,
+    }
+
+    #[async_trait]
+    impl Ground for InFolder {
+        async fn open(&self) -> Arc<dyn Store> {
+            // The handle before this one lets go of the folder a moment after its last user has.
+            let begun = Instant::now();
+            loop {
+                match crate::store::sqlite::open(&self.path) {
+                    Err(crate::store::StoreError::InUse(_)) if begun.elapsed() < Duration::from_secs(10) => {
+                        tokio::time::sleep(Duration::from_millis(5)).await;
+                    }
+                    opened => return opened.unwrap(),
+                }
+            }
+        }
+
+        fn is_shared(&self) -> bool {
+            false
+        }
+
+        fn name(&self) -> String {
+            self.path.display().to_string()
+        }
+    }
+
+    fn ground() -> Option<InFolder> {
+        let folder = tempfile::tempdir().unwrap();
+        Some(InFolder { path: folder.path().to_owned(), _folder: Some(folder) })
+    }
+
+    conformance!(ground(), |name: String| InFolder { path: name.into(), _folder: None });
 }
 
 const CHILD: &str = "RUST_OTA_CONFORMANCE_CHILD";

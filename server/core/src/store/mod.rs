@@ -13,7 +13,7 @@
 //! ```
 
 #[cfg(test)]
-mod conformance;
+pub(crate) mod conformance;
 pub(crate) mod postgres;
 pub(crate) mod query;
 mod seam;
@@ -26,7 +26,7 @@ use std::path::{Path, PathBuf};
 
 use crate::blobs::folder::tighten as tighten_folder;
 pub(crate) use seam::{Committed, DumpRow, Job, Rows, Store, Watch, WriterFailed, committed, run_job};
-pub(crate) use secrets::Secrets;
+pub(crate) use secrets::{Kept, Secrets};
 
 /// What went wrong with what is stored.
 #[derive(Debug)]

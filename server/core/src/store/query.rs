@@ -101,7 +101,7 @@ pub(crate) enum Bound {
 }
 
 impl Bound {
-    fn holds(self, ordering: Ordering) -> bool {
+    pub(crate) fn holds(self, ordering: Ordering) -> bool {
         match self {
             Bound::Above => ordering.is_gt(),
             Bound::From => ordering.is_ge(),

@@ -1,6 +1,7 @@
 //! The seam: what every store does.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use roaring::RoaringBitmap;
@@ -47,6 +48,9 @@ pub(crate) struct Committed {
 pub(crate) trait Watch: Send + Sync {
     /// This has changed.
     fn committed(&self, committed: &Committed);
+
+    /// A transaction of this process is durable: how many jobs it had, and how long it took.
+    fn written(&self, _jobs: usize, _took: Duration) {}
 }
 
 /// One row of everything, for a store that is moved, copied or imported. Rows come in the order of these variants, so that

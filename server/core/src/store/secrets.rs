@@ -1,14 +1,19 @@
 //! Keys and tokens: made at the first start, readable by their owner only.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use ring::rand::SystemRandom;
 use ring::signature::Ed25519KeyPair;
+use tokio::sync::oneshot;
 
-use super::{StoreError, tighten};
+use super::work::{Kind, NotLoaded, Work};
+use super::{Job, Store, StoreError, WriterFailed, tighten};
 use crate::domain::id;
 use crate::domain::link::LinkKey;
 use crate::domain::token::TokenKey;
@@ -35,7 +40,108 @@ impl Secrets {
         paths.into_iter().find(|path| fs::symlink_metadata(path).is_ok())
     }
 
+    /// Opens or makes the secrets of a data folder.
     pub(crate) fn open(folder: &Path) -> Result<Secrets, StoreError> {
+        Kept::in_folder(folder)?.secrets()
+    }
+
+    /// Opens or makes the secrets that all processes on one store share. What the folder has already is what a store begins
+    /// with; the token of the person who runs the server is written to the folder.
+    pub(crate) async fn open_shared(store: &dyn Store, folder: &Path) -> Result<Secrets, StoreError> {
+        let kept = match Kept::in_store(store).await? {
+            Some(kept) => kept,
+            None => Kept::in_folder(folder)?.share(store).await?,
+        };
+        let secrets = kept.secrets()?;
+        let path = folder.join(MANAGEMENT_TOKEN);
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder)
+            .map_err(|source| StoreError::Io { doing: "making", path: folder.to_owned(), source })?;
+        if read(&path).ok().as_ref() != Some(&kept.management_token) {
+            write(&path, &kept.management_token).map_err(|source| StoreError::Io {
+                doing: "writing",
+                path,
+                source,
+            })?;
+        }
+        Ok(secrets)
+    }
+}
+
+/// The secrets as they are kept.
+pub(crate) struct Kept {
+    token_key: Vec<u8>,
+    link_key: Vec<u8>,
+    management_token: Vec<u8>,
+}
+
+impl Kept {
+    /// Those of a folder, if it has any.
+    pub(crate) fn found_in(folder: &Path) -> Result<Option<Kept>, StoreError> {
+        Secrets::found(folder).map(|_| Kept::in_folder(folder)).transpose()
+    }
+
+    /// Those of a store, if it has all.
+    pub(crate) async fn in_store(store: &dyn Store) -> Result<Option<Kept>, StoreError> {
+        let mut kept = store.documents(Kind::Secret).await?.into_iter().collect::<BTreeMap<_, _>>();
+        let mut take = |name: &str| -> Result<Option<Vec<u8>>, StoreError> {
+            let Some(value) = kept.remove(name) else { return Ok(None) };
+            let bytes = value.as_str().and_then(|text| STANDARD.decode(text).ok());
+            Ok(Some(bytes.ok_or_else(|| StoreError::Damaged { what: format!("the secret {name}") })?))
+        };
+        Ok(match (take(TOKEN_KEY)?, take(LINK_KEY)?, take(MANAGEMENT_TOKEN)?) {
+            (Some(token_key), Some(link_key), Some(management_token)) => {
+                Some(Kept { token_key, link_key, management_token })
+            }
+            _ => None,
+        })
+    }
+
+    /// Puts them into a store. Those that another process has put there first stay, and are what comes back.
+    pub(crate) async fn share(self, store: &dyn Store) -> Result<Kept, StoreError> {
+        let mine = [
+            (TOKEN_KEY, STANDARD.encode(&self.token_key)),
+            (LINK_KEY, STANDARD.encode(&self.link_key)),
+            (MANAGEMENT_TOKEN, STANDARD.encode(&self.management_token)),
+        ];
+        let run = move |work: &mut Work| {
+            let mut put = || {
+                for (name, value) in &mine {
+                    if work.document::<String>(Kind::Secret, name)?.is_none() {
+                        work.put_document(Kind::Secret, name, Some(value))?;
+                    }
+                }
+                Ok::<(), NotLoaded>(())
+            };
+            put().is_ok()
+        };
+        let failed = |reason: String| StoreError::Database { place: "the fleet".to_owned(), reason };
+        let (done, stored) = oneshot::channel();
+        store.submit(Job { keys: Vec::new(), run: Box::new(run), done });
+        let stored = stored.await.unwrap_or_else(|_| Err(WriterFailed("it has stopped".into())));
+        stored.map_err(|WriterFailed(reason)| failed(reason.to_string()))?;
+        Kept::in_store(store).await?.ok_or_else(|| failed("it has not kept the secrets".to_owned()))
+    }
+
+    /// Writes them to a folder.
+    pub(crate) fn write_to(&self, folder: &Path) -> Result<(), StoreError> {
+        let secrets = folder.join("secrets");
+        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&secrets);
+        made.map_err(|source| StoreError::Io { doing: "making", path: secrets, source })?;
+        for (name, bytes) in [
+            (TOKEN_KEY, &self.token_key),
+            (LINK_KEY, &self.link_key),
+            (MANAGEMENT_TOKEN, &self.management_token),
+        ] {
+            let path = folder.join(name);
+            write(&path, bytes).map_err(|source| StoreError::Io { doing: "writing", path, source })?;
+        }
+        Ok(())
+    }
+
+    fn in_folder(folder: &Path) -> Result<Kept, StoreError> {
         let secrets = folder.join("secrets");
         fs::DirBuilder::new()
             .recursive(true)
@@ -48,28 +154,36 @@ impl Secrets {
             let key = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new());
             Ok(key.map_err(|_| StoreError::NoRandomness)?.as_ref().to_vec())
         })?;
-        let damaged = |path: &Path| StoreError::Damaged { what: path.display().to_string() };
-        let tokens = TokenKey::from_pkcs8(&key).ok_or_else(|| damaged(&key_path))?;
-
-        let link_path = folder.join(LINK_KEY);
-        let link_key = read_or_make(&link_path, || {
+        let link_key = read_or_make(&folder.join(LINK_KEY), || {
             Ok(id::random::<32>().map_err(|_| StoreError::NoRandomness)?.to_vec())
         })?;
-        if link_key.len() != 32 {
-            return Err(damaged(&link_path));
-        }
-
-        let token_path = folder.join(MANAGEMENT_TOKEN);
-        let token = read_or_make(&token_path, || {
+        let management_token = read_or_make(&folder.join(MANAGEMENT_TOKEN), || {
             let token = id::hex(&id::random::<32>().map_err(|_| StoreError::NoRandomness)?);
             Ok(format!("{token}\n").into_bytes())
         })?;
-        let token = String::from_utf8(token).unwrap_or_default().trim().to_owned();
+        let kept = Kept { token_key: key, link_key, management_token };
+        // What is damaged is named by its file.
+        kept.secrets().map_err(|error| match error {
+            StoreError::Damaged { what } => {
+                StoreError::Damaged { what: folder.join(what).display().to_string() }
+            }
+            other => other,
+        })?;
+        Ok(kept)
+    }
+
+    fn secrets(&self) -> Result<Secrets, StoreError> {
+        let damaged = |name: &str| StoreError::Damaged { what: name.to_owned() };
+        let tokens = TokenKey::from_pkcs8(&self.token_key).ok_or_else(|| damaged(TOKEN_KEY))?;
+        if self.link_key.len() != 32 {
+            return Err(damaged(LINK_KEY));
+        }
+        let token = String::from_utf8(self.management_token.clone()).unwrap_or_default().trim().to_owned();
         // Whoever replaces the file by a short word has opened the server to everybody.
         if token.len() < 16 {
-            return Err(damaged(&token_path));
+            return Err(damaged(MANAGEMENT_TOKEN));
         }
-        Ok(Secrets { tokens, links: LinkKey::new(&link_key), management_token: token })
+        Ok(Secrets { tokens, links: LinkKey::new(&self.link_key), management_token: token })
     }
 }
 

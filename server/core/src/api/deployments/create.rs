@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::super::{ApiError, Call, Reply, Shared, reply};
 use crate::domain::filter::{Filter, filter_query};
 use crate::domain::limits;
-use crate::domain::model::{AuthStatus, PhaseSize, StopRule};
+use crate::domain::model::{AuthStatus, Budget, PhaseSize, StopRule, Windows};
 use crate::domain::rollout::{self, CreateError, NewDeployment};
 use crate::domain::time::Timestamp;
 use crate::store::query::DeviceQuery;
@@ -47,11 +47,15 @@ struct Wanted {
 }
 
 /// What only this server has.
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Own {
     #[serde(default)]
     stop: Vec<StopRule>,
+    #[serde(default)]
+    windows: Option<Windows>,
+    #[serde(default)]
+    budget: Option<Budget>,
 }
 
 #[derive(Deserialize)]
@@ -115,6 +119,7 @@ pub(super) async fn create(shared: &Shared, call: &Call, group: Option<String>) 
         Target::Group(group) => Some(group),
         Target::Devices(_) | Target::All | Target::Filter(_) => None,
     };
+    let own = wanted.rust_ota.unwrap_or_default();
     let new = NewDeployment {
         name: wanted.name,
         artifact_name: wanted.artifact_name,
@@ -128,7 +133,9 @@ pub(super) async fn create(shared: &Shared, call: &Call, group: Option<String>) 
         filter,
         max_devices,
         autogenerate_delta: wanted.autogenerate_delta,
-        stop: wanted.rust_ota.map(|own| own.stop).unwrap_or_default(),
+        stop: own.stop,
+        windows: own.windows,
+        budget: own.budget,
     };
     refuse_equal(shared, &new)?;
     let id = shared.change(Vec::new(), move |work| rollout::create(work, new.clone())).await?;

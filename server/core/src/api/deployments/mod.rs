@@ -211,6 +211,8 @@ impl From<CreateError> for ApiError {
             CreateError::Exists(id) => ApiError::conflict(&format!("deployment {id} is active and the same")),
             CreateError::Phases(what) => ApiError::bad_request(&format!("phases: {what}")),
             CreateError::Stop(what) => ApiError::bad_request(&format!("stop: {what}")),
+            CreateError::Windows(what) => ApiError::bad_request(&format!("windows: {what}")),
+            CreateError::Budget(what) => ApiError::bad_request(&format!("budget: {what}")),
             CreateError::NoRandomness => ApiError::internal("no random numbers"),
         }
     }

@@ -1,13 +1,16 @@
 //! Deployments as people see them.
 
+use std::collections::BTreeMap;
+
 use hyper::StatusCode;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::super::paging::Page;
-use super::super::{ApiError, Call, Reply, Shared, artifacts, reply};
+use super::super::{ApiError, Call, Reply, Shared, artifacts, reply, updates};
 use super::{Version, found};
 use crate::domain::model::{self, AuthStatus, Deployment, DeviceDeployment, PhaseSize, Status};
+use crate::domain::rollout::{self, Lacking, Request, Wait};
 use crate::domain::time::Timestamp;
 use crate::store::query::{DeploymentQuery, RecordQuery};
 
@@ -108,9 +111,14 @@ pub(super) fn describe(shared: &Shared, deployment: &Deployment, version: Versio
     if !deployment.phases.is_empty() {
         set("phases", Some(phases(deployment)));
     }
-    if !deployment.stop.is_empty() {
-        set("rust_ota", Some(json!({ "stop": deployment.stop })));
-    }
+    let own = [
+        ("stop", (!deployment.stop.is_empty()).then(|| json!(deployment.stop))),
+        ("windows", deployment.windows.as_ref().map(|windows| json!(windows))),
+        ("budget", deployment.budget.as_ref().map(|budget| json!(budget))),
+    ];
+    let own: Map<String, Value> =
+        own.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect();
+    set("rust_ota", (!own.is_empty()).then_some(Value::Object(own)));
     match version {
         Version::First => {
             if deployment.retries > 0 {
@@ -301,7 +309,7 @@ pub(super) async fn why(shared: &Shared, id: &str) -> Result<Reply, ApiError> {
             continue;
         };
         let is_listed = active.members.contains(device.number);
-        let (code, text) = reason(&view, &deployment, record.as_ref(), is_listed);
+        let (code, text) = reason(shared, &view, &deployment, record.as_ref(), is_listed);
         reasons.push(json!({
             "deployment_id": deployment.id,
             "name": deployment.name,
@@ -322,6 +330,7 @@ pub(super) async fn why(shared: &Shared, id: &str) -> Result<Reply, ApiError> {
 }
 
 fn reason(
+    shared: &Shared,
     view: &crate::store::query::DeviceView,
     deployment: &Deployment,
     record: Option<&DeviceDeployment>,
@@ -359,6 +368,9 @@ fn reason(
     if !is_listed && !deployment.is_dynamic() {
         return said("not-listed", "the deployment is not for this device");
     }
+    if !is_listed && !deployment.filter.as_ref().is_some_and(|filter| updates::is_in(filter, view)) {
+        return said("not-in-filter", "the filter of the deployment does not hold for this device");
+    }
     if let Some(active) = device.active.as_ref().filter(|active| **active != deployment.id) {
         return ("busy", format!("the device is at work on deployment {active}"));
     }
@@ -372,9 +384,79 @@ fn reason(
             None => said("phase-full", "no phase has room"),
         };
     }
+    if let Some(windows) = &deployment.windows {
+        match rollout::window_wait(windows, &view.inventory.attributes, now) {
+            None => {}
+            Some(Wait::NoLocalTime) => {
+                return ("no-local-time", format!("the device has not reported {}", windows.attribute));
+            }
+            Some(Wait::Closed | Wait::InFlight | Wait::Bytes) => {
+                return said("window", "it is none of the hours at which the device may begin");
+            }
+        }
+    }
+    if let Some(reason) = of_artifacts(shared, view, deployment, now) {
+        return reason;
+    }
     match view.check_in {
         Some(heard) if heard >= deployment.created => said("not-asked", "it may begin when it asks next"),
         Some(heard) => ("silent", format!("the device was last heard of at {heard}, before the deployment")),
         None => said("silent", "the device was never heard of"),
     }
+}
+
+/// What the device has reported stands for what it will say when it asks.
+fn of_artifacts(
+    shared: &Shared,
+    view: &crate::store::query::DeviceView,
+    deployment: &Deployment,
+    now: Timestamp,
+) -> Option<(&'static str, String)> {
+    if deployment.configuration.is_some() {
+        return None;
+    }
+    let artifacts = shared.service.catalogue.artifacts_named(&deployment.artifact_name);
+    if artifacts.is_empty() {
+        return Some(("artifact-deleted", "the artifact of the deployment is not there any more".to_owned()));
+    }
+    let reported = view.inventory.attributes.iter();
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    let provides: BTreeMap<String, String> =
+        reported.filter_map(|(name, attribute)| Some((name.clone(), text(&attribute.value)?))).collect();
+    // Before it has reported its type, nothing is known of it.
+    let device_type = provides.get("device_type").cloned()?;
+    let artifact_name = provides.get("artifact_name").cloned().unwrap_or_default();
+    if artifact_name == deployment.artifact_name && !deployment.force_installation {
+        return Some((
+            "already-installed",
+            format!("the device has reported that {artifact_name} is installed"),
+        ));
+    }
+    let request = Request { artifact_name, device_type, provides, complete: false };
+    if let Some(chosen) = rollout::choose(&artifacts, &request) {
+        return match rollout::budget_wait(deployment, true, chosen.size, now) {
+            None => None,
+            Some(Wait::InFlight) => {
+                Some(("in-flight", "as many devices as the budget has are loading".to_owned()))
+            }
+            Some(Wait::Bytes | Wait::Closed | Wait::NoLocalTime) => {
+                Some(("bytes", "the bytes of the budget for this hour are spent".to_owned()))
+            }
+        };
+    }
+    let lacks = artifacts.iter().filter_map(|artifact| match rollout::lacking(artifact, &request).err()? {
+        Lacking::DeviceType(wanted) => Some(format!(
+            "artifact {} is for device_type {}, the device has {}",
+            artifact.id,
+            wanted.join(", "),
+            request.device_type
+        )),
+        Lacking::Depends { key, wanted, provided } => Some(format!(
+            "artifact {} needs {key} to be {}, the device has {}",
+            artifact.id,
+            wanted.join(" or "),
+            provided.unwrap_or_else(|| "none".to_owned())
+        )),
+    });
+    Some(("no-artifact-fits", lacks.collect::<Vec<_>>().join("; ")))
 }

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use roaring::RoaringBitmap;
 use serde_json::Value;
 
+use super::gate;
 use crate::domain::id::{self, NoRandomness};
-use crate::domain::model::{Deployment, Phase, PhaseSize, StopRule};
+use crate::domain::model::{Budget, Deployment, Phase, PhaseSize, StopRule, Windows};
 use crate::domain::time::Timestamp;
 use crate::store::work::Work;
 
@@ -44,6 +45,10 @@ pub(crate) struct NewDeployment {
     pub(crate) autogenerate_delta: bool,
     /// When it stops by itself.
     pub(crate) stop: Vec<StopRule>,
+    /// At which hours a device may begin.
+    pub(crate) windows: Option<Windows>,
+    /// How much its devices may load.
+    pub(crate) budget: Option<Budget>,
 }
 
 /// Why no deployment was made.
@@ -64,6 +69,10 @@ pub(crate) enum CreateError {
     Phases(&'static str),
     /// A stop rule makes no sense; how.
     Stop(&'static str),
+    /// Its windows make no sense; how.
+    Windows(&'static str),
+    /// Its budget makes no sense; how.
+    Budget(&'static str),
     /// There were no random numbers for a new id.
     NoRandomness,
 }
@@ -83,6 +92,15 @@ pub(crate) fn create(work: &mut Work, new: NewDeployment) -> Result<String, Crea
         return Err(CreateError::NoDevices);
     }
     check_stop(&new.stop)?;
+    if let Some(windows) = &new.windows {
+        gate::check(windows).map_err(CreateError::Windows)?;
+    }
+    if let Some(Budget { bytes_per_hour, in_flight }) = new.budget {
+        let any = bytes_per_hour.or(in_flight).is_some();
+        if !any || bytes_per_hour == Some(0) || in_flight == Some(0) {
+            return Err(CreateError::Budget("bytes_per_hour or in_flight has to be there, and above 0"));
+        }
+    }
     let phases = phases(&new)?;
     let deployment = Deployment {
         id: id::uuid()?,
@@ -106,6 +124,9 @@ pub(crate) fn create(work: &mut Work, new: NewDeployment) -> Result<String, Crea
         autogenerate_delta: new.autogenerate_delta,
         held: None,
         stop: new.stop,
+        windows: new.windows,
+        budget: new.budget,
+        spent: None,
         failures: Vec::new(),
         ended: None,
     };

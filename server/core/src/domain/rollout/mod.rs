@@ -7,12 +7,16 @@
 mod choice;
 mod create;
 mod finish;
+mod gate;
 mod offer;
 mod report;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use choice::{Lacking, Request, choose, lacking};
 pub(crate) use create::{CreateError, NewDeployment, create};
 pub(crate) use finish::{EndError, abort, abort_on, end_for, forget_made, hold, set_control_map};
+pub(crate) use gate::{Wait, budget as budget_wait, window as window_wait};
 pub(crate) use offer::{Candidate, Configured, Next, NextError, configuration_made, next};
 pub(crate) use report::{ReportError, report_log, report_status};
 

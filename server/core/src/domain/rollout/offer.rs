@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::choice::{self, Request};
-use super::{new_record, put};
+use super::{gate, new_record, put};
 use crate::domain::admission::{self, SpeakError};
 use crate::domain::id::NoRandomness;
 use crate::domain::model::{Artifact, Asked, Deployment, DeviceDeployment, Status};
@@ -110,12 +110,15 @@ pub(crate) fn next(
         if known.as_ref().is_some_and(|record| record.status.is_finished()) {
             continue;
         }
-        let (deployment, record) = match known {
-            // Who tries again after a failure waits with the others.
-            Some(record) if record.asked.is_none() && deployment.held.is_some() => {
-                let _ = record;
+        // Who tries again after a failure waits with the others.
+        if known.as_ref().is_none_or(|record| record.asked.is_none()) {
+            let is_new = known.is_none();
+            let waits = gate::wait(work, &deployment, &device.id, candidate, request, is_new)?.is_some();
+            if deployment.held.is_some() || waits {
                 continue;
             }
+        }
+        let (deployment, record) = match known {
             Some(record) => (deployment, record),
             None => match begin(work, deployment, &device.id, device.number)? {
                 Some(begun) => begun,
@@ -134,9 +137,6 @@ fn begin(
     device: &str,
     number: u32,
 ) -> Result<Option<(Deployment, DeviceDeployment)>, NextError> {
-    if deployment.held.is_some() {
-        return Ok(None);
-    }
     let now = work.now();
     let mut record = new_record(&deployment, device, Status::Pending, now)?;
     let mut has_changed = false;
@@ -222,9 +222,10 @@ fn go_on(
         record.artifact = Some(artifact.id.clone());
         record.offered_bytes = artifact.size;
         put(work, record)?;
-        if saved > 0 {
+        if saved > 0 || deployment.budget.is_some() {
             if let Some(mut deployment) = work.deployment(&candidate.deployment)? {
                 deployment.saved_size = deployment.saved_size.saturating_add(saved);
+                gate::spend(&mut deployment, artifact.size, work.now());
                 work.put_deployment(deployment)?;
             }
         }

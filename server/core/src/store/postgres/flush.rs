@@ -176,7 +176,14 @@ pub(super) async fn flush(conn: &Conn, work: &Work, process: &[u8], batch: i64) 
 fn news(work: &Work, committed: &Committed) -> News {
     let still = |deployment: &Deployment| {
         let state = deployment.state();
-        (Deployment { counts: BTreeMap::new(), total_size: 0, sequence: 0, ..deployment.clone() }, state)
+        let mut still = deployment.clone();
+        still.counts.clear();
+        still.failures.clear();
+        (still.total_size, still.saved_size, still.sequence) = (0, 0, 0);
+        for phase in &mut still.phases {
+            phase.begun = 0;
+        }
+        (still, state)
     };
     let deployments = work
         .changed_deployments()
@@ -473,7 +480,8 @@ pub(super) struct DeploymentRows {
     is_new: Vec<bool>,
     id: Vec<Vec<u8>>,
     seq: Vec<i64>,
-    state: Vec<String>,
+    state: Vec<&'static str>,
+    start: Vec<Option<i64>>,
     created: Vec<i64>,
     finished: Vec<bool>,
     configuration: Vec<bool>,
@@ -487,7 +495,11 @@ impl DeploymentRows {
         self.is_new.push(is_new);
         self.id.push(deployment.id.clone().into());
         self.seq.push(big(sequence));
-        self.state.push(deployment.state().to_owned());
+        // One that is scheduled is pending later, without being written again.
+        let state = deployment.state();
+        self.state.push(if state == "scheduled" { "pending" } else { state });
+        let start = deployment.phases.first().and_then(|phase| phase.start);
+        self.start.push(start.filter(|_| deployment.records() == 0).map(|start| big(start.0)));
         self.created.push(big(deployment.created.0));
         self.finished.push(deployment.finished.is_some());
         self.configuration.push(deployment.configuration.is_some());
@@ -497,15 +509,15 @@ impl DeploymentRows {
     }
 
     pub(super) async fn write(&self, conn: &Conn) -> Result<(), Fault> {
-        const INSERT: &str = "INSERT INTO deployment (id, seq, state, created, finished, configuration, name, artifact, data)
-            SELECT id, seq, state, created, finished, configuration, name, artifact, data FROM unnest($1::bool[],
-                $2::bytea[], $3::int8[], $4::text[], $5::int8[], $6::bool[], $7::bool[], $8::bytea[], $9::bytea[],
-                $10::bytea[]) AS u(new, id, seq, state, created, finished, configuration, name, artifact, data)
+        const INSERT: &str = "INSERT INTO deployment (id, seq, state, start, created, finished, configuration, name, artifact, data)
+            SELECT id, seq, state, start, created, finished, configuration, name, artifact, data FROM unnest($1::bool[],
+                $2::bytea[], $3::int8[], $4::text[], $5::int8[], $6::int8[], $7::bool[], $8::bool[], $9::bytea[],
+                $10::bytea[], $11::bytea[]) AS u(new, id, seq, state, start, created, finished, configuration, name, artifact, data)
             WHERE new";
-        const UPDATE: &str = "UPDATE deployment d SET state = u.state, created = u.created, finished = u.finished,
+        const UPDATE: &str = "UPDATE deployment d SET state = u.state, start = u.start, created = u.created, finished = u.finished,
             configuration = u.configuration, name = u.name, artifact = u.artifact, data = u.data FROM unnest($1::bool[],
-                $2::bytea[], $3::int8[], $4::text[], $5::int8[], $6::bool[], $7::bool[], $8::bytea[], $9::bytea[],
-                $10::bytea[]) AS u(new, id, seq, state, created, finished, configuration, name, artifact, data)
+                $2::bytea[], $3::int8[], $4::text[], $5::int8[], $6::int8[], $7::bool[], $8::bool[], $9::bytea[],
+                $10::bytea[], $11::bytea[]) AS u(new, id, seq, state, start, created, finished, configuration, name, artifact, data)
             WHERE d.id = u.id AND NOT u.new";
         for (sql, wanted) in [(UPDATE, false), (INSERT, true)] {
             if self.is_new.contains(&wanted) {
@@ -516,6 +528,7 @@ impl DeploymentRows {
                         &self.id,
                         &self.seq,
                         &self.state,
+                        &self.start,
                         &self.created,
                         &self.finished,
                         &self.configuration,

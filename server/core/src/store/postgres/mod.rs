@@ -364,6 +364,12 @@ pub(crate) fn ground() -> Option<impl super::conformance::Ground> {
     testing::database().map(|database| tests::Place(database.url))
 }
 
+/// The address of a database for a test; `None` where there is no PostgreSQL.
+#[cfg(test)]
+pub(crate) fn test_url() -> Option<String> {
+    testing::database().map(|database| database.url)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

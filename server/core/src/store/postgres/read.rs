@@ -207,7 +207,10 @@ pub(super) async fn deployments(conn: &Conn, query: &DeploymentQuery) -> Result<
     let mut all = vec!["true".to_owned()];
     let texts = |texts: &[String]| texts.iter().map(|text| text.clone().into_bytes()).collect::<Vec<_>>();
     if !states.is_empty() {
-        all.push(format!("state = ANY({})", params.bind(states.clone(), Type::TEXT_ARRAY)));
+        let states = params.bind(states.clone(), Type::TEXT_ARRAY);
+        let now = params.bind(big(Timestamp::now().0), Type::INT8);
+        let scheduled = format!("state = 'pending' AND start > {now}");
+        all.push(format!("CASE WHEN {scheduled} THEN 'scheduled' ELSE state END = ANY({states})"));
     }
     if let Some(wanted) = is_configuration {
         all.push(format!("configuration = {}", params.bind(*wanted, Type::BOOL)));
@@ -250,12 +253,17 @@ pub(super) async fn deployments(conn: &Conn, query: &DeploymentQuery) -> Result<
 pub(super) async fn records(conn: &Conn, query: &RecordQuery) -> Result<Found<Listed>, Fault> {
     let RecordQuery { deployment: id, statuses, skip, take } = query;
     conn.begin_reading().await?;
-    let ended = conn.row("SELECT finished FROM deployment WHERE id = $1", &[&id.as_bytes()]).await?;
-    let Some(ended) = ended else {
+    let found = conn.row("SELECT seq, data FROM deployment WHERE id = $1", &[&id.as_bytes()]).await?;
+    let Some(found) = found else {
         conn.batch("COMMIT").await?;
         return Ok(Found::default());
     };
-    let without = if ended.try_get(0)? { Status::Aborted } else { Status::Pending };
+    let found = deployment(&found)?;
+    let without = match (found.ended, found.finished) {
+        (Some(status), _) => status,
+        (None, Some(_)) => Status::Aborted,
+        (None, None) => Status::Pending,
+    };
     let mut wanted = members(conn, std::slice::from_ref(id)).await?.remove(id).unwrap_or_default();
     if !statuses.is_empty() {
         // A device without a record has a status too, so those with one of the others are taken away.

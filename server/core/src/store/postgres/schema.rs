@@ -39,7 +39,7 @@ CREATE INDEX attr_long ON attr (key) WHERE rest <> ''::bytea;
 CREATE TABLE cnt (kind int2 NOT NULL, key bytea NOT NULL, n int8 NOT NULL, name bytea, PRIMARY KEY (kind, key))
     WITH (fillfactor = 50);
 CREATE TABLE deployment (
-    id bytea PRIMARY KEY, seq int8 NOT NULL UNIQUE, state text NOT NULL, created int8 NOT NULL, finished bool NOT NULL,
+    id bytea PRIMARY KEY, seq int8 NOT NULL UNIQUE, state text NOT NULL, start int8, created int8 NOT NULL, finished bool NOT NULL,
     configuration bool NOT NULL, name bytea NOT NULL, artifact bytea NOT NULL, data bytea NOT NULL
 ) WITH (fillfactor = 50);
 CREATE INDEX deployment_active ON deployment (seq) WHERE NOT finished;

@@ -1,5 +1,6 @@
 //! How records are written in a row: compact, and exactly what was put in comes out again.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use base64::Engine as _;
@@ -62,7 +63,7 @@ fn packed(text: &str) -> Option<Vec<u8>> {
     (bytes.len() == if is_uuid { 16 } else { 32 } && high.is_none()).then_some(bytes)
 }
 
-fn unpacked(bytes: &[u8]) -> String {
+pub(super) fn unpacked(bytes: &[u8]) -> String {
     let hex = crate::domain::id::hex(bytes);
     if bytes.len() != 16 {
         return hex;
@@ -306,16 +307,18 @@ pub(super) fn value_of(key: &[u8]) -> Option<Value> {
                 _ => Some(Value::Number(Number::from_f64(number)?)),
             }
         }
-        (2, None) => Some(Value::String(text_of(place)?)),
+        (2, None) => Some(Value::String(text_of(place)?.into_owned())),
         _ => None,
     }
 }
 
-/// The text of a place.
-fn text_of(place: &[u8]) -> Option<String> {
-    let text = place.get(1..place.len().checked_sub(1)?)?;
+/// The text that a key is of, if it is one.
+pub(super) fn text_of(key: &[u8]) -> Option<Cow<'_, str>> {
+    let place = place_of(key);
+    let (2, rest) = place.split_first().map(|(kind, rest)| (*kind, rest))? else { return None };
+    let text = rest.get(..rest.len().checked_sub(1)?)?;
     if !text.contains(&0) {
-        return String::from_utf8(text.to_vec()).ok();
+        return std::str::from_utf8(text).ok().map(Cow::Borrowed);
     }
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.iter();
@@ -325,7 +328,7 @@ fn text_of(place: &[u8]) -> Option<String> {
             rest.next();
         }
     }
-    String::from_utf8(bytes).ok()
+    String::from_utf8(bytes).ok().map(Cow::Owned)
 }
 
 /// Whether the value of a key is a list.
@@ -612,6 +615,17 @@ impl Chunk {
             return bytes.get(usize::from(low / 8)).is_some_and(|byte| byte >> (low % 8) & 1 == 1);
         }
         bytes.chunks_exact(2).any(|pair| pair == low.to_le_bytes())
+    }
+
+    /// Each device in one as a row has it.
+    pub(super) fn each(bytes: &[u8], mut each: impl FnMut(u16)) {
+        if bytes.len() == WORDS * 8 {
+            Chunk::read(bytes).iter().for_each(each);
+        } else {
+            for pair in bytes.chunks_exact(2) {
+                each(u16::from_le_bytes(pair.try_into().unwrap_or_default()));
+            }
+        }
     }
 
     /// Puts a device in or takes it out.

@@ -48,6 +48,17 @@ pub(crate) fn open(folder: &Path) -> Result<Arc<dyn Store>, StoreError> {
     Ok(Arc::new(Sqlite::start(&path, connection, Some(lock))?))
 }
 
+/// Opens the fleet of a folder to read it beside the server that uses it: what it has acknowledged is there.
+///
+/// # Errors
+/// There is none, or what is wrong with it.
+pub(crate) fn open_beside(folder: &Path) -> Result<Arc<dyn Store>, StoreError> {
+    let path = folder.join(FILE);
+    fs::metadata(&path).map_err(|source| StoreError::Io { doing: "opening", path: path.clone(), source })?;
+    let connection = open_file(&path, false).map_err(|fault| fault.named(&path))?;
+    Ok(Arc::new(Sqlite::start(&path, connection, None)?))
+}
+
 fn lock(folder: &Path) -> Result<fs::File, StoreError> {
     let path = folder.join(LOCK);
     let file = fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);

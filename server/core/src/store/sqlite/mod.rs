@@ -31,7 +31,7 @@ use super::{DumpRow, Job, Rows, Store, StoreError, Watch, WriterFailed};
 use crate::domain::model::{AuthStatus, Deployment, Device, DeviceDeployment, Inventory};
 use crate::domain::time::Timestamp;
 
-pub(crate) use folder::open;
+pub(crate) use folder::{open, open_beside};
 
 /// Connections for questions about one record: they are answered at once, by whoever asks.
 const READERS: usize = 4;

@@ -72,6 +72,7 @@ fn wrong(run: &Value) -> f64 {
         "/deployment/roll_out",
         "/full/polls",
         "/herd/herd",
+        "/herd_of_connections/herd",
         "/whole/roll_out",
     ];
     let failed: f64 = parts.iter().filter_map(|part| number(run, &format!("{part}/failed"))).sum();
@@ -141,14 +142,16 @@ pub fn tables(result: &Value) -> String {
         told(run, "/full/polls/per_second", 1.0, 0, "")
     });
     row("processor time of such a poll, HTTP included", "", "", &|run| or_not(per_poll(run), 1, " µs"));
-    row("all devices within a minute, until all are answered", "", "", &|run| {
-        format!(
-            "{}, put off {}",
-            told(run, "/herd/herd/seconds", 1.0, 1, " s"),
-            told(run, "/herd/herd/put_off", 1.0, 0, "")
-        )
-    });
-    row("their times", "", "", &|run| times(run, "/herd/herd"));
+    for (part, how) in [("herd", ""), ("herd_of_connections", ", a connection each")] {
+        row(&format!("all devices within a minute{how}, until all are answered"), "", "", &|run| {
+            format!(
+                "{}, put off {}",
+                told(run, &format!("/{part}/herd/seconds"), 1.0, 1, " s"),
+                told(run, &format!("/{part}/herd/put_off"), 1.0, 0, "")
+            )
+        });
+        row(&format!("their times{how}"), "", "", &|run| times(run, &format!("/{part}/herd")));
+    }
     row("a deployment to all, five questions each", "60 min", "14 h", &|run| {
         told(run, "/whole/roll_out/seconds", 1.0 / 60.0, 1, " min")
     });

@@ -27,8 +27,9 @@ const POLL_SECONDS: f64 = 1800.0;
 const INVENTORIES_TO_POLLS: f64 = 35.0 / 556.0;
 /// All devices come back within that time.
 const HERD_SECONDS: u64 = 60;
-/// Connections of a herd.
-const HERD_CONNECTIONS: &str = "128";
+/// Connections of a herd that keeps them, and of one in which each device has its own: more than the server answers at one
+/// time.
+const HERD_CONNECTIONS: [&str; 2] = ["128", "1500"];
 
 struct Wanted {
     sizes: Vec<u64>,
@@ -184,7 +185,9 @@ fn one_process(
     run["full"] = measure("as fast as it answers", &["--seconds", &seconds, "--polls", "full"])?;
     let herd = HERD_SECONDS.min(wanted.seconds.max(1) * 2).to_string();
     run["herd_seconds"] = json!(herd.parse::<u64>().ok());
-    run["herd"] = measure("all at once", &["--herd", &herd, "--connections", HERD_CONNECTIONS])?;
+    run["herd"] = measure("all at once", &["--herd", &herd, "--connections", HERD_CONNECTIONS[0]])?;
+    let each = ["--herd", &herd, "--connections", HERD_CONNECTIONS[1], "--keep-alive", "no"];
+    run["herd_of_connections"] = measure("all at once, a connection each", &each)?;
     if wanted.whole {
         run["whole"] = measure("a deployment to all", &["--roll-out", "all", "--check"])?;
     }

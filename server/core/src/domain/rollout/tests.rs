@@ -1,0 +1,420 @@
+//! The rules on a fleet that is loaded by hand.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde_json::json;
+
+use super::*;
+use crate::domain::model::{
+    Artifact, Attribute, AuthSet, AuthStatus, Budget, Device, Inventory, PhaseSize, StopAction, StopRule,
+    Window, Windows,
+};
+use crate::domain::token::Claims;
+use crate::store::work::{Attempt, Key, Loaded, Write};
+
+const HOUR: u64 = 3_600_000;
+
+/// A fleet of `count` accepted devices, whose numbers begin at 1.
+fn fleet(count: u32, now: u64) -> Work {
+    let mut work = Work::new(Timestamp(now));
+    for number in 1..=count {
+        work.load(Loaded::Device(number.to_string(), Some(device(number))));
+    }
+    work
+}
+
+fn device(number: u32) -> Device {
+    let set = AuthSet {
+        id: "set".to_owned(),
+        pubkey: String::new(),
+        status: AuthStatus::Accepted,
+        ts: Timestamp(1),
+        serial: 0,
+    };
+    Device {
+        id: number.to_string(),
+        identity: BTreeMap::new(),
+        identity_sha256: number.to_string(),
+        created: Timestamp(1),
+        updated: Timestamp(1),
+        auth_sets: vec![set],
+        group: None,
+        number,
+        active: None,
+        last_finished: 0,
+        tags: BTreeMap::new(),
+        monitor: BTreeMap::new(),
+    }
+}
+
+fn claims(number: u32) -> Claims {
+    Claims {
+        sub: number.to_string(),
+        jti: "set".to_owned(),
+        iss: String::new(),
+        iat: 0,
+        exp: u64::MAX,
+        device: true,
+        user: false,
+        serial: 0,
+    }
+}
+
+fn artifact(id: &str, size: u64, depends: &[(&str, &str)]) -> Arc<Artifact> {
+    let depends = depends.iter().map(|(key, value)| ((*key).to_owned(), vec![(*value).to_owned()]));
+    Arc::new(Artifact {
+        id: id.to_owned(),
+        name: "release-2".to_owned(),
+        description: String::new(),
+        device_types: vec!["testdev".to_owned()],
+        depends: depends.collect(),
+        provides: BTreeMap::new(),
+        clears_provides: Vec::new(),
+        payload_type: None,
+        meta_data: None,
+        files: Vec::new(),
+        signed: false,
+        size,
+        sha256: String::new(),
+        modified: Timestamp(1),
+        configuration_of: None,
+    })
+}
+
+/// Runs a rule as a store does.
+fn run<T, E: std::fmt::Debug>(
+    work: &mut Work,
+    mut rule: impl FnMut(&mut Work) -> Result<T, E>,
+) -> Result<T, E> {
+    for _ in 0..20 {
+        let mut answer = None;
+        let attempt = work.attempt(&mut |work| {
+            let result = rule(work);
+            let keep = result.is_ok();
+            answer = Some(result);
+            keep
+        });
+        let Attempt::Missing(keys) = attempt else { return answer.unwrap() };
+        for key in keys {
+            work.load(match key {
+                Key::Device(id) => Loaded::Device(id, None),
+                Key::Inventory(id) => Loaded::Inventory(id, None),
+                Key::Record(deployment, device) => Loaded::Record(deployment, device, None),
+                Key::Document(kind, id) => Loaded::Document(kind, id, None),
+                other => panic!("{other:?}"),
+            });
+        }
+    }
+    panic!("it asks for something again and again");
+}
+
+fn new(members: u32) -> NewDeployment {
+    NewDeployment {
+        name: "n".to_owned(),
+        artifact_name: "release-2".to_owned(),
+        members: (1..=members).collect(),
+        ..NewDeployment::default()
+    }
+}
+
+/// Makes a deployment with the sequence number 1.
+fn made(work: &mut Work, new: &NewDeployment) -> String {
+    let id = run(work, |work| create(work, new.clone())).unwrap();
+    let mut deployment = run(work, |work| work.deployment(&id)).unwrap().unwrap();
+    deployment.sequence = 1;
+    run(work, |work| work.put_deployment(deployment.clone())).unwrap();
+    id
+}
+
+fn known(work: &mut Work, id: &str) -> Deployment {
+    run(work, |work| work.deployment(id)).unwrap().unwrap()
+}
+
+fn ask(work: &mut Work, id: &str, number: u32, provides: &[(&str, &str)]) -> Option<Arc<Artifact>> {
+    let artifacts = vec![artifact("full", 100, &[]), artifact("delta", 10, &[("sum", "old")])];
+    let candidate = Candidate { deployment: id.to_owned(), artifacts };
+    let provides = provides.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+    let request = Request {
+        artifact_name: "release-1".to_owned(),
+        device_type: "testdev".to_owned(),
+        provides,
+        complete: true,
+    };
+    let candidates = [candidate];
+    match run(work, |work| next(work, &claims(number), &candidates, &request)).unwrap() {
+        Next::Offer { artifact, .. } => Some(artifact),
+        Next::Nothing => None,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn report(work: &mut Work, id: &str, number: u32, status: Status) -> Result<bool, ReportError> {
+    run(work, |work| report_status(work, &claims(number), id, status, None))
+}
+
+/// The same fleet later: what the jobs before have changed is what is in the store.
+fn later(work: &Work, now: u64) -> Work {
+    let mut next = Work::new(Timestamp(now));
+    let devices = work.changed_devices().map(|(id, row)| Loaded::Device(id.clone(), row.now.clone()));
+    let deployments =
+        work.changed_deployments().map(|(id, row)| Loaded::Deployment(id.clone(), row.now.clone()));
+    let members = work.changed_members().map(|(id, row)| Loaded::Members(id.clone(), row.now.clone()));
+    let records = work.changed_records().map(|((deployment, device), row)| {
+        Loaded::Record(deployment.clone(), device.clone(), row.now.clone())
+    });
+    devices.chain(deployments).chain(members).chain(records).for_each(|loaded| next.load(loaded));
+    for number in 1..=20_u32 {
+        next.load(Loaded::Device(number.to_string(), Some(device(number))));
+    }
+    next
+}
+
+#[test]
+fn a_deployment_is_over_with_its_last_device() {
+    let mut work = fleet(2, 1);
+    let id = made(&mut work, &new(2));
+    assert_eq!(ask(&mut work, &id, 1, &[]).unwrap().id, "full");
+    report(&mut work, &id, 1, Status::Success).unwrap();
+    assert_eq!(known(&mut work, &id).finished, None);
+    ask(&mut work, &id, 2, &[]);
+    report(&mut work, &id, 2, Status::Failure).unwrap();
+    let over = known(&mut work, &id);
+    assert_eq!((over.finished, over.finished_records()), (Some(Timestamp(1)), 2));
+    let device = run(&mut work, |work| work.device("2")).unwrap().unwrap();
+    assert_eq!((device.active, device.last_finished), (None, 1));
+    assert_eq!(ask(&mut work, &id, 2, &[]), None);
+}
+
+#[test]
+fn a_device_that_was_not_given_a_deployment_cannot_report_for_it() {
+    let mut work = fleet(2, 1);
+    let id = made(&mut work, &new(1));
+    assert_eq!(report(&mut work, &id, 2, Status::Success), Err(ReportError::NotFound));
+    assert_eq!(known(&mut work, &id).records(), 0);
+}
+
+#[test]
+fn a_smaller_artifact_that_fits_is_offered_and_what_it_saves_is_counted() {
+    let mut work = fleet(2, 1);
+    let id = made(&mut work, &new(2));
+    assert_eq!(ask(&mut work, &id, 1, &[("sum", "old")]).unwrap().id, "delta");
+    assert_eq!(ask(&mut work, &id, 1, &[("sum", "old")]).unwrap().id, "delta");
+    assert_eq!(ask(&mut work, &id, 2, &[("sum", "other")]).unwrap().id, "full");
+    let known = known(&mut work, &id);
+    assert_eq!((known.total_size, known.saved_size), (110, 90));
+}
+
+#[test]
+fn each_phase_begins_at_its_time_and_takes_so_many() {
+    let mut work = fleet(20, HOUR);
+    let phases = vec![
+        (None, PhaseSize::Percent(25.0)),
+        (Some(Timestamp(2 * HOUR)), PhaseSize::Percent(50.0)),
+        (Some(Timestamp(3 * HOUR)), PhaseSize::Rest),
+    ];
+    let id = made(&mut work, &NewDeployment { phases, ..new(20) });
+    let mut begun =
+        |work: &mut Work| (1..=20).filter(|number| ask(work, &id, *number, &[]).is_some()).count();
+    assert_eq!((begun(&mut work), begun(&mut work)), (5, 5), "who has begun goes on");
+    let mut work = later(&work, 2 * HOUR);
+    assert_eq!(begun(&mut work), 15);
+    let mut work = later(&work, 3 * HOUR);
+    assert_eq!(begun(&mut work), 20);
+    let taken: Vec<u64> = known(&mut work, &id).phases.iter().map(|phase| phase.begun).collect();
+    assert_eq!(taken, [5, 10, 5]);
+}
+
+#[test]
+fn phases_that_make_no_sense_are_refused() {
+    let at = |hours: u64| Some(Timestamp(hours * HOUR));
+    for phases in [
+        vec![(None, PhaseSize::Percent(0.0))],
+        vec![(None, PhaseSize::Percent(f64::NAN))],
+        vec![(None, PhaseSize::Percent(60.0)), (at(1), PhaseSize::Percent(60.0))],
+        vec![(None, PhaseSize::Devices(1)), (at(1), PhaseSize::Percent(60.0))],
+        vec![(None, PhaseSize::Devices(3)), (at(1), PhaseSize::Rest)],
+        vec![(None, PhaseSize::Rest), (at(1), PhaseSize::Devices(1))],
+        vec![(None, PhaseSize::Devices(1)), (None, PhaseSize::Rest)],
+        vec![(at(2), PhaseSize::Devices(1)), (at(1), PhaseSize::Rest)],
+    ] {
+        let wanted = NewDeployment { phases: phases.clone(), ..new(2) };
+        let refused = run(&mut fleet(2, 1), |work| create(work, wanted.clone()));
+        assert!(matches!(refused, Err(CreateError::Phases(_))), "{phases:?}");
+    }
+}
+
+#[test]
+fn a_device_that_fails_tries_again_as_often_as_it_may() {
+    let mut work = fleet(1, 1);
+    let id = made(&mut work, &NewDeployment { retries: 2, ..new(1) });
+    for _ in 0..2 {
+        assert!(ask(&mut work, &id, 1, &[]).is_some());
+        report(&mut work, &id, 1, Status::Failure).unwrap();
+        assert_eq!(known(&mut work, &id).finished, None);
+    }
+    assert!(ask(&mut work, &id, 1, &[]).is_some());
+    report(&mut work, &id, 1, Status::Failure).unwrap();
+    assert!(known(&mut work, &id).finished.is_some());
+    let record = run(&mut work, |work| work.record(&id, "1")).unwrap().unwrap();
+    assert_eq!((record.attempts, record.status), (2, Status::Failure));
+}
+
+fn rule(action: StopAction) -> StopRule {
+    StopRule {
+        failed_devices: Some(2),
+        failed_percent: None,
+        within_seconds: None,
+        after_devices: None,
+        action,
+    }
+}
+
+#[test]
+fn a_stop_rule_stops_with_the_report_that_crosses_its_line() {
+    for action in [StopAction::Hold, StopAction::Abort] {
+        let mut work = fleet(6, 1);
+        let id = made(&mut work, &NewDeployment { stop: vec![rule(action)], ..new(6) });
+        for number in 1..=4 {
+            ask(&mut work, &id, number, &[]);
+        }
+        report(&mut work, &id, 1, Status::Failure).unwrap();
+        report(&mut work, &id, 2, Status::Failure).unwrap();
+        assert!(ask(&mut work, &id, 5, &[]).is_some(), "two are not more than two");
+        report(&mut work, &id, 3, Status::Failure).unwrap();
+        assert_eq!(ask(&mut work, &id, 6, &[]), None, "{action:?}");
+        let stopped = known(&mut work, &id);
+        assert_eq!(stopped.held.as_deref(), Some("3 devices have failed, more than 2"));
+        match action {
+            StopAction::Hold => {
+                report(&mut work, &id, 4, Status::Success).unwrap();
+                run(&mut work, |work| hold(work, &id, None)).unwrap();
+                assert!(ask(&mut work, &id, 6, &[]).is_some(), "a person lets it go on");
+            }
+            StopAction::Abort => {
+                assert_eq!(stopped.all_counts().get(&Status::Aborted), Some(&3));
+                assert!(work.writes().iter().any(|write| matches!(write, Write::EndRecords { .. })));
+                assert_eq!(report(&mut work, &id, 4, Status::Success), Err(ReportError::Aborted));
+            }
+        }
+    }
+}
+
+#[test]
+fn failures_of_before_the_window_do_not_count() {
+    let mut work = fleet(6, 1000);
+    let stop = vec![StopRule { within_seconds: Some(60), ..rule(StopAction::Hold) }];
+    let id = made(&mut work, &NewDeployment { stop, ..new(6) });
+    for (number, now) in [(1, 0), (2, 10_000), (3, 100_000), (4, 110_000)] {
+        work = later(&work, 1000 + now);
+        ask(&mut work, &id, number, &[]);
+        report(&mut work, &id, number, Status::Failure).unwrap();
+    }
+    assert_eq!(known(&mut work, &id).held, None);
+    ask(&mut work, &id, 5, &[]);
+    report(&mut work, &id, 5, Status::Failure).unwrap();
+    assert!(known(&mut work, &id).held.is_some());
+}
+
+#[test]
+fn a_deployment_for_a_filter_ends_with_as_many_devices_as_it_may_have() {
+    let mut work = fleet(3, 1);
+    let id = made(
+        &mut work,
+        &NewDeployment { filter: Some(json!({ "id": "f" })), max_devices: Some(2), ..new(0) },
+    );
+    for number in 1..=2 {
+        assert!(ask(&mut work, &id, number, &[]).is_some());
+    }
+    assert_eq!(ask(&mut work, &id, 3, &[]), None);
+    report(&mut work, &id, 1, Status::Success).unwrap();
+    assert_eq!(known(&mut work, &id).finished, None);
+    report(&mut work, &id, 2, Status::Success).unwrap();
+    assert!(known(&mut work, &id).finished.is_some());
+}
+
+fn load_offset(work: &mut Work, number: u32, offset: &str) {
+    let attribute = Attribute {
+        name: "utc_offset".to_owned(),
+        value: json!(offset),
+        description: None,
+        timestamp: Timestamp(1),
+    };
+    let attributes = [("utc_offset".to_owned(), attribute)].into_iter().collect();
+    let inventory = Inventory { attributes, updated: None };
+    work.load(Loaded::Inventory(number.to_string(), Some(inventory)));
+}
+
+#[test]
+fn a_device_begins_in_a_window_of_its_own_clock() {
+    // A Thursday, 21:30 in UTC.
+    let now = 21 * HOUR + HOUR / 2;
+    let windows = |days: &[Day], default_offset: Option<&str>| Windows {
+        attribute: "utc_offset".to_owned(),
+        default_offset: default_offset.map(str::to_owned),
+        open: vec![Window { days: days.to_vec(), from: "22:00".to_owned(), to: "04:00".to_owned() }],
+    };
+    use crate::domain::model::Day;
+    for (days, default_offset, reported, begins) in [
+        (&[][..], None, Some("+01:00"), true),
+        (&[], None, Some("Z"), false),
+        (&[], None, Some("+0600"), true),
+        (&[], None, Some("+07:00"), false),
+        (&[Day::Thu], None, Some("+06:00"), true),
+        (&[Day::Fri], None, Some("+06:00"), false),
+        (&[], None, None, false),
+        (&[], Some("+02:00"), None, true),
+        (&[], Some("+02:00"), Some("-02:00"), false),
+    ] {
+        let mut work = fleet(1, now);
+        if let Some(reported) = reported {
+            load_offset(&mut work, 1, reported);
+        }
+        let id = made(&mut work, &NewDeployment { windows: Some(windows(days, default_offset)), ..new(1) });
+        let offered = ask(&mut work, &id, 1, &[]).is_some();
+        assert_eq!(offered, begins, "{days:?} {default_offset:?} {reported:?}");
+        assert_eq!(known(&mut work, &id).records(), u64::from(begins));
+    }
+}
+
+#[test]
+fn over_the_budget_nothing_is_offered_and_nothing_changes() {
+    let mut work = fleet(4, HOUR);
+    let budget = Some(Budget { bytes_per_hour: Some(220), in_flight: None });
+    let id = made(&mut work, &NewDeployment { budget, ..new(4) });
+    assert!(ask(&mut work, &id, 1, &[]).is_some());
+    assert!(ask(&mut work, &id, 2, &[]).is_some());
+    let before = known(&mut work, &id);
+    assert_eq!(ask(&mut work, &id, 3, &[]), None);
+    assert_eq!(known(&mut work, &id), before);
+    assert!(ask(&mut work, &id, 1, &[]).is_some(), "who has an offer goes on");
+    assert!(ask(&mut work, &id, 4, &[("sum", "old")]).is_some(), "a small one fits");
+    let mut work = later(&work, 2 * HOUR);
+    assert!(ask(&mut work, &id, 3, &[]).is_some());
+}
+
+#[test]
+fn only_so_many_devices_load_at_once() {
+    let mut work = fleet(3, 1);
+    let budget = Some(Budget { bytes_per_hour: None, in_flight: Some(1) });
+    let id = made(&mut work, &NewDeployment { budget, ..new(3) });
+    assert!(ask(&mut work, &id, 1, &[]).is_some());
+    assert_eq!(ask(&mut work, &id, 2, &[]), None);
+    report(&mut work, &id, 1, Status::Downloading).unwrap();
+    assert_eq!(ask(&mut work, &id, 2, &[]), None);
+    report(&mut work, &id, 1, Status::Installing).unwrap();
+    assert!(ask(&mut work, &id, 2, &[]).is_some());
+}
+
+#[test]
+fn one_device_is_taken_out_and_the_others_go_on() {
+    let mut work = fleet(3, 1);
+    let id = made(&mut work, &new(2));
+    run(&mut work, |work| abort_on(work, &id, "1")).unwrap();
+    assert_eq!(run(&mut work, |work| abort_on(work, &id, "1")), Err(ReportError::Finished));
+    assert_eq!(run(&mut work, |work| abort_on(work, &id, "3")), Err(ReportError::NotFound));
+    assert_eq!(ask(&mut work, &id, 1, &[]), None);
+    assert!(ask(&mut work, &id, 2, &[]).is_some());
+    report(&mut work, &id, 2, Status::Success).unwrap();
+    assert!(known(&mut work, &id).finished.is_some());
+}
