@@ -16,6 +16,7 @@ mod fleet;
 mod happy_path;
 mod hostile;
 mod inventory;
+mod operations;
 mod program;
 mod restart;
 mod strangers;

@@ -23,6 +23,7 @@ use crate::heard::Heard;
 use crate::metrics::{Metrics, Process};
 use crate::options::Options;
 use crate::readiness::Readiness;
+use crate::retention;
 use crate::service::Service;
 use crate::store::{Secrets, Store, StoreError, postgres, sqlite};
 use crate::strangers::Strangers;
@@ -155,6 +156,12 @@ impl Server {
         ));
         runtime.spawn(store_check_ins(shared.clone(), stopped.clone()));
         runtime.spawn(find_out_how_late(shared.clone(), stopped.clone()));
+        runtime.spawn(retention::run(
+            shared.service.store.clone(),
+            shared.options.keep,
+            shared.metrics.forgotten.clone(),
+            stopped.clone(),
+        ));
         if let Some(certificates) = certificates.clone() {
             runtime.spawn(watch_certificates(certificates, stopped));
         }

@@ -925,6 +925,8 @@ pub(crate) async fn a_device_has_its_history(ground: &dyn Ground) {
 
 pub(crate) async fn an_ended_deployment_is_ended_on_every_device(ground: &dyn Ground) {
     let store = ground.open().await;
+    start(&*store, deployment("d"), RoaringBitmap::from_iter(1..20)).await;
+    start(&*store, deployment("e"), RoaringBitmap::from_iter(1..20)).await;
     for (at, status) in STATUSES.into_iter().enumerate() {
         let id = format!("n{at}");
         let mut one = device(&id);
@@ -933,7 +935,6 @@ pub(crate) async fn an_ended_deployment_is_ended_on_every_device(ground: &dyn Gr
         put_record(&*store, record(&format!("r{at}"), "d", &id, status)).await;
         put_record(&*store, record(&format!("s{at}"), "e", &id, status)).await;
     }
-    start(&*store, deployment("d"), RoaringBitmap::from_iter(1..20)).await;
     let ended = change(&*store, vec![], |work| {
         work.write(Write::EndRecords {
             deployment: "d".to_owned(),
@@ -1073,6 +1074,9 @@ pub(crate) async fn documents_and_logs_are_kept_and_go_with_their_device(ground:
     assert_eq!(store.document(Kind::Release, "a").await.unwrap(), None);
     assert_eq!(store.documents(Kind::User).await.unwrap(), []);
 
+    for id in ["d", "e", "f"] {
+        start(&*store, deployment(id), RoaringBitmap::from_iter([1])).await;
+    }
     let log = |deployment: &'static str, text: Option<&'static str>| {
         let store = store.clone();
         async move {

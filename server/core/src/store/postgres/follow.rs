@@ -38,6 +38,11 @@ impl Watchers {
         self.turn.lock().await
     }
 
+    pub(super) fn written(&self, jobs: usize, took: Duration) {
+        let all = self.all.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        all.iter().for_each(|watch| watch.written(jobs, took));
+    }
+
     pub(super) fn tell(&self, committed: &Committed) {
         let all = self.all.lock().unwrap_or_else(PoisonError::into_inner).clone();
         for watch in all {

@@ -293,6 +293,7 @@ impl Writer {
     }
 
     async fn on(&self, conn: &Conn, jobs: &mut [Job]) -> Result<(), Ended> {
+        let (count, began) = (jobs.len(), Instant::now());
         conn.batch("BEGIN").await?;
         let mut work = Work::new(Timestamp::now());
         let keys: Vec<Key> = jobs.iter().flat_map(|job| job.keys.iter().cloned()).collect();
@@ -328,6 +329,7 @@ impl Writer {
             }
             Err(fault) => return Err(Ended::Not(fault)),
         }
+        self.watchers.written(count, began.elapsed());
         if tells {
             self.watchers.tell(&committed);
         }

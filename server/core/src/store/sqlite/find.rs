@@ -22,9 +22,9 @@ use crate::store::query::{
 };
 
 /// So few devices are read and asked themselves.
-const FEW: u64 = 300;
+const FEW: u64 = if cfg!(test) { 1 } else { 300 };
 /// So few are sorted by id themselves, and more by a walk over all ids.
-const SORTED: usize = 20_000;
+const SORTED: usize = if cfg!(test) { 8 } else { 20_000 };
 
 // ---- sets ----
 

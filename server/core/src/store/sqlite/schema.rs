@@ -26,7 +26,8 @@ CREATE TABLE post(attribute INTEGER NOT NULL, key BLOB NOT NULL, chunk INTEGER N
 CREATE TABLE count(kind INTEGER NOT NULL, name NOT NULL, count INTEGER NOT NULL, PRIMARY KEY(kind, name)) WITHOUT ROWID;
 CREATE TABLE seen(chunk INTEGER PRIMARY KEY, times BLOB NOT NULL);
 CREATE TABLE deployment(sequence INTEGER PRIMARY KEY, id NOT NULL UNIQUE, state TEXT NOT NULL, is_configuration INTEGER NOT NULL,
-    name TEXT NOT NULL, artifact TEXT NOT NULL, created INTEGER NOT NULL, is_active INTEGER NOT NULL, data BLOB NOT NULL);
+    name TEXT NOT NULL, artifact TEXT NOT NULL, created INTEGER NOT NULL, starts INTEGER,
+    is_active INTEGER NOT NULL, data BLOB NOT NULL);
 CREATE INDEX deployment_state ON deployment(is_configuration, state, sequence);
 CREATE INDEX deployment_active ON deployment(sequence) WHERE is_active;
 CREATE TABLE members(deployment INTEGER PRIMARY KEY, devices BLOB NOT NULL);

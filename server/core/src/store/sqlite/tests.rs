@@ -12,6 +12,7 @@ use crate::domain::model::{
     Attribute, AuthSet, AuthStatus, Deployment, Device, DeviceDeployment, Inventory, Status,
 };
 use crate::domain::time::Timestamp;
+use crate::store::conformance::{Ground, conformance};
 use crate::store::query::{DeviceQuery, RecordQuery};
 use crate::store::work::{Key, Kind, NotLoaded, Work, Write};
 use crate::store::{Committed, Job, Store, Watch, WriterFailed};
@@ -70,6 +71,32 @@ fn record(deployment: &str, device: &str, status: Status) -> DeviceDeployment {
     }))
     .unwrap()
 }
+
+/// A folder.
+struct Place(std::path::PathBuf, Option<tempfile::TempDir>);
+
+#[async_trait::async_trait]
+impl Ground for Place {
+    async fn open(&self) -> Arc<dyn Store> {
+        open(&self.0).unwrap()
+    }
+
+    fn is_shared(&self) -> bool {
+        false
+    }
+
+    fn name(&self) -> String {
+        self.0.display().to_string()
+    }
+}
+
+conformance!(
+    {
+        let folder = tempfile::tempdir().unwrap();
+        Some(Place(folder.path().to_owned(), Some(folder)))
+    },
+    |name: String| Place(name.into(), None)
+);
 
 #[derive(Default)]
 struct Told(Mutex<Vec<Committed>>);
@@ -135,7 +162,7 @@ async fn what_is_written_is_there_again_after_a_start() {
     assert_eq!(store.device_of_auth_set("set-b").await.unwrap().unwrap().id, "b");
     assert_eq!(store.groups().await.unwrap(), [("g".to_owned(), 1)]);
     let counts = store.device_counts().await.unwrap();
-    assert_eq!(counts.iter().map(|(_, count)| *count).collect::<Vec<_>>(), [0, 0, 1, 0, 1]);
+    assert_eq!(counts.iter().map(|(_, count)| *count).collect::<Vec<_>>(), [1, 1]);
     let all = store.devices(&DeviceQuery { take: 10, ..DeviceQuery::default() }).await.unwrap();
     assert_eq!((ids(&all.items), all.total), (vec!["a", "b"], 2));
     assert_eq!(store.active().await.unwrap()[0].members.len(), 2);
@@ -245,4 +272,133 @@ async fn a_key_that_is_known_before_is_loaded_with_the_others() {
     store.submit(Job { keys: vec![Key::Device("a".to_owned())], run: Box::new(run), done });
     told.await.unwrap().unwrap();
     assert_eq!(*runs.lock().unwrap(), 1);
+}
+
+fn old_rows() -> Vec<(&'static str, &'static str, Vec<u8>)> {
+    let json = |value: serde_json::Value| value.to_string().into_bytes();
+    let device = |id: &str, created: &str| {
+        json(json!({
+            "id": id, "identity": {"mac": id}, "identity_sha256": format!("sha-{id}"), "created": created,
+            "updated": created, "auth_sets": [{"id": format!("set-{id}"), "pubkey": "key", "status": "accepted", "ts": created}],
+            "group": "g",
+        }))
+    };
+    let record = |device: &str, status: &str| {
+        json(json!({
+            "id": "r", "deployment": "d", "device": device, "status": status, "created": "2026-01-01T00:00:00Z",
+            "offered_bytes": 5, "log": true,
+        }))
+    };
+    vec![
+        ("meta", "format", b"1".to_vec()),
+        ("devices", "a", device("a", "2026-01-02T00:00:00Z")),
+        ("devices", "b", device("b", "2026-01-01T00:00:00Z")),
+        (
+            "inventory",
+            "a",
+            json(json!({
+                "attributes": {"os": {"name": "os", "value": ["x"], "timestamp": "2026-01-01T00:00:00Z"}},
+                "updated": "2026-01-01T00:00:01Z",
+            })),
+        ),
+        ("check_ins", "a", b"77".to_vec()),
+        (
+            "deployments",
+            "d",
+            json(json!({
+                "id": "d", "sequence": 7, "name": "n", "artifact_name": "x", "created": "2026-01-01T00:00:00Z",
+                "devices": ["a", "b", "gone"],
+            })),
+        ),
+        ("device_deployments", "d/a", record("a", "downloading")),
+        ("device_deployments", "d/gone", record("gone", "decommissioned")),
+        ("logs", "d/a", b"line".to_vec()),
+        ("artifacts", "x", json(json!({"id": "x"}))),
+        ("artifacts", "y", json(json!({"id": "y", "configuration_of": "a"}))),
+        ("configurations", "a", json(json!({"configured": {"k": "v"}}))),
+        ("logouts", "l", b"99".to_vec()),
+    ]
+}
+
+#[tokio::test]
+async fn a_folder_of_an_older_server_is_imported_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    crate::store::redb::testing::write(&path("fleet.redb"), &old_rows());
+    std::fs::write(path("management-token"), "a secret beside it").unwrap();
+    // What a power cut has left of an attempt.
+    std::fs::write(path("fleet.sqlite.new"), "half").unwrap();
+    for _ in 0..2 {
+        let store = open(folder.path()).unwrap();
+        let a = store.view("a").await.unwrap().unwrap();
+        assert_eq!(
+            (a.device.number, a.device.active.as_deref(), a.check_in),
+            (2, Some("d"), Some(Timestamp(77)))
+        );
+        assert_eq!(a.inventory.attributes["os"].value, json!(["x"]));
+        assert_eq!(store.device("b").await.unwrap().unwrap().number, 1);
+        let deployment = store.deployment("d").await.unwrap().unwrap();
+        assert_eq!((deployment.sequence, deployment.device_count, deployment.total_size), (7, 3, 10));
+        let counts = BTreeMap::from([(Status::Downloading, 1), (Status::Decommissioned, 1)]);
+        assert_eq!(deployment.counts, counts);
+        let all = RecordQuery { deployment: "d".to_owned(), take: 9, ..RecordQuery::default() };
+        let listed: Vec<_> = store
+            .records(&all)
+            .await
+            .unwrap()
+            .items
+            .into_iter()
+            .map(|(id, record)| (id, record.map(|record| record.status)))
+            .collect();
+        let expected =
+            [("b", None), ("a", Some(Status::Downloading)), ("gone", Some(Status::Decommissioned))];
+        assert_eq!(listed, expected.map(|(id, status)| (id.to_owned(), status)));
+        assert_eq!(store.log("d", "a").await.unwrap().as_deref(), Some("line"));
+        for (kind, id) in [(Kind::Artifact, "x"), (Kind::MadeArtifact, "y"), (Kind::Configuration, "a")] {
+            assert!(store.document(kind, id).await.unwrap().is_some(), "{id}");
+        }
+        assert_eq!(store.document(Kind::Logout, "l").await.unwrap(), Some(json!(99)));
+        assert!(!path("fleet.redb").exists() && path("fleet.redb.imported").exists());
+        store.stop().await;
+        // The power went when the new file had its name and the old one still its own.
+        std::fs::rename(path("fleet.redb.imported"), path("fleet.redb")).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_folder_of_an_older_server_is_refused_and_left() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("fleet.redb");
+    let mut rows = old_rows();
+    rows.push(("devices", "c", b"{".to_vec()));
+    crate::store::redb::testing::write(&path, &rows);
+    let error = open(folder.path()).err().unwrap().to_string();
+    assert!(error.contains("the record c of devices") && error.contains("fleet.redb is damaged"), "{error}");
+    assert!(path.exists() && !folder.path().join("fleet.sqlite").exists());
+    std::fs::write(&path, vec![7; 5000]).unwrap();
+    let error = open(folder.path()).err().unwrap().to_string();
+    assert!(error.contains("fleet.redb"), "{error}");
+    let mut rows = old_rows();
+    rows[0].2 = b"2".to_vec();
+    std::fs::remove_file(&path).unwrap();
+    crate::store::redb::testing::write(&path, &rows);
+    let error = open(folder.path()).err().unwrap().to_string();
+    assert!(error.contains("unknown format \"2\""), "{error}");
+}
+
+#[tokio::test]
+async fn a_database_that_is_no_database_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("fleet.sqlite");
+    for damage in [&b"this is no database, but it is long enough for one, more than a hundred bytes in all, which is what the head of one has."[..], &[0; 9000]] {
+        std::fs::write(&path, damage).unwrap();
+        let error = open(folder.path()).err().unwrap().to_string();
+        assert!(error.contains("fleet.sqlite") && error.contains("damaged"), "{error}");
+    }
+    std::fs::remove_file(&path).unwrap();
+    let other = rusqlite::Connection::open(&path).unwrap();
+    other.execute_batch("CREATE TABLE t(x)").unwrap();
+    drop(other);
+    let error = open(folder.path()).err().unwrap().to_string();
+    assert!(error.contains("unknown format"), "{error}");
 }

@@ -27,6 +27,10 @@ pub(super) fn scope_number(scope: Scope) -> u8 {
     }
 }
 
+/// The state of a deployment whose first phase has not begun, and what it is then.
+pub(super) const SCHEDULED: &str = "scheduled";
+const PENDING: &str = "pending";
+
 /// What a row of `post` says of its devices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Post {
@@ -310,19 +314,24 @@ impl<'a> Flush<'a> {
     pub(super) fn deployment(&self, deployment: &Deployment) -> Result<(), Fault> {
         // A struct of strings, numbers and maps with text as keys: it always becomes JSON.
         let data = serde_json::to_vec(deployment).unwrap_or_default();
+        let may_wait = deployment.finished.is_none() && deployment.records() == 0;
+        let starts = deployment.phases.first().and_then(|phase| phase.start).filter(|_| may_wait);
         self.run(
-            "INSERT INTO deployment(sequence, id, state, is_configuration, name, artifact, created, is_active, data)
-             VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT(sequence) DO UPDATE SET state = excluded.state,
+            "INSERT INTO deployment(sequence, id, state, is_configuration, name, artifact, created, starts,
+             is_active, data)
+             VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT(sequence) DO UPDATE SET state = excluded.state,
              is_configuration = excluded.is_configuration, name = excluded.name, artifact = excluded.artifact,
-             created = excluded.created, is_active = excluded.is_active, data = excluded.data",
+             created = excluded.created, starts = excluded.starts, is_active = excluded.is_active, data = excluded.data",
             (
                 deployment.sequence as i64,
                 Id(&deployment.id),
-                deployment.state(),
+                // Only the time makes one that is scheduled another one.
+                if deployment.state() == SCHEDULED { PENDING } else { deployment.state() },
                 deployment.configuration.is_some(),
                 &deployment.name,
                 &deployment.artifact_name,
                 deployment.created.0 as i64,
+                starts.map(|time| time.0 as i64),
                 deployment.finished.is_none(),
                 data,
             ),
