@@ -21,6 +21,7 @@ mod operations;
 mod program;
 mod restart;
 mod roles;
+mod rollouts;
 mod strangers;
 mod tags;
 mod tls;
