@@ -23,9 +23,11 @@ use crate::blobs::{self, BlobError, Blobs, Folder, S3, Shelf};
 use crate::connect::{Switchboard, Timing};
 use crate::connection;
 use crate::domain::limits;
+use crate::domain::model::Artifact;
 use crate::heard::Heard;
 use crate::options::Options;
 use crate::service::Service;
+use crate::store::work::Kind;
 use crate::store::{Secrets, Store, StoreError, sqlite};
 use crate::strangers::Strangers;
 
@@ -230,7 +232,11 @@ async fn open(options: &Options) -> Result<(Service, Arc<dyn Blobs>, Secrets), S
     match blobs.list(Shelf::Artifacts).await {
         Ok(listing) => {
             let artifacts = service.catalogue.artifacts();
-            blobs::look_through(&listing, artifacts.iter().map(|artifact| &**artifact));
+            // Those of configurations are few: only of deployments that go on.
+            let made = service.store.documents(Kind::MadeArtifact).await?;
+            let made: Vec<Artifact> =
+                made.into_iter().filter_map(|(_, value)| serde_json::from_value(value).ok()).collect();
+            blobs::look_through(&listing, artifacts.iter().map(|artifact| &**artifact).chain(&made));
         }
         Err(error) => log::error!("artifacts cannot be looked through: {error}"),
     }
