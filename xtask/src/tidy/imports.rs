@@ -127,9 +127,11 @@ const PACKAGES: &[PackageRule] = &[
         workspace: &["rust-ota-artifact-format"],
         outside: &[
             "tokio",
+            "async-trait",
             "hyper",
             "hyper-util",
             "http-body-util",
+            "object_store",
             "tokio-rustls",
             "tokio-tungstenite",
             "futures-util",
@@ -275,16 +277,16 @@ const DAEMON: &[ModuleRule] =
     &[("cli", &[]), ("commands", &["cli", "logger", "printer"]), ("logger", &[]), ("printer", &[])];
 
 const SERVER_CORE: &[ModuleRule] = &[
-    ("api", &["connect", "domain", "options", "presence", "store", "strangers"]),
+    ("api", &["blobs", "connect", "domain", "options", "presence", "store", "strangers"]),
     ("blobs", &["domain"]),
     ("client", &[]),
     ("connect", &["domain"]),
     ("connection", &["api", "domain", "presence", "unread"]),
     ("domain", &[]),
     ("logger", &["domain"]),
-    ("options", &[]),
+    ("options", &["blobs"]),
     ("presence", &[]),
-    ("running", &["api", "connect", "connection", "domain", "options", "store", "strangers"]),
+    ("running", &["api", "blobs", "connect", "connection", "domain", "options", "store", "strangers"]),
     ("steps", &["api", "domain"]),
     ("store", &["blobs", "domain"]),
     ("strangers", &["domain"]),
