@@ -14,6 +14,7 @@ mod dump;
 mod flush;
 mod follow;
 mod load;
+mod number;
 mod poll;
 mod read;
 mod schema;
@@ -38,6 +39,7 @@ use poll::Poll;
 use search::{Answer, Cold};
 use write::{Health, Order, Writer};
 
+use self::number::Signed as _;
 use super::query::{
     Active, DeploymentQuery, DeviceQuery, DeviceView, EventQuery, Found, Listed, Numbered, RecordQuery, Scope,
 };
@@ -192,12 +194,6 @@ impl Store for PgStore {
         })
     }
 
-    async fn device_of_auth_set(&self, set: &str) -> Result<Option<Device>, StoreError> {
-        const READ: &str =
-            "SELECT d.num, d.active, d.data FROM authset a JOIN device d ON d.num = a.num WHERE a.id = $1";
-        ask!(self, lease => lease.row(READ, &[&set.as_bytes()]).await?.as_ref().map(read::device).transpose()?)
-    }
-
     async fn inventory(&self, device: &str) -> Result<Option<Inventory>, StoreError> {
         const READ: &str = "SELECT i.data FROM device d JOIN inventory i ON i.num = d.num WHERE d.id = $1";
         ask!(self, lease => match lease.row(READ, &[&device.as_bytes()]).await? {
@@ -332,7 +328,7 @@ impl Store for PgStore {
             ON CONFLICT (num) DO UPDATE SET ts = excluded.ts WHERE s.ts < excluded.ts";
         ask!(self, lease => {
             for piece in times.chunks(10_000) {
-                let numbers: Vec<i32> = piece.iter().map(|(number, _)| number.cast_signed()).collect();
+                let numbers: Vec<i32> = piece.iter().map(|(number, _)| number.signed()).collect();
                 let times: Vec<i64> = piece.iter().map(|(_, time)| read::big(time.0)).collect();
                 lease.run(WRITE, &[&numbers, &times]).await?;
             }

@@ -27,7 +27,6 @@ pub(crate) struct Cluster {
 
 /// A database of its own.
 pub(crate) struct Database {
-    pub(crate) cluster: &'static Cluster,
     pub(crate) url: String,
 }
 
@@ -179,6 +178,6 @@ impl Cluster {
     pub(crate) fn database(&'static self) -> Database {
         let name = format!("t{}", self.next.fetch_add(1, Ordering::Relaxed));
         assert!(self.psql("postgres", &format!("CREATE DATABASE {name}")), "CREATE DATABASE");
-        Database { cluster: self, url: format!("host={} user=test dbname={name}", self.data().display()) }
+        Database { url: format!("host={} user=test dbname={name}", self.data().display()) }
     }
 }
