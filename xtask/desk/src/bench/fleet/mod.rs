@@ -9,8 +9,8 @@ mod server;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::Duration;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -235,6 +235,12 @@ fn two_processes(
     wanted: &Wanted,
 ) -> Outcome<Value> {
     let data = copy(folder, devices)?;
+    println!("{devices} devices: into the database ...");
+    let began = Instant::now();
+    let mut moving = Command::new(program);
+    moving.args(["move", "--json", "--to", database, "--from"]).arg(&data).stdin(Stdio::null());
+    workspace::capture(&mut moving)?;
+    let moved = began.elapsed().as_secs_f64();
     let place = Place {
         program,
         data,
@@ -264,7 +270,7 @@ fn two_processes(
     let cpu = two.cpu()? - cpu;
     let stop = two.stop()?;
     Ok(json!({
-        "devices": devices, "idle": idle, "killed": killed, "second_cpu_seconds": cpu,
+        "devices": devices, "idle": idle, "killed": killed, "second_cpu_seconds": cpu, "moved_seconds": moved,
         "allocated_mib": mib, "start_ms": answered, "stop_ms": stop,
     }))
 }
