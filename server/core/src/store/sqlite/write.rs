@@ -36,8 +36,8 @@ const PENDING: &str = "pending";
 pub(super) enum Post {
     /// They have this value.
     Value = 0,
-    /// This value, and it is a list.
-    List = 1,
+    /// They have a list with this value in it.
+    Item = 1,
     /// They have the attribute.
     Any = 2,
 }
@@ -192,7 +192,11 @@ impl<'a> Flush<'a> {
     fn post_value(&mut self, attribute: i64, key: &[u8], number: u32, is_in: bool) {
         self.post(post_of(attribute, Post::Value), key, number, is_in);
         if code::is_list(key) {
-            self.post(post_of(attribute, Post::List), key, number, is_in);
+            if let Some(Value::Array(items)) = code::value_of(key) {
+                for item in &items {
+                    self.post(post_of(attribute, Post::Item), &code::key(item), number, is_in);
+                }
+            }
         }
     }
 
