@@ -13,8 +13,8 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::rustls::{self, RootCertStore, ServerConfig};
 
-use crate::domain::time::Timestamp;
 use crate::metrics::Metrics;
+use crate::model::time::Timestamp;
 use crate::options::Options;
 use crate::running::StartError;
 

@@ -28,6 +28,7 @@ mod domain;
 mod heard;
 mod logger;
 mod metrics;
+mod model;
 mod options;
 mod presence;
 mod readiness;
@@ -44,6 +45,7 @@ mod throttle;
 pub mod transfer;
 mod unread;
 mod watched;
+mod work;
 
 pub use api::surround;
 pub use blobs::s3::S3Options;

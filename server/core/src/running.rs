@@ -17,20 +17,20 @@ use crate::certificates::Certificates;
 use crate::connect::{Switchboard, Timing};
 use crate::connection;
 use crate::domain::limits;
-use crate::domain::model::Artifact;
 use crate::domain::people::failures::Failures;
-use crate::domain::time::Timestamp;
 use crate::heard::Heard;
 use crate::metrics::{Metrics, Process};
+use crate::model::Artifact;
+use crate::model::time::Timestamp;
 use crate::options::Options;
 use crate::readiness::Readiness;
 use crate::retention;
 use crate::service::Service;
-use crate::store::work::Kind;
 use crate::store::{Secrets, Store, StoreError, postgres, sqlite};
 use crate::strangers::Strangers;
 use crate::throttle::Throttle;
 use crate::watched;
+use crate::work::Kind;
 
 /// How often the times at which devices were heard of are stored.
 const CHECK_IN_INTERVAL: Duration = Duration::from_secs(60);

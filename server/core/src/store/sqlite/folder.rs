@@ -12,8 +12,8 @@ use super::read::{Fault, Names, damaged};
 use super::schema::{self, EMPTY, FORMAT, TABLES, Use};
 use super::write::{self, Flush};
 use crate::blobs::Folder;
-use crate::domain::model::Inventory;
-use crate::domain::time::Timestamp;
+use crate::model::Inventory;
+use crate::model::time::Timestamp;
 use crate::store::{DumpRow, Secrets, Store, StoreError, redb, tighten};
 
 /// The file of the fleet.

@@ -8,14 +8,12 @@ use serde_json::json;
 use tokio::sync::oneshot;
 
 use super::open;
-use crate::domain::model::{
-    Attribute, AuthSet, AuthStatus, Deployment, Device, DeviceDeployment, Inventory, Status,
-};
-use crate::domain::time::Timestamp;
+use crate::model::time::Timestamp;
+use crate::model::{Attribute, AuthSet, AuthStatus, Deployment, Device, DeviceDeployment, Inventory, Status};
 use crate::store::conformance::{Ground, conformance};
-use crate::store::query::{DeviceQuery, RecordQuery};
-use crate::store::work::{Key, Kind, NotLoaded, Work, Write};
 use crate::store::{Committed, Job, Store, Watch, WriterFailed};
+use crate::work::query::{DeviceQuery, RecordQuery};
+use crate::work::{Key, Kind, NotLoaded, Work, Write};
 
 pub(super) fn device(id: &str, status: AuthStatus) -> Device {
     let set =
@@ -107,7 +105,7 @@ impl Watch for Told {
     }
 }
 
-fn ids(found: &[crate::store::query::DeviceView]) -> Vec<&str> {
+fn ids(found: &[crate::work::query::DeviceView]) -> Vec<&str> {
     found.iter().map(|view| view.device.id.as_str()).collect()
 }
 
@@ -214,8 +212,8 @@ async fn a_store_is_copied_row_by_row() {
         work.new_deployment(deployment("d"), Arc::new([2, 3].into_iter().collect()));
         work.record("d", "b")?;
         work.put_record(record("d", "b", Status::Success))?;
-        work.write(Write::Event(crate::store::work::Event {
-            stream: crate::store::work::Stream::Audit,
+        work.write(Write::Event(crate::work::Event {
+            stream: crate::work::Stream::Audit,
             key: "k".to_owned(),
             time: Timestamp(4),
             data: json!({"a": 1}),
@@ -406,7 +404,7 @@ async fn a_database_that_is_no_database_is_named() {
 #[ignore = "prints figures, and checks nothing"]
 #[allow(clippy::print_stdout)]
 async fn figures() {
-    use crate::store::query::{Attr, Bound, Direction, Scope, Test, pattern};
+    use crate::work::query::{Attr, Bound, Direction, Scope, Test, pattern};
     let devices: u32 = std::env::var("RUST_OTA_DEVICES").map_or(20_000, |text| text.parse().unwrap());
     let kept = std::env::var("RUST_OTA_FOLDER").ok();
     let folder = tempfile::tempdir().unwrap();
