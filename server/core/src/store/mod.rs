@@ -16,6 +16,7 @@
 pub(crate) mod conformance;
 pub(crate) mod postgres;
 pub(crate) mod query;
+mod redb;
 mod seam;
 mod secrets;
 pub(crate) mod sqlite;

@@ -1,18 +1,17 @@
-//! The file of the database: for its owner only, opened once, and opened again after a fault.
+//! The file of an older server's database, which may be damaged in any way.
 
 use std::any::Any;
 use std::cell::RefCell;
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::{Once, PoisonError, RwLock};
+use std::sync::Once;
 
 use redb::backends::FileBackend;
 use redb::{Database, StorageBackend};
 
-use super::{StoreError, tighten};
+use crate::store::StoreError;
 
 /// Why something could not be done with the database. The file's name is added by [`DatabaseFile`].
 #[derive(Debug)]
@@ -32,8 +31,8 @@ pub(super) enum Fault {
     UnknownFormat(String),
     /// There is nothing in it, not even the form of its records.
     Empty,
-    /// It could not be opened again.
-    Closed,
+    /// Of whoever takes what is read.
+    Other(StoreError),
 }
 
 impl<E: Into<redb::Error>> From<E> for Fault {
@@ -45,45 +44,24 @@ impl<E: Into<redb::Error>> From<E> for Fault {
 /// The file, and the database in it.
 pub(super) struct DatabaseFile {
     path: PathBuf,
-    /// `None` after a fault, until it can be opened again.
-    database: RwLock<Option<Database>>,
+    database: Database,
 }
 
 impl DatabaseFile {
-    /// Opens it, or makes an empty one.
-    pub(super) fn open(path: PathBuf) -> Result<DatabaseFile, StoreError> {
-        let database = open(&path)?;
-        tighten(&path)?;
-        Ok(DatabaseFile { path, database: RwLock::new(Some(database)) })
+    /// Opens it. Another server that uses it is an error.
+    pub(super) fn open(path: &Path) -> Result<DatabaseFile, StoreError> {
+        let database = open(path)?;
+        Ok(DatabaseFile { path: path.to_owned(), database })
     }
 
-    /// What `work` finds or does in it.
+    /// What `work` finds in it.
     pub(super) fn with<T>(&self, work: impl FnOnce(&Database) -> Result<T, Fault>) -> Result<T, StoreError> {
-        let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
-        let result = match &*database {
-            Some(database) => guarded(&self.path, || work(database)),
-            None => Err(Fault::Closed),
-        };
-        result.map_err(|fault| named(&self.path, fault))
-    }
-
-    /// Closes it and opens it again: after an error of the disk the library does nothing more with what it has open.
-    pub(super) fn open_again(&self) -> Result<(), StoreError> {
-        let mut database = self.database.write().unwrap_or_else(PoisonError::into_inner);
-        let before = database.take();
-        // It writes a last word, and may panic over the damage that it closes on.
-        let _: Result<(), Fault> = guarded(&self.path, || {
-            drop(before);
-            Ok(())
-        });
-        *database = Some(open(&self.path)?);
-        Ok(())
+        guarded(&self.path, || work(&self.database)).map_err(|fault| named(&self.path, fault))
     }
 }
 
 fn open(path: &Path) -> Result<Database, StoreError> {
-    let file: Result<File, _> =
-        OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
+    let file: Result<File, _> = OpenOptions::new().read(true).write(true).open(path);
     let file = file.map_err(|source| StoreError::Io { doing: "opening", path: path.to_owned(), source })?;
     let opened = guarded(path, || {
         let backend = match FileBackend::new(file) {
@@ -130,17 +108,28 @@ impl StorageBackend for Bounded {
 }
 
 fn named(path: &Path, fault: Fault) -> StoreError {
-    let path = path.to_owned();
+    let place = path.display().to_string();
     match fault {
-        Fault::Library(source) => StoreError::Database { path, source },
-        Fault::Panicked(reason) => StoreError::Damaged { what: format!("{} ({reason})", path.display()) },
-        Fault::Record { table, key } => {
-            StoreError::Damaged { what: format!("the record {key} of {table} in {}", path.display()) }
+        Fault::Library(error) if is_damage(&error) => {
+            StoreError::Damaged { what: format!("{place} ({error})") }
         }
-        Fault::UnknownFormat(found) => StoreError::UnknownFormat { path, found },
-        Fault::Empty => StoreError::Empty { path },
-        Fault::Closed => StoreError::Closed { path },
+        Fault::Library(error) => StoreError::Database { place, reason: error.to_string() },
+        Fault::Panicked(reason) => StoreError::Damaged { what: format!("{place} ({reason})") },
+        Fault::Record { table, key } => {
+            StoreError::Damaged { what: format!("the record {key} of {table} in {place}") }
+        }
+        Fault::UnknownFormat(found) => StoreError::UnknownFormat { place, found },
+        Fault::Empty => StoreError::Empty { place },
+        Fault::Other(error) => error,
     }
+}
+
+/// Whether an error is about what is in the file, and not about the disk.
+fn is_damage(error: &redb::Error) -> bool {
+    use std::io::ErrorKind::{InvalidData, UnexpectedEof};
+    let in_io = |error: &std::io::Error| matches!(error.kind(), InvalidData | UnexpectedEof);
+    matches!(error, redb::Error::Corrupted(_) | redb::Error::TableTypeMismatch { .. })
+        || matches!(error, redb::Error::Io(error) if in_io(error))
 }
 
 thread_local! {

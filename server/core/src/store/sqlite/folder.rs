@@ -8,14 +8,20 @@ use std::sync::Arc;
 use rusqlite::Connection;
 
 use super::Sqlite;
-use super::read::{self, Fault, Names, damaged};
-use super::schema::{self, FORMAT, TABLES, Use};
+use super::read::{Fault, Names, damaged};
+use super::schema::{self, EMPTY, FORMAT, TABLES, Use};
 use super::write::{self, Flush};
 use crate::blobs::Folder;
-use crate::store::{DumpRow, Secrets, Store, StoreError, tighten};
+use crate::domain::model::Inventory;
+use crate::domain::time::Timestamp;
+use crate::store::{DumpRow, Secrets, Store, StoreError, redb, tighten};
 
 /// The file of the fleet.
 const FILE: &str = "fleet.sqlite";
+/// That of a server before, what it is called when it is imported, and a file that is not whole yet.
+const OLD: &str = "fleet.redb";
+const IMPORTED: &str = "fleet.redb.imported";
+const BUILT: &str = "fleet.sqlite.new";
 /// Locked by the process that serves the folder.
 const LOCK: &str = "fleet.lock";
 /// Devices that are written at a time when a store is filled: what one value has of them is written once.
@@ -33,19 +39,79 @@ pub(crate) fn open(folder: &Path) -> Result<Arc<dyn Store>, StoreError> {
     let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
     made.map_err(|source| StoreError::Io { doing: "making", path: folder.to_owned(), source })?;
     let path = folder.join(FILE);
-    let is_new = fs::metadata(&path).map_or(true, |file| file.len() == 0);
+    let old = folder.join(OLD);
+    let is_empty = !fs::metadata(&path).is_ok_and(|file| file.len() > 0);
+    let is_new = is_empty && !redb::is_there(&old);
     let beside = Secrets::found(folder).or_else(|| Folder::has_any(folder).then(|| folder.join("artifacts")));
     if let (true, Some(beside)) = (is_new, &beside) {
         return Err(StoreError::Missing { path, beside: beside.clone() });
     }
     let lock = lock(folder)?;
+    if redb::is_there(&old) {
+        if is_empty {
+            import(folder, &old)?;
+        }
+        // What is imported is imported whole, also when the power went before this.
+        let imported = folder.join(IMPORTED);
+        if fs::symlink_metadata(&imported).is_ok() {
+            log::warn!("{} is not read: the fleet is in {}", old.display(), path.display());
+        } else {
+            fs::rename(&old, &imported).map_err(io("renaming", &old))?;
+            sync(folder)?;
+        }
+    }
     let connection = open_file(&path, beside.is_none()).map_err(|fault| fault.named(&path))?;
     if is_new {
         // Secrets without it are an error, so it must not be the one that is lost.
-        let synced = fs::File::open(folder).and_then(|folder| folder.sync_all());
-        synced.map_err(|source| StoreError::Io { doing: "writing", path: folder.to_owned(), source })?;
+        sync(folder)?;
     }
     Ok(Arc::new(Sqlite::start(&path, connection, Some(lock))?))
+}
+
+fn io(doing: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> StoreError {
+    let path = path.to_owned();
+    move |source| StoreError::Io { doing, path, source }
+}
+
+fn sync(folder: &Path) -> Result<(), StoreError> {
+    fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(io("writing", folder))
+}
+
+/// Writes what an older server has kept beside it, and gives it its name when it is whole and on the disk.
+fn import(folder: &Path, old: &Path) -> Result<(), StoreError> {
+    let path = folder.join(FILE);
+    let new = folder.join(BUILT);
+    let began = std::time::Instant::now();
+    log::warn!("{} is of an older server: it is imported", old.display());
+    for name in ["", "-wal", "-shm"] {
+        let left = folder.join(format!("{BUILT}{name}"));
+        match fs::remove_file(&left) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(io("removing", &left)(error));
+            }
+            Ok(()) | Err(_) => {}
+        }
+    }
+    let old = redb::Old::open(old)?;
+    let connection = open_file(&new, true).map_err(|fault| fault.named(&new))?;
+    let names = Names::default();
+    let mut devices = 0;
+    let filled = (|| {
+        let mut fill = Fill::begin(&connection, &names)?;
+        old.read(&mut |row| {
+            devices += u64::from(matches!(row, DumpRow::Device(_)));
+            fill.row(row).map_err(|fault| fault.named(&new))
+        })?;
+        fill.end()
+    })();
+    filled.map_err(|fault: Fault| fault.named(&new))?;
+    // The last to close it has put everything into the one file.
+    connection.close().map_err(|(_, error)| Fault::from(error).named(&new))?;
+    fs::File::open(&new).and_then(|file| file.sync_all()).map_err(io("writing", &new))?;
+    fs::rename(&new, &path).map_err(io("renaming", &new))?;
+    sync(folder)?;
+    log::warn!("{devices} devices are imported, in {:.1} s", began.elapsed().as_secs_f64());
+    Ok(())
 }
 
 /// Opens the fleet of a folder to read it beside the server that uses it: what it has acknowledged is there.
@@ -54,7 +120,7 @@ pub(crate) fn open(folder: &Path) -> Result<Arc<dyn Store>, StoreError> {
 /// There is none, or what is wrong with it.
 pub(crate) fn open_beside(folder: &Path) -> Result<Arc<dyn Store>, StoreError> {
     let path = folder.join(FILE);
-    fs::metadata(&path).map_err(|source| StoreError::Io { doing: "opening", path: path.clone(), source })?;
+    fs::metadata(&path).map_err(io("opening", &path))?;
     let connection = open_file(&path, false).map_err(|fault| fault.named(&path))?;
     Ok(Arc::new(Sqlite::start(&path, connection, None)?))
 }
@@ -114,68 +180,91 @@ pub(super) fn fill(
     rows: &mut (dyn Iterator<Item = Result<DumpRow, StoreError>> + Send),
 ) -> Result<(), StoreError> {
     let filled = schema::connect(path, Use::Write).map_err(Fault::from).and_then(|connection| {
-        let has = |table: &str| {
-            connection.query_row(&format!("SELECT EXISTS(SELECT 1 FROM {table})"), [], |row| row.get(0))
-        };
         for table in ["device", "gone", "deployment", "document", "event"] {
-            if has(table)? {
+            let sql = format!("SELECT EXISTS(SELECT 1 FROM {table})");
+            if connection.query_row(&sql, [], |row| row.get(0))? {
                 return Err(StoreError::NotEmpty { place: path.display().to_string() }.into());
             }
         }
-        // Nothing of it is anybody's before all of it is there.
-        connection.pragma_update(None, "synchronous", "NORMAL")?;
-        connection.execute("INSERT INTO meta VALUES('filling', '')", [])?;
-        fill_all(&connection, names, rows)?;
-        connection.pragma_update(None, "synchronous", "FULL")?;
-        connection.execute("DELETE FROM meta WHERE name = 'filling'", [])?;
-        connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
-        Ok(())
+        let filled = (|| {
+            let mut fill = Fill::begin(&connection, names)?;
+            for row in rows {
+                fill.row(row?)?;
+            }
+            fill.end()
+        })();
+        if filled.is_err() {
+            // It can be filled again. Where that fails too the file says itself that it is not whole.
+            if !connection.is_autocommit() {
+                connection.execute_batch("ROLLBACK")?;
+            }
+            connection.execute_batch(EMPTY)?;
+        }
+        filled
     });
     filled.map_err(|fault| fault.named(path))
 }
 
-fn fill_all(
-    connection: &Connection,
-    names: &Names,
-    rows: &mut (dyn Iterator<Item = Result<DumpRow, StoreError>> + Send),
-) -> Result<(), Fault> {
-    let mut is_over = false;
-    while !is_over {
+/// A file that is being filled. Nothing of it is anybody's before all of it is there: it says so itself.
+struct Fill<'a> {
+    connection: &'a Connection,
+    flush: Flush<'a>,
+    check_ins: Vec<(u32, Timestamp)>,
+    rows: usize,
+}
+
+impl<'a> Fill<'a> {
+    fn begin(connection: &'a Connection, names: &'a Names) -> Result<Fill<'a>, Fault> {
+        connection.pragma_update(None, "synchronous", "NORMAL")?;
+        connection.execute("INSERT INTO meta VALUES('filling', '')", [])?;
         connection.execute_batch("BEGIN IMMEDIATE")?;
-        let mut flush = Flush::new(connection, names);
-        let mut check_ins = Vec::new();
-        for _ in 0..FILL {
-            let Some(row) = rows.next() else {
-                is_over = true;
-                break;
-            };
-            match row? {
-                DumpRow::Device(view) => {
-                    let number = view.device.number;
-                    if number == 0 {
-                        return Err(damaged("number of the device", &view.device.id));
-                    }
-                    flush.device(None, &view.device)?;
-                    if view.inventory.updated.is_some() || !view.inventory.attributes.is_empty() {
-                        flush.inventory(number, None, Some(&view.inventory))?;
-                    }
-                    check_ins.extend(view.check_in.map(|time| (number, time)));
-                }
-                DumpRow::Gone { number, id } => flush.gone(number, &id)?,
-                DumpRow::Deployment(deployment, members) => {
-                    flush.deployment(&deployment)?;
-                    flush.members(deployment.sequence, &members)?;
-                }
-                DumpRow::Record(record) => flush.record(&record)?,
-                DumpRow::Log { deployment, device, text } => flush.log(&deployment, &device, Some(&text))?,
-                DumpRow::Document(kind, id, value) => flush.document(kind, &id, Some(&value))?,
-                DumpRow::Event(event) => flush.event(&event)?,
-            }
-        }
-        flush.end()?;
-        write::check_ins(connection, &check_ins)?;
-        connection.execute_batch("COMMIT")?;
+        Ok(Fill { connection, flush: Flush::new(connection, names), check_ins: Vec::new(), rows: 0 })
     }
-    let _ = read::next(connection)?;
-    Ok(())
+
+    fn row(&mut self, row: DumpRow) -> Result<(), Fault> {
+        let flush = &mut self.flush;
+        match row {
+            DumpRow::Device(view) => {
+                let number = view.device.number;
+                if number == 0 {
+                    return Err(damaged("number of the device", &view.device.id));
+                }
+                flush.device(None, &view.device)?;
+                if view.inventory != Inventory::default() {
+                    flush.inventory(number, None, Some(&view.inventory))?;
+                }
+                self.check_ins.extend(view.check_in.map(|time| (number, time)));
+            }
+            DumpRow::Gone { number, id } => flush.gone(number, &id)?,
+            DumpRow::Deployment(deployment, members) => {
+                flush.deployment(&deployment)?;
+                flush.members(deployment.sequence, &members)?;
+            }
+            DumpRow::Record(record) => flush.record(&record)?,
+            DumpRow::Log { deployment, device, text } => flush.log(&deployment, &device, Some(&text))?,
+            DumpRow::Document(kind, id, value) => flush.document(kind, &id, Some(&value))?,
+            DumpRow::Event(event) => flush.event(&event)?,
+        }
+        self.rows += 1;
+        if self.rows % FILL == 0 {
+            self.commit()?;
+            self.connection.execute_batch("BEGIN IMMEDIATE")?;
+        }
+        Ok(())
+    }
+
+    fn commit(&mut self) -> Result<(), Fault> {
+        self.flush.end()?;
+        write::check_ins(self.connection, &std::mem::take(&mut self.check_ins))?;
+        Ok(self.connection.execute_batch("COMMIT")?)
+    }
+
+    fn end(mut self) -> Result<(), Fault> {
+        self.commit()?;
+        self.connection.pragma_update(None, "synchronous", "FULL")?;
+        // All of it is in the file before it is said to be whole.
+        self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+        self.connection.execute("DELETE FROM meta WHERE name = 'filling'", [])?;
+        Ok(())
+    }
 }

@@ -11,7 +11,7 @@ use super::Readers;
 use super::code::{self, CHUNK, Chunk, id_of};
 use super::find;
 use super::read::{self, Counted, Fault, Names, damaged};
-use super::write::scope_number;
+use super::write::{SCHEDULED, scope_number};
 use crate::domain::model::{Deployment, DeviceDeployment, Status};
 use crate::domain::time::Timestamp;
 use crate::store::query::{
@@ -86,7 +86,12 @@ pub(super) fn deployments(
         values.push(Sql::from(wanted));
     }
     if !query.states.is_empty() {
-        tests.push(one_of("state", query.states.len()));
+        // Time goes by without a row being written.
+        let waits = "(starts IS NOT NULL AND starts > ?)";
+        let others = one_of("state", query.states.len());
+        let scheduled = i64::from(query.states.iter().any(|state| state == SCHEDULED));
+        tests.push(format!("(CASE WHEN {waits} THEN {scheduled} ELSE {others} END)"));
+        values.push(sql(Timestamp::now().0));
         values.extend(query.states.iter().cloned().map(Sql::from));
     }
     if !query.ids.is_empty() {
@@ -140,7 +145,10 @@ pub(super) fn records(connection: &Connection, query: &RecordQuery) -> Result<Fo
             wanted |= numbers_with(connection, sequence, Some(*status))?;
         }
         wanted &= &members;
-        let absent = if deployment.finished.is_some() { Status::Aborted } else { Status::Pending };
+        let absent = deployment.ended.unwrap_or(match deployment.finished {
+            Some(_) => Status::Aborted,
+            None => Status::Pending,
+        });
         if query.statuses.contains(&absent) {
             wanted |= members - numbers_with(connection, sequence, None)?;
         }

@@ -52,8 +52,8 @@ struct Readers {
     short: Vec<Mutex<Connection>>,
     long: Vec<Mutex<Connection>>,
     index: find::Index,
-    /// The folder is nobody else's while this is there.
-    _lock: Option<std::fs::File>,
+    /// The folder is nobody else's until this is dropped.
+    lock: Mutex<Option<std::fs::File>>,
 }
 
 /// One of these that nobody uses, or the first.
@@ -106,7 +106,7 @@ impl Sqlite {
             short: (0..READERS).map(|_| connect()).collect::<Result<_, _>>().map_err(fault)?,
             long: (0..LONG_READS).map(|_| connect()).collect::<Result<_, _>>().map_err(fault)?,
             index: find::Index::default(),
-            _lock: lock,
+            lock: Mutex::new(lock),
         });
         let writer = Writer::start(path.to_owned(), writer, names).map_err(|source| StoreError::Io {
             doing: "starting the writer of",
@@ -194,13 +194,6 @@ impl Store for Sqlite {
         self.short(|connection, _| read::device(connection, id))
     }
 
-    async fn device_of_auth_set(&self, set: &str) -> Result<Option<Device>, StoreError> {
-        self.short(|connection, _| match read::device_of_auth_set(connection, set)? {
-            Some(number) => read::device_by_number(connection, number),
-            None => Ok(None),
-        })
-    }
-
     async fn inventory(&self, device: &str) -> Result<Option<Inventory>, StoreError> {
         self.short(|connection, readers| match read::number(connection, device)? {
             Some(number) => read::inventory(connection, &readers.names, number),
@@ -238,8 +231,12 @@ impl Store for Sqlite {
 
     async fn device_counts(&self) -> Result<Vec<(AuthStatus, u64)>, StoreError> {
         self.short(|connection, _| {
-            let count = |status| Ok((status, read::count(connection, status)?));
-            code::AUTH_STATUSES.into_iter().map(count).collect()
+            let mut counts = Vec::new();
+            for status in code::AUTH_STATUSES {
+                let count = read::count(connection, status)?;
+                counts.extend((count > 0).then_some((status, count)));
+            }
+            Ok(counts)
         })
     }
 
@@ -248,7 +245,7 @@ impl Store for Sqlite {
     }
 
     async fn attributes(&self) -> Result<Vec<(Scope, String, u64)>, StoreError> {
-        self.long(|connection, readers| list::attributes(connection, readers)).await
+        self.long(list::attributes).await
     }
 
     async fn deployment(&self, id: &str) -> Result<Option<Deployment>, StoreError> {
@@ -317,5 +314,6 @@ impl Store for Sqlite {
 
     async fn stop(&self) {
         self.writer.stop();
+        drop(self.readers.lock.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 }

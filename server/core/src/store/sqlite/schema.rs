@@ -26,7 +26,8 @@ CREATE TABLE post(attribute INTEGER NOT NULL, key BLOB NOT NULL, chunk INTEGER N
 CREATE TABLE count(kind INTEGER NOT NULL, name NOT NULL, count INTEGER NOT NULL, PRIMARY KEY(kind, name)) WITHOUT ROWID;
 CREATE TABLE seen(chunk INTEGER PRIMARY KEY, times BLOB NOT NULL);
 CREATE TABLE deployment(sequence INTEGER PRIMARY KEY, id NOT NULL UNIQUE, state TEXT NOT NULL, is_configuration INTEGER NOT NULL,
-    name TEXT NOT NULL, artifact TEXT NOT NULL, created INTEGER NOT NULL, is_active INTEGER NOT NULL, data BLOB NOT NULL);
+    name TEXT NOT NULL, artifact TEXT NOT NULL, created INTEGER NOT NULL, starts INTEGER,
+    is_active INTEGER NOT NULL, data BLOB NOT NULL);
 CREATE INDEX deployment_state ON deployment(is_configuration, state, sequence);
 CREATE INDEX deployment_active ON deployment(sequence) WHERE is_active;
 CREATE TABLE members(deployment INTEGER PRIMARY KEY, devices BLOB NOT NULL);
@@ -42,6 +43,15 @@ CREATE TABLE event(number INTEGER PRIMARY KEY AUTOINCREMENT, stream TEXT NOT NUL
     data TEXT NOT NULL);
 CREATE INDEX event_time ON event(stream, time);
 CREATE INDEX event_key ON event(stream, key, number);
+";
+
+/// Takes everything away that filling has brought.
+pub(super) const EMPTY: &str = "
+BEGIN IMMEDIATE;
+DELETE FROM device; DELETE FROM gone; DELETE FROM auth_set; DELETE FROM inventory; DELETE FROM attribute; DELETE FROM post;
+DELETE FROM count; DELETE FROM seen; DELETE FROM deployment; DELETE FROM members; DELETE FROM listed; DELETE FROM record;
+DELETE FROM log; DELETE FROM document; DELETE FROM event; DELETE FROM meta WHERE name = 'filling';
+COMMIT;
 ";
 
 /// Pages of the file that are mapped: they are the system's to keep or to give up, and reading them takes no call.

@@ -12,6 +12,7 @@ use crate::domain::model::{
     Attribute, AuthSet, AuthStatus, Deployment, Device, DeviceDeployment, Inventory, Status,
 };
 use crate::domain::time::Timestamp;
+use crate::store::conformance::{Ground, conformance};
 use crate::store::query::{DeviceQuery, RecordQuery};
 use crate::store::work::{Key, Kind, NotLoaded, Work, Write};
 use crate::store::{Committed, Job, Store, Watch, WriterFailed};
@@ -71,6 +72,32 @@ fn record(deployment: &str, device: &str, status: Status) -> DeviceDeployment {
     .unwrap()
 }
 
+/// A folder.
+struct Place(std::path::PathBuf, #[expect(dead_code, reason = "lives as long")] Option<tempfile::TempDir>);
+
+#[async_trait::async_trait]
+impl Ground for Place {
+    async fn open(&self) -> Arc<dyn Store> {
+        open(&self.0).unwrap()
+    }
+
+    fn is_shared(&self) -> bool {
+        false
+    }
+
+    fn name(&self) -> String {
+        self.0.display().to_string()
+    }
+}
+
+conformance!(
+    {
+        let folder = tempfile::tempdir().unwrap();
+        Some(Place(folder.path().to_owned(), Some(folder)))
+    },
+    |name: String| Place(name.into(), None)
+);
+
 #[derive(Default)]
 struct Told(Mutex<Vec<Committed>>);
 
@@ -121,21 +148,19 @@ async fn what_is_written_is_there_again_after_a_start() {
         .unwrap();
         store.check_ins(vec![(1, Timestamp(9)), (2, Timestamp(3))]).await.unwrap();
         store.check_ins(vec![(1, Timestamp(8))]).await.unwrap();
-        let told = told.0.lock().unwrap();
+        let told = std::mem::take(&mut *told.0.lock().unwrap());
         assert_eq!(told[0].devices.len(), 2);
         assert_eq!(told[1].deployments[0].sequence, 1);
         assert_eq!(told[1].members[0].1.iter().collect::<Vec<_>>(), [1, 2]);
-        drop(told);
         store.stop().await;
     }
     let store = open(folder.path()).unwrap();
     let view = store.view("a").await.unwrap().unwrap();
     assert_eq!((view.device.number, view.check_in), (1, Some(Timestamp(9))));
     assert_eq!(view.inventory, inventory(&[("os", json!("linux")), ("cpus", json!(4))], 7));
-    assert_eq!(store.device_of_auth_set("set-b").await.unwrap().unwrap().id, "b");
     assert_eq!(store.groups().await.unwrap(), [("g".to_owned(), 1)]);
     let counts = store.device_counts().await.unwrap();
-    assert_eq!(counts.iter().map(|(_, count)| *count).collect::<Vec<_>>(), [0, 0, 1, 0, 1]);
+    assert_eq!(counts.iter().map(|(_, count)| *count).collect::<Vec<_>>(), [1, 1]);
     let all = store.devices(&DeviceQuery { take: 10, ..DeviceQuery::default() }).await.unwrap();
     assert_eq!((ids(&all.items), all.total), (vec!["a", "b"], 2));
     assert_eq!(store.active().await.unwrap()[0].members.len(), 2);
@@ -245,4 +270,298 @@ async fn a_key_that_is_known_before_is_loaded_with_the_others() {
     store.submit(Job { keys: vec![Key::Device("a".to_owned())], run: Box::new(run), done });
     told.await.unwrap().unwrap();
     assert_eq!(*runs.lock().unwrap(), 1);
+}
+
+fn old_rows() -> Vec<(&'static str, &'static str, Vec<u8>)> {
+    let json = |value: serde_json::Value| value.to_string().into_bytes();
+    let device = |id: &str, created: &str| {
+        json(json!({
+            "id": id, "identity": {"mac": id}, "identity_sha256": format!("sha-{id}"), "created": created,
+            "updated": created, "auth_sets": [{"id": format!("set-{id}"), "pubkey": "key", "status": "accepted", "ts": created}],
+            "group": "g",
+        }))
+    };
+    let record = |device: &str, status: &str| {
+        json(json!({
+            "id": "r", "deployment": "d", "device": device, "status": status, "created": "2026-01-01T00:00:00Z",
+            "offered_bytes": 5, "log": true,
+        }))
+    };
+    vec![
+        ("meta", "format", b"1".to_vec()),
+        ("devices", "a", device("a", "2026-01-02T00:00:00Z")),
+        ("devices", "b", device("b", "2026-01-01T00:00:00Z")),
+        (
+            "inventory",
+            "a",
+            json(json!({
+                "attributes": {"os": {"name": "os", "value": ["x"], "timestamp": "2026-01-01T00:00:00Z"}},
+                "updated": "2026-01-01T00:00:01Z",
+            })),
+        ),
+        ("check_ins", "a", b"77".to_vec()),
+        (
+            "deployments",
+            "d",
+            json(json!({
+                "id": "d", "sequence": 7, "name": "n", "artifact_name": "x", "created": "2026-01-01T00:00:00Z",
+                "devices": ["a", "b", "gone"],
+            })),
+        ),
+        ("device_deployments", "d/a", record("a", "downloading")),
+        ("device_deployments", "d/gone", record("gone", "decommissioned")),
+        ("logs", "d/a", b"line".to_vec()),
+        ("artifacts", "x", json(json!({"id": "x"}))),
+        ("artifacts", "y", json(json!({"id": "y", "configuration_of": "a"}))),
+        ("configurations", "a", json(json!({"configured": {"k": "v"}}))),
+        ("logouts", "l", b"99".to_vec()),
+    ]
+}
+
+#[tokio::test]
+async fn a_folder_of_an_older_server_is_imported_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    crate::store::redb::testing::write(&path("fleet.redb"), &old_rows());
+    std::fs::write(path("management-token"), "a secret beside it").unwrap();
+    // What a power cut has left of an attempt.
+    std::fs::write(path("fleet.sqlite.new"), "half").unwrap();
+    for _ in 0..2 {
+        let store = open(folder.path()).unwrap();
+        let a = store.view("a").await.unwrap().unwrap();
+        assert_eq!(
+            (a.device.number, a.device.active.as_deref(), a.check_in),
+            (2, Some("d"), Some(Timestamp(77)))
+        );
+        assert_eq!(a.inventory.attributes["os"].value, json!(["x"]));
+        assert_eq!(store.device("b").await.unwrap().unwrap().number, 1);
+        let deployment = store.deployment("d").await.unwrap().unwrap();
+        assert_eq!((deployment.sequence, deployment.device_count, deployment.total_size), (7, 3, 10));
+        let counts = BTreeMap::from([(Status::Downloading, 1), (Status::Decommissioned, 1)]);
+        assert_eq!(deployment.counts, counts);
+        let all = RecordQuery { deployment: "d".to_owned(), take: 9, ..RecordQuery::default() };
+        let listed: Vec<_> = store
+            .records(&all)
+            .await
+            .unwrap()
+            .items
+            .into_iter()
+            .map(|(id, record)| (id, record.map(|record| record.status)))
+            .collect();
+        let expected =
+            [("b", None), ("a", Some(Status::Downloading)), ("gone", Some(Status::Decommissioned))];
+        assert_eq!(listed, expected.map(|(id, status)| (id.to_owned(), status)));
+        assert_eq!(store.log("d", "a").await.unwrap().as_deref(), Some("line"));
+        for (kind, id) in [(Kind::Artifact, "x"), (Kind::MadeArtifact, "y"), (Kind::Configuration, "a")] {
+            assert!(store.document(kind, id).await.unwrap().is_some(), "{id}");
+        }
+        assert_eq!(store.document(Kind::Logout, "l").await.unwrap(), Some(json!(99)));
+        assert!(!path("fleet.redb").exists() && path("fleet.redb.imported").exists());
+        store.stop().await;
+        // The power went when the new file had its name and the old one still its own.
+        std::fs::rename(path("fleet.redb.imported"), path("fleet.redb")).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_folder_of_an_older_server_is_refused_and_left() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("fleet.redb");
+    let mut rows = old_rows();
+    rows.push(("devices", "c", b"{".to_vec()));
+    crate::store::redb::testing::write(&path, &rows);
+    let error = open(folder.path()).err().unwrap().to_string();
+    assert!(error.contains("the record c of devices") && error.contains("fleet.redb is damaged"), "{error}");
+    assert!(path.exists() && !folder.path().join("fleet.sqlite").exists());
+    std::fs::write(&path, vec![7; 5000]).unwrap();
+    let error = open(folder.path()).err().unwrap().to_string();
+    assert!(error.contains("fleet.redb"), "{error}");
+    let mut rows = old_rows();
+    rows[0].2 = b"2".to_vec();
+    std::fs::remove_file(&path).unwrap();
+    crate::store::redb::testing::write(&path, &rows);
+    let error = open(folder.path()).err().unwrap().to_string();
+    assert!(error.contains("unknown format \"2\""), "{error}");
+}
+
+#[tokio::test]
+async fn a_database_that_is_no_database_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("fleet.sqlite");
+    for damage in [&b"this is no database, but it is long enough for one, more than a hundred bytes in all, which is what the head of one has."[..], &[0; 9000]] {
+        std::fs::write(&path, damage).unwrap();
+        let error = open(folder.path()).err().unwrap().to_string();
+        assert!(error.contains("fleet.sqlite") && error.contains("damaged"), "{error}");
+    }
+    std::fs::remove_file(&path).unwrap();
+    let other = rusqlite::Connection::open(&path).unwrap();
+    other.execute_batch("CREATE TABLE t(x)").unwrap();
+    drop(other);
+    let error = open(folder.path()).err().unwrap().to_string();
+    assert!(error.contains("unknown format"), "{error}");
+}
+
+/// Prints how long questions take. `RUST_OTA_DEVICES=N cargo test --release ... figures -- --ignored --nocapture`
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "prints figures, and checks nothing"]
+#[allow(clippy::print_stdout)]
+async fn figures() {
+    use crate::store::query::{Attr, Bound, Direction, Scope, Test, pattern};
+    let devices: u32 = std::env::var("RUST_OTA_DEVICES").map_or(20_000, |text| text.parse().unwrap());
+    let kept = std::env::var("RUST_OTA_FOLDER").ok();
+    let folder = tempfile::tempdir().unwrap();
+    let path = kept.as_deref().map_or(folder.path(), Path::new).to_owned();
+    let began = std::time::Instant::now();
+    if !path.join("fleet.sqlite").exists() {
+        let seeded = path.clone();
+        tokio::task::spawn_blocking(move || crate::simulated::seed(&seeded, devices).unwrap()).await.unwrap();
+        println!("fill {:.1} s", began.elapsed().as_secs_f64());
+    }
+    println!("file {} MB", std::fs::metadata(path.join("fleet.sqlite")).unwrap().len() >> 20);
+    let memory = || {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        status
+            .lines()
+            .filter(|line| line.starts_with("RssAnon"))
+            .map(|line| line.replace([' ', '\t'], ""))
+            .collect::<String>()
+    };
+    println!("before {}", memory());
+    let began = std::time::Instant::now();
+    let store = open(&path).unwrap();
+    store.device(&crate::simulated::device_id(7)).await.unwrap().unwrap();
+    println!("open to first answer {:.2} ms", began.elapsed().as_secs_f64() * 1e3);
+    let mut times = Vec::new();
+    for at in 0..20_000u32 {
+        let id = crate::simulated::device_id(at.wrapping_mul(48_271) % devices);
+        let began = std::time::Instant::now();
+        store.device(&id).await.unwrap().unwrap();
+        times.push(began.elapsed());
+    }
+    times.sort();
+    println!("device(id) p50 {:?} p95 {:?}", times[10_000], times[19_000]);
+    let attr = |name: &str| Attr { scope: Some(Scope::Inventory), name: name.to_owned() };
+    let system = |name: &str| Attr { scope: Some(Scope::System), name: name.to_owned() };
+    let any = |name: &str| Attr { scope: None, name: name.to_owned() };
+    let up = |attr: Attr| vec![(attr, Direction::Ascending)];
+    let equal = |name: &str, value: serde_json::Value| (attr(name), Test::Equal(value));
+    let matches = |text: &str| (attr("hostname"), Test::Matches(pattern(text).unwrap()));
+    let mut all: Vec<(String, DeviceQuery)> = Vec::new();
+    let one = store.view(&crate::simulated::device_id(12)).await.unwrap().unwrap();
+    for name in one.inventory.attributes.keys() {
+        let value = one.inventory.attributes[name].value.clone();
+        all.push((
+            format!("{name} = {value}"),
+            DeviceQuery { tests: vec![equal(name, value.clone())], ..DeviceQuery::default() },
+        ));
+        all.push((format!("sort by {name}"), DeviceQuery { sort: up(attr(name)), ..DeviceQuery::default() }));
+        all.push((
+            format!("{name} > {value}"),
+            DeviceQuery {
+                tests: vec![(attr(name), Test::Order(Bound::Above, value))],
+                ..DeviceQuery::default()
+            },
+        ));
+    }
+    let os = one.inventory.attributes["os"].value.clone();
+    let base = DeviceQuery::default;
+    all.push(("all by id".to_owned(), base()));
+    all.push(("by status".to_owned(), DeviceQuery { by_status: true, ..base() }));
+    all.push(("group".to_owned(), DeviceQuery { group: Some(crate::simulated::TENTH.to_owned()), ..base() }));
+    all.push((
+        "os = .., sort by hostname".to_owned(),
+        DeviceQuery { tests: vec![equal("os", os.clone())], sort: up(attr("hostname")), ..base() },
+    ));
+    all.push((
+        "os = .., sort by any hostname".to_owned(),
+        DeviceQuery { tests: vec![(any("os"), Test::Equal(os))], sort: up(any("hostname")), ..base() },
+    ));
+    all.push((
+        "sort by os, hostname".to_owned(),
+        DeviceQuery {
+            sort: vec![(attr("os"), Direction::Descending), (attr("hostname"), Direction::Ascending)],
+            ..base()
+        },
+    ));
+    all.push(("sort by created".to_owned(), DeviceQuery { sort: up(system("created_ts")), ..base() }));
+    all.push(("sort by updated".to_owned(), DeviceQuery { sort: up(system("updated_ts")), ..base() }));
+    all.push(("sort by check-in".to_owned(), DeviceQuery { sort: up(system("check_in_time")), ..base() }));
+    all.push(("pattern .*77[13]".to_owned(), DeviceQuery { tests: vec![matches(".*77[13]")], ..base() }));
+    all.push((
+        "pattern that nothing has".to_owned(),
+        DeviceQuery { tests: vec![matches(".*nothing")], ..base() },
+    ));
+    all.push(("text 77".to_owned(), DeviceQuery { text: "77".to_owned(), ..base() }));
+    let mut worst: Vec<(f64, String)> = Vec::new();
+    for (name, query) in all {
+        let total = store.devices(&DeviceQuery { take: 0, ..query.clone() }).await.unwrap().total;
+        let mut line = format!("{name:40} {total:8}");
+        for skip in [0, 1000, total / 2, total.saturating_sub(20)] {
+            let query = DeviceQuery { skip, take: 20, ..query.clone() };
+            let began = std::time::Instant::now();
+            store.devices(&query).await.unwrap();
+            let time = began.elapsed().as_secs_f64() * 1e3;
+            line += &format!(" {time:7.1}");
+            worst.push((time, format!("{name} +{skip}")));
+        }
+        println!("{line}");
+    }
+    worst.sort_by(|a, b| a.0.total_cmp(&b.0));
+    println!(
+        "p50 {:.1} p95 {:.1} most {:?}",
+        worst[worst.len() / 2].0,
+        worst[worst.len() * 95 / 100].0,
+        worst.last()
+    );
+    for (name, time) in [("groups", 0), ("attributes", 1), ("counts", 2)] {
+        let began = std::time::Instant::now();
+        match time {
+            0 => drop(store.groups().await.unwrap()),
+            1 => drop(store.attributes().await.unwrap()),
+            _ => drop(store.device_counts().await.unwrap()),
+        }
+        println!("{name} {:.2} ms", began.elapsed().as_secs_f64() * 1e3);
+    }
+    println!("after queries {}", memory());
+    // Reports: three of 25 attributes change.
+    for (what, turn) in [("changed", 1u32), ("unchanged", 1)] {
+        let began = std::time::Instant::now();
+        let count = 20_000u32.min(devices);
+        let mut waiting = std::collections::VecDeque::new();
+        for at in 0..count {
+            let number = at.wrapping_mul(48_271) % devices;
+            let id = crate::simulated::device_id(number);
+            let reported = crate::simulated::attributes(number, turn);
+            let (done, told) = oneshot::channel();
+            let keys = vec![Key::Device(id.clone()), Key::Inventory(id.clone())];
+            let run = move |work: &mut Work| {
+                let Ok(mut inventory) = work.inventory(&id) else { return false };
+                let mut is_changed = false;
+                for (name, value) in &reported {
+                    if let Some(attribute) = inventory.attributes.get_mut(*name) {
+                        is_changed |= attribute.value != *value;
+                        attribute.value = value.clone();
+                    }
+                }
+                is_changed && work.put_inventory(&id, inventory).is_ok()
+            };
+            store.submit(Job { keys, run: Box::new(run), done });
+            waiting.push_back(told);
+            if waiting.len() >= 64 {
+                waiting.pop_front().unwrap().await.unwrap().unwrap();
+            }
+        }
+        for told in waiting {
+            told.await.unwrap().unwrap();
+        }
+        println!("inventories, {what}: {:.0}/s", f64::from(count) / began.elapsed().as_secs_f64());
+    }
+    let began = std::time::Instant::now();
+    store.check_ins((1..=devices).map(|number| (number, Timestamp::now())).collect()).await.unwrap();
+    println!("check-ins of all {:.0} ms", began.elapsed().as_secs_f64() * 1e3);
+    println!("after writes {}", memory());
+    let began = std::time::Instant::now();
+    store.stop().await;
+    drop(store);
+    println!("stop {:.0} ms", began.elapsed().as_secs_f64() * 1e3);
 }

@@ -27,13 +27,17 @@ pub(super) fn scope_number(scope: Scope) -> u8 {
     }
 }
 
+/// The state of a deployment whose first phase has not begun, and what it is then.
+pub(super) const SCHEDULED: &str = "scheduled";
+const PENDING: &str = "pending";
+
 /// What a row of `post` says of its devices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Post {
     /// They have this value.
     Value = 0,
-    /// This value, and it is a list.
-    List = 1,
+    /// They have a list with this value in it.
+    Item = 1,
     /// They have the attribute.
     Any = 2,
 }
@@ -79,12 +83,15 @@ fn facts_of_inventory(inventory: &Inventory) -> Facts {
     inventory.attributes.iter().map(fact).collect()
 }
 
+/// A row of the index: the attribute, the value, and the part of the fleet.
+type PostKey = (i64, Vec<u8>, u32);
+
 /// What has gathered for indices and counts: each row is read and written once.
 pub(super) struct Flush<'a> {
     connection: &'a Connection,
     names: &'a Names,
     attributes: HashMap<(u8, String), i64>,
-    posts: BTreeMap<(i64, Vec<u8>, u32), Vec<(u16, bool)>>,
+    posts: BTreeMap<PostKey, Vec<(u16, bool)>>,
     attribute_counts: BTreeMap<i64, i64>,
     counts: BTreeMap<(Counted, Name), i64>,
 }
@@ -185,7 +192,11 @@ impl<'a> Flush<'a> {
     fn post_value(&mut self, attribute: i64, key: &[u8], number: u32, is_in: bool) {
         self.post(post_of(attribute, Post::Value), key, number, is_in);
         if code::is_list(key) {
-            self.post(post_of(attribute, Post::List), key, number, is_in);
+            if let Some(Value::Array(items)) = code::value_of(key) {
+                for item in &items {
+                    self.post(post_of(attribute, Post::Item), &code::key(item), number, is_in);
+                }
+            }
         }
     }
 
@@ -310,19 +321,24 @@ impl<'a> Flush<'a> {
     pub(super) fn deployment(&self, deployment: &Deployment) -> Result<(), Fault> {
         // A struct of strings, numbers and maps with text as keys: it always becomes JSON.
         let data = serde_json::to_vec(deployment).unwrap_or_default();
+        let may_wait = deployment.finished.is_none() && deployment.records() == 0;
+        let starts = deployment.phases.first().and_then(|phase| phase.start).filter(|_| may_wait);
         self.run(
-            "INSERT INTO deployment(sequence, id, state, is_configuration, name, artifact, created, is_active, data)
-             VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT(sequence) DO UPDATE SET state = excluded.state,
+            "INSERT INTO deployment(sequence, id, state, is_configuration, name, artifact, created, starts,
+             is_active, data)
+             VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT(sequence) DO UPDATE SET state = excluded.state,
              is_configuration = excluded.is_configuration, name = excluded.name, artifact = excluded.artifact,
-             created = excluded.created, is_active = excluded.is_active, data = excluded.data",
+             created = excluded.created, starts = excluded.starts, is_active = excluded.is_active, data = excluded.data",
             (
                 deployment.sequence as i64,
                 Id(&deployment.id),
-                deployment.state(),
+                // Only the time makes one that is scheduled another one.
+                if deployment.state() == SCHEDULED { PENDING } else { deployment.state() },
                 deployment.configuration.is_some(),
                 &deployment.name,
                 &deployment.artifact_name,
                 deployment.created.0 as i64,
+                starts.map(|time| time.0 as i64),
                 deployment.finished.is_none(),
                 data,
             ),

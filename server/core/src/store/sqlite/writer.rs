@@ -34,6 +34,16 @@ pub(super) enum Order {
     Forget(Stream, Timestamp, u64, oneshot::Sender<Result<u64, WriterFailed>>),
 }
 
+impl Order {
+    fn answer(self, answer: Own) {
+        // The request may have gone away.
+        match self {
+            Order::Job(job) => drop(job.done.send(answer.map(|_| ()))),
+            Order::CheckIns(_, done) | Order::Forget(_, _, _, done) => drop(done.send(answer)),
+        }
+    }
+}
+
 /// The handle of the thread.
 pub(super) struct Writer {
     orders: Mutex<Option<Sender<Order>>>,
@@ -58,12 +68,15 @@ impl Writer {
         Ok(Writer { orders: Mutex::new(Some(orders)), shared, thread: Mutex::new(Some(thread)) })
     }
 
-    /// Hands something over. When the thread has ended it is dropped, and whoever waits for it is told by that.
+    /// Hands something over.
     pub(super) fn send(&self, order: Order) {
         let orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some(orders) = orders {
-            // The thread may have ended.
-            let _ = orders.send(order);
+        let refused = match orders {
+            Some(orders) => orders.send(order).err().map(|error| error.0),
+            None => Some(order),
+        };
+        if let Some(order) = refused {
+            order.answer(Err(WriterFailed("the server stops".into())));
         }
     }
 
@@ -113,28 +126,31 @@ impl State {
             waiting.extend(orders.try_iter().take(BATCH - 1));
             self.transact(waiting);
         }
+        // So that the file alone is all there is.
+        if let Some(connection) = &self.connection {
+            let _ = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+        }
     }
 
     fn transact(&mut self, mut waiting: Vec<Order>) {
         let mut own = Vec::with_capacity(waiting.len());
+        let began = Instant::now();
         let result = self.committed(&mut waiting, &mut own);
+        let took = began.elapsed();
+        let jobs = waiting.iter().filter(|order| matches!(order, Order::Job(_))).count();
         let failed = result.as_ref().err().cloned();
         self.set_failing(failed.as_ref());
         if let Ok(work) = result {
             let committed = committed(&work);
             for watch in &*self.shared.watches.read().unwrap_or_else(PoisonError::into_inner) {
                 watch.committed(&committed);
+                watch.written(jobs, took);
             }
         }
         let failed = failed.map(WriterFailed);
         own.resize(waiting.len(), Ok(0));
         for (order, own) in waiting.into_iter().zip(own) {
-            let answer = failed.clone().map_or(own, Err);
-            // The request may have gone away.
-            match order {
-                Order::Job(job) => drop(job.done.send(answer.map(|_| ()))),
-                Order::CheckIns(_, done) | Order::Forget(_, _, _, done) => drop(done.send(answer)),
-            }
+            order.answer(failed.clone().map_or(own, Err));
         }
     }
 
