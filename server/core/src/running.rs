@@ -17,6 +17,7 @@ use crate::certificates::Certificates;
 use crate::connect::{Switchboard, Timing};
 use crate::connection;
 use crate::domain::limits;
+use crate::domain::model::Artifact;
 use crate::domain::people::failures::Failures;
 use crate::domain::time::Timestamp;
 use crate::heard::Heard;
@@ -25,6 +26,7 @@ use crate::options::Options;
 use crate::readiness::Readiness;
 use crate::retention;
 use crate::service::Service;
+use crate::store::work::Kind;
 use crate::store::{Secrets, Store, StoreError, postgres, sqlite};
 use crate::strangers::Strangers;
 use crate::throttle::Throttle;
@@ -320,7 +322,11 @@ async fn open(
     match blobs.list(Shelf::Artifacts).await {
         Ok(listing) => {
             let artifacts = service.catalogue.artifacts();
-            blobs::look_through(&listing, artifacts.iter().map(|artifact| &**artifact));
+            // Those of configurations are few: only of deployments that go on.
+            let made = service.store.documents(Kind::MadeArtifact).await?;
+            let made: Vec<Artifact> =
+                made.into_iter().filter_map(|(_, value)| serde_json::from_value(value).ok()).collect();
+            blobs::look_through(&listing, artifacts.iter().map(|artifact| &**artifact).chain(&made));
         }
         Err(error) => log::error!("artifacts cannot be looked through: {error}"),
     }

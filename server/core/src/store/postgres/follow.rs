@@ -109,9 +109,8 @@ impl Follower {
                 // Whoever was away for longer has to be started anew; see `read`.
                 conn.run("DELETE FROM feed WHERE at < now() - interval '30 days'", &[]).await?;
             }
-            match timeout(EVERY, notices.recv()).await {
-                Ok(None) => return Err(Fault::Away("the connection has ended".to_owned())),
-                Ok(Some(())) | Err(_) => {}
+            if let Ok(None) = timeout(EVERY, notices.recv()).await {
+                return Err(Fault::Away("the connection has ended".to_owned()));
             }
             while notices.try_recv().is_ok() {}
         }

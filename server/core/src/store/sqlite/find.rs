@@ -343,11 +343,10 @@ impl Finder<'_> {
         let mut bits = Bits::default();
         let Some(attribute) = self.attribute(scope, name)? else { return Ok(bits) };
         for (from, before) in ranges(test) {
-            self.walk(post_of(attribute, Post::Value), &from, &before, &mut bits, |key| {
-                !code::is_list(key) && key_holds(test, key)
-            })?;
+            for what in [Post::Value, Post::Item] {
+                self.walk(post_of(attribute, what), &from, &before, &mut bits, |key| key_holds(test, key))?;
+            }
         }
-        self.walk(post_of(attribute, Post::List), &[], &[255], &mut bits, |key| key_holds(test, key))?;
         Ok(bits)
     }
 
@@ -721,12 +720,11 @@ fn keys_of_value(value: &Value) -> Range {
         Value::Bool(yes) => keys_of_number(f64::from(u8::from(*yes))),
         Value::String(text) => keys_of_text(text),
         Value::Null | Value::Object(_) => (vec![0], vec![1]),
-        // Lists are looked at on their own.
-        Value::Array(_) => (Vec::new(), Vec::new()),
+        Value::Array(values) => values.first().map_or_else(|| (vec![0], vec![1]), keys_of_value),
     }
 }
 
-/// Where the keys of single values for which a test may hold are.
+/// Where the keys of values, or of what lists have in them, are for which a test may hold.
 fn ranges(test: &Test) -> Vec<Range> {
     match test {
         Test::Equal(value) => vec![keys_of_value(value)],
@@ -760,12 +758,25 @@ fn ranges(test: &Test) -> Vec<Range> {
     }
 }
 
+/// Whether a test holds for a value itself. What a list has in it has rows of its own.
 fn key_holds(test: &Test, key: &[u8]) -> bool {
-    if let Test::Matches(regex) = test {
+    if code::is_list(key) {
+        let value = code::value_of(key);
+        return match test {
+            Test::Equal(wanted) => value.as_ref() == Some(wanted),
+            Test::In(wanted) => value.is_some_and(|value| wanted.contains(&value)),
+            Test::NotEqual(_)
+            | Test::NotIn(_)
+            | Test::Exists(_)
+            | Test::Order(..)
+            | Test::Matches(_)
+            | Test::Reads(_)
+            | Test::Begins(_) => false,
+        };
+    }
+    if let (Test::Matches(regex), Some(text)) = (test, code::text_of(key)) {
         // There may be a million of them.
-        if let (false, Some(text)) = (code::is_list(key), code::text_of(key)) {
-            return regex.is_match(&text);
-        }
+        return regex.is_match(&text);
     }
     code::value_of(key).is_some_and(|value| test.holds(Some(&value)))
 }

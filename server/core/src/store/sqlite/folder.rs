@@ -9,7 +9,7 @@ use rusqlite::Connection;
 
 use super::Sqlite;
 use super::read::{Fault, Names, damaged};
-use super::schema::{self, FORMAT, TABLES, Use};
+use super::schema::{self, EMPTY, FORMAT, TABLES, Use};
 use super::write::{self, Flush};
 use crate::blobs::Folder;
 use crate::domain::model::Inventory;
@@ -186,11 +186,21 @@ pub(super) fn fill(
                 return Err(StoreError::NotEmpty { place: path.display().to_string() }.into());
             }
         }
-        let mut fill = Fill::begin(&connection, names)?;
-        for row in rows {
-            fill.row(row?)?;
+        let filled = (|| {
+            let mut fill = Fill::begin(&connection, names)?;
+            for row in rows {
+                fill.row(row?)?;
+            }
+            fill.end()
+        })();
+        if filled.is_err() {
+            // It can be filled again. Where that fails too the file says itself that it is not whole.
+            if !connection.is_autocommit() {
+                connection.execute_batch("ROLLBACK")?;
+            }
+            connection.execute_batch(EMPTY)?;
         }
-        fill.end()
+        filled
     });
     filled.map_err(|fault| fault.named(path))
 }

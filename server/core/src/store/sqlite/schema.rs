@@ -45,6 +45,15 @@ CREATE INDEX event_time ON event(stream, time);
 CREATE INDEX event_key ON event(stream, key, number);
 ";
 
+/// Takes everything away that filling has brought.
+pub(super) const EMPTY: &str = "
+BEGIN IMMEDIATE;
+DELETE FROM device; DELETE FROM gone; DELETE FROM auth_set; DELETE FROM inventory; DELETE FROM attribute; DELETE FROM post;
+DELETE FROM count; DELETE FROM seen; DELETE FROM deployment; DELETE FROM members; DELETE FROM listed; DELETE FROM record;
+DELETE FROM log; DELETE FROM document; DELETE FROM event; DELETE FROM meta WHERE name = 'filling';
+COMMIT;
+";
+
 /// Pages of the file that are mapped: they are the system's to keep or to give up, and reading them takes no call.
 const MAPPED_BYTES: i64 = 16 << 30;
 /// Pages of the log of writes before they are put into the file.

@@ -36,8 +36,8 @@ const PENDING: &str = "pending";
 pub(super) enum Post {
     /// They have this value.
     Value = 0,
-    /// This value, and it is a list.
-    List = 1,
+    /// They have a list with this value in it.
+    Item = 1,
     /// They have the attribute.
     Any = 2,
 }
@@ -83,12 +83,15 @@ fn facts_of_inventory(inventory: &Inventory) -> Facts {
     inventory.attributes.iter().map(fact).collect()
 }
 
+/// A row of the index: the attribute, the value, and the part of the fleet.
+type PostKey = (i64, Vec<u8>, u32);
+
 /// What has gathered for indices and counts: each row is read and written once.
 pub(super) struct Flush<'a> {
     connection: &'a Connection,
     names: &'a Names,
     attributes: HashMap<(u8, String), i64>,
-    posts: BTreeMap<(i64, Vec<u8>, u32), Vec<(u16, bool)>>,
+    posts: BTreeMap<PostKey, Vec<(u16, bool)>>,
     attribute_counts: BTreeMap<i64, i64>,
     counts: BTreeMap<(Counted, Name), i64>,
 }
@@ -189,7 +192,11 @@ impl<'a> Flush<'a> {
     fn post_value(&mut self, attribute: i64, key: &[u8], number: u32, is_in: bool) {
         self.post(post_of(attribute, Post::Value), key, number, is_in);
         if code::is_list(key) {
-            self.post(post_of(attribute, Post::List), key, number, is_in);
+            if let Some(Value::Array(items)) = code::value_of(key) {
+                for item in &items {
+                    self.post(post_of(attribute, Post::Item), &code::key(item), number, is_in);
+                }
+            }
         }
     }
 
