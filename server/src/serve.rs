@@ -11,7 +11,7 @@ use testserver::{Faults, FaultsHandle, Rule};
 
 use crate::console::{CliError, help_of, print};
 use crate::database;
-use crate::manager::Manager;
+use crate::notice::ServiceNotice;
 
 /// More than the server has use for.
 const DESCRIPTORS: u64 = 65_536;
@@ -44,7 +44,7 @@ pub(crate) fn run(parser: lexopt::Parser) -> Result<(), CliError> {
     let mut signals = runtime.block_on(async { Signals::new() }).map_err(|error| failed(&error))?;
     raise_descriptors();
     let running = wanted.start().map_err(|error| failed(&error))?;
-    let manager = Manager::of_environment();
+    let manager = ServiceNotice::of_environment();
     print(&format!("listening on {}\n", running.url()))?;
     if let Some(url) = running.metrics_url() {
         print(&format!("metrics on {url}/metrics\n"))?;
@@ -268,6 +268,18 @@ fn change(name: &str, parser: &mut lexopt::Parser) -> Result<Change, CliError> {
         "device-rate" => {
             let count = parser.value()?.parse()?;
             Box::new(move |options| options.device_rate(count))
+        }
+        "keep-audit" => {
+            let days = parser.value()?.parse()?;
+            Box::new(move |options| options.keep_audit_days(days))
+        }
+        "keep-alerts" => {
+            let days = parser.value()?.parse()?;
+            Box::new(move |options| options.keep_alerts_days(days))
+        }
+        "keep-webhooks" => {
+            let days = parser.value()?.parse()?;
+            Box::new(move |options| options.keep_webhooks_days(days))
         }
         "address-rate" => {
             let count = parser.value()?.parse()?;

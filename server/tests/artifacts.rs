@@ -158,6 +158,7 @@ fn wait_until(is_so: impl Fn() -> bool) {
         if is_so() {
             return;
         }
+        // Nothing tells the test; the file is looked for.
         std::thread::sleep(std::time::Duration::from_millis(5));
     }
     panic!("it is not so after ten seconds");

@@ -52,16 +52,8 @@ fn a_deployment_with_a_field_that_is_not_built_is_refused_by_name_everywhere_and
     let (_, id) = accepted(&running, "a");
     management.upload_artifact(artifact("release-2", "testdev").path()).unwrap();
     management.set_group(&id, "east").unwrap();
-    let later = json!([{ "batch_size": 10, "start_ts": "2035-01-01T00:00:00Z" }]);
-    let fields = [
-        ("phases", later, json!([])),
-        ("retries", json!(2), json!(0)),
-        ("update_control_map", json!({ "priority": 1 }), json!(null)),
-        ("filter_id", json!("f5b7c3a0-0000-4000-8000-000000000000"), json!("")),
-        ("max_devices", json!(1), json!(0)),
-        ("autogenerate_delta", json!(true), json!(false)),
-        ("force_instalation", json!(true), json!(false)),
-    ];
+    let fields =
+        [("filter_version", json!(1), json!(null)), ("force_instalation", json!(true), json!(false))];
     let places = [
         (DEPLOYMENTS.to_owned(), json!({ "devices": [id] })),
         ("/api/management/v2/deployments/deployments".to_owned(), json!({ "all_devices": true })),

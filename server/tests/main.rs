@@ -1,6 +1,7 @@
 //! All integration tests of this package, linked once.
 
 mod artifacts;
+mod audit;
 mod auth;
 mod captures;
 mod common;
@@ -16,8 +17,12 @@ mod fleet;
 mod happy_path;
 mod hostile;
 mod inventory;
+mod operations;
 mod program;
 mod restart;
+mod roles;
+mod rollouts;
 mod strangers;
 mod tags;
 mod tls;
+mod users;

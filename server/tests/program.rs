@@ -378,7 +378,8 @@ fn the_log_of_a_server_says_when_who_and_from_where() {
         body.len()
     ));
     let token = answer.rsplit("\r\n\r\n").next().unwrap();
-    let next = "/api/devices/v1/deployments/device/deployments/next?artifact_name=a&device_type=b";
+    // A question that finds nothing to do is below what is logged, as there are a million of them.
+    let next = "/api/devices/v1/deviceconfig/configuration?";
     ask(&format!(
         "GET {next} HTTP/1.1\r\nHost: a\r\nConnection: close\r\nAuthorization: Bearer {token}\r\n\r\n"
     ));
@@ -391,10 +392,10 @@ fn the_log_of_a_server_says_when_who_and_from_where() {
     let claims = URL_SAFE_NO_PAD.decode(token.split('.').nth(1).unwrap()).unwrap();
     let claims: Value = serde_json::from_slice(&claims).unwrap();
     let (path, _) = next.split_once('?').unwrap();
-    let asked = format!(" INFO  GET {path} 204 from 127.0.0.1 device {}", claims["sub"].as_str().unwrap());
+    let asked = format!(" INFO  GET {path} 200 from 127.0.0.1 device {}", claims["sub"].as_str().unwrap());
     let line =
-        log.lines().find(|line| line.ends_with(&asked)).unwrap_or_else(|| panic!("{asked} is not in {log}"));
-    let time = line.strip_suffix(&asked).unwrap();
+        log.lines().find(|line| line.contains(&asked)).unwrap_or_else(|| panic!("{asked} is not in {log}"));
+    let time = line.split(&asked).next().unwrap();
     assert!(time.len() == 24 && time.ends_with('Z') && time.starts_with("20"), "{time}");
     assert!(!log.contains('\u{9b}') && log.lines().all(|line| line.len() < 3000), "{log}");
 }

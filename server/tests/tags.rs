@@ -66,7 +66,7 @@ fn tags_are_replaced_merged_searched_and_not_overwritten_unseen() {
     let filter = json!({ "scope": "tags", "attribute": "rack", "type": "$eq", "value": "8" });
     assert_eq!(
         search(&running, &format!("{V2}/filters/search"), json!({ "filters": [filter] })),
-        [a.clone()]
+        std::slice::from_ref(&a)
     );
     let order = json!({ "sort": [{ "scope": "tags", "attribute": "rack", "order": "desc" }] });
     assert_eq!(search(&running, &format!("{V2}/filters/search"), order), [a.clone(), b.clone()]);

@@ -123,8 +123,8 @@ Usage: cargo xtask bench [install] [--runs N] [--mib N] [--client PROGRAM] [--ba
        cargo xtask bench modules [--runs N] [--mib N] [--client PROGRAM] [--write]
        cargo xtask bench daemon [--polls N] [--mib N] [--client PROGRAM] [--write]
        cargo xtask bench server [--devices N] [--seconds N] [--write]
-       cargo xtask bench fleet [--sizes N,...] [--seconds N] [--within N] [--without-whole] [--keep] [--program PROGRAM]
-                               [--postgres URL] [--json] [--write]
+       cargo xtask bench fleet [--sizes N,...] [--seconds N] [--within N] [--whole-up-to N] [--apart-up-to N]
+                               [--postgres URL] [--program PROGRAM] [--keep] [--report] [--json] [--write]
        cargo xtask bench delta [--pair security|release] [--client PROGRAM] [--tool PROGRAM] [--no-install] [--write]
 
   install   installation against a plain pipe; with --peers against Mender's client, SWUpdate and RAUC too
@@ -132,7 +132,9 @@ Usage: cargo xtask bench [install] [--runs N] [--mib N] [--client PROGRAM] [--ba
   daemon    memory, processor time and traffic of the daemon
   server    how many devices one server answers
   fleet     one server with up to a million devices: devices that ask, a person who looks at lists, deployments; with
-            --postgres two servers on one empty database, one of which is killed. --keep keeps what was filled
+            --postgres two servers on one empty database, one of which is killed. --keep keeps what was filled and
+            measured, --report shows that again; larger fleets than --whole-up-to have no deployment to all devices, than
+            --apart-up-to no herd with a connection for each device
   delta     deltas of two pairs of images against hdiffpatch, xdelta3, bsdiff and zstd
 
 --client (--tool for the host tool) measures another build than the one that ships; --baseline lets an earlier build take

@@ -253,6 +253,15 @@ whoever watches the server",
         .text("N")
         .default("20"),
     Flag::new("address-rate", "requests of one address in a second (no limit)").text("N"),
+    Flag::new("keep-audit", "keep for so many days what people did ({default}; 0: for ever)")
+        .text("DAYS")
+        .default("365"),
+    Flag::new("keep-alerts", "keep alerts of monitors for so many days ({default}; 0: for ever)")
+        .text("DAYS")
+        .default("90"),
+    Flag::new("keep-webhooks", "keep what webhooks were told for so many days ({default}; 0: for ever)")
+        .text("DAYS")
+        .default("14"),
     Flag::new("log-format", "how a line of the log is written ({default})")
         .value("text|json", Kind::Choice(&["text", "json"]))
         .default("text"),

@@ -32,6 +32,7 @@ mod options;
 mod presence;
 mod readiness;
 mod request_id;
+mod retention;
 mod running;
 mod service;
 pub mod simulated;

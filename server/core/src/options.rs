@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use crate::blobs::S3Options;
+use crate::retention::Keep;
 use crate::store::StoreError;
 use crate::store::postgres::Target;
 use crate::throttle::Allowed;
@@ -70,6 +71,7 @@ pub struct Options {
     pub(crate) configuration_key: Option<Vec<u8>>,
     pub(crate) watched: Option<SocketAddr>,
     pub(crate) allowed: Allowed,
+    pub(crate) keep: Keep,
     pub(crate) s3: Option<S3Options>,
     pub(crate) database: Option<DatabaseOptions>,
 }
@@ -97,6 +99,7 @@ impl Options {
             configuration_key: None,
             watched: None,
             allowed: Allowed::default(),
+            keep: Keep::default(),
             s3: None,
             database: None,
         }
@@ -247,6 +250,24 @@ impl Options {
     /// all devices have one address.
     pub fn address_rate(mut self, count: u64) -> Options {
         self.allowed.address_rate = count;
+        self
+    }
+
+    /// For how many days it is kept what people did; 0 is for ever.
+    pub fn keep_audit_days(mut self, days: u64) -> Options {
+        self.keep.audit = days;
+        self
+    }
+
+    /// For how many days alerts of monitors are kept; 0 is for ever.
+    pub fn keep_alerts_days(mut self, days: u64) -> Options {
+        self.keep.alerts = days;
+        self
+    }
+
+    /// For how many days it is kept what webhooks were told and what they answered; 0 is for ever.
+    pub fn keep_webhooks_days(mut self, days: u64) -> Options {
+        self.keep.webhooks = days;
         self
     }
 

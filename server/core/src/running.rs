@@ -17,13 +17,16 @@ use crate::certificates::Certificates;
 use crate::connect::{Switchboard, Timing};
 use crate::connection;
 use crate::domain::limits;
+use crate::domain::model::Artifact;
 use crate::domain::people::failures::Failures;
 use crate::domain::time::Timestamp;
 use crate::heard::Heard;
 use crate::metrics::{Metrics, Process};
 use crate::options::Options;
 use crate::readiness::Readiness;
+use crate::retention;
 use crate::service::Service;
+use crate::store::work::Kind;
 use crate::store::{Secrets, Store, StoreError, postgres, sqlite};
 use crate::strangers::Strangers;
 use crate::throttle::Throttle;
@@ -155,6 +158,12 @@ impl Server {
         ));
         runtime.spawn(store_check_ins(shared.clone(), stopped.clone()));
         runtime.spawn(find_out_how_late(shared.clone(), stopped.clone()));
+        runtime.spawn(retention::run(
+            shared.service.store.clone(),
+            shared.options.keep,
+            shared.metrics.forgotten.clone(),
+            stopped.clone(),
+        ));
         if let Some(certificates) = certificates.clone() {
             runtime.spawn(watch_certificates(certificates, stopped));
         }
@@ -313,7 +322,11 @@ async fn open(
     match blobs.list(Shelf::Artifacts).await {
         Ok(listing) => {
             let artifacts = service.catalogue.artifacts();
-            blobs::look_through(&listing, artifacts.iter().map(|artifact| &**artifact));
+            // Those of configurations are few: only of deployments that go on.
+            let made = service.store.documents(Kind::MadeArtifact).await?;
+            let made: Vec<Artifact> =
+                made.into_iter().filter_map(|(_, value)| serde_json::from_value(value).ok()).collect();
+            blobs::look_through(&listing, artifacts.iter().map(|artifact| &**artifact).chain(&made));
         }
         Err(error) => log::error!("artifacts cannot be looked through: {error}"),
     }

@@ -195,10 +195,11 @@ async fn serve_known(
     let took = began.elapsed();
     shared.metrics.answered(class, reply.status().as_u16(), took);
     log_answer(shared, presence, class, &call, reply.status(), took);
-    let reply = match class {
-        // It has its place until the last byte has gone out.
-        Class::Download => reply.map(|body| Sending::new(body, place, shared.metrics.clone()).boxed()),
-        _ => reply,
+    // It has its place until the last byte has gone out.
+    let reply = if class == Class::Download {
+        reply.map(|body| Sending::new(body, place, shared.metrics.clone()).boxed())
+    } else {
+        reply
     };
     around.answered(&call, reply)
 }

@@ -81,7 +81,7 @@ impl From<BlobError> for IntakeError {
     }
 }
 
-type Verdict = Result<(Header, Vec<ArtifactFile>), String>;
+type Reading = Result<(Header, Vec<ArtifactFile>), String>;
 
 /// An artifact on its way in. Dropped before it is kept, nothing of it is left.
 pub(crate) struct Intake {
@@ -90,7 +90,7 @@ pub(crate) struct Intake {
     size_bytes: u64,
     most_bytes: u64,
     pipe: Option<mpsc::Sender<Bytes>>,
-    reader: JoinHandle<Verdict>,
+    reader: JoinHandle<Reading>,
 }
 
 impl Intake {
@@ -203,7 +203,7 @@ impl Read for Pipe {
 }
 
 /// Reads all of an artifact: what it says, and that its checksums are right.
-fn read(source: Pipe) -> Verdict {
+fn read(source: Pipe) -> Reading {
     let wrong = |error: ArtifactError| error.to_string();
     let artifact::Artifact { header, mut payload, .. } =
         artifact::open(source, &Trust::DangerUnsigned, &Limits::default()).map_err(wrong)?;

@@ -158,8 +158,6 @@ pub(crate) struct Metrics {
     pub(crate) polls_without: Counter,
     /// Bytes of artifacts that were sent.
     pub(crate) downloaded: Counter,
-    /// Bytes of artifacts that were taken.
-    pub(crate) uploaded: Counter,
     /// Connections that are open.
     pub(crate) connections: Arc<Gauge>,
     /// Changes that wait until they are durable.
@@ -177,8 +175,8 @@ pub(crate) struct Metrics {
     pub(crate) certificates_read: Counter,
     /// Certificates that could not be used.
     pub(crate) certificates_refused: Counter,
-    /// What was taken away because it was old: events, deployments, logs.
-    pub(crate) forgotten: [Counter; 3],
+    /// Events that were taken away because they were old.
+    pub(crate) forgotten: Arc<Counter>,
 }
 
 impl Default for Metrics {
@@ -193,7 +191,6 @@ impl Default for Metrics {
             polls_with_work: Counter::default(),
             polls_without: Counter::default(),
             downloaded: Counter::default(),
-            uploaded: Counter::default(),
             connections: Arc::default(),
             changes: Arc::default(),
             changes_failed: Counter::default(),
@@ -204,7 +201,7 @@ impl Default for Metrics {
             certificate_ends: Gauge::default(),
             certificates_read: Counter::default(),
             certificates_refused: Counter::default(),
-            forgotten: Default::default(),
+            forgotten: Arc::default(),
         }
     }
 }
@@ -282,10 +279,10 @@ impl Metrics {
             text.number(&[], value);
         };
         one("downloaded_bytes", "counter", "Bytes of artifacts that were sent.", self.downloaded.value());
-        one("uploaded_bytes", "counter", "Bytes of artifacts that were taken.", self.uploaded.value());
         one("connections", "gauge", "Connections that are open.", self.connections.value());
         one("changes_waiting", "gauge", "Changes that wait until they are durable.", self.changes.value());
         one("changes_failed", "counter", "Changes that could not be stored.", self.changes_failed.value());
+        one("forgotten_events", "counter", "Events taken away because of their age.", self.forgotten.value());
         text.family("change_seconds", "histogram", "From when a change is wanted until it is durable.");
         histogram(text, &[], &self.change_times, 1e-6);
         text.family("commit_seconds", "histogram", "How long a transaction of this process takes.");
@@ -300,10 +297,6 @@ impl Metrics {
             text.family("certificate_reads", "counter", "Certificates read anew, and whether they are used.");
             text.number(&[("result", "used")], self.certificates_read.value());
             text.number(&[("result", "refused")], self.certificates_refused.value());
-        }
-        text.family("forgotten", "counter", "What was taken away because of its age.");
-        for (name, counter) in ["event", "deployment", "log"].iter().zip(&self.forgotten) {
-            text.number(&[("what", name)], counter.value());
         }
     }
 }

@@ -377,7 +377,8 @@ pub(crate) struct DeploymentQuery {
 }
 
 impl DeploymentQuery {
-    /// Whether it is about a deployment.
+    /// Whether it is about a deployment: what stores are compared with.
+    #[cfg(test)]
     pub(crate) fn is_wanted(&self, deployment: &Deployment) -> bool {
         (self.states.is_empty() || self.states.iter().any(|state| state == deployment.state()))
             && self.is_configuration.is_none_or(|wanted| deployment.configuration.is_some() == wanted)

@@ -115,9 +115,6 @@ pub(crate) trait Store: Send + Sync + 'static {
     /// One device: what each request of a device begins with, so it is quick.
     async fn device(&self, id: &str) -> Result<Option<Device>, StoreError>;
 
-    /// The device that has an authentication set.
-    async fn device_of_auth_set(&self, set: &str) -> Result<Option<Device>, StoreError>;
-
     /// What a device has reported; `None` before it has.
     async fn inventory(&self, device: &str) -> Result<Option<Inventory>, StoreError>;
 

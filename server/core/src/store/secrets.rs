@@ -163,12 +163,9 @@ impl Kept {
         })?;
         let kept = Kept { token_key: key, link_key, management_token };
         // What is damaged is named by its file.
-        kept.secrets().map_err(|error| match error {
-            StoreError::Damaged { what } => {
-                StoreError::Damaged { what: folder.join(what).display().to_string() }
-            }
-            other => other,
-        })?;
+        if let Err(StoreError::Damaged { what }) = kept.secrets() {
+            return Err(StoreError::Damaged { what: folder.join(what).display().to_string() });
+        }
         Ok(kept)
     }
 

@@ -325,6 +325,8 @@ pub(crate) enum Attempt {
 
 /// What a store loaded.
 #[derive(Debug, Clone)]
+// It is handed over once and taken apart.
+#[allow(clippy::large_enum_variant)]
 pub(crate) enum Loaded {
     /// Under [`Key::Device`].
     Device(String, Option<Device>),
@@ -355,11 +357,6 @@ impl Work {
     /// A transaction that begins, of a store that knows the next numbers.
     pub(crate) fn numbered(now: Timestamp, next: Next) -> Work {
         Work { now, next, ..Work::default() }
-    }
-
-    /// The numbers that are next.
-    pub(crate) fn next(&self) -> Next {
-        self.next
     }
 
     /// When it began: every job in it has this time.

@@ -356,7 +356,16 @@ fn reason(
             Status::Pending if record.attempts > 0 => {
                 ("retry", format!("it has failed {} times and tries again{substate}", record.attempts))
             }
-            status => (status.name(), format!("the device is at it{substate}")),
+            Status::Pending
+            | Status::Downloading
+            | Status::PauseBeforeInstalling
+            | Status::Installing
+            | Status::PauseBeforeRebooting
+            | Status::Rebooting
+            | Status::PauseBeforeCommitting
+            | Status::Success
+            | Status::Aborted
+            | Status::Decommissioned => (record.status.name(), format!("the device is at it{substate}")),
         };
     }
     if device.status() != AuthStatus::Accepted {

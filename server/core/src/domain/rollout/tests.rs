@@ -98,12 +98,14 @@ fn run<T, E: std::fmt::Debug>(
         });
         let Attempt::Missing(keys) = attempt else { return answer.unwrap() };
         for key in keys {
-            work.load(match key {
+            work.load(match key.clone() {
                 Key::Device(id) => Loaded::Device(id, None),
                 Key::Inventory(id) => Loaded::Inventory(id, None),
                 Key::Record(deployment, device) => Loaded::Record(deployment, device, None),
                 Key::Document(kind, id) => Loaded::Document(kind, id, None),
-                other => panic!("{other:?}"),
+                Key::Identity(_) | Key::AuthSet(_) | Key::Deployment(_) | Key::Members(_) | Key::Count(_) => {
+                    panic!("{key:?}")
+                }
             });
         }
     }
@@ -146,7 +148,7 @@ fn ask(work: &mut Work, id: &str, number: u32, provides: &[(&str, &str)]) -> Opt
     match run(work, |work| next(work, &claims(number), &candidates, &request)).unwrap() {
         Next::Offer { artifact, .. } => Some(artifact),
         Next::Nothing => None,
-        other => panic!("{other:?}"),
+        other @ (Next::Make(_) | Next::Conflict) => panic!("{other:?}"),
     }
 }
 

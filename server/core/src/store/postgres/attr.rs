@@ -13,6 +13,7 @@
 use serde_json::Value;
 
 use super::connect::{Conn, Fault, Params};
+use super::number::{Signed as _, Unsigned as _};
 use super::read::parse;
 use crate::domain::id::sha256;
 use crate::store::query::{Attr, DeviceView, Place, Scope, place};
@@ -93,7 +94,7 @@ impl Rows {
             Place::Text(text) => (2, 0.0, split(&text)),
         };
         self.key.push(key);
-        self.num.push(num.cast_signed());
+        self.num.push(num.signed());
         self.pos.push(pos);
         self.kind.push(kind);
         self.typ.push(typ);
@@ -222,7 +223,7 @@ async fn fill(conn: &Conn, hot: Hot) -> Result<(), Fault> {
             let device: crate::domain::model::Device = parse(row.try_get(1)?, "a device")?;
             let inventory = inventories.remove(&num).unwrap_or_default();
             let view = DeviceView { device, inventory, check_in: None };
-            values.add(hot.key, num.cast_unsigned(), &view.device.id, view.value(&attr).as_ref());
+            values.add(hot.key, num.unsigned(), &view.device.id, view.value(&attr).as_ref());
         }
         values.write(conn).await?;
         conn.batch("COMMIT").await?;
@@ -255,7 +256,7 @@ pub(super) async fn matching(
             String::from_utf8([text, rest].concat()).is_ok_and(|text| matches(&text))
         };
         if wanted {
-            found.insert(num.cast_unsigned());
+            found.insert(num.unsigned());
         }
         Ok(())
     })

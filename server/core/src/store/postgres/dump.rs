@@ -6,6 +6,7 @@ use tokio_postgres::types::Type;
 
 use super::connect::{Conn, Fault, Params};
 use super::flush::{Deltas, DeploymentRows, DeviceRows, RecordRows, members};
+use super::number::{Signed as _, Unsigned as _};
 use super::read::{self, big, json, parse, text};
 use crate::store::work::{Event, Kind};
 use crate::store::{DumpRow, Rows, StoreError};
@@ -23,7 +24,7 @@ pub(super) async fn dump(conn: &Conn, rows: &mut Rows<'_>) -> Result<(), Fault> 
     })
     .await?;
     conn.each("SELECT num, id FROM gone ORDER BY num", &none, |row| {
-        give(DumpRow::Gone { number: row.try_get::<_, i32>(0)?.cast_unsigned(), id: text(row, 1)? })
+        give(DumpRow::Gone { number: row.try_get::<_, i32>(0)?.unsigned(), id: text(row, 1)? })
     })
     .await?;
     // A connection answers one question after the other, and each deployment needs two.
@@ -120,7 +121,7 @@ impl Filling {
         for row in piece {
             match row {
                 DumpRow::Device(view) => {
-                    let number = view.device.number.cast_signed();
+                    let number = view.device.number.signed();
                     self.highest_number = self.highest_number.max(number);
                     devices.add(None, &view.device, view.device.number);
                     deltas.device(&view.device, 1);
@@ -135,8 +136,8 @@ impl Filling {
                     }
                 }
                 DumpRow::Gone { number, id } => {
-                    self.highest_number = self.highest_number.max(number.cast_signed());
-                    gone.0.push(number.cast_signed());
+                    self.highest_number = self.highest_number.max(number.signed());
+                    gone.0.push(number.signed());
                     gone.1.push(id.into_bytes());
                 }
                 DumpRow::Deployment(deployment, members) => {

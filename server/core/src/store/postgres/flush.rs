@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::attr::{self, Rows};
 use super::connect::{Conn, Fault};
 use super::load::status_number;
+use super::number::{Signed as _, Unsigned as _};
 use super::read::{big, count, json, parse, pieces, record_status};
 use crate::domain::id::sha256;
 use crate::domain::model::{Deployment, Device, DeviceDeployment, Inventory};
@@ -42,7 +43,10 @@ pub(super) struct Flushed {
 
 /// Devices with an attribute, devices with a status, devices in a group: counters are changed by differences, and each once.
 #[derive(Default)]
-pub(super) struct Deltas(BTreeMap<(i16, Vec<u8>), (i64, Option<Vec<u8>>)>);
+pub(super) struct Deltas(BTreeMap<(i16, Vec<u8>), Delta>);
+
+/// The difference, and what the counter is called.
+type Delta = (i64, Option<Vec<u8>>);
 
 pub(super) const STATUS: i16 = 0;
 pub(super) const GROUP: i16 = 1;
@@ -200,9 +204,12 @@ fn news(work: &Work, committed: &Committed) -> News {
     }
 }
 
+/// A device and its inventory, where they have changed.
+type ChangedDevice<'a> = (Option<&'a Row<Device>>, Option<&'a Row<Inventory>>);
+
 /// Devices, inventories, and everything that is worked out of them. The numbers of those that are new.
 async fn devices(conn: &Conn, work: &Work) -> Result<HashMap<String, u32>, Fault> {
-    let mut changed: BTreeMap<&String, (Option<&Row<Device>>, Option<&Row<Inventory>>)> = BTreeMap::new();
+    let mut changed: BTreeMap<&String, ChangedDevice<'_>> = BTreeMap::new();
     for (id, row) in work.changed_devices() {
         changed.entry(id).or_default().0 = Some(row);
     }
@@ -221,7 +228,7 @@ async fn devices(conn: &Conn, work: &Work) -> Result<HashMap<String, u32>, Fault
         const TAKE: &str = "SELECT nextval('device_number')::int4 FROM generate_series(1, $1)";
         let how_many = i32::try_from(new.len()).unwrap_or(i32::MAX);
         for (id, row) in new.iter().zip(conn.rows(TAKE, &[&how_many]).await?) {
-            new_numbers.insert((*id).clone(), row.try_get::<_, i32>(0)?.cast_unsigned());
+            new_numbers.insert((*id).clone(), row.try_get::<_, i32>(0)?.unsigned());
         }
     }
     // What a device had reported goes with it without being loaded; its own record may not be loaded either when only its
@@ -235,7 +242,7 @@ async fn devices(conn: &Conn, work: &Work) -> Result<HashMap<String, u32>, Fault
             Some(before) => {
                 numbers.insert((*id).clone(), before.number);
                 if device.is_some_and(|row| row.now.is_none()) {
-                    gone.insert(before.number.cast_signed());
+                    gone.insert(before.number.signed());
                 }
             }
             None if !numbers.contains_key(*id) => unknown.push(id.as_bytes()),
@@ -286,7 +293,7 @@ async fn devices(conn: &Conn, work: &Work) -> Result<HashMap<String, u32>, Fault
             }
             let now = row.now.clone().unwrap_or_default();
             deltas.inventory(&now, 1);
-            inventory.0.push(number.cast_signed());
+            inventory.0.push(number.signed());
             inventory.1.push(json(&now));
         }
         let nobody = || Device {
@@ -323,7 +330,7 @@ async fn devices(conn: &Conn, work: &Work) -> Result<HashMap<String, u32>, Fault
             let value = new.value(&attr);
             if is_first || old.value(&attr) != value {
                 stale_keys.push(hot.key);
-                stale_numbers.push(number.cast_signed());
+                stale_numbers.push(number.signed());
                 values.add(hot.key, number, id, value.as_ref());
             }
         }
@@ -379,7 +386,7 @@ pub(super) struct DeviceRows {
 impl DeviceRows {
     pub(super) fn add(&mut self, before: Option<&Device>, now: &Device, number: u32) {
         self.is_new.push(before.is_none());
-        self.num.push(number.cast_signed());
+        self.num.push(number.signed());
         self.id.push(now.id.clone().into());
         self.sha.push(now.identity_sha256.clone().into());
         self.status.push(status_number(now.status()));
@@ -393,7 +400,7 @@ impl DeviceRows {
         self.stale_sets.extend(old.difference(&new).map(|set| set.clone().into_bytes()));
         for set in new.difference(&old) {
             self.set_ids.push(set.clone().into());
-            self.set_devices.push(number.cast_signed());
+            self.set_devices.push(number.signed());
         }
     }
 

@@ -38,6 +38,11 @@ impl Watchers {
         self.turn.lock().await
     }
 
+    pub(super) fn written(&self, jobs: usize, took: Duration) {
+        let all = self.all.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        all.iter().for_each(|watch| watch.written(jobs, took));
+    }
+
     pub(super) fn tell(&self, committed: &Committed) {
         let all = self.all.lock().unwrap_or_else(PoisonError::into_inner).clone();
         for watch in all {
@@ -104,9 +109,8 @@ impl Follower {
                 // Whoever was away for longer has to be started anew; see `read`.
                 conn.run("DELETE FROM feed WHERE at < now() - interval '30 days'", &[]).await?;
             }
-            match timeout(EVERY, notices.recv()).await {
-                Ok(None) => return Err(Fault::Away("the connection has ended".to_owned())),
-                Ok(Some(())) | Err(_) => {}
+            if let Ok(None) = timeout(EVERY, notices.recv()).await {
+                return Err(Fault::Away("the connection has ended".to_owned()));
             }
             while notices.try_recv().is_ok() {}
         }

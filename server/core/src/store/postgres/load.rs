@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::connect::{Conn, Fault};
+use super::number::Signed as _;
 use super::read::{self, parse, text};
 use crate::domain::model::AuthStatus;
 use crate::store::work::{Key, Kind, Loaded, Work};
@@ -164,7 +165,7 @@ async fn devices(
     for row in conn.rows(LOCK, &[&bytes(wanted.union(&inventories))]).await? {
         let device = read::device(&row)?;
         if inventories.contains(&device.id) {
-            numbers.insert(device.number.cast_signed(), device.id.clone());
+            numbers.insert(device.number.signed(), device.id.clone());
         }
         work.load(Loaded::Device(device.id.clone(), Some(device)));
     }

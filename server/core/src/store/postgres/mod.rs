@@ -14,6 +14,7 @@ mod dump;
 mod flush;
 mod follow;
 mod load;
+mod number;
 mod poll;
 mod read;
 mod schema;
@@ -38,6 +39,7 @@ use poll::Poll;
 use search::{Answer, Cold};
 use write::{Health, Order, Writer};
 
+use self::number::Signed as _;
 use super::query::{
     Active, DeploymentQuery, DeviceQuery, DeviceView, EventQuery, Found, Listed, Numbered, RecordQuery, Scope,
 };
@@ -57,6 +59,8 @@ struct PgStore {
     stopping: watch::Sender<bool>,
     /// Attributes that become hot now.
     heating: Arc<Mutex<HashSet<(Scope, String)>>>,
+    /// Devices of a fleet in which an attribute becomes hot while a search waits.
+    at_once: u64,
     /// One search at a time goes through all devices.
     one_by_one: Semaphore,
 }
@@ -68,10 +72,10 @@ struct PgStore {
 pub(crate) async fn open(target: Target) -> Result<Arc<dyn Store>, StoreError> {
     let target = Arc::new(target);
     let place = target.place.clone();
-    begin(target).await.map_err(|fault| fault.at(&place))
+    begin(target, search::AT_ONCE).await.map_err(|fault| fault.at(&place))
 }
 
-async fn begin(target: Arc<Target>) -> Result<Arc<dyn Store>, Fault> {
+async fn begin(target: Arc<Target>, at_once: u64) -> Result<Arc<dyn Store>, Fault> {
     let conn = target.connect().await?;
     schema::migrate(&conn).await?;
     let process = id::random::<16>().map_err(|_| Fault::Source(StoreError::NoRandomness))?.to_vec();
@@ -89,6 +93,7 @@ async fn begin(target: Arc<Target>) -> Result<Arc<dyn Store>, Fault> {
         watchers,
         stopping,
         heating: Arc::default(),
+        at_once,
         one_by_one: Semaphore::new(1),
     }))
 }
@@ -113,7 +118,7 @@ impl PgStore {
         if cold.is_empty() {
             return Ok(false);
         }
-        if search::is_small(lease).await? {
+        if search::is_small(lease, self.at_once).await? {
             for (scope, name) in cold {
                 attr::heat(lease, scope, &name).await?;
             }
@@ -187,12 +192,6 @@ impl Store for PgStore {
             place: self.pool.target.place.clone(),
             reason: reason.to_string(),
         })
-    }
-
-    async fn device_of_auth_set(&self, set: &str) -> Result<Option<Device>, StoreError> {
-        const READ: &str =
-            "SELECT d.num, d.active, d.data FROM authset a JOIN device d ON d.num = a.num WHERE a.id = $1";
-        ask!(self, lease => lease.row(READ, &[&set.as_bytes()]).await?.as_ref().map(read::device).transpose()?)
     }
 
     async fn inventory(&self, device: &str) -> Result<Option<Inventory>, StoreError> {
@@ -329,7 +328,7 @@ impl Store for PgStore {
             ON CONFLICT (num) DO UPDATE SET ts = excluded.ts WHERE s.ts < excluded.ts";
         ask!(self, lease => {
             for piece in times.chunks(10_000) {
-                let numbers: Vec<i32> = piece.iter().map(|(number, _)| number.cast_signed()).collect();
+                let numbers: Vec<i32> = piece.iter().map(|(number, _)| number.signed()).collect();
                 let times: Vec<i64> = piece.iter().map(|(_, time)| read::big(time.0)).collect();
                 lease.run(WRITE, &[&numbers, &times]).await?;
             }
@@ -394,4 +393,100 @@ mod tests {
     }
 
     conformance!(testing::database().map(|database| Place(database.url)), Place);
+
+    /// A fleet in which every search goes through all devices, while what it asks for becomes hot.
+    struct Large(String);
+
+    #[async_trait]
+    impl Ground for Large {
+        async fn open(&self) -> Arc<dyn Store> {
+            begin(Arc::new(Target::parse(&self.0, None, None).unwrap()), 0).await.unwrap()
+        }
+
+        fn is_shared(&self) -> bool {
+            true
+        }
+
+        fn name(&self) -> String {
+            self.0.clone()
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_search_is_right_while_its_attributes_become_hot() {
+        if let Some(database) = testing::database() {
+            crate::store::conformance::every_search_is_answered_as_it_is_defined(&Large(database.url)).await;
+        }
+    }
+
+    /// Adds one to a counter.
+    async fn count(store: &dyn Store) -> Result<(), WriterFailed> {
+        let counted = crate::store::conformance::change(store, vec![], |work| {
+            let count: u64 = work.document(Kind::Settings, "count")?.unwrap_or(0);
+            work.put_document(Kind::Settings, "count", Some(&(count + 1)))?;
+            Ok(Some(()))
+        });
+        counted.await.map(|done| assert!(done.is_some()))
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_database_that_dies_loses_nothing_and_is_found_when_it_is_back() {
+        let Some(cluster) = testing::durable_cluster() else { return };
+        let database = cluster.database();
+        let store = Place(database.url.clone()).open().await;
+        let (stop, stopped) = watch::channel(false);
+        let tasks: Vec<_> = (0..8)
+            .map(|_| {
+                let (store, stopped) = (store.clone(), stopped.clone());
+                tokio::spawn(async move {
+                    let (mut done, mut failed) = (0_u64, 0_u64);
+                    while !*stopped.borrow() {
+                        match count(&*store).await {
+                            Ok(()) => done += 1,
+                            Err(_) => {
+                                failed += 1;
+                                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+                            }
+                        }
+                    }
+                    (done, failed)
+                })
+            })
+            .collect();
+        for _ in 0..30 {
+            // The others are between all steps of a transaction when it dies.
+            store.document(Kind::Settings, "count").await.unwrap();
+        }
+        cluster.kill();
+        let failed = loop {
+            if let Err(failed) = count(&*store).await {
+                break failed;
+            }
+        };
+        assert!(failed.0.contains("the database"), "{failed:?}");
+        assert!(store.check().is_err());
+        assert!(store.device("nobody").await.is_err(), "a poll does not say that nothing is new");
+        assert!(store.devices(&DeviceQuery::default()).await.is_err());
+        tokio::task::spawn_blocking(move || cluster.run()).await.unwrap();
+        while store.check().is_err() {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+        count(&*store).await.unwrap();
+        assert_eq!(store.device("nobody").await.unwrap(), None);
+        stop.send_replace(true);
+        let (mut done, mut failed) = (1, 0);
+        for task in tasks {
+            let ended = task.await.unwrap();
+            done += ended.0;
+            failed += ended.1;
+        }
+        assert!(failed > 0, "somebody was told");
+        let counted = store.document(Kind::Settings, "count").await.unwrap().unwrap().as_u64().unwrap();
+        // What is not known to have happened is said to have failed, and may be there.
+        assert!(
+            (done..=done + failed).contains(&counted),
+            "{done} acknowledged, {failed} failed, {counted} counted"
+        );
+        store.stop().await;
+    }
 }

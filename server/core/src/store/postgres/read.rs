@@ -10,6 +10,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
 use super::connect::{Conn, Fault, Params};
+use super::number::{Signed as _, Unsigned as _};
 use crate::domain::model::{Deployment, Device, DeviceDeployment, STATUSES, Status};
 use crate::domain::time::Timestamp;
 use crate::store::query::{
@@ -43,7 +44,7 @@ pub(super) fn count(number: i64) -> u64 {
 /// `num, active, data` of a device.
 pub(super) fn device(row: &Row) -> Result<Device, Fault> {
     let mut device: Device = parse(row.try_get(2)?, "a device")?;
-    device.number = row.try_get::<_, i32>(0)?.cast_unsigned();
+    device.number = row.try_get::<_, i32>(0)?.unsigned();
     let active: Option<Vec<u8>> = row.try_get(1)?;
     let active = active.map(String::from_utf8).transpose();
     device.active = active.map_err(|_| Fault::Damaged("a device".to_owned()))?;
@@ -85,7 +86,7 @@ pub(super) fn pieces(members: &RoaringBitmap) -> Vec<(i32, i32, i32, Vec<u8>)> {
         piece &= members;
         let mut data = Vec::new();
         if let (Some(low), Some(high), Ok(())) = (piece.min(), piece.max(), piece.serialize_into(&mut data)) {
-            pieces.push(((first >> 16).cast_signed(), low.cast_signed(), high.cast_signed(), data));
+            pieces.push(((first >> 16).signed(), low.signed(), high.signed(), data));
         }
         next = end.checked_add(1).and_then(|from| {
             let rank = members.rank(from - 1);
@@ -180,10 +181,10 @@ pub(super) async fn views(conn: &Conn, numbers: &[i32]) -> Result<Vec<DeviceView
 pub(super) async fn device_ids(conn: &Conn, numbers: &[u32]) -> Result<Vec<(u32, String)>, Fault> {
     const READ: &str = "SELECT num, id FROM device WHERE num = ANY($1)
         UNION ALL SELECT num, id FROM gone WHERE num = ANY($1)";
-    let asked: Vec<i32> = numbers.iter().map(|number| number.cast_signed()).collect();
+    let asked: Vec<i32> = numbers.iter().map(|number| number.signed()).collect();
     let mut found = BTreeMap::new();
     for row in conn.rows(READ, &[&asked]).await? {
-        found.insert(row.try_get::<_, i32>(0)?.cast_unsigned(), text(&row, 1)?);
+        found.insert(row.try_get::<_, i32>(0)?.unsigned(), text(&row, 1)?);
     }
     Ok(numbers.iter().filter_map(|number| Some((*number, found.get(number)?.clone()))).collect())
 }
@@ -276,7 +277,7 @@ pub(super) async fn records(conn: &Conn, query: &RecordQuery) -> Result<Found<Li
         let mut numbers = RoaringBitmap::new();
         let sql = format!("SELECT num FROM record WHERE dep = {dep} AND status {is} ({list})");
         conn.each(&sql, &params, |row| {
-            numbers.insert(row.try_get::<_, i32>(0)?.cast_unsigned());
+            numbers.insert(row.try_get::<_, i32>(0)?.unsigned());
             Ok(())
         })
         .await?;
@@ -330,10 +331,10 @@ pub(super) async fn history(
         return Ok(Found { items: Vec::new(), total: 0 });
     };
     let number: i32 = row.try_get(0)?;
-    let chunk = (number.cast_unsigned() >> 16).cast_signed();
+    let chunk = (number.unsigned() >> 16).signed();
     let mut lists: Vec<i64> = Vec::new();
     for row in conn.rows(LISTS, &[&chunk, &number]).await? {
-        if piece(row.try_get(1)?)?.contains(number.cast_unsigned()) {
+        if piece(row.try_get(1)?)?.contains(number.unsigned()) {
             lists.push(row.try_get(0)?);
         }
     }

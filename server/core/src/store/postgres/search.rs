@@ -14,6 +14,7 @@ use super::attr::{self, Hot, equal, split};
 use super::connect::{Conn, Fault, Params};
 use super::flush::{ATTRIBUTE, GROUP, STATUS};
 use super::load::status_number;
+use super::number::{Signed as _, Unsigned as _};
 use super::read::{self, big, count};
 use crate::domain::model::AuthStatus;
 use crate::domain::time::Timestamp;
@@ -22,7 +23,7 @@ use crate::store::query::{
 };
 
 /// In a fleet of that size an attribute becomes hot while its first search waits.
-const AT_ONCE: u64 = 20_000;
+pub(super) const AT_ONCE: u64 = 20_000;
 
 /// What a search needs that is not there.
 pub(super) type Cold = Vec<(Scope, String)>;
@@ -153,7 +154,7 @@ async fn prepare(conn: &Conn, query: &DeviceQuery) -> Result<Result<Search, Cold
             match known.source(scope, &attr.name) {
                 Source::Nowhere => {}
                 Source::Cold => cold.push((scope, attr.name.clone())),
-                other => sources.push(other),
+                other @ (Source::Rows(_) | Source::CheckIns) => sources.push(other),
             }
         }
         match (sources.pop(), sources.is_empty()) {
@@ -210,7 +211,7 @@ impl Search {
     }
 
     fn numbers(&mut self, numbers: &RoaringBitmap) -> String {
-        let numbers: Vec<i32> = numbers.iter().map(u32::cast_signed).collect();
+        let numbers: Vec<i32> = numbers.iter().map(|number| number.signed()).collect();
         let bound = self.params.bind(numbers, Type::INT4_ARRAY);
         format!("d.num = ANY({bound})")
     }
@@ -224,7 +225,7 @@ impl Search {
     async fn check_ins(&mut self, conn: &Conn, test: &Test, alone: bool) -> Result<String, Fault> {
         let (mut holding, mut all) = (RoaringBitmap::new(), RoaringBitmap::new());
         conn.each("SELECT num, ts FROM seen", &Params::default(), |row| {
-            let number = row.try_get::<_, i32>(0)?.cast_unsigned();
+            let number = row.try_get::<_, i32>(0)?.unsigned();
             all.insert(number);
             if test.holds(Some(&json!(Timestamp(count(row.try_get(1)?))))) {
                 holding.insert(number);
@@ -528,7 +529,7 @@ pub(super) async fn numbers(conn: &Conn, query: &DeviceQuery) -> Result<Answer<R
             let mut numbers = RoaringBitmap::new();
             let sql = format!("SELECT d.num FROM device d WHERE {}", search.condition());
             conn.each(&sql, &search.params, |row| {
-                numbers.insert(row.try_get::<_, i32>(0)?.cast_unsigned());
+                numbers.insert(row.try_get::<_, i32>(0)?.unsigned());
                 Ok(())
             })
             .await?;
@@ -541,8 +542,8 @@ pub(super) async fn numbers(conn: &Conn, query: &DeviceQuery) -> Result<Answer<R
 }
 
 /// Whether attributes are made hot while the first search waits.
-pub(super) async fn is_small(conn: &Conn) -> Result<bool, Fault> {
-    Ok(counts(conn).await?.iter().map(|(_, count)| count).sum::<u64>() <= AT_ONCE)
+pub(super) async fn is_small(conn: &Conn, at_once: u64) -> Result<bool, Fault> {
+    Ok(counts(conn).await?.iter().map(|(_, count)| count).sum::<u64>() <= at_once)
 }
 
 /// One device that is wanted, by what its place in the list depends on.
@@ -592,7 +593,7 @@ pub(super) async fn devices_one_by_one(conn: &Conn, query: &DeviceQuery) -> Resu
     });
     let skip = usize::try_from(query.skip).unwrap_or(usize::MAX);
     let take = usize::try_from(query.take).unwrap_or(usize::MAX);
-    let page: Vec<i32> = all.iter().skip(skip).take(take).map(|one| one.number.cast_signed()).collect();
+    let page: Vec<i32> = all.iter().skip(skip).take(take).map(|one| one.number.signed()).collect();
     let items = read::views(conn, &page).await?;
     conn.batch("COMMIT").await?;
     Ok(Found { items, total: all.len() as u64 })

@@ -18,8 +18,8 @@ const DEBIAN: &str = "/usr/lib/postgresql/15/bin";
 
 pub(crate) struct Cluster {
     folder: tempfile::TempDir,
-    /// The shell that runs it.
-    server: Mutex<Option<Child>>,
+    /// The shells that have started it: with the input of one its folder goes.
+    shells: Mutex<Vec<Child>>,
     user: Option<&'static str>,
     programs: PathBuf,
     next: AtomicU32,
@@ -27,7 +27,6 @@ pub(crate) struct Cluster {
 
 /// A database of its own.
 pub(crate) struct Database {
-    pub(crate) cluster: &'static Cluster,
     pub(crate) url: String,
 }
 
@@ -75,7 +74,7 @@ impl Cluster {
             let chown = Command::new("chown").arg("nobody").arg(&data).status().unwrap();
             assert!(chown.success());
         }
-        let cluster = Cluster { folder, server: Mutex::new(None), user, programs, next: AtomicU32::new(0) };
+        let cluster = Cluster { folder, shells: Mutex::default(), user, programs, next: AtomicU32::new(0) };
         let words = cluster.command("initdb");
         let made = Command::new(&words[0])
             .args(&words[1..])
@@ -126,7 +125,8 @@ impl Cluster {
     pub(crate) fn run(&self) {
         // A shell that ends it and takes the folder away when its input ends, which is when this process does: nothing of the
         // test harness runs then.
-        const SHELL: &str = r#"folder=$1; shift; "$@" & read -r _; kill -QUIT $!; wait $!; rm -rf "$folder""#;
+        const SHELL: &str =
+            r#"folder=$1; shift; "$@" & read -r _; kill -QUIT $! 2>/dev/null; wait $!; rm -rf "$folder""#;
         let mut shell = Command::new("sh");
         shell
             .args(["-c", SHELL, "sh"])
@@ -135,7 +135,7 @@ impl Cluster {
             .arg("-D")
             .arg(self.data());
         let child = shell.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
-        *self.server.lock().unwrap_or_else(PoisonError::into_inner) = Some(child);
+        self.shells.lock().unwrap_or_else(PoisonError::into_inner).push(child);
         let begun = Instant::now();
         while !self.psql("postgres", "SELECT 1") {
             assert!(begun.elapsed() < Duration::from_secs(30), "PostgreSQL does not start");
@@ -147,11 +147,25 @@ impl Cluster {
     pub(crate) fn kill(&self) {
         let pid = fs::read_to_string(self.data().join("postmaster.pid")).unwrap();
         let pid: i32 = pid.lines().next().unwrap().parse().unwrap();
+        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+        let family: Vec<String> =
+            children.split_whitespace().map(str::to_owned).chain([pid.to_string()]).collect();
         let pid = rustix::process::Pid::from_raw(pid).unwrap();
         rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
-        // Its children see that it is gone, and end; a new one waits for that.
-        while rustix::process::test_kill_process(pid).is_ok() {
-            std::thread::sleep(Duration::from_millis(5));
+        // Its children see that it is gone, and end: a new one does not start before. The shell that has started it does not
+        // look, so it stays as a name without a process.
+        for pid in family {
+            let is_there = || {
+                let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+                status.lines().any(|line| line.starts_with("State:") && !line.contains('Z'))
+            };
+            while is_there() {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
+        // They name a process that there still is, by name.
+        for lock in ["postmaster.pid", ".s.PGSQL.5432.lock"] {
+            fs::remove_file(self.data().join(lock)).unwrap();
         }
     }
 
@@ -164,6 +178,6 @@ impl Cluster {
     pub(crate) fn database(&'static self) -> Database {
         let name = format!("t{}", self.next.fetch_add(1, Ordering::Relaxed));
         assert!(self.psql("postgres", &format!("CREATE DATABASE {name}")), "CREATE DATABASE");
-        Database { cluster: self, url: format!("host={} user=test dbname={name}", self.data().display()) }
+        Database { url: format!("host={} user=test dbname={name}", self.data().display()) }
     }
 }

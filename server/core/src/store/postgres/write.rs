@@ -30,7 +30,7 @@ const AGAIN: u32 = 12;
 /// Rounds of loading for one batch: a rule that still asks for more will not end.
 const ROUNDS: usize = 64;
 /// How long a batch of which it is not known whether it has happened waits for the database.
-const UNKNOWN: Duration = Duration::from_secs(30);
+const UNKNOWN: Duration = Duration::from_secs(10);
 /// How often a database that is away is asked for.
 const PROBE: Duration = Duration::from_millis(500);
 
@@ -264,7 +264,11 @@ impl Writer {
                         "the connection was lost, and it is not known whether this was stored".to_owned(),
                     ));
                 }
-                Err(_) if begun.elapsed() < UNKNOWN => tokio::time::sleep(PROBE).await,
+                Err(fault) if begun.elapsed() < UNKNOWN => {
+                    // Nobody else is to wait for that.
+                    self.health.set(Err(self.failed(&fault)));
+                    tokio::time::sleep(PROBE).await;
+                }
                 Err(fault) => {
                     return Err(Fault::Away(format!(
                         "{fault}; it is not known whether this was stored before that"
@@ -293,6 +297,7 @@ impl Writer {
     }
 
     async fn on(&self, conn: &Conn, jobs: &mut [Job]) -> Result<(), Ended> {
+        let (count, began) = (jobs.len(), Instant::now());
         conn.batch("BEGIN").await?;
         let mut work = Work::new(Timestamp::now());
         let keys: Vec<Key> = jobs.iter().flat_map(|job| job.keys.iter().cloned()).collect();
@@ -328,6 +333,7 @@ impl Writer {
             }
             Err(fault) => return Err(Ended::Not(fault)),
         }
+        self.watchers.written(count, began.elapsed());
         if tells {
             self.watchers.tell(&committed);
         }

@@ -28,7 +28,9 @@ impl ToSql for Id<'_> {
 pub(super) fn id_of(value: ValueRef<'_>) -> Result<String, FromSqlError> {
     match value {
         ValueRef::Blob(bytes) => Ok(unpacked(bytes)),
-        other => Ok(other.as_str()?.to_owned()),
+        ValueRef::Null | ValueRef::Integer(_) | ValueRef::Real(_) | ValueRef::Text(_) => {
+            Ok(value.as_str()?.to_owned())
+        }
     }
 }
 

@@ -194,13 +194,6 @@ impl Store for Sqlite {
         self.short(|connection, _| read::device(connection, id))
     }
 
-    async fn device_of_auth_set(&self, set: &str) -> Result<Option<Device>, StoreError> {
-        self.short(|connection, _| match read::device_of_auth_set(connection, set)? {
-            Some(number) => read::device_by_number(connection, number),
-            None => Ok(None),
-        })
-    }
-
     async fn inventory(&self, device: &str) -> Result<Option<Inventory>, StoreError> {
         self.short(|connection, readers| match read::number(connection, device)? {
             Some(number) => read::inventory(connection, &readers.names, number),
@@ -252,7 +245,7 @@ impl Store for Sqlite {
     }
 
     async fn attributes(&self) -> Result<Vec<(Scope, String, u64)>, StoreError> {
-        self.long(|connection, readers| list::attributes(connection, readers)).await
+        self.long(list::attributes).await
     }
 
     async fn deployment(&self, id: &str) -> Result<Option<Deployment>, StoreError> {

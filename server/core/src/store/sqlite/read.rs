@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use roaring::RoaringBitmap;
-use rusqlite::types::FromSqlError;
+use rusqlite::types::{FromSqlError, ValueRef};
 use rusqlite::{Connection, OptionalExtension, Row};
 use serde_json::Value;
 
@@ -97,8 +97,10 @@ impl Names {
 
 fn device_of(row: &Row<'_>) -> Result<Device, Fault> {
     let active = match row.get_ref(3)? {
-        rusqlite::types::ValueRef::Null => None,
-        other => Some(id_of(other)?),
+        ValueRef::Null => None,
+        id @ (ValueRef::Integer(_) | ValueRef::Real(_) | ValueRef::Text(_) | ValueRef::Blob(_)) => {
+            Some(id_of(id)?)
+        }
     };
     let mut device = Device {
         id: id_of(row.get_ref(1)?)?,

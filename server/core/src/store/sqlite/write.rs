@@ -83,12 +83,15 @@ fn facts_of_inventory(inventory: &Inventory) -> Facts {
     inventory.attributes.iter().map(fact).collect()
 }
 
+/// A row of the index: the attribute, the value, and the part of the fleet.
+type PostKey = (i64, Vec<u8>, u32);
+
 /// What has gathered for indices and counts: each row is read and written once.
 pub(super) struct Flush<'a> {
     connection: &'a Connection,
     names: &'a Names,
     attributes: HashMap<(u8, String), i64>,
-    posts: BTreeMap<(i64, Vec<u8>, u32), Vec<(u16, bool)>>,
+    posts: BTreeMap<PostKey, Vec<(u16, bool)>>,
     attribute_counts: BTreeMap<i64, i64>,
     counts: BTreeMap<(Counted, Name), i64>,
 }

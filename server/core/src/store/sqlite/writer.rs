@@ -134,13 +134,17 @@ impl State {
 
     fn transact(&mut self, mut waiting: Vec<Order>) {
         let mut own = Vec::with_capacity(waiting.len());
+        let began = Instant::now();
         let result = self.committed(&mut waiting, &mut own);
+        let took = began.elapsed();
+        let jobs = waiting.iter().filter(|order| matches!(order, Order::Job(_))).count();
         let failed = result.as_ref().err().cloned();
         self.set_failing(failed.as_ref());
         if let Ok(work) = result {
             let committed = committed(&work);
             for watch in &*self.shared.watches.read().unwrap_or_else(PoisonError::into_inner) {
                 watch.committed(&committed);
+                watch.written(jobs, took);
             }
         }
         let failed = failed.map(WriterFailed);

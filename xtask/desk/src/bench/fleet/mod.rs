@@ -9,8 +9,8 @@ mod server;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::Duration;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -30,13 +30,19 @@ const HERD_SECONDS: u64 = 60;
 /// Connections of a herd that keeps them, and of one in which each device has its own: more than the server answers at one
 /// time.
 const HERD_CONNECTIONS: [&str; 2] = ["128", "1500"];
+/// Connections of a deployment to all devices: reports that wait together become one transaction.
+const WHOLE_CONNECTIONS: &str = "128";
 
 struct Wanted {
     sizes: Vec<u64>,
     seconds: u64,
     within: u64,
-    whole: bool,
+    /// So many devices at most get the parts that take long.
+    whole_up_to: u64,
+    apart_up_to: u64,
     keep: bool,
+    /// What earlier calls have kept is shown, and nothing is measured.
+    report: bool,
     json: bool,
     write: bool,
     database: Option<String>,
@@ -48,6 +54,7 @@ pub fn run(arguments: &[String]) -> Outcome {
     let wanted = parse(arguments)?;
     let program = match &wanted.program {
         Some(program) => program.clone(),
+        None if wanted.report => PathBuf::new(),
         None => {
             println!("building the server ...");
             workspace::run(workspace::cargo().args(["build", "--release", "--package", "rust-ota-server"]))?;
@@ -58,14 +65,23 @@ pub fn run(arguments: &[String]) -> Outcome {
     fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
     let mut runs = Vec::new();
     for devices in &wanted.sizes {
+        let kind = if wanted.database.is_some() { "postgres-" } else { "" };
+        let kept = folder.join(format!("run-{kind}{devices}.json"));
+        if wanted.report {
+            let run = serde_json::from_str(&workspace::read(&kept)?);
+            runs.push(run.map_err(|error| format!("{}: {error}", kept.display()))?);
+            continue;
+        }
         let seeded = seed(&program, &folder, *devices, &wanted)?;
-        runs.push(match &wanted.database {
+        let run = match &wanted.database {
             None => one_process(&program, &folder, *devices, seeded, &wanted)?,
             Some(database) => two_processes(&program, &folder, *devices, database, &wanted)?,
-        });
-        if !wanted.keep {
-            workspace::fresh_directory(&folder)?;
+        };
+        match wanted.keep {
+            true => workspace::write(&kept, run.to_string())?,
+            false => workspace::fresh_directory(&folder)?,
         }
+        runs.push(run);
     }
     let result = json!({ "machine": super::machine()?, "seconds": wanted.seconds, "within": wanted.within, "runs": runs });
     if wanted.json {
@@ -94,8 +110,10 @@ fn parse(arguments: &[String]) -> Outcome<Wanted> {
         sizes: sizes.ok_or("--sizes is a list of numbers of devices, each at least 20")?,
         seconds: options.count("--seconds", 30)?,
         within: options.count("--within", 1800)?,
-        whole: !options.flag("--without-whole"),
+        whole_up_to: options.count("--whole-up-to", u64::MAX)?,
+        apart_up_to: options.count("--apart-up-to", u64::MAX)?,
         keep: options.flag("--keep"),
+        report: options.flag("--report"),
         json: options.flag("--json"),
         write: options.flag("--write"),
         database: options.value("--postgres")?.map(str::to_owned),
@@ -183,13 +201,15 @@ fn one_process(
     let tenth = ["--browse", "--roll-out", "tenth", "--within", &within, "--check"];
     run["deployment"] = measure("a deployment to a tenth", &[&idle[..], &tenth].concat())?;
     run["full"] = measure("as fast as it answers", &["--seconds", &seconds, "--polls", "full"])?;
-    let herd = HERD_SECONDS.min(wanted.seconds.max(1) * 2).to_string();
-    run["herd_seconds"] = json!(herd.parse::<u64>().ok());
+    let herd = HERD_SECONDS.min(devices / 20).to_string();
     run["herd"] = measure("all at once", &["--herd", &herd, "--connections", HERD_CONNECTIONS[0]])?;
-    let each = ["--herd", &herd, "--connections", HERD_CONNECTIONS[1], "--keep-alive", "no"];
-    run["herd_of_connections"] = measure("all at once, a connection each", &each)?;
-    if wanted.whole {
-        run["whole"] = measure("a deployment to all", &["--roll-out", "all", "--check"])?;
+    if devices <= wanted.apart_up_to {
+        let each = ["--herd", &herd, "--connections", HERD_CONNECTIONS[1], "--keep-alive", "no"];
+        run["herd_of_connections"] = measure("all at once, a connection each", &each)?;
+    }
+    if devices <= wanted.whole_up_to {
+        let all = ["--roll-out", "all", "--check", "--connections", WHOLE_CONNECTIONS];
+        run["whole"] = measure("a deployment to all", &all)?;
     }
     run["most_allocated_mib"] = json!(server.most_allocated_mib());
     run["stop_ms"] = json!(server.stop()?);
@@ -215,6 +235,12 @@ fn two_processes(
     wanted: &Wanted,
 ) -> Outcome<Value> {
     let data = copy(folder, devices)?;
+    println!("{devices} devices: into the database ...");
+    let began = Instant::now();
+    let mut moving = Command::new(program);
+    moving.args(["move", "--json", "--to", database, "--from"]).arg(&data).stdin(Stdio::null());
+    workspace::capture(&mut moving)?;
+    let moved = began.elapsed().as_secs_f64();
     let place = Place {
         program,
         data,
@@ -244,7 +270,7 @@ fn two_processes(
     let cpu = two.cpu()? - cpu;
     let stop = two.stop()?;
     Ok(json!({
-        "devices": devices, "idle": idle, "killed": killed, "second_cpu_seconds": cpu,
+        "devices": devices, "idle": idle, "killed": killed, "second_cpu_seconds": cpu, "moved_seconds": moved,
         "allocated_mib": mib, "start_ms": answered, "stop_ms": stop,
     }))
 }

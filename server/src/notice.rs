@@ -6,18 +6,18 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 
 /// Whoever has started the program, if it wants to hear of it.
 #[derive(Debug)]
-pub(crate) struct Manager(Option<(UnixDatagram, SocketAddr)>);
+pub(crate) struct ServiceNotice(Option<(UnixDatagram, SocketAddr)>);
 
-impl Manager {
+impl ServiceNotice {
     /// The one that `NOTIFY_SOCKET` names.
-    pub(crate) fn of_environment() -> Manager {
+    pub(crate) fn of_environment() -> ServiceNotice {
         let name = std::env::var_os("NOTIFY_SOCKET").filter(|name| !name.is_empty());
-        let Some(name) = name else { return Manager(None) };
+        let Some(name) = name else { return ServiceNotice(None) };
         match reach(&name) {
-            Ok(reached) => Manager(Some(reached)),
+            Ok(reached) => ServiceNotice(Some(reached)),
             Err(error) => {
                 log::warn!("the service manager cannot be reached: {error}");
-                Manager(None)
+                ServiceNotice(None)
             }
         }
     }

@@ -1,0 +1,129 @@
+//! Roles: what people with some may do, and what not.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use crate::common::{accepted, error, manage, server};
+use crate::users::{USERADM, ask, token, user};
+use serde_json::{Value, json};
+
+const ROLES: &str = "/api/management/v2/useradm/roles";
+const INVENTORY: &str = "/api/management/v1/inventory";
+
+#[test]
+fn who_has_a_role_may_do_what_it_says_and_nothing_else() {
+    let (running, _, _folder) = server(|options| options);
+    let (_, device) = accepted(&running, "a");
+    user(&running, "read@example.org", &["RBAC_ROLE_OBSERVER"]);
+    let reader = token(&running, "read@example.org");
+    let get = |path: &str| ask(&running, &reader, "GET", path, Value::Null).status;
+    assert_eq!(get(&format!("{INVENTORY}/devices/{device}")), 200);
+    assert_eq!(get(&format!("{USERADM}/users/me")), 200);
+    assert_eq!(get(&format!("{USERADM}/users")), 403);
+    assert_eq!(get("/api/management/v1/auditlogs/logs"), 403);
+    let refused = ask(
+        &running,
+        &reader,
+        "DELETE",
+        &format!("/api/management/v2/devauth/devices/{device}"),
+        Value::Null,
+    );
+    assert_eq!(error(&refused), 403);
+    let me = json!({ "roles": ["RBAC_ROLE_PERMIT_ALL"] });
+    assert_eq!(error(&ask(&running, &reader, "PUT", &format!("{USERADM}/users/me"), me)), 403);
+    assert_eq!(manage(&running, "GET", &format!("{INVENTORY}/devices/{device}"), Value::Null).status, 200);
+}
+
+#[test]
+fn who_manages_people_cannot_make_somebody_who_may_more() {
+    let (running, _, _folder) = server(|options| options);
+    let role = json!({ "name": "people", "permission_sets_with_scope": [{ "name": "ManageUsers" }] });
+    assert_eq!(manage(&running, "POST", ROLES, role).status, 201);
+    let admin = user(&running, "admin@example.org", &[]);
+    let own = user(&running, "people@example.org", &["people"]);
+    let manager = token(&running, "people@example.org");
+    let put = |path: &str, body: Value| ask(&running, &manager, "PUT", path, body).status;
+    let post = |path: &str, body: Value| ask(&running, &manager, "POST", path, body).status;
+    let new =
+        |roles: Value| json!({ "email": "new@example.org", "password": "correct horse", "roles": roles });
+    let users = format!("{USERADM}/users");
+    assert_eq!(post(&users, new(json!([]))), 403);
+    assert_eq!(post(&users, new(json!(["RBAC_ROLE_PERMIT_ALL"]))), 403);
+    assert_eq!(put(&format!("{users}/{own}"), json!({ "roles": [] })), 403);
+    assert_eq!(put(&format!("{users}/{admin}"), json!({ "email": "mine@example.org" })), 403);
+    let all = json!({ "name": "all", "permission_sets_with_scope": [{ "name": "SuperUser" }] });
+    assert_eq!(post(ROLES, all), 403);
+    assert_eq!(post(&users, new(json!(["RBAC_ROLE_OBSERVER"]))), 201);
+}
+
+#[test]
+fn a_role_for_a_group_is_for_its_devices_only() {
+    let (running, _, _folder) = server(|options| options);
+    let ((_, mine), (_, other)) = (accepted(&running, "a"), accepted(&running, "b"));
+    for (device, group) in [(&mine, "lab"), (&other, "field")] {
+        let path = format!("{INVENTORY}/devices/{device}/group");
+        assert_eq!(manage(&running, "PUT", &path, json!({ "group": group })).status, 204);
+    }
+    let scope = json!({ "type": "DeviceGroups", "value": ["lab"] });
+    let sets =
+        json!([{ "name": "ReadDevices", "scope": scope }, { "name": "ManageDevices", "scope": scope }]);
+    let role = json!({ "name": "lab", "permission_sets_with_scope": sets });
+    assert_eq!(manage(&running, "POST", ROLES, role.clone()).status, 201);
+    assert_eq!(error(&manage(&running, "POST", ROLES, role)), 409);
+    user(&running, "lab@example.org", &["lab"]);
+    let token = token(&running, "lab@example.org");
+    let get = |path: &str| ask(&running, &token, "GET", path, Value::Null).status;
+    assert_eq!(get(&format!("{INVENTORY}/devices/{mine}")), 200);
+    assert_eq!(get(&format!("{INVENTORY}/devices/{other}")), 403);
+    assert_eq!(get(&format!("{INVENTORY}/devices?group=lab")), 200);
+    assert_eq!(get(&format!("{INVENTORY}/devices?group=field")), 403);
+    // No list of everything: it would show what is not theirs.
+    assert_eq!(get(&format!("{INVENTORY}/devices")), 403);
+    let search = |filters: Value| {
+        ask(
+            &running,
+            &token,
+            "POST",
+            "/api/management/v2/inventory/filters/search",
+            json!({ "filters": filters }),
+        )
+        .status
+    };
+    assert_eq!(search(json!([])), 403);
+    assert_eq!(
+        search(json!([{ "scope": "system", "attribute": "group", "type": "$eq", "value": "lab" }])),
+        200
+    );
+    // A role that is gone allows nothing; it does not leave somebody without roles, who may do everything.
+    assert_eq!(manage(&running, "DELETE", &format!("{ROLES}/lab"), Value::Null).status, 204);
+    assert_eq!(get(&format!("{INVENTORY}/devices/{mine}")), 403);
+}
+
+#[test]
+fn roles_are_listed_changed_and_refused_when_they_make_no_sense() {
+    let (running, _, _folder) = server(|options| options);
+    let listed = manage(&running, "GET", ROLES, Value::Null).json();
+    assert_eq!(listed.as_array().unwrap().len(), 5);
+    let sets = manage(&running, "GET", "/api/management/v2/useradm/permission_sets", Value::Null).json();
+    assert_eq!(sets.as_array().unwrap().len(), 13);
+    let tags = json!({ "type": "ReleaseTags", "value": ["x"] });
+    for (body, status) in [
+        (json!({ "name": "", "permission_sets_with_scope": [] }), 422),
+        (json!({ "name": "x", "permission_sets_with_scope": [{ "name": "Nothing" }] }), 400),
+        (
+            json!({ "name": "x", "permission_sets_with_scope": [{ "name": "ReadDevices", "scope": tags }] }),
+            422,
+        ),
+        (json!({ "name": "RBAC_ROLE_CI" }), 409),
+        (json!({ "name": "x y", "description": "a" }), 201),
+    ] {
+        assert_eq!(manage(&running, "POST", ROLES, body.clone()).status, status, "{body}");
+    }
+    let path = format!("{ROLES}/x%20y");
+    assert_eq!(manage(&running, "PUT", &path, json!({ "description": "b" })).status, 204);
+    assert_eq!(manage(&running, "GET", &path, Value::Null).json()["description"], "b");
+    for method in ["PUT", "DELETE"] {
+        let answer = manage(&running, method, &format!("{ROLES}/RBAC_ROLE_CI"), json!({}));
+        assert_eq!(error(&answer), 422, "{method}");
+    }
+    assert_eq!(error(&manage(&running, "DELETE", &format!("{ROLES}/none"), Value::Null)), 404);
+}

@@ -1,0 +1,229 @@
+//! Roll-outs over HTTP: phases, retries, dynamic groups, what stops them, and why a device has not got its update.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use serde_json::{Value, json};
+use server_core::Running;
+
+use crate::common::{Device, accepted, artifact, error, manage, server};
+
+const DEPLOYMENTS: &str = "/api/management/v1/deployments/deployments";
+const SECOND: &str = "/api/management/v2/deployments/deployments";
+
+fn fleet(running: &Running, count: usize) -> Vec<(Device, String)> {
+    (0..count).map(|number| accepted(running, &format!("device {number}"))).collect()
+}
+
+/// The id of a deployment for all devices, with these fields.
+fn order(running: &Running, fields: Value) -> String {
+    let mut body = json!({ "name": "n", "artifact_name": "release-2", "all_devices": true });
+    body.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+    let made = manage(running, "POST", SECOND, body);
+    assert_eq!(made.status, 201, "{}", made.text());
+    made.header("location").unwrap().rsplit('/').next().unwrap().to_owned()
+}
+
+fn shown(running: &Running, id: &str) -> Value {
+    manage(running, "GET", &format!("{SECOND}/{id}"), Value::Null).json()
+}
+
+fn report(running: &Running, device: &Device, deployment: &str, status: &str) -> u16 {
+    let path = format!("/api/devices/v1/deployments/device/deployments/{deployment}/status");
+    device.ask(running, "PUT", &path, &json!({ "status": status }).to_string()).status
+}
+
+fn why(running: &Running, device: &str) -> String {
+    let answer = manage(running, "GET", &format!("{DEPLOYMENTS}/devices/{device}/why"), Value::Null).json();
+    answer["deployments"][0]["code"].as_str().unwrap_or("nothing").to_owned()
+}
+
+#[test]
+fn as_many_devices_begin_as_a_phase_has_room_for() {
+    let (running, management, _folder) = server(|options| options);
+    let devices = fleet(&running, 4);
+    management.upload_artifact(artifact("release-2", "testdev").path()).unwrap();
+    let later = "2099-01-01T00:00:00Z";
+    let id = order(&running, json!({ "phases": [{ "batch_size": 50 }, { "start_ts": later }] }));
+    let statuses: Vec<u16> = devices.iter().map(|(device, _)| device.next(&running).status).collect();
+    assert_eq!(statuses, [200, 200, 204, 204]);
+    // Who has begun goes on.
+    assert_eq!(devices[0].0.next(&running).status, 200);
+    let phases = shown(&running, &id)["phases"].clone();
+    assert_eq!((&phases[0]["device_count"], &phases[1]["device_count"]), (&json!(2), &json!(0)));
+    assert_eq!(why(&running, &devices[3].1), "phase");
+    let record = manage(&running, "GET", &format!("{DEPLOYMENTS}/{id}/devices/list"), Value::Null).json();
+    assert_eq!(record[0]["phase_id"], phases[0]["id"]);
+}
+
+#[test]
+fn a_roll_out_that_begins_later_is_scheduled() {
+    let (running, management, _folder) = server(|options| options);
+    let devices = fleet(&running, 1);
+    management.upload_artifact(artifact("release-2", "testdev").path()).unwrap();
+    let id = order(&running, json!({ "phases": [{ "start_ts": "2099-01-01T00:00:00Z" }] }));
+    assert_eq!(devices[0].0.next(&running).status, 204);
+    assert_eq!(shown(&running, &id)["status"], "scheduled");
+    let listed = |status: &str| {
+        manage(&running, "GET", &format!("{SECOND}?status={status}"), Value::Null)
+            .json()
+            .as_array()
+            .unwrap()
+            .len()
+    };
+    assert_eq!((listed("scheduled"), listed("pending"), listed("inprogress")), (1, 0, 0));
+}
+
+#[test]
+fn phases_that_make_no_sense_are_refused() {
+    let (running, management, _folder) = server(|options| options);
+    fleet(&running, 2);
+    management.upload_artifact(artifact("release-2", "testdev").path()).unwrap();
+    for phases in [
+        json!([{ "batch_size": 0 }]),
+        json!([{ "batch_size": 101 }]),
+        json!([{ "batch_size": 10, "batch_size_devices": 1 }]),
+        json!([{ "batch_size": 10 }, { "start_ts": "2099-01-01T00:00:00Z", "batch_size_devices": 1 }]),
+        json!([{ "batch_size": 10 }, {}]),
+        json!([{}, { "start_ts": "2099-01-01T00:00:00Z" }]),
+        json!([{ "batch_size_devices": 3 }]),
+        json!([{ "start_ts": "tomorrow" }]),
+        json!([{ "batch": 3 }]),
+    ] {
+        let body =
+            json!({ "name": "n", "artifact_name": "release-2", "all_devices": true, "phases": phases });
+        assert_eq!(error(&manage(&running, "POST", DEPLOYMENTS, body)), 400, "{phases}");
+    }
+    assert!(management.deployments().unwrap().is_empty());
+}
+
+#[test]
+fn a_device_tries_again_as_often_as_it_may() {
+    let (running, management, _folder) = server(|options| options);
+    let devices = fleet(&running, 1);
+    let (device, id) = &devices[0];
+    management.upload_artifact(artifact("release-2", "testdev").path()).unwrap();
+    let deployment = order(&running, json!({ "retries": 1 }));
+    assert_eq!(device.next(&running).status, 200);
+    assert_eq!(report(&running, device, &deployment, "failure"), 204);
+    assert_eq!(why(&running, id), "retry");
+    assert_eq!(device.next(&running).status, 200);
+    assert_eq!(report(&running, device, &deployment, "failure"), 204);
+    assert_eq!(device.next(&running).status, 204);
+    let record =
+        manage(&running, "GET", &format!("{DEPLOYMENTS}/{deployment}/devices/list"), Value::Null).json();
+    assert_eq!((&record[0]["status"], &record[0]["attempts"]), (&json!("failure"), &json!(1)));
+    assert_eq!(shown(&running, &deployment)["status"], "finished");
+}
+
+#[test]
+fn devices_that_a_filter_finds_get_it_whenever_they_come() {
+    let (running, management, _folder) = server(|options| options);
+    management.upload_artifact(artifact("release-2", "testdev").path()).unwrap();
+    let filters = "/api/management/v2/inventory/filters";
+    let terms = json!([{ "scope": "inventory", "attribute": "place", "type": "$eq", "value": "east" }]);
+    let made = manage(&running, "POST", filters, json!({ "name": "east", "terms": terms }));
+    assert_eq!(made.status, 201, "{}", made.text());
+    let filter = made.header("location").unwrap().rsplit('/').next().unwrap().to_owned();
+    let body = json!({
+        "name": "n", "artifact_name": "release-2", "filter_id": filter, "max_devices": 2,
+    });
+    let made = manage(&running, "POST", SECOND, body);
+    assert_eq!(made.status, 201, "{}", made.text());
+    let id = made.header("location").unwrap().rsplit('/').next().unwrap().to_owned();
+    let devices = fleet(&running, 4);
+    let inventory = "/api/devices/v1/inventory/device/attributes";
+    for (at, (device, _)) in devices.iter().enumerate() {
+        let place = if at == 0 { "west" } else { "east" };
+        let body = json!([{ "name": "place", "value": place }]).to_string();
+        assert_eq!(device.ask(&running, "PUT", inventory, &body).status, 200);
+    }
+    let statuses: Vec<u16> = devices.iter().map(|(device, _)| device.next(&running).status).collect();
+    assert_eq!(statuses, [204, 200, 200, 204]);
+    let deployment = shown(&running, &id);
+    assert_eq!((&deployment["dynamic"], &deployment["device_count"]), (&json!(true), &json!(2)));
+    for (device, _) in &devices[1..3] {
+        assert_eq!(report(&running, device, &id, "success"), 204);
+    }
+    assert_eq!(shown(&running, &id)["status"], "finished");
+}
+
+#[test]
+fn behind_the_failure_that_crosses_the_line_nobody_begins() {
+    for (action, after) in [("hold", "inprogress"), ("abort", "finished")] {
+        let (running, management, _folder) = server(|options| options);
+        let devices = fleet(&running, 4);
+        management.upload_artifact(artifact("release-2", "testdev").path()).unwrap();
+        let stop = json!([{ "failed_devices": 1, "action": action }]);
+        let id = order(&running, json!({ "rust_ota": { "stop": stop } }));
+        for (device, _) in &devices[..2] {
+            assert_eq!(device.next(&running).status, 200);
+            assert_eq!(report(&running, device, &id, "failure"), 204);
+        }
+        assert_eq!(devices[2].0.next(&running).status, 204, "{action}");
+        let deployment = shown(&running, &id);
+        assert_eq!(deployment["status"], after);
+        assert_eq!(deployment["held"], "2 devices have failed, more than 1");
+        if action == "hold" {
+            assert_eq!(why(&running, &devices[2].1), "held");
+            let go_on = manage(
+                &running,
+                "PUT",
+                &format!("{DEPLOYMENTS}/{id}/status"),
+                json!({ "status": "inprogress" }),
+            );
+            assert_eq!(go_on.status, 204);
+            assert_eq!(devices[2].0.next(&running).status, 200);
+        } else {
+            assert_eq!(deployment["statistics"]["status"]["aborted"], 2);
+        }
+    }
+}
+
+#[test]
+fn a_device_that_understands_it_is_given_the_update_control_map() {
+    let (running, management, _folder) = server(|options| options);
+    let devices = fleet(&running, 1);
+    let device = &devices[0].0;
+    management.upload_artifact(artifact("release-2", "testdev").path()).unwrap();
+    let map = json!({ "priority": 1, "states": { "ArtifactReboot_Enter": { "action": "pause" } } });
+    let id = order(&running, json!({ "update_control_map": map }));
+    let body = json!({
+        "device_provides": { "artifact_name": "release-1", "device_type": "testdev" },
+        "update_control_map": true,
+    });
+    let next = "/api/devices/v2/deployments/device/deployments/next";
+    let answer = device.ask(&running, "POST", next, &body.to_string()).json();
+    assert_eq!(answer["update_control_map"]["states"], map["states"]);
+    assert_eq!(answer["update_control_map"]["id"], json!(id));
+    let changed =
+        manage(&running, "PATCH", &format!("{DEPLOYMENTS}/{id}"), json!({ "update_control_map": {} }));
+    assert_eq!(changed.status, 204, "{}", changed.text());
+    let path = format!("/api/devices/v1/deployments/device/deployments/{id}/update_control_map");
+    assert_eq!(device.ask(&running, "GET", &path, "").json()["update_control_map"], json!({ "id": id }));
+}
+
+#[test]
+fn an_abort_reaches_devices_that_have_begun_and_those_that_have_not() {
+    let (running, management, _folder) = server(|options| options);
+    let devices = fleet(&running, 3);
+    management.upload_artifact(artifact("release-2", "testdev").path()).unwrap();
+    let id = order(&running, json!({}));
+    assert_eq!(devices[0].0.next(&running).status, 200);
+    assert_eq!(devices[1].0.next(&running).status, 200);
+    assert_eq!(report(&running, &devices[1].0, &id, "success"), 204);
+    let aborted =
+        manage(&running, "PUT", &format!("{DEPLOYMENTS}/{id}/status"), json!({ "status": "aborted" }));
+    assert_eq!(aborted.status, 204);
+    assert_eq!(report(&running, &devices[0].0, &id, "installing"), 409);
+    assert!(devices.iter().all(|(device, _)| device.next(&running).status == 204));
+    let counts = shown(&running, &id)["statistics"]["status"].clone();
+    assert_eq!(
+        (&counts["aborted"], &counts["success"], &counts["pending"]),
+        (&json!(2), &json!(1), &json!(0))
+    );
+    let listed = |status: &str| {
+        let path = format!("{DEPLOYMENTS}/{id}/devices/list?status={status}");
+        manage(&running, "GET", &path, Value::Null).json().as_array().unwrap().len()
+    };
+    assert_eq!((listed("aborted"), listed("success"), listed("pending")), (2, 1, 0));
+}
