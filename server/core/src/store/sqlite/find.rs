@@ -344,7 +344,9 @@ impl Finder<'_> {
         let Some(attribute) = self.attribute(scope, name)? else { return Ok(bits) };
         for (from, before) in ranges(test) {
             for what in [Post::Value, Post::Item] {
-                self.walk(post_of(attribute, what), &from, &before, &mut bits, |key| key_holds(test, key))?;
+                self.walk(post_of(attribute, what), &from, &before, &mut bits, |key| {
+                    key_holds(test, key, what)
+                })?;
             }
         }
         Ok(bits)
@@ -759,12 +761,13 @@ fn ranges(test: &Test) -> Vec<Range> {
 }
 
 /// Whether a test holds for a value itself. What a list has in it has rows of its own.
-fn key_holds(test: &Test, key: &[u8]) -> bool {
+fn key_holds(test: &Test, key: &[u8], what: Post) -> bool {
     if code::is_list(key) {
         let value = code::value_of(key);
         return match test {
             Test::Equal(wanted) => value.as_ref() == Some(wanted),
-            Test::In(wanted) => value.is_some_and(|value| wanted.contains(&value)),
+            // A list is never one of them, but what it has in it may be a list.
+            Test::In(wanted) => what == Post::Item && value.is_some_and(|value| wanted.contains(&value)),
             Test::NotEqual(_)
             | Test::NotIn(_)
             | Test::Exists(_)
