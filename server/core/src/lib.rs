@@ -37,6 +37,7 @@ mod retention;
 mod running;
 mod service;
 pub mod simulated;
+mod start;
 #[doc(hidden)]
 pub mod steps;
 mod store;
@@ -51,5 +52,6 @@ pub use api::surround;
 pub use blobs::s3::S3Options;
 pub use logger::{LogFormat, log_to_stderr};
 pub use options::{DatabaseOptions, Options};
-pub use running::{Running, Server, StartError};
+pub use running::{Running, Server};
+pub use start::StartError;
 pub use store::StoreError;
