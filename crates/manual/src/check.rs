@@ -126,7 +126,7 @@ fn described_is_taken(parser: &Parser<'_>, path: &[&str], flag: &Flag, spelling:
 /// A value with the form that its name tells.
 fn an_example(name: &str) -> &'static str {
     match name {
-        "N" | "SECONDS" => "1",
+        "DAYS" | "N" | "SECONDS" => "1",
         "SIZE" => "5MB",
         "MODE" => "0644",
         "UID:GID" => "0:0",

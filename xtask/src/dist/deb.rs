@@ -178,8 +178,12 @@ impl Package<'_> {
                 configuration += &format!("/{}\n", item.to);
             }
         }
-        // Man pages and completions.
+        // Man pages and completions. Debian has its man pages compressed.
         crate::manual::run(&["--root".to_owned(), work.display().to_string(), self.program.to_owned()])?;
+        let pages = work.join("usr/share/man/man8");
+        for page in fs::read_dir(&pages).map_err(|error| format!("{}: {error}", pages.display()))? {
+            compress(&page.map_err(|error| format!("{}: {error}", pages.display()))?.path())?;
+        }
         let documents = work.join("usr/share/doc").join(self.program);
         fs::create_dir_all(&documents).map_err(|error| format!("{}: {error}", documents.display()))?;
         write(&documents.join("copyright"), &copyright(self.program), 0o644)?;
@@ -227,9 +231,13 @@ impl Package<'_> {
         );
         let path = documents.join("changelog");
         write(&path, &text, 0o644)?;
-        // Without its name and time: they would be those of this moment.
-        workspace::run_quietly(Command::new("gzip").args(["-9", "-n", "-f"]).arg(&path))
+        compress(&path)
     }
+}
+
+/// Compresses a file, without its name and time: they would be those of this moment.
+fn compress(path: &Path) -> Outcome {
+    workspace::run_quietly(Command::new("gzip").args(["-9", "-n", "-f"]).arg(path))
 }
 
 /// Shell scripts of the client's package. None enables or starts anything.
@@ -403,7 +411,9 @@ mod tests {
     fn the_server_that_is_unpacked_serves_with_what_lies_beside_it() {
         use std::io::{BufRead, BufReader};
         let folder = folder("server");
-        workspace::run_quietly(workspace::cargo().args(["build", "--quiet", "--package", SERVER])).unwrap();
+        // With the features of the whole build, so that nothing is built a second time for it.
+        let build = ["build", "--quiet", "--workspace", "--all-features", "--bin", SERVER];
+        workspace::run_quietly(workspace::cargo().args(build)).unwrap();
         let built = workspace::target_directory().unwrap().join("debug").join(SERVER);
         let of_debug = Package { compression: Compression::None, ..package(SERVER, &built, Arch::X86_64) };
         let deb = of_debug.make(&workspace::root(), &folder.join("work"), &folder).unwrap();
