@@ -125,12 +125,25 @@ pub(crate) fn open_beside(folder: &Path) -> Result<Arc<dyn Store>, StoreError> {
     Ok(Arc::new(Sqlite::start(&path, connection, None)?))
 }
 
-fn lock(folder: &Path) -> Result<fs::File, StoreError> {
+/// What keeps other processes out of a folder.
+pub(super) struct Lock(fs::File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Given back, and not only closed: a process that is just being started by another thread has the file open too, until
+        // it becomes another program.
+        if let Err(error) = rustix::fs::flock(&self.0, rustix::fs::FlockOperation::Unlock) {
+            log::warn!("the lock of the data folder could not be given back: {error}");
+        }
+    }
+}
+
+fn lock(folder: &Path) -> Result<Lock, StoreError> {
     let path = folder.join(LOCK);
     let file = fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
     let file = file.map_err(|source| StoreError::Io { doing: "opening", path: path.clone(), source })?;
     match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
+        Ok(()) => Ok(Lock(file)),
         Err(rustix::io::Errno::WOULDBLOCK) => Err(StoreError::InUse(folder.to_owned())),
         Err(error) => Err(StoreError::Io { doing: "locking", path, source: error.into() }),
     }

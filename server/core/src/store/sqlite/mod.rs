@@ -53,7 +53,7 @@ struct Readers {
     long: Vec<Mutex<Connection>>,
     index: find::Index,
     /// The folder is nobody else's until this is dropped.
-    lock: Mutex<Option<std::fs::File>>,
+    lock: Mutex<Option<folder::Lock>>,
 }
 
 /// One of these that nobody uses, or the first.
@@ -96,7 +96,7 @@ fn at_one_moment<T>(
 
 impl Sqlite {
     /// Starts with a file that is as it is to be.
-    fn start(path: &Path, writer: Connection, lock: Option<std::fs::File>) -> Result<Sqlite, StoreError> {
+    fn start(path: &Path, writer: Connection, lock: Option<folder::Lock>) -> Result<Sqlite, StoreError> {
         let fault = |error: rusqlite::Error| Fault::from(error).named(path);
         let names = Arc::new(Names::default());
         let connect = || schema::connect(path, Use::Read).map(Mutex::new);
