@@ -282,7 +282,7 @@ async fn open(
     match blobs.list(Shelf::Artifacts).await {
         Ok(listing) => {
             let artifacts = service.catalogue.artifacts();
-            // Those of configurations are few: only of deployments that go on.
+            // Those of configurations are at most one a device.
             let made = service.store.documents(Kind::MadeArtifact).await?;
             let made: Vec<Artifact> =
                 made.into_iter().filter_map(|(_, value)| serde_json::from_value(value).ok()).collect();

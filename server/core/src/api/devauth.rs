@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::paging::Page;
-use super::{ApiError, Call, Reply, Shared, reply};
+use super::{ApiError, Call, Reply, Shared, deviceconfig, reply};
 use crate::domain::admission::{self, Admission, AdmissionError};
 use crate::domain::identity::Identity;
 use crate::domain::pubkey::PublicKey;
@@ -47,7 +47,9 @@ pub(super) async fn route(shared: &Shared, call: &Call, rest: &[&str]) -> Result
             let id = (*id).to_owned();
             let keys = vec![Key::Device(id.clone())];
             let active = active(shared);
+            let configured = deviceconfig::known(shared, &id).await?.deployment;
             shared.change(keys, move |work| admission::decommission(work, &id, &active)).await?;
+            deviceconfig::forget_made(shared, configured).await;
             Ok(reply::empty(StatusCode::NO_CONTENT))
         }
         (["devices", id, "auth", set], &Method::DELETE) => {
@@ -77,10 +79,7 @@ pub(super) async fn route(shared: &Shared, call: &Call, rest: &[&str]) -> Result
 /// The active deployments that list a device. A rule asks when it runs: one that was made meanwhile is known by then.
 fn active(shared: &Shared) -> impl Fn(u32) -> Vec<String> + Send + use<> {
     let catalogue = shared.service.catalogue.clone();
-    move |number| {
-        let active = catalogue.active_for(number, 0).into_iter();
-        active.map(|active| active.deployment.id.clone()).collect()
-    }
+    move |number| catalogue.active_ids(number)
 }
 
 /// One or more.

@@ -45,7 +45,7 @@ pub(super) async fn device(shared: &Shared, call: &Call, speaker: &Speaker) -> R
 }
 
 /// What is known; nothing before anything was said.
-async fn known(shared: &Shared, device: &str) -> Result<Configuration, ApiError> {
+pub(super) async fn known(shared: &Shared, device: &str) -> Result<Configuration, ApiError> {
     let value = shared.service.store.document(Kind::Configuration, device).await?;
     Ok(value.and_then(|value| serde_json::from_value(value).ok()).unwrap_or_default())
 }
@@ -119,8 +119,21 @@ async fn deploy(shared: &Shared, id: &str, retries: u32) -> Result<Reply, ApiErr
     let keys = configuration::keys(id);
     let id = id.to_owned();
     let rule = move |work: &mut _| configuration::deploy(work, &id, &name, retries);
-    let deployment = shared.change(keys, rule).await?;
+    let (deployment, before) = shared.change(keys, rule).await?;
+    forget_made(shared, before).await;
     Ok(reply::json(StatusCode::OK, &json!({ "deployment_id": deployment })))
+}
+
+/// Forgets the artifact that was made for a deployment, if that is over: the device has another one now, or is gone. Until
+/// then it stays, as a device may still load it.
+pub(super) async fn forget_made(shared: &Shared, deployment: Option<String>) {
+    let Some(deployment) = deployment else { return };
+    let own = deployment.clone();
+    match shared.change_unnoted(Vec::new(), move |work| rollout::forget_made(work, &own)).await {
+        Ok(true) => artifacts::remove(&*shared.blobs, &deployment).await,
+        Ok(false) => {}
+        Err(error) => log::warn!("the artifact of deployment {deployment} stays: {}", error.message),
+    }
 }
 
 /// Makes the artifact that a device is about to be offered. It has the id of its deployment.

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::call::Speaker;
-use super::{ApiError, Call, Reply, Shared, deployments, deviceconfig, download, reply};
+use super::{ApiError, Call, Reply, Shared, deviceconfig, download, reply};
 use crate::domain::filter::{Filter, filter_query};
 use crate::domain::limits;
 use crate::domain::rollout::{self, Candidate, Next, NextError, Request};
@@ -240,10 +240,7 @@ pub(super) async fn status(
     let keys = keys(&claims.sub, deployment);
     let id = deployment.to_owned();
     let rule = move |work: &mut _| rollout::report_status(work, &claims, &id, status, substate.as_deref());
-    let is_configuration = shared.change(keys, rule).await?;
-    if is_configuration && status.is_finished() {
-        deployments::forget_made(shared, deployment).await;
-    }
+    shared.change(keys, rule).await?;
     Ok(reply::empty(StatusCode::NO_CONTENT))
 }
 

@@ -75,7 +75,7 @@ pub(crate) fn report(
     Ok(())
 }
 
-/// Orders what is configured. The id of the deployment.
+/// Orders what is configured. The id of the deployment, and that of the one before it.
 ///
 /// # Errors
 /// There is no such device, or it could not be ordered.
@@ -84,21 +84,21 @@ pub(crate) fn deploy(
     device: &str,
     name: &str,
     retries: u32,
-) -> Result<String, ConfigureError> {
+) -> Result<(String, Option<String>), ConfigureError> {
     let number = work.device(device)?.ok_or(ConfigureError::NotFound)?.number;
     let known: Configuration = work.document(Kind::Configuration, device)?.unwrap_or_default();
     let new = NewDeployment {
         name: name.to_owned(),
         artifact_name: name.to_owned(),
         members: [number].into_iter().collect(),
-        configuration: Some(known.configured),
+        configuration: Some(known.configured.clone()),
         retries,
         ..NewDeployment::default()
     };
     let id = rollout::create(work, new).map_err(ConfigureError::Create)?;
     let deployment = id.clone();
     change(work, device, |known| known.deployment = Some(deployment))?;
-    Ok(id)
+    Ok((id, known.deployment))
 }
 
 fn change(

@@ -62,11 +62,11 @@ impl Catalogue {
         self.inside().active.values().cloned().collect()
     }
 
-    /// Active deployments that list the device with this number and come after a sequence number, the oldest first.
-    pub(crate) fn active_for(&self, number: u32, after: u64) -> Vec<Arc<Active>> {
+    /// The ids of active deployments that list the device with this number, the oldest first.
+    pub(crate) fn active_ids(&self, number: u32) -> Vec<String> {
         let inside = self.inside();
-        let later = inside.active.range(after.saturating_add(1)..).map(|(_, active)| active);
-        later.filter(|active| active.members.contains(number)).cloned().collect()
+        let listing = inside.active.values().filter(|active| active.members.contains(number));
+        listing.map(|active| active.deployment.id.clone()).collect()
     }
 
     /// The ids of active deployments of an artifact's name.

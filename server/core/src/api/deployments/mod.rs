@@ -11,7 +11,7 @@ use super::{ApiError, Call, Reply, Shared, reply};
 use crate::domain::configuration::ConfigureError;
 use crate::domain::rollout::{self, CreateError, EndError, ReportError};
 use crate::model::{Deployment, Status};
-use crate::work::{Key, NotLoaded};
+use crate::work::{Key, NotLoaded, Work};
 
 pub(super) use create::retries;
 
@@ -37,7 +37,7 @@ pub(super) async fn route(
         ([], &Method::GET) => show::list(shared, call, Version::of(version)).await,
         (["statistics", "list"], &Method::POST) => show::statistics_of_many(shared, call).await,
         (["devices", device], &Method::GET) => show::history(shared, call, device).await,
-        (["devices", device], &Method::DELETE) => end_for(shared, device, Status::Aborted).await,
+        (["devices", device], &Method::DELETE) => end_for(shared, device).await,
         (["devices", device, "why"], &Method::GET) => show::why(shared, device).await,
         ([id], &Method::GET) => {
             let deployment = found(shared, id).await?;
@@ -77,9 +77,7 @@ async fn set_status(shared: &Shared, call: &Call, id: &str) -> Result<Reply, Api
     let id = id.to_owned();
     match wanted.as_str() {
         "aborted" => {
-            let (own, spent) = (id.clone(), id);
-            shared.change(keys, move |work| rollout::abort(work, &own)).await?;
-            forget_made(shared, &spent).await;
+            shared.change(keys, move |work| rollout::abort(work, &id)).await?;
         }
         "held" | "inprogress" => {
             let held = (wanted == "held").then(|| "held by a person".to_owned());
@@ -123,38 +121,18 @@ async fn abort_on(shared: &Shared, id: &str, device: &str) -> Result<Reply, ApiE
     ];
     let (own, device) = (id.to_owned(), device.to_owned());
     shared.change(keys, move |work| rollout::abort_on(work, &own, &device)).await?;
-    forget_made(shared, id).await;
     Ok(reply::empty(StatusCode::NO_CONTENT))
 }
 
 /// Ends a device's part in every active deployment.
-async fn end_for(shared: &Shared, id: &str, status: Status) -> Result<Reply, ApiError> {
-    let device = shared.service.store.device(id).await?;
-    let number = device.map_or(0, |device| device.number);
-    let listed = active_of(shared, number);
-    let (own, deployments) = (id.to_owned(), listed.clone());
-    shared.change(Vec::new(), move |work| rollout::end_for(work, &own, &deployments, status)).await?;
-    for deployment in listed {
-        forget_made(shared, &deployment).await;
-    }
+async fn end_for(shared: &Shared, id: &str) -> Result<Reply, ApiError> {
+    let (catalogue, id) = (shared.service.catalogue.clone(), id.to_owned());
+    let rule = move |work: &mut Work| {
+        let number = work.device(&id)?.map_or(0, |device| device.number);
+        rollout::end_for(work, &id, &catalogue.active_ids(number), Status::Aborted)
+    };
+    shared.change(Vec::new(), rule).await?;
     Ok(reply::empty(StatusCode::NO_CONTENT))
-}
-
-/// The active deployments that list a device.
-pub(super) fn active_of(shared: &Shared, number: u32) -> Vec<String> {
-    let listed = shared.service.catalogue.active_for(number, 0);
-    listed.iter().map(|active| active.deployment.id.clone()).collect()
-}
-
-/// Forgets the artifact that was made for a deployment, if that is over: nobody will ask for it any more.
-pub(super) async fn forget_made(shared: &Shared, deployment: &str) {
-    let own = deployment.to_owned();
-    let spent = shared.change(Vec::new(), move |work| rollout::forget_made(work, &own)).await;
-    match spent {
-        Ok(true) => super::artifacts::remove(&*shared.blobs, deployment).await,
-        Ok(false) => {}
-        Err(error) => log::warn!("the artifact of deployment {deployment} stays: {}", error.message),
-    }
 }
 
 /// The version of the API that is asked: the second says more about a deployment.

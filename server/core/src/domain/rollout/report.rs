@@ -36,7 +36,7 @@ impl From<SpeakError> for ReportError {
     }
 }
 
-/// Takes what a device reports about a deployment. Whether that is one of a configuration.
+/// Takes what a device reports about a deployment.
 ///
 /// # Errors
 /// Why it was not taken.
@@ -46,31 +46,20 @@ pub(crate) fn report_status(
     deployment: &str,
     status: Status,
     substate: Option<&str>,
-) -> Result<bool, ReportError> {
+) -> Result<(), ReportError> {
     let device = admission::speaking(work, claims)?;
     let mut record = work.record(deployment, &device.id)?.ok_or(ReportError::NotFound)?;
     let known = work.deployment(deployment)?.ok_or(ReportError::NotFound)?;
-    let is_configuration = known.configuration.is_some();
     let was_ended = known.ended.is_some() && !record.status.is_finished();
-    match record.status {
-        Status::Aborted | Status::Decommissioned => return Err(ReportError::Aborted),
-        _ if was_ended => return Err(ReportError::Aborted),
-        // A late repetition must not open again what has ended; another end replaces the first.
-        done if done.is_finished() && !status.is_finished() => return Ok(is_configuration),
-        same if same == status && (substate.is_none() || substate == record.substate.as_deref()) => {
-            return Ok(is_configuration);
-        }
-        Status::Pending
-        | Status::Downloading
-        | Status::PauseBeforeInstalling
-        | Status::Installing
-        | Status::PauseBeforeRebooting
-        | Status::Rebooting
-        | Status::PauseBeforeCommitting
-        | Status::Success
-        | Status::Failure
-        | Status::Noartifact
-        | Status::AlreadyInstalled => {}
+    if was_ended || matches!(record.status, Status::Aborted | Status::Decommissioned) {
+        return Err(ReportError::Aborted);
+    }
+    // A late repetition must not open again what has ended; another end replaces the first.
+    let is_late = record.status.is_finished() && !status.is_finished();
+    let says_nothing =
+        record.status == status && (substate.is_none() || substate == record.substate.as_deref());
+    if is_late || says_nothing {
+        return Ok(());
     }
     // A report that says nothing about it leaves what was said before.
     record.substate = substate.map(str::to_owned).or(record.substate);
@@ -85,8 +74,7 @@ pub(crate) fn report_status(
     } else {
         record.status = status;
     }
-    put(work, record)?;
-    Ok(is_configuration)
+    Ok(put(work, record)?)
 }
 
 /// Notes that a device has sent its log.
