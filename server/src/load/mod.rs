@@ -4,6 +4,7 @@ mod device;
 mod http;
 mod measure;
 
+use std::ffi::OsStr;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -85,21 +86,13 @@ fn parse(mut parser: lexopt::Parser) -> Result<Option<Wanted>, CliError> {
         match argument {
             Short('h') | Long("help") => return Ok(None),
             Long("server") => {
-                let url = parser.value()?.string()?;
-                let rest = url.strip_prefix("http://").map(|rest| rest.trim_end_matches('/').to_owned());
-                host = Some(rest.ok_or_else(|| CliError::Failed("--server is http://HOST:PORT".to_owned()))?);
+                host = Some(host_of(&parser.value()?.string()?)?);
             }
             Long("devices") => wanted.devices = parser.value()?.parse::<usize>()?.max(1),
             Long("seconds") => wanted.seconds = parser.value()?.parse()?,
             Long("rate") => wanted.rate = Some(parser.value()?.parse::<f64>()?.max(0.001)),
             Long("connections") => wanted.connections = parser.value()?.parse::<usize>()?.max(1),
-            Long("keep-alive") => {
-                wanted.keep_alive = match parser.value()?.to_str() {
-                    Some("yes") => true,
-                    Some("no") => false,
-                    _ => return Err(CliError::Failed("--keep-alive is yes or no".to_owned())),
-                };
-            }
+            Long("keep-alive") => wanted.keep_alive = keep_alive(&parser.value()?)?,
             Long("token-file") => {
                 let path = PathBuf::from(parser.value()?);
                 let text = std::fs::read_to_string(&path)
@@ -113,6 +106,21 @@ fn parse(mut parser: lexopt::Parser) -> Result<Option<Wanted>, CliError> {
     }
     wanted.host = host.ok_or_else(|| CliError::Failed("--server is missing (try --help)".to_owned()))?;
     Ok(Some(wanted))
+}
+
+/// The host and port in the address of a server.
+pub(crate) fn host_of(url: &str) -> Result<String, CliError> {
+    let rest = url.strip_prefix("http://").map(|rest| rest.trim_end_matches('/').to_owned());
+    rest.ok_or_else(|| CliError::Failed("--server is http://HOST:PORT".to_owned()))
+}
+
+/// Whether connections stay open.
+pub(crate) fn keep_alive(value: &OsStr) -> Result<bool, CliError> {
+    match value.to_str() {
+        Some("yes") => Ok(true),
+        Some("no") => Ok(false),
+        _ => Err(CliError::Failed("--keep-alive is yes or no".to_owned())),
+    }
 }
 
 /// Where the server is. Every address of the name has to be one of this machine.

@@ -100,10 +100,7 @@ fn parse(mut parser: lexopt::Parser) -> Result<Option<Wanted>, CliError> {
         match argument {
             Short('h') | Long("help") => return Ok(None),
             Long("server") => {
-                let url = parser.value()?.string()?;
-                let rest = url.strip_prefix("http://").map(|rest| rest.trim_end_matches('/').to_owned());
-                let wrong = || CliError::Failed("--server is http://HOST:PORT".to_owned());
-                wanted.hosts.push(rest.ok_or_else(wrong)?);
+                wanted.hosts.push(load::host_of(&parser.value()?.string()?)?);
             }
             Long("data") => data = Some(PathBuf::from(parser.value()?)),
             Long("devices") => wanted.devices = parser.value()?.parse::<u32>()?.max(1),
@@ -122,13 +119,7 @@ fn parse(mut parser: lexopt::Parser) -> Result<Option<Wanted>, CliError> {
             Long("browse") => wanted.browse = true,
             Long("check") => wanted.check = true,
             Long("connections") => wanted.connections = parser.value()?.parse::<usize>()?.max(1),
-            Long("keep-alive") => {
-                wanted.keep_alive = match parser.value()?.to_str() {
-                    Some("yes") => true,
-                    Some("no") => false,
-                    _ => return Err(CliError::Failed("--keep-alive is yes or no".to_owned())),
-                };
-            }
+            Long("keep-alive") => wanted.keep_alive = load::keep_alive(&parser.value()?)?,
             Long("json") => wanted.json = true,
             Long("not-loopback") => wanted.not_loopback = true,
             other @ (Short(_) | Long(_) | Value(_)) => return Err(other.unexpected().into()),

@@ -245,7 +245,7 @@ pub(crate) fn end_upload(work: &mut Work, id: &str) -> Result<(), ArtifactError>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::work::{Attempt, Loaded};
+    use crate::work::{Loaded, testing};
 
     fn artifact(id: &str, name: &str, kinds: &[&str]) -> Artifact {
         Artifact {
@@ -270,27 +270,9 @@ mod tests {
     /// Runs a rule as a store does, on a fleet without documents but for `work`'s.
     fn run<T>(
         work: &mut Work,
-        mut rule: impl FnMut(&mut Work) -> Result<T, ArtifactError>,
+        rule: impl FnMut(&mut Work) -> Result<T, ArtifactError>,
     ) -> Result<T, ArtifactError> {
-        for _ in 0..20 {
-            let mut result = None;
-            let attempt = work.attempt(&mut |work| {
-                let answer = rule(work);
-                let keep = answer.is_ok();
-                result = Some(answer);
-                keep
-            });
-            match attempt {
-                Attempt::Done => return result.unwrap(),
-                Attempt::Missing(keys) => {
-                    for key in keys {
-                        let Key::Document(kind, id) = key else { panic!("{key:?}") };
-                        work.load(Loaded::Document(kind, id, None));
-                    }
-                }
-            }
-        }
-        panic!("it asks for something again and again");
+        testing::run(work, |key| matches!(key, Key::Document(..)), rule)
     }
 
     fn release(work: &mut Work, name: &str) -> Option<Release> {

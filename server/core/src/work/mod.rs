@@ -9,6 +9,8 @@
 //! ```
 
 pub(crate) mod query;
+#[cfg(test)]
+pub(crate) mod testing;
 
 use std::collections::HashMap;
 use std::hash::Hash;

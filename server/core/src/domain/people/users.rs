@@ -178,7 +178,7 @@ fn check_roles(work: &mut Work, roles: &[String]) -> Result<(), UserError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::work::{Attempt, Key, Loaded};
+    use crate::work::{Key, testing};
 
     fn user(id: &str, email: &str) -> User {
         User {
@@ -194,28 +194,8 @@ mod tests {
     }
 
     /// Runs a rule as a store does, with nothing in it but what the rules before have written.
-    fn run<T>(
-        work: &mut Work,
-        mut rule: impl FnMut(&mut Work) -> Result<T, UserError>,
-    ) -> Result<T, UserError> {
-        loop {
-            let mut result = None;
-            let attempt = work.attempt(&mut |work| {
-                let answer = rule(work);
-                let keep = answer.is_ok();
-                result = Some(answer);
-                keep
-            });
-            match attempt {
-                Attempt::Done => return result.unwrap(),
-                Attempt::Missing(keys) => {
-                    for key in keys {
-                        let Key::Document(kind, id) = key else { panic!("{key:?}") };
-                        work.load(Loaded::Document(kind, id, None));
-                    }
-                }
-            }
-        }
+    fn run<T>(work: &mut Work, rule: impl FnMut(&mut Work) -> Result<T, UserError>) -> Result<T, UserError> {
+        testing::run(work, |key| matches!(key, Key::Document(..)), rule)
     }
 
     #[test]

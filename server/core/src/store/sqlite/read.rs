@@ -338,16 +338,17 @@ pub(super) fn record_of(
     serde_json::from_value(data).map_err(|_| damaged())
 }
 
+/// The numbers of a deployment and of a device, which may be gone.
+fn part(connection: &Connection, deployment: &str, device: &str) -> Result<Option<(u64, u32)>, Fault> {
+    Ok(sequence(connection, deployment)?.zip(number_ever(connection, device)?))
+}
+
 pub(super) fn record(
     connection: &Connection,
     deployment: &str,
     device: &str,
 ) -> Result<Option<DeviceDeployment>, Fault> {
-    let (Some(sequence), Some(number)) =
-        (sequence(connection, deployment)?, number_ever(connection, device)?)
-    else {
-        return Ok(None);
-    };
+    let Some((sequence, number)) = part(connection, deployment, device)? else { return Ok(None) };
     one(
         connection,
         "SELECT status, finished, log, data FROM record WHERE deployment = ?1 AND device = ?2",
@@ -357,11 +358,7 @@ pub(super) fn record(
 }
 
 pub(super) fn log(connection: &Connection, deployment: &str, device: &str) -> Result<Option<String>, Fault> {
-    let (Some(sequence), Some(number)) =
-        (sequence(connection, deployment)?, number_ever(connection, device)?)
-    else {
-        return Ok(None);
-    };
+    let Some((sequence, number)) = part(connection, deployment, device)? else { return Ok(None) };
     one(
         connection,
         "SELECT text FROM log WHERE device = ?1 AND deployment = ?2",
