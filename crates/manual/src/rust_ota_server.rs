@@ -84,8 +84,8 @@ const RUNNING: &[Command] = &[
             Block::Options(SERVE),
             Block::Text(
                 "When it is ready it prints one line, `listening on URL`. What opens the management API is in \
-                 DIR/management-token. SIGHUP has it read the certificate, the key and the authority of clients anew; it does \
-                 so by itself within a minute after their files have changed.",
+                 DIR/management-token.\nSIGHUP has it read the certificate, the key and the authority of clients anew; it does \
+                 so by itself within a\nminute after their files have changed.",
             ),
         ],
         column: 26,
@@ -110,8 +110,8 @@ const RUNNING: &[Command] = &[
         usage: &["move --from DIR|URL --to DIR|URL [OPTION]..."],
         body: &[
             Block::Text(
-                "Both must not be served meanwhile, and what it is moved to has to be empty. Where it comes from stays as it is. \
-                 A backup is put back the same way. Artifacts go from folder to folder; those in S3 stay where they are.",
+                "Both must not be served meanwhile, and what it is moved to has to be empty. Where it comes from stays as it is. A\n\
+                 backup is put back the same way. Artifacts go from folder to folder; those in S3 stay where they are.",
             ),
             Block::Options(MOVE),
         ],
@@ -124,8 +124,8 @@ const RUNNING: &[Command] = &[
         usage: &["backup --data DIR [--database URL] --to DIR [OPTION]..."],
         body: &[
             Block::Text(
-                "The folder can be served as it is. Artifacts are linked where the file system is the same, else copied; those \
-                 in S3 stay where they are.",
+                "The folder can be served as it is. Artifacts are linked where the file system is the same, else copied; those in S3\n\
+                 stay where they are.",
             ),
             Block::Options(BACKUP),
         ],
@@ -156,8 +156,8 @@ const RUNNING: &[Command] = &[
         usage: &["simulate --server URL --data DIR [OPTION]..."],
         body: &[
             Block::Text(
-                "Speaks for the devices that `seed` has made: it signs their tokens itself, with the key in the server's folder. \
-                 A question's time begins when it was due. Prints JSON.",
+                "Speaks for the devices that `seed` has made: it signs their tokens itself, with the key in the server's folder. A\n\
+                 question's time begins when it was due. Prints JSON.",
             ),
             Block::Options(SIMULATE),
         ],

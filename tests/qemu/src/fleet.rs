@@ -66,7 +66,12 @@ impl Fleet {
 
     /// Whether the database is what it was when `kept` was kept.
     pub fn is_still(&self, kept: &Path) -> Outcome<bool> {
-        Ok(read(&self.directory.join(DATABASE))? == read(&kept.join(DATABASE))?)
+        for name in DATABASE {
+            if read(&self.directory.join(name))? != read(&kept.join(name))? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Makes the server again what it was when `kept` was kept, at the same address.
@@ -176,8 +181,8 @@ fn options(directory: &Path) -> Options {
     Options::new(directory).auto_accept(true)
 }
 
-/// In the server's folder.
-const DATABASE: &str = "fleet.redb";
+/// The database in the folder of a server that runs, and what it has not put into it yet.
+const DATABASE: [&str; 2] = ["fleet.sqlite", "fleet.sqlite-wal"];
 
 /// Copies the server's folder. Artifacts never change: they get one more name.
 fn copy_server(from: &Path, to: &Path) -> Outcome {
