@@ -180,9 +180,9 @@ impl Package<'_> {
         }
         // Man pages and completions. Debian has its man pages compressed.
         crate::manual::run(&["--root".to_owned(), work.display().to_string(), self.program.to_owned()])?;
-        let pages = work.join("usr/share/man/man8");
-        for page in fs::read_dir(&pages).map_err(|error| format!("{}: {error}", pages.display()))? {
-            compress(&page.map_err(|error| format!("{}: {error}", pages.display()))?.path())?;
+        let pages = work.join("usr/share/man");
+        for page in workspace::files_of(&pages)? {
+            compress(&pages.join(page))?;
         }
         let documents = work.join("usr/share/doc").join(self.program);
         fs::create_dir_all(&documents).map_err(|error| format!("{}: {error}", documents.display()))?;
