@@ -100,7 +100,7 @@ fn paths_do_not_leave_their_folder() {
     for bad in [
         "/download/../management-token",
         "/download/..%2Fmanagement-token",
-        "/download/%2e%2e/fleet.redb",
+        "/download/%2e%2e/fleet.sqlite",
         "/download//etc/passwd",
         "/download/",
         "/download",

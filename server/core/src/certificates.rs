@@ -13,10 +13,10 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::rustls::{self, RootCertStore, ServerConfig};
 
-use crate::domain::time::Timestamp;
 use crate::metrics::Metrics;
+use crate::model::time::Timestamp;
 use crate::options::Options;
-use crate::running::StartError;
+use crate::start::StartError;
 
 /// A certificate that ends sooner is told of in the log each time that it is read.
 const SOON_SECONDS: u64 = 14 * 24 * 3600;

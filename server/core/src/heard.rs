@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::domain::time::Timestamp;
-use crate::store::query::DeviceView;
+use crate::model::time::Timestamp;
 use crate::store::{Committed, Store, StoreError, Watch};
+use crate::work::query::DeviceView;
 
 /// When devices were heard of, by their numbers.
 #[derive(Default)]

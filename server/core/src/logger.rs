@@ -7,7 +7,7 @@ use log::kv::{self, Key, Value, VisitSource};
 use log::{Log, Metadata, Record};
 use serde_json::{Map, json};
 
-use crate::domain::time::Timestamp;
+use crate::model::time::Timestamp;
 use crate::request_id;
 
 /// Characters of one line: what strangers send is part of some.

@@ -10,7 +10,7 @@ use tokio::sync::{Mutex, watch};
 use crate::blobs::Blobs;
 use crate::service::Service;
 use crate::store::WriterFailed;
-use crate::store::work::Kind;
+use crate::work::Kind;
 
 /// For how long what was found out holds.
 const HOLDS: Duration = Duration::from_secs(1);

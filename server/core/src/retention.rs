@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use crate::domain::time::Timestamp;
 use crate::metrics::Counter;
-use crate::store::work::{STREAMS, Stream};
+use crate::model::time::Timestamp;
 use crate::store::{Store, StoreError};
+use crate::work::{STREAMS, Stream};
 
 /// Events that are taken away in one transaction.
 const PIECE: u64 = 500;
@@ -101,9 +101,9 @@ mod tests {
     use super::*;
     use crate::metrics::Metrics;
     use crate::service::Service;
-    use crate::store::query::EventQuery;
     use crate::store::sqlite;
-    use crate::store::work::{Event, NotLoaded, Write};
+    use crate::work::query::EventQuery;
+    use crate::work::{Event, NotLoaded, Write};
 
     const DAY: u64 = 24 * 3600 * 1000;
 
@@ -127,7 +127,7 @@ mod tests {
             for stream in STREAMS {
                 events.extend([event(stream, 0, 1), event(stream, 13, 2), event(stream, 91, 3)]);
             }
-            let put = move |work: &mut crate::store::work::Work| {
+            let put = move |work: &mut crate::work::Work| {
                 events.iter().for_each(|event| work.write(Write::Event(event.clone())));
                 Ok::<_, NotLoaded>(())
             };

@@ -1,7 +1,6 @@
 //! A server from its start to its end, on threads of its own.
 
 use std::fmt;
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,20 +16,21 @@ use crate::certificates::Certificates;
 use crate::connect::{Switchboard, Timing};
 use crate::connection;
 use crate::domain::limits;
-use crate::domain::model::Artifact;
 use crate::domain::people::failures::Failures;
-use crate::domain::time::Timestamp;
 use crate::heard::Heard;
 use crate::metrics::{Metrics, Process};
+use crate::model::Artifact;
+use crate::model::time::Timestamp;
 use crate::options::Options;
 use crate::readiness::Readiness;
 use crate::retention;
 use crate::service::Service;
-use crate::store::work::Kind;
+use crate::start::StartError;
 use crate::store::{Secrets, Store, StoreError, postgres, sqlite};
 use crate::strangers::Strangers;
 use crate::throttle::Throttle;
 use crate::watched;
+use crate::work::Kind;
 
 /// How often the times at which devices were heard of are stored.
 const CHECK_IN_INTERVAL: Duration = Duration::from_secs(60);
@@ -42,46 +42,6 @@ const LAST: Duration = Duration::from_secs(2);
 const CERTIFICATE_INTERVAL: Duration = Duration::from_secs(60);
 /// How often it is found out how late the server is.
 const LATE_INTERVAL: Duration = Duration::from_millis(100);
-
-/// Why a server did not start.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum StartError {
-    /// The data folder.
-    Store(StoreError),
-    /// The address.
-    Listen {
-        /// Where.
-        address: SocketAddr,
-        /// The reason.
-        source: io::Error,
-    },
-    /// Certificates or keys.
-    Tls {
-        /// What is wrong.
-        reason: String,
-    },
-    /// A certificate of clients without TLS.
-    ClientCaWithoutTls,
-    /// The threads.
-    Threads(io::Error),
-}
-
-impl fmt::Display for StartError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            StartError::Store(error) => error.fmt(f),
-            StartError::Listen { address, source } => write!(f, "listening on {address}: {source}"),
-            StartError::Tls { reason } => write!(f, "TLS: {reason}"),
-            StartError::ClientCaWithoutTls => {
-                write!(f, "certificates of clients need a certificate of the server")
-            }
-            StartError::Threads(error) => write!(f, "starting threads: {error}"),
-        }
-    }
-}
-
-impl std::error::Error for StartError {}
 
 /// Starts servers.
 #[derive(Debug)]

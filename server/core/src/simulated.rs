@@ -13,11 +13,11 @@ use serde_json::{Value, json};
 
 use crate::domain::id;
 use crate::domain::identity::Identity;
-use crate::domain::model::{Attribute, AuthSet, AuthStatus, Device, Inventory};
-use crate::domain::time::Timestamp;
 use crate::domain::token::Subject;
-use crate::store::query::DeviceView;
+use crate::model::time::Timestamp;
+use crate::model::{Attribute, AuthSet, AuthStatus, Device, Inventory};
 use crate::store::{DumpRow, Secrets, StoreError, sqlite};
+use crate::work::query::DeviceView;
 
 /// What stands before an Ed25519 key in its `SubjectPublicKeyInfo`.
 const INFO: &[u8] = b"\x30\x2a\x30\x05\x06\x03\x2b\x65\x70\x03\x21\x00";

@@ -6,9 +6,9 @@ use std::time::Duration;
 use ring::rand::SystemRandom;
 use ring::signature::Ed25519KeyPair;
 
-use crate::domain::time::Timestamp;
 use crate::domain::token::{Subject, TokenKey};
-use crate::store::query::pattern;
+use crate::model::time::Timestamp;
+use crate::work::query::pattern;
 
 /// How long the checks of `count` different tokens take: of those that this server writes, and of those of older servers,
 /// which were signed. `None` when the system has no random numbers.

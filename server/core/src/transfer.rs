@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 
-use crate::domain::model::Artifact;
+use crate::model::Artifact;
 use crate::options::DatabaseOptions;
-use crate::store::work::Kind;
 use crate::store::{DumpRow, Kept, Store, StoreError, postgres, sqlite};
+use crate::work::Kind;
 
 /// Rows on their way.
 const UNDER_WAY: usize = 4096;

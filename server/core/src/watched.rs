@@ -14,8 +14,8 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 use crate::api::{ApiError, Reply, Shared, bytes, internal};
-use crate::domain::model::STATUSES;
 use crate::metrics::Text;
+use crate::model::STATUSES;
 
 /// Connections at a time.
 const CONNECTIONS: usize = 16;
@@ -110,7 +110,7 @@ fn deployments(shared: &Shared, text: &mut Text) {
         let records = deployment.records();
         for status in STATUSES {
             let mut count = deployment.counts.get(&status).copied().unwrap_or(0);
-            if status == crate::domain::model::Status::Pending {
+            if status == crate::model::Status::Pending {
                 // Those that have not asked have no record.
                 count += deployment.device_count.saturating_sub(records);
             }

@@ -16,11 +16,11 @@ use super::{ApiError, Call, Reply, Shared, direct, download, generate, reply};
 use crate::blobs::intake::{Intake, Taken};
 use crate::blobs::{Blobs, Name};
 use crate::domain::artifacts::{self as rules, ArtifactError};
-use crate::domain::model::Artifact;
-use crate::domain::time::Timestamp;
 use crate::domain::{id, limits};
+use crate::model::Artifact;
+use crate::model::time::Timestamp;
 use crate::service::{ChangeError, Service};
-use crate::store::work::{Key, Kind};
+use crate::work::{Key, Kind};
 
 /// Longest description.
 pub(super) const DESCRIPTION_BYTES: u64 = 4096;
@@ -297,7 +297,7 @@ impl Keeper {
     pub(super) async fn change<T: Send + 'static>(
         &self,
         keys: Vec<Key>,
-        rule: impl FnMut(&mut crate::store::work::Work) -> Result<T, ArtifactError> + Send + 'static,
+        rule: impl FnMut(&mut crate::work::Work) -> Result<T, ArtifactError> + Send + 'static,
     ) -> Result<T, ApiError> {
         self.service.change(keys, rule).await.map_err(|error| match error {
             ChangeError::Refused(error) => error.into(),

@@ -20,10 +20,10 @@ use super::paging::Page;
 use super::users::Person;
 use super::{ApiError, Call, Reply, Shared};
 use crate::domain::audit::{self, Actor, Entry, Object};
-use crate::domain::time::Timestamp;
+use crate::model::time::Timestamp;
 use crate::store::Store;
-use crate::store::query::{EventQuery, Numbered};
-use crate::store::work::{NotLoaded, Stream, Work};
+use crate::work::query::{EventQuery, Numbered};
+use crate::work::{NotLoaded, Stream, Work};
 
 tokio::task_local! {
     /// What the request that is answered will be called.

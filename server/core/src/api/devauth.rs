@@ -10,11 +10,11 @@ use super::paging::Page;
 use super::{ApiError, Call, Reply, Shared, reply};
 use crate::domain::admission::{self, Admission, AdmissionError};
 use crate::domain::identity::Identity;
-use crate::domain::model::AuthStatus;
 use crate::domain::pubkey::PublicKey;
+use crate::model::AuthStatus;
 use crate::service::ChangeError;
-use crate::store::query::{DeviceQuery, DeviceView};
-use crate::store::work::Key;
+use crate::work::Key;
+use crate::work::query::{DeviceQuery, DeviceView};
 
 pub(super) async fn route(shared: &Shared, call: &Call, rest: &[&str]) -> Result<Reply, ApiError> {
     match (rest, &call.method) {

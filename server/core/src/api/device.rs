@@ -14,11 +14,11 @@ use crate::domain::admission::{self, AuthDecision, SpeakError, is_valid};
 use crate::domain::identity::Identity;
 use crate::domain::inventory::{self, InventoryError, Reported};
 use crate::domain::limits;
-use crate::domain::model::{Attribute, Inventory};
 use crate::domain::pubkey::PublicKey;
-use crate::domain::time::Timestamp;
 use crate::domain::token::Subject;
-use crate::store::work::{Key, NotLoaded};
+use crate::model::time::Timestamp;
+use crate::model::{Attribute, Inventory};
+use crate::work::{Key, NotLoaded};
 
 const UNAUTHORIZED: &str = "dev auth: unauthorized";
 /// What was read of a device when its request began is not read again for that long, unless a device has changed here: other

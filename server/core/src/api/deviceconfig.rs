@@ -13,9 +13,9 @@ use super::call::Speaker;
 use super::{ApiError, Call, Reply, Shared, artifacts, deployments, reply};
 use crate::domain::configuration;
 use crate::domain::id;
-use crate::domain::model::Configuration;
 use crate::domain::rollout::{self, Configured};
-use crate::store::work::{Key, Kind};
+use crate::model::Configuration;
+use crate::work::{Key, Kind};
 
 /// The update module that takes configurations.
 const PAYLOAD_TYPE: &str = "mender-configure";

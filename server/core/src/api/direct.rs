@@ -15,8 +15,8 @@ use crate::blobs::{Name, Span, Verb};
 use crate::domain::artifacts::{self as rules, DirectUpload};
 use crate::domain::id;
 use crate::domain::link::Holder;
-use crate::domain::time::Timestamp;
-use crate::store::work::{Key, Kind};
+use crate::model::time::Timestamp;
+use crate::work::{Key, Kind};
 
 /// How long a link takes an upload.
 const LINK_SECONDS: u64 = 3600;

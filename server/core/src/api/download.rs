@@ -16,9 +16,9 @@ use super::{ApiError, Call, Reply, Shared, reply};
 use crate::blobs::{BlobError, Name, Pieces, Span, Verb};
 use crate::domain::admission::may_speak;
 use crate::domain::link::{Holder, LinkError};
-use crate::domain::model::Artifact;
-use crate::domain::time::Timestamp;
-use crate::store::work::Kind;
+use crate::model::Artifact;
+use crate::model::time::Timestamp;
+use crate::work::Kind;
 
 /// A link and when it ends.
 pub(super) struct Link {

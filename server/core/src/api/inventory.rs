@@ -10,10 +10,10 @@ use serde_json::{Map, Value, json};
 use super::paging::{Page, sort};
 use super::{ApiError, Call, Reply, Shared, reply, search};
 use crate::domain::inventory::{self, Reported};
-use crate::domain::model::{AuthStatus, Device, Tag};
 use crate::domain::{id, limits};
-use crate::store::query::{Attr, DeviceQuery, DeviceView, Scope, Test};
-use crate::store::work::{Key, NotLoaded, Work};
+use crate::model::{AuthStatus, Device, Tag};
+use crate::work::query::{Attr, DeviceQuery, DeviceView, Scope, Test};
+use crate::work::{Key, NotLoaded, Work};
 
 /// What can be asked of a list of devices; every other query names an attribute.
 const OWN_QUERIES: [&str; 5] = ["page", "per_page", "sort", "has_group", "group"];

@@ -56,10 +56,10 @@ use crate::readiness::Readiness;
 use crate::request_id;
 use crate::service::{ChangeError, Service};
 use crate::store::Secrets;
-use crate::store::query::{DeviceQuery, DeviceView, Found};
-use crate::store::work::{Key, Work};
 use crate::strangers::Strangers;
 use crate::throttle::{Place, Refused, Throttle};
+use crate::work::query::{DeviceQuery, DeviceView, Found};
+use crate::work::{Key, Work};
 
 /// What every request may use.
 pub(crate) struct Shared {

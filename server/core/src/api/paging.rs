@@ -6,8 +6,8 @@ use serde::Serialize;
 
 use super::{ApiError, Call, Reply, reply};
 use crate::domain::limits;
-use crate::store::query::DeviceQuery;
-pub(super) use crate::store::query::Direction;
+use crate::work::query::DeviceQuery;
+pub(super) use crate::work::query::Direction;
 
 /// Criteria of one order.
 const CRITERIA: usize = 50;

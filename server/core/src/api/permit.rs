@@ -6,7 +6,7 @@ use super::call::decode;
 use super::users::Person;
 use super::{ApiError, Call, Shared};
 use crate::domain::people::permissions::{Belongs, Object, allows, need};
-use crate::store::work::Kind;
+use crate::work::Kind;
 
 /// Devices of one body that are looked up for it.
 const DEVICES: usize = 1000;

@@ -16,10 +16,10 @@ use crate::domain::artifacts::{
     self as rules, ArtifactError, NOTES_CHARS, Release, TAG_CHARS, TAGS, TAGS_OF_ALL,
 };
 use crate::domain::id;
-use crate::domain::model::Artifact;
-use crate::domain::time::Timestamp;
+use crate::model::Artifact;
+use crate::model::time::Timestamp;
 use crate::service::ChangeError;
-use crate::store::work::{Key, Kind};
+use crate::work::{Key, Kind};
 
 /// Names of one request that deletes.
 const NAMES: usize = 100;

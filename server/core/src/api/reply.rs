@@ -17,9 +17,9 @@ use crate::domain::inventory::InventoryError;
 use crate::domain::limits;
 use crate::metrics::Refusal;
 use crate::request_id;
-use crate::store::work::NotLoaded;
 use crate::store::{StoreError, WriterFailed};
 use crate::throttle::Refused;
+use crate::work::NotLoaded;
 
 /// The bytes of an answer.
 pub type Body = BoxBody<Bytes, std::io::Error>;

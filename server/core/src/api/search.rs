@@ -9,8 +9,8 @@ use super::paging::{Page, direction};
 use super::{ApiError, Call, Reply, Shared, reply};
 use crate::domain::filter::{Filter, Term, TermError, attr, filter_query, inventory_scope};
 use crate::domain::{id, limits};
-use crate::store::query::{Attr, DeviceQuery, Scope, Test};
-use crate::store::work::{Key, Kind, Work};
+use crate::work::query::{Attr, DeviceQuery, Scope, Test};
+use crate::work::{Key, Kind, Work};
 
 /// Filters and sort criteria of one search.
 const CRITERIA: usize = 50;

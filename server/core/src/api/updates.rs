@@ -11,11 +11,11 @@ use super::call::Speaker;
 use super::{ApiError, Call, Reply, Shared, deployments, deviceconfig, download, reply};
 use crate::domain::filter::{Filter, filter_query};
 use crate::domain::limits;
-use crate::domain::model::{Deployment, Status};
 use crate::domain::rollout::{self, Candidate, Next, NextError, Request};
-use crate::domain::time::Timestamp;
-use crate::store::query::{Active, DeviceView};
-use crate::store::work::{Key, NotLoaded};
+use crate::model::time::Timestamp;
+use crate::model::{Deployment, Status};
+use crate::work::query::{Active, DeviceView};
+use crate::work::{Key, NotLoaded};
 
 impl From<NextError> for ApiError {
     fn from(error: NextError) -> ApiError {

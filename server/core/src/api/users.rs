@@ -20,9 +20,9 @@ use crate::domain::people::roles::{self, Grant, Role, RoleError};
 use crate::domain::people::settings::{self, Settings, SettingsError};
 use crate::domain::people::tokens::{self, PersonalToken, Tokens, TokensError};
 use crate::domain::people::users::{self, Change, User, UserError};
-use crate::domain::time::Timestamp;
 use crate::domain::token::{Login, Subject};
-use crate::store::work::{Key, Kind, NotLoaded, Work};
+use crate::model::time::Timestamp;
+use crate::work::{Key, Kind, NotLoaded, Work};
 
 /// Whoever has the management token, where a person is named.
 const OPERATOR: &str = "management";

@@ -263,7 +263,7 @@ async fn shelves_are_apart_and_strange_names_are_told() {
         assert_eq!(names(blobs, Shelf::Artifacts).await, std::slice::from_ref(&artifact));
         assert_eq!(names(blobs, Shelf::Direct).await, std::slice::from_ref(&direct));
         let found = &blobs.list(Shelf::Direct).await.unwrap().blobs[0];
-        let now = crate::domain::time::Timestamp::now().seconds();
+        let now = crate::model::time::Timestamp::now().seconds();
         assert_eq!(found.size, 6);
         assert!(now.abs_diff(found.modified.seconds()) < 600, "{found:?}");
     };

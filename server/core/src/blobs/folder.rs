@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 
 use super::{BlobError, Blobs, Found, Listing, Name, Pieces, Shelf, Span, Upload, Verb};
 use crate::domain::id;
-use crate::domain::time::Timestamp;
+use crate::model::time::Timestamp;
 
 /// Read at once.
 const PIECE_BYTES: usize = 64 * 1024;

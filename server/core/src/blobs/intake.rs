@@ -20,7 +20,7 @@ use tokio::task::JoinHandle;
 
 use super::{BlobError, Blobs, Name, Upload};
 use crate::domain::id;
-use crate::domain::model::ArtifactFile;
+use crate::model::ArtifactFile;
 
 /// Pieces between whoever sends and the reader.
 const PIECES: usize = 16;

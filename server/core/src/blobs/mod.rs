@@ -23,8 +23,8 @@ pub(crate) use folder::Folder;
 pub(crate) use s3::{S3, S3Options};
 
 use crate::domain::id;
-use crate::domain::model::Artifact;
-use crate::domain::time::Timestamp;
+use crate::model::Artifact;
+use crate::model::time::Timestamp;
 
 /// Blobs of which the log says that they are strange, by name.
 const NAMED: usize = 20;

@@ -22,7 +22,7 @@ use object_store::{
 use tokio::task::JoinHandle;
 
 use super::{BlobError, Blobs, Found, Lie, Listing, Name, Pieces, Shelf, Span, Upload, Verb};
-use crate::domain::time::Timestamp;
+use crate::model::time::Timestamp;
 
 /// One part of an upload. Two are in memory: the one that comes in and the one that goes out.
 const PART_BYTES: usize = 8 * 1024 * 1024;

@@ -14,8 +14,8 @@ use tokio::sync::{mpsc, watch};
 use crate::domain::admission::is_valid;
 use crate::domain::id::{self, NoRandomness};
 use crate::domain::limits;
-use crate::domain::time::Timestamp;
 use crate::domain::token::{Claims, Login};
+use crate::model::time::Timestamp;
 use crate::store::{Committed, Watch};
 
 /// The protocol of shells.

@@ -17,7 +17,7 @@ use tokio_tungstenite::tungstenite::{Bytes, Message};
 
 use super::{Closing, DeviceEnd, LineEnd, SessionEnd, Timing};
 use crate::domain::limits;
-use crate::domain::time::Timestamp;
+use crate::model::time::Timestamp;
 
 /// How long the other side may take to hear why it is closed.
 const LAST_WORDS: Duration = Duration::from_secs(1);

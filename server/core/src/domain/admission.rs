@@ -3,11 +3,11 @@
 use super::id::{self, NoRandomness};
 use super::identity::Identity;
 use super::limits;
-use super::model::{AuthSet, AuthStatus, Device, Status};
 use super::rollout::{EndError, end_for};
-use super::time::Timestamp;
 use super::token::Claims;
-use crate::store::work::{Key, NotLoaded, Work};
+use crate::model::time::Timestamp;
+use crate::model::{AuthSet, AuthStatus, Device, Status};
+use crate::work::{Key, NotLoaded, Work};
 
 /// What the server does about devices without being asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -400,7 +400,7 @@ fn accept(device: &mut Device, at: usize, now: Timestamp) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::work::{Attempt, Loaded};
+    use crate::work::{Attempt, Loaded};
 
     fn set(id: usize, status: AuthStatus) -> AuthSet {
         AuthSet { id: id.to_string(), pubkey: "key".to_owned(), status, ts: Timestamp(id as u64), serial: 0 }

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::model::Artifact;
-use super::time::Timestamp;
-use crate::store::work::{Key, Kind, NotLoaded, Work};
+use crate::model::Artifact;
+use crate::model::time::Timestamp;
+use crate::work::{Key, Kind, NotLoaded, Work};
 
 /// Tags of one release.
 pub(crate) const TAGS: usize = 20;
@@ -245,7 +245,7 @@ pub(crate) fn end_upload(work: &mut Work, id: &str) -> Result<(), ArtifactError>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::work::{Attempt, Loaded};
+    use crate::work::{Attempt, Loaded};
 
     fn artifact(id: &str, name: &str, kinds: &[&str]) -> Artifact {
         Artifact {

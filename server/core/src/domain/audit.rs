@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::store::work::{Event, Stream, Work, Write};
+use crate::work::{Event, Stream, Work, Write};
 
 /// Who did it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -148,7 +148,7 @@ pub(crate) const CSV_HEAD: &str =
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::time::Timestamp;
+    use crate::model::time::Timestamp;
 
     #[test]
     fn a_field_of_the_export_is_never_a_formula_nor_two_fields() {

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::admission::{self, SpeakError};
-use super::model::Configuration;
 use super::rollout::{self, CreateError, NewDeployment};
 use super::token::Claims;
-use crate::store::work::{Key, Kind, NotLoaded, Work};
+use crate::model::Configuration;
+use crate::work::{Key, Kind, NotLoaded, Work};
 
 /// Why nothing was changed.
 #[derive(Debug, Clone, PartialEq, Eq)]

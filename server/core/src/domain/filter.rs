@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::store::query::{Attr, BadPattern, Bound, DeviceQuery, SCOPES, Scope, Test, pattern};
+use crate::work::query::{Attr, BadPattern, Bound, DeviceQuery, SCOPES, Scope, Test, pattern};
 
 /// A filter that people have kept.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

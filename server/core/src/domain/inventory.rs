@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use super::admission::{SpeakError, speaking};
 use super::limits;
-use super::model::{Attribute, Inventory, Tag};
-use super::time::Timestamp;
 use super::token::Claims;
-use crate::store::work::{NotLoaded, Work};
+use crate::model::time::Timestamp;
+use crate::model::{Attribute, Inventory, Tag};
+use crate::work::{NotLoaded, Work};
 
 /// How a report is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,7 +4,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::hmac;
 
-use super::time::Timestamp;
+use crate::model::time::Timestamp;
 
 /// Why a link does not open anything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,5 +1,5 @@
 //! The rules: what is accepted, who is offered what, and what follows. Nothing here does I/O: a rule is a function over
-//! [`Work`](crate::store::work::Work), and the service answers when what it has changed is stored.
+//! [`Work`](crate::work::Work), and the service answers when what it has changed is stored.
 
 pub(crate) mod admission;
 pub(crate) mod artifacts;
@@ -11,9 +11,7 @@ pub(crate) mod identity;
 pub(crate) mod inventory;
 pub(crate) mod limits;
 pub(crate) mod link;
-pub(crate) mod model;
 pub(crate) mod people;
 pub(crate) mod pubkey;
 pub(crate) mod rollout;
-pub(crate) mod time;
 pub(crate) mod token;

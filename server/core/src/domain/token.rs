@@ -10,7 +10,7 @@ use ring::hmac;
 use ring::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
 use serde::{Deserialize, Serialize};
 
-use super::time::Timestamp;
+use crate::model::time::Timestamp;
 
 /// No token of ours is longer.
 const TOKEN_BYTES: usize = 2048;

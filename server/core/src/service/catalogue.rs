@@ -8,10 +8,10 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::domain::model::{Artifact, Deployment};
-use crate::store::query::Active;
-use crate::store::work::{KINDS, Kind};
+use crate::model::{Artifact, Deployment};
 use crate::store::{Committed, Store, StoreError, Watch};
+use crate::work::query::Active;
+use crate::work::{KINDS, Kind};
 
 /// What this process has in memory.
 #[derive(Default)]

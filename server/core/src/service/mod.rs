@@ -9,10 +9,10 @@ use tokio::sync::oneshot;
 
 pub(crate) use catalogue::Catalogue;
 
-use crate::domain::time::Timestamp;
 use crate::metrics::Metrics;
-use crate::store::work::{Key, Work};
+use crate::model::time::Timestamp;
 use crate::store::{Job, Store, StoreError, WriterFailed};
+use crate::work::{Key, Work};
 
 /// The service.
 #[derive(Clone)]

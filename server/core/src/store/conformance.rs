@@ -1,6 +1,6 @@
 //! What every store does, as one suite that runs over each of them: `conformance!` makes a test of each property.
 //!
-//! What a query means is said by the functions of [`super::query`] over one device; here they are asked over all devices of a
+//! What a query means is said by the functions of [`crate::work::query`] over one device; here they are asked over all devices of a
 //! random fleet, and the store has to say the same. Random sequences begin with a seed that is printed;
 //! `RUST_OTA_SEED=N` runs one again.
 
@@ -16,17 +16,17 @@ use roaring::RoaringBitmap;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
-use super::query::{
-    Attr, Bound, DeploymentQuery, DeviceQuery, DeviceView, Direction, EventQuery, RecordQuery, SCOPES, Scope,
-    Test, pattern, place,
-};
-use super::work::{Event, Key, Kind, NotLoaded, Stream, Work, Write};
 use super::{Committed, DumpRow, Job, Store, Watch, WriterFailed};
-use crate::domain::model::{
+use crate::model::time::Timestamp;
+use crate::model::{
     Attribute, AuthSet, AuthStatus, Deployment, Device, DeviceDeployment, Inventory, Phase, PhaseSize,
     STATUSES, Status, Tag,
 };
-use crate::domain::time::Timestamp;
+use crate::work::query::{
+    Attr, Bound, DeploymentQuery, DeviceQuery, DeviceView, Direction, EventQuery, RecordQuery, SCOPES, Scope,
+    Test, pattern, place,
+};
+use crate::work::{Event, Key, Kind, NotLoaded, Stream, Work, Write};
 
 /// A place where a store is.
 #[async_trait]

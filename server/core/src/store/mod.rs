@@ -1,6 +1,6 @@
 //! What survives: the fleet in a store, artifacts in a store of blobs, and the keys.
 //!
-//! Rules are functions over [`work::Work`]; [`Store`] runs them in transactions and answers questions ([`query`]). A fleet
+//! Rules are functions over [`Work`](crate::work::Work); [`Store`] runs them in transactions and answers questions ([`crate::work::query`]). A fleet
 //! is kept by SQLite in the data folder ([`sqlite`]), or by PostgreSQL ([`postgres`]) when several processes share it; one
 //! suite says what both do (`conformance`). What older servers have written ([`redb`]) is imported once.
 //!
@@ -15,12 +15,10 @@
 #[cfg(test)]
 pub(crate) mod conformance;
 pub(crate) mod postgres;
-pub(crate) mod query;
 mod redb;
 mod seam;
 mod secrets;
 pub(crate) mod sqlite;
-pub(crate) mod work;
 
 use std::fmt;
 use std::path::{Path, PathBuf};

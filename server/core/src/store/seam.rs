@@ -9,12 +9,12 @@ use serde_json::Value;
 use tokio::sync::oneshot;
 
 use super::StoreError;
-use super::query::{
+use crate::model::time::Timestamp;
+use crate::model::{AuthStatus, Deployment, Device, DeviceDeployment, Inventory};
+use crate::work::query::{
     Active, DeploymentQuery, DeviceQuery, DeviceView, EventQuery, Found, Listed, Numbered, RecordQuery,
 };
-use super::work::{Event, Key, Kind, Stream, Work};
-use crate::domain::model::{AuthStatus, Deployment, Device, DeviceDeployment, Inventory};
-use crate::domain::time::Timestamp;
+use crate::work::{Event, Key, Kind, Stream, Work};
 
 /// Nothing can be stored now; why. What was asked for is not done.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -137,7 +137,7 @@ pub(crate) trait Store: Send + Sync + 'static {
     async fn groups(&self) -> Result<Vec<(String, u64)>, StoreError>;
 
     /// Every attribute that a device has, with how many devices have it: scope, name, count.
-    async fn attributes(&self) -> Result<Vec<(super::query::Scope, String, u64)>, StoreError>;
+    async fn attributes(&self) -> Result<Vec<(crate::work::query::Scope, String, u64)>, StoreError>;
 
     /// One deployment.
     async fn deployment(&self, id: &str) -> Result<Option<Deployment>, StoreError>;
@@ -196,7 +196,7 @@ pub(crate) fn run_job<E>(
     run: &mut (dyn FnMut(&mut Work) -> bool + Send),
     mut load: impl FnMut(&mut Work, Vec<Key>) -> Result<(), E>,
 ) -> Result<(), E> {
-    use super::work::Attempt;
+    use crate::work::Attempt;
     loop {
         match work.attempt(run) {
             Attempt::Done => return Ok(()),

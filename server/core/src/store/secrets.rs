@@ -12,11 +12,11 @@ use ring::rand::SystemRandom;
 use ring::signature::Ed25519KeyPair;
 use tokio::sync::oneshot;
 
-use super::work::{Kind, NotLoaded, Work};
 use super::{Job, Store, StoreError, WriterFailed, tighten};
 use crate::domain::id;
 use crate::domain::link::LinkKey;
 use crate::domain::token::TokenKey;
+use crate::work::{Kind, NotLoaded, Work};
 
 /// Keys and tokens.
 pub(crate) struct Secrets {

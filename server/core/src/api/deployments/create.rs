@@ -9,11 +9,11 @@ use serde_json::{Value, json};
 use super::super::{ApiError, Call, Reply, Shared, reply};
 use crate::domain::filter::{Filter, filter_query};
 use crate::domain::limits;
-use crate::domain::model::{AuthStatus, Budget, PhaseSize, StopRule, Windows};
 use crate::domain::rollout::{self, CreateError, NewDeployment};
-use crate::domain::time::Timestamp;
-use crate::store::query::DeviceQuery;
-use crate::store::work::Kind;
+use crate::model::time::Timestamp;
+use crate::model::{AuthStatus, Budget, PhaseSize, StopRule, Windows};
+use crate::work::Kind;
+use crate::work::query::DeviceQuery;
 
 /// How often a device may try again.
 const RETRIES: u32 = 100;

@@ -9,9 +9,9 @@ use serde_json::{Map, Value};
 
 use super::{ApiError, Call, Reply, Shared, reply};
 use crate::domain::configuration::ConfigureError;
-use crate::domain::model::{Deployment, Status};
 use crate::domain::rollout::{self, CreateError, EndError, ReportError};
-use crate::store::work::{Key, NotLoaded};
+use crate::model::{Deployment, Status};
+use crate::work::{Key, NotLoaded};
 
 pub(super) use create::retries;
 

@@ -9,10 +9,10 @@ use serde_json::{Map, Value, json};
 use super::super::paging::Page;
 use super::super::{ApiError, Call, Reply, Shared, artifacts, reply, updates};
 use super::{Version, found};
-use crate::domain::model::{self, AuthStatus, Deployment, DeviceDeployment, PhaseSize, Status};
 use crate::domain::rollout::{self, Lacking, Request, Wait};
-use crate::domain::time::Timestamp;
-use crate::store::query::{DeploymentQuery, RecordQuery};
+use crate::model::time::Timestamp;
+use crate::model::{self, AuthStatus, Deployment, DeviceDeployment, PhaseSize, Status};
+use crate::work::query::{DeploymentQuery, RecordQuery};
 
 /// Most entries of one page of a device's history, as in the reference server.
 const HISTORY_PER_PAGE: usize = 20;
@@ -331,7 +331,7 @@ pub(super) async fn why(shared: &Shared, id: &str) -> Result<Reply, ApiError> {
 
 fn reason(
     shared: &Shared,
-    view: &crate::store::query::DeviceView,
+    view: &crate::work::query::DeviceView,
     deployment: &Deployment,
     record: Option<&DeviceDeployment>,
     is_listed: bool,
@@ -417,7 +417,7 @@ fn reason(
 /// What the device has reported stands for what it will say when it asks.
 fn of_artifacts(
     shared: &Shared,
-    view: &crate::store::query::DeviceView,
+    view: &crate::work::query::DeviceView,
     deployment: &Deployment,
     now: Timestamp,
 ) -> Option<(&'static str, String)> {

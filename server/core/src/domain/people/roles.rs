@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::permissions::{PermissionSet, SETS};
 use super::users::User;
-use crate::store::work::{Kind, NotLoaded, Work};
+use crate::work::{Kind, NotLoaded, Work};
 
 /// Sets of permissions in one role, and values in one scope.
 const PARTS: usize = 100;

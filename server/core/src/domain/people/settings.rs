@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use crate::domain::id;
-use crate::store::work::{Kind, NotLoaded, Work};
+use crate::work::{Kind, NotLoaded, Work};
 
 /// Bytes of one of them: each process has all of them in memory.
 pub(crate) const SETTINGS_BYTES: usize = 64 * 1024;
@@ -56,8 +56,8 @@ pub(crate) fn replace(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::time::Timestamp;
-    use crate::store::work::Loaded;
+    use crate::model::time::Timestamp;
+    use crate::work::Loaded;
 
     #[test]
     fn who_has_not_seen_the_last_change_is_refused() {

@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::time::Timestamp;
-use crate::store::work::{Kind, NotLoaded, Work};
+use crate::model::time::Timestamp;
+use crate::work::{Kind, NotLoaded, Work};
 
 /// Tokens of one person.
 pub(crate) const TOKENS: usize = 10;
@@ -85,7 +85,7 @@ pub(crate) fn used(work: &mut Work, user: &str, token: &str) -> Result<(), NotLo
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::work::Loaded;
+    use crate::work::Loaded;
 
     #[test]
     fn a_person_has_ten_tokens_with_ten_names() {

@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::password::Password;
 use crate::domain::id;
-use crate::domain::time::Timestamp;
-use crate::store::work::{Kind, NotLoaded, Work};
+use crate::model::time::Timestamp;
+use crate::work::{Kind, NotLoaded, Work};
 
 /// Bytes of the longest address (RFC 5321).
 const EMAIL_BYTES: usize = 254;
@@ -178,7 +178,7 @@ fn check_roles(work: &mut Work, roles: &[String]) -> Result<(), UserError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::work::{Attempt, Key, Loaded};
+    use crate::work::{Attempt, Key, Loaded};
 
     fn user(id: &str, email: &str) -> User {
         User {

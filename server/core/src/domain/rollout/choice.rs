@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::domain::model::Artifact;
+use crate::model::Artifact;
 
 /// What a device says when it asks for an update.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -8,9 +8,9 @@ use serde_json::Value;
 
 use super::gate;
 use crate::domain::id::{self, NoRandomness};
-use crate::domain::model::{Budget, Deployment, Phase, PhaseSize, StopRule, Windows};
-use crate::domain::time::Timestamp;
-use crate::store::work::Work;
+use crate::model::time::Timestamp;
+use crate::model::{Budget, Deployment, Phase, PhaseSize, StopRule, Windows};
+use crate::work::Work;
 
 /// Phases of one deployment, and stop rules.
 const PHASES: usize = 100;

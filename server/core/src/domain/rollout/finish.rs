@@ -4,9 +4,9 @@ use super::{ReportError, new_record, put};
 use serde_json::Value;
 
 use crate::domain::id::NoRandomness;
-use crate::domain::model::{Artifact, Deployment, DeviceDeployment, Status, StopAction, StopRule};
-use crate::domain::time::Timestamp;
-use crate::store::work::{Kind, NotLoaded, Work, Write};
+use crate::model::time::Timestamp;
+use crate::model::{Artifact, Deployment, DeviceDeployment, Status, StopAction, StopRule};
+use crate::work::{Kind, NotLoaded, Work, Write};
 
 /// Why a deployment is to stop by itself, and what is done.
 pub(super) struct Reason {

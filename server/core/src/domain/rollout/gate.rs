@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 
 use super::choice::{self, Request};
 use super::offer::Candidate;
-use crate::domain::model::{Attribute, Budget, Day, Deployment, Spent, Status, Window, Windows};
-use crate::domain::time::Timestamp;
-use crate::store::work::{NotLoaded, Work};
+use crate::model::time::Timestamp;
+use crate::model::{Attribute, Budget, Day, Deployment, Spent, Status, Window, Windows};
+use crate::work::{NotLoaded, Work};
 
 const DAYS: [Day; 7] = [Day::Mon, Day::Tue, Day::Wed, Day::Thu, Day::Fri, Day::Sat, Day::Sun];
 /// No place is further away from UTC.

@@ -21,9 +21,9 @@ pub(crate) use offer::{Candidate, Configured, Next, NextError, configuration_mad
 pub(crate) use report::{ReportError, report_log, report_status};
 
 use super::id::{self, NoRandomness};
-use super::model::{Deployment, DeviceDeployment, Status};
-use super::time::Timestamp;
-use crate::store::work::{NotLoaded, Work};
+use crate::model::time::Timestamp;
+use crate::model::{Deployment, DeviceDeployment, Status};
+use crate::work::{NotLoaded, Work};
 
 /// Times of failures that are kept for rules with a window.
 const FAILURES: usize = 1000;

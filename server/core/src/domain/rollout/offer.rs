@@ -7,9 +7,9 @@ use super::choice::{self, Request};
 use super::{gate, new_record, put};
 use crate::domain::admission::{self, SpeakError};
 use crate::domain::id::NoRandomness;
-use crate::domain::model::{Artifact, Asked, Deployment, DeviceDeployment, Status};
 use crate::domain::token::Claims;
-use crate::store::work::{Kind, NotLoaded, Work};
+use crate::model::{Artifact, Asked, Deployment, DeviceDeployment, Status};
+use crate::work::{Kind, NotLoaded, Work};
 
 /// What a device that changed in the middle of a deployment is said to have failed of.
 const CHANGED: &str = "the device is not what it was when the deployment began";

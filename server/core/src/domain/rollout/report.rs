@@ -2,9 +2,9 @@
 
 use super::put;
 use crate::domain::admission::{self, SpeakError};
-use crate::domain::model::{DeviceDeployment, Status};
 use crate::domain::token::Claims;
-use crate::store::work::{NotLoaded, Work, Write};
+use crate::model::{DeviceDeployment, Status};
+use crate::work::{NotLoaded, Work, Write};
 
 /// Why a report was not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

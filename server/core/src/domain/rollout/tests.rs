@@ -6,12 +6,12 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::*;
-use crate::domain::model::{
+use crate::domain::token::Claims;
+use crate::model::{
     Artifact, Attribute, AuthSet, AuthStatus, Budget, Device, Inventory, PhaseSize, StopAction, StopRule,
     Window, Windows,
 };
-use crate::domain::token::Claims;
-use crate::store::work::{Attempt, Key, Loaded, Write};
+use crate::work::{Attempt, Key, Loaded, Write};
 
 const HOUR: u64 = 3_600_000;
 
@@ -356,7 +356,7 @@ fn a_device_begins_in_a_window_of_its_own_clock() {
         default_offset: default_offset.map(str::to_owned),
         open: vec![Window { days: days.to_vec(), from: "22:00".to_owned(), to: "04:00".to_owned() }],
     };
-    use crate::domain::model::Day;
+    use crate::model::Day;
     for (days, default_offset, reported, begins) in [
         (&[][..], None, Some("+01:00"), true),
         (&[], None, Some("Z"), false),

@@ -16,7 +16,7 @@ use super::connect::{Conn, Fault, Params};
 use super::number::{Signed as _, Unsigned as _};
 use super::read::parse;
 use crate::domain::id::sha256;
-use crate::store::query::{Attr, DeviceView, Place, Scope, place};
+use crate::work::query::{Attr, DeviceView, Place, Scope, place};
 
 /// Bytes of a text that are in an index.
 const INDEXED: usize = 256;
@@ -220,7 +220,7 @@ async fn fill(conn: &Conn, hot: Hot) -> Result<(), Fault> {
         let mut values = Rows::default();
         for row in &rows {
             let num: i32 = row.try_get(0)?;
-            let device: crate::domain::model::Device = parse(row.try_get(1)?, "a device")?;
+            let device: crate::model::Device = parse(row.try_get(1)?, "a device")?;
             let inventory = inventories.remove(&num).unwrap_or_default();
             let view = DeviceView { device, inventory, check_in: None };
             values.add(hot.key, num.unsigned(), &view.device.id, view.value(&attr).as_ref());

@@ -8,8 +8,8 @@ use super::connect::{Conn, Fault, Params};
 use super::flush::{Deltas, DeploymentRows, DeviceRows, RecordRows, members};
 use super::number::{Signed as _, Unsigned as _};
 use super::read::{self, big, json, parse, text};
-use crate::store::work::{Event, Kind};
 use crate::store::{DumpRow, Rows, StoreError};
+use crate::work::{Event, Kind};
 
 /// Rows in one statement.
 const PIECE: usize = 2_000;
@@ -126,7 +126,7 @@ impl Filling {
                     devices.add(None, &view.device, view.device.number);
                     deltas.device(&view.device, 1);
                     deltas.inventory(&view.inventory, 1);
-                    if view.inventory != crate::domain::model::Inventory::default() {
+                    if view.inventory != crate::model::Inventory::default() {
                         inventories.0.push(number);
                         inventories.1.push(json(&view.inventory));
                     }

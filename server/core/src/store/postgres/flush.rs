@@ -10,10 +10,10 @@ use super::load::status_number;
 use super::number::{Signed as _, Unsigned as _};
 use super::read::{big, count, json, parse, pieces, record_status};
 use crate::domain::id::sha256;
-use crate::domain::model::{Deployment, Device, DeviceDeployment, Inventory};
-use crate::store::query::{Attr, DeviceView, Scope};
-use crate::store::work::{Row, Work, Write};
+use crate::model::{Deployment, Device, DeviceDeployment, Inventory};
 use crate::store::{Committed, committed};
+use crate::work::query::{Attr, DeviceView, Scope};
+use crate::work::{Row, Work, Write};
 
 /// What other processes have to read again.
 #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -300,8 +300,8 @@ async fn devices(conn: &Conn, work: &Work) -> Result<HashMap<String, u32>, Fault
             id: id.clone(),
             identity: BTreeMap::new(),
             identity_sha256: String::new(),
-            created: crate::domain::time::Timestamp(0),
-            updated: crate::domain::time::Timestamp(0),
+            created: crate::model::time::Timestamp(0),
+            updated: crate::model::time::Timestamp(0),
             auth_sets: Vec::new(),
             group: None,
             number,

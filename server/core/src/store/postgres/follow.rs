@@ -12,8 +12,8 @@ use tokio::time::timeout;
 use super::connect::{Conn, Fault, Target};
 use super::flush::News;
 use super::read::{self, parse};
-use crate::store::work::Kind;
 use crate::store::{Committed, Watch};
+use crate::work::Kind;
 
 const EVERY: Duration = Duration::from_secs(1);
 /// Rows at a time.

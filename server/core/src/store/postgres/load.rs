@@ -6,8 +6,8 @@ use std::sync::Arc;
 use super::connect::{Conn, Fault};
 use super::number::Signed as _;
 use super::read::{self, parse, text};
-use crate::domain::model::AuthStatus;
-use crate::store::work::{Key, Kind, Loaded, Work};
+use crate::model::AuthStatus;
+use crate::work::{Key, Kind, Loaded, Work};
 
 /// The number of a status in the database: they are in the order of their names.
 pub(super) fn status_number(status: AuthStatus) -> i16 {

@@ -40,14 +40,14 @@ use search::{Answer, Cold};
 use write::{Health, Order, Writer};
 
 use self::number::Signed as _;
-use super::query::{
-    Active, DeploymentQuery, DeviceQuery, DeviceView, EventQuery, Found, Listed, Numbered, RecordQuery, Scope,
-};
-use super::work::{Kind, Stream};
 use super::{DumpRow, Job, Rows, Store, StoreError, Watch, WriterFailed};
 use crate::domain::id;
-use crate::domain::model::{AuthStatus, Deployment, Device, DeviceDeployment, Inventory};
-use crate::domain::time::Timestamp;
+use crate::model::time::Timestamp;
+use crate::model::{AuthStatus, Deployment, Device, DeviceDeployment, Inventory};
+use crate::work::query::{
+    Active, DeploymentQuery, DeviceQuery, DeviceView, EventQuery, Found, Listed, Numbered, RecordQuery, Scope,
+};
+use crate::work::{Kind, Stream};
 
 /// The store.
 struct PgStore {
@@ -112,7 +112,7 @@ impl PgStore {
         let cold: Cold = cold
             .into_iter()
             .filter(|(scope, name)| {
-                attr::may_be_hot(&super::query::Attr { scope: Some(*scope), name: name.clone() })
+                attr::may_be_hot(&crate::work::query::Attr { scope: Some(*scope), name: name.clone() })
             })
             .collect();
         if cold.is_empty() {

@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::connect::{Conn, Fault, Target};
 use super::read;
-use crate::domain::model::Device;
+use crate::model::Device;
 
 /// Devices in one question.
 const AT_ONCE: usize = 256;

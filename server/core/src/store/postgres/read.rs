@@ -11,12 +11,12 @@ use tokio_postgres::types::Type;
 
 use super::connect::{Conn, Fault, Params};
 use super::number::{Signed as _, Unsigned as _};
-use crate::domain::model::{Deployment, Device, DeviceDeployment, STATUSES, Status};
-use crate::domain::time::Timestamp;
-use crate::store::query::{
+use crate::model::time::Timestamp;
+use crate::model::{Deployment, Device, DeviceDeployment, STATUSES, Status};
+use crate::work::query::{
     Active, DeploymentQuery, DeviceView, EventQuery, Found, Listed, Numbered, RecordQuery,
 };
-use crate::store::work::{Event, Kind, Stream};
+use crate::work::{Event, Kind, Stream};
 
 /// JSON of one of our types.
 pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8], what: &str) -> Result<T, Fault> {

@@ -16,9 +16,9 @@ use super::flush::{ATTRIBUTE, GROUP, STATUS};
 use super::load::status_number;
 use super::number::{Signed as _, Unsigned as _};
 use super::read::{self, big, count};
-use crate::domain::model::AuthStatus;
-use crate::domain::time::Timestamp;
-use crate::store::query::{
+use crate::model::AuthStatus;
+use crate::model::time::Timestamp;
+use crate::work::query::{
     Attr, Bound, DeviceQuery, DeviceView, Direction, Found, Place, SCOPES, Scope, Test, place,
 };
 

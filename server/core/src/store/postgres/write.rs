@@ -19,9 +19,9 @@ use super::connect::{Conn, Fault, Target};
 use super::flush::{Flushed, flush};
 use super::follow::Watchers;
 use super::load::load;
-use crate::domain::time::Timestamp;
-use crate::store::work::{Attempt, Key, Work};
+use crate::model::time::Timestamp;
 use crate::store::{Committed, Job, WriterFailed};
+use crate::work::{Attempt, Key, Work};
 
 /// Jobs in one transaction.
 const BATCH: usize = 512;

@@ -14,11 +14,11 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use self::file::{DatabaseFile, Fault};
-use super::query::DeviceView;
-use super::work::Kind;
 use super::{DumpRow, StoreError};
-use crate::domain::model::{Deployment, Device, DeviceDeployment, Inventory, Status};
-use crate::domain::time::Timestamp;
+use crate::model::time::Timestamp;
+use crate::model::{Deployment, Device, DeviceDeployment, Inventory, Status};
+use crate::work::Kind;
+use crate::work::query::DeviceView;
 
 type Table = TableDefinition<'static, &'static str, &'static [u8]>;
 

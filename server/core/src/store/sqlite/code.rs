@@ -9,8 +9,8 @@ use rusqlite::ToSql;
 use rusqlite::types::{FromSqlError, ToSqlOutput, ValueRef};
 use serde_json::{Map, Number, Value};
 
-use crate::domain::model::{Attribute, AuthSet, AuthStatus, Device, Inventory, Status, Tag};
-use crate::domain::time::Timestamp;
+use crate::model::time::Timestamp;
+use crate::model::{Attribute, AuthSet, AuthStatus, Device, Inventory, Status, Tag};
 
 /// An id or a digest as a value of SQL: digits that stand for 16 or 32 bytes are those bytes, everything else is text.
 pub(super) struct Id<'a>(pub(super) &'a str);
@@ -215,7 +215,7 @@ fn value(bytes: &mut Bytes<'_>) -> Option<Value> {
     })
 }
 
-/// A value as bytes whose order is that of [`crate::store::query::place`]: values with the same place begin with the same
+/// A value as bytes whose order is that of [`crate::work::query::place`]: values with the same place begin with the same
 /// [`place_of`], and what follows tells them apart.
 ///
 /// ```text
@@ -449,7 +449,7 @@ pub(super) const FINAL: u8 = 100;
 
 /// The status with this number.
 pub(super) fn status_of(number: u8) -> Option<Status> {
-    crate::domain::model::STATUSES.into_iter().find(|status| status_number(*status) == number)
+    crate::model::STATUSES.into_iter().find(|status| status_number(*status) == number)
 }
 
 /// What the row of a device does not have in columns of its own.
@@ -678,7 +678,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::store::query::place;
+    use crate::work::query::place;
 
     #[test]
     fn ids_come_back_as_they_were() {

@@ -16,8 +16,8 @@ use super::Readers;
 use super::code::{self, AUTH_STATUSES, CHUNK, Chunk};
 use super::read::{self, Fault, SEEN};
 use super::write::{ALL, Post, SHADOWED, post_of, scope_number};
-use crate::domain::time::Timestamp;
-use crate::store::query::{
+use crate::model::time::Timestamp;
+use crate::work::query::{
     Attr, Bound, DeviceQuery, DeviceView, Direction, Found, Place, SCOPES, Scope, Test, place,
 };
 

@@ -14,8 +14,8 @@ use super::schema::{self, EMPTY, FORMAT, TABLES, Use};
 use super::sort::Sorter;
 use super::write::{self, Flush};
 use crate::blobs::Folder;
-use crate::domain::model::Inventory;
-use crate::domain::time::Timestamp;
+use crate::model::Inventory;
+use crate::model::time::Timestamp;
 use crate::store::{DumpRow, Secrets, Store, StoreError, redb, tighten};
 
 /// The file of the fleet.

@@ -12,13 +12,13 @@ use super::code::{self, CHUNK, Chunk, id_of};
 use super::find;
 use super::read::{self, Counted, Fault, Names, damaged};
 use super::write::{SCHEDULED, scope_number};
-use crate::domain::model::{Deployment, DeviceDeployment, Status};
-use crate::domain::time::Timestamp;
-use crate::store::query::{
+use crate::model::time::Timestamp;
+use crate::model::{Deployment, DeviceDeployment, Status};
+use crate::store::{DumpRow, Rows};
+use crate::work::query::{
     Active, DeploymentQuery, EventQuery, Found, Listed, Numbered, RecordQuery, SCOPES, Scope,
 };
-use crate::store::work::{Event, KINDS, STREAMS, Stream};
-use crate::store::{DumpRow, Rows};
+use crate::work::{Event, KINDS, STREAMS, Stream};
 
 fn sql(number: u64) -> Sql {
     Sql::Integer(i64::try_from(number).unwrap_or(i64::MAX))

@@ -24,13 +24,13 @@ use tokio::sync::{Semaphore, oneshot};
 use self::read::{Fault, Names};
 use self::schema::Use;
 use self::writer::{Order, Writer};
-use super::query::{
+use super::{DumpRow, Job, Rows, Store, StoreError, Watch, WriterFailed};
+use crate::model::time::Timestamp;
+use crate::model::{AuthStatus, Deployment, Device, DeviceDeployment, Inventory};
+use crate::work::query::{
     Active, DeploymentQuery, DeviceQuery, DeviceView, EventQuery, Found, Listed, Numbered, RecordQuery, Scope,
 };
-use super::work::{Kind, Stream};
-use super::{DumpRow, Job, Rows, Store, StoreError, Watch, WriterFailed};
-use crate::domain::model::{AuthStatus, Deployment, Device, DeviceDeployment, Inventory};
-use crate::domain::time::Timestamp;
+use crate::work::{Kind, Stream};
 
 pub(crate) use folder::{open, open_beside};
 

@@ -10,11 +10,11 @@ use rusqlite::{Connection, OptionalExtension, Row};
 use serde_json::Value;
 
 use super::code::{self, Id, id_of};
-use crate::domain::model::{AuthStatus, Deployment, Device, DeviceDeployment, Inventory};
-use crate::domain::time::Timestamp;
+use crate::model::time::Timestamp;
+use crate::model::{AuthStatus, Deployment, Device, DeviceDeployment, Inventory};
 use crate::store::StoreError;
-use crate::store::query::DeviceView;
-use crate::store::work::{Kind, Next};
+use crate::work::query::DeviceView;
+use crate::work::{Kind, Next};
 
 /// Why something could not be read or written. The name of the file is added by [`Fault::named`].
 #[derive(Debug)]

@@ -8,14 +8,12 @@ use serde_json::json;
 use tokio::sync::oneshot;
 
 use super::open;
-use crate::domain::model::{
-    Attribute, AuthSet, AuthStatus, Deployment, Device, DeviceDeployment, Inventory, Status,
-};
-use crate::domain::time::Timestamp;
+use crate::model::time::Timestamp;
+use crate::model::{Attribute, AuthSet, AuthStatus, Deployment, Device, DeviceDeployment, Inventory, Status};
 use crate::store::conformance::{Ground, conformance};
-use crate::store::query::{DeviceQuery, RecordQuery};
-use crate::store::work::{Key, Kind, NotLoaded, Work, Write};
 use crate::store::{Committed, Job, Store, Watch, WriterFailed};
+use crate::work::query::{DeviceQuery, RecordQuery};
+use crate::work::{Key, Kind, NotLoaded, Work, Write};
 
 pub(super) fn device(id: &str, status: AuthStatus) -> Device {
     let set =
@@ -107,7 +105,7 @@ impl Watch for Told {
     }
 }
 
-fn ids(found: &[crate::store::query::DeviceView]) -> Vec<&str> {
+fn ids(found: &[crate::work::query::DeviceView]) -> Vec<&str> {
     found.iter().map(|view| view.device.id.as_str()).collect()
 }
 
@@ -214,8 +212,8 @@ async fn a_store_is_copied_row_by_row() {
         work.new_deployment(deployment("d"), Arc::new([2, 3].into_iter().collect()));
         work.record("d", "b")?;
         work.put_record(record("d", "b", Status::Success))?;
-        work.write(Write::Event(crate::store::work::Event {
-            stream: crate::store::work::Stream::Audit,
+        work.write(Write::Event(crate::work::Event {
+            stream: crate::work::Stream::Audit,
             key: "k".to_owned(),
             time: Timestamp(4),
             data: json!({"a": 1}),
@@ -399,169 +397,4 @@ async fn a_database_that_is_no_database_is_named() {
     drop(other);
     let error = open(folder.path()).err().unwrap().to_string();
     assert!(error.contains("unknown format"), "{error}");
-}
-
-/// Prints how long questions take. `RUST_OTA_DEVICES=N cargo test --release ... figures -- --ignored --nocapture`
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "prints figures, and checks nothing"]
-#[allow(clippy::print_stdout)]
-async fn figures() {
-    use crate::store::query::{Attr, Bound, Direction, Scope, Test, pattern};
-    let devices: u32 = std::env::var("RUST_OTA_DEVICES").map_or(20_000, |text| text.parse().unwrap());
-    let kept = std::env::var("RUST_OTA_FOLDER").ok();
-    let folder = tempfile::tempdir().unwrap();
-    let path = kept.as_deref().map_or(folder.path(), Path::new).to_owned();
-    let began = std::time::Instant::now();
-    if !path.join("fleet.sqlite").exists() {
-        let seeded = path.clone();
-        tokio::task::spawn_blocking(move || crate::simulated::seed(&seeded, devices).unwrap()).await.unwrap();
-        println!("fill {:.1} s", began.elapsed().as_secs_f64());
-    }
-    println!("file {} MB", std::fs::metadata(path.join("fleet.sqlite")).unwrap().len() >> 20);
-    let memory = || {
-        let status = std::fs::read_to_string("/proc/self/status").unwrap();
-        status
-            .lines()
-            .filter(|line| line.starts_with("RssAnon"))
-            .map(|line| line.replace([' ', '\t'], ""))
-            .collect::<String>()
-    };
-    println!("before {}", memory());
-    let began = std::time::Instant::now();
-    let store = open(&path).unwrap();
-    store.device(&crate::simulated::device_id(7)).await.unwrap().unwrap();
-    println!("open to first answer {:.2} ms", began.elapsed().as_secs_f64() * 1e3);
-    let mut times = Vec::new();
-    for at in 0..20_000u32 {
-        let id = crate::simulated::device_id(at.wrapping_mul(48_271) % devices);
-        let began = std::time::Instant::now();
-        store.device(&id).await.unwrap().unwrap();
-        times.push(began.elapsed());
-    }
-    times.sort();
-    println!("device(id) p50 {:?} p95 {:?}", times[10_000], times[19_000]);
-    let attr = |name: &str| Attr { scope: Some(Scope::Inventory), name: name.to_owned() };
-    let system = |name: &str| Attr { scope: Some(Scope::System), name: name.to_owned() };
-    let any = |name: &str| Attr { scope: None, name: name.to_owned() };
-    let up = |attr: Attr| vec![(attr, Direction::Ascending)];
-    let equal = |name: &str, value: serde_json::Value| (attr(name), Test::Equal(value));
-    let matches = |text: &str| (attr("hostname"), Test::Matches(pattern(text).unwrap()));
-    let mut all: Vec<(String, DeviceQuery)> = Vec::new();
-    let one = store.view(&crate::simulated::device_id(12)).await.unwrap().unwrap();
-    for name in one.inventory.attributes.keys() {
-        let value = one.inventory.attributes[name].value.clone();
-        all.push((
-            format!("{name} = {value}"),
-            DeviceQuery { tests: vec![equal(name, value.clone())], ..DeviceQuery::default() },
-        ));
-        all.push((format!("sort by {name}"), DeviceQuery { sort: up(attr(name)), ..DeviceQuery::default() }));
-        all.push((
-            format!("{name} > {value}"),
-            DeviceQuery {
-                tests: vec![(attr(name), Test::Order(Bound::Above, value))],
-                ..DeviceQuery::default()
-            },
-        ));
-    }
-    let os = one.inventory.attributes["os"].value.clone();
-    let base = DeviceQuery::default;
-    all.push(("all by id".to_owned(), base()));
-    all.push(("by status".to_owned(), DeviceQuery { by_status: true, ..base() }));
-    all.push(("group".to_owned(), DeviceQuery { group: Some(crate::simulated::TENTH.to_owned()), ..base() }));
-    all.push((
-        "os = .., sort by hostname".to_owned(),
-        DeviceQuery { tests: vec![equal("os", os.clone())], sort: up(attr("hostname")), ..base() },
-    ));
-    all.push((
-        "os = .., sort by any hostname".to_owned(),
-        DeviceQuery { tests: vec![(any("os"), Test::Equal(os))], sort: up(any("hostname")), ..base() },
-    ));
-    all.push((
-        "sort by os, hostname".to_owned(),
-        DeviceQuery {
-            sort: vec![(attr("os"), Direction::Descending), (attr("hostname"), Direction::Ascending)],
-            ..base()
-        },
-    ));
-    all.push(("sort by created".to_owned(), DeviceQuery { sort: up(system("created_ts")), ..base() }));
-    all.push(("sort by updated".to_owned(), DeviceQuery { sort: up(system("updated_ts")), ..base() }));
-    all.push(("sort by check-in".to_owned(), DeviceQuery { sort: up(system("check_in_time")), ..base() }));
-    all.push(("pattern .*77[13]".to_owned(), DeviceQuery { tests: vec![matches(".*77[13]")], ..base() }));
-    all.push((
-        "pattern that nothing has".to_owned(),
-        DeviceQuery { tests: vec![matches(".*nothing")], ..base() },
-    ));
-    all.push(("text 77".to_owned(), DeviceQuery { text: "77".to_owned(), ..base() }));
-    let mut worst: Vec<(f64, String)> = Vec::new();
-    for (name, query) in all {
-        let total = store.devices(&DeviceQuery { take: 0, ..query.clone() }).await.unwrap().total;
-        let mut line = format!("{name:40} {total:8}");
-        for skip in [0, 1000, total / 2, total.saturating_sub(20)] {
-            let query = DeviceQuery { skip, take: 20, ..query.clone() };
-            let began = std::time::Instant::now();
-            store.devices(&query).await.unwrap();
-            let time = began.elapsed().as_secs_f64() * 1e3;
-            line += &format!(" {time:7.1}");
-            worst.push((time, format!("{name} +{skip}")));
-        }
-        println!("{line}");
-    }
-    worst.sort_by(|a, b| a.0.total_cmp(&b.0));
-    println!(
-        "p50 {:.1} p95 {:.1} most {:?}",
-        worst[worst.len() / 2].0,
-        worst[worst.len() * 95 / 100].0,
-        worst.last()
-    );
-    for (name, time) in [("groups", 0), ("attributes", 1), ("counts", 2)] {
-        let began = std::time::Instant::now();
-        match time {
-            0 => drop(store.groups().await.unwrap()),
-            1 => drop(store.attributes().await.unwrap()),
-            _ => drop(store.device_counts().await.unwrap()),
-        }
-        println!("{name} {:.2} ms", began.elapsed().as_secs_f64() * 1e3);
-    }
-    println!("after queries {}", memory());
-    // Reports: three of 25 attributes change.
-    for (what, turn) in [("changed", 1u32), ("unchanged", 1)] {
-        let began = std::time::Instant::now();
-        let count = 20_000u32.min(devices);
-        let mut waiting = std::collections::VecDeque::new();
-        for at in 0..count {
-            let number = at.wrapping_mul(48_271) % devices;
-            let id = crate::simulated::device_id(number);
-            let reported = crate::simulated::attributes(number, turn);
-            let (done, told) = oneshot::channel();
-            let keys = vec![Key::Device(id.clone()), Key::Inventory(id.clone())];
-            let run = move |work: &mut Work| {
-                let Ok(mut inventory) = work.inventory(&id) else { return false };
-                let mut is_changed = false;
-                for (name, value) in &reported {
-                    if let Some(attribute) = inventory.attributes.get_mut(*name) {
-                        is_changed |= attribute.value != *value;
-                        attribute.value = value.clone();
-                    }
-                }
-                is_changed && work.put_inventory(&id, inventory).is_ok()
-            };
-            store.submit(Job { keys, run: Box::new(run), done });
-            waiting.push_back(told);
-            if waiting.len() >= 64 {
-                waiting.pop_front().unwrap().await.unwrap().unwrap();
-            }
-        }
-        for told in waiting {
-            told.await.unwrap().unwrap();
-        }
-        println!("inventories, {what}: {:.0}/s", f64::from(count) / began.elapsed().as_secs_f64());
-    }
-    let began = std::time::Instant::now();
-    store.check_ins((1..=devices).map(|number| (number, Timestamp::now())).collect()).await.unwrap();
-    println!("check-ins of all {:.0} ms", began.elapsed().as_secs_f64() * 1e3);
-    println!("after writes {}", memory());
-    let began = std::time::Instant::now();
-    store.stop().await;
-    drop(store);
-    println!("stop {:.0} ms", began.elapsed().as_secs_f64() * 1e3);
 }

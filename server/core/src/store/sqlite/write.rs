@@ -10,10 +10,10 @@ use serde_json::{Value, json};
 use super::code::{self, CHUNK, Chunk, Id};
 use super::read::{self, Counted, Fault, Names, SEEN};
 use super::sort::{Place, Sorter};
-use crate::domain::model::{Deployment, Device, DeviceDeployment, Inventory};
-use crate::domain::time::Timestamp;
-use crate::store::query::Scope;
-use crate::store::work::{Event, Kind, Stream, Work, Write};
+use crate::model::time::Timestamp;
+use crate::model::{Deployment, Device, DeviceDeployment, Inventory};
+use crate::work::query::Scope;
+use crate::work::{Event, Kind, Stream, Work, Write};
 
 /// An attribute named `status` in an identity: nobody sees it but the search for a text, since the name is the server's.
 pub(super) const SHADOWED: u8 = 5;
@@ -81,7 +81,7 @@ fn facts_of_device(device: &Device) -> Facts {
 
 fn facts_of_inventory(inventory: &Inventory) -> Facts {
     let scope = scope_number(Scope::Inventory);
-    let fact = |(name, attribute): (&String, &crate::domain::model::Attribute)| {
+    let fact = |(name, attribute): (&String, &crate::model::Attribute)| {
         ((scope, name.clone()), code::key(&attribute.value))
     };
     inventory.attributes.iter().map(fact).collect()

@@ -15,9 +15,9 @@ use tokio::sync::oneshot;
 use super::read::{self, Fault, Names};
 use super::schema::{self, Use};
 use super::write::{self, Flush};
-use crate::domain::time::Timestamp;
-use crate::store::work::{Key, Loaded, Stream, Work};
+use crate::model::time::Timestamp;
 use crate::store::{Job, Watch, WriterFailed, committed, run_job};
+use crate::work::{Key, Loaded, Stream, Work};
 
 /// Jobs of one commit.
 const BATCH: usize = 4096;

@@ -33,6 +33,9 @@ const RIGHT: f64 = 280.0;
 const TOP: f64 = 34.0;
 const BOTTOM: f64 = 176.0;
 
+/// How wide a number is.
+const NUMBER: f64 = 36.0;
+
 const STYLE: &str = "\
 text { font: 11px sans-serif; fill: #24292f; }
 .title { font-weight: bold; }
@@ -57,19 +60,24 @@ pub fn svg(panels: &[Panel]) -> String {
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width:.0} {height:.0}\" role=\"img\">\n<style>\n{STYLE}</style>\n"
     );
+    // Every panel has the same devices, also one in which some were not measured.
+    let points = panels.iter().flat_map(|panel| &panel.lines).flat_map(|line| &line.points);
+    let mut sizes: Vec<f64> = points.map(|(devices, _)| *devices).collect();
+    sizes.sort_by(f64::total_cmp);
+    sizes.dedup();
     for (at, panel) in panels.iter().enumerate() {
         let (x, y) = (WIDTH * (at % COLUMNS) as f64, HEIGHT * (at / COLUMNS) as f64);
         // Writing into a string does not fail.
         let _ = writeln!(svg, "<g transform=\"translate({x:.0} {y:.0})\">");
-        draw(&mut svg, panel);
+        draw(&mut svg, panel, &sizes);
         svg += "</g>\n";
     }
     svg + "</svg>\n"
 }
 
-fn draw(svg: &mut String, panel: &Panel) {
+fn draw(svg: &mut String, panel: &Panel, sizes: &[f64]) {
     let all = || panel.lines.iter().flat_map(|line| line.points.iter().copied());
-    let most_devices = all().map(|(devices, _)| devices).fold(1.0, f64::max);
+    let most_devices = sizes.last().copied().unwrap_or(1.0);
     let highest = all().map(|(_, figure)| figure).chain(panel.limit).fold(0.0, f64::max);
     let top = round_up(highest);
     let x = |devices: f64| LEFT + (RIGHT - LEFT) * devices / most_devices;
@@ -87,10 +95,13 @@ fn draw(svg: &mut String, panel: &Panel) {
             short(figure)
         );
     }
-    let mut sizes: Vec<f64> = all().map(|(devices, _)| devices).collect();
-    sizes.sort_by(f64::total_cmp);
-    sizes.dedup();
-    for devices in sizes {
+    let mut written = 0.0;
+    for devices in sizes.iter().copied().filter(|devices| *devices > 0.0) {
+        // Beside the one before it there is no room.
+        if x(devices) - written < NUMBER {
+            continue;
+        }
+        written = x(devices);
         let _ = writeln!(
             svg,
             "<text x=\"{:.1}\" y=\"{:.0}\" text-anchor=\"middle\">{}</text>",

@@ -83,7 +83,7 @@ pub fn run(arguments: &[String]) -> Outcome {
         }
         runs.push(run);
     }
-    let result = json!({ "machine": super::machine()?, "seconds": wanted.seconds, "within": wanted.within, "runs": runs });
+    let result = json!({ "machine": super::machine()?, "runs": runs });
     if wanted.json {
         println!("{result}");
     }
@@ -182,7 +182,7 @@ fn one_process(
     let (seconds, polls, inventories) =
         (wanted.seconds.to_string(), rate(polls), rate(polls * INVENTORIES_TO_POLLS));
     let idle = ["--seconds", &seconds, "--polls", &polls, "--inventories", &inventories];
-    let mut run = json!({ "devices": devices, "seed": seeded });
+    let mut run = json!({ "devices": devices, "seed": seeded, "asked_seconds": wanted.seconds, "within": wanted.within });
 
     let server = Server::start(&place)?;
     run["first_start_ms"] = json!(server.answered_ms);
@@ -215,6 +215,7 @@ fn one_process(
     run["stop_ms"] = json!(server.stop()?);
     let server = Server::start(&place)?;
     run["start_ms"] = json!(server.answered_ms);
+    run["start_to_list_ms"] = json!(server.listed_ms);
     // In the middle of reports, each of which is a transaction.
     println!("{devices} devices: SIGKILL ...");
     let killed = place.simulate(&[&server], &["--seconds", "2", "--inventories", "full"])?;
@@ -222,6 +223,7 @@ fn one_process(
     server.kill();
     let server = Server::start(&place)?;
     run["start_after_kill_ms"] = json!(server.answered_ms);
+    run["start_to_list_after_kill_ms"] = json!(server.listed_ms);
     run["stop_after_start_ms"] = json!(server.stop()?);
     Ok(run)
 }

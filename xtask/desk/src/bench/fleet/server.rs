@@ -23,6 +23,9 @@ const LOOK: Duration = Duration::from_micros(500);
 /// Between two looks at its memory.
 const SAMPLE: Duration = Duration::from_millis(100);
 
+const HEALTH: &str = "/api/internal/v1/health";
+const LIST: &str = "/api/management/v1/inventory/devices?per_page=1";
+
 /// Where everything of one run is.
 pub struct Place<'a> {
     /// The server, and what fills and asks it.
@@ -93,8 +96,10 @@ fn simulating(servers: &[&Server], words: &[&str]) -> Vec<String> {
 pub struct Server {
     process: Process,
     address: SocketAddr,
-    /// From its start to its first answer.
+    /// From its start to its first answer: that it is well.
     pub answered_ms: f64,
+    /// From its start to the first page of a list of devices.
+    pub listed_ms: f64,
     sampling: Option<(Arc<AtomicBool>, Arc<AtomicU64>, JoinHandle<()>)>,
 }
 
@@ -109,8 +114,11 @@ impl Server {
         command.args(&place.options);
         let began = Instant::now();
         let process = Process::start(&mut command, &place.log)?;
-        let mut server = Server { process, address, answered_ms: 0.0, sampling: None };
+        let mut server = Server { process, address, answered_ms: 0.0, listed_ms: 0.0, sampling: None };
         loop {
+            if server.answered_ms == 0.0 && ask(address, HEALTH, "").is_some_and(|answer| is_good(&answer)) {
+                server.answered_ms = milliseconds(began);
+            }
             match total(address, token.trim()) {
                 Some(total) if total == place.devices => break,
                 Some(total) => return Err(format!("the server has {total} devices, not {}", place.devices)),
@@ -120,7 +128,7 @@ impl Server {
             // What it says when it ends at once.
             server.process.next_line(Duration::ZERO)?;
         }
-        server.answered_ms = milliseconds(began);
+        server.listed_ms = milliseconds(began);
         server.sample();
         Ok(server)
     }
@@ -190,22 +198,28 @@ impl Server {
 
 /// How many devices the server lists; `None` when it does not answer.
 fn total(address: SocketAddr, token: &str) -> Option<u64> {
+    total_of(&ask(address, LIST, &format!("Authorization: Bearer {token}\r\n"))?)
+}
+
+fn ask(address: SocketAddr, path: &str, header: &str) -> Option<String> {
     let mut stream = TcpStream::connect(address).ok()?;
     stream.set_read_timeout(Some(PATIENCE)).ok()?;
-    let request = format!(
-        "GET /api/management/v1/inventory/devices?per_page=1 HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\
-         Authorization: Bearer {token}\r\n\r\n"
-    );
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{header}\r\n");
     stream.write_all(request.as_bytes()).ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;
-    total_of(&answer)
+    Some(answer)
+}
+
+fn is_good(answer: &str) -> bool {
+    answer.lines().next().is_some_and(|line| line.contains(" 200 ") || line.contains(" 204 "))
 }
 
 fn total_of(answer: &str) -> Option<u64> {
-    let mut lines = answer.lines();
-    lines.next().filter(|line| line.contains(" 200 "))?;
-    let named = lines.filter_map(|line| line.split_once(':'));
+    if !is_good(answer) {
+        return None;
+    }
+    let named = answer.lines().filter_map(|line| line.split_once(':'));
     let mut totals = named.filter(|(name, _)| name.eq_ignore_ascii_case("x-total-count"));
     totals.next()?.1.trim().parse().ok()
 }

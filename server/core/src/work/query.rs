@@ -7,9 +7,9 @@ use regex::{Regex, RegexBuilder};
 use roaring::RoaringBitmap;
 use serde_json::{Value, json};
 
-use super::work::Stream;
-use crate::domain::model::{AuthStatus, Deployment, Device, DeviceDeployment, Inventory, Status};
-use crate::domain::time::Timestamp;
+use super::Stream;
+use crate::model::time::Timestamp;
+use crate::model::{AuthStatus, Deployment, Device, DeviceDeployment, Inventory, Status};
 
 /// Longest pattern.
 const PATTERN_BYTES: usize = 1024;
@@ -440,7 +440,7 @@ pub(crate) struct Numbered {
     /// Unique in the store.
     pub(crate) number: u64,
     /// What happened.
-    pub(crate) event: super::work::Event,
+    pub(crate) event: super::Event,
 }
 
 /// An active deployment, as every process has it in memory.

@@ -8,6 +8,8 @@
 //! gather jobs -> load what their keys name -> run each -> (load what was missing, run again) -> flush what changed -> commit -> answer
 //! ```
 
+pub(crate) mod query;
+
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::Arc;
@@ -17,8 +19,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::domain::model::{AuthStatus, Deployment, Device, DeviceDeployment, Inventory};
-use crate::domain::time::Timestamp;
+use crate::model::time::Timestamp;
+use crate::model::{AuthStatus, Deployment, Device, DeviceDeployment, Inventory};
 
 /// An aggregate that a rule asked for is not loaded: it ends with this, and is run again when it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -276,7 +278,7 @@ pub(crate) enum Write {
         /// The deployment.
         deployment: String,
         /// The final status.
-        status: crate::domain::model::Status,
+        status: crate::model::Status,
         /// When.
         now: Timestamp,
     },
