@@ -127,9 +127,14 @@ impl<'a> Bytes<'a> {
         None
     }
 
-    fn text(&mut self) -> Option<String> {
+    /// Bytes behind their number.
+    pub(super) fn part(&mut self) -> Option<&'a [u8]> {
         let length = usize::try_from(self.number()?).ok()?;
-        String::from_utf8(self.take(length)?.to_vec()).ok()
+        self.take(length)
+    }
+
+    fn text(&mut self) -> Option<String> {
+        String::from_utf8(self.part()?.to_vec()).ok()
     }
 
     fn optional(&mut self) -> Option<Option<String>> {
@@ -374,10 +379,7 @@ fn put_key(out: &mut Vec<u8>, key: &str) {
 fn public_key(bytes: &mut Bytes<'_>) -> Option<String> {
     match bytes.byte()? {
         0 => bytes.text(),
-        1 => {
-            let length = usize::try_from(bytes.number()?).ok()?;
-            Some(pem(bytes.take(length)?))
-        }
+        1 => Some(pem(bytes.part()?)),
         _ => None,
     }
 }

@@ -777,9 +777,14 @@ fn key_holds(test: &Test, key: &[u8], what: Post) -> bool {
             | Test::Begins(_) => false,
         };
     }
-    if let (Test::Matches(regex), Some(text)) = (test, code::text_of(key)) {
-        // There may be a million of them.
-        return regex.is_match(&text);
+    // There may be a million of them.
+    match (test, code::text_of(key)) {
+        (Test::Matches(regex), Some(text)) => return regex.is_match(&text),
+        (Test::Begins(beginning), Some(text)) => return text.starts_with(beginning.as_str()),
+        (Test::Order(bound, Value::String(other)), Some(text)) => {
+            return bound.holds((*text).cmp(other.as_str()));
+        }
+        _ => {}
     }
     code::value_of(key).is_some_and(|value| test.holds(Some(&value)))
 }

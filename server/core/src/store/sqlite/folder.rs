@@ -8,8 +8,10 @@ use std::sync::Arc;
 use rusqlite::Connection;
 
 use super::Sqlite;
+use super::code::CHUNK;
 use super::read::{Fault, Names, damaged};
 use super::schema::{self, EMPTY, FORMAT, TABLES, Use};
+use super::sort::Sorter;
 use super::write::{self, Flush};
 use crate::blobs::Folder;
 use crate::model::Inventory;
@@ -24,7 +26,7 @@ const IMPORTED: &str = "fleet.redb.imported";
 const BUILT: &str = "fleet.sqlite.new";
 /// Locked by the process that serves the folder.
 const LOCK: &str = "fleet.lock";
-/// Devices that are written at a time when a store is filled: what one value has of them is written once.
+/// Rows of one transaction when a store is filled.
 const FILL: usize = 65_536;
 
 /// Opens or makes the fleet in a data folder. A folder of an older server is imported once.
@@ -97,7 +99,7 @@ fn import(folder: &Path, old: &Path) -> Result<(), StoreError> {
     let names = Names::default();
     let mut devices = 0;
     let filled = (|| {
-        let mut fill = Fill::begin(&connection, &names)?;
+        let mut fill = Fill::begin(&new, &connection, &names)?;
         old.read(&mut |row| {
             devices += u64::from(matches!(row, DumpRow::Device(_)));
             fill.row(row).map_err(|fault| fault.named(&new))
@@ -200,7 +202,7 @@ pub(super) fn fill(
             }
         }
         let filled = (|| {
-            let mut fill = Fill::begin(&connection, names)?;
+            let mut fill = Fill::begin(path, &connection, names)?;
             for row in rows {
                 fill.row(row?)?;
             }
@@ -222,16 +224,25 @@ pub(super) fn fill(
 struct Fill<'a> {
     connection: &'a Connection,
     flush: Flush<'a>,
+    /// Where the last device is in the index.
+    chunk: u32,
     check_ins: Vec<(u32, Timestamp)>,
     rows: usize,
 }
 
 impl<'a> Fill<'a> {
-    fn begin(connection: &'a Connection, names: &'a Names) -> Result<Fill<'a>, Fault> {
+    fn begin(path: &Path, connection: &'a Connection, names: &'a Names) -> Result<Fill<'a>, Fault> {
+        let sorter = Sorter::new(path.parent().unwrap_or(path))?;
         connection.pragma_update(None, "synchronous", "NORMAL")?;
         connection.execute("INSERT INTO meta VALUES('filling', '')", [])?;
         connection.execute_batch("BEGIN IMMEDIATE")?;
-        Ok(Fill { connection, flush: Flush::new(connection, names), check_ins: Vec::new(), rows: 0 })
+        Ok(Fill {
+            connection,
+            flush: Flush::sorting(connection, names, sorter),
+            chunk: 0,
+            check_ins: Vec::new(),
+            rows: 0,
+        })
     }
 
     fn row(&mut self, row: DumpRow) -> Result<(), Fault> {
@@ -241,6 +252,10 @@ impl<'a> Fill<'a> {
                 let number = view.device.number;
                 if number == 0 {
                     return Err(damaged("number of the device", &view.device.id));
+                }
+                if number / CHUNK != self.chunk {
+                    flush.end()?;
+                    self.chunk = number / CHUNK;
                 }
                 flush.device(None, &view.device)?;
                 if view.inventory != Inventory::default() {
@@ -274,6 +289,10 @@ impl<'a> Fill<'a> {
 
     fn end(mut self) -> Result<(), Fault> {
         self.commit()?;
+        let connection = self.connection;
+        connection.execute_batch("BEGIN IMMEDIATE")?;
+        self.flush.sorted(|| Ok(connection.execute_batch("COMMIT; BEGIN IMMEDIATE")?))?;
+        connection.execute_batch("COMMIT")?;
         self.connection.pragma_update(None, "synchronous", "FULL")?;
         // All of it is in the file before it is said to be whole.
         self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;

@@ -6,6 +6,7 @@ mod folder;
 mod list;
 mod read;
 mod schema;
+mod sort;
 #[cfg(test)]
 mod tests;
 mod write;

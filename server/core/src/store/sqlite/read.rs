@@ -23,6 +23,8 @@ pub(super) enum Fault {
     Sql(rusqlite::Error),
     /// A record is not what was written.
     Damaged(String),
+    /// A file beside it.
+    Io(std::io::Error),
     /// Of a kind of its own.
     Other(StoreError),
 }
@@ -36,6 +38,12 @@ impl From<rusqlite::Error> for Fault {
 impl From<FromSqlError> for Fault {
     fn from(error: FromSqlError) -> Fault {
         Fault::Sql(error.into())
+    }
+}
+
+impl From<std::io::Error> for Fault {
+    fn from(error: std::io::Error) -> Fault {
+        Fault::Io(error)
     }
 }
 
@@ -59,6 +67,9 @@ impl Fault {
                 StoreError::Database { place: path.display().to_string(), reason: error.to_string() }
             }
             Fault::Damaged(what) => StoreError::Damaged { what: format!("{what} in {}", path.display()) },
+            Fault::Io(source) => {
+                StoreError::Io { doing: "sorting the rows of", path: path.to_owned(), source }
+            }
             Fault::Other(error) => error,
         }
     }

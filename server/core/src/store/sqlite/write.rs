@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::code::{self, CHUNK, Chunk, Id};
 use super::read::{self, Counted, Fault, Names, SEEN};
+use super::sort::{Place, Sorter};
 use crate::model::time::Timestamp;
 use crate::model::{Deployment, Device, DeviceDeployment, Inventory};
 use crate::work::query::Scope;
@@ -50,6 +51,9 @@ pub(super) fn post_of(attribute: i64, what: Post) -> i64 {
 /// All devices.
 pub(super) const ALL: i64 = Post::Any as i64;
 
+/// Rows of the index of one transaction when the store is filled.
+const SORTED: u32 = 500_000;
+
 type Facts = BTreeMap<(u8, String), Vec<u8>>;
 
 fn facts_of_device(device: &Device) -> Facts {
@@ -83,15 +87,14 @@ fn facts_of_inventory(inventory: &Inventory) -> Facts {
     inventory.attributes.iter().map(fact).collect()
 }
 
-/// A row of the index: the attribute, the value, and the part of the fleet.
-type PostKey = (i64, Vec<u8>, u32);
-
 /// What has gathered for indices and counts: each row is read and written once.
 pub(super) struct Flush<'a> {
     connection: &'a Connection,
     names: &'a Names,
     attributes: HashMap<(u8, String), i64>,
-    posts: BTreeMap<PostKey, Vec<(u16, bool)>>,
+    posts: BTreeMap<Place, Vec<(u16, bool)>>,
+    /// Where they go when the store is filled.
+    sorter: Option<Sorter>,
     attribute_counts: BTreeMap<i64, i64>,
     counts: BTreeMap<(Counted, Name), i64>,
 }
@@ -110,9 +113,15 @@ impl<'a> Flush<'a> {
             names,
             attributes: HashMap::new(),
             posts: BTreeMap::new(),
+            sorter: None,
             attribute_counts: BTreeMap::new(),
             counts: BTreeMap::new(),
         }
+    }
+
+    /// For a store that is filled: what is in the index is written by [`Flush::sorted`].
+    pub(super) fn sorting(connection: &'a Connection, names: &'a Names, sorter: Sorter) -> Flush<'a> {
+        Flush { sorter: Some(sorter), ..Flush::new(connection, names) }
     }
 
     fn run(&self, sql: &str, values: impl rusqlite::Params) -> Result<usize, Fault> {
@@ -467,8 +476,14 @@ impl<'a> Flush<'a> {
 
     /// Writes what has gathered.
     pub(super) fn end(&mut self) -> Result<(), Fault> {
-        for ((post, key, chunk), changes) in std::mem::take(&mut self.posts) {
-            self.write_post(post, &key, chunk, &changes)?;
+        let posts = std::mem::take(&mut self.posts);
+        match &mut self.sorter {
+            Some(sorter) => sorter.run(posts)?,
+            None => {
+                for ((post, key, chunk), changes) in posts {
+                    self.write_post(post, &key, chunk, &changes)?;
+                }
+            }
         }
         for ((kind, name), by) in std::mem::take(&mut self.counts) {
             let name = match name {
@@ -496,6 +511,19 @@ impl<'a> Flush<'a> {
         // Some are gone.
         self.attributes.clear();
         Ok(())
+    }
+
+    /// Writes the index of a store that was filled, in its order. `each` is told after some rows.
+    pub(super) fn sorted(&mut self, mut each: impl FnMut() -> Result<(), Fault>) -> Result<(), Fault> {
+        let Some(sorter) = self.sorter.take() else { return Ok(()) };
+        let sql = "INSERT INTO post(attribute, key, chunk, devices) VALUES(?1, ?2, ?3, ?4)";
+        let mut put = self.connection.prepare_cached(sql)?;
+        let mut count = 0u32;
+        sorter.merge(|(post, key, chunk), devices| {
+            put.execute((post, key, chunk, devices))?;
+            count += 1;
+            if count % SORTED == 0 { each() } else { Ok(()) }
+        })
     }
 
     fn write_post(&self, post: i64, key: &[u8], chunk: u32, changes: &[(u16, bool)]) -> Result<(), Fault> {

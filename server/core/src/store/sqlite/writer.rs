@@ -1,10 +1,11 @@
 //! Writes: one thread gathers what has come since its last commit into the next one.
 //!
 //! A commit waits for the disk. While it does, the jobs of other requests gather, so that the rate of requests does not hang
-//! on the disk's. A commit that fails is as if its jobs had not been: they are told, and the next ones are tried again.
+//! on the disk's. A commit that fails is as if its jobs had not been: they are told, and the thread tries until it can
+//! write again.
 
 use std::path::PathBuf;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -21,7 +22,7 @@ use crate::work::{Key, Loaded, Stream, Work};
 
 /// Jobs of one commit.
 const BATCH: usize = 4096;
-/// After a failure everything is refused for so long; then the next job is tried.
+/// After a failure, until it is tried again.
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// What the thread is told.
@@ -53,7 +54,7 @@ pub(super) struct Writer {
 
 #[derive(Default)]
 struct Shared {
-    failing: RwLock<Option<(Arc<str>, Instant)>>,
+    failing: RwLock<Option<Arc<str>>>,
     watches: RwLock<Vec<Arc<dyn Watch>>>,
 }
 
@@ -84,11 +85,11 @@ impl Writer {
         self.shared.watches.write().unwrap_or_else(PoisonError::into_inner).push(watch);
     }
 
-    /// Why nothing can be stored. After a pause it is not said, so that somebody tries.
+    /// Why nothing can be stored. The thread tries again until something can.
     pub(super) fn check(&self) -> Result<(), WriterFailed> {
         match &*self.shared.failing.read().unwrap_or_else(PoisonError::into_inner) {
-            Some((reason, since)) if since.elapsed() < PAUSE => Err(WriterFailed(reason.clone())),
-            Some(_) | None => Ok(()),
+            Some(reason) => Err(WriterFailed(reason.clone())),
+            None => Ok(()),
         }
     }
 
@@ -121,10 +122,22 @@ type Own = Result<u64, WriterFailed>;
 
 impl State {
     fn run(mut self, orders: &Receiver<Order>) {
-        while let Ok(first) = orders.recv() {
-            let mut waiting = vec![first];
-            waiting.extend(orders.try_iter().take(BATCH - 1));
-            self.transact(waiting);
+        loop {
+            let is_failing = self.shared.failing.read().unwrap_or_else(PoisonError::into_inner).is_some();
+            let first = match is_failing {
+                false => orders.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                true => orders.recv_timeout(PAUSE),
+            };
+            match first {
+                Ok(first) => {
+                    let mut waiting = vec![first];
+                    waiting.extend(orders.try_iter().take(BATCH - 1));
+                    self.transact(waiting);
+                }
+                // Nobody sends anything while it is known that nothing can be stored.
+                Err(RecvTimeoutError::Timeout) => self.transact(Vec::new()),
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
         }
         // So that the file alone is all there is.
         if let Some(connection) = &self.connection {
@@ -158,13 +171,13 @@ impl State {
         let mut failing = self.shared.failing.write().unwrap_or_else(PoisonError::into_inner);
         match (&*failing, reason) {
             (None, Some(reason)) => log::error!("nothing can be stored: {reason}"),
-            (Some((before, _)), Some(reason)) if before != reason => {
+            (Some(before), Some(reason)) if before != reason => {
                 log::error!("still nothing can be stored: {reason}");
             }
             (Some(_), None) => log::warn!("changes are stored again"),
             (None, None) | (Some(_), Some(_)) => {}
         }
-        *failing = reason.map(|reason| (reason.clone(), Instant::now()));
+        *failing = reason.cloned();
     }
 
     fn committed(&mut self, waiting: &mut [Order], own: &mut Vec<Own>) -> Result<Work, Arc<str>> {
@@ -201,7 +214,7 @@ impl State {
             Ok(()) | Err(Fault::Damaged(_)) => {}
             Err(fault) => return Err(fault),
         }
-        for order in waiting {
+        for order in waiting.iter_mut() {
             own.push(match order {
                 Order::Job(job) => match run_job(&mut work, &mut *job.run, load) {
                     Ok(()) => Ok(0),
@@ -218,6 +231,11 @@ impl State {
                     Ok(write::forget_events(connection, *stream, *before, *most)?)
                 }
             });
+        }
+        if waiting.is_empty() {
+            // It is tried whether something can be stored.
+            connection
+                .execute("INSERT OR REPLACE INTO meta VALUES('tried', ?1)", [work.now().to_string()])?;
         }
         let mut flush = Flush::new(connection, &self.names);
         flush.work(&work)?;
