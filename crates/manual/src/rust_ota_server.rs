@@ -262,6 +262,12 @@ whoever watches the server",
     Flag::new("keep-webhooks", "keep what webhooks were told for so many days ({default}; 0: for ever)")
         .text("DAYS")
         .default("14"),
+    Flag::new("keep-logs", "keep logs of devices for so many days ({default}; 0: for ever)")
+        .text("DAYS")
+        .default("365"),
+    Flag::new("keep-deployments", "keep deployments that ended for so many days ({default}: for ever)")
+        .text("DAYS")
+        .default("0"),
     Flag::new("log-format", "how a line of the log is written ({default})")
         .value("text|json", Kind::Choice(&["text", "json"]))
         .default("text"),

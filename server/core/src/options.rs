@@ -271,6 +271,18 @@ impl Options {
         self
     }
 
+    /// For how many days logs of devices are kept, from when the device was done; 0 is for ever.
+    pub fn keep_logs_days(mut self, days: u64) -> Options {
+        self.keep.logs = days;
+        self
+    }
+
+    /// For how many days deployments are kept, from their end; 0, as it is at first, is for ever.
+    pub fn keep_deployments_days(mut self, days: u64) -> Options {
+        self.keep.deployments = days;
+        self
+    }
+
     /// Threads that serve requests.
     pub fn threads(mut self, count: usize) -> Options {
         self.threads = count.max(1);

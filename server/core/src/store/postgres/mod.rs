@@ -321,6 +321,26 @@ impl Store for PgStore {
         ask!(self, lease => lease.run(FORGET, &[&stream.name(), &read::big(before.0), &read::big(most)]).await?)
     }
 
+    async fn old_deployments(&self, before: Timestamp, most: u64) -> Result<Vec<String>, StoreError> {
+        ask!(self, lease => read::old_deployments(&lease, before, most).await?)
+    }
+
+    async fn forget_deployment(&self, id: &str, most: u64) -> Result<bool, StoreError> {
+        ask!(self, lease => read::forget_deployment(&lease, id, most).await?)
+    }
+
+    async fn old_logs(&self, before: Timestamp, most: u64) -> Result<Vec<(String, String)>, StoreError> {
+        const READ: &str = "SELECT l.dep, l.dev FROM log l JOIN record r ON r.dep = l.dep AND r.dev = l.dev
+            WHERE r.finished < $1 LIMIT $2";
+        ask!(self, lease => {
+            let mut old = Vec::new();
+            for row in lease.rows(READ, &[&read::big(before.0), &read::big(most)]).await? {
+                old.push((read::text(&row, 0)?, read::text(&row, 1)?));
+            }
+            old
+        })
+    }
+
     async fn check_ins(&self, times: Vec<(u32, Timestamp)>) -> Result<(), StoreError> {
         // In the order of the numbers, so that two processes do not wait for each other in a circle; a number once.
         const WRITE: &str = "INSERT INTO seen AS s (num, ts)

@@ -294,6 +294,19 @@ impl Store for Sqlite {
         self.order(|done| Order::Forget(stream, before, most, done)).await
     }
 
+    async fn old_deployments(&self, before: Timestamp, most: u64) -> Result<Vec<String>, StoreError> {
+        self.long(move |connection, _| list::old_deployments(connection, before, most)).await
+    }
+
+    async fn forget_deployment(&self, id: &str, most: u64) -> Result<bool, StoreError> {
+        let id = id.to_owned();
+        Ok(self.order(|done| Order::ForgetDeployment(id, most, done)).await? > 0)
+    }
+
+    async fn old_logs(&self, before: Timestamp, most: u64) -> Result<Vec<(String, String)>, StoreError> {
+        self.long(move |connection, _| list::old_logs(connection, before, most)).await
+    }
+
     async fn check_ins(&self, times: Vec<(u32, Timestamp)>) -> Result<(), StoreError> {
         self.order(|done| Order::CheckIns(times, done)).await.map(|_| ())
     }
