@@ -1,5 +1,5 @@
-//! What is only appended is taken away when it is old: a few rows at a time, so that no device waits for it. Several processes
-//! may do it at once: each piece is a transaction, and what one has taken away another does not find.
+//! What is only appended is taken away when it is old: a few rows at a time, so that no device waits for it. Of several
+//! processes one does it. If two did, each piece is a transaction, and what one has taken away another does not find.
 
 use std::time::Duration;
 
@@ -7,6 +7,7 @@ use tokio::sync::watch;
 
 use crate::metrics::Counter;
 use crate::model::time::Timestamp;
+use crate::service::Service;
 use crate::store::{Store, StoreError};
 use crate::work::{STREAMS, Stream};
 
@@ -51,25 +52,28 @@ impl Keep {
 
 /// Takes away what is old, until `stop` says so.
 pub(crate) async fn run(
-    store: std::sync::Arc<dyn Store>,
+    service: Service,
     keep: Keep,
     forgotten: std::sync::Arc<Counter>,
     mut stop: watch::Receiver<bool>,
 ) {
+    let store = service.store.clone();
+    let mut turn = service.turn("retention");
     let mut wait = FIRST;
     loop {
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
-            _ = stop.changed() => return,
+            _ = stop.changed() => break,
         }
         wait = INTERVAL;
         tokio::select! {
-            result = pass(&*store, keep, Timestamp::now(), &forgotten) => if let Err(error) = result {
+            result = turn.alone(pass(&*store, keep, Timestamp::now(), &forgotten)) => if let Some(Err(error)) = result {
                 log::warn!("what is old could not be taken away, and is tried again in an hour: {error}");
             },
-            _ = stop.changed() => return,
+            _ = stop.changed() => break,
         }
     }
+    turn.give_back().await;
 }
 
 async fn pass(store: &dyn Store, keep: Keep, now: Timestamp, forgotten: &Counter) -> Result<(), StoreError> {
@@ -100,7 +104,6 @@ mod tests {
 
     use super::*;
     use crate::metrics::Metrics;
-    use crate::service::Service;
     use crate::store::sqlite;
     use crate::work::query::EventQuery;
     use crate::work::{Event, NotLoaded, Write};

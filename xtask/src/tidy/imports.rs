@@ -314,7 +314,7 @@ const SERVER_CORE: &[ModuleRule] = &[
     ("presence", &[]),
     ("readiness", &["blobs", "service", "store", "work"]),
     ("request_id", &["domain"]),
-    ("retention", &["metrics", "model", "store", "work"]),
+    ("retention", &["metrics", "model", "service", "store", "work"]),
     (
         "running",
         &[
@@ -339,7 +339,7 @@ const SERVER_CORE: &[ModuleRule] = &[
             "work",
         ],
     ),
-    ("service", &["metrics", "model", "store", "work"]),
+    ("service", &["domain", "metrics", "model", "store", "work"]),
     ("simulated", &["domain", "model", "store", "work"]),
     ("start", &["store"]),
     ("steps", &["domain", "model", "work"]),

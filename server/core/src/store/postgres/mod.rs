@@ -167,6 +167,10 @@ impl Store for PgStore {
         self.health.check()
     }
 
+    fn is_shared(&self) -> bool {
+        true
+    }
+
     fn watch(&self, watch: Arc<dyn Watch>) {
         self.watchers.add(watch);
     }
