@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test file uses some of it")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests may panic")]
 
+pub(crate) mod postgres;
 pub(crate) mod s3;
 
 use std::io::{BufRead, BufReader, Read, Write};

@@ -364,13 +364,13 @@ impl Store for PgStore {
 /// A database for a test; `None` where there is no PostgreSQL.
 #[cfg(test)]
 pub(crate) fn ground() -> Option<impl super::conformance::Ground> {
-    testing::database().map(|database| tests::Place(database.url))
+    testing::database().map(tests::Place)
 }
 
 /// The address of a database for a test; `None` where there is no PostgreSQL.
 #[cfg(test)]
 pub(crate) fn test_url() -> Option<String> {
-    testing::database().map(|database| database.url)
+    testing::database()
 }
 
 #[cfg(test)]
@@ -384,7 +384,7 @@ mod tests {
     #[async_trait]
     impl Ground for Place {
         async fn open(&self) -> Arc<dyn Store> {
-            super::open(Target::parse(&self.0, None, None).unwrap()).await.unwrap()
+            super::open(testing::target(&self.0)).await.unwrap()
         }
 
         fn is_shared(&self) -> bool {
@@ -396,7 +396,7 @@ mod tests {
         }
     }
 
-    conformance!(testing::database().map(|database| Place(database.url)), Place);
+    conformance!(testing::database().map(Place), Place);
 
     /// A fleet in which every search goes through all devices, while what it asks for becomes hot.
     struct Large(String);
@@ -404,7 +404,7 @@ mod tests {
     #[async_trait]
     impl Ground for Large {
         async fn open(&self) -> Arc<dyn Store> {
-            begin(Arc::new(Target::parse(&self.0, None, None).unwrap()), 0).await.unwrap()
+            begin(Arc::new(testing::target(&self.0)), 0).await.unwrap()
         }
 
         fn is_shared(&self) -> bool {
@@ -418,8 +418,8 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_search_is_right_while_its_attributes_become_hot() {
-        if let Some(database) = testing::database() {
-            crate::store::conformance::every_search_is_answered_as_it_is_defined(&Large(database.url)).await;
+        if let Some(url) = testing::database() {
+            crate::store::conformance::every_search_is_answered_as_it_is_defined(&Large(url)).await;
         }
     }
 
@@ -436,8 +436,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_database_that_dies_loses_nothing_and_is_found_when_it_is_back() {
         let Some(cluster) = testing::durable_cluster() else { return };
-        let database = cluster.database();
-        let store = Place(database.url.clone()).open().await;
+        let store = Place(cluster.database()).open().await;
         let (stop, stopped) = watch::channel(false);
         let tasks: Vec<_> = (0..8)
             .map(|_| {
