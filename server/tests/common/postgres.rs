@@ -180,6 +180,7 @@ impl Cluster {
         let begun = Instant::now();
         while !self.psql("postgres", "SELECT 1") {
             assert!(begun.elapsed() < Duration::from_secs(30), "PostgreSQL does not start");
+            // Nobody tells when it answers.
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -214,6 +215,7 @@ impl Cluster {
                 status.lines().any(|line| line.starts_with("State:") && !line.contains('Z'))
             };
             while is_there() {
+                // Nobody tells when the child of another process has ended.
                 std::thread::sleep(Duration::from_millis(5));
             }
         }

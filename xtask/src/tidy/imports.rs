@@ -343,7 +343,7 @@ const SERVER_CORE: &[ModuleRule] = &[
     ("simulated", &["domain", "model", "store", "work"]),
     ("start", &["store"]),
     ("steps", &["domain", "model", "work"]),
-    ("store", &["blobs", "domain", "model", "work"]),
+    ("store", &["blobs", "client", "domain", "model", "work"]),
     ("strangers", &["domain"]),
     ("throttle", &["metrics"]),
     ("transfer", &["model", "options", "store", "work"]),

@@ -492,4 +492,46 @@ mod tests {
         );
         store.stop().await;
     }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn over_tls_only_the_certificate_that_was_named_is_spoken_to() {
+        let fixture = |name: &str| format!("{}/../tests/fixtures/tls-{name}", env!("CARGO_MANIFEST_DIR"));
+        let cluster = |name: &str| {
+            testing::cluster_with_tls(
+                fixture(&format!("{name}.pem")).as_ref(),
+                fixture(&format!("{name}.key")).as_ref(),
+            )
+        };
+        // One that an authority has signed, and one that was made as the database's own handbook says.
+        let (Some(signed), Some(own)) = (cluster("server"), cluster("self")) else { return };
+        let open = async |url: String| {
+            let store = super::open(Target::parse(&url, None, None)?).await?;
+            store.stop().await;
+            Ok::<(), StoreError>(())
+        };
+        let signed_at = |host: &str| signed.database_on_the_loopback(host);
+        for mode in ["require", "verify-ca", "verify-full"] {
+            open(format!("{}?sslmode={mode}&sslrootcert={}", signed_at("localhost"), fixture("ca.pem")))
+                .await
+                .unwrap();
+        }
+        let own_url = own.database_on_the_loopback("127.0.0.1");
+        open(format!("{own_url}?sslmode=verify-full&sslrootcert={}", fixture("self.pem"))).await.unwrap();
+        // Another authority, another name, no certificates, no TLS.
+        let wrong_name =
+            signed_at("127.0.0.1").replace("@127.0.0.1", "@db.example") + "?hostaddr=127.0.0.1&sslrootcert=";
+        for (url, why) in [
+            (format!("{own_url}?sslrootcert={}", fixture("ca.pem")), "invalid peer certificate"),
+            (
+                format!("{}?sslrootcert={}", signed_at("localhost"), fixture("self.pem")),
+                "invalid peer certificate",
+            ),
+            (wrong_name + &fixture("ca.pem"), "not valid for name"),
+            (format!("{own_url}?sslmode=verify-full"), "--database-ca"),
+            (own_url.clone(), "28000"),
+        ] {
+            let error = open(url.clone()).await.unwrap_err().to_string();
+            assert!(error.contains(why), "{url}: {error}");
+        }
+    }
 }

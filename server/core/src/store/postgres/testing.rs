@@ -3,7 +3,7 @@
 #[path = "../../../../tests/common/postgres.rs"]
 mod cluster;
 
-pub(crate) use cluster::{database, durable_cluster};
+pub(crate) use cluster::{cluster_with_tls, database, durable_cluster};
 
 use super::Target;
 
