@@ -346,7 +346,7 @@ const SERVER_CORE: &[ModuleRule] = &[
     ("store", &["blobs", "client", "domain", "model", "work"]),
     ("strangers", &["domain"]),
     ("throttle", &["metrics"]),
-    ("transfer", &["model", "options", "store", "work"]),
+    ("transfer", &["blobs", "domain", "model", "options", "store", "work"]),
     ("unread", &[]),
     ("watched", &["api", "metrics", "model"]),
     ("work", &["model"]),
