@@ -25,6 +25,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{ChangeError, Service};
+use crate::model::time::awake;
 use crate::store::WriterFailed;
 use crate::work::{Key, Kind, NotLoaded, Work};
 
@@ -120,12 +121,6 @@ impl Known {
             Some(_) | None => self.other = Some((held, now)),
         }
     }
-}
-
-/// A clock that nobody sets, and that goes on while the machine sleeps.
-fn awake() -> Duration {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-    Duration::new(time.tv_sec.try_into().unwrap_or(0), time.tv_nsec.try_into().unwrap_or(0))
 }
 
 /// One thing that one process does at a time.

@@ -88,10 +88,12 @@ pub(crate) enum Kind {
     Secret,
     /// Which process does something that one does at a time, by its name.
     Lease,
+    /// How far something is that the server does by itself, by its name.
+    Progress,
 }
 
 /// Every kind.
-pub(crate) const KINDS: [Kind; 16] = [
+pub(crate) const KINDS: [Kind; 17] = [
     Kind::Artifact,
     Kind::MadeArtifact,
     Kind::Release,
@@ -108,6 +110,7 @@ pub(crate) const KINDS: [Kind; 16] = [
     Kind::Monitor,
     Kind::Secret,
     Kind::Lease,
+    Kind::Progress,
 ];
 
 impl Kind {
@@ -130,6 +133,7 @@ impl Kind {
             Kind::Monitor => "monitor",
             Kind::Secret => "secret",
             Kind::Lease => "lease",
+            Kind::Progress => "progress",
         }
     }
 
@@ -141,7 +145,7 @@ impl Kind {
     /// Whether each process has all of them in memory.
     pub(crate) fn is_cached(self) -> bool {
         match self {
-            Kind::Configuration | Kind::MadeArtifact | Kind::Monitor | Kind::Lease => false,
+            Kind::Configuration | Kind::MadeArtifact | Kind::Monitor | Kind::Lease | Kind::Progress => false,
             Kind::Artifact
             | Kind::Release
             | Kind::User

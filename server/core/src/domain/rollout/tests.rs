@@ -209,6 +209,36 @@ fn each_phase_begins_at_its_time_and_takes_so_many() {
 }
 
 #[test]
+fn a_clock_that_goes_back_takes_no_phase_back_and_begins_none() {
+    let mut work = fleet(20, 2 * HOUR);
+    let phases = vec![
+        (None, PhaseSize::Percent(25.0)),
+        (Some(Timestamp(2 * HOUR)), PhaseSize::Percent(50.0)),
+        (Some(Timestamp(3 * HOUR)), PhaseSize::Rest),
+    ];
+    let id = made(&mut work, &NewDeployment { phases, ..new(20) });
+    let begun = |work: &mut Work| (1..=20).filter(|number| ask(work, &id, *number, &[]).is_some()).count();
+    assert_eq!(begun(&mut work), 15);
+    let mut back = later(&[&work], HOUR);
+    assert_eq!(begun(&mut back), 15, "who has begun goes on");
+    report(&mut back, &id, 1, Status::Success).unwrap();
+    let mut on = later(&[&work, &back], 3 * HOUR);
+    assert_eq!(begun(&mut on), 19);
+    let known = known(&mut on, &id);
+    assert_eq!(known.phases.iter().map(|phase| phase.begun).collect::<Vec<_>>(), [5, 10, 5]);
+    assert_eq!((known.finished, known.finished_records()), (None, 1));
+}
+
+#[test]
+fn phases_in_the_past_have_begun() {
+    let mut work = fleet(4, 10 * HOUR);
+    let phases =
+        vec![(Some(Timestamp(HOUR)), PhaseSize::Percent(50.0)), (Some(Timestamp(2 * HOUR)), PhaseSize::Rest)];
+    let id = made(&mut work, &NewDeployment { phases, ..new(4) });
+    assert_eq!((1..=4).filter(|number| ask(&mut work, &id, *number, &[]).is_some()).count(), 4);
+}
+
+#[test]
 fn phases_that_make_no_sense_are_refused() {
     let at = |hours: u64| Some(Timestamp(hours * HOUR));
     for phases in [
