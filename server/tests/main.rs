@@ -18,6 +18,7 @@ mod happy_path;
 mod hostile;
 mod inventory;
 mod operations;
+mod postgres;
 mod program;
 mod restart;
 mod roles;

@@ -84,7 +84,7 @@ impl Server {
         service.store.watch(switchboard.clone());
         let shared = Arc::new(Shared {
             options,
-            service: Arc::new(service),
+            service,
             secrets,
             blobs,
             heard,

@@ -239,7 +239,7 @@ async fn take(shared: &Shared, call: &Call, body: Incoming) -> Result<Reply, Api
 /// Makes what came in an artifact of the fleet.
 #[derive(Clone)]
 pub(super) struct Keeper {
-    service: Arc<Service>,
+    service: Service,
     pub(super) blobs: Arc<dyn Blobs>,
     pub(super) most_bytes: u64,
 }

@@ -64,7 +64,7 @@ use crate::work::{Key, Work};
 /// What every request may use.
 pub(crate) struct Shared {
     pub(crate) options: Options,
-    pub(crate) service: Arc<Service>,
+    pub(crate) service: Service,
     pub(crate) secrets: Secrets,
     pub(crate) blobs: Arc<dyn Blobs>,
     pub(crate) heard: Arc<Heard>,

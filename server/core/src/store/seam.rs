@@ -100,6 +100,9 @@ pub(crate) trait Store: Send + Sync + 'static {
     /// Why they cannot.
     fn check(&self) -> Result<(), WriterFailed>;
 
+    /// Whether other processes may have the same store.
+    fn is_shared(&self) -> bool;
+
     /// Everybody who is told of commits from now on.
     fn watch(&self, watch: Arc<dyn Watch>);
 

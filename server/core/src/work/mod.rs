@@ -52,7 +52,8 @@ pub(crate) enum Key {
 }
 
 /// Kinds of documents: everything that is neither a device nor a deployment. What is [`Kind::is_cached`] is about the fleet,
-/// there is not much of it, and every process has all of it in memory. The others are about one device each.
+/// there is not much of it, and every process has all of it in memory. The others are about one device each, or, as leases, are
+/// not for reading.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Kind {
     /// An artifact that people have uploaded or had generated.
@@ -85,10 +86,14 @@ pub(crate) enum Kind {
     Monitor,
     /// Keys of the server, by name.
     Secret,
+    /// Which process does something that one does at a time, by its name.
+    Lease,
+    /// How far something is that the server does by itself, by its name.
+    Progress,
 }
 
 /// Every kind.
-pub(crate) const KINDS: [Kind; 15] = [
+pub(crate) const KINDS: [Kind; 17] = [
     Kind::Artifact,
     Kind::MadeArtifact,
     Kind::Release,
@@ -104,6 +109,8 @@ pub(crate) const KINDS: [Kind; 15] = [
     Kind::Upload,
     Kind::Monitor,
     Kind::Secret,
+    Kind::Lease,
+    Kind::Progress,
 ];
 
 impl Kind {
@@ -125,6 +132,8 @@ impl Kind {
             Kind::Upload => "upload",
             Kind::Monitor => "monitor",
             Kind::Secret => "secret",
+            Kind::Lease => "lease",
+            Kind::Progress => "progress",
         }
     }
 
@@ -136,7 +145,7 @@ impl Kind {
     /// Whether each process has all of them in memory.
     pub(crate) fn is_cached(self) -> bool {
         match self {
-            Kind::Configuration | Kind::MadeArtifact | Kind::Monitor => false,
+            Kind::Configuration | Kind::MadeArtifact | Kind::Monitor | Kind::Lease | Kind::Progress => false,
             Kind::Artifact
             | Kind::Release
             | Kind::User

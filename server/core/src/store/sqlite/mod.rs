@@ -167,6 +167,11 @@ impl Store for Sqlite {
         self.writer.check()
     }
 
+    fn is_shared(&self) -> bool {
+        // Its folder is locked.
+        false
+    }
+
     fn watch(&self, watch: Arc<dyn Watch>) {
         self.writer.watch(watch);
     }
