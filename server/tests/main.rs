@@ -13,6 +13,7 @@ mod differences;
 mod documents;
 mod downloads;
 mod faults;
+mod files;
 mod fleet;
 mod happy_path;
 mod hostile;

@@ -2,13 +2,14 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use hyper::{Method, StatusCode, header};
 use serde_json::json;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::users::Person;
-use super::{ApiError, Call, Reply, Shared, reply};
+use super::{ApiError, Call, Reply, Shared, files, reply};
 use crate::connect::socket::{self, End};
 use crate::connect::{ConnectError, LineEnd};
 use crate::domain::admission::is_valid;
@@ -20,6 +21,9 @@ impl From<ConnectError> for ApiError {
             ConnectError::NotConnected => ApiError::conflict("device disconnected"),
             ConnectError::TooManySessions => {
                 ApiError::new(StatusCode::TOO_MANY_REQUESTS, "the device has too many sessions")
+            }
+            ConnectError::TooManyFiles => {
+                ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "too many files come and go at once")
             }
             ConnectError::NoRandomness => crate::domain::id::NoRandomness.into(),
         }
@@ -82,6 +86,7 @@ pub(super) async fn route(
     call: &Call,
     person: &Person,
     rest: &[&str],
+    upload: Option<Incoming>,
 ) -> Result<Reply, ApiError> {
     let ["devices", device, rest @ ..] = rest else { return Err(ApiError::not_found()) };
     let created = shared.service.store.device(device).await?.ok_or_else(ApiError::not_found)?.created;
@@ -103,10 +108,17 @@ pub(super) async fn route(
                 board.open(device, &person.name, person.login.as_ref()).map_err(|error| match error {
                     // There is nothing to open; a command that could not be told is in conflict with that.
                     ConnectError::NotConnected => ApiError::new(StatusCode::NOT_FOUND, "device disconnected"),
-                    ConnectError::TooManySessions | ConnectError::NoRandomness => error.into(),
+                    ConnectError::TooManySessions
+                    | ConnectError::TooManyFiles
+                    | ConnectError::NoRandomness => error.into(),
                 })?;
             Ok(Who::Session(Box::new(End::Session(end)), line))
         }),
+        (["download"], &Method::GET) => files::download(shared, call, person, device).await,
+        (["upload"], &Method::PUT) => match upload {
+            Some(body) => files::upload(shared, call, person, device, body).await,
+            None => Err(ApiError::bad_request("there is no body")),
+        },
         ([kind @ ("check-update" | "send-inventory")], &Method::POST) => {
             board.command(device, kind, &person.name).await?;
             Ok(reply::empty(StatusCode::ACCEPTED))

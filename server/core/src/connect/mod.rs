@@ -1,6 +1,8 @@
 //! Who is connected, and to whom: one WebSocket of each device, and those of the people who work on it. What travels
-//! is in [`frame`], how it travels in [`socket`].
+//! is in [`frame`], how it travels in [`socket`]. Of files the
+//! server speaks itself, in [`files`].
 
+pub(crate) mod files;
 pub(crate) mod frame;
 pub(crate) mod socket;
 
@@ -9,7 +11,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 use crate::domain::admission::is_valid;
 use crate::domain::id::{self, NoRandomness};
@@ -176,6 +178,8 @@ pub(crate) enum ConnectError {
     NotConnected,
     /// There are [`limits::SESSIONS`] already.
     TooManySessions,
+    /// There are [`limits::FILES_AT_ONCE`] already.
+    TooManyFiles,
     /// The session would have no id.
     NoRandomness,
 }
@@ -189,12 +193,18 @@ impl From<NoRandomness> for ConnectError {
 /// Every connection.
 pub(crate) struct Switchboard {
     state: Mutex<State>,
+    /// Places for files that come and go.
+    files: Arc<Semaphore>,
     pub(crate) timing: Timing,
 }
 
 impl Switchboard {
     pub(crate) fn new(timing: Timing) -> Switchboard {
-        Switchboard { state: Mutex::default(), timing }
+        Switchboard {
+            state: Mutex::default(),
+            files: Arc::new(Semaphore::new(limits::FILES_AT_ONCE)),
+            timing,
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -253,6 +263,11 @@ impl Switchboard {
         let to_device = connected.line.clone();
         let (device, user, number) = (device.to_owned(), user.to_owned(), connected.number);
         Ok((SessionEnd { board, device, number, to_device, session, user, until }, end))
+    }
+
+    /// A place for a file that comes or goes.
+    pub(crate) fn place_for_file(&self) -> Result<OwnedSemaphorePermit, ConnectError> {
+        self.files.clone().try_acquire_owned().map_err(|_| ConnectError::TooManyFiles)
     }
 
     /// Sends the client on the device a command.
