@@ -18,6 +18,7 @@ mod fleet;
 mod happy_path;
 mod hostile;
 mod inventory;
+mod monitor;
 mod operations;
 mod program;
 mod restart;

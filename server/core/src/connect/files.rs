@@ -517,6 +517,7 @@ mod tests {
             device: true,
             user: false,
             serial: 0,
+            login: String::new(),
         };
         let (end, line) = board.connect(claims);
         (board, end, line)
