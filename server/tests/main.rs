@@ -20,6 +20,7 @@ mod hostile;
 mod inventory;
 mod monitor;
 mod operations;
+mod playback;
 mod program;
 mod restart;
 mod roles;

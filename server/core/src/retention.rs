@@ -26,13 +26,15 @@ pub(crate) struct Keep {
     pub(crate) audit: u64,
     /// Alerts of monitors.
     pub(crate) alerts: u64,
+    /// Terminals that were recorded.
+    pub(crate) recordings: u64,
     /// What webhooks were told, and what they answered.
     pub(crate) webhooks: u64,
 }
 
 impl Default for Keep {
     fn default() -> Keep {
-        Keep { audit: 365, alerts: 90, webhooks: 14 }
+        Keep { audit: 365, alerts: 90, recordings: 30, webhooks: 14 }
     }
 }
 
@@ -42,6 +44,7 @@ impl Keep {
         let days = match stream {
             Stream::Audit => self.audit,
             Stream::Alert => self.alerts,
+            Stream::Recording => self.recordings,
             Stream::Webhook | Stream::Delivery => self.webhooks,
         };
         let milliseconds = days.saturating_mul(24 * 3600 * 1000);
@@ -152,9 +155,15 @@ mod tests {
             }
             assert_eq!(
                 left,
-                [(Stream::Audit, 3), (Stream::Webhook, 2), (Stream::Delivery, 2), (Stream::Alert, 2)]
+                [
+                    (Stream::Audit, 3),
+                    (Stream::Webhook, 2),
+                    (Stream::Delivery, 2),
+                    (Stream::Alert, 2),
+                    (Stream::Recording, 2)
+                ]
             );
-            assert_eq!(forgotten.value(), 2 * PIECE + 1 + 3);
+            assert_eq!(forgotten.value(), 2 * PIECE + 1 + 4);
             service.store.stop().await;
         });
     }

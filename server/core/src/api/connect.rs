@@ -1,6 +1,7 @@
 //! WebSockets of devices, and of people who work on them.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
@@ -9,11 +10,15 @@ use serde_json::json;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::users::Person;
-use super::{ApiError, Call, Reply, Shared, files, reply};
+use super::{ApiError, Call, Reply, Shared, audit, files, reply};
+use crate::connect::recording::{self, Playback, Recorder};
 use crate::connect::socket::{self, End};
 use crate::connect::{ConnectError, LineEnd};
 use crate::domain::admission::is_valid;
 use crate::domain::token::Claims;
+
+/// The longest pause behind each text of a recording that is seen again.
+const PAUSE_MILLISECONDS: u64 = 1000;
 
 impl From<ConnectError> for ApiError {
     fn from(error: ConnectError) -> ApiError {
@@ -88,6 +93,9 @@ pub(super) async fn route(
     rest: &[&str],
     upload: Option<Incoming>,
 ) -> Result<Reply, ApiError> {
+    if let (["sessions", session, "playback"], &Method::GET) = (rest, &call.method) {
+        return playback(shared, call, person, session).await;
+    }
     let ["devices", device, rest @ ..] = rest else { return Err(ApiError::not_found()) };
     let created = shared.service.store.device(device).await?.ok_or_else(ApiError::not_found)?.created;
     let board = &shared.switchboard;
@@ -104,7 +112,7 @@ pub(super) async fn route(
             Ok(reply::json(StatusCode::OK, &answer))
         }
         (["connect"], &Method::GET) => upgrade(call, || {
-            let (end, line) =
+            let (end, mut line) =
                 board.open(device, &person.name, person.login.as_ref()).map_err(|error| match error {
                     // There is nothing to open; a command that could not be told is in conflict with that.
                     ConnectError::NotConnected => ApiError::new(StatusCode::NOT_FOUND, "device disconnected"),
@@ -112,6 +120,11 @@ pub(super) async fn route(
                     | ConnectError::TooManyFiles
                     | ConnectError::NoRandomness => error.into(),
                 })?;
+            audit::says(&format!("session {}", end.id()));
+            line.recorder = shared
+                .options
+                .record_terminals
+                .then(|| Recorder::begin(shared.service.clone(), end.id().to_owned(), (*device).to_owned()));
             Ok(Who::Session(Box::new(End::Session(end)), line))
         }),
         (["download"], &Method::GET) => files::download(shared, call, person, device).await,
@@ -125,6 +138,30 @@ pub(super) async fn route(
         }
         _ => Err(ApiError::not_found()),
     }
+}
+
+/// The WebSocket on which a recorded terminal is seen again.
+async fn playback(shared: &Shared, call: &Call, person: &Person, session: &str) -> Result<Reply, ApiError> {
+    let pause = match call.query("sleep_ms") {
+        None => 0,
+        Some(text) => match text.parse() {
+            Ok(pause @ 0..=PAUSE_MILLISECONDS) => pause,
+            Ok(_) | Err(_) => {
+                let reason = format!("sleep_ms is a number up to {PAUSE_MILLISECONDS}");
+                return Err(ApiError::bad_request(&reason));
+            }
+        },
+    };
+    let store = &shared.service.store;
+    let device = recording::device_of(&**store, session).await?.ok_or_else(ApiError::not_found)?;
+    audit::about(&device);
+    audit::says(&format!("session {session}"));
+    upgrade(call, || {
+        let until = person.login.as_ref().map(|login| login.until);
+        let (pause, timing) = (Duration::from_millis(pause), shared.switchboard.timing);
+        let (end, line) = Playback::begin(store.clone(), session, until, pause, timing);
+        Ok(Who::Session(Box::new(End::Playback(end)), line))
+    })
 }
 
 /// Answers a handshake (RFC 6455, section 4.2) for whoever `who` lets in.

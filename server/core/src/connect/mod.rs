@@ -4,6 +4,7 @@
 
 pub(crate) mod files;
 pub(crate) mod frame;
+pub(crate) mod recording;
 pub(crate) mod socket;
 
 use std::collections::HashMap;
@@ -54,6 +55,8 @@ pub(crate) enum Closing {
     LoggedOut,
     /// The server stops.
     Stopping,
+    /// All of a recording was sent.
+    Played,
 }
 
 impl fmt::Display for Closing {
@@ -72,6 +75,7 @@ impl fmt::Display for Closing {
             Closing::Expired => "the token has expired",
             Closing::LoggedOut => "the person has logged out",
             Closing::Stopping => "the server stops",
+            Closing::Played => "the recording has ended",
         })
     }
 }
@@ -99,6 +103,8 @@ struct Line {
 pub(crate) struct LineEnd {
     pub(crate) frames: mpsc::Receiver<Vec<u8>>,
     pub(crate) closing: watch::Receiver<Option<Closing>>,
+    /// Hears what is sent.
+    pub(crate) recorder: Option<recording::Recorder>,
 }
 
 impl Line {
@@ -106,7 +112,7 @@ impl Line {
         let (frames, incoming) = mpsc::channel(limits::FRAMES_UNDER_WAY);
         let (closing, closed) = watch::channel(None);
         let line = Line { frames, closing: Arc::new(closing) };
-        (line, LineEnd { frames: incoming, closing: closed })
+        (line, LineEnd { frames: incoming, closing: closed, recorder: None })
     }
 
     /// Sends a frame; who does not take it in time is closed.
@@ -384,6 +390,11 @@ pub(crate) struct SessionEnd {
 }
 
 impl SessionEnd {
+    /// Its id.
+    pub(crate) fn id(&self) -> &str {
+        &self.session
+    }
+
     /// A frame from the person goes to the device.
     async fn take(&self, frame: &[u8]) -> Result<(), Closing> {
         let frame = frame::addressed(frame, &self.session, &self.user).map_err(Closing::Frame)?;

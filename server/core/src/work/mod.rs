@@ -168,10 +168,13 @@ pub(crate) enum Stream {
     Delivery,
     /// Alerts of monitors. The key is the id of the device.
     Alert,
+    /// What terminals printed. The key is the id of the session.
+    Recording,
 }
 
 /// Every stream.
-pub(crate) const STREAMS: [Stream; 4] = [Stream::Audit, Stream::Webhook, Stream::Delivery, Stream::Alert];
+pub(crate) const STREAMS: [Stream; 5] =
+    [Stream::Audit, Stream::Webhook, Stream::Delivery, Stream::Alert, Stream::Recording];
 
 impl Stream {
     /// Its name in a store.
@@ -181,6 +184,7 @@ impl Stream {
             Stream::Webhook => "webhook",
             Stream::Delivery => "delivery",
             Stream::Alert => "alert",
+            Stream::Recording => "recording",
         }
     }
 
