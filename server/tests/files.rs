@@ -329,9 +329,9 @@ fn what_cannot_be_had_is_named() {
         device.expect("close");
     });
     assert_eq!((answer.status, answer.text().contains("not a regular file")), (400, true));
-    let answer = board.download("/root/secret", || {
+    let answer = board.download("/var/secret", || {
         device.accept(&[2]);
-        device.answer_stat("/root/secret", 1, 0o600);
+        device.answer_stat("/var/secret", 1, 0o600);
         device.expect("get_file");
         device.say(FILES, "error", None, &error("access denied", "get_file"));
         device.expect("close");

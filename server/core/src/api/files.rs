@@ -57,12 +57,12 @@ pub(super) async fn download(
         if is_over {
             return std::task::Poll::Ready(None);
         }
-        pieces.poll_recv(context).map(|piece| match piece {
-            Some(Piece::Bytes(bytes)) => Some(Ok(Frame::data(bytes))),
-            Some(Piece::End) => None,
-            None => {
-                is_over = true;
-                Some(Err(io::Error::other("the device has not sent all of the file")))
+        pieces.poll_recv(context).map(|piece| {
+            is_over = !matches!(piece, Some(Piece::Bytes(_)));
+            match piece {
+                Some(Piece::Bytes(bytes)) => Some(Ok(Frame::data(bytes))),
+                Some(Piece::End) => None,
+                None => Some(Err(io::Error::other("the device has not sent all of the file"))),
             }
         })
     }));

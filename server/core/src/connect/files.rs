@@ -500,7 +500,6 @@ fn is_about_ack(frame: &[u8]) -> bool {
 mod tests {
     use super::*;
     use crate::connect::{DeviceEnd, Switchboard, Timing};
-    use crate::domain::token::Claims;
     use std::sync::Arc;
 
     const PATIENCE: Duration = Duration::from_secs(30);
@@ -508,17 +507,7 @@ mod tests {
     fn board() -> (Arc<Switchboard>, DeviceEnd, LineEnd) {
         let timing = Timing { ping: PATIENCE, silence: PATIENCE, write: PATIENCE };
         let board = Arc::new(Switchboard::new(timing));
-        let claims = Claims {
-            sub: "d".to_owned(),
-            jti: "set".to_owned(),
-            iss: String::new(),
-            iat: 0,
-            exp: u64::MAX,
-            device: true,
-            user: false,
-            serial: 0,
-            login: String::new(),
-        };
+        let (_, claims) = crate::domain::rollout::tests_fleet();
         let (end, line) = board.connect(claims);
         (board, end, line)
     }
@@ -536,7 +525,7 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         runtime.block_on(async {
             let (board, device, mut line) = board();
-            let (end, own) = board.open("d", "ada", None).unwrap();
+            let (end, own) = board.open("1", "ada", None).unwrap();
             let place = board.place_for_file().unwrap();
             let asked = tokio::spawn(download(end, own, place, "/a".to_owned()));
             let mut session = String::new();
