@@ -14,6 +14,7 @@ pub const FOLDER: &str = "ROTA_PEERS";
 const PACKAGES: &[(&str, &[&str])] = &[
     ("mender-client", &["usr/bin/mender", "usr/share/mender/modules/v3/single-file"]),
     ("mender-connect", &["usr/bin/mender-connect"]),
+    ("mender-cli", &["usr/bin/mender-cli"]),
     ("nginx", &["usr/sbin/nginx"]),
 ];
 

@@ -260,6 +260,10 @@ whoever watches the server",
     Flag::new("keep-alerts", "keep alerts of monitors for so many days ({default}; 0: for ever)")
         .text("DAYS")
         .default("90"),
+    Flag::new("record-terminals", "record what terminals of devices print"),
+    Flag::new("keep-recordings", "keep recorded terminals for so many days ({default}; 0: for ever)")
+        .text("DAYS")
+        .default("30"),
     Flag::new("keep-webhooks", "keep what webhooks were told for so many days ({default}; 0: for ever)")
         .text("DAYS")
         .default("14"),

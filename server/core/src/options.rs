@@ -66,6 +66,7 @@ pub struct Options {
     pub(crate) max_artifact_bytes: u64,
     pub(crate) read_timeout_seconds: u64,
     pub(crate) threads: usize,
+    pub(crate) record_terminals: bool,
     pub(crate) ping_seconds: u64,
     pub(crate) write_seconds: u64,
     pub(crate) configuration_key: Option<Vec<u8>>,
@@ -94,6 +95,7 @@ impl Options {
             max_artifact_bytes: 10 * 1024 * 1024 * 1024,
             read_timeout_seconds: 30,
             threads: 2,
+            record_terminals: false,
             ping_seconds: 54,
             write_seconds: 10,
             configuration_key: None,
@@ -262,6 +264,18 @@ impl Options {
     /// For how many days alerts of monitors are kept; 0 is for ever.
     pub fn keep_alerts_days(mut self, days: u64) -> Options {
         self.keep.alerts = days;
+        self
+    }
+
+    /// Record what terminals of devices print, for [`Options::keep_recordings_days`].
+    pub fn record_terminals(mut self, yes: bool) -> Options {
+        self.record_terminals = yes;
+        self
+    }
+
+    /// For how many days recorded terminals are kept; 0 is for ever.
+    pub fn keep_recordings_days(mut self, days: u64) -> Options {
+        self.keep.recordings = days;
         self
     }
 

@@ -30,6 +30,8 @@ pub(crate) struct Keep {
     pub(crate) audit: u64,
     /// Alerts of monitors.
     pub(crate) alerts: u64,
+    /// Terminals that were recorded.
+    pub(crate) recordings: u64,
     /// What webhooks were told, and what they answered.
     pub(crate) webhooks: u64,
     /// Logs of devices, from when they were done.
@@ -40,7 +42,7 @@ pub(crate) struct Keep {
 
 impl Default for Keep {
     fn default() -> Keep {
-        Keep { audit: 365, alerts: 90, webhooks: 14, logs: 365, deployments: 0 }
+        Keep { audit: 365, alerts: 90, recordings: 30, webhooks: 14, logs: 365, deployments: 0 }
     }
 }
 
@@ -50,6 +52,7 @@ impl Keep {
         match stream {
             Stream::Audit => self.audit,
             Stream::Alert => self.alerts,
+            Stream::Recording => self.recordings,
             Stream::Webhook | Stream::Delivery => self.webhooks,
         }
     }
@@ -248,8 +251,8 @@ mod tests {
     use super::*;
     use crate::metrics::Metrics;
     use crate::store::sqlite;
-    use crate::work::query::EventQuery;
     use crate::work::Event;
+    use crate::work::query::EventQuery;
 
     const DAY: u64 = 24 * 3600 * 1000;
 
@@ -287,9 +290,15 @@ mod tests {
             }
             assert_eq!(
                 left,
-                [(Stream::Audit, 3), (Stream::Webhook, 2), (Stream::Delivery, 2), (Stream::Alert, 2)]
+                [
+                    (Stream::Audit, 3),
+                    (Stream::Webhook, 2),
+                    (Stream::Delivery, 2),
+                    (Stream::Alert, 2),
+                    (Stream::Recording, 2)
+                ]
             );
-            assert_eq!(forgotten.value(), 2 * PIECE + 1 + 3);
+            assert_eq!(forgotten.value(), 2 * PIECE + 1 + 4);
             service.store.stop().await;
         });
     }

@@ -303,7 +303,7 @@ const SERVER_CORE: &[ModuleRule] = &[
     ("blobs", &["domain", "model"]),
     ("certificates", &["metrics", "model", "options", "start"]),
     ("client", &[]),
-    ("connect", &["domain", "model", "store"]),
+    ("connect", &["domain", "model", "service", "store", "work"]),
     ("connection", &["api", "certificates", "domain", "presence", "unread"]),
     ("domain", &["model", "work"]),
     ("heard", &["model", "store", "work"]),

@@ -84,6 +84,8 @@ pub(crate) enum Kind {
     Upload,
     /// What a device's monitors say, by the device's id.
     Monitor,
+    /// When the history of a device was taken away, by the device's id.
+    History,
     /// Keys of the server, by name.
     Secret,
     /// Which process does something that one does at a time, by its name.
@@ -93,7 +95,7 @@ pub(crate) enum Kind {
 }
 
 /// Every kind.
-pub(crate) const KINDS: [Kind; 17] = [
+pub(crate) const KINDS: [Kind; 18] = [
     Kind::Artifact,
     Kind::MadeArtifact,
     Kind::Release,
@@ -108,6 +110,7 @@ pub(crate) const KINDS: [Kind; 17] = [
     Kind::DeltaJob,
     Kind::Upload,
     Kind::Monitor,
+    Kind::History,
     Kind::Secret,
     Kind::Lease,
     Kind::Progress,
@@ -131,6 +134,7 @@ impl Kind {
             Kind::DeltaJob => "delta_job",
             Kind::Upload => "upload",
             Kind::Monitor => "monitor",
+            Kind::History => "history",
             Kind::Secret => "secret",
             Kind::Lease => "lease",
             Kind::Progress => "progress",
@@ -145,7 +149,12 @@ impl Kind {
     /// Whether each process has all of them in memory.
     pub(crate) fn is_cached(self) -> bool {
         match self {
-            Kind::Configuration | Kind::MadeArtifact | Kind::Monitor | Kind::Lease | Kind::Progress => false,
+            Kind::Configuration
+            | Kind::MadeArtifact
+            | Kind::Monitor
+            | Kind::History
+            | Kind::Lease
+            | Kind::Progress => false,
             Kind::Artifact
             | Kind::Release
             | Kind::User
@@ -173,10 +182,13 @@ pub(crate) enum Stream {
     Delivery,
     /// Alerts of monitors. The key is the id of the device.
     Alert,
+    /// What terminals printed. The key is the id of the session.
+    Recording,
 }
 
 /// Every stream.
-pub(crate) const STREAMS: [Stream; 4] = [Stream::Audit, Stream::Webhook, Stream::Delivery, Stream::Alert];
+pub(crate) const STREAMS: [Stream; 5] =
+    [Stream::Audit, Stream::Webhook, Stream::Delivery, Stream::Alert, Stream::Recording];
 
 impl Stream {
     /// Its name in a store.
@@ -186,6 +198,7 @@ impl Stream {
             Stream::Webhook => "webhook",
             Stream::Delivery => "delivery",
             Stream::Alert => "alert",
+            Stream::Recording => "recording",
         }
     }
 

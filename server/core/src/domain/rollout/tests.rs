@@ -24,6 +24,11 @@ fn fleet(count: u32, now: u64) -> Work {
     work
 }
 
+/// One accepted device, and what its token says.
+pub(crate) fn one_device() -> (Work, Claims) {
+    (fleet(1, 1_000_000), claims(1))
+}
+
 fn device(number: u32) -> Device {
     let set = AuthSet {
         id: "set".to_owned(),
