@@ -17,6 +17,7 @@ mod fleet;
 mod happy_path;
 mod hostile;
 mod inventory;
+mod openapi;
 mod operations;
 mod program;
 mod restart;
