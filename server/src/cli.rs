@@ -6,7 +6,7 @@ use lexopt::prelude::*;
 use manual::help;
 use manual::rust_ota_server::PROGRAM;
 
-use crate::console::{CliError, print};
+use crate::console::{CliError, help_of, print};
 use crate::{ask, load, measure, seed, serve, simulate, transfer};
 
 /// Does what was typed.
@@ -27,10 +27,20 @@ fn command_named(command: &OsString, parser: lexopt::Parser) -> Result<(), CliEr
         "backup" => transfer::run_backup(parser),
         "load" => load::run(parser),
         "measure" => measure::run(parser),
+        "openapi" => openapi(parser),
         "seed" => seed::run(parser),
         "simulate" => simulate::run(parser),
         name => ask::run(name, parser)
             .unwrap_or_else(|| Err(CliError::Failed(format!("there is no command {name} (try --help)")))),
+    }
+}
+
+/// Prints the description of the API.
+fn openapi(mut parser: lexopt::Parser) -> Result<(), CliError> {
+    match parser.next()? {
+        None => print(&server_core::openapi()),
+        Some(Short('h') | Long("help")) => help_of("openapi"),
+        Some(other) => Err(other.unexpected().into()),
     }
 }
 

@@ -19,6 +19,7 @@ mod happy_path;
 mod hostile;
 mod inventory;
 mod monitor;
+mod openapi;
 mod operations;
 mod playback;
 mod postgres;

@@ -13,6 +13,7 @@ mod debian;
 mod dist;
 mod house;
 mod manual;
+mod openapi;
 mod qemu;
 mod source;
 mod test;
@@ -100,6 +101,12 @@ one runs. With --hangs that slot does not come up.
         about: "Write man pages and completions of all programs, into target/dist",
         help: manual::HELP,
         run: manual::run,
+    },
+    Task {
+        name: "openapi",
+        about: "Check docs/openapi.json with a validator",
+        help: openapi::HELP,
+        run: openapi::run,
     },
     Task {
         name: "size",

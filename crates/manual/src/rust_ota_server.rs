@@ -134,6 +134,15 @@ const RUNNING: &[Command] = &[
         ..PLAIN
     },
     Command {
+        name: "openapi",
+        about: "print the OpenAPI description of the server's API",
+        usage: &["openapi"],
+        body: &[Block::Text(
+            "As the server gives it to whoever asks for /api/openapi.json: OpenAPI 3.1, in JSON.",
+        )],
+        ..PLAIN
+    },
+    Command {
         name: "seed",
         about: "fill an empty folder with a fleet that is made up",
         usage: &["seed --data DIR [--devices N] [--json]"],

@@ -55,3 +55,9 @@ pub use options::{DatabaseOptions, Options};
 pub use running::{Running, Server};
 pub use start::StartError;
 pub use store::StoreError;
+
+/// The OpenAPI description of what the server is asked, as JSON.
+#[must_use]
+pub fn openapi() -> String {
+    format!("{:#}\n", api::description())
+}

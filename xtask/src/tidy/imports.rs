@@ -141,6 +141,7 @@ const PACKAGES: &[PackageRule] = &[
             "ring",
             "rustix",
             "base64",
+            "schemars",
             "serde",
             "serde_json",
             "regex",

@@ -8,10 +8,12 @@ use artifact::SignatureStatus;
 use http_body_util::BodyExt;
 use hyper::body::{Bytes, Incoming};
 use hyper::{Method, StatusCode};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::paging::{Direction, Page, sort};
+use super::routes::{Route, made};
 use super::{ApiError, Call, Reply, Shared, direct, download, generate, reply};
 use crate::blobs::intake::{Intake, Taken};
 use crate::blobs::{Blobs, Name};
@@ -31,6 +33,44 @@ const DROPPED_BYTES: u64 = 16 * 1024 * 1024;
 
 /// Files that the artifact of a device in a deployment lists: it is told again for each device.
 const FILES_OF_AN_IMAGE: usize = 10;
+
+/// What lists can be asked.
+const QUERIES: &[&str] = &["name*", "description", "device_type", "sort"];
+
+/// Its lines in the description of the API.
+pub(super) const ROUTES: &[Route] = &[
+    Route::post("/api/management/v1|v2/deployments/artifacts", "Upload an artifact")
+        .takes_form(&["size?", "description?", "artifact"])
+        .status(201)
+        .fails(&[409, 502, 507]),
+    Route::post("/api/management/v1|v2/deployments/artifacts/generate", "Make an artifact of one file")
+        .takes_form(&["name", "description?", "device_types_compatible", "type", "args?", "file"])
+        .status(201)
+        .fails(&[409, 502, 507]),
+    Route::get("/api/management/v1|v2/deployments/artifacts", "List artifacts")
+        .queries(QUERIES)
+        .paged()
+        .gives("[Artifact]"),
+    Route::get("/api/management/v1|v2/deployments/artifacts/list", "The same")
+        .queries(QUERIES)
+        .paged()
+        .gives("[Artifact]"),
+    Route::get("/api/management/v1|v2/deployments/artifacts/{artifact}", "One artifact")
+        .gives("Artifact")
+        .fails(&[404]),
+    Route::put("/api/management/v1|v2/deployments/artifacts/{artifact}", "Describe an artifact")
+        .takes(made::<Described>)
+        .fails(&[404]),
+    Route::delete("/api/management/v1|v2/deployments/artifacts/{artifact}", "Delete an artifact")
+        .fails(&[404, 409]),
+    Route::get(
+        "/api/management/v1|v2/deployments/artifacts/{artifact}/download",
+        "A link to load an artifact by",
+    )
+    .gives("Link")
+    .fails(&[404]),
+    Route::get("/api/management/v1/deployments/limits/storage", "How much is stored").gives("Storage"),
+];
 
 /// Whether the body of a request is an artifact, or is to become one, and has to be read by [`route`].
 pub(super) fn is_upload(call: &Call) -> bool {
@@ -69,10 +109,6 @@ pub(super) async fn route(
             Ok(reply::json(StatusCode::OK, &describe(&artifact)))
         }
         ([id], &Method::PUT) => {
-            #[derive(Deserialize)]
-            struct Described {
-                description: String,
-            }
             let text = call.json::<Described>()?.description;
             if text.len() as u64 > DESCRIPTION_BYTES {
                 return Err(ApiError::bad_request("the description is too long"));
@@ -95,8 +131,15 @@ pub(super) async fn route(
             let link = download::link(shared, call, &artifact).await;
             Ok(reply::json(StatusCode::OK, &json!({ "uri": link.uri, "expire": link.expire })))
         }
-        _ => Err(ApiError::not_found()),
+        _ => Err(ApiError::no_route()),
     }
+}
+
+/// What people say about an artifact.
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "NewDescription")]
+struct Described {
+    description: String,
 }
 
 /// Removes what has no record any more. When that fails it is left, as the log and each start say.

@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 
 use super::call::decode;
 use super::paging::Page;
+use super::routes::Route;
 use super::users::Person;
 use super::{ApiError, Call, Reply, Shared};
 use crate::domain::audit::{self, Actor, Entry, Object};
@@ -24,6 +25,30 @@ use crate::model::time::Timestamp;
 use crate::store::Store;
 use crate::work::query::{EventQuery, Numbered};
 use crate::work::{NotLoaded, Stream, Work};
+
+/// What lists can be asked.
+const QUERIES: &[&str] = &[
+    "created_after",
+    "created_before",
+    "actor_id",
+    "actor_type",
+    "actor_email",
+    "object_id",
+    "object_type",
+    "object_deployment_name",
+    "sort",
+];
+
+/// Its lines in the description of the API.
+pub(super) const ROUTES: &[Route] = &[
+    Route::get("/api/management/v1/auditlogs/logs", "What people have done")
+        .queries(QUERIES)
+        .paged()
+        .gives("[AuditEntry]"),
+    Route::get("/api/management/v1/auditlogs/logs/export", "The same as a table")
+        .queries(QUERIES)
+        .gives_text("text/csv; charset=utf-8"),
+];
 
 tokio::task_local! {
     /// What the request that is answered will be called.
@@ -123,7 +148,7 @@ pub(super) async fn route(shared: &Shared, call: &Call, rest: &[&str]) -> Result
             Ok(page.found(call, &shown, found.total))
         }
         (["logs", "export"], &Method::GET) => export(shared, query(call)?),
-        _ => Err(ApiError::not_found()),
+        _ => Err(ApiError::no_route()),
     }
 }
 

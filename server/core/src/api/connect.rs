@@ -9,6 +9,7 @@ use hyper::{Method, StatusCode, header};
 use serde_json::json;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
+use super::routes::Route;
 use super::users::Person;
 use super::{ApiError, Call, Reply, Shared, audit, files, reply};
 use crate::connect::recording::{self, Playback, Recorder};
@@ -80,6 +81,43 @@ impl Promise {
     }
 }
 
+/// Its lines in the description of the API.
+pub(super) const ROUTES: &[Route] = &[
+    Route::get("/api/management/v1/deviceconnect/devices/{device}", "Whether a device is connected")
+        .gives("Connection")
+        .fails(&[404]),
+    Route::get("/api/management/v1/deviceconnect/devices/{device}/connect", "Open a WebSocket to a device")
+        .status(101)
+        .fails(&[404]),
+    Route::post(
+        "/api/management/v1/deviceconnect/devices/{device}/check-update",
+        "Let a device ask for updates",
+    )
+    .status(202)
+    .fails(&[404, 409]),
+    Route::post(
+        "/api/management/v1/deviceconnect/devices/{device}/send-inventory",
+        "Let a device report its inventory",
+    )
+    .status(202)
+    .fails(&[404, 409]),
+    Route::get("/api/management/v1/deviceconnect/devices/{device}/download", "A file of a device")
+        .queries(&["path"])
+        .gives_text("application/octet-stream")
+        .fails(&[404, 409, 502, 504]),
+    Route::put("/api/management/v1/deviceconnect/devices/{device}/upload", "A file for a device")
+        .takes_form(&["path", "uid?", "gid?", "mode?", "file"])
+        .status(201)
+        .fails(&[404, 409, 502, 504]),
+    Route::get(
+        "/api/management/v1/deviceconnect/sessions/{session}/playback",
+        "See a recorded terminal again",
+    )
+    .queries(&["sleep_ms#"])
+    .status(101)
+    .fails(&[404]),
+];
+
 /// The WebSocket of a device.
 pub(super) fn device(call: &Call, claims: Claims) -> Result<Reply, ApiError> {
     upgrade(call, || Ok(Who::Device(Box::new(claims))))
@@ -136,7 +174,7 @@ pub(super) async fn route(
             board.command(device, kind, &person.name).await?;
             Ok(reply::empty(StatusCode::ACCEPTED))
         }
-        _ => Err(ApiError::not_found()),
+        _ => Err(ApiError::no_route()),
     }
 }
 

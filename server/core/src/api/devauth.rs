@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 
 use hyper::{Method, StatusCode};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::paging::Page;
+use super::routes::{Route, made};
 use super::{ApiError, Call, Reply, Shared, deviceconfig, reply};
 use crate::domain::admission::{self, Admission, AdmissionError};
 use crate::domain::identity::Identity;
@@ -15,6 +17,37 @@ use crate::model::AuthStatus;
 use crate::service::ChangeError;
 use crate::work::Key;
 use crate::work::query::{DeviceQuery, DeviceView};
+
+/// Its lines in the description of the API.
+pub(super) const ROUTES: &[Route] = &[
+    Route::get("/api/management/v2/devauth/devices", "List devices and their keys")
+        .queries(&["id*", "status*"])
+        .paged()
+        .gives("[Device]"),
+    Route::post("/api/management/v2/devauth/devices", "Let a device in before it is heard of")
+        .takes(made::<Preauthorization>)
+        .status(201)
+        .fails(&[409]),
+    Route::post("/api/management/v2/devauth/devices/search", "List devices by id and status")
+        .takes(made::<Wanted>)
+        .paged()
+        .gives("[Device]"),
+    Route::get("/api/management/v2/devauth/devices/count", "Count devices")
+        .queries(&["status*"])
+        .gives("Count"),
+    Route::get("/api/management/v2/devauth/limits/max_devices", "How many devices may be accepted")
+        .gives("Limit"),
+    Route::get("/api/management/v2/devauth/devices/{device}", "One device").gives("Device").fails(&[404]),
+    Route::delete("/api/management/v2/devauth/devices/{device}", "Decommission a device").fails(&[404]),
+    Route::delete("/api/management/v2/devauth/devices/{device}/auth/{set}", "Dismiss a key").fails(&[404]),
+    Route::get("/api/management/v2/devauth/devices/{device}/auth/{set}/status", "The status of a key")
+        .gives("Status")
+        .fails(&[404]),
+    Route::put("/api/management/v2/devauth/devices/{device}/auth/{set}/status", "Accept or reject a key")
+        .takes(made::<NewStatus>)
+        .fails(&[404, 422]),
+    Route::delete("/api/management/v2/devauth/tokens/{set}", "Revoke the tokens of a key").fails(&[404]),
+];
 
 pub(super) async fn route(shared: &Shared, call: &Call, rest: &[&str]) -> Result<Reply, ApiError> {
     match (rest, &call.method) {
@@ -72,7 +105,7 @@ pub(super) async fn route(shared: &Shared, call: &Call, rest: &[&str]) -> Result
             shared.change(keys, move |work| admission::revoke(work, &id)).await?;
             Ok(reply::empty(StatusCode::NO_CONTENT))
         }
-        _ => Err(ApiError::not_found()),
+        _ => Err(ApiError::no_route()),
     }
 }
 
@@ -83,7 +116,8 @@ fn active(shared: &Shared) -> impl Fn(u32) -> Vec<String> + Send + use<> {
 }
 
 /// One or more.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "OneOrMore")]
 #[serde(untagged)]
 enum Ids {
     One(String),
@@ -104,7 +138,8 @@ impl Ids {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "DeviceSearch")]
 struct Wanted {
     #[serde(default)]
     id: Option<Ids>,
@@ -167,7 +202,7 @@ fn describe(view: &DeviceView) -> Value {
     described
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 struct Preauthorization {
     identity_data: BTreeMap<String, Value>,
     pubkey: String,
@@ -195,7 +230,8 @@ async fn preauthorize(shared: &Shared, call: &Call) -> Result<Reply, ApiError> {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "NewDeviceStatus")]
 struct NewStatus {
     status: String,
 }

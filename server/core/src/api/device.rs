@@ -1,14 +1,17 @@
 //! What devices ask: tokens, updates, and where their reports go.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hyper::{Method, StatusCode};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::call::{Caller, Speaker};
+use super::routes::{Route, made};
 use super::{ApiError, Call, Reply, Shared, connect, deviceconfig, monitor, reply, updates};
 use crate::domain::admission::{self, AuthDecision, SpeakError, is_valid};
 use crate::domain::identity::Identity;
@@ -35,6 +38,69 @@ impl From<SpeakError> for ApiError {
         }
     }
 }
+
+/// Its lines in the description of the API.
+pub(super) const ROUTES: &[Route] = &[
+    Route::post(
+        "/api/devices/v1/authentication/auth_requests",
+        "Ask for a token; the header X-MEN-Signature signs the body",
+    )
+    .takes(made::<AuthRequest>)
+    .gives_text("application/jwt")
+    .fails(&[401]),
+    Route::put("/api/devices/v1/inventory/device/attributes", "Report all attributes")
+        .takes(made::<Vec<ReportedAttribute>>)
+        .status(200),
+    Route::patch("/api/devices/v1/inventory/device/attributes", "Report some attributes")
+        .takes(made::<Vec<ReportedAttribute>>)
+        .status(200),
+    Route::post(
+        "/api/devices/v2/deployments/device/deployments/next",
+        "Ask for an update, with all that is provided",
+    )
+    .takes(made::<updates::V2Request>)
+    .gives("Next")
+    .also(&[204])
+    .fails(&[404, 409]),
+    Route::post("/api/devices/v1/deployments/device/deployments/next", "Ask for an update")
+        .takes(made::<BTreeMap<String, Value>>)
+        .gives("Next")
+        .also(&[204])
+        .fails(&[409]),
+    Route::get(
+        "/api/devices/v1/deployments/device/deployments/next",
+        "Ask for an update, with little that is provided",
+    )
+    .queries(&["artifact_name", "device_type"])
+    .gives("Next")
+    .also(&[204])
+    .fails(&[409]),
+    Route::put(
+        "/api/devices/v1/deployments/device/deployments/{deployment}/status",
+        "Report how far the update is",
+    )
+    .takes(made::<updates::StatusReport>)
+    .fails(&[404, 409, 422]),
+    Route::put(
+        "/api/devices/v1/deployments/device/deployments/{deployment}/log",
+        "Report the log of the update",
+    )
+    .takes(made::<updates::LogReport>)
+    .fails(&[404, 409, 422]),
+    Route::get(
+        "/api/devices/v1/deployments/device/deployments/{deployment}/update_control_map",
+        "Where the update is to pause",
+    )
+    .gives("ControlMap")
+    .also(&[204])
+    .fails(&[404]),
+    Route::get("/api/devices/v1/deviceconfig/configuration", "What the device is to be configured with")
+        .gives("{text}"),
+    Route::put("/api/devices/v1/deviceconfig/configuration", "Report what the device is configured with")
+        .takes(made::<BTreeMap<String, String>>)
+        .fails(&[404]),
+    Route::get("/api/devices/v1/deviceconnect/connect", "Open the WebSocket of a device").status(101),
+];
 
 pub(super) async fn route(
     shared: &Shared,
@@ -82,7 +148,7 @@ pub(super) async fn route(
         ("v1", ["deviceconnect", "connect"], &Method::GET) => {
             connect::device(call, speaker(shared, call).await?.claims.clone())
         }
-        _ => Err(ApiError::not_found()),
+        _ => Err(ApiError::no_route()),
     }
 }
 
@@ -119,7 +185,7 @@ pub(super) async fn caller(shared: &Shared, call: &Call) -> Result<Caller, ApiEr
     Ok(Caller::Device(Box::new(Speaker { claims, number, active, last_finished, read, changes })))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 struct AuthRequest {
     #[serde(default)]
     id_data: String,
@@ -164,7 +230,7 @@ async fn authenticate(shared: &Shared, call: &Call) -> Result<Reply, ApiError> {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 struct ReportedAttribute {
     name: String,
     value: Value,

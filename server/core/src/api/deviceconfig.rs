@@ -6,10 +6,12 @@ use std::io::Cursor;
 use artifact::write::{self, ArtifactSpec, MetaData, SoftwareName};
 use artifact::{Compression, CompressionLevel, InvalidName, Signer};
 use hyper::{Method, StatusCode};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::call::Speaker;
+use super::routes::{Route, made};
 use super::{ApiError, Call, Reply, Shared, artifacts, deployments, reply};
 use crate::domain::configuration;
 use crate::domain::id;
@@ -26,6 +28,29 @@ const VALUE_CHARS: usize = 4096;
 
 type Settings = BTreeMap<String, String>;
 
+/// Its lines in the description of the API.
+pub(super) const ROUTES: &[Route] = &[
+    Route::get(
+        "/api/management/v1/deviceconfig/configurations/device/{device}",
+        "The configuration of a device",
+    )
+    .gives("DeviceConfiguration")
+    .fails(&[404]),
+    Route::put(
+        "/api/management/v1/deviceconfig/configurations/device/{device}",
+        "Set the configuration of a device",
+    )
+    .takes(made::<Settings>)
+    .fails(&[404]),
+    Route::post(
+        "/api/management/v1/deviceconfig/configurations/device/{device}/deploy",
+        "Deploy the configuration",
+    )
+    .may_take(made::<Deploy>)
+    .gives("DeploymentId")
+    .fails(&[404, 409, 422]),
+];
+
 /// What a device asks and tells.
 pub(super) async fn device(shared: &Shared, call: &Call, speaker: &Speaker) -> Result<Reply, ApiError> {
     let claims = speaker.claims.clone();
@@ -40,7 +65,7 @@ pub(super) async fn device(shared: &Shared, call: &Call, speaker: &Speaker) -> R
             shared.change(keys, move |work| configuration::report(work, &claims, &reported)).await?;
             Ok(reply::empty(StatusCode::NO_CONTENT))
         }
-        _ => Err(ApiError::not_found()),
+        _ => Err(ApiError::no_route()),
     }
 }
 
@@ -69,11 +94,12 @@ pub(super) async fn route(shared: &Shared, call: &Call, rest: &[&str]) -> Result
             }
             deploy(shared, id, retries).await
         }
-        _ => Err(ApiError::not_found()),
+        _ => Err(ApiError::no_route()),
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "DeployConfiguration")]
 struct Deploy {
     #[serde(default)]
     retries: Option<u32>,

@@ -10,6 +10,7 @@ use hyper::{Method, StatusCode};
 use serde_json::json;
 
 use super::artifacts::Keeper;
+use super::routes::Route;
 use super::{ApiError, Call, Reply, Shared, download, reply};
 use crate::blobs::{Name, Span, Verb};
 use crate::domain::artifacts::{self as rules, DirectUpload};
@@ -24,6 +25,24 @@ const LINK_SECONDS: u64 = 3600;
 const LEFT_SECONDS: u64 = 24 * 3600;
 /// How long the answer waits for the artifact to be read. After that it is read on without anybody who waits.
 const READING: Duration = Duration::from_secs(10);
+
+/// Its lines in the description of the API.
+pub(super) const ROUTES: &[Route] = &[
+    Route::post("/api/management/v1|v2/deployments/artifacts/directupload", "Begin an upload past the API")
+        .gives("UploadLink")
+        .fails(&[409, 502]),
+    Route::post(
+        "/api/management/v1|v2/deployments/artifacts/directupload/{upload}/complete",
+        "Say that it is uploaded",
+    )
+    .status(202)
+    .fails(&[404, 409, 502, 507]),
+    Route::put("/upload/{upload}", "Upload, by a link")
+        .queries(&["expire", "signature"])
+        .takes_bytes()
+        .status(200)
+        .fails(&[507]),
+];
 
 fn key(id: &str) -> Vec<Key> {
     vec![Key::Document(Kind::Upload, id.to_owned())]

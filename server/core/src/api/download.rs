@@ -12,6 +12,7 @@ use hyper::header::{self, HeaderValue};
 use hyper::{Method, Response, StatusCode};
 
 use super::call::Caller;
+use super::routes::Route;
 use super::{ApiError, Call, Reply, Shared, reply};
 use crate::blobs::{BlobError, Name, Pieces, Span, Verb};
 use crate::domain::admission::may_speak;
@@ -19,6 +20,16 @@ use crate::domain::link::{Holder, LinkError};
 use crate::model::Artifact;
 use crate::model::time::Timestamp;
 use crate::work::Kind;
+
+/// Its lines in the description of the API.
+pub(super) const ROUTES: &[Route] = &[
+    Route::get("/download/{file}", "Load an artifact, or a range of it, by a link")
+        .queries(&["expire", "signature"])
+        .gives_text("application/vnd.mender-artifact")
+        .also(&[206, 304])
+        .fails(&[416, 502]),
+    Route::head("/download/{file}", "What a load would be").queries(&["expire", "signature"]).status(200),
+];
 
 /// A link and when it ends.
 pub(super) struct Link {

@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 
 use hyper::header::{ETAG, HeaderValue, IF_MATCH};
 use hyper::{Method, StatusCode};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::paging::{Page, sort};
+use super::routes::{Route, made};
 use super::{ApiError, Call, Reply, Shared, reply, search};
 use crate::domain::inventory::{self, Reported};
 use crate::domain::{id, limits};
@@ -21,6 +23,57 @@ const OWN_QUERIES: [&str; 5] = ["page", "per_page", "sort", "has_group", "group"
 const ATTRIBUTE_QUERIES: usize = 20;
 /// Devices that are moved in one transaction.
 const MOVED_AT_ONCE: usize = 1000;
+
+/// Its lines in the description of the API.
+pub(super) const ROUTES: &[Route] = &[
+    Route::get(
+        "/api/management/v1/inventory/devices",
+        "List what devices have reported; other queries name attributes",
+    )
+    .queries(&["sort", "has_group", "group"])
+    .paged()
+    .gives("[DeviceInventory]"),
+    Route::get("/api/management/v1/inventory/devices/{device}", "What a device has reported")
+        .gives("DeviceInventory")
+        .fails(&[404]),
+    Route::delete("/api/management/v1/inventory/devices/{device}", "Forget what a device has reported")
+        .fails(&[404]),
+    Route::put("/api/management/v1/inventory/devices/{device}/tags", "Replace the tags of a device")
+        .takes(made::<Vec<WantedTag>>)
+        .status(200)
+        .fails(&[404, 412]),
+    Route::patch("/api/management/v1/inventory/devices/{device}/tags", "Change some tags of a device")
+        .takes(made::<Vec<WantedTag>>)
+        .status(200)
+        .fails(&[404, 412]),
+    Route::get("/api/management/v1/inventory/devices/{device}/group", "The group of a device")
+        .gives("Group")
+        .fails(&[404]),
+    Route::put("/api/management/v1/inventory/devices/{device}/group", "Put a device into a group")
+        .takes(made::<WantedGroup>)
+        .fails(&[404]),
+    Route::delete(
+        "/api/management/v1/inventory/devices/{device}/group/{group}",
+        "Take a device out of a group",
+    )
+    .fails(&[404]),
+    Route::get("/api/management/v1/inventory/groups", "List groups").gives("[text]"),
+    Route::get("/api/management/v1/inventory/groups/{group}/devices", "List the devices of a group")
+        .paged()
+        .gives("[text]")
+        .fails(&[404]),
+    Route::patch("/api/management/v1/inventory/groups/{group}/devices", "Put devices into a group")
+        .takes(made::<Vec<String>>)
+        .gives("Moved"),
+    Route::delete("/api/management/v1/inventory/groups/{group}/devices", "Take devices out of a group")
+        .takes(made::<Vec<String>>)
+        .gives("Moved"),
+    Route::delete("/api/management/v1/inventory/groups/{group}", "Take all devices out of a group")
+        .gives("Moved")
+        .fails(&[404]),
+    Route::get("/api/management/v2/inventory/statistics", "How many devices have each status")
+        .gives("DeviceStatistics"),
+];
 
 pub(super) async fn route(
     shared: &Shared,
@@ -39,7 +92,7 @@ pub(super) async fn route(
         ("v2", ["filters", rest @ ..], _) => search::kept(shared, call, rest).await,
         ("v2", ["statistics"], &Method::GET) => statistics(shared).await,
         ("v2alpha1", ["identities", "search"], &Method::POST) => search::identities(shared, call).await,
-        _ => Err(ApiError::not_found()),
+        _ => Err(ApiError::no_route()),
     }
 }
 
@@ -67,18 +120,14 @@ async fn device(shared: &Shared, call: &Call, rest: &[&str]) -> Result<Reply, Ap
             Ok(reply::json(StatusCode::OK, &json!({ "group": device.group })))
         }
         ([id, "group"], &Method::PUT) => {
-            #[derive(Deserialize)]
-            struct Wanted {
-                group: String,
-            }
-            let group = call.json::<Wanted>()?.group;
+            let group = call.json::<WantedGroup>()?.group;
             check_group(&group)?;
             set_group(shared, id, None, Some(group)).await
         }
         ([id, "group", group], &Method::DELETE) => {
             set_group(shared, id, Some(super::call::decode(group)), None).await
         }
-        _ => Err(ApiError::not_found()),
+        _ => Err(ApiError::no_route()),
     }
 }
 
@@ -141,7 +190,7 @@ async fn of_group(shared: &Shared, call: &Call, group: &str, rest: &[&str]) -> R
             }
             set_groups(shared, ids, Some(group), None).await
         }
-        _ => Err(ApiError::not_found()),
+        _ => Err(ApiError::no_route()),
     }
 }
 
@@ -200,7 +249,14 @@ async fn set_group(
     Ok(reply::empty(StatusCode::NO_CONTENT))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "NewGroup")]
+struct WantedGroup {
+    group: String,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "Tag")]
 struct WantedTag {
     name: String,
     value: String,

@@ -21,6 +21,7 @@ mod paging;
 mod permit;
 mod releases;
 mod reply;
+mod routes;
 mod search;
 mod sending;
 pub mod surround;
@@ -42,6 +43,7 @@ use call::{Caller, short};
 use caller::Intake;
 pub(crate) use connect::Promise;
 pub(crate) use reply::{ApiError, Body, Reply, bytes};
+pub(crate) use routes::description;
 use sending::Sending;
 use surround::Around;
 use users::Person;
@@ -304,15 +306,23 @@ fn log_answer(
 }
 
 async fn dispatch(shared: &Shared, call: &Call, upload: Option<Incoming>) -> Reply {
-    let result = match call.segments().as_slice() {
+    let segments = call.segments();
+    // What people ask is looked at when it is known who they are: to others it says nothing.
+    if !matches!(segments.as_slice(), ["api", "management", ..]) {
+        if let Some(reply) = routes::refuse(call) {
+            return reply;
+        }
+    }
+    let result = match segments.as_slice() {
         ["api", "devices", version, rest @ ..] => device::route(shared, call, version, rest).await,
         ["download", rest @ ..] => download::route(shared, call, rest).await,
         ["upload", rest @ ..] => direct::put(shared, call, rest, upload).await,
         ["api", "management", version, rest @ ..] => management(shared, call, version, rest, upload).await,
         ["api", "internal", "v1", "health"] | ["health"] => internal::health(shared),
-        ["health", "live"] if call.method == Method::GET => Ok(internal::live()),
-        ["health", "ready"] if call.method == Method::GET => Ok(internal::ready(shared).await),
-        _ => Err(ApiError::not_found()),
+        ["api", "openapi.json"] => Ok(internal::openapi()),
+        ["health", "live"] => Ok(internal::live()),
+        ["health", "ready"] => Ok(internal::ready(shared).await),
+        _ => Err(ApiError::no_route()),
     };
     result.unwrap_or_else(ApiError::into_reply)
 }
@@ -330,6 +340,9 @@ async fn management(
     }
     let person = users::check(shared, call)?;
     permit::check(shared, call, person, rest).await?;
+    if let Some(reply) = routes::refuse(call) {
+        return Ok(reply);
+    }
     users::note_use(shared, person).await?;
     audit::around(shared, call, person, rest, managed(shared, call, person, version, rest, upload)).await
 }
@@ -365,6 +378,6 @@ async fn managed(
         ("v1", ["devicemonitor", rest @ ..]) => monitor::route(shared, call, rest).await,
         ("v1" | "v2", ["useradm", rest @ ..]) => users::route(shared, call, person, version, rest).await,
         ("v1", ["auditlogs", rest @ ..]) => audit::route(shared, call, rest).await,
-        _ => Err(ApiError::not_found()),
+        _ => Err(ApiError::no_route()),
     }
 }

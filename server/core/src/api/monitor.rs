@@ -5,10 +5,32 @@ use serde_json::{Value, json};
 
 use super::call::Speaker;
 use super::paging::Page;
+use super::routes::{Route, made};
 use super::{ApiError, Call, Reply, Shared, reply};
 use crate::domain::monitor::{self, Alert, Monitor, MonitorError, Monitored};
 use crate::work::query::EventQuery;
 use crate::work::{Kind, NotLoaded, Stream};
+
+/// The routes of this module.
+pub(super) const ROUTES: &[Route] = &[
+    Route::post("/api/devices/v1/devicemonitor/alert", "Tell of alerts").takes(made::<Vec<Alert>>),
+    Route::put("/api/devices/v1/devicemonitor/config", "Tell which monitors there are")
+        .takes(made::<Vec<Monitor>>),
+    Route::get("/api/management/v1/devicemonitor/devices/{device}/alerts", "The alerts of a device")
+        .paged()
+        .gives_made(made::<Vec<Alert>>)
+        .fails(&[404]),
+    Route::get(
+        "/api/management/v1/devicemonitor/devices/{device}/alerts/latest",
+        "The last alert of each monitor of a device",
+    )
+    .paged()
+    .gives_made(made::<Vec<Alert>>)
+    .fails(&[404]),
+    Route::get("/api/management/v1/devicemonitor/devices/{device}/config", "The monitors of a device")
+        .gives_made(made::<Vec<Monitor>>)
+        .fails(&[404]),
+];
 
 impl From<MonitorError> for ApiError {
     fn from(error: MonitorError) -> ApiError {

@@ -5,12 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use hyper::{Method, StatusCode};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::artifacts::{describe, fits, remove};
 use super::call::decode;
 use super::paging::{Direction, Page, sort};
+use super::routes::{Route, made};
 use super::{ApiError, Call, Reply, Shared, reply};
 use crate::domain::artifacts::{
     self as rules, ArtifactError, NOTES_CHARS, Release, TAG_CHARS, TAGS, TAGS_OF_ALL,
@@ -23,6 +25,46 @@ use crate::work::{Key, Kind};
 
 /// Names of one request that deletes.
 const NAMES: usize = 100;
+
+/// Its lines in the description of the API.
+pub(super) const ROUTES: &[Route] = &[
+    Route::get("/api/management/v1/deployments/deployments/releases", "List releases")
+        .queries(&["name", "description", "device_type", "update_type"])
+        .gives("[ReleaseV1]"),
+    Route::get("/api/management/v1/deployments/deployments/releases/list", "List releases in pages")
+        .queries(&["name", "description", "device_type", "update_type"])
+        .paged()
+        .gives("[ReleaseV1]"),
+    Route::get("/api/management/v2/deployments/deployments/releases", "List releases")
+        .queries(&["name", "tag*", "update_type", "sort"])
+        .paged()
+        .gives("[Release]"),
+    Route::delete("/api/management/v2/deployments/deployments/releases", "Delete releases")
+        .queries(&["name*"])
+        .fails(&[404, 409]),
+    Route::get("/api/management/v2/deployments/deployments/releases/{release}", "One release")
+        .gives("Release")
+        .fails(&[404]),
+    Route::patch("/api/management/v2/deployments/deployments/releases/{release}", "Describe a release")
+        .takes(made::<Changed>)
+        .fails(&[404]),
+    Route::put(
+        "/api/management/v2/deployments/deployments/releases/{release}/tags",
+        "Replace the tags of a release",
+    )
+    .takes(made::<BTreeSet<String>>)
+    .fails(&[404, 409]),
+    Route::get("/api/management/v2/deployments/releases/all/tags", "Every tag of a release").gives("[text]"),
+    Route::get("/api/management/v2/deployments/releases/all/types", "Every type of a payload")
+        .gives("[text]"),
+    Route::get("/api/management/v1alpha1/deployments/software", "List releases, in the words of newer pages")
+        .queries(&["name*", "name_prefix", "kind", "tag*", "update_type", "sort"])
+        .paged()
+        .gives("[Software]"),
+    Route::get("/api/management/v1alpha1/deployments/software/tags", "Every tag of a release")
+        .queries(&["kind"])
+        .gives("[text]"),
+];
 
 /// A release as it is shown.
 struct Shown {
@@ -125,10 +167,6 @@ pub(super) async fn route(
             Ok(reply::json(StatusCode::OK, &one(shared, &decode(name))?.describe()))
         }
         ("v2", [name], &Method::PATCH) => {
-            #[derive(Deserialize)]
-            struct Changed {
-                notes: Option<String>,
-            }
             let notes = call.json::<Changed>()?.notes;
             if notes.as_ref().is_some_and(|notes| notes.chars().count() > NOTES_CHARS) {
                 return Err(ApiError::bad_request(&format!("notes have at most {NOTES_CHARS} characters")));
@@ -151,8 +189,15 @@ pub(super) async fn route(
             }
             change(shared, &name, move |release| release.tags.clone_from(&tags)).await
         }
-        _ => Err(ApiError::not_found()),
+        _ => Err(ApiError::no_route()),
     }
+}
+
+/// What people say about a release.
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "NewNotes")]
+struct Changed {
+    notes: Option<String>,
 }
 
 /// The tags in a request, sorted.
@@ -286,7 +331,7 @@ pub(super) fn all(shared: &Shared, call: &Call, what: &str) -> Result<Reply, Api
             let artifacts = releases.iter().flat_map(|release| &release.artifacts);
             artifacts.filter_map(|artifact| artifact.payload_type.as_deref()).collect()
         }
-        _ => return Err(ApiError::not_found()),
+        _ => return Err(ApiError::no_route()),
     };
     Ok(reply::json(StatusCode::OK, &found))
 }
@@ -313,6 +358,6 @@ pub(super) fn software(shared: &Shared, call: &Call, rest: &[&str]) -> Result<Re
             });
             Ok(Page::of(call)?.list(call, &found, Shown::describe_software))
         }
-        _ => Err(ApiError::not_found()),
+        _ => Err(ApiError::no_route()),
     }
 }

@@ -71,6 +71,11 @@ impl ApiError {
         ApiError::new(StatusCode::NOT_FOUND, "not found")
     }
 
+    /// There is no such request at all.
+    pub(crate) fn no_route() -> ApiError {
+        ApiError::new(StatusCode::NOT_FOUND, "no such route")
+    }
+
     pub(crate) fn forbidden(message: &str) -> ApiError {
         ApiError::new(StatusCode::FORBIDDEN, message)
     }

@@ -1,11 +1,13 @@
 //! Searches over what is known of devices, and filters that are kept.
 
 use hyper::{Method, StatusCode};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::inventory::describe;
 use super::paging::{Page, direction};
+use super::routes::{Route, made};
 use super::{ApiError, Call, Reply, Shared, reply};
 use crate::domain::filter::{Filter, Term, TermError, attr, filter_query, inventory_scope};
 use crate::domain::{id, limits};
@@ -23,7 +25,47 @@ impl From<TermError> for ApiError {
     }
 }
 
-#[derive(Deserialize)]
+/// Its lines in the description of the API.
+pub(super) const ROUTES: &[Route] = &[
+    Route::post("/api/management/v2/inventory/filters/search", "Search devices")
+        .takes(made::<Search>)
+        .paged_by_body()
+        .gives("[DeviceInventory]"),
+    Route::get("/api/management/v2/inventory/filters/attributes", "What there is to search for")
+        .gives("[AttributeName]"),
+    Route::get("/api/management/v2/inventory/filters", "List kept filters")
+        .paged()
+        .gives_made(made::<Vec<Filter>>),
+    Route::post("/api/management/v2/inventory/filters", "Keep a filter")
+        .takes(made::<Filter>)
+        .status(201)
+        .fails(&[409]),
+    Route::get("/api/management/v2/inventory/filters/{filter}", "One kept filter")
+        .gives_made(made::<Filter>)
+        .fails(&[404]),
+    Route::put("/api/management/v2/inventory/filters/{filter}", "Change a kept filter")
+        .takes(made::<Filter>)
+        .fails(&[404, 409]),
+    Route::delete("/api/management/v2/inventory/filters/{filter}", "Remove a kept filter").fails(&[404]),
+    Route::get("/api/management/v2/inventory/filters/{filter}/search", "List the devices of a kept filter")
+        .paged()
+        .gives("[DeviceInventory]")
+        .fails(&[404]),
+    Route::post("/api/management/v2/inventory/filters/{filter}/search", "The same")
+        .paged()
+        .gives("[DeviceInventory]")
+        .fails(&[404]),
+    Route::post(
+        "/api/management/v2alpha1/inventory/identities/search",
+        "Search devices by the beginning of a value",
+    )
+    .takes(made::<Prefix>)
+    .paged_by_body()
+    .gives("[DeviceInventory]"),
+];
+
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "InventorySearch")]
 struct Search {
     #[serde(default = "one")]
     page: usize,
@@ -49,7 +91,8 @@ fn per_page() -> usize {
     limits::PER_PAGE_DEFAULT
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "SortBy")]
 struct Sort {
     #[serde(default = "inventory_scope")]
     scope: String,
@@ -58,7 +101,8 @@ struct Sort {
     order: String,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "SelectedAttribute")]
 struct Selected {
     #[serde(default = "inventory_scope")]
     scope: String,
@@ -136,7 +180,8 @@ pub(super) async fn attributes(shared: &Shared) -> Result<Reply, ApiError> {
     Ok(reply::json(StatusCode::OK, &described.collect::<Vec<_>>()))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "PrefixSearch")]
 struct Prefix {
     scope: String,
     name: String,
@@ -203,7 +248,7 @@ pub(super) async fn kept(shared: &Shared, call: &Call, rest: &[&str]) -> Result<
             let query = filter_query(&one_of(shared, id)?)?;
             answer(shared, call, Page::of(call)?, query, Vec::new()).await
         }
-        _ => Err(ApiError::not_found()),
+        _ => Err(ApiError::no_route()),
     }
 }
 

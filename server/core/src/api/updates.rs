@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use artifact::text::printable;
 use hyper::StatusCode;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -27,8 +28,9 @@ impl From<NextError> for ApiError {
     }
 }
 
-#[derive(Deserialize)]
-struct V2Request {
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "NextRequest")]
+pub(super) struct V2Request {
     device_provides: BTreeMap<String, Value>,
     #[serde(default)]
     update_control_map: bool,
@@ -216,8 +218,8 @@ pub(super) async fn control_map(shared: &Shared, speaker: &Speaker, id: &str) ->
     }
 }
 
-#[derive(Deserialize)]
-struct StatusReport {
+#[derive(Deserialize, JsonSchema)]
+pub(super) struct StatusReport {
     status: String,
     #[serde(default)]
     substate: Option<String>,
@@ -244,12 +246,13 @@ pub(super) async fn status(
     Ok(reply::empty(StatusCode::NO_CONTENT))
 }
 
-#[derive(Deserialize)]
-struct LogReport {
+#[derive(Deserialize, JsonSchema)]
+pub(super) struct LogReport {
     messages: Vec<Message>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "LogMessage")]
 struct Message {
     timestamp: String,
     level: String,

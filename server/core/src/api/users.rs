@@ -6,11 +6,13 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hyper::header::{ETAG, HeaderValue, IF_MATCH, RETRY_AFTER};
 use hyper::{Method, StatusCode};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::call::Caller;
 use super::paging::Page;
+use super::routes::{Route, made};
 use super::{ApiError, Call, Reply, Shared, audit, reply};
 use crate::domain::id;
 use crate::domain::people::failures::Who;
@@ -34,6 +36,59 @@ const TURN: Duration = Duration::from_secs(20);
 const USERS: usize = 10_000;
 /// Roles of a server.
 const ROLES: usize = 1000;
+
+/// Its lines in the description of the API.
+pub(super) const ROUTES: &[Route] = &[
+    Route::post("/api/management/v1/useradm/auth/login", "Log in").gives_text("application/jwt"),
+    Route::post("/api/management/v1/useradm/auth/logout", "End the login").status(202),
+    Route::get("/api/management/v1/useradm/users", "List users")
+        .queries(&["id*", "email*", "created_after", "created_before", "updated_after", "updated_before"])
+        .gives("[User]"),
+    Route::post("/api/management/v1/useradm/users", "Make a user")
+        .takes(made::<NewUser>)
+        .status(201)
+        .fails(&[422]),
+    Route::get("/api/management/v1|v2/useradm/users/me", "Who asks").gives("User"),
+    Route::put("/api/management/v1|v2/useradm/users/me", "Change who asks")
+        .takes(made::<ChangedUser>)
+        .fails(&[404, 409, 422]),
+    Route::get("/api/management/v1/useradm/users/{user}", "One user").gives("User").fails(&[404]),
+    Route::put("/api/management/v1/useradm/users/{user}", "Change a user")
+        .takes(made::<ChangedUser>)
+        .fails(&[404, 409, 422]),
+    Route::delete("/api/management/v1/useradm/users/{user}", "Remove a user").fails(&[422]),
+    Route::get("/api/management/v1/useradm/settings/tokens", "List one's personal tokens")
+        .gives_made(made::<Vec<PersonalToken>>),
+    Route::post("/api/management/v1/useradm/settings/tokens", "Make a personal token")
+        .takes(made::<NewToken>)
+        .gives_text("application/jwt")
+        .fails(&[409, 422]),
+    Route::delete("/api/management/v1/useradm/settings/tokens/{token}", "Remove a personal token"),
+    Route::get("/api/management/v1/useradm/settings", "The settings of all").gives("map"),
+    Route::post("/api/management/v1/useradm/settings", "Replace the settings of all")
+        .takes(made::<Settings>)
+        .status(201)
+        .fails(&[412]),
+    Route::get("/api/management/v1/useradm/settings/me", "One's own settings").gives("map"),
+    Route::post("/api/management/v1/useradm/settings/me", "Replace one's own settings")
+        .takes(made::<Settings>)
+        .status(201)
+        .fails(&[412]),
+    Route::get("/api/management/v1/useradm/plans", "What there is").gives("[Plan]"),
+    Route::get("/api/management/v1/useradm/plan_binding", "What there is, and how much").gives("PlanBinding"),
+    Route::get("/api/management/v2/useradm/permission_sets", "List sets of permissions")
+        .gives("[PermissionSetInfo]"),
+    Route::get("/api/management/v2/useradm/roles", "List roles").paged().gives_made(made::<Vec<Role>>),
+    Route::post("/api/management/v2/useradm/roles", "Make a role")
+        .takes(made::<Role>)
+        .status(201)
+        .fails(&[409, 422]),
+    Route::get("/api/management/v2/useradm/roles/{role}", "One role").gives_made(made::<Role>).fails(&[404]),
+    Route::put("/api/management/v2/useradm/roles/{role}", "Change a role")
+        .takes(made::<Role>)
+        .fails(&[404, 422]),
+    Route::delete("/api/management/v2/useradm/roles/{role}", "Remove a role").fails(&[404, 422]),
+];
 
 /// A person.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -349,7 +404,7 @@ pub(super) async fn route(
         }
         ("v2", ["permission_sets"], &Method::GET) => Ok(reply::json(StatusCode::OK, &SETS)),
         ("v2", ["roles", rest @ ..], method) => of_roles(shared, call, person, rest, method).await,
-        _ => Err(ApiError::not_found()),
+        _ => Err(ApiError::no_route()),
     }
 }
 
@@ -427,7 +482,7 @@ fn list(shared: &Shared, call: &Call) -> Result<Reply, ApiError> {
     Ok(reply::json(StatusCode::OK, &shown))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 struct NewUser {
     email: String,
     password: String,
@@ -487,7 +542,7 @@ async fn create(shared: &Shared, call: &Call, person: &Person) -> Result<Reply, 
     Ok(reply::created(&format!("/api/management/v1/useradm/users/{id}")))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 struct ChangedUser {
     email: Option<String>,
     password: Option<String>,
@@ -588,7 +643,7 @@ async fn of_settings(shared: &Shared, call: &Call, whose: &str, method: &Method)
             shared.change(keys, rule).await?;
             Ok(reply::empty(StatusCode::CREATED))
         }
-        _ => Err(ApiError::not_found()),
+        _ => Err(ApiError::no_route()),
     }
 }
 
@@ -599,7 +654,7 @@ fn list_tokens(shared: &Shared, person: &Person) -> Result<Reply, ApiError> {
     Ok(reply::json(StatusCode::OK, &valid))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 struct NewToken {
     name: String,
     #[serde(default)]
@@ -696,7 +751,7 @@ async fn of_roles(
             shared.change(keys, move |work| roles::remove(work, &name)).await?;
             Ok(reply::empty(StatusCode::NO_CONTENT))
         }
-        _ => Err(ApiError::not_found()),
+        _ => Err(ApiError::no_route()),
     }
 }
 

@@ -2,13 +2,14 @@
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::work::query::{Attr, BadPattern, Bound, DeviceQuery, SCOPES, Scope, Test, pattern};
 
 /// A filter that people have kept.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Filter {
     /// UUID.
     #[serde(default)]
@@ -20,7 +21,7 @@ pub(crate) struct Filter {
 }
 
 /// What has to hold for one attribute, as it is on the wire.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Term {
     /// Where the attribute comes from.
     #[serde(default = "inventory_scope")]

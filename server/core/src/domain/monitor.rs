@@ -1,5 +1,6 @@
 //! What the monitors of a device say: alerts, which are kept as a stream, and the last one of each monitor.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
@@ -23,7 +24,7 @@ const ATTRIBUTE: &str = "alerts";
 const DAY_MILLISECONDS: u64 = 24 * 3600 * 1000;
 
 /// How something is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub(crate) enum Level {
     /// Well again.
     #[serde(rename = "OK")]
@@ -34,7 +35,7 @@ pub(crate) enum Level {
 }
 
 /// What an alert is about.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Subject {
     /// The service, the log, or whatever it is.
     pub(crate) name: String,
@@ -50,7 +51,7 @@ pub(crate) struct Subject {
 }
 
 /// One alert.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Alert {
     /// Of which monitor.
     pub(crate) name: String,
@@ -71,7 +72,7 @@ impl Alert {
 }
 
 /// A monitor that a device has.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Monitor {
     /// Its name.
     pub(crate) name: String,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -417,7 +418,7 @@ pub(crate) enum PhaseSize {
 }
 
 /// Hours at which devices may begin, by their own clocks. Who has begun goes on.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Windows {
     /// What devices report their difference from UTC as: text such as `+02:00`, or a number of minutes.
@@ -435,7 +436,7 @@ fn utc_offset() -> String {
 }
 
 /// A part of a day.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Window {
     /// On these days; empty for all.
@@ -448,7 +449,7 @@ pub(crate) struct Window {
 }
 
 /// A day of the week.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 #[allow(missing_docs)]
 pub(crate) enum Day {
@@ -462,7 +463,7 @@ pub(crate) enum Day {
 }
 
 /// How much the devices of a deployment may load.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Budget {
     /// Bytes of artifacts that are offered in an hour of the clock.
@@ -483,7 +484,7 @@ pub(crate) struct Spent {
 }
 
 /// When a deployment stops by itself.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct StopRule {
     /// More failures than that.
@@ -503,7 +504,7 @@ pub(crate) struct StopRule {
 }
 
 /// What a stop rule does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum StopAction {
     /// No further device begins until a person lets it go on.

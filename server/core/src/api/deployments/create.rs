@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use roaring::RoaringBitmap;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -18,8 +19,9 @@ use crate::work::query::DeviceQuery;
 /// How often a device may try again.
 const RETRIES: u32 = 100;
 
-#[derive(Deserialize)]
-struct Wanted {
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "NewDeployment")]
+pub(super) struct Wanted {
     name: String,
     artifact_name: String,
     #[serde(default)]
@@ -47,7 +49,8 @@ struct Wanted {
 }
 
 /// What only this server has.
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, JsonSchema)]
+#[schemars(rename = "OwnFields")]
 #[serde(deny_unknown_fields)]
 struct Own {
     #[serde(default)]
@@ -58,7 +61,8 @@ struct Own {
     budget: Option<Budget>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "NewPhase")]
 #[serde(deny_unknown_fields)]
 struct WantedPhase {
     #[serde(default)]

@@ -4,9 +4,11 @@ mod create;
 mod show;
 
 use hyper::{Method, StatusCode};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use super::routes::{Route, made};
 use super::{ApiError, Call, Reply, Shared, reply};
 use crate::domain::configuration::ConfigureError;
 use crate::domain::rollout::{self, CreateError, EndError, ReportError};
@@ -17,6 +19,115 @@ pub(super) use create::retries;
 
 /// The reference server's field that asks for something that this one does not have.
 const NOT_BUILT: [&str; 1] = ["filter_version"];
+
+/// What lists can be asked.
+const QUERIES: &[&str] =
+    &["status", "type", "search", "id*", "name*", "created_before", "created_after", "sort"];
+
+/// Its lines in the description of the API.
+pub(super) const ROUTES: &[Route] = &[
+    Route::post("/api/management/v1|v2/deployments/deployments", "Deploy")
+        .takes(made::<create::Wanted>)
+        .status(201)
+        .fails(&[409, 422]),
+    Route::post("/api/management/v1|v2/deployments/deployments/group/{group}", "Deploy to a group")
+        .takes(made::<create::Wanted>)
+        .status(201)
+        .fails(&[409, 422]),
+    Route::get("/api/management/v1/deployments/deployments", "List deployments")
+        .queries(QUERIES)
+        .paged()
+        .gives("[Deployment]"),
+    Route::get("/api/management/v2/deployments/deployments", "List deployments, with more of each")
+        .queries(QUERIES)
+        .paged()
+        .gives("[Deployment]"),
+    Route::post(
+        "/api/management/v1|v2/deployments/deployments/statistics/list",
+        "Count the statuses of some deployments",
+    )
+    .takes(made::<show::Many>)
+    .gives("[StatisticsOfOne]"),
+    Route::get(
+        "/api/management/v1|v2/deployments/deployments/devices/{device}",
+        "The deployments of a device",
+    )
+    .queries(&["status"])
+    .paged()
+    .gives("[HistoryEntry]"),
+    Route::delete(
+        "/api/management/v1|v2/deployments/deployments/devices/{device}",
+        "End all deployments on a device",
+    ),
+    Route::delete(
+        "/api/management/v1|v2/deployments/deployments/devices/{device}/history",
+        "Tell no more of what has ended on a device",
+    )
+    .fails(&[404]),
+    Route::get(
+        "/api/management/v1|v2/deployments/deployments/devices/{device}/why",
+        "Why a device has not got what is deployed",
+    )
+    .gives("Why")
+    .fails(&[404]),
+    Route::get("/api/management/v1/deployments/deployments/{deployment}", "One deployment")
+        .gives("Deployment")
+        .fails(&[404]),
+    Route::get("/api/management/v2/deployments/deployments/{deployment}", "One deployment, with more of it")
+        .gives("Deployment")
+        .fails(&[404]),
+    Route::patch(
+        "/api/management/v1|v2/deployments/deployments/{deployment}",
+        "Change the update control map of a deployment",
+    )
+    .takes(made::<Patch>)
+    .fails(&[404, 412, 422]),
+    Route::put(
+        "/api/management/v1|v2/deployments/deployments/{deployment}/status",
+        "Abort, hold or resume a deployment",
+    )
+    .takes(made::<NewStatus>)
+    .fails(&[404, 409, 422]),
+    Route::get(
+        "/api/management/v1|v2/deployments/deployments/{deployment}/statistics",
+        "Count the statuses of a deployment",
+    )
+    .gives("{count}")
+    .fails(&[404]),
+    Route::get(
+        "/api/management/v1|v2/deployments/deployments/{deployment}/devices",
+        "List the devices of a deployment",
+    )
+    .queries(&["status"])
+    .gives("[DeviceDeployment]")
+    .fails(&[404]),
+    Route::get(
+        "/api/management/v1|v2/deployments/deployments/{deployment}/devices/list",
+        "The same, in pages",
+    )
+    .queries(&["status"])
+    .paged()
+    .gives("[DeviceDeployment]")
+    .fails(&[404]),
+    Route::delete(
+        "/api/management/v1|v2/deployments/deployments/{deployment}/devices/{device}",
+        "End a deployment on one device",
+    )
+    .fails(&[404, 409, 422]),
+    Route::get(
+        "/api/management/v1|v2/deployments/deployments/{deployment}/device_list",
+        "The ids of the devices of a deployment",
+    )
+    .paged()
+    .gives("[text]")
+    .fails(&[404]),
+    Route::get(
+        "/api/management/v1|v2/deployments/deployments/{deployment}/devices/{device}/log",
+        "What a device has logged",
+    )
+    .gives_text("text/plain")
+    .fails(&[404]),
+];
 
 pub(super) async fn route(
     shared: &Shared,
@@ -59,7 +170,7 @@ pub(super) async fn route(
             let text = shared.service.store.log(id, device).await?.ok_or_else(ApiError::not_found)?;
             Ok(reply::bytes(StatusCode::OK, "text/plain", text))
         }
-        _ => Err(ApiError::not_found()),
+        _ => Err(ApiError::no_route()),
     }
 }
 
@@ -67,12 +178,14 @@ async fn found(shared: &Shared, id: &str) -> Result<Deployment, ApiError> {
     shared.service.store.deployment(id).await?.ok_or_else(ApiError::not_found)
 }
 
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "NewDeploymentStatus")]
+struct NewStatus {
+    status: String,
+}
+
 /// `aborted` ends it, `held` lets no further device begin, `inprogress` lets it go on.
 async fn set_status(shared: &Shared, call: &Call, id: &str) -> Result<Reply, ApiError> {
-    #[derive(Deserialize)]
-    struct NewStatus {
-        status: String,
-    }
     let wanted = call.json::<NewStatus>()?.status;
     let keys = vec![Key::Deployment(id.to_owned())];
     let id = id.to_owned();
@@ -89,10 +202,18 @@ async fn set_status(shared: &Shared, call: &Call, id: &str) -> Result<Reply, Api
     Ok(reply::empty(StatusCode::NO_CONTENT))
 }
 
+/// What can be changed of a deployment.
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "DeploymentPatch")]
+struct Patch {
+    #[serde(default)]
+    update_control_map: Option<Value>,
+}
+
 /// A change of what is deployed already: the update control map.
 async fn patch(shared: &Shared, call: &Call, id: &str) -> Result<Reply, ApiError> {
     refuse_unknown(call, &["update_control_map"])?;
-    let map = call.json::<Map<String, Value>>()?.remove("update_control_map").filter(|map| !map.is_null());
+    let map = call.json::<Patch>()?.update_control_map.filter(|map| !map.is_null());
     if map.as_ref().is_some_and(|map| !map.is_object()) {
         return Err(ApiError::bad_request("update_control_map is an object"));
     }

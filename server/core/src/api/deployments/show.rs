@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use hyper::StatusCode;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -160,12 +161,15 @@ pub(super) fn statistics(deployment: &Deployment) -> Value {
     Value::Object(entries)
 }
 
+/// Some deployments.
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "DeploymentIds")]
+pub(super) struct Many {
+    deployment_ids: Vec<String>,
+}
+
 pub(super) async fn statistics_of_many(shared: &Shared, call: &Call) -> Result<Reply, ApiError> {
-    #[derive(Deserialize)]
-    struct Wanted {
-        deployment_ids: Vec<String>,
-    }
-    let wanted: Wanted = call.json()?;
+    let wanted: Many = call.json()?;
     let mut all = Vec::new();
     for id in &wanted.deployment_ids {
         if let Some(deployment) = shared.service.store.deployment(id).await? {

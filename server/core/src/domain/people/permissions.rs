@@ -1,12 +1,13 @@
 //! What may be asked of the management API, as sets of permissions, and which of them a request needs. What is not in the
 //! table needs everything: a new endpoint is closed to people with roles until somebody has thought of it.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::roles::{Grant, ScopeKind};
 
 /// A set of permissions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub(crate) enum PermissionSet {
     /// What everybody may: see and change oneself.
     Basic,

@@ -1,5 +1,6 @@
 //! Roles: sets of permissions with a name, each for everything, for some groups of devices, or for releases with some tags.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::permissions::{PermissionSet, SETS};
@@ -10,7 +11,7 @@ use crate::work::{Kind, NotLoaded, Work};
 const PARTS: usize = 100;
 
 /// What a set of permissions is limited to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub(crate) enum ScopeKind {
     /// Devices in one of the groups.
     DeviceGroups,
@@ -19,7 +20,8 @@ pub(crate) enum ScopeKind {
 }
 
 /// A limit.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "ScopeLimit")]
 pub(crate) struct Limit {
     /// Of what.
     #[serde(rename = "type")]
@@ -29,7 +31,7 @@ pub(crate) struct Limit {
 }
 
 /// A set of permissions, maybe limited.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Grant {
     /// The set.
     pub(crate) name: PermissionSet,
@@ -39,7 +41,7 @@ pub(crate) struct Grant {
 }
 
 /// A role.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Role {
     /// Unique.
     pub(crate) name: String,

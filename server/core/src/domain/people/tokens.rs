@@ -1,5 +1,6 @@
 //! Personal tokens: for programs that act for a person. All of one person are one document.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::model::time::Timestamp;
@@ -13,7 +14,7 @@ pub(crate) const MOST_SECONDS: u64 = 365 * 24 * 3600;
 pub(crate) const USE_SECONDS: u64 = 60;
 
 /// A token, without what makes it one.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct PersonalToken {
     /// Its `jti`.
     pub(crate) id: String,

@@ -143,7 +143,7 @@ pub(super) async fn old_deployments(conn: &Conn, before: Timestamp, most: u64) -
     const READ: &str = "SELECT seq, data FROM deployment WHERE seq > $1 AND finished AND created < $2
         AND seq < (SELECT max(seq) FROM deployment) ORDER BY seq LIMIT 500";
     let mut old = Vec::new();
-    let mut from = 0;
+    let mut from: i64 = 0;
     while (old.len() as u64) < most {
         let rows = conn.rows(READ, &[&from, &big(before.0)]).await?;
         let Some(last) = rows.last() else { break };
