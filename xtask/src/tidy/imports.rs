@@ -305,6 +305,7 @@ const SERVER_CORE: &[ModuleRule] = &[
     ("client", &[]),
     ("connect", &["domain", "model", "store"]),
     ("connection", &["api", "certificates", "domain", "presence", "unread"]),
+    ("deltas", &["api", "blobs", "domain", "model", "service", "store", "work"]),
     ("domain", &["model", "work"]),
     ("heard", &["model", "store", "work"]),
     ("logger", &["model", "request_id"]),
@@ -323,6 +324,7 @@ const SERVER_CORE: &[ModuleRule] = &[
             "certificates",
             "connect",
             "connection",
+            "deltas",
             "domain",
             "heard",
             "metrics",
@@ -348,7 +350,7 @@ const SERVER_CORE: &[ModuleRule] = &[
     ("throttle", &["metrics"]),
     ("transfer", &["model", "options", "store", "work"]),
     ("unread", &[]),
-    ("watched", &["api", "metrics", "model"]),
+    ("watched", &["api", "domain", "metrics", "model", "work"]),
     ("work", &["model"]),
 ];
 
