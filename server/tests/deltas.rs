@@ -8,6 +8,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use artifact::write::{self, ArtifactSpec};
+use artifact::{Compression, CompressionLevel};
 use serde_json::{Value, json};
 use server_core::client::Management;
 use server_core::{Options, Running};
@@ -46,7 +47,10 @@ fn image(changed: u8) -> Vec<u8> {
 }
 
 fn artifact(name: &str, image: Vec<u8>, signer: Option<&artifact::Signer>) -> NamedTempFile {
-    let spec = ArtifactSpec::rootfs_image(name.parse().unwrap(), vec!["testdev".parse().unwrap()]);
+    let mut spec = ArtifactSpec::rootfs_image(name.parse().unwrap(), vec!["testdev".parse().unwrap()]);
+    // Noise takes its time to be compressed, and none of it is gained.
+    spec.compression = CompressionLevel::default_of(Compression::None);
+    spec.checksum_provides = write::CHECKSUM_KEYS.map(str::to_owned).to_vec();
     let mut scratch = tempfile::tempfile().unwrap();
     let mut file = NamedTempFile::new().unwrap();
     write::write(&spec, &[&OneFile("rootfs.img".to_owned(), image)], signer, &mut scratch, &mut file)
@@ -219,8 +223,9 @@ fn a_program_that_fails_hangs_or_lies_leaves_the_full_artifact_and_its_reason() 
         ("makes-all-of-it", "cp new.mender delta.mender", "more than 80 percent are not worth it"),
     ] {
         let program = script(scripts.path(), name, text);
-        let fleet =
-            Fleet::new(image(2), None, |options| options.deltas(1).delta_command(&program).delta_seconds(1));
+        let fleet = Fleet::new(image(2), None, |options| {
+            options.deltas(1).delta_command(&program).delta_seconds(if name == "hangs" { 1 } else { 60 })
+        });
         fleet.deploy();
         fleet.has_failed(reason);
         wait(|| fleet.is_empty().then_some(()));
