@@ -266,7 +266,7 @@ pub(crate) enum Take {
     /// It is not free.
     Nothing,
     /// It ended without any work.
-    Ended(DeltaJob),
+    Ended(Box<DeltaJob>),
     /// Make it.
     Make(Box<Task>),
 }
@@ -362,7 +362,7 @@ pub(crate) fn take(
         }
     }
     work.put_document(Kind::DeltaJob, id, Some(&job))?;
-    Ok(Take::Ended(job))
+    Ok(Take::Ended(Box::new(job)))
 }
 
 /// How the work on a job ended.
