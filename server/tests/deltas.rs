@@ -160,6 +160,7 @@ fn wait<T>(mut ask: impl FnMut() -> Option<T>) -> T {
             return found;
         }
         assert!(began.elapsed() < Duration::from_secs(120), "it does not come");
+        // Another process works on it: it is asked again and again, and goes on as soon as it is there.
         std::thread::sleep(Duration::from_millis(20));
     }
 }

@@ -116,6 +116,7 @@ mod tests {
         let mut left = 1000;
         while state().is_ok_and(|stat| !stat.contains(") Z")) && left > 0 {
             left -= 1;
+            // Another process ends when it does: it is asked again and again.
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         assert!(left > 0, "it goes on");
