@@ -11,7 +11,7 @@ use super::{ApiError, Call, Reply, Shared, reply};
 use crate::domain::configuration::ConfigureError;
 use crate::domain::rollout::{self, CreateError, EndError, ReportError};
 use crate::model::{Deployment, Status};
-use crate::work::{Key, NotLoaded, Work};
+use crate::work::{Key, Kind, NotLoaded, Work};
 
 pub(super) use create::retries;
 
@@ -38,6 +38,7 @@ pub(super) async fn route(
         (["statistics", "list"], &Method::POST) => show::statistics_of_many(shared, call).await,
         (["devices", device], &Method::GET) => show::history(shared, call, device).await,
         (["devices", device], &Method::DELETE) => end_for(shared, device).await,
+        (["devices", device, "history"], &Method::DELETE) => forget_history(shared, device).await,
         (["devices", device, "why"], &Method::GET) => show::why(shared, device).await,
         ([id], &Method::GET) => {
             let deployment = found(shared, id).await?;
@@ -132,6 +133,16 @@ async fn end_for(shared: &Shared, id: &str) -> Result<Reply, ApiError> {
         rollout::end_for(work, &id, &catalogue.active_ids(number), Status::Aborted)
     };
     shared.change(Vec::new(), rule).await?;
+    Ok(reply::empty(StatusCode::NO_CONTENT))
+}
+
+/// Takes away what has ended for a device. Of a device that never was there is nothing, and nothing is remembered.
+async fn forget_history(shared: &Shared, device: &str) -> Result<Reply, ApiError> {
+    if shared.service.store.history(device, 0, 1).await?.total > 0 {
+        let keys = vec![Key::Document(Kind::History, device.to_owned())];
+        let device = device.to_owned();
+        shared.change(keys, move |work| rollout::forget_history(work, &device)).await?;
+    }
     Ok(reply::empty(StatusCode::NO_CONTENT))
 }
 

@@ -8,6 +8,7 @@ mod choice;
 mod create;
 mod finish;
 mod gate;
+mod history;
 mod offer;
 mod report;
 #[cfg(test)]
@@ -17,8 +18,11 @@ pub(crate) use choice::{Lacking, Request, choose, lacking};
 pub(crate) use create::{CreateError, NewDeployment, create};
 pub(crate) use finish::{EndError, abort, abort_on, end_for, forget_made, hold, set_control_map};
 pub(crate) use gate::{Wait, budget as budget_wait, window as window_wait};
+pub(crate) use history::{Forgotten, forget_history};
 pub(crate) use offer::{Candidate, Configured, Next, NextError, configuration_made, next};
 pub(crate) use report::{ReportError, report_log, report_status};
+#[cfg(test)]
+pub(crate) use tests::one_device as tests_fleet;
 
 use super::id::{self, NoRandomness};
 use crate::model::time::Timestamp;
