@@ -79,7 +79,7 @@ mod tests {
         };
         let value = |flag: &manual::Flag| match flag.long {
             "faults" => Some(faults.clone()),
-            "configuration-key" => Some(key.clone()),
+            "configuration-key" | "delta-key" => Some(key.clone()),
             "token-file" => Some(faults.clone()),
             "polls" | "inventories" => Some("full".to_owned()),
             _ => None,

@@ -181,7 +181,7 @@ impl Typed {
 
     fn wanted(self) -> Result<Wanted, CliError> {
         let data = self.data.ok_or_else(|| CliError::Failed("--data is missing (try --help)".to_owned()))?;
-        let options = Options::new(data).listen(self.listen);
+        let options = Options::new(data).listen(self.listen).delta_command(host_tool());
         let mut options = self.changes.into_iter().fold(options, |options, change| change(options));
         if let Some(database) = self.database.wanted()? {
             options = options.database(database);
@@ -231,8 +231,32 @@ fn change(name: &str, parser: &mut lexopt::Parser) -> Result<Change, CliError> {
             Box::new(move |options| options.max_artifact_bytes(bytes))
         }
         "configuration-key" => {
-            let pem = configuration_key(&PathBuf::from(parser.value()?))?;
+            let pem = signing_key("configuration key", &PathBuf::from(parser.value()?))?;
             Box::new(|options| options.configuration_key(pem))
+        }
+        "deltas" => {
+            let count = parser.value()?.parse()?;
+            Box::new(move |options| options.deltas(count))
+        }
+        "delta-command" => {
+            let path = PathBuf::from(parser.value()?);
+            // It is started in another folder; a bare name is looked for in PATH.
+            let is_bare = path.components().count() == 1 && !path.is_absolute();
+            let path = if is_bare { Ok(path) } else { std::path::absolute(&path) };
+            let path = path.map_err(|error| CliError::Failed(format!("the program for deltas: {error}")))?;
+            Box::new(|options| options.delta_command(path))
+        }
+        "delta-key" => {
+            let path = PathBuf::from(parser.value()?);
+            signing_key("delta key", &path)?;
+            // The program that reads it is started in another folder.
+            let path = std::path::absolute(&path)
+                .map_err(|error| CliError::Failed(format!("the delta key {}: {error}", path.display())))?;
+            Box::new(|options| options.delta_key(path))
+        }
+        "delta-time" => {
+            let seconds = parser.value()?.parse()?;
+            Box::new(move |options| options.delta_seconds(seconds))
         }
         "s3-bucket" => s3(parser, S3Options::bucket)?,
         "s3-prefix" => s3(parser, S3Options::prefix)?,
@@ -310,13 +334,20 @@ fn s3(parser: &mut lexopt::Parser, change: fn(S3Options, &str) -> S3Options) -> 
 }
 
 /// The PEM of a key that signs: what does not is said now, not at the first deployment.
-fn configuration_key(path: &Path) -> Result<Vec<u8>, CliError> {
-    let wrong = |error: &dyn std::fmt::Display| {
-        CliError::Failed(format!("the configuration key {}: {error}", path.display()))
-    };
+fn signing_key(what: &str, path: &Path) -> Result<Vec<u8>, CliError> {
+    let wrong =
+        |error: &dyn std::fmt::Display| CliError::Failed(format!("the {what} {}: {error}", path.display()));
     let pem = std::fs::read(path).map_err(|error| wrong(&error))?;
     artifact::Signer::from_pem(&pem).map_err(|error| wrong(&error))?;
     Ok(pem)
+}
+
+/// The program that makes deltas: the one beside this program, or what `PATH` has.
+fn host_tool() -> PathBuf {
+    const NAME: &str = "rust-ota-artifact";
+    let own = std::env::current_exe().ok();
+    let beside = own.as_deref().and_then(Path::parent).map(|folder| folder.join(NAME));
+    beside.filter(|path| path.is_file()).unwrap_or_else(|| PathBuf::from(NAME))
 }
 
 fn faults(path: PathBuf) -> Result<Vec<Rule>, CliError> {

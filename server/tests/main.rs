@@ -8,6 +8,7 @@ mod common;
 mod configuration;
 mod connect;
 mod data_folder;
+mod deltas;
 mod deployments;
 mod differences;
 mod documents;

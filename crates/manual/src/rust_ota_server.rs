@@ -214,6 +214,13 @@ const SERVE: &[Flag] = &[
     Flag::new("max-artifact", "bytes of the largest artifact that is taken (10 GiB)").text("N"),
     Flag::new("configuration-key", "sign generated configuration artifacts with this private key (PEM)")
         .file("FILE"),
+    Flag::new("deltas", "make so many deltas at a time for deployments that want them ({default}: none)")
+        .text("N")
+        .default("0"),
+    Flag::new("delta-key", "sign deltas that are made with this private key (PEM)").file("FILE"),
+    Flag::new("delta-command", "the program that makes them (rust-ota-artifact beside this one, or in PATH)")
+        .file("PROGRAM"),
+    Flag::new("delta-time", "end that program after so many seconds ({default})").text("N").default("3600"),
     Flag::new("database", "keep the fleet in this database of PostgreSQL, which several servers may share")
         .text("URL"),
     Flag::new("database-password", "the password of the database is in FILE (PGPASSWORD)").file("FILE"),

@@ -24,6 +24,7 @@ mod certificates;
 pub mod client;
 mod connect;
 mod connection;
+mod deltas;
 mod domain;
 mod heard;
 mod logger;

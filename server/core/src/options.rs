@@ -73,6 +73,10 @@ pub struct Options {
     pub(crate) watched: Option<SocketAddr>,
     pub(crate) allowed: Allowed,
     pub(crate) keep: Keep,
+    pub(crate) deltas: usize,
+    pub(crate) delta_command: PathBuf,
+    pub(crate) delta_key: Option<PathBuf>,
+    pub(crate) delta_seconds: u64,
     pub(crate) s3: Option<S3Options>,
     pub(crate) database: Option<DatabaseOptions>,
 }
@@ -102,6 +106,10 @@ impl Options {
             watched: None,
             allowed: Allowed::default(),
             keep: Keep::default(),
+            deltas: 0,
+            delta_command: PathBuf::from("rust-ota-artifact"),
+            delta_key: None,
+            delta_seconds: 3600,
             s3: None,
             database: None,
         }
@@ -282,6 +290,31 @@ impl Options {
     /// For how many days it is kept what webhooks were told and what they answered; 0 is for ever.
     pub fn keep_webhooks_days(mut self, days: u64) -> Options {
         self.keep.webhooks = days;
+        self
+    }
+
+    /// Make so many deltas at once for deployments that want them; 0, as it is at first, is none.
+    pub fn deltas(mut self, count: usize) -> Options {
+        self.deltas = count;
+        self
+    }
+
+    /// The program that makes deltas: `rust-ota-artifact`, which is looked for in `PATH` when it has no folder.
+    pub fn delta_command(mut self, program: impl Into<PathBuf>) -> Options {
+        self.delta_command = program.into();
+        self
+    }
+
+    /// Sign deltas with the private key (PEM) in this file, by its absolute path. Without one no delta is made of a signed
+    /// artifact.
+    pub fn delta_key(mut self, path: impl Into<PathBuf>) -> Options {
+        self.delta_key = Some(path.into());
+        self
+    }
+
+    /// How many seconds the program may take for one delta.
+    pub fn delta_seconds(mut self, seconds: u64) -> Options {
+        self.delta_seconds = seconds.max(1);
         self
     }
 

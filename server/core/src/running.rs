@@ -15,6 +15,7 @@ use crate::blobs::{self, BlobError, Blobs, Folder, S3, Shelf};
 use crate::certificates::Certificates;
 use crate::connect::{Switchboard, Timing};
 use crate::connection;
+use crate::deltas;
 use crate::domain::limits;
 use crate::domain::people::failures::Failures;
 use crate::heard::Heard;
@@ -124,6 +125,7 @@ impl Server {
             shared.metrics.forgotten.clone(),
             stopped.clone(),
         ));
+        let making = runtime.spawn(deltas::run(shared.clone(), stopped.clone()));
         if let Some(certificates) = certificates.clone() {
             runtime.spawn(watch_certificates(certificates, stopped));
         }
@@ -135,7 +137,7 @@ impl Server {
             certificates,
             shared,
             stop,
-            threads: Some((runtime, accepting)),
+            threads: Some((runtime, accepting, making)),
         })
     }
 }
@@ -163,7 +165,7 @@ pub struct Running {
     certificates: Option<Arc<Certificates>>,
     shared: Arc<Shared>,
     stop: watch::Sender<bool>,
-    threads: Option<(Runtime, tokio::task::JoinHandle<()>)>,
+    threads: Option<(Runtime, tokio::task::JoinHandle<()>, tokio::task::JoinHandle<()>)>,
 }
 
 impl fmt::Debug for Running {
@@ -205,10 +207,14 @@ impl Running {
     }
 
     fn end(&mut self) {
-        let Some((runtime, accepting)) = self.threads.take() else { return };
+        let Some((runtime, accepting, making)) = self.threads.take() else { return };
         self.stop.send_replace(true);
         if let Err(error) = runtime.block_on(accepting) {
             log::error!("the server did not end as it should: {error}");
+        }
+        // What it makes is given back, which is stored.
+        if runtime.block_on(async { tokio::time::timeout(LAST, making).await }).is_err() {
+            log::warn!("deltas that are being made are made again in a minute");
         }
         let store = &self.shared.service.store;
         if let Err(error) = runtime.block_on(self.shared.heard.flush(&**store)) {

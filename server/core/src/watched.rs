@@ -14,8 +14,10 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 use crate::api::{ApiError, Reply, Shared, bytes, internal};
+use crate::domain::deltas::{DeltaJob, STATES};
 use crate::metrics::Text;
 use crate::model::STATUSES;
+use crate::work::Kind;
 
 /// Connections at a time.
 const CONNECTIONS: usize = 16;
@@ -94,8 +96,18 @@ async fn metrics(shared: &Shared) -> String {
         }
     }
     deployments(shared, &mut text);
+    delta_jobs(shared, &mut text);
     shared.process.write(&mut text);
     text.finish()
+}
+
+fn delta_jobs(shared: &Shared, text: &mut Text) {
+    let jobs: Vec<(String, DeltaJob)> = shared.service.catalogue.documents(Kind::DeltaJob);
+    text.family("delta_jobs", "gauge", "Deltas to make and made, by status.");
+    for state in STATES {
+        let count = jobs.iter().filter(|(_, job)| job.state == state).count();
+        text.number(&[("status", state.name())], count as u64);
+    }
 }
 
 fn deployments(shared: &Shared, text: &mut Text) {

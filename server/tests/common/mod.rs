@@ -234,7 +234,7 @@ pub(crate) fn error(answer: &Answer) -> u16 {
     answer.status
 }
 
-struct OneFile(String, Vec<u8>);
+pub(crate) struct OneFile(pub(crate) String, pub(crate) Vec<u8>);
 
 impl PayloadSource for OneFile {
     fn name(&self) -> &str {

@@ -306,6 +306,7 @@ const SERVER_CORE: &[ModuleRule] = &[
     ("client", &[]),
     ("connect", &["domain", "model", "service", "store", "work"]),
     ("connection", &["api", "certificates", "domain", "presence", "unread"]),
+    ("deltas", &["api", "blobs", "domain", "model", "service", "store", "work"]),
     ("domain", &["model", "work"]),
     ("heard", &["model", "store", "work"]),
     ("logger", &["model", "request_id"]),
@@ -324,6 +325,7 @@ const SERVER_CORE: &[ModuleRule] = &[
             "certificates",
             "connect",
             "connection",
+            "deltas",
             "domain",
             "heard",
             "metrics",
@@ -349,7 +351,7 @@ const SERVER_CORE: &[ModuleRule] = &[
     ("throttle", &["metrics"]),
     ("transfer", &["blobs", "domain", "model", "options", "store", "work"]),
     ("unread", &[]),
-    ("watched", &["api", "metrics", "model"]),
+    ("watched", &["api", "domain", "metrics", "model", "work"]),
     ("work", &["model"]),
 ];
 

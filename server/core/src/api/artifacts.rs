@@ -281,29 +281,45 @@ async fn take(shared: &Shared, call: &Call, body: Incoming) -> Result<Reply, Api
 
 /// Makes what came in an artifact of the fleet.
 #[derive(Clone)]
-pub(super) struct Keeper {
+pub(crate) struct Keeper {
     service: Service,
     pub(super) blobs: Arc<dyn Blobs>,
     pub(super) most_bytes: u64,
 }
 
 impl Keeper {
-    pub(super) fn of(shared: &Shared) -> Keeper {
+    pub(crate) fn of(shared: &Shared) -> Keeper {
         let most_bytes = shared.options.max_artifact_bytes;
         Keeper { service: shared.service.clone(), blobs: shared.blobs.clone(), most_bytes }
     }
 
     /// Begins to take an artifact.
-    pub(super) async fn begin(&self, id: &str) -> Result<Intake, ApiError> {
+    pub(crate) async fn begin(&self, id: &str) -> Result<Intake, ApiError> {
         let name = Name::artifact(id).ok_or_else(|| ApiError::bad_request("the id is not a UUID"))?;
         Ok(Intake::begin(&*self.blobs, &name, self.most_bytes).await?)
     }
 
     /// Keeps it, also when whoever has sent it goes away meanwhile.
     pub(super) async fn keep(self, intake: Intake, id: String, description: String) -> Result<(), ApiError> {
+        self.keep_checked(intake, id, description, |_| Ok(())).await
+    }
+
+    /// Keeps it if `check` finds nothing wrong with it.
+    pub(crate) async fn keep_checked(
+        self,
+        intake: Intake,
+        id: String,
+        description: String,
+        check: impl FnOnce(&Artifact) -> Result<(), String> + Send + 'static,
+    ) -> Result<(), ApiError> {
         let kept = tokio::spawn(async move {
             let taken = intake.keep().await?;
-            self.add(record(&id, taken, description)).await
+            let artifact = record(&id, taken, description);
+            if let Err(reason) = check(&artifact) {
+                remove(&*self.blobs, &id).await;
+                return Err(ApiError::bad_request(&reason));
+            }
+            self.add(artifact).await
         });
         kept.await.unwrap_or_else(|_| Err(ApiError::internal("the artifact could not be kept")))
     }

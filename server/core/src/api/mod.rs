@@ -5,6 +5,7 @@ mod audit;
 mod call;
 mod caller;
 mod connect;
+mod deltas;
 mod deployments;
 mod devauth;
 mod device;
@@ -38,6 +39,7 @@ use hyper::{Method, Request, StatusCode};
 use log::Level;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+pub(crate) use artifacts::Keeper;
 pub(crate) use call::Call;
 use call::{Caller, short};
 use caller::Intake;
@@ -361,6 +363,10 @@ async fn managed(
             artifacts::route(shared, call, rest, upload).await
         }
         ("v1", ["deployments", "limits", "storage"]) => artifacts::storage(shared),
+        ("v1", ["deployments", "config", rest @ ..]) => deltas::config(shared, call, rest).await,
+        ("v2", ["deployments", "deployments", "releases", "delta", "jobs", rest @ ..]) => {
+            deltas::jobs(shared, call, rest)
+        }
         ("v1" | "v2", ["deployments", "deployments", "releases", rest @ ..]) => {
             releases::route(shared, call, version, rest).await
         }

@@ -83,6 +83,7 @@ pub(crate) fn action(method: &str, rest: &[&str]) -> Option<(&'static str, &'sta
         (_, ["useradm", "settings", "tokens"]) => entry("create", "token", ""),
         (_, ["useradm", "settings", "tokens", id]) => entry("delete", "token", id),
         (_, ["useradm", "settings"]) => entry("update", "settings", "global"),
+        (_, ["deployments", "config", what]) => entry("update", "settings", what),
         ("DELETE", ["devauth", "devices", id]) => entry("decommission", "device", id),
         ("DELETE", ["devauth", "devices", id, ..]) => entry("reject", "device", id),
         ("DELETE", ["devauth", "tokens", id]) => entry("update", "device", id),
@@ -199,6 +200,7 @@ mod tests {
             ("DELETE", "devauth/devices/d", ("decommission", "device", "d")),
             ("POST", "deployments/deployments", ("create", "deployment", "")),
             ("PUT", "deployments/deployments/x/status", ("abort", "deployment", "x")),
+            ("PUT", "deployments/config/binary_delta", ("update", "settings", "binary_delta")),
             ("PUT", "new/thing", ("update", "tenant", "new/thing")),
         ] {
             let found = action(method, &path.split('/').collect::<Vec<_>>()).unwrap();

@@ -5,6 +5,7 @@ pub(crate) mod admission;
 pub(crate) mod artifacts;
 pub(crate) mod audit;
 pub(crate) mod configuration;
+pub(crate) mod deltas;
 pub(crate) mod filter;
 pub(crate) mod id;
 pub(crate) mod identity;

@@ -181,6 +181,16 @@ pub(crate) struct Metrics {
     pub(crate) certificates_refused: Counter,
     /// Events that were taken away because they were old.
     pub(crate) forgotten: Arc<Counter>,
+    /// Deltas that were made and kept.
+    pub(crate) deltas_made: Counter,
+    /// Deltas that were begun and will not be there.
+    pub(crate) deltas_failed: Counter,
+    /// How long they took, all together.
+    pub(crate) delta_milliseconds: Counter,
+    /// Bytes of those that were kept.
+    pub(crate) delta_bytes: Counter,
+    /// Bytes of the full artifacts in whose place they are.
+    pub(crate) delta_full_bytes: Counter,
 }
 
 impl Default for Metrics {
@@ -208,6 +218,11 @@ impl Default for Metrics {
             certificates_read: Counter::default(),
             certificates_refused: Counter::default(),
             forgotten: Arc::default(),
+            deltas_made: Counter::default(),
+            deltas_failed: Counter::default(),
+            delta_milliseconds: Counter::default(),
+            delta_bytes: Counter::default(),
+            delta_full_bytes: Counter::default(),
         }
     }
 }
@@ -304,6 +319,7 @@ impl Metrics {
         histogram(text, &[], &self.commit_jobs, 1.0);
         text.family("late_seconds", "gauge", "How late the server was lately with what it wanted to do.");
         text.fraction(&[], self.late.value() as f64 / 1e3);
+        self.write_deltas(text);
         if self.certificate_ends.value() > 0 {
             text.family("certificate_end_time_seconds", "gauge", "When the TLS certificate ends.");
             text.number(&[], self.certificate_ends.value());
@@ -311,6 +327,25 @@ impl Metrics {
             text.number(&[("result", "used")], self.certificates_read.value());
             text.number(&[("result", "refused")], self.certificates_refused.value());
         }
+    }
+
+    /// Nothing where none was begun.
+    fn write_deltas(&self, text: &mut Text) {
+        if self.delta_milliseconds.value() == 0 {
+            return;
+        }
+        text.family("deltas", "counter", "Deltas of this process, by what came of them.");
+        text.number(&[("result", "made")], self.deltas_made.value());
+        text.number(&[("result", "failed")], self.deltas_failed.value());
+        text.family("delta_seconds", "counter", "How long making deltas took.");
+        text.fraction(&[], self.delta_milliseconds.value() as f64 / 1e3);
+        text.family(
+            "delta_bytes",
+            "counter",
+            "Bytes of deltas, and of the artifacts in whose place they are.",
+        );
+        text.number(&[("of", "delta")], self.delta_bytes.value());
+        text.number(&[("of", "full")], self.delta_full_bytes.value());
     }
 }
 

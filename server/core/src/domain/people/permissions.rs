@@ -189,6 +189,9 @@ pub(crate) fn need(method: &str, rest: &[&str]) -> Need {
         | ["deployments", "deployments", "releases", "list"]
         | ["deployments", "releases", "all", ..]
         | ["deployments", "software", ..] => need(READ_RELEASES, Object::All),
+        ["deployments", "deployments", "releases", "delta", "jobs", ..] if is_read => {
+            need(READ_RELEASES, Object::All)
+        }
         ["deployments", "deployments", "releases", name, ..] => match is_read {
             true => need(READ_RELEASES, Object::Release((*name).to_owned())),
             false => need(MANAGE_RELEASES, Object::Release((*name).to_owned())),
@@ -204,6 +207,7 @@ pub(crate) fn need(method: &str, rest: &[&str]) -> Need {
         ["deployments", "deployments", ..] if is_read => need(READ_DEPLOYMENTS, Object::All),
         ["deployments", "deployments", "statistics", ..] => need(READ_DEPLOYMENTS, Object::All),
         ["deployments", "deployments", ..] => need(DEPLOY, Object::All),
+        ["deployments", "config", ..] if !is_read => need(NOTHING_LESS, Object::All),
         ["deployments", "limits" | "config", ..] if is_read => need(READ_DEPLOYMENTS, Object::All),
         _ => need(NOTHING_LESS, Object::All),
     }
@@ -293,6 +297,10 @@ mod tests {
             ("POST", "useradm/settings", ""),
             ("GET", "auditlogs/logs", ""),
             ("POST", "iot-manager/integrations", ""),
+            ("GET", "deployments/deployments/releases/delta/jobs", "OBSERVER CI DEPLOYMENTS_MANAGER"),
+            ("GET", "deployments/deployments/releases/delta/jobs/j", "OBSERVER CI DEPLOYMENTS_MANAGER"),
+            ("GET", "deployments/config", "OBSERVER DEPLOYMENTS_MANAGER REMOTE_TERMINAL"),
+            ("PUT", "deployments/config/binary_delta", ""),
             ("GET", "something/new", ""),
             ("GET", "useradm/users/me", "OBSERVER CI DEPLOYMENTS_MANAGER REMOTE_TERMINAL"),
             ("GET", "useradm/settings", "OBSERVER CI DEPLOYMENTS_MANAGER REMOTE_TERMINAL"),
