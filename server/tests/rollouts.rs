@@ -5,7 +5,7 @@
 use serde_json::{Value, json};
 use server_core::Running;
 
-use crate::common::{Device, accepted, artifact, error, manage, server};
+use crate::common::{Device, accepted, artifact, error, manage, request, server};
 
 const DEPLOYMENTS: &str = "/api/management/v1/deployments/deployments";
 const SECOND: &str = "/api/management/v2/deployments/deployments";
@@ -226,4 +226,53 @@ fn an_abort_reaches_devices_that_have_begun_and_those_that_have_not() {
         manage(&running, "GET", &path, Value::Null).json().as_array().unwrap().len()
     };
     assert_eq!((listed("aborted"), listed("success"), listed("pending")), (2, 1, 0));
+}
+
+#[test]
+fn who_has_not_seen_the_last_change_of_a_deployment_is_refused() {
+    let (running, management, _folder) = server(|options| options);
+    let devices = fleet(&running, 1);
+    management.upload_artifact(artifact("release-2", "testdev").path()).unwrap();
+    let id = order(&running, json!({}));
+    let tag = |version: &str| {
+        let answer = manage(&running, "GET", &format!("{version}/{id}"), Value::Null);
+        answer.header("etag").unwrap().to_owned()
+    };
+    let put = |method: &str, path: &str, body: Value, seen: &str| {
+        let token = format!("Bearer {}", running.management_token());
+        let headers = [("Authorization", token.as_str()), ("If-Match", seen)];
+        let path = format!("{DEPLOYMENTS}/{id}{path}");
+        request(&running, method, &path, &headers, body.to_string().as_bytes()).status
+    };
+    let map = |priority: u8| json!({ "update_control_map": { "priority": priority } });
+    let (first, second) = (tag(DEPLOYMENTS), tag(SECOND));
+    // What devices do in between is in nobody's way.
+    assert_eq!(devices[0].0.next(&running).status, 200);
+    assert_ne!(tag(DEPLOYMENTS), first);
+    assert_eq!(put("PATCH", "", map(1), &first), 204);
+    assert_eq!(put("PATCH", "", map(2), &first), 412);
+    assert_eq!(put("PUT", "/status", json!({ "status": "held" }), &second), 412);
+    assert_eq!(put("PUT", "/status", json!({ "status": "held" }), &tag(SECOND)), 204);
+    assert_eq!(put("PUT", "/status", json!({ "status": "aborted" }), "\"x\", *"), 204);
+    let deployment = shown(&running, &id);
+    assert_eq!(
+        (&deployment["update_control_map"]["priority"], &deployment["status"]),
+        (&json!(1), &json!("finished"))
+    );
+}
+
+#[test]
+fn equal_deployments_that_are_made_at_once_are_one() {
+    let (running, management, _folder) = server(|options| options);
+    fleet(&running, 1);
+    management.upload_artifact(artifact("release-2", "testdev").path()).unwrap();
+    let body = json!({ "name": "n", "artifact_name": "release-2", "all_devices": true });
+    let mut statuses: Vec<u16> = std::thread::scope(|scope| {
+        let make = || manage(&running, "POST", DEPLOYMENTS, body.clone()).status;
+        let threads: Vec<_> = (0..4).map(|_| scope.spawn(make)).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    statuses.sort_unstable();
+    assert_eq!(statuses, [201, 409, 409, 409]);
+    assert_eq!(management.deployments().unwrap().len(), 1);
 }

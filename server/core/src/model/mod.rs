@@ -377,6 +377,9 @@ pub(crate) struct Deployment {
     /// What has become of devices without a record, when it ended before they asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) ended: Option<Status>,
+    /// What no other active deployment has, so that the same one is not made twice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) key: Option<String>,
     /// The group they were taken from.
     #[serde(default)]
     pub(crate) group: Option<String>,

@@ -83,12 +83,14 @@ pub(crate) enum Kind {
     Upload,
     /// What a device's monitors say, by the device's id.
     Monitor,
+    /// Which active deployment is for these devices, by a digest of them and of what it is for.
+    Order,
     /// Keys of the server, by name.
     Secret,
 }
 
 /// Every kind.
-pub(crate) const KINDS: [Kind; 15] = [
+pub(crate) const KINDS: [Kind; 16] = [
     Kind::Artifact,
     Kind::MadeArtifact,
     Kind::Release,
@@ -103,6 +105,7 @@ pub(crate) const KINDS: [Kind; 15] = [
     Kind::DeltaJob,
     Kind::Upload,
     Kind::Monitor,
+    Kind::Order,
     Kind::Secret,
 ];
 
@@ -124,6 +127,7 @@ impl Kind {
             Kind::DeltaJob => "delta_job",
             Kind::Upload => "upload",
             Kind::Monitor => "monitor",
+            Kind::Order => "order",
             Kind::Secret => "secret",
         }
     }
@@ -136,7 +140,7 @@ impl Kind {
     /// Whether each process has all of them in memory.
     pub(crate) fn is_cached(self) -> bool {
         match self {
-            Kind::Configuration | Kind::MadeArtifact | Kind::Monitor => false,
+            Kind::Configuration | Kind::MadeArtifact | Kind::Monitor | Kind::Order => false,
             Kind::Artifact
             | Kind::Release
             | Kind::User

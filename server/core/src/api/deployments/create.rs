@@ -136,8 +136,14 @@ pub(super) async fn create(shared: &Shared, call: &Call, group: Option<String>) 
         stop: own.stop,
         windows: own.windows,
         budget: own.budget,
+        key: None,
     };
     refuse_equal(shared, &new)?;
+    let new = tokio::task::spawn_blocking(move || {
+        let key = Some(rollout::order_key(&new));
+        NewDeployment { key, ..new }
+    });
+    let new = new.await.map_err(|_| ApiError::internal("the devices could not be counted"))?;
     let id = shared.change(Vec::new(), move |work| rollout::create(work, new.clone())).await?;
     Ok(reply::created(&format!("./management/v1/deployments/deployments/{id}")))
 }
@@ -225,7 +231,8 @@ async fn listed(shared: &Shared, ids: &[String]) -> Result<RoaringBitmap, ApiErr
     Ok(numbers)
 }
 
-/// Refuses what is active already, for the same devices.
+/// Refuses what is active already, for the same devices. The rule refuses what another request or another process makes at
+/// the same time; this finds also what an older server has made, which has no key.
 fn refuse_equal(shared: &Shared, new: &NewDeployment) -> Result<(), CreateError> {
     let active = shared.service.catalogue.active();
     let equal = active.iter().find(|active| {

@@ -3,6 +3,7 @@
 mod create;
 mod show;
 
+use hyper::header::{ETAG, HeaderValue, IF_MATCH};
 use hyper::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -42,7 +43,7 @@ pub(super) async fn route(
         ([id], &Method::GET) => {
             let deployment = found(shared, id).await?;
             let described = show::describe(shared, &deployment, Version::of(version));
-            Ok(reply::json_with_etag(&described))
+            Ok(tagged(&deployment, &described))
         }
         ([id], &Method::PATCH) => patch(shared, call, id).await,
         ([id, "status"], &Method::PUT) => set_status(shared, call, id).await,
@@ -74,14 +75,15 @@ async fn set_status(shared: &Shared, call: &Call, id: &str) -> Result<Reply, Api
     }
     let wanted = call.json::<NewStatus>()?.status;
     let keys = vec![Key::Deployment(id.to_owned())];
-    let id = id.to_owned();
+    let (id, seen) = (id.to_owned(), seen(call));
     match wanted.as_str() {
         "aborted" => {
-            shared.change(keys, move |work| rollout::abort(work, &id)).await?;
+            shared.change(keys, move |work| rollout::abort(work, &id, seen.as_deref())).await?;
         }
         "held" | "inprogress" => {
             let held = (wanted == "held").then(|| "held by a person".to_owned());
-            shared.change(keys, move |work| rollout::hold(work, &id, held.as_deref())).await?;
+            let rule = move |work: &mut Work| rollout::hold(work, &id, seen.as_deref(), held.as_deref());
+            shared.change(keys, rule).await?;
         }
         _ => return Err(ApiError::bad_request("the status to set is aborted, held or inprogress")),
     }
@@ -95,21 +97,28 @@ async fn patch(shared: &Shared, call: &Call, id: &str) -> Result<Reply, ApiError
     if map.as_ref().is_some_and(|map| !map.is_object()) {
         return Err(ApiError::bad_request("update_control_map is an object"));
     }
-    let wanted = call.header("If-Match").map(str::to_owned);
-    if let Some(wanted) = wanted {
-        let deployment = found(shared, id).await?;
-        let is_same = [Version::First, Version::Second].into_iter().any(|version| {
-            let described = show::describe(shared, &deployment, version);
-            reply::etag_of(&described) == wanted
-        });
-        if !is_same {
-            return Err(ApiError::new(StatusCode::PRECONDITION_FAILED, "somebody else has changed it"));
-        }
-    }
-    let own = id.to_owned();
+    let (own, seen) = (id.to_owned(), seen(call));
     let keys = vec![Key::Deployment(own.clone())];
-    shared.change(keys, move |work| rollout::set_control_map(work, &own, map.clone())).await?;
+    let rule = move |work: &mut Work| rollout::set_control_map(work, &own, seen.as_deref(), map.clone());
+    shared.change(keys, rule).await?;
     Ok(reply::empty(StatusCode::NO_CONTENT))
+}
+
+/// Which deployment whoever changes it has seen.
+fn seen(call: &Call) -> Option<String> {
+    call.header(IF_MATCH.as_str()).map(str::to_owned)
+}
+
+/// The entity tag of a deployment has two parts: what people change, which is what a change is compared with, and all of it. So
+/// what devices report in between is in nobody's way.
+fn tagged(deployment: &Deployment, described: &Value) -> Reply {
+    let mut reply = reply::json(StatusCode::OK, described);
+    let all = reply::etag_of(described);
+    let tag = format!("\"{}-{}\"", rollout::mark(deployment), all.trim_matches('"'));
+    if let Ok(tag) = HeaderValue::from_str(&tag) {
+        reply.headers_mut().insert(ETAG, tag);
+    }
+    reply
 }
 
 async fn abort_on(shared: &Shared, id: &str, device: &str) -> Result<Reply, ApiError> {
@@ -182,6 +191,7 @@ fn asks_for_nothing(value: &Value) -> bool {
 impl From<CreateError> for ApiError {
     fn from(error: CreateError) -> ApiError {
         match error {
+            CreateError::NotLoaded => NotLoaded.into(),
             CreateError::NoArtifact => ApiError::unprocessable("no artifact has that name"),
             CreateError::NoDevices => ApiError::unprocessable("the deployment would be for no device"),
             CreateError::UnknownDevice(id) => ApiError::unprocessable(&format!("there is no device {id}")),
@@ -203,6 +213,9 @@ impl From<ReportError> for ApiError {
             ReportError::Unauthorized => ApiError::unauthorized("dev auth: unauthorized"),
             ReportError::NotFound => ApiError::not_found(),
             ReportError::Aborted => ApiError::conflict("the deployment was aborted"),
+            ReportError::Changed => {
+                ApiError::new(StatusCode::PRECONDITION_FAILED, "somebody else has changed it")
+            }
             ReportError::Finished => ApiError::unprocessable("the deployment is finished"),
         }
     }

@@ -10,7 +10,7 @@ use super::gate;
 use crate::domain::id::{self, NoRandomness};
 use crate::model::time::Timestamp;
 use crate::model::{Budget, Deployment, Phase, PhaseSize, StopRule, Windows};
-use crate::work::Work;
+use crate::work::{Kind, NotLoaded, Work};
 
 /// Phases of one deployment, and stop rules.
 const PHASES: usize = 100;
@@ -49,12 +49,16 @@ pub(crate) struct NewDeployment {
     pub(crate) windows: Option<Windows>,
     /// How much its devices may load.
     pub(crate) budget: Option<Budget>,
+    /// Of deployments with the same one, one can be active: see [`order_key`].
+    pub(crate) key: Option<String>,
 }
 
 /// Why no deployment was made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub(crate) enum CreateError {
+    /// Something has to be loaded first.
+    NotLoaded,
     /// No artifact has that name.
     NoArtifact,
     /// It would be for no device.
@@ -77,10 +81,35 @@ pub(crate) enum CreateError {
     NoRandomness,
 }
 
+impl From<NotLoaded> for CreateError {
+    fn from(_: NotLoaded) -> CreateError {
+        CreateError::NotLoaded
+    }
+}
+
 impl From<NoRandomness> for CreateError {
     fn from(_: NoRandomness) -> CreateError {
         CreateError::NoRandomness
     }
+}
+
+/// What two deployments have in common that are for the same devices: of those that list devices, which these are; of those
+/// with a filter, the filter as it was kept. It takes longer than a rule may for a million devices.
+pub(crate) fn order_key(new: &NewDeployment) -> String {
+    // Text and JSON always become JSON.
+    let mut text = serde_json::to_vec(&(&new.name, &new.artifact_name, &new.filter)).unwrap_or_default();
+    text.extend(new.members.iter().flat_map(u32::to_le_bytes));
+    id::sha256_hex(&text)
+}
+
+/// The key of a deployment that ends is free again.
+pub(super) fn free(work: &mut Work, deployment: &Deployment) -> Result<(), NotLoaded> {
+    let Some(key) = &deployment.key else { return Ok(()) };
+    let holder: Option<String> = work.document(Kind::Order, key)?;
+    if holder.as_ref() == Some(&deployment.id) {
+        work.put_document::<String>(Kind::Order, key, None)?;
+    }
+    Ok(())
 }
 
 /// Makes a deployment. Whether its artifact and its devices are there, the caller has looked.
@@ -102,6 +131,13 @@ pub(crate) fn create(work: &mut Work, new: NewDeployment) -> Result<String, Crea
         }
     }
     let phases = phases(&new)?;
+    if let Some(key) = &new.key {
+        if let Some(holder) = work.document::<String>(Kind::Order, key)? {
+            if work.deployment(&holder)?.is_some_and(|holder| holder.finished.is_none()) {
+                return Err(CreateError::Exists(holder));
+            }
+        }
+    }
     let deployment = Deployment {
         id: id::uuid()?,
         sequence: 0,
@@ -129,8 +165,12 @@ pub(crate) fn create(work: &mut Work, new: NewDeployment) -> Result<String, Crea
         spent: None,
         failures: Vec::new(),
         ended: None,
+        key: new.key,
     };
     let id = deployment.id.clone();
+    if let Some(key) = &deployment.key {
+        work.put_document(Kind::Order, key, Some(&id))?;
+    }
     work.new_deployment(deployment, Arc::new(new.members));
     Ok(id)
 }

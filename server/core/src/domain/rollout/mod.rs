@@ -4,6 +4,7 @@
 //! the device is at work on, and the newest deployment that it has finished, are in the device: so a poll that has nothing to
 //! do reads one device, and asks the active deployments in memory whether they list it.
 
+mod change;
 mod choice;
 mod create;
 mod finish;
@@ -13,9 +14,10 @@ mod report;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use change::{hold, mark, set_control_map};
 pub(crate) use choice::{Lacking, Request, choose, lacking};
-pub(crate) use create::{CreateError, NewDeployment, create};
-pub(crate) use finish::{EndError, abort, abort_on, end_for, forget_made, hold, set_control_map};
+pub(crate) use create::{CreateError, NewDeployment, create, order_key};
+pub(crate) use finish::{EndError, abort, abort_on, end_for, forget_made};
 pub(crate) use gate::{Wait, budget as budget_wait, window as window_wait};
 pub(crate) use offer::{Candidate, Configured, Next, NextError, configuration_made, next};
 pub(crate) use report::{ReportError, report_log, report_status};
@@ -101,6 +103,7 @@ fn put(work: &mut Work, mut record: DeviceDeployment) -> Result<(), NotLoaded> {
     };
     if is_over && deployment.finished.is_none() {
         deployment.finished = Some(now);
+        create::free(work, &deployment)?;
     }
     if deployment != was { work.put_deployment(deployment) } else { Ok(()) }
 }

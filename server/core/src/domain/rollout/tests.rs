@@ -271,7 +271,7 @@ fn a_stop_rule_stops_with_the_report_that_crosses_its_line() {
         match action {
             StopAction::Hold => {
                 report(&mut work, &id, 4, Status::Success).unwrap();
-                run(&mut work, |work| hold(work, &id, None)).unwrap();
+                run(&mut work, |work| hold(work, &id, None, None)).unwrap();
                 assert!(ask(&mut work, &id, 6, &[]).is_some(), "a person lets it go on");
             }
             StopAction::Abort => {
