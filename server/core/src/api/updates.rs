@@ -95,7 +95,7 @@ async fn candidates(shared: &Shared, speaker: &Speaker) -> Result<Vec<Candidate>
     let mut view = None;
     for active in shared.service.catalogue.active() {
         let is_own = speaker.active.as_ref() == Some(&active.deployment.id);
-        if active.deployment.sequence <= after || !(is_own || may_begin(&active.deployment)) {
+        if active.deployment.sequence <= after || !(is_own || may_begin(&active.deployment, speaker.number)) {
             continue;
         }
         let is_listed = active.members.contains(speaker.number);
@@ -114,10 +114,10 @@ async fn candidates(shared: &Shared, speaker: &Speaker) -> Result<Vec<Candidate>
     Ok(listed.into_iter().map(candidate).collect())
 }
 
-/// Whether any device may begin with a deployment now, so that one that waits costs no transaction a poll. The rule decides
+/// Whether a device may begin with a deployment now, so that one that waits costs no transaction a poll. The rule decides
 /// anew.
-fn may_begin(deployment: &Deployment) -> bool {
-    let has_room = deployment.phases.is_empty() || deployment.open_phase(Timestamp::now()).is_some();
+fn may_begin(deployment: &Deployment, number: u32) -> bool {
+    let has_room = deployment.phases.is_empty() || deployment.open_phase(Timestamp::now(), number).is_some();
     deployment.held.is_none() && has_room
 }
 

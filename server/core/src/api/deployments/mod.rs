@@ -1,12 +1,14 @@
 //! Deployments: made, watched and stopped by people.
 
 mod create;
+mod dry_run;
+mod sets;
 mod show;
 
 use hyper::header::{ETAG, HeaderValue, IF_MATCH};
 use hyper::{Method, StatusCode};
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::{ApiError, Call, Reply, Shared, reply};
 use crate::domain::configuration::ConfigureError;
@@ -26,7 +28,7 @@ pub(super) async fn route(
     rest: &[&str],
 ) -> Result<Reply, ApiError> {
     if let [one, ..] = rest {
-        if !matches!(*one, "group" | "statistics" | "devices" | "releases") {
+        if !matches!(*one, "group" | "statistics" | "devices" | "releases" | "dry_run") {
             reply::check_id(one)?;
         }
     }
@@ -35,6 +37,7 @@ pub(super) async fn route(
         (["group", name], &Method::POST) => {
             create::create(shared, call, Some(super::call::decode(name))).await
         }
+        (["dry_run"], &Method::POST) => dry_run::dry_run(shared, call).await,
         ([], &Method::GET) => show::list(shared, call, Version::of(version)).await,
         (["statistics", "list"], &Method::POST) => show::statistics_of_many(shared, call).await,
         (["devices", device], &Method::GET) => show::history(shared, call, device).await,
@@ -42,7 +45,11 @@ pub(super) async fn route(
         (["devices", device, "why"], &Method::GET) => show::why(shared, device).await,
         ([id], &Method::GET) => {
             let deployment = found(shared, id).await?;
-            let described = show::describe(shared, &deployment, Version::of(version));
+            let mut described = show::describe(shared, &deployment, Version::of(version));
+            if let Some(canaries) = &deployment.canaries {
+                described["rust_ota"]["canaries"]["devices"] =
+                    json!(sets::ids(shared, &canaries.devices).await?);
+            }
             Ok(tagged(&deployment, &described))
         }
         ([id], &Method::PATCH) => patch(shared, call, id).await,
@@ -201,6 +208,7 @@ impl From<CreateError> for ApiError {
             CreateError::Stop(what) => ApiError::bad_request(&format!("stop: {what}")),
             CreateError::Windows(what) => ApiError::bad_request(&format!("windows: {what}")),
             CreateError::Budget(what) => ApiError::bad_request(&format!("budget: {what}")),
+            CreateError::Canaries(what) => ApiError::bad_request(&format!("canaries: {what}")),
             CreateError::NoRandomness => ApiError::internal("no random numbers"),
         }
     }

@@ -9,12 +9,15 @@ use serde_json::Value;
 use super::gate;
 use crate::domain::id::{self, NoRandomness};
 use crate::model::time::Timestamp;
-use crate::model::{Budget, Deployment, Phase, PhaseSize, StopRule, Windows};
+use crate::model::{Budget, Canaries, Deployment, Phase, PhaseSize, StopRule, Windows};
 use crate::work::{Kind, NotLoaded, Work};
 
 /// Phases of one deployment, and stop rules.
 const PHASES: usize = 100;
 const STOP_RULES: usize = 20;
+/// Devices that begin first, and attributes by which they are chosen: each value of these is a question to the store.
+pub(crate) const CANARIES: u64 = 200;
+pub(crate) const SPREAD_BY: usize = 4;
 
 /// A deployment to make.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -49,6 +52,8 @@ pub(crate) struct NewDeployment {
     pub(crate) windows: Option<Windows>,
     /// How much its devices may load.
     pub(crate) budget: Option<Budget>,
+    /// The devices that begin first.
+    pub(crate) canaries: Option<Canaries>,
     /// Of deployments with the same one, one can be active: see [`order_key`].
     pub(crate) key: Option<String>,
 }
@@ -77,6 +82,8 @@ pub(crate) enum CreateError {
     Windows(&'static str),
     /// Its budget makes no sense; how.
     Budget(&'static str),
+    /// The choice of those that begin first makes no sense; how.
+    Canaries(&'static str),
     /// There were no random numbers for a new id.
     NoRandomness,
 }
@@ -112,11 +119,11 @@ pub(super) fn free(work: &mut Work, deployment: &Deployment) -> Result<(), NotLo
     Ok(())
 }
 
-/// Makes a deployment. Whether its artifact and its devices are there, the caller has looked.
+/// What is wrong with a deployment to make, or its phases.
 ///
 /// # Errors
-/// Why it was not made.
-pub(crate) fn create(work: &mut Work, new: NewDeployment) -> Result<String, CreateError> {
+/// Why it would not be made.
+pub(crate) fn check(new: &NewDeployment) -> Result<Vec<Phase>, CreateError> {
     if new.members.is_empty() && new.filter.is_none() {
         return Err(CreateError::NoDevices);
     }
@@ -130,7 +137,15 @@ pub(crate) fn create(work: &mut Work, new: NewDeployment) -> Result<String, Crea
             return Err(CreateError::Budget("bytes_per_hour or in_flight has to be there, and above 0"));
         }
     }
-    let phases = phases(&new)?;
+    phases(new)
+}
+
+/// Makes a deployment. Whether its artifact and its devices are there, the caller has looked.
+///
+/// # Errors
+/// Why it was not made.
+pub(crate) fn create(work: &mut Work, new: NewDeployment) -> Result<String, CreateError> {
+    let phases = check(&new)?;
     if let Some(key) = &new.key {
         if let Some(holder) = work.document::<String>(Kind::Order, key)? {
             if work.deployment(&holder)?.is_some_and(|holder| holder.finished.is_none()) {
@@ -162,6 +177,7 @@ pub(crate) fn create(work: &mut Work, new: NewDeployment) -> Result<String, Crea
         stop: new.stop,
         windows: new.windows,
         budget: new.budget,
+        canaries: new.canaries,
         spent: None,
         failures: Vec::new(),
         ended: None,
@@ -188,8 +204,23 @@ fn phases(new: &NewDeployment) -> Result<Vec<Phase>, CreateError> {
     let (mut percent, mut devices, mut before) = (0.0, 0_u64, None);
     let (mut has_percent, mut has_devices) = (false, false);
     let last = new.phases.len().saturating_sub(1);
+    if new.canaries.is_some() {
+        if new.filter.is_some() {
+            return Err(CreateError::Canaries("the devices of a filter are not known before they ask"));
+        }
+        if last == 0 || !matches!(new.phases.first(), Some((_, PhaseSize::Rest))) {
+            return Err(CreateError::Canaries(
+                "they are the first of several phases, which is for as many devices and has no size of its own",
+            ));
+        }
+    }
+    // Of those that begin first, how many there are is their phase.
+    let own = new.canaries.as_ref().map(|canaries| canaries.devices.len() as u64);
     for (at, (start, size)) in new.phases.iter().enumerate() {
         match size {
+            PhaseSize::Rest if at == 0 && own.is_some() => {
+                devices = own.unwrap_or(0);
+            }
             PhaseSize::Percent(part) if !(*part > 0.0 && *part <= 100.0) => {
                 return wrong("batch_size is a part in percent, above 0 and at most 100");
             }
@@ -227,7 +258,11 @@ fn phases(new: &NewDeployment) -> Result<Vec<Phase>, CreateError> {
     }
     let made = new.phases.iter().enumerate().map(|(at, (start, size))| {
         // Whatever rounding has left belongs to the last one.
-        let size = if at == last { PhaseSize::Rest } else { *size };
+        let size = match own {
+            _ if at == last => PhaseSize::Rest,
+            Some(count) if at == 0 => PhaseSize::Devices(count),
+            Some(_) | None => *size,
+        };
         Ok(Phase { id: id::uuid()?, start: *start, size, begun: 0 })
     });
     made.collect::<Result<_, NoRandomness>>().map_err(CreateError::from)

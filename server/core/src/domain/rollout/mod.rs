@@ -10,16 +10,18 @@ mod create;
 mod finish;
 mod gate;
 mod offer;
+mod plan;
 mod report;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use change::{hold, mark, set_control_map};
 pub(crate) use choice::{Lacking, Request, choose, lacking};
-pub(crate) use create::{CreateError, NewDeployment, create, order_key};
+pub(crate) use create::{CANARIES, CreateError, NewDeployment, SPREAD_BY, check, create, order_key};
 pub(crate) use finish::{EndError, abort, abort_on, end_for, forget_made};
 pub(crate) use gate::{Wait, budget as budget_wait, window as window_wait};
 pub(crate) use offer::{Candidate, Configured, Next, NextError, configuration_made, next};
+pub(crate) use plan::{DEVICE_TYPE, Reported, phase_counts, shares, spread};
 pub(crate) use report::{ReportError, report_log, report_status};
 
 use super::id::{self, NoRandomness};

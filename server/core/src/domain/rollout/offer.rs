@@ -141,7 +141,7 @@ fn begin(
     let mut record = new_record(&deployment, device, Status::Pending, now)?;
     let mut has_changed = false;
     if !deployment.phases.is_empty() {
-        let Some(at) = deployment.open_phase(now) else { return Ok(None) };
+        let Some(at) = deployment.open_phase(now, number) else { return Ok(None) };
         if let Some(phase) = deployment.phases.get_mut(at) {
             phase.begun += 1;
             record.phase = Some(phase.id.clone());

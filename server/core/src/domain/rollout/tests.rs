@@ -8,8 +8,8 @@ use serde_json::json;
 use super::*;
 use crate::domain::token::Claims;
 use crate::model::{
-    Artifact, Attribute, AuthSet, AuthStatus, Budget, Device, Inventory, PhaseSize, StopAction, StopRule,
-    Window, Windows,
+    Artifact, Attribute, AuthSet, AuthStatus, Budget, Canaries, Device, Inventory, PhaseSize, StopAction,
+    StopRule, WantedCanaries, Window, Windows,
 };
 use crate::work::{Key, Loaded, Write, testing};
 
@@ -400,4 +400,50 @@ fn one_device_is_taken_out_and_the_others_go_on() {
     assert!(ask(&mut work, &id, 2, &[]).is_some());
     report(&mut work, &id, 2, Status::Success).unwrap();
     assert!(known(&mut work, &id).finished.is_some());
+}
+
+#[test]
+fn the_first_phase_is_for_those_who_were_chosen() {
+    let canaries = |devices: &[u32]| {
+        let wanted = WantedCanaries { count: 2, spread_by: vec!["device_type".to_owned()] };
+        Some(Canaries { wanted, devices: devices.to_vec() })
+    };
+    let phases = vec![
+        (None, PhaseSize::Rest),
+        (Some(Timestamp(HOUR)), PhaseSize::Percent(50.0)),
+        (Some(Timestamp(2 * HOUR)), PhaseSize::Rest),
+    ];
+    let mut work = fleet(6, 1);
+    let new = NewDeployment { phases, canaries: canaries(&[2, 5]), ..new(6) };
+    let id = made(&mut work, &new);
+    let begun = |work: &mut Work, numbers: &[u32]| -> Vec<bool> {
+        numbers.iter().map(|number| ask(work, &id, *number, &[]).is_some()).collect()
+    };
+    assert_eq!(begun(&mut work, &[1, 2, 3]), [false, true, false]);
+    // One that comes late has its place still, and takes none of the others'.
+    let mut second = later(&[&work], HOUR);
+    assert_eq!(begun(&mut second, &[1, 3, 4, 6, 5]), [true, true, true, false, true]);
+    let counts: Vec<u64> = known(&mut second, &id).phases.iter().map(|phase| phase.begun).collect();
+    assert_eq!(counts, [2, 3, 0]);
+    let mut third = later(&[&work, &second], 2 * HOUR);
+    assert_eq!(begun(&mut third, &[6]), [true]);
+}
+
+#[test]
+fn those_who_begin_first_need_a_phase_of_their_own() {
+    let wanted = WantedCanaries { count: 1, spread_by: vec!["device_type".to_owned()] };
+    let canaries = Some(Canaries { wanted, devices: vec![1] });
+    let later = (Some(Timestamp(HOUR)), PhaseSize::Rest);
+    for (phases, filter) in [
+        (vec![], None),
+        (vec![(None, PhaseSize::Rest)], None),
+        (vec![(None, PhaseSize::Devices(1)), later], None),
+        (vec![(None, PhaseSize::Rest), later], Some(json!({}))),
+    ] {
+        let new = NewDeployment { phases, filter, canaries: canaries.clone(), ..new(2) };
+        let refused = check(&new);
+        assert!(matches!(refused, Err(CreateError::Canaries(_))), "{refused:?}");
+    }
+    let phases = vec![(None, PhaseSize::Rest), later];
+    assert!(check(&NewDeployment { phases, canaries, ..new(2) }).is_ok());
 }
