@@ -419,3 +419,38 @@ fn those_who_begin_first_differ_from_each_other() {
         assert_eq!(error(&manage(&running, "POST", DEPLOYMENTS, body)), 400, "{canaries}");
     }
 }
+
+#[test]
+fn all_deployments_share_what_the_fleet_may_load() {
+    let (running, management, _folder) = server(|options| options);
+    let devices = fleet(&running, 3);
+    for (device, _) in &devices {
+        tell(&running, device, &[("device_type", "testdev"), ("artifact_name", "release-1")]);
+    }
+    management.upload_artifact(artifact("release-2", "testdev").path()).unwrap();
+    let limit = "/api/management/v1/deployments/limits/downloads";
+    let set = |budget: Value| manage(&running, "PUT", limit, budget).status;
+    assert_eq!(set(json!({ "in_flight": 1 })), 204);
+    for wrong in [json!({ "in_flight": 0 }), json!({ "bytes": 1 })] {
+        assert_eq!(error(&manage(&running, "PUT", limit, wrong)), 400);
+    }
+    let orders: Vec<String> = devices
+        .iter()
+        .map(|(_, id)| order(&running, json!({ "devices": [id], "all_devices": false })))
+        .collect();
+    let next = |at: usize| devices[at].0.next(&running).status;
+    assert_eq!([next(0), next(1), next(0)], [200, 204, 200]);
+    assert_eq!(why(&running, &devices[0].1), "pending");
+    let of_second =
+        manage(&running, "GET", &format!("{DEPLOYMENTS}/devices/{}/why", devices[1].1), Value::Null);
+    assert!(of_second.text().contains("fleet-in-flight"), "{}", of_second.text());
+    assert_eq!(report(&running, &devices[0].0, &orders[0], "installing"), 204);
+    assert_eq!(next(1), 200);
+    assert_eq!(set(json!({ "bytes_per_hour": 1 })), 204);
+    assert_eq!(next(2), 200, "what is larger than the budget goes alone");
+    let shown = manage(&running, "GET", limit, Value::Null).json();
+    assert!(shown["spent_bytes"].as_u64().unwrap() > 1, "{shown}");
+    assert_eq!(shown["loading"], 2);
+    assert_eq!(set(json!({})), 204);
+    assert_eq!(manage(&running, "GET", limit, Value::Null).json(), json!({}));
+}

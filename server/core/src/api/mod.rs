@@ -346,6 +346,7 @@ async fn managed(
             artifacts::route(shared, call, rest, upload).await
         }
         ("v1", ["deployments", "limits", "storage"]) => artifacts::storage(shared),
+        ("v1", ["deployments", "limits", "downloads"]) => deployments::downloads(shared, call).await,
         ("v1" | "v2", ["deployments", "deployments", "releases", rest @ ..]) => {
             releases::route(shared, call, version, rest).await
         }

@@ -515,6 +515,16 @@ pub(crate) struct Budget {
     pub(crate) in_flight: Option<u64>,
 }
 
+/// How much all devices together may load, and what they were given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct FleetBudget {
+    /// What people have set.
+    pub(crate) budget: Budget,
+    /// What was given in the newest hour in which something was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) spent: Option<Spent>,
+}
+
 /// What was given to devices in an hour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Spent {
@@ -594,6 +604,12 @@ impl Deployment {
         let silent = self.device_count.saturating_sub(self.records());
         *counts.entry(self.ended.unwrap_or(Status::Pending)).or_default() += silent;
         counts
+    }
+
+    /// How many of its devices were offered it and have not loaded it.
+    pub(crate) fn loading(&self) -> u64 {
+        let count = |status| self.counts.get(&status).copied().unwrap_or(0);
+        count(Status::Pending) + count(Status::Downloading)
     }
 
     /// How many of its devices have a record.

@@ -85,12 +85,14 @@ pub(crate) enum Kind {
     Monitor,
     /// Which active deployment is for these devices, by a digest of them and of what it is for.
     Order,
+    /// What all devices together may load, and what they were given: one, `fleet`.
+    Budget,
     /// Keys of the server, by name.
     Secret,
 }
 
 /// Every kind.
-pub(crate) const KINDS: [Kind; 16] = [
+pub(crate) const KINDS: [Kind; 17] = [
     Kind::Artifact,
     Kind::MadeArtifact,
     Kind::Release,
@@ -106,6 +108,7 @@ pub(crate) const KINDS: [Kind; 16] = [
     Kind::Upload,
     Kind::Monitor,
     Kind::Order,
+    Kind::Budget,
     Kind::Secret,
 ];
 
@@ -128,6 +131,7 @@ impl Kind {
             Kind::Upload => "upload",
             Kind::Monitor => "monitor",
             Kind::Order => "order",
+            Kind::Budget => "budget",
             Kind::Secret => "secret",
         }
     }
@@ -152,6 +156,7 @@ impl Kind {
             | Kind::Integration
             | Kind::DeltaJob
             | Kind::Upload
+            | Kind::Budget
             | Kind::Secret => true,
         }
     }

@@ -10,11 +10,11 @@ use hyper::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::{ApiError, Call, Reply, Shared, reply};
+use super::{ApiError, Call, Reply, Shared, reply, updates};
 use crate::domain::configuration::ConfigureError;
 use crate::domain::rollout::{self, CreateError, EndError, ReportError};
-use crate::model::{Deployment, Status};
-use crate::work::{Key, NotLoaded, Work};
+use crate::model::{Budget, Deployment, Status};
+use crate::work::{Key, Kind, NotLoaded, Work};
 
 pub(super) use create::retries;
 
@@ -149,6 +149,28 @@ async fn end_for(shared: &Shared, id: &str) -> Result<Reply, ApiError> {
     };
     shared.change(Vec::new(), rule).await?;
     Ok(reply::empty(StatusCode::NO_CONTENT))
+}
+
+/// What all devices together may load.
+pub(super) async fn downloads(shared: &Shared, call: &Call) -> Result<Reply, ApiError> {
+    match call.method {
+        Method::GET => {
+            let described = updates::fleet(shared).map_or_else(|| json!({}), |fleet| fleet.describe());
+            Ok(reply::json(StatusCode::OK, &described))
+        }
+        Method::PUT => {
+            let wanted: Budget = call.json()?;
+            let is_empty = wanted.bytes_per_hour.or(wanted.in_flight).is_none();
+            let budget = (!is_empty).then_some(wanted);
+            if let Some(budget) = &budget {
+                rollout::check_budget(budget).map_err(ApiError::bad_request)?;
+            }
+            let keys = vec![Key::Document(Kind::Budget, rollout::FLEET.to_owned())];
+            shared.change(keys, move |work| rollout::set_fleet_budget(work, budget)).await?;
+            Ok(reply::empty(StatusCode::NO_CONTENT))
+        }
+        _ => Err(ApiError::not_found()),
+    }
 }
 
 /// The version of the API that is asked: the second says more about a deployment.

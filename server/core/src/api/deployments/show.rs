@@ -459,8 +459,18 @@ fn of_artifacts(
     }
     let request = Request { artifact_name, device_type, provides, complete: false };
     if let Some(chosen) = rollout::choose(&artifacts, &request) {
+        let of_fleet = || updates::fleet(shared).and_then(|fleet| fleet.wait(chosen.size));
         return match rollout::budget_wait(deployment, true, chosen.size, now) {
-            None => None,
+            None => match of_fleet()? {
+                Wait::InFlight => Some((
+                    "fleet-in-flight",
+                    "as many devices as the budget of the fleet has are loading".to_owned(),
+                )),
+                Wait::Bytes | Wait::Closed | Wait::NoLocalTime => Some((
+                    "fleet-bytes",
+                    "the bytes of the budget of the fleet for this hour are spent".to_owned(),
+                )),
+            },
             Some(Wait::InFlight) => {
                 Some(("in-flight", "as many devices as the budget has are loading".to_owned()))
             }

@@ -131,11 +131,8 @@ pub(crate) fn check(new: &NewDeployment) -> Result<Vec<Phase>, CreateError> {
     if let Some(windows) = &new.windows {
         gate::check(windows).map_err(CreateError::Windows)?;
     }
-    if let Some(Budget { bytes_per_hour, in_flight }) = new.budget {
-        let any = bytes_per_hour.or(in_flight).is_some();
-        if !any || bytes_per_hour == Some(0) || in_flight == Some(0) {
-            return Err(CreateError::Budget("bytes_per_hour or in_flight has to be there, and above 0"));
-        }
+    if let Some(budget) = &new.budget {
+        gate::check_budget(budget).map_err(CreateError::Budget)?;
     }
     phases(new)
 }

@@ -19,7 +19,10 @@ pub(crate) use change::{hold, mark, set_control_map};
 pub(crate) use choice::{Lacking, Request, choose, lacking};
 pub(crate) use create::{CANARIES, CreateError, NewDeployment, SPREAD_BY, check, create, order_key};
 pub(crate) use finish::{EndError, abort, abort_on, end_for, forget_made};
-pub(crate) use gate::{Wait, budget as budget_wait, window as window_wait};
+pub(crate) use gate::{
+    FLEET, Wait, budget as budget_wait, check_budget, fleet_budget, fleet_spent, set_fleet_budget,
+    window as window_wait,
+};
 pub(crate) use offer::{Candidate, Configured, Next, NextError, configuration_made, next};
 pub(crate) use plan::{DEVICE_TYPE, Reported, phase_counts, shares, spread};
 pub(crate) use report::{ReportError, report_log, report_status};

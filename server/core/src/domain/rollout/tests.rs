@@ -11,7 +11,7 @@ use crate::model::{
     Artifact, Attribute, AuthSet, AuthStatus, Budget, Canaries, Device, Inventory, PhaseSize, StopAction,
     StopRule, WantedCanaries, Window, Windows,
 };
-use crate::work::{Key, Loaded, Write, testing};
+use crate::work::{Key, Kind, Loaded, Write, testing};
 
 const HOUR: u64 = 3_600_000;
 
@@ -113,6 +113,16 @@ fn known(work: &mut Work, id: &str) -> Deployment {
 }
 
 fn ask(work: &mut Work, id: &str, number: u32, provides: &[(&str, &str)]) -> Option<Arc<Artifact>> {
+    ask_in_fleet(work, id, number, provides, None)
+}
+
+fn ask_in_fleet(
+    work: &mut Work,
+    id: &str,
+    number: u32,
+    provides: &[(&str, &str)],
+    fleet: Option<&[String]>,
+) -> Option<Arc<Artifact>> {
     let artifacts = vec![artifact("full", 100, &[]), artifact("delta", 10, &[("sum", "old")])];
     let candidate = Candidate { deployment: id.to_owned(), artifacts };
     let provides = provides.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
@@ -123,7 +133,7 @@ fn ask(work: &mut Work, id: &str, number: u32, provides: &[(&str, &str)]) -> Opt
         complete: true,
     };
     let candidates = [candidate];
-    match run(work, |work| next(work, &claims(number), &candidates, &request)).unwrap() {
+    match run(work, |work| next(work, &claims(number), &candidates, &request, fleet)).unwrap() {
         Next::Offer { artifact, .. } => Some(artifact),
         Next::Nothing => None,
         other @ (Next::Make(_) | Next::Conflict) => panic!("{other:?}"),
@@ -146,7 +156,11 @@ fn later(before: &[&Work], now: u64) -> Work {
         let records = work.changed_records().map(|((deployment, device), row)| {
             Loaded::Record(deployment.clone(), device.clone(), row.now.clone())
         });
-        devices.chain(deployments).chain(members).chain(records).for_each(|loaded| next.load(loaded));
+        let documents = work
+            .changed_documents()
+            .map(|((kind, id), row)| Loaded::Document(*kind, id.clone(), row.now.clone()));
+        let own = devices.chain(documents);
+        own.chain(deployments).chain(members).chain(records).for_each(|loaded| next.load(loaded));
     }
     for number in 1..=20_u32 {
         next.load(Loaded::Device(number.to_string(), Some(device(number))));
@@ -446,4 +460,37 @@ fn those_who_begin_first_need_a_phase_of_their_own() {
     }
     let phases = vec![(None, PhaseSize::Rest), later];
     assert!(check(&NewDeployment { phases, canaries, ..new(2) }).is_ok());
+}
+
+#[test]
+fn all_deployments_share_the_budget_of_the_fleet() {
+    let mut work = fleet(6, HOUR);
+    let set = |work: &mut Work, bytes_per_hour, in_flight| {
+        let budget = Some(Budget { bytes_per_hour, in_flight });
+        run(work, |work| set_fleet_budget(work, budget)).unwrap();
+    };
+    let (one, two) = (made(&mut work, &new(6)), made(&mut work, &new(6)));
+    let both = [one.clone(), two.clone()];
+    let asks =
+        |work: &mut Work, id: &str, number: u32| ask_in_fleet(work, id, number, &[], Some(&both)).is_some();
+    set(&mut work, None, Some(2));
+    assert!(asks(&mut work, &one, 1) && asks(&mut work, &two, 2));
+    let before = (known(&mut work, &one), known(&mut work, &two));
+    assert!(!asks(&mut work, &one, 3) && !asks(&mut work, &two, 3));
+    assert_eq!((known(&mut work, &one), known(&mut work, &two)), before, "who waits changes nothing");
+    assert!(asks(&mut work, &one, 1), "who has an offer goes on");
+    report(&mut work, &one, 1, Status::Installing).unwrap();
+    assert!(asks(&mut work, &two, 3));
+    // Bytes that were given before there was a budget of bytes do not count.
+    set(&mut work, Some(220), None);
+    assert!(asks(&mut work, &one, 4) && asks(&mut work, &two, 5));
+    assert!(!asks(&mut work, &one, 6) && !asks(&mut work, &two, 6));
+    // Another one does not begin the hour anew.
+    set(&mut work, Some(230), None);
+    assert!(!asks(&mut work, &one, 6));
+    let mut work = later(&[&work], 2 * HOUR);
+    set(&mut work, Some(50), None);
+    assert!(asks(&mut work, &one, 6), "what is larger than the budget goes alone");
+    run(&mut work, |work| set_fleet_budget(work, None)).unwrap();
+    assert_eq!(run(&mut work, |work| work.document::<serde_json::Value>(Kind::Budget, FLEET)), Ok(None));
 }
