@@ -277,9 +277,22 @@ fn change(name: &str, parser: &mut lexopt::Parser) -> Result<Change, CliError> {
             let days = parser.value()?.parse()?;
             Box::new(move |options| options.keep_alerts_days(days))
         }
+        "record-terminals" => Box::new(|options| options.record_terminals(true)),
+        "keep-recordings" => {
+            let days = parser.value()?.parse()?;
+            Box::new(move |options| options.keep_recordings_days(days))
+        }
         "keep-webhooks" => {
             let days = parser.value()?.parse()?;
             Box::new(move |options| options.keep_webhooks_days(days))
+        }
+        "keep-logs" => {
+            let days = parser.value()?.parse()?;
+            Box::new(move |options| options.keep_logs_days(days))
+        }
+        "keep-deployments" => {
+            let days = parser.value()?.parse()?;
+            Box::new(move |options| options.keep_deployments_days(days))
         }
         "address-rate" => {
             let count = parser.value()?.parse()?;

@@ -1,19 +1,64 @@
 //! `move` and `backup`: a fleet goes from one place to another.
 
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use lexopt::prelude::*;
 use serde_json::json;
-use server_core::StoreError;
-use server_core::transfer::{Moved, Place, backup, move_fleet};
+use server_core::transfer::{Artifacts, Moved, Place, Ways, backup, move_fleet};
+use server_core::{S3Options, StoreError};
 
 use crate::console::{CliError, help_of, print};
 use crate::database;
 
+/// How often it is said how far it is.
+const SAID: Duration = Duration::from_secs(1);
+
+/// What was typed about artifacts.
+#[derive(Default)]
+struct Typed {
+    from: Option<String>,
+    to: Option<String>,
+    s3: Vec<Box<dyn Fn(S3Options) -> S3Options>>,
+}
+
+impl Typed {
+    /// Takes an option if it is one of these.
+    fn takes(&mut self, name: &str, parser: &mut lexopt::Parser) -> Result<bool, CliError> {
+        match name {
+            "from-artifacts" => self.from = Some(parser.value()?.string()?),
+            "to-artifacts" => self.to = Some(parser.value()?.string()?),
+            "s3-endpoint" => self.s3(parser.value()?.string()?, S3Options::endpoint),
+            "s3-region" => self.s3(parser.value()?.string()?, S3Options::region),
+            "s3-allow-http" => self.s3.push(Box::new(|options| options.allow_http(true))),
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    fn s3(&mut self, value: String, change: fn(S3Options, &str) -> S3Options) {
+        self.s3.push(Box::new(move |options| change(options, &value)));
+    }
+
+    /// `s3://BUCKET/PREFIX`, or a data folder.
+    fn place(&self, text: &str) -> Artifacts {
+        let Some(rest) = text.strip_prefix("s3://") else { return Artifacts::Folder(PathBuf::from(text)) };
+        let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+        let options = S3Options::default().bucket(bucket).prefix(prefix);
+        Artifacts::S3(Box::new(self.s3.iter().fold(options, |options, change| change(options))))
+    }
+
+    fn ways(&self) -> Ways {
+        let place = |text: &Option<String>| text.as_deref().map(|text| self.place(text));
+        Ways { from: place(&self.from), to: place(&self.to) }
+    }
+}
+
 /// Moves a fleet.
 pub(crate) fn run_move(mut parser: lexopt::Parser) -> Result<(), CliError> {
-    let (mut from, mut to, mut artifacts, mut is_json) = (None, None, None, false);
+    let (mut from, mut to, mut beside, mut is_json) = (None, None, None, false);
     let mut database = database::Typed::default();
+    let mut artifacts = Typed::default();
     while let Some(argument) = parser.next()? {
         let name = match argument {
             Short('h') | Long("help") => return help_of("move"),
@@ -23,8 +68,9 @@ pub(crate) fn run_move(mut parser: lexopt::Parser) -> Result<(), CliError> {
         match name.as_str() {
             "from" => from = Some(parser.value()?.string()?),
             "to" => to = Some(parser.value()?.string()?),
-            "artifacts" => artifacts = Some(PathBuf::from(parser.value()?)),
+            "artifacts" => beside = Some(parser.value()?.string()?),
             "json" => is_json = true,
+            name if artifacts.takes(name, &mut parser)? => {}
             name if name != "database" && database.takes(name, &mut parser)? => {}
             name => return Err(lexopt::Error::UnexpectedOption(format!("--{name}")).into()),
         }
@@ -32,20 +78,28 @@ pub(crate) fn run_move(mut parser: lexopt::Parser) -> Result<(), CliError> {
     let missing = |name: &str| CliError::Failed(format!("--{name} is missing (try --help)"));
     let place = |text: String| {
         if text.starts_with("postgres://") || text.starts_with("postgresql://") {
-            Place::Database(database.at(&text), artifacts.clone())
+            Place::Database(database.at(&text))
         } else {
             Place::Folder(PathBuf::from(text))
         }
     };
     let from = place(from.ok_or_else(|| missing("from"))?);
     let to = place(to.ok_or_else(|| missing("to"))?);
-    report(is_json, "moved", move_fleet(&from, &to, &mut progress(is_json)))
+    // Those of the database, on whichever side it is.
+    if matches!(from, Place::Database(_)) {
+        artifacts.from = artifacts.from.or(beside.clone());
+    }
+    if matches!(to, Place::Database(_)) {
+        artifacts.to = artifacts.to.or(beside);
+    }
+    report(is_json, "moved", move_fleet(&from, &to, &artifacts.ways(), &mut progress(is_json)))
 }
 
 /// Copies a fleet.
 pub(crate) fn run_backup(mut parser: lexopt::Parser) -> Result<(), CliError> {
     let (mut data, mut to, mut is_json) = (None, None, false);
     let mut database = database::Typed::default();
+    let mut artifacts = Typed::default();
     while let Some(argument) = parser.next()? {
         let name = match argument {
             Short('h') | Long("help") => return help_of("backup"),
@@ -53,47 +107,65 @@ pub(crate) fn run_backup(mut parser: lexopt::Parser) -> Result<(), CliError> {
             other @ (Short(_) | Value(_)) => return Err(other.unexpected().into()),
         };
         match name.as_str() {
-            "data" => data = Some(PathBuf::from(parser.value()?)),
+            "data" => data = Some(parser.value()?.string()?),
             "to" => to = Some(PathBuf::from(parser.value()?)),
             "json" => is_json = true,
+            name if artifacts.takes(name, &mut parser)? => {}
             name if database.takes(name, &mut parser)? => {}
             name => return Err(lexopt::Error::UnexpectedOption(format!("--{name}")).into()),
         }
     }
     let missing = |name: &str| CliError::Failed(format!("--{name} is missing (try --help)"));
     let from = match (database.wanted()?, data) {
-        (Some(database), data) => Place::Database(database, data),
-        (None, Some(data)) => Place::Folder(data),
+        (Some(database), data) => {
+            artifacts.from = artifacts.from.or(data);
+            Place::Database(database)
+        }
+        (None, Some(data)) => Place::Folder(PathBuf::from(data)),
         (None, None) => return Err(missing("data")),
     };
     let to = to.ok_or_else(|| missing("to"))?;
-    report(is_json, "copied", backup(&from, &to, &mut progress(is_json)))
+    report(is_json, "copied", backup(&from, &to, &artifacts.ways(), &mut progress(is_json)))
 }
 
-/// Says how far it is, for people.
+/// Says how far it is, for people: not more often than they read.
 fn progress(is_json: bool) -> impl FnMut(&Moved) + Send {
+    let mut last: Option<Instant> = None;
     move |moved| {
-        if !is_json {
-            eprintln!("{} rows", moved.rows());
+        if is_json || last.is_some_and(|last| last.elapsed() < SAID) {
+            return;
         }
+        last = Some(Instant::now());
+        let Moved { artifacts, artifacts_before: before, artifact_bytes: bytes, .. } = moved;
+        eprintln!("{} rows, {artifacts} artifacts ({bytes} bytes), {before} were there", moved.rows());
     }
 }
 
 fn report(is_json: bool, did: &str, ended: Result<Moved, StoreError>) -> Result<(), CliError> {
     let moved = ended.map_err(|error| CliError::Failed(error.to_string()))?;
     let Moved { devices, deployments, records, logs, documents, events, artifacts, .. } = &moved;
+    let before = moved.artifacts_before;
     if is_json {
         let said = json!({
             "devices": devices, "deployments": deployments, "records": records, "logs": logs, "documents": documents,
-            "events": events, "artifacts": artifacts, "missing_artifacts": moved.missing_artifacts,
+            "events": events, "artifacts": artifacts, "artifact_bytes": moved.artifact_bytes, "artifacts_before": before,
+            "missing_artifacts": moved.missing_artifacts,
         });
-        return print(&format!("{said}\n"));
+        print(&format!("{said}\n"))?;
+    } else {
+        for id in &moved.missing_artifacts {
+            eprintln!("not there: artifact {id}");
+        }
+        let there = if before > 0 { format!("; {before} more were there") } else { String::new() };
+        print(&format!(
+            "{did} {devices} devices, {deployments} deployments on {records} devices, {logs} logs, {documents} documents, \
+             {events} events and {artifacts} artifacts{there}\n"
+        ))?;
     }
-    for id in &moved.missing_artifacts {
-        eprintln!("not there: artifact {id}");
+    match moved.missing_artifacts.len() {
+        0 => Ok(()),
+        count => Err(CliError::Failed(format!(
+            "everything else was {did}, but artifacts of the fleet are missing or damaged: {count}"
+        ))),
     }
-    print(&format!(
-        "{did} {devices} devices, {deployments} deployments on {records} devices, {logs} logs, {documents} documents, {events} \
-         events and {artifacts} artifacts\n"
-    ))
 }

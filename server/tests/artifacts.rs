@@ -6,6 +6,7 @@ use std::fs;
 use std::io::Write;
 use std::net::TcpStream;
 use std::path::Path;
+use std::process::Command;
 
 use crate::common::s3::{BUCKET, KEYS, S3Server};
 use crate::common::{
@@ -209,6 +210,44 @@ fn s3_that_is_gone_is_a_503_and_the_rest_goes_on() {
     // A start does not wait for S3.
     let (again, _) = crate::common::server_in(folder.path(), |options| in_s3(options, &s3));
     assert_eq!(get(&again, ARTIFACTS), json!([]));
+}
+
+#[test]
+fn a_fleet_is_moved_with_its_artifacts_into_s3_and_back() {
+    let Some(s3) = S3Server::start() else { return };
+    let (running, management, folder) = server(|options| options);
+    let file = artifact("release-2", "testdev");
+    let id = management.upload_artifact(file.path()).unwrap();
+    management.upload_artifact(artifact("release-3", "testdev").path()).unwrap();
+    running.stop();
+    let folders = tempfile::tempdir().unwrap();
+    let path = |name: &str| folders.path().join(name).display().to_string();
+    let run = |words: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rust-ota-server"));
+        command.args(words).args(["--s3-allow-http", "--s3-region", "us-east-1", "--s3-endpoint", s3.url()]);
+        command.env("AWS_ACCESS_KEY_ID", KEYS.0).env("AWS_SECRET_ACCESS_KEY", KEYS.1);
+        let output = command.output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+    };
+    let place = format!("s3://{BUCKET}/rota");
+    let data = folder.path().display().to_string();
+    let moved = run(&["move", "--from", &data, "--to", &path("one"), "--to-artifacts", &place]);
+    assert!(moved.0 == Some(0) && moved.1.contains("2 artifacts"), "{moved:?}");
+    assert_eq!(s3.objects().len(), 2);
+    // It is served from there, and a backup brings everything into a folder.
+    let (again, _) = crate::common::server_in(Path::new(&path("one")), |options| in_s3(options, &s3));
+    let link = get(&again, &format!("{ARTIFACTS}/{id}/download"))["uri"].as_str().unwrap().to_owned();
+    assert_eq!(to(&link, "GET", &[], b"").body, fs::read(file.path()).unwrap());
+    let copied = run(&["backup", "--data", &path("one"), "--from-artifacts", &place, "--to", &path("two")]);
+    assert!(copied.0 == Some(0) && copied.1.contains("2 artifacts"), "{copied:?}");
+    again.stop();
+    let kept = Path::new(&path("two")).join(format!("artifacts/{id}.mender"));
+    assert_eq!(fs::read(&kept).unwrap(), fs::read(file.path()).unwrap());
+    // What is missing is said, by its id and by what the program ends with.
+    fs::remove_file(kept).unwrap();
+    let moved = run(&["move", "--from", &path("two"), "--to", &path("three")]);
+    assert!(moved.0 == Some(1) && moved.1.contains(&format!("not there: artifact {id}")), "{moved:?}");
+    assert!(moved.1.contains("missing or damaged: 1"), "{moved:?}");
 }
 
 #[test]

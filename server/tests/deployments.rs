@@ -384,3 +384,31 @@ fn a_list_of_devices_does_not_repeat_the_files_of_the_artifact() {
     }
     assert_eq!(management.device_deployments(&deployment).unwrap().len(), 5);
 }
+
+#[test]
+fn the_history_of_a_device_can_be_taken_away() {
+    let (running, management, _folder, device, id, first) = deployed();
+    assert_eq!(device.next(&running).status, 200);
+    assert_eq!(device.report(&running, &first, "success").status, 204);
+    management.upload_artifact(artifact("release-3", "testdev").path()).unwrap();
+    let second = management.deploy("second", "release-3", std::slice::from_ref(&id)).unwrap();
+    assert_eq!(device.next(&running).status, 200);
+    let path = format!("/api/management/v1/deployments/deployments/devices/{id}");
+    let history = || {
+        let answer = manage(&running, "GET", &path, Value::Null);
+        let ids =
+            answer.json().as_array().unwrap().iter().map(|one| one["deployment"]["id"].clone()).collect();
+        (ids, answer.header("X-Total-Count").unwrap().to_owned())
+    };
+    assert_eq!(history(), (json!([second, first]), "2".to_owned()));
+    let forget = |id: &str| {
+        let path = format!("/api/management/v1/deployments/deployments/devices/{id}/history");
+        manage(&running, "DELETE", &path, Value::Null).status
+    };
+    assert_eq!((forget(&id), forget("nobody")), (204, 204));
+    // What goes on is no history yet, and the deployment itself forgets nothing.
+    assert_eq!(history(), (json!([second]), "1".to_owned()));
+    assert_eq!(management.device_deployments(&first).unwrap()[0].status, "success");
+    assert_eq!(device.report(&running, &second, "failure").status, 204);
+    assert_eq!(history(), (json!([second]), "1".to_owned()));
+}

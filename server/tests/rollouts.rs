@@ -454,3 +454,99 @@ fn all_deployments_share_what_the_fleet_may_load() {
     assert_eq!(set(json!({})), 204);
     assert_eq!(manage(&running, "GET", limit, Value::Null).json(), json!({}));
 }
+
+#[test]
+fn phases_in_the_past_begin_at_once() {
+    let (running, management, _folder) = server(|options| options);
+    let devices = fleet(&running, 2);
+    management.upload_artifact(artifact("release-2", "testdev").path()).unwrap();
+    let phases = json!([
+        { "batch_size": 50, "start_ts": "2020-01-01T00:00:00Z" }, { "start_ts": "2021-01-01T00:00:00Z" }
+    ]);
+    let id = order(&running, json!({ "phases": phases }));
+    assert_eq!(shown(&running, &id)["status"], "pending");
+    assert!(devices.iter().all(|(device, _)| device.next(&running).status == 200));
+}
+
+#[test]
+fn a_filter_may_find_nobody_or_everybody() {
+    let (running, management, _folder) = server(|options| options);
+    let devices = fleet(&running, 3);
+    management.upload_artifact(artifact("release-2", "testdev").path()).unwrap();
+    let filter = |name: &str, terms: Value| {
+        manage(
+            &running,
+            "POST",
+            "/api/management/v2/inventory/filters",
+            json!({ "name": name, "terms": terms }),
+        )
+    };
+    let deployed = |made: &crate::common::Answer| {
+        assert_eq!(made.status, 201, "{}", made.text());
+        let id = made.header("location").unwrap().rsplit('/').next().unwrap();
+        let body = json!({ "name": "n", "artifact_name": "release-2", "filter_id": id });
+        let made = manage(&running, "POST", SECOND, body);
+        assert_eq!(made.status, 201, "{}", made.text());
+        made.header("location").unwrap().rsplit('/').next().unwrap().to_owned()
+    };
+    let term = |kind: &str, value: Value| json!([{ "scope": "identity", "attribute": "status", "type": kind, "value": value }]);
+    let nobody = deployed(&filter("nobody", term("$eq", json!("nothing"))));
+    assert!(devices.iter().all(|(device, _)| device.next(&running).status == 204));
+    let shown_now = shown(&running, &nobody);
+    assert_eq!((&shown_now["device_count"], &shown_now["status"]), (&json!(0), &json!("pending")));
+    let end = json!({ "status": "aborted" });
+    assert_eq!(manage(&running, "PUT", &format!("{DEPLOYMENTS}/{nobody}/status"), end).status, 204);
+    assert_eq!(shown(&running, &nobody)["status"], "finished");
+    // Without a term nobody has said whom it is for.
+    assert_eq!(error(&filter("empty", json!([]))), 400);
+    let everybody = deployed(&filter("everybody", term("$eq", json!("accepted"))));
+    assert!(devices.iter().all(|(device, _)| device.next(&running).status == 200));
+    assert_eq!(shown(&running, &everybody)["device_count"], 3);
+    // Also who comes later.
+    let (late, _) = accepted(&running, "late");
+    assert_eq!(late.next(&running).status, 200);
+}
+
+#[test]
+fn a_device_does_not_report_for_what_it_was_not_given() {
+    let (running, management, _folder) = server(|options| options);
+    let devices = fleet(&running, 3);
+    management.upload_artifact(artifact("release-2", "testdev").path()).unwrap();
+    let ids = [devices[0].1.clone(), devices[1].1.clone()];
+    let id = management.deploy("n", "release-2", &ids).unwrap();
+    assert_eq!(devices[0].0.next(&running).status, 200);
+    assert_eq!(report(&running, &devices[2].0, &id, "success"), 404, "it is not one of them");
+    let log = json!({ "messages": [{ "timestamp": "2026-11-22T19:04:36Z", "level": "e", "message": "m" }] });
+    let path = format!("/api/devices/v1/deployments/device/deployments/{id}/log");
+    assert_eq!(devices[2].0.ask(&running, "PUT", &path, &log.to_string()).status, 404);
+    let counts = shown(&running, &id)["statistics"]["status"].clone();
+    assert_eq!(
+        (&counts["success"], &counts["pending"]),
+        (&json!(0), &json!(2)),
+        "nothing was counted: {counts}"
+    );
+}
+
+#[test]
+fn an_artifact_that_a_roll_out_needs_is_not_deleted_and_a_file_that_is_gone_is_said() {
+    let (running, management, folder) = server(|options| options);
+    let devices = fleet(&running, 1);
+    let artifact_id = management.upload_artifact(artifact("release-2", "testdev").path()).unwrap();
+    let path = format!("/api/management/v1/deployments/artifacts/{artifact_id}");
+    // Nobody has begun it, and nobody can before 2099.
+    let later = order(&running, json!({ "phases": [{ "start_ts": "2099-01-01T00:00:00Z" }] }));
+    assert_eq!(error(&manage(&running, "DELETE", &path, Value::Null)), 409);
+    management.abort(&later).unwrap();
+    let id = order(&running, json!({}));
+    let offer = devices[0].0.next(&running).json();
+    let link = offer["artifact"]["source"]["uri"].as_str().unwrap().to_owned();
+    let link = format!("/download/{}", link.split_once("/download/").unwrap().1);
+    assert_eq!(request(&running, "GET", &link, &[], b"").status, 200);
+    // Somebody has removed the file behind the server's back.
+    std::fs::remove_file(folder.path().join(format!("artifacts/{artifact_id}.mender"))).unwrap();
+    assert_eq!(error(&request(&running, "GET", &link, &[], b"")), 500);
+    assert_eq!(report(&running, &devices[0].0, &id, "failure"), 204);
+    assert_eq!(manage(&running, "DELETE", &path, Value::Null).status, 204);
+    assert_eq!(error(&request(&running, "GET", &link, &[], b"")), 404);
+    assert_eq!(devices[0].0.next(&running).status, 204);
+}

@@ -135,6 +135,45 @@ pub fn prepare_peers(may_install: bool) -> Outcome<PathBuf> {
     Ok(folder)
 }
 
+/// Returns the folder with the programs of PostgreSQL: installed ones, or Debian's package unpacked into a folder of the project. An
+/// installed package would be a database that starts with the machine.
+pub fn prepare_postgres(may_install: bool) -> Outcome<PathBuf> {
+    if let Some(programs) = peers::installed_postgres() {
+        return Ok(programs);
+    }
+    find("apt-get").ok_or("there is no apt-get")?;
+    let unpacked = match peers::unpacked_postgres() {
+        Err(_) if may_install => {
+            apt_get(sudo()?, &["update"])?;
+            peers::unpacked_postgres()
+        }
+        unpacked => unpacked,
+    };
+    let (programs, libraries) = unpacked?;
+    if !libraries.is_empty() {
+        if !may_install {
+            return Err(format!("{} are missing and --no-install was given", libraries.join(", ")));
+        }
+        install(&libraries)?;
+    }
+    // It does not run as root: tests of root run it as somebody else, who has to reach it.
+    let program = programs.join("postgres");
+    let mut runs = match sudo() {
+        Ok(false) => {
+            let mut other = Command::new("setpriv");
+            other.args(["--reuid", "nobody", "--clear-groups"]).arg(&program);
+            other
+        }
+        Ok(true) | Err(_) => Command::new(&program),
+    };
+    runs.arg("--version").stdin(Stdio::null());
+    match runs.output() {
+        Ok(output) if output.status.success() => Ok(programs),
+        Ok(output) => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
+        Err(error) => Err(format!("cannot run {}: {error}", program.display())),
+    }
+}
+
 /// The same for the tools of the board tests.
 pub fn prepare_for_boards(may_install: bool) -> Tools {
     prepare_all(BOARD_TOOLS, may_install)

@@ -14,6 +14,7 @@ pub const FOLDER: &str = "ROTA_PEERS";
 const PACKAGES: &[(&str, &[&str])] = &[
     ("mender-client", &["usr/bin/mender", "usr/share/mender/modules/v3/single-file"]),
     ("mender-connect", &["usr/bin/mender-connect"]),
+    ("mender-cli", &["usr/bin/mender-cli"]),
     ("nginx", &["usr/sbin/nginx"]),
 ];
 
@@ -35,6 +36,18 @@ const INSTALLERS: &[(&str, &[&str])] = &[
     ("libzck1", &[]),
 ];
 
+/// The same for the database of the tests. Its programs find what belongs to them beside themselves.
+const POSTGRES: &[(&str, &[&str])] = &[
+    ("postgresql-15", &["usr/lib/postgresql/15/bin/postgres", "usr/lib/postgresql/15/bin/initdb"]),
+    ("postgresql-client-15", &["usr/lib/postgresql/15/bin/psql"]),
+];
+
+/// Says to the tests where the programs of PostgreSQL are.
+pub const POSTGRES_FOLDER: &str = "RUST_OTA_POSTGRES";
+
+/// Where Debian has the programs of PostgreSQL.
+const POSTGRES_PROGRAMS: &str = "usr/lib/postgresql/15/bin";
+
 /// Where the libraries of `INSTALLERS` lie in their folder.
 pub const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
 
@@ -53,6 +66,23 @@ pub fn installers() -> Outcome<PathBuf> {
         unpack_all(&folder, INSTALLERS)?;
     }
     Ok(folder)
+}
+
+/// The installed programs of PostgreSQL, if they are.
+pub fn installed_postgres() -> Option<PathBuf> {
+    let programs = Path::new("/").join(POSTGRES_PROGRAMS);
+    ["postgres", "initdb", "psql"].iter().all(|name| programs.join(name).is_file()).then_some(programs)
+}
+
+/// The unpacked programs of PostgreSQL, which are unpacked first if they are not there, and the packages of libraries that this
+/// machine does not have.
+pub fn unpacked_postgres() -> Outcome<(PathBuf, Vec<&'static str>)> {
+    let folder = workspace::target_directory()?.join("postgres");
+    if !has_all(&folder, POSTGRES) {
+        unpack_all(&folder, POSTGRES)?;
+        println!("unpacked {}", versions(&folder));
+    }
+    Ok((folder.join(POSTGRES_PROGRAMS), missing_for(&folder, POSTGRES)?))
 }
 
 /// Whether everything is there.
@@ -112,8 +142,12 @@ fn unpack_all(folder: &Path, packages: &[(&str, &[&str])]) -> Outcome {
 
 /// The packages with the libraries that the unpacked programs of `folder` need and this machine does not have.
 pub fn missing_libraries(folder: &Path) -> Outcome<Vec<&'static str>> {
+    missing_for(folder, PACKAGES)
+}
+
+fn missing_for(folder: &Path, packages: &[(&str, &[&str])]) -> Outcome<Vec<&'static str>> {
     let mut missing = Vec::new();
-    for (_, files) in PACKAGES {
+    for (_, files) in packages {
         let Some(program) = files.first() else { continue };
         let output = workspace::capture(Command::new("ldd").arg(folder.join(program)))?;
         missing.extend(not_found(&String::from_utf8_lossy(&output.stdout)));
@@ -134,6 +168,12 @@ fn not_found(said: &str) -> Vec<&'static str> {
         ("liblzma.so", "liblzma5"),
         ("libpcre2-8.so", "libpcre2-8-0"),
         ("libcrypt.so", "libcrypt1"),
+        ("libpq.so", "libpq5"),
+        ("libxml2.so", "libxml2"),
+        ("libicui18n.so", "libicu72"),
+        ("libicuuc.so", "libicu72"),
+        ("libldap-2.5.so", "libldap-2.5-0"),
+        ("libreadline.so", "libreadline8"),
     ];
     let lost = said.lines().filter(|line| line.contains("not found")).map(str::trim_start);
     let package = |line: &str| LIBRARIES.iter().find(|(name, _)| line.starts_with(name)).map(|(_, of)| *of);

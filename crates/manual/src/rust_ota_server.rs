@@ -111,7 +111,8 @@ const RUNNING: &[Command] = &[
         body: &[
             Block::Text(
                 "Both must not be served meanwhile, and what it is moved to has to be empty. Where it comes from stays as it is. A\n\
-                 backup is put back the same way. Artifacts go from folder to folder; those in S3 stay where they are.",
+                 backup is put back the same way. Artifacts go first, and each is checked: a\n\
+                 move that was cut short among them goes on when it is begun again. What is not named, of a database, stays where it is.",
             ),
             Block::Options(MOVE),
         ],
@@ -124,8 +125,8 @@ const RUNNING: &[Command] = &[
         usage: &["backup --data DIR [--database URL] --to DIR [OPTION]..."],
         body: &[
             Block::Text(
-                "The folder can be served as it is. Artifacts are linked where the file system is the same, else copied; those in S3\n\
-                 stay where they are.",
+                "The folder can be served as it is. Artifacts are linked where the file system is the same, else copied and\n\
+                 checked; what is there already is not copied again.",
             ),
             Block::Options(BACKUP),
         ],
@@ -259,9 +260,19 @@ whoever watches the server",
     Flag::new("keep-alerts", "keep alerts of monitors for so many days ({default}; 0: for ever)")
         .text("DAYS")
         .default("90"),
+    Flag::new("record-terminals", "record what terminals of devices print"),
+    Flag::new("keep-recordings", "keep recorded terminals for so many days ({default}; 0: for ever)")
+        .text("DAYS")
+        .default("30"),
     Flag::new("keep-webhooks", "keep what webhooks were told for so many days ({default}; 0: for ever)")
         .text("DAYS")
         .default("14"),
+    Flag::new("keep-logs", "keep logs of devices for so many days ({default}; 0: for ever)")
+        .text("DAYS")
+        .default("365"),
+    Flag::new("keep-deployments", "keep deployments that ended for so many days ({default}: for ever)")
+        .text("DAYS")
+        .default("0"),
     Flag::new("log-format", "how a line of the log is written ({default})")
         .value("text|json", Kind::Choice(&["text", "json"]))
         .default("text"),
@@ -291,11 +302,24 @@ devices by itself",
     Flag::new("not-loopback", "allow a server that is not on this machine: do that to none but your own"),
 ];
 
+const S3_ENDPOINT: Flag = Flag::new("s3-endpoint", "where S3 is reached (AWS_ENDPOINT_URL)").text("URL");
+const S3_REGION: Flag =
+    Flag::new("s3-region", "the region that requests are signed for (AWS_REGION)").text("REGION");
+const S3_ALLOW_HTTP: Flag = Flag::new("s3-allow-http", "S3 may be reached without TLS");
+
 const MOVE: &[Flag] = &[
     Flag::new("from", "a data folder, or postgres://USER@HOST/NAME").text("DIR|URL"),
     Flag::new("to", "the same").text("DIR|URL"),
-    Flag::new("artifacts", "the data folder that has the artifacts of a fleet that comes from a database")
-        .folder("DIR"),
+    Flag::new(
+        "artifacts",
+        "a data folder or s3://BUCKET/PREFIX that has the artifacts of the fleet in the database",
+    )
+    .text("PLACE"),
+    Flag::new("from-artifacts", "the same for whatever is moved; by itself the data folder").text("PLACE"),
+    Flag::new("to-artifacts", "the same for where it is moved to").text("PLACE"),
+    S3_ENDPOINT,
+    S3_REGION,
+    S3_ALLOW_HTTP,
     Flag::new("database-password", "the password of the database is in FILE (PGPASSWORD)").file("FILE"),
     Flag::new("database-ca", "speak TLS to the database, and trust these certificates (PEM)").file("FILE"),
     Flag::new("json", "print one JSON object"),
@@ -304,6 +328,12 @@ const MOVE: &[Flag] = &[
 const BACKUP: &[Flag] = &[
     Flag::new("data", "the data folder of the server").folder("DIR"),
     Flag::new("to", "where; made here").folder("DIR"),
+    Flag::new("from-artifacts", "a data folder or s3://BUCKET/PREFIX that has the artifacts (--data)")
+        .text("PLACE"),
+    Flag::new("to-artifacts", "where they are copied to, the same (--to)").text("PLACE"),
+    S3_ENDPOINT,
+    S3_REGION,
+    S3_ALLOW_HTTP,
     Flag::new("database", "the database that has the fleet, if it is not in the folder").text("URL"),
     Flag::new("database-password", "the password of the database is in FILE (PGPASSWORD)").file("FILE"),
     Flag::new("database-ca", "speak TLS to the database, and trust these certificates (PEM)").file("FILE"),

@@ -1,6 +1,6 @@
 //! The management API from the other side, blocking, for the command line, the demo and tests.
 
-mod tls;
+pub(crate) mod tls;
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -66,6 +66,7 @@ pub struct Options {
     pub(crate) max_artifact_bytes: u64,
     pub(crate) read_timeout_seconds: u64,
     pub(crate) threads: usize,
+    pub(crate) record_terminals: bool,
     pub(crate) ping_seconds: u64,
     pub(crate) write_seconds: u64,
     pub(crate) configuration_key: Option<Vec<u8>>,
@@ -94,6 +95,7 @@ impl Options {
             max_artifact_bytes: 10 * 1024 * 1024 * 1024,
             read_timeout_seconds: 30,
             threads: 2,
+            record_terminals: false,
             ping_seconds: 54,
             write_seconds: 10,
             configuration_key: None,
@@ -265,9 +267,33 @@ impl Options {
         self
     }
 
+    /// Record what terminals of devices print, for [`Options::keep_recordings_days`].
+    pub fn record_terminals(mut self, yes: bool) -> Options {
+        self.record_terminals = yes;
+        self
+    }
+
+    /// For how many days recorded terminals are kept; 0 is for ever.
+    pub fn keep_recordings_days(mut self, days: u64) -> Options {
+        self.keep.recordings = days;
+        self
+    }
+
     /// For how many days it is kept what webhooks were told and what they answered; 0 is for ever.
     pub fn keep_webhooks_days(mut self, days: u64) -> Options {
         self.keep.webhooks = days;
+        self
+    }
+
+    /// For how many days logs of devices are kept, from when the device was done; 0 is for ever.
+    pub fn keep_logs_days(mut self, days: u64) -> Options {
+        self.keep.logs = days;
+        self
+    }
+
+    /// For how many days deployments are kept, from their end; 0, as it is at first, is for ever.
+    pub fn keep_deployments_days(mut self, days: u64) -> Options {
+        self.keep.deployments = days;
         self
     }
 

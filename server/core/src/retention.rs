@@ -1,16 +1,20 @@
-//! What is only appended is taken away when it is old: a few rows at a time, so that no device waits for it. Several processes
-//! may do it at once: each piece is a transaction, and what one has taken away another does not find.
+//! What is only appended, deployments that ended and their logs are taken away when they are old: a few rows at a time, so that
+//! no device waits for it. Of several processes one does it. If two did, each piece is a transaction, and what one has taken away
+//! another does not find.
+//!
+//! A clock that is wrong must not take everything away: see [`Trust`].
 
 use std::time::Duration;
 
 use tokio::sync::watch;
 
 use crate::metrics::Counter;
-use crate::model::time::Timestamp;
-use crate::store::{Store, StoreError};
-use crate::work::{STREAMS, Stream};
+use crate::model::time::{Timestamp, awake};
+use crate::service::{ChangeError, Service};
+use crate::store::StoreError;
+use crate::work::{Key, Kind, NotLoaded, STREAMS, Stream, Work, Write};
 
-/// Events that are taken away in one transaction.
+/// Rows that are taken away in one transaction.
 const PIECE: u64 = 500;
 /// Between two pieces: those who change something come first.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -26,58 +30,144 @@ pub(crate) struct Keep {
     pub(crate) audit: u64,
     /// Alerts of monitors.
     pub(crate) alerts: u64,
+    /// Terminals that were recorded.
+    pub(crate) recordings: u64,
     /// What webhooks were told, and what they answered.
     pub(crate) webhooks: u64,
+    /// Logs of devices, from when they were done.
+    pub(crate) logs: u64,
+    /// Deployments, from their end.
+    pub(crate) deployments: u64,
 }
 
 impl Default for Keep {
     fn default() -> Keep {
-        Keep { audit: 365, alerts: 90, webhooks: 14 }
+        Keep { audit: 365, alerts: 90, recordings: 30, webhooks: 14, logs: 365, deployments: 0 }
     }
 }
 
 impl Keep {
-    /// Before when events of a stream are old; `None` when they never are.
-    fn before(self, stream: Stream, now: Timestamp) -> Option<Timestamp> {
-        let days = match stream {
+    /// For how many days the events of a stream are kept.
+    fn stream(self, stream: Stream) -> u64 {
+        match stream {
             Stream::Audit => self.audit,
             Stream::Alert => self.alerts,
+            Stream::Recording => self.recordings,
             Stream::Webhook | Stream::Delivery => self.webhooks,
-        };
-        let milliseconds = days.saturating_mul(24 * 3600 * 1000);
-        (days > 0).then(|| Timestamp(now.0.saturating_sub(milliseconds)))
+        }
+    }
+}
+
+/// Before when something is old that is kept for so many days; `None` when it never is.
+fn before(days: u64, now: Timestamp) -> Option<Timestamp> {
+    let milliseconds = days.saturating_mul(24 * 3600 * 1000);
+    (days > 0).then(|| Timestamp(now.0.saturating_sub(milliseconds)))
+}
+
+/// A clock that is further than this ahead of the last pass is not trusted before it has gone evenly for as long.
+const AHEAD: Duration = Duration::from_secs(24 * 3600);
+/// What a clock may be off against one that nobody sets, and still goes evenly.
+const OFF: Duration = Duration::from_secs(3600);
+/// Under what name it is kept when the last pass was.
+const NAME: &str = "retention";
+
+/// Whether the time of day may decide what is old.
+///
+/// One that is a year ahead would make everything old. So it is believed when it is at most a day ahead of the last pass, which
+/// the store knows, or when this process has seen it go evenly for a day: a server that was off for a week, or whose clock was a
+/// week behind, takes nothing away for a day, and an operator whose clock is wrong has a day to read the log. A clock that is
+/// behind takes away less.
+#[derive(Debug, Default)]
+struct Trust {
+    /// Since when the time has gone evenly: what it was, and what the clock said that nobody sets.
+    evenly: Option<(Timestamp, Duration)>,
+}
+
+impl Trust {
+    fn believes(&mut self, last: Option<Timestamp>, now: Timestamp, awake: Duration) -> bool {
+        let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let (began, clock) = *self.evenly.get_or_insert((now, awake));
+        let passed = awake.saturating_sub(clock);
+        let should_be = began.0.saturating_add(milliseconds(passed));
+        if now.0.abs_diff(should_be) > milliseconds(OFF) {
+            log::warn!("the time of day was set: it is {now}, and was to be {}", Timestamp(should_be));
+            self.evenly = Some((now, awake));
+        }
+        let for_long = self.evenly.is_some_and(|(_, clock)| awake.saturating_sub(clock) >= AHEAD);
+        for_long || last.is_some_and(|last| now.0 <= last.0.saturating_add(milliseconds(AHEAD)))
     }
 }
 
 /// Takes away what is old, until `stop` says so.
 pub(crate) async fn run(
-    store: std::sync::Arc<dyn Store>,
+    service: Service,
     keep: Keep,
     forgotten: std::sync::Arc<Counter>,
     mut stop: watch::Receiver<bool>,
 ) {
+    let mut turn = service.turn(NAME);
+    let mut trust = Trust::default();
     let mut wait = FIRST;
     loop {
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
-            _ = stop.changed() => return,
+            _ = stop.changed() => break,
         }
         wait = INTERVAL;
+        let now = (Timestamp::now(), awake());
         tokio::select! {
-            result = pass(&*store, keep, Timestamp::now(), &forgotten) => if let Err(error) = result {
-                log::warn!("what is old could not be taken away, and is tried again in an hour: {error}");
-            },
-            _ = stop.changed() => return,
+            result = turn.alone(trusted_pass(&service, keep, &mut trust, now, &forgotten)) => {
+                if let Some(Err(error)) = result {
+                    log::warn!("what is old could not be taken away, and is tried again in an hour: {error}");
+                }
+            }
+            _ = stop.changed() => break,
         }
+    }
+    turn.give_back().await;
+}
+
+/// A pass, if the time is believed. Whether it was.
+async fn trusted_pass(
+    service: &Service,
+    keep: Keep,
+    trust: &mut Trust,
+    (now, awake): (Timestamp, Duration),
+    forgotten: &Counter,
+) -> Result<bool, String> {
+    let last = service.store.document(Kind::Progress, NAME).await;
+    let last = last.map_err(|error| error.to_string())?;
+    let last = last.and_then(|last| serde_json::from_value(last).ok());
+    if !trust.believes(last, now, awake) {
+        match last {
+            None => log::info!("what is old is taken away when the time has gone evenly for a day"),
+            Some(last) => log::warn!(
+                "nothing is taken away for its age: it is {now}, and it was {last} the last time; the time is believed when it \
+                 has gone evenly for a day"
+            ),
+        }
+        return Ok(false);
+    }
+    pass(service, keep, now, forgotten).await?;
+    let done = move |work: &mut Work| {
+        work.document::<Timestamp>(Kind::Progress, NAME)?;
+        work.put_document(Kind::Progress, NAME, Some(&now))
+    };
+    let key = vec![Key::Document(Kind::Progress, NAME.to_owned())];
+    match service.change(key, done).await {
+        Ok(()) => Ok(true),
+        Err(ChangeError::Refused(NotLoaded)) => Ok(true),
+        Err(ChangeError::Failed(failed)) => Err(failed.0.to_string()),
     }
 }
 
-async fn pass(store: &dyn Store, keep: Keep, now: Timestamp, forgotten: &Counter) -> Result<(), StoreError> {
+async fn pass(service: &Service, keep: Keep, now: Timestamp, forgotten: &Counter) -> Result<(), String> {
+    let failed = |error: StoreError| error.to_string();
     for stream in STREAMS {
-        let Some(before) = keep.before(stream, now) else { continue };
+        let Some(before) = before(keep.stream(stream), now) else { continue };
         let mut count = 0;
         loop {
-            let gone = store.forget_events(stream, before, PIECE).await?;
+            let gone = service.store.forget_events(stream, before, PIECE).await.map_err(failed)?;
             forgotten.add(gone);
             count += gone;
             if gone < PIECE {
@@ -85,11 +175,71 @@ async fn pass(store: &dyn Store, keep: Keep, now: Timestamp, forgotten: &Counter
             }
             tokio::time::sleep(PAUSE).await;
         }
-        if count > 0 {
-            log::info!("{count} events of the stream {} were taken away because of their age", stream.name());
-        }
+        tell(count, &format!("events of the stream {}", stream.name()));
+    }
+    if let Some(before) = before(keep.logs, now) {
+        tell(logs(service, before, forgotten).await?, "logs of devices");
+    }
+    if let Some(before) = before(keep.deployments, now) {
+        tell(deployments(service, before, forgotten).await.map_err(failed)?, "deployments");
     }
     Ok(())
+}
+
+fn tell(count: u64, what: &str) {
+    if count > 0 {
+        log::info!("{count} {what} were taken away because of their age");
+    }
+}
+
+async fn logs(service: &Service, before: Timestamp, forgotten: &Counter) -> Result<u64, String> {
+    let mut count = 0;
+    loop {
+        let old = service.store.old_logs(before, PIECE).await.map_err(|error| error.to_string())?;
+        let gone = old.len() as u64;
+        if gone == 0 {
+            return Ok(count);
+        }
+        let keys = old.iter().map(|(deployment, device)| Key::Record(deployment.clone(), device.clone()));
+        let rule = |old: Vec<(String, String)>| move |work: &mut Work| without_logs(work, &old);
+        match service.change(keys.collect(), rule(old)).await {
+            Ok(()) | Err(ChangeError::Refused(NotLoaded)) => {}
+            Err(ChangeError::Failed(failed)) => return Err(failed.0.to_string()),
+        }
+        forgotten.add(gone);
+        count += gone;
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// The logs go, and the records say so.
+fn without_logs(work: &mut Work, logs: &[(String, String)]) -> Result<(), NotLoaded> {
+    for (deployment, device) in logs {
+        if let Some(mut record) = work.record(deployment, device)? {
+            record.log = false;
+            work.put_record(record)?;
+        }
+        work.write(Write::Log { deployment: deployment.clone(), device: device.clone(), text: None });
+    }
+    Ok(())
+}
+
+async fn deployments(service: &Service, before: Timestamp, forgotten: &Counter) -> Result<u64, StoreError> {
+    let mut count = 0;
+    loop {
+        let old = service.store.old_deployments(before, PIECE).await?;
+        for deployment in &old {
+            while !service.store.forget_deployment(deployment, PIECE).await? {
+                tokio::time::sleep(PAUSE).await;
+            }
+            forgotten.add(1);
+            count += 1;
+        }
+        if (old.len() as u64) < PIECE {
+            return Ok(count);
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
 }
 
 #[cfg(test)]
@@ -100,10 +250,9 @@ mod tests {
 
     use super::*;
     use crate::metrics::Metrics;
-    use crate::service::Service;
     use crate::store::sqlite;
+    use crate::work::Event;
     use crate::work::query::EventQuery;
-    use crate::work::{Event, NotLoaded, Write};
 
     const DAY: u64 = 24 * 3600 * 1000;
 
@@ -134,28 +283,155 @@ mod tests {
             service.change(Vec::new(), put).await.unwrap();
             let forgotten = Counter::default();
             let keep = Keep { audit: 0, ..Keep::default() };
-            pass(&*service.store, keep, now, &forgotten).await.unwrap();
+            pass(&service, keep, now, &forgotten).await.unwrap();
             let mut left = Vec::new();
             for stream in STREAMS {
-                let query = EventQuery {
-                    stream,
-                    keys: Vec::new(),
-                    after: None,
-                    before: None,
-                    members: Vec::new(),
-                    above: None,
-                    oldest_first: true,
-                    skip: 0,
-                    take: 10,
-                };
-                left.push((stream, service.store.events(&query).await.unwrap().total));
+                left.push((stream, self::left(&service, stream).await));
             }
             assert_eq!(
                 left,
-                [(Stream::Audit, 3), (Stream::Webhook, 2), (Stream::Delivery, 2), (Stream::Alert, 2)]
+                [
+                    (Stream::Audit, 3),
+                    (Stream::Webhook, 2),
+                    (Stream::Delivery, 2),
+                    (Stream::Alert, 2),
+                    (Stream::Recording, 2)
+                ]
             );
-            assert_eq!(forgotten.value(), 2 * PIECE + 1 + 3);
+            assert_eq!(forgotten.value(), 2 * PIECE + 1 + 4);
             service.store.stop().await;
         });
+    }
+
+    #[test]
+    fn logs_go_before_their_deployment_and_both_when_they_are_old() {
+        let folder = tempfile::tempdir().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let store = sqlite::open(folder.path()).unwrap();
+            let service = Service::open(store, Arc::new(Metrics::default())).await.unwrap();
+            let now = Timestamp::now();
+            let ago = move |days: u64| Timestamp(now.0 - days * DAY).to_string();
+            let fill = move |work: &mut Work| {
+                let device = json!({
+                    "id": "device", "identity": {}, "identity_sha256": "x", "created": ago(900), "updated": ago(900),
+                    "auth_sets": [],
+                });
+                work.put_device(serde_json::from_value(device).unwrap())?;
+                // The newest is as old as the oldest, and stays.
+                for (id, days) in [("old", 800), ("young", 400), ("new", 3), ("newest", 800)] {
+                    let deployment = json!({
+                        "id": id, "name": id, "artifact_name": "a", "created": ago(801), "finished": ago(days),
+                        "device_count": 1,
+                    });
+                    let members = Arc::new(roaring::RoaringBitmap::from_iter([1]));
+                    work.new_deployment(serde_json::from_value(deployment).unwrap(), members);
+                    let record = json!({
+                        "id": id, "deployment": id, "device": "device", "status": "failure", "created": ago(801),
+                        "finished": ago(days), "log": true,
+                    });
+                    work.record(id, "device")?;
+                    work.put_record(serde_json::from_value(record).unwrap())?;
+                    let text = Some("text".to_owned());
+                    work.write(Write::Log { deployment: id.to_owned(), device: "device".to_owned(), text });
+                }
+                Ok::<_, NotLoaded>(())
+            };
+            service.change(Vec::new(), fill).await.unwrap();
+            let forgotten = Counter::default();
+            let keep = Keep { logs: 365, deployments: 730, ..Keep::default() };
+            pass(&service, keep, now, &forgotten).await.unwrap();
+            let mut left = Vec::new();
+            for id in ["old", "young", "new", "newest"] {
+                let record = service.store.record(id, "device").await.unwrap();
+                let log = service.store.log(id, "device").await.unwrap();
+                left.push((id, record.map(|record| record.log), log.is_some()));
+            }
+            let expected = [
+                ("old", None, false),
+                ("young", Some(false), false),
+                ("new", Some(true), true),
+                ("newest", Some(false), false),
+            ];
+            assert_eq!(left, expected);
+            // Three logs and a deployment.
+            assert_eq!(forgotten.value(), 4);
+            service.store.stop().await;
+        });
+    }
+
+    /// A fleet with one event of yesterday and one that is two years old, at this time.
+    async fn with_events(folder: &std::path::Path, now: Timestamp) -> Service {
+        let store = sqlite::open(folder).unwrap();
+        let service = Service::open(store, Arc::new(Metrics::default())).await.unwrap();
+        let put = move |work: &mut Work| {
+            for days in [1, 730] {
+                let time = Timestamp(now.0 - days * DAY);
+                let event = Event { stream: Stream::Audit, key: String::new(), time, data: json!({}) };
+                work.write(Write::Event(event));
+            }
+            Ok::<_, NotLoaded>(())
+        };
+        service.change(Vec::new(), put).await.unwrap();
+        service
+    }
+
+    /// How many events a stream has.
+    async fn left(service: &Service, stream: Stream) -> u64 {
+        let query = EventQuery {
+            stream,
+            keys: Vec::new(),
+            after: None,
+            before: None,
+            members: Vec::new(),
+            above: None,
+            oldest_first: true,
+            skip: 0,
+            take: 10,
+        };
+        service.store.events(&query).await.unwrap().total
+    }
+
+    #[tokio::test]
+    async fn a_clock_that_jumps_takes_nothing_away_before_it_has_gone_evenly_for_a_day() {
+        const HOUR: u64 = DAY / 24;
+        let folder = tempfile::tempdir().unwrap();
+        let right = Timestamp(20_000 * DAY);
+        let service = with_events(folder.path(), right).await;
+        let forgotten = Counter::default();
+        let mut trust = Trust::default();
+        // So many hours after this process has begun, with a time that is so much ahead.
+        let at = async |trust: &mut Trust, hours: u64, ahead: i64| {
+            let now = Timestamp((right.0 + hours * HOUR).saturating_add_signed(ahead));
+            let awake = Duration::from_secs(hours * 3600);
+            trusted_pass(&service, Keep::default(), trust, (now, awake), &forgotten).await.unwrap()
+        };
+        let year = 365 * i64::try_from(DAY).unwrap();
+        let hour = i64::try_from(HOUR).unwrap();
+        // Nobody knows when the last pass was.
+        for hours in 0..24 {
+            assert!(!at(&mut trust, hours, 0).await, "{hours}");
+        }
+        assert_eq!(left(&service, Stream::Audit).await, 2);
+        assert!(at(&mut trust, 24, 0).await);
+        assert_eq!(left(&service, Stream::Audit).await, 1);
+        // It jumps a year ahead, and is put right before the day is over.
+        for hours in 25..49 {
+            assert!(!at(&mut trust, hours, year).await, "{hours}");
+        }
+        assert_eq!(left(&service, Stream::Audit).await, 1, "the event of yesterday would be a year old");
+        assert!(!at(&mut trust, 49, 0).await, "the last pass was more than a day ago");
+        // An hour back is no reason to do anything else, and another process, whose clock is right, goes on where this one was.
+        let mut other = Trust::default();
+        for hours in 50..74 {
+            assert_eq!(at(&mut trust, hours, 0).await, hours == 73, "{hours}");
+        }
+        assert!(at(&mut other, 74, 0).await && at(&mut other, 75, -2 * hour).await);
+        assert!(at(&mut other, 76, 0).await);
+        // A start with a wrong clock.
+        assert!(!at(&mut Trust::default(), 77, year).await);
+        assert!(!at(&mut Trust::default(), 77, 2 * year).await);
+        assert_eq!(left(&service, Stream::Audit).await, 1);
+        service.store.stop().await;
     }
 }

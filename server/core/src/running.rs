@@ -119,7 +119,7 @@ impl Server {
         runtime.spawn(store_check_ins(shared.clone(), stopped.clone()));
         runtime.spawn(find_out_how_late(shared.clone(), stopped.clone()));
         runtime.spawn(retention::run(
-            shared.service.store.clone(),
+            shared.service.clone(),
             shared.options.keep,
             shared.metrics.forgotten.clone(),
             stopped.clone(),

@@ -1,14 +1,20 @@
 //! Moves a fleet between a folder and a database, and copies a folder while it is served.
 //!
-//! What is moved is the fleet, the keys, and the artifacts of a data folder. Artifacts in S3 stay where they are: whoever
-//! serves the fleet afterwards names the same bucket.
+//! What is moved is the fleet, the keys, and the artifacts ([`Artifacts`]): those first, so that what was cut short there has
+//! written nothing into a store, and goes on when it is begun again. A fleet whose artifacts are not named, as those of a
+//! database, leaves them where they are.
 
-use std::fs::{self, File};
-use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+mod artifacts;
+
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
+
+use serde_json::Value;
+
+use artifacts::{Arrived, Wanted, Way};
+pub use artifacts::{Artifacts, Ways};
 
 use crate::model::Artifact;
 use crate::options::DatabaseOptions;
@@ -25,8 +31,8 @@ const EVERY: u64 = 10_000;
 pub enum Place {
     /// In a data folder.
     Folder(PathBuf),
-    /// In a database, with the data folder of one of its servers, which has the artifacts if they are not in S3.
-    Database(DatabaseOptions, Option<PathBuf>),
+    /// In a database.
+    Database(DatabaseOptions),
 }
 
 /// Where a fleet comes from.
@@ -56,7 +62,11 @@ pub struct Moved {
     pub events: u64,
     /// Artifacts that were copied or linked.
     pub artifacts: u64,
-    /// Ids of artifacts of the fleet that were not there to be copied.
+    /// The bytes in them.
+    pub artifact_bytes: u64,
+    /// Artifacts that were there before, as they should be.
+    pub artifacts_before: u64,
+    /// Ids of artifacts of the fleet that are not where they are to be: they were not there to be copied, or were damaged.
     pub missing_artifacts: Vec<String>,
 }
 
@@ -86,9 +96,10 @@ impl Moved {
 pub fn move_fleet(
     from: &Place,
     to: &Place,
+    ways: &Ways,
     progress: &mut (dyn FnMut(&Moved) + Send),
 ) -> Result<Moved, StoreError> {
-    copy(from, Use::Alone, to, progress)
+    copy(from, Use::Alone, to, ways, progress)
 }
 
 /// Copies everything into a new folder while a server goes on. The folder is one that can be served. What is changed after
@@ -99,15 +110,17 @@ pub fn move_fleet(
 pub fn backup(
     from: &Place,
     to: &Path,
+    ways: &Ways,
     progress: &mut (dyn FnMut(&Moved) + Send),
 ) -> Result<Moved, StoreError> {
-    copy(from, Use::Beside, &Place::Folder(to.to_owned()), progress)
+    copy(from, Use::Beside, &Place::Folder(to.to_owned()), ways, progress)
 }
 
 fn copy(
     from: &Place,
     used: Use,
     to: &Place,
+    ways: &Ways,
     progress: &mut (dyn FnMut(&Moved) + Send),
 ) -> Result<Moved, StoreError> {
     let here = runtime()?;
@@ -118,41 +131,89 @@ fn copy(
         Place::Folder(folder) => Kept::found_in(folder)?,
         Place::Database(..) => here.block_on(Kept::in_store(&*source))?,
     };
+    let way = match (ways.from.clone().or(folder_of(from)), ways.to.clone().or(folder_of(to))) {
+        (Some(from), Some(to)) => Some(there.block_on(async { Way::open(&from, &to) })?),
+        (Some(_), None) | (None, _) => None,
+    };
     let mut moved = Moved::default();
+    let mut done = HashSet::new();
     let mut artifacts = Vec::new();
-    let copied = rows(&here, &*source, &there, &*target, &mut |row| {
-        if let DumpRow::Document(Kind::Artifact | Kind::MadeArtifact, _, value) = row {
-            if let Ok(artifact) = serde_json::from_value::<Artifact>(value.clone()) {
-                artifacts.push((artifact.id, artifact.size));
+    let copied = (|| {
+        if let Some(way) = &way {
+            let first = here.block_on(wanted(&*source))?;
+            bring(&there, way, &first, &mut done, &mut moved, progress)?;
+        }
+        rows(&here, &*source, &there, &*target, &mut |row| {
+            if let DumpRow::Document(Kind::Artifact | Kind::MadeArtifact, _, value) = row {
+                artifacts.extend(read(value));
             }
-        }
-        moved.count(row);
-        if moved.rows() % EVERY == 0 {
-            progress(&moved);
-        }
-    });
-    let finished = copied.and_then(|()| {
-        if let (Some(from), Place::Folder(to)) = (folder_of(from), to) {
-            files(from, to, &artifacts, &mut moved)?;
+            moved.count(row);
+            if moved.rows() % EVERY == 0 {
+                progress(&moved);
+            }
+        })?;
+        if let Some(way) = &way {
+            // Those that came while the others were copied.
+            bring(&there, way, &artifacts, &mut done, &mut moved, progress)?;
+            moved.missing_artifacts = there.block_on(way.lacking(&artifacts))?;
         }
         match (kept, to) {
             (None, _) => Ok(()),
             (Some(kept), Place::Folder(folder)) => kept.write_to(folder),
             (Some(kept), Place::Database(..)) => there.block_on(kept.share(&*target)).map(|_| ()),
         }
-    });
+    })();
     there.block_on(target.stop());
     here.block_on(source.stop());
-    finished?;
+    copied?;
     progress(&moved);
     Ok(moved)
 }
 
-/// The folder that has the artifacts.
-fn folder_of(place: &Place) -> Option<&Path> {
+fn read(document: &Value) -> Option<Wanted> {
+    serde_json::from_value::<Artifact>(document.clone()).ok().as_ref().map(Wanted::from)
+}
+
+/// The artifacts of a fleet.
+async fn wanted(source: &dyn Store) -> Result<Vec<Wanted>, StoreError> {
+    let mut all = Vec::new();
+    for kind in [Kind::Artifact, Kind::MadeArtifact] {
+        all.extend(source.documents(kind).await?.iter().filter_map(|(_, value)| read(value)));
+    }
+    Ok(all)
+}
+
+/// Brings over what is not done.
+fn bring(
+    there: &tokio::runtime::Runtime,
+    way: &Way,
+    wanted: &[Wanted],
+    done: &mut HashSet<String>,
+    moved: &mut Moved,
+    progress: &mut (dyn FnMut(&Moved) + Send),
+) -> Result<(), StoreError> {
+    for one in wanted {
+        if !done.insert(one.id.clone()) {
+            continue;
+        }
+        match there.block_on(way.bring(one))? {
+            Arrived::Now => {
+                moved.artifacts += 1;
+                moved.artifact_bytes += one.size;
+            }
+            Arrived::Before => moved.artifacts_before += 1,
+            Arrived::Not(why) => log::error!("artifact {}: {why}", one.id),
+        }
+        progress(moved);
+    }
+    Ok(())
+}
+
+/// The folder that has the artifacts, if nothing else is said.
+fn folder_of(place: &Place) -> Option<Artifacts> {
     match place {
-        Place::Folder(folder) => Some(folder),
-        Place::Database(_, folder) => folder.as_deref(),
+        Place::Folder(folder) => Some(Artifacts::Folder(folder.clone())),
+        Place::Database(_) => None,
     }
 }
 
@@ -169,7 +230,7 @@ async fn open(place: &Place, used: Use) -> Result<Arc<dyn Store>, StoreError> {
     match (place, used) {
         (Place::Folder(folder), Use::Alone) => sqlite::open(folder),
         (Place::Folder(folder), Use::Beside) => sqlite::open_beside(folder),
-        (Place::Database(database, _), Use::Alone | Use::Beside) => postgres::open(database.target()?).await,
+        (Place::Database(database), Use::Alone | Use::Beside) => postgres::open(database.target()?).await,
     }
 }
 
@@ -207,42 +268,15 @@ fn rows(
     })
 }
 
-/// Links artifacts, or copies them to another file system. They never change under their name.
-fn files(from: &Path, to: &Path, artifacts: &[(String, u64)], moved: &mut Moved) -> Result<(), StoreError> {
-    let io = |doing, path: &Path| {
-        let path = path.to_owned();
-        move |source| StoreError::Io { doing, path, source }
-    };
-    let folder = to.join("artifacts");
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(io("making", &folder))?;
-    for (id, size) in artifacts {
-        let name = format!("{id}.mender");
-        let (old, new) = (from.join("artifacts").join(&name), folder.join(&name));
-        let found = fs::metadata(&old).ok().filter(|file| file.len() == *size);
-        if found.is_none() {
-            moved.missing_artifacts.push(id.clone());
-            continue;
-        }
-        if fs::hard_link(&old, &new).is_err() {
-            let copied = || -> io::Result<()> {
-                let mut source = File::open(&old)?;
-                let mut target =
-                    fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
-                io::copy(&mut source, &mut target)?;
-                target.sync_all()
-            };
-            copied().map_err(io("writing", &new))?;
-        }
-        moved.artifacts += 1;
-    }
-    File::open(&folder).and_then(|folder| folder.sync_all()).map_err(io("writing", &folder))
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
+    use std::fs;
+
     use super::*;
+    use crate::blobs::conformance::{S3Server, s3_options};
+    use crate::domain::id;
     use crate::store::conformance::{change, dump};
 
     fn fleet(folder: &Path) -> Vec<String> {
@@ -283,13 +317,16 @@ mod tests {
         let before = fleet(one.path());
         crate::store::Secrets::open(one.path()).unwrap();
         let folder = Place::Folder(one.path().to_owned());
-        let database = Place::Database(DatabaseOptions::new(&url), None);
-        let moved = move_fleet(&folder, &database, &mut |_| {}).unwrap();
+        let database = Place::Database(DatabaseOptions::new(&url));
+        let moved = move_fleet(&folder, &database, &Ways::default(), &mut |_| {}).unwrap();
         assert_eq!(moved.documents, 50);
         assert_eq!(lines(&database), before);
-        assert!(matches!(move_fleet(&folder, &database, &mut |_| {}), Err(StoreError::NotEmpty { .. })));
+        assert!(matches!(
+            move_fleet(&folder, &database, &Ways::default(), &mut |_| {}),
+            Err(StoreError::NotEmpty { .. })
+        ));
         let back = Place::Folder(two.path().to_owned());
-        move_fleet(&database, &back, &mut |_| {}).unwrap();
+        move_fleet(&database, &back, &Ways::default(), &mut |_| {}).unwrap();
         assert_eq!(lines(&back), before);
         for secret in ["secrets/token-key.pk8", "secrets/link-key", "management-token"] {
             assert_eq!(
@@ -309,10 +346,10 @@ mod tests {
         let target = two.path().join("backup");
         let place = Place::Folder(one.path().to_owned());
         assert!(matches!(
-            move_fleet(&place, &Place::Folder(target.clone()), &mut |_| {}),
+            move_fleet(&place, &Place::Folder(target.clone()), &Ways::default(), &mut |_| {}),
             Err(StoreError::InUse(_))
         ));
-        backup(&place, &target, &mut |_| {}).unwrap();
+        backup(&place, &target, &Ways::default(), &mut |_| {}).unwrap();
         assert_eq!(lines(&Place::Folder(target.clone())), before);
         let copied = crate::store::Secrets::open(&target).unwrap();
         assert_eq!(copied.management_token, secrets.management_token);
@@ -325,5 +362,99 @@ mod tests {
         runtime.block_on(written).unwrap().unwrap();
         runtime.block_on(server.stop());
         assert_eq!(lines(&Place::Folder(target)), before);
+    }
+
+    const BYTES: usize = 200_000;
+
+    /// Artifacts of a fleet in a folder, with their records and files. The ids.
+    fn artifacts(folder: &Path, count: usize) -> Vec<String> {
+        let made: Vec<(String, Vec<u8>)> =
+            (0..count).map(|at| (id::uuid().unwrap(), vec![u8::try_from(at).unwrap(); BYTES])).collect();
+        fs::create_dir_all(folder.join("artifacts")).unwrap();
+        for (id, bytes) in &made {
+            fs::write(file(folder, id), bytes).unwrap();
+        }
+        let ids = made.iter().map(|(id, _)| id.clone()).collect();
+        runtime().unwrap().block_on(async {
+            let store = sqlite::open(folder).unwrap();
+            let written = change(&*store, vec![], move |work| {
+                for (id, bytes) in &made {
+                    work.document::<Value>(Kind::Artifact, id)?;
+                    let record = json!({
+                        "id": id, "name": "a", "device_types": ["x"], "depends": {}, "provides": {}, "clears_provides": [],
+                        "payload_type": null, "files": [], "signed": false, "size": bytes.len(),
+                        "sha256": id::sha256_hex(bytes), "modified": "2026-01-01T00:00:00Z",
+                    });
+                    work.put_document(Kind::Artifact, id, Some(&record))?;
+                }
+                Ok(Some(()))
+            });
+            written.await.unwrap().unwrap();
+            store.stop().await;
+        });
+        ids
+    }
+
+    fn file(folder: &Path, id: &str) -> PathBuf {
+        folder.join("artifacts").join(format!("{id}.mender"))
+    }
+
+    fn s3(server: &S3Server) -> Option<Artifacts> {
+        Some(Artifacts::S3(Box::new(s3_options(server))))
+    }
+
+    #[test]
+    fn artifacts_go_from_a_folder_into_s3_and_back_and_what_is_there_is_not_sent_again() {
+        let Some(mut server) = S3Server::start() else { return };
+        let folders: Vec<_> = (0..4).map(|_| tempfile::tempdir().unwrap()).collect();
+        let path = |at: usize| folders[at].path();
+        fleet(path(0));
+        let ids = artifacts(path(0), 4);
+        let place = |at: usize| Place::Folder(path(at).to_owned());
+        let into_s3 = Ways { from: None, to: s3(&server) };
+        // One is damaged, one is cut, one is gone.
+        fs::write(file(path(0), &ids[0]), vec![9; BYTES]).unwrap();
+        fs::write(file(path(0), &ids[1]), vec![1; BYTES - 1]).unwrap();
+        let third = fs::read(file(path(0), &ids[2])).unwrap();
+        fs::remove_file(file(path(0), &ids[2])).unwrap();
+        let mut seen = Vec::new();
+        let moved =
+            move_fleet(&place(0), &place(1), &into_s3, &mut |moved| seen.push(moved.artifacts)).unwrap();
+        assert_eq!((moved.artifacts, moved.artifact_bytes, moved.artifacts_before), (1, BYTES as u64, 0));
+        let mut missing = ids[..3].to_vec();
+        missing.sort();
+        let mut named = moved.missing_artifacts.clone();
+        named.sort();
+        assert_eq!(named, missing);
+        assert_eq!(server.objects().len(), 1);
+        assert_eq!(seen.last(), Some(&1));
+        assert!(!file(path(1), &ids[3]).exists());
+        // Put right, it goes on: what is there is left, and what is there and is something else is replaced.
+        for (at, bytes) in [(0, vec![0; BYTES]), (1, vec![1; BYTES]), (2, third)] {
+            fs::write(file(path(0), &ids[at]), bytes).unwrap();
+        }
+        server.damage(&format!("a/b/artifacts/{}.mender", ids[3]));
+        let moved = backup(&place(0), path(2), &into_s3, &mut |_| {}).unwrap();
+        assert_eq!((moved.artifacts, moved.artifacts_before, moved.missing_artifacts.len()), (4, 0, 0));
+        let back = Ways { from: s3(&server), to: None };
+        let moved = move_fleet(&place(2), &place(3), &back, &mut |_| {}).unwrap();
+        assert_eq!((moved.artifacts, moved.documents, moved.missing_artifacts.len()), (4, 54, 0));
+        for id in &ids {
+            assert_eq!(fs::read(file(path(3), id)).unwrap(), fs::read(file(path(0), id)).unwrap());
+        }
+        let again = tempfile::tempdir().unwrap();
+        let moved = backup(&place(3), again.path(), &into_s3, &mut |_| {}).unwrap();
+        assert_eq!((moved.artifacts, moved.artifacts_before), (0, 4));
+        // Without S3 nothing is written, and the same again goes on.
+        server.stop();
+        let late = tempfile::tempdir().unwrap();
+        let target = Place::Folder(late.path().to_owned());
+        let quick =
+            |options: crate::blobs::S3Options| options.patience(std::time::Duration::from_millis(300));
+        let gone = Ways { from: Some(Artifacts::S3(Box::new(quick(s3_options(&server))))), to: None };
+        let error = move_fleet(&place(3), &target, &gone, &mut |_| {}).unwrap_err();
+        assert!(matches!(error, StoreError::Artifacts { .. }), "{error}");
+        let moved = move_fleet(&place(3), &target, &Ways::default(), &mut |_| {}).unwrap();
+        assert_eq!((moved.artifacts, moved.documents, moved.missing_artifacts.len()), (4, 54, 0));
     }
 }

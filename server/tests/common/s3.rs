@@ -66,6 +66,14 @@ impl S3Server {
         found
     }
 
+    /// Another byte in an object.
+    pub(crate) fn damage(&self, key: &str) {
+        let path = self.folder.path().join(BUCKET).join(key);
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[0] ^= 1;
+        fs::write(path, bytes).unwrap();
+    }
+
     /// Ends it: nobody answers there any more.
     pub(crate) fn stop(&mut self) {
         self.child.kill().unwrap();

@@ -113,6 +113,36 @@ impl Drop for MenderConnect {
     }
 }
 
+/// The real `mender-cli` copies a file from the device, and to it.
+fn copy_with_mender_cli(server: &Backend, device: &VirtualDevice, id: &str, content: &[u8]) {
+    let Some(program) = peer("usr/bin/mender-cli") else { return };
+    let copy = |from: &str, to: &str| {
+        let mut command = Command::new(&program);
+        command.args(["--server", server.running.url(), "--token-value", server.running.management_token()]);
+        command.args(["cp", from, to]).env("HOME", device.path("")).stdin(Stdio::null());
+        for name in ["http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"] {
+            command.env_remove(name);
+        }
+        let output = command.output().unwrap();
+        (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let path = |name: &str| device.path(name).to_str().unwrap().to_owned();
+    let on_device = |name: &str| format!("{id}:{}", path(name));
+    let (copied, said) = copy(&on_device("file"), &path("fetched"));
+    assert!(copied, "{said}");
+    assert!(std::fs::read(path("fetched")).unwrap() == content);
+    let (copied, said) = copy(&path("fetched"), &on_device("sent"));
+    assert!(copied, "{said}");
+    assert!(std::fs::read(path("sent")).unwrap() == content);
+    std::fs::write(path("empty"), "").unwrap();
+    let (copied, said) = copy(&path("empty"), &on_device("sent-empty"));
+    assert!(copied && std::fs::read(path("sent-empty")).unwrap().is_empty(), "{said}");
+    let (copied, said) = copy(&on_device("none"), &path("nothing"));
+    assert!(!copied && said.contains("no such file or directory"), "{said}");
+    let (copied, said) = copy(&path("fetched"), &on_device("no-folder/file"));
+    assert!(!copied && said.contains("the device says"), "{said}");
+}
+
 #[test]
 fn a_user_works_on_the_device_through_the_real_mender_connect() {
     let Some(bus) = Bus::start(Policies::None) else { return };
@@ -153,6 +183,8 @@ fn a_user_works_on_the_device_through_the_real_mender_connect() {
     let content: Vec<u8> = (0..50_000_u32).flat_map(|number| number.to_le_bytes()).collect();
     std::fs::write(device.path("file"), &content).unwrap();
     assert!(session.fetch_file(device.path("file").to_str().unwrap()) == content);
+
+    copy_with_mender_cli(&server, &device, &id, &content);
 
     // Through the session, and without one.
     let polls = requests(&server, NEXT).len();

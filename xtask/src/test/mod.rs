@@ -54,7 +54,7 @@ QEMU, the oldest compiler. Steps whose inputs are those of their last good run o
   --no-install  leave the machine's packages alone
 
 Debian packages of tools are installed where that is allowed. The daemons of others are never installed: they are unpacked
-into target/peers. The S3 server of the tests is built into target/s3.
+into target/peers and target/postgres. The S3 server of the tests is built into target/s3.
 ";
 
 /// How much runs.
@@ -157,6 +157,10 @@ fn prepare(
     match xtask::s3::prepare(may_install) {
         Ok(program) => environment.push((xtask::s3::PROGRAM, program.display().to_string())),
         Err(reason) => report.leave_out(&format!("tests with an S3 server: {reason}")),
+    }
+    match debian::prepare_postgres(may_install) {
+        Ok(programs) => environment.push((xtask::peers::POSTGRES_FOLDER, programs.display().to_string())),
+        Err(reason) => report.leave_out(&format!("tests with PostgreSQL: {reason}")),
     }
     environment
 }

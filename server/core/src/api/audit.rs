@@ -44,6 +44,15 @@ pub(crate) fn about(id: &str) {
     });
 }
 
+/// Says in a few words what is done, when that is not in the body; never a secret.
+pub(crate) fn says(change: &str) {
+    let _ = ENTRY.try_with(|entry| {
+        if let Some(entry) = entry.borrow_mut().as_mut() {
+            entry.change = Some(change.to_owned());
+        }
+    });
+}
+
 /// The entry that belongs into the transaction of a change.
 pub(super) fn pending() -> Option<Entry> {
     ENTRY.try_with(|entry| entry.borrow().clone()).ok().flatten().filter(|entry| !entry.object.id.is_empty())

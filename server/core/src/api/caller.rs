@@ -9,7 +9,7 @@ use hyper::{Method, StatusCode, header};
 
 use super::call::Caller;
 use super::surround::Around;
-use super::{ApiError, Call, Shared, artifacts, device, download, users};
+use super::{ApiError, Call, Shared, artifacts, device, download, files, users};
 use crate::domain::limits;
 
 /// What is done with the body of a request.
@@ -54,7 +54,8 @@ pub(super) async fn recognise(
         (["api", "management", "v1", "useradm", "auth", "login"], _) => return Ok(Intake::Discard),
         (["api", "devices", ..], _) => (device::caller(shared, call).await?, known),
         (["api", "management", ..], _) => {
-            let intake = if artifacts::is_upload(call) { Intake::Stream } else { known };
+            let is_upload = artifacts::is_upload(call) || files::is_upload(call);
+            let intake = if is_upload { Intake::Stream } else { known };
             (users::caller(shared, call), intake)
         }
         (["download", ..], _) if download::check(shared, call).await.is_ok() => return Ok(Intake::Download),

@@ -1,18 +1,24 @@
 //! WebSockets of devices, and of people who work on them.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
+use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use hyper::{Method, StatusCode, header};
 use serde_json::json;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::users::Person;
-use super::{ApiError, Call, Reply, Shared, reply};
+use super::{ApiError, Call, Reply, Shared, audit, files, reply};
+use crate::connect::recording::{self, Playback, Recorder};
 use crate::connect::socket::{self, End};
 use crate::connect::{ConnectError, LineEnd};
 use crate::domain::admission::is_valid;
 use crate::domain::token::Claims;
+
+/// The longest pause behind each text of a recording that is seen again.
+const PAUSE_MILLISECONDS: u64 = 1000;
 
 impl From<ConnectError> for ApiError {
     fn from(error: ConnectError) -> ApiError {
@@ -20,6 +26,9 @@ impl From<ConnectError> for ApiError {
             ConnectError::NotConnected => ApiError::conflict("device disconnected"),
             ConnectError::TooManySessions => {
                 ApiError::new(StatusCode::TOO_MANY_REQUESTS, "the device has too many sessions")
+            }
+            ConnectError::TooManyFiles => {
+                ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "too many files come and go at once")
             }
             ConnectError::NoRandomness => crate::domain::id::NoRandomness.into(),
         }
@@ -82,7 +91,11 @@ pub(super) async fn route(
     call: &Call,
     person: &Person,
     rest: &[&str],
+    upload: Option<Incoming>,
 ) -> Result<Reply, ApiError> {
+    if let (["sessions", session, "playback"], &Method::GET) = (rest, &call.method) {
+        return playback(shared, call, person, session).await;
+    }
     let ["devices", device, rest @ ..] = rest else { return Err(ApiError::not_found()) };
     let created = shared.service.store.device(device).await?.ok_or_else(ApiError::not_found)?.created;
     let board = &shared.switchboard;
@@ -99,20 +112,56 @@ pub(super) async fn route(
             Ok(reply::json(StatusCode::OK, &answer))
         }
         (["connect"], &Method::GET) => upgrade(call, || {
-            let (end, line) =
+            let (end, mut line) =
                 board.open(device, &person.name, person.login.as_ref()).map_err(|error| match error {
                     // There is nothing to open; a command that could not be told is in conflict with that.
                     ConnectError::NotConnected => ApiError::new(StatusCode::NOT_FOUND, "device disconnected"),
-                    ConnectError::TooManySessions | ConnectError::NoRandomness => error.into(),
+                    ConnectError::TooManySessions
+                    | ConnectError::TooManyFiles
+                    | ConnectError::NoRandomness => error.into(),
                 })?;
+            audit::says(&format!("session {}", end.id()));
+            line.recorder = shared
+                .options
+                .record_terminals
+                .then(|| Recorder::begin(shared.service.clone(), end.id().to_owned(), (*device).to_owned()));
             Ok(Who::Session(Box::new(End::Session(end)), line))
         }),
+        (["download"], &Method::GET) => files::download(shared, call, person, device).await,
+        (["upload"], &Method::PUT) => match upload {
+            Some(body) => files::upload(shared, call, person, device, body).await,
+            None => Err(ApiError::bad_request("there is no body")),
+        },
         ([kind @ ("check-update" | "send-inventory")], &Method::POST) => {
             board.command(device, kind, &person.name).await?;
             Ok(reply::empty(StatusCode::ACCEPTED))
         }
         _ => Err(ApiError::not_found()),
     }
+}
+
+/// The WebSocket on which a recorded terminal is seen again.
+async fn playback(shared: &Shared, call: &Call, person: &Person, session: &str) -> Result<Reply, ApiError> {
+    let pause = match call.query("sleep_ms") {
+        None => 0,
+        Some(text) => match text.parse() {
+            Ok(pause @ 0..=PAUSE_MILLISECONDS) => pause,
+            Ok(_) | Err(_) => {
+                let reason = format!("sleep_ms is a number up to {PAUSE_MILLISECONDS}");
+                return Err(ApiError::bad_request(&reason));
+            }
+        },
+    };
+    let store = &shared.service.store;
+    let device = recording::device_of(&**store, session).await?.ok_or_else(ApiError::not_found)?;
+    audit::about(&device);
+    audit::says(&format!("session {session}"));
+    upgrade(call, || {
+        let until = person.login.as_ref().map(|login| login.until);
+        let (pause, timing) = (Duration::from_millis(pause), shared.switchboard.timing);
+        let (end, line) = Playback::begin(store.clone(), session, until, pause, timing);
+        Ok(Who::Session(Box::new(End::Playback(end)), line))
+    })
 }
 
 /// Answers a handshake (RFC 6455, section 4.2) for whoever `who` lets in.

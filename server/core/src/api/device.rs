@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::call::{Caller, Speaker};
-use super::{ApiError, Call, Reply, Shared, connect, deviceconfig, reply, updates};
+use super::{ApiError, Call, Reply, Shared, connect, deviceconfig, monitor, reply, updates};
 use crate::domain::admission::{self, AuthDecision, SpeakError, is_valid};
 use crate::domain::identity::Identity;
 use crate::domain::inventory::{self, InventoryError, Reported};
@@ -75,6 +75,9 @@ pub(super) async fn route(
         }
         ("v1", ["deviceconfig", "configuration"], &Method::GET | &Method::PUT) => {
             deviceconfig::device(shared, call, speaker(shared, call).await?).await
+        }
+        ("v1", ["devicemonitor", what @ ("alert" | "config")], _) => {
+            monitor::device(shared, call, speaker(shared, call).await?, what).await
         }
         ("v1", ["deviceconnect", "connect"], &Method::GET) => {
             connect::device(call, speaker(shared, call).await?.claims.clone())

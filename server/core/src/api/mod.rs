@@ -11,10 +11,12 @@ mod device;
 mod deviceconfig;
 mod direct;
 mod download;
+mod files;
 mod generate;
 mod gzip;
 pub(crate) mod internal;
 mod inventory;
+mod monitor;
 mod paging;
 mod permit;
 mod releases;
@@ -360,7 +362,8 @@ async fn managed(
         ("v1" | "v2" | "v2alpha1", ["inventory", rest @ ..]) => {
             inventory::route(shared, call, version, rest).await
         }
-        ("v1", ["deviceconnect", rest @ ..]) => connect::route(shared, call, person, rest).await,
+        ("v1", ["deviceconnect", rest @ ..]) => connect::route(shared, call, person, rest, upload).await,
+        ("v1", ["devicemonitor", rest @ ..]) => monitor::route(shared, call, rest).await,
         ("v1" | "v2", ["useradm", rest @ ..]) => users::route(shared, call, person, version, rest).await,
         ("v1", ["auditlogs", rest @ ..]) => audit::route(shared, call, rest).await,
         _ => Err(ApiError::not_found()),

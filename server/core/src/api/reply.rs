@@ -1,5 +1,7 @@
 //! Answers, and errors in the words of the protocol.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
@@ -16,6 +18,7 @@ use crate::domain::id::{self, NoRandomness};
 use crate::domain::inventory::InventoryError;
 use crate::domain::limits;
 use crate::metrics::Refusal;
+use crate::model::time::Timestamp;
 use crate::request_id;
 use crate::store::{StoreError, WriterFailed};
 use crate::throttle::Refused;
@@ -25,6 +28,11 @@ use crate::work::NotLoaded;
 pub type Body = BoxBody<Bytes, std::io::Error>;
 /// An answer.
 pub type Reply = Response<Body>;
+
+/// After how many seconds what could not be reached may be asked for again, at least.
+const AWAY_SECONDS: u64 = 10;
+/// And up to so many more.
+const AWAY_SPREAD_SECONDS: u64 = 30;
 
 /// An answer that is an error.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,6 +55,15 @@ impl ApiError {
 
     pub(crate) fn unauthorized(message: &str) -> ApiError {
         ApiError::new(StatusCode::UNAUTHORIZED, message)
+    }
+
+    /// It cannot be done now, and perhaps in a while: not by all at the same moment.
+    pub(crate) fn unavailable(message: &str) -> ApiError {
+        let spread = id::random::<1>().map_or(0, |[byte]| u64::from(byte) % AWAY_SPREAD_SECONDS);
+        ApiError {
+            retry_after_seconds: Some(AWAY_SECONDS + spread),
+            ..ApiError::new(StatusCode::SERVICE_UNAVAILABLE, message)
+        }
     }
 
     /// Nothing is there.
@@ -93,14 +110,42 @@ pub(crate) fn check_id(text: &str) -> Result<(), ApiError> {
 
 impl From<WriterFailed> for ApiError {
     fn from(WriterFailed(reason): WriterFailed) -> ApiError {
-        ApiError::new(StatusCode::SERVICE_UNAVAILABLE, &format!("nothing can be stored: {reason}"))
+        ApiError::unavailable(&format!("nothing can be stored: {reason}"))
     }
 }
 
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> ApiError {
+        match error {
+            StoreError::Database { .. } => {
+                warn_now_and_then(&error);
+                ApiError::unavailable("the store could not be read")
+            }
+            StoreError::Io { .. }
+            | StoreError::NoFolder
+            | StoreError::Missing { .. }
+            | StoreError::Empty { .. }
+            | StoreError::InUse(_)
+            | StoreError::UnknownFormat { .. }
+            | StoreError::Damaged { .. }
+            | StoreError::NotEmpty { .. }
+            | StoreError::Artifacts { .. }
+            | StoreError::NoRandomness => {
+                log::error!("{error}");
+                ApiError::internal("the store could not be read")
+            }
+        }
+    }
+}
+
+/// All devices meet a database that is away: one line a second says so.
+fn warn_now_and_then(error: &StoreError) {
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    let now = Timestamp::now().seconds();
+    if LAST.swap(now, Ordering::Relaxed) == now {
+        log::debug!("{error}");
+    } else {
         log::error!("{error}");
-        ApiError::internal("the store could not be read")
     }
 }
 
@@ -146,9 +191,7 @@ impl From<BlobError> for ApiError {
                 ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "the artifact is larger than S3 takes")
             }
             // Addresses and what S3 says are for the log.
-            BlobError::Unreachable { .. } => {
-                ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "the store of artifacts does not answer")
-            }
+            BlobError::Unreachable { .. } => ApiError::unavailable("the store of artifacts does not answer"),
             BlobError::Refused { .. } => {
                 ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "the store of artifacts refuses")
             }

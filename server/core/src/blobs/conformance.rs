@@ -12,9 +12,10 @@ use crate::domain::id;
 #[path = "../../../tests/common/s3.rs"]
 mod s3_server;
 
-use s3_server::{BUCKET, KEYS, S3Server};
+pub(crate) use s3_server::S3Server;
+use s3_server::{BUCKET, KEYS};
 
-fn s3_options(server: &S3Server) -> S3Options {
+pub(crate) fn s3_options(server: &S3Server) -> S3Options {
     let options =
         S3Options::default().bucket(BUCKET).prefix("/a/b/").endpoint(server.url()).region("us-east-1");
     options.credentials(KEYS.0, KEYS.1).allow_http(true)

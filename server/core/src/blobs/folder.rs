@@ -62,6 +62,12 @@ impl Folder {
         Ok(Folder { artifacts, direct, incoming })
     }
 
+    /// The folders in `folder` as they are, for reading beside the server that uses them. Nothing is made or removed.
+    pub(crate) fn to_read(folder: &Path) -> Folder {
+        let [artifacts, direct, incoming] = ["artifacts", "direct", "incoming"].map(|name| folder.join(name));
+        Folder { artifacts, direct, incoming }
+    }
+
     /// Whether there is an artifact in `folder`, as far as one can see from its name.
     pub(crate) fn has_any(folder: &Path) -> bool {
         let artifacts = list(&folder.join("artifacts")).unwrap_or_default();

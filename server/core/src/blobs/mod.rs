@@ -4,7 +4,7 @@
 //! artifact is said by the records. Both places do the same ([`conformance`]); only S3 gives links of its own.
 
 #[cfg(test)]
-mod conformance;
+pub(crate) mod conformance;
 pub(crate) mod folder;
 pub(crate) mod intake;
 #[cfg(test)]

@@ -108,18 +108,22 @@ fn why(reason: &CertificateError) -> String {
 
 /// Whom to trust. Nothing is read before the first encrypted connection.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Trust {
+pub(crate) struct Trust {
     authorities: Option<PathBuf>,
     made: Arc<Mutex<Option<Arc<ClientConfig>>>>,
 }
 
 impl Trust {
     /// Those of the system, or those of this file.
-    pub(super) fn new(authorities: Option<&Path>) -> Trust {
+    pub(crate) fn new(authorities: Option<&Path>) -> Trust {
         Trust { authorities: authorities.map(Path::to_owned), made: Arc::default() }
     }
 
-    fn config(&self) -> Result<Arc<ClientConfig>, TlsError> {
+    /// The same for the library that speaks TLS.
+    ///
+    /// # Errors
+    /// The file is of no use.
+    pub(crate) fn config(&self) -> Result<Arc<ClientConfig>, TlsError> {
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(config) = &*made {
             return Ok(Arc::clone(config));

@@ -1,6 +1,6 @@
 //! The frames of `mender-connect`: a map in MessagePack with `hdr` (`proto`, `typ`, `sid`, `props`) and `body`. Of a
-//! frame that passes through only the header is looked at; everything else stays the bytes that came. What a protocol
-//! says in its body is not known here.
+//! frame that passes through only the header is looked at; everything else stays the bytes that came. What a message
+//! carries is read only of those that are for this server.
 
 use std::fmt;
 
@@ -25,6 +25,148 @@ impl fmt::Display for FrameError {
             FrameError::Unexpected => "the frame has a value of an unexpected type",
             FrameError::Header => "the frame has no header, or more than one",
         })
+    }
+}
+
+/// One message, read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Message<'a> {
+    /// Of which protocol.
+    pub(crate) proto: u64,
+    /// What it is there.
+    pub(crate) kind: &'a str,
+    /// The property `offset`.
+    pub(crate) offset: Option<u64>,
+    /// What it carries.
+    pub(crate) body: &'a [u8],
+}
+
+/// A frame as a message.
+pub(crate) fn message(frame: &[u8]) -> Result<Message<'_>, FrameError> {
+    let (fields, others) = header(frame)?;
+    let mut message = Message { proto: 0, kind: "", offset: None, body: &[] };
+    for (key, value) in fields {
+        match key {
+            "proto" => message.proto = whole_number(value).ok_or(FrameError::Unexpected)?,
+            "typ" => message.kind = whole_text(value)?,
+            "props" if value != [NIL] => {
+                for (_, value) in whole_map(value)?.into_iter().filter(|(key, _)| *key == "offset") {
+                    message.offset = Some(whole_number(value).ok_or(FrameError::Unexpected)?);
+                }
+            }
+            _ => {}
+        }
+    }
+    for (_, value) in others.into_iter().filter(|(key, value)| *key == "body" && *value != [NIL]) {
+        message.body = whole_bytes(value)?;
+    }
+    Ok(message)
+}
+
+/// A message with a body; of `offset` the property is made that chunks of files and their acknowledgements have.
+pub(crate) fn written(
+    proto: u16,
+    kind: &str,
+    session: &str,
+    user: &str,
+    offset: Option<u64>,
+    body: &[u8],
+) -> Vec<u8> {
+    let mut to = Vec::with_capacity(body.len() + session.len() + user.len() + 96);
+    write_map(&mut to, 2);
+    write_text(&mut to, "hdr");
+    write_map(&mut to, 4);
+    write_text(&mut to, "proto");
+    to.push(0xcd);
+    to.extend_from_slice(&proto.to_be_bytes());
+    write_text(&mut to, "typ");
+    write_text(&mut to, kind);
+    write_text(&mut to, "sid");
+    write_text(&mut to, session);
+    write_text(&mut to, "props");
+    write_map(&mut to, 1 + usize::from(offset.is_some()));
+    write_text(&mut to, "user_id");
+    write_text(&mut to, user);
+    if let Some(offset) = offset {
+        write_text(&mut to, "offset");
+        write_number(&mut to, offset);
+    }
+    write_text(&mut to, "body");
+    write_bytes(&mut to, body);
+    to
+}
+
+/// A value of a body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Given<'a> {
+    /// A text.
+    Text(&'a str),
+    /// A number.
+    Number(u64),
+    /// A list of numbers.
+    Numbers(&'a [u64]),
+}
+
+/// The map that a body is.
+pub(crate) fn map(pairs: &[(&str, Given<'_>)]) -> Vec<u8> {
+    let mut to = Vec::new();
+    write_map(&mut to, pairs.len());
+    for (key, value) in pairs {
+        write_text(&mut to, key);
+        match value {
+            Given::Text(text) => write_text(&mut to, text),
+            Given::Number(number) => write_number(&mut to, *number),
+            Given::Numbers(numbers) => {
+                to.push(0xdc);
+                to.extend_from_slice(&(numbers.len() as u16).to_be_bytes());
+                numbers.iter().for_each(|number| write_number(&mut to, *number));
+            }
+        }
+    }
+    to
+}
+
+/// A body that is a map: what stands there under a name.
+#[derive(Debug)]
+pub(crate) struct Fields<'a>(Pairs<'a>);
+
+impl<'a> Fields<'a> {
+    /// The map that `body` is.
+    pub(crate) fn of(body: &'a [u8]) -> Result<Fields<'a>, FrameError> {
+        whole_map(body).map(Fields)
+    }
+
+    fn get(&self, name: &str) -> Option<&'a [u8]> {
+        self.0.iter().rev().find(|(key, _)| *key == name).map(|(_, value)| *value)
+    }
+
+    /// The text of this name.
+    pub(crate) fn text(&self, name: &str) -> Option<&'a str> {
+        self.get(name).and_then(|value| whole_text(value).ok())
+    }
+
+    /// The number of this name, that is not negative.
+    pub(crate) fn number(&self, name: &str) -> Option<u64> {
+        self.get(name).and_then(whole_number)
+    }
+
+    /// The numbers in the list of this name.
+    pub(crate) fn numbers(&self, name: &str) -> Option<Vec<u64>> {
+        let (&kind, rest) = self.get(name)?.split_first()?;
+        let (count, mut rest) = match kind {
+            0x90..=0x9f => (u64::from(kind & 0xf), rest),
+            0xdc => number(2, rest).ok()?,
+            0xdd => number(4, rest).ok()?,
+            _ => return None,
+        };
+        let mut numbers = Vec::new();
+        // The bytes end this, whatever the count.
+        for _ in 0..count {
+            let (one, after) = value(rest).ok()?;
+            numbers.push(whole_number(one)?);
+            rest = after;
+        }
+        Some(numbers)
     }
 }
 
@@ -141,6 +283,40 @@ fn text(bytes: &[u8]) -> Result<(&str, &[u8]), FrameError> {
     Ok((std::str::from_utf8(text).map_err(|_| FrameError::Broken)?, rest))
 }
 
+/// The text that `bytes` are.
+fn whole_text(bytes: &[u8]) -> Result<&str, FrameError> {
+    let (text, rest) = text(bytes)?;
+    if rest.is_empty() { Ok(text) } else { Err(FrameError::Trailing) }
+}
+
+/// The bytes that a value carries.
+fn whole_bytes(value: &[u8]) -> Result<&[u8], FrameError> {
+    let (&kind, rest) = value.split_first().ok_or(FrameError::Broken)?;
+    let width = match kind {
+        0xc4 => 1,
+        0xc5 => 2,
+        0xc6 => 4,
+        _ => return Err(FrameError::Unexpected),
+    };
+    let (length, rest) = number(width, rest)?;
+    let (bytes, rest) = take(length, rest)?;
+    if rest.is_empty() { Ok(bytes) } else { Err(FrameError::Trailing) }
+}
+
+/// The whole number that a value is, unless it is negative.
+fn whole_number(value: &[u8]) -> Option<u64> {
+    let (&kind, rest) = value.split_first()?;
+    let (width, is_signed) = match kind {
+        0x00..=0x7f => return rest.is_empty().then_some(u64::from(kind)),
+        0xcc..=0xcf => (1 << (kind - 0xcc), false),
+        0xd0..=0xd3 => (1 << (kind - 0xd0), true),
+        _ => return None,
+    };
+    let (number, rest) = number(width, rest).ok()?;
+    let is_negative = is_signed && number >> (8 * width - 1) & 1 == 1;
+    (rest.is_empty() && !is_negative).then_some(number)
+}
+
 /// The bytes of the value that `bytes` begin with, and the rest. Values within values are counted, not entered: depth
 /// costs nothing.
 fn value(bytes: &[u8]) -> Result<(&[u8], &[u8]), FrameError> {
@@ -222,6 +398,23 @@ fn write_text(to: &mut Vec<u8>, text: &str) {
     to.extend_from_slice(text.as_bytes());
 }
 
+/// As a signed number of 8 bytes, whatever its size: `mender-connect` takes an offset in no other form.
+fn write_number(to: &mut Vec<u8>, number: u64) {
+    to.push(0xd3);
+    to.extend_from_slice(&i64::try_from(number).unwrap_or(i64::MAX).to_be_bytes());
+}
+
+fn write_bytes(to: &mut Vec<u8>, bytes: &[u8]) {
+    match u8::try_from(bytes.len()) {
+        Ok(length) => to.extend_from_slice(&[0xc4, length]),
+        Err(_) => {
+            to.push(0xc6);
+            to.extend_from_slice(&(bytes.len() as u32).to_be_bytes());
+        }
+    }
+    to.extend_from_slice(bytes);
+}
+
 fn write_pairs(to: &mut Vec<u8>, pairs: &Pairs<'_>) {
     for (key, value) in pairs {
         write_text(to, key);
@@ -265,6 +458,53 @@ mod tests {
         let frame = command(4, "check-update", "", "ada");
         assert_eq!(session_of(&frame), Ok(""));
         assert_eq!(session_of(&addressed(&frame, "s", "u").unwrap()), Ok("s"));
+    }
+
+    #[test]
+    fn a_message_is_read_as_it_was_written() {
+        for body in [&b""[..], b"short", &[7; 4096]] {
+            let frame = written(2, "file_chunk", "s", "ada", Some(5_000_000_000), body);
+            let read = message(&frame).unwrap();
+            assert_eq!((read.proto, read.kind, read.offset), (2, "file_chunk", Some(5_000_000_000)));
+            assert_eq!(read.body, body);
+            assert_eq!(session_of(&frame), Ok("s"));
+        }
+        let read = message(SHELL).unwrap();
+        assert_eq!((read.proto, read.kind, read.offset, read.body), (1, "new", None, &b"Shell started"[..]));
+        // A body that is no bytes, an offset that is negative, a number with something behind it.
+        for bytes in [
+            &b"\x82\xa3hdr\x80\xa4body\xa1x"[..],
+            b"\x81\xa3hdr\x81\xa5props\x81\xa6offset\xff",
+            b"\x81\xa3hdr\x81\xa5props\x81\xa6offset\xd1\xff\xff",
+            b"\x81\xa3hdr\x81\xa5proto\xa1x",
+        ] {
+            assert_eq!(message(bytes), Err(FrameError::Unexpected), "{bytes:x?}");
+        }
+    }
+
+    #[test]
+    fn a_body_is_read_as_it_was_written() {
+        let pairs = [
+            ("path", Given::Text("/etc/os-release")),
+            ("size", Given::Number(70_000)),
+            ("protocols", Given::Numbers(&[1, 2])),
+        ];
+        let body = map(&pairs);
+        let fields = Fields::of(&body).unwrap();
+        assert_eq!(fields.text("path"), Some("/etc/os-release"));
+        assert_eq!(fields.number("size"), Some(70_000));
+        assert_eq!(fields.numbers("protocols"), Some(vec![1, 2]));
+        assert_eq!((fields.text("size"), fields.number("path"), fields.number("none")), (None, None, None));
+        // Numbers of every width, and a list that says it is longer than it is.
+        let narrow = b"\x84\xa1a\x07\xa1b\xcd\x01\x00\xa1c\xd1\x01\x00\xa1l\x92\x01\xcc\xff";
+        let fields = Fields::of(narrow).unwrap();
+        assert_eq!(
+            (fields.number("a"), fields.number("b"), fields.number("c")),
+            (Some(7), Some(256), Some(256))
+        );
+        assert_eq!(fields.numbers("l"), Some(vec![1, 255]));
+        assert!(Fields::of(b"\x81\xa1l\xdd\xff\xff\xff\xff\x01").is_err());
+        assert!(Fields::of(b"hello").is_err());
     }
 
     #[test]

@@ -1,7 +1,10 @@
 //! Who is connected, and to whom: one WebSocket of each device, and those of the people who work on it. What travels
-//! is in [`frame`], how it travels in [`socket`].
+//! is in [`frame`], how it travels in [`socket`]. Of files the
+//! server speaks itself, in [`files`].
 
+pub(crate) mod files;
 pub(crate) mod frame;
+pub(crate) mod recording;
 pub(crate) mod socket;
 
 use std::collections::HashMap;
@@ -9,7 +12,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 use crate::domain::admission::is_valid;
 use crate::domain::id::{self, NoRandomness};
@@ -52,6 +55,8 @@ pub(crate) enum Closing {
     LoggedOut,
     /// The server stops.
     Stopping,
+    /// All of a recording was sent.
+    Played,
 }
 
 impl fmt::Display for Closing {
@@ -70,6 +75,7 @@ impl fmt::Display for Closing {
             Closing::Expired => "the token has expired",
             Closing::LoggedOut => "the person has logged out",
             Closing::Stopping => "the server stops",
+            Closing::Played => "the recording has ended",
         })
     }
 }
@@ -97,6 +103,8 @@ struct Line {
 pub(crate) struct LineEnd {
     pub(crate) frames: mpsc::Receiver<Vec<u8>>,
     pub(crate) closing: watch::Receiver<Option<Closing>>,
+    /// Hears what is sent.
+    pub(crate) recorder: Option<recording::Recorder>,
 }
 
 impl Line {
@@ -104,7 +112,7 @@ impl Line {
         let (frames, incoming) = mpsc::channel(limits::FRAMES_UNDER_WAY);
         let (closing, closed) = watch::channel(None);
         let line = Line { frames, closing: Arc::new(closing) };
-        (line, LineEnd { frames: incoming, closing: closed })
+        (line, LineEnd { frames: incoming, closing: closed, recorder: None })
     }
 
     /// Sends a frame; who does not take it in time is closed.
@@ -176,6 +184,8 @@ pub(crate) enum ConnectError {
     NotConnected,
     /// There are [`limits::SESSIONS`] already.
     TooManySessions,
+    /// There are [`limits::FILES_AT_ONCE`] already.
+    TooManyFiles,
     /// The session would have no id.
     NoRandomness,
 }
@@ -189,12 +199,18 @@ impl From<NoRandomness> for ConnectError {
 /// Every connection.
 pub(crate) struct Switchboard {
     state: Mutex<State>,
+    /// Places for files that come and go.
+    files: Arc<Semaphore>,
     pub(crate) timing: Timing,
 }
 
 impl Switchboard {
     pub(crate) fn new(timing: Timing) -> Switchboard {
-        Switchboard { state: Mutex::default(), timing }
+        Switchboard {
+            state: Mutex::default(),
+            files: Arc::new(Semaphore::new(limits::FILES_AT_ONCE)),
+            timing,
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -253,6 +269,11 @@ impl Switchboard {
         let to_device = connected.line.clone();
         let (device, user, number) = (device.to_owned(), user.to_owned(), connected.number);
         Ok((SessionEnd { board, device, number, to_device, session, user, until }, end))
+    }
+
+    /// A place for a file that comes or goes.
+    pub(crate) fn place_for_file(&self) -> Result<OwnedSemaphorePermit, ConnectError> {
+        self.files.clone().try_acquire_owned().map_err(|_| ConnectError::TooManyFiles)
     }
 
     /// Sends the client on the device a command.
@@ -369,6 +390,11 @@ pub(crate) struct SessionEnd {
 }
 
 impl SessionEnd {
+    /// Its id.
+    pub(crate) fn id(&self) -> &str {
+        &self.session
+    }
+
     /// A frame from the person goes to the device.
     async fn take(&self, frame: &[u8]) -> Result<(), Closing> {
         let frame = frame::addressed(frame, &self.session, &self.user).map_err(Closing::Frame)?;

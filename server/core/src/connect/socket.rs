@@ -15,6 +15,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Bytes, Message};
 
+use super::recording::Playback;
 use super::{Closing, DeviceEnd, LineEnd, SessionEnd, Timing};
 use crate::domain::limits;
 use crate::model::time::Timestamp;
@@ -32,6 +33,8 @@ pub(crate) enum End {
     Device(DeviceEnd),
     /// That of a person.
     Session(SessionEnd),
+    /// That of a person who sees a recording.
+    Playback(Playback),
 }
 
 impl End {
@@ -39,6 +42,8 @@ impl End {
         match self {
             End::Device(device) => device.take(frame.into()).await,
             End::Session(session) => session.take(&frame).await,
+            // There is nobody to whom it could go.
+            End::Playback(_) => Ok(()),
         }
     }
 
@@ -47,6 +52,7 @@ impl End {
         let until = match self {
             End::Device(device) => Some(device.until),
             End::Session(session) => session.until,
+            End::Playback(playback) => playback.until(),
         };
         match until {
             Some(until) => {
@@ -66,6 +72,7 @@ impl fmt::Display for End {
             End::Session(session) => {
                 write!(f, "session {} with device {}", session.session, session.device)
             }
+            End::Playback(playback) => write!(f, "the recording of session {}", playback.session()),
         }
     }
 }
@@ -127,7 +134,12 @@ async fn write(sink: &mut SplitSink<Socket, Message>, mut line: LineEnd, timing:
                 return closing.ok().and_then(|reason| *reason).unwrap_or(Closing::Gone);
             }
             frame = line.frames.recv() => match frame {
-                Some(frame) => Message::Binary(frame.into()),
+                Some(frame) => {
+                    if let Some(recorder) = &mut line.recorder {
+                        recorder.hear(&frame);
+                    }
+                    Message::Binary(frame.into())
+                }
                 None => return Closing::Gone,
             },
             _ = ping.tick() => Message::Ping(Bytes::new()),
@@ -166,7 +178,7 @@ async fn say_goodbye(mut socket: Socket, reason: Closing) -> Result<(), Error> {
         Closing::Slow | Closing::Silent | Closing::Refused | Closing::Expired | Closing::LoggedOut => {
             Some(CloseCode::Policy)
         }
-        Closing::Replaced => Some(CloseCode::Normal),
+        Closing::Replaced | Closing::Played => Some(CloseCode::Normal),
         Closing::DeviceGone | Closing::Stopping => Some(CloseCode::Away),
     };
     let frame = code.map(|code| CloseFrame { code, reason: reason.to_string().into() });

@@ -72,6 +72,7 @@ pub(crate) fn action(method: &str, rest: &[&str]) -> Option<(&'static str, &'sta
         ("GET", ["deviceconnect", "devices", id, "download"]) => entry("download_file", "device", id),
         ("PUT", ["deviceconnect", "devices", id, "upload"]) => entry("upload_file", "device", id),
         ("GET", ["deviceconnect", "devices", id, "connect"]) => entry("open_terminal", "device", id),
+        ("GET", ["deviceconnect", "sessions", _, "playback"]) => entry("play_terminal", "device", ""),
         ("GET" | "HEAD" | "OPTIONS", _) => None,
         (_, [.., "search"]) | (_, ["deployments", "deployments", "statistics" | "dry_run", ..]) => None,
         (_, ["useradm", "auth", ..] | ["useradm", "settings", "me"]) => None,

@@ -39,6 +39,14 @@ pub(crate) const FRAME_BYTES: usize = 64 * 1024;
 pub(crate) const FRAMES_UNDER_WAY: usize = 16;
 /// People at work on one device.
 pub(crate) const SESSIONS: usize = 16;
+/// Files that come from devices and go to them at once: each costs 80 KiB, and 1 MiB when its device breaks the protocol.
+pub(crate) const FILES_AT_ONCE: usize = 64;
+/// What is recorded of one terminal.
+pub(crate) const RECORDING_BYTES: usize = 1024 * 1024;
+/// Pieces of all recordings, of 32 KiB each and a little more where a shell prints single letters.
+pub(crate) const RECORDED_PIECES: u64 = 8192;
+/// The path of a file on a device.
+pub(crate) const PATH_BYTES: usize = 4096;
 /// Keys of one device. Each forced bootstrap adds one; after that the oldest that is not accepted goes.
 pub(crate) const AUTH_SETS: usize = 100;
 /// Devices that nobody has decided about: anybody can make those.

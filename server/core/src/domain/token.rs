@@ -206,6 +206,18 @@ mod tests {
     }
 
     #[test]
+    fn a_clock_that_is_set_makes_no_token_of_another() {
+        let (key, now) = (key(), Timestamp(1_000_000_000_000));
+        let token = key.issue(DEVICE, now, 7 * 24 * 3600);
+        let (back, ahead) = (Timestamp(now.0 - 3_600_000), now.plus_seconds(365 * 24 * 3600));
+        assert!(key.verify(&token, back).is_ok(), "it was issued an hour later than it is");
+        assert_eq!(key.verify(&token, ahead), Err(TokenError::Expired));
+        // What was issued meanwhile is valid too when the clock is right again.
+        let meanwhile = key.issue(DEVICE, ahead, 60);
+        assert!(key.verify(&token, now).is_ok() && key.verify(&meanwhile, now).is_ok());
+    }
+
+    #[test]
     fn a_token_of_an_older_server_is_valid_until_it_expires() {
         let (key, now) = (key(), Timestamp(1_000_000));
         let token = key.sign_as_before(&key.issue(DEVICE, now, 60)).unwrap();

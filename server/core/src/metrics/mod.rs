@@ -158,6 +158,10 @@ pub(crate) struct Metrics {
     pub(crate) polls_without: Counter,
     /// Bytes of artifacts that were sent.
     pub(crate) downloaded: Counter,
+    /// Alerts of devices that were kept.
+    pub(crate) alerts: Counter,
+    /// Alerts that were not kept: their device has sent too many that day.
+    pub(crate) alerts_dropped: Counter,
     /// Connections that are open.
     pub(crate) connections: Arc<Gauge>,
     /// Changes that wait until they are durable.
@@ -191,6 +195,8 @@ impl Default for Metrics {
             polls_with_work: Counter::default(),
             polls_without: Counter::default(),
             downloaded: Counter::default(),
+            alerts: Counter::default(),
+            alerts_dropped: Counter::default(),
             connections: Arc::default(),
             changes: Arc::default(),
             changes_failed: Counter::default(),
@@ -274,6 +280,13 @@ impl Metrics {
         );
         text.number(&[("result", "update")], self.polls_with_work.value());
         text.number(&[("result", "nothing")], self.polls_without.value());
+        text.family(
+            "alerts",
+            "counter",
+            "Alerts of devices: kept, and not kept because there were too many.",
+        );
+        text.number(&[("result", "kept")], self.alerts.value());
+        text.number(&[("result", "dropped")], self.alerts_dropped.value());
         let mut one = |name, kind, help, value| {
             text.family(name, kind, help);
             text.number(&[], value);

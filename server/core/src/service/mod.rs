@@ -1,6 +1,7 @@
 //! What the server does, whoever asks: rules in transactions, questions to the store, and what every process has in memory.
 
 mod catalogue;
+pub(crate) mod lease;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -9,6 +10,7 @@ use tokio::sync::oneshot;
 
 pub(crate) use catalogue::Catalogue;
 
+use crate::domain::id;
 use crate::metrics::Metrics;
 use crate::model::time::Timestamp;
 use crate::store::{Job, Store, StoreError, WriterFailed};
@@ -23,6 +25,8 @@ pub(crate) struct Service {
     pub(crate) catalogue: Arc<Catalogue>,
     /// What is counted.
     pub(crate) metrics: Arc<Metrics>,
+    /// The name that this process has made for itself, for those that share the store.
+    process: Arc<str>,
 }
 
 /// Why a rule has not changed anything.
@@ -41,11 +45,12 @@ impl Service {
     /// The store could not be read.
     pub(crate) async fn open(store: Arc<dyn Store>, metrics: Arc<Metrics>) -> Result<Service, StoreError> {
         let catalogue = Arc::new(Catalogue::default());
+        let process = id::uuid().map_err(|_| StoreError::NoRandomness)?.into();
         // Before anything is read: what changes meanwhile comes as a change.
         store.watch(catalogue.clone());
         store.watch(metrics.clone());
         catalogue.read(&*store).await?;
-        Ok(Service { store, catalogue, metrics })
+        Ok(Service { store, catalogue, metrics, process })
     }
 
     /// Runs a rule and waits until what it has changed is durable. Also when it has changed nothing: what it saw may be of

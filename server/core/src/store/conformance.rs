@@ -59,6 +59,7 @@ macro_rules! conformance {
             an_ended_deployment_is_ended_on_every_device
             events_are_numbered_and_listed
             documents_and_logs_are_kept_and_go_with_their_device
+            what_is_old_goes_and_the_rest_stays
             check_ins_never_go_back
             writers_at_once_lose_nothing
             another_process_is_told_and_both_count_right
@@ -1049,6 +1050,68 @@ pub(crate) async fn events_are_numbered_and_listed(ground: &dyn Ground) {
     assert_eq!(store.forget_events(Stream::Alert, Timestamp(1300), 1000).await.unwrap(), 0);
     let left = store.events(&empty(Stream::Alert)).await.unwrap();
     assert!(left.items.iter().all(|one| one.event.time >= Timestamp(1300)));
+    store.stop().await;
+}
+
+pub(crate) async fn what_is_old_goes_and_the_rest_stays(ground: &dyn Ground) {
+    let store = ground.open().await;
+    for id in ["one", "two", "three"] {
+        put(&*store, device(id), None).await;
+    }
+    let day = |day: u64| Timestamp(1_800_000_000_000 + day * 86_400_000);
+    // Made in this order; the ends are not. The last one is old too, but its number must not be given again.
+    let ends = [("late", Some(9)), ("gone", Some(2)), ("kept", Some(3)), ("runs", None), ("newest", Some(1))];
+    for (id, end) in ends {
+        let mut one = deployment(id);
+        one.finished = end.map(day);
+        // Also devices of another piece of whatever keeps them in pieces.
+        let members = RoaringBitmap::from_iter([1, 2, 3, 9_000, 140_000]);
+        start(&*store, one, members).await;
+        for (device, day_done) in [("one", 1), ("two", 2), ("three", 8)] {
+            let mut record = record(&format!("{id}-{device}"), id, device, Status::Failure);
+            record.finished = Some(day(day_done));
+            record.log = true;
+            put_record(&*store, record).await;
+            let (id, device) = (id.to_owned(), device.to_owned());
+            let written = change(&*store, vec![], move |work| {
+                let text = Some(format!("{id} {device}"));
+                work.write(Write::Log { deployment: id.clone(), device: device.clone(), text });
+                Ok(Some(()))
+            });
+            written.await.unwrap().unwrap();
+        }
+    }
+    assert_eq!(store.old_deployments(day(3), 10).await.unwrap(), ["gone"]);
+    assert_eq!(store.old_deployments(day(4), 10).await.unwrap(), ["gone", "kept"]);
+    assert_eq!(store.old_deployments(day(4), 1).await.unwrap(), ["gone"]);
+    assert_eq!(store.old_deployments(day(10), 10).await.unwrap(), ["late", "gone", "kept"]);
+    let mut logs = store.old_logs(day(2), 100).await.unwrap();
+    logs.sort();
+    let of_one: Vec<(String, String)> =
+        ["gone", "kept", "late", "newest", "runs"].map(|id| (id.to_owned(), "one".to_owned())).into();
+    assert_eq!(logs, of_one);
+    assert_eq!(store.old_logs(day(3), 7).await.unwrap().len(), 7);
+
+    assert!(!store.forget_deployment("runs", 10).await.unwrap());
+    assert!(!store.forget_deployment("gone", 2).await.unwrap());
+    assert_eq!(store.deployment("gone").await.unwrap().unwrap().id, "gone");
+    assert!(store.forget_deployment("gone", 2).await.unwrap());
+    assert!(store.forget_deployment("gone", 2).await.unwrap(), "one that is not there is gone");
+    assert_eq!(store.deployment("gone").await.unwrap(), None);
+    assert_eq!(store.members("gone").await.unwrap(), None);
+    assert_eq!(store.record("gone", "one").await.unwrap(), None);
+    assert_eq!(store.log("gone", "one").await.unwrap(), None);
+    let listed = store.deployments(&DeploymentQuery::default()).await.unwrap();
+    assert_eq!(listed.total, 4);
+    let history = store.history("one", 0, 10).await.unwrap();
+    let ids: Vec<&str> = history.items.iter().map(|(one, _)| one.id.as_str()).collect();
+    assert_eq!((ids, history.total), (vec!["newest", "runs", "kept", "late"], 4));
+    assert_eq!(store.log("kept", "three").await.unwrap().as_deref(), Some("kept three"));
+    assert_eq!(store.old_logs(day(2), 100).await.unwrap().len(), 4);
+    // What comes next has a number that no deployment had.
+    let before = store.deployment("newest").await.unwrap().unwrap().sequence;
+    start(&*store, deployment("next"), RoaringBitmap::new()).await;
+    assert!(store.deployment("next").await.unwrap().unwrap().sequence > before);
     store.stop().await;
 }
 

@@ -100,6 +100,9 @@ pub(crate) trait Store: Send + Sync + 'static {
     /// Why they cannot.
     fn check(&self) -> Result<(), WriterFailed>;
 
+    /// Whether other processes may have the same store.
+    fn is_shared(&self) -> bool;
+
     /// Everybody who is told of commits from now on.
     fn watch(&self, watch: Arc<dyn Watch>);
 
@@ -170,6 +173,17 @@ pub(crate) trait Store: Send + Sync + 'static {
 
     /// Takes events of before a time away, at most `most` at once. How many.
     async fn forget_events(&self, stream: Stream, before: Timestamp, most: u64) -> Result<u64, StoreError>;
+
+    /// Deployments that ended before a time, the oldest first, at most `most`. Never the newest of all: its number must not be
+    /// given again.
+    async fn old_deployments(&self, before: Timestamp, most: u64) -> Result<Vec<String>, StoreError>;
+
+    /// Takes a deployment that has ended away, with its records and their logs: at most `most` records at once, and the
+    /// deployment with the last of them. Whether it is gone.
+    async fn forget_deployment(&self, id: &str, most: u64) -> Result<bool, StoreError>;
+
+    /// Logs of devices that were done with their deployment before a time, at most `most`: deployment and device.
+    async fn old_logs(&self, before: Timestamp, most: u64) -> Result<Vec<(String, String)>, StoreError>;
 
     /// When devices were heard of, by number. These may be lost with the power, and older times never replace newer ones.
     async fn check_ins(&self, times: Vec<(u32, Timestamp)>) -> Result<(), StoreError>;

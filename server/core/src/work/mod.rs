@@ -52,7 +52,8 @@ pub(crate) enum Key {
 }
 
 /// Kinds of documents: everything that is neither a device nor a deployment. What is [`Kind::is_cached`] is about the fleet,
-/// there is not much of it, and every process has all of it in memory. The others are about one device each.
+/// there is not much of it, and every process has all of it in memory. The others are about one device each, or, as leases, are
+/// not for reading.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Kind {
     /// An artifact that people have uploaded or had generated.
@@ -87,12 +88,18 @@ pub(crate) enum Kind {
     Order,
     /// What all devices together may load, and what they were given: one, `fleet`.
     Budget,
+    /// When the history of a device was taken away, by the device's id.
+    History,
     /// Keys of the server, by name.
     Secret,
+    /// Which process does something that one does at a time, by its name.
+    Lease,
+    /// How far something is that the server does by itself, by its name.
+    Progress,
 }
 
 /// Every kind.
-pub(crate) const KINDS: [Kind; 17] = [
+pub(crate) const KINDS: [Kind; 20] = [
     Kind::Artifact,
     Kind::MadeArtifact,
     Kind::Release,
@@ -109,7 +116,10 @@ pub(crate) const KINDS: [Kind; 17] = [
     Kind::Monitor,
     Kind::Order,
     Kind::Budget,
+    Kind::History,
     Kind::Secret,
+    Kind::Lease,
+    Kind::Progress,
 ];
 
 impl Kind {
@@ -132,7 +142,10 @@ impl Kind {
             Kind::Monitor => "monitor",
             Kind::Order => "order",
             Kind::Budget => "budget",
+            Kind::History => "history",
             Kind::Secret => "secret",
+            Kind::Lease => "lease",
+            Kind::Progress => "progress",
         }
     }
 
@@ -144,7 +157,13 @@ impl Kind {
     /// Whether each process has all of them in memory.
     pub(crate) fn is_cached(self) -> bool {
         match self {
-            Kind::Configuration | Kind::MadeArtifact | Kind::Monitor | Kind::Order => false,
+            Kind::Configuration
+            | Kind::MadeArtifact
+            | Kind::Monitor
+            | Kind::History
+            | Kind::Order
+            | Kind::Lease
+            | Kind::Progress => false,
             Kind::Artifact
             | Kind::Release
             | Kind::User
@@ -173,10 +192,13 @@ pub(crate) enum Stream {
     Delivery,
     /// Alerts of monitors. The key is the id of the device.
     Alert,
+    /// What terminals printed. The key is the id of the session.
+    Recording,
 }
 
 /// Every stream.
-pub(crate) const STREAMS: [Stream; 4] = [Stream::Audit, Stream::Webhook, Stream::Delivery, Stream::Alert];
+pub(crate) const STREAMS: [Stream; 5] =
+    [Stream::Audit, Stream::Webhook, Stream::Delivery, Stream::Alert, Stream::Recording];
 
 impl Stream {
     /// Its name in a store.
@@ -186,6 +208,7 @@ impl Stream {
             Stream::Webhook => "webhook",
             Stream::Delivery => "delivery",
             Stream::Alert => "alert",
+            Stream::Recording => "recording",
         }
     }
 

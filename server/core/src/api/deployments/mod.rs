@@ -42,6 +42,7 @@ pub(super) async fn route(
         (["statistics", "list"], &Method::POST) => show::statistics_of_many(shared, call).await,
         (["devices", device], &Method::GET) => show::history(shared, call, device).await,
         (["devices", device], &Method::DELETE) => end_for(shared, device).await,
+        (["devices", device, "history"], &Method::DELETE) => forget_history(shared, device).await,
         (["devices", device, "why"], &Method::GET) => show::why(shared, device).await,
         ([id], &Method::GET) => {
             let deployment = found(shared, id).await?;
@@ -171,6 +172,16 @@ pub(super) async fn downloads(shared: &Shared, call: &Call) -> Result<Reply, Api
         }
         _ => Err(ApiError::not_found()),
     }
+}
+
+/// Takes away what has ended for a device. Of a device that never was there is nothing, and nothing is remembered.
+async fn forget_history(shared: &Shared, device: &str) -> Result<Reply, ApiError> {
+    if shared.service.store.history(device, 0, 1).await?.total > 0 {
+        let keys = vec![Key::Document(Kind::History, device.to_owned())];
+        let device = device.to_owned();
+        shared.change(keys, move |work| rollout::forget_history(work, &device)).await?;
+    }
+    Ok(reply::empty(StatusCode::NO_CONTENT))
 }
 
 /// The version of the API that is asked: the second says more about a deployment.

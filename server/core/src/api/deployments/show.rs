@@ -9,9 +9,10 @@ use serde_json::{Map, Value, json};
 use super::super::paging::Page;
 use super::super::{ApiError, Call, Reply, Shared, artifacts, reply, updates};
 use super::{Version, found};
-use crate::domain::rollout::{self, Lacking, Request, Wait};
+use crate::domain::rollout::{self, Forgotten, Lacking, Request, Wait};
 use crate::model::time::Timestamp;
 use crate::model::{self, AuthStatus, Deployment, DeviceDeployment, PhaseSize, Status};
+use crate::work::Kind;
 use crate::work::query::{DeploymentQuery, RecordQuery};
 
 /// Most entries of one page of a device's history, as in the reference server.
@@ -272,14 +273,21 @@ pub(super) async fn history(shared: &Shared, call: &Call, device: &str) -> Resul
         return Err(ApiError::bad_request("per_page is at most 20 here"));
     }
     let statuses = statuses(call)?;
-    // With a status every entry has to be looked at; a device has few.
-    let (skip, take) =
-        if statuses.is_empty() { (page.skip() as u64, page.per_page as u64) } else { (0, UNPAGED) };
+    let forgotten: Option<Forgotten> = shared
+        .service
+        .store
+        .document(Kind::History, device)
+        .await?
+        .and_then(|value| serde_json::from_value(value).ok());
+    // With a status every entry has to be looked at, and so it has where the history was taken away; a device has few.
+    let is_all = statuses.is_empty() && forgotten.is_none();
+    let (skip, take) = if is_all { (page.skip() as u64, page.per_page as u64) } else { (0, UNPAGED) };
     let mut found = shared.service.store.history(device, skip, take).await?;
-    if !statuses.is_empty() {
+    if !is_all {
         found.items.retain(|(deployment, record)| {
             let own = record.as_ref().map_or(silent(deployment), |record| record.status);
-            statuses.contains(&own)
+            (statuses.is_empty() || statuses.contains(&own))
+                && forgotten.is_none_or(|forgotten| forgotten.leaves(deployment, record.as_ref()))
         });
         found.total = found.items.len() as u64;
         found.items = found.items.into_iter().skip(page.skip()).take(page.per_page).collect();

@@ -171,6 +171,8 @@ pub(crate) fn need(method: &str, rest: &[&str]) -> Need {
             need(&[P::ConnectToDevices, P::ManageDevices, P::DeployToDevices], device(id))
         }
         ["deviceconnect", "devices", id, ..] => need(CONNECT, device(id)),
+        // Whose terminal it was is not known from the path.
+        ["deviceconnect", "sessions", _, "playback"] if is_read => need(CONNECT, Object::All),
         ["devicemonitor", "devices", id, ..] if is_read => need(READ_DEVICES, device(id)),
         ["deployments", "artifacts", "directupload" | "generate", ..] => need(UPLOAD, Object::All),
         ["deployments", "artifacts"] if !is_read => need(UPLOAD, Object::All),
@@ -285,6 +287,8 @@ mod tests {
             ("PUT", "deviceconfig/configurations/device/d", "DEPLOYMENTS_MANAGER"),
             ("GET", "deviceconnect/devices/d/connect", "REMOTE_TERMINAL"),
             ("GET", "deviceconnect/devices/d/download", "REMOTE_TERMINAL"),
+            ("PUT", "deviceconnect/devices/d/upload", "REMOTE_TERMINAL"),
+            ("GET", "deviceconnect/sessions/s/playback", "REMOTE_TERMINAL"),
             ("POST", "useradm/users", ""),
             ("GET", "useradm/roles", ""),
             ("POST", "useradm/settings", ""),

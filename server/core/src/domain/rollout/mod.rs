@@ -9,6 +9,7 @@ mod choice;
 mod create;
 mod finish;
 mod gate;
+mod history;
 mod offer;
 mod plan;
 mod report;
@@ -23,9 +24,12 @@ pub(crate) use gate::{
     FLEET, Wait, budget as budget_wait, check_budget, fleet_budget, fleet_spent, set_fleet_budget,
     window as window_wait,
 };
+pub(crate) use history::{Forgotten, forget_history};
 pub(crate) use offer::{Candidate, Configured, Next, NextError, configuration_made, next};
 pub(crate) use plan::{DEVICE_TYPE, Reported, phase_counts, shares, spread};
 pub(crate) use report::{ReportError, report_log, report_status};
+#[cfg(test)]
+pub(crate) use tests::one_device as tests_fleet;
 
 use super::id::{self, NoRandomness};
 use crate::model::time::Timestamp;

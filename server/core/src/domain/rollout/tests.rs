@@ -24,6 +24,11 @@ fn fleet(count: u32, now: u64) -> Work {
     work
 }
 
+/// One accepted device, and what its token says.
+pub(crate) fn one_device() -> (Work, Claims) {
+    (fleet(1, 1_000_000), claims(1))
+}
+
 fn device(number: u32) -> Device {
     let set = AuthSet {
         id: "set".to_owned(),
@@ -203,16 +208,26 @@ fn a_smaller_artifact_that_fits_is_offered_and_what_it_saves_is_counted() {
     assert_eq!((known.total_size, known.saved_size), (110, 90));
 }
 
-#[test]
-fn each_phase_begins_at_its_time_and_takes_so_many() {
-    let mut work = fleet(20, HOUR);
+/// A deployment for 20 devices: a quarter at once, half of them at 2 hours, the rest at 3.
+fn in_three_phases(work: &mut Work) -> String {
     let phases = vec![
         (None, PhaseSize::Percent(25.0)),
         (Some(Timestamp(2 * HOUR)), PhaseSize::Percent(50.0)),
         (Some(Timestamp(3 * HOUR)), PhaseSize::Rest),
     ];
-    let id = made(&mut work, &NewDeployment { phases, ..new(20) });
-    let begun = |work: &mut Work| (1..=20).filter(|number| ask(work, &id, *number, &[]).is_some()).count();
+    made(work, &NewDeployment { phases, ..new(20) })
+}
+
+/// How many of 20 devices are offered a deployment.
+fn offered(work: &mut Work, id: &str) -> usize {
+    (1..=20).filter(|number| ask(work, id, *number, &[]).is_some()).count()
+}
+
+#[test]
+fn each_phase_begins_at_its_time_and_takes_so_many() {
+    let mut work = fleet(20, HOUR);
+    let id = in_three_phases(&mut work);
+    let begun = |work: &mut Work| offered(work, &id);
     assert_eq!((begun(&mut work), begun(&mut work)), (5, 5), "who has begun goes on");
     let mut second = later(&[&work], 2 * HOUR);
     assert_eq!(begun(&mut second), 15);
@@ -220,6 +235,31 @@ fn each_phase_begins_at_its_time_and_takes_so_many() {
     assert_eq!(begun(&mut third), 20);
     let taken: Vec<u64> = known(&mut third, &id).phases.iter().map(|phase| phase.begun).collect();
     assert_eq!(taken, [5, 10, 5]);
+}
+
+#[test]
+fn a_clock_that_goes_back_takes_no_phase_back_and_begins_none() {
+    let mut work = fleet(20, 2 * HOUR);
+    let id = in_three_phases(&mut work);
+    let begun = |work: &mut Work| offered(work, &id);
+    assert_eq!(begun(&mut work), 15);
+    let mut back = later(&[&work], HOUR);
+    assert_eq!(begun(&mut back), 15, "who has begun goes on");
+    report(&mut back, &id, 1, Status::Success).unwrap();
+    let mut on = later(&[&work, &back], 3 * HOUR);
+    assert_eq!(begun(&mut on), 19);
+    let known = known(&mut on, &id);
+    assert_eq!(known.phases.iter().map(|phase| phase.begun).collect::<Vec<_>>(), [5, 10, 5]);
+    assert_eq!((known.finished, known.finished_records()), (None, 1));
+}
+
+#[test]
+fn phases_in_the_past_have_begun() {
+    let mut work = fleet(4, 10 * HOUR);
+    let phases =
+        vec![(Some(Timestamp(HOUR)), PhaseSize::Percent(50.0)), (Some(Timestamp(2 * HOUR)), PhaseSize::Rest)];
+    let id = made(&mut work, &NewDeployment { phases, ..new(4) });
+    assert_eq!((1..=4).filter(|number| ask(&mut work, &id, *number, &[]).is_some()).count(), 4);
 }
 
 #[test]

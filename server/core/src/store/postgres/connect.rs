@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::ops::Deref;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -143,7 +143,8 @@ pub(crate) struct Target {
 
 impl Target {
     /// Reads `postgres://USER@HOST/NAME` or `host=… dbname=…`. A password that is not in it is taken from `PGPASSWORD`, or
-    /// from a file; `authorities` are the certificates (PEM) that the server's has to come from.
+    /// from a file; `authorities` are the certificates (PEM) that the server's has to come from, as is `sslrootcert` in the
+    /// address.
     ///
     /// # Errors
     /// It cannot be read, or TLS is wanted without certificates.
@@ -154,6 +155,7 @@ impl Target {
     ) -> Result<Target, StoreError> {
         // What was typed may have a password in it: it is not repeated.
         let wrong = |reason: String| StoreError::Database { place: "address".to_owned(), reason };
+        let (text, named) = without_authorities(text).map_err(wrong)?;
         let mut config: Config = text.parse().map_err(|error| wrong(format!("{error}")))?;
         if let Some(path) = password {
             let read = std::fs::read_to_string(path);
@@ -165,11 +167,13 @@ impl Target {
                 config.password(password.as_encoded_bytes());
             }
         }
-        let tls = authorities.map(Tls::trusting).transpose()?;
+        let tls = authorities.or(named.as_deref()).map(Tls::trusting).transpose()?;
         match (config.get_ssl_mode(), &tls) {
             (SslMode::Require, None) => {
                 return Err(wrong(
-                    "TLS needs the certificates that the server's has to come from".to_owned(),
+                    "TLS needs the certificates that the server's has to come from: a file of them is named with \
+                     --database-ca, or sslrootcert in the address"
+                        .to_owned(),
                 ));
             }
             // Whoever names certificates does not want to go on without them.
@@ -223,6 +227,53 @@ impl Target {
             .await?;
         Ok((Conn { client, statements: Mutex::new(HashMap::new()) }, notices))
     }
+}
+
+/// The address as the library knows it, and the file of certificates that it names. The library has no `sslrootcert`, and of the
+/// values of `sslmode` neither `verify-ca` nor `verify-full`: with certificates, this program always does what the latter says.
+fn without_authorities(text: &str) -> Result<(String, Option<PathBuf>), String> {
+    let is_url = ["postgres://", "postgresql://"].iter().any(|scheme| text.starts_with(scheme));
+    let (before, words, between) = match text.split_once('?') {
+        Some((before, query)) if is_url => (format!("{before}?"), query.split('&').collect(), "&"),
+        Some(_) | None if is_url => return Ok((text.to_owned(), None)),
+        Some(_) | None => (String::new(), settings(text), " "),
+    };
+    let (mut kept, mut named) = (Vec::new(), None);
+    for word in words {
+        match word.split_once('=') {
+            Some(("sslmode", "verify-ca" | "verify-full" | "'verify-ca'" | "'verify-full'")) => {
+                kept.push("sslmode=require")
+            }
+            Some(("sslrootcert", path)) => {
+                let path = if is_url { path } else { path.trim_matches('\'') };
+                // What is written otherwise would be another file than is meant.
+                if path.is_empty() || path.contains('\\') || (is_url && path.contains('%')) {
+                    return Err(
+                        "the file of sslrootcert is written in a way that is not read here; name it with \
+                                --database-ca"
+                            .to_owned(),
+                    );
+                }
+                named = Some(PathBuf::from(path));
+            }
+            Some(_) | None => kept.push(word),
+        }
+    }
+    Ok((before + &kept.join(between), named))
+}
+
+/// The words of `key=value key='a value'`.
+fn settings(text: &str) -> Vec<&str> {
+    let (mut quoted, mut escaped) = (false, false);
+    let split = |letter: char| {
+        let ends = !quoted && letter.is_whitespace();
+        if letter == '\'' && !escaped {
+            quoted = !quoted;
+        }
+        escaped = letter == '\\' && !escaped;
+        ends
+    };
+    text.split(split).filter(|word| !word.is_empty()).collect()
 }
 
 /// Host and name of a database.
@@ -405,5 +456,39 @@ impl Pool {
     pub(super) fn close(&self) {
         self.permits.close();
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_may_name_certificates_as_other_programs_read_it() {
+        for (text, address, named) in [
+            ("postgres://a@b/c", "postgres://a@b/c", None),
+            (
+                "postgres://a@b/c?sslmode=verify-full&sslrootcert=/x/y.pem",
+                "postgres://a@b/c?sslmode=require",
+                Some("/x/y.pem"),
+            ),
+            (
+                "postgresql://b/c?connect_timeout=3&sslmode=verify-ca",
+                "postgresql://b/c?connect_timeout=3&sslmode=require",
+                None,
+            ),
+            ("host=b sslrootcert='/x y.pem'  dbname=c", "host=b dbname=c", Some("/x y.pem")),
+            (
+                "host=b password='a\\'  sslrootcert=z' sslmode='verify-full'",
+                "host=b password='a\\'  sslrootcert=z' sslmode=require",
+                None,
+            ),
+        ] {
+            let found = without_authorities(text).unwrap();
+            assert_eq!(found, (address.to_owned(), named.map(PathBuf::from)), "{text}");
+            found.0.parse::<Config>().unwrap();
+        }
+        assert!(without_authorities("postgres://b/c?sslrootcert=%2Fx").is_err());
+        assert!(without_authorities("host=b sslrootcert=").is_err());
     }
 }

@@ -167,6 +167,10 @@ impl Store for PgStore {
         self.health.check()
     }
 
+    fn is_shared(&self) -> bool {
+        true
+    }
+
     fn watch(&self, watch: Arc<dyn Watch>) {
         self.watchers.add(watch);
     }
@@ -321,6 +325,26 @@ impl Store for PgStore {
         ask!(self, lease => lease.run(FORGET, &[&stream.name(), &read::big(before.0), &read::big(most)]).await?)
     }
 
+    async fn old_deployments(&self, before: Timestamp, most: u64) -> Result<Vec<String>, StoreError> {
+        ask!(self, lease => read::old_deployments(&lease, before, most).await?)
+    }
+
+    async fn forget_deployment(&self, id: &str, most: u64) -> Result<bool, StoreError> {
+        ask!(self, lease => read::forget_deployment(&lease, id, most).await?)
+    }
+
+    async fn old_logs(&self, before: Timestamp, most: u64) -> Result<Vec<(String, String)>, StoreError> {
+        const READ: &str = "SELECT l.dep, l.dev FROM log l JOIN record r ON r.dep = l.dep AND r.dev = l.dev
+            WHERE r.finished < $1 LIMIT $2";
+        ask!(self, lease => {
+            let mut old = Vec::new();
+            for row in lease.rows(READ, &[&read::big(before.0), &read::big(most)]).await? {
+                old.push((read::text(&row, 0)?, read::text(&row, 1)?));
+            }
+            old
+        })
+    }
+
     async fn check_ins(&self, times: Vec<(u32, Timestamp)>) -> Result<(), StoreError> {
         // In the order of the numbers, so that two processes do not wait for each other in a circle; a number once.
         const WRITE: &str = "INSERT INTO seen AS s (num, ts)
@@ -360,13 +384,13 @@ impl Store for PgStore {
 /// A database for a test; `None` where there is no PostgreSQL.
 #[cfg(test)]
 pub(crate) fn ground() -> Option<impl super::conformance::Ground> {
-    testing::database().map(|database| tests::Place(database.url))
+    testing::database().map(tests::Place)
 }
 
 /// The address of a database for a test; `None` where there is no PostgreSQL.
 #[cfg(test)]
 pub(crate) fn test_url() -> Option<String> {
-    testing::database().map(|database| database.url)
+    testing::database()
 }
 
 #[cfg(test)]
@@ -380,7 +404,7 @@ mod tests {
     #[async_trait]
     impl Ground for Place {
         async fn open(&self) -> Arc<dyn Store> {
-            super::open(Target::parse(&self.0, None, None).unwrap()).await.unwrap()
+            super::open(testing::target(&self.0)).await.unwrap()
         }
 
         fn is_shared(&self) -> bool {
@@ -392,7 +416,7 @@ mod tests {
         }
     }
 
-    conformance!(testing::database().map(|database| Place(database.url)), Place);
+    conformance!(testing::database().map(Place), Place);
 
     /// A fleet in which every search goes through all devices, while what it asks for becomes hot.
     struct Large(String);
@@ -400,7 +424,7 @@ mod tests {
     #[async_trait]
     impl Ground for Large {
         async fn open(&self) -> Arc<dyn Store> {
-            begin(Arc::new(Target::parse(&self.0, None, None).unwrap()), 0).await.unwrap()
+            begin(Arc::new(testing::target(&self.0)), 0).await.unwrap()
         }
 
         fn is_shared(&self) -> bool {
@@ -414,8 +438,8 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_search_is_right_while_its_attributes_become_hot() {
-        if let Some(database) = testing::database() {
-            crate::store::conformance::every_search_is_answered_as_it_is_defined(&Large(database.url)).await;
+        if let Some(url) = testing::database() {
+            crate::store::conformance::every_search_is_answered_as_it_is_defined(&Large(url)).await;
         }
     }
 
@@ -432,8 +456,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_database_that_dies_loses_nothing_and_is_found_when_it_is_back() {
         let Some(cluster) = testing::durable_cluster() else { return };
-        let database = cluster.database();
-        let store = Place(database.url.clone()).open().await;
+        let store = Place(cluster.database()).open().await;
         let (stop, stopped) = watch::channel(false);
         let tasks: Vec<_> = (0..8)
             .map(|_| {
@@ -488,5 +511,47 @@ mod tests {
             "{done} acknowledged, {failed} failed, {counted} counted"
         );
         store.stop().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn over_tls_only_the_certificate_that_was_named_is_spoken_to() {
+        let fixture = |name: &str| format!("{}/../tests/fixtures/tls-{name}", env!("CARGO_MANIFEST_DIR"));
+        let cluster = |name: &str| {
+            testing::cluster_with_tls(
+                fixture(&format!("{name}.pem")).as_ref(),
+                fixture(&format!("{name}.key")).as_ref(),
+            )
+        };
+        // One that an authority has signed, and one that was made as the database's own handbook says.
+        let (Some(signed), Some(own)) = (cluster("server"), cluster("self")) else { return };
+        let open = async |url: String| {
+            let store = super::open(Target::parse(&url, None, None)?).await?;
+            store.stop().await;
+            Ok::<(), StoreError>(())
+        };
+        let signed_at = |host: &str| signed.database_on_the_loopback(host);
+        for mode in ["require", "verify-ca", "verify-full"] {
+            open(format!("{}?sslmode={mode}&sslrootcert={}", signed_at("localhost"), fixture("ca.pem")))
+                .await
+                .unwrap();
+        }
+        let own_url = own.database_on_the_loopback("127.0.0.1");
+        open(format!("{own_url}?sslmode=verify-full&sslrootcert={}", fixture("self.pem"))).await.unwrap();
+        // Another authority, another name, no certificates, no TLS.
+        let wrong_name =
+            signed_at("127.0.0.1").replace("@127.0.0.1", "@db.example") + "?hostaddr=127.0.0.1&sslrootcert=";
+        for (url, why) in [
+            (format!("{own_url}?sslrootcert={}", fixture("ca.pem")), "invalid peer certificate"),
+            (
+                format!("{}?sslrootcert={}", signed_at("localhost"), fixture("self.pem")),
+                "invalid peer certificate",
+            ),
+            (wrong_name + &fixture("ca.pem"), "not valid for name"),
+            (format!("{own_url}?sslmode=verify-full"), "--database-ca"),
+            (own_url.clone(), "28000"),
+        ] {
+            let error = open(url.clone()).await.unwrap_err().to_string();
+            assert!(error.contains(why), "{url}: {error}");
+        }
     }
 }

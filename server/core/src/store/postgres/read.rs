@@ -137,6 +137,53 @@ pub(super) async fn active(conn: &Conn) -> Result<Vec<Active>, Fault> {
     Ok(all.into_iter().map(with_members).collect())
 }
 
+/// Deployments that ended before a time, but for the newest of all.
+pub(super) async fn old_deployments(conn: &Conn, before: Timestamp, most: u64) -> Result<Vec<String>, Fault> {
+    // What was made before may have ended later: pieces, so that not all of those are in memory.
+    const READ: &str = "SELECT seq, data FROM deployment WHERE seq > $1 AND finished AND created < $2
+        AND seq < (SELECT max(seq) FROM deployment) ORDER BY seq LIMIT 500";
+    let mut old = Vec::new();
+    let mut from = 0;
+    while (old.len() as u64) < most {
+        let rows = conn.rows(READ, &[&from, &big(before.0)]).await?;
+        let Some(last) = rows.last() else { break };
+        from = last.try_get(0)?;
+        for row in &rows {
+            let one = deployment(row)?;
+            old.extend(one.finished.filter(|finished| *finished < before).map(|_| one.id));
+        }
+    }
+    old.truncate(usize::try_from(most).unwrap_or(usize::MAX));
+    Ok(old)
+}
+
+/// Takes records of a deployment that has ended away, and the deployment with the last of them. Whether it is gone.
+pub(super) async fn forget_deployment(conn: &Conn, id: &str, most: u64) -> Result<bool, Fault> {
+    const LOGS: &str = "DELETE FROM log WHERE dep = $1 AND dev IN
+        (SELECT dev FROM record WHERE dep = $1 ORDER BY dev LIMIT $2)";
+    const RECORDS: &str = "DELETE FROM record WHERE dep = $1 AND dev IN
+        (SELECT dev FROM record WHERE dep = $1 ORDER BY dev LIMIT $2)";
+    const DEPLOYMENT: &str = "WITH gone AS (DELETE FROM deployment WHERE id = $1 AND finished
+        AND NOT EXISTS (SELECT 1 FROM record WHERE dep = $1) RETURNING id)
+        DELETE FROM members WHERE dep IN (SELECT id FROM gone)";
+    let id = id.as_bytes();
+    conn.batch("BEGIN").await?;
+    // The lock keeps other processes from doing the same at once.
+    let found = conn.row("SELECT finished FROM deployment WHERE id = $1 FOR UPDATE", &[&id]).await?;
+    let is_gone = match found.map(|row| row.try_get::<_, bool>(0)).transpose()? {
+        None => true,
+        Some(false) => false,
+        Some(true) => {
+            conn.run(LOGS, &[&id, &big(most)]).await?;
+            conn.run(RECORDS, &[&id, &big(most)]).await?;
+            conn.run(DEPLOYMENT, &[&id]).await?;
+            conn.row("SELECT 1 FROM deployment WHERE id = $1", &[&id]).await?.is_none()
+        }
+    };
+    conn.batch("COMMIT").await?;
+    Ok(is_gone)
+}
+
 /// All documents of a kind.
 pub(super) async fn documents(conn: &Conn, kind: Kind) -> Result<Vec<(String, Value)>, Fault> {
     const READ: &str = "SELECT id, data FROM document WHERE kind = $1 ORDER BY id";

@@ -108,8 +108,8 @@ mod tests {
 
     #[tokio::test]
     async fn each_version_is_made_once_and_a_newer_one_is_refused() {
-        let Some(database) = testing::database() else { return };
-        let conn = database.target().connect().await.unwrap();
+        let Some(url) = testing::database() else { return };
+        let conn = testing::target(&url).connect().await.unwrap();
         let one = "CREATE TABLE a (x int4)";
         let broken = "CREATE TABLE b (x int4); SELECT 1 / 0";
         let two = "CREATE TABLE b (x int4)";

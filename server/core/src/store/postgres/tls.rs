@@ -11,35 +11,24 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_postgres::tls::{ChannelBinding, MakeTlsConnect, TlsConnect};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
-use tokio_rustls::rustls::crypto::ring;
-use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
-use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+use tokio_rustls::rustls::ClientConfig;
+use tokio_rustls::rustls::pki_types::ServerName;
 
 use super::super::StoreError;
+use crate::client::tls::Trust;
 
 /// Whom to trust.
 #[derive(Clone)]
 pub(super) struct Tls(Arc<ClientConfig>);
 
 impl Tls {
-    /// Trusts what these certificates have signed, and nobody else.
+    /// Trusts what these certificates have signed and these certificates themselves, and nobody else. What they have signed has
+    /// to be for the name of the host, whatever `sslmode` says.
     pub(super) fn trusting(path: &Path) -> Result<Tls, StoreError> {
-        let error = |source| StoreError::Io { doing: "reading", path: path.to_owned(), source };
-        let invalid = |reason: String| error(io::Error::new(io::ErrorKind::InvalidData, reason));
-        let pem = std::fs::read(path).map_err(error)?;
-        let mut roots = RootCertStore::empty();
-        for certificate in CertificateDer::pem_slice_iter(&pem) {
-            let certificate = certificate.map_err(|reason| invalid(reason.to_string()))?;
-            roots.add(certificate).map_err(|reason| invalid(reason.to_string()))?;
-        }
-        if roots.is_empty() {
-            return Err(invalid("no certificate in it".to_owned()));
-        }
-        let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(|reason| invalid(reason.to_string()))?;
-        Ok(Tls(Arc::new(config.with_root_certificates(roots).with_no_client_auth())))
+        let config = Trust::new(Some(path)).config();
+        config
+            .map(Tls)
+            .map_err(|error| StoreError::Database { place: "TLS".to_owned(), reason: error.to_string() })
     }
 }
 

@@ -355,3 +355,46 @@ pub(super) fn dump(connection: &Connection, names: &Names, rows: &mut Rows<'_>) 
     }
     Ok(())
 }
+
+/// Deployments that ended before a time, but for the newest of all.
+pub(super) fn old_deployments(
+    connection: &Connection,
+    before: Timestamp,
+    most: u64,
+) -> Result<Vec<String>, Fault> {
+    let mut old = Vec::new();
+    let mut from = 0;
+    // What was made before may have ended later: pieces, so that not all of those are in memory.
+    while (old.len() as u64) < most {
+        let rest = "WHERE sequence > ?1 AND NOT is_active AND created < ?2
+            AND sequence < (SELECT max(sequence) FROM deployment) ORDER BY sequence LIMIT 500";
+        let piece = read::deployments(connection, rest, (from as i64, before.0 as i64))?;
+        let Some(last) = piece.last() else { break };
+        from = last.sequence;
+        let is_old = |one: &Deployment| one.finished.is_some_and(|finished| finished < before);
+        old.extend(piece.into_iter().filter(is_old).map(|one| one.id));
+    }
+    old.truncate(usize::try_from(most).unwrap_or(usize::MAX));
+    Ok(old)
+}
+
+/// Logs of devices that were done before a time: deployment and device.
+pub(super) fn old_logs(
+    connection: &Connection,
+    before: Timestamp,
+    most: u64,
+) -> Result<Vec<(String, String)>, Fault> {
+    let mut statement = connection.prepare_cached(
+        "SELECT d.id, l.device FROM log l JOIN record r ON r.deployment = l.deployment AND r.device = l.device
+         JOIN deployment d ON d.sequence = l.deployment WHERE r.finished < ?1 LIMIT ?2",
+    )?;
+    let most = i64::try_from(most).unwrap_or(i64::MAX);
+    let mut rows = statement.query((before.0 as i64, most))?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        if let Some(device) = read::id_ever(connection, row.get(1)?)? {
+            found.push((id_of(row.get_ref(0)?)?, device));
+        }
+    }
+    Ok(found)
+}

@@ -167,6 +167,11 @@ impl Store for Sqlite {
         self.writer.check()
     }
 
+    fn is_shared(&self) -> bool {
+        // Its folder is locked.
+        false
+    }
+
     fn watch(&self, watch: Arc<dyn Watch>) {
         self.writer.watch(watch);
     }
@@ -292,6 +297,19 @@ impl Store for Sqlite {
 
     async fn forget_events(&self, stream: Stream, before: Timestamp, most: u64) -> Result<u64, StoreError> {
         self.order(|done| Order::Forget(stream, before, most, done)).await
+    }
+
+    async fn old_deployments(&self, before: Timestamp, most: u64) -> Result<Vec<String>, StoreError> {
+        self.long(move |connection, _| list::old_deployments(connection, before, most)).await
+    }
+
+    async fn forget_deployment(&self, id: &str, most: u64) -> Result<bool, StoreError> {
+        let id = id.to_owned();
+        Ok(self.order(|done| Order::ForgetDeployment(id, most, done)).await? > 0)
+    }
+
+    async fn old_logs(&self, before: Timestamp, most: u64) -> Result<Vec<(String, String)>, StoreError> {
+        self.long(move |connection, _| list::old_logs(connection, before, most)).await
     }
 
     async fn check_ins(&self, times: Vec<(u32, Timestamp)>) -> Result<(), StoreError> {

@@ -586,3 +586,38 @@ pub(super) fn forget_events(
     let most = i64::try_from(most).unwrap_or(i64::MAX);
     Ok(statement.execute((stream.name(), before.0 as i64, most))? as u64)
 }
+
+/// Takes records of a deployment that has ended away, and the deployment with the last of them. Whether it is gone.
+pub(super) fn forget_deployment(connection: &Connection, id: &str, most: u64) -> Result<bool, Fault> {
+    let Some(deployment) = read::deployment(connection, id)? else { return Ok(true) };
+    if deployment.finished.is_none() {
+        return Ok(false);
+    }
+    let sequence = deployment.sequence as i64;
+    let most = i64::try_from(most).unwrap_or(i64::MAX);
+    let run = |sql: &str, values: &[&dyn rusqlite::ToSql]| -> Result<usize, Fault> {
+        Ok(connection.prepare_cached(sql)?.execute(values)?)
+    };
+    let some = "SELECT device FROM record WHERE deployment = ?1 ORDER BY device LIMIT ?2";
+    let logs = format!("DELETE FROM log WHERE deployment = ?1 AND device IN ({some})");
+    run(&logs, &[&sequence, &most])?;
+    let records = format!("DELETE FROM record WHERE deployment = ?1 AND device IN ({some})");
+    run(&records, &[&sequence, &most])?;
+    let is_left = "SELECT EXISTS (SELECT 1 FROM record WHERE deployment = ?1)";
+    if connection.prepare_cached(is_left)?.query_row([sequence], |row| row.get::<_, bool>(0))? {
+        return Ok(false);
+    }
+    let members = read::members(connection, deployment.sequence)?.unwrap_or_default();
+    let mut next = members.min();
+    while let Some(number) = next {
+        let chunk = number / CHUNK;
+        run("DELETE FROM listed WHERE chunk = ?1 AND deployment = ?2", &[&chunk, &sequence])?;
+        next = chunk
+            .checked_add(1)
+            .and_then(|chunk| chunk.checked_mul(CHUNK))
+            .and_then(|from| members.range(from..).next());
+    }
+    run("DELETE FROM members WHERE deployment = ?1", &[&sequence])?;
+    run("DELETE FROM deployment WHERE sequence = ?1", &[&sequence])?;
+    Ok(true)
+}

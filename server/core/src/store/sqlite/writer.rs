@@ -33,6 +33,8 @@ pub(super) enum Order {
     CheckIns(Vec<(u32, Timestamp)>, oneshot::Sender<Result<u64, WriterFailed>>),
     /// Old events go.
     Forget(Stream, Timestamp, u64, oneshot::Sender<Result<u64, WriterFailed>>),
+    /// An old deployment goes; what is answered is whether it is gone.
+    ForgetDeployment(String, u64, oneshot::Sender<Result<u64, WriterFailed>>),
 }
 
 impl Order {
@@ -40,7 +42,9 @@ impl Order {
         // The request may have gone away.
         match self {
             Order::Job(job) => drop(job.done.send(answer.map(|_| ()))),
-            Order::CheckIns(_, done) | Order::Forget(_, _, _, done) => drop(done.send(answer)),
+            Order::CheckIns(_, done) | Order::Forget(_, _, _, done) | Order::ForgetDeployment(_, _, done) => {
+                drop(done.send(answer));
+            }
         }
     }
 }
@@ -207,7 +211,7 @@ impl State {
         let load = |work: &mut Work, keys: Vec<Key>| load(connection, &self.names, work, keys);
         let keys = waiting.iter().flat_map(|order| match order {
             Order::Job(job) => job.keys.clone(),
-            Order::CheckIns(..) | Order::Forget(..) => Vec::new(),
+            Order::CheckIns(..) | Order::Forget(..) | Order::ForgetDeployment(..) => Vec::new(),
         });
         match load(&mut work, keys.collect()) {
             // Only the job that needs what is damaged fails.
@@ -229,6 +233,9 @@ impl State {
                 }
                 Order::Forget(stream, before, most, _) => {
                     Ok(write::forget_events(connection, *stream, *before, *most)?)
+                }
+                Order::ForgetDeployment(id, most, _) => {
+                    Ok(u64::from(write::forget_deployment(connection, id, *most)?))
                 }
             });
         }

@@ -1,0 +1,122 @@
+//! What the monitors of devices say.
+
+use hyper::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use super::call::Speaker;
+use super::paging::Page;
+use super::{ApiError, Call, Reply, Shared, reply};
+use crate::domain::monitor::{self, Alert, Monitor, MonitorError, Monitored};
+use crate::work::query::EventQuery;
+use crate::work::{Kind, NotLoaded, Stream};
+
+impl From<MonitorError> for ApiError {
+    fn from(error: MonitorError) -> ApiError {
+        match error {
+            MonitorError::NotLoaded => NotLoaded.into(),
+            MonitorError::Unauthorized => ApiError::unauthorized("dev auth: unauthorized"),
+        }
+    }
+}
+
+fn is_short(text: &str) -> bool {
+    text.chars().count() <= monitor::TEXT_CHARS
+}
+
+/// `alert` and `config` of a device.
+pub(super) async fn device(
+    shared: &Shared,
+    call: &Call,
+    speaker: &Speaker,
+    what: &str,
+) -> Result<Reply, ApiError> {
+    let claims = speaker.claims.clone();
+    let keys = monitor::keys(&claims.sub);
+    match (what, &call.method) {
+        ("alert", &Method::POST) => {
+            let alerts: Vec<Alert> = call.json()?;
+            check(&alerts)?;
+            let sent = alerts.len();
+            let kept = shared.change(keys, move |work| monitor::alert(work, &claims, &alerts)).await?;
+            shared.metrics.alerts.add(kept as u64);
+            shared.metrics.alerts_dropped.add((sent - kept) as u64);
+        }
+        ("config", &Method::PUT) => {
+            let config: Vec<Monitor> = call.json()?;
+            let fits =
+                |one: &Monitor| [&one.name, &one.status, &one.kind].into_iter().all(|text| is_short(text));
+            if config.len() > monitor::MONITORS || !config.iter().all(fits) {
+                return Err(ApiError::bad_request(&format!(
+                    "a device has at most {} monitors, whose texts have at most {} characters",
+                    monitor::MONITORS,
+                    monitor::TEXT_CHARS
+                )));
+            }
+            shared.change(keys, move |work| monitor::configure(work, &claims, &config)).await?;
+        }
+        _ => return Err(ApiError::not_found()),
+    }
+    Ok(reply::empty(StatusCode::NO_CONTENT))
+}
+
+fn check(alerts: &[Alert]) -> Result<(), ApiError> {
+    if alerts.len() > monitor::ALERTS {
+        return Err(ApiError::bad_request(&format!("there are more than {} alerts", monitor::ALERTS)));
+    }
+    for alert in alerts {
+        let subject = &alert.subject;
+        let timestamp = alert.timestamp.as_deref().unwrap_or_default();
+        let texts = [&*alert.name, &*subject.name, &*subject.kind, &*subject.status, timestamp];
+        if !texts.into_iter().all(is_short) {
+            return Err(ApiError::bad_request(&format!(
+                "a text of an alert has more than {} characters",
+                monitor::TEXT_CHARS
+            )));
+        }
+        if json!(alert).to_string().len() > monitor::ALERT_BYTES {
+            return Err(ApiError::bad_request(&format!(
+                "an alert has more than {} bytes",
+                monitor::ALERT_BYTES
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// What people ask: `devices/{id}/alerts`, `/alerts/latest` and `/config`.
+pub(super) async fn route(shared: &Shared, call: &Call, rest: &[&str]) -> Result<Reply, ApiError> {
+    let (["devices", device, rest @ ..], &Method::GET) = (rest, &call.method) else {
+        return Err(ApiError::not_found());
+    };
+    shared.service.store.device(device).await?.ok_or_else(ApiError::not_found)?;
+    match rest {
+        ["alerts"] => {
+            let page = Page::of(call)?;
+            let query = EventQuery {
+                stream: Stream::Alert,
+                keys: vec![(*device).to_owned()],
+                after: None,
+                before: None,
+                members: Vec::new(),
+                above: None,
+                oldest_first: false,
+                skip: page.skip() as u64,
+                take: page.per_page as u64,
+            };
+            let found = shared.service.store.events(&query).await?;
+            let shown: Vec<Value> = found.items.into_iter().map(|one| one.event.data).collect();
+            Ok(page.found(call, &shown, found.total))
+        }
+        ["alerts", "latest"] => {
+            let known = known(shared, device).await?;
+            Ok(Page::of(call)?.list(call, &known.latest, |alert| json!(alert)))
+        }
+        ["config"] => Ok(reply::json(StatusCode::OK, &known(shared, device).await?.config)),
+        _ => Err(ApiError::not_found()),
+    }
+}
+
+async fn known(shared: &Shared, device: &str) -> Result<Monitored, ApiError> {
+    let value = shared.service.store.document(Kind::Monitor, device).await?;
+    Ok(value.and_then(|value| serde_json::from_value(value).ok()).unwrap_or_default())
+}

@@ -1,0 +1,98 @@
+//! What the monitors of devices say: alerts and the list of monitors.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use crate::common::{Answer, Device, accepted, manage, request, server};
+use serde_json::{Value, json};
+use server_core::Running;
+
+const PEOPLE: &str = "/api/management/v1/devicemonitor/devices";
+
+fn send(running: &Running, device: &Device, alerts: &Value) -> Answer {
+    device.ask(running, "POST", "/api/devices/v1/devicemonitor/alert", &alerts.to_string())
+}
+
+fn alert(subject: &str, level: &str) -> Value {
+    json!({
+        "name": "watch", "level": level, "timestamp": "2026-01-02T03:04:05Z",
+        "subject": {
+            "name": subject, "type": "log", "status": "pattern-found",
+            "details": { "description": "d", "lines_before": [{ "line_number": 1, "data": "x" }] },
+        },
+    })
+}
+
+/// The devices that a filter finds for this value of the attribute `alerts`.
+fn with_alerts(running: &Running, value: bool) -> Value {
+    let body = json!({ "filters": [
+        { "scope": "monitor", "attribute": "alerts", "type": "$eq", "value": value },
+    ] });
+    let found = manage(running, "POST", "/api/management/v2/inventory/filters/search", body);
+    assert_eq!(found.status, 200, "{}", found.text());
+    found.json().as_array().unwrap().iter().map(|device| device["id"].clone()).collect()
+}
+
+#[test]
+fn what_a_device_alerts_people_to_is_listed_and_found() {
+    let (running, _management, _folder) = server(|options| options);
+    let (device, id) = accepted(&running, "a");
+    let (_, other) = accepted(&running, "b");
+    let ask = |path: &str| manage(&running, "GET", &format!("{PEOPLE}/{path}"), Value::Null);
+    assert_eq!(ask(&format!("{id}/alerts")).json(), json!([]));
+    assert_eq!(with_alerts(&running, true), json!([]));
+
+    let answer = send(&running, &device, &json!([alert("a", "CRITICAL"), alert("b", "CRITICAL")]));
+    assert_eq!((answer.status, answer.body.len()), (204, 0), "{}", answer.text());
+    assert_eq!(with_alerts(&running, true), json!([id]));
+    assert_eq!(send(&running, &device, &json!([alert("a", "OK")])).status, 204);
+    assert_eq!(with_alerts(&running, true), json!([id]), "b is not well yet");
+
+    // The newest first, in pages.
+    let page = ask(&format!("{id}/alerts?per_page=2"));
+    assert_eq!(page.json(), json!([alert("a", "OK"), alert("b", "CRITICAL")]));
+    assert_eq!(page.header("X-Total-Count"), Some("3"));
+    assert_eq!(ask(&format!("{id}/alerts?per_page=2&page=2")).json(), json!([alert("a", "CRITICAL")]));
+    let latest = ask(&format!("{id}/alerts/latest")).json();
+    assert_eq!(latest, json!([alert("a", "OK"), alert("b", "CRITICAL")]));
+    assert_eq!(send(&running, &device, &json!([alert("b", "OK")])).status, 204);
+    assert_eq!((with_alerts(&running, true), with_alerts(&running, false)), (json!([]), json!([id])));
+
+    let monitors = json!([{ "name": "sshd", "status": "enabled", "type": "service" }]);
+    let path = "/api/devices/v1/devicemonitor/config";
+    assert_eq!(device.ask(&running, "PUT", path, &monitors.to_string()).status, 204);
+    assert_eq!(ask(&format!("{id}/config")).json(), monitors);
+    // Nobody else's, and of nobody.
+    assert_eq!(ask(&format!("{other}/alerts/latest")).json(), json!([]));
+    assert_eq!(ask("nobody/alerts").status, 404);
+    assert_eq!(ask(&format!("{id}/else")).status, 404);
+    assert_eq!(request(&running, "GET", &format!("{PEOPLE}/{id}/alerts"), &[], b"").status, 401);
+}
+
+#[test]
+fn alerts_that_are_none_are_refused_and_change_nothing() {
+    let (running, _management, _folder) = server(|options| options);
+    let (device, id) = accepted(&running, "a");
+    let with = |pointer: &str, value: Value| {
+        let mut alert = alert("a", "CRITICAL");
+        *alert.pointer_mut(pointer).unwrap() = value;
+        json!([alert])
+    };
+    for (alerts, named) in [
+        (json!({}), "not as expected"),
+        (json!([{ "name": "x" }]), "level"),
+        (with("/level", json!("BAD")), "BAD"),
+        (with("/subject/name", json!("x".repeat(257))), "256 characters"),
+        (with("/subject/details/description", json!("x".repeat(20_000))), "16384 bytes"),
+        (Value::Array(vec![alert("a", "OK"); 101]), "100 alerts"),
+    ] {
+        let answer = send(&running, &device, &alerts);
+        assert_eq!((answer.status, answer.text().contains(named)), (400, true), "{}", answer.text());
+    }
+    let monitors = Value::Array(vec![json!({ "name": "x", "status": "enabled", "type": "log" }); 51]);
+    let path = "/api/devices/v1/devicemonitor/config";
+    assert_eq!(device.ask(&running, "PUT", path, &monitors.to_string()).status, 400);
+    let nobody = Device::new("b");
+    assert_eq!(send(&running, &nobody, &json!([alert("a", "OK")])).status, 401);
+    let listed = manage(&running, "GET", &format!("{PEOPLE}/{id}/alerts"), Value::Null);
+    assert_eq!((listed.json(), with_alerts(&running, true)), (json!([]), json!([])));
+}
