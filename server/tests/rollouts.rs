@@ -229,6 +229,233 @@ fn an_abort_reaches_devices_that_have_begun_and_those_that_have_not() {
 }
 
 #[test]
+fn who_has_not_seen_the_last_change_of_a_deployment_is_refused() {
+    let (running, management, _folder) = server(|options| options);
+    let devices = fleet(&running, 1);
+    management.upload_artifact(artifact("release-2", "testdev").path()).unwrap();
+    let id = order(&running, json!({}));
+    let tag = |version: &str| {
+        let answer = manage(&running, "GET", &format!("{version}/{id}"), Value::Null);
+        answer.header("etag").unwrap().to_owned()
+    };
+    let put = |method: &str, path: &str, body: Value, seen: &str| {
+        let token = format!("Bearer {}", running.management_token());
+        let headers = [("Authorization", token.as_str()), ("If-Match", seen)];
+        let path = format!("{DEPLOYMENTS}/{id}{path}");
+        request(&running, method, &path, &headers, body.to_string().as_bytes()).status
+    };
+    let map = |priority: u8| json!({ "update_control_map": { "priority": priority } });
+    let (first, second) = (tag(DEPLOYMENTS), tag(SECOND));
+    // What devices do in between is in nobody's way.
+    assert_eq!(devices[0].0.next(&running).status, 200);
+    assert_ne!(tag(DEPLOYMENTS), first);
+    assert_eq!(put("PATCH", "", map(1), &first), 204);
+    assert_eq!(put("PATCH", "", map(2), &first), 412);
+    assert_eq!(put("PUT", "/status", json!({ "status": "held" }), &second), 412);
+    assert_eq!(put("PUT", "/status", json!({ "status": "held" }), &tag(SECOND)), 204);
+    assert_eq!(put("PUT", "/status", json!({ "status": "aborted" }), "\"x\", *"), 204);
+    let deployment = shown(&running, &id);
+    assert_eq!(
+        (&deployment["update_control_map"]["priority"], &deployment["status"]),
+        (&json!(1), &json!("finished"))
+    );
+}
+
+#[test]
+fn equal_deployments_that_are_made_at_once_are_one() {
+    let (running, management, _folder) = server(|options| options);
+    fleet(&running, 1);
+    management.upload_artifact(artifact("release-2", "testdev").path()).unwrap();
+    let body = json!({ "name": "n", "artifact_name": "release-2", "all_devices": true });
+    let mut statuses: Vec<u16> = std::thread::scope(|scope| {
+        let make = || manage(&running, "POST", DEPLOYMENTS, body.clone()).status;
+        let threads: Vec<_> = (0..4).map(|_| scope.spawn(make)).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    statuses.sort_unstable();
+    assert_eq!(statuses, [201, 409, 409, 409]);
+    assert_eq!(management.deployments().unwrap().len(), 1);
+}
+
+fn tell(running: &Running, device: &Device, attributes: &[(&str, &str)]) {
+    let body: Vec<Value> =
+        attributes.iter().map(|(name, value)| json!({ "name": name, "value": value })).collect();
+    let path = "/api/devices/v1/inventory/device/attributes";
+    assert_eq!(device.ask(running, "PUT", path, &json!(body).to_string()).status, 200);
+}
+
+#[test]
+fn a_dry_run_says_who_would_get_what_and_makes_nothing() {
+    let (running, management, _folder) = server(|options| options);
+    let devices = fleet(&running, 6);
+    for (at, device_type, installed) in [
+        (0, "testdev", "release-1"),
+        (1, "testdev", "release-1"),
+        (2, "other", "release-1"),
+        (3, "strange", "release-1"),
+        (4, "testdev", "release-2"),
+    ] {
+        tell(&running, &devices[at].0, &[("device_type", device_type), ("artifact_name", installed)]);
+    }
+    management.upload_artifact(artifact("release-2", "testdev").path()).unwrap();
+    management.upload_artifact(artifact("release-2", "other").path()).unwrap();
+    order(&running, json!({ "name": "before", "devices": [devices[0].1], "all_devices": false }));
+    let later = "2099-01-01T00:00:00.000Z";
+    let ids: Vec<&String> = devices.iter().map(|(_, id)| id).chain([&devices[0].1]).collect();
+    let mut named = json!(ids);
+    named.as_array_mut().unwrap().push(json!("none"));
+    let body = json!({
+        "name": "n", "artifact_name": "release-2", "devices": named,
+        "phases": [{ "batch_size": 50 }, { "start_ts": later }],
+    });
+    let path = format!("{DEPLOYMENTS}/dry_run");
+    let answer = manage(&running, "POST", &path, body);
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let answer = answer.json();
+    let kept: Vec<Value> = manage(&running, "GET", "/api/management/v1/deployments/artifacts", Value::Null)
+        .json()
+        .as_array()
+        .unwrap()
+        .clone();
+    let size = |device_type: &str| {
+        let of_type = |one: &&Value| one["device_types_compatible"][0] == device_type;
+        kept.iter().find(of_type).unwrap()["size"].as_u64().unwrap()
+    };
+    assert_eq!((&answer["device_count"], &answer["devices"]), (&json!(6), &json!(3)));
+    assert_eq!(answer["bytes"], 2 * size("testdev") + size("other"));
+    let mut given: Vec<(u64, &str)> = answer["artifacts"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| (one["devices"].as_u64().unwrap(), one["kind"].as_str().unwrap()))
+        .collect();
+    given.sort_unstable();
+    assert_eq!(given, [(1, "full"), (2, "full")]);
+    let without: Vec<(&str, &Value)> = answer["without"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| (one["code"].as_str().unwrap(), &one["examples"]))
+        .collect();
+    let example = |at: usize| json!([devices[at].1]);
+    assert_eq!(
+        without,
+        [
+            ("already-installed", &example(4)),
+            ("not-reported", &example(5)),
+            ("wrong-type", &example(3)),
+            ("unknown", &json!(["none"])),
+        ]
+    );
+    assert_eq!(answer["other_deployments"][0]["examples"], example(0));
+    assert_eq!(answer["phases"], json!([{ "device_count": 3 }, { "device_count": 3, "start_ts": later }]));
+    // Of a filter, those for which it holds now.
+    let terms =
+        json!([{ "scope": "inventory", "attribute": "device_type", "type": "$eq", "value": "testdev" }]);
+    let filters = "/api/management/v2/inventory/filters";
+    let made = manage(&running, "POST", filters, json!({ "name": "f", "terms": terms }));
+    let filter = made.header("location").unwrap().rsplit('/').next().unwrap().to_owned();
+    let body = json!({ "name": "n", "artifact_name": "release-2", "filter_id": filter, "max_devices": 2 });
+    let answer = manage(&running, "POST", &path, body.clone()).json();
+    assert_eq!((&answer["device_count"], &answer["devices"]), (&json!(2), &json!(2)), "{answer}");
+    assert_eq!(answer["without"][0]["code"], "already-installed");
+    assert_eq!(management.deployments().unwrap().len(), 1);
+    // The first version makes it as well, and then it is there.
+    let made = manage(&running, "POST", DEPLOYMENTS, body.clone());
+    assert_eq!(made.status, 201, "{}", made.text());
+    let answer = manage(&running, "POST", &path, body).json();
+    assert!(made.header("location").unwrap().ends_with(answer["equal_deployment"].as_str().unwrap()));
+    // What would not be made is no dry run either.
+    for body in [
+        json!({ "name": "n", "artifact_name": "none", "all_devices": true }),
+        json!({ "name": "n", "artifact_name": "release-2", "devices": ["none"] }),
+        json!({ "name": "n", "artifact_name": "release-2", "all_devices": true, "phases": [{ "batch_size": 0 }] }),
+    ] {
+        assert!(matches!(error(&manage(&running, "POST", &path, body.clone())), 400 | 422), "{body}");
+    }
+}
+
+#[test]
+fn those_who_begin_first_differ_from_each_other() {
+    let (running, management, _folder) = server(|options| options);
+    let devices = fleet(&running, 5);
+    for (at, (device, _)) in devices.iter().enumerate() {
+        let region = if at == 2 { "north" } else { "south" };
+        tell(&running, device, &[("device_type", "testdev"), ("region", region)]);
+    }
+    management.upload_artifact(artifact("release-2", "testdev").path()).unwrap();
+    let fields = json!({
+        "phases": [{}, { "start_ts": "2099-01-01T00:00:00Z" }],
+        "rust_ota": { "canaries": { "count": 2, "spread_by": ["inventory/region"] } },
+    });
+    let mut body = json!({ "name": "n", "artifact_name": "release-2", "all_devices": true });
+    body.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+    let forecast = manage(&running, "POST", &format!("{DEPLOYMENTS}/dry_run"), body).json();
+    let id = order(&running, fields);
+    let canaries = shown(&running, &id)["rust_ota"]["canaries"].clone();
+    assert_eq!(canaries["spread_by"], json!(["inventory/region"]));
+    assert_eq!(forecast["canaries"], canaries["devices"]);
+    let chosen: Vec<&str> =
+        canaries["devices"].as_array().unwrap().iter().map(|id| id.as_str().unwrap()).collect();
+    assert_eq!(chosen.len(), 2);
+    assert!(chosen.contains(&devices[2].1.as_str()), "the only one of its region");
+    for (device, own) in &devices {
+        let is_chosen = chosen.contains(&own.as_str());
+        assert_eq!(device.next(&running).status, if is_chosen { 200 } else { 204 });
+        let expected = if is_chosen { "pending" } else { "canaries" };
+        assert_eq!(why(&running, own), expected);
+    }
+    for canaries in [
+        json!({ "count": 0 }),
+        json!({ "count": 201 }),
+        json!({ "count": 1, "spread_by": [] }),
+        json!({ "count": 1, "spread_by": ["nowhere/region"] }),
+        json!({ "count": 1, "by": "x" }),
+    ] {
+        let body = json!({
+            "name": "n", "artifact_name": "release-2", "all_devices": true,
+            "phases": [{}, { "start_ts": "2099-01-01T00:00:00Z" }], "rust_ota": { "canaries": canaries },
+        });
+        assert_eq!(error(&manage(&running, "POST", DEPLOYMENTS, body)), 400, "{canaries}");
+    }
+}
+
+#[test]
+fn all_deployments_share_what_the_fleet_may_load() {
+    let (running, management, _folder) = server(|options| options);
+    let devices = fleet(&running, 3);
+    for (device, _) in &devices {
+        tell(&running, device, &[("device_type", "testdev"), ("artifact_name", "release-1")]);
+    }
+    management.upload_artifact(artifact("release-2", "testdev").path()).unwrap();
+    let limit = "/api/management/v1/deployments/limits/downloads";
+    let set = |budget: Value| manage(&running, "PUT", limit, budget).status;
+    assert_eq!(set(json!({ "in_flight": 1 })), 204);
+    for wrong in [json!({ "in_flight": 0 }), json!({ "bytes": 1 })] {
+        assert_eq!(error(&manage(&running, "PUT", limit, wrong)), 400);
+    }
+    let orders: Vec<String> = devices
+        .iter()
+        .map(|(_, id)| order(&running, json!({ "devices": [id], "all_devices": false })))
+        .collect();
+    let next = |at: usize| devices[at].0.next(&running).status;
+    assert_eq!([next(0), next(1), next(0)], [200, 204, 200]);
+    assert_eq!(why(&running, &devices[0].1), "pending");
+    let of_second =
+        manage(&running, "GET", &format!("{DEPLOYMENTS}/devices/{}/why", devices[1].1), Value::Null);
+    assert!(of_second.text().contains("fleet-in-flight"), "{}", of_second.text());
+    assert_eq!(report(&running, &devices[0].0, &orders[0], "installing"), 204);
+    assert_eq!(next(1), 200);
+    assert_eq!(set(json!({ "bytes_per_hour": 1 })), 204);
+    assert_eq!(next(2), 200, "what is larger than the budget goes alone");
+    let shown = manage(&running, "GET", limit, Value::Null).json();
+    assert!(shown["spent_bytes"].as_u64().unwrap() > 1, "{shown}");
+    assert_eq!(shown["loading"], 2);
+    assert_eq!(set(json!({})), 204);
+    assert_eq!(manage(&running, "GET", limit, Value::Null).json(), json!({}));
+}
+
+#[test]
 fn phases_in_the_past_begin_at_once() {
     let (running, management, _folder) = server(|options| options);
     let devices = fleet(&running, 2);

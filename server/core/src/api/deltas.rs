@@ -1,13 +1,36 @@
 //! Deltas that the server makes: its jobs, and what people want of them.
 
 use hyper::{Method, StatusCode};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::paging::Page;
+use super::routes::{Route, made};
 use super::{ApiError, Call, Reply, Shared, reply};
 use crate::domain::deltas::{self as rules, DeltaJob, DeltaSettings, State};
 use crate::work::{Key, Kind};
+
+/// Its lines in the description of the API.
+pub(super) const ROUTES: &[Route] = &[
+    Route::get(
+        "/api/management/v2/deployments/deployments/releases/delta/jobs",
+        "List the jobs that make deltas",
+    )
+    .queries(&["status", "deployment_id"])
+    .paged()
+    .gives("[DeltaJob]"),
+    Route::get(
+        "/api/management/v2/deployments/deployments/releases/delta/jobs/{job}",
+        "One job that makes a delta",
+    )
+    .gives("DeltaJob")
+    .fails(&[404]),
+    Route::get("/api/management/v1/deployments/config", "How deltas are made").gives("DeltaConfig"),
+    Route::put("/api/management/v1/deployments/config/binary_delta", "Change how deltas are made")
+        .takes(made::<Wanted>)
+        .fails(&[422]),
+];
 
 /// `releases/delta/jobs`: the newest first.
 pub(super) fn jobs(shared: &Shared, call: &Call, rest: &[&str]) -> Result<Reply, ApiError> {
@@ -35,7 +58,7 @@ pub(super) fn jobs(shared: &Shared, call: &Call, rest: &[&str]) -> Result<Reply,
             let job: Option<DeltaJob> = catalogue.document(Kind::DeltaJob, id);
             Ok(reply::json(StatusCode::OK, &describe(&job.ok_or_else(ApiError::not_found)?)))
         }
-        _ => Err(ApiError::not_found()),
+        _ => Err(ApiError::no_route()),
     }
 }
 
@@ -90,20 +113,22 @@ pub(super) async fn config(shared: &Shared, call: &Call, rest: &[&str]) -> Resul
             shared.change(keys, move |work| rules::set(work, settings)).await?;
             Ok(reply::empty(StatusCode::NO_CONTENT))
         }
-        _ => Err(ApiError::not_found()),
+        _ => Err(ApiError::no_route()),
     }
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "NewDeltaConfig")]
+struct Wanted {
+    #[serde(default)]
+    xdelta_args: Option<Map<String, Value>>,
+    #[serde(default)]
+    rust_ota: Option<DeltaSettings>,
 }
 
 /// What a body wants. What this server's format does not have is refused: who sets it would take it to be in force.
 fn wanted(call: &Call) -> Result<DeltaSettings, ApiError> {
-    #[derive(Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct Wanted {
-        #[serde(default)]
-        xdelta_args: Option<Map<String, Value>>,
-        #[serde(default)]
-        rust_ota: Option<DeltaSettings>,
-    }
     let wanted: Wanted = call.json()?;
     if wanted.xdelta_args.is_some_and(|args| args.values().any(|value| !value.is_null())) {
         return Err(ApiError::unprocessable(

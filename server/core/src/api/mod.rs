@@ -367,6 +367,7 @@ async fn managed(
         ("v2", ["deployments", "deployments", "releases", "delta", "jobs", rest @ ..]) => {
             deltas::jobs(shared, call, rest)
         }
+        ("v1", ["deployments", "limits", "downloads"]) => deployments::downloads(shared, call).await,
         ("v1" | "v2", ["deployments", "deployments", "releases", rest @ ..]) => {
             releases::route(shared, call, version, rest).await
         }

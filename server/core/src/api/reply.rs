@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
-use hyper::header::{CONTENT_TYPE, ETAG, HeaderValue, RETRY_AFTER};
+use hyper::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use hyper::{Response, StatusCode};
 use serde::Serialize;
 use serde_json::json;
@@ -321,22 +321,7 @@ pub fn json<T: Serialize>(status: StatusCode, value: &T) -> Reply {
     }
 }
 
-/// A value as JSON, with a tag that changes when it does.
-pub(crate) fn json_with_etag<T: Serialize>(value: &T) -> Reply {
-    match serde_json::to_vec(value) {
-        Ok(text) => {
-            let tag = tag_of(&text);
-            let mut reply = bytes(StatusCode::OK, "application/json", text);
-            if let Ok(tag) = HeaderValue::from_str(&tag) {
-                reply.headers_mut().insert(ETAG, tag);
-            }
-            reply
-        }
-        Err(error) => ApiError::internal(&error.to_string()).into_reply(),
-    }
-}
-
-/// The tag that [`json_with_etag`] gives a value.
+/// A tag that changes when a value does.
 pub(crate) fn etag_of<T: Serialize>(value: &T) -> String {
     tag_of(&serde_json::to_vec(value).unwrap_or_default())
 }

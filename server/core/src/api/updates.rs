@@ -12,11 +12,11 @@ use super::call::Speaker;
 use super::{ApiError, Call, Reply, Shared, deviceconfig, download, reply};
 use crate::domain::filter::{Filter, filter_query};
 use crate::domain::limits;
-use crate::domain::rollout::{self, Candidate, Next, NextError, Request};
+use crate::domain::rollout::{self, Candidate, Next, NextError, Request, Wait};
 use crate::model::time::Timestamp;
-use crate::model::{Deployment, Status};
+use crate::model::{Deployment, FleetBudget, Status};
 use crate::work::query::{Active, DeviceView};
-use crate::work::{Key, NotLoaded};
+use crate::work::{Key, Kind, NotLoaded, Work};
 
 impl From<NextError> for ApiError {
     fn from(error: NextError) -> ApiError {
@@ -97,7 +97,7 @@ async fn candidates(shared: &Shared, speaker: &Speaker) -> Result<Vec<Candidate>
     let mut view = None;
     for active in shared.service.catalogue.active() {
         let is_own = speaker.active.as_ref() == Some(&active.deployment.id);
-        if active.deployment.sequence <= after || !(is_own || may_begin(&active.deployment)) {
+        if active.deployment.sequence <= after || !(is_own || may_begin(&active.deployment, speaker.number)) {
             continue;
         }
         let is_listed = active.members.contains(speaker.number);
@@ -116,10 +116,10 @@ async fn candidates(shared: &Shared, speaker: &Speaker) -> Result<Vec<Candidate>
     Ok(listed.into_iter().map(candidate).collect())
 }
 
-/// Whether any device may begin with a deployment now, so that one that waits costs no transaction a poll. The rule decides
+/// Whether a device may begin with a deployment now, so that one that waits costs no transaction a poll. The rule decides
 /// anew.
-fn may_begin(deployment: &Deployment) -> bool {
-    let has_room = deployment.phases.is_empty() || deployment.open_phase(Timestamp::now()).is_some();
+fn may_begin(deployment: &Deployment, number: u32) -> bool {
+    let has_room = deployment.phases.is_empty() || deployment.open_phase(Timestamp::now(), number).is_some();
     deployment.held.is_none() && has_room
 }
 
@@ -149,15 +149,23 @@ pub(super) async fn next(
     speaker: &Speaker,
     question: &Question,
 ) -> Result<Reply, ApiError> {
-    let candidates = candidates(shared, speaker).await?;
+    let mut candidates = candidates(shared, speaker).await?;
+    let fleet = if candidates.is_empty() { None } else { fleet(shared) };
+    if let Some(fleet) = &fleet {
+        // Who waits for the others costs no transaction. The rule decides anew.
+        candidates.retain(|candidate| {
+            speaker.active.as_ref() == Some(&candidate.deployment)
+                || !fleet.is_in_the_way(candidate, &question.request)
+        });
+    }
     // Nearly every poll ends here, without a transaction.
     if candidates.is_empty() {
         return Ok(reply::empty(StatusCode::NO_CONTENT));
     }
-    let mut answer = ask(shared, speaker, &candidates, question).await?;
+    let mut answer = ask(shared, speaker, &candidates, question, fleet.as_ref()).await?;
     if let Next::Make(wanted) = answer {
         deviceconfig::make(shared, wanted).await?;
-        answer = ask(shared, speaker, &candidates, question).await?;
+        answer = ask(shared, speaker, &candidates, question, fleet.as_ref()).await?;
     }
     match answer {
         // It has just been made, so this is a deployment that another change has put in its place: next time.
@@ -184,11 +192,54 @@ pub(super) async fn next(
     }
 }
 
+/// What all devices together may load, as this process knows it; `None` where they may load what they like.
+pub(super) struct Fleet {
+    budget: FleetBudget,
+    /// Devices that load now.
+    pub(super) loading: u64,
+    /// The deployments whose devices are counted: those of software that have not ended.
+    active: Vec<String>,
+}
+
+pub(super) fn fleet(shared: &Shared) -> Option<Fleet> {
+    let budget = shared.service.catalogue.document(Kind::Budget, rollout::FLEET)?;
+    let mut active = shared.service.catalogue.active();
+    active.retain(|active| active.deployment.configuration.is_none());
+    Some(Fleet {
+        budget,
+        loading: active.iter().map(|active| active.deployment.loading()).sum(),
+        active: active.iter().map(|active| active.deployment.id.clone()).collect(),
+    })
+}
+
+impl Fleet {
+    /// What a device that has not begun would wait for.
+    pub(super) fn wait(&self, bytes: u64) -> Option<Wait> {
+        rollout::fleet_budget(&self.budget, self.loading, true, bytes, Timestamp::now())
+    }
+
+    fn is_in_the_way(&self, candidate: &Candidate, request: &Request) -> bool {
+        let chosen = rollout::choose(&candidate.artifacts, request);
+        // Who has it already only has to hear of it: the rule knows.
+        let chosen = chosen.filter(|artifact| artifact.name != request.artifact_name);
+        chosen.is_some_and(|artifact| self.wait(artifact.size).is_some())
+    }
+
+    /// As people see it.
+    pub(super) fn describe(&self) -> Value {
+        let mut described = json!(self.budget.budget);
+        described["spent_bytes"] = json!(rollout::fleet_spent(&self.budget, Timestamp::now()));
+        described["loading"] = json!(self.loading);
+        described
+    }
+}
+
 async fn ask(
     shared: &Shared,
     speaker: &Speaker,
     candidates: &[Candidate],
     question: &Question,
+    fleet: Option<&Fleet>,
 ) -> Result<Next, ApiError> {
     let claims = speaker.claims.clone();
     let mut keys = vec![Key::Device(claims.sub.clone())];
@@ -197,7 +248,9 @@ async fn ask(
         keys.push(Key::Record(first.deployment.clone(), claims.sub.clone()));
     }
     let (candidates, request) = (candidates.to_vec(), question.request.clone());
-    shared.change(keys, move |work| rollout::next(work, &claims, &candidates, &request)).await
+    let active = fleet.map(|fleet| fleet.active.clone());
+    let rule = move |work: &mut Work| rollout::next(work, &claims, &candidates, &request, active.as_deref());
+    shared.change(keys, rule).await
 }
 
 /// The map of a deployment, with the id that devices know it by.

@@ -74,7 +74,7 @@ pub(crate) fn action(method: &str, rest: &[&str]) -> Option<(&'static str, &'sta
         ("GET", ["deviceconnect", "devices", id, "connect"]) => entry("open_terminal", "device", id),
         ("GET", ["deviceconnect", "sessions", _, "playback"]) => entry("play_terminal", "device", ""),
         ("GET" | "HEAD" | "OPTIONS", _) => None,
-        (_, [.., "search"]) | (_, ["deployments", "deployments", "statistics", ..]) => None,
+        (_, [.., "search"]) | (_, ["deployments", "deployments", "statistics" | "dry_run", ..]) => None,
         (_, ["useradm", "auth", ..] | ["useradm", "settings", "me"]) => None,
         (_, ["useradm", "users"]) => entry("create", "user", ""),
         (_, ["useradm", "users", id]) => entry(plain(), "user", id),
@@ -193,6 +193,7 @@ mod tests {
             ("POST", "useradm/auth/logout"),
             ("POST", "useradm/settings/me"),
             ("POST", "deployments/deployments/statistics/list"),
+            ("POST", "deployments/deployments/dry_run"),
         ] {
             assert_eq!(action(method, &path.split('/').collect::<Vec<_>>()), None, "{path}");
         }

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use artifact::write::{CHECKSUM_KEYS, ROOTFS_IMAGE};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::id;
@@ -467,7 +468,7 @@ pub(crate) fn forget(work: &mut Work, ids: &[String]) -> Result<(), NotLoaded> {
 }
 
 /// How deltas are compressed, as `rust-ota-artifact delta --compression` calls it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub(crate) enum Coding {
     /// zstd.
     #[default]
@@ -492,7 +493,7 @@ impl Coding {
 pub(crate) const SETTINGS: &str = "deltas";
 
 /// What people want of deltas.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct DeltaSettings {
     /// How they are compressed.

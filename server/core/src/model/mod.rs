@@ -369,6 +369,9 @@ pub(crate) struct Deployment {
     /// How much its devices may load.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) budget: Option<Budget>,
+    /// The devices that begin first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) canaries: Option<Canaries>,
     /// What they were given in the newest hour in which they were given something.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) spent: Option<Spent>,
@@ -378,6 +381,9 @@ pub(crate) struct Deployment {
     /// What has become of devices without a record, when it ended before they asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) ended: Option<Status>,
+    /// What no other active deployment has, so that the same one is not made twice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) key: Option<String>,
     /// The group they were taken from.
     #[serde(default)]
     pub(crate) group: Option<String>,
@@ -415,6 +421,42 @@ pub(crate) enum PhaseSize {
     Devices(u64),
     /// All that are left.
     Rest,
+}
+
+impl PhaseSize {
+    /// So many of so many devices.
+    pub(crate) fn devices(self, device_count: u64) -> u64 {
+        match self {
+            PhaseSize::Devices(count) => count,
+            // A part of few devices is at least one.
+            PhaseSize::Percent(percent) => ((device_count as f64 * percent / 100.0).round() as u64).max(1),
+            PhaseSize::Rest => device_count,
+        }
+    }
+}
+
+/// How the devices are chosen that begin first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct WantedCanaries {
+    /// How many.
+    pub(crate) count: u64,
+    /// They have different values of these attributes: `device_type`, or with a scope `tags/region`.
+    #[serde(default = "device_type")]
+    pub(crate) spread_by: Vec<String>,
+}
+
+fn device_type() -> Vec<String> {
+    vec!["device_type".to_owned()]
+}
+
+/// The devices that begin first: the first phase is for them and for nobody else.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Canaries {
+    /// How they were chosen.
+    pub(crate) wanted: WantedCanaries,
+    /// Their numbers, in the order in which they were chosen.
+    pub(crate) devices: Vec<u32>,
 }
 
 /// Hours at which devices may begin, by their own clocks. Who has begun goes on.
@@ -474,6 +516,16 @@ pub(crate) struct Budget {
     pub(crate) in_flight: Option<u64>,
 }
 
+/// How much all devices together may load, and what they were given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct FleetBudget {
+    /// What people have set.
+    pub(crate) budget: Budget,
+    /// What was given in the newest hour in which something was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) spent: Option<Spent>,
+}
+
 /// What was given to devices in an hour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Spent {
@@ -514,15 +566,16 @@ pub(crate) enum StopAction {
 }
 
 impl Deployment {
-    /// The phase in which a device that has not begun may begin now, by its place.
-    pub(crate) fn open_phase(&self, now: Timestamp) -> Option<usize> {
+    /// The phase in which the device with this number, which has not begun, may begin now, by its place.
+    pub(crate) fn open_phase(&self, now: Timestamp, number: u32) -> Option<usize> {
         let mut left = self.device_count;
         for (at, phase) in self.phases.iter().enumerate() {
             if phase.start.is_some_and(|start| now < start) {
                 return None;
             }
             let most = self.phase_devices(at).min(left);
-            if phase.begun < most {
+            let is_for_it = at > 0 || self.canaries.is_none() || self.is_canary(number);
+            if is_for_it && phase.begun < most {
                 return Some(at);
             }
             left = left.saturating_sub(most);
@@ -532,15 +585,12 @@ impl Deployment {
 
     /// How many devices a phase is for.
     pub(crate) fn phase_devices(&self, at: usize) -> u64 {
-        match self.phases.get(at).map(|phase| phase.size) {
-            None => 0,
-            Some(PhaseSize::Devices(count)) => count,
-            // A part of few devices is at least one.
-            Some(PhaseSize::Percent(percent)) => {
-                ((self.device_count as f64 * percent / 100.0).round() as u64).max(1)
-            }
-            Some(PhaseSize::Rest) => self.device_count,
-        }
+        self.phases.get(at).map_or(0, |phase| phase.size.devices(self.device_count))
+    }
+
+    /// Whether the device with this number is one of those that begin first.
+    pub(crate) fn is_canary(&self, number: u32) -> bool {
+        self.canaries.as_ref().is_some_and(|canaries| canaries.devices.contains(&number))
     }
 
     /// Whether the devices that it is for are not known before they ask.
@@ -555,6 +605,12 @@ impl Deployment {
         let silent = self.device_count.saturating_sub(self.records());
         *counts.entry(self.ended.unwrap_or(Status::Pending)).or_default() += silent;
         counts
+    }
+
+    /// How many of its devices were offered it and have not loaded it.
+    pub(crate) fn loading(&self) -> u64 {
+        let count = |status| self.counts.get(&status).copied().unwrap_or(0);
+        count(Status::Pending) + count(Status::Downloading)
     }
 
     /// How many of its devices have a record.

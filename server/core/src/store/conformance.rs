@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use super::{Committed, DumpRow, Job, Store, Watch, WriterFailed};
+use crate::domain::rollout::{self, CreateError, NewDeployment, ReportError};
 use crate::model::time::Timestamp;
 use crate::model::{
     Attribute, AuthSet, AuthStatus, Deployment, Device, DeviceDeployment, Inventory, Phase, PhaseSize,
@@ -62,6 +63,7 @@ macro_rules! conformance {
             check_ins_never_go_back
             writers_at_once_lose_nothing
             another_process_is_told_and_both_count_right
+            of_two_people_at_once_one_wins
             watchers_are_told_before_the_answer
             a_dump_fills_another_store_with_the_same
         );
@@ -1260,6 +1262,59 @@ pub(crate) async fn writers_at_once_lose_nothing(ground: &dyn Ground) {
     }
     check_writers(&*store, 24 * 12).await;
     store.stop().await;
+}
+
+async fn order(store: &dyn Store, new: NewDeployment) -> Option<String> {
+    let made = change(store, vec![], move |work| match rollout::create(work, new.clone()) {
+        Ok(id) => Ok(Some(id)),
+        Err(CreateError::NotLoaded) => Err(NotLoaded),
+        Err(CreateError::Exists(_)) => Ok(None),
+        Err(error) => panic!("{error:?}"),
+    });
+    made.await.unwrap()
+}
+
+/// Runs a change of a deployment; `None` when it comes too late.
+async fn changed(
+    store: &dyn Store,
+    mut rule: impl FnMut(&mut Work) -> Result<(), ReportError> + Send + 'static,
+) -> Option<()> {
+    let changed = change(store, vec![], move |work| match rule(work) {
+        Ok(()) => Ok(Some(())),
+        Err(ReportError::NotLoaded) => Err(NotLoaded),
+        Err(ReportError::Changed) => Ok(None),
+        Err(error) => panic!("{error:?}"),
+    });
+    changed.await.unwrap()
+}
+
+pub(crate) async fn of_two_people_at_once_one_wins(ground: &dyn Ground) {
+    let one = ground.open().await;
+    let two = if ground.is_shared() { ground.open().await } else { one.clone() };
+    for round in 0..10 {
+        let mut new = NewDeployment {
+            name: format!("round {round}"),
+            artifact_name: "release-2".to_owned(),
+            members: (1..4).collect(),
+            ..NewDeployment::default()
+        };
+        new.key = Some(rollout::order_key(&new));
+        let made = tokio::join!(order(&*one, new.clone()), order(&*two, new.clone()));
+        let ((Some(id), None) | (None, Some(id))) = made else { panic!("{made:?}") };
+        let seen = rollout::mark(&one.deployment(&id).await.unwrap().unwrap());
+        let (a, b) = ((id.clone(), seen.clone()), (id.clone(), seen));
+        let held = changed(&*one, move |work| rollout::hold(work, &a.0, Some(&a.1), Some("a person")));
+        let told =
+            changed(&*two, move |work| rollout::set_control_map(work, &b.0, Some(&b.1), Some(json!({}))));
+        let both = tokio::join!(held, told);
+        assert!(matches!(both, (Some(()), None) | (None, Some(()))), "{both:?}");
+        // When it is over, the same can be ordered again.
+        changed(&*one, move |work| rollout::abort(work, &id, None)).await.unwrap();
+        assert!(order(&*two, new).await.is_some());
+    }
+    assert_eq!(one.documents(Kind::Order).await.unwrap().len(), 10);
+    one.stop().await;
+    two.stop().await;
 }
 
 /// What was told, for a test to wait for.

@@ -84,6 +84,10 @@ pub(crate) enum Kind {
     Upload,
     /// What a device's monitors say, by the device's id.
     Monitor,
+    /// Which active deployment is for these devices, by a digest of them and of what it is for.
+    Order,
+    /// What all devices together may load, and what they were given: one, `fleet`.
+    Budget,
     /// When the history of a device was taken away, by the device's id.
     History,
     /// Keys of the server, by name.
@@ -95,7 +99,7 @@ pub(crate) enum Kind {
 }
 
 /// Every kind.
-pub(crate) const KINDS: [Kind; 18] = [
+pub(crate) const KINDS: [Kind; 20] = [
     Kind::Artifact,
     Kind::MadeArtifact,
     Kind::Release,
@@ -110,6 +114,8 @@ pub(crate) const KINDS: [Kind; 18] = [
     Kind::DeltaJob,
     Kind::Upload,
     Kind::Monitor,
+    Kind::Order,
+    Kind::Budget,
     Kind::History,
     Kind::Secret,
     Kind::Lease,
@@ -134,6 +140,8 @@ impl Kind {
             Kind::DeltaJob => "delta_job",
             Kind::Upload => "upload",
             Kind::Monitor => "monitor",
+            Kind::Order => "order",
+            Kind::Budget => "budget",
             Kind::History => "history",
             Kind::Secret => "secret",
             Kind::Lease => "lease",
@@ -153,6 +161,7 @@ impl Kind {
             | Kind::MadeArtifact
             | Kind::Monitor
             | Kind::History
+            | Kind::Order
             | Kind::Lease
             | Kind::Progress => false,
             Kind::Artifact
@@ -166,6 +175,7 @@ impl Kind {
             | Kind::Integration
             | Kind::DeltaJob
             | Kind::Upload
+            | Kind::Budget
             | Kind::Secret => true,
         }
     }

@@ -12,7 +12,7 @@ use crate::domain::filter::{Filter, filter_query};
 use crate::domain::limits;
 use crate::domain::rollout::{self, CreateError, NewDeployment};
 use crate::model::time::Timestamp;
-use crate::model::{AuthStatus, Budget, PhaseSize, StopRule, Windows};
+use crate::model::{AuthStatus, Budget, Canaries, PhaseSize, StopRule, WantedCanaries, Windows};
 use crate::work::Kind;
 use crate::work::query::DeviceQuery;
 
@@ -59,6 +59,8 @@ struct Own {
     windows: Option<Windows>,
     #[serde(default)]
     budget: Option<Budget>,
+    #[serde(default)]
+    canaries: Option<WantedCanaries>,
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -98,7 +100,37 @@ enum Target {
     Filter(String),
 }
 
+/// A deployment that was ordered, before it is made.
+pub(super) struct Prepared {
+    /// What it would be.
+    pub(super) new: NewDeployment,
+    /// The devices that are named and that it cannot be for.
+    pub(super) refused: Vec<CreateError>,
+}
+
 pub(super) async fn create(shared: &Shared, call: &Call, group: Option<String>) -> Result<Reply, ApiError> {
+    let Prepared { new, refused } = prepare(shared, call, group).await?;
+    if let Some(refused) = refused.into_iter().next() {
+        return Err(refused.into());
+    }
+    if let Some(equal) = equal(shared, &new) {
+        return Err(CreateError::Exists(equal).into());
+    }
+    let new = tokio::task::spawn_blocking(move || {
+        let key = Some(rollout::order_key(&new));
+        NewDeployment { key, ..new }
+    });
+    let new = new.await.map_err(|_| ApiError::internal("the devices could not be counted"))?;
+    let id = shared.change(Vec::new(), move |work| rollout::create(work, new.clone())).await?;
+    Ok(reply::created(&format!("./management/v1/deployments/deployments/{id}")))
+}
+
+/// Reads what is ordered.
+pub(super) async fn prepare(
+    shared: &Shared,
+    call: &Call,
+    group: Option<String>,
+) -> Result<Prepared, ApiError> {
     super::refuse_unknown(call, &FIELDS)?;
     let wanted: Wanted = call.json()?;
     let good = |text: &str| !text.is_empty() && text.chars().count() <= limits::NAME_CHARS;
@@ -118,12 +150,13 @@ pub(super) async fn create(shared: &Shared, call: &Call, group: Option<String>) 
     if shared.service.catalogue.artifacts_named(&wanted.artifact_name).is_empty() {
         return Err(CreateError::NoArtifact.into());
     }
-    let (members, filter) = members(shared, &target).await?;
+    let (members, filter, refused) = members(shared, &target).await?;
     let group = match target {
         Target::Group(group) => Some(group),
         Target::Devices(_) | Target::All | Target::Filter(_) => None,
     };
     let own = wanted.rust_ota.unwrap_or_default();
+    let canaries = canaries(shared, &members, own.canaries).await?;
     let new = NewDeployment {
         name: wanted.name,
         artifact_name: wanted.artifact_name,
@@ -140,10 +173,28 @@ pub(super) async fn create(shared: &Shared, call: &Call, group: Option<String>) 
         stop: own.stop,
         windows: own.windows,
         budget: own.budget,
+        canaries,
+        key: None,
     };
-    refuse_equal(shared, &new)?;
-    let id = shared.change(Vec::new(), move |work| rollout::create(work, new.clone())).await?;
-    Ok(reply::created(&format!("./management/v1/deployments/deployments/{id}")))
+    Ok(Prepared { new, refused })
+}
+
+/// Chooses the devices that begin first.
+async fn canaries(
+    shared: &Shared,
+    members: &RoaringBitmap,
+    wanted: Option<WantedCanaries>,
+) -> Result<Option<Canaries>, ApiError> {
+    let Some(wanted) = wanted else { return Ok(None) };
+    let wrong = |what| Err(CreateError::Canaries(what).into());
+    if !(1..=rollout::CANARIES).contains(&wanted.count) {
+        return wrong("count is 1 to 200");
+    }
+    if !(1..=rollout::SPREAD_BY).contains(&wanted.spread_by.len()) {
+        return wrong("spread_by names 1 to 4 attributes");
+    }
+    let devices = super::sets::canaries(shared, members, &wanted).await?;
+    Ok(Some(Canaries { wanted, devices }))
 }
 
 /// How often a device that has failed may try again.
@@ -191,46 +242,68 @@ fn phases(wanted: Vec<WantedPhase>) -> Result<Vec<(Option<Timestamp>, PhaseSize)
     wanted.into_iter().map(phase).collect()
 }
 
+/// Of a target: numbers of devices, a filter, and devices that it cannot be for.
+type Members = (RoaringBitmap, Option<Value>, Vec<CreateError>);
+
 /// The numbers of the devices that it lists, and the filter that it is for. Of a filter nobody is listed before it asks.
-async fn members(shared: &Shared, target: &Target) -> Result<(RoaringBitmap, Option<Value>), ApiError> {
-    let accepted = DeviceQuery { statuses: vec![AuthStatus::Accepted], ..DeviceQuery::default() };
+async fn members(shared: &Shared, target: &Target) -> Result<Members, ApiError> {
     let store = &shared.service.store;
     match target {
-        Target::All => Ok((store.device_numbers(&accepted).await?, None)),
+        Target::All => Ok((store.device_numbers(&accepted()).await?, None, Vec::new())),
         Target::Group(group) => {
-            let query = DeviceQuery { group: Some(group.clone()), ..accepted };
-            Ok((store.device_numbers(&query).await?, None))
+            let query = DeviceQuery { group: Some(group.clone()), ..accepted() };
+            Ok((store.device_numbers(&query).await?, None, Vec::new()))
         }
-        Target::Devices(ids) => Ok((listed(shared, ids).await?, None)),
+        Target::Devices(ids) => {
+            let (numbers, refused) = listed(shared, ids).await?;
+            Ok((numbers, None, refused))
+        }
         Target::Filter(id) => {
             let filter: Option<Filter> = shared.service.catalogue.document(Kind::Filter, id);
             let filter = filter.ok_or_else(|| ApiError::unprocessable("there is no filter with that id"))?;
             filter_query(&filter)?;
-            Ok((RoaringBitmap::new(), Some(json!(filter))))
+            Ok((RoaringBitmap::new(), Some(json!(filter)), Vec::new()))
         }
     }
 }
 
-/// The numbers of devices that are named. Something can also be ordered for a device that is let in before it is heard of; but
-/// one that nobody has decided about, or that is kept out, may be anybody, and may never come.
-async fn listed(shared: &Shared, ids: &[String]) -> Result<RoaringBitmap, ApiError> {
-    let mut numbers = RoaringBitmap::new();
-    let ids: BTreeSet<&String> = ids.iter().collect();
-    for id in ids {
-        let device = shared.service.store.device(id).await?;
-        let device = device.ok_or_else(|| CreateError::UnknownDevice(id.clone()))?;
-        match device.status() {
-            AuthStatus::Accepted | AuthStatus::Preauthorized => numbers.insert(device.number),
-            AuthStatus::Noauth | AuthStatus::Rejected | AuthStatus::Pending => {
-                return Err(CreateError::NotAccepted(id.clone()).into());
-            }
-        };
-    }
-    Ok(numbers)
+fn accepted() -> DeviceQuery {
+    DeviceQuery { statuses: vec![AuthStatus::Accepted], ..DeviceQuery::default() }
 }
 
-/// Refuses what is active already, for the same devices.
-fn refuse_equal(shared: &Shared, new: &NewDeployment) -> Result<(), CreateError> {
+/// The devices for which a filter holds now.
+pub(super) async fn filtered(shared: &Shared, filter: &Value) -> Result<RoaringBitmap, ApiError> {
+    let filter = Filter::deserialize(filter)
+        .map_err(|_| ApiError::unprocessable("the filter is of a server that knows more"))?;
+    let query = DeviceQuery { statuses: vec![AuthStatus::Accepted], ..filter_query(&filter)? };
+    Ok(shared.service.store.device_numbers(&query).await?)
+}
+
+/// The numbers of devices that are named. Something can also be ordered for a device that is let in before it is heard of; but
+/// one that nobody has decided about, or that is kept out, may be anybody, and may never come.
+async fn listed(shared: &Shared, ids: &[String]) -> Result<(RoaringBitmap, Vec<CreateError>), ApiError> {
+    let (mut numbers, mut refused) = (RoaringBitmap::new(), Vec::new());
+    let ids: BTreeSet<&String> = ids.iter().collect();
+    for id in ids {
+        let Some(device) = shared.service.store.device(id).await? else {
+            refused.push(CreateError::UnknownDevice(id.clone()));
+            continue;
+        };
+        match device.status() {
+            AuthStatus::Accepted | AuthStatus::Preauthorized => {
+                numbers.insert(device.number);
+            }
+            AuthStatus::Noauth | AuthStatus::Rejected | AuthStatus::Pending => {
+                refused.push(CreateError::NotAccepted(id.clone()));
+            }
+        }
+    }
+    Ok((numbers, refused))
+}
+
+/// What is active already, for the same devices. The rule refuses what another request or another process makes at the same
+/// time; this finds also what an older server has made, which has no key.
+pub(super) fn equal(shared: &Shared, new: &NewDeployment) -> Option<String> {
     let active = shared.service.catalogue.active();
     let equal = active.iter().find(|active| {
         let other = &active.deployment;
@@ -239,8 +312,5 @@ fn refuse_equal(shared: &Shared, new: &NewDeployment) -> Result<(), CreateError>
             && other.filter == new.filter
             && (new.filter.is_some() || *active.members == new.members)
     });
-    match equal {
-        Some(equal) => Err(CreateError::Exists(equal.deployment.id.clone())),
-        None => Ok(()),
-    }
+    equal.map(|equal| equal.deployment.id.clone())
 }

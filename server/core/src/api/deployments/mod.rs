@@ -1,18 +1,21 @@
 //! Deployments: made, watched and stopped by people.
 
 mod create;
+mod dry_run;
+mod sets;
 mod show;
 
+use hyper::header::{ETAG, HeaderValue, IF_MATCH};
 use hyper::{Method, StatusCode};
 use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::routes::{Route, made};
-use super::{ApiError, Call, Reply, Shared, reply};
+use super::{ApiError, Call, Reply, Shared, reply, updates};
 use crate::domain::configuration::ConfigureError;
 use crate::domain::rollout::{self, CreateError, EndError, ReportError};
-use crate::model::{Deployment, Status};
+use crate::model::{Budget, Deployment, Status};
 use crate::work::{Key, Kind, NotLoaded, Work};
 
 pub(super) use create::retries;
@@ -34,6 +37,20 @@ pub(super) const ROUTES: &[Route] = &[
         .takes(made::<create::Wanted>)
         .status(201)
         .fails(&[409, 422]),
+    Route::post(
+        "/api/management/v1|v2/deployments/deployments/dry_run",
+        "Say what a deployment would do, and make none",
+    )
+    .takes(made::<create::Wanted>)
+    .gives("DryRun")
+    .fails(&[409, 422]),
+    Route::get("/api/management/v1/deployments/limits/downloads", "The budget of all deployments together")
+        .gives("FleetBudget"),
+    Route::put(
+        "/api/management/v1/deployments/limits/downloads",
+        "Set the budget of all deployments together",
+    )
+    .takes(made::<Budget>),
     Route::get("/api/management/v1/deployments/deployments", "List deployments")
         .queries(QUERIES)
         .paged()
@@ -87,7 +104,7 @@ pub(super) const ROUTES: &[Route] = &[
         "Abort, hold or resume a deployment",
     )
     .takes(made::<NewStatus>)
-    .fails(&[404, 409, 422]),
+    .fails(&[404, 409, 412, 422]),
     Route::get(
         "/api/management/v1|v2/deployments/deployments/{deployment}/statistics",
         "Count the statuses of a deployment",
@@ -136,7 +153,7 @@ pub(super) async fn route(
     rest: &[&str],
 ) -> Result<Reply, ApiError> {
     if let [one, ..] = rest {
-        if !matches!(*one, "group" | "statistics" | "devices" | "releases") {
+        if !matches!(*one, "group" | "statistics" | "devices" | "releases" | "dry_run") {
             reply::check_id(one)?;
         }
     }
@@ -145,6 +162,7 @@ pub(super) async fn route(
         (["group", name], &Method::POST) => {
             create::create(shared, call, Some(super::call::decode(name))).await
         }
+        (["dry_run"], &Method::POST) => dry_run::dry_run(shared, call).await,
         ([], &Method::GET) => show::list(shared, call, Version::of(version)).await,
         (["statistics", "list"], &Method::POST) => show::statistics_of_many(shared, call).await,
         (["devices", device], &Method::GET) => show::history(shared, call, device).await,
@@ -153,8 +171,12 @@ pub(super) async fn route(
         (["devices", device, "why"], &Method::GET) => show::why(shared, device).await,
         ([id], &Method::GET) => {
             let deployment = found(shared, id).await?;
-            let described = show::describe(shared, &deployment, Version::of(version));
-            Ok(reply::json_with_etag(&described))
+            let mut described = show::describe(shared, &deployment, Version::of(version));
+            if let Some(canaries) = &deployment.canaries {
+                described["rust_ota"]["canaries"]["devices"] =
+                    json!(sets::ids(shared, &canaries.devices).await?);
+            }
+            Ok(tagged(&deployment, &described))
         }
         ([id], &Method::PATCH) => patch(shared, call, id).await,
         ([id, "status"], &Method::PUT) => set_status(shared, call, id).await,
@@ -188,14 +210,15 @@ struct NewStatus {
 async fn set_status(shared: &Shared, call: &Call, id: &str) -> Result<Reply, ApiError> {
     let wanted = call.json::<NewStatus>()?.status;
     let keys = vec![Key::Deployment(id.to_owned())];
-    let id = id.to_owned();
+    let (id, seen) = (id.to_owned(), seen(call));
     match wanted.as_str() {
         "aborted" => {
-            shared.change(keys, move |work| rollout::abort(work, &id)).await?;
+            shared.change(keys, move |work| rollout::abort(work, &id, seen.as_deref())).await?;
         }
         "held" | "inprogress" => {
             let held = (wanted == "held").then(|| "held by a person".to_owned());
-            shared.change(keys, move |work| rollout::hold(work, &id, held.as_deref())).await?;
+            let rule = move |work: &mut Work| rollout::hold(work, &id, seen.as_deref(), held.as_deref());
+            shared.change(keys, rule).await?;
         }
         _ => return Err(ApiError::bad_request("the status to set is aborted, held or inprogress")),
     }
@@ -217,21 +240,28 @@ async fn patch(shared: &Shared, call: &Call, id: &str) -> Result<Reply, ApiError
     if map.as_ref().is_some_and(|map| !map.is_object()) {
         return Err(ApiError::bad_request("update_control_map is an object"));
     }
-    let wanted = call.header("If-Match").map(str::to_owned);
-    if let Some(wanted) = wanted {
-        let deployment = found(shared, id).await?;
-        let is_same = [Version::First, Version::Second].into_iter().any(|version| {
-            let described = show::describe(shared, &deployment, version);
-            reply::etag_of(&described) == wanted
-        });
-        if !is_same {
-            return Err(ApiError::new(StatusCode::PRECONDITION_FAILED, "somebody else has changed it"));
-        }
-    }
-    let own = id.to_owned();
+    let (own, seen) = (id.to_owned(), seen(call));
     let keys = vec![Key::Deployment(own.clone())];
-    shared.change(keys, move |work| rollout::set_control_map(work, &own, map.clone())).await?;
+    let rule = move |work: &mut Work| rollout::set_control_map(work, &own, seen.as_deref(), map.clone());
+    shared.change(keys, rule).await?;
     Ok(reply::empty(StatusCode::NO_CONTENT))
+}
+
+/// Which deployment whoever changes it has seen.
+fn seen(call: &Call) -> Option<String> {
+    call.header(IF_MATCH.as_str()).map(str::to_owned)
+}
+
+/// The entity tag of a deployment has two parts: what people change, which is what a change is compared with, and all of it. So
+/// what devices report in between is in nobody's way.
+fn tagged(deployment: &Deployment, described: &Value) -> Reply {
+    let mut reply = reply::json(StatusCode::OK, described);
+    let all = reply::etag_of(described);
+    let tag = format!("\"{}-{}\"", rollout::mark(deployment), all.trim_matches('"'));
+    if let Ok(tag) = HeaderValue::from_str(&tag) {
+        reply.headers_mut().insert(ETAG, tag);
+    }
+    reply
 }
 
 async fn abort_on(shared: &Shared, id: &str, device: &str) -> Result<Reply, ApiError> {
@@ -255,6 +285,28 @@ async fn end_for(shared: &Shared, id: &str) -> Result<Reply, ApiError> {
     };
     shared.change(Vec::new(), rule).await?;
     Ok(reply::empty(StatusCode::NO_CONTENT))
+}
+
+/// What all devices together may load.
+pub(super) async fn downloads(shared: &Shared, call: &Call) -> Result<Reply, ApiError> {
+    match call.method {
+        Method::GET => {
+            let described = updates::fleet(shared).map_or_else(|| json!({}), |fleet| fleet.describe());
+            Ok(reply::json(StatusCode::OK, &described))
+        }
+        Method::PUT => {
+            let wanted: Budget = call.json()?;
+            let is_empty = wanted.bytes_per_hour.or(wanted.in_flight).is_none();
+            let budget = (!is_empty).then_some(wanted);
+            if let Some(budget) = &budget {
+                rollout::check_budget(budget).map_err(ApiError::bad_request)?;
+            }
+            let keys = vec![Key::Document(Kind::Budget, rollout::FLEET.to_owned())];
+            shared.change(keys, move |work| rollout::set_fleet_budget(work, budget)).await?;
+            Ok(reply::empty(StatusCode::NO_CONTENT))
+        }
+        _ => Err(ApiError::not_found()),
+    }
 }
 
 /// Takes away what has ended for a device. Of a device that never was there is nothing, and nothing is remembered.
@@ -314,6 +366,7 @@ fn asks_for_nothing(value: &Value) -> bool {
 impl From<CreateError> for ApiError {
     fn from(error: CreateError) -> ApiError {
         match error {
+            CreateError::NotLoaded => NotLoaded.into(),
             CreateError::NoArtifact => ApiError::unprocessable("no artifact has that name"),
             CreateError::NoDevices => ApiError::unprocessable("the deployment would be for no device"),
             CreateError::UnknownDevice(id) => ApiError::unprocessable(&format!("there is no device {id}")),
@@ -323,6 +376,7 @@ impl From<CreateError> for ApiError {
             CreateError::Stop(what) => ApiError::bad_request(&format!("stop: {what}")),
             CreateError::Windows(what) => ApiError::bad_request(&format!("windows: {what}")),
             CreateError::Budget(what) => ApiError::bad_request(&format!("budget: {what}")),
+            CreateError::Canaries(what) => ApiError::bad_request(&format!("canaries: {what}")),
             CreateError::NoRandomness => ApiError::internal("no random numbers"),
         }
     }
@@ -335,6 +389,9 @@ impl From<ReportError> for ApiError {
             ReportError::Unauthorized => ApiError::unauthorized("dev auth: unauthorized"),
             ReportError::NotFound => ApiError::not_found(),
             ReportError::Aborted => ApiError::conflict("the deployment was aborted"),
+            ReportError::Changed => {
+                ApiError::new(StatusCode::PRECONDITION_FAILED, "somebody else has changed it")
+            }
             ReportError::Finished => ApiError::unprocessable("the deployment is finished"),
         }
     }

@@ -117,6 +117,7 @@ pub(super) fn describe(shared: &Shared, deployment: &Deployment, version: Versio
         ("stop", (!deployment.stop.is_empty()).then(|| json!(deployment.stop))),
         ("windows", deployment.windows.as_ref().map(|windows| json!(windows))),
         ("budget", deployment.budget.as_ref().map(|budget| json!(budget))),
+        ("canaries", deployment.canaries.as_ref().map(|canaries| json!(canaries.wanted))),
     ];
     let own: Map<String, Value> =
         own.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect();
@@ -328,6 +329,7 @@ pub(super) async fn why(shared: &Shared, id: &str) -> Result<Reply, ApiError> {
             "artifact_name": deployment.artifact_name,
             "code": code,
             "reason": text,
+            "canary": deployment.is_canary(device.number),
         }));
     }
     Ok(reply::json(
@@ -398,7 +400,10 @@ fn reason(
     if let Some(held) = &deployment.held {
         return ("held", format!("the deployment is held: {held}"));
     }
-    if !deployment.phases.is_empty() && deployment.open_phase(now).is_none() {
+    if !deployment.phases.is_empty() && deployment.open_phase(now, device.number).is_none() {
+        if let Some(first) = others_first(deployment, device.number, now) {
+            return ("canaries", first);
+        }
         let next = deployment.phases.iter().filter_map(|phase| phase.start).find(|start| *start > now);
         return match next {
             Some(start) => ("phase", format!("no phase has room; the next one begins at {start}")),
@@ -424,6 +429,17 @@ fn reason(
         Some(heard) => ("silent", format!("the device was last heard of at {heard}, before the deployment")),
         None => said("silent", "the device was never heard of"),
     }
+}
+
+/// Of a device that waits for those that begin first: how they were chosen, and when its own turn comes.
+fn others_first(deployment: &Deployment, number: u32, now: Timestamp) -> Option<String> {
+    let canaries = deployment.canaries.as_ref().filter(|_| !deployment.is_canary(number))?;
+    let start = deployment.phases.get(1)?.start.filter(|start| *start > now)?;
+    Some(format!(
+        "{} other devices, chosen for their {}, begin first; the next phase begins at {start}",
+        canaries.devices.len(),
+        canaries.wanted.spread_by.join(", ")
+    ))
 }
 
 /// What the device has reported stands for what it will say when it asks.
@@ -455,8 +471,18 @@ fn of_artifacts(
     }
     let request = Request { artifact_name, device_type, provides, complete: false };
     if let Some(chosen) = rollout::choose(&artifacts, &request) {
+        let of_fleet = || updates::fleet(shared).and_then(|fleet| fleet.wait(chosen.size));
         return match rollout::budget_wait(deployment, true, chosen.size, now) {
-            None => None,
+            None => match of_fleet()? {
+                Wait::InFlight => Some((
+                    "fleet-in-flight",
+                    "as many devices as the budget of the fleet has are loading".to_owned(),
+                )),
+                Wait::Bytes | Wait::Closed | Wait::NoLocalTime => Some((
+                    "fleet-bytes",
+                    "the bytes of the budget of the fleet for this hour are spent".to_owned(),
+                )),
+            },
             Some(Wait::InFlight) => {
                 Some(("in-flight", "as many devices as the budget has are loading".to_owned()))
             }

@@ -13,8 +13,8 @@ pub(crate) use describe::description;
 pub(super) use schema::{Maker, made};
 
 use super::{
-    ApiError, Call, Reply, artifacts, audit, connect, deployments, devauth, device, deviceconfig, direct,
-    download, internal, inventory, monitor, releases, search, users,
+    ApiError, Call, Reply, artifacts, audit, connect, deltas, deployments, devauth, device, deviceconfig,
+    direct, download, internal, inventory, monitor, releases, search, users,
 };
 
 /// A path of both versions.
@@ -211,6 +211,7 @@ static ROUTES: LazyLock<Vec<Entry>> = LazyLock::new(|| {
         artifacts::ROUTES,
         releases::ROUTES,
         deployments::ROUTES,
+        deltas::ROUTES,
         deviceconfig::ROUTES,
         connect::ROUTES,
         monitor::ROUTES,

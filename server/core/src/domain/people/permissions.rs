@@ -203,7 +203,9 @@ pub(crate) fn need(method: &str, rest: &[&str]) -> Need {
             true => need(READ_DEVICES, device(id)),
             false => need(DEPLOY, device(id)),
         },
-        ["deployments", "deployments"] if method == "POST" => need(DEPLOY, Object::BodyDevices),
+        ["deployments", "deployments"] | ["deployments", "deployments", "dry_run"] if method == "POST" => {
+            need(DEPLOY, Object::BodyDevices)
+        }
         ["deployments", "deployments", ..] if is_read => need(READ_DEPLOYMENTS, Object::All),
         ["deployments", "deployments", "statistics", ..] => need(READ_DEPLOYMENTS, Object::All),
         ["deployments", "deployments", ..] => need(DEPLOY, Object::All),

@@ -9,12 +9,15 @@ use serde_json::Value;
 use super::gate;
 use crate::domain::id::{self, NoRandomness};
 use crate::model::time::Timestamp;
-use crate::model::{Budget, Deployment, Phase, PhaseSize, StopRule, Windows};
-use crate::work::Work;
+use crate::model::{Budget, Canaries, Deployment, Phase, PhaseSize, StopRule, Windows};
+use crate::work::{Kind, NotLoaded, Work};
 
 /// Phases of one deployment, and stop rules.
 const PHASES: usize = 100;
 const STOP_RULES: usize = 20;
+/// Devices that begin first, and attributes by which they are chosen: each value of these is a question to the store.
+pub(crate) const CANARIES: u64 = 200;
+pub(crate) const SPREAD_BY: usize = 4;
 
 /// A deployment to make.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -49,12 +52,18 @@ pub(crate) struct NewDeployment {
     pub(crate) windows: Option<Windows>,
     /// How much its devices may load.
     pub(crate) budget: Option<Budget>,
+    /// The devices that begin first.
+    pub(crate) canaries: Option<Canaries>,
+    /// Of deployments with the same one, one can be active: see [`order_key`].
+    pub(crate) key: Option<String>,
 }
 
 /// Why no deployment was made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub(crate) enum CreateError {
+    /// Something has to be loaded first.
+    NotLoaded,
     /// No artifact has that name.
     NoArtifact,
     /// It would be for no device.
@@ -73,8 +82,16 @@ pub(crate) enum CreateError {
     Windows(&'static str),
     /// Its budget makes no sense; how.
     Budget(&'static str),
+    /// The choice of those that begin first makes no sense; how.
+    Canaries(&'static str),
     /// There were no random numbers for a new id.
     NoRandomness,
+}
+
+impl From<NotLoaded> for CreateError {
+    fn from(_: NotLoaded) -> CreateError {
+        CreateError::NotLoaded
+    }
 }
 
 impl From<NoRandomness> for CreateError {
@@ -83,11 +100,30 @@ impl From<NoRandomness> for CreateError {
     }
 }
 
-/// Makes a deployment. Whether its artifact and its devices are there, the caller has looked.
+/// What two deployments have in common that are for the same devices: of those that list devices, which these are; of those
+/// with a filter, the filter as it was kept. It takes longer than a rule may for a million devices.
+pub(crate) fn order_key(new: &NewDeployment) -> String {
+    // Text and JSON always become JSON.
+    let mut text = serde_json::to_vec(&(&new.name, &new.artifact_name, &new.filter)).unwrap_or_default();
+    text.extend(new.members.iter().flat_map(u32::to_le_bytes));
+    id::sha256_hex(&text)
+}
+
+/// The key of a deployment that ends is free again.
+pub(super) fn free(work: &mut Work, deployment: &Deployment) -> Result<(), NotLoaded> {
+    let Some(key) = &deployment.key else { return Ok(()) };
+    let holder: Option<String> = work.document(Kind::Order, key)?;
+    if holder.as_ref() == Some(&deployment.id) {
+        work.put_document::<String>(Kind::Order, key, None)?;
+    }
+    Ok(())
+}
+
+/// What is wrong with a deployment to make, or its phases.
 ///
 /// # Errors
-/// Why it was not made.
-pub(crate) fn create(work: &mut Work, new: NewDeployment) -> Result<String, CreateError> {
+/// Why it would not be made.
+pub(crate) fn check(new: &NewDeployment) -> Result<Vec<Phase>, CreateError> {
     if new.members.is_empty() && new.filter.is_none() {
         return Err(CreateError::NoDevices);
     }
@@ -95,13 +131,25 @@ pub(crate) fn create(work: &mut Work, new: NewDeployment) -> Result<String, Crea
     if let Some(windows) = &new.windows {
         gate::check(windows).map_err(CreateError::Windows)?;
     }
-    if let Some(Budget { bytes_per_hour, in_flight }) = new.budget {
-        let any = bytes_per_hour.or(in_flight).is_some();
-        if !any || bytes_per_hour == Some(0) || in_flight == Some(0) {
-            return Err(CreateError::Budget("bytes_per_hour or in_flight has to be there, and above 0"));
+    if let Some(budget) = &new.budget {
+        gate::check_budget(budget).map_err(CreateError::Budget)?;
+    }
+    phases(new)
+}
+
+/// Makes a deployment. Whether its artifact and its devices are there, the caller has looked.
+///
+/// # Errors
+/// Why it was not made.
+pub(crate) fn create(work: &mut Work, new: NewDeployment) -> Result<String, CreateError> {
+    let phases = check(&new)?;
+    if let Some(key) = &new.key {
+        if let Some(holder) = work.document::<String>(Kind::Order, key)? {
+            if work.deployment(&holder)?.is_some_and(|holder| holder.finished.is_none()) {
+                return Err(CreateError::Exists(holder));
+            }
         }
     }
-    let phases = phases(&new)?;
     let deployment = Deployment {
         id: id::uuid()?,
         sequence: 0,
@@ -126,11 +174,16 @@ pub(crate) fn create(work: &mut Work, new: NewDeployment) -> Result<String, Crea
         stop: new.stop,
         windows: new.windows,
         budget: new.budget,
+        canaries: new.canaries,
         spent: None,
         failures: Vec::new(),
         ended: None,
+        key: new.key,
     };
     let id = deployment.id.clone();
+    if let Some(key) = &deployment.key {
+        work.put_document(Kind::Order, key, Some(&id))?;
+    }
     work.new_deployment(deployment, Arc::new(new.members));
     Ok(id)
 }
@@ -148,8 +201,23 @@ fn phases(new: &NewDeployment) -> Result<Vec<Phase>, CreateError> {
     let (mut percent, mut devices, mut before) = (0.0, 0_u64, None);
     let (mut has_percent, mut has_devices) = (false, false);
     let last = new.phases.len().saturating_sub(1);
+    if new.canaries.is_some() {
+        if new.filter.is_some() {
+            return Err(CreateError::Canaries("the devices of a filter are not known before they ask"));
+        }
+        if last == 0 || !matches!(new.phases.first(), Some((_, PhaseSize::Rest))) {
+            return Err(CreateError::Canaries(
+                "they are the first of several phases, which is for as many devices and has no size of its own",
+            ));
+        }
+    }
+    // Of those that begin first, how many there are is their phase.
+    let own = new.canaries.as_ref().map(|canaries| canaries.devices.len() as u64);
     for (at, (start, size)) in new.phases.iter().enumerate() {
         match size {
+            PhaseSize::Rest if at == 0 && own.is_some() => {
+                devices = own.unwrap_or(0);
+            }
             PhaseSize::Percent(part) if !(*part > 0.0 && *part <= 100.0) => {
                 return wrong("batch_size is a part in percent, above 0 and at most 100");
             }
@@ -187,7 +255,11 @@ fn phases(new: &NewDeployment) -> Result<Vec<Phase>, CreateError> {
     }
     let made = new.phases.iter().enumerate().map(|(at, (start, size))| {
         // Whatever rounding has left belongs to the last one.
-        let size = if at == last { PhaseSize::Rest } else { *size };
+        let size = match own {
+            _ if at == last => PhaseSize::Rest,
+            Some(count) if at == 0 => PhaseSize::Devices(count),
+            Some(_) | None => *size,
+        };
         Ok(Phase { id: id::uuid()?, start: *start, size, begun: 0 })
     });
     made.collect::<Result<_, NoRandomness>>().map_err(CreateError::from)

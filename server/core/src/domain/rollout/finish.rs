@@ -1,8 +1,6 @@
 //! Deployments that end before their devices have: stopped by a person, by a rule, or with the device.
 
-use super::{ReportError, new_record, put};
-use serde_json::Value;
-
+use super::{ReportError, change, create, new_record, put};
 use crate::domain::id::NoRandomness;
 use crate::model::time::Timestamp;
 use crate::model::{Artifact, Deployment, DeviceDeployment, Status, StopAction, StopRule};
@@ -75,6 +73,7 @@ fn end(work: &mut Work, mut deployment: Deployment) -> Result<(), NotLoaded> {
     deployment.ended = Some(Status::Aborted);
     deployment.finished = Some(now);
     let id = deployment.id.clone();
+    create::free(work, &deployment)?;
     work.put_deployment(deployment)?;
     work.write(Write::EndRecords { deployment: id, status: Status::Aborted, now });
     Ok(())
@@ -83,38 +82,10 @@ fn end(work: &mut Work, mut deployment: Deployment) -> Result<(), NotLoaded> {
 /// Stops a deployment on every device that has not ended it.
 ///
 /// # Errors
-/// There is none, or it has ended.
-pub(crate) fn abort(work: &mut Work, id: &str) -> Result<(), ReportError> {
-    let deployment = work.deployment(id)?.ok_or(ReportError::NotFound)?;
-    if deployment.finished.is_some() {
-        return Err(ReportError::Finished);
-    }
+/// There is none, it has ended, or somebody else has changed it.
+pub(crate) fn abort(work: &mut Work, id: &str, seen: Option<&str>) -> Result<(), ReportError> {
+    let deployment = change::active(work, id, seen)?;
     Ok(end(work, deployment)?)
-}
-
-/// Lets no further device begin, for a reason; or with `None` lets them.
-///
-/// # Errors
-/// There is none, or it has ended.
-pub(crate) fn hold(work: &mut Work, id: &str, reason: Option<&str>) -> Result<(), ReportError> {
-    let deployment = work.deployment(id)?.ok_or(ReportError::NotFound)?;
-    if deployment.finished.is_some() {
-        return Err(ReportError::Finished);
-    }
-    let held = reason.map(str::to_owned);
-    Ok(work.put_deployment(Deployment { held, ..deployment })?)
-}
-
-/// Tells devices something else about when to go on.
-///
-/// # Errors
-/// There is none, or it has ended.
-pub(crate) fn set_control_map(work: &mut Work, id: &str, map: Option<Value>) -> Result<(), ReportError> {
-    let deployment = work.deployment(id)?.ok_or(ReportError::NotFound)?;
-    if deployment.finished.is_some() {
-        return Err(ReportError::Finished);
-    }
-    Ok(work.put_deployment(Deployment { update_control_map: map, ..deployment })?)
 }
 
 /// Forgets the artifact that was made for a deployment of a configuration, if that is over. Whether there was one.

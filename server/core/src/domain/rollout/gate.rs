@@ -6,14 +6,16 @@ use std::collections::BTreeMap;
 use super::choice::{self, Request};
 use super::offer::Candidate;
 use crate::model::time::Timestamp;
-use crate::model::{Attribute, Budget, Day, Deployment, Spent, Status, Window, Windows};
-use crate::work::{NotLoaded, Work};
+use crate::model::{Attribute, Budget, Day, Deployment, FleetBudget, Spent, Window, Windows};
+use crate::work::{Kind, NotLoaded, Work};
 
 const DAYS: [Day; 7] = [Day::Mon, Day::Tue, Day::Wed, Day::Thu, Day::Fri, Day::Sat, Day::Sun];
 /// No place is further away from UTC.
 const MOST_OFFSET: i64 = 18 * 60;
 const HOUR_SECONDS: u64 = 3600;
 const WINDOWS: usize = 50;
+/// The document of what all devices together may load.
+pub(crate) const FLEET: &str = "fleet";
 
 /// What is in the way of a device that has not begun, or that tries again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +58,15 @@ fn offset(text: &str) -> Option<i64> {
     };
     let minutes = i64::try_from(minutes(&digits)?).ok()?;
     (minutes <= MOST_OFFSET).then_some(sign * minutes)
+}
+
+/// What is wrong with a budget.
+pub(crate) fn check_budget(budget: &Budget) -> Result<(), &'static str> {
+    let Budget { bytes_per_hour, in_flight } = *budget;
+    match bytes_per_hour.or(in_flight).is_some() && bytes_per_hour != Some(0) && in_flight != Some(0) {
+        true => Ok(()),
+        false => Err("bytes_per_hour or in_flight has to be there, and above 0"),
+    }
 }
 
 /// What is wrong with windows.
@@ -104,35 +115,103 @@ pub(crate) fn window(
     (!windows.open.iter().any(is_open)).then_some(Wait::Closed)
 }
 
-/// Whether the budget lets one more device load so many bytes. A device that was never given anything needs a place as well.
-pub(crate) fn budget(deployment: &Deployment, is_new: bool, bytes: u64, now: Timestamp) -> Option<Wait> {
-    let budget: &Budget = deployment.budget.as_ref()?;
-    let count = |status| deployment.counts.get(&status).copied().unwrap_or(0);
-    let loading = count(Status::Pending) + count(Status::Downloading);
+/// Whether a budget lets one more device load so many bytes, when `loading` do. A device that was never given anything needs a
+/// place as well.
+fn over(budget: Budget, loading: u64, spent: Spent, is_new: bool, bytes: u64) -> Option<Wait> {
     if is_new && budget.in_flight.is_some_and(|most| loading >= most) {
         return Some(Wait::InFlight);
     }
-    let spent = spent(deployment, now).bytes;
     // What is larger than the budget of an hour goes as the only one in it.
-    let is_over = |most: u64| spent > 0 && spent.saturating_add(bytes) > most;
+    let is_over = |most: u64| spent.bytes > 0 && spent.bytes.saturating_add(bytes) > most;
     budget.bytes_per_hour.is_some_and(is_over).then_some(Wait::Bytes)
 }
 
+/// Whether the budget of a deployment lets one more device load so many bytes.
+pub(crate) fn budget(deployment: &Deployment, is_new: bool, bytes: u64, now: Timestamp) -> Option<Wait> {
+    over(deployment.budget?, deployment.loading(), spent(deployment.spent, now), is_new, bytes)
+}
+
+/// Whether the budget of the fleet does, when so many devices load in all deployments.
+pub(crate) fn fleet_budget(
+    fleet: &FleetBudget,
+    loading: u64,
+    is_new: bool,
+    bytes: u64,
+    now: Timestamp,
+) -> Option<Wait> {
+    over(fleet.budget, loading, spent(fleet.spent, now), is_new, bytes)
+}
+
 /// What was given to devices in this hour.
-fn spent(deployment: &Deployment, now: Timestamp) -> Spent {
+fn spent(known: Option<Spent>, now: Timestamp) -> Spent {
     let hour = now.seconds() / HOUR_SECONDS;
-    match deployment.spent {
-        Some(spent) if spent.hour == hour => spent,
-        Some(_) | None => Spent { hour, bytes: 0 },
-    }
+    known.filter(|spent| spent.hour == hour).unwrap_or(Spent { hour, bytes: 0 })
+}
+
+/// What all devices together were given in this hour.
+pub(crate) fn fleet_spent(fleet: &FleetBudget, now: Timestamp) -> u64 {
+    spent(fleet.spent, now).bytes
 }
 
 /// Notes what a device was given.
 pub(super) fn spend(deployment: &mut Deployment, bytes: u64, now: Timestamp) {
     if deployment.budget.as_ref().is_some_and(|budget| budget.bytes_per_hour.is_some()) {
-        let before = spent(deployment, now);
+        let before = spent(deployment.spent, now);
         deployment.spent = Some(Spent { bytes: before.bytes.saturating_add(bytes), ..before });
     }
+}
+
+/// Notes for the budget of the fleet what a device was given.
+pub(super) fn spend_of_fleet(work: &mut Work, bytes: u64) -> Result<(), NotLoaded> {
+    let Some(fleet) = work.document::<FleetBudget>(Kind::Budget, FLEET)? else { return Ok(()) };
+    if fleet.budget.bytes_per_hour.is_none() {
+        return Ok(());
+    }
+    let before = spent(fleet.spent, work.now());
+    let spent = Some(Spent { bytes: before.bytes.saturating_add(bytes), ..before });
+    work.put_document(Kind::Budget, FLEET, Some(&FleetBudget { spent, ..fleet }))
+}
+
+/// Says what all devices together may load; with `None`, as much as they like. What this hour was given stays.
+///
+/// # Errors
+/// Something has to be loaded first.
+pub(crate) fn set_fleet_budget(work: &mut Work, budget: Option<Budget>) -> Result<(), NotLoaded> {
+    let before: Option<FleetBudget> = work.document(Kind::Budget, FLEET)?;
+    let spent = before.and_then(|before| before.spent);
+    let now = budget.map(|budget| FleetBudget { budget, spent });
+    work.put_document(Kind::Budget, FLEET, now.as_ref())
+}
+
+/// What a device would load that has not begun, or that tries again; `None` when it only has to hear that it has it.
+fn load(deployment: &Deployment, candidate: &Candidate, request: &Request) -> Option<u64> {
+    let is_installed = request.artifact_name == deployment.artifact_name && !deployment.force_installation;
+    let chosen = choice::choose(&candidate.artifacts, request).filter(|_| !is_installed);
+    chosen.map(|artifact| artifact.size)
+}
+
+/// Whether the budget of the fleet is in a device's way. `active` are the deployments whose devices are counted. It reads what
+/// every offer changes, so it comes last.
+pub(super) fn waits_for_fleet(
+    work: &mut Work,
+    deployment: &Deployment,
+    candidate: &Candidate,
+    request: &Request,
+    is_new: bool,
+    active: &[String],
+) -> Result<bool, NotLoaded> {
+    let Some(bytes) = load(deployment, candidate, request) else { return Ok(false) };
+    let Some(fleet) = work.document::<FleetBudget>(Kind::Budget, FLEET)? else { return Ok(false) };
+    let mut loading = Ok(0);
+    if fleet.budget.in_flight.is_some() {
+        // All are asked for before it ends because one is not loaded: they are loaded at once.
+        for id in active {
+            let own = work.deployment(id).map(|known| known.map_or(0, |known| known.loading()));
+            loading = own.and_then(|own| Ok(loading? + own));
+        }
+    }
+    let loading = loading?;
+    Ok(fleet_budget(&fleet, loading, is_new, bytes, work.now()).is_some())
 }
 
 /// What a device waits for that has not begun, or that tries again.
@@ -153,8 +232,6 @@ pub(super) fn wait(
     if deployment.budget.is_none() {
         return Ok(None);
     }
-    let is_installed = request.artifact_name == deployment.artifact_name && !deployment.force_installation;
-    let chosen = choice::choose(&candidate.artifacts, request).filter(|_| !is_installed);
     // Who has nothing to load only has to hear of it.
-    Ok(chosen.and_then(|artifact| budget(deployment, is_new, artifact.size, now)))
+    Ok(load(deployment, candidate, request).and_then(|bytes| budget(deployment, is_new, bytes, now)))
 }

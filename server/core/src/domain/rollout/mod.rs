@@ -4,22 +4,29 @@
 //! the device is at work on, and the newest deployment that it has finished, are in the device: so a poll that has nothing to
 //! do reads one device, and asks the active deployments in memory whether they list it.
 
+mod change;
 mod choice;
 mod create;
 mod finish;
 mod gate;
 mod history;
 mod offer;
+mod plan;
 mod report;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use change::{hold, mark, set_control_map};
 pub(crate) use choice::{Lacking, Request, choose, lacking};
-pub(crate) use create::{CreateError, NewDeployment, create};
-pub(crate) use finish::{EndError, abort, abort_on, end_for, forget_made, hold, set_control_map};
-pub(crate) use gate::{Wait, budget as budget_wait, window as window_wait};
+pub(crate) use create::{CANARIES, CreateError, NewDeployment, SPREAD_BY, check, create, order_key};
+pub(crate) use finish::{EndError, abort, abort_on, end_for, forget_made};
+pub(crate) use gate::{
+    FLEET, Wait, budget as budget_wait, check_budget, fleet_budget, fleet_spent, set_fleet_budget,
+    window as window_wait,
+};
 pub(crate) use history::{Forgotten, forget_history};
 pub(crate) use offer::{Candidate, Configured, Next, NextError, configuration_made, next};
+pub(crate) use plan::{DEVICE_TYPE, Reported, phase_counts, shares, spread};
 pub(crate) use report::{ReportError, report_log, report_status};
 #[cfg(test)]
 pub(crate) use tests::one_device as tests_fleet;
@@ -105,6 +112,7 @@ fn put(work: &mut Work, mut record: DeviceDeployment) -> Result<(), NotLoaded> {
     };
     if is_over && deployment.finished.is_none() {
         deployment.finished = Some(now);
+        create::free(work, &deployment)?;
     }
     if deployment != was { work.put_deployment(deployment) } else { Ok(()) }
 }

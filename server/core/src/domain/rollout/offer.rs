@@ -89,7 +89,8 @@ pub(crate) struct Candidate {
 }
 
 /// What a device is to do next. `candidates` are the deployment that it is at work on and those that list it, the oldest
-/// first; those that are dynamic are there when their filter holds for the device.
+/// first; those that are dynamic are there when their filter holds for the device. `fleet` are the deployments whose devices
+/// count where all devices together may load so much; `None` where they may load what they like.
 ///
 /// # Errors
 /// Why there is no answer.
@@ -98,6 +99,7 @@ pub(crate) fn next(
     claims: &Claims,
     candidates: &[Candidate],
     request: &Request,
+    fleet: Option<&[String]>,
 ) -> Result<Next, NextError> {
     let device = admission::speaking(work, claims)?;
     for candidate in candidates {
@@ -117,6 +119,14 @@ pub(crate) fn next(
             if deployment.held.is_some() || waits {
                 continue;
             }
+            let has_room = !is_new
+                || deployment.phases.is_empty()
+                || deployment.open_phase(work.now(), device.number).is_some();
+            if let Some(active) = fleet.filter(|_| has_room) {
+                if gate::waits_for_fleet(work, &deployment, candidate, request, is_new, active)? {
+                    continue;
+                }
+            }
         }
         let (deployment, record) = match known {
             Some(record) => (deployment, record),
@@ -125,7 +135,7 @@ pub(crate) fn next(
                 None => continue,
             },
         };
-        return go_on(work, deployment, record, candidate, request);
+        return go_on(work, deployment, record, candidate, request, fleet.is_some());
     }
     Ok(Next::Nothing)
 }
@@ -141,7 +151,7 @@ fn begin(
     let mut record = new_record(&deployment, device, Status::Pending, now)?;
     let mut has_changed = false;
     if !deployment.phases.is_empty() {
-        let Some(at) = deployment.open_phase(now) else { return Ok(None) };
+        let Some(at) = deployment.open_phase(now, number) else { return Ok(None) };
         if let Some(phase) = deployment.phases.get_mut(at) {
             phase.begun += 1;
             record.phase = Some(phase.id.clone());
@@ -174,6 +184,7 @@ fn go_on(
     mut record: DeviceDeployment,
     candidate: &Candidate,
     request: &Request,
+    has_fleet_budget: bool,
 ) -> Result<Next, NextError> {
     let asked =
         Asked { artifact_name: request.artifact_name.clone(), device_type: request.device_type.clone() };
@@ -222,6 +233,9 @@ fn go_on(
         record.artifact = Some(artifact.id.clone());
         record.offered_bytes = artifact.size;
         put(work, record)?;
+        if has_fleet_budget && deployment.configuration.is_none() {
+            gate::spend_of_fleet(work, artifact.size)?;
+        }
         if saved > 0 || deployment.budget.is_some() {
             if let Some(mut deployment) = work.deployment(&candidate.deployment)? {
                 deployment.saved_size = deployment.saved_size.saturating_add(saved);

@@ -19,6 +19,8 @@ pub(crate) enum ReportError {
     Aborted,
     /// A person has stopped it long ago, or it never began.
     Finished,
+    /// It is not what whoever changes it has seen.
+    Changed,
 }
 
 impl From<NotLoaded> for ReportError {

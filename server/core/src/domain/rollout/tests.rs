@@ -8,10 +8,10 @@ use serde_json::json;
 use super::*;
 use crate::domain::token::Claims;
 use crate::model::{
-    Artifact, Attribute, AuthSet, AuthStatus, Budget, Device, Inventory, PhaseSize, StopAction, StopRule,
-    Window, Windows,
+    Artifact, Attribute, AuthSet, AuthStatus, Budget, Canaries, Device, Inventory, PhaseSize, StopAction,
+    StopRule, WantedCanaries, Window, Windows,
 };
-use crate::work::{Key, Loaded, Write, testing};
+use crate::work::{Key, Kind, Loaded, Write, testing};
 
 const HOUR: u64 = 3_600_000;
 
@@ -118,6 +118,16 @@ fn known(work: &mut Work, id: &str) -> Deployment {
 }
 
 fn ask(work: &mut Work, id: &str, number: u32, provides: &[(&str, &str)]) -> Option<Arc<Artifact>> {
+    ask_in_fleet(work, id, number, provides, None)
+}
+
+fn ask_in_fleet(
+    work: &mut Work,
+    id: &str,
+    number: u32,
+    provides: &[(&str, &str)],
+    fleet: Option<&[String]>,
+) -> Option<Arc<Artifact>> {
     let artifacts = vec![artifact("full", 100, &[]), artifact("delta", 10, &[("sum", "old")])];
     let candidate = Candidate { deployment: id.to_owned(), artifacts };
     let provides = provides.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
@@ -128,7 +138,7 @@ fn ask(work: &mut Work, id: &str, number: u32, provides: &[(&str, &str)]) -> Opt
         complete: true,
     };
     let candidates = [candidate];
-    match run(work, |work| next(work, &claims(number), &candidates, &request)).unwrap() {
+    match run(work, |work| next(work, &claims(number), &candidates, &request, fleet)).unwrap() {
         Next::Offer { artifact, .. } => Some(artifact),
         Next::Nothing => None,
         other @ (Next::Make(_) | Next::Conflict) => panic!("{other:?}"),
@@ -151,7 +161,11 @@ fn later(before: &[&Work], now: u64) -> Work {
         let records = work.changed_records().map(|((deployment, device), row)| {
             Loaded::Record(deployment.clone(), device.clone(), row.now.clone())
         });
-        devices.chain(deployments).chain(members).chain(records).for_each(|loaded| next.load(loaded));
+        let documents = work
+            .changed_documents()
+            .map(|((kind, id), row)| Loaded::Document(*kind, id.clone(), row.now.clone()));
+        let own = devices.chain(documents);
+        own.chain(deployments).chain(members).chain(records).for_each(|loaded| next.load(loaded));
     }
     for number in 1..=20_u32 {
         next.load(Loaded::Device(number.to_string(), Some(device(number))));
@@ -311,7 +325,7 @@ fn a_stop_rule_stops_with_the_report_that_crosses_its_line() {
         match action {
             StopAction::Hold => {
                 report(&mut work, &id, 4, Status::Success).unwrap();
-                run(&mut work, |work| hold(work, &id, None)).unwrap();
+                run(&mut work, |work| hold(work, &id, None, None)).unwrap();
                 assert!(ask(&mut work, &id, 6, &[]).is_some(), "a person lets it go on");
             }
             StopAction::Abort => {
@@ -440,4 +454,83 @@ fn one_device_is_taken_out_and_the_others_go_on() {
     assert!(ask(&mut work, &id, 2, &[]).is_some());
     report(&mut work, &id, 2, Status::Success).unwrap();
     assert!(known(&mut work, &id).finished.is_some());
+}
+
+#[test]
+fn the_first_phase_is_for_those_who_were_chosen() {
+    let canaries = |devices: &[u32]| {
+        let wanted = WantedCanaries { count: 2, spread_by: vec!["device_type".to_owned()] };
+        Some(Canaries { wanted, devices: devices.to_vec() })
+    };
+    let phases = vec![
+        (None, PhaseSize::Rest),
+        (Some(Timestamp(HOUR)), PhaseSize::Percent(50.0)),
+        (Some(Timestamp(2 * HOUR)), PhaseSize::Rest),
+    ];
+    let mut work = fleet(6, 1);
+    let new = NewDeployment { phases, canaries: canaries(&[2, 5]), ..new(6) };
+    let id = made(&mut work, &new);
+    let begun = |work: &mut Work, numbers: &[u32]| -> Vec<bool> {
+        numbers.iter().map(|number| ask(work, &id, *number, &[]).is_some()).collect()
+    };
+    assert_eq!(begun(&mut work, &[1, 2, 3]), [false, true, false]);
+    // One that comes late has its place still, and takes none of the others'.
+    let mut second = later(&[&work], HOUR);
+    assert_eq!(begun(&mut second, &[1, 3, 4, 6, 5]), [true, true, true, false, true]);
+    let counts: Vec<u64> = known(&mut second, &id).phases.iter().map(|phase| phase.begun).collect();
+    assert_eq!(counts, [2, 3, 0]);
+    let mut third = later(&[&work, &second], 2 * HOUR);
+    assert_eq!(begun(&mut third, &[6]), [true]);
+}
+
+#[test]
+fn those_who_begin_first_need_a_phase_of_their_own() {
+    let wanted = WantedCanaries { count: 1, spread_by: vec!["device_type".to_owned()] };
+    let canaries = Some(Canaries { wanted, devices: vec![1] });
+    let later = (Some(Timestamp(HOUR)), PhaseSize::Rest);
+    for (phases, filter) in [
+        (vec![], None),
+        (vec![(None, PhaseSize::Rest)], None),
+        (vec![(None, PhaseSize::Devices(1)), later], None),
+        (vec![(None, PhaseSize::Rest), later], Some(json!({}))),
+    ] {
+        let new = NewDeployment { phases, filter, canaries: canaries.clone(), ..new(2) };
+        let refused = check(&new);
+        assert!(matches!(refused, Err(CreateError::Canaries(_))), "{refused:?}");
+    }
+    let phases = vec![(None, PhaseSize::Rest), later];
+    assert!(check(&NewDeployment { phases, canaries, ..new(2) }).is_ok());
+}
+
+#[test]
+fn all_deployments_share_the_budget_of_the_fleet() {
+    let mut work = fleet(6, HOUR);
+    let set = |work: &mut Work, bytes_per_hour, in_flight| {
+        let budget = Some(Budget { bytes_per_hour, in_flight });
+        run(work, |work| set_fleet_budget(work, budget)).unwrap();
+    };
+    let (one, two) = (made(&mut work, &new(6)), made(&mut work, &new(6)));
+    let both = [one.clone(), two.clone()];
+    let asks =
+        |work: &mut Work, id: &str, number: u32| ask_in_fleet(work, id, number, &[], Some(&both)).is_some();
+    set(&mut work, None, Some(2));
+    assert!(asks(&mut work, &one, 1) && asks(&mut work, &two, 2));
+    let before = (known(&mut work, &one), known(&mut work, &two));
+    assert!(!asks(&mut work, &one, 3) && !asks(&mut work, &two, 3));
+    assert_eq!((known(&mut work, &one), known(&mut work, &two)), before, "who waits changes nothing");
+    assert!(asks(&mut work, &one, 1), "who has an offer goes on");
+    report(&mut work, &one, 1, Status::Installing).unwrap();
+    assert!(asks(&mut work, &two, 3));
+    // Bytes that were given before there was a budget of bytes do not count.
+    set(&mut work, Some(220), None);
+    assert!(asks(&mut work, &one, 4) && asks(&mut work, &two, 5));
+    assert!(!asks(&mut work, &one, 6) && !asks(&mut work, &two, 6));
+    // Another one does not begin the hour anew.
+    set(&mut work, Some(230), None);
+    assert!(!asks(&mut work, &one, 6));
+    let mut work = later(&[&work], 2 * HOUR);
+    set(&mut work, Some(50), None);
+    assert!(asks(&mut work, &one, 6), "what is larger than the budget goes alone");
+    run(&mut work, |work| set_fleet_budget(work, None)).unwrap();
+    assert_eq!(run(&mut work, |work| work.document::<serde_json::Value>(Kind::Budget, FLEET)), Ok(None));
 }
