@@ -428,8 +428,8 @@ fn the_link_of_a_direct_upload_is_for_that_alone() {
     let begun = manage(&running, "POST", &format!("{ARTIFACTS}/directupload"), Value::Null).json();
     let uri = begun["uri"].as_str().unwrap().to_owned();
     for (method, url, wanted) in [
-        ("GET", uri.clone(), 404),
-        ("PUT", uri.replace("/upload/", "/download/"), 404),
+        ("GET", uri.clone(), 405),
+        ("PUT", uri.replace("/upload/", "/download/"), 405),
         ("GET", uri.replace("/upload/", "/download/"), 403),
         ("PUT", uri.split_once('?').unwrap().0.to_owned(), 403),
     ] {

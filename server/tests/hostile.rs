@@ -24,12 +24,16 @@ fn unknown_routes_are_404_in_json() {
         ("GET", "/"),
         ("GET", "//"),
         ("GET", "/api"),
-        ("DELETE", "/api/devices/v1/deployments/device/deployments/next"),
         ("PUT", "/api/devices/v3/deployments/device/deployments/next"),
         ("GET", "/api/internal/v1/faults"),
-        ("BREW", "/api/devices/v1/authentication/auth_requests"),
     ] {
         assert_eq!(error(&device.ask(&running, method, path, "")), 404, "{method} {path}");
+    }
+    for (method, path) in [
+        ("DELETE", "/api/devices/v1/deployments/device/deployments/next"),
+        ("BREW", "/api/devices/v1/authentication/auth_requests"),
+    ] {
+        assert_eq!(error(&device.ask(&running, method, path, "")), 405, "{method} {path}");
     }
     for path in [
         "/api/management/v1/none",

@@ -247,5 +247,5 @@ fn a_report_of_changes_does_not_grow_without_an_end() {
     // A full report begins anew.
     assert_eq!(device.ask(&running, "PUT", INVENTORY, "[{\"name\":\"a\",\"value\":1}]").status, 200);
     assert_eq!(patch(0, &"v".repeat(9_000)).status, 200);
-    assert_eq!(request(&running, "GET", AUTH, &[], b"").status, 404);
+    assert_eq!(request(&running, "GET", AUTH, &[], b"").status, 405);
 }

@@ -254,7 +254,17 @@ const SHAPES: &[(&str, &[&str])] = &[
     ),
     ("HistoryEntry", &["id: text", "deployment: Deployment", "device: DeviceDeployment"]),
     ("Why", &["id: text", "status: text", "last_heard: time|null", "deployments: [WhyOfOne]"]),
-    ("WhyOfOne", &["deployment_id: text", "name: text", "artifact_name: text", "code: text", "reason: text"]),
+    (
+        "WhyOfOne",
+        &[
+            "deployment_id: text",
+            "name: text",
+            "artifact_name: text",
+            "code: text",
+            "reason: text",
+            "canary?: flag",
+        ],
+    ),
     (
         "DeviceConfiguration",
         &[
