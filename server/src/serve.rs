@@ -310,6 +310,11 @@ fn change(name: &str, parser: &mut lexopt::Parser) -> Result<Change, CliError> {
             let days = parser.value()?.parse()?;
             Box::new(move |options| options.keep_webhooks_days(days))
         }
+        "webhook-allow-private" => Box::new(|options| options.webhooks_may_be_private(true)),
+        "webhook-ca" => {
+            let path = PathBuf::from(parser.value()?);
+            Box::new(move |options| options.webhook_authorities(&path))
+        }
         "keep-logs" => {
             let days = parser.value()?.parse()?;
             Box::new(move |options| options.keep_logs_days(days))

@@ -32,3 +32,4 @@ mod strangers;
 mod tags;
 mod tls;
 mod users;
+mod webhooks;

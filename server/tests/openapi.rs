@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use server_core::Running;
 use tempfile::TempDir;
 
-use crate::common::{Answer, Device, accepted, artifact, manage, request, server};
+use crate::common::{Answer, Device, accepted, artifact, last_of, manage, request, server};
 use crate::users::{PASSWORD, token, user};
 
 fn description() -> Value {
@@ -39,11 +39,6 @@ struct Fleet {
     names: Vec<(&'static str, String)>,
 }
 
-fn last_of(answer: &Answer) -> String {
-    let location = answer.header("location").unwrap_or_else(|| panic!("{}", answer.text()));
-    location.rsplit('/').next().unwrap().to_owned()
-}
-
 impl Fleet {
     fn new() -> Fleet {
         let (running, management, folder) = server(|options| options);
@@ -65,6 +60,9 @@ impl Fleet {
         let term = json!({ "scope": "tags", "attribute": "t", "type": "$eq", "value": "v" });
         let filter = json!({ "name": "f", "terms": [term] });
         let filter = last_of(&ask("POST", "v2/inventory/filters", filter));
+        let http = json!({ "type": "http", "http": { "url": "https://host.invalid/" } });
+        let hook = json!({ "provider": "webhook", "credentials": http, "scopes": ["inventory"] });
+        let integration = last_of(&ask("POST", "v1/iot-manager/integrations", hook));
         ask("POST", "v2/useradm/roles", json!({ "name": "r" }));
         let other = user(&running, "bob@example.org", &[]);
         user(&running, "ada@example.org", &[]);
@@ -103,6 +101,7 @@ impl Fleet {
             ("filter", filter),
             ("user", other),
             ("role", "r".to_owned()),
+            ("integration", integration),
             ("token", text(&personal)),
             ("upload", text(&direct)),
             ("link", link),

@@ -27,13 +27,13 @@ fn watched(running: &Running, path: &str) -> Answer {
 }
 
 /// The value of one series.
-fn metric(running: &Running, series: &str) -> Option<f64> {
+pub(crate) fn metric(running: &Running, series: &str) -> Option<f64> {
     let text = watched(running, "/metrics").text();
     let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '))?;
     Some(line.parse().unwrap())
 }
 
-fn on_any_port() -> std::net::SocketAddr {
+pub(crate) fn on_any_port() -> std::net::SocketAddr {
     "127.0.0.1:0".parse().unwrap()
 }
 

@@ -283,6 +283,9 @@ whoever watches the server",
     Flag::new("keep-webhooks", "keep what webhooks were told for so many days ({default}; 0: for ever)")
         .text("DAYS")
         .default("14"),
+    Flag::new("webhook-allow-private", "tell webhooks also at addresses that are not public"),
+    Flag::new("webhook-ca", "trust the authorities of webhooks in FILE (PEM), and not the system's")
+        .file("FILE"),
     Flag::new("keep-logs", "keep logs of devices for so many days ({default}; 0: for ever)")
         .text("DAYS")
         .default("365"),

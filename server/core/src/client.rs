@@ -14,7 +14,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::{self, HandshakeError};
-use ureq::unversioned::resolver::DefaultResolver;
+use ureq::config::Config;
+use ureq::unversioned::resolver::{DefaultResolver, Resolver};
 use ureq::unversioned::transport::{ConnectProxyConnector, Connector, TcpConnector};
 use ureq::{Agent, Body, SendBody, http};
 
@@ -245,6 +246,16 @@ impl FrameStream {
             }
         }
     }
+}
+
+/// An HTTP client that finds addresses in its own way, and trusts the authorities of this file or those of the system.
+pub(crate) fn agent_that_resolves(
+    authorities: Option<&Path>,
+    config: Config,
+    resolver: impl Resolver,
+) -> Agent {
+    let connector = ().chain(TcpConnector::default()).chain(Encrypt(Trust::new(authorities)));
+    Agent::with_parts(config, connector, resolver)
 }
 
 /// Asks one server.

@@ -47,6 +47,7 @@ mod throttle;
 pub mod transfer;
 mod unread;
 mod watched;
+mod webhooks;
 mod work;
 
 pub use api::surround;

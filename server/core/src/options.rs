@@ -9,6 +9,7 @@ use crate::retention::Keep;
 use crate::store::StoreError;
 use crate::store::postgres::Target;
 use crate::throttle::Allowed;
+use crate::webhooks::Reach;
 
 /// A database of PostgreSQL, which several processes may share.
 #[derive(Clone)]
@@ -73,6 +74,7 @@ pub struct Options {
     pub(crate) watched: Option<SocketAddr>,
     pub(crate) allowed: Allowed,
     pub(crate) keep: Keep,
+    pub(crate) webhooks: Reach,
     pub(crate) deltas: usize,
     pub(crate) delta_command: PathBuf,
     pub(crate) delta_key: Option<PathBuf>,
@@ -106,6 +108,7 @@ impl Options {
             watched: None,
             allowed: Allowed::default(),
             keep: Keep::default(),
+            webhooks: Reach::default(),
             deltas: 0,
             delta_command: PathBuf::from("rust-ota-artifact"),
             delta_key: None,
@@ -327,6 +330,18 @@ impl Options {
     /// For how many days deployments are kept, from their end; 0, as it is at first, is for ever.
     pub fn keep_deployments_days(mut self, days: u64) -> Options {
         self.keep.deployments = days;
+        self
+    }
+
+    /// Tell webhooks also at addresses that are not of the public network, such as this machine's own.
+    pub fn webhooks_may_be_private(mut self, may: bool) -> Options {
+        self.webhooks.private = may;
+        self
+    }
+
+    /// Trust these authorities (PEM) of webhooks in place of the system's.
+    pub fn webhook_authorities(mut self, path: &std::path::Path) -> Options {
+        self.webhooks.authorities = Some(path.to_owned());
         self
     }
 

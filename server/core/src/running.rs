@@ -31,6 +31,7 @@ use crate::store::{Secrets, Store, StoreError, postgres, sqlite};
 use crate::strangers::Strangers;
 use crate::throttle::Throttle;
 use crate::watched;
+use crate::webhooks;
 use crate::work::Kind;
 
 /// How often the times at which devices were heard of are stored.
@@ -126,6 +127,12 @@ impl Server {
             stopped.clone(),
         ));
         let making = runtime.spawn(deltas::run(shared.clone(), stopped.clone()));
+        runtime.spawn(webhooks::run(
+            shared.service.clone(),
+            shared.options.webhooks.clone(),
+            shared.metrics.clone(),
+            stopped.clone(),
+        ));
         if let Some(certificates) = certificates.clone() {
             runtime.spawn(watch_certificates(certificates, stopped));
         }

@@ -227,6 +227,12 @@ pub(crate) fn deployed() -> (Running, Management, TempDir, Device, String, Strin
     (running, management, folder, device, id, deployment)
 }
 
+/// The last piece of where something is that was made.
+pub(crate) fn last_of(answer: &Answer) -> String {
+    let location = answer.header("location").unwrap_or_else(|| panic!("{}", answer.text()));
+    location.rsplit('/').next().unwrap().to_owned()
+}
+
 /// The error of an answer: its status, with the words of the API around it.
 pub(crate) fn error(answer: &Answer) -> u16 {
     let body = answer.json();

@@ -312,7 +312,7 @@ const SERVER_CORE: &[ModuleRule] = &[
     ("logger", &["model", "request_id"]),
     ("metrics", &["store"]),
     ("model", &[]),
-    ("options", &["blobs", "retention", "store", "throttle"]),
+    ("options", &["blobs", "retention", "store", "throttle", "webhooks"]),
     ("presence", &[]),
     ("readiness", &["blobs", "service", "store", "work"]),
     ("request_id", &["domain"]),
@@ -339,6 +339,7 @@ const SERVER_CORE: &[ModuleRule] = &[
             "strangers",
             "throttle",
             "watched",
+            "webhooks",
             "work",
         ],
     ),
@@ -352,6 +353,7 @@ const SERVER_CORE: &[ModuleRule] = &[
     ("transfer", &["blobs", "domain", "model", "options", "store", "work"]),
     ("unread", &[]),
     ("watched", &["api", "domain", "metrics", "model", "work"]),
+    ("webhooks", &["client", "domain", "metrics", "service", "work"]),
     ("work", &["model"]),
 ];
 

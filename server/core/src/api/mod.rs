@@ -15,6 +15,7 @@ mod download;
 mod files;
 mod generate;
 mod gzip;
+mod integrations;
 pub(crate) mod internal;
 mod inventory;
 mod monitor;
@@ -384,6 +385,7 @@ async fn managed(
         ("v1", ["deviceconnect", rest @ ..]) => connect::route(shared, call, person, rest, upload).await,
         ("v1", ["devicemonitor", rest @ ..]) => monitor::route(shared, call, rest).await,
         ("v1" | "v2", ["useradm", rest @ ..]) => users::route(shared, call, person, version, rest).await,
+        ("v1", ["iot-manager", rest @ ..]) => integrations::route(shared, call, rest).await,
         ("v1", ["auditlogs", rest @ ..]) => audit::route(shared, call, rest).await,
         _ => Err(ApiError::no_route()),
     }

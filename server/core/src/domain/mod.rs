@@ -17,3 +17,4 @@ pub(crate) mod people;
 pub(crate) mod pubkey;
 pub(crate) mod rollout;
 pub(crate) mod token;
+pub(crate) mod webhooks;

@@ -162,6 +162,10 @@ pub(crate) struct Metrics {
     pub(crate) alerts: Counter,
     /// Alerts that were not kept: their device has sent too many that day.
     pub(crate) alerts_dropped: Counter,
+    /// Events that webhooks were told.
+    pub(crate) webhooks_told: Counter,
+    /// Tries that did not arrive, or were refused.
+    pub(crate) webhooks_failed: Counter,
     /// Connections that are open.
     pub(crate) connections: Arc<Gauge>,
     /// Changes that wait until they are durable.
@@ -207,6 +211,8 @@ impl Default for Metrics {
             downloaded: Counter::default(),
             alerts: Counter::default(),
             alerts_dropped: Counter::default(),
+            webhooks_told: Counter::default(),
+            webhooks_failed: Counter::default(),
             connections: Arc::default(),
             changes: Arc::default(),
             changes_failed: Counter::default(),
@@ -302,6 +308,13 @@ impl Metrics {
         );
         text.number(&[("result", "kept")], self.alerts.value());
         text.number(&[("result", "dropped")], self.alerts_dropped.value());
+        text.family(
+            "webhooks",
+            "counter",
+            "Events that were sent to webhooks: they arrived, and they did not or were refused.",
+        );
+        text.number(&[("result", "told")], self.webhooks_told.value());
+        text.number(&[("result", "failed")], self.webhooks_failed.value());
         let mut one = |name, kind, help, value| {
             text.family(name, kind, help);
             text.number(&[], value);

@@ -11,10 +11,11 @@ use tokio::sync::oneshot;
 pub(crate) use catalogue::Catalogue;
 
 use crate::domain::id;
+use crate::domain::webhooks::{self, Integration, Scope};
 use crate::metrics::Metrics;
 use crate::model::time::Timestamp;
 use crate::store::{Job, Store, StoreError, WriterFailed};
-use crate::work::{Key, Work};
+use crate::work::{Key, Kind, Work};
 
 /// The service.
 #[derive(Clone)]
@@ -70,8 +71,12 @@ impl Service {
         self.store.check().map_err(ChangeError::Failed)?;
         let result = Arc::new(Mutex::new(None));
         let slot = result.clone();
+        let scopes = self.told();
         let run = move |work: &mut Work| {
             let answer = rule(work);
+            if answer.is_ok() && !scopes.is_empty() {
+                webhooks::tell(work, &scopes);
+            }
             let keep = answer.is_ok();
             *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(answer);
             keep
@@ -90,6 +95,12 @@ impl Service {
             Some(answer) => answer.map_err(ChangeError::Refused),
             None => Err(ChangeError::Failed(stopped())),
         }
+    }
+
+    /// What webhooks are told about. Nothing is written for them where there are none.
+    fn told(&self) -> Vec<Scope> {
+        let all = self.catalogue.documents::<Integration>(Kind::Integration);
+        all.into_iter().flat_map(|(_, integration)| integration.scopes).collect()
     }
 
     /// The time now.

@@ -12,7 +12,7 @@ pub(crate) mod query;
 #[cfg(test)]
 pub(crate) mod testing;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 use std::sync::Arc;
 
@@ -274,6 +274,17 @@ impl<K: Eq + Hash + Clone, V: Clone> Table<K, V> {
         true
     }
 
+    /// What the job that runs has changed: as it was before the job, and as it is now.
+    fn own(&self) -> impl Iterator<Item = (&K, Option<&V>, Option<&V>)> {
+        let mut seen = HashSet::new();
+        // What was first replaced is what was there before the job.
+        let first = self.undo.iter().filter(move |(key, ..)| seen.insert(key));
+        first.map(|(key, before, _)| {
+            let now = self.rows.get(key).and_then(|row| row.now.as_ref());
+            (key, before.as_ref(), now)
+        })
+    }
+
     fn settle(&mut self, keep: bool) {
         let undo = std::mem::take(&mut self.undo);
         if keep {
@@ -469,6 +480,18 @@ impl Work {
     /// Devices to write, with what they were: a store keeps its indices (identity, sets, status, group, counts) by both.
     pub(crate) fn changed_devices(&self) -> impl Iterator<Item = (&String, &Row<Device>)> {
         self.devices.changed()
+    }
+
+    /// Devices that the job that runs has changed: before it, and now.
+    pub(crate) fn own_devices(&self) -> impl Iterator<Item = (&String, Option<&Device>, Option<&Device>)> {
+        self.devices.own()
+    }
+
+    /// Inventories that the job that runs has changed: before it, and now.
+    pub(crate) fn own_inventories(
+        &self,
+    ) -> impl Iterator<Item = (&String, Option<&Inventory>, Option<&Inventory>)> {
+        self.inventories.own()
     }
 
     /// Inventories to write, with what they were.

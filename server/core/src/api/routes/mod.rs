@@ -14,7 +14,7 @@ pub(super) use schema::{Maker, made};
 
 use super::{
     ApiError, Call, Reply, artifacts, audit, connect, deltas, deployments, devauth, device, deviceconfig,
-    direct, download, internal, inventory, monitor, releases, search, users,
+    direct, download, integrations, internal, inventory, monitor, releases, search, users,
 };
 
 /// A path of both versions.
@@ -217,6 +217,7 @@ static ROUTES: LazyLock<Vec<Entry>> = LazyLock::new(|| {
         monitor::ROUTES,
         users::ROUTES,
         audit::ROUTES,
+        integrations::ROUTES,
     ];
     let mut all = Vec::new();
     for route in tables.into_iter().flatten() {

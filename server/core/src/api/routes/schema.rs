@@ -223,6 +223,26 @@ const SHAPES: &[(&str, &[&str])] = &[
     ("DeltaConfig", &["delta: DeltaConfigOf"]),
     ("DeltaConfigOf", &["enabled: flag", "binary_delta: map", "rust_ota: DeltaFormat"]),
     ("DeltaFormat", &["format: text", "at_once: count"]),
+    (
+        "Integration",
+        &[
+            "id: text",
+            "provider: text",
+            "credentials: IntegrationCredentials",
+            "description: text",
+            "scopes: [text]",
+        ],
+    ),
+    ("IntegrationCredentials", &["type: text", "http: IntegrationHttp"]),
+    ("IntegrationHttp", &["url: text"]),
+    (
+        "WebhookEvent",
+        &["id: text", "type: text", "time: time", "data: map", "delivery_statuses: [WebhookDelivery]"],
+    ),
+    (
+        "WebhookDelivery",
+        &["integration_id: text", "success: flag", "status_code: count|null", "error: text", "tries: count"],
+    ),
     ("DeploymentStatistics", &["status: {count}", "total_size: count", "saved_size: count"]),
     (
         "Phase",

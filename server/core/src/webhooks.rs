@@ -1,0 +1,392 @@
+//! Tells webhooks what has happened: each of them everything in its order, once it is stored. One of several processes does it.
+//!
+//! ```text
+//! read the next events -> POST one -> store that it arrived (or was refused) -> the next one
+//!                              \-> it did not arrive: store that it was tried, wait longer each time, the same again
+//! ```
+//!
+//! Between the answer and what is stored the power may fail: then it is told again. Each event has an id for that.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::io::Read;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ring::hmac;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use ureq::Agent;
+use ureq::config::Config;
+use ureq::http::Uri;
+use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::transport::NextTimeout;
+
+use crate::client::agent_that_resolves;
+use crate::domain::webhooks::{self, Delivered, Integration, Outcome, Scope, progress};
+use crate::metrics::Metrics;
+use crate::service::{ChangeError, Service};
+use crate::work::query::{EventQuery, Numbered};
+use crate::work::{Key, Kind, Stream, Work};
+
+/// How often it is looked whether there is something to tell.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// Events that are in memory for one integration.
+const PIECE: u64 = 50;
+/// How long a receiver may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Longest wait between two tries.
+const LONGEST: Duration = Duration::from_secs(300);
+/// Bytes of an answer that are read, so that its connection can be used again.
+const ANSWER_BYTES: u64 = 16 * 1024;
+
+/// How webhooks are reached.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Reach {
+    /// Also at addresses that are not of the public network.
+    pub(crate) private: bool,
+    /// Authorities to trust in place of the system's.
+    pub(crate) authorities: Option<PathBuf>,
+}
+
+/// Says whether an address is one of the public network. Whoever may make a webhook could otherwise let the server ask
+/// what only the server reaches.
+pub(crate) fn is_public(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => is_public_v4(v4),
+        IpAddr::V6(v6) => is_public_v6(v6),
+    }
+}
+
+fn is_public_v4(address: Ipv4Addr) -> bool {
+    let [a, b, c, _] = address.octets();
+    let is_odd = match (a, b, c) {
+        // "This" network, shared addresses (RFC 6598), protocol assignments, benchmarks, multicast and what is reserved.
+        (0 | 224.., _, _) | (100, 64..=127, _) | (192, 0, 0) | (198, 18 | 19, _) => true,
+        _ => false,
+    };
+    !(is_odd
+        || address.is_private()
+        || address.is_loopback()
+        || address.is_link_local()
+        || address.is_documentation())
+}
+
+fn is_public_v6(address: Ipv6Addr) -> bool {
+    let segments = address.segments();
+    if let Some(v4) = address.to_ipv4() {
+        return is_public_v4(v4);
+    }
+    let [first, second, .., high, low] = segments;
+    let v4 = |high: u16, low: u16| {
+        let ([a, b], [c, d]) = (high.to_be_bytes(), low.to_be_bytes());
+        is_public_v4(Ipv4Addr::new(a, b, c, d))
+    };
+    match first {
+        // NAT64 (RFC 6052) and 6to4 (RFC 3056) have another address in them.
+        0x0064 if second == 0xff9b => v4(high, low),
+        0x2002 => v4(second, segments.get(2).copied().unwrap_or_default()),
+        // What was given out to be reached from everywhere, but for documentation and protocols (2001::/23).
+        0x2000..=0x3fff => !(first == 0x2001 && (second < 0x0200 || second == 0x0db8)) && first != 0x3fff,
+        _ => false,
+    }
+}
+
+/// Finds addresses, and leaves out those that are not public.
+#[derive(Debug)]
+struct Public;
+
+/// Why an address is not asked.
+#[derive(Debug)]
+struct NotPublic;
+
+impl fmt::Display for NotPublic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "its address is not one of the public network (--webhook-allow-private allows it)")
+    }
+}
+
+impl std::error::Error for NotPublic {}
+
+impl Resolver for Public {
+    fn resolve(
+        &self,
+        uri: &Uri,
+        config: &Config,
+        timeout: NextTimeout,
+    ) -> Result<ResolvedSocketAddrs, ureq::Error> {
+        let found = DefaultResolver::default().resolve(uri, config, timeout)?;
+        let mut public = self.empty();
+        let addresses: Vec<SocketAddr> = found.iter().copied().filter(|one| is_public(one.ip())).collect();
+        if addresses.is_empty() {
+            return Err(ureq::Error::Other(Box::new(NotPublic)));
+        }
+        addresses.into_iter().for_each(|address| public.push(address));
+        Ok(public)
+    }
+}
+
+fn agent(reach: &Reach) -> Agent {
+    let config = Agent::config_builder()
+        .http_status_as_error(false)
+        // Whoever answers could otherwise send the server anywhere.
+        .max_redirects(0)
+        .proxy(None)
+        .timeout_global(Some(PATIENCE))
+        .user_agent(concat!("rust-ota-server/", env!("CARGO_PKG_VERSION")))
+        .build();
+    let authorities = reach.authorities.as_deref();
+    match reach.private {
+        true => agent_that_resolves(authorities, config, DefaultResolver::default()),
+        false => agent_that_resolves(authorities, config, Public),
+    }
+}
+
+/// Tells, until `stop` says so.
+pub(crate) async fn run(
+    service: Service,
+    reach: Reach,
+    metrics: Arc<Metrics>,
+    mut stop: watch::Receiver<bool>,
+) {
+    let mut turn = service.turn("webhooks");
+    let mut agent_made: Option<Agent> = None;
+    // Of each integration: until when it is let alone.
+    let mut later: HashMap<String, Instant> = HashMap::new();
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(INTERVAL) => {}
+            _ = stop.changed() => break,
+        }
+        let integrations: Vec<(String, Integration)> = service.catalogue.documents(Kind::Integration);
+        later.retain(|id, _| integrations.iter().any(|(known, _)| known == id));
+        if integrations.is_empty() {
+            continue;
+        }
+        let agent = agent_made.get_or_insert_with(|| agent(&reach)).clone();
+        let pass = pass(&service, &agent, integrations, &mut later, &metrics);
+        tokio::select! {
+            _ = turn.alone(pass) => {}
+            _ = stop.changed() => break,
+        }
+    }
+    turn.give_back().await;
+}
+
+/// Tells each integration what there is for it, one beside the other.
+async fn pass(
+    service: &Service,
+    agent: &Agent,
+    integrations: Vec<(String, Integration)>,
+    later: &mut HashMap<String, Instant>,
+    metrics: &Arc<Metrics>,
+) {
+    let mut told = JoinSet::new();
+    for (id, integration) in integrations {
+        if later.get(&id).is_some_and(|until| Instant::now() < *until) {
+            continue;
+        }
+        later.remove(&id);
+        let (service, agent, metrics) = (service.clone(), agent.clone(), metrics.clone());
+        told.spawn(async move {
+            let wait = deliver(&service, &agent, &id, &integration, &metrics).await;
+            (id, wait)
+        });
+    }
+    while let Some(done) = told.join_next().await {
+        match done {
+            Ok((id, Some(wait))) => drop(later.insert(id, Instant::now() + wait)),
+            Ok((_, None)) => {}
+            Err(error) => log::error!("a webhook was not told: {error}"),
+        }
+    }
+}
+
+/// Tells one integration a piece of what there is. How long it is to be let alone, if something did not arrive.
+async fn deliver(
+    service: &Service,
+    agent: &Agent,
+    id: &str,
+    integration: &Integration,
+    metrics: &Metrics,
+) -> Option<Duration> {
+    let known = match service.store.document(Kind::Progress, &progress(id)).await {
+        Ok(known) => known.and_then(|known| serde_json::from_value::<Delivered>(known).ok()),
+        Err(error) => {
+            log::warn!("the webhook {id}: {error}");
+            return Some(LONGEST);
+        }
+    };
+    let known = known?;
+    let query = EventQuery {
+        stream: Stream::Webhook,
+        keys: Vec::new(),
+        after: None,
+        before: None,
+        members: Vec::new(),
+        above: Some(known.number),
+        oldest_first: true,
+        skip: 0,
+        take: PIECE,
+    };
+    let events = match service.store.events(&query).await {
+        Ok(found) => found.items,
+        Err(error) => {
+            log::warn!("the webhook {id}: {error}");
+            return Some(LONGEST);
+        }
+    };
+    let mut tries = known.tries;
+    let mut passed = None;
+    for event in events {
+        if !integration.scopes.contains(&scope_of(&event)) {
+            passed = Some(event.number);
+            continue;
+        }
+        passed = None;
+        let outcome = post(agent, integration, &event).await;
+        match outcome.error.is_none() {
+            true => metrics.webhooks_told.add(1),
+            false => metrics.webhooks_failed.add(1),
+        }
+        if let Some(error) = &outcome.error {
+            log::warn!("the webhook {id} was not told of the event {}: {error}", event.number);
+        }
+        let (key, number, is_final) = (progress(id), event.number, outcome.is_final);
+        let own = id.to_owned();
+        let written = service.change(vec![Key::Document(Kind::Progress, key)], move |work| {
+            webhooks::told(work, &own, number, &outcome)
+        });
+        match written.await {
+            Ok(true) => {}
+            // It was taken away meanwhile.
+            Ok(false) => return None,
+            Err(ChangeError::Refused(_)) => return Some(INTERVAL),
+            Err(ChangeError::Failed(reason)) => {
+                log::warn!("what the webhook {id} was told could not be stored: {}", reason.0);
+                return Some(LONGEST);
+            }
+        }
+        if !is_final {
+            return Some(wait_after(tries));
+        }
+        tries = 0;
+    }
+    // What is nothing to this one is not looked at again.
+    let number = passed?;
+    let (key, own) = (progress(id), id.to_owned());
+    let rule = move |work: &mut Work| webhooks::pass_over(work, &own, number);
+    match service.change(vec![Key::Document(Kind::Progress, key)], rule).await {
+        Ok(()) => None,
+        Err(_) => Some(INTERVAL),
+    }
+}
+
+/// One second, and twice as long each time.
+fn wait_after(tries: u32) -> Duration {
+    Duration::from_secs(1_u64.checked_shl(tries).unwrap_or(u64::MAX)).min(LONGEST)
+}
+
+fn scope_of(event: &Numbered) -> Scope {
+    match event.event.data["type"].as_str() {
+        Some("device-inventory-changed") => Scope::Inventory,
+        Some(_) | None => Scope::Deviceauth,
+    }
+}
+
+async fn post(agent: &Agent, integration: &Integration, event: &Numbered) -> Outcome {
+    let body = webhooks::body_of(event).to_string();
+    let (agent, url) = (agent.clone(), integration.url.clone());
+    let secret = integration.secret.as_deref().and_then(webhooks::key);
+    let sent = tokio::task::spawn_blocking(move || {
+        let mut request = agent.post(&url).header("Content-Type", "application/json");
+        if let Some(secret) = secret {
+            let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &secret), body.as_bytes());
+            let tag: String = tag.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+            request =
+                request.header("X-Men-Algorithm", "MEN-HMAC-SHA256-Payload").header("X-Men-Signature", tag);
+        }
+        let mut answer = request.send(body)?;
+        let status = answer.status().as_u16();
+        // What it says does not matter, nor whether all of it came.
+        let _ = answer.body_mut().as_reader().take(ANSWER_BYTES).read_to_end(&mut Vec::new());
+        Ok::<_, ureq::Error>(status)
+    });
+    match sent.await {
+        Ok(Ok(status)) => of_status(status),
+        Ok(Err(error)) => Outcome { status: None, error: Some(error.to_string()), is_final: false },
+        Err(error) => Outcome { status: None, error: Some(error.to_string()), is_final: false },
+    }
+}
+
+/// A receiver that refuses what it was told will refuse it again; one that has trouble, or too much to do, may be better later.
+fn of_status(status: u16) -> Outcome {
+    let error = format!("it answered {status}");
+    match status {
+        200..=299 => Outcome { status: Some(status), error: None, is_final: true },
+        408 | 425 | 429 | 500.. => Outcome { status: Some(status), error: Some(error), is_final: false },
+        _ => Outcome { status: Some(status), error: Some(error), is_final: true },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_addresses_of_the_public_network_are_asked() {
+        for address in
+            ["8.8.8.8", "193.99.144.80", "2a00:1450:4001::1", "64:ff9b::808:808", "2002:808:808::1"]
+        {
+            assert!(is_public(address.parse().unwrap()), "{address}");
+        }
+        for address in [
+            "0.0.0.0",
+            "10.1.2.3",
+            "100.64.0.1",
+            "127.0.0.1",
+            "169.254.169.254",
+            "172.31.0.1",
+            "192.168.1.1",
+            "192.0.0.8",
+            "198.18.0.1",
+            "224.0.0.1",
+            "255.255.255.255",
+            "::",
+            "::1",
+            "::ffff:10.0.0.1",
+            "::7f00:1",
+            "64:ff9b::a00:1",
+            "2002:7f00:1::",
+            "2001::1",
+            "2001:db8::1",
+            "fc00::1",
+            "fe80::1",
+            "fec0::1",
+            "ff02::1",
+            "100::1",
+        ] {
+            assert!(!is_public(address.parse().unwrap()), "{address}");
+        }
+    }
+
+    #[test]
+    fn waits_grow_up_to_an_end() {
+        let waits = [0, 1, 2, 8, 9, 31, 64, u32::MAX].map(|tries| wait_after(tries).as_secs());
+        assert_eq!(waits, [1, 2, 4, 256, 300, 300, 300, 300]);
+    }
+
+    #[test]
+    fn what_a_receiver_refuses_is_not_told_again() {
+        let outcome = |status| (of_status(status).error.is_none(), of_status(status).is_final);
+        assert_eq!(outcome(204), (true, true));
+        for status in [301, 400, 404, 410] {
+            assert_eq!(outcome(status), (false, true), "{status}");
+        }
+        for status in [408, 429, 500, 503] {
+            assert_eq!(outcome(status), (false, false), "{status}");
+        }
+    }
+}
