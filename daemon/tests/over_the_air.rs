@@ -553,7 +553,7 @@ fn the_daemon_does_what_it_is_asked_for_and_says_what_it_does() {
     // The command line works beside a daemon that waits.
     assert_eq!(remote.device.says("show-artifact").code, 0);
 
-    let slow = Rule::new(Action::Throttle { bytes_per_second: 400_000 });
+    let slow = Rule::new(Action::Throttle { bytes_per_second: 200_000 });
     world.server.faults().set(vec![slow.method("GET").path("download")]);
     let check_update = || -> serde_json::Value {
         let ran = remote.device.run(["--json", "check-update"]);

@@ -137,7 +137,7 @@ fn progress(is_json: bool) -> impl FnMut(&Moved) + Send {
         }
         last = Some(Instant::now());
         let Moved { artifacts, artifacts_before: before, artifact_bytes: bytes, .. } = moved;
-        eprintln!("{} rows, {artifacts} artifacts ({bytes} bytes), {before} were there", moved.rows());
+        eprintln!("so far {} rows, {artifacts} artifacts ({bytes} bytes), {before} were there", moved.rows());
     }
 }
 
@@ -149,10 +149,16 @@ fn report(is_json: bool, did: &str, ended: Result<Moved, StoreError>) -> Result<
         let said = json!({
             "devices": devices, "deployments": deployments, "records": records, "logs": logs, "documents": documents,
             "events": events, "artifacts": artifacts, "artifact_bytes": moved.artifact_bytes, "artifacts_before": before,
-            "missing_artifacts": moved.missing_artifacts,
+            "artifacts_left": moved.artifacts_left, "missing_artifacts": moved.missing_artifacts,
         });
         print(&format!("{said}\n"))?;
     } else {
+        if moved.artifacts_left > 0 {
+            let left = moved.artifacts_left;
+            eprintln!(
+                "{left} artifacts of the fleet stay where they are: --to-artifacts copies them (try --help)"
+            );
+        }
         for id in &moved.missing_artifacts {
             eprintln!("not there: artifact {id}");
         }

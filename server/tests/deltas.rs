@@ -299,8 +299,9 @@ fn a_delta_that_a_stop_or_a_kill_interrupts_is_made_after_the_next_start() {
     assert_eq!(fleet.job(|_| true)["status"], "queued");
     let began = Instant::now();
     drop(fleet.running.take());
-    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
-    assert!(is_gone(&child));
+    // The program would have slept for a thousand.
+    assert!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
+    wait(|| is_gone(&child).then_some(()));
     // A process of its own, which ends as if the power had gone; what it has started would end with that.
     let mut command = Command::new(env!("CARGO_BIN_EXE_rust-ota-server"));
     command.args(["serve", "--listen", "127.0.0.1:0", "--quiet", "--deltas", "1", "--delta-command"]);

@@ -96,3 +96,18 @@ fn alerts_that_are_none_are_refused_and_change_nothing() {
     let listed = manage(&running, "GET", &format!("{PEOPLE}/{id}/alerts"), Value::Null);
     assert_eq!((listed.json(), with_alerts(&running, true)), (json!([]), json!([])));
 }
+
+#[test]
+fn alerts_that_are_well_make_room_for_those_that_are_not() {
+    let (running, _management, _folder) = server(|options| options);
+    let (device, id) = accepted(&running, "a");
+    assert_eq!(send(&running, &device, &json!([alert("critical", "CRITICAL")])).status, 204);
+    for n in 0..60 {
+        assert_eq!(send(&running, &device, &json!([alert(&n.to_string(), "OK")])).status, 204);
+    }
+    assert_eq!(with_alerts(&running, true), json!([id]));
+    let latest = manage(&running, "GET", &format!("{PEOPLE}/{id}/alerts/latest?per_page=100"), Value::Null);
+    let latest = latest.json();
+    let latest = latest.as_array().unwrap();
+    assert_eq!((latest.len(), &latest[49]["level"]), (50, &json!("CRITICAL")));
+}

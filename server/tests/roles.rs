@@ -93,9 +93,31 @@ fn a_role_for_a_group_is_for_its_devices_only() {
         search(json!([{ "scope": "system", "attribute": "group", "type": "$eq", "value": "lab" }])),
         200
     );
-    // A role that is gone allows nothing; it does not leave somebody without roles, who may do everything.
-    assert_eq!(manage(&running, "DELETE", &format!("{ROLES}/lab"), Value::Null).status, 204);
+    // A role that somebody has stays: another one of that name would be theirs at once. One that allows nothing allows nothing,
+    // and does not leave somebody without roles, who may do everything.
+    assert_eq!(manage(&running, "DELETE", &format!("{ROLES}/lab"), Value::Null).status, 409);
+    assert_eq!(get(&format!("{INVENTORY}/devices/{mine}")), 200);
+    let nothing = json!({ "permission_sets_with_scope": [] });
+    assert_eq!(manage(&running, "PUT", &format!("{ROLES}/lab"), nothing).status, 204);
     assert_eq!(get(&format!("{INVENTORY}/devices/{mine}")), 403);
+}
+
+#[test]
+fn who_manages_people_does_not_remove_those_who_may_do_everything() {
+    let (running, _, _folder) = server(|options| options);
+    let sets = json!([{ "name": "ManageUsers" }]);
+    let role = json!({ "name": "people", "permission_sets_with_scope": sets });
+    assert_eq!(manage(&running, "POST", ROLES, role).status, 201);
+    let all = json!({ "name": "all", "permission_sets_with_scope": [{ "name": "SuperUser" }] });
+    assert_eq!(manage(&running, "POST", ROLES, all).status, 201);
+    let admin = user(&running, "admin@example.org", &[]);
+    let reader = user(&running, "reader@example.org", &["RBAC_ROLE_OBSERVER"]);
+    user(&running, "people@example.org", &["people"]);
+    let token = token(&running, "people@example.org");
+    let remove = |path: &str| ask(&running, &token, "DELETE", path, Value::Null).status;
+    assert_eq!(remove(&format!("/api/management/v1/useradm/users/{admin}")), 403);
+    assert_eq!(remove(&format!("{ROLES}/all")), 403);
+    assert_eq!(remove(&format!("/api/management/v1/useradm/users/{reader}")), 204);
 }
 
 #[test]

@@ -176,6 +176,8 @@ fn a_receiver_that_is_down_is_told_later_in_the_same_order_also_after_a_restart(
     let (_, two) = accepted(&running, "two");
     let first = receiver.next();
     assert_eq!(first["data"]["id"], json!(one));
+    // The second try comes after the first one was noted.
+    assert_eq!(receiver.next(), first);
     running.stop();
 
     let (running, _) = server_in(folder.path(), private);

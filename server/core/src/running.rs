@@ -77,6 +77,11 @@ impl Server {
         let write = Duration::from_secs(options.write_seconds);
         // An answer to a ping has a ninth of the time between two.
         let timing = Timing { ping, silence: ping * 10 / 9, write };
+        // One with the fleet in it is locked with the fleet.
+        let held = match options.database {
+            Some(_) => Some(sqlite::hold(&options.data_dir).map_err(StartError::Store)?),
+            None => None,
+        };
         let (service, blobs, secrets) =
             runtime.block_on(open(&options, metrics.clone())).map_err(StartError::Store)?;
         let (heard, switchboard) = (Arc::new(Heard::default()), Arc::new(Switchboard::new(timing)));
@@ -144,6 +149,7 @@ impl Server {
             certificates,
             shared,
             stop,
+            held,
             threads: Some((runtime, accepting, making)),
         })
     }
@@ -172,6 +178,8 @@ pub struct Running {
     certificates: Option<Arc<Certificates>>,
     shared: Arc<Shared>,
     stop: watch::Sender<bool>,
+    /// The folder, as long as this is there.
+    held: Option<sqlite::Lock>,
     threads: Option<(Runtime, tokio::task::JoinHandle<()>, tokio::task::JoinHandle<()>)>,
 }
 
@@ -229,6 +237,8 @@ impl Running {
         }
         runtime.block_on(store.stop());
         runtime.shutdown_timeout(LAST);
+        // Nothing of this process writes there any more.
+        drop(self.held.take());
     }
 }
 

@@ -35,11 +35,13 @@ pub enum Place {
     Database(DatabaseOptions),
 }
 
-/// Where a fleet comes from.
+/// How a fleet is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Use {
     /// Nobody else uses it.
     Alone,
+    /// The same, and there is one.
+    Source,
     /// A server may use it.
     Beside,
 }
@@ -66,6 +68,8 @@ pub struct Moved {
     pub artifact_bytes: u64,
     /// Artifacts that were there before, as they should be.
     pub artifacts_before: u64,
+    /// Artifacts of the fleet that nobody has said where to copy: they are where they were.
+    pub artifacts_left: u64,
     /// Ids of artifacts of the fleet that are not where they are to be: they were not there to be copied, or were damaged.
     pub missing_artifacts: Vec<String>,
 }
@@ -99,7 +103,7 @@ pub fn move_fleet(
     ways: &Ways,
     progress: &mut (dyn FnMut(&Moved) + Send),
 ) -> Result<Moved, StoreError> {
-    copy(from, Use::Alone, to, ways, progress)
+    copy(from, Use::Source, to, ways, progress)
 }
 
 /// Copies everything into a new folder while a server goes on. The folder is one that can be served. What is changed after
@@ -127,6 +131,12 @@ fn copy(
     let there = runtime()?;
     let source = here.block_on(open(from, used))?;
     let target = there.block_on(open(to, Use::Alone))?;
+    // One that has a fleet is refused before anything is put there.
+    if let Err(error) = there.block_on(target.fill(&mut std::iter::empty())) {
+        there.block_on(target.stop());
+        here.block_on(source.stop());
+        return Err(error);
+    }
     let kept = match from {
         Place::Folder(folder) => Kept::found_in(folder)?,
         Place::Database(..) => here.block_on(Kept::in_store(&*source))?,
@@ -156,6 +166,8 @@ fn copy(
             // Those that came while the others were copied.
             bring(&there, way, &artifacts, &mut done, &mut moved, progress)?;
             moved.missing_artifacts = there.block_on(way.lacking(&artifacts))?;
+        } else {
+            moved.artifacts_left = artifacts.len() as u64;
         }
         match (kept, to) {
             (None, _) => Ok(()),
@@ -229,8 +241,11 @@ fn runtime() -> Result<tokio::runtime::Runtime, StoreError> {
 async fn open(place: &Place, used: Use) -> Result<Arc<dyn Store>, StoreError> {
     match (place, used) {
         (Place::Folder(folder), Use::Alone) => sqlite::open(folder),
+        (Place::Folder(folder), Use::Source) => sqlite::open_known(folder),
         (Place::Folder(folder), Use::Beside) => sqlite::open_beside(folder),
-        (Place::Database(database), Use::Alone | Use::Beside) => postgres::open(database.target()?).await,
+        (Place::Database(database), Use::Alone | Use::Source | Use::Beside) => {
+            postgres::open(database.target()?).await
+        }
     }
 }
 
@@ -308,6 +323,21 @@ mod tests {
             store.stop().await;
             lines.into_iter().filter(|line| !line.contains("Secret")).collect()
         })
+    }
+
+    #[test]
+    fn a_folder_without_a_fleet_is_no_source_and_one_with_a_fleet_no_target() {
+        let folders = tempfile::tempdir().unwrap();
+        let at = |name: &str| Place::Folder(folders.path().join(name));
+        let moved = |from: &str, to: &str| move_fleet(&at(from), &at(to), &Ways::default(), &mut |_| {});
+        assert!(matches!(moved("none", "new"), Err(StoreError::Io { .. })));
+        assert!(!folders.path().join("none").exists() && !folders.path().join("new").exists());
+        fleet(&folders.path().join("one"));
+        fleet(&folders.path().join("two"));
+        let artifacts = folders.path().join("one/artifacts");
+        fs::create_dir_all(&artifacts).unwrap();
+        assert!(matches!(moved("one", "two"), Err(StoreError::NotEmpty { .. })));
+        assert!(!folders.path().join("two/artifacts").exists(), "nothing is put there before");
     }
 
     #[test]

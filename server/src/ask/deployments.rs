@@ -18,7 +18,9 @@ const UNREACHABLE: Duration = Duration::from_secs(60);
 /// Every deployment.
 pub(super) fn list(management: &Management, status: Option<&str>) -> Result<Asked, ClientError> {
     let mut all = management.deployments()?;
-    all.retain(|deployment| status.is_none_or(|status| deployment["status"] == status));
+    let is_wanted =
+        |deployment: &Value, status| deployment["status"] == status || state(deployment) == status;
+    all.retain(|deployment| status.is_none_or(|status| is_wanted(deployment, status)));
     if all.is_empty() {
         return Ok(Asked::new("no deployments\n".to_owned(), json!([])));
     }
@@ -30,15 +32,23 @@ pub(super) fn list(management: &Management, status: Option<&str>) -> Result<Aske
         table.row(&[
             word("id"),
             &short_time(word("created")),
-            word("status"),
+            state(deployment),
             word("name"),
             artifact,
             &results(deployment),
         ]);
     }
-    let statuses = all.iter().map(|deployment| deployment["status"].as_str().unwrap_or_default());
+    let statuses = all.iter().map(state);
     let text = table.render() + &counted("deployment", statuses);
     Ok(Asked::new(text, Value::Array(all)))
+}
+
+/// Its status, as people want to know it: one that is held does not go on.
+fn state(deployment: &Value) -> &str {
+    match deployment["held"].as_str() {
+        Some(_) => "held",
+        None => deployment["status"].as_str().unwrap_or_default(),
+    }
 }
 
 /// `3: 2 success, 1 failure`.
@@ -80,7 +90,13 @@ pub(super) fn show(management: &Management, id: &str, status: Option<&str>) -> R
     }
     let name = artifact::text::printable(word("name")).into_owned();
     let artifact = artifact::text::printable(word("artifact_name")).into_owned();
-    let mut text = format!("{name}: {artifact}, {}\n", word("status"));
+    let mut text = format!("{name}: {artifact}, {}\n", state(&deployment));
+    if let Some(why) = deployment["held"].as_str() {
+        text += &format!(
+            "held: {}; no further device begins until a person lets it go on\n",
+            artifact::text::printable(why)
+        );
+    }
     if devices.is_empty() {
         text += "no devices\n";
     } else {

@@ -229,7 +229,7 @@ pub(crate) fn deployed() -> (Running, Management, TempDir, Device, String, Strin
 
 /// The last piece of where something is that was made.
 pub(crate) fn last_of(answer: &Answer) -> String {
-    let location = answer.header("location").unwrap_or_else(|| panic!("{}", answer.text()));
+    let location = answer.header("location").expect("something was made");
     location.rsplit('/').next().unwrap().to_owned()
 }
 

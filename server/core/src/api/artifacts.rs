@@ -301,15 +301,16 @@ impl Keeper {
 
     /// Keeps it, also when whoever has sent it goes away meanwhile.
     pub(super) async fn keep(self, intake: Intake, id: String, description: String) -> Result<(), ApiError> {
-        self.keep_checked(intake, id, description, |_| Ok(())).await
+        self.keep_checked(intake, id, description, Vec::new(), |_| Ok(())).await
     }
 
-    /// Keeps it if `check` finds nothing wrong with it.
+    /// Keeps it if `check` finds nothing wrong with it, and the artifacts that it was made of are there still.
     pub(crate) async fn keep_checked(
         self,
         intake: Intake,
         id: String,
         description: String,
+        made_of: Vec<String>,
         check: impl FnOnce(&Artifact) -> Result<(), String> + Send + 'static,
     ) -> Result<(), ApiError> {
         let kept = tokio::spawn(async move {
@@ -319,21 +320,22 @@ impl Keeper {
                 remove(&*self.blobs, &id).await;
                 return Err(ApiError::bad_request(&reason));
             }
-            self.add(artifact).await
+            self.add(artifact, made_of).await
         });
         kept.await.unwrap_or_else(|_| Err(ApiError::internal("the artifact could not be kept")))
     }
 
     /// The record of what is kept already: a record without its file would be offered to devices.
-    async fn add(&self, artifact: Artifact) -> Result<(), ApiError> {
+    async fn add(&self, artifact: Artifact, made_of: Vec<String>) -> Result<(), ApiError> {
         let catalogue = self.service.catalogue.clone();
         let known = move |name: &str| -> Vec<String> {
             catalogue.artifacts_named(name).iter().map(|artifact| artifact.id.clone()).collect()
         };
         let id = artifact.id.clone();
         let keys = rules::keys(&id, &artifact.name, &known(&artifact.name));
-        let added =
-            self.service.change(keys, move |work| rules::add(work, &artifact, &known(&artifact.name)));
+        let added = self
+            .service
+            .change(keys, move |work| rules::add_made(work, &artifact, &known(&artifact.name), &made_of));
         match added.await {
             Ok(()) => Ok(()),
             Err(ChangeError::Refused(error)) => {

@@ -233,6 +233,9 @@ impl From<ArtifactError> for ApiError {
                 "artifact {existing} has the same name, depends, and one of the device types"
             )),
             ArtifactError::InUse { .. } => ApiError::conflict("the artifact is used by an active deployment"),
+            ArtifactError::Withdrawn => {
+                ApiError::conflict("the artifact that it was made of, or for, was deleted")
+            }
             ArtifactError::AtWork => ApiError::conflict("the upload is being read already"),
             ArtifactError::TooManyUploads => {
                 ApiError::conflict("too many direct uploads are begun and not completed")

@@ -275,7 +275,20 @@ fn checked(shared: &Shared, call: &Call, id: String) -> Result<Filter, ApiError>
 }
 
 async fn keep(shared: &Shared, filter: Filter) -> Result<(), ApiError> {
-    let keys = vec![Key::Document(Kind::Filter, filter.id.clone())];
-    let rule = move |work: &mut Work| work.put_document(Kind::Filter, &filter.id, Some(&filter));
+    // Whose a name is: two that are kept in one moment cannot both have it.
+    let name = format!("filter/{}", filter.name);
+    let keys = vec![Key::Document(Kind::Filter, filter.id.clone()), Key::Document(Kind::Order, name.clone())];
+    let rule = move |work: &mut Work| {
+        let holder: Option<String> = work.document(Kind::Order, &name)?;
+        if let Some(holder) = holder.filter(|holder| *holder != filter.id) {
+            let other: Option<Filter> = work.document(Kind::Filter, &holder)?;
+            if other.is_some_and(|other| other.name == filter.name) {
+                return Err(ApiError::conflict("a filter has that name"));
+            }
+        }
+        work.document::<Filter>(Kind::Filter, &filter.id)?;
+        work.put_document(Kind::Order, &name, Some(&filter.id))?;
+        Ok(work.put_document(Kind::Filter, &filter.id, Some(&filter))?)
+    };
     shared.change(keys, rule).await
 }

@@ -87,7 +87,7 @@ pub(super) const ROUTES: &[Route] = &[
     Route::put("/api/management/v2/useradm/roles/{role}", "Change a role")
         .takes(made::<Role>)
         .fails(&[404, 422]),
-    Route::delete("/api/management/v2/useradm/roles/{role}", "Remove a role").fails(&[404, 422]),
+    Route::delete("/api/management/v2/useradm/roles/{role}", "Remove a role").fails(&[404, 409, 422]),
 ];
 
 /// A person.
@@ -391,7 +391,7 @@ pub(super) async fn route(
             None => Err(ApiError::not_found()),
         },
         ("v1", ["users", id], &Method::PUT) => update(shared, call, person, id, false).await,
-        ("v1", ["users", id], &Method::DELETE) => remove(shared, id).await,
+        ("v1", ["users", id], &Method::DELETE) => remove(shared, person, id).await,
         ("v1", ["settings", "tokens"], &Method::GET) => list_tokens(shared, person),
         ("v1", ["settings", "tokens"], &Method::POST) => create_token(shared, call, person).await,
         ("v1", ["settings", "tokens", id], &Method::DELETE) => remove_token(shared, person, id).await,
@@ -612,9 +612,14 @@ async fn update(
     Ok(reply::empty(StatusCode::NO_CONTENT))
 }
 
-async fn remove(shared: &Shared, id: &str) -> Result<Reply, ApiError> {
-    if let Some(Account::Configured { .. }) = Account::find(shared, id) {
-        return Err(ApiError::unprocessable("this user is named where the server is started"));
+async fn remove(shared: &Shared, person: &Person, id: &str) -> Result<Reply, ApiError> {
+    match Account::find(shared, id) {
+        Some(Account::Configured { .. }) => {
+            return Err(ApiError::unprocessable("this user is named where the server is started"));
+        }
+        // Whoever may not do everything cannot take that right away either.
+        Some(Account::Stored(user)) => check_given(shared, person, &user.roles)?,
+        None => {}
     }
     let (id, key) = (id.to_owned(), Key::Document(Kind::User, id.to_owned()));
     shared.change(vec![key], move |work| users::remove(work, &id)).await?;
@@ -741,12 +746,26 @@ async fn of_roles(
             let role: Role = serde_json::from_value(sent)
                 .map_err(|error| ApiError::bad_request(&format!("the body is not as expected: {error}")))?;
             check_role(person, &role)?;
+            if let Some(known) = catalogue.document::<Role>(Kind::Role, &role.name) {
+                check_role(person, &known)?;
+            }
             let keys = vec![Key::Document(Kind::Role, role.name.clone())];
             shared.change(keys, move |work| roles::replace(work, &role)).await?;
             Ok(reply::empty(StatusCode::NO_CONTENT))
         }
         ([_], &Method::DELETE) => {
             let name = name.unwrap_or_default();
+            if let Some(known) = catalogue.document::<Role>(Kind::Role, &name) {
+                check_role(person, &known)?;
+            }
+            // Another role of that name would be theirs at once.
+            let users = catalogue.documents::<User>(Kind::User);
+            let holders = users.iter().filter(|(_, user)| user.roles.contains(&name)).count();
+            if holders > 0 {
+                return Err(ApiError::conflict(&format!(
+                    "the role is one of {holders} users: change those first"
+                )));
+            }
             let keys = vec![Key::Document(Kind::Role, name.clone())];
             shared.change(keys, move |work| roles::remove(work, &name)).await?;
             Ok(reply::empty(StatusCode::NO_CONTENT))

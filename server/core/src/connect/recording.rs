@@ -21,8 +21,8 @@ use crate::work::{Event, NotLoaded, Stream, Work, Write};
 const PIECE_BYTES: usize = 32 * 1024;
 /// Texts of a piece: a shell may print one letter at a time.
 const PIECE_TEXTS: usize = 1024;
-/// Pieces that wait for the store.
-const PIECES: usize = 4;
+/// Pieces that wait for the store: a whole recording, as long as its texts are not a few letters each.
+const PIECES: usize = limits::RECORDING_BYTES / PIECE_BYTES + 8;
 /// Pieces of a recording that are read at a time.
 const READ_AT_ONCE: u64 = 4;
 
@@ -260,10 +260,16 @@ mod tests {
         let began = Instant::now();
         let mut recorder =
             Recorder { pieces, texts: Vec::new(), waiting: 0, recorded: 0, began, is_over: false };
-        for _ in 0..10 {
+        // A burst of large texts fits: it is less than what is recorded at all.
+        for _ in 0..limits::RECORDING_BYTES / PIECE_BYTES - 1 {
             recorder.hear(&frame::written(1, "shell", "s", "", None, &[7; PIECE_BYTES]));
         }
+        assert!(!recorder.is_over);
+        // One of letters does not.
+        for _ in 0..10 * PIECE_TEXTS {
+            recorder.hear(&frame::written(1, "shell", "s", "", None, b"x"));
+        }
         assert!(recorder.is_over && recorder.texts.is_empty());
-        assert_eq!(recorded(&mut read).len(), PIECES);
+        assert_eq!(recorded(&mut read).len(), limits::RECORDING_BYTES / PIECE_BYTES - 1 + 9 * PIECE_TEXTS);
     }
 }

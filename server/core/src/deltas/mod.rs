@@ -434,7 +434,8 @@ impl Worker {
         let (ordered, must_be_signed) = (task.clone(), self.shared.options.delta_key.is_some());
         let description = format!("delta from {}, made by the server", task.source.name);
         let check = move |made: &Artifact| ordered.check(made, must_be_signed);
-        match keeper.keep_checked(intake, id, description, check).await {
+        let made_of = vec![task.source.id.clone(), task.target.id.clone()];
+        match keeper.keep_checked(intake, id, description, made_of, check).await {
             Ok(()) => Outcome::Made(size),
             Err(error) => outcome(&error),
         }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use super::rollout::newest_of;
 use crate::model::Artifact;
 use crate::model::time::Timestamp;
 use crate::work::{Key, Kind, NotLoaded, Work};
@@ -64,6 +65,8 @@ pub(crate) enum ArtifactError {
         /// Their ids.
         deployments: Vec<String>,
     },
+    /// What it was made of was deleted meanwhile.
+    Withdrawn,
     /// It is being read already.
     AtWork,
     /// There are too many uploads that are not completed.
@@ -104,6 +107,19 @@ pub(crate) fn add(work: &mut Work, artifact: &Artifact, known: &[String]) -> Res
     Ok(work.put_document(Kind::Artifact, &artifact.id, Some(artifact))?)
 }
 
+/// Takes a new artifact that was made of others, if those are there still: who deletes them does not want it.
+pub(crate) fn add_made(
+    work: &mut Work,
+    artifact: &Artifact,
+    known: &[String],
+    made_of: &[String],
+) -> Result<(), ArtifactError> {
+    for id in made_of {
+        work.document::<serde_json::Value>(Kind::Artifact, id)?.ok_or(ArtifactError::Withdrawn)?;
+    }
+    add(work, artifact, known)
+}
+
 /// The artifacts of a release: those that its document lists, and those that are `known`, as far as they are there.
 fn of_release(
     work: &mut Work,
@@ -140,11 +156,27 @@ pub(crate) fn delete(
 ) -> Result<(), ArtifactError> {
     let artifact: Option<Artifact> = work.document(Kind::Artifact, id)?;
     let name = artifact.ok_or(ArtifactError::NotFound)?.name;
-    let deployments = users(&name);
+    let deployments = used_by(work, &name, users)?;
     if !deployments.is_empty() {
         return Err(ArtifactError::InUse { deployments });
     }
     forget(work, &name, &[id.to_owned()], &[])
+}
+
+/// Active deployments of a name: those that are known, and one that was made a moment ago.
+fn used_by(
+    work: &mut Work,
+    name: &str,
+    users: &dyn Fn(&str) -> Vec<String>,
+) -> Result<Vec<String>, NotLoaded> {
+    let mut deployments = users(name);
+    if let Some(newest) = work.document::<String>(Kind::Order, &newest_of(name))? {
+        let is_active = work.deployment(&newest)?.is_some_and(|newest| newest.finished.is_none());
+        if is_active && !deployments.contains(&newest) {
+            deployments.push(newest);
+        }
+    }
+    Ok(deployments)
 }
 
 /// Forgets releases with all their artifacts; the ids of those. `known` are the artifacts that they have as far as is known.
@@ -155,7 +187,10 @@ pub(crate) fn delete_releases(
     known: &[String],
     users: &dyn Fn(&str) -> Vec<String>,
 ) -> Result<Vec<String>, ArtifactError> {
-    let deployments: Vec<String> = names.iter().flat_map(|name| users(name)).collect();
+    let mut deployments = Vec::new();
+    for name in names {
+        deployments.extend(used_by(work, name, users)?);
+    }
     if !deployments.is_empty() {
         return Err(ArtifactError::InUse { deployments });
     }

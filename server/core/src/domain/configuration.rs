@@ -88,6 +88,8 @@ pub(crate) fn deploy(
     let number = work.device(device)?.ok_or(ConfigureError::NotFound)?.number;
     let known: Configuration = work.document(Kind::Configuration, device)?.unwrap_or_default();
     let new = NewDeployment {
+        artifacts: Vec::new(),
+
         name: name.to_owned(),
         artifact_name: name.to_owned(),
         members: [number].into_iter().collect(),

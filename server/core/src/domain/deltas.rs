@@ -597,6 +597,8 @@ mod tests {
     fn deployment(id: &str, sequence: u64) -> Deployment {
         let mut work = Work::new(Timestamp(1));
         let new = crate::domain::rollout::NewDeployment {
+            artifacts: Vec::new(),
+
             members: [1].into_iter().collect(),
             ..Default::default()
         };

@@ -130,6 +130,14 @@ pub(crate) fn keys(device: &str) -> Vec<Key> {
     vec![Key::Device(device.to_owned()), Key::Document(Kind::Monitor, device.to_owned())]
 }
 
+/// One more has room: of those that are well the oldest goes, and only when none is, the oldest of all.
+fn make_room(latest: &mut Vec<Alert>) {
+    while latest.len() >= MONITORS {
+        let well = latest.iter().rposition(|alert| alert.level == Level::Ok);
+        latest.remove(well.unwrap_or(latest.len() - 1));
+    }
+}
+
 /// Takes the alerts of a device, in the order in which they happened. How many of them are kept.
 ///
 /// # Errors
@@ -145,7 +153,7 @@ pub(crate) fn alert(work: &mut Work, claims: &Claims, alerts: &[Alert]) -> Resul
         let mut alert = alert.clone();
         alert.timestamp.get_or_insert_with(|| now.to_string());
         known.latest.retain(|other| !alert.is_about(other));
-        known.latest.truncate(MONITORS - 1);
+        make_room(&mut known.latest);
         if known.kept < ALERTS_OF_A_DAY {
             known.kept += 1;
             kept += 1;

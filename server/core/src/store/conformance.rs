@@ -1293,6 +1293,8 @@ pub(crate) async fn of_two_people_at_once_one_wins(ground: &dyn Ground) {
     let two = if ground.is_shared() { ground.open().await } else { one.clone() };
     for round in 0..10 {
         let mut new = NewDeployment {
+            artifacts: Vec::new(),
+
             name: format!("round {round}"),
             artifact_name: "release-2".to_owned(),
             members: (1..4).collect(),

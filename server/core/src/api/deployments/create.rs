@@ -157,7 +157,9 @@ pub(super) async fn prepare(
     };
     let own = wanted.rust_ota.unwrap_or_default();
     let canaries = canaries(shared, &members, own.canaries).await?;
+    let artifacts = shared.service.catalogue.artifacts_named(&wanted.artifact_name);
     let new = NewDeployment {
+        artifacts: artifacts.iter().map(|artifact| artifact.id.clone()).collect(),
         name: wanted.name,
         artifact_name: wanted.artifact_name,
         members,

@@ -169,10 +169,17 @@ pub(super) struct Many {
     deployment_ids: Vec<String>,
 }
 
+/// Deployments whose statistics are asked for at once.
+const AT_ONCE: usize = 1000;
+
 pub(super) async fn statistics_of_many(shared: &Shared, call: &Call) -> Result<Reply, ApiError> {
     let wanted: Many = call.json()?;
+    let ids: std::collections::BTreeSet<&String> = wanted.deployment_ids.iter().collect();
+    if ids.len() > AT_ONCE {
+        return Err(ApiError::bad_request(&format!("deployment_ids: at most {AT_ONCE} at once")));
+    }
     let mut all = Vec::new();
-    for id in &wanted.deployment_ids {
+    for id in ids {
         if let Some(deployment) = shared.service.store.deployment(id).await? {
             all.push(json!({ "id": id, "stats": statistics(&deployment) }));
         }

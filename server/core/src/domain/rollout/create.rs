@@ -26,6 +26,9 @@ pub(crate) struct NewDeployment {
     pub(crate) name: String,
     /// What to install.
     pub(crate) artifact_name: String,
+    /// The artifacts of that name, as far as they are known: one of them has to be there still. None for a configuration,
+    /// whose artifact is made later.
+    pub(crate) artifacts: Vec<String>,
     /// Where.
     pub(crate) members: RoaringBitmap,
     /// The group they were taken from.
@@ -150,6 +153,9 @@ pub(crate) fn create(work: &mut Work, new: NewDeployment) -> Result<String, Crea
             }
         }
     }
+    if !new.artifacts.is_empty() {
+        has_artifact(work, &new.artifacts)?;
+    }
     let deployment = Deployment {
         id: id::uuid()?,
         sequence: 0,
@@ -184,8 +190,28 @@ pub(crate) fn create(work: &mut Work, new: NewDeployment) -> Result<String, Crea
     if let Some(key) = &deployment.key {
         work.put_document(Kind::Order, key, Some(&id))?;
     }
+    if !new.artifacts.is_empty() {
+        // Who deletes the artifact in the same moment finds it.
+        let newest = newest_of(&deployment.artifact_name);
+        work.document::<String>(Kind::Order, &newest)?;
+        work.put_document(Kind::Order, &newest, Some(&id))?;
+    }
     work.new_deployment(deployment, Arc::new(new.members));
     Ok(id)
+}
+
+/// Under what name the newest deployment of an artifact's name is kept.
+pub(crate) fn newest_of(artifact_name: &str) -> String {
+    format!("newest/{artifact_name}")
+}
+
+fn has_artifact(work: &mut Work, artifacts: &[String]) -> Result<(), CreateError> {
+    for id in artifacts {
+        if work.document::<serde_json::Value>(Kind::Artifact, id)?.is_some() {
+            return Ok(());
+        }
+    }
+    Err(CreateError::NoArtifact)
 }
 
 fn phases(new: &NewDeployment) -> Result<Vec<Phase>, CreateError> {

@@ -18,7 +18,9 @@ mod tests;
 
 pub(crate) use change::{hold, mark, set_control_map};
 pub(crate) use choice::{Lacking, Request, choose, lacking};
-pub(crate) use create::{CANARIES, CreateError, NewDeployment, SPREAD_BY, check, create, order_key};
+pub(crate) use create::{
+    CANARIES, CreateError, NewDeployment, SPREAD_BY, check, create, newest_of, order_key,
+};
 pub(crate) use finish::{EndError, abort, abort_on, end_for, forget_made};
 pub(crate) use gate::{
     FLEET, Wait, budget as budget_wait, check_budget, fleet_budget, fleet_spent, set_fleet_budget,

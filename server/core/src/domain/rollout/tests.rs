@@ -97,6 +97,7 @@ fn run<T, E>(work: &mut Work, rule: impl FnMut(&mut Work) -> Result<T, E>) -> Re
 
 fn new(members: u32) -> NewDeployment {
     NewDeployment {
+        artifacts: Vec::new(),
         name: "n".to_owned(),
         artifact_name: "release-2".to_owned(),
         members: (1..=members).collect(),
@@ -533,4 +534,42 @@ fn all_deployments_share_the_budget_of_the_fleet() {
     assert!(asks(&mut work, &one, 6), "what is larger than the budget goes alone");
     run(&mut work, |work| set_fleet_budget(work, None)).unwrap();
     assert_eq!(run(&mut work, |work| work.document::<serde_json::Value>(Kind::Budget, FLEET)), Ok(None));
+}
+
+#[test]
+fn what_is_deployed_is_not_deleted_in_the_same_moment_and_what_is_deleted_is_not_deployed() {
+    use crate::domain::artifacts::{ArtifactError, add_made, delete};
+    use crate::model::Artifact;
+    use crate::work::Key;
+    let artifact = |id: &str, name: &str| -> Artifact {
+        let form = json!({
+            "id": id, "name": name, "device_types": ["x"], "provides": {}, "depends": {}, "size": 1,
+            "modified": Timestamp(1), "sha256": "", "signed": false, "clears_provides": [], "files": [],
+            "payload_type": null,
+        });
+        serde_json::from_value(form).unwrap()
+    };
+    let any = |_: &Key| true;
+    let mut work = Work::new(Timestamp(1));
+    for id in ["a", "b"] {
+        testing::run(&mut work, any, |work| add_made(work, &artifact(id, id), &[], &[])).unwrap();
+    }
+    // Nobody has told what is in memory of the deployment.
+    let nobody = |_: &str| Vec::new();
+    let of = |name: &str| NewDeployment {
+        artifact_name: name.to_owned(),
+        artifacts: vec![name.to_owned()],
+        ..new(1)
+    };
+    let made = testing::run(&mut work, any, |work| create(work, of("a"))).unwrap();
+    let refused = testing::run(&mut work, any, |work| delete(work, "a", &nobody)).unwrap_err();
+    assert!(matches!(refused, ArtifactError::InUse { deployments } if deployments == [made]));
+    testing::run(&mut work, any, |work| delete(work, "b", &nobody)).unwrap();
+    let refused = testing::run(&mut work, any, |work| create(work, of("b"))).unwrap_err();
+    assert!(matches!(refused, CreateError::NoArtifact));
+    // Nor is what was made of it kept.
+    let delta = artifact("delta", "a");
+    let refused =
+        testing::run(&mut work, any, |work| add_made(work, &delta, &[], &["a".to_owned(), "b".to_owned()]));
+    assert!(matches!(refused, Err(ArtifactError::Withdrawn)));
 }

@@ -127,8 +127,30 @@ pub(crate) fn open_beside(folder: &Path) -> Result<Arc<dyn Store>, StoreError> {
     Ok(Arc::new(Sqlite::start(&path, connection, None)?))
 }
 
+/// Opens the fleet of a folder that nobody else uses, where there is one.
+///
+/// # Errors
+/// There is none, or what is wrong with it.
+pub(crate) fn open_known(folder: &Path) -> Result<Arc<dyn Store>, StoreError> {
+    let path = folder.join(FILE);
+    if !redb::is_there(&folder.join(OLD)) {
+        fs::metadata(&path).map_err(io("opening", &path))?;
+    }
+    open(folder)
+}
+
+/// Makes a folder if need be, and keeps other processes out of it: for a server whose fleet is elsewhere.
+///
+/// # Errors
+/// Another server uses it, or what is wrong with it.
+pub(crate) fn hold(folder: &Path) -> Result<Lock, StoreError> {
+    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
+    made.map_err(io("making", folder))?;
+    lock(folder)
+}
+
 /// What keeps other processes out of a folder.
-pub(super) struct Lock(fs::File);
+pub(crate) struct Lock(fs::File);
 
 impl Drop for Lock {
     fn drop(&mut self) {

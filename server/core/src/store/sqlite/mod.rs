@@ -32,7 +32,7 @@ use crate::work::query::{
 };
 use crate::work::{Kind, Stream};
 
-pub(crate) use folder::{open, open_beside};
+pub(crate) use folder::{Lock, hold, open, open_beside, open_known};
 
 /// Connections for questions about one record: they are answered at once, by whoever asks.
 const READERS: usize = 4;
