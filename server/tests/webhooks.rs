@@ -268,3 +268,65 @@ fn what_cannot_be_a_webhook_is_refused() {
         assert_eq!(answer.status, if n < 20 { 201 } else { 409 }, "{n}");
     }
 }
+
+#[test]
+fn a_receiver_that_says_nothing_keeps_no_other_waiting() {
+    let (running, _management, _folder) = server(|options| options.webhooks_may_be_private(true));
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let hook = Hook::new();
+    let mut order = hook.integration(json!(["deviceauth"]));
+    assert_eq!(ask(&running, "POST", INTEGRATIONS, order.clone()).status, 201);
+    order["credentials"]["http"]["url"] = json!(format!("http://{}/", silent.local_addr().unwrap()));
+    assert_eq!(ask(&running, "POST", INTEGRATIONS, order).status, 201);
+    let (_, one) = accepted(&running, "one");
+    let (mut asking, _) = silent.accept().unwrap();
+    assert_eq!(hook.next()["data"]["id"], json!(one));
+    let (_, two) = accepted(&running, "two");
+    assert_eq!(hook.next()["data"]["id"], json!(two));
+    // The other one is still being waited for: its connection is open, and there is no second one.
+    asking.set_nonblocking(true).unwrap();
+    let mut read = Vec::new();
+    let ended = asking.read_to_end(&mut read);
+    assert_eq!(ended.unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+}
+
+#[test]
+fn a_fleet_that_was_moved_goes_on_where_it_was_with_the_same_ids() {
+    let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let private = |options: server_core::Options| options.webhooks_may_be_private(true);
+    let hook = Hook::new();
+    let (running, _) = server_in(one.path(), private);
+    assert_eq!(ask(&running, "POST", INTEGRATIONS, hook.integration(json!(["deviceauth"]))).status, 201);
+    accepted(&running, "first");
+    let first = hook.next();
+    // It is stored that it was told.
+    while ask(&running, "GET", EVENTS, Value::Null).json()[0]["delivery_statuses"] == json!([]) {}
+    hook.status.store(503, Ordering::SeqCst);
+    accepted(&running, "second");
+    let second = hook.next();
+    assert_ne!(first["id"], second["id"]);
+    running.stop();
+    let place = |folder: &std::path::Path| server_core::transfer::Place::Folder(folder.to_owned());
+    let moved = server_core::transfer::move_fleet(
+        &place(one.path()),
+        &place(two.path()),
+        &Default::default(),
+        &mut |_| {},
+    );
+    assert!(moved.unwrap().events > 0);
+    hook.status.store(200, Ordering::SeqCst);
+    let (running, _) = server_in(two.path(), private);
+    let (_, third) = accepted(&running, "third");
+    // What was told in the same moment may come again, under the id that it had.
+    let mut told = hook.next();
+    while told == first {
+        told = hook.next();
+    }
+    while told == second {
+        told = hook.next();
+    }
+    assert_eq!(told["data"]["id"], json!(third));
+    let listed = ask(&running, "GET", EVENTS, Value::Null).json();
+    let ids: Vec<&Value> = listed.as_array().unwrap().iter().map(|event| &event["id"]).collect();
+    assert_eq!(ids, [&told["id"], &second["id"], &first["id"]]);
+}

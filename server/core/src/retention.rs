@@ -378,17 +378,7 @@ mod tests {
 
     /// How many events a stream has.
     async fn left(service: &Service, stream: Stream) -> u64 {
-        let query = EventQuery {
-            stream,
-            keys: Vec::new(),
-            after: None,
-            before: None,
-            members: Vec::new(),
-            above: None,
-            oldest_first: true,
-            skip: 0,
-            take: 10,
-        };
+        let query = EventQuery { oldest_first: true, take: 10, ..EventQuery::of(stream) };
         service.store.events(&query).await.unwrap().total
     }
 

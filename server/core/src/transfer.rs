@@ -16,6 +16,7 @@ use serde_json::Value;
 use artifacts::{Arrived, Wanted, Way};
 pub use artifacts::{Artifacts, Ways};
 
+use crate::domain::webhooks;
 use crate::model::Artifact;
 use crate::options::DatabaseOptions;
 use crate::store::{DumpRow, Kept, Store, StoreError, postgres, sqlite};
@@ -274,10 +275,14 @@ fn rows(
         // Keys are moved by themselves: a folder has them in files.
         let mut rows =
             take.into_iter().filter(|row| !matches!(row, Ok(DumpRow::Document(Kind::Secret, _, _))));
-        let mut rows = rows.by_ref().inspect(|row| {
-            if let Ok(row) = row {
+        let mut rows = rows.by_ref().map(|mut row| {
+            if let Ok(DumpRow::Document(Kind::Progress, id, value)) = &mut row {
+                webhooks::moved(id, value);
+            }
+            if let Ok(row) = &row {
                 seen(row);
             }
+            row
         });
         there.block_on(target.fill(&mut rows))
     })

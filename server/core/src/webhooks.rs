@@ -144,7 +144,7 @@ fn agent(reach: &Reach) -> Agent {
     }
 }
 
-/// Tells, until `stop` says so.
+/// Tells, until `stop` says so. Each integration is told by itself: one that is slow keeps no other waiting.
 pub(crate) async fn run(
     service: Service,
     reach: Reach,
@@ -153,55 +153,51 @@ pub(crate) async fn run(
 ) {
     let mut turn = service.turn("webhooks");
     let mut agent_made: Option<Agent> = None;
-    // Of each integration: until when it is let alone.
+    let mut told = JoinSet::new();
+    // Who is being told, and until when others are let alone.
+    let mut busy: HashMap<tokio::task::Id, String> = HashMap::new();
     let mut later: HashMap<String, Instant> = HashMap::new();
     loop {
         tokio::select! {
             () = tokio::time::sleep(INTERVAL) => {}
             _ = stop.changed() => break,
         }
+        while let Some(done) = told.try_join_next_with_id() {
+            match done {
+                Ok((task, wait)) => {
+                    let id = busy.remove(&task);
+                    later.extend(id.zip(wait).map(|(id, wait): (_, Duration)| (id, Instant::now() + wait)));
+                }
+                Err(error) => {
+                    busy.remove(&error.id());
+                    log::error!("a webhook was not told: {error}");
+                }
+            }
+        }
         let integrations: Vec<(String, Integration)> = service.catalogue.documents(Kind::Integration);
-        later.retain(|id, _| integrations.iter().any(|(known, _)| known == id));
+        later
+            .retain(|id, until| Instant::now() < *until && integrations.iter().any(|(known, _)| known == id));
         if integrations.is_empty() {
             continue;
         }
-        let agent = agent_made.get_or_insert_with(|| agent(&reach)).clone();
-        let pass = pass(&service, &agent, integrations, &mut later, &metrics);
-        tokio::select! {
-            _ = turn.alone(pass) => {}
-            _ = stop.changed() => break,
-        }
-    }
-    turn.give_back().await;
-}
-
-/// Tells each integration what there is for it, one beside the other.
-async fn pass(
-    service: &Service,
-    agent: &Agent,
-    integrations: Vec<(String, Integration)>,
-    later: &mut HashMap<String, Instant>,
-    metrics: &Arc<Metrics>,
-) {
-    let mut told = JoinSet::new();
-    for (id, integration) in integrations {
-        if later.get(&id).is_some_and(|until| Instant::now() < *until) {
+        if !turn.is_own().await {
+            told.abort_all();
             continue;
         }
-        later.remove(&id);
-        let (service, agent, metrics) = (service.clone(), agent.clone(), metrics.clone());
-        told.spawn(async move {
-            let wait = deliver(&service, &agent, &id, &integration, &metrics).await;
-            (id, wait)
-        });
-    }
-    while let Some(done) = told.join_next().await {
-        match done {
-            Ok((id, Some(wait))) => drop(later.insert(id, Instant::now() + wait)),
-            Ok((_, None)) => {}
-            Err(error) => log::error!("a webhook was not told: {error}"),
+        let agent = agent_made.get_or_insert_with(|| agent(&reach));
+        for (id, integration) in integrations {
+            if later.contains_key(&id) || busy.values().any(|one| *one == id) {
+                continue;
+            }
+            let (service, agent, metrics, own) =
+                (service.clone(), agent.clone(), metrics.clone(), id.clone());
+            let task =
+                told.spawn(async move { deliver(&service, &agent, &own, &integration, &metrics).await });
+            busy.insert(task.id(), id);
         }
     }
+    told.shutdown().await;
+    turn.give_back().await;
 }
 
 /// Tells one integration a piece of what there is. How long it is to be let alone, if something did not arrive.
@@ -221,15 +217,11 @@ async fn deliver(
     };
     let known = known?;
     let query = EventQuery {
-        stream: Stream::Webhook,
-        keys: Vec::new(),
-        after: None,
-        before: None,
-        members: Vec::new(),
+        after: (known.number == 0).then_some(known.time),
         above: Some(known.number),
         oldest_first: true,
-        skip: 0,
         take: PIECE,
+        ..EventQuery::of(Stream::Webhook)
     };
     let events = match service.store.events(&query).await {
         Ok(found) => found.items,
@@ -242,7 +234,7 @@ async fn deliver(
     let mut passed = None;
     for event in events {
         if !integration.scopes.contains(&scope_of(&event)) {
-            passed = Some(event.number);
+            passed = Some((event.number, event.event.time));
             continue;
         }
         passed = None;
@@ -254,10 +246,10 @@ async fn deliver(
         if let Some(error) = &outcome.error {
             log::warn!("the webhook {id} was not told of the event {}: {error}", event.number);
         }
-        let (key, number, is_final) = (progress(id), event.number, outcome.is_final);
+        let (key, is_final) = (progress(id), outcome.is_final);
         let own = id.to_owned();
         let written = service.change(vec![Key::Document(Kind::Progress, key)], move |work| {
-            webhooks::told(work, &own, number, &outcome)
+            webhooks::told(work, &own, &event, &outcome)
         });
         match written.await {
             Ok(true) => {}
@@ -275,9 +267,9 @@ async fn deliver(
         tries = 0;
     }
     // What is nothing to this one is not looked at again.
-    let number = passed?;
+    let passed = passed?;
     let (key, own) = (progress(id), id.to_owned());
-    let rule = move |work: &mut Work| webhooks::pass_over(work, &own, number);
+    let rule = move |work: &mut Work| webhooks::pass_over(work, &own, passed);
     match service.change(vec![Key::Document(Kind::Progress, key)], rule).await {
         Ok(()) => None,
         Err(_) => Some(INTERVAL),

@@ -176,17 +176,13 @@ fn query(call: &Call) -> Result<EventQuery, ApiError> {
         Some(_) => return Err(ApiError::bad_request("sort: the order is asc or desc")),
     };
     Ok(EventQuery {
-        stream: Stream::Audit,
-        keys: Vec::new(),
         after: time("created_after")?.map(|seconds| Timestamp(seconds.saturating_mul(1000))),
         // The whole second belongs to it.
         before: time("created_before")?
             .map(|seconds| Timestamp(seconds.saturating_mul(1000).saturating_add(999))),
         members: members.collect(),
-        above: None,
         oldest_first,
-        skip: 0,
-        take: 0,
+        ..EventQuery::of(Stream::Audit)
     })
 }
 

@@ -11,7 +11,7 @@ use super::{ApiError, Call, Reply, Shared, reply};
 use crate::domain::id;
 use crate::domain::webhooks::{self, INTEGRATIONS, Integration, Scope, WebhookError, progress};
 use crate::model::time::Timestamp;
-use crate::work::query::EventQuery;
+use crate::work::query::{EventQuery, Numbered};
 use crate::work::{Key, Kind, NotLoaded, Stream};
 
 /// Its lines in the description of the API.
@@ -134,19 +134,14 @@ async fn create(shared: &Shared, call: &Call) -> Result<Reply, ApiError> {
         ));
     }
     // It is told what comes from now on.
-    let newest = EventQuery { take: 1, ..query(Stream::Webhook) };
+    let newest = EventQuery { take: 1, ..EventQuery::of(Stream::Webhook) };
     let newest = shared.service.store.events(&newest).await?.items;
-    let integration = Integration {
-        url,
-        secret,
-        description: wanted.description,
-        scopes,
-        created: Timestamp::default(),
-        after: newest.first().map_or(0, |event| event.number),
-    };
+    let integration =
+        Integration { url, secret, description: wanted.description, scopes, created: Timestamp::default() };
+    let after = newest.first().map_or(0, |event| event.number);
     let id = id::uuid()?;
     let own = id.clone();
-    shared.change(keys(&id), move |work| webhooks::create(work, &own, integration.clone())).await?;
+    shared.change(keys(&id), move |work| webhooks::create(work, &own, integration.clone(), after)).await?;
     Ok(reply::created(&format!("/api/management/v1/iot-manager/integrations/{id}")))
 }
 
@@ -161,20 +156,6 @@ fn describe(id: &str, integration: &Integration) -> Value {
     })
 }
 
-fn query(stream: Stream) -> EventQuery {
-    EventQuery {
-        stream,
-        keys: Vec::new(),
-        after: None,
-        before: None,
-        members: Vec::new(),
-        above: None,
-        oldest_first: false,
-        skip: 0,
-        take: 0,
-    }
-}
-
 /// With an integration: what it was told. Otherwise: what there is to tell.
 async fn events(shared: &Shared, call: &Call) -> Result<Reply, ApiError> {
     let page = Page::of(call)?;
@@ -183,39 +164,42 @@ async fn events(shared: &Shared, call: &Call) -> Result<Reply, ApiError> {
     let (skip, take) = (page.skip() as u64, page.per_page as u64);
     let (found, total) = match &one {
         None => {
-            let found = store.events(&EventQuery { skip, take, ..query(Stream::Webhook) }).await?;
+            let found = store.events(&EventQuery { skip, take, ..EventQuery::of(Stream::Webhook) }).await?;
             (found.items, found.total)
         }
         Some(id) => {
             let members = vec![("/integration_id".to_owned(), id.clone())];
-            let told = store.events(&EventQuery { skip, take, members, ..query(Stream::Delivery) }).await?;
-            let mut found = Vec::new();
-            for one in told.items {
-                let number: u64 = one.event.key.parse().unwrap_or_default();
-                let above = Some(number.saturating_sub(1));
-                let event = EventQuery { above, oldest_first: true, take: 1, ..query(Stream::Webhook) };
-                let event = store.events(&event).await?.items;
-                // It may have gone for its age.
-                found.extend(event.into_iter().filter(|event| event.number == number));
-            }
+            let told =
+                store.events(&EventQuery { skip, take, members, ..EventQuery::of(Stream::Delivery) }).await?;
+            let keys: Vec<String> = told.items.iter().map(|one| one.event.key.clone()).collect();
+            let take = keys.len() as u64;
+            let mut events = match keys.is_empty() {
+                true => Vec::new(),
+                false => {
+                    store.events(&EventQuery { keys, take, ..EventQuery::of(Stream::Webhook) }).await?.items
+                }
+            };
+            // As they were told; one may have gone for its age.
+            let at = |event: &Numbered| told.items.iter().position(|one| one.event.key == event.event.key);
+            events.sort_by_key(at);
+            let found = events;
             (found, told.total)
         }
     };
-    let keys: Vec<String> = found.iter().map(|event| event.number.to_string()).collect();
+    let keys: Vec<String> = found.iter().map(|event| event.event.key.clone()).collect();
     let told = match keys.is_empty() {
         true => Vec::new(),
         false => {
             let take = (INTEGRATIONS * keys.len()) as u64;
-            store.events(&EventQuery { keys, take, ..query(Stream::Delivery) }).await?.items
+            store.events(&EventQuery { keys, take, ..EventQuery::of(Stream::Delivery) }).await?.items
         }
     };
     let shown: Vec<Value> = found
         .iter()
         .map(|event| {
-            let key = event.number.to_string();
             let own = told.iter().filter(|told| {
                 let of = told.event.data["integration_id"].as_str();
-                told.event.key == key && one.as_deref().is_none_or(|one| of == Some(one))
+                told.event.key == event.event.key && one.as_deref().is_none_or(|one| of == Some(one))
             });
             let statuses: Vec<&Value> = own.map(|one| &one.event.data).collect();
             let mut shown = webhooks::body_of(event);

@@ -115,15 +115,10 @@ pub(super) async fn route(shared: &Shared, call: &Call, rest: &[&str]) -> Result
         ["alerts"] => {
             let page = Page::of(call)?;
             let query = EventQuery {
-                stream: Stream::Alert,
                 keys: vec![(*device).to_owned()],
-                after: None,
-                before: None,
-                members: Vec::new(),
-                above: None,
-                oldest_first: false,
                 skip: page.skip() as u64,
                 take: page.per_page as u64,
+                ..EventQuery::of(Stream::Alert)
             };
             let found = shared.service.store.events(&query).await?;
             let shown: Vec<Value> = found.items.into_iter().map(|one| one.event.data).collect();

@@ -109,15 +109,11 @@ async fn store_pieces(service: Service, session: String, device: String, mut pie
 
 fn query(session: Option<&str>, above: Option<u64>) -> EventQuery {
     EventQuery {
-        stream: Stream::Recording,
         keys: session.into_iter().map(str::to_owned).collect(),
-        after: None,
-        before: None,
-        members: Vec::new(),
         above,
         oldest_first: true,
-        skip: 0,
         take: READ_AT_ONCE,
+        ..EventQuery::of(Stream::Recording)
     }
 }
 

@@ -5,6 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::id;
 use crate::model::time::Timestamp;
 use crate::model::{AuthStatus, Device, Inventory};
 use crate::work::query::Numbered;
@@ -42,16 +43,18 @@ pub(crate) struct Integration {
     pub(crate) scopes: Vec<Scope>,
     /// When it was made.
     pub(crate) created: Timestamp,
-    /// The number of the last event that was there before it.
-    pub(crate) after: u64,
 }
 
 /// How far deliveries to an integration are: a document of its own, so that what every process has in memory does not change
 /// with each.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Delivered {
-    /// The number of the last event that is done with.
+    /// The number of the last event that is done with. A fleet that was moved has other numbers: then it is 0, and the time says
+    /// where to go on.
     pub(crate) number: u64,
+    /// The time of that event; what came at the same time may be told again after a move.
+    #[serde(default)]
+    pub(crate) time: Timestamp,
     /// How often the next one was tried.
     #[serde(default)]
     pub(crate) tries: u32,
@@ -82,6 +85,10 @@ pub(crate) fn check(url: &str, secret: Option<&str>, description: &str) -> Resul
     if host.is_empty() || host.contains('@') || !url.chars().all(|char| char.is_ascii_graphic()) {
         return Err("url: http:// or https:// with the name of a host, and no user".to_owned());
     }
+    let port = host.rsplit(']').next().and_then(|rest| rest.rsplit_once(':')).map(|(_, port)| port.parse());
+    if !matches!(port, None | Some(Ok(1_u16..))) {
+        return Err("url: the port is a number from 1 to 65535".to_owned());
+    }
     if url.len() > URL_CHARS {
         return Err(format!("url: it has more than {URL_CHARS} characters"));
     }
@@ -107,14 +114,19 @@ pub(crate) fn key(secret: &str) -> Option<Vec<u8>> {
         .collect()
 }
 
-/// Begins to tell somebody.
+/// Begins to tell somebody what comes after the event with a number.
 ///
 /// # Errors
 /// It has to be loaded first.
-pub(crate) fn create(work: &mut Work, id: &str, mut integration: Integration) -> Result<(), NotLoaded> {
+pub(crate) fn create(
+    work: &mut Work,
+    id: &str,
+    mut integration: Integration,
+    after: u64,
+) -> Result<(), NotLoaded> {
     integration.created = work.now();
     work.document::<Value>(Kind::Integration, id)?;
-    let done = Delivered { number: integration.after, tries: 0 };
+    let done = Delivered { number: after, ..Delivered::default() };
     work.document::<Value>(Kind::Progress, &progress(id))?;
     work.put_document(Kind::Progress, &progress(id), Some(&done))?;
     work.put_document(Kind::Integration, id, Some(&integration))
@@ -147,14 +159,28 @@ pub(crate) fn progress(id: &str) -> String {
     format!("webhook/{id}")
 }
 
+/// What is moved into a store whose events have other numbers.
+pub(crate) fn moved(document: &str, value: &mut Value) {
+    if document.starts_with(&progress("")) {
+        if let Some(number) = value.get_mut("number") {
+            *number = json!(0);
+        }
+    }
+}
+
 /// Writes what has become of an event: done with, or tried once more. False when the integration is gone.
 ///
 /// # Errors
 /// It has to be loaded first.
-pub(crate) fn told(work: &mut Work, id: &str, number: u64, outcome: &Outcome) -> Result<bool, NotLoaded> {
+pub(crate) fn told(
+    work: &mut Work,
+    id: &str,
+    event: &Numbered,
+    outcome: &Outcome,
+) -> Result<bool, NotLoaded> {
     let key = progress(id);
     let Some(mut known) = work.document::<Delivered>(Kind::Progress, &key)? else { return Ok(false) };
-    if known.number >= number {
+    if known.number >= event.number {
         return Ok(true);
     }
     if outcome.is_final {
@@ -162,9 +188,9 @@ pub(crate) fn told(work: &mut Work, id: &str, number: u64, outcome: &Outcome) ->
             "integration_id": id, "success": outcome.error.is_none(), "status_code": outcome.status,
             "error": outcome.error.clone().unwrap_or_default(), "tries": known.tries.saturating_add(1),
         });
-        let event = Event { stream: Stream::Delivery, key: number.to_string(), time: work.now(), data };
-        work.write(Write::Event(event));
-        known = Delivered { number, tries: 0 };
+        let told = Event { stream: Stream::Delivery, key: event.event.key.clone(), time: work.now(), data };
+        work.write(Write::Event(told));
+        known = Delivered { number: event.number, time: event.event.time, tries: 0 };
     } else {
         known.tries = known.tries.saturating_add(1);
     }
@@ -176,25 +202,24 @@ pub(crate) fn told(work: &mut Work, id: &str, number: u64, outcome: &Outcome) ->
 ///
 /// # Errors
 /// It has to be loaded first.
-pub(crate) fn pass_over(work: &mut Work, id: &str, number: u64) -> Result<(), NotLoaded> {
+pub(crate) fn pass_over(
+    work: &mut Work,
+    id: &str,
+    (number, time): (u64, Timestamp),
+) -> Result<(), NotLoaded> {
     let key = progress(id);
     match work.document::<Delivered>(Kind::Progress, &key)? {
         Some(known) if known.number < number => {
-            work.put_document(Kind::Progress, &key, Some(&Delivered { number, tries: 0 }))
+            work.put_document(Kind::Progress, &key, Some(&Delivered { number, time, tries: 0 }))
         }
         Some(_) | None => Ok(()),
     }
 }
 
-/// The id of an event: the same whenever it is told.
-pub(crate) fn id_of(number: u64) -> String {
-    format!("00000000-0000-4000-8000-{:012x}", number & 0xffff_ffff_ffff)
-}
-
 /// What is sent.
 pub(crate) fn body_of(event: &Numbered) -> Value {
     json!({
-        "id": id_of(event.number), "type": event.event.data["type"], "time": event.event.time,
+        "id": event.event.key, "type": event.event.data["type"], "time": event.event.time,
         "data": event.event.data["data"],
     })
 }
@@ -226,7 +251,9 @@ pub(crate) fn tell(work: &mut Work, scopes: &[Scope]) {
         }
     }
     let time = work.now();
-    for (key, kind, data) in events {
+    for (device, kind, data) in events {
+        // Without chance, it is named by what it says.
+        let key = id::uuid().unwrap_or_else(|_| id::uuid_of_name(&format!("{device} {kind} {time} {data}")));
         let data = json!({ "type": kind, "data": data });
         work.write(Write::Event(Event { stream: Stream::Webhook, key, time, data }));
     }

@@ -985,17 +985,7 @@ pub(crate) async fn events_are_numbered_and_listed(ground: &dyn Ground) {
         });
         written.await.unwrap().unwrap();
     }
-    let empty = |stream| EventQuery {
-        stream,
-        keys: Vec::new(),
-        after: None,
-        before: None,
-        members: Vec::new(),
-        above: None,
-        oldest_first: false,
-        skip: 0,
-        take: 1000,
-    };
+    let empty = |stream| EventQuery { take: 1000, ..EventQuery::of(stream) };
     let mut everything = Vec::new();
     for stream in [Stream::Audit, Stream::Alert] {
         everything.extend(store.events(&empty(stream)).await.unwrap().items);
@@ -1236,17 +1226,7 @@ async fn check_writers(store: &dyn Store, wanted: u64) {
     let views = all(store).await;
     let numbers: BTreeSet<u32> = views.iter().map(|view| view.device.number).collect();
     assert_eq!((views.len() as u64, numbers.len() as u64), (wanted, wanted));
-    let query = EventQuery {
-        stream: Stream::Audit,
-        keys: Vec::new(),
-        after: None,
-        before: None,
-        members: Vec::new(),
-        above: None,
-        oldest_first: true,
-        skip: 0,
-        take: 100_000,
-    };
+    let query = EventQuery { oldest_first: true, take: 100_000, ..EventQuery::of(Stream::Audit) };
     // Each saw what the one before it had written.
     let seen: Vec<Value> =
         store.events(&query).await.unwrap().items.into_iter().map(|one| one.event.data).collect();

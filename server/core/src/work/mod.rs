@@ -186,9 +186,9 @@ impl Kind {
 pub(crate) enum Stream {
     /// What people did. The key is the id of what they did it to.
     Audit,
-    /// What a webhook is told. The key is the id of the device.
+    /// What a webhook is told. The key is an id of its own.
     Webhook,
-    /// What a webhook answered. The key is the number of the event that it was told.
+    /// What a webhook answered. The key is the id of the event that it was told.
     Delivery,
     /// Alerts of monitors. The key is the id of the device.
     Alert,

@@ -434,6 +434,23 @@ pub(crate) struct EventQuery {
     pub(crate) take: u64,
 }
 
+impl EventQuery {
+    /// All events of a stream, the newest first, and none of them on the page: what is wanted is put over this.
+    pub(crate) fn of(stream: Stream) -> EventQuery {
+        EventQuery {
+            stream,
+            keys: Vec::new(),
+            after: None,
+            before: None,
+            members: Vec::new(),
+            above: None,
+            oldest_first: false,
+            skip: 0,
+            take: 0,
+        }
+    }
+}
+
 /// An event with its number, which rises with each.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Numbered {
