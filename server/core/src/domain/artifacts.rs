@@ -283,23 +283,7 @@ mod tests {
     use crate::work::{Loaded, testing};
 
     fn artifact(id: &str, name: &str, kinds: &[&str]) -> Artifact {
-        Artifact {
-            id: id.to_owned(),
-            name: name.to_owned(),
-            description: String::new(),
-            device_types: kinds.iter().map(|kind| (*kind).to_owned()).collect(),
-            depends: BTreeMap::new(),
-            provides: BTreeMap::new(),
-            clears_provides: Vec::new(),
-            payload_type: None,
-            meta_data: None,
-            files: Vec::new(),
-            signed: false,
-            size: 1,
-            sha256: String::new(),
-            modified: Timestamp(0),
-            configuration_of: None,
-        }
+        Artifact { modified: Timestamp(0), ..Artifact::plain(id, name, kinds) }
     }
 
     /// Runs a rule as a store does, on a fleet without documents but for `work`'s.

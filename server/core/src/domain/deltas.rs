@@ -520,21 +520,12 @@ mod tests {
 
     fn artifact(id: &str, name: &str, image: &str, modified: u64) -> Artifact {
         Artifact {
-            id: id.to_owned(),
-            name: name.to_owned(),
-            description: String::new(),
-            device_types: vec!["board".to_owned()],
-            depends: BTreeMap::new(),
             provides: BTreeMap::from([(CHECKSUM.to_owned(), image.to_owned())]),
-            clears_provides: Vec::new(),
             payload_type: Some(ROOTFS_IMAGE.to_owned()),
-            meta_data: None,
             files: vec![ArtifactFile { name: "f".to_owned(), checksum: image.to_owned(), size: 1 }],
-            signed: false,
             size: 100,
-            sha256: String::new(),
             modified: Timestamp(modified),
-            configuration_of: None,
+            ..Artifact::plain(id, name, &["board"])
         }
     }
 

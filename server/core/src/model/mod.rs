@@ -191,6 +191,30 @@ pub(crate) struct Artifact {
     pub(crate) configuration_of: Option<String>,
 }
 
+#[cfg(test)]
+impl Artifact {
+    /// One of nothing but a name, for these types: a test puts over it what it is about.
+    pub(crate) fn plain(id: &str, name: &str, types: &[&str]) -> Artifact {
+        Artifact {
+            id: id.to_owned(),
+            name: name.to_owned(),
+            description: String::new(),
+            device_types: types.iter().map(|kind| (*kind).to_owned()).collect(),
+            depends: BTreeMap::new(),
+            provides: BTreeMap::new(),
+            clears_provides: Vec::new(),
+            payload_type: None,
+            meta_data: None,
+            files: Vec::new(),
+            signed: false,
+            size: 1,
+            sha256: String::new(),
+            modified: Timestamp(1),
+            configuration_of: None,
+        }
+    }
+}
+
 /// What a device is to be configured with, and what it says it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Configuration {

@@ -179,26 +179,13 @@ pub(crate) fn spread(values: &[Vec<RoaringBitmap>], recent: &RoaringBitmap, coun
 mod tests {
     use super::super::choice::{Request, choose};
     use super::*;
-    use crate::model::time::Timestamp;
 
     fn artifact(id: &str, size: u64, types: &[&str], depends: &[(&str, &[&str])]) -> Arc<Artifact> {
         let owned = |all: &[&str]| all.iter().map(|one| (*one).to_owned()).collect::<Vec<_>>();
         Arc::new(Artifact {
-            id: id.to_owned(),
-            name: "release-2".to_owned(),
-            description: String::new(),
-            device_types: owned(types),
             depends: depends.iter().map(|(key, values)| ((*key).to_owned(), owned(values))).collect(),
-            provides: BTreeMap::new(),
-            clears_provides: Vec::new(),
-            payload_type: None,
-            meta_data: None,
-            files: Vec::new(),
-            signed: false,
             size,
-            sha256: String::new(),
-            modified: Timestamp(1),
-            configuration_of: None,
+            ..Artifact::plain(id, "release-2", types)
         })
     }
 

@@ -69,23 +69,7 @@ fn claims(number: u32) -> Claims {
 
 fn artifact(id: &str, size: u64, depends: &[(&str, &str)]) -> Arc<Artifact> {
     let depends = depends.iter().map(|(key, value)| ((*key).to_owned(), vec![(*value).to_owned()]));
-    Arc::new(Artifact {
-        id: id.to_owned(),
-        name: "release-2".to_owned(),
-        description: String::new(),
-        device_types: vec!["testdev".to_owned()],
-        depends: depends.collect(),
-        provides: BTreeMap::new(),
-        clears_provides: Vec::new(),
-        payload_type: None,
-        meta_data: None,
-        files: Vec::new(),
-        signed: false,
-        size,
-        sha256: String::new(),
-        modified: Timestamp(1),
-        configuration_of: None,
-    })
+    Arc::new(Artifact { depends: depends.collect(), size, ..Artifact::plain(id, "release-2", &["testdev"]) })
 }
 
 /// Runs a rule as a store does.
@@ -539,16 +523,7 @@ fn all_deployments_share_the_budget_of_the_fleet() {
 #[test]
 fn what_is_deployed_is_not_deleted_in_the_same_moment_and_what_is_deleted_is_not_deployed() {
     use crate::domain::artifacts::{ArtifactError, add_made, delete};
-    use crate::model::Artifact;
-    use crate::work::Key;
-    let artifact = |id: &str, name: &str| -> Artifact {
-        let form = json!({
-            "id": id, "name": name, "device_types": ["x"], "provides": {}, "depends": {}, "size": 1,
-            "modified": Timestamp(1), "sha256": "", "signed": false, "clears_provides": [], "files": [],
-            "payload_type": null,
-        });
-        serde_json::from_value(form).unwrap()
-    };
+    let artifact = |id: &str, name: &str| Artifact::plain(id, name, &["x"]);
     let any = |_: &Key| true;
     let mut work = Work::new(Timestamp(1));
     for id in ["a", "b"] {
