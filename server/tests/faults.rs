@@ -69,6 +69,30 @@ fn a_stalled_answer_goes_on_later_or_never() {
 }
 
 #[test]
+fn a_held_answer_goes_on_when_other_rules_are_set() {
+    let (running, _, _folder, path, bytes) = with_link();
+    set(&running, Action::Hold { after: 1000 });
+    let mut stream = std::net::TcpStream::connect(("127.0.0.1", running.port())).unwrap();
+    std::io::Write::write_all(&mut stream, &request_bytes("GET", &path, &[], b"")).unwrap();
+    let mut got = Vec::new();
+    while parse(&got).is_none_or(|answer| answer.body.len() < 1000) {
+        let mut part = [0; 4096];
+        let count = std::io::Read::read(&mut stream, &mut part).unwrap();
+        assert_ne!(count, 0, "the connection is still there");
+        got.extend_from_slice(&part[..count]);
+    }
+    assert_eq!(parse(&got).unwrap().body, bytes[..1000]);
+    running.faults().clear();
+    while parse(&got).unwrap().body.len() < bytes.len() {
+        let mut part = [0; 4096];
+        let count = std::io::Read::read(&mut stream, &mut part).unwrap();
+        assert_ne!(count, 0, "everything comes");
+        got.extend_from_slice(&part[..count]);
+    }
+    assert_eq!(parse(&got).unwrap().body, bytes);
+}
+
+#[test]
 fn another_status_is_given_and_nothing_is_done() {
     let (running, management, _folder) = test_server();
     let (device, id) = accepted(&running, "a");

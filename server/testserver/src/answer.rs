@@ -9,7 +9,7 @@ use hyper::header::{CONTENT_RANGE, ETAG, HeaderName, HeaderValue, LOCATION, RANG
 
 use server_core::surround::{Call, Reply, empty, text};
 
-use crate::rules::Action;
+use crate::rules::{Action, FaultsHandle};
 use crate::wire::WireFault;
 
 /// Most bytes of garbage.
@@ -51,6 +51,7 @@ pub(crate) fn before(action: &Action, call: &mut Call) {
         Action::WrongRange { header_only: true, .. }
         | Action::Cut { .. }
         | Action::Stall { .. }
+        | Action::Hold { .. }
         | Action::Status { .. }
         | Action::ChangeContent { .. }
         | Action::Redirect { .. }
@@ -97,6 +98,7 @@ pub(crate) fn after(action: &Action, mut reply: Reply) -> Reply {
         | Action::IgnoreRange
         | Action::Cut { .. }
         | Action::Stall { .. }
+        | Action::Hold { .. }
         | Action::Status { .. }
         | Action::Redirect { .. }
         | Action::Throttle { .. }
@@ -111,13 +113,14 @@ fn other_etag(etag: &str) -> String {
 }
 
 /// What has to happen to the bytes of the answer.
-pub(crate) fn on_the_wire(action: &Action) -> WireFault {
+pub(crate) fn on_the_wire(action: &Action, rules: &FaultsHandle) -> WireFault {
     match action {
         Action::Cut { after: 0 } | Action::LoseAnswer => WireFault::Close,
         Action::Cut { after } => WireFault::CutBody { left: *after },
         Action::Stall { after, seconds } => {
             WireFault::StallBody { left: *after, pause: seconds.map(seconds_to_wait) }
         }
+        Action::Hold { after } => WireFault::HoldBody { left: *after, is_held: Box::new(rules.unchanged()) },
         Action::Throttle { bytes_per_second } => WireFault::Throttle { bytes_per_second: *bytes_per_second },
         Action::Garbage { bytes } => WireFault::Replace { bytes: garbage((*bytes).clamp(1, GARBAGE_BYTES)) },
         Action::SlowHead { seconds } => WireFault::SlowHead { pause: seconds_to_wait(*seconds) },

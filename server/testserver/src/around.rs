@@ -38,7 +38,6 @@ impl Surround for Faults {
 }
 
 /// Around one connection.
-#[derive(Debug)]
 struct Connection {
     faults: Faults,
     /// What happens to the request that is being answered.
@@ -107,7 +106,7 @@ impl Around for Connection {
 
     fn after(&self, call: &Call, reply: Reply) -> Reply {
         let Some(action) = self.action().take() else { return reply };
-        let fault = answer::on_the_wire(&action);
+        let fault = answer::on_the_wire(&action, &self.faults.rules);
         if let WireFault::Replace { .. } | WireFault::Close = fault {
             log::info!("{} is not answered", call.shown());
         }

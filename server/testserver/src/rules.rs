@@ -2,6 +2,7 @@
 //!
 //! A [`Rule`] says which requests it is for and what happens to them.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
@@ -49,6 +50,11 @@ pub enum Action {
         /// How long, or for ever.
         #[serde(default)]
         seconds: Option<f64>,
+    },
+    /// Stop sending after that many bytes of the answer's body, and go on when other rules are set.
+    Hold {
+        /// Bytes of the body.
+        after: u64,
     },
     /// Answer this, and do nothing of what was asked.
     Status {
@@ -152,6 +158,8 @@ impl Rule {
 #[derive(Debug, Clone, Default)]
 pub struct FaultsHandle {
     rules: Arc<Mutex<Vec<Counted>>>,
+    /// How often rules were set.
+    changes: Arc<AtomicU64>,
 }
 
 #[derive(Debug)]
@@ -165,11 +173,18 @@ impl FaultsHandle {
     /// These rules and no others. The first that matches a request and is not used up decides.
     pub fn set(&self, rules: Vec<Rule>) {
         *self.lock() = rules.into_iter().map(|rule| Counted { rule, matched: 0, hits: 0 }).collect();
+        self.changes.fetch_add(1, Ordering::SeqCst);
     }
 
     /// No faults.
     pub fn clear(&self) {
-        self.lock().clear();
+        self.set(Vec::new());
+    }
+
+    /// Whether the rules of now are there still.
+    pub(crate) fn unchanged(&self) -> impl Fn() -> bool + Send + use<> {
+        let (changes, now) = (self.changes.clone(), self.changes.load(Ordering::SeqCst));
+        move || changes.load(Ordering::SeqCst) == now
     }
 
     /// How often each rule has happened, in their order.

@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
 /// What is done to the bytes of the next answer.
-#[derive(Debug, Clone, Default)]
+#[derive(Default)]
 pub(crate) enum WireFault {
     #[default]
     Nothing,
@@ -21,6 +21,8 @@ pub(crate) enum WireFault {
     CutBody { left: u64 },
     /// Hold up after that many bytes of the body.
     StallBody { left: u64, pause: Option<Duration> },
+    /// Hold up after that many bytes of the body while `is_held`.
+    HoldBody { left: u64, is_held: Box<dyn Fn() -> bool + Send> },
     /// That many bytes in a second.
     Throttle { bytes_per_second: u64 },
     /// These bytes, and then close.
@@ -30,12 +32,12 @@ pub(crate) enum WireFault {
 }
 
 /// The fault of the answer that is being written. Clones are about the same connection.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub(crate) struct CurrentFault {
     state: Arc<Mutex<State>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct State {
     fault: WireFault,
     /// How much of the empty line behind the head has gone out; `None` when the body has begun.
@@ -66,6 +68,9 @@ enum Plan {
     Close,
 }
 
+/// How often one that holds looks whether it has to.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
 const HEAD_END: &[u8] = b"\r\n\r\n";
 
 impl State {
@@ -90,6 +95,14 @@ impl State {
                         self.fault = WireFault::Nothing;
                     }
                     Plan::Wait(pause)
+                }
+                count => Plan::Write(count),
+            },
+            WireFault::HoldBody { left, is_held } => match allowed(*left) {
+                0 if is_held() => Plan::Wait(Some(LOOK_AGAIN)),
+                0 => {
+                    self.fault = WireFault::Nothing;
+                    Plan::Write(buffer.len())
                 }
                 count => Plan::Write(count),
             },
@@ -133,9 +146,9 @@ impl State {
         }
         let body = (bytes.len() - head) as u64;
         match &mut self.fault {
-            WireFault::CutBody { left } | WireFault::StallBody { left, .. } => {
-                *left = left.saturating_sub(body)
-            }
+            WireFault::CutBody { left }
+            | WireFault::StallBody { left, .. }
+            | WireFault::HoldBody { left, .. } => *left = left.saturating_sub(body),
             WireFault::Nothing
             | WireFault::Close
             | WireFault::Throttle { .. }
