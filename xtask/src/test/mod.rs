@@ -29,7 +29,7 @@ use report::Report;
 const OLDEST_RUST: &str = "1.85";
 
 /// How long new board tests are begun on a change.
-const BOARD_MINUTES: u32 = 20;
+const BOARD_MINUTES: u32 = 10;
 /// How a line ends that says what was left out for want of time.
 const OUT_OF_TIME: &str = "the time was over";
 
