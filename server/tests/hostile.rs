@@ -72,7 +72,7 @@ fn an_answer_before_the_end_of_a_body_says_that_the_connection_ends() {
         (attributes, "x", "Content-Length: 99999999", "", 401),
         (attributes, "x", "Content-Length: 10\r\nExpect: 100-continue", "", 401),
         (upload, &*person, "Content-Length: 99999999", "", 400),
-        (upload, &*person, &format!("Content-Length: 99999999\r\n{form}"), "no form at all\r\n--b--", 400),
+        (upload, &*person, &*format!("Content-Length: 99999999\r\n{form}"), "no form at all\r\n--b--", 400),
     ] {
         let request =
             format!("{line} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\n{headers}\r\n\r\n{sent}");
