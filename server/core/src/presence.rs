@@ -127,7 +127,8 @@ where
                 cx.waker().wake_by_ref();
                 Poll::Pending
             }
-            other => other,
+            Poll::Ready(frame) => Poll::Ready(frame),
+            Poll::Pending => Poll::Pending,
         }
     }
 
