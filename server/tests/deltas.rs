@@ -222,6 +222,7 @@ fn a_program_that_fails_hangs_or_lies_leaves_the_full_artifact_and_its_reason() 
         ("fails", "echo no room left >&2; exit 1", "exit status: 1: no room left"),
         ("hangs", "sleep 1000", "the program took longer than 1 seconds"),
         ("makes-nothing", "exit 0", "reading what the program made: No such file"),
+        ("makes-a-pipe", "mkfifo delta.mender", "reading what the program made: it is no regular file"),
         ("makes-rubbish", "echo rubbish > delta.mender", "not a valid artifact"),
         ("makes-all-of-it", "cp new.mender delta.mender", "more than 80 percent are not worth it"),
     ] {

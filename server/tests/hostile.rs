@@ -58,6 +58,64 @@ fn bodies_above_the_limit_are_413_before_they_are_read() {
 }
 
 #[test]
+fn an_answer_before_the_end_of_a_body_says_that_the_connection_ends() {
+    let (running, _, _folder) = server(|options| options.read_timeout_seconds(1));
+    let (device, _) = accepted(&running, "a");
+    let attributes = "PUT /api/devices/v1/inventory/device/attributes";
+    let upload = "POST /api/management/v1/deployments/artifacts";
+    let form = "Content-Type: multipart/form-data; boundary=b";
+    let (device, person) = (device.token.clone(), running.management_token().to_owned());
+    for (line, token, headers, sent, status) in [
+        (attributes, &*device, "Content-Length: 99999999", "", 413),
+        (attributes, &*device, "Transfer-Encoding: chunked", "200000\r\n", 408),
+        (attributes, &*device, "Content-Length: 10", "ab", 408),
+        (attributes, "x", "Content-Length: 99999999", "", 401),
+        (attributes, "x", "Content-Length: 10\r\nExpect: 100-continue", "", 401),
+        (upload, &*person, "Content-Length: 99999999", "", 400),
+        (upload, &*person, &*format!("Content-Length: 99999999\r\n{form}"), "no form at all\r\n--b--", 400),
+    ] {
+        let request =
+            format!("{line} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\n{headers}\r\n\r\n{sent}");
+        // There is nobody but the server to close it.
+        let answer = parse(&raw(&running, request.as_bytes())).unwrap();
+        assert_eq!((answer.status, answer.header("connection")), (status, Some("close")), "{request}");
+    }
+    check_alive(&running);
+}
+
+#[test]
+fn a_list_in_place_of_an_object_is_400() {
+    let (running, _, _folder) = server(|options| options);
+    let (device, _) = accepted(&running, "a");
+    let status = "/api/devices/v1/deployments/device/deployments/x/status";
+    assert_eq!(error(&device.ask(&running, "PUT", status, "[\"success\",null]")), 400);
+    for (method, path, body) in [
+        ("POST", "/api/management/v1/deployments/deployments", json!(["n", "release-2", ["x"]])),
+        ("PUT", "/api/management/v1/deployments/limits/downloads", json!([1, 1])),
+        ("POST", "/api/management/v2/useradm/roles", json!(["r", "d", []])),
+        (
+            "PUT",
+            "/api/management/v2/useradm/roles/r",
+            json!({ "permission_sets_with_scope": [["ReadDevices", null]] }),
+        ),
+        (
+            "POST",
+            "/api/management/v1/iot-manager/integrations",
+            json!({ "provider": "webhook", "credentials": ["http", { "url": "https://a" }] }),
+        ),
+        (
+            "POST",
+            "/api/management/v2/inventory/filters/search",
+            json!({ "filters": [["inventory", "a", "$eq", 1]] }),
+        ),
+    ] {
+        let answer = manage(&running, method, path, body);
+        let said = answer.text();
+        assert_eq!((error(&answer), said.contains("invalid type: sequence")), (400, true), "{path}: {said}");
+    }
+}
+
+#[test]
 fn what_is_no_http_is_400_or_closed() {
     let (running, _, _folder) = server(|options| options.read_timeout_seconds(1));
     for bytes in [

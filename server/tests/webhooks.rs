@@ -7,7 +7,7 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::mpsc::{Receiver, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::common::{accepted, last_of, manage, request, server, server_in};
 use crate::operations::{metric, on_any_port};
@@ -232,14 +232,77 @@ fn a_receiver_that_is_down_is_told_later_in_the_same_order_also_after_a_restart(
 
 #[test]
 fn addresses_that_are_not_public_are_not_asked_unless_that_is_allowed() {
-    let (running, _management, _folder) = server(|options| options.metrics(on_any_port()));
+    let folder = tempfile::tempdir().unwrap();
     let receiver = Hook::new();
+    // It was made when that was allowed.
+    let (running, _) = server_in(folder.path(), |options| options.webhooks_may_be_private(true));
     let made = ask(&running, "POST", INTEGRATIONS, receiver.integration(json!(["deviceauth"])));
     assert_eq!(made.status, 201, "{}", made.text());
+    let integration = last_of(&made);
+    running.stop();
+    let (running, _) = server_in(folder.path(), |options| options.metrics(on_any_port()));
     accepted(&running, "a");
-    let failed = || metric(&running, "rust_ota_server_webhooks_total{result=\"failed\"}");
+    let failed = || metric(&running, "rust_ota_server_webhook_deliveries_total{result=\"failed\"}");
     while failed() < Some(1.0) {}
     assert!(receiver.told.try_recv().is_err(), "nobody was asked");
+    // What needs no question is refused at once, also where one is changed.
+    let credentials = |url: &str| json!({ "type": "http", "http": { "url": url } });
+    for url in [
+        "http://127.0.0.1:1/x",
+        "https://[::1]/",
+        "http://localhost:8080",
+        "http://10.0.0.1",
+        "http://2130706433",
+    ] {
+        let body = json!({ "provider": "webhook", "credentials": credentials(url) });
+        let made = ask(&running, "POST", INTEGRATIONS, body);
+        assert_eq!((made.status, made.text().contains("--webhook-allow-private")), (422, true), "{url}");
+        let path = format!("{INTEGRATIONS}/{integration}/credentials");
+        assert_eq!(ask(&running, "PUT", &path, credentials(url)).status, 422, "{url}");
+    }
+    let path = format!("{INTEGRATIONS}/{integration}/credentials");
+    assert_eq!(ask(&running, "PUT", &path, credentials("https://192.0.2.1.example/")).status, 204);
+}
+
+#[test]
+fn what_became_of_events_is_counted_and_so_are_those_that_wait() {
+    let (running, _management, _folder) =
+        server(|options| options.webhooks_may_be_private(true).metrics(on_any_port()));
+    let of = |result: &str| {
+        let series = format!("rust_ota_server_webhook_deliveries_total{{result=\"{result}\"}}");
+        metric(&running, &series).unwrap()
+    };
+    let waiting = || metric(&running, "rust_ota_server_webhook_events_waiting").unwrap();
+    let receiver = Hook::new();
+    assert_eq!(ask(&running, "POST", INTEGRATIONS, receiver.integration(json!(["deviceauth"]))).status, 201);
+    accepted(&running, "one");
+    while of("delivered") < 1.0 {}
+    receiver.status.store(410, Ordering::SeqCst);
+    accepted(&running, "two");
+    while of("refused") < 1.0 {}
+    while waiting() > 0.0 {}
+    receiver.status.store(503, Ordering::SeqCst);
+    accepted(&running, "three");
+    accepted(&running, "four");
+    while of("failed") < 1.0 {}
+    while waiting() < 2.0 {}
+    assert_eq!((of("delivered"), of("refused"), waiting()), (1.0, 1.0, 2.0));
+}
+
+#[test]
+fn a_stop_does_not_wait_for_a_receiver_that_says_nothing() {
+    let (running, _management, _folder) = server(|options| options.webhooks_may_be_private(true));
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut order = Hook::new().integration(json!(["deviceauth"]));
+    order["credentials"]["http"]["url"] = json!(format!("http://{}/", silent.local_addr().unwrap()));
+    assert_eq!(ask(&running, "POST", INTEGRATIONS, order).status, 201);
+    accepted(&running, "a");
+    // It is asked, and will not answer.
+    let (_asking, _) = silent.accept().unwrap();
+    let began = Instant::now();
+    running.stop();
+    // Threads that the runtime waits for have two seconds.
+    assert!(began.elapsed() < Duration::from_millis(1900), "{:?}", began.elapsed());
 }
 
 #[test]

@@ -91,18 +91,26 @@ impl Drop for Presence {
 }
 
 /// The body of an answer. When it has gone out, or cannot, its connection waits again.
-pub(crate) struct Answering<B> {
+///
+/// What breaks it is said one turn later: a connection that hears of it at once ends with what it has not sent yet, and its
+/// client would have no answer at all, not even the beginning of a broken one.
+pub(crate) struct Answering<B: hyper::body::Body> {
     body: B,
+    broken: Option<B::Error>,
     presence: Arc<Presence>,
 }
 
-impl<B> Answering<B> {
+impl<B: hyper::body::Body> Answering<B> {
     pub(crate) fn new(body: B, presence: Arc<Presence>) -> Answering<B> {
-        Answering { body, presence }
+        Answering { body, broken: None, presence }
     }
 }
 
-impl<B: hyper::body::Body + Unpin> hyper::body::Body for Answering<B> {
+impl<B> hyper::body::Body for Answering<B>
+where
+    B: hyper::body::Body + Unpin,
+    B::Error: Unpin,
+{
     type Data = B::Data;
     type Error = B::Error;
 
@@ -110,7 +118,18 @@ impl<B: hyper::body::Body + Unpin> hyper::body::Body for Answering<B> {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        if let Some(error) = self.broken.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
+        match Pin::new(&mut self.body).poll_frame(cx) {
+            Poll::Ready(Some(Err(error))) => {
+                self.broken = Some(error);
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            Poll::Ready(frame) => Poll::Ready(frame),
+            Poll::Pending => Poll::Pending,
+        }
     }
 
     fn is_end_stream(&self) -> bool {
@@ -122,7 +141,7 @@ impl<B: hyper::body::Body + Unpin> hyper::body::Body for Answering<B> {
     }
 }
 
-impl<B> Drop for Answering<B> {
+impl<B: hyper::body::Body> Drop for Answering<B> {
     fn drop(&mut self) {
         self.presence.idle();
     }

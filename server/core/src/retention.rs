@@ -2,10 +2,13 @@
 //! no device waits for it. Of several processes one does it. If two did, each piece is a transaction, and what one has taken away
 //! another does not find.
 //!
-//! A clock that is wrong must not take everything away: see [`Trust`].
+//! A clock that is wrong must not take everything away: see [`Even`].
 
 use std::time::Duration;
 
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use tokio::sync::watch;
 
 use crate::metrics::Counter;
@@ -68,33 +71,109 @@ fn before(days: u64, now: Timestamp) -> Option<Timestamp> {
 const AHEAD: Duration = Duration::from_secs(24 * 3600);
 /// What a clock may be off against one that nobody sets, and still goes evenly.
 const OFF: Duration = Duration::from_secs(3600);
-/// Under what name it is kept when the last pass was.
+/// Under what names it is kept when the last pass was, and how the clock goes.
 const NAME: &str = "retention";
+const CLOCK: &str = "retention-clock";
+/// A name of the time since the machine was started.
+const BOOT: &str = "/proc/sys/kernel/random/boot_id";
 
-/// Whether the time of day may decide what is old.
-///
-/// One that is a year ahead would make everything old. So it is believed when it is at most a day ahead of the last pass, which
-/// the store knows, or when this process has seen it go evenly for a day: a server that was off for a week, or whose clock was a
-/// week behind, takes nothing away for a day, and an operator whose clock is wrong has a day to read the log. A clock that is
-/// behind takes away less.
-#[derive(Debug, Default)]
-struct Trust {
-    /// Since when the time has gone evenly: what it was, and what the clock said that nobody sets.
-    evenly: Option<(Timestamp, Duration)>,
+/// What the clocks say when they are looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Look {
+    /// The time of day.
+    now: Timestamp,
+    /// The clock that nobody sets.
+    awake: Duration,
+    /// Since which start of the machine that counts.
+    boot: String,
 }
 
-impl Trust {
-    fn believes(&mut self, last: Option<Timestamp>, now: Timestamp, awake: Duration) -> bool {
-        let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-        let (began, clock) = *self.evenly.get_or_insert((now, awake));
-        let passed = awake.saturating_sub(clock);
-        let should_be = began.0.saturating_add(milliseconds(passed));
-        if now.0.abs_diff(should_be) > milliseconds(OFF) {
-            log::warn!("the time of day was set: it is {now}, and was to be {}", Timestamp(should_be));
-            self.evenly = Some((now, awake));
+/// For how long the time of day has gone evenly, as far as it was seen. It is in the store: a server that is started anew every
+/// few hours would otherwise never have seen a day of it.
+///
+/// A clock that is a year ahead would make everything old. So it is believed when it is at most a day ahead of the last pass, which
+/// the store knows, or when it was seen to go evenly for a day: a server that was off for a week, or whose clock was a week behind,
+/// takes nothing away for a day, and an operator whose clock is wrong has a day to read the log. A clock that is behind takes away
+/// less.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Even {
+    /// The start of the machine of the last look.
+    boot: String,
+    /// What the clock that nobody sets said then.
+    awake_milliseconds: u64,
+    /// How long it was even by then, without the time between two starts of a machine: nothing counted that.
+    even_milliseconds: u64,
+    /// What the time of day was when that began, as the last start of the machine has it.
+    began: Timestamp,
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl Even {
+    /// It begins now.
+    fn begun(look: &Look) -> Even {
+        Even {
+            boot: look.boot.clone(),
+            awake_milliseconds: milliseconds(look.awake),
+            even_milliseconds: 0,
+            began: look.now,
         }
-        let for_long = self.evenly.is_some_and(|(_, clock)| awake.saturating_sub(clock) >= AHEAD);
+    }
+
+    /// What a look says after what was known before.
+    fn looked(before: Option<Even>, look: &Look) -> Even {
+        let Some(before) = before else { return Even::begun(look) };
+        let awake_milliseconds = milliseconds(look.awake);
+        let last = before.began.0.saturating_add(before.even_milliseconds);
+        let is_same = before.boot == look.boot && awake_milliseconds >= before.awake_milliseconds;
+        let after = if is_same {
+            let passed = awake_milliseconds - before.awake_milliseconds;
+            Even {
+                awake_milliseconds,
+                even_milliseconds: before.even_milliseconds.saturating_add(passed),
+                ..before
+            }
+        } else {
+            // A machine that was off, or another one: how long that was is not known, and does not count.
+            let began = Timestamp(look.now.0.saturating_sub(before.even_milliseconds));
+            Even { boot: look.boot.clone(), awake_milliseconds, began, ..before }
+        };
+        let should_be = Timestamp(after.began.0.saturating_add(after.even_milliseconds));
+        let is_even = match is_same {
+            true => look.now.0.abs_diff(should_be.0) <= milliseconds(OFF),
+            false => {
+                let latest = last.saturating_add(milliseconds(AHEAD));
+                (last.saturating_sub(milliseconds(OFF))..=latest).contains(&look.now.0)
+            }
+        };
+        if is_even {
+            return after;
+        }
+        let expected = if is_same { should_be } else { Timestamp(last) };
+        log::warn!(
+            "the time of day was set, or the machine was off for long: it is {}, and was to be about {expected}",
+            look.now
+        );
+        Even::begun(look)
+    }
+
+    /// Whether the time of day may decide what is old.
+    fn is_believed(&self, last: Option<Timestamp>, now: Timestamp) -> bool {
+        let for_long = self.even_milliseconds >= milliseconds(AHEAD);
         for_long || last.is_some_and(|last| now.0 <= last.0.saturating_add(milliseconds(AHEAD)))
+    }
+}
+
+/// The name of this start of the machine. Where the system has none, each process is one of its own.
+fn boot(process: &str) -> String {
+    match std::fs::read_to_string(BOOT) {
+        Ok(boot) => boot.trim().to_owned(),
+        Err(error) => {
+            log::debug!("{BOOT}: {error}");
+            process.to_owned()
+        }
     }
 }
 
@@ -106,7 +185,7 @@ pub(crate) async fn run(
     mut stop: watch::Receiver<bool>,
 ) {
     let mut turn = service.turn(NAME);
-    let mut trust = Trust::default();
+    let boot = boot(service.process());
     let mut wait = FIRST;
     loop {
         tokio::select! {
@@ -114,9 +193,9 @@ pub(crate) async fn run(
             _ = stop.changed() => break,
         }
         wait = INTERVAL;
-        let now = (Timestamp::now(), awake());
+        let look = Look { now: Timestamp::now(), awake: awake(), boot: boot.clone() };
         tokio::select! {
-            result = turn.alone(trusted_pass(&service, keep, &mut trust, now, &forgotten)) => {
+            result = turn.alone(trusted_pass(&service, keep, &look, &forgotten)) => {
                 if let Some(Err(error)) = result {
                     log::warn!("what is old could not be taken away, and is tried again in an hour: {error}");
                 }
@@ -131,14 +210,13 @@ pub(crate) async fn run(
 async fn trusted_pass(
     service: &Service,
     keep: Keep,
-    trust: &mut Trust,
-    (now, awake): (Timestamp, Duration),
+    look: &Look,
     forgotten: &Counter,
 ) -> Result<bool, String> {
-    let last = service.store.document(Kind::Progress, NAME).await;
-    let last = last.map_err(|error| error.to_string())?;
-    let last = last.and_then(|last| serde_json::from_value(last).ok());
-    if !trust.believes(last, now, awake) {
+    let even = Even::looked(known(service, CLOCK).await?, look);
+    note(service, CLOCK, even.clone()).await?;
+    let (last, now) = (known(service, NAME).await?, look.now);
+    if !even.is_believed(last, now) {
         match last {
             None => log::info!("what is old is taken away when the time has gone evenly for a day"),
             Some(last) => log::warn!(
@@ -149,14 +227,28 @@ async fn trusted_pass(
         return Ok(false);
     }
     pass(service, keep, now, forgotten).await?;
-    let done = move |work: &mut Work| {
-        work.document::<Timestamp>(Kind::Progress, NAME)?;
-        work.put_document(Kind::Progress, NAME, Some(&now))
+    note(service, NAME, now).await?;
+    Ok(true)
+}
+
+/// What is kept under a name; `None` also for what cannot be read.
+async fn known<T: DeserializeOwned>(service: &Service, name: &str) -> Result<Option<T>, String> {
+    let known = service.store.document(Kind::Progress, name).await.map_err(|error| error.to_string())?;
+    Ok(known.and_then(|known| serde_json::from_value(known).ok()))
+}
+
+/// Keeps something under a name.
+async fn note<T: Serialize + Send + 'static>(
+    service: &Service,
+    name: &'static str,
+    value: T,
+) -> Result<(), String> {
+    let rule = move |work: &mut Work| {
+        work.document::<Value>(Kind::Progress, name)?;
+        work.put_document(Kind::Progress, name, Some(&value))
     };
-    let key = vec![Key::Document(Kind::Progress, NAME.to_owned())];
-    match service.change(key, done).await {
-        Ok(()) => Ok(true),
-        Err(ChangeError::Refused(NotLoaded)) => Ok(true),
+    match service.change(vec![Key::Document(Kind::Progress, name.to_owned())], rule).await {
+        Ok(()) | Err(ChangeError::Refused(NotLoaded)) => Ok(()),
         Err(ChangeError::Failed(failed)) => Err(failed.0.to_string()),
     }
 }
@@ -389,39 +481,84 @@ mod tests {
         let right = Timestamp(20_000 * DAY);
         let service = with_events(folder.path(), right).await;
         let forgotten = Counter::default();
-        let mut trust = Trust::default();
-        // So many hours after this process has begun, with a time that is so much ahead.
-        let at = async |trust: &mut Trust, hours: u64, ahead: i64| {
+        // So many hours after the machine was started, with a time that is so much ahead.
+        let at = async |boot: &str, hours: u64, ahead: i64| {
             let now = Timestamp((right.0 + hours * HOUR).saturating_add_signed(ahead));
-            let awake = Duration::from_secs(hours * 3600);
-            trusted_pass(&service, Keep::default(), trust, (now, awake), &forgotten).await.unwrap()
+            let look = Look { now, awake: Duration::from_secs(hours * 3600), boot: boot.to_owned() };
+            trusted_pass(&service, Keep::default(), &look, &forgotten).await.unwrap()
         };
         let year = 365 * i64::try_from(DAY).unwrap();
         let hour = i64::try_from(HOUR).unwrap();
         // Nobody knows when the last pass was.
         for hours in 0..24 {
-            assert!(!at(&mut trust, hours, 0).await, "{hours}");
+            assert!(!at("one", hours, 0).await, "{hours}");
         }
         assert_eq!(left(&service, Stream::Audit).await, 2);
-        assert!(at(&mut trust, 24, 0).await);
+        assert!(at("one", 24, 0).await);
         assert_eq!(left(&service, Stream::Audit).await, 1);
         // It jumps a year ahead, and is put right before the day is over.
         for hours in 25..49 {
-            assert!(!at(&mut trust, hours, year).await, "{hours}");
+            assert!(!at("one", hours, year).await, "{hours}");
         }
         assert_eq!(left(&service, Stream::Audit).await, 1, "the event of yesterday would be a year old");
-        assert!(!at(&mut trust, 49, 0).await, "the last pass was more than a day ago");
-        // An hour back is no reason to do anything else, and another process, whose clock is right, goes on where this one was.
-        let mut other = Trust::default();
+        assert!(!at("one", 49, 0).await, "the last pass was more than a day ago");
+        // An hour back is no reason to do anything else.
         for hours in 50..74 {
-            assert_eq!(at(&mut trust, hours, 0).await, hours == 73, "{hours}");
+            assert_eq!(at("one", hours, 0).await, hours == 73, "{hours}");
         }
-        assert!(at(&mut other, 74, 0).await && at(&mut other, 75, -2 * hour).await);
-        assert!(at(&mut other, 76, 0).await);
+        assert!(at("one", 74, 0).await && at("one", 75, -2 * hour).await);
+        assert!(at("one", 76, 0).await);
         // A start with a wrong clock.
-        assert!(!at(&mut Trust::default(), 77, year).await);
-        assert!(!at(&mut Trust::default(), 77, 2 * year).await);
+        assert!(!at("two", 77, year).await);
+        assert!(!at("three", 77, 2 * year).await);
         assert_eq!(left(&service, Stream::Audit).await, 1);
         service.store.stop().await;
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_started_anew_every_12_hours_takes_away_what_is_old() {
+        const HOUR: u64 = DAY / 24;
+        for restarts in ["of the server", "of the machine"] {
+            let folder = tempfile::tempdir().unwrap();
+            let right = Timestamp(20_000 * DAY);
+            let service = with_events(folder.path(), right).await;
+            let forgotten = Counter::default();
+            let mut passes = Vec::new();
+            for hours in 0..36 {
+                let (boot, awake) = match restarts {
+                    "of the server" => (0, hours),
+                    _ => (hours / 12, hours % 12),
+                };
+                let now = Timestamp(right.0 + hours * HOUR);
+                let look = Look { now, awake: Duration::from_secs(awake * 3600), boot: boot.to_string() };
+                passes.push(trusted_pass(&service, Keep::default(), &look, &forgotten).await.unwrap());
+            }
+            // The hour in which the machine was off is no hour that anybody has seen.
+            let first = if restarts == "of the server" { 24 } else { 26 };
+            assert_eq!(passes.iter().position(|passed| *passed), Some(first), "{restarts}");
+            assert_eq!(left(&service, Stream::Audit).await, 1);
+            service.store.stop().await;
+        }
+    }
+
+    #[test]
+    fn a_clock_that_is_wrong_after_a_start_begins_anew() {
+        let look = |boot: &str, hours: u64, day: u64| Look {
+            now: Timestamp(day * DAY),
+            awake: Duration::from_secs(hours * 3600),
+            boot: boot.to_owned(),
+        };
+        let known = Even::looked(Some(Even::begun(&look("a", 1, 100))), &look("a", 25, 101));
+        assert_eq!(known.even_milliseconds, DAY);
+        let after = |look: &Look| Even::looked(Some(known.clone()), look).even_milliseconds;
+        assert_eq!([after(&look("b", 0, 101)), after(&look("b", 0, 102))], [DAY, DAY]);
+        assert_eq!(
+            [after(&look("b", 0, 103)), after(&look("b", 0, 100)), after(&look("b", 0, 466))],
+            [0, 0, 0]
+        );
+        // The same start of the machine says exactly how late it is.
+        assert_eq!([after(&look("a", 25 + 72, 104)), after(&look("a", 25 + 72, 105))], [4 * DAY, 0]);
+        // A clock that went back belongs to another machine.
+        assert_eq!(after(&look("a", 0, 101)), DAY);
     }
 }

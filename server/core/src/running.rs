@@ -23,6 +23,7 @@ use crate::metrics::{Metrics, Process};
 use crate::model::Artifact;
 use crate::model::time::Timestamp;
 use crate::options::Options;
+use crate::places;
 use crate::readiness::Readiness;
 use crate::retention;
 use crate::service::Service;
@@ -131,6 +132,7 @@ impl Server {
             shared.metrics.forgotten.clone(),
             stopped.clone(),
         ));
+        runtime.spawn(places::run(shared.service.clone(), stopped.clone()));
         let making = runtime.spawn(deltas::run(shared.clone(), stopped.clone()));
         runtime.spawn(webhooks::run(
             shared.service.clone(),

@@ -10,13 +10,13 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::io::Read;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ring::hmac;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use ureq::Agent;
 use ureq::config::Config;
@@ -25,9 +25,11 @@ use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver
 use ureq::unversioned::transport::NextTimeout;
 
 use crate::client::agent_that_resolves;
+use crate::domain::address::is_public;
 use crate::domain::webhooks::{self, Delivered, Integration, Outcome, Scope, progress};
 use crate::metrics::Metrics;
 use crate::service::{ChangeError, Service};
+use crate::store::StoreError;
 use crate::work::query::{EventQuery, Numbered};
 use crate::work::{Key, Kind, Stream, Work};
 
@@ -37,6 +39,8 @@ const INTERVAL: Duration = Duration::from_secs(1);
 const PIECE: u64 = 50;
 /// How long a receiver may take.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How often events that wait are counted.
+const COUNT: Duration = Duration::from_secs(5);
 /// Longest wait between two tries.
 const LONGEST: Duration = Duration::from_secs(300);
 /// Bytes of an answer that are read, so that its connection can be used again.
@@ -49,49 +53,6 @@ pub(crate) struct Reach {
     pub(crate) private: bool,
     /// Authorities to trust in place of the system's.
     pub(crate) authorities: Option<PathBuf>,
-}
-
-/// Says whether an address is one of the public network. Whoever may make a webhook could otherwise let the server ask
-/// what only the server reaches.
-pub(crate) fn is_public(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(v4) => is_public_v4(v4),
-        IpAddr::V6(v6) => is_public_v6(v6),
-    }
-}
-
-fn is_public_v4(address: Ipv4Addr) -> bool {
-    let [a, b, c, _] = address.octets();
-    let is_odd = match (a, b, c) {
-        // "This" network, shared addresses (RFC 6598), protocol assignments, benchmarks, multicast and what is reserved.
-        (0 | 224.., _, _) | (100, 64..=127, _) | (192, 0, 0) | (198, 18 | 19, _) => true,
-        _ => false,
-    };
-    !(is_odd
-        || address.is_private()
-        || address.is_loopback()
-        || address.is_link_local()
-        || address.is_documentation())
-}
-
-fn is_public_v6(address: Ipv6Addr) -> bool {
-    let segments = address.segments();
-    if let Some(v4) = address.to_ipv4() {
-        return is_public_v4(v4);
-    }
-    let [first, second, .., high, low] = segments;
-    let v4 = |high: u16, low: u16| {
-        let ([a, b], [c, d]) = (high.to_be_bytes(), low.to_be_bytes());
-        is_public_v4(Ipv4Addr::new(a, b, c, d))
-    };
-    match first {
-        // NAT64 (RFC 6052) and 6to4 (RFC 3056) have another address in them.
-        0x0064 if second == 0xff9b => v4(high, low),
-        0x2002 => v4(second, segments.get(2).copied().unwrap_or_default()),
-        // What was given out to be reached from everywhere, but for documentation and protocols (2001::/23).
-        0x2000..=0x3fff => !(first == 0x2001 && (second < 0x0200 || second == 0x0db8)) && first != 0x3fff,
-        _ => false,
-    }
 }
 
 /// Finds addresses, and leaves out those that are not public.
@@ -157,6 +118,7 @@ pub(crate) async fn run(
     // Who is being told, and until when others are let alone.
     let mut busy: HashMap<tokio::task::Id, String> = HashMap::new();
     let mut later: HashMap<String, Instant> = HashMap::new();
+    let mut counted: Option<Instant> = None;
     loop {
         tokio::select! {
             () = tokio::time::sleep(INTERVAL) => {}
@@ -178,11 +140,21 @@ pub(crate) async fn run(
         later
             .retain(|id, until| Instant::now() < *until && integrations.iter().any(|(known, _)| known == id));
         if integrations.is_empty() {
+            metrics.webhook_events_waiting.set(0);
             continue;
         }
         if !turn.is_own().await {
+            // The process that tells them counts them.
+            metrics.webhook_events_waiting.set(0);
             told.abort_all();
             continue;
+        }
+        if counted.is_none_or(|last| last.elapsed() >= COUNT) {
+            match waiting(&service, &integrations).await {
+                Ok(count) => metrics.webhook_events_waiting.set(count),
+                Err(error) => log::warn!("how many events wait for webhooks: {error}"),
+            }
+            counted = Some(Instant::now());
         }
         let agent = agent_made.get_or_insert_with(|| agent(&reach));
         for (id, integration) in integrations {
@@ -216,13 +188,7 @@ async fn deliver(
         }
     };
     let known = known?;
-    let query = EventQuery {
-        after: (known.number == 0).then_some(known.time),
-        above: Some(known.number),
-        oldest_first: true,
-        take: PIECE,
-        ..EventQuery::of(Stream::Webhook)
-    };
+    let query = EventQuery { oldest_first: true, take: PIECE, ..behind(&known) };
     let events = match service.store.events(&query).await {
         Ok(found) => found.items,
         Err(error) => {
@@ -239,9 +205,10 @@ async fn deliver(
         }
         passed = None;
         let outcome = post(agent, integration, &event).await;
-        match outcome.error.is_none() {
-            true => metrics.webhooks_told.add(1),
-            false => metrics.webhooks_failed.add(1),
+        match (&outcome.error, outcome.is_final) {
+            (None, _) => metrics.webhooks_told.add(1),
+            (Some(_), true) => metrics.webhooks_refused.add(1),
+            (Some(_), false) => metrics.webhooks_failed.add(1),
         }
         if let Some(error) = &outcome.error {
             log::warn!("the webhook {id} was not told of the event {}: {error}", event.number);
@@ -276,6 +243,33 @@ async fn deliver(
     }
 }
 
+/// The events that come behind what is done with.
+fn behind(known: &Delivered) -> EventQuery {
+    EventQuery {
+        after: (known.number == 0).then_some(known.time),
+        above: Some(known.number),
+        ..EventQuery::of(Stream::Webhook)
+    }
+}
+
+/// How many events the one that is furthest behind has not been told. One question, whatever their number: all go through the same
+/// events.
+async fn waiting(service: &Service, integrations: &[(String, Integration)]) -> Result<u64, StoreError> {
+    let mut furthest: Option<Delivered> = None;
+    for (id, _) in integrations {
+        let known = service.store.document(Kind::Progress, &progress(id)).await?;
+        let known = known.and_then(|known| serde_json::from_value::<Delivered>(known).ok());
+        let is_first = |known: &Delivered| {
+            furthest.as_ref().is_none_or(|first| (known.number, known.time) < (first.number, first.time))
+        };
+        furthest = known.filter(is_first).or(furthest);
+    }
+    match furthest {
+        Some(known) => Ok(service.store.events(&behind(&known)).await?.total),
+        None => Ok(0),
+    }
+}
+
 /// One second, and twice as long each time.
 fn wait_after(tries: u32) -> Duration {
     Duration::from_secs(1_u64.checked_shl(tries).unwrap_or(u64::MAX)).min(LONGEST)
@@ -292,7 +286,7 @@ async fn post(agent: &Agent, integration: &Integration, event: &Numbered) -> Out
     let body = webhooks::body_of(event).to_string();
     let (agent, url) = (agent.clone(), integration.url.clone());
     let secret = integration.secret.as_deref().and_then(webhooks::key);
-    let sent = tokio::task::spawn_blocking(move || {
+    let sent = move || {
         let mut request = agent.post(&url).header("Content-Type", "application/json");
         if let Some(secret) = secret {
             let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &secret), body.as_bytes());
@@ -305,11 +299,21 @@ async fn post(agent: &Agent, integration: &Integration, event: &Numbered) -> Out
         // What it says does not matter, nor whether all of it came.
         let _ = answer.body_mut().as_reader().take(ANSWER_BYTES).read_to_end(&mut Vec::new());
         Ok::<_, ureq::Error>(status)
+    };
+    let unsent = |error: String| Outcome { status: None, error: Some(error), is_final: false };
+    let (tell, told) = oneshot::channel();
+    // A thread of its own: the server does not wait for it when it stops, as it would for one of its runtime.
+    let thread = std::thread::Builder::new().name("webhook".to_owned()).spawn(move || {
+        // Nobody hears of it when the server has stopped meanwhile.
+        let _ = tell.send(sent());
     });
-    match sent.await {
-        Ok(Ok(status)) => of_status(status),
-        Ok(Err(error)) => Outcome { status: None, error: Some(error.to_string()), is_final: false },
-        Err(error) => Outcome { status: None, error: Some(error.to_string()), is_final: false },
+    match thread {
+        Ok(_) => match told.await {
+            Ok(Ok(status)) => of_status(status),
+            Ok(Err(error)) => unsent(error.to_string()),
+            Err(_) => unsent("the thread that sends it ended".to_owned()),
+        },
+        Err(error) => unsent(format!("no thread can be started: {error}")),
     }
 }
 
@@ -326,43 +330,6 @@ fn of_status(status: u16) -> Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_addresses_of_the_public_network_are_asked() {
-        for address in
-            ["8.8.8.8", "193.99.144.80", "2a00:1450:4001::1", "64:ff9b::808:808", "2002:808:808::1"]
-        {
-            assert!(is_public(address.parse().unwrap()), "{address}");
-        }
-        for address in [
-            "0.0.0.0",
-            "10.1.2.3",
-            "100.64.0.1",
-            "127.0.0.1",
-            "169.254.169.254",
-            "172.31.0.1",
-            "192.168.1.1",
-            "192.0.0.8",
-            "198.18.0.1",
-            "224.0.0.1",
-            "255.255.255.255",
-            "::",
-            "::1",
-            "::ffff:10.0.0.1",
-            "::7f00:1",
-            "64:ff9b::a00:1",
-            "2002:7f00:1::",
-            "2001::1",
-            "2001:db8::1",
-            "fc00::1",
-            "fe80::1",
-            "fec0::1",
-            "ff02::1",
-            "100::1",
-        ] {
-            assert!(!is_public(address.parse().unwrap()), "{address}");
-        }
-    }
 
     #[test]
     fn waits_grow_up_to_an_end() {

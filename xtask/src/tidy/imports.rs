@@ -313,6 +313,7 @@ const SERVER_CORE: &[ModuleRule] = &[
     ("metrics", &["store"]),
     ("model", &[]),
     ("options", &["blobs", "retention", "store", "throttle", "webhooks"]),
+    ("places", &["domain", "model", "service", "work"]),
     ("presence", &[]),
     ("readiness", &["blobs", "service", "store", "work"]),
     ("request_id", &["domain"]),
@@ -331,6 +332,7 @@ const SERVER_CORE: &[ModuleRule] = &[
             "metrics",
             "model",
             "options",
+            "places",
             "readiness",
             "retention",
             "service",
@@ -353,7 +355,7 @@ const SERVER_CORE: &[ModuleRule] = &[
     ("transfer", &["blobs", "domain", "model", "options", "store", "work"]),
     ("unread", &[]),
     ("watched", &["api", "domain", "metrics", "model", "work"]),
-    ("webhooks", &["client", "domain", "metrics", "service", "work"]),
+    ("webhooks", &["client", "domain", "metrics", "service", "store", "work"]),
     ("work", &["model"]),
 ];
 

@@ -10,8 +10,8 @@ use hyper::upgrade::OnUpgrade;
 use hyper::{Method, header};
 use serde::de::DeserializeOwned;
 
-use super::ApiError;
 use super::users::Person;
+use super::{ApiError, objects};
 use crate::domain::limits;
 use crate::domain::token::Claims;
 
@@ -32,6 +32,8 @@ pub struct Call {
     pub(crate) caller: Caller,
     /// Where it comes from.
     pub(crate) from: Option<IpAddr>,
+    /// Whether its body was left where it is: no other request can follow it then.
+    pub(crate) is_unread: bool,
 }
 
 /// A device as it was read when its request began: a request of a device needs no other read of it.
@@ -73,6 +75,7 @@ impl Call {
             body: Bytes::new(),
             caller: Caller::Stranger,
             from: None,
+            is_unread: false,
         }
     }
 
@@ -140,12 +143,12 @@ impl Call {
         self.queries(name).into_iter().next()
     }
 
-    /// The body as JSON.
+    /// The body as JSON, in which a struct is an object.
     ///
     /// # Errors
     /// The body is something else.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T, ApiError> {
-        serde_json::from_slice(&self.body)
+        objects::from_slice(&self.body)
             .map_err(|error| ApiError::bad_request(&format!("the body is not as expected: {error}")))
     }
 }

@@ -94,15 +94,19 @@ pub(super) async fn read_body(
 /// everybody while there are many, because each costs the buffer that its connection reads into.
 pub(super) async fn discard_body(
     shared: &Shared,
-    call: &Call,
+    call: &mut Call,
     mut incoming: Incoming,
     patience: Duration,
 ) -> Result<Bytes, ApiError> {
     let most = limits::BODY_BYTES as u64;
     if call.headers.contains_key(header::EXPECT) || incoming.size_hint().lower() > most {
+        call.is_unread = !incoming.is_end_stream();
         return Ok(Bytes::new());
     }
-    let Ok(_place) = shared.discarding.try_acquire() else { return Ok(Bytes::new()) };
+    let Ok(_place) = shared.discarding.try_acquire() else {
+        call.is_unread = !incoming.is_end_stream();
+        return Ok(Bytes::new());
+    };
     let all = async {
         let mut taken = 0;
         while let Some(frame) = incoming.frame().await {

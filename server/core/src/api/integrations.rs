@@ -64,7 +64,7 @@ struct Http {
 
 impl Credentials {
     /// Where to and signed with what, if that can be.
-    fn checked(self, description: &str) -> Result<(String, Option<String>), ApiError> {
+    fn checked(self, shared: &Shared, description: &str) -> Result<(String, Option<String>), ApiError> {
         let http = match (self.kind.as_str(), self.http) {
             ("http", Some(http)) => http,
             ("http", None) => return Err(ApiError::bad_request("credentials: http is missing")),
@@ -73,6 +73,12 @@ impl Credentials {
         let secret = http.secret.filter(|secret| !secret.is_empty());
         webhooks::check(&http.url, secret.as_deref(), description)
             .map_err(|reason| ApiError::bad_request(&reason))?;
+        // What has a name is looked at each time it is asked: what the name stands for may change.
+        if !shared.options.webhooks.private && webhooks::is_inside(&http.url) {
+            return Err(ApiError::unprocessable(
+                "url: its address is not one of the public network (--webhook-allow-private allows it)",
+            ));
+        }
         Ok((http.url, secret))
     }
 }
@@ -106,7 +112,7 @@ pub(super) async fn route(shared: &Shared, call: &Call, rest: &[&str]) -> Result
         }
         (["integrations", id, "credentials"], &Method::PUT) => {
             reply::check_id(id)?;
-            let (url, secret) = call.json::<Credentials>()?.checked("")?;
+            let (url, secret) = call.json::<Credentials>()?.checked(shared, "")?;
             let own = (*id).to_owned();
             let rule = move |work: &mut _| webhooks::change(work, &own, &url, secret.as_deref());
             shared.change(keys(id), rule).await?;
@@ -125,7 +131,7 @@ async fn create(shared: &Shared, call: &Call) -> Result<Reply, ApiError> {
         ));
     }
     let scopes = wanted.scopes.filter(|scopes| !scopes.is_empty()).unwrap_or(vec![Scope::Deviceauth]);
-    let (url, secret) = wanted.credentials.checked(&wanted.description)?;
+    let (url, secret) = wanted.credentials.checked(shared, &wanted.description)?;
     let all: Vec<(String, Integration)> = shared.service.catalogue.documents(Kind::Integration);
     if all.len() >= INTEGRATIONS {
         return Err(ApiError::new(

@@ -19,6 +19,7 @@ mod integrations;
 pub(crate) mod internal;
 mod inventory;
 mod monitor;
+mod objects;
 mod paging;
 mod permit;
 mod releases;
@@ -195,10 +196,19 @@ async fn serve_known(
     let class = Class::of(&call.method, &call.path);
     let mut place = None;
     let reply = match read(shared, around, presence, class, &mut call, incoming, &mut place).await {
-        Ok(upload) => answer(shared, around, &mut call, upload).await,
+        Ok(upload) => {
+            let is_upload = upload.is_some();
+            let reply = answer(shared, around, &mut call, upload).await;
+            // Nobody reads to its end what is refused.
+            call.is_unread |= is_upload && !reply.status().is_success();
+            reply
+        }
         Err(error) => error.into_reply(),
     };
-    let reply = gzip::compress(&call, reply);
+    let mut reply = gzip::compress(&call, reply);
+    if call.is_unread || is_of_unread(reply.status()) {
+        reply.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
     let took = began.elapsed();
     shared.metrics.answered(class, reply.status().as_u16(), took);
     log_answer(shared, presence, class, &call, reply.status(), took);
@@ -209,6 +219,12 @@ async fn serve_known(
         reply
     };
     around.answered(&call, reply)
+}
+
+/// Whether an answer says that the body of its request did not come, or was left. The connection ends behind it, and whoever
+/// would send something else over it has to know.
+fn is_of_unread(status: StatusCode) -> bool {
+    matches!(status, StatusCode::PAYLOAD_TOO_LARGE | StatusCode::REQUEST_TIMEOUT)
 }
 
 /// Reads the body, unless it is an upload: that is given back.

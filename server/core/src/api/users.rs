@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::call::Caller;
 use super::paging::Page;
 use super::routes::{Route, made};
-use super::{ApiError, Call, Reply, Shared, audit, reply};
+use super::{ApiError, Call, Reply, Shared, audit, objects, reply};
 use crate::domain::id;
 use crate::domain::people::failures::Who;
 use crate::domain::people::password::{self, Password};
@@ -743,7 +743,7 @@ async fn of_roles(
             if let Some(sent) = sent.as_object_mut() {
                 sent.insert("name".to_owned(), json!(name));
             }
-            let role: Role = serde_json::from_value(sent)
+            let role: Role = objects::from_value(sent)
                 .map_err(|error| ApiError::bad_request(&format!("the body is not as expected: {error}")))?;
             check_role(person, &role)?;
             if let Some(known) = catalogue.document::<Role>(Kind::Role, &role.name) {

@@ -118,18 +118,22 @@ pub(crate) struct Download {
     pub(crate) pieces: mpsc::Receiver<Piece>,
 }
 
-/// Asks a device for a file. It goes on by itself until all of it is taken or nobody takes it any more.
+/// Asks a device for a file. It goes on by itself until all of it is taken or nobody waits for it or takes it any more.
 pub(crate) async fn download(
     end: SessionEnd,
     line: LineEnd,
     place: OwnedSemaphorePermit,
     path: String,
 ) -> Result<Download, TransferError> {
-    let (heads, head) = oneshot::channel();
+    let (mut heads, head) = oneshot::channel();
     tokio::spawn(async move {
         let _place = place;
         let mut talk = Talk::new(end, line);
-        match begin_download(&mut talk, &path).await {
+        let begun = tokio::select! {
+            begun = begin_download(&mut talk, &path) => begun,
+            () = heads.closed() => Err(TransferError::Left),
+        };
+        match begun {
             Ok((info, arrived)) => {
                 let (to, pieces) = mpsc::channel(1);
                 if heads.send(Ok(Download { info, pieces })).is_ok() {
@@ -158,7 +162,7 @@ async fn begin_download(talk: &mut Talk, path: &str) -> Result<(FileInfo, Arrive
         return Err(TransferError::NotRegular);
     }
     talk.send(FILES, "get_file", None, &frame::map(&[("path", Given::Text(path))])).await?;
-    let mut arrived = Arrived::default();
+    let mut arrived = Arrived { least: info.size.unwrap_or_default(), ..Arrived::default() };
     while !arrived.is_begun() {
         let frame = talk.receive().await?;
         arrived.take(talk, &frame).await?;
@@ -169,6 +173,8 @@ async fn begin_download(talk: &mut Talk, path: &str) -> Result<(FileInfo, Arrive
 /// What has come of a file, and what of it was taken.
 #[derive(Default)]
 struct Arrived {
+    /// What the device has said of its size. More may come: a log grows, and the files of the kernel are said to be empty.
+    least: u64,
     waiting: VecDeque<Bytes>,
     received: u64,
     taken: u64,
@@ -197,6 +203,9 @@ impl Arrived {
             return Err(TransferError::Lies("more is sent than was acknowledged"));
         }
         match message.body.is_empty() {
+            true if self.received < self.least => {
+                return Err(TransferError::Lies("the file ends before its size"));
+            }
             true => self.is_whole = true,
             false => self.waiting.push_back(Bytes::copy_from_slice(message.body)),
         }
@@ -241,6 +250,8 @@ impl Arrived {
 pub(crate) struct Upload {
     to: mpsc::Sender<Piece>,
     done: JoinHandle<Result<(), TransferError>>,
+    /// Goes with whoever waits for the end of it.
+    _waiting: oneshot::Sender<()>,
 }
 
 impl Upload {
@@ -252,17 +263,22 @@ impl Upload {
         target: Target,
     ) -> Upload {
         let (to, mut pieces) = mpsc::channel(1);
+        let (waiting, left) = oneshot::channel::<()>();
         let done = tokio::spawn(async move {
             let _place = place;
             let mut talk = Talk::new(end, line);
-            let done = upload(&mut talk, &target, &mut pieces).await;
+            let done = tokio::select! {
+                done = upload(&mut talk, &target, &mut pieces) => done,
+                // Nothing is ever sent there.
+                _ = left => Err(TransferError::Left),
+            };
             if let Err(error) = &done {
                 talk.note(error);
             }
             talk.close().await;
             done
         });
-        Upload { to, done }
+        Upload { to, done, _waiting: waiting }
     }
 
     /// Sends what comes next. `false`: it has failed, and [`Upload::finish`] knows why.

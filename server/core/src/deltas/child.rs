@@ -1,13 +1,21 @@
-//! The program that makes a delta, as a process of its own: with the lowest priority, for a limited time, and without what
-//! the environment of the server says.
+//! The program that makes a delta, as a process of its own: with the lowest priority, for a limited time and with limited room, and
+//! without what the environment of the server says.
 
 use std::ffi::OsString;
-use std::path::Path;
+use std::fs::{self, File};
+use std::io::Read as _;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
 use artifact::text::printable;
-use rustix::process::{Pid, Signal, kill_process_group, setpriority_pgrp};
+use rustix::process::{
+    Pid, PidfdFlags, Resource, Rlimit, Signal, getpid, kill_process_group, pidfd_open, pidfd_send_signal,
+    prlimit, setpriority_pgrp,
+};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Command;
 
@@ -15,28 +23,122 @@ use tokio::process::Command;
 const SAID_BYTES: usize = 4096;
 /// Those that wait least.
 const NICE: i32 = 19;
+/// How often it is looked how much it has written.
+const LOOK: Duration = Duration::from_millis(500);
+/// Files that it may make: each is looked at.
+const FILES: usize = 10_000;
+/// Bytes of an environment that are read.
+const ENVIRONMENT_BYTES: u64 = 128 * 1024;
+/// So often it is looked for processes that go on, with a pause in between: what is ended may have started another one.
+const ROUNDS: u32 = 20;
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// What the program may use.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bounds {
+    /// How long it may take.
+    pub(super) time: Duration,
+    /// What a file, and all that is in its folder, may have.
+    pub(super) bytes: u64,
+}
 
 /// Everything that the program has started, until it has ended.
-struct Group(Option<Pid>);
+struct Started {
+    group: Option<Pid>,
+    folder: PathBuf,
+}
 
-impl Drop for Group {
+impl Drop for Started {
     fn drop(&mut self) {
-        if let Some(group) = self.0 {
+        if let Some(group) = self.group {
             // There may be nobody left.
             let _ = kill_process_group(group, Signal::KILL);
         }
+        end_all(&self.folder);
     }
+}
+
+/// Ends every process that keeps its temporary files in a folder or below, which is how the program was started, and all that it has
+/// started: also one that has left its group. One that has been given another environment as well is not found.
+pub(super) fn end_all(folder: &Path) {
+    for round in 0..ROUNDS {
+        if round > 0 {
+            std::thread::sleep(PAUSE);
+        }
+        let found = started_in(folder);
+        if found.is_empty() {
+            return;
+        }
+        for process in found {
+            // It may have ended by itself.
+            let _ = pidfd_send_signal(process, Signal::KILL);
+        }
+    }
+    log::warn!("what the program that makes deltas has started in {} goes on", folder.display());
+}
+
+/// The processes of a folder. What is held is the process itself, so that its number can mean nobody else.
+fn started_in(folder: &Path) -> Vec<OwnedFd> {
+    let Ok(all) = fs::read_dir("/proc") else { return Vec::new() };
+    let processes = all.filter_map(|entry| {
+        let name = entry.ok()?.file_name();
+        let number: i32 = name.to_str()?.parse().ok()?;
+        let pid = Pid::from_raw(number).filter(|pid| *pid != getpid())?;
+        let process = pidfd_open(pid, PidfdFlags::empty()).ok()?;
+        let mut environment = Vec::new();
+        // That of somebody else cannot be read.
+        let file = File::open(format!("/proc/{number}/environ")).ok()?;
+        file.take(ENVIRONMENT_BYTES).read_to_end(&mut environment).ok()?;
+        let mut variables = environment.split(|byte| *byte == 0);
+        let is_there = |variable: &[u8]| {
+            let value = variable.strip_prefix(b"TMPDIR=").map(std::ffi::OsStr::from_bytes);
+            value.is_some_and(|value| Path::new(value).starts_with(folder))
+        };
+        variables.any(is_there).then_some(process)
+    });
+    processes.collect()
+}
+
+/// Waits until there is more in a folder than there may be.
+async fn until_full(folder: &Path, bytes: u64) {
+    loop {
+        tokio::time::sleep(LOOK).await;
+        let folder = folder.to_owned();
+        let used = tokio::task::spawn_blocking(move || used(&folder)).await;
+        if used.is_ok_and(|used| used.is_none_or(|used| used > bytes)) {
+            return;
+        }
+    }
+}
+
+/// The bytes that a folder takes; `None` when it has more files than are looked at. What goes meanwhile takes none.
+fn used(folder: &Path) -> Option<u64> {
+    let (mut folders, mut bytes, mut files) = (vec![folder.to_owned()], 0_u64, 0_usize);
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            files += 1;
+            if files > FILES {
+                return None;
+            }
+            let Ok(metadata) = entry.metadata() else { continue };
+            bytes = bytes.saturating_add(metadata.blocks().saturating_mul(512));
+            if metadata.is_dir() {
+                folders.push(entry.path());
+            }
+        }
+    }
+    Some(bytes)
 }
 
 /// Runs the program in a folder. Dropped before its end, it ends it and what it has started. What it said.
 ///
 /// # Errors
-/// It does not start, fails, or takes longer than `limit`.
+/// It does not start, fails, or uses more than it may.
 pub(super) async fn run(
     program: &Path,
     arguments: &[OsString],
     folder: &Path,
-    limit: Duration,
+    bounds: Bounds,
 ) -> Result<String, String> {
     let mut command = Command::new(program);
     // In the environment of the server are the keys of its database and of S3.
@@ -47,17 +149,38 @@ pub(super) async fn run(
     let mut child =
         command.spawn().map_err(|error| format!("{} cannot be started: {error}", program.display()))?;
     let id = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
-    let mut group = Group(id);
+    let mut started = Started { group: id, folder: folder.to_owned() };
     if let Err(error) = setpriority_pgrp(id, NICE) {
         log::warn!("the program that makes deltas has the priority of the server: {error}");
     }
+    for (resource, most) in [(Resource::Fsize, bounds.bytes), (Resource::Core, 0)] {
+        let limit = Rlimit { current: Some(most), maximum: Some(most) };
+        match id.map(|id| prlimit(Some(id), resource, limit)) {
+            // It has ended already.
+            None | Some(Ok(_) | Err(rustix::io::Errno::SRCH)) => {}
+            Some(Err(error)) => return Err(format!("the program could not be given a limit: {error}")),
+        }
+    }
     let (out, err) = (child.stdout.take(), child.stderr.take());
-    let ended = tokio::time::timeout(limit, async { tokio::join!(child.wait(), said(out), said(err)) }).await;
+    let ended = async {
+        let status = child.wait().await;
+        // Its number may be somebody else's from here on.
+        started.group = None;
+        // What it has left behind would go on, and keep its output open.
+        drop(started);
+        status
+    };
+    let all = async { tokio::join!(ended, said(out), said(err)) };
+    let ended = tokio::select! {
+        ended = tokio::time::timeout(bounds.time, all) => ended,
+        () = until_full(folder, bounds.bytes) => {
+            return Err(format!("the program has written more than {} bytes, or {FILES} files", bounds.bytes));
+        }
+    };
     let Ok((status, out, err)) = ended else {
-        return Err(format!("the program took longer than {} seconds", limit.as_secs()));
+        return Err(format!("the program took longer than {} seconds", bounds.time.as_secs()));
     };
     let status = status.map_err(|error| format!("the program was lost: {error}"))?;
-    group.0 = None;
     let text = [out, err].concat();
     let text = printable(text.trim()).to_string();
     match status.success() {
@@ -83,10 +206,30 @@ async fn said(from: Option<impl AsyncRead + Unpin>) -> String {
 mod tests {
     use super::*;
 
+    const BYTES: u64 = 1024 * 1024;
+
+    fn bounds(milliseconds: u64) -> Bounds {
+        Bounds { time: Duration::from_millis(milliseconds), bytes: BYTES }
+    }
+
     async fn shell(script: &str, milliseconds: u64) -> Result<String, String> {
         let folder = tempfile::tempdir().unwrap();
         let arguments = ["-c".into(), script.into()];
-        run(Path::new("sh"), &arguments, folder.path(), Duration::from_millis(milliseconds)).await
+        run(Path::new("sh"), &arguments, folder.path(), bounds(milliseconds)).await
+    }
+
+    /// Until a process has ended whose number is in a file.
+    async fn has_ended(path: &Path) {
+        let pid = fs::read_to_string(path).unwrap();
+        let state = || fs::read_to_string(format!("/proc/{}/stat", pid.trim()));
+        // Nobody may be there yet who asks how it ended.
+        let mut left = 1000;
+        while state().is_ok_and(|stat| !stat.contains(") Z")) && left > 0 {
+            left -= 1;
+            // Another process ends when it does: it is asked again and again.
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert!(left > 0, "it goes on");
     }
 
     #[tokio::test]
@@ -100,7 +243,7 @@ mod tests {
             1
         );
         let folder = tempfile::tempdir().unwrap();
-        let missing = run(&folder.path().join("x"), &[], folder.path(), Duration::from_secs(60)).await;
+        let missing = run(&folder.path().join("x"), &[], folder.path(), bounds(60_000)).await;
         assert!(missing.unwrap_err().contains("cannot be started: No such file"));
     }
 
@@ -110,15 +253,29 @@ mod tests {
         let path = folder.path().join("pid");
         let script = format!("sleep 1000 & echo $! > {}; wait", path.display());
         assert_eq!(shell(&script, 500).await.unwrap_err(), "the program took longer than 0 seconds");
-        let pid = std::fs::read_to_string(&path).unwrap();
-        let state = || std::fs::read_to_string(format!("/proc/{}/stat", pid.trim()));
-        // Nobody may be there yet who asks how it ended.
-        let mut left = 1000;
-        while state().is_ok_and(|stat| !stat.contains(") Z")) && left > 0 {
-            left -= 1;
-            // Another process ends when it does: it is asked again and again.
-            tokio::time::sleep(Duration::from_millis(5)).await;
+        has_ended(&path).await;
+    }
+
+    #[tokio::test]
+    async fn what_has_left_the_group_ends_as_well_and_keeps_nobody_waiting() {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, last, milliseconds) in [("ends", "true", 60_000), ("goes on", "sleep 1000", 500)] {
+            let path = folder.path().join(name);
+            let script = format!("setsid sleep 1000 & echo $! > '{}'; {last}", path.display());
+            // It has the output of the program still.
+            assert_eq!(shell(&script, milliseconds).await.is_ok(), name == "ends", "{name}");
+            has_ended(&path).await;
         }
-        assert!(left > 0, "it goes on");
+    }
+
+    #[tokio::test]
+    async fn what_a_program_writes_is_bounded_in_one_file_and_in_many() {
+        // It has its limit as soon as it runs, and not before.
+        let one = "while test $(ulimit -f) = unlimited; do :; done; head -c 3000000 /dev/zero > x";
+        let error = shell(one, 60_000).await.unwrap_err();
+        assert!(error.starts_with("the program ended with "), "{error}");
+        let many = "n=0; while :; do n=$((n + 1)); head -c 100000 /dev/zero > f$n; done";
+        let error = shell(many, 60_000).await.unwrap_err();
+        assert!(error.starts_with("the program has written more than 1048576 bytes"), "{error}");
     }
 }

@@ -31,6 +31,7 @@ use crate::service::{ChangeError, Service};
 use crate::store::{Committed, StoreError, Watch};
 use crate::work::query::{Active, Attr, DeviceQuery, Scope, Test};
 use crate::work::{Key, Kind, NotLoaded, Work};
+use child::Bounds;
 use place::{Bench, Place};
 
 /// How often a process says that it still has a job: the lease is three times as long.
@@ -41,6 +42,10 @@ const LOOK: Duration = Duration::from_secs(30);
 const PLAN: Duration = Duration::from_secs(300);
 /// Pieces of a file.
 const PIECE_BYTES: usize = 256 * 1024;
+/// What the program makes.
+const MADE: &str = "delta.mender";
+/// What it may write besides what it is expected to.
+const SPARE_BYTES: u64 = 64 * 1024 * 1024;
 /// Inventory attributes.
 const DEVICE_TYPE: &str = "device_type";
 const ARTIFACT_NAME: &str = "artifact_name";
@@ -342,7 +347,7 @@ impl Worker {
             Ok(bench) => bench,
             Err(error) => return Outcome::Later(format!("making a folder for it: {error}")),
         };
-        let (old, new, made) = (bench.at("old.mender"), bench.at("new.mender"), bench.at("delta.mender"));
+        let (old, new, made) = (bench.at("old.mender"), bench.at("new.mender"), bench.at(MADE));
         for (artifact, path) in [(&task.source, &old), (&task.target, &new)] {
             if let Err(reason) = self.fetch(artifact, path).await {
                 return Outcome::Later(format!("reading the artifact {}: {reason}", artifact.name));
@@ -350,13 +355,13 @@ impl Worker {
         }
         let arguments = self.arguments(&bench, &old, &new, &made);
         let options = &self.shared.options;
-        let limit = Duration::from_secs(options.delta_seconds);
-        match child::run(&options.delta_command, &arguments, bench.path(), limit).await {
+        let bounds = Bounds { time: Duration::from_secs(options.delta_seconds), bytes: room(task) };
+        match child::run(&options.delta_command, &arguments, bench.path(), bounds).await {
             Ok(said) if said.is_empty() => {}
             Ok(said) => log::debug!("the program that makes deltas: {said}"),
             Err(reason) => return Outcome::Failed(reason),
         }
-        self.enter(task, &made).await
+        self.enter(task, &bench).await
     }
 
     fn arguments(&self, bench: &Bench, old: &Path, new: &Path, made: &Path) -> Vec<OsString> {
@@ -388,17 +393,15 @@ impl Worker {
     }
 
     /// Takes what was made, if it is what was ordered and worth it.
-    async fn enter(&self, task: &Task, path: &Path) -> Outcome {
+    async fn enter(&self, task: &Task, bench: &Bench) -> Outcome {
         let failed =
             |error: std::io::Error| Outcome::Failed(format!("reading what the program made: {error}"));
-        let file = tokio::fs::File::open(path).await;
-        let (mut file, size) = match file {
+        let (file, size) = match bench.open(MADE) {
             Err(error) => return failed(error),
-            Ok(file) => match file.metadata().await {
-                Err(error) => return failed(error),
-                Ok(metadata) => (file, metadata.len()),
-            },
+            // It may still grow: what was looked at is what is taken.
+            Ok((file, size)) => (tokio::fs::File::from_std(file), size),
         };
+        let mut file = file.take(size);
         let full = task.target.size;
         if u128::from(size) * 100 > u128::from(full) * u128::from(rules::MOST_PERCENT) {
             return Outcome::Failed(format!(
@@ -440,6 +443,15 @@ impl Worker {
             Err(error) => outcome(&error),
         }
     }
+}
+
+/// What there may be of both artifacts, both images and the delta, with as much again for what the program does in between.
+fn room(task: &Task) -> u64 {
+    let of = |artifact: &Artifact| {
+        let files = artifact.files.iter().map(|file| file.size);
+        files.fold(artifact.size, u64::saturating_add)
+    };
+    of(&task.source).saturating_add(of(&task.target)).saturating_mul(2).saturating_add(SPARE_BYTES)
 }
 
 /// What comes of a job whose artifact was not taken: what is wrong with that stays wrong.

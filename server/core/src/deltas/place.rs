@@ -5,6 +5,9 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::OFlags;
+
+use super::child;
 use crate::domain::id;
 
 /// The file with the name, below the data folder's `deltas`.
@@ -41,6 +44,8 @@ impl Place {
             file.write_all(holder.as_bytes())?;
             file.sync_all()?;
         }
+        // A server that was killed has ended nothing.
+        child::end_all(&folder);
         for entry in fs::read_dir(&folder)? {
             let entry = entry?;
             let is_work = entry.file_name().to_str().is_some_and(id::is_uuid) && entry.file_type()?.is_dir();
@@ -86,6 +91,22 @@ impl Bench {
     pub(super) fn at(&self, name: &str) -> PathBuf {
         self.0.join(name)
     }
+
+    /// Opens a file that the program has made, and says how large it is. What is no file is not waited for, and where a link leads is
+    /// not looked at.
+    ///
+    /// # Errors
+    /// It is not there, or something else.
+    pub(super) fn open(&self, name: &str) -> io::Result<(File, u64)> {
+        let flags = OFlags::NONBLOCK | OFlags::NOFOLLOW;
+        let flags = i32::try_from(flags.bits()).map_err(io::Error::other)?;
+        let file = OpenOptions::new().read(true).custom_flags(flags).open(self.at(name))?;
+        let metadata = file.metadata()?;
+        match metadata.is_file() {
+            true => Ok((file, metadata.len())),
+            false => Err(io::Error::other("it is no regular file")),
+        }
+    }
 }
 
 impl Drop for Bench {
@@ -121,5 +142,36 @@ mod tests {
         drop(place);
         fs::write(data.path().join("deltas/holder"), vec![b'x'; 1000]).unwrap();
         assert_ne!(Place::open(data.path()).unwrap().holder(), holder);
+    }
+
+    #[test]
+    fn only_a_regular_file_is_opened_and_nobody_waits_for_another_one() {
+        let data = tempfile::tempdir().unwrap();
+        let place = Place::open(data.path()).unwrap();
+        let bench = place.bench().unwrap();
+        fs::write(bench.at("file"), "four").unwrap();
+        assert_eq!(bench.open("file").unwrap().1, 4);
+        // Nobody will ever write into it.
+        assert!(std::process::Command::new("mkfifo").arg(bench.at("fifo")).status().unwrap().success());
+        std::os::unix::fs::symlink(bench.at("file"), bench.at("link")).unwrap();
+        fs::create_dir(bench.at("folder")).unwrap();
+        for name in ["fifo", "link", "folder", "none"] {
+            assert!(bench.open(name).is_err(), "{name}");
+        }
+        assert_eq!(bench.open("fifo").unwrap_err().to_string(), "it is no regular file");
+    }
+
+    #[test]
+    fn what_a_server_that_was_killed_has_left_running_is_ended() {
+        let data = tempfile::tempdir().unwrap();
+        let bench = data.path().join("deltas/x");
+        let mut left = std::process::Command::new("sleep").arg("1000").env("TMPDIR", &bench).spawn().unwrap();
+        let mut other =
+            std::process::Command::new("sleep").arg("1000").env("TMPDIR", data.path()).spawn().unwrap();
+        drop(Place::open(data.path()).unwrap());
+        assert!(!left.wait().unwrap().success());
+        assert!(other.try_wait().unwrap().is_none(), "it is not one of ours");
+        other.kill().unwrap();
+        other.wait().unwrap();
     }
 }

@@ -3,11 +3,11 @@
 use super::id::{self, NoRandomness};
 use super::identity::Identity;
 use super::limits;
-use super::rollout::{EndError, end_for};
+use super::rollout::{self, EndError, end_for};
 use super::token::Claims;
 use crate::model::time::Timestamp;
-use crate::model::{AuthSet, AuthStatus, Device, Status};
-use crate::work::{Key, NotLoaded, Work};
+use crate::model::{AuthSet, AuthStatus, Configuration, Device, Status};
+use crate::work::{Key, Kind, NotLoaded, Work};
 
 /// What the server does about devices without being asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -285,7 +285,7 @@ pub(crate) fn dismiss(
 }
 
 /// Forgets a device, and ends what it was at work on or would have been: `active` gives the deployments that list the device
-/// with a number.
+/// with a number, as far as they are known; those that are made at this moment are found here.
 ///
 /// # Errors
 /// There is none.
@@ -295,7 +295,12 @@ pub(crate) fn decommission(
     active: impl Fn(u32) -> Vec<String>,
 ) -> Result<(), AdmissionError> {
     let device = work.device(device_id)?.ok_or(AdmissionError::NotFound)?;
-    end_for(work, device_id, &active(device.number), Status::Decommissioned)?;
+    let configured: Option<Configuration> = work.document(Kind::Configuration, device_id)?;
+    let mut deployments = active(device.number);
+    deployments.extend(device.active);
+    deployments.extend(configured.and_then(|configured| configured.deployment));
+    deployments.extend(rollout::gone(work, device.number)?);
+    end_for(work, device_id, &deployments, Status::Decommissioned)?;
     Ok(work.remove_device(device_id)?)
 }
 
@@ -439,8 +444,12 @@ mod tests {
 
     /// Runs a rule on a fleet of nothing but what `work` has.
     fn run<T>(work: &mut Work, rule: impl FnMut(&mut Work) -> Result<T, AdmissionError>) -> T {
-        let may_ask =
-            |key: &Key| matches!(key, Key::Device(_) | Key::Identity(_) | Key::AuthSet(_) | Key::Count(_));
+        let may_ask = |key: &Key| {
+            matches!(
+                key,
+                Key::Device(_) | Key::Identity(_) | Key::AuthSet(_) | Key::Count(_) | Key::Document(..)
+            )
+        };
         testing::run(work, may_ask, rule).unwrap()
     }
 

@@ -587,6 +587,7 @@ mod tests {
 
     fn deployment(id: &str, sequence: u64) -> Deployment {
         let mut work = Work::new(Timestamp(1));
+        work.load(Loaded::Document(Kind::Order, crate::domain::rollout::RECENT.to_owned(), None));
         let new = crate::domain::rollout::NewDeployment {
             artifacts: Vec::new(),
 

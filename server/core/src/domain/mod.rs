@@ -1,6 +1,7 @@
 //! The rules: what is accepted, who is offered what, and what follows. Nothing here does I/O: a rule is a function over
 //! [`Work`](crate::work::Work), and the service answers when what it has changed is stored.
 
+pub(crate) mod address;
 pub(crate) mod admission;
 pub(crate) mod artifacts;
 pub(crate) mod audit;

@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::id;
+use super::{address, id};
 use crate::model::time::Timestamp;
 use crate::model::{AuthStatus, Device, Inventory};
 use crate::work::query::Numbered;
@@ -75,17 +75,34 @@ impl From<NotLoaded> for WebhookError {
     }
 }
 
+/// Whether an address leads, without a question to any name server, to a network that is not the public one.
+pub(crate) fn is_inside(url: &str) -> bool {
+    host(url).is_some_and(|(host, _)| address::is_inside(host))
+}
+
+/// The host of an address and its port, as they are written.
+fn host(url: &str) -> Option<(&str, Option<&str>)> {
+    let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"))?;
+    let authority = rest.split(['/', '?', '#']).next()?;
+    // What is in brackets has colons of its own.
+    let end = authority.find(']').map_or(0, |at| at + 1);
+    let (_, behind) = authority.split_at_checked(end)?;
+    let colon = behind.rfind(':').map(|at| end + at);
+    let host = authority.get(..colon.unwrap_or(authority.len()))?;
+    Some((host, colon.and_then(|at| authority.get(at + 1..))))
+}
+
 /// Checks what a person wants.
 ///
 /// # Errors
 /// What is wrong with it.
 pub(crate) fn check(url: &str, secret: Option<&str>, description: &str) -> Result<(), String> {
-    let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
-    let host = rest.and_then(|rest| rest.split(['/', '?', '#']).next()).unwrap_or_default();
-    if host.is_empty() || host.contains('@') || !url.chars().all(|char| char.is_ascii_graphic()) {
+    let (host, port) = host(url).unwrap_or_default();
+    let has_user = host.contains('@') || port.is_some_and(|port| port.contains('@'));
+    if host.is_empty() || has_user || !url.chars().all(|char| char.is_ascii_graphic()) {
         return Err("url: http:// or https:// with the name of a host, and no user".to_owned());
     }
-    let port = host.rsplit(']').next().and_then(|rest| rest.rsplit_once(':')).map(|(_, port)| port.parse());
+    let port = port.map(str::parse);
     if !matches!(port, None | Some(Ok(1_u16..))) {
         return Err("url: the port is a number from 1 to 65535".to_owned());
     }
@@ -319,8 +336,19 @@ mod tests {
         for url in ["https://a.example/x?y", "http://[::1]:80", "http://127.0.0.1:1"] {
             assert_eq!(check(url, Some("00fF"), ""), Ok(()), "{url}");
         }
-        for url in ["", "ftp://a", "https://", "https://u:p@a/", "https://a b/", "https://ä/", "https:///x"]
-        {
+        for url in [
+            "",
+            "ftp://a",
+            "https://",
+            "https://u:p@a/",
+            "https://u@a",
+            "https://a b/",
+            "https://ä/",
+            "https:///x",
+            "https://:80",
+            "https://a:0",
+            "https://[::1]:x",
+        ] {
             assert!(check(url, None, "").is_err(), "{url}");
         }
         assert!(check("https://a", Some("0"), "").is_err());
@@ -329,5 +357,21 @@ mod tests {
         assert!(check("https://a", Some(&"0".repeat(64)), "").is_ok());
         assert!(check("https://a", None, &"x".repeat(2000)).is_err());
         assert_eq!(key("00fF10"), Some(vec![0, 255, 16]));
+    }
+
+    #[test]
+    fn an_address_inside_is_known_with_and_without_a_port() {
+        for url in [
+            "http://127.0.0.1:9000/x",
+            "https://[::1]/",
+            "http://[::1]:80",
+            "http://localhost?x",
+            "http://10.0.0.1",
+        ] {
+            assert!(is_inside(url), "{url}");
+        }
+        for url in ["https://crm.example.com:8443/x", "https://[2a00:1450:4001::1]:443/", "https://8.8.8.8"] {
+            assert!(!is_inside(url), "{url}");
+        }
     }
 }

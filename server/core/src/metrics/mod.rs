@@ -162,10 +162,14 @@ pub(crate) struct Metrics {
     pub(crate) alerts: Counter,
     /// Alerts that were not kept: their device has sent too many that day.
     pub(crate) alerts_dropped: Counter,
-    /// Events that webhooks were told.
+    /// Events that arrived at a webhook.
     pub(crate) webhooks_told: Counter,
-    /// Tries that did not arrive, or were refused.
+    /// Events that a webhook did not want.
+    pub(crate) webhooks_refused: Counter,
+    /// Tries that did not arrive, and are made again.
     pub(crate) webhooks_failed: Counter,
+    /// Events that the webhook that is furthest behind has not been told.
+    pub(crate) webhook_events_waiting: Gauge,
     /// Connections that are open.
     pub(crate) connections: Arc<Gauge>,
     /// Changes that wait until they are durable.
@@ -212,7 +216,9 @@ impl Default for Metrics {
             alerts: Counter::default(),
             alerts_dropped: Counter::default(),
             webhooks_told: Counter::default(),
+            webhooks_refused: Counter::default(),
             webhooks_failed: Counter::default(),
+            webhook_events_waiting: Gauge::default(),
             connections: Arc::default(),
             changes: Arc::default(),
             changes_failed: Counter::default(),
@@ -309,16 +315,23 @@ impl Metrics {
         text.number(&[("result", "kept")], self.alerts.value());
         text.number(&[("result", "dropped")], self.alerts_dropped.value());
         text.family(
-            "webhooks",
+            "webhook_deliveries",
             "counter",
-            "Events that were sent to webhooks: they arrived, and they did not or were refused.",
+            "Events sent to webhooks: they arrived, were refused for good, or did not arrive and are sent again.",
         );
-        text.number(&[("result", "told")], self.webhooks_told.value());
+        text.number(&[("result", "delivered")], self.webhooks_told.value());
+        text.number(&[("result", "refused")], self.webhooks_refused.value());
         text.number(&[("result", "failed")], self.webhooks_failed.value());
         let mut one = |name, kind, help, value| {
             text.family(name, kind, help);
             text.number(&[], value);
         };
+        one(
+            "webhook_events_waiting",
+            "gauge",
+            "Events that the webhook that is furthest behind has not been told, by the process that tells.",
+            self.webhook_events_waiting.value(),
+        );
         one("downloaded_bytes", "counter", "Bytes of artifacts that were sent.", self.downloaded.value());
         one("connections", "gauge", "Connections that are open.", self.connections.value());
         one("changes_waiting", "gauge", "Changes that wait until they are durable.", self.changes.value());

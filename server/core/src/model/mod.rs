@@ -357,6 +357,9 @@ pub(crate) struct Deployment {
     /// How many of its devices that have a record have each status.
     #[serde(default)]
     pub(crate) counts: BTreeMap<Status, u64>,
+    /// How many devices with a record have lost their place among those that load: see [`DeviceDeployment::lapsed`].
+    #[serde(default)]
+    pub(crate) lapsed: u64,
     /// Bytes of the artifacts that its devices were given.
     #[serde(default)]
     pub(crate) total_size: u64,
@@ -631,10 +634,10 @@ impl Deployment {
         counts
     }
 
-    /// How many of its devices were offered it and have not loaded it.
+    /// How many of its devices were offered it and have not loaded it, and may still begin.
     pub(crate) fn loading(&self) -> u64 {
         let count = |status| self.counts.get(&status).copied().unwrap_or(0);
-        count(Status::Pending) + count(Status::Downloading)
+        (count(Status::Pending) + count(Status::Downloading)).saturating_sub(self.lapsed)
     }
 
     /// How many of its devices have a record.
@@ -696,6 +699,12 @@ pub(crate) struct DeviceDeployment {
     /// Bytes of the artifact it was offered: the artifact may be deleted later.
     #[serde(default)]
     pub(crate) offered_bytes: u64,
+    /// When it was given a place among those that load.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) given: Option<Timestamp>,
+    /// Whether it has lost that place, because it said nothing for too long.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) lapsed: bool,
     /// What it said when it asked.
     #[serde(default)]
     pub(crate) asked: Option<Asked>,

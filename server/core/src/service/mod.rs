@@ -103,6 +103,11 @@ impl Service {
         all.into_iter().flat_map(|(_, integration)| integration.scopes).collect()
     }
 
+    /// The name of this process.
+    pub(crate) fn process(&self) -> &str {
+        &self.process
+    }
+
     /// The time now.
     pub(crate) fn now(&self) -> Timestamp {
         Timestamp::now()

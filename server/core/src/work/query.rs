@@ -402,6 +402,8 @@ pub(crate) struct RecordQuery {
     /// Only with one of these statuses; empty for any. A device without a record is `pending`, or `aborted` when the
     /// deployment has ended.
     pub(crate) statuses: Vec<Status>,
+    /// With statuses: only with a record.
+    pub(crate) recorded: bool,
     /// How many to leave out.
     pub(crate) skip: u64,
     /// How many at most.

@@ -150,6 +150,7 @@ pub(super) async fn prepare(
     if shared.service.catalogue.artifacts_named(&wanted.artifact_name).is_empty() {
         return Err(CreateError::NoArtifact.into());
     }
+    let recent = shared.service.store.document(Kind::Order, rollout::RECENT).await?;
     let (members, filter, refused) = members(shared, &target).await?;
     let group = match target {
         Target::Group(group) => Some(group),
@@ -163,6 +164,7 @@ pub(super) async fn prepare(
         name: wanted.name,
         artifact_name: wanted.artifact_name,
         members,
+        gone_before: rollout::gone_before(recent),
         group,
         force_installation: wanted.force_installation,
         configuration: None,

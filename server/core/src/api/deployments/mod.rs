@@ -371,6 +371,9 @@ impl From<CreateError> for ApiError {
             CreateError::NoDevices => ApiError::unprocessable("the deployment would be for no device"),
             CreateError::UnknownDevice(id) => ApiError::unprocessable(&format!("there is no device {id}")),
             CreateError::NotAccepted(id) => ApiError::unprocessable(&format!("device {id} is not accepted")),
+            CreateError::TooManyGone => ApiError::unavailable(
+                "very many devices are being decommissioned: which are left is not known",
+            ),
             CreateError::Exists(id) => ApiError::conflict(&format!("deployment {id} is active and the same")),
             CreateError::Phases(what) => ApiError::bad_request(&format!("phases: {what}")),
             CreateError::Stop(what) => ApiError::bad_request(&format!("stop: {what}")),

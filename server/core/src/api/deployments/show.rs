@@ -192,7 +192,7 @@ pub(super) async fn devices(shared: &Shared, call: &Call, id: &str, paged: bool)
     let statuses = statuses(call)?;
     let deployment = found(shared, id).await?;
     let (skip, take) = if paged { (page.skip() as u64, page.per_page as u64) } else { (0, UNPAGED) };
-    let query = RecordQuery { deployment: id.to_owned(), statuses, skip, take };
+    let query = RecordQuery { deployment: id.to_owned(), statuses, recorded: false, skip, take };
     let found = shared.service.store.records(&query).await?;
     let mut shown = Vec::with_capacity(found.items.len());
     for (device, record) in &found.items {
@@ -374,6 +374,9 @@ fn reason(
                 ("failure", format!("it has failed {} times{substate}", record.attempts + 1))
             }
             Status::Failure => ("failure", format!("it has failed{substate}")),
+            Status::Pending if record.lapsed => {
+                said("lapsed", "it was offered the deployment, has not begun, and waits for a place again")
+            }
             Status::Pending if record.attempts > 0 => {
                 ("retry", format!("it has failed {} times and tries again{substate}", record.attempts))
             }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use roaring::RoaringBitmap;
 use serde_json::Value;
 
-use super::gate;
+use super::{gate, passing};
 use crate::domain::id::{self, NoRandomness};
 use crate::model::time::Timestamp;
 use crate::model::{Budget, Canaries, Deployment, Phase, PhaseSize, StopRule, Windows};
@@ -31,6 +31,8 @@ pub(crate) struct NewDeployment {
     pub(crate) artifacts: Vec<String>,
     /// Where.
     pub(crate) members: RoaringBitmap,
+    /// How many devices had ever gone before that was found out: see [`gone_before`](super::gone_before).
+    pub(crate) gone_before: u64,
     /// The group they were taken from.
     pub(crate) group: Option<String>,
     /// Also where it is installed.
@@ -75,6 +77,8 @@ pub(crate) enum CreateError {
     UnknownDevice(String),
     /// One of the devices is neither accepted nor pre-authorised.
     NotAccepted(String),
+    /// More devices have gone since they were listed than anybody remembers.
+    TooManyGone,
     /// There is one for the same devices.
     Exists(String),
     /// Its phases make no sense; how.
@@ -140,11 +144,15 @@ pub(crate) fn check(new: &NewDeployment) -> Result<Vec<Phase>, CreateError> {
     phases(new)
 }
 
-/// Makes a deployment. Whether its artifact and its devices are there, the caller has looked.
+/// Makes a deployment. Whether its artifact and its devices are there, the caller has looked; those that have gone meanwhile are left
+/// out.
 ///
 /// # Errors
 /// Why it was not made.
 pub(crate) fn create(work: &mut Work, new: NewDeployment) -> Result<String, CreateError> {
+    // The others have their devices loaded when they get them.
+    let is_listed = new.configuration.is_none() && new.filter.is_none();
+    let new = if is_listed { passing::without_gone(work, new)? } else { new };
     let phases = check(&new)?;
     if let Some(key) = &new.key {
         if let Some(holder) = work.document::<String>(Kind::Order, key)? {
@@ -165,6 +173,7 @@ pub(crate) fn create(work: &mut Work, new: NewDeployment) -> Result<String, Crea
         finished: None,
         device_count: new.members.len(),
         counts: BTreeMap::new(),
+        lapsed: 0,
         total_size: 0,
         saved_size: 0,
         group: new.group,
@@ -197,6 +206,9 @@ pub(crate) fn create(work: &mut Work, new: NewDeployment) -> Result<String, Crea
         work.put_document(Kind::Order, &newest, Some(&id))?;
     }
     work.new_deployment(deployment, Arc::new(new.members));
+    if is_listed {
+        passing::made(work, &id)?;
+    }
     Ok(id)
 }
 

@@ -70,6 +70,7 @@ fn end(work: &mut Work, mut deployment: Deployment) -> Result<(), NotLoaded> {
         let count = deployment.counts.remove(&status).unwrap_or(0);
         *deployment.counts.entry(Status::Aborted).or_default() += count;
     }
+    deployment.lapsed = 0;
     deployment.ended = Some(Status::Aborted);
     deployment.finished = Some(now);
     let id = deployment.id.clone();

@@ -5,8 +5,11 @@ use std::collections::BTreeMap;
 
 use super::choice::{self, Request};
 use super::offer::Candidate;
+use super::put;
 use crate::model::time::Timestamp;
-use crate::model::{Attribute, Budget, Day, Deployment, FleetBudget, Spent, Window, Windows};
+use crate::model::{
+    Attribute, Budget, Day, Deployment, DeviceDeployment, FleetBudget, Spent, Status, Window, Windows,
+};
 use crate::work::{Kind, NotLoaded, Work};
 
 const DAYS: [Day; 7] = [Day::Mon, Day::Tue, Day::Wed, Day::Thu, Day::Fri, Day::Sat, Day::Sun];
@@ -14,6 +17,8 @@ const DAYS: [Day; 7] = [Day::Mon, Day::Tue, Day::Wed, Day::Thu, Day::Fri, Day::S
 const MOST_OFFSET: i64 = 18 * 60;
 const HOUR_SECONDS: u64 = 3600;
 const WINDOWS: usize = 50;
+/// How long a place is kept for a device that says nothing: devices ask every half an hour, and say at once that they load.
+const PLACE_SECONDS: u64 = 30 * 60;
 /// The document of what all devices together may load.
 pub(crate) const FLEET: &str = "fleet";
 
@@ -140,6 +145,26 @@ pub(crate) fn fleet_budget(
     now: Timestamp,
 ) -> Option<Wait> {
     over(fleet.budget, loading, spent(fleet.spent, now), is_new, bytes)
+}
+
+/// Whether a device has had a place among those that load for long, and has not said that it loads.
+pub(crate) fn has_lapsed(record: &DeviceDeployment, now: Timestamp) -> bool {
+    let given = record.given.unwrap_or(record.created);
+    record.status == Status::Pending && !record.lapsed && given.plus_seconds(PLACE_SECONDS) <= now
+}
+
+/// Takes the place of a device that has not begun. When it asks again, it waits for one with the others. Whether it had one.
+///
+/// # Errors
+/// Something has to be loaded first.
+pub(crate) fn release(work: &mut Work, deployment: &str, device: &str) -> Result<bool, NotLoaded> {
+    let is_active = work.deployment(deployment)?.is_some_and(|known| known.finished.is_none());
+    let record = work.record(deployment, device)?;
+    let now = work.now();
+    match record.filter(|record| is_active && has_lapsed(record, now)) {
+        Some(record) => put(work, DeviceDeployment { lapsed: true, ..record }).map(|()| true),
+        None => Ok(false),
+    }
 }
 
 /// What was given to devices in this hour.

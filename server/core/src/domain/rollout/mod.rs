@@ -11,6 +11,7 @@ mod finish;
 mod gate;
 mod history;
 mod offer;
+mod passing;
 mod plan;
 mod report;
 #[cfg(test)]
@@ -23,11 +24,12 @@ pub(crate) use create::{
 };
 pub(crate) use finish::{EndError, abort, abort_on, end_for, forget_made};
 pub(crate) use gate::{
-    FLEET, Wait, budget as budget_wait, check_budget, fleet_budget, fleet_spent, set_fleet_budget,
-    window as window_wait,
+    FLEET, Wait, budget as budget_wait, check_budget, fleet_budget, fleet_spent, has_lapsed, release,
+    set_fleet_budget, window as window_wait,
 };
 pub(crate) use history::{Forgotten, forget_history};
 pub(crate) use offer::{Candidate, Configured, Next, NextError, configuration_made, next};
+pub(crate) use passing::{NAME as RECENT, gone, gone_before};
 pub(crate) use plan::{DEVICE_TYPE, Reported, phase_counts, shares, spread};
 pub(crate) use report::{ReportError, report_log, report_status};
 #[cfg(test)]
@@ -59,6 +61,8 @@ fn new_record(
         finished: None,
         artifact: None,
         offered_bytes: 0,
+        given: None,
+        lapsed: false,
         asked: None,
         log: false,
         phase: None,
@@ -72,6 +76,8 @@ fn put(work: &mut Work, mut record: DeviceDeployment) -> Result<(), NotLoaded> {
     let now = work.now();
     let is_finished = record.status.is_finished();
     record.finished = is_finished.then(|| record.finished.unwrap_or(now));
+    // Who reports has begun.
+    record.lapsed &= record.status == Status::Pending;
     let before = work.record(&record.deployment, &record.device)?;
     let Some(mut deployment) = work.deployment(&record.deployment)? else { return Ok(()) };
     if let Some(mut device) = work.device(&record.device)? {
@@ -79,7 +85,8 @@ fn put(work: &mut Work, mut record: DeviceDeployment) -> Result<(), NotLoaded> {
         if is_finished {
             device.last_finished = device.last_finished.max(deployment.sequence);
             device.active = device.active.filter(|active| *active != record.deployment);
-        } else {
+        } else if !record.lapsed {
+            // Who has lost a place may have begun something else.
             device.active = Some(record.deployment.clone());
         }
         if was != (device.active.clone(), device.last_finished) {
@@ -91,7 +98,9 @@ fn put(work: &mut Work, mut record: DeviceDeployment) -> Result<(), NotLoaded> {
         let count = deployment.counts.entry(before.status).or_default();
         *count = count.saturating_sub(1);
         deployment.total_size = deployment.total_size.saturating_sub(before.offered_bytes);
+        deployment.lapsed = deployment.lapsed.saturating_sub(before.lapsed.into());
     }
+    deployment.lapsed += u64::from(record.lapsed);
     *deployment.counts.entry(record.status).or_default() += 1;
     deployment.counts.retain(|_, count| *count > 0);
     deployment.total_size = deployment.total_size.saturating_add(record.offered_bytes);

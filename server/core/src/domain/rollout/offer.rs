@@ -112,10 +112,11 @@ pub(crate) fn next(
         if known.as_ref().is_some_and(|record| record.status.is_finished()) {
             continue;
         }
-        // Who tries again after a failure waits with the others.
-        if known.as_ref().is_none_or(|record| record.asked.is_none()) {
+        // Who tries again after a failure, or has lost his place, waits with the others.
+        if known.as_ref().is_none_or(|record| record.asked.is_none() || record.lapsed) {
             let is_new = known.is_none();
-            let waits = gate::wait(work, &deployment, &device.id, candidate, request, is_new)?.is_some();
+            let needs_place = known.as_ref().is_none_or(|record| record.lapsed);
+            let waits = gate::wait(work, &deployment, &device.id, candidate, request, needs_place)?.is_some();
             if deployment.held.is_some() || waits {
                 continue;
             }
@@ -123,7 +124,7 @@ pub(crate) fn next(
                 || deployment.phases.is_empty()
                 || deployment.open_phase(work.now(), device.number).is_some();
             if let Some(active) = fleet.filter(|_| has_room) {
-                if gate::waits_for_fleet(work, &deployment, candidate, request, is_new, active)? {
+                if gate::waits_for_fleet(work, &deployment, candidate, request, needs_place, active)? {
                     continue;
                 }
             }
@@ -227,8 +228,10 @@ fn go_on(
         return Ok(Next::Nothing);
     }
     let same = record.artifact.as_ref() == Some(&artifact.id) && record.asked.is_some();
-    if !same {
-        let saved = choice::saved(artifacts, &artifact, request);
+    if !same || record.lapsed {
+        let saved = if same { 0 } else { choice::saved(artifacts, &artifact, request) };
+        record.given = Some(work.now());
+        record.lapsed = false;
         record.asked = Some(asked);
         record.artifact = Some(artifact.id.clone());
         record.offered_bytes = artifact.size;

@@ -71,8 +71,8 @@ pub(crate) fn report_status(
         // What it was offered is chosen anew: it may be another artifact, and the device may be another by then.
         let (artifact, asked, offered_bytes) = (None, None, 0);
         let attempts = record.attempts + 1;
-        record =
-            DeviceDeployment { status: Status::Pending, artifact, asked, offered_bytes, attempts, ..record };
+        let (status, given) = (Status::Pending, Some(work.now()));
+        record = DeviceDeployment { status, artifact, asked, offered_bytes, given, attempts, ..record };
     } else {
         record.status = status;
     }

@@ -548,3 +548,120 @@ fn what_is_deployed_is_not_deleted_in_the_same_moment_and_what_is_deleted_is_not
         testing::run(&mut work, any, |work| add_made(work, &delta, &[], &["a".to_owned(), "b".to_owned()]));
     assert!(matches!(refused, Err(ArtifactError::Withdrawn)));
 }
+
+#[test]
+fn a_place_that_nobody_uses_is_given_to_another_device() {
+    const MINUTE: u64 = 60_000;
+    let mut work = fleet(3, HOUR);
+    let budget = Some(Budget { bytes_per_hour: None, in_flight: Some(1) });
+    let id = made(&mut work, &NewDeployment { budget, ..new(3) });
+    let release = |work: &mut Work, number: u32| run(work, |work| release(work, &id, &number.to_string()));
+    let loading = |work: &mut Work| {
+        let known = known(work, &id);
+        (known.loading(), known.lapsed)
+    };
+    assert!(ask(&mut work, &id, 1, &[]).is_some());
+    let mut soon = later(&[&work], HOUR + 29 * MINUTE);
+    assert!(ask(&mut soon, &id, 1, &[]).is_some(), "who asks again has the same place, and no new one");
+    assert_eq!(release(&mut soon, 1), Ok(false));
+    let mut late = later(&[&work, &soon], HOUR + 30 * MINUTE);
+    assert_eq!(
+        (release(&mut late, 1), release(&mut late, 1), release(&mut late, 2)),
+        (Ok(true), Ok(false), Ok(false))
+    );
+    assert_eq!(loading(&mut late), (0, 1));
+    assert!(ask(&mut late, &id, 2, &[]).is_some());
+    assert_eq!(ask(&mut late, &id, 1, &[]), None, "it waits with the others");
+    assert_eq!(loading(&mut late), (1, 1));
+    report(&mut late, &id, 2, Status::Installing).unwrap();
+    assert!(ask(&mut late, &id, 1, &[]).is_some());
+    assert_eq!(loading(&mut late), (1, 0));
+    // Its time begins anew.
+    let mut next = later(&[&work, &soon, &late], HOUR + 59 * MINUTE);
+    assert_eq!(release(&mut next, 1), Ok(false));
+    let mut last = later(&[&work, &soon, &late, &next], HOUR + 60 * MINUTE);
+    assert_eq!(release(&mut last, 1), Ok(true));
+    // Who begins without asking again is counted, and who has said that it loads keeps its place.
+    report(&mut last, &id, 1, Status::Downloading).unwrap();
+    assert_eq!(loading(&mut last), (1, 0));
+    let mut end = later(&[&work, &soon, &late, &next, &last], 10 * HOUR);
+    assert_eq!(release(&mut end, 1), Ok(false));
+    assert_eq!(ask(&mut end, &id, 3, &[]), None);
+}
+
+#[test]
+fn who_fails_and_stays_away_loses_the_place_and_an_end_leaves_none() {
+    let mut work = fleet(2, HOUR);
+    let budget = Some(Budget { bytes_per_hour: None, in_flight: Some(1) });
+    let id = made(&mut work, &NewDeployment { budget, retries: 3, ..new(2) });
+    assert!(ask(&mut work, &id, 1, &[]).is_some());
+    let mut failed = later(&[&work], 2 * HOUR);
+    report(&mut failed, &id, 1, Status::Failure).unwrap();
+    assert_eq!(run(&mut failed, |work| release(work, &id, "1")), Ok(false), "it has just been heard of");
+    let mut away = later(&[&work, &failed], 3 * HOUR);
+    assert_eq!(run(&mut away, |work| release(work, &id, "1")), Ok(true));
+    assert!(ask(&mut away, &id, 2, &[]).is_some());
+    run(&mut away, |work| abort_on(work, &id, "1")).unwrap();
+    assert_eq!((known(&mut away, &id).loading(), known(&mut away, &id).lapsed), (1, 0));
+    run(&mut away, |work| abort(work, &id, None)).unwrap();
+    assert_eq!(run(&mut away, |work| release(work, &id, "2")), Ok(false));
+    assert_eq!((known(&mut away, &id).loading(), known(&mut away, &id).lapsed), (0, 0));
+}
+
+/// Decommissions a device when nobody knows of a deployment yet.
+fn decommission(work: &mut Work, number: u32) {
+    let id = number.to_string();
+    run(work, |work| crate::domain::admission::decommission(work, &id, |_| Vec::new())).unwrap();
+}
+
+#[test]
+fn a_device_that_goes_while_a_deployment_is_made_keeps_it_from_nothing() {
+    // The deployment is first, and nobody knows of it yet.
+    let mut work = fleet(2, 1);
+    let id = made(&mut work, &new(2));
+    decommission(&mut work, 1);
+    let record = run(&mut work, |work| work.record(&id, "1")).unwrap().unwrap();
+    assert_eq!(record.status, Status::Decommissioned);
+    assert!(ask(&mut work, &id, 2, &[]).is_some());
+    report(&mut work, &id, 2, Status::Success).unwrap();
+    assert!(known(&mut work, &id).finished.is_some());
+    // One that does not list it has nothing to do with it.
+    let mut work = fleet(3, 1);
+    let id = made(&mut work, &new(2));
+    decommission(&mut work, 3);
+    assert_eq!(run(&mut work, |work| work.record(&id, "3")), Ok(None));
+    // The device is first: it was listed before.
+    let mut work = fleet(3, 1);
+    decommission(&mut work, 2);
+    let id = made(&mut work, &new(3));
+    assert_eq!(known(&mut work, &id).device_count, 2);
+    let members = run(&mut work, |work| work.members(&id)).unwrap();
+    assert_eq!(members.iter().collect::<Vec<_>>(), [1, 3]);
+    let only = NewDeployment { members: [2].into_iter().collect(), ..new(0) };
+    assert_eq!(run(&mut work, |work| create(work, only.clone())), Err(CreateError::NoDevices));
+    // What a device has begun with ends as well, also a configuration.
+    let mut work = fleet(1, 1);
+    let id = made(&mut work, &new(1));
+    assert!(ask(&mut work, &id, 1, &[]).is_some());
+    let mut work = later(&[&work], HOUR);
+    decommission(&mut work, 1);
+    assert!(known(&mut work, &id).finished.is_some());
+}
+
+#[test]
+fn more_devices_that_go_than_are_remembered_let_nothing_be_made_that_lists_them() {
+    let mut work = Work::new(Timestamp(1));
+    for number in 1..=1002 {
+        work.load(Loaded::Device(number.to_string(), Some(device(number))));
+        decommission(&mut work, number);
+    }
+    let document = run(&mut work, |work| work.document(Kind::Order, RECENT)).unwrap();
+    let before = gone_before(document);
+    assert_eq!(before, 1002);
+    let refused = run(&mut work, |work| create(work, NewDeployment { gone_before: 1, ..new(2000) }));
+    assert_eq!(refused, Err(CreateError::TooManyGone));
+    for seen in [2, before] {
+        let made = run(&mut work, |work| create(work, NewDeployment { gone_before: seen, ..new(2000) }));
+        assert!(made.is_ok(), "{made:?}");
+    }
+}

@@ -299,7 +299,7 @@ pub(super) async fn deployments(conn: &Conn, query: &DeploymentQuery) -> Result<
 
 /// A page of the devices of a deployment, in the order of their numbers.
 pub(super) async fn records(conn: &Conn, query: &RecordQuery) -> Result<Found<Listed>, Fault> {
-    let RecordQuery { deployment: id, statuses, skip, take } = query;
+    let RecordQuery { deployment: id, statuses, recorded, skip, take } = query;
     conn.begin_reading().await?;
     let found = conn.row("SELECT seq, data FROM deployment WHERE id = $1", &[&id.as_bytes()]).await?;
     let Some(found) = found else {
@@ -315,7 +315,7 @@ pub(super) async fn records(conn: &Conn, query: &RecordQuery) -> Result<Found<Li
     let mut wanted = members(conn, std::slice::from_ref(id)).await?.remove(id).unwrap_or_default();
     if !statuses.is_empty() {
         // A device without a record has a status too, so those with one of the others are taken away.
-        let takes_rest = statuses.contains(&without);
+        let takes_rest = statuses.contains(&without) && !recorded;
         let mut params = Params::default();
         let dep = params.bind(id.clone().into_bytes(), Type::BYTEA);
         let list: Vec<i16> = statuses.iter().map(|status| record_status(*status)).collect();

@@ -149,7 +149,7 @@ pub(super) fn records(connection: &Connection, query: &RecordQuery) -> Result<Fo
             Some(_) => Status::Aborted,
             None => Status::Pending,
         });
-        if query.statuses.contains(&absent) {
+        if query.statuses.contains(&absent) && !query.recorded {
             wanted |= members - numbers_with(connection, sequence, None)?;
         }
         wanted

@@ -164,8 +164,12 @@ async fn what_is_written_is_there_again_after_a_start() {
     assert_eq!(store.active().await.unwrap()[0].members.len(), 2);
     assert_eq!(store.log("d", "a").await.unwrap().as_deref(), Some("line"));
     assert_eq!(store.documents(Kind::Role).await.unwrap(), [("r".to_owned(), json!("text"))]);
-    let pending =
-        RecordQuery { deployment: "d".to_owned(), statuses: vec![Status::Pending], skip: 0, take: 9 };
+    let pending = RecordQuery {
+        deployment: "d".to_owned(),
+        statuses: vec![Status::Pending],
+        take: 9,
+        ..RecordQuery::default()
+    };
     let found = store.records(&pending).await.unwrap();
     assert_eq!((found.items, found.total), (vec![("b".to_owned(), None)], 1));
     assert_eq!(store.history("b", 0, 9).await.unwrap().total, 1);
