@@ -13,6 +13,7 @@ mod history;
 mod offer;
 mod plan;
 mod report;
+mod stop;
 #[cfg(test)]
 mod tests;
 
@@ -104,8 +105,8 @@ fn put(work: &mut Work, mut record: DeviceDeployment) -> Result<(), NotLoaded> {
     }
     work.put_record(record)?;
     if has_failed {
-        if let Some(reason) = finish::stops(&deployment, now) {
-            return finish::stop(work, deployment, &reason);
+        if let Some(reason) = stop::stops(&deployment, now) {
+            return stop::stop(work, deployment, &reason);
         }
     }
     let is_over = match deployment.max_devices {
