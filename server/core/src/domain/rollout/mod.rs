@@ -104,11 +104,6 @@ fn put(work: &mut Work, mut record: DeviceDeployment) -> Result<(), NotLoaded> {
         deployment.failures.drain(..surplus);
     }
     work.put_record(record)?;
-    if has_failed {
-        if let Some(reason) = stop::stops(&deployment, now) {
-            return stop::stop(work, deployment, &reason);
-        }
-    }
     let is_over = match deployment.max_devices {
         Some(most) => deployment.finished_records() >= most,
         None => !deployment.is_dynamic() && deployment.finished_records() >= deployment.device_count,
@@ -116,6 +111,12 @@ fn put(work: &mut Work, mut record: DeviceDeployment) -> Result<(), NotLoaded> {
     if is_over && deployment.finished.is_none() {
         deployment.finished = Some(now);
         create::free(work, &deployment)?;
+    }
+    // What is over has nothing left to stop.
+    if has_failed {
+        if let Some(reason) = stop::stops(&deployment, now) {
+            return stop::stop(work, deployment, &reason);
+        }
     }
     if deployment != was { work.put_deployment(deployment) } else { Ok(()) }
 }

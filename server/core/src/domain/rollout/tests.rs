@@ -339,6 +339,16 @@ fn failures_of_before_the_window_do_not_count() {
 }
 
 #[test]
+fn the_failure_of_the_last_device_ends_a_deployment_also_where_a_rule_would_hold_it() {
+    let mut work = fleet(1, 1);
+    let stop = vec![StopRule { failed_devices: Some(0), ..rule(StopAction::Hold) }];
+    let id = made(&mut work, &NewDeployment { stop, ..new(1) });
+    ask(&mut work, &id, 1, &[]);
+    report(&mut work, &id, 1, Status::Failure).unwrap();
+    assert_eq!(known(&mut work, &id).finished, Some(Timestamp(1)));
+}
+
+#[test]
 fn a_deployment_for_a_filter_ends_with_as_many_devices_as_it_may_have() {
     let mut work = fleet(3, 1);
     let id = made(
