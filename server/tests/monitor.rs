@@ -8,11 +8,11 @@ use server_core::Running;
 
 const PEOPLE: &str = "/api/management/v1/devicemonitor/devices";
 
-fn send(running: &Running, device: &Device, alerts: &Value) -> Answer {
+pub(crate) fn send(running: &Running, device: &Device, alerts: &Value) -> Answer {
     device.ask(running, "POST", "/api/devices/v1/devicemonitor/alert", &alerts.to_string())
 }
 
-fn alert(subject: &str, level: &str) -> Value {
+pub(crate) fn alert(subject: &str, level: &str) -> Value {
     json!({
         "name": "watch", "level": level, "timestamp": "2026-01-02T03:04:05Z",
         "subject": {

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::admission::{self, SpeakError};
+use super::rollout;
 use super::token::Claims;
 use crate::model::time::Timestamp;
 use crate::work::{Event, Key, Kind, NotLoaded, Stream, Work, Write};
@@ -65,6 +66,13 @@ pub(crate) struct Alert {
 }
 
 impl Alert {
+    fn is_critical(&self) -> bool {
+        match self.level {
+            Level::Critical => true,
+            Level::Ok => false,
+        }
+    }
+
     fn is_about(&self, other: &Alert) -> bool {
         (&self.name, &self.subject.name, &self.subject.kind)
             == (&other.name, &other.subject.name, &other.subject.kind)
@@ -167,10 +175,10 @@ pub(crate) fn alert(work: &mut Work, claims: &Claims, alerts: &[Alert]) -> Resul
         }
         known.latest.insert(0, alert);
     }
-    let is_critical = known.latest.iter().any(|alert| match alert.level {
-        Level::Critical => true,
-        Level::Ok => false,
-    });
+    let is_critical = known.latest.iter().any(Alert::is_critical);
+    if alerts.iter().any(Alert::is_critical) {
+        rollout::alerted(work, &device.id)?;
+    }
     work.put_document(Kind::Monitor, &device.id, Some(&known))?;
     if device.monitor.get(ATTRIBUTE) != Some(&json!(is_critical)) {
         device.monitor.insert(ATTRIBUTE.to_owned(), json!(is_critical));
@@ -210,7 +218,7 @@ mod tests {
     }
 
     fn run(work: &mut Work, claims: &Claims, alerts: &[Alert]) -> usize {
-        let asks = |key: &Key| matches!(key, Key::Document(Kind::Monitor, _));
+        let asks = |key: &Key| matches!(key, Key::Document(Kind::Monitor | Kind::Watched, _));
         testing::run(work, asks, |work| alert(work, claims, alerts)).unwrap()
     }
 

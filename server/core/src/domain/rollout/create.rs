@@ -182,6 +182,7 @@ pub(crate) fn create(work: &mut Work, new: NewDeployment) -> Result<String, Crea
         canaries: new.canaries,
         spent: None,
         failures: Vec::new(),
+        alerted: Vec::new(),
         ended: None,
         key: new.key,
     };

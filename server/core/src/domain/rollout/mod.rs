@@ -31,9 +31,11 @@ pub(crate) use history::{Forgotten, forget_history};
 pub(crate) use offer::{Candidate, Configured, Next, NextError, configuration_made, next};
 pub(crate) use plan::{DEVICE_TYPE, Reported, phase_counts, shares, spread};
 pub(crate) use report::{ReportError, report_log, report_status};
+pub(crate) use stop::alerted;
 #[cfg(test)]
 pub(crate) use tests::one_device as tests_fleet;
 
+use self::stop::News;
 use super::id::{self, NoRandomness};
 use crate::model::time::Timestamp;
 use crate::model::{Deployment, DeviceDeployment, Status};
@@ -98,11 +100,14 @@ fn put(work: &mut Work, mut record: DeviceDeployment) -> Result<(), NotLoaded> {
     deployment.total_size = deployment.total_size.saturating_add(record.offered_bytes);
     let has_failed = record.status == Status::Failure
         && before.as_ref().is_none_or(|before| before.status != Status::Failure);
-    if has_failed && deployment.stop.iter().any(|rule| rule.within_seconds.is_some()) {
+    if has_failed && deployment.stop.iter().any(stop::remembers_failures) {
         deployment.failures.push(now);
         let surplus = deployment.failures.len().saturating_sub(FAILURES);
         deployment.failures.drain(..surplus);
     }
+    let has_got = record.status == Status::Success
+        && before.as_ref().is_none_or(|before| before.status != Status::Success);
+    let device = record.device.clone();
     work.put_record(record)?;
     let is_over = match deployment.max_devices {
         Some(most) => deployment.finished_records() >= most,
@@ -112,11 +117,17 @@ fn put(work: &mut Work, mut record: DeviceDeployment) -> Result<(), NotLoaded> {
         deployment.finished = Some(now);
         create::free(work, &deployment)?;
     }
+    let news = match (has_failed, has_got) {
+        (true, _) => Some(News::Failed),
+        (false, true) => Some(News::Got),
+        (false, false) => None,
+    };
+    if has_got && deployment.finished.is_none() {
+        stop::watch(work, &deployment, &device)?;
+    }
     // What is over has nothing left to stop.
-    if has_failed {
-        if let Some(reason) = stop::stops(&deployment, now) {
-            return stop::stop(work, deployment, &reason);
-        }
+    if let Some(reason) = news.and_then(|news| stop::stops(&deployment, news, now)) {
+        return stop::stop(work, deployment, &reason);
     }
     if deployment != was { work.put_deployment(deployment) } else { Ok(()) }
 }
