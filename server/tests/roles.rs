@@ -126,7 +126,7 @@ fn roles_are_listed_changed_and_refused_when_they_make_no_sense() {
     let listed = manage(&running, "GET", ROLES, Value::Null).json();
     assert_eq!(listed.as_array().unwrap().len(), 5);
     let sets = manage(&running, "GET", "/api/management/v2/useradm/permission_sets", Value::Null).json();
-    assert_eq!(sets.as_array().unwrap().len(), 13);
+    assert_eq!(sets.as_array().unwrap().len(), 14);
     let tags = json!({ "type": "ReleaseTags", "value": ["x"] });
     for (body, status) in [
         (json!({ "name": "", "permission_sets_with_scope": [] }), 422),

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use server_core::Running;
 
 use crate::common::{Device, accepted, artifact, error, manage, request, server};
+use crate::monitor::{alert, send};
 
 const DEPLOYMENTS: &str = "/api/management/v1/deployments/deployments";
 const SECOND: &str = "/api/management/v2/deployments/deployments";
@@ -177,6 +178,86 @@ fn behind_the_failure_that_crosses_the_line_nobody_begins() {
             assert_eq!(deployment["statistics"]["status"]["aborted"], 2);
         }
     }
+}
+
+#[test]
+fn behind_the_alert_that_crosses_the_line_no_phase_begins() {
+    let past = "2020-01-01T00:00:00Z";
+    for (action, after) in [("hold", "inprogress"), ("abort", "finished")] {
+        let (running, management, _folder) = server(|options| options);
+        let devices = fleet(&running, 3);
+        let (stranger, _) = accepted(&running, "stranger");
+        let ids: Vec<&String> = devices.iter().map(|(_, id)| id).collect();
+        management.upload_artifact(artifact("release-2", "testdev").path()).unwrap();
+        let phases = json!([{ "batch_size_devices": 1, "start_ts": past }, { "start_ts": past }]);
+        let stop = json!([{ "alerted_devices": 0, "within_seconds": 3600, "action": action }]);
+        let id = order(
+            &running,
+            json!({ "all_devices": false, "devices": ids, "phases": phases, "rust_ota": { "stop": stop } }),
+        );
+        let device = &devices[0].0;
+        assert_eq!(device.next(&running).status, 200);
+        let raise = |device: &Device, level: &str| {
+            assert_eq!(send(&running, device, &json!([alert("disk", level)])).status, 204);
+        };
+        // Before the device has got it, from another device, and that all is well: nothing stops it.
+        raise(device, "CRITICAL");
+        raise(&stranger, "CRITICAL");
+        assert_eq!(report(&running, device, &id, "success"), 204);
+        raise(device, "OK");
+        assert_eq!(shown(&running, &id)["held"], Value::Null);
+        raise(device, "CRITICAL");
+        raise(device, "OK");
+        assert_eq!(devices[1].0.next(&running).status, 204, "{action}");
+        let deployment = shown(&running, &id);
+        assert_eq!((&deployment["status"], &deployment["rust_ota"]["stop"]), (&json!(after), &stop));
+        let reason =
+            "1 devices have raised a critical alert within 3600 seconds after they got it, more than 0";
+        assert_eq!(deployment["held"], reason);
+        if action == "hold" {
+            let path = format!("{DEPLOYMENTS}/devices/{}/why", devices[1].1);
+            let answer = manage(&running, "GET", &path, Value::Null).json();
+            let why = &answer["deployments"][0];
+            let text = format!("the deployment is held: {reason}");
+            assert_eq!((&why["code"], &why["reason"]), (&json!("held"), &json!(text)));
+            let path = format!("{DEPLOYMENTS}/{id}/status");
+            assert_eq!(manage(&running, "PUT", &path, json!({ "status": "inprogress" })).status, 204);
+            raise(device, "CRITICAL");
+            assert_eq!(devices[1].0.next(&running).status, 200, "that device has been counted");
+        } else {
+            assert_eq!(deployment["statistics"]["status"]["aborted"], 2);
+        }
+    }
+}
+
+#[test]
+fn stop_rules_that_make_no_sense_are_refused_and_a_dry_run_says_so_too() {
+    let (running, management, _folder) = server(|options| options);
+    fleet(&running, 1);
+    management.upload_artifact(artifact("release-2", "testdev").path()).unwrap();
+    let order = |path: &str, rule: Value| {
+        let body = json!({
+            "name": "n", "artifact_name": "release-2", "all_devices": true, "rust_ota": { "stop": [rule] },
+        });
+        manage(&running, "POST", &format!("{DEPLOYMENTS}{path}"), body)
+    };
+    for rule in [
+        json!({ "action": "hold" }),
+        json!({ "alerted_devices": 1, "failed_devices": 1, "action": "hold" }),
+        json!({ "alerted_percent": 100, "action": "hold" }),
+        json!({ "alerted_devices": 1, "after_devices": 1, "action": "hold" }),
+        json!({ "alerted_devices": 1, "within_seconds": 0, "action": "hold" }),
+        json!({ "alerted": 1, "action": "hold" }),
+        json!({ "alerted_devices": -1, "action": "hold" }),
+        json!({ "alerted_devices": 1 }),
+    ] {
+        for path in ["", "/dry_run"] {
+            assert_eq!(error(&order(path, rule.clone())), 400, "{path} {rule}");
+        }
+    }
+    let rule = json!({ "alerted_percent": 5, "within_seconds": 60, "after_devices": 10, "action": "abort" });
+    assert_eq!(order("/dry_run", rule.clone()).status, 200);
+    assert_eq!(order("", rule).status, 201);
 }
 
 #[test]

@@ -14,6 +14,7 @@ use super::users::Person;
 use super::{ApiError, objects};
 use crate::domain::limits;
 use crate::domain::token::Claims;
+use crate::model::time::Timestamp;
 
 /// One request, read.
 pub struct Call {
@@ -141,6 +142,17 @@ impl Call {
     /// The first value of `name` in the query.
     pub(crate) fn query(&self, name: &str) -> Option<String> {
         self.queries(name).into_iter().next()
+    }
+
+    /// A time in the query, as seconds since 1970 or as RFC 3339.
+    ///
+    /// # Errors
+    /// It is neither.
+    pub(crate) fn time(&self, name: &str) -> Result<Option<Timestamp>, ApiError> {
+        let Some(text) = self.query(name) else { return Ok(None) };
+        let seconds = text.parse::<u64>().ok().map(|seconds| Timestamp(seconds.saturating_mul(1000)));
+        let time = seconds.or_else(|| Timestamp::parse(&text));
+        time.map(Some).ok_or_else(|| ApiError::bad_request(&format!("{name} is not a time")))
     }
 
     /// The body as JSON, in which a struct is an object.

@@ -151,12 +151,19 @@ async fn create(shared: &Shared, call: &Call) -> Result<Reply, ApiError> {
     Ok(reply::created(&format!("/api/management/v1/iot-manager/integrations/{id}")))
 }
 
-/// The secret is not told: who has it need not ask, and who has not is not to know it.
+/// What stands for a secret, as in the reference server (mender-server, tag v4.1.3).
+const OMITTED: &str = "<omitted>";
+
+/// The secret is not told, only that there is one: who has it need not ask, and who has not is not to know it.
 fn describe(id: &str, integration: &Integration) -> Value {
+    let http = match integration.secret {
+        Some(_) => json!({ "url": integration.url, "secret": OMITTED }),
+        None => json!({ "url": integration.url }),
+    };
     json!({
         "id": id,
         "provider": "webhook",
-        "credentials": { "type": "http", "http": { "url": integration.url } },
+        "credentials": { "type": "http", "http": http },
         "description": integration.description,
         "scopes": integration.scopes,
     })

@@ -7,7 +7,7 @@ use super::call::Speaker;
 use super::paging::Page;
 use super::routes::{Route, made};
 use super::{ApiError, Call, Reply, Shared, reply};
-use crate::domain::monitor::{self, Alert, Monitor, MonitorError, Monitored};
+use crate::domain::monitor::{self, Alert, Level, Monitor, MonitorError, Monitored, Raised};
 use crate::work::query::EventQuery;
 use crate::work::{Kind, NotLoaded, Stream};
 
@@ -17,15 +17,17 @@ pub(super) const ROUTES: &[Route] = &[
     Route::put("/api/devices/v1/devicemonitor/config", "Tell which monitors there are")
         .takes(made::<Vec<Monitor>>),
     Route::get("/api/management/v1/devicemonitor/devices/{device}/alerts", "The alerts of a device")
+        .queries(&["issued_after", "issued_before", "sort_ascending"])
         .paged()
-        .gives_made(made::<Vec<Alert>>)
+        .gives_made(made::<Vec<Raised>>)
         .fails(&[404]),
     Route::get(
         "/api/management/v1/devicemonitor/devices/{device}/alerts/latest",
         "The last alert of each monitor of a device",
     )
+    .queries(&["level_from"])
     .paged()
-    .gives_made(made::<Vec<Alert>>)
+    .gives_made(made::<Vec<Raised>>)
     .fails(&[404]),
     Route::get("/api/management/v1/devicemonitor/devices/{device}/config", "The monitors of a device")
         .gives_made(made::<Vec<Monitor>>)
@@ -116,6 +118,9 @@ pub(super) async fn route(shared: &Shared, call: &Call, rest: &[&str]) -> Result
             let page = Page::of(call)?;
             let query = EventQuery {
                 keys: vec![(*device).to_owned()],
+                after: call.time("issued_after")?,
+                before: call.time("issued_before")?,
+                oldest_first: is_ascending(call)?,
                 skip: page.skip() as u64,
                 take: page.per_page as u64,
                 ..EventQuery::of(Stream::Alert)
@@ -125,11 +130,32 @@ pub(super) async fn route(shared: &Shared, call: &Call, rest: &[&str]) -> Result
             Ok(page.found(call, &shown, found.total))
         }
         ["alerts", "latest"] => {
-            let known = known(shared, device).await?;
-            Ok(Page::of(call)?.list(call, &known.latest, |alert| json!(alert)))
+            let from = level_from(call)?;
+            let mut latest = known(shared, device).await?.latest;
+            latest.retain(|raised| raised.alert.level >= from);
+            // Those that have been there for longest come first, as in the reference server.
+            latest.reverse();
+            Ok(Page::of(call)?.list(call, &latest, |raised| json!(raised)))
         }
         ["config"] => Ok(reply::json(StatusCode::OK, &known(shared, device).await?.config)),
         _ => Err(ApiError::not_found()),
+    }
+}
+
+fn is_ascending(call: &Call) -> Result<bool, ApiError> {
+    match call.query("sort_ascending").as_deref() {
+        None | Some("" | "false") => Ok(false),
+        Some("true") => Ok(true),
+        Some(_) => Err(ApiError::bad_request("sort_ascending is true or false")),
+    }
+}
+
+/// The least level that is asked for.
+fn level_from(call: &Call) -> Result<Level, ApiError> {
+    match call.query("level_from").as_deref() {
+        None | Some("" | "OK") => Ok(Level::Ok),
+        Some("CRITICAL") => Ok(Level::Critical),
+        Some(_) => Err(ApiError::bad_request("level_from is OK or CRITICAL")),
     }
 }
 

@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::admission::{self, SpeakError};
 use super::token::Claims;
+use super::{id, rollout};
 use crate::model::time::Timestamp;
 use crate::work::{Event, Key, Kind, NotLoaded, Stream, Work, Write};
 
@@ -19,12 +20,13 @@ pub(crate) const ALERTS_OF_A_DAY: u64 = 1000;
 pub(crate) const ALERT_BYTES: usize = 16 * 1024;
 /// A name and any other short text of an alert or a monitor.
 pub(crate) const TEXT_CHARS: usize = 256;
-/// The attribute in the scope `monitor` that says whether one of its monitors is not well.
-const ATTRIBUTE: &str = "alerts";
+/// The attributes in the scope `monitor` that say whether one of its monitors is not well, and how many are not.
+const ALERTS_ATTRIBUTE: &str = "alerts";
+const COUNT_ATTRIBUTE: &str = "alert_count";
 const DAY_MILLISECONDS: u64 = 24 * 3600 * 1000;
 
-/// How something is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+/// How something is; what is worse comes later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub(crate) enum Level {
     /// Well again.
     #[serde(rename = "OK")]
@@ -65,10 +67,32 @@ pub(crate) struct Alert {
 }
 
 impl Alert {
+    fn is_critical(&self) -> bool {
+        match self.level {
+            Level::Critical => true,
+            Level::Ok => false,
+        }
+    }
+
     fn is_about(&self, other: &Alert) -> bool {
         (&self.name, &self.subject.name, &self.subject.kind)
             == (&other.name, &other.subject.name, &other.subject.kind)
     }
+}
+
+/// An alert that was raised, as people see it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "RaisedAlert")]
+pub(crate) struct Raised {
+    /// UUID.
+    #[serde(default)]
+    pub(crate) id: String,
+    /// Whose it is.
+    #[serde(default)]
+    pub(crate) device_id: String,
+    /// What it says.
+    #[serde(flatten)]
+    pub(crate) alert: Alert,
 }
 
 /// A monitor that a device has.
@@ -92,7 +116,7 @@ pub(crate) struct Monitored {
     pub(crate) config: Vec<Monitor>,
     /// The last alert of each monitor, the newest first.
     #[serde(default)]
-    pub(crate) latest: Vec<Alert>,
+    pub(crate) latest: Vec<Raised>,
     /// When the day began in which alerts are counted.
     #[serde(default)]
     day: Timestamp,
@@ -131,9 +155,9 @@ pub(crate) fn keys(device: &str) -> Vec<Key> {
 }
 
 /// One more has room: of those that are well the oldest goes, and only when none is, the oldest of all.
-fn make_room(latest: &mut Vec<Alert>) {
+fn make_room(latest: &mut Vec<Raised>) {
     while latest.len() >= MONITORS {
-        let well = latest.iter().rposition(|alert| alert.level == Level::Ok);
+        let well = latest.iter().rposition(|raised| raised.alert.level == Level::Ok);
         latest.remove(well.unwrap_or(latest.len() - 1));
     }
 }
@@ -152,12 +176,16 @@ pub(crate) fn alert(work: &mut Work, claims: &Claims, alerts: &[Alert]) -> Resul
     for alert in alerts {
         let mut alert = alert.clone();
         alert.timestamp.get_or_insert_with(|| now.to_string());
-        known.latest.retain(|other| !alert.is_about(other));
+        known.latest.retain(|other| !alert.is_about(&other.alert));
         make_room(&mut known.latest);
+        // Without chance, it is named by what it says.
+        let name = || format!("{} {} {}", device.id, known.kept, json!(alert));
+        let id = id::uuid().unwrap_or_else(|_| id::uuid_of_name(&name()));
+        let raised = Raised { id, device_id: device.id.clone(), alert };
         if known.kept < ALERTS_OF_A_DAY {
             known.kept += 1;
             kept += 1;
-            let data = json!(alert);
+            let data = json!(raised);
             work.write(Write::Event(Event {
                 stream: Stream::Alert,
                 key: device.id.clone(),
@@ -165,15 +193,17 @@ pub(crate) fn alert(work: &mut Work, claims: &Claims, alerts: &[Alert]) -> Resul
                 data,
             }));
         }
-        known.latest.insert(0, alert);
+        known.latest.insert(0, raised);
     }
-    let is_critical = known.latest.iter().any(|alert| match alert.level {
-        Level::Critical => true,
-        Level::Ok => false,
-    });
+    let count = known.latest.iter().filter(|raised| raised.alert.is_critical()).count();
+    if alerts.iter().any(Alert::is_critical) {
+        rollout::alerted(work, &device.id)?;
+    }
     work.put_document(Kind::Monitor, &device.id, Some(&known))?;
-    if device.monitor.get(ATTRIBUTE) != Some(&json!(is_critical)) {
-        device.monitor.insert(ATTRIBUTE.to_owned(), json!(is_critical));
+    let before = device.monitor.clone();
+    device.monitor.insert(ALERTS_ATTRIBUTE.to_owned(), json!(count > 0));
+    device.monitor.insert(COUNT_ATTRIBUTE.to_owned(), json!(count));
+    if device.monitor != before {
         work.put_device(device)?;
     }
     Ok(kept)
@@ -210,12 +240,15 @@ mod tests {
     }
 
     fn run(work: &mut Work, claims: &Claims, alerts: &[Alert]) -> usize {
-        let asks = |key: &Key| matches!(key, Key::Document(Kind::Monitor, _));
+        let asks = |key: &Key| matches!(key, Key::Document(Kind::Monitor | Kind::Watched, _));
         testing::run(work, asks, |work| alert(work, claims, alerts)).unwrap()
     }
 
     fn is_critical(work: &mut Work, claims: &Claims) -> Option<Value> {
-        work.device(&claims.sub).unwrap().unwrap().monitor.get(ATTRIBUTE).cloned()
+        let monitor = work.device(&claims.sub).unwrap().unwrap().monitor;
+        let count = monitor.get(COUNT_ATTRIBUTE).and_then(Value::as_u64);
+        assert_eq!(count.map(|count| json!(count > 0)), monitor.get(ALERTS_ATTRIBUTE).cloned());
+        monitor.get(ALERTS_ATTRIBUTE).cloned()
     }
 
     fn known(work: &mut Work, claims: &Claims) -> Monitored {
@@ -237,7 +270,7 @@ mod tests {
             assert_eq!(is_critical(&mut work, &claims), Some(json!(critical)), "{name} {level:?}");
         }
         let names: Vec<String> =
-            known(&mut work, &claims).latest.into_iter().map(|one| one.subject.name).collect();
+            known(&mut work, &claims).latest.into_iter().map(|one| one.alert.subject.name).collect();
         assert_eq!(names, ["b", "a"]);
         let events = work.writes().iter().filter(|write| matches!(write, Write::Event(_)));
         assert_eq!(events.count(), 5);
@@ -255,7 +288,7 @@ mod tests {
         let well: Vec<Alert> = known(&mut work, &claims)
             .latest
             .iter()
-            .map(|one| alert_of(&one.subject.name, Level::Ok))
+            .map(|one| alert_of(&one.alert.subject.name, Level::Ok))
             .collect();
         assert_eq!(run(&mut work, &claims, &well), 0);
         assert_eq!(is_critical(&mut work, &claims), Some(json!(false)));

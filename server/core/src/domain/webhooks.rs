@@ -201,10 +201,15 @@ pub(crate) fn told(
         return Ok(true);
     }
     if outcome.is_final {
-        let data = json!({
-            "integration_id": id, "success": outcome.error.is_none(), "status_code": outcome.status,
-            "error": outcome.error.clone().unwrap_or_default(), "tries": known.tries.saturating_add(1),
+        let mut data = json!({
+            "integration_id": id, "success": outcome.error.is_none(), "tries": known.tries.saturating_add(1),
         });
+        if let Some(status) = outcome.status {
+            data["status_code"] = json!(status);
+        }
+        if let Some(error) = &outcome.error {
+            data["error"] = json!(error);
+        }
         let told = Event { stream: Stream::Delivery, key: event.event.key.clone(), time: work.now(), data };
         work.write(Write::Event(told));
         known = Delivered { number: event.number, time: event.event.time, tries: 0 };
@@ -287,8 +292,8 @@ fn of_device(before: Option<&Device>, now: Option<&Device>) -> Vec<(&'static str
             if status == AuthStatus::Accepted {
                 let sets = device.auth_sets.iter().map(|set| {
                     json!({
-                        "id": set.id, "identity_data": device.identity, "pubkey": set.pubkey, "ts": set.ts,
-                        "status": set.status.name(),
+                        "id": set.id, "device_id": device.id, "identity_data": device.identity, "pubkey": set.pubkey,
+                        "ts": set.ts, "status": set.status.name(),
                     })
                 });
                 let sets: Vec<Value> = sets.collect();

@@ -405,6 +405,9 @@ pub(crate) struct Deployment {
     /// The first failures of late, for rules with a window: the times of the newest.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) failures: Vec<Timestamp>,
+    /// For each stop rule, in their order, how many devices have raised a critical alert in its time; 0 where it counts failures.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) alerted: Vec<u64>,
     /// What has become of devices without a record, when it ended before they asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) ended: Option<Status>,
@@ -572,10 +575,16 @@ pub(crate) struct StopRule {
     /// More failures than that, in percent of the devices that have ended it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) failed_percent: Option<f64>,
-    /// Only failures of so many last seconds count.
+    /// More devices than that have raised a critical alert after they got it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) alerted_devices: Option<u64>,
+    /// More devices than that have, in percent of those that have got it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) alerted_percent: Option<f64>,
+    /// Only failures of so many last seconds count; of alerts, those of so many seconds after the device got it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) within_seconds: Option<u64>,
-    /// A percentage counts when so many devices have ended it.
+    /// A percentage counts when so many devices have ended it; one of alerts, when so many have got it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) after_devices: Option<u64>,
     /// What is done.

@@ -18,10 +18,11 @@ use tokio::sync::oneshot;
 
 use super::{Committed, DumpRow, Job, Store, Watch, WriterFailed};
 use crate::domain::rollout::{self, CreateError, NewDeployment, ReportError};
+use crate::domain::token::Claims;
 use crate::model::time::Timestamp;
 use crate::model::{
     Attribute, AuthSet, AuthStatus, Deployment, Device, DeviceDeployment, Inventory, Phase, PhaseSize,
-    STATUSES, Status, Tag,
+    STATUSES, Status, StopAction, StopRule, Tag,
 };
 use crate::work::query::{
     Attr, Bound, DeploymentQuery, DeviceQuery, DeviceView, Direction, EventQuery, RecordQuery, SCOPES, Scope,
@@ -64,6 +65,7 @@ macro_rules! conformance {
             writers_at_once_lose_nothing
             another_process_is_told_and_both_count_right
             of_two_people_at_once_one_wins
+            alerts_that_come_at_once_are_all_counted
             watchers_are_told_before_the_answer
             a_dump_fills_another_store_with_the_same
         );
@@ -1116,6 +1118,7 @@ pub(crate) async fn documents_and_logs_are_kept_and_go_with_their_device(ground:
         (Kind::Artifact, "a", json!(["x", null, u64::MAX])),
         (Kind::Configuration, "one", json!({"configured": {"a": "b"}})),
         (Kind::Monitor, "one", json!([])),
+        (Kind::Watched, "one", json!([])),
     ] {
         put_document(&*store, kind, id, Some(value.clone())).await;
         assert_eq!(store.document(kind, id).await.unwrap(), Some(value));
@@ -1170,6 +1173,7 @@ pub(crate) async fn documents_and_logs_are_kept_and_go_with_their_device(ground:
     }
     assert_eq!(store.document(Kind::Configuration, "one").await.unwrap(), None);
     assert_eq!(store.document(Kind::Monitor, "one").await.unwrap(), None);
+    assert_eq!(store.document(Kind::Watched, "one").await.unwrap(), None);
     assert_eq!(store.document(Kind::Artifact, "a").await.unwrap(), Some(json!(["x", null, u64::MAX])));
     store.stop().await;
 }
@@ -1298,6 +1302,75 @@ pub(crate) async fn of_two_people_at_once_one_wins(ground: &dyn Ground) {
     }
     // One for each of the ten, and what was made lately.
     assert_eq!(one.documents(Kind::Order).await.unwrap().len(), 11);
+    one.stop().await;
+    two.stop().await;
+}
+
+/// Devices raise alerts at once, each of them at several processes: each is counted, and none twice.
+pub(crate) async fn alerts_that_come_at_once_are_all_counted(ground: &dyn Ground) {
+    let one = ground.open().await;
+    let two = if ground.is_shared() { ground.open().await } else { one.clone() };
+    let names = ["a", "b", "c"];
+    for name in names {
+        let set = AuthSet {
+            id: format!("set-{name}"),
+            pubkey: String::new(),
+            status: AuthStatus::Accepted,
+            ts: Timestamp(1),
+            serial: 0,
+        };
+        put(&*one, Device { auth_sets: vec![set], ..device(name) }, None).await;
+    }
+    let claims = |name: &str| Claims {
+        sub: name.to_owned(),
+        jti: format!("set-{name}"),
+        iss: String::new(),
+        iat: 0,
+        exp: u64::MAX,
+        device: true,
+        user: false,
+        serial: 0,
+        login: String::new(),
+    };
+    let rule = StopRule {
+        failed_devices: None,
+        failed_percent: None,
+        alerted_devices: Some(2),
+        alerted_percent: None,
+        within_seconds: Some(3600),
+        after_devices: None,
+        action: StopAction::Abort,
+    };
+    let new = NewDeployment {
+        name: "n".to_owned(),
+        artifact_name: "release-2".to_owned(),
+        members: (1..10).collect(),
+        stop: vec![rule],
+        ..NewDeployment::default()
+    };
+    let id = order(&*one, new).await.unwrap();
+    for name in names {
+        put_record(&*one, record(&format!("r-{name}"), &id, name, Status::Installing)).await;
+        let (got, claims) = (id.clone(), claims(name));
+        let reported = change(&*one, vec![], move |work| {
+            match rollout::report_status(work, &claims, &got, Status::Success, None) {
+                Ok(()) => Ok(Some(())),
+                Err(ReportError::NotLoaded) => Err(NotLoaded),
+                Err(error) => panic!("{error:?}"),
+            }
+        });
+        reported.await.unwrap().unwrap();
+    }
+    let alert = |store: Arc<dyn Store>, name: &'static str| async move {
+        let raised = change(&*store, vec![], move |work| rollout::alerted(work, name).map(Some));
+        raised.await.unwrap().unwrap();
+    };
+    let all = names.into_iter().flat_map(|name| [alert(one.clone(), name), alert(two.clone(), name)]);
+    futures_util::future::join_all(all).await;
+    let stopped = two.deployment(&id).await.unwrap().unwrap();
+    assert_eq!((stopped.alerted, stopped.ended), (vec![3], Some(Status::Aborted)));
+    let known = json!([{ "deployment": id, "alerted": true }]);
+    assert_eq!(one.document(Kind::Watched, "a").await.unwrap(), Some(known));
     one.stop().await;
     two.stop().await;
 }

@@ -84,6 +84,8 @@ pub(crate) enum Kind {
     Upload,
     /// What a device's monitors say, by the device's id.
     Monitor,
+    /// For which deployments the alerts of a device count, by the device's id.
+    Watched,
     /// Which active deployment is for these devices, by a digest of them and of what it is for.
     Order,
     /// What all devices together may load, and what they were given: one, `fleet`.
@@ -99,7 +101,7 @@ pub(crate) enum Kind {
 }
 
 /// Every kind.
-pub(crate) const KINDS: [Kind; 20] = [
+pub(crate) const KINDS: [Kind; 21] = [
     Kind::Artifact,
     Kind::MadeArtifact,
     Kind::Release,
@@ -114,6 +116,7 @@ pub(crate) const KINDS: [Kind; 20] = [
     Kind::DeltaJob,
     Kind::Upload,
     Kind::Monitor,
+    Kind::Watched,
     Kind::Order,
     Kind::Budget,
     Kind::History,
@@ -140,6 +143,7 @@ impl Kind {
             Kind::DeltaJob => "delta_job",
             Kind::Upload => "upload",
             Kind::Monitor => "monitor",
+            Kind::Watched => "watched",
             Kind::Order => "order",
             Kind::Budget => "budget",
             Kind::History => "history",
@@ -160,6 +164,7 @@ impl Kind {
             Kind::Configuration
             | Kind::MadeArtifact
             | Kind::Monitor
+            | Kind::Watched
             | Kind::History
             | Kind::Order
             | Kind::Lease
@@ -587,7 +592,7 @@ impl Work {
         self.devices.put(id.to_owned(), None);
         self.inventories.load(id.to_owned(), None);
         self.inventories.put(id.to_owned(), None);
-        for kind in [Kind::Configuration, Kind::Monitor] {
+        for kind in [Kind::Configuration, Kind::Monitor, Kind::Watched] {
             self.documents.load((kind, id.to_owned()), None);
             self.documents.put((kind, id.to_owned()), None);
         }

@@ -33,14 +33,6 @@ pub(super) async fn list(shared: &Shared, call: &Call, version: Version) -> Resu
         Some("asc") => true,
         Some(_) => return Err(ApiError::bad_request("sort: the order is asc or desc")),
     };
-    let time = |name: &str| match call.query(name) {
-        None => Ok(None),
-        Some(text) => {
-            let seconds = text.parse::<u64>().ok().map(|seconds| Timestamp(seconds.saturating_mul(1000)));
-            let time = seconds.or_else(|| Timestamp::parse(&text));
-            time.map(Some).ok_or_else(|| ApiError::bad_request(&format!("{name} is not a time")))
-        }
-    };
     let query = DeploymentQuery {
         states: one_of(call, "status", &STATUSES)?.into_iter().collect(),
         is_configuration: kind.map(|kind| kind == "configuration"),
@@ -48,8 +40,8 @@ pub(super) async fn list(shared: &Shared, call: &Call, version: Version) -> Resu
         ids: call.queries("id"),
         names: call.queries("name"),
         artifact_name: None,
-        before: time("created_before")?,
-        after: time("created_after")?,
+        before: call.time("created_before")?,
+        after: call.time("created_after")?,
         oldest_first,
         skip: page.skip() as u64,
         take: page.per_page as u64,

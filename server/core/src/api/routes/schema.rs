@@ -234,14 +234,14 @@ const SHAPES: &[(&str, &[&str])] = &[
         ],
     ),
     ("IntegrationCredentials", &["type: text", "http: IntegrationHttp"]),
-    ("IntegrationHttp", &["url: text"]),
+    ("IntegrationHttp", &["url: text", "secret?: text"]),
     (
         "WebhookEvent",
         &["id: text", "type: text", "time: time", "data: map", "delivery_statuses: [WebhookDelivery]"],
     ),
     (
         "WebhookDelivery",
-        &["integration_id: text", "success: flag", "status_code: count|null", "error: text", "tries: count"],
+        &["integration_id: text", "success: flag", "status_code?: count", "error?: text", "tries: count"],
     ),
     ("DeploymentStatistics", &["status: {count}", "total_size: count", "saved_size: count"]),
     (

@@ -13,6 +13,8 @@ pub(crate) enum PermissionSet {
     Basic,
     /// Everything.
     SuperUser,
+    /// One's own access tokens.
+    ManageTokens,
     /// People and roles.
     ManageUsers,
     /// To see people and roles.
@@ -58,9 +60,10 @@ const fn described(set: PermissionSet, description: &'static str, scopes: &'stat
 }
 
 /// Every set.
-pub(crate) const SETS: [Described; 13] = [
+pub(crate) const SETS: [Described; 14] = [
     described(PermissionSet::Basic, "See and change oneself.", &[]),
     described(PermissionSet::SuperUser, "Everything.", &[]),
+    described(PermissionSet::ManageTokens, "Make and end one's own access tokens, as everybody may.", &[]),
     described(PermissionSet::ManageUsers, "Manage people and roles.", &[]),
     described(PermissionSet::ReadUsers, "See people and roles.", &[]),
     described(PermissionSet::ReadAuditLogs, "See what people have done.", &[]),
@@ -116,6 +119,8 @@ const CONFIGURE: &[P] = &[P::ConfigureDevices];
 const CONNECT: &[P] = &[P::ConnectToDevices];
 const DEPLOY: &[P] = &[P::DeployToDevices];
 const READ_RELEASES: &[P] = &[P::ReadReleases, P::ManageReleases, P::UploadArtifacts];
+/// Who deploys sees what there is to deploy; that is not to have the files.
+const SEE_RELEASES: &[P] = &[P::ReadReleases, P::ManageReleases, P::UploadArtifacts, P::DeployToDevices];
 const READ_DEPLOYMENTS: &[P] = &[P::DeployToDevices, P::ReadDevices];
 const UPLOAD: &[P] = &[P::UploadArtifacts, P::ManageReleases];
 const MANAGE_RELEASES: &[P] = &[P::ManageReleases];
@@ -178,22 +183,25 @@ pub(crate) fn need(method: &str, rest: &[&str]) -> Need {
         ["deployments", "artifacts", "directupload" | "generate", ..] => need(UPLOAD, Object::All),
         ["deployments", "artifacts"] if !is_read => need(UPLOAD, Object::All),
         ["deployments", "artifacts", "list"] | ["deployments", "artifacts"] => {
-            need(READ_RELEASES, Object::All)
+            need(SEE_RELEASES, Object::All)
+        }
+        ["deployments", "artifacts", id, "download"] if is_read => {
+            need(READ_RELEASES, Object::Artifact((*id).to_owned()))
         }
         ["deployments", "artifacts", id, ..] => match is_read {
-            true => need(READ_RELEASES, Object::Artifact((*id).to_owned())),
+            true => need(SEE_RELEASES, Object::Artifact((*id).to_owned())),
             false => need(MANAGE_RELEASES, Object::Artifact((*id).to_owned())),
         },
         ["deployments", "deployments", "releases"] if !is_read => need(MANAGE_RELEASES, Object::All),
         ["deployments", "deployments", "releases"]
         | ["deployments", "deployments", "releases", "list"]
         | ["deployments", "releases", "all", ..]
-        | ["deployments", "software", ..] => need(READ_RELEASES, Object::All),
+        | ["deployments", "software", ..] => need(SEE_RELEASES, Object::All),
         ["deployments", "deployments", "releases", "delta", "jobs", ..] if is_read => {
-            need(READ_RELEASES, Object::All)
+            need(SEE_RELEASES, Object::All)
         }
         ["deployments", "deployments", "releases", name, ..] => match is_read {
-            true => need(READ_RELEASES, Object::Release((*name).to_owned())),
+            true => need(SEE_RELEASES, Object::Release((*name).to_owned())),
             false => need(MANAGE_RELEASES, Object::Release((*name).to_owned())),
         },
         ["deployments", "deployments", "group", group] if method == "POST" => {
@@ -283,13 +291,18 @@ mod tests {
             ("PUT", "devauth/devices/d/auth/a/status", ""),
             ("DELETE", "devauth/tokens/t", ""),
             ("GET", "deployments/artifacts", "OBSERVER CI DEPLOYMENTS_MANAGER"),
+            ("GET", "deployments/artifacts/a", "OBSERVER CI DEPLOYMENTS_MANAGER"),
+            // As in the tests of the reference server (mender-server, tag v4.1.3): who deploys has no files, and configures nothing.
+            ("GET", "deployments/artifacts/a/download", "OBSERVER CI"),
+            ("PUT", "deviceconfig/configurations/device/d", ""),
+            ("POST", "deviceconfig/configurations/device/d/deploy", ""),
+            ("GET", "iot-manager/events", ""),
             ("POST", "deployments/artifacts", "CI"),
             ("DELETE", "deployments/artifacts/a", "CI"),
             ("PUT", "deployments/deployments/releases/r/tags", "CI"),
-            ("GET", "deployments/deployments", "OBSERVER DEPLOYMENTS_MANAGER REMOTE_TERMINAL"),
+            ("GET", "deployments/deployments", "OBSERVER DEPLOYMENTS_MANAGER"),
             ("POST", "deployments/deployments", "DEPLOYMENTS_MANAGER"),
             ("PUT", "deployments/deployments/d/status", "DEPLOYMENTS_MANAGER"),
-            ("PUT", "deviceconfig/configurations/device/d", "DEPLOYMENTS_MANAGER"),
             ("GET", "deviceconnect/devices/d/connect", "REMOTE_TERMINAL"),
             ("GET", "deviceconnect/devices/d/download", "REMOTE_TERMINAL"),
             ("PUT", "deviceconnect/devices/d/upload", "REMOTE_TERMINAL"),
@@ -301,7 +314,7 @@ mod tests {
             ("POST", "iot-manager/integrations", ""),
             ("GET", "deployments/deployments/releases/delta/jobs", "OBSERVER CI DEPLOYMENTS_MANAGER"),
             ("GET", "deployments/deployments/releases/delta/jobs/j", "OBSERVER CI DEPLOYMENTS_MANAGER"),
-            ("GET", "deployments/config", "OBSERVER DEPLOYMENTS_MANAGER REMOTE_TERMINAL"),
+            ("GET", "deployments/config", "OBSERVER DEPLOYMENTS_MANAGER"),
             ("PUT", "deployments/config/binary_delta", ""),
             ("GET", "something/new", ""),
             ("GET", "useradm/users/me", "OBSERVER CI DEPLOYMENTS_MANAGER REMOTE_TERMINAL"),

@@ -53,7 +53,8 @@ pub(crate) struct Role {
     pub(crate) grants: Vec<Grant>,
 }
 
-/// The roles that are always there.
+/// The roles that are always there, with the sets that they have in the reference server. It has no source of them that is
+/// open; the answers of one that its pages are tested with have (mender-server, tag v4.1.0-saas.5). The words are ours.
 pub(crate) fn built_in() -> Vec<Role> {
     let role = |name: &str, description: &str, sets: &[PermissionSet]| Role {
         name: name.to_owned(),
@@ -63,17 +64,25 @@ pub(crate) fn built_in() -> Vec<Role> {
     use PermissionSet as Set;
     vec![
         role("RBAC_ROLE_PERMIT_ALL", "Administrator: everything.", &[Set::SuperUser]),
-        role("RBAC_ROLE_OBSERVER", "Reads devices and releases.", &[Set::ReadDevices, Set::ReadReleases]),
-        role("RBAC_ROLE_CI", "Manages releases, for people and for build machines.", &[Set::ManageReleases]),
+        role(
+            "RBAC_ROLE_OBSERVER",
+            "Read access: devices, releases and deployments.",
+            &[Set::ReadReleases, Set::ReadDevices],
+        ),
+        role(
+            "RBAC_ROLE_CI",
+            "Releases manager: artifacts and releases, for people and for build machines.",
+            &[Set::ReadReleases, Set::ManageReleases, Set::UploadArtifacts],
+        ),
         role(
             "RBAC_ROLE_DEPLOYMENTS_MANAGER",
-            "Deploys to devices and configures them.",
-            &[Set::ReadDevices, Set::ReadReleases, Set::DeployToDevices, Set::ConfigureDevices],
+            "Deployments manager: makes and aborts deployments.",
+            &[Set::DeployToDevices],
         ),
         role(
             "RBAC_ROLE_REMOTE_TERMINAL",
-            "Troubleshoots devices: terminal, port forwarding and files.",
-            &[Set::ReadDevices, Set::ConnectToDevices],
+            "Troubleshooting: terminals, ports and files of devices.",
+            &[Set::ConnectToDevices],
         ),
     ]
 }
@@ -165,4 +174,29 @@ pub(crate) fn grants_of(user: &User, find: impl Fn(&str) -> Option<Role>) -> Opt
         None => find(name),
     };
     Some(user.roles.iter().filter_map(role).flat_map(|role| role.grants).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_roles_that_are_always_there_have_the_sets_of_the_reference_server() {
+        let sets = |role: Role| {
+            assert!(role.grants.iter().all(|grant| grant.scope.is_none()), "{}", role.name);
+            (role.name, role.grants.into_iter().map(|grant| grant.name).collect::<Vec<_>>())
+        };
+        let known: Vec<_> = built_in().into_iter().map(sets).collect();
+        let role = |name: &str, sets: &[PermissionSet]| (format!("RBAC_ROLE_{name}"), sets.to_vec());
+        use PermissionSet as Set;
+        // Read at the tag v4.1.0-saas.5 of mender-server.
+        let expected = [
+            role("PERMIT_ALL", &[Set::SuperUser]),
+            role("OBSERVER", &[Set::ReadReleases, Set::ReadDevices]),
+            role("CI", &[Set::ReadReleases, Set::ManageReleases, Set::UploadArtifacts]),
+            role("DEPLOYMENTS_MANAGER", &[Set::DeployToDevices]),
+            role("REMOTE_TERMINAL", &[Set::ConnectToDevices]),
+        ];
+        assert_eq!(known, expected);
+    }
 }

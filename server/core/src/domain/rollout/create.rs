@@ -6,15 +6,14 @@ use std::sync::Arc;
 use roaring::RoaringBitmap;
 use serde_json::Value;
 
-use super::{gate, passing};
+use super::{gate, passing, stop};
 use crate::domain::id::{self, NoRandomness};
 use crate::model::time::Timestamp;
 use crate::model::{Budget, Canaries, Deployment, Phase, PhaseSize, StopRule, Windows};
 use crate::work::{Kind, NotLoaded, Work};
 
-/// Phases of one deployment, and stop rules.
+/// Phases of one deployment.
 const PHASES: usize = 100;
-const STOP_RULES: usize = 20;
 /// Devices that begin first, and attributes by which they are chosen: each value of these is a question to the store.
 pub(crate) const CANARIES: u64 = 200;
 pub(crate) const SPREAD_BY: usize = 4;
@@ -134,7 +133,7 @@ pub(crate) fn check(new: &NewDeployment) -> Result<Vec<Phase>, CreateError> {
     if new.members.is_empty() && new.filter.is_none() {
         return Err(CreateError::NoDevices);
     }
-    check_stop(&new.stop)?;
+    stop::check(&new.stop).map_err(CreateError::Stop)?;
     if let Some(windows) = &new.windows {
         gate::check(windows).map_err(CreateError::Windows)?;
     }
@@ -192,6 +191,7 @@ pub(crate) fn create(work: &mut Work, new: NewDeployment) -> Result<String, Crea
         canaries: new.canaries,
         spent: None,
         failures: Vec::new(),
+        alerted: Vec::new(),
         ended: None,
         key: new.key,
     };
@@ -301,32 +301,4 @@ fn phases(new: &NewDeployment) -> Result<Vec<Phase>, CreateError> {
         Ok(Phase { id: id::uuid()?, start: *start, size, begun: 0 })
     });
     made.collect::<Result<_, NoRandomness>>().map_err(CreateError::from)
-}
-
-fn check_stop(rules: &[StopRule]) -> Result<(), CreateError> {
-    let wrong = |what| Err(CreateError::Stop(what));
-    if rules.len() > STOP_RULES {
-        return wrong("there are more than 20");
-    }
-    for rule in rules {
-        match (rule.failed_devices, rule.failed_percent) {
-            (None, None) => return wrong("failed_devices or failed_percent has to be there"),
-            (Some(_), Some(_)) => return wrong("failed_devices or failed_percent, not both"),
-            (None, Some(percent)) if !(0.0..100.0).contains(&percent) => {
-                return wrong("failed_percent is at least 0 and below 100");
-            }
-            (None, Some(_)) if rule.within_seconds.is_some() => {
-                return wrong("within_seconds is for failed_devices");
-            }
-            (Some(_), None) if rule.after_devices.is_some() => {
-                return wrong("after_devices is for failed_percent");
-            }
-            // As many failures are remembered.
-            (Some(count), None) if rule.within_seconds.is_some() && count >= super::FAILURES as u64 => {
-                return wrong("failed_devices with within_seconds is below 1000");
-            }
-            (Some(_), None) | (None, Some(_)) => {}
-        }
-    }
-    Ok(())
 }

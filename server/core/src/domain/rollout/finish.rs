@@ -2,67 +2,11 @@
 
 use super::{ReportError, change, create, new_record, put};
 use crate::domain::id::NoRandomness;
-use crate::model::time::Timestamp;
-use crate::model::{Artifact, Deployment, DeviceDeployment, Status, StopAction, StopRule};
+use crate::model::{Artifact, Deployment, DeviceDeployment, Status};
 use crate::work::{Kind, NotLoaded, Work, Write};
 
-/// Why a deployment is to stop by itself, and what is done.
-pub(super) struct Reason {
-    text: String,
-    action: StopAction,
-}
-
-/// Whether one of its rules stops a deployment now.
-pub(super) fn stops(deployment: &Deployment, now: Timestamp) -> Option<Reason> {
-    if deployment.finished.is_some() {
-        return None;
-    }
-    // What ends more comes first.
-    let reasons = || deployment.stop.iter().filter_map(|rule| reason(deployment, rule, now));
-    let is_new = |reason: &Reason| match reason.action {
-        StopAction::Abort => true,
-        StopAction::Hold => deployment.held.is_none(),
-    };
-    reasons().find(|reason| reason.action == StopAction::Abort).or_else(|| reasons().find(is_new))
-}
-
-fn reason(deployment: &Deployment, rule: &StopRule, now: Timestamp) -> Option<Reason> {
-    let failed = match rule.within_seconds {
-        None => deployment.counts.get(&Status::Failure).copied().unwrap_or(0),
-        Some(seconds) => {
-            let recent = |time: &&Timestamp| time.plus_seconds(seconds) >= now;
-            deployment.failures.iter().filter(recent).count() as u64
-        }
-    };
-    let text = match (rule.failed_devices, rule.failed_percent) {
-        (Some(most), _) if failed > most => match rule.within_seconds {
-            None => format!("{failed} devices have failed, more than {most}"),
-            Some(seconds) => format!("{failed} devices have failed in {seconds} seconds, more than {most}"),
-        },
-        (None, Some(most)) => {
-            let ended = deployment.finished_records();
-            let percent = failed as f64 * 100.0 / ended.max(1) as f64;
-            if ended < rule.after_devices.unwrap_or(1) || percent <= most {
-                return None;
-            }
-            format!("{failed} of {ended} devices have failed, more than {most} percent")
-        }
-        (Some(_), _) | (None, None) => return None,
-    };
-    Some(Reason { text, action: rule.action })
-}
-
-/// Does what a rule says.
-pub(super) fn stop(work: &mut Work, mut deployment: Deployment, reason: &Reason) -> Result<(), NotLoaded> {
-    deployment.held = Some(reason.text.clone());
-    match reason.action {
-        StopAction::Hold => work.put_deployment(deployment),
-        StopAction::Abort => end(work, deployment),
-    }
-}
-
 /// Ends a deployment on every device that has not ended it. Devices without a record get none: there may be a million.
-fn end(work: &mut Work, mut deployment: Deployment) -> Result<(), NotLoaded> {
+pub(super) fn end(work: &mut Work, mut deployment: Deployment) -> Result<(), NotLoaded> {
     let now = work.now();
     let unfinished: Vec<Status> =
         deployment.counts.keys().copied().filter(|status| !status.is_finished()).collect();

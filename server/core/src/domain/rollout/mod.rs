@@ -14,6 +14,7 @@ mod offer;
 mod passing;
 mod plan;
 mod report;
+mod stop;
 #[cfg(test)]
 mod tests;
 
@@ -32,9 +33,11 @@ pub(crate) use offer::{Candidate, Configured, Next, NextError, configuration_mad
 pub(crate) use passing::{NAME as RECENT, gone, gone_before};
 pub(crate) use plan::{DEVICE_TYPE, Reported, phase_counts, shares, spread};
 pub(crate) use report::{ReportError, report_log, report_status};
+pub(crate) use stop::alerted;
 #[cfg(test)]
 pub(crate) use tests::one_device as tests_fleet;
 
+use self::stop::News;
 use super::id::{self, NoRandomness};
 use crate::model::time::Timestamp;
 use crate::model::{Deployment, DeviceDeployment, Status};
@@ -106,17 +109,15 @@ fn put(work: &mut Work, mut record: DeviceDeployment) -> Result<(), NotLoaded> {
     deployment.total_size = deployment.total_size.saturating_add(record.offered_bytes);
     let has_failed = record.status == Status::Failure
         && before.as_ref().is_none_or(|before| before.status != Status::Failure);
-    if has_failed && deployment.stop.iter().any(|rule| rule.within_seconds.is_some()) {
+    if has_failed && deployment.stop.iter().any(stop::remembers_failures) {
         deployment.failures.push(now);
         let surplus = deployment.failures.len().saturating_sub(FAILURES);
         deployment.failures.drain(..surplus);
     }
+    let has_got = record.status == Status::Success
+        && before.as_ref().is_none_or(|before| before.status != Status::Success);
+    let device = record.device.clone();
     work.put_record(record)?;
-    if has_failed {
-        if let Some(reason) = finish::stops(&deployment, now) {
-            return finish::stop(work, deployment, &reason);
-        }
-    }
     let is_over = match deployment.max_devices {
         Some(most) => deployment.finished_records() >= most,
         None => !deployment.is_dynamic() && deployment.finished_records() >= deployment.device_count,
@@ -124,6 +125,18 @@ fn put(work: &mut Work, mut record: DeviceDeployment) -> Result<(), NotLoaded> {
     if is_over && deployment.finished.is_none() {
         deployment.finished = Some(now);
         create::free(work, &deployment)?;
+    }
+    let news = match (has_failed, has_got) {
+        (true, _) => Some(News::Failed),
+        (false, true) => Some(News::Got),
+        (false, false) => None,
+    };
+    if has_got && deployment.finished.is_none() {
+        stop::watch(work, &deployment, &device)?;
+    }
+    // What is over has nothing left to stop.
+    if let Some(reason) = news.and_then(|news| stop::stops(&deployment, news, now)) {
+        return stop::stop(work, deployment, &reason);
     }
     if deployment != was { work.put_deployment(deployment) } else { Ok(()) }
 }

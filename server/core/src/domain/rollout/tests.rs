@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::*;
+use crate::domain::monitor::{self, Alert, Level, Subject};
 use crate::domain::token::Claims;
 use crate::model::{
     Artifact, Attribute, AuthSet, AuthStatus, Budget, Canaries, Device, Inventory, PhaseSize, StopAction,
@@ -286,6 +287,8 @@ fn rule(action: StopAction) -> StopRule {
     StopRule {
         failed_devices: Some(2),
         failed_percent: None,
+        alerted_devices: None,
+        alerted_percent: None,
         within_seconds: None,
         after_devices: None,
         action,
@@ -336,6 +339,252 @@ fn failures_of_before_the_window_do_not_count() {
     ask(&mut work, &id, 5, &[]);
     report(&mut work, &id, 5, Status::Failure).unwrap();
     assert!(known(&mut work, &id).held.is_some());
+}
+
+#[test]
+fn the_failure_of_the_last_device_ends_a_deployment_also_where_a_rule_would_hold_it() {
+    let mut work = fleet(1, 1);
+    let stop = vec![StopRule { failed_devices: Some(0), ..rule(StopAction::Hold) }];
+    let id = made(&mut work, &NewDeployment { stop, ..new(1) });
+    ask(&mut work, &id, 1, &[]);
+    report(&mut work, &id, 1, Status::Failure).unwrap();
+    assert_eq!(known(&mut work, &id).finished, Some(Timestamp(1)));
+}
+
+/// More devices than that.
+fn alerted(most: u64, action: StopAction) -> StopRule {
+    StopRule { failed_devices: None, alerted_devices: Some(most), ..rule(action) }
+}
+
+/// A device gets a deployment.
+fn get(work: &mut Work, id: &str, number: u32) {
+    assert!(ask(work, id, number, &[]).is_some(), "{number}");
+    report(work, id, number, Status::Success).unwrap();
+}
+
+fn alert(work: &mut Work, number: u32, level: Level) {
+    let subject = Subject {
+        name: "disk".to_owned(),
+        kind: "log".to_owned(),
+        status: String::new(),
+        details: serde_json::Map::new(),
+    };
+    let alerts = [Alert { name: "n".to_owned(), level, subject, timestamp: None }];
+    run(work, |work| monitor::alert(work, &claims(number), &alerts)).unwrap();
+}
+
+#[test]
+fn alerts_of_devices_that_have_got_it_stop_it() {
+    for action in [StopAction::Hold, StopAction::Abort] {
+        let mut work = fleet(6, 1);
+        let id = made(&mut work, &NewDeployment { stop: vec![alerted(1, action)], ..new(6) });
+        (1..=2).for_each(|number| get(&mut work, &id, number));
+        ask(&mut work, &id, 3, &[]);
+        alert(&mut work, 1, Level::Critical);
+        assert_eq!(known(&mut work, &id).held, None, "one is not more than one");
+        alert(&mut work, 2, Level::Critical);
+        let stopped = known(&mut work, &id);
+        assert_eq!(
+            stopped.held.as_deref(),
+            Some("2 devices have raised a critical alert after they got it, more than 1")
+        );
+        assert_eq!(ask(&mut work, &id, 4, &[]), None, "{action:?}");
+        match action {
+            StopAction::Hold => {
+                report(&mut work, &id, 3, Status::Success).unwrap();
+                run(&mut work, |work| hold(work, &id, None, None)).unwrap();
+                get(&mut work, &id, 4);
+                assert_eq!(known(&mut work, &id).held, None, "a person lets it go on");
+                alert(&mut work, 4, Level::Critical);
+                assert!(known(&mut work, &id).held.is_some(), "one more stops it again");
+            }
+            StopAction::Abort => {
+                assert_eq!(stopped.all_counts().get(&Status::Aborted), Some(&4));
+                assert_eq!(report(&mut work, &id, 3, Status::Success), Err(ReportError::Aborted));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_device_counts_once_and_only_when_it_has_got_it() {
+    let mut work = fleet(6, 1);
+    let stop = vec![alerted(1, StopAction::Hold)];
+    let id = made(&mut work, &NewDeployment { stop, retries: 1, ..new(5) });
+    let other = made(&mut work, &new(6));
+    let counted = |work: &mut Work| known(work, &id).alerted;
+    alert(&mut work, 1, Level::Critical);
+    assert!(ask(&mut work, &id, 1, &[]).is_some());
+    alert(&mut work, 1, Level::Critical);
+    assert_eq!(counted(&mut work), [] as [u64; 0], "before it has got it");
+    report(&mut work, &id, 1, Status::Success).unwrap();
+    alert(&mut work, 1, Level::Ok);
+    assert_eq!(counted(&mut work), [] as [u64; 0], "all is well");
+    alert(&mut work, 1, Level::Critical);
+    assert_eq!(counted(&mut work), [1]);
+    alert(&mut work, 1, Level::Ok);
+    alert(&mut work, 1, Level::Critical);
+    assert_eq!(counted(&mut work), [1], "once, and all is well does not take it back");
+    for status in [Status::Failure, Status::Success] {
+        report(&mut work, &id, 1, status).unwrap();
+    }
+    alert(&mut work, 1, Level::Critical);
+    assert_eq!(counted(&mut work), [1], "also when it has got it again");
+    // Who failed has not got it, and who is not one of its devices neither.
+    ask(&mut work, &id, 2, &[]);
+    report(&mut work, &id, 2, Status::Failure).unwrap();
+    alert(&mut work, 2, Level::Critical);
+    get(&mut work, &other, 6);
+    alert(&mut work, 6, Level::Critical);
+    assert_eq!(counted(&mut work), [1]);
+    assert_eq!(known(&mut work, &other).alerted, [] as [u64; 0]);
+    assert_eq!(known(&mut work, &id).held, None);
+}
+
+#[test]
+fn an_alert_counts_for_each_deployment_that_the_device_has_got_and_that_goes_on() {
+    let mut work = fleet(3, 1);
+    let watched = |work: &mut Work| run(work, |work| work.document::<serde_json::Value>(Kind::Watched, "1"));
+    let stop = vec![alerted(1, StopAction::Hold)];
+    let over = made(&mut work, &NewDeployment { stop: stop.clone(), ..new(1) });
+    get(&mut work, &over, 1);
+    let [one, two] = [2, 3].map(|sequence| {
+        let id = made(&mut work, &NewDeployment { stop: stop.clone(), ..new(2) });
+        let numbered = Deployment { sequence, ..known(&mut work, &id) };
+        run(&mut work, |work| work.put_deployment(numbered.clone())).unwrap();
+        get(&mut work, &id, 1);
+        id
+    });
+    alert(&mut work, 1, Level::Critical);
+    assert_eq!(known(&mut work, &over).alerted, [] as [u64; 0]);
+    assert_eq!((known(&mut work, &one).alerted, known(&mut work, &two).alerted), (vec![1], vec![1]));
+    let kept = json!([{ "deployment": one, "alerted": true }, { "deployment": two, "alerted": true }]);
+    assert_eq!(watched(&mut work), Ok(Some(kept)));
+}
+
+#[test]
+fn what_is_kept_of_a_device_for_its_alerts_is_bounded() {
+    let mut work = fleet(1, 1);
+    let stop = vec![alerted(1, StopAction::Hold)];
+    let deployment = known_with_rules(&mut work, stop);
+    for number in 0..30 {
+        let one = Deployment { id: number.to_string(), ..deployment.clone() };
+        run(&mut work, |work| super::stop::watch(work, &one, "1")).unwrap();
+    }
+    let kept = run(&mut work, |work| work.document::<Vec<serde_json::Value>>(Kind::Watched, "1"));
+    let kept = kept.unwrap().unwrap();
+    assert_eq!((kept.len(), &kept[9]["deployment"]), (10, &json!("29")));
+}
+
+fn known_with_rules(work: &mut Work, stop: Vec<StopRule>) -> Deployment {
+    let id = made(work, &NewDeployment { stop, ..new(1) });
+    known(work, &id)
+}
+
+#[test]
+fn an_alert_counts_within_its_time_and_a_percentage_when_enough_have_got_it() {
+    let mut first = fleet(10, 1000);
+    let soon = StopRule { within_seconds: Some(60), ..alerted(0, StopAction::Abort) };
+    let many = StopRule {
+        alerted_devices: None,
+        alerted_percent: Some(50.0),
+        after_devices: Some(6),
+        ..alerted(0, StopAction::Hold)
+    };
+    let id = made(&mut first, &NewDeployment { stop: vec![soon, many], ..new(10) });
+    (1..=2).for_each(|number| get(&mut first, &id, number));
+    let mut second = later(&[&first], 62_000);
+    (1..=2).for_each(|number| alert(&mut second, number, Level::Critical));
+    assert_eq!(known(&mut second, &id).alerted, [0, 2], "too late for one of them");
+    assert_eq!(known(&mut second, &id).held, None, "two have got it, and six are enough");
+    (3..=5).for_each(|number| get(&mut second, &id, number));
+    let mut third = later(&[&first, &second], 122_000);
+    alert(&mut third, 3, Level::Critical);
+    let stopped = known(&mut third, &id);
+    assert_eq!((stopped.alerted, stopped.finished), (vec![1, 3], Some(Timestamp(122_000))), "just in time");
+    assert_eq!(
+        stopped.held.as_deref(),
+        Some("1 devices have raised a critical alert within 60 seconds after they got it, more than 0")
+    );
+    let mut work = fleet(4, 1000);
+    let early = StopRule {
+        alerted_devices: None,
+        alerted_percent: Some(50.0),
+        after_devices: Some(3),
+        ..alerted(0, StopAction::Hold)
+    };
+    let id = made(&mut work, &NewDeployment { stop: vec![early], ..new(4) });
+    (1..=2).for_each(|number| get(&mut work, &id, number));
+    (1..=2).for_each(|number| alert(&mut work, number, Level::Critical));
+    assert_eq!(known(&mut work, &id).held, None);
+    get(&mut work, &id, 3);
+    assert!(known(&mut work, &id).held.is_some(), "the alerts came before enough devices had it");
+    let mut work = fleet(10, 1000);
+    let part =
+        StopRule { alerted_devices: None, alerted_percent: Some(50.0), ..alerted(0, StopAction::Hold) };
+    let id = made(&mut work, &NewDeployment { stop: vec![part], ..new(10) });
+    (1..=4).for_each(|number| get(&mut work, &id, number));
+    (1..=2).for_each(|number| alert(&mut work, number, Level::Critical));
+    assert_eq!(known(&mut work, &id).held, None);
+    alert(&mut work, 3, Level::Critical);
+    assert_eq!(
+        known(&mut work, &id).held.as_deref(),
+        Some("3 of 4 devices have raised a critical alert after they got it, more than 50 percent")
+    );
+}
+
+#[test]
+fn what_a_person_let_go_on_is_stopped_by_what_is_new_only() {
+    let mut work = fleet(8, 1);
+    let stop =
+        vec![StopRule { failed_devices: Some(0), ..rule(StopAction::Hold) }, alerted(0, StopAction::Hold)];
+    let id = made(&mut work, &NewDeployment { stop, ..new(8) });
+    (1..=3).for_each(|number| assert!(ask(&mut work, &id, number, &[]).is_some()));
+    (1..=2).for_each(|number| report(&mut work, &id, number, Status::Success).unwrap());
+    let held = |work: &mut Work| known(work, &id).held.unwrap_or_default();
+    let go_on = |work: &mut Work| run(work, |work| hold(work, &id, None, None)).unwrap();
+    alert(&mut work, 1, Level::Critical);
+    assert!(held(&mut work).contains("alert"));
+    go_on(&mut work);
+    report(&mut work, &id, 3, Status::Failure).unwrap();
+    assert_eq!(held(&mut work), "1 devices have failed, more than 0");
+    go_on(&mut work);
+    alert(&mut work, 1, Level::Critical);
+    assert_eq!(held(&mut work), "", "that device has been counted");
+    alert(&mut work, 2, Level::Critical);
+    assert!(held(&mut work).contains("2 devices have raised"));
+}
+
+#[test]
+fn rules_that_make_no_sense_are_refused() {
+    let hold = || StopRule { failed_devices: None, ..rule(StopAction::Hold) };
+    let refused = |rule: StopRule| check(&NewDeployment { stop: vec![rule], ..new(1) }).err();
+    for good in [
+        StopRule { failed_devices: Some(999), within_seconds: Some(1), ..hold() },
+        StopRule { failed_percent: Some(0.0), after_devices: Some(1), ..hold() },
+        StopRule { alerted_devices: Some(5000), within_seconds: Some(1), ..hold() },
+        StopRule { alerted_percent: Some(99.9), within_seconds: Some(1), after_devices: Some(1), ..hold() },
+    ] {
+        assert_eq!(refused(good.clone()), None, "{good:?}");
+    }
+    for wrong in [
+        hold(),
+        StopRule { failed_devices: Some(1), failed_percent: Some(1.0), ..hold() },
+        StopRule { failed_devices: Some(1), alerted_devices: Some(1), ..hold() },
+        StopRule { alerted_devices: Some(1), alerted_percent: Some(1.0), ..hold() },
+        StopRule { failed_percent: Some(100.0), ..hold() },
+        StopRule { alerted_percent: Some(-1.0), ..hold() },
+        StopRule { alerted_percent: Some(f64::NAN), ..hold() },
+        StopRule { failed_percent: Some(1.0), within_seconds: Some(1), ..hold() },
+        StopRule { failed_devices: Some(1000), within_seconds: Some(1), ..hold() },
+        StopRule { failed_devices: Some(1), after_devices: Some(1), ..hold() },
+        StopRule { alerted_devices: Some(1), after_devices: Some(1), ..hold() },
+        StopRule { alerted_devices: Some(1), within_seconds: Some(0), ..hold() },
+    ] {
+        assert!(matches!(refused(wrong.clone()), Some(CreateError::Stop(_))), "{wrong:?}");
+    }
+    let many = vec![alerted(1, StopAction::Hold); 21];
+    assert!(matches!(check(&NewDeployment { stop: many, ..new(1) }), Err(CreateError::Stop(_))));
 }
 
 #[test]
