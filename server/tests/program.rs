@@ -141,7 +141,7 @@ fn options_that_do_not_go_together_and_a_value_that_is_missing_are_named() {
         (&["serve", "--data", data, "--database-ca", file], "--database is missing"),
         (&["serve", "--data", data, "--s3-endpoint", "http://a"], "--s3-endpoint needs --s3-bucket"),
         (&["serve", "--data", data, "--database", "a"], "--database: the database address: "),
-        (&["move", "--from", "postgres://a b/", "--to", data], "--from: the database address: "),
+        (&["move", "--from", "postgres://a:x/b", "--to", data], "--from: the database address: "),
         (&["serve", "--data", data, "--delta-key", file], "--delta-key is a file with a private key"),
         (&["serve", "--data", data, "--configuration-key", file], "--configuration-key is a file with a"),
         (&["serve", "--data", data, "--faults", file], "--faults is a file with a list of faults"),

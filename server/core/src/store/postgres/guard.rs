@@ -41,7 +41,7 @@ pub(super) async fn take(conn: &Conn, sharing: Sharing) -> Result<(), Fault> {
     let begun = Instant::now();
     loop {
         let row = conn.row(sql, &[&KEY]).await?;
-        if row.is_some_and(|row| row.get(0)) {
+        if row.map(|row| row.try_get(0)).transpose()? == Some(true) {
             return Ok(());
         }
         if begun.elapsed() >= PATIENCE {
