@@ -2,6 +2,7 @@
 
 mod commands;
 mod deployments;
+mod devices;
 mod settings;
 mod table;
 
@@ -11,13 +12,16 @@ use std::time::Duration;
 
 use artifact::text::printable_json;
 use lexopt::prelude::*;
+use manual::rust_ota_server::{DEPLOYMENT_STATUSES, DEVICE_STATUSES, STATUSES_IN_A_DEPLOYMENT};
 use serde_json::{Value, json};
-use server_core::client::{ClientError, DeviceInfo, Management};
+use server_core::client::{ClientError, Management};
 
 use crate::console::{CliError, help_of, print};
+use crate::value::{COUNT, OptionValue, one_of};
 use commands::{Command, Opt};
+use devices::{Decision, Ids};
 use settings::Given;
-use table::{Table, counted};
+use table::Table;
 
 impl From<ClientError> for CliError {
     fn from(error: ClientError) -> CliError {
@@ -92,22 +96,50 @@ fn parse(command: &Command, mut parser: lexopt::Parser) -> Result<Option<Typed>,
         };
         match &argument {
             Short('h') | Long("help") => return Ok(None),
-            Long("server") => typed.given.server = Some(parser.value()?.string()?),
-            Long("token-file") => typed.given.token_file = Some(parser.value()?.into()),
-            Long("ca") => typed.given.ca = Some(parser.value()?.into()),
-            Long("config") => typed.given.config = Some(parser.value()?.into()),
+            Long("server") => typed.given.server = Some(OptionValue::of("server", &mut parser)?.url()?),
+            Long("token-file") => {
+                typed.given.token_file = Some(OptionValue::of("token-file", &mut parser)?.path()?);
+            }
+            Long("ca") => typed.given.ca = Some(OptionValue::of("ca", &mut parser)?.path()?),
+            Long("config") => typed.given.config = Some(OptionValue::of("config", &mut parser)?.path()?),
             Long("json") => typed.json = true,
-            _ if takes(Opt::Status) => typed.status = Some(parser.value()?.string()?),
-            _ if takes(Opt::Group) => typed.group = Some(parser.value()?.string()?),
+            _ if takes(Opt::Status) => {
+                typed.status = Some(OptionValue::of("status", &mut parser)?.text()?);
+            }
+            _ if takes(Opt::Group) => typed.group = Some(OptionValue::of("group", &mut parser)?.text()?),
             _ if takes(Opt::Force) => typed.force = true,
             _ if takes(Opt::Wait) => typed.wait = true,
-            _ if takes(Opt::Timeout) => typed.timeout = Some(Duration::from_secs(parser.value()?.parse()?)),
-            _ if takes(Opt::Description) => typed.description = parser.value()?.string()?,
+            _ if takes(Opt::Timeout) => {
+                let seconds = OptionValue::of("timeout", &mut parser)?.number(COUNT)?;
+                typed.timeout = Some(Duration::from_secs(seconds));
+            }
+            _ if takes(Opt::Description) => {
+                typed.description = OptionValue::of("description", &mut parser)?.any_text()?;
+            }
             Value(word) => typed.words.push(word.clone()),
             Short(_) | Long(_) => return Err(argument.unexpected().into()),
         }
     }
+    typed.status_is_known(command)?;
     Ok(Some(typed))
+}
+
+impl Typed {
+    /// One that there is not would find nothing, which looks as if all were well.
+    fn status_is_known(&self, command: &Command) -> Result<(), CliError> {
+        let known = match (command.name, self.words.is_empty()) {
+            ("devices", _) => DEVICE_STATUSES,
+            (_, true) => DEPLOYMENT_STATUSES,
+            (_, false) => STATUSES_IN_A_DEPLOYMENT,
+        };
+        match &self.status {
+            Some(status) if !known.contains(&status.as_str()) => {
+                let wanted = one_of(known);
+                Err(CliError::usage(format!("--status is {wanted}, not {status:?}")))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
 }
 
 fn ask(command: &Command, mut typed: Typed) -> Result<(), CliError> {
@@ -151,9 +183,15 @@ fn answer(
     let status = typed.status.as_deref();
     let device = |word: &str| Ids::new(management).device(word);
     match (command.name, texts) {
-        ("devices", []) => devices(management, status, typed.group.as_deref()),
-        ("accept", [_, ..]) => each(management, texts, "accepted", |id| management.accept(id)),
-        ("reject", [_, ..]) => each(management, texts, "rejected", |id| management.reject(id)),
+        ("devices", []) => devices::list(management, status, typed.group.as_deref()),
+        ("devices", [_, ..]) => match (status, &typed.group) {
+            (None, None) => devices::show(management, texts),
+            (Some(_), _) | (None, Some(_)) => {
+                Err(CliError::Failed("either devices, or --status and --group".to_owned()))
+            }
+        },
+        ("accept", [_, ..]) => devices::decide(management, texts, Decision::Accept),
+        ("reject", [_, ..]) => devices::decide(management, texts, Decision::Reject),
         ("decommission", [_, ..]) => {
             each(management, texts, "decommissioned", |id| management.decommission(id))
         }
@@ -271,32 +309,6 @@ fn done(ids: &[String], now: &str, mut act: impl FnMut(&str) -> Result<(), Clien
     Asked::new(text, Value::Array(rows))
 }
 
-/// Looks up ids by their beginning. The list is asked for once, when it is first needed.
-struct Ids<'a> {
-    management: &'a Management,
-    devices: std::cell::OnceCell<Vec<String>>,
-}
-
-impl Ids<'_> {
-    fn new(management: &Management) -> Ids<'_> {
-        Ids { management, devices: std::cell::OnceCell::new() }
-    }
-
-    fn device(&self, word: &str) -> Result<String, CliError> {
-        if is_whole(word) {
-            return Ok(word.to_owned());
-        }
-        let ids = match self.devices.get() {
-            Some(ids) => ids,
-            None => {
-                let ids = self.management.devices()?.into_iter().map(|device| device.id).collect();
-                self.devices.get_or_init(|| ids)
-            }
-        };
-        unique("device", word, ids.iter().map(String::as_str))
-    }
-}
-
 fn deployment_id(management: &Management, word: &str) -> Result<String, CliError> {
     if is_whole(word) {
         return Ok(word.to_owned());
@@ -337,34 +349,6 @@ fn short_time(time: &str) -> String {
         Some((seconds, _)) => format!("{seconds}Z"),
         None => time.to_owned(),
     }
-}
-
-fn devices(management: &Management, status: Option<&str>, group: Option<&str>) -> Result<Asked, CliError> {
-    let inside = group.map(|group| management.group(group)).transpose()?;
-    let wanted = |device: &DeviceInfo| {
-        status.is_none_or(|status| device.status == status)
-            && inside.as_ref().is_none_or(|ids| ids.contains(&device.id))
-    };
-    let all: Vec<DeviceInfo> = management.devices()?.into_iter().filter(wanted).collect();
-    let json = all.iter().map(|device| {
-        json!({
-            "id": device.id,
-            "status": device.status,
-            "identity": device.identity_data,
-            "last_seen": device.check_in_time,
-        })
-    });
-    let json = json.collect();
-    if all.is_empty() {
-        return Ok(Asked::new("no devices\n".to_owned(), json));
-    }
-    let mut table = Table::new(&["DEVICE", "STATUS", "LAST SEEN", "IDENTITY"]);
-    for device in &all {
-        let seen = device.check_in_time.as_deref().map_or_else(|| "never".to_owned(), short_time);
-        table.row(&[&device.id, &device.status, &seen, &identity(&device.identity_data)]);
-    }
-    let text = table.render() + &counted("device", all.iter().map(|device| device.status.as_str()));
-    Ok(Asked::new(text, json))
 }
 
 fn groups(management: &Management) -> Result<Asked, CliError> {

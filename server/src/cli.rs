@@ -78,11 +78,11 @@ mod tests {
             typed(words.chain([STRANGER.to_owned()]).collect()).contains(STRANGER)
         };
         let value = |flag: &manual::Flag| match flag.long {
-            "faults" => Some(faults.clone()),
             "configuration-key" | "delta-key" => Some(key.clone()),
-            "token-file" => Some(faults.clone()),
+            "delta-command" => std::env::current_exe().unwrap().to_str().map(str::to_owned),
             "polls" | "inventories" => Some("full".to_owned()),
-            _ => None,
+            "database" => Some("postgres://user@host/name".to_owned()),
+            _ => flag.value.filter(|value| value.kind == manual::Kind::File).map(|_| faults.clone()),
         };
         let parser = check::Parser {
             takes: &takes,

@@ -20,6 +20,16 @@ pub(crate) enum CliError {
 }
 
 impl CliError {
+    /// The command line is wrong, in words of ours.
+    pub(crate) fn usage(why: String) -> CliError {
+        CliError::Usage(lexopt::Error::Custom(why.into()))
+    }
+
+    /// An option that has to be there is not.
+    pub(crate) fn missing(option: &str) -> CliError {
+        CliError::usage(format!("--{option} is missing"))
+    }
+
     /// What the program ends with.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {

@@ -14,6 +14,7 @@ mod seed;
 mod serve;
 mod simulate;
 mod transfer;
+mod value;
 
 use std::process::ExitCode;
 

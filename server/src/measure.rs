@@ -6,6 +6,7 @@ use lexopt::prelude::*;
 use server_core::steps;
 
 use crate::console::{CliError, help_of, print};
+use crate::value::{OptionValue, SOME};
 
 /// Measures.
 pub(crate) fn run(mut parser: lexopt::Parser) -> Result<(), CliError> {
@@ -13,8 +14,8 @@ pub(crate) fn run(mut parser: lexopt::Parser) -> Result<(), CliError> {
     while let Some(argument) = parser.next()? {
         match argument {
             Short('h') | Long("help") => return help_of("measure"),
-            Long("tokens") => tokens = parser.value()?.parse()?,
-            Long("names") => names = parser.value()?.parse()?,
+            Long("tokens") => tokens = OptionValue::of("tokens", &mut parser)?.number(SOME)?,
+            Long("names") => names = OptionValue::of("names", &mut parser)?.number(SOME)?,
             other @ (Short(_) | Long(_) | Value(_)) => return Err(other.unexpected().into()),
         }
     }

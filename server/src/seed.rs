@@ -1,6 +1,5 @@
 //! `seed`: fills an empty data folder with a fleet that is made up.
 
-use std::path::PathBuf;
 use std::time::Instant;
 
 use lexopt::prelude::*;
@@ -8,6 +7,7 @@ use serde_json::json;
 use server_core::simulated;
 
 use crate::console::{CliError, help_of, print};
+use crate::value::{OptionValue, SOME};
 
 /// Fills a folder.
 pub(crate) fn run(mut parser: lexopt::Parser) -> Result<(), CliError> {
@@ -15,13 +15,13 @@ pub(crate) fn run(mut parser: lexopt::Parser) -> Result<(), CliError> {
     while let Some(argument) = parser.next()? {
         match argument {
             Short('h') | Long("help") => return help_of("seed"),
-            Long("data") => data = Some(PathBuf::from(parser.value()?)),
-            Long("devices") => devices = parser.value()?.parse::<u32>()?.max(1),
+            Long("data") => data = Some(OptionValue::of("data", &mut parser)?.path()?),
+            Long("devices") => devices = OptionValue::of("devices", &mut parser)?.number::<u32>(SOME)?,
             Long("json") => is_json = true,
             other @ (Short(_) | Long(_) | Value(_)) => return Err(other.unexpected().into()),
         }
     }
-    let data = data.ok_or_else(|| CliError::Failed("--data is missing (try --help)".to_owned()))?;
+    let data = data.ok_or_else(|| CliError::missing("data"))?;
     let began = Instant::now();
     simulated::seed(&data, devices).map_err(|error| CliError::Failed(error.to_string()))?;
     let seconds = began.elapsed().as_secs_f64();

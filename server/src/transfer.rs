@@ -10,6 +10,7 @@ use server_core::{S3Options, StoreError};
 
 use crate::console::{CliError, help_of, print};
 use crate::database;
+use crate::value::OptionValue;
 
 /// How often it is said how far it is.
 const SAID: Duration = Duration::from_secs(1);
@@ -26,10 +27,10 @@ impl Typed {
     /// Takes an option if it is one of these.
     fn takes(&mut self, name: &str, parser: &mut lexopt::Parser) -> Result<bool, CliError> {
         match name {
-            "from-artifacts" => self.from = Some(parser.value()?.string()?),
-            "to-artifacts" => self.to = Some(parser.value()?.string()?),
-            "s3-endpoint" => self.s3(parser.value()?.string()?, S3Options::endpoint),
-            "s3-region" => self.s3(parser.value()?.string()?, S3Options::region),
+            "from-artifacts" => self.from = Some(OptionValue::of(name, parser)?.text()?),
+            "to-artifacts" => self.to = Some(OptionValue::of(name, parser)?.text()?),
+            "s3-endpoint" => self.s3(OptionValue::of(name, parser)?.url()?, S3Options::endpoint),
+            "s3-region" => self.s3(OptionValue::of(name, parser)?.text()?, S3Options::region),
             "s3-allow-http" => self.s3.push(Box::new(|options| options.allow_http(true))),
             _ => return Ok(false),
         }
@@ -66,25 +67,24 @@ pub(crate) fn run_move(mut parser: lexopt::Parser) -> Result<(), CliError> {
             other @ (Short(_) | Value(_)) => return Err(other.unexpected().into()),
         };
         match name.as_str() {
-            "from" => from = Some(parser.value()?.string()?),
-            "to" => to = Some(parser.value()?.string()?),
-            "artifacts" => beside = Some(parser.value()?.string()?),
+            "from" => from = Some(OptionValue::of(&name, &mut parser)?.secret()?),
+            "to" => to = Some(OptionValue::of(&name, &mut parser)?.secret()?),
+            "artifacts" => beside = Some(OptionValue::of(&name, &mut parser)?.text()?),
             "json" => is_json = true,
             name if artifacts.takes(name, &mut parser)? => {}
             name if name != "database" && database.takes(name, &mut parser)? => {}
             name => return Err(lexopt::Error::UnexpectedOption(format!("--{name}")).into()),
         }
     }
-    let missing = |name: &str| CliError::Failed(format!("--{name} is missing (try --help)"));
-    let place = |text: String| {
+    let place = |name: &str, text: Option<String>| {
+        let text = text.ok_or_else(|| CliError::missing(name))?;
         if text.starts_with("postgres://") || text.starts_with("postgresql://") {
-            Place::Database(database.at(&text))
-        } else {
-            Place::Folder(PathBuf::from(text))
+            return database.at(name, &text).map(Place::Database);
         }
+        Ok(Place::Folder(PathBuf::from(text)))
     };
-    let from = place(from.ok_or_else(|| missing("from"))?);
-    let to = place(to.ok_or_else(|| missing("to"))?);
+    let from = place("from", from)?;
+    let to = place("to", to)?;
     // Those of the database, on whichever side it is.
     if matches!(from, Place::Database(_)) {
         artifacts.from = artifacts.from.or(beside.clone());
@@ -107,24 +107,23 @@ pub(crate) fn run_backup(mut parser: lexopt::Parser) -> Result<(), CliError> {
             other @ (Short(_) | Value(_)) => return Err(other.unexpected().into()),
         };
         match name.as_str() {
-            "data" => data = Some(parser.value()?.string()?),
-            "to" => to = Some(PathBuf::from(parser.value()?)),
+            "data" => data = Some(OptionValue::of(&name, &mut parser)?.text()?),
+            "to" => to = Some(OptionValue::of(&name, &mut parser)?.path()?),
             "json" => is_json = true,
             name if artifacts.takes(name, &mut parser)? => {}
             name if database.takes(name, &mut parser)? => {}
             name => return Err(lexopt::Error::UnexpectedOption(format!("--{name}")).into()),
         }
     }
-    let missing = |name: &str| CliError::Failed(format!("--{name} is missing (try --help)"));
     let from = match (database.wanted()?, data) {
         (Some(database), data) => {
             artifacts.from = artifacts.from.or(data);
             Place::Database(database)
         }
         (None, Some(data)) => Place::Folder(PathBuf::from(data)),
-        (None, None) => return Err(missing("data")),
+        (None, None) => return Err(CliError::missing("data")),
     };
-    let to = to.ok_or_else(|| missing("to"))?;
+    let to = to.ok_or_else(|| CliError::missing("to"))?;
     report(is_json, "copied", backup(&from, &to, &artifacts.ways(), &mut progress(is_json)))
 }
 

@@ -126,6 +126,32 @@ fn two_servers_on_one_database_are_one_server() {
     assert_eq!(error(&devices[2].0.next(&two)), 401);
 }
 
+#[test]
+fn a_database_that_is_served_is_not_moved_away() {
+    let Some(settings) = database() else { return };
+    // `move` tells a database from a folder by how its address begins.
+    let setting = |name: &str| settings.split(' ').find_map(|word| word.strip_prefix(name)).unwrap();
+    let (user, host) = (setting("user="), setting("host=").replace('/', "%2F"));
+    let url = format!("postgres://{user}@{host}:{}/{}", setting("port="), setting("dbname="));
+    let folders = tempfile::tempdir().unwrap();
+    let (data, to) = (folders.path().join("data"), folders.path().join("new"));
+    let moved = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rust-ota-server"));
+        let output = command.args(["move", "--from", &url, "--to"]).arg(&to).output().unwrap();
+        (output.status.code().unwrap(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (running, _) = on(&url, &data);
+    let (_, id) = accepted(&running, "a");
+    let (code, error) = moved();
+    assert!(code == 1 && error.contains("is used by 1 server(s): stop them first"), "{error}");
+    assert!(!to.exists());
+    running.stop();
+    let (code, error) = moved();
+    assert_eq!(code, 0, "{error}");
+    let (_running, management) = server_in(&to, |options| options);
+    assert_eq!(management.devices().unwrap()[0].id, id);
+}
+
 /// A server in a process of its own.
 fn process(url: &str, folder: &Path) -> Process {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rust-ota-server"));

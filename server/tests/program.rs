@@ -63,6 +63,107 @@ fn what_is_not_understood_is_an_error() {
     }
 }
 
+/// What is wrong as the value of an option.
+fn wrong_values(flag: &manual::Flag) -> Vec<&'static str> {
+    let Some(value) = flag.value else { return Vec::new() };
+    match value.name {
+        // The prefix of the names of objects, and what a person says of an artifact, may be nothing.
+        "TEXT" => Vec::new(),
+        "N" | "DAYS" | "SECONDS" | "RATE" => vec!["", "x", "-1", "1e400", "99999999999999999999", "NaN"],
+        "URL" if flag.long == "database" => vec!["", "x", "http://x"],
+        // These may come from the environment or a file as well: asking reads them, and names them then.
+        "FILE" if ["token-file", "ca", "config"].contains(&flag.long) => vec![""],
+        "FILE" => vec!["", "/no/such/file", "/"],
+        "URL" => vec!["", "x", "ftp://x", "http://", "http://x:y"],
+        "ADDRESS:PORT" => vec!["", "x", "127.0.0.1", "127.0.0.1:65536", "localhost:80"],
+        "STATUS" | "text|json" | "yes|no" | "tenth|all" => vec!["", "x"],
+        "NAME:PASSWORD" => vec!["", "x", ":", "x:", ":x"],
+        "PROGRAM" => vec!["", "/", "/dev/null", "no-program-is-called-this"],
+        _ => vec![""],
+    }
+}
+
+#[test]
+fn a_wrong_value_is_refused_at_once_with_the_option_the_value_and_what_would_be_right() {
+    use manual::rust_ota_server::PROGRAM;
+    let nowhere = tempfile::tempdir().unwrap();
+    let data = nowhere.path().join("data");
+    let mut tried = 0;
+    let mut check = |command: &str, long: &str, wrong: &str| {
+        let option = format!("--{long}={wrong}");
+        // What a server needs is there: nothing else is wrong.
+        let needed: &[&str] = match command {
+            "serve" => &["--data", data.to_str().unwrap(), "--listen", "127.0.0.1:0"],
+            _ => &[],
+        };
+        let output = program(&[&[command][..], needed, &[&option]].concat());
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{command} {option}: {said}");
+        let named = said.strip_prefix(&format!("rust-ota-server: --{long}"));
+        assert!(named.is_some_and(|rest| rest.starts_with([' ', ':'])), "{command} {option}: {said}");
+        // An address of a database and a password are not repeated.
+        let is_secret = ["user", "database"].contains(&long) || (command == "move" && long != "artifacts");
+        assert!(
+            said.contains(&format!("not {wrong:?}")) || is_secret || wrong.is_empty(),
+            "{option}: {said}"
+        );
+        assert_eq!(said.lines().count(), 1, "{said}");
+        tried += 1;
+    };
+    for command in PROGRAM.commands() {
+        for flag in PROGRAM.taken_by(command) {
+            for wrong in wrong_values(&flag) {
+                check(command.name, flag.long, wrong);
+            }
+        }
+    }
+    for zero in ["threads", "link-lifetime", "token-lifetime", "delta-time", "max-artifact"] {
+        check("serve", zero, "0");
+    }
+    check("status", "status", "accepted");
+    check("devices", "status", "success");
+    assert!(tried > 150, "{tried}");
+    assert!(!data.exists(), "nothing was begun");
+}
+
+#[test]
+fn options_that_do_not_go_together_and_a_value_that_is_missing_are_named() {
+    let nowhere = tempfile::tempdir().unwrap();
+    let data = nowhere.path().join("data");
+    let data = data.to_str().unwrap();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let file = file.path().to_str().unwrap();
+    for (words, part) in [
+        (&["serve"][..], "--data is missing"),
+        (&["serve", "--data", "--listen", "127.0.0.1:0"], "missing argument for option '--data'"),
+        (&["serve", "--data", data, "--tls-key", file], "--tls-cert and --tls-key belong together"),
+        (&["serve", "--data", data, "--client-ca", file], "--client-ca needs --tls-cert and --tls-key"),
+        (&["serve", "--data", data, "--database-ca", file], "--database is missing"),
+        (&["serve", "--data", data, "--s3-endpoint", "http://a"], "--s3-endpoint needs --s3-bucket"),
+        (&["serve", "--data", data, "--database", "a"], "--database: the database address: "),
+        (&["move", "--from", "postgres://a:x/b", "--to", data], "--from: the database address: "),
+        (&["serve", "--data", data, "--delta-key", file], "--delta-key is a file with a private key"),
+        (&["serve", "--data", data, "--configuration-key", file], "--configuration-key is a file with a"),
+        (&["serve", "--data", data, "--faults", file], "--faults is a file with a list of faults"),
+        (&["move", "--from", "a"], "--to is missing"),
+        (&["backup", "--to", "a"], "--data is missing"),
+        (&["seed"], "--data is missing"),
+        (&["load"], "--server is missing"),
+        (&["simulate", "--server", "http://127.0.0.1:1"], "--data is missing"),
+    ] {
+        let output = program(words);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.code() == Some(2) && said.contains(part), "{words:?}: {said}");
+    }
+    // Without the program that makes them there would never be one.
+    let deltas = ["serve", "--data", data, "--listen", "127.0.0.1:0", "--deltas", "1"];
+    let alone = nowhere.path().join("rust-ota-server");
+    std::fs::copy(env!("CARGO_BIN_EXE_rust-ota-server"), &alone).unwrap();
+    let output = Command::new(&alone).args(deltas).env("PATH", nowhere.path()).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(2) && said.contains("--deltas 1 needs"), "{said}");
+}
+
 #[test]
 fn a_server_that_does_not_answer_and_what_is_no_server_are_named() {
     let token = tempfile::NamedTempFile::new().unwrap();
@@ -173,6 +274,108 @@ fn a_person_lets_a_device_in_and_updates_it() {
 }
 
 #[test]
+fn a_second_key_of_a_device_is_seen_and_a_person_decides_about_it() {
+    let desk = Desk::new();
+    let (old, id) = accepted(&desk.running, "a");
+    let mut new = Device::new("a");
+    assert_eq!(new.authenticate(&desk.running).status, 401);
+    let listed = desk.ask(&["devices"]);
+    assert!(rows(&listed)[0].starts_with(&format!("{id}  accepted  2, 1 pending  ")), "{listed}");
+    let shown = desk.json(&["devices", &id[..8]]);
+    let keys = shown[0]["keys"].as_array().unwrap();
+    let key = |status: &str| {
+        let found = keys.iter().find(|key| key["status"] == status).unwrap();
+        found["id"].as_str().unwrap().to_owned()
+    };
+    let (first, second) = (key("accepted"), key("pending"));
+    let table = desk.ask(&["devices", &id]);
+    let line = rows(&table).into_iter().find(|row| row.starts_with(&second)).unwrap();
+    // What openssl says of the key that the device has.
+    let der = new.pem().lines().filter(|line| !line.starts_with("--")).collect::<String>();
+    let der = base64::engine::general_purpose::STANDARD.decode(der).unwrap();
+    let digest = ring::digest::digest(&ring::digest::SHA256, &der);
+    let digest: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    assert!(line.contains(" pending ") && line.contains(" mac=a ") && line.ends_with(&digest), "{table}");
+    assert!(table.ends_with("2 keys: 1 accepted, 1 pending\n"), "{table}");
+    // The beginning of an id is enough when it tells the key from the devices and the other keys.
+    let beginning = (1..36).map(|length| &second[..length]);
+    let beginning = beginning.rev().find(|word| first.starts_with(*word) || id.starts_with(*word));
+    let short = &second[..beginning.map_or(1, |word| word.len() + 1)];
+    assert_eq!(desk.ask(&["reject", short]), format!("{id}: key {second} rejected\n"));
+    assert_eq!(old.next(&desk.running).status, 204, "the other key still speaks for the device");
+    // A device that is in keeps its key, whatever was rejected.
+    assert_eq!(desk.ask(&["accept", &id]), format!("{id} accepted\n"));
+    assert_eq!(old.next(&desk.running).status, 204);
+    assert_eq!(new.authenticate(&desk.running).status, 401);
+    assert_eq!(desk.json(&["accept", &second]), json!([{ "id": id, "key": second, "result": "accepted" }]));
+    assert_eq!(new.authenticate(&desk.running).status, 200);
+    assert_eq!(old.next(&desk.running).status, 401);
+    // Of a device that is out, the newest comes in.
+    desk.ask(&["reject", &id]);
+    assert_eq!(new.next(&desk.running).status, 401);
+    desk.ask(&["accept", &id]);
+    assert_eq!(new.authenticate(&desk.running).status, 200);
+    let (code, error) = desk.refused(&["reject", &first, "zz"]);
+    assert!(code == 1 && error.contains("no device or key"), "{error}");
+}
+
+#[test]
+fn a_status_that_the_command_line_knows_is_one_that_the_server_knows() {
+    use manual::rust_ota_server::{DEPLOYMENT_STATUSES, DEVICE_STATUSES, STATUSES_IN_A_DEPLOYMENT};
+    let desk = Desk::new();
+    let (_device, _) = accepted(&desk.running, "a");
+    desk.upload("release-2", "testdev");
+    let id = desk.ask(&["deploy", "first", "release-2"]).trim().to_owned();
+    let asked = |path: String| desk.management.ask("GET", &path, None).map(|(status, _)| status);
+    let api = "/api/management/v1/deployments/deployments";
+    for status in DEVICE_STATUSES {
+        assert_eq!(asked(format!("/api/management/v2/devauth/devices?status={status}")).unwrap(), 200);
+        desk.ask(&["devices", "--status", status]);
+    }
+    for status in DEPLOYMENT_STATUSES {
+        // To the server one that is held is in progress.
+        assert!(*status == "held" || asked(format!("{api}?status={status}")).unwrap() == 200, "{status}");
+        desk.ask(&["status", "--status", status]);
+    }
+    for status in STATUSES_IN_A_DEPLOYMENT {
+        assert_eq!(asked(format!("{api}/{id}/devices/list?status={status}")).unwrap(), 200, "{status}");
+        desk.ask(&["status", &id, "--status", status]);
+    }
+    assert!(
+        asked(format!("{api}/{id}/devices/list?status=accepted")).is_err(),
+        "the server tells them apart"
+    );
+    // All of them are in the help.
+    let help = |command: &str| said(&program(&[command, "--help"]));
+    let has = |text: &str, known: &[&str]| known.iter().all(|status| text.contains(status));
+    assert!(has(&help("devices"), DEVICE_STATUSES));
+    assert!(has(&help("status"), DEPLOYMENT_STATUSES) && has(&help("status"), STATUSES_IN_A_DEPLOYMENT));
+}
+
+#[test]
+fn a_fleet_that_is_served_is_not_moved_away() {
+    let desk = Desk::new();
+    let from = desk.folder.path().to_str().unwrap().to_owned();
+    let to = tempfile::tempdir().unwrap();
+    let to = to.path().join("new");
+    let (code, error) = desk.refused(&["move", "--from", &from, "--to", to.to_str().unwrap()]);
+    assert!(
+        code == 1 && error.contains(&format!("{from} is used by another server: stop it first")),
+        "{error}"
+    );
+    assert!(!to.exists());
+    let Desk { running, folder, .. } = desk;
+    running.stop();
+    assert!(said(&program(&["move", "--from", &from, "--to", to.to_str().unwrap()])).starts_with("moved "));
+    // Nor is anything moved into one that is served.
+    let (running, _, busy) = server(|options| options);
+    let output = program(&["move", "--from", &from, "--to", busy.path().to_str().unwrap()]);
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(1) && error.contains("stop it first"), "{error}");
+    drop((running, folder));
+}
+
+#[test]
 fn empty_lists_say_so() {
     let desk = Desk::new();
     for (command, words) in [
@@ -278,12 +481,19 @@ fn errors_name_what_is_wrong() {
     says(&["upload", "/dev/null"], 1, "/dev/null: not a file");
     says(&["devices", "--token-file", "no-token"], 1, "no-token: No such file");
     says(&["devices", "--ca", "no-ca"], 1, "no-ca: No such file");
-    says(&["devices", "--server", "updates"], 1, "updates");
+    says(&["devices", "--server", "updates"], 2, "--server is http://HOST");
     says(&["devices", "--wait"], 2, "--wait");
-    says(&["devices", "more"], 1, "devices takes nothing more");
+    says(&["devices", "zz"], 1, "no device whose id begins with \"zz\"");
+    says(&["devices", "zz", "--status", "pending"], 1, "either devices, or --status");
+    says(&["groups", "more"], 1, "groups takes nothing more");
     says(&["accept"], 1, "DEVICE");
-    says(&["accept", "zz"], 1, "no device whose id begins with \"zz\"");
-    says(&["accept", "f5b7c3a0-1111-4111-8111-000000000000"], 1, "f5b7c3a0-1111-4111-8111-000000000000: ");
+    says(&["accept", "zz"], 1, "no device or key whose id begins with \"zz\"");
+    says(&["accept", "f5b7c3a0-1111-4111-8111-000000000000"], 1, "f5b7c3a0-1111-4111-8111-000000000000");
+    says(
+        &["decommission", "f5b7c3a0-1111-4111-8111-000000000000"],
+        1,
+        "f5b7c3a0-1111-4111-8111-000000000000: ",
+    );
     says(&["status", "zz"], 1, "no deployment");
     says(&["delete", "zz"], 1, "no artifact");
     says(&["deploy", "first", "release-2"], 1, "no artifact has that name");

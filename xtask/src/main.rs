@@ -47,8 +47,8 @@ const TASKS: &[Task] = &[
 Usage: cargo xtask tidy [--write | --edges]
 
 Checks the import rules and the house rules: who may import whom, and that nobody may who does not; words; files, crates and
-pages that documents and comments name. --write puts the import table into ARCHITECTURE.md. --edges only prints which module
-imports which now.
+pages that documents and comments name. --write puts the import table into ARCHITECTURE.md, and the options of the server into
+docs/operating-the-server.md. --edges only prints which module imports which now.
 ",
         run: tidy::run,
     },

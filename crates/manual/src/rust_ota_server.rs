@@ -71,7 +71,7 @@ pub const PROGRAM: Program = Program {
 
 const SETTINGS: &str = "\
 The environment variables RUST_OTA_SERVER, RUST_OTA_TOKEN_FILE and RUST_OTA_CA say the same; an option is stronger, the
-file weaker. DEVICE, DEPLOYMENT and ARTIFACT are ids, or as much of the beginning of one as tells it from the others.";
+file weaker. DEVICE, KEY, DEPLOYMENT and ARTIFACT are ids, or as much of the beginning of one as tells it from the others.";
 
 const PLAIN: Command = Command { column: 23, ..Command::PLAIN };
 
@@ -410,9 +410,30 @@ where the three above stand as JSON, \"server\", \"token_file\", \"ca\"
     Flag::new("help", "this text").short('h'),
 ];
 
+/// What a device can be.
+pub const DEVICE_STATUSES: &[&str] = &["accepted", "pending", "rejected", "preauthorized", "noauth"];
+/// What a deployment can be, as people are told of it.
+pub const DEPLOYMENT_STATUSES: &[&str] = &["scheduled", "pending", "inprogress", "held", "finished"];
+/// How far a device can be with a deployment.
+pub const STATUSES_IN_A_DEPLOYMENT: &[&str] = &[
+    "pending",
+    "downloading",
+    "pause_before_installing",
+    "installing",
+    "pause_before_rebooting",
+    "rebooting",
+    "pause_before_committing",
+    "success",
+    "failure",
+    "noartifact",
+    "already-installed",
+    "aborted",
+    "decommissioned",
+];
+
 const STATUS: Flag = Flag::new("status", "only those with this status").text("STATUS");
-const STATUS_OF_DEVICES: Flag = Flag::new("status", "only those with this status")
-    .value("STATUS", Kind::Choice(&["accepted", "pending", "rejected", "preauthorized", "noauth"]));
+const STATUS_OF_DEVICES: Flag =
+    Flag::new("status", "only those with this status").value("STATUS", Kind::Choice(DEVICE_STATUSES));
 const GROUP: Flag = Flag::new("group", "the devices of this group").text("GROUP");
 const WAIT: Flag = Flag::new(
     "wait",
@@ -425,6 +446,7 @@ const TIMEOUT: Flag = Flag::new("timeout", "wait no longer than that (for ever)"
 const DEVICE: Argument = Argument::needed("DEVICE", Kind::Text);
 const DEPLOYMENT: Argument = Argument::needed("DEPLOYMENT", Kind::Text);
 const DEVICES: &[Argument] = &[DEVICE.repeatable()];
+const DEVICES_OR_KEYS: &[Argument] = &[Argument::needed("DEVICE|KEY", Kind::Text).repeatable()];
 
 /// The end of the help of a command that asks.
 const OF_ALL: Block = Block::Options(COMMON);
@@ -433,41 +455,49 @@ const END: Block = Block::Text(SETTINGS);
 const ASKING: &[Command] = &[
     Command {
         name: "devices",
-        about: "list devices, who they are and when they were last heard of",
+        words: "[DEVICE]...",
+        about: "list devices, who they are and when they were last heard of, or the keys of some",
         body: &[
-            Block::About("STATUS is accepted, pending, rejected, preauthorized or noauth."),
+            Block::About(
+                "STATUS is accepted, pending, rejected, preauthorized or noauth. A device that is accepted can have another key\n\
+                 that waits: it is in the column KEYS. Of devices that are named the keys are listed, each with the digest\n\
+                 that `openssl pkey -pubout -outform DER | sha256sum` says of the device's own key.",
+            ),
             Block::Options(&[STATUS_OF_DEVICES, GROUP]),
             OF_ALL,
             END,
         ],
+        arguments: &[Argument::optional("DEVICE", Kind::Text).repeatable()],
         ..PLAIN
     },
     Command {
         name: "accept",
-        words: "DEVICE...",
+        words: "DEVICE|KEY...",
         about: "let devices in",
         body: &[
             Block::About(
-                "The newest key of the device is accepted; the one that was accepted before is not any more.",
+                "Of a device its newest key that waits is accepted, or the newest of all when the device was rejected. KEY, as\n\
+                 `devices DEVICE` lists it, is that one. The key that was accepted before is not any more.",
             ),
             OF_ALL,
             END,
         ],
-        arguments: DEVICES,
+        arguments: DEVICES_OR_KEYS,
         ..PLAIN
     },
     Command {
         name: "reject",
-        words: "DEVICE...",
+        words: "DEVICE|KEY...",
         about: "keep devices out",
         body: &[
             Block::About(
-                "All keys of the device are rejected, and its connection ends. `accept` lets it in again.",
+                "All keys of a device are rejected, and its connection ends; `accept` lets it in again. Of KEY, as\n\
+                 `devices DEVICE` lists it, that one alone.",
             ),
             OF_ALL,
             END,
         ],
-        arguments: DEVICES,
+        arguments: DEVICES_OR_KEYS,
         ..PLAIN
     },
     Command {
@@ -558,7 +588,12 @@ const ASKING: &[Command] = &[
         words: "[DEPLOYMENT]",
         about: "list deployments, or the devices of one",
         body: &[
-            Block::About("Of one deployment each device is listed with what became of it and why."),
+            Block::About(
+                "Of one deployment each device is listed with what became of it and why. STATUS of a deployment is scheduled,\n\
+                 pending, inprogress, held or finished. STATUS of a device in one is pending, downloading,\n\
+                 pause_before_installing, installing, pause_before_rebooting, rebooting, pause_before_committing, success,\n\
+                 failure, noartifact, already-installed, aborted or decommissioned.",
+            ),
             Block::Options(&[STATUS, WAIT, TIMEOUT]),
             OF_ALL,
             END,

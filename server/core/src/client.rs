@@ -116,6 +116,9 @@ pub struct AuthSetInfo {
     pub pubkey: String,
     /// Its status.
     pub status: String,
+    /// Since when it is known.
+    #[serde(default)]
+    pub ts: String,
 }
 
 /// How far a device is with a deployment.
@@ -309,12 +312,24 @@ impl Management {
         self.parsed("GET", &format!("/api/management/v2/devauth/devices/{id}"), None)
     }
 
-    /// Accepts the device `id`: its newest key that is not accepted.
+    /// Accepts the device `id`: its newest key that waits. Where none waits and none is accepted or to be accepted when it
+    /// comes, the newest one that was rejected. A key that was rejected never takes the place of one that is accepted this way.
     ///
     /// # Errors
     /// Why it was not.
     pub fn accept(&self, id: &str) -> Result<(), ClientError> {
-        self.decide(id, "accepted")
+        let device = self.device(id)?;
+        let newest = |status: &str| device.auth_sets.iter().rev().find(|set| set.status == status);
+        if let Some(waiting) = newest("pending") {
+            return self.set_key_status(id, &waiting.id, "accepted");
+        }
+        if newest("accepted").or(newest("preauthorized")).is_some() {
+            return Ok(());
+        }
+        match newest("rejected") {
+            Some(rejected) => self.set_key_status(id, &rejected.id, "accepted"),
+            None => Err(ClientError::Answer { expected: "a device with a key: it has to ask first" }),
+        }
     }
 
     /// Rejects the device `id`: all its keys.
@@ -322,20 +337,22 @@ impl Management {
     /// # Errors
     /// Why it was not.
     pub fn reject(&self, id: &str) -> Result<(), ClientError> {
-        self.decide(id, "rejected")
-    }
-
-    fn decide(&self, id: &str, status: &str) -> Result<(), ClientError> {
         let device = self.device(id)?;
         let others =
-            device.auth_sets.iter().filter(|set| set.status != status && set.status != "preauthorized");
-        // Accepting one set rejects the others.
-        let count = if status == "accepted" { 1 } else { usize::MAX };
-        for set in others.rev().take(count) {
-            let path = format!("/api/management/v2/devauth/devices/{id}/auth/{}/status", set.id);
-            self.call("PUT", &path, Some(json!({ "status": status })))?;
+            device.auth_sets.iter().filter(|set| set.status == "accepted" || set.status == "pending");
+        for set in others.rev() {
+            self.set_key_status(id, &set.id, "rejected")?;
         }
         Ok(())
+    }
+
+    /// Decides about one key of a device: `accepted`, `rejected` or `pending`. What was accepted before is not any more.
+    ///
+    /// # Errors
+    /// Why it was not done: 422 when a key cannot become that.
+    pub fn set_key_status(&self, device: &str, key: &str, status: &str) -> Result<(), ClientError> {
+        let path = format!("/api/management/v2/devauth/devices/{device}/auth/{key}/status");
+        self.call("PUT", &path, Some(json!({ "status": status }))).map(drop)
     }
 
     /// Forgets a device.

@@ -44,6 +44,14 @@ impl DatabaseOptions {
         self
     }
 
+    /// Reads the address and the files that go with it, and connects to nothing.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub fn check(&self) -> Result<(), StoreError> {
+        self.target().map(drop)
+    }
+
     pub(crate) fn target(&self) -> Result<Target, StoreError> {
         Target::parse(&self.url, self.password_file.as_deref(), self.authorities.as_deref())
     }

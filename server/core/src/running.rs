@@ -343,7 +343,7 @@ fn open_blobs(options: &Options) -> Result<Arc<dyn Blobs>, BlobError> {
 /// The fleet, wherever it is kept.
 async fn open_fleet(options: &Options) -> Result<Arc<dyn Store>, StoreError> {
     match &options.database {
-        Some(database) => postgres::open(database.target()?).await,
+        Some(database) => postgres::open(database.target()?, postgres::Sharing::Servers).await,
         None => sqlite::open(&options.data_dir),
     }
 }

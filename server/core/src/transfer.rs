@@ -19,6 +19,7 @@ pub use artifacts::{Artifacts, Ways};
 use crate::domain::webhooks;
 use crate::model::Artifact;
 use crate::options::DatabaseOptions;
+use crate::store::postgres::Sharing;
 use crate::store::{DumpRow, Kept, Store, StoreError, postgres, sqlite};
 use crate::work::Kind;
 
@@ -244,8 +245,11 @@ async fn open(place: &Place, used: Use) -> Result<Arc<dyn Store>, StoreError> {
         (Place::Folder(folder), Use::Alone) => sqlite::open(folder),
         (Place::Folder(folder), Use::Source) => sqlite::open_known(folder),
         (Place::Folder(folder), Use::Beside) => sqlite::open_beside(folder),
-        (Place::Database(database), Use::Alone | Use::Source | Use::Beside) => {
-            postgres::open(database.target()?).await
+        (Place::Database(database), Use::Alone | Use::Source) => {
+            postgres::open(database.target()?, Sharing::Nobody).await
+        }
+        (Place::Database(database), Use::Beside) => {
+            postgres::open(database.target()?, Sharing::Anybody).await
         }
     }
 }

@@ -4,9 +4,7 @@ mod device;
 mod http;
 mod measure;
 
-use std::ffi::OsStr;
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -16,6 +14,7 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use crate::console::{CliError, help_of, print};
+use crate::value::{COUNT, OptionValue, SOME};
 use device::LoadDevice;
 use http::Connection;
 pub(crate) use http::{Head, head};
@@ -86,15 +85,19 @@ fn parse(mut parser: lexopt::Parser) -> Result<Option<Wanted>, CliError> {
         match argument {
             Short('h') | Long("help") => return Ok(None),
             Long("server") => {
-                host = Some(host_of(&parser.value()?.string()?)?);
+                host = Some(host_of(OptionValue::of("server", &mut parser)?)?);
             }
-            Long("devices") => wanted.devices = parser.value()?.parse::<usize>()?.max(1),
-            Long("seconds") => wanted.seconds = parser.value()?.parse()?,
-            Long("rate") => wanted.rate = Some(parser.value()?.parse::<f64>()?.max(0.001)),
-            Long("connections") => wanted.connections = parser.value()?.parse::<usize>()?.max(1),
-            Long("keep-alive") => wanted.keep_alive = keep_alive(&parser.value()?)?,
+            Long("devices") => wanted.devices = OptionValue::of("devices", &mut parser)?.number(SOME)?,
+            Long("seconds") => wanted.seconds = OptionValue::of("seconds", &mut parser)?.number(COUNT)?,
+            Long("rate") => wanted.rate = Some(OptionValue::of("rate", &mut parser)?.fraction()?),
+            Long("connections") => {
+                wanted.connections = OptionValue::of("connections", &mut parser)?.number(SOME)?;
+            }
+            Long("keep-alive") => {
+                wanted.keep_alive = keep_alive(OptionValue::of("keep-alive", &mut parser)?)?
+            }
             Long("token-file") => {
-                let path = PathBuf::from(parser.value()?);
+                let path = OptionValue::of("token-file", &mut parser)?.file()?;
                 let text = std::fs::read_to_string(&path)
                     .map_err(|error| CliError::Failed(format!("{}: {error}", path.display())))?;
                 wanted.token = Some(text.trim().to_owned());
@@ -104,23 +107,20 @@ fn parse(mut parser: lexopt::Parser) -> Result<Option<Wanted>, CliError> {
             other @ (Short(_) | Long(_) | Value(_)) => return Err(other.unexpected().into()),
         }
     }
-    wanted.host = host.ok_or_else(|| CliError::Failed("--server is missing (try --help)".to_owned()))?;
+    wanted.host = host.ok_or_else(|| CliError::missing("server"))?;
     Ok(Some(wanted))
 }
 
 /// The host and port in the address of a server.
-pub(crate) fn host_of(url: &str) -> Result<String, CliError> {
-    let rest = url.strip_prefix("http://").map(|rest| rest.trim_end_matches('/').to_owned());
-    rest.ok_or_else(|| CliError::Failed("--server is http://HOST:PORT".to_owned()))
+pub(crate) fn host_of(url: OptionValue<'_>) -> Result<String, CliError> {
+    let wrong = url.refused("http://HOST:PORT");
+    let url = url.url().unwrap_or_default();
+    url.strip_prefix("http://").map(|rest| rest.trim_end_matches('/').to_owned()).ok_or(wrong)
 }
 
 /// Whether connections stay open.
-pub(crate) fn keep_alive(value: &OsStr) -> Result<bool, CliError> {
-    match value.to_str() {
-        Some("yes") => Ok(true),
-        Some("no") => Ok(false),
-        _ => Err(CliError::Failed("--keep-alive is yes or no".to_owned())),
-    }
+pub(crate) fn keep_alive(value: OptionValue<'_>) -> Result<bool, CliError> {
+    Ok(value.word(&["yes", "no"])? == "yes")
 }
 
 /// Where the server is. Every address of the name has to be one of this machine.

@@ -23,6 +23,7 @@ use crate::console::{CliError, help_of, print};
 use crate::histogram::Histogram;
 use crate::load;
 use crate::serve::raise_descriptors;
+use crate::value::{COUNT, OptionValue, SOME};
 use browse::{Looks, browse};
 use connection::Connection;
 use queue::{Queue, Schedule, Turn};
@@ -100,45 +101,47 @@ fn parse(mut parser: lexopt::Parser) -> Result<Option<Wanted>, CliError> {
         match argument {
             Short('h') | Long("help") => return Ok(None),
             Long("server") => {
-                wanted.hosts.push(load::host_of(&parser.value()?.string()?)?);
+                wanted.hosts.push(load::host_of(OptionValue::of("server", &mut parser)?)?);
             }
-            Long("data") => data = Some(PathBuf::from(parser.value()?)),
-            Long("devices") => wanted.devices = parser.value()?.parse::<u32>()?.max(1),
-            Long("seconds") => wanted.seconds = parser.value()?.parse()?,
-            Long("polls") => wanted.polls = Some(rate(&parser.value()?.string()?)?),
-            Long("inventories") => wanted.inventories = Some(rate(&parser.value()?.string()?)?),
-            Long("herd") => wanted.herd = Some(parser.value()?.parse::<f64>()?.max(0.001)),
+            Long("data") => data = Some(OptionValue::of("data", &mut parser)?.path()?),
+            Long("devices") => wanted.devices = OptionValue::of("devices", &mut parser)?.number(SOME)?,
+            Long("seconds") => wanted.seconds = OptionValue::of("seconds", &mut parser)?.number(COUNT)?,
+            Long("polls") => wanted.polls = Some(rate(OptionValue::of("polls", &mut parser)?)?),
+            Long("inventories") => {
+                wanted.inventories = Some(rate(OptionValue::of("inventories", &mut parser)?)?);
+            }
+            Long("herd") => wanted.herd = Some(OptionValue::of("herd", &mut parser)?.fraction()?),
             Long("roll-out") => {
-                wanted.roll_out = Some(match parser.value()?.to_str() {
-                    Some("tenth") => Target::Tenth,
-                    Some("all") => Target::All,
-                    _ => return Err(CliError::Failed("--roll-out is tenth or all".to_owned())),
-                });
+                let target = OptionValue::of("roll-out", &mut parser)?.word(&["tenth", "all"])?;
+                wanted.roll_out = Some(if target == "all" { Target::All } else { Target::Tenth });
             }
-            Long("within") => wanted.within = Some(parser.value()?.parse::<f64>()?.max(0.001)),
+            Long("within") => wanted.within = Some(OptionValue::of("within", &mut parser)?.fraction()?),
             Long("browse") => wanted.browse = true,
             Long("check") => wanted.check = true,
-            Long("connections") => wanted.connections = parser.value()?.parse::<usize>()?.max(1),
-            Long("keep-alive") => wanted.keep_alive = load::keep_alive(&parser.value()?)?,
+            Long("connections") => {
+                wanted.connections = OptionValue::of("connections", &mut parser)?.number(SOME)?;
+            }
+            Long("keep-alive") => {
+                wanted.keep_alive = load::keep_alive(OptionValue::of("keep-alive", &mut parser)?)?;
+            }
             Long("json") => wanted.json = true,
             Long("not-loopback") => wanted.not_loopback = true,
             other @ (Short(_) | Long(_) | Value(_)) => return Err(other.unexpected().into()),
         }
     }
-    let missing = |name: &str| CliError::Failed(format!("{name} is missing (try --help)"));
     if wanted.hosts.is_empty() {
-        return Err(missing("--server"));
+        return Err(CliError::missing("server"));
     }
-    wanted.data = data.ok_or_else(|| missing("--data"))?;
+    wanted.data = data.ok_or_else(|| CliError::missing("data"))?;
     Ok(Some(wanted))
 }
 
-fn rate(text: &str) -> Result<Rate, CliError> {
-    if text == "full" {
+fn rate(value: OptionValue<'_>) -> Result<Rate, CliError> {
+    if value.is("full") {
         return Ok(Rate::Full);
     }
-    let rate = text.parse().ok().filter(|rate: &f64| *rate > 0.0);
-    rate.map(Rate::PerSecond).ok_or_else(|| CliError::Failed(format!("{text} is no rate: a number, or full")))
+    let wrong = value.refused("a number above 0, or full");
+    value.fraction().map(Rate::PerSecond).map_err(|_| wrong)
 }
 
 /// One kind of load.
@@ -414,6 +417,7 @@ mod tests {
 
     #[test]
     fn a_rate_is_a_number_above_zero_or_full() {
+        let rate = |typed: &str| rate(OptionValue::typed(typed));
         assert_eq!(rate("full").ok(), Some(Rate::Full));
         assert_eq!(rate("0.5").ok(), Some(Rate::PerSecond(0.5)));
         assert!(rate("0").is_err() && rate("-1").is_err() && rate("fast").is_err());

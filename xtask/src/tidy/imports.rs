@@ -369,18 +369,19 @@ const TEST_SERVER: &[ModuleRule] = &[
 ];
 
 const SERVER: &[ModuleRule] = &[
-    ("ask", &["console"]),
+    ("ask", &["console", "value"]),
     ("cli", &["ask", "console", "load", "measure", "seed", "serve", "simulate", "transfer"]),
     ("console", &[]),
-    ("database", &["console"]),
+    ("database", &["console", "value"]),
     ("histogram", &[]),
-    ("load", &["console", "histogram"]),
-    ("measure", &["console"]),
+    ("load", &["console", "histogram", "value"]),
+    ("measure", &["console", "value"]),
     ("notice", &[]),
-    ("seed", &["console"]),
-    ("serve", &["console", "database", "notice"]),
-    ("simulate", &["console", "histogram", "load", "serve"]),
-    ("transfer", &["console", "database"]),
+    ("seed", &["console", "value"]),
+    ("serve", &["console", "database", "notice", "value"]),
+    ("simulate", &["console", "histogram", "load", "serve", "value"]),
+    ("transfer", &["console", "database", "value"]),
+    ("value", &["console"]),
 ];
 
 /// Crates whose modules have a table, with the folder of their source.

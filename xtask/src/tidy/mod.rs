@@ -16,8 +16,17 @@ use xtask::markdown;
 
 use crate::{Outcome, workspace};
 
-const ARCHITECTURE: &str = "ARCHITECTURE.md";
-const SECTION: &str = "imports";
+/// A part of a page that is made of something else: where it is, and what it has to be.
+struct Made {
+    page: &'static str,
+    section: &'static str,
+    text: fn() -> String,
+}
+
+const MADE: [Made; 2] = [
+    Made { page: "ARCHITECTURE.md", section: "imports", text: imports::table },
+    Made { page: "docs/operating-the-server.md", section: "options", text: options_of_serve },
+];
 
 /// Checks everything and fails with the list of what is wrong.
 pub fn run(arguments: &[String]) -> Outcome {
@@ -30,7 +39,7 @@ pub fn run(arguments: &[String]) -> Outcome {
         return Ok(());
     }
     if write {
-        write_table()?;
+        write_made()?;
     }
     let files = workspace::files()?;
     let findings = findings(&files)?;
@@ -44,10 +53,26 @@ pub fn run(arguments: &[String]) -> Outcome {
     Err(format!("tidy has {} complaint(s)", findings.len()))
 }
 
-fn write_table() -> Outcome {
-    let path = workspace::root().join(ARCHITECTURE);
-    let page = markdown::with_section(&workspace::read(&path)?, SECTION, &imports::table())?;
-    workspace::write(&path, page)
+fn write_made() -> Outcome {
+    for Made { page, section, text } in MADE {
+        let path = workspace::root().join(page);
+        let page = markdown::with_section(&workspace::read(&path)?, section, &text())?;
+        workspace::write(&path, page)?;
+    }
+    Ok(())
+}
+
+/// What is wrong with a page that should have this part.
+fn made_finding(made: &Made, page: &str) -> Outcome<Option<String>> {
+    let Made { page: path, section, text } = made;
+    let is_that = markdown::section(page, section)? == text().trim_end();
+    Ok((!is_that).then(|| format!("{path}: {section} is not what it is made of; cargo xtask tidy --write")))
+}
+
+/// Every option of `rust-ota-server serve`, from the description that its `--help` is made of.
+fn options_of_serve() -> String {
+    use ::manual::{pages::markdown::options, rust_ota_server::PROGRAM};
+    PROGRAM.command("serve").map(|serve| options(&PROGRAM, serve)).unwrap_or_default()
 }
 
 fn findings(files: &[PathBuf]) -> Outcome<Vec<String>> {
@@ -58,11 +83,8 @@ fn findings(files: &[PathBuf]) -> Outcome<Vec<String>> {
     findings.extend(listed::findings(&metadata, files, &root, &text_of));
     findings.extend(imports::module_table_findings(files, &text_of));
     let claims = claims::Claims::of(&metadata, files, &text_of);
-    let page = workspace::read(&root.join(ARCHITECTURE))?;
-    if markdown::section(&page, SECTION)? != imports::table().trim_end() {
-        findings.push(format!(
-            "{ARCHITECTURE}: the import table is not the checked one; cargo xtask tidy --write"
-        ));
+    for made in &MADE {
+        findings.extend(made_finding(made, &workspace::read(&root.join(made.page))?)?);
     }
     for path in files {
         // Images and other binary files have no text to look at.
@@ -89,4 +111,19 @@ fn text_of(path: &Path) -> String {
 
 fn has_extension(path: &Path, extension: &str) -> bool {
     path.extension().is_some_and(|end| end == extension)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_of_a_page_that_is_not_what_it_is_made_of_is_told() {
+        let made = Made { page: "x.md", section: "table", text: || "| a |\n".to_owned() };
+        let page = |inside: &str| format!("# x\n<!-- table -->\n\n{inside}\n\n<!-- /table -->\n");
+        assert_eq!(made_finding(&made, &page("| a |")), Ok(None));
+        let found = made_finding(&made, &page("| b |")).unwrap().unwrap();
+        assert!(found.contains("x.md") && found.contains("tidy --write"), "{found}");
+        assert!(made_finding(&made, "# x\n").is_err());
+    }
 }

@@ -1,7 +1,8 @@
-//! What is installed beside the programs: man pages, and completions for three shells.
+//! What is installed beside the programs: man pages, and completions for three shells; and tables for the documentation.
 
 mod bash;
 mod fish;
+pub mod markdown;
 mod roff;
 mod zsh;
 

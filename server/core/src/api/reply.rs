@@ -131,6 +131,8 @@ impl From<StoreError> for ApiError {
             | StoreError::Missing { .. }
             | StoreError::Empty { .. }
             | StoreError::InUse(_)
+            | StoreError::Served { .. }
+            | StoreError::Moving { .. }
             | StoreError::UnknownFormat { .. }
             | StoreError::Damaged { .. }
             | StoreError::NotEmpty { .. }

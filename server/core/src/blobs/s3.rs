@@ -229,7 +229,9 @@ fn check_endpoint(url: &str, allow_http: bool) -> Result<(), BlobError> {
     let reason = match scheme.as_deref() {
         Some("https") => return Ok(()),
         Some("http") if allow_http => return Ok(()),
-        Some("http") => format!("{url} is not encrypted, which is only used when it is asked for"),
+        Some("http") => {
+            format!("{url} is not encrypted, which is only used when --s3-allow-http asks for it")
+        }
         Some(_) | None => format!("{url} is no address that begins with https://"),
     };
     Err(BlobError::Settings { reason })

@@ -287,9 +287,8 @@ mod tests {
         runtime.block_on(async {
             let open = || async {
                 let target = postgres::Target::parse(&url, None, None).unwrap();
-                Service::open(postgres::open(target).await.unwrap(), Arc::new(Metrics::default()))
-                    .await
-                    .unwrap()
+                let store = postgres::open(target, postgres::Sharing::Servers).await.unwrap();
+                Service::open(store, Arc::new(Metrics::default())).await.unwrap()
             };
             let (one, two) = (open().await, open().await);
             let turn = |service: &Service| Turn {

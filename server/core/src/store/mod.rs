@@ -63,6 +63,20 @@ pub enum StoreError {
     },
     /// Another server uses the folder.
     InUse(PathBuf),
+    /// Servers use the database.
+    Served {
+        /// Its address.
+        place: String,
+        /// The sessions of the database that they have.
+        sessions: Vec<i32>,
+    },
+    /// A fleet is being moved out of the database, or into it.
+    Moving {
+        /// Its address.
+        place: String,
+        /// The session of the database that does it.
+        sessions: Vec<i32>,
+    },
     /// It was written by a server with another form of records.
     UnknownFormat {
         /// The file of the database, or its address.
@@ -106,7 +120,20 @@ impl fmt::Display for StoreError {
                 beside.display()
             ),
             StoreError::Empty { place } => write!(f, "the database {place} is empty; {PUT_BACK}"),
-            StoreError::InUse(path) => write!(f, "{} is used by another server", path.display()),
+            StoreError::InUse(path) => {
+                write!(f, "{} is used by another server: stop it first", path.display())
+            }
+            StoreError::Served { place, sessions } => write!(
+                f,
+                "the database {place} is used by {} server(s): stop them first (sessions of PostgreSQL: {})",
+                sessions.len(),
+                listed(sessions)
+            ),
+            StoreError::Moving { place, sessions } => write!(
+                f,
+                "the fleet of the database {place} is being moved: wait until that has ended (sessions of PostgreSQL: {})",
+                listed(sessions)
+            ),
             StoreError::UnknownFormat { place, found } => {
                 write!(f, "the database {place} has the unknown format {found:?}")
             }
@@ -119,6 +146,10 @@ impl fmt::Display for StoreError {
 }
 
 impl std::error::Error for StoreError {}
+
+fn listed(sessions: &[i32]) -> String {
+    sessions.iter().map(i32::to_string).collect::<Vec<_>>().join(", ")
+}
 
 /// Takes the rights of everybody but the owner away.
 fn tighten(path: &Path) -> Result<(), StoreError> {

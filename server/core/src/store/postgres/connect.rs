@@ -40,6 +40,10 @@ pub(super) enum Fault {
     Newer(i32),
     /// It is not empty.
     NotEmpty,
+    /// Servers have it: their sessions.
+    Served(Vec<i32>),
+    /// A fleet is moved out of it or into it: by this session.
+    Moving(Vec<i32>),
     /// What is to be filled in was not to be had.
     Source(StoreError),
 }
@@ -72,6 +76,8 @@ impl fmt::Display for Fault {
                 write!(f, "its schema has the version {found}, which is newer than this program")
             }
             Fault::NotEmpty => write!(f, "it is not empty"),
+            Fault::Served(_) => write!(f, "it is served"),
+            Fault::Moving(_) => write!(f, "its fleet is being moved"),
             Fault::Source(error) => write!(f, "{error}"),
         }
     }
@@ -95,6 +101,8 @@ impl Fault {
             | Fault::Damaged(_)
             | Fault::Newer(_)
             | Fault::NotEmpty
+            | Fault::Served(_)
+            | Fault::Moving(_)
             | Fault::Source(_) => false,
         }
     }
@@ -112,7 +120,8 @@ impl Fault {
                 }
                 None => true,
             },
-            Fault::Away(_) | Fault::Slow => true,
+            // A connection without the lock is none, and is asked for again.
+            Fault::Away(_) | Fault::Slow | Fault::Served(_) | Fault::Moving(_) => true,
             Fault::Damaged(_) | Fault::Newer(_) | Fault::NotEmpty | Fault::Source(_) => false,
         }
     }
@@ -125,6 +134,8 @@ impl Fault {
                 StoreError::UnknownFormat { place: place.to_owned(), found: found.to_string() }
             }
             Fault::NotEmpty => StoreError::NotEmpty { place: place.to_owned() },
+            Fault::Served(sessions) => StoreError::Served { place: place.to_owned(), sessions },
+            Fault::Moving(sessions) => StoreError::Moving { place: place.to_owned(), sessions },
             Fault::Source(error) => error,
             Fault::Database(_) | Fault::Away(_) | Fault::Slow => {
                 StoreError::Database { place: place.to_owned(), reason: self.to_string() }
@@ -156,7 +167,9 @@ impl Target {
         // What was typed may have a password in it: it is not repeated.
         let wrong = |reason: String| StoreError::Database { place: "address".to_owned(), reason };
         let (text, named) = without_authorities(text).map_err(wrong)?;
-        let mut config: Config = text.parse().map_err(|error| wrong(format!("{error}")))?;
+        let mut config: Config = text.parse().map_err(|error| {
+            wrong(format!("{error}; it is postgres://USER@HOST/NAME, or host=HOST user=USER dbname=NAME"))
+        })?;
         if let Some(path) = password {
             let read = std::fs::read_to_string(path);
             let read =

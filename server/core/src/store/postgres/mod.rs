@@ -13,6 +13,7 @@ mod connect;
 mod dump;
 mod flush;
 mod follow;
+mod guard;
 mod load;
 mod number;
 mod poll;
@@ -35,9 +36,10 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 pub(crate) use connect::Target;
 use connect::{Fault, Lease, Pool};
 use follow::{Follower, Watchers};
+pub(crate) use guard::Sharing;
 use poll::Poll;
 use search::{Answer, Cold};
-use write::{Health, Order, Writer};
+use write::{Health, Link, Order, Writer};
 
 use self::number::Signed as _;
 use super::{DumpRow, Job, Rows, Store, StoreError, Watch, WriterFailed};
@@ -68,22 +70,25 @@ struct PgStore {
 /// Opens a database, and brings its schema up to date. It must be there; it may be empty.
 ///
 /// # Errors
-/// It cannot be reached, or what is in it is not of this program.
-pub(crate) async fn open(target: Target) -> Result<Arc<dyn Store>, StoreError> {
+/// It cannot be reached, what is in it is not of this program, or somebody has it who does not share it so.
+pub(crate) async fn open(target: Target, sharing: Sharing) -> Result<Arc<dyn Store>, StoreError> {
     let target = Arc::new(target);
     let place = target.place.clone();
-    begin(target, search::AT_ONCE).await.map_err(|fault| fault.at(&place))
+    begin(target, sharing, search::AT_ONCE).await.map_err(|fault| fault.at(&place))
 }
 
-async fn begin(target: Arc<Target>, at_once: u64) -> Result<Arc<dyn Store>, Fault> {
+async fn begin(target: Arc<Target>, sharing: Sharing, at_once: u64) -> Result<Arc<dyn Store>, Fault> {
     let conn = target.connect().await?;
+    // Before the schema is changed: those who have it may be older.
+    guard::take(&conn, sharing).await?;
     schema::migrate(&conn).await?;
     let process = id::random::<16>().map_err(|_| Fault::Source(StoreError::NoRandomness))?.to_vec();
     let (stopping, stop) = watch::channel(false);
     let watchers = Arc::new(Watchers::default());
     Follower::start(target.clone(), process.clone(), &conn, watchers.clone(), stop).await?;
     let health = Health::new();
-    let orders = Writer::start(target.clone(), process, conn, watchers.clone(), health.clone()).await?;
+    let link = Link { target: target.clone(), sharing };
+    let orders = Writer::start(link, process, conn, watchers.clone(), health.clone()).await?;
     let pool = Arc::new(Pool::new(target));
     Ok(Arc::new(PgStore {
         poll: Poll::start(pool.target.clone()),
@@ -404,7 +409,7 @@ mod tests {
     #[async_trait]
     impl Ground for Place {
         async fn open(&self) -> Arc<dyn Store> {
-            super::open(testing::target(&self.0)).await.unwrap()
+            super::open(testing::target(&self.0), Sharing::Servers).await.unwrap()
         }
 
         fn is_shared(&self) -> bool {
@@ -424,7 +429,7 @@ mod tests {
     #[async_trait]
     impl Ground for Large {
         async fn open(&self) -> Arc<dyn Store> {
-            begin(Arc::new(testing::target(&self.0)), 0).await.unwrap()
+            begin(Arc::new(testing::target(&self.0)), Sharing::Servers, 0).await.unwrap()
         }
 
         fn is_shared(&self) -> bool {
@@ -514,6 +519,40 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_fleet_that_is_served_is_not_moved_and_one_that_is_moved_is_not_served() {
+        let Some(url) = testing::database() else { return };
+        let open = |sharing| super::open(testing::target(&url), sharing);
+        let (one, two) = (open(Sharing::Servers).await.unwrap(), open(Sharing::Servers).await.unwrap());
+        let sessions = async || match open(Sharing::Nobody).await.map(drop) {
+            Err(StoreError::Served { sessions, .. }) => sessions,
+            other => panic!("{other:?}"),
+        };
+        let served = sessions().await;
+        assert_eq!(served.len(), 2, "{served:?}");
+        // A backup is nobody's business.
+        open(Sharing::Anybody).await.unwrap().stop().await;
+        two.stop().await;
+        assert_eq!(sessions().await.len(), 1);
+        // One whose connection broke says it again with the next one.
+        let other = testing::target(&url).connect().await.unwrap();
+        for session in &served {
+            other.row("SELECT pg_terminate_backend($1)", &[session]).await.unwrap();
+        }
+        while count(&*one).await.is_err() {}
+        let again = sessions().await;
+        assert!(again.len() == 1 && !served.contains(&again[0]), "{again:?}");
+        one.stop().await;
+        let moving = open(Sharing::Nobody).await.unwrap();
+        for sharing in [Sharing::Servers, Sharing::Nobody] {
+            let refused = open(sharing).await.map(drop).unwrap_err();
+            let is_moving = matches!(&refused, StoreError::Moving { sessions, .. } if sessions.len() == 1);
+            assert_eq!(is_moving, sharing == Sharing::Servers, "{refused}");
+        }
+        moving.stop().await;
+        open(Sharing::Servers).await.unwrap().stop().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn over_tls_only_the_certificate_that_was_named_is_spoken_to() {
         let fixture = |name: &str| format!("{}/../tests/fixtures/tls-{name}", env!("CARGO_MANIFEST_DIR"));
         let cluster = |name: &str| {
@@ -525,7 +564,7 @@ mod tests {
         // One that an authority has signed, and one that was made as the database's own handbook says.
         let (Some(signed), Some(own)) = (cluster("server"), cluster("self")) else { return };
         let open = async |url: String| {
-            let store = super::open(Target::parse(&url, None, None)?).await?;
+            let store = super::open(Target::parse(&url, None, None)?, Sharing::Servers).await?;
             store.stop().await;
             Ok::<(), StoreError>(())
         };

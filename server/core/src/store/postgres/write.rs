@@ -18,6 +18,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::connect::{Conn, Fault, Target};
 use super::flush::{Flushed, flush};
 use super::follow::Watchers;
+use super::guard::{self, Sharing};
 use super::load::load;
 use crate::model::time::Timestamp;
 use crate::store::{Committed, Job, WriterFailed};
@@ -80,8 +81,23 @@ impl From<Fault> for Ended {
     }
 }
 
+/// How the writer's connection is made.
+pub(super) struct Link {
+    pub(super) target: Arc<Target>,
+    /// Who else may have the database: each new session says it again.
+    pub(super) sharing: Sharing,
+}
+
+impl Link {
+    async fn connect(&self) -> Result<Conn, Fault> {
+        let conn = self.target.connect().await?;
+        guard::take(&conn, self.sharing).await?;
+        Ok(conn)
+    }
+}
+
 pub(super) struct Writer {
-    target: Arc<Target>,
+    link: Link,
     /// Names this process, so that its own news are not read back.
     process: Vec<u8>,
     batch: i64,
@@ -91,9 +107,9 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// Begins. The first connection is there.
+    /// Begins. The first connection is there, and has the lock.
     pub(super) async fn start(
-        target: Arc<Target>,
+        link: Link,
         process: Vec<u8>,
         conn: Conn,
         watchers: Arc<Watchers>,
@@ -101,7 +117,7 @@ impl Writer {
     ) -> Result<mpsc::UnboundedSender<Order>, Fault> {
         // Rows of processes that have ended; one that lives writes more often, or makes its row again.
         conn.run("DELETE FROM process WHERE at < now() - interval '7 days'", &[]).await?;
-        let mut writer = Writer { target, process, batch: 0, conn: Some(conn), watchers, health };
+        let mut writer = Writer { link, process, batch: 0, conn: Some(conn), watchers, health };
         writer.enter().await?;
         let (orders, received) = mpsc::unbounded_channel();
         tokio::spawn(writer.run(received));
@@ -121,7 +137,7 @@ impl Writer {
     async fn connection(&mut self) -> Result<Conn, Fault> {
         match self.conn.take() {
             Some(conn) if !conn.client.is_closed() => Ok(conn),
-            Some(_) | None => self.target.connect().await,
+            Some(_) | None => self.link.connect().await,
         }
     }
 
@@ -161,6 +177,9 @@ impl Writer {
                     if let Err(fault) = gone {
                         log::debug!("the row of this process stays for some days: {fault}");
                     }
+                    if let Err(fault) = guard::give_back(&conn).await {
+                        log::debug!("the lock of the database goes with the session: {fault}");
+                    }
                 }
                 // Whoever asked may have stopped waiting.
                 let _ = done.send(());
@@ -182,7 +201,7 @@ impl Writer {
     }
 
     fn failed(&self, fault: &Fault) -> WriterFailed {
-        WriterFailed(format!("the database {}: {fault}", self.target.place).into())
+        WriterFailed(format!("the database {}: {fault}", self.link.target.place).into())
     }
 
     async fn batch(&mut self, mut jobs: Vec<Job>) {

@@ -251,7 +251,11 @@ async fn a_folder_is_one_servers() {
     let folder = tempfile::tempdir().unwrap();
     let first = open(folder.path()).unwrap();
     let second = |path: &Path| open(path).err().map(|error| error.to_string()).unwrap_or_default();
-    assert!(second(folder.path()).ends_with("is used by another server"), "{}", second(folder.path()));
+    assert!(
+        second(folder.path()).ends_with("is used by another server: stop it first"),
+        "{}",
+        second(folder.path())
+    );
     first.stop().await;
     drop(first);
     assert_eq!(second(folder.path()), "");
