@@ -67,8 +67,11 @@ struct Bench {
     /// What happens when only so many waits are left.
     meanwhile: Option<(u32, Box<dyn FnOnce()>)>,
     /// What is watched.
-    watch: Option<Box<dyn FnOnce(Arc<dyn Clock>) -> Watch>>,
+    watch: Option<OpenWatch>,
 }
+
+/// What begins to watch, by the clock of the process.
+type OpenWatch = Box<dyn FnOnce(Arc<dyn Clock>) -> Watch>;
 
 /// A storage in which the artifact becomes another one while it is transferred.
 struct ReplacingWire {

@@ -56,7 +56,7 @@ const MODE: u32 = 0o644;
 
 impl Place {
     /// Where a file is made.
-    fn new(&self, datastore: &Path) -> PathBuf {
+    fn being_made(&self, datastore: &Path) -> PathBuf {
         datastore.join(format!("{}.new", self.name))
     }
 
@@ -198,7 +198,7 @@ fn open_up(path: &Path, metadata: &fs::Metadata) {
 /// Both copies are there and valid before the file gets its name, so that a file with no valid copy always means
 /// damage.
 fn create(place: &Place, datastore: &Path, document: &[u8]) -> Result<(), StateError> {
-    let path = place.new(datastore);
+    let path = place.being_made(datastore);
     let create_error = |error| io_error("create", &path, error);
     // The rest of an earlier attempt, or whatever else has the name.
     remove(&path).map_err(create_error)?;
@@ -226,7 +226,8 @@ fn set_aside(place: &Place, datastore: &Path) -> Result<(), StateError> {
 
 fn publish(place: &Place, datastore: &Path) -> Result<(), StateError> {
     let path = datastore.join(place.name);
-    atomic_file::publish(&place.new(datastore), &path).map_err(|error| io_error("create", &path, error))
+    atomic_file::publish(&place.being_made(datastore), &path)
+        .map_err(|error| io_error("create", &path, error))
 }
 
 /// Removes whatever has this name; links are not followed.

@@ -161,8 +161,9 @@ impl Book {
             .map(|(name, _)| name.clone())
             .collect();
         for name in &gone {
-            match self.known.remove(name) {
-                Some(Known { level: Level::Critical, kind, subject, .. }) => self.push(Alert {
+            let was_wrong = self.known.remove(name).filter(|known| known.level == Level::Critical);
+            if let Some(Known { kind, subject, .. }) = was_wrong {
+                self.push(Alert {
                     name: name.clone(),
                     level: Level::Ok,
                     kind,
@@ -172,8 +173,7 @@ impl Book {
                     excerpt: None,
                     at: at.to_owned(),
                     dropped: 0,
-                }),
-                Some(_) | None => {}
+                });
             }
         }
         !gone.is_empty()
