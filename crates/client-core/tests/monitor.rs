@@ -87,6 +87,16 @@ impl Facts {
         Watch::open(rules, Box::new(self.clone()), Box::new(store(&self.world)), clock).unwrap()
     }
 
+    /// The words of the alert of a check that there was not before.
+    pub(crate) fn what_a_new_check_of_updates_says(&self) -> String {
+        let checks = vec![check("later", Watched::Updates { failed: 1 })];
+        let mut watch = Facts { checks, ..self.clone() }.watch(VirtualClock::new(9).shared());
+        watch.look();
+        let alerts = watch.next_alerts();
+        let found = alerts.iter().find(|alert| alert.name == "later");
+        found.map(|alert| alert.description.clone()).unwrap_or_default()
+    }
+
     /// How often the first check was looked at.
     pub(crate) fn looks(&self) -> u64 {
         self.state().looks
