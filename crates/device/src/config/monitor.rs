@@ -241,7 +241,7 @@ mod tests {
             (r#"{"Checks":{}}"#, "Monitor.Checks must be"),
             (r#"{"Checks":["x"]}"#, "Monitor.Checks must be"),
             (r#"{"Checks":[{"Type":"updates"}]}"#, "Checks.Name must be"),
-            (r#"{"Checks":[],"Interval":5}"#, "is RustOta.Monitor.IntervalSeconds meant?"),
+            (r#"{"Checks":[],"IntervalSecond":5}"#, "is RustOta.Monitor.IntervalSeconds meant?"),
             (
                 r#"{"Checks":[{"Name":"a","Type":"updates"},{"Name":"a","Type":"reboots"}]}"#,
                 "Name a is there twice",
