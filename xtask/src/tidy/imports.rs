@@ -248,7 +248,7 @@ const LINUX: &[ModuleRule] = &[
     ("lock", &["clock", "regular_file"]),
     ("log_file", &["regular_file"]),
     ("memory", &[]),
-    ("monitor", &["explain", "key_values", "log_file", "regular_file"]),
+    ("monitor", &["explain", "key_values", "regular_file"]),
     ("mounts", &["block_device"]),
     ("payload_tree", &["atomic_file"]),
     ("process", &[]),
