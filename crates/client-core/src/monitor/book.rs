@@ -81,7 +81,7 @@ impl Book {
         let mut book: Book = serde_json::from_slice(document).map_err(|error| error.to_string())?;
         // Another client may allow more.
         while book.alerts.len() > ALERTS_MAX {
-            book.make_room();
+            book.drop_superseded();
         }
         Ok(book)
     }
@@ -222,12 +222,12 @@ impl Book {
     fn push(&mut self, alert: Alert) {
         self.alerts.push_back(alert);
         while self.alerts.len() > ALERTS_MAX {
-            self.make_room();
+            self.drop_superseded();
         }
     }
 
     /// Drops the oldest alert that has a newer one of its check behind it, which says so; where there is none, the oldest.
-    fn make_room(&mut self) {
+    fn drop_superseded(&mut self) {
         let newer = |at: usize| {
             let older = self.alerts.get(at)?;
             (at + 1..self.alerts.len()).find(|later| self.alerts[*later].name == older.name)
