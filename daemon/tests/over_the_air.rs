@@ -992,3 +992,131 @@ fn a_delta_for_another_source_fails_with_words_and_the_next_order_gets_the_full_
     remote.await_status(&again, "success");
     assert!(fs::read(remote.device.slot(2)).unwrap().starts_with(&new));
 }
+
+/// The word of the service manager that there is on a watched device.
+fn service_is(remote: &Remote<'_>, word: &str) {
+    // One step: the daemon may be reading it.
+    fs::write(remote.device.path("word.new"), word).unwrap();
+    fs::rename(remote.device.path("word.new"), remote.device.path("word")).unwrap();
+}
+
+impl Remote<'_> {
+    /// Has the daemon watch a unit and a log, every second.
+    fn watch(&self) {
+        fs::create_dir_all(self.device.path("bin")).unwrap();
+        program(&self.device.path("bin/systemctl"), &format!("cat {}", self.device.path("word").display()));
+        service_is(self, "active");
+        self.device.configure(|config| {
+            config["RustOta"]["Monitor"] = json!({ "IntervalSeconds": 1, "Checks": [
+                { "Name": "app", "Type": "service", "Unit": "app.service", "Looks": 1 },
+                { "Name": "panics", "Type": "log", "File": self.device.path("app.log"), "Pattern": "pan*ic" },
+            ]});
+        });
+    }
+
+    fn monitored(&self, what: &str) -> serde_json::Value {
+        let path = format!("/api/management/v1/devicemonitor/devices/{}/{what}", self.id());
+        let (status, body) = self.world.management.ask("GET", &path, None).unwrap();
+        assert_eq!(status, 200, "{body}");
+        serde_json::from_str(&body).unwrap()
+    }
+
+    /// What the server took of a check, the oldest first, as `LEVEL STATUS`.
+    fn alerts(&self, check: &str) -> Vec<String> {
+        let alerts = self.monitored("alerts?per_page=100");
+        let of_check = alerts.as_array().unwrap().iter().filter(|alert| alert["name"] == check);
+        let word = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
+        let shown = |alert: &serde_json::Value| {
+            format!("{} {}", word(&alert["level"]), word(&alert["subject"]["status"]))
+        };
+        of_check.rev().map(shown).collect()
+    }
+
+    fn await_alerts(&self, check: &str, expected: &[&str]) {
+        let deadline = Instant::now() + DEADLINE;
+        while self.alerts(check) != expected {
+            assert!(Instant::now() < deadline, "{:?}: {}", self.alerts(check), self.log());
+            // Between two questions to the server; its answer ends the loop, not the time.
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+#[test]
+fn the_server_hears_when_something_watched_goes_wrong_and_when_it_is_well_again() {
+    let world = World::new(|options| options.auto_accept(true));
+    let mut remote = Remote::new(&world, 1);
+    remote.watch();
+    remote.start();
+    wait_for("the list of checks", || {
+        let one = |name: &str, kind: &str| json!({ "name": name, "status": "enabled", "type": kind });
+        (remote.monitored("config") == json!([one("app", "service"), one("panics", "log")])).then_some(())
+    });
+    service_is(&remote, "failed");
+    remote.await_alerts("app", &["CRITICAL failed"]);
+    service_is(&remote, "active");
+    remote.await_alerts("app", &["CRITICAL failed", "OK active"]);
+    fs::write(remote.device.path("app.log"), "well\na pan of ic\nbehind\n").unwrap();
+    remote.await_alerts("panics", &["CRITICAL found"]);
+    let details = remote.monitored("alerts")[0]["subject"]["details"].clone();
+    assert_eq!(details["line_matching"], json!({ "line_number": 2, "data": "a pan of ic" }));
+    assert_eq!(details["lines_before"][0]["data"], "well");
+    assert_eq!(details["lines_after"][0]["data"], "behind");
+    assert!(remote.terminate().success());
+}
+
+#[test]
+fn alerts_wait_for_a_server_that_is_away_over_a_power_cut_and_arrive_once_and_in_order() {
+    let world = World::new(|options| options.auto_accept(true));
+    let away = Rule::new(Action::Cut { after: 0 }).path("devicemonitor/alert").times(u64::MAX);
+    world.server.faults().set(vec![away]);
+    let mut remote = Remote::new(&world, 1);
+    remote.watch();
+    remote.start();
+    let lines = |remote: &Remote<'_>, words: &str, count: usize| {
+        wait_for(words, || (remote.log().matches(words).count() >= count).then_some(()));
+    };
+    service_is(&remote, "failed");
+    lines(&remote, "check app: CRITICAL: app.service is failed", 1);
+    service_is(&remote, "active");
+    lines(&remote, "check app: OK: app.service is active", 1);
+    wait_for("an attempt to send", || (world.count("POST", "devicemonitor/alert") > 0).then_some(()));
+    remote.kill();
+    remote.start();
+    service_is(&remote, "inactive");
+    lines(&remote, "check app: CRITICAL: app.service is inactive", 1);
+    assert!(remote.alerts("app").is_empty());
+    world.server.faults().clear();
+    let all = ["CRITICAL failed", "OK active", "CRITICAL inactive"];
+    remote.await_alerts("app", &all);
+    world.polled_again();
+    assert_eq!(remote.alerts("app"), all);
+}
+
+#[test]
+fn an_alert_that_the_server_refuses_is_dropped_and_the_next_one_arrives() {
+    let world = World::new(|options| options.auto_accept(true));
+    let refusal = Action::Status { code: 400, headers: Vec::new(), body: "{\"error\":\"no\"}".to_owned() };
+    world.server.faults().set(vec![Rule::new(refusal).path("devicemonitor/alert")]);
+    let mut remote = Remote::new(&world, 1);
+    remote.watch();
+    remote.start();
+    service_is(&remote, "failed");
+    remote.await_log("check app: the server refuses the alert of ");
+    service_is(&remote, "active");
+    remote.await_alerts("app", &["OK active"]);
+}
+
+#[test]
+fn alerts_that_were_damaged_are_told_of_in_the_log_and_the_daemon_goes_on() {
+    let world = World::new(|options| options.auto_accept(true));
+    let mut remote = Remote::new(&world, 1);
+    remote.watch();
+    fs::write(remote.device.path("data/rust-ota-monitor"), [0xff; 5000]).unwrap();
+    service_is(&remote, "failed");
+    remote.start();
+    remote.await_log("rust-ota-monitor is lost: ");
+    remote.await_alerts("app", &["CRITICAL failed"]);
+    world.polled_again();
+    assert!(remote.device.path("data/rust-ota-monitor.damaged").exists());
+}

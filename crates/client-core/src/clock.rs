@@ -26,6 +26,14 @@ pub trait Clock: Send + Sync {
     fn random(&self) -> u64;
 }
 
+/// Before this time a clock was never set (2024-01-01 UTC, in seconds since 1970).
+const WAS_SET: u64 = 1_704_067_200;
+
+/// Whether a clock that says `wall` was ever set.
+pub fn was_set(wall: Duration) -> bool {
+    wall.as_secs() >= WAS_SET
+}
+
 /// A time between `least` and `most`, any with the same chance.
 pub fn between(clock: &dyn Clock, least: Duration, most: Duration) -> Duration {
     // 584 years are enough for a span, and keep the product below within 128 bits.

@@ -28,6 +28,7 @@
 //! | [`server::UpdateServer`] | one update server, whatever it speaks | `server_mender` |
 //! | [`server::Transport`] | a request and its answer | `http` |
 //! | [`clock::Clock`], [`clock::Waiter`] | time, and the only two waits | `linux` |
+//! | [`monitor::Looker`] | facts about what is watched | `service` |
 //! | [`agent::Host`] | the device under the daemon's loop | the daemon |
 //!
 //! # A whole update on two files
@@ -69,6 +70,7 @@ pub mod boot;
 pub mod clock;
 pub mod deploy;
 pub mod install;
+pub mod monitor;
 pub mod provides;
 pub mod schedule;
 pub mod server;

@@ -1,4 +1,4 @@
-//! When to ask for an update, and when to send the inventory. Decides only; it waits for nothing and sends nothing.
+//! When to ask for an update, when to send the inventory, and when to send alerts. Decides only; it waits for nothing and sends nothing.
 //!
 //! Everything is measured on the monotonic clock. The first round comes soon after the start, at a random moment, and
 //! every interval is a little longer or shorter: devices that start together do not stay together.
@@ -23,13 +23,22 @@ pub enum Due {
     Inventory,
     /// Ask for an update.
     Update,
+    /// Send alerts.
+    Alerts,
 }
 
-/// The two timers.
+/// What is due at no time, so far.
+const NEVER: Duration = Duration::MAX;
+
+/// The timers.
 #[derive(Debug, Clone)]
 pub struct Schedule {
     inventory: Timer,
     update: Timer,
+    /// Only while there are some.
+    alerts: Timer,
+    /// Before this the server is left alone.
+    first: Duration,
 }
 
 #[derive(Debug, Clone)]
@@ -47,17 +56,18 @@ impl Schedule {
         let spread = FIRST_WITHIN.min(update).min(inventory);
         let first = clock.now().saturating_add(between(clock, Duration::ZERO, spread));
         let timer = |interval| Timer { interval, next: first };
-        Schedule { inventory: timer(inventory), update: timer(update) }
+        let alerts = Timer { interval: update, next: NEVER };
+        Schedule { inventory: timer(inventory), update: timer(update), alerts, first }
     }
 
     /// What is due at `now`, the most important first.
     pub fn due(&self, now: Duration) -> Option<Due> {
-        [Due::Inventory, Due::Update].into_iter().find(|due| self.timer(*due).next <= now)
+        [Due::Inventory, Due::Update, Due::Alerts].into_iter().find(|due| self.timer(*due).next <= now)
     }
 
     /// How long nothing is due.
     pub fn next_in(&self, now: Duration) -> Duration {
-        self.inventory.next.min(self.update.next).saturating_sub(now)
+        self.inventory.next.min(self.update.next).min(self.alerts.next).saturating_sub(now)
     }
 
     /// How long until the server is asked for an update.
@@ -80,6 +90,25 @@ impl Schedule {
         self.inventory.next = Duration::ZERO;
     }
 
+    /// There are alerts: due at once, unless they are to be tried again at another time.
+    pub fn has_alerts(&mut self) {
+        if self.alerts.next == NEVER {
+            self.alerts.next = self.first;
+        }
+    }
+
+    /// The server answers: alerts that were to be tried again are due at once.
+    pub fn retry_alerts_now(&mut self) {
+        if self.alerts.next != NEVER {
+            self.alerts.next = Duration::ZERO;
+        }
+    }
+
+    /// There are no alerts any more.
+    pub fn has_no_alerts(&mut self) {
+        self.alerts.next = NEVER;
+    }
+
     /// It was done: due again after its interval.
     pub fn after_success(&mut self, due: Due, clock: &dyn Clock) {
         let timer = self.timer_mut(due);
@@ -99,6 +128,7 @@ impl Schedule {
         match due {
             Due::Inventory => &self.inventory,
             Due::Update => &self.update,
+            Due::Alerts => &self.alerts,
         }
     }
 
@@ -106,6 +136,7 @@ impl Schedule {
         match due {
             Due::Inventory => &mut self.inventory,
             Due::Update => &mut self.update,
+            Due::Alerts => &mut self.alerts,
         }
     }
 }

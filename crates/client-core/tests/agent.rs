@@ -14,6 +14,7 @@ use std::time::Duration;
 use crate::machine::board::{Board, ClosedAtFirst, Restarting};
 use crate::machine::log_lines::logged_by;
 use crate::machine::{Machine, new_image, plainly, version};
+use crate::monitor::Facts;
 use client_core::agent::{Agent, AgentSettings, Memory};
 use client_core::artifact::{Limits, Trust};
 use client_core::clock::{Clock, Waiter, Wake};
@@ -23,6 +24,7 @@ use client_core::deploy::{
     self, DeployError, DeploymentId, Device, NoReporter, Options, Ordered, Policy, PolicyError, Report,
 };
 use client_core::install::{Cost, NoModules};
+use client_core::monitor::{Alert, Check, Watch};
 use client_core::provides::DependsError;
 use client_core::schedule::Schedule;
 use client_core::server::{
@@ -64,7 +66,12 @@ struct Bench {
     replacements: Vec<Vec<u8>>,
     /// What happens when only so many waits are left.
     meanwhile: Option<(u32, Box<dyn FnOnce()>)>,
+    /// What is watched.
+    watch: Option<OpenWatch>,
 }
+
+/// What begins to watch, by the clock of the process.
+type OpenWatch = Box<dyn FnOnce(Arc<dyn Clock>) -> Watch>;
 
 /// A storage in which the artifact becomes another one while it is transferred.
 struct ReplacingWire {
@@ -189,6 +196,7 @@ impl Bench {
             disturbance: None,
             replacements: Vec::new(),
             meanwhile: None,
+            watch: None,
         }
     }
 
@@ -233,6 +241,7 @@ impl Bench {
             wire,
             openings: Rc::clone(&self.openings),
             logs: Vec::new(),
+            watch: self.watch.take().map(|open| open(Arc::clone(&clock))),
             clock: Arc::clone(&clock),
         };
         let mut waiter = Waits {
@@ -576,6 +585,95 @@ fn a_server_that_says_when_it_wants_to_be_asked_again_is_asked_then() {
     assert!(paced.iter().all(|wait| (wished..=wished * 11 / 10).contains(wait)), "{:?}", bench.waited);
 }
 
+/// A server that answers the sending of alerts in turn as it is told, and then takes them.
+#[derive(Default)]
+struct AlertServer {
+    answers: Vec<Result<ReportAnswer, ServerError>>,
+    heard: Vec<String>,
+    checks: Vec<String>,
+}
+
+impl UpdateServer for AlertServer {
+    fn next(&mut self, _: &BTreeMap<String, String>) -> Result<Poll, ServerError> {
+        Ok(Poll::default())
+    }
+    fn refresh(
+        &mut self,
+        _: &DeploymentId,
+        _: &BTreeMap<String, String>,
+    ) -> Result<Option<Source>, ServerError> {
+        Ok(None)
+    }
+    fn report(&mut self, _: &DeploymentId, _: Report, _: Option<&str>) -> Result<ReportAnswer, ServerError> {
+        Ok(ReportAnswer::Accepted)
+    }
+    fn upload_log(&mut self, _: &DeploymentId, _: &[u8]) -> Result<ReportAnswer, ServerError> {
+        Ok(ReportAnswer::Accepted)
+    }
+    fn send_inventory(&mut self, _: &[Attribute]) -> Result<(), ServerError> {
+        Ok(())
+    }
+    fn forget_sent_inventory(&mut self) {}
+    fn send_checks(&mut self, checks: &[Check]) -> Result<ReportAnswer, ServerError> {
+        self.checks.extend(checks.iter().map(|check| check.name.clone()));
+        Ok(ReportAnswer::Accepted)
+    }
+    fn send_alerts(&mut self, alerts: &[Alert]) -> Result<ReportAnswer, ServerError> {
+        let answer = self.answers.pop().unwrap_or(Ok(ReportAnswer::Accepted));
+        let names = alerts.iter().map(|alert| format!("{} {}", alert.name, alert.level.name()));
+        let said = match &answer {
+            Ok(answer) => format!("{answer:?}: "),
+            Err(_) => "silence: ".to_owned(),
+        };
+        self.heard.push(said + &names.collect::<Vec<_>>().join(", "));
+        answer
+    }
+    fn forget_token(&mut self) {}
+    fn is_authorized(&self) -> bool {
+        true
+    }
+    fn server(&self) -> Option<&str> {
+        None
+    }
+}
+
+#[test]
+fn alerts_are_sent_in_their_order_until_they_are_taken_and_the_device_is_looked_at_in_its_own_time() {
+    let silence = || {
+        let source = TransportError { may_pass: true, reason: "nobody there".to_owned() };
+        Err(ServerError::Transport { url: SERVER.to_owned(), source })
+    };
+    let server = Arc::new(Mutex::new(AlertServer { answers: vec![silence()], ..AlertServer::default() }));
+    let facts = Facts::new(&[("a", 99), ("b", 10)]);
+    let (looks, at_start) = (facts.clone(), VirtualClock::new(0).now());
+    let mut bench = Bench::new();
+    bench.other_server = Some(server.clone());
+    bench.watch = Some(Box::new(move |clock| looks.watch(clock)));
+    bench.daemon(40);
+    let server = server.lock().unwrap();
+    assert_eq!(server.checks, ["a", "b"], "once for each process");
+    assert_eq!(server.heard, ["silence: a CRITICAL", "Accepted: a CRITICAL"]);
+    // An interval is a minute, ten percent more or less, whatever else there is to do.
+    let (looks, passed) = (facts.looks(), (bench.clock.now() - at_start).as_secs());
+    assert!((passed / 66..=passed / 54 + 1).contains(&looks), "{looks} looks in {passed} s");
+    assert!(looks > 30, "{looks}");
+}
+
+#[test]
+fn a_deployment_that_failed_is_counted_where_that_is_watched() {
+    let mut bench = Bench::new();
+    let server = bench.server.clone();
+    // What is handed out is no artifact.
+    server.deploy(ID, "new", artifacts::DEVICE_TYPE, b"nonsense");
+    let facts = Facts::updates();
+    let looks = facts.clone();
+    bench.watch = Some(Box::new(move |clock| looks.watch(clock)));
+    bench.daemon(12);
+    assert_eq!(server.statuses(ID).last().map(String::as_str), Some("failure"));
+    // The server of this bench refuses alerts; a check that is new finds what was counted.
+    assert_eq!(facts.what_a_new_check_of_updates_says(), "the last deployment failed");
+}
+
 /// Is closed once at each gate, and opens with the very words the server heard then.
 #[derive(Default)]
 struct Parrot(Vec<Gate>);
@@ -724,6 +822,7 @@ fn stopped_in_the_middle(bench: &mut Bench) {
         openings: Rc::default(),
         logs: Vec::new(),
         clock: Arc::clone(&shared),
+        watch: None,
     };
     let mut waiter = clock.clone();
     let schedule = Schedule::new(&*shared, Duration::from_secs(20), Duration::from_secs(28800));

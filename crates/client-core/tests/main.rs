@@ -16,6 +16,7 @@ mod front_door;
 mod left_behind;
 mod machine;
 mod modules;
+mod monitor;
 mod places;
 mod resume;
 mod schedule;

@@ -101,6 +101,7 @@ fn daemon(world: &CrashWorld, case: &Case, facts: &mut Facts) -> bool {
         openings: Rc::default(),
         logs: Vec::new(),
         clock: Arc::clone(&clock),
+        watch: None,
     };
     let schedule = Schedule::new(&*clock, Duration::from_secs(1800), Duration::from_secs(28800));
     let settings = AgentSettings {

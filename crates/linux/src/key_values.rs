@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::process::{ChildStdout, Command, Stdio};
+use std::process::{ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::Duration;
@@ -123,25 +123,15 @@ pub(crate) fn run(
 ) -> Result<Vec<(String, String)>, KeyValueError> {
     let path = || program.to_owned();
     let cannot_run = |source| KeyValueError::Run { path: path(), source };
-    let mut command = Command::new(program);
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut group = ProcessGroup::spawn(&mut command).map_err(cannot_run)?;
-    let (stdout, stderr) = group.take_output();
-    let name = program.file_name().unwrap_or(program.as_os_str()).to_string_lossy().into_owned();
-    log_lines(stderr, &name, "stderr");
-    let output = collect(stdout, limits.output_bytes).map_err(cannot_run)?;
-    let status = match group.wait(limits.timeout, clock).map_err(cannot_run)? {
-        Ended::Exited(status) => status,
-        Ended::TimedOut => {
+    let name = program.file_name().unwrap_or(program.as_os_str()).to_string_lossy();
+    let captured = capture(&mut Command::new(program), &name, limits, clock).map_err(cannot_run)?;
+    let (status, bytes) = match captured {
+        Captured::Exited(status, bytes) => (status, bytes),
+        Captured::TimedOut => {
             return Err(KeyValueError::TimedOut { path: path(), seconds: limits.timeout.as_secs() });
         }
-        Ended::Stopped => return Err(KeyValueError::Stopped { path: path() }),
+        Captured::Stopped => return Err(KeyValueError::Stopped { path: path() }),
     };
-    let received = output.recv_timeout(LAST_OUTPUT);
-    // Nothing that the program started may stay, nor hold the pipe.
-    drop(group);
-    let received = received.or_else(|_| output.recv_timeout(LAST_OUTPUT));
-    let bytes = received.map_err(io::Error::other).and_then(|read| read).map_err(cannot_run)?;
     if bytes.len() > limits.output_bytes {
         return Err(KeyValueError::TooMuch { path: path(), limit: limits.output_bytes });
     }
@@ -149,6 +139,41 @@ pub(crate) fn run(
         return Err(KeyValueError::Failed { path: path(), how: explain::ended(program, status) });
     }
     parse(&bytes).map_err(|(line, reason)| KeyValueError::Line { path: path(), line, reason })
+}
+
+/// How a program ended.
+pub(crate) enum Captured {
+    /// By itself, with what it printed: of more than was allowed one byte more.
+    Exited(ExitStatus, Vec<u8>),
+    /// It took too long.
+    TimedOut,
+    /// The process was asked to stop.
+    Stopped,
+}
+
+/// Runs `command` and takes what it prints. What it says on its standard error is logged under `name`.
+pub(crate) fn capture(
+    command: &mut Command,
+    name: &str,
+    limits: RunLimits,
+    clock: &dyn Clock,
+) -> io::Result<Captured> {
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut group = ProcessGroup::spawn(command)?;
+    let (stdout, stderr) = group.take_output();
+    log_lines(stderr, name, "stderr");
+    let output = collect(stdout, limits.output_bytes)?;
+    let status = match group.wait(limits.timeout, clock)? {
+        Ended::Exited(status) => status,
+        Ended::TimedOut => return Ok(Captured::TimedOut),
+        Ended::Stopped => return Ok(Captured::Stopped),
+    };
+    let received = output.recv_timeout(LAST_OUTPUT);
+    // Nothing that the program started may stay, nor hold the pipe.
+    drop(group);
+    let received = received.or_else(|_| output.recv_timeout(LAST_OUTPUT));
+    let bytes = received.map_err(io::Error::other)??;
+    Ok(Captured::Exited(status, bytes))
 }
 
 /// Reads a pipe in a thread, up to one byte more than `limit`: a program that nobody reads from does not end.

@@ -1,6 +1,6 @@
-//! The file that holds the two copies of the state record.
+//! Files that hold the two copies of a document: the state record, and whatever else is kept as it is.
 //!
-//! A file that cannot be used any more is set aside under [`DAMAGED_NAME`] and a new one takes its place: what was
+//! A file that cannot be used any more is set aside ([`DAMAGED_NAME`] is that of the record) and a new one takes its place: what was
 //! recorded is lost, and must not end the updates of the device with it. What a record means, and what is written into a
 //! new one, the caller says.
 //!
@@ -16,7 +16,7 @@
 use std::fs;
 use std::io;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use client_core::state_store::{StateError, StateStore, TwoCopyRecord};
 use log::{error, warn};
@@ -25,18 +25,46 @@ use crate::atomic_file;
 use crate::block_device::{Access, FileDevice};
 use crate::regular_file;
 
-/// Name of the file in the datastore.
+/// Name of the file of the record in the datastore.
 pub const FILE_NAME: &str = "rust-ota-state";
-/// Name under which a file that cannot be used is kept. There is one at most.
+/// Name under which a record that cannot be used is kept. There is one at most.
 pub const DAMAGED_NAME: &str = "rust-ota-state.damaged";
-/// Name of a file that is being made.
-const NEW_NAME: &str = "rust-ota-state.new";
 
-/// Length of the file: two copies of 64 KiB. Provides and the deployment in progress need about 1 KiB.
-const FILE_BYTES: usize = 128 * 1024;
+/// A file of two copies in the datastore.
+#[derive(Debug, Clone, Copy)]
+pub struct Place {
+    /// Its name.
+    pub name: &'static str,
+    /// Its length.
+    pub bytes: usize,
+    /// What is in it.
+    pub what: &'static str,
+    /// What it means to lose it, in a sentence without an end.
+    pub after_loss: &'static str,
+}
+
+/// The record: two copies of 64 KiB. Provides and the deployment in progress need about 1 KiB.
+const RECORD: Place = Place {
+    name: FILE_NAME,
+    bytes: 128 * 1024,
+    what: "the state record",
+    after_loss: "Going on without knowing what is installed",
+};
 
 /// Everybody may read it: names of artifacts and deployments are no secret, and `show-artifact` is for every user.
 const MODE: u32 = 0o644;
+
+impl Place {
+    /// Where a file is made.
+    fn being_made(&self, datastore: &Path) -> PathBuf {
+        datastore.join(format!("{}.new", self.name))
+    }
+
+    /// Where one that cannot be used is kept.
+    fn damaged(&self, datastore: &Path) -> PathBuf {
+        datastore.join(format!("{}.damaged", self.name))
+    }
+}
 
 /// What the caller knows about documents.
 pub trait Documents {
@@ -59,30 +87,39 @@ pub trait Documents {
 /// # Errors
 /// When the datastore cannot be read or written.
 pub fn open(datastore: &Path, documents: &dyn Documents) -> Result<TwoCopyRecord<FileDevice>, StateError> {
-    let path = datastore.join(FILE_NAME);
+    open_at(&RECORD, datastore, documents)
+}
+
+/// The same for another file than that of the record.
+///
+/// # Errors
+/// When the datastore cannot be read or written.
+pub fn open_at(
+    place: &Place,
+    datastore: &Path,
+    documents: &dyn Documents,
+) -> Result<TwoCopyRecord<FileDevice>, StateError> {
+    let path = datastore.join(place.name);
     let reason = match fs::symlink_metadata(&path) {
-        Ok(_) => match open_usable(&path, documents)? {
+        Ok(_) => match open_usable(place, &path, documents)? {
             Ok(record) => return Ok(record),
             Err(reason) => reason,
         },
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let damaged = datastore.join(DAMAGED_NAME);
+            let damaged = place.damaged(datastore);
             if fs::symlink_metadata(&damaged).is_err() {
-                create(datastore, &documents.initial())?;
-                publish(datastore)?;
+                create(place, datastore, &documents.initial())?;
+                publish(place, datastore)?;
                 return open_file(&path, Access::Write);
             }
             format!("it is missing, and {} is there", damaged.display())
         }
         Err(error) => return Err(io_error("look at", &path, error)),
     };
-    error!(
-        "the state record {} is lost: {reason}. Going on without knowing what is installed",
-        path.display()
-    );
-    create(datastore, &documents.after_loss(&reason))?;
-    set_aside(datastore)?;
-    publish(datastore)?;
+    error!("{} {} is lost: {reason}. {}", place.what, path.display(), place.after_loss);
+    create(place, datastore, &documents.after_loss(&reason))?;
+    set_aside(place, datastore)?;
+    publish(place, datastore)?;
     open_file(&path, Access::Write)
 }
 
@@ -101,6 +138,7 @@ pub fn read(datastore: &Path) -> Result<Option<Vec<u8>>, StateError> {
 
 /// The record, or why it cannot be used and never will be.
 fn open_usable(
+    place: &Place,
     path: &Path,
     documents: &dyn Documents,
 ) -> Result<Result<TwoCopyRecord<FileDevice>, String>, StateError> {
@@ -116,11 +154,11 @@ fn open_usable(
     let loaded = open_file(path, Access::Write).and_then(|mut record| Ok((record.load()?, record)));
     match loaded {
         Ok((document, record)) => match documents.check(&document) {
-            Ok(()) if is_short(path)? => {
-                warn!("the state record {} was cut short; making it whole", path.display());
+            Ok(()) if is_short(place, path)? => {
+                warn!("{} {} was cut short; making it whole", place.what, path.display());
                 let datastore = path.parent().unwrap_or(Path::new("."));
-                create(datastore, &document)?;
-                publish(datastore)?;
+                create(place, datastore, &document)?;
+                publish(place, datastore)?;
                 open_file(path, Access::Write).map(Ok)
             }
             checked => Ok(checked.map(|()| record)),
@@ -134,9 +172,9 @@ fn open_usable(
 }
 
 /// A copy in front may be whole all the same. But with the file the room for documents shrank.
-fn is_short(path: &Path) -> Result<bool, StateError> {
+fn is_short(place: &Place, path: &Path) -> Result<bool, StateError> {
     let metadata = fs::metadata(path).map_err(|error| io_error("look at", path, error))?;
-    Ok(metadata.len() < FILE_BYTES as u64)
+    Ok(metadata.len() < place.bytes as u64)
 }
 
 fn is_loop(error: &io::Error) -> bool {
@@ -159,8 +197,8 @@ fn open_up(path: &Path, metadata: &fs::Metadata) {
 
 /// Both copies are there and valid before the file gets its name, so that a file with no valid copy always means
 /// damage.
-fn create(datastore: &Path, document: &[u8]) -> Result<(), StateError> {
-    let path = datastore.join(NEW_NAME);
+fn create(place: &Place, datastore: &Path, document: &[u8]) -> Result<(), StateError> {
+    let path = place.being_made(datastore);
     let create_error = |error| io_error("create", &path, error);
     // The rest of an earlier attempt, or whatever else has the name.
     remove(&path).map_err(create_error)?;
@@ -168,27 +206,28 @@ fn create(datastore: &Path, document: &[u8]) -> Result<(), StateError> {
         fs::OpenOptions::new().write(true).create_new(true).mode(MODE).open(&path).map_err(create_error)?;
     // Whatever the umask is.
     file.set_permissions(fs::Permissions::from_mode(MODE)).map_err(create_error)?;
-    file.set_len(FILE_BYTES as u64).map_err(create_error)?;
+    file.set_len(place.bytes as u64).map_err(create_error)?;
     drop(file);
     let device = FileDevice::open(&path, Access::Write).map_err(create_error)?;
     TwoCopyRecord::format_new(device, document).map(drop)
 }
 
 /// Keeps what cannot be used for whoever wants to know why, in place of what was kept before.
-fn set_aside(datastore: &Path) -> Result<(), StateError> {
-    let (path, damaged) = (datastore.join(FILE_NAME), datastore.join(DAMAGED_NAME));
+fn set_aside(place: &Place, datastore: &Path) -> Result<(), StateError> {
+    let (path, damaged) = (datastore.join(place.name), place.damaged(datastore));
     if fs::symlink_metadata(&path).is_err() {
         return Ok(()); // Cut after this step.
     }
     remove(&damaged).map_err(|error| io_error("remove", &damaged, error))?;
     atomic_file::publish(&path, &damaged).map_err(|error| io_error("set aside", &path, error))?;
-    warn!("what is left of the state record is kept as {}", damaged.display());
+    warn!("what is left of {} is kept as {}", place.what, damaged.display());
     Ok(())
 }
 
-fn publish(datastore: &Path) -> Result<(), StateError> {
-    let path = datastore.join(FILE_NAME);
-    atomic_file::publish(&datastore.join(NEW_NAME), &path).map_err(|error| io_error("create", &path, error))
+fn publish(place: &Place, datastore: &Path) -> Result<(), StateError> {
+    let path = datastore.join(place.name);
+    atomic_file::publish(&place.being_made(datastore), &path)
+        .map_err(|error| io_error("create", &path, error))
 }
 
 /// Removes whatever has this name; links are not followed.
@@ -209,8 +248,10 @@ fn io_error(doing: &'static str, path: &Path, source: io::Error) -> StateError {
 mod tests {
     use super::*;
     use std::os::unix::fs::symlink;
-    use std::path::PathBuf;
     use std::process::Command;
+
+    const NEW_NAME: &str = "rust-ota-state.new";
+    const FILE_BYTES: usize = RECORD.bytes;
 
     /// What happens to the file of a record.
     type Damage = fn(&Path);

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use client_core::clock::Clock;
 use client_core::deploy::{DeploymentId, REMARK_CHARS, Report};
+use client_core::monitor::{Alert, Check};
 use client_core::server::exchange::{self, Answer};
 use client_core::server::{
     Attribute, Method, Offer, Poll, ReportAnswer, ServerError, Source, Transport, UpdateServer, url,
@@ -13,7 +14,7 @@ use client_core::server::{
 use sha2::{Digest, Sha256};
 
 use crate::deployments::{self, DeploymentStatus, VARIANTS, Variant};
-use crate::{Credentials, auth, inventory};
+use crate::{Credentials, alerts, auth, inventory};
 
 /// Calls in a row without an answer, after which the servers are asked anew to let the device in.
 const SILENCE_MAX: u32 = 3;
@@ -460,6 +461,16 @@ impl UpdateServer for Api {
             }
             _ => Err(answer.into_error()),
         }
+    }
+
+    fn send_checks(&mut self, checks: &[Check]) -> Result<ReportAnswer, ServerError> {
+        let answer = self.call(Method::Put, alerts::CHECKS_PATH, Some(&alerts::checks_body(checks)))?;
+        report_answer(answer, "the list of checks")
+    }
+
+    fn send_alerts(&mut self, sent: &[Alert]) -> Result<ReportAnswer, ServerError> {
+        let answer = self.call(Method::Post, alerts::ALERTS_PATH, Some(&alerts::alerts_body(sent)))?;
+        report_answer(answer, "alerts")
     }
 
     fn forget_sent_inventory(&mut self) {

@@ -5,6 +5,7 @@
 //! device is comes from its [`Credentials`]. It decides nothing about deployments.
 #![forbid(unsafe_code)]
 
+mod alerts;
 mod api;
 mod auth;
 mod credentials;

@@ -8,6 +8,7 @@ use client_core::agent::{Agent, AgentSettings, Memory};
 use client_core::clock::{Clock, Waiter, Wake};
 use client_core::deploy::Observer;
 use client_core::deploy::gates::Gatekeeper;
+use client_core::monitor::Watch;
 use client_core::schedule::Schedule;
 use linux::clock::LinuxClock;
 use linux::daemon_process::PidFile;
@@ -20,6 +21,7 @@ use crate::deployment_log::Logs;
 use crate::host::LinuxHost;
 #[cfg(feature = "dbus")]
 use crate::local_proxy::LocalProxy;
+use crate::monitor;
 use crate::notify::{Supervision, WatchedWaiter};
 use crate::status::{self, StatusBoard, StatusServer};
 use crate::watcher::{Round, Watcher, show_record};
@@ -145,7 +147,8 @@ impl Service {
             (beginning.transport, beginning.api_connections),
             (gates, question.clone()),
             Arc::clone(&supervision.clock),
-        );
+        )
+        .watching(beginning.watch);
         Ok(Service {
             _pid_file: beginning.pid_file,
             host,
@@ -214,6 +217,7 @@ struct Beginning {
     transport: HttpTransport,
     api: Api,
     api_connections: IdleConnections,
+    watch: Option<Watch>,
 }
 
 impl Beginning {
@@ -236,7 +240,8 @@ impl Beginning {
                 log::warn!("a daemon that finds a bad configuration would have none: {error}");
             }
         }
-        Ok(Beginning { pid_file, transport, api, api_connections })
+        let watch = monitor::watch(setup, Arc::new(clock.clone()));
+        Ok(Beginning { pid_file, transport, api, api_connections, watch })
     }
 }
 

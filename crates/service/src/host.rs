@@ -7,6 +7,7 @@ use client_core::agent::{Event, Host, HostError, Known};
 use client_core::clock::Clock;
 use client_core::deploy::scripts::ScriptRunner;
 use client_core::deploy::{DeploymentId, Device, Policy, PolicyError, Reporter};
+use client_core::monitor::Watch;
 use client_core::server::{Attribute, AttributeValue, Transport};
 use client_core::slot::System;
 use linux::inventory;
@@ -40,6 +41,8 @@ pub(crate) struct LinuxHost {
     /// The question that the gates may have put.
     question: SharedQuestion,
     clock: Arc<dyn Clock>,
+    /// What is watched, where something is.
+    watch: Option<Watch>,
 }
 
 impl LinuxHost {
@@ -63,7 +66,13 @@ impl LinuxHost {
             gates,
             question,
             clock,
+            watch: None,
         }
+    }
+
+    /// Has something to watch.
+    pub(crate) fn watching(self, watch: Option<Watch>) -> LinuxHost {
+        LinuxHost { watch, ..self }
     }
 }
 
@@ -99,6 +108,10 @@ impl Host for LinuxHost {
         inventory::ask(&directory, RunLimits::default(), &*self.clock)
             .map(|attributes| with_own_attributes(attributes, self.known()))
             .map_err(|error| HostError::Inventory(error.into()))
+    }
+
+    fn watch(&mut self) -> Option<&mut Watch> {
+        self.watch.as_mut()
     }
 
     fn download_transport(&mut self) -> Box<dyn Transport> {

@@ -13,8 +13,8 @@ use crate::notify::{Notifier, Supervision, Watchdog};
 use crate::status::StatusBoard;
 use device::compose::Setup;
 
-/// How long the service manager waits for a sign of life while nothing of a deployment is done: the inventory programs
-/// and the server have deadlines of their own.
+/// How long the service manager waits for a sign of life while nothing of a deployment is done: the inventory programs,
+/// the checks (32 of 10 s at most) and the server have deadlines of their own.
 const SYNC_ALLOWANCE: Duration = Duration::from_secs(900);
 /// Time between two log lines about the progress of a payload.
 const PROGRESS_EVERY: Duration = Duration::from_secs(10);
@@ -94,6 +94,7 @@ impl Watcher {
                 self.notifier.status(&format!("idle, next check in {} s", next_check.as_secs()));
             }
             Event::Scripts => self.watchdog.extend(scripts.saturating_add(SYNC_ALLOWANCE)),
+            Event::Looking => self.watchdog.extend(SYNC_ALLOWANCE),
             Event::Syncing => {
                 board.set_stage("sync");
             }

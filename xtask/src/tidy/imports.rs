@@ -216,14 +216,15 @@ const TESTS_TOO: &[&str] = &["cbindgen", "tempfile"];
 
 /// What a module of `client-core` may import of its siblings.
 const MODULES: &[ModuleRule] = &[
-    ("agent", &["clock", "deploy", "schedule", "server", "slot"]),
+    ("agent", &["clock", "deploy", "monitor", "schedule", "server", "slot"]),
     ("boot", &["slot", "storage"]),
     ("clock", &[]),
-    ("deploy", &["boot", "install", "provides", "slot", "state_store"]),
+    ("deploy", &["boot", "clock", "install", "provides", "slot", "state_store"]),
     ("install", &["boot", "slot", "storage"]),
+    ("monitor", &["clock", "state_store"]),
     ("provides", &[]),
     ("schedule", &["clock"]),
-    ("server", &["clock", "deploy"]),
+    ("server", &["clock", "deploy", "monitor"]),
     ("slot", &["storage"]),
     ("state_store", &["storage"]),
     ("storage", &[]),
@@ -245,7 +246,9 @@ const LINUX: &[ModuleRule] = &[
     ("key_values", &["explain", "process_group"]),
     ("local_socket", &[]),
     ("lock", &["clock", "regular_file"]),
+    ("log_file", &["regular_file"]),
     ("memory", &[]),
+    ("monitor", &["explain", "key_values", "regular_file"]),
     ("mounts", &["block_device"]),
     ("payload_tree", &["atomic_file"]),
     ("process", &[]),
@@ -267,11 +270,12 @@ const LINUX: &[ModuleRule] = &[
 ];
 
 const SERVICE: &[ModuleRule] = &[
-    ("agent", &["dbus", "deployment_log", "host", "local_proxy", "notify", "status", "watcher"]),
+    ("agent", &["dbus", "deployment_log", "host", "local_proxy", "monitor", "notify", "status", "watcher"]),
     ("dbus", &["local_proxy"]),
     ("deployment_log", &[]),
     ("host", &["deployment_log", "watcher"]),
     ("local_proxy", &[]),
+    ("monitor", &[]),
     ("notify", &[]),
     ("status", &[]),
     ("watcher", &["notify", "status"]),

@@ -8,6 +8,7 @@ use crate::deploy::gates::Gate;
 use crate::deploy::record::Record;
 use crate::deploy::scripts::ScriptRunner;
 use crate::deploy::{DeploymentId, Device, Policy, PolicyError, Reporter};
+use crate::monitor::Watch;
 use crate::server::{Attribute, Transport};
 use crate::slot::SlotError;
 
@@ -44,6 +45,11 @@ pub trait Host {
     /// # Errors
     /// When all of them failed.
     fn inventory(&mut self) -> Result<Vec<Attribute>, HostError>;
+
+    /// What is watched on the device, if something is.
+    fn watch(&mut self) -> Option<&mut Watch> {
+        None
+    }
 
     /// A way to servers that hand out artifacts.
     fn download_transport(&mut self) -> Box<dyn Transport>;
@@ -114,6 +120,8 @@ pub enum Event<'e> {
     },
     /// State scripts of the root file system may run now, each with the time and the retries that it is allowed.
     Scripts,
+    /// The device is being looked at: every check has a deadline of its own.
+    Looking,
     /// The server is being talked to.
     Syncing,
     /// Who was talked to.

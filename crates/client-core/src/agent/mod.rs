@@ -6,6 +6,7 @@
 //! ```text
 //!  start ─ settle ─► wait ─► inventory ─► wait ─► poll ─► (deployment ─► report) ─► wait ...
 //! ```
+//! Where something is watched, the waits are in pieces: between two of them it is looked at ([`crate::monitor`]).
 
 mod failure;
 mod host;
@@ -39,8 +40,8 @@ const UNDELIVERED_MAX: u32 = 10;
 const REPORT_ERROR_EVERY: Duration = Duration::from_secs(600);
 /// Errors that are remembered: what goes wrong at once is few things.
 const REPORTED_ERRORS: usize = 4;
-/// Questions and inventories of one round: the first of each, and those that follow from what a deployment changed.
-const WORK_PER_ROUND: u32 = 4;
+/// Questions, inventories and alerts of one round: the first of each, and those that follow from what a deployment changed.
+const WORK_PER_ROUND: u32 = 6;
 /// Attempts to upload the log of a failed deployment.
 const LOG_ATTEMPTS: u32 = 3;
 
@@ -62,6 +63,8 @@ pub struct Memory {
     backoff: Backoff,
     /// Of the inventory: the two fail and succeed each for itself.
     inventory_backoff: Backoff,
+    /// Of alerts, likewise.
+    alerts_backoff: Backoff,
     /// The last inventory was not taken.
     inventory_owed: bool,
     /// The errors of late, and when each was logged.
@@ -84,11 +87,12 @@ impl Memory {
     /// Nothing has been done yet.
     pub fn new(schedule: Schedule, settings: &AgentSettings) -> Memory {
         let backoff = Backoff::new(settings.retry_interval, settings.retry_count);
-        let inventory_backoff = backoff.clone();
+        let (inventory_backoff, alerts_backoff) = (backoff.clone(), backoff.clone());
         Memory {
             schedule,
             backoff,
             inventory_backoff,
+            alerts_backoff,
             inventory_owed: false,
             reported_errors: VecDeque::new(),
             unsettled: true,
@@ -140,8 +144,7 @@ impl<'a> Agent<'a> {
             });
             // What an idle script says changes nothing (docs/spec/client-behaviour.md, "State scripts").
             self.run_ignored(ScriptState::Idle, ScriptAction::Enter);
-            let wait = self.memory.schedule.next_in(now);
-            let wake = self.waiter.wait(wait);
+            let wake = self.wait_and_look();
             if wake == Wake::Stop || self.clock.stop_requested() {
                 return;
             }
@@ -155,6 +158,36 @@ impl<'a> Agent<'a> {
                 Wake::Elapsed | Wake::Stop => {}
             }
             self.work_on(self.memory.schedule.due(self.clock.now()));
+        }
+    }
+
+    /// Waits for something to do, and looks meanwhile at what is watched: that is no end of being idle.
+    fn wait_and_look(&mut self) -> Wake {
+        loop {
+            self.look_if_due();
+            let now = self.clock.now();
+            let next = self.memory.schedule.next_in(now);
+            let next_look = self.next_look_in(now).filter(|look| *look < next);
+            let wake = self.waiter.wait(next_look.unwrap_or(next));
+            if next_look.is_none() || wake != Wake::Elapsed || self.clock.stop_requested() {
+                return wake;
+            }
+        }
+    }
+
+    fn next_look_in(&mut self, now: Duration) -> Option<Duration> {
+        self.host.watch().map(|watch| watch.next_in(now))
+    }
+
+    fn look_if_due(&mut self) {
+        if self.next_look_in(self.clock.now()) == Some(Duration::ZERO) {
+            self.host.tell(&Event::Looking);
+            if let Some(watch) = self.host.watch() {
+                watch.look();
+            }
+        }
+        if self.host.watch().is_some_and(|watch| watch.has_news()) {
+            self.memory.schedule.has_alerts();
         }
     }
 
@@ -183,6 +216,7 @@ impl<'a> Agent<'a> {
         if !self.memory.unsettled && !self.memory.held {
             self.memory.schedule.poll_now();
         }
+        self.look_if_due();
         for _ in 0..WORK_PER_ROUND {
             let due = self.memory.schedule.due(self.clock.now());
             let is_put_off = self.memory.unsettled && due == Some(Due::Update);
@@ -197,13 +231,17 @@ impl<'a> Agent<'a> {
         }
         let now = self.clock.now();
         let restart = self.memory.restart_until.map(|until| until.saturating_sub(now));
-        restart.unwrap_or_else(|| self.memory.schedule.next_in(now))
+        restart.unwrap_or_else(|| {
+            let next = self.memory.schedule.next_in(now);
+            self.next_look_in(now).map_or(next, |look| look.min(next))
+        })
     }
 
     fn work_on(&mut self, due: Option<Due>) {
         match due {
             Some(Due::Inventory) => self.send_inventory(),
             Some(Due::Update) => self.check(),
+            Some(Due::Alerts) => self.send_alerts(),
             None => {}
         }
     }
@@ -271,6 +309,41 @@ impl<'a> Agent<'a> {
         }
     }
 
+    fn send_alerts(&mut self) {
+        match self.sync(|agent| agent.tell_alerts()) {
+            Ok(()) => {
+                self.memory.alerts_backoff.reset();
+                self.memory.schedule.has_no_alerts();
+            }
+            Err(failure) => {
+                let wait = self.after_failure(Due::Alerts, &failure);
+                self.try_again(Due::Alerts, wait);
+            }
+        }
+    }
+
+    /// Everything that waits, in its order. Ends: each answer makes it less, or makes what is sent at once less.
+    fn tell_alerts(&mut self) -> Result<(), Failure> {
+        let Some(watch) = self.host.watch() else { return Ok(()) };
+        let mut server = lock(&self.server);
+        if let Some(checks) = watch.untold_checks() {
+            if server.send_checks(checks)? == ReportAnswer::Refused {
+                log::warn!("the server does not want to know what is watched");
+            }
+            watch.checks_told();
+        }
+        loop {
+            let alerts = watch.next_alerts();
+            if alerts.is_empty() {
+                return Ok(());
+            }
+            match server.send_alerts(&alerts)? {
+                ReportAnswer::Accepted => watch.taken(alerts.len()),
+                ReportAnswer::Aborted | ReportAnswer::Refused => watch.refused(&alerts),
+            }
+        }
+    }
+
     fn check(&mut self) {
         let offered = self.sync(|agent| {
             let mut known = agent.known()?;
@@ -311,6 +384,7 @@ impl<'a> Agent<'a> {
             Ok(Polled { ordered, ask_again_in }) => {
                 self.memory.backoff.reset();
                 self.memory.schedule.after_success(Due::Update, &*self.clock);
+                self.memory.schedule.retry_alerts_now();
                 if let Some(wait) = ask_again_in {
                     self.memory.schedule.after_failure(Due::Update, &*self.clock, wait);
                 }
@@ -424,6 +498,9 @@ impl<'a> Agent<'a> {
                     (_, Some(ended)) => {
                         log::info!("deployment {id}: {}", if ended.failed { "failed" } else { "succeeded" });
                         self.host.tell(&Event::Ended { failed: ended.failed });
+                        if let Some(watch) = self.host.watch() {
+                            watch.deployment_ended(ended.failed);
+                        }
                         self.deliver(&ended, Importance::Mandatory);
                         // What is installed may have changed.
                         self.memory.schedule.inventory_now();
@@ -576,6 +653,7 @@ impl<'a> Agent<'a> {
         match due {
             Due::Inventory => &mut self.memory.inventory_backoff,
             Due::Update => &mut self.memory.backoff,
+            Due::Alerts => &mut self.memory.alerts_backoff,
         }
     }
 

@@ -6,13 +6,15 @@ use std::time::Duration;
 
 use super::{Headers, ServerError, url};
 use crate::deploy::{DeploymentId, Report};
+use crate::monitor::{Alert, Check};
 
 /// A server that orders deployments, whatever its protocol.
 ///
 /// # Contract
 /// - Each call is one attempt: whoever calls decides whether and when there is another. A call may log in by itself.
 /// - Every wait ends soon when the process is asked to stop, with [`ServerError::Stopped`].
-/// - A report, a log and an inventory may be sent twice; the server takes them for one.
+/// - A report, a log and an inventory may be sent twice; the server takes them for one. An alert is sent twice only where
+///   the answer was lost.
 pub trait UpdateServer: Send {
     /// Asks what to install. `provides` is everything the device provides, `device_type` and `artifact_name` among it.
     ///
@@ -57,6 +59,22 @@ pub trait UpdateServer: Send {
 
     /// The next inventory is sent also when nothing has changed: a person asked for it.
     fn forget_sent_inventory(&mut self);
+
+    /// Tells what is watched on this device. A server that has no place for that refuses.
+    ///
+    /// # Errors
+    /// When the server may take it another time.
+    fn send_checks(&mut self, _: &[Check]) -> Result<ReportAnswer, ServerError> {
+        Ok(ReportAnswer::Refused)
+    }
+
+    /// Sends alerts, the oldest first: all of them are taken, or none. A server that has no place for them refuses.
+    ///
+    /// # Errors
+    /// When the server may take them another time.
+    fn send_alerts(&mut self, _: &[Alert]) -> Result<ReportAnswer, ServerError> {
+        Ok(ReportAnswer::Refused)
+    }
 
     /// Drops what the server granted: the next call has to show that this device is let in.
     fn forget_token(&mut self);

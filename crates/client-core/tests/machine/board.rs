@@ -16,6 +16,7 @@ use client_core::deploy::record::Record;
 use client_core::deploy::scripts::ScriptRunner;
 use client_core::deploy::{Device, Notice, Observer, Policy, PolicyError, Reporter};
 use client_core::install::{Modules, Progress};
+use client_core::monitor::Watch;
 use client_core::server::{Attribute, Transport};
 use client_core::slot::{Restart, Slot, SlotError, System};
 use client_core::state_store::TwoCopyRecord;
@@ -221,6 +222,8 @@ pub struct Board {
     pub logs: Vec<String>,
     /// Whether the process was asked to stop.
     pub clock: Arc<dyn Clock>,
+    /// What is watched, if something is.
+    pub watch: Option<Watch>,
 }
 
 impl Host for Board {
@@ -261,6 +264,9 @@ impl Host for Board {
     }
     fn inventory(&mut self) -> Result<Vec<Attribute>, HostError> {
         Ok(Vec::new())
+    }
+    fn watch(&mut self) -> Option<&mut Watch> {
+        self.watch.as_mut()
     }
     fn download_transport(&mut self) -> Box<dyn Transport> {
         (self.wire)()

@@ -68,11 +68,32 @@ pub(super) const RUST_OTA: &[&str] = &[
     "MaxDownloadBytes",
     "DiscardBehindImage",
     "DangerAcceptUnsigned",
+    "Monitor",
 ];
 
 pub(super) const MAINTENANCE_WINDOW: &[&str] = &["Times", "Before", "Utc"];
 pub(super) const TIMES: &[&str] = &["Days", "From", "To"];
 pub(super) const HEALTH_CHECK: &[&str] = &["Commands", "Units", "TimeoutSeconds", "IntervalSeconds"];
+
+pub(super) const MONITOR: &[&str] = &["IntervalSeconds", "Checks"];
+/// The keys of a check: those of every type, and those of each.
+pub(super) const CHECKS: &[&str] = &[
+    "Name",
+    "Type",
+    "Looks",
+    "Unit",
+    "File",
+    "Pattern",
+    "LinesBefore",
+    "LinesAfter",
+    "OkAfterSeconds",
+    "Path",
+    "UsedPercent",
+    "DaysLeft",
+    "Most",
+    "WithinSeconds",
+    "Failed",
+];
 
 /// Unknown keys that are told of.
 pub(super) const WARNINGS_MAX: usize = 20;
@@ -170,6 +191,20 @@ impl<'a> Keys<'a> {
     ) -> Result<Option<Keys<'a>>, ConfigError> {
         let Some(object) = self.object(key)? else { return Ok(None) };
         Keys::of_our_own(self.file, prefix, object, known).map(Some)
+    }
+
+    /// Refuses keys that are known, but not for this object.
+    pub(super) fn refuse_others(&self, allowed: &[&str]) -> Result<(), ConfigError> {
+        let is_allowed = |key: &&String| allowed.iter().any(|allowed| allowed.eq_ignore_ascii_case(key));
+        let mut set = self.object.iter().filter(|(_, value)| !value.is_null()).map(|(key, _)| key);
+        match set.find(|key| !is_allowed(key)) {
+            None => Ok(()),
+            Some(key) => Err(ConfigError::Unknown {
+                file: self.file.into(),
+                key: format!("{}{key}", self.prefix),
+                hint: Some(format!("here there may be {}", allowed.join(", "))),
+            }),
+        }
     }
 
     /// Keys of this object that are in no list.

@@ -6,6 +6,7 @@
 //! unknown keys may be those of another client, and are a warning. Reads no files.
 
 mod keys;
+mod monitor;
 mod parse;
 
 pub use keys::{SetKey, set_keys};
@@ -15,6 +16,7 @@ use std::time::Duration;
 
 use client_core::deploy::gates::GateRules;
 use client_core::install::PreferBuiltIn;
+use client_core::monitor::Rules;
 use linux::boot_env::Bootloader;
 
 /// A certificate to show to servers that ask for one, and its private key: paths.
@@ -107,6 +109,8 @@ pub struct Config {
     pub discard_behind_image: bool,
     /// `RustOta.DangerAcceptUnsigned`: install without a signature check when no key is configured.
     pub danger_accept_unsigned: bool,
+    /// `RustOta.Monitor`: what is watched.
+    pub monitor: Option<Rules>,
     /// What is odd about the files, and no error: a line each, for whoever reads the log.
     pub warnings: Vec<String>,
 }
@@ -152,6 +156,7 @@ impl Default for Config {
             max_download_bytes: None,
             discard_behind_image: false,
             danger_accept_unsigned: false,
+            monitor: None,
             warnings: Vec::new(),
         }
     }
@@ -253,8 +258,8 @@ mod tests {
     use client_core::deploy::gates::Gate;
 
     use super::keys::{
-        DBUS, HEALTH_CHECK, HTTPS_CLIENT, IGNORED, MAINTENANCE_WINDOW, RUST_OTA, SECURITY, TIMES, TOP,
-        WARNINGS_MAX,
+        CHECKS, DBUS, HEALTH_CHECK, HTTPS_CLIENT, IGNORED, MAINTENANCE_WINDOW, MONITOR, RUST_OTA, SECURITY,
+        TIMES, TOP, WARNINGS_MAX,
     };
     use super::*;
 
@@ -485,13 +490,15 @@ mod tests {
     fn every_key_is_in_the_document() {
         let page = include_str!("../../../../docs/configuration.md");
         let own = RUST_OTA.iter().map(|key| format!("RustOta.{key}"));
-        let nested: [(&str, &[&str]); 6] = [
+        let nested: [(&str, &[&str]); 8] = [
             ("HttpsClient.", HTTPS_CLIENT),
             ("Security.", SECURITY),
             ("DBus.", DBUS),
             ("RustOta.MaintenanceWindow.", MAINTENANCE_WINDOW),
             ("RustOta.MaintenanceWindow.Times.", TIMES),
             ("RustOta.HealthCheck.", HEALTH_CHECK),
+            ("RustOta.Monitor.", MONITOR),
+            ("RustOta.Monitor.Checks.", CHECKS),
         ];
         let nested =
             nested.iter().flat_map(|(prefix, keys)| keys.iter().map(move |key| format!("{prefix}{key}")));

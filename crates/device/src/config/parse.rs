@@ -11,7 +11,7 @@ use super::keys::{
     DBUS, HEALTH_CHECK, HTTPS_CLIENT, Keys, MAINTENANCE_WINDOW, RUST_OTA, SECURITY, SERVERS, TIMES, TOP,
     strings,
 };
-use super::{ClientCertificate, Config, ConfigError, Source};
+use super::{ClientCertificate, Config, ConfigError, Source, monitor};
 
 /// What a `DeviceTier` may be.
 const DEVICE_TIERS: [&str; 3] = ["standard", "micro", "system"];
@@ -174,6 +174,7 @@ impl Draft {
         set(&mut config.status_socket, keys.string_or_none("StatusSocket")?);
         set(&mut config.prefer_built_in, prefer_built_in(keys)?);
         self.gates(keys)?;
+        set(&mut self.config.monitor, monitor::rules(keys)?.map(Some));
         let budget = keys.read("MaxDownloadBytes", "a number of bytes", Value::as_u64)?;
         set(&mut self.config.max_download_bytes, budget.map(|bytes| Some(bytes).filter(|bytes| *bytes > 0)));
         set(&mut self.config.discard_behind_image, keys.boolean("DiscardBehindImage")?);

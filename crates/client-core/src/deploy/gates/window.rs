@@ -3,11 +3,10 @@
 use std::time::Duration;
 
 use super::{Answer, Gate};
+use crate::clock;
 
 /// How often a closed window is looked at again at least: wall time may step.
 const AGAIN: Duration = Duration::from_secs(600);
-/// Before this time the clock was never set (2024-01-01 UTC, in seconds since 1970).
-const CLOCK_WAS_SET: u64 = 1_704_067_200;
 const MINUTES_OF_DAY: u32 = 24 * 60;
 const MINUTES_OF_WEEK: u32 = 7 * MINUTES_OF_DAY;
 const DAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
@@ -59,7 +58,7 @@ impl MaintenanceWindow {
         if !self.before.contains(&gate) {
             return Answer::PASS;
         }
-        if wall.as_secs() < CLOCK_WAS_SET {
+        if !clock::was_set(wall) {
             let reason = "maintenance window, and the clock was not set yet".to_owned();
             return Answer::Closed { reason, ask_again: AGAIN };
         }

@@ -1,0 +1,152 @@
+//! The watch of this device: where its alerts are kept, and who tells it the facts.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use client_core::clock::Clock;
+use client_core::monitor::{
+    BOOK_BYTES, Book, FOREIGN_BYTES, LogSource, Looker, MATCHED_BYTES, Position, Scan, Unseen, Watch,
+};
+use device::compose::Setup;
+use linux::log_file::{LogFile, ReadUpTo};
+use linux::monitor::{Programs, boot_id, used_percent};
+use linux::regular_file;
+use linux::state_file::{self, Documents, Place};
+
+/// Where the alerts are kept: two copies with a KiB for what stands before each.
+const PLACE: Place = Place {
+    name: "rust-ota-monitor",
+    bytes: 2 * (BOOK_BYTES + 1024),
+    what: "the memory of the checks",
+    after_loss: "Alerts that waited in it are not sent",
+};
+/// Longest file of certificates.
+const CERTIFICATES_BYTES: u64 = 1024 * 1024;
+
+/// What the configuration says is to be watched; `None` where it says nothing, or where alerts cannot be kept: the daemon
+/// goes on without. Call it with the lock of the datastore held.
+pub(crate) fn watch(setup: &Setup, clock: Arc<dyn Clock>) -> Option<Watch> {
+    let rules = setup.config.monitor.clone()?;
+    let opened = state_file::open_at(&PLACE, &setup.datastore, &Books)
+        .map_err(|error| error.to_string())
+        .and_then(|store| {
+            let looker =
+                LinuxLooker { programs: Programs::default(), files: BTreeMap::new(), clock: clock.clone() };
+            Watch::open(rules, Box::new(looker), Box::new(store), clock)
+        });
+    opened.inspect_err(|error| log::error!("nothing is watched: {error}")).ok()
+}
+
+/// What the file is to hold.
+struct Books;
+
+impl Documents for Books {
+    fn initial(&self) -> Vec<u8> {
+        Book::default().to_json()
+    }
+
+    fn after_loss(&self, _: &str) -> Vec<u8> {
+        self.initial()
+    }
+
+    fn check(&self, document: &[u8]) -> Result<(), String> {
+        Book::from_json(document).map(drop)
+    }
+}
+
+/// Facts about this device.
+struct LinuxLooker {
+    programs: Programs,
+    /// The log files that are read, each open.
+    files: BTreeMap<String, LogFile>,
+    clock: Arc<dyn Clock>,
+}
+
+fn unseen(error: impl ToString) -> Unseen {
+    Unseen(error.to_string())
+}
+
+impl LinuxLooker {
+    fn file(
+        &mut self,
+        path: &str,
+        from: Option<&Position>,
+        scan: &mut Scan<'_>,
+    ) -> Result<Option<Position>, Unseen> {
+        let from = match from {
+            Some(Position::File { inode, offset, lines }) => {
+                Some(ReadUpTo { inode: *inode, offset: *offset, lines: *lines })
+            }
+            Some(Position::Journal { .. }) | None => None,
+        };
+        let file = self.files.entry(path.to_owned()).or_insert_with(|| LogFile::new(Path::new(path)));
+        let at = file.read_on(from, MATCHED_BYTES, |number, line| scan.line(number, line));
+        let at = at.map_err(|error| Unseen(format!("cannot read {path}: {error}")))?;
+        Ok(at.map(|ReadUpTo { inode, offset, lines }| Position::File { inode, offset, lines }))
+    }
+
+    fn journal(
+        &mut self,
+        unit: &str,
+        from: Option<&Position>,
+        scan: &mut Scan<'_>,
+    ) -> Result<Option<Position>, Unseen> {
+        let (cursor, mut lines) = match from {
+            Some(Position::Journal { cursor, lines }) => (Some(cursor.as_str()), *lines),
+            Some(Position::File { .. }) | None => (None, 0),
+        };
+        let entries = match (self.programs.journal(unit, cursor, &*self.clock), cursor) {
+            (Err(error), Some(_)) => {
+                // Journals are cleared, and then no place in them is known any more.
+                log::warn!("the journal of {unit} is read from its end on: {error}");
+                self.programs.journal(unit, None, &*self.clock)
+            }
+            (entries, _) => entries,
+        };
+        let entries = entries.map_err(unseen)?;
+        for line in &entries.lines {
+            lines = lines.saturating_add(1);
+            scan.line(lines, line);
+        }
+        let cursor = entries.cursor.filter(|cursor| cursor.len() <= FOREIGN_BYTES);
+        Ok(cursor.map(|cursor| Position::Journal { cursor, lines }))
+    }
+}
+
+impl Looker for LinuxLooker {
+    fn service(&mut self, unit: &str) -> Result<String, Unseen> {
+        self.programs.unit_state(unit, &*self.clock).map_err(unseen)
+    }
+
+    fn log(
+        &mut self,
+        source: &LogSource,
+        from: Option<&Position>,
+        scan: &mut Scan<'_>,
+    ) -> Result<Option<Position>, Unseen> {
+        match source {
+            LogSource::File(path) => self.file(path, from, scan),
+            LogSource::Unit(unit) => self.journal(unit, from, scan),
+        }
+    }
+
+    fn used_percent(&mut self, path: &str) -> Result<u32, Unseen> {
+        used_percent(Path::new(path)).map_err(unseen)
+    }
+
+    fn certificate_end(&mut self, file: &str) -> Result<u64, Unseen> {
+        let cannot_read = |error: std::io::Error| Unseen(format!("cannot read {file}: {error}"));
+        let found = regular_file::open_for_reading(Path::new(file)).and_then(|file| file.metadata());
+        if found.map_err(cannot_read)?.len() > CERTIFICATES_BYTES {
+            return Err(Unseen(format!("{file} is longer than {CERTIFICATES_BYTES} bytes")));
+        }
+        let dates = http::certificate_dates(file).map_err(unseen)?;
+        let first = dates.iter().map(|dates| dates.not_after).min();
+        first.ok_or_else(|| Unseen(format!("no certificate in {file} can be read")))
+    }
+
+    fn boot_id(&mut self) -> Result<String, Unseen> {
+        boot_id(Path::new("/")).map_err(unseen)
+    }
+}
