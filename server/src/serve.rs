@@ -327,6 +327,10 @@ fn change(name: &str, parser: &mut lexopt::Parser) -> Result<Change, CliError> {
             let count = parser.value()?.parse()?;
             Box::new(move |options| options.address_rate(count))
         }
+        "page" => {
+            let folder = PathBuf::from(parser.value()?);
+            Box::new(|options| options.page(folder))
+        }
         "no-v2" => Box::new(|options| options.v2(false)),
         unknown => return Err(lexopt::Error::UnexpectedOption(format!("--{unknown}")).into()),
     })

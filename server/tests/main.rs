@@ -22,6 +22,7 @@ mod inventory;
 mod monitor;
 mod openapi;
 mod operations;
+mod page;
 mod playback;
 mod postgres;
 mod program;

@@ -320,7 +320,7 @@ fn what_the_description_does_not_have_is_no_route_and_a_wrong_method_is_told_the
     let (running, _, _folder) = server(|options| options);
     let ask = |method: &str, path: &str| manage(&running, method, path, Value::Null);
     for path in
-        ["/", "/api/management/v1/useradm/nothing", "/api/management/v3/useradm/users", "/api/devices/v1/x"]
+        ["/nothing", "/api/management/v1/useradm/nothing", "/api/management/v3/useradm/users", "/api/devices/v1/x"]
     {
         let answer = ask("GET", path);
         assert_eq!((answer.status, answer.json()["error"].as_str()), (404, Some("no such route")), "{path}");

@@ -23,6 +23,7 @@ use crate::metrics::{Metrics, Process};
 use crate::model::Artifact;
 use crate::model::time::Timestamp;
 use crate::options::Options;
+use crate::page::Page;
 use crate::readiness::Readiness;
 use crate::retention;
 use crate::service::Service;
@@ -65,6 +66,7 @@ impl Server {
     pub fn start_within(options: Options, around: Arc<dyn Surround>) -> Result<Running, StartError> {
         let metrics = Arc::new(Metrics::default());
         let certificates = Certificates::open(&options, metrics.clone())?.map(Arc::new);
+        let page = open_page(&options)?;
         let runtime = Builder::new_multi_thread()
             .worker_threads(options.threads)
             .thread_name("server")
@@ -101,6 +103,7 @@ impl Server {
             failures: Failures::default(),
             discarding: Semaphore::new(limits::DISCARDED_AT_ONCE),
             throttle: Throttle::new(allowed),
+            page,
             metrics,
             process: Process::new(Timestamp::now().seconds()),
             readiness: Readiness::new(stopped.clone()),
@@ -153,6 +156,13 @@ impl Server {
             threads: Some((runtime, accepting, making)),
         })
     }
+}
+
+fn open_page(options: &Options) -> Result<Page, StartError> {
+    Page::open(options.page.as_deref()).map_err(|source| {
+        let path = options.page.clone().unwrap_or_default();
+        StartError::Page { path, source }
+    })
 }
 
 async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {

@@ -19,6 +19,7 @@ mod integrations;
 pub(crate) mod internal;
 mod inventory;
 mod monitor;
+mod page;
 mod paging;
 mod permit;
 mod releases;
@@ -58,6 +59,7 @@ use crate::domain::people::failures::Failures;
 use crate::heard::Heard;
 use crate::metrics::{Class, Metrics, Process, Share};
 use crate::options::Options;
+use crate::page::Page;
 use crate::presence::Presence;
 use crate::readiness::Readiness;
 use crate::request_id;
@@ -84,6 +86,7 @@ pub(crate) struct Shared {
     /// Logins that failed.
     pub(crate) failures: Failures,
     pub(crate) throttle: Throttle,
+    pub(crate) page: Page,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) process: Process,
     pub(crate) readiness: Readiness,
@@ -271,6 +274,8 @@ fn log_answer(
         Caller::Device(_) if class == Class::Poll && status == StatusCode::NO_CONTENT => Level::Debug,
         // Asked every few seconds by whoever watches the server.
         Caller::Stranger if class == Class::Health && status.is_success() => Level::Debug,
+        // Many files for one person, and they say nothing of what the person does.
+        Caller::Stranger if class == Class::Page && !status.is_client_error() => Level::Debug,
         // There are as many as there are devices, and their number is in the metrics.
         _ if status == StatusCode::TOO_MANY_REQUESTS => Level::Debug,
         Caller::Stranger | Caller::Device(_) | Caller::Person(_) => Level::Info,
@@ -309,6 +314,9 @@ fn log_answer(
 }
 
 async fn dispatch(shared: &Shared, call: &Call, upload: Option<Incoming>) -> Reply {
+    if let Some(name) = page::name(&call.path) {
+        return page::route(shared, call, name).await.unwrap_or_else(ApiError::into_reply);
+    }
     let segments = call.segments();
     // What people ask is looked at when it is known who they are: to others it says nothing.
     if !matches!(segments.as_slice(), ["api", "management", ..]) {

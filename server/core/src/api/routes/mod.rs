@@ -259,12 +259,17 @@ pub(super) fn refuse(call: &Call) -> Option<Reply> {
     }
     methods.sort_unstable();
     methods.dedup();
+    Some(only(&methods.join(", ")))
+}
+
+/// The answer to a method that a path has not.
+pub(super) fn only(methods: &str) -> Reply {
     let text = "the path has other methods, and not this one";
     let mut reply = ApiError::new(StatusCode::METHOD_NOT_ALLOWED, text).into_reply();
-    if let Ok(allowed) = HeaderValue::from_str(&methods.join(", ")) {
+    if let Ok(allowed) = HeaderValue::from_str(methods) {
         reply.headers_mut().insert(ALLOW, allowed);
     }
-    Some(reply)
+    reply
 }
 
 /// Whether a request may have a body.
