@@ -29,6 +29,7 @@ mod program;
 mod restart;
 mod roles;
 mod rollouts;
+mod session;
 mod strangers;
 mod tags;
 mod tls;

@@ -5,6 +5,7 @@ mod audit;
 mod call;
 mod caller;
 mod connect;
+mod cookie;
 mod deltas;
 mod deployments;
 mod devauth;
@@ -18,6 +19,7 @@ mod gzip;
 mod integrations;
 pub(crate) mod internal;
 mod inventory;
+mod login;
 mod monitor;
 mod page;
 mod paging;
@@ -346,16 +348,24 @@ async fn management(
     rest: &[&str],
     upload: Option<Incoming>,
 ) -> Result<Reply, ApiError> {
-    if let ("v1", ["useradm", "auth", "login"], &Method::POST) = (version, rest, &call.method) {
-        return users::login(shared, call).await;
+    match (version, rest, &call.method) {
+        ("v1", ["useradm", "auth", "login"], &Method::POST) => return login::login(shared, call).await,
+        ("v1", ["useradm", "auth", "session"], &Method::POST) => return login::session(shared, call).await,
+        ("v1", ["useradm", "auth", "session"], &Method::DELETE) => {
+            return login::end_session(shared, call).await;
+        }
+        _ => {}
     }
-    let person = users::check(shared, call)?;
+    let person = users::check(shared, call).await?;
     permit::check(shared, call, person, rest).await?;
     if let Some(reply) = routes::refuse(call) {
         return Ok(reply);
     }
     users::note_use(shared, person).await?;
-    audit::around(shared, call, person, rest, managed(shared, call, person, version, rest, upload)).await
+    login::note_use(shared, person).await;
+    let answer = managed(shared, call, person, version, rest, upload);
+    let reply = audit::around(shared, call, person, rest, answer).await?;
+    Ok(cookie::guarded(call, reply))
 }
 
 /// What a person asks who may.

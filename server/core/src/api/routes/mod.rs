@@ -14,7 +14,7 @@ pub(super) use schema::{Maker, made};
 
 use super::{
     ApiError, Call, Reply, artifacts, audit, connect, deltas, deployments, devauth, device, deviceconfig,
-    direct, download, integrations, internal, inventory, monitor, releases, search, users,
+    direct, download, integrations, internal, inventory, login, monitor, releases, search, users,
 };
 
 /// A path of both versions.
@@ -215,6 +215,7 @@ static ROUTES: LazyLock<Vec<Entry>> = LazyLock::new(|| {
         deviceconfig::ROUTES,
         connect::ROUTES,
         monitor::ROUTES,
+        login::ROUTES,
         users::ROUTES,
         audit::ROUTES,
         integrations::ROUTES,

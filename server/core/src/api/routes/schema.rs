@@ -309,6 +309,10 @@ const SHAPES: &[(&str, &[&str])] = &[
             "roles: [text]",
         ],
     ),
+    (
+        "Session",
+        &["id: text", "created_ts: time", "last_used_ts: time", "from: text", "agent: text", "current: flag"],
+    ),
     ("Plan", &["name: text", "display_name: text", "features: {flag}"]),
     ("PlanBinding", &["plan: Plan", "limits: {count}"]),
     ("PermissionSetInfo", &["name: text", "description: text", "supported_scope_types: [text]"]),

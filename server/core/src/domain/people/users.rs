@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::password::Password;
+use super::sessions;
 use crate::domain::id;
 use crate::model::time::Timestamp;
 use crate::work::{Kind, NotLoaded, Work};
@@ -113,6 +114,7 @@ pub(crate) fn update(work: &mut Work, user: &str, change: &Change) -> Result<(),
     if change.seen.as_ref().is_some_and(|seen| *seen != stored.mark()) {
         return Err(UserError::Changed);
     }
+    let serial = stored.serial;
     if let Some(roles) = &change.roles {
         check_roles(work, roles)?;
         stored.roles.clone_from(roles);
@@ -132,19 +134,23 @@ pub(crate) fn update(work: &mut Work, user: &str, change: &Change) -> Result<(),
         stored.password = password.clone();
         stored.serial += 1;
     }
+    if stored.serial != serial {
+        // Their tokens open nothing any more.
+        sessions::end_all(work, user)?;
+    }
     stored.updated = work.now();
     work.put_document(Kind::User, user, Some(&stored))?;
     Ok(())
 }
 
-/// Takes a user away, with settings and tokens. It is no error when there is none.
+/// Takes a user away, with settings, tokens and logins. It is no error when there is none.
 pub(crate) fn remove(work: &mut Work, user: &str) -> Result<(), UserError> {
     let Some(stored) = work.document::<User>(Kind::User, user)? else { return Ok(()) };
     let owner = owner_key(&stored.email);
     work.document::<String>(Kind::User, &owner)?;
     work.put_document::<String>(Kind::User, &owner, None)?;
     work.put_document::<User>(Kind::User, user, None)?;
-    for kind in [Kind::Settings, Kind::Token] {
+    for kind in [Kind::Settings, Kind::Token, Kind::Session] {
         work.document::<serde_json::Value>(kind, user)?;
         work.put_document::<()>(kind, user, None)?;
     }
