@@ -58,7 +58,7 @@ pub(super) async fn recognise(
                 false => Intake::Discard,
             });
         }
-        (["api", "management", "v1", "useradm", "auth", "session"], &Method::POST) => {
+        (["api", "management", "v1", "useradm", "auth", "session" | "first-user"], &Method::POST) => {
             return Ok(Intake::ReadOfStranger { most: limits::AUTH_BODY_BYTES });
         }
         (["api", "devices", ..], _) => (device::caller(shared, call).await?, known),

@@ -12,14 +12,15 @@ use serde_json::json;
 
 use super::call::Caller;
 use super::routes::{Route, made};
-use super::users::{Account, Person, by_email, derive, same};
+use super::users::{Account, Person, by_email, derive, new_user, same};
 use super::{ApiError, Call, Reply, Shared, cookie, reply};
+use crate::domain::audit::{self, Actor, Entry, Object};
 use crate::domain::id;
 use crate::domain::people::failures::Who;
 use crate::domain::people::password::Password;
 use crate::domain::people::sessions::{self, Session, Sessions};
 use crate::domain::people::tokens;
-use crate::domain::people::users;
+use crate::domain::people::users::{self, UserError};
 use crate::domain::token::Subject;
 use crate::model::time::Timestamp;
 use crate::work::{Key, Kind, NotLoaded, Work};
@@ -39,6 +40,12 @@ pub(super) const ROUTES: &[Route] = &[
         .takes(made::<NewSession>)
         .fails(&[401, 403]),
     Route::delete("/api/management/v1/useradm/auth/session", "End the login of the cookie").fails(&[403]),
+    Route::get("/api/management/v1/useradm/auth/state", "Whether the first user is still to be made")
+        .gives("LoginState"),
+    Route::post("/api/management/v1/useradm/auth/first-user", "Make the first user, with the link of the start")
+        .takes(made::<FirstUser>)
+        .status(201)
+        .fails(&[403, 409, 422]),
     Route::get("/api/management/v1/useradm/settings/sessions", "List one's logins").gives("[Session]"),
     Route::delete("/api/management/v1/useradm/settings/sessions/{session}", "End one of one's logins"),
 ];
@@ -58,6 +65,14 @@ struct NewSession {
     password: String,
     #[serde(default)]
     no_expiry: bool,
+}
+
+/// What the first user is made of.
+#[derive(Deserialize, JsonSchema)]
+struct FirstUser {
+    token: String,
+    email: String,
+    password: String,
 }
 
 /// A login that has begun.
@@ -96,6 +111,52 @@ pub(super) async fn session(shared: &Shared, call: &Call) -> Result<Reply, ApiEr
     let options = LoginOptions { no_expiry: sent.no_expiry };
     let begun = attempt(shared, call, &sent.email, &sent.password, &options).await?;
     Ok(begun.in_cookie(shared, reply::empty(StatusCode::NO_CONTENT)))
+}
+
+/// Whether there is somebody who could log in.
+pub(crate) fn has_user(shared: &Shared) -> bool {
+    shared.options.user.is_some() || shared.service.catalogue.has_any(Kind::User)
+}
+
+/// What a page has to know before anybody has logged in.
+pub(super) fn state(shared: &Shared) -> Reply {
+    reply::json(StatusCode::OK, &json!({ "first_user": !has_user(shared) }))
+}
+
+/// Makes the first user of a server that has none, for whoever has the link that it has printed, and logs that one in.
+pub(super) async fn first_user(shared: &Shared, call: &Call) -> Result<Reply, ApiError> {
+    cookie::check_origin(shared, call)?;
+    let sent: FirstUser = call.json()?;
+    if has_user(shared) {
+        return Err(ApiError::conflict("there is a user already"));
+    }
+    // Before anything that takes long.
+    let invited = shared.service.catalogue.document::<String>(Kind::Secret, users::FIRST);
+    if !invited.is_some_and(|invited| users::is_invited(&invited, &sent.token)) {
+        return Err(UserError::NotInvited.into());
+    }
+    let user = new_user(shared, &sent.email, sent.password, Vec::new()).await?;
+    let keys = vec![
+        Key::Document(Kind::User, user.id.clone()),
+        Key::Document(Kind::User, users::owner_key(&user.email)),
+        Key::Document(Kind::Secret, users::FIRST.to_owned()),
+    ];
+    let entry = Entry {
+        actor: Actor { id: user.id.clone(), email: user.email.clone() },
+        action: "create",
+        object: Object { kind: "user", id: user.id.clone() },
+        change: None,
+    };
+    let (token, made) = (sent.token, user.clone());
+    let rule = move |work: &mut Work| {
+        users::create_first(work, &made, &token)?;
+        audit::audit(work, &entry);
+        Ok::<(), UserError>(())
+    };
+    shared.change_unnoted(keys, rule).await?;
+    let location = format!("/api/management/v1/useradm/users/{}", user.id);
+    let begun = begin(shared, call, &Account::Stored(Box::new(user)), &LoginOptions::default()).await?;
+    Ok(begun.in_cookie(shared, reply::created(&location)))
 }
 
 /// Looks at what somebody logs in with.

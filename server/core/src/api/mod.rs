@@ -48,6 +48,7 @@ pub(crate) use call::Call;
 use call::{Caller, short};
 use caller::Intake;
 pub(crate) use connect::Promise;
+pub(crate) use login::has_user;
 pub(crate) use reply::{ApiError, Body, Reply, bytes};
 pub(crate) use routes::description;
 use sending::Sending;
@@ -353,6 +354,10 @@ async fn management(
         ("v1", ["useradm", "auth", "session"], &Method::POST) => return login::session(shared, call).await,
         ("v1", ["useradm", "auth", "session"], &Method::DELETE) => {
             return login::end_session(shared, call).await;
+        }
+        ("v1", ["useradm", "auth", "state"], &Method::GET) => return Ok(login::state(shared)),
+        ("v1", ["useradm", "auth", "first-user"], &Method::POST) => {
+            return login::first_user(shared, call).await;
         }
         _ => {}
     }

@@ -122,6 +122,9 @@ impl From<UserError> for ApiError {
             UserError::Duplicate => ApiError::unprocessable("user with a given email already exists"),
             UserError::NoSuchRole(role) => ApiError::unprocessable(&format!("there is no role {role:?}")),
             UserError::Changed => ApiError::conflict("the user has been changed meanwhile"),
+            UserError::NotInvited => {
+                ApiError::forbidden("the link is not the newest one that the server has printed, or was used")
+            }
         }
     }
 }
@@ -452,9 +455,25 @@ fn check_given(shared: &Shared, person: &Person, roles: &[String]) -> Result<(),
 
 async fn create(shared: &Shared, call: &Call, person: &Person) -> Result<Reply, ApiError> {
     let sent: NewUser = call.json()?;
-    let email = email(&sent.email)?;
-    password::check(&sent.password).map_err(ApiError::unprocessable)?;
     check_given(shared, person, &sent.roles)?;
+    let user = new_user(shared, &sent.email, sent.password, sent.roles).await?;
+    let id = user.id.clone();
+    audit::about(&id);
+    let keys =
+        vec![Key::Document(Kind::User, id.clone()), Key::Document(Kind::User, users::owner_key(&user.email))];
+    shared.change(keys, move |work| users::create(work, &user)).await?;
+    Ok(reply::created(&format!("/api/management/v1/useradm/users/{id}")))
+}
+
+/// A user who is not stored yet.
+pub(super) async fn new_user(
+    shared: &Shared,
+    address: &str,
+    password: String,
+    roles: Vec<String>,
+) -> Result<User, ApiError> {
+    let email = email(address)?;
+    password::check(&password).map_err(ApiError::unprocessable)?;
     let configured = shared.options.user.as_ref();
     if configured.is_some_and(|(name, _)| name.eq_ignore_ascii_case(&email)) {
         return Err(UserError::Duplicate.into());
@@ -462,24 +481,9 @@ async fn create(shared: &Shared, call: &Call, person: &Person) -> Result<Reply, 
     if shared.service.catalogue.documents::<User>(Kind::User).len() >= USERS {
         return Err(ApiError::unprocessable("there are too many users"));
     }
-    let text = sent.password;
-    let password = derive(shared, move || Password::new(&text)).await??;
+    let password = derive(shared, move || Password::new(&password)).await??;
     let (id, now) = (id::uuid()?, shared.service.now());
-    let user = User {
-        id: id.clone(),
-        email,
-        password,
-        created: now,
-        updated: now,
-        login: None,
-        roles: sent.roles,
-        serial: 0,
-    };
-    audit::about(&id);
-    let keys =
-        vec![Key::Document(Kind::User, id.clone()), Key::Document(Kind::User, users::owner_key(&user.email))];
-    shared.change(keys, move |work| users::create(work, &user)).await?;
-    Ok(reply::created(&format!("/api/management/v1/useradm/users/{id}")))
+    Ok(User { id, email, password, created: now, updated: now, login: None, roles, serial: 0 })
 }
 
 #[derive(Deserialize, JsonSchema)]

@@ -30,7 +30,7 @@ impl Side {
             ["api", "devices", _, "authentication", ..] => Side::Anybody,
             ["api", "devices", ..] => Side::Device,
             ["api", "management", _, "useradm", "auth", "login"] => Side::Login,
-            ["api", "management", _, "useradm", "auth", "session"] => Side::Anybody,
+            ["api", "management", _, "useradm", "auth", "session" | "state" | "first-user"] => Side::Anybody,
             ["api", "management", ..] => Side::Person,
             ["download" | "upload", ..] => Side::Link,
             _ => Side::Anybody,

@@ -309,6 +309,7 @@ const SHAPES: &[(&str, &[&str])] = &[
             "roles: [text]",
         ],
     ),
+    ("LoginState", &["first_user: flag"]),
     (
         "Session",
         &["id: text", "created_ts: time", "last_used_ts: time", "from: text", "agent: text", "current: flag"],

@@ -12,6 +12,8 @@ use crate::work::{Kind, NotLoaded, Work};
 const EMAIL_BYTES: usize = 254;
 /// Roles of one person.
 const ROLES: usize = 50;
+/// The name of the secret that says, as a digest, what makes the first user. It is there only while there is no user.
+pub(crate) const FIRST: &str = "first-user";
 
 /// A person who may log in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,6 +59,8 @@ pub(crate) enum UserError {
     NoSuchRole(String),
     /// It was changed since it was read.
     Changed,
+    /// That token makes no first user, or not any more.
+    NotInvited,
 }
 
 impl From<NotLoaded> for UserError {
@@ -90,9 +94,33 @@ pub(crate) fn create(work: &mut Work, user: &User) -> Result<(), UserError> {
         return Err(UserError::Duplicate);
     }
     work.document::<User>(Kind::User, &user.id)?;
+    if work.document::<String>(Kind::Secret, FIRST)?.is_some() {
+        // Nobody after this one is the first.
+        work.put_document::<String>(Kind::Secret, FIRST, None)?;
+    }
     work.put_document(Kind::User, &owner, Some(&user.id))?;
     work.put_document(Kind::User, &user.id, Some(user))?;
     Ok(())
+}
+
+/// Lets whoever has this token make the first user, and nobody who has another one.
+pub(crate) fn invite(work: &mut Work, token: &str) -> Result<(), NotLoaded> {
+    work.document::<String>(Kind::Secret, FIRST)?;
+    work.put_document(Kind::Secret, FIRST, Some(&id::sha256_hex(token.as_bytes())))
+}
+
+/// Makes the first user, with the token of an invitation, which is used up.
+pub(crate) fn create_first(work: &mut Work, user: &User, token: &str) -> Result<(), UserError> {
+    let invited = work.document::<String>(Kind::Secret, FIRST)?;
+    match invited.is_some_and(|invited| is_invited(&invited, token)) {
+        true => create(work, user),
+        false => Err(UserError::NotInvited),
+    }
+}
+
+/// Whether a token is the one of which `invited` is the digest.
+pub(crate) fn is_invited(invited: &str, token: &str) -> bool {
+    id::sha256_hex(token.as_bytes()) == invited
 }
 
 /// What is to be another one.
@@ -239,6 +267,30 @@ mod tests {
         let unknown = Change { roles: Some(vec!["x".to_owned()]), ..Change::default() };
         let refused = run(&mut work, |work| update(work, "1", &unknown));
         assert_eq!(refused, Err(UserError::NoSuchRole("x".to_owned())));
+    }
+
+    #[test]
+    fn one_user_is_the_first_and_the_newest_invitation_is_the_one_that_counts() {
+        let mut work = Work::new(Timestamp(5));
+        let first = |work: &mut Work, token: &str| {
+            run(work, |work| create_first(work, &user("1", "a@x"), token))
+        };
+        let invite = |work: &mut Work, token: &str| {
+            run(work, |work| Ok(invite(work, token)?)).unwrap();
+        };
+        assert_eq!(first(&mut work, ""), Err(UserError::NotInvited), "nobody was invited");
+        invite(&mut work, "old");
+        invite(&mut work, "new");
+        for token in ["", "old", "newer"] {
+            assert_eq!(first(&mut work, token), Err(UserError::NotInvited), "{token}");
+        }
+        assert_eq!(first(&mut work, "new"), Ok(()));
+        assert_eq!(first(&mut work, "new"), Err(UserError::NotInvited), "it is used up");
+        // A user who was made otherwise is one too.
+        let mut work = Work::new(Timestamp(5));
+        invite(&mut work, "new");
+        run(&mut work, |work| create(work, &user("2", "b@x"))).unwrap();
+        assert_eq!(first(&mut work, "new"), Err(UserError::NotInvited));
     }
 
     #[test]
