@@ -473,7 +473,7 @@ pub(super) async fn new_user(
     roles: Vec<String>,
 ) -> Result<User, ApiError> {
     let email = email(address)?;
-    password::check(&password).map_err(ApiError::unprocessable)?;
+    password::check(&password, &email).map_err(ApiError::unprocessable)?;
     let configured = shared.options.user.as_ref();
     if configured.is_some_and(|(name, _)| name.eq_ignore_ascii_case(&email)) {
         return Err(UserError::Duplicate.into());
@@ -513,7 +513,8 @@ async fn update(
     let is_own = user.id == person.name;
     let email = sent.email.as_deref().map(email).transpose()?.filter(|email| *email != user.email);
     if let Some(password) = &sent.password {
-        password::check(password).map_err(ApiError::unprocessable)?;
+        let address = email.as_ref().unwrap_or(&user.email);
+        password::check(password, address).map_err(ApiError::unprocessable)?;
         if !is_own && !person.is_operator() {
             return Err(ApiError::unprocessable("the password of another user cannot be changed"));
         }
