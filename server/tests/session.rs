@@ -6,7 +6,6 @@ use serde_json::{Value, json};
 use server_core::Running;
 use server_core::client::FrameStream;
 
-use crate::common::postgres::Postgres;
 use crate::common::{Answer, accepted, error, login, manage, raw, request, server, server_in};
 use crate::users::{PASSWORD, USERADM, ask, token, user};
 
@@ -258,4 +257,133 @@ fn what_is_no_login_is_400_and_too_much_of_it_413() {
     let head = format!("POST {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", large.len());
     let answer = crate::common::parse(&raw(&running, head.as_bytes())).unwrap();
     assert_eq!(answer.status, 413);
+}
+
+/// The token of a link that the server has printed.
+fn token_of(link: &str) -> String {
+    link.split_once("/#/start/").expect("a link").1.to_owned()
+}
+
+fn first(running: &Running, token: &str, email: &str, password: &str) -> Answer {
+    let body = json!({ "token": token, "email": email, "password": password });
+    post(running, "auth/first-user", &[PAGE], &body)
+}
+
+fn has_first(running: &Running) -> bool {
+    let answer = request(running, "GET", &format!("{USERADM}/auth/state"), &[], b"");
+    assert_eq!(answer.status, 200);
+    answer.json()["first_user"].as_bool().unwrap()
+}
+
+#[test]
+fn the_first_user_is_made_with_the_newest_link_and_is_logged_in() {
+    let (running, _, folder) = server(|options| options);
+    assert!(has_first(&running));
+    assert_eq!(error(&first(&running, "", ADA, PASSWORD)), 403, "nobody has asked for a link");
+    let old = token_of(&running.first_user_link().unwrap());
+    running.stop();
+    let (running, _) = server_in(folder.path(), |options| options);
+    let link = running.first_user_link().unwrap();
+    assert!(link.starts_with(&format!("{}/#/start/", running.url())), "{link}");
+    let token = token_of(&link);
+    assert_eq!(token.len(), 64);
+    for wrong in ["", "x", &old, &token[1..]] {
+        assert_eq!(error(&first(&running, wrong, ADA, PASSWORD)), 403, "{wrong}");
+    }
+    // What is refused for another reason leaves the link as it is.
+    assert_eq!(error(&first(&running, &token, "ada", PASSWORD)), 400);
+    assert_eq!(error(&first(&running, &token, ADA, "password")), 422);
+    let body = json!({ "token": token, "email": ADA, "password": PASSWORD });
+    let foreign = [("Origin", "http://evil.example.org")];
+    assert_eq!(error(&post(&running, "auth/first-user", &foreign, &body)), 403);
+    assert!(has_first(&running));
+
+    let made = first(&running, &token, ADA, PASSWORD);
+    assert_eq!(made.status, 201, "{}", made.text());
+    let cookie = cookie_of(&made);
+    let shown = request(&running, "GET", made.header("location").unwrap(), &[("Cookie", &cookie)], b"").json();
+    assert_eq!((&shown["email"], &shown["roles"]), (&json!(ADA), &json!([])), "the first may do everything");
+    assert_eq!(login(&running, &format!("{ADA}:{PASSWORD}")).status, 200);
+    let log = manage(&running, "GET", "/api/management/v1/auditlogs/logs", Value::Null).json();
+    assert_eq!((&log[0]["action"], &log[0]["actor"]["email"]), (&json!("create"), &json!(ADA)), "{log}");
+    // It was the only one.
+    assert!(!has_first(&running) && running.first_user_link().is_none());
+    assert_eq!(error(&first(&running, &token, "eve@example.org", PASSWORD)), 409);
+    running.stop();
+    let (running, _) = server_in(folder.path(), |options| options);
+    assert!(!has_first(&running) && running.first_user_link().is_none());
+}
+
+#[test]
+fn a_link_is_of_no_use_when_there_is_a_user() {
+    let (running, _, _folder) = server(|options| options.public_url("https://fleet.example.org/"));
+    let link = running.first_user_link().unwrap();
+    assert!(link.starts_with("https://fleet.example.org/#/start/"), "{link}");
+    let ada = user(&running, ADA, &[]);
+    assert_eq!(error(&first(&running, &token_of(&link), "eve@example.org", PASSWORD)), 409);
+    // Nor when that one is gone again.
+    assert_eq!(manage(&running, "DELETE", &format!("{USERADM}/users/{ada}"), Value::Null).status, 204);
+    assert!(has_first(&running));
+    assert_eq!(error(&first(&running, &token_of(&link), "eve@example.org", PASSWORD)), 403);
+
+    let (running, _, _folder) = server(|options| options.user("admin@example.org", PASSWORD));
+    assert!(!has_first(&running) && running.first_user_link().is_none());
+    assert_eq!(error(&first(&running, "", ADA, PASSWORD)), 409);
+}
+
+#[test]
+fn the_program_prints_the_link_until_there_is_a_user() {
+    use std::io::{BufRead, BufReader};
+    use std::process::{Command, Stdio};
+    let folder = tempfile::tempdir().unwrap();
+    let lines = |count: usize| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rust-ota-server"));
+        command.args(["serve", "--listen", "127.0.0.1:0", "--log-format", "json", "--metrics", "127.0.0.1:0"]);
+        let mut child =
+            command.arg("--data").arg(folder.path()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let mut out = BufReader::new(child.stdout.take().unwrap()).lines();
+        let lines: Vec<String> = (0..count).map(|_| out.next().unwrap().unwrap()).collect();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(out.count(), 0, "more than {count} lines");
+        lines
+    };
+    let first = lines(3);
+    let url = first[0].strip_prefix("listening on ").unwrap();
+    let link = first[2].strip_prefix("there is no user yet; make the first one at ").unwrap();
+    assert!(link.starts_with(&format!("{url}/#/start/")), "{first:?}");
+    assert_ne!(lines(3)[2], first[2], "a new start has a new link");
+    let (running, _) = server_in(folder.path(), |options| options);
+    user(&running, ADA, &[]);
+    running.stop();
+    lines(2);
+}
+
+#[test]
+fn what_a_login_is_one_process_knows_of_the_others_at_once() {
+    let Some(url) = crate::common::postgres::database() else { return };
+    let folders = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let [one, two] = [0, 1].map(|at: usize| {
+        let database = server_core::DatabaseOptions::new(&url);
+        server_in(folders[at].path(), |options| options.database(database)).0
+    });
+    let link = one.first_user_link().unwrap();
+    crate::postgres::soon(|| (first(&two, &token_of(&link), ADA, PASSWORD).status == 201).then_some(()));
+    crate::postgres::soon(|| (!has_first(&one)).then_some(()));
+    for _ in 0..10 {
+        let cookie = enter(&one, ADA);
+        assert_eq!(me(&two, &cookie), 200, "it was not heard of, and is looked for");
+    }
+    // Work on a device ends with the login, wherever that is ended.
+    let cookie = enter(&one, ADA);
+    let (device, id) = accepted(&one, "a");
+    let of_device = "/api/devices/v1/deviceconnect/connect";
+    let _connected = FrameStream::open(two.url(), of_device, &device.token).unwrap();
+    let token = cookie.strip_prefix("rust_ota_session=").unwrap();
+    let person = server_core::client::Management::new(two.url(), token);
+    let mut work = crate::postgres::soon(|| person.connect(&id).ok());
+    let session = format!("{USERADM}/auth/session");
+    assert_eq!(from_page(&one, &cookie, "DELETE", &session, "").status, 204);
+    assert_eq!(crate::connect::closed(&mut work), 1008);
+    crate::postgres::soon(|| (me(&two, &cookie) == 401).then_some(()));
 }
