@@ -29,6 +29,7 @@ mod program;
 mod restart;
 mod roles;
 mod rollouts;
+mod second_factor;
 mod session;
 mod strangers;
 mod tags;

@@ -53,9 +53,18 @@ pub(super) const ROUTES: &[Route] = &[
 /// What may be said about a login.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 struct LoginOptions {
+    /// A code of the second factor.
+    token2fa: Option<String>,
     /// Whether it lasts for a year.
     #[serde(default)]
     no_expiry: bool,
+}
+
+impl LoginOptions {
+    /// The code, if one was typed.
+    fn code(&self) -> Option<&str> {
+        self.token2fa.as_deref().filter(|code| !code.is_empty())
+    }
 }
 
 /// What the page logs in with.
@@ -63,6 +72,7 @@ struct LoginOptions {
 struct NewSession {
     email: String,
     password: String,
+    token2fa: Option<String>,
     #[serde(default)]
     no_expiry: bool,
 }
@@ -108,7 +118,7 @@ pub(super) async fn login(shared: &Shared, call: &Call) -> Result<Reply, ApiErro
 pub(super) async fn session(shared: &Shared, call: &Call) -> Result<Reply, ApiError> {
     cookie::check_origin(shared, call)?;
     let sent: NewSession = call.json()?;
-    let options = LoginOptions { no_expiry: sent.no_expiry };
+    let options = LoginOptions { token2fa: sent.token2fa, no_expiry: sent.no_expiry };
     let begun = attempt(shared, call, &sent.email, &sent.password, &options).await?;
     Ok(begun.in_cookie(shared, reply::empty(StatusCode::NO_CONTENT)))
 }
@@ -184,7 +194,16 @@ async fn attempt(
         }
     };
     shared.failures.forget(&who);
-    begin(shared, call, &account, options).await
+    let of_code = match &account {
+        Account::Stored(user) if user.needs_code() && options.code().is_some() => {
+            vec![Who::Code(user.id.clone())]
+        }
+        Account::Stored(_) | Account::Configured { .. } => Vec::new(),
+    };
+    count(shared, &of_code)?;
+    let begun = begin(shared, call, &account, options).await?;
+    shared.failures.forget(&of_code);
+    Ok(begun)
 }
 
 /// Counts a failure, before it is one: many at once are no way around that.
@@ -216,13 +235,14 @@ async fn begin(
     let is_stored = matches!(account, Account::Stored(_));
     let keys = [Kind::User, Kind::Session].map(|kind| Key::Document(kind, user.clone()));
     let whose = user.clone();
+    let code = options.code().map(str::to_owned);
     let rule = move |work: &mut Work| {
         if is_stored {
-            users::logged_in(work, &whose)?;
+            users::logged_in(work, &whose, code.as_deref())?;
         }
-        sessions::begin(work, &whose, &session)
+        Ok::<(), UserError>(sessions::begin(work, &whose, &session)?)
     };
-    shared.change_unnoted::<(), NotLoaded>(keys.to_vec(), rule).await?;
+    shared.change_unnoted(keys.to_vec(), rule).await?;
     let mark = account.mark(shared, "");
     let subject = Subject::User { id: &id, name: &user, login: &mark };
     Ok(Begun { token: shared.secrets.tokens.issue(subject, now, seconds), seconds })

@@ -28,6 +28,7 @@ mod releases;
 mod reply;
 mod routes;
 mod search;
+mod second_factor;
 mod sending;
 pub mod surround;
 mod updates;

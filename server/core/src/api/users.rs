@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::call::Caller;
 use super::paging::Page;
 use super::routes::{Route, made};
-use super::{ApiError, Call, Reply, Shared, audit, cookie, login, reply};
+use super::{ApiError, Call, Reply, Shared, audit, cookie, login, reply, second_factor};
 use crate::domain::id;
 use crate::domain::people::password::{self, Password};
 use crate::domain::people::permissions::{PermissionSet, SETS};
@@ -122,6 +122,13 @@ impl From<UserError> for ApiError {
             UserError::Duplicate => ApiError::unprocessable("user with a given email already exists"),
             UserError::NoSuchRole(role) => ApiError::unprocessable(&format!("there is no role {role:?}")),
             UserError::Changed => ApiError::conflict("the user has been changed meanwhile"),
+            UserError::CodeNeeded => ApiError::second_factor("a second factor is needed"),
+            UserError::CodeRefused => {
+                ApiError::second_factor("the code of the second factor is not right, or was used")
+            }
+            UserError::WrongCode => ApiError::unprocessable("the code is not right"),
+            UserError::FactorIsOn => ApiError::conflict("the second factor is on already"),
+            UserError::NoFactor => ApiError::conflict("there is no second factor to be turned on"),
             UserError::NotInvited => {
                 ApiError::forbidden("the link is not the newest one that the server has printed, or was used")
             }
@@ -169,7 +176,7 @@ pub(super) enum Account {
 }
 
 impl Account {
-    fn find(shared: &Shared, id: &str) -> Option<Account> {
+    pub(super) fn find(shared: &Shared, id: &str) -> Option<Account> {
         if let Some((name, password)) = &shared.options.user {
             if id::uuid_of_name(name) == id {
                 return Some(Account::Configured { name: name.clone(), password: password.clone() });
@@ -333,6 +340,8 @@ pub(super) async fn route(
         },
         ("v1", ["users", id], &Method::PUT) => update(shared, call, person, id, false).await,
         ("v1", ["users", id], &Method::DELETE) => remove(shared, person, id).await,
+        ("v1", ["users", id, "2fa"], &Method::DELETE) => second_factor::recover(shared, person, id).await,
+        ("v1", ["settings", "me", "2fa"], method) => second_factor::of_me(shared, call, person, method).await,
         ("v1", ["settings", "tokens"], &Method::GET) => list_tokens(shared, person),
         ("v1", ["settings", "tokens"], &Method::POST) => create_token(shared, call, person).await,
         ("v1", ["settings", "tokens", id], &Method::DELETE) => remove_token(shared, person, id).await,
@@ -372,8 +381,11 @@ fn describe(account: &Account) -> Value {
                 "id": user.id, "email": user.email, "created_ts": user.created, "updated_ts": user.updated,
                 "roles": user.roles,
             });
-            if let (Some(shown), Some(login)) = (shown.as_object_mut(), user.login) {
-                shown.insert("login_ts".to_owned(), json!(login));
+            if let Some(login) = user.login {
+                shown["login_ts"] = json!(login);
+            }
+            if user.needs_code() {
+                shown["second_factor"] = json!(true);
             }
             shown
         }
@@ -438,7 +450,7 @@ fn email(text: &str) -> Result<String, ApiError> {
 }
 
 /// Whoever may not do everything cannot make somebody who may.
-fn check_given(shared: &Shared, person: &Person, roles: &[String]) -> Result<(), ApiError> {
+pub(super) fn check_given(shared: &Shared, person: &Person, roles: &[String]) -> Result<(), ApiError> {
     if person.may_everything() {
         return Ok(());
     }
@@ -483,7 +495,7 @@ pub(super) async fn new_user(
     }
     let password = derive(shared, move || Password::new(&password)).await??;
     let (id, now) = (id::uuid()?, shared.service.now());
-    Ok(User { id, email, password, created: now, updated: now, login: None, roles, serial: 0 })
+    Ok(User { id, email, password, created: now, updated: now, login: None, roles, serial: 0, second_factor: None })
 }
 
 #[derive(Deserialize, JsonSchema)]

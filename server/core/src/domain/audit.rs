@@ -78,6 +78,9 @@ pub(crate) fn action(method: &str, rest: &[&str]) -> Option<(&'static str, &'sta
         (_, ["useradm", "auth", ..] | ["useradm", "settings", "me"] | ["useradm", "settings", "sessions", _]) => None,
         (_, ["useradm", "users"]) => entry("create", "user", ""),
         (_, ["useradm", "users", id]) => entry(plain(), "user", id),
+        (_, ["useradm", "users", id, "2fa"]) => entry("update", "user", id),
+        // Whose it is is not in the path.
+        (_, ["useradm", "settings", "me", "2fa"]) => entry("update", "user", ""),
         (_, ["useradm", "roles"]) => entry("create", "role", ""),
         (_, ["useradm", "roles", name]) => entry(plain(), "role", name),
         (_, ["useradm", "settings", "tokens"]) => entry("create", "token", ""),

@@ -14,7 +14,7 @@ pub(super) use schema::{Maker, made};
 
 use super::{
     ApiError, Call, Reply, artifacts, audit, connect, deltas, deployments, devauth, device, deviceconfig,
-    direct, download, integrations, internal, inventory, login, monitor, releases, search, users,
+    direct, download, integrations, internal, inventory, login, monitor, releases, search, second_factor, users,
 };
 
 /// A path of both versions.
@@ -217,6 +217,7 @@ static ROUTES: LazyLock<Vec<Entry>> = LazyLock::new(|| {
         monitor::ROUTES,
         login::ROUTES,
         users::ROUTES,
+        second_factor::ROUTES,
         audit::ROUTES,
         integrations::ROUTES,
     ];

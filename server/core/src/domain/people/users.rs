@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::password::Password;
+use super::second_factor::SecondFactor;
 use super::sessions;
 use crate::domain::id;
 use crate::model::time::Timestamp;
@@ -37,12 +38,20 @@ pub(crate) struct User {
     /// Raised when everything that was given out before is to end.
     #[serde(default)]
     pub(crate) serial: u64,
+    /// What a login needs besides, when it is on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) second_factor: Option<SecondFactor>,
 }
 
 impl User {
     /// What tokens are bound to: another address or password is another one.
     pub(crate) fn mark(&self) -> String {
         format!("{}/{}", self.serial, self.password.mark())
+    }
+
+    /// Whether a login needs a code.
+    pub(crate) fn needs_code(&self) -> bool {
+        self.second_factor.as_ref().is_some_and(|factor| factor.is_on)
     }
 }
 
@@ -61,6 +70,16 @@ pub(crate) enum UserError {
     Changed,
     /// That token makes no first user, or not any more.
     NotInvited,
+    /// The login needs a code.
+    CodeNeeded,
+    /// The code of the login is none, or was used.
+    CodeRefused,
+    /// The second factor is not turned on with this code.
+    WrongCode,
+    /// The second factor is on already.
+    FactorIsOn,
+    /// There is no second factor to be turned on.
+    NoFactor,
 }
 
 impl From<NotLoaded> for UserError {
@@ -185,12 +204,56 @@ pub(crate) fn remove(work: &mut Work, user: &str) -> Result<(), UserError> {
     Ok(())
 }
 
-/// Says when somebody logged in.
-pub(crate) fn logged_in(work: &mut Work, user: &str) -> Result<(), NotLoaded> {
-    if let Some(mut stored) = work.document::<User>(Kind::User, user)? {
-        stored.login = Some(work.now());
-        work.put_document(Kind::User, user, Some(&stored))?;
+/// Says that somebody logs in, whose password was right. A code is looked at here, so that no two logins have the same one.
+pub(crate) fn logged_in(work: &mut Work, user: &str, code: Option<&str>) -> Result<(), UserError> {
+    let now = work.now();
+    let mut stored = work.document::<User>(Kind::User, user)?.ok_or(UserError::Changed)?;
+    if let Some(factor) = stored.second_factor.as_mut().filter(|factor| factor.is_on) {
+        let code = code.ok_or(UserError::CodeNeeded)?;
+        if !factor.take(code, now) {
+            return Err(UserError::CodeRefused);
+        }
     }
+    stored.login = Some(now);
+    work.put_document(Kind::User, user, Some(&stored))?;
+    Ok(())
+}
+
+/// Gives a user a second factor, which is off. One that is on stays.
+pub(crate) fn offer_factor(work: &mut Work, user: &str, factor: &SecondFactor) -> Result<(), UserError> {
+    let mut stored = work.document::<User>(Kind::User, user)?.ok_or(UserError::NotFound)?;
+    if stored.needs_code() {
+        return Err(UserError::FactorIsOn);
+    }
+    stored.second_factor = Some(factor.clone());
+    work.put_document(Kind::User, user, Some(&stored))?;
+    Ok(())
+}
+
+/// Turns the second factor on, for whoever has shown to have it.
+pub(crate) fn turn_factor_on(work: &mut Work, user: &str, code: &str) -> Result<(), UserError> {
+    let now = work.now();
+    let mut stored = work.document::<User>(Kind::User, user)?.ok_or(UserError::NotFound)?;
+    let factor = stored.second_factor.as_mut().ok_or(UserError::NoFactor)?;
+    if factor.is_on {
+        return Err(UserError::FactorIsOn);
+    }
+    if !factor.take(code, now) {
+        return Err(UserError::WrongCode);
+    }
+    factor.is_on = true;
+    work.put_document(Kind::User, user, Some(&stored))?;
+    Ok(())
+}
+
+/// Takes the second factor away. `seen` is the mark of the user whose password was checked before.
+pub(crate) fn turn_factor_off(work: &mut Work, user: &str, seen: Option<&str>) -> Result<(), UserError> {
+    let mut stored = work.document::<User>(Kind::User, user)?.ok_or(UserError::NotFound)?;
+    if seen.is_some_and(|seen| seen != stored.mark()) {
+        return Err(UserError::Changed);
+    }
+    stored.second_factor = None;
+    work.put_document(Kind::User, user, Some(&stored))?;
     Ok(())
 }
 
@@ -224,6 +287,7 @@ mod tests {
             login: None,
             roles: Vec::new(),
             serial: 0,
+            second_factor: None,
         }
     }
 
@@ -291,6 +355,34 @@ mod tests {
         invite(&mut work, "new");
         run(&mut work, |work| create(work, &user("2", "b@x"))).unwrap();
         assert_eq!(first(&mut work, "new"), Err(UserError::NotInvited));
+    }
+
+    #[test]
+    fn a_second_factor_is_needed_when_it_was_shown_and_each_code_is_taken_once() {
+        let mut work = Work::new(Timestamp(1_200_000_000_000));
+        run(&mut work, |work| create(work, &user("1", "a@x"))).unwrap();
+        let login = |work: &mut Work, code: Option<&str>| run(work, |work| logged_in(work, "1", code));
+        let on = |work: &mut Work, code: &str| run(work, |work| turn_factor_on(work, "1", code));
+        assert_eq!(on(&mut work, "1"), Err(UserError::NoFactor));
+        let factor = SecondFactor::new().unwrap();
+        let [before, now, _] = factor.codes_near(Timestamp(1_200_000_000_000));
+        run(&mut work, |work| offer_factor(work, "1", &factor)).unwrap();
+        assert_eq!(login(&mut work, None), Ok(()), "it is off");
+        assert_eq!(on(&mut work, "x"), Err(UserError::WrongCode));
+        assert_eq!(login(&mut work, None), Ok(()), "it is off");
+        assert_eq!(on(&mut work, &before), Ok(()));
+        assert_eq!(on(&mut work, &now), Err(UserError::FactorIsOn));
+        let other = SecondFactor::new().unwrap();
+        let again = run(&mut work, |work| offer_factor(work, "1", &other));
+        assert_eq!(again, Err(UserError::FactorIsOn), "another would take its place");
+        assert_eq!(login(&mut work, None), Err(UserError::CodeNeeded));
+        assert_eq!(login(&mut work, Some(&before)), Err(UserError::CodeRefused), "it was taken");
+        assert_eq!(login(&mut work, Some(&now)), Ok(()));
+        assert_eq!(login(&mut work, Some(&now)), Err(UserError::CodeRefused), "it was taken");
+        let off = |work: &mut Work, seen: Option<&str>| run(work, |work| turn_factor_off(work, "1", seen));
+        assert_eq!(off(&mut work, Some("another mark")), Err(UserError::Changed));
+        assert_eq!(off(&mut work, None), Ok(()));
+        assert_eq!(login(&mut work, None), Ok(()));
     }
 
     #[test]
