@@ -83,8 +83,8 @@ const RUNNING: &[Command] = &[
         body: &[
             Block::Options(SERVE),
             Block::Text(
-                "When it is ready it prints one line, `listening on URL`. What opens the management API is in \
-                 DIR/management-token.\nSIGHUP has it read the certificate, the key and the authority of clients anew; it does \
+                "When it is ready it prints `listening on URL`, and while there is no user, a link with which the first one is\nmade. \
+                 URL has a page for people. What opens the management API is in DIR/management-token.\nSIGHUP has it read the certificate, the key and the authority of clients anew; it does \
                  so by itself within a\nminute after their files have changed.",
             ),
         ],
