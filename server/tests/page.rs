@@ -115,9 +115,13 @@ fn who_changes_the_page_sees_it_at_once_and_only_the_folder() {
     assert_eq!((second.text(), second.header("content-encoding")), ("two".to_owned(), None));
     is_guarded(&second);
     let absolute = format!("/page/{}", folder.path().join("secret.js").display());
-    for path in
-        ["/page/link.js", "/page/../secret.js", "/page/..%2Fsecret.js", "/page/lib/../../secret.js", &absolute]
-    {
+    for path in [
+        "/page/link.js",
+        "/page/../secret.js",
+        "/page/..%2Fsecret.js",
+        "/page/lib/../../secret.js",
+        &absolute,
+    ] {
         assert_eq!(error(&request(&running, "GET", path, &[], b"")), 404, "{path}");
     }
     // What is in the program is not what is in the folder.

@@ -25,8 +25,7 @@ fn code(secret: &str, step: u64) -> String {
         b'A'..=b'Z' => letter - b'A',
         _ => letter - b'2' + 26,
     });
-    let bits: Vec<u8> =
-        digits.flat_map(|five| (0..5).rev().map(move |at| (five >> at) & 1)).collect();
+    let bits: Vec<u8> = digits.flat_map(|five| (0..5).rev().map(move |at| (five >> at) & 1)).collect();
     let key: Vec<u8> =
         bits.chunks_exact(8).map(|bits| bits.iter().fold(0, |byte, bit| (byte << 1) | bit)).collect();
     let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, &key), &step.to_be_bytes());
@@ -73,11 +72,12 @@ fn a_login_needs_a_code_once_the_person_has_shown_to_have_it() {
     let put = |code: &str| ask(&running, &ada, "PUT", &factor(), json!({ "token2fa": code }));
     assert_eq!(error(&put("x")), 422);
     let me = || ask(&running, &ada, "GET", &format!("{USERADM}/users/me"), Value::Null).json();
-    assert_eq!(me().get("second_factor"), None);
+    let enabled = || ask(&running, &ada, "GET", &factor(), Value::Null).json();
+    assert_eq!((me().get("second_factor"), enabled()), (None, json!({ "enabled": false })));
     assert_eq!(enter(&running, PASSWORD, None).status, 204, "it is not on");
 
     let (used, next) = turn_on(&running, &ada);
-    assert_eq!(me()["second_factor"], true);
+    assert_eq!((&me()["second_factor"], enabled()), (&json!(true), json!({ "enabled": true })));
     assert!(!me().to_string().contains(secret), "the secret is shown once");
     assert_eq!(error(&put(&next)), 409);
     assert_eq!(error(&ask(&running, &ada, "POST", &factor(), Value::Null)), 409);
@@ -141,6 +141,8 @@ fn only_a_login_of_a_stored_user_has_one() {
     let body = json!({ "name": "program" });
     let program = ask(&running, &ada, "POST", &format!("{USERADM}/settings/tokens"), body).text();
     for (token, status) in [(&*program, 403), (&*admin, 422), (running.management_token(), 422)] {
+        let state = ask(&running, token, "GET", &factor(), Value::Null);
+        assert_eq!((state.status, state.json()), (200, json!({ "enabled": false })));
         for (method, body) in [
             ("POST", Value::Null),
             ("PUT", json!({ "token2fa": "000000" })),

@@ -204,7 +204,11 @@ fn logins_are_listed_and_each_is_ended_alone() {
     assert_eq!((me(&running, &first), me(&running, &other)), (401, 200));
     let again = login(&running, &format!("{ADA}:another one")).text();
     assert_eq!(ask(&running, &again, "GET", &path, Value::Null).json().as_array().unwrap().len(), 1);
-    assert_eq!(manage(&running, "GET", &path, Value::Null).json(), json!([]), "the management token is no login");
+    assert_eq!(
+        manage(&running, "GET", &path, Value::Null).json(),
+        json!([]),
+        "the management token is no login"
+    );
 }
 
 #[test]
@@ -232,7 +236,12 @@ fn the_oldest_of_many_logins_ends() {
 fn the_page_has_to_wait_after_logins_that_fail() {
     let (running, _, _folder) = server(|options| options.user("admin@example.org", PASSWORD));
     let attempt = |password: &str| {
-        post(&running, "auth/session", &[PAGE], &json!({ "email": "admin@example.org", "password": password }))
+        post(
+            &running,
+            "auth/session",
+            &[PAGE],
+            &json!({ "email": "admin@example.org", "password": password }),
+        )
     };
     for _ in 0..5 {
         let answer = attempt("wrong");
@@ -254,7 +263,10 @@ fn what_is_no_login_is_400_and_too_much_of_it_413() {
         assert_eq!(error(&request(&running, "POST", &path, &[PAGE], body.as_bytes())), 400, "{body}");
     }
     let large = format!("{{\"email\":\"{}\",\"password\":\"x\"}}", "a".repeat(40_000));
-    let head = format!("POST {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", large.len());
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
+        large.len()
+    );
     let answer = crate::common::parse(&raw(&running, head.as_bytes())).unwrap();
     assert_eq!(answer.status, 413);
 }
@@ -301,7 +313,8 @@ fn the_first_user_is_made_with_the_newest_link_and_is_logged_in() {
     let made = first(&running, &token, ADA, PASSWORD);
     assert_eq!(made.status, 201, "{}", made.text());
     let cookie = cookie_of(&made);
-    let shown = request(&running, "GET", made.header("location").unwrap(), &[("Cookie", &cookie)], b"").json();
+    let shown =
+        request(&running, "GET", made.header("location").unwrap(), &[("Cookie", &cookie)], b"").json();
     assert_eq!((&shown["email"], &shown["roles"]), (&json!(ADA), &json!([])), "the first may do everything");
     assert_eq!(login(&running, &format!("{ADA}:{PASSWORD}")).status, 200);
     let log = manage(&running, "GET", "/api/management/v1/auditlogs/logs", Value::Null).json();
@@ -338,9 +351,22 @@ fn the_program_prints_the_link_until_there_is_a_user() {
     let folder = tempfile::tempdir().unwrap();
     let lines = |count: usize| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_rust-ota-server"));
-        command.args(["serve", "--listen", "127.0.0.1:0", "--log-format", "json", "--metrics", "127.0.0.1:0"]);
-        let mut child =
-            command.arg("--data").arg(folder.path()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        command.args([
+            "serve",
+            "--listen",
+            "127.0.0.1:0",
+            "--log-format",
+            "json",
+            "--metrics",
+            "127.0.0.1:0",
+        ]);
+        let mut child = command
+            .arg("--data")
+            .arg(folder.path())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
         let mut out = BufReader::new(child.stdout.take().unwrap()).lines();
         let lines: Vec<String> = (0..count).map(|_| out.next().unwrap().unwrap()).collect();
         child.kill().unwrap();

@@ -246,7 +246,8 @@ let this person log in; read from the environment variable
 RUST_OTA_SERVER_USER when the option is not there",
     )
     .text("NAME:PASSWORD"),
-    Flag::new("page", "serve the page for people from this folder, and not the one in the program").folder("DIR"),
+    Flag::new("page", "serve the page for people from this folder, and not the one in the program")
+        .folder("DIR"),
     Flag::new("threads", "threads that serve ({default})").text("N").default("2"),
     Flag::new(
         "metrics",

@@ -9,8 +9,8 @@ use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Semaphore, watch};
 
-use crate::api::{Shared, has_user};
 use crate::api::surround::{Nothing, Surround};
+use crate::api::{Shared, has_user};
 use crate::blobs::{self, BlobError, Blobs, Folder, S3, Shelf};
 use crate::certificates::Certificates;
 use crate::connect::{Switchboard, Timing};

@@ -169,7 +169,8 @@ mod tests {
             ("inner:8080", "https://public.example.org", true),
         ] {
             let hosts = [Some(host), Some("public.example.org")];
-            let made = Made { method: &Method::POST, is_websocket: false, origin: None, hosts, has_header: true };
+            let made =
+                Made { method: &Method::POST, is_websocket: false, origin: None, hosts, has_header: true };
             assert_eq!(made.is_of(origin), expected, "{host} {origin}");
         }
     }

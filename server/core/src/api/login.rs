@@ -42,10 +42,13 @@ pub(super) const ROUTES: &[Route] = &[
     Route::delete("/api/management/v1/useradm/auth/session", "End the login of the cookie").fails(&[403]),
     Route::get("/api/management/v1/useradm/auth/state", "Whether the first user is still to be made")
         .gives("LoginState"),
-    Route::post("/api/management/v1/useradm/auth/first-user", "Make the first user, with the link of the start")
-        .takes(made::<FirstUser>)
-        .status(201)
-        .fails(&[403, 409, 422]),
+    Route::post(
+        "/api/management/v1/useradm/auth/first-user",
+        "Make the first user, with the link of the start",
+    )
+    .takes(made::<FirstUser>)
+    .status(201)
+    .fails(&[403, 409, 422]),
     Route::get("/api/management/v1/useradm/settings/sessions", "List one's logins").gives("[Session]"),
     Route::delete("/api/management/v1/useradm/settings/sessions/{session}", "End one of one's logins"),
 ];
@@ -181,7 +184,7 @@ async fn attempt(
     who.extend(call.from.map(Who::Address));
     count(shared, &who)?;
     let account = match &shared.options.user {
-        Some((known, secret)) if same(&format!("{name}:{password}"), &format!("{known}:{secret}")) => {
+        Some((known, secret)) if same(name, known) & same(password, secret) => {
             Account::Configured { name: known.clone(), password: secret.clone() }
         }
         Some(_) | None => {

@@ -14,6 +14,8 @@ use crate::work::{Key, Kind};
 
 /// Its lines in the description of the API.
 pub(super) const ROUTES: &[Route] = &[
+    Route::get("/api/management/v1/useradm/settings/me/2fa", "Whether the second factor is on")
+        .gives("SecondFactorState"),
     Route::post("/api/management/v1/useradm/settings/me/2fa", "A secret for a second factor, which is off")
         .gives("SecondFactor")
         .fails(&[409, 422]),
@@ -44,6 +46,11 @@ pub(super) async fn of_me(
     person: &Person,
     method: &Method,
 ) -> Result<Reply, ApiError> {
+    if *method == Method::GET {
+        let user = Account::find(shared, &person.name);
+        let is_on = matches!(user, Some(Account::Stored(user)) if user.needs_code());
+        return Ok(reply::json(StatusCode::OK, &json!({ "enabled": is_on })));
+    }
     if person.token.is_some() {
         // Whoever has stolen one must not keep its owner out.
         return Err(ApiError::forbidden("a personal token cannot change the second factor"));

@@ -495,7 +495,17 @@ pub(super) async fn new_user(
     }
     let password = derive(shared, move || Password::new(&password)).await??;
     let (id, now) = (id::uuid()?, shared.service.now());
-    Ok(User { id, email, password, created: now, updated: now, login: None, roles, serial: 0, second_factor: None })
+    Ok(User {
+        id,
+        email,
+        password,
+        created: now,
+        updated: now,
+        login: None,
+        roles,
+        serial: 0,
+        second_factor: None,
+    })
 }
 
 #[derive(Deserialize, JsonSchema)]

@@ -75,7 +75,10 @@ pub(crate) fn action(method: &str, rest: &[&str]) -> Option<(&'static str, &'sta
         ("GET", ["deviceconnect", "sessions", _, "playback"]) => entry("play_terminal", "device", ""),
         ("GET" | "HEAD" | "OPTIONS", _) => None,
         (_, [.., "search"]) | (_, ["deployments", "deployments", "statistics" | "dry_run", ..]) => None,
-        (_, ["useradm", "auth", ..] | ["useradm", "settings", "me"] | ["useradm", "settings", "sessions", _]) => None,
+        (
+            _,
+            ["useradm", "auth", ..] | ["useradm", "settings", "me"] | ["useradm", "settings", "sessions", _],
+        ) => None,
         (_, ["useradm", "users"]) => entry("create", "user", ""),
         (_, ["useradm", "users", id]) => entry(plain(), "user", id),
         (_, ["useradm", "users", id, "2fa"]) => entry("update", "user", id),

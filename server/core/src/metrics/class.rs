@@ -191,7 +191,8 @@ mod tests {
     #[test]
     fn devices_cannot_take_the_places_of_people() {
         for class in CLASSES {
-            let is_of_people = matches!(class, Class::Upload | Class::Management | Class::Page | Class::Health);
+            let is_of_people =
+                matches!(class, Class::Upload | Class::Management | Class::Page | Class::Health);
             assert_eq!(
                 matches!(class.share(), Share::People | Share::Free),
                 is_of_people,

@@ -19,19 +19,20 @@ const NAME_BYTES: usize = 200;
 /// Bytes of one file of a folder.
 const FILE_BYTES: u64 = 8 * 1024 * 1024;
 
-/// Names the files that are in the program.
-macro_rules! files {
+/// Puts files of `server/page` into the program.
+macro_rules! keep {
     ($($name:literal),* $(,)?) => {
-        &[$(Kept {
+        /// The page.
+        static FILES: [Kept; [$($name),*].len()] = [$(Kept {
             name: $name,
             bytes: include_bytes!(concat!("../../../page/", $name)),
             made: OnceLock::new(),
-        }),*]
+        }),*];
     };
 }
 
-/// Every file of `server/page` but what is for its readers, in the order of their names.
-static FILES: &[Kept] = files!["index.html", "main.js"];
+// Every file but what is for its readers, in the order of their names.
+keep!["index.html", "main.js"];
 
 /// A file in the program.
 struct Kept {
@@ -186,8 +187,8 @@ mod tests {
         there.retain(|name| !name.ends_with(".md"));
         there.sort();
         let kept: Vec<&str> = FILES.iter().map(|file| file.name).collect();
-        assert_eq!(kept, there, "the list FILES in {}", file!());
-        for file in FILES {
+        assert_eq!(kept, there, "the list in {}", file!());
+        for file in &FILES {
             assert!(is_name(file.name), "{}", file.name);
             assert_ne!(kind(file.name), "application/octet-stream", "{}", file.name);
         }

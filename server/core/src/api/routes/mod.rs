@@ -14,7 +14,8 @@ pub(super) use schema::{Maker, made};
 
 use super::{
     ApiError, Call, Reply, artifacts, audit, connect, deltas, deployments, devauth, device, deviceconfig,
-    direct, download, integrations, internal, inventory, login, monitor, releases, search, second_factor, users,
+    direct, download, integrations, internal, inventory, login, monitor, releases, search, second_factor,
+    users,
 };
 
 /// A path of both versions.

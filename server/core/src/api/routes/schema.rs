@@ -310,6 +310,7 @@ const SHAPES: &[(&str, &[&str])] = &[
             "second_factor?: flag",
         ],
     ),
+    ("SecondFactorState", &["enabled: flag"]),
     ("SecondFactor", &["secret: text", "uri: text"]),
     ("LoginState", &["first_user: flag"]),
     (

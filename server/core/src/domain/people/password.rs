@@ -187,7 +187,9 @@ mod tests {
         for password in ["password", "PassWord1", " 12345678 ", "ada@example.org", "Ada@Example.org"] {
             assert!(check(password, "ada@example.org").is_err(), "{password}");
         }
-        assert!(check("ada@example.org", "bob@example.org").is_ok() && check("password of ada", "a@x").is_ok());
+        assert!(
+            check("ada@example.org", "bob@example.org").is_ok() && check("password of ada", "a@x").is_ok()
+        );
         for common in COMMONEST {
             assert!(common.chars().count() >= LEAST_CHARS && common == common.to_lowercase(), "{common}");
         }

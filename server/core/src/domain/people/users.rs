@@ -336,9 +336,8 @@ mod tests {
     #[test]
     fn one_user_is_the_first_and_the_newest_invitation_is_the_one_that_counts() {
         let mut work = Work::new(Timestamp(5));
-        let first = |work: &mut Work, token: &str| {
-            run(work, |work| create_first(work, &user("1", "a@x"), token))
-        };
+        let first =
+            |work: &mut Work, token: &str| run(work, |work| create_first(work, &user("1", "a@x"), token));
         let invite = |work: &mut Work, token: &str| {
             run(work, |work| Ok(invite(work, token)?)).unwrap();
         };
