@@ -55,10 +55,8 @@ pub(crate) fn run(parser: lexopt::Parser) -> Result<(), CliError> {
     raise_descriptors();
     let running = wanted.start().map_err(|error| failed(&error))?;
     let manager = ServiceNotice::of_environment();
-    print(&format!("listening on {}\n", running.url()))?;
-    if let Some(url) = running.metrics_url() {
-        print(&format!("metrics on {url}/metrics\n"))?;
-    }
+    // In one piece: whoever reads the first line may close the other end behind it.
+    print(&said(&running))?;
     manager.tell("READY=1");
     while runtime.block_on(signals.wait()) == Wish::Reload {
         manager.tell_reloading();
@@ -69,6 +67,18 @@ pub(crate) fn run(parser: lexopt::Parser) -> Result<(), CliError> {
     manager.tell("STOPPING=1");
     running.stop();
     Ok(())
+}
+
+/// What is printed when it is ready.
+fn said(running: &Running) -> String {
+    let mut said = format!("listening on {}\n", running.url());
+    if let Some(url) = running.metrics_url() {
+        said += &format!("metrics on {url}/metrics\n");
+    }
+    if let Some(link) = running.first_user_link() {
+        said += &format!("there is no user yet; make the first one at {link}\n");
+    }
+    said
 }
 
 /// A connection needs a file descriptor, a download another one. The usual limit, 1,024, is for programs that use an old
@@ -311,6 +321,10 @@ fn change(name: &str, parser: &mut lexopt::Parser) -> Result<Change, CliError> {
         "webhook-ca" => {
             let path = value(parser)?.file()?;
             Box::new(move |options| options.webhook_authorities(&path))
+        }
+        "page" => {
+            let folder = value(parser)?.path()?;
+            Box::new(|options| options.page(folder))
         }
         unknown => return Err(lexopt::Error::UnexpectedOption(format!("--{unknown}")).into()),
     })

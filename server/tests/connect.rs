@@ -63,7 +63,7 @@ fn next(stream: &mut FrameStream) -> Vec<u8> {
 
 /// Reads until the server has closed, and gives the number of its reason.
 #[track_caller]
-fn closed(stream: &mut FrameStream) -> u16 {
+pub(crate) fn closed(stream: &mut FrameStream) -> u16 {
     let deadline = Instant::now() + PATIENCE;
     while Instant::now() < deadline {
         match stream.receive(PATIENCE) {

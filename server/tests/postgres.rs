@@ -31,7 +31,7 @@ fn on(url: &str, folder: &Path) -> (Running, Management) {
 }
 
 /// What comes soon: the news of another process are on their way.
-fn soon<T>(mut asked: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn soon<T>(mut asked: impl FnMut() -> Option<T>) -> T {
     let begun = Instant::now();
     loop {
         if let Some(found) = asked() {

@@ -41,6 +41,8 @@ fn a_user_is_made_logs_in_is_changed_and_goes() {
     for (body, status) in [
         (json!({ "email": "ada@example.org", "password": PASSWORD }), 422),
         (json!({ "email": "bob@example.org", "password": "asdf" }), 422),
+        (json!({ "email": "bob@example.org", "password": "Password1" }), 422),
+        (json!({ "email": "bob@example.org", "password": "BOB@example.org" }), 422),
         (json!({ "email": "bob", "password": PASSWORD }), 400),
         (json!({ "password": PASSWORD }), 400),
         (json!({ "email": "bob@example.org", "password": PASSWORD, "roles": ["none"] }), 422),
@@ -61,6 +63,8 @@ fn a_user_is_made_logs_in_is_changed_and_goes() {
     let change = |body: Value| ask(&running, &first, "PUT", &path, body);
     assert_eq!(error(&change(json!({ "password": "another one" }))), 422);
     assert_eq!(error(&change(json!({ "password": "another one", "current_password": "wrong" }))), 422);
+    assert_eq!(error(&change(json!({ "password": "ada@example.org", "current_password": PASSWORD }))), 422);
+    assert_eq!(error(&change(json!({ "password": "sunshine", "current_password": PASSWORD }))), 422);
     assert_eq!(change(json!({ "password": "another one", "current_password": PASSWORD })).status, 204);
     assert_eq!(error(&ask(&running, &first, "GET", &users, Value::Null)), 401);
     assert_eq!(error(&login(&running, &format!("ada@example.org:{PASSWORD}"))), 401);

@@ -83,8 +83,8 @@ const RUNNING: &[Command] = &[
         body: &[
             Block::Options(SERVE),
             Block::Text(
-                "When it is ready it prints one line, `listening on URL`. What opens the management API is in \
-                 DIR/management-token.\nSIGHUP has it read the certificate, the key and the authority of clients anew; it does \
+                "When it is ready it prints `listening on URL`, and while there is no user, a link with which the first one is\nmade. \
+                 URL has a page for people. What opens the management API is in DIR/management-token.\nSIGHUP has it read the certificate, the key and the authority of clients anew; it does \
                  so by itself within a\nminute after their files have changed.",
             ),
         ],
@@ -246,6 +246,8 @@ let this person log in; read from the environment variable
 RUST_OTA_SERVER_USER when the option is not there",
     )
     .text("NAME:PASSWORD"),
+    Flag::new("page", "serve the page for people from this folder, and not the one in the program")
+        .folder("DIR"),
     Flag::new("threads", "threads that serve ({default})").text("N").default("2"),
     Flag::new(
         "metrics",

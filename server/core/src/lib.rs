@@ -31,6 +31,7 @@ mod logger;
 mod metrics;
 mod model;
 mod options;
+mod page;
 mod places;
 mod presence;
 mod readiness;

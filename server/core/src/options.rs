@@ -89,6 +89,7 @@ pub struct Options {
     pub(crate) delta_seconds: u64,
     pub(crate) s3: Option<S3Options>,
     pub(crate) database: Option<DatabaseOptions>,
+    pub(crate) page: Option<PathBuf>,
 }
 
 impl Options {
@@ -123,6 +124,7 @@ impl Options {
             delta_seconds: 3600,
             s3: None,
             database: None,
+            page: None,
         }
     }
 
@@ -350,6 +352,12 @@ impl Options {
     /// Trust these authorities (PEM) of webhooks in place of the system's.
     pub fn webhook_authorities(mut self, path: &std::path::Path) -> Options {
         self.webhooks.authorities = Some(path.to_owned());
+        self
+    }
+
+    /// Serve the page for people from this folder, as it is each time, and not the one in the program: for whoever changes it.
+    pub fn page(mut self, folder: impl Into<PathBuf>) -> Options {
+        self.page = Some(folder.into());
         self
     }
 

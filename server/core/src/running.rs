@@ -9,31 +9,34 @@ use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Semaphore, watch};
 
-use crate::api::Shared;
 use crate::api::surround::{Nothing, Surround};
+use crate::api::{Shared, has_user};
 use crate::blobs::{self, BlobError, Blobs, Folder, S3, Shelf};
 use crate::certificates::Certificates;
 use crate::connect::{Switchboard, Timing};
 use crate::connection;
 use crate::deltas;
+use crate::domain::id;
 use crate::domain::limits;
 use crate::domain::people::failures::Failures;
+use crate::domain::people::users;
 use crate::heard::Heard;
 use crate::metrics::{Metrics, Process};
 use crate::model::Artifact;
 use crate::model::time::Timestamp;
 use crate::options::Options;
+use crate::page::Page;
 use crate::places;
 use crate::readiness::Readiness;
 use crate::retention;
-use crate::service::Service;
+use crate::service::{ChangeError, Service};
 use crate::start::StartError;
 use crate::store::{Secrets, Store, StoreError, postgres, sqlite};
 use crate::strangers::Strangers;
 use crate::throttle::Throttle;
 use crate::watched;
 use crate::webhooks;
-use crate::work::Kind;
+use crate::work::{Key, Kind, NotLoaded};
 
 /// How often the times at which devices were heard of are stored.
 const CHECK_IN_INTERVAL: Duration = Duration::from_secs(60);
@@ -66,6 +69,7 @@ impl Server {
     pub fn start_within(options: Options, around: Arc<dyn Surround>) -> Result<Running, StartError> {
         let metrics = Arc::new(Metrics::default());
         let certificates = Certificates::open(&options, metrics.clone())?.map(Arc::new);
+        let page = open_page(&options)?;
         let runtime = Builder::new_multi_thread()
             .worker_threads(options.threads)
             .thread_name("server")
@@ -102,6 +106,7 @@ impl Server {
             failures: Failures::default(),
             discarding: Semaphore::new(limits::DISCARDED_AT_ONCE),
             throttle: Throttle::new(allowed),
+            page,
             metrics,
             process: Process::new(Timestamp::now().seconds()),
             readiness: Readiness::new(stopped.clone()),
@@ -155,6 +160,13 @@ impl Server {
             threads: Some((runtime, accepting, making)),
         })
     }
+}
+
+fn open_page(options: &Options) -> Result<Page, StartError> {
+    Page::open(options.page.as_deref()).map_err(|source| {
+        let path = options.page.clone().unwrap_or_default();
+        StartError::Page { path, source }
+    })
 }
 
 async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
@@ -216,6 +228,25 @@ impl Running {
     /// What opens its management API.
     pub fn management_token(&self) -> &str {
         &self.shared.secrets.management_token
+    }
+
+    /// A link for the person who is to make the first user; `None` when there is one, or when it could not be stored, which the
+    /// log says. It works once, and another one ends it, also of another process on the same store.
+    pub fn first_user_link(&self) -> Option<String> {
+        let shared = &self.shared;
+        let (runtime, ..) = self.threads.as_ref().filter(|_| !has_user(shared))?;
+        let token = id::hex(&id::random::<32>().ok()?);
+        let url = shared.options.public_url.as_ref().unwrap_or(&self.url);
+        let link = format!("{url}/#/start/{token}");
+        let keys = vec![Key::Document(Kind::Secret, users::FIRST.to_owned())];
+        match runtime.block_on(shared.service.change(keys, move |work| users::invite(work, &token))) {
+            Ok(()) => Some(link),
+            Err(ChangeError::Refused(NotLoaded)) => None,
+            Err(ChangeError::Failed(failed)) => {
+                log::warn!("there is no link for the first user: {}", failed.0);
+                None
+            }
+        }
     }
 
     /// Stops it: requests that are being answered get a few seconds, and everything is stored.

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use crate::store::StoreError;
 
@@ -26,6 +27,13 @@ pub enum StartError {
     },
     /// A certificate of clients without TLS.
     ClientCaWithoutTls,
+    /// The folder of the page.
+    Page {
+        /// Where.
+        path: PathBuf,
+        /// The reason.
+        source: io::Error,
+    },
     /// The threads.
     Threads(io::Error),
 }
@@ -39,6 +47,7 @@ impl fmt::Display for StartError {
             StartError::ClientCaWithoutTls => {
                 write!(f, "certificates of clients need a certificate of the server")
             }
+            StartError::Page { path, source } => write!(f, "the page in {}: {source}", path.display()),
             StartError::Threads(error) => write!(f, "starting threads: {error}"),
         }
     }

@@ -120,7 +120,8 @@ impl Call {
         values.flat_map(|value| value.split(',')).any(|word| word.trim().eq_ignore_ascii_case(wanted))
     }
 
-    fn cookie(&self, name: &str) -> Option<&str> {
+    /// The value of a cookie.
+    pub(super) fn cookie(&self, name: &str) -> Option<&str> {
         let values = self.headers.get_all(header::COOKIE).into_iter().filter_map(|value| value.to_str().ok());
         let mut cookies = values.flat_map(|value| value.split(';'));
         cookies.find_map(|cookie| cookie.trim().strip_prefix(name)?.strip_prefix('='))

@@ -36,7 +36,7 @@ pub(super) enum Intake {
 /// Finds out who sends the request, and what that means for its body.
 ///
 /// # Errors
-/// The store could not be read.
+/// The store could not be read, or another page sends what the cookie of ours came with.
 pub(super) async fn recognise(
     shared: &Shared,
     around: &dyn Around,
@@ -51,12 +51,21 @@ pub(super) async fn recognise(
         (["api", "devices", _, "authentication", "auth_requests"], &Method::POST) => {
             return Ok(Intake::ReadOfStranger { most: limits::AUTH_BODY_BYTES });
         }
-        (["api", "management", "v1", "useradm", "auth", "login"], _) => return Ok(Intake::Discard),
+        (["api", "management", "v1", "useradm", "auth", "login"], &Method::POST) => {
+            // Without a password nothing in it matters.
+            return Ok(match call.headers.contains_key(header::AUTHORIZATION) {
+                true => Intake::ReadOfStranger { most: limits::AUTH_BODY_BYTES },
+                false => Intake::Discard,
+            });
+        }
+        (["api", "management", "v1", "useradm", "auth", "session" | "first-user"], &Method::POST) => {
+            return Ok(Intake::ReadOfStranger { most: limits::AUTH_BODY_BYTES });
+        }
         (["api", "devices", ..], _) => (device::caller(shared, call).await?, known),
         (["api", "management", ..], _) => {
             let is_upload = artifacts::is_upload(call) || files::is_upload(call);
             let intake = if is_upload { Intake::Stream } else { known };
-            (users::caller(shared, call), intake)
+            (users::caller(shared, call)?, intake)
         }
         (["download", ..], _) if download::check(shared, call).await.is_ok() => return Ok(Intake::Download),
         (["upload", ..], &Method::PUT) if download::check(shared, call).await.is_ok() => {

@@ -19,8 +19,7 @@ const LEAST_BYTES: u64 = 1400;
 pub(super) fn compress(call: &Call, reply: Reply) -> Reply {
     let is_json = reply.headers().get(CONTENT_TYPE).is_some_and(|kind| kind == "application/json");
     let is_long = reply.body().size_hint().exact().is_some_and(|size| size >= LEAST_BYTES);
-    let asked = call.header(ACCEPT_ENCODING.as_str()).is_some_and(accepts);
-    if !(is_json && is_long && asked && reply.status() == StatusCode::OK) {
+    if !(is_json && is_long && is_accepted(call) && reply.status() == StatusCode::OK) {
         return reply;
     }
     let (mut parts, body) = reply.into_parts();
@@ -43,6 +42,11 @@ pub(super) fn compress(call: &Call, reply: Reply) -> Reply {
 fn encode(mut encoder: GzEncoder<Vec<u8>>, data: &[u8]) -> Vec<u8> {
     // Writing to memory does not fail.
     encoder.write_all(data).and_then(|()| encoder.finish()).unwrap_or_default()
+}
+
+/// Whether the client reads gzip.
+pub(super) fn is_accepted(call: &Call) -> bool {
+    call.header(ACCEPT_ENCODING.as_str()).is_some_and(accepts)
 }
 
 fn accepts(header: &str) -> bool {

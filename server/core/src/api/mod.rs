@@ -5,6 +5,7 @@ mod audit;
 mod call;
 mod caller;
 mod connect;
+mod cookie;
 mod deltas;
 mod deployments;
 mod devauth;
@@ -18,14 +19,17 @@ mod gzip;
 mod integrations;
 pub(crate) mod internal;
 mod inventory;
+mod login;
 mod monitor;
 mod objects;
+mod page;
 mod paging;
 mod permit;
 mod releases;
 mod reply;
 mod routes;
 mod search;
+mod second_factor;
 mod sending;
 pub mod surround;
 mod updates;
@@ -46,6 +50,7 @@ pub(crate) use call::Call;
 use call::{Caller, short};
 use caller::Intake;
 pub(crate) use connect::Promise;
+pub(crate) use login::has_user;
 pub(crate) use reply::{ApiError, Body, Reply, bytes};
 pub(crate) use routes::description;
 use sending::Sending;
@@ -59,6 +64,7 @@ use crate::domain::people::failures::Failures;
 use crate::heard::Heard;
 use crate::metrics::{Class, Metrics, Process, Share};
 use crate::options::Options;
+use crate::page::Page;
 use crate::presence::Presence;
 use crate::readiness::Readiness;
 use crate::request_id;
@@ -85,6 +91,7 @@ pub(crate) struct Shared {
     /// Logins that failed.
     pub(crate) failures: Failures,
     pub(crate) throttle: Throttle,
+    pub(crate) page: Page,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) process: Process,
     pub(crate) readiness: Readiness,
@@ -287,6 +294,8 @@ fn log_answer(
         Caller::Device(_) if class == Class::Poll && status == StatusCode::NO_CONTENT => Level::Debug,
         // Asked every few seconds by whoever watches the server.
         Caller::Stranger if class == Class::Health && status.is_success() => Level::Debug,
+        // Many files for one person, and they say nothing of what the person does.
+        Caller::Stranger if class == Class::Page && !status.is_client_error() => Level::Debug,
         // There are as many as there are devices, and their number is in the metrics.
         _ if status == StatusCode::TOO_MANY_REQUESTS => Level::Debug,
         Caller::Stranger | Caller::Device(_) | Caller::Person(_) => Level::Info,
@@ -325,6 +334,9 @@ fn log_answer(
 }
 
 async fn dispatch(shared: &Shared, call: &Call, upload: Option<Incoming>) -> Reply {
+    if let Some(name) = page::name(&call.path) {
+        return page::route(shared, call, name).await.unwrap_or_else(ApiError::into_reply);
+    }
     let segments = call.segments();
     // What people ask is looked at when it is known who they are: to others it says nothing.
     if !matches!(segments.as_slice(), ["api", "management", ..]) {
@@ -354,16 +366,28 @@ async fn management(
     rest: &[&str],
     upload: Option<Incoming>,
 ) -> Result<Reply, ApiError> {
-    if let ("v1", ["useradm", "auth", "login"], &Method::POST) = (version, rest, &call.method) {
-        return users::login(shared, call).await;
+    match (version, rest, &call.method) {
+        ("v1", ["useradm", "auth", "login"], &Method::POST) => return login::login(shared, call).await,
+        ("v1", ["useradm", "auth", "session"], &Method::POST) => return login::session(shared, call).await,
+        ("v1", ["useradm", "auth", "session"], &Method::DELETE) => {
+            return login::end_session(shared, call).await;
+        }
+        ("v1", ["useradm", "auth", "state"], &Method::GET) => return Ok(login::state(shared)),
+        ("v1", ["useradm", "auth", "first-user"], &Method::POST) => {
+            return login::first_user(shared, call).await;
+        }
+        _ => {}
     }
-    let person = users::check(shared, call)?;
+    let person = users::check(shared, call).await?;
     permit::check(shared, call, person, rest).await?;
     if let Some(reply) = routes::refuse(call) {
         return Ok(reply);
     }
     users::note_use(shared, person).await?;
-    audit::around(shared, call, person, rest, managed(shared, call, person, version, rest, upload)).await
+    login::note_use(shared, person).await;
+    let answer = managed(shared, call, person, version, rest, upload);
+    let reply = audit::around(shared, call, person, rest, answer).await?;
+    Ok(cookie::guarded(call, reply))
 }
 
 /// What a person asks who may.

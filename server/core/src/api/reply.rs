@@ -41,11 +41,13 @@ pub struct ApiError {
     pub(crate) message: String,
     /// After how many seconds it may be tried again.
     pub(crate) retry_after_seconds: Option<u64>,
+    /// Whether the same with a code of the second factor is none.
+    pub(crate) second_factor: bool,
 }
 
 impl ApiError {
     pub(crate) fn new(status: StatusCode, message: &str) -> ApiError {
-        ApiError { status, message: message.to_owned(), retry_after_seconds: None }
+        ApiError { status, message: message.to_owned(), retry_after_seconds: None, second_factor: false }
     }
 
     /// The request is wrong.
@@ -55,6 +57,11 @@ impl ApiError {
 
     pub(crate) fn unauthorized(message: &str) -> ApiError {
         ApiError::new(StatusCode::UNAUTHORIZED, message)
+    }
+
+    /// The password was right, and a code is needed besides.
+    pub(crate) fn second_factor(message: &str) -> ApiError {
+        ApiError { second_factor: true, ..ApiError::unauthorized(message) }
     }
 
     /// It cannot be done now, and perhaps in a while: not by all at the same moment.
@@ -95,7 +102,11 @@ impl ApiError {
     /// The answer, in the words of the API.
     pub fn into_reply(self) -> Reply {
         let request_id = request_id::current().unwrap_or_default();
-        let mut reply = json(self.status, &json!({ "error": self.message, "request_id": request_id }));
+        let mut said = json!({ "error": self.message, "request_id": request_id });
+        if self.second_factor {
+            said["second_factor"] = true.into();
+        }
+        let mut reply = json(self.status, &said);
         if let Some(seconds) = self.retry_after_seconds {
             reply.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
         }

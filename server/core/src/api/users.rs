@@ -1,10 +1,8 @@
-//! People: who asks, logins, users, settings, personal tokens and roles.
+//! People: who asks, users, settings, personal tokens and roles. How logins begin and end is in [`super::login`].
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use hyper::header::{ETAG, HeaderValue, IF_MATCH, RETRY_AFTER};
+use hyper::header::{ETAG, HeaderValue, IF_MATCH};
 use hyper::{Method, StatusCode};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -13,9 +11,8 @@ use serde_json::{Value, json};
 use super::call::Caller;
 use super::paging::Page;
 use super::routes::{Route, made};
-use super::{ApiError, Call, Reply, Shared, audit, objects, reply};
+use super::{ApiError, Call, Reply, Shared, audit, cookie, login, objects, reply, second_factor};
 use crate::domain::id;
-use crate::domain::people::failures::Who;
 use crate::domain::people::password::{self, Password};
 use crate::domain::people::permissions::{PermissionSet, SETS};
 use crate::domain::people::roles::{self, Grant, Role, RoleError};
@@ -28,8 +25,6 @@ use crate::work::{Key, Kind, NotLoaded, Work};
 
 /// Whoever has the management token, where a person is named.
 const OPERATOR: &str = "management";
-/// How long a login lasts.
-const LOGIN_SECONDS: u64 = 7 * 24 * 3600;
 /// How long a login may wait for its turn: deriving a key of a password takes half a second of a core.
 const TURN: Duration = Duration::from_secs(20);
 /// Users of a server: every process has all of them in memory.
@@ -39,8 +34,6 @@ const ROLES: usize = 1000;
 
 /// Its lines in the description of the API.
 pub(super) const ROUTES: &[Route] = &[
-    Route::post("/api/management/v1/useradm/auth/login", "Log in").gives_text("application/jwt"),
-    Route::post("/api/management/v1/useradm/auth/logout", "End the login").status(202),
     Route::get("/api/management/v1/useradm/users", "List users")
         .queries(&["id*", "email*", "created_after", "created_before", "updated_after", "updated_before"])
         .gives("[User]"),
@@ -129,6 +122,16 @@ impl From<UserError> for ApiError {
             UserError::Duplicate => ApiError::unprocessable("user with a given email already exists"),
             UserError::NoSuchRole(role) => ApiError::unprocessable(&format!("there is no role {role:?}")),
             UserError::Changed => ApiError::conflict("the user has been changed meanwhile"),
+            UserError::CodeNeeded => ApiError::second_factor("a second factor is needed"),
+            UserError::CodeRefused => {
+                ApiError::second_factor("the code of the second factor is not right, or was used")
+            }
+            UserError::WrongCode => ApiError::unprocessable("the code is not right"),
+            UserError::FactorIsOn => ApiError::conflict("the second factor is on already"),
+            UserError::NoFactor => ApiError::conflict("there is no second factor to be turned on"),
+            UserError::NotInvited => {
+                ApiError::forbidden("the link is not the newest one that the server has printed, or was used")
+            }
         }
     }
 }
@@ -167,19 +170,27 @@ impl From<RoleError> for ApiError {
 }
 
 /// A user by id: a stored one, or the one that was named when the server was started.
-enum Account {
+pub(super) enum Account {
     Configured { name: String, password: String },
     Stored(Box<User>),
 }
 
 impl Account {
-    fn find(shared: &Shared, id: &str) -> Option<Account> {
+    pub(super) fn find(shared: &Shared, id: &str) -> Option<Account> {
         if let Some((name, password)) = &shared.options.user {
             if id::uuid_of_name(name) == id {
                 return Some(Account::Configured { name: name.clone(), password: password.clone() });
             }
         }
         shared.service.catalogue.document::<User>(Kind::User, id).map(|user| Account::Stored(Box::new(user)))
+    }
+
+    /// What its tokens and its documents are named by.
+    pub(super) fn id(&self) -> String {
+        match self {
+            Account::Configured { name, .. } => id::uuid_of_name(name),
+            Account::Stored(user) => user.id.clone(),
+        }
     }
 
     fn email(&self) -> &str {
@@ -190,7 +201,7 @@ impl Account {
     }
 
     /// What its tokens are bound to.
-    fn mark(&self, shared: &Shared, purpose: &str) -> String {
+    pub(super) fn mark(&self, shared: &Shared, purpose: &str) -> String {
         let secrets = &shared.secrets;
         match self {
             Account::Configured { name, password } => {
@@ -218,8 +229,18 @@ const PERSONAL: &str = "personal\n";
 
 /// The person whose token the request has. A login ends with its token, with a logout, and when it would not be possible
 /// any more: with another address, another password, or another management token.
-pub(super) fn caller(shared: &Shared, call: &Call) -> Caller {
-    let Some(token) = call.bearer() else { return Caller::Stranger };
+///
+/// # Errors
+/// The token is in the cookie of the page, and the request may be another page's.
+pub(super) fn caller(shared: &Shared, call: &Call) -> Result<Caller, ApiError> {
+    let token = match call.bearer() {
+        Some(token) => Some(token),
+        None => cookie::token(shared, call)?,
+    };
+    Ok(token.map_or(Caller::Stranger, |token| of_token(shared, token)))
+}
+
+fn of_token(shared: &Shared, token: &str) -> Caller {
     let secrets = &shared.secrets;
     if same(token, &secrets.management_token) {
         return Caller::Person(Person {
@@ -255,14 +276,12 @@ pub(super) fn caller(shared: &Shared, call: &Call) -> Caller {
 }
 
 /// The person whom the request comes from. The token was checked before the body came.
-pub(super) fn check<'a>(shared: &Shared, call: &'a Call) -> Result<&'a Person, ApiError> {
-    let ended = |id: &str| shared.service.catalogue.document::<u64>(Kind::Logout, id).is_some();
-    let goes_on = |login: &Login| !ended(&login.id);
-    match &call.caller {
-        Caller::Person(person) if person.login.as_ref().is_none_or(goes_on) => Ok(person),
-        Caller::Person(_) | Caller::Device(_) | Caller::Stranger => {
-            Err(ApiError::unauthorized("unauthorized"))
-        }
+pub(super) async fn check<'a>(shared: &Shared, call: &'a Call) -> Result<&'a Person, ApiError> {
+    let refused = || ApiError::unauthorized("unauthorized");
+    let Caller::Person(person) = &call.caller else { return Err(refused()) };
+    match &person.login {
+        Some(session) if !login::goes_on(shared, &person.name, &session.id).await? => Err(refused()),
+        Some(_) | None => Ok(person),
     }
 }
 
@@ -281,7 +300,7 @@ pub(super) async fn note_use(shared: &Shared, person: &Person) -> Result<(), Api
 }
 
 /// Does what takes long with a password, not more often at once than there are places.
-async fn derive<T: Send + 'static>(
+pub(super) async fn derive<T: Send + 'static>(
     shared: &Shared,
     derive: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, ApiError> {
@@ -291,83 +310,12 @@ async fn derive<T: Send + 'static>(
     tokio::task::spawn_blocking(derive).await.map_err(|_| ApiError::internal("a password was not looked at"))
 }
 
-/// A token for a name and a password.
-pub(super) async fn login(shared: &Shared, call: &Call) -> Result<Reply, ApiError> {
-    let refused = || ApiError::unauthorized("unauthorized");
-    let sent = call
-        .header("authorization")
-        .and_then(|value| value.strip_prefix("Basic "))
-        .and_then(|text| STANDARD.decode(text.trim()).ok())
-        .and_then(|bytes| String::from_utf8(bytes).ok())
-        .ok_or_else(refused)?;
-    let (name, password) = sent.split_once(':').ok_or_else(refused)?;
-    let mut who = vec![Who::Name(id::sha256_hex(name.to_ascii_lowercase().as_bytes()))];
-    who.extend(call.from.map(Who::Address));
-    if let Some(left) = shared.failures.wait(&who, Instant::now()) {
-        let error = ApiError::new(StatusCode::TOO_MANY_REQUESTS, "too many logins failed; try again later");
-        let mut reply = error.into_reply();
-        reply.headers_mut().insert(RETRY_AFTER, HeaderValue::from(left.as_secs() + 1));
-        return Ok(reply);
-    }
-    shared.failures.note(&who, Instant::now());
-    let account = match &shared.options.user {
-        Some((known, secret)) if same(&sent, &format!("{known}:{secret}")) => {
-            Account::Configured { name: known.clone(), password: secret.clone() }
-        }
-        Some(_) | None => {
-            let user = by_email(shared, name);
-            let known = user.as_ref().map_or_else(Password::of_nobody, |user| user.password.clone());
-            let password = password.to_owned();
-            let is_right = derive(shared, move || known.is(&password)).await?;
-            Account::Stored(Box::new(user.filter(|_| is_right).ok_or_else(refused)?))
-        }
-    };
-    shared.failures.forget(&who);
-    let id = id::uuid()?;
-    // Clients take the subject for an id of their own form, and ask for the user with it.
-    let user = match &account {
-        Account::Configured { name, .. } => id::uuid_of_name(name),
-        Account::Stored(user) => {
-            let user = user.id.clone();
-            let (key, of) = (Key::Document(Kind::User, user.clone()), user.clone());
-            shared
-                .change_unnoted::<(), NotLoaded>(vec![key], move |work| users::logged_in(work, &of))
-                .await?;
-            user
-        }
-    };
-    let mark = account.mark(shared, "");
-    let subject = Subject::User { id: &id, name: &user, login: &mark };
-    let token = shared.secrets.tokens.issue(subject, Timestamp::now(), LOGIN_SECONDS);
-    Ok(reply::bytes(StatusCode::OK, "application/jwt", token))
-}
-
-fn by_email(shared: &Shared, email: &str) -> Option<User> {
+/// The stored user who has an address.
+pub(super) fn by_email(shared: &Shared, email: &str) -> Option<User> {
     let email = users::email(email)?;
     let catalogue = &shared.service.catalogue;
     let id: String = catalogue.document(Kind::User, &users::owner_key(&email))?;
     catalogue.document(Kind::User, &id)
-}
-
-/// Ends the login, and the work on devices that began with it. The management token and personal ones are no logins.
-pub(super) async fn logout(shared: &Shared, person: &Person) -> Result<Reply, ApiError> {
-    if let Some(login) = &person.login {
-        let now = shared.service.now();
-        // What has expired need not be remembered any more.
-        let logouts = shared.service.catalogue.documents::<u64>(Kind::Logout).into_iter();
-        let over: Vec<String> = logouts.filter(|(_, until)| *until <= now.0).map(|(id, _)| id).collect();
-        let (id, until) = (login.id.clone(), login.until);
-        let keys = over.iter().chain([&id]).map(|id| Key::Document(Kind::Logout, id.clone())).collect();
-        let rule = move |work: &mut Work| {
-            for id in &over {
-                work.put_document::<u64>(Kind::Logout, id, None)?;
-            }
-            work.put_document(Kind::Logout, &id, Some(&until.0))
-        };
-        shared.change::<(), NotLoaded>(keys, rule).await?;
-        shared.switchboard.log_out(&login.id);
-    }
-    Ok(reply::empty(StatusCode::ACCEPTED))
 }
 
 /// Everything below `useradm` but the login.
@@ -379,7 +327,7 @@ pub(super) async fn route(
     rest: &[&str],
 ) -> Result<Reply, ApiError> {
     match (version, rest, &call.method) {
-        ("v1", ["auth", "logout"], _) => logout(shared, person).await,
+        ("v1", ["auth", "logout"], _) => login::logout(shared, person).await,
         ("v1", ["users"], &Method::GET) => list(shared, call),
         ("v1", ["users"], &Method::POST) => create(shared, call, person).await,
         ("v1" | "v2", ["users", "me"], &Method::GET) => me(shared, person),
@@ -392,9 +340,13 @@ pub(super) async fn route(
         },
         ("v1", ["users", id], &Method::PUT) => update(shared, call, person, id, false).await,
         ("v1", ["users", id], &Method::DELETE) => remove(shared, person, id).await,
+        ("v1", ["users", id, "2fa"], &Method::DELETE) => second_factor::recover(shared, person, id).await,
+        ("v1", ["settings", "me", "2fa"], method) => second_factor::of_me(shared, call, person, method).await,
         ("v1", ["settings", "tokens"], &Method::GET) => list_tokens(shared, person),
         ("v1", ["settings", "tokens"], &Method::POST) => create_token(shared, call, person).await,
         ("v1", ["settings", "tokens", id], &Method::DELETE) => remove_token(shared, person, id).await,
+        ("v1", ["settings", "sessions"], &Method::GET) => Ok(login::list(shared, person)),
+        ("v1", ["settings", "sessions", id], &Method::DELETE) => login::remove(shared, person, id).await,
         ("v1", ["settings"], method) => of_settings(shared, call, settings::GLOBAL, method).await,
         ("v1", ["settings", "me"], method) => of_settings(shared, call, &person.id(), method).await,
         ("v1", ["plans"], &Method::GET) => Ok(reply::json(StatusCode::OK, &[plan()])),
@@ -429,8 +381,11 @@ fn describe(account: &Account) -> Value {
                 "id": user.id, "email": user.email, "created_ts": user.created, "updated_ts": user.updated,
                 "roles": user.roles,
             });
-            if let (Some(shown), Some(login)) = (shown.as_object_mut(), user.login) {
-                shown.insert("login_ts".to_owned(), json!(login));
+            if let Some(login) = user.login {
+                shown["login_ts"] = json!(login);
+            }
+            if user.needs_code() {
+                shown["second_factor"] = json!(true);
             }
             shown
         }
@@ -495,7 +450,7 @@ fn email(text: &str) -> Result<String, ApiError> {
 }
 
 /// Whoever may not do everything cannot make somebody who may.
-fn check_given(shared: &Shared, person: &Person, roles: &[String]) -> Result<(), ApiError> {
+pub(super) fn check_given(shared: &Shared, person: &Person, roles: &[String]) -> Result<(), ApiError> {
     if person.may_everything() {
         return Ok(());
     }
@@ -512,9 +467,25 @@ fn check_given(shared: &Shared, person: &Person, roles: &[String]) -> Result<(),
 
 async fn create(shared: &Shared, call: &Call, person: &Person) -> Result<Reply, ApiError> {
     let sent: NewUser = call.json()?;
-    let email = email(&sent.email)?;
-    password::check(&sent.password).map_err(ApiError::unprocessable)?;
     check_given(shared, person, &sent.roles)?;
+    let user = new_user(shared, &sent.email, sent.password, sent.roles).await?;
+    let id = user.id.clone();
+    audit::about(&id);
+    let keys =
+        vec![Key::Document(Kind::User, id.clone()), Key::Document(Kind::User, users::owner_key(&user.email))];
+    shared.change(keys, move |work| users::create(work, &user)).await?;
+    Ok(reply::created(&format!("/api/management/v1/useradm/users/{id}")))
+}
+
+/// A user who is not stored yet.
+pub(super) async fn new_user(
+    shared: &Shared,
+    address: &str,
+    password: String,
+    roles: Vec<String>,
+) -> Result<User, ApiError> {
+    let email = email(address)?;
+    password::check(&password, &email).map_err(ApiError::unprocessable)?;
     let configured = shared.options.user.as_ref();
     if configured.is_some_and(|(name, _)| name.eq_ignore_ascii_case(&email)) {
         return Err(UserError::Duplicate.into());
@@ -522,24 +493,19 @@ async fn create(shared: &Shared, call: &Call, person: &Person) -> Result<Reply, 
     if shared.service.catalogue.documents::<User>(Kind::User).len() >= USERS {
         return Err(ApiError::unprocessable("there are too many users"));
     }
-    let text = sent.password;
-    let password = derive(shared, move || Password::new(&text)).await??;
+    let password = derive(shared, move || Password::new(&password)).await??;
     let (id, now) = (id::uuid()?, shared.service.now());
-    let user = User {
-        id: id.clone(),
+    Ok(User {
+        id,
         email,
         password,
         created: now,
         updated: now,
         login: None,
-        roles: sent.roles,
+        roles,
         serial: 0,
-    };
-    audit::about(&id);
-    let keys =
-        vec![Key::Document(Kind::User, id.clone()), Key::Document(Kind::User, users::owner_key(&user.email))];
-    shared.change(keys, move |work| users::create(work, &user)).await?;
-    Ok(reply::created(&format!("/api/management/v1/useradm/users/{id}")))
+        second_factor: None,
+    })
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -569,7 +535,8 @@ async fn update(
     let is_own = user.id == person.name;
     let email = sent.email.as_deref().map(email).transpose()?.filter(|email| *email != user.email);
     if let Some(password) = &sent.password {
-        password::check(password).map_err(ApiError::unprocessable)?;
+        let address = email.as_ref().unwrap_or(&user.email);
+        password::check(password, address).map_err(ApiError::unprocessable)?;
         if !is_own && !person.is_operator() {
             return Err(ApiError::unprocessable("the password of another user cannot be changed"));
         }
@@ -784,6 +751,6 @@ fn check_role(person: &Person, role: &Role) -> Result<(), ApiError> {
 }
 
 /// Compares secrets by their digests, so that the time it takes says nothing about them.
-fn same(sent: &str, secret: &str) -> bool {
+pub(super) fn same(sent: &str, secret: &str) -> bool {
     id::sha256_hex(sent.as_bytes()) == id::sha256_hex(secret.as_bytes())
 }

@@ -17,9 +17,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use crate::domain::admission::is_valid;
 use crate::domain::id::{self, NoRandomness};
 use crate::domain::limits;
+use crate::domain::people::sessions::Sessions;
 use crate::domain::token::{Claims, Login};
 use crate::model::time::Timestamp;
 use crate::store::{Committed, Watch};
+use crate::work::Kind;
 
 /// The protocol of shells.
 const SHELL: u8 = 1;
@@ -149,6 +151,7 @@ struct Connected {
 /// The way to a person, and the login that the session ends with; `None` for whoever has the management token.
 struct Session {
     line: Line,
+    user: String,
     login: Option<String>,
 }
 
@@ -262,7 +265,7 @@ impl Switchboard {
         if connected.sessions.len() >= limits::SESSIONS {
             return Err(ConnectError::TooManySessions);
         }
-        let own = Session { line, login: login.map(|login| login.id.clone()) };
+        let own = Session { line, user: user.to_owned(), login: login.map(|login| login.id.clone()) };
         connected.sessions.insert(session.clone(), own);
         let until = login.map(|login| login.until);
         let board = self.clone();
@@ -301,12 +304,13 @@ impl Switchboard {
         }
     }
 
-    /// Closes the sessions of a login.
-    pub(crate) fn log_out(&self, login: &str) {
+    /// Closes the sessions of logins of a person that do not go on.
+    fn log_out(&self, user: &str, goes_on: impl Fn(&str) -> bool) {
         let state = self.state();
         let connected = state.devices.values().filter_map(|known| known.connected.as_ref());
         for session in connected.flat_map(|connected| connected.sessions.values()) {
-            if session.login.as_deref() == Some(login) {
+            let ended = session.login.as_deref().is_some_and(|login| !goes_on(login));
+            if session.user == user && ended {
                 session.line.close(Closing::LoggedOut);
             }
         }
@@ -323,9 +327,17 @@ impl Switchboard {
     }
 }
 
-/// Closes devices that may not speak any more.
+/// Closes devices that may not speak any more, and people whose logins have ended, here or at another process.
 impl Watch for Switchboard {
     fn committed(&self, committed: &Committed) {
+        for (kind, user, logins) in &committed.documents {
+            if *kind == Kind::Session {
+                let logins: Option<Sessions> =
+                    logins.clone().and_then(|logins| serde_json::from_value(logins).ok());
+                let logins = logins.unwrap_or_default();
+                self.log_out(user, |login| logins.iter().any(|one| one.id == login));
+            }
+        }
         for (id, device) in &committed.devices {
             let device = device.as_ref();
             self.recheck(id, device.is_some(), |claims| {

@@ -75,9 +75,15 @@ pub(crate) fn action(method: &str, rest: &[&str]) -> Option<(&'static str, &'sta
         ("GET", ["deviceconnect", "sessions", _, "playback"]) => entry("play_terminal", "device", ""),
         ("GET" | "HEAD" | "OPTIONS", _) => None,
         (_, [.., "search"]) | (_, ["deployments", "deployments", "statistics" | "dry_run", ..]) => None,
-        (_, ["useradm", "auth", ..] | ["useradm", "settings", "me"]) => None,
+        (
+            _,
+            ["useradm", "auth", ..] | ["useradm", "settings", "me"] | ["useradm", "settings", "sessions", _],
+        ) => None,
         (_, ["useradm", "users"]) => entry("create", "user", ""),
         (_, ["useradm", "users", id]) => entry(plain(), "user", id),
+        (_, ["useradm", "users", id, "2fa"]) => entry("update", "user", id),
+        // Whose it is is not in the path.
+        (_, ["useradm", "settings", "me", "2fa"]) => entry("update", "user", ""),
         (_, ["useradm", "roles"]) => entry("create", "role", ""),
         (_, ["useradm", "roles", name]) => entry(plain(), "role", name),
         (_, ["useradm", "settings", "tokens"]) => entry("create", "token", ""),

@@ -26,6 +26,8 @@ pub(crate) enum Class {
     Upload,
     /// Anything else of people.
     Management,
+    /// A file of the page that people open.
+    Page,
     /// Whether the server works.
     Health,
     /// Anything else.
@@ -33,7 +35,7 @@ pub(crate) enum Class {
 }
 
 /// Every class.
-pub(crate) const CLASSES: [Class; 12] = [
+pub(crate) const CLASSES: [Class; 13] = [
     Class::Authentication,
     Class::Poll,
     Class::Status,
@@ -44,6 +46,7 @@ pub(crate) const CLASSES: [Class; 12] = [
     Class::Download,
     Class::Upload,
     Class::Management,
+    Class::Page,
     Class::Health,
     Class::Other,
 ];
@@ -75,6 +78,7 @@ impl Class {
             Class::Download => "download",
             Class::Upload => "upload",
             Class::Management => "management",
+            Class::Page => "page",
             Class::Health => "health",
             Class::Other => "other",
         }
@@ -93,7 +97,7 @@ impl Class {
             // Strangers, mostly.
             | Class::Other => Share::Devices,
             Class::Download => Share::Downloads,
-            Class::Upload | Class::Management => Share::People,
+            Class::Upload | Class::Management | Class::Page => Share::People,
             Class::Health => Share::Free,
         }
     }
@@ -103,6 +107,7 @@ impl Class {
         let path = path.strip_prefix('/').unwrap_or(path).trim_end_matches('/');
         let (first, rest) = path.split_once('/').unwrap_or((path, ""));
         match first {
+            "" | "page" => return Class::Page,
             "health" => return Class::Health,
             "download" => return Class::Download,
             "upload" => return Class::Upload,
@@ -173,7 +178,9 @@ mod tests {
             ("GET", "/api/internal/v1/health".to_owned(), Class::Health),
             ("GET", "/api/internal/v1/other".to_owned(), Class::Other),
             ("GET", "/api".to_owned(), Class::Other),
-            ("GET", "/".to_owned(), Class::Other),
+            ("GET", "/".to_owned(), Class::Page),
+            ("GET", "/page/lib/preact.js".to_owned(), Class::Page),
+            ("GET", "/pages".to_owned(), Class::Other),
             ("GET", "*".to_owned(), Class::Other),
         ] {
             let method = Method::from_bytes(method.as_bytes()).unwrap();
@@ -184,7 +191,8 @@ mod tests {
     #[test]
     fn devices_cannot_take_the_places_of_people() {
         for class in CLASSES {
-            let is_of_people = matches!(class, Class::Upload | Class::Management | Class::Health);
+            let is_of_people =
+                matches!(class, Class::Upload | Class::Management | Class::Page | Class::Health);
             assert_eq!(
                 matches!(class.share(), Share::People | Share::Free),
                 is_of_people,

@@ -97,6 +97,11 @@ impl Catalogue {
         T::deserialize(&*value).ok()
     }
 
+    /// Whether there is a cached document of a kind.
+    pub(crate) fn has_any(&self, kind: Kind) -> bool {
+        self.inside().documents.get(&kind).is_some_and(|documents| !documents.is_empty())
+    }
+
     /// All cached documents of a kind that can be read as this type, in the order of their ids.
     pub(crate) fn documents<T: DeserializeOwned>(&self, kind: Kind) -> Vec<(String, T)> {
         let all: Vec<(String, Arc<Value>)> = match self.inside().documents.get(&kind) {

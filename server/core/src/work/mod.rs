@@ -70,7 +70,9 @@ pub(crate) enum Kind {
     Settings,
     /// A personal access token, by id.
     Token,
-    /// A login that was ended, by the `jti` of its token.
+    /// The logins of a person that go on, by the person's id.
+    Session,
+    /// Of older servers, which have kept the logins that were ended, by the `jti` of their tokens.
     Logout,
     /// A role, by name.
     Role,
@@ -109,6 +111,7 @@ pub(crate) const KINDS: [Kind; 21] = [
     Kind::User,
     Kind::Settings,
     Kind::Token,
+    Kind::Session,
     Kind::Logout,
     Kind::Role,
     Kind::Filter,
@@ -136,6 +139,7 @@ impl Kind {
             Kind::User => "user",
             Kind::Settings => "settings",
             Kind::Token => "token",
+            Kind::Session => "session",
             Kind::Logout => "logout",
             Kind::Role => "role",
             Kind::Filter => "filter",
@@ -163,6 +167,7 @@ impl Kind {
         match self {
             Kind::Configuration
             | Kind::MadeArtifact
+            | Kind::Logout
             | Kind::Monitor
             | Kind::Watched
             | Kind::History
@@ -174,7 +179,7 @@ impl Kind {
             | Kind::User
             | Kind::Settings
             | Kind::Token
-            | Kind::Logout
+            | Kind::Session
             | Kind::Role
             | Kind::Filter
             | Kind::Integration

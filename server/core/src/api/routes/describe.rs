@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use schemars::generate::{SchemaGenerator, SchemaSettings};
 use serde_json::{Map, Value, json};
 
+use super::super::cookie;
 use super::schema::{kind_of, shapes};
 use super::{Gives, Paged, ROUTES, Route, Takes, has_body, is_parameter};
 use crate::domain::limits::PER_PAGE;
@@ -29,6 +30,7 @@ impl Side {
             ["api", "devices", _, "authentication", ..] => Side::Anybody,
             ["api", "devices", ..] => Side::Device,
             ["api", "management", _, "useradm", "auth", "login"] => Side::Login,
+            ["api", "management", _, "useradm", "auth", "session" | "state" | "first-user"] => Side::Anybody,
             ["api", "management", ..] => Side::Person,
             ["download" | "upload", ..] => Side::Link,
             _ => Side::Anybody,
@@ -71,6 +73,10 @@ pub(crate) fn description() -> Value {
                     "type": "http", "scheme": "bearer",
                     "description": "The token of a login, a personal token, or the management token.",
                 },
+                "page": {
+                    "type": "apiKey", "in": "cookie", "name": cookie::NAME,
+                    "description": "The cookie of auth/session; what changes something also has X-Requested-With: rust-ota.",
+                },
                 "password": { "type": "http", "scheme": "basic" },
             },
         },
@@ -107,7 +113,7 @@ fn operation(generator: &mut SchemaGenerator, pieces: &[&str], route: &Route) ->
         Side::Device => described["security"] = json!([{ "device": [] }]),
         Side::Login => described["security"] = json!([{ "password": [] }]),
         Side::Person => {
-            described["security"] = json!([{ "person": [] }]);
+            described["security"] = json!([{ "person": [] }, { "page": [] }]);
             let need = need(route.method, pieces.get(3..).unwrap_or_default());
             if need.object != Object::Own {
                 described["x-permission-sets"] = json!(need.sets);

@@ -14,7 +14,8 @@ pub(super) use schema::{Maker, made};
 
 use super::{
     ApiError, Call, Reply, artifacts, audit, connect, deltas, deployments, devauth, device, deviceconfig,
-    direct, download, integrations, internal, inventory, monitor, releases, search, users,
+    direct, download, integrations, internal, inventory, login, monitor, releases, search, second_factor,
+    users,
 };
 
 /// A path of both versions.
@@ -215,7 +216,9 @@ static ROUTES: LazyLock<Vec<Entry>> = LazyLock::new(|| {
         deviceconfig::ROUTES,
         connect::ROUTES,
         monitor::ROUTES,
+        login::ROUTES,
         users::ROUTES,
+        second_factor::ROUTES,
         audit::ROUTES,
         integrations::ROUTES,
     ];
@@ -259,12 +262,17 @@ pub(super) fn refuse(call: &Call) -> Option<Reply> {
     }
     methods.sort_unstable();
     methods.dedup();
+    Some(only(&methods.join(", ")))
+}
+
+/// The answer to a method that a path has not.
+pub(super) fn only(methods: &str) -> Reply {
     let text = "the path has other methods, and not this one";
     let mut reply = ApiError::new(StatusCode::METHOD_NOT_ALLOWED, text).into_reply();
-    if let Ok(allowed) = HeaderValue::from_str(&methods.join(", ")) {
+    if let Ok(allowed) = HeaderValue::from_str(methods) {
         reply.headers_mut().insert(ALLOW, allowed);
     }
-    Some(reply)
+    reply
 }
 
 /// Whether a request may have a body.

@@ -16,7 +16,7 @@ pub(in super::super) fn made<T: JsonSchema>(generator: &mut SchemaGenerator) -> 
 /// `count`, `number`, `flag`, `any`, `map`; `[kind]` for a list, `{kind}` for a map of them, `kind|null`, or the name of
 /// another object.
 const SHAPES: &[(&str, &[&str])] = &[
-    ("Error", &["error: text", "request_id: text"]),
+    ("Error", &["error: text", "request_id: text", "second_factor?: flag"]),
     ("Ready", &["ready: flag", "reasons: [Trouble]"]),
     ("Trouble", &["part: text", "reason: text"]),
     (
@@ -307,7 +307,15 @@ const SHAPES: &[(&str, &[&str])] = &[
             "updated_ts?: time",
             "login_ts?: time",
             "roles: [text]",
+            "second_factor?: flag",
         ],
+    ),
+    ("SecondFactorState", &["enabled: flag"]),
+    ("SecondFactor", &["secret: text", "uri: text"]),
+    ("LoginState", &["first_user: flag"]),
+    (
+        "Session",
+        &["id: text", "created_ts: time", "last_used_ts: time", "from: text", "agent: text", "current: flag"],
     ),
     ("Plan", &["name: text", "display_name: text", "features: {flag}"]),
     ("PlanBinding", &["plan: Plan", "limits: {count}"]),

@@ -13,7 +13,7 @@ const MEMORY: Duration = Duration::from_secs(900);
 const FREE: u32 = 5;
 /// The longest wait of a name: nobody can keep a person out by failing for them.
 const NAME_WAIT: Duration = Duration::from_secs(10);
-/// The longest wait of an address.
+/// The longest wait of an address, and of codes.
 const ADDRESS_WAIT: Duration = Duration::from_secs(300);
 
 /// Who failed.
@@ -21,6 +21,8 @@ const ADDRESS_WAIT: Duration = Duration::from_secs(300);
 pub(crate) enum Who {
     /// The digest of a name.
     Name(String),
+    /// The id of a user whose password was right, and who needs a code besides.
+    Code(String),
     /// A network address.
     Address(std::net::IpAddr),
 }
@@ -46,7 +48,8 @@ impl Failures {
             let more = failed.times.checked_sub(FREE)?;
             let most = match who {
                 Who::Name(_) => NAME_WAIT,
-                Who::Address(_) => ADDRESS_WAIT,
+                // Nobody fails here without the password, and there are only a million codes.
+                Who::Address(_) | Who::Code(_) => ADDRESS_WAIT,
             };
             let wait = Duration::from_secs(1 << more.min(16)).min(most);
             wait.checked_sub(now.duration_since(failed.last)).filter(|left| !left.is_zero())

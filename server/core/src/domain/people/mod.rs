@@ -4,6 +4,8 @@ pub(crate) mod failures;
 pub(crate) mod password;
 pub(crate) mod permissions;
 pub(crate) mod roles;
+pub(crate) mod second_factor;
+pub(crate) mod sessions;
 pub(crate) mod settings;
 pub(crate) mod tokens;
 pub(crate) mod users;

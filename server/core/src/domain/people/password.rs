@@ -30,13 +30,72 @@ pub(crate) struct Password {
     derived: String,
 }
 
-/// Whether a password may be chosen; if not, why.
-pub(crate) fn check(password: &str) -> Result<(), &'static str> {
+/// What is tried first by whoever guesses: the commonest passwords that are long enough, in small letters.
+const COMMONEST: [&str; 48] = [
+    "00000000",
+    "11111111",
+    "11223344",
+    "12121212",
+    "12341234",
+    "12345678",
+    "123456789",
+    "1234567890",
+    "123123123",
+    "1q2w3e4r",
+    "1q2w3e4r5t",
+    "1qaz2wsx",
+    "66666666",
+    "87654321",
+    "88888888",
+    "987654321",
+    "a1234567",
+    "a12345678",
+    "aa123456",
+    "abc12345",
+    "abcd1234",
+    "admin123",
+    "admin1234",
+    "administrator",
+    "asdfghjkl",
+    "baseball",
+    "changeme",
+    "computer",
+    "football",
+    "iloveyou",
+    "internet",
+    "letmein1",
+    "p@ssw0rd",
+    "passw0rd",
+    "password",
+    "password1",
+    "password12",
+    "password123",
+    "princess",
+    "qwer1234",
+    "qwerty12",
+    "qwerty123",
+    "qwertyuiop",
+    "starwars",
+    "sunshine",
+    "superman",
+    "trustno1",
+    "welcome1",
+];
+
+/// Whether somebody with this address may choose a password; if not, why.
+pub(crate) fn check(password: &str, email: &str) -> Result<(), &'static str> {
     if password.chars().count() < LEAST_CHARS {
         return Err("the password has fewer than 8 characters");
     }
     if password.len() > MOST_BYTES {
         return Err("the password is longer than 1024 bytes");
+    }
+    let small = password.trim().to_lowercase();
+    if small == email.to_lowercase() {
+        return Err("the password is the address");
+    }
+    if COMMONEST.contains(&&*small) {
+        return Err("the password is one of those that are guessed first");
     }
     Ok(())
 }
@@ -117,7 +176,22 @@ mod tests {
 
     #[test]
     fn short_and_endless_passwords_are_refused() {
-        assert!(check("asdf").is_err() && check("1234567").is_err() && check(&"x".repeat(1025)).is_err());
-        assert!(check("12345678").is_ok() && check("ääääääää").is_ok());
+        for password in ["asdf", "1234567", &"x".repeat(1025)] {
+            assert!(check(password, "a@x").is_err(), "{password}");
+        }
+        assert!(check("a23c5e78", "a@x").is_ok() && check("ääääääää", "a@x").is_ok());
+    }
+
+    #[test]
+    fn what_is_guessed_first_is_refused() {
+        for password in ["password", "PassWord1", " 12345678 ", "ada@example.org", "Ada@Example.org"] {
+            assert!(check(password, "ada@example.org").is_err(), "{password}");
+        }
+        assert!(
+            check("ada@example.org", "bob@example.org").is_ok() && check("password of ada", "a@x").is_ok()
+        );
+        for common in COMMONEST {
+            assert!(common.chars().count() >= LEAST_CHARS && common == common.to_lowercase(), "{common}");
+        }
     }
 }

@@ -138,7 +138,8 @@ pub(crate) fn need(method: &str, rest: &[&str]) -> Need {
         ["useradm", "auth", "logout"]
         | ["useradm", "users", "me"]
         | ["useradm", "settings", "me"]
-        | ["useradm", "settings", "tokens", ..]
+        | ["useradm", "settings", "me", "2fa"]
+        | ["useradm", "settings", "tokens" | "sessions", ..]
         | ["useradm", "plans" | "plan_binding"]
         | ["tenantadm", ..] => need(BASIC, Object::Own),
         ["useradm", "settings"] if is_read => need(BASIC, Object::Own),

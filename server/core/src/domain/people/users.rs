@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::password::Password;
+use super::second_factor::SecondFactor;
+use super::sessions;
 use crate::domain::id;
 use crate::model::time::Timestamp;
 use crate::work::{Kind, NotLoaded, Work};
@@ -11,6 +13,8 @@ use crate::work::{Kind, NotLoaded, Work};
 const EMAIL_BYTES: usize = 254;
 /// Roles of one person.
 const ROLES: usize = 50;
+/// The name of the secret that says, as a digest, what makes the first user. It is there only while there is no user.
+pub(crate) const FIRST: &str = "first-user";
 
 /// A person who may log in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,12 +38,20 @@ pub(crate) struct User {
     /// Raised when everything that was given out before is to end.
     #[serde(default)]
     pub(crate) serial: u64,
+    /// What a login needs besides, when it is on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) second_factor: Option<SecondFactor>,
 }
 
 impl User {
     /// What tokens are bound to: another address or password is another one.
     pub(crate) fn mark(&self) -> String {
         format!("{}/{}", self.serial, self.password.mark())
+    }
+
+    /// Whether a login needs a code.
+    pub(crate) fn needs_code(&self) -> bool {
+        self.second_factor.as_ref().is_some_and(|factor| factor.is_on)
     }
 }
 
@@ -56,6 +68,18 @@ pub(crate) enum UserError {
     NoSuchRole(String),
     /// It was changed since it was read.
     Changed,
+    /// That token makes no first user, or not any more.
+    NotInvited,
+    /// The login needs a code.
+    CodeNeeded,
+    /// The code of the login is none, or was used.
+    CodeRefused,
+    /// The second factor is not turned on with this code.
+    WrongCode,
+    /// The second factor is on already.
+    FactorIsOn,
+    /// There is no second factor to be turned on.
+    NoFactor,
 }
 
 impl From<NotLoaded> for UserError {
@@ -89,9 +113,33 @@ pub(crate) fn create(work: &mut Work, user: &User) -> Result<(), UserError> {
         return Err(UserError::Duplicate);
     }
     work.document::<User>(Kind::User, &user.id)?;
+    if work.document::<String>(Kind::Secret, FIRST)?.is_some() {
+        // Nobody after this one is the first.
+        work.put_document::<String>(Kind::Secret, FIRST, None)?;
+    }
     work.put_document(Kind::User, &owner, Some(&user.id))?;
     work.put_document(Kind::User, &user.id, Some(user))?;
     Ok(())
+}
+
+/// Lets whoever has this token make the first user, and nobody who has another one.
+pub(crate) fn invite(work: &mut Work, token: &str) -> Result<(), NotLoaded> {
+    work.document::<String>(Kind::Secret, FIRST)?;
+    work.put_document(Kind::Secret, FIRST, Some(&id::sha256_hex(token.as_bytes())))
+}
+
+/// Makes the first user, with the token of an invitation, which is used up.
+pub(crate) fn create_first(work: &mut Work, user: &User, token: &str) -> Result<(), UserError> {
+    let invited = work.document::<String>(Kind::Secret, FIRST)?;
+    match invited.is_some_and(|invited| is_invited(&invited, token)) {
+        true => create(work, user),
+        false => Err(UserError::NotInvited),
+    }
+}
+
+/// Whether a token is the one of which `invited` is the digest.
+pub(crate) fn is_invited(invited: &str, token: &str) -> bool {
+    id::sha256_hex(token.as_bytes()) == invited
 }
 
 /// What is to be another one.
@@ -113,6 +161,7 @@ pub(crate) fn update(work: &mut Work, user: &str, change: &Change) -> Result<(),
     if change.seen.as_ref().is_some_and(|seen| *seen != stored.mark()) {
         return Err(UserError::Changed);
     }
+    let serial = stored.serial;
     if let Some(roles) = &change.roles {
         check_roles(work, roles)?;
         stored.roles.clone_from(roles);
@@ -132,31 +181,79 @@ pub(crate) fn update(work: &mut Work, user: &str, change: &Change) -> Result<(),
         stored.password = password.clone();
         stored.serial += 1;
     }
+    if stored.serial != serial {
+        // Their tokens open nothing any more.
+        sessions::end_all(work, user)?;
+    }
     stored.updated = work.now();
     work.put_document(Kind::User, user, Some(&stored))?;
     Ok(())
 }
 
-/// Takes a user away, with settings and tokens. It is no error when there is none.
+/// Takes a user away, with settings, tokens and logins. It is no error when there is none.
 pub(crate) fn remove(work: &mut Work, user: &str) -> Result<(), UserError> {
     let Some(stored) = work.document::<User>(Kind::User, user)? else { return Ok(()) };
     let owner = owner_key(&stored.email);
     work.document::<String>(Kind::User, &owner)?;
     work.put_document::<String>(Kind::User, &owner, None)?;
     work.put_document::<User>(Kind::User, user, None)?;
-    for kind in [Kind::Settings, Kind::Token] {
+    for kind in [Kind::Settings, Kind::Token, Kind::Session] {
         work.document::<serde_json::Value>(kind, user)?;
         work.put_document::<()>(kind, user, None)?;
     }
     Ok(())
 }
 
-/// Says when somebody logged in.
-pub(crate) fn logged_in(work: &mut Work, user: &str) -> Result<(), NotLoaded> {
-    if let Some(mut stored) = work.document::<User>(Kind::User, user)? {
-        stored.login = Some(work.now());
-        work.put_document(Kind::User, user, Some(&stored))?;
+/// Says that somebody logs in, whose password was right. A code is looked at here, so that no two logins have the same one.
+pub(crate) fn logged_in(work: &mut Work, user: &str, code: Option<&str>) -> Result<(), UserError> {
+    let now = work.now();
+    let mut stored = work.document::<User>(Kind::User, user)?.ok_or(UserError::Changed)?;
+    if let Some(factor) = stored.second_factor.as_mut().filter(|factor| factor.is_on) {
+        let code = code.ok_or(UserError::CodeNeeded)?;
+        if !factor.take(code, now) {
+            return Err(UserError::CodeRefused);
+        }
     }
+    stored.login = Some(now);
+    work.put_document(Kind::User, user, Some(&stored))?;
+    Ok(())
+}
+
+/// Gives a user a second factor, which is off. One that is on stays.
+pub(crate) fn offer_factor(work: &mut Work, user: &str, factor: &SecondFactor) -> Result<(), UserError> {
+    let mut stored = work.document::<User>(Kind::User, user)?.ok_or(UserError::NotFound)?;
+    if stored.needs_code() {
+        return Err(UserError::FactorIsOn);
+    }
+    stored.second_factor = Some(factor.clone());
+    work.put_document(Kind::User, user, Some(&stored))?;
+    Ok(())
+}
+
+/// Turns the second factor on, for whoever has shown to have it.
+pub(crate) fn turn_factor_on(work: &mut Work, user: &str, code: &str) -> Result<(), UserError> {
+    let now = work.now();
+    let mut stored = work.document::<User>(Kind::User, user)?.ok_or(UserError::NotFound)?;
+    let factor = stored.second_factor.as_mut().ok_or(UserError::NoFactor)?;
+    if factor.is_on {
+        return Err(UserError::FactorIsOn);
+    }
+    if !factor.take(code, now) {
+        return Err(UserError::WrongCode);
+    }
+    factor.is_on = true;
+    work.put_document(Kind::User, user, Some(&stored))?;
+    Ok(())
+}
+
+/// Takes the second factor away. `seen` is the mark of the user whose password was checked before.
+pub(crate) fn turn_factor_off(work: &mut Work, user: &str, seen: Option<&str>) -> Result<(), UserError> {
+    let mut stored = work.document::<User>(Kind::User, user)?.ok_or(UserError::NotFound)?;
+    if seen.is_some_and(|seen| seen != stored.mark()) {
+        return Err(UserError::Changed);
+    }
+    stored.second_factor = None;
+    work.put_document(Kind::User, user, Some(&stored))?;
     Ok(())
 }
 
@@ -190,6 +287,7 @@ mod tests {
             login: None,
             roles: Vec::new(),
             serial: 0,
+            second_factor: None,
         }
     }
 
@@ -233,6 +331,57 @@ mod tests {
         let unknown = Change { roles: Some(vec!["x".to_owned()]), ..Change::default() };
         let refused = run(&mut work, |work| update(work, "1", &unknown));
         assert_eq!(refused, Err(UserError::NoSuchRole("x".to_owned())));
+    }
+
+    #[test]
+    fn one_user_is_the_first_and_the_newest_invitation_is_the_one_that_counts() {
+        let mut work = Work::new(Timestamp(5));
+        let first =
+            |work: &mut Work, token: &str| run(work, |work| create_first(work, &user("1", "a@x"), token));
+        let invite = |work: &mut Work, token: &str| {
+            run(work, |work| Ok(invite(work, token)?)).unwrap();
+        };
+        assert_eq!(first(&mut work, ""), Err(UserError::NotInvited), "nobody was invited");
+        invite(&mut work, "old");
+        invite(&mut work, "new");
+        for token in ["", "old", "newer"] {
+            assert_eq!(first(&mut work, token), Err(UserError::NotInvited), "{token}");
+        }
+        assert_eq!(first(&mut work, "new"), Ok(()));
+        assert_eq!(first(&mut work, "new"), Err(UserError::NotInvited), "it is used up");
+        // A user who was made otherwise is one too.
+        let mut work = Work::new(Timestamp(5));
+        invite(&mut work, "new");
+        run(&mut work, |work| create(work, &user("2", "b@x"))).unwrap();
+        assert_eq!(first(&mut work, "new"), Err(UserError::NotInvited));
+    }
+
+    #[test]
+    fn a_second_factor_is_needed_when_it_was_shown_and_each_code_is_taken_once() {
+        let mut work = Work::new(Timestamp(1_200_000_000_000));
+        run(&mut work, |work| create(work, &user("1", "a@x"))).unwrap();
+        let login = |work: &mut Work, code: Option<&str>| run(work, |work| logged_in(work, "1", code));
+        let on = |work: &mut Work, code: &str| run(work, |work| turn_factor_on(work, "1", code));
+        assert_eq!(on(&mut work, "1"), Err(UserError::NoFactor));
+        let factor = SecondFactor::new().unwrap();
+        let [before, now, _] = factor.codes_near(Timestamp(1_200_000_000_000));
+        run(&mut work, |work| offer_factor(work, "1", &factor)).unwrap();
+        assert_eq!(login(&mut work, None), Ok(()), "it is off");
+        assert_eq!(on(&mut work, "x"), Err(UserError::WrongCode));
+        assert_eq!(login(&mut work, None), Ok(()), "it is off");
+        assert_eq!(on(&mut work, &before), Ok(()));
+        assert_eq!(on(&mut work, &now), Err(UserError::FactorIsOn));
+        let other = SecondFactor::new().unwrap();
+        let again = run(&mut work, |work| offer_factor(work, "1", &other));
+        assert_eq!(again, Err(UserError::FactorIsOn), "another would take its place");
+        assert_eq!(login(&mut work, None), Err(UserError::CodeNeeded));
+        assert_eq!(login(&mut work, Some(&before)), Err(UserError::CodeRefused), "it was taken");
+        assert_eq!(login(&mut work, Some(&now)), Ok(()));
+        assert_eq!(login(&mut work, Some(&now)), Err(UserError::CodeRefused), "it was taken");
+        let off = |work: &mut Work, seen: Option<&str>| run(work, |work| turn_factor_off(work, "1", seen));
+        assert_eq!(off(&mut work, Some("another mark")), Err(UserError::Changed));
+        assert_eq!(off(&mut work, None), Ok(()));
+        assert_eq!(login(&mut work, None), Ok(()));
     }
 
     #[test]

@@ -1,0 +1,3 @@
+// The page, before there is one: it says that the server is there.
+
+document.getElementById("page").textContent = "rust-ota";
