@@ -138,7 +138,7 @@ export function Table({ caption, columns, rows, keyOf, order, onOrder, chosen, o
     onChoose(next);
   };
   return html`
-    <div class="table" tabindex="0" role="region" aria-label=${caption}>
+    <div class="table" tabindex="0" role="region" aria-label=${`Table: ${caption}`}>
       <table>
         <caption class="unseen">${caption}</caption>
         <thead>
@@ -150,7 +150,7 @@ export function Table({ caption, columns, rows, keyOf, order, onOrder, chosen, o
               const sorted = column.name === ordered ? (way === "desc" ? "descending" : "ascending") : undefined;
               const turn = () => onOrder(`${column.name}:${sorted === "ascending" ? "desc" : "asc"}`);
               return html`<th class=${column.number ? "number" : ""} aria-sort=${sorted} scope="col">
-                ${column.sort ? html`<button type="button" class="sort" onClick=${turn}>${column.title}</button>` : column.title}
+                ${column.sort ? html`<button type="button" class="sort" onClick=${turn}>${column.title}</button>` : column.title || html`<span class="unseen">Actions</span>`}
               </th>`;
             })}
           </tr>
