@@ -93,17 +93,17 @@ function Editor({ begin: { plan: first, retried } }) {
   };
   return html`
     <div class="editor" ref=${top}>
-      <div>
-        ${retried && html`<${Note} kind=${retried.devices < retried.total ? "wait" : "plain"}><span>For the ${counted(retried.devices, "device")} that failed in <a href=${to(["rollouts", retried.id])}>${retried.name}</a>${retried.devices < retried.total ? `, which are the first of ${number(retried.total)}: no more can be named in one` : ""}.</span><//>`}
-        <${Form} name="Roll out" send=${send}>
+      ${retried && html`<${Note} kind=${retried.devices < retried.total ? "wait" : "plain"}><span>For the ${counted(retried.devices, "device")} that failed in <a href=${to(["rollouts", retried.id])}>${retried.name}</a>${retried.devices < retried.total ? `, which are the first of ${number(retried.total)}: no more can be named in one` : ""}.</span><//>`}
+      <${Form} name="Roll out" send=${send}>
+        <div>
           <${What} plan=${shown} change=${change} wrong=${wrong} setName=${(name) => { setNamed(true); change({ name }); }} deployment=${found?.deployment} />
           <${Where} plan=${shown} change=${change} wrong=${wrong} />
           <${When} plan=${shown} change=${change} wrong=${wrong} dry=${dry.data} />
           <${Stop} plan=${shown} change=${change} wrong=${wrong} />
           <${More} plan=${shown} change=${change} wrong=${wrong} />
-        <//>
-      </div>
-      <div class="beside"><${DryRun} dry=${dry} lacks=${lacks} /></div>
+        </div>
+        <div class="beside"><${DryRun} dry=${dry} lacks=${lacks} /></div>
+      <//>
     </div>
   `;
 }
