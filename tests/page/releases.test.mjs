@@ -126,12 +126,12 @@ test("notes and tags are kept, and what the server refuses is said", async () =>
 test("two releases stand side by side with what differs", async () => {
   await open("#/releases");
   await page.getByLabel("Choose release-1", { exact: true }).check();
-  await page.getByLabel("Choose dropped", { exact: true }).check();
+  await page.getByLabel("Choose more-23", { exact: true }).check();
   await page.getByRole("link", { name: "Compare the two" }).click();
-  const table = page.getByRole("table", { name: "release-1 beside dropped" });
+  const table = page.getByRole("table", { name: "release-1 beside more-23" });
   const line = (name) => table.getByRole("row").filter({ hasText: name });
   await line("SHA-256").getByText("differs").waitFor();
-  await line("Device types").getByText("same").waitFor();
+  await line("Payload type").getByText("same").waitFor();
   await line("File release-1.txt").getByText("differs").waitFor();
   await accessible(page, "compared");
 });
