@@ -185,6 +185,7 @@ test("it is seen without a reload how devices go on, fail and why", async () => 
   await page.getByLabel("Status").selectOption("failure");
   await page.waitForURL(/status=failure/);
   await page.getByText("2 devices", { exact: true }).waitFor();
+  await page.getByRole("link", { name: "S1" }).waitFor();
   await accessible(page, "a roll-out that runs");
   await devices[3].says(id, "success");
   await page.getByRole("link", { name: "Retry the 2 devices that failed" }).waitFor();
@@ -291,7 +292,7 @@ test("the list is filtered by the server, and the filter stands in the address",
   await page.getByText("2 roll-outs", { exact: true }).waitFor();
   await page.getByRole("button", { name: "Made" }).click();
   await page.waitForURL(/sort=asc/);
-  assert.equal(await page.getByRole("table").getByRole("link").first().textContent(), "By a filter");
+  await page.getByRole("table").getByRole("link").first().and(page.getByText("By a filter")).waitFor();
   await page.getByLabel("Type").selectOption("configuration");
   await page.getByText("No roll-out is like that.").waitFor();
   await page.getByRole("link", { name: "Show all" }).click();
@@ -352,4 +353,20 @@ test("in the dark and on a phone it is readable as well", async () => {
       assert.ok(width <= 0, `${hash} is wider than the window by ${width}`);
     }
   }
+});
+
+test("whoever may not do something is told so, and can go on with the rest", async () => {
+  const other = await browser.page();
+  await logIn(server, other);
+  const refuse = (path) => other.route(path, (route) => route.fulfill({ status: 403, contentType: "application/json", body: '{"error":"your roles do not allow this"}' }));
+  await refuse("**/v2/deployments/deployments/dry_run");
+  await refuse("**/v1/inventory/groups");
+  await other.goto(`${server.url}/#/rollouts/new?release=release-2`);
+  await other.getByLabel("A group").check();
+  await other.getByLabel("Group", { exact: true }).fill("lab");
+  await other.getByText("Your roles do not let you ask that about these devices.").waitFor();
+  await refuse("**/v2/deployments/deployments?**");
+  await other.goto(`${server.url}/#/rollouts`);
+  await other.getByRole("alert").getByText("your roles do not allow this").waitFor();
+  await accessible(other, "not allowed");
 });

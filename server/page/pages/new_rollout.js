@@ -124,6 +124,8 @@ function useDryRun(plan) {
   return { data: body === "null" ? undefined : (data ?? undefined), isOld: isOld && body !== "null", refused: why?.field ? why : undefined, error: why && !why.field ? load.error : undefined, reload: load.reload };
 }
 
+const NOT_ALLOWED = "Your roles do not let you ask that about these devices. You may be allowed to roll out all the same; the server says so when you press the button.";
+
 function DryRun({ dry, lacks }) {
   const asks = [lacks.release, lacks.target, lacks.phases, lacks.stop].filter(Boolean);
   return html`
@@ -132,7 +134,7 @@ function DryRun({ dry, lacks }) {
         ${asks.length > 0
           ? html`<p class="quiet">That is said here once there is enough to ask for.</p><ul>${asks.map((one) => html`<li key=${one}>${one}</li>`)}</ul>`
           : html`
-              ${dry.error && html`<${Problem} error=${dry.error} again=${dry.reload} />`}
+              ${dry.error && (dry.error.status === 403 ? html`<p>${NOT_ALLOWED}</p>` : html`<${Problem} error=${dry.error} again=${dry.reload} />`)}
               ${dry.refused && html`<${Note} kind="bad"><span>It would be refused: ${dry.refused.words}</span><//>`}
               ${!dry.data && !dry.error && !dry.refused && html`<p class="quiet">The server works it out…</p>`}
               ${dry.data && !dry.refused && html`<ul class=${dry.isOld ? "said old" : "said"}>${said(dry.data).map((line) => html`<${Line} key=${line.words} line=${line} />`)}</ul>`}
@@ -183,10 +185,10 @@ function Where({ plan, change, wrong }) {
     <${Part} name="target" title="Where" wrong=${wrong.target}>
       ${kind("all", "All accepted devices")}
       ${kind("group", "A group")}
-      ${target.kind === "group" && html`<${Pick} label="Group" value=${target.group} of=${(groups.data?.data ?? []).map((name) => [name, name])} load=${groups} none="There is no group yet: devices are put into one on their page." onPick=${(group) => set({ group })} />`}
+      ${target.kind === "group" && html`<${Pick} label="Group" by="name" value=${target.group} of=${(groups.data?.data ?? []).map((name) => [name, name])} load=${groups} none="There is no group yet: devices are put into one on their page." onPick=${(group) => set({ group })} />`}
       ${kind("filter", "A saved filter: each device for which it holds when it asks")}
       ${target.kind === "filter" && html`
-        <${Pick} label="Filter" value=${target.filter} of=${(filters.data?.data ?? []).map((one) => [one.id, one.name])} load=${filters} none="No filter is saved yet: that is done in the list of devices." onPick=${(filter) => set({ filter })} />
+        <${Pick} label="Filter" by="id" value=${target.filter} of=${(filters.data?.data ?? []).map((one) => [one.id, one.name])} load=${filters} none="No filter is saved yet: that is done in the list of devices." onPick=${(filter) => set({ filter })} />
         <${Field} label="Ends after so many devices" type="number" min="1" hint="Empty: it goes on until it is aborted." value=${target.most} onInput=${(event) => set({ most: event.target.value })} />
       `}
       ${kind("devices", "Chosen devices")}
@@ -199,7 +201,8 @@ function Where({ plan, change, wrong }) {
   `;
 }
 
-function Pick({ label, value, of, load, none, onPick }) {
+function Pick({ label, by, value, of, load, none, onPick }) {
+  if (load.error?.status === 403) return html`<${Field} label=${label} value=${value} hint=${`Your roles do not let you see which there are: write its ${by}.`} onInput=${(event) => onPick(event.target.value.trim())} />`;
   if (load.error) return html`<${Problem} error=${load.error} again=${load.reload} />`;
   if (load.data && of.length === 0) return html`<p class="quiet">${none}</p>`;
   const known = of.some(([one]) => one === value) || !value ? of : [[value, value], ...of];

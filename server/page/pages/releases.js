@@ -2,7 +2,7 @@
 
 import { html, useState } from "../html.js";
 import { get, patch, put, remove, segment } from "../api.js";
-import { Card, Confirm, Dialog, Empty, Field, Form, Loaded, Note, Page, Pager, Problem, Status, Table, Time, say, useLoad } from "../ui.js";
+import { Card, Confirm, Dialog, Empty, Field, Form, Loaded, Note, Page, Pager, Problem, Status, Table, Time, say, useLoad, useSteady } from "../ui.js";
 import { bytes, counted, short } from "../words.js";
 import { go, to, useQuery } from "../route.js";
 import { ReleaseField, typesOf } from "./choose.js";
@@ -21,11 +21,11 @@ export function Releases({ route }) {
   const [deleting, setDeleting] = useState(false);
   const page = Number(query.page) || 1;
   const order = query.sort ?? "modified:desc";
-  const list = useLoad(
+  const list = useSteady(useLoad(
     (signal) => get(RELEASES, { name: query.name, tag: query.tag, update_type: query.type, sort: order, page, per_page: PER_PAGE }, { signal }),
     [query.name, query.tag, query.type, order, page],
     { every: 30000 },
-  );
+  ));
   const kinds = useLoad(async (signal) => {
     const [tags, types] = await Promise.all(["tags", "types"].map((what) => get(`v2/deployments/releases/all/${what}`, undefined, { signal })));
     return { tags: tags.data, types: types.data };

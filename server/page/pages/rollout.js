@@ -2,12 +2,13 @@
 
 import { html, useEffect, useRef, useState } from "../html.js";
 import { get, patch, put, remove, segment } from "../api.js";
-import { Bar, Card, Confirm, Dialog, Empty, Field, Form, Loaded, Note, Page, Pager, Status, Table, Time, say, useLoad } from "../ui.js";
+import { Bar, Card, Confirm, Dialog, Empty, Field, Form, Loaded, Note, Page, Pager, Status, Table, Time, say, useLoad, useSteady } from "../ui.js";
 import { bytes, counted, number, percent } from "../words.js";
 import { to, useQuery } from "../route.js";
 import { needsOf } from "./artifact.js";
 import { Curve, before, pace, withPoint } from "./curve.js";
 import { Failures } from "./failures.js";
+import { useNames } from "./names.js";
 import { PauseTicks } from "./new_rollout.js";
 import { controlMap, duration, pausesOf, ruleWords, sentence, windowWords } from "./plan.js";
 import { progressParts } from "./progress.js";
@@ -243,7 +244,8 @@ function Devices({ rollout, path, route, onLog, reload }) {
   const runs = rollout.status !== "finished";
   const status = query.status ?? "all";
   const page = Number(query.page) || 1;
-  const list = useLoad((signal) => get(`${path}/devices/list`, { status, page, per_page: PER_PAGE }, { signal }), [path, status, page, runs], { every: runs ? OFTEN : undefined });
+  const list = useSteady(useLoad((signal) => get(`${path}/devices/list`, { status, page, per_page: PER_PAGE }, { signal }), [path, status, page, runs], { every: runs ? OFTEN : undefined }));
+  const names = useNames((list.data?.data ?? []).map((row) => row.id));
   const counts = Object.entries(rollout.statistics.status).filter(([name, count]) => count > 0 || name === status);
   const retries = rollout.retries > 0;
   const end = async () => {
@@ -269,7 +271,7 @@ function Devices({ rollout, path, route, onLog, reload }) {
         <${Table} caption="Devices of the roll-out" rows=${found.data} keyOf=${(row) => row.id} href=${(row) => to(["devices", row.id])}
           empty=${status === "all" ? "No device has asked for it yet." : "No device is like that."}
           columns=${[
-            { title: "Device", show: (row) => html`<span class="id">${row.id}</span>${canary.has(row.id) && " (goes first)"}` },
+            { title: "Device", show: (row) => html`${names[row.id] && html`${names[row.id]}<br />`}<span class="id">${row.id}</span>${canary.has(row.id) && " (goes first)"}` },
             { title: "Status", show: (row) => html`<${Status} value=${row.status} />` },
             { title: "Says", show: (row) => row.substate ?? "" },
             ...(retries ? [{ title: "Tries again", number: true, show: (row) => `${row.attempts ?? 0} of ${row.retries ?? rollout.retries}` }] : []),

@@ -2,7 +2,7 @@
 
 import { html } from "../html.js";
 import { get } from "../api.js";
-import { Bar, Field, Loaded, Page, Pager, Status, Table, Tabs, Time, useLoad } from "../ui.js";
+import { Bar, Field, Loaded, Page, Pager, Status, Table, Tabs, Time, useLoad, useSteady } from "../ui.js";
 import { bytes, number } from "../words.js";
 import { to, useQuery } from "../route.js";
 import { Search } from "./later.js";
@@ -37,15 +37,15 @@ export function Rollouts({ route }) {
   const page = Number(query.page) || 1;
   const sort = query.sort === "asc" ? "asc" : "desc";
   const wanted = { search: query.search, type: query.type, created_after: dayOf(query.from), created_before: dayOf(query.until, "end") };
-  const list = useLoad(
+  const list = useSteady(useLoad(
     (signal) => get(LIST, { ...wanted, status, sort, page, per_page: PER_PAGE }, { signal }),
     [JSON.stringify(wanted), tab, sort, page],
     { every: tab === "finished" ? 30000 : 4000 },
-  );
-  const counts = useLoad(async (signal) => {
+  ));
+  const counts = useSteady(useLoad(async (signal) => {
     const totals = await Promise.all(PARTS.map(([, , one]) => get(LIST, { ...wanted, status: one, per_page: 1 }, { signal })));
     return Object.fromEntries(PARTS.map(([name], at) => [name, totals[at].total]));
-  }, [JSON.stringify(wanted)], { every: 15000 });
+  }, [JSON.stringify(wanted)], { every: 15000 }));
   const titled = PARTS.map(([name, title]) => [name, counts.data ? `${title} (${number(counts.data[name])})` : title]);
   const filter = (members) => setQuery({ ...members, page: undefined });
   return html`
