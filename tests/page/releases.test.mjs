@@ -62,6 +62,23 @@ test("a file that is dropped is sent", async () => {
   await row("dropped").waitFor();
 });
 
+test("a plain file becomes an artifact", async () => {
+  const plain = join(server.folder, "app.conf");
+  await writeFile(plain, "answer=42\n");
+  await page.getByText("Make one of a plain file").click();
+  await page.getByLabel("File", { exact: true }).setInputFiles(plain);
+  await page.getByLabel("Name of the release").fill("conf-1");
+  await page.getByLabel("Device types", { exact: true }).fill("testbox, board");
+  await page.getByLabel("Folder on the device").fill("/etc/app");
+  await accessible(page, "a plain file");
+  await page.getByRole("button", { name: "Make it" }).click();
+  await row("conf-1").waitFor();
+  const { data } = await api("GET", "v2/deployments/deployments/releases/conf-1");
+  assert.deepEqual(data.artifacts[0].device_types_compatible, ["testbox", "board"]);
+  assert.ok(data.artifacts[0].updates[0].files.some((file) => file.name === "app.conf"));
+  assert.equal((await api("DELETE", "v2/deployments/deployments/releases?name=conf-1")).status, 204);
+});
+
 test("the list is filtered by the server, and the filter stands in the address", async () => {
   for (let at = 2; at < 24; at += 1) await upload(server, await artifact(server, `more-${at}`, { type: at % 2 ? "board" : "testbox" }));
   await api("PUT", "v2/deployments/deployments/releases/more-7/tags", ["stable"]);
@@ -71,13 +88,13 @@ test("the list is filtered by the server, and the filter stands in the address",
   await page.getByRole("button", { name: "Next page" }).click();
   await page.waitForURL(/page=2/);
   await page.getByLabel("Page", { exact: true }).waitFor();
-  await page.getByLabel("Name").fill("MORE-1");
+  await page.getByRole("searchbox", { name: "Name" }).fill("MORE-1");
   await page.waitForURL(/name=MORE-1/);
   await page.getByText("10 releases").waitFor();
   await page.reload();
   await page.getByText("10 releases").waitFor();
-  assert.equal(await page.getByLabel("Name").inputValue(), "MORE-1");
-  await page.getByLabel("Name").fill("");
+  assert.equal(await page.getByRole("searchbox", { name: "Name" }).inputValue(), "MORE-1");
+  await page.getByRole("searchbox", { name: "Name" }).fill("");
   await page.getByLabel("Tag").selectOption("stable");
   await page.getByText("1 release", { exact: true }).waitFor();
   await row("more-7").waitFor();

@@ -254,7 +254,7 @@ test("a rule that has stopped it is named", async () => {
 test("why a device has not got it is one click away, and it can be ended for one device", async () => {
   const id = await made("One of them", { devices: ids(0, 4) });
   await open(`#/rollouts/${id}`);
-  const row = (at) => page.getByRole("row").filter({ hasText: devices[at].id });
+  const row = (at) => page.getByRole("row").filter({ has: page.getByRole("link", { name: `S${at}` }) });
   await row(4).getByRole("button", { name: "Why not yet" }).click();
   await page.getByRole("dialog").getByText(/artifact .* is for device_type testbox, the device has other/i).waitFor();
   await page.getByRole("dialog").getByRole("button", { name: "Close" }).click();
@@ -264,6 +264,17 @@ test("why a device has not got it is one click away, and it can be ended for one
   assert.equal((await devices[0].next()).status, 200);
   await devices[0].says(id, "success");
   await page.getByText("2 of 2 devices have ended it").waitFor();
+});
+
+test("devices that no artifact fits are counted, and shown", async () => {
+  const id = await made("Not for all", { devices: ids(0, 4) });
+  assert.equal((await devices[4].next()).status, 204);
+  await open(`#/rollouts/${id}`);
+  await page.getByText("1 device got nothing, because no artifact of the release fits.").waitFor();
+  await page.getByRole("link", { name: "Show which" }).click();
+  await page.waitForURL(/status=noartifact/);
+  await page.getByText("1 device", { exact: true }).waitFor();
+  await ended(id);
 });
 
 test("devices that wait are let go on", async () => {

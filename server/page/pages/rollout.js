@@ -3,7 +3,7 @@
 import { html, useEffect, useRef, useState } from "../html.js";
 import { get, patch, put, remove, segment } from "../api.js";
 import { Bar, Card, Confirm, Dialog, Empty, Field, Form, Loaded, Note, Page, Pager, Status, Table, Time, say, useLoad, useSteady } from "../ui.js";
-import { bytes, counted, number, percent } from "../words.js";
+import { bytes, counted, number, percent, short } from "../words.js";
 import { to, useQuery } from "../route.js";
 import { needsOf } from "./artifact.js";
 import { Curve, before, pace, withPoint } from "./curve.js";
@@ -107,6 +107,7 @@ function Shown({ rollout, etag, path, route, reload }) {
     </div>
     <div class="cards">
       ${rollout.autogenerate_delta && html`<${Card} title="Deltas for it" wide><${Jobs} id=${rollout.id} runs=${runs} /><//>`}
+      ${counts.noartifact > 0 && html`<${Note} kind="wait"><span>${counted(counts.noartifact, "device")} got nothing, because no artifact of the release fits. <a href=${to(route.path, { status: "noartifact" })}>Show which</a></span><//>`}
       ${failed > 0 && html`<${Card} title="Failures" wide><${Failures} path=${path} failed=${failed} onLog=${setLog} /><//>`}
       <${Devices} rollout=${rollout} path=${path} route=${route} onLog=${setLog} reload=${reload} />
     </div>
@@ -271,7 +272,7 @@ function Devices({ rollout, path, route, onLog, reload }) {
         <${Table} caption="Devices of the roll-out" rows=${found.data} keyOf=${(row) => row.id} href=${(row) => to(["devices", row.id])}
           empty=${status === "all" ? "No device has asked for it yet." : "No device is like that."}
           columns=${[
-            { title: "Device", show: (row) => html`${names[row.id] && html`${names[row.id]}<br />`}<span class="id">${row.id}</span>${canary.has(row.id) && " (goes first)"}` },
+            { title: "Device", show: (row) => html`${names[row.id] ? html`${names[row.id]} <small class="id quiet" title=${row.id}>${short(row.id)}</small>` : html`<span class="id">${row.id}</span>`}${canary.has(row.id) && " (goes first)"}` },
             { title: "Status", show: (row) => html`<${Status} value=${row.status} />` },
             { title: "Says", show: (row) => row.substate ?? "" },
             ...(retries ? [{ title: "Tries again", number: true, show: (row) => `${row.attempts ?? 0} of ${row.retries ?? rollout.retries}` }] : []),

@@ -2,12 +2,14 @@
 
 import { html, useEffect, useRef, useState } from "../html.js";
 import { get, segment, send } from "../api.js";
-import { Card, Field } from "../ui.js";
+import { Card, Field, Form } from "../ui.js";
 import { bytes, percent } from "../words.js";
 import { to } from "../route.js";
 import { sentence } from "./plan.js";
 
-/** What waits, goes and went: `{id, file, description, state, sent, all, words, release}`. */
+const ARTIFACTS = "v1/deployments/artifacts";
+
+/** What waits, goes and went: `{id, file, path, fields, part, state, sent, all, words, artifact}`. */
 let queue = [];
 let ids = 0;
 let working = false;
@@ -29,12 +31,18 @@ function useUploads() {
   return list;
 }
 
-/** Puts files at the end of what waits. */
-export function upload(files, description) {
-  for (const file of files) queue = [...queue, { id: (ids += 1), file, description, state: "waits", ended: new AbortController() }];
+/** Puts a file at the end of what waits: to `path`, as the `part` of a form behind its other `fields`. */
+function add(file, path, fields, part) {
+  queue = [...queue, { id: (ids += 1), file, path, fields, part, state: "waits", ended: new AbortController() }];
   tell();
   work();
 }
+
+const upload = (file, description) => add(file, ARTIFACTS, { size: String(file.size), description }, "artifact");
+
+/** Has the server make an artifact of a file that goes to `folder` on the device. */
+const make = (file, { name, types, folder }) =>
+  add(file, `${ARTIFACTS}/generate`, { name, device_types_compatible: types, type: "single_file", args: JSON.stringify({ filename: file.name, dest_dir: folder }) }, "file");
 
 const unsaved = (event) => event.preventDefault();
 
@@ -47,16 +55,15 @@ async function work() {
   working = false;
 }
 
-async function sendOne({ id, file, description, ended }) {
+async function sendOne({ id, file, path, fields, part, ended }) {
   change(id, { state: "goes", sent: 0, all: file.size });
   const form = new FormData();
-  form.append("size", String(file.size));
-  if (description) form.append("description", description);
+  for (const [name, text] of Object.entries(fields)) if (text) form.append(name, text);
   // The server reads it while it comes, so everything else has to be there before.
-  form.append("artifact", file);
+  form.append(part, file);
   try {
-    const { location } = await send("POST", "v1/deployments/artifacts", form, (sent, all) => change(id, { sent, all }), ended.signal);
-    const artifact = await get(`v1/deployments/artifacts/${segment(location.split("/").at(-1))}`).catch(() => null);
+    const { location } = await send("POST", path, form, (sent, all) => change(id, { sent, all }), ended.signal);
+    const artifact = await get(`${ARTIFACTS}/${segment(location.split("/").at(-1))}`).catch(() => null);
     change(id, { state: "there", artifact: artifact?.data });
   } catch (error) {
     if (error.name === "AbortError") change(id, { state: "ended" });
@@ -84,7 +91,7 @@ export function Uploads({ there }) {
     if (arrived > before.current) there();
     before.current = arrived;
   }, [arrived]);
-  const take = (files) => upload([...files].filter((file) => file.size > 0), description.trim());
+  const take = (files) => [...files].filter((file) => file.size > 0).forEach((file) => upload(file, description.trim()));
   const drop = (event) => {
     event.preventDefault();
     setOver(false);
@@ -98,7 +105,31 @@ export function Uploads({ there }) {
         <//>
         <${Field} label="Description for them" maxlength="1000" value=${description} onInput=${(event) => setDescription(event.target.value)} hint="If there is something to say." />
       </div>
+      <details class="make">
+        <summary>Make one of a plain file</summary>
+        <${Make} />
+      </details>
       ${list.length > 0 && html`<ul class="uploads" aria-label="Uploads">${list.map((one) => html`<${Upload} key=${one.id} one=${one} />`)}</ul>`}
+    <//>
+  `;
+}
+
+/** For who has a file and no host tool. What the server makes has no signature: devices with a key refuse it. */
+function Make() {
+  const file = useRef();
+  const [made, setMade] = useState({ name: "", types: "", folder: "/etc" });
+  const field = (name, label, props) => html`<${Field} label=${label} value=${made[name]} onInput=${(event) => setMade({ ...made, [name]: event.target.value })} ...${props} />`;
+  const put = async () => {
+    make(file.current.files[0], made);
+    file.current.value = "";
+  };
+  return html`
+    <p class="quiet">The device puts the file into a folder (update module “single-file”). It is not signed: devices that ask for a signature refuse it; the host tool makes signed ones.</p>
+    <${Form} name="Make it" send=${put}>
+      <${Field} label="File">${(id) => html`<input id=${id} ref=${file} type="file" required />`}<//>
+      ${field("name", "Name of the release", { required: true, maxlength: "256" })}
+      ${field("types", "Device types", { required: true, hint: "with commas between" })}
+      ${field("folder", "Folder on the device", { required: true, pattern: "/.*", title: "a path that begins with /" })}
     <//>
   `;
 }
