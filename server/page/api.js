@@ -28,6 +28,8 @@ function tell(event) {
 }
 
 const BASE = "/api/management/";
+/** Who is asked about here is nobody yet: their 401 ends nothing, and whoever hears that a login has ended asks them again. */
+const ASKS_WHO = /useradm\/(auth\/|users\/me$)/;
 
 function address(path, query) {
   const parts = new URLSearchParams();
@@ -75,7 +77,7 @@ export async function call(method, path, { query, json, form, etag, signal, head
     }
   }
   if (!answer.ok) {
-    if (answer.status === 401 && !path.includes("useradm/auth/")) tell("logged-out");
+    if (answer.status === 401 && !ASKS_WHO.test(path)) tell("logged-out");
     throw new ApiError(answer.status, data?.error ?? `The server answers ${answer.status}.`, data);
   }
   const total = answer.headers.get("X-Total-Count");
