@@ -43,6 +43,13 @@ export function useLoad(load, inputs, { every } = {}) {
   return { ...state, reload };
 }
 
+/** The same load with what was there before, while the next is on its way: who sorts or turns a page keeps the place. */
+export function useSteady(of) {
+  const before = useRef();
+  if (of.data !== undefined || of.error) before.current = of.data;
+  return { ...of, data: of.data ?? before.current };
+}
+
 /** The frame of a page: its name, what can be done here, and what is there. The name is read out when one comes here. */
 export function Page({ title, actions, back, children }) {
   const heading = useRef();
