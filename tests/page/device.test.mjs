@@ -196,6 +196,8 @@ test("a shell is opened, typed into, measured, asked whether it lives, and ended
   await begun;
   await screen.getByText("$").waitFor();
   assert.ok(remote.size.terminal_width > 40 && remote.size.terminal_height > 5, JSON.stringify(remote.size));
+  const bottom = (place) => page.locator(place).evaluate((one) => one.getBoundingClientRect().bottom);
+  assert.ok((await bottom(".xterm-screen")) <= (await bottom(".shell")), "the last line is in sight");
   await page.keyboard.type("grüße\r");
   await screen.getByText("you said: grüße").waitFor();
   await page.keyboard.type("colours\r");

@@ -58,20 +58,20 @@ async function keysOf(devices, signal) {
   return found;
 }
 
-const decide = (device, set, status, signal) =>
-  put(`v2/devauth/devices/${segment(device.id)}/auth/${segment(set.id)}/status`, { status }, { signal });
+// What changes something is not cut off by a stop: what has begun is done, and counted.
+const decide = (device, set, status) => put(`v2/devauth/devices/${segment(device.id)}/auth/${segment(set.id)}/status`, { status });
 
-async function accept(device, signal) {
+async function accept(device) {
   // A second key of a device that is in may be a stranger's: it is decided about on the page of the device, where it is seen.
   if (device.status === "accepted") return;
   const waiting = device.auth_sets.filter((set) => set.status === (device.status === "rejected" ? "rejected" : "pending"));
   if (waiting.length > 1) throw new Error(`${waiting.length} of its keys wait: choose one on its page.`);
   if (waiting.length === 0) throw new Error("It has no key that could be accepted.");
-  await decide(device, waiting[0], "accepted", signal);
+  await decide(device, waiting[0], "accepted");
 }
 
-async function reject(device, signal) {
-  for (const set of device.auth_sets.filter((one) => one.status !== "rejected")) await decide(device, set, "rejected", signal);
+async function reject(device) {
+  for (const set of device.auth_sets.filter((one) => one.status !== "rejected")) await decide(device, set, "rejected");
 }
 
 /** Does `one(device)` to all, some at a time, and says who failed. */
@@ -83,7 +83,6 @@ async function each(devices, one, job) {
       try {
         await one(device);
       } catch (error) {
-        if (error.name === "AbortError") return;
         job.failed(device, error.message);
         if (error.isLost || error.status === 401) return;
       }
@@ -100,7 +99,7 @@ async function eachWithKeys(devices, one, job) {
     await each(some, (device) => {
       const found = known.get(device.id);
       if (!found) throw new Error("It is not there any more.");
-      return one(found, job.signal);
+      return one(found);
     }, job);
   }
 }
@@ -111,11 +110,10 @@ async function move(devices, method, group, job) {
     if (job.signal.aborted) return;
     const ids = some.map((device) => device.id);
     try {
-      const { data } = await call(method, `v1/inventory/groups/${segment(group)}/devices`, { json: ids, signal: job.signal });
+      const { data } = await call(method, `v1/inventory/groups/${segment(group)}/devices`, { json: ids });
       const missing = ids.length - data.matched_count;
       if (missing > 0) job.failed(null, `${counted(missing, "device")} of these ${ids.length} ${missing === 1 ? "was" : "were"} not there any more.`);
     } catch (error) {
-      if (error.name === "AbortError") return;
       for (const device of some) job.failed(device, error.message);
     }
     job.done(some.length);
@@ -155,7 +153,7 @@ export const ACTIONS = {
     danger: true,
     counted: true,
     says: "The server forgets them: keys, inventory, tags, groups and alerts. One that calls again is a new device.",
-    run: (devices, job) => each(devices, (device) => remove(`v2/devauth/devices/${segment(device.id)}`, undefined, { signal: job.signal }), job),
+    run: (devices, job) => each(devices, (device) => remove(`v2/devauth/devices/${segment(device.id)}`), job),
   },
 };
 

@@ -222,7 +222,7 @@ function Session({ id, readAloud, again }) {
         </div>
       </div>
       ${isOver && state.words && html`<${Note} kind="wait"><span role="alert">${state.words}</span><//>`}
-      <div class="shell" ref=${place}></div>
+      <div class="shell"><div class="screen" ref=${place}></div></div>
       <p class="quiet">Shift and F6 lead out of the terminal.</p>
     </div>
   `;
