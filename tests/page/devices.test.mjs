@@ -116,6 +116,33 @@ test("devices that wait are accepted together, and who has two keys is named", a
   assert.equal(await statusOf(devices[0]), "pending");
 });
 
+test("a second key of a device that is in is accepted by nobody who has not seen it", async () => {
+  const known = devices[6];
+  await deviceOf(server, { identity: known.identity });
+  const page = await list(`?q=${encodeURIComponent(known.identity.mac)}`);
+  await found(page, "1 device");
+  await page.locator("main tbody input").check();
+  await page.getByRole("button", { name: "Accept", exact: true }).click();
+  await page.getByRole("dialog").getByRole("button", { name: "Accept" }).click();
+  await page.getByText("1 device done.").waitFor();
+  const { auth_sets: keys } = (await api("GET", `v2/devauth/devices/${known.id}`)).data;
+  assert.deepEqual(keys.map((key) => key.status).sort(), ["accepted", "pending"]);
+});
+
+test("more devices than a window can work through are not begun with", async () => {
+  const page = await list("?q=hall");
+  await found(page, /devices$/);
+  await page.route("**/v2/inventory/filters/search", async (route) => {
+    const answer = await route.fetch();
+    await route.fulfill({ response: answer, headers: { ...answer.headers(), "x-total-count": "10001" } });
+  });
+  await page.reload();
+  await page.locator("main tbody input").first().check();
+  await page.getByRole("button", { name: "Choose all 10,001 that are found" }).click();
+  await page.getByText("More than 10,000 at once are too many").waitFor();
+  assert.equal(await page.getByRole("button", { name: "Decommission" }).count(), 0);
+});
+
 test("all that are found are put into a group and taken out of it", async () => {
   const page = await list("?q=hall&per=20&status=accepted");
   await page.getByLabel("Choose all on this page").check();
@@ -210,6 +237,30 @@ test("the columns are those that one has chosen, also in another browser", async
   const other = await list();
   await other.getByRole("columnheader", { name: "position" }).waitFor();
   assert.equal(await other.getByRole("columnheader", { name: "Group" }).count(), 0);
+});
+
+test("columns are kept beside what somebody else writes into the settings meanwhile", async () => {
+  const page = await list();
+  let refused = 0;
+  await page.route("**/v1/useradm/settings/me", async (route) => {
+    if (route.request().method() !== "POST" || refused > 0) return route.continue();
+    refused += 1;
+    return route.fulfill({ status: 412, contentType: "application/json", body: JSON.stringify({ error: "the settings have been changed" }) });
+  });
+  await page.getByRole("button", { name: "Columns" }).click();
+  const dialog = page.getByRole("dialog");
+  await dialog.getByRole("button", { name: "As it was at first" }).click();
+  await dialog.getByRole("button", { name: "Status: do not show" }).click();
+  await dialog.getByRole("button", { name: "Save" }).click();
+  await dialog.waitFor({ state: "detached" });
+  assert.equal(refused, 1);
+  const other = await list();
+  await other.getByRole("columnheader", { name: "Group" }).waitFor();
+  await other.getByRole("columnheader", { name: "Status" }).waitFor({ state: "detached" });
+  await page.getByRole("button", { name: "Columns" }).click();
+  await dialog.getByRole("button", { name: "As it was at first" }).click();
+  await dialog.getByRole("button", { name: "Save" }).click();
+  await dialog.waitFor({ state: "detached" });
 });
 
 test("what is exported is whole, and no spreadsheet takes it for a formula", async () => {
