@@ -1,3 +1,139 @@
-// The page, before there is one: it says that the server is there.
+// The page: who is here, the frame, and which page stands in the address.
 
-document.getElementById("page").textContent = "rust-ota";
+import { html, render, useEffect, useState } from "./html.js";
+import { get, onConnection, remove } from "./api.js";
+import { go, to, useRoute } from "./route.js";
+import { Page, Problem, Sayings, useLoad } from "./ui.js";
+import { Login, Start } from "./pages/gate.js";
+import { Dashboard } from "./pages/dashboard.js";
+
+/** Pages that not everybody opens are loaded when somebody does. */
+const LATER = {
+  devices: () => import("./pages/devices.js"),
+  device: () => import("./pages/device.js"),
+  releases: () => import("./pages/releases.js"),
+  rollouts: () => import("./pages/rollouts.js"),
+  rollout: () => import("./pages/rollout.js"),
+  new: () => import("./pages/new_rollout.js"),
+  audit: () => import("./pages/audit.js"),
+  settings: () => import("./pages/settings.js"),
+};
+
+/** The module for a path, and what it exports under that name. */
+function pageOf(path) {
+  const [first, second] = path;
+  if (first === "devices") return second ? ["device", "Device"] : ["devices", "Devices"];
+  if (first === "releases") return ["releases", second ? "Release" : "Releases"];
+  if (first === "rollouts") {
+    if (second === "new") return ["new", "NewRollout"];
+    return second ? ["rollout", "Rollout"] : ["rollouts", "Rollouts"];
+  }
+  if (first === "audit") return ["audit", "Audit"];
+  if (first === "settings") return ["settings", "Settings"];
+  return null;
+}
+
+function Later({ route, me }) {
+  const [found, setFound] = useState({});
+  const which = pageOf(route.path);
+  const name = which?.join(" ");
+  useEffect(() => {
+    if (!which) return;
+    const [module, exported] = which;
+    LATER[module]().then(
+      (loaded) => setFound({ name, page: loaded[exported] }),
+      () => setFound({ name, error: new Error("This page could not be loaded.") }),
+    );
+  }, [name]);
+  if (!which) return html`<${Page} title="There is no such page"><p><a href="#/">To the overview</a></p><//>`;
+  if (found.name !== name) return html`<p class="quiet" role="status">Loading…</p>`;
+  if (found.error) return html`<${Problem} error=${found.error} again=${() => location.reload()} />`;
+  return html`<${found.page} key=${route.path.join("/")} route=${route} me=${me} />`;
+}
+
+const PLACES = [
+  ["", "Overview"],
+  ["devices", "Devices"],
+  ["releases", "Releases"],
+  ["rollouts", "Roll-outs"],
+  ["audit", "Audit log"],
+  ["settings", "Settings"],
+];
+
+function Frame({ me, route, loggedOut }) {
+  const [connection, setConnection] = useState("found");
+  useEffect(() => onConnection((event) => event !== "logged-out" && setConnection(event)), []);
+  const pending = useLoad((signal) => get("v2/devauth/devices/count", { status: "pending" }, { signal }), [], { every: 15000 });
+  const waiting = pending.data?.data.count ?? 0;
+  const first = route.path[0] ?? "";
+  const logOut = async () => {
+    await remove("v1/useradm/auth/session").catch(() => {});
+    loggedOut();
+  };
+  return html`
+    <a class="skip" href="#content" onClick=${(event) => { event.preventDefault(); document.querySelector("main h1")?.focus(); }}>To the content</a>
+    <div class="frame">
+      <header class="side">
+        <a class="brand" href="#/">rust-ota</a>
+        <nav aria-label="Places">
+          ${PLACES.map(
+            ([path, name]) => html`
+              <a href=${to(path ? [path] : [])} aria-current=${first === path ? "page" : undefined}>
+                ${name}
+                ${path === "devices" && waiting > 0 && html`<span class="count" title="wait for a decision">${waiting}</span>`}
+              </a>
+            `,
+          )}
+        </nav>
+        <div class="who">
+          ${me.email ?? me.id} <button type="button" class="plain" onClick=${logOut}>Log out</button>
+        </div>
+      </header>
+      <div>
+        ${connection === "lost" &&
+        html`<div class="note wait lost" role="alert">The server does not answer. What is shown may be old; it is asked again by itself.</div>`}
+        <main id="content">
+          ${first === "" ? html`<${Dashboard} />` : html`<${Later} route=${route} me=${me} />`}
+        </main>
+      </div>
+    </div>
+  `;
+}
+
+function Whole() {
+  const route = useRoute();
+  const [me, setMe] = useState();
+  const [state, setState] = useState({ asking: true });
+  async function ask() {
+    setState({ asking: true });
+    try {
+      const answer = await get("v1/useradm/users/me");
+      setMe(answer.data);
+      setState({});
+    } catch (error) {
+      setMe(undefined);
+      if (error.status !== 401) return setState({ error });
+      const known = await get("v1/useradm/auth/state").catch(() => ({ data: {} }));
+      setState({ out: true, firstUser: known.data?.first_user === true });
+    }
+  }
+  useEffect(() => {
+    ask();
+    return onConnection((event) => {
+      if (event === "logged-out") ask();
+    });
+  }, []);
+  const entered = () => {
+    if (route.path[0] === "start") go("#/", { replace: true });
+    ask();
+  };
+  let content;
+  if (me) content = html`<${Frame} me=${me} route=${route} loggedOut=${ask} />`;
+  else if (state.error) content = html`<main class="gate"><h1>rust-ota</h1><${Problem} error=${state.error} again=${ask} /></main>`;
+  else if (state.out && (route.path[0] === "start" || state.firstUser)) content = html`<${Start} token=${route.path[1]} entered=${entered} />`;
+  else if (state.out) content = html`<${Login} entered=${entered} />`;
+  else content = html`<main class="gate"><p class="quiet" role="status">Loading…</p></main>`;
+  return html`${content}<${Sayings} />`;
+}
+
+render(html`<${Whole} />`, document.getElementById("page"));

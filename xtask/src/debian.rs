@@ -85,6 +85,9 @@ const BUILDROOT_TOOLS: &[(&str, &str)] = &[
 const MANUAL_TOOLS: &[(&str, &str)] =
     &[("groff", "groff-base"), ("bash", "bash"), ("zsh", "zsh"), ("fish", "fish")];
 
+/// The same for the tests of the page.
+const PAGE_TOOLS: &[(&str, &str)] = &[("chromium", "chromium")];
+
 /// The same for the measurement of deltas.
 const DELTA_TOOLS: &[(&str, &str)] = &[
     ("xdelta3", "xdelta3"),
@@ -187,6 +190,11 @@ pub fn prepare_for_buildroot(may_install: bool) -> Tools {
 /// The same for man pages and completions.
 pub fn prepare_for_manual(may_install: bool) -> Tools {
     prepare_all(MANUAL_TOOLS, may_install)
+}
+
+/// The same for the tests of the page.
+pub fn prepare_for_page(may_install: bool) -> Tools {
+    prepare_all(PAGE_TOOLS, may_install)
 }
 
 /// The same for the measurement of deltas.

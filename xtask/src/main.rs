@@ -14,6 +14,7 @@ mod dist;
 mod house;
 mod manual;
 mod openapi;
+mod page;
 mod qemu;
 mod source;
 mod test;
@@ -107,6 +108,12 @@ one runs. With --hangs that slot does not come up.
         about: "Check docs/openapi.json with a validator",
         help: openapi::HELP,
         run: openapi::run,
+    },
+    Task {
+        name: "page",
+        about: "Try the server's page in a real browser",
+        help: page::HELP,
+        run: page::run,
     },
     Task {
         name: "size",

@@ -45,8 +45,8 @@ const DEMO_END: &str = "demo: every step ended as expected";
 pub const HELP: &str = "\
 Usage: cargo xtask test [--quick | --all] [--seed HEX] [--no-install]
 
-Format, clippy, house rules, all tests, each feature alone, documentation, the demo, the size of what ships, boards under
-QEMU, the oldest compiler. Steps whose inputs are those of their last good run on this machine are left out, and said.
+Format, clippy, house rules, all tests, each feature alone, documentation, the demo, the page in a browser, the size of what
+ships, boards under QEMU, the oldest compiler. Steps whose inputs are those of their last good run on this machine are left out, and said.
 
   --quick       stop after the tests
   --all         the long run, for a release: nothing is left out that could run, more kills, more power cuts
@@ -99,6 +99,10 @@ pub fn run(arguments: &[String]) -> Outcome {
             let boards = start_boards(&green, &mut report, built, extent, &seed, may_install);
             report.step_with("tests", |counts| programs::run_tests(built, &environment, counts));
             report.step("demo", || demo(built));
+            match crate::page::prepare(may_install) {
+                Ok(modules) => report.step("page", || crate::page::test(&modules, built.folder(), None, &[])),
+                Err(reason) => report.leave_out(&format!("the page in a browser: {reason}")),
+            }
             check_buildroot(&green, &mut report, built, may_install);
             if let Some(boards) = boards {
                 finish_boards(boards, &green, &mut report);
@@ -107,7 +111,7 @@ pub fn run(arguments: &[String]) -> Outcome {
     }
     if extent == Extent::Quick {
         report.leave_out(
-            "features, manual, documentation, Yocto layer, demo, buildroot, size, boards, oldest compiler: --quick was given",
+            "features, manual, documentation, Yocto layer, demo, page, buildroot, size, boards, oldest compiler: --quick was given",
         );
     } else {
         if has_clippy {

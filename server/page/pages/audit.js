@@ -1,0 +1,137 @@
+// What people have done, the newest first, and recorded terminals.
+
+import { html, useEffect, useRef, useState } from "../html.js";
+import { get, link, segment, socket } from "../api.js";
+import { Dialog, Field, Loaded, Note, Page, Pager, Table, Time, useLoad } from "../ui.js";
+import { to, useQuery } from "../route.js";
+import { short } from "../words.js";
+
+const PER_PAGE = 50;
+const KINDS = ["user", "deployment", "artifact", "device"];
+
+/** The question behind what is filtered: for the list and for the file. */
+function question(query) {
+  const seconds = (day, plus) => (day ? Math.floor(Date.parse(`${day}T00:00:00`) / 1000) + plus : undefined);
+  return {
+    actor_email: query.who,
+    object_type: query.what,
+    object_id: query.id,
+    created_after: seconds(query.from, 0),
+    created_before: seconds(query.until, 86400),
+    sort: query.sort,
+  };
+}
+
+export function Audit({ route }) {
+  const [query, change] = useQuery(route);
+  const [recording, setRecording] = useState();
+  const page = Number(query.page) || 1;
+  const wanted = question(query);
+  const list = useLoad(
+    (signal) => get("v1/auditlogs/logs", { ...wanted, page, per_page: PER_PAGE }, { signal }),
+    [JSON.stringify(wanted), page],
+  );
+  const filter = (members) => change({ page: undefined, ...members });
+  return html`
+    <${Page} title="Audit log" actions=${html`<a class="button" href=${link("v1/auditlogs/logs/export", wanted)} download="audit-log.csv">Keep as CSV</a>`}>
+      <div class="filters">
+        <${Field} label="E-mail of who did it" value=${query.who ?? ""} onChange=${(event) => filter({ who: event.target.value.trim() })} />
+        <${Field} label="What it was done to">
+          ${(id) => html`<select id=${id} value=${query.what ?? ""} onChange=${(event) => filter({ what: event.target.value })}>
+            <option value="">everything</option>
+            ${KINDS.map((kind) => html`<option value=${kind}>${kind}</option>`)}
+          </select>`}
+        <//>
+        <${Field} label="From" type="date" value=${query.from ?? ""} onChange=${(event) => filter({ from: event.target.value })} />
+        <${Field} label="To" type="date" value=${query.until ?? ""} onChange=${(event) => filter({ until: event.target.value })} />
+        ${query.id && html`<button type="button" onClick=${() => filter({ id: undefined })}>Not only ${short(query.id)}</button>`}
+      </div>
+      <${Loaded} of=${list}>
+        ${(answer) => html`
+          <${Table} caption="What people have done" rows=${answer.data} keyOf=${(row) => `${row.time} ${row.actor.id} ${row.action} ${row.object.id}`}
+            empty="Nothing fits." order=${query.sort === "asc" ? "time:asc" : "time:desc"}
+            onOrder=${(order) => filter({ sort: order.split(":")[1] })}
+            columns=${[
+              { name: "time", title: "When", sort: true, show: (row) => html`<${Time} at=${row.time} />` },
+              { title: "Who", show: (row) => row.actor.email || row.actor.id },
+              { title: "Did", show: (row) => row.action.replaceAll("_", " ") },
+              { title: "To", show: (row) => html`<${Thing} object=${row.object} />` },
+              { title: "More", show: (row) => html`<${More} row=${row} play=${setRecording} />` },
+            ]} />
+          <${Pager} page=${page} perPage=${PER_PAGE} total=${answer.total} what="entries" onPage=${(next) => change({ page: next })} />
+        `}
+      <//>
+      ${recording && html`<${Playback} session=${recording} close=${() => setRecording()} />`}
+    <//>
+  `;
+}
+
+function Thing({ object }) {
+  const name = object[object.type]?.name ?? object.deployment?.name ?? object.artifact?.name;
+  const words = `${object.type} ${name ?? short(object.id)}`;
+  if (object.type === "device") return html`<a href=${to(["devices", object.id])}>${words}</a>`;
+  if (object.type === "deployment") return html`<a href=${to(["rollouts", object.id])}>${words}</a>`;
+  return words;
+}
+
+/** The session of a terminal stands in what is said of its change. */
+const sessionOf = (row) =>
+  row.action === "open_terminal" || row.action === "close_terminal"
+    ? row.change?.match(/[0-9a-f]{8}-[0-9a-f-]{27}/)?.[0]
+    : undefined;
+
+function More({ row, play }) {
+  const session = sessionOf(row);
+  return html`
+    ${row.change && html`<details><summary>Details</summary><pre>${row.change}</pre></details>`}
+    ${session && html`<button type="button" class="plain" onClick=${() => play(session)}>Watch the terminal</button>`}
+  `;
+}
+
+const MOST_TEXT = 200_000;
+/** What a terminal shows besides its text is left out: colours and movements of the cursor. */
+// eslint-disable-next-line no-control-regex
+const MOVES = /\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])|[\x00-\x08\x0b-\x1f\x7f]/g;
+
+/** Shows what a person saw, as text. */
+function Playback({ session, close }) {
+  const [text, setText] = useState("");
+  const [state, setState] = useState("Loading…");
+  const end = useRef();
+  useEffect(() => {
+    let all = "";
+    let opened = false;
+    const decoder = new TextDecoder();
+    const line = new WebSocket(socket(`v1/deviceconnect/sessions/${segment(session)}/playback?sleep_ms=0`));
+    line.binaryType = "arraybuffer";
+    line.onopen = () => (opened = true);
+    line.onmessage = (event) => {
+      all = (all + decoder.decode(shell(new Uint8Array(event.data)), { stream: true })).slice(-MOST_TEXT);
+      setText(all.replaceAll("\r\n", "\n").replace(MOVES, ""));
+    };
+    line.onclose = () => setState(opened ? "" : "There is no recording of this terminal, or you may not see it.");
+    return () => line.close();
+  }, [session]);
+  useEffect(() => end.current?.scrollIntoView({ block: "end" }), [text]);
+  return html`
+    <${Dialog} title="What the terminal showed" close=${close}>
+      ${state && html`<${Note}>${state}<//>`}
+      <pre tabindex="0">${text}<span ref=${end}></span></pre>
+      <div class="actions"><button type="button" onClick=${close}>Close</button></div>
+    <//>
+  `;
+}
+
+/** The bytes of a frame's `body`: a MessagePack map with `hdr` and `body`. Only that member is looked for. */
+function shell(frame) {
+  const name = [0xa4, 0x62, 0x6f, 0x64, 0x79]; // "body"
+  for (let at = 0; at + name.length < frame.length; at += 1) {
+    if (!name.every((byte, index) => frame[at + index] === byte)) continue;
+    const kind = frame[at + 5];
+    const view = new DataView(frame.buffer, frame.byteOffset);
+    if (kind === 0xc4) return frame.subarray(at + 7, at + 7 + frame[at + 6]);
+    if (kind === 0xc5) return frame.subarray(at + 8, at + 8 + view.getUint16(at + 6));
+    if (kind === 0xc6) return frame.subarray(at + 10, at + 10 + view.getUint32(at + 6));
+  }
+  return new Uint8Array();
+}

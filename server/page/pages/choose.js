@@ -1,0 +1,67 @@
+// A text with suggestions of the server under it: a release by a part of its name.
+
+import { html, useState } from "../html.js";
+import { get } from "../api.js";
+import { Field, useLoad } from "../ui.js";
+import { ago } from "../words.js";
+import { useLater } from "./later.js";
+
+const MOST = 8;
+
+/** Chooses a release by its name. `onRelease(name)` is called with whatever is typed or chosen. */
+export function ReleaseField({ label = "Release", value, onRelease, error, hint, required }) {
+  const [open, setOpen] = useState(false);
+  const [at, setAt] = useState(-1);
+  const wanted = useLater(value, 200);
+  const found = useLoad(
+    (signal) => (open ? get("v2/deployments/deployments/releases", { name: wanted, per_page: MOST, sort: "modified:desc" }, { signal }) : { data: [] }),
+    [wanted, open],
+  );
+  const list = open ? (found.data?.data ?? []) : [];
+  const choose = (name) => {
+    onRelease(name);
+    setOpen(false);
+    setAt(-1);
+  };
+  const onKeyDown = (event) => {
+    const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+    if (step) {
+      event.preventDefault();
+      setOpen(true);
+      if (list.length) setAt((before) => (before + step + list.length + (before < 0 && step < 0 ? 1 : 0)) % list.length);
+    } else if (event.key === "Enter" && open && list[at]) {
+      event.preventDefault();
+      choose(list[at].name);
+    } else if (event.key === "Escape" && open) {
+      event.preventDefault();
+      setOpen(false);
+    }
+  };
+  return html`
+    <${Field} label=${label} error=${error} hint=${hint}>
+      ${(id, said) => html`
+        <div class="choose">
+          <input id=${id} role="combobox" autocomplete="off" required=${required} value=${value}
+            aria-expanded=${list.length > 0 ? "true" : "false"} aria-controls=${`${id}-list`} aria-autocomplete="list"
+            aria-activedescendant=${list[at] ? `${id}-${at}` : undefined} aria-describedby=${said} aria-invalid=${error ? "true" : undefined}
+            onFocus=${() => setOpen(true)} onBlur=${() => setOpen(false)} onKeyDown=${onKeyDown}
+            onInput=${(event) => { setOpen(true); setAt(-1); onRelease(event.target.value); }} />
+          <ul id=${`${id}-list`} role="listbox" aria-label=${`${label}: suggestions`} hidden=${list.length === 0}>
+            ${list.map(
+              (release, index) => html`
+                <li key=${release.name} id=${`${id}-${index}`} role="option" aria-selected=${index === at ? "true" : "false"}
+                  onMouseDown=${(event) => { event.preventDefault(); choose(release.name); }}>
+                  ${release.name}
+                  <small class="quiet">${typesOf(release).join(", ")}, ${ago(release.modified)}</small>
+                </li>
+              `,
+            )}
+          </ul>
+        </div>
+      `}
+    <//>
+  `;
+}
+
+/** Device types of all artifacts of a release. */
+export const typesOf = (release) => [...new Set(release.artifacts.flatMap((artifact) => artifact.device_types_compatible))].sort();

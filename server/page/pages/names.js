@@ -1,0 +1,30 @@
+// What people call devices, where an API says no more than their ids.
+
+import { useEffect, useRef, useState } from "../html.js";
+import { post } from "../api.js";
+
+const NAME = { scope: "tags", attribute: "name" };
+/** Names that are kept; a page of a list has some dozens. */
+const MOST = 2000;
+
+/** Names of these devices by their ids, as far as they are known; those that are not are asked for once, all together. */
+export function useNames(ids) {
+  const [names, setNames] = useState({});
+  const asked = useRef(new Set());
+  const unknown = ids.filter((id) => !asked.current.has(id));
+  useEffect(() => {
+    if (unknown.length === 0) return;
+    if (asked.current.size > MOST) asked.current.clear();
+    unknown.forEach((id) => asked.current.add(id));
+    const body = { device_ids: unknown, attributes: [NAME], page: 1, per_page: unknown.length };
+    post("v2/inventory/filters/search", body).then(
+      (found) => setNames((before) => ({ ...before, ...Object.fromEntries(found.data.map((device) => [device.id, nameOf(device)])) })),
+      // Who may see roll-outs need not see devices: their ids stand there all the same.
+      () => {},
+    );
+  }, [unknown.join()]);
+  return names;
+}
+
+const nameOf = (device) =>
+  device.attributes?.find((one) => one.scope === NAME.scope && one.name === NAME.attribute)?.value || (device.identities ?? []).filter(Boolean).join(" · ");

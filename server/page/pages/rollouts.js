@@ -1,0 +1,101 @@
+// Roll-outs: those that run, those that are to come, and those that were.
+
+import { html } from "../html.js";
+import { get } from "../api.js";
+import { Bar, Field, Loaded, Page, Pager, Status, Table, Tabs, Time, useLoad, useSteady } from "../ui.js";
+import { bytes, number } from "../words.js";
+import { to, useQuery } from "../route.js";
+import { Search } from "./later.js";
+import { progressParts } from "./progress.js";
+
+const PER_PAGE = 20;
+const LIST = "v2/deployments/deployments";
+
+/** Tabs, and the status of the API that each of them shows. */
+const PARTS = [
+  ["running", "Running", "inprogress"],
+  ["pending", "Not begun", "pending"],
+  ["scheduled", "Scheduled", "scheduled"],
+  ["finished", "Finished", "finished"],
+  ["all", "All", undefined],
+];
+
+const EMPTY = {
+  running: "None runs at the moment.",
+  pending: "There is none that waits for its first device.",
+  scheduled: "None is to begin later.",
+  finished: "None has ended yet.",
+  all: "There is no roll-out yet.",
+};
+
+export function Rollouts({ route }) {
+  const [query, setQuery] = useQuery(route);
+  const isFiltered = Boolean(query.search || query.type || query.from || query.until);
+  // Who looks for something does not know whether it runs still.
+  const tab = query.tab ?? (query.search ? "all" : "running");
+  const status = PARTS.find(([name]) => name === tab)?.[2];
+  const page = Number(query.page) || 1;
+  const sort = query.sort === "asc" ? "asc" : "desc";
+  const wanted = { search: query.search, type: query.type, created_after: dayOf(query.from), created_before: dayOf(query.until, "end") };
+  const list = useSteady(useLoad(
+    (signal) => get(LIST, { ...wanted, status, sort, page, per_page: PER_PAGE }, { signal }),
+    [JSON.stringify(wanted), tab, sort, page],
+    { every: tab === "finished" ? 30000 : 4000 },
+  ));
+  const counts = useSteady(useLoad(async (signal) => {
+    const totals = await Promise.all(PARTS.map(([, , one]) => get(LIST, { ...wanted, status: one, per_page: 1 }, { signal })));
+    return Object.fromEntries(PARTS.map(([name], at) => [name, totals[at].total]));
+  }, [JSON.stringify(wanted)], { every: 15000 }));
+  const titled = PARTS.map(([name, title]) => [name, counts.data ? `${title} (${number(counts.data[name])})` : title]);
+  const filter = (members) => setQuery({ ...members, page: undefined });
+  return html`
+    <${Page} title="Roll-outs" actions=${html`<a class="button main" href="#/rollouts/new">New roll-out</a>`}>
+      <${Tabs} tabs=${titled} now=${tab} path=${route.path} query=${{ ...query, page: undefined }} />
+      <div class="filters">
+        <${Search} label="Name or release" text=${query.search} onText=${(search) => filter({ search, tab: search ? (query.tab ?? "all") : query.tab })} />
+        <${Field} label="Type">
+          ${(id) => html`<select id=${id} value=${query.type ?? ""} onChange=${(event) => filter({ type: event.target.value })}>
+            <option value="">any</option><option value="software">software</option><option value="configuration">configuration</option>
+          </select>`}
+        <//>
+        <${Field} label="Made from" type="date" value=${query.from ?? ""} onChange=${(event) => filter({ from: event.target.value })} />
+        <${Field} label="until" type="date" value=${query.until ?? ""} onChange=${(event) => filter({ until: event.target.value })} />
+        ${isFiltered && html`<a class="button" href=${to(route.path, { tab: query.tab })}>Show all</a>`}
+      </div>
+      <${Loaded} of=${list}>${(found) => html`
+        <${Table} caption="Roll-outs" rows=${found.data} keyOf=${(row) => row.id} href=${(row) => to(["rollouts", row.id])}
+          order=${`created:${sort}`} onOrder=${(order) => setQuery({ sort: order.split(":")[1], page: undefined })}
+          empty=${isFiltered ? "No roll-out is like that." : html`${EMPTY[tab] ?? EMPTY.all} <a href="#/rollouts/new">Make one</a>`}
+          columns=${[
+            { title: "Name", show: (row) => row.name },
+            { title: "Release", show: (row) => (row.type === "configuration" ? html`<span class="quiet">configuration</span>` : row.artifact_name) },
+            { title: "State", show: (row) => html`<${StateOf} rollout=${row} />` },
+            { title: "Devices", show: (row) => html`<${Bar} parts=${progressParts(row)} />` },
+            { title: "Saved", number: true, show: (row) => (row.statistics.saved_size ? bytes(row.statistics.saved_size) : "–") },
+            { name: "created", title: "Made", sort: true, show: (row) => html`<${Time} at=${row.created} />` },
+            { title: "Ended", show: (row) => html`<${Time} at=${row.finished} none="–" />` },
+          ]} />
+        <${Pager} page=${page} perPage=${PER_PAGE} total=${found.total} what=${found.total === 1 ? "roll-out" : "roll-outs"} onPage=${(next) => setQuery({ page: next })} />
+      `}<//>
+    <//>
+  `;
+}
+
+/** A day of the browser's clock as a time of the API. */
+function dayOf(text, end) {
+  const time = new Date(`${text}T${end ? "23:59:59" : "00:00:00"}`);
+  return text && !Number.isNaN(time.getTime()) ? time.toISOString() : undefined;
+}
+
+const STATES = { pending: "not begun", inprogress: "running", scheduled: "scheduled", finished: "finished" };
+
+/** How a roll-out is: also held, or ended by a rule before its devices had. */
+export function StateOf({ rollout }) {
+  if (rollout.status === "finished") {
+    if (rollout.held) return html`<${Status} value="aborted">stopped by a rule<//>`;
+    if (rollout.statistics.status.aborted > 0) return html`<${Status} value="aborted">ended early<//>`;
+    if (rollout.statistics.status.failure > 0) return html`<${Status} value="pending">finished, some failed<//>`;
+  }
+  if (rollout.held) return html`<${Status} value="held">held<//>`;
+  return html`<${Status} value=${rollout.status === "pending" ? "" : rollout.status}>${STATES[rollout.status] ?? rollout.status}<//>`;
+}

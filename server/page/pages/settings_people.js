@@ -1,0 +1,86 @@
+// Who may log in, and as what.
+
+import { html, useState } from "../html.js";
+import { get, post, put, remove, segment } from "../api.js";
+import { Card, Confirm, Dialog, Field, Form, Loaded, Status, Table, Time, say, useLoad } from "../ui.js";
+
+export function People({ me }) {
+  const list = useLoad((signal) => get("v1/useradm/users", { per_page: 500 }, { signal }), []);
+  const roles = useLoad((signal) => get("v2/useradm/roles", { per_page: 500 }, { signal }), []);
+  const [editing, setEditing] = useState();
+  const [removing, setRemoving] = useState();
+  const names = roles.data?.data.map((role) => role.name) ?? [];
+  const done = () => {
+    setEditing();
+    list.reload();
+  };
+  return html`
+    <${Card} title="People" actions=${html`<button type="button" class="main" onClick=${() => setEditing({ roles: [] })}>New person</button>`}>
+      <${Loaded} of=${list}>
+        ${({ data }) => html`<${Table} caption="People" rows=${data} keyOf=${(row) => row.id}
+          empty="No user is kept. Whoever is named when the server starts is not in this list."
+          columns=${[
+            { title: "E-mail", show: (row) => html`${row.email}${row.id === me.id && html` <${Status} value="OK">you<//>`}` },
+            { title: "Roles", show: (row) => (row.roles.length ? row.roles.join(", ") : "everything") },
+            { title: "Made", show: (row) => html`<${Time} at=${row.created_ts} />` },
+            { title: "Logged in", show: (row) => html`<${Time} at=${row.login_ts} />` },
+            { title: "", show: (row) => html`<div class="actions">
+                <button type="button" onClick=${() => setEditing(row)} aria-label=${`Change ${row.email}`}>Change</button>
+                ${row.id !== me.id && html`<button type="button" class="danger" onClick=${() => setRemoving(row)} aria-label=${`Remove ${row.email}`}>Remove</button>`}
+              </div>` },
+          ]} />`}
+      <//>
+      ${editing && html`<${Person} user=${editing} names=${names} me=${me} close=${() => setEditing()} done=${done} />`}
+      ${removing &&
+      html`<${Confirm} title=${`Remove ${removing.email}`} name="Remove" close=${() => setRemoving()} send=${async () => {
+        await remove(`v1/useradm/users/${segment(removing.id)}`);
+        say(`${removing.email} is removed.`);
+        list.reload();
+      }}><p>Sessions and tokens of this person end at once. What was done stays in the audit log.</p><//>`}
+    <//>
+  `;
+}
+
+function Person({ user, names, me, close, done }) {
+  const [email, setEmail] = useState(user.email ?? "");
+  const [password, setPassword] = useState("");
+  const [roles, setRoles] = useState(new Set(user.roles));
+  const tick = (name, on) => {
+    const next = new Set(roles);
+    if (on) next.add(name);
+    else next.delete(name);
+    setRoles(next);
+  };
+  const send = async () => {
+    if (!user.id) {
+      await post("v1/useradm/users", { email, password, roles: [...roles] });
+      say(`${email} may log in.`);
+      return done();
+    }
+    const changed = {};
+    if (email !== user.email) changed.email = email;
+    if (password) changed.password = password;
+    if ([...roles].sort().join() !== [...user.roles].sort().join()) changed.roles = [...roles];
+    if (Object.keys(changed).length) await put(`v1/useradm/users/${segment(user.id)}`, changed);
+    say(`${email} is changed.`);
+    done();
+  };
+  return html`
+    <${Dialog} title=${user.id ? `Change ${user.email}` : "New person"} close=${close}>
+      <${Form} cancel=${close} send=${send} name=${user.id ? "Save" : "Make"}>
+        <${Field} label="E-mail" type="email" autocomplete="off" required value=${email} onInput=${(event) => setEmail(event.target.value)} />
+        ${user.id !== me.id &&
+        html`<${Field} label=${user.id ? "New password" : "Password"} type="password" autocomplete="new-password" required=${!user.id} minlength="12"
+          hint=${user.id ? "Empty: it stays. Another ends all sessions of this person." : "12 characters or more"} value=${password}
+          onInput=${(event) => setPassword(event.target.value)} />`}
+        <fieldset>
+          <legend>Roles</legend>
+          <p class="quiet">Whoever has none may do everything.</p>
+          ${names.map(
+            (name) => html`<label class="check"><input type="checkbox" checked=${roles.has(name)} onChange=${(event) => tick(name, event.target.checked)} /> ${name}</label>`,
+          )}
+        </fieldset>
+      <//>
+    <//>
+  `;
+}

@@ -1,0 +1,302 @@
+// What pages are made of. Each of these works with a keyboard and says to a screen reader what it is.
+
+import { html, useCallback, useEffect, useRef, useState } from "./html.js";
+import { ago, looks, number } from "./words.js";
+import { to } from "./route.js";
+
+/**
+ * Loads with `load(signal)` when one of `inputs` changes, and again every `every` milliseconds while somebody looks.
+ *
+ * Answers `{data, error, loading, reload}`. What was loaded stays when a later load fails: `error` says so beside it.
+ */
+export function useLoad(load, inputs, { every } = {}) {
+  const [state, setState] = useState({ loading: true });
+  const [turn, setTurn] = useState(0);
+  const latest = useRef(load);
+  latest.current = load;
+  const reload = useCallback(() => setTurn((before) => before + 1), []);
+  useEffect(() => setState((before) => ({ ...before, data: undefined, error: undefined, loading: true })), inputs);
+  useEffect(() => {
+    const ended = new AbortController();
+    let timer;
+    async function once() {
+      try {
+        const data = await latest.current(ended.signal);
+        if (!ended.signal.aborted) setState({ data, loading: false });
+      } catch (error) {
+        if (ended.signal.aborted || error.name === "AbortError") return;
+        setState((before) => ({ ...before, error, loading: false }));
+      }
+      if (every && !ended.signal.aborted) timer = setTimeout(again, every);
+    }
+    function again() {
+      // A page that nobody sees asks nothing; it is asked when it is seen again.
+      if (document.hidden) timer = setTimeout(again, every);
+      else once();
+    }
+    once();
+    return () => {
+      ended.abort();
+      clearTimeout(timer);
+    };
+  }, [...inputs, turn, every]);
+  return { ...state, reload };
+}
+
+/** The same load with what was there before, while the next is on its way: who sorts or turns a page keeps the place. */
+export function useSteady(of) {
+  const before = useRef();
+  if (of.data !== undefined || of.error) before.current = of.data;
+  return { ...of, data: of.data ?? before.current };
+}
+
+/** The frame of a page: its name, what can be done here, and what is there. The name is read out when one comes here. */
+export function Page({ title, actions, back, children }) {
+  const heading = useRef();
+  useEffect(() => {
+    document.title = `${title} – rust-ota`;
+  }, [title]);
+  useEffect(() => heading.current?.focus({ preventScroll: true }), []);
+  return html`
+    <div class="page-head">
+      ${back && html`<a class="back" href=${back.href}>${back.name}</a>`}
+      <h1 ref=${heading} tabindex="-1">${title}</h1>
+      ${actions && html`<div class="actions">${actions}</div>`}
+    </div>
+    ${children}
+  `;
+}
+
+export const Card = ({ title, actions, children, wide }) => html`
+  <section class=${wide ? "card wide" : "card"} aria-label=${title}>
+    ${title && html`<div class="card-head"><h2>${title}</h2>${actions && html`<div class="actions">${actions}</div>`}</div>`}
+    ${children}
+  </section>
+`;
+
+/** What came of a load: the data, or that it is on its way, or why there is none. */
+export function Loaded({ of, children }) {
+  return html`
+    ${of.error && html`<${Problem} error=${of.error} again=${of.reload} />`}
+    ${of.data !== undefined ? children(of.data) : of.loading && html`<p class="quiet" role="status">Loading…</p>`}
+  `;
+}
+
+export const Problem = ({ error, again }) => html`
+  <div class="note bad" role="alert">
+    <span>${error.message}</span>
+    ${again && html`<button type="button" onClick=${again}>Try again</button>`}
+  </div>
+`;
+
+export const Note = ({ kind = "plain", children }) => html`<div class=${`note ${kind}`}>${children}</div>`;
+
+export const Empty = ({ children }) => html`<div class="empty">${children}</div>`;
+
+/** A status in words, with a mark that does not depend on colour. */
+export const Status = ({ value, children }) => html`
+  <span class=${`status ${looks(value)}`}>${children ?? String(value).replaceAll("_", " ")}</span>
+`;
+
+/** A moment, said as how long ago, with the exact time for whoever points at it. */
+export function Time({ at, none = "never" }) {
+  if (!at || Number.isNaN(Date.parse(at))) return html`<span class="quiet">${none}</span>`;
+  return html`<time datetime=${at} title=${new Date(at).toLocaleString()}>${ago(at)}</time>`;
+}
+
+/**
+ * A bar of parts `[{name, count, kind}]`. What it shows is said beneath it in words as well.
+ */
+export function Bar({ parts, label }) {
+  const all = parts.reduce((sum, part) => sum + part.count, 0);
+  let from = 0;
+  return html`
+    <figure class="bar">
+      <svg viewBox="0 0 1000 20" preserveAspectRatio="none" role="img" aria-label=${label ?? describe(parts)}>
+        <rect class="bar-plain" width="1000" height="20" />
+        ${parts.map((part) => {
+          const width = all ? (1000 * part.count) / all : 0;
+          const rect = html`<rect class=${`bar-${part.kind}`} x=${from} width=${width} height="20" />`;
+          from += width;
+          return rect;
+        })}
+      </svg>
+      <figcaption>
+        ${parts
+          .filter((part) => part.count > 0)
+          .map((part) => html`<span class=${`key ${part.kind}`}>${part.name} ${number(part.count)}</span>`)}
+      </figcaption>
+    </figure>
+  `;
+}
+const describe = (parts) => parts.filter((part) => part.count).map((part) => `${part.count} ${part.name}`).join(", ");
+
+/**
+ * A table. `columns` are `{name, title, show(row), sort, number}`; `sort` makes the head a button, `order` is the
+ * `name:asc` that is in force and `onOrder` changes it. `chosen` is a Set of keys where rows can be ticked.
+ */
+export function Table({ caption, columns, rows, keyOf, order, onOrder, chosen, onChoose, href, empty }) {
+  if (rows.length === 0) return html`<${Empty}>${empty ?? "Nothing here."}<//>`;
+  const [ordered, way] = (order ?? "").split(":");
+  const all = chosen && rows.every((row) => chosen.has(keyOf(row)));
+  const tick = (keys, on) => {
+    const next = new Set(chosen);
+    for (const key of keys) on ? next.add(key) : next.delete(key);
+    onChoose(next);
+  };
+  return html`
+    <div class="table" tabindex="0" role="region" aria-label=${`Table: ${caption}`}>
+      <table>
+        <caption class="unseen">${caption}</caption>
+        <thead>
+          <tr>
+            ${chosen &&
+            html`<th class="tick"><input type="checkbox" aria-label="Choose all on this page" checked=${all}
+              onChange=${(event) => tick(rows.map(keyOf), event.target.checked)} /></th>`}
+            ${columns.map((column) => {
+              const sorted = column.name === ordered ? (way === "desc" ? "descending" : "ascending") : undefined;
+              const turn = () => onOrder(`${column.name}:${sorted === "ascending" ? "desc" : "asc"}`);
+              return html`<th class=${column.number ? "number" : ""} aria-sort=${sorted} scope="col">
+                ${column.sort ? html`<button type="button" class="sort" onClick=${turn}>${column.title}</button>` : column.title || html`<span class="unseen">Actions</span>`}
+              </th>`;
+            })}
+          </tr>
+        </thead>
+        <tbody>
+          ${rows.map((row) => {
+            const key = keyOf(row);
+            return html`<tr key=${key} class=${chosen?.has(key) ? "chosen" : ""}>
+              ${chosen &&
+              html`<td class="tick"><input type="checkbox" aria-label=${`Choose ${key}`} checked=${chosen.has(key)}
+                onChange=${(event) => tick([key], event.target.checked)} /></td>`}
+              ${columns.map((column, at) => {
+                const shown = column.show(row);
+                return html`<td class=${column.number ? "number" : ""} data-title=${column.title}>
+                  ${at === 0 && href ? html`<a href=${href(row)}>${shown}</a>` : shown}
+                </td>`;
+              })}
+            </tr>`;
+          })}
+        </tbody>
+      </table>
+    </div>
+  `;
+}
+
+/** Which page of a list, and how many there are in all. */
+export function Pager({ page, perPage, total, onPage, what = "entries" }) {
+  const last = Math.max(1, Math.ceil((total ?? 0) / perPage));
+  const [typed, setTyped] = useState(String(page));
+  useEffect(() => setTyped(String(page)), [page]);
+  const turn = (wanted) => onPage(Math.min(last, Math.max(1, wanted)));
+  if (!total) return null;
+  return html`
+    <nav class="pager" aria-label="Pages">
+      <span>${number(total)} ${what}</span>
+      <button type="button" disabled=${page <= 1} onClick=${() => turn(1)} aria-label="First page">«</button>
+      <button type="button" disabled=${page <= 1} onClick=${() => turn(page - 1)} aria-label="Page before">‹</button>
+      <form onSubmit=${(event) => { event.preventDefault(); turn(Number(typed) || 1); }}>
+        <label>Page <input class="tiny" inputmode="numeric" value=${typed} onInput=${(event) => setTyped(event.target.value)} /></label>
+        of ${number(last)}
+      </form>
+      <button type="button" disabled=${page >= last} onClick=${() => turn(page + 1)} aria-label="Next page">›</button>
+      <button type="button" disabled=${page >= last} onClick=${() => turn(last)} aria-label="Last page">»</button>
+    </nav>
+  `;
+}
+
+let fields = 0;
+/** A labelled input. `children(id, describedBy)` makes it where an `<input>` with `props` will not do. */
+export function Field({ label, hint, error, children, ...props }) {
+  const [id] = useState(() => `field-${(fields += 1)}`);
+  const said = hint || error ? `${id}-said` : undefined;
+  return html`
+    <div class=${error ? "field wrong" : "field"}>
+      <label for=${id}>${label}</label>
+      ${children ? children(id, said) : html`<input id=${id} aria-describedby=${said} aria-invalid=${error ? "true" : undefined} ...${props} />`}
+      ${(error || hint) && html`<small id=${said}>${error ?? hint}</small>`}
+    </div>
+  `;
+}
+
+/**
+ * A form that sends once at a time and shows what went wrong. `send()` does the work.
+ */
+export function Form({ send, name = "Save", children, danger, cancel, ready = true }) {
+  const [state, setState] = useState({});
+  const submit = async (event) => {
+    event.preventDefault();
+    if (state.busy) return;
+    setState({ busy: true });
+    try {
+      await send();
+      setState({});
+    } catch (error) {
+      if (error.name !== "AbortError") setState({ error });
+      else setState({});
+    }
+  };
+  return html`
+    <form onSubmit=${submit}>
+      ${children}
+      ${state.error && html`<${Problem} error=${state.error} />`}
+      <div class="actions">
+        <button type="submit" class=${danger ? "danger" : "main"} disabled=${state.busy || !ready} aria-busy=${state.busy ? "true" : undefined}>
+          ${state.busy ? "Working…" : name}
+        </button>
+        ${cancel && html`<button type="button" onClick=${cancel}>Cancel</button>`}
+      </div>
+    </form>
+  `;
+}
+
+/** A window over the page, closed by Escape too. */
+export function Dialog({ title, close, children }) {
+  const dialog = useRef();
+  useEffect(() => {
+    dialog.current.showModal();
+  }, []);
+  return html`
+    <dialog ref=${dialog} aria-label=${title} onClose=${close} onCancel=${close}>
+      <h2>${title}</h2>
+      ${children}
+    </dialog>
+  `;
+}
+
+/** Asks before something that cannot be taken back. */
+export const Confirm = ({ title, name, danger = true, send, close, children }) => html`
+  <${Dialog} title=${title} close=${close}>
+    <${Form} name=${name} danger=${danger} cancel=${close} send=${async () => { await send(); close(); }}>${children}<//>
+  <//>
+`;
+
+const said = new Set();
+/** Says what was done, for a few seconds, to whoever looks or listens. */
+export function say(text, kind = "good") {
+  for (const listener of said) listener({ text, kind, id: Math.random() });
+}
+export function Sayings() {
+  const [list, setList] = useState([]);
+  useEffect(() => {
+    const listener = (one) => {
+      setList((before) => [...before.slice(-3), one]);
+      setTimeout(() => setList((before) => before.filter((other) => other.id !== one.id)), 6000);
+    };
+    said.add(listener);
+    return () => said.delete(listener);
+  }, []);
+  return html`<div class="sayings" role="status" aria-live="polite">
+    ${list.map((one) => html`<div key=${one.id} class=${`note ${one.kind}`}>${one.text}</div>`)}
+  </div>`;
+}
+
+/** Parts of one page, of which one is shown; which, stands in the address. `tabs` are `[name, title]`. */
+export const Tabs = ({ tabs, now, path, query }) => html`
+  <nav class="tabs" aria-label="Parts">
+    ${tabs.map(
+      ([name, title]) =>
+        html`<a href=${to(path, { ...query, tab: name })} aria-current=${name === now ? "page" : undefined}>${title}</a>`,
+    )}
+  </nav>
+`;
