@@ -223,6 +223,23 @@ test("a search is kept as a dynamic group, changed, and removed", async () => {
   assert.deepEqual(await kept(), []);
 });
 
+test("a roll-out begins with the devices that are looked at", async () => {
+  const page = await list("?q=hall&per=20");
+  await found(page, /devices$/);
+  // A part of the fleet that is found by a text is no group.
+  assert.equal(await page.getByRole("link", { name: "Roll out to this group" }).count(), 0);
+  await page.locator("main tbody input").nth(0).check();
+  await page.locator("main tbody input").nth(1).check();
+  await page.getByRole("link", { name: "Roll out to these" }).click();
+  const ids = (await page.getByLabel("Ids of the devices").inputValue()).split("\n");
+  assert.equal(ids.length, 2);
+  await api("PUT", `v1/inventory/devices/${devices[7].id}/group`, { group: "sevens" });
+  await page.goto(`${server.url}/#/devices?group=sevens`);
+  await page.getByRole("link", { name: "Roll out to this group" }).click();
+  await page.getByRole("radio", { name: /group/ }).first().waitFor();
+  assert.match(page.url(), /rollouts\/new\?group=sevens$/);
+});
+
 test("the columns are those that one has chosen, also in another browser", async () => {
   const page = await list();
   await page.getByRole("button", { name: "Columns" }).click();

@@ -25,7 +25,7 @@ export function Overview({ id, device, reported, reload }) {
           <dt>Device type</dt><dd>${reported.data ? textOf(valueOf(reported.data.data, "inventory/device_type")) || "not said" : "…"}</dd>
         </dl>
       <//>
-      <${Card} title="Why it has not got its update">
+      <${Card} title="Why it has not got its update" actions=${device.status === "accepted" && html`<a class="button" href=${to(["rollouts", "new"], { devices: id })}>Roll out to it</a>`}>
         <${Loaded} of=${why}>${({ data }) => html`<${Why} data=${data} status=${device.status} />`}<//>
       <//>
       <${Card} title="Keys" wide><${Keys} device=${device} reload=${reload} /><//>

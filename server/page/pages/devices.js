@@ -15,6 +15,8 @@ import { Export } from "./device_export.js";
 const OFTEN = 10000;
 const SELDOM = 60000;
 const PER_PAGE = [20, 50, 100, 500];
+/** Devices that an address can name; more of them are a group. */
+const NAMED_IN_ADDRESS = 100;
 const STATES = ["accepted", "pending", "preauthorized", "rejected", "noauth"];
 const STATE_NAMES = { noauth: "without a key" };
 
@@ -91,7 +93,9 @@ export function Devices({ route }) {
   };
   const kept = filters.data?.find((filter) => filter.id === query.filter);
   const close = () => setOpened(undefined);
+  const target = targetOf(query);
   const actions = html`
+    ${target && html`<a class="button" href=${to(["rollouts", "new"], target)}>Roll out to this group</a>`}
     <button type="button" onClick=${() => setOpened("columns")}>Columns</button>
     <button type="button" disabled=${total === 0} onClick=${() => setOpened("export")}>Export</button>
     <button type="button" onClick=${() => setOpened("expect")}>Expect a device</button>
@@ -114,7 +118,7 @@ export function Devices({ route }) {
       html`<${Note} kind="wait">A role for some groups only sees the devices of one group at a time: say above which.<//>`}
       <${Loaded} of=${found}>${(answer) => html`
         ${(chosen.size > 0 || isAll) &&
-        html`<${Chosen} count=${count} total=${total} isAll=${isAll} takeAll=${() => setIsAll(true)} status=${query.status} act=${act}
+        html`<${Chosen} count=${count} total=${total} isAll=${isAll} chosen=${chosen} takeAll=${() => setIsAll(true)} status=${query.status} act=${act}
           none=${() => { setChosen(new Set()); setIsAll(false); }} />`}
         <${Table} caption="Devices" rows=${answer.data} keyOf=${(row) => row.id} href=${(row) => to(["devices", row.id])}
           order=${query.sort} onOrder=${(sort) => change({ sort })}
@@ -149,6 +153,13 @@ export function Devices({ route }) {
   `;
 }
 
+/** The group that is looked at, static or dynamic, as a new roll-out wants it; nothing when the list shows a part of one. */
+function targetOf({ q, status, f, group, filter }) {
+  if (q || f || (status && status !== "accepted")) return undefined;
+  if (group && group !== NO_GROUP && !filter) return { group };
+  return filter && !group && !status ? { filter } : undefined;
+}
+
 /** The orders of a list; on a phone there is no head of a table that could be pressed. */
 function orders(columns, now) {
   const known = [["", "as the server has them"]];
@@ -158,7 +169,7 @@ function orders(columns, now) {
 }
 
 /** What can be done with those that are ticked, or with all that are found. */
-function Chosen({ count, total, isAll, takeAll, status, act, none }) {
+function Chosen({ count, total, isAll, chosen, takeAll, status, act, none }) {
   const possible = POSSIBLE[status] ?? Object.keys(ACTIONS);
   const isTooMany = count > MOST_AT_ONCE;
   return html`
@@ -168,6 +179,10 @@ function Chosen({ count, total, isAll, takeAll, status, act, none }) {
       ${isTooMany
         ? html`<span>More than ${number(MOST_AT_ONCE)} at once are too many: search for fewer.</span>`
         : possible.map((kind) => html`<button type="button" class=${ACTIONS[kind].danger ? "danger" : ""} onClick=${() => act(kind)}>${ACTIONS[kind].name}</button>`)}
+      ${!isAll &&
+      count <= NAMED_IN_ADDRESS &&
+      (!status || status === "accepted") &&
+      html`<a class="button" href=${to(["rollouts", "new"], { devices: [...chosen].join(",") })}>Roll out to these</a>`}
       <button type="button" class="plain" onClick=${none}>Choose none</button>
     <//>
   `;
