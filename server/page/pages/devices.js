@@ -140,8 +140,9 @@ export function Devices({ route }) {
       ${opened === "export" && html`<${Export} search=${search} keys=${columns} total=${total} close=${close} />`}
       ${opened === "expect" && html`<${Expect} close=${close} done=${reload} />`}
       ${opened === "keep" && html`<${Keep} query=${query} close=${close} done=${(filter) => { filters.reload(); change({ filter, f: "", status: "", group: "" }); }} />`}
-      ${opened === "edit" && html`<${Rename} filter=${kept} query=${query} close=${close} done=${() => { filters.reload(); found.reload(); change({ f: "", status: "", group: "" }); }} />`}
+      ${opened === "edit" && kept && html`<${Rename} filter=${kept} query=${query} close=${close} done=${() => { filters.reload(); found.reload(); change({ f: "", status: "", group: "" }); }} />`}
       ${opened === "drop" &&
+      kept &&
       html`<${Confirm} title=${`Remove the dynamic group ${kept.name}?`} name="Remove" close=${close}
         send=${async () => { await remove(`v2/inventory/filters/${segment(kept.id)}`); filters.reload(); change({ filter: "" }); }}>
         <p>Its devices stay as they are. Roll-outs for it that run go by what it says until now.</p>
@@ -229,6 +230,8 @@ function Keep({ query, close, done }) {
 
 /** Another name for a dynamic group, and what else it is to ask for. */
 function Rename({ filter, query, close, done }) {
+  // As it was when one began: the list asks again meanwhile.
+  const [began] = useState(filter);
   const [name, setName] = useState(filter.name);
   const [terms, setTerms] = useState(filter.terms);
   const more = ownTerms(query);
@@ -237,7 +240,7 @@ function Rename({ filter, query, close, done }) {
       <${Form} cancel=${close} ready=${terms.length > 0} send=${async () => {
         const path = `v2/inventory/filters/${segment(filter.id)}`;
         const { data } = await get(path);
-        if (JSON.stringify(data) !== JSON.stringify(filter)) throw new Error("Somebody else has changed this group since you began. Cancel, look at it, and begin again.");
+        if (JSON.stringify(data) !== JSON.stringify(began)) throw new Error("Somebody else has changed this group since you began. Cancel, look at it, and begin again.");
         await put(path, { name: name.trim(), terms });
         close();
         done();
