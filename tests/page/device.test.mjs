@@ -207,8 +207,11 @@ test("a shell is opened, typed into, measured, asked whether it lives, and ended
   assert.equal(await screen.getByText("green", { exact: true }).evaluate((one) => getComputedStyle(one).fontWeight), "700");
   await accessible(page, "a terminal");
   const resized = once(remote, "resize");
-  await page.setViewportSize({ width: 900, height: 500 });
+  await page.setViewportSize({ width: 390, height: 700 });
   await resized;
+  assert.ok(remote.size.terminal_width < 50, JSON.stringify(remote.size));
+  assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), "it is no wider than the window");
+  await page.setViewportSize({ width: 1280, height: 800 });
   const pong = once(remote, "pong");
   remote.ping();
   await pong;

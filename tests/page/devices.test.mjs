@@ -2,6 +2,7 @@
 
 import { after, before, test } from "node:test";
 import assert from "node:assert/strict";
+import { generateKeyPairSync } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import { accessible, apiOf, deviceOf, firstUser, logIn, startBrowser, startServer } from "./harness.mjs";
 
@@ -217,10 +218,54 @@ test("a search is kept as a dynamic group, changed, and removed", async () => {
   await dialog.getByLabel("Name").fill("all kitchens");
   await dialog.getByRole("button", { name: "Save" }).click();
   await page.getByText("Dynamic group all kitchens").waitFor();
+  await page.getByRole("button", { name: "Change" }).click();
+  const [now] = await kept();
+  await api("PUT", `v2/inventory/filters/${now.id}`, { ...now, name: "of somebody else" });
+  await dialog.getByLabel("Name").fill("mine");
+  await dialog.getByRole("button", { name: "Save" }).click();
+  await dialog.getByText("Somebody else has changed this group since you began").waitFor();
+  assert.equal((await kept())[0].name, "of somebody else");
+  await dialog.getByRole("button", { name: "Cancel" }).click();
   await page.getByRole("button", { name: "Remove" }).click();
   await dialog.getByRole("button", { name: "Remove" }).click();
   await found(page, `${DEVICES} devices`);
   assert.deepEqual(await kept(), []);
+});
+
+test("a roll-out begins with the devices that are looked at", async () => {
+  const page = await list("?q=hall&per=20");
+  await found(page, /devices$/);
+  // A part of the fleet that is found by a text is no group.
+  assert.equal(await page.getByRole("link", { name: "Roll out to this group" }).count(), 0);
+  await page.locator("main tbody input").nth(0).check();
+  await page.locator("main tbody input").nth(1).check();
+  await page.getByRole("link", { name: "Roll out to these" }).click();
+  const ids = (await page.getByLabel("Ids of the devices").inputValue()).split("\n");
+  assert.equal(ids.length, 2);
+  await api("PUT", `v1/inventory/devices/${devices[7].id}/group`, { group: "sevens" });
+  await page.goto(`${server.url}/#/devices?group=sevens`);
+  await page.getByRole("link", { name: "Roll out to this group" }).click();
+  await page.getByRole("radio", { name: /group/ }).first().waitFor();
+  assert.match(page.url(), /rollouts\/new\?group=sevens$/);
+});
+
+test("a device is let in before it has called", async () => {
+  const { publicKey } = generateKeyPairSync("ed25519");
+  const page = await list();
+  await page.getByRole("button", { name: "Expect a device" }).click();
+  const dialog = page.getByRole("dialog");
+  await accessible(page, "a device that is expected");
+  await dialog.getByLabel("Identity").fill("no identity");
+  await dialog.getByLabel("Public key").fill(publicKey.export({ type: "spki", format: "pem" }));
+  await dialog.getByRole("button", { name: "Accept it when it calls" }).click();
+  await dialog.getByText("“no identity” is no NAME=VALUE.").waitFor();
+  await dialog.getByLabel("Identity").fill("mac=expected\nserial=a=b");
+  await dialog.getByRole("button", { name: "Accept it when it calls" }).click();
+  await page.getByRole("link", { name: "preauthorized (1)" }).click();
+  await page.getByRole("link", { name: "expected · a=b" }).click();
+  await page.getByRole("button", { name: "Decommission" }).click();
+  await dialog.getByRole("button", { name: "Decommission" }).click();
+  await page.getByText("expected · a=b is decommissioned.").waitFor();
 });
 
 test("the columns are those that one has chosen, also in another browser", async () => {

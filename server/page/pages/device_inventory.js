@@ -37,7 +37,7 @@ export function Inventory({ id, route, reported, reload }) {
             <${Table} caption=${`${title}: attributes`} rows=${rows} keyOf=${(one) => one.name} empty="It has reported nothing yet. A client reports when it starts, and then as often as its configuration says."
               columns=${[
                 { title: "Name", show: (one) => one.name },
-                { title: "Value", show: (one) => html`<${Value} name=${keyOf(one)} value=${one.value} />${one.description && html`<br /><small class="quiet">${one.description}</small>`}` },
+                { title: "Value", show: (one) => html`<span><${Value} name=${keyOf(one)} value=${one.value} />${one.description && html`<br /><small class="quiet">${one.description}</small>`}</span>` },
                 ...(scope === "inventory" ? [{ title: "Said", show: (one) => html`<${Time} at=${one.timestamp} none="–" />` }] : []),
               ]} />
           <//>`;

@@ -25,7 +25,7 @@ export function Overview({ id, device, reported, reload }) {
           <dt>Device type</dt><dd>${reported.data ? textOf(valueOf(reported.data.data, "inventory/device_type")) || "not said" : "…"}</dd>
         </dl>
       <//>
-      <${Card} title="Why it has not got its update">
+      <${Card} title="Why it has not got its update" actions=${device.status === "accepted" && html`<a class="button" href=${to(["rollouts", "new"], { devices: id })}>Roll out to it</a>`}>
         <${Loaded} of=${why}>${({ data }) => html`<${Why} data=${data} status=${device.status} />`}<//>
       <//>
       <${Card} title="Keys" wide><${Keys} device=${device} reload=${reload} /><//>
@@ -91,7 +91,7 @@ function Keys({ device, reload }) {
     <${Table} caption="Keys of the device" rows=${device.auth_sets} keyOf=${(set) => set.id}
       empty="The device has no key any more: when it calls again, its key waits here."
       columns=${[
-        { title: "Key", show: (set) => html`<span class="id">${short(set.id)}</span> <button type="button" class="plain" onClick=${() => setSeen(set)}>show</button>` },
+        { title: "Key", show: (set) => html`<span><code>${short(set.id)}</code> <button type="button" class="plain" onClick=${() => setSeen(set)}>show</button></span>` },
         { title: "Status", show: (set) => html`<${Status} value=${set.status} />` },
         { title: "Came", show: (set) => html`<${Time} at=${set.ts} />` },
         {

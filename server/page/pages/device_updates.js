@@ -35,7 +35,7 @@ export function Updates({ id, route }) {
         columns=${[
           { title: "Roll-out", show: (row) => row.deployment.name },
           { title: "Release", show: (row) => (row.deployment.type === "configuration" ? "configuration" : row.deployment.artifact_name) },
-          { title: "State", show: (row) => html`<${Status} value=${row.device.status} />${row.device.substate && html`<br /><small class="quiet">${row.device.substate}</small>`}` },
+          { title: "State", show: (row) => html`<span><${Status} value=${row.device.status} />${row.device.substate && html`<br /><small class="quiet">${row.device.substate}</small>`}</span>` },
           { title: "Tries", number: true, show: (row) => row.device.attempts ?? "–" },
           { title: "Began", show: (row) => html`<${Time} at=${row.device.started ?? row.device.created} none="not yet" />` },
           { title: "Ended", show: (row) => html`<${Time} at=${row.device.finished} none="not yet" />` },

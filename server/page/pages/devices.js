@@ -15,6 +15,8 @@ import { Export } from "./device_export.js";
 const OFTEN = 10000;
 const SELDOM = 60000;
 const PER_PAGE = [20, 50, 100, 500];
+/** Devices that an address can name; more of them are a group. */
+const NAMED_IN_ADDRESS = 100;
 const STATES = ["accepted", "pending", "preauthorized", "rejected", "noauth"];
 const STATE_NAMES = { noauth: "without a key" };
 
@@ -91,7 +93,9 @@ export function Devices({ route }) {
   };
   const kept = filters.data?.find((filter) => filter.id === query.filter);
   const close = () => setOpened(undefined);
+  const target = targetOf(query);
   const actions = html`
+    ${target && html`<a class="button" href=${to(["rollouts", "new"], target)}>Roll out to this group</a>`}
     <button type="button" onClick=${() => setOpened("columns")}>Columns</button>
     <button type="button" disabled=${total === 0} onClick=${() => setOpened("export")}>Export</button>
     <button type="button" onClick=${() => setOpened("expect")}>Expect a device</button>
@@ -114,7 +118,7 @@ export function Devices({ route }) {
       html`<${Note} kind="wait">A role for some groups only sees the devices of one group at a time: say above which.<//>`}
       <${Loaded} of=${found}>${(answer) => html`
         ${(chosen.size > 0 || isAll) &&
-        html`<${Chosen} count=${count} total=${total} isAll=${isAll} takeAll=${() => setIsAll(true)} status=${query.status} act=${act}
+        html`<${Chosen} count=${count} total=${total} isAll=${isAll} chosen=${chosen} takeAll=${() => setIsAll(true)} status=${query.status} act=${act}
           none=${() => { setChosen(new Set()); setIsAll(false); }} />`}
         <${Table} caption="Devices" rows=${answer.data} keyOf=${(row) => row.id} href=${(row) => to(["devices", row.id])}
           order=${query.sort} onOrder=${(sort) => change({ sort })}
@@ -136,8 +140,9 @@ export function Devices({ route }) {
       ${opened === "export" && html`<${Export} search=${search} keys=${columns} total=${total} close=${close} />`}
       ${opened === "expect" && html`<${Expect} close=${close} done=${reload} />`}
       ${opened === "keep" && html`<${Keep} query=${query} close=${close} done=${(filter) => { filters.reload(); change({ filter, f: "", status: "", group: "" }); }} />`}
-      ${opened === "edit" && html`<${Rename} filter=${kept} query=${query} close=${close} done=${() => { filters.reload(); found.reload(); change({ f: "", status: "", group: "" }); }} />`}
+      ${opened === "edit" && kept && html`<${Rename} filter=${kept} query=${query} close=${close} done=${() => { filters.reload(); found.reload(); change({ f: "", status: "", group: "" }); }} />`}
       ${opened === "drop" &&
+      kept &&
       html`<${Confirm} title=${`Remove the dynamic group ${kept.name}?`} name="Remove" close=${close}
         send=${async () => { await remove(`v2/inventory/filters/${segment(kept.id)}`); filters.reload(); change({ filter: "" }); }}>
         <p>Its devices stay as they are. Roll-outs for it that run go by what it says until now.</p>
@@ -149,6 +154,13 @@ export function Devices({ route }) {
   `;
 }
 
+/** The group that is looked at, static or dynamic, as a new roll-out wants it; nothing when the list shows a part of one. */
+function targetOf({ q, status, f, group, filter }) {
+  if (q || f || (status && status !== "accepted")) return undefined;
+  if (group && group !== NO_GROUP && !filter) return { group };
+  return filter && !group && !status ? { filter } : undefined;
+}
+
 /** The orders of a list; on a phone there is no head of a table that could be pressed. */
 function orders(columns, now) {
   const known = [["", "as the server has them"]];
@@ -158,7 +170,7 @@ function orders(columns, now) {
 }
 
 /** What can be done with those that are ticked, or with all that are found. */
-function Chosen({ count, total, isAll, takeAll, status, act, none }) {
+function Chosen({ count, total, isAll, chosen, takeAll, status, act, none }) {
   const possible = POSSIBLE[status] ?? Object.keys(ACTIONS);
   const isTooMany = count > MOST_AT_ONCE;
   return html`
@@ -168,6 +180,10 @@ function Chosen({ count, total, isAll, takeAll, status, act, none }) {
       ${isTooMany
         ? html`<span>More than ${number(MOST_AT_ONCE)} at once are too many: search for fewer.</span>`
         : possible.map((kind) => html`<button type="button" class=${ACTIONS[kind].danger ? "danger" : ""} onClick=${() => act(kind)}>${ACTIONS[kind].name}</button>`)}
+      ${!isAll &&
+      count <= NAMED_IN_ADDRESS &&
+      (!status || status === "accepted") &&
+      html`<a class="button" href=${to(["rollouts", "new"], { devices: [...chosen].join(",") })}>Roll out to these</a>`}
       <button type="button" class="plain" onClick=${none}>Choose none</button>
     <//>
   `;
@@ -214,6 +230,8 @@ function Keep({ query, close, done }) {
 
 /** Another name for a dynamic group, and what else it is to ask for. */
 function Rename({ filter, query, close, done }) {
+  // As it was when one began: the list asks again meanwhile.
+  const [began] = useState(filter);
   const [name, setName] = useState(filter.name);
   const [terms, setTerms] = useState(filter.terms);
   const more = ownTerms(query);
@@ -222,7 +240,7 @@ function Rename({ filter, query, close, done }) {
       <${Form} cancel=${close} ready=${terms.length > 0} send=${async () => {
         const path = `v2/inventory/filters/${segment(filter.id)}`;
         const { data } = await get(path);
-        if (JSON.stringify(data) !== JSON.stringify(filter)) throw new Error("Somebody else has changed this group since you began. Cancel, look at it, and begin again.");
+        if (JSON.stringify(data) !== JSON.stringify(began)) throw new Error("Somebody else has changed this group since you began. Cancel, look at it, and begin again.");
         await put(path, { name: name.trim(), terms });
         close();
         done();
