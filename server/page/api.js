@@ -136,3 +136,42 @@ export function socket(path) {
 export const link = (path, query) => address(path, query);
 
 export const segment = encodeURIComponent;
+
+const KEPT_BYTES = 1 << 20;
+/**
+ * A file, which may be large: the browser keeps it on the disk when it wants to. `progress(bytes, headers)` hears how much has come.
+ */
+export async function load(path, query, { signal, progress } = {}) {
+  let answer;
+  const parts = [];
+  let waiting = [];
+  try {
+    answer = await fetch(address(path, query), { headers: { "X-Requested-With": "rust-ota" }, credentials: "same-origin", cache: "no-store", signal });
+    if (answer.ok) {
+      let sum = 0;
+      let kept = 0;
+      for (const reader = answer.body.getReader(); ; ) {
+        const { done, value } = await reader.read();
+        if (done) break;
+        sum += value.length;
+        waiting.push(value);
+        // What is in a Blob need not stay in memory.
+        if (sum - kept >= KEPT_BYTES) {
+          parts.push(new Blob(waiting));
+          waiting = [];
+          kept = sum;
+        }
+        progress?.(sum, answer.headers);
+      }
+    }
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new ApiError(0, answer ? "The connection ended before all of it had come." : "The server does not answer.");
+  }
+  if (!answer.ok) {
+    const said = await answer.json().catch(() => null);
+    if (answer.status === 401) tell("logged-out");
+    throw new ApiError(answer.status, said?.error ?? `The server answers ${answer.status}.`, said);
+  }
+  return { blob: new Blob([...parts, ...waiting]), headers: answer.headers };
+}

@@ -112,7 +112,7 @@ export async function deviceOf(server, { identity, type = "testbox", artifactNam
       messages: lines.map((message) => ({ timestamp: new Date().toISOString(), level: "error", message })),
     });
   device.find = async () => {
-    const found = await api("POST", "v2/devauth/devices/search", {});
+    const found = await api("POST", "v2/devauth/devices/search?per_page=500", {});
     device.id = found.data.find((one) => JSON.stringify(one.identity_data) === JSON.stringify(identity))?.id;
     return device.id;
   };

@@ -18,11 +18,25 @@ there; Debian's Chromium is installed where that is allowed.
 
 /// Where the sources of the tests are.
 const TESTS: &str = "tests/page";
-/// Files of `server/page/lib`, and which files of packages they are.
-const LIBRARIES: &[(&str, &str)] = &[
-    ("preact.js", "preact/dist/preact.mjs"),
-    ("hooks.js", "preact/hooks/dist/hooks.mjs"),
-    ("htm.js", "htm/dist/htm.mjs"),
+/// Texts of a library, and what stands there instead.
+type Changes = &'static [(&'static str, &'static str)];
+/// Files of `server/page/lib`, which files of packages they are, and what is changed in them.
+const LIBRARIES: &[(&str, &str, Changes)] = &[
+    ("preact.js", "preact/dist/preact.mjs", &[]),
+    ("hooks.js", "preact/hooks/dist/hooks.mjs", &[("from\"preact\"", "from\"./preact.js\"")]),
+    ("htm.js", "htm/dist/htm.mjs", &[]),
+    ("xterm.js", "@xterm/xterm/lib/xterm.mjs", XTERM),
+    ("xterm.css", "@xterm/xterm/css/xterm.css", &[]),
+];
+/// The page's Content-Security-Policy takes no `<style>` and no `style` that a script writes as text.
+const XTERM: Changes = &[
+    (
+        "var zs=Object.defineProperty;",
+        "import{sheetElement}from\"../sheet.js\";var zs=Object.defineProperty;",
+    ),
+    ("this._document.createElement(\"style\")", "sheetElement()"),
+    ("n.mainDocument.createElement(\"style\")", "sheetElement()"),
+    ("t.setAttribute(\"style\",`${t.getAttribute(\"style\")||\"\"}${e};`)", "t.style.cssText+=`${e};`"),
 ];
 /// Where pictures go.
 const PICTURES: &str = "docs/pictures";
@@ -68,8 +82,14 @@ pub fn test(modules: &Path, programs: &Path, pictures: Option<&Path>, files: &[S
 /// The libraries in the page are what the registry has, but for the lines that their README names.
 fn check_libraries(modules: &Path) -> Outcome {
     let page = workspace::root().join("server/page/lib");
-    for (ours, theirs) in LIBRARIES {
-        let published = read(&modules.join(theirs))?.replace("from\"preact\"", "from\"./preact.js\"");
+    for (ours, theirs, changes) in LIBRARIES {
+        let mut published = read(&modules.join(theirs))?;
+        for (from, to) in *changes {
+            if !published.contains(from) {
+                return Err(format!("{theirs} has no {from}"));
+            }
+            published = published.replace(from, to);
+        }
         let kept = |line: &&str| !line.starts_with("//# sourceMappingURL=");
         let published: Vec<&str> = published.lines().filter(kept).collect();
         if read(&page.join(ours))?.lines().collect::<Vec<_>>() != published {
@@ -115,7 +135,10 @@ pub fn prepare(may_install: bool) -> Outcome<PathBuf> {
         return Err(format!("{} is not as {lock} says and --no-install was given", modules.display()));
     }
     workspace::fresh_directory(&folder)?;
-    workspace::write(&folder.join("package.json"), read(&workspace::root().join(TESTS).join("package.json"))?)?;
+    workspace::write(
+        &folder.join("package.json"),
+        read(&workspace::root().join(TESTS).join("package.json"))?,
+    )?;
     workspace::write(&folder.join(lock), &wanted)?;
     let mut npm = Command::new("npm");
     npm.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]).current_dir(&folder).stdin(Stdio::null());

@@ -1,0 +1,83 @@
+// One device: who it is, what it has reported and got, and what can be done with it.
+
+import { html, useState } from "../html.js";
+import { get, post, remove, segment } from "../api.js";
+import { Confirm, Loaded, Page, Status, Tabs, Time, say, useLoad } from "../ui.js";
+import { go } from "../route.js";
+import { nameOf } from "./attributes.js";
+import { Overview } from "./device_overview.js";
+import { Inventory } from "./device_inventory.js";
+import { Updates } from "./device_updates.js";
+import { Configuration } from "./device_configuration.js";
+import { Alerts } from "./device_alerts.js";
+import { Files, Ports } from "./device_files.js";
+import { Terminal } from "./terminal.js";
+
+const OFTEN = 5000;
+const SELDOM = 15000;
+
+const TABS = [
+  ["overview", "Overview", Overview],
+  ["inventory", "Inventory", Inventory],
+  ["updates", "Updates", Updates],
+  ["configuration", "Configuration", Configuration],
+  ["alerts", "Alerts", Alerts],
+  ["terminal", "Terminal", Terminal],
+  ["files", "Files", Files],
+  ["ports", "Ports", Ports],
+];
+
+const CONNECTION = { connected: "connected", disconnected: "not connected", unknown: "not connected" };
+
+export function Device({ route }) {
+  const id = route.path[1];
+  const [asked, setAsked] = useState();
+  const device = useLoad((signal) => get(`v2/devauth/devices/${segment(id)}`, undefined, { signal }), [id], { every: OFTEN });
+  const reported = useLoad((signal) => get(`v1/inventory/devices/${segment(id)}`, undefined, { signal }), [id], { every: SELDOM });
+  const connection = useLoad((signal) => get(`v1/deviceconnect/devices/${segment(id)}`, undefined, { signal }), [id], { every: OFTEN });
+  const isConnected = connection.data?.data.status === "connected";
+  const [tab, , Shown] = TABS.find(([name]) => name === route.query.tab) ?? TABS[0];
+  const title = reported.data ? nameOf(reported.data.data) : id;
+  const back = { href: "#/devices", name: "All devices" };
+
+  if (device.error?.status === 404) {
+    return html`
+      <${Page} title="There is no such device" back=${back}>
+        <p>Nobody has the id <code>${id}</code>. A device that was decommissioned and calls again has another one.</p>
+      <//>
+    `;
+  }
+  const tell = async (what, words) => {
+    try {
+      await post(`v1/deviceconnect/devices/${segment(id)}/${what}`);
+      say(words);
+    } catch (error) {
+      say(error.status === 409 ? "The device is not connected any more." : error.message, "bad");
+      connection.reload();
+    }
+  };
+  const notNow = isConnected ? undefined : "only while the device is connected";
+  const actions = html`
+    <button type="button" disabled=${!isConnected} title=${notNow} onClick=${() => tell("check-update", "The device was told to ask for updates.")}>Check for update</button>
+    <button type="button" disabled=${!isConnected} title=${notNow} onClick=${() => tell("send-inventory", "The device was told to report.")}>Send inventory</button>
+    <button type="button" class="danger" onClick=${() => setAsked("decommission")}>Decommission</button>
+  `;
+  return html`
+    <${Page} title=${title} back=${back} actions=${actions}>
+      <p class="actions">
+        ${device.data && html`<${Status} value=${device.data.data.status} />`}
+        ${connection.data && html`<${Status} value=${connection.data.data.status}>${CONNECTION[connection.data.data.status] ?? connection.data.data.status}<//>`}
+        ${device.data && html`<span class="quiet">last heard of <${Time} at=${device.data.data.check_in_time} /></span>`}
+      </p>
+      <${Tabs} tabs=${TABS} now=${tab} path=${route.path} query=${{}} />
+      <${Loaded} of=${device}>${(answer) => html`
+        <${Shown} id=${id} route=${route} device=${answer.data} reported=${reported} connection=${connection} reload=${() => [device, reported, connection].forEach((one) => one.reload())} />
+      `}<//>
+      ${asked === "decommission" &&
+      html`<${Confirm} title=${`Decommission ${title}?`} name="Decommission" close=${() => setAsked(undefined)}
+        send=${async () => { await remove(`v2/devauth/devices/${segment(id)}`); say(`${title} is decommissioned.`); go("#/devices"); }}>
+        <p>The server forgets its keys, inventory, tags, group and alerts, and cuts it off. When it calls again it is a new device, and waits to be accepted.</p>
+      <//>`}
+    <//>
+  `;
+}

@@ -1,0 +1,206 @@
+// A device at a glance: what it is known by, its keys, why it has not got its update, its group and its tags.
+
+import { html, useState } from "../html.js";
+import { get, put, remove, segment } from "../api.js";
+import { Card, Confirm, Dialog, Field, Form, Loaded, Note, Status, Table, Time, say, useLoad } from "../ui.js";
+import { short } from "../words.js";
+import { to } from "../route.js";
+import { GROUP, textOf, valueOf } from "./attributes.js";
+
+const OFTEN = 5000;
+/** Tags of one device. */
+const MOST_TAGS = 20;
+
+export function Overview({ id, device, reported, reload }) {
+  const why = useLoad((signal) => get(`v1/deployments/deployments/devices/${segment(id)}/why`, undefined, { signal }), [id], { every: OFTEN });
+  return html`
+    <div class="cards">
+      <${Card} title="Identity">
+        <dl class="facts">
+          ${Object.entries(device.identity_data).map(([name, value]) => html`<dt>${name}</dt><dd>${textOf(value)}</dd>`)}
+          <dt>Id</dt><dd class="id">${id}</dd>
+          <dt>First heard of</dt><dd><${Time} at=${device.created_ts} /></dd>
+          <dt>Last heard of</dt><dd><${Time} at=${device.check_in_time} /></dd>
+          <dt>Software</dt><dd>${reported.data ? textOf(valueOf(reported.data.data, "inventory/artifact_name")) || "not said" : "…"}</dd>
+          <dt>Device type</dt><dd>${reported.data ? textOf(valueOf(reported.data.data, "inventory/device_type")) || "not said" : "…"}</dd>
+        </dl>
+      <//>
+      <${Card} title="Why it has not got its update">
+        <${Loaded} of=${why}>${({ data }) => html`<${Why} data=${data} status=${device.status} />`}<//>
+      <//>
+      <${Card} title="Keys" wide><${Keys} device=${device} reload=${reload} /><//>
+      <${Loaded} of=${reported}>${(answer) => html`
+        <${Group} id=${id} group=${textOf(valueOf(answer.data, GROUP))} reload=${reload} />
+        <${Tags} id=${id} answer=${answer} reload=${reload} />
+      `}<//>
+    </div>
+  `;
+}
+
+function Why({ data, status }) {
+  if (status !== "accepted") return html`<p>The device is not accepted: it gets nothing until it is.</p>`;
+  if (data.deployments.length === 0) return html`<p class="quiet">No roll-out runs.</p>`;
+  return html`
+    <ul>
+      ${data.deployments.map(
+        (one) => html`<li key=${one.deployment_id}>
+          <a href=${to(["rollouts", one.deployment_id])}>${one.name}</a>${one.artifact_name && ` (${one.artifact_name})`}: ${one.reason}
+          ${one.canary && html` <${Status} value="canary" />`}
+        </li>`,
+      )}
+    </ul>
+  `;
+}
+
+function Keys({ device, reload }) {
+  const [asked, setAsked] = useState();
+  const [seen, setSeen] = useState();
+  const path = (set) => `v2/devauth/devices/${segment(device.id)}/auth/${segment(set.id)}`;
+  const isIn = device.status === "accepted";
+  const questions = {
+    accept: {
+      name: "Accept",
+      danger: isIn,
+      says: isIn
+        ? "The device has an accepted key: that one is refused then, and whoever has this one speaks for the device. Do this only when you know why its key has changed."
+        : "Whoever has this key speaks for the device.",
+      send: (set) => put(`${path(set)}/status`, { status: "accepted" }),
+    },
+    reject: {
+      name: "Reject",
+      danger: true,
+      says: "Whoever has this key is refused, and cut off at once.",
+      send: (set) => put(`${path(set)}/status`, { status: "rejected" }),
+    },
+    dismiss: {
+      name: "Dismiss",
+      danger: true,
+      says: "The server forgets this key. When the device calls with it again, it waits again to be accepted.",
+      send: (set) => remove(path(set)),
+    },
+    revoke: {
+      name: "End its login",
+      danger: true,
+      says: "The device is cut off, and has to ask for a new token with this key. It gets one when the key is accepted.",
+      send: (set) => remove(`v2/devauth/tokens/${segment(set.id)}`),
+    },
+  };
+  const possible = { accepted: ["reject", "revoke", "dismiss"], pending: ["accept", "reject", "dismiss"], rejected: ["accept", "dismiss"], preauthorized: ["reject", "dismiss"] };
+  const question = asked && questions[asked.kind];
+  return html`
+    <${Table} caption="Keys of the device" rows=${device.auth_sets} keyOf=${(set) => set.id}
+      empty="The device has no key any more: when it calls again, its key waits here."
+      columns=${[
+        { title: "Key", show: (set) => html`<span class="id">${short(set.id)}</span> <button type="button" class="plain" onClick=${() => setSeen(set)}>show</button>` },
+        { title: "Status", show: (set) => html`<${Status} value=${set.status} />` },
+        { title: "Came", show: (set) => html`<${Time} at=${set.ts} />` },
+        {
+          title: "Decide",
+          show: (set) => html`<span class="actions">
+            ${(possible[set.status] ?? []).map(
+              (kind) => html`<button type="button" class=${questions[kind].danger ? "danger" : "main"} onClick=${() => setAsked({ kind, set })}>${questions[kind].name}</button>`,
+            )}
+          </span>`,
+        },
+      ]} />
+    ${seen &&
+    html`<${Dialog} title="Public key" close=${() => setSeen(undefined)}>
+      <p>Key <code>${seen.id}</code></p>
+      <pre tabindex="0">${seen.pubkey}</pre>
+      <div class="actions"><button type="button" onClick=${() => setSeen(undefined)}>Close</button></div>
+    <//>`}
+    ${question &&
+    html`<${Confirm} title=${`${question.name}: key ${short(asked.set.id)}`} name=${question.name} danger=${question.danger} close=${() => setAsked(undefined)}
+      send=${async () => { await question.send(asked.set); reload(); }}>
+      <p>${question.says}</p>
+    <//>`}
+  `;
+}
+
+function Group({ id, group, reload }) {
+  const [isOpen, setOpen] = useState(false);
+  const [name, setName] = useState("");
+  const groups = useLoad(async (signal) => (isOpen ? get("v1/inventory/groups", undefined, { signal }).catch(() => ({ data: [] })) : { data: [] }), [isOpen]);
+  const leave = async () => {
+    try {
+      await remove(`v1/inventory/devices/${segment(id)}/group/${segment(group)}`);
+      say(`The device has left ${group}.`);
+      reload();
+    } catch (error) {
+      say(error.message, "bad");
+    }
+  };
+  return html`
+    <${Card} title="Group" actions=${html`
+      <button type="button" onClick=${() => { setName(group); setOpen(true); }}>${group ? "Move" : "Put into a group"}</button>
+      ${group && html`<button type="button" onClick=${leave}>Take out</button>`}
+    `}>
+      ${group ? html`<a href=${to(["devices"], { group })}>${group}</a>` : html`<p class="quiet">It is in none.</p>`}
+      ${isOpen &&
+      html`<${Dialog} title="Group of the device" close=${() => setOpen(false)}>
+        <${Form} cancel=${() => setOpen(false)} send=${async () => {
+          await put(`v1/inventory/devices/${segment(id)}/group`, { group: name.trim() });
+          setOpen(false);
+          reload();
+        }}>
+          <${Field} label="Group" hint="letters, digits, _ and -; a new name is a new group">${(field, said) => html`
+            <input id=${field} aria-describedby=${said} required pattern="[A-Za-z0-9_\\-]+" maxlength="256" list="groups-known" value=${name} onInput=${(event) => setName(event.target.value)} />
+            <datalist id="groups-known">${(groups.data?.data ?? []).map((one) => html`<option value=${one} />`)}</datalist>`}<//>
+        <//>
+      <//>`}
+    <//>
+  `;
+}
+
+function Tags({ id, answer, reload }) {
+  const [edited, setEdited] = useState();
+  const tags = answer.data.attributes.filter((one) => one.scope === "tags");
+  return html`
+    <${Card} title="Tags" actions=${html`<button type="button" onClick=${() => setEdited({ tags, etag: answer.etag })}>Change</button>`}>
+      ${tags.length
+        ? html`<dl class="facts">${tags.map((tag) => html`<dt>${tag.name}</dt><dd title=${tag.description}>${textOf(tag.value)}${tag.description && html`<br /><small class="quiet">${tag.description}</small>`}</dd>`)}</dl>`
+        : html`<p class="quiet">None. The tag <code>name</code> is what lists call the device.</p>`}
+      ${edited && html`<${TagEditor} id=${id} began=${edited} close=${() => setEdited(undefined)} done=${reload} />`}
+    <//>
+  `;
+}
+
+function TagEditor({ id, began, close, done }) {
+  const [rows, setRows] = useState(() => [...began.tags.map(({ name, value, description }) => ({ name, value: textOf(value), description: description ?? "" })), ...(began.tags.length ? [] : [{ name: "name", value: "", description: "" }])]);
+  const change = (at, members) => setRows(rows.map((row, other) => (other === at ? { ...row, ...members } : row)));
+  const save = async () => {
+    const tags = rows.filter((row) => row.name.trim() || row.value).map((row) => ({ name: row.name.trim(), value: row.value, ...(row.description ? { description: row.description } : {}) }));
+    const names = tags.map((tag) => tag.name);
+    if (names.some((name) => !name)) throw new Error("Each tag needs a name.");
+    const twice = names.find((name, at) => names.indexOf(name) !== at);
+    if (twice) throw new Error(`Two tags are named ${twice}.`);
+    try {
+      await put(`v1/inventory/devices/${segment(id)}/tags`, tags, { etag: began.etag });
+    } catch (error) {
+      if (error.status !== 412) throw error;
+      done();
+      throw new Error("Somebody else has changed the tags since you began, so nothing was saved. Cancel to see them as they are now, and begin again.");
+    }
+    say("The tags are saved.");
+    close();
+    done();
+  };
+  return html`
+    <${Dialog} title="Tags of the device" close=${close}>
+      <${Form} send=${save} cancel=${close}>
+        ${rows.map(
+          (row, at) => html`<fieldset key=${at}>
+            <legend>Tag ${at + 1}</legend>
+            <${Field} label="Name" maxlength="1024" value=${row.name} onInput=${(event) => change(at, { name: event.target.value })} />
+            <${Field} label="Value" maxlength="4096" value=${row.value} onInput=${(event) => change(at, { value: event.target.value })} />
+            <${Field} label="What it means" hint="may be empty" maxlength="4096" value=${row.description} onInput=${(event) => change(at, { description: event.target.value })} />
+            <button type="button" onClick=${() => setRows(rows.filter((_, other) => other !== at))}>Take this tag away</button>
+          </fieldset>`,
+        )}
+        ${rows.length < MOST_TAGS
+          ? html`<p><button type="button" onClick=${() => setRows([...rows, { name: "", value: "", description: "" }])}>Another tag</button></p>`
+          : html`<${Note}>A device has up to ${MOST_TAGS} tags.<//>`}
+      <//>
+    <//>
+  `;
+}

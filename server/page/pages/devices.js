@@ -1,0 +1,284 @@
+// All devices: found by anything, sorted by anything, and many of them changed at once. The server searches, sorts and counts;
+// this page never has more than one page of them.
+
+import { html, useEffect, useMemo, useState } from "../html.js";
+import { get, post, put, remove, segment } from "../api.js";
+import { Confirm, Dialog, Empty, Field, Form, Loaded, Note, Page, Pager, Table, say, useLoad, useSteady } from "../ui.js";
+import { counted, number } from "../words.js";
+import { to, useQuery } from "../route.js";
+import { Value, attributeOf, knownAttributes, nameOf, titleOf, valueOf } from "./attributes.js";
+import { NO_GROUP, SearchForm, describeTerm, find, ownTerms, searchOf, select } from "./device_search.js";
+import { ACTIONS, Bulk, MOST_AT_ONCE } from "./device_bulk.js";
+import { Columns, useColumns } from "./device_columns.js";
+import { Export } from "./device_export.js";
+
+const OFTEN = 10000;
+const SELDOM = 60000;
+const PER_PAGE = [20, 50, 100, 500];
+const STATES = ["accepted", "pending", "preauthorized", "rejected", "noauth"];
+const STATE_NAMES = { noauth: "without a key" };
+
+/** What may be done to devices of a status. */
+const POSSIBLE = {
+  pending: ["accept", "reject", "group", "ungroup", "decommission"],
+  accepted: ["reject", "group", "ungroup", "decommission"],
+  rejected: ["accept", "group", "ungroup", "decommission"],
+};
+
+async function counts(signal) {
+  const [states, all] = await Promise.all([
+    get("v2/inventory/statistics", undefined, { signal }),
+    get("v2/devauth/devices/count", undefined, { signal }),
+  ]);
+  const of = (status) => Object.values(states.data.devices_by_status?.[status] ?? {}).reduce((sum, one) => sum + one, 0);
+  const found = Object.fromEntries(STATES.map((status) => [status, of(status)]));
+  const known = STATES.reduce((sum, status) => sum + found[status], 0);
+  return { ...found, noauth: Math.max(0, all.data.count - known), all: all.data.count };
+}
+
+/** A list that not everybody may see: `undefined` for those. */
+const ifAllowed = (asked) => asked.catch((error) => (error.status === 403 ? undefined : Promise.reject(error)));
+
+export function Devices({ route }) {
+  const [query, changeQuery] = useQuery(route);
+  const perPage = PER_PAGE.includes(Number(query.per)) ? Number(query.per) : PER_PAGE[1];
+  const page = Math.max(1, Math.floor(Number(query.page)) || 1);
+  const [columns, setColumns] = useColumns();
+  const [chosen, setChosen] = useState(new Set());
+  const [isAll, setIsAll] = useState(false);
+  const [opened, setOpened] = useState();
+  // What is looked for, without where one is in it.
+  const looked = JSON.stringify([query.q, query.group, query.status, query.filter, query.f]);
+  useEffect(() => {
+    setChosen(new Set());
+    setIsAll(false);
+  }, [looked]);
+  const change = (members) => changeQuery({ page: "", ...members });
+
+  const attributes = useLoad(knownAttributes, [], { every: SELDOM });
+  const groups = useLoad(async (signal) => (await ifAllowed(get("v1/inventory/groups", undefined, { signal })))?.data ?? null, [], { every: SELDOM });
+  const filters = useLoad(
+    async (signal) => (await ifAllowed(get("v2/inventory/filters", { per_page: 500 }, { signal })))?.data ?? [],
+    [],
+    { every: SELDOM },
+  );
+  const states = useLoad(async (signal) => (await ifAllowed(counts(signal))) ?? {}, [], { every: OFTEN });
+  const search = (signal) => searchOf(query, signal);
+  const shown = useMemo(() => [...new Set([...columns, "tags/name"])].map(attributeOf), [columns]);
+  const found = useSteady(
+    useLoad(
+      async (signal) => find({ ...(await search(signal)), attributes: shown, page, per_page: perPage }, signal),
+      [looked, query.sort, page, perPage, shown],
+      // A text is looked for in every value of every device: of a large fleet not each few seconds.
+      { every: query.q ? SELDOM : OFTEN },
+    ),
+  );
+  const total = found.data?.total ?? 0;
+  useEffect(() => {
+    // Devices went while somebody looked at the last page.
+    if (found.data && total > 0 && found.data.data.length === 0) changeQuery({ page: String(Math.ceil(total / perPage)) });
+  }, [found.data]);
+
+  const reload = () => [found, states, groups, filters].forEach((one) => one.reload());
+  const count = isAll ? total : chosen.size;
+  const act = async (kind) => {
+    try {
+      const who = isAll ? { search: await search() } : { ids: [...chosen], group: query.group === NO_GROUP ? undefined : query.group };
+      setOpened({ bulk: kind, count, who });
+    } catch (error) {
+      say(error.message, "bad");
+    }
+  };
+  const kept = filters.data?.find((filter) => filter.id === query.filter);
+  const close = () => setOpened(undefined);
+  const actions = html`
+    <button type="button" onClick=${() => setOpened("columns")}>Columns</button>
+    <button type="button" disabled=${total === 0} onClick=${() => setOpened("export")}>Export</button>
+    <button type="button" onClick=${() => setOpened("expect")}>Expect a device</button>
+  `;
+  return html`
+    <${Page} title="Devices" actions=${actions}>
+      <nav class="tabs" aria-label="Status">
+        ${["", ...STATES].map((status) => {
+          const many = status ? states.data?.[status] : states.data?.all;
+          if ((status === "preauthorized" || status === "noauth") && !many && query.status !== status) return null;
+          return html`<a href=${to(["devices"], { ...query, status, page: "" })} aria-current=${(query.status ?? "") === status ? "page" : undefined}>
+            ${status ? (STATE_NAMES[status] ?? status) : "all"}${many !== undefined && html` <small>(${number(many)})</small>`}
+          </a>`;
+        })}
+      </nav>
+      <${SearchForm} query=${query} change=${change} known=${attributes.data ?? []} groups=${groups.data ?? (groups.loading ? [] : undefined)} filters=${filters.data} keep=${() => setOpened("keep")} />
+      ${kept && html`<${Kept} filter=${kept} edit=${() => setOpened("edit")} drop=${() => setOpened("drop")} />`}
+      ${found.error?.status === 403 &&
+      !query.group &&
+      html`<${Note} kind="wait">A role for some groups only sees the devices of one group at a time: say above which.<//>`}
+      <${Loaded} of=${found}>${(answer) => html`
+        ${(chosen.size > 0 || isAll) &&
+        html`<${Chosen} count=${count} total=${total} isAll=${isAll} takeAll=${() => setIsAll(true)} status=${query.status} act=${act}
+          none=${() => { setChosen(new Set()); setIsAll(false); }} />`}
+        <${Table} caption="Devices" rows=${answer.data} keyOf=${(row) => row.id} href=${(row) => to(["devices", row.id])}
+          order=${query.sort} onOrder=${(sort) => change({ sort })}
+          chosen=${isAll ? new Set(answer.data.map((row) => row.id)) : chosen}
+          onChoose=${(next) => { setIsAll(false); setChosen(next); }}
+          empty=${html`<${Nothing} query=${query} all=${states.data?.all} />`}
+          columns=${[
+            { name: "", title: "Device", show: nameOf },
+            ...columns.map((key) => ({ name: key, title: titleOf(key), sort: true, show: (row) => html`<${Value} name=${key} value=${valueOf(row, key)} />` })),
+          ]} />
+        <${Pager} page=${page} perPage=${perPage} total=${answer.total} what=${answer.total === 1 ? "device" : "devices"} onPage=${(wanted) => changeQuery({ page: String(wanted) })} />
+        ${answer.total > 1 &&
+        html`<div class="filters">
+          <${Field} label="Order">${select(orders(columns, query.sort), query.sort ?? "", (sort) => change({ sort }))}<//>
+          <${Field} label="Devices on a page">${select(PER_PAGE.map((many) => [String(many), many]), String(perPage), (per) => change({ per }))}<//>
+        </div>`}
+      `}<//>
+      ${opened === "columns" && html`<${Columns} columns=${columns} change=${setColumns} known=${attributes.data ?? []} close=${close} />`}
+      ${opened === "export" && html`<${Export} search=${search} keys=${columns} total=${total} close=${close} />`}
+      ${opened === "expect" && html`<${Expect} close=${close} done=${reload} />`}
+      ${opened === "keep" && html`<${Keep} query=${query} close=${close} done=${(filter) => { filters.reload(); change({ filter, f: "", status: "", group: "" }); }} />`}
+      ${opened === "edit" && html`<${Rename} filter=${kept} query=${query} close=${close} done=${() => { filters.reload(); found.reload(); change({ f: "", status: "", group: "" }); }} />`}
+      ${opened === "drop" &&
+      html`<${Confirm} title=${`Remove the dynamic group ${kept.name}?`} name="Remove" close=${close}
+        send=${async () => { await remove(`v2/inventory/filters/${segment(kept.id)}`); filters.reload(); change({ filter: "" }); }}>
+        <p>Its devices stay as they are. Roll-outs for it that run go by what it says until now.</p>
+      <//>`}
+      ${opened?.bulk &&
+      html`<${Bulk} kind=${opened.bulk} who=${opened.who} count=${opened.count} groups=${groups.data}
+        close=${(done) => { close(); if (done) { setChosen(new Set()); setIsAll(false); reload(); } }} />`}
+    <//>
+  `;
+}
+
+/** The orders of a list; on a phone there is no head of a table that could be pressed. */
+function orders(columns, now) {
+  const known = [["", "as the server has them"]];
+  for (const key of columns) known.push([`${key}:asc`, `${titleOf(key)} ↑`], [`${key}:desc`, `${titleOf(key)} ↓`]);
+  if (now && !known.some(([order]) => order === now)) known.push([now, now]);
+  return known;
+}
+
+/** What can be done with those that are ticked, or with all that are found. */
+function Chosen({ count, total, isAll, takeAll, status, act, none }) {
+  const possible = POSSIBLE[status] ?? Object.keys(ACTIONS);
+  const isTooMany = count > MOST_AT_ONCE;
+  return html`
+    <${Note}>
+      <strong role="status">${counted(count, "device")} chosen</strong>
+      ${!isAll && total > count && html`<button type="button" onClick=${takeAll}>Choose all ${number(total)} that are found</button>`}
+      ${isTooMany
+        ? html`<span>More than ${number(MOST_AT_ONCE)} at once are too many: search for fewer.</span>`
+        : possible.map((kind) => html`<button type="button" class=${ACTIONS[kind].danger ? "danger" : ""} onClick=${() => act(kind)}>${ACTIONS[kind].name}</button>`)}
+      <button type="button" class="plain" onClick=${none}>Choose none</button>
+    <//>
+  `;
+}
+
+const Kept = ({ filter, edit, drop }) => html`
+  <${Note}>
+    <span>Dynamic group <strong>${filter.name}</strong>: ${filter.terms.map(describeTerm).join("; and ")}</span>
+    <button type="button" onClick=${edit}>Change</button>
+    <button type="button" class="danger" onClick=${drop}>Remove</button>
+  <//>
+`;
+
+function Nothing({ query, all }) {
+  const isSearch = query.q || query.group || query.filter || query.f;
+  if (isSearch) return html`No device is like that. A search finds values that have the text in them, in the same letter case.`;
+  if (query.status === "pending") return html`No device waits. One that calls for the first time appears here.`;
+  if (query.status) return html`No device has this status.`;
+  if (all) return html`No device is here.`;
+  return html`No device has called yet. Set <code>ServerURL</code> to <code>${location.origin}</code> on one and start its client: it appears here and waits to be accepted.`;
+}
+
+const TEXT_IS_LEFT_OUT = "The text that is searched for cannot be kept: a dynamic group is made of filters.";
+
+function Keep({ query, close, done }) {
+  const [name, setName] = useState("");
+  return html`
+    <${Dialog} title="A dynamic group" close=${close}>
+      <${Form} name="Keep" cancel=${close} send=${async () => {
+        const { location: place } = await post("v2/inventory/filters", { name: name.trim(), terms: (await searchOf(query)).filters });
+        say(`The dynamic group ${name.trim()} is there.`);
+        close();
+        done(place.split("/").pop());
+      }}>
+        <p>Whoever fits belongs to it, now and later:</p>
+        <ul>${ownTerms(query).map((one) => html`<li>${describeTerm(one)}</li>`)}</ul>
+        ${query.filter && html`<p>and what the dynamic group asks for that is chosen.</p>`}
+        ${query.q && html`<${Note} kind="wait">${TEXT_IS_LEFT_OUT}<//>`}
+        <${Field} label="Name" required maxlength="256" value=${name} onInput=${(event) => setName(event.target.value)} />
+      <//>
+    <//>
+  `;
+}
+
+/** Another name for a dynamic group, and what else it is to ask for. */
+function Rename({ filter, query, close, done }) {
+  const [name, setName] = useState(filter.name);
+  const [terms, setTerms] = useState(filter.terms);
+  const more = ownTerms(query);
+  return html`
+    <${Dialog} title=${`Change ${filter.name}`} close=${close}>
+      <${Form} cancel=${close} ready=${terms.length > 0} send=${async () => {
+        const path = `v2/inventory/filters/${segment(filter.id)}`;
+        const { data } = await get(path);
+        if (JSON.stringify(data) !== JSON.stringify(filter)) throw new Error("Somebody else has changed this group since you began. Cancel, look at it, and begin again.");
+        await put(path, { name: name.trim(), terms });
+        close();
+        done();
+      }}>
+        <${Field} label="Name" required maxlength="256" value=${name} onInput=${(event) => setName(event.target.value)} />
+        <h3>All of these hold for its devices</h3>
+        <ul class="choices">
+          ${terms.map(
+            (one, at) => html`<li key=${JSON.stringify(one)}>
+              <span>${describeTerm(one)}</span>
+              <button type="button" onClick=${() => setTerms(terms.filter((_, other) => other !== at))} aria-label=${`Without: ${describeTerm(one)}`}>✕</button>
+            </li>`,
+          )}
+        </ul>
+        ${terms.length === 0 && html`<${Empty}>A dynamic group asks for one thing at least.<//>`}
+        ${more
+          .filter((one) => !terms.some((other) => JSON.stringify(other) === JSON.stringify(one)))
+          .map((one) => html`<p><button type="button" onClick=${() => setTerms([...terms, one])}>Also: ${describeTerm(one)}</button></p>`)}
+        <p class="quiet">What you filter for beside the group can be added here.</p>
+      <//>
+    <//>
+  `;
+}
+
+/** Lets a device in before it has called: whoever calls with this identity and this key is accepted. */
+function Expect({ close, done }) {
+  const [identity, setIdentity] = useState("");
+  const [key, setKey] = useState("");
+  const parsed = () => {
+    const lines = identity.split("\n").map((line) => line.trim()).filter(Boolean);
+    return Object.fromEntries(
+      lines.map((line) => {
+        const at = line.indexOf("=");
+        if (at < 1) throw new Error(`“${line}” is no NAME=VALUE.`);
+        return [line.slice(0, at).trim(), line.slice(at + 1).trim()];
+      }),
+    );
+  };
+  return html`
+    <${Dialog} title="Expect a device" close=${close}>
+      <${Form} name="Accept it when it calls" cancel=${close} send=${async () => {
+        try {
+          await post("v2/devauth/devices", { identity_data: parsed(), pubkey: key.trim() });
+        } catch (error) {
+          if (error.status === 409) throw new Error("A device with this identity is known already.");
+          throw error;
+        }
+        say("It is accepted when it calls.");
+        close();
+        done();
+      }}>
+        <${Field} label="Identity" hint="NAME=VALUE, one a line, as the device says it: mac=00:11:22:33:44:55">${(id, said) => html`
+          <textarea id=${id} aria-describedby=${said} rows="3" required value=${identity} onInput=${(event) => setIdentity(event.target.value)}></textarea>`}<//>
+        <${Field} label="Public key" hint="PEM, of the key on the device">${(id, said) => html`
+          <textarea id=${id} aria-describedby=${said} rows="5" required value=${key} onInput=${(event) => setKey(event.target.value)}></textarea>`}<//>
+      <//>
+    <//>
+  `;
+}
