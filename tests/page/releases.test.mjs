@@ -2,7 +2,7 @@
 
 import { after, before, test } from "node:test";
 import assert from "node:assert/strict";
-import { writeFile } from "node:fs/promises";
+import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { accessible, apiOf, artifact, firstUser, logIn, startBrowser, startServer, upload } from "./harness.mjs";
 
@@ -50,7 +50,6 @@ test("several files are sent one after the other, each with the verdict of the s
 
 test("a file that is dropped is sent", async () => {
   const path = await artifact(server, "dropped");
-  const { readFile } = await import("node:fs/promises");
   const content = (await readFile(path)).toString("base64");
   const data = await page.evaluateHandle((text) => {
     const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
@@ -119,6 +118,22 @@ test("a release shows what is inside of its artifacts", async () => {
   await page.getByRole("status").getByText("The description is saved.").waitFor();
   await page.keyboard.press("Escape");
   await page.getByRole("cell", { name: "said anew" }).waitFor();
+});
+
+test("an artifact is downloaded as it was uploaded, and goes by itself", async () => {
+  const path = await artifact(server, "two", { type: "board" });
+  await upload(server, path);
+  await upload(server, await artifact(server, "two"));
+  await open("#/releases/two");
+  await page.getByRole("button", { name: /^What is inside the artifact for testbox/ }).click();
+  const dialog = page.getByRole("dialog", { name: "Artifact of two" });
+  const [download] = await Promise.all([page.waitForEvent("download"), dialog.getByRole("button", { name: "Download" }).click()]);
+  assert.deepEqual(await readFile(await download.path()), await readFile(path));
+  await dialog.getByRole("button", { name: "Delete the artifact" }).click();
+  await page.getByRole("dialog", { name: "Delete this artifact?" }).getByRole("button", { name: "Delete" }).click();
+  await page.getByRole("heading", { name: "Artifacts (1)" }).waitFor();
+  const { data } = await api("GET", "v2/deployments/deployments/releases/two");
+  assert.deepEqual(data.artifacts[0].device_types_compatible, ["board"]);
 });
 
 test("notes and tags are kept, and what the server refuses is said", async () => {

@@ -185,7 +185,7 @@ test("it is seen without a reload how devices go on, fail and why", async () => 
   await page.getByLabel("Status").selectOption("failure");
   await page.waitForURL(/status=failure/);
   await page.getByText("2 devices", { exact: true }).waitFor();
-  await page.getByRole("link", { name: "S1" }).waitFor();
+  await page.getByRole("table", { name: "Devices of the roll-out" }).getByRole("link", { name: "S1" }).waitFor();
   await accessible(page, "a roll-out that runs");
   await devices[3].says(id, "success");
   await page.getByRole("link", { name: "Retry the 2 devices that failed" }).waitFor();

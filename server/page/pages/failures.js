@@ -5,6 +5,7 @@ import { get, segment } from "../api.js";
 import { Loaded, Table, useLoad } from "../ui.js";
 import { counted } from "../words.js";
 import { to } from "../route.js";
+import { useNames } from "./names.js";
 
 /** Devices that are looked at, and logs that are read: a fleet has more of both. */
 const SAMPLE = 50;
@@ -61,13 +62,14 @@ export function Failures({ path, failed, onLog }) {
     }
     return { total: found.total, looked: found.data.length, groups: grouped(found.data.map((device) => ({ ...device, log: logs.current.get(device.id) }))) };
   }, [path, step(failed)]);
+  const names = useNames((sample.data?.groups ?? []).flatMap((group) => group.devices.slice(0, 3)));
   return html`<${Loaded} of=${sample}>${(data) => html`
     <p class="quiet">${data.looked < data.total ? `A sample of ${data.looked} of ${counted(data.total, "device")} that failed` : `All ${counted(data.total, "device")} that failed`}; of ${LOGS} at most the log was read.</p>
     <${Table} caption="Failures by what the devices have said" rows=${data.groups} keyOf=${(row) => row.key} empty="None has failed."
       columns=${[
         { title: "What was said", show: (row) => row.words },
         { title: "Devices", number: true, show: (row) => row.devices.length },
-        { title: "Such as", show: (row) => html`${row.devices.slice(0, 3).map((id, at) => html`${at > 0 && ", "}<a class="id" href=${to(["devices", id])}>${id}</a>`)}` },
+        { title: "Such as", show: (row) => html`${row.devices.slice(0, 3).map((id, at) => html`${at > 0 && ", "}<a class=${names[id] ? "" : "id"} href=${to(["devices", id])}>${names[id] || id}</a>`)}` },
         { title: "Log", show: (row) => { const id = row.devices.find((one) => logs.current.get(one)); return id ? html`<button type="button" onClick=${() => onLog(id)}>Read one<span class="unseen">: the log of ${id}</span></button>` : html`<span class="quiet">none was read</span>`; } },
       ]} />
   `}<//>`;

@@ -2,8 +2,9 @@
 
 import { useEffect, useRef, useState } from "../html.js";
 import { post } from "../api.js";
+import { attributeOf, nameOf } from "./attributes.js";
 
-const NAME = { scope: "tags", attribute: "name" };
+const NAME = attributeOf("tags/name");
 /** Names that are kept; a page of a list has some dozens. */
 const MOST = 2000;
 
@@ -25,6 +26,3 @@ export function useNames(ids) {
   }, [unknown.join()]);
   return names;
 }
-
-const nameOf = (device) =>
-  device.attributes?.find((one) => one.scope === NAME.scope && one.name === NAME.attribute)?.value || (device.identities ?? []).filter(Boolean).join(" · ");

@@ -7,7 +7,7 @@ import { bytes, counted, short } from "../words.js";
 import { go, to, useQuery } from "../route.js";
 import { ReleaseField, typesOf } from "./choose.js";
 import { Search } from "./later.js";
-import { Compared, Inside, Kind, Signed, typeOf } from "./artifact.js";
+import { Compared, Inside, Kind, Signed, isDelta, typeOf } from "./artifact.js";
 import { Uploads } from "./uploads.js";
 
 const PER_PAGE = 20;
@@ -291,8 +291,9 @@ function Compare({ release, other, query, setQuery }) {
   const loaded = useLoad((signal) => (isOther ? get(`${RELEASES}/${segment(other)}`, undefined, { signal }).then((answer) => answer.data) : null), [other]);
   const second = isOther ? loaded.data : release;
   const rights = second?.artifacts ?? [];
-  const left = release.artifacts.find((one) => one.id === query.left) ?? release.artifacts[0];
-  const right = rights.find((one) => one.id === query.right) ?? rights.find((one) => one.id !== left.id && fits(one, left)) ?? rights.find((one) => one.id !== left.id);
+  const left = release.artifacts.find((one) => one.id === query.left) ?? best(release.artifacts);
+  const others = rights.filter((one) => one.id !== left.id);
+  const right = rights.find((one) => one.id === query.right) ?? best(others.filter((one) => fits(one, left))) ?? best(others);
   if (other === "" && query.compare !== "yes") {
     return html`<p><button type="button" onClick=${() => setQuery({ compare: "yes" })}>Compare artifacts side by side</button></p>`;
   }
@@ -310,6 +311,8 @@ function Compare({ release, other, query, setQuery }) {
     <//>
   `;
 }
+/** What people mean by a release is its full image, if there is one. */
+const best = (artifacts) => artifacts.find((one) => !isDelta(one)) ?? artifacts[0];
 const fits = (one, other) => one.device_types_compatible.some((type) => other.device_types_compatible.includes(type));
 
 const Which = ({ label, of, value, onArtifact }) => html`
