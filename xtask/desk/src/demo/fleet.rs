@@ -8,7 +8,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 use std::sync::mpsc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use client_core::slot::Slot;
 use serde_json::{Value, json};
@@ -29,6 +29,8 @@ const SLOT_BYTES: u64 = 8 << 20;
 const POLL_SECONDS: u64 = 3;
 /// From one roll-out to the next.
 const ROUND: Duration = Duration::from_secs(60);
+/// From the first phase to the rest.
+const SECOND_PHASE: Duration = Duration::from_secs(20);
 /// One image in so many does not come up.
 const BROKEN_EVERY: u64 = 3;
 /// Releases that are kept; older ones are removed with their artifacts.
@@ -155,11 +157,13 @@ fn roll_out(
     image::write_marked(&image, IMAGE_BYTES, version, comes_up)?;
     tool.write_rootfs_image(&name, &image, "zstd", keys, &artifact)?;
     server.ask("upload", &[&artifact.display().to_string()])?;
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let second_phase = xtask::time::timestamp((now + SECOND_PHASE).as_secs());
     let deployment = json!({
         "name": format!("{name} for everybody"),
         "artifact_name": name,
         "devices": devices,
-        "phases": [{ "batch_size": 40 }, {}],
+        "phases": [{ "batch_size": 40 }, { "start_ts": second_phase }],
         "rust_ota": { "stop": [{ "failed_devices": 1, "within_seconds": 3600, "action": "hold" }] },
     });
     post(server, "/api/management/v1/deployments/deployments", &deployment)?;
