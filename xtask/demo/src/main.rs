@@ -18,7 +18,9 @@ const BUILT: &str = "ROTA_PROGRAMS";
 const HELP: &str = "\
 Updates over the air of a device that is a folder
 
-Usage: cargo demo
+Usage: cargo demo [--ui]
+
+  --ui   a small fleet behind the server's page instead, until it is ended with Ctrl-C
 
 Needs Rust, a C compiler, and no root. Everything happens in target/demo.
 ";
@@ -30,10 +32,16 @@ server, the host tool and the signed artifacts are the real ones; simulated are 
 network, on the loopback.
 ";
 
+const FLEET: &str = "\
+This starts a server with its page, and a fleet of six devices made of files that live: they update, one after the other, and
+every third release does not come up, so that they fall back. The daemons, the server, the host tool and the signed artifacts are
+the real ones; simulated are the machines with their bootloaders.
+";
+
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
-        [] => match run() {
+        [] | ["--ui"] => match run(&arguments) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 eprintln!("error: {error}");
@@ -51,19 +59,21 @@ fn main() -> ExitCode {
     }
 }
 
-fn run() -> Result<(), String> {
-    print!("{INTRODUCTION}");
+fn run(options: &[String]) -> Result<(), String> {
+    let is_fleet = !options.is_empty();
+    print!("{}", if is_fleet { FLEET } else { INTRODUCTION });
     let folder = match std::env::var_os(BUILT) {
         Some(folder) => PathBuf::from(folder),
         None => {
             println!(
-                "\nFirst {} are built: some minutes the first time, nothing later. Then the demo takes about 20 seconds.\n",
-                PROGRAMS[1..].join(", ")
+                "\nFirst {} are built: some minutes the first time, nothing later.{}\n",
+                PROGRAMS[1..].join(", "),
+                if is_fleet { "" } else { " Then the demo takes about 20 seconds." }
             );
             build()?
         }
     };
-    finish(Command::new(folder.join("desk")).arg("demo"))
+    finish(Command::new(folder.join("desk")).arg("demo").args(options))
 }
 
 /// Builds them all at once, and says where they are: beside this program.

@@ -33,8 +33,20 @@ pub struct UpdateServer {
 impl UpdateServer {
     /// Starts `program` on a free port of the loopback, with its data in `directory`.
     pub fn start(program: &Path, directory: &Path, options: &[&str]) -> Outcome<UpdateServer> {
+        UpdateServer::start_for(program, directory, options, None)
+    }
+
+    /// The same, and lets the person `user` log in, a `NAME:PASSWORD`.
+    pub fn start_for(
+        program: &Path,
+        directory: &Path,
+        options: &[&str],
+        user: Option<&str>,
+    ) -> Outcome<UpdateServer> {
         workspace::fresh_directory(directory)?;
         let mut command = Command::new(program);
+        // Not on the command line, which everybody on this machine can read.
+        command.envs(user.map(|user| ("RUST_OTA_SERVER_USER", user)));
         command.args(["serve", "--listen", "127.0.0.1:0", "--data"]).arg(directory.join("data"));
         let process = Process::start(command.args(options), &directory.join("server.log"))?;
         loop {

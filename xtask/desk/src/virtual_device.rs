@@ -35,6 +35,8 @@ pub struct Enrolment {
     pub poll_seconds: u64,
     /// The certificate authority of the server; `None` for those of the system.
     pub authority: Option<PathBuf>,
+    /// The last number of its hardware address, which no other device of that server has.
+    pub number: u8,
 }
 
 /// The folder.
@@ -85,7 +87,8 @@ impl VirtualDevice {
     /// Tells the device its server, and gives it an identity.
     pub fn enrol(&mut self, enrolment: Enrolment) -> Outcome {
         let program = self.identity_program();
-        workspace::write(&program, "#!/bin/sh\necho mac=02:00:00:00:00:01\n")?;
+        let number = enrolment.number;
+        workspace::write(&program, format!("#!/bin/sh\necho mac=02:00:00:00:00:{number:02x}\n"))?;
         let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         fs::set_permissions(&program, executable)
             .map_err(|error| format!("cannot make {} a program: {error}", program.display()))?;

@@ -121,6 +121,7 @@ impl Bench {
             server_url: format!("{scheme}://{}", network.address()),
             poll_seconds: NEVER_SECONDS,
             authority,
+            number: 1,
         })?;
         let mut command = device.client(&self.client);
         let daemon = Process::start(command.arg("daemon"), &self.directory.join("daemon.log"))?;

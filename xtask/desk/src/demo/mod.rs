@@ -5,6 +5,8 @@
 //! bootloader, which obeys the environment that the client writes, and the network. Whatever is shown was said by one of
 //! the programs or read from the device. Any step that does not end as expected ends the demo with an error.
 
+mod fleet;
+mod machine;
 mod timeline;
 
 use std::cell::RefCell;
@@ -15,10 +17,9 @@ use std::time::{Duration, Instant};
 
 use client_core::slot::Slot;
 use serde_json::Value;
-use testkit::bootloader::{Boot, Startup};
 
 use crate::artifact_tool::{ArtifactTool, KeyPair};
-use crate::process::{Line, Process};
+use crate::process::Line;
 use crate::relay::{Relay, Weather};
 use crate::update_server::UpdateServer;
 use crate::virtual_device::{Enrolment, RESTART, VirtualDevice};
@@ -26,6 +27,7 @@ use xtask::options::Options;
 use xtask::{Outcome, workspace};
 
 use crate::image;
+use machine::Machine;
 use timeline::{Timeline, Who};
 
 /// Said when everything went as it should.
@@ -46,12 +48,17 @@ const BAD_WEATHER: Weather =
 
 /// Shows the story.
 pub fn run(arguments: &[String]) -> Outcome {
-    Options::new(arguments).finish()?;
+    let mut options = Options::new(arguments);
+    let ui = options.flag("--ui");
+    options.finish()?;
     let (client, server) = (crate::beside("rust-ota")?, crate::beside("rust-ota-server")?);
     let tool = ArtifactTool::beside()?;
     let directory = workspace::target_directory()?.join("demo");
     workspace::fresh_directory(&directory)?;
     println!("everything happens in {}", directory.display());
+    if ui {
+        return fleet::run(&client, &server, &tool, &directory);
+    }
 
     let mut demo = Demo::prepare(client, &server, &tool, directory)?;
     demo.first_start()?;
@@ -86,23 +93,18 @@ fn bytes_of(path: &Path) -> Outcome<u64> {
 
 struct Demo {
     timeline: Timeline,
-    client: PathBuf,
     directory: PathBuf,
-    device: VirtualDevice,
+    machine: Machine,
     network: Relay,
     server: UpdateServer,
     /// What the server calls the device.
     device_id: String,
-    /// While the machine runs.
-    daemon: Option<Process>,
     good: Update,
     broken: Update,
     later: Update,
     /// What makes `later` of `good`.
     delta: PathBuf,
     large: Update,
-    /// The slot the machine runs from.
-    running: Slot,
     /// What the daemon said last.
     last_said: RefCell<String>,
 }
@@ -141,6 +143,7 @@ impl Demo {
             server_url: format!("http://{}", network.address()),
             poll_seconds: 1,
             authority: None,
+            number: 1,
         })?;
         let mut content = image::write_marked(&directory.join("factory.img"), 8 * MIB, 1, true)?;
         content.resize(SLOT_BYTES, 0);
@@ -148,19 +151,16 @@ impl Demo {
         timeline.say(Who::Host, "made a device with version 1 in slot A, nothing in slot B, and U-Boot");
         Ok(Demo {
             timeline,
-            client,
+            machine: Machine::new(device, client, directory.join("daemon.log")),
             directory,
-            device,
             network,
             server,
             device_id: String::new(),
-            daemon: None,
             good,
             broken,
             later,
             delta,
             large,
-            running: Slot::A,
             last_said: RefCell::default(),
         })
     }
@@ -203,7 +203,7 @@ impl Demo {
 
     fn fall_back(&mut self) -> Outcome {
         self.timeline.heading("An update to release-3, which does not come up");
-        let before = self.running;
+        let before = self.machine.running;
         let deployment = self.deploy(|demo| &demo.broken)?;
         self.until_restart()?;
         self.expect_content(!before, &self.broken.image)?;
@@ -280,14 +280,14 @@ impl Demo {
     /// What is left behind, and where to go from here.
     fn say_what_next(&self) -> Outcome {
         // Not `status`: the daemon has ended with the demo.
-        let mut command = self.device.client(&self.client);
+        let mut command = self.machine.device.client(self.machine.client());
         println!(
             "Version {} runs, and the device is still there to look at:\n    {}\n    less {}\n\
              Next: a device of your own with the commands to use it, and the README for a real board:\n    \
              cargo xtask device /tmp/device",
             self.large.version,
             typed(command.arg("show-provides")),
-            shortened(&self.log().display().to_string()),
+            shortened(&self.machine.log.display().to_string()),
         );
         Ok(())
     }
@@ -320,7 +320,7 @@ impl Demo {
 
     /// From the order to restart to the success.
     fn finish_trial(&mut self, deployment: &str, update: impl Fn(&Demo) -> &Update) -> Outcome {
-        let slot = !self.running;
+        let slot = !self.machine.running;
         self.expect_variables(slot, "1")?;
         self.expect_content(slot, &update(self).image)?;
         self.restart()?;
@@ -331,13 +331,13 @@ impl Demo {
     }
 
     fn status(&self) -> Outcome<Value> {
-        let mut command = self.device.client(&self.client);
+        let mut command = self.machine.device.client(self.machine.client());
         let output = workspace::capture(command.args(["status", "--json"]))?;
         serde_json::from_slice(&output.stdout).map_err(|error| format!("status --json: {error}"))
     }
 
     fn expect_artifact(&self, name: &str) -> Outcome {
-        let mut command = self.device.client(&self.client);
+        let mut command = self.machine.device.client(self.machine.client());
         command.arg("show-artifact");
         let output = workspace::capture(&mut command)?;
         let found = String::from_utf8_lossy(&output.stdout).trim().to_owned();
@@ -362,13 +362,9 @@ impl Demo {
         if found.status == status { Ok(()) } else { Err(format!("expected {status}")) }
     }
 
-    fn daemon(&self) -> Outcome<&Process> {
-        self.daemon.as_ref().ok_or_else(|| "the machine does not run".to_owned())
-    }
-
     /// What the daemon says within `patience`, if anything; shown if it belongs to the story.
     fn show_lines(&self, patience: Duration) -> Outcome<Option<Line>> {
-        let line = self.daemon()?.next_line(patience)?;
+        let line = self.machine.daemon()?.next_line(patience)?;
         if let Some(Line::Log(text)) = &line {
             let text = said(text);
             // To be refused until somebody lets it in is no error of this story.
@@ -401,7 +397,7 @@ impl Demo {
                 }
             }
         }
-        Err(format!("waited in vain until {what}; the log of the daemon is in {}", self.log().display()))
+        Err(format!("waited in vain until {what}; the log of the daemon is in {}", self.machine.log.display()))
     }
 
     fn until_log(&self, what: &str, wanted: impl Fn(&str) -> bool) -> Outcome {
@@ -436,59 +432,17 @@ impl Demo {
         }
     }
 
-    fn log(&self) -> PathBuf {
-        self.directory.join("daemon.log")
-    }
-
-    /// The machine goes down with everything that runs on it, and starts as often as it takes until a slot comes up.
     fn restart(&mut self) -> Outcome {
-        if let Some(daemon) = self.daemon.take() {
-            daemon.kill();
-        }
-        self.timeline.say(Who::Machine, "starts");
-        let (device, timeline) = (&self.device, &self.timeline);
-        let mut tried = None;
-        let boot = device.boot(&mut |slot| {
-            if tried.replace(slot).is_some_and(|before| before != slot) {
-                timeline.say(Who::Bootloader, "boot limit exceeded: falls back to the other slot");
-            }
-            timeline.say(Who::Bootloader, &format!("boots slot {slot}"));
-            match image::read_mark(&device.slot(slot)) {
-                Some((version, true)) => {
-                    timeline.say(Who::Machine, &format!("version {version} comes up"));
-                    Startup::ComesUp
-                }
-                Some((version, false)) => {
-                    timeline.say(
-                        Who::Machine,
-                        &format!("version {version} hangs; the watchdog resets the machine"),
-                    );
-                    Startup::Fails
-                }
-                None => {
-                    timeline.say(Who::Machine, "nothing bootable there; the watchdog resets the machine");
-                    Startup::Fails
-                }
-            }
-        })?;
-        match boot {
-            Boot::Up { slot, .. } => {
-                self.running = slot;
-                self.device.set_running(slot)?;
-            }
-            Boot::Stuck { slot, .. } => return Err(format!("the machine is stuck in slot {slot}")),
-        }
-        let mut command = self.device.client(&self.client);
-        self.daemon = Some(Process::start(command.arg("daemon"), &self.log())?);
-        Ok(())
+        let timeline = &self.timeline;
+        self.machine.restart(&mut |who, text| timeline.say(who, text))
     }
 
     fn expect_running(&self, slot: Slot, version: u64) -> Outcome {
-        let mark = image::read_mark(&self.device.slot(self.running));
-        if self.running == slot && mark == Some((version, true)) {
+        let mark = image::read_mark(&self.machine.device.slot(self.machine.running));
+        if self.machine.running == slot && mark == Some((version, true)) {
             return Ok(());
         }
-        Err(format!("slot {} runs with {mark:?}, expected slot {slot} with version {version}", self.running))
+        Err(format!("slot {} runs with {mark:?}, expected slot {slot} with version {version}", self.machine.running))
     }
 
     /// Shows the boot variables and expects that they select `slot`, for a trial or for good.
@@ -497,7 +451,7 @@ impl Demo {
             Slot::A => "2",
             Slot::B => "3",
         };
-        let variables = self.device.boot_variables()?;
+        let variables = self.machine.device.boot_variables()?;
         let value = |name: &str| variables.get(name).map_or("not set", String::as_str);
         let shown: Vec<String> = ["mender_boot_part", "upgrade_available", "bootcount"]
             .iter()
@@ -511,7 +465,7 @@ impl Demo {
     }
 
     fn expect_content(&self, slot: Slot, image: &[u8]) -> Outcome {
-        let path = self.device.slot(slot);
+        let path = self.machine.device.slot(slot);
         let content = fs::read(&path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
         if content.starts_with(image) {
             self.timeline.say(Who::Host, &format!("slot {slot} holds the image, byte for byte"));
