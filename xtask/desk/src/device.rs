@@ -61,7 +61,12 @@ fn make(directory: &Path, server: &str, slot_bytes: u64) -> Outcome {
     fs::set_permissions(&key, for_its_owner).map_err(|error| format!("{}: {error}", key.display()))?;
     workspace::write(&public, pair.public)?;
     let mut device = VirtualDevice::create(&directory, slot_bytes, &public)?;
-    device.enrol(Enrolment { server_url: server.to_owned(), poll_seconds: POLL_SECONDS, authority: None, number: 1 })?;
+    device.enrol(Enrolment {
+        server_url: server.to_owned(),
+        poll_seconds: POLL_SECONDS,
+        authority: None,
+        number: 1,
+    })?;
     // It must not restart the machine that it stands on.
     let how = format!("cargo xtask device {} restart", quoted(&directory));
     let told = format!("the device was told to restart: stop its daemon, then {how}");

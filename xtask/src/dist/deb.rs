@@ -11,7 +11,6 @@ use std::process::Command;
 use xtask::compilers::Arch;
 use xtask::shipped::CLIENT;
 
-use super::sbom;
 use crate::{Outcome, workspace};
 
 /// A file of a package.

@@ -32,7 +32,62 @@ macro_rules! keep {
 }
 
 // Every file but what is for its readers, in the order of their names.
-keep!["index.html", "main.js"];
+keep![
+    "api.js",
+    "html.js",
+    "icon.svg",
+    "index.html",
+    "lib/hooks.js",
+    "lib/htm.js",
+    "lib/preact.js",
+    "lib/xterm.css",
+    "lib/xterm.js",
+    "main.js",
+    "msgpack.js",
+    "pages/artifact.js",
+    "pages/attributes.js",
+    "pages/audit.js",
+    "pages/choose.js",
+    "pages/curve.js",
+    "pages/dashboard.js",
+    "pages/device.js",
+    "pages/device_alerts.js",
+    "pages/device_bulk.js",
+    "pages/device_columns.js",
+    "pages/device_configuration.js",
+    "pages/device_connected.js",
+    "pages/device_export.js",
+    "pages/device_files.js",
+    "pages/device_inventory.js",
+    "pages/device_overview.js",
+    "pages/device_search.js",
+    "pages/device_updates.js",
+    "pages/devices.js",
+    "pages/failures.js",
+    "pages/gate.js",
+    "pages/later.js",
+    "pages/names.js",
+    "pages/new_rollout.js",
+    "pages/plan.js",
+    "pages/progress.js",
+    "pages/releases.js",
+    "pages/rollout.js",
+    "pages/rollouts.js",
+    "pages/settings.js",
+    "pages/settings_oneself.js",
+    "pages/settings_people.js",
+    "pages/settings_roles.js",
+    "pages/settings_server.js",
+    "pages/settings_webhooks.js",
+    "pages/terminal.js",
+    "pages/timeline.js",
+    "pages/uploads.js",
+    "route.js",
+    "sheet.js",
+    "style.css",
+    "ui.js",
+    "words.js",
+];
 
 /// A file in the program.
 struct Kept {
@@ -99,14 +154,16 @@ impl Page {
                 let read = tokio::task::spawn_blocking(move || read_in(&folder, &name));
                 match read.await.map_err(io::Error::other)? {
                     Ok(asset) => Ok(Some(asset)),
-                    Err(error) => match error.kind() {
-                        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Ok(None),
-                        _ => Err(error),
-                    },
+                    Err(error) if is_absent(&error) => Ok(None),
+                    Err(error) => Err(error),
                 }
             }
         }
     }
+}
+
+fn is_absent(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
 /// A file of a folder. Neither its name nor a link leads out of the folder.

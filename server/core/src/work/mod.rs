@@ -103,7 +103,7 @@ pub(crate) enum Kind {
 }
 
 /// Every kind.
-pub(crate) const KINDS: [Kind; 21] = [
+pub(crate) const KINDS: [Kind; 22] = [
     Kind::Artifact,
     Kind::MadeArtifact,
     Kind::Release,

@@ -115,7 +115,9 @@ fn machine(
 fn live(mut machine: Machine) -> Outcome {
     loop {
         machine.restart(&mut |_, _| {})?;
-        while machine.daemon()?.next_line(Duration::from_secs(3600))? != Some(Line::Output(RESTART.to_owned())) {}
+        while machine.daemon()?.next_line(Duration::from_secs(3600))?
+            != Some(Line::Output(RESTART.to_owned()))
+        {}
         std::thread::sleep(BOOT);
     }
 }

@@ -93,7 +93,6 @@ fn bytes_of(path: &Path) -> Outcome<u64> {
 
 struct Demo {
     timeline: Timeline,
-    directory: PathBuf,
     machine: Machine,
     network: Relay,
     server: UpdateServer,
@@ -152,7 +151,6 @@ impl Demo {
         Ok(Demo {
             timeline,
             machine: Machine::new(device, client, directory.join("daemon.log")),
-            directory,
             network,
             server,
             device_id: String::new(),
@@ -397,7 +395,10 @@ impl Demo {
                 }
             }
         }
-        Err(format!("waited in vain until {what}; the log of the daemon is in {}", self.machine.log.display()))
+        Err(format!(
+            "waited in vain until {what}; the log of the daemon is in {}",
+            self.machine.log.display()
+        ))
     }
 
     fn until_log(&self, what: &str, wanted: impl Fn(&str) -> bool) -> Outcome {
@@ -442,7 +443,10 @@ impl Demo {
         if self.machine.running == slot && mark == Some((version, true)) {
             return Ok(());
         }
-        Err(format!("slot {} runs with {mark:?}, expected slot {slot} with version {version}", self.machine.running))
+        Err(format!(
+            "slot {} runs with {mark:?}, expected slot {slot} with version {version}",
+            self.machine.running
+        ))
     }
 
     /// Shows the boot variables and expects that they select `slot`, for a trial or for good.
