@@ -130,7 +130,7 @@ function Whole() {
   let content;
   if (me) content = html`<${Frame} me=${me} route=${route} loggedOut=${ask} />`;
   else if (state.error) content = html`<main class="gate"><h1>rust-ota</h1><${Problem} error=${state.error} again=${ask} /></main>`;
-  else if (state.out && (route.path[0] === "start" || state.firstUser)) content = html`<${Start} token=${route.path[1]} entered=${entered} />`;
+  else if (state.out && state.firstUser) content = html`<${Start} token=${route.path[0] === "start" ? route.path[1] : undefined} entered=${entered} />`;
   else if (state.out) content = html`<${Login} entered=${entered} />`;
   else content = html`<main class="gate"><p class="quiet" role="status">Loading…</p></main>`;
   return html`${content}<${Sayings} />`;

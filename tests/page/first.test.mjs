@@ -75,7 +75,7 @@ test("what a device says of itself is shown as text", async () => {
   await deviceOf(server, { identity: { mac: hostile, "<b>bold</b>": "javascript:alert(1)" } });
   const page = await browser.page();
   await logIn(server, page);
-  await page.getByRole("link", { name: /Devices/ }).first().click();
+  await page.getByRole("navigation", { name: "Places" }).getByRole("link", { name: /^Devices/ }).click();
   await page.getByText(hostile).first().waitFor();
   assert.notEqual(await page.title(), "taken");
   assert.equal(await page.locator("main img").count(), 0);
