@@ -1,6 +1,7 @@
 // A server of its own in an empty folder, a browser, and devices that speak for themselves.
 //
-// What runs is the program named by ROTA_SERVER; CHROMIUM names another browser than Debian's.
+// What runs is the program named by ROTA_SERVER; CHROMIUM names another browser than Debian's. With ROTA_PAGE the page is that
+// folder's and not the program's, for whoever changes it.
 
 import { spawn } from "node:child_process";
 import { createReadStream } from "node:fs";
@@ -27,7 +28,8 @@ export const EMAIL = "first@example.com";
 /** Runs `SERVER serve`; answers when it listens. */
 export async function startServer({ data, port = 0, options = [] } = {}) {
   const folder = data ?? (await mkdtemp(join(tmpdir(), "rota-page-")));
-  const child = spawn(SERVER, ["serve", "--data", folder, "--listen", `127.0.0.1:${port}`, ...options], {
+  const page = process.env.ROTA_PAGE ? ["--page", process.env.ROTA_PAGE] : [];
+  const child = spawn(SERVER, ["serve", "--data", folder, "--listen", `127.0.0.1:${port}`, ...page, ...options], {
     stdio: ["ignore", "pipe", "pipe"],
   });
   const log = [];

@@ -40,7 +40,7 @@ export function Login({ entered }) {
 export function Start({ token, entered }) {
   const [email, setEmail] = useState("");
   const [password, setPassword] = useState("");
-  const [typed, setTyped] = useState(token ?? "");
+  const [typed, setTyped] = useState("");
   useEffect(() => {
     document.title = "First start – rust-ota";
   }, []);
@@ -50,7 +50,7 @@ export function Start({ token, entered }) {
       <p>This server has no user yet. The first one may do everything, and can let others in.</p>
       ${!token && html`<${Note} kind="wait">The server has printed a link for this on its terminal, or in its log. Open it, or copy the word at its end.<//>`}
       <${Form} name="Begin" send=${async () => {
-        await post("v1/useradm/auth/first-user", { token: typed.trim(), email, password });
+        await post("v1/useradm/auth/first-user", { token: token ?? typed.trim(), email, password });
         entered();
       }}>
         ${!token && html`<${Field} label="Word from the link" required autocomplete="off" value=${typed} onInput=${(event) => setTyped(event.target.value)} />`}
