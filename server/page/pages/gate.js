@@ -4,7 +4,7 @@ import { html, useEffect, useState } from "../html.js";
 import { post } from "../api.js";
 import { Field, Form, Note } from "../ui.js";
 
-const SHORTEST_PASSWORD = 12;
+const SHORTEST_PASSWORD = 8;
 
 export function Login({ entered }) {
   const [email, setEmail] = useState("");

@@ -29,7 +29,7 @@ function Password({ me }) {
       }}>
         <input type="text" class="unseen" autocomplete="username" value=${me.email} readonly tabindex="-1" aria-hidden="true" />
         <${Field} label="Password of now" type="password" autocomplete="current-password" required value=${now} onInput=${(event) => setNow(event.target.value)} />
-        <${Field} label="New password" type="password" autocomplete="new-password" required minlength="12" hint="12 characters or more. It ends all sessions and tokens."
+        <${Field} label="New password" type="password" autocomplete="new-password" required minlength="8" hint="8 characters or more. It ends all sessions and tokens."
           value=${next} onInput=${(event) => setNext(event.target.value)} />
       <//>
     <//>

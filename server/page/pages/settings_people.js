@@ -70,8 +70,8 @@ function Person({ user, names, me, close, done }) {
       <${Form} cancel=${close} send=${send} name=${user.id ? "Save" : "Make"}>
         <${Field} label="E-mail" type="email" autocomplete="off" required value=${email} onInput=${(event) => setEmail(event.target.value)} />
         ${user.id !== me.id &&
-        html`<${Field} label=${user.id ? "New password" : "Password"} type="password" autocomplete="new-password" required=${!user.id} minlength="12"
-          hint=${user.id ? "Empty: it stays. Another ends all sessions of this person." : "12 characters or more"} value=${password}
+        html`<${Field} label=${user.id ? "New password" : "Password"} type="password" autocomplete="new-password" required=${!user.id} minlength="8"
+          hint=${user.id ? "Empty: it stays. Another ends all sessions of this person." : "8 characters or more"} value=${password}
           onInput=${(event) => setPassword(event.target.value)} />`}
         <fieldset>
           <legend>Roles</legend>
