@@ -644,6 +644,11 @@ fn a_websocket_may_bring_its_token_in_a_cookie_and_nothing_else_may() {
         format!("/api/management/v1/deviceconnect/devices/{id}/connect"),
     );
     let _connected = FrameStream::open(running.url(), &of_device, &device.token).unwrap();
+    // The device has its answer before the server counts it as connected.
+    let connection = format!("/api/management/v1/deviceconnect/devices/{id}");
+    while manage(&running, "GET", &connection, Value::Null).json()["status"] != "connected" {
+        std::thread::yield_now();
+    }
     let person = format!("JWT={}", running.management_token());
     let own = format!("theme=dark; JWT={}", device.token);
     assert_eq!(open(&of_person, &person), "HTTP/1.1 101");

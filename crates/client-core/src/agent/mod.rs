@@ -28,6 +28,7 @@ use crate::deploy::scripts::{OnScriptFailure, ScriptAction, ScriptPoint, ScriptS
 use crate::deploy::{
     self, DeploymentId, Device, Held, Importance, Ordered, Report, Reported, Reporter, Status, Summary,
 };
+use crate::monitor::Watch;
 use crate::schedule::{Due, Schedule};
 use crate::server::{Backoff, Download, DownloadSettings, Offer, ReportAnswer, UpdateServer};
 
@@ -105,6 +106,11 @@ impl Memory {
     }
 }
 
+/// What is watched. Without the feature nothing is, and the linker leaves out how.
+fn watched(host: &mut dyn Host) -> Option<&mut Watch> {
+    if cfg!(feature = "monitor") { host.watch() } else { None }
+}
+
 /// The daemon.
 pub struct Agent<'a> {
     host: &'a mut dyn Host,
@@ -176,17 +182,17 @@ impl<'a> Agent<'a> {
     }
 
     fn next_look_in(&mut self, now: Duration) -> Option<Duration> {
-        self.host.watch().map(|watch| watch.next_in(now))
+        watched(self.host).map(|watch| watch.next_in(now))
     }
 
     fn look_if_due(&mut self) {
         if self.next_look_in(self.clock.now()) == Some(Duration::ZERO) {
             self.host.tell(&Event::Looking);
-            if let Some(watch) = self.host.watch() {
+            if let Some(watch) = watched(self.host) {
                 watch.look();
             }
         }
-        if self.host.watch().is_some_and(|watch| watch.has_news()) {
+        if watched(self.host).is_some_and(|watch| watch.has_news()) {
             self.memory.schedule.has_alerts();
         }
     }
@@ -324,7 +330,7 @@ impl<'a> Agent<'a> {
 
     /// Everything that waits, in its order. Ends: each answer makes it less, or makes what is sent at once less.
     fn tell_alerts(&mut self) -> Result<(), Failure> {
-        let Some(watch) = self.host.watch() else { return Ok(()) };
+        let Some(watch) = watched(self.host) else { return Ok(()) };
         let mut server = lock(&self.server);
         if let Some(checks) = watch.untold_checks() {
             if server.send_checks(checks)? == ReportAnswer::Refused {
@@ -498,7 +504,7 @@ impl<'a> Agent<'a> {
                     (_, Some(ended)) => {
                         log::info!("deployment {id}: {}", if ended.failed { "failed" } else { "succeeded" });
                         self.host.tell(&Event::Ended { failed: ended.failed });
-                        if let Some(watch) = self.host.watch() {
+                        if let Some(watch) = watched(self.host) {
                             watch.deployment_ended(ended.failed);
                         }
                         self.deliver(&ended, Importance::Mandatory);

@@ -22,6 +22,12 @@ const OF_ALL: &[&str] = &["Name", "Type"];
 
 /// What `Monitor` of `keys` says.
 pub(super) fn rules(keys: &Keys<'_>) -> Result<Option<Rules>, ConfigError> {
+    if !cfg!(any(feature = "monitor", test)) {
+        if keys.find("Monitor").is_some() {
+            log::error!("nothing is watched: RustOta.Monitor needs a build with the feature monitor");
+        }
+        return Ok(None);
+    }
     let Some(own) = keys.own_object("Monitor", "RustOta.Monitor.", MONITOR)? else { return Ok(None) };
     let wrong = || own.wrong("Checks", "a list of at most 32 objects");
     let list = own.find("Checks").and_then(Value::as_array).filter(|list| list.len() <= CHECKS_MAX);

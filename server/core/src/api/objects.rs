@@ -14,10 +14,37 @@ use serde_json::Value;
 /// # Errors
 /// It is something else.
 pub(super) fn from_slice<T: DeserializeOwned>(bytes: &[u8]) -> serde_json::Result<T> {
+    if is_deep(bytes) {
+        return Err(serde_json::Error::custom(format_args!("nested more than {DEPTH} times")));
+    }
     let mut json = serde_json::Deserializer::from_slice(bytes);
     let value = T::deserialize(Objects(&mut json))?;
     json.end()?;
     Ok(value)
+}
+
+/// How deep lists and objects of a body may lie in each other. What is kept of it lies deeper in a record, which has to be read
+/// again: the reader ends at 128.
+const DEPTH: usize = 32;
+
+/// Whether brackets outside of texts are nested more than [`DEPTH`] times. Whether they fit each other is seen by who reads.
+fn is_deep(bytes: &[u8]) -> bool {
+    let (mut depth, mut in_text, mut is_escaped) = (0_usize, false, false);
+    for byte in bytes {
+        match byte {
+            _ if is_escaped => is_escaped = false,
+            b'\\' if in_text => is_escaped = true,
+            b'"' => in_text = !in_text,
+            _ if in_text => {}
+            b'[' | b'{' => depth += 1,
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if depth > DEPTH {
+            return true;
+        }
+    }
+    false
 }
 
 /// Reads a value in the same way.
@@ -197,6 +224,18 @@ impl<'de, A: VariantAccess<'de>> VariantAccess<'de> for Objects<A> {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn what_lies_too_deep_is_refused_before_it_is_read() {
+        let nested = |depth: usize| format!("{}1{}", "[".repeat(depth), "]".repeat(depth));
+        assert!(super::from_slice::<serde_json::Value>(nested(32).as_bytes()).is_ok());
+        for deep in [nested(33), format!("{{\"a\":{}}}", nested(32)), "[".repeat(1000)] {
+            let said = super::from_slice::<serde_json::Value>(deep.as_bytes()).unwrap_err().to_string();
+            assert!(said.contains("nested more than 32 times"), "{said}");
+        }
+        let text = format!("[\"\\\"{}\"]", "[".repeat(100));
+        assert!(super::from_slice::<serde_json::Value>(text.as_bytes()).is_ok(), "brackets of a text");
+    }
+
     use std::collections::BTreeMap;
 
     use serde::Deserialize;
