@@ -8,6 +8,7 @@ use client_core::agent::{Agent, AgentSettings, Memory};
 use client_core::clock::{Clock, Waiter, Wake};
 use client_core::deploy::Observer;
 use client_core::deploy::gates::Gatekeeper;
+#[cfg(feature = "monitor")]
 use client_core::monitor::Watch;
 use client_core::schedule::Schedule;
 use linux::clock::LinuxClock;
@@ -21,6 +22,7 @@ use crate::deployment_log::Logs;
 use crate::host::LinuxHost;
 #[cfg(feature = "dbus")]
 use crate::local_proxy::LocalProxy;
+#[cfg(feature = "monitor")]
 use crate::monitor;
 use crate::notify::{Supervision, WatchedWaiter};
 use crate::status::{self, StatusBoard, StatusServer};
@@ -147,8 +149,9 @@ impl Service {
             (beginning.transport, beginning.api_connections),
             (gates, question.clone()),
             Arc::clone(&supervision.clock),
-        )
-        .watching(beginning.watch);
+        );
+        #[cfg(feature = "monitor")]
+        let host = host.watching(beginning.watch);
         Ok(Service {
             _pid_file: beginning.pid_file,
             host,
@@ -217,6 +220,7 @@ struct Beginning {
     transport: HttpTransport,
     api: Api,
     api_connections: IdleConnections,
+    #[cfg(feature = "monitor")]
     watch: Option<Watch>,
 }
 
@@ -240,8 +244,14 @@ impl Beginning {
                 log::warn!("a daemon that finds a bad configuration would have none: {error}");
             }
         }
-        let watch = monitor::watch(setup, Arc::new(clock.clone()));
-        Ok(Beginning { pid_file, transport, api, api_connections, watch })
+        Ok(Beginning {
+            pid_file,
+            transport,
+            api,
+            api_connections,
+            #[cfg(feature = "monitor")]
+            watch: monitor::watch(setup, Arc::new(clock.clone())),
+        })
     }
 }
 

@@ -7,6 +7,7 @@ use client_core::agent::{Event, Host, HostError, Known};
 use client_core::clock::Clock;
 use client_core::deploy::scripts::ScriptRunner;
 use client_core::deploy::{DeploymentId, Device, Policy, PolicyError, Reporter};
+#[cfg(feature = "monitor")]
 use client_core::monitor::Watch;
 use client_core::server::{Attribute, AttributeValue, Transport};
 use client_core::slot::System;
@@ -42,6 +43,7 @@ pub(crate) struct LinuxHost {
     question: SharedQuestion,
     clock: Arc<dyn Clock>,
     /// What is watched, where something is.
+    #[cfg(feature = "monitor")]
     watch: Option<Watch>,
 }
 
@@ -66,11 +68,13 @@ impl LinuxHost {
             gates,
             question,
             clock,
+            #[cfg(feature = "monitor")]
             watch: None,
         }
     }
 
     /// Has something to watch.
+    #[cfg(feature = "monitor")]
     pub(crate) fn watching(self, watch: Option<Watch>) -> LinuxHost {
         LinuxHost { watch, ..self }
     }
@@ -110,6 +114,7 @@ impl Host for LinuxHost {
             .map_err(|error| HostError::Inventory(error.into()))
     }
 
+    #[cfg(feature = "monitor")]
     fn watch(&mut self) -> Option<&mut Watch> {
         self.watch.as_mut()
     }

@@ -13,6 +13,7 @@ mod deployment_log;
 mod host;
 #[cfg(feature = "dbus")]
 mod local_proxy;
+#[cfg(feature = "monitor")]
 mod monitor;
 mod notify;
 pub mod status;

@@ -28,9 +28,6 @@ const CERTIFICATES_BYTES: u64 = 1024 * 1024;
 /// goes on without. Call it with the lock of the datastore held.
 pub(crate) fn watch(setup: &Setup, clock: Arc<dyn Clock>) -> Option<Watch> {
     let rules = setup.config.monitor.clone()?;
-    if !cfg!(feature = "monitor") {
-        return None;
-    }
     let opened = state_file::open_at(&PLACE, &setup.datastore, &Books)
         .map_err(|error| error.to_string())
         .and_then(|store| {
