@@ -99,13 +99,14 @@ pub fn run(arguments: &[String]) -> Outcome {
             let boards = start_boards(&green, &mut report, built, extent, &seed, may_install);
             report.step_with("tests", |counts| programs::run_tests(built, &environment, counts));
             report.step("demo", || demo(built));
-            match crate::page::prepare(may_install) {
-                Ok(modules) => report.step("page", || crate::page::test(&modules, built.folder(), None, &[])),
-                Err(reason) => report.leave_out(&format!("the page in a browser: {reason}")),
-            }
             check_buildroot(&green, &mut report, built, may_install);
             if let Some(boards) = boards {
                 finish_boards(boards, &green, &mut report);
+            }
+            // Behind the boards: a browser waits 30 seconds for what it is to see.
+            match crate::page::prepare(may_install) {
+                Ok(modules) => report.step("page", || crate::page::test(&modules, built.folder(), None, &[])),
+                Err(reason) => report.leave_out(&format!("the page in a browser: {reason}")),
             }
         }
     }
