@@ -1042,10 +1042,17 @@ impl Remote<'_> {
     }
 }
 
+/// Whether this build watches anything; said where it does not.
+fn watches() -> bool {
+    if !cfg!(feature = "monitor") {
+        eprintln!("left out: this build has not the feature monitor");
+    }
+    cfg!(feature = "monitor")
+}
+
 #[test]
 fn the_server_hears_when_something_watched_goes_wrong_and_when_it_is_well_again() {
-    if !cfg!(feature = "monitor") {
-        println!("left out: this build watches nothing, it has not the feature monitor");
+    if !watches() {
         return;
     }
     let world = World::new(|options| options.auto_accept(true));
@@ -1071,8 +1078,7 @@ fn the_server_hears_when_something_watched_goes_wrong_and_when_it_is_well_again(
 
 #[test]
 fn alerts_wait_for_a_server_that_is_away_over_a_power_cut_and_arrive_once_and_in_order() {
-    if !cfg!(feature = "monitor") {
-        println!("left out: this build watches nothing, it has not the feature monitor");
+    if !watches() {
         return;
     }
     let world = World::new(|options| options.auto_accept(true));
@@ -1104,8 +1110,7 @@ fn alerts_wait_for_a_server_that_is_away_over_a_power_cut_and_arrive_once_and_in
 
 #[test]
 fn an_alert_that_the_server_refuses_is_dropped_and_the_next_one_arrives() {
-    if !cfg!(feature = "monitor") {
-        println!("left out: this build watches nothing, it has not the feature monitor");
+    if !watches() {
         return;
     }
     let world = World::new(|options| options.auto_accept(true));
@@ -1122,8 +1127,7 @@ fn an_alert_that_the_server_refuses_is_dropped_and_the_next_one_arrives() {
 
 #[test]
 fn alerts_that_were_damaged_are_told_of_in_the_log_and_the_daemon_goes_on() {
-    if !cfg!(feature = "monitor") {
-        println!("left out: this build watches nothing, it has not the feature monitor");
+    if !watches() {
         return;
     }
     let world = World::new(|options| options.auto_accept(true));

@@ -36,6 +36,7 @@ struct State {
     used: BTreeMap<String, u32>,
     unit: String,
     lines: VecDeque<String>,
+    is_unreadable: bool,
     boot_id: String,
     certificate_end: u64,
     looks: u64,
@@ -109,6 +110,7 @@ impl Looker for Facts {
     }
     fn log(
         &mut self,
+        _: &str,
         _: &LogSource,
         from: Option<&Position>,
         scan: &mut Scan<'_>,
@@ -117,6 +119,9 @@ impl Looker for Facts {
             Some(Position::File { lines, .. }) => *lines,
             Some(Position::Journal { .. }) | None => 0,
         };
+        if self.state().is_unreadable {
+            return Err(Unseen("no permission".to_owned()));
+        }
         for line in self.state().lines.drain(..) {
             lines += 1;
             scan.line(lines, line.as_bytes());
@@ -202,15 +207,33 @@ fn a_service_has_to_be_wrong_in_as_many_looks_in_a_row_as_the_check_says() {
     check("failed", &[]);
 }
 
-#[test]
-fn a_log_is_well_again_after_its_time_without_such_a_line() {
+/// A log in which nothing of this is well for three minutes behind it.
+fn log_of_panics() -> Facts {
     let log = Watched::Log {
         source: LogSource::File("/log".to_owned()),
         pattern: Pattern::parse("panic").unwrap(),
         around: Around { before: 1, after: 1 },
         ok_after: 3 * MINUTE,
     };
-    let (facts, clock) = (Facts::watching(vec![check("log", log)]), VirtualClock::new(1));
+    Facts::watching(vec![check("log", log)])
+}
+
+#[test]
+fn a_log_that_cannot_be_read_for_a_moment_is_not_well_the_sooner() {
+    let (facts, clock) = (log_of_panics(), VirtualClock::new(1));
+    let mut watch = facts.watch(clock.shared());
+    facts.state().lines.push_back("a panic".to_owned());
+    assert_eq!(look(&mut watch, &clock), ["log CRITICAL"]);
+    facts.state().is_unreadable = true;
+    assert!(look(&mut watch, &clock).is_empty());
+    facts.state().is_unreadable = false;
+    assert!(look(&mut watch, &clock).is_empty(), "two minutes behind the panic");
+    assert_eq!(look(&mut watch, &clock), ["log OK"]);
+}
+
+#[test]
+fn a_log_is_well_again_after_its_time_without_such_a_line() {
+    let (facts, clock) = (log_of_panics(), VirtualClock::new(1));
     let mut watch = facts.watch(clock.shared());
     let write = |lines: &[&str]| facts.state().lines.extend(lines.iter().map(|line| (*line).to_owned()));
     write(&["well", "before", "a panic", "behind"]);

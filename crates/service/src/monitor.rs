@@ -58,7 +58,7 @@ impl Documents for Books {
 /// Facts about this device.
 struct LinuxLooker {
     programs: Programs,
-    /// The log files that are read, each open.
+    /// The log files that are read, each open, by the checks that read them: of two that read one, each sees every line.
     files: BTreeMap<String, LogFile>,
     clock: Arc<dyn Clock>,
 }
@@ -70,6 +70,7 @@ fn unseen(error: impl ToString) -> Unseen {
 impl LinuxLooker {
     fn file(
         &mut self,
+        check: &str,
         path: &str,
         from: Option<&Position>,
         scan: &mut Scan<'_>,
@@ -80,7 +81,7 @@ impl LinuxLooker {
             }
             Some(Position::Journal { .. }) | None => None,
         };
-        let file = self.files.entry(path.to_owned()).or_insert_with(|| LogFile::new(Path::new(path)));
+        let file = self.files.entry(check.to_owned()).or_insert_with(|| LogFile::new(Path::new(path)));
         let at = file.read_on(from, MATCHED_BYTES, |number, line| scan.line(number, line));
         let at = at.map_err(|error| Unseen(format!("cannot read {path}: {error}")))?;
         Ok(at.map(|ReadUpTo { inode, offset, lines }| Position::File { inode, offset, lines }))
@@ -121,12 +122,13 @@ impl Looker for LinuxLooker {
 
     fn log(
         &mut self,
+        check: &str,
         source: &LogSource,
         from: Option<&Position>,
         scan: &mut Scan<'_>,
     ) -> Result<Option<Position>, Unseen> {
         match source {
-            LogSource::File(path) => self.file(path, from, scan),
+            LogSource::File(path) => self.file(check, path, from, scan),
             LogSource::Unit(unit) => self.journal(unit, from, scan),
         }
     }
@@ -148,5 +150,35 @@ impl Looker for LinuxLooker {
 
     fn boot_id(&mut self) -> Result<String, Unseen> {
         boot_id(Path::new("/")).map_err(unseen)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io::Write;
+
+    use client_core::monitor::{Around, Pattern};
+    use linux::clock::LinuxClock;
+
+    use super::*;
+
+    #[test]
+    fn of_two_checks_of_one_log_each_sees_every_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let mut log = File::create(&path).unwrap();
+        let clock = Arc::new(LinuxClock::new());
+        let mut looker = LinuxLooker { programs: Programs::default(), files: BTreeMap::new(), clock };
+        let source = LogSource::File(path.display().to_string());
+        let mut is_found = |check: &str| {
+            let pattern = Pattern::parse(check).unwrap();
+            let mut scan = Scan::new(&pattern, Around { before: 0, after: 0 });
+            looker.log(check, &source, None, &mut scan).unwrap();
+            scan.finish().is_some()
+        };
+        assert!(!is_found("panic") && !is_found("out of memory"));
+        log.write_all(b"out of memory\npanic\n").unwrap();
+        assert!(is_found("panic") && is_found("out of memory"));
     }
 }

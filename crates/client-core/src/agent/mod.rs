@@ -237,10 +237,7 @@ impl<'a> Agent<'a> {
         }
         let now = self.clock.now();
         let restart = self.memory.restart_until.map(|until| until.saturating_sub(now));
-        restart.unwrap_or_else(|| {
-            let next = self.memory.schedule.next_in(now);
-            self.next_look_in(now).map_or(next, |look| look.min(next))
-        })
+        restart.unwrap_or_else(|| self.memory.schedule.next_in(now))
     }
 
     fn work_on(&mut self, due: Option<Due>) {

@@ -16,13 +16,14 @@ pub trait Looker {
     /// When it cannot be learned.
     fn service(&mut self, unit: &str) -> Result<String, Unseen>;
 
-    /// Gives `scan` the lines that came behind `from`, or none and the end of the log where `from` is `None`. Returns up to
+    /// Gives `scan` the lines of the log of the check `check` that came behind `from`, or none and the end of the log where `from` is `None`. Returns up to
     /// where it read; `None` where there is no log yet. A position may be of another log than this one.
     ///
     /// # Errors
     /// When the log is there and cannot be read.
     fn log(
         &mut self,
+        check: &str,
         source: &LogSource,
         from: Option<&Position>,
         scan: &mut Scan<'_>,

@@ -209,11 +209,7 @@ impl Watch {
         ok_after: Duration,
     ) -> Result<(Option<Finding>, Option<super::Position>), Unseen> {
         let (name, now) = (&check.name, self.clock.now());
-        let read = self.looker.log(source, self.book.position(name), &mut scan);
-        // It may be well again as soon as it can be read: nothing in it was wrong.
-        let position = read.inspect_err(|_| {
-            self.heard.remove(name);
-        })?;
+        let position = self.looker.log(name, source, self.book.position(name), &mut scan)?;
         let finding = match scan.finish() {
             Some(excerpt) => {
                 self.heard.insert(name.clone(), now);

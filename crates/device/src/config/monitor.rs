@@ -21,10 +21,12 @@ const INTERVAL: Duration = Duration::from_secs(60);
 const OF_ALL: &[&str] = &["Name", "Type"];
 
 /// What `Monitor` of `keys` says.
-pub(super) fn rules(keys: &Keys<'_>) -> Result<Option<Rules>, ConfigError> {
+pub(super) fn rules(keys: &Keys<'_>, warnings: &mut Vec<String>) -> Result<Option<Rules>, ConfigError> {
     if !cfg!(any(feature = "monitor", test)) {
         if keys.find("Monitor").is_some() {
-            log::error!("nothing is watched: RustOta.Monitor needs a build with the feature monitor");
+            warnings.push(
+                "nothing is watched: RustOta.Monitor needs a build with the feature monitor".to_owned(),
+            );
         }
         return Ok(None);
     }

@@ -174,7 +174,8 @@ impl Draft {
         set(&mut config.status_socket, keys.string_or_none("StatusSocket")?);
         set(&mut config.prefer_built_in, prefer_built_in(keys)?);
         self.gates(keys)?;
-        set(&mut self.config.monitor, monitor::rules(keys)?.map(Some));
+        let rules = monitor::rules(keys, &mut self.config.warnings)?;
+        set(&mut self.config.monitor, rules.map(Some));
         let budget = keys.read("MaxDownloadBytes", "a number of bytes", Value::as_u64)?;
         set(&mut self.config.max_download_bytes, budget.map(|bytes| Some(bytes).filter(|bytes| *bytes > 0)));
         set(&mut self.config.discard_behind_image, keys.boolean("DiscardBehindImage")?);
