@@ -13,7 +13,6 @@ pub mod peers;
 pub mod s3;
 pub mod shipped;
 pub mod size;
-pub mod time;
 pub mod workspace;
 
 /// What a task ends with: an error is a sentence.

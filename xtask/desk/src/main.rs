@@ -12,6 +12,7 @@ mod artifact_tool;
 mod bench;
 mod demo;
 mod device;
+mod http;
 mod image;
 mod process;
 mod relay;

@@ -11,6 +11,7 @@ use std::process::Command;
 use xtask::compilers::Arch;
 use xtask::shipped::CLIENT;
 
+use super::sbom;
 use crate::{Outcome, workspace};
 
 /// A file of a package.
@@ -308,7 +309,7 @@ fn mail_date(seconds: u64) -> String {
     const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
     const MONTHS: [&str; 12] =
         ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
-    let stamp = xtask::time::timestamp(seconds);
+    let stamp = sbom::timestamp(seconds);
     let part = |from: usize, to: usize| stamp.get(from..to).unwrap_or_default();
     let day = usize::try_from(seconds / 86_400 % 7).unwrap_or(0);
     let month = part(5, 7).parse::<usize>().unwrap_or(1);

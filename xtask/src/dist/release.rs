@@ -40,7 +40,7 @@ pub fn make(archs: &[Arch], key: Option<&Path>) -> Outcome {
     commit.files(&root, &tree.root, &[])?;
     let cache = Cache::open()?;
     let lock = workspace::read(&tree.root.join("Cargo.lock"))?;
-    let mut built_with = format!("commit {}\ntime {}\n", commit.id, xtask::time::timestamp(commit.seconds));
+    let mut built_with = format!("commit {}\ntime {}\n", commit.id, sbom::timestamp(commit.seconds));
     built_with += &cargo_version()?;
     for arch in archs {
         let compilers = Compilers::fetch(&cache, *arch)?;

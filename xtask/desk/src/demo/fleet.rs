@@ -4,8 +4,7 @@
 //! it; the image of every third does not come up, so that devices fall back, and the rule holds the second phase.
 
 use std::fs::File;
-use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::io::Read;
 use std::path::Path;
 use std::sync::mpsc;
 use std::time::{Duration, Instant, SystemTime};
@@ -16,6 +15,7 @@ use serde_json::{Value, json};
 use super::machine::Machine;
 use super::timeline::{Timeline, Who};
 use crate::artifact_tool::{ArtifactTool, KeyPair};
+use crate::http;
 use crate::image;
 use crate::process::Line;
 use crate::update_server::UpdateServer;
@@ -160,7 +160,7 @@ fn roll_out(
     tool.write_rootfs_image(&name, &image, "zstd", keys, &artifact)?;
     server.ask("upload", &[&artifact.display().to_string()])?;
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let second_phase = xtask::time::timestamp((now + SECOND_PHASE).as_secs());
+    let second_phase = client_core::clock::utc((now + SECOND_PHASE).as_secs());
     let deployment = json!({
         "name": format!("{name} for everybody"),
         "artifact_name": name,
@@ -185,16 +185,7 @@ fn roll_out(
 fn post(server: &UpdateServer, path: &str, body: &Value) -> Outcome {
     let failed = |error: std::io::Error| format!("{path}: {error}");
     let token = std::fs::read_to_string(server.token_file()).map_err(failed)?;
-    let (address, body) = (server.address()?, body.to_string());
-    let head = format!(
-        "POST {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nAuthorization: Bearer {}\r\n\
-         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n",
-        token.trim(),
-        body.len()
-    );
-    let mut stream = TcpStream::connect(address).map_err(failed)?;
-    stream.write_all((head + &body).as_bytes()).map_err(failed)?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).map_err(failed)?;
+    let headers = format!("Authorization: Bearer {}\r\nContent-Type: application/json\r\n", token.trim());
+    let answer = http::ask(server.address()?, "POST", path, &headers, &body.to_string()).map_err(failed)?;
     if answer.starts_with("HTTP/1.1 201") { Ok(()) } else { Err(format!("{path}: {answer}")) }
 }

@@ -1,8 +1,7 @@
 //! A server that is measured: how soon it answers, what it allocates, and what it needs of the processors.
 
 use std::ffi::OsStr;
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -13,6 +12,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::super::memory::Memory;
+use crate::http;
 use crate::process::Process;
 use xtask::{Outcome, cpu, workspace};
 
@@ -202,13 +202,7 @@ fn total(address: SocketAddr, token: &str) -> Option<u64> {
 }
 
 fn ask(address: SocketAddr, path: &str, header: &str) -> Option<String> {
-    let mut stream = TcpStream::connect(address).ok()?;
-    stream.set_read_timeout(Some(PATIENCE)).ok()?;
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{header}\r\n");
-    stream.write_all(request.as_bytes()).ok()?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).ok()?;
-    Some(answer)
+    http::ask(address, "GET", path, header, "").ok()
 }
 
 fn is_good(answer: &str) -> bool {
