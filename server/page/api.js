@@ -41,6 +41,18 @@ function address(path, query) {
   return BASE + path + (text ? `?${text}` : "");
 }
 
+/** Nobody has answered, or not to the end. */
+function unanswered(words) {
+  tell("lost");
+  return new ApiError(0, words);
+}
+
+/** What an answer that is no success is: `body` is its JSON, where it has one. */
+function refused(status, path, body) {
+  if (status === 401 && !ASKS_WHO.test(path)) tell("logged-out");
+  return new ApiError(status, body?.error ?? `The server answers ${status}.`, body);
+}
+
 /**
  * Asks for `path` below `/api/management/`.
  *
@@ -52,6 +64,7 @@ export async function call(method, path, { query, json, form, etag, signal, head
   if (json !== undefined) wanted["Content-Type"] = "application/json";
   if (etag) wanted["If-Match"] = etag;
   let answer;
+  let text;
   try {
     answer = await fetch(address(path, query), {
       method,
@@ -61,13 +74,12 @@ export async function call(method, path, { query, json, form, etag, signal, head
       cache: "no-store",
       signal,
     });
+    text = await answer.text();
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    tell("lost");
-    throw new ApiError(0, "The server does not answer.");
+    throw unanswered("The server does not answer.");
   }
   tell("found");
-  const text = await answer.text();
   let data = text;
   if ((answer.headers.get("Content-Type") ?? "").includes("json")) {
     try {
@@ -76,10 +88,7 @@ export async function call(method, path, { query, json, form, etag, signal, head
       throw new ApiError(answer.status, "The server's answer is not whole.");
     }
   }
-  if (!answer.ok) {
-    if (answer.status === 401 && !ASKS_WHO.test(path)) tell("logged-out");
-    throw new ApiError(answer.status, data?.error ?? `The server answers ${answer.status}.`, data);
-  }
+  if (!answer.ok) throw refused(answer.status, path, data);
   const total = answer.headers.get("X-Total-Count");
   return {
     data,
@@ -104,22 +113,18 @@ export function send(method, path, form, progress, signal) {
     request.open(method, BASE + path);
     request.setRequestHeader("X-Requested-With", "rust-ota");
     request.upload.onprogress = (event) => progress?.(event.loaded, event.total);
-    request.onerror = () => {
-      tell("lost");
-      reject(new ApiError(0, "The connection ended before everything was sent."));
-    };
+    request.onerror = () => reject(unanswered("The connection ended before everything was sent."));
     request.onabort = () => reject(new DOMException("ended", "AbortError"));
     request.onload = () => {
       tell("found");
       if (request.status < 300) return resolve({ location: request.getResponseHeader("Location") ?? undefined });
-      let words = `The server answers ${request.status}.`;
+      let body;
       try {
-        words = JSON.parse(request.responseText).error ?? words;
+        body = JSON.parse(request.responseText);
       } catch {
         // Whoever stands before the server has answered in other words.
       }
-      if (request.status === 401) tell("logged-out");
-      reject(new ApiError(request.status, words));
+      reject(refused(request.status, path, body));
     };
     signal?.addEventListener("abort", () => request.abort());
     request.send(form);
@@ -166,12 +171,9 @@ export async function load(path, query, { signal, progress } = {}) {
     }
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new ApiError(0, answer ? "The connection ended before all of it had come." : "The server does not answer.");
+    throw unanswered(answer ? "The connection ended before all of it had come." : "The server does not answer.");
   }
-  if (!answer.ok) {
-    const said = await answer.json().catch(() => null);
-    if (answer.status === 401) tell("logged-out");
-    throw new ApiError(answer.status, said?.error ?? `The server answers ${answer.status}.`, said);
-  }
+  tell("found");
+  if (!answer.ok) throw refused(answer.status, path, await answer.json().catch(() => null));
   return { blob: new Blob([...parts, ...waiting]), headers: answer.headers };
 }

@@ -1,9 +1,9 @@
 // The page: who is here, the frame, and which page stands in the address.
 
-import { html, render, useEffect, useState } from "./html.js";
+import { html, render, useEffect, useRef, useState } from "./html.js";
 import { get, onConnection, remove } from "./api.js";
 import { go, to, useRoute } from "./route.js";
-import { Page, Problem, Sayings, useLoad } from "./ui.js";
+import { Page, Problem, Sayings, say, useLoad } from "./ui.js";
 import { Login, Start } from "./pages/gate.js";
 import { Dashboard } from "./pages/dashboard.js";
 
@@ -67,8 +67,13 @@ function Frame({ me, route, loggedOut }) {
   const waiting = pending.data?.data.count ?? 0;
   const first = route.path[0] ?? "";
   const logOut = async () => {
-    await remove("v1/useradm/auth/session").catch(() => {});
-    loggedOut();
+    try {
+      await remove("v1/useradm/auth/session");
+      loggedOut();
+    } catch (error) {
+      // The session is still there, and whoever wanted to go has to know.
+      say(`You are not logged out: ${error.message}`, "bad");
+    }
   };
   return html`
     <a class="skip" href="#content" onClick=${(event) => { event.preventDefault(); document.querySelector("main h1")?.focus(); }}>To the content</a>
@@ -104,7 +109,10 @@ function Whole() {
   const route = useRoute();
   const [me, setMe] = useState();
   const [state, setState] = useState({ asking: true });
-  async function ask() {
+  const asking = useRef();
+  // Of several answers that nobody is in, one is asked about.
+  const ask = () => (asking.current ??= find().finally(() => (asking.current = undefined)));
+  async function find() {
     setState({ asking: true });
     try {
       const answer = await get("v1/useradm/users/me");

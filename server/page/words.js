@@ -46,6 +46,7 @@ export function looks(status) {
   switch (status) {
     case "accepted":
     case "success":
+    case "already-installed":
     case "OK":
     case "finished":
     case "connected":
@@ -53,6 +54,8 @@ export function looks(status) {
     case "failure":
     case "rejected":
     case "aborted":
+    case "noartifact":
+    case "decommissioned":
     case "CRITICAL":
       return "bad";
     case "pending":

@@ -2,12 +2,13 @@
 
 import { html, useEffect, useRef, useState } from "../html.js";
 import { get, link, segment, socket } from "../api.js";
+import { decode } from "../msgpack.js";
 import { Dialog, Field, Loaded, Note, Page, Pager, Table, Time, useLoad } from "../ui.js";
 import { to, useQuery } from "../route.js";
 import { short } from "../words.js";
 
 const PER_PAGE = 50;
-const KINDS = ["user", "deployment", "artifact", "device"];
+const KINDS = ["device", "deployment", "artifact", "release", "group", "filter", "user", "role", "token", "settings", "integration", "tenant"];
 
 /** The question behind what is filtered: for the list and for the file. */
 function question(query) {
@@ -67,7 +68,7 @@ export function Audit({ route }) {
 }
 
 function Thing({ object }) {
-  const name = object[object.type]?.name ?? object.deployment?.name ?? object.artifact?.name;
+  const name = object[object.type]?.name;
   const words = `${object.type} ${name ?? short(object.id)}`;
   if (object.type === "device") return html`<a href=${to(["devices", object.id])}>${words}</a>`;
   if (object.type === "deployment") return html`<a href=${to(["rollouts", object.id])}>${words}</a>`;
@@ -76,7 +77,7 @@ function Thing({ object }) {
 
 /** The session of a terminal stands in what is said of its change. */
 const sessionOf = (row) =>
-  row.action === "open_terminal" || row.action === "close_terminal"
+  row.action === "open_terminal" || row.action === "play_terminal"
     ? row.change?.match(/[0-9a-f]{8}-[0-9a-f-]{27}/)?.[0]
     : undefined;
 
@@ -106,7 +107,7 @@ function Playback({ session, close }) {
     line.binaryType = "arraybuffer";
     line.onopen = () => (opened = true);
     line.onmessage = (event) => {
-      all = (all + decoder.decode(shell(new Uint8Array(event.data)), { stream: true })).slice(-MOST_TEXT);
+      all = (all + decoder.decode(printed(event.data), { stream: true })).slice(-MOST_TEXT);
       setText(all.replaceAll("\r\n", "\n").replace(MOVES, ""));
     };
     line.onclose = () => setState(opened ? "" : "There is no recording of this terminal, or you may not see it.");
@@ -122,16 +123,13 @@ function Playback({ session, close }) {
   `;
 }
 
-/** The bytes of a frame's `body`: a MessagePack map with `hdr` and `body`. Only that member is looked for. */
-function shell(frame) {
-  const name = [0xa4, 0x62, 0x6f, 0x64, 0x79]; // "body"
-  for (let at = 0; at + name.length < frame.length; at += 1) {
-    if (!name.every((byte, index) => frame[at + index] === byte)) continue;
-    const kind = frame[at + 5];
-    const view = new DataView(frame.buffer, frame.byteOffset);
-    if (kind === 0xc4) return frame.subarray(at + 7, at + 7 + frame[at + 6]);
-    if (kind === 0xc5) return frame.subarray(at + 8, at + 8 + view.getUint16(at + 6));
-    if (kind === 0xc6) return frame.subarray(at + 10, at + 10 + view.getUint32(at + 6));
+/** What a frame printed; nothing, where it is no frame. */
+function printed(frame) {
+  try {
+    const { body } = decode(new Uint8Array(frame));
+    return body instanceof Uint8Array ? body : new Uint8Array();
+  } catch (error) {
+    if (error instanceof RangeError) return new Uint8Array();
+    throw error;
   }
-  return new Uint8Array();
 }

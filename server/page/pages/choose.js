@@ -11,24 +11,27 @@ const MOST = 8;
 /** Chooses a release by its name. `onRelease(name)` is called with whatever is typed or chosen. */
 export function ReleaseField({ label = "Release", value, onRelease, error, hint, required }) {
   const [open, setOpen] = useState(false);
-  const [at, setAt] = useState(-1);
+  const [marked, setMarked] = useState();
   const wanted = useLater(value, 200);
   const found = useLoad(
     (signal) => (open ? get("v2/deployments/deployments/releases", { name: wanted, per_page: MOST, sort: "modified:desc" }, { signal }) : { data: [] }),
     [wanted, open],
   );
-  const list = open ? (found.data?.data ?? []) : [];
+  // What was found for less than what is typed by now is left out until the server has answered for it.
+  const list = open ? (found.data?.data ?? []).filter((release) => release.name.toLowerCase().includes(value.toLowerCase())) : [];
+  const at = list.findIndex((release) => release.name === marked);
   const choose = (name) => {
     onRelease(name);
     setOpen(false);
-    setAt(-1);
+    setMarked();
   };
   const onKeyDown = (event) => {
     const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
     if (step) {
       event.preventDefault();
       setOpen(true);
-      if (list.length) setAt((before) => (before + step + list.length + (before < 0 && step < 0 ? 1 : 0)) % list.length);
+      const from = at < 0 && step < 0 ? 0 : at;
+      if (list.length) setMarked(list[(from + step + list.length) % list.length].name);
     } else if (event.key === "Enter" && open && list[at]) {
       event.preventDefault();
       choose(list[at].name);
@@ -45,7 +48,7 @@ export function ReleaseField({ label = "Release", value, onRelease, error, hint,
             aria-expanded=${list.length > 0 ? "true" : "false"} aria-controls=${`${id}-list`} aria-autocomplete="list"
             aria-activedescendant=${list[at] ? `${id}-${at}` : undefined} aria-describedby=${said} aria-invalid=${error ? "true" : undefined}
             onFocus=${() => setOpen(true)} onBlur=${() => setOpen(false)} onKeyDown=${onKeyDown}
-            onInput=${(event) => { setOpen(true); setAt(-1); onRelease(event.target.value); }} />
+            onInput=${(event) => { setOpen(true); setMarked(); onRelease(event.target.value); }} />
           <ul id=${`${id}-list`} role="listbox" aria-label=${`${label}: suggestions`} hidden=${list.length === 0}>
             ${list.map(
               (release, index) => html`

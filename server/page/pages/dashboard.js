@@ -2,10 +2,10 @@
 
 import { html } from "../html.js";
 import { get, post } from "../api.js";
-import { Bar, Card, Loaded, Page, Status, Table, Time, useLoad } from "../ui.js";
+import { Bar, Card, Loaded, Page, Table, Time, useLoad } from "../ui.js";
 import { counted, number, percent } from "../words.js";
 import { to } from "../route.js";
-import { progressParts } from "./progress.js";
+import { ReleaseOf, StateOf, progressParts } from "./progress.js";
 
 const OFTEN = 5000;
 const SELDOM = 30000;
@@ -101,8 +101,8 @@ const Rollouts = ({ caption, rows, empty }) => html`
   <${Table} caption=${caption} rows=${rows} empty=${empty} keyOf=${(row) => row.id} href=${(row) => to(["rollouts", row.id])}
     columns=${[
       { title: "Name", show: (row) => row.name },
-      { title: "Release", show: (row) => row.artifact_name ?? "configuration" },
-      { title: "State", show: (row) => html`<${Status} value=${row.held ? "held" : row.status} />` },
+      { title: "Release", show: (row) => html`<${ReleaseOf} rollout=${row} />` },
+      { title: "State", show: (row) => html`<${StateOf} rollout=${row} />` },
       { title: "Devices", show: (row) => html`<${Bar} parts=${progressParts(row)} />` },
       { title: "Made", show: (row) => html`<${Time} at=${row.created} />` },
     ]} />

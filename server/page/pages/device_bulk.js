@@ -83,8 +83,10 @@ async function each(devices, one, job) {
       try {
         await one(device);
       } catch (error) {
-        job.failed(device, error.message);
+        job.failed(device, 1, error.message);
+        job.done(1);
         if (error.isLost || error.status === 401) return;
+        continue;
       }
       job.done(1);
     }
@@ -112,9 +114,9 @@ async function move(devices, method, group, job) {
     try {
       const { data } = await call(method, `v1/inventory/groups/${segment(group)}/devices`, { json: ids });
       const missing = ids.length - data.matched_count;
-      if (missing > 0) job.failed(null, `${counted(missing, "device")} of these ${ids.length} ${missing === 1 ? "was" : "were"} not there any more.`);
+      if (missing > 0) job.failed(null, missing, `${counted(missing, "device")} of these ${ids.length} ${missing === 1 ? "was" : "were"} not there any more.`);
     } catch (error) {
-      for (const device of some) job.failed(device, error.message);
+      for (const device of some) job.failed(device, 1, error.message);
     }
     job.done(some.length);
   }
@@ -180,11 +182,15 @@ export function Bulk({ kind, who, count, groups, close }) {
         shown = Date.now();
         show();
       },
-      failed: (device, why) => now.failures.push({ device, why }),
+      failed: (device, count, why) => now.failures.push({ device, count, why }),
     };
     const work = async () => {
       try {
         const devices = await gather(who, job.signal);
+        // What was typed was about those that were seen; a list that is another now is looked at again first.
+        if (action.counted && devices.length !== count) {
+          throw new Error(`These are ${counted(devices.length, "device")} now, and not ${number(count)}. Nothing was done: look at them again.`);
+        }
         setState({ running: true, all: devices.length, done: 0, failures: [] });
         await action.run(devices, job, group.trim());
       } catch (error) {
@@ -213,6 +219,8 @@ export function Bulk({ kind, who, count, groups, close }) {
     `;
   }
   const failures = state.failures;
+  const failed = failures?.reduce((sum, one) => sum + one.count, 0);
+  const left = (state.all ?? state.done) - state.done;
   return html`
     <${Dialog} title=${title} close=${() => close(true)}>
       ${state.running
@@ -225,7 +233,7 @@ export function Bulk({ kind, who, count, groups, close }) {
             ${state.error && html`<${Problem} error=${state.error} />`}
             <${Note} kind=${failures.length || state.error || state.stopped ? "wait" : "good"}>
               <span role="status">
-                ${state.stopped ? "Stopped. " : ""}${counted(Math.max(0, state.done - failures.filter((one) => one.device).length), "device")} done${failures.length ? `, ${number(failures.length)} not` : ""}.
+                ${state.stopped ? "Stopped. " : ""}${counted(state.done - failed, "device")} done${failed ? `, ${number(failed)} not` : ""}${left ? `, ${number(left)} not begun` : ""}.
               </span>
             <//>
             ${failures.length > 0 &&

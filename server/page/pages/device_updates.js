@@ -2,9 +2,9 @@
 
 import { html, useState } from "../html.js";
 import { get, remove, segment } from "../api.js";
-import { Confirm, Dialog, Field, Loaded, Pager, Status, Table, Time, say, useLoad, useSteady } from "../ui.js";
+import { Confirm, Field, Loaded, Pager, Status, Table, Time, say, useLoad, useSteady } from "../ui.js";
 import { to, useQuery } from "../route.js";
-import { keep } from "./device_export.js";
+import { Log } from "./log.js";
 
 const OFTEN = 5000;
 const PER_PAGE = 20;
@@ -49,7 +49,7 @@ export function Updates({ id, route }) {
         ]} />
       <${Pager} page=${page} perPage=${PER_PAGE} total=${total} what="updates" onPage=${(wanted) => change({ page: String(wanted) })} />
     `}<//>
-    ${opened?.kind === "log" && html`<${Log} device=${id} deployment=${opened.row.deployment} close=${close} />`}
+    ${opened?.kind === "log" && html`<${Log} device=${id} deployment=${opened.row.deployment} title=${`Log of ${opened.row.deployment.name}`} close=${close} />`}
     ${opened?.kind === "one" &&
     html`<${Confirm} title=${`End ${opened.row.deployment.name} on this device?`} name="End" close=${close}
       send=${async () => { await remove(`v1/deployments/deployments/${segment(opened.row.deployment.id)}/devices/${segment(id)}`); list.reload(); }}>
@@ -64,22 +64,5 @@ export function Updates({ id, route }) {
       send=${async () => { await remove(`${path}/history`); say("The history is cleared."); change({ page: "" }); list.reload(); }}>
       <p>What has ended is taken out of this list. What goes on stays in it; the roll-outs keep their records and their counters.</p>
     <//>`}
-  `;
-}
-
-/** What a device has logged; also of use where a roll-out is shown. */
-export function Log({ device, deployment, close }) {
-  const log = useLoad(
-    (signal) => get(`v1/deployments/deployments/${segment(deployment.id)}/devices/${segment(device)}/log`, undefined, { signal }),
-    [device, deployment.id],
-  );
-  return html`
-    <${Dialog} title=${`Log of ${deployment.name}`} close=${close}>
-      <${Loaded} of=${log}>${({ data }) => html`<pre tabindex="0" aria-label="Log">${String(data) || "It is empty."}</pre>`}<//>
-      <div class="actions">
-        ${log.data && html`<button type="button" onClick=${() => keep(new Blob([String(log.data.data)], { type: "text/plain" }), `${device}-${deployment.name}.log`)}>Save</button>`}
-        <button type="button" class="main" onClick=${close}>Close</button>
-      </div>
-    <//>
   `;
 }

@@ -1,18 +1,23 @@
-// How far a roll-out is, from its statistics: the same words and colours wherever it is shown.
+// What a roll-out is and how far, from its statistics: the same words and colours wherever it is shown.
 
-const GOOD = ["success", "already-installed"];
+import { html } from "../html.js";
+import { Status } from "../ui.js";
+
+export const GOOD = ["success", "already-installed"];
 const BAD = ["failure", "aborted", "noartifact", "decommissioned"];
+/** Statuses of a device that has ended it. */
+export const ENDED = [...GOOD, ...BAD];
 const BUSY = ["downloading", "installing", "rebooting"];
+
+/** How many devices have one of these statuses. */
+export const sum = (counts, names) => names.reduce((all, name) => all + (counts[name] ?? 0), 0);
 
 /** Parts of a bar for a deployment of a list or of its own. */
 export function progressParts(deployment) {
   const counts = deployment.statistics?.status ?? {};
-  const sum = (names) => names.reduce((all, name) => all + (counts[name] ?? 0), 0);
-  const good = sum(GOOD);
-  const bad = sum(BAD);
-  const busy = sum(BUSY);
+  const [good, bad, busy] = [GOOD, BAD, BUSY].map((names) => sum(counts, names));
   const all = Math.max(deployment.device_count ?? 0, deployment.max_devices ?? 0, deployment.initial_device_count ?? 0);
-  const said = Object.values(counts).reduce((sum, one) => sum + one, 0);
+  const said = sum(counts, Object.keys(counts));
   return [
     { name: "succeeded", count: good, kind: "good" },
     { name: "failed or ended", count: bad, kind: "bad" },
@@ -20,3 +25,20 @@ export function progressParts(deployment) {
     { name: "waiting", count: Math.max(0, Math.max(all, said) - good - bad - busy), kind: "plain" },
   ];
 }
+
+const STATES = { pending: "not begun", inprogress: "running", scheduled: "scheduled", finished: "finished" };
+
+/** How a roll-out is: also held, or ended by a rule before its devices had. */
+export function StateOf({ rollout }) {
+  if (rollout.status === "finished") {
+    if (rollout.held) return html`<${Status} value="aborted">stopped by a rule<//>`;
+    if (rollout.statistics.status.aborted > 0) return html`<${Status} value="aborted">ended early<//>`;
+    if (rollout.statistics.status.failure > 0) return html`<${Status} value="pending">finished, some failed<//>`;
+  }
+  if (rollout.held) return html`<${Status} value="held">held<//>`;
+  return html`<${Status} value=${rollout.status === "pending" ? "" : rollout.status}>${STATES[rollout.status] ?? rollout.status}<//>`;
+}
+
+/** What it brings. */
+export const ReleaseOf = ({ rollout }) =>
+  rollout.type === "configuration" ? html`<span class="quiet">configuration</span>` : rollout.artifact_name;

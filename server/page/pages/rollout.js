@@ -8,12 +8,12 @@ import { to, useQuery } from "../route.js";
 import { needsOf } from "./artifact.js";
 import { Curve, before, pace, withPoint } from "./curve.js";
 import { Failures } from "./failures.js";
+import { Log } from "./log.js";
 import { useNames } from "./names.js";
 import { PauseTicks } from "./new_rollout.js";
 import { controlMap, duration, pausesOf, ruleWords, sentence, windowWords } from "./plan.js";
-import { progressParts } from "./progress.js";
+import { ENDED, GOOD, StateOf, progressParts, sum } from "./progress.js";
 import { JobTable } from "./releases.js";
-import { StateOf } from "./rollouts.js";
 import { Timeline, sizeWords } from "./timeline.js";
 
 const LIST = "v2/deployments/deployments";
@@ -21,12 +21,6 @@ const OFTEN = 3000;
 const PER_PAGE = 20;
 /** Devices whose times the beginning of the curve is drawn from. */
 const TIMES = 200;
-
-const GOOD = ["success", "already-installed"];
-/** Statuses of a device that has ended it. */
-const ENDED = [...GOOD, "failure", "aborted", "noartifact", "decommissioned"];
-
-const sum = (counts, names) => names.reduce((all, name) => all + (counts[name] ?? 0), 0);
 
 export function Rollout({ route }) {
   const id = route.path[1];
@@ -111,7 +105,7 @@ function Shown({ rollout, etag, path, route, reload }) {
       ${failed > 0 && html`<${Card} title="Failures" wide><${Failures} path=${path} failed=${failed} onLog=${setLog} /><//>`}
       <${Devices} rollout=${rollout} path=${path} route=${route} onLog=${setLog} reload=${reload} />
     </div>
-    ${log && html`<${Log} path=${path} device=${log} close=${() => setLog(undefined)} />`}
+    ${log && html`<${Log} deployment=${rollout} device=${log} close=${() => setLog(undefined)} />`}
   `;
 }
 
@@ -310,27 +304,6 @@ function Why({ device, id, close }) {
           <p class="quiet">Last heard of: <${Time} at=${found.data.last_heard} /></p>`;
       }}<//>
       <div class="actions"><button type="button" onClick=${close}>Close</button></div>
-    <//>
-  `;
-}
-
-function Log({ path, device, close }) {
-  const log = useLoad((signal) => get(`${path}/devices/${segment(device)}/log`, undefined, { signal }), [device]);
-  const isNone = log.error?.status === 404;
-  const copy = async () => {
-    await navigator.clipboard.writeText(log.data.data);
-    say("The log is copied.");
-  };
-  return html`
-    <${Dialog} title="Log of the device" close=${close}>
-      <p><a class="id" href=${to(["devices", device])}>${device}</a></p>
-      ${isNone
-        ? html`<p>It has sent none.</p>`
-        : html`<${Loaded} of=${log}>${(found) => html`<pre tabindex="0" aria-label="Log">${String(found.data)}</pre>`}<//>`}
-      <div class="actions">
-        ${log.data && navigator.clipboard && html`<${Form} name="Copy" send=${copy} />`}
-        <button type="button" onClick=${close}>Close</button>
-      </div>
     <//>
   `;
 }

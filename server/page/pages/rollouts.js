@@ -2,11 +2,11 @@
 
 import { html } from "../html.js";
 import { get } from "../api.js";
-import { Bar, Field, Loaded, Page, Pager, Status, Table, Tabs, Time, useLoad, useSteady } from "../ui.js";
+import { Bar, Field, Loaded, Page, Pager, Table, Tabs, Time, useLoad, useSteady } from "../ui.js";
 import { bytes, number } from "../words.js";
 import { to, useQuery } from "../route.js";
 import { Search } from "./later.js";
-import { progressParts } from "./progress.js";
+import { ReleaseOf, StateOf, progressParts } from "./progress.js";
 
 const PER_PAGE = 20;
 const LIST = "v2/deployments/deployments";
@@ -68,7 +68,7 @@ export function Rollouts({ route }) {
           empty=${isFiltered ? "No roll-out is like that." : html`${EMPTY[tab] ?? EMPTY.all} <a href="#/rollouts/new">Make one</a>`}
           columns=${[
             { title: "Name", show: (row) => row.name },
-            { title: "Release", show: (row) => (row.type === "configuration" ? html`<span class="quiet">configuration</span>` : row.artifact_name) },
+            { title: "Release", show: (row) => html`<${ReleaseOf} rollout=${row} />` },
             { title: "State", show: (row) => html`<${StateOf} rollout=${row} />` },
             { title: "Devices", show: (row) => html`<${Bar} parts=${progressParts(row)} />` },
             { title: "Saved", number: true, show: (row) => (row.statistics.saved_size ? bytes(row.statistics.saved_size) : "–") },
@@ -85,17 +85,4 @@ export function Rollouts({ route }) {
 function dayOf(text, end) {
   const time = new Date(`${text}T${end ? "23:59:59" : "00:00:00"}`);
   return text && !Number.isNaN(time.getTime()) ? time.toISOString() : undefined;
-}
-
-const STATES = { pending: "not begun", inprogress: "running", scheduled: "scheduled", finished: "finished" };
-
-/** How a roll-out is: also held, or ended by a rule before its devices had. */
-export function StateOf({ rollout }) {
-  if (rollout.status === "finished") {
-    if (rollout.held) return html`<${Status} value="aborted">stopped by a rule<//>`;
-    if (rollout.statistics.status.aborted > 0) return html`<${Status} value="aborted">ended early<//>`;
-    if (rollout.statistics.status.failure > 0) return html`<${Status} value="pending">finished, some failed<//>`;
-  }
-  if (rollout.held) return html`<${Status} value="held">held<//>`;
-  return html`<${Status} value=${rollout.status === "pending" ? "" : rollout.status}>${STATES[rollout.status] ?? rollout.status}<//>`;
 }

@@ -82,10 +82,7 @@ function SecondFactor() {
 
 function Sessions() {
   const list = useLoad((signal) => get("v1/useradm/settings/sessions", undefined, { signal }), []);
-  const end = async (id) => {
-    await remove(`v1/useradm/settings/sessions/${segment(id)}`);
-    list.reload();
-  };
+  const [ending, setEnding] = useState();
   return html`
     <${Card} title="Sessions" wide>
       <${Loaded} of=${list}>
@@ -95,9 +92,14 @@ function Sessions() {
             { title: "Browser", show: (row) => row.agent },
             { title: "Began", show: (row) => html`<${Time} at=${row.created_ts} />` },
             { title: "Used", show: (row) => html`<${Time} at=${row.last_used_ts} />` },
-            { title: "", show: (row) => (row.current ? html`<${Status} value="OK">this one<//>` : html`<button type="button" onClick=${() => end(row.id)}>End it</button>`) },
+            { title: "", show: (row) => (row.current ? html`<${Status} value="OK">this one<//>` : html`<button type="button" onClick=${() => setEnding(row)}>End it</button>`) },
           ]} />`}
       <//>
+      ${ending &&
+      html`<${Confirm} title="End the session" name="End it" close=${() => setEnding()} send=${async () => {
+        await remove(`v1/useradm/settings/sessions/${segment(ending.id)}`);
+        list.reload();
+      }}><p>Whoever is in by it, from ${ending.from}, has to log in again.</p><//>`}
     <//>
   `;
 }

@@ -66,6 +66,7 @@ keep![
     "pages/failures.js",
     "pages/gate.js",
     "pages/later.js",
+    "pages/log.js",
     "pages/names.js",
     "pages/new_rollout.js",
     "pages/plan.js",
