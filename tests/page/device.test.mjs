@@ -4,7 +4,7 @@ import { after, before, test } from "node:test";
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import { readFile } from "node:fs/promises";
-import { accessible, apiOf, artifact, deviceOf, firstUser, logIn, startBrowser, startServer, upload } from "./harness.mjs";
+import { accessible, apiOf, artifact, deviceOf, end, firstUser, logIn, openAnew, startBrowser, startServer, upload } from "./harness.mjs";
 import { connected } from "./connected.mjs";
 
 const HOSTILE = "<img src=x onerror=\"document.title='taken'\">";
@@ -22,16 +22,12 @@ before(async () => {
   device = await deviceOf(server, { identity: { mac: "02:00:00:00:00:01" }, inventory: { hostname: "kitchen", note: HOSTILE } });
   await device.accepted();
 });
-after(async () => {
-  await browser?.close();
-  await server?.remove();
-  assert.deepEqual(browser.complaints, [], "the console of the browser stays empty");
-});
+after(() => end(server, browser));
 
 async function open(tab = "overview", { of = device, ...options } = {}) {
   const page = await browser.page(options);
   await logIn(server, page);
-  await page.goto(`${server.url}/#/devices/${of.id}?tab=${tab}`);
+  await openAnew(server, page, `#/devices/${of.id}?tab=${tab}`);
   await page.getByRole("navigation", { name: "Parts" }).waitFor();
   return page;
 }

@@ -4,7 +4,7 @@ import { after, before, test } from "node:test";
 import assert from "node:assert/strict";
 import { generateKeyPairSync } from "node:crypto";
 import { readFile } from "node:fs/promises";
-import { accessible, apiOf, deviceOf, firstUser, logIn, startBrowser, startServer } from "./harness.mjs";
+import { accessible, apiOf, deviceOf, end, firstUser, logIn, openAnew, startBrowser, startServer } from "./harness.mjs";
 
 const DEVICES = 26;
 const WAITING = 4;
@@ -28,17 +28,13 @@ before(async () => {
     devices.push(device);
   }
 });
-after(async () => {
-  await browser?.close();
-  await server?.remove();
-  assert.deepEqual(browser.complaints, [], "the console of the browser stays empty");
-});
+after(() => end(server, browser));
 
 /** The list at an address, when it has loaded. */
 async function list(query = "", options) {
   const page = await browser.page(options);
   await logIn(server, page);
-  await page.goto(`${server.url}/#/devices${query}`);
+  await openAnew(server, page, `#/devices${query}`);
   await page.getByRole("heading", { name: "Devices", exact: true }).waitFor();
   return page;
 }

@@ -2,7 +2,7 @@
 
 import { after, before, test } from "node:test";
 import assert from "node:assert/strict";
-import { EMAIL, PASSWORD, accessible, apiOf, deviceOf, firstUser, logIn, startBrowser, startServer } from "./harness.mjs";
+import { EMAIL, PASSWORD, accessible, apiOf, deviceOf, end, firstUser, logIn, startBrowser, startServer } from "./harness.mjs";
 
 let server;
 let browser;
@@ -10,11 +10,7 @@ before(async () => {
   server = await startServer();
   browser = await startBrowser(server);
 });
-after(async () => {
-  await browser?.close();
-  await server?.remove();
-  assert.deepEqual(browser.complaints, [], "the console of the browser stays empty");
-});
+after(() => end(server, browser));
 
 test("the link makes the first user, once", async () => {
   const page = await browser.page();
@@ -85,13 +81,12 @@ test("what a device says of itself is shown as text", async () => {
 
 test("the first load is small", async () => {
   const page = await browser.page();
-  let bytes = 0;
-  page.on("response", async (response) => {
-    const sizes = await response.request().sizes().catch(() => undefined);
-    if (sizes && !response.url().includes("/api/")) bytes += sizes.responseBodySize + sizes.responseHeadersSize;
+  const sizes = [];
+  page.on("requestfinished", (request) => {
+    if (!request.url().includes("/api/")) sizes.push(request.sizes());
   });
   await logIn(server, page);
-  await page.waitForLoadState("networkidle").catch(() => {});
+  const bytes = (await Promise.all(sizes)).reduce((sum, one) => sum + one.responseBodySize + one.responseHeadersSize, 0);
   console.log(`first load: ${bytes} bytes`);
   assert.ok(bytes > 0 && bytes <= 150 * 1024, `${bytes} bytes`);
 });

@@ -44,8 +44,8 @@ export async function startServer({ data, port = 0, options = [] } = {}) {
       const listening = line.match(/^listening on (\S+)/);
       if (listening) {
         server.url = listening[1];
-        // The link for the first user follows at once, where there is one.
-        setTimeout(resolve, 200);
+        // The link for the first user is in the same piece of text, where there is one.
+        setImmediate(resolve);
       }
     });
   });
@@ -203,6 +203,19 @@ export async function logIn(server, page, { email = EMAIL, password = PASSWORD }
   await page.getByLabel("Password").fill(password);
   await page.getByRole("button", { name: "Log in" }).click();
   await page.getByRole("heading", { name: "Overview" }).waitFor();
+}
+
+/** Opens `hash` of the page as if it were opened anew: an address that is there already would load nothing. */
+export async function openAnew(server, page, hash) {
+  await page.goto("about:blank");
+  await page.goto(`${server.url}/${hash}`);
+}
+
+/** Ends what a file of tests has begun; nothing may have been written to the browser's console as an error. */
+export async function end(server, browser) {
+  await browser?.close();
+  await server?.remove();
+  if (browser) assert.deepEqual(browser.complaints, [], "the console of the browser stays empty");
 }
 
 /** What axe finds on the page as it is now: nothing, or the test fails with it. */

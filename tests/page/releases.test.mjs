@@ -4,7 +4,7 @@ import { after, before, test } from "node:test";
 import assert from "node:assert/strict";
 import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { accessible, apiOf, artifact, firstUser, logIn, startBrowser, startServer, upload } from "./harness.mjs";
+import { accessible, apiOf, artifact, end, firstUser, logIn, openAnew, startBrowser, startServer, upload } from "./harness.mjs";
 
 let server;
 let browser;
@@ -17,13 +17,9 @@ before(async () => {
   page = await browser.page();
   await firstUser(server, page);
 });
-after(async () => {
-  await browser?.close();
-  await server?.remove();
-  assert.deepEqual(browser.complaints, [], "the console of the browser stays empty");
-});
+after(() => end(server, browser));
 
-const open = (hash) => page.goto(`${server.url}/${hash}`);
+const open = (hash) => openAnew(server, page, hash);
 const row = (name) => page.getByRole("row").filter({ has: page.getByRole("link", { name, exact: true }) });
 
 test("a server without releases says how one comes in", async () => {

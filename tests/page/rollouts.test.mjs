@@ -2,7 +2,7 @@
 
 import { after, before, test } from "node:test";
 import assert from "node:assert/strict";
-import { accessible, apiOf, artifact, deviceOf, firstUser, logIn, startBrowser, startServer, upload } from "./harness.mjs";
+import { accessible, apiOf, artifact, deviceOf, end, firstUser, logIn, openAnew, startBrowser, startServer, upload } from "./harness.mjs";
 
 const LIST = "v2/deployments/deployments";
 
@@ -23,13 +23,9 @@ before(async () => {
     devices.push(await device.accepted());
   }
 });
-after(async () => {
-  await browser?.close();
-  await server?.remove();
-  assert.deepEqual(browser.complaints, [], "the console of the browser stays empty");
-});
+after(() => end(server, browser));
 
-const open = (hash) => page.goto(`${server.url}/${hash}`);
+const open = (hash) => openAnew(server, page, hash);
 const ids = (...which) => which.map((at) => devices[at].id);
 /** Makes a roll-out without the page; answers its id. */
 async function made(name, fields) {

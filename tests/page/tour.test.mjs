@@ -5,7 +5,7 @@
 import { after, before, test } from "node:test";
 import assert from "node:assert/strict";
 import { join } from "node:path";
-import { EMAIL, PASSWORD, apiOf, artifact, deviceOf, firstUser, startBrowser, startServer } from "./harness.mjs";
+import { EMAIL, PASSWORD, apiOf, artifact, deviceOf, end, firstUser, startBrowser, startServer } from "./harness.mjs";
 
 const PICTURES = process.env.ROTA_PICTURES;
 const PLACES = ["harbour", "mill", "school", "tower"];
@@ -19,11 +19,7 @@ before(async () => {
   browser = await startBrowser(server);
   page = await browser.page({ viewport: { width: 1200, height: 760 } });
 });
-after(async () => {
-  await browser?.close();
-  await server?.remove();
-  assert.deepEqual(browser.complaints, [], "the console of the browser stays empty");
-});
+after(() => end(server, browser));
 
 const place = (name) => page.getByRole("navigation", { name: "Places" }).getByRole("link", { name });
 

@@ -38,6 +38,8 @@ const XTERM: Changes = &[
     ("n.mainDocument.createElement(\"style\")", "sheetElement()"),
     ("t.setAttribute(\"style\",`${t.getAttribute(\"style\")||\"\"}${e};`)", "t.style.cssText+=`${e};`"),
 ];
+/// What makes markup of a text, in a browser.
+const MARKUP: &[&str] = &["InnerHTML", "innerHTML", "outerHTML", "insertAdjacentHTML", "document.write"];
 /// Where pictures go.
 const PICTURES: &str = "docs/pictures";
 
@@ -59,12 +61,13 @@ pub fn run(arguments: &[String]) -> Outcome {
 /// Runs them with the programs in `programs`; `modules` is what [`prepare`] has returned.
 pub fn test(modules: &Path, programs: &Path, pictures: Option<&Path>, files: &[String]) -> Outcome {
     check_libraries(modules)?;
+    check_text_is_text()?;
     let tests = workspace::root().join(TESTS);
     let mut node = Command::new("node");
     // One after the other: each has a browser of its own, and what it waits for is bounded.
     node.args(["--test", "--test-concurrency=1"]);
     if files.is_empty() {
-        node.args(all(&tests)?);
+        node.args(files_of(&tests, ".test.mjs")?);
     } else {
         node.args(files);
     }
@@ -83,7 +86,7 @@ pub fn test(modules: &Path, programs: &Path, pictures: Option<&Path>, files: &[S
 fn check_libraries(modules: &Path) -> Outcome {
     let page = workspace::root().join("server/page/lib");
     for (ours, theirs, changes) in LIBRARIES {
-        let mut published = read(&modules.join(theirs))?;
+        let mut published = workspace::read(&modules.join(theirs))?;
         for (from, to) in *changes {
             if !published.contains(from) {
                 return Err(format!("{theirs} has no {from}"));
@@ -92,20 +95,34 @@ fn check_libraries(modules: &Path) -> Outcome {
         }
         let kept = |line: &&str| !line.starts_with("//# sourceMappingURL=");
         let published: Vec<&str> = published.lines().filter(kept).collect();
-        if read(&page.join(ours))?.lines().collect::<Vec<_>>() != published {
+        if workspace::read(&page.join(ours))?.lines().collect::<Vec<_>>() != published {
             return Err(format!("server/page/lib/{ours} is not {theirs} of the registry"));
         }
     }
     Ok(())
 }
 
-/// The test files, in the order of their names.
-fn all(tests: &Path) -> Outcome<Vec<PathBuf>> {
-    let read = |error| format!("cannot read {}: {error}", tests.display());
+/// Nothing in the page makes markup of a text: names and logs of devices are data.
+fn check_text_is_text() -> Outcome {
+    let page = workspace::root().join("server/page");
+    for folder in [page.clone(), page.join("pages")] {
+        for file in files_of(&folder, ".js")? {
+            let text = workspace::read(&file)?;
+            if let Some(word) = MARKUP.iter().find(|word| text.contains(**word)) {
+                return Err(format!("{} has {word}", file.display()));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The files of a folder whose names end so, in the order of their names.
+fn files_of(folder: &Path, end: &str) -> Outcome<Vec<PathBuf>> {
+    let read = |error| format!("cannot read {}: {error}", folder.display());
     let mut files = Vec::new();
-    for entry in fs::read_dir(tests).map_err(read)? {
+    for entry in fs::read_dir(folder).map_err(read)? {
         let path = entry.map_err(read)?.path();
-        if path.to_string_lossy().ends_with(".test.mjs") {
+        if path.to_string_lossy().ends_with(end) {
             files.push(path);
         }
     }
@@ -127,8 +144,10 @@ pub fn prepare(may_install: bool) -> Outcome<PathBuf> {
     let folder = workspace::target_directory()?.join("page");
     let modules = folder.join("node_modules");
     let lock = "package-lock.json";
-    let wanted = read(&workspace::root().join(TESTS).join(lock))?;
-    if modules.is_dir() && read(&folder.join(lock)).is_ok_and(|there| there == wanted) {
+    let wanted = workspace::read(&workspace::root().join(TESTS).join(lock))?;
+    // Written behind the work: what was cut short is begun anew.
+    let done = folder.join("installed");
+    if workspace::read(&done).is_ok_and(|there| there == wanted) {
         return Ok(modules);
     }
     if !may_install {
@@ -137,15 +156,12 @@ pub fn prepare(may_install: bool) -> Outcome<PathBuf> {
     workspace::fresh_directory(&folder)?;
     workspace::write(
         &folder.join("package.json"),
-        read(&workspace::root().join(TESTS).join("package.json"))?,
+        workspace::read(&workspace::root().join(TESTS).join("package.json"))?,
     )?;
     workspace::write(&folder.join(lock), &wanted)?;
     let mut npm = Command::new("npm");
     npm.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]).current_dir(&folder).stdin(Stdio::null());
     workspace::run(&mut npm)?;
+    workspace::write(&done, &wanted)?;
     Ok(modules)
-}
-
-fn read(path: &Path) -> Outcome<String> {
-    fs::read_to_string(path).map_err(|error| format!("cannot read {}: {error}", path.display()))
 }
