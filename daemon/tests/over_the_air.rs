@@ -278,13 +278,21 @@ fn new_software_that_never_comes_up_is_reported_as_a_failure_with_its_log() {
     let deployment = remote.order("rel-2");
     remote.await_restart_wish();
     remote.kill();
-    // The new software hangs, and a watchdog restarts the device.
+    // The new software hangs, notes that it does, and a watchdog restarts the device.
     assert_eq!(remote.device.simulate_bootloader(), 3);
+    let recorder = remote.device.path("data/flight-recorder");
+    let before = std::fs::read_to_string(&recorder).unwrap();
+    std::fs::write(recorder, before + "camera: no picture\ndisplay: dark\n").unwrap();
     assert_eq!(remote.restart(), 2);
     remote.await_status(&deployment, "failure");
     remote.told(&deployment, "failure");
+    let cause = "the bootloader gave the new system up: display: dark";
+    let known = world.management.device_deployments(&deployment).unwrap();
+    assert_eq!(known[0].substate.as_deref(), Some(cause));
     let log = wait_for("the log", || world.management.log(&deployment, &remote.id()).ok());
-    assert!(log.contains("not on trial: fell back"), "{log}");
+    for line in ["not on trial: fell back", "noted on trial: camera: no picture", cause] {
+        assert!(log.contains(line), "{log}");
+    }
     assert_eq!(remote.device.pointer(), ("2".to_owned(), "0".to_owned()));
     world.polled_again();
 }

@@ -62,6 +62,25 @@ pub trait System {
     /// # Errors
     /// When the reboot could not be started.
     fn reboot(&self, restart: &Restart) -> Result<(), SlotError>;
+
+    /// A trial is about to be armed: [`System::traces`] are of it from here on. As well as it can be done.
+    fn begin_traces(&self) {}
+
+    /// What the trial left behind that has ended. As well as it can be told.
+    fn traces(&self) -> Traces {
+        Traces::default()
+    }
+}
+
+/// What is left of a trial that did not end with this client. It is for people: nothing is decided by it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Traces {
+    /// What a kernel said last before it crashed, in order, where the machine keeps that.
+    pub kernel: Vec<String>,
+    /// What programs noted, in order.
+    pub notes: Vec<String>,
+    /// The watchdog has restarted the machine into the system that runs.
+    pub watchdog: bool,
 }
 
 /// How the device is to be restarted.

@@ -19,13 +19,14 @@ use client_core::deploy::gates::Gatekeeper;
 use client_core::deploy::record::{Record, RecordError};
 use client_core::deploy::{Device, Observer, Policy, Reporter};
 use client_core::server::{Download, DownloadSettings};
-use client_core::slot::{Restart, Slot, SlotError, System};
+use client_core::slot::{Restart, Slot, SlotError, System, Traces};
 use client_core::state_store::{StateError, TwoCopyRecord};
 use linux::block_device::FileDevice;
 use linux::boot_env::{BootEnvPaths, Bootloader};
 use linux::clock::LinuxClock;
 use linux::daemon_process::OtherwiseAsk;
 use linux::explain;
+use linux::flight_recorder::FlightRecorder;
 use linux::handlers::{ModuleSettings, UpdateModules};
 use linux::lock::{FileLock, LockError};
 use linux::regular_file;
@@ -520,6 +521,7 @@ impl Setup {
                 self.slot_paths(),
                 device_type_file,
                 command.unwrap_or(REBOOT_COMMAND.to_owned()),
+                FlightRecorder::new(&self.datastore),
             ),
         }
     }
@@ -669,6 +671,14 @@ impl System for DeviceSystem {
              start it again, or set RustOta.RebootCommand"
         );
         Ok(())
+    }
+
+    fn begin_traces(&self) {
+        self.linux.begin_traces();
+    }
+
+    fn traces(&self) -> Traces {
+        self.linux.traces()
     }
 }
 

@@ -10,6 +10,7 @@ pub mod daemon_process;
 pub mod explain;
 pub mod file_system;
 pub mod files;
+pub mod flight_recorder;
 pub mod handlers;
 pub mod health_check;
 pub mod identity;

@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use client_core::slot::{Restart, Slot, SlotError, System};
+use client_core::slot::{Restart, Slot, SlotError, System, Traces};
 
 use crate::clock::LinuxClock;
 use crate::explain;
+use crate::flight_recorder::FlightRecorder;
 use crate::process_group::{Ended, ProcessGroup};
 use crate::regular_file;
 use crate::running_slot;
@@ -23,12 +24,18 @@ pub struct LinuxSystem {
     paths: SlotPaths,
     device_type_file: PathBuf,
     reboot_command: String,
+    recorder: FlightRecorder,
 }
 
 impl LinuxSystem {
     /// `reboot_command` is a program with arguments, separated by blanks.
-    pub fn new(paths: SlotPaths, device_type_file: PathBuf, reboot_command: String) -> LinuxSystem {
-        LinuxSystem { paths, device_type_file, reboot_command }
+    pub fn new(
+        paths: SlotPaths,
+        device_type_file: PathBuf,
+        reboot_command: String,
+        recorder: FlightRecorder,
+    ) -> LinuxSystem {
+        LinuxSystem { paths, device_type_file, reboot_command, recorder }
     }
 }
 
@@ -74,6 +81,14 @@ impl System for LinuxSystem {
             }
         }
     }
+
+    fn begin_traces(&self) {
+        self.recorder.begin();
+    }
+
+    fn traces(&self) -> Traces {
+        self.recorder.traces()
+    }
 }
 
 /// Exactly one line `device_type=<value>`, with or without its line end; the value is not trimmed.
@@ -114,7 +129,12 @@ mod tests {
         let script = folder.path().join("reboot");
         std::fs::write(&script, r#"test "$#,$1" = "1,0 tryboot""#).unwrap();
         let command = format!("sh {}", script.display());
-        let system = LinuxSystem::new(SlotPaths::default(), PathBuf::new(), command);
+        let system = LinuxSystem::new(
+            SlotPaths::default(),
+            PathBuf::new(),
+            command,
+            FlightRecorder::new(folder.path()),
+        );
         assert!(system.reboot(&Restart::With { argument: "0 tryboot".into() }).is_ok());
         assert!(system.reboot(&Restart::Plain).is_err());
     }

@@ -446,6 +446,14 @@ impl Management {
         self.created("POST", "/api/management/v1/deployments/deployments", deployment.clone())
     }
 
+    /// What a deployment would do, which is not made.
+    ///
+    /// # Errors
+    /// Why it cannot be told.
+    pub fn dry_run(&self, deployment: &Value) -> Result<Value, ClientError> {
+        self.parsed("POST", "/api/management/v1/deployments/deployments/dry_run", Some(deployment.clone()))
+    }
+
     /// Stops a deployment.
     ///
     /// # Errors

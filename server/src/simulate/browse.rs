@@ -23,6 +23,8 @@ struct Look {
     body: String,
     /// How many there have to be on all pages, where that is known.
     total: Option<u64>,
+    /// A fleet may have none of it.
+    may_be_empty: bool,
 }
 
 /// What was looked at: by name, times and how many answers were wrong.
@@ -42,6 +44,7 @@ fn looks(devices: u32) -> Vec<Look> {
         path: format!("/api/management/v1/inventory/devices?page={page}&per_page={PER_PAGE}"),
         body: String::new(),
         total: Some(all),
+        may_be_empty: false,
     };
     let search = |name, page: u64, filters: Value, sort: Value, total| Look {
         name,
@@ -49,11 +52,24 @@ fn looks(devices: u32) -> Vec<Look> {
         path: "/api/management/v2/inventory/filters/search".to_owned(),
         body: json!({ "page": page, "per_page": PER_PAGE, "filters": filters, "sort": sort }).to_string(),
         total,
+        may_be_empty: false,
     };
     let is_system = json!([{ "scope": "inventory", "attribute": "os", "type": "$eq", "value": system }]);
     let by = |attribute: &str, order: &str| json!([{ "scope": "inventory", "attribute": attribute, "order": order }]);
     let pattern =
         json!([{ "scope": "inventory", "attribute": "hostname", "type": "$regex", "value": ".*77[13]$" }]);
+    let middle = simulated::device_id(devices / 2);
+    let page = |name, path: &str| Look {
+        name,
+        method: "GET",
+        path: format!("/api/management/{path}"),
+        body: String::new(),
+        total: None,
+        may_be_empty: true,
+    };
+    let is = |scope: &str, attribute: &str, value: &str| json!([{ "scope": scope, "attribute": attribute, "type": "$eq", "value": value }]);
+    let is_tenth = is("system", "group", simulated::TENTH);
+    let has_version = is("inventory", "artifact_name", simulated::ARTIFACT);
     vec![
         list("first page", 1),
         list("middle page", last.div_ceil(2)),
@@ -66,6 +82,7 @@ fn looks(devices: u32) -> Vec<Look> {
             ),
             body: String::new(),
             total: None,
+            may_be_empty: false,
         },
         search("all, sorted by serial number", 1, json!([]), by("serial_number", "desc"), Some(all)),
         search(
@@ -83,6 +100,22 @@ fn looks(devices: u32) -> Vec<Look> {
             Some(of_system),
         ),
         search("pattern over host names", 1, pattern, json!([]), Some(matching)),
+        // What the page asks besides.
+        page("page: statistics", "v2/inventory/statistics"),
+        page("page: devices by status", "v2/devauth/devices/count"),
+        page("page: groups", "v1/inventory/groups"),
+        page("page: attributes to filter by", "v2/inventory/filters/attributes"),
+        page(
+            "page: roll-outs that run",
+            "v2/deployments/deployments?status=inprogress&per_page=10&sort=desc",
+        ),
+        page("page: releases", "v2/deployments/deployments/releases?sort=modified:desc&per_page=20"),
+        page("page: one device", &format!("v1/inventory/devices/{middle}")),
+        page("page: its updates", &format!("v1/deployments/deployments/devices/{middle}")),
+        page("page: its alerts", &format!("v1/devicemonitor/devices/{middle}/alerts/latest")),
+        page("page: audit log", "v1/auditlogs/logs?per_page=20"),
+        search("page: devices of one group", 1, is_tenth, json!([]), None),
+        search("page: how many have one version", 1, has_version, json!([]), None),
     ]
 }
 
@@ -113,7 +146,9 @@ pub(super) fn browse(
                     if answer.head.status != 200 || !is_total {
                         log::debug!("{}: {:?} in place of {:?}", look.name, answer.head, look.total);
                     }
-                    answer.head.status == 200 && is_total && (answer.body.len() > 2 || look.total == Some(0))
+                    answer.head.status == 200
+                        && is_total
+                        && (answer.body.len() > 2 || look.may_be_empty || look.total == Some(0))
                 }
                 Err(_) => false,
             };

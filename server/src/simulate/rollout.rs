@@ -53,6 +53,8 @@ pub(super) struct RollOut<'a> {
     management: &'a Management,
     pub(super) id: String,
     pub(super) target: Target,
+    /// How long it took to say what it would do.
+    dry_run_ms: f64,
     /// How long it took to make it.
     pub(super) made_ms: f64,
 }
@@ -68,8 +70,11 @@ impl<'a> RollOut<'a> {
             Target::All => wanted["all_devices"] = json!(true),
         }
         let began = Instant::now();
+        management.dry_run(&wanted).map_err(failed)?;
+        let dry_run_ms = milliseconds(began);
+        let began = Instant::now();
         let id = management.create_deployment(&wanted).map_err(failed)?;
-        Ok(RollOut { management, id, target, made_ms: milliseconds(began) })
+        Ok(RollOut { management, id, target, dry_run_ms, made_ms: milliseconds(began) })
     }
 
     /// How many devices have which status; aborts what has not ended.
@@ -86,6 +91,7 @@ impl<'a> RollOut<'a> {
         Ok(json!({
             "deployment": self.id,
             "members": members,
+            "dry_run_ms": self.dry_run_ms,
             "made_ms": self.made_ms,
             "statistics_ms": statistics_ms,
             "aborted_ms": aborted_ms,

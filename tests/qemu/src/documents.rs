@@ -146,27 +146,37 @@ fn the_porting_guide_and_the_documents_of_the_bootloaders_do_not_say_the_same_tw
     assert!(read("daemon/rust-ota.service").contains("\nOnFailure=rust-ota-failed.service\n"));
 }
 
-/// Runs what `rust-ota-failed.service` starts, with this command line of the kernel, and gives what was called.
-fn failed(command_line: &str) -> Vec<String> {
+/// Runs what `rust-ota-failed.service` starts, with this command line of the kernel, and gives what was called and noted.
+fn failed(command_line: &str) -> (Vec<String>, String) {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
+    std::fs::write(path("recorder"), "#\n").unwrap();
     std::fs::write(path("cmdline"), command_line).unwrap();
     let unit = std::fs::read_to_string(workspace().join("daemon/rust-ota-failed.service")).unwrap();
     let start = unit.lines().find_map(|line| line.strip_prefix("ExecStart=/bin/sh -c '")).unwrap();
     let start = start.strip_suffix('\'').unwrap();
     let start = start.replace("/proc/cmdline", &path("cmdline").display().to_string());
-    let functions = "systemctl() { echo \"systemctl $*\"; }; sleep() { echo \"sleep $*\"; };";
+    let start = start.replace("/var/lib/mender/flight-recorder", &path("recorder").display().to_string());
+    let functions = "systemctl() { case $1 in --failed) echo \"a.service loaded failed\"; echo \"b.mount x\";; \
+                     *) echo \"systemctl $*\";; esac; }; sleep() { wait; echo \"sleep $*\"; }; \
+                     MONITOR_SERVICE_RESULT=exit-code MONITOR_EXIT_STATUS=3;";
     let output = shell(folder.path(), &format!("{functions} {start}"));
     assert!(output.status.success());
-    String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect()
+    let called = String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect();
+    (called, std::fs::read_to_string(path("recorder")).unwrap())
 }
 
 #[test]
 fn only_a_trial_is_restarted_when_its_client_does_not_stay_up() {
-    assert_eq!(failed("root=PARTLABEL=rootfs-b rota.slot=b rota.trial=1 ro\n"), ["systemctl --force reboot"]);
+    let (called, noted) = failed("root=PARTLABEL=rootfs-b rota.slot=b rota.trial=1 ro\n");
+    assert_eq!(called, ["sleep 1", "systemctl --force reboot"]);
+    let why = "rust-ota.service does not stay up: exit-code 3; failed units: a.service b.mount";
+    assert_eq!(noted, format!("#\n{why}\n"));
     for committed in ["root=/dev/sda2 rota.slot=a ro\n", "rota.trial=0 ro\n", "xrota.trial=10\n", "\n"] {
+        let (called, noted) = failed(committed);
+        assert_eq!(noted, "#\n");
         assert_eq!(
-            failed(committed),
+            called,
             [
                 "sleep 60",
                 "systemctl reset-failed rust-ota.service",

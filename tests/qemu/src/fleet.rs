@@ -131,6 +131,12 @@ impl Fleet {
         devices.into_iter().next().map(|device| device.status)
     }
 
+    /// What the device added to its status.
+    pub fn remark(&self, deployment: &str) -> Option<String> {
+        let devices = self.management.device_deployments(deployment).ok()?;
+        devices.into_iter().next()?.substate
+    }
+
     /// How the deployment ended, if it did.
     pub fn outcome(&self, deployment: &str) -> Option<String> {
         self.status(deployment).filter(|status| FINISHED.contains(&status.as_str()))

@@ -21,7 +21,7 @@ pub const DEVICE_TYPE: &str = "testboard";
 pub enum Fault {
     /// Nothing.
     None,
-    /// No process 1: the kernel panics.
+    /// Process 1 ends: the kernel panics.
     KernelPanics,
     /// The client ends at once.
     ClientDoesNotComeUp,
@@ -144,7 +144,7 @@ fn lay_out(kit: &Kit, board: &dyn Board, system: &System, tree: &Path) -> Outcom
 
     let kernel = kit.kernel(board)?;
     copy(&kernel.image, &tree.join("boot/vmlinuz"))?;
-    for module in guest.modules {
+    for module in &guest.modules {
         let modules = kernel.modules.as_ref().ok_or("this kernel has no modules")?;
         let name = module.rsplit('/').next().unwrap_or(module);
         copy(&modules.join(format!("{module}.ko")), &tree.join(format!("lib/modules/{name}.ko")))?;
@@ -153,12 +153,11 @@ fn lay_out(kit: &Kit, board: &dyn Board, system: &System, tree: &Path) -> Outcom
         initial_ram_disk(kit, board, &kernel, tree)?;
     }
 
-    if system.fault != Fault::KernelPanics {
-        text_program(&tree.join("sbin/init"), include_str!("../guest/init"))?;
-    } else {
-        // The kernel would take a shell in its place.
-        fs::remove_file(tree.join("bin/sh")).map_err(|error| format!("bin/sh: {error}"))?;
-    }
+    let init = match system.fault {
+        Fault::KernelPanics => include_str!("../guest/init-that-ends"),
+        Fault::None | Fault::ClientDoesNotComeUp | Fault::HealthCheckFails => include_str!("../guest/init"),
+    };
+    text_program(&tree.join("sbin/init"), init)?;
     text_program(&tree.join("sbin/reboot"), include_str!("../guest/reboot"))?;
     match system.fault {
         Fault::ClientDoesNotComeUp => text_program(

@@ -10,6 +10,7 @@
 
 mod bill;
 mod bootstrap;
+mod cause;
 mod commands;
 mod deeds;
 mod device;

@@ -4,6 +4,7 @@
 //! Each stage: ask the gate, tell the server, save that it began (intent before effect), run its scripts, act, run its
 //! scripts, ask the plan. What each stage does is in [`deeds`](super::deeds).
 
+use super::cause::of_fall_back;
 use super::commands::{Open, Options, Ordered, Policy};
 use super::device::Device;
 use super::ending::{self, Command, Ending, Halt, Happened, History};
@@ -187,7 +188,24 @@ impl<'r> Run<'r> {
         if let Some(verdict) = found.verdict {
             log::info!("{}: found in {}: {verdict}", self.label(), found.stage);
         }
+        // A trial that this client gave up has said why.
+        if found.verdict == Some(Verdict::FellBack) && !self.deployment.failed {
+            self.tell_why_it_fell_back();
+        }
         Ok(found)
+    }
+
+    /// Tells what is left of a trial that the bootloader gave up, and of that the cause.
+    fn tell_why_it_fell_back(&mut self) {
+        let (label, traces) = (self.label(), self.world.system.traces());
+        for (whose, lines) in [("kernel", &traces.kernel), ("noted on trial", &traces.notes)] {
+            for line in lines {
+                log::error!("{label}: {whose}: {line}");
+            }
+        }
+        let cause = of_fall_back(self.conduct, self.deployment.stage, &traces);
+        log::error!("{label}: {cause}");
+        self.deployment.remark = Some(cause.chars().take(REMARK_CHARS).collect());
     }
 
     /// Where this deployment was found, for decisions that do not depend on what boots.

@@ -19,6 +19,9 @@ pub enum Firmware {
     Bios,
 }
 
+/// Keeps what a kernel said last in the variables of the firmware.
+const LAST_WORDS: &str = "drivers/firmware/efi/efi-pstore";
+
 /// The board.
 pub struct Grub(pub Firmware);
 
@@ -100,8 +103,8 @@ impl Board for Grub {
         Guest {
             early_modules: &[],
             modules: match self.0 {
-                Firmware::Uefi => MODULES_PCI,
-                Firmware::Bios => &[],
+                Firmware::Uefi => [MODULES_PCI, &[LAST_WORDS]].concat(),
+                Firmware::Bios => Vec::new(),
             },
             boot_device: "/dev/nvme0n1p1",
             boot_directory: "/boot/efi",

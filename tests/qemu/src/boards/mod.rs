@@ -30,7 +30,7 @@ pub struct Guest {
     /// module tree. Without any there is no such disk.
     pub early_modules: &'static [&'static str],
     /// Modules to load afterwards.
-    pub modules: &'static [&'static str],
+    pub modules: Vec<&'static str>,
     /// The partition that the bootloader was loaded from.
     pub boot_device: &'static str,
     /// Where it is mounted.

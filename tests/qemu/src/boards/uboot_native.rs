@@ -67,7 +67,7 @@ impl Board for UbootNative {
         };
         Guest {
             early_modules: &[],
-            modules: &[],
+            modules: Vec::new(),
             boot_device: "/dev/nvme0n1p1",
             boot_directory: "/boot/uboot",
             data_device: "/dev/nvme0n1p4",

@@ -73,7 +73,7 @@ impl Board for UbootStockArm {
         };
         Guest {
             early_modules,
-            modules,
+            modules: modules.to_vec(),
             boot_device,
             boot_directory: "/boot/uboot",
             data_device,

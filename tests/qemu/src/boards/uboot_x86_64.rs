@@ -40,7 +40,7 @@ impl Board for UbootX86_64 {
     fn guest(&self) -> Guest {
         Guest {
             early_modules: &[],
-            modules: MODULES_PCI_DISK,
+            modules: MODULES_PCI_DISK.to_vec(),
             boot_device: "/dev/vda1",
             boot_directory: "/boot/uboot",
             data_device: "/dev/nvme0n1p4",

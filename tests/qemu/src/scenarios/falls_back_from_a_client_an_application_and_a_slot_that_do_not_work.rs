@@ -3,7 +3,7 @@
 
 use testkit::choice::Generator;
 
-use super::{ONE_EACH, OTHERS, Scenario, falls_back, takes_another};
+use super::{NOTHING_NOTED, ONE_EACH, OTHERS, Scenario, falls_back, takes_another};
 use crate::device::{Make, Tally};
 use crate::fleet::rootfs_artifact;
 use crate::rootfs::{DEVICE_TYPE, Fault, System};
@@ -21,10 +21,12 @@ pub const SCENARIO: Scenario = Scenario {
 fn run(scene: &Scene) -> Outcome<Tally> {
     let mut device = scene.device(&Make::new())?;
     let (mut machine, _running) = device.come_up(1)?;
-    for (version, fault) in [("1.1-ends", Fault::ClientDoesNotComeUp), ("1.2-sick", Fault::HealthCheckFails)]
-    {
+    for (version, fault, cause) in [
+        ("1.1-ends", Fault::ClientDoesNotComeUp, "rust-ota does not stay up: it ended 3 times, with 1"),
+        ("1.2-sick", Fault::HealthCheckFails, "health check: /bin/false"),
+    ] {
         let deployment = device.deploy(&System::with(version, fault))?;
-        machine = falls_back(&mut device, machine, &deployment, 6)
+        machine = falls_back(&mut device, machine, &deployment, 6, cause)
             .map_err(|error| format!("{fault:?}: {error}"))?;
     }
 
@@ -35,8 +37,8 @@ fn run(scene: &Scene) -> Outcome<Tally> {
     let artifact = device.path("garbage.mender");
     rootfs_artifact("1.3-garbage", &image, DEVICE_TYPE, Some(&scene.kit.keys.signer), &artifact)?;
     let deployment = device.fleet.deploy(&artifact, "1.3-garbage")?;
-    machine =
-        falls_back(&mut device, machine, &deployment, 4).map_err(|error| format!("garbage: {error}"))?;
+    machine = falls_back(&mut device, machine, &deployment, 4, NOTHING_NOTED)
+        .map_err(|error| format!("garbage: {error}"))?;
     takes_another(&mut device, machine)?;
     Ok(device.tally)
 }

@@ -1,6 +1,7 @@
-//! The new system's kernel starts and panics, because it has no process 1.
+//! The new system's kernel starts and panics, because its process 1 ends. Where the firmware keeps what the kernel said last, the
+//! server hears it.
 
-use super::{EVERYWHERE, Scenario, falls_back, takes_another};
+use super::{EVERYWHERE, GRUB_UEFI, NOTHING_NOTED, Scenario, falls_back, takes_another};
 use crate::Outcome;
 use crate::device::{Make, Tally};
 use crate::rootfs::{Fault, System};
@@ -18,7 +19,11 @@ fn run(scene: &Scene) -> Outcome<Tally> {
     let mut device = scene.device(&Make::new())?;
     let (machine, _running) = device.come_up(1)?;
     let deployment = device.deploy(&System::with("1.1-bad", Fault::KernelPanics))?;
-    let machine = falls_back(&mut device, machine, &deployment, 6)?;
+    let cause = match scene.board.name() {
+        GRUB_UEFI => "its kernel crashed: Kernel panic - not syncing: Attempted to kill init!",
+        _ => NOTHING_NOTED,
+    };
+    let machine = falls_back(&mut device, machine, &deployment, 6, cause)?;
     takes_another(&mut device, machine)?;
     Ok(device.tally)
 }

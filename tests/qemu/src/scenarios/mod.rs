@@ -78,9 +78,18 @@ pub fn count_on(board: &str) -> usize {
     ALL.iter().filter(runs_on).count()
 }
 
-/// A device with 1.0 in slot A gets an update that must not stay: the server hears of a failure, with a log, and the device
-/// runs 1.0 from slot A.
-fn falls_back(device: &mut Device, machine: Machine, deployment: &str, boots: u32) -> Outcome<Machine> {
+/// What is told of a trial that left nothing behind.
+const NOTHING_NOTED: &str = "its client did not come up, and nothing was noted";
+
+/// A device with 1.0 in slot A gets an update that must not stay: the server hears of a failure, with the cause in its remark and
+/// in a log, and the device runs 1.0 from slot A.
+fn falls_back(
+    device: &mut Device,
+    machine: Machine,
+    deployment: &str,
+    boots: u32,
+    cause: &str,
+) -> Outcome<Machine> {
     let before = device.tally.boots;
     let (end, mut machine, running) = device.finish_on(machine, deployment, boots)?;
     expect("the end on the server", &end, "failure")?;
@@ -89,8 +98,11 @@ fn falls_back(device: &mut Device, machine: Machine, deployment: &str, boots: u3
     // It was tried, and did not fail before.
     device.expect_trial(before)?;
     device.expect_whole(&running)?;
-    if log.trim().is_empty() {
-        return Err("no log came with the failure".into());
+    let remark = device.fleet.remark(deployment).unwrap_or_default();
+    for (what, said) in [("log", &log), ("remark", &remark)] {
+        if !said.contains(cause) {
+            return Err(format!("the {what} does not say {cause:?}: {said}"));
+        }
     }
     Ok(machine)
 }

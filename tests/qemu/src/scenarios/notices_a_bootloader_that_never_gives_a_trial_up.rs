@@ -1,7 +1,7 @@
 //! The control of the fall-backs: the same update with a kernel that panics, on a bootloader whose limit was taken out. It must be
 //! seen that the device does not come back.
 
-use super::{Scenario, falls_back};
+use super::{NOTHING_NOTED, Scenario, falls_back};
 use crate::device::{Make, Tally};
 use crate::disk;
 use crate::rootfs::{Fault, System};
@@ -29,7 +29,7 @@ fn run(scene: &Scene) -> Outcome<Tally> {
     disk::replace_in_fat(&device.disks()[0].image, disk::MIB, &broken, "boot/grub/grub.cfg")?;
     let (machine, _running) = device.come_up(1)?;
     let deployment = device.deploy(&System::with("1.1-bad", Fault::KernelPanics))?;
-    match falls_back(&mut device, machine, &deployment, 3) {
+    match falls_back(&mut device, machine, &deployment, 3, NOTHING_NOTED) {
         Err(error) if error.contains("no end in 4 boots") => {
             device.expect_trial(0)?;
             Ok(device.tally)
