@@ -221,6 +221,7 @@ fn answer(
         ("check-update" | "send-inventory", [_, ..]) => {
             each(management, texts, "told", |id| management.command(id, command.name))
         }
+        ("mail-test", [address]) => mail_test(management, address),
         ("log", [id, word]) => {
             let text = management.log(&deployment_id(management, id)?, &device(word)?)?;
             let json = json!({ "log": text });
@@ -258,6 +259,20 @@ fn deploy(
         }
     }
     Ok(management.create_deployment(&wanted)?)
+}
+
+/// Has the server send a mail, and tells what became of it.
+fn mail_test(management: &Management, address: &str) -> Result<Asked, CliError> {
+    let path = "/api/management/v1/devicemonitor/settings/global/channel/alerts/email/test";
+    let (_, answer) = management.ask("POST", path, Some(json!({ "address": address })))?;
+    let answer: Value = serde_json::from_str(&answer)
+        .map_err(|error| CliError::Failed(format!("what the server answers is no JSON: {error}")))?;
+    let said = answer["said"].as_str().unwrap_or_default();
+    let mut asked = Asked::new(format!("{said}\n"), answer.clone());
+    if answer["sent"] != true {
+        asked.error = Some(CliError::Failed(format!("the mail to {address} was not taken")));
+    }
+    Ok(asked)
 }
 
 /// Sets what a device is to be configured with, and makes a deployment of it.

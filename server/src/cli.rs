@@ -81,6 +81,8 @@ mod tests {
             "configuration-key" | "delta-key" => Some(key.clone()),
             "delta-command" => std::env::current_exe().unwrap().to_str().map(str::to_owned),
             "polls" | "inventories" => Some("full".to_owned()),
+            "smtp" => Some("smtp://host".to_owned()),
+            "mail-from" => Some("a@b.example".to_owned()),
             "database" => Some("postgres://user@host/name".to_owned()),
             _ => flag.value.filter(|value| value.kind == manual::Kind::File).map(|_| faults.clone()),
         };

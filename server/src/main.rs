@@ -8,6 +8,7 @@ mod console;
 mod database;
 mod histogram;
 mod load;
+mod mail;
 mod measure;
 mod notice;
 mod seed;

@@ -12,6 +12,7 @@ use testserver::{Faults, FaultsHandle, Rule};
 
 use crate::console::{CliError, help_of, print};
 use crate::database;
+use crate::mail;
 use crate::notice::ServiceNotice;
 use crate::value::{COUNT, DAYS, OptionValue, SECONDS, find_program};
 
@@ -141,6 +142,7 @@ struct Typed {
     deltas: usize,
     delta_command: Option<PathBuf>,
     database: database::Typed,
+    mail: mail::Typed,
     /// The options about S3 that were typed.
     of_s3: Vec<String>,
     level: LevelFilter,
@@ -161,6 +163,7 @@ fn parse(mut parser: lexopt::Parser) -> Result<Option<Wanted>, CliError> {
         deltas: 0,
         delta_command: None,
         database: database::Typed::default(),
+        mail: mail::Typed::default(),
         of_s3: Vec::new(),
         level: LevelFilter::Info,
         format: LogFormat::Text,
@@ -203,6 +206,7 @@ impl Typed {
                 self.faults.get_or_insert_default().set(rules);
             }
             name if self.database.takes(name, parser)? => {}
+            name if self.mail.takes(name, parser)? => {}
             name => {
                 self.changes.push(change(name, parser)?);
                 if name.starts_with("s3-") {
@@ -225,6 +229,9 @@ impl Typed {
         }
         if let Some(database) = self.database.wanted()? {
             options = options.database(database);
+        }
+        if let Some(smtp) = self.mail.wanted()? {
+            options = options.smtp(smtp);
         }
         if self.deltas > 0 {
             let program = self.delta_command.or_else(host_tool).ok_or_else(|| {

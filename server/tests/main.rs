@@ -19,6 +19,7 @@ mod fleet;
 mod happy_path;
 mod hostile;
 mod inventory;
+mod mail;
 mod monitor;
 mod openapi;
 mod operations;

@@ -63,6 +63,8 @@ impl Fleet {
         let http = json!({ "type": "http", "http": { "url": "https://host.invalid/" } });
         let hook = json!({ "provider": "webhook", "credentials": http, "scopes": ["inventory"] });
         let integration = last_of(&ask("POST", "v1/iot-manager/integrations", hook));
+        let mails = json!({ "enabled": true, "receivers": ["ops@example.com"] });
+        ask("PUT", "v1/devicemonitor/settings/global/channel/alerts/email", mails);
         ask("POST", "v2/useradm/roles", json!({ "name": "r" }));
         let other = user(&running, "bob@example.org", &[]);
         user(&running, "ada@example.org", &[]);

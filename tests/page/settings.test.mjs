@@ -1,4 +1,4 @@
-// Settings: oneself, people, roles, webhooks, the server; and who has a second factor.
+// Settings: oneself, people, roles, mails, webhooks, the server; and who has a second factor.
 
 import { after, before, test } from "node:test";
 import assert from "node:assert/strict";
@@ -34,7 +34,7 @@ function code(secret) {
 test("every part can be read by everybody, in light and dark", async () => {
   for (const colorScheme of ["light", "dark"]) {
     await page.emulateMedia({ colorScheme });
-    for (const [tab, title] of [["you", "Sessions"], ["people", "People"], ["roles", "Roles"], ["webhooks", "Webhooks"], ["server", "For operators"]]) {
+    for (const [tab, title] of [["you", "Sessions"], ["people", "People"], ["roles", "Roles"], ["mails", "Mails about alerts"], ["webhooks", "Webhooks"], ["server", "For operators"]]) {
       await open(tab);
       await page.getByRole("heading", { name: title }).waitFor();
       await page.getByText("Loading…").first().waitFor({ state: "detached" });
@@ -91,6 +91,27 @@ test("a webhook with an address that is not public is refused in words", async (
   await page.getByRole("dialog").getByRole("alert").waitFor();
   await page.keyboard.press("Escape");
   assert.deepEqual((await api("GET", "v1/iot-manager/integrations")).data, []);
+});
+
+test("who gets mails is set, and a server that sends none is said", async () => {
+  const mails = async () => (await api("GET", "v1/devicemonitor/settings/global/channel/alerts/email")).data;
+  await open("mails");
+  await page.getByText("the server was started without --smtp").waitFor();
+  await page.getByLabel("Address").fill("ops@example.com");
+  await page.getByRole("button", { name: "Add" }).click();
+  await page.getByRole("cell", { name: "ops@example.com", exact: true }).waitFor();
+  await page.getByLabel("Send mails").check();
+  await page.getByText("Mails are sent from now on.").waitFor();
+  assert.deepEqual([(await mails()).enabled, (await mails()).receivers], [true, ["ops@example.com"]]);
+  // What the server refuses is said in its words.
+  await page.getByLabel("Address").fill("OPS@example.com");
+  await page.getByRole("button", { name: "Add" }).click();
+  await page.getByRole("alert").getByText("is there twice").waitFor();
+  await accessible(page, "mails");
+  await page.getByRole("button", { name: "Remove ops@example.com" }).click();
+  await page.getByRole("dialog").getByRole("button", { name: "Remove" }).click();
+  await page.getByText("Nobody gets any").waitFor();
+  assert.deepEqual((await mails()).receivers, []);
 });
 
 test("a session of another browser is ended", async () => {

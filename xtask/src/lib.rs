@@ -10,9 +10,11 @@ pub mod markdown;
 pub mod mirror;
 pub mod options;
 pub mod peers;
+pub mod python;
 pub mod s3;
 pub mod shipped;
 pub mod size;
+pub mod smtp;
 pub mod workspace;
 
 /// What a task ends with: an error is a sentence.

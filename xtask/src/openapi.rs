@@ -1,9 +1,9 @@
 //! `cargo xtask openapi`: whether `docs/openapi.json` is OpenAPI, by a validator that others have written. That it is what the
 //! code says is a test of the server.
 
-use std::fs;
-use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+
+use xtask::python;
 
 use crate::options::Options;
 use crate::{Outcome, workspace};
@@ -22,7 +22,7 @@ says so and checks nothing.
 /// Checks it.
 pub fn run(arguments: &[String]) -> Outcome {
     Options::new(arguments).finish()?;
-    let python = match python(&workspace::target_directory()?.join("openapi/venv")) {
+    let python = match python::environment(&workspace::target_directory()?.join("openapi/venv"), VALIDATOR) {
         Ok(python) => python,
         Err(reason) => {
             println!("docs/openapi.json is not validated: {VALIDATOR} cannot be installed: {reason}");
@@ -32,19 +32,4 @@ pub fn run(arguments: &[String]) -> Outcome {
     let mut check = Command::new(python);
     check.args(["-m", "openapi_spec_validator", "docs/openapi.json"]).current_dir(workspace::root());
     workspace::run(check.stdin(Stdio::null()))
-}
-
-/// A Python that has the package, which is installed now if it is not there.
-fn python(environment: &Path) -> Outcome<PathBuf> {
-    let (note, python) = (environment.join("has"), environment.join("bin/python"));
-    if fs::read_to_string(&note).is_ok_and(|there| there == VALIDATOR) {
-        return Ok(python);
-    }
-    workspace::fresh_directory(environment)?;
-    workspace::run(Command::new("python3").args(["-m", "venv"]).arg(environment).stdin(Stdio::null()))?;
-    let mut install = Command::new(environment.join("bin/pip"));
-    install.args(["install", "--quiet", "--disable-pip-version-check", VALIDATOR]);
-    workspace::run(install.stdin(Stdio::null()))?;
-    workspace::write(&note, VALIDATOR)?;
-    Ok(python)
 }

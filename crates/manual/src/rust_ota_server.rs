@@ -288,6 +288,17 @@ whoever watches the server",
     Flag::new("webhook-allow-private", "tell webhooks also at addresses that are not public"),
     Flag::new("webhook-ca", "trust the authorities of webhooks in FILE (PEM), and not the system's")
         .file("FILE"),
+    Flag::new(
+        "smtp",
+        "\
+send mails about alerts by this server, smtps://[USER@]HOST[:PORT] or, with
+STARTTLS, smtp://[USER@]HOST[:PORT]",
+    )
+    .text("URL"),
+    Flag::new("smtp-password", "the password of USER is in FILE, which is read each time").file("FILE"),
+    Flag::new("smtp-ca", "trust the authorities of that server in FILE (PEM), and not the system's")
+        .file("FILE"),
+    Flag::new("mail-from", "the address that mails are from").text("ADDRESS"),
     Flag::new("keep-logs", "keep logs of devices for so many days ({default}; 0: for ever)")
         .text("DAYS")
         .default("365"),
@@ -633,6 +644,20 @@ const ASKING: &[Command] = &[
         about: "say whether work on a device is possible: connected, disconnected, or unknown",
         body: &[Block::About(""), OF_ALL, END],
         arguments: &[DEVICE],
+        ..PLAIN
+    },
+    Command {
+        name: "mail-test",
+        words: "ADDRESS",
+        about: "have the server send a mail for trying, and say what the mail server said of it",
+        body: &[
+            Block::About(
+                "The server has to be started with --smtp. Ends with 1 when the mail was not taken.",
+            ),
+            OF_ALL,
+            END,
+        ],
+        arguments: &[Argument::needed("ADDRESS", Kind::Text)],
         ..PLAIN
     },
     Command {

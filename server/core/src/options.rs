@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use crate::blobs::S3Options;
+use crate::mail::Post;
+use crate::mail::smtp::SmtpOptions;
 use crate::retention::Keep;
 use crate::store::StoreError;
 use crate::store::postgres::Target;
@@ -83,6 +85,7 @@ pub struct Options {
     pub(crate) allowed: Allowed,
     pub(crate) keep: Keep,
     pub(crate) webhooks: Reach,
+    pub(crate) smtp: Option<SmtpOptions>,
     pub(crate) deltas: usize,
     pub(crate) delta_command: PathBuf,
     pub(crate) delta_key: Option<PathBuf>,
@@ -118,6 +121,7 @@ impl Options {
             allowed: Allowed::default(),
             keep: Keep::default(),
             webhooks: Reach::default(),
+            smtp: None,
             deltas: 0,
             delta_command: PathBuf::from("rust-ota-artifact"),
             delta_key: None,
@@ -353,6 +357,18 @@ impl Options {
     pub fn webhook_authorities(mut self, path: &std::path::Path) -> Options {
         self.webhooks.authorities = Some(path.to_owned());
         self
+    }
+
+    /// Send mails about alerts by this server. Who gets them is set by people.
+    pub fn smtp(mut self, smtp: SmtpOptions) -> Options {
+        self.smtp = Some(smtp);
+        self
+    }
+
+    /// How mails are sent, if they are.
+    pub(crate) fn post(&self) -> Option<Post> {
+        let smtp = self.smtp.clone()?;
+        Some(Post { smtp, public_url: self.public_url.clone() })
     }
 
     /// Serve the page for people from this folder, as it is each time, and not the one in the program: for whoever changes it.

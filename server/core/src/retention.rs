@@ -31,7 +31,7 @@ const FIRST: Duration = Duration::from_secs(60);
 pub(crate) struct Keep {
     /// What people did.
     pub(crate) audit: u64,
-    /// Alerts of monitors.
+    /// Alerts of monitors, and what mails tell.
     pub(crate) alerts: u64,
     /// Terminals that were recorded.
     pub(crate) recordings: u64,
@@ -54,7 +54,7 @@ impl Keep {
     fn stream(self, stream: Stream) -> u64 {
         match stream {
             Stream::Audit => self.audit,
-            Stream::Alert => self.alerts,
+            Stream::Alert | Stream::Mail => self.alerts,
             Stream::Recording => self.recordings,
             Stream::Webhook | Stream::Delivery => self.webhooks,
         }
@@ -387,10 +387,11 @@ mod tests {
                     (Stream::Webhook, 2),
                     (Stream::Delivery, 2),
                     (Stream::Alert, 2),
+                    (Stream::Mail, 2),
                     (Stream::Recording, 2)
                 ]
             );
-            assert_eq!(forgotten.value(), 2 * PIECE + 1 + 4);
+            assert_eq!(forgotten.value(), 2 * PIECE + 1 + 5);
             service.store.stop().await;
         });
     }

@@ -21,6 +21,7 @@ use crate::domain::limits;
 use crate::domain::people::failures::Failures;
 use crate::domain::people::users;
 use crate::heard::Heard;
+use crate::mail;
 use crate::metrics::{Metrics, Process};
 use crate::model::Artifact;
 use crate::model::time::Timestamp;
@@ -145,6 +146,10 @@ impl Server {
             shared.metrics.clone(),
             stopped.clone(),
         ));
+        if let Some(post) = shared.options.post() {
+            let (service, metrics) = (shared.service.clone(), shared.metrics.clone());
+            runtime.spawn(mail::run(service, post, metrics, stopped.clone()));
+        }
         if let Some(certificates) = certificates.clone() {
             runtime.spawn(watch_certificates(certificates, stopped));
         }

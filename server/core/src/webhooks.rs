@@ -7,7 +7,6 @@
 //!
 //! Between the answer and what is stored the power may fail: then it is told again. Each event has an id for that.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::io::Read;
 use std::net::SocketAddr;
@@ -17,7 +16,6 @@ use std::time::{Duration, Instant};
 
 use ring::hmac;
 use tokio::sync::{oneshot, watch};
-use tokio::task::JoinSet;
 use ureq::Agent;
 use ureq::config::Config;
 use ureq::http::Uri;
@@ -28,21 +26,18 @@ use crate::client::agent_that_resolves;
 use crate::domain::address::is_public;
 use crate::domain::webhooks::{self, Delivered, Integration, Outcome, Scope, progress};
 use crate::metrics::Metrics;
+use crate::rounds::{INTERVAL, LONGEST, Rounds, wait_after};
 use crate::service::{ChangeError, Service};
 use crate::store::StoreError;
 use crate::work::query::{EventQuery, Numbered};
 use crate::work::{Key, Kind, Stream, Work};
 
-/// How often it is looked whether there is something to tell.
-const INTERVAL: Duration = Duration::from_secs(1);
 /// Events that are in memory for one integration.
 const PIECE: u64 = 50;
 /// How long a receiver may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How often events that wait are counted.
 const COUNT: Duration = Duration::from_secs(5);
-/// Longest wait between two tries.
-const LONGEST: Duration = Duration::from_secs(300);
 /// Bytes of an answer that are read, so that its connection can be used again.
 const ANSWER_BYTES: u64 = 16 * 1024;
 
@@ -105,7 +100,7 @@ fn agent(reach: &Reach) -> Agent {
     }
 }
 
-/// Tells, until `stop` says so. Each integration is told by itself: one that is slow keeps no other waiting.
+/// Tells, until `stop` says so.
 pub(crate) async fn run(
     service: Service,
     reach: Reach,
@@ -114,31 +109,15 @@ pub(crate) async fn run(
 ) {
     let mut turn = service.turn("webhooks");
     let mut agent_made: Option<Agent> = None;
-    let mut told = JoinSet::new();
-    // Who is being told, and until when others are let alone.
-    let mut busy: HashMap<tokio::task::Id, String> = HashMap::new();
-    let mut later: HashMap<String, Instant> = HashMap::new();
+    let mut rounds = Rounds::new("a webhook");
     let mut counted: Option<Instant> = None;
     loop {
         tokio::select! {
             () = tokio::time::sleep(INTERVAL) => {}
             _ = stop.changed() => break,
         }
-        while let Some(done) = told.try_join_next_with_id() {
-            match done {
-                Ok((task, wait)) => {
-                    let id = busy.remove(&task);
-                    later.extend(id.zip(wait).map(|(id, wait): (_, Duration)| (id, Instant::now() + wait)));
-                }
-                Err(error) => {
-                    busy.remove(&error.id());
-                    log::error!("a webhook was not told: {error}");
-                }
-            }
-        }
         let integrations: Vec<(String, Integration)> = service.catalogue.documents(Kind::Integration);
-        later
-            .retain(|id, until| Instant::now() < *until && integrations.iter().any(|(known, _)| known == id));
+        rounds.begin(|id| integrations.iter().any(|(known, _)| known == id));
         if integrations.is_empty() {
             metrics.webhook_events_waiting.set(0);
             continue;
@@ -146,7 +125,7 @@ pub(crate) async fn run(
         if !turn.is_own().await {
             // The process that tells them counts them.
             metrics.webhook_events_waiting.set(0);
-            told.abort_all();
+            rounds.leave();
             continue;
         }
         if counted.is_none_or(|last| last.elapsed() >= COUNT) {
@@ -158,17 +137,15 @@ pub(crate) async fn run(
         }
         let agent = agent_made.get_or_insert_with(|| agent(&reach));
         for (id, integration) in integrations {
-            if later.contains_key(&id) || busy.values().any(|one| *one == id) {
+            if !rounds.is_free(&id) {
                 continue;
             }
             let (service, agent, metrics, own) =
                 (service.clone(), agent.clone(), metrics.clone(), id.clone());
-            let task =
-                told.spawn(async move { deliver(&service, &agent, &own, &integration, &metrics).await });
-            busy.insert(task.id(), id);
+            rounds.tell(id, async move { deliver(&service, &agent, &own, &integration, &metrics).await });
         }
     }
-    told.shutdown().await;
+    rounds.end().await;
     turn.give_back().await;
 }
 
@@ -270,11 +247,6 @@ async fn waiting(service: &Service, integrations: &[(String, Integration)]) -> R
     }
 }
 
-/// One second, and twice as long each time.
-fn wait_after(tries: u32) -> Duration {
-    Duration::from_secs(1_u64.checked_shl(tries).unwrap_or(u64::MAX)).min(LONGEST)
-}
-
 fn scope_of(event: &Numbered) -> Scope {
     match event.event.data["type"].as_str() {
         Some("device-inventory-changed") => Scope::Inventory,
@@ -330,12 +302,6 @@ fn of_status(status: u16) -> Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn waits_grow_up_to_an_end() {
-        let waits = [0, 1, 2, 8, 9, 31, 64, u32::MAX].map(|tries| wait_after(tries).as_secs());
-        assert_eq!(waits, [1, 2, 4, 256, 300, 300, 300, 300]);
-    }
 
     #[test]
     fn what_a_receiver_refuses_is_not_told_again() {

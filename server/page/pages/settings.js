@@ -2,6 +2,7 @@
 
 import { html } from "../html.js";
 import { Page, Tabs } from "../ui.js";
+import { Mails } from "./settings_mails.js";
 import { Oneself } from "./settings_oneself.js";
 import { People } from "./settings_people.js";
 import { Roles } from "./settings_roles.js";
@@ -12,6 +13,7 @@ const PARTS = [
   ["you", "You", Oneself],
   ["people", "People", People],
   ["roles", "Roles", Roles],
+  ["mails", "Mails", Mails],
   ["webhooks", "Webhooks", Webhooks],
   ["server", "Server", Server],
 ];

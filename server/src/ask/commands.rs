@@ -53,6 +53,7 @@ pub(super) const COMMANDS: &[Command] = &[
     Command { name: "configure", options: WAIT },
     Command { name: "show-configuration", options: &[] },
     Command { name: "connection", options: &[] },
+    Command { name: "mail-test", options: &[] },
     Command { name: "check-update", options: &[] },
     Command { name: "send-inventory", options: &[] },
 ];

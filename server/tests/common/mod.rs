@@ -5,6 +5,7 @@
 
 pub(crate) mod postgres;
 pub(crate) mod s3;
+pub(crate) mod smtp;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;

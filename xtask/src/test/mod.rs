@@ -163,6 +163,10 @@ fn prepare(
         Ok(program) => environment.push((xtask::s3::PROGRAM, program.display().to_string())),
         Err(reason) => report.leave_out(&format!("tests with an S3 server: {reason}")),
     }
+    match xtask::smtp::prepare(may_install) {
+        Ok(python) => environment.push((xtask::smtp::PROGRAM, python.display().to_string())),
+        Err(reason) => report.leave_out(&format!("tests with an SMTP server: {reason}")),
+    }
     match debian::prepare_postgres(may_install) {
         Ok(programs) => environment.push((xtask::peers::POSTGRES_FOLDER, programs.display().to_string())),
         Err(reason) => report.leave_out(&format!("tests with PostgreSQL: {reason}")),

@@ -20,6 +20,7 @@ mod integrations;
 pub(crate) mod internal;
 mod inventory;
 mod login;
+mod mail;
 mod monitor;
 mod objects;
 mod page;
@@ -423,6 +424,9 @@ async fn managed(
             inventory::route(shared, call, version, rest).await
         }
         ("v1", ["deviceconnect", rest @ ..]) => connect::route(shared, call, person, rest, upload).await,
+        ("v1", ["devicemonitor", "settings", "global", "channel", "alerts", "email", rest @ ..]) => {
+            mail::route(shared, call, rest).await
+        }
         ("v1", ["devicemonitor", rest @ ..]) => monitor::route(shared, call, rest).await,
         ("v1" | "v2", ["useradm", rest @ ..]) => users::route(shared, call, person, version, rest).await,
         ("v1", ["iot-manager", rest @ ..]) => integrations::route(shared, call, rest).await,

@@ -134,29 +134,16 @@ impl Trust {
     }
 
     fn build(&self) -> Result<ClientConfig, TlsError> {
-        let (path, named) = match &self.authorities {
-            Some(path) => (path.clone(), true),
-            None => {
-                let found = CA_BUNDLES.iter().find(|path| fs::metadata(path).is_ok());
-                (PathBuf::from(found.ok_or(TlsError::NoAuthorities)?), false)
-            }
-        };
+        let (path, certificates) = certificates(self.authorities.as_deref())?;
         let wrong = |reason: String| TlsError::Authorities { path: path.clone(), reason };
         let mut roots = RootCertStore::empty();
-        let mut own = Vec::new();
-        for certificate in CertificateDer::pem_file_iter(&path).map_err(|error| wrong(error.to_string()))? {
-            let certificate = certificate.map_err(|error| wrong(error.to_string()))?;
+        for certificate in &certificates {
             // One that is too odd to vouch for others still counts for itself, and the others still count.
             if let Err(error) = roots.add(certificate.clone()) {
                 log::debug!("{}: {error}", path.display());
             }
-            if named {
-                own.push(certificate);
-            }
         }
-        if roots.is_empty() && own.is_empty() {
-            return Err(wrong("there is no certificate in it".to_owned()));
-        }
+        let own = if self.authorities.is_some() { certificates } else { Vec::new() };
         let provider = Arc::new(ring::default_provider());
         let chains = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
         let verifier = Verifier { own, chains: chains.build().ok(), provider: Arc::clone(&provider) };
@@ -187,6 +174,25 @@ impl Trust {
         }
         Ok(StreamOwned::new(session, stream))
     }
+}
+
+/// The certificates of those who are trusted, and the file that they are from: this one, or that of the system.
+///
+/// # Errors
+/// There are none.
+pub(crate) fn certificates(
+    authorities: Option<&Path>,
+) -> Result<(PathBuf, Vec<CertificateDer<'static>>), TlsError> {
+    let found = || CA_BUNDLES.iter().map(Path::new).find(|path| fs::metadata(path).is_ok());
+    let path = authorities.or_else(found).ok_or(TlsError::NoAuthorities)?;
+    let wrong = |reason: String| TlsError::Authorities { path: path.to_owned(), reason };
+    let read = CertificateDer::pem_file_iter(path).map_err(|error| wrong(error.to_string()))?;
+    let certificates: Result<Vec<_>, _> = read.collect();
+    let certificates = certificates.map_err(|error| wrong(error.to_string()))?;
+    if certificates.is_empty() {
+        return Err(wrong("there is no certificate in it".to_owned()));
+    }
+    Ok((path.to_owned(), certificates))
 }
 
 fn refused(name: &str, error: &io::Error) -> TlsError {

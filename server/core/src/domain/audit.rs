@@ -117,6 +117,9 @@ pub(crate) fn action(method: &str, rest: &[&str]) -> Option<(&'static str, &'sta
         (_, ["deployments", "deployments", "devices", id, ..]) => entry("update", "device", id),
         ("PUT", ["deployments", "deployments", id, "status"]) => entry("abort", "deployment", id),
         (_, ["deployments", "deployments", id, ..]) => entry("update", "deployment", id),
+        (_, ["devicemonitor", "settings", "global", rest @ ..]) => {
+            entry("update", "settings", &rest.join("/"))
+        }
         (_, ["iot-manager", "integrations"]) => entry("create", "integration", ""),
         (_, ["iot-manager", "integrations", id, ..]) => entry(plain(), "integration", id),
         // What nobody has thought of is better named roughly than not at all.

@@ -13,6 +13,7 @@ pub(crate) mod identity;
 pub(crate) mod inventory;
 pub(crate) mod limits;
 pub(crate) mod link;
+pub(crate) mod mail;
 pub(crate) mod monitor;
 pub(crate) mod people;
 pub(crate) mod pubkey;

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::admission::{self, SpeakError};
 use super::token::Claims;
-use super::{id, rollout};
+use super::{id, mail, rollout};
 use crate::model::time::Timestamp;
 use crate::work::{Event, Key, Kind, NotLoaded, Stream, Work, Write};
 
@@ -151,7 +151,11 @@ impl From<SpeakError> for MonitorError {
 
 /// What the rules of a device's monitors read.
 pub(crate) fn keys(device: &str) -> Vec<Key> {
-    vec![Key::Device(device.to_owned()), Key::Document(Kind::Monitor, device.to_owned())]
+    vec![
+        Key::Device(device.to_owned()),
+        Key::Document(Kind::Monitor, device.to_owned()),
+        Key::Document(Kind::Settings, mail::SETTINGS.to_owned()),
+    ]
 }
 
 /// One more has room: of those that are well the oldest goes, and only when none is, the oldest of all.
@@ -176,6 +180,9 @@ pub(crate) fn alert(work: &mut Work, claims: &Claims, alerts: &[Alert]) -> Resul
     for alert in alerts {
         let mut alert = alert.clone();
         alert.timestamp.get_or_insert_with(|| now.to_string());
+        let before = known.latest.iter().find(|other| alert.is_about(&other.alert));
+        // What was never said to be wrong is well.
+        let is_other = before.map_or(Level::Ok, |before| before.alert.level) != alert.level;
         known.latest.retain(|other| !alert.is_about(&other.alert));
         make_room(&mut known.latest);
         // Without chance, it is named by what it says.
@@ -185,6 +192,9 @@ pub(crate) fn alert(work: &mut Work, claims: &Claims, alerts: &[Alert]) -> Resul
         if known.kept < ALERTS_OF_A_DAY {
             known.kept += 1;
             kept += 1;
+            if is_other {
+                mail::alerted(work, &device, &raised)?;
+            }
             let data = json!(raised);
             work.write(Write::Event(Event {
                 stream: Stream::Alert,
@@ -240,7 +250,9 @@ mod tests {
     }
 
     fn run(work: &mut Work, claims: &Claims, alerts: &[Alert]) -> usize {
-        let asks = |key: &Key| matches!(key, Key::Document(Kind::Monitor | Kind::Watched, _));
+        let asks = |key: &Key| {
+            matches!(key, Key::Document(Kind::Monitor | Kind::Watched | Kind::Settings | Kind::Progress, _))
+        };
         testing::run(work, asks, |work| alert(work, claims, alerts)).unwrap()
     }
 
@@ -292,6 +304,36 @@ mod tests {
             .collect();
         assert_eq!(run(&mut work, &claims, &well), 0);
         assert_eq!(is_critical(&mut work, &claims), Some(json!(false)));
+    }
+
+    #[test]
+    fn a_mail_is_about_what_has_changed_and_says_what() {
+        let (mut work, claims) = fleet();
+        let wanted = mail::MailSettings { enabled: true, receivers: vec!["a@b.example".to_owned()] };
+        testing::run(&mut work, |_| true, |work| mail::set(work, &wanted, 0)).unwrap();
+        let alerts = [
+            ("a", Level::Ok),
+            ("a", Level::Critical),
+            ("a", Level::Critical),
+            ("b", Level::Critical),
+            ("a", Level::Ok),
+            ("a", Level::Ok),
+        ];
+        for (name, level) in alerts {
+            let mut alert = alert_of(name, level);
+            alert.subject.details.insert("description".to_owned(), json!("x".repeat(1000)));
+            run(&mut work, &claims, &[alert]);
+        }
+        let mut told = Vec::new();
+        for write in work.writes() {
+            if let Write::Event(Event { stream: Stream::Mail, data, .. }) = write {
+                assert_eq!(data["device"], json!(claims.sub));
+                assert_eq!(data["description"].as_str().map(str::len), Some(TEXT_CHARS));
+                told.push((data["subject"][1].clone(), data["level"].clone()));
+            }
+        }
+        let expected = [("a", "CRITICAL"), ("b", "CRITICAL"), ("a", "OK")];
+        assert_eq!(told, expected.map(|(name, level)| (json!(name), json!(level))));
     }
 
     #[test]

@@ -168,6 +168,12 @@ pub(crate) struct Metrics {
     pub(crate) webhooks_refused: Counter,
     /// Tries that did not arrive, and are made again.
     pub(crate) webhooks_failed: Counter,
+    /// Mails that a server has taken.
+    pub(crate) mails_sent: Counter,
+    /// Mails that it did not want.
+    pub(crate) mails_refused: Counter,
+    /// Mails that were not sent, and are tried again.
+    pub(crate) mails_failed: Counter,
     /// Events that the webhook that is furthest behind has not been told.
     pub(crate) webhook_events_waiting: Gauge,
     /// Connections that are open.
@@ -218,6 +224,9 @@ impl Default for Metrics {
             webhooks_told: Counter::default(),
             webhooks_refused: Counter::default(),
             webhooks_failed: Counter::default(),
+            mails_sent: Counter::default(),
+            mails_refused: Counter::default(),
+            mails_failed: Counter::default(),
             webhook_events_waiting: Gauge::default(),
             connections: Arc::default(),
             changes: Arc::default(),
@@ -322,6 +331,14 @@ impl Metrics {
         text.number(&[("result", "delivered")], self.webhooks_told.value());
         text.number(&[("result", "refused")], self.webhooks_refused.value());
         text.number(&[("result", "failed")], self.webhooks_failed.value());
+        text.family(
+            "mails",
+            "counter",
+            "Mails about alerts: the mail server took them, refused them for good, or they are sent again.",
+        );
+        text.number(&[("result", "sent")], self.mails_sent.value());
+        text.number(&[("result", "refused")], self.mails_refused.value());
+        text.number(&[("result", "failed")], self.mails_failed.value());
         let mut one = |name, kind, help, value| {
             text.family(name, kind, help);
             text.number(&[], value);

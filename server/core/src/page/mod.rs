@@ -75,6 +75,7 @@ keep![
     "pages/rollout.js",
     "pages/rollouts.js",
     "pages/settings.js",
+    "pages/settings_mails.js",
     "pages/settings_oneself.js",
     "pages/settings_people.js",
     "pages/settings_roles.js",

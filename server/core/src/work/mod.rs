@@ -202,13 +202,15 @@ pub(crate) enum Stream {
     Delivery,
     /// Alerts of monitors. The key is the id of the device.
     Alert,
+    /// What mails tell. The key is an id of its own.
+    Mail,
     /// What terminals printed. The key is the id of the session.
     Recording,
 }
 
 /// Every stream.
-pub(crate) const STREAMS: [Stream; 5] =
-    [Stream::Audit, Stream::Webhook, Stream::Delivery, Stream::Alert, Stream::Recording];
+pub(crate) const STREAMS: [Stream; 6] =
+    [Stream::Audit, Stream::Webhook, Stream::Delivery, Stream::Alert, Stream::Mail, Stream::Recording];
 
 impl Stream {
     /// Its name in a store.
@@ -218,6 +220,7 @@ impl Stream {
             Stream::Webhook => "webhook",
             Stream::Delivery => "delivery",
             Stream::Alert => "alert",
+            Stream::Mail => "mail",
             Stream::Recording => "recording",
         }
     }

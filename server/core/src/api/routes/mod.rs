@@ -14,8 +14,8 @@ pub(super) use schema::{Maker, made};
 
 use super::{
     ApiError, Call, Reply, artifacts, audit, connect, deltas, deployments, devauth, device, deviceconfig,
-    direct, download, integrations, internal, inventory, login, monitor, releases, search, second_factor,
-    users,
+    direct, download, integrations, internal, inventory, login, mail, monitor, releases, search,
+    second_factor, users,
 };
 
 /// A path of both versions.
@@ -216,6 +216,7 @@ static ROUTES: LazyLock<Vec<Entry>> = LazyLock::new(|| {
         deviceconfig::ROUTES,
         connect::ROUTES,
         monitor::ROUTES,
+        mail::ROUTES,
         login::ROUTES,
         users::ROUTES,
         second_factor::ROUTES,

@@ -313,6 +313,8 @@ mod tests {
             ("POST", "useradm/settings", ""),
             ("GET", "auditlogs/logs", ""),
             ("POST", "iot-manager/integrations", ""),
+            ("GET", "devicemonitor/settings/global/channel/alerts/email", ""),
+            ("PUT", "devicemonitor/settings/global/channel/alerts/email/status", ""),
             ("GET", "deployments/deployments/releases/delta/jobs", "OBSERVER CI DEPLOYMENTS_MANAGER"),
             ("GET", "deployments/deployments/releases/delta/jobs/j", "OBSERVER CI DEPLOYMENTS_MANAGER"),
             ("GET", "deployments/config", "OBSERVER DEPLOYMENTS_MANAGER"),

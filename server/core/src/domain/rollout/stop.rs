@@ -7,6 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{FAILURES, finish};
+use crate::domain::mail;
 use crate::model::time::Timestamp;
 use crate::model::{Deployment, DeviceDeployment, Status, StopAction, StopRule};
 use crate::work::{Kind, NotLoaded, Work};
@@ -187,6 +188,7 @@ fn is_too_much(rule: &StopRule, part: u64, whole: u64, most: f64) -> bool {
 /// Does what a rule says.
 pub(super) fn stop(work: &mut Work, mut deployment: Deployment, reason: &Reason) -> Result<(), NotLoaded> {
     deployment.held = Some(reason.text.clone());
+    mail::stopped(work, &deployment, &reason.text, reason.action == StopAction::Abort)?;
     match reason.action {
         StopAction::Hold => work.put_deployment(deployment),
         StopAction::Abort => finish::end(work, deployment),
