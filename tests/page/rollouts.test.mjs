@@ -144,13 +144,13 @@ test("a filter is chosen, and ends after so many devices", async () => {
   assert.equal(answer.status, 201);
   await open("#/rollouts/new?release=release-2");
   await page.getByLabel("Name of the roll-out").fill("By a filter");
-  await page.getByLabel("A saved filter").check();
-  await page.getByLabel("Filter", { exact: true }).selectOption("Test boxes");
+  await page.getByLabel("A dynamic group").check();
+  await page.getByLabel("Dynamic group", { exact: true }).selectOption("Test boxes");
   await page.getByLabel("Ends after so many devices").fill("3");
   await beside().getByText("3 devices are in it.").waitFor();
   await page.getByRole("button", { name: "Roll out" }).click();
   await page.getByRole("heading", { name: "By a filter" }).waitFor();
-  await page.getByText("filter Test boxes").waitFor();
+  await page.getByText("dynamic group Test boxes").waitFor();
   const rollout = await found("By a filter");
   assert.equal(rollout.max_devices, 3);
   await ended(rollout.id);
