@@ -85,11 +85,8 @@ function Thing({ object }) {
   return words;
 }
 
-/** The session of a terminal stands in what is said of its change. */
-const sessionOf = (row) =>
-  row.action === "open_terminal" || row.action === "play_terminal"
-    ? row.change?.match(/[0-9a-f]{8}-[0-9a-f-]{27}/)?.[0]
-    : undefined;
+/** The session of a terminal that was opened, or seen again. */
+const sessionOf = (row) => row.meta?.session_id?.[0];
 
 function More({ row, play }) {
   const session = sessionOf(row);

@@ -93,8 +93,7 @@ function Editor({ begin: { plan: first, retried } }) {
       say(`Roll-out ${body.name} is made.`);
       go(to(["rollouts", location.split("/").at(-1)]));
     } catch (error) {
-      const same = error.status === 409 ? await call("POST", `${LIST}/dry_run`, { json: body }).catch(() => null) : null;
-      const why = refusal(error, same?.data);
+      const why = refusal(error);
       setRefused(why);
       if (why.field) top.current?.querySelector(`[data-part="${why.field}"]`)?.scrollIntoView({ block: "center" });
       throw why.field ? new Error(`It was refused: ${why.words}`) : error;

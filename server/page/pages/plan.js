@@ -179,32 +179,20 @@ export function missing(plan) {
   return words;
 }
 
-/** Beginnings of the server's words, and the field that they are about. */
-const FIELDS = [
-  [/^(phases)\b/, "phases"],
-  [/^(stop)\b/, "stop"],
-  [/^(windows)\b/, "windows"],
-  [/^(budget)\b/, "budget"],
-  [/^(canaries|spread_by)\b/, "canaries"],
-  [/^retries\b/, "retries"],
-  [/^update_control_map\b/, "pauses"],
-  [/^no artifact has that name/, "release"],
-  [/^name and artifact_name/, "name"],
-  [/^(max_devices|devices|group|filter|all_devices|there is no (device|filter|group)|device .* is not accepted)\b/, "target"],
-  [/^(a deployment needs devices|only one of devices|the deployment would be for no device)/, "target"],
-];
+/** Members of the body of the API, and the part of the form that they are filled in in. */
+const PARTS = {
+  phases: "phases", stop: "stop", windows: "windows", budget: "budget", canaries: "canaries", retries: "retries",
+  update_control_map: "pauses", artifact_name: "release", name: "name", devices: "target", filter_id: "target", max_devices: "target",
+};
 
-/**
- * Of an answer that refuses a plan: `{field, words, deployment}`. Without a field it is about the whole. `dry` is what was said of
- * the same plan before.
- */
-export function refusal(error, dry) {
-  const words = error.message;
-  if (error.status === 409) return { field: "name", words: "A roll-out with this name and release runs for the same devices.", deployment: dry?.equal_deployment };
-  const found = FIELDS.find(([beginning]) => beginning.test(words));
-  if (!found || ![400, 422].includes(error.status)) return { words };
-  return { field: found[1], words: sentence(words.replace(/^(phases|stop|windows|budget|canaries|devices): /, "")) };
+/** Of an answer that refuses a plan: `{field, words, deployment}`. Without a field it is about the whole. */
+export function refusal(error) {
+  const { field, deployment_id: deployment } = error.body ?? {};
+  if (deployment) return { field: "name", words: "A roll-out with this name and release runs for the same devices.", deployment };
+  const words = field && error.message.startsWith(`${field}: `) ? error.message.slice(field.length + 2) : error.message;
+  return { field: PARTS[field], words: sentence(words) };
 }
+
 const has = (many, one, more) => (many === 1 ? one : more);
 
 /** Why devices would get nothing. */

@@ -12,7 +12,7 @@ import { Compared, Inside, Kind, Signed, isDelta, typeOf } from "./artifact.js";
 import { Uploads } from "./uploads.js";
 
 const PER_PAGE = 20;
-/** Jobs that are looked at for a release: the API lists them of all releases together. */
+/** Jobs of a release that are listed: each pair of images has one. */
 const JOBS = 200;
 const RELEASES = "v2/deployments/deployments/releases";
 
@@ -121,8 +121,8 @@ export function Release({ route }) {
   const name = route.path[1];
   const release = useLoad((signal) => get(`${RELEASES}/${segment(name)}`, undefined, { signal }).then((answer) => answer.data), [name], { every: 30000 });
   const jobs = useLoad(async (signal) => {
-    const all = await get(`${RELEASES}/delta/jobs`, { per_page: JOBS }, { signal });
-    return { of: all.data.filter((job) => job.to_version === name), looked: all.data.length, all: all.total };
+    const found = await get(`${RELEASES}/delta/jobs`, { to_version: name, per_page: JOBS }, { signal });
+    return { of: found.data, all: found.total };
   }, [name], { every: 10000 });
   const [deleting, setDeleting] = useState(false);
   const isGone = release.error?.status === 404;
@@ -290,13 +290,11 @@ function TagsCard({ release, reload }) {
 
 /** Deltas that the server makes for this release. */
 function Jobs({ jobs }) {
-  const isWhole = jobs.data && jobs.data.looked >= jobs.data.all;
-  if (isWhole && jobs.data.of.length === 0) return null;
+  if (jobs.data && jobs.data.all === 0) return null;
   return html`
     <${Card} title="Deltas that the server makes">
-      <${Loaded} of=${jobs}>${(data) => html`
-        <${JobTable} rows=${data.of} empty=${`None among the newest ${number(data.looked)} jobs.`} />
-        ${!isWhole && html`<p class="quiet">The server lists the jobs of all releases together: these are of its newest ${number(data.looked)}, of ${number(data.all)}. Deltas that are made are among the artifacts above.</p>`}
+      <${Loaded} of=${jobs}>${(data) => html`<${JobTable} rows=${data.of} />
+        ${data.of.length < data.all && html`<p class="quiet">The newest ${data.of.length} of ${number(data.all)}.</p>`}
       `}<//>
     <//>
   `;
