@@ -11,6 +11,8 @@ import { ReleaseOf, StateOf, progressParts, sum } from "./progress.js";
 const OFTEN = 5000;
 const SELDOM = 30000;
 const DAY = 86400 * 1000;
+/** Devices that are looked at for what is often there. */
+const SAMPLE = 200;
 /** Versions that are counted one by one: each is a question to the store. */
 const VERSIONS = 8;
 /** Roll-outs of a status that the table shows, and those that are looked through for what waits for a person. */
@@ -34,13 +36,28 @@ async function fleet(signal) {
   return { accepted: all("accepted"), pending: all("pending"), rejected: all("rejected"), heard, alerted };
 }
 
-/** How many devices have each of the newest releases; the rest has another, or has said none. */
+const SOFTWARE = { scope: "inventory", attribute: "artifact_name" };
+
+/**
+ * How many devices have which software: of what is there often among some devices, and of the newest releases, each is counted; the
+ * rest has another, or has said none.
+ */
 async function versions(signal) {
-  const releases = await get("v2/deployments/deployments/releases", { sort: "modified:desc", per_page: VERSIONS }, { signal });
-  const named = (value) => [ACCEPTED, { scope: "inventory", attribute: "artifact_name", type: "$eq", value }];
-  const counts = await Promise.all(releases.data.map((release) => count(named(release.name), signal)));
-  const all = await count([ACCEPTED], signal);
-  const rows = releases.data.map((release, at) => ({ name: release.name, count: counts[at] })).filter((row) => row.count > 0);
+  const [releases, some] = await Promise.all([
+    get("v2/deployments/deployments/releases", { sort: "modified:desc", per_page: VERSIONS / 2 }, { signal }),
+    post("v2/inventory/filters/search", { filters: [ACCEPTED], attributes: [SOFTWARE], per_page: SAMPLE, page: 1 }, { signal }),
+  ]);
+  const seen = new Map();
+  for (const { attributes } of some.data) {
+    const name = attributes.find((one) => one.name === SOFTWARE.attribute)?.value;
+    if (typeof name === "string") seen.set(name, (seen.get(name) ?? 0) + 1);
+  }
+  const often = [...seen].sort((a, b) => b[1] - a[1]).map(([name]) => name);
+  const known = new Set(releases.data.map((release) => release.name));
+  const names = [...new Set([...known, ...often])].slice(0, VERSIONS);
+  const counts = await Promise.all(names.map((value) => count([ACCEPTED, { ...SOFTWARE, type: "$eq", value }], signal)));
+  const all = some.total;
+  const rows = names.map((name, at) => ({ name, isRelease: known.has(name), count: counts[at] })).filter((row) => row.count > 0).sort((a, b) => b.count - a.count);
   const rest = all - rows.reduce((sum, row) => sum + row.count, 0);
   return { all, rows: rest > 0 ? [...rows, { name: null, count: rest }] : rows };
 }
@@ -99,10 +116,10 @@ export function Dashboard() {
             <${Table} caption="Devices by the release that they run" keyOf=${(row) => row.name ?? "other"} rows=${data.rows}
               empty="No accepted device has said what it runs."
               columns=${[
-                { title: "Release", show: (row) => (row.name ? html`<a href=${to(["releases", row.name])}>${row.name}</a>` : html`<span class="quiet">another, or not said</span>`) },
+                { title: "Release", show: (row) => (row.isRelease ? html`<a href=${to(["releases", row.name])}>${row.name}</a>` : row.name ?? html`<span class="quiet">another, or not said</span>`) },
                 { title: "Devices", number: true, show: (row) => `${number(row.count)} (${percent(row.count, data.all)})` },
               ]} />
-            <p class="quiet">The ${VERSIONS} releases that were changed last are counted one by one.</p>
+            ${data.rows.some((row) => row.name === null) && html`<p class="quiet">Counted one by one are the newest releases, and what is often there.</p>`}
           `}<//>
         <//>`}
         ${hasRollouts &&
@@ -163,7 +180,7 @@ function First({ devices }) {
 }
 
 /** Lines that are shown; a fleet in trouble has more. */
-const LINES = 20;
+const LINES = 8;
 
 function Wanted({ devices, found, newest }) {
   // The newest are asked for more often.
@@ -184,7 +201,7 @@ function Wanted({ devices, found, newest }) {
   }
   return html`
     ${lines.length ? html`<ul>${lines}</ul>` : html`<p class="quiet">Nothing.</p>`}
-    ${rollouts.length > LINES && html`<p class="quiet">and ${counted(rollouts.length - LINES, "roll-out")} more</p>`}
+    ${rollouts.length > LINES && html`<p class="quiet">and ${counted(rollouts.length - LINES, "roll-out")} more: <a href="#/rollouts?tab=all">all roll-outs</a></p>`}
     ${found?.isPart && html`<p class="quiet">Of each state, the newest ${number(LOOKED)} roll-outs were looked at.</p>`}
   `;
 }
