@@ -146,9 +146,8 @@ pub(super) async fn prepare(
     }
     let max_devices = wanted.max_devices.filter(|most| *most > 0);
     if max_devices.is_some() && wanted.filter_id.is_none() {
-        return Err(
-            ApiError::unprocessable("max_devices: only a deployment for a filter ends so").about("max_devices")
-        );
+        return Err(ApiError::unprocessable("max_devices: only a deployment for a filter ends so")
+            .about("max_devices"));
     }
     if shared.service.catalogue.artifacts_named(&wanted.artifact_name).is_empty() {
         return Err(CreateError::NoArtifact.into());
@@ -228,7 +227,10 @@ fn target(wanted: &Wanted, group: Option<String>) -> Result<Target, ApiError> {
                 .about("devices"))
         }
         (None, None, false, devices) => Ok(Target::Devices(devices)),
-        _ => Err(ApiError::bad_request("only one of devices, all_devices, group and filter_id").about("devices")),
+        _ => {
+            Err(ApiError::bad_request("only one of devices, all_devices, group and filter_id")
+                .about("devices"))
+        }
     }
 }
 
@@ -268,8 +270,9 @@ async fn members(shared: &Shared, target: &Target) -> Result<Members, ApiError> 
         }
         Target::Filter(id) => {
             let filter: Option<Filter> = shared.service.catalogue.document(Kind::Filter, id);
-            let filter = filter
-                .ok_or_else(|| ApiError::unprocessable("there is no filter with that id").about("filter_id"))?;
+            let filter = filter.ok_or_else(|| {
+                ApiError::unprocessable("there is no filter with that id").about("filter_id")
+            })?;
             filter_query(&filter)?;
             Ok((RoaringBitmap::new(), Some(json!(filter)), Vec::new()))
         }

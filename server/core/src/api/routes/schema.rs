@@ -16,7 +16,10 @@ pub(in super::super) fn made<T: JsonSchema>(generator: &mut SchemaGenerator) -> 
 /// `count`, `number`, `flag`, `any`, `map`; `[kind]` for a list, `{kind}` for a map of them, `kind|null`, or the name of
 /// another object.
 const SHAPES: &[(&str, &[&str])] = &[
-    ("Error", &["error: text", "request_id: text", "second_factor?: flag", "field?: text", "deployment_id?: text"]),
+    (
+        "Error",
+        &["error: text", "request_id: text", "second_factor?: flag", "field?: text", "deployment_id?: text"],
+    ),
     ("Ready", &["ready: flag", "reasons: [Trouble]"]),
     ("Trouble", &["part: text", "reason: text"]),
     (
@@ -324,7 +327,14 @@ const SHAPES: &[(&str, &[&str])] = &[
     ("PermissionSetInfo", &["name: text", "description: text", "supported_scope_types: [text]"]),
     (
         "AuditEntry",
-        &["actor: AuditActor", "time: time", "action: text", "object: AuditObject", "change?: text", "meta?: AuditMeta"],
+        &[
+            "actor: AuditActor",
+            "time: time",
+            "action: text",
+            "object: AuditObject",
+            "change?: text",
+            "meta?: AuditMeta",
+        ],
     ),
     ("AuditMeta", &["session_id: [text]"]),
     ("AuditActor", &["id: text", "type: text", "email: text"]),
