@@ -307,6 +307,39 @@ test("the list is filtered by the server, and the filter stands in the address",
   await accessible(page, "roll-outs");
 });
 
+test("a roll-out that has ended is asked for once", async () => {
+  const { id } = await found("Steered");
+  let asked = 0;
+  const count = (request) => {
+    if (request.url().endsWith(id)) asked += 1;
+  };
+  page.on("request", count);
+  await open(`#/rollouts/${id}`);
+  await page.getByText("ended early").waitFor();
+  await page.getByRole("table", { name: "Devices of the roll-out" }).waitFor();
+  await open("#/rollouts");
+  await page.getByRole("heading", { name: "Roll-outs" }).waitFor();
+  page.off("request", count);
+  assert.equal(asked, 1);
+});
+
+test("what needs a person is named on the overview, however old it is", async () => {
+  const oldest = await made("The oldest", { devices: ids(4) });
+  await api("PUT", `${LIST}/${oldest}/status`, { status: "held" });
+  const others = [];
+  for (let at = 0; at < 11; at += 1) others.push(await made(`Newer ${at}`, { devices: ids(4) }));
+  const subject = { name: "/", type: "diskusage", status: "full", details: {} };
+  await devices[0].ask("POST", "v1/devicemonitor/alert", [{ name: "disk is full", level: "CRITICAL", subject, timestamp: new Date().toISOString() }]);
+  await open("#/");
+  const person = page.getByRole("region", { name: "Needs a person" });
+  await person.getByText("Roll-out The oldest is held").waitFor();
+  await page.getByText("The newest of each state, of 12 in all.").waitFor();
+  await accessible(page, "the overview of many roll-outs");
+  await person.getByRole("link", { name: "1 device" }).click();
+  await page.getByText("1 device", { exact: true }).waitFor();
+  for (const id of [oldest, ...others]) await ended(id);
+});
+
 test("an address that leads nowhere says so", async () => {
   await open("#/rollouts/00000000-0000-4000-8000-000000000000");
   await page.getByRole("heading", { name: "There is no such roll-out" }).waitFor();
