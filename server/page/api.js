@@ -45,6 +45,8 @@ function address(path, query) {
   return BASE + path + (text ? `?${text}` : "");
 }
 
+/** Questions that are asked with a body. */
+const ASKS = /\/(search|dry_run)$/;
 /** Of a change whose answer has not come. */
 const NOT_KNOWN = "The server does not answer: whether it was done is not known. What you have entered is still here; try again when the connection is back.";
 
@@ -84,7 +86,7 @@ export async function call(method, path, { query, json, form, etag, signal, head
     text = await answer.text();
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw unanswered(method === "GET" ? "The server does not answer." : NOT_KNOWN);
+    throw unanswered(method === "GET" || ASKS.test(path) ? "The server does not answer." : NOT_KNOWN);
   }
   tell("found");
   let data = text;

@@ -228,11 +228,11 @@ test("a roll-out that somebody else holds, aborts or makes is seen without a rel
   // B is asked while A decides.
   await b.getByRole("button", { name: "Let it go on" }).click();
   await press("Abort");
-  await a.getByText("ended early").waitFor();
+  await a.getByText("It was stopped: held by a person.").waitFor();
   await b.getByRole("dialog").getByRole("button", { name: "Let it go on" }).click();
   await b.getByRole("dialog").getByRole("alert").getByText(/Somebody else, or a stop rule, has changed it meanwhile|It has ended meanwhile/).waitFor();
   await b.keyboard.press("Escape");
-  await b.getByText("ended early").waitFor();
+  await b.getByText("It was stopped: held by a person.").waitFor();
   assert.equal(await b.getByRole("button", { name: "Abort" }).count(), 0, "what has ended is not offered an end");
   // Both make the same one.
   for (const page of [a, b]) {

@@ -86,7 +86,7 @@ function Shown({ rollout, etag, path, route, reload }) {
   const failed = counts.failure ?? 0;
   const [log, setLog] = useState();
   return html`
-    ${rollout.held && html`<${Note} kind=${runs ? "wait" : "bad"}><span><strong>${runs ? "It is held" : "It was stopped by a rule"}:</strong> ${rollout.held}.</span><//>`}
+    ${rollout.held && html`<${Note} kind=${runs ? "wait" : "bad"}><span><strong>${runs ? "It is held" : "It was stopped"}:</strong> ${rollout.held}.</span><//>`}
     <${Card} title="How far it is">
       <p><${StateOf} rollout=${rollout} /> ${summary(rollout)}</p>
       <${Bar} parts=${progressParts(rollout)} label="Devices by how far they are" />

@@ -66,7 +66,8 @@ async function sendOne({ id, file, path, fields, part, ended }) {
     change(id, { state: "there", artifact: artifact?.data });
   } catch (error) {
     if (error.name === "AbortError") change(id, { state: "ended" });
-    else if (error.isLost) change(id, { state: "lost" });
+    else if (error.isLost) change(id, { state: "lost", words: "The connection ended before the server said that it has it." });
+    else if (error.status === 401) change(id, { state: "lost", words: "Your login ended before it was sent." });
     else change(id, { state: "refused", words: verdict(error) });
   }
 }
@@ -147,7 +148,7 @@ function Upload({ one }) {
       ${state === "goes" && html`<progress aria-label=${`Upload of ${file.name}`} max=${all || 1} value=${sent}></progress>
         <span>${sent < all ? `${percent(sent, all)} sent` : "sent; the server checks and keeps it"}</span>`}
       ${state === "there" && html`<span class="status good">there${artifact && html`: <a href=${to(["releases", artifact.name])}>${artifact.name}</a>, for ${artifact.device_types_compatible.join(", ")}`}</span>`}
-      ${state === "lost" && html`<span class="refused"><span class="status bad">lost</span> The connection ended before the server said that it has it.</span>
+      ${state === "lost" && html`<span class="refused"><span class="status bad">lost</span> ${words}</span>
         <button type="button" onClick=${() => again(one.id)}>Send it again<span class="unseen">: ${file.name}</span></button>`}
       ${state === "ended" && html`<span class="status plain">ended before it was sent</span>`}
       ${state === "refused" && html`<span class="refused"><span class="status bad">refused</span> ${words}</span>`}
