@@ -385,7 +385,7 @@ test("in the dark and on a phone it is readable as well", async () => {
   for (const options of [{ colorScheme: "dark" }, { viewport: { width: 390, height: 800 } }]) {
     const other = await browser.page(options);
     await logIn(server, other);
-    for (const [hash, shown] of [["#/rollouts?tab=all", "Everything"], [`#/rollouts/${id}`, "2 chosen devices first"], ["#/rollouts/new?release=release-2", "Choose which devices it is for."]]) {
+    for (const [hash, shown] of [["#/rollouts?tab=all&sort=asc", "Everything"], [`#/rollouts/${id}`, "2 chosen devices first"], ["#/rollouts/new?release=release-2", "Choose which devices it is for."]]) {
       await other.goto(`${server.url}/${hash}`);
       await other.getByText(shown).first().waitFor();
       await accessible(other, `${hash} ${JSON.stringify(options)}`);
