@@ -56,8 +56,8 @@ function Later({ route, me }) {
 const PLACES = [
   ["", "Overview", () => true],
   ["devices", "Devices", () => maySomewhere(SEE_DEVICES)],
-  ["releases", "Releases", () => maySomewhere(SEE_RELEASES)],
-  ["rollouts", "Roll-outs", () => maySomewhere(SEE_ROLLOUTS)],
+  ["releases", "Releases", () => may(SEE_RELEASES)],
+  ["rollouts", "Roll-outs", () => may(SEE_ROLLOUTS)],
   ["audit", "Audit log", () => may(SEE_AUDIT)],
   ["settings", "Settings", () => true],
 ];

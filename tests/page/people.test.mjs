@@ -101,6 +101,7 @@ test("who may only look is offered nothing else, on every page", async () => {
 test("a role for one group sees its devices, changes them, and no others", async () => {
   const page = await personOf("lab");
   await page.getByText("Your roles let you see the devices of this group:").waitFor();
+  assert.deepEqual(await menu(page), ["Overview", "Devices", "Settings"]);
   await accessible(page, "the overview of a group");
   await page.getByRole("link", { name: "lab" }).click();
   await page.getByText("2 devices", { exact: true }).waitFor();
@@ -134,7 +135,8 @@ test("a role for one group rolls out to it", async () => {
   await page.getByLabel("Name of the roll-out").fill("For the lab");
   await page.getByText("Your roles do not let you ask that about these devices.").waitFor();
   await page.getByRole("button", { name: "Roll out" }).click();
-  await page.waitForURL(/rollouts\/[0-9a-f]{8}-/);
+  await page.getByText("Roll-out For the lab is made.").waitFor();
+  await page.waitForURL(/devices\?group=lab/);
   const [{ id, device_count: count }] = (await api("GET", `${LIST}?name=For%20the%20lab`)).data;
   assert.equal(count, 2);
   await api("PUT", `${LIST}/${id}/status`, { status: "aborted" });

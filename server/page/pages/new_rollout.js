@@ -5,7 +5,7 @@ import { call, get, segment } from "../api.js";
 import { Card, Field, Form, Loaded, Note, Page, Problem, say, useLoad } from "../ui.js";
 import { counted, number } from "../words.js";
 import { go, to } from "../route.js";
-import { DEPLOY, groupsFor, may, maySomewhere } from "../permit.js";
+import { DEPLOY, SEE_ROLLOUTS, groupsFor, may, maySomewhere } from "../permit.js";
 import { ReleaseField } from "./choose.js";
 import { useLater } from "./later.js";
 import { DAYS, MOST_DEVICES, SHAPES, bodyOf, idsOf, missing, newPlan, newRule, newWindow, refusal, said, withPhase, withoutPhase } from "./plan.js";
@@ -91,7 +91,8 @@ function Editor({ begin: { plan: first, retried } }) {
     try {
       const { location } = await call("POST", path, { json: rest });
       say(`Roll-out ${body.name} is made.`);
-      go(to(["rollouts", location.split("/").at(-1)]));
+      // Who may make one for a group may not see it for that.
+      go(may(SEE_ROLLOUTS) ? to(["rollouts", location.split("/").at(-1)]) : to(["devices"], { group }));
     } catch (error) {
       const why = refusal(error);
       setRefused(why);
