@@ -14,16 +14,20 @@ export class ApiError extends Error {
 }
 
 const listeners = new Set();
-/** Calls `listener` with "lost", "found" or "logged-out" when that happens. */
+/** Calls `listener` with "lost", "found", "logged-out" or "logged-in" when that happens. */
 export function onConnection(listener) {
   listeners.add(listener);
   return () => listeners.delete(listener);
 }
 let lost = false;
-function tell(event) {
+let out = false;
+/** Whether nobody is in: what is asked for people is refused until somebody is. */
+export const isOut = () => out;
+export function tell(event) {
   if (event === "lost" && lost) return;
   if (event === "found" && !lost) return;
-  if (event !== "logged-out") lost = event === "lost";
+  if (event === "lost" || event === "found") lost = event === "lost";
+  if (event === "logged-out" || event === "logged-in") out = event === "logged-out";
   for (const listener of listeners) listener(event);
 }
 
@@ -40,6 +44,11 @@ function address(path, query) {
   const text = parts.toString();
   return BASE + path + (text ? `?${text}` : "");
 }
+
+/** Questions that are asked with a body. */
+const ASKS = /\/(search|dry_run)$/;
+/** Of a change whose answer has not come. */
+const NOT_KNOWN = "The server does not answer: whether it was done is not known. What you have entered is still here; try again when the connection is back.";
 
 /** Nobody has answered, or not to the end. */
 function unanswered(words) {
@@ -77,7 +86,7 @@ export async function call(method, path, { query, json, form, etag, signal, head
     text = await answer.text();
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw unanswered("The server does not answer.");
+    throw unanswered(method === "GET" || ASKS.test(path) ? "The server does not answer." : NOT_KNOWN);
   }
   tell("found");
   let data = text;
@@ -141,6 +150,17 @@ export function socket(path) {
 export const link = (path, query) => address(path, query);
 
 export const segment = encodeURIComponent;
+
+/**
+ * Reads `path` again, and refuses to go on when what `of` makes of it is not what it made of `began`. For what has no entity
+ * tag: for some milliseconds between this and the change, somebody else is still not seen. Answers what is there now.
+ */
+export async function unlessChanged(path, began, of, words) {
+  const { data } = await get(path);
+  const [now, then] = [of(data), of(began)].map((one) => JSON.stringify(one));
+  if (now !== then) throw new ApiError(412, words, data);
+  return data;
+}
 
 const KEPT_BYTES = 1 << 20;
 /**

@@ -1,10 +1,11 @@
 // The page: who is here, the frame, and which page stands in the address.
 
 import { html, render, useEffect, useRef, useState } from "./html.js";
-import { get, onConnection, remove } from "./api.js";
+import { get, onConnection, remove, tell } from "./api.js";
 import { go, to, useRoute } from "./route.js";
-import { Page, Problem, Sayings, say, useLoad } from "./ui.js";
-import { Login, Start } from "./pages/gate.js";
+import { Dialog, Page, Problem, Sayings, say, useLoad } from "./ui.js";
+import { SEE_AUDIT, SEE_DEVICES, SEE_RELEASES, SEE_ROLLOUTS, know, may, maySomewhere } from "./permit.js";
+import { Login, LoginForm, Start } from "./pages/gate.js";
 import { Dashboard } from "./pages/dashboard.js";
 
 /** Pages that not everybody opens are loaded when somebody does. */
@@ -51,20 +52,25 @@ function Later({ route, me }) {
   return html`<${found.page} key=${route.path.join("/")} route=${route} me=${me} />`;
 }
 
+/** What is in the menu, and for whom. */
 const PLACES = [
-  ["", "Overview"],
-  ["devices", "Devices"],
-  ["releases", "Releases"],
-  ["rollouts", "Roll-outs"],
-  ["audit", "Audit log"],
-  ["settings", "Settings"],
+  ["", "Overview", () => true],
+  ["devices", "Devices", () => maySomewhere(SEE_DEVICES)],
+  ["releases", "Releases", () => may(SEE_RELEASES)],
+  ["rollouts", "Roll-outs", () => may(SEE_ROLLOUTS)],
+  ["audit", "Audit log", () => may(SEE_AUDIT)],
+  ["settings", "Settings", () => true],
 ];
 
 function Frame({ me, route, loggedOut }) {
   const [connection, setConnection] = useState("found");
-  useEffect(() => onConnection((event) => event !== "logged-out" && setConnection(event)), []);
-  const pending = useLoad((signal) => get("v2/devauth/devices/count", { status: "pending" }, { signal }), [], { every: 15000 });
-  const waiting = pending.data?.data.count ?? 0;
+  useEffect(() => onConnection((event) => (event === "lost" || event === "found") && setConnection(event)), []);
+  const pending = useLoad(
+    async (signal) => (may(SEE_DEVICES) ? (await get("v2/devauth/devices/count", { status: "pending" }, { signal })).data.count : 0),
+    [],
+    { every: 15000 },
+  );
+  const waiting = pending.data ?? 0;
   const first = route.path[0] ?? "";
   const logOut = async () => {
     try {
@@ -81,7 +87,7 @@ function Frame({ me, route, loggedOut }) {
       <header class="side">
         <a class="brand" href="#/">rust-ota</a>
         <nav aria-label="Places">
-          ${PLACES.map(
+          ${PLACES.filter(([, , isFor]) => isFor()).map(
             ([path, name]) => html`
               <a href=${to(path ? [path] : [])} aria-current=${first === path ? "page" : undefined}>
                 ${name}
@@ -105,6 +111,21 @@ function Frame({ me, route, loggedOut }) {
   `;
 }
 
+/**
+ * Whoever's login ends while they work has to log in again. The page goes on where it was, with what was typed; until then it is
+ * not seen. Somebody else who logs in begins anew.
+ */
+function Kept({ isOut, me, entered, children }) {
+  return html`
+    <div hidden=${Boolean(isOut)}>${children}</div>
+    ${isOut &&
+    html`<${Dialog} title="Log in again" stays>
+      <p>Your login has ended: it was too old, or you or somebody else has ended it. The page goes on where you were, with what you have typed.</p>
+      <${LoginForm} email=${me.email} entered=${entered} />
+    <//>`}
+  `;
+}
+
 function Whole() {
   const route = useRoute();
   const [me, setMe] = useState();
@@ -113,16 +134,20 @@ function Whole() {
   // Of several answers that nobody is in, one is asked about.
   const ask = () => (asking.current ??= find().finally(() => (asking.current = undefined)));
   async function find() {
-    setState({ asking: true });
+    // Who logs in just now keeps what is typed there.
+    setState((before) => ({ ...before, asking: true }));
     try {
       const answer = await get("v1/useradm/users/me");
+      know(answer.data);
       setMe(answer.data);
       setState({});
+      tell("logged-in");
     } catch (error) {
-      setMe(undefined);
       if (error.status !== 401) return setState({ error });
       const known = await get("v1/useradm/auth/state").catch(() => ({ data: {} }));
-      setState({ out: true, firstUser: known.data?.first_user === true });
+      const firstUser = known.data?.first_user === true;
+      if (firstUser) setMe(undefined);
+      setState({ out: true, firstUser });
     }
   }
   useEffect(() => {
@@ -135,8 +160,12 @@ function Whole() {
     if (route.path[0] === "start") go("#/", { replace: true });
     ask();
   };
+  const left = () => {
+    setMe(undefined);
+    ask();
+  };
   let content;
-  if (me) content = html`<${Frame} me=${me} route=${route} loggedOut=${ask} />`;
+  if (me) content = html`<${Kept} isOut=${state.out} me=${me} entered=${entered}><${Frame} key=${me.id} me=${me} route=${route} loggedOut=${left} /><//>`;
   else if (state.error) content = html`<main class="gate"><h1>rust-ota</h1><${Problem} error=${state.error} again=${ask} /></main>`;
   else if (state.out && state.firstUser) content = html`<${Start} token=${route.path[0] === "start" ? route.path[1] : undefined} entered=${entered} />`;
   else if (state.out) content = html`<${Login} entered=${entered} />`;

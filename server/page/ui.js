@@ -1,37 +1,49 @@
 // What pages are made of. Each of these works with a keyboard and says to a screen reader what it is.
 
 import { html, useCallback, useEffect, useRef, useState } from "./html.js";
-import { ago, looks, number } from "./words.js";
+import { isOut, onConnection } from "./api.js";
+import { ago, looks, number, sentence } from "./words.js";
 import { to } from "./route.js";
 
 /**
- * Loads with `load(signal)` when one of `inputs` changes, and again every `every` milliseconds while somebody looks.
+ * Loads with `load(signal)` when one of `inputs` changes, and again every `every` milliseconds while somebody looks; that may be a
+ * function of what was loaded last, which answers nothing for what changes no more. What has failed because nobody answered, or
+ * because nobody was in, is asked for again when that is over.
  *
  * Answers `{data, error, loading, reload}`. What was loaded stays when a later load fails: `error` says so beside it.
  */
 export function useLoad(load, inputs, { every } = {}) {
   const [state, setState] = useState({ loading: true });
   const [turn, setTurn] = useState(0);
-  const latest = useRef(load);
-  latest.current = load;
+  const latest = useRef();
+  latest.current = { load, every };
+  const failed = useRef();
   const reload = useCallback(() => setTurn((before) => before + 1), []);
   useEffect(() => setState((before) => ({ ...before, data: undefined, error: undefined, loading: true })), inputs);
   useEffect(() => {
     const ended = new AbortController();
     let timer;
+    let last;
     async function once() {
+      clearTimeout(timer);
       try {
-        const data = await latest.current(ended.signal);
-        if (!ended.signal.aborted) setState({ data, loading: false });
+        last = await latest.current.load(ended.signal);
+        failed.current = undefined;
+        if (!ended.signal.aborted) setState({ data: last, loading: false });
       } catch (error) {
         if (ended.signal.aborted || error.name === "AbortError") return;
+        failed.current = error;
         setState((before) => ({ ...before, error, loading: false }));
       }
-      if (every && !ended.signal.aborted) timer = setTimeout(again, every);
+      later();
+    }
+    function later() {
+      const step = typeof latest.current.every === "function" ? latest.current.every(last) : latest.current.every;
+      if (step && !ended.signal.aborted) timer = setTimeout(again, step);
     }
     function again() {
       // A page that nobody sees asks nothing; it is asked when it is seen again.
-      if (document.hidden) timer = setTimeout(again, every);
+      if (document.hidden || isOut()) later();
       else once();
     }
     once();
@@ -39,7 +51,20 @@ export function useLoad(load, inputs, { every } = {}) {
       ended.abort();
       clearTimeout(timer);
     };
-  }, [...inputs, turn, every]);
+  }, [...inputs, turn, typeof every === "function" ? "own" : every]);
+  useEffect(() => {
+    const retry = (event) => {
+      const { status } = failed.current ?? {};
+      if ((status === 0 && event !== "logged-in") || (status === 401 && event === "logged-in")) reload();
+    };
+    const online = () => retry("found");
+    const forget = onConnection((event) => (event === "found" || event === "logged-in") && retry(event));
+    addEventListener("online", online);
+    return () => {
+      forget();
+      removeEventListener("online", online);
+    };
+  }, []);
   return { ...state, reload };
 }
 
@@ -84,8 +109,8 @@ export function Loaded({ of, children }) {
 
 export const Problem = ({ error, again }) => html`
   <div class="note bad" role="alert">
-    <span>${error.message}</span>
-    ${again && html`<button type="button" onClick=${again}>Try again</button>`}
+    <span>${sentence(error.message)}</span>
+    ${again && error.status !== 403 && html`<button type="button" onClick=${again}>Try again</button>`}
   </div>
 `;
 
@@ -250,14 +275,14 @@ export function Form({ send, name = "Save", children, danger, cancel, ready = tr
   `;
 }
 
-/** A window over the page, closed by Escape too. */
-export function Dialog({ title, close, children }) {
+/** A window over the page, closed by Escape too, if it does not stay. */
+export function Dialog({ title, close, stays, children }) {
   const dialog = useRef();
   useEffect(() => {
     dialog.current.showModal();
   }, []);
   return html`
-    <dialog ref=${dialog} aria-label=${title} onClose=${close} onCancel=${close}>
+    <dialog ref=${dialog} aria-label=${title} onClose=${stays ? () => dialog.current?.showModal() : close} onCancel=${stays ? (event) => event.preventDefault() : close}>
       <h2>${title}</h2>
       ${children}
     </dialog>

@@ -38,6 +38,9 @@ export function ago(text, now = Date.now()) {
   return relative.format(Math.round(seconds / size), unit);
 }
 
+/** What the server says, as a sentence. */
+export const sentence = (words) => words.charAt(0).toUpperCase() + words.slice(1) + (/[.!?]$/.test(words) ? "" : ".");
+
 /** The beginning of an id, for people. */
 export const short = (id) => (id ?? "").slice(0, 8);
 

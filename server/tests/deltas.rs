@@ -197,7 +197,13 @@ fn a_deployment_that_wants_deltas_gets_the_one_that_its_device_can_use() {
     assert_eq!(saved, job["rust_ota"]["full_bytes"].as_u64().unwrap() - size, "{statistics}");
     let one = format!("{JOBS}/{}", job["id"].as_str().unwrap());
     assert_eq!(manage(fleet.running(), "GET", &one, Value::Null).json(), job);
-    for (query, count) in [("status=success", 1), ("status=failed", 0), ("deployment_id=x", 0)] {
+    for (query, count) in [
+        ("status=success", 1),
+        ("status=failed", 0),
+        ("deployment_id=x", 0),
+        ("to_version=release-2", 1),
+        ("to_version=release-1", 0),
+    ] {
         let found = manage(fleet.running(), "GET", &format!("{JOBS}?{query}"), Value::Null);
         assert_eq!(found.header("x-total-count"), Some(&*count.to_string()), "{query}");
     }

@@ -66,11 +66,15 @@ fn a_role_for_a_group_is_for_its_devices_only() {
     let scope = json!({ "type": "DeviceGroups", "value": ["lab"] });
     let sets =
         json!([{ "name": "ReadDevices", "scope": scope }, { "name": "ManageDevices", "scope": scope }]);
-    let role = json!({ "name": "lab", "permission_sets_with_scope": sets });
+    let role = json!({ "name": "lab", "permission_sets_with_scope": &sets });
     assert_eq!(manage(&running, "POST", ROLES, role.clone()).status, 201);
     assert_eq!(error(&manage(&running, "POST", ROLES, role)), 409);
     user(&running, "lab@example.org", &["lab"]);
     let token = token(&running, "lab@example.org");
+    let me = format!("{USERADM}/users/me");
+    let own = |token: &str| ask(&running, token, "GET", &me, Value::Null).json();
+    assert_eq!(own(&token)["rust_ota"]["permission_sets_with_scope"], sets);
+    assert!(own(running.management_token()).get("rust_ota").is_none(), "who may everything is not limited");
     let get = |path: &str| ask(&running, &token, "GET", path, Value::Null).status;
     assert_eq!(get(&format!("{INVENTORY}/devices/{mine}")), 200);
     assert_eq!(get(&format!("{INVENTORY}/devices/{other}")), 403);

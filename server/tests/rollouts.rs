@@ -98,6 +98,38 @@ fn phases_that_make_no_sense_are_refused() {
 }
 
 #[test]
+fn a_deployment_that_is_refused_names_the_member_that_is_wrong() {
+    let (running, management, _folder) = server(|options| options);
+    let (_, device) = fleet(&running, 1).remove(0);
+    management.upload_artifact(artifact("release-2", "testdev").path()).unwrap();
+    for (field, members) in [
+        ("artifact_name", json!({ "artifact_name": "no such release" })),
+        ("name", json!({ "name": "" })),
+        ("devices", json!({ "devices": ["nobody"] })),
+        ("devices", json!({ "devices": [] })),
+        ("devices", json!({ "all_devices": true })),
+        ("filter_id", json!({ "devices": null, "filter_id": "none" })),
+        ("max_devices", json!({ "max_devices": 1 })),
+        ("retries", json!({ "retries": 101 })),
+        ("update_control_map", json!({ "update_control_map": 1 })),
+        ("phases", json!({ "phases": [{ "batch_size": 101 }] })),
+        ("stop", json!({ "rust_ota": { "stop": [{ "action": "hold" }] } })),
+        ("windows", json!({ "rust_ota": { "windows": { "open": [] } } })),
+        ("budget", json!({ "rust_ota": { "budget": {} } })),
+        ("canaries", json!({ "rust_ota": { "canaries": { "count": 0 } } })),
+    ] {
+        let mut body = json!({ "name": "n", "artifact_name": "release-2", "devices": [&device] });
+        for (name, value) in members.as_object().unwrap() {
+            body[name] = value.clone();
+        }
+        let refused = manage(&running, "POST", DEPLOYMENTS, body);
+        assert!(matches!(refused.status, 400 | 422), "{field}: {}", refused.status);
+        let said = refused.json();
+        assert_eq!(said["field"], field, "{said}");
+    }
+}
+
+#[test]
 fn a_device_tries_again_as_often_as_it_may() {
     let (running, management, _folder) = server(|options| options);
     let devices = fleet(&running, 1);
@@ -355,7 +387,10 @@ fn equal_deployments_that_are_made_at_once_are_one() {
     });
     statuses.sort_unstable();
     assert_eq!(statuses, [201, 409, 409, 409]);
-    assert_eq!(management.deployments().unwrap().len(), 1);
+    let made = management.deployments().unwrap();
+    assert_eq!(made.len(), 1);
+    let refused = manage(&running, "POST", DEPLOYMENTS, body.clone()).json();
+    assert_eq!(refused["deployment_id"], made[0]["id"], "{refused}");
 }
 
 fn tell(running: &Running, device: &Device, attributes: &[(&str, &str)]) {

@@ -174,7 +174,7 @@ export async function startBrowser(server) {
       const page = await context.newPage();
       page.on("console", (message) => {
         // The browser itself writes a line for each answer that is no success; those are part of what is tested.
-        if (message.type() === "error" && !message.text().startsWith("Failed to load resource")) complaints.push(message.text());
+        if (message.type() === "error" && !/^(Failed to load resource|WebSocket connection to .* failed)/.test(message.text())) complaints.push(message.text());
       });
       page.on("pageerror", (error) => complaints.push(String(error)));
       page.on("request", (request) => {

@@ -144,13 +144,13 @@ test("a filter is chosen, and ends after so many devices", async () => {
   assert.equal(answer.status, 201);
   await open("#/rollouts/new?release=release-2");
   await page.getByLabel("Name of the roll-out").fill("By a filter");
-  await page.getByLabel("A saved filter").check();
-  await page.getByLabel("Filter", { exact: true }).selectOption("Test boxes");
+  await page.getByLabel("A dynamic group").check();
+  await page.getByLabel("Dynamic group", { exact: true }).selectOption("Test boxes");
   await page.getByLabel("Ends after so many devices").fill("3");
   await beside().getByText("3 devices are in it.").waitFor();
   await page.getByRole("button", { name: "Roll out" }).click();
   await page.getByRole("heading", { name: "By a filter" }).waitFor();
-  await page.getByText("filter Test boxes").waitFor();
+  await page.getByText("dynamic group Test boxes").waitFor();
   const rollout = await found("By a filter");
   assert.equal(rollout.max_devices, 3);
   await ended(rollout.id);
@@ -241,7 +241,7 @@ test("a rule that has stopped it is named", async () => {
   assert.equal((await devices[0].next()).status, 200);
   await devices[0].says(id, "failure", "it broke");
   await open(`#/rollouts/${id}`);
-  await page.getByText("It was stopped by a rule: 1 devices have failed, more than 0.").waitFor();
+  await page.getByText("It was stopped: 1 devices have failed, more than 0.").waitFor();
   await page.getByText("When more than 0 devices have failed, it is aborted.").waitFor();
   await page.getByRole("table", { name: "Failures by what the devices have said" }).getByText("it broke").waitFor();
   await accessible(page, "stopped by a rule");
@@ -307,6 +307,39 @@ test("the list is filtered by the server, and the filter stands in the address",
   await accessible(page, "roll-outs");
 });
 
+test("a roll-out that has ended is asked for once", async () => {
+  const { id } = await found("Steered");
+  let asked = 0;
+  const count = (request) => {
+    if (request.url().endsWith(id)) asked += 1;
+  };
+  page.on("request", count);
+  await open(`#/rollouts/${id}`);
+  await page.getByText("ended early").waitFor();
+  await page.getByRole("table", { name: "Devices of the roll-out" }).waitFor();
+  await open("#/rollouts");
+  await page.getByRole("heading", { name: "Roll-outs" }).waitFor();
+  page.off("request", count);
+  assert.equal(asked, 1);
+});
+
+test("what needs a person is named on the overview, however old it is", async () => {
+  const oldest = await made("The oldest", { devices: ids(4) });
+  await api("PUT", `${LIST}/${oldest}/status`, { status: "held" });
+  const others = [];
+  for (let at = 0; at < 11; at += 1) others.push(await made(`Newer ${at}`, { devices: ids(4) }));
+  const subject = { name: "/", type: "diskusage", status: "full", details: {} };
+  await devices[0].ask("POST", "v1/devicemonitor/alert", [{ name: "disk is full", level: "CRITICAL", subject, timestamp: new Date().toISOString() }]);
+  await open("#/");
+  const person = page.getByRole("region", { name: "Needs a person" });
+  await person.getByText("Roll-out The oldest is held").waitFor();
+  await page.getByText("The newest of each state, of 12 in all.").waitFor();
+  await accessible(page, "the overview of many roll-outs");
+  await person.getByRole("link", { name: "1 device" }).click();
+  await page.getByText("1 device", { exact: true }).waitFor();
+  for (const id of [oldest, ...others]) await ended(id);
+});
+
 test("an address that leads nowhere says so", async () => {
   await open("#/rollouts/00000000-0000-4000-8000-000000000000");
   await page.getByRole("heading", { name: "There is no such roll-out" }).waitFor();
@@ -352,7 +385,7 @@ test("in the dark and on a phone it is readable as well", async () => {
   for (const options of [{ colorScheme: "dark" }, { viewport: { width: 390, height: 800 } }]) {
     const other = await browser.page(options);
     await logIn(server, other);
-    for (const [hash, shown] of [["#/rollouts?tab=all", "Everything"], [`#/rollouts/${id}`, "2 chosen devices first"], ["#/rollouts/new?release=release-2", "Choose which devices it is for."]]) {
+    for (const [hash, shown] of [["#/rollouts?tab=all&sort=asc", "Everything"], [`#/rollouts/${id}`, "2 chosen devices first"], ["#/rollouts/new?release=release-2", "Choose which devices it is for."]]) {
       await other.goto(`${server.url}/${hash}`);
       await other.getByText(shown).first().waitFor();
       await accessible(other, `${hash} ${JSON.stringify(options)}`);

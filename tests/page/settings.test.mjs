@@ -78,7 +78,7 @@ test("a role is made, given, and holds", async () => {
   const other = await browser.page();
   await logIn(server, other, { email: "reader@example.com" });
   await other.goto(`${server.url}/#/settings?tab=people`);
-  await other.getByRole("alert").getByText("your roles do not allow this").first().waitFor();
+  await other.getByText("Your roles do not let you see this part.").waitFor();
   await other.goto(`${server.url}/#/devices`);
   await other.getByRole("heading", { name: "Devices" }).waitFor();
 });

@@ -5,10 +5,15 @@ import { get, link, segment, socket } from "../api.js";
 import { decode } from "../msgpack.js";
 import { Dialog, Field, Loaded, Note, Page, Pager, Table, Time, useLoad } from "../ui.js";
 import { to, useQuery } from "../route.js";
+import { CONNECT, SEE_AUDIT, may } from "../permit.js";
 import { short } from "../words.js";
 
 const PER_PAGE = 50;
-const KINDS = ["device", "deployment", "artifact", "release", "group", "filter", "user", "role", "token", "settings", "integration", "tenant"];
+/** Types of the log, and what the page calls them. */
+const KINDS = {
+  device: "device", deployment: "roll-out", artifact: "artifact", release: "release", group: "group", filter: "dynamic group",
+  user: "person", role: "role", token: "token", settings: "settings", integration: "webhook", tenant: "server",
+};
 
 /** The question behind what is filtered: for the list and for the file. */
 function question(query) {
@@ -24,6 +29,11 @@ function question(query) {
 }
 
 export function Audit({ route }) {
+  if (!may(SEE_AUDIT)) return html`<${Page} title="Audit log"><${Note} kind="wait">Your roles do not let you see what people have done.<//><//>`;
+  return html`<${Entries} route=${route} />`;
+}
+
+function Entries({ route }) {
   const [query, change] = useQuery(route);
   const [recording, setRecording] = useState();
   const page = Number(query.page) || 1;
@@ -40,7 +50,7 @@ export function Audit({ route }) {
         <${Field} label="What it was done to">
           ${(id) => html`<select id=${id} value=${query.what ?? ""} onChange=${(event) => filter({ what: event.target.value })}>
             <option value="">everything</option>
-            ${KINDS.map((kind) => html`<option value=${kind}>${kind}</option>`)}
+            ${Object.entries(KINDS).map(([kind, words]) => html`<option value=${kind}>${words}</option>`)}
           </select>`}
         <//>
         <${Field} label="From" type="date" value=${query.from ?? ""} onChange=${(event) => filter({ from: event.target.value })} />
@@ -69,23 +79,20 @@ export function Audit({ route }) {
 
 function Thing({ object }) {
   const name = object[object.type]?.name;
-  const words = `${object.type} ${name ?? short(object.id)}`;
+  const words = `${KINDS[object.type] ?? object.type} ${name ?? short(object.id)}`;
   if (object.type === "device") return html`<a href=${to(["devices", object.id])}>${words}</a>`;
   if (object.type === "deployment") return html`<a href=${to(["rollouts", object.id])}>${words}</a>`;
   return words;
 }
 
-/** The session of a terminal stands in what is said of its change. */
-const sessionOf = (row) =>
-  row.action === "open_terminal" || row.action === "play_terminal"
-    ? row.change?.match(/[0-9a-f]{8}-[0-9a-f-]{27}/)?.[0]
-    : undefined;
+/** The session of a terminal that was opened, or seen again. */
+const sessionOf = (row) => row.meta?.session_id?.[0];
 
 function More({ row, play }) {
   const session = sessionOf(row);
   return html`
     ${row.change && html`<details><summary>Details</summary><pre>${row.change}</pre></details>`}
-    ${session && html`<button type="button" class="plain" onClick=${() => play(session)}>Watch the terminal</button>`}
+    ${session && may(CONNECT) && html`<button type="button" class="plain" onClick=${() => play(session)}>Watch the terminal</button>`}
   `;
 }
 

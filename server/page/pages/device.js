@@ -2,9 +2,10 @@
 
 import { html, useState } from "../html.js";
 import { get, post, remove, segment } from "../api.js";
-import { Confirm, Loaded, Page, Status, Tabs, Time, say, useLoad } from "../ui.js";
+import { Confirm, Loaded, Note, Page, Status, Tabs, Time, say, useLoad } from "../ui.js";
 import { go } from "../route.js";
-import { nameOf } from "./attributes.js";
+import { CONNECT, MANAGE_DEVICES, WAKE, may } from "../permit.js";
+import { GROUP, nameOf, textOf, valueOf } from "./attributes.js";
 import { Overview } from "./device_overview.js";
 import { Inventory } from "./device_inventory.js";
 import { Updates } from "./device_updates.js";
@@ -16,15 +17,16 @@ import { Terminal } from "./terminal.js";
 const OFTEN = 5000;
 const SELDOM = 15000;
 
+/** Parts, and what one has to be allowed for some of them. */
 const TABS = [
   ["overview", "Overview", Overview],
   ["inventory", "Inventory", Inventory],
   ["updates", "Updates", Updates],
   ["configuration", "Configuration", Configuration],
   ["alerts", "Alerts", Alerts],
-  ["terminal", "Terminal", Terminal],
-  ["files", "Files", Files],
-  ["ports", "Ports", Ports],
+  ["terminal", "Terminal", Terminal, CONNECT],
+  ["files", "Files", Files, CONNECT],
+  ["ports", "Ports", Ports, CONNECT],
 ];
 
 const CONNECTION = { connected: "connected", disconnected: "not connected", unknown: "not connected" };
@@ -36,7 +38,9 @@ export function Device({ route }) {
   const reported = useLoad((signal) => get(`v1/inventory/devices/${segment(id)}`, undefined, { signal }), [id], { every: SELDOM });
   const connection = useLoad((signal) => get(`v1/deviceconnect/devices/${segment(id)}`, undefined, { signal }), [id], { every: OFTEN });
   const isConnected = connection.data?.data.status === "connected";
-  const [tab, , Shown] = TABS.find(([name]) => name === route.query.tab) ?? TABS[0];
+  const [tab, name, Shown, needed] = TABS.find(([name]) => name === route.query.tab) ?? TABS[0];
+  // What may be done goes by the group, where roles do.
+  const group = reported.data ? textOf(valueOf(reported.data.data, GROUP)) : "";
   const title = reported.data ? nameOf(reported.data.data) : id;
   const back = { href: "#/devices", name: "All devices" };
 
@@ -58,9 +62,10 @@ export function Device({ route }) {
   };
   const notNow = isConnected ? undefined : "only while the device is connected";
   const actions = html`
-    <button type="button" disabled=${!isConnected} title=${notNow} onClick=${() => tell("check-update", "The device was told to ask for updates.")}>Check for update</button>
-    <button type="button" disabled=${!isConnected} title=${notNow} onClick=${() => tell("send-inventory", "The device was told to report.")}>Send inventory</button>
-    <button type="button" class="danger" onClick=${() => setAsked("decommission")}>Decommission</button>
+    ${may(WAKE, { group }) &&
+    html`<button type="button" disabled=${!isConnected} title=${notNow} onClick=${() => tell("check-update", "The device was told to ask for updates.")}>Check for update</button>
+      <button type="button" disabled=${!isConnected} title=${notNow} onClick=${() => tell("send-inventory", "The device was told to report.")}>Send inventory</button>`}
+    ${may(MANAGE_DEVICES, { group }) && html`<button type="button" class="danger" onClick=${() => setAsked("decommission")}>Decommission</button>`}
   `;
   return html`
     <${Page} title=${title} back=${back} actions=${actions}>
@@ -69,9 +74,9 @@ export function Device({ route }) {
         ${connection.data && html`<${Status} value=${connection.data.data.status}>${CONNECTION[connection.data.data.status] ?? connection.data.data.status}<//>`}
         ${device.data && html`<span class="quiet">last heard of <${Time} at=${device.data.data.check_in_time} /></span>`}
       </p>
-      <${Tabs} tabs=${TABS} now=${tab} path=${route.path} query=${{}} />
-      <${Loaded} of=${device}>${(answer) => html`
-        <${Shown} id=${id} route=${route} device=${answer.data} reported=${reported} connection=${connection} reload=${() => [device, reported, connection].forEach((one) => one.reload())} />
+      <${Tabs} tabs=${TABS.filter(([one, , , sets]) => one === tab || !sets || may(sets, { group }))} now=${tab} path=${route.path} query=${{}} />
+      <${Loaded} of=${device}>${(answer) => needed && reported.data && !may(needed, { group }) ? html`<${Note}>Your roles do not let you have “${name}” of this device.<//>` : html`
+        <${Shown} id=${id} route=${route} group=${group} device=${answer.data} reported=${reported} connection=${connection} reload=${() => [device, reported, connection].forEach((one) => one.reload())} />
       `}<//>
       ${asked === "decommission" &&
       html`<${Confirm} title=${`Decommission ${title}?`} name="Decommission" close=${() => setAsked(undefined)}

@@ -1,15 +1,16 @@
 // What a device is to be configured with, beside what it says it is.
 
 import { html, useState } from "../html.js";
-import { get, post, put, segment } from "../api.js";
+import { get, post, put, segment, unlessChanged } from "../api.js";
 import { Card, Dialog, Field, Form, Loaded, Note, Status, Table, Time, say, useLoad } from "../ui.js";
 import { to } from "../route.js";
+import { CONFIGURE, may } from "../permit.js";
 
 const OFTEN = 5000;
 /** Settings of one device, as the server has it. */
 const MOST_SETTINGS = 256;
 
-export function Configuration({ id }) {
+export function Configuration({ id, group }) {
   const path = `v1/deviceconfig/configurations/device/${segment(id)}`;
   const [began, setBegan] = useState();
   const known = useLoad((signal) => get(path, undefined, { signal }), [id], { every: OFTEN });
@@ -26,7 +27,7 @@ export function Configuration({ id }) {
     const names = [...new Set([...Object.keys(wanted), ...Object.keys(said)])].sort();
     const isSame = Object.keys(wanted).every((name) => wanted[name] === said[name]);
     return html`
-      <${Card} title="Configuration" actions=${html`
+      <${Card} title="Configuration" actions=${may(CONFIGURE, { group }) && html`
         <button type="button" class="main" onClick=${() => setBegan(wanted)}>Change</button>
         <button type="button" disabled=${Object.keys(wanted).length === 0} onClick=${deployNow}>Deploy again</button>
       `}>
@@ -68,10 +69,11 @@ function Editor({ path, began, close, saved, deploy }) {
     if (names.some((name) => !name)) throw new Error("Each setting needs a name.");
     const twice = names.find((name, at) => names.indexOf(name) !== at);
     if (twice) throw new Error(`Two settings are named ${twice}.`);
-    const { data } = await get(path);
-    if (JSON.stringify(data.configured ?? {}) !== JSON.stringify(began)) {
+    try {
+      await unlessChanged(path, { configured: began }, (one) => one.configured ?? {}, "Somebody else has changed the configuration since you began, so nothing was saved. Cancel to see it, and begin again.");
+    } catch (error) {
       saved();
-      throw new Error("Somebody else has changed the configuration since you began, so nothing was saved. Cancel to see it, and begin again.");
+      throw error;
     }
     await put(path, Object.fromEntries(filled.map((row) => [row.name.trim(), row.value])));
     if (isDeployed) await deploy();

@@ -5,6 +5,7 @@ import { remove, segment } from "../api.js";
 import { Card, Confirm, Field, Loaded, Table, Time, say } from "../ui.js";
 import { counted } from "../words.js";
 import { useQuery } from "../route.js";
+import { MANAGE_DEVICES, may } from "../permit.js";
 import { Value, keyOf, textOf } from "./attributes.js";
 
 const SCOPES = [
@@ -15,7 +16,7 @@ const SCOPES = [
   ["tags", "Said by people"],
 ];
 
-export function Inventory({ id, route, reported, reload }) {
+export function Inventory({ id, route, group, reported, reload }) {
   const [query, change] = useQuery(route);
   const [asked, setAsked] = useState(false);
   const text = (query.find ?? "").toLowerCase();
@@ -23,7 +24,7 @@ export function Inventory({ id, route, reported, reload }) {
   return html`
     <div class="filters">
       <${Field} label="Search" type="search" value=${query.find ?? ""} onInput=${(event) => change({ find: event.target.value })} />
-      <button type="button" class="danger" onClick=${() => setAsked(true)}>Forget what it has reported</button>
+      ${may(MANAGE_DEVICES, { group }) && html`<button type="button" class="danger" onClick=${() => setAsked(true)}>Forget what it has reported</button>`}
     </div>
     <${Loaded} of=${reported}>${({ data }) => {
       const found = data.attributes.filter(isFound);

@@ -5,13 +5,14 @@ import { get, put, remove, segment } from "../api.js";
 import { Card, Confirm, Dialog, Field, Form, Loaded, Note, Status, Table, Time, say, useLoad } from "../ui.js";
 import { short } from "../words.js";
 import { to } from "../route.js";
-import { GROUP, textOf, valueOf } from "./attributes.js";
+import { DEPLOY, MANAGE_DEVICES, may } from "../permit.js";
+import { textOf, valueOf } from "./attributes.js";
 
 const OFTEN = 5000;
 /** Tags of one device. */
 const MOST_TAGS = 20;
 
-export function Overview({ id, device, reported, reload }) {
+export function Overview({ id, group, device, reported, reload }) {
   const why = useLoad((signal) => get(`v1/deployments/deployments/devices/${segment(id)}/why`, undefined, { signal }), [id], { every: OFTEN });
   return html`
     <div class="cards">
@@ -25,13 +26,13 @@ export function Overview({ id, device, reported, reload }) {
           <dt>Device type</dt><dd>${reported.data ? textOf(valueOf(reported.data.data, "inventory/device_type")) || "not said" : "…"}</dd>
         </dl>
       <//>
-      <${Card} title="Why it has not got its update" actions=${device.status === "accepted" && html`<a class="button" href=${to(["rollouts", "new"], { devices: id })}>Roll out to it</a>`}>
+      <${Card} title="Why it has not got its update" actions=${device.status === "accepted" && may(DEPLOY, { group }) && html`<a class="button" href=${to(["rollouts", "new"], { devices: id })}>Roll out to it</a>`}>
         <${Loaded} of=${why}>${({ data }) => html`<${Why} data=${data} status=${device.status} />`}<//>
       <//>
-      <${Card} title="Keys" wide><${Keys} device=${device} reload=${reload} /><//>
+      <${Card} title="Keys" wide><${Keys} device=${device} group=${group} reload=${reload} /><//>
       <${Loaded} of=${reported}>${(answer) => html`
-        <${Group} id=${id} group=${textOf(valueOf(answer.data, GROUP))} reload=${reload} />
-        <${Tags} id=${id} answer=${answer} reload=${reload} />
+        <${Group} id=${id} group=${group} reload=${reload} />
+        <${Tags} id=${id} group=${group} answer=${answer} reload=${reload} />
       `}<//>
     </div>
   `;
@@ -52,7 +53,7 @@ function Why({ data, status }) {
   `;
 }
 
-function Keys({ device, reload }) {
+function Keys({ device, group, reload }) {
   const [asked, setAsked] = useState();
   const [seen, setSeen] = useState();
   const path = (set) => `v2/devauth/devices/${segment(device.id)}/auth/${segment(set.id)}`;
@@ -85,6 +86,8 @@ function Keys({ device, reload }) {
       send: (set) => remove(`v2/devauth/tokens/${segment(set.id)}`),
     },
   };
+  // Logins of devices are ended by those only who may change all of them.
+  const mine = may(MANAGE_DEVICES) ? ["accept", "reject", "revoke", "dismiss"] : may(MANAGE_DEVICES, { group }) ? ["accept", "reject", "dismiss"] : [];
   const possible = { accepted: ["reject", "revoke", "dismiss"], pending: ["accept", "reject", "dismiss"], rejected: ["accept", "dismiss"], preauthorized: ["reject", "dismiss"] };
   const question = asked && questions[asked.kind];
   return html`
@@ -94,15 +97,15 @@ function Keys({ device, reload }) {
         { title: "Key", show: (set) => html`<span><code>${short(set.id)}</code> <button type="button" class="plain" onClick=${() => setSeen(set)}>show</button></span>` },
         { title: "Status", show: (set) => html`<${Status} value=${set.status} />` },
         { title: "Came", show: (set) => html`<${Time} at=${set.ts} />` },
-        {
+        mine.length > 0 && {
           title: "Decide",
           show: (set) => html`<span class="actions">
-            ${(possible[set.status] ?? []).map(
+            ${(possible[set.status] ?? []).filter((kind) => mine.includes(kind)).map(
               (kind) => html`<button type="button" class=${questions[kind].danger ? "danger" : "main"} onClick=${() => setAsked({ kind, set })}>${questions[kind].name}</button>`,
             )}
           </span>`,
         },
-      ]} />
+      ].filter(Boolean)} />
     ${seen &&
     html`<${Dialog} title="Public key" close=${() => setSeen(undefined)}>
       <p>Key <code>${seen.id}</code></p>
@@ -131,7 +134,7 @@ function Group({ id, group, reload }) {
     }
   };
   return html`
-    <${Card} title="Group" actions=${html`
+    <${Card} title="Group" actions=${may(MANAGE_DEVICES, { group }) && html`
       <button type="button" onClick=${() => { setName(group); setOpen(true); }}>${group ? "Move" : "Put into a group"}</button>
       ${group && html`<button type="button" onClick=${leave}>Take out</button>`}
     `}>
@@ -152,11 +155,11 @@ function Group({ id, group, reload }) {
   `;
 }
 
-function Tags({ id, answer, reload }) {
+function Tags({ id, group, answer, reload }) {
   const [edited, setEdited] = useState();
   const tags = answer.data.attributes.filter((one) => one.scope === "tags");
   return html`
-    <${Card} title="Tags" actions=${html`<button type="button" onClick=${() => setEdited({ tags, etag: answer.etag })}>Change</button>`}>
+    <${Card} title="Tags" actions=${may(MANAGE_DEVICES, { group }) && html`<button type="button" onClick=${() => setEdited({ tags, etag: answer.etag })}>Change</button>`}>
       ${tags.length
         ? html`<dl class="facts">${tags.map((tag) => html`<dt>${tag.name}</dt><dd title=${tag.description}>${textOf(tag.value)}${tag.description && html`<br /><small class="quiet">${tag.description}</small>`}</dd>`)}</dl>`
         : html`<p class="quiet">None. The tag <code>name</code> is what lists call the device.</p>`}

@@ -95,8 +95,8 @@ export const describeTerm = (one) => {
   return `${name} ${OPERATORS.find(([type]) => type === one.type)?.[1] ?? one.type} ${textOf(one.value)}`;
 };
 
-/** `groups` is undefined for those who may not list them. */
-export function SearchForm({ query, change, known, groups, filters, keep }) {
+/** `groups` is undefined for those who may not list them; `own` are those of whoever sees no others; `keep` is not there for everybody. */
+export function SearchForm({ query, change, known, groups, filters, own, keep }) {
   const [text, setText] = useState(query.q ?? "");
   const [rows, setRows] = useState(() => rowsOf(query).map(written));
   const [error, setError] = useState();
@@ -117,7 +117,7 @@ export function SearchForm({ query, change, known, groups, filters, keep }) {
     <form onSubmit=${submit} role="search" aria-label="Devices">
       <div class="filters">
         <${Field} label="Search" type="search" placeholder="part of a value" value=${text} onInput=${(event) => setText(event.target.value)} />
-        <${Groups} groups=${groups} value=${query.group} change=${(group) => change({ group })} />
+        <${Groups} groups=${groups} own=${own} value=${query.group} change=${(group) => change({ group })} />
         ${filters?.length > 0 &&
         html`<${Field} label="Dynamic group">${(id) => html`
           <select id=${id} value=${query.filter ?? ""} onChange=${(event) => change({ filter: event.target.value })}>
@@ -130,7 +130,7 @@ export function SearchForm({ query, change, known, groups, filters, keep }) {
         </button>
         ${isUsed &&
         html`<button type="button" onClick=${() => { setText(""); setRows([]); change({ q: "", f: "", group: "", filter: "" }); }}>Clear</button>`}
-        ${ownTerms(query).length > 0 && html`<button type="button" onClick=${keep}>Keep as a dynamic group</button>`}
+        ${keep && ownTerms(query).length > 0 && html`<button type="button" onClick=${keep}>Keep as a dynamic group</button>`}
       </div>
       ${rows.map(
         (row, at) => html`
@@ -146,12 +146,11 @@ export function SearchForm({ query, change, known, groups, filters, keep }) {
   `;
 }
 
-const Groups = ({ groups, value, change }) =>
+const Groups = ({ groups, own, value, change }) =>
   groups
     ? html`<${Field} label="Group">${(id) => html`
         <select id=${id} value=${value ?? ""} onChange=${(event) => change(event.target.value)}>
-          <option value="">any</option>
-          <option value=${NO_GROUP} selected=${value === NO_GROUP}>in no group</option>
+          ${!own && html`<option value="">any</option><option value=${NO_GROUP} selected=${value === NO_GROUP}>in no group</option>`}
           ${value && value !== NO_GROUP && !groups.includes(value) && html`<option value=${value} selected>${value}</option>`}
           ${groups.map((group) => html`<option value=${group} selected=${group === value}>${group}</option>`)}
         </select>`}<//>`

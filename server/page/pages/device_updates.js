@@ -4,13 +4,14 @@ import { html, useState } from "../html.js";
 import { get, remove, segment } from "../api.js";
 import { Confirm, Field, Loaded, Pager, Status, Table, Time, say, useLoad, useSteady } from "../ui.js";
 import { to, useQuery } from "../route.js";
+import { DEPLOY, may } from "../permit.js";
 import { Log } from "./log.js";
 
 const OFTEN = 5000;
 const PER_PAGE = 20;
 const STATUSES = ["active", "finished", "success", "failure", "aborted", "pending", "downloading", "installing", "rebooting", "already-installed", "noartifact"];
 
-export function Updates({ id, route }) {
+export function Updates({ id, route, group }) {
   const [query, change] = useQuery(route);
   const [opened, setOpened] = useState();
   const page = Math.max(1, Math.floor(Number(query.page)) || 1);
@@ -26,8 +27,9 @@ export function Updates({ id, route }) {
           <option value="">anything</option>
           ${STATUSES.map((one) => html`<option value=${one} selected=${one === status}>${one}</option>`)}
         </select>`}<//>
-      <button type="button" class="danger" onClick=${() => setOpened({ kind: "end" })}>End all that go on</button>
-      <button type="button" class="danger" onClick=${() => setOpened({ kind: "clear" })}>Clear the history</button>
+      ${may(DEPLOY, { group }) &&
+      html`<button type="button" class="danger" onClick=${() => setOpened({ kind: "end" })}>End all that go on</button>
+        <button type="button" class="danger" onClick=${() => setOpened({ kind: "clear" })}>Clear the history</button>`}
     </div>
     <${Loaded} of=${list}>${({ data, total }) => html`
       <${Table} caption="Updates of the device" rows=${data} keyOf=${(row) => row.id} href=${(row) => to(["rollouts", row.deployment.id])}
@@ -43,7 +45,7 @@ export function Updates({ id, route }) {
             title: "More",
             show: (row) => html`<span class="actions">
               ${row.device.log && html`<button type="button" onClick=${() => setOpened({ kind: "log", row })}>Log</button>`}
-              ${!isOver(row) && html`<button type="button" class="danger" onClick=${() => setOpened({ kind: "one", row })}>End</button>`}
+              ${!isOver(row) && may(DEPLOY) && html`<button type="button" class="danger" onClick=${() => setOpened({ kind: "one", row })}>End</button>`}
             </span>`,
           },
         ]} />

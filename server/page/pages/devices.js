@@ -2,9 +2,10 @@
 // this page never has more than one page of them.
 
 import { html, useEffect, useMemo, useState } from "../html.js";
-import { get, post, put, remove, segment } from "../api.js";
+import { get, post, put, remove, segment, unlessChanged } from "../api.js";
 import { Confirm, Dialog, Empty, Field, Form, Loaded, Note, Page, Pager, Table, say, useLoad, useSteady } from "../ui.js";
 import { counted, number } from "../words.js";
+import { DEPLOY, MANAGE_DEVICES, SEE_DEVICES, groupsFor, may } from "../permit.js";
 import { to, useQuery } from "../route.js";
 import { Value, attributeOf, knownAttributes, nameOf, titleOf, valueOf } from "./attributes.js";
 import { NO_GROUP, SearchForm, describeTerm, find, ownTerms, searchOf, select } from "./device_search.js";
@@ -26,6 +27,15 @@ const POSSIBLE = {
   accepted: ["reject", "group", "ungroup", "decommission"],
   rejected: ["accept", "group", "ungroup", "decommission"],
 };
+/** What moves devices between groups, and is for those who may change all of them. */
+const MOVES = ["group", "ungroup"];
+
+/** What may be done to devices of a status and a group by whoever looks. */
+function possible(status, group) {
+  if (!may(MANAGE_DEVICES, { group })) return [];
+  const kinds = POSSIBLE[status] ?? Object.keys(ACTIONS);
+  return may(MANAGE_DEVICES) ? kinds : kinds.filter((kind) => !MOVES.includes(kind));
+}
 
 async function counts(signal) {
   const [states, all] = await Promise.all([
@@ -42,7 +52,10 @@ async function counts(signal) {
 const ifAllowed = (asked) => asked.catch((error) => (error.status === 403 ? undefined : Promise.reject(error)));
 
 export function Devices({ route }) {
-  const [query, changeQuery] = useQuery(route);
+  const [asked, changeQuery] = useQuery(route);
+  // Whose roles are limited to groups sees one of them at a time.
+  const [own] = useState(() => groupsFor(SEE_DEVICES));
+  const query = own && !asked.group ? { ...asked, group: own[0] } : asked;
   const perPage = PER_PAGE.includes(Number(query.per)) ? Number(query.per) : PER_PAGE[1];
   const page = Math.max(1, Math.floor(Number(query.page)) || 1);
   const [columns, setColumns] = useColumns();
@@ -58,13 +71,9 @@ export function Devices({ route }) {
   const change = (members) => changeQuery({ page: "", ...members });
 
   const attributes = useLoad(knownAttributes, [], { every: SELDOM });
-  const groups = useLoad(async (signal) => (await ifAllowed(get("v1/inventory/groups", undefined, { signal })))?.data ?? null, [], { every: SELDOM });
-  const filters = useLoad(
-    async (signal) => (await ifAllowed(get("v2/inventory/filters", { per_page: 500 }, { signal })))?.data ?? [],
-    [],
-    { every: SELDOM },
-  );
-  const states = useLoad(async (signal) => (await ifAllowed(counts(signal))) ?? {}, [], { every: OFTEN });
+  const groups = useLoad(async (signal) => own ?? (await ifAllowed(get("v1/inventory/groups", undefined, { signal })))?.data ?? null, [], { every: SELDOM });
+  const filters = useLoad(async (signal) => (own ? [] : ((await ifAllowed(get("v2/inventory/filters", { per_page: 500 }, { signal })))?.data ?? [])), [], { every: SELDOM });
+  const states = useLoad(async (signal) => (own ? {} : ((await ifAllowed(counts(signal))) ?? {})), [], { every: OFTEN });
   const search = (signal) => searchOf(query, signal);
   const shown = useMemo(() => [...new Set([...columns, "tags/name"])].map(attributeOf), [columns]);
   const found = useSteady(
@@ -94,11 +103,12 @@ export function Devices({ route }) {
   const kept = filters.data?.find((filter) => filter.id === query.filter);
   const close = () => setOpened(undefined);
   const target = targetOf(query);
+  const mayChoose = possible(query.status, query.group).length > 0 || may(DEPLOY, { group: query.group });
   const actions = html`
-    ${target && html`<a class="button" href=${to(["rollouts", "new"], target)}>Roll out to this group</a>`}
+    ${target && may(DEPLOY, target) && html`<a class="button" href=${to(["rollouts", "new"], target)}>Roll out to this group</a>`}
     <button type="button" onClick=${() => setOpened("columns")}>Columns</button>
     <button type="button" disabled=${total === 0} onClick=${() => setOpened("export")}>Export</button>
-    <button type="button" onClick=${() => setOpened("expect")}>Expect a device</button>
+    ${may(MANAGE_DEVICES) && html`<button type="button" onClick=${() => setOpened("expect")}>Expect a device</button>`}
   `;
   return html`
     <${Page} title="Devices" actions=${actions}>
@@ -111,18 +121,18 @@ export function Devices({ route }) {
           </a>`;
         })}
       </nav>
-      <${SearchForm} query=${query} change=${change} known=${attributes.data ?? []} groups=${groups.data ?? (groups.loading ? [] : undefined)} filters=${filters.data} keep=${() => setOpened("keep")} />
+      <${SearchForm} query=${query} change=${change} known=${attributes.data ?? []} groups=${groups.data ?? (groups.loading ? [] : undefined)} filters=${filters.data} own=${own} keep=${may(MANAGE_DEVICES) && (() => setOpened("keep"))} />
       ${kept && html`<${Kept} filter=${kept} edit=${() => setOpened("edit")} drop=${() => setOpened("drop")} />`}
       ${found.error?.status === 403 &&
       !query.group &&
       html`<${Note} kind="wait">A role for some groups only sees the devices of one group at a time: say above which.<//>`}
       <${Loaded} of=${found}>${(answer) => html`
         ${(chosen.size > 0 || isAll) &&
-        html`<${Chosen} count=${count} total=${total} isAll=${isAll} chosen=${chosen} takeAll=${() => setIsAll(true)} status=${query.status} act=${act}
+        html`<${Chosen} group=${query.group} count=${count} total=${total} isAll=${isAll} chosen=${chosen} takeAll=${() => setIsAll(true)} status=${query.status} act=${act}
           none=${() => { setChosen(new Set()); setIsAll(false); }} />`}
         <${Table} caption="Devices" rows=${answer.data} keyOf=${(row) => row.id} href=${(row) => to(["devices", row.id])}
           order=${query.sort} onOrder=${(sort) => change({ sort })}
-          chosen=${isAll ? new Set(answer.data.map((row) => row.id)) : chosen}
+          chosen=${mayChoose ? (isAll ? new Set(answer.data.map((row) => row.id)) : chosen) : undefined}
           onChoose=${(next) => { setIsAll(false); setChosen(next); }}
           empty=${html`<${Nothing} query=${query} all=${states.data?.all} />`}
           columns=${[
@@ -170,8 +180,7 @@ function orders(columns, now) {
 }
 
 /** What can be done with those that are ticked, or with all that are found. */
-function Chosen({ count, total, isAll, chosen, takeAll, status, act, none }) {
-  const possible = POSSIBLE[status] ?? Object.keys(ACTIONS);
+function Chosen({ count, total, isAll, chosen, takeAll, status, group, act, none }) {
   const isTooMany = count > MOST_AT_ONCE;
   return html`
     <${Note}>
@@ -179,10 +188,11 @@ function Chosen({ count, total, isAll, chosen, takeAll, status, act, none }) {
       ${!isAll && total > count && html`<button type="button" onClick=${takeAll}>Choose all ${number(total)} that are found</button>`}
       ${isTooMany
         ? html`<span>More than ${number(MOST_AT_ONCE)} at once are too many: search for fewer.</span>`
-        : possible.map((kind) => html`<button type="button" class=${ACTIONS[kind].danger ? "danger" : ""} onClick=${() => act(kind)}>${ACTIONS[kind].name}</button>`)}
+        : possible(status, group).map((kind) => html`<button type="button" class=${ACTIONS[kind].danger ? "danger" : ""} onClick=${() => act(kind)}>${ACTIONS[kind].name}</button>`)}
       ${!isAll &&
       count <= NAMED_IN_ADDRESS &&
       (!status || status === "accepted") &&
+      may(DEPLOY, { group }) &&
       html`<a class="button" href=${to(["rollouts", "new"], { devices: [...chosen].join(",") })}>Roll out to these</a>`}
       <button type="button" class="plain" onClick=${none}>Choose none</button>
     <//>
@@ -192,8 +202,9 @@ function Chosen({ count, total, isAll, chosen, takeAll, status, act, none }) {
 const Kept = ({ filter, edit, drop }) => html`
   <${Note}>
     <span>Dynamic group <strong>${filter.name}</strong>: ${filter.terms.map(describeTerm).join("; and ")}</span>
-    <button type="button" onClick=${edit}>Change</button>
-    <button type="button" class="danger" onClick=${drop}>Remove</button>
+    ${may(MANAGE_DEVICES) &&
+    html`<button type="button" onClick=${edit}>Change</button>
+      <button type="button" class="danger" onClick=${drop}>Remove</button>`}
   <//>
 `;
 
@@ -239,8 +250,7 @@ function Rename({ filter, query, close, done }) {
     <${Dialog} title=${`Change ${filter.name}`} close=${close}>
       <${Form} cancel=${close} ready=${terms.length > 0} send=${async () => {
         const path = `v2/inventory/filters/${segment(filter.id)}`;
-        const { data } = await get(path);
-        if (JSON.stringify(data) !== JSON.stringify(began)) throw new Error("Somebody else has changed this group since you began. Cancel, look at it, and begin again.");
+        await unlessChanged(path, began, (one) => one, "Somebody else has changed this group since you began, so nothing was saved. Cancel, look at it, and begin again.");
         await put(path, { name: name.trim(), terms });
         close();
         done();

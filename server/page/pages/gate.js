@@ -7,13 +7,18 @@ import { Field, Form, Note } from "../ui.js";
 const SHORTEST_PASSWORD = 8;
 
 export function Login({ entered }) {
-  const [email, setEmail] = useState("");
-  const [password, setPassword] = useState("");
-  const [code, setCode] = useState("");
-  const [second, setSecond] = useState(false);
   useEffect(() => {
     document.title = "Log in – rust-ota";
   }, []);
+  return html`<main class="gate"><h1>rust-ota</h1><${LoginForm} entered=${entered} /></main>`;
+}
+
+/** `email` is who was in before, if somebody was. */
+export function LoginForm({ email: before = "", entered }) {
+  const [email, setEmail] = useState(before);
+  const [password, setPassword] = useState("");
+  const [code, setCode] = useState("");
+  const [second, setSecond] = useState(false);
   const send = async () => {
     try {
       await post("v1/useradm/auth/session", { email, password, ...(second ? { token2fa: code } : {}) });
@@ -25,15 +30,12 @@ export function Login({ entered }) {
     entered();
   };
   return html`
-    <main class="gate">
-      <h1>rust-ota</h1>
-      <${Form} name="Log in" send=${send}>
-        <${Field} label="E-mail" type="email" autocomplete="username" required value=${email} onInput=${(event) => setEmail(event.target.value)} />
-        <${Field} label="Password" type="password" autocomplete="current-password" required value=${password} onInput=${(event) => setPassword(event.target.value)} />
-        ${second &&
-        html`<${Field} label="Code of your second factor" inputmode="numeric" autocomplete="one-time-code" required value=${code} onInput=${(event) => setCode(event.target.value)} />`}
-      <//>
-    </main>
+    <${Form} name="Log in" send=${send}>
+      <${Field} label="E-mail" type="email" autocomplete="username" required value=${email} onInput=${(event) => setEmail(event.target.value)} />
+      <${Field} label="Password" type="password" autocomplete="current-password" required value=${password} onInput=${(event) => setPassword(event.target.value)} />
+      ${second &&
+      html`<${Field} label="Code of your second factor" inputmode="numeric" autocomplete="one-time-code" required value=${code} onInput=${(event) => setCode(event.target.value)} />`}
+    <//>
   `;
 }
 

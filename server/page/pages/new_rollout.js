@@ -5,6 +5,7 @@ import { call, get, segment } from "../api.js";
 import { Card, Field, Form, Loaded, Note, Page, Problem, say, useLoad } from "../ui.js";
 import { counted, number } from "../words.js";
 import { go, to } from "../route.js";
+import { DEPLOY, SEE_ROLLOUTS, groupsFor, may, maySomewhere } from "../permit.js";
 import { ReleaseField } from "./choose.js";
 import { useLater } from "./later.js";
 import { DAYS, MOST_DEVICES, SHAPES, bodyOf, idsOf, missing, newPlan, newRule, newWindow, refusal, said, withPhase, withoutPhase } from "./plan.js";
@@ -13,7 +14,7 @@ import { Timeline, sizeWords } from "./timeline.js";
 const LIST = "v2/deployments/deployments";
 const AT_ONCE = 500;
 
-/** What the address asks for: a release, devices, a group, a filter, or those that have failed in another roll-out. */
+/** What the address asks for: a release, devices, a group, a dynamic group, or those that have failed in another roll-out. */
 async function fromAddress(query, signal) {
   const plan = newPlan();
   if (query.release) plan.release = query.release;
@@ -46,6 +47,13 @@ function again(name) {
 }
 
 export function NewRollout({ route }) {
+  if (!maySomewhere(DEPLOY)) {
+    return html`<${Page} title="New roll-out" back=${{ href: "#/rollouts", name: "All roll-outs" }}><${Note} kind="wait">Your roles do not let you make a roll-out.<//><//>`;
+  }
+  return html`<${Begun} route=${route} />`;
+}
+
+function Begun({ route }) {
   const begin = useLoad((signal) => fromAddress(route.query, signal), [JSON.stringify(route.query)]);
   return html`
     <${Page} title="New roll-out" back=${{ href: "#/rollouts", name: "All roll-outs" }}>
@@ -83,7 +91,8 @@ function Editor({ begin: { plan: first, retried } }) {
     try {
       const { location } = await call("POST", path, { json: rest });
       say(`Roll-out ${body.name} is made.`);
-      go(to(["rollouts", location.split("/").at(-1)]));
+      // Who may make one for a group may not see it for that.
+      go(may(SEE_ROLLOUTS) ? to(["rollouts", location.split("/").at(-1)]) : to(["devices"], { group }));
     } catch (error) {
       const why = refusal(error);
       setRefused(why);
@@ -175,20 +184,21 @@ function What({ plan, change, wrong, setName, deployment }) {
 
 function Where({ plan, change, wrong }) {
   const { target } = plan;
-  const groups = useLoad((signal) => get("v1/inventory/groups", undefined, { signal }), []);
-  const filters = useLoad((signal) => get("v2/inventory/filters", { per_page: 500 }, { signal }), []);
+  const own = groupsFor(DEPLOY);
+  const groups = useLoad(async (signal) => (own ? { data: own } : get("v1/inventory/groups", undefined, { signal })), []);
+  const filters = useLoad(async (signal) => (own ? { data: [] } : get("v2/inventory/filters", { per_page: 500 }, { signal })), []);
   const set = (members) => change({ target: { ...target, ...members } });
   const kind = (name, title) => html`
     <label class="check"><input type="radio" name="target" value=${name} checked=${target.kind === name} onChange=${() => set({ kind: name })} /> ${title}</label>
   `;
   return html`
     <${Part} name="target" title="Where" wrong=${wrong.target}>
-      ${kind("all", "All accepted devices")}
+      ${may(DEPLOY) && kind("all", "All accepted devices")}
       ${kind("group", "A group")}
       ${target.kind === "group" && html`<${Pick} label="Group" by="name" value=${target.group} of=${(groups.data?.data ?? []).map((name) => [name, name])} load=${groups} none="There is no group yet: devices are put into one on their page." onPick=${(group) => set({ group })} />`}
-      ${kind("filter", "A saved filter: each device for which it holds when it asks")}
+      ${may(DEPLOY) && kind("filter", "A dynamic group: each device that belongs to it when it asks")}
       ${target.kind === "filter" && html`
-        <${Pick} label="Filter" by="id" value=${target.filter} of=${(filters.data?.data ?? []).map((one) => [one.id, one.name])} load=${filters} none="No filter is saved yet: that is done in the list of devices." onPick=${(filter) => set({ filter })} />
+        <${Pick} label="Dynamic group" by="id" value=${target.filter} of=${(filters.data?.data ?? []).map((one) => [one.id, one.name])} load=${filters} none="There is no dynamic group yet: a search in the list of devices is kept as one." onPick=${(filter) => set({ filter })} />
         <${Field} label="Ends after so many devices" type="number" min="1" hint="Empty: it goes on until it is aborted." value=${target.most} onInput=${(event) => set({ most: event.target.value })} />
       `}
       ${kind("devices", "Chosen devices")}
@@ -309,7 +319,7 @@ function Stop({ plan, change, wrong }) {
 
 function More({ plan, change, wrong }) {
   const { windows, budget, pauses } = plan;
-  const config = useLoad((signal) => get("v1/deployments/config", undefined, { signal }), []);
+  const config = useLoad(async (signal) => (may(DEPLOY) ? get("v1/deployments/config", undefined, { signal }) : {}), []);
   const makesDeltas = config.data?.data?.delta?.enabled;
   const setWindow = (at, members) => change({ windows: { ...windows, open: windows.open.map((one, other) => (other === at ? { ...one, ...members } : one)) } });
   const isAsked = windows.on || budget.mib || budget.loading || plan.force || plan.delta || Number(plan.retries) > 0 || Object.values(pauses).some(Boolean);

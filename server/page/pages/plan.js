@@ -1,7 +1,7 @@
 // A roll-out before it is made: what a person fills in, the body that the API wants of it, and what the server's answers mean in
 // words. Nothing here knows the page or asks the server.
 
-import { bytes, counted } from "../words.js";
+import { bytes, counted, sentence } from "../words.js";
 
 const HOUR = 3600 * 1000;
 export const DAY = 24 * HOUR;
@@ -164,7 +164,7 @@ export function missing(plan) {
   if (!plan.release.trim()) words.release = "Choose a release.";
   if (!target.kind) words.target = "Choose which devices it is for.";
   if (target.kind === "group" && !target.group) words.target = "Choose a group.";
-  if (target.kind === "filter" && !target.filter) words.target = "Choose a filter.";
+  if (target.kind === "filter" && !target.filter) words.target = "Choose a dynamic group.";
   if (target.kind === "devices") {
     const ids = idsOf(target.devices).length;
     if (ids === 0) words.target = "Name a device.";
@@ -179,31 +179,19 @@ export function missing(plan) {
   return words;
 }
 
-/** Beginnings of the server's words, and the field that they are about. */
-const FIELDS = [
-  [/^(phases)\b/, "phases"],
-  [/^(stop)\b/, "stop"],
-  [/^(windows)\b/, "windows"],
-  [/^(budget)\b/, "budget"],
-  [/^(canaries|spread_by)\b/, "canaries"],
-  [/^retries\b/, "retries"],
-  [/^update_control_map\b/, "pauses"],
-  [/^no artifact has that name/, "release"],
-  [/^name and artifact_name/, "name"],
-  [/^(max_devices|devices|group|filter|all_devices|there is no (device|filter|group)|device .* is not accepted)\b/, "target"],
-  [/^(a deployment needs devices|only one of devices|the deployment would be for no device)/, "target"],
-];
+/** Members of the body of the API, and the part of the form that they are filled in in. */
+const PARTS = {
+  phases: "phases", stop: "stop", windows: "windows", budget: "budget", canaries: "canaries", retries: "retries",
+  update_control_map: "pauses", artifact_name: "release", name: "name", devices: "target", filter_id: "target", max_devices: "target",
+};
 
 /** Of an answer that refuses a plan: `{field, words, deployment}`. Without a field it is about the whole. */
 export function refusal(error) {
-  const words = error.message;
-  const same = /^deployment (\S+) is active and the same/.exec(words);
-  if (same) return { field: "name", words: "A roll-out with this name and release runs for the same devices.", deployment: same[1] };
-  const found = FIELDS.find(([beginning]) => beginning.test(words));
-  if (!found || ![400, 409, 422].includes(error.status)) return { words };
-  return { field: found[1], words: sentence(words.replace(/^(phases|stop|windows|budget|canaries|devices): /, "")) };
+  const { field, deployment_id: deployment } = error.body ?? {};
+  if (deployment) return { field: "name", words: "A roll-out with this name and release runs for the same devices.", deployment };
+  const words = field && error.message.startsWith(`${field}: `) ? error.message.slice(field.length + 2) : error.message;
+  return { field: PARTS[field], words: sentence(words) };
 }
-export const sentence = (words) => words.charAt(0).toUpperCase() + words.slice(1) + (/[.!?]$/.test(words) ? "" : ".");
 
 const has = (many, one, more) => (many === 1 ? one : more);
 

@@ -31,7 +31,8 @@ const STATES = { pending: "not begun", inprogress: "running", scheduled: "schedu
 /** How a roll-out is: also held, or ended by a rule before its devices had. */
 export function StateOf({ rollout }) {
   if (rollout.status === "finished") {
-    if (rollout.held) return html`<${Status} value="aborted">stopped by a rule<//>`;
+    // By a rule, or by a person while it was held: why, `held` says.
+    if (rollout.held) return html`<${Status} value="aborted">stopped<//>`;
     if (rollout.statistics.status.aborted > 0) return html`<${Status} value="aborted">ended early<//>`;
     if (rollout.statistics.status.failure > 0) return html`<${Status} value="pending">finished, some failed<//>`;
   }

@@ -1,17 +1,18 @@
 // Releases: what can be installed. A release is all artifacts of one name.
 
-import { html, useState } from "../html.js";
-import { get, patch, put, remove, segment } from "../api.js";
+import { html, useEffect, useState } from "../html.js";
+import { get, patch, put, remove, segment, unlessChanged } from "../api.js";
 import { Card, Confirm, Dialog, Empty, Field, Form, Loaded, Note, Page, Pager, Problem, Status, Table, Time, say, useLoad, useSteady } from "../ui.js";
-import { bytes, counted, short } from "../words.js";
+import { bytes, counted, number, short } from "../words.js";
 import { go, to, useQuery } from "../route.js";
+import { DEPLOY, HAVE_FILES, MANAGE_RELEASES, UPLOAD, may, maySomewhere } from "../permit.js";
 import { ReleaseField, typesOf } from "./choose.js";
 import { Search } from "./later.js";
 import { Compared, Inside, Kind, Signed, isDelta, typeOf } from "./artifact.js";
 import { Uploads } from "./uploads.js";
 
 const PER_PAGE = 20;
-/** Jobs that are looked at for a release: the API lists them of all releases together. */
+/** Jobs of a release that are listed: each pair of images has one. */
 const JOBS = 200;
 const RELEASES = "v2/deployments/deployments/releases";
 
@@ -34,21 +35,21 @@ export function Releases({ route }) {
   const isFiltered = query.name || query.tag || query.type;
   const pair = [...chosen];
   return html`
-    <${Page} title="Releases" actions=${html`<a class="button main" href="#/rollouts/new">New roll-out</a>`}>
-      <${Uploads} there=${() => { list.reload(); kinds.reload(); }} />
+    <${Page} title="Releases" actions=${maySomewhere(DEPLOY) && html`<a class="button main" href="#/rollouts/new">New roll-out</a>`}>
+      ${may(UPLOAD) && html`<${Uploads} there=${() => { list.reload(); kinds.reload(); }} />`}
       <div class="filters">
         <${Search} label="Name" text=${query.name} onText=${(name) => filter({ name })} />
         <${Choice} label="Tag" value=${query.tag} all="any" of=${kinds.data?.tags ?? []} onChoice=${(tag) => filter({ tag })} />
         <${Choice} label="Type" value=${query.type} all="any" of=${kinds.data?.types ?? []} onChoice=${(type) => filter({ type })} />
         ${chosen.size > 0 && html`<div class="actions">
           ${pair.length === 2 && html`<a class="button" href=${to(["releases", pair[0]], { with: pair[1] })}>Compare the two</a>`}
-          <button type="button" class="danger" onClick=${() => setDeleting(true)}>Delete ${counted(chosen.size, "release")}</button>
+          ${may(MANAGE_RELEASES) && html`<button type="button" class="danger" onClick=${() => setDeleting(true)}>Delete ${counted(chosen.size, "release")}</button>`}
         </div>`}
       </div>
       <${Loaded} of=${list}>${(found) => html`
         <${Table} caption="Releases" rows=${found.data} keyOf=${(row) => row.name} href=${(row) => to(["releases", row.name])}
           order=${order} onOrder=${(sort) => setQuery({ sort })} chosen=${chosen} onChoose=${setChosen}
-          empty=${isFiltered ? "No release is like that." : "There is no release yet: upload an artifact above, or with “rust-ota-server upload FILE”."}
+          empty=${isFiltered ? "No release is like that." : may(UPLOAD) ? "There is no release yet: upload an artifact above, or with “rust-ota-server upload FILE”." : "There is no release yet, and your roles do not let you upload one."}
           columns=${[
             { name: "name", title: "Name", sort: true, show: (row) => row.name },
             { name: "artifacts_count", title: "Artifacts", sort: true, number: true, show: (row) => row.artifacts_count },
@@ -120,17 +121,17 @@ export function Release({ route }) {
   const name = route.path[1];
   const release = useLoad((signal) => get(`${RELEASES}/${segment(name)}`, undefined, { signal }).then((answer) => answer.data), [name], { every: 30000 });
   const jobs = useLoad(async (signal) => {
-    const all = await get(`${RELEASES}/delta/jobs`, { per_page: JOBS }, { signal });
-    return { of: all.data.filter((job) => job.to_version === name), looked: all.data.length, all: all.total };
+    const found = await get(`${RELEASES}/delta/jobs`, { to_version: name, per_page: JOBS }, { signal });
+    return { of: found.data, all: found.total };
   }, [name], { every: 10000 });
   const [deleting, setDeleting] = useState(false);
   const isGone = release.error?.status === 404;
   return html`
     <${Page} title=${name} back=${{ href: "#/releases", name: "All releases" }}
       actions=${!isGone && html`
-        <a class="button main" href=${to(["rollouts", "new"], { release: name })}>Roll out</a>
+        ${maySomewhere(DEPLOY) && html`<a class="button main" href=${to(["rollouts", "new"], { release: name })}>Roll out</a>`}
         <a class="button" href=${to(["rollouts"], { search: name })}>Its roll-outs</a>
-        <button type="button" class="danger" onClick=${() => setDeleting(true)}>Delete</button>
+        ${may(MANAGE_RELEASES) && html`<button type="button" class="danger" onClick=${() => setDeleting(true)}>Delete</button>`}
       `}>
       ${isGone
         ? html`<${Empty}>There is no release with this name: it was deleted, or nothing of it was uploaded. <a href="#/releases">To the releases</a><//>`
@@ -167,12 +168,12 @@ function Artifacts({ release, jobs, reload, query, setQuery }) {
           { title: "More", show: (row) => html`<button type="button" onClick=${() => setShown(row.id)}>What is inside<span class="unseen"> the artifact for ${row.device_types_compatible.join(", ")}, ${bytes(row.size)}</span></button>` },
         ]} />
       ${all.length > PER_PAGE && html`<${Pager} page=${page} perPage=${PER_PAGE} total=${all.length} what="artifacts" onPage=${(next) => setQuery({ page: next })} />`}
-      ${artifact && html`<${ArtifactDialog} key=${artifact.id} artifact=${artifact} others=${all} jobs=${jobs} close=${() => setShown(undefined)} reload=${reload} />`}
+      ${artifact && html`<${ArtifactDialog} key=${artifact.id} artifact=${artifact} tags=${release.tags} others=${all} jobs=${jobs} close=${() => setShown(undefined)} reload=${reload} />`}
     <//>
   `;
 }
 
-function ArtifactDialog({ artifact, others, jobs, close, reload }) {
+function ArtifactDialog({ artifact, tags, others, jobs, close, reload }) {
   const [description, setDescription] = useState(artifact.description);
   const [deleting, setDeleting] = useState(false);
   const path = `v1/deployments/artifacts/${artifact.id}`;
@@ -197,12 +198,12 @@ function ArtifactDialog({ artifact, others, jobs, close, reload }) {
   return html`
     <${Dialog} title=${`Artifact of ${artifact.name}`} close=${close}>
       <${Inside} artifact=${artifact} others=${others} jobs=${jobs} />
-      <${Form} name="Save the description" send=${save} ready=${description !== artifact.description}>
+      ${may(MANAGE_RELEASES, { tags }) && html`<${Form} name="Save the description" send=${save} ready=${description !== artifact.description}>
         <${Field} label="Description" maxlength="1000" value=${description} onInput=${(event) => setDescription(event.target.value)} />
-      <//>
+      <//>`}
       <div class="actions ends">
-        <${Form} name="Download" send=${download} />
-        <button type="button" class="danger" onClick=${() => setDeleting(true)}>Delete the artifact</button>
+        ${may(HAVE_FILES, { tags }) && html`<${Form} name="Download" send=${download} />`}
+        ${may(MANAGE_RELEASES, { tags }) && html`<button type="button" class="danger" onClick=${() => setDeleting(true)}>Delete the artifact</button>`}
         <button type="button" onClick=${close}>Close</button>
       </div>
       ${deleting && html`<${Confirm} title="Delete this artifact?" name="Delete" send=${removeIt} close=${() => setDeleting(false)}>
@@ -214,20 +215,45 @@ function ArtifactDialog({ artifact, others, jobs, close, reload }) {
 
 const MOST_NOTES = 1024;
 
+/** What somebody else writes meanwhile is shown when one has written nothing, and said when one wants to save. */
 function Notes({ release, reload }) {
+  const [began, setBegan] = useState(release.notes);
   const [notes, setNotes] = useState(release.notes);
+  const [others, setOthers] = useState();
+  const path = `${RELEASES}/${segment(release.name)}`;
+  useEffect(() => {
+    if (notes !== began) return;
+    setBegan(release.notes);
+    setNotes(release.notes);
+  }, [release.notes]);
   const save = async () => {
-    await patch(`${RELEASES}/${segment(release.name)}`, { notes });
+    try {
+      await unlessChanged(path, { notes: began }, (one) => one.notes, "Somebody else has changed the notes since you began, so yours are not saved. They stand below; save again to put yours in their place.");
+    } catch (error) {
+      // What was read is what is decided about next.
+      if (error.status === 412) {
+        setBegan(error.body.notes);
+        setOthers(error.body.notes);
+      }
+      throw error;
+    }
+    await patch(path, { notes });
+    setBegan(notes);
+    setOthers(undefined);
     say("The notes are saved.");
     reload();
   };
+  if (!may(MANAGE_RELEASES, release)) {
+    return html`<${Card} title="Notes">${release.notes ? html`<p class="written">${release.notes}</p>` : html`<p class="quiet">None.</p>`}<//>`;
+  }
   return html`
     <${Card} title="Notes">
-      <${Form} name="Save the notes" send=${save} ready=${notes !== release.notes}>
+      <${Form} name="Save the notes" send=${save} ready=${notes !== began}>
         <${Field} label="What people should know about it" hint=${`${notes.length} of ${MOST_NOTES} characters`}>
           ${(id, said) => html`<textarea id=${id} aria-describedby=${said} rows="5" maxlength=${MOST_NOTES} value=${notes} onInput=${(event) => setNotes(event.target.value)}></textarea>`}
         <//>
       <//>
+      ${others !== undefined && html`<h3>By somebody else</h3><p class="written">${others || "Nothing."}</p>`}
     <//>
   `;
 }
@@ -235,34 +261,40 @@ function Notes({ release, reload }) {
 function TagsCard({ release, reload }) {
   const [typed, setTyped] = useState("");
   const [error, setError] = useState();
-  const save = async (tags) => {
-    await put(`${RELEASES}/${segment(release.name)}/tags`, tags);
+  const path = `${RELEASES}/${segment(release.name)}`;
+  // Made of the tags of now: those that somebody else has added meanwhile stay.
+  const save = async (change) => {
+    const { data } = await get(path);
+    await put(`${path}/tags`, change(data.tags));
+    setError(undefined);
     reload();
   };
-  const drop = (tag) => save(release.tags.filter((other) => other !== tag)).then(() => setError(undefined), setError);
+  const drop = (tag) => save((tags) => tags.filter((other) => other !== tag)).catch(setError);
   const add = async () => {
-    await save([...new Set([...release.tags, ...typed.split(/[\s,]+/).filter(Boolean)])]);
+    await save((tags) => [...new Set([...tags, ...typed.split(/[\s,]+/).filter(Boolean)])]);
     setTyped("");
   };
+  const mayChange = may(MANAGE_RELEASES, release);
   return html`
     <${Card} title="Tags">
       ${release.tags.length === 0 && html`<p class="quiet">None yet.</p>`}
-      <ul class="tags">${release.tags.map((tag) => html`<li key=${tag} class="tag">${tag} <button type="button" class="plain" aria-label=${`Take the tag ${tag} away`} onClick=${() => drop(tag)}>×</button></li>`)}</ul>
+      <ul class="tags">${release.tags.map((tag) => html`<li key=${tag} class="tag">${tag} ${mayChange && html`<button type="button" class="plain" aria-label=${`Take the tag ${tag} away`} onClick=${() => drop(tag)}>×</button>`}</li>`)}</ul>
       ${error && html`<${Problem} error=${error} />`}
-      <${Form} name="Add" send=${add} ready=${typed.trim() !== ""}>
+      ${mayChange &&
+      html`<${Form} name="Add" send=${add} ready=${typed.trim() !== ""}>
         <${Field} label="New tag" maxlength="64" value=${typed} onInput=${(event) => setTyped(event.target.value)} hint="Letters, digits, “_”, “.” and “-”; several with blanks between" />
-      <//>
+      <//>`}
     <//>
   `;
 }
 
 /** Deltas that the server makes for this release. */
 function Jobs({ jobs }) {
-  if (jobs.data && jobs.data.of.length === 0) return null;
+  if (jobs.data && jobs.data.all === 0) return null;
   return html`
     <${Card} title="Deltas that the server makes">
       <${Loaded} of=${jobs}>${(data) => html`<${JobTable} rows=${data.of} />
-        ${data.looked < data.all && html`<p class="quiet">Of the newest ${data.looked} jobs of all releases.</p>`}
+        ${data.of.length < data.all && html`<p class="quiet">The newest ${data.of.length} of ${number(data.all)}.</p>`}
       `}<//>
     <//>
   `;

@@ -3,15 +3,16 @@
 import { html, useEffect, useRef, useState } from "../html.js";
 import { get, patch, put, remove, segment } from "../api.js";
 import { Bar, Card, Confirm, Dialog, Empty, Field, Form, Loaded, Note, Page, Pager, Status, Table, Time, say, useLoad, useSteady } from "../ui.js";
-import { bytes, counted, number, percent, short } from "../words.js";
+import { bytes, counted, number, percent, sentence, short } from "../words.js";
 import { to, useQuery } from "../route.js";
+import { DEPLOY, may, maySomewhere } from "../permit.js";
 import { needsOf } from "./artifact.js";
 import { Curve, before, pace, withPoint } from "./curve.js";
 import { Failures } from "./failures.js";
 import { Log } from "./log.js";
 import { useNames } from "./names.js";
 import { PauseTicks } from "./new_rollout.js";
-import { controlMap, duration, pausesOf, ruleWords, sentence, windowWords } from "./plan.js";
+import { controlMap, duration, pausesOf, ruleWords, windowWords } from "./plan.js";
 import { ENDED, GOOD, StateOf, progressParts, sum } from "./progress.js";
 import { JobTable } from "./releases.js";
 import { Timeline, sizeWords } from "./timeline.js";
@@ -25,12 +26,8 @@ const TIMES = 200;
 export function Rollout({ route }) {
   const id = route.path[1];
   const path = `${LIST}/${segment(id)}`;
-  const [isOver, setOver] = useState(false);
-  const rollout = useLoad((signal) => get(path, undefined, { signal }), [path], { every: isOver ? undefined : OFTEN });
+  const rollout = useLoad((signal) => get(path, undefined, { signal }), [path], { every: (found) => (found?.data.status === "finished" ? undefined : OFTEN) });
   const data = rollout.data?.data;
-  useEffect(() => {
-    if (data) setOver(data.status === "finished");
-  }, [data?.status]);
   if (rollout.error?.status === 404 || rollout.error?.status === 400) {
     return html`<${Page} title="There is no such roll-out" back=${BACK}><${Empty}>The address leads to none. <a href="#/rollouts">To the roll-outs</a><//><//>`;
   }
@@ -67,6 +64,7 @@ function Actions({ rollout, etag, path, reload }) {
   const [asked, setAsked] = useState();
   const failed = rollout.statistics.status.failure ?? 0;
   const runs = rollout.status !== "finished";
+  const mayDeploy = may(DEPLOY);
   const ask = (status) => () => setAsked({ status, etag });
   const send = async () => {
     await changed(() => put(`${path}/status`, { status: asked.status }, { etag: asked.etag }), reload);
@@ -74,10 +72,10 @@ function Actions({ rollout, etag, path, reload }) {
   };
   const words = asked && ASKS[asked.status];
   return html`
-    ${runs && rollout.held && html`<button type="button" class="main" onClick=${ask("inprogress")}>Let it go on</button>`}
-    ${runs && !rollout.held && html`<button type="button" onClick=${ask("held")}>Hold</button>`}
-    ${runs && html`<button type="button" class="danger" onClick=${ask("aborted")}>Abort</button>`}
-    ${!runs && failed > 0 && rollout.type === "software" && html`<a class="button main" href=${to(["rollouts", "new"], { retry: rollout.id })}>Retry the ${counted(failed, "device")} that failed</a>`}
+    ${runs && mayDeploy && rollout.held && html`<button type="button" class="main" onClick=${ask("inprogress")}>Let it go on</button>`}
+    ${runs && mayDeploy && !rollout.held && html`<button type="button" onClick=${ask("held")}>Hold</button>`}
+    ${runs && mayDeploy && html`<button type="button" class="danger" onClick=${ask("aborted")}>Abort</button>`}
+    ${!runs && failed > 0 && rollout.type === "software" && maySomewhere(DEPLOY) && html`<a class="button main" href=${to(["rollouts", "new"], { retry: rollout.id })}>Retry the ${counted(failed, "device")} that failed</a>`}
     ${words && html`<${Confirm} title=${words.title} name=${words.name} danger=${words.danger} send=${send} close=${() => setAsked(undefined)}><p>${words.words}</p><//>`}
   `;
 }
@@ -88,7 +86,7 @@ function Shown({ rollout, etag, path, route, reload }) {
   const failed = counts.failure ?? 0;
   const [log, setLog] = useState();
   return html`
-    ${rollout.held && html`<${Note} kind=${runs ? "wait" : "bad"}><span><strong>${runs ? "It is held" : "It was stopped by a rule"}:</strong> ${rollout.held}.</span><//>`}
+    ${rollout.held && html`<${Note} kind=${runs ? "wait" : "bad"}><span><strong>${runs ? "It is held" : "It was stopped"}:</strong> ${rollout.held}.</span><//>`}
     <${Card} title="How far it is">
       <p><${StateOf} rollout=${rollout} /> ${summary(rollout)}</p>
       <${Bar} parts=${progressParts(rollout)} label="Devices by how far they are" />
@@ -162,7 +160,7 @@ function Facts({ rollout }) {
   const target = rollout.groups.length
     ? html`group <a href=${to(["devices"], { group: rollout.groups[0] })}>${rollout.groups[0]}</a>`
     : rollout.filter
-      ? html`filter ${rollout.filter.name}: devices for which it holds when they ask${rollout.max_devices > 0 && `, ${counted(rollout.max_devices, "device")} at most`}`
+      ? html`dynamic group ${rollout.filter.name}: devices that belong to it when they ask${rollout.max_devices > 0 && `, ${counted(rollout.max_devices, "device")} at most`}`
       : html`${counted(rollout.device_count, "device")}`;
   return html`
     <dl class="facts">
@@ -214,10 +212,10 @@ function Pauses({ rollout, etag, path, reload }) {
   };
   return html`
     <${Card} title="Pauses">
-      ${waiting.map((name) => html`<${Note} key=${name} kind="wait"><span>${counted(counts[`pause_before_${name}`], "device")} ${counts[`pause_before_${name}`] === 1 ? "waits" : "wait"} before ${name}. Take the tick away to let ${counts[`pause_before_${name}`] === 1 ? "it" : "them"} go on.</span><//>`)}
-      ${runs
+      ${waiting.map((name) => html`<${Note} key=${name} kind="wait"><span>${counted(counts[`pause_before_${name}`], "device")} ${counts[`pause_before_${name}`] === 1 ? "waits" : "wait"} before ${name}. ${may(DEPLOY) && `Take the tick away to let ${counts[`pause_before_${name}`] === 1 ? "it" : "them"} go on.`}</span><//>`)}
+      ${runs && may(DEPLOY)
         ? html`<${Form} name="Save the pauses" send=${save} ready=${isChanged}><${PauseTicks} pauses=${ticks} onPauses=${setTicks} /><//>`
-        : html`<p>${Object.keys(known).filter((name) => known[name]).map((name) => `Devices waited before ${name}. `)}</p>`}
+        : html`<p>${Object.keys(known).filter((name) => known[name]).map((name) => `Devices ${runs ? "wait" : "waited"} before ${name}. `)}</p>`}
     <//>
   `;
 }
@@ -277,7 +275,7 @@ function Devices({ rollout, path, route, onLog, reload }) {
             { title: "More", show: (row) => (row.log || (runs && !ENDED.includes(row.status))) && html`<div class="actions">
               ${row.log && html`<button type="button" onClick=${() => onLog(row.id)}>Log<span class="unseen"> of ${row.id}</span></button>`}
               ${runs && row.status === "pending" && html`<button type="button" onClick=${() => setWhy(row.id)}>Why not yet<span class="unseen">: ${row.id}</span></button>`}
-              ${runs && !ENDED.includes(row.status) && html`<button type="button" class="danger" onClick=${() => setEnding(row.id)}>End<span class="unseen"> it for ${row.id}</span></button>`}
+              ${runs && may(DEPLOY) && !ENDED.includes(row.status) && html`<button type="button" class="danger" onClick=${() => setEnding(row.id)}>End<span class="unseen"> it for ${row.id}</span></button>`}
             </div>` },
           ]} />
         <${Pager} page=${page} perPage=${PER_PAGE} total=${found.total} what=${found.total === 1 ? "device" : "devices"} onPage=${(next) => setQuery({ page: next })} />

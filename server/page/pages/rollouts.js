@@ -5,6 +5,7 @@ import { get } from "../api.js";
 import { Bar, Field, Loaded, Page, Pager, Table, Tabs, Time, useLoad, useSteady } from "../ui.js";
 import { bytes, number } from "../words.js";
 import { to, useQuery } from "../route.js";
+import { DEPLOY, maySomewhere } from "../permit.js";
 import { Search } from "./later.js";
 import { ReleaseOf, StateOf, progressParts } from "./progress.js";
 
@@ -49,7 +50,7 @@ export function Rollouts({ route }) {
   const titled = PARTS.map(([name, title]) => [name, counts.data ? `${title} (${number(counts.data[name])})` : title]);
   const filter = (members) => setQuery({ ...members, page: undefined });
   return html`
-    <${Page} title="Roll-outs" actions=${html`<a class="button main" href="#/rollouts/new">New roll-out</a>`}>
+    <${Page} title="Roll-outs" actions=${maySomewhere(DEPLOY) && html`<a class="button main" href="#/rollouts/new">New roll-out</a>`}>
       <${Tabs} tabs=${titled} now=${tab} path=${route.path} query=${{ ...query, page: undefined }} />
       <div class="filters">
         <${Search} label="Name or release" text=${query.search} onText=${(search) => filter({ search, tab: search ? (query.tab ?? "all") : query.tab })} />
@@ -65,7 +66,7 @@ export function Rollouts({ route }) {
       <${Loaded} of=${list}>${(found) => html`
         <${Table} caption="Roll-outs" rows=${found.data} keyOf=${(row) => row.id} href=${(row) => to(["rollouts", row.id])}
           order=${`created:${sort}`} onOrder=${(order) => setQuery({ sort: order.split(":")[1], page: undefined })}
-          empty=${isFiltered ? "No roll-out is like that." : html`${EMPTY[tab] ?? EMPTY.all} <a href="#/rollouts/new">Make one</a>`}
+          empty=${isFiltered ? "No roll-out is like that." : html`${EMPTY[tab] ?? EMPTY.all} <${Others} tab=${tab} counts=${counts.data} path=${route.path} query=${query} /> ${maySomewhere(DEPLOY) && html`<a href="#/rollouts/new">Make one</a>`}`}
           columns=${[
             { title: "Name", show: (row) => row.name },
             { title: "Release", show: (row) => html`<${ReleaseOf} rollout=${row} />` },
@@ -79,6 +80,13 @@ export function Rollouts({ route }) {
       `}<//>
     <//>
   `;
+}
+
+/** Where those are that somebody may look for who sees that none runs. */
+function Others({ tab, counts, path, query }) {
+  if (tab !== "running" || !counts) return null;
+  const links = [["pending", "wait for their first device"], ["scheduled", "begin later"]].filter(([name]) => counts[name] > 0);
+  return links.map(([name, words]) => html`<a key=${name} href=${to(path, { ...query, tab: name, page: undefined })}>${number(counts[name])} ${words}.</a> `);
 }
 
 /** A day of the browser's clock as a time of the API. */

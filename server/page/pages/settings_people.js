@@ -3,6 +3,7 @@
 import { html, useState } from "../html.js";
 import { get, post, put, remove, segment } from "../api.js";
 import { Card, Confirm, Dialog, Field, Form, Loaded, Status, Table, Time, say, useLoad } from "../ui.js";
+import { MANAGE_PEOPLE, may } from "../permit.js";
 
 export function People({ me }) {
   const list = useLoad((signal) => get("v1/useradm/users", { per_page: 500 }, { signal }), []);
@@ -15,7 +16,7 @@ export function People({ me }) {
     list.reload();
   };
   return html`
-    <${Card} title="People" actions=${html`<button type="button" class="main" onClick=${() => setEditing({ roles: [] })}>New person</button>`}>
+    <${Card} title="People" actions=${may(MANAGE_PEOPLE) && html`<button type="button" class="main" onClick=${() => setEditing({ roles: [] })}>New person</button>`}>
       <${Loaded} of=${list}>
         ${({ data }) => html`<${Table} caption="People" rows=${data} keyOf=${(row) => row.id}
           empty="No user is kept. Whoever is named when the server starts is not in this list."
@@ -24,7 +25,7 @@ export function People({ me }) {
             { title: "Roles", show: (row) => (row.roles.length ? row.roles.join(", ") : "everything") },
             { title: "Made", show: (row) => html`<${Time} at=${row.created_ts} />` },
             { title: "Logged in", show: (row) => html`<${Time} at=${row.login_ts} />` },
-            { title: "", show: (row) => html`<div class="actions">
+            { title: "", show: (row) => may(MANAGE_PEOPLE) && html`<div class="actions">
                 <button type="button" onClick=${() => setEditing(row)} aria-label=${`Change ${row.email}`}>Change</button>
                 ${row.id !== me.id && html`<button type="button" class="danger" onClick=${() => setRemoving(row)} aria-label=${`Remove ${row.email}`}>Remove</button>`}
               </div>` },

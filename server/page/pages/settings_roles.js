@@ -1,8 +1,9 @@
 // What people may do: sets of permissions, some for certain groups of devices or tags of releases only.
 
 import { html, useState } from "../html.js";
-import { get, post, put, remove, segment } from "../api.js";
+import { get, post, put, remove, segment, unlessChanged } from "../api.js";
 import { Card, Confirm, Dialog, Field, Form, Loaded, Table, say, useLoad } from "../ui.js";
+import { MANAGE_PEOPLE, may } from "../permit.js";
 
 /** Roles that the server brings along begin so, and cannot be changed. */
 const isBuiltIn = (role) => role.name.startsWith("RBAC_ROLE_");
@@ -15,14 +16,14 @@ export function Roles() {
   const [editing, setEditing] = useState();
   const [removing, setRemoving] = useState();
   return html`
-    <${Card} title="Roles" actions=${html`<button type="button" class="main" onClick=${() => setEditing({ permission_sets_with_scope: [] })}>New role</button>`}>
+    <${Card} title="Roles" actions=${may(MANAGE_PEOPLE) && html`<button type="button" class="main" onClick=${() => setEditing({ permission_sets_with_scope: [] })}>New role</button>`}>
       <${Loaded} of=${list}>
         ${({ data }) => html`<${Table} caption="Roles" rows=${data} keyOf=${(row) => row.name}
           columns=${[
             { title: "Name", show: (row) => row.name },
             { title: "For", show: (row) => row.description },
             { title: "Allows", show: (row) => row.permission_sets_with_scope.map(shown).join(", ") },
-            { title: "", show: (row) => (isBuiltIn(row) ? html`<span class="quiet">built in</span>` : html`<div class="actions">
+            { title: "", show: (row) => (isBuiltIn(row) ? html`<span class="quiet">built in</span>` : may(MANAGE_PEOPLE) && html`<div class="actions">
                 <button type="button" onClick=${() => setEditing(row)} aria-label=${`Change ${row.name}`}>Change</button>
                 <button type="button" class="danger" onClick=${() => setRemoving(row)} aria-label=${`Remove ${row.name}`}>Remove</button>
               </div>`) },
@@ -55,7 +56,11 @@ function Role({ role, sets, close, done }) {
         .map(([set, grant]) => (grant.type ? { name: set, scope: { type: grant.type, value: grant.value.split(",").map((one) => one.trim()).filter(Boolean) } } : { name: set })),
     };
     if (isNew) await post("v2/useradm/roles", wanted);
-    else await put(`v2/useradm/roles/${segment(role.name)}`, wanted);
+    else {
+      const path = `v2/useradm/roles/${segment(role.name)}`;
+      await unlessChanged(path, role, ({ description, permission_sets_with_scope }) => [description, permission_sets_with_scope], "Somebody else has changed this role since you began, so nothing was saved. Cancel, look at it, and begin again.");
+      await put(path, wanted);
+    }
     say(`The role ${name} is kept.`);
     done();
   };

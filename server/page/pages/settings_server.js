@@ -4,6 +4,7 @@ import { html, useState } from "../html.js";
 import { get, put } from "../api.js";
 import { Card, Field, Form, Loaded, Status, say, useLoad } from "../ui.js";
 import { bytes, counted } from "../words.js";
+import { EVERYTHING, SEE_ROLLOUTS, may } from "../permit.js";
 
 const MIB = 1024 * 1024;
 
@@ -12,8 +13,9 @@ export function Server() {
     const answer = await fetch("/health/ready", { signal, cache: "no-store" });
     return answer.json();
   }, [], { every: 10000 });
-  const storage = useLoad((signal) => get("v1/deployments/limits/storage", undefined, { signal }), []);
-  const budget = useLoad((signal) => get("v1/deployments/limits/downloads", undefined, { signal }), []);
+  const mayLook = may(SEE_ROLLOUTS);
+  const storage = useLoad(async (signal) => (mayLook ? get("v1/deployments/limits/storage", undefined, { signal }) : undefined), []);
+  const budget = useLoad(async (signal) => (mayLook ? get("v1/deployments/limits/downloads", undefined, { signal }) : undefined), []);
   return html`
     <div class="cards">
       <${Card} title="State">
@@ -23,13 +25,13 @@ export function Server() {
               ? html`<p><${Status} value="OK">ready<//></p>`
               : html`<p><${Status} value="failure">not ready<//></p><ul>${data.reasons.map((one) => html`<li>${one.part}: ${one.reason}</li>`)}</ul>`}
         <//>
-        <${Loaded} of=${storage}>
+        ${mayLook && html`<${Loaded} of=${storage}>
           ${({ data }) => html`<p>Artifacts take ${bytes(data.usage)}${data.limit ? ` of ${bytes(data.limit)}` : ""}.</p>`}
-        <//>
+        <//>`}
       <//>
-      <${Card} title="Downloads of the whole fleet">
+      ${mayLook && html`<${Card} title="Downloads of the whole fleet">
         <${Loaded} of=${budget}>${({ data }) => html`<${Budget} key=${JSON.stringify([data.bytes_per_hour, data.in_flight])} now=${data} done=${budget.reload} />`}<//>
-      <//>
+      <//>`}
       <${Card} title="For operators">
         <dl class="facts">
           <dt>Backup</dt><dd><code>rust-ota-server backup</code> while the server runs</dd>
@@ -48,7 +50,8 @@ function Budget({ now, done }) {
   const isLimited = now.bytes_per_hour !== undefined || now.in_flight !== undefined;
   return html`
     ${isLimited && html`<p>${bytes(now.spent_bytes ?? 0)} were offered in this hour; ${counted(now.loading ?? 0, "device")} load now.</p>`}
-    <${Form} send=${async () => {
+    ${!may(EVERYTHING) && html`<p>${said(now)}</p>`}
+    ${may(EVERYTHING) && html`<${Form} send=${async () => {
       const wanted = {};
       if (rate) wanted.bytes_per_hour = Math.round(Number(rate) * MIB);
       if (flight) wanted.in_flight = Number(flight);
@@ -58,6 +61,12 @@ function Budget({ now, done }) {
     }}>
       <${Field} label="MiB in an hour" type="number" min="1" hint="Empty: no limit" value=${rate} onInput=${(event) => setRate(event.target.value)} />
       <${Field} label="Devices that load at a time" type="number" min="1" hint="Empty: no limit" value=${flight} onInput=${(event) => setFlight(event.target.value)} />
-    <//>
+    <//>`}
   `;
+}
+
+/** The limit, for those who may not change it. */
+function said({ bytes_per_hour, in_flight }) {
+  const limits = [bytes_per_hour && `${bytes(bytes_per_hour)} in an hour`, in_flight && `${counted(in_flight, "device")} at a time`].filter(Boolean);
+  return limits.length ? `At most ${limits.join(", ")}.` : "There is no limit.";
 }

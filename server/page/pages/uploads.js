@@ -3,9 +3,8 @@
 import { html, useEffect, useRef, useState } from "../html.js";
 import { get, segment, send } from "../api.js";
 import { Card, Field, Form } from "../ui.js";
-import { bytes, percent } from "../words.js";
+import { bytes, percent, sentence } from "../words.js";
 import { to } from "../route.js";
-import { sentence } from "./plan.js";
 
 const ARTIFACTS = "v1/deployments/artifacts";
 
@@ -67,15 +66,20 @@ async function sendOne({ id, file, path, fields, part, ended }) {
     change(id, { state: "there", artifact: artifact?.data });
   } catch (error) {
     if (error.name === "AbortError") change(id, { state: "ended" });
+    else if (error.isLost) change(id, { state: "lost", words: "The connection ended before the server said that it has it." });
+    else if (error.status === 401) change(id, { state: "lost", words: "Your login ended before it was sent." });
     else change(id, { state: "refused", words: verdict(error) });
   }
 }
 
 /** Why an artifact is not kept. */
-function verdict(error) {
-  const same = /^artifact (\S+) has the same name/.exec(error.message);
-  if (same) return `There is one already that a device could not tell from it: the same name, one of the same device types, and the same needs (${same[1]}).`;
-  return sentence(error.message);
+const verdict = (error) =>
+  error.status === 409 ? "There is one already that a device could not tell from it: the same name, one of the same device types, and the same needs." : sentence(error.message);
+
+/** Sends what was lost again. When it had arrived after all, the server says that it is there, and nothing is there twice. */
+function again(id) {
+  change(id, { state: "waits", ended: new AbortController() });
+  work();
 }
 
 const isOver = (one) => !["waits", "goes"].includes(one.state);
@@ -144,6 +148,8 @@ function Upload({ one }) {
       ${state === "goes" && html`<progress aria-label=${`Upload of ${file.name}`} max=${all || 1} value=${sent}></progress>
         <span>${sent < all ? `${percent(sent, all)} sent` : "sent; the server checks and keeps it"}</span>`}
       ${state === "there" && html`<span class="status good">there${artifact && html`: <a href=${to(["releases", artifact.name])}>${artifact.name}</a>, for ${artifact.device_types_compatible.join(", ")}`}</span>`}
+      ${state === "lost" && html`<span class="refused"><span class="status bad">lost</span> ${words}</span>
+        <button type="button" onClick=${() => again(one.id)}>Send it again<span class="unseen">: ${file.name}</span></button>`}
       ${state === "ended" && html`<span class="status plain">ended before it was sent</span>`}
       ${state === "refused" && html`<span class="refused"><span class="status bad">refused</span> ${words}</span>`}
       ${!isOver(one) && html`<button type="button" onClick=${end}>Stop<span class="unseen"> the upload of ${file.name}</span></button>`}

@@ -83,6 +83,16 @@ pub(super) fn pending() -> Option<Entry> {
     ENTRY.try_with(|entry| entry.borrow().clone()).ok().flatten().filter(|entry| !entry.object.id.is_empty())
 }
 
+/// Says which session it is about.
+pub(crate) fn session(id: &str) {
+    let _ = ENTRY.try_with(|entry| {
+        if let Some(entry) = entry.borrow_mut().as_mut() {
+            entry.change = Some(format!("session {id}"));
+            entry.session = Some(id.to_owned());
+        }
+    });
+}
+
 /// It was written.
 pub(super) fn written() {
     let _ = ENTRY.try_with(|entry| entry.borrow_mut().take());
@@ -101,6 +111,7 @@ pub(super) async fn around(
         action,
         object: Object { kind, id: decode(&id) },
         change: change(call, kind),
+        session: None,
     });
     ENTRY
         .scope(RefCell::new(entry), async {

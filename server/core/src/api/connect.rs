@@ -158,7 +158,7 @@ pub(super) async fn route(
                     | ConnectError::TooManyFiles
                     | ConnectError::NoRandomness => error.into(),
                 })?;
-            audit::says(&format!("session {}", end.id()));
+            audit::session(end.id());
             line.recorder = shared
                 .options
                 .record_terminals
@@ -193,7 +193,7 @@ async fn playback(shared: &Shared, call: &Call, person: &Person, session: &str) 
     let store = &shared.service.store;
     let device = recording::device_of(&**store, session).await?.ok_or_else(ApiError::not_found)?;
     audit::about(&device);
-    audit::says(&format!("session {session}"));
+    audit::session(session);
     upgrade(call, || {
         let until = person.login.as_ref().map(|login| login.until);
         let (pause, timing) = (Duration::from_millis(pause), shared.switchboard.timing);

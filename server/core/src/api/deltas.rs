@@ -17,7 +17,7 @@ pub(super) const ROUTES: &[Route] = &[
         "/api/management/v2/deployments/deployments/releases/delta/jobs",
         "List the jobs that make deltas",
     )
-    .queries(&["status", "deployment_id"])
+    .queries(&["status", "deployment_id", "to_version"])
     .paged()
     .gives("[DeltaJob]"),
     Route::get(
@@ -45,10 +45,12 @@ pub(super) fn jobs(shared: &Shared, call: &Call, rest: &[&str]) -> Result<Reply,
                 })?),
             };
             let deployment = call.query("deployment_id").filter(|id| !id.is_empty());
+            let release = call.query("to_version").filter(|name| !name.is_empty());
             let mut found: Vec<(String, DeltaJob)> = catalogue.documents(Kind::DeltaJob);
             found.retain(|(_, job)| {
                 status.is_none_or(|status| job.state == status)
                     && deployment.as_ref().is_none_or(|id| *id == job.deployment)
+                    && release.as_ref().is_none_or(|name| *name == job.to_version)
             });
             found.sort_by(|(a, one), (b, other)| (other.created, a).cmp(&(one.created, b)));
             Ok(page.list(call, &found, |(_, job)| describe(job)))

@@ -159,6 +159,7 @@ pub(super) async fn first_user(shared: &Shared, call: &Call) -> Result<Reply, Ap
         action: "create",
         object: Object { kind: "user", id: user.id.clone() },
         change: None,
+        session: None,
     };
     let (token, made) = (sent.token, user.clone());
     let rule = move |work: &mut Work| {

@@ -43,11 +43,27 @@ pub struct ApiError {
     pub(crate) retry_after_seconds: Option<u64>,
     /// Whether the same with a code of the second factor is none.
     pub(crate) second_factor: bool,
+    /// The member of the body that it is about.
+    pub(crate) field: Option<&'static str>,
+    /// The deployment that is in its way.
+    pub(crate) deployment: Option<String>,
 }
 
 impl ApiError {
     pub(crate) fn new(status: StatusCode, message: &str) -> ApiError {
-        ApiError { status, message: message.to_owned(), retry_after_seconds: None, second_factor: false }
+        ApiError {
+            status,
+            message: message.to_owned(),
+            retry_after_seconds: None,
+            second_factor: false,
+            field: None,
+            deployment: None,
+        }
+    }
+
+    /// It is about this member of the body.
+    pub(crate) fn about(self, field: &'static str) -> ApiError {
+        ApiError { field: Some(field), ..self }
     }
 
     /// The request is wrong.
@@ -105,6 +121,12 @@ impl ApiError {
         let mut said = json!({ "error": self.message, "request_id": request_id });
         if self.second_factor {
             said["second_factor"] = true.into();
+        }
+        if let Some(field) = self.field {
+            said["field"] = field.into();
+        }
+        if let Some(deployment) = self.deployment {
+            said["deployment_id"] = deployment.into();
         }
         let mut reply = json(self.status, &said);
         if let Some(seconds) = self.retry_after_seconds {

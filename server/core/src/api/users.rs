@@ -393,10 +393,14 @@ fn describe(account: &Account) -> Value {
 }
 
 fn me(shared: &Shared, person: &Person) -> Result<Reply, ApiError> {
-    let shown = match Account::find(shared, &person.name) {
+    let mut shown = match Account::find(shared, &person.name) {
         Some(account) => describe(&account),
         None => json!({ "id": person.id(), "email": person.email, "roles": [] }),
     };
+    // Who may not see roles has to know what one's own allow.
+    if let Some(grants) = &person.grants {
+        shown["rust_ota"] = json!({ "permission_sets_with_scope": grants });
+    }
     Ok(reply::json(StatusCode::OK, &shown))
 }
 

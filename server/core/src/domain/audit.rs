@@ -33,6 +33,8 @@ pub(crate) struct Entry {
     pub(crate) object: Object,
     /// What it is now, if that can be said in a few words; never a secret.
     pub(crate) change: Option<String>,
+    /// The session that was opened or seen again, by which what it showed is found.
+    pub(crate) session: Option<String>,
 }
 
 /// Characters of what is said about a change.
@@ -55,6 +57,9 @@ pub(crate) fn audit(work: &mut Work, entry: &Entry) {
     if let (Some(data), Some(change)) = (data.as_object_mut(), &entry.change) {
         let change: String = change.chars().take(CHANGE_CHARS).collect();
         data.insert("change".to_owned(), Value::String(change));
+    }
+    if let (Some(data), Some(session)) = (data.as_object_mut(), &entry.session) {
+        data.insert("meta".to_owned(), json!({ "session_id": [session] }));
     }
     work.write(Write::Event(Event { stream: Stream::Audit, key: id.clone(), time, data }));
 }
@@ -182,12 +187,14 @@ mod tests {
             action: "decommission",
             object: Object { kind: "device", id: "d".to_owned() },
             change: Some("=x".repeat(5000)),
+            session: Some("s".to_owned()),
         };
         audit(&mut work, &entry);
         let [Write::Event(event)] = work.writes() else { panic!("{:?}", work.writes()) };
         assert_eq!((event.stream, event.key.as_str()), (Stream::Audit, "d"));
         assert_eq!(event.data["object"]["device"]["id"], "d");
         assert_eq!(event.data["change"].as_str().unwrap().len(), CHANGE_CHARS);
+        assert_eq!(event.data["meta"], json!({ "session_id": ["s"] }));
         assert!(
             csv_line(&event.data)
                 .starts_with("\"1970-01-01T00:00:01.000Z\",\"u\",\"user\",\"a@x\",\"decommission\",")

@@ -84,6 +84,7 @@ keep![
     "pages/terminal.js",
     "pages/timeline.js",
     "pages/uploads.js",
+    "permit.js",
     "route.js",
     "sheet.js",
     "style.css",

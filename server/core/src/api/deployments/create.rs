@@ -135,17 +135,19 @@ pub(super) async fn prepare(
     let wanted: Wanted = call.json()?;
     let good = |text: &str| !text.is_empty() && text.chars().count() <= limits::NAME_CHARS;
     if !good(&wanted.name) || !good(&wanted.artifact_name) {
-        return Err(ApiError::bad_request("name and artifact_name have 1 to 256 characters"));
+        let field = if good(&wanted.name) { "artifact_name" } else { "name" };
+        return Err(ApiError::bad_request("name and artifact_name have 1 to 256 characters").about(field));
     }
     let target = target(&wanted, group)?;
     let retries = retries(wanted.retries)?;
     let update_control_map = wanted.update_control_map.filter(|map| !map.is_null());
     if update_control_map.as_ref().is_some_and(|map| !map.is_object()) {
-        return Err(ApiError::bad_request("update_control_map is an object"));
+        return Err(ApiError::bad_request("update_control_map is an object").about("update_control_map"));
     }
     let max_devices = wanted.max_devices.filter(|most| *most > 0);
     if max_devices.is_some() && wanted.filter_id.is_none() {
-        return Err(ApiError::unprocessable("max_devices: only a deployment for a filter ends so"));
+        return Err(ApiError::unprocessable("max_devices: only a deployment for a filter ends so")
+            .about("max_devices"));
     }
     if shared.service.catalogue.artifacts_named(&wanted.artifact_name).is_empty() {
         return Err(CreateError::NoArtifact.into());
@@ -204,7 +206,7 @@ async fn canaries(
 /// How often a device that has failed may try again.
 pub(in super::super) fn retries(wanted: Option<u32>) -> Result<u32, ApiError> {
     match wanted.unwrap_or(0) {
-        many if many > RETRIES => Err(ApiError::bad_request("retries is at most 100")),
+        many if many > RETRIES => Err(ApiError::bad_request("retries is at most 100").about("retries")),
         few => Ok(few),
     }
 }
@@ -212,7 +214,7 @@ pub(in super::super) fn retries(wanted: Option<u32>) -> Result<u32, ApiError> {
 fn target(wanted: &Wanted, group: Option<String>) -> Result<Target, ApiError> {
     // A list of no devices is not all devices, and not those of a group that stands beside it.
     if wanted.devices.as_ref().is_some_and(Vec::is_empty) && group.is_none() {
-        return Err(ApiError::bad_request("devices: cannot be empty"));
+        return Err(ApiError::bad_request("devices: cannot be empty").about("devices"));
     }
     let devices = wanted.devices.clone().unwrap_or_default();
     let filter = wanted.filter_id.clone().filter(|id| !id.is_empty());
@@ -221,15 +223,19 @@ fn target(wanted: &Wanted, group: Option<String>) -> Result<Target, ApiError> {
         (None, Some(group), false, devices) if devices.is_empty() => Ok(Target::Group(group)),
         (None, None, true, devices) if devices.is_empty() => Ok(Target::All),
         (None, None, false, devices) if devices.is_empty() => {
-            Err(ApiError::bad_request("a deployment needs devices, all_devices, a group or a filter_id"))
+            Err(ApiError::bad_request("a deployment needs devices, all_devices, a group or a filter_id")
+                .about("devices"))
         }
         (None, None, false, devices) => Ok(Target::Devices(devices)),
-        _ => Err(ApiError::bad_request("only one of devices, all_devices, group and filter_id")),
+        _ => {
+            Err(ApiError::bad_request("only one of devices, all_devices, group and filter_id")
+                .about("devices"))
+        }
     }
 }
 
 fn phases(wanted: Vec<WantedPhase>) -> Result<Vec<(Option<Timestamp>, PhaseSize)>, ApiError> {
-    let wrong = |what: &str| ApiError::bad_request(&format!("phases: {what}"));
+    let wrong = |what| super::wrong("phases", what);
     let phase = |phase: WantedPhase| {
         let start = match phase.start_ts {
             None => None,
@@ -264,7 +270,9 @@ async fn members(shared: &Shared, target: &Target) -> Result<Members, ApiError> 
         }
         Target::Filter(id) => {
             let filter: Option<Filter> = shared.service.catalogue.document(Kind::Filter, id);
-            let filter = filter.ok_or_else(|| ApiError::unprocessable("there is no filter with that id"))?;
+            let filter = filter.ok_or_else(|| {
+                ApiError::unprocessable("there is no filter with that id").about("filter_id")
+            })?;
             filter_query(&filter)?;
             Ok((RoaringBitmap::new(), Some(json!(filter)), Vec::new()))
         }

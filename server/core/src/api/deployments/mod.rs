@@ -363,23 +363,39 @@ fn asks_for_nothing(value: &Value) -> bool {
     }
 }
 
+/// What is wrong with a member of a deployment that is ordered.
+fn wrong(field: &'static str, what: &str) -> ApiError {
+    ApiError::bad_request(&format!("{field}: {what}")).about(field)
+}
+
 impl From<CreateError> for ApiError {
     fn from(error: CreateError) -> ApiError {
         match error {
             CreateError::NotLoaded => NotLoaded.into(),
-            CreateError::NoArtifact => ApiError::unprocessable("no artifact has that name"),
-            CreateError::NoDevices => ApiError::unprocessable("the deployment would be for no device"),
-            CreateError::UnknownDevice(id) => ApiError::unprocessable(&format!("there is no device {id}")),
-            CreateError::NotAccepted(id) => ApiError::unprocessable(&format!("device {id} is not accepted")),
+            CreateError::NoArtifact => {
+                ApiError::unprocessable("no artifact has that name").about("artifact_name")
+            }
+            CreateError::NoDevices => {
+                ApiError::unprocessable("the deployment would be for no device").about("devices")
+            }
+            CreateError::UnknownDevice(id) => {
+                ApiError::unprocessable(&format!("there is no device {id}")).about("devices")
+            }
+            CreateError::NotAccepted(id) => {
+                ApiError::unprocessable(&format!("device {id} is not accepted")).about("devices")
+            }
             CreateError::TooManyGone => ApiError::unavailable(
                 "very many devices are being decommissioned: which are left is not known",
             ),
-            CreateError::Exists(id) => ApiError::conflict(&format!("deployment {id} is active and the same")),
-            CreateError::Phases(what) => ApiError::bad_request(&format!("phases: {what}")),
-            CreateError::Stop(what) => ApiError::bad_request(&format!("stop: {what}")),
-            CreateError::Windows(what) => ApiError::bad_request(&format!("windows: {what}")),
-            CreateError::Budget(what) => ApiError::bad_request(&format!("budget: {what}")),
-            CreateError::Canaries(what) => ApiError::bad_request(&format!("canaries: {what}")),
+            CreateError::Exists(id) => {
+                let error = ApiError::conflict(&format!("deployment {id} is active and the same"));
+                ApiError { deployment: Some(id), ..error }
+            }
+            CreateError::Phases(what) => wrong("phases", what),
+            CreateError::Stop(what) => wrong("stop", what),
+            CreateError::Windows(what) => wrong("windows", what),
+            CreateError::Budget(what) => wrong("budget", what),
+            CreateError::Canaries(what) => wrong("canaries", what),
             CreateError::NoRandomness => ApiError::internal("no random numbers"),
         }
     }

@@ -16,7 +16,10 @@ pub(in super::super) fn made<T: JsonSchema>(generator: &mut SchemaGenerator) -> 
 /// `count`, `number`, `flag`, `any`, `map`; `[kind]` for a list, `{kind}` for a map of them, `kind|null`, or the name of
 /// another object.
 const SHAPES: &[(&str, &[&str])] = &[
-    ("Error", &["error: text", "request_id: text", "second_factor?: flag"]),
+    (
+        "Error",
+        &["error: text", "request_id: text", "second_factor?: flag", "field?: text", "deployment_id?: text"],
+    ),
     ("Ready", &["ready: flag", "reasons: [Trouble]"]),
     ("Trouble", &["part: text", "reason: text"]),
     (
@@ -311,8 +314,10 @@ const SHAPES: &[(&str, &[&str])] = &[
             "login_ts?: time",
             "roles: [text]",
             "second_factor?: flag",
+            "rust_ota?: Allowed",
         ],
     ),
+    ("Allowed", &["permission_sets_with_scope: [Grant]"]),
     ("SecondFactorState", &["enabled: flag"]),
     ("SecondFactor", &["secret: text", "uri: text"]),
     ("LoginState", &["first_user: flag"]),
@@ -325,8 +330,16 @@ const SHAPES: &[(&str, &[&str])] = &[
     ("PermissionSetInfo", &["name: text", "description: text", "supported_scope_types: [text]"]),
     (
         "AuditEntry",
-        &["actor: AuditActor", "time: time", "action: text", "object: AuditObject", "change?: text"],
+        &[
+            "actor: AuditActor",
+            "time: time",
+            "action: text",
+            "object: AuditObject",
+            "change?: text",
+            "meta?: AuditMeta",
+        ],
     ),
+    ("AuditMeta", &["session_id: [text]"]),
     ("AuditActor", &["id: text", "type: text", "email: text"]),
     (
         "AuditObject",
