@@ -235,7 +235,7 @@ mod tests {
             (all(Set::DeployToDevices), false),
             (all(Set::SuperUser), false),
         ] {
-            assert_eq!(covers(Some(&own), Some(&[wanted.clone()])), expected, "{wanted:?}");
+            assert_eq!(covers(Some(&own), Some(std::slice::from_ref(&wanted))), expected, "{wanted:?}");
         }
         assert!(!covers(Some(&own), None) && covers(Some(&own), Some(&[])));
         for everything in [None, Some(&[all(Set::SuperUser)][..])] {
