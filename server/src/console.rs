@@ -17,6 +17,8 @@ pub(crate) enum CliError {
     NotEverywhere(String),
     /// A deployment has not ended in time.
     NotFinished(String),
+    /// A fleet was moved or copied, but for what could not be.
+    NotAll(String),
 }
 
 impl CliError {
@@ -37,6 +39,7 @@ impl CliError {
             CliError::Usage(_) => 2,
             CliError::NotEverywhere(_) => 3,
             CliError::NotFinished(_) => 4,
+            CliError::NotAll(_) => 5,
         }
     }
 }
@@ -45,9 +48,10 @@ impl fmt::Display for CliError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             CliError::Usage(error) => write!(f, "{error} (try --help)"),
-            CliError::Failed(error) | CliError::NotEverywhere(error) | CliError::NotFinished(error) => {
-                f.write_str(error)
-            }
+            CliError::Failed(error)
+            | CliError::NotEverywhere(error)
+            | CliError::NotFinished(error)
+            | CliError::NotAll(error) => f.write_str(error),
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use artifact::text::printable_lines;
 use lexopt::prelude::*;
 use serde_json::json;
 use server_core::transfer::{Artifacts, Moved, Place, Ways, backup, move_fleet};
@@ -149,6 +150,7 @@ fn report(is_json: bool, did: &str, ended: Result<Moved, StoreError>) -> Result<
             "devices": devices, "deployments": deployments, "records": records, "logs": logs, "documents": documents,
             "events": events, "artifacts": artifacts, "artifact_bytes": moved.artifact_bytes, "artifacts_before": before,
             "artifacts_left": moved.artifacts_left, "missing_artifacts": moved.missing_artifacts,
+            "damaged": moved.damaged,
         });
         print(&format!("{said}\n"))?;
     } else {
@@ -161,16 +163,23 @@ fn report(is_json: bool, did: &str, ended: Result<Moved, StoreError>) -> Result<
         for id in &moved.missing_artifacts {
             eprintln!("not there: artifact {id}");
         }
+        for what in &moved.damaged {
+            eprintln!("cannot be read: {}", printable_lines(what));
+        }
         let there = if before > 0 { format!("; {before} more were there") } else { String::new() };
         print(&format!(
             "{did} {devices} devices, {deployments} deployments on {records} devices, {logs} logs, {documents} documents, \
              {events} events and {artifacts} artifacts{there}\n"
         ))?;
     }
-    match moved.missing_artifacts.len() {
-        0 => Ok(()),
-        count => Err(CliError::Failed(format!(
-            "everything else was {did}, but artifacts of the fleet are missing or damaged: {count}"
-        ))),
+    let missing = [
+        ("artifacts of the fleet are missing or damaged", moved.missing_artifacts.len()),
+        ("records cannot be read", moved.damaged.len()),
+    ];
+    let missing = missing.iter().filter(|(_, count)| *count > 0);
+    let missing: Vec<String> = missing.map(|(what, count)| format!("{what}: {count}")).collect();
+    match missing.is_empty() {
+        true => Ok(()),
+        false => Err(CliError::NotAll(format!("everything else was {did}, but {}", missing.join(", and ")))),
     }
 }

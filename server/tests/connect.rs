@@ -7,6 +7,7 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use crate::common::{Device, accepted, login, manage, raw, request, server};
+use crate::users::{PASSWORD, USERADM, ask, token, user};
 use serde_json::{Value, json};
 use server_core::Running;
 use server_core::client::{ClientError, FrameStream, Management};
@@ -333,6 +334,83 @@ fn work_on_a_device_ends_with_the_logout() {
             break;
         }
     }
+}
+
+/// However a person loses the right to it, what is open ends, and nothing else does.
+#[test]
+fn work_on_a_device_ends_with_the_right_to_it() {
+    let (running, management, _folder, _, id, mut device) = connected();
+    let into = |group: &str| {
+        let path = format!("/api/management/v1/inventory/devices/{id}/group");
+        assert_eq!(manage(&running, "PUT", &path, json!({ "group": group })).status, 204);
+    };
+    into("lab");
+    let role = |scoped: Value| json!({ "name": "lab", "permission_sets_with_scope": scoped });
+    let scope = json!({ "type": "DeviceGroups", "value": ["lab"] });
+    let scoped = role(json!([{ "name": "ConnectToDevices", "scope": scope }]));
+    const ROLES: &str = "/api/management/v2/useradm/roles";
+    assert_eq!(manage(&running, "POST", ROLES, scoped).status, 201);
+    let mut other = management.connect(&id).unwrap();
+    let tokens = format!("{USERADM}/settings/tokens");
+    let sessions = format!("{USERADM}/settings/sessions");
+    for (number, how) in [
+        "the personal token is removed",
+        "the personal token expires",
+        "the login is ended in the list",
+        "there is another password",
+        "the user is removed",
+        "the user has another role",
+        "the device is in another group",
+        "the role does not allow it any more",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let email = format!("{number}@example.org");
+        let user = user(&running, &email, &["lab"]);
+        let login = token(&running, &email);
+        let seconds = if how == "the personal token expires" { 3 } else { 0 };
+        let made = ask(&running, &login, "POST", &tokens, json!({ "name": "a", "expires_in": seconds }));
+        assert_eq!(made.status, 200, "{}", made.text());
+        let used = if how.starts_with("the personal token") { made.text() } else { login.clone() };
+        let mut person = Management::new(running.url(), &used).connect(&id).unwrap();
+        let me = |method: &str, path: &str, body: Value| {
+            let answer = ask(&running, &login, method, path, body);
+            assert!((200..300).contains(&answer.status), "{how}: {}", answer.text());
+            answer
+        };
+        let of_user = format!("{USERADM}/users/{user}");
+        match how {
+            "the personal token is removed" => {
+                let listed = me("GET", &tokens, Value::Null).json();
+                me("DELETE", &format!("{tokens}/{}", listed[0]["id"].as_str().unwrap()), Value::Null);
+            }
+            "the personal token expires" => {}
+            "the login is ended in the list" => {
+                let listed = me("GET", &sessions, Value::Null).json();
+                me("DELETE", &format!("{sessions}/{}", listed[0]["id"].as_str().unwrap()), Value::Null);
+            }
+            "there is another password" => {
+                let body = json!({ "password": "another one", "current_password": PASSWORD });
+                me("PUT", &format!("{USERADM}/users/me"), body);
+            }
+            "the user is removed" => {
+                assert_eq!(manage(&running, "DELETE", &of_user, Value::Null).status, 204);
+            }
+            "the user has another role" => {
+                let body = json!({ "roles": ["RBAC_ROLE_OBSERVER"] });
+                assert_eq!(manage(&running, "PUT", &of_user, body).status, 204);
+            }
+            "the device is in another group" => into("field"),
+            _ => {
+                assert_eq!(manage(&running, "PUT", &format!("{ROLES}/lab"), role(json!([]))).status, 204);
+            }
+        }
+        assert_eq!(closed(&mut person), 1008, "{how}");
+        into("lab");
+    }
+    other.send(&frame("", b"still here")).unwrap();
+    while !contains(&next(&mut device), b"still here") {}
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::common::{Answer, Device, accepted, manage, parse, request_bytes, server};
+use crate::users::{USERADM, token, user};
 use serde_json::Value;
 use server_core::Running;
 use server_core::client::{FrameStream, Management};
@@ -465,6 +466,29 @@ fn a_device_that_says_nothing_is_not_waited_for_for_ever() {
 }
 
 #[test]
+fn a_transfer_ends_with_the_right_to_it() {
+    let (board, mut device) = board(|options| options);
+    let ada = user(&board.running, "ada@example.org", &[]);
+    let bearer = format!("Bearer {}", token(&board.running, "ada@example.org"));
+    let path = format!("{DEVICES}/{}/download?path=/a", board.id);
+    let port = board.running.port();
+    let reader = thread::spawn(move || {
+        let headers = [("Authorization", &*bearer), ("Host", "127.0.0.1")];
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        stream.write_all(&request_bytes("GET", &path, &headers, b"")).unwrap();
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer);
+        parse(&answer).expect("an answer")
+    });
+    device.accept(&[2]);
+    device.expect("stat");
+    assert_eq!(manage(&board.running, "DELETE", &format!("{USERADM}/users/{ada}"), Value::Null).status, 204);
+    device.expect("close");
+    let answer = reader.join().unwrap();
+    assert_eq!((answer.status, answer.text().contains("login or token has ended")), (502, true));
+}
+
+#[test]
 fn whoever_goes_in_the_middle_leaves_no_transfer_behind() {
     let (board, mut device) = board(|options| options);
     // The rest of the upload never comes.
@@ -489,6 +513,8 @@ fn whoever_goes_in_the_middle_leaves_no_transfer_behind() {
     for bytes in [
         board.bytes("GET", &format!("{}/download?path=/a", board.id), &[], b""),
         board.form(&[("path", "/a")], b"abc"),
+        // The rest of the upload never comes.
+        board.form(&[("path", "/a")], &content(50_000))[..40_000].to_vec(),
     ] {
         let stream = board.send(&bytes);
         device.expect("open");

@@ -5,6 +5,8 @@
 use std::time::{Duration, Instant};
 
 use crate::common::{accepted, manage, server};
+use crate::connect::closed;
+use crate::users::{USERADM, token, user};
 use serde_json::Value;
 use server_core::client::{ClientError, FrameStream, Management};
 use server_core::{Options, Running};
@@ -68,6 +70,13 @@ fn a_recorded_terminal_is_seen_again_without_what_was_typed() {
     }
     let ended = stream.receive(PATIENCE);
     assert!(matches!(ended, Err(ClientError::Closed { code: 1000, .. })), "{ended:?}");
+    // Who may not any more does not see the rest.
+    let email = "ada@example.org";
+    let ada = user(&running, email, &[]);
+    let path = format!("/api/management/v1/deviceconnect/sessions/{session}/playback?sleep_ms=1000");
+    let mut stream = FrameStream::open(running.url(), &path, &token(&running, email)).unwrap();
+    assert_eq!(manage(&running, "DELETE", &format!("{USERADM}/users/{ada}"), Value::Null).status, 204);
+    assert_eq!(closed(&mut stream), 1008);
     for query in ["?sleep_ms=1001", "?sleep_ms=soon"] {
         assert_eq!(open(&running, &session, query).err(), Some(400));
     }
@@ -79,5 +88,5 @@ fn a_recorded_terminal_is_seen_again_without_what_was_typed() {
         .filter(|entry| entry["meta"]["session_id"][0] == *session)
         .map(|entry| entry["action"].as_str().unwrap())
         .collect();
-    assert_eq!(actions, ["play_terminal", "open_terminal"]);
+    assert_eq!(actions, ["play_terminal", "play_terminal", "open_terminal"]);
 }

@@ -18,6 +18,9 @@ fn who_has_a_role_may_do_what_it_says_and_nothing_else() {
     let get = |path: &str| ask(&running, &reader, "GET", path, Value::Null).status;
     assert_eq!(get(&format!("{INVENTORY}/devices/{device}")), 200);
     assert_eq!(get(&format!("{USERADM}/users/me")), 200);
+    let search = "/api/management/v2/devauth/devices/search";
+    let found = ask(&running, &reader, "POST", search, json!({ "id": [device] }));
+    assert_eq!((found.status, found.json()[0]["id"].as_str()), (200, Some(&*device)));
     assert_eq!(get(&format!("{USERADM}/users")), 403);
     assert_eq!(get("/api/management/v1/auditlogs/logs"), 403);
     let refused = ask(
@@ -33,11 +36,18 @@ fn who_has_a_role_may_do_what_it_says_and_nothing_else() {
     assert_eq!(manage(&running, "GET", &format!("{INVENTORY}/devices/{device}"), Value::Null).status, 200);
 }
 
+/// A role of these sets for everything, with the name `people`.
+#[track_caller]
+fn managers(running: &server_core::Running, sets: &[&str]) {
+    let sets: Vec<Value> = sets.iter().map(|name| json!({ "name": name })).collect();
+    let role = json!({ "name": "people", "permission_sets_with_scope": sets });
+    assert_eq!(manage(running, "POST", ROLES, role).status, 201);
+}
+
 #[test]
 fn who_manages_people_cannot_make_somebody_who_may_more() {
     let (running, _, _folder) = server(|options| options);
-    let role = json!({ "name": "people", "permission_sets_with_scope": [{ "name": "ManageUsers" }] });
-    assert_eq!(manage(&running, "POST", ROLES, role).status, 201);
+    managers(&running, &["ManageUsers", "ReadDevices", "ReadReleases"]);
     let admin = user(&running, "admin@example.org", &[]);
     let own = user(&running, "people@example.org", &["people"]);
     let manager = token(&running, "people@example.org");
@@ -52,7 +62,24 @@ fn who_manages_people_cannot_make_somebody_who_may_more() {
     assert_eq!(put(&format!("{users}/{admin}"), json!({ "email": "mine@example.org" })), 403);
     let all = json!({ "name": "all", "permission_sets_with_scope": [{ "name": "SuperUser" }] });
     assert_eq!(post(ROLES, all), 403);
-    assert_eq!(post(&users, new(json!(["RBAC_ROLE_OBSERVER"]))), 201);
+    // Nor what is less than everything, and more than their own.
+    let deployer = user(&running, "deploy@example.org", &["RBAC_ROLE_DEPLOYMENTS_MANAGER"]);
+    assert_eq!(post(&users, new(json!(["RBAC_ROLE_CI"]))), 403);
+    assert_eq!(post(&users, new(json!(["RBAC_ROLE_OBSERVER", "RBAC_ROLE_CI"]))), 403);
+    for roles in [json!(["people", "RBAC_ROLE_CI"]), json!(["RBAC_ROLE_OBSERVER"])] {
+        assert_eq!(put(&format!("{users}/{own}"), json!({ "roles": roles })), 403, "their own: {roles}");
+        assert_eq!(put(&format!("{users}/me"), json!({ "roles": roles })), 403, "their own: {roles}");
+    }
+    assert_eq!(put(&format!("{users}/{deployer}"), json!({ "email": "mine@example.org" })), 403);
+    assert_eq!(put(&format!("{users}/{deployer}"), json!({ "roles": ["RBAC_ROLE_OBSERVER"] })), 403);
+    let of = |sets: Value| json!({ "name": "more", "permission_sets_with_scope": sets });
+    let scope = json!({ "type": "DeviceGroups", "value": ["lab"] });
+    assert_eq!(post(ROLES, of(json!([{ "name": "ManageDevices", "scope": scope }]))), 403);
+    assert_eq!(put(&format!("{ROLES}/people"), of(json!([{ "name": "ManageDevices" }]))), 403);
+    assert_eq!(post(ROLES, of(json!([{ "name": "ReadDevices", "scope": scope }]))), 201);
+    assert_eq!(put(&format!("{ROLES}/more"), of(json!([{ "name": "ReadAuditLogs" }]))), 403);
+    assert_eq!(put(&format!("{ROLES}/more"), of(json!([{ "name": "ReadReleases" }]))), 204);
+    assert_eq!(post(&users, new(json!(["RBAC_ROLE_OBSERVER", "more"]))), 201);
 }
 
 #[test]
@@ -97,6 +124,26 @@ fn a_role_for_a_group_is_for_its_devices_only() {
         search(json!([{ "scope": "system", "attribute": "group", "type": "$eq", "value": "lab" }])),
         200
     );
+    // A device goes into and out of groups of theirs only.
+    let put = |device: &str, group: &str| {
+        let path = format!("{INVENTORY}/devices/{device}/group");
+        ask(&running, &token, "PUT", &path, json!({ "group": group })).status
+    };
+    let out = |device: &str, group: &str| {
+        let path = format!("{INVENTORY}/devices/{device}/group/{group}");
+        ask(&running, &token, "DELETE", &path, Value::Null).status
+    };
+    assert_eq!((put(&mine, "field"), put(&other, "lab"), put(&other, "field")), (403, 403, 403));
+    assert_eq!((out(&other, "field"), out(&other, "lab"), out(&mine, "field")), (403, 403, 403));
+    let group = |device: &str| {
+        let path = format!("{INVENTORY}/devices/{device}/group");
+        manage(&running, "GET", &path, Value::Null).json()["group"].as_str().map(str::to_owned)
+    };
+    assert_eq!((group(&mine).as_deref(), group(&other).as_deref()), (Some("lab"), Some("field")));
+    assert_eq!((put(&mine, "lab"), out(&mine, "lab"), group(&mine)), (204, 204, None));
+    let back =
+        manage(&running, "PUT", &format!("{INVENTORY}/devices/{mine}/group"), json!({ "group": "lab" }));
+    assert_eq!(back.status, 204);
     // A role that somebody has stays: another one of that name would be theirs at once. One that allows nothing allows nothing,
     // and does not leave somebody without roles, who may do everything.
     assert_eq!(manage(&running, "DELETE", &format!("{ROLES}/lab"), Value::Null).status, 409);
@@ -109,9 +156,7 @@ fn a_role_for_a_group_is_for_its_devices_only() {
 #[test]
 fn who_manages_people_does_not_remove_those_who_may_do_everything() {
     let (running, _, _folder) = server(|options| options);
-    let sets = json!([{ "name": "ManageUsers" }]);
-    let role = json!({ "name": "people", "permission_sets_with_scope": sets });
-    assert_eq!(manage(&running, "POST", ROLES, role).status, 201);
+    managers(&running, &["ManageUsers", "ReadDevices", "ReadReleases"]);
     let all = json!({ "name": "all", "permission_sets_with_scope": [{ "name": "SuperUser" }] });
     assert_eq!(manage(&running, "POST", ROLES, all).status, 201);
     let admin = user(&running, "admin@example.org", &[]);
@@ -121,6 +166,8 @@ fn who_manages_people_does_not_remove_those_who_may_do_everything() {
     let remove = |path: &str| ask(&running, &token, "DELETE", path, Value::Null).status;
     assert_eq!(remove(&format!("/api/management/v1/useradm/users/{admin}")), 403);
     assert_eq!(remove(&format!("{ROLES}/all")), 403);
+    let deployer = user(&running, "deploy@example.org", &["RBAC_ROLE_DEPLOYMENTS_MANAGER"]);
+    assert_eq!(remove(&format!("/api/management/v1/useradm/users/{deployer}")), 403);
     assert_eq!(remove(&format!("/api/management/v1/useradm/users/{reader}")), 204);
 }
 

@@ -137,7 +137,7 @@ fn no_other_page_opens_a_websocket() {
     let of_device = "/api/devices/v1/deviceconnect/connect";
     let _connected = FrameStream::open(running.url(), of_device, &device.token).unwrap();
     let host = running.url().strip_prefix("http://").unwrap().to_owned();
-    let open = |origin: &str| {
+    let open_with = |cookie: &str, origin: &str| {
         let mut head = format!("GET /api/management/v1/deviceconnect/devices/{id}/connect HTTP/1.1\r\n");
         head += &format!("Host: {host}\r\nCookie: {cookie}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n");
         head += "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
@@ -145,10 +145,23 @@ fn no_other_page_opens_a_websocket() {
         // The server closes what it refuses; what it takes ends with the writing side.
         status_of(&running, &format!("{head}\r\n"))
     };
+    let open = |origin: &str| open_with(&cookie, origin);
     assert_eq!(open("Origin: http://evil.example.org\r\n"), 403);
     assert_eq!(open("Origin: null\r\n"), 403);
     assert_eq!(open(""), 403);
-    assert_eq!(open(&format!("Origin: http://{host}\r\n")), 101);
+    let own = format!("Origin: http://{host}\r\n");
+    assert_eq!(open(&own), 101);
+    // The cookie in which programs may bring a token is sent by browsers as well.
+    let jwt = format!("JWT={}", token(&running, ADA));
+    for (origin, status) in
+        [("Origin: http://evil.example.org\r\n", 403), ("Origin: null\r\n", 403), ("", 101), (&own, 101)]
+    {
+        assert_eq!(open_with(&jwt, origin), status, "{origin}");
+    }
+    // That of the page comes first, wherever it stands.
+    assert_eq!(open_with(&format!("JWT=wrong; {cookie}"), &own), 101);
+    assert_eq!(open_with("JWT=wrong", &own), 401);
+    assert_eq!(open_with(&format!("{jwt}; rust_ota_session=wrong"), &own), 401);
 }
 
 /// The status of an answer, of which no more is read.
@@ -209,6 +222,24 @@ fn logins_are_listed_and_each_is_ended_alone() {
         json!([]),
         "the management token is no login"
     );
+}
+
+#[test]
+fn a_personal_token_neither_sees_nor_ends_logins() {
+    let (running, _, _folder) = server(|options| options);
+    user(&running, ADA, &[]);
+    let cookie = enter(&running, ADA);
+    let body = json!({ "name": "program" });
+    let login = token(&running, ADA);
+    let program = ask(&running, &login, "POST", &format!("{USERADM}/settings/tokens"), body).text();
+    let path = format!("{USERADM}/settings/sessions");
+    let shown = ask(&running, &login, "GET", &path, Value::Null).json();
+    let one = format!("{path}/{}", shown[0]["id"].as_str().unwrap());
+    assert_eq!(error(&ask(&running, &program, "GET", &path, Value::Null)), 403);
+    assert_eq!(error(&ask(&running, &program, "DELETE", &one, Value::Null)), 403);
+    assert_eq!(me(&running, &cookie), 200);
+    assert_eq!(ask(&running, &login, "DELETE", &one, Value::Null).status, 204);
+    assert_eq!(me(&running, &cookie), 401);
 }
 
 #[test]

@@ -105,13 +105,128 @@ fn the_user_that_the_server_is_started_with_needs_no_record() {
 #[test]
 fn logins_that_fail_again_and_again_have_to_wait() {
     let (running, _, _folder) = server(|options| options.user("admin@example.org", PASSWORD));
-    for _ in 0..5 {
-        assert_eq!(error(&login(&running, "admin@example.org:wrong")), 401);
-    }
-    let answer = login(&running, &format!("admin@example.org:{PASSWORD}"));
-    assert_eq!(error(&answer), 429);
+    assert_eq!(error(&login(&running, "admin@example.org:wrong")), 401);
+    let tried = at_once(8, |_| login(&running, "admin@example.org:wrong"));
+    let answer = tried.into_iter().find(|answer| error(answer) == 429).expect("one that has to wait");
     let wait: u64 = answer.header("retry-after").unwrap().parse().unwrap();
     assert!((1..=2).contains(&wait), "{wait}");
+}
+
+#[test]
+fn a_wrong_password_is_a_failed_login_of_its_account_also_where_it_is_asked_for_again() {
+    let (running, _, _folder) = server(|options| options);
+    for name in ["ada@example.org", "bob@example.org"] {
+        user(&running, name, &[]);
+    }
+    let ada = token(&running, "ada@example.org");
+    let change = |current: &str| {
+        let body = json!({ "password": "another one", "current_password": current });
+        ask(&running, &ada, "PUT", &format!("{USERADM}/users/me"), body)
+    };
+    assert_eq!(error(&change("wrong")), 422);
+    // Five are free, of either kind: together they would be ten if each had five of its own.
+    let tried = at_once(12, |number| match number % 2 {
+        0 => error(&change("wrong")),
+        _ => error(&login(&running, "ada@example.org:wrong")),
+    });
+    let looked_at = tried.iter().filter(|status| matches!(status, 401 | 422)).count();
+    let refused = tried.iter().filter(|status| **status == 429).count();
+    assert!(looked_at < 9 && looked_at + refused == 12, "{tried:?}");
+    assert_eq!(login(&running, &format!("bob@example.org:{PASSWORD}")).status, 200, "it is not his fault");
+}
+
+#[test]
+fn who_guesses_for_others_is_not_helped_by_an_account_of_their_own() {
+    let (running, _, _folder) = server(|options| options.user("own@example.org", PASSWORD));
+    let own = || login(&running, &format!("own@example.org:{PASSWORD}"));
+    let guess = |name: usize| error(&login(&running, &format!("{name}@example.org:wrong")));
+    for name in 0..4 {
+        assert_eq!(guess(name), 401);
+        assert_eq!(own().status, 200);
+    }
+    // One is free still, and one more comes when the machine is slow; it would be five again.
+    let tried = at_once(8, guess);
+    let looked_at = tried.iter().filter(|status| **status == 401).count();
+    assert!(looked_at < 4, "{tried:?}");
+}
+
+/// What comes of so many requests that are under way at one time. Failed logins count when they begin.
+pub(crate) fn at_once<T: Send>(count: usize, one: impl Fn(usize) -> T + Sync) -> Vec<T> {
+    let one = &one;
+    std::thread::scope(|scope| {
+        let all: Vec<_> = (0..count).map(|number| scope.spawn(move || one(number))).collect();
+        all.into_iter().map(|one| one.join().unwrap()).collect()
+    })
+}
+
+/// Sends a request up to its body; gives how to send that and read the answer. The server waits for the body then.
+fn begun(
+    running: &Running,
+    token: &str,
+    request: &str,
+    headers: &str,
+    body: Vec<u8>,
+) -> impl FnOnce() -> Answer + use<> {
+    use std::io::{Read, Write};
+    let mut stream = std::net::TcpStream::connect(("127.0.0.1", running.port())).unwrap();
+    let length = body.len();
+    let head = format!(
+        "{request} HTTP/1.1\r\nHost: here\r\nConnection: close\r\nAuthorization: Bearer {token}\r\n{headers}\
+         Expect: 100-continue\r\nContent-Length: {length}\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).unwrap();
+    let mut asked = [0; 25];
+    stream.read_exact(&mut asked).unwrap();
+    assert_eq!(&asked, b"HTTP/1.1 100 Continue\r\n\r\n");
+    move || {
+        stream.write_all(&body).unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).unwrap();
+        crate::common::parse(&answer).expect("an answer")
+    }
+}
+
+#[test]
+fn what_was_begun_with_a_right_that_is_gone_when_it_has_come_is_not_done() {
+    let (running, _, _folder) = server(|options| options);
+    let bob = user(&running, "bob@example.org", &["RBAC_ROLE_CI"]);
+    let login = token(&running, "bob@example.org");
+    let personal = || {
+        let body = json!({ "name": "program" });
+        ask(&running, &login, "POST", &format!("{USERADM}/settings/tokens"), body).text()
+    };
+    let revoke = || {
+        let path = format!("{USERADM}/settings/tokens");
+        let id =
+            ask(&running, &login, "GET", &path, Value::Null).json()[0]["id"].as_str().unwrap().to_owned();
+        assert_eq!(ask(&running, &login, "DELETE", &format!("{path}/{id}"), Value::Null).status, 204);
+    };
+    let own = format!("{USERADM}/settings/me");
+    let finish = begun(&running, &personal(), &format!("POST {own}"), "", b"{\"a\":1}".to_vec());
+    revoke();
+    assert_eq!(error(&finish()), 401);
+    assert_eq!(ask(&running, &login, "GET", &own, Value::Null).json(), json!({}));
+
+    let artifacts = "/api/management/v1/deployments/artifacts";
+    let file = std::fs::read(crate::common::artifact("release-1", "testdev").path()).unwrap();
+    let part = "--x\r\nContent-Disposition: form-data; name=\"artifact\"; filename=\"a\"\r\n\r\n";
+    let form = || [part.as_bytes(), &file, b"\r\n--x--\r\n"].concat();
+    let kind = "Content-Type: multipart/form-data; boundary=x\r\n";
+    let upload = |token: &str| begun(&running, token, &format!("POST {artifacts}"), kind, form());
+    let finish = upload(&personal());
+    revoke();
+    assert_eq!(error(&finish()), 401);
+    let (finish, in_time) = (upload(&login), upload(&login));
+    assert_eq!(in_time().status, 201);
+    let listed = manage(&running, "GET", artifacts, Value::Null).json();
+    let id = listed[0]["id"].as_str().unwrap();
+    assert_eq!(manage(&running, "DELETE", &format!("{artifacts}/{id}"), Value::Null).status, 204);
+    let note = "/api/management/v2/deployments/deployments/releases/release-1/tags";
+    let tag = begun(&running, &login, &format!("PUT {note}"), "", b"[\"x\"]".to_vec());
+    let body = json!({ "roles": ["RBAC_ROLE_OBSERVER"] });
+    assert_eq!(manage(&running, "PUT", &format!("{USERADM}/users/{bob}"), body).status, 204);
+    assert_eq!((error(&finish()), error(&tag())), (403, 403));
+    assert_eq!(manage(&running, "GET", artifacts, Value::Null).json(), json!([]));
 }
 
 #[test]

@@ -37,6 +37,10 @@ pub const PROGRAM: Program = Program {
         (2, "the command line is not understood"),
         (3, "a deployment has ended, and not every device has the update (`--wait`)"),
         (4, "a deployment has not ended in time (`--wait`)"),
+        (
+            5,
+            "a fleet was moved or copied, but for what is missing or cannot be read, which is named (`move`, `backup`)",
+        ),
     ],
     tells_exit_codes: false,
     page: Page {

@@ -1,5 +1,5 @@
-//! Places of download budgets (`in_flight`): a device that was given one and does not say that it loads loses it, so that it keeps
-//! no other from its update. It is looked for such devices when a budget is full, and by one of several processes.
+//! Places of download budgets (`in_flight`): a device that was given one, or says that it loads, and then says nothing more loses it,
+//! so that it keeps no other from its update. It is looked for such devices when a budget is full, and by one of several processes.
 
 use std::time::Duration;
 
@@ -62,7 +62,7 @@ async fn pass(service: &Service, deployments: &[String], now: Timestamp) -> Resu
         loop {
             let query = RecordQuery {
                 deployment: id.clone(),
-                statuses: vec![Status::Pending],
+                statuses: vec![Status::Pending, Status::Downloading],
                 recorded: true,
                 skip,
                 take: PIECE,
@@ -104,7 +104,7 @@ async fn release(service: &Service, deployment: &str, devices: Vec<String>) -> R
     };
     match service.change(keys, rule).await {
         Ok(count) => {
-            log::info!("deployment {deployment}: {count} devices have not begun and lose their places")
+            log::info!("deployment {deployment}: {count} devices say nothing and lose their places")
         }
         Err(ChangeError::Refused(NotLoaded)) => {}
         Err(ChangeError::Failed(failed)) => return Err(failed.0.to_string()),
@@ -132,9 +132,9 @@ mod tests {
         let fill = move |work: &mut Work| {
             let deployment = json!({
                 "id": "d", "name": "d", "artifact_name": "a", "created": NOW, "device_count": minutes.len(),
-                "counts": { "pending": 2, "downloading": 1 }, "budget": { "in_flight": most },
+                "counts": { "pending": 2, "downloading": 2 }, "budget": { "in_flight": most },
             });
-            let members = Arc::new((1..=3).collect());
+            let members = Arc::new((1..=4).collect());
             work.new_deployment(serde_json::from_value(deployment).unwrap(), members);
             for (ago, status) in minutes {
                 let id = format!("{status} {ago}");
@@ -156,26 +156,26 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_devices_that_have_not_begun_for_long_lose_their_places_and_only_when_there_is_none_left() {
+    async fn only_devices_that_say_nothing_for_long_lose_their_places_and_only_when_there_is_none_left() {
         let folder = tempfile::tempdir().unwrap();
-        let devices = &[(29, "pending"), (30, "pending"), (300, "downloading")];
-        let service = loading(folder.path(), devices, 3).await;
+        let devices = &[(29, "pending"), (30, "pending"), (29, "downloading"), (30, "downloading")];
+        let service = loading(folder.path(), devices, 4).await;
         assert_eq!(full(&service, NOW), ["d"]);
         pass(&service, &full(&service, NOW), NOW).await.unwrap();
         // What the transaction goes by is the real time, which is later.
         let known = service.store.deployment("d").await.unwrap().unwrap();
-        assert_eq!((known.lapsed, known.loading()), (1, 2));
+        assert_eq!((known.lapsed, known.loading()), (2, 2));
         let mut lapsed = Vec::new();
         for (ago, status) in devices {
             let record = service.store.record("d", &format!("{status} {ago}")).await.unwrap().unwrap();
             lapsed.push(record.lapsed);
         }
-        assert_eq!(lapsed, [false, true, false]);
+        assert_eq!(lapsed, [false, true, false, true]);
         assert!(full(&service, NOW).is_empty(), "there is a place");
         service.store.stop().await;
         drop(service);
         let other = tempfile::tempdir().unwrap();
-        let service = loading(other.path(), devices, 4).await;
+        let service = loading(other.path(), devices, 5).await;
         assert!(full(&service, NOW).is_empty());
         service.store.stop().await;
     }

@@ -10,7 +10,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Semaphore, watch};
 
 use crate::api::surround::{Nothing, Surround};
-use crate::api::{Shared, has_user};
+use crate::api::{Shared, has_user, permit};
 use crate::blobs::{self, BlobError, Blobs, Folder, S3, Shelf};
 use crate::certificates::Certificates;
 use crate::connect::{Switchboard, Timing};
@@ -131,6 +131,7 @@ impl Server {
             stopped.clone(),
         ));
         runtime.spawn(store_check_ins(shared.clone(), stopped.clone()));
+        runtime.spawn(permit::look_again(shared.clone(), stopped.clone()));
         runtime.spawn(find_out_how_late(shared.clone(), stopped.clone()));
         runtime.spawn(retention::run(
             shared.service.clone(),

@@ -72,6 +72,9 @@ pub struct Moved {
     pub artifacts_before: u64,
     /// Artifacts of the fleet that nobody has said where to copy: they are where they were.
     pub artifacts_left: u64,
+    /// What could not be read, by its kind and its id: it is not where the rest is, or, of an artifact that nobody knows by its
+    /// record, its file is not.
+    pub damaged: Vec<String>,
     /// Ids of artifacts of the fleet that are not where they are to be: they were not there to be copied, or were damaged.
     pub missing_artifacts: Vec<String>,
 }
@@ -85,6 +88,7 @@ impl Moved {
             DumpRow::Record(_) => self.records += 1,
             DumpRow::Log { .. } => self.logs += 1,
             DumpRow::Document(..) => self.documents += 1,
+            DumpRow::Damaged(what) => self.damaged.push(what.clone()),
             DumpRow::Event(_) => self.events += 1,
         }
     }
@@ -156,8 +160,11 @@ fn copy(
             bring(&there, way, &first, &mut done, &mut moved, progress)?;
         }
         rows(&here, &*source, &there, &*target, &mut |row| {
-            if let DumpRow::Document(Kind::Artifact | Kind::MadeArtifact, _, value) = row {
-                artifacts.extend(read(value));
+            if let DumpRow::Document(kind @ (Kind::Artifact | Kind::MadeArtifact), id, value) = row {
+                match read(value) {
+                    Some(artifact) => artifacts.push(artifact),
+                    None => moved.damaged.push(format!("the {} {id}", kind.name())),
+                }
             }
             moved.count(row);
             if moved.rows() % EVERY == 0 {
@@ -192,7 +199,12 @@ fn read(document: &Value) -> Option<Wanted> {
 async fn wanted(source: &dyn Store) -> Result<Vec<Wanted>, StoreError> {
     let mut all = Vec::new();
     for kind in [Kind::Artifact, Kind::MadeArtifact] {
-        all.extend(source.documents(kind).await?.iter().filter_map(|(_, value)| read(value)));
+        match source.documents(kind).await {
+            Ok(found) => all.extend(found.iter().filter_map(|(_, value)| read(value))),
+            // It is named with the rows, and the others come behind them.
+            Err(StoreError::Damaged { .. }) => {}
+            Err(error) => return Err(error),
+        }
     }
     Ok(all)
 }
@@ -280,6 +292,9 @@ fn rows(
         let mut rows =
             take.into_iter().filter(|row| !matches!(row, Ok(DumpRow::Document(Kind::Secret, _, _))));
         let mut rows = rows.by_ref().map(|mut row| {
+            if let Ok(DumpRow::Damaged(what)) = &row {
+                log::error!("{what} cannot be read");
+            }
             if let Ok(DumpRow::Document(Kind::Progress, id, value)) = &mut row {
                 webhooks::moved(id, value);
                 mail::moved(id, value);
@@ -441,6 +456,46 @@ mod tests {
 
     fn s3(server: &S3Server) -> Option<Artifacts> {
         Some(Artifacts::S3(Box::new(s3_options(server))))
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_named_and_the_rest_goes_on() {
+        let folders: Vec<_> = (0..2).map(|_| tempfile::tempdir().unwrap()).collect();
+        let path = |at: usize| folders[at].path();
+        fleet(path(0));
+        let ids = artifacts(path(0), 3);
+        let connection = rusqlite::Connection::open(path(0).join("fleet.sqlite")).unwrap();
+        for (kind, id, data) in [
+            (Kind::User, "u7", "{"),
+            (Kind::User, "u8", ""),
+            (Kind::Artifact, &*ids[0], "not JSON"),
+            (Kind::Artifact, &*ids[1], "{}"),
+        ] {
+            let sql = "UPDATE document SET data = ?1 WHERE kind = ?2 AND id = ?3";
+            assert_eq!(connection.execute(sql, (data, kind.name(), id)).unwrap(), 1, "{id}");
+        }
+        drop(connection);
+        let place = Place::Folder(path(0).to_owned());
+        let moved = backup(&place, &path(1).join("to"), &Ways::default(), &mut |_| {}).unwrap();
+        let mut named = moved.damaged.clone();
+        named.sort();
+        let kind = Kind::Artifact.name();
+        let mut expected = vec![
+            format!("the {} u7", Kind::User.name()),
+            format!("the {} u8", Kind::User.name()),
+            format!("the {kind} {}", ids[0]),
+            format!("the {kind} {}", ids[1]),
+        ];
+        expected.sort();
+        assert_eq!(named, expected);
+        assert_eq!((moved.artifacts, moved.documents, moved.missing_artifacts.len()), (1, 50, 0));
+        assert!(file(&path(1).join("to"), &ids[2]).exists());
+        // What was read is there as it was.
+        let left = |place: &Place| lines(place).into_iter().filter(|line| !line.contains("damaged"));
+        assert_eq!(
+            left(&place).collect::<Vec<_>>(),
+            left(&Place::Folder(path(1).join("to"))).collect::<Vec<_>>()
+        );
     }
 
     #[test]

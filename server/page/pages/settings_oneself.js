@@ -58,13 +58,15 @@ function SecondFactor() {
         <pre>${made.secret.replace(/(.{4})/g, "$1 ").trim()}</pre>
         <p>Or open <a href=${made.uri.startsWith("otpauth:") ? made.uri : undefined}>this link</a> on the phone.</p>
         <${Form} name="Turn it on" cancel=${() => setMade()} send=${async () => {
-          await put("v1/useradm/settings/me/2fa", { token2fa: code });
+          await put("v1/useradm/settings/me/2fa", { token2fa: code, current_password: password });
           setMade();
           setCode("");
+          setPassword("");
           say("The second factor is on.");
           state.reload();
         }}>
           <${Field} label="The code that it shows" inputmode="numeric" autocomplete="one-time-code" required value=${code} onInput=${(event) => setCode(event.target.value)} />
+          <${Field} label="Password" type="password" autocomplete="current-password" required value=${password} onInput=${(event) => setPassword(event.target.value)} />
         <//>
       <//>`}
       ${off &&

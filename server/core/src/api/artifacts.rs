@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 
 use super::paging::{Direction, Page, sort};
 use super::routes::{Route, made};
-use super::{ApiError, Call, Reply, Shared, direct, download, generate, reply};
+use super::{ApiError, Call, Reply, Shared, direct, download, generate, permit, reply};
 use crate::blobs::intake::{Intake, Taken};
 use crate::blobs::{Blobs, Name};
 use crate::domain::artifacts::{self as rules, ArtifactError};
@@ -275,6 +275,11 @@ async fn take(shared: &Shared, call: &Call, body: Incoming) -> Result<Reply, Api
     let _place = shared.place_for_upload().await?;
     let id = id::uuid()?;
     let (intake, description) = receive(shared, call, body, &id).await?;
+    // It may have taken an hour.
+    if let Err(error) = permit::admit(shared, call).await {
+        intake.discard().await;
+        return Err(error);
+    }
     Keeper::of(shared).keep(intake, id.clone(), description).await?;
     Ok(reply::created(&format!("./management/v1/deployments/artifacts/{id}")))
 }

@@ -103,14 +103,9 @@ impl Call {
         self.headers.get(name).and_then(|value| value.to_str().ok())
     }
 
-    /// The token of `Authorization: Bearer`. For a WebSocket also that of the cookie `JWT`: a page in a browser cannot
-    /// give it a header, and no page can make a browser send the header `Upgrade` for anything else.
+    /// The token of `Authorization: Bearer`. What cookies say is for [`super::cookie`].
     pub(crate) fn bearer(&self) -> Option<&str> {
-        let Some(value) = self.header(header::AUTHORIZATION.as_str()) else {
-            let is_websocket = self.has_word(&header::UPGRADE, "websocket");
-            return if is_websocket { self.cookie("JWT") } else { None };
-        };
-        let (scheme, token) = value.split_once(' ')?;
+        let (scheme, token) = self.header(header::AUTHORIZATION.as_str())?.split_once(' ')?;
         scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
     }
 

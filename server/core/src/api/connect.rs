@@ -11,7 +11,7 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::routes::Route;
 use super::users::Person;
-use super::{ApiError, Call, Reply, Shared, audit, files, reply};
+use super::{ApiError, Call, Reply, Shared, audit, files, permit, reply};
 use crate::connect::recording::{self, Playback, Recorder};
 use crate::connect::socket::{self, End};
 use crate::connect::{ConnectError, LineEnd};
@@ -132,7 +132,7 @@ pub(super) async fn route(
     upload: Option<Incoming>,
 ) -> Result<Reply, ApiError> {
     if let (["sessions", session, "playback"], &Method::GET) = (rest, &call.method) {
-        return playback(shared, call, person, session).await;
+        return playback(shared, call, session).await;
     }
     let ["devices", device, rest @ ..] = rest else { return Err(ApiError::not_found()) };
     let created = shared.service.store.device(device).await?.ok_or_else(ApiError::not_found)?.created;
@@ -150,14 +150,15 @@ pub(super) async fn route(
             Ok(reply::json(StatusCode::OK, &answer))
         }
         (["connect"], &Method::GET) => upgrade(call, || {
-            let (end, mut line) =
-                board.open(device, &person.name, person.login.as_ref()).map_err(|error| match error {
+            let (end, mut line) = board.open(device, &person.name, permit::pass(shared, call)?).map_err(
+                |error| match error {
                     // There is nothing to open; a command that could not be told is in conflict with that.
                     ConnectError::NotConnected => ApiError::new(StatusCode::NOT_FOUND, "device disconnected"),
                     ConnectError::TooManySessions
                     | ConnectError::TooManyFiles
                     | ConnectError::NoRandomness => error.into(),
-                })?;
+                },
+            )?;
             audit::session(end.id());
             line.recorder = shared
                 .options
@@ -179,7 +180,7 @@ pub(super) async fn route(
 }
 
 /// The WebSocket on which a recorded terminal is seen again.
-async fn playback(shared: &Shared, call: &Call, person: &Person, session: &str) -> Result<Reply, ApiError> {
+async fn playback(shared: &Shared, call: &Call, session: &str) -> Result<Reply, ApiError> {
     let pause = match call.query("sleep_ms") {
         None => 0,
         Some(text) => match text.parse() {
@@ -195,9 +196,8 @@ async fn playback(shared: &Shared, call: &Call, person: &Person, session: &str) 
     audit::about(&device);
     audit::session(session);
     upgrade(call, || {
-        let until = person.login.as_ref().map(|login| login.until);
-        let (pause, timing) = (Duration::from_millis(pause), shared.switchboard.timing);
-        let (end, line) = Playback::begin(store.clone(), session, until, pause, timing);
+        let (pass, pause) = (permit::pass(shared, call)?, Duration::from_millis(pause));
+        let (end, line) = Playback::begin(&shared.switchboard, store.clone(), session, pass, pause);
         Ok(Who::Session(Box::new(End::Playback(end)), line))
     })
 }

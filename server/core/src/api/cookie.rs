@@ -1,5 +1,5 @@
-//! The cookie of the page, and when it is believed. A browser sends it with every request to this server, whoever has made
-//! the request, so what changes something has to have come from the page itself.
+//! The cookies that have a token, and when they are believed. A browser sends them with every request to this server, whoever
+//! has made the request, so what changes something has to have come from the page itself.
 
 use hyper::Method;
 use hyper::header::{
@@ -8,8 +8,10 @@ use hyper::header::{
 
 use super::{ApiError, Call, Reply, Shared};
 
-/// Its name.
+/// The name of the page's.
 pub(super) const NAME: &str = "rust_ota_session";
+/// The one in which any page may bring a token for a WebSocket: it cannot give one a header.
+const OF_WEBSOCKET: &str = "JWT";
 /// A page of another server cannot give a request this header without asking this one, which says no.
 const HEADER: &str = "x-requested-with";
 const PAGE: &str = "rust-ota";
@@ -56,7 +58,7 @@ impl<'a> Made<'a> {
         self.origin.is_some_and(|origin| !self.is_of(origin))
     }
 
-    /// Whether the cookie is believed.
+    /// Whether the cookie of the page is believed.
     fn is_believed(&self) -> bool {
         match (self.is_websocket, self.method) {
             // Browsers always say it here, and let every page open one.
@@ -68,7 +70,7 @@ impl<'a> Made<'a> {
     }
 }
 
-/// The token in the cookie of a request that has no `Authorization`.
+/// The token in a cookie of a request that has no `Authorization`. That of the page comes first.
 ///
 /// # Errors
 /// There is one, and the request may be another page's.
@@ -76,11 +78,26 @@ pub(super) fn token<'a>(shared: &Shared, call: &'a Call) -> Result<Option<&'a st
     if call.headers.contains_key(AUTHORIZATION) {
         return Ok(None);
     }
-    let Some(token) = call.cookie(NAME).filter(|token| !token.is_empty()) else { return Ok(None) };
+    let Some(token) = call.cookie(NAME).filter(|token| !token.is_empty()) else {
+        return of_websocket(shared, call);
+    };
     match Made::of(shared, call).is_believed() {
         true => Ok(Some(token)),
         false => Err(ApiError::forbidden("the request is not made by the page of this server")),
     }
+}
+
+/// The token in the cookie `JWT`, for a WebSocket without `Authorization`. A program sends no origin with it.
+///
+/// # Errors
+/// There is one, and the request is another page's.
+pub(super) fn of_websocket<'a>(shared: &Shared, call: &'a Call) -> Result<Option<&'a str>, ApiError> {
+    if call.headers.contains_key(AUTHORIZATION) || !call.has_word(&UPGRADE, "websocket") {
+        return Ok(None);
+    }
+    let Some(token) = call.cookie(OF_WEBSOCKET) else { return Ok(None) };
+    check_origin(shared, call)?;
+    Ok(Some(token))
 }
 
 /// Refuses what another page wants a browser to log in with: the person would be at work as somebody else.

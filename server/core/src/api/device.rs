@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::call::{Caller, Speaker};
 use super::routes::{Route, made};
-use super::{ApiError, Call, Reply, Shared, connect, deviceconfig, monitor, reply, updates};
+use super::{ApiError, Call, Reply, Shared, connect, cookie, deviceconfig, monitor, reply, updates};
 use crate::domain::admission::{self, AuthDecision, SpeakError, is_valid};
 use crate::domain::identity::Identity;
 use crate::domain::inventory::{self, InventoryError, Reported};
@@ -99,7 +99,9 @@ pub(super) const ROUTES: &[Route] = &[
     Route::put("/api/devices/v1/deviceconfig/configuration", "Report what the device is configured with")
         .takes(made::<BTreeMap<String, String>>)
         .fails(&[404]),
-    Route::get("/api/devices/v1/deviceconnect/connect", "Open the WebSocket of a device").status(101),
+    Route::get("/api/devices/v1/deviceconnect/connect", "Open the WebSocket of a device")
+        .status(101)
+        .fails(&[403]),
 ];
 
 pub(super) async fn route(
@@ -170,10 +172,14 @@ pub(super) async fn speaker<'a>(shared: &Shared, call: &'a Call) -> Result<&'a S
 /// The device whose token the request has.
 ///
 /// # Errors
-/// The store could not be read: that says nothing about the token.
+/// The store could not be read, which says nothing about the token; or another page sends it.
 pub(super) async fn caller(shared: &Shared, call: &Call) -> Result<Caller, ApiError> {
     let now = Timestamp::now();
-    let token = call.bearer().and_then(|token| shared.secrets.tokens.verify(token, now).ok());
+    let token = match call.bearer() {
+        Some(token) => Some(token),
+        None => cookie::of_websocket(shared, call)?,
+    };
+    let token = token.and_then(|token| shared.secrets.tokens.verify(token, now).ok());
     let Some(claims) = token.filter(|claims| claims.device) else { return Ok(Caller::Stranger) };
     let (changes, read) = (shared.heard.changes(), Instant::now());
     let Some(device) = shared.service.store.device(&claims.sub).await? else { return Ok(Caller::Stranger) };

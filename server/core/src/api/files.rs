@@ -10,7 +10,7 @@ use hyper::{Method, Response, StatusCode};
 
 use super::artifacts::Form;
 use super::users::Person;
-use super::{ApiError, Call, Reply, Shared, audit, reply};
+use super::{ApiError, Call, Reply, Shared, audit, permit, reply};
 use crate::connect::files::{self, Download, Piece, Target, TransferError, Upload};
 use crate::domain::limits;
 
@@ -50,7 +50,7 @@ pub(super) async fn download(
     audit::says(&path);
     let board = &shared.switchboard;
     let place = board.place_for_file()?;
-    let (end, line) = board.open(device, &person.name, person.login.as_ref())?;
+    let (end, line) = board.open(device, &person.name, permit::pass(shared, call)?)?;
     let Download { info, mut pieces } = files::download(end, line, place, path.clone()).await?;
     let mut is_over = false;
     let body = StreamBody::new(stream::poll_fn(move |context| {
@@ -115,9 +115,11 @@ pub(super) async fn upload(
                 let sent = async {
                     target.path = checked(target.path)?;
                     audit::says(&target.path);
+                    // What stands before it may have come slowly.
+                    permit::admit(shared, call).await?;
                     let board = &shared.switchboard;
                     let place = board.place_for_file()?;
-                    let (end, line) = board.open(device, &person.name, person.login.as_ref())?;
+                    let (end, line) = board.open(device, &person.name, permit::pass(shared, call)?)?;
                     let upload = Upload::begin(end, line, place, target);
                     while let Some(bytes) = field.bytes().await? {
                         if !upload.write(bytes).await {

@@ -13,7 +13,7 @@ use tokio::io::{AsyncSeekExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 
 use super::artifacts::{Field, Form, Keeper};
-use super::{ApiError, Call, Reply, Shared, reply};
+use super::{ApiError, Call, Reply, Shared, permit, reply};
 use crate::blobs::intake::Intake;
 use crate::domain::id;
 
@@ -67,7 +67,7 @@ pub(super) async fn take(shared: &Shared, call: &Call, body: Incoming) -> Result
                         return Err(error);
                     }
                 };
-                let id = make(shared, plan, &mut field).await?;
+                let id = make(shared, call, plan, &mut field).await?;
                 return Ok(reply::created(&format!("./management/v1/deployments/artifacts/{id}")));
             }
             _ => {
@@ -131,7 +131,7 @@ fn plan(asked: &Asked, uploaded: Option<String>) -> Result<Plan, ApiError> {
 }
 
 /// Makes the artifact, and takes it as if it had been uploaded. Its id.
-async fn make(shared: &Shared, plan: Plan, field: &mut Field) -> Result<String, ApiError> {
+async fn make(shared: &Shared, call: &Call, plan: Plan, field: &mut Field) -> Result<String, ApiError> {
     let id = id::uuid()?;
     let folder = shared.options.data_dir.join("incoming");
     let scratch = scratch(&folder)?;
@@ -140,6 +140,8 @@ async fn make(shared: &Shared, plan: Plan, field: &mut Field) -> Result<String, 
     while let Some(bytes) = field.bytes().await? {
         file.write_all(&bytes).await?;
     }
+    // It may have taken an hour.
+    permit::admit(shared, call).await?;
     file.flush().await?;
     file.rewind().await?;
     let file = file.into_std().await;

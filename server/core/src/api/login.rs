@@ -16,11 +16,11 @@ use super::users::{Account, Person, by_email, derive, new_user, same};
 use super::{ApiError, Call, Reply, Shared, cookie, reply};
 use crate::domain::audit::{self, Actor, Entry, Object};
 use crate::domain::id;
-use crate::domain::people::failures::Who;
+use crate::domain::people::failures::{Attempt, Who};
 use crate::domain::people::password::Password;
 use crate::domain::people::sessions::{self, Session, Sessions};
 use crate::domain::people::tokens;
-use crate::domain::people::users::{self, UserError};
+use crate::domain::people::users::{self, User, UserError};
 use crate::domain::token::Subject;
 use crate::model::time::Timestamp;
 use crate::work::{Key, Kind, NotLoaded, Work};
@@ -181,9 +181,9 @@ async fn attempt(
     password: &str,
     options: &LoginOptions,
 ) -> Result<Begun, ApiError> {
-    let mut who = vec![Who::Name(id::sha256_hex(name.to_ascii_lowercase().as_bytes()))];
+    let mut who = vec![Who::name(name)];
     who.extend(call.from.map(Who::Address));
-    count(shared, &who)?;
+    let tried = count(shared, who)?;
     let account = match &shared.options.user {
         Some((known, secret)) if same(name, known) & same(password, secret) => {
             Account::Configured { name: known.clone(), password: secret.clone() }
@@ -197,31 +197,44 @@ async fn attempt(
             Account::Stored(Box::new(user))
         }
     };
-    shared.failures.forget(&who);
+    shared.failures.succeeded(&tried);
     let of_code = match &account {
         Account::Stored(user) if user.needs_code() && options.code().is_some() => {
             vec![Who::Code(user.id.clone())]
         }
         Account::Stored(_) | Account::Configured { .. } => Vec::new(),
     };
-    count(shared, &of_code)?;
+    let tried = count(shared, of_code)?;
     let begun = begin(shared, call, &account, options).await?;
-    shared.failures.forget(&of_code);
+    shared.failures.succeeded(&tried);
     Ok(begun)
 }
 
-/// Counts a failure, before it is one: many at once are no way around that.
+/// Looks at the password that somebody who is logged in says again. A wrong one is a failed login of the account; the address,
+/// which others may have as well, has no part in it. One account has few places in the queue of [`derive`] at a time for that.
+///
+/// # Errors
+/// 422: it is wrong. 429: there were too many.
+pub(super) async fn confirm(shared: &Shared, user: &User, password: String) -> Result<(), ApiError> {
+    let tried = count(shared, vec![Who::name(&user.email)])?;
+    let known = user.password.clone();
+    if !derive(shared, move || known.is(&password)).await? {
+        return Err(ApiError::unprocessable("current password mismatch"));
+    }
+    shared.failures.succeeded(&tried);
+    Ok(())
+}
+
+/// Counts a failure, before it is one.
 ///
 /// # Errors
 /// 429: there were too many.
-fn count(shared: &Shared, who: &[Who]) -> Result<(), ApiError> {
-    if let Some(left) = shared.failures.wait(who, Instant::now()) {
+fn count(shared: &Shared, who: Vec<Who>) -> Result<Attempt, ApiError> {
+    shared.failures.begin(who, Instant::now()).map_err(|left| {
         let text = "too many logins failed; try again later";
         let error = ApiError::new(StatusCode::TOO_MANY_REQUESTS, text);
-        return Err(ApiError { retry_after_seconds: Some(left.as_secs() + 1), ..error });
-    }
-    shared.failures.note(who, Instant::now());
-    Ok(())
+        ApiError { retry_after_seconds: Some(left.as_secs() + 1), ..error }
+    })
 }
 
 /// Begins a login of somebody who may.
@@ -261,7 +274,7 @@ fn new_session(call: &Call, id: &str, now: Timestamp, seconds: u64) -> Session {
 /// Ends the login, and the work on devices that began with it. The management token and personal ones are no logins.
 pub(super) async fn logout(shared: &Shared, person: &Person) -> Result<Reply, ApiError> {
     if let Some(login) = &person.login {
-        end(shared, &person.name, &login.id).await?;
+        end(shared, &person.name, login).await?;
     }
     Ok(reply::empty(StatusCode::ACCEPTED))
 }
@@ -276,28 +289,41 @@ async fn end(shared: &Shared, user: &str, session: &str) -> Result<(), ApiError>
 /// Ends the login of the page, and has the browser forget it; also one that had ended already.
 pub(super) async fn end_session(shared: &Shared, call: &Call) -> Result<Reply, ApiError> {
     if let Caller::Person(Person { name, login: Some(login), .. }) = &call.caller {
-        end(shared, name, &login.id).await?;
+        end(shared, name, login).await?;
     }
     let mut reply = reply::empty(StatusCode::NO_CONTENT);
     reply.headers_mut().insert(SET_COOKIE, cookie::set(shared, "", 0));
     Ok(reply)
 }
 
+/// Whoever has stolen a personal token must not see its owner's logins, nor end them.
+///
+/// # Errors
+/// 403: it is one.
+fn check_no_token(person: &Person) -> Result<(), ApiError> {
+    match person.token.is_some() {
+        true => Err(ApiError::forbidden("a personal token has nothing to do with logins")),
+        false => Ok(()),
+    }
+}
+
 /// A person's logins.
-pub(super) fn list(shared: &Shared, person: &Person) -> Reply {
+pub(super) fn list(shared: &Shared, person: &Person) -> Result<Reply, ApiError> {
+    check_no_token(person)?;
     let now = shared.service.now();
     let stored: Sessions = shared.service.catalogue.document(Kind::Session, &person.name).unwrap_or_default();
     let shown = stored.iter().filter(|one| one.until > now).map(|one| {
         json!({
             "id": one.id, "created_ts": one.created, "last_used_ts": one.used, "from": one.from,
-            "agent": one.agent, "current": person.login.as_ref().is_some_and(|login| login.id == one.id),
+            "agent": one.agent, "current": person.login.as_ref() == Some(&one.id),
         })
     });
-    reply::json(StatusCode::OK, &shown.collect::<Vec<_>>())
+    Ok(reply::json(StatusCode::OK, &shown.collect::<Vec<_>>()))
 }
 
 /// Ends one of a person's logins.
 pub(super) async fn remove(shared: &Shared, person: &Person, session: &str) -> Result<Reply, ApiError> {
+    check_no_token(person)?;
     end(shared, &person.name, session).await?;
     Ok(reply::empty(StatusCode::NO_CONTENT))
 }
@@ -318,10 +344,10 @@ pub(super) async fn note_use(shared: &Shared, person: &Person) {
     let Some(login) = &person.login else { return };
     let now = shared.service.now();
     let stored: Sessions = shared.service.catalogue.document(Kind::Session, &person.name).unwrap_or_default();
-    if !stored.iter().any(|one| one.id == login.id && one.is_long_unused(now)) {
+    if !stored.iter().any(|one| one.id == *login && one.is_long_unused(now)) {
         return;
     }
-    let (user, session) = (person.name.clone(), login.id.clone());
+    let (user, session) = (person.name.clone(), login.clone());
     let keys = vec![Key::Document(Kind::Session, user.clone())];
     let rule = move |work: &mut Work| sessions::used(work, &user, &session);
     if let Err(error) = shared.change_unnoted::<(), NotLoaded>(keys, rule).await {

@@ -1,28 +1,86 @@
-//! Whether a person may ask what is asked: decided in one place, before anything is done.
+//! Whether a person may ask what is asked: decided in one place, before anything is done, and again for what goes on.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::{StreamExt, stream};
+use hyper::StatusCode;
 use serde_json::Value;
+use tokio::sync::watch;
 
 use super::call::decode;
-use super::users::Person;
+use super::users::{self, Person};
 use super::{ApiError, Call, Shared};
-use crate::domain::people::permissions::{Belongs, Object, allows, need};
+use crate::connect::{Closing, Guarded};
+use crate::domain::people::permissions::{Belongs, Need, Object, Pass, allows, need};
 use crate::work::Kind;
 
 /// Devices of one body that are looked up for it.
 const DEVICES: usize = 1000;
+/// How often it is looked again at what people have open.
+const AGAIN: Duration = Duration::from_secs(1);
+/// How many of them at a time.
+const AT_ONCE: usize = 16;
 
-/// Refuses what the person's roles do not allow.
+/// Who asks, if their token is good and their roles allow it. It is asked when the body is there, which may have taken long,
+/// and again when an upload is.
 ///
 /// # Errors
-/// 403, or the store could not be read.
-pub(super) async fn check(
-    shared: &Shared,
-    call: &Call,
-    person: &Person,
-    rest: &[&str],
-) -> Result<(), ApiError> {
+/// 401, 403, or the store could not be read.
+pub(super) async fn admit(shared: &Shared, call: &Call) -> Result<Person, ApiError> {
+    let person = users::check(shared, users::token(shared, call)?).await?;
+    check(shared, Some(call), &person, &needed(call)).await?;
+    Ok(person)
+}
+
+/// What a request goes on with behind its answer.
+///
+/// # Errors
+/// The request has no token.
+pub(super) fn pass(shared: &Shared, call: &Call) -> Result<Pass, ApiError> {
+    let token = users::token(shared, call)?.ok_or_else(|| ApiError::unauthorized("unauthorized"))?;
+    Ok(Pass { token: token.to_owned(), need: needed(call) })
+}
+
+/// Closes what people have open to devices as soon as their token or their roles do not allow it any more: when anything has
+/// changed that it may depend on, and now and then, since tokens expire.
+pub(crate) async fn look_again(shared: Arc<Shared>, mut stop: watch::Receiver<bool>) {
+    loop {
+        tokio::select! {
+            () = shared.switchboard.changed() => {}
+            () = tokio::time::sleep(AGAIN) => {}
+            _ = stop.changed() => return,
+        }
+        let all = stream::iter(shared.switchboard.guarded());
+        // One whose rights are slow to be read holds up no other.
+        all.for_each_concurrent(AT_ONCE, |guarded| holds(&shared, guarded)).await;
+    }
+}
+
+async fn holds(shared: &Shared, guarded: Guarded) {
+    let pass = guarded.pass();
+    let held = async {
+        let person = users::check(shared, Some(&pass.token)).await?;
+        check(shared, None, &person, &pass.need).await
+    };
+    match held.await {
+        Ok(()) => {}
+        Err(error) if error.status == StatusCode::UNAUTHORIZED => guarded.close(Closing::Ended),
+        Err(error) if error.status == StatusCode::FORBIDDEN => guarded.close(Closing::NotAllowed),
+        // It says nothing about the person, and is asked again in a moment.
+        Err(error) => log::debug!("whether a session may go on is not known: {}", error.message),
+    }
+}
+
+fn needed(call: &Call) -> Need {
+    let segments = call.segments();
+    // Behind `api`, `management` and the version.
+    need(call.method.as_str(), segments.get(3..).unwrap_or_default())
+}
+
+/// Refuses what the person's roles do not allow. Without a call, what is in its query or its body is everything.
+async fn check(shared: &Shared, call: Option<&Call>, person: &Person, need: &Need) -> Result<(), ApiError> {
     let Some(grants) = &person.grants else { return Ok(()) };
-    let need = need(call.method.as_str(), rest);
     let refused = || ApiError::forbidden("your roles do not allow this");
     // Without a limit to look at nothing has to be looked up.
     if allows(grants, need.sets, &Belongs::All) {
@@ -31,17 +89,33 @@ pub(super) async fn check(
     if need.object != Object::Own && !grants.iter().any(|grant| need.sets.contains(&grant.name)) {
         return Err(refused());
     }
-    let belongs = match need.object {
-        Object::All => Belongs::All,
-        Object::Own => Belongs::Own,
-        Object::Device(id) => Belongs::Groups(vec![group_of(shared, &id).await?]),
-        Object::Group(name) => Belongs::Groups(vec![Some(decode(&name))]),
-        Object::QueryGroup => match call.queries("group").as_slice() {
+    let belongs = match (&need.object, call) {
+        (Object::All, _) => Belongs::All,
+        (Object::Own, _) => Belongs::Own,
+        (Object::Device(id), _) => Belongs::Groups(vec![group_of(shared, id).await?]),
+        (Object::Group(name), _) => Belongs::Groups(vec![Some(decode(name))]),
+        (Object::OutOfGroup { device, group }, _) => {
+            Belongs::Groups(vec![group_of(shared, device).await?, Some(decode(group))])
+        }
+        (Object::Release(name), _) => tags_of(shared, &decode(name)),
+        (Object::Artifact(id), _) => match shared.service.catalogue.artifact(id) {
+            Some(artifact) => tags_of(shared, &artifact.name),
+            None => Belongs::All,
+        },
+        (Object::QueryGroup | Object::FilterGroup | Object::IntoGroup(_) | Object::BodyDevices, None) => {
+            Belongs::All
+        }
+        (Object::IntoGroup(device), Some(call)) => {
+            let body: Value = call.json()?;
+            let into = body.get("group").and_then(Value::as_str).map(str::to_owned);
+            Belongs::Groups(vec![group_of(shared, device).await?, into])
+        }
+        (Object::QueryGroup, Some(call)) => match call.queries("group").as_slice() {
             [group] => Belongs::Groups(vec![Some(group.clone())]),
             _ => Belongs::All,
         },
-        Object::FilterGroup => filter_group(call),
-        Object::BodyDevices => {
+        (Object::FilterGroup, Some(call)) => filter_group(call),
+        (Object::BodyDevices, Some(call)) => {
             let body: Value = call.json()?;
             let is_all = body.get("all_devices").and_then(Value::as_bool).unwrap_or_default();
             match body.get("devices").and_then(Value::as_array) {
@@ -60,11 +134,6 @@ pub(super) async fn check(
                 Some(_) | None => Belongs::All,
             }
         }
-        Object::Release(name) => tags_of(shared, &decode(&name)),
-        Object::Artifact(id) => match shared.service.catalogue.artifact(&id) {
-            Some(artifact) => tags_of(shared, &artifact.name),
-            None => Belongs::All,
-        },
     };
     if allows(grants, need.sets, &belongs) { Ok(()) } else { Err(refused()) }
 }

@@ -1,4 +1,4 @@
-//! The second factor of a person: made, turned on with a code, turned off with the password, or by whoever manages people.
+//! The second factor of a person: made, turned on with a code and the password, turned off with the password, or by whoever manages people.
 
 use hyper::{Method, StatusCode};
 use schemars::JsonSchema;
@@ -6,8 +6,8 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::routes::{Route, made};
-use super::users::{Account, Person, check_given, derive};
-use super::{ApiError, Call, Reply, Shared, audit, reply};
+use super::users::{Account, Person, check_given};
+use super::{ApiError, Call, Reply, Shared, audit, login, reply};
 use crate::domain::people::second_factor::SecondFactor;
 use crate::domain::people::users::{self, User};
 use crate::work::{Key, Kind};
@@ -32,6 +32,8 @@ pub(super) const ROUTES: &[Route] = &[
 #[derive(Deserialize, JsonSchema)]
 struct Code {
     token2fa: String,
+    /// Whoever finds a page that is open must not keep its owner out.
+    current_password: String,
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -88,20 +90,18 @@ async fn offer(shared: &Shared, user: User) -> Result<Reply, ApiError> {
 
 async fn turn_on(shared: &Shared, call: &Call, user: User) -> Result<Reply, ApiError> {
     audit::says("the second factor is on");
-    let sent: Code = call.json()?;
-    let keys = vec![Key::Document(Kind::User, user.id.clone())];
-    shared.change(keys, move |work| users::turn_factor_on(work, &user.id, &sent.token2fa)).await?;
+    let Code { token2fa, current_password } = call.json()?;
+    login::confirm(shared, &user, current_password).await?;
+    let (keys, seen) = (vec![Key::Document(Kind::User, user.id.clone())], user.mark());
+    shared.change(keys, move |work| users::turn_factor_on(work, &user.id, &token2fa, &seen)).await?;
     Ok(reply::empty(StatusCode::NO_CONTENT))
 }
 
 async fn turn_off(shared: &Shared, call: &Call, user: User) -> Result<Reply, ApiError> {
     audit::says("the second factor is off");
     let sent: CurrentPassword = call.json()?;
-    let (known, seen) = (user.password.clone(), user.mark());
-    if !derive(shared, move || known.is(&sent.password)).await? {
-        return Err(ApiError::unprocessable("current password mismatch"));
-    }
-    let keys = vec![Key::Document(Kind::User, user.id.clone())];
+    login::confirm(shared, &user, sent.password).await?;
+    let (keys, seen) = (vec![Key::Document(Kind::User, user.id.clone())], user.mark());
     shared.change(keys, move |work| users::turn_factor_off(work, &user.id, Some(&seen))).await?;
     Ok(reply::empty(StatusCode::NO_CONTENT))
 }

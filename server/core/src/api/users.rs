@@ -14,12 +14,12 @@ use super::routes::{Route, made};
 use super::{ApiError, Call, Reply, Shared, audit, cookie, login, objects, reply, second_factor};
 use crate::domain::id;
 use crate::domain::people::password::{self, Password};
-use crate::domain::people::permissions::{PermissionSet, SETS};
+use crate::domain::people::permissions::SETS;
 use crate::domain::people::roles::{self, Grant, Role, RoleError};
 use crate::domain::people::settings::{self, Settings, SettingsError};
 use crate::domain::people::tokens::{self, PersonalToken, Tokens, TokensError};
 use crate::domain::people::users::{self, Change, User, UserError};
-use crate::domain::token::{Login, Subject};
+use crate::domain::token::Subject;
 use crate::model::time::Timestamp;
 use crate::work::{Key, Kind, NotLoaded, Work};
 
@@ -90,8 +90,8 @@ pub(crate) struct Person {
     pub(crate) name: String,
     /// What the person logs in with.
     pub(crate) email: String,
-    /// The login; `None` for whoever has the management token, or a personal one.
-    pub(crate) login: Option<Login>,
+    /// The login, by the `jti` of its token; `None` for whoever has the management token, or a personal one.
+    pub(crate) login: Option<String>,
     /// The personal token that was used.
     pub(crate) token: Option<String>,
     /// What the person may do; `None` for everything.
@@ -106,11 +106,6 @@ impl Person {
     /// Under which id the server keeps what is the person's.
     fn id(&self) -> String {
         if self.is_operator() { id::uuid_of_name(OPERATOR) } else { self.name.clone() }
-    }
-
-    fn may_everything(&self) -> bool {
-        let is_all = |grant: &Grant| grant.name == PermissionSet::SuperUser && grant.scope.is_none();
-        self.grants.as_ref().is_none_or(|grants| grants.iter().any(is_all))
     }
 }
 
@@ -217,9 +212,7 @@ impl Account {
     fn grants(&self, shared: &Shared) -> Option<Vec<Grant>> {
         match self {
             Account::Configured { .. } => None,
-            Account::Stored(user) => {
-                roles::grants_of(user, |name| shared.service.catalogue.document(Kind::Role, name))
-            }
+            Account::Stored(user) => grants_of(shared, &user.roles),
         }
     }
 }
@@ -231,13 +224,20 @@ const PERSONAL: &str = "personal\n";
 /// any more: with another address, another password, or another management token.
 ///
 /// # Errors
-/// The token is in the cookie of the page, and the request may be another page's.
+/// The token is in a cookie, and the request may be another page's.
 pub(super) fn caller(shared: &Shared, call: &Call) -> Result<Caller, ApiError> {
-    let token = match call.bearer() {
-        Some(token) => Some(token),
-        None => cookie::token(shared, call)?,
-    };
-    Ok(token.map_or(Caller::Stranger, |token| of_token(shared, token)))
+    Ok(token(shared, call)?.map_or(Caller::Stranger, |token| of_token(shared, token)))
+}
+
+/// The token of a person's request.
+///
+/// # Errors
+/// It is in a cookie, and the request may be another page's.
+pub(super) fn token<'a>(shared: &Shared, call: &'a Call) -> Result<Option<&'a str>, ApiError> {
+    match call.bearer() {
+        Some(token) => Ok(Some(token)),
+        None => cookie::token(shared, call),
+    }
 }
 
 fn of_token(shared: &Shared, token: &str) -> Caller {
@@ -264,8 +264,7 @@ fn of_token(shared: &Shared, token: &str) -> Caller {
         })
     };
     if account.mark(shared, "") == claims.login {
-        let until = Timestamp(claims.exp.saturating_mul(1000));
-        return person(Some(Login { id: claims.jti.clone(), until }), None);
+        return person(Some(claims.jti.clone()), None);
     }
     let of_person =
         || shared.service.catalogue.document::<Tokens>(Kind::Token, &claims.sub).unwrap_or_default();
@@ -275,12 +274,17 @@ fn of_token(shared: &Shared, token: &str) -> Caller {
     Caller::Stranger
 }
 
-/// The person whom the request comes from. The token was checked before the body came.
-pub(super) async fn check<'a>(shared: &Shared, call: &'a Call) -> Result<&'a Person, ApiError> {
+/// The person whose token it is now.
+///
+/// # Errors
+/// 401, or the store could not be read.
+pub(super) async fn check(shared: &Shared, token: Option<&str>) -> Result<Person, ApiError> {
     let refused = || ApiError::unauthorized("unauthorized");
-    let Caller::Person(person) = &call.caller else { return Err(refused()) };
+    let Some(Caller::Person(person)) = token.map(|token| of_token(shared, token)) else {
+        return Err(refused());
+    };
     match &person.login {
-        Some(session) if !login::goes_on(shared, &person.name, &session.id).await? => Err(refused()),
+        Some(session) if !login::goes_on(shared, &person.name, session).await? => Err(refused()),
         Some(_) | None => Ok(person),
     }
 }
@@ -345,7 +349,7 @@ pub(super) async fn route(
         ("v1", ["settings", "tokens"], &Method::GET) => list_tokens(shared, person),
         ("v1", ["settings", "tokens"], &Method::POST) => create_token(shared, call, person).await,
         ("v1", ["settings", "tokens", id], &Method::DELETE) => remove_token(shared, person, id).await,
-        ("v1", ["settings", "sessions"], &Method::GET) => Ok(login::list(shared, person)),
+        ("v1", ["settings", "sessions"], &Method::GET) => login::list(shared, person),
         ("v1", ["settings", "sessions", id], &Method::DELETE) => login::remove(shared, person, id).await,
         ("v1", ["settings"], method) => of_settings(shared, call, settings::GLOBAL, method).await,
         ("v1", ["settings", "me"], method) => of_settings(shared, call, &person.id(), method).await,
@@ -453,20 +457,22 @@ fn email(text: &str) -> Result<String, ApiError> {
     users::email(text).ok_or_else(|| ApiError::bad_request("email: must be a valid email address"))
 }
 
-/// Whoever may not do everything cannot make somebody who may.
+/// Nobody gives what they do not have, and nobody manages people who may more.
 pub(super) fn check_given(shared: &Shared, person: &Person, roles: &[String]) -> Result<(), ApiError> {
-    if person.may_everything() {
-        return Ok(());
+    check_grants(person, grants_of(shared, roles).as_deref())
+}
+
+/// What roles allow together.
+fn grants_of(shared: &Shared, roles: &[String]) -> Option<Vec<Grant>> {
+    roles::grants_of(roles, |name| shared.service.catalogue.document(Kind::Role, name))
+}
+
+/// The one rule for what somebody gives, changes and takes away. `None` is everything.
+fn check_grants(person: &Person, grants: Option<&[Grant]>) -> Result<(), ApiError> {
+    match roles::covers(person.grants.as_deref(), grants) {
+        true => Ok(()),
+        false => Err(ApiError::forbidden("this is about rights that you do not have yourself")),
     }
-    let of_role = |name: &String| match roles::built_in().into_iter().find(|role| role.name == *name) {
-        Some(role) => Some(role),
-        None => shared.service.catalogue.document::<Role>(Kind::Role, name),
-    };
-    let gives_all = |role: Role| role.grants.iter().any(|grant| grant.name == PermissionSet::SuperUser);
-    if roles.is_empty() || roles.iter().filter_map(of_role).any(gives_all) {
-        return Err(ApiError::forbidden("only who may do everything can give that right"));
-    }
-    Ok(())
 }
 
 async fn create(shared: &Shared, call: &Call, person: &Person) -> Result<Reply, ApiError> {
@@ -552,21 +558,20 @@ async fn update(
         }
     }
     if let Some(roles) = sent.roles.as_ref().filter(|roles| **roles != user.roles) {
-        if is_me && !person.may_everything() {
+        if is_own && !roles::covers(person.grants.as_deref(), None) {
             return Err(ApiError::forbidden("nobody can change their own roles"));
         }
         check_given(shared, person, roles)?;
     }
-    // Whoever manages people and may not do everything could become somebody who may.
+    // Whoever manages people could become somebody who may more.
     if !is_own && (email.is_some() || sent.roles.is_some()) {
         check_given(shared, person, &user.roles)?;
     }
     let mut seen = None;
     if is_own && (email.is_some() || sent.password.is_some()) {
-        let (known, current) = (user.password.clone(), sent.current_password.unwrap_or_default());
-        if !derive(shared, move || known.is(&current)).await? {
-            return Err(ApiError::unprocessable("current password mismatch"));
-        }
+        let current = sent.current_password;
+        let current = current.ok_or_else(|| ApiError::unprocessable("current password mismatch"))?;
+        login::confirm(shared, &user, current).await?;
         seen = Some(user.mark());
     }
     let password = match sent.password {
@@ -588,7 +593,7 @@ async fn remove(shared: &Shared, person: &Person, id: &str) -> Result<Reply, Api
         Some(Account::Configured { .. }) => {
             return Err(ApiError::unprocessable("this user is named where the server is started"));
         }
-        // Whoever may not do everything cannot take that right away either.
+        // Nor is a right taken away by who does not have it.
         Some(Account::Stored(user)) => check_given(shared, person, &user.roles)?,
         None => {}
     }
@@ -745,13 +750,9 @@ async fn of_roles(
     }
 }
 
+/// Somebody who manages people could have the role already.
 fn check_role(person: &Person, role: &Role) -> Result<(), ApiError> {
-    let gives_all = role.grants.iter().any(|grant| grant.name == PermissionSet::SuperUser);
-    // Somebody who manages people could have the role already.
-    match gives_all && !person.may_everything() {
-        true => Err(ApiError::forbidden("only who may do everything can give that right")),
-        false => Ok(()),
-    }
+    check_grants(person, Some(&role.grants))
 }
 
 /// Compares secrets by their digests, so that the time it takes says nothing about them.

@@ -21,7 +21,6 @@ use tokio::task::JoinHandle;
 
 use super::frame::{self, Fields, Given, Message};
 use super::{Closing, LineEnd, SessionEnd};
-use crate::model::time::Timestamp;
 
 /// The protocol of sessions.
 const CONTROL: u16 = 0xffff;
@@ -38,6 +37,9 @@ const ACK_BYTES: u64 = 10 * CHUNK_BYTES as u64;
 /// The bits of a mode that say that it is no regular file, in the numbers of Go: folder, symbolic link, device, pipe, socket,
 /// character device, and what is none of them.
 const SPECIAL_MODE: u64 = 0x8f28_0000;
+/// Pieces of an upload that are read before the device has taken those in front of them: that whoever sends it has left is seen
+/// where its bytes end. A piece has at most what a connection reads at once, 64 KiB.
+const AHEAD_PIECES: usize = 8;
 /// Characters of what a device says about an error.
 const REASON_CHARS: usize = 500;
 
@@ -262,7 +264,7 @@ impl Upload {
         place: OwnedSemaphorePermit,
         target: Target,
     ) -> Upload {
-        let (to, mut pieces) = mpsc::channel(1);
+        let (to, mut pieces) = mpsc::channel(AHEAD_PIECES);
         let (waiting, left) = oneshot::channel::<()>();
         let done = tokio::spawn(async move {
             let _place = place;
@@ -376,13 +378,6 @@ impl Talk {
 
     /// The next frame. What came before the end of the session is still given. May be dropped while it waits.
     async fn receive(&mut self) -> Result<Vec<u8>, TransferError> {
-        let left = self.end.until.map(|until| until.0.saturating_sub(Timestamp::now().0));
-        let expired = async {
-            match left {
-                Some(left) => tokio::time::sleep(Duration::from_millis(left)).await,
-                None => std::future::pending().await,
-            }
-        };
         tokio::select! {
             biased;
             frame = self.line.frames.recv() => frame.ok_or(TransferError::Closed(Closing::Gone)),
@@ -390,7 +385,6 @@ impl Talk {
                 let reason = closing.ok().and_then(|reason| *reason).unwrap_or(Closing::Gone);
                 Err(TransferError::Closed(reason))
             }
-            () = expired => Err(TransferError::Closed(Closing::Expired)),
             () = tokio::time::sleep(self.patience) => Err(TransferError::Silent),
         }
     }
@@ -516,6 +510,7 @@ fn is_about_ack(frame: &[u8]) -> bool {
 mod tests {
     use super::*;
     use crate::connect::{DeviceEnd, Switchboard, Timing};
+    use crate::domain::people::permissions::{Pass, need};
     use std::sync::Arc;
 
     const PATIENCE: Duration = Duration::from_secs(30);
@@ -541,7 +536,8 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         runtime.block_on(async {
             let (board, device, mut line) = board();
-            let (end, own) = board.open("1", "ada", None).unwrap();
+            let need = need("GET", &["deviceconnect", "devices", "1", "download"]);
+            let (end, own) = board.open("1", "ada", Pass { token: String::new(), need }).unwrap();
             let place = board.place_for_file().unwrap();
             let asked = tokio::spawn(download(end, own, place, "/a".to_owned()));
             let mut session = String::new();

@@ -12,13 +12,13 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 use crate::domain::admission::is_valid;
 use crate::domain::id::{self, NoRandomness};
 use crate::domain::limits;
-use crate::domain::people::sessions::Sessions;
-use crate::domain::token::{Claims, Login};
+use crate::domain::people::permissions::Pass;
+use crate::domain::token::Claims;
 use crate::model::time::Timestamp;
 use crate::store::{Committed, Watch};
 use crate::work::Kind;
@@ -51,10 +51,12 @@ pub(crate) enum Closing {
     DeviceGone,
     /// The device is not accepted any more, or not with this key.
     Refused,
-    /// The token that the connection began with has expired.
+    /// The token that the connection of a device began with has expired.
     Expired,
-    /// The person has logged out.
-    LoggedOut,
+    /// The person has logged out, or the token is gone or has expired.
+    Ended,
+    /// The person's roles do not allow it any more.
+    NotAllowed,
     /// The server stops.
     Stopping,
     /// All of a recording was sent.
@@ -75,7 +77,8 @@ impl fmt::Display for Closing {
             Closing::DeviceGone => "the device is not connected any more",
             Closing::Refused => "the device is not accepted any more",
             Closing::Expired => "the token has expired",
-            Closing::LoggedOut => "the person has logged out",
+            Closing::Ended => "the person's login or token has ended",
+            Closing::NotAllowed => "the person's roles do not allow it any more",
             Closing::Stopping => "the server stops",
             Closing::Played => "the recording has ended",
         })
@@ -131,11 +134,34 @@ impl Line {
 
     /// The first reason counts.
     fn close(&self, reason: Closing) {
-        self.closing.send_if_modified(|closing| {
-            let first = closing.is_none();
-            closing.get_or_insert(reason);
-            first
-        });
+        close(&self.closing, reason);
+    }
+}
+
+fn close(closing: &watch::Sender<Option<Closing>>, reason: Closing) {
+    closing.send_if_modified(|closing| {
+        let first = closing.is_none();
+        closing.get_or_insert(reason);
+        first
+    });
+}
+
+/// What a person has open, and what it was opened with: to be looked at again while it goes on.
+#[derive(Clone)]
+pub(crate) struct Guarded {
+    pass: Arc<Pass>,
+    closing: Arc<watch::Sender<Option<Closing>>>,
+}
+
+impl Guarded {
+    /// What it goes on with.
+    pub(crate) fn pass(&self) -> &Pass {
+        &self.pass
+    }
+
+    /// Ends it.
+    pub(crate) fn close(&self, reason: Closing) {
+        close(&self.closing, reason);
     }
 }
 
@@ -145,14 +171,8 @@ struct Connected {
     number: u64,
     claims: Claims,
     line: Line,
-    sessions: HashMap<String, Session>,
-}
-
-/// The way to a person, and the login that the session ends with; `None` for whoever has the management token.
-struct Session {
-    line: Line,
-    user: String,
-    login: Option<String>,
+    /// The ways to people.
+    sessions: HashMap<String, Line>,
 }
 
 impl Connected {
@@ -163,7 +183,7 @@ impl Connected {
 
     fn close(&self, reason: Closing) {
         self.line.close(reason);
-        self.sessions.values().for_each(|session| session.line.close(Closing::DeviceGone));
+        self.sessions.values().for_each(|session| session.close(Closing::DeviceGone));
     }
 }
 
@@ -178,6 +198,7 @@ struct State {
     stopping: bool,
     last_number: u64,
     devices: HashMap<String, Known>,
+    guarded: Vec<Guarded>,
 }
 
 /// Why a person is not connected to a device.
@@ -204,6 +225,8 @@ pub(crate) struct Switchboard {
     state: Mutex<State>,
     /// Places for files that come and go.
     files: Arc<Semaphore>,
+    /// Something has changed that the rights of people may depend on.
+    changed: Notify,
     pub(crate) timing: Timing,
 }
 
@@ -212,6 +235,7 @@ impl Switchboard {
         Switchboard {
             state: Mutex::default(),
             files: Arc::new(Semaphore::new(limits::FILES_AT_ONCE)),
+            changed: Notify::new(),
             timing,
         }
     }
@@ -247,12 +271,12 @@ impl Switchboard {
         (DeviceEnd { board: self.clone(), device, number, until }, end)
     }
 
-    /// Opens a session with a device.
+    /// Opens a session with a device, which goes on as long as `pass` holds.
     pub(crate) fn open(
         self: &Arc<Self>,
         device: &str,
         user: &str,
-        login: Option<&Login>,
+        pass: Pass,
     ) -> Result<(SessionEnd, LineEnd), ConnectError> {
         let session = id::uuid()?;
         let (line, end) = Line::new();
@@ -265,13 +289,34 @@ impl Switchboard {
         if connected.sessions.len() >= limits::SESSIONS {
             return Err(ConnectError::TooManySessions);
         }
-        let own = Session { line, user: user.to_owned(), login: login.map(|login| login.id.clone()) };
-        connected.sessions.insert(session.clone(), own);
-        let until = login.map(|login| login.until);
+        let guarded = Guarded { pass: Arc::new(pass), closing: line.closing.clone() };
+        connected.sessions.insert(session.clone(), line);
         let board = self.clone();
         let to_device = connected.line.clone();
         let (device, user, number) = (device.to_owned(), user.to_owned(), connected.number);
-        Ok((SessionEnd { board, device, number, to_device, session, user, until }, end))
+        state.guarded.push(guarded);
+        Ok((SessionEnd { board, device, number, to_device, session, user }, end))
+    }
+
+    /// A line to a person, but to no device. It goes on as long as `pass` holds.
+    fn guarded_line(&self, pass: Pass) -> (Line, LineEnd) {
+        let (line, end) = Line::new();
+        let guarded = Guarded { pass: Arc::new(pass), closing: line.closing.clone() };
+        self.state().guarded.push(guarded);
+        (line, end)
+    }
+
+    /// What people have open.
+    pub(crate) fn guarded(&self) -> Vec<Guarded> {
+        let mut state = self.state();
+        // Where nobody listens any more it is over.
+        state.guarded.retain(|guarded| !guarded.closing.is_closed());
+        state.guarded.clone()
+    }
+
+    /// Waits until something has changed that the rights of people may depend on, if it has not since the last time.
+    pub(crate) async fn changed(&self) {
+        self.changed.notified().await;
     }
 
     /// A place for a file that comes or goes.
@@ -304,16 +349,11 @@ impl Switchboard {
         }
     }
 
-    /// Closes the sessions of logins of a person that do not go on.
-    fn log_out(&self, user: &str, goes_on: impl Fn(&str) -> bool) {
+    /// Whether somebody is at work on the device.
+    fn has_sessions(&self, device: &str) -> bool {
         let state = self.state();
-        let connected = state.devices.values().filter_map(|known| known.connected.as_ref());
-        for session in connected.flat_map(|connected| connected.sessions.values()) {
-            let ended = session.login.as_deref().is_some_and(|login| !goes_on(login));
-            if session.user == user && ended {
-                session.line.close(Closing::LoggedOut);
-            }
-        }
+        let connected = state.devices.get(device).and_then(|known| known.connected.as_ref());
+        connected.is_some_and(|connected| !connected.sessions.is_empty())
     }
 
     /// Closes everything, and lets nobody in any more.
@@ -322,21 +362,20 @@ impl Switchboard {
         state.stopping = true;
         for connected in state.devices.values().filter_map(|known| known.connected.as_ref()) {
             connected.line.close(Closing::Stopping);
-            connected.sessions.values().for_each(|session| session.line.close(Closing::Stopping));
+            connected.sessions.values().for_each(|session| session.close(Closing::Stopping));
         }
     }
 }
 
-/// Closes devices that may not speak any more, and people whose logins have ended, here or at another process.
+/// Closes devices that may not speak any more, and says when the rights of people may have changed, here or at another process.
 impl Watch for Switchboard {
     fn committed(&self, committed: &Committed) {
-        for (kind, user, logins) in &committed.documents {
-            if *kind == Kind::Session {
-                let logins: Option<Sessions> =
-                    logins.clone().and_then(|logins| serde_json::from_value(logins).ok());
-                let logins = logins.unwrap_or_default();
-                self.log_out(user, |login| logins.iter().any(|one| one.id == login));
-            }
+        let is_of_people = |kind: Kind| matches!(kind, Kind::User | Kind::Session | Kind::Token | Kind::Role);
+        // Another group of a device may be another one's.
+        if committed.documents.iter().any(|(kind, ..)| is_of_people(*kind))
+            || committed.devices.iter().any(|(id, _)| self.has_sessions(id))
+        {
+            self.changed.notify_one();
         }
         for (id, device) in &committed.devices {
             let device = device.as_ref();
@@ -363,8 +402,7 @@ impl DeviceEnd {
             let state = self.board.state();
             let connected = state.devices.get(&self.device).and_then(|known| known.connected.as_ref());
             let connected = connected.filter(|connected| connected.number == self.number);
-            connected
-                .and_then(|connected| connected.sessions.get(session).map(|session| session.line.clone()))
+            connected.and_then(|connected| connected.sessions.get(session).cloned())
         };
         match line {
             // That a person does not read is not the fault of the device: the session is closed, and it goes on.
@@ -398,7 +436,6 @@ pub(crate) struct SessionEnd {
     to_device: Line,
     session: String,
     user: String,
-    until: Option<Timestamp>,
 }
 
 impl SessionEnd {

@@ -9,8 +9,9 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use super::{Closing, Line, LineEnd, SHELL, Timing, frame};
+use super::{Closing, Line, LineEnd, SHELL, Switchboard, Timing, frame};
 use crate::domain::limits;
+use crate::domain::people::permissions::Pass;
 use crate::model::time::Timestamp;
 use crate::service::Service;
 use crate::store::{Store, StoreError};
@@ -137,19 +138,19 @@ pub(crate) async fn device_of(store: &dyn Store, session: &str) -> Result<Option
 /// A recording on its way to whoever sees it.
 pub(crate) struct Playback {
     session: String,
-    until: Option<Timestamp>,
 }
 
 impl Playback {
-    /// Begins to play a recording, with `pause` behind each text.
+    /// Begins to play a recording, with `pause` behind each text. It goes on as long as `pass` holds.
     pub(crate) fn begin(
+        board: &Switchboard,
         store: Arc<dyn Store>,
         session: &str,
-        until: Option<Timestamp>,
+        pass: Pass,
         pause: Duration,
-        timing: Timing,
     ) -> (Playback, LineEnd) {
-        let (line, end) = Line::new();
+        let (line, end) = board.guarded_line(pass);
+        let timing = board.timing;
         let own = session.to_owned();
         tokio::spawn(async move {
             let closing = match play(&*store, &own, &line, pause, timing).await {
@@ -163,12 +164,7 @@ impl Playback {
             let _ = line.frames.reserve_many(limits::FRAMES_UNDER_WAY).await;
             line.close(closing);
         });
-        (Playback { session: session.to_owned(), until }, end)
-    }
-
-    /// Until when it may be seen.
-    pub(crate) fn until(&self) -> Option<Timestamp> {
-        self.until
+        (Playback { session: session.to_owned() }, end)
     }
 
     /// Whose recording it is.

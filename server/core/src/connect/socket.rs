@@ -47,20 +47,16 @@ impl End {
         }
     }
 
-    /// Until the right to it ends.
+    /// Until the token of a device ends.
     async fn expired(&self) -> Closing {
-        let until = match self {
-            End::Device(device) => Some(device.until),
-            End::Session(session) => session.until,
-            End::Playback(playback) => playback.until(),
-        };
-        match until {
-            Some(until) => {
-                let left = until.0.saturating_sub(Timestamp::now().0);
+        match self {
+            End::Device(device) => {
+                let left = device.until.0.saturating_sub(Timestamp::now().0);
                 tokio::time::sleep(Duration::from_millis(left)).await;
                 Closing::Expired
             }
-            None => std::future::pending().await,
+            // Those of people are looked at from outside.
+            End::Session(_) | End::Playback(_) => std::future::pending().await,
         }
     }
 }
@@ -175,9 +171,12 @@ async fn say_goodbye(mut socket: Socket, reason: Closing) -> Result<(), Error> {
         Closing::Frame(_) | Closing::Protocol => Some(CloseCode::Protocol),
         Closing::NotBinary => Some(CloseCode::Unsupported),
         Closing::TooLarge => Some(CloseCode::Size),
-        Closing::Slow | Closing::Silent | Closing::Refused | Closing::Expired | Closing::LoggedOut => {
-            Some(CloseCode::Policy)
-        }
+        Closing::Slow
+        | Closing::Silent
+        | Closing::Refused
+        | Closing::Expired
+        | Closing::Ended
+        | Closing::NotAllowed => Some(CloseCode::Policy),
         Closing::Replaced | Closing::Played => Some(CloseCode::Normal),
         Closing::DeviceGone | Closing::Stopping => Some(CloseCode::Away),
     };

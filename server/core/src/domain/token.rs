@@ -150,15 +150,6 @@ impl TokenKey {
     }
 }
 
-/// A login of a person that has not ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Login {
-    /// The `jti` of its token.
-    pub(crate) id: String,
-    /// When the token expires.
-    pub(crate) until: Timestamp,
-}
-
 /// Whom a token is for.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Subject<'a> {

@@ -310,6 +310,11 @@ impl Status {
         STATUSES.into_iter().find(|status| status.name() == name)
     }
 
+    /// Whether it has a place among those that load.
+    pub(crate) fn needs_place(self) -> bool {
+        matches!(self, Status::Pending | Status::Downloading)
+    }
+
     /// Whether nothing follows.
     pub(crate) fn is_finished(self) -> bool {
         match self {
@@ -645,8 +650,8 @@ impl Deployment {
 
     /// How many of its devices were offered it and have not loaded it, and may still begin.
     pub(crate) fn loading(&self) -> u64 {
-        let count = |status| self.counts.get(&status).copied().unwrap_or(0);
-        (count(Status::Pending) + count(Status::Downloading)).saturating_sub(self.lapsed)
+        let counts = self.counts.iter().filter(|(status, _)| status.needs_place());
+        counts.map(|(_, count)| count).sum::<u64>().saturating_sub(self.lapsed)
     }
 
     /// How many of its devices have a record.
@@ -708,7 +713,7 @@ pub(crate) struct DeviceDeployment {
     /// Bytes of the artifact it was offered: the artifact may be deleted later.
     #[serde(default)]
     pub(crate) offered_bytes: u64,
-    /// When it was given a place among those that load.
+    /// When it was given a place among those that load, or has said last that it loads.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) given: Option<Timestamp>,
     /// Whether it has lost that place, because it said nothing for too long.

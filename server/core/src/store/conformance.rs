@@ -1536,6 +1536,7 @@ pub(crate) async fn dump(store: &dyn Store) -> Vec<String> {
             DumpRow::Record(one) => format!("3 {one:?}"),
             DumpRow::Log { deployment, device, text } => format!("4 {deployment:?} {device:?} {text:?}"),
             DumpRow::Document(kind, id, value) => format!("5 {kind:?} {id:?} {value:?}"),
+            DumpRow::Damaged(what) => format!("5 damaged: {what}"),
             // Their order is what they mean.
             DumpRow::Event(event) => format!("6 {:06} {event:?}", lines.len()),
         });
@@ -1622,6 +1623,7 @@ pub(crate) async fn a_dump_fills_another_store_with_the_same(ground: &dyn Ground
             | DumpRow::Record(_)
             | DumpRow::Log { .. }
             | DumpRow::Document(..)
+            | DumpRow::Damaged(_)
             | DumpRow::Event(_) => None,
         });
         assert!(number > highest.max().unwrap());

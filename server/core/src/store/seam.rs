@@ -81,6 +81,9 @@ pub(crate) enum DumpRow {
     },
     /// A document.
     Document(Kind, String, Value),
+    /// What cannot be read in the place of a document: it is named, and the others are not lost with it. Nothing is filled with
+    /// it.
+    Damaged(String),
     /// An event.
     Event(Event),
 }

@@ -366,9 +366,10 @@ fn reason(
                 ("failure", format!("it has failed {} times{substate}", record.attempts + 1))
             }
             Status::Failure => ("failure", format!("it has failed{substate}")),
-            Status::Pending if record.lapsed => {
-                said("lapsed", "it was offered the deployment, has not begun, and waits for a place again")
-            }
+            Status::Pending | Status::Downloading if record.lapsed => said(
+                "lapsed",
+                "it was offered the deployment, says nothing, and waits for a place when it asks again",
+            ),
             Status::Pending if record.attempts > 0 => {
                 ("retry", format!("it has failed {} times and tries again{substate}", record.attempts))
             }

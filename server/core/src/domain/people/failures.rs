@@ -5,6 +5,8 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::domain::id;
+
 /// What is remembered at most; each costs about 100 bytes.
 const REMEMBERED: usize = 10_000;
 /// How long a failure counts.
@@ -33,15 +35,41 @@ struct Failed {
     last: Instant,
 }
 
+/// A try, which is a failure until it has succeeded.
+#[derive(Debug)]
+pub(crate) struct Attempt {
+    who: Vec<Who>,
+    at: Instant,
+    /// When each of them had failed last before.
+    before: Vec<Option<Instant>>,
+}
+
 /// Logins that failed.
 #[derive(Debug, Default)]
 pub(crate) struct Failures {
     inside: Mutex<HashMap<Who, Failed>>,
 }
 
+impl Who {
+    /// Somebody by name, however it is written.
+    pub(crate) fn name(name: &str) -> Who {
+        Who::Name(id::sha256_hex(name.to_ascii_lowercase().as_bytes()))
+    }
+}
+
 impl Failures {
+    /// Begins a try, unless these have to wait still: how long then. It counts before the password is looked at, so that many
+    /// at once are no way around it.
+    pub(crate) fn begin(&self, who: Vec<Who>, now: Instant) -> Result<Attempt, Duration> {
+        if let Some(left) = self.wait(&who, now) {
+            return Err(left);
+        }
+        let before = self.note(&who, now);
+        Ok(Attempt { who, at: now, before })
+    }
+
     /// How long these have to wait still; `None` when they need not.
-    pub(crate) fn wait(&self, who: &[Who], now: Instant) -> Option<Duration> {
+    fn wait(&self, who: &[Who], now: Instant) -> Option<Duration> {
         let inside = self.inside.lock().unwrap_or_else(PoisonError::into_inner);
         let wait = |who: &Who| {
             let failed = inside.get(who).filter(|failed| now.duration_since(failed.last) < MEMORY)?;
@@ -57,10 +85,10 @@ impl Failures {
         who.iter().filter_map(wait).max()
     }
 
-    /// One more failure. It is counted before the password is looked at, so that many at once are no way around it.
-    pub(crate) fn note(&self, who: &[Who], now: Instant) {
+    /// One more failure. When each of these had failed last before.
+    fn note(&self, who: &[Who], now: Instant) -> Vec<Option<Instant>> {
         let mut inside = self.inside.lock().unwrap_or_else(PoisonError::into_inner);
-        for who in who {
+        let one = |who: &Who| {
             if inside.len() >= REMEMBERED && !inside.contains_key(who) {
                 inside.retain(|_, failed| now.duration_since(failed.last) < MEMORY);
                 // Still full: whoever has failed least goes, so that the many cannot hide the one.
@@ -70,20 +98,41 @@ impl Failures {
                     inside.remove(&least);
                 }
             }
+            let before = inside.get(who).map(|failed| failed.last);
             let failed = inside.entry(who.clone()).or_insert(Failed { times: 0, last: now });
             if now.duration_since(failed.last) >= MEMORY {
                 failed.times = 0;
             }
             failed.times = failed.times.saturating_add(1);
             failed.last = now;
-        }
+            before
+        };
+        who.iter().map(one).collect()
     }
 
-    /// They have logged in.
-    pub(crate) fn forget(&self, who: &[Who]) {
+    /// It was right: what the account has failed before is forgotten, and the address has failed that much less. What it has
+    /// failed for others stays: whoever guesses for them has an account of their own, too.
+    pub(crate) fn succeeded(&self, attempt: &Attempt) {
         let mut inside = self.inside.lock().unwrap_or_else(PoisonError::into_inner);
-        for who in who {
-            inside.remove(who);
+        let mut own = 0_u32;
+        for who in &attempt.who {
+            match who {
+                Who::Name(_) | Who::Code(_) => {
+                    let times = inside.remove(who).map_or(1, |failed| failed.times);
+                    own = own.saturating_add(times);
+                }
+                Who::Address(_) => {}
+            }
+        }
+        for (who, before) in attempt.who.iter().zip(&attempt.before) {
+            let is_address = matches!(who, Who::Address(_));
+            let Some(failed) = inside.get_mut(who).filter(|_| is_address) else { continue };
+            failed.times = failed.times.saturating_sub(own);
+            // Its wait goes on from where it was, if nothing came in between.
+            failed.last = before.filter(|_| failed.last == attempt.at).unwrap_or(failed.last);
+            if failed.times == 0 {
+                inside.remove(who);
+            }
         }
     }
 }
@@ -110,15 +159,45 @@ mod tests {
         assert_eq!(failures.wait(&name, start), Some(NAME_WAIT));
         assert_eq!(failures.wait(&both, start), Some(ADDRESS_WAIT));
         assert_eq!(failures.wait(&both, start + MEMORY), None);
-        failures.forget(&both);
-        assert_eq!(failures.wait(&both, start), None);
+        assert_eq!(failures.begin(both.to_vec(), start).unwrap_err(), ADDRESS_WAIT);
+    }
+
+    #[test]
+    fn a_success_forgets_the_account_and_leaves_what_its_address_has_failed_for_others() {
+        let (failures, start) = (Failures::default(), Instant::now());
+        let address = Who::Address([127, 0, 0, 1].into());
+        let of = |name: &str| vec![Who::name(name), address.clone()];
+        let times = |who: &Who| failures.inside.lock().unwrap().get(who).map(|failed| failed.times);
+        let own = |at| failures.succeeded(&failures.begin(of("own"), at).unwrap());
+        for _ in 0..FREE - 1 {
+            failures.note(&of("other"), start);
+            own(start);
+        }
+        assert_eq!(times(&address), Some(FREE - 1), "a success takes nothing of it away");
+        assert_eq!((times(&Who::name("OTHER")), times(&Who::name("own"))), (Some(FREE - 1), None));
+        failures.note(&of("other"), start);
+        let later = start + Duration::from_secs(10);
+        own(later);
+        assert_eq!(failures.wait(&of("own"), later), None, "its wait was over, and does not begin again");
+        // Who has mistyped does not leave that behind.
+        for _ in 0..3 {
+            failures.note(&of("own"), later);
+        }
+        assert_eq!(times(&address), Some(FREE + 3));
+        own(later + Duration::from_secs(60));
+        assert_eq!((times(&address), times(&Who::name("own"))), (Some(FREE), None));
+        // One that nobody else has failed from is forgotten.
+        let alone = vec![Who::name("own"), Who::Address([127, 0, 0, 2].into())];
+        failures.note(&alone, later);
+        failures.succeeded(&failures.begin(alone.clone(), later).unwrap());
+        assert_eq!(times(&alone[1]), None);
     }
 
     #[test]
     fn what_is_remembered_is_bounded_and_keeps_the_worst() {
         let (failures, start) = (Failures::default(), Instant::now());
         let worst = [Who::Name("worst".to_owned())];
-        (0..FREE).for_each(|_| failures.note(&worst, start));
+        (0..FREE).for_each(|_| drop(failures.note(&worst, start)));
         for number in 0..REMEMBERED as u32 + 50 {
             failures.note(&[Who::Address(std::net::Ipv4Addr::from(number).into())], start);
         }

@@ -86,6 +86,15 @@ pub(crate) enum Object {
     Own,
     /// A device.
     Device(String),
+    /// A device, and the group into which the body puts it.
+    IntoGroup(String),
+    /// A device, and the group that it is taken out of.
+    OutOfGroup {
+        /// The device.
+        device: String,
+        /// As the path has it.
+        group: String,
+    },
     /// These devices, which the body names.
     BodyDevices,
     /// A group of devices.
@@ -129,6 +138,15 @@ const MANAGE_USERS: &[P] = &[P::ManageUsers];
 const AUDIT: &[P] = &[P::ReadAuditLogs];
 const NOTHING_LESS: &[P] = &[P::SuperUser];
 
+/// What goes on behind the answer to a request, or takes long: the token that it began with, and what that has to allow still.
+#[derive(Clone)]
+pub(crate) struct Pass {
+    /// The token.
+    pub(crate) token: String,
+    /// What it was needed for.
+    pub(crate) need: Need,
+}
+
 /// What a request needs. `rest` is the path behind `/api/management/VERSION/`.
 pub(crate) fn need(method: &str, rest: &[&str]) -> Need {
     let is_read = matches!(method, "GET" | "HEAD");
@@ -147,14 +165,21 @@ pub(crate) fn need(method: &str, rest: &[&str]) -> Need {
         ["useradm", "users" | "roles", ..] if is_read => need(READ_USERS, Object::All),
         ["useradm", "users" | "roles", ..] => need(MANAGE_USERS, Object::All),
         ["auditlogs", ..] if is_read => need(AUDIT, Object::All),
+        ["devauth", "devices", "search"] => need(READ_DEVICES, Object::All),
         ["devauth", "devices", id, ..] if *id != "count" => match is_read {
             true => need(READ_DEVICES, device(id)),
             false => need(MANAGE_DEVICES, device(id)),
         },
         ["devauth", "devices" | "limits", ..] if is_read => need(READ_DEVICES, Object::All),
-        ["devauth", "devices", "search"] => need(READ_DEVICES, Object::All),
         ["devauth", ..] => need(MANAGE_DEVICES, Object::All),
         ["inventory", "devices"] if is_read => need(READ_DEVICES, Object::QueryGroup),
+        ["inventory", "devices", id, "group"] if !is_read => {
+            need(MANAGE_DEVICES, Object::IntoGroup((*id).to_owned()))
+        }
+        ["inventory", "devices", id, "group", group] if !is_read => {
+            let (device, group) = ((*id).to_owned(), (*group).to_owned());
+            need(MANAGE_DEVICES, Object::OutOfGroup { device, group })
+        }
         ["inventory", "devices", id, ..] => match is_read {
             true => need(READ_DEVICES, device(id)),
             false => need(MANAGE_DEVICES, device(id)),
@@ -288,6 +313,10 @@ mod tests {
     fn each_built_in_role_allows_its_work_and_no_other() {
         let table = [
             ("GET", "devauth/devices", "OBSERVER DEPLOYMENTS_MANAGER REMOTE_TERMINAL"),
+            ("POST", "devauth/devices/search", "OBSERVER DEPLOYMENTS_MANAGER REMOTE_TERMINAL"),
+            ("DELETE", "devauth/devices/d", ""),
+            ("PUT", "inventory/devices/d/group", ""),
+            ("DELETE", "inventory/devices/d/group/g", ""),
             ("POST", "inventory/filters/search", "OBSERVER DEPLOYMENTS_MANAGER REMOTE_TERMINAL"),
             ("PUT", "devauth/devices/d/auth/a/status", ""),
             ("DELETE", "devauth/tokens/t", ""),

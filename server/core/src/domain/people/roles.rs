@@ -4,7 +4,6 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::permissions::{PermissionSet, SETS};
-use super::users::User;
 use crate::work::{Kind, NotLoaded, Work};
 
 /// Sets of permissions in one role, and values in one scope.
@@ -163,9 +162,9 @@ pub(crate) fn remove(work: &mut Work, name: &str) -> Result<(), RoleError> {
     Ok(())
 }
 
-/// Everything that a user's roles allow together; `None` when the user has none and may do everything.
-pub(crate) fn grants_of(user: &User, find: impl Fn(&str) -> Option<Role>) -> Option<Vec<Grant>> {
-    if user.roles.is_empty() {
+/// Everything that the roles of a user allow together; `None` for who has none and may do everything.
+pub(crate) fn grants_of(roles: &[String], find: impl Fn(&str) -> Option<Role>) -> Option<Vec<Grant>> {
+    if roles.is_empty() {
         return None;
     }
     let built_in = built_in();
@@ -173,12 +172,76 @@ pub(crate) fn grants_of(user: &User, find: impl Fn(&str) -> Option<Role>) -> Opt
         Some(role) => Some(role.clone()),
         None => find(name),
     };
-    Some(user.roles.iter().filter_map(role).flat_map(|role| role.grants).collect())
+    Some(roles.iter().filter_map(role).flat_map(|role| role.grants).collect())
+}
+
+/// Whether who has the `own` grants has all that others allow: the same sets, for no more than the same groups or tags. `None`
+/// is everything. What a set allows that another one allows as well does not count: that list would be a second one.
+pub(crate) fn covers(own: Option<&[Grant]>, others: Option<&[Grant]>) -> bool {
+    let Some(own) = own else { return true };
+    if own.iter().any(|grant| grant.name == PermissionSet::SuperUser && grant.scope.is_none()) {
+        return true;
+    }
+    let Some(others) = others else { return false };
+    others.iter().all(|wanted| {
+        // What everybody may.
+        if matches!(wanted.name, PermissionSet::Basic | PermissionSet::ManageTokens) {
+            return true;
+        }
+        let mut same = own.iter().filter(|grant| grant.name == wanted.name);
+        let Some(limit) = &wanted.scope else { return same.any(|grant| grant.scope.is_none()) };
+        let is_within = |value: &String| {
+            same.clone().any(|grant| match &grant.scope {
+                None => true,
+                Some(scope) => scope.kind == limit.kind && scope.value.contains(value),
+            })
+        };
+        limit.value.iter().all(is_within)
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nobody_has_more_to_give_than_their_own() {
+        use PermissionSet as Set;
+        let all = |name| Grant { name, scope: None };
+        let of = |name, kind, values: &[&str]| {
+            let value = values.iter().map(|value| (*value).to_owned()).collect();
+            Grant { name, scope: Some(Limit { kind, value }) }
+        };
+        let groups = |values: &[&str]| of(Set::ReadDevices, ScopeKind::DeviceGroups, values);
+        let own = [
+            all(Set::ManageUsers),
+            all(Set::ReadReleases),
+            groups(&["a"]),
+            groups(&["b"]),
+            of(Set::ManageReleases, ScopeKind::ReleaseTags, &["x"]),
+        ];
+        for (wanted, expected) in [
+            (all(Set::ManageUsers), true),
+            (all(Set::Basic), true),
+            (all(Set::ManageTokens), true),
+            (all(Set::ReadReleases), true),
+            (of(Set::ReadReleases, ScopeKind::ReleaseTags, &["y"]), true),
+            (groups(&["a", "b"]), true),
+            (groups(&["a", "c"]), false),
+            (all(Set::ReadDevices), false),
+            (of(Set::ManageReleases, ScopeKind::ReleaseTags, &["x"]), true),
+            (of(Set::ManageReleases, ScopeKind::DeviceGroups, &["x"]), false),
+            (all(Set::ManageReleases), false),
+            (all(Set::DeployToDevices), false),
+            (all(Set::SuperUser), false),
+        ] {
+            assert_eq!(covers(Some(&own), Some(std::slice::from_ref(&wanted))), expected, "{wanted:?}");
+        }
+        assert!(!covers(Some(&own), None) && covers(Some(&own), Some(&[])));
+        for everything in [None, Some(&[all(Set::SuperUser)][..])] {
+            assert!(covers(everything, None) && covers(everything, Some(&[all(Set::SuperUser)])));
+        }
+    }
 
     #[test]
     fn the_roles_that_are_always_there_have_the_sets_of_the_reference_server() {

@@ -230,10 +230,14 @@ pub(crate) fn offer_factor(work: &mut Work, user: &str, factor: &SecondFactor) -
     Ok(())
 }
 
-/// Turns the second factor on, for whoever has shown to have it.
-pub(crate) fn turn_factor_on(work: &mut Work, user: &str, code: &str) -> Result<(), UserError> {
+/// Turns the second factor on, for whoever has shown to have it. `seen` is the mark of the user whose password was checked
+/// before.
+pub(crate) fn turn_factor_on(work: &mut Work, user: &str, code: &str, seen: &str) -> Result<(), UserError> {
     let now = work.now();
     let mut stored = work.document::<User>(Kind::User, user)?.ok_or(UserError::NotFound)?;
+    if seen != stored.mark() {
+        return Err(UserError::Changed);
+    }
     let factor = stored.second_factor.as_mut().ok_or(UserError::NoFactor)?;
     if factor.is_on {
         return Err(UserError::FactorIsOn);
@@ -361,7 +365,8 @@ mod tests {
         let mut work = Work::new(Timestamp(1_200_000_000_000));
         run(&mut work, |work| create(work, &user("1", "a@x"))).unwrap();
         let login = |work: &mut Work, code: Option<&str>| run(work, |work| logged_in(work, "1", code));
-        let on = |work: &mut Work, code: &str| run(work, |work| turn_factor_on(work, "1", code));
+        let mark = user("1", "a@x").mark();
+        let on = |work: &mut Work, code: &str| run(work, |work| turn_factor_on(work, "1", code, &mark));
         assert_eq!(on(&mut work, "1"), Err(UserError::NoFactor));
         let factor = SecondFactor::new().unwrap();
         let [before, now, _] = factor.codes_near(Timestamp(1_200_000_000_000));
@@ -369,6 +374,8 @@ mod tests {
         assert_eq!(login(&mut work, None), Ok(()), "it is off");
         assert_eq!(on(&mut work, "x"), Err(UserError::WrongCode));
         assert_eq!(login(&mut work, None), Ok(()), "it is off");
+        let changed = run(&mut work, |work| turn_factor_on(work, "1", &before, "another mark"));
+        assert_eq!(changed, Err(UserError::Changed));
         assert_eq!(on(&mut work, &before), Ok(()));
         assert_eq!(on(&mut work, &now), Err(UserError::FactorIsOn));
         let other = SecondFactor::new().unwrap();

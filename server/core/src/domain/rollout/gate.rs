@@ -8,7 +8,7 @@ use super::offer::Candidate;
 use super::put;
 use crate::model::time::Timestamp;
 use crate::model::{
-    Attribute, Budget, Day, Deployment, DeviceDeployment, FleetBudget, Spent, Status, Window, Windows,
+    Attribute, Budget, Day, Deployment, DeviceDeployment, FleetBudget, Spent, Window, Windows,
 };
 use crate::work::{Kind, NotLoaded, Work};
 
@@ -17,7 +17,8 @@ const DAYS: [Day; 7] = [Day::Mon, Day::Tue, Day::Wed, Day::Thu, Day::Fri, Day::S
 const MOST_OFFSET: i64 = 18 * 60;
 const HOUR_SECONDS: u64 = 3600;
 const WINDOWS: usize = 50;
-/// How long a place is kept for a device that says nothing: devices ask every half an hour, and say at once that they load.
+/// How long a place is kept for a device that says nothing: devices ask every half an hour, and say at once that they load. One
+/// that loads for longer goes on without a place.
 const PLACE_SECONDS: u64 = 30 * 60;
 /// The document of what all devices together may load.
 pub(crate) const FLEET: &str = "fleet";
@@ -147,13 +148,13 @@ pub(crate) fn fleet_budget(
     over(fleet.budget, loading, spent(fleet.spent, now), is_new, bytes)
 }
 
-/// Whether a device has had a place among those that load for long, and has not said that it loads.
+/// Whether a device has had a place among those that load for long, and has said nothing meanwhile.
 pub(crate) fn has_lapsed(record: &DeviceDeployment, now: Timestamp) -> bool {
     let given = record.given.unwrap_or(record.created);
-    record.status == Status::Pending && !record.lapsed && given.plus_seconds(PLACE_SECONDS) <= now
+    record.status.needs_place() && !record.lapsed && given.plus_seconds(PLACE_SECONDS) <= now
 }
 
-/// Takes the place of a device that has not begun. When it asks again, it waits for one with the others. Whether it had one.
+/// Takes the place of a device that says nothing. When it asks again, it waits for one with the others. Whether it had one.
 ///
 /// # Errors
 /// Something has to be loaded first.

@@ -79,8 +79,7 @@ fn put(work: &mut Work, mut record: DeviceDeployment) -> Result<(), NotLoaded> {
     let now = work.now();
     let is_finished = record.status.is_finished();
     record.finished = is_finished.then(|| record.finished.unwrap_or(now));
-    // Who reports has begun.
-    record.lapsed &= record.status == Status::Pending;
+    record.lapsed &= record.status.needs_place();
     let before = work.record(&record.deployment, &record.device)?;
     let Some(mut deployment) = work.deployment(&record.deployment)? else { return Ok(()) };
     if let Some(mut device) = work.device(&record.device)? {
@@ -126,16 +125,14 @@ fn put(work: &mut Work, mut record: DeviceDeployment) -> Result<(), NotLoaded> {
         deployment.finished = Some(now);
         create::free(work, &deployment)?;
     }
-    let news = match (has_failed, has_got) {
-        (true, _) => Some(News::Failed),
-        (false, true) => Some(News::Got),
-        (false, false) => None,
-    };
+    let has_ended = is_finished && before.as_ref().is_none_or(|before| !before.status.is_finished());
+    let news = [(has_failed, News::Failed), (has_got, News::Got), (has_ended, News::Ended)];
+    let news: Vec<News> = news.into_iter().filter(|(is_so, _)| *is_so).map(|(_, news)| news).collect();
     if has_got && deployment.finished.is_none() {
         stop::watch(work, &deployment, &device)?;
     }
     // What is over has nothing left to stop.
-    if let Some(reason) = news.and_then(|news| stop::stops(&deployment, news, now)) {
+    if let Some(reason) = stop::stops(&deployment, &news, now) {
         return stop::stop(work, deployment, &reason);
     }
     if deployment != was { work.put_deployment(deployment) } else { Ok(()) }

@@ -60,8 +60,13 @@ pub(crate) fn report_status(
     let is_late = record.status.is_finished() && !status.is_finished();
     let says_nothing =
         record.status == status && (substate.is_none() || substate == record.substate.as_deref());
-    if is_late || says_nothing {
+    // Who says that it loads has its place again.
+    if is_late || (says_nothing && !record.lapsed) {
         return Ok(());
+    }
+    record.lapsed = false;
+    if status.needs_place() {
+        record.given = Some(work.now());
     }
     // A report that says nothing about it leaves what was said before.
     record.substate = substate.map(str::to_owned).or(record.substate);

@@ -25,6 +25,8 @@ pub(super) enum News {
     Failed,
     /// A device has got it.
     Got,
+    /// One device more has ended it.
+    Ended,
     /// A device that has got it has raised a critical alert.
     Alerted,
 }
@@ -109,7 +111,7 @@ pub(super) struct Reason {
 }
 
 /// Whether one of its rules stops a deployment after this.
-pub(super) fn stops(deployment: &Deployment, news: News, now: Timestamp) -> Option<Reason> {
+pub(super) fn stops(deployment: &Deployment, news: &[News], now: Timestamp) -> Option<Reason> {
     if deployment.finished.is_some() {
         return None;
     }
@@ -123,17 +125,24 @@ pub(super) fn stops(deployment: &Deployment, news: News, now: Timestamp) -> Opti
 }
 
 /// What the rule at a place says.
-fn reason(deployment: &Deployment, at: usize, news: News, now: Timestamp) -> Option<Reason> {
+fn reason(deployment: &Deployment, at: usize, news: &[News], now: Timestamp) -> Option<Reason> {
     let rule = deployment.stop.get(at)?;
     let (counted, most) = line(rule)?;
-    let text = match (news, counted) {
-        (News::Failed, Counted::Failures) => of_failures(deployment, rule, most, now),
-        (News::Alerted, Counted::Alerts) => of_alerts(deployment, rule, most, at),
-        // Alerts may have come before enough devices had it.
-        (News::Got, Counted::Alerts) if rule.after_devices == Some(got(deployment)) => {
-            of_alerts(deployment, rule, most, at)
+    let is_news = |news: &News| match (news, counted) {
+        (News::Failed, Counted::Failures) | (News::Alerted, Counted::Alerts) => true,
+        // Alerts and failures may have come before there were enough devices.
+        (News::Got, Counted::Alerts) => rule.after_devices == Some(got(deployment)),
+        (News::Ended, Counted::Failures) => rule.after_devices == Some(deployment.finished_records()),
+        (News::Failed | News::Ended, Counted::Alerts) | (News::Got | News::Alerted, Counted::Failures) => {
+            false
         }
-        (News::Failed | News::Got, Counted::Alerts) | (News::Got | News::Alerted, Counted::Failures) => None,
+    };
+    if !news.iter().any(is_news) {
+        return None;
+    }
+    let text = match counted {
+        Counted::Failures => of_failures(deployment, rule, most, now),
+        Counted::Alerts => of_alerts(deployment, rule, most, at),
     };
     Some(Reason { text: text?, action: rule.action })
 }
@@ -267,7 +276,7 @@ fn count(
         }
     }
     if is_counted {
-        match stops(&deployment, News::Alerted, now) {
+        match stops(&deployment, &[News::Alerted], now) {
             Some(reason) => stop(work, deployment, &reason)?,
             None => work.put_deployment(deployment)?,
         }

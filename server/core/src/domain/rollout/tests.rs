@@ -326,6 +326,36 @@ fn a_stop_rule_stops_with_the_report_that_crosses_its_line() {
 }
 
 #[test]
+fn a_part_of_failures_counts_with_the_device_that_makes_enough_of_them_however_it_ends() {
+    let part = |after| StopRule {
+        failed_devices: None,
+        failed_percent: Some(50.0),
+        after_devices: Some(after),
+        ..rule(StopAction::Hold)
+    };
+    let mut work = fleet(8, 1);
+    let id = made(&mut work, &NewDeployment { stop: vec![part(3)], ..new(8) });
+    for number in 1..=5 {
+        ask(&mut work, &id, number, &[]);
+    }
+    (1..=2).for_each(|number| report(&mut work, &id, number, Status::Failure).unwrap());
+    assert_eq!(known(&mut work, &id).held, None, "two are not enough to tell");
+    report(&mut work, &id, 3, Status::Success).unwrap();
+    let held = known(&mut work, &id).held;
+    assert_eq!(held.as_deref(), Some("2 of 3 devices have failed, more than 50 percent"));
+    // What a person lets go on is stopped by more failures only.
+    let mut going = known(&mut work, &id);
+    going.held = None;
+    run(&mut work, |work| work.put_deployment(going.clone())).unwrap();
+    report(&mut work, &id, 1, Status::Success).unwrap();
+    report(&mut work, &id, 1, Status::Failure).unwrap();
+    assert!(known(&mut work, &id).held.is_some(), "one has failed again");
+    run(&mut work, |work| work.put_deployment(going.clone())).unwrap();
+    report(&mut work, &id, 4, Status::Success).unwrap();
+    assert_eq!(known(&mut work, &id).held, None);
+}
+
+#[test]
 fn failures_of_before_the_window_do_not_count() {
     let mut work = fleet(6, 1000);
     let stop = vec![StopRule { within_seconds: Some(60), ..rule(StopAction::Hold) }];
@@ -830,12 +860,23 @@ fn a_place_that_nobody_uses_is_given_to_another_device() {
     assert_eq!(release(&mut next, 1), Ok(false));
     let mut last = later(&[&work, &soon, &late, &next], HOUR + 60 * MINUTE);
     assert_eq!(release(&mut last, 1), Ok(true));
-    // Who begins without asking again is counted, and who has said that it loads keeps its place.
+    // Who begins without asking again is counted, and has its place for as long as who was given one.
     report(&mut last, &id, 1, Status::Downloading).unwrap();
     assert_eq!(loading(&mut last), (1, 0));
-    let mut end = later(&[&work, &soon, &late, &next, &last], 10 * HOUR);
-    assert_eq!(release(&mut end, 1), Ok(false));
-    assert_eq!(ask(&mut end, &id, 3, &[]), None);
+    let mut loads = later(&[&work, &soon, &late, &next, &last], HOUR + 89 * MINUTE);
+    assert_eq!(release(&mut loads, 1), Ok(false));
+    assert_eq!(ask(&mut loads, &id, 3, &[]), None);
+    let mut dead = later(&[&work, &soon, &late, &next, &last, &loads], HOUR + 90 * MINUTE);
+    assert_eq!((release(&mut dead, 1), release(&mut dead, 1)), (Ok(true), Ok(false)));
+    assert_eq!(loading(&mut dead), (0, 1));
+    assert!(ask(&mut dead, &id, 3, &[]).is_some());
+    assert_eq!(ask(&mut dead, &id, 1, &[]), None, "it waits with the others");
+    // Its word, also one that it has said before, counts again.
+    report(&mut dead, &id, 1, Status::Downloading).unwrap();
+    assert_eq!(loading(&mut dead), (2, 0));
+    assert_eq!(release(&mut dead, 1), Ok(false));
+    report(&mut dead, &id, 1, Status::Installing).unwrap();
+    assert_eq!(loading(&mut dead), (1, 0));
 }
 
 #[test]

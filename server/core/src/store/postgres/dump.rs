@@ -54,8 +54,12 @@ pub(super) async fn dump(conn: &Conn, rows: &mut Rows<'_>) -> Result<(), Fault> 
     })
     .await?;
     conn.each("SELECT kind, id, data FROM document ORDER BY kind, id", &none, |row| {
-        let kind = Kind::parse(row.try_get(0)?).ok_or_else(|| Fault::Damaged("a document".to_owned()))?;
-        give(DumpRow::Document(kind, text(row, 1)?, parse(row.try_get(2)?, "a document")?))
+        let (name, id): (&str, String) = (row.try_get(0)?, text(row, 1)?);
+        let value = parse(row.try_get(2)?, "").ok();
+        give(match Kind::parse(name).zip(value) {
+            Some((kind, value)) => DumpRow::Document(kind, id, value),
+            None => DumpRow::Damaged(format!("the {name} {id}")),
+        })
     })
     .await?;
     conn.each("SELECT num, stream, key, ts, data FROM event ORDER BY num", &none, |row| {
@@ -156,6 +160,7 @@ impl Filling {
                     documents.1.push(id.into_bytes());
                     documents.2.push(json(&value));
                 }
+                DumpRow::Damaged(_) => {}
                 DumpRow::Event(event) => {
                     self.events += 1;
                     events.push((self.events, event));

@@ -293,6 +293,7 @@ impl<'a> Fill<'a> {
             DumpRow::Record(record) => flush.record(&record)?,
             DumpRow::Log { deployment, device, text } => flush.log(&deployment, &device, Some(&text))?,
             DumpRow::Document(kind, id, value) => flush.document(kind, &id, Some(&value))?,
+            DumpRow::Damaged(_) => {}
             DumpRow::Event(event) => flush.event(&event)?,
         }
         self.rows += 1;

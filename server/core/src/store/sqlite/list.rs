@@ -343,7 +343,14 @@ pub(super) fn dump(connection: &Connection, names: &Names, rows: &mut Rows<'_>) 
         rows(DumpRow::Log { deployment, device, text: row.get(0)? })?;
     }
     for kind in KINDS {
-        read::documents(connection, kind, |id, value| Ok(rows(DumpRow::Document(kind, id, value))?))?;
+        read::documents(connection, kind, |id, value| {
+            let row = match value {
+                Ok(value) => DumpRow::Document(kind, id, value),
+                Err(Fault::Damaged(what)) => DumpRow::Damaged(what),
+                Err(fault) => return Err(fault),
+            };
+            Ok(rows(row)?)
+        })?;
     }
     for stream in STREAMS {
         let mut statement = connection

@@ -184,7 +184,7 @@ impl Store for Sqlite {
         self.long(move |connection, _| {
             let mut all = Vec::new();
             read::documents(connection, kind, |id, value| {
-                all.push((id, value));
+                all.push((id, value?));
                 Ok(())
             })?;
             Ok(all)

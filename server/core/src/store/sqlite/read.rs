@@ -393,14 +393,15 @@ pub(super) fn document(connection: &Connection, kind: Kind, id: &str) -> Result<
 pub(super) fn documents(
     connection: &Connection,
     kind: Kind,
-    mut each: impl FnMut(String, Value) -> Result<(), Fault>,
+    mut each: impl FnMut(String, Result<Value, Fault>) -> Result<(), Fault>,
 ) -> Result<(), Fault> {
     let mut statement =
         connection.prepare_cached("SELECT id, data FROM document WHERE kind = ?1 ORDER BY id")?;
     let mut rows = statement.query([kind.name()])?;
     while let Some(row) = rows.next()? {
         let id: String = row.get(0)?;
-        let value = document_of(kind, &id, row.get_ref(1)?.as_str()?)?;
+        let text = row.get_ref(1)?.as_str().map_err(|_| damaged(kind.name(), &id));
+        let value = text.and_then(|text| document_of(kind, &id, text));
         each(id, value)?;
     }
     Ok(())
