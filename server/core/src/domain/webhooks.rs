@@ -45,6 +45,13 @@ pub(crate) struct Integration {
     pub(crate) created: Timestamp,
 }
 
+impl Integration {
+    /// Whether both are reached in the same way: one has to wait as long as the other.
+    pub(crate) fn is_at(&self, other: &Integration) -> bool {
+        (&self.url, &self.secret) == (&other.url, &other.secret)
+    }
+}
+
 /// How far deliveries to an integration are: a document of its own, so that what every process has in memory does not change
 /// with each.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
