@@ -2,8 +2,11 @@
 //! forgets them. Each process counts its own.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+use crate::domain::address::network;
 
 /// What is remembered at most; each costs about 100 bytes.
 const REMEMBERED: usize = 10_000;
@@ -23,8 +26,15 @@ pub(crate) enum Who {
     Name(String),
     /// The id of a user whose password was right, and who needs a code besides.
     Code(String),
-    /// A network address.
-    Address(std::net::IpAddr),
+    /// A network: see [`Who::at`].
+    Network(IpAddr),
+}
+
+impl Who {
+    /// Whoever has an address.
+    pub(crate) fn at(address: IpAddr) -> Who {
+        Who::Network(network(address))
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -49,7 +59,7 @@ impl Failures {
             let most = match who {
                 Who::Name(_) => NAME_WAIT,
                 // Nobody fails here without the password, and there are only a million codes.
-                Who::Address(_) | Who::Code(_) => ADDRESS_WAIT,
+                Who::Network(_) | Who::Code(_) => ADDRESS_WAIT,
             };
             let wait = Duration::from_secs(1 << more.min(16)).min(most);
             wait.checked_sub(now.duration_since(failed.last)).filter(|left| !left.is_zero())
@@ -96,7 +106,7 @@ mod tests {
     fn who_fails_again_and_again_waits_longer_and_longer_up_to_a_limit() {
         let (failures, start) = (Failures::default(), Instant::now());
         let name = [Who::Name("a".to_owned())];
-        let both = [name[0].clone(), Who::Address([127, 0, 0, 1].into())];
+        let both = [name[0].clone(), Who::at([127, 0, 0, 1].into())];
         for _ in 0..FREE - 1 {
             failures.note(&both, start);
         }
@@ -115,12 +125,23 @@ mod tests {
     }
 
     #[test]
+    fn another_address_of_the_same_network_is_no_way_around_the_wait() {
+        let (failures, start) = (Failures::default(), Instant::now());
+        let at = |text: &str| [Who::at(text.parse().unwrap())];
+        for number in 0..FREE {
+            failures.note(&at(&format!("2001:db8::{number:x}")), start);
+        }
+        assert!(failures.wait(&at("2001:db8::ffff"), start).is_some());
+        assert_eq!(failures.wait(&at("2001:db8:0:1::1"), start), None);
+    }
+
+    #[test]
     fn what_is_remembered_is_bounded_and_keeps_the_worst() {
         let (failures, start) = (Failures::default(), Instant::now());
         let worst = [Who::Name("worst".to_owned())];
         (0..FREE).for_each(|_| failures.note(&worst, start));
         for number in 0..REMEMBERED as u32 + 50 {
-            failures.note(&[Who::Address(std::net::Ipv4Addr::from(number).into())], start);
+            failures.note(&[Who::at(std::net::Ipv4Addr::from(number).into())], start);
         }
         assert_eq!(failures.inside.lock().unwrap().len(), REMEMBERED);
         assert!(failures.wait(&worst, start).is_some());
