@@ -334,7 +334,7 @@ mod tests {
             id: "t".to_owned(),
             name: "ci".to_owned(),
             last_used: None,
-            expires: Timestamp(u64::MAX),
+            expires: Timestamp(1_000_000),
             created: Timestamp(1),
         };
         let make = |work: &mut Work| {
