@@ -7,7 +7,12 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::common::{Answer, Device, Process, accepted, artifact, error, manage, request, server, server_in};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+use crate::common::{
+    Answer, Device, Process, accepted, artifact, error, manage, request, request_bytes, server, server_in,
+};
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use serde_json::{Value, json};
 use server_core::{Options, Running, Server, StartError, StoreError};
@@ -282,6 +287,29 @@ fn a_disk_that_was_full_is_forgotten_when_it_is_not() {
     let again = Process::start(folder.path());
     assert_eq!(names(&again), before);
     again.kill();
+}
+
+#[test]
+fn a_full_disk_keeps_no_personal_token_from_reading() {
+    let folder = tempfile::tempdir().unwrap();
+    let process = Process::start_after("trap '' XFSZ", folder.path());
+    let ask = |method: &str, path: &str, authorization: &str, body: &str| {
+        let headers = [("Authorization", authorization)];
+        process.send(&request_bytes(method, &format!("/api/management{path}"), &headers, body.as_bytes()))
+    };
+    let management = fs::read_to_string(folder.path().join("management-token")).unwrap();
+    let user = r#"{"email":"ada@example.org","password":"correct horse 1"}"#;
+    assert_eq!(ask("POST", "/v1/useradm/users", &format!("Bearer {management}"), user).status, 201);
+    let basic = format!("Basic {}", STANDARD.encode("ada@example.org:correct horse 1"));
+    let login = ask("POST", "/v1/useradm/auth/login", &basic, "");
+    let made =
+        ask("POST", "/v1/useradm/settings/tokens", &format!("Bearer {}", login.text()), r#"{"name":"ci"}"#);
+    assert_eq!(made.status, 200, "{}", made.text());
+    limit_files(&process, Some(4096));
+    // That it was used is to be stored, and cannot be.
+    let read = ask("GET", "/v2/devauth/devices", &format!("Bearer {}", made.text()), "");
+    assert_eq!(read.status, 200, "{}", read.text());
+    process.kill();
 }
 
 #[test]

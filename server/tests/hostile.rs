@@ -7,7 +7,10 @@ use crate::common;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
-use crate::common::{Device, accepted, artifact, error, manage, parse, raw, request, server};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+use crate::common::{Device, accepted, artifact, authenticate, error, manage, parse, raw, request, server};
 use serde_json::{Value, json};
 use server_core::Running;
 
@@ -185,6 +188,26 @@ fn deep_and_strange_json_is_400() {
 }
 
 /// Uploads a form as it is.
+#[test]
+fn an_identity_that_lies_in_lists_is_400_and_nothing_is_kept_of_it() {
+    let (running, _, _folder) = server(|options| options);
+    let devices = "/api/management/v2/devauth/devices";
+    for depth in [2, 32, 33, 120, 126, 200] {
+        let deep = format!("{{\"mac\":{}1{}}}", "[".repeat(depth), "]".repeat(depth));
+        let device = Device::new("a");
+        // The identity is a text inside of the body, so what is asked of the body says nothing of it.
+        let body = json!({ "id_data": deep, "pubkey": device.pem() }).to_string();
+        let signature = STANDARD.encode(device.key.sign(body.as_bytes()));
+        assert_eq!(error(&authenticate(&running, body.as_bytes(), &signature)), 400, "{depth}");
+        let body = format!("{{\"identity_data\":{deep},\"pubkey\":{}}}", json!(device.pem()));
+        let token = format!("Bearer {}", running.management_token());
+        let answer = request(&running, "POST", devices, &[("Authorization", &token)], body.as_bytes());
+        assert_eq!(error(&answer), 400, "{depth}");
+    }
+    let listed = manage(&running, "GET", devices, Value::Null);
+    assert_eq!((listed.status, listed.json()), (200, json!([])));
+}
+
 fn upload(running: &Running, content_type: &str, body: &[u8]) -> u16 {
     let token = format!("Bearer {}", running.management_token());
     let headers = [("Authorization", token.as_str()), ("Content-Type", content_type)];

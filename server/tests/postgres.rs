@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use std::io::Write;
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::Command;
 use std::sync::mpsc::channel;
@@ -12,8 +14,9 @@ use server_core::client::Management;
 use server_core::{DatabaseOptions, Running};
 use tempfile::TempDir;
 
-use crate::common::postgres::{database, durable_cluster};
-use crate::common::{Device, Process, accepted, artifact, error, manage, request, server_in};
+use crate::common::postgres::{Held, database, durable_cluster};
+use crate::common::{Device, Process, accepted, artifact, error, manage, request, request_bytes, server_in};
+use crate::operations::{metric, on_any_port};
 
 const NEXT: &str =
     "/api/devices/v1/deployments/device/deployments/next?artifact_name=release-1&device_type=testdev";
@@ -124,6 +127,64 @@ fn two_servers_on_one_database_are_one_server() {
     // Rejected at one, it is nobody at the other.
     at_one.reject(&devices[2].1).unwrap();
     assert_eq!(error(&devices[2].0.next(&two)), 401);
+}
+
+#[test]
+fn a_place_that_becomes_free_at_one_server_is_given_to_who_asks_the_other() {
+    let Some(url) = database() else { return };
+    let first = tempfile::tempdir().unwrap();
+    let second = beside(first.path());
+    let (one, at_one) = on(&url, first.path());
+    let (two, _) = on(&url, second.path());
+    let devices = [accepted(&one, "a"), accepted(&one, "b")];
+    at_one.upload_artifact(artifact("release-2", "testdev").path()).unwrap();
+    let limit = "/api/management/v1/deployments/limits/downloads";
+    assert_eq!(manage(&one, "PUT", limit, json!({ "in_flight": 1 })).status, 204);
+    let ids = devices.each_ref().map(|(_, id)| id.clone());
+    let deployment = at_one.deploy("first", "release-2", &ids).unwrap();
+    assert_eq!(devices[0].0.next(&one).status, 200);
+    assert_eq!(devices[1].0.next(&one).status, 204, "the only place is taken");
+    let loading = |running: &Running| manage(running, "GET", limit, Value::Null).json()["loading"].clone();
+    soon(|| (loading(&two) == 1).then_some(()));
+    for status in ["downloading", "installing", "success"] {
+        assert_eq!(devices[0].0.report(&two, &deployment, status).status, 204);
+    }
+    soon(|| Some(devices[1].0.next(&one)).filter(|offer| offer.status == 200));
+    soon(|| (loading(&one) == 1 && loading(&two) == 1).then_some(()));
+}
+
+#[test]
+fn what_a_person_changes_is_done_to_its_end_when_the_person_goes_away() {
+    let Some(url) = database() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let (running, management) = server_in(folder.path(), |options| {
+        options.database(DatabaseOptions::new(&url)).metrics(on_any_port())
+    });
+    management.upload_artifact(artifact("release-2", "testdev").path()).unwrap();
+    let id = management.artifacts().unwrap()[0]["id"].as_str().unwrap().to_owned();
+    let file = folder.path().join("artifacts").join(format!("{id}.mender"));
+    assert!(file.is_file());
+
+    let mut held = Held::table(&url, "event");
+    let token = format!("Bearer {}", running.management_token());
+    let path = format!("/api/management/v1/deployments/artifacts/{id}");
+    let request = request_bytes("DELETE", &path, &[("Authorization", &token)], b"");
+    let mut person = TcpStream::connect(("127.0.0.1", running.port())).unwrap();
+    person.write_all(&request).unwrap();
+    soon(|| held.is_waited_for().then_some(()));
+    drop(person);
+    soon(|| (metric(&running, "rust_ota_server_connections") == Some(0.0)).then_some(()));
+    assert!(file.is_file(), "nothing is stored yet");
+    held.give_back();
+
+    soon(|| (!file.exists()).then_some(()));
+    assert_eq!(management.artifacts().unwrap().len(), 0);
+    let log = "/api/management/v1/auditlogs/logs";
+    let log = soon(|| {
+        Some(manage(&running, "GET", log, Value::Null).json()).filter(|log| log[0]["action"] == "delete")
+    });
+    assert_eq!((&log[0]["object"]["id"], &log[1]["object"]["id"]), (&json!(id), &json!(id)));
+    assert_eq!((&log[1]["action"], log.as_array().unwrap().len()), (&json!("upload"), 2));
 }
 
 #[test]

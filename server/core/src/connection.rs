@@ -160,7 +160,7 @@ where
         let (shared, around, presence) = (serving.clone(), standing.clone(), present.clone());
         let promised = promised.clone();
         async move {
-            let mut reply = api::serve(&shared, &*around, &presence, request).await;
+            let mut reply = api::answered(&shared, &around, &presence, request).await;
             if reply.status() == StatusCode::SWITCHING_PROTOCOLS {
                 *promised.lock().unwrap_or_else(PoisonError::into_inner) = reply.extensions_mut().remove();
             }

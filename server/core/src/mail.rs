@@ -54,7 +54,7 @@ pub(crate) async fn run(
         }
         let settings: MailSettings = service.catalogue.document(Kind::Settings, SETTINGS).unwrap_or_default();
         let receivers = settings.told();
-        rounds.begin(|id| receivers.iter().any(|known| known == id));
+        rounds.begin(|id, _| receivers.iter().any(|known| known == id));
         if receivers.is_empty() {
             continue;
         }
@@ -68,7 +68,9 @@ pub(crate) async fn run(
             }
             let (service, post, metrics, own) =
                 (service.clone(), post.clone(), metrics.clone(), receiver.clone());
-            rounds.tell(receiver.clone(), async move { next(&service, &post, &metrics, &own).await });
+            rounds.tell(receiver.clone(), String::new(), async move {
+                next(&service, &post, &metrics, &own).await
+            });
         }
     }
     rounds.end().await;

@@ -17,8 +17,9 @@ pub(crate) struct Rounds {
     /// What they are, for the log.
     what: &'static str,
     told: JoinSet<Option<Duration>>,
-    busy: HashMap<Id, String>,
-    later: HashMap<String, Instant>,
+    busy: HashMap<Id, (String, String)>,
+    /// Until when, and where they were then: whoever mends an address does not wait.
+    later: HashMap<String, (String, Instant)>,
 }
 
 impl Rounds {
@@ -27,13 +28,14 @@ impl Rounds {
         Rounds { what, told: JoinSet::new(), busy: HashMap::new(), later: HashMap::new() }
     }
 
-    /// Begins a round among those who are `known`.
-    pub(crate) fn begin(&mut self, known: impl Fn(&str) -> bool) {
+    /// Begins a round among those who are `known` at a place.
+    pub(crate) fn begin(&mut self, known: impl Fn(&str, &str) -> bool) {
         while let Some(done) = self.told.try_join_next_with_id() {
             match done {
                 Ok((task, wait)) => {
-                    let id = self.busy.remove(&task);
-                    self.later.extend(id.zip(wait).map(|(id, wait)| (id, Instant::now() + wait)));
+                    let told = self.busy.remove(&task).zip(wait);
+                    let later = told.map(|((id, place), wait)| (id, (place, Instant::now() + wait)));
+                    self.later.extend(later);
                 }
                 Err(error) => {
                     self.busy.remove(&error.id());
@@ -43,22 +45,23 @@ impl Rounds {
                 }
             }
         }
-        self.later.retain(|id, until| Instant::now() < *until && known(id));
+        self.later.retain(|id, (place, until)| Instant::now() < *until && known(id, place));
     }
 
     /// Whether somebody can be told now.
     pub(crate) fn is_free(&self, id: &str) -> bool {
-        !self.later.contains_key(id) && !self.busy.values().any(|one| one == id)
+        !self.later.contains_key(id) && !self.busy.values().any(|(one, _)| one == id)
     }
 
-    /// Tells somebody. What that ends with is for how long he is let alone then.
+    /// Tells somebody at a place. What that ends with is for how long he is let alone then.
     pub(crate) fn tell(
         &mut self,
         id: String,
+        place: String,
         telling: impl Future<Output = Option<Duration>> + Send + 'static,
     ) {
         let task = self.told.spawn(telling);
-        self.busy.insert(task.id(), id);
+        self.busy.insert(task.id(), (id, place));
     }
 
     /// Another process does it now.

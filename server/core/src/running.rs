@@ -10,7 +10,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Semaphore, watch};
 
 use crate::api::surround::{Nothing, Surround};
-use crate::api::{Shared, has_user, permit};
+use crate::api::{Loading, Shared, has_user, permit};
 use crate::blobs::{self, BlobError, Blobs, Folder, S3, Shelf};
 use crate::certificates::Certificates;
 use crate::connect::{Switchboard, Timing};
@@ -111,6 +111,7 @@ impl Server {
             metrics,
             process: Process::new(Timestamp::now().seconds()),
             readiness: Readiness::new(stopped.clone()),
+            loading: Loading::default(),
             uploading: Arc::new(Semaphore::new(limits::UPLOADS_AT_ONCE)),
         });
         let (listener, address) = runtime.block_on(listen(address))?;

@@ -117,7 +117,7 @@ pub(crate) async fn run(
             _ = stop.changed() => break,
         }
         let integrations: Vec<(String, Integration)> = service.catalogue.documents(Kind::Integration);
-        rounds.begin(|id| integrations.iter().any(|(known, _)| known == id));
+        rounds.begin(|id, place| integrations.iter().any(|(known, now)| known == id && now.place() == place));
         if integrations.is_empty() {
             metrics.webhook_events_waiting.set(0);
             continue;
@@ -142,46 +142,66 @@ pub(crate) async fn run(
             }
             let (service, agent, metrics, own) =
                 (service.clone(), agent.clone(), metrics.clone(), id.clone());
-            rounds.tell(id, async move { deliver(&service, &agent, &own, &integration, &metrics).await });
+            let telling = async move { deliver(&service, &agent, &own, &metrics).await };
+            rounds.tell(id, integration.place(), telling);
         }
     }
     rounds.end().await;
     turn.give_back().await;
 }
 
-/// Tells one integration a piece of what there is. How long it is to be let alone, if something did not arrive.
-async fn deliver(
-    service: &Service,
-    agent: &Agent,
-    id: &str,
-    integration: &Integration,
-    metrics: &Metrics,
-) -> Option<Duration> {
+/// What became of a piece.
+enum Piece {
+    /// Everything in it is done with, and there may be more.
+    Full,
+    /// It was the last.
+    Last,
+    /// The integration is to be let alone so long.
+    Wait(Duration),
+}
+
+/// Tells one integration what there is. How long it is to be let alone, if something did not arrive.
+async fn deliver(service: &Service, agent: &Agent, id: &str, metrics: &Metrics) -> Option<Duration> {
+    loop {
+        match deliver_piece(service, agent, id, metrics).await {
+            Piece::Full => {}
+            Piece::Last => return None,
+            Piece::Wait(wait) => return Some(wait),
+        }
+    }
+}
+
+async fn deliver_piece(service: &Service, agent: &Agent, id: &str, metrics: &Metrics) -> Piece {
     let known = match service.store.document(Kind::Progress, &progress(id)).await {
         Ok(known) => known.and_then(|known| serde_json::from_value::<Delivered>(known).ok()),
         Err(error) => {
             log::warn!("the webhook {id}: {error}");
-            return Some(LONGEST);
+            return Piece::Wait(LONGEST);
         }
     };
-    let known = known?;
-    let query = EventQuery { oldest_first: true, take: PIECE, ..behind(&known) };
+    let Some(known) = known else { return Piece::Last };
+    let query = EventQuery { oldest_first: true, take: PIECE, uncounted: true, ..behind(&known) };
     let events = match service.store.events(&query).await {
         Ok(found) => found.items,
         Err(error) => {
             log::warn!("the webhook {id}: {error}");
-            return Some(LONGEST);
+            return Piece::Wait(LONGEST);
         }
     };
+    let is_full = events.len() as u64 == PIECE;
     let mut tries = known.tries;
     let mut passed = None;
     for event in events {
+        // A person may have changed it since the last one was told.
+        let Some(integration) = service.catalogue.document::<Integration>(Kind::Integration, id) else {
+            return Piece::Last;
+        };
         if !integration.scopes.contains(&scope_of(&event)) {
             passed = Some((event.number, event.event.time));
             continue;
         }
         passed = None;
-        let outcome = post(agent, integration, &event).await;
+        let outcome = post(agent, &integration, &event).await;
         match (&outcome.error, outcome.is_final) {
             (None, _) => metrics.webhooks_told.add(1),
             (Some(_), true) => metrics.webhooks_refused.add(1),
@@ -198,25 +218,26 @@ async fn deliver(
         match written.await {
             Ok(true) => {}
             // It was taken away meanwhile.
-            Ok(false) => return None,
-            Err(ChangeError::Refused(_)) => return Some(INTERVAL),
+            Ok(false) => return Piece::Last,
+            Err(ChangeError::Refused(_)) => return Piece::Wait(INTERVAL),
             Err(ChangeError::Failed(reason)) => {
                 log::warn!("what the webhook {id} was told could not be stored: {}", reason.0);
-                return Some(LONGEST);
+                return Piece::Wait(LONGEST);
             }
         }
         if !is_final {
-            return Some(wait_after(tries));
+            return Piece::Wait(wait_after(tries));
         }
         tries = 0;
     }
+    let end = if is_full { Piece::Full } else { Piece::Last };
     // What is nothing to this one is not looked at again.
-    let passed = passed?;
+    let Some(passed) = passed else { return end };
     let (key, own) = (progress(id), id.to_owned());
     let rule = move |work: &mut Work| webhooks::pass_over(work, &own, passed);
     match service.change(vec![Key::Document(Kind::Progress, key)], rule).await {
-        Ok(()) => None,
-        Err(_) => Some(INTERVAL),
+        Ok(()) => end,
+        Err(_) => Piece::Wait(INTERVAL),
     }
 }
 
@@ -301,7 +322,129 @@ fn of_status(status: u16) -> Outcome {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+    use std::net::TcpListener;
+    use std::sync::mpsc;
+
+    use serde_json::json;
+
     use super::*;
+    use crate::model::time::Timestamp;
+    use crate::store::sqlite;
+    use crate::work::{Event, Write};
+
+    /// A receiver that takes everything: each time it is asked, it says so and waits until it is told to answer.
+    fn receiver() -> (String, mpsc::Receiver<mpsc::Sender<()>>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let (asked, told) = mpsc::channel();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                let mut head = [0; 4096];
+                let _ = stream.read(&mut head);
+                let (answer, answered) = mpsc::channel();
+                if asked.send(answer).is_err() {
+                    return;
+                }
+                let _ = answered.recv();
+                let _ = stream.write_all(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n");
+            }
+        });
+        (url, told)
+    }
+
+    async fn put(service: &Service, id: &str, integration: Integration) {
+        let id = id.to_owned();
+        let rule = move |work: &mut Work| {
+            let before: Option<Integration> = work.document(Kind::Integration, &id)?;
+            work.put_document(Kind::Integration, &id, Some(&integration))?;
+            let _: Option<Delivered> = work.document(Kind::Progress, &progress(&id))?;
+            if before.is_none() {
+                work.put_document(Kind::Progress, &progress(&id), Some(&Delivered::default()))?;
+            }
+            Ok::<(), crate::work::NotLoaded>(())
+        };
+        service.change(Vec::new(), rule).await.unwrap();
+    }
+
+    fn at(url: &str) -> Integration {
+        let scopes = vec![Scope::Deviceauth];
+        Integration {
+            url: url.to_owned(),
+            secret: None,
+            description: String::new(),
+            scopes,
+            created: Timestamp(1),
+        }
+    }
+
+    /// A service with an integration `x` at an address, and so many events.
+    async fn told_of(folder: &std::path::Path, url: &str, events: u64) -> Service {
+        let store = sqlite::open(folder).unwrap();
+        let service = Service::open(store, Arc::new(Metrics::default())).await.unwrap();
+        put(&service, "x", at(url)).await;
+        let rule = move |work: &mut Work| {
+            for number in 0..events {
+                let data = json!({ "type": "device-provisioned", "data": {} });
+                let (key, time) = (number.to_string(), Timestamp(1000));
+                work.write(Write::Event(Event { stream: Stream::Webhook, key, time, data }));
+            }
+            Ok::<(), crate::work::NotLoaded>(())
+        };
+        service.change(Vec::new(), rule).await.unwrap();
+        service
+    }
+
+    fn here() -> Agent {
+        agent(&Reach { private: true, authorities: None })
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn whatever_waits_is_told_as_fast_as_it_is_taken() {
+        let folder = tempfile::tempdir().unwrap();
+        let (url, asked) = receiver();
+        let service = told_of(folder.path(), &url, 3 * PIECE + 1).await;
+        let answering =
+            std::thread::spawn(move || asked.iter().inspect(|answer| answer.send(()).unwrap()).count());
+        // No moment passes between the pieces but that of the answers.
+        let metrics = Metrics::default();
+        assert_eq!(deliver(&service, &here(), "x", &metrics).await, None);
+        assert_eq!(metrics.webhooks_told.value(), 3 * PIECE + 1);
+        assert_eq!(waiting(&service, &service.catalogue.documents(Kind::Integration)).await.unwrap(), 0);
+        service.store.stop().await;
+        drop(answering);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_comes_after_an_address_was_changed_goes_to_the_new_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let ((old, old_asked), (new, new_asked)) = (receiver(), receiver());
+        let service = told_of(folder.path(), &old, 3).await;
+        let own = service.clone();
+        let told = tokio::spawn(async move { deliver(&own, &here(), "x", &Metrics::default()).await });
+        let next = |asked: mpsc::Receiver<mpsc::Sender<()>>| {
+            tokio::task::spawn_blocking(move || (asked.recv().unwrap(), asked))
+        };
+        let (first, old_asked) = next(old_asked).await.unwrap();
+        put(&service, "x", at(&new)).await;
+        first.send(()).unwrap();
+        let (second, new_asked) = next(new_asked).await.unwrap();
+        second.send(()).unwrap();
+        let (third, _new_asked) = next(new_asked).await.unwrap();
+        third.send(()).unwrap();
+        assert_eq!(told.await.unwrap(), None);
+        assert!(old_asked.try_recv().is_err());
+        service.store.stop().await;
+    }
+
+    #[test]
+    fn who_mends_an_address_or_a_secret_does_not_wait() {
+        let old = at("http://a");
+        assert_eq!(old.place(), Integration { description: "other".to_owned(), ..old.clone() }.place());
+        assert_ne!(old.place(), at("http://b").place());
+        assert_ne!(old.place(), Integration { secret: Some("00".to_owned()), ..old.clone() }.place());
+    }
 
     #[test]
     fn what_a_receiver_refuses_is_not_told_again() {

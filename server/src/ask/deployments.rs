@@ -43,12 +43,22 @@ pub(super) fn list(management: &Management, status: Option<&str>) -> Result<Aske
     Ok(Asked::new(text, Value::Array(all)))
 }
 
-/// Its status, as people want to know it: one that is held does not go on.
+/// Its status, as people want to know it: one that is held does not go on, unless it has ended.
 fn state(deployment: &Value) -> &str {
+    let status = deployment["status"].as_str().unwrap_or_default();
     match deployment["held"].as_str() {
-        Some(_) => "held",
-        None => deployment["status"].as_str().unwrap_or_default(),
+        Some(_) if status != "finished" => "held",
+        Some(_) | None => status,
     }
+}
+
+/// Why it does not go on, or why a rule has ended it.
+fn held(deployment: &Value) -> Option<String> {
+    let why = artifact::text::printable(deployment["held"].as_str()?);
+    Some(match state(deployment) {
+        "held" => format!("held: {why}; no further device begins until a person lets it go on\n"),
+        _ => format!("stopped by a rule: {why}\n"),
+    })
 }
 
 /// `3: 2 success, 1 failure`.
@@ -91,12 +101,7 @@ pub(super) fn show(management: &Management, id: &str, status: Option<&str>) -> R
     let name = artifact::text::printable(word("name")).into_owned();
     let artifact = artifact::text::printable(word("artifact_name")).into_owned();
     let mut text = format!("{name}: {artifact}, {}\n", state(&deployment));
-    if let Some(why) = deployment["held"].as_str() {
-        text += &format!(
-            "held: {}; no further device begins until a person lets it go on\n",
-            artifact::text::printable(why)
-        );
-    }
+    text += &held(&deployment).unwrap_or_default();
     if devices.is_empty() {
         text += "no devices\n";
     } else {
@@ -244,6 +249,17 @@ fn ended(management: &Management, id: &str, deployment: &Value) -> Result<Asked,
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_has_ended_is_not_held() {
+        let of = |deployment: Value| (state(&deployment).to_owned(), held(&deployment).unwrap_or_default());
+        let (state, text) = of(json!({ "status": "inprogress", "held": "2 have failed" }));
+        assert_eq!(state, "held");
+        assert!(text.starts_with("held: 2 have failed; no further device begins"), "{text}");
+        let (state, text) = of(json!({ "status": "finished", "held": "2 have failed" }));
+        assert_eq!((&*state, &*text), ("finished", "stopped by a rule: 2 have failed\n"));
+        assert_eq!(of(json!({ "status": "pending" })), ("pending".to_owned(), String::new()));
+    }
 
     fn check(device: Value, expected: &str) {
         let mut whole = json!({ "id": "a", "log": false });

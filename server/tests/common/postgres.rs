@@ -14,10 +14,11 @@
 )]
 
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -59,6 +60,50 @@ fn programs() -> Option<PathBuf> {
         println!("SKIPPED on PostgreSQL: {DEBIAN} is not there; cargo xtask test unpacks it");
     }
     found
+}
+
+/// A table of the database at an address in which nobody writes as long as this is there.
+pub(crate) struct Held {
+    psql: Child,
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+    table: &'static str,
+}
+
+impl Held {
+    pub(crate) fn table(url: &str, table: &'static str) -> Held {
+        let mut command = Command::new(programs().unwrap().join("psql"));
+        command.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", url]);
+        let mut psql = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let (input, output) = (psql.stdin.take().unwrap(), BufReader::new(psql.stdout.take().unwrap()));
+        let mut held = Held { psql, input, output, table };
+        assert_eq!(held.ask(&format!("BEGIN; LOCK TABLE {table} IN EXCLUSIVE MODE; SELECT 1;")), "1");
+        held
+    }
+
+    fn ask(&mut self, sql: &str) -> String {
+        writeln!(self.input, "{sql}").unwrap();
+        let mut line = String::new();
+        self.output.read_line(&mut line).unwrap();
+        line.trim().to_owned()
+    }
+
+    /// Whether somebody waits to write in it.
+    pub(crate) fn is_waited_for(&mut self) -> bool {
+        let table = self.table;
+        let waiting = format!(
+            "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = '{table}'::regclass AND database =
+             (SELECT oid FROM pg_database WHERE datname = current_database());"
+        );
+        self.ask(&waiting) != "0"
+    }
+
+    pub(crate) fn give_back(self) {
+        let Held { mut psql, input, .. } = self;
+        // The transaction ends with its session.
+        drop(input);
+        psql.wait().unwrap();
+    }
 }
 
 pub(crate) struct Cluster {

@@ -363,7 +363,7 @@ const SERVER_CORE: &[ModuleRule] = &[
     ("steps", &["domain", "model", "work"]),
     ("store", &["blobs", "client", "domain", "model", "work"]),
     ("strangers", &["domain"]),
-    ("throttle", &["metrics"]),
+    ("throttle", &["domain", "metrics"]),
     ("transfer", &["blobs", "domain", "model", "options", "store", "work"]),
     ("unread", &[]),
     ("watched", &["api", "domain", "metrics", "model", "work"]),

@@ -14,15 +14,16 @@ use serde_json::{Map, Value, json};
 
 use super::paging::{Direction, Page, sort};
 use super::routes::{Route, made};
-use super::{ApiError, Call, Reply, Shared, direct, download, generate, permit, reply};
+use super::{ApiError, Call, Reply, Shared, audit, direct, download, generate, permit, reply};
 use crate::blobs::intake::{Intake, Taken};
 use crate::blobs::{Blobs, Name};
 use crate::domain::artifacts::{self as rules, ArtifactError};
+use crate::domain::audit::Entry;
 use crate::domain::{id, limits};
 use crate::model::Artifact;
 use crate::model::time::Timestamp;
 use crate::service::{ChangeError, Service};
-use crate::work::{Key, Kind};
+use crate::work::{Key, Kind, Work};
 
 /// Longest description.
 pub(super) const DESCRIPTION_BYTES: u64 = 4096;
@@ -274,6 +275,7 @@ fn depends(artifact: &Artifact) -> Value {
 async fn take(shared: &Shared, call: &Call, body: Incoming) -> Result<Reply, ApiError> {
     let _place = shared.place_for_upload().await?;
     let id = id::uuid()?;
+    audit::about(&id);
     let (intake, description) = receive(shared, call, body, &id).await?;
     // It may have taken an hour.
     if let Err(error) = permit::admit(shared, call).await {
@@ -318,6 +320,7 @@ impl Keeper {
         made_of: Vec<String>,
         check: impl FnOnce(&Artifact) -> Result<(), String> + Send + 'static,
     ) -> Result<(), ApiError> {
+        let entry = audit::pending();
         let kept = tokio::spawn(async move {
             let taken = intake.keep().await?;
             let artifact = record(&id, taken, description);
@@ -325,23 +328,34 @@ impl Keeper {
                 remove(&*self.blobs, &id).await;
                 return Err(ApiError::bad_request(&reason));
             }
-            self.add(artifact, made_of).await
+            self.add(artifact, made_of, entry).await
         });
-        kept.await.unwrap_or_else(|_| Err(ApiError::internal("the artifact could not be kept")))
+        kept.await.unwrap_or_else(|_| Err(ApiError::internal("the artifact could not be kept")))?;
+        audit::written();
+        Ok(())
     }
 
     /// The record of what is kept already: a record without its file would be offered to devices.
-    async fn add(&self, artifact: Artifact, made_of: Vec<String>) -> Result<(), ApiError> {
+    async fn add(
+        &self,
+        artifact: Artifact,
+        made_of: Vec<String>,
+        entry: Option<Entry>,
+    ) -> Result<(), ApiError> {
         let catalogue = self.service.catalogue.clone();
         let known = move |name: &str| -> Vec<String> {
             catalogue.artifacts_named(name).iter().map(|artifact| artifact.id.clone()).collect()
         };
         let id = artifact.id.clone();
         let keys = rules::keys(&id, &artifact.name, &known(&artifact.name));
-        let added = self
-            .service
-            .change(keys, move |work| rules::add_made(work, &artifact, &known(&artifact.name), &made_of));
-        match added.await {
+        let rule = move |work: &mut Work| {
+            rules::add_made(work, &artifact, &known(&artifact.name), &made_of)?;
+            if let Some(entry) = &entry {
+                audit::note(work, entry, None);
+            }
+            Ok::<(), ArtifactError>(())
+        };
+        match self.service.change(keys, rule).await {
             Ok(()) => Ok(()),
             Err(ChangeError::Refused(error)) => {
                 remove(&*self.blobs, &id).await;
@@ -363,12 +377,9 @@ impl Keeper {
     pub(super) async fn change<T: Send + 'static>(
         &self,
         keys: Vec<Key>,
-        rule: impl FnMut(&mut crate::work::Work) -> Result<T, ArtifactError> + Send + 'static,
+        rule: impl FnMut(&mut Work) -> Result<T, ArtifactError> + Send + 'static,
     ) -> Result<T, ApiError> {
-        self.service.change(keys, rule).await.map_err(|error| match error {
-            ChangeError::Refused(error) => error.into(),
-            ChangeError::Failed(error) => error.into(),
-        })
+        self.service.change(keys, rule).await.map_err(ApiError::of_change)
     }
 }
 

@@ -80,7 +80,21 @@ pub(crate) fn says(change: &str) {
 
 /// The entry that belongs into the transaction of a change.
 pub(super) fn pending() -> Option<Entry> {
-    ENTRY.try_with(|entry| entry.borrow().clone()).ok().flatten().filter(|entry| !entry.object.id.is_empty())
+    pending_or_unnamed().filter(|entry| !entry.object.id.is_empty())
+}
+
+/// The same, for a change that says what it is about.
+pub(super) fn pending_or_unnamed() -> Option<Entry> {
+    ENTRY.try_with(|entry| entry.borrow().clone()).ok().flatten()
+}
+
+/// Writes it with the change. `made` is what it is about, where only the rule of the change knows that.
+pub(super) fn note(work: &mut Work, entry: &Entry, made: Option<String>) {
+    let mut entry = entry.clone();
+    if let Some(made) = made.filter(|_| entry.object.id.is_empty()) {
+        entry.object.id = made;
+    }
+    audit::audit(work, &entry);
 }
 
 /// Says which session it is about.

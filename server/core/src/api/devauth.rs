@@ -219,14 +219,13 @@ async fn preauthorize(shared: &Shared, call: &Call) -> Result<Reply, ApiError> {
     let keys = vec![Key::Identity(identity.sha256.clone())];
     let force = wanted.force;
     let rule = move |work: &mut _| admission::preauthorize(work, &identity, &key.pem, force);
-    match shared.service.change(keys, rule).await {
+    match shared.make(keys, rule).await {
         Ok(id) => Ok(reply::created(&format!("/api/management/v2/devauth/devices/{id}"))),
         // What is in the way.
         Err(ChangeError::Refused(AdmissionError::Exists(id))) => {
             Ok(reply::json(StatusCode::CONFLICT, &describe(&shared.view(&id).await?)))
         }
-        Err(ChangeError::Refused(error)) => Err(error.into()),
-        Err(ChangeError::Failed(error)) => Err(error.into()),
+        Err(error) => Err(ApiError::of_change(error)),
     }
 }
 

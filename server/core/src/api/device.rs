@@ -16,6 +16,7 @@ use super::{ApiError, Call, Reply, Shared, connect, cookie, deviceconfig, monito
 use crate::domain::admission::{self, AuthDecision, SpeakError, is_valid};
 use crate::domain::identity::Identity;
 use crate::domain::inventory::{self, InventoryError, Reported};
+use crate::domain::json::is_value;
 use crate::domain::limits;
 use crate::domain::pubkey::PublicKey;
 use crate::domain::token::Subject;
@@ -286,16 +287,4 @@ fn is_old_news(
 ) -> Result<bool, InventoryError> {
     let is_recent = before.updated.is_some_and(|updated| now < updated.plus_seconds(REPORT_SECONDS));
     Ok(is_recent && inventory::reported(before, attributes, how, now)?.is_none())
-}
-
-fn is_value(value: &Value) -> bool {
-    let scalar = |value: &Value| value.is_string() || value.is_number() || value.is_boolean();
-    match value {
-        Value::Array(values) => {
-            let kind = |value: &Value| std::mem::discriminant(value);
-            values.iter().all(scalar) && values.windows(2).all(|pair| kind(&pair[0]) == kind(&pair[1]))
-        }
-        Value::String(_) | Value::Number(_) | Value::Bool(_) => true,
-        Value::Null | Value::Object(_) => false,
-    }
 }

@@ -26,6 +26,9 @@ const LEFT_SECONDS: u64 = 24 * 3600;
 /// How long the answer waits for the artifact to be read. After that it is read on without anybody who waits.
 const READING: Duration = Duration::from_secs(10);
 
+/// How often it is said that an upload is being read.
+const RENEW: Duration = Duration::from_secs(rules::READER_SECONDS / 3);
+
 /// Its lines in the description of the API.
 pub(super) const ROUTES: &[Route] = &[
     Route::post("/api/management/v1|v2/deployments/artifacts/directupload", "Begin an upload past the API")
@@ -104,7 +107,7 @@ pub(super) async fn put(
     download::check(shared, call).await?;
     let mut body = upload.ok_or_else(|| ApiError::bad_request("there is no body"))?;
     let known: Option<DirectUpload> = shared.service.catalogue.document(Kind::Upload, id);
-    let is_open = known.is_some_and(|upload| !upload.reading);
+    let is_open = known.is_some_and(|upload| !upload.is_read(shared.service.now()));
     let name = Name::direct(id).filter(|_| is_open).ok_or_else(ApiError::not_found)?;
     let _place = shared.place_for_upload().await?;
     let patience = Duration::from_secs(shared.options.read_timeout_seconds);
@@ -133,11 +136,16 @@ pub(super) async fn put(
 pub(super) async fn complete(shared: &Shared, id: &str) -> Result<Reply, ApiError> {
     let name = Name::direct(id).ok_or_else(|| ApiError::bad_request("the id is not a UUID"))?;
     let place = shared.place_for_upload().await?;
-    let (keeper, claimed) = (Keeper::of(shared), id.to_owned());
-    shared.change(key(id), move |work| rules::claim_upload(work, &claimed)).await?;
+    let (keeper, claimed, reader) = (Keeper::of(shared), id.to_owned(), id::uuid()?);
+    let by = reader.clone();
+    shared.change(key(id), move |work| rules::claim_upload(work, &claimed, &by)).await?;
     let id = id.to_owned();
     let reading = tokio::spawn(async move {
-        let result = read(&keeper, &name, &id).await;
+        let result = tokio::select! {
+            result = read(&keeper, &name, &id) => result,
+            // What is left of it is for that one.
+            () = renew(&keeper, &id, &reader) => Err(ApiError::conflict("the upload is read by somebody else now")),
+        };
         drop(place);
         let after = match &result {
             // Nothing more can come of it.
@@ -148,7 +156,7 @@ pub(super) async fn complete(shared: &Shared, id: &str) -> Result<Reply, ApiErro
             // It may be completed again.
             Err(_) => {
                 let again = id.clone();
-                keeper.change(key(&id), move |work| rules::release_upload(work, &again)).await
+                keeper.change(key(&id), move |work| rules::release_upload(work, &again, &reader)).await
             }
         };
         if let Err(error) = after {
@@ -166,6 +174,20 @@ pub(super) async fn complete(shared: &Shared, id: &str) -> Result<Reply, ApiErro
         Err(_) => {}
     }
     Ok(reply::empty(StatusCode::ACCEPTED))
+}
+
+/// Says again and again that somebody reads an upload; ends when somebody else does. A server that ends says it no more, and then
+/// it is read by whoever is told next that it is complete.
+async fn renew(keeper: &Keeper, id: &str, reader: &str) {
+    loop {
+        tokio::time::sleep(RENEW).await;
+        let (own, reader) = (id.to_owned(), reader.to_owned());
+        match keeper.change(key(id), move |work| rules::renew_upload(work, &own, &reader)).await {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(error) => log::warn!("the upload {id} may be read by somebody else: {}", error.message),
+        }
+    }
 }
 
 /// Reads what was uploaded into its place.

@@ -13,7 +13,7 @@ use tokio::io::{AsyncSeekExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 
 use super::artifacts::{Field, Form, Keeper};
-use super::{ApiError, Call, Reply, Shared, permit, reply};
+use super::{ApiError, Call, Reply, Shared, audit, permit, reply};
 use crate::blobs::intake::Intake;
 use crate::domain::id;
 
@@ -145,6 +145,7 @@ async fn make(shared: &Shared, call: &Call, plan: Plan, field: &mut Field) -> Re
     file.flush().await?;
     file.rewind().await?;
     let file = file.into_std().await;
+    audit::about(&id);
     let keeper = Keeper::of(shared);
     let mut intake = keeper.begin(&id).await?;
     let description = plan.description.clone();

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::paging::Page;
 use super::routes::{Route, made};
-use super::{ApiError, Call, Reply, Shared, reply};
+use super::{ApiError, Call, Reply, Shared, audit, reply};
 use crate::domain::id;
 use crate::domain::webhooks::{self, INTEGRATIONS, Integration, Scope, WebhookError, progress};
 use crate::model::time::Timestamp;
@@ -146,6 +146,7 @@ async fn create(shared: &Shared, call: &Call) -> Result<Reply, ApiError> {
         Integration { url, secret, description: wanted.description, scopes, created: Timestamp::default() };
     let after = newest.first().map_or(0, |event| event.number);
     let id = id::uuid()?;
+    audit::about(&id);
     let own = id.clone();
     shared.change(keys(&id), move |work| webhooks::create(work, &own, integration.clone(), after)).await?;
     Ok(reply::created(&format!("/api/management/v1/iot-manager/integrations/{id}")))

@@ -12,7 +12,7 @@ use super::paging::{Page, sort};
 use super::routes::{Route, made};
 use super::{ApiError, Call, Reply, Shared, reply, search};
 use crate::domain::inventory::{self, Reported};
-use crate::domain::{id, limits};
+use crate::domain::{etag, id, limits};
 use crate::model::{AuthStatus, Device, Tag};
 use crate::work::query::{Attr, DeviceQuery, DeviceView, Scope, Test};
 use crate::work::{Key, NotLoaded, Work};
@@ -279,15 +279,15 @@ async fn set_tags(shared: &Shared, call: &Call, id: &str, how: Reported) -> Resu
         }
         tags.insert(name, Tag { value, description });
     }
-    let expected = call.header(IF_MATCH.as_str()).filter(|tag| *tag != "*").map(str::to_owned);
+    let expected = call.header(IF_MATCH.as_str()).map(str::to_owned);
     let device = id.to_owned();
     let id = device.clone();
     let keys = vec![Key::Device(id.clone())];
     let rule = move |work: &mut Work| {
         let is_expected = |tags: &BTreeMap<String, Tag>| {
             let mark = digest(tags);
-            let is_that = |one: &str| one.trim().trim_matches('"').split('-').next() == Some(&*mark);
-            expected.as_ref().is_none_or(|wanted| wanted.split(',').any(is_that))
+            let is_that = |wanted: &String| etag::names(wanted, |name| etag::has_mark(name, &mark));
+            expected.as_ref().is_none_or(is_that)
         };
         inventory::set_tags(work, &id, tags.clone(), how, is_expected)
     };

@@ -182,7 +182,7 @@ async fn attempt(
     options: &LoginOptions,
 ) -> Result<Begun, ApiError> {
     let mut who = vec![Who::name(name)];
-    who.extend(call.from.map(Who::Address));
+    who.extend(call.from.map(Who::at));
     let tried = count(shared, who)?;
     let account = match &shared.options.user {
         Some((known, secret)) if same(name, known) & same(password, secret) => {
@@ -338,19 +338,15 @@ pub(super) async fn goes_on(shared: &Shared, user: &str, session: &str) -> Resul
     Ok(stored.and_then(|stored| serde_json::from_value(stored).ok()).is_some_and(has))
 }
 
-/// Stores that a login was used, now and then. What cannot be stored is stored with a later use, and keeps nobody from
-/// looking at a server whose disk is full.
-pub(super) async fn note_use(shared: &Shared, person: &Person) {
-    let Some(login) = &person.login else { return };
+/// Stores that a login was used, if that was not stored lately.
+pub(super) async fn used(shared: &Shared, user: &str, session: &str) -> Result<(), ApiError> {
     let now = shared.service.now();
-    let stored: Sessions = shared.service.catalogue.document(Kind::Session, &person.name).unwrap_or_default();
-    if !stored.iter().any(|one| one.id == *login && one.is_long_unused(now)) {
-        return;
+    let stored: Sessions = shared.service.catalogue.document(Kind::Session, user).unwrap_or_default();
+    if !stored.iter().any(|one| one.id == session && one.is_long_unused(now)) {
+        return Ok(());
     }
-    let (user, session) = (person.name.clone(), login.clone());
+    let (user, session) = (user.to_owned(), session.to_owned());
     let keys = vec![Key::Document(Kind::Session, user.clone())];
     let rule = move |work: &mut Work| sessions::used(work, &user, &session);
-    if let Err(error) = shared.change_unnoted::<(), NotLoaded>(keys, rule).await {
-        log::debug!("the use of a login was not stored: {}", error.message);
-    }
+    shared.change_unnoted::<(), NotLoaded>(keys, rule).await
 }

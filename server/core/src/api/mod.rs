@@ -56,11 +56,13 @@ pub(crate) use reply::{ApiError, Body, Reply, bytes};
 pub(crate) use routes::description;
 use sending::Sending;
 use surround::Around;
+pub(crate) use updates::Loading;
 use users::Person;
 
 use crate::blobs::Blobs;
 use crate::connect::Switchboard;
 use crate::domain::admission::Policy;
+use crate::domain::audit::Entry;
 use crate::domain::people::failures::Failures;
 use crate::heard::Heard;
 use crate::metrics::{Class, Metrics, Process, Share};
@@ -75,6 +77,9 @@ use crate::strangers::Strangers;
 use crate::throttle::{Place, Refused, Throttle};
 use crate::work::query::{DeviceQuery, DeviceView, Found};
 use crate::work::{Key, Work};
+
+/// Where people ask.
+const MANAGEMENT: &str = "/api/management/";
 
 /// What every request may use.
 pub(crate) struct Shared {
@@ -96,6 +101,8 @@ pub(crate) struct Shared {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) process: Process,
     pub(crate) readiness: Readiness,
+    /// How many devices load.
+    pub(crate) loading: Loading,
     /// Places for artifacts that come in.
     pub(crate) uploading: Arc<Semaphore>,
 }
@@ -138,20 +145,59 @@ impl Shared {
     pub(crate) async fn change<T, E>(
         &self,
         keys: Vec<Key>,
-        mut rule: impl FnMut(&mut Work) -> Result<T, E> + Send + 'static,
+        rule: impl FnMut(&mut Work) -> Result<T, E> + Send + 'static,
     ) -> Result<T, ApiError>
     where
         T: Send + 'static,
         E: Send + 'static,
         ApiError: From<E>,
     {
-        let Some(entry) = audit::pending() else { return self.change_unnoted(keys, rule).await };
+        self.try_change(keys, rule).await.map_err(ApiError::of_change)
+    }
+
+    /// [`Shared::change`], for what gets its id in the rule: that is the answer of it.
+    pub(crate) async fn make<E>(
+        &self,
+        keys: Vec<Key>,
+        rule: impl FnMut(&mut Work) -> Result<String, E> + Send + 'static,
+    ) -> Result<String, ChangeError<E>>
+    where
+        E: Send + 'static,
+    {
+        self.noting(audit::pending_or_unnamed(), keys, rule, |id| Some(id.clone())).await
+    }
+
+    /// [`Shared::change`], for whoever says by himself why it was refused.
+    pub(crate) async fn try_change<T, E>(
+        &self,
+        keys: Vec<Key>,
+        rule: impl FnMut(&mut Work) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, ChangeError<E>>
+    where
+        T: Send + 'static,
+        E: Send + 'static,
+    {
+        self.noting(audit::pending(), keys, rule, |_| None).await
+    }
+
+    async fn noting<T, E>(
+        &self,
+        entry: Option<Entry>,
+        keys: Vec<Key>,
+        mut rule: impl FnMut(&mut Work) -> Result<T, E> + Send + 'static,
+        made: impl Fn(&T) -> Option<String> + Send + 'static,
+    ) -> Result<T, ChangeError<E>>
+    where
+        T: Send + 'static,
+        E: Send + 'static,
+    {
+        let Some(entry) = entry else { return self.service.change(keys, rule).await };
         let noted = move |work: &mut Work| {
             let done = rule(work)?;
-            crate::domain::audit::audit(work, &entry);
+            audit::note(work, &entry, made(&done));
             Ok(done)
         };
-        let done = self.change_unnoted(keys, noted).await?;
+        let done = self.service.change(keys, noted).await?;
         audit::written();
         Ok(done)
     }
@@ -167,15 +213,45 @@ impl Shared {
         E: Send + 'static,
         ApiError: From<E>,
     {
-        self.service.change(keys, rule).await.map_err(|error| match error {
-            ChangeError::Refused(error) => error.into(),
-            ChangeError::Failed(error) => error.into(),
-        })
+        self.service.change(keys, rule).await.map_err(ApiError::of_change)
     }
 }
 
+impl ApiError {
+    /// Of a rule that has not changed anything.
+    pub(crate) fn of_change<E>(error: ChangeError<E>) -> ApiError
+    where
+        ApiError: From<E>,
+    {
+        match error {
+            ChangeError::Refused(error) => error.into(),
+            ChangeError::Failed(error) => error.into(),
+        }
+    }
+}
+
+/// Answers one request. What a person changes is done to its end, also when the person goes away meanwhile: what follows from the
+/// change is not left undone, such as the file of an artifact that is gone, or what the log says of it.
+pub(crate) async fn answered(
+    shared: &Arc<Shared>,
+    around: &Arc<dyn Around>,
+    presence: &Arc<Presence>,
+    request: Request<Incoming>,
+) -> Reply {
+    let is_read = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
+    if is_read || !request.uri().path().starts_with(MANAGEMENT) {
+        return serve(shared, &**around, presence, request).await;
+    }
+    let (shared, around, presence) = (shared.clone(), around.clone(), presence.clone());
+    let answer = tokio::spawn(async move { serve(&shared, &*around, &presence, request).await });
+    answer.await.unwrap_or_else(|error| {
+        log::error!("a request was not answered: {error}");
+        ApiError::internal("it could not be answered").into_reply()
+    })
+}
+
 /// Answers one request, with what stands around its connection.
-pub(crate) async fn serve(
+async fn serve(
     shared: &Shared,
     around: &dyn Around,
     presence: &Presence,
@@ -384,8 +460,7 @@ async fn management(
     if let Some(reply) = routes::refuse(call) {
         return Ok(reply);
     }
-    users::note_use(shared, person).await?;
-    login::note_use(shared, person).await;
+    users::note_use(shared, person).await;
     let answer = managed(shared, call, person, version, rest, upload);
     let reply = audit::around(shared, call, person, rest, answer).await?;
     Ok(cookie::guarded(call, reply))

@@ -9,6 +9,8 @@ use serde::de::{
 };
 use serde_json::Value;
 
+use crate::domain::json::{DEPTH, is_deep};
+
 /// Reads JSON in which every struct is an object, also inside of others.
 ///
 /// # Errors
@@ -21,30 +23,6 @@ pub(super) fn from_slice<T: DeserializeOwned>(bytes: &[u8]) -> serde_json::Resul
     let value = T::deserialize(Objects(&mut json))?;
     json.end()?;
     Ok(value)
-}
-
-/// How deep lists and objects of a body may lie in each other. What is kept of it lies deeper in a record, which has to be read
-/// again: the reader ends at 128.
-const DEPTH: usize = 32;
-
-/// Whether brackets outside of texts are nested more than [`DEPTH`] times. Whether they fit each other is seen by who reads.
-fn is_deep(bytes: &[u8]) -> bool {
-    let (mut depth, mut in_text, mut is_escaped) = (0_usize, false, false);
-    for byte in bytes {
-        match byte {
-            _ if is_escaped => is_escaped = false,
-            b'\\' if in_text => is_escaped = true,
-            b'"' => in_text = !in_text,
-            _ if in_text => {}
-            b'[' | b'{' => depth += 1,
-            b']' | b'}' => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-        if depth > DEPTH {
-            return true;
-        }
-    }
-    false
 }
 
 /// Reads a value in the same way.

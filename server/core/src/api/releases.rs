@@ -13,7 +13,7 @@ use super::artifacts::{describe, fits, remove};
 use super::call::decode;
 use super::paging::{Direction, Page, sort};
 use super::routes::{Route, made};
-use super::{ApiError, Call, Reply, Shared, reply};
+use super::{ApiError, Call, Reply, Shared, audit, reply};
 use crate::domain::artifacts::{
     self as rules, ArtifactError, NOTES_CHARS, Release, TAG_CHARS, TAGS, TAGS_OF_ALL,
 };
@@ -245,7 +245,8 @@ async fn delete(shared: &Shared, call: &Call) -> Result<Reply, ApiError> {
     let keys = keys(&names, &known);
     let rule =
         move |work: &mut _| rules::delete_releases(work, &names, &known, &|name| catalogue.users(name));
-    match shared.service.change(keys, rule).await {
+    audit::about(&call.query);
+    match shared.try_change(keys, rule).await {
         Ok(gone) => {
             for id in gone {
                 remove(&*shared.blobs, &id).await;
@@ -260,8 +261,7 @@ async fn delete(shared: &Shared, call: &Call) -> Result<Reply, ApiError> {
             });
             Ok(reply::json(StatusCode::CONFLICT, &answer))
         }
-        Err(ChangeError::Refused(error)) => Err(error.into()),
-        Err(ChangeError::Failed(error)) => Err(error.into()),
+        Err(error) => Err(ApiError::of_change(error)),
     }
 }
 

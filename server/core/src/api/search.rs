@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::inventory::describe;
 use super::paging::{Page, direction};
 use super::routes::{Route, made};
-use super::{ApiError, Call, Reply, Shared, reply};
+use super::{ApiError, Call, Reply, Shared, audit, reply};
 use crate::domain::filter::{Filter, Term, TermError, attr, filter_query, inventory_scope};
 use crate::domain::{id, limits};
 use crate::work::query::{Attr, DeviceQuery, Scope, Test};
@@ -223,6 +223,7 @@ pub(super) async fn kept(shared: &Shared, call: &Call, rest: &[&str]) -> Result<
         ([], &Method::POST) => {
             let filter = checked(shared, call, id::uuid()?)?;
             let id = filter.id.clone();
+            audit::about(&id);
             keep(shared, filter).await?;
             Ok(reply::created(&format!("/api/management/v2/inventory/filters/{id}")))
         }

@@ -1,6 +1,7 @@
 //! What devices ask about updates, and what they report of them.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use artifact::text::printable;
 use hyper::StatusCode;
@@ -15,8 +16,12 @@ use crate::domain::limits;
 use crate::domain::rollout::{self, Candidate, Next, NextError, Request, Wait};
 use crate::model::time::Timestamp;
 use crate::model::{Deployment, FleetBudget, Status};
-use crate::work::query::{Active, DeviceView};
+use crate::store::{Store, StoreError};
+use crate::work::query::{Active, DeploymentQuery, DeviceView};
 use crate::work::{Key, Kind, NotLoaded, Work};
+
+/// For how long it holds how many devices load.
+const READ_AGAIN: Duration = Duration::from_secs(1);
 
 impl From<NextError> for ApiError {
     fn from(error: NextError) -> ApiError {
@@ -150,7 +155,7 @@ pub(super) async fn next(
     question: &Question,
 ) -> Result<Reply, ApiError> {
     let mut candidates = candidates(shared, speaker).await?;
-    let fleet = if candidates.is_empty() { None } else { fleet(shared) };
+    let fleet = if candidates.is_empty() { None } else { fleet(shared).await? };
     if let Some(fleet) = &fleet {
         // Who waits for the others costs no transaction. The rule decides anew.
         candidates.retain(|candidate| {
@@ -201,15 +206,43 @@ pub(super) struct Fleet {
     active: Vec<String>,
 }
 
-pub(super) fn fleet(shared: &Shared) -> Option<Fleet> {
-    let budget = shared.service.catalogue.document(Kind::Budget, rollout::FLEET)?;
+pub(super) async fn fleet(shared: &Shared) -> Result<Option<Fleet>, ApiError> {
+    let Some(budget) = shared.service.catalogue.document::<FleetBudget>(Kind::Budget, rollout::FLEET) else {
+        return Ok(None);
+    };
     let mut active = shared.service.catalogue.active();
     active.retain(|active| active.deployment.configuration.is_none());
-    Some(Fleet {
-        budget,
-        loading: active.iter().map(|active| active.deployment.loading()).sum(),
-        active: active.iter().map(|active| active.deployment.id.clone()).collect(),
-    })
+    let ids: Vec<String> = active.iter().map(|active| active.deployment.id.clone()).collect();
+    let loading = match shared.service.store.is_shared() {
+        true => shared.loading.read(&*shared.service.store, &ids).await?,
+        false => active.iter().map(|active| active.deployment.loading()).sum(),
+    };
+    Ok(Some(Fleet { budget, loading, active: ids }))
+}
+
+/// How many devices load now, of a fleet that other processes serve as well: their counters are no news, so they are read, at most
+/// once a second however many ask.
+#[derive(Debug, Default)]
+pub(crate) struct Loading(tokio::sync::Mutex<Option<(Instant, u64)>>);
+
+impl Loading {
+    async fn read(&self, store: &dyn Store, deployments: &[String]) -> Result<u64, StoreError> {
+        // Who asks meanwhile waits, and has the same answer.
+        let mut last = self.0.lock().await;
+        if let Some((_, loading)) = last.filter(|(when, _)| when.elapsed() < READ_AGAIN) {
+            return Ok(loading);
+        }
+        let query = DeploymentQuery {
+            ids: deployments.to_vec(),
+            take: deployments.len() as u64,
+            ..DeploymentQuery::default()
+        };
+        let found = store.deployments(&query).await?.items;
+        let open = found.iter().filter(|deployment| deployment.finished.is_none());
+        let loading = open.map(Deployment::loading).sum();
+        *last = Some((Instant::now(), loading));
+        Ok(loading)
+    }
 }
 
 impl Fleet {

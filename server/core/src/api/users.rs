@@ -289,16 +289,28 @@ pub(super) async fn check(shared: &Shared, token: Option<&str>) -> Result<Person
     }
 }
 
-/// Remembers that a personal token was used, once a minute.
-pub(super) async fn note_use(shared: &Shared, person: &Person) -> Result<(), ApiError> {
-    let Some(token) = person.token.clone() else { return Ok(()) };
-    let (user, now) = (person.name.clone(), shared.service.now());
-    let stored = shared.service.catalogue.document::<Tokens>(Kind::Token, &user).unwrap_or_default();
+/// Stores that a login or a personal token was used, now and then. What cannot be stored is stored with a later use, and keeps
+/// nobody from looking at a server whose disk is full.
+pub(super) async fn note_use(shared: &Shared, person: &Person) {
+    let noted = match (&person.login, &person.token) {
+        (Some(login), _) => login::used(shared, &person.name, login).await,
+        (None, Some(token)) => token_used(shared, &person.name, token).await,
+        (None, None) => Ok(()),
+    };
+    if let Err(error) = noted {
+        log::debug!("the use of a login was not stored: {}", error.message);
+    }
+}
+
+async fn token_used(shared: &Shared, user: &str, token: &str) -> Result<(), ApiError> {
+    let now = shared.service.now();
+    let stored = shared.service.catalogue.document::<Tokens>(Kind::Token, user).unwrap_or_default();
     let is_old =
         |one: &PersonalToken| one.last_used.is_none_or(|used| used.plus_seconds(tokens::USE_SECONDS) <= now);
     if !stored.iter().any(|one| one.id == token && is_old(one)) {
         return Ok(());
     }
+    let (user, token) = (user.to_owned(), token.to_owned());
     let keys = vec![Key::Document(Kind::Token, user.clone())];
     shared.change_unnoted(keys, move |work: &mut Work| tokens::used(work, &user, &token)).await
 }
@@ -608,7 +620,7 @@ async fn of_settings(shared: &Shared, call: &Call, whose: &str, method: &Method)
             let stored =
                 shared.service.catalogue.document::<Settings>(Kind::Settings, whose).unwrap_or_default();
             let mut reply = reply::json(StatusCode::OK, &stored);
-            if let Ok(tag) = HeaderValue::from_str(&settings::etag(&stored)) {
+            if let Ok(tag) = HeaderValue::from_str(&settings::tag(&stored)) {
                 reply.headers_mut().insert(ETAG, tag);
             }
             Ok(reply)

@@ -191,6 +191,8 @@ impl Connected {
 struct Known {
     updated: Timestamp,
     connected: Option<Connected>,
+    /// Whether the device was decommissioned: it is forgotten with its connection.
+    is_gone: bool,
 }
 
 #[derive(Default)]
@@ -263,7 +265,7 @@ impl Switchboard {
         let device = claims.sub.clone();
         let connected = Connected { number, claims, line, sessions: HashMap::new() };
         let until = connected.until();
-        let known = Known { updated: Timestamp::now(), connected: Some(connected) };
+        let known = Known { updated: Timestamp::now(), connected: Some(connected), is_gone: false };
         let older = state.devices.insert(device.clone(), known).and_then(|known| known.connected);
         if let Some(older) = older {
             older.close(Closing::Replaced);
@@ -339,7 +341,8 @@ impl Switchboard {
     /// is forgotten.
     fn recheck(&self, device: &str, there: bool, is_valid: impl Fn(&Claims) -> bool) {
         let mut state = self.state();
-        let Some(known) = state.devices.get(device) else { return };
+        let Some(known) = state.devices.get_mut(device) else { return };
+        known.is_gone = !there;
         match &known.connected {
             Some(connected) if !is_valid(&connected.claims) => connected.close(Closing::Refused),
             None if !there => {
@@ -424,6 +427,9 @@ impl Drop for DeviceEnd {
                 connected.close(Closing::Gone);
             }
             known.updated = Timestamp::now();
+            if known.is_gone {
+                state.devices.remove(&self.device);
+            }
         }
     }
 }
@@ -465,6 +471,26 @@ impl Drop for SessionEnd {
         let connected = state.devices.get_mut(&self.device).and_then(|known| known.connected.as_mut());
         if let Some(connected) = connected.filter(|connected| connected.number == self.number) {
             connected.sessions.remove(&self.session);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_that_is_decommissioned_while_it_is_connected_is_forgotten() {
+        const LONG: Duration = Duration::from_secs(30);
+        let board = Arc::new(Switchboard::new(Timing { ping: LONG, silence: LONG, write: LONG }));
+        let (_, claims) = crate::domain::rollout::tests_fleet();
+        let device = claims.sub.clone();
+        for (is_there, is_known) in [(true, true), (false, false)] {
+            let (end, _line) = board.connect(claims.clone());
+            board.recheck(&device, is_there, |_| is_there);
+            assert!(board.status(&device).is_some());
+            drop(end);
+            assert_eq!(board.status(&device).is_some(), is_known);
         }
     }
 }

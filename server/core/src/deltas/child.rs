@@ -7,6 +7,7 @@ use std::io::Read as _;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -130,6 +131,18 @@ fn used(folder: &Path) -> Option<u64> {
     Some(bytes)
 }
 
+/// Why there is nothing of the program.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Trouble {
+    /// It may be otherwise next time: the program is being replaced, or the machine has no room or no processes.
+    Passing(String),
+    /// It will be the same again.
+    Lasting(String),
+}
+
+/// What a program says when there is no room on the disk: the words of the system for it.
+const NO_ROOM: &str = "No space left on device";
+
 /// Runs the program in a folder. Dropped before its end, it ends it and what it has started. What it said.
 ///
 /// # Errors
@@ -139,15 +152,15 @@ pub(super) async fn run(
     arguments: &[OsString],
     folder: &Path,
     bounds: Bounds,
-) -> Result<String, String> {
+) -> Result<String, Trouble> {
     let mut command = Command::new(program);
     // In the environment of the server are the keys of its database and of S3.
     command.env_clear().envs(std::env::var_os("PATH").map(|path| ("PATH", path)));
     command.env("TMPDIR", folder).args(arguments).current_dir(folder);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command.process_group(0).kill_on_drop(true);
-    let mut child =
-        command.spawn().map_err(|error| format!("{} cannot be started: {error}", program.display()))?;
+    let not_started = |error| Trouble::Passing(format!("{} cannot be started: {error}", program.display()));
+    let mut child = command.spawn().map_err(not_started)?;
     let id = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
     let mut started = Started { group: id, folder: folder.to_owned() };
     if let Err(error) = setpriority_pgrp(id, NICE) {
@@ -158,7 +171,9 @@ pub(super) async fn run(
         match id.map(|id| prlimit(Some(id), resource, limit)) {
             // It has ended already.
             None | Some(Ok(_) | Err(rustix::io::Errno::SRCH)) => {}
-            Some(Err(error)) => return Err(format!("the program could not be given a limit: {error}")),
+            Some(Err(error)) => {
+                return Err(Trouble::Passing(format!("the program could not be given a limit: {error}")));
+            }
         }
     }
     let (out, err) = (child.stdout.take(), child.stderr.take());
@@ -174,19 +189,29 @@ pub(super) async fn run(
     let ended = tokio::select! {
         ended = tokio::time::timeout(bounds.time, all) => ended,
         () = until_full(folder, bounds.bytes) => {
-            return Err(format!("the program has written more than {} bytes, or {FILES} files", bounds.bytes));
+            let reason = format!("the program has written more than {} bytes, or {FILES} files", bounds.bytes);
+            return Err(Trouble::Lasting(reason));
         }
     };
     let Ok((status, out, err)) = ended else {
-        return Err(format!("the program took longer than {} seconds", bounds.time.as_secs()));
+        let reason = format!("the program took longer than {} seconds", bounds.time.as_secs());
+        return Err(Trouble::Lasting(reason));
     };
-    let status = status.map_err(|error| format!("the program was lost: {error}"))?;
+    let status = status.map_err(|error| Trouble::Passing(format!("the program was lost: {error}")))?;
     let text = [out, err].concat();
     let text = printable(text.trim()).to_string();
-    match status.success() {
-        true => Ok(text),
-        false if text.is_empty() => Err(format!("the program ended with {status} and said nothing")),
-        false => Err(format!("the program ended with {status}: {text}")),
+    if status.success() {
+        return Ok(text);
+    }
+    let reason = match text.is_empty() {
+        true => format!("the program ended with {status} and said nothing"),
+        false => format!("the program ended with {status}: {text}"),
+    };
+    // The limit of a file ends it with a signal too; what else ends others so is a person, or the system for want of memory.
+    let is_killed = status.signal() == Some(Signal::KILL.as_raw());
+    match is_killed || text.contains(NO_ROOM) {
+        true => Err(Trouble::Passing(reason)),
+        false => Err(Trouble::Lasting(reason)),
     }
 }
 
@@ -212,7 +237,15 @@ mod tests {
         Bounds { time: Duration::from_millis(milliseconds), bytes: BYTES }
     }
 
-    async fn shell(script: &str, milliseconds: u64) -> Result<String, String> {
+    /// A reason that stays.
+    fn lasting(ended: Result<String, Trouble>) -> String {
+        match ended {
+            Err(Trouble::Lasting(reason)) => reason,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn shell(script: &str, milliseconds: u64) -> Result<String, Trouble> {
         let folder = tempfile::tempdir().unwrap();
         let arguments = ["-c".into(), script.into()];
         run(Path::new("sh"), &arguments, folder.path(), bounds(milliseconds)).await
@@ -236,7 +269,7 @@ mod tests {
     async fn what_a_program_says_is_bounded_and_how_it_ends_is_told() {
         let said = shell("head -c 3000000 /dev/zero | tr '\\0' x; echo end >&2", 60_000).await.unwrap();
         assert!(said.len() <= 2 * SAID_BYTES && said.ends_with("end"), "{}", said.len());
-        let error = shell("echo no room >&2; exit 3", 60_000).await.unwrap_err();
+        let error = lasting(shell("echo no room >&2; exit 3", 60_000).await);
         assert_eq!(error, "the program ended with exit status: 3: no room");
         assert_eq!(
             shell("env | grep -v -e PWD -e SHLVL -e PATH -e _=", 60_000).await.unwrap().lines().count(),
@@ -244,7 +277,12 @@ mod tests {
         );
         let folder = tempfile::tempdir().unwrap();
         let missing = run(&folder.path().join("x"), &[], folder.path(), bounds(60_000)).await;
-        assert!(missing.unwrap_err().contains("cannot be started: No such file"));
+        let Err(Trouble::Passing(reason)) = missing else { panic!("{missing:?}") };
+        assert!(reason.contains("cannot be started: No such file"), "{reason}");
+        for script in ["kill -9 $$", "echo 'a: No space left on device (os error 28)' >&2; exit 1"] {
+            let ended = shell(script, 60_000).await;
+            assert!(matches!(ended, Err(Trouble::Passing(_))), "{script}: {ended:?}");
+        }
     }
 
     #[tokio::test]
@@ -252,7 +290,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("pid");
         let script = format!("sleep 1000 & echo $! > {}; wait", path.display());
-        assert_eq!(shell(&script, 500).await.unwrap_err(), "the program took longer than 0 seconds");
+        assert_eq!(lasting(shell(&script, 500).await), "the program took longer than 0 seconds");
         has_ended(&path).await;
     }
 
@@ -272,10 +310,10 @@ mod tests {
     async fn what_a_program_writes_is_bounded_in_one_file_and_in_many() {
         // It has its limit as soon as it runs, and not before.
         let one = "while test $(ulimit -f) = unlimited; do :; done; head -c 3000000 /dev/zero > x";
-        let error = shell(one, 60_000).await.unwrap_err();
+        let error = lasting(shell(one, 60_000).await);
         assert!(error.starts_with("the program ended with "), "{error}");
         let many = "n=0; while :; do n=$((n + 1)); head -c 100000 /dev/zero > f$n; done";
-        let error = shell(many, 60_000).await.unwrap_err();
+        let error = lasting(shell(many, 60_000).await);
         assert!(error.starts_with("the program has written more than 1048576 bytes"), "{error}");
     }
 }

@@ -31,7 +31,7 @@ use crate::service::{ChangeError, Service};
 use crate::store::{Committed, StoreError, Watch};
 use crate::work::query::{Active, Attr, DeviceQuery, Scope, Test};
 use crate::work::{Key, Kind, NotLoaded, Work};
-use child::Bounds;
+use child::{Bounds, Trouble};
 use place::{Bench, Place};
 
 /// How often a process says that it still has a job: the lease is three times as long.
@@ -359,7 +359,8 @@ impl Worker {
         match child::run(&options.delta_command, &arguments, bench.path(), bounds).await {
             Ok(said) if said.is_empty() => {}
             Ok(said) => log::debug!("the program that makes deltas: {said}"),
-            Err(reason) => return Outcome::Failed(reason),
+            Err(Trouble::Passing(reason)) => return Outcome::Later(reason),
+            Err(Trouble::Lasting(reason)) => return Outcome::Failed(reason),
         }
         self.enter(task, &bench).await
     }
@@ -425,7 +426,7 @@ impl Worker {
                 Ok(count) => count,
                 Err(error) => {
                     intake.discard().await;
-                    return failed(error);
+                    return Outcome::Later(format!("reading what the program made: {error}"));
                 }
             };
             let piece = Bytes::copy_from_slice(buffer.get(..count).unwrap_or_default());

@@ -2,6 +2,17 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+/// Whose an address is: whoever has an IPv6 address has at least 2^64 of them, so those are one.
+pub(crate) fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(address) => IpAddr::V4(address),
+        IpAddr::V6(address) => {
+            let [a, b, c, d, ..] = address.segments();
+            IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
+        }
+    }
+}
+
 /// Says whether an address is one of the public network. Whoever may make a webhook could otherwise let the server ask
 /// what only the server reaches.
 pub(crate) fn is_public(address: IpAddr) -> bool {
@@ -61,6 +72,15 @@ pub(crate) fn is_inside(host: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn all_addresses_of_one_person_are_one() {
+        let network = |text: &str| network(text.parse().unwrap());
+        assert_eq!(network("2a00:1450:4001:1::1"), network("2a00:1450:4001:1:ffff::2"));
+        assert_ne!(network("2a00:1450:4001:1::1"), network("2a00:1450:4001:2::1"));
+        assert_ne!(network("192.0.2.1"), network("192.0.2.2"));
+        assert_eq!(network("::ffff:192.0.2.1"), network("192.0.2.1"));
+    }
 
     #[test]
     fn only_addresses_of_the_public_network_are_asked() {

@@ -18,6 +18,8 @@ pub(crate) const TAGS_OF_ALL: usize = 100;
 pub(crate) const TAG_CHARS: usize = 1024;
 /// Characters of notes.
 pub(crate) const NOTES_CHARS: usize = 1024;
+/// How long somebody has an upload to read without saying so again.
+pub(crate) const READER_SECONDS: u64 = 60;
 /// Direct uploads that are begun and not completed.
 pub(crate) const UPLOADS: usize = 1000;
 
@@ -43,9 +45,19 @@ pub(crate) struct Release {
 pub(crate) struct DirectUpload {
     /// When its link ends.
     pub(crate) expire: Timestamp,
-    /// Whether it is being read.
-    #[serde(default)]
-    pub(crate) reading: bool,
+    /// Who reads it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) reader: Option<String>,
+    /// Until when that one has it without saying so again. After that it is gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) until: Option<Timestamp>,
+}
+
+impl DirectUpload {
+    /// Whether somebody reads it.
+    pub(crate) fn is_read(&self, now: Timestamp) -> bool {
+        self.until.is_some_and(|until| now < until)
+    }
 }
 
 /// Why an artifact or a release was not changed.
@@ -251,25 +263,41 @@ pub(crate) fn begin_upload(
     if waiting >= UPLOADS {
         return Err(ArtifactError::TooManyUploads);
     }
-    let upload = DirectUpload { expire, reading: false };
+    let upload = DirectUpload { expire, reader: None, until: None };
     Ok(work.put_document(Kind::Upload, id, Some(&upload))?)
 }
 
-/// Begins to read a direct upload: only one may.
-pub(crate) fn claim_upload(work: &mut Work, id: &str) -> Result<(), ArtifactError> {
+/// Begins to read a direct upload: only one may at a time.
+pub(crate) fn claim_upload(work: &mut Work, id: &str, reader: &str) -> Result<(), ArtifactError> {
     let upload: Option<DirectUpload> = work.document(Kind::Upload, id)?;
     let upload = upload.ok_or(ArtifactError::NotFound)?;
-    if upload.reading {
+    if upload.is_read(work.now()) {
         return Err(ArtifactError::AtWork);
     }
-    Ok(work.put_document(Kind::Upload, id, Some(&DirectUpload { reading: true, ..upload }))?)
+    let until = Some(work.now().plus_seconds(READER_SECONDS));
+    let claimed = DirectUpload { reader: Some(reader.to_owned()), until, ..upload };
+    Ok(work.put_document(Kind::Upload, id, Some(&claimed))?)
+}
+
+/// A direct upload as long as somebody has it.
+fn read_by(work: &mut Work, id: &str, reader: &str) -> Result<Option<DirectUpload>, NotLoaded> {
+    let upload: Option<DirectUpload> = work.document(Kind::Upload, id)?;
+    Ok(upload.filter(|upload| upload.reader.as_deref() == Some(reader)))
+}
+
+/// It is still being read. False when somebody else reads it now, or it is gone.
+pub(crate) fn renew_upload(work: &mut Work, id: &str, reader: &str) -> Result<bool, ArtifactError> {
+    let Some(upload) = read_by(work, id, reader)? else { return Ok(false) };
+    let until = Some(work.now().plus_seconds(READER_SECONDS));
+    work.put_document(Kind::Upload, id, Some(&DirectUpload { until, ..upload }))?;
+    Ok(true)
 }
 
 /// Reading a direct upload did not come to an end: it may be read again.
-pub(crate) fn release_upload(work: &mut Work, id: &str) -> Result<(), ArtifactError> {
-    let upload: Option<DirectUpload> = work.document(Kind::Upload, id)?;
-    let upload = upload.ok_or(ArtifactError::NotFound)?;
-    Ok(work.put_document(Kind::Upload, id, Some(&DirectUpload { reading: false, ..upload }))?)
+pub(crate) fn release_upload(work: &mut Work, id: &str, reader: &str) -> Result<(), ArtifactError> {
+    let Some(upload) = read_by(work, id, reader)? else { return Ok(()) };
+    let free = DirectUpload { reader: None, until: None, ..upload };
+    Ok(work.put_document(Kind::Upload, id, Some(&free))?)
 }
 
 /// Forgets a direct upload.
@@ -365,12 +393,26 @@ mod tests {
     fn a_direct_upload_is_read_by_one() {
         let mut work = Work::new(Timestamp(5));
         run(&mut work, |work| begin_upload(work, "u", Timestamp(9), 0)).unwrap();
-        run(&mut work, |work| claim_upload(work, "u")).unwrap();
-        assert_eq!(run(&mut work, |work| claim_upload(work, "u")), Err(ArtifactError::AtWork));
-        run(&mut work, |work| release_upload(work, "u")).unwrap();
-        run(&mut work, |work| claim_upload(work, "u")).unwrap();
+        let claim = |work: &mut Work, reader: &str| run(work, |work| claim_upload(work, "u", reader));
+        let renew = |work: &mut Work, reader: &str| run(work, |work| renew_upload(work, "u", reader));
+        claim(&mut work, "a").unwrap();
+        assert_eq!(claim(&mut work, "b"), Err(ArtifactError::AtWork));
+        run(&mut work, |work| release_upload(work, "u", "b")).unwrap();
+        assert_eq!(claim(&mut work, "b"), Err(ArtifactError::AtWork), "it is not for that one to give back");
+        run(&mut work, |work| release_upload(work, "u", "a")).unwrap();
+        claim(&mut work, "b").unwrap();
+        assert_eq!((renew(&mut work, "a"), renew(&mut work, "b")), (Ok(false), Ok(true)));
+        // Who says nothing for a minute is gone: a server was killed while it read.
+        let left: DirectUpload = work.document(Kind::Upload, "u").unwrap().unwrap();
+        let at = |seconds: u64| {
+            let mut work = Work::new(work.now().plus_seconds(seconds));
+            let left = serde_json::to_value(&left).unwrap();
+            work.load(Loaded::Document(Kind::Upload, "u".to_owned(), Some(left)));
+            claim(&mut work, "c")
+        };
+        assert_eq!((at(READER_SECONDS - 1), at(READER_SECONDS)), (Err(ArtifactError::AtWork), Ok(())));
         run(&mut work, |work| end_upload(work, "u")).unwrap();
-        assert_eq!(run(&mut work, |work| claim_upload(work, "u")), Err(ArtifactError::NotFound));
+        assert_eq!(run(&mut work, |work| claim_upload(work, "u", "a")), Err(ArtifactError::NotFound));
         let many = run(&mut work, |work| begin_upload(work, "v", Timestamp(9), UPLOADS));
         assert_eq!(many, Err(ArtifactError::TooManyUploads));
     }

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::admission::{self, SpeakError};
-use super::rollout::{self, CreateError, NewDeployment};
+use super::rollout::{self, CreateError, EndError, NewDeployment};
 use super::token::Claims;
-use crate::model::Configuration;
+use crate::model::{Configuration, Status};
 use crate::work::{Key, Kind, NotLoaded, Work};
 
 /// Why nothing was changed.
@@ -32,6 +32,15 @@ impl From<SpeakError> for ConfigureError {
         match error {
             SpeakError::NotLoaded => ConfigureError::NotLoaded,
             SpeakError::Unauthorized => ConfigureError::Unauthorized,
+        }
+    }
+}
+
+impl From<EndError> for ConfigureError {
+    fn from(error: EndError) -> ConfigureError {
+        match error {
+            EndError::NotLoaded => ConfigureError::NotLoaded,
+            EndError::NoRandomness => ConfigureError::Create(CreateError::NoRandomness),
         }
     }
 }
@@ -75,7 +84,7 @@ pub(crate) fn report(
     Ok(())
 }
 
-/// Orders what is configured. The id of the deployment, and that of the one before it.
+/// Orders what is configured. The id of the deployment, and that of the one before it: it ends, since what it brings is old.
 ///
 /// # Errors
 /// There is no such device, or it could not be ordered.
@@ -87,6 +96,9 @@ pub(crate) fn deploy(
 ) -> Result<(String, Option<String>), ConfigureError> {
     let number = work.device(device)?.ok_or(ConfigureError::NotFound)?.number;
     let known: Configuration = work.document(Kind::Configuration, device)?.unwrap_or_default();
+    if let Some(before) = &known.deployment {
+        rollout::end_for(work, device, std::slice::from_ref(before), Status::Aborted)?;
+    }
     let new = NewDeployment {
         artifacts: Vec::new(),
 

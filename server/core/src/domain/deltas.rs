@@ -359,6 +359,10 @@ pub(crate) fn take(
         }
         (None, reason) => {
             job.artifact = None;
+            if !is_wanted {
+                // Nothing was tried: an older deployment may want it still.
+                job.sequence = 0;
+            }
             job.end(State::Failed, reason, now);
         }
     }
@@ -738,6 +742,16 @@ mod tests {
         bench.deployments[0].finished = Some(Timestamp(1));
         bench.take(1, &id, "p");
         assert_eq!(bench.reason(), "the deployment ended before the delta was made");
+    }
+
+    #[test]
+    fn a_newer_deployment_that_ends_leaves_the_delta_to_the_older_one() {
+        let (mut bench, id) = Bench::new();
+        assert_eq!(bench.plan(1, "d2", 2), 1);
+        bench.deployments[1].finished = Some(Timestamp(2));
+        assert!(matches!(bench.take(3, &id, "p"), Take::Ended(_)));
+        assert_eq!(bench.plan(4, "d1", 1), 1, "it wants it still");
+        assert!(matches!(bench.take(5, &id, "p"), Take::Make(_)));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::id;
+use super::json::is_value;
 
 /// Most keys an identity may have.
 const KEYS: usize = 100;
@@ -19,6 +20,8 @@ const BYTES: usize = 8 * 1024;
 pub(crate) enum IdentityError {
     /// Not a JSON object with at least one key.
     NotAnObject,
+    /// The value of a key is neither a value nor a list of one kind of values. Whatever lies deeper could not be read again.
+    Nested,
     /// More or longer than the limits allow.
     TooLarge,
 }
@@ -59,7 +62,9 @@ impl Identity {
         {
             return Err(IdentityError::TooLarge);
         }
-        // Values inside are maps of serde_json, which sorts them as well.
+        if !attributes.values().all(is_value) {
+            return Err(IdentityError::Nested);
+        }
         let canonical = serde_json::to_string(&attributes).map_err(|_| IdentityError::NotAnObject)?;
         if canonical.len() > BYTES {
             return Err(IdentityError::TooLarge);
@@ -85,6 +90,11 @@ mod tests {
         for text in ["", "{}", "[]", "\"mac\"", "{\"mac\"", "null"] {
             assert_eq!(Identity::parse(text), Err(IdentityError::NotAnObject));
         }
+        for nested in ["null", "{}", "[[1]]", "[1,\"a\"]", "[null]"] {
+            let text = format!("{{\"mac\":{nested}}}");
+            assert_eq!(Identity::parse(&text), Err(IdentityError::Nested), "{nested}");
+        }
+        assert!(Identity::parse("{\"mac\":[\"a\",\"b\"],\"slot\":1,\"spare\":false}").is_ok());
         let long = format!("{{\"mac\":\"{}\"}}", "x".repeat(5000));
         assert_eq!(Identity::parse(&long), Err(IdentityError::TooLarge));
         let many: BTreeMap<_, _> = (0..9).map(|n| (n.to_string(), Value::from("x".repeat(1000)))).collect();

@@ -173,7 +173,8 @@ fn make_room(latest: &mut Vec<Raised>) {
 pub(crate) fn alert(work: &mut Work, claims: &Claims, alerts: &[Alert]) -> Result<usize, MonitorError> {
     let (mut device, now) = (admission::speaking(work, claims)?, work.now());
     let mut known: Monitored = work.document(Kind::Monitor, &device.id)?.unwrap_or_default();
-    if now.0.saturating_sub(known.day.0) >= DAY_MILLISECONDS {
+    // A clock that was ahead, and was set, has begun a day that does not come.
+    if now.0.abs_diff(known.day.0) >= DAY_MILLISECONDS {
         (known.day, known.kept) = (now, 0);
     }
     let mut kept = 0;
@@ -286,6 +287,16 @@ mod tests {
         assert_eq!(names, ["b", "a"]);
         let events = work.writes().iter().filter(|write| matches!(write, Write::Event(_)));
         assert_eq!(events.count(), 5);
+    }
+
+    #[test]
+    fn a_clock_that_was_ahead_silences_no_alert() {
+        let (mut work, claims) = fleet();
+        run(&mut work, &claims, &[alert_of("a", Level::Ok)]);
+        let ahead = Timestamp(work.now().0 + 3 * DAY_MILLISECONDS);
+        let full = Monitored { day: ahead, kept: ALERTS_OF_A_DAY, ..known(&mut work, &claims) };
+        work.put_document(Kind::Monitor, &claims.sub, Some(&full)).unwrap();
+        assert_eq!(run(&mut work, &claims, &[alert_of("b", Level::Critical)]), 1);
     }
 
     #[test]

@@ -45,6 +45,13 @@ pub(crate) struct Integration {
     pub(crate) created: Timestamp,
 }
 
+impl Integration {
+    /// How it is reached: whoever changes that need not wait after what has failed before.
+    pub(crate) fn place(&self) -> String {
+        format!("{} {}", self.secret.as_deref().unwrap_or_default(), self.url)
+    }
+}
+
 /// How far deliveries to an integration are: a document of its own, so that what every process has in memory does not change
 /// with each.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

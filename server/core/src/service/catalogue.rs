@@ -1,7 +1,7 @@
 //! What is about the fleet and not about one device, in memory: cached documents, and the active deployments with their
 //! members. It follows what is committed, here and by other processes.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use serde::Deserialize;
@@ -26,6 +26,14 @@ struct Inside {
     artifacts: BTreeMap<String, Arc<Artifact>>,
     /// By sequence number: the oldest first.
     active: BTreeMap<u64, Arc<Active>>,
+    /// What was told while everything is being read, and is newer than what is read.
+    told: Option<Told>,
+}
+
+#[derive(Default)]
+struct Told {
+    documents: HashSet<(Kind, String)>,
+    deployments: HashMap<String, Deployment>,
 }
 
 impl Catalogue {
@@ -34,18 +42,15 @@ impl Catalogue {
     /// # Errors
     /// The store could not be read.
     pub(crate) async fn read(&self, store: &dyn Store) -> Result<(), StoreError> {
+        self.write().told = Some(Told::default());
         for kind in KINDS.into_iter().filter(|kind| kind.is_cached()) {
             let documents = store.documents(kind).await?;
-            let mut inside = self.write();
-            for (id, value) in documents {
-                inside.document(kind, id, Some(value));
-            }
+            self.write().documents_read(kind, documents);
         }
         let active = store.active().await?;
         let mut inside = self.write();
-        for one in active {
-            inside.active.insert(one.deployment.sequence, Arc::new(one));
-        }
+        inside.active_read(active);
+        inside.told = None;
         Ok(())
     }
 
@@ -113,6 +118,35 @@ impl Catalogue {
 }
 
 impl Inside {
+    fn documents_read(&mut self, kind: Kind, documents: Vec<(String, Value)>) {
+        for (id, value) in documents {
+            let is_old = self.told.as_ref().is_some_and(|told| told.documents.contains(&(kind, id.clone())));
+            if !is_old {
+                self.document(kind, id, Some(value));
+            }
+        }
+    }
+
+    fn active_read(&mut self, active: Vec<Active>) {
+        for mut one in active {
+            let sequence = one.deployment.sequence;
+            if let Some(newer) = self.told.as_ref().and_then(|told| told.deployments.get(&one.deployment.id))
+            {
+                one.deployment = newer.clone();
+            }
+            // With its devices it was told as a whole.
+            if one.deployment.finished.is_none() && !self.active.contains_key(&sequence) {
+                self.active.insert(sequence, Arc::new(one));
+            }
+        }
+    }
+
+    fn note_told(&mut self, committed: &Committed) {
+        let Some(told) = &mut self.told else { return };
+        told.documents.extend(committed.documents.iter().map(|(kind, id, _)| (*kind, id.clone())));
+        told.deployments.extend(committed.deployments.iter().map(|one| (one.id.clone(), one.clone())));
+    }
+
     fn document(&mut self, kind: Kind, id: String, value: Option<Value>) {
         if kind == Kind::Artifact {
             match value.as_ref().and_then(|value| Artifact::deserialize(value).ok()) {
@@ -146,6 +180,7 @@ impl Watch for Catalogue {
             return;
         }
         let mut inside = self.write();
+        inside.note_told(committed);
         for (kind, id, value) in &committed.documents {
             inside.document(*kind, id.clone(), value.clone());
         }
@@ -156,5 +191,49 @@ impl Watch for Catalogue {
             }
             inside.deployment(deployment);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::model::Status;
+
+    fn deployment(id: &str, sequence: u64) -> Deployment {
+        let form = json!({
+            "id": id, "name": id, "artifact_name": "r", "created": "2026-01-01T00:00:00Z", "device_count": 1,
+        });
+        Deployment { sequence, ..serde_json::from_value(form).unwrap() }
+    }
+
+    #[test]
+    fn what_is_told_while_everything_is_read_is_newer_than_what_was_read() {
+        let catalogue = Catalogue::default();
+        catalogue.write().told = Some(Told::default());
+        let old: Vec<Deployment> = [("counted", 1), ("ended", 2), ("still", 3)]
+            .map(|(id, sequence)| deployment(id, sequence))
+            .into();
+        let counts = BTreeMap::from([(Status::Success, 1)]);
+        let counted = Deployment { counts, ..old[0].clone() };
+        let ended = Deployment { finished: Some(crate::model::time::Timestamp(1)), ..old[1].clone() };
+        catalogue.committed(&Committed {
+            deployments: vec![counted.clone(), ended],
+            documents: vec![
+                (Kind::Role, "changed".to_owned(), Some(json!(2))),
+                (Kind::Role, "gone".to_owned(), None),
+            ],
+            ..Committed::default()
+        });
+        let documents = ["changed", "gone", "same"].map(|id| (id.to_owned(), json!(1)));
+        catalogue.write().documents_read(Kind::Role, documents.into());
+        let active = old.into_iter().map(|deployment| Active { deployment, members: Arc::default() });
+        catalogue.write().active_read(active.collect());
+        let roles = [("changed".to_owned(), 2), ("same".to_owned(), 1)];
+        assert_eq!(catalogue.documents::<u32>(Kind::Role), roles);
+        let active: Vec<Deployment> =
+            catalogue.active().iter().map(|active| active.deployment.clone()).collect();
+        assert_eq!(active, [counted, deployment("still", 3)]);
     }
 }

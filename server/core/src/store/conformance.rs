@@ -28,7 +28,7 @@ use crate::work::query::{
     Attr, Bound, DeploymentQuery, DeviceQuery, DeviceView, Direction, EventQuery, RecordQuery, SCOPES, Scope,
     Test, pattern, place,
 };
-use crate::work::{Event, Key, Kind, NotLoaded, Stream, Work, Write};
+use crate::work::{Event, KINDS, Key, Kind, NotLoaded, STREAMS, Stream, Work, Write};
 
 /// A place where a store is.
 #[async_trait]
@@ -49,6 +49,7 @@ macro_rules! conformance {
     ($ground:expr, $at:expr) => {
         $crate::store::conformance::conformance!(@each $ground,
             what_a_job_wrote_is_there_after_reopening
+            what_lies_as_deep_as_it_may_is_read_again
             a_refused_job_changes_nothing
             what_a_rule_asks_for_is_loaded
             counters_are_what_they_count
@@ -489,6 +490,50 @@ pub(crate) async fn what_a_job_wrote_is_there_after_reopening(ground: &dyn Groun
     store.stop().await;
     let refused = change(&*store, vec![], |_| Ok(Some(()))).await;
     assert!(refused.is_err(), "a store that has stopped takes nothing");
+}
+
+/// Every record that keeps JSON of a body, with as many lists in each other as a body may have.
+pub(crate) async fn what_lies_as_deep_as_it_may_is_read_again(ground: &dyn Ground) {
+    let deepest = (0..crate::domain::json::DEPTH).fold(json!(1), |inner, _| json!([inner]));
+    assert!(!crate::domain::json::is_deep(deepest.to_string().as_bytes()));
+    let store = ground.open().await;
+    let time = Timestamp(1000);
+    let mut one = device("d");
+    one.identity = crate::domain::identity::Identity::parse(r#"{"mac":["a","b"]}"#).unwrap().attributes;
+    let attribute =
+        Attribute { name: "a".to_owned(), value: deepest.clone(), description: None, timestamp: time };
+    let attributes = BTreeMap::from([("a".to_owned(), attribute)]);
+    put(&*store, one, Some(Inventory { attributes, updated: Some(time) })).await;
+    for kind in KINDS {
+        put_document(&*store, kind, "deep", Some(json!({ "value": { "inner": deepest } }))).await;
+    }
+    let map = json!({ "states": { "ArtifactInstall_Enter": deepest } });
+    let ordered =
+        Deployment { update_control_map: Some(map.clone()), filter: Some(map), ..deployment("deployment") };
+    start(&*store, ordered, RoaringBitmap::from_iter([1])).await;
+    let streams = STREAMS;
+    let data = json!({ "id": "x", "type": "t", "data": { "device": { "identity": deepest } } });
+    let told = change(&*store, vec![], move |work| {
+        for stream in streams {
+            work.write(Write::Event(Event { stream, key: "k".to_owned(), time, data: data.clone() }));
+        }
+        Ok(Some(()))
+    });
+    told.await.unwrap().unwrap();
+    assert_eq!(all(&*store).await.len(), 1);
+    for kind in KINDS {
+        assert_eq!(store.documents(kind).await.unwrap().len(), 1, "{kind:?}");
+    }
+    assert_eq!(
+        store.deployments(&DeploymentQuery { take: 9, ..DeploymentQuery::default() }).await.unwrap().total,
+        1
+    );
+    for stream in STREAMS {
+        let query = EventQuery { take: 9, ..EventQuery::of(stream) };
+        assert_eq!(store.events(&query).await.unwrap().items.len(), 1, "{stream:?}");
+    }
+    assert_eq!(rows(&*store).await.len(), 2 + KINDS.len() + STREAMS.len());
+    store.stop().await;
 }
 
 pub(crate) async fn a_refused_job_changes_nothing(ground: &dyn Ground) {
@@ -1193,6 +1238,12 @@ pub(crate) async fn check_ins_never_go_back(ground: &dyn Ground) {
     drop(store);
     let store = ground.open().await;
     assert_eq!(store.view("one").await.unwrap().unwrap().check_in, Some(Timestamp(9000)));
+    // But a clock that was a day ahead does not keep all that comes from being known.
+    let day = super::AHEAD_MILLISECONDS;
+    for (time, known) in [(day + 9001, day + 9001), (9001, day + 9001), (9000, 9000), (8000, 9000)] {
+        store.check_ins(vec![(number, Timestamp(time))]).await.unwrap();
+        assert_eq!(store.view("one").await.unwrap().unwrap().check_in, Some(Timestamp(known)), "{time}");
+    }
     store.stop().await;
 }
 

@@ -103,6 +103,9 @@ pub enum StoreError {
     NoRandomness,
 }
 
+/// A time of a device that is this far ahead of a newer one comes from a clock that was ahead: it is no later word.
+const AHEAD_MILLISECONDS: u64 = 24 * 3600 * 1000;
+
 /// What to do about damage.
 const PUT_BACK: &str = "put a copy back";
 

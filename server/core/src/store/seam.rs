@@ -106,6 +106,9 @@ pub(crate) trait Store: Send + Sync + 'static {
     /// Whether other processes may have the same store.
     fn is_shared(&self) -> bool;
 
+    /// For how long what other processes have changed was not read. Of a store that is not shared that is nothing.
+    fn behind(&self) -> Duration;
+
     /// Everybody who is told of commits from now on.
     fn watch(&self, watch: Arc<dyn Watch>);
 

@@ -434,6 +434,8 @@ pub(crate) struct EventQuery {
     pub(crate) skip: u64,
     /// How many at most.
     pub(crate) take: u64,
+    /// Whether nobody asks how many there are in all: then they are not counted, and the total is 0.
+    pub(crate) uncounted: bool,
 }
 
 impl EventQuery {
@@ -449,6 +451,7 @@ impl EventQuery {
             oldest_first: false,
             skip: 0,
             take: 0,
+            uncounted: false,
         }
     }
 }

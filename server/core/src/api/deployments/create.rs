@@ -121,7 +121,8 @@ pub(super) async fn create(shared: &Shared, call: &Call, group: Option<String>) 
         NewDeployment { key, ..new }
     });
     let new = new.await.map_err(|_| ApiError::internal("the devices could not be counted"))?;
-    let id = shared.change(Vec::new(), move |work| rollout::create(work, new.clone())).await?;
+    let made = shared.make(Vec::new(), move |work| rollout::create(work, new.clone())).await;
+    let id = made.map_err(ApiError::of_change)?;
     Ok(reply::created(&format!("./management/v1/deployments/deployments/{id}")))
 }
 

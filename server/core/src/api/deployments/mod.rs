@@ -291,7 +291,8 @@ async fn end_for(shared: &Shared, id: &str) -> Result<Reply, ApiError> {
 pub(super) async fn downloads(shared: &Shared, call: &Call) -> Result<Reply, ApiError> {
     match call.method {
         Method::GET => {
-            let described = updates::fleet(shared).map_or_else(|| json!({}), |fleet| fleet.describe());
+            let fleet = updates::fleet(shared).await?;
+            let described = fleet.map_or_else(|| json!({}), |fleet| fleet.describe());
             Ok(reply::json(StatusCode::OK, &described))
         }
         Method::PUT => {

@@ -8,7 +8,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::super::paging::Page;
-use super::super::{ApiError, Call, Reply, Shared, artifacts, reply, updates};
+use super::super::updates::{self, Fleet};
+use super::super::{ApiError, Call, Reply, Shared, artifacts, reply};
 use super::{Version, found};
 use crate::domain::rollout::{self, Forgotten, Lacking, Request, Wait};
 use crate::model::time::Timestamp;
@@ -313,6 +314,7 @@ pub(super) async fn history(shared: &Shared, call: &Call, device: &str) -> Resul
 pub(super) async fn why(shared: &Shared, id: &str) -> Result<Reply, ApiError> {
     let view = shared.view(id).await?;
     let device = &view.device;
+    let fleet = updates::fleet(shared).await?;
     let mut reasons = Vec::new();
     for active in shared.service.catalogue.active() {
         let record = shared.service.store.record(&active.deployment.id, id).await?;
@@ -321,7 +323,7 @@ pub(super) async fn why(shared: &Shared, id: &str) -> Result<Reply, ApiError> {
             continue;
         };
         let is_listed = active.members.contains(device.number);
-        let (code, text) = reason(shared, &view, &deployment, record.as_ref(), is_listed);
+        let (code, text) = reason(shared, &view, &deployment, record.as_ref(), is_listed, fleet.as_ref());
         reasons.push(json!({
             "deployment_id": deployment.id,
             "name": deployment.name,
@@ -348,9 +350,12 @@ fn reason(
     deployment: &Deployment,
     record: Option<&DeviceDeployment>,
     is_listed: bool,
+    fleet: Option<&Fleet>,
 ) -> (&'static str, String) {
     let (device, now) = (&view.device, Timestamp::now());
     let said = |code, text: &str| (code, text.to_owned());
+    let newer_done = || said("newer-done", "the device has finished a newer deployment");
+    let is_passed = deployment.sequence <= device.last_finished;
     if let Some(finished) = deployment.finished {
         return ("finished", format!("the deployment has ended at {finished}"));
     }
@@ -366,6 +371,8 @@ fn reason(
                 ("failure", format!("it has failed {} times{substate}", record.attempts + 1))
             }
             Status::Failure => ("failure", format!("it has failed{substate}")),
+            // It waits for nothing any more.
+            Status::Pending if is_passed && device.active.as_ref() != Some(&deployment.id) => newer_done(),
             Status::Pending | Status::Downloading if record.lapsed => said(
                 "lapsed",
                 "it was offered the deployment, says nothing, and waits for a place when it asks again",
@@ -388,8 +395,8 @@ fn reason(
     if device.status() != AuthStatus::Accepted {
         return ("not-accepted", format!("the device is {}", device.status().name()));
     }
-    if deployment.sequence <= device.last_finished {
-        return said("newer-done", "the device has finished a newer deployment");
+    if is_passed {
+        return newer_done();
     }
     if !is_listed && !deployment.is_dynamic() {
         return said("not-listed", "the deployment is not for this device");
@@ -424,7 +431,7 @@ fn reason(
             }
         }
     }
-    if let Some(reason) = of_artifacts(shared, view, deployment, now) {
+    if let Some(reason) = of_artifacts(shared, view, deployment, fleet, now) {
         return reason;
     }
     match view.check_in {
@@ -450,6 +457,7 @@ fn of_artifacts(
     shared: &Shared,
     view: &crate::work::query::DeviceView,
     deployment: &Deployment,
+    fleet: Option<&Fleet>,
     now: Timestamp,
 ) -> Option<(&'static str, String)> {
     if deployment.configuration.is_some() {
@@ -474,7 +482,7 @@ fn of_artifacts(
     }
     let request = Request { artifact_name, device_type, provides, complete: false };
     if let Some(chosen) = rollout::choose(&artifacts, &request) {
-        let of_fleet = || updates::fleet(shared).and_then(|fleet| fleet.wait(chosen.size));
+        let of_fleet = || fleet.and_then(|fleet| fleet.wait(chosen.size));
         return match rollout::budget_wait(deployment, true, chosen.size, now) {
             None => match of_fleet()? {
                 Wait::InFlight => Some((

@@ -2,9 +2,11 @@
 //! forgets them. Each process counts its own.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::domain::address::network;
 use crate::domain::id;
 
 /// What is remembered at most; each costs about 100 bytes.
@@ -25,8 +27,20 @@ pub(crate) enum Who {
     Name(String),
     /// The id of a user whose password was right, and who needs a code besides.
     Code(String),
-    /// A network address.
-    Address(std::net::IpAddr),
+    /// A network: see [`Who::at`].
+    Network(IpAddr),
+}
+
+impl Who {
+    /// Somebody by name, however it is written.
+    pub(crate) fn name(name: &str) -> Who {
+        Who::Name(id::sha256_hex(name.to_ascii_lowercase().as_bytes()))
+    }
+
+    /// Whoever has an address.
+    pub(crate) fn at(address: IpAddr) -> Who {
+        Who::Network(network(address))
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -50,13 +64,6 @@ pub(crate) struct Failures {
     inside: Mutex<HashMap<Who, Failed>>,
 }
 
-impl Who {
-    /// Somebody by name, however it is written.
-    pub(crate) fn name(name: &str) -> Who {
-        Who::Name(id::sha256_hex(name.to_ascii_lowercase().as_bytes()))
-    }
-}
-
 impl Failures {
     /// Begins a try, unless these have to wait still: how long then. It counts before the password is looked at, so that many
     /// at once are no way around it.
@@ -77,7 +84,7 @@ impl Failures {
             let most = match who {
                 Who::Name(_) => NAME_WAIT,
                 // Nobody fails here without the password, and there are only a million codes.
-                Who::Address(_) | Who::Code(_) => ADDRESS_WAIT,
+                Who::Network(_) | Who::Code(_) => ADDRESS_WAIT,
             };
             let wait = Duration::from_secs(1 << more.min(16)).min(most);
             wait.checked_sub(now.duration_since(failed.last)).filter(|left| !left.is_zero())
@@ -121,11 +128,11 @@ impl Failures {
                     let times = inside.remove(who).map_or(1, |failed| failed.times);
                     own = own.saturating_add(times);
                 }
-                Who::Address(_) => {}
+                Who::Network(_) => {}
             }
         }
         for (who, before) in attempt.who.iter().zip(&attempt.before) {
-            let is_address = matches!(who, Who::Address(_));
+            let is_address = matches!(who, Who::Network(_));
             let Some(failed) = inside.get_mut(who).filter(|_| is_address) else { continue };
             failed.times = failed.times.saturating_sub(own);
             // Its wait goes on from where it was, if nothing came in between.
@@ -145,7 +152,7 @@ mod tests {
     fn who_fails_again_and_again_waits_longer_and_longer_up_to_a_limit() {
         let (failures, start) = (Failures::default(), Instant::now());
         let name = [Who::Name("a".to_owned())];
-        let both = [name[0].clone(), Who::Address([127, 0, 0, 1].into())];
+        let both = [name[0].clone(), Who::at([127, 0, 0, 1].into())];
         for _ in 0..FREE - 1 {
             failures.note(&both, start);
         }
@@ -165,7 +172,7 @@ mod tests {
     #[test]
     fn a_success_forgets_the_account_and_leaves_what_its_address_has_failed_for_others() {
         let (failures, start) = (Failures::default(), Instant::now());
-        let address = Who::Address([127, 0, 0, 1].into());
+        let address = Who::at([127, 0, 0, 1].into());
         let of = |name: &str| vec![Who::name(name), address.clone()];
         let times = |who: &Who| failures.inside.lock().unwrap().get(who).map(|failed| failed.times);
         let own = |at| failures.succeeded(&failures.begin(of("own"), at).unwrap());
@@ -187,10 +194,21 @@ mod tests {
         own(later + Duration::from_secs(60));
         assert_eq!((times(&address), times(&Who::name("own"))), (Some(FREE), None));
         // One that nobody else has failed from is forgotten.
-        let alone = vec![Who::name("own"), Who::Address([127, 0, 0, 2].into())];
+        let alone = vec![Who::name("own"), Who::at([127, 0, 0, 2].into())];
         failures.note(&alone, later);
         failures.succeeded(&failures.begin(alone.clone(), later).unwrap());
         assert_eq!(times(&alone[1]), None);
+    }
+
+    #[test]
+    fn another_address_of_the_same_network_is_no_way_around_the_wait() {
+        let (failures, start) = (Failures::default(), Instant::now());
+        let at = |text: &str| [Who::at(text.parse().unwrap())];
+        for number in 0..FREE {
+            failures.note(&at(&format!("2001:db8::{number:x}")), start);
+        }
+        assert!(failures.wait(&at("2001:db8::ffff"), start).is_some());
+        assert_eq!(failures.wait(&at("2001:db8:0:1::1"), start), None);
     }
 
     #[test]
@@ -199,7 +217,7 @@ mod tests {
         let worst = [Who::Name("worst".to_owned())];
         (0..FREE).for_each(|_| drop(failures.note(&worst, start)));
         for number in 0..REMEMBERED as u32 + 50 {
-            failures.note(&[Who::Address(std::net::Ipv4Addr::from(number).into())], start);
+            failures.note(&[Who::at(std::net::Ipv4Addr::from(number).into())], start);
         }
         assert_eq!(failures.inside.lock().unwrap().len(), REMEMBERED);
         assert!(failures.wait(&worst, start).is_some());

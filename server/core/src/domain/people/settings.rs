@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::domain::id;
+use crate::domain::{etag, id};
 use crate::work::{Kind, NotLoaded, Work};
 
 /// Bytes of one of them: each process has all of them in memory.
@@ -29,7 +29,7 @@ impl From<NotLoaded> for SettingsError {
 }
 
 /// Another text for other settings.
-pub(crate) fn etag(settings: &Settings) -> String {
+pub(crate) fn tag(settings: &Settings) -> String {
     let text = serde_json::to_vec(settings).unwrap_or_default();
     format!("\"{}\"", id::sha256_hex(&text).get(..32).unwrap_or_default())
 }
@@ -43,8 +43,8 @@ pub(crate) fn replace(
 ) -> Result<(), SettingsError> {
     let before = work.document::<Settings>(Kind::Settings, whose)?.unwrap_or_default();
     let is_meant = |tags: &str| {
-        let tag = etag(&before);
-        tags.split(',').map(str::trim).any(|one| one == "*" || one.trim_matches('"') == tag.trim_matches('"'))
+        let tag = tag(&before);
+        etag::names(tags, |name| name == tag.trim_matches('"'))
     };
     if !if_match.is_none_or(is_meant) {
         return Err(SettingsError::Changed);
@@ -68,11 +68,13 @@ mod tests {
             settings.insert("n".to_owned(), number.into());
             settings
         };
-        let first = etag(&Settings::new());
+        let first = tag(&Settings::new());
         assert_eq!(replace(&mut work, GLOBAL, &settings(1), Some(&first)), Ok(()));
         assert_eq!(replace(&mut work, GLOBAL, &settings(2), Some(&first)), Err(SettingsError::Changed));
-        let second = etag(&settings(1));
+        let second = tag(&settings(1));
         assert_eq!(replace(&mut work, GLOBAL, &settings(2), Some(&format!("\"x\", {second}"))), Ok(()));
+        let weak = format!("W/{}", tag(&settings(2)));
+        assert_eq!(replace(&mut work, GLOBAL, &settings(2), Some(&weak)), Ok(()), "a proxy compresses");
         assert_eq!(replace(&mut work, GLOBAL, &settings(3), Some("*")), Ok(()));
         assert_eq!(replace(&mut work, GLOBAL, &settings(4), None), Ok(()));
     }

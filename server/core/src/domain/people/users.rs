@@ -182,8 +182,10 @@ pub(crate) fn update(work: &mut Work, user: &str, change: &Change) -> Result<(),
         stored.serial += 1;
     }
     if stored.serial != serial {
-        // Their tokens open nothing any more.
+        // What they have opens nothing any more. Of a personal token the name and the place would be taken still.
         sessions::end_all(work, user)?;
+        work.document::<serde_json::Value>(Kind::Token, user)?;
+        work.put_document::<()>(Kind::Token, user, None)?;
     }
     stored.updated = work.now();
     work.put_document(Kind::User, user, Some(&stored))?;
@@ -278,6 +280,7 @@ fn check_roles(work: &mut Work, roles: &[String]) -> Result<(), UserError> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tokens;
     use super::*;
     use crate::work::{Key, testing};
 
@@ -330,6 +333,26 @@ mod tests {
         let email = Change { email: Some("b@x".to_owned()), ..Change::default() };
         run(&mut work, |work| update(work, "1", &email)).unwrap();
         assert_ne!(mark(&mut work), first);
+        // What was had before opens nothing any more, and its name is free.
+        let token = || tokens::PersonalToken {
+            id: "t".to_owned(),
+            name: "ci".to_owned(),
+            last_used: None,
+            expires: Timestamp(1_000_000),
+            created: Timestamp(1),
+        };
+        let make = |work: &mut Work| {
+            let asks = |key: &Key| matches!(key, Key::Document(..));
+            testing::run(work, asks, |work| tokens::create(work, "1", &token())).is_ok()
+        };
+        let changed = Change { password: Some(Password::of_nobody()), ..Change::default() };
+        assert!(make(&mut work) && !make(&mut work));
+        run(&mut work, |work| update(work, "1", &roles)).unwrap();
+        assert!(!make(&mut work), "the token is still one");
+        run(&mut work, |work| update(work, "1", &changed)).unwrap();
+        let left: Option<tokens::Tokens> = work.document(Kind::Token, "1").unwrap();
+        assert_eq!(left, None);
+        assert!(make(&mut work));
         let stale = Change { password: Some(Password::of_nobody()), seen: Some(first), ..Change::default() };
         assert_eq!(run(&mut work, |work| update(work, "1", &stale)), Err(UserError::Changed));
         let unknown = Change { roles: Some(vec!["x".to_owned()]), ..Change::default() };

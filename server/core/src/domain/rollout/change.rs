@@ -4,7 +4,7 @@
 use serde_json::Value;
 
 use super::ReportError;
-use crate::domain::id;
+use crate::domain::{etag, id};
 use crate::model::Deployment;
 use crate::work::Work;
 
@@ -26,8 +26,7 @@ pub(super) fn active(work: &mut Work, id: &str, seen: Option<&str>) -> Result<De
     let deployment = work.deployment(id)?.ok_or(ReportError::NotFound)?;
     if let Some(tags) = seen {
         let now = mark(&deployment);
-        let is_seen = |tag: &str| tag == "*" || tag.trim_matches('"').split('-').next() == Some(&*now);
-        if !tags.split(',').map(str::trim).any(is_seen) {
+        if !etag::names(tags, |name| etag::has_mark(name, &now)) {
             return Err(ReportError::Changed);
         }
     }

@@ -29,7 +29,8 @@ pub(super) fn end(work: &mut Work, mut deployment: Deployment) -> Result<(), Not
 /// # Errors
 /// There is none, it has ended, or somebody else has changed it.
 pub(crate) fn abort(work: &mut Work, id: &str, seen: Option<&str>) -> Result<(), ReportError> {
-    let deployment = change::active(work, id, seen)?;
+    // Who held it has nothing to do with its end.
+    let deployment = Deployment { held: None, ..change::active(work, id, seen)? };
     Ok(end(work, deployment)?)
 }
 

@@ -73,6 +73,25 @@ fn new_record(
     })
 }
 
+/// Whether a device that has ended a deployment in this way is not to begin an older one any more: it has newer software, or has
+/// tried it. A configuration takes the place of no software, and who was given nothing still waits for what is older.
+fn passes_older(deployment: &Deployment, status: Status) -> bool {
+    let has_tried = match status {
+        Status::Success | Status::Failure | Status::AlreadyInstalled => true,
+        Status::Noartifact
+        | Status::Aborted
+        | Status::Decommissioned
+        | Status::Pending
+        | Status::Downloading
+        | Status::PauseBeforeInstalling
+        | Status::Installing
+        | Status::PauseBeforeRebooting
+        | Status::Rebooting
+        | Status::PauseBeforeCommitting => false,
+    };
+    has_tried && deployment.configuration.is_none()
+}
+
 /// Stores one device's record with what follows from it: the counters, what the device is at work on, the rules that stop a
 /// deployment, and its end behind the last device.
 fn put(work: &mut Work, mut record: DeviceDeployment) -> Result<(), NotLoaded> {
@@ -85,7 +104,9 @@ fn put(work: &mut Work, mut record: DeviceDeployment) -> Result<(), NotLoaded> {
     if let Some(mut device) = work.device(&record.device)? {
         let was = (device.active.clone(), device.last_finished);
         if is_finished {
-            device.last_finished = device.last_finished.max(deployment.sequence);
+            if passes_older(&deployment, record.status) {
+                device.last_finished = device.last_finished.max(deployment.sequence);
+            }
             device.active = device.active.filter(|active| *active != record.deployment);
         } else if !record.lapsed {
             // Who has lost a place may have begun something else.
@@ -123,6 +144,8 @@ fn put(work: &mut Work, mut record: DeviceDeployment) -> Result<(), NotLoaded> {
     };
     if is_over && deployment.finished.is_none() {
         deployment.finished = Some(now);
+        // What it has now says that a rule has stopped it.
+        deployment.held = None;
         create::free(work, &deployment)?;
     }
     let has_ended = is_finished && before.as_ref().is_none_or(|before| !before.status.is_finished());

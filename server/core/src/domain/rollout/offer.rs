@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::choice::{self, Request};
-use super::{gate, new_record, put};
+use super::{gate, new_record, passes_older, put};
 use crate::domain::admission::{self, SpeakError};
 use crate::domain::id::NoRandomness;
 use crate::domain::token::Claims;
@@ -13,6 +13,9 @@ use crate::work::{Kind, NotLoaded, Work};
 
 /// What a device that changed in the middle of a deployment is said to have failed of.
 const CHANGED: &str = "the device is not what it was when the deployment began";
+
+/// What a device is said to have left a deployment for.
+const NEWER: &str = "the device was offered a newer deployment";
 
 /// The answer.
 #[derive(Debug, Clone, PartialEq)]
@@ -102,6 +105,7 @@ pub(crate) fn next(
     fleet: Option<&[String]>,
 ) -> Result<Next, NextError> {
     let device = admission::speaking(work, claims)?;
+    let mut waiting = Vec::new();
     for candidate in candidates {
         let Some(deployment) = work.deployment(&candidate.deployment)? else { continue };
         let is_active = device.active.as_ref() == Some(&deployment.id);
@@ -118,6 +122,7 @@ pub(crate) fn next(
             let needs_place = known.as_ref().is_none_or(|record| record.lapsed);
             let waits = gate::wait(work, &deployment, &device.id, candidate, request, needs_place)?.is_some();
             if deployment.held.is_some() || waits {
+                waiting.extend(known);
                 continue;
             }
             let has_room = !is_new
@@ -125,6 +130,7 @@ pub(crate) fn next(
                 || deployment.open_phase(work.now(), device.number).is_some();
             if let Some(active) = fleet.filter(|_| has_room) {
                 if gate::waits_for_fleet(work, &deployment, candidate, request, needs_place, active)? {
+                    waiting.extend(known);
                     continue;
                 }
             }
@@ -136,9 +142,35 @@ pub(crate) fn next(
                 None => continue,
             },
         };
-        return go_on(work, deployment, record, candidate, request, fleet.is_some());
+        let newer = deployment.clone();
+        let next = go_on(work, deployment, record, candidate, request, fleet.is_some())?;
+        if !waiting.is_empty() {
+            let ended = work.record(&newer.id, &device.id)?.map(|record| record.status);
+            if matches!(next, Next::Offer { .. }) || ended.is_some_and(|status| passes_older(&newer, status))
+            {
+                give_up(work, waiting, &newer)?;
+            }
+        }
+        return Ok(next);
     }
     Ok(Next::Nothing)
+}
+
+/// Who waits in a deployment, for a place or to try again, and is offered a newer one, comes to the older one no more: it ends
+/// there, since a deployment is over with its last device.
+fn give_up(work: &mut Work, waiting: Vec<DeviceDeployment>, newer: &Deployment) -> Result<(), NotLoaded> {
+    for mut record in waiting {
+        let older = work.deployment(&record.deployment)?;
+        let is_passed = |older: Deployment| {
+            older.sequence < newer.sequence && older.configuration.is_none() && newer.configuration.is_none()
+        };
+        if older.is_some_and(is_passed) {
+            record.status = Status::Aborted;
+            record.substate.get_or_insert_with(|| NEWER.to_owned());
+            put(work, record)?;
+        }
+    }
+    Ok(())
 }
 
 /// Lets a device begin with a deployment, if it may now. Nothing is written but that it has.

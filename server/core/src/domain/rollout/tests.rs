@@ -955,3 +955,88 @@ fn more_devices_that_go_than_are_remembered_let_nothing_be_made_that_lists_them(
         assert!(made.is_ok(), "{made:?}");
     }
 }
+
+/// Gives a deployment another sequence number.
+fn renumber(work: &mut Work, id: &str, sequence: u64) {
+    let renumbered = Deployment { sequence, ..known(work, id) };
+    run(work, |work| work.put_deployment(renumbered.clone())).unwrap();
+}
+
+/// Ends a deployment on a device in some way.
+fn end_as(work: &mut Work, id: &str, device: &str, status: Status) {
+    let deployment = known(work, id);
+    run(work, |work| {
+        work.record(id, device)?;
+        put(work, new_record(&deployment, device, status, work.now()).unwrap())
+    })
+    .unwrap();
+}
+
+#[test]
+fn only_newer_software_takes_a_device_out_of_a_rollout_that_waits() {
+    for (status, is_configuration, is_passed) in [
+        (Status::Success, false, true),
+        (Status::Failure, false, true),
+        (Status::AlreadyInstalled, false, true),
+        (Status::Noartifact, false, false),
+        (Status::Aborted, false, false),
+        (Status::Success, true, false),
+        (Status::Failure, true, false),
+    ] {
+        let mut work = fleet(2, HOUR);
+        let older = made(&mut work, &new(2));
+        let configuration = is_configuration.then(BTreeMap::new);
+        let newer = made(&mut work, &NewDeployment { configuration, ..new(2) });
+        renumber(&mut work, &newer, 2);
+        end_as(&mut work, &newer, "1", status);
+        let is_offered = ask(&mut work, &older, 1, &[]).is_some();
+        assert_eq!(is_offered, !is_passed, "{status:?} of a configuration: {is_configuration}");
+    }
+}
+
+#[test]
+fn a_configuration_that_is_ordered_ends_the_one_before_it() {
+    use crate::domain::configuration::deploy;
+    let mut work = fleet(1, HOUR);
+    let (first, before) = run(&mut work, |work| deploy(work, "1", "a", 0)).unwrap();
+    assert_eq!(before, None);
+    let (second, before) = run(&mut work, |work| deploy(work, "1", "b", 0)).unwrap();
+    assert_eq!(before.as_ref(), Some(&first));
+    assert!(known(&mut work, &first).finished.is_some(), "it is never offered again");
+    let record = run(&mut work, |work| work.record(&first, "1")).unwrap().unwrap();
+    assert_eq!((record.status, known(&mut work, &second).finished), (Status::Aborted, None));
+}
+
+#[test]
+fn who_waits_for_a_place_and_is_offered_a_newer_deployment_ends_the_older_one() {
+    for is_installed in [false, true] {
+        let mut work = fleet(2, HOUR);
+        let budget = Some(Budget { bytes_per_hour: None, in_flight: Some(1) });
+        let older = made(&mut work, &NewDeployment { budget, ..new(2) });
+        let artifact_name = if is_installed { "release-1" } else { "release-2" }.to_owned();
+        let newer = made(&mut work, &NewDeployment { artifact_name, ..new(1) });
+        renumber(&mut work, &newer, 2);
+        assert!(ask(&mut work, &older, 1, &[]).is_some());
+        let mut late = later(&[&work], 2 * HOUR);
+        assert_eq!(run(&mut late, |work| release(work, &older, "1")), Ok(true));
+        assert!(ask(&mut late, &older, 2, &[]).is_some());
+        let status = |work: &mut Work| run(work, |work| work.record(&older, "1")).unwrap().unwrap().status;
+        assert_eq!((ask(&mut late, &older, 1, &[]), status(&mut late)), (None, Status::Pending));
+        // It asks for both, and waits in the first.
+        let request = Request {
+            artifact_name: "release-1".to_owned(),
+            device_type: "testdev".to_owned(),
+            provides: BTreeMap::new(),
+            complete: true,
+        };
+        let candidates = [&older, &newer]
+            .map(|id| Candidate { deployment: id.clone(), artifacts: vec![artifact("full", 100, &[])] });
+        let next = run(&mut late, |work| next(work, &claims(1), &candidates, &request, None)).unwrap();
+        assert_eq!(matches!(next, Next::Offer { .. }), !is_installed);
+        assert_eq!(status(&mut late), Status::Aborted);
+        let device = run(&mut late, |work| work.device("1")).unwrap().unwrap();
+        assert_eq!(device.active, (!is_installed).then(|| newer.clone()));
+        report(&mut late, &older, 2, Status::Success).unwrap();
+        assert!(known(&mut late, &older).finished.is_some(), "nobody is left in it");
+    }
+}

@@ -38,6 +38,10 @@ pub(super) enum Fault {
     Damaged(String),
     /// The schema is of a newer program.
     Newer(i32),
+    /// The schema is of an older program.
+    Older(i32),
+    /// There is nothing of ours in it.
+    Empty,
     /// It is not empty.
     NotEmpty,
     /// Servers have it: their sessions.
@@ -75,6 +79,10 @@ impl fmt::Display for Fault {
             Fault::Newer(found) => {
                 write!(f, "its schema has the version {found}, which is newer than this program")
             }
+            Fault::Older(found) => {
+                write!(f, "its schema has the version {found}, which is older than this program")
+            }
+            Fault::Empty => write!(f, "it is empty"),
             Fault::NotEmpty => write!(f, "it is not empty"),
             Fault::Served(_) => write!(f, "it is served"),
             Fault::Moving(_) => write!(f, "its fleet is being moved"),
@@ -100,6 +108,8 @@ impl Fault {
             | Fault::Slow
             | Fault::Damaged(_)
             | Fault::Newer(_)
+            | Fault::Older(_)
+            | Fault::Empty
             | Fault::NotEmpty
             | Fault::Served(_)
             | Fault::Moving(_)
@@ -122,7 +132,12 @@ impl Fault {
             },
             // A connection without the lock is none, and is asked for again.
             Fault::Away(_) | Fault::Slow | Fault::Served(_) | Fault::Moving(_) => true,
-            Fault::Damaged(_) | Fault::Newer(_) | Fault::NotEmpty | Fault::Source(_) => false,
+            Fault::Damaged(_)
+            | Fault::Newer(_)
+            | Fault::Older(_)
+            | Fault::Empty
+            | Fault::NotEmpty
+            | Fault::Source(_) => false,
         }
     }
 
@@ -130,7 +145,8 @@ impl Fault {
     pub(super) fn at(self, place: &str) -> StoreError {
         match self {
             Fault::Damaged(what) => StoreError::Damaged { what },
-            Fault::Newer(found) => {
+            Fault::Empty => StoreError::Empty { place: place.to_owned() },
+            Fault::Newer(found) | Fault::Older(found) => {
                 StoreError::UnknownFormat { place: place.to_owned(), found: found.to_string() }
             }
             Fault::NotEmpty => StoreError::NotEmpty { place: place.to_owned() },

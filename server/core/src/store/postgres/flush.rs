@@ -1,7 +1,9 @@
 //! Writes what a batch has changed: a statement a table, whatever the batch is about.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
 
+use artifact::text::printable;
 use serde::{Deserialize, Serialize};
 
 use super::attr::{self, Rows};
@@ -16,7 +18,7 @@ use crate::work::query::{Attr, DeviceView, Scope};
 use crate::work::{Row, Work, Write};
 
 /// What other processes have to read again.
-#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct News {
     /// Ids of devices.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -30,6 +32,35 @@ pub(super) struct News {
     /// Kinds and ids of documents.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) documents: Vec<(String, String)>,
+}
+
+impl News {
+    pub(super) fn add(&mut self, more: News) {
+        self.devices.extend(more.devices);
+        self.deployments.extend(more.deployments);
+        self.members.extend(more.members);
+        self.documents.extend(more.documents);
+    }
+
+    /// Each thing alone.
+    pub(super) fn each(self) -> impl Iterator<Item = News> {
+        let News { devices, deployments, members, documents } = self;
+        let devices = devices.into_iter().map(|id| News { devices: vec![id], ..News::default() });
+        let deployments = deployments.into_iter().map(|id| News { deployments: vec![id], ..News::default() });
+        let members = members.into_iter().map(|id| News { members: vec![id], ..News::default() });
+        let documents = documents.into_iter().map(|key| News { documents: vec![key], ..News::default() });
+        devices.chain(deployments).chain(members).chain(documents)
+    }
+}
+
+impl fmt::Display for News {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ids = self.devices.iter().chain(&self.deployments).chain(&self.members);
+        let documents = self.documents.iter().map(|(kind, id)| format!("{kind} {id}"));
+        let all: Vec<String> = ids.cloned().chain(documents).collect();
+        // An id is text from a row that may be anything.
+        write!(f, "{}", printable(&all.join(", ")))
+    }
 }
 
 /// What was written, for those who are told.

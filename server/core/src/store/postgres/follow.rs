@@ -1,10 +1,11 @@
 //! What other processes have changed: a row of the table `feed` for each batch that others have to know of.
 //!
 //! Rows are numbered under a lock that is held until their transaction has ended, so a number is never seen before a smaller
-//! one. A notification says that there is something; without one the feed is read every second.
+//! one. A notification says that there is something; without one the feed is read every second. A record that is damaged is said
+//! in the log and left out: nothing behind it waits for it.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Mutex as Turn, MutexGuard, mpsc, watch};
 use tokio::time::timeout;
@@ -51,12 +52,34 @@ impl Watchers {
     }
 }
 
+/// When the feed was read to its end last. What others have changed since is not known here.
+#[derive(Clone)]
+pub(super) struct ReadAt(Arc<Mutex<Instant>>);
+
+impl ReadAt {
+    fn now() -> ReadAt {
+        ReadAt(Arc::new(Mutex::new(Instant::now())))
+    }
+
+    fn set(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    /// How long that is ago.
+    pub(super) fn ago(&self) -> Duration {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
+    }
+}
+
 /// Follows the others.
 pub(super) struct Follower {
     target: Arc<Target>,
     process: Vec<u8>,
     /// The last row that was read.
     last: i64,
+    read_at: ReadAt,
+    /// Whether it was said that it cannot be read.
+    has_warned: bool,
     watchers: Arc<Watchers>,
     stopping: watch::Receiver<bool>,
 }
@@ -69,12 +92,14 @@ impl Follower {
         conn: &Conn,
         watchers: Arc<Watchers>,
         stopping: watch::Receiver<bool>,
-    ) -> Result<(), Fault> {
+    ) -> Result<ReadAt, Fault> {
         let last = conn.row("SELECT n FROM number WHERE name = 'feed'", &[]).await?;
         let last = last.map_or(Ok(0), |row| row.try_get(0))?;
-        let follower = Follower { target, process, last, watchers, stopping };
+        let read_at = ReadAt::now();
+        let told = read_at.clone();
+        let follower = Follower { target, process, last, read_at, has_warned: false, watchers, stopping };
         tokio::spawn(follower.run());
-        Ok(())
+        Ok(told)
     }
 
     async fn run(mut self) {
@@ -93,7 +118,12 @@ impl Follower {
                 Err(fault) => Err(fault),
             };
             if let Err(fault) = ended {
-                log::debug!("following other processes: {fault}");
+                let level = if self.has_warned { log::Level::Debug } else { log::Level::Warn };
+                log::log!(
+                    level,
+                    "what other processes change cannot be read, and is asked for again: {fault}"
+                );
+                self.has_warned = true;
             }
             tokio::time::sleep(EVERY).await;
         }
@@ -104,6 +134,10 @@ impl Follower {
         let mut rounds = 0_u32;
         loop {
             self.read(conn).await?;
+            self.read_at.set();
+            if std::mem::take(&mut self.has_warned) {
+                log::info!("what other processes change is read again");
+            }
             rounds += 1;
             if rounds % TRIM == 0 {
                 // Whoever was away for longer has to be started anew; see `read`.
@@ -125,17 +159,17 @@ impl Follower {
             for row in &rows {
                 last = row.try_get(0)?;
                 if row.try_get::<_, &[u8]>(1)? != self.process {
-                    let news: News = parse(row.try_get(2)?, "a row of the feed")?;
-                    all.devices.extend(news.devices);
-                    all.deployments.extend(news.deployments);
-                    all.members.extend(news.members);
-                    all.documents.extend(news.documents);
+                    match parse::<News>(row.try_get(2)?, "it") {
+                        Ok(news) => all.add(news),
+                        Err(fault) => log::error!("the row {last} of the table feed is left out: {fault}"),
+                    }
                 }
             }
             if all != News::default() {
                 let _turn = self.watchers.turn().await;
-                let committed = now(conn, all).await?;
-                self.watchers.tell(&committed);
+                for committed in whole(conn, all).await? {
+                    self.watchers.tell(&committed);
+                }
             }
             self.last = last;
             if rows.is_empty() {
@@ -143,6 +177,26 @@ impl Follower {
             }
         }
     }
+}
+
+/// What has changed, as it is now, without what is damaged.
+async fn whole(conn: &Conn, news: News) -> Result<Vec<Committed>, Fault> {
+    match now(conn, news.clone()).await {
+        Err(Fault::Damaged(_)) => {}
+        ended => return ended.map(|committed| vec![committed]),
+    }
+    let mut whole = Vec::new();
+    for one in news.each() {
+        let name = one.to_string();
+        match now(conn, one).await {
+            Ok(committed) => whole.push(committed),
+            Err(Fault::Damaged(what)) => {
+                log::error!("{what} is damaged, and not followed here: {name}");
+            }
+            Err(fault) => return Err(fault),
+        }
+    }
+    Ok(whole)
 }
 
 /// What has changed, as it is now.

@@ -21,12 +21,13 @@ mod read;
 mod schema;
 mod search;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 mod tls;
 mod write;
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use roaring::RoaringBitmap;
@@ -35,14 +36,14 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 pub(crate) use connect::Target;
 use connect::{Fault, Lease, Pool};
-use follow::{Follower, Watchers};
+use follow::{Follower, ReadAt, Watchers};
 pub(crate) use guard::Sharing;
 use poll::Poll;
 use search::{Answer, Cold};
 use write::{Health, Link, Order, Writer};
 
 use self::number::Signed as _;
-use super::{DumpRow, Job, Rows, Store, StoreError, Watch, WriterFailed};
+use super::{AHEAD_MILLISECONDS, DumpRow, Job, Rows, Store, StoreError, Watch, WriterFailed};
 use crate::domain::id;
 use crate::model::time::Timestamp;
 use crate::model::{AuthStatus, Deployment, Device, DeviceDeployment, Inventory};
@@ -58,6 +59,7 @@ struct PgStore {
     orders: mpsc::UnboundedSender<Order>,
     health: Health,
     watchers: Arc<Watchers>,
+    read_at: ReadAt,
     stopping: watch::Sender<bool>,
     /// Attributes that become hot now.
     heating: Arc<Mutex<HashSet<(Scope, String)>>>,
@@ -81,11 +83,15 @@ async fn begin(target: Arc<Target>, sharing: Sharing, at_once: u64) -> Result<Ar
     let conn = target.connect().await?;
     // Before the schema is changed: those who have it may be older.
     guard::take(&conn, sharing).await?;
-    schema::migrate(&conn).await?;
+    match sharing {
+        Sharing::Servers | Sharing::Nobody => schema::migrate(&conn).await?,
+        // It may be served by programs that are older, or be another one than was meant.
+        Sharing::Anybody => schema::check(&conn).await?,
+    }
     let process = id::random::<16>().map_err(|_| Fault::Source(StoreError::NoRandomness))?.to_vec();
     let (stopping, stop) = watch::channel(false);
     let watchers = Arc::new(Watchers::default());
-    Follower::start(target.clone(), process.clone(), &conn, watchers.clone(), stop).await?;
+    let read_at = Follower::start(target.clone(), process.clone(), &conn, watchers.clone(), stop).await?;
     let health = Health::new();
     let link = Link { target: target.clone(), sharing };
     let orders = Writer::start(link, process, conn, watchers.clone(), health.clone()).await?;
@@ -96,6 +102,7 @@ async fn begin(target: Arc<Target>, sharing: Sharing, at_once: u64) -> Result<Ar
         orders,
         health,
         watchers,
+        read_at,
         stopping,
         heating: Arc::default(),
         at_once,
@@ -174,6 +181,10 @@ impl Store for PgStore {
 
     fn is_shared(&self) -> bool {
         true
+    }
+
+    fn behind(&self) -> Duration {
+        self.read_at.ago()
     }
 
     fn watch(&self, watch: Arc<dyn Watch>) {
@@ -354,12 +365,13 @@ impl Store for PgStore {
         // In the order of the numbers, so that two processes do not wait for each other in a circle; a number once.
         const WRITE: &str = "INSERT INTO seen AS s (num, ts)
             SELECT u.num, max(u.ts) FROM unnest($1::int4[], $2::int8[]) AS u(num, ts) GROUP BY u.num ORDER BY u.num
-            ON CONFLICT (num) DO UPDATE SET ts = excluded.ts WHERE s.ts < excluded.ts";
+            ON CONFLICT (num) DO UPDATE SET ts = excluded.ts
+            WHERE s.ts < excluded.ts OR s.ts > excluded.ts + $3";
         ask!(self, lease => {
             for piece in times.chunks(10_000) {
                 let numbers: Vec<i32> = piece.iter().map(|(number, _)| number.signed()).collect();
                 let times: Vec<i64> = piece.iter().map(|(_, time)| read::big(time.0)).collect();
-                lease.run(WRITE, &[&numbers, &times]).await?;
+                lease.run(WRITE, &[&numbers, &times, &read::big(AHEAD_MILLISECONDS)]).await?;
             }
         })
     }
@@ -531,6 +543,11 @@ mod tests {
         assert_eq!(served.len(), 2, "{served:?}");
         // A backup is nobody's business.
         open(Sharing::Anybody).await.unwrap().stop().await;
+        let empty = testing::database().unwrap();
+        for _ in 0..2 {
+            let refused = super::open(testing::target(&empty), Sharing::Anybody).await.map(drop).unwrap_err();
+            assert!(matches!(refused, StoreError::Empty { .. }), "{refused}: nothing is made of it");
+        }
         two.stop().await;
         assert_eq!(sessions().await.len(), 1);
         // One whose connection broke says it again with the next one.

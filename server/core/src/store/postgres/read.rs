@@ -419,7 +419,8 @@ pub(super) fn event(row: &Row) -> Result<Numbered, Fault> {
 
 /// A page of events.
 pub(super) async fn events(conn: &Conn, query: &EventQuery) -> Result<Found<Numbered>, Fault> {
-    let EventQuery { stream, keys, after, before, members, above, oldest_first, skip, take } = query;
+    let EventQuery { stream, keys, after, before, members, above, oldest_first, skip, take, uncounted } =
+        query;
     let mut params = Params::default();
     let mut all = vec![format!("stream = {}", params.bind(stream.name(), Type::TEXT))];
     if !keys.is_empty() {
@@ -440,8 +441,10 @@ pub(super) async fn events(conn: &Conn, query: &EventQuery) -> Result<Found<Numb
     conn.begin_reading().await?;
     let mut found = Found { items: Vec::new(), total: 0 };
     if members.is_empty() {
-        let total = conn.ask(&format!("SELECT count(*) FROM event WHERE {wanted}"), &params).await?;
-        found.total = count(total.first().map_or(Ok(0), |row| row.try_get::<_, i64>(0))?);
+        if !uncounted {
+            let total = conn.ask(&format!("SELECT count(*) FROM event WHERE {wanted}"), &params).await?;
+            found.total = count(total.first().map_or(Ok(0), |row| row.try_get::<_, i64>(0))?);
+        }
         let (skip, take) = (params.bind(big(*skip), Type::INT8), params.bind(big(*take), Type::INT8));
         let page = format!(
             "SELECT num, stream, key, ts, data FROM event WHERE {wanted} ORDER BY num {order} OFFSET {skip} LIMIT {take}"

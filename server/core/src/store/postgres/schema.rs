@@ -72,6 +72,26 @@ pub(super) async fn migrate(conn: &Conn) -> Result<(), Fault> {
     migrate_to(conn, &VERSIONS).await
 }
 
+/// Looks whether a database is of this program's version, and changes nothing.
+pub(super) async fn check(conn: &Conn) -> Result<(), Fault> {
+    check_for(conn, &VERSIONS).await
+}
+
+async fn check_for(conn: &Conn, versions: &[&str]) -> Result<(), Fault> {
+    let newest = i32::try_from(versions.len()).unwrap_or(i32::MAX);
+    let is_there = conn.client.query_one("SELECT to_regclass('schema_version') IS NOT NULL", &[]).await?;
+    if !is_there.try_get::<_, bool>(0)? {
+        return Err(Fault::Empty);
+    }
+    let found = conn.client.query_one("SELECT coalesce(max(version), 0) FROM schema_version", &[]).await?;
+    match found.try_get::<_, i32>(0)? {
+        0 => Err(Fault::Empty),
+        found if found > newest => Err(Fault::Newer(found)),
+        found if found < newest => Err(Fault::Older(found)),
+        _ => Ok(()),
+    }
+}
+
 async fn migrate_to(conn: &Conn, versions: &[&str]) -> Result<(), Fault> {
     let newest = i32::try_from(versions.len()).unwrap_or(i32::MAX);
     loop {
@@ -116,10 +136,14 @@ mod tests {
         migrate_to(&conn, &[one]).await.unwrap();
         assert!(migrate_to(&conn, &[one, broken]).await.is_err());
         conn.batch("ROLLBACK").await.unwrap();
+        // Who only looks changes nothing.
+        assert!(matches!(check_for(&conn, &[one, two]).await, Err(Fault::Older(1))));
+        check_for(&conn, &[one]).await.unwrap();
         // What was cut short has left nothing.
         migrate_to(&conn, &[one, two]).await.unwrap();
         migrate_to(&conn, &[one, two]).await.unwrap();
         conn.batch("SELECT x FROM a; SELECT x FROM b").await.unwrap();
         assert!(matches!(migrate_to(&conn, &[one]).await, Err(Fault::Newer(2))));
+        assert!(matches!(check_for(&conn, &[one]).await, Err(Fault::Newer(2))));
     }
 }

@@ -11,3 +11,8 @@ use super::Target;
 pub(crate) fn target(url: &str) -> Target {
     Target::parse(url, None, None).unwrap()
 }
+
+/// Runs statements in the database at this address.
+pub(crate) async fn run(url: &str, sql: &str) {
+    target(url).connect().await.unwrap().batch(sql).await.unwrap();
+}

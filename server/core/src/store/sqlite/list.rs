@@ -266,10 +266,12 @@ pub(super) fn events(connection: &Connection, query: &EventQuery) -> Result<Foun
     let all = "SELECT number, stream, key, time, data FROM event";
     let mut found = nothing();
     if query.members.is_empty() {
-        let total: i64 = connection
-            .prepare_cached(&format!("SELECT count(*) FROM event WHERE {tests}"))?
-            .query_row(params_from_iter(&values), |row| row.get(0))?;
-        found.total = total as u64;
+        if !query.uncounted {
+            let total: i64 = connection
+                .prepare_cached(&format!("SELECT count(*) FROM event WHERE {tests}"))?
+                .query_row(params_from_iter(&values), |row| row.get(0))?;
+            found.total = total as u64;
+        }
         values.extend([sql(query.take), sql(query.skip)]);
         let page = format!("{all} WHERE {tests} ORDER BY number {order} LIMIT ? OFFSET ?");
         let mut statement = connection.prepare_cached(&page)?;

@@ -14,6 +14,7 @@ mod writer;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use roaring::RoaringBitmap;
@@ -170,6 +171,10 @@ impl Store for Sqlite {
     fn is_shared(&self) -> bool {
         // Its folder is locked.
         false
+    }
+
+    fn behind(&self) -> Duration {
+        Duration::ZERO
     }
 
     fn watch(&self, watch: Arc<dyn Watch>) {

@@ -12,6 +12,7 @@ use super::read::{self, Counted, Fault, Names, SEEN};
 use super::sort::{Place, Sorter};
 use crate::model::time::Timestamp;
 use crate::model::{Deployment, Device, DeviceDeployment, Inventory};
+use crate::store::AHEAD_MILLISECONDS;
 use crate::work::query::Scope;
 use crate::work::{Event, Kind, Stream, Work, Write};
 
@@ -549,7 +550,7 @@ impl<'a> Flush<'a> {
     }
 }
 
-/// When devices were heard of. An older time never replaces a newer one.
+/// When devices were heard of. An older time never replaces a newer one, but for one of a clock that was ahead.
 pub(super) fn check_ins(connection: &Connection, times: &[(u32, Timestamp)]) -> Result<(), Fault> {
     let mut chunks: BTreeMap<u32, Vec<(u32, Timestamp)>> = BTreeMap::new();
     for (number, time) in times {
@@ -564,7 +565,9 @@ pub(super) fn check_ins(connection: &Connection, times: &[(u32, Timestamp)]) -> 
             let place = place as usize * 8;
             if let Some(bytes) = bytes.get_mut(place..place + 8) {
                 let before = bytes.try_into().map_or(0, u64::from_le_bytes);
-                bytes.copy_from_slice(&before.max(time.0).to_le_bytes());
+                let is_ahead = before > time.0.saturating_add(AHEAD_MILLISECONDS);
+                let now = if is_ahead { time.0 } else { before.max(time.0) };
+                bytes.copy_from_slice(&now.to_le_bytes());
             }
         }
         put.execute((chunk, bytes))?;
