@@ -122,6 +122,7 @@ mod tests {
         let (one, two) = (open().await, open().await);
         let known = async |id: &str, value: u32| {
             while two.catalogue.document::<u32>(Kind::Role, id) != Some(value) {
+                // No event says when it was heard of.
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
@@ -155,12 +156,14 @@ mod tests {
             if let Some(trouble) = troubles.into_iter().next() {
                 break trouble;
             }
+            // No event says when readiness has changed.
             tokio::time::sleep(Duration::from_millis(50)).await;
         };
         assert_eq!(behind.part, "store");
         assert!(behind.reason.starts_with("what other processes change was not read for"), "{behind:?}");
         testing::run(&url, "ALTER TABLE away RENAME TO feed").await;
         while !readiness.troubles(&two, &blobs).await.is_empty() {
+            // No event says when readiness has changed.
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         put(&one, "a", 3).await;

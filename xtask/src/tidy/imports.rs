@@ -240,6 +240,7 @@ const LINUX: &[ModuleRule] = &[
     ("explain", &[]),
     ("file_system", &[]),
     ("files", &["atomic_file", "file_system", "mounts", "payload_tree"]),
+    ("flight_recorder", &["atomic_file", "regular_file"]),
     ("handlers", &["files", "payload_tree", "script_payload", "update_module"]),
     ("health_check", &["explain", "process_group"]),
     ("identity", &["key_values"]),
@@ -262,7 +263,18 @@ const LINUX: &[ModuleRule] = &[
     ("slots", &["block_device", "lock", "mounts", "running_slot", "slot_paths"]),
     ("state_file", &["atomic_file", "block_device", "regular_file"]),
     ("state_scripts", &["atomic_file", "explain", "process_group", "regular_file"]),
-    ("system", &["clock", "explain", "process_group", "regular_file", "running_slot", "slot_paths"]),
+    (
+        "system",
+        &[
+            "clock",
+            "explain",
+            "flight_recorder",
+            "process_group",
+            "regular_file",
+            "running_slot",
+            "slot_paths",
+        ],
+    ),
     (
         "update_module",
         &["atomic_file", "explain", "payload_tree", "process", "process_group", "regular_file"],
