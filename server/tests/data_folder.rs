@@ -298,6 +298,7 @@ fn a_full_disk_keeps_no_personal_token_from_reading() {
         process.send(&request_bytes(method, &format!("/api/management{path}"), &headers, body.as_bytes()))
     };
     let management = fs::read_to_string(folder.path().join("management-token")).unwrap();
+    let management = management.trim();
     let user = r#"{"email":"ada@example.org","password":"correct horse 1"}"#;
     assert_eq!(ask("POST", "/v1/useradm/users", &format!("Bearer {management}"), user).status, 201);
     let basic = format!("Basic {}", STANDARD.encode("ada@example.org:correct horse 1"));

@@ -34,6 +34,7 @@ fn on(url: &str, folder: &Path) -> (Running, Management) {
 }
 
 /// What comes soon: the news of another process are on their way.
+#[track_caller]
 pub(crate) fn soon<T>(mut asked: impl FnMut() -> Option<T>) -> T {
     let begun = Instant::now();
     loop {

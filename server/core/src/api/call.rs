@@ -82,7 +82,7 @@ impl Call {
 
     /// The path without its first slash, in pieces.
     pub fn segments(&self) -> Vec<&str> {
-        self.path.strip_prefix('/').unwrap_or(&self.path).trim_end_matches('/').split('/').collect()
+        segments(&self.path)
     }
 
     /// The path, with the query if there is one.
@@ -188,6 +188,11 @@ pub(crate) fn decode(text: &str) -> String {
         }
     }
     String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// What stands between the slashes of a path; one at its end does not count.
+pub(super) fn segments(path: &str) -> Vec<&str> {
+    path.strip_prefix('/').unwrap_or(path).trim_end_matches('/').split('/').collect()
 }
 
 #[cfg(test)]

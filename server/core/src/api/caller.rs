@@ -63,7 +63,7 @@ pub(super) async fn recognise(
         }
         (["api", "devices", ..], _) => (device::caller(shared, call).await?, known),
         (["api", "management", ..], _) => {
-            let is_upload = artifacts::is_upload(call) || files::is_upload(call);
+            let is_upload = artifacts::is_upload(call) || files::is_upload(&call.method, &call.path);
             let intake = if is_upload { Intake::Stream } else { known };
             (users::caller(shared, call)?, intake)
         }

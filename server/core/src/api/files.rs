@@ -9,6 +9,7 @@ use hyper::header::{CONTENT_DISPOSITION, CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::{Method, Response, StatusCode};
 
 use super::artifacts::Form;
+use super::call;
 use super::users::Person;
 use super::{ApiError, Call, Reply, Shared, audit, permit, reply};
 use crate::connect::files::{self, Download, Piece, Target, TransferError, Upload};
@@ -31,12 +32,10 @@ impl From<TransferError> for ApiError {
 }
 
 /// Whether the body of a request is a file for a device.
-pub(super) fn is_upload(call: &Call) -> bool {
-    call.method == Method::PUT
-        && matches!(
-            call.segments().as_slice(),
-            ["api", "management", _, "deviceconnect", "devices", _, "upload"]
-        )
+pub(super) fn is_upload(method: &Method, path: &str) -> bool {
+    let segments = call::segments(path);
+    *method == Method::PUT
+        && matches!(segments.as_slice(), ["api", "management", _, "deviceconnect", "devices", _, "upload"])
 }
 
 /// A file of the device.

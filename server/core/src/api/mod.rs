@@ -239,7 +239,9 @@ pub(crate) async fn answered(
     request: Request<Incoming>,
 ) -> Reply {
     let is_read = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
-    if is_read || !request.uri().path().starts_with(MANAGEMENT) {
+    // What goes through to a device ends with whoever sends it: nothing of it is stored here.
+    let path = request.uri().path();
+    if is_read || !path.starts_with(MANAGEMENT) || files::is_upload(request.method(), path) {
         return serve(shared, &**around, presence, request).await;
     }
     let (shared, around, presence) = (shared.clone(), around.clone(), presence.clone());
