@@ -170,11 +170,15 @@ fn what_a_person_changes_is_done_to_its_end_when_the_person_goes_away() {
     let token = format!("Bearer {}", running.management_token());
     let path = format!("/api/management/v1/deployments/artifacts/{id}");
     let request = request_bytes("DELETE", &path, &[("Authorization", &token)], b"");
+    // Those of others stay.
+    let connections = || metric(&running, "rust_ota_server_connections");
+    let before = connections();
     let mut person = TcpStream::connect(("127.0.0.1", running.port())).unwrap();
     person.write_all(&request).unwrap();
     soon(|| held.is_waited_for().then_some(()));
+    assert_eq!(connections(), before.map(|before| before + 1.0));
     drop(person);
-    soon(|| (metric(&running, "rust_ota_server_connections") == Some(0.0)).then_some(()));
+    soon(|| (connections() == before).then_some(()));
     assert!(file.is_file(), "nothing is stored yet");
     held.give_back();
 

@@ -11,7 +11,6 @@ use std::io;
 ///
 /// Only [`ArtifactError::Source`] says nothing about the artifact: the bytes could not be read. All other variants
 /// are verdicts on the bytes and stay the same however often they are read.
-#[derive(Debug)]
 #[non_exhaustive]
 #[allow(missing_docs)] // The fields are named for what they hold; each variant says when it is returned.
 pub enum ArtifactError {
@@ -188,6 +187,8 @@ impl std::error::Error for ArtifactError {
         }
     }
 }
+
+crate::debug_as_displayed!(ArtifactError);
 
 impl fmt::Display for ArtifactError {
     // A listing: one sentence a variant.

@@ -68,6 +68,19 @@
 
 #![forbid(unsafe_code)]
 
+/// Errors are shown as they read, in tests too: what would be derived nobody reads on a device, where each has its place in the
+/// program.
+#[macro_export]
+macro_rules! debug_as_displayed {
+    ($error:ty) => {
+        impl std::fmt::Debug for $error {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                std::fmt::Display::fmt(self, f)
+            }
+        }
+    };
+}
+
 mod checked;
 mod compression;
 mod error;

@@ -120,7 +120,6 @@ pub trait Slots {
 }
 
 /// Why a slot cannot be used, or the running system not be told.
-#[derive(Debug)]
 #[non_exhaustive]
 pub enum SlotError {
     /// `RootfsPartA` or `RootfsPartB` is not configured.
@@ -210,6 +209,8 @@ pub enum SlotError {
         source: std::io::Error,
     },
 }
+
+artifact::debug_as_displayed!(SlotError);
 
 impl fmt::Display for SlotError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

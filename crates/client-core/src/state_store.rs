@@ -315,7 +315,6 @@ fn digest(sealed: &[u8; DIGEST_AT], document: &[u8]) -> [u8; 32] {
 }
 
 /// Why the record cannot be read or written.
-#[derive(Debug)]
 #[non_exhaustive]
 pub enum StateError {
     /// Neither copy can be trusted. Nothing is assumed in their place.
@@ -366,6 +365,8 @@ impl From<Refused> for StateError {
         StateError::Io { doing, device, source }
     }
 }
+
+artifact::debug_as_displayed!(StateError);
 
 impl fmt::Display for StateError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

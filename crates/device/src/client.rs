@@ -18,13 +18,14 @@ use crate::gates::{Gates, SharedQuestion};
 const BEGINNINGS: u32 = 3;
 
 /// Why a command ended before the deployment could say anything.
-#[derive(Debug)]
 pub enum ClientError {
     /// The configuration, the lock or the record.
     Compose(ComposeError),
     /// The deployment could not be begun or gone on with.
     Deploy(DeployError),
 }
+
+client_core::artifact::debug_as_displayed!(ClientError);
 
 impl fmt::Display for ClientError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

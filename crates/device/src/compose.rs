@@ -62,7 +62,6 @@ const ABORT_CHECK: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(
 const REBOOT_COMMAND: &str = "reboot";
 
 /// Why the device cannot be put together.
-#[derive(Debug)]
 pub enum ComposeError {
     /// The configuration cannot be understood.
     Config(ConfigError),
@@ -91,6 +90,8 @@ pub enum ComposeError {
     /// Another process works on this device, or the lock that would tell cannot be taken.
     Lock(LockError),
 }
+
+client_core::artifact::debug_as_displayed!(ComposeError);
 
 impl fmt::Display for ComposeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

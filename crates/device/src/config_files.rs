@@ -39,7 +39,6 @@ pub enum For {
 }
 
 /// Why a daemon cannot go on with a configuration.
-#[derive(Debug)]
 pub enum Unusable {
     /// It cannot be read or understood.
     Wrong(ComposeError),
@@ -48,6 +47,8 @@ pub enum Unusable {
     /// The device key that it names is not there.
     Key(KeyStoreError),
 }
+
+client_core::artifact::debug_as_displayed!(Unusable);
 
 impl fmt::Display for Unusable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -48,7 +48,6 @@ impl KeyPlace {
 }
 
 /// Why there is no key.
-#[derive(Debug)]
 pub enum KeyStoreError {
     /// The file cannot be read.
     Read {
@@ -91,6 +90,8 @@ pub enum KeyStoreError {
     /// The system has no randomness.
     NoRandomness,
 }
+
+client_core::artifact::debug_as_displayed!(KeyStoreError);
 
 impl fmt::Display for KeyStoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

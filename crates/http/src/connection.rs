@@ -38,7 +38,6 @@ const INPUT_BYTES: usize = 4 * 1024;
 const LARGEST_INPUT_BYTES: usize = super::HEAD_BYTES + 1024;
 
 /// Why there is no connection. The server has not seen the request.
-#[derive(Debug)]
 pub struct ConnectError {
     /// What went wrong, for a person.
     pub reason: String,
@@ -47,6 +46,8 @@ pub struct ConnectError {
     /// Whether the certificate of the server is not accepted. Where that may pass, it is a matter of time.
     pub is_refusal: bool,
 }
+
+client_core::artifact::debug_as_displayed!(ConnectError);
 
 impl fmt::Display for ConnectError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

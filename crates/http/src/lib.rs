@@ -76,7 +76,6 @@ impl Deadlines {
 }
 
 /// Why there is no client, or nothing to read from it.
-#[derive(Debug)]
 pub enum HttpError {
     /// A file with certificates cannot be used.
     Authorities {
@@ -100,6 +99,8 @@ pub enum HttpError {
     /// The environment names a proxy that cannot be used.
     Proxy(ProxyError),
 }
+
+client_core::artifact::debug_as_displayed!(HttpError);
 
 impl fmt::Display for HttpError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -65,7 +65,6 @@ pub enum Demand {
 }
 
 /// Why the daemon was not asked.
-#[derive(Debug)]
 #[non_exhaustive]
 pub enum DemandError {
     /// There is none.
@@ -81,6 +80,8 @@ pub enum DemandError {
         source: io::Error,
     },
 }
+
+client_core::artifact::debug_as_displayed!(DemandError);
 
 impl fmt::Display for DemandError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -26,6 +26,8 @@ const BY_WATCHDOG: u32 = 0x20;
 /// Directories below each other, and dumps, that are looked at.
 const DEPTH: u32 = 3;
 const DUMPS_MAX: usize = 256;
+/// Of those the newest that are read.
+const DUMPS_READ: usize = 16;
 /// What is read of the file, and of each dump.
 const FILE_BYTES: u64 = 64 * 1024;
 /// Lines that are kept: notes, and what stands before and behind the last words of a kernel.
@@ -43,11 +45,10 @@ pub struct FlightRecorder {
 
 /// A crash dump.
 struct Dump {
-    /// When it was written, and what of a long one is still to come: it is in parts, of which the first is the newest.
-    order: (i64, i64, u32),
+    seconds: i64,
+    path: String,
     /// Machines use names again: with the time they are told apart.
     name: String,
-    said: String,
 }
 
 impl FlightRecorder {
@@ -68,7 +69,7 @@ impl FlightRecorder {
         let written = atomic_file::write_new(&new, known.as_bytes(), 0o600)
             .and_then(|()| atomic_file::publish(&new, &self.path));
         if let Err(error) = written {
-            log::warn!("{}: a trial that fails will say less of itself: {error}", self.path.display());
+            log::warn!("{}: {error}", self.path.display());
             // Notes of another trial would be taken for those of this one.
             let _ = fs::remove_file(&self.path);
         }
@@ -77,14 +78,12 @@ impl FlightRecorder {
     /// What the trial has left behind.
     pub fn traces(&self) -> Traces {
         let file = start_of(&self.path).unwrap_or_default();
-        let mut said = String::new();
         // Without the file nobody knows which dumps are of the trial.
-        if !file.is_empty() {
-            for dump in self.dumps() {
-                if file.lines().all(|known| known != dump.name) {
-                    said += &dump.said;
-                }
-            }
+        let mut dumps = if file.is_empty() { Vec::new() } else { self.dumps() };
+        dumps.retain(|dump| file.lines().all(|known| known != dump.name));
+        let mut said = String::new();
+        for dump in dumps.iter().skip(dumps.len().saturating_sub(DUMPS_READ)) {
+            said += &start_of(Path::new(&dump.path)).unwrap_or_default();
         }
         let notes: Vec<&str> = file.lines().filter(|line| !line.starts_with('#')).collect();
         Traces {
@@ -120,26 +119,19 @@ fn collect(directory: &Path, depth: u32, dumps: &mut Vec<Dump>) {
             && entry.file_name().as_encoded_bytes().starts_with(b"dmesg-")
             && dumps.len() < DUMPS_MAX
         {
-            let Ok(said) = start_of(&path) else { continue };
-            let (seconds, nanoseconds) = (metadata.mtime(), metadata.mtime_nsec());
-            let name = format!("# {} {seconds}.{nanoseconds}", path.display());
-            let part = said.lines().find_map(part).unwrap_or(0);
-            let order = (seconds, nanoseconds, u32::MAX - part);
-            let at = dumps.iter().position(|other| other.order > order).unwrap_or(dumps.len());
-            dumps.insert(at, Dump { order, name, said });
+            let (seconds, path) = (metadata.mtime(), path.display().to_string());
+            let name = format!("# {path} {seconds}.{}", metadata.mtime_nsec());
+            // A long one is in parts, of which the first is the newest, and their numbers are in their names.
+            let is_later = |other: &Dump| (other.seconds, &path) > (seconds, &other.path);
+            let at = dumps.iter().position(is_later).unwrap_or(dumps.len());
+            dumps.insert(at, Dump { seconds, path, name });
         }
     }
 }
 
-/// Of the line with which a dump begins: `Panic#1 Part2`.
-fn part(line: &str) -> Option<u32> {
-    let (kind, part) = line.split_once(" Part")?;
-    kind.split_once('#')?.1.bytes().all(|byte| byte.is_ascii_digit()).then(|| part.parse().ok())?
-}
-
 /// What the kernel said around its panic, or at the end.
 fn last_words(said: &str) -> Vec<String> {
-    let lines: Vec<&str> = said.lines().filter(|line| part(line).is_none()).collect();
+    let lines: Vec<&str> = said.lines().collect();
     let panic = lines.iter().rposition(|line| line.contains("Kernel panic"));
     let end = panic.map_or(lines.len(), |at| lines.len().min(at + BEHIND_PANIC));
     let start = panic.unwrap_or(end.saturating_sub(BEHIND_PANIC)).saturating_sub(BEFORE_PANIC);
@@ -205,12 +197,12 @@ mod tests {
         recorder.begin();
         assert_eq!(recorder.traces(), Traces::default());
         // The same name, written anew, and two parts of a dump that systemd has put away.
-        machine.dump("sys/fs/pstore/dmesg-ramoops-0", 30, "Panic#1 Part1\n<4>[9.9] third \u{1b}[1m\n");
-        machine.dump("var/lib/systemd/pstore/2/001/dmesg-efi-2", 20, "Panic#1 Part2\n<6>[2.1] first\n");
+        machine.dump("sys/fs/pstore/dmesg-ramoops-0", 30, "<4>[9.9] third \u{1b}[1m\n");
+        machine.dump("var/lib/systemd/pstore/2/001/dmesg-efi-2", 20, "<6>[2.1] first\n");
         machine.dump(
             "var/lib/systemd/pstore/2/001/dmesg-efi-1",
             20,
-            "Panic#1 Part1\n<0>[2.2] Kernel panic - not syncing: second\n",
+            "<0>[2.2] Kernel panic - not syncing: second\n",
         );
         machine.dump("sys/fs/pstore/console-x", 40, "no dump\n");
         let said =

@@ -22,7 +22,6 @@ const ATTRIBUTES: usize = 100;
 const INVENTORY_BYTES: usize = 768 * 1024;
 
 /// Why there is no inventory.
-#[derive(Debug)]
 #[non_exhaustive]
 pub enum InventoryError {
     /// The directory of programs cannot be read.
@@ -43,6 +42,8 @@ pub enum InventoryError {
         last: KeyValueError,
     },
 }
+
+client_core::artifact::debug_as_displayed!(InventoryError);
 
 impl fmt::Display for InventoryError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -38,7 +38,6 @@ impl Default for RunLimits {
 }
 
 /// Why a program told nothing that can be used.
-#[derive(Debug)]
 #[non_exhaustive]
 pub enum KeyValueError {
     /// It cannot be run.
@@ -89,6 +88,8 @@ pub enum KeyValueError {
         path: PathBuf,
     },
 }
+
+client_core::artifact::debug_as_displayed!(KeyValueError);
 
 impl fmt::Display for KeyValueError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -26,7 +26,6 @@ pub struct FileLock {
 }
 
 /// Why a lock was not taken.
-#[derive(Debug)]
 #[non_exhaustive]
 pub enum LockError {
     /// Another program kept it for longer than we wait.
@@ -42,6 +41,8 @@ pub enum LockError {
         source: io::Error,
     },
 }
+
+client_core::artifact::debug_as_displayed!(LockError);
 
 impl std::fmt::Display for LockError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

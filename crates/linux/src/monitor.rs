@@ -27,7 +27,6 @@ const BOOT_ID_BYTES: u64 = 64;
 const CURSOR: &[u8] = b"-- cursor: ";
 
 /// Why something cannot be looked at.
-#[derive(Debug)]
 #[non_exhaustive]
 pub enum MonitorError {
     /// A program or a file.
@@ -61,6 +60,8 @@ pub enum MonitorError {
         reason: &'static str,
     },
 }
+
+client_core::artifact::debug_as_displayed!(MonitorError);
 
 impl fmt::Display for MonitorError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

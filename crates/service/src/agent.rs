@@ -34,7 +34,6 @@ use device::keystore::{self, KeyStoreError};
 use http::{HttpError, HttpTransport, IdleConnections};
 
 /// Why the service cannot run.
-#[derive(Debug)]
 pub enum ServiceError {
     /// The configuration, the lock or the record.
     Compose(ComposeError),
@@ -49,6 +48,8 @@ pub enum ServiceError {
     /// No server accepts the device.
     Refused(String),
 }
+
+client_core::artifact::debug_as_displayed!(ServiceError);
 
 impl fmt::Display for ServiceError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -49,7 +49,6 @@ const CORRUPTED: &str = "(CORRUPTED LOG DATA)";
 const NO_TIME: &str = "1970-01-01T00:00:00.000000000Z";
 
 /// Why there is no log.
-#[derive(Debug)]
 pub enum LogError {
     /// There is too little space.
     Space {
@@ -66,6 +65,8 @@ pub enum LogError {
         source: io::Error,
     },
 }
+
+client_core::artifact::debug_as_displayed!(LogError);
 
 impl fmt::Display for LogError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

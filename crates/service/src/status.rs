@@ -310,7 +310,6 @@ fn read_line(stream: &UnixStream, limit: u64, patience: Duration) -> io::Result<
 }
 
 /// Why there is no status.
-#[derive(Debug)]
 pub enum StatusError {
     /// No daemon answers.
     NoDaemon {
@@ -332,6 +331,8 @@ pub enum StatusError {
     /// What it said is not a status.
     Malformed,
 }
+
+client_core::artifact::debug_as_displayed!(StatusError);
 
 impl fmt::Display for StatusError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

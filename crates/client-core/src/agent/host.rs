@@ -80,7 +80,6 @@ pub struct Known {
 pub type Cause = Box<dyn Error + Send + Sync>;
 
 /// Why the host could not do its part. Each says what its cause says.
-#[derive(Debug)]
 #[non_exhaustive]
 pub enum HostError {
     /// Another process works on the device.
@@ -90,6 +89,8 @@ pub enum HostError {
     /// Every inventory script failed.
     Inventory(Cause),
 }
+
+artifact::debug_as_displayed!(HostError);
 
 impl fmt::Display for HostError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

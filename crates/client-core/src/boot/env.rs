@@ -100,7 +100,6 @@ impl fmt::Display for BadCopy {
 }
 
 /// Why a boot environment cannot be read or written.
-#[derive(Debug)]
 #[non_exhaustive]
 pub enum BootEnvError {
     /// The description of the environment is missing or malformed.
@@ -151,6 +150,8 @@ pub enum BootEnvError {
         source: std::io::Error,
     },
 }
+
+artifact::debug_as_displayed!(BootEnvError);
 
 impl fmt::Display for BootEnvError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -141,7 +141,6 @@ pub fn commit_trial(boot: &mut dyn BootControl, running: Slot, target: Slot) -> 
 }
 
 /// Why the bootloader does not allow the next step.
-#[derive(Debug)]
 #[non_exhaustive]
 pub enum BootError {
     /// Where the bootloader keeps its state cannot be read or written.
@@ -179,6 +178,8 @@ pub enum BootError {
         verdict: Verdict,
     },
 }
+
+artifact::debug_as_displayed!(BootError);
 
 impl fmt::Display for BootError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

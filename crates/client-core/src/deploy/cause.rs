@@ -17,7 +17,7 @@ pub(super) fn of_fall_back(conduct: Conduct, stage: Stage, traces: &Traces) -> S
     } else if let Some(note) = traces.notes.last() {
         note.clone()
     } else if traces.watchdog {
-        "the watchdog restarted the device".to_owned()
+        "the watchdog restarted it".to_owned()
     } else {
         match (conduct, stage) {
             (Conduct::Standalone, _) => "the device was restarted before the commit",
@@ -53,7 +53,7 @@ mod tests {
             &crashed,
         );
         check(Stage::Reboot, &["eth0: link up"], &["a", "b"], true, "b");
-        check(Stage::Reboot, &[], &[], true, "the watchdog restarted the device");
+        check(Stage::Reboot, &[], &[], true, "the watchdog restarted it");
         check(Stage::Reboot, &[], &[], false, "its client did not come up, and nothing was noted");
         let came_up = "its client came up, and the device was restarted before the commit";
         check(Stage::VerifyReboot, &[], &[], false, came_up);

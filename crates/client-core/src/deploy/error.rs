@@ -36,7 +36,6 @@ impl Error for PolicyError {
 }
 
 /// Why a command could not be carried out.
-#[derive(Debug)]
 #[non_exhaustive]
 pub enum DeployError {
     /// No deployment is in progress.
@@ -129,6 +128,8 @@ const RECORD_LOST: &str = "nothing is known of the update that is on trial, beca
                            be given up, with `rollback`. Nothing was changed";
 const UNREACHABLE: &str =
     "the server could not be reached before the commit: the new software is not made permanent";
+
+artifact::debug_as_displayed!(DeployError);
 
 impl fmt::Display for DeployError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

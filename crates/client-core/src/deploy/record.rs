@@ -235,7 +235,6 @@ pub struct Deployment {
 }
 
 /// Why the record cannot be used.
-#[derive(Debug)]
 #[non_exhaustive]
 pub enum RecordError {
     /// The store failed.
@@ -246,6 +245,8 @@ pub enum RecordError {
         reason: String,
     },
 }
+
+artifact::debug_as_displayed!(RecordError);
 
 impl fmt::Display for RecordError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

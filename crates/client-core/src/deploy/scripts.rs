@@ -15,7 +15,6 @@ pub enum OnScriptFailure {
 }
 
 /// Why a set of scripts failed.
-#[derive(Debug)]
 #[non_exhaustive]
 pub enum ScriptError {
     /// A script ended with a failure.
@@ -56,6 +55,8 @@ pub enum ScriptError {
         source: std::io::Error,
     },
 }
+
+artifact::debug_as_displayed!(ScriptError);
 
 impl fmt::Display for ScriptError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -17,7 +17,6 @@ use crate::storage::{BlockDevice, Medium, ReadAt};
 const READ_BYTES: usize = 64 * 1024;
 
 /// Why a delta cannot be installed. Nothing was armed.
-#[derive(Debug)]
 #[non_exhaustive]
 pub enum DeltaProblem {
     /// The signed header does not say what a device has to know.
@@ -66,6 +65,8 @@ pub enum DeltaProblem {
     /// The file of a delta of Mender's is refused.
     Vcdiff(::vcdiff::Error),
 }
+
+artifact::debug_as_displayed!(DeltaProblem);
 
 impl fmt::Display for DeltaProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -12,7 +12,6 @@ use crate::slot::{Slot, SlotError};
 
 /// Why an installation stopped. Errors of the artifact are never cured by trying again; errors of the device may
 /// be.
-#[derive(Debug)]
 #[non_exhaustive]
 pub enum InstallError {
     /// The artifact is bad, or its source broke off.
@@ -132,6 +131,8 @@ pub enum InstallError {
     /// A delta cannot be installed.
     Delta(DeltaProblem),
 }
+
+artifact::debug_as_displayed!(InstallError);
 
 impl fmt::Display for InstallError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

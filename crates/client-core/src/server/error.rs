@@ -7,7 +7,6 @@ use super::TransportError;
 use crate::deploy::SourceChanged;
 
 /// Why a call of the device API failed.
-#[derive(Debug)]
 #[non_exhaustive]
 pub enum ServerError {
     /// No server is configured.
@@ -149,6 +148,8 @@ impl ServerError {
         }
     }
 }
+
+artifact::debug_as_displayed!(ServerError);
 
 impl fmt::Display for ServerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

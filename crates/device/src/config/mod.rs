@@ -163,7 +163,6 @@ impl Default for Config {
 }
 
 /// What is wrong with a configuration file.
-#[derive(Debug)]
 #[non_exhaustive]
 pub enum ConfigError {
     /// Not a JSON object.
@@ -222,6 +221,8 @@ pub enum ConfigError {
         missing: &'static str,
     },
 }
+
+client_core::artifact::debug_as_displayed!(ConfigError);
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
