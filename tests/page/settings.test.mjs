@@ -130,6 +130,7 @@ test("with a second factor a login asks for its code", async () => {
   await open("you");
   await page.getByRole("button", { name: "Set it up" }).click();
   const secret = (await page.getByRole("dialog").locator("pre").innerText()).replaceAll(/\s/g, "");
+  await page.getByRole("dialog").getByLabel("Password").fill(PASSWORD);
   await page.getByLabel("The code that it shows").fill("000000");
   await page.getByRole("button", { name: "Turn it on" }).click();
   await page.getByRole("dialog").getByRole("alert").waitFor();
