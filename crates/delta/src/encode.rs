@@ -58,6 +58,7 @@ pub struct Coder {
 }
 
 /// Why a group cannot be written.
+#[derive(Debug)]
 #[non_exhaustive]
 pub enum EncodeError {
     /// A segment breaks a rule.
@@ -67,8 +68,6 @@ pub enum EncodeError {
     /// The compression failed.
     Compress(io::Error),
 }
-
-artifact::debug_as_displayed!(EncodeError);
 
 impl fmt::Display for EncodeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 
 /// Why a delta cannot be applied. Nothing that was given out before is worth anything then.
+#[derive(Debug)]
 #[non_exhaustive]
 pub enum DeltaError {
     /// The file could not be read.
@@ -101,8 +102,6 @@ pub enum DeltaError {
         bytes: u64,
     },
 }
-
-artifact::debug_as_displayed!(DeltaError);
 
 impl fmt::Display for DeltaError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

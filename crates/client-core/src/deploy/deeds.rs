@@ -353,7 +353,8 @@ impl Run<'_> {
         }
         // Where nothing was reported behind the download, this is the place for what it has cost.
         let account = || self.to_tell.account.map(|account| account.to_string());
-        let remark = self.deployment.remark.clone().or_else(account);
+        let why = self.deployment.remark.clone().filter(|_| self.deployment.failed);
+        let remark = why.or_else(account);
         Some(Unreported { id, failed: self.deployment.failed, remark })
     }
 }

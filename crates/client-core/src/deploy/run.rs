@@ -188,8 +188,12 @@ impl<'r> Run<'r> {
         if let Some(verdict) = found.verdict {
             log::info!("{}: found in {}: {verdict}", self.label(), found.stage);
         }
-        // A trial that this client gave up has said why.
-        if found.verdict == Some(Verdict::FellBack) && !self.deployment.failed {
+        // Before the restart nothing was tried, and a trial that this client gave up has said why.
+        let was_tried = matches!(
+            (found.stage, found.entered),
+            (Stage::Reboot, true) | (Stage::VerifyReboot | Stage::Commit, _)
+        );
+        if found.verdict == Some(Verdict::FellBack) && was_tried && !self.deployment.failed {
             self.tell_why_it_fell_back();
         }
         Ok(found)
