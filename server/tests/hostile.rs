@@ -187,7 +187,6 @@ fn deep_and_strange_json_is_400() {
     check_alive(&running);
 }
 
-/// Uploads a form as it is.
 #[test]
 fn an_identity_that_lies_in_lists_is_400_and_nothing_is_kept_of_it() {
     let (running, _, _folder) = server(|options| options);
@@ -208,6 +207,7 @@ fn an_identity_that_lies_in_lists_is_400_and_nothing_is_kept_of_it() {
     assert_eq!((listed.status, listed.json()), (200, json!([])));
 }
 
+/// Uploads a form as it is.
 fn upload(running: &Running, content_type: &str, body: &[u8]) -> u16 {
     let token = format!("Bearer {}", running.management_token());
     let headers = [("Authorization", token.as_str()), ("Content-Type", content_type)];

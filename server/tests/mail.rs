@@ -6,10 +6,12 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::common::smtp::{SmtpServer, fixture};
+use crate::common::smtp::SmtpServer;
 use crate::common::{Answer, Process, accepted, artifact, manage, request, server, server_in};
 use crate::monitor::{alert, send};
 use crate::operations::{metric, on_any_port};
+use crate::postgres::soon;
+use crate::tls::fixture;
 use serde_json::{Value, json};
 use server_core::{Running, SmtpOptions};
 
@@ -36,12 +38,7 @@ fn shown(running: &Running) -> Value {
 
 /// Waits until what is shown of the first receiver is as it has to be.
 fn until(running: &Running, is_right: impl Fn(&Value) -> bool) -> Value {
-    loop {
-        let state = shown(running)["states"][0].clone();
-        if is_right(&state) {
-            return state;
-        }
-    }
+    soon(|| Some(shown(running)["states"][0].clone()).filter(&is_right))
 }
 
 fn test_mail(running: &Running, address: &str) -> Answer {

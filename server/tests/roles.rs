@@ -38,7 +38,7 @@ fn who_has_a_role_may_do_what_it_says_and_nothing_else() {
 
 /// A role of these sets for everything, with the name `people`.
 #[track_caller]
-fn managers(running: &server_core::Running, sets: &[&str]) {
+pub(crate) fn managers(running: &server_core::Running, sets: &[&str]) {
     let sets: Vec<Value> = sets.iter().map(|name| json!({ "name": name })).collect();
     let role = json!({ "name": "people", "permission_sets_with_scope": sets });
     assert_eq!(manage(running, "POST", ROLES, role).status, 201);

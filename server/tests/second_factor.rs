@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use server_core::Running;
 
 use crate::common::{Answer, error, login, manage, request, server};
+use crate::roles::managers;
 use crate::users::{PASSWORD, USERADM, ask, at_once, token, user};
 
 const ADA: &str = "ada@example.org";
@@ -190,11 +191,7 @@ fn only_a_login_of_a_stored_user_has_one() {
 fn whoever_manages_people_turns_it_off_for_who_has_lost_it() {
     let (running, _, _folder) = server(|options| options);
     let ada = user(&running, ADA, &[]);
-    let sets = ["ManageUsers", "ReadReleases", "ManageReleases", "UploadArtifacts"];
-    let sets: Vec<Value> = sets.iter().map(|name| json!({ "name": name })).collect();
-    let role = json!({ "name": "people", "permission_sets_with_scope": sets });
-    let made = manage(&running, "POST", "/api/management/v2/useradm/roles", role);
-    assert_eq!(made.status, 201, "{}", made.text());
+    managers(&running, &["ManageUsers", "ReadReleases", "ManageReleases", "UploadArtifacts"]);
     let bob = user(&running, "bob@example.org", &["people"]);
     let eve = user(&running, "eve@example.org", &["RBAC_ROLE_CI"]);
     let [ada_token, bob_token, eve_token] =

@@ -130,18 +130,20 @@ async fn prepared(service: &Service, post: &Post, receiver: &str) -> Result<Prep
     let known = service.store.document(Kind::Progress, &progress(receiver)).await.map_err(failed)?;
     let known: Option<Posted> = known.and_then(|known| serde_json::from_value(known).ok());
     let Some(known) = known else { return Ok(Prepared::Nothing(None)) };
-    let first = EventQuery { oldest_first: true, take: 1, ..mail::behind(&known) };
+    // Whether there are more than have a mail each is all that has to be known.
+    let first =
+        EventQuery { oldest_first: true, take: mail::SINGLE + 1, uncounted: true, ..mail::behind(&known) };
     let found = service.store.events(&first).await.map_err(failed)?;
     let to = mail::address(receiver)?;
     let envelope = Envelope { from: post.smtp.from(), to: &to, public_url: post.public_url.as_deref() };
     let about =
         |event: &Numbered, is_summary| About { number: event.number, time: event.event.time, is_summary };
-    match mail::step(&known, found.total, service.now()) {
+    match mail::step(&known, found.items.len() as u64, service.now()) {
         Step::Rest => Ok(Prepared::Nothing(None)),
         Step::Wait(seconds) => Ok(Prepared::Nothing(Some(Duration::from_secs(seconds)))),
         Step::Single => {
             let Some(event) = found.items.first() else { return Ok(Prepared::Nothing(None)) };
-            let letter = news(event).and_then(|news| envelope.of_one(&event.event.key, &news));
+            let letter = news(event).and_then(|news| envelope.of_one(&mail::name(event), &news));
             Ok(Prepared::Letter(letter, about(event, false), known.tries))
         }
         Step::Summary => {
@@ -149,7 +151,7 @@ async fn prepared(service: &Service, post: &Post, receiver: &str) -> Result<Prep
             let last = service.store.events(&last).await.map_err(failed)?;
             let Some(event) = last.items.first() else { return Ok(Prepared::Nothing(None)) };
             let summary = summary(service, &known, last.total, event).await.map_err(failed)?;
-            let letter = envelope.of_many(&event.event.key, &summary);
+            let letter = envelope.of_many(&mail::name(event), &summary);
             Ok(Prepared::Letter(letter, about(event, true), known.tries))
         }
     }
@@ -160,7 +162,7 @@ fn news(event: &Numbered) -> Result<News, String> {
         .map_err(|error| format!("event {}: {error}", event.number))
 }
 
-/// All that waits up to an event. The store counts it: a million events are not read.
+/// All that waits up to an event. The store counts it by what it is: a million events are not read.
 async fn summary(
     service: &Service,
     known: &Posted,
@@ -168,14 +170,11 @@ async fn summary(
     last: &Numbered,
 ) -> Result<Summary, StoreError> {
     let mut summary = Summary { all, ..Summary::default() };
-    for (pointer, value) in [("/kind", "stopped"), ("/level", "CRITICAL")] {
-        let members = vec![(pointer.to_owned(), value.to_owned())];
-        let query = EventQuery { members, take: NAMED, before: Some(last.event.time), ..mail::behind(known) };
+    for (key, count) in [(mail::STOPPED, &mut summary.stopped), (mail::CRITICAL, &mut summary.critical)] {
+        let (keys, before) = (vec![key.to_owned()], Some(last.event.time));
+        let query = EventQuery { keys, take: NAMED, before, ..mail::behind(known) };
         let found = service.store.events(&query).await?;
-        match value {
-            "CRITICAL" => summary.critical = found.total,
-            _ => summary.stopped = found.total,
-        }
+        *count = found.total;
         summary.newest.extend(found.items.iter().filter_map(|event| news(event).ok()));
     }
     Ok(summary)

@@ -16,7 +16,7 @@ use serde_json::Value;
 use artifacts::{Arrived, Wanted, Way};
 pub use artifacts::{Artifacts, Ways};
 
-use crate::domain::{mail, webhooks};
+use crate::domain::webhooks;
 use crate::model::Artifact;
 use crate::options::DatabaseOptions;
 use crate::store::postgres::Sharing;
@@ -297,7 +297,6 @@ fn rows(
             }
             if let Ok(DumpRow::Document(Kind::Progress, id, value)) = &mut row {
                 webhooks::moved(id, value);
-                mail::moved(id, value);
             }
             if let Ok(row) = &row {
                 seen(row);

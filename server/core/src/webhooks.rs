@@ -243,11 +243,7 @@ async fn deliver_piece(service: &Service, agent: &Agent, id: &str, metrics: &Met
 
 /// The events that come behind what is done with.
 fn behind(known: &Delivered) -> EventQuery {
-    EventQuery {
-        after: (known.number == 0).then_some(known.time),
-        above: Some(known.number),
-        ..EventQuery::of(Stream::Webhook)
-    }
+    EventQuery::behind(Stream::Webhook, known.number, known.time)
 }
 
 /// How many events the one that is furthest behind has not been told. One question, whatever their number: all go through the same

@@ -17,6 +17,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
+use crate::tls::fixture;
 use serde_json::Value;
 
 /// For what has to come; nothing waits so long when all is well.
@@ -27,11 +28,6 @@ pub(crate) struct SmtpServer {
     child: Child,
     pub(crate) port: u16,
     said: Receiver<Value>,
-}
-
-/// A file among those of the tests.
-pub(crate) fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
 }
 
 impl SmtpServer {

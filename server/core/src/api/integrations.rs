@@ -140,11 +140,9 @@ async fn create(shared: &Shared, call: &Call) -> Result<Reply, ApiError> {
         ));
     }
     // It is told what comes from now on.
-    let newest = EventQuery { take: 1, ..EventQuery::of(Stream::Webhook) };
-    let newest = shared.service.store.events(&newest).await?.items;
+    let after = shared.newest(Stream::Webhook).await?;
     let integration =
         Integration { url, secret, description: wanted.description, scopes, created: Timestamp::default() };
-    let after = newest.first().map_or(0, |event| event.number);
     let id = id::uuid()?;
     audit::about(&id);
     let own = id.clone();

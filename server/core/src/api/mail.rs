@@ -9,7 +9,6 @@ use super::routes::{Route, made};
 use super::{ApiError, Call, Reply, Shared, reply};
 use crate::domain::mail::{self as rules, MailSettings, Posted, SETTINGS, progress};
 use crate::mail;
-use crate::work::query::EventQuery;
 use crate::work::{Kind, NotLoaded, Stream, Work};
 
 /// The routes of this module.
@@ -78,9 +77,7 @@ async fn set(
     let known = settings(shared);
     let keys = rules::keys(&known, &change(known.clone()));
     // They are told what comes from now on.
-    let newest = EventQuery { take: 1, ..EventQuery::of(Stream::Mail) };
-    let newest = shared.service.store.events(&newest).await?.items;
-    let after = newest.first().map_or(0, |event| event.number);
+    let after = shared.newest(Stream::Mail).await?;
     let rule = move |work: &mut Work| {
         let known = work.document(Kind::Settings, SETTINGS)?.unwrap_or_default();
         rules::set(work, &change(known), after)

@@ -75,8 +75,8 @@ use crate::service::{ChangeError, Service};
 use crate::store::Secrets;
 use crate::strangers::Strangers;
 use crate::throttle::{Place, Refused, Throttle};
-use crate::work::query::{DeviceQuery, DeviceView, Found};
-use crate::work::{Key, Work};
+use crate::work::query::{DeviceQuery, DeviceView, EventQuery, Found};
+use crate::work::{Key, Stream, Work};
 
 /// Where people ask.
 const MANAGEMENT: &str = "/api/management/";
@@ -200,6 +200,13 @@ impl Shared {
         let done = self.service.change(keys, noted).await?;
         audit::written();
         Ok(done)
+    }
+
+    /// The number of the newest event of a stream.
+    pub(crate) async fn newest(&self, stream: Stream) -> Result<u64, ApiError> {
+        let query = EventQuery { take: 1, uncounted: true, ..EventQuery::of(stream) };
+        let newest = self.service.store.events(&query).await?.items;
+        Ok(newest.first().map_or(0, |event| event.number))
     }
 
     /// [`Shared::change`], for what nobody has asked for.

@@ -213,7 +213,8 @@ pub(super) async fn fleet(shared: &Shared) -> Result<Option<Fleet>, ApiError> {
     let mut active = shared.service.catalogue.active();
     active.retain(|active| active.deployment.configuration.is_none());
     let ids: Vec<String> = active.iter().map(|active| active.deployment.id.clone()).collect();
-    let loading = match shared.service.store.is_shared() {
+    // Without an id, the store would be asked for all.
+    let loading = match shared.service.store.is_shared() && !ids.is_empty() {
         true => shared.loading.read(&*shared.service.store, &ids).await?,
         false => active.iter().map(|active| active.deployment.loading()).sum(),
     };

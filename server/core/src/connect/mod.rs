@@ -338,11 +338,12 @@ impl Switchboard {
     }
 
     /// Closes a device whose token `is_valid` does not know any more. A device that is not connected, and is not `there`,
-    /// is forgotten.
-    fn recheck(&self, device: &str, there: bool, is_valid: impl Fn(&Claims) -> bool) {
+    /// is forgotten. Whether somebody is at work on it.
+    fn recheck(&self, device: &str, there: bool, is_valid: impl Fn(&Claims) -> bool) -> bool {
         let mut state = self.state();
-        let Some(known) = state.devices.get_mut(device) else { return };
+        let Some(known) = state.devices.get_mut(device) else { return false };
         known.is_gone = !there;
+        let has_sessions = known.connected.as_ref().is_some_and(|connected| !connected.sessions.is_empty());
         match &known.connected {
             Some(connected) if !is_valid(&connected.claims) => connected.close(Closing::Refused),
             None if !there => {
@@ -350,13 +351,7 @@ impl Switchboard {
             }
             Some(_) | None => {}
         }
-    }
-
-    /// Whether somebody is at work on the device.
-    fn has_sessions(&self, device: &str) -> bool {
-        let state = self.state();
-        let connected = state.devices.get(device).and_then(|known| known.connected.as_ref());
-        connected.is_some_and(|connected| !connected.sessions.is_empty())
+        has_sessions
     }
 
     /// Closes everything, and lets nobody in any more.
@@ -374,17 +369,16 @@ impl Switchboard {
 impl Watch for Switchboard {
     fn committed(&self, committed: &Committed) {
         let is_of_people = |kind: Kind| matches!(kind, Kind::User | Kind::Session | Kind::Token | Kind::Role);
-        // Another group of a device may be another one's.
-        if committed.documents.iter().any(|(kind, ..)| is_of_people(*kind))
-            || committed.devices.iter().any(|(id, _)| self.has_sessions(id))
-        {
-            self.changed.notify_one();
-        }
+        let mut has_changed = committed.documents.iter().any(|(kind, ..)| is_of_people(*kind));
         for (id, device) in &committed.devices {
             let device = device.as_ref();
-            self.recheck(id, device.is_some(), |claims| {
+            // Another group of a device may be another one's.
+            has_changed |= self.recheck(id, device.is_some(), |claims| {
                 device.is_some_and(|device| is_valid(device, claims))
             });
+        }
+        if has_changed {
+            self.changed.notify_one();
         }
     }
 }

@@ -14,7 +14,7 @@ use super::id;
 use super::monitor::{Level, Raised};
 use crate::model::time::Timestamp;
 use crate::model::{Deployment, Device};
-use crate::work::query::EventQuery;
+use crate::work::query::{EventQuery, Numbered};
 use crate::work::{Event, Key, Kind, NotLoaded, Stream, Work, Write};
 
 /// Under what name it is kept who gets mails.
@@ -28,6 +28,10 @@ pub(crate) const SINGLE: u64 = 20;
 const HOUR_SECONDS: u64 = 3600;
 /// Between two mails that sum up many events.
 pub(crate) const SUMMARY_SECONDS: u64 = 600;
+/// What an event is about: a store counts these by themselves.
+pub(crate) const CRITICAL: &str = "critical";
+pub(crate) const WELL: &str = "ok";
+pub(crate) const STOPPED: &str = "stopped";
 /// Characters of a text that is told: the store keeps it once more for this.
 const TEXT_CHARS: usize = 256;
 
@@ -188,22 +192,9 @@ pub(crate) fn progress(receiver: &str) -> String {
     format!("mail/{}", receiver.to_ascii_lowercase())
 }
 
-/// What is moved into a store whose events have other numbers.
-pub(crate) fn moved(document: &str, value: &mut Value) {
-    if document.starts_with(&progress("")) {
-        if let Some(number) = value.get_mut("number") {
-            *number = json!(0);
-        }
-    }
-}
-
 /// The events that come behind what is done with.
 pub(crate) fn behind(posted: &Posted) -> EventQuery {
-    EventQuery {
-        after: (posted.number == 0).then_some(posted.time),
-        above: Some(posted.number),
-        ..EventQuery::of(Stream::Mail)
-    }
+    EventQuery::behind(Stream::Mail, posted.number, posted.time)
 }
 
 /// What [`set`] reads.
@@ -293,11 +284,19 @@ fn tell(work: &mut Work, news: News) -> Result<(), NotLoaded> {
     if settings.told().is_empty() {
         return Ok(());
     }
-    let (time, data) = (work.now(), json!(news));
-    // Without chance, it is named by what it says.
-    let key = id::uuid().unwrap_or_else(|_| id::uuid_of_name(&format!("{time} {data}")));
+    let key = match &news {
+        News::Alert { level: Level::Critical, .. } => CRITICAL,
+        News::Alert { level: Level::Ok, .. } => WELL,
+        News::Stopped { .. } => STOPPED,
+    };
+    let (key, time, data) = (key.to_owned(), work.now(), json!(news));
     work.write(Write::Event(Event { stream: Stream::Mail, key, time, data }));
     Ok(())
+}
+
+/// The name of a mail about an event, the same each time that it is sent.
+pub(crate) fn name(event: &Numbered) -> String {
+    id::uuid_of_name(&format!("{} {} {}", event.number, event.event.time, event.event.data))
 }
 
 /// What a mail was about.
@@ -351,6 +350,7 @@ pub(crate) fn posted(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::webhooks::moved;
     use crate::work::testing;
 
     fn at(seconds: u64) -> Timestamp {
@@ -459,7 +459,7 @@ mod tests {
         let known = Posted { number: 7, time: at(3), ..Posted::default() };
         assert_eq!((behind(&known).above, behind(&known).after), (Some(7), None));
         let mut value = json!(known);
-        moved("webhook/x", &mut value);
+        moved("other/x", &mut value);
         assert_eq!(value, json!(known));
         moved(&progress("a@b.example"), &mut value);
         let known: Posted = serde_json::from_value(value).unwrap();

@@ -151,11 +151,7 @@ impl From<SpeakError> for MonitorError {
 
 /// What the rules of a device's monitors read.
 pub(crate) fn keys(device: &str) -> Vec<Key> {
-    vec![
-        Key::Device(device.to_owned()),
-        Key::Document(Kind::Monitor, device.to_owned()),
-        Key::Document(Kind::Settings, mail::SETTINGS.to_owned()),
-    ]
+    vec![Key::Device(device.to_owned()), Key::Document(Kind::Monitor, device.to_owned())]
 }
 
 /// One more has room: of those that are well the oldest goes, and only when none is, the oldest of all.

@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{address, id};
+use super::{address, id, mail};
 use crate::model::time::Timestamp;
 use crate::model::{AuthStatus, Device, Inventory};
 use crate::work::query::Numbered;
@@ -183,9 +183,9 @@ pub(crate) fn progress(id: &str) -> String {
     format!("webhook/{id}")
 }
 
-/// What is moved into a store whose events have other numbers.
+/// What is moved into a store whose events have other numbers: how far webhooks and mails are.
 pub(crate) fn moved(document: &str, value: &mut Value) {
-    if document.starts_with(&progress("")) {
+    if [progress(""), mail::progress("")].iter().any(|prefix| document.starts_with(prefix)) {
         if let Some(number) = value.get_mut("number") {
             *number = json!(0);
         }

@@ -131,7 +131,8 @@ impl Envelope<'_> {
         let letter = Message::builder()
             .from(from)
             .to(Mailbox::new(None, self.to.clone()))
-            .subject(format!("[{SENDER}] {}", one_line(subject, SUBJECT_CHARS)))
+            // What looks encoded (RFC 2047) would be decoded by whoever reads it, and bring back what was spelt out.
+            .subject(format!("[{SENDER}] {}", one_line(subject, SUBJECT_CHARS).replace("=?", "=\\u{3f}")))
             .message_id(Some(format!("<{id}@{}>", self.from.domain())))
             // RFC 3834: nobody's absence is answered to.
             .raw_header(HeaderValue::new(
@@ -221,6 +222,13 @@ mod tests {
             |letter: &str| letter.lines().find(|line| line.starts_with("Message-ID: ")).map(str::to_owned);
         assert!(id(&letter).is_some());
         assert_eq!(id(&letter), id(&written(&alert("up"))));
+    }
+
+    #[test]
+    fn what_looks_encoded_is_not_decoded_by_who_reads_it() {
+        let letter = written(&alert("=?utf-8?b?YQ0KQmNjOiB4?="));
+        let (head, _) = letter.split_once("\r\n\r\n").unwrap();
+        assert!(!head.contains("=?") && head.contains("=\\u{3f}utf-8?b?"), "{head}");
     }
 
     #[test]

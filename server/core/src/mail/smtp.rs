@@ -241,8 +241,11 @@ fn parse(url: &str) -> Option<(Encryption, &str, u16, Option<&str>)> {
 /// The password in a file: its first line.
 fn password(path: &Path) -> Result<String, String> {
     let told = |reason: &dyn fmt::Display| format!("{}: {reason}", path.display());
-    let size = fs::metadata(path).map_err(|error| told(&error))?.len();
-    if size > PASSWORD_BYTES {
+    let found = fs::metadata(path).map_err(|error| told(&error))?;
+    if !found.is_file() {
+        return Err(told(&"it is no regular file"));
+    }
+    if found.len() > PASSWORD_BYTES {
         return Err(told(&format!("a password has at most {PASSWORD_BYTES} bytes")));
     }
     let text = fs::read_to_string(path).map_err(|error| told(&error))?;
@@ -335,5 +338,6 @@ mod tests {
         fs::write(file.path(), "x".repeat(5000)).unwrap();
         assert!(password(file.path()).is_err());
         assert!(password(Path::new("/no/such/file")).is_err());
+        assert!(password(Path::new("/dev/null")).unwrap_err().ends_with("it is no regular file"));
     }
 }

@@ -202,7 +202,7 @@ pub(crate) enum Stream {
     Delivery,
     /// Alerts of monitors. The key is the id of the device.
     Alert,
-    /// What mails tell. The key is an id of its own.
+    /// What mails tell. The key is what kind it is of.
     Mail,
     /// What terminals printed. The key is the id of the session.
     Recording,

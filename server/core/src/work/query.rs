@@ -454,6 +454,12 @@ impl EventQuery {
             uncounted: false,
         }
     }
+
+    /// The events that come behind one. In a store with other numbers that is 0, and its time says where to go on.
+    pub(crate) fn behind(stream: Stream, number: u64, time: Timestamp) -> EventQuery {
+        let after = (number == 0).then_some(time);
+        EventQuery { after, above: Some(number), ..EventQuery::of(stream) }
+    }
 }
 
 /// An event with its number, which rises with each.

@@ -105,7 +105,8 @@ pub(crate) fn next(
     fleet: Option<&[String]>,
 ) -> Result<Next, NextError> {
     let device = admission::speaking(work, claims)?;
-    let mut waiting = Vec::new();
+    // With the numbers of their deployments.
+    let mut waiting: Vec<(u64, DeviceDeployment)> = Vec::new();
     for candidate in candidates {
         let Some(deployment) = work.deployment(&candidate.deployment)? else { continue };
         let is_active = device.active.as_ref() == Some(&deployment.id);
@@ -120,9 +121,10 @@ pub(crate) fn next(
         if known.as_ref().is_none_or(|record| record.asked.is_none() || record.lapsed) {
             let is_new = known.is_none();
             let needs_place = known.as_ref().is_none_or(|record| record.lapsed);
+            let is_software = deployment.configuration.is_none();
             let waits = gate::wait(work, &deployment, &device.id, candidate, request, needs_place)?.is_some();
             if deployment.held.is_some() || waits {
-                waiting.extend(known);
+                waiting.extend(known.filter(|_| is_software).map(|record| (deployment.sequence, record)));
                 continue;
             }
             let has_room = !is_new
@@ -130,7 +132,7 @@ pub(crate) fn next(
                 || deployment.open_phase(work.now(), device.number).is_some();
             if let Some(active) = fleet.filter(|_| has_room) {
                 if gate::waits_for_fleet(work, &deployment, candidate, request, needs_place, active)? {
-                    waiting.extend(known);
+                    waiting.extend(known.filter(|_| is_software).map(|record| (deployment.sequence, record)));
                     continue;
                 }
             }
@@ -142,14 +144,15 @@ pub(crate) fn next(
                 None => continue,
             },
         };
+        if waiting.is_empty() {
+            return go_on(work, deployment, record, candidate, request, fleet.is_some());
+        }
         let newer = deployment.clone();
         let next = go_on(work, deployment, record, candidate, request, fleet.is_some())?;
-        if !waiting.is_empty() {
-            let ended = work.record(&newer.id, &device.id)?.map(|record| record.status);
-            if matches!(next, Next::Offer { .. }) || ended.is_some_and(|status| passes_older(&newer, status))
-            {
-                give_up(work, waiting, &newer)?;
-            }
+        let ended = work.record(&newer.id, &device.id)?.map(|record| record.status);
+        let is_offered = newer.configuration.is_none() && matches!(next, Next::Offer { .. });
+        if is_offered || ended.is_some_and(|status| passes_older(&newer, status)) {
+            give_up(work, waiting, newer.sequence)?;
         }
         return Ok(next);
     }
@@ -158,17 +161,11 @@ pub(crate) fn next(
 
 /// Who waits in a deployment, for a place or to try again, and is offered a newer one, comes to the older one no more: it ends
 /// there, since a deployment is over with its last device.
-fn give_up(work: &mut Work, waiting: Vec<DeviceDeployment>, newer: &Deployment) -> Result<(), NotLoaded> {
-    for mut record in waiting {
-        let older = work.deployment(&record.deployment)?;
-        let is_passed = |older: Deployment| {
-            older.sequence < newer.sequence && older.configuration.is_none() && newer.configuration.is_none()
-        };
-        if older.is_some_and(is_passed) {
-            record.status = Status::Aborted;
-            record.substate.get_or_insert_with(|| NEWER.to_owned());
-            put(work, record)?;
-        }
+fn give_up(work: &mut Work, waiting: Vec<(u64, DeviceDeployment)>, newer: u64) -> Result<(), NotLoaded> {
+    for (_, mut record) in waiting.into_iter().filter(|(older, _)| *older < newer) {
+        record.status = Status::Aborted;
+        record.substate.get_or_insert_with(|| NEWER.to_owned());
+        put(work, record)?;
     }
     Ok(())
 }
