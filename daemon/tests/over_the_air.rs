@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use crate::common::{VirtualDevice, build, image, place_program};
 use client_core::artifact::write::ArtifactSpec;
 use client_core::artifact::{Compression, Signer};
+use client_core::deploy::Stage;
 use serde_json::json;
 use server_core::Options;
 use server_core::client::Management;
@@ -295,6 +296,29 @@ fn new_software_that_never_comes_up_is_reported_as_a_failure_with_its_log() {
     }
     assert_eq!(remote.device.pointer(), ("2".to_owned(), "0".to_owned()));
     world.polled_again();
+}
+
+#[test]
+fn why_a_trial_was_given_up_is_what_the_first_process_behind_it_has_found() {
+    let world = World::new(|options| options.auto_accept(true));
+    world.offer_release("rel-2");
+    let mut remote = Remote::new(&world, 1);
+    remote.start();
+    let deployment = remote.order("rel-2");
+    remote.await_restart_wish();
+    remote.kill();
+    assert_eq!(remote.device.simulate_bootloader(), 3);
+    // It was saved, and then the power failed: what is left of the trial may have gone with the start after that.
+    let found = "the bootloader gave the new system up: its kernel crashed: Kernel panic";
+    remote.device.rewrite_record(|record| {
+        let left = record.deployment.as_mut().unwrap();
+        (left.stage, left.entered, left.remark) = (Stage::VerifyReboot, false, Some(found.to_owned()));
+    });
+    assert_eq!(remote.restart(), 2);
+    remote.await_status(&deployment, "failure");
+    remote.told(&deployment, "failure");
+    let known = world.management.device_deployments(&deployment).unwrap();
+    assert_eq!(known[0].substate.as_deref(), Some(found));
 }
 
 #[test]

@@ -42,6 +42,21 @@ pub fn write_new(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     file.sync_all()
 }
 
+/// Gives `path` this content, durably: the one before it or this one is there, whole.
+///
+/// # Errors
+/// When it cannot be written; either may be there then.
+pub fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+    let new = path.with_extension("new");
+    match fs::remove_file(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    // The content before the name.
+    write_new(&new, content, mode)?;
+    publish(&new, path)
+}
+
 /// Removes a directory and all in it. A missing one is fine.
 ///
 /// # Errors

@@ -64,11 +64,7 @@ impl FlightRecorder {
             known += &dump.name;
             known.push('\n');
         }
-        let new = self.path.with_extension("new");
-        let _ = fs::remove_file(&new);
-        let written = atomic_file::write_new(&new, known.as_bytes(), 0o600)
-            .and_then(|()| atomic_file::publish(&new, &self.path));
-        if let Err(error) = written {
+        if let Err(error) = atomic_file::replace(&self.path, known.as_bytes(), 0o600) {
             log::warn!("{}: {error}", self.path.display());
             // Notes of another trial would be taken for those of this one.
             let _ = fs::remove_file(&self.path);
@@ -85,7 +81,9 @@ impl FlightRecorder {
         for dump in dumps.iter().skip(dumps.len().saturating_sub(DUMPS_READ)) {
             said += &start_of(Path::new(&dump.path)).unwrap_or_default();
         }
-        let notes: Vec<&str> = file.lines().filter(|line| !line.starts_with('#')).collect();
+        // A file that lost its power may end in zeros.
+        let says_something = |line: &&str| !line.starts_with('#') && line.chars().any(char::is_alphanumeric);
+        let notes: Vec<&str> = file.lines().filter(says_something).collect();
         Traces {
             kernel: last_words(&said),
             notes: kept(&notes[notes.len().saturating_sub(NOTES)..]),
@@ -115,16 +113,17 @@ fn collect(directory: &Path, depth: u32, dumps: &mut Vec<Dump>) {
         let (path, Ok(metadata)) = (entry.path(), entry.metadata()) else { continue };
         if metadata.is_dir() && depth > 0 {
             collect(&path, depth - 1, dumps);
-        } else if metadata.is_file()
-            && entry.file_name().as_encoded_bytes().starts_with(b"dmesg-")
-            && dumps.len() < DUMPS_MAX
-        {
+        } else if metadata.is_file() && entry.file_name().as_encoded_bytes().starts_with(b"dmesg-") {
             let (seconds, path) = (metadata.mtime(), path.display().to_string());
             let name = format!("# {path} {seconds}.{}", metadata.mtime_nsec());
             // A long one is in parts, of which the first is the newest, and their numbers are in their names.
             let is_later = |other: &Dump| (other.seconds, &path) > (seconds, &other.path);
             let at = dumps.iter().position(is_later).unwrap_or(dumps.len());
             dumps.insert(at, Dump { seconds, path, name });
+            // The newest stay: of those that were there before the trial, every one that is left was among them.
+            if dumps.len() > DUMPS_MAX {
+                dumps.remove(0);
+            }
         }
     }
 }
@@ -145,10 +144,13 @@ fn kept(lines: &[&str]) -> Vec<String> {
         .collect()
 }
 
-/// The beginning of a file, whatever its bytes are.
+/// The beginning of a file, whatever its bytes are. Of a line that is cut there, nothing.
 fn start_of(path: &Path) -> io::Result<String> {
     let mut content = Vec::new();
     regular_file::open_for_reading(path)?.take(FILE_BYTES).read_to_end(&mut content)?;
+    if content.len() as u64 == FILE_BYTES {
+        content.truncate(content.iter().rposition(|byte| *byte == b'\n').unwrap_or(content.len()));
+    }
     Ok(String::from_utf8_lossy(&content).into_owned())
 }
 
@@ -214,6 +216,20 @@ mod tests {
     }
 
     #[test]
+    fn however_many_old_dumps_there_are_none_is_taken_for_one_of_the_trial() {
+        let machine = Machine::new();
+        let recorder = machine.recorder();
+        for at in 0..300 {
+            machine.dump(&format!("sys/fs/pstore/dmesg-efi-{at}"), at, "<0>[1.0] Kernel panic: old\n");
+        }
+        recorder.begin();
+        for at in 300..303 {
+            machine.dump(&format!("sys/fs/pstore/dmesg-efi-{at}"), at, &format!("said {at}\n"));
+        }
+        assert_eq!(recorder.traces().kernel, ["said 300", "said 301", "said 302"]);
+    }
+
+    #[test]
     fn of_a_long_dump_the_panic_and_what_is_around_it_is_told() {
         let machine = Machine::new();
         let recorder = machine.recorder();
@@ -246,8 +262,13 @@ mod tests {
         assert!(notes.iter().all(|note| note.len() == LINE_CHARS));
         machine.note("\u{1b}c\n");
         assert_eq!(recorder.traces().notes.last().unwrap(), "\\u{1b}c");
-        fs::write(&recorder.path, vec![0xff; 1024 * 1024]).unwrap();
-        assert_eq!(recorder.traces().notes.len(), 1);
+        // Nothing that says nothing is the last word.
+        machine.note("\r\n \n\0\0\0");
+        assert_eq!(recorder.traces().notes.last().unwrap(), "\\u{1b}c");
+        fs::write(&recorder.path, "short\n".to_owned() + &"long ".repeat(20_000)).unwrap();
+        assert_eq!(recorder.traces().notes, ["short"]);
+        fs::write(&recorder.path, vec![0; 1024 * 1024]).unwrap();
+        assert_eq!(recorder.traces().notes.len(), 0);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::time::Duration;
 use client_core::artifact::write::{self, ArtifactSpec, PayloadSource, SoftwareName};
 use client_core::artifact::{Compression, CompressionLevel, Signer};
 use serde_json::{Value, json};
-use server_core::client::Management;
+use server_core::client::{DeviceDeploymentInfo, Management};
 use server_core::{Options, StartError};
 use testkit::artifacts::named;
 use testserver::{RecordedRequest, TestServer};
@@ -125,16 +125,18 @@ impl Fleet {
         self.management.deploy(name, name, std::slice::from_ref(&self.device)).map_err(said)
     }
 
+    fn known(&self, deployment: &str) -> Option<DeviceDeploymentInfo> {
+        self.management.device_deployments(deployment).ok()?.into_iter().next()
+    }
+
     /// How far the device is, as the server knows it.
     pub fn status(&self, deployment: &str) -> Option<String> {
-        let devices = self.management.device_deployments(deployment).ok()?;
-        devices.into_iter().next().map(|device| device.status)
+        self.known(deployment).map(|device| device.status)
     }
 
     /// What the device added to its status.
     pub fn remark(&self, deployment: &str) -> Option<String> {
-        let devices = self.management.device_deployments(deployment).ok()?;
-        devices.into_iter().next()?.substate
+        self.known(deployment)?.substate
     }
 
     /// How the deployment ended, if it did.

@@ -21,9 +21,7 @@ pub(super) fn of_fall_back(conduct: Conduct, stage: Stage, traces: &Traces) -> S
     } else {
         match (conduct, stage) {
             (Conduct::Standalone, _) => "the device was restarted before the commit",
-            (Conduct::Managed, Stage::Install | Stage::Reboot) => {
-                "its client did not come up, and nothing was noted"
-            }
+            (Conduct::Managed, Stage::Reboot) => "its client did not come up, and nothing was noted",
             (Conduct::Managed, _) => "its client came up, and the device was restarted before the commit",
         }
         .to_owned()

@@ -26,7 +26,6 @@ impl Run<'_> {
             Stage::Download => self.download_artifact(entry, incoming),
             Stage::Install => {
                 self.enter(entry)?; // intent before effect: a cut from here on is undone
-                self.world.system.begin_traces(); // what is left of earlier trials says nothing about this one
                 self.handler()?.install()?;
                 self.leave(entry)?;
                 Ok(Outcome::Done)

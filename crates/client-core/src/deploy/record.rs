@@ -165,7 +165,7 @@ pub struct Unreported {
     pub id: String,
     /// Whether it failed.
     pub failed: bool,
-    /// A remark for people: which gate refused it, and why.
+    /// A remark for people: which gate refused it, and why, or why a trial was given up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remark: Option<String>,
 }

@@ -188,12 +188,17 @@ impl<'r> Run<'r> {
         if let Some(verdict) = found.verdict {
             log::info!("{}: found in {}: {verdict}", self.label(), found.stage);
         }
-        // Before the restart nothing was tried, and a trial that this client gave up has said why.
+        // Before the restart nothing was tried; a trial that this client gave up has said why, and so has an earlier process of
+        // the old system, which knew more: traces of the trial go with the next start.
         let was_tried = matches!(
             (found.stage, found.entered),
             (Stage::Reboot, true) | (Stage::VerifyReboot | Stage::Commit, _)
         );
-        if found.verdict == Some(Verdict::FellBack) && was_tried && !self.deployment.failed {
+        if found.verdict == Some(Verdict::FellBack)
+            && was_tried
+            && !self.deployment.failed
+            && self.deployment.remark.is_none()
+        {
             self.tell_why_it_fell_back();
         }
         Ok(found)

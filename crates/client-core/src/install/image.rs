@@ -277,6 +277,7 @@ impl PayloadHandler for RootfsImage<'_> {
         let running = self.system.running_slot()?;
         boot::check_settled(self.boot, running)?;
         let written = self.proved()?;
+        self.system.begin_traces(); // what is left of earlier trials says nothing about this one
         let armed = super::arm(self.boot, &written);
         self.written = Some(written);
         Ok(armed?)

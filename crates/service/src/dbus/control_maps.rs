@@ -1,7 +1,6 @@
 //! The file of the control maps, and what the daemon asks of them. What a map says is decided in `client-core`.
 
 use std::fmt;
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -108,18 +107,13 @@ impl Gatekeeper for KeptControlMaps {
 }
 
 fn write(path: &Path, maps: &ControlMaps) -> io::Result<()> {
-    let new = path.with_extension("new");
-    match fs::remove_file(&new) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        Ok(()) | Err(_) => {}
-    }
-    // The content before the name: the file is whole whenever it is there.
-    atomic_file::write_new(&new, maps.to_json().to_string().as_bytes(), 0o600)?;
-    atomic_file::publish(&new, path)
+    atomic_file::replace(path, maps.to_json().to_string().as_bytes(), 0o600)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use linux::clock::LinuxClock;
 
     use super::*;
