@@ -152,14 +152,12 @@ export const link = (path, query) => address(path, query);
 export const segment = encodeURIComponent;
 
 /**
- * Reads `path` again, and refuses to go on when what `of` makes of it is not what it made of `began`. For what has no entity
- * tag: for some milliseconds between this and the change, somebody else is still not seen. Answers what is there now.
+ * Reads `path` again, and refuses to go on when what `of` makes of it is not `began`. For what has no entity tag: for some
+ * milliseconds between this and the change, somebody else is still not seen.
  */
 export async function unlessChanged(path, began, of, words) {
   const { data } = await get(path);
-  const [now, then] = [of(data), of(began)].map((one) => JSON.stringify(one));
-  if (now !== then) throw new ApiError(412, words, data);
-  return data;
+  if (JSON.stringify(of(data)) !== JSON.stringify(began)) throw new ApiError(412, words, data);
 }
 
 const KEPT_BYTES = 1 << 20;

@@ -1,7 +1,7 @@
 // The page: who is here, the frame, and which page stands in the address.
 
 import { html, render, useEffect, useRef, useState } from "./html.js";
-import { get, onConnection, remove, tell } from "./api.js";
+import { get, isOut, onConnection, remove, tell } from "./api.js";
 import { go, to, useRoute } from "./route.js";
 import { Dialog, Page, Problem, Sayings, say, useLoad } from "./ui.js";
 import { SEE_AUDIT, SEE_DEVICES, SEE_RELEASES, SEE_ROLLOUTS, know, may, maySomewhere } from "./permit.js";
@@ -117,7 +117,7 @@ function Frame({ me, route, loggedOut }) {
  */
 function Kept({ isOut, me, entered, children }) {
   return html`
-    <div hidden=${Boolean(isOut)}>${children}</div>
+    <div hidden=${isOut}>${children}</div>
     ${isOut &&
     html`<${Dialog} title="Log in again" stays>
       <p>Your login has ended: it was too old, or you or somebody else has ended it. The page goes on where you were, with what you have typed.</p>
@@ -129,19 +129,17 @@ function Kept({ isOut, me, entered, children }) {
 function Whole() {
   const route = useRoute();
   const [me, setMe] = useState();
-  const [state, setState] = useState({ asking: true });
+  const [state, setState] = useState({});
   const asking = useRef();
   // Of several answers that nobody is in, one is asked about.
   const ask = () => (asking.current ??= find().finally(() => (asking.current = undefined)));
   async function find() {
-    // Who logs in just now keeps what is typed there.
-    setState((before) => ({ ...before, asking: true }));
     try {
       const answer = await get("v1/useradm/users/me");
       know(answer.data);
       setMe(answer.data);
-      setState({});
       tell("logged-in");
+      setState({});
     } catch (error) {
       if (error.status !== 401) return setState({ error });
       const known = await get("v1/useradm/auth/state").catch(() => ({ data: {} }));
@@ -165,7 +163,7 @@ function Whole() {
     ask();
   };
   let content;
-  if (me) content = html`<${Kept} isOut=${state.out} me=${me} entered=${entered}><${Frame} key=${me.id} me=${me} route=${route} loggedOut=${left} /><//>`;
+  if (me) content = html`<${Kept} isOut=${isOut()} me=${me} entered=${entered}><${Frame} key=${me.id} me=${me} route=${route} loggedOut=${left} /><//>`;
   else if (state.error) content = html`<main class="gate"><h1>rust-ota</h1><${Problem} error=${state.error} again=${ask} /></main>`;
   else if (state.out && state.firstUser) content = html`<${Start} token=${route.path[0] === "start" ? route.path[1] : undefined} entered=${entered} />`;
   else if (state.out) content = html`<${Login} entered=${entered} />`;

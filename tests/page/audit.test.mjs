@@ -3,7 +3,7 @@
 import { after, before, test } from "node:test";
 import assert from "node:assert/strict";
 import { once } from "node:events";
-import { PASSWORD, accessible, apiOf, deviceOf, end, firstUser, logIn, openAnew, startBrowser, startServer } from "./harness.mjs";
+import { PASSWORD, accessible, apiOf, deviceOf, end, firstUser, logIn, openAnew, place, startBrowser, startServer } from "./harness.mjs";
 import { connected } from "./connected.mjs";
 
 let server;
@@ -72,7 +72,7 @@ test("who may see the log and no terminal is not offered it", async () => {
   assert.equal((await api("POST", "v1/useradm/users", { email: "auditor@example.com", password: PASSWORD, roles: ["auditor"] })).status, 201);
   const other = await browser.page();
   await logIn(server, other, { email: "auditor@example.com" });
-  await other.getByRole("navigation", { name: "Places" }).getByRole("link", { name: "Audit log" }).click();
+  await place(other, "Audit log").click();
   await other.getByText("open terminal").first().waitFor();
   assert.equal(await other.getByRole("button", { name: "Watch the terminal" }).count(), 0);
   await accessible(other, "the log of an auditor");

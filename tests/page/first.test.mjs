@@ -2,7 +2,7 @@
 
 import { after, before, test } from "node:test";
 import assert from "node:assert/strict";
-import { EMAIL, PASSWORD, accessible, apiOf, deviceOf, end, firstUser, logIn, startBrowser, startServer } from "./harness.mjs";
+import { EMAIL, PASSWORD, accessible, apiOf, deviceOf, end, firstUser, logIn, place, startBrowser, startServer } from "./harness.mjs";
 
 let server;
 let browser;
@@ -71,7 +71,7 @@ test("what a device says of itself is shown as text", async () => {
   await deviceOf(server, { identity: { mac: hostile, "<b>bold</b>": "javascript:alert(1)" } });
   const page = await browser.page();
   await logIn(server, page);
-  await page.getByRole("navigation", { name: "Places" }).getByRole("link", { name: /^Devices/ }).click();
+  await place(page, /^Devices/).click();
   await page.getByText(hostile).first().waitFor();
   assert.notEqual(await page.title(), "taken");
   assert.equal(await page.locator("main img").count(), 0);

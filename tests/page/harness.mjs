@@ -211,6 +211,16 @@ export async function openAnew(server, page, hash) {
   await page.goto(`${server.url}/${hash}`);
 }
 
+/** The link of the menu that leads to a place. */
+export const place = (page, name) => page.getByRole("navigation", { name: "Places" }).getByRole("link", { name });
+
+/** Makes a roll-out without the page; answers its id. */
+export async function rollOut(api, name, fields) {
+  const answer = await api("POST", "v2/deployments/deployments", { name, artifact_name: "release-2", ...fields });
+  assert.equal(answer.status, 201, JSON.stringify(answer.data));
+  return answer.headers.get("Location").split("/").at(-1);
+}
+
 /** Ends what a file of tests has begun; nothing may have been written to the browser's console as an error. */
 export async function end(server, browser) {
   await browser?.close();

@@ -2,7 +2,7 @@
 
 import { after, before, test } from "node:test";
 import assert from "node:assert/strict";
-import { PASSWORD, accessible, apiOf, artifact, deviceOf, end, firstUser, openAnew, startBrowser, startServer, upload } from "./harness.mjs";
+import { PASSWORD, accessible, apiOf, artifact, deviceOf, end, firstUser, openAnew, place, startBrowser, startServer, upload } from "./harness.mjs";
 
 const LIST = "v2/deployments/deployments";
 
@@ -88,7 +88,7 @@ test("an upload goes on while somebody looks elsewhere, and a reload asks before
   });
   await page.getByLabel("Artifacts (.mender)").setInputFiles(path);
   await page.getByRole("button", { name: "Stop the upload of" }).waitFor();
-  await page.getByRole("navigation", { name: "Places" }).getByRole("link", { name: "Roll-outs" }).click();
+  await place(page, "Roll-outs").click();
   await page.getByRole("heading", { name: "Roll-outs" }).waitFor();
   const asked = page.waitForEvent("dialog");
   const reloaded = page.reload().catch(() => {});
@@ -97,7 +97,7 @@ test("an upload goes on while somebody looks elsewhere, and a reload asks before
   await question.dismiss();
   await reloaded;
   go();
-  await page.getByRole("navigation", { name: "Places" }).getByRole("link", { name: "Releases" }).click();
+  await place(page, "Releases").click();
   await page.getByRole("list", { name: "Uploads" }).getByText("there: elsewhere").waitFor();
 });
 
@@ -167,7 +167,7 @@ test("a device is accepted once, whatever became of the answer", async () => {
   await dialog.getByRole("button", { name: "Accept" }).click();
   await keys.getByText("accepted", { exact: true }).waitFor();
   const entries = (await api("GET", `v1/auditlogs/logs?object_id=${device.id}`)).data.filter((one) => one.change?.includes("accepted"));
-  assert.ok(entries.length >= 1);
+  assert.equal(entries.length, 1);
   assert.equal((await api("GET", `v2/devauth/devices/${device.id}`)).data.status, "accepted");
 });
 

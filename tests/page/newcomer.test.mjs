@@ -2,7 +2,7 @@
 // that is held by its rule, why it failed, and those that failed once more. Only devices do something besides.
 
 import { after, before, test } from "node:test";
-import { EMAIL, PASSWORD, accessible, artifact, deviceOf, end, startBrowser, startServer } from "./harness.mjs";
+import { EMAIL, PASSWORD, accessible, artifact, deviceOf, end, place, startBrowser, startServer } from "./harness.mjs";
 
 let server;
 let browser;
@@ -15,7 +15,6 @@ before(async () => {
 });
 after(() => end(server, browser));
 
-const place = (name) => page.getByRole("navigation", { name: "Places" }).getByRole("link", { name });
 
 /** What a client does when it asks: it reports, and carries out what it is given, `how`. */
 async function ask(device, how) {
@@ -40,7 +39,7 @@ test("the first user is made by the link that the server has printed", async () 
 
 test("devices that call are noticed, and accepted", async () => {
   for (let at = 0; at < 4; at += 1) devices.push(await deviceOf(server, { identity: { serial: `box-${at}` } }));
-  await place(/^Devices/).click();
+  await place(page, /^Devices/).click();
   await page.getByRole("link", { name: "pending (4)" }).click();
   await page.getByLabel("Choose all on this page").check();
   await page.getByRole("button", { name: "Accept", exact: true }).click();
@@ -54,7 +53,7 @@ test("devices that call are noticed, and accepted", async () => {
 });
 
 test("a release is uploaded, and rolled out from where it is shown, in phases", async () => {
-  await place("Releases").click();
+  await place(page, "Releases").click();
   await page.getByLabel("Artifacts (.mender)").setInputFiles(await artifact(server, "release-2"));
   await page.getByRole("list", { name: "Uploads" }).getByRole("link", { name: "release-2" }).click();
   await page.getByRole("heading", { name: "release-2" }).waitFor();
@@ -74,7 +73,7 @@ test("one fails, the rule holds it, and the log says why", async () => {
   await ask(devices[1], "failure");
   await page.getByText("It is held:").waitFor();
   await page.getByText("1 devices have failed, more than 0").waitFor();
-  await place("Overview").click();
+  await place(page, "Overview").click();
   await page.getByText("is held").first().waitFor();
   await page.getByRole("region", { name: "Needs a person" }).getByRole("link", { name: /^release-2, / }).click();
   const causes = page.getByRole("table", { name: "Failures by what the devices have said" });

@@ -2,7 +2,7 @@
 
 import { after, before, test } from "node:test";
 import assert from "node:assert/strict";
-import { PASSWORD, accessible, apiOf, artifact, deviceOf, end, firstUser, logIn, openAnew, startBrowser, startServer, upload } from "./harness.mjs";
+import { PASSWORD, accessible, apiOf, artifact, deviceOf, end, firstUser, logIn, openAnew, rollOut, startBrowser, startServer, upload } from "./harness.mjs";
 
 const LIST = "v2/deployments/deployments";
 const RELEASES = `${LIST}/releases`;
@@ -34,12 +34,7 @@ before(async () => {
 });
 after(() => end(server, browser));
 
-/** Makes a roll-out without the page; answers its id. */
-async function made(name, whose, release = "release-2") {
-  const answer = await api("POST", LIST, { name, artifact_name: release, devices: whose.map((device) => device.id) });
-  assert.equal(answer.status, 201, JSON.stringify(answer.data));
-  return answer.headers.get("Location").split("/").at(-1);
-}
+const made = (name, whose, release = "release-2") => rollOut(api, name, { artifact_name: release, devices: whose.map((device) => device.id) });
 
 /** A page of somebody who is in; `page.refused` are the answers that say that something is not allowed. */
 async function personOf(name, options) {
@@ -57,7 +52,7 @@ async function personOf(name, options) {
   return page;
 }
 const parts = (device) => ["overview", "inventory", "updates", "configuration", "alerts", "terminal", "files", "ports"].map((tab) => `#/devices/${device.id}?tab=${tab}`);
-const settings = ["you", "people", "roles", "webhooks", "server"].map((tab) => `#/settings?tab=${tab}`);
+const settings = ["you", "people", "roles", "mails", "webhooks", "server"].map((tab) => `#/settings?tab=${tab}`);
 const everywhere = () => ["#/", "#/devices", "#/devices?status=pending", "#/devices?group=lab", "#/releases", "#/releases/release-2", "#/rollouts", "#/rollouts?tab=all", "#/rollouts/new", `#/rollouts/${rollout}`, "#/audit", ...settings, ...parts(devices[0])];
 const buttons = (page) => page.locator("main").locator("button, a.button").allInnerTexts();
 

@@ -2,7 +2,7 @@
 
 import { after, before, test } from "node:test";
 import assert from "node:assert/strict";
-import { accessible, apiOf, artifact, deviceOf, end, firstUser, logIn, openAnew, startBrowser, startServer, upload } from "./harness.mjs";
+import { accessible, apiOf, artifact, deviceOf, end, firstUser, logIn, openAnew, rollOut, startBrowser, startServer, upload } from "./harness.mjs";
 
 const LIST = "v2/deployments/deployments";
 
@@ -27,12 +27,7 @@ after(() => end(server, browser));
 
 const open = (hash) => openAnew(server, page, hash);
 const ids = (...which) => which.map((at) => devices[at].id);
-/** Makes a roll-out without the page; answers its id. */
-async function made(name, fields) {
-  const answer = await api("POST", LIST, { name, artifact_name: "release-2", ...fields });
-  assert.equal(answer.status, 201, JSON.stringify(answer.data));
-  return answer.headers.get("Location").split("/").at(-1);
-}
+const made = (name, fields) => rollOut(api, name, fields);
 const found = async (name) => (await api("GET", `${LIST}?name=${encodeURIComponent(name)}`)).data[0];
 const ended = (id) => api("PUT", `${LIST}/${id}/status`, { status: "aborted" });
 const beside = () => page.getByRole("region", { name: "What it would do" });

@@ -5,7 +5,7 @@
 import { after, before, test } from "node:test";
 import assert from "node:assert/strict";
 import { join } from "node:path";
-import { EMAIL, PASSWORD, apiOf, artifact, deviceOf, end, firstUser, startBrowser, startServer } from "./harness.mjs";
+import { EMAIL, PASSWORD, apiOf, artifact, deviceOf, end, firstUser, place, startBrowser, startServer } from "./harness.mjs";
 
 const PICTURES = process.env.ROTA_PICTURES;
 const PLACES = ["harbour", "mill", "school", "tower"];
@@ -21,7 +21,6 @@ before(async () => {
 });
 after(() => end(server, browser));
 
-const place = (name) => page.getByRole("navigation", { name: "Places" }).getByRole("link", { name });
 
 async function picture(name, of = page) {
   if (PICTURES) await of.screenshot({ path: join(PICTURES, `${name}.png`), animations: "disabled" });
@@ -41,7 +40,7 @@ test("2. devices come, and are let in", async () => {
     const inventory = { hostname: `gate-${at + 1}`, place: PLACES[at % PLACES.length], kernel: at < 8 ? "6.1.112" : "6.6.58" };
     devices.push(await deviceOf(server, { identity: { mac: `02:00:00:00:00:${(at + 1).toString(16).padStart(2, "0")}` }, inventory }));
   }
-  await place(/^Devices/).click();
+  await place(page, /^Devices/).click();
   await page.getByRole("link", { name: "pending (12)" }).click();
   await page.getByLabel("Choose all on this page").check();
   await picture("pending");
@@ -61,7 +60,7 @@ test("2. devices come, and are let in", async () => {
 
 test("3. a release is uploaded", async () => {
   const path = await artifact(server, "release-2");
-  await place("Releases").click();
+  await place(page, "Releases").click();
   await page.getByLabel("Artifacts (.mender)").setInputFiles(path);
   await page.getByRole("link", { name: "release-2" }).first().click();
   await page.getByRole("heading", { name: "release-2" }).waitFor();
@@ -110,7 +109,7 @@ test("5. two devices fail, the rest waits for a person, and each says why", asyn
 });
 
 test("6. the overview says what needs a person", async () => {
-  await place("Overview").click();
+  await place(page, "Overview").click();
   await page.getByText("Roll-out November update is held").waitFor();
   await picture("overview");
   const phone = await browser.page({ viewport: { width: 390, height: 760 }, colorScheme: "dark", storageState: await page.context().storageState() });
@@ -120,7 +119,7 @@ test("6. the overview says what needs a person", async () => {
 });
 
 test("7. who did what stands in the audit log", async () => {
-  await place("Audit log").click();
+  await place(page, "Audit log").click();
   await page.getByRole("table", { name: "What people have done" }).getByText(EMAIL).first().waitFor();
   await picture("audit");
 });

@@ -6,7 +6,7 @@ import { Bar, Card, Loaded, Page, Table, Time, useLoad } from "../ui.js";
 import { counted, number, percent } from "../words.js";
 import { to } from "../route.js";
 import { DEPLOY, SEE_DEVICES, SEE_RELEASES, SEE_ROLLOUTS, groupsFor, may, maySomewhere } from "../permit.js";
-import { ReleaseOf, StateOf, progressParts, sum } from "./progress.js";
+import { ReleaseOf, StateOf, paused, progressParts } from "./progress.js";
 
 const OFTEN = 5000;
 const SELDOM = 30000;
@@ -70,12 +70,13 @@ async function rollouts(signal) {
   return { active: active.flatMap((one) => one.data), total: active.reduce((sum, one) => sum + one.total, 0), finished: finished.data };
 }
 
-const pausedIn = ({ statistics }) => sum(statistics.status, Object.keys(statistics.status).filter((name) => name.startsWith("pause")));
+const pausedIn = ({ statistics }) => paused(statistics.status);
+const waits = (one) => one.held || pausedIn(one) > 0;
 
 /** The roll-outs that wait for a person. The API cannot ask for them alone: so many of each status are looked through. */
 async function waiting(signal) {
   const lists = await Promise.all(ACTIVE.map((status) => listed(status, LOOKED, signal)));
-  return { of: lists.flatMap((one) => one.data).filter((one) => one.held || pausedIn(one) > 0), isPart: lists.some((one) => one.total > LOOKED) };
+  return { of: lists.flatMap((one) => one.data).filter(waits), isPart: lists.some((one) => one.total > LOOKED) };
 }
 
 /** Asked by those only whom the answer is for. */
@@ -183,10 +184,9 @@ function First({ devices }) {
 const LINES = 8;
 
 function Wanted({ devices, found, newest }) {
-  // The newest are asked for more often.
-  const more = newest.filter((one) => one.held && !found?.of.some((other) => other.id === one.id));
-  const ended = (one) => newest.some((other) => other.id === one.id && !other.held && pausedIn(other) === 0);
-  const rollouts = [...more, ...(found?.of ?? []).filter((one) => !ended(one))];
+  // The newest are asked for more often: what they say counts.
+  const known = new Set(newest.map((one) => one.id));
+  const rollouts = [...newest, ...(found?.of ?? []).filter((one) => !known.has(one.id))].filter(waits);
   const lines = [];
   if (devices?.pending > 0) {
     lines.push(html`<li><a href=${to(["devices"], { status: "pending" })}>${counted(devices.pending, "device")}</a> ${devices.pending === 1 ? "waits" : "wait"} to be accepted</li>`);

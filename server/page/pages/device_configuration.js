@@ -70,7 +70,7 @@ function Editor({ path, began, close, saved, deploy }) {
     const twice = names.find((name, at) => names.indexOf(name) !== at);
     if (twice) throw new Error(`Two settings are named ${twice}.`);
     try {
-      await unlessChanged(path, { configured: began }, (one) => one.configured ?? {}, "Somebody else has changed the configuration since you began, so nothing was saved. Cancel to see it, and begin again.");
+      await unlessChanged(path, began, (one) => one.configured ?? {}, "Somebody else has changed the configuration since you began, so nothing was saved. Cancel to see it, and begin again.");
     } catch (error) {
       saved();
       throw error;

@@ -12,6 +12,9 @@ const BUSY = ["downloading", "installing", "rebooting"];
 /** How many devices have one of these statuses. */
 export const sum = (counts, names) => names.reduce((all, name) => all + (counts[name] ?? 0), 0);
 
+/** How many devices wait to go on. */
+export const paused = (counts) => sum(counts, Object.keys(counts).filter((name) => name.startsWith("pause")));
+
 /** Parts of a bar for a deployment of a list or of its own. */
 export function progressParts(deployment) {
   const counts = deployment.statistics?.status ?? {};

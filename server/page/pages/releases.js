@@ -228,7 +228,7 @@ function Notes({ release, reload }) {
   }, [release.notes]);
   const save = async () => {
     try {
-      await unlessChanged(path, { notes: began }, (one) => one.notes, "Somebody else has changed the notes since you began, so yours are not saved. They stand below; save again to put yours in their place.");
+      await unlessChanged(path, began, (one) => one.notes, "Somebody else has changed the notes since you began, so yours are not saved. They stand below; save again to put yours in their place.");
     } catch (error) {
       // What was read is what is decided about next.
       if (error.status === 412) {

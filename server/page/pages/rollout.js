@@ -13,7 +13,7 @@ import { Log } from "./log.js";
 import { useNames } from "./names.js";
 import { PauseTicks } from "./new_rollout.js";
 import { controlMap, duration, pausesOf, ruleWords, windowWords } from "./plan.js";
-import { ENDED, GOOD, StateOf, progressParts, sum } from "./progress.js";
+import { ENDED, GOOD, StateOf, paused, progressParts, sum } from "./progress.js";
 import { JobTable } from "./releases.js";
 import { Timeline, sizeWords } from "./timeline.js";
 
@@ -107,7 +107,6 @@ function Shown({ rollout, etag, path, route, reload }) {
   `;
 }
 
-const paused = (counts) => sum(counts, Object.keys(counts).filter((name) => name.startsWith("pause")));
 const totalOf = (rollout) => progressParts(rollout).reduce((all, part) => all + part.count, 0);
 
 function summary(rollout) {

@@ -14,8 +14,10 @@ export function Mails() {
 
 function Shown({ now, done }) {
   const [removing, setRemoving] = useState();
-  const set = async (receivers) => {
-    await put(MAILS, { enabled: now.enabled, receivers });
+  // What somebody else has changed meanwhile stays.
+  const set = async (change) => {
+    const { data } = await get(MAILS);
+    await put(MAILS, { enabled: data.enabled, receivers: change(data.receivers) });
     done();
   };
   const turn = async (enabled) => {
@@ -38,12 +40,12 @@ function Shown({ now, done }) {
           { title: "", show: (row) => html`<button type="button" class="danger" aria-label=${`Remove ${row.receiver}`} onClick=${() => setRemoving(row.receiver)}>Remove</button>` },
         ]} />
       ${removing &&
-      html`<${Confirm} title="Remove the receiver" name="Remove" close=${() => setRemoving()} send=${() => set(now.receivers.filter((one) => one !== removing))}>
+      html`<${Confirm} title="Remove the receiver" name="Remove" close=${() => setRemoving()} send=${() => set((all) => all.filter((one) => one !== removing))}>
         <p>${removing} gets no more mails about alerts, and not those that wait.</p>
       <//>`}
     <//>
     <${Card} title="New receiver">
-      <${Add} add=${(address) => set([...now.receivers, address])} />
+      <${Add} add=${(address) => set((all) => [...all, address])} />
     <//>
     ${now.configured && html`<${Card} title="Try it"><${Try} /><//>`}
   `;

@@ -39,6 +39,9 @@ export function Roles() {
   `;
 }
 
+/** What is kept of a role. */
+const kept = ({ description, permission_sets_with_scope }) => [description, permission_sets_with_scope];
+
 function Role({ role, sets, close, done }) {
   const isNew = role.name === undefined;
   const [name, setName] = useState(role.name ?? "");
@@ -58,7 +61,7 @@ function Role({ role, sets, close, done }) {
     if (isNew) await post("v2/useradm/roles", wanted);
     else {
       const path = `v2/useradm/roles/${segment(role.name)}`;
-      await unlessChanged(path, role, ({ description, permission_sets_with_scope }) => [description, permission_sets_with_scope], "Somebody else has changed this role since you began, so nothing was saved. Cancel, look at it, and begin again.");
+      await unlessChanged(path, kept(role), kept, "Somebody else has changed this role since you began, so nothing was saved. Cancel, look at it, and begin again.");
       await put(path, wanted);
     }
     say(`The role ${name} is kept.`);
