@@ -18,9 +18,8 @@ use crate::regular_file;
 pub const FILE_NAME: &str = "flight-recorder";
 /// Where the kernel shows what its last start left, and where systemd puts that.
 const DUMPS: [&str; 2] = ["sys/fs/pstore", "var/lib/systemd/pstore"];
-/// What watchdogs say of the start.
-const WATCHDOGS: [&str; 2] =
-    ["sys/class/watchdog/watchdog0/bootstatus", "sys/class/watchdog/watchdog1/bootstatus"];
+/// The first two watchdogs; `bootstatus` is what they say of the start.
+const WATCHDOG: &str = "sys/class/watchdog/watchdog";
 /// Of `bootstatus`: the watchdog has restarted the machine (`WDIOF_CARDRESET`).
 const BY_WATCHDOG: u32 = 0x20;
 /// Directories below each other, and dumps, that are looked at.
@@ -78,11 +77,13 @@ impl FlightRecorder {
         let mut dumps = if file.is_empty() { Vec::new() } else { self.dumps() };
         dumps.retain(|dump| file.lines().all(|known| known != dump.name));
         let mut said = String::new();
-        for dump in dumps.iter().skip(dumps.len().saturating_sub(DUMPS_READ)) {
+        for dump in dumps.iter().take(DUMPS_READ).rev() {
             said += &start_of(Path::new(&dump.path)).unwrap_or_default();
         }
         // A file that lost its power may end in zeros.
-        let says_something = |line: &&str| !line.starts_with('#') && line.chars().any(char::is_alphanumeric);
+        let says_something = |line: &&str| {
+            !line.starts_with('#') && line.bytes().any(|byte| byte.is_ascii_graphic() || !byte.is_ascii())
+        };
         let notes: Vec<&str> = file.lines().filter(says_something).collect();
         Traces {
             kernel: last_words(&said),
@@ -91,7 +92,7 @@ impl FlightRecorder {
         }
     }
 
-    /// In the order in which the kernel spoke.
+    /// The newest first.
     fn dumps(&self) -> Vec<Dump> {
         let mut dumps = Vec::new();
         for directory in DUMPS {
@@ -101,8 +102,9 @@ impl FlightRecorder {
     }
 
     fn restarted_by_watchdog(&self) -> bool {
-        WATCHDOGS.into_iter().any(|watchdog| {
-            let state = start_of(&self.root.join(watchdog)).unwrap_or_default();
+        (0..2).any(|number| {
+            let state = self.root.join(format!("{WATCHDOG}{number}/bootstatus"));
+            let state = start_of(&state).unwrap_or_default();
             state.trim().parse().is_ok_and(|state: u32| state & BY_WATCHDOG != 0)
         })
     }
@@ -117,13 +119,11 @@ fn collect(directory: &Path, depth: u32, dumps: &mut Vec<Dump>) {
             let (seconds, path) = (metadata.mtime(), path.display().to_string());
             let name = format!("# {path} {seconds}.{}", metadata.mtime_nsec());
             // A long one is in parts, of which the first is the newest, and their numbers are in their names.
-            let is_later = |other: &Dump| (other.seconds, &path) > (seconds, &other.path);
-            let at = dumps.iter().position(is_later).unwrap_or(dumps.len());
+            let is_earlier = |other: &Dump| (other.seconds, &path) < (seconds, &other.path);
+            let at = dumps.iter().position(is_earlier).unwrap_or(dumps.len());
             dumps.insert(at, Dump { seconds, path, name });
-            // The newest stay: of those that were there before the trial, every one that is left was among them.
-            if dumps.len() > DUMPS_MAX {
-                dumps.remove(0);
-            }
+            // Of those that were there before the trial, every one that is left now was among the newest then.
+            dumps.truncate(DUMPS_MAX);
         }
     }
 }
