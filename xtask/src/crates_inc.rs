@@ -1,4 +1,4 @@
-//! `cargo xtask crates-inc`: what the Yocto layer says of this workspace, generated from it, or compared with it.
+//! `cargo xtask crates-inc`: what the Yocto layer says of this workspace, generated from it, and compared with it.
 //!
 //! The crates with their checksums, the oldest compiler, the version in the names of the recipes, and the features that
 //! `PACKAGECONFIG` may name. It does not run BitBake.
@@ -20,11 +20,11 @@ const REGISTRY: &str = "registry+https://github.com/rust-lang/crates.io-index";
 
 /// What `--help` says.
 pub const HELP: &str = "\
-Usage: cargo xtask crates-inc [--check]
+Usage: cargo xtask crates-inc
 
-Writes the crates of Cargo.lock with their checksums, and the oldest compiler, for the recipes of yocto/meta-rust-ota. With
---check nothing is written: it fails when the file, the versions in the names of the recipes, or a feature that a recipe asks
-for is not that of the workspace.
+Writes the crates of Cargo.lock with their checksums, and the oldest compiler, for the recipes of yocto/meta-rust-ota. That
+the file, the versions in the names of the recipes, and the features that a recipe asks for are those of the workspace is
+looked at by cargo xtask tidy.
 ";
 
 /// A crate of the registry, as `Cargo.lock` has it.
@@ -35,31 +35,38 @@ struct Crate {
     checksum: String,
 }
 
-/// Generates, or compares.
+/// Writes the file.
 pub fn run(arguments: &[String]) -> Outcome {
-    let mut options = Options::new(arguments);
-    let check = options.flag("--check");
-    options.finish()?;
+    Options::new(arguments).finish()?;
+    workspace::write(&workspace::root().join(CRATES), generated(&manifest()?)?)
+}
+
+/// What of the layer is not as this workspace has it.
+pub fn findings(files: &[PathBuf], metadata: &Value) -> Outcome<Vec<String>> {
     let root = workspace::root();
-    let manifest = workspace::read(&root.join("Cargo.toml"))?;
-    let oldest = value_of(&manifest, "rust-version")?;
-    let text = include_file(&crates(&workspace::read(&root.join("Cargo.lock"))?)?, &oldest);
-    let path = root.join(CRATES);
-    if !check {
-        return workspace::write(&path, text);
-    }
+    let manifest = manifest()?;
     let mut findings = Vec::new();
-    if workspace::read(&path)? != text {
+    if workspace::read(&root.join(CRATES))? != generated(&manifest)? {
         findings.push(format!("{CRATES} is not that of Cargo.lock: run cargo xtask crates-inc"));
     }
     let version = value_of(&manifest, "version")?;
-    let metadata = workspace::metadata()?;
-    for recipe in recipes(&workspace::files()?) {
+    for recipe in recipes(files) {
         findings.extend(version_finding(&recipe, &version));
         let said = workspace::read(&root.join(&recipe))?;
-        findings.extend(feature_findings(&recipe, &said, &metadata)?);
+        findings.extend(feature_findings(&recipe, &said, metadata)?);
     }
-    if findings.is_empty() { Ok(()) } else { Err(findings.join("\n")) }
+    Ok(findings)
+}
+
+/// The workspace's own Cargo.toml.
+fn manifest() -> Outcome<String> {
+    workspace::read(&workspace::root().join("Cargo.toml"))
+}
+
+/// What the file has to say, by `manifest` and Cargo.lock.
+fn generated(manifest: &str) -> Outcome<String> {
+    let oldest = value_of(manifest, "rust-version")?;
+    Ok(include_file(&crates(&workspace::read(&workspace::root().join("Cargo.lock"))?)?, &oldest))
 }
 
 /// The recipes of the layer that are ours.

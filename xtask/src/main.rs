@@ -87,7 +87,7 @@ one runs. With --hangs that slot does not come up.
     },
     Task {
         name: "crates-inc",
-        about: "Write what the Yocto layer says of this workspace; --check compares",
+        about: "Write what the Yocto layer says of this workspace",
         help: crates_inc::HELP,
         run: crates_inc::run,
     },

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use crate::options::Options;
 use xtask::markdown;
 
-use crate::{Outcome, workspace};
+use crate::{Outcome, crates_inc, workspace};
 
 /// A part of a page that is made of something else: where it is, and what it has to be.
 struct Made {
@@ -82,6 +82,7 @@ fn findings(files: &[PathBuf]) -> Outcome<Vec<String>> {
     findings.extend(imports::unused_dependencies(&metadata, files, &root, &text_of));
     findings.extend(listed::findings(&metadata, files, &root, &text_of));
     findings.extend(imports::module_table_findings(files, &text_of));
+    findings.extend(crates_inc::findings(files, &metadata)?);
     let claims = claims::Claims::of(&metadata, files, &text_of);
     for made in &MADE {
         findings.extend(made_finding(made, &workspace::read(&root.join(made.page))?)?);
