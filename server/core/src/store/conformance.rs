@@ -1449,7 +1449,7 @@ impl Watch for Told {
     }
 }
 
-async fn soon(what: &str, holds: impl Fn() -> bool) {
+pub(crate) async fn soon(what: &str, holds: impl Fn() -> bool) {
     let begun = Instant::now();
     while !holds() {
         assert!(begun.elapsed() < Duration::from_secs(20), "not told: {what}");

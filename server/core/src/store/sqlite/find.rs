@@ -5,6 +5,7 @@
 use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering as Atomic};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use roaring::RoaringBitmap;
@@ -12,10 +13,11 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension};
 use serde_json::{Value, json};
 
-use super::Readers;
 use super::code::{self, AUTH_STATUSES, CHUNK, Chunk};
+use super::columns::Moment;
 use super::read::{self, Fault, SEEN};
 use super::write::{ALL, Post, SHADOWED, post_of, scope_number};
+use super::{Readers, Reading};
 use crate::model::time::Timestamp;
 use crate::work::query::{
     Attr, Bound, DeviceQuery, DeviceView, Direction, Found, Place, SCOPES, Scope, Test, place,
@@ -25,6 +27,8 @@ use crate::work::query::{
 const FEW: u64 = if cfg!(test) { 1 } else { 300 };
 /// So few are sorted by id themselves, and more by a walk over all ids.
 const SORTED: usize = if cfg!(test) { 8 } else { 20_000 };
+/// So near to an end of a list a page is read without the order of all ids, when that is not known.
+const NEAR: usize = 10_000;
 
 // ---- sets ----
 
@@ -113,7 +117,11 @@ impl FromIterator<u32> for Bits {
 /// The ids of all devices, also of some that are gone, by their numbers and in their order: 20 bytes a device. An id is
 /// never another one's, so what is here stays right.
 #[derive(Default)]
-pub(super) struct Index(RwLock<Arc<Ids>>);
+pub(super) struct Index {
+    ids: RwLock<Arc<Ids>>,
+    /// A page was read without it.
+    is_wanted: AtomicBool,
+}
 
 #[derive(Default, Clone)]
 struct Ids {
@@ -163,9 +171,25 @@ impl Ids {
 }
 
 impl Index {
+    pub(super) fn is_known(&self) -> bool {
+        !self.ids.read().unwrap_or_else(PoisonError::into_inner).order.is_empty()
+    }
+
+    pub(super) fn is_wanted(&self) -> bool {
+        self.is_wanted.load(Atomic::Relaxed)
+    }
+
+    /// Reads the order of all ids, where that is wanted.
+    pub(super) fn prepare(&self, connection: &Connection) -> Result<(), Fault> {
+        match self.is_wanted.swap(false, Atomic::Relaxed) {
+            true => self.ids(connection).map(|_| ()),
+            false => Ok(()),
+        }
+    }
+
     /// The ids of all devices that this connection sees.
     fn ids(&self, connection: &Connection) -> Result<Arc<Ids>, Fault> {
-        let known = self.0.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let known = self.ids.read().unwrap_or_else(PoisonError::into_inner).clone();
         let most: Option<u32> =
             connection.prepare_cached("SELECT max(number) FROM device")?.query_row([], |row| row.get(0))?;
         let after = (known.uuids.len() as u32).saturating_sub(1);
@@ -200,7 +224,7 @@ impl Index {
         }
         ids.order = order;
         let ids = Arc::new(ids);
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = ids.clone();
+        *self.ids.write().unwrap_or_else(PoisonError::into_inner) = ids.clone();
         Ok(ids)
     }
 }
@@ -219,13 +243,18 @@ enum Key {
 struct Finder<'a> {
     connection: &'a Connection,
     readers: &'a Readers,
+    moment: Moment,
 }
 
 fn is_server_time(scope: Scope, name: &str) -> bool {
     scope == Scope::System && name == "check_in_time"
 }
 
-impl Finder<'_> {
+impl<'a> Finder<'a> {
+    fn new(connection: &'a Connection, Reading { readers, moment }: Reading<'a>) -> Finder<'a> {
+        Finder { connection, readers, moment }
+    }
+
     /// The scopes in which an attribute is looked for, the last first.
     fn scopes(attr: &Attr) -> Vec<Scope> {
         match attr.scope {
@@ -274,12 +303,8 @@ impl Finder<'_> {
         bits: &mut Bits,
         mut wanted: impl FnMut(&[u8]) -> bool,
     ) -> Result<(), Fault> {
-        let sql = "SELECT key, chunk, devices FROM post WHERE attribute = ?1 AND key >= ?2 AND key < ?3";
-        let mut statement = self.connection.prepare_cached(sql)?;
-        let mut rows = statement.query((post, from, before))?;
         let mut last: Option<(Vec<u8>, bool)> = None;
-        while let Some(row) = rows.next()? {
-            let key = row.get_ref(0)?.as_blob()?;
+        let mut take = |key: &[u8], chunk: u32, devices: &[u8]| {
             let is_wanted = match &mut last {
                 Some((last, is_wanted)) if last == key => *is_wanted,
                 Some((last, is_wanted)) => {
@@ -295,9 +320,24 @@ impl Finder<'_> {
                 }
             };
             if is_wanted {
-                bits.insert_row(row.get(1)?, row.get_ref(2)?.as_blob()?);
+                bits.insert_row(chunk, devices);
             }
+        };
+        if let Some(column) = self.readers.columns.get(post, self.moment) {
+            let rows = (column.from(from)..column.len()).map_while(|at| column.row(at));
+            rows.take_while(|(key, _, _)| *key < before)
+                .for_each(|(key, chunk, devices)| take(key, chunk, devices));
+            return Ok(());
         }
+        let sql = "SELECT key, chunk, devices FROM post WHERE attribute = ?1 AND key >= ?2 AND key < ?3";
+        let mut statement = self.connection.prepare_cached(sql)?;
+        let mut rows = statement.query((post, from, before))?;
+        let mut count = 0;
+        while let Some(row) = rows.next()? {
+            take(row.get_ref(0)?.as_blob()?, row.get(1)?, row.get_ref(2)?.as_blob()?);
+            count += 1;
+        }
+        self.readers.columns.walked(post, self.moment, count);
         Ok(())
     }
 
@@ -500,9 +540,12 @@ impl Finder<'_> {
     }
 
     fn by_id(&self, bits: &Bits, skip: u64, take: u64) -> Result<Vec<u32>, Fault> {
-        let ids = self.readers.index.ids(self.connection)?;
         let (skip, take) = (skip as usize, take as usize);
         let all = bits.len() as usize;
+        if let Some(page) = self.near_an_end(bits, skip, take)? {
+            return Ok(page);
+        }
+        let ids = self.readers.index.ids(self.connection)?;
         if all <= SORTED {
             let mut numbers: Vec<u32> = bits.iter().collect();
             numbers.sort_by(|a, b| ids.compare(*a, *b));
@@ -516,6 +559,34 @@ impl Finder<'_> {
             return Ok(last);
         }
         Ok(ids.order.iter().copied().filter(is_in).skip(skip).take(take).collect())
+    }
+
+    /// A page near an end of a list in the order of ids, when that order is not in memory yet: after a start a person does
+    /// not wait for it.
+    fn near_an_end(&self, bits: &Bits, skip: usize, take: usize) -> Result<Option<Vec<u32>>, Fault> {
+        let all = bits.len() as usize;
+        let behind = all.saturating_sub(skip + take);
+        if all <= SORTED || skip.min(behind) > NEAR || self.readers.index.is_known() {
+            return Ok(None);
+        }
+        // A text comes before all others here, and not where it is to be.
+        let sql = "SELECT typeof(id) = 'blob' FROM device ORDER BY id LIMIT 1";
+        if !self.connection.prepare_cached(sql)?.query_row([], |row| row.get(0))? {
+            return Ok(None);
+        }
+        let is_backwards = behind < skip;
+        let (skip, order) = if is_backwards { (behind, "DESC") } else { (skip, "") };
+        let sql = format!("SELECT number FROM device ORDER BY id {order}");
+        let mut statement = self.connection.prepare_cached(&sql)?;
+        let numbers = statement.query_map([], |row| row.get::<_, u32>(0))?;
+        let is_in =
+            |number: &rusqlite::Result<u32>| number.as_ref().map_or(true, |number| bits.contains(*number));
+        let mut page: Vec<u32> = numbers.filter(is_in).skip(skip).take(take).collect::<Result<_, _>>()?;
+        if is_backwards {
+            page.reverse();
+        }
+        self.readers.index.is_wanted.store(true, Atomic::Relaxed);
+        Ok(Some(page))
     }
 
     /// Devices by the values of an attribute. One that has it in several scopes has the place of the last.
@@ -545,7 +616,35 @@ impl Finder<'_> {
         if is_rising {
             members.extend(without.iter());
         }
-        if !sources.is_empty() {
+        // Takes a row; whether the page is full.
+        let mut take = |key: &[u8], chunk: u32, devices: &[u8], bits: &Bits| {
+            let place = code::place_of(key);
+            if place != last {
+                if window.group(&mut members)? {
+                    return Ok::<bool, Fault>(true);
+                }
+                last.clear();
+                last.extend_from_slice(place);
+            }
+            let first = chunk * CHUNK;
+            Chunk::each(devices, |low| {
+                let number = first + u32::from(low);
+                if bits.contains(number) {
+                    members.push(number);
+                }
+            });
+            Ok(false)
+        };
+        let only = if let [(post, _)] = sources.as_slice() { Some(*post) } else { None };
+        if let Some(column) = only.and_then(|post| self.readers.columns.get(post, self.moment)) {
+            for at in 0..column.len() {
+                let at = if is_rising { at } else { column.len() - 1 - at };
+                let Some((key, chunk, devices)) = column.row(at) else { break };
+                if take(key, chunk, devices, bits)? {
+                    return Ok(());
+                }
+            }
+        } else if !sources.is_empty() {
             let order = if is_rising { "" } else { "DESC" };
             let parts: Vec<String> = sources
                 .iter()
@@ -557,24 +656,18 @@ impl Finder<'_> {
             let sql = format!("{} ORDER BY key {order}", parts.join(" UNION ALL "));
             let mut statement = self.connection.prepare(&sql)?;
             let mut rows = statement.query([])?;
-            while let Some(row) = rows.next()? {
-                let place = code::place_of(row.get_ref(0)?.as_blob()?);
-                if place != last {
-                    if window.group(&mut members)? {
-                        return Ok(());
-                    }
-                    last.clear();
-                    last.extend_from_slice(place);
-                }
+            let (mut count, mut is_full) = (0, false);
+            while let Some(row) = rows.next()?.filter(|_| !is_full) {
                 let own = sources.get(row.get::<_, u32>(3)? as usize).and_then(|(_, own)| own.as_ref());
-                let bits = own.unwrap_or(bits);
-                let first = row.get::<_, u32>(1)? * CHUNK;
-                Chunk::each(row.get_ref(2)?.as_blob()?, |low| {
-                    let number = first + u32::from(low);
-                    if bits.contains(number) {
-                        members.push(number);
-                    }
-                });
+                let (key, devices) = (row.get_ref(0)?.as_blob()?, row.get_ref(2)?.as_blob()?);
+                is_full = take(key, row.get(1)?, devices, own.unwrap_or(bits))?;
+                count += 1;
+            }
+            if let Some(post) = only {
+                self.readers.columns.walked(post, self.moment, count);
+            }
+            if is_full {
+                return Ok(());
             }
         }
         if !is_rising {
@@ -808,10 +901,10 @@ fn keys(query: &DeviceQuery) -> Vec<Key> {
 /// A page of devices.
 pub(super) fn devices(
     connection: &Connection,
-    readers: &Readers,
+    reading: Reading<'_>,
     query: &DeviceQuery,
 ) -> Result<Found<DeviceView>, Fault> {
-    let finder = Finder { connection, readers };
+    let finder = Finder::new(connection, reading);
     let bits = finder.find(query)?;
     let page = finder.window(&bits, &keys(query), query.skip, query.take)?;
     Ok(Found { items: finder.views(page.into_iter())?, total: bits.len() })
@@ -820,13 +913,13 @@ pub(super) fn devices(
 /// The numbers of all devices that a query is about.
 pub(super) fn numbers(
     connection: &Connection,
-    readers: &Readers,
+    reading: Reading<'_>,
     query: &DeviceQuery,
 ) -> Result<RoaringBitmap, Fault> {
-    Ok(Finder { connection, readers }.find(query)?.iter().collect())
+    Ok(Finder::new(connection, reading).find(query)?.iter().collect())
 }
 
 /// How many devices were heard of.
-pub(super) fn seen_devices(connection: &Connection, readers: &Readers) -> Result<u64, Fault> {
-    Ok(Finder { connection, readers }.seen()?.len() as u64)
+pub(super) fn seen_devices(connection: &Connection, reading: Reading<'_>) -> Result<u64, Fault> {
+    Ok(Finder::new(connection, reading).seen()?.len() as u64)
 }

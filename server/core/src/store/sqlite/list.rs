@@ -7,7 +7,7 @@ use rusqlite::types::Value as Sql;
 use rusqlite::{Connection, params_from_iter};
 use serde_json::Value;
 
-use super::Readers;
+use super::Reading;
 use super::code::{self, CHUNK, Chunk, id_of};
 use super::find;
 use super::read::{self, Counted, Fault, Names, damaged};
@@ -50,7 +50,7 @@ pub(super) fn groups(connection: &Connection) -> Result<Vec<(String, u64)>, Faul
 /// Every attribute with how many devices have it.
 pub(super) fn attributes(
     connection: &Connection,
-    readers: &Readers,
+    reading: Reading<'_>,
 ) -> Result<Vec<(Scope, String, u64)>, Fault> {
     let mut statement =
         connection.prepare_cached("SELECT scope, name, count FROM attribute ORDER BY scope, name")?;
@@ -62,7 +62,7 @@ pub(super) fn attributes(
             all.push((scope, row.get::<_, String>(1)?, row.get::<_, i64>(2)? as u64));
         }
     }
-    let seen = find::seen_devices(connection, readers)?;
+    let seen = find::seen_devices(connection, reading)?;
     if seen > 0 {
         let place = all
             .partition_point(|(scope, name, _)| (*scope, name.as_str()) < (Scope::System, "check_in_time"));

@@ -1,6 +1,7 @@
 //! The fleet in one file of SQLite, beside the process that serves it.
 
 mod code;
+mod columns;
 mod find;
 mod folder;
 mod list;
@@ -22,6 +23,7 @@ use rusqlite::Connection;
 use serde_json::Value;
 use tokio::sync::{Semaphore, oneshot};
 
+use self::columns::{Columns, Moment};
 use self::read::{Fault, Names};
 use self::schema::Use;
 use self::writer::{Order, Writer};
@@ -54,8 +56,17 @@ struct Readers {
     short: Vec<Mutex<Connection>>,
     long: Vec<Mutex<Connection>>,
     index: find::Index,
+    columns: Arc<Columns>,
     /// The folder is nobody else's until this is dropped.
     lock: Mutex<Option<folder::Lock>>,
+}
+
+/// What a question about many records has besides its transaction.
+#[derive(Clone, Copy)]
+struct Reading<'a> {
+    readers: &'a Readers,
+    /// The transaction began behind it.
+    moment: Moment,
 }
 
 /// One of these that nobody uses, or the first.
@@ -90,6 +101,8 @@ fn at_one_moment<T>(
     read: impl FnOnce(&Connection) -> Result<T, Fault>,
 ) -> Result<T, Fault> {
     let transaction = connection.unchecked_transaction()?;
+    // The moment is that of the first reading.
+    transaction.prepare_cached("SELECT 1 FROM meta LIMIT 1")?.exists([])?;
     let result = read(&transaction);
     // It has changed nothing: however it ends.
     drop(transaction);
@@ -108,12 +121,12 @@ impl Sqlite {
             short: (0..READERS).map(|_| connect()).collect::<Result<_, _>>().map_err(fault)?,
             long: (0..LONG_READS).map(|_| connect()).collect::<Result<_, _>>().map_err(fault)?,
             index: find::Index::default(),
+            columns: Arc::new(Columns::new(lock.is_some())),
             lock: Mutex::new(lock),
         });
-        let writer = Writer::start(path.to_owned(), writer, names).map_err(|source| StoreError::Io {
-            doing: "starting the writer of",
-            path: path.to_owned(),
-            source,
+        let columns = readers.columns.clone();
+        let writer = Writer::start(path.to_owned(), writer, names, columns).map_err(|source| {
+            StoreError::Io { doing: "starting the writer of", path: path.to_owned(), source }
         })?;
         Ok(Sqlite { writer, readers, long: Arc::new(Semaphore::new(LONG_READS)) })
     }
@@ -129,7 +142,7 @@ impl Sqlite {
     /// A question about many records: on a thread that may take its time, and not many at once.
     async fn long<T: Send + 'static>(
         &self,
-        read: impl FnOnce(&Connection, &Readers) -> Result<T, Fault> + Send + 'static,
+        read: impl FnOnce(&Connection, Reading<'_>) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T, StoreError> {
         let failed =
             |reason: String| StoreError::Database { place: self.readers.path.display().to_string(), reason };
@@ -138,10 +151,34 @@ impl Sqlite {
         let thread = tokio::task::spawn_blocking(move || {
             let _permit = permit;
             readers.with(&readers.long, |connection, readers| {
-                at_one_moment(connection, |connection| read(connection, readers))
+                let reading = Reading { readers, moment: readers.columns.moment() };
+                at_one_moment(connection, |connection| read(connection, reading))
             })
         });
         thread.await.map_err(|error| failed(error.to_string()))?
+    }
+
+    /// Reads into memory what questions like the last one go over, when nobody waits for a long question.
+    fn prepare(&self) {
+        if !self.readers.index.is_wanted() && !self.readers.columns.is_wanted() {
+            return;
+        }
+        let Ok(permit) = self.long.clone().try_acquire_owned() else { return };
+        let readers = self.readers.clone();
+        tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            let prepared = readers.with(&readers.long, |connection, readers| {
+                let moment = readers.columns.moment();
+                at_one_moment(connection, |connection| {
+                    readers.index.prepare(connection)?;
+                    readers.columns.keep(connection, moment)
+                })
+            });
+            // Whoever asks next reads it from the file, and is told what is wrong with that.
+            if let Err(error) = prepared {
+                log::debug!("nothing is kept in memory: {error}");
+            }
+        });
     }
 
     async fn order(
@@ -223,12 +260,14 @@ impl Store for Sqlite {
 
     async fn devices(&self, query: &DeviceQuery) -> Result<Found<DeviceView>, StoreError> {
         let query = query.clone();
-        self.long(move |connection, readers| find::devices(connection, readers, &query)).await
+        let found = self.long(move |connection, reading| find::devices(connection, reading, &query)).await;
+        self.prepare();
+        found
     }
 
     async fn device_numbers(&self, query: &DeviceQuery) -> Result<RoaringBitmap, StoreError> {
         let query = query.clone();
-        self.long(move |connection, readers| find::numbers(connection, readers, &query)).await
+        self.long(move |connection, reading| find::numbers(connection, reading, &query)).await
     }
 
     async fn device_ids(&self, numbers: &[u32]) -> Result<Vec<(u32, String)>, StoreError> {
@@ -333,7 +372,9 @@ impl Store for Sqlite {
         &self,
         rows: &mut (dyn Iterator<Item = Result<DumpRow, StoreError>> + Send),
     ) -> Result<(), StoreError> {
-        folder::fill(&self.readers.path, &self.readers.names, rows)
+        let filled = folder::fill(&self.readers.path, &self.readers.names, rows);
+        self.readers.columns.replaced();
+        filled
     }
 
     async fn stop(&self) {

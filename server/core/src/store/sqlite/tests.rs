@@ -4,15 +4,17 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
+use regex::Regex;
 use serde_json::json;
 use tokio::sync::oneshot;
 
-use super::open;
+use super::schema::{self, Use};
+use super::{Sqlite, hold, open};
 use crate::model::time::Timestamp;
 use crate::model::{Attribute, AuthSet, AuthStatus, Deployment, Device, DeviceDeployment, Inventory, Status};
-use crate::store::conformance::{Ground, conformance};
+use crate::store::conformance::{Ground, conformance, soon};
 use crate::store::{Committed, Job, Store, Watch, WriterFailed};
-use crate::work::query::{DeviceQuery, RecordQuery};
+use crate::work::query::{Attr, DeviceQuery, DeviceView, Direction, RecordQuery, Scope, Test};
 use crate::work::{Key, Kind, NotLoaded, Work, Write};
 
 pub(super) fn device(id: &str, status: AuthStatus) -> Device {
@@ -259,6 +261,109 @@ async fn a_folder_is_one_servers() {
     first.stop().await;
     drop(first);
     assert_eq!(second(folder.path()), "");
+}
+
+/// A store of devices with serial numbers, whose order is not that of the ids.
+async fn numbered(folder: &Path, count: usize) {
+    let store = open(folder).unwrap();
+    for at in 0..count {
+        let id = format!("00000000-0000-4000-8000-{at:012x}");
+        change(&*store, move |work| {
+            let serial = json!(format!("S{:03}", at * 7 % 100));
+            work.put_device(device(&id, AuthStatus::Accepted))?;
+            work.inventory(&id)?;
+            work.put_inventory(&id, inventory(&[("serial", serial)], 1))
+        })
+        .await
+        .unwrap();
+    }
+    store.stop().await;
+}
+
+fn by_serial() -> DeviceQuery {
+    let serial = Attr { scope: Some(Scope::Inventory), name: "serial".to_owned() };
+    DeviceQuery { sort: vec![(serial, Direction::Ascending)], skip: 4, take: 3, ..DeviceQuery::default() }
+}
+
+async fn serials(store: &Sqlite, query: &DeviceQuery) -> Vec<String> {
+    let found = store.devices(query).await.unwrap();
+    let serial =
+        |view: &DeviceView| Some(view.inventory.attributes.get("serial")?.value.as_str()?.to_owned());
+    found.items.iter().map(|view| serial(view).unwrap_or_default()).collect()
+}
+
+#[tokio::test]
+async fn what_is_asked_for_again_comes_from_memory_until_it_changes() {
+    let folder = tempfile::tempdir().unwrap();
+    numbered(folder.path(), 12).await;
+    let path = folder.path().join("fleet.sqlite");
+    let connect = || schema::connect(&path, Use::Write).unwrap();
+    let lock = hold(folder.path()).unwrap();
+    let store = Sqlite::start(&path, connect(), Some(lock)).unwrap();
+    let expected = ["S028", "S035", "S042"];
+    assert_eq!(serials(&store, &by_serial()).await, expected);
+    assert_eq!(store.readers.columns.kept(), 0);
+    assert_eq!(serials(&store, &by_serial()).await, expected);
+    soon("an attribute is kept", || store.readers.columns.kept() == 1).await;
+    // What has not gone through the writer shows where answers come from.
+    connect().execute("DELETE FROM post WHERE key >= x'02' AND key < x'03' AND length(key) = 6", []).unwrap();
+    assert_eq!(serials(&store, &by_serial()).await, expected);
+    let serial = by_serial().sort.remove(0).0;
+    let ends = (serial, Test::Matches(Regex::new("5$").unwrap()));
+    let ending = DeviceQuery { tests: vec![ends], skip: 0, take: 9, ..by_serial() };
+    assert_eq!(serials(&store, &ending).await, ["S035"]);
+    change(&store, |work| {
+        let id = format!("00000000-0000-4000-8000-{:012x}", 3);
+        work.device(&id)?;
+        work.inventory(&id)?;
+        work.put_inventory(&id, inventory(&[("serial", json!("S995"))], 2))
+    })
+    .await
+    .unwrap();
+    assert_eq!(store.readers.columns.kept(), 0);
+    assert_eq!(serials(&store, &ending).await, ["S995"]);
+    store.stop().await;
+}
+
+#[tokio::test]
+async fn beside_a_server_nothing_is_kept_that_it_may_change() {
+    let folder = tempfile::tempdir().unwrap();
+    numbered(folder.path(), 12).await;
+    let path = folder.path().join("fleet.sqlite");
+    let connection = schema::connect(&path, Use::Write).unwrap();
+    let store = Sqlite::start(&path, connection, None).unwrap();
+    for _ in 0..3 {
+        assert_eq!(serials(&store, &by_serial()).await, ["S028", "S035", "S042"]);
+    }
+    assert!(!store.readers.columns.is_wanted() && store.readers.columns.kept() == 0);
+}
+
+#[tokio::test]
+async fn pages_near_an_end_are_right_before_the_order_of_ids_is_known() {
+    let folder = tempfile::tempdir().unwrap();
+    numbered(folder.path(), 20).await;
+    let path = folder.path().join("fleet.sqlite");
+    for (skip, take) in [(0, 3), (5, 4), (17, 3), (18, 9), (11, 4), (30, 2)] {
+        let lock = hold(folder.path()).unwrap();
+        let connection = schema::connect(&path, Use::Write).unwrap();
+        let store = Sqlite::start(&path, connection, Some(lock)).unwrap();
+        let query = DeviceQuery { skip, take, ..DeviceQuery::default() };
+        let first = store.devices(&query).await.unwrap();
+        let wanted = (skip..(skip + take).min(20)).map(|at| format!("00000000-0000-4000-8000-{at:012x}"));
+        assert_eq!(ids(&first.items), wanted.collect::<Vec<_>>());
+        assert!(skip >= 20 || store.readers.index.is_wanted() || store.readers.index.is_known());
+        soon("the order is known", || skip >= 20 || store.readers.index.is_known()).await;
+        assert_eq!(ids(&store.devices(&query).await.unwrap().items), ids(&first.items));
+        store.stop().await;
+    }
+    // One that is no UUID is where its text is.
+    let store = open(folder.path()).unwrap();
+    change(&*store, |work| work.put_device(device("00000000-z", AuthStatus::Accepted))).await.unwrap();
+    store.stop().await;
+    drop(store);
+    let store = open(folder.path()).unwrap();
+    let last = DeviceQuery { skip: 20, take: 1, ..DeviceQuery::default() };
+    assert_eq!(ids(&store.devices(&last).await.unwrap().items), ["00000000-z"]);
 }
 
 #[tokio::test]

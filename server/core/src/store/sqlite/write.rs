@@ -475,6 +475,13 @@ impl<'a> Flush<'a> {
         }
     }
 
+    /// Which parts of the index change.
+    pub(super) fn posts(&self) -> Vec<i64> {
+        let mut posts: Vec<i64> = self.posts.keys().map(|(post, _, _)| *post).collect();
+        posts.dedup();
+        posts
+    }
+
     /// Writes what has gathered.
     pub(super) fn end(&mut self) -> Result<(), Fault> {
         let posts = std::mem::take(&mut self.posts);

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
+use super::columns::Columns;
 use super::read::{self, Fault, Names};
 use super::schema::{self, Use};
 use super::write::{self, Flush};
@@ -64,10 +65,15 @@ struct Shared {
 
 impl Writer {
     /// Starts the thread, with a connection that writes.
-    pub(super) fn start(path: PathBuf, connection: Connection, names: Arc<Names>) -> std::io::Result<Writer> {
+    pub(super) fn start(
+        path: PathBuf,
+        connection: Connection,
+        names: Arc<Names>,
+        columns: Arc<Columns>,
+    ) -> std::io::Result<Writer> {
         let (orders, receiver) = channel();
         let shared = Arc::new(Shared::default());
-        let state = State { path, connection: Some(connection), names, shared: shared.clone() };
+        let state = State { path, connection: Some(connection), names, columns, shared: shared.clone() };
         let thread =
             std::thread::Builder::new().name("writer".to_owned()).spawn(move || state.run(&receiver))?;
         Ok(Writer { orders: Mutex::new(Some(orders)), shared, thread: Mutex::new(Some(thread)) })
@@ -118,6 +124,7 @@ struct State {
     /// `None` after an error, until it can be opened again.
     connection: Option<Connection>,
     names: Arc<Names>,
+    columns: Arc<Columns>,
     shared: Arc<Shared>,
 }
 
@@ -246,9 +253,11 @@ impl State {
         }
         let mut flush = Flush::new(connection, &self.names);
         flush.work(&work)?;
-        flush.end()?;
-        connection.execute_batch("COMMIT")?;
-        Ok(work)
+        let posts = flush.posts();
+        self.columns.changing(&posts);
+        let written = flush.end().and_then(|()| Ok(connection.execute_batch("COMMIT")?));
+        self.columns.changed(&posts);
+        written.map(|()| work)
     }
 }
 
