@@ -50,6 +50,9 @@ const ASKS = /\/(search|dry_run)$/;
 /** Of a change whose answer has not come. */
 const NOT_KNOWN = "The server does not answer: whether it was done is not known. What you have entered is still here; try again when the connection is back.";
 
+/** An answer that takes longer does not come: what one waits for ends. Files have the time they need. */
+const LONGEST_MILLISECONDS = 120000;
+
 /** Nobody has answered, or not to the end. */
 function unanswered(words) {
   tell("lost");
@@ -70,6 +73,11 @@ function refused(status, path, body) {
  */
 export async function call(method, path, { query, json, form, etag, signal, headers } = {}) {
   const wanted = { "X-Requested-With": "rust-ota", ...headers };
+  const late = new AbortController();
+  const end = () => late.abort();
+  const timer = setTimeout(end, LONGEST_MILLISECONDS);
+  signal?.addEventListener("abort", end, { once: true });
+  if (signal?.aborted) end();
   if (json !== undefined) wanted["Content-Type"] = "application/json";
   if (etag) wanted["If-Match"] = etag;
   let answer;
@@ -81,12 +89,15 @@ export async function call(method, path, { query, json, form, etag, signal, head
       body: json === undefined ? form : JSON.stringify(json),
       credentials: "same-origin",
       cache: "no-store",
-      signal,
+      signal: late.signal,
     });
     text = await answer.text();
   } catch (error) {
-    if (error.name === "AbortError") throw error;
+    if (signal?.aborted) throw error;
     throw unanswered(method === "GET" || ASKS.test(path) ? "The server does not answer." : NOT_KNOWN);
+  } finally {
+    clearTimeout(timer);
+    signal?.removeEventListener("abort", end);
   }
   tell("found");
   let data = text;
@@ -151,13 +162,20 @@ export const link = (path, query) => address(path, query);
 
 export const segment = encodeURIComponent;
 
+/** Whether two values of the API say the same: members of an object have no order. */
+export const isSame = (one, other) => ordered(one) === ordered(other);
+const ordered = (value) =>
+  JSON.stringify(value, (_, one) => (one && typeof one === "object" && !Array.isArray(one) ? Object.fromEntries(Object.entries(one).sort()) : one));
+
 /**
- * Reads `path` again, and refuses to go on when what `of` makes of it is not `began`. For what has no entity tag: for some
- * milliseconds between this and the change, somebody else is still not seen.
+ * Reads `path` again, and refuses to go on when what `of` makes of it is neither `began` nor `wanted` already: who sends again what
+ * had no answer has changed it themselves. For what has no entity tag: for some milliseconds between this and the change, somebody
+ * else is still not seen.
  */
-export async function unlessChanged(path, began, of, words) {
+export async function unlessChanged(path, { began, wanted, of, words }) {
   const { data } = await get(path);
-  if (JSON.stringify(of(data)) !== JSON.stringify(began)) throw new ApiError(412, words, data);
+  const now = of(data);
+  if (!isSame(now, began) && !isSame(now, wanted)) throw new ApiError(412, words, data);
 }
 
 const KEPT_BYTES = 1 << 20;

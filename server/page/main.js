@@ -5,6 +5,7 @@ import { get, isOut, onConnection, remove, tell } from "./api.js";
 import { go, to, useRoute } from "./route.js";
 import { Dialog, Page, Problem, Sayings, say, useLoad } from "./ui.js";
 import { SEE_AUDIT, SEE_DEVICES, SEE_RELEASES, SEE_ROLLOUTS, know, may, maySomewhere } from "./permit.js";
+import { number } from "./words.js";
 import { Login, LoginForm, Start } from "./pages/gate.js";
 import { Dashboard } from "./pages/dashboard.js";
 
@@ -41,10 +42,16 @@ function Later({ route, me }) {
   useEffect(() => {
     if (!which) return;
     const [module, exported] = which;
+    let isGone = false;
+    // One that comes when somebody has gone on to another is not shown in its place.
+    const show = (what) => isGone || setFound({ name, ...what });
     LATER[module]().then(
-      (loaded) => setFound({ name, page: loaded[exported] }),
-      () => setFound({ name, error: new Error("This page could not be loaded.") }),
+      (loaded) => show({ page: loaded[exported] }),
+      () => show({ error: new Error("This page could not be loaded.") }),
     );
+    return () => {
+      isGone = true;
+    };
   }, [name]);
   if (!which) return html`<${Page} title="There is no such page"><p><a href="#/">To the overview</a></p><//>`;
   if (found.name !== name) return html`<p class="quiet" role="status">Loading…</p>`;
@@ -91,7 +98,7 @@ function Frame({ me, route, loggedOut }) {
             ([path, name]) => html`
               <a href=${to(path ? [path] : [])} aria-current=${first === path ? "page" : undefined}>
                 ${name}
-                ${path === "devices" && waiting > 0 && html`<span class="count" title="wait for a decision">${waiting}</span>`}
+                ${path === "devices" && waiting > 0 && html`<span class="count" title="wait for a decision">${number(waiting)}</span>`}
               </a>
             `,
           )}

@@ -43,6 +43,9 @@ export function useRoute() {
   return route;
 }
 
+/** Which page of a list the address asks for. Anybody may have written it. */
+export const pageIn = (query) => Math.min(1e9, Math.max(1, Math.floor(Number(query.page)) || 1));
+
 /** The query of the address as state: what is filtered survives a reload and can be sent to somebody. */
 export function useQuery(route) {
   const change = (members) => go(to(route.path, { ...route.query, ...members }), { replace: true });

@@ -24,6 +24,7 @@ export function useLoad(load, inputs, { every } = {}) {
     const ended = new AbortController();
     let timer;
     let last;
+    let isDue = false;
     async function once() {
       clearTimeout(timer);
       try {
@@ -38,16 +39,21 @@ export function useLoad(load, inputs, { every } = {}) {
       later();
     }
     function later() {
+      clearTimeout(timer);
       const step = typeof latest.current.every === "function" ? latest.current.every(last) : latest.current.every;
       if (step && !ended.signal.aborted) timer = setTimeout(again, step);
     }
     function again() {
       // A page that nobody sees asks nothing; it is asked when it is seen again.
-      if (document.hidden || isOut()) later();
+      isDue = document.hidden || isOut();
+      if (isDue) later();
       else once();
     }
+    const seen = () => isDue && again();
+    document.addEventListener("visibilitychange", seen);
     once();
     return () => {
+      document.removeEventListener("visibilitychange", seen);
       ended.abort();
       clearTimeout(timer);
     };
@@ -68,11 +74,24 @@ export function useLoad(load, inputs, { every } = {}) {
   return { ...state, reload };
 }
 
-/** The same load with what was there before, while the next is on its way: who sorts or turns a page keeps the place. */
+/** The same load with what was there before, while the next is on its way (`isOld`): who sorts or turns a page keeps the place. */
 export function useSteady(of) {
   const before = useRef();
   if (of.data !== undefined || of.error) before.current = of.data;
-  return { ...of, data: of.data ?? before.current };
+  return { ...of, data: of.data ?? before.current, isOld: of.data === undefined && before.current !== undefined };
+}
+
+/**
+ * A list of the API, of which `load({page, per_page}, signal)` gets one page, `{data, total}`. Who stands behind the last page, as
+ * entries have gone, is led to it by `turn(page)`.
+ */
+export function usePages(load, inputs, { page, perPage, turn, every }) {
+  const list = useSteady(useLoad((signal) => load({ page, per_page: perPage }, signal), [...inputs, page, perPage], { every }));
+  useEffect(() => {
+    const { data, total } = list.data ?? {};
+    if (!list.isOld && total > 0 && data.length === 0 && page > 1) turn(Math.ceil(total / perPage));
+  }, [list.data, list.isOld]);
+  return list;
 }
 
 /** The frame of a page: its name, what can be done here, and what is there. The name is read out when one comes here. */
@@ -101,9 +120,10 @@ export const Card = ({ title, actions, children, wide }) => html`
 
 /** What came of a load: the data, or that it is on its way, or why there is none. */
 export function Loaded({ of, children }) {
+  const shown = of.data !== undefined ? children(of.data) : of.loading && html`<p class="quiet" role="status">Loading…</p>`;
   return html`
     ${of.error && html`<${Problem} error=${of.error} again=${of.reload} />`}
-    ${of.data !== undefined ? children(of.data) : of.loading && html`<p class="quiet" role="status">Loading…</p>`}
+    ${of.isOld === undefined ? shown : html`<div class="steady" aria-busy=${of.isOld ? "true" : "false"}>${shown}</div>`}
   `;
 }
 
@@ -156,6 +176,16 @@ export function Bar({ parts, label }) {
 }
 const describe = (parts) => parts.filter((part) => part.count).map((part) => `${part.count} ${part.name}`).join(", ");
 
+/** A list of which one has other members. */
+export const changed = (list, at, members) => list.map((one, other) => (other === at ? { ...one, ...members } : one));
+
+/** A set with some members, or without them. */
+export function ticked(set, keys, on) {
+  const next = new Set(set);
+  for (const key of keys) on ? next.add(key) : next.delete(key);
+  return next;
+}
+
 /**
  * A table. `columns` are `{name, title, show(row), sort, number}`; `sort` makes the head a button, `order` is the
  * `name:asc` that is in force and `onOrder` changes it. `chosen` is a Set of keys where rows can be ticked.
@@ -164,11 +194,7 @@ export function Table({ caption, columns, rows, keyOf, order, onOrder, chosen, o
   if (rows.length === 0) return html`<${Empty}>${empty ?? "Nothing here."}<//>`;
   const [ordered, way] = (order ?? "").split(":");
   const all = chosen && rows.every((row) => chosen.has(keyOf(row)));
-  const tick = (keys, on) => {
-    const next = new Set(chosen);
-    for (const key of keys) on ? next.add(key) : next.delete(key);
-    onChoose(next);
-  };
+  const tick = (keys, on) => onChoose(ticked(chosen, keys, on));
   return html`
     <div class="table" tabindex="0" role="region" aria-label=${`Table: ${caption}`}>
       <table>
@@ -179,7 +205,7 @@ export function Table({ caption, columns, rows, keyOf, order, onOrder, chosen, o
             html`<th class="tick"><input type="checkbox" aria-label="Choose all on this page" checked=${all}
               onChange=${(event) => tick(rows.map(keyOf), event.target.checked)} /></th>`}
             ${columns.map((column) => {
-              const sorted = column.name === ordered ? (way === "desc" ? "descending" : "ascending") : undefined;
+              const sorted = column.sort && column.name === ordered ? (way === "desc" ? "descending" : "ascending") : undefined;
               const turn = () => onOrder(`${column.name}:${sorted === "ascending" ? "desc" : "asc"}`);
               return html`<th class=${column.number ? "number" : ""} aria-sort=${sorted} scope="col">
                 ${column.sort ? html`<button type="button" class="sort" onClick=${turn}>${column.title}</button>` : column.title || html`<span class="unseen">Actions</span>`}
@@ -213,19 +239,24 @@ export function Pager({ page, perPage, total, onPage, what = "entries" }) {
   const last = Math.max(1, Math.ceil((total ?? 0) / perPage));
   const [typed, setTyped] = useState(String(page));
   useEffect(() => setTyped(String(page)), [page]);
-  const turn = (wanted) => onPage(Math.min(last, Math.max(1, wanted)));
+  const turn = (wanted) => onPage(Math.min(last, Math.max(1, Math.floor(wanted))));
+  // At an end a button is not `disabled`: who has turned there with the keyboard would stand nowhere.
+  const arrow = (sign, name, wanted) => {
+    const isEnd = wanted < 1 || wanted > last || wanted === page;
+    return html`<button type="button" aria-disabled=${isEnd ? "true" : undefined} onClick=${() => isEnd || turn(wanted)} aria-label=${name}>${sign}</button>`;
+  };
   if (!total) return null;
   return html`
     <nav class="pager" aria-label="Pages">
       <span>${number(total)} ${what}</span>
-      <button type="button" disabled=${page <= 1} onClick=${() => turn(1)} aria-label="First page">«</button>
-      <button type="button" disabled=${page <= 1} onClick=${() => turn(page - 1)} aria-label="Page before">‹</button>
+      ${arrow("«", "First page", 1)}
+      ${arrow("‹", "Page before", page - 1)}
       <form onSubmit=${(event) => { event.preventDefault(); turn(Number(typed) || 1); }}>
         <label>Page <input class="tiny" inputmode="numeric" value=${typed} onInput=${(event) => setTyped(event.target.value)} /></label>
         of ${number(last)}
       </form>
-      <button type="button" disabled=${page >= last} onClick=${() => turn(page + 1)} aria-label="Next page">›</button>
-      <button type="button" disabled=${page >= last} onClick=${() => turn(last)} aria-label="Last page">»</button>
+      ${arrow("›", "Next page", page + 1)}
+      ${arrow("»", "Last page", last)}
     </nav>
   `;
 }
@@ -243,6 +274,17 @@ export function Field({ label, hint, error, children, ...props }) {
     </div>
   `;
 }
+
+/** A labelled choice of one of `options`: `[value, title]`, or a value that is its own title. */
+export const Choice = ({ label, value = "", options, onChoice }) => html`
+  <${Field} label=${label}>${(id) => html`
+    <select id=${id} value=${value} onChange=${(event) => onChoice(event.target.value)}>
+      ${options.map((one) => {
+        const [name, title] = Array.isArray(one) ? one : [one, one];
+        return html`<option key=${name} value=${name} selected=${name === value}>${title}</option>`;
+      })}
+    </select>`}<//>
+`;
 
 /**
  * A form that sends once at a time and shows what went wrong. `send()` does the work.
@@ -266,7 +308,7 @@ export function Form({ send, name = "Save", children, danger, cancel, ready = tr
       ${children}
       ${state.error && html`<${Problem} error=${state.error} />`}
       <div class="actions">
-        <button type="submit" class=${danger ? "danger" : "main"} disabled=${state.busy || !ready} aria-busy=${state.busy ? "true" : undefined}>
+        <button type="submit" class=${danger ? "danger" : "main"} disabled=${!ready && !state.busy} ...${working(state.busy)}>
           ${state.busy ? "Working…" : name}
         </button>
         ${cancel && html`<button type="button" onClick=${cancel}>Cancel</button>`}
@@ -275,14 +317,44 @@ export function Form({ send, name = "Save", children, danger, cancel, ready = tr
   `;
 }
 
-/** A window over the page, closed by Escape too, if it does not stay. */
+/** Of a button that is at it already: it cannot be pressed, and whoever has pressed it with the keyboard still stands on it. */
+const working = (busy) => (busy ? { "aria-disabled": "true", "aria-busy": "true" } : {});
+
+/** A button that does something without a form, once at a time, and says what went wrong. */
+export function Act({ act, children, ...props }) {
+  const [busy, setBusy] = useState(false);
+  const press = async () => {
+    if (busy) return;
+    setBusy(true);
+    try {
+      await act();
+    } catch (error) {
+      say(error.message, "bad");
+    } finally {
+      setBusy(false);
+    }
+  };
+  return html`<button type="button" onClick=${press} ...${working(busy)} ...${props}>${children}</button>`;
+}
+
+/**
+ * A window over the page, closed by Escape too, if it does not stay. Who closes it is where they were before; when that is gone, at
+ * the head of the page.
+ */
 export function Dialog({ title, close, stays, children }) {
   const dialog = useRef();
+  const [before] = useState(() => document.activeElement);
   useEffect(() => {
     dialog.current.showModal();
+    // While it is there nothing beside it can have the focus.
+    return () => queueMicrotask(() => {
+      if (document.activeElement !== document.body) return;
+      const isThere = before?.isConnected && before !== document.body;
+      (isThere ? before : document.querySelector("main h1"))?.focus({ preventScroll: true });
+    });
   }, []);
   return html`
-    <dialog ref=${dialog} aria-label=${title} onClose=${stays ? () => dialog.current?.showModal() : close} onCancel=${stays ? (event) => event.preventDefault() : close}>
+    <dialog ref=${dialog} aria-label=${title} onClose=${stays ? () => dialog.current?.showModal() : close} onCancel=${stays ? (event) => event.preventDefault() : undefined}>
       <h2>${title}</h2>
       ${children}
     </dialog>

@@ -38,6 +38,13 @@ export function ago(text, now = Date.now()) {
   return relative.format(Math.round(seconds / size), unit);
 }
 
+/** A moment as `<input type="datetime-local">` has it: in the time of here, and without a zone. */
+export function localTime(time) {
+  const date = new Date(time);
+  if (Number.isNaN(date.getTime())) return "";
+  return new Date(date.getTime() - date.getTimezoneOffset() * 60000).toISOString().slice(0, 16);
+}
+
 /** What the server says, as a sentence. */
 export const sentence = (words) => words.charAt(0).toUpperCase() + words.slice(1) + (/[.!?]$/.test(words) ? "" : ".");
 

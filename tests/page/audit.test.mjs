@@ -3,7 +3,7 @@
 import { after, before, test } from "node:test";
 import assert from "node:assert/strict";
 import { once } from "node:events";
-import { PASSWORD, accessible, apiOf, deviceOf, end, firstUser, logIn, openAnew, place, startBrowser, startServer } from "./harness.mjs";
+import { PASSWORD, accessible, begin, deviceOf, end, logIn, openAnew, place } from "./harness.mjs";
 import { connected } from "./connected.mjs";
 
 let server;
@@ -12,11 +12,7 @@ let page;
 let api;
 let device;
 before(async () => {
-  server = await startServer({ options: ["--record-terminals"] });
-  api = apiOf(server);
-  browser = await startBrowser(server);
-  page = await browser.page();
-  await firstUser(server, page);
+  ({ server, api, browser, page } = await begin({ options: ["--record-terminals"] }));
   device = await deviceOf(server, { identity: { mac: "02:00:00:00:00:01" } });
   await device.accepted();
 });

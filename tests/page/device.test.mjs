@@ -4,7 +4,7 @@ import { after, before, test } from "node:test";
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import { readFile } from "node:fs/promises";
-import { accessible, apiOf, artifact, deviceOf, end, firstUser, logIn, openAnew, startBrowser, startServer, upload } from "./harness.mjs";
+import { accessible, artifact, begin, deviceOf, end, logIn, openAnew, upload } from "./harness.mjs";
 import { connected } from "./connected.mjs";
 
 const HOSTILE = "<img src=x onerror=\"document.title='taken'\">";
@@ -15,10 +15,7 @@ let api;
 let device;
 
 before(async () => {
-  server = await startServer();
-  api = apiOf(server);
-  browser = await startBrowser(server);
-  await firstUser(server, await browser.page());
+  ({ server, api, browser } = await begin());
   device = await deviceOf(server, { identity: { mac: "02:00:00:00:00:01" }, inventory: { hostname: "kitchen", note: HOSTILE } });
   await device.accepted();
 });

@@ -4,7 +4,7 @@ import { after, before, test } from "node:test";
 import assert from "node:assert/strict";
 import { generateKeyPairSync } from "node:crypto";
 import { readFile } from "node:fs/promises";
-import { accessible, apiOf, deviceOf, end, firstUser, logIn, openAnew, startBrowser, startServer } from "./harness.mjs";
+import { accessible, begin, deviceOf, end, logIn, openAnew } from "./harness.mjs";
 
 const DEVICES = 26;
 const WAITING = 4;
@@ -15,10 +15,7 @@ let api;
 const devices = [];
 
 before(async () => {
-  server = await startServer();
-  api = apiOf(server);
-  browser = await startBrowser(server);
-  await firstUser(server, await browser.page());
+  ({ server, api, browser } = await begin());
   for (let at = 0; at < DEVICES; at += 1) {
     const device = await deviceOf(server, {
       identity: { mac: `02:00:00:00:00:${String(at).padStart(2, "0")}` },
@@ -68,6 +65,15 @@ test("a search, a filter, an order and a page stand in the address and survive a
   await found(page, "3 devices");
   assert.equal(await page.getByLabel("Value").inputValue(), "20");
   assert.equal(await page.getByRole("columnheader", { name: "Last heard of" }).getAttribute("aria-sort"), "ascending");
+});
+
+test("what has no order is not said to have one", async () => {
+  const page = await list();
+  await found(page, `${DEVICES} devices`);
+  assert.equal(await page.locator("th[aria-sort]").count(), 0);
+  await page.getByRole("button", { name: "Status", exact: true }).click();
+  await page.locator("th[aria-sort=ascending]").getByText("Status").waitFor();
+  assert.equal(await page.locator("th[aria-sort]").count(), 1);
 });
 
 test("the tabs count the devices of each status", async () => {
@@ -349,7 +355,7 @@ async function csv() {
   return { field: (value) => values.get(value) };
 }
 
-test("who may not list all is told to choose a group", async () => {
+test("who may not list groups writes the name of one", async () => {
   const page = await browser.page();
   await logIn(server, page);
   const refuse = (route) => route.fulfill({ status: 403, contentType: "application/json", body: JSON.stringify({ error: "your roles do not allow this" }) });
@@ -358,8 +364,18 @@ test("who may not list all is told to choose a group", async () => {
   }
   await page.goto(`${server.url}/#/devices`);
   await page.getByRole("alert").getByText("your roles do not allow this").waitFor();
-  await page.getByText("A role for some groups only sees the devices of one group at a time").waitFor();
   await page.getByRole("textbox", { name: "Group" }).waitFor();
+});
+
+test("a table with many columns is moved in its own frame, and the page stays", async () => {
+  const page = await browser.page();
+  await page.route("**/v1/useradm/settings/me", (route) => route.fulfill({ json: {} }));
+  await logIn(server, page);
+  const columns = Array.from({ length: 20 }, (_, at) => `inventory/a_rather_long_attribute_${at}`);
+  await page.evaluate((kept) => localStorage.setItem("rust_ota_device_columns", JSON.stringify(kept)), columns);
+  await openAnew(server, page, "#/devices");
+  await page.getByRole("columnheader", { name: "a_rather_long_attribute_19" }).waitFor();
+  assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), "it is no wider than the window");
 });
 
 test("it is usable by everybody, in light and in dark, and on a phone", async () => {

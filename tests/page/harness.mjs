@@ -221,6 +221,33 @@ export async function rollOut(api, name, fields) {
   return answer.headers.get("Location").split("/").at(-1);
 }
 
+/** What a file of tests begins with: a server of its own, its API, a browser, and the page of its first user. `end` ends it. */
+export async function begin(options) {
+  const server = await startServer(options);
+  let browser;
+  try {
+    browser = await startBrowser(server);
+    const page = await browser.page();
+    await firstUser(server, page);
+    return { server, api: apiOf(server), browser, page };
+  } catch (error) {
+    await browser?.close();
+    await server.remove();
+    throw error;
+  }
+}
+
+/** Keeps what a page asks of `path` waiting until the function is called that this answers. */
+export async function held(page, path) {
+  let go;
+  const gone = new Promise((resolve) => (go = resolve));
+  await page.route(path, async (route) => {
+    await gone;
+    await route.fallback();
+  });
+  return go;
+}
+
 /** Ends what a file of tests has begun; nothing may have been written to the browser's console as an error. */
 export async function end(server, browser) {
   await browser?.close();

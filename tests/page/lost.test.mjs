@@ -2,7 +2,7 @@
 
 import { after, before, test } from "node:test";
 import assert from "node:assert/strict";
-import { PASSWORD, accessible, apiOf, artifact, deviceOf, end, firstUser, openAnew, place, startBrowser, startServer, upload } from "./harness.mjs";
+import { PASSWORD, accessible, artifact, begin, deviceOf, end, held, openAnew, place, rollOut, upload } from "./harness.mjs";
 
 const LIST = "v2/deployments/deployments";
 
@@ -12,11 +12,7 @@ let page;
 let api;
 const devices = [];
 before(async () => {
-  server = await startServer();
-  api = apiOf(server);
-  browser = await startBrowser(server);
-  page = await browser.page();
-  await firstUser(server, page);
+  ({ server, api, browser, page } = await begin());
   await upload(server, await artifact(server, "release-2"));
   for (let at = 0; at < 3; at += 1) {
     const device = await deviceOf(server, { identity: { serial: `S${at}` } });
@@ -80,12 +76,7 @@ test("an upload whose connection goes is sent again by one click, and is there o
 test("an upload goes on while somebody looks elsewhere, and a reload asks before it ends it", async () => {
   const path = await artifact(server, "elsewhere");
   await open("#/releases");
-  let go;
-  const held = new Promise((resolve) => (go = resolve));
-  await page.route(PATHS.artifacts, async (route) => {
-    await held;
-    await route.fallback();
-  });
+  const go = await held(page, PATHS.artifacts);
   await page.getByLabel("Artifacts (.mender)").setInputFiles(path);
   await page.getByRole("button", { name: "Stop the upload of" }).waitFor();
   await place(page, "Roll-outs").click();
@@ -213,6 +204,80 @@ test("settings that are typed stay, and are kept once when the net is back", asy
   await page.getByRole("cell", { name: "ada@example.com", exact: true }).waitFor();
   const people = (await api("GET", "v1/useradm/users")).data.filter((one) => one.email === "ada@example.com");
   assert.equal(people.length, 1);
+});
+
+test("who sends again what had no answer is not taken for somebody else", async () => {
+  const id = devices[0].id;
+  const dialog = page.getByRole("dialog");
+  const again = async (path, method, button, where = dialog) => {
+    await loses(path, method, "the answer");
+    await button.click();
+    await notKnown(where).waitFor();
+    await button.click();
+  };
+  await open("#/releases/release-2");
+  await page.getByLabel("What people should know about it").fill("noted");
+  await again("**/releases/release-2", "PATCH", page.getByRole("button", { name: "Save the notes" }), page);
+  await page.getByText("The notes are saved.").waitFor();
+  await open(`#/devices/${id}`);
+  await page.getByRole("region", { name: "Tags" }).getByRole("button", { name: "Change" }).click();
+  await dialog.getByLabel("Value").fill("Kitchen");
+  await again("**/tags", "PUT", dialog.getByRole("button", { name: "Save" }));
+  await page.getByRole("heading", { name: "Kitchen", level: 1 }).waitFor();
+  await open(`#/devices/${id}?tab=configuration`);
+  await page.getByRole("button", { name: "Change" }).click();
+  for (const [at, name, value] of [[0, "zone", "UTC"], [1, "led", "on"]]) {
+    if (at > 0) await dialog.getByRole("button", { name: "Another setting" }).click();
+    await dialog.getByLabel("Name").nth(at).fill(name);
+    await dialog.getByLabel("Value").nth(at).fill(value);
+  }
+  await again(`**/configurations/device/${id}`, "PUT", dialog.getByRole("button", { name: "Save and deploy" }));
+  await page.getByText("The configuration is deployed").waitFor();
+  const filter = await api("POST", "v2/inventory/filters", { name: "kept", terms: [{ scope: "identity", attribute: "status", type: "$eq", value: "accepted" }] });
+  await open(`#/devices?filter=${filter.headers.get("Location").split("/").pop()}`);
+  await page.getByText("Dynamic group kept").waitFor();
+  await page.getByRole("button", { name: "Change" }).click();
+  await dialog.getByLabel("Name").fill("kept anew");
+  await again("**/v2/inventory/filters/*", "PUT", dialog.getByRole("button", { name: "Save" }));
+  await page.getByText("Dynamic group kept anew").waitFor();
+  assert.equal((await api("POST", "v2/useradm/roles", { name: "looks", description: "", permission_sets_with_scope: [{ name: "ReadDevices" }] })).status, 201);
+  await open("#/settings?tab=roles");
+  await page.getByRole("button", { name: "Change looks" }).click();
+  await dialog.getByLabel("Who it is for").fill("visitors");
+  await again("**/v2/useradm/roles/looks", "PUT", dialog.getByRole("button", { name: "Save" }));
+  await page.getByRole("cell", { name: "visitors" }).waitFor();
+  const rollout = await rollOut(api, "Held twice", { devices: [id] });
+  await open(`#/rollouts/${rollout}`);
+  await page.getByRole("button", { name: "Hold" }).click();
+  await again("**/status", "PUT", dialog.getByRole("button", { name: "Hold" }));
+  await page.getByText("It is held.", { exact: true }).waitFor();
+  await dialog.waitFor({ state: "detached" });
+  await api("PUT", `${LIST}/${rollout}/status`, { status: "aborted" });
+});
+
+test("a configuration that was kept and could not be deployed is deployed by the next try", async () => {
+  await open(`#/devices/${devices[1].id}?tab=configuration`);
+  await page.getByRole("button", { name: "Change" }).click();
+  const dialog = page.getByRole("dialog");
+  await dialog.getByLabel("Name").fill("led");
+  await dialog.getByLabel("Value").fill("on");
+  await loses("**/deploy", "POST", "the request");
+  await dialog.getByRole("button", { name: "Save and deploy" }).click();
+  await notKnown(dialog).waitFor();
+  await dialog.getByRole("button", { name: "Save and deploy" }).click();
+  await page.getByText("The configuration is deployed").waitFor();
+});
+
+test("names of devices that had no answer are asked for again", async () => {
+  const id = devices[1].id;
+  await api("PUT", `v1/inventory/devices/${id}/tags`, [{ name: "name", value: "Cellar" }]);
+  const rollout = await rollOut(api, "Of names", { devices: [id] });
+  await open("#/rollouts");
+  await loses("**/v2/inventory/filters/search", "POST", "the request");
+  await page.getByRole("link", { name: "Not begun" }).click();
+  await page.getByRole("link", { name: "Of names" }).click();
+  await page.getByRole("link", { name: /^Cellar/ }).waitFor();
+  await api("PUT", `${LIST}/${rollout}/status`, { status: "aborted" });
 });
 
 test("what could not be loaded is loaded by itself when the net is back", async () => {

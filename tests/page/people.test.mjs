@@ -2,7 +2,7 @@
 
 import { after, before, test } from "node:test";
 import assert from "node:assert/strict";
-import { PASSWORD, accessible, apiOf, artifact, deviceOf, end, firstUser, logIn, openAnew, rollOut, startBrowser, startServer, upload } from "./harness.mjs";
+import { PASSWORD, accessible, artifact, begin, deviceOf, end, logIn, openAnew, rollOut, upload } from "./harness.mjs";
 
 const LIST = "v2/deployments/deployments";
 const RELEASES = `${LIST}/releases`;
@@ -13,10 +13,7 @@ let api;
 let rollout;
 const devices = [];
 before(async () => {
-  server = await startServer();
-  api = apiOf(server);
-  browser = await startBrowser(server);
-  await firstUser(server, await browser.page());
+  ({ server, api, browser } = await begin());
   for (const name of ["release-2", "release-3"]) await upload(server, await artifact(server, name));
   for (let at = 0; at < 4; at += 1) {
     const device = await deviceOf(server, { identity: { serial: `S${at}` } });
@@ -121,6 +118,19 @@ test("a role for one group sees its devices, changes them, and no others", async
   assert.deepEqual((await buttons(page)).filter((text) => [...CHANGES_DEVICES, ...DEPLOYS].some((one) => one.test(text))), []);
 });
 
+test("a device that could not be asked about is not said to be gone", async () => {
+  const page = await personOf("lab");
+  await page.open("#/devices?group=lab");
+  await page.getByLabel("Choose all on this page").check();
+  await page.getByRole("button", { name: "Reject" }).click();
+  await page.route((url) => url.pathname.endsWith(`/devauth/devices/${devices[0].id}`), (route) => route.abort("connectionreset"));
+  const dialog = page.getByRole("dialog");
+  await dialog.getByRole("button", { name: "Reject" }).click();
+  await dialog.getByRole("alert").getByText("The server does not answer.").waitFor();
+  await dialog.getByText("0 devices done, 2 not begun.").waitFor();
+  assert.equal(await dialog.getByText("It is not there any more.").count(), 0);
+});
+
 test("a role for one group rolls out to it", async () => {
   const page = await personOf("lab");
   await page.open("#/rollouts/new?release=release-3&group=lab");
@@ -185,6 +195,32 @@ test("the same notes of two people: who is second is told, sees the other's, and
   await b.getByRole("button", { name: "Save the notes" }).click();
   await b.getByText("The notes are saved.").waitFor();
   assert.equal((await api("GET", `${RELEASES}/release-2`)).data.notes, "What B thinks");
+});
+
+test("who describes an artifact or limits downloads after somebody else has is told, and nothing is lost", async () => {
+  const [a, b] = [await personOf(), await personOf("other")];
+  const dialog = (page) => page.getByRole("dialog");
+  for (const page of [a, b]) {
+    await page.open("#/releases/release-3");
+    await page.getByRole("button", { name: "What is inside" }).click();
+    await dialog(page).getByLabel("Description").fill(page === a ? "by A" : "by B");
+  }
+  const save = (page) => dialog(page).getByRole("button", { name: "Save the description" }).click();
+  await save(a);
+  await a.getByText("The description is saved.").waitFor();
+  await save(b);
+  await dialog(b).getByRole("alert").getByText("Somebody else has changed the description since you began").waitFor();
+  assert.equal((await api("GET", "v1/deployments/artifacts?name=release-3")).data[0].description, "by A");
+  for (const page of [a, b]) {
+    await page.open("#/settings?tab=server");
+    await page.getByLabel("MiB in an hour").fill(page === a ? "100" : "200");
+  }
+  await a.getByRole("button", { name: "Save" }).click();
+  await a.getByText("The limit holds from now on.").waitFor();
+  await b.getByRole("button", { name: "Save" }).click();
+  await b.getByRole("alert").getByText("Somebody else has changed the limit since you began").waitFor();
+  assert.equal((await api("GET", "v1/deployments/limits/downloads")).data.bytes_per_hour, 100 << 20);
+  assert.ok((await api("PUT", "v1/deployments/limits/downloads", {})).status < 300);
 });
 
 test("the same tags of two people: of a release all stay, of a device the second is told", async () => {

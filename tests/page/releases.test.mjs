@@ -4,18 +4,14 @@ import { after, before, test } from "node:test";
 import assert from "node:assert/strict";
 import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { accessible, apiOf, artifact, end, firstUser, logIn, openAnew, startBrowser, startServer, upload } from "./harness.mjs";
+import { accessible, artifact, begin, end, logIn, openAnew, upload } from "./harness.mjs";
 
 let server;
 let browser;
 let page;
 let api;
 before(async () => {
-  server = await startServer();
-  api = apiOf(server);
-  browser = await startBrowser(server);
-  page = await browser.page();
-  await firstUser(server, page);
+  ({ server, api, browser, page } = await begin());
 });
 after(() => end(server, browser));
 

@@ -2,7 +2,7 @@
 
 import { after, before, test } from "node:test";
 import assert from "node:assert/strict";
-import { accessible, apiOf, artifact, deviceOf, end, firstUser, logIn, openAnew, rollOut, startBrowser, startServer, upload } from "./harness.mjs";
+import { accessible, artifact, begin, deviceOf, end, logIn, openAnew, rollOut, upload } from "./harness.mjs";
 
 const LIST = "v2/deployments/deployments";
 
@@ -12,11 +12,7 @@ let page;
 let api;
 const devices = [];
 before(async () => {
-  server = await startServer();
-  api = apiOf(server);
-  browser = await startBrowser(server);
-  page = await browser.page();
-  await firstUser(server, page);
+  ({ server, api, browser, page } = await begin());
   for (const name of ["release-2", "release-3"]) await upload(server, await artifact(server, name));
   for (let at = 0; at < 5; at += 1) {
     const device = await deviceOf(server, { identity: { serial: `S${at}` }, type: at === 4 ? "other" : "testbox" });

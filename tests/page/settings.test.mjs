@@ -3,18 +3,14 @@
 import { after, before, test } from "node:test";
 import assert from "node:assert/strict";
 import { createHmac } from "node:crypto";
-import { EMAIL, PASSWORD, accessible, apiOf, end, firstUser, logIn, openAnew, startBrowser, startServer } from "./harness.mjs";
+import { EMAIL, PASSWORD, accessible, begin, end, logIn, openAnew } from "./harness.mjs";
 
 let server;
 let browser;
 let page;
 let api;
 before(async () => {
-  server = await startServer();
-  api = apiOf(server);
-  browser = await startBrowser(server);
-  page = await browser.page();
-  await firstUser(server, page);
+  ({ server, api, browser, page } = await begin());
 });
 after(() => end(server, browser));
 
@@ -129,6 +125,10 @@ test("a session of another browser is ended", async () => {
 test("with a second factor a login asks for its code", async () => {
   await open("you");
   await page.getByRole("button", { name: "Set it up" }).click();
+  await page.getByRole("dialog").getByLabel("Password").fill("typed and left");
+  await page.getByRole("dialog").getByRole("button", { name: "Cancel" }).click();
+  await page.getByRole("button", { name: "Set it up" }).click();
+  assert.equal(await page.getByRole("dialog").getByLabel("Password").inputValue(), "", "what was typed is gone with its window");
   const secret = (await page.getByRole("dialog").locator("pre").innerText()).replaceAll(/\s/g, "");
   await page.getByRole("dialog").getByLabel("Password").fill(PASSWORD);
   await page.getByLabel("The code that it shows").fill("000000");
@@ -142,7 +142,10 @@ test("with a second factor a login asks for its code", async () => {
   await other.getByLabel("E-mail").fill(EMAIL);
   await other.getByLabel("Password").fill(PASSWORD);
   await other.getByRole("button", { name: "Log in" }).click();
-  await other.getByLabel("Code of your second factor").fill("000000");
+  const field = other.getByLabel("Code of your second factor");
+  await field.waitFor();
+  assert.ok(await field.evaluate((one) => one === document.activeElement), "one goes on in the field that has come");
+  await field.fill("000000");
   await other.getByRole("button", { name: "Log in" }).click();
   await other.getByRole("alert").getByText("wrong").waitFor();
 });

@@ -47,6 +47,14 @@ export function textOf(value) {
 
 export const valueOf = (device, key) => device.attributes?.find((one) => keyOf(one) === key)?.value;
 
+/** Refuses rows of a form of which one has no name, or two have the same. */
+export function named(rows, what) {
+  const names = rows.map((row) => row.name);
+  if (names.includes("")) throw new Error(`Each ${what} needs a name.`);
+  const twice = names.find((name, at) => names.indexOf(name) !== at);
+  if (twice) throw new Error(`Two ${what}s are named ${twice}.`);
+}
+
 /** What a person calls the device: its tag `name`, what it is known by, or the beginning of its id. */
 export function nameOf(device) {
   return textOf(valueOf(device, "tags/name")) || (device.identities ?? []).filter(Boolean).join(" · ") || short(device.id);

@@ -3,8 +3,8 @@
 import { html, useEffect, useRef, useState } from "../html.js";
 import { get, link, segment, socket } from "../api.js";
 import { decode } from "../msgpack.js";
-import { Dialog, Field, Loaded, Note, Page, Pager, Table, Time, useLoad } from "../ui.js";
-import { to, useQuery } from "../route.js";
+import { Choice, Dialog, Field, Loaded, Note, Page, Pager, Table, Time, usePages } from "../ui.js";
+import { pageIn, to, useQuery } from "../route.js";
 import { CONNECT, SEE_AUDIT, may } from "../permit.js";
 import { short } from "../words.js";
 
@@ -36,23 +36,16 @@ export function Audit({ route }) {
 function Entries({ route }) {
   const [query, change] = useQuery(route);
   const [recording, setRecording] = useState();
-  const page = Number(query.page) || 1;
+  const page = pageIn(query);
+  const turn = (next) => change({ page: next });
   const wanted = question(query);
-  const list = useLoad(
-    (signal) => get("v1/auditlogs/logs", { ...wanted, page, per_page: PER_PAGE }, { signal }),
-    [JSON.stringify(wanted), page],
-  );
+  const list = usePages((range, signal) => get("v1/auditlogs/logs", { ...wanted, ...range }, { signal }), [JSON.stringify(wanted)], { page, perPage: PER_PAGE, turn });
   const filter = (members) => change({ page: undefined, ...members });
   return html`
     <${Page} title="Audit log" actions=${html`<a class="button" href=${link("v1/auditlogs/logs/export", wanted)} download="audit-log.csv">Keep as CSV</a>`}>
       <div class="filters">
         <${Field} label="E-mail of who did it" value=${query.who ?? ""} onChange=${(event) => filter({ who: event.target.value.trim() })} />
-        <${Field} label="What it was done to">
-          ${(id) => html`<select id=${id} value=${query.what ?? ""} onChange=${(event) => filter({ what: event.target.value })}>
-            <option value="">everything</option>
-            ${Object.entries(KINDS).map(([kind, words]) => html`<option value=${kind}>${words}</option>`)}
-          </select>`}
-        <//>
+        <${Choice} label="What it was done to" value=${query.what} options=${[["", "everything"], ...Object.entries(KINDS)]} onChoice=${(what) => filter({ what })} />
         <${Field} label="From" type="date" value=${query.from ?? ""} onChange=${(event) => filter({ from: event.target.value })} />
         <${Field} label="To" type="date" value=${query.until ?? ""} onChange=${(event) => filter({ until: event.target.value })} />
         ${query.id && html`<button type="button" onClick=${() => filter({ id: undefined })}>Not only ${short(query.id)}</button>`}
@@ -69,7 +62,7 @@ function Entries({ route }) {
               { title: "To", show: (row) => html`<${Thing} object=${row.object} />` },
               { title: "More", show: (row) => html`<${More} row=${row} play=${setRecording} />` },
             ]} />
-          <${Pager} page=${page} perPage=${PER_PAGE} total=${answer.total} what="entries" onPage=${(next) => change({ page: next })} />
+          <${Pager} page=${page} perPage=${PER_PAGE} total=${answer.total} what="entries" onPage=${turn} />
         `}
       <//>
       ${recording && html`<${Playback} session=${recording} close=${() => setRecording()} />`}

@@ -1,4 +1,4 @@
-// A text with suggestions of the server under it: a release by a part of its name.
+// A text with suggestions under it: a release by a part of its name, or a group.
 
 import { html, useState } from "../html.js";
 import { get } from "../api.js";
@@ -65,6 +65,13 @@ export function ReleaseField({ label = "Release", value, onRelease, error, hint,
     <//>
   `;
 }
+
+/** Names a group: one that is there, or a new one. */
+export const GroupField = ({ value, groups, onGroup }) => html`
+  <${Field} label="Group" hint="letters, digits, _ and -; a new name is a new group">${(id, said) => html`
+    <input id=${id} aria-describedby=${said} required pattern="[A-Za-z0-9_\\-]+" maxlength="256" list="groups-known" value=${value} onInput=${(event) => onGroup(event.target.value)} />
+    <datalist id="groups-known">${(groups ?? []).map((name) => html`<option value=${name} />`)}</datalist>`}<//>
+`;
 
 /** Device types of all artifacts of a release. */
 export const typesOf = (release) => [...new Set(release.artifacts.flatMap((artifact) => artifact.device_types_compatible))].sort();

@@ -15,9 +15,12 @@ const DAY = 86400 * 1000;
 const SAMPLE = 200;
 /** Versions that are counted one by one: each is a question to the store. */
 const VERSIONS = 8;
-/** Roll-outs of a status that the table shows, and those that are looked through for what waits for a person. */
+/** Roll-outs of a status that the table shows. */
 const SHOWN = 10;
+/** The API cannot ask for those alone that wait for a person: so many of a status are looked through. */
 const LOOKED = 500;
+/** Of more roll-outs than these an answer is large, and is asked for seldom. */
+const FEW = 50;
 
 const count = async (filters, signal) =>
   (await post("v2/inventory/filters/search", { filters, per_page: 1, page: 1 }, { signal })).total ?? 0;
@@ -66,18 +69,18 @@ const ACTIVE = ["inprogress", "pending", "scheduled"];
 const listed = (status, many, signal) => get("v2/deployments/deployments", { status, per_page: many, sort: "desc" }, { signal });
 
 async function rollouts(signal) {
-  const [finished, ...active] = await Promise.all([listed("finished", 5, signal), ...ACTIVE.map((status) => listed(status, SHOWN, signal))]);
-  return { active: active.flatMap((one) => one.data), total: active.reduce((sum, one) => sum + one.total, 0), finished: finished.data };
+  const [finished, ...active] = await Promise.all([listed("finished", 5, signal), ...ACTIVE.map((status) => listed(status, LOOKED, signal))]);
+  return {
+    active: active.flatMap((one) => one.data.slice(0, SHOWN)),
+    total: active.reduce((sum, one) => sum + one.total, 0),
+    finished: finished.data,
+    waiting: active.flatMap((one) => one.data).filter(waits),
+    isPart: active.some((one) => one.total > LOOKED),
+  };
 }
 
 const pausedIn = ({ statistics }) => paused(statistics.status);
 const waits = (one) => one.held || pausedIn(one) > 0;
-
-/** The roll-outs that wait for a person. The API cannot ask for them alone: so many of each status are looked through. */
-async function waiting(signal) {
-  const lists = await Promise.all(ACTIVE.map((status) => listed(status, LOOKED, signal)));
-  return { of: lists.flatMap((one) => one.data).filter(waits), isPart: lists.some((one) => one.total > LOOKED) };
-}
 
 /** Asked by those only whom the answer is for. */
 const forThose = (isFor, load) => async (signal) => (isFor ? load(signal) : null);
@@ -88,16 +91,15 @@ export function Dashboard() {
   const hasSoftware = hasDevices && may(SEE_RELEASES);
   const devices = useLoad(forThose(hasDevices, fleet), [], { every: SELDOM });
   const software = useLoad(forThose(hasSoftware, versions), [], { every: SELDOM });
-  const orders = useLoad(forThose(hasRollouts, rollouts), [], { every: OFTEN });
-  const wait = useLoad(forThose(hasRollouts, waiting), [], { every: SELDOM });
+  const orders = useLoad(forThose(hasRollouts, rollouts), [], { every: (found) => (found?.total > FEW ? SELDOM : OFTEN) });
   return html`
     <${Page} title="Overview" actions=${maySomewhere(DEPLOY) && html`<a class="button main" href="#/rollouts/new">New roll-out</a>`}>
-      <${Loaded} of=${devices}>${(data) => data && html`<${First} devices=${data} />`}<//>
+      ${devices.data && html`<${First} devices=${devices.data} />`}
       <div class="cards">
         <${Own} />
         ${(hasDevices || hasRollouts) &&
         html`<${Card} title="Needs a person">
-          <${Loaded} of=${devices}>${(fleet) => html`<${Loaded} of=${wait}>${(found) => html`<${Wanted} devices=${fleet} found=${found} newest=${orders.data?.active ?? []} />`}<//>`}<//>
+          <${Loaded} of=${devices}>${(fleet) => html`<${Loaded} of=${orders}>${(found) => html`<${Wanted} devices=${fleet} found=${found} />`}<//>`}<//>
         <//>`}
         ${hasDevices &&
         html`<${Card} title="Devices">
@@ -183,10 +185,8 @@ function First({ devices }) {
 /** Lines that are shown; a fleet in trouble has more. */
 const LINES = 8;
 
-function Wanted({ devices, found, newest }) {
-  // The newest are asked for more often: what they say counts.
-  const known = new Set(newest.map((one) => one.id));
-  const rollouts = [...newest, ...(found?.of ?? []).filter((one) => !known.has(one.id))].filter(waits);
+function Wanted({ devices, found }) {
+  const rollouts = found?.waiting ?? [];
   const lines = [];
   if (devices?.pending > 0) {
     lines.push(html`<li><a href=${to(["devices"], { status: "pending" })}>${counted(devices.pending, "device")}</a> ${devices.pending === 1 ? "waits" : "wait"} to be accepted</li>`);

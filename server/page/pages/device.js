@@ -2,7 +2,7 @@
 
 import { html, useState } from "../html.js";
 import { get, post, remove, segment } from "../api.js";
-import { Confirm, Loaded, Note, Page, Status, Tabs, Time, say, useLoad } from "../ui.js";
+import { Act, Confirm, Loaded, Note, Page, Status, Tabs, Time, say, useLoad } from "../ui.js";
 import { go } from "../route.js";
 import { CONNECT, MANAGE_DEVICES, WAKE, may } from "../permit.js";
 import { GROUP, nameOf, textOf, valueOf } from "./attributes.js";
@@ -56,15 +56,15 @@ export function Device({ route }) {
       await post(`v1/deviceconnect/devices/${segment(id)}/${what}`);
       say(words);
     } catch (error) {
-      say(error.status === 409 ? "The device is not connected any more." : error.message, "bad");
       connection.reload();
+      throw error.status === 409 ? new Error("The device is not connected any more.") : error;
     }
   };
   const notNow = isConnected ? undefined : "only while the device is connected";
   const actions = html`
     ${may(WAKE, { group }) &&
-    html`<button type="button" disabled=${!isConnected} title=${notNow} onClick=${() => tell("check-update", "The device was told to ask for updates.")}>Check for update</button>
-      <button type="button" disabled=${!isConnected} title=${notNow} onClick=${() => tell("send-inventory", "The device was told to report.")}>Send inventory</button>`}
+    html`<${Act} disabled=${!isConnected} title=${notNow} act=${() => tell("check-update", "The device was told to ask for updates.")}>Check for update<//>
+      <${Act} disabled=${!isConnected} title=${notNow} act=${() => tell("send-inventory", "The device was told to report.")}>Send inventory<//>`}
     ${may(MANAGE_DEVICES, { group }) && html`<button type="button" class="danger" onClick=${() => setAsked("decommission")}>Decommission</button>`}
   `;
   return html`

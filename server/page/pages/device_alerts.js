@@ -2,8 +2,8 @@
 
 import { html } from "../html.js";
 import { get, segment } from "../api.js";
-import { Card, Loaded, Pager, Status, Table, Time, useLoad, useSteady } from "../ui.js";
-import { useQuery } from "../route.js";
+import { Card, Loaded, Pager, Status, Table, Time, useLoad, usePages } from "../ui.js";
+import { pageIn, useQuery } from "../route.js";
 import { textOf } from "./attributes.js";
 
 const OFTEN = 5000;
@@ -26,10 +26,11 @@ const Details = ({ value }) =>
 
 export function Alerts({ id, route }) {
   const [query, change] = useQuery(route);
-  const page = Math.max(1, Math.floor(Number(query.page)) || 1);
+  const page = pageIn(query);
+  const turn = (next) => change({ page: next });
   const path = `v1/devicemonitor/devices/${segment(id)}`;
   const latest = useLoad((signal) => get(`${path}/alerts/latest`, { per_page: LATEST }, { signal }), [id], { every: OFTEN });
-  const all = useSteady(useLoad((signal) => get(`${path}/alerts`, { page, per_page: PER_PAGE }, { signal }), [id, page], { every: OFTEN }));
+  const all = usePages((range, signal) => get(`${path}/alerts`, range, { signal }), [id], { page, perPage: PER_PAGE, turn, every: OFTEN });
   const config = useLoad((signal) => get(`${path}/config`, undefined, { signal }), [id], { every: SELDOM });
   const keyOf = (one) => JSON.stringify([one.name, one.subject?.name, one.subject?.type, one.timestamp, one.level]);
   return html`
@@ -39,7 +40,7 @@ export function Alerts({ id, route }) {
     <${Card} title="All alerts">
       <${Loaded} of=${all}>${({ data, total }) => html`
         <${Table} caption="All alerts, the newest first" rows=${data.map((one, at) => ({ ...one, at }))} keyOf=${(one) => `${one.at} ${keyOf(one)}`} columns=${COLUMNS} empty="None." />
-        <${Pager} page=${page} perPage=${PER_PAGE} total=${total} what="alerts" onPage=${(wanted) => change({ page: String(wanted) })} />
+        <${Pager} page=${page} perPage=${PER_PAGE} total=${total} what="alerts" onPage=${turn} />
       `}<//>
     <//>
     <${Card} title="Monitors">

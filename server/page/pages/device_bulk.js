@@ -1,11 +1,12 @@
 // What is done to many devices at once: first who they are, then each of them, then those with whom it did not work.
 
 import { html, useEffect, useRef, useState } from "../html.js";
-import { call, get, patch, post, put, remove, segment } from "../api.js";
+import { call, get, post, put, remove, segment } from "../api.js";
 import { Dialog, Field, Form, Note, Problem, Table } from "../ui.js";
 import { counted, number } from "../words.js";
 import { to } from "../route.js";
 import { GROUP, STATUS, attributeOf, nameOf, valueOf } from "./attributes.js";
+import { GroupField } from "./choose.js";
 import { find } from "./device_search.js";
 
 /** Devices of one action: more of them are ordered by a roll-out or a script, not by a window that has to stay open. */
@@ -52,8 +53,11 @@ async function keysOf(devices, signal) {
   // Whose role is limited to a group may ask for each device of it, and for no list.
   const found = new Map();
   for (const id of ids) {
-    const one = await get(`v2/devauth/devices/${segment(id)}`, undefined, { signal }).catch(() => null);
-    if (one) found.set(id, one.data);
+    try {
+      found.set(id, (await get(`v2/devauth/devices/${segment(id)}`, undefined, { signal })).data);
+    } catch (error) {
+      if (error.status !== 404) throw error;
+    }
   }
   return found;
 }
@@ -208,9 +212,7 @@ export function Bulk({ kind, who, count, groups, close }) {
         <${Form} name=${action.name} danger=${action.danger} cancel=${() => close(false)} send=${async () => begin()}>
           <p>${action.says}</p>
           ${kind === "group" &&
-          html`<${Field} label="Group" hint="letters, digits, _ and -; a new name is a new group">${(id, said) => html`
-            <input id=${id} aria-describedby=${said} required pattern="[A-Za-z0-9_\\-]+" maxlength="256" list="groups-known" value=${group} onInput=${(event) => setGroup(event.target.value)} />
-            <datalist id="groups-known">${(groups ?? []).map((name) => html`<option value=${name} />`)}</datalist>`}<//>`}
+          html`<${GroupField} value=${group} groups=${groups} onGroup=${setGroup} />`}
           ${action.counted && count > 1 &&
           html`<${Field} label=${`To be sure, type how many these are: ${count}`} inputmode="numeric" required pattern=${String(count)} autocomplete="off"
             value=${typed} onInput=${(event) => setTyped(event.target.value)} />`}
@@ -222,7 +224,7 @@ export function Bulk({ kind, who, count, groups, close }) {
   const failed = failures?.reduce((sum, one) => sum + one.count, 0);
   const left = (state.all ?? state.done) - state.done;
   return html`
-    <${Dialog} title=${title} close=${() => close(true)}>
+    <${Dialog} title=${title} stays=${state.running} close=${() => close(true)}>
       ${state.running
         ? html`
             <p role="status">${state.all === undefined ? "Asking who these are…" : `${number(state.done)} of ${counted(state.all, "device")}. Leave this window open.`}</p>

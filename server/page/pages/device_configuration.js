@@ -2,9 +2,10 @@
 
 import { html, useState } from "../html.js";
 import { get, post, put, segment, unlessChanged } from "../api.js";
-import { Card, Dialog, Field, Form, Loaded, Note, Status, Table, Time, say, useLoad } from "../ui.js";
+import { Act, Card, Dialog, Field, Form, Loaded, Note, Status, Table, Time, changed, say, useLoad } from "../ui.js";
 import { to } from "../route.js";
 import { CONFIGURE, may } from "../permit.js";
+import { named } from "./attributes.js";
 
 const OFTEN = 5000;
 /** Settings of one device, as the server has it. */
@@ -20,7 +21,6 @@ export function Configuration({ id, group }) {
     known.reload();
     return data.deployment_id;
   };
-  const deployNow = () => deploy().catch((error) => say(error.message, "bad"));
   return html`<${Loaded} of=${known}>${({ data }) => {
     const wanted = data.configured ?? {};
     const said = data.reported ?? {};
@@ -29,7 +29,7 @@ export function Configuration({ id, group }) {
     return html`
       <${Card} title="Configuration" actions=${may(CONFIGURE, { group }) && html`
         <button type="button" class="main" onClick=${() => setBegan(wanted)}>Change</button>
-        <button type="button" disabled=${Object.keys(wanted).length === 0} onClick=${deployNow}>Deploy again</button>
+        <${Act} disabled=${Object.keys(wanted).length === 0} act=${deploy}>Deploy again<//>
       `}>
         <p class="actions">
           ${Object.keys(wanted).length > 0 && html`<${Status} value=${isSame ? "success" : "pending"}>${isSame ? "the device says it is so" : "the device says otherwise"}<//>`}
@@ -62,20 +62,23 @@ function Editor({ path, began, close, saved, deploy }) {
     return known.length ? known : [{ name: "", value: "" }];
   });
   const [isDeployed, setDeployed] = useState(true);
-  const change = (at, members) => setRows(rows.map((row, other) => (other === at ? { ...row, ...members } : row)));
+  const change = (at, members) => setRows(changed(rows, at, members));
   const save = async () => {
-    const filled = rows.filter((row) => row.name.trim() || row.value);
-    const names = filled.map((row) => row.name.trim());
-    if (names.some((name) => !name)) throw new Error("Each setting needs a name.");
-    const twice = names.find((name, at) => names.indexOf(name) !== at);
-    if (twice) throw new Error(`Two settings are named ${twice}.`);
+    const filled = rows.map((row) => ({ ...row, name: row.name.trim() })).filter((row) => row.name || row.value);
+    named(filled, "setting");
+    const wanted = Object.fromEntries(filled.map((row) => [row.name, row.value]));
     try {
-      await unlessChanged(path, began, (one) => one.configured ?? {}, "Somebody else has changed the configuration since you began, so nothing was saved. Cancel to see it, and begin again.");
+      await unlessChanged(path, {
+        began,
+        wanted,
+        of: (one) => one.configured ?? {},
+        words: "Somebody else has changed the configuration since you began, so nothing was saved. Cancel to see it, and begin again.",
+      });
     } catch (error) {
       saved();
       throw error;
     }
-    await put(path, Object.fromEntries(filled.map((row) => [row.name.trim(), row.value])));
+    await put(path, wanted);
     if (isDeployed) await deploy();
     else say("The configuration is saved, and not deployed.");
     saved();

@@ -2,10 +2,11 @@
 
 import { html, useState } from "../html.js";
 import { remove, segment } from "../api.js";
-import { Card, Confirm, Field, Loaded, Table, Time, say } from "../ui.js";
+import { Card, Confirm, Loaded, Table, Time, say } from "../ui.js";
 import { counted } from "../words.js";
 import { useQuery } from "../route.js";
 import { MANAGE_DEVICES, may } from "../permit.js";
+import { Search } from "./later.js";
 import { Value, keyOf, textOf } from "./attributes.js";
 
 const SCOPES = [
@@ -23,7 +24,7 @@ export function Inventory({ id, route, group, reported, reload }) {
   const isFound = (one) => `${one.name} ${textOf(one.value)} ${one.description ?? ""}`.toLowerCase().includes(text);
   return html`
     <div class="filters">
-      <${Field} label="Search" type="search" value=${query.find ?? ""} onInput=${(event) => change({ find: event.target.value })} />
+      <${Search} label="Search" text=${query.find} onText=${(find) => change({ find })} />
       ${may(MANAGE_DEVICES, { group }) && html`<button type="button" class="danger" onClick=${() => setAsked(true)}>Forget what it has reported</button>`}
     </div>
     <${Loaded} of=${reported}>${({ data }) => {

@@ -1,12 +1,13 @@
 // A device at a glance: what it is known by, its keys, why it has not got its update, its group and its tags.
 
 import { html, useState } from "../html.js";
-import { get, put, remove, segment } from "../api.js";
-import { Card, Confirm, Dialog, Field, Form, Loaded, Note, Status, Table, Time, say, useLoad } from "../ui.js";
+import { get, isSame, put, remove, segment } from "../api.js";
+import { Act, Card, Confirm, Dialog, Field, Form, Loaded, Note, Status, Table, Time, changed, say, useLoad } from "../ui.js";
 import { short } from "../words.js";
 import { to } from "../route.js";
 import { DEPLOY, MANAGE_DEVICES, may } from "../permit.js";
-import { textOf, valueOf } from "./attributes.js";
+import { GroupField } from "./choose.js";
+import { named, textOf, valueOf } from "./attributes.js";
 
 const OFTEN = 5000;
 /** Tags of one device. */
@@ -125,18 +126,14 @@ function Group({ id, group, reload }) {
   const [name, setName] = useState("");
   const groups = useLoad(async (signal) => (isOpen ? get("v1/inventory/groups", undefined, { signal }).catch(() => ({ data: [] })) : { data: [] }), [isOpen]);
   const leave = async () => {
-    try {
-      await remove(`v1/inventory/devices/${segment(id)}/group/${segment(group)}`);
-      say(`The device has left ${group}.`);
-      reload();
-    } catch (error) {
-      say(error.message, "bad");
-    }
+    await remove(`v1/inventory/devices/${segment(id)}/group/${segment(group)}`);
+    say(`The device has left ${group}.`);
+    reload();
   };
   return html`
     <${Card} title="Group" actions=${may(MANAGE_DEVICES, { group }) && html`
       <button type="button" onClick=${() => { setName(group); setOpen(true); }}>${group ? "Move" : "Put into a group"}</button>
-      ${group && html`<button type="button" onClick=${leave}>Take out</button>`}
+      ${group && html`<${Act} act=${leave}>Take out<//>`}
     `}>
       ${group ? html`<a href=${to(["devices"], { group })}>${group}</a>` : html`<p class="quiet">It is in none.</p>`}
       ${isOpen &&
@@ -146,18 +143,20 @@ function Group({ id, group, reload }) {
           setOpen(false);
           reload();
         }}>
-          <${Field} label="Group" hint="letters, digits, _ and -; a new name is a new group">${(field, said) => html`
-            <input id=${field} aria-describedby=${said} required pattern="[A-Za-z0-9_\\-]+" maxlength="256" list="groups-known" value=${name} onInput=${(event) => setName(event.target.value)} />
-            <datalist id="groups-known">${(groups.data?.data ?? []).map((one) => html`<option value=${one} />`)}</datalist>`}<//>
+          <${GroupField} value=${name} groups=${groups.data?.data} onGroup=${setName} />
         <//>
       <//>`}
     <//>
   `;
 }
 
+const tagsOf = (device) => device.attributes.filter((one) => one.scope === "tags");
+/** What is kept of tags, in whatever order. */
+const kept = (tags) => Object.fromEntries(tags.map(({ name, value, description = "" }) => [name, [textOf(value), description]]));
+
 function Tags({ id, group, answer, reload }) {
   const [edited, setEdited] = useState();
-  const tags = answer.data.attributes.filter((one) => one.scope === "tags");
+  const tags = tagsOf(answer.data);
   return html`
     <${Card} title="Tags" actions=${may(MANAGE_DEVICES, { group }) && html`<button type="button" onClick=${() => setEdited({ tags, etag: answer.etag })}>Change</button>`}>
       ${tags.length
@@ -170,19 +169,18 @@ function Tags({ id, group, answer, reload }) {
 
 function TagEditor({ id, began, close, done }) {
   const [rows, setRows] = useState(() => [...began.tags.map(({ name, value, description }) => ({ name, value: textOf(value), description: description ?? "" })), ...(began.tags.length ? [] : [{ name: "name", value: "", description: "" }])]);
-  const change = (at, members) => setRows(rows.map((row, other) => (other === at ? { ...row, ...members } : row)));
+  const change = (at, members) => setRows(changed(rows, at, members));
   const save = async () => {
     const tags = rows.filter((row) => row.name.trim() || row.value).map((row) => ({ name: row.name.trim(), value: row.value, ...(row.description ? { description: row.description } : {}) }));
-    const names = tags.map((tag) => tag.name);
-    if (names.some((name) => !name)) throw new Error("Each tag needs a name.");
-    const twice = names.find((name, at) => names.indexOf(name) !== at);
-    if (twice) throw new Error(`Two tags are named ${twice}.`);
+    named(tags, "tag");
+    const path = `v1/inventory/devices/${segment(id)}`;
     try {
-      await put(`v1/inventory/devices/${segment(id)}/tags`, tags, { etag: began.etag });
+      await put(`${path}/tags`, tags, { etag: began.etag });
     } catch (error) {
       if (error.status !== 412) throw error;
       done();
-      throw new Error("Somebody else has changed the tags since you began, so nothing was saved. Cancel to see them as they are now, and begin again.");
+      // Who sends again what had no answer has changed them themselves.
+      if (!isSame(kept(tags), kept(tagsOf((await get(path)).data)))) throw new Error("Somebody else has changed the tags since you began, so nothing was saved. Cancel to see them as they are now, and begin again.");
     }
     say("The tags are saved.");
     close();

@@ -1,8 +1,9 @@
 // What is looked for in the list of devices: the address, the terms of the API, and the form between them.
 
 import { html, useEffect, useState } from "../html.js";
-import { get, post } from "../api.js";
-import { Field } from "../ui.js";
+import { get, post, segment } from "../api.js";
+import { Choice, Field, changed } from "../ui.js";
+import { localTime } from "../words.js";
 import { GROUP, STATUS, attributeOf, isTime, keyOf, textOf, titleOf } from "./attributes.js";
 
 export const OPERATORS = [
@@ -58,7 +59,7 @@ export function ownTerms(query) {
 export async function searchOf(query, signal) {
   const filters = ownTerms(query);
   if (query.filter) {
-    const kept = await get(`v2/inventory/filters/${encodeURIComponent(query.filter)}`, undefined, { signal });
+    const kept = await get(`v2/inventory/filters/${segment(query.filter)}`, undefined, { signal });
     filters.push(...kept.data.terms);
   }
   const search = { filters, text: query.q ?? "" };
@@ -111,7 +112,7 @@ export function SearchForm({ query, change, known, groups, filters, own, keep })
       setError(wrong);
     }
   };
-  const setRow = (at, members) => setRows(rows.map((row, other) => (other === at ? { ...row, ...members } : row)));
+  const setRow = (at, members) => setRows(changed(rows, at, members));
   const isUsed = text || rows.length || query.group || query.filter;
   return html`
     <form onSubmit=${submit} role="search" aria-label="Devices">
@@ -119,11 +120,7 @@ export function SearchForm({ query, change, known, groups, filters, own, keep })
         <${Field} label="Search" type="search" placeholder="part of a value" value=${text} onInput=${(event) => setText(event.target.value)} />
         <${Groups} groups=${groups} own=${own} value=${query.group} change=${(group) => change({ group })} />
         ${filters?.length > 0 &&
-        html`<${Field} label="Dynamic group">${(id) => html`
-          <select id=${id} value=${query.filter ?? ""} onChange=${(event) => change({ filter: event.target.value })}>
-            <option value="">any</option>
-            ${filters.map((filter) => html`<option value=${filter.id} selected=${filter.id === query.filter}>${filter.name}</option>`)}
-          </select>`}<//>`}
+        html`<${Choice} label="Dynamic group" value=${query.filter} options=${[["", "any"], ...filters.map(({ id, name }) => [id, name])]} onChoice=${(filter) => change({ filter })} />`}
         <button type="submit" class="main">Search</button>
         <button type="button" disabled=${rows.length >= MOST_ROWS} onClick=${() => setRows([...rows, { key: "inventory/device_type", type: "$eq", kind: "text", text: "" }])}>
           Add a filter
@@ -146,22 +143,12 @@ export function SearchForm({ query, change, known, groups, filters, own, keep })
   `;
 }
 
-const Groups = ({ groups, own, value, change }) =>
-  groups
-    ? html`<${Field} label="Group">${(id) => html`
-        <select id=${id} value=${value ?? ""} onChange=${(event) => change(event.target.value)}>
-          ${!own && html`<option value="">any</option><option value=${NO_GROUP} selected=${value === NO_GROUP}>in no group</option>`}
-          ${value && value !== NO_GROUP && !groups.includes(value) && html`<option value=${value} selected>${value}</option>`}
-          ${groups.map((group) => html`<option value=${group} selected=${group === value}>${group}</option>`)}
-        </select>`}<//>`
-    : html`<${Field} label="Group" value=${value ?? ""} onChange=${(event) => change(event.target.value.trim())} />`;
-
-/** What a `Field` has in place of an input: a choice of `[value, title]`. */
-export const select = (options, value, set) => (id) => html`
-  <select id=${id} value=${value} onChange=${(event) => set(event.target.value)}>
-    ${options.map(([name, title]) => html`<option value=${name} selected=${name === value}>${title}</option>`)}
-  </select>
-`;
+function Groups({ groups, own, value, change }) {
+  if (!groups) return html`<${Field} label="Group" value=${value ?? ""} onChange=${(event) => change(event.target.value.trim())} />`;
+  const any = own ? [] : [["", "any"], [NO_GROUP, "in no group"]];
+  const unknown = value && value !== NO_GROUP && !groups.includes(value) ? [value] : [];
+  return html`<${Choice} label="Group" value=${value} options=${[...any, ...unknown, ...groups]} onChoice=${change} />`;
+}
 
 function Row({ row, known, set }) {
   const keys = new Set([row.key, ...known.map((one) => one.key)]);
@@ -181,9 +168,9 @@ function Row({ row, known, set }) {
           </optgroup>`,
         )}
       </select>`}<//>
-    <${Field} label="Comparison">${select(OPERATORS, row.type, setType)}<//>
+    <${Choice} label="Comparison" options=${OPERATORS} value=${row.type} onChoice=${setType} />
     <${RowValue} row=${row} set=${set} />
-    ${hasKind && html`<${Field} label="Read as">${select(KINDS, row.kind, (kind) => set({ kind, text: kind === "truth" ? "true" : row.text }))}<//>`}
+    ${hasKind && html`<${Choice} label="Read as" options=${KINDS} value=${row.kind} onChoice=${(kind) => set({ kind, text: kind === "truth" ? "true" : row.text })} />`}
   `;
 }
 
@@ -203,7 +190,7 @@ const TRUTH = [
 
 function RowValue({ row, set }) {
   if (row.type === "$exists" || row.kind === "truth") {
-    return html`<${Field} label="Value">${select(TRUTH, row.text === "false" ? "false" : "true", (text) => set({ text }))}<//>`;
+    return html`<${Choice} label="Value" options=${TRUTH} value=${row.text === "false" ? "false" : "true"} onChoice=${(text) => set({ text })} />`;
   }
   if (isTime(row.key) && ["$gt", "$gte", "$lt", "$lte"].includes(row.type)) {
     const change = (event) => event.target.value && set({ text: new Date(event.target.value).toISOString() });
@@ -211,11 +198,4 @@ function RowValue({ row, set }) {
   }
   const hint = row.type === "$in" || row.type === "$nin" ? "with commas in between" : undefined;
   return html`<${Field} label="Value" hint=${hint} value=${row.text} onInput=${(event) => set({ text: event.target.value })} />`;
-}
-
-/** A moment as the field for it wants it: in the time of here, and without a zone. */
-function localTime(text) {
-  const time = new Date(text);
-  if (Number.isNaN(time.getTime())) return "";
-  return new Date(time.getTime() - time.getTimezoneOffset() * 60000).toISOString().slice(0, 16);
 }

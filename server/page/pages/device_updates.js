@@ -2,8 +2,8 @@
 
 import { html, useState } from "../html.js";
 import { get, remove, segment } from "../api.js";
-import { Confirm, Field, Loaded, Pager, Status, Table, Time, say, useLoad, useSteady } from "../ui.js";
-import { to, useQuery } from "../route.js";
+import { Choice, Confirm, Loaded, Pager, Status, Table, Time, say, usePages } from "../ui.js";
+import { pageIn, to, useQuery } from "../route.js";
 import { DEPLOY, may } from "../permit.js";
 import { Log } from "./log.js";
 
@@ -14,19 +14,16 @@ const STATUSES = ["active", "finished", "success", "failure", "aborted", "pendin
 export function Updates({ id, route, group }) {
   const [query, change] = useQuery(route);
   const [opened, setOpened] = useState();
-  const page = Math.max(1, Math.floor(Number(query.page)) || 1);
+  const page = pageIn(query);
+  const turn = (next) => change({ page: next });
   const status = STATUSES.includes(query.became) ? query.became : undefined;
   const path = `v1/deployments/deployments/devices/${segment(id)}`;
-  const list = useSteady(useLoad((signal) => get(path, { status, page, per_page: PER_PAGE }, { signal }), [id, status, page], { every: OFTEN }));
+  const list = usePages((range, signal) => get(path, { status, ...range }, { signal }), [id, status], { page, perPage: PER_PAGE, turn, every: OFTEN });
   const close = () => setOpened(undefined);
   const isOver = (row) => Boolean(row.device.finished);
   return html`
     <div class="filters">
-      <${Field} label="What became of it">${(field) => html`
-        <select id=${field} value=${status ?? ""} onChange=${(event) => change({ became: event.target.value, page: "" })}>
-          <option value="">anything</option>
-          ${STATUSES.map((one) => html`<option value=${one} selected=${one === status}>${one}</option>`)}
-        </select>`}<//>
+      <${Choice} label="What became of it" value=${status} options=${[["", "anything"], ...STATUSES]} onChoice=${(became) => change({ became, page: "" })} />
       ${may(DEPLOY, { group }) &&
       html`<button type="button" class="danger" onClick=${() => setOpened({ kind: "end" })}>End all that go on</button>
         <button type="button" class="danger" onClick=${() => setOpened({ kind: "clear" })}>Clear the history</button>`}
@@ -49,7 +46,7 @@ export function Updates({ id, route, group }) {
             </span>`,
           },
         ]} />
-      <${Pager} page=${page} perPage=${PER_PAGE} total=${total} what="updates" onPage=${(wanted) => change({ page: String(wanted) })} />
+      <${Pager} page=${page} perPage=${PER_PAGE} total=${total} what="updates" onPage=${turn} />
     `}<//>
     ${opened?.kind === "log" && html`<${Log} device=${id} deployment=${opened.row.deployment} title=${`Log of ${opened.row.deployment.name}`} close=${close} />`}
     ${opened?.kind === "one" &&

@@ -3,12 +3,12 @@
 
 import { html, useEffect, useMemo, useState } from "../html.js";
 import { get, post, put, remove, segment, unlessChanged } from "../api.js";
-import { Confirm, Dialog, Empty, Field, Form, Loaded, Note, Page, Pager, Table, say, useLoad, useSteady } from "../ui.js";
+import { Act, Choice, Confirm, Dialog, Empty, Field, Form, Loaded, Note, Page, Pager, Table, say, useLoad, usePages } from "../ui.js";
 import { counted, number } from "../words.js";
 import { DEPLOY, MANAGE_DEVICES, SEE_DEVICES, groupsFor, may } from "../permit.js";
-import { to, useQuery } from "../route.js";
+import { pageIn, to, useQuery } from "../route.js";
 import { Value, attributeOf, knownAttributes, nameOf, titleOf, valueOf } from "./attributes.js";
-import { NO_GROUP, SearchForm, describeTerm, find, ownTerms, searchOf, select } from "./device_search.js";
+import { NO_GROUP, SearchForm, describeTerm, find, ownTerms, searchOf } from "./device_search.js";
 import { ACTIONS, Bulk, MOST_AT_ONCE } from "./device_bulk.js";
 import { Columns, useColumns } from "./device_columns.js";
 import { Export } from "./device_export.js";
@@ -57,7 +57,8 @@ export function Devices({ route }) {
   const [own] = useState(() => groupsFor(SEE_DEVICES));
   const query = own && !asked.group ? { ...asked, group: own[0] } : asked;
   const perPage = PER_PAGE.includes(Number(query.per)) ? Number(query.per) : PER_PAGE[1];
-  const page = Math.max(1, Math.floor(Number(query.page)) || 1);
+  const page = pageIn(query);
+  const turn = (next) => changeQuery({ page: next });
   const [columns, setColumns] = useColumns();
   const [chosen, setChosen] = useState(new Set());
   const [isAll, setIsAll] = useState(false);
@@ -76,29 +77,20 @@ export function Devices({ route }) {
   const states = useLoad(async (signal) => (own ? {} : ((await ifAllowed(counts(signal))) ?? {})), [], { every: OFTEN });
   const search = (signal) => searchOf(query, signal);
   const shown = useMemo(() => [...new Set([...columns, "tags/name"])].map(attributeOf), [columns]);
-  const found = useSteady(
-    useLoad(
-      async (signal) => find({ ...(await search(signal)), attributes: shown, page, per_page: perPage }, signal),
-      [looked, query.sort, page, perPage, shown],
-      // A text is looked for in every value of every device: of a large fleet not each few seconds.
-      { every: query.q ? SELDOM : OFTEN },
-    ),
+  const found = usePages(
+    async (range, signal) => find({ ...(await search(signal)), attributes: shown, ...range }, signal),
+    [looked, query.sort, shown],
+    // A text is looked for in every value of every device: of a large fleet not each few seconds.
+    { page, perPage, turn, every: query.q ? SELDOM : OFTEN },
   );
-  const total = found.data?.total ?? 0;
-  useEffect(() => {
-    // Devices went while somebody looked at the last page.
-    if (found.data && total > 0 && found.data.data.length === 0) changeQuery({ page: String(Math.ceil(total / perPage)) });
-  }, [found.data]);
+  // Of what is looked for now; how many there were of something else is nobody's business.
+  const total = found.isOld ? 0 : (found.data?.total ?? 0);
 
   const reload = () => [found, states, groups, filters].forEach((one) => one.reload());
   const count = isAll ? total : chosen.size;
   const act = async (kind) => {
-    try {
-      const who = isAll ? { search: await search() } : { ids: [...chosen], group: query.group === NO_GROUP ? undefined : query.group };
-      setOpened({ bulk: kind, count, who });
-    } catch (error) {
-      say(error.message, "bad");
-    }
+    const who = isAll ? { search: await search() } : { ids: [...chosen], group: query.group === NO_GROUP ? undefined : query.group };
+    setOpened({ bulk: kind, count, who });
   };
   const kept = filters.data?.find((filter) => filter.id === query.filter);
   const close = () => setOpened(undefined);
@@ -123,9 +115,6 @@ export function Devices({ route }) {
       </nav>
       <${SearchForm} query=${query} change=${change} known=${attributes.data ?? []} groups=${groups.data ?? (groups.loading ? [] : undefined)} filters=${filters.data} own=${own} keep=${may(MANAGE_DEVICES) && (() => setOpened("keep"))} />
       ${kept && html`<${Kept} filter=${kept} edit=${() => setOpened("edit")} drop=${() => setOpened("drop")} />`}
-      ${found.error?.status === 403 &&
-      !query.group &&
-      html`<${Note} kind="wait">A role for some groups only sees the devices of one group at a time: say above which.<//>`}
       <${Loaded} of=${found}>${(answer) => html`
         ${(chosen.size > 0 || isAll) &&
         html`<${Chosen} group=${query.group} count=${count} total=${total} isAll=${isAll} chosen=${chosen} takeAll=${() => setIsAll(true)} status=${query.status} act=${act}
@@ -139,11 +128,11 @@ export function Devices({ route }) {
             { name: "", title: "Device", show: nameOf },
             ...columns.map((key) => ({ name: key, title: titleOf(key), sort: true, show: (row) => html`<${Value} name=${key} value=${valueOf(row, key)} />` })),
           ]} />
-        <${Pager} page=${page} perPage=${perPage} total=${answer.total} what=${answer.total === 1 ? "device" : "devices"} onPage=${(wanted) => changeQuery({ page: String(wanted) })} />
+        <${Pager} page=${page} perPage=${perPage} total=${answer.total} what=${answer.total === 1 ? "device" : "devices"} onPage=${turn} />
         ${answer.total > 1 &&
         html`<div class="filters">
-          <${Field} label="Order">${select(orders(columns, query.sort), query.sort ?? "", (sort) => change({ sort }))}<//>
-          <${Field} label="Devices on a page">${select(PER_PAGE.map((many) => [String(many), many]), String(perPage), (per) => change({ per }))}<//>
+          <${Choice} label="Order" options=${orders(columns, query.sort)} value=${query.sort} onChoice=${(sort) => change({ sort })} />
+          <${Choice} label="Devices on a page" options=${PER_PAGE.map(String)} value=${String(perPage)} onChoice=${(per) => change({ per })} />
         </div>`}
       `}<//>
       ${opened === "columns" && html`<${Columns} columns=${columns} change=${setColumns} known=${attributes.data ?? []} close=${close} />`}
@@ -188,7 +177,7 @@ function Chosen({ count, total, isAll, chosen, takeAll, status, group, act, none
       ${!isAll && total > count && html`<button type="button" onClick=${takeAll}>Choose all ${number(total)} that are found</button>`}
       ${isTooMany
         ? html`<span>More than ${number(MOST_AT_ONCE)} at once are too many: search for fewer.</span>`
-        : possible(status, group).map((kind) => html`<button type="button" class=${ACTIONS[kind].danger ? "danger" : ""} onClick=${() => act(kind)}>${ACTIONS[kind].name}</button>`)}
+        : possible(status, group).map((kind) => html`<${Act} class=${ACTIONS[kind].danger ? "danger" : ""} act=${() => act(kind)}>${ACTIONS[kind].name}<//>`)}
       ${!isAll &&
       count <= NAMED_IN_ADDRESS &&
       (!status || status === "accepted") &&
@@ -239,6 +228,9 @@ function Keep({ query, close, done }) {
   `;
 }
 
+/** What is kept of a dynamic group. */
+const saved = ({ name, terms }) => ({ name, terms });
+
 /** Another name for a dynamic group, and what else it is to ask for. */
 function Rename({ filter, query, close, done }) {
   // As it was when one began: the list asks again meanwhile.
@@ -250,8 +242,14 @@ function Rename({ filter, query, close, done }) {
     <${Dialog} title=${`Change ${filter.name}`} close=${close}>
       <${Form} cancel=${close} ready=${terms.length > 0} send=${async () => {
         const path = `v2/inventory/filters/${segment(filter.id)}`;
-        await unlessChanged(path, began, (one) => one, "Somebody else has changed this group since you began, so nothing was saved. Cancel, look at it, and begin again.");
-        await put(path, { name: name.trim(), terms });
+        const wanted = { name: name.trim(), terms };
+        await unlessChanged(path, {
+          began: saved(began),
+          wanted,
+          of: saved,
+          words: "Somebody else has changed this group since you began, so nothing was saved. Cancel, look at it, and begin again.",
+        });
+        await put(path, wanted);
         close();
         done();
       }}>

@@ -13,6 +13,9 @@ export function Login({ entered }) {
   return html`<main class="gate"><h1>rust-ota</h1><${LoginForm} entered=${entered} /></main>`;
 }
 
+/** Where one goes on: the field that has come. */
+const goOn = (input) => input?.focus();
+
 /** `email` is who was in before, if somebody was. */
 export function LoginForm({ email: before = "", entered }) {
   const [email, setEmail] = useState(before);
@@ -34,7 +37,7 @@ export function LoginForm({ email: before = "", entered }) {
       <${Field} label="E-mail" type="email" autocomplete="username" required value=${email} onInput=${(event) => setEmail(event.target.value)} />
       <${Field} label="Password" type="password" autocomplete="current-password" required value=${password} onInput=${(event) => setPassword(event.target.value)} />
       ${second &&
-      html`<${Field} label="Code of your second factor" inputmode="numeric" autocomplete="one-time-code" required value=${code} onInput=${(event) => setCode(event.target.value)} />`}
+      html`<${Field} ref=${goOn} label="Code of your second factor" inputmode="numeric" autocomplete="one-time-code" required value=${code} onInput=${(event) => setCode(event.target.value)} />`}
     <//>
   `;
 }

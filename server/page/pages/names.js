@@ -20,8 +20,8 @@ export function useNames(ids) {
     const body = { device_ids: unknown, attributes: [NAME], page: 1, per_page: unknown.length };
     post("v2/inventory/filters/search", body).then(
       (found) => setNames((before) => ({ ...before, ...Object.fromEntries(found.data.map((device) => [device.id, nameOf(device)])) })),
-      // Who may see roll-outs need not see devices: their ids stand there all the same.
-      () => {},
+      // Who may see roll-outs need not see devices: their ids stand there all the same. What had no answer is asked for again.
+      (error) => error.status === 403 || unknown.forEach((id) => asked.current.delete(id)),
     );
   }, [unknown.join()]);
   return names;

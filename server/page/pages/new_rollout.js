@@ -2,7 +2,7 @@
 
 import { html, useEffect, useRef, useState } from "../html.js";
 import { call, get, segment } from "../api.js";
-import { Card, Field, Form, Loaded, Note, Page, Problem, say, useLoad } from "../ui.js";
+import { Card, Choice, Field, Form, Loaded, Note, Page, Problem, changed, say, useLoad } from "../ui.js";
 import { counted, number } from "../words.js";
 import { go, to } from "../route.js";
 import { DEPLOY, SEE_ROLLOUTS, groupsFor, may, maySomewhere } from "../permit.js";
@@ -217,12 +217,7 @@ function Pick({ label, by, value, of, load, none, onPick }) {
   if (load.data && of.length === 0) return html`<p class="quiet">${none}</p>`;
   const known = of.some(([one]) => one === value) || !value ? of : [[value, value], ...of];
   return html`
-    <${Field} label=${label}>
-      ${(id) => html`<select id=${id} value=${value} onChange=${(event) => onPick(event.target.value)}>
-        <option value="">choose</option>
-        ${known.map(([one, name]) => html`<option key=${one} value=${one}>${name}</option>`)}
-      </select>`}
-    <//>
+    <${Choice} label=${label} value=${value} options=${[["", "choose"], ...known]} onChoice=${onPick} />
   `;
 }
 
@@ -234,7 +229,7 @@ function When({ plan, change, wrong, dry }) {
     const made = SHAPES[name].make(Date.now());
     change({ ...made, canaries: { ...canaries, on: made.canaries } });
   };
-  const setPhase = (at, members) => change({ phases: phases.map((phase, other) => (other === at ? { ...phase, ...members } : phase)) });
+  const setPhase = (at, members) => change({ phases: changed(phases, at, members) });
   const setCanaries = (members) => change({ canaries: { ...canaries, ...members } });
   const turn = (on) => {
     if (!on) return setCanaries({ on });
@@ -249,9 +244,7 @@ function When({ plan, change, wrong, dry }) {
       </div>
       ${phases.length === 0 && html`<p>Every device may begin as soon as it asks.</p>`}
       ${phases.length > 0 && html`
-        ${!isFilter && html`<${Field} label="Sizes are">
-          ${(id) => html`<select id=${id} value=${unit} onChange=${(event) => change({ unit: event.target.value })}><option value="percent">percent of the devices</option><option value="devices">numbers of devices</option></select>`}
-        <//>`}
+        ${!isFilter && html`<${Choice} label="Sizes are" value=${unit} options=${[["percent", "percent of the devices"], ["devices", "numbers of devices"]]} onChoice=${(wanted) => change({ unit: wanted })} />`}
         <ol class="phases">
           ${phases.map((phase, at) => html`
             <li key=${at} class="row">
@@ -293,22 +286,18 @@ function Planned({ plan, unit, dry }) {
 }
 
 function Stop({ plan, change, wrong }) {
-  const set = (at, members) => change({ stop: plan.stop.map((rule, other) => (other === at ? { ...rule, ...members } : rule)) });
+  const set = (at, members) => change({ stop: changed(plan.stop, at, members) });
   return html`
     <${Part} name="stop" title="When it stops by itself" wrong=${wrong.stop}>
       ${plan.stop.length === 0 && html`<p class="quiet">Never: it goes on however many fail.</p>`}
       ${plan.stop.map((rule, at) => html`
         <div key=${at} class="row rule" role="group" aria-label=${`Rule ${at + 1}`}>
           <${Field} label="More failed than" type="number" min="0" step=${rule.kind === "percent" ? "any" : "1"} required value=${rule.most} onInput=${(event) => set(at, { most: event.target.value })} />
-          <${Field} label="counted in">
-            ${(id) => html`<select id=${id} value=${rule.kind} onChange=${(event) => set(at, { kind: event.target.value })}><option value="percent">percent of those that ended</option><option value="devices">devices</option></select>`}
-          <//>
+          <${Choice} label="counted in" value=${rule.kind} options=${[["percent", "percent of those that ended"], "devices"]} onChoice=${(kind) => set(at, { kind })} />
           ${rule.kind === "percent"
             ? html`<${Field} label="once so many ended" type="number" min="1" value=${rule.after} onInput=${(event) => set(at, { after: event.target.value })} />`
             : html`<${Field} label="within minutes" type="number" min="0" step="any" hint="empty: in all" value=${rule.within} onInput=${(event) => set(at, { within: event.target.value })} />`}
-          <${Field} label="then">
-            ${(id) => html`<select id=${id} value=${rule.then} onChange=${(event) => set(at, { then: event.target.value })}><option value="hold">hold: a person decides</option><option value="abort">abort: it ends for all</option></select>`}
-          <//>
+          <${Choice} label="then" value=${rule.then} options=${[["hold", "hold: a person decides"], ["abort", "abort: it ends for all"]]} onChoice=${(then) => set(at, { then })} />
           <button type="button" aria-label=${`Take rule ${at + 1} away`} onClick=${() => change({ stop: plan.stop.filter((_, other) => other !== at) })}>×</button>
         </div>
       `)}
@@ -321,7 +310,7 @@ function More({ plan, change, wrong }) {
   const { windows, budget, pauses } = plan;
   const config = useLoad(async (signal) => (may(DEPLOY) ? get("v1/deployments/config", undefined, { signal }) : {}), []);
   const makesDeltas = config.data?.data?.delta?.enabled;
-  const setWindow = (at, members) => change({ windows: { ...windows, open: windows.open.map((one, other) => (other === at ? { ...one, ...members } : one)) } });
+  const setWindow = (at, members) => change({ windows: { ...windows, open: changed(windows.open, at, members) } });
   const isAsked = windows.on || budget.mib || budget.loading || plan.force || plan.delta || Number(plan.retries) > 0 || Object.values(pauses).some(Boolean);
   const isWrong = Boolean(wrong.windows || wrong.budget || wrong.retries || wrong.pauses);
   const [open, setOpen] = useState(Boolean(isAsked));

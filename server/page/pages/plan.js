@@ -1,7 +1,7 @@
 // A roll-out before it is made: what a person fills in, the body that the API wants of it, and what the server's answers mean in
 // words. Nothing here knows the page or asks the server.
 
-import { bytes, counted, sentence } from "../words.js";
+import { bytes, counted, localTime, sentence } from "../words.js";
 
 const HOUR = 3600 * 1000;
 export const DAY = 24 * HOUR;
@@ -35,12 +35,6 @@ export const newPlan = () => ({
 export const newRule = () => ({ kind: "percent", most: "20", after: "10", within: "", then: "hold" });
 export const newWindow = () => ({ days: [], from: "22:00", to: "05:00" });
 const newPhase = (size, start) => ({ size, start });
-
-/** A time as an `<input type="datetime-local">` has it. */
-export function localTime(time) {
-  const date = new Date(time);
-  return new Date(date.getTime() - date.getTimezoneOffset() * 60000).toISOString().slice(0, 16);
-}
 
 /** Whole hours look like a decision; 10:37 does not. */
 const inDays = (count, now) => localTime(Math.ceil((now + count * DAY) / HOUR) * HOUR);

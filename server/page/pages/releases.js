@@ -2,9 +2,9 @@
 
 import { html, useEffect, useState } from "../html.js";
 import { get, patch, put, remove, segment, unlessChanged } from "../api.js";
-import { Card, Confirm, Dialog, Empty, Field, Form, Loaded, Note, Page, Pager, Problem, Status, Table, Time, say, useLoad, useSteady } from "../ui.js";
+import { Card, Choice, Confirm, Dialog, Empty, Field, Form, Loaded, Note, Page, Pager, Problem, Status, Table, Time, say, useLoad, usePages } from "../ui.js";
 import { bytes, counted, number, short } from "../words.js";
-import { go, to, useQuery } from "../route.js";
+import { go, pageIn, to, useQuery } from "../route.js";
 import { DEPLOY, HAVE_FILES, MANAGE_RELEASES, UPLOAD, may, maySomewhere } from "../permit.js";
 import { ReleaseField, typesOf } from "./choose.js";
 import { Search } from "./later.js";
@@ -20,13 +20,14 @@ export function Releases({ route }) {
   const [query, setQuery] = useQuery(route);
   const [chosen, setChosen] = useState(new Set());
   const [deleting, setDeleting] = useState(false);
-  const page = Number(query.page) || 1;
+  const page = pageIn(query);
+  const turn = (next) => setQuery({ page: next });
   const order = query.sort ?? "modified:desc";
-  const list = useSteady(useLoad(
-    (signal) => get(RELEASES, { name: query.name, tag: query.tag, update_type: query.type, sort: order, page, per_page: PER_PAGE }, { signal }),
-    [query.name, query.tag, query.type, order, page],
-    { every: 30000 },
-  ));
+  const list = usePages(
+    (range, signal) => get(RELEASES, { name: query.name, tag: query.tag, update_type: query.type, sort: order, ...range }, { signal }),
+    [query.name, query.tag, query.type, order],
+    { page, perPage: PER_PAGE, turn, every: 30000 },
+  );
   const kinds = useLoad(async (signal) => {
     const [tags, types] = await Promise.all(["tags", "types"].map((what) => get(`v2/deployments/releases/all/${what}`, undefined, { signal })));
     return { tags: tags.data, types: types.data };
@@ -39,8 +40,8 @@ export function Releases({ route }) {
       ${may(UPLOAD) && html`<${Uploads} there=${() => { list.reload(); kinds.reload(); }} />`}
       <div class="filters">
         <${Search} label="Name" text=${query.name} onText=${(name) => filter({ name })} />
-        <${Choice} label="Tag" value=${query.tag} all="any" of=${kinds.data?.tags ?? []} onChoice=${(tag) => filter({ tag })} />
-        <${Choice} label="Type" value=${query.type} all="any" of=${kinds.data?.types ?? []} onChoice=${(type) => filter({ type })} />
+        <${Choice} label="Tag" value=${query.tag} options=${anyOf(kinds.data?.tags, query.tag)} onChoice=${(tag) => filter({ tag })} />
+        <${Choice} label="Type" value=${query.type} options=${anyOf(kinds.data?.types, query.type)} onChoice=${(type) => filter({ type })} />
         ${chosen.size > 0 && html`<div class="actions">
           ${pair.length === 2 && html`<a class="button" href=${to(["releases", pair[0]], { with: pair[1] })}>Compare the two</a>`}
           ${may(MANAGE_RELEASES) && html`<button type="button" class="danger" onClick=${() => setDeleting(true)}>Delete ${counted(chosen.size, "release")}</button>`}
@@ -59,7 +60,7 @@ export function Releases({ route }) {
             { name: "tags", title: "Tags", sort: true, show: (row) => html`<${Tags} of=${row.tags} />` },
             { name: "modified", title: "Changed", sort: true, show: (row) => html`<${Time} at=${row.modified} />` },
           ]} />
-        <${Pager} page=${page} perPage=${PER_PAGE} total=${found.total} what=${found.total === 1 ? "release" : "releases"} onPage=${(next) => setQuery({ page: next })} />
+        <${Pager} page=${page} perPage=${PER_PAGE} total=${found.total} what=${found.total === 1 ? "release" : "releases"} onPage=${turn} />
       `}<//>
       ${deleting && html`<${Delete} names=${pair} close=${() => setDeleting(false)} gone=${() => { setChosen(new Set()); list.reload(); }} />`}
     <//>
@@ -76,14 +77,8 @@ function sizesOf(release) {
 
 const Tags = ({ of }) => of.map((tag) => html`<span key=${tag} class="tag">${tag}</span> `);
 
-const Choice = ({ label, value = "", all, of, onChoice }) => html`
-  <${Field} label=${label}>
-    ${(id) => html`<select id=${id} value=${value} onChange=${(event) => onChoice(event.target.value)}>
-      <option value="">${all}</option>
-      ${[...new Set([...of, ...(value ? [value] : [])])].map((one) => html`<option key=${one} value=${one}>${one}</option>`)}
-    </select>`}
-  <//>
-`;
+/** What there is to choose from; also what the address asks for and nothing has. */
+const anyOf = (known = [], asked) => [["", "any"], ...new Set(asked ? [...known, asked] : known)];
 
 /** Deletes releases, or says which roll-outs need them. */
 function Delete({ names, close, gone }) {
@@ -120,10 +115,7 @@ export function Release({ route }) {
   const [query, setQuery] = useQuery(route);
   const name = route.path[1];
   const release = useLoad((signal) => get(`${RELEASES}/${segment(name)}`, undefined, { signal }).then((answer) => answer.data), [name], { every: 30000 });
-  const jobs = useLoad(async (signal) => {
-    const found = await get(`${RELEASES}/delta/jobs`, { to_version: name, per_page: JOBS }, { signal });
-    return { of: found.data, all: found.total };
-  }, [name], { every: 10000 });
+  const jobs = useLoad((signal) => get(`${RELEASES}/delta/jobs`, { to_version: name, per_page: JOBS }, { signal }), [name], { every: 10000 });
   const [deleting, setDeleting] = useState(false);
   const isGone = release.error?.status === 404;
   return html`
@@ -136,7 +128,7 @@ export function Release({ route }) {
       ${isGone
         ? html`<${Empty}>There is no release with this name: it was deleted, or nothing of it was uploaded. <a href="#/releases">To the releases</a><//>`
         : html`<${Loaded} of=${release}>${(data) => html`
-            <${Artifacts} release=${data} jobs=${jobs.data?.of ?? []} reload=${release.reload} query=${query} setQuery=${setQuery} />
+            <${Artifacts} release=${data} jobs=${jobs.data?.data ?? []} reload=${release.reload} query=${query} setQuery=${setQuery} />
             <div class="cards">
               <${Notes} key=${`notes ${data.name}`} release=${data} reload=${release.reload} />
               <${TagsCard} key=${`tags ${data.name}`} release=${data} reload=${release.reload} />
@@ -152,7 +144,7 @@ export function Release({ route }) {
 function Artifacts({ release, jobs, reload, query, setQuery }) {
   const [shown, setShown] = useState();
   const all = [...release.artifacts].sort((a, b) => b.size - a.size);
-  const page = Math.min(Number(query.page) || 1, Math.max(1, Math.ceil(all.length / PER_PAGE)));
+  const page = Math.min(pageIn(query), Math.max(1, Math.ceil(all.length / PER_PAGE)));
   const artifact = all.find((one) => one.id === shown);
   return html`
     <${Card} title=${`Artifacts (${all.length})`}>
@@ -174,11 +166,19 @@ function Artifacts({ release, jobs, reload, query, setQuery }) {
 }
 
 function ArtifactDialog({ artifact, tags, others, jobs, close, reload }) {
+  const [began, setBegan] = useState(artifact.description);
   const [description, setDescription] = useState(artifact.description);
   const [deleting, setDeleting] = useState(false);
-  const path = `v1/deployments/artifacts/${artifact.id}`;
+  const path = `v1/deployments/artifacts/${segment(artifact.id)}`;
   const save = async () => {
+    await unlessChanged(path, {
+      began,
+      wanted: description,
+      of: (one) => one.description,
+      words: "Somebody else has changed the description since you began, so yours is not saved. Close this, look at it, and begin again.",
+    });
     await put(path, { description });
+    setBegan(description);
     say("The description is saved.");
     reload();
   };
@@ -198,7 +198,7 @@ function ArtifactDialog({ artifact, tags, others, jobs, close, reload }) {
   return html`
     <${Dialog} title=${`Artifact of ${artifact.name}`} close=${close}>
       <${Inside} artifact=${artifact} others=${others} jobs=${jobs} />
-      ${may(MANAGE_RELEASES, { tags }) && html`<${Form} name="Save the description" send=${save} ready=${description !== artifact.description}>
+      ${may(MANAGE_RELEASES, { tags }) && html`<${Form} name="Save the description" send=${save} ready=${description !== began}>
         <${Field} label="Description" maxlength="1000" value=${description} onInput=${(event) => setDescription(event.target.value)} />
       <//>`}
       <div class="actions ends">
@@ -228,7 +228,12 @@ function Notes({ release, reload }) {
   }, [release.notes]);
   const save = async () => {
     try {
-      await unlessChanged(path, began, (one) => one.notes, "Somebody else has changed the notes since you began, so yours are not saved. They stand below; save again to put yours in their place.");
+      await unlessChanged(path, {
+        began,
+        wanted: notes,
+        of: (one) => one.notes,
+        words: "Somebody else has changed the notes since you began, so yours are not saved. They stand below; save again to put yours in their place.",
+      });
     } catch (error) {
       // What was read is what is decided about next.
       if (error.status === 412) {
@@ -290,19 +295,18 @@ function TagsCard({ release, reload }) {
 
 /** Deltas that the server makes for this release. */
 function Jobs({ jobs }) {
-  if (jobs.data && jobs.data.all === 0) return null;
+  if (jobs.data?.total === 0) return null;
   return html`
     <${Card} title="Deltas that the server makes">
-      <${Loaded} of=${jobs}>${(data) => html`<${JobTable} rows=${data.of} />
-        ${data.of.length < data.all && html`<p class="quiet">The newest ${data.of.length} of ${number(data.all)}.</p>`}
-      `}<//>
+      <${Loaded} of=${jobs}>${({ data, total }) => html`<${JobTable} rows=${data} all=${total} />`}<//>
     <//>
   `;
 }
 
 const JOB_STATES = { pending: ["pending", "waits"], queued: ["inprogress", "is made"], success: ["success", "is there"], failed: ["failure", "failed"] };
 
-export const JobTable = ({ rows, empty }) => html`
+/** Jobs that are listed, of how many there are in all. */
+export const JobTable = ({ rows, all, empty }) => html`
   <${Table} caption="Deltas that the server makes" rows=${rows} keyOf=${(row) => row.id} empty=${empty}
     columns=${[
       { title: "From", show: (row) => row.from_version },
@@ -314,6 +318,7 @@ export const JobTable = ({ rows, empty }) => html`
       { title: "Why", show: (row) => row.rust_ota.reason ?? "" },
       { title: "Made", show: (row) => html`<${Time} at=${row.finished ?? row.rust_ota.created} />` },
     ]} />
+  ${rows.length < all && html`<p class="quiet">The newest ${rows.length} of ${number(all)}.</p>`}
 `;
 
 /** Two artifacts side by side: of this release, or of another. */
@@ -348,9 +353,6 @@ const best = (artifacts) => artifacts.find((one) => !isDelta(one)) ?? artifacts[
 const fits = (one, other) => one.device_types_compatible.some((type) => other.device_types_compatible.includes(type));
 
 const Which = ({ label, of, value, onArtifact }) => html`
-  <${Field} label=${label}>
-    ${(id) => html`<select id=${id} value=${value} onChange=${(event) => onArtifact(event.target.value)}>
-      ${of.map((one) => html`<option key=${one.id} value=${one.id}>${one.device_types_compatible.join(", ")}, ${typeOf(one) ?? "none"}, ${bytes(one.size)}, ${short(one.id)}</option>`)}
-    </select>`}
-  <//>
+  <${Choice} label=${label} value=${value} onChoice=${onArtifact}
+    options=${of.map((one) => [one.id, `${one.device_types_compatible.join(", ")}, ${typeOf(one) ?? "none"}, ${bytes(one.size)}, ${short(one.id)}`])} />
 `;

@@ -2,9 +2,9 @@
 
 import { html, useEffect, useRef, useState } from "../html.js";
 import { get, patch, put, remove, segment } from "../api.js";
-import { Bar, Card, Confirm, Dialog, Empty, Field, Form, Loaded, Note, Page, Pager, Status, Table, Time, say, useLoad, useSteady } from "../ui.js";
+import { Bar, Card, Choice, Confirm, Dialog, Empty, Form, Loaded, Note, Page, Pager, Status, Table, Time, say, useLoad, usePages } from "../ui.js";
 import { bytes, counted, number, percent, sentence, short } from "../words.js";
-import { to, useQuery } from "../route.js";
+import { pageIn, to, useQuery } from "../route.js";
 import { DEPLOY, may, maySomewhere } from "../permit.js";
 import { needsOf } from "./artifact.js";
 import { Curve, before, pace, withPoint } from "./curve.js";
@@ -39,11 +39,13 @@ export function Rollout({ route }) {
 }
 const BACK = { href: "#/rollouts", name: "All roll-outs" };
 
-/** Changes it if it is still as it was seen; else says so. */
-async function changed(change, reload) {
+/** Changes it if it is still as it was seen, or is as `isDone` wants it already; else says so. */
+async function asSeen(change, reload, isDone = () => false) {
   try {
     await change();
   } catch (error) {
+    // Who sends again what had no answer has changed it themselves.
+    if (error.status === 412 && (await isDone())) return;
     if (error.status === 412) throw new Error("Somebody else, or a stop rule, has changed it meanwhile, and nothing was done. Close this, look at what it is like now, and decide again.");
     if (error.status === 422) throw new Error("It has ended meanwhile.");
     throw error;
@@ -57,6 +59,11 @@ const ASKS = {
   inprogress: { title: "Let it go on?", name: "Let it go on", danger: false, words: "Devices may begin again when they ask." },
   aborted: { title: "Abort it?", name: "Abort", danger: true, words: "It ends for all devices that have not ended it; those that are at it stop where they safely can. This cannot be taken back." },
 };
+const IS_DONE = {
+  held: (rollout) => rollout.status !== "finished" && Boolean(rollout.held),
+  inprogress: (rollout) => rollout.status !== "finished" && !rollout.held,
+  aborted: (rollout) => rollout.status === "finished",
+};
 const DONE = { held: "It is held.", inprogress: "It goes on.", aborted: "It is aborted." };
 
 function Actions({ rollout, etag, path, reload }) {
@@ -67,7 +74,7 @@ function Actions({ rollout, etag, path, reload }) {
   const mayDeploy = may(DEPLOY);
   const ask = (status) => () => setAsked({ status, etag });
   const send = async () => {
-    await changed(() => put(`${path}/status`, { status: asked.status }, { etag: asked.etag }), reload);
+    await asSeen(() => put(`${path}/status`, { status: asked.status }, { etag: asked.etag }), reload, async () => IS_DONE[asked.status]((await get(path)).data));
     say(DONE[asked.status]);
   };
   const words = asked && ASKS[asked.status];
@@ -206,7 +213,7 @@ function Pauses({ rollout, etag, path, reload }) {
   const isChanged = JSON.stringify(ticks) !== JSON.stringify(known);
   const save = async () => {
     const states = { ...map.states, ...controlMap(ticks, known)?.states };
-    await changed(() => patch(path, { update_control_map: { priority: 0, ...map, states } }, { etag }), reload);
+    await asSeen(() => patch(path, { update_control_map: { priority: 0, ...map, states } }, { etag }), reload);
     say("Devices are told when they ask next.");
   };
   return html`
@@ -221,9 +228,8 @@ function Pauses({ rollout, etag, path, reload }) {
 
 function Jobs({ id, runs }) {
   const jobs = useLoad((signal) => get(`${LIST}/releases/delta/jobs`, { deployment_id: id, per_page: 50 }, { signal }), [id], { every: runs ? 10000 : undefined });
-  return html`<${Loaded} of=${jobs}>${(found) => html`
-    <${JobTable} rows=${found.data} empty="None is made: no image that its devices run is among the artifacts here, or the deltas are there already." />
-    ${found.total > found.data.length && html`<p class="quiet">The newest ${found.data.length} of ${number(found.total)}.</p>`}
+  return html`<${Loaded} of=${jobs}>${({ data, total }) => html`
+    <${JobTable} rows=${data} all=${total} empty="None is made: no image that its devices run is among the artifacts here, or the deltas are there already." />
   `}<//>`;
 }
 
@@ -235,8 +241,9 @@ function Devices({ rollout, path, route, onLog, reload }) {
   const [ending, setEnding] = useState();
   const runs = rollout.status !== "finished";
   const status = query.status ?? "all";
-  const page = Number(query.page) || 1;
-  const list = useSteady(useLoad((signal) => get(`${path}/devices/list`, { status, page, per_page: PER_PAGE }, { signal }), [path, status, page, runs], { every: runs ? OFTEN : undefined }));
+  const page = pageIn(query);
+  const turn = (next) => setQuery({ page: next });
+  const list = usePages((range, signal) => get(`${path}/devices/list`, { status, ...range }, { signal }), [path, status, runs], { page, perPage: PER_PAGE, turn, every: runs ? OFTEN : undefined });
   const names = useNames((list.data?.data ?? []).map((row) => row.id));
   const counts = Object.entries(rollout.statistics.status).filter(([name, count]) => count > 0 || name === status);
   const retries = rollout.retries > 0;
@@ -252,12 +259,8 @@ function Devices({ rollout, path, route, onLog, reload }) {
   return html`
     <${Card} title="Devices" wide>
       <div class="filters">
-        <${Field} label="Status">
-          ${(id) => html`<select id=${id} value=${status} onChange=${(event) => setQuery({ status: event.target.value, page: undefined })}>
-            ${KINDS.map(([name, words]) => html`<option key=${name} value=${name}>${words}</option>`)}
-            ${counts.map(([name, count]) => html`<option key=${name} value=${name}>${name.replaceAll("_", " ")} (${number(count)})</option>`)}
-          </select>`}
-        <//>
+        <${Choice} label="Status" value=${status} options=${[...KINDS, ...counts.map(([name, count]) => [name, `${name.replaceAll("_", " ")} (${number(count)})`])]}
+          onChoice=${(wanted) => setQuery({ status: wanted, page: undefined })} />
       </div>
       <${Loaded} of=${list}>${(found) => html`
         <${Table} caption="Devices of the roll-out" rows=${found.data} keyOf=${(row) => row.id} href=${(row) => to(["devices", row.id])}
@@ -277,7 +280,7 @@ function Devices({ rollout, path, route, onLog, reload }) {
               ${runs && may(DEPLOY) && !ENDED.includes(row.status) && html`<button type="button" class="danger" onClick=${() => setEnding(row.id)}>End<span class="unseen"> it for ${row.id}</span></button>`}
             </div>` },
           ]} />
-        <${Pager} page=${page} perPage=${PER_PAGE} total=${found.total} what=${found.total === 1 ? "device" : "devices"} onPage=${(next) => setQuery({ page: next })} />
+        <${Pager} page=${page} perPage=${PER_PAGE} total=${found.total} what=${found.total === 1 ? "device" : "devices"} onPage=${turn} />
       `}<//>
       ${why && html`<${Why} device=${why} id=${rollout.id} close=${() => setWhy(undefined)} />`}
       ${ending && html`<${Confirm} title="End it for this device?" name="End it for the device" send=${end} close=${() => setEnding(undefined)}>

@@ -2,9 +2,9 @@
 
 import { html } from "../html.js";
 import { get } from "../api.js";
-import { Bar, Field, Loaded, Page, Pager, Table, Tabs, Time, useLoad, useSteady } from "../ui.js";
+import { Bar, Choice, Field, Loaded, Page, Pager, Table, Tabs, Time, useLoad, usePages, useSteady } from "../ui.js";
 import { bytes, number } from "../words.js";
-import { to, useQuery } from "../route.js";
+import { pageIn, to, useQuery } from "../route.js";
 import { DEPLOY, maySomewhere } from "../permit.js";
 import { Search } from "./later.js";
 import { ReleaseOf, StateOf, progressParts } from "./progress.js";
@@ -35,14 +35,15 @@ export function Rollouts({ route }) {
   // Who looks for something does not know whether it runs still.
   const tab = query.tab ?? (query.search ? "all" : "running");
   const status = PARTS.find(([name]) => name === tab)?.[2];
-  const page = Number(query.page) || 1;
+  const page = pageIn(query);
+  const turn = (next) => setQuery({ page: next });
   const sort = query.sort === "asc" ? "asc" : "desc";
   const wanted = { search: query.search, type: query.type, created_after: dayOf(query.from), created_before: dayOf(query.until, "end") };
-  const list = useSteady(useLoad(
-    (signal) => get(LIST, { ...wanted, status, sort, page, per_page: PER_PAGE }, { signal }),
-    [JSON.stringify(wanted), tab, sort, page],
-    { every: tab === "finished" ? 30000 : 4000 },
-  ));
+  const list = usePages(
+    (range, signal) => get(LIST, { ...wanted, status, sort, ...range }, { signal }),
+    [JSON.stringify(wanted), tab, sort],
+    { page, perPage: PER_PAGE, turn, every: tab === "finished" ? 30000 : 4000 },
+  );
   const counts = useSteady(useLoad(async (signal) => {
     const totals = await Promise.all(PARTS.map(([, , one]) => get(LIST, { ...wanted, status: one, per_page: 1 }, { signal })));
     return Object.fromEntries(PARTS.map(([name], at) => [name, totals[at].total]));
@@ -54,11 +55,7 @@ export function Rollouts({ route }) {
       <${Tabs} tabs=${titled} now=${tab} path=${route.path} query=${{ ...query, page: undefined }} />
       <div class="filters">
         <${Search} label="Name or release" text=${query.search} onText=${(search) => filter({ search, tab: search ? (query.tab ?? "all") : query.tab })} />
-        <${Field} label="Type">
-          ${(id) => html`<select id=${id} value=${query.type ?? ""} onChange=${(event) => filter({ type: event.target.value })}>
-            <option value="">any</option><option value="software">software</option><option value="configuration">configuration</option>
-          </select>`}
-        <//>
+        <${Choice} label="Type" value=${query.type} options=${[["", "any"], "software", "configuration"]} onChoice=${(type) => filter({ type })} />
         <${Field} label="Made from" type="date" value=${query.from ?? ""} onChange=${(event) => filter({ from: event.target.value })} />
         <${Field} label="until" type="date" value=${query.until ?? ""} onChange=${(event) => filter({ until: event.target.value })} />
         ${isFiltered && html`<a class="button" href=${to(route.path, { tab: query.tab })}>Show all</a>`}
@@ -76,7 +73,7 @@ export function Rollouts({ route }) {
             { name: "created", title: "Made", sort: true, show: (row) => html`<${Time} at=${row.created} />` },
             { title: "Ended", show: (row) => html`<${Time} at=${row.finished} none="–" />` },
           ]} />
-        <${Pager} page=${page} perPage=${PER_PAGE} total=${found.total} what=${found.total === 1 ? "roll-out" : "roll-outs"} onPage=${(next) => setQuery({ page: next })} />
+        <${Pager} page=${page} perPage=${PER_PAGE} total=${found.total} what=${found.total === 1 ? "roll-out" : "roll-outs"} onPage=${turn} />
       `}<//>
     <//>
   `;

@@ -2,7 +2,7 @@
 
 import { html, useState } from "../html.js";
 import { get, post, put, remove, segment } from "../api.js";
-import { Card, Confirm, Dialog, Field, Form, Loaded, Note, Status, Table, Time, say, useLoad } from "../ui.js";
+import { Card, Choice, Confirm, Dialog, Field, Form, Loaded, Note, Status, Table, Time, say, useLoad } from "../ui.js";
 
 const DAYS = [7, 30, 90, 365];
 
@@ -42,6 +42,13 @@ function SecondFactor() {
   const [code, setCode] = useState("");
   const [off, setOff] = useState(false);
   const [password, setPassword] = useState("");
+  // What was typed into one window is in none after it.
+  const close = () => {
+    setMade();
+    setOff(false);
+    setCode("");
+    setPassword("");
+  };
   const begin = async () => setMade((await post("v1/useradm/settings/me/2fa")).data);
   return html`
     <${Card} title="Second factor">
@@ -53,15 +60,13 @@ function SecondFactor() {
                 <${Form} name="Set it up" send=${begin} />`}
       <//>
       ${made &&
-      html`<${Dialog} title="Set up a second factor" close=${() => setMade()}>
+      html`<${Dialog} title="Set up a second factor" close=${close}>
         <p>Enter this key in the authenticator program, as one for codes by time:</p>
         <pre>${made.secret.replace(/(.{4})/g, "$1 ").trim()}</pre>
         <p>Or open <a href=${made.uri.startsWith("otpauth:") ? made.uri : undefined}>this link</a> on the phone.</p>
-        <${Form} name="Turn it on" cancel=${() => setMade()} send=${async () => {
+        <${Form} name="Turn it on" cancel=${close} send=${async () => {
           await put("v1/useradm/settings/me/2fa", { token2fa: code, current_password: password });
-          setMade();
-          setCode("");
-          setPassword("");
+          close();
           say("The second factor is on.");
           state.reload();
         }}>
@@ -70,9 +75,8 @@ function SecondFactor() {
         <//>
       <//>`}
       ${off &&
-      html`<${Confirm} title="Turn the second factor off" name="Turn it off" close=${() => setOff(false)} send=${async () => {
+      html`<${Confirm} title="Turn the second factor off" name="Turn it off" close=${close} send=${async () => {
         await remove("v1/useradm/settings/me/2fa", undefined, { json: { password } });
-        setPassword("");
         say("The second factor is off.");
         state.reload();
       }}>
@@ -137,9 +141,7 @@ function Tokens() {
           list.reload();
         }}>
           <${Field} label="Name" required value=${name} onInput=${(event) => setName(event.target.value)} hint="What it is for" />
-          <${Field} label="Ends after">
-            ${(id) => html`<select id=${id} value=${days} onChange=${(event) => setDays(event.target.value)}>${DAYS.map((count) => html`<option value=${count}>${count} days</option>`)}</select>`}
-          <//>
+          <${Choice} label="Ends after" options=${DAYS.map((count) => [String(count), `${count} days`])} value=${days} onChoice=${setDays} />
         <//>
       <//>`}
       ${ending &&

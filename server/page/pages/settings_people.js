@@ -2,7 +2,7 @@
 
 import { html, useState } from "../html.js";
 import { get, post, put, remove, segment } from "../api.js";
-import { Card, Confirm, Dialog, Field, Form, Loaded, Status, Table, Time, say, useLoad } from "../ui.js";
+import { Card, Confirm, Dialog, Field, Form, Loaded, Status, Table, Time, say, ticked, useLoad } from "../ui.js";
 import { MANAGE_PEOPLE, may } from "../permit.js";
 
 export function People({ me }) {
@@ -10,7 +10,6 @@ export function People({ me }) {
   const roles = useLoad((signal) => get("v2/useradm/roles", { per_page: 500 }, { signal }), []);
   const [editing, setEditing] = useState();
   const [removing, setRemoving] = useState();
-  const names = roles.data?.data.map((role) => role.name) ?? [];
   const done = () => {
     setEditing();
     list.reload();
@@ -31,7 +30,7 @@ export function People({ me }) {
               </div>` },
           ]} />`}
       <//>
-      ${editing && html`<${Person} user=${editing} names=${names} me=${me} close=${() => setEditing()} done=${done} />`}
+      ${editing && html`<${Person} user=${editing} known=${roles} me=${me} close=${() => setEditing()} done=${done} />`}
       ${removing &&
       html`<${Confirm} title=${`Remove ${removing.email}`} name="Remove" close=${() => setRemoving()} send=${async () => {
         await remove(`v1/useradm/users/${segment(removing.id)}`);
@@ -42,16 +41,11 @@ export function People({ me }) {
   `;
 }
 
-function Person({ user, names, me, close, done }) {
+function Person({ user, known, me, close, done }) {
   const [email, setEmail] = useState(user.email ?? "");
   const [password, setPassword] = useState("");
   const [roles, setRoles] = useState(new Set(user.roles));
-  const tick = (name, on) => {
-    const next = new Set(roles);
-    if (on) next.add(name);
-    else next.delete(name);
-    setRoles(next);
-  };
+  const tick = (name, on) => setRoles(ticked(roles, [name], on));
   const send = async () => {
     if (!user.id) {
       await post("v1/useradm/users", { email, password, roles: [...roles] });
@@ -68,7 +62,7 @@ function Person({ user, names, me, close, done }) {
   };
   return html`
     <${Dialog} title=${user.id ? `Change ${user.email}` : "New person"} close=${close}>
-      <${Form} cancel=${close} send=${send} name=${user.id ? "Save" : "Make"}>
+      <${Form} cancel=${close} send=${send} name=${user.id ? "Save" : "Make"} ready=${known.data !== undefined}>
         <${Field} label="E-mail" type="email" autocomplete="off" required value=${email} onInput=${(event) => setEmail(event.target.value)} />
         ${user.id !== me.id &&
         html`<${Field} label=${user.id ? "New password" : "Password"} type="password" autocomplete="new-password" required=${!user.id} minlength="8"
@@ -77,9 +71,9 @@ function Person({ user, names, me, close, done }) {
         <fieldset>
           <legend>Roles</legend>
           <p class="quiet">Whoever has none may do everything.</p>
-          ${names.map(
-            (name) => html`<label class="check"><input type="checkbox" checked=${roles.has(name)} onChange=${(event) => tick(name, event.target.checked)} /> ${name}</label>`,
-          )}
+          <${Loaded} of=${known}>${({ data }) => data.map(
+            ({ name }) => html`<label class="check"><input type="checkbox" checked=${roles.has(name)} onChange=${(event) => tick(name, event.target.checked)} /> ${name}</label>`,
+          )}<//>
         </fieldset>
       <//>
     <//>

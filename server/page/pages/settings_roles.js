@@ -29,7 +29,7 @@ export function Roles() {
               </div>`) },
           ]} />`}
       <//>
-      ${editing && sets.data && html`<${Role} role=${editing} sets=${sets.data.data} close=${() => setEditing()} done=${() => { setEditing(); list.reload(); }} />`}
+      ${editing && html`<${Role} role=${editing} sets=${sets} close=${() => setEditing()} done=${() => { setEditing(); list.reload(); }} />`}
       ${removing &&
       html`<${Confirm} title=${`Remove the role ${removing.name}`} name="Remove" close=${() => setRemoving()} send=${async () => {
         await remove(`v2/useradm/roles/${segment(removing.name)}`);
@@ -61,7 +61,12 @@ function Role({ role, sets, close, done }) {
     if (isNew) await post("v2/useradm/roles", wanted);
     else {
       const path = `v2/useradm/roles/${segment(role.name)}`;
-      await unlessChanged(path, kept(role), kept, "Somebody else has changed this role since you began, so nothing was saved. Cancel, look at it, and begin again.");
+      await unlessChanged(path, {
+        began: kept(role),
+        wanted: kept(wanted),
+        of: kept,
+        words: "Somebody else has changed this role since you began, so nothing was saved. Cancel, look at it, and begin again.",
+      });
       await put(path, wanted);
     }
     say(`The role ${name} is kept.`);
@@ -69,12 +74,12 @@ function Role({ role, sets, close, done }) {
   };
   return html`
     <${Dialog} title=${isNew ? "New role" : `Change ${role.name}`} close=${close}>
-      <${Form} cancel=${close} send=${send}>
+      <${Form} cancel=${close} send=${send} ready=${sets.data !== undefined}>
         <${Field} label="Name" required disabled=${!isNew} value=${name} onInput=${(event) => setName(event.target.value)} />
         <${Field} label="Who it is for" value=${description} onInput=${(event) => setDescription(event.target.value)} />
         <fieldset>
           <legend>Allows</legend>
-          ${sets.map((set) => {
+          <${Loaded} of=${sets}>${({ data }) => data.map((set) => {
             const grant = grants[set.name];
             return html`
               <label class="check"><input type="checkbox" checked=${Boolean(grant)} onChange=${(event) => change(set.name, event.target.checked ? { type: "", value: "" } : undefined)} />
@@ -88,7 +93,7 @@ function Role({ role, sets, close, done }) {
                 ${grant.type && html`<input required aria-label=${`Names for ${set.name}, with commas`} placeholder="one, two" value=${grant.value} onInput=${(event) => change(set.name, { ...grant, value: event.target.value })} />`}
               </div>`}
             `;
-          })}
+          })}<//>
         </fieldset>
       <//>
     <//>

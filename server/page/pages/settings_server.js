@@ -1,12 +1,15 @@
 // Limits of the fleet, and what an operator looks for beside the page.
 
 import { html, useState } from "../html.js";
-import { get, put } from "../api.js";
+import { get, put, unlessChanged } from "../api.js";
 import { Card, Field, Form, Loaded, Status, say, useLoad } from "../ui.js";
 import { bytes, counted } from "../words.js";
 import { EVERYTHING, SEE_ROLLOUTS, may } from "../permit.js";
 
 const MIB = 1024 * 1024;
+const DOWNLOADS = "v1/deployments/limits/downloads";
+/** What is set of it; the rest is how far it is used. */
+const limitsOf = ({ bytes_per_hour, in_flight }) => ({ bytes_per_hour, in_flight });
 
 export function Server() {
   const health = useLoad(async (signal) => {
@@ -15,7 +18,7 @@ export function Server() {
   }, [], { every: 10000 });
   const mayLook = may(SEE_ROLLOUTS);
   const storage = useLoad(async (signal) => (mayLook ? get("v1/deployments/limits/storage", undefined, { signal }) : undefined), []);
-  const budget = useLoad(async (signal) => (mayLook ? get("v1/deployments/limits/downloads", undefined, { signal }) : undefined), []);
+  const budget = useLoad(async (signal) => (mayLook ? get(DOWNLOADS, undefined, { signal }) : undefined), []);
   return html`
     <div class="cards">
       <${Card} title="State">
@@ -55,7 +58,13 @@ function Budget({ now, done }) {
       const wanted = {};
       if (rate) wanted.bytes_per_hour = Math.round(Number(rate) * MIB);
       if (flight) wanted.in_flight = Number(flight);
-      await put("v1/deployments/limits/downloads", wanted);
+      await unlessChanged(DOWNLOADS, {
+        began: limitsOf(now),
+        wanted,
+        of: limitsOf,
+        words: "Somebody else has changed the limit since you began, so nothing was saved. Load the page again to see it.",
+      });
+      await put(DOWNLOADS, wanted);
       say("The limit holds from now on.");
       done();
     }}>

@@ -2,15 +2,15 @@
 
 import { html, useState } from "../html.js";
 import { get, post, remove, segment } from "../api.js";
-import { Card, Confirm, Dialog, Field, Form, Loaded, Pager, Status, Table, Time, say, useLoad } from "../ui.js";
+import { Card, Confirm, Dialog, Field, Form, Loaded, Pager, Status, Table, Time, say, ticked, useLoad, usePages } from "../ui.js";
 
 const PER_PAGE = 20;
 const SCOPES = [["deviceauth", "devices that come, are decided about, or go"], ["inventory", "what devices report"]];
 
 export function Webhooks() {
-  const list = useLoad((signal) => get("v1/iot-manager/integrations", undefined, { signal }), []);
+  const list = useLoad((signal) => get("v1/iot-manager/integrations", { per_page: 500 }, { signal }), []);
   const [page, setPage] = useState(1);
-  const events = useLoad((signal) => get("v1/iot-manager/events", { page, per_page: PER_PAGE }, { signal }), [page], { every: 10000 });
+  const events = usePages((range, signal) => get("v1/iot-manager/events", range, { signal }), [], { page, perPage: PER_PAGE, turn: setPage, every: 10000 });
   const [making, setMaking] = useState(false);
   const [removing, setRemoving] = useState();
   return html`
@@ -53,12 +53,7 @@ function NewWebhook({ close, done }) {
   const [description, setDescription] = useState("");
   const [secret, setSecret] = useState("");
   const [scopes, setScopes] = useState(new Set(["deviceauth"]));
-  const tick = (name, on) => {
-    const next = new Set(scopes);
-    if (on) next.add(name);
-    else next.delete(name);
-    setScopes(next);
-  };
+  const tick = (name, on) => setScopes(ticked(scopes, [name], on));
   return html`
     <${Dialog} title="New webhook" close=${close}>
       <${Form} name="Make it" cancel=${close} ready=${scopes.size > 0} send=${async () => {

@@ -2,7 +2,7 @@
 
 import { html, useEffect, useRef, useState } from "../html.js";
 import { get, segment, send } from "../api.js";
-import { Card, Field, Form } from "../ui.js";
+import { Card, Field, Form, say } from "../ui.js";
 import { bytes, percent, sentence } from "../words.js";
 import { to } from "../route.js";
 
@@ -95,7 +95,12 @@ export function Uploads({ there }) {
     if (arrived > before.current) there();
     before.current = arrived;
   }, [arrived]);
-  const take = (files) => [...files].filter((file) => file.size > 0).forEach((file) => upload(file, description.trim()));
+  const take = (files) => {
+    for (const file of files) {
+      if (file.size > 0) upload(file, description.trim());
+      else say(`${file.name} is not sent: there is nothing in it, or it is a folder.`, "bad");
+    }
+  };
   const drop = (event) => {
     event.preventDefault();
     setOver(false);
