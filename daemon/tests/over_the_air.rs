@@ -1141,6 +1141,45 @@ fn alerts_wait_for_a_server_that_is_away_over_a_power_cut_and_arrive_once_and_in
 }
 
 #[test]
+fn the_status_says_how_each_check_is_since_when_and_what_waits_for_the_server() {
+    if !watches() {
+        return;
+    }
+    let world = World::new(|options| options.auto_accept(true));
+    let away = Action::Status { code: 503, headers: Vec::new(), body: String::new() };
+    world.server.faults().set(vec![Rule::new(away).path("devicemonitor/alert").times(0)]);
+    let mut remote = Remote::new(&world, 1);
+    remote.watch();
+    remote.start();
+    // State and alerts of each check, and whether it is known since when.
+    let checks = |remote: &Remote<'_>| {
+        let ran = remote.device.run(["--json", "status"]);
+        let status: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap_or_default();
+        let one = |check: &serde_json::Value| {
+            let [name, state, waiting] =
+                ["name", "state", "alerts_waiting"].map(|key| check[key].to_string());
+            format!("{name} {state} {waiting} {}", check["since"].is_string())
+        };
+        status["monitor"].as_array().into_iter().flatten().map(one).collect::<Vec<_>>()
+    };
+    let are = |remote: &Remote<'_>, expected: [&str; 2]| {
+        wait_for(expected[0], || (checks(remote) == expected).then_some(()));
+    };
+    are(&remote, ["\"app\" \"OK\" 0 true", "\"panics\" \"OK\" 0 true"]);
+    service_is(&remote, "failed");
+    are(&remote, ["\"app\" \"CRITICAL\" 1 true", "\"panics\" \"OK\" 0 true"]);
+    let text = remote.device.says("status").stdout;
+    assert!(text.contains("\nMonitor     app: CRITICAL since 20"), "{text}");
+    assert!(text.contains("Z, 1 alert waits to be sent\nMonitor     panics: OK since 20"), "{text}");
+    // What is known outlives the process.
+    remote.kill();
+    remote.start();
+    are(&remote, ["\"app\" \"CRITICAL\" 1 true", "\"panics\" \"OK\" 0 true"]);
+    world.server.faults().clear();
+    are(&remote, ["\"app\" \"CRITICAL\" 0 true", "\"panics\" \"OK\" 0 true"]);
+}
+
+#[test]
 fn an_alert_that_the_server_refuses_is_dropped_and_the_next_one_arrives() {
     if !watches() {
         return;

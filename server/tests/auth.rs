@@ -82,6 +82,43 @@ fn requests_that_are_not_valid_are_400() {
     assert_eq!(management.devices().unwrap(), []);
 }
 
+/// Whoever wrote the identity program reads it: neither the words of this program nor those of its language.
+#[test]
+fn an_identity_that_is_none_is_refused_in_words_that_say_what_is_wrong() {
+    let (running, management, _folder) = server(|options| options.auto_accept(true));
+    let device = Device::new("a");
+    let large = json!({ "mac": "x".repeat(5000) }).to_string();
+    let said = [
+        ("null", "id_data cannot be used: it is no JSON object with at least one key"),
+        ("{}", "id_data cannot be used: it is no JSON object with at least one key"),
+        (
+            r#"{"mac":null}"#,
+            "id_data cannot be used: each value has to be a text, a number, true or false, or a list",
+        ),
+        (
+            r#"{"mac":{"eth0":"a"}}"#,
+            "id_data cannot be used: each value has to be a text, a number, true or false",
+        ),
+        (
+            large.as_str(),
+            "id_data cannot be used: it is too large: 100 keys, 4096 characters of a key or a value, and 8192",
+        ),
+    ];
+    for (id_data, words) in said {
+        let body = json!({ "id_data": id_data, "pubkey": device.pem() }).to_string();
+        let signature = STANDARD.encode(device.key.sign(body.as_bytes()));
+        let answer = authenticate(&running, body.as_bytes(), &signature);
+        assert_eq!(error(&answer), 400, "{id_data}");
+        let told = answer.json()["error"].as_str().unwrap_or_default().to_owned();
+        assert!(told.starts_with(words), "{told}");
+    }
+    let body = json!({ "identity_data": { "mac": null }, "pubkey": device.pem() });
+    let refused = management.ask("POST", "/api/management/v2/devauth/devices", Some(body));
+    let told = refused.unwrap_err().to_string();
+    assert!(told.contains("identity_data cannot be used: each value has to be a text"), "{told}");
+    assert_eq!(management.devices().unwrap(), []);
+}
+
 #[test]
 fn signatures_of_others_are_401_and_leave_no_device() {
     let (running, management, _folder) = server(|options| options.auto_accept(true));

@@ -38,8 +38,6 @@ const XTERM: Changes = &[
     ("n.mainDocument.createElement(\"style\")", "sheetElement()"),
     ("t.setAttribute(\"style\",`${t.getAttribute(\"style\")||\"\"}${e};`)", "t.style.cssText+=`${e};`"),
 ];
-/// What makes markup of a text, in a browser.
-const MARKUP: &[&str] = &["InnerHTML", "innerHTML", "outerHTML", "insertAdjacentHTML", "document.write"];
 /// Where pictures go.
 const PICTURES: &str = "docs/pictures";
 
@@ -61,7 +59,6 @@ pub fn run(arguments: &[String]) -> Outcome {
 /// Runs them with the programs in `programs`; `modules` is what [`prepare`] has returned.
 pub fn test(modules: &Path, programs: &Path, pictures: Option<&Path>, files: &[String]) -> Outcome {
     check_libraries(modules)?;
-    check_text_is_text()?;
     let tests = workspace::root().join(TESTS);
     let mut node = Command::new("node");
     // One after the other: each has a browser of its own, and what it waits for is bounded.
@@ -97,20 +94,6 @@ fn check_libraries(modules: &Path) -> Outcome {
         let published: Vec<&str> = published.lines().filter(kept).collect();
         if workspace::read(&page.join(ours))?.lines().collect::<Vec<_>>() != published {
             return Err(format!("server/page/lib/{ours} is not {theirs} of the registry"));
-        }
-    }
-    Ok(())
-}
-
-/// Nothing in the page makes markup of a text: names and logs of devices are data.
-fn check_text_is_text() -> Outcome {
-    let page = workspace::root().join("server/page");
-    for folder in [page.clone(), page.join("pages")] {
-        for file in files_of(&folder, ".js")? {
-            let text = workspace::read(&file)?;
-            if let Some(word) = MARKUP.iter().find(|word| text.contains(**word)) {
-                return Err(format!("{} has {word}", file.display()));
-            }
         }
     }
     Ok(())

@@ -1,12 +1,11 @@
 //! `cargo xtask qemu`: real bootloaders and kernels under QEMU. The scenarios are in `tests/qemu`; this builds what they need.
 
-use std::path::PathBuf;
-
 use xtask::shipped;
 
 use crate::{Outcome, debian, workspace};
 
-/// Builds a client and the board tests, and passes the arguments on.
+/// Builds the client as it ships and the board tests, and passes the arguments on. A build for developers is four times as large, and the
+/// root file systems have no room for it.
 pub fn run(arguments: &[String]) -> Outcome {
     let may_install = arguments.iter().all(|argument| argument != "--no-install");
     let arguments: Vec<&String> = arguments.iter().filter(|argument| *argument != "--no-install").collect();
@@ -25,20 +24,10 @@ pub fn run(arguments: &[String]) -> Outcome {
             ));
         }
         if !has(&["client", "--client"]) {
-            command.arg("--client").arg(client(has(&["--all", "shell"]))?);
+            command.arg("--client").arg(shipped::client()?);
         }
     }
     // `shell` is typed into.
     command.stdin(std::process::Stdio::inherit());
     workspace::run(command.args(arguments))
-}
-
-/// The client as it ships, or, for every change, as the other tests have it: nothing is compiled twice for them, and the boards
-/// are given the libraries that it is linked with.
-fn client(as_it_ships: bool) -> Outcome<PathBuf> {
-    if as_it_ships {
-        return shipped::client();
-    }
-    workspace::run(workspace::cargo().args(["build", "--package", "rust-ota"]))?;
-    Ok(workspace::target_directory()?.join("debug").join("rust-ota"))
 }

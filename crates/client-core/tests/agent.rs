@@ -664,6 +664,38 @@ fn alerts_are_sent_in_their_order_until_they_are_taken_and_the_device_is_looked_
 }
 
 #[test]
+fn a_server_that_says_when_it_takes_alerts_again_hears_none_before_however_often_it_answers() {
+    if !cfg!(feature = "monitor") {
+        println!("left out: this build watches nothing, it has not the feature monitor");
+        return;
+    }
+    // What it heard, and for how many seconds the daemon ran.
+    let run = |waits: u32| {
+        let busy = ServerError::Status {
+            url: SERVER.to_owned(),
+            status: 503,
+            message: String::new(),
+            retry_after: Some(Duration::from_secs(3600)),
+        };
+        let server = AlertServer { answers: vec![Err(busy)], ..AlertServer::default() };
+        let server = Arc::new(Mutex::new(server));
+        let (facts, at_start) = (Facts::new(&[("a", 99)]), VirtualClock::new(0).now());
+        let mut bench = Bench::new();
+        bench.other_server = Some(server.clone());
+        bench.watch = Some(Box::new(move |clock| facts.watch(clock)));
+        bench.daemon(waits);
+        let heard = server.lock().unwrap().heard.clone();
+        (heard, (bench.clock.now() - at_start).as_secs())
+    };
+    let (heard, passed) = run(40);
+    assert!((1800..3600).contains(&passed), "{passed}");
+    assert_eq!(heard, ["silence: a CRITICAL"]);
+    let (heard, passed) = run(140);
+    assert!(passed > 3600 * 11 / 10 + 120, "{passed}");
+    assert_eq!(heard, ["silence: a CRITICAL", "Accepted: a CRITICAL"]);
+}
+
+#[test]
 fn a_deployment_that_failed_is_counted_where_that_is_watched() {
     let mut bench = Bench::new();
     let server = bench.server.clone();

@@ -17,8 +17,8 @@ use crate::regular_file;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// What the service manager may say of the state of a unit, in bytes: it is one word.
 const STATE_BYTES: usize = 256;
-/// Entries of a journal that are read at once: the newest.
-const ENTRIES: u32 = 500;
+/// Entries of a journal that are read at once: of what is behind a place the oldest.
+const ENTRIES: usize = 500;
 /// What a journal may print of them, in bytes.
 const JOURNAL_BYTES: usize = 1024 * 1024;
 /// Longest id of a start of the kernel, in bytes.
@@ -86,8 +86,22 @@ impl std::error::Error for MonitorError {}
 pub struct Entries {
     /// The lines, the oldest first.
     pub lines: Vec<Vec<u8>>,
-    /// The place behind them; `None` where the journal says none, or printed too much.
+    /// The place behind them; `None` where the journal says none.
     pub cursor: Option<String>,
+    /// What is behind them.
+    pub rest: Rest,
+}
+
+/// What of a journal was not read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Rest {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// There may be more behind the place.
+    More,
+    /// The journal printed too much at once: what was left, and the place behind it, is not known.
+    TooMuch,
 }
 
 /// The programs that are asked.
@@ -144,6 +158,11 @@ impl Programs {
         };
         let (how, output) = run(&mut command, &self.journalctl, JOURNAL_BYTES, clock)?;
         match how {
+            // The place stands at the end, which was cut off: a line that looks like one is somebody else's. That nobody read
+            // on may be what ended the program.
+            _ if output.len() > JOURNAL_BYTES => {
+                Ok(Entries { cursor: None, rest: Rest::TooMuch, ..entries(&output) })
+            }
             None => Ok(entries(&output)),
             Some(how) => Err(MonitorError::Failed { path: self.journalctl.clone(), how }),
         }
@@ -177,6 +196,8 @@ fn entries(output: &[u8]) -> Entries {
             None => entries.lines.push(line.to_owned()),
         }
     }
+    // An entry has a line or several.
+    entries.rest = if entries.lines.len() < ENTRIES { Rest::Nothing } else { Rest::More };
     entries
 }
 
@@ -284,12 +305,30 @@ mod tests {
         );
         let journal = |unit, cursor| programs.journal(unit, cursor, &LinuxClock::new());
         let begin = journal("a.service", None).unwrap();
-        assert_eq!(begin, Entries { lines: vec![], cursor: Some("s=1".to_owned()) });
+        assert_eq!(begin, Entries { lines: vec![], cursor: Some("s=1".to_owned()), rest: Rest::Nothing });
         let next = journal("a.service", begin.cursor.as_deref()).unwrap();
         assert_eq!(next.lines, [b"one", b"two"]);
         assert_eq!(next.cursor.as_deref(), Some("s=3"));
         let error = journal("b.service", None).unwrap_err().to_string();
         assert!(error.contains("journalctl failed: exit status: 1"), "{error}");
+    }
+
+    #[test]
+    fn what_a_journal_has_besides_what_it_printed_is_known() {
+        let (_folder, programs) = programs(
+            "",
+            "case \"$*\" in
+             *--unit=full.service*) seq 500; echo '-- cursor: s=2' ;;
+             *--unit=long.service*) head -c 2000000 /dev/zero ;;
+             esac",
+        );
+        let rest = |unit| {
+            let entries = programs.journal(unit, Some("s=1"), &LinuxClock::new()).unwrap();
+            (entries.rest, entries.cursor)
+        };
+        assert_eq!(rest("empty.service"), (Rest::Nothing, None));
+        assert_eq!(rest("full.service"), (Rest::More, Some("s=2".to_owned())));
+        assert_eq!(rest("long.service"), (Rest::TooMuch, None));
     }
 
     #[test]

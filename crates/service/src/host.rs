@@ -76,7 +76,17 @@ impl LinuxHost {
     /// Has something to watch.
     #[cfg(feature = "monitor")]
     pub(crate) fn watching(self, watch: Option<Watch>) -> LinuxHost {
-        LinuxHost { watch, ..self }
+        let host = LinuxHost { watch, ..self };
+        host.show_checks();
+        host
+    }
+
+    /// Says on the board how the checks are.
+    #[cfg(feature = "monitor")]
+    fn show_checks(&self) {
+        if let Some(watch) = &self.watch {
+            self.watcher.board().lock().set_monitor(watch.states());
+        }
     }
 }
 
@@ -154,6 +164,11 @@ impl Host for LinuxHost {
             if (*next_check).min(*next_inventory) > KEEP_CONNECTION {
                 self.api_connections.close();
             }
+        }
+        // Behind a look, and before each wait: what was sent meanwhile does not wait any more.
+        #[cfg(feature = "monitor")]
+        if matches!(event, Event::Looked | Event::Idle { .. }) {
+            self.show_checks();
         }
         if matches!(event, Event::Ended { .. }) {
             self.question.clear();

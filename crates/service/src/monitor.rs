@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use client_core::clock::Clock;
 use client_core::monitor::{
@@ -10,7 +11,7 @@ use client_core::monitor::{
 };
 use device::compose::Setup;
 use linux::log_file::{LogFile, ReadUpTo};
-use linux::monitor::{Programs, boot_id, used_percent};
+use linux::monitor::{Entries, Programs, Rest, boot_id, used_percent};
 use linux::regular_file;
 use linux::state_file::{self, Documents, Place};
 
@@ -23,6 +24,11 @@ const PLACE: Place = Place {
 };
 /// Longest file of certificates.
 const CERTIFICATES_BYTES: u64 = 1024 * 1024;
+/// How often the next entries of a journal are asked for in one look.
+const JOURNAL_READS: u32 = 20;
+/// No more of them are asked for after so long. With the last answer and the place at the end, which have ten seconds each, all checks stay
+/// within what the service manager allows for a look.
+const JOURNAL_TIME: Duration = Duration::from_secs(5);
 
 /// What the configuration says is to be watched; `None` where it says nothing, or where alerts cannot be kept: the daemon
 /// goes on without. Call it with the lock of the datastore held.
@@ -93,10 +99,37 @@ impl LinuxLooker {
         from: Option<&Position>,
         scan: &mut Scan<'_>,
     ) -> Result<Option<Position>, Unseen> {
-        let (cursor, mut lines) = match from {
-            Some(Position::Journal { cursor, lines }) => (Some(cursor.as_str()), *lines),
+        let (mut cursor, mut lines) = match from {
+            Some(Position::Journal { cursor, lines }) => (Some(cursor.clone()), *lines),
             Some(Position::File { .. }) | None => (None, 0),
         };
+        let position = |cursor: Option<String>, lines| {
+            let cursor = cursor.filter(|cursor| cursor.len() <= FOREIGN_BYTES);
+            cursor.map(|cursor| Position::Journal { cursor, lines })
+        };
+        let until = self.clock.now().saturating_add(JOURNAL_TIME);
+        for _ in 0..JOURNAL_READS {
+            let entries = self.entries(unit, cursor.as_deref())?;
+            for line in &entries.lines {
+                lines = lines.saturating_add(1);
+                scan.line(lines, line);
+            }
+            match entries.rest {
+                Rest::Nothing => return Ok(position(entries.cursor, lines)),
+                Rest::More => cursor = entries.cursor,
+                Rest::TooMuch => break,
+            }
+            if self.clock.now() >= until {
+                break;
+            }
+        }
+        // A unit that writes more than can be read would be further and further ahead of what is looked at.
+        log::warn!("the journal of {unit} has more than is read at once: the rest is skipped");
+        Ok(position(self.entries(unit, None)?.cursor, lines))
+    }
+
+    /// What is behind `cursor`; the end of the journal where it does not know that place.
+    fn entries(&self, unit: &str, cursor: Option<&str>) -> Result<Entries, Unseen> {
         let entries = match (self.programs.journal(unit, cursor, &*self.clock), cursor) {
             (Err(error), Some(_)) => {
                 // Journals are cleared, and then no place in them is known any more.
@@ -105,13 +138,7 @@ impl LinuxLooker {
             }
             (entries, _) => entries,
         };
-        let entries = entries.map_err(unseen)?;
-        for line in &entries.lines {
-            lines = lines.saturating_add(1);
-            scan.line(lines, line);
-        }
-        let cursor = entries.cursor.filter(|cursor| cursor.len() <= FOREIGN_BYTES);
-        Ok(cursor.map(|cursor| Position::Journal { cursor, lines }))
+        entries.map_err(unseen)
     }
 }
 
@@ -155,13 +182,54 @@ impl Looker for LinuxLooker {
 
 #[cfg(test)]
 mod tests {
-    use std::fs::File;
+    use std::fs::{self, File};
     use std::io::Write;
+    use std::os::unix::fs::PermissionsExt;
 
     use client_core::monitor::{Around, Pattern};
     use linux::clock::LinuxClock;
 
     use super::*;
+
+    /// What a look behind `s=1` finds in a journal that answers as `answers`, the arms of a `case` over its arguments, say:
+    /// whether there is a panic, the place from which the next look goes on, and the number of the last line.
+    fn look_at_journal(answers: &str) -> (bool, Option<Position>) {
+        let folder = tempfile::tempdir().unwrap();
+        let journalctl = folder.path().join("journalctl");
+        fs::write(&journalctl, format!("#!/bin/sh\ncase \"$*\" in\n{answers}\nesac\n")).unwrap();
+        fs::set_permissions(&journalctl, fs::Permissions::from_mode(0o755)).unwrap();
+        let programs = Programs { journalctl, ..Programs::default() };
+        let mut looker = LinuxLooker { programs, files: BTreeMap::new(), clock: Arc::new(LinuxClock::new()) };
+        let pattern = Pattern::parse("panic").unwrap();
+        let mut scan = Scan::new(&pattern, Around { before: 0, after: 0 });
+        let from = Position::Journal { cursor: "s=1".to_owned(), lines: 0 };
+        let source = LogSource::Unit("a.service".to_owned());
+        let position = looker.log("check", &source, Some(&from), &mut scan).unwrap();
+        (scan.finish().is_some(), position)
+    }
+
+    fn at(cursor: &str, lines: u64) -> Option<Position> {
+        Some(Position::Journal { cursor: cursor.to_owned(), lines })
+    }
+
+    #[test]
+    fn a_look_reads_all_that_a_journal_has_however_many_times_it_has_to_ask() {
+        let answers = "*--after-cursor=s=1*) seq 500; echo '-- cursor: s=2' ;;
+                       *--after-cursor=s=2*) seq 500; echo '-- cursor: s=3' ;;
+                       *--after-cursor=s=3*) echo panic; echo '-- cursor: s=4' ;;";
+        assert_eq!(look_at_journal(answers), (true, at("s=4", 1001)));
+    }
+
+    #[test]
+    fn a_journal_that_has_more_than_a_look_reads_is_gone_on_with_from_its_end() {
+        let endless = "*--after-cursor=*) seq 500; echo '-- cursor: s=2' ;;
+                       *--lines=0*) echo '-- cursor: end' ;;";
+        assert_eq!(look_at_journal(endless), (false, at("end", u64::from(JOURNAL_READS) * 500)));
+        // It looks as if the place were in it, behind the panic.
+        let long = "*--after-cursor=*) printf 'panic\\n-- cursor: s=2\\n'; head -c 2000000 /dev/zero ;;
+                    *--lines=0*) echo '-- cursor: end' ;;";
+        assert_eq!(look_at_journal(long), (true, at("end", 2)));
+    }
 
     #[test]
     fn of_two_checks_of_one_log_each_sees_every_line() {

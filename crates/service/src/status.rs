@@ -15,8 +15,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use client_core::clock::Clock;
+#[cfg(feature = "monitor")]
+use client_core::clock::utc;
 use client_core::deploy::gates::{Decision, Gate, NoSuchQuestion};
 use client_core::install::{Account, Cost};
+#[cfg(feature = "monitor")]
+use client_core::monitor::{CheckState, Level};
 use client_core::text::printable;
 use linux::local_socket;
 use serde_json::{Value, json};
@@ -56,6 +60,9 @@ pub struct Status {
     checks: u32,
     server: Option<String>,
     authorized: bool,
+    /// How each check is; null where nothing is watched.
+    #[cfg(feature = "monitor")]
+    monitor: Value,
 }
 
 /// Where the daemon writes its status and the socket reads it. Clones are the same board.
@@ -149,9 +156,24 @@ impl Status {
         self.authorized = authorized;
     }
 
+    /// How the checks of the monitor are.
+    #[cfg(feature = "monitor")]
+    pub fn set_monitor(&mut self, states: impl Iterator<Item = CheckState>) {
+        let one = |state: CheckState| {
+            json!({
+                "name": short(&state.name),
+                "state": state.level.map(Level::name),
+                "since": state.since.map(utc),
+                "alerts_waiting": state.alerts_waiting,
+            })
+        };
+        self.monitor = Value::Array(states.map(one).collect());
+    }
+
     /// All of it at `now` as one JSON object.
     pub fn to_json(&self, now: Duration) -> Value {
-        json!({
+        #[cfg_attr(not(feature = "monitor"), allow(unused_mut))]
+        let mut object = json!({
             "version": env!("CARGO_PKG_VERSION"),
             "pid": std::process::id(),
             "stage": self.stage.as_deref().unwrap_or("starting"),
@@ -171,7 +193,12 @@ impl Status {
             "checks": self.checks,
             "server": self.server,
             "authorized": self.authorized,
-        })
+        });
+        #[cfg(feature = "monitor")]
+        {
+            object["monitor"] = self.monitor.clone();
+        }
+        object
     }
 }
 
@@ -439,9 +466,29 @@ pub fn shown(status: &Value) -> String {
         );
         line(&format!("Slot {slot}"), Some(text));
     }
+    #[cfg(feature = "monitor")]
+    for check in status["monitor"].as_array().into_iter().flatten() {
+        line("Monitor", Some(check_shown(check)));
+    }
     line("Process", number("pid").map(|pid| pid.to_string()));
     line("Version", text("version"));
     lines.join("\n")
+}
+
+/// How a check is, for people.
+#[cfg(feature = "monitor")]
+fn check_shown(check: &Value) -> String {
+    let text = |key: &str| check[key].as_str();
+    let mut shown = format!("{}: {}", text("name").unwrap_or_default(), text("state").unwrap_or("not known"));
+    if let Some(since) = text("since") {
+        shown.push_str(&format!(" since {since}"));
+    }
+    match check["alerts_waiting"].as_u64().unwrap_or_default() {
+        0 => {}
+        1 => shown.push_str(", 1 alert waits to be sent"),
+        count => shown.push_str(&format!(", {count} alerts wait to be sent")),
+    }
+    shown
 }
 
 #[cfg(test)]
@@ -510,6 +557,39 @@ mod tests {
         assert!(text.contains("Cost        bought 8, reused 0 bytes"), "{text}");
         fixture.board.lock().clear_deployment();
         assert_eq!(ask(&fixture.path()).unwrap()["verified_bytes"], Value::Null);
+    }
+
+    #[cfg(feature = "monitor")]
+    #[test]
+    fn how_the_checks_are_is_told_in_their_order_and_nothing_where_nothing_is_watched() {
+        let mut board = Status::default();
+        let none = board.to_json(Duration::ZERO);
+        assert_eq!(none["monitor"], Value::Null);
+        assert!(!shown(&none).contains("Monitor"));
+        let state = |name: &str, level, since, alerts_waiting| CheckState {
+            name: name.to_owned(),
+            level,
+            since,
+            alerts_waiting,
+        };
+        let states = [
+            state("data", Some(Level::Critical), Some(1_795_860_000), 2),
+            state("app", Some(Level::Ok), None, 1),
+            state("a\nb", None, None, 0),
+        ];
+        board.set_monitor(states.into_iter());
+        let status = board.to_json(Duration::ZERO);
+        assert_eq!(
+            status["monitor"][0],
+            json!({ "name": "data", "state": "CRITICAL", "since": "2026-11-28T10:00:00Z", "alerts_waiting": 2 })
+        );
+        let text = shown(&status);
+        let lines = "\
+Monitor     data: CRITICAL since 2026-11-28T10:00:00Z, 2 alerts wait to be sent
+Monitor     app: OK, 1 alert waits to be sent
+Monitor     a\\nb: not known
+";
+        assert!(text.contains(lines), "{text}");
     }
 
     #[test]

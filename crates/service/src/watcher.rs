@@ -14,7 +14,7 @@ use crate::status::StatusBoard;
 use device::compose::Setup;
 
 /// How long the service manager waits for a sign of life while nothing of a deployment is done: the inventory programs,
-/// the checks (32 of 10 s at most) and the server have deadlines of their own.
+/// the checks (32 of 25 s at most) and the server have deadlines of their own.
 const SYNC_ALLOWANCE: Duration = Duration::from_secs(900);
 /// Time between two log lines about the progress of a payload.
 const PROGRESS_EVERY: Duration = Duration::from_secs(10);

@@ -16,6 +16,9 @@ use crate::{Outcome, disk, write};
 /// What the devices say they are.
 pub const DEVICE_TYPE: &str = "testboard";
 
+/// What a client may have: one as it ships, or a release build of this machine's compiler, with room to grow.
+const CLIENT_MIB: u64 = 6;
+
 /// What is wrong with a system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {
@@ -100,11 +103,24 @@ pub fn build(kit: &Kit, board: &dyn Board, system: &System, image: &Path) -> Out
     let result = lay_out(kit, board, system, &tree);
     let result = result.and_then(|()| {
         let mib = system.mib.unwrap_or(board.root_mib());
-        disk::ext4(image, mib, "root", &tree)
+        disk::ext4(image, mib, "root", &tree).map_err(|error| too_large_for(mib, &tree, error))
     });
     // Only its image is of use.
     let _ = fs::remove_dir_all(&tree);
     result
+}
+
+/// Why there is no file system of `mib` MiB: the tool does not say which file has no room in it.
+fn too_large_for(mib: u64, tree: &Path, error: String) -> String {
+    let client =
+        fs::metadata(tree.join("usr/bin/rust-ota")).map_or(0, |metadata| metadata.len().div_ceil(disk::MIB));
+    if client <= CLIENT_MIB {
+        return error;
+    }
+    format!(
+        "the client has {client} MiB, and the root file system of {mib} MiB is made for {CLIENT_MIB} MiB: one as it ships is smaller, and is \
+         taken without --client\n{error}"
+    )
 }
 
 fn lay_out(kit: &Kit, board: &dyn Board, system: &System, tree: &Path) -> Outcome {
@@ -340,4 +356,24 @@ fn text_program(at: &Path, text: &str) -> Outcome {
 fn executable(path: &Path) -> Outcome {
     fs::set_permissions(path, fs::Permissions::from_mode(0o755))
         .map_err(|error| format!("{}: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_that_is_too_large_is_named_and_any_other_error_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let client = folder.path().join("usr/bin/rust-ota");
+        fs::create_dir_all(client.parent().unwrap()).unwrap();
+        let said = |bytes: u64| {
+            fs::File::create(&client).unwrap().set_len(bytes).unwrap();
+            too_large_for(28, folder.path(), "no room".to_owned())
+        };
+        assert_eq!(said(CLIENT_MIB * disk::MIB), "no room");
+        let error = said(10 * disk::MIB + 1);
+        assert!(error.starts_with("the client has 11 MiB, and the root file system of 28 MiB"), "{error}");
+        assert!(error.ends_with("\nno room"), "{error}");
+    }
 }

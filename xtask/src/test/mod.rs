@@ -1,7 +1,7 @@
 //! `cargo xtask test`: everything CI runs. A failed step does not keep the others from running.
 //!
-//! Everything is built once, with all features: tests, demo, and boards use the programs of that build. Boards, which
-//! compute, run beside tests that wait. What did not run is said at the end, with the reason.
+//! Everything is built once, with all features: tests and demo use the programs of that build, boards the client that ships.
+//! Boards, which compute, run beside tests that wait. What did not run is said at the end, with the reason.
 
 mod boards;
 mod buildroot;

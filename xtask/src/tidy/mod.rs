@@ -98,6 +98,9 @@ fn findings(files: &[PathBuf]) -> Outcome<Vec<String>> {
             findings.extend(words::findings(path, &text));
             findings.extend(imports::module_findings(path, &text));
         }
+        if has_extension(path, "js") {
+            findings.extend(rules::page_findings(path, &text));
+        }
         if has_extension(path, "md") {
             findings.extend(links::findings(path, &text, &|target| root.join(target).exists()));
         }

@@ -36,6 +36,9 @@ const PRIVATE_PATHS: &[&str] = &[concat!("/wo", "rk/"), concat!("/ro", "ot/"), c
 /// What is said about a test that sleeps.
 const SLEEP: &str = "tests do not sleep; where one must, a comment above says why";
 
+/// What makes markup of a text, in a browser.
+const MARKUP: &[&str] = &["InnerHTML", "innerHTML", "outerHTML", "insertAdjacentHTML", "document.write"];
+
 /// Rules for every text file.
 pub fn text_findings(path: &Path, text: &str) -> Vec<String> {
     let mut findings = Vec::new();
@@ -51,6 +54,22 @@ pub fn text_findings(path: &Path, text: &str) -> Vec<String> {
 fn has_absolute_path(line: &str, start: &str) -> bool {
     line.match_indices(start)
         .any(|(at, _)| !line[..at].ends_with(|c: char| c.is_alphanumeric() || "._-}/".contains(c)))
+}
+
+/// Rules for the scripts of the server's page. Libraries are as their authors publish them.
+pub fn page_findings(path: &Path, text: &str) -> Vec<String> {
+    let is_ours = path.starts_with("server/page") && !path.starts_with("server/page/lib");
+    let mut findings = Vec::new();
+    for (index, line) in text.lines().enumerate().filter(|_| is_ours) {
+        for word in MARKUP.iter().filter(|word| line.contains(**word)) {
+            findings.push(format!(
+                "{}:{}: {word} makes markup of a text: names and logs of devices are data",
+                path.display(),
+                index + 1
+            ));
+        }
+    }
+    findings
 }
 
 /// Rules for Rust source.
@@ -190,6 +209,17 @@ mod tests {
     #[test]
     fn a_file_that_does_not_say_what_it_is_is_reported() {
         check("daemon/src/a.rs", "fn f() {}", &[":1: no module comment (//!) says what this file is"]);
+    }
+
+    #[test]
+    fn a_script_of_the_page_that_makes_markup_of_a_text_is_reported() {
+        let found = |path: &str| page_findings(Path::new(path), "a;\nrow.innerHTML = name;\n");
+        let complaint = ":2: innerHTML makes markup of a text: names and logs of devices are data";
+        for path in ["server/page/ui.js", "server/page/pages/devices.js"] {
+            assert_eq!(found(path), [format!("{path}{complaint}")]);
+        }
+        assert!(found("server/page/lib/preact.js").is_empty());
+        assert!(found("tests/page/browser.js").is_empty());
     }
 
     #[test]

@@ -123,6 +123,8 @@ pub enum Event<'e> {
     Scripts,
     /// The device is being looked at: every check has a deadline of its own.
     Looking,
+    /// It was looked at.
+    Looked,
     /// The server is being talked to.
     Syncing,
     /// Who was talked to.

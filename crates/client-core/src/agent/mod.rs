@@ -66,6 +66,8 @@ pub struct Memory {
     inventory_backoff: Backoff,
     /// Of alerts, likewise.
     alerts_backoff: Backoff,
+    /// The server said when it takes alerts again.
+    alerts_put_off: bool,
     /// The last inventory was not taken.
     inventory_owed: bool,
     /// The errors of late, and when each was logged.
@@ -94,6 +96,7 @@ impl Memory {
             backoff,
             inventory_backoff,
             alerts_backoff,
+            alerts_put_off: false,
             inventory_owed: false,
             reported_errors: VecDeque::new(),
             unsettled: true,
@@ -191,6 +194,7 @@ impl<'a> Agent<'a> {
             if let Some(watch) = watched(self.host) {
                 watch.look();
             }
+            self.host.tell(&Event::Looked);
         }
         if watched(self.host).is_some_and(|watch| watch.has_news()) {
             self.memory.schedule.has_alerts();
@@ -319,6 +323,7 @@ impl<'a> Agent<'a> {
                 self.memory.schedule.has_no_alerts();
             }
             Err(failure) => {
+                self.memory.alerts_put_off = failure.retry_after().is_some();
                 let wait = self.after_failure(Due::Alerts, &failure);
                 self.try_again(Due::Alerts, wait);
             }
@@ -387,7 +392,9 @@ impl<'a> Agent<'a> {
             Ok(Polled { ordered, ask_again_in }) => {
                 self.memory.backoff.reset();
                 self.memory.schedule.after_success(Due::Update, &*self.clock);
-                self.memory.schedule.retry_alerts_now();
+                if cfg!(feature = "monitor") && !self.memory.alerts_put_off {
+                    self.memory.schedule.retry_alerts_now();
+                }
                 if let Some(wait) = ask_again_in {
                     self.memory.schedule.after_failure(Due::Update, &*self.clock, wait);
                 }

@@ -39,9 +39,25 @@ struct Known {
     kind: String,
     subject: String,
     level: Level,
+    /// Since when it is known to be so, in seconds since 1970; 0 while the clock was not set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    since: Option<u64>,
     /// Up to where a log was read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     position: Option<Position>,
+}
+
+/// How a check is, for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CheckState {
+    /// Its name.
+    pub name: String,
+    /// How it was found to be; `None` where nothing was found yet.
+    pub level: Option<Level>,
+    /// Since when it is known to be so, in seconds since 1970; `None` where no clock said.
+    pub since: Option<u64>,
+    /// How many alerts of it the server did not take yet.
+    pub alerts_waiting: usize,
 }
 
 /// Up to where a log was read.
@@ -106,22 +122,41 @@ impl Book {
         self.known.get(name).map_or(Level::Ok, |known| known.level)
     }
 
+    pub(super) fn state(&self, name: &str) -> CheckState {
+        let since = self.known.get(name).and_then(|known| known.since);
+        CheckState {
+            name: name.to_owned(),
+            level: since.map(|_| self.level(name)),
+            since: since.filter(|since| *since != 0),
+            alerts_waiting: self.alerts.iter().filter(|alert| alert.name == name).count(),
+        }
+    }
+
     pub(super) fn position(&self, name: &str) -> Option<&Position> {
         self.known.get(name)?.position.as_ref()
     }
 
     /// Takes what was found. Whether the book has to be kept: not for a log that was merely read on.
-    pub(super) fn note(&mut self, check: &Check, finding: Option<Finding>, at: &str) -> bool {
+    pub(super) fn note(&mut self, check: &Check, finding: Option<Finding>, wall: Duration) -> bool {
         let (name, watched) = (&check.name, &check.watched);
+        let now = if clock::was_set(wall) { wall.as_secs() } else { 0 };
         let is_new = !self.known.contains_key(name);
         let known = self.known.entry(name.clone()).or_insert_with(|| Known {
             kind: watched.kind().to_owned(),
             subject: watched.subject().to_owned(),
             level: Level::Ok,
+            since: None,
             position: None,
         });
-        let Some(finding) = finding.filter(|finding| finding.level != known.level) else { return is_new };
-        known.level = finding.level;
+        let Some(finding) = finding else { return is_new };
+        if finding.level == known.level {
+            let is_learned = known.since.is_none() || (known.since == Some(0) && now != 0);
+            if is_learned {
+                known.since = Some(now);
+            }
+            return is_new || is_learned;
+        }
+        (known.level, known.since) = (finding.level, Some(now));
         log::info!("check {name}: {}: {}", finding.level.name(), finding.description);
         self.push(Alert {
             name: name.clone(),
@@ -131,7 +166,7 @@ impl Book {
             status: finding.status,
             description: finding.description,
             excerpt: finding.excerpt,
-            at: at.to_owned(),
+            at: clock::utc(wall.as_secs()),
             dropped: 0,
         });
         true
@@ -254,6 +289,8 @@ mod tests {
     use super::*;
 
     const AT: &str = "2026-11-28T10:00:00Z";
+    /// The same in seconds since 1970.
+    const WALL: Duration = Duration::from_secs(1_795_860_000);
 
     /// What version 0.1 writes. A stored format changes only together with a new fixture.
     const VERSION_0_1: &str = r#"{"known":{"app":{"kind":"service","subject":"app.service","level":"CRITICAL"},"log":{"kind":"log","subject":"/log","level":"OK","position":{"File":{"inode":7,"offset":9,"lines":2}}},"unit":{"kind":"log","subject":"a.service","level":"OK","position":{"Journal":{"cursor":"s=1","lines":3}}}},"alerts":[{"name":"app","level":"CRITICAL","kind":"service","subject":"app.service","status":"failed","description":"app.service is failed","excerpt":{"before":[],"line":{"number":1,"data":"x"},"after":[]},"at":"2026-11-28T10:00:00Z","dropped":2}],"starts":[{"id":"a","at":0},{"id":"b","at":1795374114}],"failed_updates":1}"#;
@@ -264,7 +301,7 @@ mod tests {
     }
 
     fn note(book: &mut Book, name: &str, level: Level) -> bool {
-        book.note(&check(name), Some(Finding::new(level, "word", "sentence")), AT)
+        book.note(&check(name), Some(Finding::new(level, "word", "sentence")), WALL)
     }
 
     /// The alerts that wait, as `name LEVEL+dropped`.
@@ -302,9 +339,30 @@ mod tests {
         assert!(waiting(&book).is_empty());
         assert!(note(&mut book, "app", Level::Critical));
         assert!(!note(&mut book, "app", Level::Critical));
-        assert!(!book.note(&check("app"), None, AT));
+        assert!(!book.note(&check("app"), None, WALL));
         assert!(note(&mut book, "app", Level::Ok));
         assert_eq!(waiting(&book), ["app CRITICAL+0", "app OK+0"]);
+    }
+
+    #[test]
+    fn how_a_check_is_is_not_known_before_it_was_found_so_and_since_when_not_before_the_clock_is_set() {
+        let mut book = Book::default();
+        let mut state = |finding: Option<Level>, wall: Duration| {
+            let finding = finding.map(|level| Finding::new(level, "word", "sentence"));
+            let is_to_be_kept = book.note(&check("app"), finding, wall);
+            let CheckState { level, since, alerts_waiting, .. } = book.state("app");
+            (is_to_be_kept, level, since, alerts_waiting)
+        };
+        let (unset, later, now) = (Duration::from_secs(9), WALL + Duration::from_secs(60), WALL.as_secs());
+        assert_eq!(state(None, WALL), (true, None, None, 0));
+        assert_eq!(state(Some(Level::Ok), unset), (true, Some(Level::Ok), None, 0));
+        assert_eq!(state(Some(Level::Ok), unset), (false, Some(Level::Ok), None, 0));
+        assert_eq!(state(Some(Level::Ok), WALL), (true, Some(Level::Ok), Some(now), 0));
+        assert_eq!(state(Some(Level::Ok), later), (false, Some(Level::Ok), Some(now), 0));
+        assert_eq!(state(Some(Level::Critical), later), (true, Some(Level::Critical), Some(now + 60), 1));
+        assert_eq!(state(None, later + later), (false, Some(Level::Critical), Some(now + 60), 1));
+        let document = book.to_json();
+        assert_eq!(Book::from_json(&document).unwrap().state("app").since, Some(now + 60));
     }
 
     #[test]
@@ -354,7 +412,7 @@ mod tests {
             let around = || (0..5).map(|_| line(u64::MAX)).collect();
             let excerpt = super::super::Excerpt { before: around(), line: line(u64::MAX), after: around() };
             let finding = Finding::new(Level::Critical, &text(9999), &text(9999));
-            book.note(&check, Some(Finding { excerpt: Some(excerpt), ..finding }), AT);
+            book.note(&check, Some(Finding { excerpt: Some(excerpt), ..finding }), WALL);
             let cursor = text(FOREIGN_BYTES);
             book.read_up_to(&name, Some(Position::Journal { cursor, lines: u64::MAX }));
         }

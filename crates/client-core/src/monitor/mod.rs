@@ -18,7 +18,7 @@ mod scan;
 mod watch;
 
 pub use alert::{Alert, Excerpt, Level, Line};
-pub use book::{BOOK_BYTES, Book, FOREIGN_BYTES, Position};
+pub use book::{BOOK_BYTES, Book, CheckState, FOREIGN_BYTES, Position};
 pub use looker::{Looker, Unseen};
 pub use pattern::Pattern;
 pub use rules::{

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::alert::Finding;
-use super::{Alert, Book, Check, Level, LogSource, Looker, Rules, Scan, Unseen, Watched, judgement};
+use super::{
+    Alert, Book, Check, CheckState, Level, LogSource, Looker, Rules, Scan, Unseen, Watched, judgement,
+};
 use crate::clock::{Clock, between, utc, was_set};
 use crate::state_store::{StateError, StateStore};
 
@@ -91,8 +93,7 @@ impl Watch {
             }
             let (finding, position) = found;
             let finding = finding.filter(|finding| self.counts(check, finding.level));
-            let at = utc(self.clock.wall().as_secs());
-            self.is_kept &= !self.book.note(check, finding, &at);
+            self.is_kept &= !self.book.note(check, finding, self.clock.wall());
             if let Some(position) = position {
                 self.book.read_up_to(&check.name, Some(position));
             }
@@ -105,6 +106,11 @@ impl Watch {
     pub fn deployment_ended(&mut self, failed: bool) {
         self.is_kept &= !self.book.note_update(failed);
         self.keep();
+    }
+
+    /// How every check is, in the order of the configuration.
+    pub fn states(&self) -> impl Iterator<Item = CheckState> {
+        self.rules.checks.iter().map(|check| self.book.state(&check.name))
     }
 
     /// Whether there is something that the server has not heard.

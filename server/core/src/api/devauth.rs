@@ -213,7 +213,7 @@ struct Preauthorization {
 async fn preauthorize(shared: &Shared, call: &Call) -> Result<Reply, ApiError> {
     let wanted: Preauthorization = call.json()?;
     let identity = Identity::new(wanted.identity_data)
-        .map_err(|error| ApiError::bad_request(&format!("identity_data: {error:?}")))?;
+        .map_err(|error| ApiError::bad_request(&format!("identity_data cannot be used: {error}")))?;
     let key = PublicKey::parse(&wanted.pubkey)
         .map_err(|_| ApiError::bad_request("invalid auth request: cannot decode public key"))?;
     let keys = vec![Key::Identity(identity.sha256.clone())];

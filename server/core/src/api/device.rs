@@ -212,7 +212,7 @@ async fn authenticate(shared: &Shared, call: &Call) -> Result<Reply, ApiError> {
         ApiError::bad_request("invalid auth request: cannot decode public key")
     })?;
     let identity = Identity::parse(&request.id_data)
-        .map_err(|error| ApiError::bad_request(&format!("cannot decode id_data: {error:?}")))?;
+        .map_err(|error| ApiError::bad_request(&format!("id_data cannot be used: {error}")))?;
     // Over the bytes as they came: their JSON could be written in more than one way.
     let verified = STANDARD.decode(signature.trim()).is_ok_and(|bytes| key.verifies(&call.body, &bytes));
     if !verified {

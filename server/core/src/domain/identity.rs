@@ -1,6 +1,7 @@
 //! What names a device: a JSON object, brought to one form, whatever client wrote it.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde_json::Value;
 
@@ -24,6 +25,22 @@ pub(crate) enum IdentityError {
     Nested,
     /// More or longer than the limits allow.
     TooLarge,
+}
+
+impl fmt::Display for IdentityError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            IdentityError::NotAnObject => f.write_str("it is no JSON object with at least one key"),
+            IdentityError::Nested => f.write_str(
+                "each value has to be a text, a number, true or false, or a list of one kind of these: one is null, an object, or a \
+                 list of anything else",
+            ),
+            IdentityError::TooLarge => write!(
+                f,
+                "it is too large: {KEYS} keys, {TEXT_CHARS} characters of a key or a value, and {BYTES} bytes are the most"
+            ),
+        }
+    }
 }
 
 /// An identity in its one form.
