@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use crate::common::{accepted, error, manage, server};
+use crate::common::{accepted, artifact, error, manage, server};
 use crate::users::{USERADM, ask, token, user};
 use serde_json::{Value, json};
 
@@ -199,4 +199,43 @@ fn roles_are_listed_changed_and_refused_when_they_make_no_sense() {
         assert_eq!(error(&answer), 422, "{method}");
     }
     assert_eq!(error(&manage(&running, "DELETE", &format!("{ROLES}/none"), Value::Null)), 404);
+}
+
+#[test]
+fn a_role_for_a_group_deploys_to_what_the_body_names_of_it_only() {
+    let (running, management, _folder) = server(|options| options);
+    management.upload_artifact(artifact("release-2", "testdev").path()).unwrap();
+    let ((_, mine), (_, other)) = (accepted(&running, "a"), accepted(&running, "b"));
+    for (device, group) in [(&mine, "lab"), (&other, "field")] {
+        management.set_group(device, group).unwrap();
+    }
+    let scope = json!({ "type": "DeviceGroups", "value": ["lab"] });
+    let role = json!({
+        "name": "lab", "permission_sets_with_scope": [{ "name": "DeployToDevices", "scope": scope }],
+    });
+    assert_eq!(manage(&running, "POST", ROLES, role).status, 201);
+    user(&running, "lab@example.org", &["lab"]);
+    let token = token(&running, "lab@example.org");
+    let deployments = "/api/management/v1/deployments/deployments";
+    for (body, status) in [
+        (json!({ "group": "lab" }), 201),
+        (json!({ "devices": [mine], "group": null }), 201),
+        (json!({ "group": "field" }), 403),
+        (json!({ "group": ["lab"] }), 403),
+        (json!({ "group": "lab", "all_devices": true }), 403),
+        (json!({ "group": "lab", "devices": [mine] }), 403),
+        (json!({ "group": "lab", "filter_id": "x" }), 403),
+        (json!({ "devices": [mine, other] }), 403),
+        (json!({ "devices": [] }), 403),
+        (json!({ "all_devices": true }), 403),
+        (json!({}), 403),
+    ] {
+        // Of two that are equal but for this the second one is refused.
+        let mut order = json!({ "name": body.to_string(), "artifact_name": "release-2" });
+        order.as_object_mut().unwrap().extend(body.as_object().unwrap().clone());
+        let answer = ask(&running, &token, "POST", deployments, order.clone());
+        assert_eq!(answer.status, status, "{order}: {}", answer.text());
+        let dry = ask(&running, &token, "POST", &format!("{deployments}/dry_run"), order.clone());
+        assert_eq!(dry.status == 403, status == 403, "{order}: {}", dry.text());
+    }
 }

@@ -14,7 +14,7 @@ pub(crate) mod smtp;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 
 use crate::domain::mail::{self, About, MailSettings, News, Outcome, Posted, SETTINGS, Step, progress};
 use crate::metrics::Metrics;
@@ -54,7 +54,6 @@ pub(crate) async fn run(
         }
         let settings: MailSettings = service.catalogue.document(Kind::Settings, SETTINGS).unwrap_or_default();
         let receivers = settings.told();
-        rounds.begin(|id, _| receivers.iter().any(|known| known == id));
         if receivers.is_empty() {
             continue;
         }
@@ -62,19 +61,47 @@ pub(crate) async fn run(
             rounds.leave();
             continue;
         }
-        for receiver in receivers {
-            if !rounds.is_free(receiver) {
+        let places = places(&service, receivers).await;
+        rounds.begin(|id, place| is_there(&places, id, place));
+        for (receiver, place) in places {
+            if !rounds.is_free(&receiver) {
                 continue;
             }
             let (service, post, metrics, own) =
                 (service.clone(), post.clone(), metrics.clone(), receiver.clone());
-            rounds.tell(receiver.clone(), String::new(), async move {
+            rounds.tell(receiver, place.unwrap_or_default(), async move {
                 next(&service, &post, &metrics, &own).await
             });
         }
     }
     rounds.end().await;
     turn.give_back().await;
+}
+
+/// Where each receiver is. It stays while a mail to him is tried again, and is another when he was taken out, or mails were switched
+/// off, however short that was: then he does not wait. `None` while it cannot be read.
+async fn places(service: &Service, receivers: &[String]) -> Vec<(String, Option<String>)> {
+    let mut places = Vec::new();
+    for receiver in receivers {
+        let place = match service.store.document(Kind::Progress, &progress(receiver)).await {
+            Ok(known) => {
+                let known: Option<Posted> = known.and_then(|known| serde_json::from_value(known).ok());
+                Some(known.map(|known| format!("{} {}", known.number, known.time)).unwrap_or_default())
+            }
+            Err(error) => {
+                log::debug!("where {receiver} is with mails: {error}");
+                None
+            }
+        };
+        places.push((receiver.clone(), place));
+    }
+    places
+}
+
+/// Whether a receiver still is where he was. Where he is may not be known.
+fn is_there(places: &[(String, Option<String>)], receiver: &str, place: &str) -> bool {
+    let now = places.iter().find(|(known, _)| known == receiver);
+    now.is_some_and(|(_, now)| now.as_ref().is_none_or(|now| now == place))
 }
 
 /// Sends somebody the next mail. How long there is nothing to do for him then.
@@ -190,20 +217,55 @@ pub(crate) async fn test(post: &Post, service: &Service, receiver: &str) -> Resu
 }
 
 async fn hand_over(smtp: &SmtpOptions, receiver: &str, letter: Vec<u8>) -> (Outcome, String) {
-    let failed = |reason: String| (Outcome::Failed(reason.clone()), reason);
-    let to = match mail::address(receiver) {
-        Ok(to) => to,
-        Err(reason) => return (Outcome::Refused(reason.clone()), reason),
-    };
-    let smtp = smtp.clone();
-    let (tell, told) = oneshot::channel();
-    // A thread of its own: the server does not wait for it when it stops, as it would for one of its runtime.
-    let thread = std::thread::Builder::new().name("mail".to_owned()).spawn(move || {
-        // Nobody hears of it when the server has stopped meanwhile.
-        let _ = tell.send(smtp.send(&to, &letter));
-    });
-    match thread {
-        Ok(_) => told.await.unwrap_or_else(|_| failed("the thread that sends it ended".to_owned())),
-        Err(error) => failed(format!("no thread can be started: {error}")),
+    match mail::address(receiver) {
+        Ok(to) => smtp.send(&to, &letter).await,
+        Err(reason) => (Outcome::Refused(reason.clone()), reason),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::mail::{keys, set};
+    use crate::store::sqlite;
+    use crate::work::Work;
+
+    async fn switch(service: &Service, receivers: &[&str], after: u64) {
+        let receivers = receivers.iter().map(|one| (*one).to_owned()).collect();
+        let before = service.catalogue.document(Kind::Settings, SETTINGS).unwrap_or_default();
+        let wanted = MailSettings { enabled: true, receivers };
+        let keys = keys(&before, &wanted);
+        service.change(keys, move |work: &mut Work| set(work, &wanted, after)).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn who_is_put_in_again_does_not_wait_for_what_was_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = sqlite::open(folder.path()).unwrap();
+        let service = Service::open(store, Arc::new(Metrics::default())).await.unwrap();
+        let (mut rounds, receivers) = (Rounds::new("a receiver"), ["a@b.example".to_owned()]);
+        switch(&service, &["a@b.example"], 3).await;
+        let (receiver, place) = places(&service, &receivers).await.remove(0);
+        rounds.tell(receiver, place.unwrap(), async { Some(LONGEST) });
+        // It has ended when this is gone on with.
+        tokio::task::yield_now().await;
+        let mut is_free = async || {
+            let places = places(&service, &receivers).await;
+            rounds.begin(|id, place| is_there(&places, id, place));
+            rounds.is_free("a@b.example")
+        };
+        assert!(!is_free().await);
+        let about = About { number: 4, time: service.now(), is_summary: false };
+        let failed = move |work: &mut Work| {
+            mail::posted(work, "a@b.example", about, &Outcome::Failed("down".to_owned()))
+        };
+        let key = Key::Document(Kind::Progress, progress("a@b.example"));
+        service.change(vec![key], failed).await.unwrap();
+        assert!(!is_free().await, "he waits before the next try");
+        switch(&service, &[], 3).await;
+        switch(&service, &["a@b.example"], 5).await;
+        assert!(is_free().await);
+        assert!(is_there(&[("a@b.example".to_owned(), None)], "a@b.example", "x"), "it is not known");
+        service.store.stop().await;
     }
 }

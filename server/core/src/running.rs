@@ -362,6 +362,7 @@ fn of_blobs(error: BlobError) -> StoreError {
         BlobError::Io { doing, path, source } => StoreError::Io { doing, path, source },
         BlobError::Missing { .. }
         | BlobError::Damaged { .. }
+        | BlobError::NotAFile { .. }
         | BlobError::TooLarge { .. }
         | BlobError::Unreachable { .. }
         | BlobError::Refused { .. }

@@ -315,6 +315,7 @@ mod tests {
 
     use super::*;
     use crate::blobs::conformance::{S3Server, s3_options};
+    use crate::blobs::{Blobs as _, Folder, Name, Span};
     use crate::domain::id;
     use crate::store::conformance::{change, dump};
 
@@ -495,6 +496,40 @@ mod tests {
             left(&place).collect::<Vec<_>>(),
             left(&Place::Folder(path(1).join("to"))).collect::<Vec<_>>()
         );
+    }
+
+    #[test]
+    fn what_is_no_file_is_no_artifact_and_nothing_waits_for_it() {
+        let folders: Vec<_> = (0..3).map(|_| tempfile::tempdir().unwrap()).collect();
+        let path = |at: usize| folders[at].path();
+        fleet(path(0));
+        let mut ids = artifacts(path(0), 5);
+        for id in &ids[..4] {
+            fs::remove_file(file(path(0), id)).unwrap();
+        }
+        let (pipe, folder) = (file(path(0), &ids[0]), file(path(0), &ids[1]));
+        rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::from_raw_mode(0o600)).unwrap();
+        fs::create_dir(folder).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", file(path(0), &ids[2])).unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(file(path(0), &ids[3])).unwrap();
+        let place = |at: usize| Place::Folder(path(at).to_owned());
+        let moved = move_fleet(&place(0), &place(1), &Ways::default(), &mut |_| {}).unwrap();
+        let copied = backup(&place(0), path(2), &Ways::default(), &mut |_| {}).unwrap();
+        let whole = ids.split_off(4).remove(0);
+        ids.sort();
+        for (moved, to) in [(moved, path(1)), (copied, path(2))] {
+            let mut missing = moved.missing_artifacts.clone();
+            missing.sort();
+            assert_eq!((missing, moved.artifacts, moved.documents), (ids.clone(), 1, 55));
+            assert!(file(to, &whole).is_file());
+            assert!(ids.iter().all(|id| !file(to, id).exists()));
+        }
+        // What is said of each of them names it.
+        for id in &ids {
+            let (name, from) = (Name::artifact(id).unwrap(), Folder::to_read(path(0)));
+            let error = runtime().unwrap().block_on(from.read(&name, Span::all(0))).err().unwrap();
+            assert_eq!(error.to_string(), format!("{} is no regular file", file(path(0), id).display()));
+        }
     }
 
     #[test]

@@ -117,21 +117,20 @@ async fn check(shared: &Shared, call: Option<&Call>, person: &Person, need: &Nee
         (Object::FilterGroup, Some(call)) => filter_group(call),
         (Object::BodyDevices, Some(call)) => {
             let body: Value = call.json()?;
-            let is_all = body.get("all_devices").and_then(Value::as_bool).unwrap_or_default();
-            match body.get("devices").and_then(Value::as_array) {
-                Some(devices)
-                    if !is_all
-                        && devices.len() <= DEVICES
-                        && body.get("filter_id").is_none()
-                        && body.get("group").is_none_or(Value::is_null) =>
-                {
+            let named = |field: &str| body.get(field).filter(|value| !value.is_null());
+            let is_all = named("all_devices").and_then(Value::as_bool).unwrap_or_default();
+            // Devices or one group, and nothing beside: of more than one the server makes no deployment.
+            match (named("devices"), named("group")) {
+                _ if is_all || body.get("filter_id").is_some() => Belongs::All,
+                (Some(Value::Array(devices)), None) if devices.len() <= DEVICES => {
                     let mut groups = Vec::new();
                     for device in devices {
                         groups.push(group_of(shared, device.as_str().unwrap_or_default()).await?);
                     }
                     Belongs::Groups(groups)
                 }
-                Some(_) | None => Belongs::All,
+                (None, Some(Value::String(group))) => Belongs::Groups(vec![Some(group.clone())]),
+                (Some(_) | None, Some(_) | None) => Belongs::All,
             }
         }
     };

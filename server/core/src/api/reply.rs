@@ -224,7 +224,7 @@ impl From<BlobError> for ApiError {
     fn from(error: BlobError) -> ApiError {
         match error {
             BlobError::Io { source, .. } => source.into(),
-            BlobError::Missing { .. } | BlobError::Damaged { .. } => {
+            BlobError::Missing { .. } | BlobError::Damaged { .. } | BlobError::NotAFile { .. } => {
                 ApiError::internal("the file of the artifact is damaged")
             }
             BlobError::TooLarge { .. } => {

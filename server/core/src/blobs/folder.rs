@@ -3,9 +3,9 @@
 //! Nothing is removed that was not made here: of what lies in the folder of uploads only files with the name of an upload,
 //! and of the other folders nothing that nobody has asked to remove.
 
-use std::fs::{self, OpenOptions};
+use std::fs;
 use std::io::{self, SeekFrom};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -13,7 +13,9 @@ use async_trait::async_trait;
 use futures_util::StreamExt;
 use futures_util::stream;
 use hyper::body::Bytes;
-use tokio::fs::File;
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+use tokio::fs::{File, OpenOptions};
 use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 
@@ -101,20 +103,30 @@ impl Blobs for Folder {
         let failed = io_error("making", &incoming);
         let mut options = OpenOptions::new();
         options.write(true).create_new(true).mode(0o600);
-        let file = tokio::fs::OpenOptions::from(options).open(&incoming).await.map_err(failed)?;
+        let file = options.open(&incoming).await.map_err(failed)?;
         Ok(Box::new(Writing { file, incoming: Incoming(Some(incoming)), path, size_bytes: 0 }))
     }
 
     async fn read(&self, name: &Name, span: Span) -> Result<Pieces, BlobError> {
         let path = self.path(name);
-        let mut file = match File::open(&path).await {
+        // A pipe that nobody writes into is not waited for.
+        let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or_default();
+        let mut file = match OpenOptions::new().read(true).custom_flags(flags).open(&path).await {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(BlobError::Missing { name: name.clone() });
             }
+            // A socket, or a device that is not there.
+            Err(error) if error.raw_os_error() == Some(Errno::NXIO.raw_os_error()) => {
+                return Err(BlobError::NotAFile { path });
+            }
             file => file.map_err(io_error("opening", &path))?,
         };
+        let found = file.metadata().await.map_err(io_error("reading", &path))?;
+        if !found.is_file() {
+            return Err(BlobError::NotAFile { path });
+        }
         // What is sent is what was promised, or nothing.
-        let size_bytes = file.metadata().await.map_err(io_error("reading", &path))?.len();
+        let size_bytes = found.len();
         if size_bytes != span.total {
             return Err(BlobError::Damaged { name: name.clone(), size_bytes, expected_bytes: span.total });
         }

@@ -209,6 +209,11 @@ pub(crate) enum BlobError {
         /// As many as there should be.
         expected_bytes: u64,
     },
+    /// What has the name of a blob is a pipe, a folder or something else that is no file.
+    NotAFile {
+        /// What it is.
+        path: PathBuf,
+    },
     /// A blob is larger than its place can have.
     TooLarge {
         /// The most.
@@ -309,6 +314,7 @@ impl fmt::Display for BlobError {
             BlobError::Damaged { name, size_bytes, expected_bytes } => {
                 write!(f, "the file of {name} has {size_bytes} bytes of {expected_bytes}")
             }
+            BlobError::NotAFile { path } => write!(f, "{} is no regular file", path.display()),
             BlobError::TooLarge { most_bytes } => {
                 write!(f, "the artifact has more than {most_bytes} bytes, and S3 takes no more")
             }
@@ -326,6 +332,7 @@ impl std::error::Error for BlobError {
             BlobError::Io { source, .. } => Some(source),
             BlobError::Missing { .. }
             | BlobError::Damaged { .. }
+            | BlobError::NotAFile { .. }
             | BlobError::TooLarge { .. }
             | BlobError::Unreachable { .. }
             | BlobError::Refused { .. }

@@ -3,7 +3,7 @@
 //!
 //! A fleet of a million devices must not send a million mails: see [`step`].
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use lettre::Address;
 use schemars::JsonSchema;
@@ -19,6 +19,10 @@ use crate::work::{Event, Key, Kind, NotLoaded, Stream, Work, Write};
 
 /// Under what name it is kept who gets mails.
 pub(crate) const SETTINGS: &str = "mail";
+/// Under what name it is kept how many mails those have got in this hour who were taken out: who is put in again has got them.
+const GONE: &str = "mails-gone";
+/// Most of those, so that nobody can fill the store with addresses.
+const GONE_RECEIVERS: usize = 200;
 /// Most people who get mails.
 pub(crate) const RECEIVERS: usize = 20;
 /// Most characters of an address (RFC 5321, 4.5.3.1.3).
@@ -172,6 +176,12 @@ pub(crate) fn step(posted: &Posted, waiting: u64, now: Timestamp) -> Step {
     if wait == 0 { Step::Summary } else { Step::Wait(wait) }
 }
 
+/// Whether what was sent still counts.
+fn is_counted(posted: &Posted, now: Timestamp) -> bool {
+    let is_recent = |last: Timestamp| last <= now && now < last.plus_seconds(SUMMARY_SECONDS);
+    !is_new_hour(posted, now) || posted.summary.is_some_and(is_recent)
+}
+
 fn is_new_hour(posted: &Posted, now: Timestamp) -> bool {
     now < posted.hour || now >= posted.hour.plus_seconds(HOUR_SECONDS)
 }
@@ -201,7 +211,8 @@ pub(crate) fn behind(posted: &Posted) -> EventQuery {
 pub(crate) fn keys(before: &MailSettings, wanted: &MailSettings) -> Vec<Key> {
     let receivers = before.receivers.iter().chain(&wanted.receivers);
     let progress = receivers.map(|receiver| Key::Document(Kind::Progress, progress(receiver)));
-    progress.chain([Key::Document(Kind::Settings, SETTINGS.to_owned())]).collect()
+    let gone = Key::Document(Kind::Progress, GONE.to_owned());
+    progress.chain([gone, Key::Document(Kind::Settings, SETTINGS.to_owned())]).collect()
 }
 
 /// Changes who gets mails. Who is new, and everybody when they are switched on, is told what comes after the event with a number.
@@ -213,12 +224,18 @@ pub(crate) fn set(work: &mut Work, wanted: &MailSettings, after: u64) -> Result<
     let now = work.now();
     let is_in =
         |receivers: &[String], one: &String| receivers.iter().any(|other| other.eq_ignore_ascii_case(one));
-    for gone in before.receivers.iter().filter(|one| !is_in(&wanted.receivers, one)) {
-        work.document::<Value>(Kind::Progress, &progress(gone))?;
-        work.put_document::<Posted>(Kind::Progress, &progress(gone), None)?;
+    let gone_before = work.document::<BTreeMap<String, Posted>>(Kind::Progress, GONE)?.unwrap_or_default();
+    let mut gone = gone_before.clone();
+    for receiver in before.receivers.iter().filter(|one| !is_in(&wanted.receivers, one)) {
+        if let Some(known) = work.document::<Posted>(Kind::Progress, &progress(receiver))? {
+            let Posted { hour, single, summary, .. } = known;
+            gone.insert(progress(receiver), Posted { hour, single, summary, ..Posted::default() });
+        }
+        work.put_document::<Posted>(Kind::Progress, &progress(receiver), None)?;
     }
     for receiver in &wanted.receivers {
-        let known = work.document::<Posted>(Kind::Progress, &progress(receiver))?;
+        let counted = gone.remove(&progress(receiver));
+        let known = work.document::<Posted>(Kind::Progress, &progress(receiver))?.or(counted);
         let goes_on = before.enabled == wanted.enabled && is_in(&before.receivers, receiver);
         // What was sent in this hour counts all the same.
         let posted = match known {
@@ -226,6 +243,14 @@ pub(crate) fn set(work: &mut Work, wanted: &MailSettings, after: u64) -> Result<
             known => Posted { number: after, time: now, tries: 0, ..known.unwrap_or_default() },
         };
         work.put_document(Kind::Progress, &progress(receiver), Some(&posted))?;
+    }
+    gone.retain(|_, posted| is_counted(posted, now));
+    while gone.len() > GONE_RECEIVERS {
+        let oldest = gone.iter().min_by_key(|(_, posted)| posted.hour).map(|(name, _)| name.clone());
+        oldest.and_then(|name| gone.remove(&name));
+    }
+    if gone != gone_before {
+        work.put_document(Kind::Progress, GONE, Some(&gone).filter(|gone| !gone.is_empty()))?;
     }
     work.put_document(Kind::Settings, SETTINGS, Some(wanted))
 }
@@ -452,6 +477,39 @@ mod tests {
         run(&mut work, |work| set(work, &settings(true, &["c@b.example"]), 11));
         assert_eq!(known(&mut work, "a@b.example"), None);
         assert_eq!(known(&mut work, "c@b.example").unwrap().number, 9);
+    }
+
+    #[test]
+    fn who_was_taken_out_and_is_put_in_again_has_got_the_mails_of_this_hour() {
+        let mut work = Work::new(at(0));
+        let receivers = |work: &mut Work, receivers: &[&str]| {
+            run(work, |work| set(work, &settings(true, receivers), 4));
+        };
+        let gone = |work: &mut Work| {
+            run(work, |work| work.document::<BTreeMap<String, Posted>>(Kind::Progress, GONE))
+        };
+        receivers(&mut work, &["a@b.example"]);
+        for number in [5, 6] {
+            let about = About { number, time: at(0), is_summary: number == 6 };
+            run(&mut work, |work| posted(work, "a@b.example", about, &Outcome::Sent));
+        }
+        receivers(&mut work, &[]);
+        assert_eq!(known(&mut work, "a@b.example"), None);
+        receivers(&mut work, &["A@b.example"]);
+        let again = known(&mut work, "a@b.example").unwrap();
+        assert_eq!((again.number, again.single, again.hour, again.summary), (4, 1, at(0), Some(at(0))));
+        assert_eq!(gone(&mut work), None);
+        // As long as it counts, and not for more addresses than that.
+        for n in 0..=GONE_RECEIVERS {
+            receivers(&mut work, &[&format!("a{n}@b.example")]);
+            let about = About { number: 5, time: at(0), is_summary: false };
+            run(&mut work, |work| posted(work, &format!("a{n}@b.example"), about, &Outcome::Sent));
+        }
+        receivers(&mut work, &[]);
+        assert_eq!(gone(&mut work).unwrap().len(), GONE_RECEIVERS);
+        let sent = Posted { hour: at(0), single: 1, summary: Some(at(3500)), ..Posted::default() };
+        let counted = [3599, 3600, 4099, 4100].map(|seconds| is_counted(&sent, at(seconds)));
+        assert_eq!(counted, [true, true, true, false]);
     }
 
     #[test]

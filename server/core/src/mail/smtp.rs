@@ -1,28 +1,41 @@
-//! Hands one mail to a server that speaks SMTP (RFC 5321), and says what that said of it.
+//! Hands one mail to a server that speaks SMTP (RFC 5321), and says what that said of it. Whatever that server does, it ends in
+//! time, and in little memory.
+
+mod bounded;
 
 use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use lettre::Address;
 use lettre::transport::smtp::authentication::{Credentials, Mechanism};
-use lettre::transport::smtp::client::{Certificate, CertificateStore, SmtpConnection, TlsParameters};
+use lettre::transport::smtp::client::{AsyncSmtpConnection, Certificate, CertificateStore, TlsParameters};
 use lettre::transport::smtp::commands::{Data, Mail, Rcpt};
 use lettre::transport::smtp::extension::ClientId;
 use lettre::transport::smtp::{Error, SUBMISSION_PORT, SUBMISSIONS_PORT};
-use tokio_rustls::rustls::RootCertStore;
+use tokio::net::{TcpStream, lookup_host};
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use crate::client::tls::certificates;
 use crate::domain::mail::{Outcome, address};
+use bounded::Bounded;
 
-/// How long the server may take for one answer.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long one mail may take, from the name of the server to its last answer.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How long one address of several is tried, so that there is time for the next.
+const REACH: Duration = Duration::from_secs(15);
 /// Characters of what the server says that are kept.
 const SAID_CHARS: usize = 300;
 /// Bytes of a file with a password.
 const PASSWORD_BYTES: u64 = 4096;
+
 /// How a connection is encrypted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Encryption {
@@ -44,6 +57,14 @@ pub struct SmtpOptions {
     password_file: Option<PathBuf>,
     authorities: Option<PathBuf>,
     from: Address,
+    patience: Duration,
+}
+
+/// What is read of files for a mail.
+struct Secrets {
+    password: Option<String>,
+    /// Who is trusted, where it is encrypted.
+    trusted: Vec<CertificateDer<'static>>,
 }
 
 impl fmt::Debug for SmtpOptions {
@@ -68,7 +89,8 @@ impl SmtpOptions {
         let (encryption, host, port, user) = parse(url).ok_or_else(|| SmtpOptions::WANTED.to_owned())?;
         let (host, user) = (host.to_owned(), user.map(str::to_owned));
         let from = address(from)?;
-        Ok(SmtpOptions { encryption, host, port, user, password_file: None, authorities: None, from })
+        let (password_file, authorities, patience) = (None, None, PATIENCE);
+        Ok(SmtpOptions { encryption, host, port, user, password_file, authorities, from, patience })
     }
 
     /// Whether an address of a server is one.
@@ -114,79 +136,150 @@ impl SmtpOptions {
         &self.from
     }
 
-    /// Sends a mail, which waits for the server. What it said.
-    pub(crate) fn send(&self, receiver: &Address, letter: &[u8]) -> (Outcome, String) {
+    /// Sends a mail. What the server said.
+    pub(crate) async fn send(&self, receiver: &Address, letter: &[u8]) -> (Outcome, String) {
+        let failed = |said: String| (Outcome::Failed(said.clone()), said);
+        let late = || self.told(&format!("the mail was not sent within {} seconds", self.patience.as_secs()));
+        let until = Instant::now() + self.patience;
+        let mut connection = match timeout_at(until, self.connect()).await {
+            Ok(Ok(connection)) => connection,
+            Ok(Err(reason)) => return failed(reason),
+            Err(_) => return failed(late()),
+        };
+        match timeout_at(until, self.hand_over(&mut connection, receiver, letter)).await {
+            Ok(ended) => {
+                // Whatever it says of the end, it has the mail or has not.
+                let _ = timeout_at(until, connection.abort()).await;
+                ended
+            }
+            Err(_) => failed(late()),
+        }
+    }
+
+    async fn hand_over(
+        &self,
+        connection: &mut AsyncSmtpConnection,
+        receiver: &Address,
+        letter: &[u8],
+    ) -> (Outcome, String) {
         let failed = |said: String| (Outcome::Failed(said.clone()), said);
         let refused = |said: String| (Outcome::Refused(said.clone()), said);
-        let mut connection = match self.connect() {
-            Ok(connection) => connection,
-            Err(reason) => return failed(reason),
-        };
         // A server that does not want this sender does not want any mail: that is to be put right, and no reason to drop one.
-        if let Err(error) = connection.command(Mail::new(Some(self.from.clone()), Vec::new())) {
+        if let Err(error) = connection.command(Mail::new(Some(self.from.clone()), Vec::new())).await {
             return failed(format!("the sender {}: {}", self.from, said(&error)));
         }
-        let taken = connection
-            .command(Rcpt::new(receiver.clone(), Vec::new()))
-            .and_then(|_| connection.command(Data))
-            .and_then(|_| connection.message(letter));
-        match taken {
+        let taken = async {
+            connection.command(Rcpt::new(receiver.clone(), Vec::new())).await?;
+            connection.command(Data).await?;
+            connection.message(letter).await
+        };
+        match taken.await {
             Ok(answer) => {
-                // It has the mail, whatever it says of the end.
-                let _ = connection.quit();
                 let lines: Vec<&str> = answer.message().collect();
                 (Outcome::Sent, short(&format!("{} {}", answer.code(), lines.join(" "))))
             }
-            Err(error) => {
-                connection.abort();
-                if error.is_permanent() { refused(said(&error)) } else { failed(said(&error)) }
-            }
+            Err(error) if error.is_permanent() => refused(said(&error)),
+            Err(error) => failed(said(&error)),
         }
     }
 
     /// A connection that is encrypted, and with a user who has logged in.
-    fn connect(&self) -> Result<SmtpConnection, String> {
-        let place = || format!("{}:{}", self.host, self.port);
-        let told = |error: Error| format!("{}: {}", place(), said(&error));
-        let name = own_name();
+    async fn connect(&self) -> Result<AsyncSmtpConnection, String> {
+        let own = self.clone();
+        // A disk may be slow.
+        let read = tokio::task::spawn_blocking(move || own.secrets()).await;
+        let Secrets { password, trusted } = read.map_err(|error| error.to_string())??;
+        let told = |error: Error| self.told(&said(&error));
         // The brackets of an IPv6 address are not part of it.
         let host = self.host.trim_start_matches('[').trim_end_matches(']');
-        let tls = match self.encryption {
-            Encryption::Never => None,
-            Encryption::Wrapped | Encryption::Starttls => Some(self.tls(host)?),
-        };
-        let at_once = tls.as_ref().filter(|_| self.encryption == Encryption::Wrapped);
-        let mut connection =
-            SmtpConnection::connect((host, self.port), Some(PATIENCE), &name, at_once, None).map_err(told)?;
-        if let Some(tls) = tls.filter(|_| self.encryption == Encryption::Starttls) {
-            if !connection.can_starttls() {
-                connection.abort();
-                return Err(format!("{}: it does not offer STARTTLS, so nothing is sent", place()));
+        let stream = self.reach(host).await.map_err(|error| self.told(&said(&error)))?;
+        let name = own_name();
+        let mut connection = match self.encryption {
+            Encryption::Never => greeted(Bounded::new(stream), &name).await.map_err(told)?,
+            Encryption::Wrapped => {
+                let connector = connector(trusted)?;
+                let server = ServerName::try_from(host.to_owned())
+                    .map_err(|_| self.told(&"it is no name of a server"))?;
+                let stream = connector.connect(server, stream).await;
+                let stream = stream.map_err(|error| self.told(&said(&error)))?;
+                greeted(Bounded::new(stream), &name).await.map_err(told)?
             }
-            connection.starttls(&tls, &name).map_err(told)?;
-        }
-        if let (Some(user), Some(path)) = (&self.user, &self.password_file) {
-            let credentials = Credentials::new(user.clone(), password(path)?);
-            connection
-                .auth(&[Mechanism::Plain, Mechanism::Login], &credentials)
-                .map_err(|error| format!("{}: the login of {user}: {}", place(), said(&error)))?;
+            Encryption::Starttls => {
+                let mut connection = greeted(Bounded::new(stream), &name).await.map_err(told)?;
+                if !connection.can_starttls() {
+                    connection.abort().await;
+                    return Err(self.told(&"it does not offer STARTTLS, so nothing is sent"));
+                }
+                connection.starttls(parameters(host, trusted)?, &name).await.map_err(told)?;
+                connection
+            }
+        };
+        if let (Some(user), Some(password)) = (&self.user, password) {
+            let credentials = Credentials::new(user.clone(), password);
+            let logged_in = connection.auth(&[Mechanism::Plain, Mechanism::Login], &credentials).await;
+            logged_in.map_err(|error| self.told(&format!("the login of {user}: {}", said(&error))))?;
         }
         Ok(connection)
     }
 
-    fn tls(&self, host: &str) -> Result<TlsParameters, String> {
-        let (_, trusted) = certificates(self.authorities.as_deref())
-            .map_err(|error| error.to_string().replace("--ca", "--smtp-ca"))?;
-        let mut builder = TlsParameters::builder(host.to_owned()).certificate_store(CertificateStore::None);
-        for certificate in trusted {
-            // One that is too odd to vouch for others must not keep the others from it.
-            if RootCertStore::empty().add(certificate.clone()).is_ok() {
-                let certificate = Certificate::from_der(certificate.to_vec());
-                builder = builder.add_root_certificate(certificate.map_err(|error| said(&error))?);
+    fn secrets(&self) -> Result<Secrets, String> {
+        let trusted = match self.encryption {
+            Encryption::Never => Vec::new(),
+            Encryption::Wrapped | Encryption::Starttls => {
+                let (_, mut trusted) = certificates(self.authorities.as_deref())
+                    .map_err(|error| error.to_string().replace("--ca", "--smtp-ca"))?;
+                // One that is too odd to vouch for others must not keep the others from it.
+                trusted.retain(|one| RootCertStore::empty().add(one.clone()).is_ok());
+                trusted
+            }
+        };
+        Ok(Secrets { password: self.password_file.as_deref().map(password).transpose()?, trusted })
+    }
+
+    async fn reach(&self, host: &str) -> io::Result<TcpStream> {
+        let mut error = io::Error::other("its name has no address");
+        for address in lookup_host((host, self.port)).await? {
+            match timeout(REACH, TcpStream::connect(address)).await {
+                Ok(Ok(stream)) => return Ok(stream),
+                Ok(Err(refused)) => error = refused,
+                Err(_) => error = io::Error::other("it does not answer"),
             }
         }
-        builder.build_rustls().map_err(|error| said(&error))
+        Err(error)
     }
+
+    /// What is wrong with the server.
+    fn told(&self, reason: &dyn fmt::Display) -> String {
+        format!("{}:{}: {reason}", self.host, self.port)
+    }
+}
+
+/// A connection to a server that has greeted.
+async fn greeted<S: bounded::Stream>(
+    stream: Bounded<S>,
+    own: &ClientId,
+) -> Result<AsyncSmtpConnection, Error> {
+    AsyncSmtpConnection::connect_with_transport(Box::new(stream), own).await
+}
+
+/// Encrypts from the beginning, to a server for which one of these vouches.
+fn connector(trusted: Vec<CertificateDer<'static>>) -> Result<TlsConnector, String> {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(trusted);
+    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| said(&error))?;
+    Ok(TlsConnector::from(Arc::new(builder.with_root_certificates(roots).with_no_client_auth())))
+}
+
+/// The same for a connection that is encrypted later.
+fn parameters(host: &str, trusted: Vec<CertificateDer<'static>>) -> Result<TlsParameters, String> {
+    let mut builder = TlsParameters::builder(host.to_owned()).certificate_store(CertificateStore::None);
+    for certificate in trusted {
+        let certificate = Certificate::from_der(certificate.to_vec());
+        builder = builder.add_root_certificate(certificate.map_err(|error| said(&error))?);
+    }
+    builder.build_rustls().map_err(|error| said(&error))
 }
 
 /// What this machine calls itself: its name where that is a whole one, as some servers want it, else an address.
@@ -254,10 +347,7 @@ fn password(path: &Path) -> Result<String, String> {
 }
 
 /// What is told of an error.
-fn said(error: &Error) -> String {
-    if is_late(error) {
-        return format!("it does not answer within {} seconds", PATIENCE.as_secs());
-    }
+fn said(error: &dyn fmt::Display) -> String {
     let text = error.to_string();
     let hint = [
         ("UnknownIssuer", "; name its authority with --smtp-ca"),
@@ -270,18 +360,6 @@ fn said(error: &Error) -> String {
     short(&text) + hint.map_or("", |(_, hint)| hint)
 }
 
-/// Whether the server took too long. The system says of a read that it would have to wait.
-fn is_late(error: &Error) -> bool {
-    let mut source = std::error::Error::source(error);
-    while let Some(error) = source {
-        match error.downcast_ref::<io::Error>().map(io::Error::kind) {
-            Some(io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock) => return true,
-            Some(_) | None => source = error.source(),
-        }
-    }
-    false
-}
-
 /// What a server says goes to the log and to people.
 fn short(text: &str) -> String {
     artifact::text::printable(text).chars().take(SAID_CHARS).collect()
@@ -289,7 +367,107 @@ fn short(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{BufRead, BufReader, Read, Write};
+    use std::net::TcpListener;
+
     use super::*;
+
+    /// How a server goes on when it has said its lines.
+    #[derive(Clone, Copy)]
+    enum Then {
+        /// A few bytes, and one more again and again: never nothing for long, and never all.
+        Drips(&'static [u8]),
+        /// A line without an end, up to so many bytes.
+        GoesOn(usize),
+    }
+
+    /// A server that says these lines, each but the first when it was told something, and goes on behind the last.
+    fn server(lines: &'static [&'static str], then: Then) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let place = format!("127.0.0.1:{}", listener.local_addr().unwrap().port());
+        std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut told = BufReader::new(stream.try_clone().unwrap());
+            let mut is_body = false;
+            for (at, line) in lines.iter().enumerate() {
+                let mut heard = String::new();
+                while at > 0 && told.read_line(&mut heard).unwrap() > 0 && is_body && heard != ".\r\n" {
+                    heard.clear();
+                }
+                stream.write_all(line.as_bytes()).unwrap();
+                is_body = line.starts_with("354");
+            }
+            // It may be encrypted by now.
+            if !lines.is_empty() {
+                told.fill_buf().unwrap();
+            }
+            // Nobody listens any more when a write fails.
+            match then {
+                Then::GoesOn(bytes) => {
+                    let _ = stream.write_all(&vec![b'2'; bytes]);
+                }
+                Then::Drips(first) => {
+                    let mut is_heard = stream.write_all(first).is_ok();
+                    stream.set_read_timeout(Some(Duration::from_millis(10))).unwrap();
+                    for _ in 0..500 {
+                        // What is told meanwhile does not matter; the end of it does.
+                        is_heard &= !matches!(told.read(&mut [0; 512]), Ok(0));
+                        is_heard &= stream.write_all(b"2").is_ok();
+                        if !is_heard {
+                            return;
+                        }
+                    }
+                }
+            }
+        });
+        place
+    }
+
+    async fn sent(url: &str, patience: Duration) -> (Outcome, String) {
+        let authorities = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/tls-ca.pem"));
+        let smtp = SmtpOptions::new(url, "fleet@b.example").unwrap().authorities(authorities).unwrap();
+        let smtp = SmtpOptions { patience, ..smtp };
+        smtp.send(&address("a@b.example").unwrap(), b"Subject: x\r\n\r\nx\r\n").await
+    }
+
+    /// Longer than any of these tests takes.
+    const LONG: Duration = Duration::from_secs(600);
+    const SHORT: Duration = Duration::from_secs(1);
+
+    #[tokio::test]
+    async fn a_server_that_drips_has_one_deadline_for_a_whole_mail() {
+        // The header of 16 KiB of a handshake, which do not come.
+        let record = Then::Drips(&[0x16, 3, 3, 0x40, 0]);
+        for (kind, query, lines, then) in [
+            ("smtp", "?starttls=never", &[][..], Then::Drips(b"220-")),
+            ("smtp", "?starttls=never", &["220 a\r\n", "250 a\r\n"], Then::Drips(b"250-")),
+            ("smtp", "", &["220 a\r\n", "250-a\r\n250 STARTTLS\r\n", "220 go\r\n"], record),
+            ("smtps", "", &[], record),
+        ] {
+            let place = server(lines, then);
+            let (outcome, said) = sent(&format!("{kind}://{place}{query}"), SHORT).await;
+            let expected = format!("{place}: the mail was not sent within 1 seconds");
+            assert_eq!((outcome, said), (Outcome::Failed(expected.clone()), expected), "{kind}{query}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_line_without_an_end_is_left_when_it_is_too_long() {
+        for lines in [&[][..], &["220 a\r\n", "250 a\r\n"]] {
+            let place = server(lines, Then::GoesOn(2 * bounded::SAID_BYTES));
+            let (outcome, said) = sent(&format!("smtp://{place}?starttls=never"), LONG).await;
+            assert!(matches!(outcome, Outcome::Failed(_)), "{outcome:?}");
+            assert!(said.contains("it says more than 262144 bytes"), "{said}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_mail_that_was_taken_is_sent_whatever_is_said_of_the_end() {
+        let lines = &["220 a\r\n", "250 a\r\n", "250 b\r\n", "250 c\r\n", "354 d\r\n", "250 taken\r\n"];
+        let place = server(lines, Then::Drips(b"221-"));
+        let ended = sent(&format!("smtp://{place}?starttls=never"), SHORT).await;
+        assert_eq!(ended, (Outcome::Sent, "250 taken".to_owned()));
+    }
 
     #[test]
     fn an_address_of_a_server_says_how_it_is_encrypted() {

@@ -109,9 +109,9 @@ impl Way {
         match self.copy(&name, wanted).await {
             Ok(()) => Ok(Arrived::Now),
             Err(BlobError::Missing { .. }) => Ok(Arrived::Not("it is not there".to_owned())),
-            Err(error @ (BlobError::Damaged { .. } | BlobError::Lies { .. })) => {
-                Ok(Arrived::Not(error.to_string()))
-            }
+            Err(
+                error @ (BlobError::Damaged { .. } | BlobError::NotAFile { .. } | BlobError::Lies { .. }),
+            ) => Ok(Arrived::Not(error.to_string())),
             Err(
                 error @ (BlobError::Io { .. }
                 | BlobError::TooLarge { .. }
@@ -127,7 +127,8 @@ impl Way {
         let Some((from, to)) = &self.folders else { return false };
         let file = |folder: &Path| folder.join("artifacts").join(format!("{}.mender", wanted.id));
         let (from, to) = (file(from), file(to));
-        fs::metadata(&from).is_ok_and(|found| found.len() == wanted.size) && fs::hard_link(&from, &to).is_ok()
+        let fits = |found: fs::Metadata| found.is_file() && found.len() == wanted.size;
+        fs::metadata(&from).is_ok_and(fits) && fs::hard_link(&from, &to).is_ok()
     }
 
     async fn copy(&self, name: &Name, wanted: &Wanted) -> Result<(), BlobError> {
