@@ -172,10 +172,13 @@ const ordered = (value) =>
  * had no answer has changed it themselves. For what has no entity tag: for some milliseconds between this and the change, somebody
  * else is still not seen.
  */
-export async function unlessChanged(path, { began, wanted, of, words }) {
+export async function unlessChanged(path, { began, wanted, of, words, reload }) {
   const { data } = await get(path);
   const now = of(data);
-  if (!isSame(now, began) && !isSame(now, wanted)) throw new ApiError(412, words, data);
+  if (isSame(now, began) || isSame(now, wanted)) return;
+  // Who begins again begins with what is there now.
+  reload?.();
+  throw new ApiError(412, words, data);
 }
 
 const KEPT_BYTES = 1 << 20;

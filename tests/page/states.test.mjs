@@ -63,6 +63,20 @@ test("rows of before are said to be old while others are on their way, and not a
   await page.getByRole("button", { name: "Choose all 2 that are found" }).waitFor();
 });
 
+test("while all that are found are counted anew nothing can be done to them", async () => {
+  await open("#/devices");
+  await page.getByText("3 devices", { exact: true }).waitFor();
+  await page.locator("main tbody input").first().check();
+  await page.getByRole("button", { name: "Choose all 3 that are found" }).click();
+  const go = await held(page, "**/v2/inventory/filters/search");
+  await page.getByLabel("Devices on a page").selectOption("20");
+  await page.getByText("they are being counted").waitFor();
+  assert.equal(await page.getByRole("button", { name: "Decommission" }).count(), 0);
+  go();
+  await page.getByRole("button", { name: "Decommission" }).waitFor();
+  await page.getByText("3 devices chosen").waitFor();
+});
+
 test("who stands behind the last page is led to it", async () => {
   for (const [hash, shown] of [["#/devices", "3 devices"], ["#/releases", "1 release"]]) {
     await open(`${hash}?page=9`);
@@ -142,15 +156,16 @@ test("what is done without a form is done once, however often it is pressed", as
   await api("PUT", `v1/deviceconfig/configurations/device/${id}`, { led: "on" });
   await open(`#/devices/${id}?tab=configuration`);
   let sent = 0;
-  await page.route("**/deploy", (route) => {
-    sent += 1;
-    return route.fallback();
-  });
+  const note = (request) => (sent += request.url().endsWith("/deploy") ? 1 : 0);
+  page.on("request", note);
+  const go = await held(page, "**/deploy");
   await page.getByRole("button", { name: "Deploy again" }).evaluate((button) => {
     button.click();
     return new Promise((resolve) => requestAnimationFrame(() => resolve(button.click())));
   });
+  go();
   await page.getByText("The configuration is deployed").waitFor();
+  page.off("request", note);
   assert.equal(sent, 1);
 });
 
@@ -190,6 +205,7 @@ test("a page that nobody sees asks nothing, and asks at once when it is seen aga
       document.dispatchEvent(new Event("visibilitychange"));
     }, isHidden);
   await turn(true);
+  await other.waitForLoadState("networkidle");
   const asked = [];
   const note = (request) => asked.push(request.url());
   other.on("request", note);
@@ -205,6 +221,8 @@ test("a page that nobody sees asks nothing, and asks at once when it is seen aga
 
 test("the overview asks for each list of roll-outs once", async () => {
   const other = await clocked();
+  // What the overview behind the login asks is over.
+  await other.goto("about:blank");
   const asked = [];
   other.on("request", (request) => request.url().includes("deployments/deployments?") && asked.push(new URL(request.url()).searchParams.get("status")));
   await openAnew(server, other, "#/");

@@ -115,7 +115,8 @@ impl LinuxLooker {
                 scan.line(lines, line);
             }
             match entries.rest {
-                Rest::Nothing => return Ok(position(entries.cursor, lines)),
+                // One that has nothing more may say no place: then it is that behind what was read.
+                Rest::Nothing => return Ok(position(entries.cursor.or(cursor), lines)),
                 Rest::More => cursor = entries.cursor,
                 Rest::TooMuch => break,
             }
@@ -125,7 +126,7 @@ impl LinuxLooker {
         }
         // A unit that writes more than can be read would be further and further ahead of what is looked at.
         log::warn!("the journal of {unit} has more than is read at once: the rest is skipped");
-        Ok(position(self.entries(unit, None)?.cursor, lines))
+        Ok(position(self.entries(unit, None)?.cursor.or(cursor), lines))
     }
 
     /// What is behind `cursor`; the end of the journal where it does not know that place.
@@ -218,6 +219,9 @@ mod tests {
                        *--after-cursor=s=2*) seq 500; echo '-- cursor: s=3' ;;
                        *--after-cursor=s=3*) echo panic; echo '-- cursor: s=4' ;;";
         assert_eq!(look_at_journal(answers), (true, at("s=4", 1001)));
+        // What was read is not read again where the rest has no place.
+        let full = "*--after-cursor=s=1*) seq 500; echo '-- cursor: s=2' ;;";
+        assert_eq!(look_at_journal(full), (false, at("s=2", 500)));
     }
 
     #[test]

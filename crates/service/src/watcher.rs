@@ -129,7 +129,7 @@ impl Watcher {
                 board.set_error(Some(reason));
                 self.round.error = Some((*reason).to_owned());
             }
-            _ => {}
+            Event::Looked | _ => {}
         }
         drop(board);
         self.watchdog.alive();

@@ -6,7 +6,8 @@
 //!                                                                      \-> not sent: wait longer each time, the same again
 //! ```
 //!
-//! Between the answer and what is stored the power may fail: then a mail is sent twice, with the same `Message-ID`.
+//! Between the answer and what is stored the power may fail, and a server may take a mail without saying so in time: then it is
+//! sent twice, with the same `Message-ID`.
 
 mod letter;
 pub(crate) mod smtp;

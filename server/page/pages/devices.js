@@ -117,7 +117,7 @@ export function Devices({ route }) {
       ${kept && html`<${Kept} filter=${kept} edit=${() => setOpened("edit")} drop=${() => setOpened("drop")} />`}
       <${Loaded} of=${found}>${(answer) => html`
         ${(chosen.size > 0 || isAll) &&
-        html`<${Chosen} group=${query.group} count=${count} total=${total} isAll=${isAll} chosen=${chosen} takeAll=${() => setIsAll(true)} status=${query.status} act=${act}
+        html`<${Chosen} group=${query.group} count=${count} total=${total} isCounted=${!isAll || !found.isOld} isAll=${isAll} chosen=${chosen} takeAll=${() => setIsAll(true)} status=${query.status} act=${act}
           none=${() => { setChosen(new Set()); setIsAll(false); }} />`}
         <${Table} caption="Devices" rows=${answer.data} keyOf=${(row) => row.id} href=${(row) => to(["devices", row.id])}
           order=${query.sort} onOrder=${(sort) => change({ sort })}
@@ -139,7 +139,7 @@ export function Devices({ route }) {
       ${opened === "export" && html`<${Export} search=${search} keys=${columns} total=${total} close=${close} />`}
       ${opened === "expect" && html`<${Expect} close=${close} done=${reload} />`}
       ${opened === "keep" && html`<${Keep} query=${query} close=${close} done=${(filter) => { filters.reload(); change({ filter, f: "", status: "", group: "" }); }} />`}
-      ${opened === "edit" && kept && html`<${Rename} filter=${kept} query=${query} close=${close} done=${() => { filters.reload(); found.reload(); change({ f: "", status: "", group: "" }); }} />`}
+      ${opened === "edit" && kept && html`<${Rename} filter=${kept} query=${query} close=${close} reload=${filters.reload} done=${() => { filters.reload(); found.reload(); change({ f: "", status: "", group: "" }); }} />`}
       ${opened === "drop" &&
       kept &&
       html`<${Confirm} title=${`Remove the dynamic group ${kept.name}?`} name="Remove" close=${close}
@@ -169,8 +169,10 @@ function orders(columns, now) {
 }
 
 /** What can be done with those that are ticked, or with all that are found. */
-function Chosen({ count, total, isAll, chosen, takeAll, status, group, act, none }) {
+function Chosen({ count, total, isCounted, isAll, chosen, takeAll, status, group, act, none }) {
   const isTooMany = count > MOST_AT_ONCE;
+  // Nothing is done to a number that is not known.
+  if (!isCounted) return html`<${Note}><strong role="status">All that are found are chosen: they are being counted.</strong><button type="button" class="plain" onClick=${none}>Choose none</button><//>`;
   return html`
     <${Note}>
       <strong role="status">${counted(count, "device")} chosen</strong>
@@ -232,7 +234,7 @@ function Keep({ query, close, done }) {
 const saved = ({ name, terms }) => ({ name, terms });
 
 /** Another name for a dynamic group, and what else it is to ask for. */
-function Rename({ filter, query, close, done }) {
+function Rename({ filter, query, close, done, reload }) {
   // As it was when one began: the list asks again meanwhile.
   const [began] = useState(filter);
   const [name, setName] = useState(filter.name);
@@ -248,6 +250,7 @@ function Rename({ filter, query, close, done }) {
           wanted,
           of: saved,
           words: "Somebody else has changed this group since you began, so nothing was saved. Cancel, look at it, and begin again.",
+          reload,
         });
         await put(path, wanted);
         close();

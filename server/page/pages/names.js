@@ -23,6 +23,6 @@ export function useNames(ids) {
       // Who may see roll-outs need not see devices: their ids stand there all the same. What had no answer is asked for again.
       (error) => error.status === 403 || unknown.forEach((id) => asked.current.delete(id)),
     );
-  }, [unknown.join()]);
+  });
   return names;
 }

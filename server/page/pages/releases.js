@@ -176,6 +176,7 @@ function ArtifactDialog({ artifact, tags, others, jobs, close, reload }) {
       wanted: description,
       of: (one) => one.description,
       words: "Somebody else has changed the description since you began, so yours is not saved. Close this, look at it, and begin again.",
+      reload,
     });
     await put(path, { description });
     setBegan(description);

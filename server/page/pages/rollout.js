@@ -1,7 +1,7 @@
 // One roll-out: how far it is, what is in its way, and what can be done about it. It is asked again while it runs.
 
 import { html, useEffect, useRef, useState } from "../html.js";
-import { get, patch, put, remove, segment } from "../api.js";
+import { get, isSame, patch, put, remove, segment } from "../api.js";
 import { Bar, Card, Choice, Confirm, Dialog, Empty, Form, Loaded, Note, Page, Pager, Status, Table, Time, say, useLoad, usePages } from "../ui.js";
 import { bytes, counted, number, percent, sentence, short } from "../words.js";
 import { pageIn, to, useQuery } from "../route.js";
@@ -72,9 +72,19 @@ function Actions({ rollout, etag, path, reload }) {
   const failed = rollout.statistics.status.failure ?? 0;
   const runs = rollout.status !== "finished";
   const mayDeploy = may(DEPLOY);
-  const ask = (status) => () => setAsked({ status, etag });
+  const ask = (status) => () => {
+    hadNoAnswer.current = false;
+    setAsked({ status, etag });
+  };
+  // Whether a try of this window had no answer: only then what it asks for may have been done by it.
+  const hadNoAnswer = useRef(false);
   const send = async () => {
-    await asSeen(() => put(`${path}/status`, { status: asked.status }, { etag: asked.etag }), reload, async () => IS_DONE[asked.status]((await get(path)).data));
+    const change = () =>
+      put(`${path}/status`, { status: asked.status }, { etag: asked.etag }).catch((error) => {
+        hadNoAnswer.current ||= error.isLost;
+        throw error;
+      });
+    await asSeen(change, reload, async () => hadNoAnswer.current && IS_DONE[asked.status]((await get(path)).data));
     say(DONE[asked.status]);
   };
   const words = asked && ASKS[asked.status];
@@ -213,7 +223,8 @@ function Pauses({ rollout, etag, path, reload }) {
   const isChanged = JSON.stringify(ticks) !== JSON.stringify(known);
   const save = async () => {
     const states = { ...map.states, ...controlMap(ticks, known)?.states };
-    await asSeen(() => patch(path, { update_control_map: { priority: 0, ...map, states } }, { etag }), reload);
+    const isDone = async () => isSame((await get(path)).data.update_control_map?.states, states);
+    await asSeen(() => patch(path, { update_control_map: { priority: 0, ...map, states } }, { etag }), reload, isDone);
     say("Devices are told when they ask next.");
   };
   return html`

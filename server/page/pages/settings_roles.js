@@ -29,7 +29,7 @@ export function Roles() {
               </div>`) },
           ]} />`}
       <//>
-      ${editing && html`<${Role} role=${editing} sets=${sets} close=${() => setEditing()} done=${() => { setEditing(); list.reload(); }} />`}
+      ${editing && html`<${Role} role=${editing} sets=${sets} reload=${list.reload} close=${() => setEditing()} done=${() => { setEditing(); list.reload(); }} />`}
       ${removing &&
       html`<${Confirm} title=${`Remove the role ${removing.name}`} name="Remove" close=${() => setRemoving()} send=${async () => {
         await remove(`v2/useradm/roles/${segment(removing.name)}`);
@@ -42,7 +42,7 @@ export function Roles() {
 /** What is kept of a role. */
 const kept = ({ description, permission_sets_with_scope }) => [description, permission_sets_with_scope];
 
-function Role({ role, sets, close, done }) {
+function Role({ role, sets, close, done, reload }) {
   const isNew = role.name === undefined;
   const [name, setName] = useState(role.name ?? "");
   const [description, setDescription] = useState(role.description ?? "");
@@ -66,6 +66,7 @@ function Role({ role, sets, close, done }) {
         wanted: kept(wanted),
         of: kept,
         words: "Somebody else has changed this role since you began, so nothing was saved. Cancel, look at it, and begin again.",
+        reload,
       });
       await put(path, wanted);
     }

@@ -50,6 +50,7 @@ export function Server() {
 function Budget({ now, done }) {
   const [rate, setRate] = useState(now.bytes_per_hour ? String(now.bytes_per_hour / MIB) : "");
   const [flight, setFlight] = useState(now.in_flight ? String(now.in_flight) : "");
+  const [began, setBegan] = useState(limitsOf(now));
   const isLimited = now.bytes_per_hour !== undefined || now.in_flight !== undefined;
   return html`
     ${isLimited && html`<p>${bytes(now.spent_bytes ?? 0)} were offered in this hour; ${counted(now.loading ?? 0, "device")} load now.</p>`}
@@ -59,12 +60,13 @@ function Budget({ now, done }) {
       if (rate) wanted.bytes_per_hour = Math.round(Number(rate) * MIB);
       if (flight) wanted.in_flight = Number(flight);
       await unlessChanged(DOWNLOADS, {
-        began: limitsOf(now),
+        began,
         wanted,
         of: limitsOf,
         words: "Somebody else has changed the limit since you began, so nothing was saved. Load the page again to see it.",
       });
       await put(DOWNLOADS, wanted);
+      setBegan(wanted);
       say("The limit holds from now on.");
       done();
     }}>

@@ -126,7 +126,7 @@ impl Book {
         let since = self.known.get(name).and_then(|known| known.since);
         CheckState {
             name: name.to_owned(),
-            level: since.map(|_| self.level(name)),
+            level: Some(self.level(name)).filter(|level| since.is_some() || *level != Level::Ok),
             since: since.filter(|since| *since != 0),
             alerts_waiting: self.alerts.iter().filter(|alert| alert.name == name).count(),
         }

@@ -121,7 +121,7 @@ async fn check(shared: &Shared, call: Option<&Call>, person: &Person, need: &Nee
             let is_all = named("all_devices").and_then(Value::as_bool).unwrap_or_default();
             // Devices or one group, and nothing beside: of more than one the server makes no deployment.
             match (named("devices"), named("group")) {
-                _ if is_all || body.get("filter_id").is_some() => Belongs::All,
+                _ if is_all || named("filter_id").is_some() => Belongs::All,
                 (Some(Value::Array(devices)), None) if devices.len() <= DEVICES => {
                     let mut groups = Vec::new();
                     for device in devices {

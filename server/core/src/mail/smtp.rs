@@ -27,8 +27,11 @@ use crate::client::tls::certificates;
 use crate::domain::mail::{Outcome, address};
 use bounded::Bounded;
 
-/// How long one mail may take, from the name of the server to its last answer.
+/// How long one mail may take, from the name of the server until that wants its text.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// So many times that long a server may take for the text. It has the mail meanwhile, and may look at it before it says so: who
+/// does not wait for that sends it twice.
+const FOR_TEXT: u32 = 3;
 /// How long one address of several is tried, so that there is time for the next.
 const REACH: Duration = Duration::from_secs(15);
 /// Characters of what the server says that are kept.
@@ -138,7 +141,6 @@ impl SmtpOptions {
 
     /// Sends a mail. What the server said.
     pub(crate) async fn send(&self, receiver: &Address, letter: &[u8]) -> (Outcome, String) {
-        let failed = |said: String| (Outcome::Failed(said.clone()), said);
         let late = || self.told(&format!("the mail was not sent within {} seconds", self.patience.as_secs()));
         let until = Instant::now() + self.patience;
         let mut connection = match timeout_at(until, self.connect()).await {
@@ -146,41 +148,41 @@ impl SmtpOptions {
             Ok(Err(reason)) => return failed(reason),
             Err(_) => return failed(late()),
         };
-        match timeout_at(until, self.hand_over(&mut connection, receiver, letter)).await {
-            Ok(ended) => {
-                // Whatever it says of the end, it has the mail or has not.
+        match timeout_at(until, self.ask(&mut connection, receiver)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(ended)) => {
                 let _ = timeout_at(until, connection.abort()).await;
-                ended
+                return ended;
             }
-            Err(_) => failed(late()),
+            Err(_) => return failed(late()),
         }
-    }
-
-    async fn hand_over(
-        &self,
-        connection: &mut AsyncSmtpConnection,
-        receiver: &Address,
-        letter: &[u8],
-    ) -> (Outcome, String) {
-        let failed = |said: String| (Outcome::Failed(said.clone()), said);
-        let refused = |said: String| (Outcome::Refused(said.clone()), said);
-        // A server that does not want this sender does not want any mail: that is to be put right, and no reason to drop one.
-        if let Err(error) = connection.command(Mail::new(Some(self.from.clone()), Vec::new())).await {
-            return failed(format!("the sender {}: {}", self.from, said(&error)));
-        }
-        let taken = async {
-            connection.command(Rcpt::new(receiver.clone(), Vec::new())).await?;
-            connection.command(Data).await?;
-            connection.message(letter).await
-        };
-        match taken.await {
-            Ok(answer) => {
+        match timeout(self.patience * FOR_TEXT, connection.message(letter)).await {
+            Ok(Ok(answer)) => {
+                // Whatever it says of the end, it has the mail.
+                let _ = timeout(self.patience, connection.abort()).await;
                 let lines: Vec<&str> = answer.message().collect();
                 (Outcome::Sent, short(&format!("{} {}", answer.code(), lines.join(" "))))
             }
-            Err(error) if error.is_permanent() => refused(said(&error)),
-            Err(error) => failed(said(&error)),
+            Ok(Err(error)) => ended(&error),
+            Err(_) => failed(self.told(&"it has the mail and does not say that it takes it")),
         }
+    }
+
+    /// Says from whom and to whom a mail is. What became of it, when the server does not want its text.
+    async fn ask(
+        &self,
+        connection: &mut AsyncSmtpConnection,
+        receiver: &Address,
+    ) -> Result<(), (Outcome, String)> {
+        // A server that does not want this sender does not want any mail: that is to be put right, and no reason to drop one.
+        if let Err(error) = connection.command(Mail::new(Some(self.from.clone()), Vec::new())).await {
+            return Err(failed(format!("the sender {}: {}", self.from, said(&error))));
+        }
+        let asked = async {
+            connection.command(Rcpt::new(receiver.clone(), Vec::new())).await?;
+            connection.command(Data).await
+        };
+        asked.await.map(drop).map_err(|error| ended(&error))
     }
 
     /// A connection that is encrypted, and with a user who has logged in.
@@ -280,6 +282,16 @@ fn parameters(host: &str, trusted: Vec<CertificateDer<'static>>) -> Result<TlsPa
         builder = builder.add_root_certificate(certificate.map_err(|error| said(&error))?);
     }
     builder.build_rustls().map_err(|error| said(&error))
+}
+
+fn failed(said: String) -> (Outcome, String) {
+    (Outcome::Failed(said.clone()), said)
+}
+
+/// What an error is for a mail: what a server refuses for good is not sent again.
+fn ended(error: &Error) -> (Outcome, String) {
+    let said = said(error);
+    if error.is_permanent() { (Outcome::Refused(said.clone()), said) } else { failed(said) }
 }
 
 /// What this machine calls itself: its name where that is a whole one, as some servers want it, else an address.
@@ -459,6 +471,16 @@ mod tests {
             assert!(matches!(outcome, Outcome::Failed(_)), "{outcome:?}");
             assert!(said.contains("it says more than 262144 bytes"), "{said}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_server_that_looks_at_a_mail_first_has_longer_for_that_and_not_for_ever() {
+        let lines = &["220 a\r\n", "250 a\r\n", "250 b\r\n", "250 c\r\n", "354 d\r\n"];
+        let place = server(lines, Then::Drips(b"250-"));
+        let began = Instant::now();
+        let (outcome, said) = sent(&format!("smtp://{place}?starttls=never"), SHORT).await;
+        assert_eq!(said, format!("{place}: it has the mail and does not say that it takes it"));
+        assert!(matches!(outcome, Outcome::Failed(_)) && began.elapsed() >= SHORT * FOR_TEXT);
     }
 
     #[tokio::test]

@@ -59,7 +59,8 @@ impl Column {
                 return Ok(None);
             };
             column.rows.push(Row { key, devices, chunk: row.get(1)? });
-            if column.bytes() > MOST_BYTES {
+            // What is in it, and not what has been taken while it grew.
+            if column.keys.len() + column.devices.len() + column.rows.len() * size_of::<Row>() > MOST_BYTES {
                 return Ok(None);
             }
         }
@@ -119,6 +120,8 @@ struct State {
     /// What long walks were about, and what was there then.
     asked: Vec<(i64, u64)>,
     wanted: Option<i64>,
+    /// What was wanted and is too large, and what was there then: it is not read again before it changes.
+    too_large: Vec<(i64, u64)>,
 }
 
 struct Kept {
@@ -133,6 +136,21 @@ impl State {
         let version = self.changed.get(&post).copied().unwrap_or(Some(self.others))?;
         (version <= moment.0).then_some(version)
     }
+
+    /// Drops what was used longest ago, until no more bytes are kept.
+    fn drop_to(&mut self, bytes: usize) {
+        while self.kept.iter().map(|kept| kept.column.bytes()).sum::<usize>() > bytes {
+            self.kept.remove(0);
+        }
+    }
+}
+
+/// Remembers the newest of these.
+fn note(some: &mut Vec<(i64, u64)>, post: i64, version: u64) {
+    if some.len() >= ASKED {
+        some.remove(0);
+    }
+    some.push((post, version));
 }
 
 impl Columns {
@@ -198,13 +216,10 @@ impl Columns {
         let Some(version) = state.version(post, moment) else { return };
         let before = state.asked.iter().position(|(asked, _)| *asked == post);
         let before = before.map(|at| state.asked.remove(at));
-        if before == Some((post, version)) {
+        if before == Some((post, version)) && !state.too_large.contains(&(post, version)) {
             state.wanted = Some(post);
         }
-        if state.asked.len() >= ASKED {
-            state.asked.remove(0);
-        }
-        state.asked.push((post, version));
+        note(&mut state.asked, post, version);
     }
 
     pub(super) fn is_wanted(&self) -> bool {
@@ -219,16 +234,21 @@ impl Columns {
             let Some(version) = state.version(post, moment) else { return Ok(()) };
             (post, version)
         };
-        let Some(column) = Column::read(connection, post)? else { return Ok(()) };
+        // Before the room for it is taken.
+        self.state().drop_to(ALL_BYTES - MOST_BYTES);
+        let read = Column::read(connection, post)?;
         let mut state = self.state();
+        let Some(column) = read else {
+            state.too_large.retain(|(known, _)| *known != post);
+            note(&mut state.too_large, post, version);
+            return Ok(());
+        };
         if state.version(post, moment) != Some(version) {
             return Ok(());
         }
         state.kept.retain(|kept| kept.post != post);
         state.kept.push(Kept { post, version, column: Arc::new(column) });
-        while state.kept.iter().map(|kept| kept.column.bytes()).sum::<usize>() > ALL_BYTES {
-            state.kept.remove(0);
-        }
+        state.drop_to(ALL_BYTES);
         Ok(())
     }
 
@@ -296,6 +316,32 @@ mod tests {
         assert!(!columns.is_wanted());
         walked(1, LONG);
         assert!(columns.is_wanted());
+    }
+
+    #[test]
+    fn what_is_too_large_is_not_read_again_before_it_changes() {
+        let columns = Columns::new(true);
+        let walked = || (0..3).for_each(|_| columns.walked(1, columns.moment(), LONG));
+        columns.state().too_large.push((1, 0));
+        walked();
+        assert!(!columns.is_wanted());
+        columns.changing(&[1]);
+        columns.changed(&[1]);
+        walked();
+        assert!(columns.is_wanted());
+    }
+
+    #[test]
+    fn what_was_used_longest_ago_goes_first() {
+        let columns = Columns::new(true);
+        for post in 0..3 {
+            let column = Column { keys: Vec::with_capacity(100), ..Column::default() };
+            columns.state().kept.push(Kept { post, version: 0, column: Arc::new(column) });
+        }
+        assert!(columns.get(0, columns.moment()).is_some());
+        columns.state().drop_to(250);
+        let kept = [0, 1, 2].map(|post| columns.get(post, columns.moment()).is_some());
+        assert_eq!(kept, [true, false, true]);
     }
 
     #[test]

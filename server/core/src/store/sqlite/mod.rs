@@ -373,6 +373,7 @@ impl Store for Sqlite {
         rows: &mut (dyn Iterator<Item = Result<DumpRow, StoreError>> + Send),
     ) -> Result<(), StoreError> {
         let filled = folder::fill(&self.readers.path, &self.readers.names, rows);
+        // Who fills a store asks it nothing meanwhile.
         self.readers.columns.replaced();
         filled
     }
