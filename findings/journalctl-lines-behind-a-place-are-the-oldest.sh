@@ -6,8 +6,8 @@
 # what it reads with --lines=500 gets the oldest 500 of what is new: of a unit that writes more than that between two looks it falls
 # further behind with each, and nothing says so. It has to ask again until fewer lines than it asked for come.
 # (The manual wants a positive number, and 0 is taken.) Who only moves its place, with --lines=0 --after-cursor=C --show-cursor,
-# shows no entry and is told the cursor of the one behind
-# C: going on from there, that entry is lost. Without a place --lines=0 tells the cursor of the last entry, as one expects.
+# shows no entry and is told the cursor of the one behind C: going on from there, that entry is lost. Without a place --lines=0 tells
+# the cursor of the last entry, as one expects.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
