@@ -62,25 +62,31 @@ impl Drop for Started {
 /// Ends every process that keeps its temporary files in a folder or below, which is how the program was started, and all that it has
 /// started: also one that has left its group. One that has been given another environment as well is not found.
 pub(super) fn end_all(folder: &Path) {
+    let mut is_left = false;
     for round in 0..ROUNDS {
         if round > 0 {
             std::thread::sleep(PAUSE);
         }
-        let found = started_in(folder);
-        if found.is_empty() {
+        let (found, is_sure) = started_in(folder);
+        if found.is_empty() && is_sure {
             return;
         }
+        is_left = !found.is_empty();
         for process in found {
             // It may have ended by itself.
             let _ = pidfd_send_signal(process, Signal::KILL);
         }
     }
-    log::warn!("what the program that makes deltas has started in {} goes on", folder.display());
+    if is_left {
+        log::warn!("what the program that makes deltas has started in {} goes on", folder.display());
+    }
 }
 
-/// The processes of a folder. What is held is the process itself, so that its number can mean nobody else.
-fn started_in(folder: &Path) -> Vec<OwnedFd> {
-    let Ok(all) = fs::read_dir("/proc") else { return Vec::new() };
+/// The processes of a folder, and whether there can be no other: one that is becoming another program has no environment for a
+/// moment, as one that was started without any. What is held is the process itself, so that its number can mean nobody else.
+fn started_in(folder: &Path) -> (Vec<OwnedFd>, bool) {
+    let Ok(all) = fs::read_dir("/proc") else { return (Vec::new(), true) };
+    let mut is_sure = true;
     let processes = all.filter_map(|entry| {
         let name = entry.ok()?.file_name();
         let number: i32 = name.to_str()?.parse().ok()?;
@@ -90,6 +96,10 @@ fn started_in(folder: &Path) -> Vec<OwnedFd> {
         // That of somebody else cannot be read.
         let file = File::open(format!("/proc/{number}/environ")).ok()?;
         file.take(ENVIRONMENT_BYTES).read_to_end(&mut environment).ok()?;
+        // What has ended, and what is the kernel's, is no program.
+        if environment.is_empty() && fs::read_link(format!("/proc/{number}/exe")).is_ok() {
+            is_sure = false;
+        }
         let mut variables = environment.split(|byte| *byte == 0);
         let is_there = |variable: &[u8]| {
             let value = variable.strip_prefix(b"TMPDIR=").map(std::ffi::OsStr::from_bytes);
@@ -97,7 +107,7 @@ fn started_in(folder: &Path) -> Vec<OwnedFd> {
         };
         variables.any(is_there).then_some(process)
     });
-    processes.collect()
+    (processes.collect(), is_sure)
 }
 
 /// Waits until there is more in a folder than there may be.
@@ -163,6 +173,8 @@ pub(super) async fn run(
     let mut child = command.spawn().map_err(not_started)?;
     let id = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
     let mut started = Started { group: id, folder: folder.to_owned() };
+    // Whatever was not found when the program ended is looked for again when this ends.
+    let _again = Started { group: None, folder: folder.to_owned() };
     if let Err(error) = setpriority_pgrp(id, NICE) {
         log::warn!("the program that makes deltas has the priority of the server: {error}");
     }
