@@ -318,6 +318,18 @@ mod tests {
         }
     }
 
+    #[test]
+    fn whoever_has_no_environment_may_be_one_of_them_and_is_not_ended() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut other = std::process::Command::new("sleep").arg("1000").env_clear().spawn().unwrap();
+        let (found, is_sure) = started_in(folder.path());
+        assert!(found.is_empty() && !is_sure);
+        end_all(folder.path());
+        assert!(other.try_wait().unwrap().is_none());
+        other.kill().unwrap();
+        other.wait().unwrap();
+    }
+
     #[tokio::test]
     async fn what_a_program_writes_is_bounded_in_one_file_and_in_many() {
         // It has its limit as soon as it runs, and not before.
