@@ -173,8 +173,6 @@ pub(super) async fn run(
     let mut child = command.spawn().map_err(not_started)?;
     let id = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
     let mut started = Started { group: id, folder: folder.to_owned() };
-    // Whatever was not found when the program ended is looked for again when this ends.
-    let _again = Started { group: None, folder: folder.to_owned() };
     if let Err(error) = setpriority_pgrp(id, NICE) {
         log::warn!("the program that makes deltas has the priority of the server: {error}");
     }
@@ -193,8 +191,8 @@ pub(super) async fn run(
         let status = child.wait().await;
         // Its number may be somebody else's from here on.
         started.group = None;
-        // What it has left behind would go on, and keep its output open.
-        drop(started);
+        // What it has left behind would go on, and keep its output open. It is looked for once more when all is over.
+        end_all(folder);
         status
     };
     let all = async { tokio::join!(ended, said(out), said(err)) };
