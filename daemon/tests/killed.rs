@@ -8,7 +8,6 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -20,6 +19,7 @@ use serde_json::json;
 use server_core::client::Management;
 use server_core::{Options, Server};
 use testkit::choice::{Generator, seed, so_many};
+use testkit::programs::place_script;
 
 const POINTS: u64 = 200;
 /// Log lines of an undisturbed deployment, both processes together: at least so many.
@@ -61,12 +61,11 @@ fn device(number: usize, fleet: &Fleet) -> VirtualDevice {
     let device = VirtualDevice::new();
     let script = |name: &str, text: String| {
         let path = device.path(name);
-        fs::write(&path, text).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        place_script(&path, &text);
         path
     };
-    let identity = script("identity", format!("#!/bin/sh\necho serial={number}\n"));
-    let reboot = script("reboot", format!("#!/bin/sh\n: > {}\n", device.path("rebooted").display()));
+    let identity = script("identity", format!("echo serial={number}"));
+    let reboot = script("reboot", format!(": > {}", device.path("rebooted").display()));
     device.configure(|config| {
         config["ServerURL"] = fleet.url.clone().into();
         config["UpdatePollIntervalSeconds"] = 1.into();

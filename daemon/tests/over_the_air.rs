@@ -7,12 +7,11 @@
 
 use std::cell::OnceCell;
 use std::fs::{self, File};
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
 
-use crate::common::{VirtualDevice, build, image, place_program};
+use crate::common::{VirtualDevice, build, image};
 use client_core::artifact::write::ArtifactSpec;
 use client_core::artifact::{Compression, Signer};
 use client_core::deploy::Stage;
@@ -21,6 +20,7 @@ use server_core::Options;
 use server_core::client::Management;
 use testkit::artifacts::{MemoryFile, named, rootfs_spec};
 use testkit::deltas::{self, Making};
+use testkit::programs::place_script;
 use testserver::{Action, Rule, TestServer};
 
 /// Nothing here takes so long, not even on a machine with much else to do.
@@ -100,10 +100,10 @@ impl<'w> Remote<'w> {
     fn new(world: &'w World, number: usize) -> Remote<'w> {
         let device = VirtualDevice::new();
         let mac = format!("02:00:00:00:{:02x}:{:02x}", number >> 8, number & 0xff);
-        program(&device.path("identity"), &format!("echo mac={mac}"));
-        program(&device.path("reboot"), &format!("touch {}", device.path("restart").display()));
+        place_script(&device.path("identity"), &format!("echo mac={mac}"));
+        place_script(&device.path("reboot"), &format!("touch {}", device.path("restart").display()));
         fs::create_dir_all(device.path("share/inventory")).unwrap();
-        program(&device.path("share/inventory/mender-inventory-test"), "echo colour=green");
+        place_script(&device.path("share/inventory/mender-inventory-test"), "echo colour=green");
         device.configure(|config| {
             config["ServerURL"] = world.server.url().into();
             for name in
@@ -239,10 +239,6 @@ impl Drop for Remote<'_> {
 }
 
 /// Puts a program in place of what is there, which may be running.
-fn program(path: &Path, command: &str) {
-    place_program(path, format!("#!/bin/sh\n{command}\n").as_bytes(), 0o755);
-}
-
 #[test]
 fn a_new_device_is_accepted_updated_restarted_and_committed() {
     let world = World::new(|options| options);
@@ -491,10 +487,10 @@ fn an_identity_program_that_does_not_do_its_work_delays_and_does_not_end_anythin
         (5, "yes mac=1", "more than"),
     ] {
         let mut remote = Remote::new(&world, number);
-        program(&remote.device.path("identity"), command);
+        place_script(&remote.device.path("identity"), command);
         remote.start();
         remote.await_log(words);
-        program(&remote.device.path("identity"), &format!("echo mac={}", remote.mac));
+        place_script(&remote.device.path("identity"), &format!("echo mac={}", remote.mac));
         remote.id();
         assert!(remote.terminate().success());
     }
@@ -530,12 +526,16 @@ fn a_stop_ends_the_daemon_wherever_it_is() {
         assert_eq!(remote.log().matches("asked to stop by SIGTERM").count(), 1, "{}", remote.log());
     };
     check(1, &|_| {}, "accepted by");
-    check(2, &|remote| program(&remote.device.path("identity"), &format!("echo here >&2; {hang}")), "here");
+    check(
+        2,
+        &|remote| place_script(&remote.device.path("identity"), &format!("echo here >&2; {hang}")),
+        "here",
+    );
     check(
         3,
         &|remote| {
             let path = remote.device.path("share/inventory/mender-inventory-test");
-            program(&path, &format!("echo here >&2; {hang}"));
+            place_script(&path, &format!("echo here >&2; {hang}"));
         },
         "here",
     );
@@ -544,7 +544,7 @@ fn a_stop_ends_the_daemon_wherever_it_is() {
         &|remote| {
             fs::create_dir_all(remote.device.path("conf/scripts")).unwrap();
             let path = remote.device.path("conf/scripts/Sync_Enter_00");
-            program(&path, &format!("echo here; {hang}"));
+            place_script(&path, &format!("echo here; {hang}"));
         },
         "here",
     );
@@ -666,12 +666,9 @@ fn state_scripts_run_around_every_stage_in_order() {
     let world = World::new(|options| options.auto_accept(true));
     let mut remote = Remote::new(&world, 1);
     let seen = remote.device.path("seen");
-    let note = |name: &str| format!("#!/bin/sh\necho {name} >> {}\n", seen.display());
-    fs::create_dir_all(remote.device.path("conf/scripts")).unwrap();
+    let note = |name: &str| format!("echo {name} >> {}", seen.display());
     for name in ["Download_Enter_00", "Download_Leave_00"] {
-        let path = remote.device.path("conf/scripts").join(name);
-        fs::write(&path, note(name)).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        place_script(&remote.device.path("conf/scripts").join(name), &note(name));
     }
     let mut spec = rootfs_spec("rel-2", Compression::Gzip);
     for name in [
@@ -682,7 +679,7 @@ fn state_scripts_run_around_every_stage_in_order() {
         "ArtifactCommit_Enter_00",
         "ArtifactCommit_Leave_00",
     ] {
-        let content = note(name).into_bytes();
+        let content = format!("#!/bin/sh\n{}\n", note(name)).into_bytes();
         spec.scripts.push(client_core::artifact::StateScript { name: name.to_owned(), content });
     }
     world.offer("rel-2", &spec, remote.device.signer());
@@ -842,7 +839,7 @@ fn a_server_with_a_certificate_that_it_signed_itself_is_trusted_when_that_is_giv
     let options = Options::new(folder.path().join("data")).auto_accept(true);
     let server = TestServer::start(options.tls(file("own.pem"), file("odd.key"))).unwrap();
     let device = VirtualDevice::new();
-    program(&device.path("identity"), "echo mac=02:00:00:00:00:01");
+    place_script(&device.path("identity"), "echo mac=02:00:00:00:00:01");
     device.configure(|config| {
         config["ServerURL"] = server.url().into();
         config["RustOta"]["IdentityScript"] = json!(device.path("identity"));
@@ -932,7 +929,7 @@ fn an_update_that_spoils_the_configuration_is_rolled_back_and_one_that_mends_it_
          ArtifactRollback) cp {kept} {config};; SupportsRollback) echo Yes;; esac"
     );
     fs::create_dir_all(remote.device.path("share/modules/v3")).unwrap();
-    program(&remote.device.path("share/modules/v3/conf"), &module);
+    place_script(&remote.device.path("share/modules/v3/conf"), &module);
     for (name, content) in [("bad", "}"), ("good", "\n")] {
         let spec = ArtifactSpec::module_image(
             named(name),
@@ -1036,7 +1033,10 @@ impl Remote<'_> {
     /// Has the daemon watch a unit and a log, every second.
     fn watch(&self) {
         fs::create_dir_all(self.device.path("bin")).unwrap();
-        program(&self.device.path("bin/systemctl"), &format!("cat {}", self.device.path("word").display()));
+        place_script(
+            &self.device.path("bin/systemctl"),
+            &format!("cat {}", self.device.path("word").display()),
+        );
         service_is(self, "active");
         self.device.configure(|config| {
             config["RustOta"]["Monitor"] = json!({ "IntervalSeconds": 1, "Checks": [

@@ -8,16 +8,16 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::os::unix::fs::symlink;
-use std::path::Path;
 use std::process::Command;
 
-use crate::common::{Ran, SLOT_BYTES, VirtualDevice, image, place_program};
+use crate::common::{Ran, SLOT_BYTES, VirtualDevice, image};
 use bootloader_uboot::image::{Format, Image, Variables};
 use client_core::artifact::write::ArtifactSpec;
 use client_core::artifact::{Compression, StateScript};
 use client_core::text::{printable, printable_lines};
 use serde_json::json;
 use testkit::artifacts::{self, DEVICE_TYPE, MemoryFile, named, rootfs_spec};
+use testkit::programs::place;
 
 fn spec() -> ArtifactSpec {
     rootfs_spec("rel-2", Compression::Gzip)
@@ -31,11 +31,6 @@ fn device_with_artifact() -> (VirtualDevice, std::path::PathBuf) {
     let device = VirtualDevice::new();
     let artifact = device.artifact(&spec(), &new_image());
     (device, artifact)
-}
-
-/// A program with these lines, executable or not.
-fn program(path: &Path, content: &str, mode: u32) {
-    place_program(path, content.as_bytes(), mode);
 }
 
 fn module_artifact(device: &VirtualDevice, payload_type: &str) -> std::path::PathBuf {
@@ -151,7 +146,7 @@ fn a_program_that_cannot_run_is_not_called_missing() {
         ("#!/usr/bin/env nosuchbash\n", &["its interpreter nosuchbash is in no directory of PATH"]),
         ("#!/usr/bin/env sh\r\n", &["Windows"]),
     ] {
-        program(&script, &format!("{first_line}exit 0\n"), 0o755);
+        place(&script, format!("{first_line}exit 0\n").as_bytes(), 0o755);
         let ran = device.install(&artifact);
         assert_eq!(ran.code, 1, "{ran:#?}");
         ran.because(words);
@@ -161,7 +156,7 @@ fn a_program_that_cannot_run_is_not_called_missing() {
 
     let artifact = module_artifact(&device, "mod");
     let module = device.path("share/modules/v3/mod");
-    program(&module, "#!/bin/sh\nexit 0\n", 0o644);
+    place(&module, b"#!/bin/sh\nexit 0\n", 0o644);
     device
         .install(&artifact)
         .says(1, &["Installing artifact...", "System not modified. Cleanup failed."])
@@ -169,7 +164,7 @@ fn a_program_that_cannot_run_is_not_called_missing() {
     for (first_line, word) in
         [("#!/bin/sh\r\n", "Windows"), ("#!/bin/nosuchbash\n", "/bin/nosuchbash is not")]
     {
-        program(&module, &format!("{first_line}exit 0\n"), 0o755);
+        place(&module, format!("{first_line}exit 0\n").as_bytes(), 0o755);
         device.install(&artifact).because(&["mod", word]);
     }
 }
@@ -292,7 +287,7 @@ fn nothing_from_outside_acts_on_the_terminal() {
     let name = "ArtifactInstall_Enter_00".to_owned();
     scripted.scripts = vec![StateScript { name, content: content.clone().into_bytes() }];
     check("a state script", &device.install(&device.artifact(&scripted, &new_image())));
-    program(&device.path("share/modules/v3/mod"), &content, 0o755);
+    place(&device.path("share/modules/v3/mod"), content.as_bytes(), 0o755);
     check("an update module", &device.install(&module_artifact(&device, "mod")));
 
     // Files of the device.
@@ -340,7 +335,7 @@ fn nothing_from_outside_acts_on_the_terminal() {
 fn the_files_of_a_module_are_flushed_together() {
     const FILES: usize = 60;
     let device = VirtualDevice::new();
-    program(&device.path("share/modules/v3/mod"), "#!/bin/sh\nexit 0\n", 0o755);
+    place(&device.path("share/modules/v3/mod"), b"#!/bin/sh\nexit 0\n", 0o755);
     let spec = ArtifactSpec::module_image(named("rel-2"), vec![named(DEVICE_TYPE)], named("mod"));
     let files: Vec<MemoryFile> = (0..FILES)
         .map(|number| MemoryFile { name: format!("file-{number}"), content: vec![1; 100] })

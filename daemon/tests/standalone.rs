@@ -13,11 +13,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread::JoinHandle;
 
-use crate::common::{SLOT_BYTES, VirtualDevice, build, copy, image, open_fifo};
+use crate::common::{SLOT_BYTES, VirtualDevice, build, image, open_fifo};
 use client_core::artifact::write::ArtifactSpec;
 use client_core::artifact::{Compression, Signer, StateScript};
 use serde_json::{Value, json};
 use testkit::artifacts::{named, rootfs_spec};
+use testkit::programs;
 
 const INSTALLED: [&str; 4] = [
     "Installing artifact...",
@@ -312,7 +313,7 @@ fn every_user_may_ask_what_is_installed() {
     // Only root can become somebody else; for others the mode has to do.
     if Command::new("id").arg("-u").output().unwrap().stdout == b"0\n" {
         let program = device.path("client");
-        copy(Path::new(env!("CARGO_BIN_EXE_rust-ota")), &program);
+        programs::copy(Path::new(env!("CARGO_BIN_EXE_rust-ota")), &program);
         let mut command = Command::new(&program);
         std::os::unix::process::CommandExt::uid(&mut command, 65_534);
         command.arg("-c").arg(device.config()).arg("-d").arg(device.path("data")).arg("show-artifact");

@@ -11,13 +11,14 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::common::{VirtualDevice, place_program};
+use crate::common::VirtualDevice;
 use client_core::artifact::Signer;
 use client_core::artifact::write::ArtifactSpec;
 use serde_json::json;
 use server_core::Options;
 use server_core::client::Management;
 use testkit::artifacts::{DEVICE_TYPE, MemoryFile, named};
+use testkit::programs::place_script;
 use testserver::TestServer;
 
 /// Nothing here takes so long, not even on a machine with much else to do.
@@ -91,10 +92,6 @@ fn wait_for<T>(what: &str, mut question: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-fn program(path: &Path, text: &str) {
-    place_program(path, format!("#!/bin/sh\n{text}\n").as_bytes(), 0o755);
-}
-
 /// A device with the module, on which `old` runs.
 struct Bench {
     device: VirtualDevice,
@@ -106,7 +103,7 @@ impl Bench {
         fs::create_dir_all(bench.path("share/modules/v3")).unwrap();
         fs::create_dir(bench.path("module")).unwrap();
         let text = format!("HERE='{}'\n{MODULE}", bench.path("module").display());
-        program(&bench.path("share/modules/v3/mod"), &text);
+        place_script(&bench.path("share/modules/v3/mod"), &text);
         fs::write(bench.path("module/software"), "old").unwrap();
         fs::write(bench.path("module/plan"), plan.replace("; ", "\n") + "\n").unwrap();
         bench
@@ -431,7 +428,7 @@ struct Remote<'w> {
 impl<'w> Remote<'w> {
     fn new(world: &'w World, number: usize, plan: &str) -> Remote<'w> {
         let bench = Bench::new(plan);
-        program(&bench.path("identity"), &format!("echo serial={number}"));
+        place_script(&bench.path("identity"), &format!("echo serial={number}"));
         bench.device.configure(|config| {
             config["ServerURL"] = world.server.url().into();
             for name in ["UpdatePollIntervalSeconds", "RetryPollIntervalSeconds"] {

@@ -158,7 +158,7 @@ fn options_that_do_not_go_together_and_a_value_that_is_missing_are_named() {
     // Without the program that makes them there would never be one.
     let deltas = ["serve", "--data", data, "--listen", "127.0.0.1:0", "--deltas", "1"];
     let alone = nowhere.path().join("rust-ota-server");
-    std::fs::copy(env!("CARGO_BIN_EXE_rust-ota-server"), &alone).unwrap();
+    testkit::programs::copy(std::path::Path::new(env!("CARGO_BIN_EXE_rust-ota-server")), &alone);
     let output = Command::new(&alone).args(deltas).env("PATH", nowhere.path()).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.code() == Some(2) && said.contains("--deltas 1 needs"), "{said}");

@@ -8,7 +8,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
@@ -239,10 +238,8 @@ impl Program {
         let program =
             Program { folder: tempfile::tempdir().unwrap(), timeout: Cell::new(Duration::from_secs(60)) };
         let modules = program.folder.path().join("share/modules/v3");
-        fs::create_dir_all(&modules).unwrap();
-        let text = format!("#!/bin/sh\nHERE='{}'\n{SCRIPT}", program.folder.path().display());
-        fs::write(modules.join(TYPE), text).unwrap();
-        fs::set_permissions(modules.join(TYPE), fs::Permissions::from_mode(0o755)).unwrap();
+        let lines = format!("HERE='{}'\n{SCRIPT}", program.folder.path().display());
+        testkit::programs::place_script(&modules.join(TYPE), &lines);
         program
     }
 

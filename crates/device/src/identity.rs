@@ -63,8 +63,6 @@ fn canonical(attributes: Vec<Attribute>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-    use std::os::unix::fs::PermissionsExt;
 
     use linux::clock::LinuxClock;
 
@@ -73,8 +71,7 @@ mod tests {
     fn id_data_of(body: &str) -> Result<String, CredentialsError> {
         let directory = tempfile::tempdir().unwrap();
         let program = directory.path().join("mender-device-identity");
-        fs::write(&program, format!("#!/bin/sh\n{body}\n")).unwrap();
-        fs::set_permissions(&program, fs::Permissions::from_mode(0o700)).unwrap();
+        testkit::programs::place_script(&program, body);
         let pair = Signer::generate_ed25519(&[1; 32]);
         let signer = Signer::from_pem(pair.private.as_bytes()).unwrap();
         DeviceCredentials::new(signer, program, Arc::new(LinuxClock::new())).id_data()

@@ -241,8 +241,6 @@ impl KeyValues {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use std::fs;
-    use std::os::unix::fs::PermissionsExt;
 
     use super::*;
 
@@ -254,8 +252,7 @@ pub(crate) mod tests {
             let directory = tempfile::tempdir().unwrap();
             for (name, body) in programs {
                 let path = directory.path().join(name);
-                fs::write(&path, format!("#!/bin/sh\n{body}\n")).unwrap();
-                fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
+                testkit::programs::place_script(&path, body);
             }
             Programs(directory)
         }

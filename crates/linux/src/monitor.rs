@@ -243,7 +243,6 @@ pub fn boot_id(root: &Path) -> Result<String, MonitorError> {
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::os::unix::fs::PermissionsExt;
 
     use crate::clock::LinuxClock;
 
@@ -254,8 +253,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let place = |name: &str, command: &str| {
             let path = folder.path().join(name);
-            fs::write(&path, format!("#!/bin/sh\n{command}\n")).unwrap();
-            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+            testkit::programs::place_script(&path, command);
             path
         };
         let programs = Programs {

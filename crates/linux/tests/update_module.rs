@@ -32,10 +32,8 @@ impl Fixture {
     fn new(body: &str) -> Fixture {
         let fixture = Fixture { folder: tempfile::tempdir().unwrap(), timeout: PATIENT };
         let modules = fixture.path("share/modules/v3");
-        fs::create_dir_all(&modules).unwrap();
-        let text = format!("#!/bin/sh\nHERE='{}'\n{body}\n", fixture.folder.path().display());
-        fs::write(modules.join("mod"), text).unwrap();
-        fs::set_permissions(modules.join("mod"), fs::Permissions::from_mode(0o755)).unwrap();
+        let lines = format!("HERE='{}'\n{body}", fixture.folder.path().display());
+        testkit::programs::place_script(&modules.join("mod"), &lines);
         fixture
     }
 

@@ -183,9 +183,8 @@ impl Looker for LinuxLooker {
 
 #[cfg(test)]
 mod tests {
-    use std::fs::{self, File};
+    use std::fs::File;
     use std::io::Write;
-    use std::os::unix::fs::PermissionsExt;
 
     use client_core::monitor::{Around, Pattern};
     use linux::clock::LinuxClock;
@@ -197,8 +196,7 @@ mod tests {
     fn look_at_journal(answers: &str) -> (bool, Option<Position>) {
         let folder = tempfile::tempdir().unwrap();
         let journalctl = folder.path().join("journalctl");
-        fs::write(&journalctl, format!("#!/bin/sh\ncase \"$*\" in\n{answers}\nesac\n")).unwrap();
-        fs::set_permissions(&journalctl, fs::Permissions::from_mode(0o755)).unwrap();
+        testkit::programs::place_script(&journalctl, &format!("case \"$*\" in\n{answers}\nesac"));
         let programs = Programs { journalctl, ..Programs::default() };
         let mut looker = LinuxLooker { programs, files: BTreeMap::new(), clock: Arc::new(LinuxClock::new()) };
         let pattern = Pattern::parse("panic").unwrap();

@@ -325,7 +325,11 @@ fn read_line(stream: &UnixStream, limit: u64, patience: Duration) -> io::Result<
     while !line.ends_with(b"\n") {
         let left = deadline.saturating_duration_since(Instant::now());
         stream.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
-        let available = reader.fill_buf()?;
+        let available = match reader.fill_buf() {
+            // A signal ends a read that has a time limit, whatever its handler asks for (signal(7)).
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            read => read?,
+        };
         if available.is_empty() || left.is_zero() {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }

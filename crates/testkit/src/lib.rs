@@ -9,6 +9,7 @@
 //! | [`bootloader`] | what U-Boot, GRUB and a bootloader with one-shot trials do |
 //! | [`conformance`] | suites that any implementation of a seam can be put through |
 //! | [`clock`] | time that passes only when somebody waits |
+//! | [`programs`] | programs that a test writes and then starts |
 //! | [`transport`] | answers to requests from a script, with faults on the way |
 //! | [`server`] | a Mender-compatible server in memory |
 //! | [`enumerator`] | runs a scenario through cuts, images, bootloader and recovery, and checks invariants |
@@ -94,6 +95,7 @@ pub mod enumerator;
 pub mod files;
 pub mod json;
 pub mod namespace;
+pub mod programs;
 pub mod server;
 pub mod storage;
 pub mod transport;

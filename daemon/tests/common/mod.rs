@@ -14,7 +14,6 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -26,6 +25,7 @@ use client_core::deploy::Stage;
 use client_core::deploy::record::Record;
 use serde_json::{Value, json};
 use testkit::artifacts::MemoryFile;
+use testkit::programs::place_script;
 
 /// Bytes of each slot.
 pub const SLOT_BYTES: usize = 2 << 20;
@@ -108,23 +108,6 @@ pub struct VirtualDevice {
     name: OsString,
 }
 
-/// Puts a program at `path`, in place of what is there, which may be running. Another process copies it: what this one had
-/// open for writing, a child that another test is just starting may hold open for a moment, and nobody could run it.
-pub fn place_program(path: &Path, content: &[u8], mode: u32) {
-    fs::create_dir_all(path.parent().unwrap()).unwrap();
-    let (written, copied) = (path.with_extension("written"), path.with_extension("copied"));
-    fs::write(&written, content).unwrap();
-    copy(&written, &copied);
-    fs::set_permissions(&copied, fs::Permissions::from_mode(mode)).unwrap();
-    fs::rename(&copied, path).unwrap();
-    fs::remove_file(&written).unwrap();
-}
-
-/// A copy that another process makes.
-pub fn copy(from: &Path, to: &Path) {
-    assert!(Command::new("cp").args([from, to]).status().unwrap().success());
-}
-
 impl VirtualDevice {
     /// Boots slot 2, which holds old software; trusts [`VirtualDevice::signer`].
     pub fn new() -> VirtualDevice {
@@ -161,10 +144,8 @@ impl VirtualDevice {
         });
         fs::write(device.config(), config.to_string()).unwrap();
         // Nothing that a test does may restart the machine that it runs on.
-        fs::create_dir(device.path("bin")).unwrap();
-        let reboot = format!("#!/bin/sh\ntouch {}\n", device.path("restarted-by-name").display());
-        fs::write(device.path("bin/reboot"), reboot).unwrap();
-        fs::set_permissions(device.path("bin/reboot"), fs::Permissions::from_mode(0o755)).unwrap();
+        let reboot = format!("touch {}", device.path("restarted-by-name").display());
+        place_script(&device.path("bin/reboot"), &reboot);
         device
     }
 

@@ -236,12 +236,8 @@ impl FrameStream {
                     return Err(ClientError::Closed { code, reason });
                 }
                 Ok(Message::Text(_) | Message::Ping(_) | Message::Pong(_) | Message::Frame(_)) => {}
-                // A signal ends a read that has a time limit, whatever its handler asks for (signal(7)).
                 Err(Error::Io(error))
-                    if matches!(
-                        error.kind(),
-                        ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted
-                    ) => {}
+                    if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
                 Err(error) => return Err(broken(error)),
             }
             if Instant::now() >= deadline {

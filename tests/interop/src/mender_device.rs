@@ -71,8 +71,7 @@ impl MenderDevice {
 
     /// A shell program.
     pub fn program(&self, name: &str, script: &str) {
-        fs::write(self.path(name), format!("#!/bin/sh\n{script}\n")).unwrap();
-        fs::set_permissions(self.path(name), fs::Permissions::from_mode(0o755)).unwrap();
+        testkit::programs::place_script(&self.path(name), script);
     }
 
     /// Gives the device an update module that can go back and needs no restart, with `install` for the installation.

@@ -6,7 +6,6 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::missing_panics_doc, clippy::print_stdout)]
 
 use std::fs::{self, File};
-use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
@@ -135,8 +134,7 @@ impl VirtualDevice {
 
     /// A shell program.
     pub fn program(&self, name: &str, script: &str) {
-        fs::write(self.path(name), format!("#!/bin/sh\n{script}\n")).unwrap();
-        fs::set_permissions(self.path(name), fs::Permissions::from_mode(0o755)).unwrap();
+        testkit::programs::place_script(&self.path(name), script);
     }
 
     /// Makes a signed artifact with a root file system.

@@ -49,8 +49,7 @@ impl Ours {
     }
 
     fn program(&self, name: &str, script: &str) {
-        fs::write(self.path(name), format!("#!/bin/sh\n{script}\n")).unwrap();
-        fs::set_permissions(self.path(name), fs::Permissions::from_mode(0o755)).unwrap();
+        testkit::programs::place_script(&self.path(name), script);
     }
 
     fn run(&self, arguments: &[&str]) -> Output {

@@ -389,8 +389,11 @@ pub(super) fn say_goodbye(client: &TcpStream, time: Duration) {
             return;
         }
         let mut client = client;
-        if !matches!(client.read(&mut bytes), Ok(count) if count > 0) {
-            return;
+        match client.read(&mut bytes) {
+            Ok(0) => return,
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => return,
         }
     }
 }

@@ -349,10 +349,16 @@ impl Stream {
 }
 
 impl Read for Stream {
+    /// A signal ends a read that has a time limit, whatever its handler asks for (signal(7)): it is read again.
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Stream::Plain(stream) => stream.read(buffer),
-            Stream::Encrypted(stream) => stream.read(buffer),
+        loop {
+            let read = match self {
+                Stream::Plain(stream) => stream.read(buffer),
+                Stream::Encrypted(stream) => stream.read(buffer),
+            };
+            if !read.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::Interrupted) {
+                return read;
+            }
         }
     }
 }
