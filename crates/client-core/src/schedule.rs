@@ -46,6 +46,16 @@ struct Timer {
     interval: Duration,
     /// On the monotonic clock.
     next: Duration,
+    last: Last,
+}
+
+/// How it went when it was tried last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Last {
+    Done,
+    Failed,
+    /// The server said when it is to be tried again.
+    PutOff,
 }
 
 impl Schedule {
@@ -55,8 +65,8 @@ impl Schedule {
         let inventory = inventory_interval.clamp(SHORTEST, LONGEST);
         let spread = FIRST_WITHIN.min(update).min(inventory);
         let first = clock.now().saturating_add(between(clock, Duration::ZERO, spread));
-        let timer = |interval| Timer { interval, next: first };
-        let alerts = Timer { interval: update, next: NEVER };
+        let timer = |interval| Timer { interval, next: first, last: Last::Done };
+        let alerts = Timer { next: NEVER, ..timer(update) };
         Schedule { inventory: timer(inventory), update: timer(update), alerts, first }
     }
 
@@ -97,31 +107,57 @@ impl Schedule {
         }
     }
 
-    /// The server answers: alerts that were to be tried again are due at once.
-    pub fn retry_alerts_now(&mut self) {
-        if self.alerts.next != NEVER {
-            self.alerts.next = Duration::ZERO;
+    /// The server answers, perhaps since this very moment: what failed is due at once, unless the server said when.
+    pub fn retry_what_failed(&mut self) {
+        for timer in [&mut self.inventory, &mut self.alerts] {
+            if timer.last == Last::Failed {
+                timer.next = Duration::ZERO;
+            }
         }
+    }
+
+    /// It was tried and has not been done since.
+    pub fn is_owed(&self, due: Due) -> bool {
+        self.timer(due).last != Last::Done
     }
 
     /// There are no alerts any more.
     pub fn has_no_alerts(&mut self) {
-        self.alerts.next = NEVER;
+        (self.alerts.next, self.alerts.last) = (NEVER, Last::Done);
     }
 
     /// It was done: due again after its interval.
     pub fn after_success(&mut self, due: Due, clock: &dyn Clock) {
+        self.after_interval(due, clock, Last::Done);
+    }
+
+    /// It failed too often: due again after its interval.
+    pub fn after_too_many_failures(&mut self, due: Due, clock: &dyn Clock) {
+        self.after_interval(due, clock, Last::Failed);
+    }
+
+    /// It failed: due again after `wait`, or a little later.
+    pub fn after_failure(&mut self, due: Due, clock: &dyn Clock, wait: Duration) {
+        self.after_at_least(due, clock, wait, Last::Failed);
+    }
+
+    /// The server asked for `wait`: due again then, or a little later; never earlier.
+    pub fn put_off(&mut self, due: Due, clock: &dyn Clock, wait: Duration) {
+        self.after_at_least(due, clock, wait, Last::PutOff);
+    }
+
+    fn after_interval(&mut self, due: Due, clock: &dyn Clock, last: Last) {
         let timer = self.timer_mut(due);
         let jitter = timer.interval / JITTER;
         let wait = between(clock, timer.interval - jitter, timer.interval + jitter);
-        timer.next = clock.now().saturating_add(wait);
+        (timer.next, timer.last) = (clock.now().saturating_add(wait), last);
     }
 
-    /// It failed: due again after `wait`, or a little later. Never earlier: a server may have asked for this time.
-    pub fn after_failure(&mut self, due: Due, clock: &dyn Clock, wait: Duration) {
+    fn after_at_least(&mut self, due: Due, clock: &dyn Clock, wait: Duration, last: Last) {
         let wait = wait.clamp(SHORTEST, LONGEST);
         let wait = between(clock, wait, wait + wait / JITTER);
-        self.timer_mut(due).next = clock.now().saturating_add(wait);
+        let timer = self.timer_mut(due);
+        (timer.next, timer.last) = (clock.now().saturating_add(wait), last);
     }
 
     fn timer(&self, due: Due) -> &Timer {

@@ -589,6 +589,9 @@ fn a_server_that_says_when_it_wants_to_be_asked_again_is_asked_then() {
 #[derive(Default)]
 struct AlertServer {
     answers: Vec<Result<ReportAnswer, ServerError>>,
+    /// Of the first inventory, if it is not taken.
+    inventory: Option<ServerError>,
+    inventories: usize,
     heard: Vec<String>,
     checks: Vec<String>,
 }
@@ -611,7 +614,8 @@ impl UpdateServer for AlertServer {
         Ok(ReportAnswer::Accepted)
     }
     fn send_inventory(&mut self, _: &[Attribute]) -> Result<(), ServerError> {
-        Ok(())
+        self.inventories += 1;
+        self.inventory.take().map_or(Ok(()), Err)
     }
     fn forget_sent_inventory(&mut self) {}
     fn send_checks(&mut self, checks: &[Check]) -> Result<ReportAnswer, ServerError> {
@@ -663,36 +667,41 @@ fn alerts_are_sent_in_their_order_until_they_are_taken_and_the_device_is_looked_
     assert!(looks > 30, "{looks}");
 }
 
-#[test]
-fn a_server_that_says_when_it_takes_alerts_again_hears_none_before_however_often_it_answers() {
-    if !cfg!(feature = "monitor") {
-        println!("left out: this build watches nothing, it has not the feature monitor");
-        return;
-    }
-    // What it heard, and for how many seconds the daemon ran.
-    let run = |waits: u32| {
-        let busy = ServerError::Status {
-            url: SERVER.to_owned(),
-            status: 503,
-            message: String::new(),
-            retry_after: Some(Duration::from_secs(3600)),
-        };
-        let server = AlertServer { answers: vec![Err(busy)], ..AlertServer::default() };
-        let server = Arc::new(Mutex::new(server));
-        let (facts, at_start) = (Facts::new(&[("a", 99)]), VirtualClock::new(0).now());
-        let mut bench = Bench::new();
-        bench.other_server = Some(server.clone());
-        bench.watch = Some(Box::new(move |clock| facts.watch(clock)));
-        bench.daemon(waits);
-        let heard = server.lock().unwrap().heard.clone();
-        (heard, (bench.clock.now() - at_start).as_secs())
+/// What a server heard, how many inventories came, and for how many seconds the daemon ran, when the first of each is not
+/// taken and the next is wanted in an hour.
+fn told_to_come_in_an_hour(waits: u32) -> (Vec<String>, usize, u64) {
+    let busy = || ServerError::Status {
+        url: SERVER.to_owned(),
+        status: 503,
+        message: String::new(),
+        retry_after: Some(Duration::from_secs(3600)),
     };
-    let (heard, passed) = run(40);
-    assert!((1800..3600).contains(&passed), "{passed}");
-    assert_eq!(heard, ["silence: a CRITICAL"]);
-    let (heard, passed) = run(140);
-    assert!(passed > 3600 * 11 / 10 + 120, "{passed}");
-    assert_eq!(heard, ["silence: a CRITICAL", "Accepted: a CRITICAL"]);
+    let (answers, inventory) = (vec![Err(busy())], Some(busy()));
+    let server = Arc::new(Mutex::new(AlertServer { answers, inventory, ..AlertServer::default() }));
+    let (facts, at_start) = (Facts::new(&[("a", 99)]), VirtualClock::new(0).now());
+    let mut bench = Bench::new();
+    bench.other_server = Some(server.clone());
+    bench.watch = Some(Box::new(move |clock| facts.watch(clock)));
+    bench.daemon(waits);
+    let server = server.lock().unwrap();
+    (server.heard.clone(), server.inventories, (bench.clock.now() - at_start).as_secs())
+}
+
+#[test]
+fn a_server_that_says_when_it_takes_alerts_and_inventories_again_hears_none_before_however_often_it_answers()
+{
+    let watches = cfg!(feature = "monitor");
+    if !watches {
+        println!("left out: alerts, this build has not the feature monitor");
+    }
+    let heard =
+        |words: &[&str]| words.iter().filter(|_| watches).map(|&word| word.to_owned()).collect::<Vec<_>>();
+    let runs = || (10..).step_by(10).map(told_to_come_in_an_hour);
+    let (alerts, inventories, passed) = runs().take_while(|(_, _, passed)| *passed < 3600).last().unwrap();
+    assert!(passed > 2400, "{passed}");
+    assert_eq!((alerts, inventories), (heard(&["silence: a CRITICAL"]), 1));
+    let (alerts, inventories, _) = runs().find(|(_, _, passed)| *passed > 3600 * 11 / 10 + 120).unwrap();
+    assert_eq!((alerts, inventories), (heard(&["silence: a CRITICAL", "Accepted: a CRITICAL"]), 2));
 }
 
 #[test]

@@ -66,10 +66,6 @@ pub struct Memory {
     inventory_backoff: Backoff,
     /// Of alerts, likewise.
     alerts_backoff: Backoff,
-    /// The server said when it takes alerts again.
-    alerts_put_off: bool,
-    /// The last inventory was not taken.
-    inventory_owed: bool,
     /// The errors of late, and when each was logged.
     reported_errors: VecDeque<(String, Duration)>,
     /// A deployment is in progress that could not be gone on with.
@@ -96,8 +92,6 @@ impl Memory {
             backoff,
             inventory_backoff,
             alerts_backoff,
-            alerts_put_off: false,
-            inventory_owed: false,
             reported_errors: VecDeque::new(),
             unsettled: true,
             held: false,
@@ -303,15 +297,12 @@ impl<'a> Agent<'a> {
         });
         match sent {
             Ok(()) => {
-                self.memory.inventory_owed = false;
                 self.memory.inventory_backoff.reset();
                 self.memory.reported_errors.clear();
                 self.memory.schedule.after_success(Due::Inventory, &*self.clock);
             }
             Err(failure) => {
-                self.memory.inventory_owed = true;
-                let wait = self.after_failure(Due::Inventory, &failure);
-                self.try_again(Due::Inventory, wait);
+                self.try_again_after(Due::Inventory, &failure);
             }
         }
     }
@@ -323,9 +314,7 @@ impl<'a> Agent<'a> {
                 self.memory.schedule.has_no_alerts();
             }
             Err(failure) => {
-                self.memory.alerts_put_off = failure.retry_after().is_some();
-                let wait = self.after_failure(Due::Alerts, &failure);
-                self.try_again(Due::Alerts, wait);
+                self.try_again_after(Due::Alerts, &failure);
             }
         }
     }
@@ -392,16 +381,12 @@ impl<'a> Agent<'a> {
             Ok(Polled { ordered, ask_again_in }) => {
                 self.memory.backoff.reset();
                 self.memory.schedule.after_success(Due::Update, &*self.clock);
-                if cfg!(feature = "monitor") && !self.memory.alerts_put_off {
-                    self.memory.schedule.retry_alerts_now();
-                }
                 if let Some(wait) = ask_again_in {
-                    self.memory.schedule.after_failure(Due::Update, &*self.clock, wait);
+                    self.memory.schedule.put_off(Due::Update, &*self.clock, wait);
                 }
-                if self.memory.inventory_owed {
-                    // The server answers now, perhaps since this very moment: it may have accepted the device.
-                    self.memory.schedule.inventory_now();
-                } else {
+                // It may have accepted the device.
+                self.memory.schedule.retry_what_failed();
+                if !self.memory.schedule.is_owed(Due::Inventory) {
                     self.memory.reported_errors.clear();
                 }
                 if let Some((offer, provides, record)) = ordered {
@@ -409,8 +394,7 @@ impl<'a> Agent<'a> {
                 }
             }
             Err(failure) => {
-                let wait = self.after_failure(Due::Update, &failure);
-                self.try_again(Due::Update, wait);
+                self.try_again_after(Due::Update, &failure);
             }
         }
     }
@@ -433,8 +417,7 @@ impl<'a> Agent<'a> {
         if matches!(&result, Ok(Summary { status: Status::Interrupted, .. })) && !self.clock.stop_requested()
         {
             // What is offered became another thing in the middle: it is begun again, and not at the next usual time.
-            let wait = self.memory.backoff.next(&*self.clock);
-            self.try_again(Due::Update, wait);
+            self.try_again(Due::Update);
         }
         self.take_result(offer.id.as_str(), result);
     }
@@ -536,18 +519,29 @@ impl<'a> Agent<'a> {
     fn try_again_later(&mut self, reason: &dyn fmt::Display) {
         self.report_error(&reason.to_string());
         self.memory.unsettled = true;
-        let wait = self.memory.backoff.next(&*self.clock);
-        self.try_again(Due::Update, wait);
+        self.try_again(Due::Update);
     }
 
-    /// After `wait`; without one the attempts are used up, and the usual interval is the wait (docs/spec/server-protocol.md,
+    /// When the server says, if it does.
+    fn try_again_after(&mut self, due: Due, failure: &Failure) {
+        if !self.clock.stop_requested() {
+            self.report_error(&failure.to_string());
+        }
+        match failure.retry_after() {
+            Some(wait) => self.memory.schedule.put_off(due, &*self.clock, wait),
+            None => self.try_again(due),
+        }
+    }
+
+    /// Later every time; when the attempts are used up, the usual interval is the wait (docs/spec/server-protocol.md,
     /// "Waiting").
-    fn try_again(&mut self, due: Due, wait: Option<Duration>) {
-        match wait {
-            Some(wait) => self.memory.schedule.after_failure(due, &*self.clock, wait),
+    fn try_again(&mut self, due: Due) {
+        let clock = Arc::clone(&self.clock);
+        match self.backoff_of(due).next(&*clock) {
+            Some(wait) => self.memory.schedule.after_failure(due, &*clock, wait),
             None => {
                 self.backoff_of(due).reset();
-                self.memory.schedule.after_success(due, &*self.clock);
+                self.memory.schedule.after_too_many_failures(due, &*clock);
             }
         }
     }
@@ -648,15 +642,6 @@ impl<'a> Agent<'a> {
         if let Err(error) = ran {
             log::warn!("ignored: {error}");
         }
-    }
-
-    /// How long to leave the server alone after a failure.
-    fn after_failure(&mut self, due: Due, failure: &Failure) -> Option<Duration> {
-        if !self.clock.stop_requested() {
-            self.report_error(&failure.to_string());
-        }
-        let clock = Arc::clone(&self.clock);
-        failure.retry_after().or_else(|| self.backoff_of(due).next(&*clock))
     }
 
     fn backoff_of(&mut self, due: Due) -> &mut Backoff {
