@@ -169,3 +169,45 @@ fn long_answers_are_compressed_only_when_that_is_asked_for() {
         .unwrap();
     assert_eq!(unpacked, plain.body);
 }
+
+#[test]
+fn a_kept_filter_that_is_taken_away_does_not_come_back_and_its_name_is_free() {
+    let (running, _, _folder) = server(|options| options);
+    let filters = format!("{V2}/filters");
+    let term = json!({ "scope": "inventory", "attribute": "a", "type": "$eq", "value": "b" });
+    let body = |name: &str| json!({ "name": name, "terms": [term] });
+    for _ in 0..40 {
+        let made = manage(&running, "POST", &filters, body("first"));
+        assert_eq!(made.status, 201, "{}", made.text());
+        let one = format!("{filters}/{}", made.header("location").unwrap().rsplit('/').next().unwrap());
+        assert_eq!(manage(&running, "PUT", &one, body("second")).status, 204);
+        std::thread::scope(|scope| {
+            let changed = scope.spawn(|| manage(&running, "PUT", &one, body("third")).status);
+            assert_eq!(manage(&running, "DELETE", &one, Value::Null).status, 204);
+            let changed = changed.join().unwrap();
+            assert!([204, 404].contains(&changed), "{changed}");
+        });
+        assert_eq!(manage(&running, "GET", &one, Value::Null).status, 404);
+        assert_eq!(manage(&running, "PUT", &one, body("third")).status, 404);
+    }
+    assert_eq!(manage(&running, "GET", &filters, Value::Null).json(), json!([]));
+}
+
+#[test]
+fn a_number_is_found_however_it_was_written() {
+    let (running, _, _folder) = server(|options| options);
+    let (device, id) = accepted(&running, "a");
+    let body = r#"[{ "name": "count", "value": 1e1 }, { "name": "rates", "value": [0.5, -0.0] }]"#;
+    assert_eq!(device.ask(&running, "PUT", "/api/devices/v1/inventory/device/attributes", body).status, 200);
+    for (name, kind, value) in [
+        ("count", "$eq", json!(10)),
+        ("count", "$eq", json!(10.0)),
+        ("count", "$in", json!([9, 10.0])),
+        ("rates", "$eq", json!(0)),
+        ("rates", "$eq", json!(0.5)),
+    ] {
+        let filter = json!({ "scope": "inventory", "attribute": name, "type": kind, "value": value });
+        let found = manage(&running, "POST", &format!("{V2}/filters/search"), json!({ "filters": [filter] }));
+        assert_eq!(found.json()[0]["id"], id, "{name} {kind} {value}");
+    }
+}

@@ -306,6 +306,56 @@ fn poll_body() -> Vec<u8> {
 }
 
 #[test]
+fn bodies_of_strangers_that_do_not_come_take_nobodys_place() {
+    let (running, management, _folder) =
+        server(|options| options.device_requests(2).people_requests(1).downloads(1).metrics(on_any_port()));
+    let (device, id) = accepted(&running, "one");
+    management.upload_artifact(common::artifact("release-2", "testdev").path()).unwrap();
+    management.deploy("d", "release-2", &[id]).unwrap();
+    let offer = device.next(&running).json();
+    let link = offer["artifact"]["source"]["uri"].as_str().unwrap();
+    let path = link.split_once(&running.port().to_string()).unwrap().1;
+    let basic = ("Authorization", "Basic YTpi");
+    let mut held = Vec::new();
+    for (method, path, headers) in [
+        ("POST", "/api/devices/v1/authentication/auth_requests", &[][..]),
+        ("PUT", "/api/devices/v1/inventory/device/attributes", &[("Authorization", "Bearer no.to.ken")]),
+        ("POST", "/api/management/v1/useradm/auth/login", &[basic]),
+        ("POST", "/api/management/v1/useradm/auth/login", &[]),
+        ("POST", "/api/management/v1/deployments/deployments", &[]),
+        ("POST", "/", &[]),
+        ("PUT", "/upload/x", &[]),
+        ("GET", "/download/x", &[]),
+    ] {
+        for _ in 0..3 {
+            let bytes = request_bytes(method, path, headers, b"{}");
+            let mut stream = TcpStream::connect(("127.0.0.1", running.port())).unwrap();
+            stream.write_all(&bytes[..bytes.len() - 1]).unwrap();
+            held.push(stream);
+        }
+    }
+    while metric(&running, "rust_ota_server_bodies_awaited") != Some(held.len() as f64) {}
+    for share in ["devices", "people", "downloads"] {
+        let series = format!("rust_ota_server_requests_under_way{{share=\"{share}\"}}");
+        assert_eq!(metric(&running, &series), Some(0.0), "{share}");
+    }
+    assert_eq!(device.next(&running).status, 200);
+    assert_eq!(manage(&running, "GET", "/api/management/v2/devauth/devices", Value::Null).status, 200);
+    assert_eq!(request(&running, "POST", "/api/management/v1/useradm/auth/login", &[basic], b"").status, 401);
+    assert_eq!(request(&running, "GET", path, &[], b"").status, 200);
+    accepted(&running, "two");
+    // When the body comes, there is an answer.
+    for mut stream in held {
+        stream.write_all(b"}").unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).unwrap();
+        let status = parse(&answer).unwrap().status;
+        assert!([400, 401, 403, 404, 405].contains(&status), "{status}");
+    }
+    while metric(&running, "rust_ota_server_bodies_awaited") != Some(0.0) {}
+}
+
+#[test]
 fn a_herd_is_told_to_come_again_at_different_times_while_people_and_health_are_answered() {
     let (running, _, _folder) = server(|options| options.device_requests(4).metrics(on_any_port()));
     let devices: Vec<Device> = (0..24).map(|n| accepted(&running, &format!("device-{n}")).0).collect();

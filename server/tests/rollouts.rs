@@ -159,6 +159,7 @@ fn devices_that_a_filter_finds_get_it_whenever_they_come() {
     let filter = made.header("location").unwrap().rsplit('/').next().unwrap().to_owned();
     let body = json!({
         "name": "n", "artifact_name": "release-2", "filter_id": filter, "max_devices": 2,
+        "phases": [{ "batch_size_devices": 1 }, { "start_ts": "2026-01-01T00:00:00Z" }],
     });
     let made = manage(&running, "POST", SECOND, body);
     assert_eq!(made.status, 201, "{}", made.text());

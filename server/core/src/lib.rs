@@ -20,6 +20,7 @@
 mod api;
 #[allow(dead_code)]
 mod blobs;
+mod bodies;
 mod certificates;
 pub mod client;
 mod connect;

@@ -12,6 +12,7 @@ use tokio::sync::{Semaphore, watch};
 use crate::api::surround::{Nothing, Surround};
 use crate::api::{Loading, Shared, has_user, permit};
 use crate::blobs::{self, BlobError, Blobs, Folder, S3, Shelf};
+use crate::bodies::Bodies;
 use crate::certificates::Certificates;
 use crate::connect::{Switchboard, Timing};
 use crate::connection;
@@ -105,7 +106,7 @@ impl Server {
             strangers: Strangers::default(),
             deriving: Semaphore::new(DERIVED_AT_ONCE),
             failures: Failures::default(),
-            discarding: Semaphore::new(limits::DISCARDED_AT_ONCE),
+            bodies: Bodies::new(limits::BODIES_AWAITED),
             throttle: Throttle::new(allowed),
             page,
             metrics,

@@ -88,6 +88,12 @@ async fn metrics(shared: &Shared) -> String {
     for (share, count) in shared.throttle.under_way() {
         text.number(&[("share", share)], count);
     }
+    text.family(
+        "bodies_awaited",
+        "gauge",
+        "Bodies of senders who are not known, on their way and without a place.",
+    );
+    text.number(&[], shared.bodies.count() as u64);
     // A store that does not answer must not keep the rest from being read.
     if let Ok(Ok(counts)) = tokio::time::timeout(STORE, shared.service.store.device_counts()).await {
         text.family("devices", "gauge", "Devices, by status.");

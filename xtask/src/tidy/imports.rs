@@ -302,6 +302,7 @@ const SERVER_CORE: &[ModuleRule] = &[
         "api",
         &[
             "blobs",
+            "bodies",
             "connect",
             "domain",
             "heard",
@@ -321,6 +322,7 @@ const SERVER_CORE: &[ModuleRule] = &[
         ],
     ),
     ("blobs", &["domain", "model"]),
+    ("bodies", &[]),
     ("certificates", &["metrics", "model", "options", "start"]),
     ("client", &[]),
     ("connect", &["domain", "model", "service", "store", "work"]),
@@ -345,6 +347,7 @@ const SERVER_CORE: &[ModuleRule] = &[
         &[
             "api",
             "blobs",
+            "bodies",
             "certificates",
             "connect",
             "connection",

@@ -98,24 +98,38 @@ pub(super) async fn read_body(
     }
 }
 
+/// All of a body of whoever it is. When too many are waited for, and this one longest, it is as if it had not come.
+pub(super) async fn read_of_stranger(
+    shared: &Shared,
+    incoming: Incoming,
+    most: usize,
+    patience: Duration,
+) -> Result<Bytes, ApiError> {
+    let awaited = shared.bodies.expect();
+    tokio::select! {
+        body = read_body(incoming, most, patience) => body,
+        () = awaited.has_to_go() => Err(late()),
+    }
+}
+
 /// Takes a body and keeps nothing of it: an answer to somebody who is still sending is mostly lost, and a device has to
 /// hear that its token has expired. Who waits to be asked for the body, or sends very much, is answered at once; so is
-/// everybody while there are many, because each costs the buffer that its connection reads into.
+/// who has sent longest while there are many, because each costs the buffer that its connection reads into.
 pub(super) async fn discard_body(
     shared: &Shared,
     call: &mut Call,
     mut incoming: Incoming,
     patience: Duration,
-) -> Result<Bytes, ApiError> {
+) -> Result<(), ApiError> {
     let most = limits::BODY_BYTES as u64;
-    if call.headers.contains_key(header::EXPECT) || incoming.size_hint().lower() > most {
-        call.is_unread = !incoming.is_end_stream();
-        return Ok(Bytes::new());
+    if incoming.is_end_stream() {
+        return Ok(());
     }
-    let Ok(_place) = shared.discarding.try_acquire() else {
-        call.is_unread = !incoming.is_end_stream();
-        return Ok(Bytes::new());
-    };
+    if call.headers.contains_key(header::EXPECT) || incoming.size_hint().lower() > most {
+        call.is_unread = true;
+        return Ok(());
+    }
+    let awaited = shared.bodies.expect();
     let all = async {
         let mut taken = 0;
         while let Some(frame) = incoming.frame().await {
@@ -125,9 +139,15 @@ pub(super) async fn discard_body(
                 return Err(too_large());
             }
         }
-        Ok(Bytes::new())
+        Ok(())
     };
-    tokio::time::timeout(patience, all).await.unwrap_or_else(|_| Err(late()))
+    tokio::select! {
+        all = tokio::time::timeout(patience, all) => all.unwrap_or_else(|_| Err(late())),
+        () = awaited.has_to_go() => {
+            call.is_unread = true;
+            Ok(())
+        }
+    }
 }
 
 fn too_large() -> ApiError {

@@ -60,6 +60,7 @@ pub(crate) use updates::Loading;
 use users::Person;
 
 use crate::blobs::Blobs;
+use crate::bodies::Bodies;
 use crate::connect::Switchboard;
 use crate::domain::admission::Policy;
 use crate::domain::audit::Entry;
@@ -90,8 +91,7 @@ pub(crate) struct Shared {
     pub(crate) heard: Arc<Heard>,
     pub(crate) switchboard: Arc<Switchboard>,
     pub(crate) strangers: Strangers,
-    /// Places for bodies that are not wanted and are read all the same.
-    pub(crate) discarding: Semaphore,
+    pub(crate) bodies: Bodies,
     /// Places for passwords that are looked at: each takes a core for half a second.
     pub(crate) deriving: Semaphore,
     /// Logins that failed.
@@ -338,9 +338,12 @@ async fn read(
     if class.share() != Share::Free {
         shared.throttle.address(presence.from().ip()).map_err(refused)?;
     }
-    let key = (call.header(header::AUTHORIZATION.as_str()), presence.from());
-    let key = if key.0.is_some() { (key.0, None) } else { (None, Some(key.1)) };
-    *place = Some(shared.throttle.enter(class, shared.metrics.late.value(), key).map_err(refused)?);
+    let enter = |call: &Call| {
+        let key = (call.header(header::AUTHORIZATION.as_str()), presence.from());
+        let key = if key.0.is_some() { (key.0, None) } else { (None, Some(key.1)) };
+        shared.throttle.enter(class, shared.metrics.late.value(), key).map_err(refused)
+    };
+    *place = Some(enter(call)?);
     let intake = caller::recognise(shared, around, call).await?;
     if let Caller::Device(device) = &call.caller {
         shared.throttle.device(&device.claims.sub).map_err(refused)?;
@@ -349,13 +352,24 @@ async fn read(
         presence.busy();
     }
     let patience = Duration::from_secs(shared.options.read_timeout_seconds);
-    call.body = match intake {
+    match intake {
         Intake::Stream => return Ok(Some(incoming)),
-        Intake::Read { most } | Intake::ReadOfStranger { most } => {
-            caller::read_body(incoming, most, patience).await?
+        Intake::Read { most } => call.body = caller::read_body(incoming, most, patience).await?,
+        Intake::Download => caller::discard_body(shared, call, incoming, patience).await?,
+        Intake::ReadOfStranger { .. } | Intake::Discard if hyper::body::Body::is_end_stream(&incoming) => {}
+        Intake::ReadOfStranger { most } => {
+            *place = None;
+            call.body = caller::read_of_stranger(shared, incoming, most, patience).await?;
         }
-        Intake::Discard | Intake::Download => caller::discard_body(shared, call, incoming, patience).await?,
-    };
+        Intake::Discard => {
+            *place = None;
+            caller::discard_body(shared, call, incoming, patience).await?;
+        }
+    }
+    // Who may be anybody has waited for the body without a place.
+    if place.is_none() {
+        *place = Some(enter(call)?);
+    }
     Ok(None)
 }
 

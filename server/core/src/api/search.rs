@@ -12,7 +12,7 @@ use super::{ApiError, Call, Reply, Shared, audit, reply};
 use crate::domain::filter::{Filter, Term, TermError, attr, filter_query, inventory_scope};
 use crate::domain::{id, limits};
 use crate::work::query::{Attr, DeviceQuery, Scope, Test};
-use crate::work::{Key, Kind, Work};
+use crate::work::{Key, Kind, NotLoaded, Work};
 
 /// Filters and sort criteria of one search.
 const CRITERIA: usize = 50;
@@ -224,14 +224,14 @@ pub(super) async fn kept(shared: &Shared, call: &Call, rest: &[&str]) -> Result<
             let filter = checked(shared, call, id::uuid()?)?;
             let id = filter.id.clone();
             audit::about(&id);
-            keep(shared, filter).await?;
+            keep(shared, filter, Kept::New).await?;
             Ok(reply::created(&format!("/api/management/v2/inventory/filters/{id}")))
         }
         ([id], &Method::GET) => Ok(reply::json(StatusCode::OK, &one_of(shared, id)?)),
         ([id], &Method::PUT) => {
             one_of(shared, id)?;
             let filter = checked(shared, call, (*id).to_owned())?;
-            keep(shared, filter).await?;
+            keep(shared, filter, Kept::InPlace).await?;
             Ok(reply::empty(StatusCode::NO_CONTENT))
         }
         ([id], &Method::DELETE) => {
@@ -239,7 +239,7 @@ pub(super) async fn kept(shared: &Shared, call: &Call, rest: &[&str]) -> Result<
             let keys = vec![Key::Document(Kind::Filter, id.clone())];
             let rule = move |work: &mut Work| {
                 let known: Option<Filter> = work.document(Kind::Filter, &id)?;
-                known.ok_or_else(ApiError::not_found)?;
+                free_name(work, &known.ok_or_else(ApiError::not_found)?)?;
                 Ok::<_, ApiError>(work.put_document::<Filter>(Kind::Filter, &id, None)?)
             };
             shared.change(keys, rule).await?;
@@ -275,9 +275,31 @@ fn checked(shared: &Shared, call: &Call, id: String) -> Result<Filter, ApiError>
     Ok(filter)
 }
 
-async fn keep(shared: &Shared, filter: Filter) -> Result<(), ApiError> {
-    // Whose a name is: two that are kept in one moment cannot both have it.
-    let name = format!("filter/{}", filter.name);
+/// How a filter is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kept {
+    New,
+    /// In place of the one with its id, which somebody may take away at this moment.
+    InPlace,
+}
+
+/// Where it says whose a name is: two that are kept in one moment cannot both have it.
+fn name_key(filter: &Filter) -> String {
+    format!("filter/{}", filter.name)
+}
+
+/// The name that a filter has had is free again.
+fn free_name(work: &mut Work, filter: &Filter) -> Result<(), NotLoaded> {
+    let name = name_key(filter);
+    let holder: Option<String> = work.document(Kind::Order, &name)?;
+    if holder.as_ref() == Some(&filter.id) {
+        work.put_document::<String>(Kind::Order, &name, None)?;
+    }
+    Ok(())
+}
+
+async fn keep(shared: &Shared, filter: Filter, how: Kept) -> Result<(), ApiError> {
+    let name = name_key(&filter);
     let keys = vec![Key::Document(Kind::Filter, filter.id.clone()), Key::Document(Kind::Order, name.clone())];
     let rule = move |work: &mut Work| {
         let holder: Option<String> = work.document(Kind::Order, &name)?;
@@ -287,7 +309,13 @@ async fn keep(shared: &Shared, filter: Filter) -> Result<(), ApiError> {
                 return Err(ApiError::conflict("a filter has that name"));
             }
         }
-        work.document::<Filter>(Kind::Filter, &filter.id)?;
+        let known: Option<Filter> = work.document(Kind::Filter, &filter.id)?;
+        if how == Kept::InPlace {
+            let known = known.ok_or_else(ApiError::not_found)?;
+            if known.name != filter.name {
+                free_name(work, &known)?;
+            }
+        }
         work.put_document(Kind::Order, &name, Some(&filter.id))?;
         Ok(work.put_document(Kind::Filter, &filter.id, Some(&filter))?)
     };

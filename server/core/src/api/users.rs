@@ -158,6 +158,9 @@ impl From<RoleError> for ApiError {
             RoleError::NotLoaded => NotLoaded.into(),
             RoleError::NotFound => ApiError::not_found(),
             RoleError::Exists => ApiError::conflict("a role with this name exists"),
+            RoleError::Given => {
+                ApiError::conflict("the role was given to somebody just now: change that first")
+            }
             RoleError::BuiltIn => ApiError::unprocessable("the role is always there, as it is"),
             RoleError::Invalid(reason) => ApiError::unprocessable(reason),
         }

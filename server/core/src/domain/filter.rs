@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::json;
 use crate::work::query::{Attr, BadPattern, Bound, DeviceQuery, SCOPES, Scope, Test, pattern};
 
 /// A filter that people have kept.
@@ -102,6 +103,7 @@ pub(crate) fn filter_query(filter: &Filter) -> Result<DeviceQuery, TermError> {
 }
 
 fn test(kind: &str, value: Value) -> Result<Test, TermError> {
+    let value = json::in_one_way(value);
     let list = |value: Value| match value {
         Value::Array(values) => Ok(values),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Object(_) => {
@@ -140,6 +142,10 @@ mod tests {
         check("$eq", json!("a"), a(), true);
         check("$eq", json!("a"), Some(json!(["b", "a"])), true);
         check("$eq", json!("a"), None, false);
+        check("$eq", json!(10.0), Some(json!(10)), true);
+        check("$ne", json!(-0.0), Some(json!(0)), false);
+        check("$in", json!([1e1]), Some(json!([9, 10])), true);
+        check("$eq", json!(10.5), Some(json!(10)), false);
         check("$ne", json!("a"), a(), false);
         check("$ne", json!("a"), None, true);
         check("$gt", json!(1), Some(json!(1.5)), true);

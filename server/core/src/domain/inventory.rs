@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::admission::{SpeakError, speaking};
+use super::json;
 use super::limits;
 use super::token::Claims;
 use crate::model::time::Timestamp;
@@ -68,7 +69,9 @@ pub(crate) fn reported(
         Reported::Some => before.clone(),
     };
     for attribute in attributes {
-        after.attributes.insert(attribute.name.clone(), Attribute { timestamp: now, ..attribute.clone() });
+        let value = json::in_one_way(attribute.value.clone());
+        let taken = Attribute { value, timestamp: now, ..attribute.clone() };
+        after.attributes.insert(attribute.name.clone(), taken);
     }
     let count = after.attributes.len();
     if count > limits::ATTRIBUTES_OF_A_DEVICE {

@@ -38,3 +38,17 @@ pub(crate) fn is_value(value: &Value) -> bool {
         Value::Null | Value::Object(_) => false,
     }
 }
+
+/// The one way in which a number is kept and looked for: 10.0 and 1e1 are 10, as whoever writes JSON means, and -0.0 is 0. Above
+/// 2^53 a float stays one.
+pub(crate) fn in_one_way(value: Value) -> Value {
+    const EXACT: f64 = (1_u64 << 53) as f64;
+    match value {
+        Value::Number(number) if number.is_f64() => {
+            let whole = number.as_f64().filter(|float| float.fract() == 0.0 && float.abs() < EXACT);
+            whole.map_or(Value::Number(number), |float| Value::from(float as i64))
+        }
+        Value::Array(values) => values.into_iter().map(in_one_way).collect(),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Object(_) => value,
+    }
+}

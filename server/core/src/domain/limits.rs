@@ -5,8 +5,8 @@
 pub(crate) const BODY_BYTES: usize = 1024 * 1024;
 /// The body of a request for a token: an identity, written in JSON within JSON, and a key.
 pub(crate) const AUTH_BODY_BYTES: usize = 32 * 1024;
-/// Bodies without a token that are read, to be dropped, at a time: each costs about 130 KiB while it comes.
-pub(crate) const DISCARDED_AT_ONCE: usize = 1024;
+/// Bodies of senders who are not known that are waited for at a time: each costs about 130 KiB while it comes.
+pub(crate) const BODIES_AWAITED: usize = 1024;
 /// Artifacts that come in at once: each costs a thread, and in S3 two parts of 8 MiB.
 pub(crate) const UPLOADS_AT_ONCE: usize = 8;
 /// The head of a request.

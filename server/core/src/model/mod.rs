@@ -609,7 +609,7 @@ pub(crate) enum StopAction {
 impl Deployment {
     /// The phase in which the device with this number, which has not begun, may begin now, by its place.
     pub(crate) fn open_phase(&self, now: Timestamp, number: u32) -> Option<usize> {
-        let mut left = self.device_count;
+        let mut left = self.most_devices();
         for (at, phase) in self.phases.iter().enumerate() {
             if phase.start.is_some_and(|start| now < start) {
                 return None;
@@ -626,7 +626,15 @@ impl Deployment {
 
     /// How many devices a phase is for.
     pub(crate) fn phase_devices(&self, at: usize) -> u64 {
-        self.phases.get(at).map_or(0, |phase| phase.size.devices(self.device_count))
+        self.phases.get(at).map_or(0, |phase| phase.size.devices(self.most_devices()))
+    }
+
+    /// How many devices its phases are for together. Of a filter those that have come by now are only some of them.
+    fn most_devices(&self) -> u64 {
+        match self.is_dynamic() {
+            true => self.max_devices.unwrap_or(u64::MAX),
+            false => self.device_count,
+        }
     }
 
     /// Whether the device with this number is one of those that begin first.

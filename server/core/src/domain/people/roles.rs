@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::permissions::{PermissionSet, SETS};
+use super::users::User;
 use crate::work::{Kind, NotLoaded, Work};
 
 /// Sets of permissions in one role, and values in one scope.
@@ -102,6 +103,8 @@ pub(crate) enum RoleError {
     Exists,
     /// It is always there.
     BuiltIn,
+    /// Somebody has just got it.
+    Given,
     /// What is wrong with it.
     Invalid(&'static str),
 }
@@ -151,13 +154,33 @@ pub(crate) fn replace(work: &mut Work, role: &Role) -> Result<(), RoleError> {
     Ok(())
 }
 
-/// Takes a role away. Whoever has it still has it by name, and it allows nothing: somebody whose only role is gone may do
-/// nothing, and not everything.
+/// Where it says who got a role last. Who takes it away reads it, and so the two cannot happen in one moment.
+fn given_key(role: &str) -> String {
+    format!("given/{role}")
+}
+
+/// Lets it be known that somebody gets a role, which is none of those that are always there.
+pub(super) fn give(work: &mut Work, role: &str, user: &str) -> Result<(), NotLoaded> {
+    let key = given_key(role);
+    work.document::<String>(Kind::Order, &key)?;
+    work.put_document(Kind::Order, &key, Some(&user))
+}
+
+/// Takes a role away that nobody had before: another one of that name would be theirs at once. Who got it in this moment has it.
+/// A name that somebody has all the same allows nothing: whose only role is gone may do nothing, and not everything.
 pub(crate) fn remove(work: &mut Work, name: &str) -> Result<(), RoleError> {
     if is_built_in(name) {
         return Err(RoleError::BuiltIn);
     }
     work.document::<Role>(Kind::Role, name)?.ok_or(RoleError::NotFound)?;
+    let key = given_key(name);
+    if let Some(user) = work.document::<String>(Kind::Order, &key)? {
+        let user = work.document::<User>(Kind::User, &user)?;
+        if user.is_some_and(|user| user.roles.iter().any(|role| role == name)) {
+            return Err(RoleError::Given);
+        }
+        work.put_document::<String>(Kind::Order, &key, None)?;
+    }
     work.put_document::<Role>(Kind::Role, name, None)?;
     Ok(())
 }

@@ -107,7 +107,7 @@ pub(crate) fn owner_key(email: &str) -> String {
 
 /// Makes a user. The address is written as [`email`] gives it.
 pub(crate) fn create(work: &mut Work, user: &User) -> Result<(), UserError> {
-    check_roles(work, &user.roles)?;
+    take_roles(work, &user.id, &user.roles)?;
     let owner = owner_key(&user.email);
     if work.document::<String>(Kind::User, &owner)?.is_some() {
         return Err(UserError::Duplicate);
@@ -163,7 +163,7 @@ pub(crate) fn update(work: &mut Work, user: &str, change: &Change) -> Result<(),
     }
     let serial = stored.serial;
     if let Some(roles) = &change.roles {
-        check_roles(work, roles)?;
+        take_roles(work, user, roles)?;
         stored.roles.clone_from(roles);
     }
     if let Some(email) = change.email.as_ref().filter(|email| **email != stored.email) {
@@ -263,7 +263,8 @@ pub(crate) fn turn_factor_off(work: &mut Work, user: &str, seen: Option<&str>) -
     Ok(())
 }
 
-fn check_roles(work: &mut Work, roles: &[String]) -> Result<(), UserError> {
+/// Gives a user roles, if there are such.
+fn take_roles(work: &mut Work, user: &str, roles: &[String]) -> Result<(), UserError> {
     for role in roles.iter().take(ROLES + 1) {
         if super::roles::is_built_in(role) {
             continue;
@@ -271,6 +272,7 @@ fn check_roles(work: &mut Work, roles: &[String]) -> Result<(), UserError> {
         if work.document::<super::roles::Role>(Kind::Role, role)?.is_none() {
             return Err(UserError::NoSuchRole(role.clone()));
         }
+        super::roles::give(work, role, user)?;
     }
     match roles.get(ROLES) {
         None => Ok(()),
@@ -317,6 +319,29 @@ mod tests {
         assert_eq!(run(&mut work, |work| remove(work, "1")), Ok(()));
         assert_eq!(run(&mut work, |work| create(work, &user("4", "a@x"))), Ok(()));
         assert_eq!(run(&mut work, |work| update(work, "1", &to("d@x"))), Err(UserError::NotFound));
+    }
+
+    #[test]
+    fn a_role_that_somebody_has_just_got_is_not_taken_away() {
+        use super::super::roles::{self, Role, RoleError};
+        let mut work = Work::new(Timestamp(5));
+        let is_known = |key: &Key| matches!(key, Key::Document(..));
+        let role = Role { name: "r".to_owned(), description: String::new(), grants: Vec::new() };
+        testing::run(&mut work, is_known, |work| roles::create(work, &role)).unwrap();
+        let holder = User { roles: vec!["r".to_owned()], ..user("1", "a@x") };
+        run(&mut work, |work| create(work, &holder)).unwrap();
+        let taken_away = |work: &mut Work| testing::run(work, is_known, |work| roles::remove(work, "r"));
+        assert_eq!(taken_away(&mut work), Err(RoleError::Given));
+        let to = |roles: &[&str]| Change {
+            roles: Some(roles.iter().map(|role| (*role).to_owned()).collect()),
+            ..Change::default()
+        };
+        run(&mut work, |work| update(work, "1", &to(&[]))).unwrap();
+        run(&mut work, |work| update(work, "1", &to(&["r"]))).unwrap();
+        assert_eq!(taken_away(&mut work), Err(RoleError::Given));
+        run(&mut work, |work| remove(work, "1")).unwrap();
+        assert_eq!(taken_away(&mut work), Ok(()));
+        assert_eq!(run(&mut work, |work| create(work, &holder)), Err(UserError::NoSuchRole("r".to_owned())));
     }
 
     #[test]

@@ -634,6 +634,32 @@ fn a_deployment_for_a_filter_ends_with_as_many_devices_as_it_may_have() {
     assert!(known(&mut work, &id).finished.is_some());
 }
 
+#[test]
+fn the_devices_of_a_filter_begin_in_phases_whoever_they_will_be() {
+    let later_on = Some(Timestamp(2 * HOUR));
+    for (phases, max_devices, at_once, in_the_second) in [
+        (vec![(None, PhaseSize::Devices(2)), (later_on, PhaseSize::Rest)], None, 2, 20),
+        (vec![(None, PhaseSize::Devices(2)), (later_on, PhaseSize::Rest)], Some(5), 2, 5),
+        (vec![(None, PhaseSize::Devices(7)), (later_on, PhaseSize::Rest)], Some(5), 5, 5),
+        (vec![(None, PhaseSize::Rest)], None, 20, 20),
+        (vec![(Some(Timestamp(HOUR)), PhaseSize::Rest)], Some(3), 3, 3),
+        (vec![(later_on, PhaseSize::Rest)], None, 0, 20),
+    ] {
+        let mut work = fleet(20, HOUR);
+        let wanted = NewDeployment {
+            filter: Some(json!({ "id": "f" })),
+            max_devices,
+            phases: phases.clone(),
+            ..new(0)
+        };
+        let id = made(&mut work, &wanted);
+        assert_eq!(offered(&mut work, &id), at_once, "{phases:?} {max_devices:?}");
+        let mut second = later(&[&work], 2 * HOUR);
+        assert_eq!(offered(&mut second, &id), in_the_second, "{phases:?} {max_devices:?}");
+        assert_eq!(known(&mut second, &id).device_count, in_the_second as u64);
+    }
+}
+
 fn load_offset(work: &mut Work, number: u32, offset: &str) {
     let attribute = Attribute {
         name: "utc_offset".to_owned(),
