@@ -3,7 +3,7 @@
 import { html, render, useEffect, useRef, useState } from "./html.js";
 import { get, isOut, onConnection, remove, tell } from "./api.js";
 import { go, to, useRoute } from "./route.js";
-import { Dialog, Page, Problem, Sayings, say, useLoad } from "./ui.js";
+import { Act, Dialog, Page, Problem, Sayings, say, useLoad } from "./ui.js";
 import { SEE_AUDIT, SEE_DEVICES, SEE_RELEASES, SEE_ROLLOUTS, know, may, maySomewhere } from "./permit.js";
 import { number } from "./words.js";
 import { Login, LoginForm, Start } from "./pages/gate.js";
@@ -104,7 +104,7 @@ function Frame({ me, route, loggedOut }) {
           )}
         </nav>
         <div class="who">
-          ${me.email ?? me.id} <button type="button" class="plain" onClick=${logOut}>Log out</button>
+          ${me.email ?? me.id} <${Act} class="plain" act=${logOut}>Log out<//>
         </div>
       </header>
       <div>

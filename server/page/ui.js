@@ -240,10 +240,9 @@ export function Pager({ page, perPage, total, onPage, what = "entries" }) {
   const [typed, setTyped] = useState(String(page));
   useEffect(() => setTyped(String(page)), [page]);
   const turn = (wanted) => onPage(Math.min(last, Math.max(1, Math.floor(wanted))));
-  // At an end a button is not `disabled`: who has turned there with the keyboard would stand nowhere.
   const arrow = (sign, name, wanted) => {
     const isEnd = wanted < 1 || wanted > last || wanted === page;
-    return html`<button type="button" aria-disabled=${isEnd ? "true" : undefined} onClick=${() => isEnd || turn(wanted)} aria-label=${name}>${sign}</button>`;
+    return html`<button ...${presses(() => turn(wanted), isEnd)} aria-label=${name}>${sign}</button>`;
   };
   if (!total) return null;
   return html`
@@ -287,29 +286,53 @@ export const Choice = ({ label, value = "", options, onChoice }) => html`
 `;
 
 /**
+ * What is done once at a time: `[isBusy, run(work)]`. Whether it is at work is known at once and not when the page is drawn next, so
+ * the second of two clicks does nothing.
+ */
+export function useOnce() {
+  const isAtWork = useRef(false);
+  const [busy, setBusy] = useState(false);
+  const run = async (work) => {
+    if (isAtWork.current) return;
+    isAtWork.current = true;
+    setBusy(true);
+    try {
+      await work();
+    } finally {
+      isAtWork.current = false;
+      setBusy(false);
+    }
+  };
+  return [busy, run];
+}
+
+/** Of a button that does nothing now. It is not `disabled`: who has pressed it with the keyboard would stand nowhere. */
+export const presses = (act, isOff) => ({ type: "button", "aria-disabled": isOff ? "true" : undefined, onClick: () => isOff || act() });
+
+/**
  * A form that sends once at a time and shows what went wrong. `send()` does the work.
  */
 export function Form({ send, name = "Save", children, danger, cancel, ready = true }) {
-  const [state, setState] = useState({});
-  const submit = async (event) => {
+  const [error, setError] = useState();
+  const [busy, run] = useOnce();
+  const submit = (event) => {
     event.preventDefault();
-    if (state.busy) return;
-    setState({ busy: true });
-    try {
-      await send();
-      setState({});
-    } catch (error) {
-      if (error.name !== "AbortError") setState({ error });
-      else setState({});
-    }
+    run(async () => {
+      setError();
+      try {
+        await send();
+      } catch (problem) {
+        if (problem.name !== "AbortError") setError(problem);
+      }
+    });
   };
   return html`
     <form onSubmit=${submit}>
       ${children}
-      ${state.error && html`<${Problem} error=${state.error} />`}
+      ${error && html`<${Problem} error=${error} />`}
       <div class="actions">
-        <button type="submit" class=${danger ? "danger" : "main"} disabled=${!ready && !state.busy} ...${working(state.busy)}>
-          ${state.busy ? "Working…" : name}
+        <button type="submit" class=${danger ? "danger" : "main"} disabled=${!ready && !busy} ...${working(busy)}>
+          ${busy ? "Working…" : name}
         </button>
         ${cancel && html`<button type="button" onClick=${cancel}>Cancel</button>`}
       </div>
@@ -321,20 +344,17 @@ export function Form({ send, name = "Save", children, danger, cancel, ready = tr
 const working = (busy) => (busy ? { "aria-disabled": "true", "aria-busy": "true" } : {});
 
 /** A button that does something without a form, once at a time, and says what went wrong. */
-export function Act({ act, children, ...props }) {
-  const [busy, setBusy] = useState(false);
-  const press = async () => {
-    if (busy) return;
-    setBusy(true);
-    try {
-      await act();
-    } catch (error) {
-      say(error.message, "bad");
-    } finally {
-      setBusy(false);
-    }
-  };
-  return html`<button type="button" onClick=${press} ...${working(busy)} ...${props}>${children}</button>`;
+export function Act({ act, children, disabled, ...props }) {
+  const [busy, run] = useOnce();
+  const press = () =>
+    run(async () => {
+      try {
+        await act();
+      } catch (error) {
+        say(error.message, "bad");
+      }
+    });
+  return html`<button ...${presses(press, disabled)} ...${working(busy)} ...${props}>${children}</button>`;
 }
 
 /**
@@ -353,10 +373,16 @@ export function Dialog({ title, close, stays, children }) {
       (isThere ? before : document.querySelector("main h1"))?.focus({ preventScroll: true });
     });
   }, []);
+  // What had the focus may have gone, with its row.
+  useEffect(() => {
+    const isTop = [...document.querySelectorAll("dialog[open]")].at(-1) === dialog.current;
+    if (isTop && document.activeElement === document.body) dialog.current.focus();
+  });
   return html`
-    <dialog ref=${dialog} aria-label=${title} onClose=${stays ? () => dialog.current?.showModal() : close} onCancel=${stays ? (event) => event.preventDefault() : undefined}>
+    <dialog ref=${dialog} tabindex="-1" aria-label=${title} onClose=${stays ? () => dialog.current?.showModal() : close} onCancel=${stays ? (event) => event.preventDefault() : undefined}>
       <h2>${title}</h2>
       ${children}
+      <${Sayings} />
     </dialog>
   `;
 }
@@ -368,23 +394,35 @@ export const Confirm = ({ title, name, danger = true, send, close, children }) =
   <//>
 `;
 
-const said = new Set();
+let said = [];
+/** Where it is said: on the page, and in each window over it. What lies under a window is neither seen nor read out. */
+const places = [];
+const draw = () => places.forEach((again) => again());
 /** Says what was done, for a few seconds, to whoever looks or listens. */
 export function say(text, kind = "good") {
-  for (const listener of said) listener({ text, kind, id: Math.random() });
+  const one = { text, kind, id: Math.random() };
+  said = [...said.slice(-3), one];
+  draw();
+  setTimeout(() => {
+    said = said.filter((other) => other !== one);
+    draw();
+  }, 6000);
 }
 export function Sayings() {
-  const [list, setList] = useState([]);
+  const [, setTurn] = useState(0);
+  const place = useRef();
   useEffect(() => {
-    const listener = (one) => {
-      setList((before) => [...before.slice(-3), one]);
-      setTimeout(() => setList((before) => before.filter((other) => other.id !== one.id)), 6000);
+    place.current = () => setTurn((before) => before + 1);
+    places.push(place.current);
+    draw();
+    return () => {
+      places.splice(places.indexOf(place.current), 1);
+      draw();
     };
-    said.add(listener);
-    return () => said.delete(listener);
   }, []);
+  const isTop = place.current !== undefined && places.at(-1) === place.current;
   return html`<div class="sayings" role="status" aria-live="polite">
-    ${list.map((one) => html`<div key=${one.id} class=${`note ${one.kind}`}>${one.text}</div>`)}
+    ${isTop && said.map((one) => html`<div key=${one.id} class=${`note ${one.kind}`}>${one.text}</div>`)}
   </div>`;
 }
 

@@ -133,6 +133,34 @@ test("who closes a window is where they were, or at the head of the page", async
   assert.equal(await focused(), "Devices", "what has opened it is gone with what was chosen");
 });
 
+test("in a window nobody stands nowhere, and what is said is said in it", async () => {
+  await open("#/devices");
+  await page.getByText("3 devices", { exact: true }).waitFor();
+  await page.getByRole("button", { name: "Columns" }).click();
+  const dialog = page.getByRole("dialog");
+  const right = dialog.getByRole("button", { name: /: to the right$/ });
+  const name = await right.first().getAttribute("aria-label");
+  const all = await right.count();
+  await right.first().focus();
+  // Once more than there are places: at the end it does nothing.
+  for (let at = 0; at < all; at += 1) {
+    await page.keyboard.press("Enter");
+    const place = Math.min(at + 1, all - 1);
+    await dialog.locator("li").nth(place).getByRole("button", { name, exact: true }).waitFor();
+    await page.waitForFunction((wanted) => document.activeElement.ariaLabel === wanted, name);
+  }
+  await dialog.getByRole("button", { name: name.replace(": to the right", ": do not show"), exact: true }).focus();
+  await page.keyboard.press("Enter");
+  await page.waitForFunction(() => document.activeElement === document.querySelector("dialog"));
+  await page.evaluate(() => import("/page/ui.js").then(({ say }) => say("It is done.")));
+  await dialog.getByRole("status").getByText("It is done.").waitFor();
+  assert.equal(await page.getByText("It is done.").count(), 1);
+  await accessible(page, "what is said in a window");
+  await dialog.getByRole("button", { name: "Cancel" }).click();
+  await dialog.waitFor({ state: "detached" });
+  await page.getByRole("status").getByText("It is done.").waitFor();
+});
+
 test("a button that works keeps the focus, and sends once", async () => {
   const other = await browser.page();
   await other.goto(server.url);
@@ -160,6 +188,8 @@ test("what is done without a form is done once, however often it is pressed", as
   page.on("request", note);
   const go = await held(page, "**/deploy");
   await page.getByRole("button", { name: "Deploy again" }).evaluate((button) => {
+    // Before the page is drawn again, and behind that.
+    button.click();
     button.click();
     return new Promise((resolve) => requestAnimationFrame(() => resolve(button.click())));
   });
@@ -261,6 +291,20 @@ test("nobody is made who may do everything because the roles could not be read",
   await page.getByRole("button", { name: "New role" }).click();
   await dialog.getByRole("alert").getByText("The store is busy.").waitFor();
   await page.unrouteAll({ behavior: "wait" });
+});
+
+test("roles come in pages", async () => {
+  // Five are always there.
+  for (let at = 0; at < 46; at += 1) assert.equal((await api("POST", "v2/useradm/roles", { name: `role ${String(at).padStart(2, "0")}` })).status, 201);
+  await open("#/settings?tab=roles");
+  await page.getByText("51 roles", { exact: true }).waitFor();
+  assert.equal(await page.locator("main tbody tr").count(), 50);
+  await page.getByRole("button", { name: "Next page" }).click();
+  await page.getByRole("button", { name: "Remove role 45" }).click();
+  await page.getByRole("dialog").getByRole("button", { name: "Remove" }).click();
+  // Who has taken the last one of a page away is led to the one before.
+  await page.getByText("50 roles", { exact: true }).waitFor();
+  await page.getByRole("button", { name: "Remove role 44" }).waitFor();
 });
 
 test("an empty file is not dropped without a word", async () => {

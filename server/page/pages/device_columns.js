@@ -3,7 +3,7 @@
 
 import { html, useEffect, useState } from "../html.js";
 import { get, post } from "../api.js";
-import { Dialog, Field, Form, say } from "../ui.js";
+import { Dialog, Field, Form, presses, say } from "../ui.js";
 import { GROUP, HEARD, STATUS, attributeOf, titleOf } from "./attributes.js";
 
 const FIRST_COLUMNS = [STATUS, "inventory/device_type", "inventory/artifact_name", GROUP, HEARD];
@@ -76,6 +76,9 @@ export function Columns({ columns, change, known, close }) {
   const swap = (at, other) => {
     const next = [...wanted];
     [next[at], next[other]] = [next[other], next[at]];
+    // A row that is put elsewhere loses the focus.
+    const pressed = document.activeElement;
+    setTimeout(() => pressed.focus());
     setWanted(next);
   };
   const others = known.filter(({ key }) => !wanted.includes(key) && `${key} ${titleOf(key)}`.toLowerCase().includes(text.trim().toLowerCase()));
@@ -88,8 +91,8 @@ export function Columns({ columns, change, known, close }) {
           ${wanted.map(
             (key, at) => html`<li key=${key}>
               <span>${titleOf(key)}</span>
-              <button type="button" disabled=${at === 0} onClick=${() => swap(at, at - 1)} aria-label=${`${titleOf(key)}: to the left`}>↑</button>
-              <button type="button" disabled=${at === wanted.length - 1} onClick=${() => swap(at, at + 1)} aria-label=${`${titleOf(key)}: to the right`}>↓</button>
+              <button ...${presses(() => swap(at, at - 1), at === 0)} aria-label=${`${titleOf(key)}: to the left`}>↑</button>
+              <button ...${presses(() => swap(at, at + 1), at === wanted.length - 1)} aria-label=${`${titleOf(key)}: to the right`}>↓</button>
               <button type="button" onClick=${() => setWanted(wanted.filter((other) => other !== key))} aria-label=${`${titleOf(key)}: do not show`}>✕</button>
             </li>`,
           )}
@@ -101,7 +104,7 @@ export function Columns({ columns, change, known, close }) {
           ${others.slice(0, OFFERED).map(
             ({ key, count }) => html`<li key=${key}>
               <span>${titleOf(key)} <small class="quiet">${attributeOf(key).scope}${count ? `, ${count} devices` : ""}</small></span>
-              <button type="button" disabled=${isFull} onClick=${() => setWanted([...wanted, key])} aria-label=${`${titleOf(key)}: show`}>+</button>
+              <button ...${presses(() => setWanted([...wanted, key]), isFull)} aria-label=${`${titleOf(key)}: show`}>+</button>
             </li>`,
           )}
         </ul>

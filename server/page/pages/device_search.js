@@ -2,7 +2,7 @@
 
 import { html, useEffect, useState } from "../html.js";
 import { get, post, segment } from "../api.js";
-import { Choice, Field, changed } from "../ui.js";
+import { Choice, Field, changed, presses } from "../ui.js";
 import { localTime } from "../words.js";
 import { GROUP, STATUS, attributeOf, isTime, keyOf, textOf, titleOf } from "./attributes.js";
 
@@ -122,7 +122,7 @@ export function SearchForm({ query, change, known, groups, filters, own, keep })
         ${filters?.length > 0 &&
         html`<${Choice} label="Dynamic group" value=${query.filter} options=${[["", "any"], ...filters.map(({ id, name }) => [id, name])]} onChoice=${(filter) => change({ filter })} />`}
         <button type="submit" class="main">Search</button>
-        <button type="button" disabled=${rows.length >= MOST_ROWS} onClick=${() => setRows([...rows, { key: "inventory/device_type", type: "$eq", kind: "text", text: "" }])}>
+        <button ...${presses(() => setRows([...rows, { key: "inventory/device_type", type: "$eq", kind: "text", text: "" }]), rows.length >= MOST_ROWS)}>
           Add a filter
         </button>
         ${isUsed &&

@@ -2,7 +2,7 @@
 
 import { html, useEffect, useRef, useState } from "../html.js";
 import { call, get, segment } from "../api.js";
-import { Card, Choice, Field, Form, Loaded, Note, Page, Problem, changed, say, useLoad } from "../ui.js";
+import { Card, Choice, Field, Form, Loaded, Note, Page, Problem, changed, presses, say, useLoad } from "../ui.js";
 import { counted, number } from "../words.js";
 import { go, to } from "../route.js";
 import { DEPLOY, SEE_ROLLOUTS, groupsFor, may, maySomewhere } from "../permit.js";
@@ -301,7 +301,7 @@ function Stop({ plan, change, wrong }) {
           <button type="button" aria-label=${`Take rule ${at + 1} away`} onClick=${() => change({ stop: plan.stop.filter((_, other) => other !== at) })}>×</button>
         </div>
       `)}
-      <button type="button" disabled=${plan.stop.length >= 20} onClick=${() => change({ stop: [...plan.stop, newRule()] })}>Add a rule</button>
+      <button ...${presses(() => change({ stop: [...plan.stop, newRule()] }), plan.stop.length >= 20)}>Add a rule</button>
     <//>
   `;
 }

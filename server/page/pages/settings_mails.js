@@ -2,7 +2,7 @@
 
 import { html, useEffect, useState } from "../html.js";
 import { get, post, put } from "../api.js";
-import { Card, Confirm, Field, Form, Loaded, Note, Problem, Status, Table, Time, say, useLoad } from "../ui.js";
+import { Card, Confirm, Field, Form, Loaded, Note, Problem, Status, Table, Time, say, useLoad, useOnce } from "../ui.js";
 import { counted } from "../words.js";
 
 const MAILS = "v1/devicemonitor/settings/global/channel/alerts/email";
@@ -56,20 +56,23 @@ function Switch({ now, set }) {
   // What was clicked stays until the server says anew how it is.
   const [clicked, setClicked] = useState();
   useEffect(() => setClicked(), [now]);
-  const turn = async (event) => {
+  const [busy, run] = useOnce();
+  const turn = (event) => {
     const enabled = event.target.checked;
-    setClicked(enabled);
-    try {
-      await set(enabled);
-      setError();
-      say(enabled ? "Mails are sent from now on." : "No mails are sent any more.");
-    } catch (problem) {
-      setClicked();
-      setError(problem);
-    }
+    run(async () => {
+      setClicked(enabled);
+      try {
+        await set(enabled);
+        setError();
+        say(enabled ? "Mails are sent from now on." : "No mails are sent any more.");
+      } catch (problem) {
+        setClicked();
+        setError(problem);
+      }
+    });
   };
   return html`
-    <label class="check"><input type="checkbox" checked=${clicked ?? now.enabled} onChange=${turn} /> Send mails</label>
+    <label class="check"><input type="checkbox" checked=${clicked ?? now.enabled} onClick=${(event) => busy && event.preventDefault()} onChange=${turn} /> Send mails</label>
     ${error && html`<${Problem} error=${error} />`}
   `;
 }

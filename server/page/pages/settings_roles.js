@@ -2,8 +2,10 @@
 
 import { html, useState } from "../html.js";
 import { get, post, put, remove, segment, unlessChanged } from "../api.js";
-import { Card, Confirm, Dialog, Field, Form, Loaded, Table, say, useLoad } from "../ui.js";
+import { Card, Confirm, Dialog, Field, Form, Loaded, Pager, Table, say, useLoad, usePages } from "../ui.js";
 import { MANAGE_PEOPLE, may } from "../permit.js";
+
+const PER_PAGE = 50;
 
 /** Roles that the server brings along begin so, and cannot be changed. */
 const isBuiltIn = (role) => role.name.startsWith("RBAC_ROLE_");
@@ -11,14 +13,15 @@ const isBuiltIn = (role) => role.name.startsWith("RBAC_ROLE_");
 const shown = (grant) => (grant.scope ? `${grant.name} (${grant.scope.value.join(", ")})` : grant.name);
 
 export function Roles() {
-  const list = useLoad((signal) => get("v2/useradm/roles", { per_page: 500 }, { signal }), []);
+  const [page, setPage] = useState(1);
+  const list = usePages((of, signal) => get("v2/useradm/roles", of, { signal }), [], { page, perPage: PER_PAGE, turn: setPage });
   const sets = useLoad((signal) => get("v2/useradm/permission_sets", undefined, { signal }), []);
   const [editing, setEditing] = useState();
   const [removing, setRemoving] = useState();
   return html`
     <${Card} title="Roles" actions=${may(MANAGE_PEOPLE) && html`<button type="button" class="main" onClick=${() => setEditing({ permission_sets_with_scope: [] })}>New role</button>`}>
       <${Loaded} of=${list}>
-        ${({ data }) => html`<${Table} caption="Roles" rows=${data} keyOf=${(row) => row.name}
+        ${({ data, total }) => html`<${Table} caption="Roles" rows=${data} keyOf=${(row) => row.name}
           columns=${[
             { title: "Name", show: (row) => row.name },
             { title: "For", show: (row) => row.description },
@@ -27,7 +30,8 @@ export function Roles() {
                 <button type="button" onClick=${() => setEditing(row)} aria-label=${`Change ${row.name}`}>Change</button>
                 <button type="button" class="danger" onClick=${() => setRemoving(row)} aria-label=${`Remove ${row.name}`}>Remove</button>
               </div>`) },
-          ]} />`}
+          ]} />
+          <${Pager} page=${page} perPage=${PER_PAGE} total=${total} what="roles" onPage=${setPage} />`}
       <//>
       ${editing && html`<${Role} role=${editing} sets=${sets} reload=${list.reload} close=${() => setEditing()} done=${() => { setEditing(); list.reload(); }} />`}
       ${removing &&
