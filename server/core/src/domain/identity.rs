@@ -6,7 +6,7 @@ use std::fmt;
 use serde_json::Value;
 
 use super::id;
-use super::json::is_value;
+use super::json::{in_one_way, is_value};
 
 /// Most keys an identity may have.
 const KEYS: usize = 100;
@@ -86,6 +86,8 @@ impl Identity {
         if canonical.len() > BYTES {
             return Err(IdentityError::TooLarge);
         }
+        // Whose it is, is said by what was sent; what it is found by is written in one way.
+        let attributes = attributes.into_iter().map(|(key, value)| (key, in_one_way(value))).collect();
         Ok(Identity { sha256: id::sha256_hex(canonical.as_bytes()), bytes: canonical.len(), attributes })
     }
 }
@@ -100,6 +102,13 @@ mod tests {
         let new = Identity::parse("{ \"mac\": \"x\", \"sn\": \"A<B>&\" }").unwrap();
         assert_eq!(old, new);
         assert_ne!(old.sha256, Identity::parse("{\"mac\":\"y\",\"sn\":\"A<B>&\"}").unwrap().sha256);
+    }
+
+    #[test]
+    fn a_number_is_found_by_its_value_and_names_a_device_by_its_text() {
+        let [one, other] = ["10.0", "10"].map(|text| Identity::parse(&format!("{{\"n\":{text}}}")).unwrap());
+        assert_eq!((&one.attributes, one.bytes), (&other.attributes, 10));
+        assert_ne!(one.sha256, other.sha256);
     }
 
     #[test]
