@@ -117,7 +117,7 @@ fn a_roll_out_that_a_rule_holds_is_a_mail() {
     assert_eq!(other.report(&running, &deployment, "failure").status, 204);
     let (_, mail) = smtp.mail();
     assert!(mail.contains("Subject: [rust-ota] STOPPED: roll-out second try was held"), "{mail}");
-    assert!(mail.contains("1 devices have failed, more than 0"), "{mail}");
+    assert!(mail.contains("1 device has failed, more than 0"), "{mail}");
     // Without --public-url nobody knows where a link would lead.
     assert!(mail.contains(&deployment) && !mail.contains("/#/"), "{mail}");
 }

@@ -244,8 +244,7 @@ fn behind_the_alert_that_crosses_the_line_no_phase_begins() {
         assert_eq!(devices[1].0.next(&running).status, 204, "{action}");
         let deployment = shown(&running, &id);
         assert_eq!((&deployment["status"], &deployment["rust_ota"]["stop"]), (&json!(after), &stop));
-        let reason =
-            "1 devices have raised a critical alert within 3600 seconds after they got it, more than 0";
+        let reason = "1 device has raised a critical alert within 3600 seconds after the update, more than 0";
         assert_eq!(deployment["held"], reason);
         if action == "hold" {
             let path = format!("{DEPLOYMENTS}/devices/{}/why", devices[1].1);

@@ -72,7 +72,7 @@ test("one fails, the rule holds it, and the log says why", async () => {
   await ask(devices[0], "success");
   await ask(devices[1], "failure");
   await page.getByText("It is held:").waitFor();
-  await page.getByText("1 devices have failed, more than 0").waitFor();
+  await page.getByText("1 device has failed, more than 0").waitFor();
   await place(page, "Overview").click();
   await page.getByText("is held").first().waitFor();
   await page.getByRole("region", { name: "Needs a person" }).getByRole("link", { name: /^release-2, / }).click();

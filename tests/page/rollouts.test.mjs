@@ -232,7 +232,7 @@ test("a rule that has stopped it is named", async () => {
   assert.equal((await devices[0].next()).status, 200);
   await devices[0].says(id, "failure", "it broke");
   await open(`#/rollouts/${id}`);
-  await page.getByText("It was stopped: 1 devices have failed, more than 0.").waitFor();
+  await page.getByText("It was stopped: 1 device has failed, more than 0.").waitFor();
   await page.getByText("When more than 0 devices have failed, it is aborted.").waitFor();
   await page.getByRole("table", { name: "Failures by what the devices have said" }).getByText("it broke").waitFor();
   await accessible(page, "stopped by a rule");

@@ -62,7 +62,7 @@ function Entries({ route }) {
               { title: "To", show: (row) => html`<${Thing} object=${row.object} />` },
               { title: "More", show: (row) => html`<${More} row=${row} play=${setRecording} />` },
             ]} />
-          <${Pager} page=${page} perPage=${PER_PAGE} total=${answer.total} what="entries" onPage=${turn} />
+          <${Pager} page=${page} perPage=${PER_PAGE} total=${answer.total} what=${answer.total === 1 ? "entry" : "entries"} onPage=${turn} />
         `}
       <//>
       ${recording && html`<${Playback} session=${recording} close=${() => setRecording()} />`}

@@ -94,7 +94,7 @@ export function Dashboard() {
   const orders = useLoad(forThose(hasRollouts, rollouts), [], { every: (found) => (found?.total > FEW ? SELDOM : OFTEN) });
   return html`
     <${Page} title="Overview" actions=${maySomewhere(DEPLOY) && html`<a class="button main" href="#/rollouts/new">New roll-out</a>`}>
-      ${devices.data && html`<${First} devices=${devices.data} />`}
+      ${devices.data && orders.data !== undefined && html`<${First} devices=${devices.data} orders=${orders.data} />`}
       <div class="cards">
         <${Own} />
         ${(hasDevices || hasRollouts) &&
@@ -167,14 +167,16 @@ const Rollouts = ({ caption, rows, empty }) => html`
     ]} />
 `;
 
-/** What a new server says first: how a device and an update come in. */
-function First({ devices }) {
-  if (devices.accepted + devices.pending + devices.rejected > 0) return null;
+/** What a new server says until there is a roll-out: how a device and an update come in. */
+function First({ devices, orders }) {
+  const hasOrders = orders === null || orders.total + orders.finished.length > 0;
+  if (hasOrders && devices.accepted + devices.pending + devices.rejected > 0) return null;
   return html`
     <${Card} title="First steps">
       <ol>
-        <li>On a device, set <code>ServerURL</code> to <code>${location.origin}</code> in its configuration, and start its client. It appears under <a href="#/devices">Devices</a> and waits there.</li>
-        <li>Accept it.</li>
+        <li>On a device, set <code>ServerURL</code> to <code>${location.origin}</code> in its configuration, and start its client. It appears under <a href="#/devices">Devices</a> and waits there.
+          Without a board, <code>cargo xtask device DIR --server ${location.origin}</code> in the source of rust-ota makes a device of files.</li>
+        <li>Accept it${devices.accepted > 0 && html` <span class="status good">done</span>`}.</li>
         <li>Upload an artifact under <a href="#/releases">Releases</a>.</li>
         <li>Make a <a href="#/rollouts/new">roll-out</a>.</li>
       </ol>

@@ -64,12 +64,12 @@ export function Failures({ path, failed, onLog }) {
   }, [path, step(failed)]);
   const names = useNames((sample.data?.groups ?? []).flatMap((group) => group.devices.slice(0, 3)));
   return html`<${Loaded} of=${sample}>${(data) => html`
-    <p class="quiet">${data.looked < data.total ? `A sample of ${data.looked} of ${counted(data.total, "device")} that failed` : `All ${counted(data.total, "device")} that failed`}; of ${LOGS} at most the log was read.</p>
+    <p class="quiet">${data.looked < data.total ? `A sample of ${data.looked} of ${counted(data.total, "device")} that failed` : `All ${counted(data.total, "device")} that failed`}. The logs of ${LOGS} at most were read.</p>
     <${Table} caption="Failures by what the devices have said" rows=${data.groups} keyOf=${(row) => row.key} empty="None has failed."
       columns=${[
         { title: "What was said", show: (row) => row.words },
         { title: "Devices", number: true, show: (row) => row.devices.length },
-        { title: "Such as", show: (row) => html`${row.devices.slice(0, 3).map((id, at) => html`${at > 0 && ", "}<a class=${names[id] ? "" : "id"} href=${to(["devices", id])}>${names[id] || id}</a>`)}` },
+        { title: "Such as", show: (row) => html`<span>${row.devices.slice(0, 3).map((id, at) => html`${at > 0 && ", "}<a class=${names[id] ? "" : "id"} href=${to(["devices", id])}>${names[id] || id}</a>`)}</span>` },
         { title: "Log", show: (row) => { const id = row.devices.find((one) => logs.current.get(one)); return id ? html`<button type="button" onClick=${() => onLog(id)}>Read one<span class="unseen">: the log of ${id}</span></button>` : html`<span class="quiet">none was read</span>`; } },
       ]} />
   `}<//>`;

@@ -56,7 +56,7 @@ async function asSeen(change, reload, isDone = () => false) {
 
 const ASKS = {
   held: { title: "Hold it?", name: "Hold", danger: false, words: "No further device begins. Those that have begun go on. It can be let go on at any time." },
-  inprogress: { title: "Let it go on?", name: "Let it go on", danger: false, words: "Devices may begin again when they ask." },
+  inprogress: { title: "Let it go on?", name: "Let it go on", danger: false, words: "Devices may begin again when they ask. A rule that has held it stays: another failure holds it again." },
   aborted: { title: "Abort it?", name: "Abort", danger: true, words: "It ends for all devices that have not ended it; those that are at it stop where they safely can. This cannot be taken back." },
 };
 const IS_DONE = {
@@ -155,7 +155,7 @@ function Progress({ rollout, path }) {
     return { total: found.total, of };
   }, [path]);
   const earlier = times.data ? before(times.data.of.filter((one) => one.time <= opened.current.time), opened.current.good, opened.current.bad) : [];
-  const all = [...earlier, ...points.current.filter((point) => point.time > (earlier.at(-1)?.time ?? 0)), now];
+  const all = [...earlier, ...points.current.filter((point) => point.time > (earlier.at(-1)?.time ?? 0) && point.time < now.time), now];
   const isPart = times.data && times.data.of.length < times.data.total;
   const note = isPart ? `Before this page was open: estimated from ${number(times.data.of.length)} of ${number(times.data.total)} devices.` : undefined;
   return html`

@@ -65,7 +65,7 @@ fn make(directory: &Path, server: &str, slot_bytes: u64) -> Outcome {
         server_url: server.to_owned(),
         poll_seconds: POLL_SECONDS,
         authority: None,
-        number: 1,
+        number: number_of(&directory),
     })?;
     // It must not restart the machine that it stands on.
     let how = format!("cargo xtask device {} restart", quoted(&directory));
@@ -78,6 +78,12 @@ fn make(directory: &Path, server: &str, slot_bytes: u64) -> Outcome {
         directory.display()
     );
     Ok(())
+}
+
+/// A number for a folder, so that two of them are two devices to a server (FNV-1a).
+fn number_of(directory: &Path) -> u32 {
+    let bytes = std::os::unix::ffi::OsStrExt::as_bytes(directory.as_os_str());
+    bytes.iter().fold(0x811c_9dc5, |hash: u32, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
 }
 
 /// The machine goes down and starts as often as it takes until a slot comes up. With `hangs` the first one does not.

@@ -35,8 +35,8 @@ pub struct Enrolment {
     pub poll_seconds: u64,
     /// The certificate authority of the server; `None` for those of the system.
     pub authority: Option<PathBuf>,
-    /// The last number of its hardware address, which no other device of that server has.
-    pub number: u8,
+    /// The end of its hardware address, which no other device of that server has.
+    pub number: u32,
 }
 
 /// The folder.
@@ -87,8 +87,8 @@ impl VirtualDevice {
     /// Tells the device its server, and gives it an identity.
     pub fn enrol(&mut self, enrolment: Enrolment) -> Outcome {
         let program = self.identity_program();
-        let number = enrolment.number;
-        workspace::write(&program, format!("#!/bin/sh\necho mac=02:00:00:00:00:{number:02x}\n"))?;
+        let [a, b, c, d] = enrolment.number.to_be_bytes();
+        workspace::write(&program, format!("#!/bin/sh\necho mac=02:00:{a:02x}:{b:02x}:{c:02x}:{d:02x}\n"))?;
         let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         fs::set_permissions(&program, executable)
             .map_err(|error| format!("cannot make {} a program: {error}", program.display()))?;

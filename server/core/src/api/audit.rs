@@ -120,7 +120,7 @@ pub(super) async fn around(
     rest: &[&str],
     answer: impl Future<Output = Result<Reply, ApiError>>,
 ) -> Result<Reply, ApiError> {
-    let entry = audit::action(call.method.as_str(), rest).map(|(action, kind, id)| Entry {
+    let entry = audit::action(call.method.as_str(), rest, &call.body).map(|(action, kind, id)| Entry {
         actor: Actor { id: person.name.clone(), email: person.email.clone() },
         action,
         object: Object { kind, id: decode(&id) },

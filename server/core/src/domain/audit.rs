@@ -66,7 +66,16 @@ pub(crate) fn audit(work: &mut Work, entry: &Entry) {
 
 /// What a request of a person does, as the log says it: the action, the type of its object and its id, which is empty for
 /// what has none before. `None` for what changes nothing, and for what a person does with nothing but oneself.
-pub(crate) fn action(method: &str, rest: &[&str]) -> Option<(&'static str, &'static str, String)> {
+pub(crate) fn action(
+    method: &str,
+    rest: &[&str],
+    body: &[u8],
+) -> Option<(&'static str, &'static str, String)> {
+    // What a status becomes is the action where that has a name.
+    let becomes = |status: &str, action| {
+        let wanted: Value = serde_json::from_slice(body).unwrap_or_default();
+        if wanted.get("status").and_then(Value::as_str) == Some(status) { action } else { "update" }
+    };
     let entry = |action, kind, id: &str| Some((action, kind, id.to_owned()));
     let plain = || match method {
         "POST" => "create",
@@ -99,6 +108,9 @@ pub(crate) fn action(method: &str, rest: &[&str]) -> Option<(&'static str, &'sta
         ("DELETE", ["devauth", "devices", id, ..]) => entry("reject", "device", id),
         ("DELETE", ["devauth", "tokens", id]) => entry("update", "device", id),
         (_, ["devauth", "devices"]) => entry("create", "device", ""),
+        ("PUT", ["devauth", "devices", id, "auth", _, "status"]) => {
+            entry(becomes("rejected", "reject"), "device", id)
+        }
         (_, ["devauth" | "inventory", "devices", id, ..]) => entry(plain(), "device", id),
         (_, ["inventory", "groups", name, ..]) => entry("update", "group", name),
         (_, ["inventory", "filters"]) => entry("create", "filter", ""),
@@ -120,7 +132,9 @@ pub(crate) fn action(method: &str, rest: &[&str]) -> Option<(&'static str, &'sta
             entry("create", "deployment", "")
         }
         (_, ["deployments", "deployments", "devices", id, ..]) => entry("update", "device", id),
-        ("PUT", ["deployments", "deployments", id, "status"]) => entry("abort", "deployment", id),
+        ("PUT", ["deployments", "deployments", id, "status"]) => {
+            entry(becomes("aborted", "abort"), "deployment", id)
+        }
         (_, ["deployments", "deployments", id, ..]) => entry("update", "deployment", id),
         (_, ["devicemonitor", "settings", "global", rest @ ..]) => {
             entry("update", "settings", &rest.join("/"))
@@ -211,16 +225,22 @@ mod tests {
             ("POST", "deployments/deployments/statistics/list"),
             ("POST", "deployments/deployments/dry_run"),
         ] {
-            assert_eq!(action(method, &path.split('/').collect::<Vec<_>>()), None, "{path}");
+            assert_eq!(action(method, &path.split('/').collect::<Vec<_>>(), b""), None, "{path}");
         }
-        for (method, path, expected) in [
-            ("DELETE", "devauth/devices/d", ("decommission", "device", "d")),
-            ("POST", "deployments/deployments", ("create", "deployment", "")),
-            ("PUT", "deployments/deployments/x/status", ("abort", "deployment", "x")),
-            ("PUT", "deployments/config/binary_delta", ("update", "settings", "binary_delta")),
-            ("PUT", "new/thing", ("update", "tenant", "new/thing")),
+        let (deployment, key) = ("deployments/deployments/x/status", "devauth/devices/d/auth/k/status");
+        for (method, path, status, expected) in [
+            ("DELETE", "devauth/devices/d", "", ("decommission", "device", "d")),
+            ("POST", "deployments/deployments", "", ("create", "deployment", "")),
+            ("PUT", deployment, "aborted", ("abort", "deployment", "x")),
+            ("PUT", deployment, "held", ("update", "deployment", "x")),
+            ("PUT", deployment, "inprogress", ("update", "deployment", "x")),
+            ("PUT", key, "accepted", ("update", "device", "d")),
+            ("PUT", key, "rejected", ("reject", "device", "d")),
+            ("PUT", "deployments/config/binary_delta", "", ("update", "settings", "binary_delta")),
+            ("PUT", "new/thing", "", ("update", "tenant", "new/thing")),
         ] {
-            let found = action(method, &path.split('/').collect::<Vec<_>>()).unwrap();
+            let body = json!({ "status": status }).to_string();
+            let found = action(method, &path.split('/').collect::<Vec<_>>(), body.as_bytes()).unwrap();
             assert_eq!((found.0, found.1, found.2.as_str()), expected);
         }
     }

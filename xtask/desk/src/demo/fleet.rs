@@ -106,7 +106,7 @@ fn machine(
         server_url: server.url().to_owned(),
         poll_seconds: POLL_SECONDS,
         authority: None,
-        number,
+        number: number.into(),
     })?;
     Ok(Machine::new(device, client.to_path_buf(), folder.join("daemon.log")))
 }

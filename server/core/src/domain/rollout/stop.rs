@@ -157,8 +157,8 @@ fn of_failures(deployment: &Deployment, rule: &StopRule, most: Most, now: Timest
     };
     match most {
         Most::Devices(most) => (failed > most).then(|| match rule.within_seconds {
-            None => format!("{failed} devices have failed, more than {most}"),
-            Some(seconds) => format!("{failed} devices have failed in {seconds} seconds, more than {most}"),
+            None => format!("{} failed, more than {most}", have(failed)),
+            Some(seconds) => format!("{} failed in {seconds} seconds, more than {most}", have(failed)),
         }),
         Most::Percent(most) => {
             let ended = deployment.finished_records();
@@ -166,6 +166,11 @@ fn of_failures(deployment: &Deployment, rule: &StopRule, most: Most, now: Timest
                 .then(|| format!("{failed} of {ended} devices have failed, more than {most} percent"))
         }
     }
+}
+
+/// Who has done something.
+fn have(devices: u64) -> String {
+    format!("{devices} {}", if devices == 1 { "device has" } else { "devices have" })
 }
 
 /// How many devices have got it.
@@ -176,15 +181,15 @@ fn got(deployment: &Deployment) -> u64 {
 fn of_alerts(deployment: &Deployment, rule: &StopRule, most: Most, at: usize) -> Option<String> {
     let alerted = deployment.alerted.get(at).copied()?;
     let within = rule.within_seconds.map(|seconds| format!("within {seconds} seconds "));
-    let what = format!("have raised a critical alert {}after they got it", within.unwrap_or_default());
+    let what = format!("raised a critical alert {}after the update", within.unwrap_or_default());
     match most {
         Most::Devices(most) => {
-            (alerted > most).then(|| format!("{alerted} devices {what}, more than {most}"))
+            (alerted > most).then(|| format!("{} {what}, more than {most}", have(alerted)))
         }
         Most::Percent(most) => {
             let got = got(deployment);
             is_too_much(rule, alerted, got, most)
-                .then(|| format!("{alerted} of {got} devices {what}, more than {most} percent"))
+                .then(|| format!("{alerted} of {got} devices have {what}, more than {most} percent"))
         }
     }
 }

@@ -416,7 +416,7 @@ fn alerts_of_devices_that_have_got_it_stop_it() {
         let stopped = known(&mut work, &id);
         assert_eq!(
             stopped.held.as_deref(),
-            Some("2 devices have raised a critical alert after they got it, more than 1")
+            Some("2 devices have raised a critical alert after the update, more than 1")
         );
         assert_eq!(ask(&mut work, &id, 4, &[]), None, "{action:?}");
         match action {
@@ -534,7 +534,7 @@ fn an_alert_counts_within_its_time_and_a_percentage_when_enough_have_got_it() {
     assert_eq!((stopped.alerted, stopped.finished), (vec![1, 3], Some(Timestamp(122_000))), "just in time");
     assert_eq!(
         stopped.held.as_deref(),
-        Some("1 devices have raised a critical alert within 60 seconds after they got it, more than 0")
+        Some("1 device has raised a critical alert within 60 seconds after the update, more than 0")
     );
     let mut work = fleet(4, 1000);
     let early = StopRule {
@@ -559,7 +559,7 @@ fn an_alert_counts_within_its_time_and_a_percentage_when_enough_have_got_it() {
     alert(&mut work, 3, Level::Critical);
     assert_eq!(
         known(&mut work, &id).held.as_deref(),
-        Some("3 of 4 devices have raised a critical alert after they got it, more than 50 percent")
+        Some("3 of 4 devices have raised a critical alert after the update, more than 50 percent")
     );
 }
 
@@ -577,7 +577,7 @@ fn what_a_person_let_go_on_is_stopped_by_what_is_new_only() {
     assert!(held(&mut work).contains("alert"));
     go_on(&mut work);
     report(&mut work, &id, 3, Status::Failure).unwrap();
-    assert_eq!(held(&mut work), "1 devices have failed, more than 0");
+    assert_eq!(held(&mut work), "1 device has failed, more than 0");
     go_on(&mut work);
     alert(&mut work, 1, Level::Critical);
     assert_eq!(held(&mut work), "", "that device has been counted");
