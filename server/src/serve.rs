@@ -303,6 +303,7 @@ fn change(name: &str, parser: &mut lexopt::Parser) -> Result<Change, CliError> {
             Box::new(|options| options.delta_key(path))
         }
         "delta-time" => number(value(parser)?, SECONDS, Options::delta_seconds)?,
+        "delta-nice" => number(value(parser)?, 0..=19, Options::delta_nice)?,
         "s3-bucket" => s3(value(parser)?.text()?, S3Options::bucket),
         "s3-prefix" => s3(value(parser)?.any_text()?, S3Options::prefix),
         "s3-endpoint" => s3(value(parser)?.url()?, S3Options::endpoint),

@@ -59,6 +59,11 @@ fn artifact(name: &str, image: Vec<u8>, signer: Option<&artifact::Signer>) -> Na
     file
 }
 
+/// One delta at a time is made by a program that does not give way: on a busy machine it would wait for all other tests.
+fn making(options: Options, program: &Path) -> Options {
+    options.deltas(1).delta_nice(0).delta_command(program)
+}
+
 /// A fleet of one device that runs `release-1`, and `release-2` to give it.
 struct Fleet {
     folder: TempDir,
@@ -158,7 +163,6 @@ fn wait<T>(mut ask: impl FnMut() -> Option<T>) -> T {
         if let Some(found) = ask() {
             return found;
         }
-        // What makes deltas has the lowest priority: on a busy machine it waits for all others.
         assert!(began.elapsed() < Duration::from_secs(600), "it does not come");
         // Another process works on it: it is asked again and again, and goes on as soon as it is there.
         std::thread::sleep(Duration::from_millis(20));
@@ -174,7 +178,7 @@ fn script(folder: &Path, name: &str, text: &str) -> PathBuf {
 
 #[test]
 fn a_deployment_that_wants_deltas_gets_the_one_that_its_device_can_use() {
-    let fleet = Fleet::new(image(2), None, |options| options.deltas(1).delta_command(tool()));
+    let fleet = Fleet::new(image(2), None, |options| making(options, tool()));
     let deployment = fleet.deploy();
     let job = fleet.ended();
     assert_eq!(job["status"], "success", "{job}");
@@ -233,7 +237,7 @@ fn a_program_that_fails_hangs_or_lies_leaves_the_full_artifact_and_its_reason() 
     ] {
         let program = script(scripts.path(), name, text);
         let fleet = Fleet::new(image(2), None, |options| {
-            options.deltas(1).delta_command(&program).delta_seconds(if name == "hangs" { 1 } else { 60 })
+            making(options, &program).delta_seconds(if name == "hangs" { 1 } else { 60 })
         });
         fleet.deploy();
         fleet.has_failed(reason);
@@ -248,7 +252,7 @@ fn another_artifact_than_the_delta_that_was_ordered_is_not_taken() {
     let other = artifact("release-2", vec![0; 1000], None);
     let text = format!("cp {} delta.mender", other.path().display());
     let program = script(scripts.path(), "other", &text);
-    let fleet = Fleet::new(image(2), None, |options| options.deltas(1).delta_command(&program));
+    let fleet = Fleet::new(image(2), None, |options| making(options, &program));
     fleet.deploy();
     fleet.has_failed("what was made is not what was ordered: it is no delta");
     assert_eq!(fs::read_dir(fleet.folder.path().join("artifacts")).unwrap().count(), 2);
@@ -257,7 +261,7 @@ fn another_artifact_than_the_delta_that_was_ordered_is_not_taken() {
 #[test]
 fn images_that_have_nothing_in_common_have_no_delta() {
     let new = image(2).into_iter().rev().map(|byte| byte ^ 0x5a).collect();
-    let fleet = Fleet::new(new, None, |options| options.deltas(1).delta_command(tool()));
+    let fleet = Fleet::new(new, None, |options| making(options, tool()));
     fleet.deploy();
     fleet.has_failed("more than 80 percent are not worth it");
 }
@@ -266,13 +270,13 @@ fn images_that_have_nothing_in_common_have_no_delta() {
 fn of_a_signed_artifact_a_delta_is_made_with_a_key_only() {
     let keys = artifact::Signer::generate_ecdsa_p256().unwrap();
     let signer = artifact::Signer::from_pem(keys.private.as_bytes()).unwrap();
-    let mut fleet = Fleet::new(image(2), Some(&signer), |options| options.deltas(1).delta_command(tool()));
+    let mut fleet = Fleet::new(image(2), Some(&signer), |options| making(options, tool()));
     let first = fleet.deploy();
     fleet.has_failed("the artifact release-2 is signed, and the server has no key (--delta-key)");
     management(fleet.running()).abort(&first).unwrap();
     let file = NamedTempFile::new().unwrap();
     fs::write(file.path(), &keys.private).unwrap();
-    fleet.start_again(|options| options.deltas(1).delta_command(tool()).delta_key(file.path()));
+    fleet.start_again(|options| making(options, tool()).delta_key(file.path()));
     let second = fleet.deploy();
     let job = fleet.job(|job| job["finished"].is_string() && job["deployment_id"] == second);
     assert_eq!(job["status"], "success", "{job}");
@@ -298,7 +302,7 @@ fn a_delta_that_a_stop_or_a_kill_interrupts_is_made_after_the_next_start() {
         fs::remove_file(at("pid")).unwrap();
         PathBuf::from("/proc").join(pid.trim())
     };
-    let making = |options: Options| options.deltas(1).delta_command(&program);
+    let making = |options: Options| making(options, &program);
     let mut fleet = Fleet::new(image(2), None, making);
     fleet.deploy();
     let child = begun();
@@ -310,8 +314,8 @@ fn a_delta_that_a_stop_or_a_kill_interrupts_is_made_after_the_next_start() {
     wait(|| is_gone(&child).then_some(()));
     // A process of its own, which ends as if the power had gone; what it has started would end with that.
     let mut command = Command::new(env!("CARGO_BIN_EXE_rust-ota-server"));
-    command.args(["serve", "--listen", "127.0.0.1:0", "--quiet", "--deltas", "1", "--delta-command"]);
-    command.arg(&program).arg("--data").arg(fleet.folder.path());
+    command.args(["serve", "--listen", "127.0.0.1:0", "--quiet", "--deltas", "1", "--delta-nice", "0"]);
+    command.arg("--delta-command").arg(&program).arg("--data").arg(fleet.folder.path());
     let process = Process::spawn(command, fleet.folder.path());
     let child = begun();
     process.kill();

@@ -225,6 +225,12 @@ const SERVE: &[Flag] = &[
     Flag::new("delta-command", "the program that makes them (rust-ota-artifact beside this one, or in PATH)")
         .file("PROGRAM"),
     Flag::new("delta-time", "end that program after so many seconds ({default})").text("N").default("3600"),
+    Flag::new(
+        "delta-nice",
+        "how much that program gives way to others: 0 is as little as the server, 19 to all ({default})",
+    )
+    .text("N")
+    .default("19"),
     Flag::new("database", "keep the fleet in this database of PostgreSQL, which several servers may share")
         .text("URL"),
     Flag::new("database-password", "the password of the database is in FILE (PGPASSWORD)").file("FILE"),

@@ -90,6 +90,7 @@ pub struct Options {
     pub(crate) delta_command: PathBuf,
     pub(crate) delta_key: Option<PathBuf>,
     pub(crate) delta_seconds: u64,
+    pub(crate) delta_nice: i32,
     pub(crate) s3: Option<S3Options>,
     pub(crate) database: Option<DatabaseOptions>,
     pub(crate) page: Option<PathBuf>,
@@ -126,6 +127,7 @@ impl Options {
             delta_command: PathBuf::from("rust-ota-artifact"),
             delta_key: None,
             delta_seconds: 3600,
+            delta_nice: 19,
             s3: None,
             database: None,
             page: None,
@@ -332,6 +334,12 @@ impl Options {
     /// How many seconds the program may take for one delta.
     pub fn delta_seconds(mut self, seconds: u64) -> Options {
         self.delta_seconds = seconds.max(1);
+        self
+    }
+
+    /// How much that program gives way to others: from 0, as little as the server, to 19, to all.
+    pub fn delta_nice(mut self, nice: u8) -> Options {
+        self.delta_nice = i32::from(nice.min(19));
         self
     }
 

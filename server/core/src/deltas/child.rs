@@ -1,4 +1,4 @@
-//! The program that makes a delta, as a process of its own: with the lowest priority, for a limited time and with limited room, and
+//! The program that makes a delta, as a process of its own: with a priority, for a limited time and with limited room, and
 //! without what the environment of the server says.
 
 use std::ffi::OsString;
@@ -22,8 +22,6 @@ use tokio::process::Command;
 
 /// Bytes of what it says that are kept: the last ones.
 const SAID_BYTES: usize = 4096;
-/// Those that wait least.
-const NICE: i32 = 19;
 /// How often it is looked how much it has written.
 const LOOK: Duration = Duration::from_millis(500);
 /// Files that it may make: each is looked at.
@@ -41,6 +39,8 @@ pub(super) struct Bounds {
     pub(super) time: Duration,
     /// What a file, and all that is in its folder, may have.
     pub(super) bytes: u64,
+    /// How much it gives way to others: 0 as much as the server, 19 to all.
+    pub(super) nice: i32,
 }
 
 /// Everything that the program has started, until it has ended.
@@ -173,7 +173,7 @@ pub(super) async fn run(
     let mut child = command.spawn().map_err(not_started)?;
     let id = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
     let mut started = Started { group: id, folder: folder.to_owned() };
-    if let Err(error) = setpriority_pgrp(id, NICE) {
+    if let Err(error) = setpriority_pgrp(id, bounds.nice) {
         log::warn!("the program that makes deltas has the priority of the server: {error}");
     }
     for (resource, most) in [(Resource::Fsize, bounds.bytes), (Resource::Core, 0)] {
@@ -243,8 +243,9 @@ mod tests {
 
     const BYTES: u64 = 1024 * 1024;
 
+    /// Whoever gives way to all waits for ever on a busy machine, and these times are for programs that do not.
     fn bounds(milliseconds: u64) -> Bounds {
-        Bounds { time: Duration::from_millis(milliseconds), bytes: BYTES }
+        Bounds { time: Duration::from_millis(milliseconds), bytes: BYTES, nice: 0 }
     }
 
     /// A reason that stays.
@@ -293,6 +294,16 @@ mod tests {
             let ended = shell(script, 60_000).await;
             assert!(matches!(ended, Err(Trouble::Passing(_))), "{script}: {ended:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_program_and_what_it_starts_give_way_as_much_as_they_are_told_to() {
+        let folder = tempfile::tempdir().unwrap();
+        // It has its priority as soon as it runs, and not before.
+        let script = "until test $(nice) = 7; do :; done; sh -c nice";
+        let bounds = Bounds { nice: 7, ..bounds(60_000) };
+        let said = run(Path::new("sh"), &["-c".into(), script.into()], folder.path(), bounds).await;
+        assert_eq!(said, Ok("7".to_owned()));
     }
 
     #[tokio::test]

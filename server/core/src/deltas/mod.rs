@@ -355,7 +355,8 @@ impl Worker {
         }
         let arguments = self.arguments(&bench, &old, &new, &made);
         let options = &self.shared.options;
-        let bounds = Bounds { time: Duration::from_secs(options.delta_seconds), bytes: room(task) };
+        let time = Duration::from_secs(options.delta_seconds);
+        let bounds = Bounds { time, bytes: room(task), nice: options.delta_nice };
         match child::run(&options.delta_command, &arguments, bench.path(), bounds).await {
             Ok(said) if said.is_empty() => {}
             Ok(said) => log::debug!("the program that makes deltas: {said}"),
