@@ -82,7 +82,12 @@ fn a_board_that_cannot_be_written_is_looked_at_like_any_other() {
     for path in folders.iter().filter(|path| path.is_dir()) {
         fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
     }
-    assert_eq!(after, before);
+    // How much room there is on the disk is up to others.
+    let lines = |report: &Report| {
+        report.lines().lines().filter(|line| !line.ends_with(" free")).collect::<Vec<_>>().join("\n")
+    };
+    assert_eq!(lines(&after), lines(&before));
+    assert_eq!(after.findings.len(), before.findings.len());
 }
 
 #[test]
