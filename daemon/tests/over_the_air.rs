@@ -24,7 +24,7 @@ use testkit::programs::place_script;
 use testserver::{Action, Rule, TestServer};
 
 /// Nothing here takes so long, not even on a machine with much else to do.
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_secs(300);
 const IMAGE_BYTES: usize = 64 << 10;
 /// More than the MiB after which progress is told.
 const LARGE_BYTES: usize = 3 << 19;
@@ -522,7 +522,7 @@ fn a_stop_ends_the_daemon_wherever_it_is() {
         let asked = Instant::now();
         assert!(remote.terminate().success(), "{}", remote.log());
         // Two seconds are promised; a busy machine may look later.
-        assert!(asked.elapsed() < Duration::from_secs(10), "{}", remote.log());
+        assert!(asked.elapsed() < Duration::from_secs(60), "{}", remote.log());
         assert_eq!(remote.log().matches("asked to stop by SIGTERM").count(), 1, "{}", remote.log());
     };
     check(1, &|_| {}, "accepted by");

@@ -22,7 +22,7 @@ use testkit::programs::place_script;
 use testserver::TestServer;
 
 /// Nothing here takes so long, not even on a machine with much else to do.
-const DEADLINE: Duration = Duration::from_secs(120);
+const DEADLINE: Duration = Duration::from_secs(300);
 const WORKERS: usize = 4;
 
 /// What it is called with, and how the tables say it. Questions without a word are asked where the client needs to know.

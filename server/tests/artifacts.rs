@@ -10,7 +10,7 @@ use std::process::Command;
 
 use crate::common::s3::{BUCKET, KEYS, S3Server};
 use crate::common::{
-    Answer, accepted, artifact, artifact_with, error, manage, parse, request, request_bytes, server,
+    Answer, accepted, artifact, artifact_with, error, manage, parse, request, request_bytes, server, until,
 };
 use serde_json::{Value, json};
 use server_core::client::Management;
@@ -148,21 +148,9 @@ fn of_what_is_no_artifact_nothing_is_kept() {
         drop(stream);
         // The next one is taken all the same, and is alone.
         let id = place.management.upload_artifact(artifact("release-3", "testdev").path()).unwrap();
-        wait_until(|| place.kept() == [format!("{id}.mender")]);
+        until(|| place.kept() == [format!("{id}.mender")]);
         assert_eq!(get(&place.running, ARTIFACTS).as_array().unwrap().len(), 1);
     });
-}
-
-/// What another thread does is seen soon.
-fn wait_until(is_so: impl Fn() -> bool) {
-    for _ in 0..2000 {
-        if is_so() {
-            return;
-        }
-        // Nothing tells the test; the file is looked for.
-        std::thread::sleep(std::time::Duration::from_millis(5));
-    }
-    panic!("it is not so after ten seconds");
 }
 
 #[test]

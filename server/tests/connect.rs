@@ -6,14 +6,12 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use crate::common::{Device, accepted, login, manage, raw, request, server};
+use crate::common::{Device, PATIENCE, accepted, login, manage, raw, request, server, soon, until};
 use crate::users::{PASSWORD, USERADM, ask, token, user};
 use serde_json::{Value, json};
 use server_core::Running;
 use server_core::client::{ClientError, FrameStream, Management};
 
-/// Long enough for anything that happens at all.
-const PATIENCE: Duration = Duration::from_secs(30);
 const DEVICE: &str = "/api/devices/v1/deviceconnect/connect";
 const DEVICES: &str = "/api/management/v1/deviceconnect/devices";
 
@@ -86,11 +84,7 @@ fn refused(result: Result<FrameStream, ClientError>) -> u16 {
 
 #[track_caller]
 fn expect_status(management: &Management, id: &str, status: &str) {
-    let deadline = Instant::now() + PATIENCE;
-    while management.connection(id).unwrap() != status {
-        assert!(Instant::now() < deadline, "{:?}, not {status}", management.connection(id));
-        std::thread::yield_now();
-    }
+    until(|| management.connection(id).unwrap() == status);
 }
 
 /// A server with one connected device.
@@ -521,10 +515,7 @@ fn a_device_has_sixteen_sessions_and_not_more() {
     sessions.pop();
     // The end of one makes room.
     assert!(contains(&next(&mut device), b"stop"));
-    let deadline = Instant::now() + PATIENCE;
-    while let Err(error) = management.connect(&id) {
-        assert!(Instant::now() < deadline, "{error}");
-    }
+    soon(|| management.connect(&id).ok());
 }
 
 #[test]

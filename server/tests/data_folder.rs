@@ -5,13 +5,13 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use crate::common::{
     Answer, Device, Process, accepted, artifact, error, manage, request, request_bytes, server, server_in,
+    until,
 };
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use serde_json::{Value, json};
@@ -266,10 +266,7 @@ fn a_disk_that_was_full_is_forgotten_when_it_is_not() {
         let next = "/api/devices/v1/deployments/device/deployments/next?artifact_name=a&device_type=b";
         assert_eq!(process.ask(&known, "GET", next, "").status, 204);
         limit_files(&process, None);
-        let deadline = Instant::now() + Duration::from_secs(60);
-        while process.get("/health").status != 204 {
-            assert!(Instant::now() < deadline, "{}", process.get("/health").text());
-        }
+        until(|| process.get("/health").status == 204);
         assert_eq!(process.authenticate(&mut known), 200);
         assert_eq!(process.authenticate(&mut device(&format!("new {round}"))), 200);
     }

@@ -15,7 +15,7 @@ use server_core::client::Management;
 use server_core::{Options, Running};
 use tempfile::{NamedTempFile, TempDir};
 
-use crate::common::{Device, OneFile, Process, accepted, error, manage, server_in};
+use crate::common::{Device, OneFile, Process, accepted, error, manage, server_in, soon, until};
 
 /// Bytes of an image.
 const IMAGE: usize = 4 * 1024 * 1024;
@@ -130,7 +130,7 @@ impl Fleet {
     }
 
     fn job(&self, is_wanted: impl Fn(&Value) -> bool) -> Value {
-        wait(|| {
+        soon(|| {
             let jobs = manage(self.running(), "GET", JOBS, Value::Null).json();
             let jobs = jobs.as_array().unwrap();
             assert!(jobs.len() <= 1, "{jobs:?}");
@@ -154,19 +154,6 @@ impl Fleet {
 
 fn management(running: &Running) -> Management {
     Management::new(running.url(), running.management_token())
-}
-
-/// Asks again and again for what will be there.
-fn wait<T>(mut ask: impl FnMut() -> Option<T>) -> T {
-    let began = Instant::now();
-    loop {
-        if let Some(found) = ask() {
-            return found;
-        }
-        assert!(began.elapsed() < Duration::from_secs(600), "it does not come");
-        // Another process works on it: it is asked again and again, and goes on as soon as it is there.
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }
 
 /// A program that is a script of the shell.
@@ -210,7 +197,7 @@ fn a_deployment_that_wants_deltas_gets_the_one_that_its_device_can_use() {
         assert_eq!(found.header("x-total-count"), Some(&*count.to_string()), "{query}");
     }
     assert_eq!(error(&manage(fleet.running(), "GET", &format!("{JOBS}?status=x"), Value::Null)), 400);
-    wait(|| fleet.is_empty().then_some(()));
+    until(|| fleet.is_empty());
 }
 
 #[test]
@@ -241,7 +228,7 @@ fn a_program_that_fails_hangs_or_lies_leaves_the_full_artifact_and_its_reason() 
         });
         fleet.deploy();
         fleet.has_failed(reason);
-        wait(|| fleet.is_empty().then_some(()));
+        until(|| fleet.is_empty());
         assert_eq!(management(fleet.running()).artifacts().unwrap().len(), 2, "{name}");
     }
 }
@@ -298,7 +285,7 @@ fn a_delta_that_a_stop_or_a_kill_interrupts_is_made_after_the_next_start() {
     );
     let program = script(scripts.path(), "program", &text);
     let begun = || {
-        let pid = wait(|| fs::read_to_string(at("pid")).ok());
+        let pid = soon(|| fs::read_to_string(at("pid")).ok());
         fs::remove_file(at("pid")).unwrap();
         PathBuf::from("/proc").join(pid.trim())
     };
@@ -311,7 +298,7 @@ fn a_delta_that_a_stop_or_a_kill_interrupts_is_made_after_the_next_start() {
     drop(fleet.running.take());
     // The program would have slept for a thousand.
     assert!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
-    wait(|| is_gone(&child).then_some(()));
+    until(|| is_gone(&child));
     // A process of its own, which ends as if the power had gone; what it has started would end with that.
     let mut command = Command::new(env!("CARGO_BIN_EXE_rust-ota-server"));
     command.args(["serve", "--listen", "127.0.0.1:0", "--quiet", "--deltas", "1", "--delta-nice", "0"]);

@@ -8,15 +8,11 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
 
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::common::{Answer, Device, artifact, parse, request_bytes};
-
-/// Long enough for anything that happens at all.
-const PATIENCE: Duration = Duration::from_secs(60);
+use crate::common::{Answer, Device, artifact, parse, request_bytes, soon};
 
 /// The command lines of a document, in their order: indented, and with what is continued on one line.
 fn commands(document: &str) -> Vec<String> {
@@ -113,16 +109,11 @@ impl Desk {
         let headers = [("Authorization", bearer.as_str())];
         let provides = json!({ "artifact_name": device.artifact_name, "device_type": device.device_type });
         let path = "/api/devices/v1/deployments/device/deployments";
-        let deadline = Instant::now() + PATIENCE;
-        let offer = loop {
+        // A device asks again: nobody tells it.
+        let offer = soon(|| {
             let answer = self.ask("POST", &format!("{path}/next"), &headers, &provides.to_string());
-            if answer.status == 200 {
-                break answer.json();
-            }
-            assert!(Instant::now() < deadline, "nothing was ordered: {}", answer.status);
-            // A device asks again: nobody tells it.
-            std::thread::sleep(Duration::from_millis(20));
-        };
+            (answer.status == 200).then(|| answer.json())
+        });
         let path = format!("{path}/{}/status", offer["id"].as_str().unwrap());
         assert_eq!(self.ask("PUT", &path, &headers, "{\"status\":\"success\"}").status, 204);
     }

@@ -5,16 +5,13 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::thread;
-use std::time::Duration;
 
-use crate::common::{Answer, Device, accepted, manage, parse, request_bytes, server};
+use crate::common::{Answer, Device, PATIENCE, accepted, manage, parse, request_bytes, server};
 use crate::users::{USERADM, token, user};
 use serde_json::Value;
 use server_core::Running;
 use server_core::client::{FrameStream, Management};
 
-/// Long enough for anything that happens at all.
-const PATIENCE: Duration = Duration::from_secs(30);
 const DEVICES: &str = "/api/management/v1/deviceconnect/devices";
 const CONTROL: u16 = 0xffff;
 const FILES: u16 = 2;

@@ -13,7 +13,7 @@ use std::process::{Command, Stdio};
 use serde_json::{Value, json};
 use server_core::Running;
 
-use crate::common::{self, Answer, Device, accepted, manage, parse, request, request_bytes, server};
+use crate::common::{self, Answer, Device, accepted, manage, parse, request, request_bytes, server, until};
 use crate::tls::fixture;
 
 /// What is at the place for whoever watches the server.
@@ -332,9 +332,10 @@ fn bodies_of_strangers_that_do_not_come_take_nobodys_place() {
             let mut stream = TcpStream::connect(("127.0.0.1", running.port())).unwrap();
             stream.write_all(&bytes[..bytes.len() - 1]).unwrap();
             held.push(stream);
+            // As long as it is found out who it is, it has a place, and another one would be turned away.
+            until(|| metric(&running, "rust_ota_server_bodies_awaited") == Some(held.len() as f64));
         }
     }
-    while metric(&running, "rust_ota_server_bodies_awaited") != Some(held.len() as f64) {}
     for share in ["devices", "people", "downloads"] {
         let series = format!("rust_ota_server_requests_under_way{{share=\"{share}\"}}");
         assert_eq!(metric(&running, &series), Some(0.0), "{share}");
@@ -352,7 +353,7 @@ fn bodies_of_strangers_that_do_not_come_take_nobodys_place() {
         let status = parse(&answer).unwrap().status;
         assert!([400, 401, 403, 404, 405].contains(&status), "{status}");
     }
-    while metric(&running, "rust_ota_server_bodies_awaited") != Some(0.0) {}
+    until(|| metric(&running, "rust_ota_server_bodies_awaited") == Some(0.0));
 }
 
 #[test]
@@ -360,7 +361,7 @@ fn a_herd_is_told_to_come_again_at_different_times_while_people_and_health_are_a
     let (running, _, _folder) = server(|options| options.device_requests(4).metrics(on_any_port()));
     let devices: Vec<Device> = (0..24).map(|n| accepted(&running, &format!("device-{n}")).0).collect();
     let held: Vec<TcpStream> = devices[..4].iter().map(|device| begun(&running, device)).collect();
-    while metric(&running, "rust_ota_server_requests_under_way{share=\"devices\"}") != Some(4.0) {}
+    until(|| metric(&running, "rust_ota_server_requests_under_way{share=\"devices\"}") == Some(4.0));
 
     let herd = &devices[4..];
     let answers: Vec<Answer> = std::thread::scope(|scope| {
@@ -387,7 +388,7 @@ fn a_herd_is_told_to_come_again_at_different_times_while_people_and_health_are_a
         stream.read_to_end(&mut answer).unwrap();
         assert_eq!(parse(&answer).unwrap().status, 204);
     }
-    while metric(&running, "rust_ota_server_requests_under_way{share=\"devices\"}") != Some(0.0) {}
+    until(|| metric(&running, "rust_ota_server_requests_under_way{share=\"devices\"}") == Some(0.0));
     for device in herd {
         assert_eq!(device.next(&running).status, 204);
     }
@@ -410,6 +411,6 @@ fn a_download_has_its_place_until_its_last_byte_or_until_its_client_has_gone() {
     assert_eq!(second.status, 429, "{}", second.text());
     assert!(second.header("retry-after").is_some());
     drop(stream);
-    while metric(&running, "rust_ota_server_requests_under_way{share=\"downloads\"}") != Some(0.0) {}
+    until(|| metric(&running, "rust_ota_server_requests_under_way{share=\"downloads\"}") == Some(0.0));
     assert_eq!(request(&running, "HEAD", &path, &[], b"").status, 200);
 }

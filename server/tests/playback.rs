@@ -2,17 +2,14 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use crate::common::{accepted, manage, server};
+use crate::common::{PATIENCE, accepted, manage, server};
 use crate::connect::closed;
 use crate::users::{USERADM, token, user};
 use serde_json::Value;
 use server_core::client::{ClientError, FrameStream, Management};
 use server_core::{Options, Running};
-
-/// Long enough for anything that happens at all.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A message of a shell; the session has 36 letters, the body fewer than 256.
 fn shell(session: &str, body: &[u8]) -> Vec<u8> {

@@ -11,6 +11,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use artifact::write::{self, ArtifactSpec, PayloadSource};
 use base64::Engine;
@@ -22,6 +23,37 @@ use server_core::client::Management;
 use server_core::{Options, Running, Server};
 use tempfile::{NamedTempFile, TempDir};
 use testserver::TestServer;
+
+/// How long a test waits for what has to come: on a busy machine everything takes long.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(600);
+/// Before it is asked again: whoever asks without a pause takes the processor from what it waits for.
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// What another thread, process or server does is seen soon; nobody tells the test.
+#[track_caller]
+pub(crate) fn soon<T>(mut asked: impl FnMut() -> Option<T>) -> T {
+    let begun = Instant::now();
+    loop {
+        if let Some(found) = asked() {
+            return found;
+        }
+        assert!(begun.elapsed() < PATIENCE, "it does not come");
+        std::thread::sleep(PAUSE);
+    }
+}
+
+/// Waits until something is so.
+#[track_caller]
+pub(crate) fn until(mut is_so: impl FnMut() -> bool) {
+    soon(|| is_so().then_some(()));
+}
+
+/// Something takes less than a time, five tries at the most: on a busy machine anything can take long once.
+#[track_caller]
+pub(crate) fn quick(limit: Duration, mut takes: impl FnMut() -> Duration) {
+    let taken: Vec<Duration> = (0..5).map(|_| takes()).take_while(|taken| *taken >= limit).collect();
+    assert!(taken.len() < 5, "{taken:?}");
+}
 
 /// A server with its own folder.
 pub(crate) fn server(change: impl FnOnce(Options) -> Options) -> (Running, Management, TempDir) {

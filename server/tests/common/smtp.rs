@@ -11,17 +11,14 @@
     reason = "tests may panic and say what they skip"
 )]
 
+use super::PATIENCE;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
-use std::time::Duration;
 
 use crate::tls::fixture;
 use serde_json::Value;
-
-/// For what has to come; nothing waits so long when all is well.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A server for mails. It ends with this.
 pub(crate) struct SmtpServer {

@@ -12,7 +12,7 @@ use testserver::{RecordedRequest, TestServer};
 use crate::wait_for;
 
 /// Long enough for anything that happens at all.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(180);
 /// What a deployment ends with on the server.
 pub const FINISHED: [&str; 4] = ["success", "failure", "aborted", "already-installed"];
 

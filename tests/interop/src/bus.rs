@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::{tool, wait_for};
 
 /// Long enough for a bus to start.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Who may do what on the bus.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -18,7 +18,7 @@ const CLIENT: u16 = 4;
 /// Which session is meant; there is one.
 const SESSION: &str = "11111111-1111-4111-8111-111111111111";
 /// Long enough for anything that happens at all.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
 /// Long enough for the first prompt of a shell.
 const PROMPT_PATIENCE: Duration = Duration::from_secs(15);
 /// Shells until one speaks.

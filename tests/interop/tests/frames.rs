@@ -129,7 +129,7 @@ impl Nginx {
         let process = command.stdin(Stdio::null()).spawn().unwrap();
         let nginx = Nginx { process, port, folder };
         let answers = || TcpStream::connect(("127.0.0.1", port)).ok();
-        assert!(interop::wait_for(Duration::from_secs(10), answers).is_some(), "nginx does not start");
+        assert!(interop::wait_for(Duration::from_secs(120), answers).is_some(), "nginx does not start");
         nginx
     }
 

@@ -21,7 +21,7 @@ use server_core::client::FrameStream;
 use testserver::RecordedRequest;
 
 /// Long enough for anything that happens at all. `mender-connect` looks for a token every ten seconds.
-const PATIENCE: Duration = Duration::from_secs(90);
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Where a device asks for updates, sends its inventory and opens its WebSocket.
 const NEXT: &str = "/deployments/next";
