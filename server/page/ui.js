@@ -274,6 +274,13 @@ export function Field({ label, hint, error, children, ...props }) {
   `;
 }
 
+const SHORTEST_PASSWORD = 8;
+/** A field for a password that is to be one. */
+export const NewPassword = ({ label, hint = "", ...props }) => html`
+  <${Field} label=${label} type="password" autocomplete="new-password" minlength=${SHORTEST_PASSWORD}
+    hint=${`${SHORTEST_PASSWORD} characters or more.${hint}`} ...${props} />
+`;
+
 /** A labelled choice of one of `options`: `[value, title]`, or a value that is its own title. */
 export const Choice = ({ label, value = "", options, onChoice }) => html`
   <${Field} label=${label}>${(id) => html`

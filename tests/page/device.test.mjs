@@ -2,6 +2,7 @@
 
 import { after, before, test } from "node:test";
 import assert from "node:assert/strict";
+import { createHash } from "node:crypto";
 import { once } from "node:events";
 import { readFile } from "node:fs/promises";
 import { accessible, artifact, begin, deviceOf, end, logIn, openAnew, upload } from "./harness.mjs";
@@ -41,6 +42,12 @@ test("a key is accepted, refused and forgotten on the page of its device", async
   const other = await deviceOf(server, { identity: { mac: "02:00:00:00:00:02" } });
   const page = await open("overview", { of: other });
   const keys = card(page, "Keys");
+  // By its digest a person knows the key that the device has.
+  const digest = createHash("sha256").update(other.publicKey.export({ type: "spki", format: "der" })).digest("hex");
+  await keys.getByText(digest.slice(0, 16), { exact: true }).waitFor();
+  await keys.getByRole("button", { name: "show" }).click();
+  await page.getByRole("dialog").getByText(digest, { exact: true }).waitFor();
+  await page.getByRole("dialog").getByRole("button", { name: "Close" }).click();
   await keys.getByRole("button", { name: "Accept" }).click();
   await page.getByRole("dialog").getByRole("button", { name: "Accept" }).click();
   await keys.getByText("accepted", { exact: true }).waitFor();

@@ -84,7 +84,7 @@ export async function deviceOf(server, { identity, type = "testbox", artifactNam
   const api = apiOf(server);
   const { publicKey, privateKey } = generateKeyPairSync("ed25519");
   const pem = publicKey.export({ type: "spki", format: "pem" });
-  const device = { identity, id: undefined, token: undefined };
+  const device = { identity, id: undefined, token: undefined, publicKey };
   const ask = async (method, path, json) => {
     const answer = await fetch(`${server.url}/api/devices/${path}`, {
       method,

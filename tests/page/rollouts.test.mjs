@@ -56,6 +56,7 @@ test("release, target and one click are enough, and what it would do is said bef
   await beside().getByText("5 devices are in it.").waitFor();
   await beside().getByText("4 devices will get the full image of").waitFor();
   await beside().getByText("1 device has the wrong type").waitFor();
+  await beside().getByText("waits until 10 devices have ended: of 5, nothing is left then that it could hold").waitFor();
   await accessible(page, "a new roll-out");
   await page.getByRole("button", { name: "Roll out" }).click();
   await page.getByRole("heading", { name: "One click" }).waitFor();

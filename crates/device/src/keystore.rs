@@ -9,7 +9,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use client_core::artifact::{KeyError, Signer};
+use client_core::artifact::{KeyError, Sha256, Signer};
 use linux::{atomic_file, regular_file};
 use ring::rand::{SecureRandom, SystemRandom};
 
@@ -175,10 +175,19 @@ pub(crate) fn load_or_create(place: &KeyPlace, passphrase: Option<&[u8]>) -> Res
 /// A device key, as somebody sees it who only looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LookedAtKey {
-    /// What kind it is; `None` where it is encrypted and there is no passphrase.
-    pub kind: Option<&'static str>,
+    /// What it is; `None` where it is encrypted and there is no passphrase.
+    pub opened: Option<OpenedKey>,
     /// The rights to its file.
     pub mode: u32,
+}
+
+/// What somebody sees of a device key who can open it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OpenedKey {
+    /// Its kind, for messages.
+    pub kind: &'static str,
+    /// The SHA-256 of its public part, which the server says of it as well.
+    pub sha256: Sha256,
 }
 
 /// The key at `place` as it is; `None` where one is made at the first start. Changes nothing.
@@ -205,8 +214,11 @@ pub(crate) fn look(
     };
     let mode = metadata.permissions().mode() & 0o777;
     match Signer::from_pem_with_passphrase(&pem, passphrase) {
-        Ok(signer) => Ok(Some(LookedAtKey { kind: Some(signer.kind()), mode })),
-        Err(KeyError::Encrypted) => Ok(Some(LookedAtKey { kind: None, mode })),
+        Ok(signer) => {
+            let opened = OpenedKey { kind: signer.kind(), sha256: signer.public_sha256() };
+            Ok(Some(LookedAtKey { opened: Some(opened), mode }))
+        }
+        Err(KeyError::Encrypted) => Ok(Some(LookedAtKey { opened: None, mode })),
         Err(error) => Err(KeyStoreError::Key { path: path.to_owned(), error }),
     }
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use client_core::artifact::VerifyKeys;
 use device::compose::Setup;
-use device::keystore::{KeyStoreError, LookedAtKey};
+use device::keystore::{KeyStoreError, LookedAtKey, OpenedKey};
 use linux::regular_file;
 
 use crate::finding::{self as check, Finding, add};
@@ -59,12 +59,14 @@ pub(crate) fn gather(setup: &Setup) -> Facts {
 pub(crate) fn judge(facts: &Facts) -> Vec<Finding> {
     let mut found = verification(facts);
     found.push(match &facts.device {
-        Ok(Some(LookedAtKey { kind: None, .. })) => check::DEVICE_KEY_ENCRYPTED
+        Ok(Some(LookedAtKey { opened: None, .. })) => check::DEVICE_KEY_ENCRYPTED
             .found(format_args!("the device key is encrypted, and no passphrase was given")),
-        Ok(Some(LookedAtKey { kind: Some(kind), mode })) if mode & 0o077 != 0 => check::DEVICE_KEY_OPEN
-            .found(format_args!("the device key ({kind}) is open to others (mode {mode:o})")),
-        Ok(Some(LookedAtKey { kind: Some(kind), .. })) => {
-            check::DEVICE_KEY.found(format_args!("device key: {kind}"))
+        Ok(Some(LookedAtKey { opened: Some(OpenedKey { kind, .. }), mode })) if mode & 0o077 != 0 => {
+            check::DEVICE_KEY_OPEN
+                .found(format_args!("the device key ({kind}) is open to others (mode {mode:o})"))
+        }
+        Ok(Some(LookedAtKey { opened: Some(OpenedKey { kind, sha256 }), .. })) => {
+            check::DEVICE_KEY.found(format_args!("device key: {kind}, SHA-256 {sha256}"))
         }
         Ok(None) if facts.has_server => check::DEVICE_KEY_TO_COME
             .found(format_args!("no device key yet: the first start of the daemon makes one")),

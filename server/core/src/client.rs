@@ -22,6 +22,8 @@ use ureq::{Agent, Body, SendBody, http};
 pub use tls::TlsError;
 use tls::{Encrypt, Stream, Trust};
 
+use crate::domain::pubkey;
+
 /// Between the parts of an upload. An artifact is a tar archive of text and compressed data; a boundary of 128 random
 /// bits written once does not come up in it.
 const BOUNDARY: &str = "rust-ota-6c1f0bb2a94e4d0f8a37e5d1c04b9f26";
@@ -119,6 +121,13 @@ pub struct AuthSetInfo {
     /// Since when it is known.
     #[serde(default)]
     pub ts: String,
+}
+
+impl AuthSetInfo {
+    /// By what a person knows the key: what `openssl pkey -pubout -outform DER | sha256sum` says on the device.
+    pub fn sha256(&self) -> Option<String> {
+        pubkey::sha256_of(&self.pubkey)
+    }
 }
 
 /// How far a device is with a deployment.

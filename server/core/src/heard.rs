@@ -4,10 +4,16 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use crate::model::time::Timestamp;
 use crate::store::{Committed, Store, StoreError, Watch};
 use crate::work::query::DeviceView;
+
+/// Times of so many devices are stored as soon as it is looked for them: that is a small transaction.
+const FEW: usize = 1000;
+/// How long the times of more may wait.
+const INTERVAL: Duration = Duration::from_secs(60);
 
 /// When devices were heard of, by their numbers.
 #[derive(Default)]
@@ -58,6 +64,12 @@ impl Heard {
         }
     }
 
+    /// Whether it is time to store what is not stored yet: of a few devices soon, so that people see them as they come; of many after a
+    /// minute, when most are in it with one of several times.
+    pub(crate) fn is_due(&self, since: Duration) -> bool {
+        self.times().new.len() <= FEW || since >= INTERVAL
+    }
+
     /// Stores what is not stored yet.
     ///
     /// # Errors
@@ -95,5 +107,23 @@ impl Watch for Heard {
         if !committed.devices.is_empty() {
             self.changes.fetch_add(1, Ordering::AcqRel);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_of_a_few_devices_are_stored_soon_and_those_of_many_after_a_minute() {
+        let heard = Heard::default();
+        for number in 0..1000 {
+            heard.note(number, Timestamp(1));
+            heard.note(number, Timestamp(2));
+        }
+        assert!(heard.is_due(Duration::ZERO));
+        heard.note(1000, Timestamp(2));
+        assert!(!heard.is_due(Duration::from_secs(59)));
+        assert!(heard.is_due(Duration::from_secs(60)));
     }
 }

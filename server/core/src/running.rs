@@ -40,8 +40,8 @@ use crate::watched;
 use crate::webhooks;
 use crate::work::{Key, Kind, NotLoaded};
 
-/// How often the times at which devices were heard of are stored.
-const CHECK_IN_INTERVAL: Duration = Duration::from_secs(60);
+/// How often it is looked whether the times at which devices were heard of are to be stored.
+const CHECK_IN_INTERVAL: Duration = Duration::from_secs(5);
 /// Passwords that are looked at, at a time.
 const DERIVED_AT_ONCE: usize = 2;
 /// How long threads may go on after everything was told to stop.
@@ -291,11 +291,16 @@ impl Drop for Running {
 
 /// The times at which devices were heard of change with every request, so they are stored now and then.
 async fn store_check_ins(shared: Arc<Shared>, mut stop: watch::Receiver<bool>) {
+    let mut stored = Instant::now();
     loop {
         tokio::select! {
             () = tokio::time::sleep(CHECK_IN_INTERVAL) => {}
             _ = stop.changed() => return,
         }
+        if !shared.heard.is_due(stored.elapsed()) {
+            continue;
+        }
+        stored = Instant::now();
         let store = &shared.service.store;
         if let Err(error) = shared.heard.flush(&**store).await {
             log::warn!("when devices were heard of could not be stored: {error}");

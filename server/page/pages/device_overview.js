@@ -54,6 +54,9 @@ function Why({ data, status }) {
   `;
 }
 
+/** By what a person knows a key: the beginning of its digest, which the device says as well. */
+const nameOf = (set) => set.rust_ota?.sha256?.slice(0, 16) ?? short(set.id);
+
 function Keys({ device, group, reload }) {
   const [asked, setAsked] = useState();
   const [seen, setSeen] = useState();
@@ -95,7 +98,7 @@ function Keys({ device, group, reload }) {
     <${Table} caption="Keys of the device" rows=${device.auth_sets} keyOf=${(set) => set.id}
       empty="The device has no key any more: when it calls again, its key waits here."
       columns=${[
-        { title: "Key", show: (set) => html`<span><code>${short(set.id)}</code> <button type="button" class="plain" onClick=${() => setSeen(set)}>show</button></span>` },
+        { title: "Key", show: (set) => html`<span><code title="SHA-256 of the key">${nameOf(set)}</code> <button type="button" class="plain" onClick=${() => setSeen(set)}>show</button></span>` },
         { title: "Status", show: (set) => html`<${Status} value=${set.status} />` },
         { title: "Came", show: (set) => html`<${Time} at=${set.ts} />` },
         mine.length > 0 && {
@@ -109,12 +112,13 @@ function Keys({ device, group, reload }) {
       ].filter(Boolean)} />
     ${seen &&
     html`<${Dialog} title="Public key" close=${() => setSeen(undefined)}>
-      <p>Key <code>${seen.id}</code></p>
+      ${seen.rust_ota?.sha256 && html`<p>SHA-256 <code>${seen.rust_ota.sha256}</code></p><p class="quiet">On the device, <code>rust-ota doctor</code> says the same of the key that it has.</p>`}
       <pre tabindex="0">${seen.pubkey}</pre>
+      <p class="quiet">Here it has the id <code>${seen.id}</code>.</p>
       <div class="actions"><button type="button" onClick=${() => setSeen(undefined)}>Close</button></div>
     <//>`}
     ${question &&
-    html`<${Confirm} title=${`${question.name}: key ${short(asked.set.id)}`} name=${question.name} danger=${question.danger} close=${() => setAsked(undefined)}
+    html`<${Confirm} title=${`${question.name}: key ${nameOf(asked.set)}`} name=${question.name} danger=${question.danger} close=${() => setAsked(undefined)}
       send=${async () => { await question.send(asked.set); reload(); }}>
       <p>${question.says}</p>
     <//>`}

@@ -2,9 +2,7 @@
 
 import { html, useEffect, useState } from "../html.js";
 import { post } from "../api.js";
-import { Field, Form, Note } from "../ui.js";
-
-const SHORTEST_PASSWORD = 8;
+import { Field, Form, NewPassword, Note } from "../ui.js";
 
 export function Login({ entered }) {
   useEffect(() => {
@@ -60,8 +58,7 @@ export function Start({ token, entered }) {
       }}>
         ${!token && html`<${Field} label="Word from the link" required autocomplete="off" value=${typed} onInput=${(event) => setTyped(event.target.value)} />`}
         <${Field} label="E-mail" type="email" autocomplete="username" required value=${email} onInput=${(event) => setEmail(event.target.value)} />
-        <${Field} label="Password" type="password" autocomplete="new-password" required minlength=${SHORTEST_PASSWORD}
-          hint=${`${SHORTEST_PASSWORD} characters or more`} value=${password} onInput=${(event) => setPassword(event.target.value)} />
+        <${NewPassword} label="Password" required value=${password} onInput=${(event) => setPassword(event.target.value)} />
       <//>
     </main>
   `;

@@ -111,7 +111,7 @@ function Editor({ begin: { plan: first, retried } }) {
           <${Stop} plan=${shown} change=${change} wrong=${wrong} />
           <${More} plan=${shown} change=${change} wrong=${wrong} />
         </div>
-        <div class="beside"><${DryRun} dry=${dry} lacks=${lacks} /></div>
+        <div class="beside"><${DryRun} plan=${shown} dry=${dry} lacks=${lacks} /></div>
       <//>
     </div>
   `;
@@ -135,7 +135,7 @@ function useDryRun(plan) {
 
 const NOT_ALLOWED = "Your roles do not let you ask that about these devices. You may be allowed to roll out all the same; the server says so when you press the button.";
 
-function DryRun({ dry, lacks }) {
+function DryRun({ plan, dry, lacks }) {
   const asks = [lacks.release, lacks.target, lacks.phases, lacks.stop].filter(Boolean);
   return html`
     <${Card} title="What it would do">
@@ -146,7 +146,7 @@ function DryRun({ dry, lacks }) {
               ${dry.error && (dry.error.status === 403 ? html`<p>${NOT_ALLOWED}</p>` : html`<${Problem} error=${dry.error} again=${dry.reload} />`)}
               ${dry.refused && html`<${Note} kind="bad"><span>It would be refused: ${dry.refused.words}</span><//>`}
               ${!dry.data && !dry.error && !dry.refused && html`<p class="quiet">The server works it out…</p>`}
-              ${dry.data && !dry.refused && html`<ul class=${dry.isOld ? "said old" : "said"}>${said(dry.data).map((line) => html`<${Line} key=${line.words} line=${line} />`)}</ul>`}
+              ${dry.data && !dry.refused && html`<ul class=${dry.isOld ? "said old" : "said"}>${said(dry.data, plan).map((line) => html`<${Line} key=${line.words} line=${line} />`)}</ul>`}
             `}
       </div>
       <p class="quiet">Nothing is made before you press “Roll out”. What devices have reported stands for what they will say when they ask.</p>

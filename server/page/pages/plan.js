@@ -1,7 +1,7 @@
 // A roll-out before it is made: what a person fills in, the body that the API wants of it, and what the server's answers mean in
 // words. Nothing here knows the page or asks the server.
 
-import { bytes, counted, localTime, sentence } from "../words.js";
+import { bytes, counted, localTime, number, sentence } from "../words.js";
 
 const HOUR = 3600 * 1000;
 export const DAY = 24 * HOUR;
@@ -200,9 +200,10 @@ const WITHOUT = {
 };
 const REFUSED = ["not-accepted", "unknown"];
 
-/** A dry run in sentences: `[{kind, words, devices, deployment}]`; `devices` are examples. */
-export function said(dry) {
+/** A dry run of a plan in sentences: `[{kind, words, devices, deployment}]`; `devices` are examples. */
+export function said(dry, plan) {
   const lines = [];
+  const rules = plan.stop.map(ruleOf);
   const tell = (kind, words, more) => lines.push({ kind, words, ...more });
   if (dry.equal_deployment) {
     tell("bad", "A roll-out with this name and release runs for the same devices: this one would be refused.", { deployment: dry.equal_deployment });
@@ -225,6 +226,11 @@ export function said(dry) {
     tell("wait", `${counted(other.devices, "device")} of it ${has(other.devices, "is", "are")} also in “${other.name}”, which comes first.`, { deployment: other.id });
   }
   if (dry.other_deployments.length > 5) tell("wait", `Some are in ${counted(dry.other_deployments.length - 5, "other roll-out")} too.`);
+  for (const { after_devices: after, action } of rules) {
+    if (!after || plan.target.kind === "filter" || dry.devices === 0 || after < dry.device_count) continue;
+    const end = action === "abort" ? "abort" : "hold";
+    tell("wait", `The stop rule waits until ${counted(after, "device")} ${has(after, "has", "have")} ended: of ${number(dry.device_count)}, nothing is left then that it could ${end}.`);
+  }
   if (dry.canaries?.length) tell("plain", `${counted(dry.canaries.length, "device")} begin${has(dry.canaries.length, "s", "")} first.`, { devices: dry.canaries.slice(0, 10) });
   return lines;
 }

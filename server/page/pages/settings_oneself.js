@@ -2,7 +2,7 @@
 
 import { html, useState } from "../html.js";
 import { get, post, put, remove, segment } from "../api.js";
-import { Card, Choice, Confirm, Dialog, Field, Form, Loaded, Note, Status, Table, Time, say, useLoad } from "../ui.js";
+import { Card, Choice, Confirm, Dialog, Field, Form, Loaded, NewPassword, Note, Status, Table, Time, say, useLoad } from "../ui.js";
 
 const DAYS = [7, 30, 90, 365];
 
@@ -29,8 +29,7 @@ function Password({ me }) {
       }}>
         <input type="text" class="unseen" autocomplete="username" value=${me.email} readonly tabindex="-1" aria-hidden="true" />
         <${Field} label="Password of now" type="password" autocomplete="current-password" required value=${now} onInput=${(event) => setNow(event.target.value)} />
-        <${Field} label="New password" type="password" autocomplete="new-password" required minlength="8" hint="8 characters or more. It ends all sessions and tokens."
-          value=${next} onInput=${(event) => setNext(event.target.value)} />
+        <${NewPassword} label="New password" required hint=" It ends all sessions and tokens." value=${next} onInput=${(event) => setNext(event.target.value)} />
       <//>
     <//>
   `;

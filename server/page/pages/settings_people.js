@@ -2,7 +2,7 @@
 
 import { html, useState } from "../html.js";
 import { get, post, put, remove, segment } from "../api.js";
-import { Card, Confirm, Dialog, Field, Form, Loaded, Status, Table, Time, say, ticked, useLoad } from "../ui.js";
+import { Card, Confirm, Dialog, Field, Form, Loaded, NewPassword, Status, Table, Time, say, ticked, useLoad } from "../ui.js";
 import { MANAGE_PEOPLE, may } from "../permit.js";
 
 export function People({ me }) {
@@ -65,8 +65,8 @@ function Person({ user, known, me, close, done }) {
       <${Form} cancel=${close} send=${send} name=${user.id ? "Save" : "Make"} ready=${known.data !== undefined}>
         <${Field} label="E-mail" type="email" autocomplete="off" required value=${email} onInput=${(event) => setEmail(event.target.value)} />
         ${user.id !== me.id &&
-        html`<${Field} label=${user.id ? "New password" : "Password"} type="password" autocomplete="new-password" required=${!user.id} minlength="8"
-          hint=${user.id ? "Empty: it stays. Another ends all sessions of this person." : "8 characters or more"} value=${password}
+        html`<${NewPassword} label=${user.id ? "New password" : "Password"} required=${!user.id}
+          hint=${user.id ? " Empty: it stays. Another ends all sessions of this person." : undefined} value=${password}
           onInput=${(event) => setPassword(event.target.value)} />`}
         <fieldset>
           <legend>Roles</legend>

@@ -3,8 +3,6 @@
 
 use std::cell::OnceCell;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use server_core::client::{AuthSetInfo, ClientError, DeviceInfo, Management};
 
@@ -120,7 +118,7 @@ pub(super) fn show(management: &Management, words: &[&str]) -> Result<Asked, Cli
     for device in &devices {
         let who = identity(&device.identity_data);
         for key in &device.auth_sets {
-            let digest = digest(key).unwrap_or_default();
+            let digest = key.sha256().unwrap_or_default();
             table.row(&[&key.id, &key.status, &short_time(&key.ts), &device.id, &who, &digest]);
         }
     }
@@ -133,7 +131,7 @@ pub(super) fn show(management: &Management, words: &[&str]) -> Result<Asked, Cli
 }
 
 fn described(device: &DeviceInfo) -> Value {
-    let key = |key: &AuthSetInfo| json!({ "id": key.id, "status": key.status, "since": key.ts, "sha256": digest(key) });
+    let key = |key: &AuthSetInfo| json!({ "id": key.id, "status": key.status, "since": key.ts, "sha256": key.sha256() });
     json!({
         "id": device.id,
         "status": device.status,
@@ -141,14 +139,6 @@ fn described(device: &DeviceInfo) -> Value {
         "last_seen": device.check_in_time,
         "keys": device.auth_sets.iter().map(key).collect::<Vec<_>>(),
     })
-}
-
-/// What `openssl pkey -pubout -outform DER | sha256sum` says of the key of a device.
-fn digest(key: &AuthSetInfo) -> Option<String> {
-    let lines = key.pubkey.lines().filter(|line| !line.starts_with("-----"));
-    let der = STANDARD.decode(lines.map(str::trim).collect::<String>()).ok()?;
-    let digest = ring::digest::digest(&ring::digest::SHA256, &der);
-    Some(digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// Accepts or rejects devices, or single keys of them. All names are looked up before anything is done.

@@ -4,6 +4,7 @@ use super::der::{self, Der, OID_EC, OID_ED25519, OID_RSA, algorithm_identifier};
 use super::error::KeyError;
 #[cfg(feature = "rsa-ecdsa")]
 use super::pkcs8;
+use crate::Sha256;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use ed25519_dalek::Signer as _;
@@ -127,6 +128,16 @@ impl Signer {
 
     /// The public key as PEM.
     pub fn public_pem(&self) -> String {
+        der::pem_encode("PUBLIC KEY", &self.public_der())
+    }
+
+    /// The SHA-256 of the public key, by which a person knows it: of its DER, as `openssl pkey -pubout -outform DER` writes it.
+    pub fn public_sha256(&self) -> Sha256 {
+        Sha256::of(&self.public_der())
+    }
+
+    /// The public key as a SubjectPublicKeyInfo.
+    fn public_der(&self) -> Vec<u8> {
         let (algorithm, key) = match &self.key {
             PrivateKey::Ed25519(key) => {
                 (der::encode(der::OID, OID_ED25519), key.verifying_key().to_bytes().to_vec())
@@ -144,7 +155,7 @@ impl Signer {
         };
         let bits = [&[0][..], &key].concat();
         let info = [der::encode(der::SEQUENCE, &algorithm), der::encode(der::BIT_STRING, &bits)].concat();
-        der::pem_encode("PUBLIC KEY", &der::encode(der::SEQUENCE, &info))
+        der::encode(der::SEQUENCE, &info)
     }
 
     /// The signature over `message` as the device API wants it: like that of a manifest, but ECDSA in DER.

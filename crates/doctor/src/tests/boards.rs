@@ -191,7 +191,7 @@ fn a_device_key_that_is_damaged_open_locked_or_still_to_come() {
     });
     check(&dangling, 2, &["device-key-unusable"]);
     check_facts(
-        |facts| facts.keys.device = Ok(Some(device::keystore::LookedAtKey { kind: None, mode: 0o600 })),
+        |facts| facts.keys.device = Ok(Some(device::keystore::LookedAtKey { opened: None, mode: 0o600 })),
         1,
         &["device-key-encrypted"],
     );

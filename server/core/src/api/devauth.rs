@@ -12,7 +12,7 @@ use super::routes::{Route, made};
 use super::{ApiError, Call, Reply, Shared, deviceconfig, reply};
 use crate::domain::admission::{self, Admission, AdmissionError};
 use crate::domain::identity::Identity;
-use crate::domain::pubkey::PublicKey;
+use crate::domain::pubkey::{self, PublicKey};
 use crate::model::AuthStatus;
 use crate::service::ChangeError;
 use crate::work::Key;
@@ -184,6 +184,7 @@ fn describe(view: &DeviceView) -> Value {
                 "pubkey": set.pubkey,
                 "status": set.status,
                 "ts": set.ts,
+                "rust_ota": { "sha256": pubkey::sha256_of(&set.pubkey) },
             })
         })
         .collect();

@@ -58,9 +58,7 @@ impl PublicKey {
         if pem.len() > PEM_BYTES {
             return Err(PublicKeyError::NotPem);
         }
-        let body = pem.trim().strip_prefix(BEGIN).and_then(|rest| rest.strip_suffix(END));
-        let base64: String = body.ok_or(PublicKeyError::NotPem)?.split_ascii_whitespace().collect();
-        let der = STANDARD.decode(&base64).map_err(|_| PublicKeyError::NotPem)?;
+        let der = from_pem(pem).ok_or(PublicKeyError::NotPem)?;
         let (algorithm, key) = parse_info(&der)?;
         Ok(PublicKey { pem: to_pem(&der), algorithm, key })
     }
@@ -78,6 +76,13 @@ impl PublicKey {
     }
 }
 
+/// What `openssl pkey -pubin -outform DER | sha256sum` says of a key that was understood, in hexadecimal: by it a person knows the key
+/// that a device has. `None` of what is no PEM.
+pub(crate) fn sha256_of(pem: &str) -> Option<String> {
+    let der = from_pem(pem)?;
+    Some(id::sha256(&der).iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
 /// `ring` has no P-521.
 fn verifies_p521(key: &[u8], message: &[u8], signature: &[u8]) -> bool {
     let (Ok(key), Ok(signature)) =
@@ -90,6 +95,12 @@ fn verifies_p521(key: &[u8], message: &[u8], signature: &[u8]) -> bool {
     let mut digest = [0; 66];
     digest[34..].copy_from_slice(&id::sha256(message));
     key.verify_prehash(&digest, &signature).is_ok()
+}
+
+fn from_pem(pem: &str) -> Option<Vec<u8>> {
+    let inner = pem.trim().strip_prefix(BEGIN)?.strip_suffix(END)?;
+    let base64: String = inner.split_ascii_whitespace().collect();
+    STANDARD.decode(&base64).ok()
 }
 
 fn to_pem(der: &[u8]) -> String {

@@ -37,8 +37,17 @@ const SHAPES: &[(&str, &[&str])] = &[
     ),
     (
         "AuthSet",
-        &["id: text", "device_id: text", "identity_data: map", "pubkey: text", "status: text", "ts: time"],
+        &[
+            "id: text",
+            "device_id: text",
+            "identity_data: map",
+            "pubkey: text",
+            "status: text",
+            "ts: time",
+            "rust_ota: AuthSetMore",
+        ],
     ),
+    ("AuthSetMore", &["sha256?: text"]),
     ("Status", &["status: text"]),
     ("AlertMails", &["enabled: flag", "receivers: [text]", "configured: flag", "states: [MailState]"]),
     ("MailState", &["receiver: text", "waiting: count", "tries: count", "sent?: time", "error?: text"]),
