@@ -66,10 +66,8 @@ fn name(bytes: &[u8]) -> Option<&'static str> {
     None
 }
 
-const IMAGE_EXT4: &str =
-    "an ext4 file system: `rust-ota-artifact write rootfs-image` makes an artifact of it";
-const IMAGE_SQUASHFS: &str =
-    "a squashfs file system: `rust-ota-artifact write rootfs-image` makes an artifact of it";
+const IMAGE_EXT4: &str = "an ext4 file system: see `rust-ota-artifact write rootfs-image`";
+const IMAGE_SQUASHFS: &str = "a squashfs file system: see `rust-ota-artifact write rootfs-image`";
 
 #[cfg(test)]
 mod tests {

@@ -31,11 +31,11 @@ pub(crate) fn hint(format: Format, size_bytes: usize, bytes: &[u8]) -> Option<St
     });
     let copies = match (format, found) {
         (Format::Single, Format::Redundant) => Some(
-            "U-Boot keeps two copies (the checksum is right behind the flags byte of a redundant environment): \
+            "U-Boot keeps two copies (the checksum is right behind a flags byte): \
              fw_env.config needs a second line",
         ),
         (Format::Redundant, Format::Single) => Some(
-            "U-Boot keeps one copy (the checksum is right without the flags byte of a redundant environment): \
+            "U-Boot keeps one copy (the checksum is right without a flags byte): \
              fw_env.config must have one line",
         ),
         (Format::Single, Format::Single) | (Format::Redundant, Format::Redundant) => None,

@@ -22,8 +22,6 @@ use ureq::{Agent, Body, SendBody, http};
 pub use tls::TlsError;
 use tls::{Encrypt, Stream, Trust};
 
-use crate::domain::pubkey;
-
 /// Between the parts of an upload. An artifact is a tar archive of text and compressed data; a boundary of 128 random
 /// bits written once does not come up in it.
 const BOUNDARY: &str = "rust-ota-6c1f0bb2a94e4d0f8a37e5d1c04b9f26";
@@ -121,13 +119,18 @@ pub struct AuthSetInfo {
     /// Since when it is known.
     #[serde(default)]
     pub ts: String,
+    /// What only this server says of it.
+    #[serde(default)]
+    pub rust_ota: AuthSetMore,
 }
 
-impl AuthSetInfo {
+/// What only this server says of a key.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[non_exhaustive]
+pub struct AuthSetMore {
     /// By what a person knows the key: what `openssl pkey -pubout -outform DER | sha256sum` says on the device.
-    pub fn sha256(&self) -> Option<String> {
-        pubkey::sha256_of(&self.pubkey)
-    }
+    #[serde(default)]
+    pub sha256: Option<String>,
 }
 
 /// How far a device is with a deployment.

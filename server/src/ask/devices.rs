@@ -118,7 +118,7 @@ pub(super) fn show(management: &Management, words: &[&str]) -> Result<Asked, Cli
     for device in &devices {
         let who = identity(&device.identity_data);
         for key in &device.auth_sets {
-            let digest = key.sha256().unwrap_or_default();
+            let digest = key.rust_ota.sha256.clone().unwrap_or_default();
             table.row(&[&key.id, &key.status, &short_time(&key.ts), &device.id, &who, &digest]);
         }
     }
@@ -131,7 +131,7 @@ pub(super) fn show(management: &Management, words: &[&str]) -> Result<Asked, Cli
 }
 
 fn described(device: &DeviceInfo) -> Value {
-    let key = |key: &AuthSetInfo| json!({ "id": key.id, "status": key.status, "since": key.ts, "sha256": key.sha256() });
+    let key = |key: &AuthSetInfo| json!({ "id": key.id, "status": key.status, "since": key.ts, "sha256": key.rust_ota.sha256 });
     json!({
         "id": device.id,
         "status": device.status,

@@ -38,6 +38,7 @@ pub(crate) fn soon<T>(mut asked: impl FnMut() -> Option<T>) -> T {
             return found;
         }
         assert!(begun.elapsed() < PATIENCE, "it does not come");
+        // Between two looks; what is waited for ends the loop, not the time.
         std::thread::sleep(PAUSE);
     }
 }

@@ -138,21 +138,18 @@ impl Signer {
 
     /// The public key as a SubjectPublicKeyInfo.
     fn public_der(&self) -> Vec<u8> {
-        let (algorithm, key) = match &self.key {
-            PrivateKey::Ed25519(key) => {
-                (der::encode(der::OID, OID_ED25519), key.verifying_key().to_bytes().to_vec())
-            }
+        let (kind, parameters, key) = match &self.key {
+            PrivateKey::Ed25519(key) => (OID_ED25519, Vec::new(), key.verifying_key().to_bytes().to_vec()),
             #[cfg(feature = "rsa-ecdsa")]
-            PrivateKey::Rsa(key) => (
-                [der::encode(der::OID, OID_RSA), der::encode(der::NULL, &[])].concat(),
-                key.public().as_ref().to_vec(),
-            ),
+            PrivateKey::Rsa(key) => (OID_RSA, der::encode(der::NULL, &[]), key.public().as_ref().to_vec()),
             #[cfg(feature = "rsa-ecdsa")]
             PrivateKey::EcdsaP256(key) => (
-                [der::encode(der::OID, OID_EC), der::encode(der::OID, der::OID_P256)].concat(),
+                OID_EC,
+                der::encode(der::OID, der::OID_P256),
                 ring::signature::KeyPair::public_key(key).as_ref().to_vec(),
             ),
         };
+        let algorithm = [der::encode(der::OID, kind), parameters].concat();
         let bits = [&[0][..], &key].concat();
         let info = [der::encode(der::SEQUENCE, &algorithm), der::encode(der::BIT_STRING, &bits)].concat();
         der::encode(der::SEQUENCE, &info)

@@ -157,7 +157,7 @@ impl fmt::Display for ServerError {
             ServerError::NoServer => f.write_str("no server is configured: set ServerURL"),
             ServerError::Transport { url, source } => write!(f, "no answer from {url}: {source}"),
             ServerError::Unauthorized { message } => {
-                write!(f, "the server does not accept this device, which is up to a person there: {message}")
+                write!(f, "the server does not accept this device (a person there decides): {message}")
             }
             ServerError::Status { url, status, message, .. } => {
                 write!(f, "{url} answered {status}: {message}")
