@@ -169,13 +169,21 @@ const ordered = (value) =>
 
 /**
  * Reads `path` again, and refuses to go on when what `of` makes of it is neither `began` nor `wanted` already: who sends again what
- * had no answer has changed it themselves. For what has no entity tag: for some milliseconds between this and the change, somebody
- * else is still not seen.
+ * had no answer has changed it themselves. Else `send(etag)` changes it, if it is still what was read.
  */
-export async function unlessChanged(path, { began, wanted, of, words, reload }) {
-  const { data } = await get(path);
+export async function unlessChanged(path, { began, wanted, of, words, reload, send }) {
+  const seen = await get(path);
+  let { data } = seen;
   const now = of(data);
-  if (isSame(now, began) || isSame(now, wanted)) return;
+  if (isSame(now, began) || isSame(now, wanted)) {
+    try {
+      await send(seen.etag);
+      return;
+    } catch (error) {
+      if (error.status !== 412) throw error;
+    }
+    ({ data } = await get(path));
+  }
   // Who begins again begins with what is there now.
   reload?.();
   throw new ApiError(412, words, data);

@@ -31,6 +31,7 @@ mod restart;
 mod roles;
 mod rollouts;
 mod second_factor;
+mod seen;
 mod session;
 mod strangers;
 mod tags;

@@ -73,12 +73,12 @@ function Editor({ path, began, close, saved, deploy }) {
         wanted,
         of: (one) => one.configured ?? {},
         words: "Somebody else has changed the configuration since you began, so nothing was saved. Cancel to see it, and begin again.",
+        send: (etag) => put(path, wanted, { etag }),
       });
     } catch (error) {
       saved();
       throw error;
     }
-    await put(path, wanted);
     if (isDeployed) await deploy();
     else say("The configuration is saved, and not deployed.");
     saved();

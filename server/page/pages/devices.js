@@ -251,8 +251,8 @@ function Rename({ filter, query, close, done, reload }) {
           of: saved,
           words: "Somebody else has changed this group since you began, so nothing was saved. Cancel, look at it, and begin again.",
           reload,
+          send: (etag) => put(path, wanted, { etag }),
         });
-        await put(path, wanted);
         close();
         done();
       }}>

@@ -3,8 +3,8 @@
 import { html } from "../html.js";
 import { get, segment } from "../api.js";
 import { Dialog, Form, Loaded, say, useLoad } from "../ui.js";
-import { to } from "../route.js";
 import { keep } from "./device_export.js";
+import { Named } from "./names.js";
 
 /** Shows it; `title` is what the window is called. */
 export function Log({ deployment, device, title = "Log of the device", close }) {
@@ -19,7 +19,7 @@ export function Log({ deployment, device, title = "Log of the device", close }) 
   };
   return html`
     <${Dialog} title=${title} close=${close}>
-      <p><a class="id" href=${to(["devices", device])}>${device}</a></p>
+      <p><${Named} device=${device} /></p>
       ${log.error?.status === 404
         ? html`<p>It has sent none.</p>`
         : html`<${Loaded} of=${log}>${() => html`<pre tabindex="0" aria-label="Log">${text || "It is empty."}</pre>`}<//>`}

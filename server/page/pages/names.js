@@ -1,7 +1,8 @@
 // What people call devices, where an API says no more than their ids.
 
-import { useEffect, useRef, useState } from "../html.js";
+import { html, useEffect, useRef, useState } from "../html.js";
 import { post } from "../api.js";
+import { to } from "../route.js";
 import { attributeOf, nameOf } from "./attributes.js";
 
 const NAME = attributeOf("tags/name");
@@ -25,4 +26,10 @@ export function useNames(ids) {
     );
   });
   return names;
+}
+
+/** A device by what people call it, as far as that is known, and its id. */
+export function Named({ device }) {
+  const name = useNames([device])[device];
+  return html`<a class="id" href=${to(["devices", device])}>${device}</a>${name && !device.startsWith(name) && html` <strong>${name}</strong>`}`;
 }

@@ -177,8 +177,8 @@ function ArtifactDialog({ artifact, tags, others, jobs, close, reload }) {
       of: (one) => one.description,
       words: "Somebody else has changed the description since you began, so yours is not saved. Close this, look at it, and begin again.",
       reload,
+      send: (etag) => put(path, { description }, { etag }),
     });
-    await put(path, { description });
     setBegan(description);
     say("The description is saved.");
     reload();
@@ -234,6 +234,7 @@ function Notes({ release, reload }) {
         wanted: notes,
         of: (one) => one.notes,
         words: "Somebody else has changed the notes since you began, so yours are not saved. They stand below; save again to put yours in their place.",
+        send: (etag) => patch(path, { notes }, { etag }),
       });
     } catch (error) {
       // What was read is what is decided about next.
@@ -243,7 +244,6 @@ function Notes({ release, reload }) {
       }
       throw error;
     }
-    await patch(path, { notes });
     setBegan(notes);
     setOthers(undefined);
     say("The notes are saved.");
@@ -270,8 +270,8 @@ function TagsCard({ release, reload }) {
   const path = `${RELEASES}/${segment(release.name)}`;
   // Made of the tags of now: those that somebody else has added meanwhile stay.
   const save = async (change) => {
-    const { data } = await get(path);
-    await put(`${path}/tags`, change(data.tags));
+    const { data, etag } = await get(path);
+    await put(`${path}/tags`, change(data.tags), { etag });
     setError(undefined);
     reload();
   };

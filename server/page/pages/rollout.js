@@ -10,7 +10,7 @@ import { needsOf } from "./artifact.js";
 import { Curve, before, pace, withPoint } from "./curve.js";
 import { Failures } from "./failures.js";
 import { Log } from "./log.js";
-import { useNames } from "./names.js";
+import { Named, useNames } from "./names.js";
 import { PauseTicks } from "./new_rollout.js";
 import { controlMap, duration, pausesOf, ruleWords, windowWords } from "./plan.js";
 import { ENDED, GOOD, StateOf, paused, progressParts, sum } from "./progress.js";
@@ -308,7 +308,7 @@ function Why({ device, id, close }) {
   const why = useLoad((signal) => get(`${LIST}/devices/${segment(device)}/why`, undefined, { signal }), [device]);
   return html`
     <${Dialog} title="Why the device has not got it" close=${close}>
-      <p><a class="id" href=${to(["devices", device])}>${device}</a></p>
+      <p><${Named} device=${device} /></p>
       <${Loaded} of=${why}>${(found) => {
         const one = found.data.deployments.find((other) => other.deployment_id === id);
         return html`<p>${one ? sentence(one.reason) : "The roll-out is not active any more."}</p>

@@ -6,7 +6,7 @@ import { Card, Confirm, Dialog, Field, Form, Loaded, NewPassword, Status, Table,
 import { MANAGE_PEOPLE, may } from "../permit.js";
 
 export function People({ me }) {
-  const list = useLoad((signal) => get("v1/useradm/users", { per_page: 500 }, { signal }), []);
+  const list = useLoad((signal) => get("v1/useradm/users", undefined, { signal }), []);
   const roles = useLoad((signal) => get("v2/useradm/roles", { per_page: 500 }, { signal }), []);
   const [editing, setEditing] = useState();
   const [removing, setRemoving] = useState();

@@ -71,8 +71,8 @@ function Role({ role, sets, close, done, reload }) {
         of: kept,
         words: "Somebody else has changed this role since you began, so nothing was saved. Cancel, look at it, and begin again.",
         reload,
+        send: (etag) => put(path, wanted, { etag }),
       });
-      await put(path, wanted);
     }
     say(`The role ${name} is kept.`);
     done();

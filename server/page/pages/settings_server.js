@@ -64,8 +64,8 @@ function Budget({ now, done }) {
         wanted,
         of: limitsOf,
         words: "Somebody else has changed the limit since you began, so nothing was saved. Load the page again to see it.",
+        send: (etag) => put(DOWNLOADS, wanted, { etag }),
       });
-      await put(DOWNLOADS, wanted);
       setBegan(wanted);
       say("The limit holds from now on.");
       done();

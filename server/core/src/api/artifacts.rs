@@ -14,6 +14,7 @@ use serde_json::{Map, Value, json};
 
 use super::paging::{Direction, Page, sort};
 use super::routes::{Route, made};
+use super::seen::{Seen, tagged};
 use super::{ApiError, Call, Reply, Shared, audit, direct, download, generate, permit, reply};
 use crate::blobs::intake::{Intake, Taken};
 use crate::blobs::{Blobs, Name};
@@ -61,7 +62,7 @@ pub(super) const ROUTES: &[Route] = &[
         .fails(&[404]),
     Route::put("/api/management/v1|v2/deployments/artifacts/{artifact}", "Describe an artifact")
         .takes(made::<Described>)
-        .fails(&[404]),
+        .fails(&[404, 412]),
     Route::delete("/api/management/v1|v2/deployments/artifacts/{artifact}", "Delete an artifact")
         .fails(&[404, 409]),
     Route::get(
@@ -107,7 +108,7 @@ pub(super) async fn route(
         ([] | ["list"], &Method::GET) => list(shared, call),
         ([id], &Method::GET) => {
             let artifact = shared.service.catalogue.artifact(id).ok_or_else(ApiError::not_found)?;
-            Ok(reply::json(StatusCode::OK, &describe(&artifact)))
+            Ok(tagged(reply::json(StatusCode::OK, &describe(&artifact)), &artifact.description))
         }
         ([id], &Method::PUT) => {
             let text = call.json::<Described>()?.description;
@@ -116,7 +117,14 @@ pub(super) async fn route(
             }
             let id = (*id).to_owned();
             let keys = vec![Key::Document(Kind::Artifact, id.clone())];
-            shared.change(keys, move |work| rules::describe(work, &id, &text)).await?;
+            let seen = Seen::of(call);
+            let rule = move |work: &mut Work| {
+                if let Some(known) = work.document::<Artifact>(Kind::Artifact, &id)? {
+                    seen.is(&known.description)?;
+                }
+                Ok::<_, ApiError>(rules::describe(work, &id, &text)?)
+            };
+            shared.change(keys, rule).await?;
             Ok(reply::empty(StatusCode::NO_CONTENT))
         }
         ([id], &Method::DELETE) => {

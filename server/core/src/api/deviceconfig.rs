@@ -12,12 +12,13 @@ use serde_json::{Value, json};
 
 use super::call::Speaker;
 use super::routes::{Route, made};
+use super::seen::{Seen, tagged};
 use super::{ApiError, Call, Reply, Shared, artifacts, deployments, reply};
 use crate::domain::configuration;
 use crate::domain::id;
 use crate::domain::rollout::{self, Configured};
 use crate::model::Configuration;
-use crate::work::{Key, Kind};
+use crate::work::{Key, Kind, Work};
 
 /// The update module that takes configurations.
 const PAYLOAD_TYPE: &str = "mender-configure";
@@ -41,7 +42,7 @@ pub(super) const ROUTES: &[Route] = &[
         "Set the configuration of a device",
     )
     .takes(made::<Settings>)
-    .fails(&[404]),
+    .fails(&[404, 412]),
     Route::post(
         "/api/management/v1/deviceconfig/configurations/device/{device}/deploy",
         "Deploy the configuration",
@@ -83,7 +84,13 @@ pub(super) async fn route(shared: &Shared, call: &Call, rest: &[&str]) -> Result
             let configured = settings(call)?;
             let keys = configuration::keys(id);
             let id = (*id).to_owned();
-            shared.change(keys, move |work| configuration::configure(work, &id, &configured)).await?;
+            let seen = Seen::of(call);
+            let rule = move |work: &mut Work| {
+                let known = work.document::<Configuration>(Kind::Configuration, &id)?.unwrap_or_default();
+                seen.is(&known.configured)?;
+                Ok::<_, ApiError>(configuration::configure(work, &id, &configured)?)
+            };
+            shared.change(keys, rule).await?;
             Ok(reply::empty(StatusCode::NO_CONTENT))
         }
         (["configurations", "device", id, "deploy"], &Method::POST) => {
@@ -133,7 +140,7 @@ async fn show(shared: &Shared, id: &str) -> Result<Reply, ApiError> {
     };
     set("deployment_id", known.deployment.map(Value::from));
     set("reported_ts", known.reported_at.map(|time| json!(time)));
-    Ok(reply::json(StatusCode::OK, &shown))
+    Ok(tagged(reply::json(StatusCode::OK, &shown), &known.configured))
 }
 
 /// Orders what is configured for the device. Its artifact is made when the device asks.

@@ -31,6 +31,7 @@ mod reply;
 mod routes;
 mod search;
 mod second_factor;
+mod seen;
 mod sending;
 pub mod surround;
 mod updates;

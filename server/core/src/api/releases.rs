@@ -13,6 +13,7 @@ use super::artifacts::{describe, fits, remove};
 use super::call::decode;
 use super::paging::{Direction, Page, sort};
 use super::routes::{Route, made};
+use super::seen::{Seen, tagged};
 use super::{ApiError, Call, Reply, Shared, audit, reply};
 use crate::domain::artifacts::{
     self as rules, ArtifactError, NOTES_CHARS, Release, TAG_CHARS, TAGS, TAGS_OF_ALL,
@@ -21,7 +22,7 @@ use crate::domain::id;
 use crate::model::Artifact;
 use crate::model::time::Timestamp;
 use crate::service::ChangeError;
-use crate::work::{Key, Kind};
+use crate::work::{Key, Kind, Work};
 
 /// Names of one request that deletes.
 const NAMES: usize = 100;
@@ -47,13 +48,13 @@ pub(super) const ROUTES: &[Route] = &[
         .fails(&[404]),
     Route::patch("/api/management/v2/deployments/deployments/releases/{release}", "Describe a release")
         .takes(made::<Changed>)
-        .fails(&[404]),
+        .fails(&[404, 412]),
     Route::put(
         "/api/management/v2/deployments/deployments/releases/{release}/tags",
         "Replace the tags of a release",
     )
     .takes(made::<BTreeSet<String>>)
-    .fails(&[404, 409]),
+    .fails(&[404, 409, 412]),
     Route::get("/api/management/v2/deployments/releases/all/tags", "Every tag of a release").gives("[text]"),
     Route::get("/api/management/v2/deployments/releases/all/types", "Every type of a payload")
         .gives("[text]"),
@@ -164,14 +165,15 @@ pub(super) async fn route(
         ("v2", [], &Method::GET) => list(shared, call),
         ("v2", [], &Method::DELETE) => delete(shared, call).await,
         ("v2", [name], &Method::GET) => {
-            Ok(reply::json(StatusCode::OK, &one(shared, &decode(name))?.describe()))
+            let release = one(shared, &decode(name))?;
+            Ok(tagged(reply::json(StatusCode::OK, &release.describe()), &people_say(&release.said)))
         }
         ("v2", [name], &Method::PATCH) => {
             let notes = call.json::<Changed>()?.notes;
             if notes.as_ref().is_some_and(|notes| notes.chars().count() > NOTES_CHARS) {
                 return Err(ApiError::bad_request(&format!("notes have at most {NOTES_CHARS} characters")));
             }
-            change(shared, &decode(name), move |release| {
+            change(shared, call, &decode(name), move |release| {
                 if let Some(notes) = &notes {
                     release.notes.clone_from(notes);
                 }
@@ -187,7 +189,7 @@ pub(super) async fn route(
             if all.len() > TAGS_OF_ALL {
                 return Err(ArtifactError::TooManyTags.into());
             }
-            change(shared, &name, move |release| release.tags.clone_from(&tags)).await
+            change(shared, call, &name, move |release| release.tags.clone_from(&tags)).await
         }
         _ => Err(ApiError::no_route()),
     }
@@ -214,14 +216,26 @@ fn tags(call: &Call) -> Result<Vec<String>, ApiError> {
     }
 }
 
+/// What of a release people change.
+fn people_say(release: &Release) -> (&str, &[String]) {
+    (&release.notes, &release.tags)
+}
+
 async fn change(
     shared: &Shared,
+    call: &Call,
     name: &str,
     change: impl Fn(&mut Release) + Send + 'static,
 ) -> Result<Reply, ApiError> {
     let (name, known) = (name.to_owned(), known(shared, name));
     let keys = keys(std::slice::from_ref(&name), &known);
-    shared.change(keys, move |work| rules::change_release(work, &name, &known, &change)).await?;
+    let seen = Seen::of(call);
+    let rule = move |work: &mut Work| {
+        let now: Release = work.document(Kind::Release, &name)?.unwrap_or_default();
+        seen.is(&people_say(&now))?;
+        Ok::<_, ApiError>(rules::change_release(work, &name, &known, &change)?)
+    };
+    shared.change(keys, rule).await?;
     Ok(reply::empty(StatusCode::NO_CONTENT))
 }
 

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::inventory::describe;
 use super::paging::{Page, direction};
 use super::routes::{Route, made};
+use super::seen::{Seen, tagged};
 use super::{ApiError, Call, Reply, Shared, audit, reply};
 use crate::domain::filter::{Filter, Term, TermError, attr, filter_query, inventory_scope};
 use crate::domain::{id, limits};
@@ -45,7 +46,7 @@ pub(super) const ROUTES: &[Route] = &[
         .fails(&[404]),
     Route::put("/api/management/v2/inventory/filters/{filter}", "Change a kept filter")
         .takes(made::<Filter>)
-        .fails(&[404, 409]),
+        .fails(&[404, 409, 412]),
     Route::delete("/api/management/v2/inventory/filters/{filter}", "Remove a kept filter").fails(&[404]),
     Route::get("/api/management/v2/inventory/filters/{filter}/search", "List the devices of a kept filter")
         .paged()
@@ -227,11 +228,14 @@ pub(super) async fn kept(shared: &Shared, call: &Call, rest: &[&str]) -> Result<
             keep(shared, filter, Kept::New).await?;
             Ok(reply::created(&format!("/api/management/v2/inventory/filters/{id}")))
         }
-        ([id], &Method::GET) => Ok(reply::json(StatusCode::OK, &one_of(shared, id)?)),
+        ([id], &Method::GET) => {
+            let filter = one_of(shared, id)?;
+            Ok(tagged(reply::json(StatusCode::OK, &filter), &filter))
+        }
         ([id], &Method::PUT) => {
             one_of(shared, id)?;
             let filter = checked(shared, call, (*id).to_owned())?;
-            keep(shared, filter, Kept::InPlace).await?;
+            keep(shared, filter, Kept::InPlace(Seen::of(call))).await?;
             Ok(reply::empty(StatusCode::NO_CONTENT))
         }
         ([id], &Method::DELETE) => {
@@ -276,11 +280,11 @@ fn checked(shared: &Shared, call: &Call, id: String) -> Result<Filter, ApiError>
 }
 
 /// How a filter is kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 enum Kept {
     New,
-    /// In place of the one with its id, which somebody may take away at this moment.
-    InPlace,
+    /// In place of the one with its id, which somebody may change or take away at this moment.
+    InPlace(Seen),
 }
 
 /// Where it says whose a name is: two that are kept in one moment cannot both have it.
@@ -310,8 +314,9 @@ async fn keep(shared: &Shared, filter: Filter, how: Kept) -> Result<(), ApiError
             }
         }
         let known: Option<Filter> = work.document(Kind::Filter, &filter.id)?;
-        if how == Kept::InPlace {
+        if let Kept::InPlace(seen) = &how {
             let known = known.ok_or_else(ApiError::not_found)?;
+            seen.is(&known)?;
             if known.name != filter.name {
                 free_name(work, &known)?;
             }

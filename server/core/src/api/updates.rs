@@ -15,7 +15,7 @@ use crate::domain::filter::{Filter, filter_query};
 use crate::domain::limits;
 use crate::domain::rollout::{self, Candidate, Next, NextError, Request, Wait};
 use crate::model::time::Timestamp;
-use crate::model::{Deployment, FleetBudget, Status};
+use crate::model::{Budget, Deployment, FleetBudget, Status};
 use crate::store::{Store, StoreError};
 use crate::work::query::{Active, DeploymentQuery, DeviceView};
 use crate::work::{Key, Kind, NotLoaded, Work};
@@ -247,6 +247,11 @@ impl Loading {
 }
 
 impl Fleet {
+    /// What people have set.
+    pub(super) fn budget(&self) -> Budget {
+        self.budget.budget
+    }
+
     /// What a device that has not begun would wait for.
     pub(super) fn wait(&self, bytes: u64) -> Option<Wait> {
         rollout::fleet_budget(&self.budget, self.loading, true, bytes, Timestamp::now())

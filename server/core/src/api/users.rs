@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use hyper::header::{ETAG, HeaderValue, IF_MATCH};
 use hyper::{Method, StatusCode};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -11,12 +10,13 @@ use serde_json::{Value, json};
 use super::call::Caller;
 use super::paging::Page;
 use super::routes::{Route, made};
+use super::seen::{Seen, tagged};
 use super::{ApiError, Call, Reply, Shared, audit, cookie, login, objects, reply, second_factor};
 use crate::domain::id;
 use crate::domain::people::password::{self, Password};
 use crate::domain::people::permissions::SETS;
 use crate::domain::people::roles::{self, Grant, Role, RoleError};
-use crate::domain::people::settings::{self, Settings, SettingsError};
+use crate::domain::people::settings::{self, Settings};
 use crate::domain::people::tokens::{self, PersonalToken, Tokens, TokensError};
 use crate::domain::people::users::{self, Change, User, UserError};
 use crate::domain::token::Subject;
@@ -79,7 +79,7 @@ pub(super) const ROUTES: &[Route] = &[
     Route::get("/api/management/v2/useradm/roles/{role}", "One role").gives_made(made::<Role>).fails(&[404]),
     Route::put("/api/management/v2/useradm/roles/{role}", "Change a role")
         .takes(made::<Role>)
-        .fails(&[404, 422]),
+        .fails(&[404, 412, 422]),
     Route::delete("/api/management/v2/useradm/roles/{role}", "Remove a role").fails(&[404, 409, 422]),
 ];
 
@@ -126,17 +126,6 @@ impl From<UserError> for ApiError {
             UserError::NoFactor => ApiError::conflict("there is no second factor to be turned on"),
             UserError::NotInvited => {
                 ApiError::forbidden("the link is not the newest one that the server has printed, or was used")
-            }
-        }
-    }
-}
-
-impl From<SettingsError> for ApiError {
-    fn from(error: SettingsError) -> ApiError {
-        match error {
-            SettingsError::NotLoaded => NotLoaded.into(),
-            SettingsError::Changed => {
-                ApiError::new(StatusCode::PRECONDITION_FAILED, "the settings have been changed")
             }
         }
     }
@@ -622,20 +611,20 @@ async fn of_settings(shared: &Shared, call: &Call, whose: &str, method: &Method)
         Method::GET => {
             let stored =
                 shared.service.catalogue.document::<Settings>(Kind::Settings, whose).unwrap_or_default();
-            let mut reply = reply::json(StatusCode::OK, &stored);
-            if let Ok(tag) = HeaderValue::from_str(&settings::tag(&stored)) {
-                reply.headers_mut().insert(ETAG, tag);
-            }
-            Ok(reply)
+            Ok(tagged(reply::json(StatusCode::OK, &stored), &stored))
         }
         Method::POST => {
             if call.body.len() > settings::SETTINGS_BYTES {
                 return Err(ApiError::bad_request("the settings are larger than 64 KiB"));
             }
             let sent: Settings = call.json()?;
-            let if_match = call.header(IF_MATCH.as_str()).map(str::to_owned);
+            let seen = Seen::of(call);
             let (whose, keys) = (whose.to_owned(), vec![Key::Document(Kind::Settings, whose.to_owned())]);
-            let rule = move |work: &mut Work| settings::replace(work, &whose, &sent, if_match.as_deref());
+            let rule = move |work: &mut Work| {
+                let now = work.document::<Settings>(Kind::Settings, &whose)?.unwrap_or_default();
+                seen.is(&now)?;
+                Ok::<_, ApiError>(work.put_document(Kind::Settings, &whose, Some(&sent))?)
+            };
             shared.change(keys, rule).await?;
             Ok(reply::empty(StatusCode::CREATED))
         }
@@ -727,7 +716,8 @@ async fn of_roles(
             let name = name.unwrap_or_default();
             let found = roles::built_in().into_iter().find(|role| role.name == name);
             let found = found.or_else(|| catalogue.document(Kind::Role, &name));
-            Ok(reply::json(StatusCode::OK, &found.ok_or_else(ApiError::not_found)?))
+            let found = found.ok_or_else(ApiError::not_found)?;
+            Ok(tagged(reply::json(StatusCode::OK, &found), &found))
         }
         ([_], &Method::PUT) => {
             let mut sent: Value = call.json()?;
@@ -741,7 +731,14 @@ async fn of_roles(
                 check_role(person, &known)?;
             }
             let keys = vec![Key::Document(Kind::Role, role.name.clone())];
-            shared.change(keys, move |work| roles::replace(work, &role)).await?;
+            let seen = Seen::of(call);
+            let rule = move |work: &mut Work| {
+                if let Some(known) = work.document::<Role>(Kind::Role, &role.name)? {
+                    seen.is(&known)?;
+                }
+                Ok::<_, ApiError>(roles::replace(work, &role)?)
+            };
+            shared.change(keys, rule).await?;
             Ok(reply::empty(StatusCode::NO_CONTENT))
         }
         ([_], &Method::DELETE) => {

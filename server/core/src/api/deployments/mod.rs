@@ -12,10 +12,11 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::routes::{Route, made};
+use super::seen::{Seen, tagged};
 use super::{ApiError, Call, Reply, Shared, reply, updates};
 use crate::domain::configuration::ConfigureError;
 use crate::domain::rollout::{self, CreateError, EndError, ReportError};
-use crate::model::{Budget, Deployment, Status};
+use crate::model::{Budget, Deployment, FleetBudget, Status};
 use crate::work::{Key, Kind, NotLoaded, Work};
 
 pub(super) use create::retries;
@@ -50,7 +51,8 @@ pub(super) const ROUTES: &[Route] = &[
         "/api/management/v1/deployments/limits/downloads",
         "Set the budget of all deployments together",
     )
-    .takes(made::<Budget>),
+    .takes(made::<Budget>)
+    .fails(&[412]),
     Route::get("/api/management/v1/deployments/deployments", "List deployments")
         .queries(QUERIES)
         .paged()
@@ -176,7 +178,7 @@ pub(super) async fn route(
                 described["rust_ota"]["canaries"]["devices"] =
                     json!(sets::ids(shared, &canaries.devices).await?);
             }
-            Ok(tagged(&deployment, &described))
+            Ok(with_mark(&deployment, &described))
         }
         ([id], &Method::PATCH) => patch(shared, call, id).await,
         ([id, "status"], &Method::PUT) => set_status(shared, call, id).await,
@@ -254,7 +256,7 @@ fn seen(call: &Call) -> Option<String> {
 
 /// The entity tag of a deployment has two parts: what people change, which is what a change is compared with, and all of it. So
 /// what devices report in between is in nobody's way.
-fn tagged(deployment: &Deployment, described: &Value) -> Reply {
+fn with_mark(deployment: &Deployment, described: &Value) -> Reply {
     let mut reply = reply::json(StatusCode::OK, described);
     let all = reply::etag_of(described);
     let tag = format!("\"{}-{}\"", rollout::mark(deployment), all.trim_matches('"'));
@@ -292,8 +294,9 @@ pub(super) async fn downloads(shared: &Shared, call: &Call) -> Result<Reply, Api
     match call.method {
         Method::GET => {
             let fleet = updates::fleet(shared).await?;
+            let budget = fleet.as_ref().map(updates::Fleet::budget);
             let described = fleet.map_or_else(|| json!({}), |fleet| fleet.describe());
-            Ok(reply::json(StatusCode::OK, &described))
+            Ok(tagged(reply::json(StatusCode::OK, &described), &budget))
         }
         Method::PUT => {
             let wanted: Budget = call.json()?;
@@ -303,7 +306,13 @@ pub(super) async fn downloads(shared: &Shared, call: &Call) -> Result<Reply, Api
                 rollout::check_budget(budget).map_err(ApiError::bad_request)?;
             }
             let keys = vec![Key::Document(Kind::Budget, rollout::FLEET.to_owned())];
-            shared.change(keys, move |work| rollout::set_fleet_budget(work, budget)).await?;
+            let seen = Seen::of(call);
+            let rule = move |work: &mut Work| {
+                let now = work.document::<FleetBudget>(Kind::Budget, rollout::FLEET)?;
+                seen.is(&now.map(|now| now.budget))?;
+                Ok::<_, ApiError>(rollout::set_fleet_budget(work, budget)?)
+            };
+            shared.change(keys, rule).await?;
             Ok(reply::empty(StatusCode::NO_CONTENT))
         }
         _ => Err(ApiError::not_found()),
