@@ -374,11 +374,16 @@ export function Dialog({ title, close, stays, children }) {
   useEffect(() => {
     dialog.current.showModal();
     // While it is there nothing beside it can have the focus.
-    return () => queueMicrotask(() => {
+    const goBack = () => {
       if (document.activeElement !== document.body) return;
       const isThere = before?.isConnected && before !== document.body;
       (isThere ? before : document.querySelector("main h1"))?.focus({ preventScroll: true });
-    });
+    };
+    // Once more when it has been drawn: what has opened it may be gone by then.
+    return () => {
+      queueMicrotask(goBack);
+      requestAnimationFrame(goBack);
+    };
   }, []);
   // What had the focus may have gone, with its row.
   useEffect(() => {
