@@ -70,8 +70,33 @@ fn of_two_people_who_have_seen_the_same_one_is_refused() {
         assert_eq!(change(&running, method, &path, Some(&first), &body(2)), 412, "{path}");
         assert_eq!(tag_of(&running, shown), second, "{path}: nothing was changed");
         assert_eq!(change(&running, method, &path, Some(&second), &body(3)), 204, "{path}");
+        // Several headers are one list; what is no text names nothing.
+        let token = format!("Bearer {}", running.management_token());
+        let with = |tags: &[&str], number| {
+            let mut headers = vec![("Authorization", token.as_str())];
+            headers.extend(tags.iter().map(|tag| ("If-Match", *tag)));
+            request(&running, method, &path, &headers, body(number).to_string().as_bytes()).status
+        };
+        let third = tag_of(&running, shown);
+        assert_eq!((with(&["\"é\""], 6), with(&["\"x\"", "\"y\""], 6)), (412, 412), "{path}");
+        assert_eq!(with(&["\"x\"", &third], 6), 204, "{path}");
         assert_eq!(change(&running, method, &path, Some("*"), &body(4)), 204, "{path}");
         assert_eq!(change(&running, method, &path, None, &body(5)), 204, "{path}");
+    }
+    for (method, path) in [
+        ("PUT", format!("{roles}/none")),
+        ("PUT", format!("{filters}/00000000-0000-4000-8000-000000000000")),
+        ("PATCH", release.replace("release-2", "none")),
+        ("PUT", format!("{}/tags", release.replace("release-2", "none"))),
+        ("PUT", configuration.replace(&id, "00000000-0000-4000-8000-000000000000")),
+    ] {
+        let body = match path.rsplit('/').next() {
+            Some("tags") => json!(["a"]),
+            _ if path.starts_with(roles) => role("x".to_owned()),
+            _ if path.starts_with(filters) => filter("x".to_owned()),
+            _ => json!({ "notes": "x" }),
+        };
+        assert_eq!(change(&running, method, &path, Some("\"x\""), &body), 404, "{path}");
     }
     // What the device says is in nobody's way.
     let seen = tag_of(&running, &configuration);

@@ -87,8 +87,9 @@ pub(super) async fn route(shared: &Shared, call: &Call, rest: &[&str]) -> Result
             let seen = Seen::of(call);
             let rule = move |work: &mut Work| {
                 let known = work.document::<Configuration>(Kind::Configuration, &id)?.unwrap_or_default();
-                seen.is(&known.configured)?;
-                Ok::<_, ApiError>(configuration::configure(work, &id, &configured)?)
+                // Who is not there is not found, whatever somebody has seen.
+                configuration::configure(work, &id, &configured)?;
+                seen.is(&known.configured)
             };
             shared.change(keys, rule).await?;
             Ok(reply::empty(StatusCode::NO_CONTENT))

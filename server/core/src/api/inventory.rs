@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use hyper::header::{ETAG, HeaderValue, IF_MATCH};
+use hyper::header::{ETAG, HeaderValue};
 use hyper::{Method, StatusCode};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::paging::{Page, sort};
 use super::routes::{Route, made};
+use super::seen;
 use super::{ApiError, Call, Reply, Shared, reply, search};
 use crate::domain::inventory::{self, Reported};
 use crate::domain::{etag, id, limits};
@@ -279,7 +280,7 @@ async fn set_tags(shared: &Shared, call: &Call, id: &str, how: Reported) -> Resu
         }
         tags.insert(name, Tag { value, description });
     }
-    let expected = call.header(IF_MATCH.as_str()).map(str::to_owned);
+    let expected = seen::tags(call);
     let device = id.to_owned();
     let id = device.clone();
     let keys = vec![Key::Device(id.clone())];

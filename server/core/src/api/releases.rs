@@ -232,8 +232,9 @@ async fn change(
     let seen = Seen::of(call);
     let rule = move |work: &mut Work| {
         let now: Release = work.document(Kind::Release, &name)?.unwrap_or_default();
-        seen.is(&people_say(&now))?;
-        Ok::<_, ApiError>(rules::change_release(work, &name, &known, &change)?)
+        // What is not there is not found, whatever somebody has seen.
+        rules::change_release(work, &name, &known, &change)?;
+        seen.is(&people_say(&now))
     };
     shared.change(keys, rule).await?;
     Ok(reply::empty(StatusCode::NO_CONTENT))

@@ -16,7 +16,7 @@ pub(super) struct Seen(Option<String>);
 impl Seen {
     /// What a request says.
     pub(super) fn of(call: &Call) -> Seen {
-        Seen(call.header(IF_MATCH.as_str()).map(str::to_owned))
+        Seen(tags(call))
     }
 
     /// # Errors
@@ -29,6 +29,14 @@ impl Seen {
             false => Err(ApiError::new(StatusCode::PRECONDITION_FAILED, "it has been changed meanwhile")),
         }
     }
+}
+
+/// The tags that a request names, in one header or in several. One that is no text names nothing, and is no reason to change what
+/// somebody else may have changed.
+pub(super) fn tags(call: &Call) -> Option<String> {
+    let values = call.headers.get_all(IF_MATCH);
+    let named: Vec<&str> = values.iter().map(|value| value.to_str().unwrap_or_default()).collect();
+    (!named.is_empty()).then(|| named.join(","))
 }
 
 /// An answer that shows something, with the tag of what of it people change.

@@ -5,14 +5,14 @@ mod dry_run;
 mod sets;
 mod show;
 
-use hyper::header::{ETAG, HeaderValue, IF_MATCH};
+use hyper::header::{ETAG, HeaderValue};
 use hyper::{Method, StatusCode};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::routes::{Route, made};
-use super::seen::{Seen, tagged};
+use super::seen::{self, Seen, tagged};
 use super::{ApiError, Call, Reply, Shared, reply, updates};
 use crate::domain::configuration::ConfigureError;
 use crate::domain::rollout::{self, CreateError, EndError, ReportError};
@@ -212,7 +212,7 @@ struct NewStatus {
 async fn set_status(shared: &Shared, call: &Call, id: &str) -> Result<Reply, ApiError> {
     let wanted = call.json::<NewStatus>()?.status;
     let keys = vec![Key::Deployment(id.to_owned())];
-    let (id, seen) = (id.to_owned(), seen(call));
+    let (id, seen) = (id.to_owned(), seen::tags(call));
     match wanted.as_str() {
         "aborted" => {
             shared.change(keys, move |work| rollout::abort(work, &id, seen.as_deref())).await?;
@@ -242,16 +242,11 @@ async fn patch(shared: &Shared, call: &Call, id: &str) -> Result<Reply, ApiError
     if map.as_ref().is_some_and(|map| !map.is_object()) {
         return Err(ApiError::bad_request("update_control_map is an object"));
     }
-    let (own, seen) = (id.to_owned(), seen(call));
+    let (own, seen) = (id.to_owned(), seen::tags(call));
     let keys = vec![Key::Deployment(own.clone())];
     let rule = move |work: &mut Work| rollout::set_control_map(work, &own, seen.as_deref(), map.clone());
     shared.change(keys, rule).await?;
     Ok(reply::empty(StatusCode::NO_CONTENT))
-}
-
-/// Which deployment whoever changes it has seen.
-fn seen(call: &Call) -> Option<String> {
-    call.header(IF_MATCH.as_str()).map(str::to_owned)
 }
 
 /// The entity tag of a deployment has two parts: what people change, which is what a change is compared with, and all of it. So
