@@ -278,7 +278,7 @@ const SHORTEST_PASSWORD = 8;
 /** A field for a password that is to be one. */
 export const NewPassword = ({ label, hint = "", ...props }) => html`
   <${Field} label=${label} type="password" autocomplete="new-password" minlength=${SHORTEST_PASSWORD}
-    hint=${`${SHORTEST_PASSWORD} characters or more.${hint}`} ...${props} />
+    hint=${`${SHORTEST_PASSWORD} characters or more. ${hint}`.trim()} ...${props} />
 `;
 
 /** A labelled choice of one of `options`: `[value, title]`, or a value that is its own title. */

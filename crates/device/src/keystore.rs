@@ -368,6 +368,9 @@ mod tests {
             self.openssl(&format!("pkey -in key.pem {pass} -pubout -out expected.pem"));
             let expected = fs::read_to_string(self.path("expected.pem")).unwrap();
             assert_eq!(signer.public_pem(), expected);
+            self.openssl(&format!("pkey -in key.pem {pass} -pubout -outform DER -out expected.der"));
+            let der = fs::read(self.path("expected.der")).unwrap();
+            assert_eq!(signer.public_sha256(), Sha256::of(&der));
         }
     }
 

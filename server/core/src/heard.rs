@@ -13,7 +13,7 @@ use crate::work::query::DeviceView;
 /// Times of so many devices are stored as soon as it is looked for them: that is a small transaction.
 const FEW: usize = 1000;
 /// How long the times of more may wait.
-const INTERVAL: Duration = Duration::from_secs(60);
+pub(crate) const INTERVAL: Duration = Duration::from_secs(60);
 
 /// When devices were heard of, by their numbers.
 #[derive(Default)]

@@ -21,7 +21,7 @@ use crate::domain::id;
 use crate::domain::limits;
 use crate::domain::people::failures::Failures;
 use crate::domain::people::users;
-use crate::heard::Heard;
+use crate::heard::{self, Heard};
 use crate::mail;
 use crate::metrics::{Metrics, Process};
 use crate::model::Artifact;
@@ -291,10 +291,10 @@ impl Drop for Running {
 
 /// The times at which devices were heard of change with every request, so they are stored now and then.
 async fn store_check_ins(shared: Arc<Shared>, mut stop: watch::Receiver<bool>) {
-    let mut stored = Instant::now();
+    let (mut stored, mut pause) = (Instant::now(), CHECK_IN_INTERVAL);
     loop {
         tokio::select! {
-            () = tokio::time::sleep(CHECK_IN_INTERVAL) => {}
+            () = tokio::time::sleep(std::mem::replace(&mut pause, CHECK_IN_INTERVAL)) => {}
             _ = stop.changed() => return,
         }
         if !shared.heard.is_due(stored.elapsed()) {
@@ -304,6 +304,8 @@ async fn store_check_ins(shared: Arc<Shared>, mut stop: watch::Receiver<bool>) {
         let store = &shared.service.store;
         if let Err(error) = shared.heard.flush(&**store).await {
             log::warn!("when devices were heard of could not be stored: {error}");
+            // What is told each few seconds hides all else.
+            pause = heard::INTERVAL;
         }
     }
 }

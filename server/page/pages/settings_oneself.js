@@ -29,7 +29,7 @@ function Password({ me }) {
       }}>
         <input type="text" class="unseen" autocomplete="username" value=${me.email} readonly tabindex="-1" aria-hidden="true" />
         <${Field} label="Password of now" type="password" autocomplete="current-password" required value=${now} onInput=${(event) => setNow(event.target.value)} />
-        <${NewPassword} label="New password" required hint=" It ends all sessions and tokens." value=${next} onInput=${(event) => setNext(event.target.value)} />
+        <${NewPassword} label="New password" required hint="It ends all sessions and tokens." value=${next} onInput=${(event) => setNext(event.target.value)} />
       <//>
     <//>
   `;

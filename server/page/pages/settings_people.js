@@ -66,7 +66,7 @@ function Person({ user, known, me, close, done }) {
         <${Field} label="E-mail" type="email" autocomplete="off" required value=${email} onInput=${(event) => setEmail(event.target.value)} />
         ${user.id !== me.id &&
         html`<${NewPassword} label=${user.id ? "New password" : "Password"} required=${!user.id}
-          hint=${user.id ? " Empty: it stays. Another ends all sessions of this person." : undefined} value=${password}
+          hint=${user.id ? "Empty: it stays. Another ends all sessions of this person." : undefined} value=${password}
           onInput=${(event) => setPassword(event.target.value)} />`}
         <fieldset>
           <legend>Roles</legend>

@@ -49,13 +49,6 @@ pub(crate) fn until(mut is_so: impl FnMut() -> bool) {
     soon(|| is_so().then_some(()));
 }
 
-/// Something takes less than a time, five tries at the most: on a busy machine anything can take long once.
-#[track_caller]
-pub(crate) fn quick(limit: Duration, mut takes: impl FnMut() -> Duration) {
-    let taken: Vec<Duration> = (0..5).map(|_| takes()).take_while(|taken| *taken >= limit).collect();
-    assert!(taken.len() < 5, "{taken:?}");
-}
-
 /// A server with its own folder.
 pub(crate) fn server(change: impl FnOnce(Options) -> Options) -> (Running, Management, TempDir) {
     let folder = tempfile::tempdir().unwrap();

@@ -11,12 +11,12 @@
     reason = "tests may panic and say what they skip"
 )]
 
-use super::PATIENCE;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 
+use super::PATIENCE;
 use crate::tls::fixture;
 use serde_json::Value;
 

@@ -17,7 +17,7 @@ fn a_good_board_is_good_and_is_told_what_was_seen() {
         ("device-type", &["device type board"]),
         ("identity", &["mender-device-identity"]),
         ("verify-keys", &["1 verification key: Ed25519"]),
-        ("device-key", &["Ed25519"]),
+        ("device-key", &["Ed25519, SHA-256 "]),
         ("slots", &["slot A", "slot B", "1.0 MiB"]),
         ("running-slot", &["slot A runs: it is mounted as /"]),
         ("boot-env", &["U-Boot environment: 2 valid copies of 16.0 KiB", "copy 1", "0x100000", "counts"]),

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use hyper::header::{ETAG, HeaderValue};
 use hyper::{Method, StatusCode};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -302,10 +301,7 @@ async fn set_tags(shared: &Shared, call: &Call, id: &str, how: Reported) -> Resu
 /// device reports in between is in nobody's way.
 fn tag_with(answer: &mut Reply, view: &DeviceView) {
     let rest = digest(&(view.device.updated, &view.inventory.attributes));
-    let tag = HeaderValue::from_str(&format!("\"{}-{rest}\"", digest(&view.device.tags)));
-    if let Ok(tag) = tag {
-        answer.headers_mut().insert(ETAG, tag);
-    }
+    seen::put_tag(answer, &format!("\"{}-{rest}\"", digest(&view.device.tags)));
 }
 
 fn digest<T: Serialize>(value: &T) -> String {

@@ -41,10 +41,15 @@ pub(super) fn tags(call: &Call) -> Option<String> {
 
 /// An answer that shows something, with the tag of what of it people change.
 pub(super) fn tagged<T: Serialize>(mut reply: Reply, shown: &T) -> Reply {
-    if let Ok(tag) = HeaderValue::from_str(&reply::etag_of(shown)) {
+    put_tag(&mut reply, &reply::etag_of(shown));
+    reply
+}
+
+/// Puts a tag on an answer.
+pub(super) fn put_tag(reply: &mut Reply, tag: &str) {
+    if let Ok(tag) = HeaderValue::from_str(tag) {
         reply.headers_mut().insert(ETAG, tag);
     }
-    reply
 }
 
 #[cfg(test)]

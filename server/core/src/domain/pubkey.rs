@@ -79,8 +79,7 @@ impl PublicKey {
 /// What `openssl pkey -pubin -outform DER | sha256sum` says of a key that was understood, in hexadecimal: by it a person knows the key
 /// that a device has. `None` of what is no PEM.
 pub(crate) fn sha256_of(pem: &str) -> Option<String> {
-    let der = from_pem(pem)?;
-    Some(id::sha256(&der).iter().map(|byte| format!("{byte:02x}")).collect())
+    Some(id::sha256_hex(&from_pem(pem)?))
 }
 
 /// `ring` has no P-521.

@@ -5,7 +5,6 @@ mod dry_run;
 mod sets;
 mod show;
 
-use hyper::header::{ETAG, HeaderValue};
 use hyper::{Method, StatusCode};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -255,9 +254,7 @@ fn with_mark(deployment: &Deployment, described: &Value) -> Reply {
     let mut reply = reply::json(StatusCode::OK, described);
     let all = reply::etag_of(described);
     let tag = format!("\"{}-{}\"", rollout::mark(deployment), all.trim_matches('"'));
-    if let Ok(tag) = HeaderValue::from_str(&tag) {
-        reply.headers_mut().insert(ETAG, tag);
-    }
+    seen::put_tag(&mut reply, &tag);
     reply
 }
 
