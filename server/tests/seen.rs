@@ -98,6 +98,13 @@ fn of_two_people_who_have_seen_the_same_one_is_refused() {
         };
         assert_eq!(change(&running, method, &path, Some("\"x\""), &body), 404, "{path}");
     }
+    // A number is the same whenever it is read: it comes from the store as it went there.
+    let settings = "/api/management/v1/useradm/settings";
+    let numbers = json!({ "small": 6.257072455454142e-16, "others": [0.1, 1e23, 2.2250738585072014e-308, 8.988465674311579e307] });
+    assert_eq!(change(&running, "POST", settings, None, &numbers), 201);
+    assert_eq!(manage(&running, "GET", settings, Value::Null).json(), numbers);
+    let seen = tag_of(&running, settings);
+    assert_eq!(change(&running, "POST", settings, Some(&seen), &numbers), 201);
     // What the device says is in nobody's way.
     let seen = tag_of(&running, &configuration);
     let path = "/api/devices/v1/deviceconfig/configuration";

@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use artifact::text::printable;
 use rustix::process::{
-    Pid, PidfdFlags, Resource, Rlimit, Signal, getpid, kill_process_group, pidfd_open, pidfd_send_signal,
-    prlimit, setpriority_pgrp,
+    Pid, PidfdFlags, Resource, Rlimit, Signal, getpid, getpriority_process, kill_process_group, pidfd_open,
+    pidfd_send_signal, prlimit, setpriority_pgrp,
 };
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Command;
@@ -173,7 +173,9 @@ pub(super) async fn run(
     let mut child = command.spawn().map_err(not_started)?;
     let id = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
     let mut started = Started { group: id, folder: folder.to_owned() };
-    if let Err(error) = setpriority_pgrp(id, bounds.nice) {
+    // Never less than the server, which may have been started with a priority of its own.
+    let own = getpriority_process(None).unwrap_or_default();
+    if let Err(error) = setpriority_pgrp(id, bounds.nice.max(own)) {
         log::warn!("the program that makes deltas has the priority of the server: {error}");
     }
     for (resource, most) in [(Resource::Fsize, bounds.bytes), (Resource::Core, 0)] {
